@@ -1,0 +1,223 @@
+//! Why a task did not end as it should, in plain words, and whether another try could help.
+
+use crate::{
+    ecs::{StopCode, Task},
+    execution::Said,
+};
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The command exited with this code.
+    Exit(i32),
+    /// The kernel killed the command for using more memory than the task has.
+    OutOfMemory(Option<i32>),
+    /// The set-up failed; the command did not start.
+    SetUp(String),
+    /// The image has no variant for the task's architecture.
+    Manifest(String),
+    /// The image does not exist or may not be read.
+    ImageNotFound(String),
+    /// The image could not be pulled, for a reason that may pass.
+    Pull(String),
+    /// A secret does not exist or may not be read.
+    Secret(String),
+    /// Reading a secret was throttled.
+    SecretThrottled(String),
+    /// Fargate Spot took its capacity back.
+    Spot(Option<i32>),
+    /// The host failed.
+    Host(String),
+    /// Somebody stopped the task, not through mycli.
+    StoppedOutside(String),
+    /// The task never started, for a reason of none of the kinds above.
+    NeverStarted(String),
+    /// The container ended without an exit code.
+    NoExitCode(String),
+}
+
+impl Cause {
+    /// The command's own exit code, where it has one.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Exit(code) => Some(*code),
+            Self::OutOfMemory(code) | Self::Spot(code) => *code,
+            _ => None,
+        }
+    }
+
+    /// Whether another try is made without having been asked for, provided the command had not started: the causes that pass.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Pull(_) | Self::SecretThrottled(_) | Self::Spot(_) | Self::Host(_))
+    }
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exit(code) => match code.checked_sub(128).and_then(signal_name) {
+                Some(signal) => write!(f, "the command exited with code {code} (128 + {}: killed by {signal})", code - 128),
+                None => write!(f, "the command exited with code {code}"),
+            },
+            Self::OutOfMemory(_) => f.write_str("out of memory: the task used more than it has; ask for more with --memory"),
+            Self::SetUp(why) => write!(f, "set-up failed, the command did not start: {why}"),
+            Self::Manifest(why) => {
+                write!(f, "the image has no variant for this architecture; try the other with --arch (x86_64 or arm64): {why}")
+            }
+            Self::ImageNotFound(why) => write!(f, "image not found or not readable: {why}"),
+            Self::Pull(why) => write!(f, "the image could not be pulled: {why}"),
+            Self::Secret(why) => write!(f, "a secret could not be read: {why}"),
+            Self::SecretThrottled(why) => write!(f, "reading a secret was throttled: {why}"),
+            Self::Spot(_) => f.write_str("Spot interruption: Fargate Spot took its capacity back (--retry-on spot tries again)"),
+            Self::Host(why) => write!(f, "the host failed: {why}"),
+            Self::StoppedOutside(why) => write!(f, "the task was stopped from outside mycli: {why}"),
+            Self::NeverStarted(why) => write!(f, "the task never started: {why}"),
+            Self::NoExitCode(why) => write!(f, "the container ended without an exit code: {why}"),
+        }
+    }
+}
+
+/// The name of a signal by its number on Linux (signal(7), the numbers that x86 and ARM share).
+fn signal_name(number: i32) -> Option<&'static str> {
+    Some(match number {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        _ => return None,
+    })
+}
+
+/// What a stopped task died of; `None` if it exited 0. An absent exit code is never taken for 0.
+#[must_use]
+pub fn of(task: &Task, said: &Said) -> Option<Cause> {
+    let container = task.container();
+    let exit_code = container.and_then(|c| c.exit_code);
+    let words = words(task);
+    if container.and_then(|c| c.reason.as_deref()).is_some_and(is_out_of_memory) {
+        return Some(Cause::OutOfMemory(exit_code));
+    }
+    match task.stop_code.as_ref() {
+        Some(StopCode::SpotInterruption | StopCode::TerminationNotice) => return Some(Cause::Spot(exit_code)),
+        Some(StopCode::InfrastructureHealth) => return Some(Cause::Host(words)),
+        Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated) => return Some(Cause::StoppedOutside(words)),
+        Some(StopCode::TaskFailedToStart) => return Some(start_failure(words)),
+        Some(StopCode::EssentialContainerExited | StopCode::Other(_)) | None => {}
+    }
+    if let Some(why) = &said.set_up_failure {
+        return Some(Cause::SetUp(why.clone()));
+    }
+    match exit_code {
+        Some(0) => None,
+        Some(code) => Some(Cause::Exit(code)),
+        None => Some(Cause::NoExitCode(words)),
+    }
+}
+
+/// What ECS says, from the task and from the container, each once.
+fn words(task: &Task) -> String {
+    let stopped = task.stopped_reason.as_deref().unwrap_or_default();
+    let container = task.container().and_then(|c| c.reason.as_deref()).unwrap_or_default();
+    let code = task.stop_code.as_ref().map(ToString::to_string).unwrap_or_default();
+    match (stopped.is_empty(), container.is_empty() || stopped.contains(container)) {
+        (false, true) => stopped.to_owned(),
+        (false, false) => format!("{stopped}: {container}"),
+        (true, false) => container.to_owned(),
+        (true, true) if code.is_empty() => "no reason was given".to_owned(),
+        (true, true) => code,
+    }
+}
+
+fn is_out_of_memory(reason: &str) -> bool {
+    reason.starts_with("OutOfMemory")
+}
+
+/// Sorts the reasons of `TaskFailedToStart` by their words: ECS gives nothing else (Developer Guide, "stopped task error codes").
+fn start_failure(words: String) -> Cause {
+    let lower = words.to_lowercase();
+    let has = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
+    let throttled = has(&["throttl", "rate exceeded", "toomanyrequests", "too many requests", "request limit exceeded"]);
+    if has(&["resourceinitializationerror", "secret", "parameter"]) && has(&["secret", "ssm", "parameter"]) {
+        return if throttled { Cause::SecretThrottled(words) } else { Cause::Secret(words) };
+    }
+    if has(&["image manifest does not contain descriptor matching platform", "no matching manifest", "exec format error"]) {
+        return Cause::Manifest(words);
+    }
+    if has(&["cannotpullcontainererror", "cannotpull", "pull image", "imagenotfound"]) {
+        let missing = has(&["not found", "no such image", "does not exist", "manifest unknown", "access denied", "denied", "unauthorized", "invalid reference", "name unknown"]);
+        return if missing && !throttled { Cause::ImageNotFound(words) } else { Cause::Pull(words) };
+    }
+    if has(&["internal error", "server error", "timeout waiting for network interface"]) {
+        return Cause::Host(words);
+    }
+    Cause::NeverStarted(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stopped(json: &str) -> Option<Cause> {
+        of(&serde_json::from_str(json).expect("ECS's JSON"), &Said::default())
+    }
+
+    fn failed_to_start(reason: &str) -> Cause {
+        let task = Task { stop_code: Some(StopCode::TaskFailedToStart), stopped_reason: Some(reason.into()), ..Task::default() };
+        of(&task, &Said::default()).expect("a cause")
+    }
+
+    #[test]
+    fn an_absent_exit_code_is_not_zero() {
+        let cause = stopped(r#"{"lastStatus":"STOPPED","stopCode":"EssentialContainerExited","containers":[{"name":"main"}]}"#);
+        assert!(matches!(cause, Some(Cause::NoExitCode(_))), "{cause:?}");
+        assert!(stopped(r#"{"lastStatus":"STOPPED"}"#).is_some());
+    }
+
+    #[test]
+    fn exit_codes_are_the_commands_own() {
+        let exit = |code: i32| {
+            stopped(&format!(
+                r#"{{"stopCode":"EssentialContainerExited","containers":[{{"name":"main","exitCode":{code}}}]}}"#
+            ))
+        };
+        assert_eq!(exit(0), None);
+        assert_eq!(exit(7), Some(Cause::Exit(7)));
+        assert_eq!(exit(137).map(|c| c.to_string()).as_deref(), Some("the command exited with code 137 (128 + 9: killed by SIGKILL)"));
+    }
+
+    #[test]
+    fn each_kind_of_start_failure_is_told_apart() {
+        let denied = "CannotPullContainerError: pull access denied for nope, repository does not exist or may require authorization";
+        assert!(matches!(failed_to_start(denied), Cause::ImageNotFound(_)));
+        let net = "CannotPullContainerError: failed to resolve ref: dial tcp: i/o timeout";
+        assert!(failed_to_start(net).passes());
+        let hub = "CannotPullContainerError: toomanyrequests: You have reached your pull rate limit";
+        assert!(matches!(failed_to_start(hub), Cause::Pull(_)));
+        let manifest = "CannotPullContainerError: image Manifest does not contain descriptor matching platform 'linux/arm64'";
+        assert!(matches!(failed_to_start(manifest), Cause::Manifest(_)));
+        let secret = "ResourceInitializationError: unable to pull secrets or registry auth: unable to retrieve secret from ssm: invalid parameters: /x";
+        assert!(matches!(failed_to_start(secret), Cause::Secret(_)));
+        let busy = "ResourceInitializationError: unable to retrieve secret from ssm: ThrottlingException: Rate exceeded";
+        assert!(matches!(failed_to_start(busy), Cause::SecretThrottled(_)));
+    }
+
+    #[test]
+    fn memory_spot_and_hosts_are_told_apart() {
+        let oom = stopped(
+            r#"{"stopCode":"EssentialContainerExited","containers":[{"name":"main","exitCode":137,"reason":"OutOfMemoryError: Container killed due to memory usage"}]}"#,
+        );
+        assert_eq!(oom, Some(Cause::OutOfMemory(Some(137))));
+        assert_eq!(stopped(r#"{"stopCode":"SpotInterruption"}"#), Some(Cause::Spot(None)));
+        assert!(matches!(stopped(r#"{"stopCode":"InfrastructureHealth","stoppedReason":"bad"}"#), Some(Cause::Host(_))));
+    }
+}

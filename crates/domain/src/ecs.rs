@@ -1,0 +1,226 @@
+//! ECS's own JSON: tasks as `DescribeTasks` and the Task State Change event show them, and the input of `RunTask`.
+//!
+//! Only the fields this project reads or writes; unknown ones are tolerated (Amazon ECS Developer Guide, "Amazon ECS events").
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{Timestamp, id::AttemptId};
+
+/// `detail-type` of the events the state tracker reads.
+pub const TASK_STATE_CHANGE: &str = "ECS Task State Change";
+
+/// `lastStatus` of a task that runs.
+pub const RUNNING: &str = "RUNNING";
+/// `lastStatus` of a task that has ended.
+pub const STOPPED: &str = "STOPPED";
+/// The name of the one container of each task, and so part of its log stream's name.
+pub const CONTAINER: &str = "main";
+
+/// A task, as in the `detail` of an event (times are ISO 8601) and in `DescribeTasks` (times are seconds since the epoch).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under Task")]
+pub struct Task {
+    pub task_arn: String,
+    pub cluster_arn: String,
+    pub task_definition_arn: String,
+    pub last_status: String,
+    pub desired_status: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity_provider_name: Option<String>,
+    pub containers: Vec<Container>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_code: Option<StopCode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped_reason: Option<String>,
+    /// Counts the task's changes; duplicates of an event share it.
+    pub version: i64,
+    #[serde(deserialize_with = "time", skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
+    #[serde(deserialize_with = "time", skip_serializing_if = "Option::is_none")]
+    pub pull_started_at: Option<Timestamp>,
+    #[serde(deserialize_with = "time", skip_serializing_if = "Option::is_none")]
+    pub pull_stopped_at: Option<Timestamp>,
+    #[serde(deserialize_with = "time", skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    #[serde(deserialize_with = "time", skip_serializing_if = "Option::is_none")]
+    pub stopping_at: Option<Timestamp>,
+    #[serde(deserialize_with = "time", skip_serializing_if = "Option::is_none")]
+    pub execution_stopped_at: Option<Timestamp>,
+    #[serde(deserialize_with = "time", skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<Timestamp>,
+}
+
+impl Task {
+    /// The one container, if the task has come far enough to show it.
+    #[must_use]
+    pub fn container(&self) -> Option<&Container> {
+        self.containers.iter().find(|c| c.name == CONTAINER)
+    }
+
+    /// The attempt that started the task, if it is one of ours.
+    #[must_use]
+    pub fn attempt(&self) -> Option<AttemptId> {
+        self.started_by.as_deref()?.parse().ok()
+    }
+}
+
+/// A container of a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under Container")]
+pub struct Container {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_status: Option<String>,
+    /// Absent when the container never ran; absent is not zero.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Why a task stopped (ECS API model, `TaskStopCode`). New codes come as [`StopCode::Other`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+#[expect(missing_docs, reason = "the names are ECS's")]
+pub enum StopCode {
+    TaskFailedToStart,
+    EssentialContainerExited,
+    UserInitiated,
+    ServiceSchedulerInitiated,
+    SpotInterruption,
+    TerminationNotice,
+    InfrastructureHealth,
+    Other(String),
+}
+
+const STOP_CODES: [StopCode; 7] = [
+    StopCode::TaskFailedToStart,
+    StopCode::EssentialContainerExited,
+    StopCode::UserInitiated,
+    StopCode::ServiceSchedulerInitiated,
+    StopCode::SpotInterruption,
+    StopCode::TerminationNotice,
+    StopCode::InfrastructureHealth,
+];
+
+impl fmt::Display for StopCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other(code) => f.write_str(code),
+            known => fmt::Debug::fmt(known, f),
+        }
+    }
+}
+
+impl From<String> for StopCode {
+    fn from(code: String) -> Self {
+        STOP_CODES.into_iter().find(|known| known.to_string() == code).unwrap_or(Self::Other(code))
+    }
+}
+
+impl From<StopCode> for String {
+    fn from(code: StopCode) -> Self {
+        code.to_string()
+    }
+}
+
+/// The input of `RunTask`. It is stored, as it is, before the call, so that a repetition under the same client token is the same call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under RunTask")]
+pub struct RunTaskInput {
+    pub cluster: String,
+    pub task_definition: String,
+    pub client_token: String,
+    pub started_by: String,
+    pub count: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity_provider: Option<String>,
+    pub overrides: TaskOverride,
+}
+
+/// What differs between the runs of one task definition. At most 8192 characters as JSON (ECS API reference, `RunTask`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under TaskOverride")]
+pub struct TaskOverride {
+    /// CPU units, as ECS wants them: a string.
+    pub cpu: String,
+    /// MiB, as ECS wants them: a string.
+    pub memory: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_role_arn: Option<String>,
+    pub container_overrides: Vec<ContainerOverride>,
+}
+
+/// The environment given to the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under ContainerOverride")]
+pub struct ContainerOverride {
+    pub name: String,
+    pub environment: Vec<KeyValuePair>,
+}
+
+/// One environment variable.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are ECS's")]
+pub struct KeyValuePair {
+    pub name: String,
+    pub value: String,
+}
+
+impl fmt::Debug for KeyValuePair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}=<{} bytes>", self.name, self.value.len())
+    }
+}
+
+/// Reads a time as an event writes it (ISO 8601) or as `DescribeTasks` does (seconds since the epoch).
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Time {
+        Iso(Timestamp),
+        Epoch(f64),
+    }
+    let time = Option::<Time>::deserialize(deserializer)?;
+    Ok(time.and_then(|time| match time {
+        Time::Iso(time) => Some(time),
+        #[expect(clippy::cast_possible_truncation, reason = "milliseconds since the epoch fit by far")]
+        Time::Epoch(seconds) => Timestamp::from_timestamp_millis((seconds * 1000.0).round() as i64),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_both_forms() {
+        let iso: Task = serde_json::from_str(r#"{"startedAt":"2026-11-24T00:00:00.500Z"}"#).expect("ISO");
+        let epoch: Task = serde_json::from_str(r#"{"startedAt":1795478400.5,"attributes":[]}"#).expect("epoch");
+        assert!(iso.started_at.is_some());
+        assert_eq!(iso.started_at, epoch.started_at);
+    }
+
+    #[test]
+    fn an_unknown_stop_code_is_kept() {
+        let task: Task = serde_json::from_str(r#"{"stopCode":"Flood","containers":[{"name":"main"}]}"#).expect("a task");
+        assert_eq!(task.stop_code, Some(StopCode::Other("Flood".into())));
+        assert_eq!(task.container().and_then(|c| c.exit_code), None);
+        assert_eq!(serde_json::to_value(StopCode::SpotInterruption).expect("JSON"), "SpotInterruption");
+    }
+}

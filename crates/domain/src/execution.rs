@@ -1,0 +1,425 @@
+//! The record of an execution: what was asked, what was tried, what is known.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Timestamp,
+    ecs::{RunTaskInput, Task},
+    id::{AttemptId, ExecutionId},
+    limit::{CapacityPool, Holding, LimitKey},
+    marker::Marker,
+    request::LaunchRequest,
+};
+
+/// Everything history keeps of one execution.
+///
+/// A store writes it whole and only if `revision` is still the one that was read, so every change is a pure function from one
+/// record to the next (see [`crate::transition`]) and two writers never overwrite each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Execution {
+    /// Which execution.
+    pub id: ExecutionId,
+    /// Counts the writes; the store's condition.
+    pub revision: u64,
+    /// What was asked, validated.
+    pub request: LaunchRequest,
+    /// The pool whose vCPUs it uses.
+    pub pool: CapacityPool,
+    /// The name of the key that submitted it.
+    pub submitted_by: String,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// Where it stands.
+    pub state: State,
+    /// Who asked for it to be cancelled, if anybody did.
+    pub cancel: Option<Cancel>,
+    /// Each try, oldest first; the last one is the current one.
+    pub attempts: Vec<Attempt>,
+    /// What happened, in the order it was learned.
+    pub events: Vec<Event>,
+}
+
+/// Where an execution stands. What only makes sense in one state lives in that state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum State {
+    /// Recorded; nobody has looked at it yet.
+    Queued {
+        /// The line its ticket stands in.
+        line: LimitKey,
+    },
+    /// The throttle holds it, or a retry is due later.
+    Waiting {
+        /// The line its ticket stands in.
+        line: LimitKey,
+        /// Which limit holds it, in words; refreshed whenever the launcher looks.
+        reason: String,
+        /// Not before this moment (a retry's backoff).
+        not_before: Option<Timestamp>,
+    },
+    /// `RunTask` was or is about to be called.
+    Launching,
+    /// The task runs.
+    Running,
+    /// It is over.
+    Final(Final),
+}
+
+/// How an execution ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Final {
+    /// Which of the final states.
+    pub outcome: Outcome,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The end of an attempt, and so of an execution that is not tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The command exited 0.
+    Succeeded,
+    /// The command exited otherwise, or never ran.
+    Failed {
+        /// The command's own exit code; `None` when there is none.
+        exit_code: Option<i32>,
+        /// In plain words.
+        reason: String,
+    },
+    /// The command ran out of its time.
+    TimedOut {
+        /// In plain words.
+        reason: String,
+    },
+    /// Somebody cancelled it.
+    Cancelled {
+        /// In plain words, with the name of who asked.
+        reason: String,
+    },
+    /// Nothing can tell how it ended.
+    Lost {
+        /// In plain words.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// The command's exit code, if it is known and its own.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Succeeded => Some(0),
+            Self::Failed { exit_code, .. } => *exit_code,
+            Self::TimedOut { .. } | Self::Cancelled { .. } | Self::Lost { .. } => None,
+        }
+    }
+
+    /// Why, in plain words; `None` for a success.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Succeeded => None,
+            Self::Failed { reason, .. }
+            | Self::TimedOut { reason }
+            | Self::Cancelled { reason }
+            | Self::Lost { reason } => Some(reason),
+        }
+    }
+
+    /// The status that says so.
+    #[must_use]
+    pub fn status(&self) -> ExecutionStatus {
+        match self {
+            Self::Succeeded => ExecutionStatus::Succeeded,
+            Self::Failed { .. } => ExecutionStatus::Failed,
+            Self::TimedOut { .. } => ExecutionStatus::TimedOut,
+            Self::Cancelled { .. } => ExecutionStatus::Cancelled,
+            Self::Lost { .. } => ExecutionStatus::Lost,
+        }
+    }
+}
+
+/// The word for where an execution stands, as the API shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ExecutionStatus {
+    /// Recorded.
+    Queued,
+    /// The throttle holds it.
+    Waiting,
+    /// `RunTask` called.
+    Launching,
+    /// The task runs.
+    Running,
+    /// Exit code 0.
+    Succeeded,
+    /// Another exit code, or it never ran.
+    Failed,
+    /// Out of time.
+    TimedOut,
+    /// Cancelled by somebody.
+    Cancelled,
+    /// Nothing can tell how it ended.
+    Lost,
+}
+
+impl ExecutionStatus {
+    /// Every status, in the order an execution may pass them.
+    pub const ALL: [Self; 9] = [
+        Self::Queued,
+        Self::Waiting,
+        Self::Launching,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::Lost,
+    ];
+
+    /// The word itself.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "QUEUED",
+            Self::Waiting => "WAITING",
+            Self::Launching => "LAUNCHING",
+            Self::Running => "RUNNING",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::TimedOut => "TIMED_OUT",
+            Self::Cancelled => "CANCELLED",
+            Self::Lost => "LOST",
+        }
+    }
+
+    /// Whether nothing will change it any more.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::TimedOut | Self::Cancelled | Self::Lost)
+    }
+}
+
+impl std::fmt::Display for ExecutionStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for ExecutionStatus {
+    type Err = String;
+
+    /// Reads the word in either case.
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(text)).ok_or_else(|| {
+            let words: Vec<_> = Self::ALL.iter().map(|status| status.as_str()).collect();
+            format!("'{text}' is not a status; use one of {}", words.join(", "))
+        })
+    }
+}
+
+/// A request to stop an execution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancel {
+    /// When it was asked for.
+    pub at: Timestamp,
+    /// The name of the key that asked.
+    pub by: String,
+}
+
+/// Something that happened, as history shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When it happened, or was learned.
+    pub at: Timestamp,
+    /// The status from then on.
+    pub status: ExecutionStatus,
+    /// More, in plain words.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// One try to run an execution as a task.
+///
+/// What is learned of the task is kept as *facts* that only ever join: the newest snapshot by `detail.version`, and each marker
+/// once. How the attempt stands is computed from them, so the order in which they come cannot matter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Counted from 1.
+    pub number: u32,
+    /// The pool it runs in.
+    pub pool: CapacityPool,
+    /// CPU units it holds of the pool while it is not closed.
+    pub cpu: u32,
+    /// Known to the script and to us only, so that the command cannot forge a marker line.
+    pub nonce: String,
+    /// The exact input of `RunTask`, from before the call until the task is known.
+    pub run_task: Option<RunTaskInput>,
+    /// When `RunTask` was about to be called.
+    pub launched_at: Timestamp,
+    /// How often `RunTask` refused this attempt for want of capacity; part of the next client token.
+    pub refusals: u32,
+    /// The task, once known.
+    pub task_arn: Option<String>,
+    /// The newest snapshot of the task.
+    pub task: Option<Task>,
+    /// What the script said.
+    pub said: Said,
+    /// The sweep asked for a stop because the time was long over.
+    pub overdue: bool,
+    /// How it ended. While this is `None` after the launch, the attempt holds its slot.
+    pub closed: Option<Final>,
+}
+
+/// What the script said in its marker lines; each is said at most once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Said {
+    /// When set-up began.
+    pub set_up_at: Option<Timestamp>,
+    /// The commit that was checked out.
+    pub commit: Option<String>,
+    /// When the command began.
+    pub started_at: Option<Timestamp>,
+    /// When the command or the set-up ended, one way or another.
+    pub ended_at: Option<Timestamp>,
+    /// The command's own exit code.
+    pub exit: Option<i32>,
+    /// The time was over.
+    pub timed_out: bool,
+    /// Set-up failed, and why.
+    pub set_up_failure: Option<String>,
+    /// The log was read to its end after the task stopped: what is not here was not said.
+    pub complete: bool,
+}
+
+impl Said {
+    /// Joins one marker line.
+    pub fn hear(&mut self, at: Timestamp, marker: &Marker) {
+        match marker {
+            Marker::SetUp => self.set_up_at = self.set_up_at.or(Some(at)),
+            Marker::Commit(commit) => self.commit = self.commit.take().or_else(|| Some(commit.clone())),
+            Marker::Start => self.started_at = self.started_at.or(Some(at)),
+            Marker::Exit(code) => self.exit = self.exit.or(Some(*code)),
+            Marker::Timeout => self.timed_out = true,
+            Marker::Fail(why) => {
+                self.set_up_failure = self.set_up_failure.take().or_else(|| Some(why.clone()));
+            }
+        }
+        if matches!(marker, Marker::Exit(_) | Marker::Timeout | Marker::Fail(_)) {
+            self.ended_at = self.ended_at.or(Some(at));
+        }
+    }
+
+    /// Whether the script told how it ended.
+    #[must_use]
+    pub fn is_conclusive(&self) -> bool {
+        self.exit.is_some() || self.timed_out || self.set_up_failure.is_some()
+    }
+}
+
+impl Attempt {
+    /// Whether the attempt holds its slot.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.closed.is_none()
+    }
+
+    /// When the command started, as well as it is known: the script's word, else the task's.
+    #[must_use]
+    pub fn started_at(&self) -> Option<Timestamp> {
+        self.said.started_at.or_else(|| self.task.as_ref()?.started_at)
+    }
+}
+
+/// An execution's place in a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Whose.
+    pub id: ExecutionId,
+    /// The line.
+    pub line: LimitKey,
+    /// The name of the key that submitted it; lines are fair between these.
+    pub submitter: String,
+    /// Larger goes first among one submitter's.
+    pub priority: i32,
+    /// Then older goes first. It does not change when the ticket moves to another line and back.
+    pub submitted_at: Timestamp,
+    /// Not before this moment.
+    pub not_before: Option<Timestamp>,
+}
+
+impl Execution {
+    /// Where it stands, as one word.
+    #[must_use]
+    pub fn status(&self) -> ExecutionStatus {
+        match &self.state {
+            State::Queued { .. } => ExecutionStatus::Queued,
+            State::Waiting { .. } => ExecutionStatus::Waiting,
+            State::Launching => ExecutionStatus::Launching,
+            State::Running => ExecutionStatus::Running,
+            State::Final(end) => end.outcome.status(),
+        }
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<&Final> {
+        match &self.state {
+            State::Final(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// The attempt that is launching or running.
+    #[must_use]
+    pub fn open_attempt(&self) -> Option<&Attempt> {
+        self.attempts.last().filter(|attempt| attempt.is_open() && matches!(self.state, State::Launching | State::Running))
+    }
+
+    /// The id of the attempt of this number.
+    #[must_use]
+    pub fn attempt_id(&self, attempt: &Attempt) -> AttemptId {
+        self.id.attempt(attempt.number)
+    }
+
+    /// Its ticket, while it stands in a line.
+    #[must_use]
+    pub fn ticket(&self) -> Option<Ticket> {
+        let (line, not_before) = match &self.state {
+            State::Queued { line } => (line, None),
+            State::Waiting { line, not_before, .. } => (line, *not_before),
+            State::Launching | State::Running | State::Final(_) => return None,
+        };
+        Some(Ticket {
+            id: self.id.clone(),
+            line: line.clone(),
+            submitter: self.submitted_by.clone(),
+            priority: self.request.priority,
+            submitted_at: self.submitted_at,
+            not_before,
+        })
+    }
+
+    /// What it would hold once launched: all of it or nothing.
+    #[must_use]
+    pub fn demand(&self) -> Vec<Holding> {
+        let pool = Holding { key: LimitKey::Pool(self.pool), amount: self.request.size.cpu };
+        let lock = self.request.lock.iter().map(|name| Holding { key: LimitKey::Lock(name.clone()), amount: 1 });
+        lock.chain([pool]).collect()
+    }
+
+    /// What it holds now. A store derives its counters from the difference between two versions of a record, in the write that
+    /// makes it, so a slot can be neither leaked nor released twice.
+    #[must_use]
+    pub fn holdings(&self) -> Vec<Holding> {
+        if self.open_attempt().is_some() { self.demand() } else { Vec::new() }
+    }
+
+    /// The log stream of the current attempt, once its task is known.
+    #[must_use]
+    pub fn log_stream(&self) -> Option<String> {
+        self.attempts.last()?.task_arn.as_deref().map(crate::task::log_stream)
+    }
+}

@@ -1,0 +1,26 @@
+//! The pure part of mycli: its words, its rules and its decisions.
+//!
+//! Nothing here does I/O, reads a clock, an environment variable or a random source: whatever varies is an argument. The
+//! [`ports`] are what the handlers in `pipeline` need of the world; adapters implement them.
+
+pub mod api;
+pub mod cause;
+pub mod ecs;
+pub mod execution;
+pub mod fair;
+pub mod history;
+pub mod id;
+pub mod key;
+pub mod limit;
+pub mod marker;
+pub mod message;
+pub mod ports;
+pub mod request;
+pub mod script;
+pub mod settings;
+pub mod task;
+pub mod throttle;
+pub mod transition;
+
+/// A moment, UTC, kept to the millisecond (what CloudWatch Logs and ULIDs can carry).
+pub type Timestamp = chrono::DateTime<chrono::Utc>;

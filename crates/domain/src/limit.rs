@@ -1,0 +1,123 @@
+//! What a launch must fit under: the concurrent capacity of a pool, and locks. Each limit has a line of its own.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::request::{Capacity, Name, Place};
+
+/// Where a task's vCPUs come from. Each pool has its own quota, its own launch rate and its own line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CapacityPool {
+    /// Fargate Spot of the account and region.
+    FargateSpot,
+    /// Fargate on demand of the account and region.
+    Fargate,
+    /// This machine, for `--local`.
+    Machine,
+}
+
+impl CapacityPool {
+    /// The pool that serves a request of this capacity there.
+    #[must_use]
+    pub fn of(place: Place, capacity: Capacity) -> Self {
+        match (place, capacity) {
+            (Place::OneMachine, _) => Self::Machine,
+            (Place::Aws, Capacity::Spot) => Self::FargateSpot,
+            (Place::Aws, Capacity::OnDemand) => Self::Fargate,
+        }
+    }
+
+    /// ECS's name of the capacity provider; `None` for this machine.
+    #[must_use]
+    pub fn provider(self) -> Option<&'static str> {
+        match self {
+            Self::FargateSpot => Some("FARGATE_SPOT"),
+            Self::Fargate => Some("FARGATE"),
+            Self::Machine => None,
+        }
+    }
+
+    /// The pool in words for a reader.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::FargateSpot => "Fargate Spot",
+            Self::Fargate => "Fargate",
+            Self::Machine => "this machine's",
+        }
+    }
+}
+
+/// The key of a limit, and of the line of those who wait for it: `pool:machine`, `lock:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum LimitKey {
+    /// The concurrent vCPUs of a pool, counted in CPU units (1024 = one vCPU).
+    Pool(CapacityPool),
+    /// One execution at a time among those that name this lock.
+    Lock(Name),
+}
+
+/// Why a text is not a limit's key.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is not the key of a limit")]
+pub struct InvalidLimitKey(String);
+
+impl fmt::Display for LimitKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool(CapacityPool::FargateSpot) => f.write_str("pool:fargate-spot"),
+            Self::Pool(CapacityPool::Fargate) => f.write_str("pool:fargate"),
+            Self::Pool(CapacityPool::Machine) => f.write_str("pool:machine"),
+            Self::Lock(name) => write!(f, "lock:{name}"),
+        }
+    }
+}
+
+impl FromStr for LimitKey {
+    type Err = InvalidLimitKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLimitKey> {
+        match text.split_once(':') {
+            Some(("pool", "fargate-spot")) => Ok(Self::Pool(CapacityPool::FargateSpot)),
+            Some(("pool", "fargate")) => Ok(Self::Pool(CapacityPool::Fargate)),
+            Some(("pool", "machine")) => Ok(Self::Pool(CapacityPool::Machine)),
+            Some(("lock", name)) => name.parse().map(Self::Lock).map_err(|_| InvalidLimitKey(text.into())),
+            _ => Err(InvalidLimitKey(text.into())),
+        }
+    }
+}
+
+impl TryFrom<String> for LimitKey {
+    type Error = InvalidLimitKey;
+
+    fn try_from(text: String) -> Result<Self, InvalidLimitKey> {
+        text.parse()
+    }
+}
+
+impl From<LimitKey> for String {
+    fn from(key: LimitKey) -> Self {
+        key.to_string()
+    }
+}
+
+/// So much of a limit, held by an attempt that is not closed: CPU units of a pool, or 1 of a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Of which limit.
+    pub key: LimitKey,
+    /// How much: CPU units of a pool, 1 of a lock.
+    pub amount: u32,
+}
+
+/// The condition under which a holding may be taken: no more than `max` in use afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// Of which limit.
+    pub key: LimitKey,
+    /// The most that may be in use; `None` for no limit.
+    pub max: Option<u32>,
+}

@@ -1,0 +1,284 @@
+//! What a user asks for: untrusted ([`SubmitRequest`]), then validated once and for all ([`LaunchRequest`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+mod choice;
+mod duration;
+mod env;
+mod git_ref;
+mod image;
+mod name;
+mod repo;
+mod role;
+mod scalar;
+mod size;
+mod text;
+mod validate;
+
+pub use choice::{Arch, Capacity, ChoiceError, RetryOn};
+pub use duration::{TIMEOUT_MAX, Timeout, TimeoutError};
+pub use env::{Env, EnvError, EnvName, RESERVED_PREFIX, SecretName};
+pub use git_ref::{GitRef, REF_MAX, RefError, RefRule};
+pub use image::{IMAGE_NAME_MAX, ImageError, ImageRef, TAG_MAX};
+pub use name::{IDEMPOTENCY_KEY_MAX, IdempotencyKey, IdempotencyKeyError, NAME_MAX, Name, NameError};
+pub use repo::{REPO_MAX, RepoError, RepoKind, RepoUrl};
+pub use role::{RegistrySecret, ResourceError, TaskRole};
+pub use scalar::Scalar;
+pub use size::{SizeError, TaskSize};
+
+/// Greatest distance of a priority from the default 0, either way. Ours.
+pub const PRIORITY_MAX: i32 = 100;
+
+/// Most retries of one execution. Ours: a command that failed eleven times needs a person.
+pub const RETRIES_MAX: u8 = 10;
+
+/// A request as a user wrote it: the body of `POST /execute`, a line of a bulk file, a `.mycli.yaml`, or flags.
+///
+/// Nothing in it can be trusted; [`SubmitRequest::validate`] is the only way on. What is absent takes the stack's default. A
+/// key that is not listed here is an error. `Debug` shows no value of `env` and no credentials in `repo`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SubmitRequest {
+    /// `exec`, the only action there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// Shell text to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// The git repository to run it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// Branch, tag or commit to check out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The Docker image to run it in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Environment variables by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Secrets to give to the command, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    pub secrets: Vec<String>,
+    /// How long it may run: `30m`, `1h30m`, or seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Scalar>,
+    /// CPU units; 1024 are one vCPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Scalar>,
+    /// Memory in MB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Scalar>,
+    /// `arm64` or `x86_64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// `spot` or `on-demand`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<String>,
+    /// Of all executions with the same lock only one runs at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    /// The group this execution is counted in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// -100 to 100; the higher goes first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i64>,
+    /// How often to run it again, 0 to 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<i64>,
+    /// For which causes to run it again: `spot`, `host`, `failure`.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    pub retry_on: Vec<String>,
+    /// A short name for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The caller's own key: sent twice within 24 hours it is the same execution.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// The IAM role the command runs with, by name or ARN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_role: Option<String>,
+    /// The Secrets Manager secret with a private registry's credentials, by name or ARN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry_secret: Option<String>,
+}
+
+/// `env:` with nothing below it is null to YAML, and means the same as no `env` at all.
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// A request that passed validation: everything that shapes a run, as history keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchRequest {
+    /// Shell text to run: not blank, no NUL.
+    pub command: String,
+    /// The repository to clone; none means the image's own directory.
+    pub source: Option<Source>,
+    /// The image to run in; none means the host's own shell, on one machine only.
+    pub image: Option<ImageRef>,
+    /// Variables for the command.
+    pub env: Env,
+    /// Secrets for the command, in the order given, each once.
+    pub secrets: Vec<SecretName>,
+    /// How long the command may run.
+    pub timeout: Timeout,
+    /// CPU and memory.
+    pub size: TaskSize,
+    /// The processor.
+    pub arch: Arch,
+    /// How its capacity is bought.
+    pub capacity: Capacity,
+    /// Held while it runs; one holder at a time.
+    pub lock: Option<Name>,
+    /// The group it is counted in.
+    pub group: Option<Name>,
+    /// -100 to 100; the higher goes first.
+    pub priority: i32,
+    /// How often it may be run again, 0 to 10.
+    pub retries: u8,
+    /// The causes to retry for; empty means all of them. See [`LaunchRequest::retries_on`].
+    pub retry_on: BTreeSet<RetryOn>,
+    /// A short name for people.
+    pub name: Option<Name>,
+    /// The caller's own key.
+    pub idempotency_key: Option<IdempotencyKey>,
+    /// The IAM role the command runs with; none means the stack's.
+    pub task_role: Option<TaskRole>,
+    /// Credentials for a private registry; none means a public one, or one that the execution role opens.
+    pub registry_secret: Option<RegistrySecret>,
+}
+
+impl LaunchRequest {
+    /// Whether the user allowed the command to run again after `cause`.
+    ///
+    /// `retries` alone allows it after any failure, the command's own non-zero exit included; `retry_on` narrows that down.
+    pub fn retries_on(&self, cause: RetryOn) -> bool {
+        self.retries > 0 && (self.retry_on.is_empty() || self.retry_on.contains(&cause))
+    }
+}
+
+/// What is cloned before the command starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The repository.
+    pub repo: RepoUrl,
+    /// What to check out; none means the repository's default branch.
+    pub reference: Option<GitRef>,
+}
+
+/// What applies where a request says nothing, and how far it may go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Defaults {
+    /// The image; none means the host's shell.
+    pub image: Option<ImageRef>,
+    /// CPU and memory.
+    pub size: TaskSize,
+    /// The processor.
+    pub arch: Arch,
+    /// How capacity is bought.
+    pub capacity: Capacity,
+    /// How long a command may run.
+    pub timeout: Timeout,
+    /// How long a request may ask for.
+    pub max_timeout: Timeout,
+    /// Where commands run, which decides what repositories can be reached.
+    pub place: Place,
+}
+
+impl Defaults {
+    /// A stack's defaults unless its parameters say otherwise: `ubuntu:22.04`, 256 CPU units, 512 MB, arm64, Spot, one hour.
+    pub fn aws() -> Self {
+        Self {
+            image: Some(ImageRef::ubuntu()),
+            size: TaskSize::SMALLEST,
+            arch: Arch::Arm64,
+            capacity: Capacity::Spot,
+            timeout: Timeout::HOUR,
+            max_timeout: Timeout::MAX,
+            place: Place::Aws,
+        }
+    }
+
+    /// One machine's defaults: its own shell and processor.
+    pub fn one_machine(arch: Arch) -> Self {
+        Self { image: None, arch, capacity: Capacity::OnDemand, place: Place::OneMachine, ..Self::aws() }
+    }
+}
+
+/// Where commands run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// As Fargate tasks in the user's account.
+    Aws,
+    /// On the machine that mycli itself runs on.
+    OneMachine,
+}
+
+/// One thing wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// The request's key, with `.name` or `[index]` for a part of it.
+    pub field: String,
+    /// What is wrong, the limit, and what to do; reads on from the field's name. Holds no value that may be secret.
+    pub message: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+impl fmt::Debug for SubmitRequest {
+    /// The request's JSON with lengths for `env`'s values, and `repo` without what may be a credential.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = self.clone();
+        shown.env = self
+            .env
+            .iter()
+            .map(|(name, value)| (env::without_value(name).to_owned(), env::length_of(value)))
+            .collect();
+        shown.repo = self.repo.as_deref().map(repo::without_credentials);
+        let text = serde_json::to_string(&shown).map_err(|_| fmt::Error)?;
+        write!(f, "SubmitRequest {text}")
+    }
+}
+
+impl From<&LaunchRequest> for SubmitRequest {
+    /// The request that asks for exactly this run again, with nothing left to defaults; the basis of `mycli rerun`.
+    fn from(launch: &LaunchRequest) -> Self {
+        Self {
+            action: None,
+            command: Some(launch.command.clone()),
+            repo: launch.source.as_ref().map(|source| text_of(&source.repo)),
+            branch: launch.source.as_ref().and_then(|source| source.reference.as_ref()).map(text_of),
+            image: launch.image.as_ref().map(text_of),
+            env: launch.env.iter().map(|(name, value)| (name.to_string(), value.to_owned())).collect(),
+            secrets: launch.secrets.iter().map(text_of).collect(),
+            timeout: Some(launch.timeout.to_string().into()),
+            cpu: Some(launch.size.cpu().to_string().into()),
+            memory: Some(launch.size.memory().to_string().into()),
+            arch: Some(launch.arch.to_string()),
+            capacity: Some(launch.capacity.to_string()),
+            lock: launch.lock.as_ref().map(text_of),
+            group: launch.group.as_ref().map(text_of),
+            priority: Some(i64::from(launch.priority)),
+            retries: Some(i64::from(launch.retries)),
+            retry_on: launch.retry_on.iter().map(text_of).collect(),
+            name: launch.name.as_ref().map(text_of),
+            idempotency_key: launch.idempotency_key.as_ref().map(text_of),
+            task_role: launch.task_role.as_ref().map(text_of),
+            registry_secret: launch.registry_secret.as_ref().map(text_of),
+        }
+    }
+}
+
+fn text_of(value: &impl fmt::Display) -> String {
+    value.to_string()
+}
