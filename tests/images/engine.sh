@@ -56,7 +56,8 @@ tmp_dir = "$run/libpod"
 network_backend = "netavark"
 network_config_dir = "$state/networks"
 CONF
-  cat >"$state/storage.conf" <<CONF
+  # Once only: a storage keeps the driver it was made with.
+  [ -f "$state/storage.conf" ] || cat >"$state/storage.conf" <<CONF
 [storage]
 driver = "$(storage_driver)"
 graphroot = "$state/storage"
