@@ -1,0 +1,549 @@
+//! Where a repository is cloned from, in the forms that git understands and that cannot be turned against it.
+//!
+//! Read by rules of our own and not by the WHATWG ones of the `url` crate, because git and ssh get the text as it stands: what a
+//! browser would normalise away (an escaped dash in a host, say) is what an attack is made of.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::Place;
+use super::text::{shown, text_type};
+
+/// Longest repository URL, in bytes. Ours: a quarter of the 8192 characters that ECS allows for everything in a run.
+pub const REPO_MAX: usize = 2048;
+
+/// Longest host name, in characters (RFC 1035, section 2.3.4).
+const HOST_MAX: usize = 253;
+
+text_type! {
+    /// A repository: `https://`, `ssh://` or `git@host:path`; on one machine also `http://`, `file://` and an absolute path.
+    ///
+    /// It holds no credentials, and git can read no part of it as an option or as another transport. Made from a request by
+    /// [`RepoUrl::parse`], which knows the place; from a stored record all forms are taken.
+    RepoUrl, RepoError
+}
+
+/// The form a repository's URL has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepoKind {
+    /// `https://host/path`
+    Https,
+    /// `http://host/path`
+    Http,
+    /// `ssh://user@host/path`
+    Ssh,
+    /// `user@host:path`, which is ssh too.
+    ScpLike,
+    /// `file:///path`
+    File,
+    /// `/path`
+    Path,
+}
+
+/// Why a text is no [`RepoUrl`]. No variant holds the whole text: it may hold a credential.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RepoError {
+    /// Nothing was given.
+    #[error("is empty: name a repository, or leave it out to run without one")]
+    Empty,
+    /// Longer than [`REPO_MAX`].
+    #[error("is {0} bytes long, the limit is {REPO_MAX}: shorten it")]
+    TooLong(usize),
+    /// A space, a control character, a backslash or the like.
+    #[error("holds {0:?}, which no repository URL has: remove it, or percent-encode it in a path")]
+    Character(char),
+    /// A percent-encoded control character.
+    #[error("holds a percent-encoded control character: remove it")]
+    EncodedControl,
+    /// A part that git or ssh would read as an option.
+    #[error("has a {0} that starts with `-`, which git reads as an option: use another name for the repository")]
+    Dash(&'static str),
+    /// A user name or password where none belongs.
+    #[error("holds a user name or password, which would be stored with the run: remove what stands before the `@` and give the token as a secret (`--secret`)")]
+    Credentials,
+    /// A query or a fragment, which may hold a token.
+    #[error("has a `?` or `#` part, which repositories do not have: remove it, and give a token as a secret (`--secret`)")]
+    Query,
+    /// A transport that runs commands, or proves nothing about the other side.
+    #[error("uses the transport {}, which is not allowed: use https://, ssh:// or git@host:path", shown(.0))]
+    Transport(String),
+    /// The host's name or address is none.
+    #[error("has the host {}, which is no host name or address: use letters, digits, `.` and `-`, or an address", shown(.0))]
+    Host(String),
+    /// The port is none.
+    #[error("has the port {}, which is none: write 1 to 65535, or leave it out", shown(.0))]
+    Port(String),
+    /// The user name of an ssh form is none.
+    #[error("has a user name that ssh cannot take: use letters, digits, `.`, `_`, `+`, `=` and `-`, as in git@host:path")]
+    User,
+    /// A host without a path.
+    #[error("names a host but no repository on it: add the repository's path, as in https://github.com/me/project")]
+    NoPath,
+    /// `http://` to another machine.
+    #[error("uses http:// to {}, where anyone on the way can read and change what is cloned: use https:// (http:// is for loopback addresses and for --local)", shown(.0))]
+    PlainHttp(String),
+    /// A directory of this machine, which AWS cannot see.
+    #[error("is a directory of one machine, which a task in AWS cannot reach: push it and give its https:// or ssh:// URL, or run with --local")]
+    LocalOnly,
+    /// `file://` with a host, or relative.
+    #[error("is a file:// URL with a host or a relative path: write file:/// and an absolute path")]
+    FileHost,
+    /// None of the forms.
+    #[error("is neither a URL nor an absolute path: write https://host/path, ssh://user@host/path, git@host:path, or with --local /path")]
+    Form,
+}
+
+impl RepoUrl {
+    fn check(text: &str) -> Result<(), RepoError> {
+        form(text).map(drop)
+    }
+
+    /// A repository that can be reached from `place`.
+    ///
+    /// # Errors
+    /// [`RepoError`] if it is in no known form, could be turned against git, or cannot be reached safely from `place`.
+    pub fn parse(text: &str, place: Place) -> Result<Self, RepoError> {
+        let form = form(text)?;
+        match (place, form.kind) {
+            (Place::Aws, RepoKind::File | RepoKind::Path) => return Err(RepoError::LocalOnly),
+            (Place::Aws, RepoKind::Http) if !is_loopback(form.host) => {
+                return Err(RepoError::PlainHttp(form.host.to_owned()));
+            }
+            _ => {}
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Which form it has.
+    pub fn kind(&self) -> RepoKind {
+        // Checked on the way in, so the fallback is never reached; a path is what git makes of anything else.
+        form(&self.0).map_or(RepoKind::Path, |form| form.kind)
+    }
+
+    /// Whether git reaches it through ssh.
+    pub fn is_ssh(&self) -> bool {
+        matches!(self.kind(), RepoKind::Ssh | RepoKind::ScpLike)
+    }
+
+    /// The host it is on; none for a directory of this machine.
+    pub fn host(&self) -> Option<&str> {
+        form(&self.0).ok().map(|form| form.host).filter(|host| !host.is_empty())
+    }
+
+    /// The directory it is in, if it is on this machine.
+    pub fn local_path(&self) -> Option<PathBuf> {
+        match self.kind() {
+            RepoKind::Path => Some(PathBuf::from(&self.0)),
+            RepoKind::File => url::Url::parse(&self.0).ok()?.to_file_path().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// The text with whatever may be a credential cut out, for `Debug`.
+pub(super) fn without_credentials(text: &str) -> String {
+    let before_query = text.split(['?', '#']).next().unwrap_or_default();
+    let scheme_end = before_query.find("://").map_or(0, |at| at + 3);
+    match before_query.rfind('@') {
+        Some(at) if at >= scheme_end => format!("{}…{}", &before_query[..scheme_end], &before_query[at..]),
+        _ => before_query.to_owned(),
+    }
+}
+
+/// What the checks find out about a text on the way.
+struct Form<'a> {
+    kind: RepoKind,
+    /// Empty for local forms; IPv6 addresses without their brackets.
+    host: &'a str,
+}
+
+fn form(text: &str) -> Result<Form<'_>, RepoError> {
+    check_whole(text)?;
+    if text.starts_with('/') {
+        return Ok(Form { kind: RepoKind::Path, host: "" });
+    }
+    let scheme_end = text.find(|c| !is_scheme_character(c)).unwrap_or(text.len());
+    let (scheme, rest) = text.split_at(scheme_end);
+    if rest.starts_with("::") {
+        return Err(RepoError::Transport(format!("{scheme}::")));
+    }
+    match rest.strip_prefix("://") {
+        Some(rest) => url_form(scheme, rest),
+        None => scp_form(text),
+    }
+}
+
+fn check_whole(text: &str) -> Result<(), RepoError> {
+    if text.is_empty() {
+        return Err(RepoError::Empty);
+    }
+    if text.len() > REPO_MAX {
+        return Err(RepoError::TooLong(text.len()));
+    }
+    if let Some(control) = text.chars().find(|c| c.is_control()) {
+        return Err(RepoError::Character(control));
+    }
+    if text.starts_with('-') { Err(RepoError::Dash("name")) } else { Ok(()) }
+}
+
+fn is_scheme_character(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '+' | '-' | '.')
+}
+
+fn url_form<'a>(scheme: &str, rest: &'a str) -> Result<Form<'a>, RepoError> {
+    let kind = match scheme {
+        "https" => RepoKind::Https,
+        "http" => RepoKind::Http,
+        "ssh" => RepoKind::Ssh,
+        "file" => RepoKind::File,
+        _ => return Err(RepoError::Transport(format!("{scheme}://"))),
+    };
+    let path_start = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(path_start);
+    // Before anything that repeats a part of the text.
+    check_credentials(kind, authority)?;
+    check_url_text(rest)?;
+    if kind == RepoKind::File {
+        return if authority.is_empty() { Ok(Form { kind, host: "" }) } else { Err(RepoError::FileHost) };
+    }
+    let host = host_of(authority)?;
+    check_path(path.trim_matches('/'))?;
+    Ok(Form { kind, host })
+}
+
+/// Only ssh URLs have a user name (it chooses the account, and proves nothing), and none has a password.
+fn check_credentials(kind: RepoKind, authority: &str) -> Result<(), RepoError> {
+    match authority.rsplit_once('@') {
+        Some((user, _)) if kind != RepoKind::Ssh || user.contains([':', '@']) => Err(RepoError::Credentials),
+        Some((user, _)) => check_user(user),
+        None => Ok(()),
+    }
+}
+
+fn check_user(user: &str) -> Result<(), RepoError> {
+    if user.starts_with('-') {
+        return Err(RepoError::Dash("user name"));
+    }
+    let valid = |c: char| c.is_ascii_alphanumeric() || "._+=-".contains(c);
+    if !user.is_empty() && user.chars().all(valid) { Ok(()) } else { Err(RepoError::User) }
+}
+
+fn check_url_text(text: &str) -> Result<(), RepoError> {
+    if text.contains(['?', '#']) {
+        return Err(RepoError::Query);
+    }
+    match text.chars().find(|c| !c.is_ascii_graphic() || "\\\"<>^`{|}".contains(*c)) {
+        Some(character) => Err(RepoError::Character(character)),
+        None if holds_encoded_control(text) => Err(RepoError::EncodedControl),
+        None => Ok(()),
+    }
+}
+
+/// git decodes `%0a` before it speaks to ssh or to a credential helper, whose protocol is made of lines.
+fn holds_encoded_control(text: &str) -> bool {
+    text.split('%').skip(1).any(|after| {
+        let code = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        code.is_some_and(|code| code.is_ascii_control())
+    })
+}
+
+/// The host of `[user@]host[:port]`, its port checked.
+fn host_of(authority: &str) -> Result<&str, RepoError> {
+    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, after)| after);
+    let (host, port) = match host_and_port.rfind(']') {
+        Some(bracket) => host_and_port.split_at(bracket + 1),
+        None => host_and_port.split_at(host_and_port.find(':').unwrap_or(host_and_port.len())),
+    };
+    check_port(port)?;
+    checked_host(host)
+}
+
+fn check_port(port: &str) -> Result<(), RepoError> {
+    let Some(number) = port.strip_prefix(':') else {
+        return if port.is_empty() { Ok(()) } else { Err(RepoError::Port(port.to_owned())) };
+    };
+    // `u16` alone would take `+22`.
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    match number.parse::<u16>() {
+        Ok(1..) if digits => Ok(()),
+        _ => Err(RepoError::Port(number.to_owned())),
+    }
+}
+
+fn checked_host(host: &str) -> Result<&str, RepoError> {
+    if host.starts_with('-') {
+        return Err(RepoError::Dash("host"));
+    }
+    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match bracketed {
+        Some(address) if address.parse::<Ipv6Addr>().is_ok() => Ok(address),
+        None if is_host_name(host) => Ok(host),
+        _ => Err(RepoError::Host(host.to_owned())),
+    }
+}
+
+/// Also says yes to IPv4 addresses. Underscores are not DNS's, but the names of containers have them.
+fn is_host_name(host: &str) -> bool {
+    let label = |label: &str| {
+        let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        !label.is_empty() && !label.starts_with('-') && label.chars().all(valid)
+    };
+    host.len() <= HOST_MAX && host.split('.').all(label)
+}
+
+fn check_path(path: &str) -> Result<(), RepoError> {
+    if path.starts_with('-') {
+        return Err(RepoError::Dash("path"));
+    }
+    if path.is_empty() { Err(RepoError::NoPath) } else { Ok(()) }
+}
+
+/// `[user@]host:path`, where git sees a host only if no slash stands before the colon.
+fn scp_form(text: &str) -> Result<Form<'_>, RepoError> {
+    let (authority, path) = split_scp(text).ok_or(RepoError::Form)?;
+    // `git:token@host:path` is a host `git` to git, but a mistake that holds a token to us.
+    if path.split('/').next().is_some_and(|first| first.contains('@')) {
+        return Err(RepoError::Credentials);
+    }
+    check_credentials(RepoKind::Ssh, authority)?;
+    let host = host_of(authority)?;
+    if matches!(host, "https" | "http" | "ssh" | "git" | "file" | "ftp" | "ftps") {
+        return Err(RepoError::Transport(format!("{host}:")));
+    }
+    if let Some(character) = path.chars().find(|c| c.is_whitespace() || *c == '\\') {
+        return Err(RepoError::Character(character));
+    }
+    check_path(path)?;
+    Ok(Form { kind: RepoKind::ScpLike, host })
+}
+
+fn split_scp(text: &str) -> Option<(&str, &str)> {
+    let address_end = text.find("]:").map(|bracket| bracket + 1);
+    let colon = address_end.filter(|_| text.contains('[')).or_else(|| text.find(':'))?;
+    let (authority, path) = (&text[..colon], &text[colon + 1..]);
+    (!authority.contains('/')).then_some((authority, path))
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str, place: Place) -> String {
+        RepoUrl::parse(text, place).unwrap_err().to_string()
+    }
+
+    fn refused_everywhere(text: &str, message: &str) {
+        for place in [Place::Aws, Place::OneMachine] {
+            assert_eq!(fault(text, place), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_form_is_kept_as_written_and_known_by_its_kind() {
+        for (text, kind, host) in [
+            ("https://github.com/me/project", RepoKind::Https, "github.com"),
+            ("https://github.com/me/project.git/", RepoKind::Https, "github.com"),
+            ("https://git.example.com:8443/a/b%20c", RepoKind::Https, "git.example.com"),
+            ("https://[2001:db8::1]:8443/a", RepoKind::Https, "2001:db8::1"),
+            ("https://dev.azure.com/org/project/_git/repo", RepoKind::Https, "dev.azure.com"),
+            ("http://localhost:3000/a.git", RepoKind::Http, "localhost"),
+            ("http://127.0.0.2/a", RepoKind::Http, "127.0.0.2"),
+            ("http://[::1]:80/a", RepoKind::Http, "::1"),
+            ("ssh://git@github.com/me/project", RepoKind::Ssh, "github.com"),
+            ("ssh://host:2222/~me/project", RepoKind::Ssh, "host"),
+            ("ssh://git@[::1]:22/srv/a", RepoKind::Ssh, "::1"),
+            ("git@github.com:me/project.git", RepoKind::ScpLike, "github.com"),
+            ("host:project", RepoKind::ScpLike, "host"),
+            ("git@[::1]:me/project", RepoKind::ScpLike, "::1"),
+            ("git@host:/srv/git/a:b", RepoKind::ScpLike, "host"),
+        ] {
+            for place in [Place::Aws, Place::OneMachine] {
+                let repo = RepoUrl::parse(text, place).unwrap();
+                assert_eq!((repo.as_str(), repo.kind(), repo.host()), (text, kind, Some(host)));
+                assert_eq!(repo.is_ssh(), matches!(kind, RepoKind::Ssh | RepoKind::ScpLike));
+                assert_eq!(repo.local_path(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn directories_are_for_one_machine() {
+        let message = "is a directory of one machine, which a task in AWS cannot reach: push it and give its https:// or ssh:// URL, or run with --local";
+        for (text, path) in [
+            ("/srv/my repo", "/srv/my repo"),
+            ("/a:b/c?d#e", "/a:b/c?d#e"),
+            ("file:///srv/my%20repo", "/srv/my repo"),
+            ("file:///-x", "/-x"),
+        ] {
+            assert_eq!(fault(text, Place::Aws), message);
+            let repo = RepoUrl::parse(text, Place::OneMachine).unwrap();
+            assert_eq!((repo.local_path(), repo.host()), (Some(PathBuf::from(path)), None));
+        }
+        let elsewhere = "is a file:// URL with a host or a relative path: write file:/// and an absolute path";
+        refused_everywhere("file://srv/repo", elsewhere);
+        refused_everywhere("file://localhost/repo", elsewhere);
+    }
+
+    #[test]
+    fn plain_http_to_another_machine_is_for_one_machine() {
+        assert_eq!(
+            fault("http://git.example.com:80/a", Place::Aws),
+            "uses http:// to `git.example.com`, where anyone on the way can read and change what is cloned: use https:// (http:// is for loopback addresses and for --local)"
+        );
+        assert!(fault("http://localhost.example.com/a", Place::Aws).starts_with("uses http:// to"));
+        assert!(fault("http://0x7f000001/a", Place::Aws).starts_with("uses http:// to"));
+        assert_eq!(RepoUrl::parse("http://git.example.com/a", Place::OneMachine).map(|repo| repo.kind()), Ok(RepoKind::Http));
+    }
+
+    #[test]
+    fn credentials_are_refused_and_not_repeated() {
+        let message = "holds a user name or password, which would be stored with the run: remove what stands before the `@` and give the token as a secret (`--secret`)";
+        for text in [
+            "https://hunter2@github.com/a",
+            "https://me:hunter2@github.com/a",
+            "https://me:hunter2@-bad-host/a b",
+            "http://me:hunter2@localhost/a",
+            "ssh://git:hunter2@github.com/a",
+            "ssh://a@b@github.com/a",
+            "git:hunter2@github.com:me/project",
+            "file://me:hunter2@host/a",
+        ] {
+            refused_everywhere(text, message);
+        }
+        refused_everywhere(
+            "https://github.com/a?token=hunter2",
+            "has a `?` or `#` part, which repositories do not have: remove it, and give a token as a secret (`--secret`)",
+        );
+    }
+
+    #[test]
+    fn nothing_that_git_reads_as_an_option() {
+        for (text, part) in [
+            ("-oProxyCommand=x", "name"),
+            ("--upload-pack=x", "name"),
+            ("-oProxyCommand=x@host:a", "name"),
+            ("ssh://-oProxyCommand=x/a", "host"),
+            ("ssh://-oProxyCommand=x@host/a", "user name"),
+            ("ssh://git@-host/a", "host"),
+            ("git@-host:a", "host"),
+            ("git@host:-a", "path"),
+            ("ssh://host/-a", "path"),
+            ("https://host/-a", "path"),
+            ("https://-host/a", "host"),
+        ] {
+            let message =
+                format!("has a {part} that starts with `-`, which git reads as an option: use another name for the repository");
+            refused_everywhere(text, &message);
+        }
+        refused_everywhere(
+            "ssh://%2doProxyCommand=x/a",
+            "has the host `%2doProxyCommand=x`, which is no host name or address: use letters, digits, `.` and `-`, or an address",
+        );
+        refused_everywhere(
+            "ssh://%2doX@host/a",
+            "has a user name that ssh cannot take: use letters, digits, `.`, `_`, `+`, `=` and `-`, as in git@host:path",
+        );
+    }
+
+    #[test]
+    fn other_transports_are_refused() {
+        for (text, transport) in [
+            ("ext::sh -c touch% /tmp/x", "ext::"),
+            ("ext::sh -c x://y", "ext::"),
+            ("fd::17", "fd::"),
+            ("::x", "::"),
+            ("git://host/a", "git://"),
+            ("ftp://host/a", "ftp://"),
+            ("git+ssh://host/a", "git+ssh://"),
+            ("HTTPS://github.com/a", "HTTPS://"),
+            ("https:github.com/a", "https:"),
+            ("://host/a", "://"),
+        ] {
+            let message = format!("uses the transport `{transport}`, which is not allowed: use https://, ssh:// or git@host:path");
+            refused_everywhere(text, &message);
+        }
+    }
+
+    #[test]
+    fn characters_that_do_not_belong_are_named() {
+        for (text, character) in [
+            ("https://host/a b", "' '"),
+            ("https://host/a\nb", "'\\n'"),
+            ("/srv/a\u{7}", "'\\u{7}'"),
+            ("https://host\\@evil/a", "'\\\\'"),
+            ("https://host/é", "'é'"),
+            ("git@host:a b", "' '"),
+            ("git@host:a\\b", "'\\\\'"),
+        ] {
+            // The `@` after the backslash is taken for credentials first, which is as good a refusal.
+            if text.contains("\\@") {
+                assert!(fault(text, Place::Aws).starts_with("holds a user name"));
+                continue;
+            }
+            let message =
+                format!("holds {character}, which no repository URL has: remove it, or percent-encode it in a path");
+            refused_everywhere(text, &message);
+        }
+        refused_everywhere("https://host/a%0ahost=evil", "holds a percent-encoded control character: remove it");
+        refused_everywhere("ssh://host/a%7F", "holds a percent-encoded control character: remove it");
+    }
+
+    #[test]
+    fn hosts_ports_and_paths_are_checked() {
+        for host in ["", "ho..st", ".host", "ho%20st", "[::g]", "[::1"] {
+            let message = format!(
+                "has the host `{host}`, which is no host name or address: use letters, digits, `.` and `-`, or an address"
+            );
+            if host == "[::1" {
+                assert!(fault("https://[::1/a", Place::Aws).starts_with("has the port"));
+            } else {
+                refused_everywhere(&format!("https://{host}/a"), &message);
+            }
+        }
+        for port in ["", "0", "65536", "+22", "x"] {
+            let message = format!("has the port `{port}`, which is none: write 1 to 65535, or leave it out");
+            refused_everywhere(&format!("ssh://git@host:{port}/a"), &message);
+        }
+        for text in ["https://github.com", "https://github.com//", "ssh://git@host/", "git@host:"] {
+            refused_everywhere(
+                text,
+                "names a host but no repository on it: add the repository's path, as in https://github.com/me/project",
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_in_no_form_is_told_the_forms() {
+        let message = "is neither a URL nor an absolute path: write https://host/path, ssh://user@host/path, git@host:path, or with --local /path";
+        for text in ["project", "./project", "../a:b", "me/project"] {
+            refused_everywhere(text, message);
+        }
+        refused_everywhere("", "is empty: name a repository, or leave it out to run without one");
+        let long = format!("https://host/{}", "a".repeat(2036));
+        refused_everywhere(&long, "is 2049 bytes long, the limit is 2048: shorten it");
+    }
+
+    #[test]
+    fn debug_text_holds_no_credential() {
+        for (text, expected) in [
+            ("https://me:hunter2@host/a", "https://…@host/a"),
+            ("git:hunter2@host:a", "…@host:a"),
+            ("https://host/a?token=hunter2", "https://host/a"),
+            ("https://host/a", "https://host/a"),
+        ] {
+            assert_eq!(without_credentials(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_stored_repository_is_checked_again() {
+        assert!(serde_json::from_str::<RepoUrl>("\"/srv/a\"").is_ok());
+        assert!(serde_json::from_str::<RepoUrl>("\"ext::sh -c x\"").is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! From what a user wrote to what can be run: every fault is named, not just the first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::str::FromStr;
+
+use super::{
+    Defaults, Env, EnvName, FieldError, GitRef, ImageRef, LaunchRequest, PRIORITY_MAX, Place, RETRIES_MAX, RepoUrl,
+    RetryOn, Scalar, SecretName, SizeError, Source, SubmitRequest, TaskSize, Timeout, env,
+};
+
+impl SubmitRequest {
+    /// Turns the request into one that can be run, with `defaults` for what it leaves out.
+    ///
+    /// Of `cpu` and `memory` one may be left out: the default is taken if it goes with the other, else the least that does.
+    /// `retry_on` without `retries` asks for one retry.
+    ///
+    /// # Errors
+    /// Every fault there is, in the order of the request's keys. The size of the whole is only looked at when nothing else is
+    /// wrong.
+    pub fn validate(self, defaults: &Defaults) -> Result<LaunchRequest, Vec<FieldError>> {
+        let mut faults = Faults::default();
+        faults.action(self.action.as_deref());
+        let launch = LaunchRequest {
+            command: faults.command(self.command),
+            source: faults.source(self.repo.as_deref(), self.branch, defaults.place),
+            image: faults.image(self.image, defaults),
+            secrets: faults.secrets(&self.secrets, &self.env),
+            env: faults.env(self.env),
+            timeout: faults.timeout(self.timeout.as_ref(), defaults),
+            size: faults.size(self.cpu.as_ref(), self.memory.as_ref(), defaults.size),
+            arch: faults.parsed("arch", self.arch).unwrap_or(defaults.arch),
+            capacity: faults.parsed("capacity", self.capacity).unwrap_or(defaults.capacity),
+            lock: faults.parsed("lock", self.lock),
+            group: faults.parsed("group", self.group),
+            priority: faults.priority(self.priority),
+            retries: faults.retries(self.retries, &self.retry_on),
+            retry_on: faults.retry_on(&self.retry_on),
+            name: faults.parsed("name", self.name),
+            idempotency_key: faults.parsed("idempotency_key", self.idempotency_key),
+            task_role: faults.parsed("task_role", self.task_role),
+            registry_secret: faults.parsed("registry_secret", self.registry_secret),
+        };
+        faults.none_in(launch)
+    }
+}
+
+/// Collects what is wrong; a part that is wrong gets a stand-in, which is never seen because the whole is then refused.
+#[derive(Default)]
+struct Faults(Vec<FieldError>);
+
+impl Faults {
+    fn none_in(mut self, launch: LaunchRequest) -> Result<LaunchRequest, Vec<FieldError>> {
+        if self.0.is_empty() {
+            self.0.extend(crate::task::budget_fault(&launch));
+        }
+        if self.0.is_empty() { Ok(launch) } else { Err(self.0) }
+    }
+
+    fn add(&mut self, field: impl Into<String>, message: impl Display) {
+        self.0.push(FieldError { field: field.into(), message: message.to_string() });
+    }
+
+    fn keep<T, E: Display>(&mut self, field: impl Into<String>, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.add(field, error)).ok()
+    }
+
+    fn parsed<T: FromStr<Err: Display>>(&mut self, field: &str, text: Option<String>) -> Option<T> {
+        self.keep(field, text?.parse())
+    }
+
+    fn action(&mut self, action: Option<&str>) {
+        if action.is_some_and(|action| action != "exec") {
+            self.add("action", "is not known: use `exec`, the only action there is");
+        }
+    }
+
+    fn command(&mut self, command: Option<String>) -> String {
+        match command.as_deref().map(str::trim) {
+            None => self.add("command", "is missing: say what to run, as in `terraform plan`"),
+            Some("") => self.add("command", "is blank: say what to run, as in `terraform plan`"),
+            Some(text) if text.contains('\0') => {
+                self.add("command", "holds a NUL byte, which no shell can be given: remove it");
+            }
+            Some(_) => {}
+        }
+        command.unwrap_or_default()
+    }
+
+    fn source(&mut self, repo: Option<&str>, branch: Option<String>, place: Place) -> Option<Source> {
+        if repo.is_none() && branch.is_some() {
+            self.add("branch", "is given without a repository: add `repo`, or leave `branch` out");
+        }
+        let repo = repo.and_then(|text| self.keep("repo", RepoUrl::parse(text, place)));
+        let reference = self.parsed::<GitRef>("branch", branch);
+        repo.map(|repo| Source { repo, reference })
+    }
+
+    fn image(&mut self, image: Option<String>, defaults: &Defaults) -> Option<ImageRef> {
+        if image.is_none() && defaults.image.is_none() && defaults.place == Place::Aws {
+            self.add("image", "is missing, and the stack has no default: name one, as in `alpine:3.20`");
+        }
+        let given = image.is_some();
+        let image = self.parsed("image", image);
+        if given { image } else { defaults.image.clone() }
+    }
+
+    fn env(&mut self, variables: BTreeMap<String, String>) -> Env {
+        let checked = variables.into_iter().filter_map(|(name, value)| {
+            let field = format!("env.{}", env::without_value(&name).escape_debug());
+            let value = self.keep(&field, env::check_value(&value).map(|()| value));
+            let name = self.keep(&field, EnvName::try_from(name));
+            name.zip(value)
+        });
+        let checked: BTreeMap<_, _> = checked.collect();
+        self.keep("env", Env::try_from(checked)).unwrap_or_default()
+    }
+
+    fn secrets(&mut self, names: &[String], variables: &BTreeMap<String, String>) -> Vec<SecretName> {
+        let mut seen = BTreeSet::new();
+        let checked = names.iter().enumerate().filter_map(|(index, name)| {
+            let field = format!("secrets[{index}]");
+            let secret = self.keep(&field, name.parse::<SecretName>())?;
+            if variables.contains_key(name) {
+                self.add(&field, format!("`{name}` is in `env` too: give it in one of the two"));
+            }
+            if !seen.insert(name) {
+                self.add(&field, format!("`{name}` is named twice: name it once"));
+            }
+            Some(secret)
+        });
+        checked.collect()
+    }
+
+    fn timeout(&mut self, timeout: Option<&Scalar>, defaults: &Defaults) -> Timeout {
+        let parsed = timeout.map(|text| Timeout::parse(text.as_str(), defaults.max_timeout));
+        parsed.and_then(|result| self.keep("timeout", result)).unwrap_or(defaults.timeout)
+    }
+
+    fn size(&mut self, cpu: Option<&Scalar>, memory: Option<&Scalar>, default: TaskSize) -> TaskSize {
+        let numbers = (self.number("cpu", "CPU units", cpu), self.number("memory", "MB", memory));
+        let size = match numbers {
+            (Number::Given(cpu), Number::Given(memory)) => TaskSize::new(cpu, memory),
+            (Number::Given(cpu), Number::Absent) => default.with_cpu(cpu),
+            (Number::Absent, Number::Given(memory)) => default.with_memory(memory),
+            _ => Ok(default),
+        };
+        let field = if matches!(size, Err(SizeError::Cpu(_))) { "cpu" } else { "memory" };
+        self.keep(field, size).unwrap_or(default)
+    }
+
+    fn number(&mut self, field: &str, unit: &str, text: Option<&Scalar>) -> Number {
+        let Some(text) = text else { return Number::Absent };
+        match text.as_str().parse() {
+            Ok(number) => Number::Given(number),
+            Err(_) => {
+                let shown = super::text::shown(text.as_str());
+                self.add(field, format!("{shown} is not a whole number: write {unit} as digits alone, as in `1024`"));
+                Number::Wrong
+            }
+        }
+    }
+
+    fn priority(&mut self, priority: Option<i64>) -> i32 {
+        let range = -PRIORITY_MAX..=PRIORITY_MAX;
+        let wanted = priority.unwrap_or_default();
+        let fitting = i32::try_from(wanted).ok().filter(|priority| range.contains(priority));
+        let message = format!("is {wanted}: use -{PRIORITY_MAX} to {PRIORITY_MAX}, the higher goes first");
+        self.keep("priority", fitting.ok_or(message)).unwrap_or_default()
+    }
+
+    fn retries(&mut self, retries: Option<i64>, retry_on: &[String]) -> u8 {
+        let wanted = retries.unwrap_or(i64::from(!retry_on.is_empty()));
+        let fitting = u8::try_from(wanted).ok().filter(|retries| *retries <= RETRIES_MAX);
+        self.keep("retries", fitting.ok_or(format!("is {wanted}: use 0 to {RETRIES_MAX}"))).unwrap_or_default()
+    }
+
+    fn retry_on(&mut self, causes: &[String]) -> BTreeSet<RetryOn> {
+        let parsed = causes.iter().enumerate();
+        parsed.filter_map(|(index, cause)| self.keep(format!("retry_on[{index}]"), cause.parse())).collect()
+    }
+}
+
+/// What came of reading a number; one that was wrong must not count as absent, lest a second, misleading fault be named.
+enum Number {
+    Absent,
+    Given(u64),
+    Wrong,
+}
+
+#[cfg(test)]
+mod tests;

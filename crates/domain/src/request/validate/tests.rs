@@ -1,0 +1,209 @@
+use serde_json::{Value, json};
+
+use super::super::{Arch, Capacity};
+use super::*;
+
+fn request(value: Value) -> SubmitRequest {
+    serde_json::from_value(value).unwrap()
+}
+
+fn accepted(value: Value) -> LaunchRequest {
+    request(value).validate(&Defaults::aws()).unwrap()
+}
+
+/// The faults of a request as a user reads them, one a line.
+fn faults(value: Value) -> Vec<String> {
+    let faults = request(value).validate(&Defaults::aws()).unwrap_err();
+    faults.iter().map(ToString::to_string).collect()
+}
+
+/// The one fault of a request whose command is fine and which has `field` set to `value`.
+fn fault(field: &str, value: Value) -> String {
+    let mut whole = json!({"command": "true"});
+    whole[field] = value;
+    let faults = faults(whole);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    faults.into_iter().next().unwrap()
+}
+
+#[test]
+fn a_bare_command_takes_every_default() {
+    let launch = accepted(json!({"command": "terraform plan"}));
+    insta::assert_json_snapshot!(launch, @"");
+    let local = request(json!({"command": "true"})).validate(&Defaults::one_machine(Arch::X86_64)).unwrap();
+    assert_eq!((local.image, local.arch, local.capacity), (None, Arch::X86_64, Capacity::OnDemand));
+}
+
+#[test]
+fn every_key_reaches_the_run() {
+    let launch = accepted(full());
+    insta::assert_json_snapshot!(launch, @"");
+}
+
+/// A request that uses every key, with numbers in all the ways they may be written.
+fn full() -> Value {
+    json!({
+        "action": "exec", "command": "make", "repo": "https://github.com/me/project", "branch": "main",
+        "image": "alpine:3.20", "env": {"A": "1"}, "secrets": ["TOKEN"], "timeout": "1h30m", "cpu": 1024,
+        "memory": "4096", "arch": "amd64", "capacity": "on-demand", "lock": "prod", "group": "nightly", "priority": -3,
+        "retries": 2, "retry_on": ["host", "spot", "host"], "name": "build", "idempotency_key": "k 1",
+        "task_role": "deployer", "registry_secret": "ci/registry"
+    })
+}
+
+#[test]
+fn a_run_asked_for_again_is_the_same_run() {
+    for place in [Defaults::aws(), Defaults::one_machine(Arch::Arm64)] {
+        for value in [full(), json!({"command": "true"})] {
+            let launch = request(value).validate(&place).unwrap();
+            assert_eq!(SubmitRequest::from(&launch).validate(&Defaults { timeout: Timeout::MAX, ..place.clone() }), Ok(launch));
+        }
+    }
+}
+
+#[test]
+fn every_fault_is_named_at_once() {
+    let faults = faults(json!({
+        "action": "stop", "command": " ", "repo": "https://me:hunter2@github.com/a", "branch": "-b", "image": "Ubuntu",
+        "env": {"1A": "x", "MYCLI_X": "y", "NUL": "a\u{0}b", "OK": "z"}, "secrets": ["OK", "T", "T", "a-b"],
+        "timeout": "8d", "cpu": 300, "memory": "1G", "arch": "riscv", "capacity": "cheap", "lock": "-", "group": "",
+        "priority": 101, "retries": 11, "retry_on": ["spot", "rain"], "name": "a b", "idempotency_key": "",
+        "task_role": "a b", "registry_secret": "user:hunter2"
+    }));
+    insta::assert_snapshot!(faults.join("\n"), @"");
+    assert!(!faults.join("\n").contains("hunter2"));
+}
+
+#[test]
+fn the_command_must_say_something() {
+    assert_eq!(faults(json!({})), ["command: is missing: say what to run, as in `terraform plan`"]);
+    for blank in ["", " ", "\n\t "] {
+        assert_eq!(faults(json!({"command": blank})), ["command: is blank: say what to run, as in `terraform plan`"]);
+    }
+    assert_eq!(
+        faults(json!({"command": "a\u{0}b"})),
+        ["command: holds a NUL byte, which no shell can be given: remove it"]
+    );
+    assert_eq!(accepted(json!({"command": " a\n"})).command, " a\n");
+}
+
+#[test]
+fn a_branch_needs_a_repository() {
+    assert_eq!(
+        fault("branch", json!("main")),
+        "branch: is given without a repository: add `repo`, or leave `branch` out"
+    );
+}
+
+#[test]
+fn local_repositories_are_for_one_machine() {
+    assert!(fault("repo", json!("/srv/a")).starts_with("repo: is a directory of one machine"));
+    let local = request(json!({"command": "true", "repo": "/srv/a"})).validate(&Defaults::one_machine(Arch::Arm64));
+    assert_eq!(local.unwrap().source.unwrap().repo.as_str(), "/srv/a");
+}
+
+#[test]
+fn an_image_is_needed_where_no_host_shell_is() {
+    let no_default = Defaults { image: None, ..Defaults::aws() };
+    let faults = request(json!({"command": "true"})).validate(&no_default).unwrap_err();
+    assert_eq!(
+        faults[0].to_string(),
+        "image: is missing, and the stack has no default: name one, as in `alpine:3.20`"
+    );
+    assert!(request(json!({"command": "true", "image": "alpine"})).validate(&no_default).is_ok());
+}
+
+#[test]
+fn a_value_in_a_variables_name_is_not_repeated() {
+    let fault = fault("env", json!({"TOKEN=hunter2": ""}));
+    assert!(fault.starts_with("env.TOKEN=: `TOKEN=` is no variable name"), "{fault}");
+}
+
+#[test]
+fn numbers_may_be_quoted_but_not_have_units() {
+    for timeout in [json!(90), json!("90"), json!("90s"), json!("1m30s")] {
+        assert_eq!(accepted(json!({"command": "true", "timeout": timeout})).timeout.seconds(), 90);
+    }
+    for memory in [json!(2048), json!("2048")] {
+        assert_eq!(accepted(json!({"command": "true", "memory": memory})).size.memory(), 2048);
+    }
+    assert_eq!(
+        fault("memory", json!("2GB")),
+        "memory: `2GB` is not a whole number: write MB as digits alone, as in `1024`"
+    );
+    assert_eq!(
+        fault("cpu", json!(-1)),
+        "cpu: `-1` is not a whole number: write CPU units as digits alone, as in `1024`"
+    );
+    assert!(fault("timeout", json!(-1)).starts_with("timeout: `-1` is not a duration"));
+}
+
+#[test]
+fn a_size_by_half_is_completed_and_a_wrong_pair_is_told_the_right_ones() {
+    let pair = |value: Value| {
+        let size = accepted(value).size;
+        (size.cpu(), size.memory())
+    };
+    assert_eq!(pair(json!({"command": "true", "cpu": 1024})), (1024, 2048));
+    assert_eq!(pair(json!({"command": "true", "memory": 4096})), (512, 4096));
+    assert_eq!(
+        faults(json!({"command": "true", "cpu": 1024, "memory": 512})),
+        ["memory: 512 MB does not go with 1024 CPU units on Fargate: use 2048 to 8192 in steps of 1024"]
+    );
+    assert!(fault("cpu", json!(257)).starts_with("cpu: 257 CPU units are not offered by Fargate: use 256,"));
+}
+
+#[test]
+fn the_stacks_own_timeout_limit_is_the_one_named() {
+    let strict = Defaults { max_timeout: Timeout::HOUR, ..Defaults::aws() };
+    let faults = request(json!({"command": "true", "timeout": "61m"})).validate(&strict).unwrap_err();
+    assert_eq!(faults[0].to_string(), "timeout: is longer than 1h, the limit: shorten it, or split the work");
+}
+
+#[test]
+fn priority_and_retries_have_limits() {
+    for priority in [-101, 101, i64::MIN, i64::MAX] {
+        let expected = format!("priority: is {priority}: use -100 to 100, the higher goes first");
+        assert_eq!(fault("priority", json!(priority)), expected);
+    }
+    for retries in [-1, 11, 256, i64::MAX] {
+        assert_eq!(fault("retries", json!(retries)), format!("retries: is {retries}: use 0 to 10"));
+    }
+    let edge = accepted(json!({"command": "true", "priority": -100, "retries": 10}));
+    assert_eq!((edge.priority, edge.retries), (-100, 10));
+}
+
+#[test]
+fn retries_are_for_the_causes_that_were_asked_for() {
+    let allowed = |value: Value| {
+        let launch = accepted(value);
+        [RetryOn::Spot, RetryOn::Host, RetryOn::Failure].map(|cause| launch.retries_on(cause))
+    };
+    assert_eq!(allowed(json!({"command": "true"})), [false, false, false]);
+    assert_eq!(allowed(json!({"command": "true", "retries": 1})), [true, true, true]);
+    assert_eq!(allowed(json!({"command": "true", "retry_on": ["spot"]})), [true, false, false]);
+    assert_eq!(allowed(json!({"command": "true", "retries": 3, "retry_on": ["spot", "host"]})), [true, true, false]);
+    assert_eq!(allowed(json!({"command": "true", "retries": 0, "retry_on": ["spot"]})), [false, false, false]);
+}
+
+#[test]
+fn unknown_keys_and_wrong_types_are_named() {
+    let error = |value: Value| serde_json::from_value::<SubmitRequest>(value).unwrap_err().to_string();
+    assert!(error(json!({"comand": "x"})).starts_with("unknown field `comand`, expected one of `action`, `command`"));
+    assert_eq!(error(json!({"timeout": 1.5})), "invalid type: floating point `1.5`, expected a text or a whole number");
+    assert_eq!(error(json!({"env": {"A": 1}})), "invalid type: integer `1`, expected a string");
+    assert_eq!(request(json!({"env": null, "secrets": null, "retry_on": null, "repo": null})), SubmitRequest::default());
+}
+
+#[test]
+fn debug_shows_no_value_and_no_credential() {
+    let value = json!({
+        "command": "true", "env": {"TOKEN": "hunter2", "X=hunter2": ""}, "repo": "https://me:hunter2@host/a"
+    });
+    assert_eq!(
+        format!("{:?}", request(value)),
+        r#"SubmitRequest {"command":"true","repo":"https://…@host/a","env":{"TOKEN":"7 bytes","X=":"0 bytes"}}"#
+    );
+    let launch = accepted(json!({"command": "true", "env": {"TOKEN": "hunter2"}}));
+    assert!(!format!("{launch:?}").contains("hunter2"));
+}
