@@ -1,0 +1,43 @@
+# `tests/setup.sh` installs just and all that these recipes call.
+
+cache := env("MYCLI_TESTS_CACHE", env("XDG_CACHE_HOME", env("HOME", "/root") / ".cache") / "mycli-tests")
+export PATH := cache / "tools/bin" + ":" + env("PATH")
+
+# The recipes
+default:
+    @just --list --unsorted
+
+# All that CI checks; the tests last, so that their summary ends the output
+check: fmt lint deny doc test
+
+# Formatting
+fmt:
+    cargo fmt --all --check
+
+# Lints of Rust and shell
+lint:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+
+# Licences, bans and sources of the dependencies; advisories where their database can be had
+deny:
+    cargo deny --log-level error check bans licenses sources
+    tests/advisories.sh
+
+# The documentation builds without a warning, and its examples run
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+    cargo test --workspace --doc --locked --quiet
+
+# Every test: `just test container` runs those whose name has that word
+test *FILTER:
+    cargo nextest run --workspace --locked {{ FILTER }}
+
+# The benches, against the tools a user would take instead
+bench:
+    tests/setup.sh bench
+    cargo bench --package tests --locked
+
+# The tests with 100 times the property cases, and those too long for every day
+nightly:
+    PROPTEST_CASES=25600 cargo nextest run --workspace --locked --profile nightly --run-ignored all

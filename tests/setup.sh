@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# Installs what the tests need on a Debian 12 machine that has a Rust toolchain and Python; run again, it only looks.
+# Needs root for apt-get and for the containers.
+#
+#   tests/setup.sh         for `just check`
+#   tests/setup.sh bench   also what the benches compare with
+#
+# Nothing is fetched but through apt-get, pip and cargo, as this machine has them configured. Tools of ours and the
+# Debian image's file system are kept in $MYCLI_TESTS_CACHE (default ~/.cache/mycli-tests), so that a fresh clone need
+# not build them again.
+set -euo pipefail
+
+JUST=1.59.0
+NEXTEST=0.9.143
+CARGO_DENY=0.20.2
+PUEUE=4.0.4
+
+# For the containers, the script's shells and servers, the local package repositories, the build, and the checks.
+PACKAGES=(
+  podman runc conmon netavark aardvark-dns slirp4netns iptables debootstrap busybox-static util-linux
+  bash dash git openssh-client openssh-server procps
+  dpkg-dev apt-utils
+  gcc libc6-dev
+  shellcheck
+)
+BENCH_PACKAGES=(hyperfine)
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+cache=${MYCLI_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mycli-tests}
+tools=$cache/tools
+policy=/usr/sbin/policy-rc.d
+policy_is_ours=
+
+say() {
+  echo "setup.sh: $*" >&2
+}
+
+die() {
+  say "$*"
+  exit 1
+}
+
+clean_up() {
+  [ -z "$policy_is_ours" ] || rm -f "$policy"
+}
+trap clean_up EXIT
+
+installed() {
+  dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed'
+}
+
+# A package may start a server when it is installed (openssh-server does). The tests start their own, on loopback.
+forbid_services() {
+  [ -e "$policy" ] && return
+  policy_is_ours=yes
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod +x "$policy"
+}
+
+# The tests want the sshd binary, not a machine that lets people in from its next boot on.
+keep_sshd_off() {
+  [ -d /run/systemd/system ] && systemctl disable --quiet ssh
+  return 0
+}
+
+install_packages() {
+  local package missing=()
+  for package in "$@"; do
+    installed "$package" || missing+=("$package")
+  done
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  [ "$(id -u)" = 0 ] || die "these Debian packages are missing and only root can install them: ${missing[*]}"
+  command -v apt-get >/dev/null || die "apt-get is missing; these packages are needed: ${missing[*]}"
+  say "installing ${missing[*]}"
+  forbid_services
+  apt-get update -qq >&2
+  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
+  case " ${missing[*]} " in *" openssh-server "*) keep_sshd_off ;; esac
+}
+
+# From PyPI, where it is a ready-made binary; in a folder of its own, as Debian's Python wants it (PEP 668).
+install_just() {
+  local folder=$tools/just-$JUST
+  if [ ! -x "$folder/bin/just" ]; then
+    python3 -m pip --version >/dev/null 2>&1 || install_packages python3 python3-pip
+    say "installing just $JUST"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade \
+      --target "$folder" "rust-just==$JUST" >&2
+  fi
+  ln -sfn "$folder/bin/just" "$tools/bin/just"
+}
+
+# install_crate CRATE VERSION: compiled here, for speed of compiling and not of running.
+install_crate() {
+  say "compiling $1 $2 (once, some minutes)"
+  (
+    cd / # Away from the workspace's own settings.
+    unset CARGO_TARGET_DIR
+    CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+      cargo install --quiet --locked --root "$tools" --version "$2" "$1"
+  ) >&2
+}
+
+# Any nextest will do that the configuration accepts (.config/nextest.toml names the oldest).
+install_nextest() {
+  cargo nextest --version >/dev/null 2>&1 || install_crate cargo-nextest "$NEXTEST"
+}
+
+# install_pinned CRATE VERSION PROGRAM
+install_pinned() {
+  case "$("$3" --version 2>/dev/null)" in
+  *" $2"*) ;;
+  *) install_crate "$1" "$2" ;;
+  esac
+}
+
+command -v cargo >/dev/null || die "a Rust toolchain (cargo) is needed and is not on PATH"
+mkdir -p "$tools/bin"
+PATH=$tools/bin:$PATH
+install_packages "${PACKAGES[@]}"
+install_just
+install_nextest
+install_pinned cargo-deny "$CARGO_DENY" cargo-deny
+"$here/images/images.sh"
+if [ "${1:-}" = bench ]; then
+  install_packages "${BENCH_PACKAGES[@]}"
+  install_pinned pueue "$PUEUE" pueue
+fi
