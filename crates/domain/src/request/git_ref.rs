@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn nothing_that_git_reads_as_an_option() {
         for text in ["-", "-b", "--upload-pack=touch /tmp/x", "--help"] {
-            let expected = format!("`{text}` starts with `-`, which git reads as an option: name the commit's SHA instead");
+            let expected =
+                format!("`{text}` starts with `-`, which git reads as an option: name the commit's SHA instead");
             assert_eq!(fault(text), expected);
         }
     }
@@ -201,8 +202,9 @@ mod tests {
             ("a.lock/b", "has a part that ends with `.lock`"),
         ] {
             let shown = text.escape_debug();
-            let expected =
-                format!("`{shown}` is no ref that git accepts, it {rule}: check its spelling, or name the commit's SHA");
+            let expected = format!(
+                "`{shown}` is no ref that git accepts, it {rule}: check its spelling, or name the commit's SHA"
+            );
             assert_eq!(fault(text), expected);
         }
     }

@@ -133,7 +133,10 @@ mod tests {
             assert_eq!(text.parse::<IdempotencyKey>().unwrap().as_str(), text);
         }
         assert_eq!(key_fault(""), "is empty: give 1 to 64 characters, or leave it out");
-        assert_eq!(key_fault(&"k".repeat(65)), "is 65 characters long, the limit is 64: shorten it, or send a hash of it");
+        assert_eq!(
+            key_fault(&"k".repeat(65)),
+            "is 65 characters long, the limit is 64: shorten it, or send a hash of it"
+        );
         assert_eq!(key_fault("a\tb"), "holds '\\t': use printable ASCII only");
         assert_eq!(key_fault("clé"), "holds 'é': use printable ASCII only");
     }

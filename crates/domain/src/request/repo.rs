@@ -61,10 +61,14 @@ pub enum RepoError {
     #[error("has a {0} that starts with `-`, which git reads as an option: use another name for the repository")]
     Dash(&'static str),
     /// A user name or password where none belongs.
-    #[error("holds a user name or password, which would be stored with the run: remove what stands before the `@` and give the token as a secret (`--secret`)")]
+    #[error(
+        "holds a user name or password, which would be stored with the run: remove what stands before the `@` and give the token as a secret (`--secret`)"
+    )]
     Credentials,
     /// A query or a fragment, which may hold a token.
-    #[error("has a `?` or `#` part, which repositories do not have: remove it, and give a token as a secret (`--secret`)")]
+    #[error(
+        "has a `?` or `#` part, which repositories do not have: remove it, and give a token as a secret (`--secret`)"
+    )]
     Query,
     /// A transport that runs commands, or proves nothing about the other side.
     #[error("uses the transport {}, which is not allowed: use https://, ssh:// or git@host:path", shown(.0))]
@@ -76,7 +80,9 @@ pub enum RepoError {
     #[error("has the port {}, which is none: write 1 to 65535, or leave it out", shown(.0))]
     Port(String),
     /// The user name of an ssh form is none.
-    #[error("has a user name that ssh cannot take: use letters, digits, `.`, `_`, `+`, `=` and `-`, as in git@host:path")]
+    #[error(
+        "has a user name that ssh cannot take: use letters, digits, `.`, `_`, `+`, `=` and `-`, as in git@host:path"
+    )]
     User,
     /// A host without a path.
     #[error("names a host but no repository on it: add the repository's path, as in https://github.com/me/project")]
@@ -85,13 +91,17 @@ pub enum RepoError {
     #[error("uses http:// to {}, where anyone on the way can read and change what is cloned: use https:// (http:// is for loopback addresses and for --local)", shown(.0))]
     PlainHttp(String),
     /// A directory of this machine, which AWS cannot see.
-    #[error("is a directory of one machine, which a task in AWS cannot reach: push it and give its https:// or ssh:// URL, or run with --local")]
+    #[error(
+        "is a directory of one machine, which a task in AWS cannot reach: push it and give its https:// or ssh:// URL, or run with --local"
+    )]
     LocalOnly,
     /// `file://` with a host, or relative.
     #[error("is a file:// URL with a host or a relative path: write file:/// and an absolute path")]
     FileHost,
     /// None of the forms.
-    #[error("is neither a URL nor an absolute path: write https://host/path, ssh://user@host/path, git@host:path, or with --local /path")]
+    #[error(
+        "is neither a URL nor an absolute path: write https://host/path, ssh://user@host/path, git@host:path, or with --local /path"
+    )]
     Form,
 }
 
@@ -398,7 +408,10 @@ mod tests {
         );
         assert!(fault("http://localhost.example.com/a", Place::Aws).starts_with("uses http:// to"));
         assert!(fault("http://0x7f000001/a", Place::Aws).starts_with("uses http:// to"));
-        assert_eq!(RepoUrl::parse("http://git.example.com/a", Place::OneMachine).map(|repo| repo.kind()), Ok(RepoKind::Http));
+        assert_eq!(
+            RepoUrl::parse("http://git.example.com/a", Place::OneMachine).map(|repo| repo.kind()),
+            Ok(RepoKind::Http)
+        );
     }
 
     #[test]
@@ -437,8 +450,9 @@ mod tests {
             ("https://host/-a", "path"),
             ("https://-host/a", "host"),
         ] {
-            let message =
-                format!("has a {part} that starts with `-`, which git reads as an option: use another name for the repository");
+            let message = format!(
+                "has a {part} that starts with `-`, which git reads as an option: use another name for the repository"
+            );
             refused_everywhere(text, &message);
         }
         refused_everywhere(
@@ -465,7 +479,9 @@ mod tests {
             ("https:github.com/a", "https:"),
             ("://host/a", "://"),
         ] {
-            let message = format!("uses the transport `{transport}`, which is not allowed: use https://, ssh:// or git@host:path");
+            let message = format!(
+                "uses the transport `{transport}`, which is not allowed: use https://, ssh:// or git@host:path"
+            );
             refused_everywhere(text, &message);
         }
     }

@@ -22,7 +22,9 @@ struct Pair {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SizeError {
     /// Fargate has no such CPU size.
-    #[error("{0} CPU units are not offered by Fargate: use 256, 512, 1024, 2048, 4096, 8192 or 16384 (1024 = one vCPU)")]
+    #[error(
+        "{0} CPU units are not offered by Fargate: use 256, 512, 1024, 2048, 4096, 8192 or 16384 (1024 = one vCPU)"
+    )]
     Cpu(u64),
     /// Fargate does not sell this memory with this CPU size.
     #[error("{memory} MB does not go with {cpu} CPU units on Fargate: use {}", allowed(*.cpu))]
@@ -33,7 +35,9 @@ pub enum SizeError {
         memory: u64,
     },
     /// No CPU size goes with this memory.
-    #[error("{0} MB is not offered by Fargate: use 512, or 1024 to 122880 in the steps its CPU size allows (256 → 512, 1024 or 2048 MB)")]
+    #[error(
+        "{0} MB is not offered by Fargate: use 512, or 1024 to 122880 in the steps its CPU size allows (256 → 512, 1024 or 2048 MB)"
+    )]
     NoCpu(u64),
 }
 

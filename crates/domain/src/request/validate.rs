@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
+use super::text::shown;
 use super::{
     Defaults, Env, EnvName, FieldError, GitRef, ImageRef, LaunchRequest, PRIORITY_MAX, Place, RETRIES_MAX, RepoUrl,
     RetryOn, Scalar, SecretName, SizeError, Source, SubmitRequest, TaskSize, Timeout, env,
@@ -25,8 +26,8 @@ impl SubmitRequest {
             command: faults.command(self.command),
             source: faults.source(self.repo.as_deref(), self.branch, defaults.place),
             image: faults.image(self.image, defaults),
+            env: faults.env(&self.env),
             secrets: faults.secrets(&self.secrets, &self.env),
-            env: faults.env(self.env),
             timeout: faults.timeout(self.timeout.as_ref(), defaults),
             size: faults.size(self.cpu.as_ref(), self.memory.as_ref(), defaults.size),
             arch: faults.parsed("arch", self.arch).unwrap_or(defaults.arch),
@@ -105,11 +106,11 @@ impl Faults {
         if given { image } else { defaults.image.clone() }
     }
 
-    fn env(&mut self, variables: BTreeMap<String, String>) -> Env {
-        let checked = variables.into_iter().filter_map(|(name, value)| {
-            let field = format!("env.{}", env::without_value(&name).escape_debug());
-            let value = self.keep(&field, env::check_value(&value).map(|()| value));
-            let name = self.keep(&field, EnvName::try_from(name));
+    fn env(&mut self, variables: &BTreeMap<String, String>) -> Env {
+        let checked = variables.iter().filter_map(|(name, value)| {
+            let field = format!("env.{}", env::without_value(name).escape_debug());
+            let value = self.keep(&field, env::check_value(value).map(|()| value.clone()));
+            let name = self.keep(&field, name.parse::<EnvName>());
             name.zip(value)
         });
         let checked: BTreeMap<_, _> = checked.collect();
@@ -140,25 +141,27 @@ impl Faults {
     fn size(&mut self, cpu: Option<&Scalar>, memory: Option<&Scalar>, default: TaskSize) -> TaskSize {
         let numbers = (self.number("cpu", "CPU units", cpu), self.number("memory", "MB", memory));
         let size = match numbers {
-            (Number::Given(cpu), Number::Given(memory)) => TaskSize::new(cpu, memory),
-            (Number::Given(cpu), Number::Absent) => default.with_cpu(cpu),
-            (Number::Absent, Number::Given(memory)) => default.with_memory(memory),
-            _ => Ok(default),
+            (Some(cpu), Some(memory)) => self.pair(cpu, memory, default),
+            (Some(cpu), None) => self.keep("cpu", default.with_cpu(cpu)),
+            (None, Some(memory)) => self.keep("memory", default.with_memory(memory)),
+            (None, None) => None,
         };
-        let field = if matches!(size, Err(SizeError::Cpu(_))) { "cpu" } else { "memory" };
-        self.keep(field, size).unwrap_or(default)
+        size.unwrap_or(default)
     }
 
-    fn number(&mut self, field: &str, unit: &str, text: Option<&Scalar>) -> Number {
-        let Some(text) = text else { return Number::Absent };
-        match text.as_str().parse() {
-            Ok(number) => Number::Given(number),
-            Err(_) => {
-                let shown = super::text::shown(text.as_str());
-                self.add(field, format!("{shown} is not a whole number: write {unit} as digits alone, as in `1024`"));
-                Number::Wrong
-            }
+    fn pair(&mut self, cpu: u64, memory: u64, default: TaskSize) -> Option<TaskSize> {
+        let size = TaskSize::new(cpu, memory);
+        if !matches!(size, Err(SizeError::Cpu(_))) {
+            return self.keep("memory", size);
         }
+        // No pair to speak of, but the memory may be wrong by itself too.
+        self.keep("cpu", size).or(self.keep("memory", default.with_memory(memory)))
+    }
+
+    fn number(&mut self, field: &str, unit: &str, text: Option<&Scalar>) -> Option<u64> {
+        let text = text?.as_str();
+        let message = |_| format!("{} is not a whole number: write {unit} as digits alone, as in `1024`", shown(text));
+        self.keep(field, text.parse().map_err(message))
     }
 
     fn priority(&mut self, priority: Option<i64>) -> i32 {
@@ -179,13 +182,6 @@ impl Faults {
         let parsed = causes.iter().enumerate();
         parsed.filter_map(|(index, cause)| self.keep(format!("retry_on[{index}]"), cause.parse())).collect()
     }
-}
-
-/// What came of reading a number; one that was wrong must not count as absent, lest a second, misleading fault be named.
-enum Number {
-    Absent,
-    Given(u64),
-    Wrong,
 }
 
 #[cfg(test)]

@@ -29,7 +29,31 @@ fn fault(field: &str, value: Value) -> String {
 #[test]
 fn a_bare_command_takes_every_default() {
     let launch = accepted(json!({"command": "terraform plan"}));
-    insta::assert_json_snapshot!(launch, @"");
+    insta::assert_json_snapshot!(launch, @r#"
+    {
+      "command": "terraform plan",
+      "source": null,
+      "image": "ubuntu:22.04",
+      "env": {},
+      "secrets": [],
+      "timeout": 3600,
+      "size": {
+        "cpu": 256,
+        "memory": 512
+      },
+      "arch": "arm64",
+      "capacity": "spot",
+      "lock": null,
+      "group": null,
+      "priority": 0,
+      "retries": 0,
+      "retry_on": [],
+      "name": null,
+      "idempotency_key": null,
+      "task_role": null,
+      "registry_secret": null
+    }
+    "#);
     let local = request(json!({"command": "true"})).validate(&Defaults::one_machine(Arch::X86_64)).unwrap();
     assert_eq!((local.image, local.arch, local.capacity), (None, Arch::X86_64, Capacity::OnDemand));
 }
@@ -37,7 +61,41 @@ fn a_bare_command_takes_every_default() {
 #[test]
 fn every_key_reaches_the_run() {
     let launch = accepted(full());
-    insta::assert_json_snapshot!(launch, @"");
+    insta::assert_json_snapshot!(launch, @r#"
+    {
+      "command": "make",
+      "source": {
+        "repo": "https://github.com/me/project",
+        "reference": "main"
+      },
+      "image": "alpine:3.20",
+      "env": {
+        "A": "1"
+      },
+      "secrets": [
+        "TOKEN"
+      ],
+      "timeout": 5400,
+      "size": {
+        "cpu": 1024,
+        "memory": 4096
+      },
+      "arch": "x86_64",
+      "capacity": "on-demand",
+      "lock": "prod",
+      "group": "nightly",
+      "priority": -3,
+      "retries": 2,
+      "retry_on": [
+        "spot",
+        "host"
+      ],
+      "name": "build",
+      "idempotency_key": "k 1",
+      "task_role": "deployer",
+      "registry_secret": "ci/registry"
+    }
+    "#);
 }
 
 /// A request that uses every key, with numbers in all the ways they may be written.
@@ -56,7 +114,10 @@ fn a_run_asked_for_again_is_the_same_run() {
     for place in [Defaults::aws(), Defaults::one_machine(Arch::Arm64)] {
         for value in [full(), json!({"command": "true"})] {
             let launch = request(value).validate(&place).unwrap();
-            assert_eq!(SubmitRequest::from(&launch).validate(&Defaults { timeout: Timeout::MAX, ..place.clone() }), Ok(launch));
+            assert_eq!(
+                SubmitRequest::from(&launch).validate(&Defaults { timeout: Timeout::MAX, ..place.clone() }),
+                Ok(launch)
+            );
         }
     }
 }
@@ -70,7 +131,33 @@ fn every_fault_is_named_at_once() {
         "priority": 101, "retries": 11, "retry_on": ["spot", "rain"], "name": "a b", "idempotency_key": "",
         "task_role": "a b", "registry_secret": "user:hunter2"
     }));
-    insta::assert_snapshot!(faults.join("\n"), @"");
+    insta::assert_snapshot!(faults.join("\n"), @r#"
+    action: is not known: use `exec`, the only action there is
+    command: is blank: say what to run, as in `terraform plan`
+    repo: holds a user name or password, which would be stored with the run: remove what stands before the `@` and give the token as a secret (`--secret`)
+    branch: `-b` starts with `-`, which git reads as an option: name the commit's SHA instead
+    image: has upper case in `Ubuntu`, image names are lower case: write `ubuntu`
+    env.1A: `1A` is no variable name: use letters, digits and `_`, starting with a letter or `_`
+    env.MYCLI_X: `MYCLI_X` is reserved: names that start with `MYCLI_` are mycli's own, choose another
+    env.NUL: the value holds a NUL byte, which no environment can carry: encode it, for example as base64
+    secrets[0]: `OK` is in `env` too: give it in one of the two
+    secrets[2]: `T` is named twice: name it once
+    secrets[3]: `a-b` is no variable name: use letters, digits and `_`, starting with a letter or `_`
+    timeout: is longer than 7d, the limit: shorten it, or split the work
+    memory: `1G` is not a whole number: write MB as digits alone, as in `1024`
+    cpu: 300 CPU units are not offered by Fargate: use 256, 512, 1024, 2048, 4096, 8192 or 16384 (1024 = one vCPU)
+    arch: `riscv` is not known: use `arm64` or `x86_64`
+    capacity: `cheap` is not known: use `spot` or `on-demand`
+    lock: `-` starts with '-': start with a letter or a digit
+    group: is empty: give 1 to 64 characters, or leave it out
+    priority: is 101: use -100 to 100, the higher goes first
+    retries: is 11: use 0 to 10
+    retry_on[1]: `rain` is not known: use `spot`, `host` or `failure`
+    name: `a b` holds ' ': use only letters, digits, `.`, `_` and `-`
+    idempotency_key: is empty: give 1 to 64 characters, or leave it out
+    task_role: is neither a role's name (1 to 64 letters, digits or `+=,.@_-`) nor its ARN: write it like `my-role` or `arn:aws:iam::123456789012:role/my-role`
+    registry_secret: is neither a secret's name (1 to 512 letters, digits or `/_+=.@-`) nor its ARN: write it like `registry/ci` or `arn:aws:secretsmanager:eu-west-1:123456789012:secret:registry/ci-AbCdEf`
+    "#);
     assert!(!faults.join("\n").contains("hunter2"));
 }
 
@@ -106,10 +193,7 @@ fn local_repositories_are_for_one_machine() {
 fn an_image_is_needed_where_no_host_shell_is() {
     let no_default = Defaults { image: None, ..Defaults::aws() };
     let faults = request(json!({"command": "true"})).validate(&no_default).unwrap_err();
-    assert_eq!(
-        faults[0].to_string(),
-        "image: is missing, and the stack has no default: name one, as in `alpine:3.20`"
-    );
+    assert_eq!(faults[0].to_string(), "image: is missing, and the stack has no default: name one, as in `alpine:3.20`");
     assert!(request(json!({"command": "true", "image": "alpine"})).validate(&no_default).is_ok());
 }
 
@@ -150,6 +234,7 @@ fn a_size_by_half_is_completed_and_a_wrong_pair_is_told_the_right_ones() {
         faults(json!({"command": "true", "cpu": 1024, "memory": 512})),
         ["memory: 512 MB does not go with 1024 CPU units on Fargate: use 2048 to 8192 in steps of 1024"]
     );
+    assert_eq!(faults(json!({"command": "true", "cpu": 300, "memory": 700})).len(), 2);
     assert!(fault("cpu", json!(257)).starts_with("cpu: 257 CPU units are not offered by Fargate: use 256,"));
 }
 
@@ -192,7 +277,10 @@ fn unknown_keys_and_wrong_types_are_named() {
     assert!(error(json!({"comand": "x"})).starts_with("unknown field `comand`, expected one of `action`, `command`"));
     assert_eq!(error(json!({"timeout": 1.5})), "invalid type: floating point `1.5`, expected a text or a whole number");
     assert_eq!(error(json!({"env": {"A": 1}})), "invalid type: integer `1`, expected a string");
-    assert_eq!(request(json!({"env": null, "secrets": null, "retry_on": null, "repo": null})), SubmitRequest::default());
+    assert_eq!(
+        request(json!({"env": null, "secrets": null, "retry_on": null, "repo": null})),
+        SubmitRequest::default()
+    );
 }
 
 #[test]
