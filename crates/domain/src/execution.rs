@@ -268,6 +268,8 @@ pub struct Attempt {
     pub said: Said,
     /// The sweep asked for a stop because the time was long over.
     pub overdue: bool,
+    /// ECS no longer knows the task.
+    pub gone: bool,
     /// How it ended. While this is `None` after the launch, the attempt holds its slot.
     pub closed: Option<Final>,
 }
@@ -324,6 +326,25 @@ impl Attempt {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.closed.is_none()
+    }
+
+    /// Whether the task is over, as far as is known.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.gone || self.task.as_ref().is_some_and(|task| task.last_status == crate::ecs::STOPPED)
+    }
+
+    /// Whether its end can only be told by reading its log: the task stopped, and the script's last word did not come by itself.
+    #[must_use]
+    pub fn needs_its_log(&self) -> bool {
+        self.is_open() && self.is_stopped()
+    }
+
+    /// Whether the command may have started: then it is not run again unless the user asked.
+    #[must_use]
+    pub fn may_have_started(&self) -> bool {
+        let container = self.task.as_ref().and_then(Task::container);
+        self.started_at().is_some() || container.is_some_and(|c| c.exit_code.is_some())
     }
 
     /// When the command started, as well as it is known: the script's word, else the task's.
@@ -405,7 +426,7 @@ impl Execution {
     /// What it would hold once launched: all of it or nothing.
     #[must_use]
     pub fn demand(&self) -> Vec<Holding> {
-        let pool = Holding { key: LimitKey::Pool(self.pool), amount: self.request.size.cpu };
+        let pool = Holding { key: LimitKey::Pool(self.pool), amount: self.request.size.cpu() };
         let lock = self.request.lock.iter().map(|name| Holding { key: LimitKey::Lock(name.clone()), amount: 1 });
         lock.chain([pool]).collect()
     }

@@ -1,0 +1,305 @@
+//! The JSON of the REST API: what callers see of an execution, and of an error.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Timestamp,
+    execution::{Attempt, Event, Execution, ExecutionStatus},
+    id::ExecutionId,
+    key::{KeyRecord, Role},
+    limit::CapacityPool,
+    request::{FieldError, SubmitRequest},
+};
+
+/// The answer to `POST /execute`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The new execution.
+    pub execution_id: ExecutionId,
+    /// Where it stands.
+    pub status: ExecutionStatus,
+}
+
+/// An execution as `GET /executions/{id}` shows it: the request's keys and what became of it. What is not known is `null`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExecutionView {
+    /// Which.
+    pub execution_id: ExecutionId,
+    /// Where it stands.
+    pub status: ExecutionStatus,
+    /// The command's own exit code.
+    pub exit_code: Option<i32>,
+    /// Why it ended as it did, in plain words.
+    pub reason: Option<String>,
+    /// The name of the key that submitted it.
+    pub submitted_by: String,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// When it was first launched.
+    pub launched_at: Option<Timestamp>,
+    /// When the command last started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub stopped_at: Option<Timestamp>,
+    /// The commit that was checked out.
+    pub commit: Option<String>,
+    /// The digest of the image that ran.
+    pub image_digest: Option<String>,
+    /// Why it waits, while it does.
+    pub waiting: Option<WaitingView>,
+    /// Each try.
+    pub attempts: Vec<AttemptView>,
+    /// What happened.
+    pub events: Vec<Event>,
+    /// What was asked, with nothing left to defaults.
+    #[serde(flatten)]
+    pub request: RequestView,
+}
+
+/// The request as history shows it: all keys, `null` where nothing was set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the keys of SubmitRequest, which documents them")]
+pub struct RequestView {
+    pub command: String,
+    pub repo: Option<String>,
+    pub branch: Option<String>,
+    pub image: Option<String>,
+    pub env: std::collections::BTreeMap<String, String>,
+    pub secrets: Vec<String>,
+    pub timeout: String,
+    pub cpu: u32,
+    pub memory: u32,
+    pub arch: String,
+    pub capacity: String,
+    pub lock: Option<String>,
+    pub group: Option<String>,
+    pub priority: i32,
+    pub retries: u8,
+    pub retry_on: Vec<String>,
+    pub name: Option<String>,
+    pub idempotency_key: Option<String>,
+    pub task_role: Option<String>,
+    pub registry_secret: Option<String>,
+}
+
+/// Why an execution waits, and where.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WaitingView {
+    /// In words.
+    pub reason: String,
+    /// The limit's key.
+    pub limit: String,
+    /// How much of it is in use: vCPUs of a pool, holders of a lock.
+    pub used: f64,
+    /// The most that may be; `null` for no limit.
+    pub max: Option<f64>,
+    /// Its place in line, from 1: exact up to 100.
+    pub place: u32,
+    /// About how long it will wait, in seconds, if that can be told.
+    pub estimate_seconds: Option<u64>,
+}
+
+/// One try.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptView {
+    /// Counted from 1.
+    pub attempt: u32,
+    /// The capacity it ran on: `spot`, `on-demand`, `machine`.
+    pub capacity: String,
+    /// The task.
+    pub task_arn: Option<String>,
+    /// Its log stream.
+    pub log_stream: Option<String>,
+    /// When `RunTask` was called.
+    pub launched_at: Timestamp,
+    /// When the command started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub stopped_at: Option<Timestamp>,
+    /// The command's own exit code.
+    pub exit_code: Option<i32>,
+    /// Why it ended as it did.
+    pub reason: Option<String>,
+}
+
+impl From<&Attempt> for AttemptView {
+    fn from(attempt: &Attempt) -> Self {
+        let end = attempt.closed.as_ref();
+        Self {
+            attempt: attempt.number,
+            capacity: match attempt.pool {
+                CapacityPool::FargateSpot => "spot",
+                CapacityPool::Fargate => "on-demand",
+                CapacityPool::Machine => "machine",
+            }
+            .into(),
+            task_arn: attempt.task_arn.clone(),
+            log_stream: attempt.task_arn.as_deref().map(crate::task::log_stream),
+            launched_at: attempt.launched_at,
+            started_at: attempt.started_at(),
+            stopped_at: end.map(|end| end.at),
+            exit_code: end.and_then(|end| end.outcome.exit_code()),
+            reason: end.and_then(|end| end.outcome.reason()).map(str::to_owned),
+        }
+    }
+}
+
+impl ExecutionView {
+    /// The view of a record; `waiting` is computed by who knows the line.
+    #[must_use]
+    pub fn new(execution: &Execution, waiting: Option<WaitingView>) -> Self {
+        let (end, last) = (execution.end(), execution.attempts.last());
+        Self {
+            execution_id: execution.id.clone(),
+            status: execution.status(),
+            exit_code: end.and_then(|end| end.outcome.exit_code()),
+            reason: end.and_then(|end| end.outcome.reason()).map(str::to_owned),
+            submitted_by: execution.submitted_by.clone(),
+            submitted_at: execution.submitted_at,
+            launched_at: execution.attempts.first().map(|attempt| attempt.launched_at),
+            started_at: last.and_then(Attempt::started_at),
+            stopped_at: end.map(|end| end.at),
+            commit: execution.attempts.iter().rev().find_map(|attempt| attempt.said.commit.clone()),
+            image_digest: last.and_then(|a| a.task.as_ref()?.container()?.image_digest.clone()),
+            waiting,
+            attempts: execution.attempts.iter().map(AttemptView::from).collect(),
+            events: execution.events.clone(),
+            request: RequestView::from(&execution.request),
+        }
+    }
+}
+
+impl From<&crate::request::LaunchRequest> for RequestView {
+    fn from(request: &crate::request::LaunchRequest) -> Self {
+        let asked = SubmitRequest::from(request);
+        Self {
+            command: request.command.clone(),
+            repo: asked.repo,
+            branch: asked.branch,
+            image: asked.image,
+            env: asked.env,
+            secrets: asked.secrets,
+            timeout: request.timeout.to_string(),
+            cpu: request.size.cpu(),
+            memory: request.size.memory(),
+            arch: request.arch.to_string(),
+            capacity: request.capacity.to_string(),
+            lock: asked.lock,
+            group: asked.group,
+            priority: request.priority,
+            retries: request.retries,
+            retry_on: asked.retry_on,
+            name: asked.name,
+            idempotency_key: asked.idempotency_key,
+            task_role: asked.task_role,
+            registry_secret: asked.registry_secret,
+        }
+    }
+}
+
+impl From<RequestView> for SubmitRequest {
+    /// The request that asks for the same again, under no idempotency key.
+    fn from(view: RequestView) -> Self {
+        Self {
+            action: Some("exec".into()),
+            command: Some(view.command),
+            repo: view.repo,
+            branch: view.branch,
+            image: view.image,
+            env: view.env,
+            secrets: view.secrets,
+            timeout: Some(view.timeout.into()),
+            cpu: Some(view.cpu.to_string().into()),
+            memory: Some(view.memory.to_string().into()),
+            arch: Some(view.arch),
+            capacity: Some(view.capacity),
+            lock: view.lock,
+            group: view.group,
+            priority: Some(view.priority.into()),
+            retries: Some(view.retries.into()),
+            retry_on: view.retry_on,
+            name: view.name,
+            idempotency_key: None,
+            task_role: view.task_role,
+            registry_secret: view.registry_secret,
+        }
+    }
+}
+
+/// The answer to `GET /executions`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HistoryPage {
+    /// Newest first.
+    pub executions: Vec<ExecutionView>,
+    /// Pass it as `cursor` for the next page; `null` on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// The answer to `GET /executions/{id}/logs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsPage {
+    /// The command's own lines, in order.
+    pub lines: Vec<LogLineView>,
+    /// Pass it as `cursor` to go on.
+    pub next_cursor: Option<String>,
+    /// Nothing will follow.
+    pub complete: bool,
+}
+
+/// A line of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLineView {
+    /// When.
+    pub at: Timestamp,
+    /// Without its line end.
+    pub text: String,
+}
+
+/// A key as `GET /keys` lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyView {
+    /// Its name.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl From<KeyRecord> for KeyView {
+    fn from(key: KeyRecord) -> Self {
+        Self { name: key.name, role: key.role, created_at: key.created_at }
+    }
+}
+
+/// An error, as RFC 9457 `application/problem+json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// Stable, for programs.
+    pub code: String,
+    /// For people.
+    pub title: String,
+    /// What is wrong with which field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+impl Problem {
+    /// A problem without fields.
+    #[must_use]
+    pub fn new(status: u16, code: &str, title: impl Into<String>) -> Self {
+        Self { status, code: code.to_owned(), title: title.into(), errors: Vec::new() }
+    }
+
+    /// A request with faults: 422.
+    #[must_use]
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let title = match errors.len() {
+            1 => "the request has a fault".to_owned(),
+            n => format!("the request has {n} faults"),
+        };
+        Self { errors, ..Self::new(422, "invalid_request", title) }
+    }
+}

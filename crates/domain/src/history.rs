@@ -1,0 +1,73 @@
+//! Asking for history: filters, pages, cursors.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::{
+    Timestamp,
+    execution::{Execution, ExecutionStatus},
+    id::ExecutionId,
+    request::{FieldError, Name},
+};
+
+/// How many executions a page holds unless asked otherwise. Ours.
+pub const PAGE_DEFAULT: u32 = 20;
+/// The most executions a page holds: within API Gateway's answer of 6 MB (AWS-FACTS §7) at the largest records. Ours.
+pub const PAGE_MAX: u32 = 200;
+
+/// Which executions are wanted; all of the conditions given hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// In this status.
+    pub status: Option<ExecutionStatus>,
+    /// Of this group.
+    pub group: Option<Name>,
+    /// Submitted by the key of this name.
+    pub by: Option<String>,
+    /// Submitted at or after this moment.
+    pub since: Option<Timestamp>,
+}
+
+impl Filter {
+    /// Whether an execution is wanted.
+    #[must_use]
+    pub fn admits(&self, execution: &Execution) -> bool {
+        self.status.is_none_or(|status| execution.status() == status)
+            && self.group.as_ref().is_none_or(|group| execution.request.group.as_ref() == Some(group))
+            && self.by.as_ref().is_none_or(|by| execution.submitted_by == *by)
+            && self.since.is_none_or(|since| execution.submitted_at >= since)
+    }
+}
+
+/// A page of something, newest first, and where the next begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// What to pass to get the next page; `None` on the last.
+    pub next: Option<Cursor>,
+}
+
+/// A place in history: everything older than this execution. Opaque to callers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(pub ExecutionId);
+
+impl Cursor {
+    /// The text given to callers.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.0.as_str())
+    }
+
+    /// Reads what [`Cursor::encode`] wrote.
+    ///
+    /// # Errors
+    /// Names the field when the text is anything else.
+    pub fn decode(text: &str) -> Result<Self, FieldError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+        let id = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|id| id.parse().ok());
+        id.map(Self).ok_or_else(|| FieldError {
+            field: "cursor".into(),
+            message: "is not a cursor of this API; pass next_cursor of the page before as it is".into(),
+        })
+    }
+}

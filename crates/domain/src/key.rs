@@ -1,0 +1,114 @@
+//! API keys: `sk_live_` and 64 hexadecimal digits, kept only as a bcrypt hash.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Timestamp;
+
+const PREFIX: &str = "sk_live_";
+/// bcrypt reads 72 bytes and no more, so a key has exactly that many (AWS-FACTS §8).
+pub const KEY_LENGTH: usize = 72;
+
+/// What a key may do. Each role may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Read executions and logs.
+    Read,
+    /// Submit and cancel too.
+    Submit,
+    /// Manage keys too.
+    Admin,
+}
+
+/// A key that a caller showed: of the right form, not yet known to be right.
+#[derive(Clone, Debug)]
+pub struct ApiKey(SecretString);
+
+impl ApiKey {
+    /// Reads `sk_live_<64 hex>`; `None` for anything else, in particular for any other length.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix(PREFIX)?;
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        (text.len() == KEY_LENGTH && digits.bytes().all(hex)).then(|| Self(text.to_owned().into()))
+    }
+
+    /// The key made of 32 random bytes.
+    #[must_use]
+    pub fn from_entropy(bytes: [u8; 32]) -> Self {
+        Self(format!("{PREFIX}{}", hex::encode(bytes)).into())
+    }
+
+    /// The key itself, to hash, verify or show once.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// The id it is found by, which says nothing of the key: the first 16 hexadecimal digits of its SHA-256.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.digest()[..16].to_owned()
+    }
+
+    /// Its SHA-256 in hexadecimal, under which a verdict is remembered.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        hex::encode(Sha256::digest(self.expose()))
+    }
+}
+
+/// What is kept of a key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// See [`ApiKey::id`].
+    pub id: String,
+    /// The name shown as `submitted_by`.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// bcrypt, cost 10.
+    pub hash: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl std::fmt::Debug for KeyRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyRecord").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The key's name.
+    pub name: String,
+    /// The key's role.
+    pub role: Role,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_exact_form_is_a_key() {
+        let key = ApiKey::from_entropy([0xab; 32]);
+        let text = key.expose().to_owned();
+        assert_eq!(text.len(), KEY_LENGTH);
+        assert!(ApiKey::parse(&text).is_some());
+        for wrong in [format!("{text}0"), text[..71].to_owned(), text.to_uppercase(), text.replace("sk_live", "sk_test"), String::new()] {
+            assert!(ApiKey::parse(&wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_not_shown_by_debug() {
+        let key = ApiKey::from_entropy([0xab; 32]);
+        assert!(!format!("{key:?}").contains("abab"));
+        assert_eq!(key.id().len(), 16);
+    }
+}

@@ -1,0 +1,99 @@
+//! The lines in a task's output that the script writes for us, `::mycli:<nonce>:<word>[:<value>]`.
+//!
+//! The nonce is the attempt's own and the command cannot know it, so the command cannot forge one.
+
+/// What every marker line contains, whatever its nonce: the pattern of the CloudWatch Logs subscription filter.
+pub const PREFIX: &str = "::mycli:";
+
+/// What the script says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// `setup`: set-up begins.
+    SetUp,
+    /// `commit:<40 hex>`: this commit was checked out.
+    Commit(String),
+    /// `start`: the command begins.
+    Start,
+    /// `exit:<code>`: the command ended by itself.
+    Exit(i32),
+    /// `timeout`: its time was over; no `exit` follows.
+    Timeout,
+    /// `fail:<message>`: set-up failed; the command did not start.
+    Fail(String),
+}
+
+/// Splits a line of output into the command's own text and the marker at its end, if there is one with this nonce.
+///
+/// A marker may follow an unfinished line of the command's, so it is looked for anywhere in the line. The text is `None` when the
+/// whole line is a marker. A marker with another nonce is the command's own text, and so is one with an unknown word.
+#[must_use]
+pub fn split<'a>(nonce: &str, line: &'a str) -> (Option<&'a str>, Option<Marker>) {
+    let found = line.match_indices(PREFIX).find_map(|(start, _)| {
+        let word = line[start + PREFIX.len()..].strip_prefix(nonce)?.strip_prefix(':')?;
+        Some((start, parse(word)?))
+    });
+    match found {
+        Some((0, marker)) => (None, Some(marker)),
+        Some((start, marker)) => (Some(&line[..start]), Some(marker)),
+        None => (Some(line), None),
+    }
+}
+
+fn parse(word: &str) -> Option<Marker> {
+    let word = word.trim_end_matches('\r');
+    match word.split_once(':') {
+        None if word == "setup" => Some(Marker::SetUp),
+        None if word == "start" => Some(Marker::Start),
+        None if word == "timeout" => Some(Marker::Timeout),
+        Some(("commit", sha)) if is_commit(sha) => Some(Marker::Commit(sha.to_owned())),
+        Some(("exit", code)) => code.parse().ok().filter(|code| (0..=255).contains(code)).map(Marker::Exit),
+        Some(("fail", why)) => Some(Marker::Fail(why.to_owned())),
+        _ => None,
+    }
+}
+
+/// A full SHA-1 or SHA-256 object id.
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NONCE: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn each_word_is_read() {
+        let read = |word: &str| split(NONCE, &format!("{PREFIX}{NONCE}:{word}")).1;
+        assert_eq!(read("setup"), Some(Marker::SetUp));
+        assert_eq!(read(&format!("commit:{}", "a".repeat(40))), Some(Marker::Commit("a".repeat(40))));
+        assert_eq!(read("start"), Some(Marker::Start));
+        assert_eq!(read("exit:137"), Some(Marker::Exit(137)));
+        assert_eq!(read("timeout"), Some(Marker::Timeout));
+        assert_eq!(read("fail:no git: here"), Some(Marker::Fail("no git: here".into())));
+        assert_eq!((read("exit:256"), read("exit:x"), read("commit:main"), read("")), (None, None, None, None));
+    }
+
+    #[test]
+    fn it_may_follow_an_unfinished_line() {
+        let line = format!("50%{PREFIX}{NONCE}:exit:0");
+        assert_eq!(split(NONCE, &line), (Some("50%"), Some(Marker::Exit(0))));
+    }
+
+    #[test]
+    fn a_forged_one_is_plain_text() {
+        let line = format!("{PREFIX}{}:exit:0", "f".repeat(32));
+        assert_eq!(split(NONCE, &line), (Some(line.as_str()), None));
+        let both = format!("{line}{PREFIX}{NONCE}:exit:3");
+        assert_eq!(split(NONCE, &both), (Some(line.as_str()), Some(Marker::Exit(3))));
+    }
+
+    proptest! {
+        #[test]
+        fn text_without_our_nonce_is_never_touched(line in ".*") {
+            prop_assert_eq!(split(NONCE, &line), (Some(line.as_str()), None));
+        }
+    }
+}

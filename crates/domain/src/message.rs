@@ -1,0 +1,77 @@
+//! What the functions say to each other through the queues.
+//!
+//! A message is only a hint that there is something to look at: the truth is in the store. So a duplicate is harmless, a lost one
+//! is repaired by the sweep, and an old one finds nothing left to do.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{id::ExecutionId, limit::LimitKey};
+
+/// The body of a message, tagged and versioned by its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Message {
+    /// A line has work, or room: start its head. On the launch queue.
+    Line {
+        /// Which line.
+        line: LimitKey,
+        /// The execution that was just recorded in it, if that is why. It is told why it waits if it cannot start at once.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        id: Option<ExecutionId>,
+    },
+    /// Look at an execution that is not final: carry out a cancel, ask ECS about a launch whose outcome is unknown, read the end of its log.
+    /// On the control queue.
+    Check {
+        /// Which execution.
+        id: ExecutionId,
+    },
+}
+
+/// The two queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QueueName {
+    /// Read by the launcher: starting.
+    Launch,
+    /// Read by the launcher too, but never stuck behind ten thousand starts: cancelling and checking.
+    Control,
+}
+
+impl QueueName {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Launch, Self::Control];
+
+    /// Its short name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Launch => "launch",
+            Self::Control => "control",
+        }
+    }
+}
+
+impl Message {
+    /// The queue it goes to.
+    #[must_use]
+    pub fn queue(&self) -> QueueName {
+        match self {
+            Self::Line { .. } => QueueName::Launch,
+            Self::Check { .. } => QueueName::Control,
+        }
+    }
+}
+
+/// A message and the seconds until it may be received: at most 900 (Amazon SQS, `DelaySeconds`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The message.
+    pub message: Message,
+    /// The delay, in seconds.
+    pub delay_seconds: u32,
+}
+
+impl From<Message> for Outgoing {
+    fn from(message: Message) -> Self {
+        Self { message, delay_seconds: 0 }
+    }
+}

@@ -1,0 +1,219 @@
+//! What the handlers need of the world. Adapters in `aws`, in `local` and in the simulation implement these, and one contract
+//! suite runs against all of them.
+//!
+//! Each write says whether it is idempotent or conditional. An error says by its type whether a repetition can mend it.
+
+use std::future::Future;
+
+use crate::{
+    Timestamp,
+    ecs::{RunTaskInput, Task},
+    execution::{Execution, Ticket},
+    history::{Cursor, Filter, Page},
+    id::{AttemptId, ExecutionId},
+    key::KeyRecord,
+    limit::{Admission, CapacityPool, LimitKey},
+    message::Outgoing,
+    task::TaskDefinition,
+    throttle::{Rate, Usage},
+};
+
+/// The world did not answer, or not in a way that can be used. The same call may succeed later.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{service} is unavailable: {detail}")]
+pub struct Unavailable {
+    /// What was called: "the store", "the queue", "ECS".
+    pub service: &'static str,
+    /// What it said.
+    pub detail: String,
+}
+
+impl Unavailable {
+    /// From any error of a client.
+    pub fn new(service: &'static str, error: impl std::fmt::Display) -> Self {
+        Self { service, detail: error.to_string() }
+    }
+}
+
+/// The clock.
+pub trait Clock: Send + Sync {
+    /// Now, to the millisecond.
+    fn now(&self) -> Timestamp;
+}
+
+/// Random bits for ids and nonces.
+pub trait Entropy: Send + Sync {
+    /// 128 fresh bits, unpredictable.
+    fn bits(&self) -> u128;
+}
+
+/// A caller's promise that the same key means the same request, for 24 hours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The submitter and the key, as one text.
+    pub key: String,
+    /// SHA-256 of the request, in hexadecimal.
+    pub digest: String,
+    /// When the key may be used anew.
+    pub expires_at: Timestamp,
+}
+
+/// What came of a creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It is recorded.
+    New,
+    /// The same request was recorded under the same key before, as this.
+    Existing(ExecutionId),
+    /// Another request was recorded under the same key.
+    Mismatch(ExecutionId),
+}
+
+/// Why an update was not made. In each case nothing was written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// Somebody else wrote the record in the meantime: load it and decide anew.
+    #[error("the record was changed by another writer")]
+    Conflict,
+    /// An admission's limit is reached.
+    #[error("{0} is used up")]
+    Full(LimitKey),
+    /// See [`Unavailable`].
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// The records, and all that is derived from them: lines, usage, history.
+pub trait Store: Send + Sync {
+    /// Records a new execution, unless its id exists (then it is `Existing` itself) or the claim is taken. Idempotent.
+    fn create(&self, execution: &Execution, claim: Option<&Claim>) -> impl Future<Output = Result<Created, Unavailable>> + Send;
+
+    /// The record, as last written.
+    fn load(&self, id: &ExecutionId) -> impl Future<Output = Result<Option<Execution>, Unavailable>> + Send;
+
+    /// Up to `limit` ids that a user may mean by a fragment: a prefix (with or without `exec_`) or a suffix of an id, in either case,
+    /// or a task's ARN. Newest first.
+    fn find(&self, fragment: &str, limit: u32) -> impl Future<Output = Result<Vec<ExecutionId>, Unavailable>> + Send;
+
+    /// Replaces `before` by `after` if `before` is still the record (by revision) and every admission has room; usage changes by the
+    /// difference of their holdings in the same write. Conditional. Returns the record as written, with its new revision.
+    fn update(
+        &self,
+        before: &Execution,
+        after: Execution,
+        admissions: &[Admission],
+    ) -> impl Future<Output = Result<Execution, UpdateError>> + Send;
+
+    /// A page of history, newest first.
+    fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32)
+    -> impl Future<Output = Result<Page<Execution>, Unavailable>> + Send;
+
+    /// A page of what is not final, in no particular order.
+    fn unfinished(&self, after: Option<&Cursor>, limit: u32)
+    -> impl Future<Output = Result<Page<Execution>, Unavailable>> + Send;
+
+    /// The first tickets of a line that are due at `now`, in the order of [`crate::fair::order`].
+    fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> impl Future<Output = Result<Vec<Ticket>, Unavailable>> + Send;
+
+    /// The lines that have a ticket due at `now`.
+    fn lines(&self, now: Timestamp) -> impl Future<Output = Result<Vec<LimitKey>, Unavailable>> + Send;
+
+    /// How many stand before this ticket in its line: exact up to `exact`, an estimate beyond.
+    fn ahead(&self, ticket: &Ticket, exact: u32) -> impl Future<Output = Result<u32, Unavailable>> + Send;
+
+    /// How much of a limit is in use.
+    fn usage(&self, key: &LimitKey) -> impl Future<Output = Result<Usage, Unavailable>> + Send;
+
+    /// Takes up to `want` launches from a pool's bucket; the second number is the milliseconds until there is another. Conditional.
+    fn take_launches(
+        &self,
+        pool: CapacityPool,
+        rate: Rate,
+        want: u32,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(u32, u64), Unavailable>> + Send;
+}
+
+/// The API keys.
+pub trait Keys: Send + Sync {
+    /// The key with this id.
+    fn find_key(&self, id: &str) -> impl Future<Output = Result<Option<KeyRecord>, Unavailable>> + Send;
+    /// Every key, by name.
+    fn list_keys(&self) -> impl Future<Output = Result<Vec<KeyRecord>, Unavailable>> + Send;
+    /// Adds a key unless its name is taken; says whether it was added. Conditional.
+    fn add_key(&self, key: &KeyRecord) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+    /// Removes the key of this name; says whether there was one. Idempotent.
+    fn remove_key(&self, name: &str) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+}
+
+/// The queues, to send to. Receiving is the event source's business.
+pub trait Queue: Send + Sync {
+    /// Sends each message, at least once, or says that not all could be sent (some may have been). Duplicates are harmless.
+    fn send(&self, messages: Vec<Outgoing>) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
+/// Why a task could not be launched: each says what to do next.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// Too fast. Nothing was started; the same call is right, later.
+    #[error("too fast: {0}")]
+    Throttled(String),
+    /// The quota or the capacity is used up. Nothing was started; a new client token is needed.
+    #[error("{0}")]
+    Full(String),
+    /// It can never be started as asked.
+    #[error("{0}")]
+    Refused(String),
+    /// No answer: it may have been started. The same call with the same token finds out, while the token lives.
+    #[error("no answer: {0}")]
+    Unknown(String),
+}
+
+/// Tasks as `DescribeTasks` shows them.
+#[derive(Clone, Debug, Default)]
+pub struct Described {
+    /// The tasks ECS knows.
+    pub tasks: Vec<Task>,
+    /// The ARNs it does not know (any more).
+    pub missing: Vec<String>,
+}
+
+/// ECS, or what stands for it.
+pub trait Tasks: Send + Sync {
+    /// The ARN of a definition with this content; registers it if there is none. Idempotent by the content's hash.
+    fn ensure_definition(&self, definition: &TaskDefinition) -> impl Future<Output = Result<String, LaunchError>> + Send;
+    /// Starts a task. Idempotent by client token while that lives.
+    fn run_task(&self, input: &RunTaskInput) -> impl Future<Output = Result<Task, LaunchError>> + Send;
+    /// Stops a task: TERM, then KILL after the grace. Idempotent; a task that is over or unknown is no error.
+    fn stop_task(&self, task_arn: &str, reason: &str) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    /// Looks at up to 100 tasks (ECS API reference, `DescribeTasks`).
+    fn describe_tasks(&self, task_arns: &[String]) -> impl Future<Output = Result<Described, Unavailable>> + Send;
+    /// The ARNs of the tasks an attempt started, running and stopped.
+    fn list_tasks(&self, started_by: &AttemptId) -> impl Future<Output = Result<Vec<String>, Unavailable>> + Send;
+}
+
+/// A line of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// When it was written, as well as is known.
+    pub at: Timestamp,
+    /// Without its line end. Bytes that are no UTF-8 are replaced.
+    pub text: String,
+}
+
+/// A part of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogPage {
+    /// The lines, in order.
+    pub lines: Vec<LogLine>,
+    /// Where to go on. `None` only if the stream does not exist (yet).
+    pub next: Option<String>,
+    /// There are more lines after these now.
+    pub more: bool,
+}
+
+/// Logs of tasks.
+pub trait Logs: Send + Sync {
+    /// A part of a stream, marker lines included, from the cursor on (`None`: from the start). Each line is returned once.
+    fn read(&self, stream: &str, cursor: Option<&str>) -> impl Future<Output = Result<LogPage, Unavailable>> + Send;
+}

@@ -1,0 +1,176 @@
+//! The task that runs an execution: its definition, cached by content, and what differs from run to run.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    ecs::{CONTAINER, ContainerOverride, KeyValuePair, RunTaskInput, TaskOverride},
+    execution::Execution,
+    id::{AttemptId, ExecutionId},
+    limit::CapacityPool,
+    request::{Arch, FieldError, ImageRef, LaunchRequest, RegistrySecret, RepoKind, SecretName, Source},
+    script,
+    settings::{GitAccess, Settings},
+};
+
+/// Most characters of a task's overrides, JSON punctuation included (ECS API reference, `RunTask`, `overrides`).
+pub const OVERRIDES_MAX: usize = 8192;
+/// awslogs names a stream `prefix/container/task-id`; this is the prefix (DESIGN §6).
+pub const STREAM_PREFIX: &str = "task";
+/// The secret that holds the token for private repositories over HTTPS.
+pub const GIT_TOKEN: &str = "GIT_TOKEN";
+/// The secret that holds the private key for repositories over SSH.
+pub const GIT_SSH_KEY: &str = "GIT_SSH_KEY";
+
+/// What `RunTask` cannot override, and so what a task definition is cached by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskDefinition {
+    /// The image; `None` is the host's own shell, on one machine only.
+    pub image: Option<ImageRef>,
+    /// The processor's architecture.
+    pub arch: Arch,
+    /// Always `/bin/sh -c`, so that an image's own ENTRYPOINT does not matter.
+    pub entry_point: Vec<String>,
+    /// The script.
+    pub command: Vec<String>,
+    /// The variables that are filled from secrets when the task starts.
+    pub secrets: Vec<SecretMapping>,
+    /// The credentials for a private registry.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub registry_secret: Option<RegistrySecret>,
+    /// Where the output goes.
+    pub log_group: String,
+}
+
+/// A variable filled from a secret.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretMapping {
+    /// The variable's name.
+    pub name: String,
+    /// The secret's name there, not its value.
+    pub value_from: String,
+}
+
+impl TaskDefinition {
+    /// The definition that a request needs.
+    #[must_use]
+    pub fn of(request: &LaunchRequest, settings: &Settings) -> Self {
+        let asked = request.secrets.iter().map(|name| mapping(name.as_str(), name));
+        let git = request.source.iter().flat_map(|source| git_secrets(source, &settings.git));
+        Self {
+            image: request.image.clone(),
+            arch: request.arch,
+            entry_point: vec!["/bin/sh".into(), "-c".into()],
+            command: vec![script::text().to_owned()],
+            secrets: asked.chain(git).collect(),
+            registry_secret: request.registry_secret.clone(),
+            log_group: settings.log_group.clone(),
+        }
+    }
+
+    /// The first 32 hexadecimal digits of the SHA-256 of its content: equal for equal definitions, whoever computes it.
+    #[must_use]
+    pub fn content_hash(&self) -> String {
+        let mut hasher = Sha256::new();
+        let parts = [&self.image.as_ref().map(ToString::to_string).unwrap_or_default(), &self.arch.to_string(), &self.log_group];
+        let registry = self.registry_secret.as_ref().map(ToString::to_string).unwrap_or_default();
+        let words = self.entry_point.iter().chain(&self.command).chain([&registry]);
+        let secrets = self.secrets.iter().flat_map(|secret| [&secret.name, &secret.value_from]);
+        for part in parts.into_iter().chain(words).chain(secrets) {
+            hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+            hasher.update(part);
+        }
+        hex::encode(hasher.finalize())[..32].to_owned()
+    }
+}
+
+fn mapping(variable: &str, secret: &SecretName) -> SecretMapping {
+    SecretMapping { name: variable.to_owned(), value_from: secret.to_string() }
+}
+
+fn git_secrets(source: &Source, git: &GitAccess) -> Vec<SecretMapping> {
+    let named = |variable: &str, secret: &str| SecretMapping { name: variable.into(), value_from: secret.into() };
+    match source.repo.kind() {
+        RepoKind::Https | RepoKind::Http if git.token => vec![named("MYCLI_GIT_TOKEN", GIT_TOKEN)],
+        RepoKind::Ssh | RepoKind::ScpLike if git.ssh_key => vec![named("MYCLI_SSH_KEY", GIT_SSH_KEY)],
+        _ => Vec::new(),
+    }
+}
+
+/// The stream of a task's output, by the task's ARN.
+#[must_use]
+pub fn log_stream(task_arn: &str) -> String {
+    let task_id = task_arn.rsplit('/').next().unwrap_or(task_arn);
+    format!("{STREAM_PREFIX}/{CONTAINER}/{task_id}")
+}
+
+/// The input of `RunTask` for the next attempt at an execution.
+#[must_use]
+pub fn run_task(execution: &Execution, definition_arn: &str, nonce: &str, settings: &Settings) -> RunTaskInput {
+    let (number, client_token) = execution.next_attempt();
+    let attempt = execution.id.attempt(number);
+    RunTaskInput {
+        cluster: settings.cluster.clone(),
+        task_definition: definition_arn.to_owned(),
+        client_token,
+        started_by: attempt.to_string(),
+        count: 1,
+        capacity_provider: execution.pool.provider().map(str::to_owned),
+        overrides: overrides(&execution.request, &attempt, nonce, settings.git.known_hosts.as_deref()),
+    }
+}
+
+/// What differs between runs: sizes and the container's environment.
+#[must_use]
+pub fn overrides(request: &LaunchRequest, attempt: &AttemptId, nonce: &str, known_hosts: Option<&str>) -> TaskOverride {
+    let own = |name: &str, value: &str| KeyValuePair { name: format!("MYCLI_{name}"), value: value.to_owned() };
+    let mut environment = vec![
+        own("COMMAND", &request.command),
+        own("TIMEOUT", &request.timeout.seconds().to_string()),
+        own("NONCE", nonce),
+        own("EXECUTION_ID", attempt.execution().as_str()),
+        own("ATTEMPT_ID", &attempt.to_string()),
+    ];
+    if let Some(source) = &request.source {
+        environment.push(own("REPO", source.repo.as_str()));
+        environment.extend(source.reference.iter().map(|reference| own("REF", reference.as_str())));
+        environment.extend(git_user(source).map(|user| own("GIT_USERNAME", user)));
+        environment.extend(known_hosts.map(|hosts| own("KNOWN_HOSTS", hosts)));
+    }
+    environment.extend(request.env.iter().map(|(name, value)| KeyValuePair { name: name.to_string(), value: value.to_owned() }));
+    TaskOverride {
+        cpu: request.size.cpu().to_string(),
+        memory: request.size.memory().to_string(),
+        task_role_arn: request.task_role.as_ref().map(ToString::to_string),
+        container_overrides: vec![ContainerOverride { name: CONTAINER.to_owned(), environment }],
+    }
+}
+
+/// GitLab wants `oauth2` as the name beside a token; the script's default suits GitHub (GitLab and GitHub docs on HTTPS tokens).
+fn git_user(source: &Source) -> Option<&'static str> {
+    source.repo.host().filter(|host| host.contains("gitlab")).map(|_| "oauth2")
+}
+
+/// The fault of a request whose overrides would be too large, with the exact count.
+#[must_use]
+pub fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
+    let attempt = ExecutionId::new(crate::Timestamp::default(), 0).attempt(99);
+    let json = serde_json::to_string(&overrides(request, &attempt, &"0".repeat(32), None)).unwrap_or_default();
+    let count = json.chars().count();
+    (count > OVERRIDES_MAX).then(|| FieldError {
+        field: "command".into(),
+        message: format!(
+            "makes the task's overrides (command and env, as JSON) {count} characters, {} over the limit of {OVERRIDES_MAX} \
+             that ECS sets; put the text into a file of the repository and run that",
+            count - OVERRIDES_MAX
+        ),
+    })
+}
+
+/// The pool an execution of this request uses.
+#[must_use]
+pub fn pool(request: &LaunchRequest, settings: &Settings) -> CapacityPool {
+    CapacityPool::of(settings.defaults.place, request.capacity)
+}

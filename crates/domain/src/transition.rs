@@ -1,0 +1,408 @@
+//! Every change of an execution's record, as pure functions from one record to the next.
+//!
+//! `None` means that nothing changes. History only moves forward: facts about an attempt join (see [`Attempt`]), what they amount
+//! to is computed, and a closed attempt stays closed. So any order, repetition or loss of a task's events, followed by a sweep, ends alike.
+
+use chrono::TimeDelta;
+
+use crate::{
+    Timestamp,
+    cause::{self, Cause},
+    ecs::{RUNNING, RunTaskInput, StopCode, Task},
+    execution::{Attempt, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
+    id::ExecutionId,
+    limit::{CapacityPool, LimitKey},
+    marker::Marker,
+    request::{LaunchRequest, RetryOn},
+};
+
+/// Most tries that nobody asked for, for causes that pass and before the command started. Ours.
+pub const AUTOMATIC_RETRIES_MAX: usize = 3;
+/// The first pause before another try, in seconds; doubled each time. Ours.
+const BACKOFF_SECONDS: u32 = 5;
+/// The longest pause before another try, in seconds. Ours.
+const BACKOFF_MAX_SECONDS: u32 = 300;
+/// How long the script may take to set up (DESIGN §6).
+pub const SET_UP_SECONDS: u32 = 600;
+/// The time between TERM and KILL (DESIGN §6).
+pub const GRACE_SECONDS: u32 = 10;
+/// How much later than the script itself the sweep enforces a timeout (DESIGN §5).
+const OVERDUE_SECONDS: u32 = 60;
+
+/// Something learned about an attempt.
+#[derive(Clone, Debug)]
+pub enum Observation<'a> {
+    /// The task as an event or `DescribeTasks` shows it.
+    Task(&'a Task),
+    /// Marker lines, with their times.
+    Markers(&'a [(Timestamp, Marker)]),
+    /// All marker lines of the log of a task that has stopped.
+    WholeLog(&'a [(Timestamp, Marker)]),
+    /// ECS no longer knows the task.
+    Gone,
+}
+
+/// What is known when an attempt is about to be launched.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The new attempt's nonce: 32 hexadecimal digits.
+    pub nonce: String,
+    /// The exact input of `RunTask`.
+    pub run_task: RunTaskInput,
+}
+
+/// The answer to a request to cancel.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CancelDecision {
+    /// It is over already, like this.
+    Final(ExecutionStatus),
+    /// It was asked for before.
+    Asked,
+    /// The new record; if it is not final, the task has to be stopped.
+    Changed(Box<Execution>),
+}
+
+impl Execution {
+    /// The record of a request just accepted.
+    #[must_use]
+    pub fn submitted(id: ExecutionId, request: LaunchRequest, pool: CapacityPool, by: &str, now: Timestamp) -> Self {
+        let line = first_line(&request, pool);
+        let mut execution = Self {
+            id,
+            revision: 0,
+            request,
+            pool,
+            submitted_by: by.to_owned(),
+            submitted_at: now,
+            state: State::Queued { line },
+            cancel: None,
+            attempts: Vec::new(),
+            events: Vec::new(),
+        };
+        execution.note(now, None);
+        execution
+    }
+
+    /// It waits in this line, for this reason.
+    #[must_use]
+    pub fn parked(&self, line: LimitKey, reason: String, now: Timestamp) -> Option<Self> {
+        let ticket = self.ticket()?;
+        self.changed(|next| {
+            let first = !matches!(next.state, State::Waiting { .. });
+            next.state = State::Waiting { line, reason: reason.clone(), not_before: ticket.not_before };
+            if first {
+                next.note(now, Some(reason));
+            }
+        })
+    }
+
+    /// The number of the attempt that a launch now would be, and the client token for it: new after each refusal, because ECS
+    /// answers a repeated token with the refusal it gave before.
+    #[must_use]
+    pub fn next_attempt(&self) -> (u32, String) {
+        let (number, refusals) = match self.attempts.last() {
+            Some(last) if last.is_open() => (last.number, last.refusals),
+            last => (last.map_or(0, |a| a.number) + 1, 0),
+        };
+        let id = self.id.attempt(number);
+        (number, if refusals == 0 { id.to_string() } else { format!("{id}-r{refusals}") })
+    }
+
+    /// `RunTask` is about to be called.
+    #[must_use]
+    pub fn launching(&self, plan: Plan, now: Timestamp) -> Option<Self> {
+        self.ticket().filter(|ticket| ticket.not_before.is_none_or(|due| due <= now))?;
+        let (number, _) = self.next_attempt();
+        self.changed(|next| {
+            let refusals = match next.attempts.last() {
+                Some(last) if last.number == number => next.attempts.pop().map_or(0, |a| a.refusals),
+                _ => 0,
+            };
+            next.attempts.push(Attempt {
+                number,
+                pool: next.pool,
+                cpu: next.request.size.cpu(),
+                nonce: plan.nonce,
+                run_task: Some(plan.run_task),
+                launched_at: now,
+                refusals,
+                task_arn: None,
+                task: None,
+                said: Said::default(),
+                overdue: false,
+                gone: false,
+                closed: None,
+            });
+            next.state = State::Launching;
+            next.note(now, None);
+        })
+    }
+
+    /// `RunTask` refused the open attempt for want of capacity: back into the line. That uses up no retry.
+    #[must_use]
+    pub fn refused(&self, line: LimitKey, reason: &str, retry_at: Timestamp, now: Timestamp) -> Option<Self> {
+        let number = self.open_attempt().filter(|a| a.task_arn.is_none())?.number;
+        self.changed(|next| {
+            if let Some(attempt) = next.attempt_mut(number) {
+                attempt.refusals += 1;
+                attempt.run_task = None;
+            }
+            next.state = State::Waiting { line, reason: reason.to_owned(), not_before: Some(retry_at) };
+            next.note(now, Some(reason.to_owned()));
+        })
+    }
+
+    /// The open attempt will never have a task, for this cause.
+    #[must_use]
+    pub fn never_launched(&self, cause: &Cause, now: Timestamp) -> Option<Self> {
+        let number = self.open_attempt()?.number;
+        self.changed(|next| next.close(number, Err(cause), now, now))
+    }
+
+    /// It cannot be launched at all: a request that no limit here will ever admit.
+    #[must_use]
+    pub fn rejected(&self, reason: String, now: Timestamp) -> Option<Self> {
+        self.ticket()?;
+        self.changed(|next| next.finish(Outcome::Failed { exit_code: None, reason }, now))
+    }
+
+    /// Nothing can tell what became of the open attempt. It is never launched again.
+    #[must_use]
+    pub fn lost(&self, reason: &str, now: Timestamp) -> Option<Self> {
+        let number = self.open_attempt()?.number;
+        self.changed(|next| next.conclude(number, Outcome::Lost { reason: reason.to_owned() }, now))
+    }
+
+    /// The sweep stops the task of this attempt because its time is long over.
+    #[must_use]
+    pub fn overdue(&self, now: Timestamp) -> Option<Self> {
+        let attempt = self.open_attempt().filter(|a| !a.overdue && self.is_overdue(a, now))?;
+        let number = attempt.number;
+        self.changed(|next| {
+            if let Some(attempt) = next.attempt_mut(number) {
+                attempt.overdue = true;
+            }
+        })
+    }
+
+    fn is_overdue(&self, attempt: &Attempt, now: Timestamp) -> bool {
+        let own = self.request.timeout.seconds() + GRACE_SECONDS + OVERDUE_SECONDS;
+        let (from, allowed) = match (attempt.said.started_at, attempt.task.as_ref().and_then(|t| t.started_at)) {
+            (Some(started), _) => (started, own),
+            (None, Some(started)) => (started, own + SET_UP_SECONDS),
+            (None, None) => return false,
+        };
+        now > from + TimeDelta::seconds(i64::from(allowed))
+    }
+
+    /// Joins what was learned about an attempt and draws the conclusion, if there is one.
+    #[must_use]
+    pub fn observe(&self, number: u32, observation: &Observation<'_>, now: Timestamp) -> Option<Self> {
+        self.changed(|next| {
+            let Some(attempt) = next.attempt_mut(number) else { return };
+            attempt.join(observation);
+            if attempt.is_open() && !matches!(next.state, State::Queued { .. } | State::Waiting { .. } | State::Final(_)) {
+                next.draw_conclusion(number, now);
+            }
+        })
+    }
+
+    /// Somebody wants it stopped.
+    #[must_use]
+    pub fn cancelled(&self, by: &str, now: Timestamp) -> CancelDecision {
+        if let Some(end) = self.end() {
+            return CancelDecision::Final(end.outcome.status());
+        }
+        if self.cancel.is_some() {
+            return CancelDecision::Asked;
+        }
+        let mut next = self.clone();
+        next.cancel = Some(Cancel { at: now, by: by.to_owned() });
+        if next.ticket().is_some() {
+            next.finish(Outcome::Cancelled { reason: cancel_reason(by, "before it was started") }, now);
+        }
+        CancelDecision::Changed(Box::new(next))
+    }
+
+    /// A cancelled attempt that surely has no task.
+    #[must_use]
+    pub fn cancelled_unlaunched(&self, now: Timestamp) -> Option<Self> {
+        let by = self.cancel.as_ref()?.by.clone();
+        let number = self.open_attempt().filter(|a| a.task_arn.is_none())?.number;
+        self.changed(|next| {
+            next.conclude(number, Outcome::Cancelled { reason: cancel_reason(&by, "before it was started") }, now);
+        })
+    }
+
+    fn draw_conclusion(&mut self, number: u32, now: Timestamp) {
+        let Some(attempt) = self.attempt_mut(number).cloned() else { return };
+        if attempt.is_stopped() {
+            let at = attempt.task.as_ref().and_then(|t| t.stopped_at.or(t.execution_stopped_at)).unwrap_or(now);
+            match self.verdict(&attempt) {
+                Some(Verdict::Outcome(outcome)) => self.conclude(number, outcome, at),
+                Some(Verdict::Cause(cause)) => self.close(number, Err(&cause), at, now),
+                None => {}
+            }
+        } else if matches!(self.state, State::Launching) && attempt.runs() {
+            self.state = State::Running;
+            let at = attempt.started_at().unwrap_or(now);
+            self.note(at, None);
+        }
+    }
+
+    /// What a stopped attempt amounts to; `None` while its log has to be read first.
+    fn verdict(&self, attempt: &Attempt) -> Option<Verdict> {
+        let (said, never_ran) = (&attempt.said, attempt.failed_to_start());
+        if !never_ran && !said.is_conclusive() && !said.complete && !attempt.exited_zero() {
+            return None;
+        }
+        let timeout = self.request.timeout;
+        if said.timed_out {
+            return Some(Verdict::Outcome(Outcome::TimedOut { reason: format!("timed out after {timeout}") }));
+        }
+        if attempt.overdue {
+            let reason = format!("stopped because it was far past its timeout of {timeout}");
+            return Some(Verdict::Outcome(Outcome::TimedOut { reason }));
+        }
+        let by_request = attempt.task.as_ref().is_some_and(|t| t.stop_code == Some(StopCode::UserInitiated));
+        if let Some(cancel) = self.cancel.as_ref().filter(|_| by_request || attempt.gone) {
+            return Some(Verdict::Outcome(Outcome::Cancelled { reason: cancel_reason(&cancel.by, "while it ran") }));
+        }
+        Some(attempt.cause())
+    }
+
+    /// Closes an attempt by its cause, and has another try where that is right.
+    fn close(&mut self, number: u32, result: Result<(), &Cause>, at: Timestamp, now: Timestamp) {
+        let Err(cause) = result else { return self.conclude(number, Outcome::Succeeded, at) };
+        let outcome = Outcome::Failed { exit_code: cause.exit_code(), reason: cause.to_string() };
+        let Some(pause) = self.retry_pause(number, cause) else { return self.conclude(number, outcome, at) };
+        if let Some(attempt) = self.attempt_mut(number) {
+            attempt.close(Final { outcome, at });
+        }
+        let reason = format!("attempt {number} failed ({cause}); trying again in {} s", pause.num_seconds());
+        let line = first_line(&self.request, self.pool);
+        self.state = State::Waiting { line, reason: reason.clone(), not_before: Some(now + pause) };
+        self.note(now, Some(reason));
+    }
+
+    /// How long to wait before another try; `None` if there is to be none.
+    fn retry_pause(&self, number: u32, cause: &Cause) -> Option<TimeDelta> {
+        let attempt = self.attempts.iter().find(|a| a.number == number)?;
+        let started = self.attempts.iter().filter(|a| a.may_have_started()).count();
+        let asked = match cause {
+            Cause::Spot(_) => RetryOn::Spot,
+            Cause::Host(_) => RetryOn::Host,
+            _ => RetryOn::Failure,
+        };
+        let by_request = self.request.retries_on(asked) && started <= usize::from(self.request.retries);
+        let unasked = self.attempts.len() - started;
+        let by_itself = cause.passes() && !attempt.may_have_started() && unasked <= AUTOMATIC_RETRIES_MAX;
+        let endless = self.attempts.len() > usize::from(self.request.retries) + AUTOMATIC_RETRIES_MAX;
+        ((by_request || by_itself) && !endless && self.cancel.is_none()).then(|| backoff(number, &self.id))
+    }
+
+    /// Closes an attempt, and with it the execution.
+    fn conclude(&mut self, number: u32, outcome: Outcome, at: Timestamp) {
+        if let Some(attempt) = self.attempt_mut(number) {
+            attempt.close(Final { outcome: outcome.clone(), at });
+        }
+        self.finish(outcome, at);
+    }
+
+    fn finish(&mut self, outcome: Outcome, at: Timestamp) {
+        let reason = outcome.reason().map(str::to_owned);
+        self.state = State::Final(Final { outcome, at });
+        self.note(at, reason);
+    }
+
+    fn note(&mut self, at: Timestamp, reason: Option<String>) {
+        self.events.push(Event { at, status: self.status(), reason });
+    }
+
+    fn attempt_mut(&mut self, number: u32) -> Option<&mut Attempt> {
+        self.attempts.iter_mut().find(|attempt| attempt.number == number)
+    }
+
+    fn changed(&self, change: impl FnOnce(&mut Self)) -> Option<Self> {
+        let mut next = self.clone();
+        change(&mut next);
+        (next != *self).then_some(next)
+    }
+}
+
+enum Verdict {
+    Outcome(Outcome),
+    Cause(Cause),
+}
+
+impl Attempt {
+    /// Joins what was learned; the same twice, or older, changes nothing.
+    fn join(&mut self, observation: &Observation<'_>) {
+        match observation {
+            Observation::Task(task) if self.task.as_ref().is_none_or(|known| known.version < task.version) => {
+                self.task_arn.get_or_insert_with(|| task.task_arn.clone());
+                self.run_task = None;
+                self.task = Some((*task).clone());
+            }
+            Observation::Task(_) => {}
+            Observation::Gone => self.gone = !self.is_stopped() || self.gone,
+            Observation::Markers(markers) => markers.iter().for_each(|(at, marker)| self.said.hear(*at, marker)),
+            Observation::WholeLog(markers) => {
+                markers.iter().for_each(|(at, marker)| self.said.hear(*at, marker));
+                self.said.complete = true;
+            }
+        }
+    }
+
+    fn close(&mut self, end: Final) {
+        self.run_task = None;
+        self.closed.get_or_insert(end);
+    }
+
+    fn runs(&self) -> bool {
+        self.said.started_at.is_some() || self.task.as_ref().is_some_and(|task| task.last_status == RUNNING)
+    }
+
+    fn failed_to_start(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| task.stop_code == Some(StopCode::TaskFailedToStart))
+    }
+
+    fn exited_zero(&self) -> bool {
+        self.task.as_ref().and_then(Task::container).is_some_and(|container| container.exit_code == Some(0))
+    }
+
+    /// What the task died of, by its own word and the script's.
+    fn cause(&self) -> Verdict {
+        let cause = match (&self.task, self.gone) {
+            (Some(task), false) => cause::of(task, &self.said),
+            _ => Some(Cause::NoExitCode("ECS no longer knows the task".into())),
+        };
+        match (cause, self.said.exit) {
+            (None, _) | (Some(Cause::NoExitCode(_) | Cause::Host(_)), Some(0)) => Verdict::Outcome(Outcome::Succeeded),
+            (Some(Cause::NoExitCode(_) | Cause::Host(_)), Some(code)) => Verdict::Cause(Cause::Exit(code)),
+            (Some(Cause::NoExitCode(why)), None) if self.said.set_up_failure.is_none() && self.gone => {
+                Verdict::Outcome(Outcome::Lost { reason: format!("nothing can tell how it ended: {why}") })
+            }
+            (Some(Cause::NoExitCode(why)), None) => {
+                Verdict::Cause(self.said.set_up_failure.clone().map_or(Cause::NoExitCode(why), Cause::SetUp))
+            }
+            (Some(cause), _) => Verdict::Cause(cause),
+        }
+    }
+}
+
+/// The line a ticket first stands in: the lock's, if there is one, so that locks go first come first served.
+fn first_line(request: &LaunchRequest, pool: CapacityPool) -> LimitKey {
+    request.lock.clone().map_or(LimitKey::Pool(pool), LimitKey::Lock)
+}
+
+fn cancel_reason(by: &str, when: &str) -> String {
+    format!("cancelled by {by} {when}")
+}
+
+/// Exponential, and spread over half its length by the id, so that many failed at once do not come back at once.
+fn backoff(number: u32, id: &ExecutionId) -> TimeDelta {
+    let seconds = BACKOFF_SECONDS.saturating_mul(1 << number.saturating_sub(1).min(10)).min(BACKOFF_MAX_SECONDS);
+    let spread = id.as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 1000;
+    TimeDelta::milliseconds(i64::from(seconds) * 500 + i64::from(seconds) * i64::from(spread) / 2)
+}
