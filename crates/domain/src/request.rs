@@ -239,11 +239,8 @@ impl fmt::Debug for SubmitRequest {
     /// The request's JSON with lengths for `env`'s values, and `repo` without what may be a credential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.clone();
-        shown.env = self
-            .env
-            .iter()
-            .map(|(name, value)| (env::without_value(name).to_owned(), env::length_of(value)))
-            .collect();
+        let length = |(name, value): (&String, &String)| (env::without_value(name).to_owned(), env::length_of(value));
+        shown.env = self.env.iter().map(length).collect();
         shown.repo = self.repo.as_deref().map(repo::without_credentials);
         let text = serde_json::to_string(&shown).map_err(|_| fmt::Error)?;
         write!(f, "SubmitRequest {text}")
