@@ -35,7 +35,7 @@ fn words_for_git(repo: &RepoUrl) -> Vec<String> {
     let text = repo.as_str();
     let mut words = vec![text.to_owned()];
     match repo.kind() {
-        RepoKind::Scp => {
+        RepoKind::ScpLike => {
             let (host, path) = text.split_once(':').unwrap_or((text, ""));
             words.extend([host.to_owned(), path.to_owned()]);
             words.extend(host.split('@').map(str::to_owned));

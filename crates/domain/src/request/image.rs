@@ -95,9 +95,10 @@ fn split_last<'a>(split: Option<(&'a str, &'a str)>, whole: &'a str) -> (&'a str
     split.map_or((whole, None), |(before, after)| (before, Some(after)))
 }
 
-/// Docker's rule for telling a registry from the first part of a path.
+/// Docker's rule for telling a registry from the first part of a path. Its exception for a bare `localhost` is left out: that is
+/// sound as either, and the text is kept as it is.
 fn is_registry(first: &str) -> bool {
-    first.contains(['.', ':', '[']) || first == "localhost" || first.contains(|c: char| c.is_ascii_uppercase())
+    first.contains(['.', ':', '[']) || first.contains(|c: char| c.is_ascii_uppercase())
 }
 
 impl ImageRef {

@@ -35,7 +35,7 @@ pub enum RepoKind {
     /// `ssh://user@host/path`
     Ssh,
     /// `user@host:path`, which is ssh too.
-    Scp,
+    ScpLike,
     /// `file:///path`
     File,
     /// `/path`
@@ -134,7 +134,7 @@ impl RepoUrl {
 
     /// Whether git reaches it through ssh.
     pub fn is_ssh(&self) -> bool {
-        matches!(self.kind(), RepoKind::Ssh | RepoKind::Scp)
+        matches!(self.kind(), RepoKind::Ssh | RepoKind::ScpLike)
     }
 
     /// The host it is on; none for a directory of this machine.
@@ -326,7 +326,7 @@ fn scp_form(text: &str) -> Result<Form<'_>, RepoError> {
         return Err(RepoError::Character(character));
     }
     check_path(path)?;
-    Ok(Form { kind: RepoKind::Scp, host })
+    Ok(Form { kind: RepoKind::ScpLike, host })
 }
 
 fn split_scp(text: &str) -> Option<(&str, &str)> {
@@ -368,15 +368,15 @@ mod tests {
             ("ssh://git@github.com/me/project", RepoKind::Ssh, "github.com"),
             ("ssh://host:2222/~me/project", RepoKind::Ssh, "host"),
             ("ssh://git@[::1]:22/srv/a", RepoKind::Ssh, "::1"),
-            ("git@github.com:me/project.git", RepoKind::Scp, "github.com"),
-            ("host:project", RepoKind::Scp, "host"),
-            ("git@[::1]:me/project", RepoKind::Scp, "::1"),
-            ("git@host:/srv/git/a:b", RepoKind::Scp, "host"),
+            ("git@github.com:me/project.git", RepoKind::ScpLike, "github.com"),
+            ("host:project", RepoKind::ScpLike, "host"),
+            ("git@[::1]:me/project", RepoKind::ScpLike, "::1"),
+            ("git@host:/srv/git/a:b", RepoKind::ScpLike, "host"),
         ] {
             for place in [Place::Aws, Place::OneMachine] {
                 let repo = RepoUrl::parse(text, place).unwrap();
                 assert_eq!((repo.as_str(), repo.kind(), repo.host()), (text, kind, Some(host)));
-                assert_eq!(repo.is_ssh(), matches!(kind, RepoKind::Ssh | RepoKind::Scp));
+                assert_eq!(repo.is_ssh(), matches!(kind, RepoKind::Ssh | RepoKind::ScpLike));
                 assert_eq!(repo.local_path(), None);
             }
         }
@@ -512,7 +512,7 @@ mod tests {
 
     #[test]
     fn hosts_ports_and_paths_are_checked() {
-        for host in ["", "ho..st", ".host", "ho%20st", "[::g]", "[::1"] {
+        for host in ["", "ho..st", ".host", "a.-b", "ho%20st", "[::g]", "[::1"] {
             let message = format!(
                 "has the host `{host}`, which is no host name or address: use letters, digits, `.` and `-`, or an address"
             );
