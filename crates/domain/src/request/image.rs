@@ -20,7 +20,7 @@ text_type! {
     ///
     /// The grammar is the one at the head of `reference.go` in the CNCF's `distribution/reference`, which the OCI distribution
     /// specification's names agree with. As in Docker, the first part is a registry only if it holds a dot, a colon or an
-    /// upper-case letter, or is `localhost`. Sixty-four hexadecimal digits alone are refused: engines read them as an image's id.
+    /// upper-case letter. Sixty-four hexadecimal digits alone are refused: engines read them as an image's id.
     ImageRef, ImageError
 }
 
