@@ -175,7 +175,7 @@ fn the_command_must_say_something() {
 }
 
 #[test]
-fn what_is_too_large_for_ecs_is_told_the_exact_count_once_all_else_is_right() {
+fn what_is_too_large_for_ecs_is_refused_but_only_once_all_else_is_right() {
     let long = "x".repeat(9_000);
     let fault = fault("command", json!(long));
     assert!(fault.starts_with("command: ") && fault.contains("8192"), "{fault}");
