@@ -40,15 +40,32 @@ storage_driver() {
   echo "$driver"
 }
 
+# Debian 12's conmon notes an out-of-memory kill in a file in its working directory, and its podman looks for that file
+# in the container's bundle: started there, `OOMKilled` is told as Docker tells it.
+write_conmon() {
+  cat >"$state/conmon" <<'CONMON'
+#!/bin/sh
+previous=
+for argument; do
+  [ "$previous" != -b ] || cd "$argument" || exit
+  previous=$argument
+done
+exec conmon "$@"
+CONMON
+  chmod +x "$state/conmon"
+}
+
 # Why each setting: runc and low limits because crun and the defaults are refused inside some virtual machines; cgroupfs
 # and file because there may be no systemd; netavark because the CNI plugins are not installed.
 write_configuration() {
   mkdir -p "$state" "$run"
+  write_conmon
   cat >"$state/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 [engine]
 runtime = "runc"
+conmon_path = ["$state/conmon"]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 tmp_dir = "$run/libpod"

@@ -1,1 +1,3 @@
-//! (being written)
+//! What the tests share.
+
+pub mod engine;

@@ -1,0 +1,207 @@
+//! The tests' own container engine: Podman behind the Docker API, and the images made for it.
+//!
+//! `tests/images/engine.sh` owns the process; see `tests/README.md` for what this engine does differently from Docker.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Static busybox: `/bin/sh` is ash; neither git nor a package manager.
+pub const BUSYBOX: &str = "localhost/mycli-test/busybox";
+/// Debian with git, bash and an ssh client.
+pub const DEBIAN_GIT: &str = "localhost/mycli-test/debian-git";
+/// Debian with neither git nor ssh; `apt-get` is there and has no source.
+pub const DEBIAN: &str = "localhost/mycli-test/debian";
+/// Has an ENTRYPOINT that prints its arguments and succeeds instead of running them.
+pub const ENTRYPOINT: &str = "localhost/mycli-test/entrypoint";
+/// Has `WORKDIR /srv/app` and sets `FROM_IMAGE`.
+pub const WORKDIR: &str = "localhost/mycli-test/workdir";
+/// Runs as the user `app` (1000), at home in `/home/app`.
+pub const USER: &str = "localhost/mycli-test/user";
+/// [`DEBIAN_GIT`] with such an ENTRYPOINT, WORKDIR and USER at once; HOME cannot be written.
+pub const AWKWARD: &str = "localhost/mycli-test/awkward";
+/// An image that is not there; its pull is refused at once, as `.invalid` never resolves (RFC 2606).
+pub const MISSING: &str = "registry.invalid/mycli-test/missing:1";
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images/engine.sh");
+
+/// The running engine. It outlives this process on purpose: under nextest each test is a process of its own, and all
+/// share one engine. It ends by itself when nobody uses it, or with `tests/run.sh`.
+#[derive(Debug)]
+pub struct Engine {
+    docker_host: String,
+}
+
+impl Engine {
+    /// Starts the engine unless it runs.
+    ///
+    /// # Panics
+    /// When it cannot be started, with the reason and what to do: a test that needs containers must not pass without.
+    #[must_use]
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Engine> = OnceLock::new();
+        SHARED.get_or_init(|| Self {
+            docker_host: run(Command::new(SCRIPT).arg("start")),
+        })
+    }
+
+    /// The value of `DOCKER_HOST` under which a program finds this engine: `unix://` and a path.
+    #[must_use]
+    pub fn docker_host(&self) -> &str {
+        &self.docker_host
+    }
+
+    /// The path of its socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        Path::new(self.docker_host.trim_start_matches("unix://")).to_path_buf()
+    }
+
+    /// What `podman ARGS` prints on this engine's storage, without the last newline.
+    ///
+    /// # Panics
+    /// When it exits with another code than 0, with what it said.
+    #[must_use]
+    pub fn podman(&self, args: &[&str]) -> String {
+        run(Command::new(SCRIPT).arg("podman").args(args))
+    }
+
+    /// The ids of all containers, running or not, that carry `label` (`KEY` or `KEY=VALUE`).
+    #[must_use]
+    pub fn containers(&self, label: &str) -> Vec<String> {
+        let filter = format!("label={label}");
+        self.podman(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .expect("tests/images/engine.sh can be started");
+    assert!(
+        output.status.success(),
+        "the tests' container engine failed (run tests/setup.sh first): {command:?}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// What `script` prints when an image's own ENTRYPOINT is set aside.
+    fn sh(image: &str, script: &str) -> String {
+        let args = [
+            "run",
+            "--rm",
+            "--network=none",
+            "--entrypoint",
+            "/bin/sh",
+            image,
+            "-c",
+            script,
+        ];
+        Engine::shared().podman(&args)
+    }
+
+    #[test]
+    fn container_engine_answers_on_the_docker_api() {
+        let mut socket =
+            UnixStream::connect(Engine::shared().socket()).expect("the socket is there");
+        socket
+            .write_all(b"GET /v1.41/_ping HTTP/1.0\r\n\r\n")
+            .expect("it takes a request");
+        let mut answer = String::new();
+        socket
+            .read_to_string(&mut answer)
+            .expect("it answers in text");
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+        assert!(answer.ends_with("OK"), "{answer}");
+    }
+
+    #[test]
+    fn container_images_have_git_only_where_they_say_so() {
+        let which = "command -v git || echo none";
+        assert_eq!(sh(BUSYBOX, which), "none");
+        assert_eq!(sh(DEBIAN, which), "none");
+        assert_eq!(sh(DEBIAN, "command -v apt-get"), "/usr/bin/apt-get");
+        assert_eq!(sh(DEBIAN_GIT, which), "/usr/bin/git");
+        assert_eq!(sh(AWKWARD, which), "/usr/bin/git");
+    }
+
+    #[test]
+    fn container_images_break_who_trusts_their_settings() {
+        let naive = [
+            "run",
+            "--rm",
+            "--network=none",
+            ENTRYPOINT,
+            "sh",
+            "-c",
+            "exit 3",
+        ];
+        assert_eq!(
+            Engine::shared().podman(&naive),
+            "the entry point ran with: sh -c exit 3"
+        );
+        assert_eq!(
+            sh(WORKDIR, "pwd; echo $FROM_IMAGE"),
+            "/srv/app\nset by the image"
+        );
+        assert_eq!(
+            sh(USER, "id -u; pwd; touch x && echo ok"),
+            "1000\n/home/app\nok"
+        );
+        let homeless = "id -u; pwd; touch $HOME/x 2>/dev/null || echo refused";
+        assert_eq!(sh(AWKWARD, homeless), "1000\n/srv/app\nrefused");
+    }
+
+    #[test]
+    fn container_killed_for_its_memory_is_told_as_docker_tells_it() {
+        let engine = Engine::shared();
+        let over = [
+            "--memory=32m",
+            "--memory-swap=32m",
+            BUSYBOX,
+            "tail",
+            "/dev/zero",
+        ];
+        let within = ["--memory=32m", "--memory-swap=32m", BUSYBOX, "true"];
+        for (arguments, expected) in [(over.as_slice(), "137 true"), (&within, "0 false")] {
+            let id = engine.podman(&[&["create", "--network=none"], arguments].concat());
+            let _ = engine.podman(&["start", &id]);
+            let _ = engine.podman(&["wait", &id]);
+            let format = "{{.State.ExitCode}} {{.State.OOMKilled}}";
+            let state = engine.podman(&["inspect", "--format", format, &id]);
+            let _ = engine.podman(&["rm", "--force", &id]);
+            assert_eq!(state, expected);
+        }
+    }
+
+    #[test]
+    fn container_left_behind_is_found_by_its_label() {
+        let engine = Engine::shared();
+        let label = format!("mycli-test-engine={}", std::process::id());
+        assert_eq!(engine.containers(&label), Vec::<String>::new());
+        let id = engine.podman(&[
+            "create",
+            "--network=none",
+            "--label",
+            &label,
+            BUSYBOX,
+            "true",
+        ]);
+        let found = engine.containers(&label);
+        let _ = engine.podman(&["rm", "--force", &id]);
+        assert_eq!(found, [id]);
+    }
+}
