@@ -1,0 +1,261 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2034 # both stages share names, and some fields are read to be passed over
+# Stage 1: takes our variables out of the environment, clones the repository if there is one, and makes way for stage 2.
+#
+# A line before this text assigns stage 2 to mycli_stage2 and the well-known host keys to mycli_pins. A process's initial
+# environment stays readable in /proc for as long as it lives, so this one, which was given the secrets, must end in an exec.
+# Without a repository only builtins run here.
+# shellcheck disable=SC2154 # mycli_stage2 and mycli_pins
+
+# Were one of these exported by the image, then our value would be too.
+unset mycli_nonce mycli_token mycli_key mycli_text mycli_setting_up
+mycli_nonce=${MYCLI_NONCE-} mycli_text=${MYCLI_COMMAND-} mycli_timeout=${MYCLI_TIMEOUT-} mycli_grace=${MYCLI_GRACE:-10}
+mycli_repo=${MYCLI_REPO-} mycli_ref=${MYCLI_REF-} mycli_limit=${MYCLI_SETUP_TIMEOUT:-600} mycli_base=${MYCLI_WORKDIR-}
+mycli_token=${MYCLI_GIT_TOKEN-} mycli_user=${MYCLI_GIT_USERNAME:-x-access-token}
+mycli_key=${MYCLI_SSH_KEY-} mycli_hosts=${MYCLI_KNOWN_HOSTS:-$mycli_pins}
+unset MYCLI_NONCE MYCLI_COMMAND MYCLI_TIMEOUT MYCLI_GRACE MYCLI_REPO MYCLI_REF MYCLI_SETUP_TIMEOUT MYCLI_WORKDIR \
+	MYCLI_GIT_TOKEN MYCLI_GIT_USERNAME MYCLI_SSH_KEY MYCLI_KNOWN_HOSTS MYCLI_COMMIT
+
+# Set-up failed for reason $1, one line.
+mycli_fail() {
+	printf 'mycli: %s\n' "$1" >&2
+	mycli_mark "fail:$1"
+	exit 125
+}
+
+# What a set-up step leaves for the parent: the reason of its failure, on one line.
+mycli_refuse() {
+	printf '%s\n' "$1" >"$mycli_setup/why"
+	exit 125
+}
+
+# A directory of our own beneath the first base that can be written to: mycli_work, with the set-up's private files in mycli_setup.
+mycli_make_room() {
+	for mycli_dir in "${mycli_base:-${TMPDIR:-/tmp}}" "${mycli_base:-/tmp}" "${mycli_base:-/var/tmp}" "${mycli_base:-${HOME:-/}}" "${mycli_base:-$PWD}"; do
+		mycli_try=0
+		while [ "$mycli_try" -lt 9 ] && [ -d "$mycli_dir" ] && [ -w "$mycli_dir" ]; do
+			mycli_work=${mycli_dir%/}/mycli-$$.$mycli_try mycli_try=$((mycli_try + 1))
+			mkdir "$mycli_work" 2>/dev/null || continue
+			mycli_setup=$mycli_work/.setup
+			mkdir -m 700 "$mycli_setup" && return
+		done
+	done
+	mycli_fail "cannot clone: no writable directory${mycli_base:+ at $mycli_base}; give the image a writable /tmp, or use --no-repo"
+}
+
+# Runs $@, keeping what it says for the case that it fails in the end.
+mycli_quietly() {
+	"$@" >"$mycli_setup/said" 2>&1
+}
+
+# The last lines of what was said, on one line.
+mycli_said() {
+	mycli_all=''
+	while IFS= read -r mycli_line || [ -n "$mycli_line" ]; do
+		case $mycli_line in
+		'' | hint:* | Cloning* | 'and the repository exists.' | 'Please make sure'* | @@@*) ;;
+		*) mycli_all="$mycli_all${mycli_all:+; }${mycli_line%"${mycli_line##*[![:space:]]}"}" ;;
+		esac
+	done <"$mycli_setup/said"
+}
+
+mycli_install() {
+	mycli_how="use an image that has git, or --no-repo"
+	[ "$(id -u)" -eq 0 ] || mycli_refuse "$mycli_want is not in this image and cannot be installed without root: $mycli_how"
+	for mycli_tool in apt-get apk dnf microdnf yum none; do
+		command -v "$mycli_tool" >/dev/null 2>&1 && break
+	done
+	[ "$mycli_tool" != none ] || mycli_refuse "$mycli_want is not in this image, nor is a package manager that we know (apt-get, apk, dnf, microdnf, yum): $mycli_how"
+	mycli_ssh_package=openssh-clients
+	case $mycli_tool in ap*) mycli_ssh_package=openssh-client ;; esac
+	set --
+	command -v git >/dev/null 2>&1 || set -- git ca-certificates
+	[ -z "$mycli_ssh" ] || command -v ssh >/dev/null 2>&1 || set -- "$@" "$mycli_ssh_package"
+	printf 'mycli: installing %s with %s; an image that has it starts sooner\n' "$mycli_want" "$mycli_tool" >&2
+	case $mycli_tool in
+	apt-get)
+		DEBIAN_FRONTEND=noninteractive
+		export DEBIAN_FRONTEND
+		apt-get -qq update && apt-get -qq -y --no-install-recommends install "$@" ;;
+	apk) apk add --no-cache --quiet "$@" ;;
+	*) "$mycli_tool" install -y "$@" ;;
+	esac >&2 || mycli_refuse "$mycli_tool could not install $mycli_want (its messages are in the log): $mycli_how"
+}
+
+# The user's git settings are for the user's command: only what says how to reach a server is kept.
+mycli_forget_git_settings() {
+	mycli_names=$(export -p | while IFS='= ' read -r mycli_word mycli_flag mycli_var mycli_rest; do
+		case $mycli_flag in -*) ;; *) mycli_var=$mycli_flag ;; esac
+		case $mycli_var in
+		GIT_SSL_* | GIT_PROXY_SSL_*) ;;
+		GIT_*[!A-Za-z0-9_]*) ;;
+		GIT_*) printf '%s ' "$mycli_var" ;;
+		esac
+	done)
+	while [ -n "$mycli_names" ]; do
+		unset "${mycli_names%% *}"
+		mycli_names=${mycli_names#* }
+	done
+	unset CDPATH ENV BASH_ENV XDG_CONFIG_HOME SSH_ASKPASS
+	export GIT_TERMINAL_PROMPT=0 GIT_ASKPASS='' LC_ALL=C
+}
+
+# Credentials reach git by the environment of the set-up alone; argv and .git/config only ever see the variables' names.
+mycli_git() {
+	git -c credential.helper= -c "credential.$mycli_origin.helper=$mycli_helper" -c advice.detachedHead=false \
+		-c init.defaultBranch=main -c gc.auto=0 -c maintenance.auto=false -c core.hooksPath=/dev/null "$@"
+}
+
+mycli_give_credentials() {
+	mycli_origin=https://invalid.invalid mycli_helper=''
+	case $mycli_repo in
+	http://* | https://*)
+		[ -z "$mycli_token" ] || {
+			# The token is for this server alone, wherever it may redirect us.
+			mycli_host=${mycli_repo#*://} mycli_host=${mycli_host%%/*}
+			mycli_origin=${mycli_repo%%://*}://${mycli_host##*@}
+			export MYCLI_GIT_USERNAME="$mycli_user" MYCLI_GIT_TOKEN="$mycli_token"
+			# shellcheck disable=SC2016 # expanded by the shell that git runs
+			mycli_helper='!mycli() { [ "$1" != get ] || printf "username=%s\npassword=%s\n" "$MYCLI_GIT_USERNAME" "$MYCLI_GIT_TOKEN"; }; mycli'
+		} ;;
+	esac
+	if [ -n "$mycli_ssh" ]; then
+		export MYCLI_SETUP="$mycli_setup"
+		(umask 077 && printf '%s\n' "$mycli_hosts" >"$mycli_setup/hosts" && printf '%s\n' "$mycli_key" >"$mycli_setup/key")
+		# git hands this to a shell, which is where the variable is expanded: a path may hold anything.
+		# shellcheck disable=SC2016,SC2089,SC2090
+		{
+			GIT_SSH_COMMAND='ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=30 -o LogLevel=ERROR -o ControlPath=none -o UserKnownHostsFile="\"$MYCLI_SETUP/hosts\"" -o GlobalKnownHostsFile=/dev/null'
+			[ -z "$mycli_key" ] || GIT_SSH_COMMAND="$GIT_SSH_COMMAND"' -o IdentitiesOnly=yes -i "$MYCLI_SETUP/key"'
+			export GIT_SSH_COMMAND GIT_SSH_VARIANT=ssh
+		}
+	elif [ -n "$mycli_local" ]; then
+		# The repository may be another user's. The process that serves it hears only of the global configuration.
+		printf '[safe]\n\tdirectory = *\n' >"$mycli_setup/.gitconfig"
+		export HOME="$mycli_setup"
+	fi
+}
+
+mycli_clone() {
+	mycli_quietly mycli_git clone --quiet --no-local "$@" ${mycli_ref:+"--branch=$mycli_ref"} -- "$mycli_repo" "$mycli_checkout"
+}
+
+# An empty repository that knows its origin, to fetch a commit into.
+mycli_empty() {
+	mycli_quietly git -c init.defaultBranch=main init --quiet "$1" && mycli_quietly git -C "$1" remote add origin "$mycli_repo"
+}
+
+mycli_everything() {
+	mycli_quietly mycli_git -C "$@" origin '+refs/heads/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*'
+}
+
+# Checks out what $1 (a full id, or a name beginning with refs/) is at the origin. Servers that refuse to be asked for a bare id, or
+# cannot do shallow clones, are asked for everything.
+mycli_exact() {
+	mycli_empty "$mycli_checkout" || return
+	if mycli_quietly mycli_git -C "$mycli_checkout" fetch --quiet --depth=1 origin "$1"; then
+		mycli_quietly mycli_git -C "$mycli_checkout" checkout --quiet --detach FETCH_HEAD && return
+	elif mycli_everything "$mycli_checkout" fetch --quiet; then
+		mycli_quietly mycli_git -C "$mycli_checkout" checkout --quiet --detach "$1" -- && return
+	fi
+	rm -rf "$mycli_checkout"
+	return 1
+}
+
+# Finds the full id of the abbreviated $1 in a history without files, and checks that out.
+mycli_abbreviated() {
+	mycli_scan=$mycli_setup/scan
+	mycli_empty "$mycli_scan" || return
+	mycli_everything "$mycli_scan" fetch --quiet --filter=blob:none || mycli_everything "$mycli_scan" fetch --quiet || return
+	mycli_full=$(git -C "$mycli_scan" rev-parse --quiet --verify "$1^{commit}" 2>"$mycli_setup/said") || return
+	mycli_exact "$mycli_full"
+}
+
+# Branch, then tag, then commit. But a full id goes first: nobody may pin a commit and be given a branch of that name.
+mycli_check_out() {
+	mycli_hex=''
+	case $mycli_ref in
+	'' | refs/*) ;;
+	*[!0-9a-fA-F]* | ? | ?? | ???) ;;
+	*) mycli_hex=${#mycli_ref} ;;
+	esac
+	case $mycli_hex:$mycli_ref in
+	40:* | 64:* | :refs/*) mycli_exact "$mycli_ref" && return ;;
+	esac
+	mycli_clone --depth=1 && return
+	# Looked into only now, so that the usual clone costs one connection.
+	mycli_tips=$(mycli_git ls-remote --quiet -- "$mycli_repo" ${mycli_ref:+"refs/heads/$mycli_ref" "refs/tags/$mycli_ref"} 2>"$mycli_setup/said") || return
+	if [ -n "$mycli_tips" ]; then
+		mycli_clone
+		return
+	fi
+	case $mycli_hex in '' | 40 | 64) ;; *) mycli_abbreviated "$mycli_ref" && return ;; esac
+	mycli_refuse "no branch, tag or commit ${mycli_ref:-HEAD} in $mycli_repo"
+}
+
+# The set-up itself, a child of this shell.
+mycli_body() {
+	trap - TERM INT HUP QUIT CHLD
+	PATH="${PATH-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	export PATH
+	mycli_forget_git_settings
+	mycli_want=''
+	command -v git >/dev/null 2>&1 || mycli_want=git
+	[ -z "$mycli_ssh" ] || command -v ssh >/dev/null 2>&1 || mycli_want="${mycli_want:+$mycli_want and }an ssh client"
+	[ -z "$mycli_want" ] || mycli_install
+	mycli_give_credentials
+	mycli_check_out || {
+		mycli_said
+		mycli_refuse "cannot clone $mycli_repo: ${mycli_all:-git failed}"
+	}
+	git -C "$mycli_checkout" rev-parse --verify 'HEAD^{commit}' >"$mycli_setup/commit" 2>/dev/null ||
+		mycli_refuse "$mycli_repo has no commit to check out"
+	exit 0
+} </dev/null
+
+# What kind of address the repository has decides what is needed to reach it.
+mycli_classify() {
+	mycli_ssh='' mycli_local=''
+	case $mycli_repo in
+	ssh://* | git+ssh://*) mycli_ssh=1 ;;
+	file://* | /*) mycli_local=1 ;;
+	*://*) ;;
+	./* | ../*) mycli_local=1 mycli_repo=$PWD/$mycli_repo ;;
+	*:*) mycli_ssh=1 ;;
+	*) mycli_local=1 mycli_repo=$PWD/$mycli_repo ;;
+	esac
+	mycli_name=${mycli_repo%/} mycli_name=${mycli_name%/.git} mycli_name=${mycli_name##*[/:]} mycli_name=${mycli_name%.git}
+	case $mycli_name in '' | [.-]* | *[!A-Za-z0-9._-]*) mycli_name=repository ;; esac
+}
+
+# Runs mycli_body under the same watch as a command, and takes over what it found out.
+mycli_set_up() {
+	mycli_setting_up=1
+	eval "$mycli_stage2"
+	mycli_expired() { :; }
+	mycli_mark setup
+	mycli_classify
+	mycli_make_room
+	mycli_checkout=$mycli_work/$mycli_name mycli_why='' mycli_commit=''
+	mycli_run "$mycli_limit"
+	if [ "$mycli_code" -eq 0 ] && [ "$mycli_end" = exit ]; then
+		read -r mycli_commit <"$mycli_setup/commit" && rm -rf "$mycli_setup" && cd "$mycli_checkout" || mycli_why="cannot enter the clone"
+	else
+		read -r mycli_why 2>/dev/null <"$mycli_setup/why" || mycli_why="set-up ended with status $mycli_code"
+	fi
+	case $mycli_end in
+	timeout) mycli_why="cloning $mycli_repo took longer than $mycli_limit s" ;;
+	signal) mycli_why="stopped while cloning $mycli_repo" ;;
+	esac
+	[ -z "$mycli_why" ] || {
+		rm -rf "$mycli_work"
+		mycli_fail "$mycli_why"
+	}
+	mycli_mark "commit:$mycli_commit"
+	export MYCLI_COMMIT="$mycli_commit"
+}
+
+[ -z "$mycli_repo" ] || mycli_set_up
+exec /bin/sh -c "$mycli_stage2" mycli "$mycli_text" "$mycli_timeout" "$mycli_grace" 3<<END
+$mycli_nonce
+END

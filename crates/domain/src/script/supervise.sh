@@ -1,0 +1,177 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2034 # both stages share names, and some fields are read to be passed over
+# Stage 2: runs the command as a child and sees it to its end. Also read by stage 1, which watches over the set-up in the same way.
+#
+# Every name begins with mycli_, because the user's variables live in this shell too. Nothing here relies on IFS, PATH or errexit.
+# Arguments: command, timeout in seconds (may be empty), grace in seconds. The nonce is one line on fd 3, so that neither argv nor
+# the initial environment of any process holds it.
+
+# One line, one write(2): a line longer than PIPE_BUF could be torn by the command's own output.
+mycli_mark() {
+	printf '::mycli:%s:%s\n' "$mycli_nonce" "$1" >&2
+}
+
+# Whole seconds since boot, without a fork; empty where /proc is not mounted.
+mycli_clock() {
+	mycli_now=''
+	IFS=' .' read -r mycli_now mycli_rest </proc/uptime || :
+} 2>/dev/null
+
+# Arms the timer: one `sleep` of our own, which holds none of the command's pipes open. PATH is the user's and may hide it.
+mycli_arm() {
+	PATH="${PATH-}:/usr/bin:/bin" sleep "$1" >/dev/null 2>&1 &
+	mycli_timer=$!
+}
+
+mycli_disarm() {
+	[ -n "$mycli_timer" ] || return 0
+	kill -KILL "$mycli_timer"
+	wait "$mycli_timer"
+	mycli_timer=''
+} 2>/dev/null
+
+# Is the time over? A timer that was killed by the command (`pkill sleep`) is armed again with what is left.
+mycli_elapsed() {
+	[ -n "$mycli_timer" ] || return 1
+	kill -0 "$mycli_timer" 2>/dev/null && return 1
+	wait "$mycli_timer" 2>/dev/null
+	mycli_code=$?
+	mycli_timer=''
+	mycli_clock
+	[ "$mycli_code" -ne 0 ] || return 0
+	# Without a sleep in the image the limit that ECS is held to remains.
+	case $mycli_code in 12[67]) return 1 ;; esac
+	[ -n "$mycli_now" ] && [ -n "$mycli_deadline" ] || return 0
+	[ "$mycli_now" -lt "$mycli_deadline" ] || return 0
+	mycli_arm $((mycli_deadline - mycli_now))
+	return 1
+}
+
+# Lists in mycli_alive who belongs to the command: as pid 1 everyone else; otherwise our process group, where it is ours, and all
+# descendants, also of those seen before (their parents may be gone by now). Zombies do not count.
+mycli_tree() {
+	mycli_table='' mycli_alive=''
+	for mycli_stat in /proc/[0-9]*/stat; do
+		read -r mycli_line <"$mycli_stat" || continue
+		mycli_pid=${mycli_line%% *}
+		# The name in parentheses may hold anything, so fields are counted from the last one: state, parent, group.
+		mycli_line=${mycli_line##*) }
+		mycli_state=${mycli_line%% *} mycli_line=${mycli_line#* }
+		mycli_parent=${mycli_line%% *} mycli_line=${mycli_line#* } mycli_group=${mycli_line%% *}
+		case $mycli_pid:$mycli_state in $$:*) mycli_own=$mycli_group ;; *:[ZX]) ;;
+		*) mycli_table="$mycli_table $mycli_pid:$mycli_parent:$mycli_group" ;; esac
+	done 2>/dev/null
+	[ "$$" -ne 1 ] || mycli_own=any
+	[ "$mycli_own" = "$$" ] || [ "$mycli_own" = any ] || mycli_own=none
+	mycli_kin=" $$ $mycli_seen" mycli_grew=1
+	while [ -n "$mycli_grew" ]; do
+		mycli_grew='' mycli_left=$mycli_table mycli_table=''
+		while [ -n "$mycli_left" ]; do
+			mycli_entry=${mycli_left##* } mycli_left=${mycli_left% *}
+			mycli_pid=${mycli_entry%%:*} mycli_group=${mycli_entry##*:}
+			mycli_parent=${mycli_entry#*:} mycli_parent=${mycli_parent%:*}
+			case $mycli_own:$mycli_kin in
+			any:* | "$mycli_group":* | *" $mycli_parent "* | *" $mycli_pid "*)
+				mycli_grew=1 mycli_kin="$mycli_kin$mycli_pid " mycli_alive="$mycli_alive$mycli_pid " ;;
+			*) mycli_table="$mycli_table $mycli_entry" ;;
+			esac
+		done
+	done
+	mycli_seen=$mycli_alive
+}
+
+# Sends signal $1 to the whole tree. As pid 1 the kernel does it in one step, and nobody can fork away from it.
+mycli_signal() {
+	if [ "$$" -eq 1 ]; then
+		kill "-$1" -1
+		return
+	fi
+	mycli_tree
+	while [ -n "$mycli_alive" ]; do
+		kill "-$1" "${mycli_alive%% *}"
+		mycli_alive=${mycli_alive#* }
+	done
+} 2>/dev/null
+
+# TERM to the tree, and KILL to what is left of it when the grace is over. Waits for the whole tree, not for the shell alone: a
+# shell dies of TERM at once, while what it ran may still be releasing a lock.
+mycli_stop() {
+	trap '' TERM INT HUP QUIT
+	trap - CHLD
+	mycli_disarm
+	mycli_clock
+	mycli_deadline=$((${mycli_now:-0} + mycli_grace)) mycli_left_turns=$((mycli_grace * 10))
+	mycli_signal TERM
+	while mycli_tree; [ -n "$mycli_alive" ]; do
+		mycli_clock
+		[ "${mycli_now:-0}" -lt "$mycli_deadline" ] || break
+		[ "$mycli_left_turns" -gt 0 ] || break
+		mycli_left_turns=$((mycli_left_turns - 1))
+		PATH="${PATH-}:/usr/bin:/bin" sleep 0.1 || PATH="${PATH-}:/usr/bin:/bin" sleep 1
+	done >/dev/null 2>&1
+	# What forks while it is being killed needs more than one look.
+	mycli_left_turns=20
+	while mycli_tree; [ -n "$mycli_alive" ] && [ "$mycli_left_turns" -gt 0 ]; do
+		mycli_signal KILL
+		mycli_left_turns=$((mycli_left_turns - 1))
+	done
+	wait "$mycli_child" 2>/dev/null
+	mycli_code=$?
+}
+
+# Runs mycli_body as a child for at most $1 seconds (empty: for ever). Leaves mycli_end (exit, timeout or signal) and mycli_code.
+mycli_run() {
+	mycli_hit='' mycli_asked='' mycli_timer='' mycli_seen='' mycli_own=none mycli_end=exit
+	trap 'mycli_hit=1 mycli_asked=1' TERM INT HUP QUIT
+	trap 'mycli_hit=1' CHLD
+	mycli_clock
+	mycli_deadline=''
+	mycli_body &
+	mycli_child=$!
+	case $1 in '') ;; *)
+		mycli_arm "$1"
+		[ -z "$mycli_now" ] || mycli_deadline=$((mycli_now + $1)) ;;
+	esac
+	mycli_last=''
+	# A `wait` that a signal cut short says over 128; only asking again tells it from a command that a signal killed.
+	while
+		wait "$mycli_child" 2>/dev/null
+		mycli_code=$?
+		[ "$mycli_code" -gt 128 ] && [ -n "$mycli_hit" ]
+	do
+		mycli_hit='' mycli_last=$mycli_code
+		if [ -n "$mycli_asked" ]; then mycli_end=signal; elif mycli_elapsed; then mycli_end=timeout; else continue; fi
+		[ "$mycli_end" != timeout ] || mycli_expired
+		mycli_stop
+		break
+	done
+	# Some shells forget a status once told.
+	[ "$mycli_code" -ne 127 ] || [ -z "$mycli_last" ] || [ "$mycli_last" = 145 ] || mycli_code=$mycli_last
+	mycli_disarm
+	trap - CHLD
+}
+
+mycli_expired() {
+	mycli_mark timeout
+}
+
+mycli_command() {
+	mycli_text=$1 mycli_grace=$3
+	read -r mycli_nonce <&3
+	exec 3<&-
+	mycli_body() {
+		# A shell without job control ignores INT and QUIT in what it starts with `&`; bash can undo that, others need GNU env.
+		trap - TERM INT HUP QUIT CHLD
+		if [ -z "${BASH_VERSION-}" ] && env --default-signal=INT,QUIT true; then
+			exec env --default-signal=INT,QUIT /bin/sh -c -- "$mycli_text" 2>&4 4>&-
+		fi 4>&2 2>/dev/null
+		exec /bin/sh -c -- "$mycli_text"
+	} </dev/null
+	mycli_mark start
+	mycli_run "$2"
+	[ "$mycli_end" != timeout ] || exit 124
+	mycli_mark "exit:$mycli_code"
+	exit "$mycli_code"
+}
+
+[ -n "${mycli_setting_up-}" ] || mycli_command "$@"
