@@ -1,1 +1,13 @@
-//! (being written)
+//! The handlers: one module for each function, over the ports of `domain` and AWS's own event types.
+//!
+//! Each handler parses, loads, decides (in `domain`) and acts. The same code runs in the Lambda functions, on one machine and in the
+//! simulation; only the adapters differ. A handler's fields are its permissions: what it does not hold it cannot touch.
+
+pub mod advance;
+pub mod auth;
+pub mod http;
+pub mod launcher;
+pub mod markers;
+pub mod query;
+pub mod state_tracker;
+pub mod submit;

@@ -1,0 +1,95 @@
+//! The one way in which a record changes: load, decide, write if it is still the same, and tell who has to know.
+
+use domain::{
+    Timestamp,
+    execution::Execution,
+    id::ExecutionId,
+    limit::{Admission, LimitKey},
+    message::{Message, Outgoing},
+    ports::{Queue, Store, Unavailable, UpdateError},
+};
+
+/// How often a decision is made anew because another writer was faster. Each conflict means that somebody else got on, so more than
+/// this is a fault, not contention. Ours.
+const CONFLICTS_MAX: usize = 64;
+
+/// Longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`).
+const DELAY_MAX: i64 = 900;
+
+/// Loads an execution, decides, and writes the decision; decides anew when another writer was faster.
+///
+/// Returns the record as it stands afterwards (changed or not), or `None` if there is no such execution.
+///
+/// # Errors
+/// When the store or the queue does not answer. The change may have been made; repeating the call is right.
+pub async fn advance<F>(
+    store: &impl Store,
+    queue: &impl Queue,
+    now: Timestamp,
+    id: &ExecutionId,
+    decide: F,
+) -> Result<Option<Execution>, Unavailable>
+where
+    F: Fn(&Execution) -> Option<Execution> + Send + Sync,
+{
+    for _ in 0..CONFLICTS_MAX {
+        let Some(before) = store.load(id).await? else { return Ok(None) };
+        let Some(after) = decide(&before) else { return Ok(Some(before)) };
+        match commit(store, queue, now, &before, after, &[]).await {
+            Ok(written) => return Ok(Some(written)),
+            Err(UpdateError::Conflict) => {}
+            Err(UpdateError::Full(key)) => return Err(Unavailable::new("the store", format!("{key} used up without an admission"))),
+            Err(UpdateError::Unavailable(error)) => return Err(error),
+        }
+    }
+    Err(Unavailable::new("the store", format!("{id} was changed by others {CONFLICTS_MAX} times in a row")))
+}
+
+/// Writes one change and sends what follows from it: whoever waits for what it released is woken, and a retry is hinted when due.
+///
+/// # Errors
+/// As [`Store::update`]. A lost hint is repaired by the sweep.
+pub async fn commit(
+    store: &impl Store,
+    queue: &impl Queue,
+    now: Timestamp,
+    before: &Execution,
+    after: Execution,
+    admissions: &[Admission],
+) -> Result<Execution, UpdateError> {
+    let written = store.update(before, after, admissions).await?;
+    let mut messages = Vec::new();
+    for line in released(before, &written) {
+        if !store.line(&line, now, 1).await?.is_empty() {
+            messages.push(Message::Line { line, id: None }.into());
+        }
+    }
+    messages.extend(due_later(before, &written, now));
+    if !messages.is_empty() {
+        queue.send(messages).await?;
+    }
+    Ok(written)
+}
+
+/// The limits that have more room after this change, or whose line got a new head.
+fn released(before: &Execution, after: &Execution) -> Vec<LimitKey> {
+    let held = before.holdings();
+    let left_the_line = after.end().is_some() && before.ticket().is_some();
+    let freed = if left_the_line { before.demand() } else { held };
+    let still = after.holdings();
+    freed.into_iter().filter(|holding| !still.contains(holding)).map(|holding| holding.key).collect()
+}
+
+/// The hint for a ticket that is due later.
+fn due_later(before: &Execution, after: &Execution, now: Timestamp) -> Option<Outgoing> {
+    let ticket = after.ticket()?;
+    let due = ticket.not_before.filter(|due| *due > now && before.ticket().is_none())?;
+    Some(delayed(Message::Line { line: ticket.line, id: None }, (due - now).num_milliseconds()))
+}
+
+/// A message that is received no sooner than after so many milliseconds, rounded up to SQS's seconds.
+#[must_use]
+pub fn delayed(message: Message, millis: i64) -> Outgoing {
+    let seconds = millis.max(0).saturating_add(999) / 1000;
+    Outgoing { message, delay_seconds: u32::try_from(seconds.min(DELAY_MAX)).unwrap_or_default() }
+}

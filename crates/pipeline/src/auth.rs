@@ -1,0 +1,118 @@
+//! Who calls: API keys, verified against bcrypt hashes.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    api::Problem,
+    key::{ApiKey, Caller, KeyRecord, Role},
+    ports::{Keys, Unavailable},
+};
+
+/// bcrypt's cost for API keys: 62 ms on a full core (AWS-FACTS §8).
+pub const COST: u32 = 10;
+/// How long a verdict is remembered, right or wrong: as long as a revoked key may go on working (DESIGN §7).
+const REMEMBERED: TimeDelta = TimeDelta::seconds(60);
+/// Most verdicts remembered at once. Ours: a flood of wrong keys must not fill the memory.
+const VERDICTS_MAX: usize = 4096;
+/// A hash that no key has, verified against when the id is unknown, so that both cases take the same time.
+const NOBODY: &str = "$2b$10$CwTycUXWue0Thq9StjUM0uJ8K3qkU3yEv5YwzQHv0BqZb1x9bJY4e";
+
+/// Verifies keys, and remembers each verdict for a minute.
+#[derive(Debug, Default)]
+pub struct Auth {
+    verdicts: Mutex<HashMap<String, (Timestamp, Option<Caller>)>>,
+}
+
+/// Why a caller is not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// No key, or a wrong one.
+    #[error("no valid API key")]
+    Unknown,
+    /// The keys cannot be read.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Unknown => Self::new(
+                401,
+                "unauthorized",
+                "no valid API key; send 'Authorization: Bearer sk_live_…' with a key of this installation",
+            ),
+            AuthError::Unavailable(error) => crate::http::unavailable(&error),
+        }
+    }
+}
+
+impl Auth {
+    /// The caller behind an `Authorization` header.
+    ///
+    /// # Errors
+    /// [`AuthError::Unknown`] for anything but a valid key.
+    pub async fn caller(&self, header: Option<&str>, keys: &impl Keys, now: Timestamp) -> Result<Caller, AuthError> {
+        let key = header.and_then(|h| h.strip_prefix("Bearer ")).and_then(ApiKey::parse).ok_or(AuthError::Unknown)?;
+        let digest = key.digest();
+        if let Some(verdict) = self.remembered(&digest, now) {
+            return verdict.ok_or(AuthError::Unknown);
+        }
+        let verdict = verify(key, keys).await?;
+        self.remember(digest, verdict.clone(), now);
+        verdict.ok_or(AuthError::Unknown)
+    }
+
+    fn remembered(&self, digest: &str, now: Timestamp) -> Option<Option<Caller>> {
+        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, verdict) = verdicts.get(digest)?;
+        (now - *at < REMEMBERED && now >= *at).then(|| verdict.clone())
+    }
+
+    fn remember(&self, digest: String, verdict: Option<Caller>, now: Timestamp) {
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        if verdicts.len() >= VERDICTS_MAX {
+            verdicts.retain(|_, (at, _)| now - *at < REMEMBERED);
+        }
+        if verdicts.len() >= VERDICTS_MAX {
+            verdicts.clear();
+        }
+        verdicts.insert(digest, (now, verdict));
+    }
+}
+
+async fn verify(key: ApiKey, keys: &impl Keys) -> Result<Option<Caller>, Unavailable> {
+    let record = keys.find_key(&key.id()).await?;
+    let hash = record.as_ref().map_or(NOBODY, |record| &record.hash).to_owned();
+    let checked = tokio::task::spawn_blocking(move || bcrypt::verify(key.expose(), &hash)).await;
+    let right = checked.ok().and_then(Result::ok).unwrap_or(false);
+    Ok(record.filter(|_| right).map(|record| Caller { name: record.name, role: record.role }))
+}
+
+/// What is kept of a key. Takes about 60 ms of a core.
+///
+/// # Errors
+/// When the system's random source fails.
+pub async fn record(key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Result<KeyRecord, Unavailable> {
+    let text = key.clone();
+    let hash = tokio::task::spawn_blocking(move || bcrypt::hash(text.expose(), COST)).await;
+    let hash = hash.map_err(|e| Unavailable::new("bcrypt", e))?.map_err(|e| Unavailable::new("bcrypt", e))?;
+    Ok(KeyRecord { id: key.id(), name: name.to_owned(), role, hash, created_at: now })
+}
+
+/// Refuses a caller whose role is not enough.
+///
+/// # Errors
+/// The problem to answer with.
+pub fn require(caller: &Caller, role: Role) -> Result<(), Problem> {
+    if caller.role >= role {
+        return Ok(());
+    }
+    let needed = format!("{role:?}").to_lowercase();
+    Err(Problem::new(403, "forbidden", format!("key '{}' may not do this; it takes a key of role {needed}", caller.name)))
+}

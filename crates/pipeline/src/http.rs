@@ -1,0 +1,170 @@
+//! Between API Gateway's events and the handlers: routes, bodies and problems.
+
+use aws_lambda_events::{
+    apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse},
+    encodings::Body,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use domain::{
+    api::Problem,
+    ports::Unavailable,
+    request::FieldError,
+};
+use http::{
+    HeaderValue, Method,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// Seconds after which a client may ask again when something did not answer. Ours.
+const RETRY_SECONDS: u32 = 1;
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// `POST /execute`
+    Execute,
+    /// `POST /executions/bulk`
+    Bulk,
+    /// `GET /executions`
+    List,
+    /// `GET /executions/{id}`
+    Get(String),
+    /// `GET /executions/{id}/logs`
+    Logs(String),
+    /// `POST /executions/{id}/cancel`
+    Cancel(String),
+    /// `GET /keys`
+    ListKeys,
+    /// `POST /keys`
+    CreateKey,
+    /// `DELETE /keys/{name}`
+    RevokeKey(String),
+}
+
+impl Route {
+    /// Reads method and path.
+    ///
+    /// # Errors
+    /// 404 for an unknown path, 405 for a known one with another method.
+    pub fn of(request: &ApiGatewayProxyRequest) -> Result<Self, Problem> {
+        let path = request.path.as_deref().unwrap_or_default().trim_end_matches('/');
+        let parts: Vec<_> = path.split('/').skip(1).map(decoded).collect();
+        let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+        let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+        let known: &[(&Method, Self)] = match parts.as_slice() {
+            ["execute"] => &[(&post, Self::Execute)],
+            ["executions"] => &[(&get, Self::List)],
+            ["executions", "bulk"] => &[(&post, Self::Bulk)],
+            ["executions", id] => &[(&get, Self::Get((*id).into()))],
+            ["executions", id, "logs"] => &[(&get, Self::Logs((*id).into()))],
+            ["executions", id, "cancel"] => &[(&post, Self::Cancel((*id).into()))],
+            ["keys"] => &[(&get, Self::ListKeys), (&post, Self::CreateKey)],
+            ["keys", name] => &[(&delete, Self::RevokeKey((*name).into()))],
+            _ => return Err(Problem::new(404, "no_such_path", format!("there is nothing at {path}"))),
+        };
+        let found = known.iter().find(|(method, _)| **method == request.http_method);
+        found.map(|(_, route)| route.clone()).ok_or_else(|| {
+            let allowed: Vec<_> = known.iter().map(|(method, _)| method.as_str()).collect();
+            Problem::new(405, "method_not_allowed", format!("{path} takes {}", allowed.join(", ")))
+        })
+    }
+
+    /// Whether it reads only: then the query function serves it, else submit.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::List | Self::Get(_) | Self::Logs(_))
+    }
+}
+
+/// Undoes percent-encoding; what is not valid stays as it is.
+fn decoded(part: &str) -> String {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let code = (*first == b'%').then(|| tail.get(..2)).flatten().and_then(|hex| std::str::from_utf8(hex).ok());
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => (bytes.push(byte), rest = &tail[2..]).1,
+            None => (bytes.push(*first), rest = tail).1,
+        }
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| part.to_owned())
+}
+
+/// A query parameter.
+#[must_use]
+pub fn parameter<'a>(request: &'a ApiGatewayProxyRequest, name: &str) -> Option<&'a str> {
+    request.query_string_parameters.first(name)
+}
+
+/// Refuses query parameters that nobody reads, so that a misspelt filter is not taken for none.
+///
+/// # Errors
+/// Names each.
+pub fn only_parameters(request: &ApiGatewayProxyRequest, known: &[&str]) -> Result<(), Problem> {
+    let unknown: Vec<_> = request
+        .query_string_parameters
+        .iter()
+        .filter(|(name, _)| !known.contains(name))
+        .map(|(name, _)| FieldError { field: name.into(), message: format!("is not a parameter here; there are {}", known.join(", ")) })
+        .collect();
+    if unknown.is_empty() { Ok(()) } else { Err(Problem::invalid(unknown)) }
+}
+
+/// Reads a JSON body of at most `max` bytes.
+///
+/// # Errors
+/// 413 for a larger one, 400 for what is not this JSON, with the place of the fault.
+pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -> Result<T, Problem> {
+    let text = request.body.as_deref().unwrap_or_default();
+    if text.len() > max {
+        let title = format!("the body has {} bytes, the limit is {max}", text.len());
+        return Err(Problem::new(413, "body_too_large", title));
+    }
+    let not_json = |error: &dyn std::fmt::Display| Problem::new(400, "invalid_json", format!("the body cannot be read: {error}"));
+    if request.is_base64_encoded {
+        let bytes = STANDARD.decode(text).map_err(|e| not_json(&e))?;
+        return serde_json::from_slice(&bytes).map_err(|e| not_json(&e));
+    }
+    serde_json::from_str(text).map_err(|e| not_json(&e))
+}
+
+/// An answer with a JSON body.
+#[must_use]
+pub fn json(status: u16, value: &impl Serialize) -> ApiGatewayProxyResponse {
+    let body = serde_json::to_string(value).unwrap_or_default();
+    answer(status, "application/json", body)
+}
+
+/// An answer that says what is wrong.
+#[must_use]
+pub fn problem(problem: &Problem) -> ApiGatewayProxyResponse {
+    let body = serde_json::to_string(problem).unwrap_or_default();
+    let mut response = answer(problem.status, "application/problem+json", body);
+    if problem.status == 503 {
+        response.headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+    }
+    response
+}
+
+/// Tells the client when to ask again.
+#[must_use]
+pub fn retry_after(mut response: ApiGatewayProxyResponse, seconds: u32) -> ApiGatewayProxyResponse {
+    response.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
+/// The problem of something that did not answer. What it said goes into our log, not to the caller.
+#[must_use]
+pub fn unavailable(error: &Unavailable) -> Problem {
+    tracing::error!(%error, "a request failed");
+    Problem::new(503, "unavailable", format!("{} did not answer; the same request may succeed later", error.service))
+}
+
+fn answer(status: u16, content_type: &'static str, body: String) -> ApiGatewayProxyResponse {
+    let mut response = ApiGatewayProxyResponse::default();
+    response.status_code = status.into();
+    response.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.body = Some(Body::Text(body));
+    response
+}

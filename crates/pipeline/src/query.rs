@@ -1,0 +1,241 @@
+//! The query function: every route that reads.
+
+use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use domain::{
+    api::{ExecutionView, HistoryPage, LogLineView, LogsPage, Problem, WaitingView},
+    execution::{Attempt, Execution, State},
+    history::{Cursor, Filter, PAGE_DEFAULT, PAGE_MAX},
+    id::ExecutionId,
+    key::{Caller, Role},
+    limit::LimitKey,
+    marker,
+    ports::{Clock, Keys, LogPage, Logs, Store, Unavailable},
+    request::FieldError,
+    settings::Settings,
+    task, throttle,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    auth::{self, Auth},
+    http::{self, Route},
+};
+
+/// Up to which place in line the number is exact (DESIGN §5).
+const EXACT_PLACES: u32 = 100;
+/// How many candidates an ambiguous id is answered with. Ours.
+const CANDIDATES: u32 = 5;
+/// Seconds between two polls of a log: GetLogEvents allows 10 to 25 a second for a whole region (AWS-FACTS §7).
+const POLL_SECONDS: u32 = 1;
+
+/// The query function.
+#[derive(Debug)]
+pub struct Query<'a, S, K, L, A> {
+    /// Where executions are recorded.
+    pub store: &'a S,
+    /// The API keys.
+    pub keys: &'a K,
+    /// The tasks' output.
+    pub logs: &'a L,
+    /// The clock.
+    pub ambient: &'a A,
+    /// Verifies keys.
+    pub auth: &'a Auth,
+    /// The installation's settings.
+    pub settings: &'a Settings,
+}
+
+/// Where the reader of an execution's log is: in which attempt, and where in its stream.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct LogCursor {
+    #[serde(rename = "a")]
+    attempt: u32,
+    #[serde(rename = "c")]
+    stream: Option<String>,
+}
+
+impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
+    /// Answers an event of API Gateway.
+    pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
+        let header = request.headers.get(::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        match self.auth.caller(header, self.keys, self.ambient.now()).await {
+            Ok(caller) => self.answer(&caller, request).await,
+            Err(error) => http::problem(&error.into()),
+        }
+    }
+
+    /// Answers a request of a caller already known.
+    pub async fn answer(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
+        self.route(caller, request).await.unwrap_or_else(|problem| http::problem(&problem))
+    }
+
+    async fn route(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+        auth::require(caller, Role::Read)?;
+        match Route::of(request)? {
+            Route::List => self.list(caller, request).await,
+            Route::Get(id) => self.get(&id, request).await,
+            Route::Logs(id) => self.log(&id, request).await,
+            _ => Err(Problem::new(404, "no_such_path", "this function serves only what reads")),
+        }
+    }
+
+    async fn list(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+        http::only_parameters(request, &["status", "group", "by", "since", "limit", "cursor"])?;
+        let (filter, limit, cursor) = asked(caller, request).map_err(Problem::invalid)?;
+        let page = self.store.list(&filter, cursor.as_ref(), limit).await.map_err(|e| http::unavailable(&e))?;
+        let mut executions = Vec::with_capacity(page.items.len());
+        for execution in &page.items {
+            executions.push(self.view(execution).await.map_err(|e| http::unavailable(&e))?);
+        }
+        Ok(http::json(200, &HistoryPage { executions, next_cursor: page.next.map(|cursor| cursor.encode()) }))
+    }
+
+    async fn get(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+        http::only_parameters(request, &[])?;
+        let execution = self.load(id).await?;
+        let view = self.view(&execution).await.map_err(|e| http::unavailable(&e))?;
+        Ok(http::json(200, &view))
+    }
+
+    async fn log(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+        http::only_parameters(request, &["cursor"])?;
+        let cursor = http::parameter(request, "cursor").map(log_cursor).transpose().map_err(|e| Problem::invalid(vec![e]))?;
+        // Loaded before the log is read: what is final now has written its last line already.
+        let execution = self.load(id).await?;
+        let page = self.log_page(&execution, cursor.unwrap_or_default()).await.map_err(|e| http::unavailable(&e))?;
+        let idle = page.lines.is_empty() && !page.complete;
+        let response = http::json(200, &page);
+        Ok(if idle { http::retry_after(response, POLL_SECONDS) } else { response })
+    }
+
+    async fn log_page(&self, execution: &Execution, from: LogCursor) -> Result<LogsPage, Unavailable> {
+        let number = from.attempt.max(1);
+        let Some(attempt) = execution.attempts.iter().find(|attempt| attempt.number == number) else {
+            let complete = execution.end().is_some();
+            return Ok(LogsPage { lines: Vec::new(), next_cursor: Some(encode(&from)), complete });
+        };
+        let page = match attempt.task_arn.as_deref() {
+            Some(arn) => self.logs.read(&task::log_stream(arn), from.stream.as_deref()).await?,
+            None => LogPage::default(),
+        };
+        let over = attempt.closed.is_some() && !page.more;
+        let last = execution.attempts.last().is_some_and(|last| last.number == number);
+        let next = if over && !last {
+            LogCursor { attempt: number + 1, stream: None }
+        } else {
+            LogCursor { attempt: number, stream: page.next.clone().or(from.stream) }
+        };
+        let complete = over && last && execution.end().is_some();
+        Ok(LogsPage { lines: own_lines(attempt, page), next_cursor: Some(encode(&next)), complete })
+    }
+
+    async fn load(&self, id: &str) -> Result<Execution, Problem> {
+        let id = resolve(self.store, id).await?;
+        let found = self.store.load(&id).await.map_err(|e| http::unavailable(&e))?;
+        found.ok_or_else(|| not_found(id.as_str()))
+    }
+
+    async fn view(&self, execution: &Execution) -> Result<ExecutionView, Unavailable> {
+        Ok(ExecutionView::new(execution, self.waiting(execution).await?))
+    }
+
+    /// Why it waits. The launcher's own words if it has looked at it, else the state of its line.
+    async fn waiting(&self, execution: &Execution) -> Result<Option<WaitingView>, Unavailable> {
+        let Some(ticket) = execution.ticket() else { return Ok(None) };
+        let usage = self.store.usage(&ticket.line).await?;
+        let max = throttle::max_of(&ticket.line, &self.settings.quota);
+        let place = self.store.ahead(&ticket, EXACT_PLACES).await? + 1;
+        let reason = match &execution.state {
+            State::Waiting { reason, .. } => reason.clone(),
+            _ => "recorded; the launcher has not come to it yet".to_owned(),
+        };
+        let shown = |amount: u32| match &ticket.line {
+            LimitKey::Pool(_) => throttle::vcpu(amount),
+            LimitKey::Lock(_) => f64::from(amount),
+        };
+        Ok(Some(WaitingView {
+            reason,
+            limit: ticket.line.to_string(),
+            used: shown(usage.used),
+            max: max.map(shown),
+            place,
+            estimate_seconds: None,
+        }))
+    }
+}
+
+/// The one execution that a text means: an id, an unambiguous part of one, or a task's ARN.
+///
+/// # Errors
+/// 404 for none, 409 with the candidates for several.
+pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Problem> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let mut found = store.find(text, CANDIDATES + 1).await.map_err(|e| http::unavailable(&e))?;
+    match found.len() {
+        0 => Err(not_found(text)),
+        1 => Ok(found.remove(0)),
+        _ => Err(Problem {
+            errors: found
+                .iter()
+                .map(|id| FieldError { field: "id".into(), message: format!("may be {id}") })
+                .collect(),
+            ..Problem::new(409, "ambiguous_id", format!("'{text}' may mean several executions; give more of the id"))
+        }),
+    }
+}
+
+/// The problem of an id that nothing has.
+#[must_use]
+pub fn not_found(id: &str) -> Problem {
+    let shown: String = id.chars().take(128).collect();
+    Problem::new(404, "not_found", format!("there is no execution '{shown}'"))
+}
+
+fn asked(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<(Filter, u32, Option<Cursor>), Vec<FieldError>> {
+    let parameter = |name| http::parameter(request, name);
+    let mut faults = Vec::new();
+    let mut fault = |field: &str, message: String| faults.push(FieldError { field: field.into(), message });
+    let status = parameter("status").and_then(|text| text.parse().map_err(|e| fault("status", e)).ok());
+    let group = parameter("group")
+        .and_then(|text| text.parse().map_err(|e: domain::request::NameError| fault("group", e.to_string())).ok());
+    let since = parameter("since").and_then(|text| {
+        let wanted = "is not a time; use RFC 3339 such as 2026-11-24T09:00:00Z".to_owned();
+        text.parse().map_err(|_| fault("since", wanted)).ok()
+    });
+    let limit = parameter("limit").map_or(Some(PAGE_DEFAULT), |text| {
+        let number = text.parse().ok().filter(|n| (1..=PAGE_MAX).contains(n));
+        number.or_else(|| (fault("limit", format!("is not a number from 1 to {PAGE_MAX}")), None).1)
+    });
+    let cursor = parameter("cursor").and_then(|text| Cursor::decode(text).map_err(|e| fault("cursor", e.message)).ok());
+    let by = parameter("by").map(|by| if by == "me" { caller.name.clone() } else { by.to_owned() });
+    match (limit, faults.is_empty()) {
+        (Some(limit), true) => Ok((Filter { status, group, by, since }, limit, cursor)),
+        _ => Err(faults),
+    }
+}
+
+/// The command's own lines: without our markers.
+fn own_lines(attempt: &Attempt, page: LogPage) -> Vec<LogLineView> {
+    page.lines
+        .into_iter()
+        .filter_map(|line| {
+            let text = marker::split(&attempt.nonce, &line.text).0?.to_owned();
+            Some(LogLineView { at: line.at, text })
+        })
+        .collect()
+}
+
+fn encode(cursor: &LogCursor) -> String {
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(cursor).unwrap_or_default())
+}
+
+fn log_cursor(text: &str) -> Result<LogCursor, FieldError> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or_else(|| FieldError {
+        field: "cursor".into(),
+        message: "is not a cursor of this log; pass next_cursor of the answer before as it is".into(),
+    })
+}

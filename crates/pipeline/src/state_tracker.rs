@@ -1,0 +1,163 @@
+//! The state tracker function: turns ECS's events and the script's marker lines into history, and once a minute sweeps up what was missed.
+
+use aws_lambda_events::{cloudwatch_logs::LogsEvent, eventbridge::EventBridgeEvent};
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    ecs::Task,
+    execution::Execution,
+    history::Cursor,
+    id::AttemptId,
+    marker::{self, Marker},
+    message::Message,
+    ports::{Clock, Logs, Queue, Store, Tasks, Unavailable},
+    transition::Observation,
+};
+
+use crate::{
+    advance::advance,
+    launcher::{read_log, stop_reason},
+};
+
+/// How many executions are looked at together: `DescribeTasks` takes 100 (ECS API reference).
+const PAGE: u32 = 100;
+/// After how long a launch without news is asked after. Ours.
+const SILENT: TimeDelta = TimeDelta::seconds(30);
+
+/// The state tracker function.
+#[derive(Debug)]
+pub struct StateTracker<'a, S, Q, T, L, A> {
+    /// Where executions are recorded.
+    pub store: &'a S,
+    /// Where hints are sent.
+    pub queue: &'a Q,
+    /// ECS.
+    pub tasks: &'a T,
+    /// The tasks' output.
+    pub logs: &'a L,
+    /// The clock.
+    pub ambient: &'a A,
+}
+
+impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock> StateTracker<'_, S, Q, T, L, A> {
+    /// Takes a Task State Change event. Order, repetition and loss do not matter (see [`Observation`]).
+    ///
+    /// # Errors
+    /// When something does not answer; delivering the event again is right.
+    pub async fn task_changed(&self, event: &EventBridgeEvent<Task>) -> Result<(), Unavailable> {
+        let Some(attempt) = event.detail.attempt() else { return Ok(()) };
+        self.observed(&attempt, &Observation::Task(&event.detail)).await
+    }
+
+    /// Takes marker lines from the logs' subscription.
+    ///
+    /// # Errors
+    /// When something does not answer, or the task is not on record yet; delivering the event again is right.
+    pub async fn lines_written(&self, event: &LogsEvent) -> Result<(), Unavailable> {
+        let data = &event.aws_logs.data;
+        let task_id = data.log_stream.rsplit('/').next().unwrap_or_default();
+        let found = self.store.find(task_id, 1).await?;
+        let Some(id) = found.first() else {
+            return Err(Unavailable::new("the store", format!("no execution is on record for task {task_id} yet")));
+        };
+        let Some(execution) = self.store.load(id).await? else { return Ok(()) };
+        let mine = |attempt: &&domain::execution::Attempt| attempt.task_arn.as_deref().is_some_and(|arn| arn.ends_with(task_id));
+        let Some(attempt) = execution.attempts.iter().find(mine) else { return Ok(()) };
+        let said: Vec<(Timestamp, Marker)> = data
+            .log_events
+            .iter()
+            .filter_map(|entry| {
+                let marker = marker::split(&attempt.nonce, entry.message.trim_end_matches('\n')).1?;
+                Some((Timestamp::from_timestamp_millis(entry.timestamp)?, marker))
+            })
+            .collect();
+        self.observed(&execution.attempt_id(attempt), &Observation::Markers(&said)).await
+    }
+
+    async fn observed(&self, attempt: &AttemptId, observation: &Observation<'_>) -> Result<(), Unavailable> {
+        let now = self.ambient.now();
+        let seen = |execution: &Execution| execution.observe(attempt.number(), observation, now);
+        let Some(execution) = advance(self.store, self.queue, now, attempt.execution(), seen).await? else {
+            tracing::debug!(%attempt, "an event of a task that is not on record here");
+            return Ok(());
+        };
+        self.read_last_words(&execution).await
+    }
+
+    async fn read_last_words(&self, execution: &Execution) -> Result<(), Unavailable> {
+        match execution.open_attempt().filter(|attempt| attempt.needs_its_log()) {
+            Some(attempt) => read_log(self.store, self.queue, self.logs, self.ambient, execution, attempt).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Looks at everything that is not final, from the cursor on, until the time is up: returns where to go on, `None` at the end.
+    ///
+    /// Repairs what was lost on the way: hints, events, stop requests; and stops what is long past its timeout.
+    ///
+    /// # Errors
+    /// When something does not answer; the next sweep goes on.
+    pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Option<Cursor>, Unavailable> {
+        if from.is_none() {
+            self.hint_at_lines().await?;
+        }
+        let mut cursor = from;
+        loop {
+            let page = self.store.unfinished(cursor.as_ref(), PAGE).await?;
+            self.ask_after(&page.items).await?;
+            cursor = page.next;
+            if cursor.is_none() || self.ambient.now() >= until {
+                return Ok(cursor);
+            }
+        }
+    }
+
+    /// One hint for each line that has somebody due: enough, because a launcher drains the line.
+    async fn hint_at_lines(&self) -> Result<(), Unavailable> {
+        let lines = self.store.lines(self.ambient.now()).await?;
+        let hints: Vec<_> = lines.into_iter().map(|line| Message::Line { line, id: None }.into()).collect();
+        if hints.is_empty() { Ok(()) } else { self.queue.send(hints).await }
+    }
+
+    async fn ask_after(&self, executions: &[Execution]) -> Result<(), Unavailable> {
+        let now = self.ambient.now();
+        let mut known = Vec::new();
+        for execution in executions {
+            let Some(attempt) = execution.open_attempt() else { continue };
+            match &attempt.task_arn {
+                Some(arn) => known.push((execution, arn.clone())),
+                None if now - attempt.launched_at >= SILENT || execution.cancel.is_some() => {
+                    self.queue.send(vec![Message::Check { id: execution.id.clone() }.into()]).await?;
+                }
+                None => {}
+            }
+        }
+        let arns: Vec<_> = known.iter().map(|(_, arn)| arn.clone()).collect();
+        if arns.is_empty() {
+            return Ok(());
+        }
+        let described = self.tasks.describe_tasks(&arns).await?;
+        for task in &described.tasks {
+            if let Some(attempt) = task.attempt() {
+                self.observed(&attempt, &Observation::Task(task)).await?;
+            }
+        }
+        for (execution, arn) in known {
+            let Some(attempt) = execution.open_attempt() else { continue };
+            if described.missing.contains(&arn) {
+                self.observed(&execution.attempt_id(attempt), &Observation::Gone).await?;
+            }
+            self.enforce(execution, &arn).await?;
+        }
+        Ok(())
+    }
+
+    /// Stops what is past its time, or was cancelled and still runs.
+    async fn enforce(&self, execution: &Execution, task_arn: &str) -> Result<(), Unavailable> {
+        let now = self.ambient.now();
+        let written = advance(self.store, self.queue, now, &execution.id, |execution| execution.overdue(now)).await?;
+        let Some(execution) = written else { return Ok(()) };
+        let unwanted = execution.open_attempt().is_some_and(|a| a.overdue || execution.cancel.is_some());
+        if unwanted { self.tasks.stop_task(task_arn, &stop_reason(&execution)).await } else { Ok(()) }
+    }
+}

@@ -1,0 +1,318 @@
+//! The submit function: every route that writes. It records and sends messages; it never touches ECS.
+
+use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    api::{Accepted, KeyView, Problem},
+    execution::{Execution, ExecutionStatus},
+    id::ExecutionId,
+    key::{ApiKey, Caller, Role},
+    limit::LimitKey,
+    message::{Message, Outgoing},
+    ports::{Claim, Clock, Created, Entropy, Keys, Queue, Store, Unavailable, UpdateError},
+    request::{FieldError, IdempotencyKey, LaunchRequest, Name, SubmitRequest},
+    settings::Settings,
+    task, throttle,
+    transition::CancelDecision,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    advance,
+    auth::{self, Auth},
+    http::{self, Route},
+    query,
+};
+
+/// Largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far smaller. Ours.
+pub const BODY_MAX: usize = 64 * 1024;
+/// Largest body of `POST /executions/bulk`, in bytes: below Lambda's 6 MB (AWS-FACTS §7), with room for the event around it.
+pub const BULK_BODY_MAX: usize = 4 * 1024 * 1024;
+/// Most executions in one `POST /executions/bulk`. Ours.
+pub const BULK_MAX: usize = 500;
+/// How long an idempotency key holds (DESIGN §7).
+const CLAIM: TimeDelta = TimeDelta::hours(24);
+
+/// The submit function.
+#[derive(Debug)]
+pub struct Submit<'a, S, K, Q, A> {
+    /// Where executions are recorded.
+    pub store: &'a S,
+    /// The API keys.
+    pub keys: &'a K,
+    /// Where hints are sent.
+    pub queue: &'a Q,
+    /// Clock and randomness.
+    pub ambient: &'a A,
+    /// Verifies keys.
+    pub auth: &'a Auth,
+    /// The installation's settings.
+    pub settings: &'a Settings,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BulkRequest {
+    submission_id: String,
+    executions: Vec<SubmitRequest>,
+}
+
+#[derive(Serialize)]
+struct BulkAnswer {
+    accepted: Vec<BulkAccepted>,
+    existing: Vec<BulkAccepted>,
+    rejected: Vec<BulkRejected>,
+}
+
+#[derive(Serialize)]
+struct BulkAccepted {
+    index: usize,
+    execution_id: ExecutionId,
+}
+
+#[derive(Serialize)]
+struct BulkRejected {
+    index: usize,
+    errors: Vec<FieldError>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    name: String,
+    role: Role,
+}
+
+#[derive(Serialize)]
+struct NewKeyAnswer<'a> {
+    name: &'a str,
+    role: Role,
+    /// Shown this once.
+    key: &'a str,
+}
+
+impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
+    /// Answers an event of API Gateway.
+    pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
+        let header = request.headers.get(::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        match self.auth.caller(header, self.keys, self.ambient.now()).await {
+            Ok(caller) => self.answer(&caller, request).await,
+            Err(error) => http::problem(&error.into()),
+        }
+    }
+
+    /// Answers a request of a caller already known.
+    pub async fn answer(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
+        self.route(caller, request).await.unwrap_or_else(|problem| http::problem(&problem))
+    }
+
+    async fn route(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+        http::only_parameters(request, &[])?;
+        match Route::of(request)? {
+            Route::Execute => self.execute(caller, http::body(request, BODY_MAX)?).await,
+            Route::Bulk => self.bulk(caller, http::body(request, BULK_BODY_MAX)?).await,
+            Route::Cancel(id) => self.cancel(caller, &id).await,
+            Route::ListKeys => self.list_keys(caller).await,
+            Route::CreateKey => self.create_key(caller, http::body(request, BODY_MAX)?).await,
+            Route::RevokeKey(name) => self.revoke_key(caller, &name).await,
+            Route::List | Route::Get(_) | Route::Logs(_) => {
+                Err(Problem::new(404, "no_such_path", "this function serves only what writes"))
+            }
+        }
+    }
+
+    async fn execute(&self, caller: &Caller, request: SubmitRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+        auth::require(caller, Role::Submit)?;
+        let request = self.validated(request).map_err(Problem::invalid)?;
+        let claim = request.idempotency_key.as_ref().map(|key| self.claim(caller, key.as_str(), &request));
+        let (created, execution) = self.record(caller, request, claim.as_ref()).await.map_err(|e| http::unavailable(&e))?;
+        match created {
+            Created::New => Ok(accepted(&execution.id, execution.status())),
+            Created::Existing(id) => self.existing(id).await,
+            Created::Mismatch(id) => Err(Problem::new(
+                409,
+                "idempotency_key_reused",
+                format!("this idempotency_key was used for another request within 24 hours ({id}); use a new one"),
+            )),
+        }
+    }
+
+    fn validated(&self, request: SubmitRequest) -> Result<LaunchRequest, Vec<FieldError>> {
+        let request = request.validate(&self.settings.defaults)?;
+        let pool = task::pool(&request, self.settings);
+        let demand = [domain::limit::Holding { key: LimitKey::Pool(pool), amount: request.size.cpu() }];
+        match throttle::impossible(&demand, &self.settings.quota) {
+            Some(message) => Err(vec![FieldError { field: "cpu".into(), message }]),
+            None => Ok(request),
+        }
+    }
+
+    /// Records an execution and then hints at it. Accepted is durable: if the hint is lost, the sweep sends another.
+    async fn record(
+        &self,
+        caller: &Caller,
+        request: LaunchRequest,
+        claim: Option<&Claim>,
+    ) -> Result<(Created, Execution), Unavailable> {
+        let now = self.ambient.now();
+        let id = ExecutionId::new(now, self.ambient.bits());
+        let pool = task::pool(&request, self.settings);
+        let execution = Execution::submitted(id, request, pool, &caller.name, now);
+        let created = self.store.create(&execution, claim).await?;
+        if created == Created::New {
+            self.queue.send(vec![hint(&execution)]).await?;
+        }
+        Ok((created, execution))
+    }
+
+    fn claim(&self, caller: &Caller, key: &str, request: &LaunchRequest) -> Claim {
+        let json = serde_json::to_vec(request).unwrap_or_default();
+        Claim {
+            key: format!("{}/{key}", caller.name),
+            digest: hex::encode(Sha256::digest(json)),
+            expires_at: self.ambient.now() + CLAIM,
+        }
+    }
+
+    async fn existing(&self, id: ExecutionId) -> Result<ApiGatewayProxyResponse, Problem> {
+        let found = self.store.load(&id).await.map_err(|e| http::unavailable(&e))?;
+        Ok(accepted(&id, found.map_or(ExecutionStatus::Queued, |execution| execution.status())))
+    }
+
+    async fn bulk(&self, caller: &Caller, bulk: BulkRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+        auth::require(caller, Role::Submit)?;
+        let fault = |field: &str, message: String| Problem::invalid(vec![FieldError { field: field.into(), message }]);
+        let submission: IdempotencyKey = bulk.submission_id.parse().map_err(|e| fault("submission_id", format!("{e}")))?;
+        if bulk.executions.is_empty() || bulk.executions.len() > BULK_MAX {
+            let message = format!("has {} entries; send 1 to {BULK_MAX} at a time", bulk.executions.len());
+            return Err(fault("executions", message));
+        }
+        let mut answer = BulkAnswer { accepted: Vec::new(), existing: Vec::new(), rejected: Vec::new() };
+        for (index, request) in bulk.executions.into_iter().enumerate() {
+            self.bulk_line(caller, &submission, index, request, &mut answer).await.map_err(|e| http::unavailable(&e))?;
+        }
+        Ok(http::json(202, &answer))
+    }
+
+    /// Each line is its own claim, so a submission that broke half-way and is repeated records exactly the rest.
+    async fn bulk_line(
+        &self,
+        caller: &Caller,
+        submission: &IdempotencyKey,
+        index: usize,
+        request: SubmitRequest,
+        answer: &mut BulkAnswer,
+    ) -> Result<(), Unavailable> {
+        let request = match self.validated(request) {
+            Ok(request) => request,
+            Err(errors) => return Ok(answer.rejected.push(BulkRejected { index, errors })),
+        };
+        let claim = self.claim(caller, &format!("bulk/{submission}/{index}"), &request);
+        let (created, execution) = self.record(caller, request, Some(&claim)).await?;
+        match created {
+            Created::New => answer.accepted.push(BulkAccepted { index, execution_id: execution.id }),
+            Created::Existing(execution_id) => answer.existing.push(BulkAccepted { index, execution_id }),
+            Created::Mismatch(id) => answer.rejected.push(BulkRejected {
+                index,
+                errors: vec![FieldError {
+                    field: "submission_id".into(),
+                    message: format!("was used within 24 hours with another request at this index ({id}); use a new one"),
+                }],
+            }),
+        }
+        Ok(())
+    }
+
+    async fn cancel(&self, caller: &Caller, id: &str) -> Result<ApiGatewayProxyResponse, Problem> {
+        auth::require(caller, Role::Submit)?;
+        let id = query::resolve(self.store, id).await?;
+        let written = self.try_cancel(caller, &id).await.map_err(|e| http::unavailable(&e))?;
+        match written {
+            None => Err(query::not_found(id.as_str())),
+            Some(Err(status)) => {
+                Err(Problem::new(409, "already_final", format!("{id} is {status} already; there is nothing to cancel")))
+            }
+            Some(Ok(execution)) => {
+                if execution.end().is_none() {
+                    let check = Message::Check { id: id.clone() }.into();
+                    self.queue.send(vec![check]).await.map_err(|e| http::unavailable(&e))?;
+                }
+                Ok(accepted(&id, execution.status()))
+            }
+        }
+    }
+
+    /// `Err(status)` when it is final already.
+    async fn try_cancel(
+        &self,
+        caller: &Caller,
+        id: &ExecutionId,
+    ) -> Result<Option<Result<Execution, ExecutionStatus>>, Unavailable> {
+        loop {
+            let now = self.ambient.now();
+            let Some(before) = self.store.load(id).await? else { return Ok(None) };
+            let after = match before.cancelled(&caller.name, now) {
+                CancelDecision::Final(status) => return Ok(Some(Err(status))),
+                CancelDecision::Asked => return Ok(Some(Ok(before))),
+                CancelDecision::Changed(after) => *after,
+            };
+            match advance::commit(self.store, self.queue, now, &before, after, &[]).await {
+                Ok(written) => return Ok(Some(Ok(written))),
+                Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
+                Err(UpdateError::Unavailable(error)) => return Err(error),
+            }
+        }
+    }
+
+    async fn list_keys(&self, caller: &Caller) -> Result<ApiGatewayProxyResponse, Problem> {
+        auth::require(caller, Role::Admin)?;
+        let keys = self.keys.list_keys().await.map_err(|e| http::unavailable(&e))?;
+        let views: Vec<_> = keys.into_iter().map(KeyView::from).collect();
+        Ok(http::json(200, &serde_json::json!({ "keys": views })))
+    }
+
+    async fn create_key(&self, caller: &Caller, new: NewKey) -> Result<ApiGatewayProxyResponse, Problem> {
+        auth::require(caller, Role::Admin)?;
+        let name: Name = new.name.parse().map_err(|e: domain::request::NameError| {
+            Problem::invalid(vec![FieldError { field: "name".into(), message: e.to_string() }])
+        })?;
+        let key = ApiKey::from_entropy(self.entropy_of_a_key());
+        let added = self.add(&key, name.as_str(), new.role, self.ambient.now()).await.map_err(|e| http::unavailable(&e))?;
+        if !added {
+            return Err(Problem::new(409, "name_taken", format!("there is a key '{name}'; revoke it first or use another name")));
+        }
+        Ok(http::json(201, &NewKeyAnswer { name: name.as_str(), role: new.role, key: key.expose() }))
+    }
+
+    fn entropy_of_a_key(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&self.ambient.bits().to_le_bytes());
+        bytes[16..].copy_from_slice(&self.ambient.bits().to_le_bytes());
+        bytes
+    }
+
+    async fn add(&self, key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Result<bool, Unavailable> {
+        self.keys.add_key(&auth::record(key, name, role, now).await?).await
+    }
+
+    async fn revoke_key(&self, caller: &Caller, name: &str) -> Result<ApiGatewayProxyResponse, Problem> {
+        auth::require(caller, Role::Admin)?;
+        match self.keys.remove_key(name).await {
+            Ok(true) => Ok(http::json(200, &serde_json::json!({ "revoked": name }))),
+            Ok(false) => Err(Problem::new(404, "no_such_key", format!("there is no key '{name}'"))),
+            Err(error) => Err(http::unavailable(&error)),
+        }
+    }
+}
+
+/// The hint at an execution just recorded.
+fn hint(execution: &Execution) -> Outgoing {
+    let line = execution.ticket().map_or(LimitKey::Pool(execution.pool), |ticket| ticket.line);
+    Message::Line { line, id: Some(execution.id.clone()) }.into()
+}
+
+fn accepted(id: &ExecutionId, status: ExecutionStatus) -> ApiGatewayProxyResponse {
+    http::json(202, &Accepted { execution_id: id.clone(), status })
+}
