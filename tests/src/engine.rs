@@ -40,9 +40,7 @@ impl Engine {
     #[must_use]
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Engine> = OnceLock::new();
-        SHARED.get_or_init(|| Self {
-            docker_host: run(Command::new(SCRIPT).arg("start")),
-        })
+        SHARED.get_or_init(|| Self { docker_host: run(Command::new(SCRIPT).arg("start")) })
     }
 
     /// The value of `DOCKER_HOST` under which a program finds this engine: `unix://` and a path.
@@ -70,25 +68,18 @@ impl Engine {
     #[must_use]
     pub fn containers(&self, label: &str) -> Vec<String> {
         let filter = format!("label={label}");
-        self.podman(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        self.podman(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]).lines().map(str::to_owned).collect()
     }
 }
 
 fn run(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .expect("tests/images/engine.sh can be started");
+    let output = command.output().expect("tests/images/engine.sh can be started");
     assert!(
         output.status.success(),
         "the tests' container engine failed (run tests/setup.sh first): {command:?}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8_lossy(&output.stdout)
-        .trim_end()
-        .to_owned()
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -100,30 +91,16 @@ mod tests {
 
     /// What `script` prints when an image's own ENTRYPOINT is set aside.
     fn sh(image: &str, script: &str) -> String {
-        let args = [
-            "run",
-            "--rm",
-            "--network=none",
-            "--entrypoint",
-            "/bin/sh",
-            image,
-            "-c",
-            script,
-        ];
+        let args = ["run", "--rm", "--network=none", "--entrypoint", "/bin/sh", image, "-c", script];
         Engine::shared().podman(&args)
     }
 
     #[test]
     fn container_engine_answers_on_the_docker_api() {
-        let mut socket =
-            UnixStream::connect(Engine::shared().socket()).expect("the socket is there");
-        socket
-            .write_all(b"GET /v1.41/_ping HTTP/1.0\r\n\r\n")
-            .expect("it takes a request");
+        let mut socket = UnixStream::connect(Engine::shared().socket()).expect("the socket is there");
+        socket.write_all(b"GET /v1.41/_ping HTTP/1.0\r\n\r\n").expect("it takes a request");
         let mut answer = String::new();
-        socket
-            .read_to_string(&mut answer)
-            .expect("it answers in text");
+        socket.read_to_string(&mut answer).expect("it answers in text");
         assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
         assert!(answer.ends_with("OK"), "{answer}");
     }
@@ -140,27 +117,10 @@ mod tests {
 
     #[test]
     fn container_images_break_who_trusts_their_settings() {
-        let naive = [
-            "run",
-            "--rm",
-            "--network=none",
-            ENTRYPOINT,
-            "sh",
-            "-c",
-            "exit 3",
-        ];
-        assert_eq!(
-            Engine::shared().podman(&naive),
-            "the entry point ran with: sh -c exit 3"
-        );
-        assert_eq!(
-            sh(WORKDIR, "pwd; echo $FROM_IMAGE"),
-            "/srv/app\nset by the image"
-        );
-        assert_eq!(
-            sh(USER, "id -u; pwd; touch x && echo ok"),
-            "1000\n/home/app\nok"
-        );
+        let naive = ["run", "--rm", "--network=none", ENTRYPOINT, "sh", "-c", "exit 3"];
+        assert_eq!(Engine::shared().podman(&naive), "the entry point ran with: sh -c exit 3");
+        assert_eq!(sh(WORKDIR, "pwd; echo $FROM_IMAGE"), "/srv/app\nset by the image");
+        assert_eq!(sh(USER, "id -u; pwd; touch x && echo ok"), "1000\n/home/app\nok");
         let homeless = "id -u; pwd; touch $HOME/x 2>/dev/null || echo refused";
         assert_eq!(sh(AWKWARD, homeless), "1000\n/srv/app\nrefused");
     }
@@ -168,13 +128,7 @@ mod tests {
     #[test]
     fn container_killed_for_its_memory_is_told_as_docker_tells_it() {
         let engine = Engine::shared();
-        let over = [
-            "--memory=32m",
-            "--memory-swap=32m",
-            BUSYBOX,
-            "tail",
-            "/dev/zero",
-        ];
+        let over = ["--memory=32m", "--memory-swap=32m", BUSYBOX, "tail", "/dev/zero"];
         let within = ["--memory=32m", "--memory-swap=32m", BUSYBOX, "true"];
         for (arguments, expected) in [(over.as_slice(), "137 true"), (&within, "0 false")] {
             let id = engine.podman(&[&["create", "--network=none"], arguments].concat());
@@ -192,14 +146,7 @@ mod tests {
         let engine = Engine::shared();
         let label = format!("mycli-test-engine={}", std::process::id());
         assert_eq!(engine.containers(&label), Vec::<String>::new());
-        let id = engine.podman(&[
-            "create",
-            "--network=none",
-            "--label",
-            &label,
-            BUSYBOX,
-            "true",
-        ]);
+        let id = engine.podman(&["create", "--network=none", "--label", &label, BUSYBOX, "true"]);
         let found = engine.containers(&label);
         let _ = engine.podman(&["rm", "--force", &id]);
         assert_eq!(found, [id]);
