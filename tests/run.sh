@@ -7,6 +7,7 @@ cd "$root"
 cache=${MYCLI_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mycli-tests}
 engine=tests/images/engine.sh
 
+export MYCLI_TESTS_CACHE=$cache # Where just, too, then looks.
 tests/setup.sh
 # An engine that runs already belongs to somebody else's test run in this clone.
 $engine running || trap '$engine stop' EXIT
