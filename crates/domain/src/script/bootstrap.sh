@@ -18,7 +18,7 @@ unset MYCLI_NONCE MYCLI_COMMAND MYCLI_TIMEOUT MYCLI_GRACE MYCLI_REPO MYCLI_REF M
 
 # Set-up failed for reason $1, one line.
 mycli_fail() {
-	printf 'mycli: %s\n' "$1" >&2
+	printf 'mycli: %s\n' "$1" >&4
 	mycli_mark "fail:$1"
 	exit 125
 }
@@ -35,7 +35,7 @@ mycli_make_room() {
 		mycli_try=0
 		while [ "$mycli_try" -lt 9 ] && [ -d "$mycli_dir" ] && [ -w "$mycli_dir" ]; do
 			mycli_work=${mycli_dir%/}/mycli-$$.$mycli_try mycli_try=$((mycli_try + 1))
-			mkdir "$mycli_work" 2>/dev/null || continue
+			mkdir "$mycli_work" || continue
 			mycli_setup=$mycli_work/.setup
 			mkdir -m 700 "$mycli_setup" && return
 		done
@@ -63,15 +63,15 @@ mycli_install() {
 	mycli_how="use an image that has git, or --no-repo"
 	[ "$(id -u)" -eq 0 ] || mycli_refuse "$mycli_want is not in this image and cannot be installed without root: $mycli_how"
 	for mycli_tool in apt-get apk dnf microdnf yum none; do
-		command -v "$mycli_tool" >/dev/null 2>&1 && break
+		command -v "$mycli_tool" >/dev/null && break
 	done
 	[ "$mycli_tool" != none ] || mycli_refuse "$mycli_want is not in this image, nor is a package manager that we know (apt-get, apk, dnf, microdnf, yum): $mycli_how"
 	mycli_ssh_package=openssh-clients
 	case $mycli_tool in ap*) mycli_ssh_package=openssh-client ;; esac
 	set --
-	command -v git >/dev/null 2>&1 || set -- git ca-certificates
-	[ -z "$mycli_ssh" ] || command -v ssh >/dev/null 2>&1 || set -- "$@" "$mycli_ssh_package"
-	printf 'mycli: installing %s with %s; an image that has it starts sooner\n' "$mycli_want" "$mycli_tool" >&2
+	command -v git >/dev/null || set -- git ca-certificates
+	[ -z "$mycli_ssh" ] || command -v ssh >/dev/null || set -- "$@" "$mycli_ssh_package"
+	printf 'mycli: installing %s with %s; an image that has it starts sooner\n' "$mycli_want" "$mycli_tool" >&4
 	case $mycli_tool in
 	apt-get)
 		DEBIAN_FRONTEND=noninteractive
@@ -79,7 +79,7 @@ mycli_install() {
 		apt-get -qq update && apt-get -qq -y --no-install-recommends install "$@" ;;
 	apk) apk add --no-cache --quiet "$@" ;;
 	*) "$mycli_tool" install -y "$@" ;;
-	esac >&2 || mycli_refuse "$mycli_tool could not install $mycli_want (its messages are in the log): $mycli_how"
+	esac >&4 2>&4 || mycli_refuse "$mycli_tool could not install $mycli_want (its messages are in the log): $mycli_how"
 }
 
 # The user's git settings are for the user's command: only what says how to reach a server is kept.
@@ -200,15 +200,15 @@ mycli_body() {
 	export PATH
 	mycli_forget_git_settings
 	mycli_want=''
-	command -v git >/dev/null 2>&1 || mycli_want=git
-	[ -z "$mycli_ssh" ] || command -v ssh >/dev/null 2>&1 || mycli_want="${mycli_want:+$mycli_want and }an ssh client"
+	command -v git >/dev/null || mycli_want=git
+	[ -z "$mycli_ssh" ] || command -v ssh >/dev/null || mycli_want="${mycli_want:+$mycli_want and }an ssh client"
 	[ -z "$mycli_want" ] || mycli_install
 	mycli_give_credentials
 	mycli_check_out || {
 		mycli_said
 		mycli_refuse "cannot clone $mycli_repo: ${mycli_all:-git failed}"
 	}
-	git -C "$mycli_checkout" rev-parse --verify 'HEAD^{commit}' >"$mycli_setup/commit" 2>/dev/null ||
+	git -C "$mycli_checkout" rev-parse --verify 'HEAD^{commit}' >"$mycli_setup/commit" ||
 		mycli_refuse "$mycli_repo has no commit to check out"
 	exit 0
 } </dev/null
@@ -232,6 +232,7 @@ mycli_classify() {
 mycli_set_up() {
 	mycli_setting_up=1
 	eval "$mycli_stage2"
+	exec 4>&2 2>/dev/null
 	mycli_expired() { :; }
 	mycli_mark setup
 	mycli_classify
@@ -241,7 +242,7 @@ mycli_set_up() {
 	if [ "$mycli_code" -eq 0 ] && [ "$mycli_end" = exit ]; then
 		read -r mycli_commit <"$mycli_setup/commit" && rm -rf "$mycli_setup" && cd "$mycli_checkout" || mycli_why="cannot enter the clone"
 	else
-		read -r mycli_why 2>/dev/null <"$mycli_setup/why" || mycli_why="set-up ended with status $mycli_code"
+		read -r mycli_why <"$mycli_setup/why" || mycli_why="set-up ended with status $mycli_code"
 	fi
 	case $mycli_end in
 	timeout) mycli_why="cloning $mycli_repo took longer than $mycli_limit s" ;;
@@ -253,6 +254,7 @@ mycli_set_up() {
 	}
 	mycli_mark "commit:$mycli_commit"
 	export MYCLI_COMMIT="$mycli_commit"
+	exec 2>&4 4>&-
 }
 
 [ -z "$mycli_repo" ] || mycli_set_up

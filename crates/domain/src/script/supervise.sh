@@ -4,22 +4,22 @@
 #
 # Every name begins with mycli_, because the user's variables live in this shell too. Nothing here relies on IFS, PATH or errexit.
 # Arguments: command, timeout in seconds (may be empty), grace in seconds. The nonce is one line on fd 3, so that neither argv nor
-# the initial environment of any process holds it.
+# the initial environment of any process holds it. The real stderr is fd 4 here: fd 2 would carry the shell's remarks on its jobs.
 
 # One line, one write(2): a line longer than PIPE_BUF could be torn by the command's own output.
 mycli_mark() {
-	printf '::mycli:%s:%s\n' "$mycli_nonce" "$1" >&2
+	printf '::mycli:%s:%s\n' "$mycli_nonce" "$1" >&4
 }
 
 # Whole seconds since boot, without a fork; empty where /proc is not mounted.
 mycli_clock() {
 	mycli_now=''
 	IFS=' .' read -r mycli_now mycli_rest </proc/uptime || :
-} 2>/dev/null
+}
 
 # Arms the timer: one `sleep` of our own, which holds none of the command's pipes open. PATH is the user's and may hide it.
 mycli_arm() {
-	PATH="${PATH-}:/usr/bin:/bin" sleep "$1" >/dev/null 2>&1 &
+	PATH="${PATH-}:/usr/bin:/bin" sleep "$1" >/dev/null 4>&- &
 	mycli_timer=$!
 }
 
@@ -28,23 +28,42 @@ mycli_disarm() {
 	kill -KILL "$mycli_timer"
 	wait "$mycli_timer"
 	mycli_timer=''
-} 2>/dev/null
+}
 
-# Is the time over? A timer that was killed by the command (`pkill sleep`) is armed again with what is left.
-mycli_elapsed() {
-	[ -n "$mycli_timer" ] || return 1
-	kill -0 "$mycli_timer" 2>/dev/null && return 1
-	wait "$mycli_timer" 2>/dev/null
-	mycli_code=$?
+# Does process $1 still run? A zombie does not.
+mycli_runs() {
+	[ -r /proc/self/stat ] || {
+		kill -0 "$1"
+		return
+	}
+	mycli_line=''
+	read -r mycli_line <"/proc/$1/stat" || return
+	case ${mycli_line##*) } in Z* | X*) return 1 ;; esac
+}
+
+# A child ended: was it the timer, and is the time over? One that the command killed (`pkill sleep`) is armed again with what is left.
+mycli_on_child() {
+	[ -n "$mycli_timer" ] && [ -z "$mycli_end" ] || return 0
+	! mycli_runs "$mycli_timer" || return 0
+	wait "$mycli_timer"
+	mycli_status=$?
 	mycli_timer=''
-	mycli_clock
-	[ "$mycli_code" -ne 0 ] || return 0
 	# Without a sleep in the image the limit that ECS is held to remains.
-	case $mycli_code in 12[67]) return 1 ;; esac
-	[ -n "$mycli_now" ] && [ -n "$mycli_deadline" ] || return 0
-	[ "$mycli_now" -lt "$mycli_deadline" ] || return 0
-	mycli_arm $((mycli_deadline - mycli_now))
-	return 1
+	case $mycli_status in 12[67]) return 0 ;; esac
+	mycli_clock
+	if [ "${mycli_now:-0}" -lt "${mycli_deadline:-0}" ]; then
+		mycli_arm $((mycli_deadline - mycli_now))
+	else
+		mycli_end=timeout
+		mycli_expired
+		mycli_stop
+	fi
+}
+
+mycli_on_signal() {
+	[ -z "$mycli_end" ] || return 0
+	mycli_end=signal
+	mycli_stop
 }
 
 # Lists in mycli_alive who belongs to the command: as pid 1 everyone else; otherwise our process group, where it is ours, and all
@@ -60,7 +79,7 @@ mycli_tree() {
 		mycli_parent=${mycli_line%% *} mycli_line=${mycli_line#* } mycli_group=${mycli_line%% *}
 		case $mycli_pid:$mycli_state in $$:*) mycli_own=$mycli_group ;; *:[ZX]) ;;
 		*) mycli_table="$mycli_table $mycli_pid:$mycli_parent:$mycli_group" ;; esac
-	done 2>/dev/null
+	done
 	[ "$$" -ne 1 ] || mycli_own=any
 	[ "$mycli_own" = "$$" ] || [ "$mycli_own" = any ] || mycli_own=none
 	mycli_kin=" $$ $mycli_seen" mycli_grew=1
@@ -91,7 +110,7 @@ mycli_signal() {
 		kill "-$1" "${mycli_alive%% *}"
 		mycli_alive=${mycli_alive#* }
 	done
-} 2>/dev/null
+}
 
 # TERM to the tree, and KILL to what is left of it when the grace is over. Waits for the whole tree, not for the shell alone: a
 # shell dies of TERM at once, while what it ran may still be releasing a lock.
@@ -108,47 +127,49 @@ mycli_stop() {
 		[ "$mycli_left_turns" -gt 0 ] || break
 		mycli_left_turns=$((mycli_left_turns - 1))
 		PATH="${PATH-}:/usr/bin:/bin" sleep 0.1 || PATH="${PATH-}:/usr/bin:/bin" sleep 1
-	done >/dev/null 2>&1
+	done
 	# What forks while it is being killed needs more than one look.
 	mycli_left_turns=20
 	while mycli_tree; [ -n "$mycli_alive" ] && [ "$mycli_left_turns" -gt 0 ]; do
 		mycli_signal KILL
 		mycli_left_turns=$((mycli_left_turns - 1))
 	done
-	wait "$mycli_child" 2>/dev/null
-	mycli_code=$?
+}
+
+# Waits for the child. A `wait` that a signal cut short says over 128, as does a command that a signal killed.
+mycli_await() {
+	while
+		wait "$mycli_child"
+		mycli_code=$?
+		[ "$mycli_code" -gt 128 ] && mycli_runs "$mycli_child"
+	do :; done
+	# It may have ended just after a `wait` was cut short, so ask again. bash as sh forgets a status once told and then says 127; but
+	# 145, 128 + SIGCHLD, is what our own trap made of the first `wait`.
+	[ "$mycli_code" -gt 128 ] || return 0
+	wait "$mycli_child"
+	mycli_status=$?
+	case $mycli_status:$mycli_code in 127:145) mycli_code=127 ;; 127:*) ;; *) mycli_code=$mycli_status ;; esac
 }
 
 # Runs mycli_body as a child for at most $1 seconds (empty: for ever). Leaves mycli_end (exit, timeout or signal) and mycli_code.
+# The traps act by themselves, because a flag set just before a `wait` would be looked at only after it.
 mycli_run() {
-	mycli_hit='' mycli_asked='' mycli_timer='' mycli_seen='' mycli_own=none mycli_end=exit
-	trap 'mycli_hit=1 mycli_asked=1' TERM INT HUP QUIT
-	trap 'mycli_hit=1' CHLD
-	mycli_clock
-	mycli_deadline=''
+	mycli_end='' mycli_timer='' mycli_child='' mycli_seen=''
+	trap mycli_on_signal TERM INT HUP QUIT
+	trap mycli_on_child CHLD
 	mycli_body &
 	mycli_child=$!
+	# The signal may have come before there was a child to pass it on to.
+	[ -z "$mycli_end" ] || mycli_stop
 	case $1 in '') ;; *)
-		mycli_arm "$1"
-		[ -z "$mycli_now" ] || mycli_deadline=$((mycli_now + $1)) ;;
+		mycli_clock
+		mycli_deadline=$((${mycli_now:-0} + $1))
+		mycli_arm "$1" ;;
 	esac
-	mycli_last=''
-	# A `wait` that a signal cut short says over 128; only asking again tells it from a command that a signal killed.
-	while
-		wait "$mycli_child" 2>/dev/null
-		mycli_code=$?
-		[ "$mycli_code" -gt 128 ] && [ -n "$mycli_hit" ]
-	do
-		mycli_hit='' mycli_last=$mycli_code
-		if [ -n "$mycli_asked" ]; then mycli_end=signal; elif mycli_elapsed; then mycli_end=timeout; else continue; fi
-		[ "$mycli_end" != timeout ] || mycli_expired
-		mycli_stop
-		break
-	done
-	# Some shells forget a status once told.
-	[ "$mycli_code" -ne 127 ] || [ -z "$mycli_last" ] || [ "$mycli_last" = 145 ] || mycli_code=$mycli_last
-	mycli_disarm
+	mycli_await
 	trap - CHLD
+	mycli_disarm
+	: "${mycli_end:=exit}"
 }
 
 mycli_expired() {
@@ -158,14 +179,13 @@ mycli_expired() {
 mycli_command() {
 	mycli_text=$1 mycli_grace=$3
 	read -r mycli_nonce <&3
-	exec 3<&-
+	exec 3<&- 4>&2 2>/dev/null
 	mycli_body() {
-		# A shell without job control ignores INT and QUIT in what it starts with `&`; bash can undo that, others need GNU env.
 		trap - TERM INT HUP QUIT CHLD
-		if [ -z "${BASH_VERSION-}" ] && env --default-signal=INT,QUIT true; then
+		# A shell without job control ignores INT and QUIT in what it starts with `&`. bash can undo that; the others need GNU env.
+		[ -n "${BASH_VERSION-}" ] || ! env --default-signal=INT,QUIT true ||
 			exec env --default-signal=INT,QUIT /bin/sh -c -- "$mycli_text" 2>&4 4>&-
-		fi 4>&2 2>/dev/null
-		exec /bin/sh -c -- "$mycli_text"
+		exec /bin/sh -c -- "$mycli_text" 2>&4 4>&-
 	} </dev/null
 	mycli_mark start
 	mycli_run "$2"
