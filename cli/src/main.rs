@@ -1,1 +1,77 @@
-fn main() {}
+//! `mycli`: the command line. One file a command; everything above [`client`] is the same for a stack and for this machine.
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    args::{Cli, Verb},
+    context::Context,
+    failure::Failure,
+};
+
+mod api;
+mod args;
+mod cancel;
+mod client;
+mod completions;
+mod config;
+mod context;
+mod draft;
+mod env_file;
+mod exec;
+mod exit;
+mod failure;
+mod flags;
+mod follow;
+mod git;
+mod history;
+mod home;
+mod interrupt;
+mod launch;
+mod local;
+mod logs;
+mod moment;
+mod one_machine;
+mod output;
+mod project;
+mod rerun;
+mod screen;
+mod settings;
+mod status;
+mod wait;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let code = cli.verb.failure_code();
+    let context = Context::new(cli.global, cli.verb.example());
+    if context.global.verbose {
+        trace();
+    }
+    match run(cli.verb, &context) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            context.screen.no_progress();
+            context.screen.fail(&failure);
+            ExitCode::from(failure.exit_code(code))
+        }
+    }
+}
+
+fn run(verb: Verb, context: &Context) -> Result<u8, Failure> {
+    use tokio::runtime::Builder;
+    let mut builder = if verb.is_busy() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    let runtime = builder.enable_all().build().map_err(Failure::io("start the runtime"))?;
+    let ended = runtime.block_on(verb.run(context));
+    // A thread may be reading the terminal: it is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+/// What mycli does, and nothing of what libraries do: theirs may hold headers.
+fn trace() {
+    let filter = EnvFilter::try_from_env("MYCLI_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("off,mycli=debug,local=debug,pipeline=debug,domain=debug"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+}

@@ -1,0 +1,129 @@
+//! The API's calls, by name.
+
+use domain::{
+    api::{Accepted, ExecutionView, HistoryPage, LogsPage},
+    id::ExecutionId,
+    request::SubmitRequest,
+};
+use url::Url;
+
+use crate::{
+    client::{Answer, Call, CallError, Client},
+    failure::Failure,
+};
+
+/// An answer as it came, and as it is understood.
+pub(crate) struct Got<T> {
+    /// For `-o json`: nothing that a newer API says is lost.
+    pub(crate) answer: Answer,
+    /// For everything else.
+    pub(crate) value: T,
+}
+
+/// A path of `segments`, each escaped, and a query of those `pairs` that have a value.
+pub(crate) fn path(segments: &[&str], pairs: &[(&str, Option<&str>)]) -> String {
+    // Only its path and query are used. A constant that parses.
+    let Ok(mut url) = Url::parse("http://any/") else { return String::new() };
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.clear().extend(segments);
+    }
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+    }
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
+}
+
+impl Client {
+    /// Submits. The request must have an idempotency key, so that a lost answer never makes two runs.
+    pub(crate) async fn submit(&self, request: &SubmitRequest) -> Result<Got<Accepted>, Failure> {
+        debug_assert!(request.idempotency_key.is_some());
+        let request = SubmitRequest { action: Some("exec".into()), ..request.clone() };
+        let body = serde_json::to_vec(&request).map_err(|error| Failure::Local(error.to_string()))?;
+        Ok(self.got(Call::post(path(&["execute"], &[]), Some(body))).await?)
+    }
+
+    /// An execution, by anything that names it.
+    pub(crate) async fn execution(&self, id: &str) -> Result<Got<ExecutionView>, CallError> {
+        self.got(Call::get(path(&["executions", id], &[]))).await
+    }
+
+    /// The same, followed.
+    pub(crate) async fn execution_followed(&self, id: &ExecutionId) -> Result<Got<ExecutionView>, CallError> {
+        self.got(Call::get(path(&["executions", id.as_str()], &[])).following()).await
+    }
+
+    /// The caller's latest execution.
+    pub(crate) async fn latest(&self) -> Result<ExecutionId, Failure> {
+        let page = self.history(&[("limit", Some("1")), ("by", Some("me"))]).await?;
+        let latest = page.value.executions.into_iter().next();
+        latest.map(|run| run.execution_id).ok_or_else(|| Failure::Nothing("you have no runs yet".into()))
+    }
+
+    /// The execution that `id` names; without one, the caller's latest.
+    pub(crate) async fn find(&self, id: Option<&str>) -> Result<Got<ExecutionView>, Failure> {
+        let id = match id {
+            Some(id) => id.to_owned(),
+            None => self.latest().await?.to_string(),
+        };
+        Ok(self.execution(&id).await?)
+    }
+
+    /// The whole id of what `id` names. A whole id is taken as it is, which saves a call.
+    pub(crate) async fn resolve(&self, id: Option<&str>) -> Result<ExecutionId, Failure> {
+        match id.map(str::parse) {
+            Some(Ok(id)) => Ok(id),
+            Some(Err(_)) => Ok(self.find(id).await?.value.execution_id),
+            None => self.latest().await,
+        }
+    }
+
+    /// A page of history.
+    pub(crate) async fn history(&self, filter: &[(&str, Option<&str>)]) -> Result<Got<HistoryPage>, CallError> {
+        self.got(Call::get(path(&["executions"], filter))).await
+    }
+
+    /// What the log holds from `cursor` on.
+    pub(crate) async fn logs(&self, id: &ExecutionId, cursor: Option<&str>) -> Result<Got<LogsPage>, CallError> {
+        self.got(Call::get(logs_path(id, cursor))).await
+    }
+
+    /// The same, followed.
+    pub(crate) async fn logs_followed(
+        &self,
+        id: &ExecutionId,
+        cursor: Option<&str>,
+    ) -> Result<Got<LogsPage>, CallError> {
+        self.got(Call::get(logs_path(id, cursor)).following()).await
+    }
+
+    /// Asks for a stop; again is no harm.
+    pub(crate) async fn cancel(&self, id: &ExecutionId) -> Result<Answer, CallError> {
+        self.call(Call::post(path(&["executions", id.as_str(), "cancel"], &[]), None)).await
+    }
+
+    async fn got<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<Got<T>, CallError> {
+        let answer = self.call(call).await?;
+        Ok(Got { value: self.read(&answer)?, answer })
+    }
+}
+
+fn logs_path(id: &ExecutionId, cursor: Option<&str>) -> String {
+    path(&["executions", id.as_str(), "logs"], &[("cursor", cursor)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_types_stays_in_its_place() {
+        assert_eq!(path(&["executions", "../keys?x=1#y"], &[]), "/executions/..%2Fkeys%3Fx=1%23y");
+        assert_eq!(path(&["executions"], &[("by", Some("a&b")), ("group", None)]), "/executions?by=a%26b");
+        assert_eq!(path(&["executions", "arn:aws:ecs:x:task/c/1"], &[]), "/executions/arn:aws:ecs:x:task%2Fc%2F1");
+    }
+}

@@ -1,0 +1,121 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    cancel::{self, Cancel},
+    completions::{self, Completions},
+    config::{self, Config},
+    context::{Context, Global},
+    exec::{self, Exec},
+    exit,
+    failure::Failure,
+    history::{self, History},
+    logs::{self, Logs},
+    one_machine::{self, OneMachine},
+    rerun::{self, Rerun},
+    status::{self, Status},
+    wait::{self, Wait},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  mycli --local exec --no-repo 'echo hello'      on this machine, with no account
+  mycli exec 'terraform plan'                    on your stack, on a fresh clone of this repository's origin
+  mycli history                                  what ran
+  mycli logs -f                                  your latest run's log, until it ends
+
+Where commands go: --local, else --endpoint URL, else MYCLI_ENDPOINT, else ~/.mycli/config.yaml (see mycli config).
+The key is taken from MYCLI_API_KEY, else from that file. MYCLI_HOME moves ~/.mycli; MYCLI_LOG filters what -v says.
+Exit codes: exec, rerun, wait and logs -f pass on the command's own; 124 timed out; 125 never ran, lost, or mycli failed;
+130 cancelled. Others: 0, or 1 when they fail. Wrong usage: 2.";
+
+/// Run a command, in any image, on a fresh clone of a git repository; follow it, and find it again
+#[derive(Parser, Clone, Debug)]
+#[command(name = "mycli", version, after_help = EXAMPLES, max_term_width = 120, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What to do.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum Verb {
+    /// Run a command and exit with its exit code
+    #[command(after_help = exec::EXAMPLES)]
+    Exec(Box<Exec>),
+    /// Show all that is known of a run
+    #[command(after_help = status::EXAMPLES)]
+    Status(Status),
+    /// Wait for a run's end and exit with its exit code
+    #[command(after_help = wait::EXAMPLES)]
+    Wait(Wait),
+    /// Show what a run has printed
+    #[command(after_help = logs::EXAMPLES)]
+    Logs(Logs),
+    /// Stop a run
+    #[command(after_help = cancel::EXAMPLES)]
+    Cancel(Cancel),
+    /// Run the same again, with the same settings or others
+    #[command(after_help = rerun::EXAMPLES)]
+    Rerun(Box<Rerun>),
+    /// List runs, newest first
+    #[command(after_help = history::EXAMPLES)]
+    History(History),
+    /// Show or change the endpoint and key
+    #[command(after_help = config::EXAMPLES)]
+    Config(Config),
+    /// Serve the API on this machine; clean up its history
+    #[command(after_help = one_machine::EXAMPLES)]
+    Local(OneMachine),
+    /// Print a completion script for a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(Completions),
+}
+
+impl Verb {
+    /// The exit code when mycli fails: commands that pass on a run's exit code have one of their own for that.
+    pub(crate) fn failure_code(&self) -> u8 {
+        match self {
+            Self::Exec(_) | Self::Rerun(_) | Self::Wait(_) => exit::UNKNOWN,
+            Self::Logs(logs) if logs.follow => exit::UNKNOWN,
+            _ => exit::FAILURE,
+        }
+    }
+
+    /// What to type for a first look, after `mycli --local`.
+    pub(crate) fn example(&self) -> &'static str {
+        match self {
+            Self::Status(_) => "status",
+            Self::History(_) => "history",
+            Self::Logs(_) => "logs",
+            _ => "exec --no-repo 'echo hello'",
+        }
+    }
+
+    /// Whether it needs more than one thread.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Local(verb) if verb.is_busy())
+    }
+
+    /// Runs it and gives the exit code.
+    ///
+    /// # Errors
+    /// Whatever ended it early.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        match self {
+            Self::Exec(verb) => verb.run(context).await,
+            Self::Status(verb) => verb.run(context).await,
+            Self::Wait(verb) => verb.run(context).await,
+            Self::Logs(verb) => verb.run(context).await,
+            Self::Cancel(verb) => verb.run(context).await,
+            Self::Rerun(verb) => verb.run(context).await,
+            Self::History(verb) => verb.run(context).await,
+            Self::Config(verb) => verb.run(context),
+            Self::Local(verb) => verb.run(context).await,
+            Self::Completions(verb) => verb.run(context),
+        }
+    }
+}

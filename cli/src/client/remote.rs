@@ -1,0 +1,187 @@
+//! The API over HTTP.
+
+use std::{error::Error as _, time::Duration, time::Instant};
+
+use reqwest::{
+    StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
+    redirect,
+};
+use secrecy::{ExposeSecret, SecretString};
+use url::{Host, Url};
+
+use super::{Answer, Call, CallError, accepted, retry};
+
+/// API Gateway answers within 29 s or not at all (AWS-FACTS, API Gateway's integration timeout).
+const TIMEOUT: Duration = Duration::from_secs(35);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many seconds the server may hold an answer: well within API Gateway's 29 s.
+const HOLD: &str = "wait=5";
+
+/// An endpoint, and the connection to it.
+pub(crate) struct Remote {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// Why an endpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EndpointError {
+    /// Not a URL of HTTP.
+    #[error("`{0}` is not the address of a stack: write https://host/stage, as `mycli init` printed it")]
+    Form(String),
+    /// A key with characters that no header can carry.
+    #[error("the API key holds a character that cannot be sent: copy it again, without spaces or line ends within")]
+    Key,
+    /// The HTTP library could not be set up.
+    #[error("failed to set up HTTP: {0}")]
+    Http(#[from] reqwest::Error),
+}
+
+/// Whether an endpoint is on this machine: `mycli local serve`, or a tunnel.
+pub(crate) fn is_loopback(endpoint: &str) -> bool {
+    Url::parse(endpoint).is_ok_and(|url| on_loopback(&url))
+}
+
+fn on_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+impl Remote {
+    /// Sets up, without connecting yet.
+    ///
+    /// # Errors
+    /// [`EndpointError`].
+    pub(crate) fn new(endpoint: &str, key: &SecretString) -> Result<Self, EndpointError> {
+        let url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let url = url.filter(|url| url.query().is_none() && url.password().is_none() && url.username().is_empty());
+        let url = url.ok_or_else(|| EndpointError::Form(endpoint.to_owned()))?;
+        Ok(Self { http: http(&url, key)?, base: url.as_str().trim_end_matches('/').to_owned() })
+    }
+
+    /// Its address.
+    pub(crate) fn name(&self) -> String {
+        self.base.clone()
+    }
+
+    /// Asks until there is an answer, or patience ends.
+    pub(super) async fn call(&self, call: &Call) -> Result<Answer, CallError> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let tried_at = Instant::now();
+            let attempt = self.attempt(call).await;
+            let Some(pause) = pause_after(&attempt, call, tried) else {
+                return self.sorted(attempt, tried_at.elapsed());
+            };
+            tracing::debug!(path = call.path, tried, ?pause, "asking again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn attempt(&self, call: &Call) -> Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error> {
+        let mut request = self.http.request(call.method.clone(), format!("{}{}", self.base, call.path));
+        if call.hold {
+            request = request.header("prefer", HOLD);
+        }
+        if let Some(body) = &call.body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+        }
+        let mut answer = request.send().await?;
+        let headers = std::mem::take(answer.headers_mut());
+        Ok((answer.status(), headers, answer.bytes().await?.into()))
+    }
+
+    fn sorted(
+        &self,
+        attempt: Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>,
+        took: Duration,
+    ) -> Result<Answer, CallError> {
+        let (status, headers, body) = attempt.map_err(|error| self.unreachable(&error))?;
+        accepted(&self.base, status, Answer { headers, body, took })
+    }
+
+    /// The innermost cause is the one that says something: "Connection refused".
+    fn unreachable(&self, error: &reqwest::Error) -> CallError {
+        let mut cause = error.source();
+        let mut text = if error.is_timeout() { "no answer in time".to_owned() } else { error.to_string() };
+        while let Some(inner) = cause {
+            if !error.is_timeout() {
+                text = inner.to_string();
+            }
+            cause = inner.source();
+        }
+        CallError::Unreachable { endpoint: self.base.clone(), error: text }
+    }
+}
+
+fn pause_after(
+    attempt: &Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>,
+    call: &Call,
+    tried: u32,
+) -> Option<Duration> {
+    let asked = match attempt {
+        Ok((status, headers, _)) if retry::is_passing(*status) => headers.get(RETRY_AFTER).and_then(retry::retry_after),
+        Ok(_) => return None,
+        Err(error) if error.is_builder() => return None,
+        Err(_) => None,
+    };
+    call.patience.pause(tried, asked, jitter())
+}
+
+fn jitter() -> f64 {
+    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
+}
+
+fn http(url: &Url, key: &SecretString) -> Result<reqwest::Client, EndpointError> {
+    // One process, one provider: a second installation says no, and changes nothing.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let mut bearer =
+        HeaderValue::try_from(format!("Bearer {}", key.expose_secret())).map_err(|_| EndpointError::Key)?;
+    bearer.set_sensitive(true);
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("mycli/", env!("CARGO_PKG_VERSION")))
+        .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
+        .http1_only()
+        // The API never redirects; the key goes nowhere else.
+        .redirect(redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(TIMEOUT);
+    if on_loopback(url) {
+        // No proxy can know this machine's own addresses.
+        builder = builder.no_proxy();
+    }
+    if url.scheme() == "http" {
+        // Nothing to verify: the roots need not be loaded.
+        builder = builder.tls_certs_only([]);
+    }
+    Ok(builder.build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_plain_url_of_http() {
+        let new = |text: &str| Remote::new(text, &"k".to_owned().into());
+        assert_eq!(new("https://a.example/prod/").unwrap().name(), "https://a.example/prod");
+        for wrong in ["", "a.example", "ftp://a.example", "https://user:pw@a.example", "https://a.example/?x=1"] {
+            assert!(matches!(new(wrong), Err(EndpointError::Form(_))), "{wrong}");
+        }
+        assert!(matches!(Remote::new("http://a", &"a\nb".to_owned().into()), Err(EndpointError::Key)));
+    }
+
+    #[test]
+    fn loopback_is_known_in_all_its_forms() {
+        for own in ["http://127.0.0.1:80", "http://localhost", "http://[::1]:9"] {
+            assert!(is_loopback(own), "{own}");
+        }
+        assert!(!is_loopback("http://127.0.0.1.example.com"));
+    }
+}

@@ -1,0 +1,160 @@
+//! What every command starts from: the global flags, the user's folder, the screen, and the client they lead to.
+
+use clap::{Args, ValueEnum};
+use secrecy::SecretString;
+
+use crate::{
+    client::{Client, Remote},
+    failure::Failure,
+    home::Home,
+    local,
+    screen::Screen,
+    settings::{Settings, SettingsError},
+};
+
+/// The variable with the endpoint's address.
+pub(crate) const ENDPOINT: &str = "MYCLI_ENDPOINT";
+/// The variable with the key.
+pub(crate) const API_KEY: &str = "MYCLI_API_KEY";
+
+/// The form of what goes to standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// For people.
+    Text,
+    /// For programs: the API's objects.
+    Json,
+}
+
+/// Flags that every command has.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Global {
+    /// Use this machine: no account, no network
+    #[arg(long, global = true, conflicts_with = "endpoint")]
+    pub(crate) local: bool,
+    /// The stack's address [default: MYCLI_ENDPOINT, then ~/.mycli/config.yaml]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// Form of the output
+    #[arg(short, long, global = true, value_enum, default_value_t = Form::Text, hide_possible_values = true, value_name = "text|json")]
+    pub(crate) output: Form,
+    /// Say what is being done, on standard error
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// No colours (as NO_COLOR does)
+    #[arg(long, global = true)]
+    pub(crate) no_color: bool,
+}
+
+/// Where an endpoint is known from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// `--endpoint`.
+    Flag,
+    /// `MYCLI_ENDPOINT`.
+    Environment,
+    /// The configuration file.
+    File,
+}
+
+/// An endpoint and where it is known from.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    /// Its address.
+    pub(crate) url: String,
+    /// Who said so.
+    pub(crate) origin: Origin,
+}
+
+/// See the module.
+pub(crate) struct Context {
+    /// The flags.
+    pub(crate) global: Global,
+    /// The user's folder.
+    pub(crate) home: Home,
+    /// The screen.
+    pub(crate) screen: Screen,
+    /// What to type for a first look at this command, without `mycli --local`.
+    pub(crate) example: &'static str,
+}
+
+impl Context {
+    /// Of these flags.
+    pub(crate) fn new(global: Global, example: &'static str) -> Self {
+        Self { home: Home::find(), screen: Screen::new(global.no_color), global, example }
+    }
+
+    /// Whether programs read the output.
+    pub(crate) fn is_json(&self) -> bool {
+        self.global.output == Form::Json
+    }
+
+    /// The endpoint that the flags, the environment or the file name, in this order.
+    ///
+    /// # Errors
+    /// A configuration file that cannot be used, if it comes to it.
+    pub(crate) fn endpoint(&self) -> Result<Option<Endpoint>, SettingsError> {
+        if let Some(url) = &self.global.endpoint {
+            return Ok(Some(Endpoint { url: url.clone(), origin: Origin::Flag }));
+        }
+        if let Some(url) = variable(ENDPOINT) {
+            return Ok(Some(Endpoint { url, origin: Origin::Environment }));
+        }
+        let url = Settings::read(&self.home.config())?.endpoint;
+        Ok(url.map(|url| Endpoint { url, origin: Origin::File }))
+    }
+
+    /// The client. On this machine work is not begun yet: see [`local::Machine::start`].
+    ///
+    /// # Errors
+    /// Nothing configured, or what is configured cannot be used.
+    pub(crate) async fn client(&self, host_only: bool) -> Result<Client, Failure> {
+        if self.global.local {
+            return Ok(Client::Local(local::Machine::open(self.local_options(host_only)).await?));
+        }
+        let endpoint = self.endpoint()?.ok_or_else(|| Failure::Unconfigured(self.example.to_owned()))?;
+        let key = self.key(&endpoint)?;
+        Ok(Client::Remote(Remote::new(&endpoint.url, &key)?))
+    }
+
+    /// How this machine's store and runner are opened.
+    pub(crate) fn local_options(&self, host_only: bool) -> local::Options {
+        local::Options { dir: self.home.local(), host_only, vcpus: None, launch_rate: None, submitter: user() }
+    }
+
+    /// The key for `endpoint`. The file's is for the file's endpoint: to another address it is not sent.
+    fn key(&self, endpoint: &Endpoint) -> Result<SecretString, Failure> {
+        if let Some(key) = variable(API_KEY) {
+            return Ok(key.trim().to_owned().into());
+        }
+        let settings = Settings::read(&self.home.config())?;
+        let same = settings
+            .endpoint
+            .as_deref()
+            .is_none_or(|own| own.trim_end_matches('/') == endpoint.url.trim_end_matches('/'));
+        match settings.key {
+            Some(key) if same => Ok(key),
+            Some(_) => Err(Failure::Key(format!(
+                "the key in {} belongs to the endpoint there: give the one for {} in {API_KEY}",
+                self.home.config().display(),
+                endpoint.url
+            ))),
+            None => Err(Failure::Key(format!(
+                "there is no API key for {}: give it in {API_KEY}, or with `mycli config set key`",
+                endpoint.url
+            ))),
+        }
+    }
+}
+
+/// A variable's value, if it is set to something.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// The name that this machine's runs are submitted by.
+fn user() -> String {
+    let name = variable("USER").or_else(|| variable("LOGNAME"));
+    name.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()))
+}

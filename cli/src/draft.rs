@@ -1,0 +1,132 @@
+//! The request that `exec` sends: flags, then `.mycli.yaml`, then the git repository here.
+
+use std::path::Path;
+
+use domain::request::{Arch, Defaults, FieldError, SubmitRequest};
+
+use crate::{failure::Failure, flags::RunFlags, git, project::Project, screen::Screen};
+
+/// A request, and where its parts are from.
+pub(crate) struct Draft {
+    /// What will be sent.
+    pub(crate) request: SubmitRequest,
+    /// The file that gave some of it.
+    project: Option<Project>,
+}
+
+impl Draft {
+    /// Gathers the request for `command`. With `local`, directories are repositories too.
+    ///
+    /// # Errors
+    /// A file that cannot be used, or no repository.
+    pub(crate) async fn gather(
+        command: String,
+        flags: &RunFlags,
+        local: bool,
+        screen: &Screen,
+    ) -> Result<Self, Failure> {
+        let here = std::env::current_dir().map_err(Failure::io("find the working directory"))?;
+        let project = Project::find(&here)?;
+        let mut request = project.as_ref().map(|project| project.request.clone()).unwrap_or_default();
+        if let (true, Some(project)) = (local, &project) {
+            request.repo = request.repo.map(|repo| absolute(&repo, project.path.parent().unwrap_or(&here)));
+        }
+        apply(flags, &mut request, screen)?;
+        request.command = Some(command);
+        if local {
+            request.repo = request.repo.map(|repo| absolute(&repo, &here));
+        }
+        if request.repo.is_none() && !flags.no_repo {
+            take_origin(&mut request, screen).await?;
+        }
+        Ok(Self { request, project })
+    }
+
+    /// Says of faults in what `.mycli.yaml` gave where they stand there.
+    pub(crate) fn placed(&self, faults: Vec<FieldError>) -> Vec<FieldError> {
+        faults.into_iter().map(|fault| self.placed_one(fault)).collect()
+    }
+
+    fn placed_one(&self, fault: FieldError) -> FieldError {
+        match &self.project {
+            Some(project) if self.is_from(project, &fault.field) => project.placed(fault),
+            _ => fault,
+        }
+    }
+
+    /// Whether the value at fault is the file's: it is in the file, and the same is sent.
+    fn is_from(&self, project: &Project, field: &str) -> bool {
+        let key = field.split(['.', '[']).next().unwrap_or_default();
+        let value = |request: &SubmitRequest| serde_json::to_value(request).ok()?.get(key).cloned();
+        match (value(&project.request), value(&self.request)) {
+            (Some(theirs), Some(sent)) if field.starts_with("env.") => {
+                let name = &field["env.".len()..];
+                theirs.get(name).is_some() && theirs.get(name) == sent.get(name)
+            }
+            (Some(theirs), sent) => Some(theirs) == sent,
+            (None, _) => false,
+        }
+    }
+}
+
+/// Applies the flags and says which variables the environment did not have.
+///
+/// # Errors
+/// A `-e` or `--env-file` that cannot be used.
+pub(crate) fn apply(flags: &RunFlags, request: &mut SubmitRequest, screen: &Screen) -> Result<(), Failure> {
+    flags.apply(request, |name| screen.say(&format!("the environment has no {name}: it is not set for the run")))?;
+    Ok(())
+}
+
+async fn take_origin(request: &mut SubmitRequest, screen: &Screen) -> Result<(), Failure> {
+    let found = git::checkout(request.branch.as_deref()).await.map_err(Failure::NoRepository)?;
+    for note in &found.notes {
+        screen.say(note);
+    }
+    request.repo = Some(absolute(&found.url, &found.root));
+    request.branch = found.branch;
+    Ok(())
+}
+
+/// A plain relative path made absolute from `folder`; anything else as it is.
+pub(crate) fn absolute(repo: &str, folder: &Path) -> String {
+    if !is_relative_path(repo) {
+        return repo.to_owned();
+    }
+    let path = folder.join(repo);
+    let path = path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path);
+    path.into_os_string().into_string().unwrap_or_else(|_| repo.to_owned())
+}
+
+/// git's own rule: a colon before the first slash makes it a host.
+fn is_relative_path(repo: &str) -> bool {
+    let first = repo.split('/').next().unwrap_or_default();
+    !repo.is_empty() && !repo.starts_with(['/', '-']) && !first.contains(':')
+}
+
+/// What applies where a request says nothing: of this machine, or of a stack as it comes.
+pub(crate) fn defaults(one_machine: bool) -> Defaults {
+    let arch = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 };
+    if one_machine { Defaults::one_machine(arch) } else { Defaults::aws() }
+}
+
+/// The directory a path is in, for messages and tests.
+#[cfg(test)]
+fn folder() -> std::path::PathBuf {
+    std::env::temp_dir().canonicalize().unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_relative_paths_are_made_absolute() {
+        let same = ["/a/b", "https://h/p", "git@h:p", "file:///x", "host:path", "-x", ""];
+        for repo in same {
+            assert_eq!(absolute(repo, &folder()), repo);
+        }
+        assert_eq!(absolute(".", &folder()), folder().to_str().unwrap());
+        assert_eq!(absolute("no-such/repo", &folder()), folder().join("no-such/repo").to_str().unwrap());
+    }
+}

@@ -1,0 +1,82 @@
+//! `mycli exec`: runs one command and exits with its exit code.
+
+use clap::Args;
+
+use crate::{
+    client::Client,
+    context::Context,
+    draft::Draft,
+    failure::Failure,
+    flags::{LaunchFlags, RunFlags},
+    launch,
+};
+
+/// Examples for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  mycli exec 'terraform plan'                       on a fresh clone of this repository's origin
+  mycli exec --image node:22 -- npm test -- --watch=false
+  mycli exec --repo https://github.com/me/infra --branch v2 'make deploy'
+  mycli exec --local --no-repo 'echo hello'         on this machine, with no account
+  mycli exec --no-repo -e STAGE --env-file .env --timeout 10m './migrate.sh'
+  id=$(mycli exec --detach 'make nightly')          the id alone; follow with: mycli logs -f $id
+
+Exit code: the command's own; 124 timed out, 125 it never ran, was lost or mycli failed, 130 cancelled, 2 wrong usage.
+Ctrl-C asks whether to cancel the run or to leave it running (and leaves it where nobody can answer).";
+
+/// The command line of `exec`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Exec {
+    /// Shell text, as one argument
+    #[arg(value_name = "COMMAND", required_unless_present = "argv", conflicts_with = "argv")]
+    command: Vec<String>,
+    /// A command whose words are kept as they are
+    #[arg(last = true, value_name = "ARGV")]
+    argv: Vec<String>,
+    #[command(flatten)]
+    launch: LaunchFlags,
+    #[command(flatten)]
+    run: RunFlags,
+}
+
+impl Exec {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Anything but the run's own failure.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let command = self.command_text()?;
+        let draft = Draft::gather(command, &self.run, context.global.local, &context.screen);
+        if self.launch.dry_run {
+            let draft = draft.await?;
+            return launch::dry_run(context, &draft.request)
+                .map_err(|error| launch::placed(error, |faults| draft.placed(faults)));
+        }
+        // Before anything is asked of git or the network, a first run hears what it lacks.
+        let client = context.client(self.launch.host).await?;
+        let ended = self.submit(context, &client, draft.await).await;
+        client.close().await;
+        ended
+    }
+
+    async fn submit(&self, context: &Context, client: &Client, draft: Result<Draft, Failure>) -> Result<u8, Failure> {
+        let draft = draft?;
+        let ended = launch::run(context, client, draft.request.clone(), self.launch).await;
+        ended.map_err(|error| launch::placed(error, |faults| draft.placed(faults)))
+    }
+
+    fn command_text(&self) -> Result<String, Failure> {
+        match (&self.command[..], &self.argv[..]) {
+            ([text], []) => Ok(text.clone()),
+            ([], words) => {
+                let words = words.iter().map(String::as_str);
+                shlex::try_join(words)
+                    .map_err(|_| Failure::Usage("the command holds a NUL byte, which no shell can be given".into()))
+            }
+            (words, _) => Err(Failure::Usage(format!(
+                "the command is {} arguments: quote it to make it one shell text, or put `--` before it to keep its words",
+                words.len()
+            ))),
+        }
+    }
+}

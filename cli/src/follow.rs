@@ -1,0 +1,313 @@
+//! Following a run: its log as it grows, its status while there is none, its end.
+
+use std::{
+    collections::VecDeque,
+    fmt::Write as _,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    api::{ExecutionView, LogLineView, WaitingView},
+    id::ExecutionId,
+};
+
+use crate::{
+    api::Got,
+    client::{CallError, Client},
+    failure::Failure,
+    interrupt::{Interrupts, Wish},
+    moment,
+    screen::{Screen, Stream},
+};
+
+/// A page with fewer lines than this is the log's end for now; a fuller one may be followed by more at once.
+const FULL_PAGE: usize = 100;
+/// CloudWatch Logs may give empty pages in the middle of a log (`GetLogEvents`); this many in a row are its end.
+const EMPTY_PAGES: u32 = 10;
+/// How often a quiet run's record is read, in case its log is never completed.
+const RECORD_EVERY: Duration = Duration::from_secs(5);
+/// How long the rest of a log is waited for once its run is over.
+const LATE_LOG: Duration = Duration::from_secs(60);
+
+/// Which lines are shown, how and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Show {
+    /// Only the last so many of what is there already.
+    pub(crate) tail: Option<usize>,
+    /// Only what is at least so new.
+    pub(crate) since: Option<Timestamp>,
+    /// Each with its time.
+    pub(crate) timestamps: bool,
+    /// Each as an object.
+    pub(crate) json: bool,
+    /// Where.
+    pub(crate) to: Stream,
+}
+
+impl Show {
+    /// All lines as they are.
+    pub(crate) fn all(to: Stream) -> Self {
+        Self { tail: None, since: None, timestamps: false, json: false, to }
+    }
+
+    fn line(&self, line: &LogLineView) -> String {
+        if self.json {
+            return format!("{}\n", serde_json::json!({"at": moment::exact(line.at), "text": line.text}));
+        }
+        let at = if self.timestamps { format!("{} ", moment::exact(line.at)) } else { String::new() };
+        format!("{at}{}\n", line.text)
+    }
+}
+
+/// Shows lines page by page. With `tail`, what is there already is held back until its end is known.
+struct Printer<'a> {
+    show: Show,
+    screen: &'a Screen,
+    held: Option<VecDeque<String>>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(show: Show, screen: &'a Screen) -> Self {
+        Self { show, screen, held: show.tail.map(|_| VecDeque::new()) }
+    }
+
+    fn page(&mut self, lines: &[LogLineView]) -> Result<(), Failure> {
+        let wanted = lines.iter().filter(|line| self.show.since.is_none_or(|since| line.at >= since));
+        let texts = wanted.map(|line| self.show.line(line));
+        match &mut self.held {
+            Some(held) => {
+                held.extend(texts);
+                let excess = held.len().saturating_sub(self.show.tail.unwrap_or_default());
+                held.drain(..excess);
+                Ok(())
+            }
+            None => self.put(&texts.collect::<String>()),
+        }
+    }
+
+    /// What is there already has been seen.
+    fn caught_up(&mut self) -> Result<(), Failure> {
+        let held = self.held.take().unwrap_or_default();
+        self.put(&held.into_iter().collect::<String>())
+    }
+
+    fn put(&self, text: &str) -> Result<(), Failure> {
+        if !text.is_empty() {
+            self.screen.no_progress();
+        }
+        self.screen.write(self.show.to, text).map_err(Failure::io("write the log"))
+    }
+}
+
+/// Shows what there is of a log.
+///
+/// # Errors
+/// The API's, and standard output's.
+pub(crate) async fn so_far(client: &Client, id: &ExecutionId, show: Show, screen: &Screen) -> Result<(), Failure> {
+    let (mut printer, mut cursor, mut empty) = (Printer::new(show, screen), None, 0);
+    loop {
+        let page = client.logs(id, cursor.as_deref()).await?.value;
+        printer.page(&page.lines)?;
+        empty = if page.lines.is_empty() { empty + 1 } else { 0 };
+        let is_end = page.complete || page.next_cursor.is_none() || page.next_cursor == cursor;
+        if is_end || empty == EMPTY_PAGES || screen.is_closed() {
+            return printer.caught_up();
+        }
+        cursor = page.next_cursor;
+    }
+}
+
+/// How following ended.
+pub(crate) enum Ended {
+    /// The run is over.
+    Final(Box<Got<ExecutionView>>),
+    /// The user left it.
+    Detached,
+}
+
+/// Shows a log until the run is over and all of it is shown; then gives the final record.
+///
+/// # Errors
+/// The API's, and standard output's.
+pub(crate) async fn to_the_end(
+    client: &Client,
+    id: &ExecutionId,
+    show: Show,
+    screen: &Screen,
+) -> Result<Got<ExecutionView>, Failure> {
+    let (mut printer, mut cursor, mut record) = (Printer::new(show, screen), None, Record::default());
+    loop {
+        // The first look is not held up: somebody may be waiting to hear why nothing happens.
+        let page = match record.seen_at {
+            None => client.logs(id, cursor.as_deref()).await?,
+            Some(_) => client.logs_followed(id, cursor.as_deref()).await?,
+        };
+        let lines = page.value.lines.len();
+        printer.page(&page.value.lines)?;
+        cursor = page.value.next_cursor.or(cursor);
+        if page.value.complete {
+            printer.caught_up()?;
+            return until_final(client, id, screen).await;
+        }
+        if lines < FULL_PAGE {
+            printer.caught_up()?;
+        }
+        if lines == 0
+            && let Some(late) = record.look(client, id, screen).await?
+        {
+            screen.say("the run is over, but its log was not completed: the last lines may be missing");
+            return Ok(late);
+        }
+        if lines == 0 || (lines < FULL_PAGE && !client.is_local()) {
+            client.pause(&page.answer).await;
+        }
+    }
+}
+
+/// What is remembered of the record while the log is followed.
+#[derive(Default)]
+struct Record {
+    seen_at: Option<Instant>,
+    over_since: Option<Instant>,
+}
+
+impl Record {
+    /// Reads the record if it is time to, shows its status, and gives it once the log is overdue.
+    async fn look(
+        &mut self,
+        client: &Client,
+        id: &ExecutionId,
+        screen: &Screen,
+    ) -> Result<Option<Got<ExecutionView>>, CallError> {
+        if self.seen_at.is_some_and(|at| at.elapsed() < RECORD_EVERY) && !client.is_local() {
+            return Ok(None);
+        }
+        self.seen_at = Some(Instant::now());
+        let got = client.execution(id.as_str()).await?;
+        if !got.value.status.is_final() {
+            screen.progress(&progress(&got.value));
+            return Ok(None);
+        }
+        let over_since = *self.over_since.get_or_insert_with(Instant::now);
+        Ok((over_since.elapsed() > LATE_LOG).then_some(got))
+    }
+}
+
+/// Waits until the run is over.
+///
+/// # Errors
+/// The API's.
+pub(crate) async fn until_final(
+    client: &Client,
+    id: &ExecutionId,
+    screen: &Screen,
+) -> Result<Got<ExecutionView>, Failure> {
+    let mut got = client.execution(id.as_str()).await?;
+    while !got.value.status.is_final() {
+        screen.progress(&progress(&got.value));
+        client.pause(&got.answer).await;
+        got = client.execution_followed(id).await?;
+    }
+    screen.no_progress();
+    Ok(got)
+}
+
+/// Follows while heeding the user: Ctrl-C may cancel the run or leave it.
+///
+/// # Errors
+/// Those of `following`.
+pub(crate) async fn attended(
+    client: &Client,
+    id: &ExecutionId,
+    screen: &Screen,
+    following: impl Future<Output = Result<Got<ExecutionView>, Failure>>,
+) -> Result<Ended, Failure> {
+    let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
+    let mut following = pin!(following);
+    loop {
+        tokio::select! {
+            ended = &mut following => {
+                screen.no_progress();
+                return ended.map(|got| Ended::Final(Box::new(got))).inspect_err(|_| screen.say(&hint(client, id)));
+            }
+            wish = interrupts.wish() => match wish {
+                Wish::Stay => {}
+                Wish::Cancel => cancel(client, id, screen).await,
+                Wish::Detach => {
+                    screen.no_progress();
+                    screen.say(&hint(client, id));
+                    return Ok(Ended::Detached);
+                }
+            }
+        }
+    }
+}
+
+async fn cancel(client: &Client, id: &ExecutionId, screen: &Screen) {
+    match client.cancel(id).await {
+        Ok(_) => screen.say("cancelling; the command has 10 s to end"),
+        Err(error) => screen.say(&format!("failed to cancel: {error}")),
+    }
+}
+
+fn hint(client: &Client, id: &ExecutionId) -> String {
+    let local = if client.is_local() { "--local " } else { "" };
+    format!(
+        "no longer following; the run goes on. To follow it: mycli {local}logs -f {id}   to stop it: mycli {local}cancel {id}"
+    )
+}
+
+/// What a run is doing, in one line.
+pub(crate) fn progress(run: &ExecutionView) -> String {
+    match &run.waiting {
+        Some(waiting) => format!("{}: {}", run.status, place(waiting)),
+        None => run.status.to_string(),
+    }
+}
+
+/// A place in line, in words: `12th in line: Fargate Spot vCPU 6 of 6 in use, about 3 min`.
+pub(crate) fn place(waiting: &WaitingView) -> String {
+    let about = if waiting.place > 100 { "about " } else { "" };
+    let mut text = format!("{about}{} in line: {}", ordinal(waiting.place), waiting.reason);
+    if let Some(seconds) = waiting.estimate_seconds.and_then(|seconds| i64::try_from(seconds).ok()) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ", about {}", moment::words(TimeDelta::seconds(seconds)));
+    }
+    text
+}
+
+fn ordinal(number: u32) -> String {
+    let ending = match (number % 100, number % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        _ => "th",
+    };
+    format!("{number}{ending}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_said_as_people_say_it() {
+        assert_eq!(
+            [1, 2, 3, 4, 11, 13, 21, 112].map(ordinal),
+            ["1st", "2nd", "3rd", "4th", "11th", "13th", "21st", "112th"]
+        );
+        let waiting = WaitingView {
+            reason: "Fargate Spot vCPU 6 of 6 in use".into(),
+            limit: "pool:fargate-spot".into(),
+            used: 6.0,
+            max: Some(6.0),
+            place: 12,
+            estimate_seconds: Some(180),
+        };
+        assert_eq!(place(&waiting), "12th in line: Fargate Spot vCPU 6 of 6 in use, about 3 min");
+    }
+}

@@ -1,0 +1,124 @@
+//! `mycli history`: runs, newest first.
+
+use chrono::{TimeDelta, Utc};
+use clap::Args;
+use domain::{
+    Timestamp,
+    api::{ExecutionView, HistoryPage},
+    execution::ExecutionStatus,
+    history::{PAGE_DEFAULT, PAGE_MAX},
+};
+
+use crate::{
+    context::Context,
+    exit,
+    failure::Failure,
+    moment, output,
+    screen::{Screen, one_line},
+};
+
+/// Examples for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  mycli history                       the latest 20
+  mycli history --by me --since 2h
+  mycli history --status failed --limit 100
+  mycli history --group nightly -o json | jq -r '.executions[].execution_id'
+
+Exit code: 0 whatever the runs did, 1 if they cannot be shown.";
+
+/// Columns before the command: id, status, exit code, age, time it ran, and two spaces after each.
+const FIXED: usize = 31 + 2 + 9 + 2 + 4 + 2 + 4 + 2 + 4 + 2;
+
+/// The command line of `history`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct History {
+    /// How many
+    #[arg(long, value_name = "N", default_value_t = PAGE_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE_MAX)))]
+    limit: u32,
+    /// Only in this status: queued, waiting, launching, running, succeeded, failed, timed_out, cancelled, lost
+    #[arg(long)]
+    status: Option<ExecutionStatus>,
+    /// Only submitted since: 30m, 2h, a date, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = moment::since)]
+    since: Option<Timestamp>,
+    /// Only of this group
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Only submitted with the key of this name; `me` is your own
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// Go on where an earlier page ended
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+impl History {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The API's.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client(false).await?;
+        let (limit, since) = (self.limit.to_string(), self.since.map(moment::exact));
+        let filter = [
+            ("limit", Some(limit.as_str())),
+            ("status", self.status.map(ExecutionStatus::as_str)),
+            ("since", since.as_deref()),
+            ("group", self.group.as_deref()),
+            ("by", self.by.as_deref()),
+            ("cursor", self.cursor.as_deref()),
+        ];
+        let got = client.history(&filter).await;
+        client.close().await;
+        let got = got?;
+        if context.is_json() {
+            output::json(context, &got.answer)?;
+        } else {
+            output::text(context, &table(&got.value, &context.screen, Utc::now()))?;
+        }
+        hint(context, &got.value);
+        Ok(exit::SUCCESS)
+    }
+}
+
+/// Where more is, for people; programs read `next_cursor`.
+fn hint(context: &Context, page: &HistoryPage) {
+    if context.is_json() {
+        return;
+    }
+    if page.executions.is_empty() {
+        context.screen.say("no runs");
+    }
+    if let Some(cursor) = &page.next_cursor {
+        context.screen.say(&format!("there are more: the same with --cursor {cursor}"));
+    }
+}
+
+fn table(page: &HistoryPage, screen: &Screen, now: Timestamp) -> String {
+    if page.executions.is_empty() {
+        return String::new();
+    }
+    let command = screen.width() - FIXED;
+    let head = format!("{:<31}  {:<9}  {:>4}  {:>4}  {:>4}  {}\n", "ID", "STATUS", "EXIT", "AGE", "RAN", "COMMAND");
+    let rows = page.executions.iter().map(|run| row(run, screen, now, command));
+    std::iter::once(head).chain(rows).collect()
+}
+
+fn row(run: &ExecutionView, screen: &Screen, now: Timestamp, width: usize) -> String {
+    let code = run.exit_code.map(|code| code.to_string()).unwrap_or_default();
+    let what = run.request.name.as_ref().unwrap_or(&run.request.command);
+    format!(
+        "{:<31}  {}  {code:>4}  {:>4}  {:>4}  {}\n",
+        run.execution_id,
+        screen.status(run.status, 9),
+        moment::short(now - run.submitted_at),
+        ran(run, now).map(moment::short).unwrap_or_default(),
+        one_line(what, width),
+    )
+}
+
+/// How long the command ran, or has run so far.
+fn ran(run: &ExecutionView, now: Timestamp) -> Option<TimeDelta> {
+    Some(run.stopped_at.unwrap_or(now) - run.started_at?)
+}

@@ -1,0 +1,100 @@
+//! Ctrl-C and its relatives while a run is followed.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+/// What the user wants of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// Stop it.
+    Cancel,
+    /// Leave it.
+    Detach,
+    /// Nothing: go on.
+    Stay,
+}
+
+/// The signals, caught from the moment this is made.
+pub(crate) struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Interrupts {
+    /// Catches SIGINT, SIGTERM and SIGHUP.
+    ///
+    /// # Errors
+    /// When the process may not.
+    pub(crate) fn catch() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Any of them.
+    pub(crate) async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+
+    /// The next wish. On a terminal Ctrl-C asks, and a second one means to leave; elsewhere nobody can answer.
+    pub(crate) async fn wish(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => return Wish::Detach,
+            _ = self.hang_up.recv() => return Wish::Detach,
+        }
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            return Wish::Detach;
+        }
+        tokio::select! {
+            wish = answer() => wish,
+            () = self.any() => Wish::Detach,
+        }
+    }
+}
+
+/// Asks on the terminal. A thread of its own reads, because nothing can interrupt that: the process ends without waiting for it.
+async fn answer() -> Wish {
+    let question = "\nmycli: c cancels the run, d (or Ctrl-C again) leaves it running, Enter goes on following: ";
+    // Who cannot be asked is not asked again: no answer means to leave.
+    drop(io::stderr().lock().write_all(question.as_bytes()));
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().lock().read_line(&mut line);
+        drop(sender.send(read.ok().filter(|bytes| *bytes > 0).map(|_| line)));
+    });
+    match receiver.await.ok().flatten() {
+        Some(line) => meaning(&line),
+        None => Wish::Detach,
+    }
+}
+
+fn meaning(line: &str) -> Wish {
+    match line.trim().to_lowercase().as_str() {
+        "c" | "cancel" => Wish::Cancel,
+        "d" | "detach" => Wish::Detach,
+        _ => Wish::Stay,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_clear_word_cancels() {
+        assert_eq!([" C\n", "d\n", "\n", "yes\n"].map(meaning), [Wish::Cancel, Wish::Detach, Wish::Stay, Wish::Stay]);
+    }
+}

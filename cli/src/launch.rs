@@ -1,0 +1,102 @@
+//! Submitting a request and seeing it through: the common end of `exec` and `rerun`.
+
+use domain::{
+    api::Accepted,
+    request::{FieldError, SubmitRequest},
+};
+
+use crate::{
+    api::Got,
+    client::{CallError, Client, is_loopback},
+    context::Context,
+    draft, exit,
+    failure::Failure,
+    flags::LaunchFlags,
+    follow::{self, Ended, Show},
+    output,
+    screen::Stream,
+};
+
+/// Submits and, unless told to detach, follows to the end.
+///
+/// # Errors
+/// A refusal, an API that cannot be reached, or a screen that cannot be written to.
+pub(crate) async fn run(
+    context: &Context,
+    client: &Client,
+    request: SubmitRequest,
+    flags: LaunchFlags,
+) -> Result<u8, Failure> {
+    if let (Client::Local(machine), false) = (client, flags.detach) {
+        machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
+    }
+    let accepted = client.submit(&with_key(request)?).await?;
+    if flags.detach { announce(context, &accepted) } else { see_through(context, client, &accepted.value).await }
+}
+
+fn announce(context: &Context, accepted: &Got<Accepted>) -> Result<u8, Failure> {
+    if context.is_json() {
+        output::json(context, &accepted.answer)?;
+    } else {
+        output::text(context, &format!("{}\n", accepted.value.execution_id))?;
+    }
+    Ok(exit::SUCCESS)
+}
+
+async fn see_through(context: &Context, client: &Client, accepted: &Accepted) -> Result<u8, Failure> {
+    let (id, screen) = (&accepted.execution_id, &context.screen);
+    tracing::info!(execution_id = %id, "submitted");
+    screen.progress(&format!("{id}: {}", accepted.status));
+    let show = Show::all(if context.is_json() { Stream::Err } else { Stream::Out });
+    let following = follow::to_the_end(client, id, show, screen);
+    match follow::attended(client, id, screen, following).await? {
+        Ended::Final(got) => {
+            if context.is_json() {
+                output::json(context, &got.answer)?;
+            }
+            Ok(output::verdict(context, &got.value))
+        }
+        // Nothing is known of the command's end, which a caller must not take for a success.
+        Ended::Detached => Ok(exit::UNKNOWN),
+    }
+}
+
+/// Every submission has an idempotency key: a lost answer must not make two runs of one.
+fn with_key(request: SubmitRequest) -> Result<SubmitRequest, Failure> {
+    let key = match request.idempotency_key {
+        Some(key) => key,
+        None => random_key()?,
+    };
+    Ok(SubmitRequest { idempotency_key: Some(key), ..request })
+}
+
+fn random_key() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
+    Ok(format!("mycli-{}", hex::encode(bytes)))
+}
+
+/// Prints the request after checking it by the rules of where it would go; sends nothing.
+///
+/// # Errors
+/// Every fault there is.
+pub(crate) fn dry_run(context: &Context, request: &SubmitRequest) -> Result<u8, Failure> {
+    let endpoint = context.endpoint()?;
+    let one_machine = context.global.local || endpoint.is_some_and(|endpoint| is_loopback(&endpoint.url));
+    request.clone().validate(&draft::defaults(one_machine)).map_err(Failure::Faults)?;
+    let text = serde_json::to_string_pretty(request).map_err(|error| Failure::Local(error.to_string()))?;
+    output::text(context, &format!("{text}\n"))?;
+    Ok(exit::SUCCESS)
+}
+
+/// Adds to a refusal's faults where they come from.
+pub(crate) fn placed(error: Failure, place: impl FnOnce(Vec<FieldError>) -> Vec<FieldError>) -> Failure {
+    match error {
+        Failure::Call(CallError::Refused(mut problem)) => {
+            problem.errors = place(problem.errors);
+            Failure::Call(CallError::Refused(problem))
+        }
+        Failure::Faults(faults) => Failure::Faults(place(faults)),
+        other => other,
+    }
+}

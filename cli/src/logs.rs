@@ -1,0 +1,97 @@
+//! `mycli logs`: what a run has printed.
+
+use clap::Args;
+use domain::{Timestamp, id::ExecutionId};
+
+use crate::{
+    client::Client,
+    context::Context,
+    exit,
+    failure::Failure,
+    follow::{self, Ended, Show},
+    moment, output,
+    screen::Stream,
+};
+
+/// Examples for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  mycli logs                          your latest run's
+  mycli logs 7XQ9 -f --tail 20        the last 20 lines, then each new one until the run ends
+  mycli logs 7XQ9 --since 5m --timestamps
+  mycli logs 7XQ9 -o json             one {\"at\",\"text\"} a line
+
+Exit code: 0, or 1 if there is no log to show; with -f as of exec.";
+
+/// The command line of `logs`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Logs {
+    /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
+    id: Option<String>,
+    /// Go on until the run ends, and exit with its exit code
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last N lines of what there is
+    #[arg(long, value_name = "N")]
+    tail: Option<usize>,
+    /// Only lines from then on: 30m, 2h, a date, or RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = moment::since)]
+    since: Option<Timestamp>,
+    /// Each line with its time
+    #[arg(long)]
+    timestamps: bool,
+}
+
+impl Logs {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The API's.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client(false).await?;
+        let ended = self.show(context, &client).await;
+        client.close().await;
+        ended
+    }
+
+    async fn show(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
+        let (id, status) = self.which(client).await?;
+        if let Some(pending) = status {
+            context.screen.say(&format!("{id} has not started, there is no log yet. It is {pending}"));
+        }
+        if self.follow {
+            return self.follow(context, client, &id).await;
+        }
+        follow::so_far(client, &id, self.what(context), &context.screen).await?;
+        Ok(exit::SUCCESS)
+    }
+
+    /// The run, and what holds it if it has not started.
+    async fn which(&self, client: &Client) -> Result<(ExecutionId, Option<String>), Failure> {
+        let run = client.find(self.id.as_deref()).await?.value;
+        let pending = run.attempts.is_empty() && !run.status.is_final();
+        Ok((run.execution_id.clone(), pending.then(|| follow::progress(&run))))
+    }
+
+    async fn follow(&self, context: &Context, client: &Client, id: &ExecutionId) -> Result<u8, Failure> {
+        let following = follow::to_the_end(client, id, self.what(context), &context.screen);
+        tokio::select! {
+            ended = follow::attended(client, id, &context.screen, following) => match ended? {
+                Ended::Final(got) => Ok(output::verdict(context, &got.value)),
+                Ended::Detached => Ok(exit::UNKNOWN),
+            },
+            // Whoever read the log has gone, as `head` does: there is nothing to follow for.
+            () = context.screen.closing() => Ok(exit::SUCCESS),
+        }
+    }
+
+    fn what(&self, context: &Context) -> Show {
+        Show {
+            tail: self.tail,
+            since: self.since,
+            timestamps: self.timestamps,
+            json: context.is_json(),
+            to: Stream::Out,
+        }
+    }
+}

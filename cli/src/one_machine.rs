@@ -1,0 +1,200 @@
+//! `mycli local …`: this machine's server, and its upkeep.
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use domain::key::ApiKey;
+
+use crate::{
+    context::{API_KEY, Context, variable},
+    exit,
+    failure::Failure,
+    interrupt::Interrupts,
+    local, moment, output, settings,
+};
+
+/// Examples for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  mycli local serve                                  the API on this machine, for many users of it
+  mycli local serve --listen 127.0.0.1:0 -o json     on a free port, told on standard output
+  mycli local serve --vcpus 4 --launch-rate 20       try out how runs wait under quotas
+  mycli local prune --older-than 7d";
+
+/// The command line of `local`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OneMachine {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Action {
+    /// Serve the API on a loopback address until SIGINT or SIGTERM
+    #[command(after_help = EXAMPLES)]
+    Serve(Serve),
+    /// Remove finished runs and their logs
+    #[command(after_help = EXAMPLES)]
+    Prune(Prune),
+    /// Finish what is unfinished, then exit (started by mycli itself)
+    #[command(hide = true)]
+    Supervise(Place),
+}
+
+#[derive(Args, Clone, Debug)]
+struct Place {
+    /// Folder of the history [default: ~/.mycli/local]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Run on this machine's own shell, whatever the image
+    #[arg(long)]
+    host: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Serve {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 7427)))]
+    listen: SocketAddr,
+    /// How many vCPUs runs may use at once [default: this machine's]
+    #[arg(long, value_name = "N")]
+    vcpus: Option<f64>,
+    /// How many runs may start a second [default: no limit]
+    #[arg(long, value_name = "N")]
+    launch_rate: Option<f64>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Prune {
+    /// Only those that ended at least so long ago
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = moment::span)]
+    older_than: Duration,
+    /// Folder of the history [default: ~/.mycli/local]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+impl OneMachine {
+    /// Whether it runs others' work, for which one thread is too few.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self.action, Action::Serve(_) | Action::Supervise(_))
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The store's, the server's.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        match self.action {
+            Action::Serve(serve) => serve.run(context).await,
+            Action::Prune(prune) => prune.run(context).await,
+            Action::Supervise(place) => {
+                local::supervise(place.options(context)).await.map_err(failed)?;
+                Ok(exit::SUCCESS)
+            }
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::Local(error.to_string())
+}
+
+impl Place {
+    fn options(&self, context: &Context) -> local::Options {
+        let options = context.local_options(self.host);
+        local::Options { dir: self.dir.clone().unwrap_or(options.dir), ..options }
+    }
+}
+
+impl Serve {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        // Over plain HTTP, whoever hears the key may run commands as this user.
+        if !self.listen.ip().is_loopback() {
+            let message =
+                format!("{} is not a loopback address: the server is for this machine alone", self.listen.ip());
+            return Err(Failure::Usage(message));
+        }
+        let options = self.place.options(context);
+        let options = local::Options { vcpus: self.vcpus, launch_rate: self.launch_rate, ..options };
+        let (key, file) = key(&options.dir)?;
+        let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
+        let bound = |address| announce(context, address, file.as_deref());
+        local::serve(options, self.listen, key, bound, async move { interrupts.any().await }).await.map_err(failed)?;
+        Ok(exit::SUCCESS)
+    }
+}
+
+/// Says where the server is, and how to get at its key; the key itself is said nowhere.
+fn announce(context: &Context, address: SocketAddr, key_file: Option<&Path>) {
+    let endpoint = format!("http://{address}");
+    if context.is_json() {
+        let line = serde_json::json!({"endpoint": endpoint, "key_file": key_file});
+        // A reader that went away does not end the server.
+        drop(output::text(context, &format!("{line}\n")));
+        return;
+    }
+    context.screen.say(&format!("serving on {endpoint} until Ctrl-C. To use it, in another shell:"));
+    let key = key_file.map(|path| format!("  export {API_KEY}=\"$(cat {})\"\n", quoted(path)));
+    let key = key.unwrap_or_else(|| format!("  export {API_KEY}=…      the key that it was started with\n"));
+    // What cannot be said on standard error is not said.
+    drop(io::stderr().lock().write_all(format!("  export MYCLI_ENDPOINT={endpoint}\n{key}").as_bytes()));
+}
+
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    shlex::try_quote(&text).map_or_else(|_| text.clone(), std::borrow::Cow::into_owned)
+}
+
+/// The administrator's key: the environment's, else the one kept in `serve.key`, made the first time.
+fn key(folder: &Path) -> Result<(ApiKey, Option<PathBuf>), Failure> {
+    if let Some(text) = variable(API_KEY) {
+        let wrong = || {
+            Failure::Key(format!(
+                "{API_KEY} holds no key: it begins with sk_live_ and has 64 hexadecimal digits after that"
+            ))
+        };
+        return Ok((ApiKey::parse(text.trim()).ok_or_else(wrong)?, None));
+    }
+    let path = folder.join("serve.key");
+    let failed = |error| Failure::File { path: path.clone(), error };
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let wrong = || Failure::Key(format!("{} holds no key: remove it, and a new one is made", path.display()));
+            Ok((ApiKey::parse(text.trim()).ok_or_else(wrong)?, Some(path.clone())))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = new_key()?;
+            settings::write_private(&path, format!("{}\n", key.expose()).as_bytes()).map_err(failed)?;
+            Ok((key, Some(path.clone())))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn new_key() -> Result<ApiKey, Failure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
+    Ok(ApiKey::from_entropy(bytes))
+}
+
+impl Prune {
+    async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let place = Place { dir: self.dir, host: false };
+        let pruned = local::prune(place.options(context), self.older_than).await.map_err(failed)?;
+        if context.is_json() {
+            output::text(context, &format!("{}\n", serde_json::json!({"executions": pruned.executions})))?;
+        } else {
+            context.screen.say(&format!("removed {} runs with their logs", pruned.executions));
+        }
+        Ok(exit::SUCCESS)
+    }
+}

@@ -1,0 +1,29 @@
+//! The results of commands, in the form that was asked for.
+
+use domain::api::ExecutionView;
+
+use crate::{client::Answer, context::Context, exit, failure::Failure};
+
+/// Prints text.
+///
+/// # Errors
+/// Standard output's.
+pub(crate) fn text(context: &Context, text: &str) -> Result<(), Failure> {
+    context.screen.print(text).map_err(Failure::io("write the output"))
+}
+
+/// Prints an answer as the API gave it, on one line.
+///
+/// # Errors
+/// Standard output's.
+pub(crate) fn json(context: &Context, answer: &Answer) -> Result<(), Failure> {
+    text(context, &format!("{}\n", String::from_utf8_lossy(&answer.body).trim_end()))
+}
+
+/// Says how a run ended if its exit code does not say all, and gives the exit code.
+pub(crate) fn verdict(context: &Context, run: &ExecutionView) -> u8 {
+    if let Some(remark) = exit::remark(run) {
+        context.screen.say(&remark);
+    }
+    exit::of(run)
+}

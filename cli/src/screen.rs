@@ -1,0 +1,196 @@
+//! Standard output and error: whole lines, no colour where nobody sees it, and no noise when the reader goes away.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use domain::execution::ExecutionStatus;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::Notify;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::failure::Failure;
+
+/// Wide enough for a table where the width is not known; what terminals have had since cards.
+const WIDTH: usize = 80;
+const SPIN: Duration = Duration::from_millis(120);
+
+/// Where a text goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// What was asked for.
+    Out,
+    /// What mycli has to say.
+    Err,
+}
+
+/// What a command shows.
+pub(crate) struct Screen {
+    colored: bool,
+    spinner: RefCell<Option<ProgressBar>>,
+    /// The reader of standard output went away: nothing more is written to it.
+    closed: Cell<bool>,
+    gone: Notify,
+}
+
+impl Screen {
+    /// `plain` forbids colour, as `NO_COLOR` does (any value but an empty one).
+    pub(crate) fn new(plain: bool) -> Self {
+        let forbidden = plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            colored: !forbidden && io::stdout().is_terminal(),
+            spinner: RefCell::new(None),
+            closed: Cell::new(false),
+            gone: Notify::new(),
+        }
+    }
+
+    /// Writes to standard output, all at once. Nothing happens after its reader went away.
+    ///
+    /// # Errors
+    /// A full disk, and the like.
+    pub(crate) fn print(&self, text: &str) -> io::Result<()> {
+        self.write(Stream::Out, text)
+    }
+
+    /// Writes to `stream`.
+    ///
+    /// # Errors
+    /// Those of standard output. What cannot be said on standard error is not said.
+    pub(crate) fn write(&self, stream: Stream, text: &str) -> io::Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let written = self.beside_the_spinner(|| match stream {
+            Stream::Out if self.closed.get() => Ok(()),
+            Stream::Out => put(&mut io::stdout().lock(), text),
+            Stream::Err => put(&mut io::stderr().lock(), text).or(Ok(())),
+        });
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.closed.set(true);
+                self.gone.notify_one();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Whether nobody reads standard output any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// A line of mycli's own, on standard error.
+    pub(crate) fn say(&self, text: &str) {
+        // Standard error is where a failure would be told.
+        drop(self.write(Stream::Err, &format!("mycli: {text}\n")));
+    }
+
+    /// Why mycli failed, with one line for each field that is at fault.
+    pub(crate) fn fail(&self, failure: &Failure) {
+        let fields = failure
+            .fields()
+            .iter()
+            .map(|fault| format!("\n  {fault}"))
+            .chain(failure.hint().map(|hint| format!("\n{hint}")));
+        // Nothing is left to tell it to.
+        drop(self.write(Stream::Err, &format!("error: {failure}{}\n", fields.collect::<String>())));
+    }
+
+    /// Resolves once standard output is found to be closed.
+    pub(crate) async fn closing(&self) {
+        self.gone.notified().await;
+    }
+
+    /// Shows what is waited for, where somebody sees it.
+    pub(crate) fn progress(&self, text: &str) {
+        let mut spinner = self.spinner.borrow_mut();
+        if spinner.is_none() && io::stderr().is_terminal() {
+            *spinner = Some(new_spinner());
+        }
+        if let Some(spinner) = spinner.as_ref() {
+            spinner.set_message(text.to_owned());
+        }
+    }
+
+    /// Removes it.
+    pub(crate) fn no_progress(&self) {
+        if let Some(spinner) = self.spinner.take() {
+            spinner.finish_and_clear();
+        }
+    }
+
+    /// The status, padded to `width`, in its colour.
+    pub(crate) fn status(&self, status: ExecutionStatus, width: usize) -> String {
+        let padded = format!("{status:<width$}");
+        if !self.colored {
+            return padded;
+        }
+        let color = match status {
+            ExecutionStatus::Succeeded => 32,
+            ExecutionStatus::Failed | ExecutionStatus::TimedOut | ExecutionStatus::Lost => 31,
+            ExecutionStatus::Cancelled => 35,
+            ExecutionStatus::Queued | ExecutionStatus::Waiting => 33,
+            ExecutionStatus::Launching | ExecutionStatus::Running => 36,
+        };
+        format!("\x1b[{color}m{padded}\x1b[0m")
+    }
+
+    /// How many columns there are: the terminal's, else 80.
+    pub(crate) fn width(&self) -> usize {
+        let size = rustix::termios::tcgetwinsize(io::stdout());
+        size.map(|size| usize::from(size.ws_col)).ok().filter(|columns| *columns >= WIDTH).unwrap_or(WIDTH)
+    }
+
+    fn beside_the_spinner<T>(&self, write: impl FnOnce() -> T) -> T {
+        match self.spinner.borrow().as_ref() {
+            Some(spinner) => spinner.suspend(write),
+            None => write(),
+        }
+    }
+}
+
+fn put(stream: &mut impl Write, text: &str) -> io::Result<()> {
+    stream.write_all(text.as_bytes())?;
+    stream.flush()
+}
+
+fn new_spinner() -> ProgressBar {
+    let spinner = ProgressBar::new_spinner();
+    // A constant template that parses; without it the default does too.
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+        spinner.set_style(style);
+    }
+    spinner.enable_steady_tick(SPIN);
+    spinner
+}
+
+/// Text of others, on one line: control characters (which a terminal would obey) are replaced, and what is wider than `width` cut.
+pub(crate) fn one_line(text: &str, width: usize) -> String {
+    let clean: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if clean.width() <= width {
+        return clean;
+    }
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used < width
+    };
+    clean.chars().take_while(fits).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_text_is_one_line_of_the_given_width() {
+        assert_eq!(one_line("echo a\n\x1b[2Jb", 80), "echo a  [2Jb");
+        assert_eq!(one_line("terraform plan", 9), "terraform"[..8].to_owned() + "…");
+        assert_eq!(one_line("日本語", 5), "日本…");
+        assert_eq!(one_line("日本語", 6), "日本語");
+    }
+}

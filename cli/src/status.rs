@@ -1,0 +1,152 @@
+//! `mycli status`: all that is known of one run.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use domain::{
+    Timestamp,
+    api::{AttemptView, ExecutionView},
+};
+
+use crate::{context::Context, exit, failure::Failure, follow, moment, output, screen, screen::Screen};
+
+/// Examples for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  mycli status                        your latest run
+  mycli status 7XQ9                   by the end of its id; a unique beginning or a task's ARN do as well
+  mycli status 7XQ9 -o json | jq .waiting
+
+Exit code: 0 whatever the run did, 1 if it cannot be shown.";
+
+/// The command line of `status`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Status {
+    /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
+    id: Option<String>,
+}
+
+impl Status {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The API's.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client(false).await?;
+        let got = client.find(self.id.as_deref()).await;
+        client.close().await;
+        let got = got?;
+        if context.is_json() {
+            output::json(context, &got.answer)?;
+        } else {
+            output::text(context, &page(&got.value, &context.screen))?;
+        }
+        Ok(exit::SUCCESS)
+    }
+}
+
+/// Label and value, one a line; what is not known is left out.
+struct Page(String);
+
+impl Page {
+    fn row(&mut self, label: &str, value: impl Into<Option<String>>) {
+        if let Some(value) = value.into() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(self.0, "{label:<11}{}", screen::one_line(&value, usize::MAX));
+        }
+    }
+}
+
+fn page(run: &ExecutionView, screen: &Screen) -> String {
+    let mut page = Page(format!("{}  {}\n", run.execution_id, screen.status(run.status, 0)));
+    outcome_rows(&mut page, run);
+    request_rows(&mut page, run);
+    phase_rows(&mut page, run);
+    attempt_rows(&mut page, &run.attempts);
+    event_rows(&mut page, run);
+    page.0
+}
+
+fn outcome_rows(page: &mut Page, run: &ExecutionView) {
+    page.row("exit code", run.exit_code.map(|code| code.to_string()));
+    page.row("reason", run.reason.clone());
+    page.row("waiting", run.waiting.as_ref().map(follow::place));
+}
+
+fn request_rows(page: &mut Page, run: &ExecutionView) {
+    let request = &run.request;
+    page.row("name", request.name.clone());
+    page.row("command", request.command.clone());
+    page.row("repo", request.repo.clone());
+    page.row("branch", request.branch.clone());
+    page.row("commit", run.commit.clone());
+    page.row("image", request.image.clone());
+    page.row("digest", run.image_digest.clone());
+    page.row("env", names(request.env.keys()));
+    page.row("secrets", names(request.secrets.iter()));
+    page.row(
+        "size",
+        format!("{} CPU units, {} MB, {}, {}", request.cpu, request.memory, request.arch, request.capacity),
+    );
+    page.row("timeout", request.timeout.clone());
+    page.row("lock", request.lock.clone());
+    page.row("group", request.group.clone());
+    page.row("priority", (request.priority != 0).then(|| request.priority.to_string()));
+    page.row("retries", (request.retries > 0).then(|| retries(request.retries, &request.retry_on)));
+}
+
+/// Values may be secret, names are not.
+fn names<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
+    let list = names.map(String::as_str).collect::<Vec<_>>().join(", ");
+    (!list.is_empty()).then_some(list)
+}
+
+fn retries(retries: u8, causes: &[String]) -> String {
+    if causes.is_empty() { format!("up to {retries}") } else { format!("up to {retries}, on {}", causes.join(", ")) }
+}
+
+/// Each phase with the time it took from the one before.
+fn phase_rows(page: &mut Page, run: &ExecutionView) {
+    page.row("submitted", format!("{} by {}", moment::shown(run.submitted_at), run.submitted_by));
+    let mut before = run.submitted_at;
+    for (label, word, at) in [
+        ("launched", "after", run.launched_at),
+        ("started", "after", run.started_at),
+        ("stopped", if run.started_at.is_some() { "ran" } else { "after" }, run.stopped_at),
+    ] {
+        if let Some(at) = at {
+            page.row(label, format!("{} ({word} {})", moment::shown(at), moment::words(at - before)));
+            before = at;
+        }
+    }
+}
+
+fn attempt_rows(page: &mut Page, attempts: &[AttemptView]) {
+    for attempt in attempts {
+        page.row(&format!("attempt {}", attempt.attempt), attempt_line(attempt));
+    }
+}
+
+fn attempt_line(attempt: &AttemptView) -> String {
+    let end = match (attempt.exit_code, &attempt.reason, attempt.stopped_at) {
+        (_, Some(reason), _) => reason.clone(),
+        (Some(code), None, _) => format!("exit code {code}"),
+        (None, None, Some(_)) => "ended".into(),
+        (None, None, None) => "under way".into(),
+    };
+    let took =
+        attempt.started_at.zip(attempt.stopped_at).map(|(from, to)| format!(", ran {}", moment::words(to - from)));
+    let task = attempt.task_arn.as_ref().map(|arn| format!(", {arn}"));
+    format!("on {}: {end}{}{}", attempt.capacity, took.unwrap_or_default(), task.unwrap_or_default())
+}
+
+fn event_rows(page: &mut Page, run: &ExecutionView) {
+    for event in &run.events {
+        let reason = event.reason.as_ref().map(|reason| format!("  {reason}")).unwrap_or_default();
+        page.row("", format!("{}  {:<9}{reason}", clock(event.at), event.status));
+    }
+}
+
+fn clock(at: Timestamp) -> String {
+    at.with_timezone(&chrono::Local).format("%H:%M:%S%.3f").to_string()
+}
