@@ -58,19 +58,28 @@ impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exit(code) => match code.checked_sub(128).and_then(signal_name) {
-                Some(signal) => write!(f, "the command exited with code {code} (128 + {}: killed by {signal})", code - 128),
+                Some(signal) => {
+                    write!(f, "the command exited with code {code} (128 + {}: killed by {signal})", code - 128)
+                }
                 None => write!(f, "the command exited with code {code}"),
             },
-            Self::OutOfMemory(_) => f.write_str("out of memory: the task used more than it has; ask for more with --memory"),
+            Self::OutOfMemory(_) => {
+                f.write_str("out of memory: the task used more than it has; ask for more with --memory")
+            }
             Self::SetUp(why) => write!(f, "set-up failed, the command did not start: {why}"),
             Self::Manifest(why) => {
-                write!(f, "the image has no variant for this architecture; try the other with --arch (x86_64 or arm64): {why}")
+                write!(
+                    f,
+                    "the image has no variant for this architecture; try the other with --arch (x86_64 or arm64): {why}"
+                )
             }
             Self::ImageNotFound(why) => write!(f, "image not found or not readable: {why}"),
             Self::Pull(why) => write!(f, "the image could not be pulled: {why}"),
             Self::Secret(why) => write!(f, "a secret could not be read: {why}"),
             Self::SecretThrottled(why) => write!(f, "reading a secret was throttled: {why}"),
-            Self::Spot(_) => f.write_str("Spot interruption: Fargate Spot took its capacity back (--retry-on spot tries again)"),
+            Self::Spot(_) => {
+                f.write_str("Spot interruption: Fargate Spot took its capacity back (--retry-on spot tries again)")
+            }
             Self::Host(why) => write!(f, "the host failed: {why}"),
             Self::StoppedOutside(why) => write!(f, "the task was stopped from outside mycli: {why}"),
             Self::NeverStarted(why) => write!(f, "the task never started: {why}"),
@@ -110,7 +119,9 @@ pub fn of(task: &Task, said: &Said) -> Option<Cause> {
     match task.stop_code.as_ref() {
         Some(StopCode::SpotInterruption | StopCode::TerminationNotice) => return Some(Cause::Spot(exit_code)),
         Some(StopCode::InfrastructureHealth) => return Some(Cause::Host(words)),
-        Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated) => return Some(Cause::StoppedOutside(words)),
+        Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated) => {
+            return Some(Cause::StoppedOutside(words));
+        }
         Some(StopCode::TaskFailedToStart) => return Some(start_failure(words)),
         Some(StopCode::EssentialContainerExited | StopCode::Other(_)) | None => {}
     }
@@ -146,15 +157,30 @@ fn is_out_of_memory(reason: &str) -> bool {
 fn start_failure(words: String) -> Cause {
     let lower = words.to_lowercase();
     let has = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
-    let throttled = has(&["throttl", "rate exceeded", "toomanyrequests", "too many requests", "request limit exceeded"]);
+    let throttled =
+        has(&["throttl", "rate exceeded", "toomanyrequests", "too many requests", "request limit exceeded"]);
     if has(&["resourceinitializationerror", "secret", "parameter"]) && has(&["secret", "ssm", "parameter"]) {
         return if throttled { Cause::SecretThrottled(words) } else { Cause::Secret(words) };
     }
-    if has(&["image manifest does not contain descriptor matching platform", "no matching manifest", "exec format error"]) {
+    if has(&[
+        "image manifest does not contain descriptor matching platform",
+        "no matching manifest",
+        "exec format error",
+    ]) {
         return Cause::Manifest(words);
     }
     if has(&["cannotpullcontainererror", "cannotpull", "pull image", "imagenotfound"]) {
-        let missing = has(&["not found", "no such image", "does not exist", "manifest unknown", "access denied", "denied", "unauthorized", "invalid reference", "name unknown"]);
+        let missing = has(&[
+            "not found",
+            "no such image",
+            "does not exist",
+            "manifest unknown",
+            "access denied",
+            "denied",
+            "unauthorized",
+            "invalid reference",
+            "name unknown",
+        ]);
         return if missing && !throttled { Cause::ImageNotFound(words) } else { Cause::Pull(words) };
     }
     if has(&["internal error", "server error", "timeout waiting for network interface"]) {
@@ -172,13 +198,18 @@ mod tests {
     }
 
     fn failed_to_start(reason: &str) -> Cause {
-        let task = Task { stop_code: Some(StopCode::TaskFailedToStart), stopped_reason: Some(reason.into()), ..Task::default() };
+        let task = Task {
+            stop_code: Some(StopCode::TaskFailedToStart),
+            stopped_reason: Some(reason.into()),
+            ..Task::default()
+        };
         of(&task, &Said::default()).expect("a cause")
     }
 
     #[test]
     fn an_absent_exit_code_is_not_zero() {
-        let cause = stopped(r#"{"lastStatus":"STOPPED","stopCode":"EssentialContainerExited","containers":[{"name":"main"}]}"#);
+        let cause =
+            stopped(r#"{"lastStatus":"STOPPED","stopCode":"EssentialContainerExited","containers":[{"name":"main"}]}"#);
         assert!(matches!(cause, Some(Cause::NoExitCode(_))), "{cause:?}");
         assert!(stopped(r#"{"lastStatus":"STOPPED"}"#).is_some());
     }
@@ -192,7 +223,10 @@ mod tests {
         };
         assert_eq!(exit(0), None);
         assert_eq!(exit(7), Some(Cause::Exit(7)));
-        assert_eq!(exit(137).map(|c| c.to_string()).as_deref(), Some("the command exited with code 137 (128 + 9: killed by SIGKILL)"));
+        assert_eq!(
+            exit(137).map(|c| c.to_string()).as_deref(),
+            Some("the command exited with code 137 (128 + 9: killed by SIGKILL)")
+        );
     }
 
     #[test]
@@ -203,11 +237,13 @@ mod tests {
         assert!(failed_to_start(net).passes());
         let hub = "CannotPullContainerError: toomanyrequests: You have reached your pull rate limit";
         assert!(matches!(failed_to_start(hub), Cause::Pull(_)));
-        let manifest = "CannotPullContainerError: image Manifest does not contain descriptor matching platform 'linux/arm64'";
+        let manifest =
+            "CannotPullContainerError: image Manifest does not contain descriptor matching platform 'linux/arm64'";
         assert!(matches!(failed_to_start(manifest), Cause::Manifest(_)));
         let secret = "ResourceInitializationError: unable to pull secrets or registry auth: unable to retrieve secret from ssm: invalid parameters: /x";
         assert!(matches!(failed_to_start(secret), Cause::Secret(_)));
-        let busy = "ResourceInitializationError: unable to retrieve secret from ssm: ThrottlingException: Rate exceeded";
+        let busy =
+            "ResourceInitializationError: unable to retrieve secret from ssm: ThrottlingException: Rate exceeded";
         assert!(matches!(failed_to_start(busy), Cause::SecretThrottled(_)));
     }
 
@@ -218,6 +254,9 @@ mod tests {
         );
         assert_eq!(oom, Some(Cause::OutOfMemory(Some(137))));
         assert_eq!(stopped(r#"{"stopCode":"SpotInterruption"}"#), Some(Cause::Spot(None)));
-        assert!(matches!(stopped(r#"{"stopCode":"InfrastructureHealth","stoppedReason":"bad"}"#), Some(Cause::Host(_))));
+        assert!(matches!(
+            stopped(r#"{"stopCode":"InfrastructureHealth","stoppedReason":"bad"}"#),
+            Some(Cause::Host(_))
+        ));
     }
 }

@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn an_unknown_stop_code_is_kept() {
-        let task: Task = serde_json::from_str(r#"{"stopCode":"Flood","containers":[{"name":"main"}]}"#).expect("a task");
+        let task: Task =
+            serde_json::from_str(r#"{"stopCode":"Flood","containers":[{"name":"main"}]}"#).expect("a task");
         assert_eq!(task.stop_code, Some(StopCode::Other("Flood".into())));
         assert_eq!(task.container().and_then(|c| c.exit_code), None);
         assert_eq!(serde_json::to_value(StopCode::SpotInterruption).expect("JSON"), "SpotInterruption");

@@ -396,7 +396,9 @@ impl Execution {
     /// The attempt that is launching or running.
     #[must_use]
     pub fn open_attempt(&self) -> Option<&Attempt> {
-        self.attempts.last().filter(|attempt| attempt.is_open() && matches!(self.state, State::Launching | State::Running))
+        self.attempts
+            .last()
+            .filter(|attempt| attempt.is_open() && matches!(self.state, State::Launching | State::Running))
     }
 
     /// The id of the attempt of this number.

@@ -43,7 +43,11 @@ pub fn charge(served: u64, line_now: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Timestamp, id::ExecutionId, limit::{CapacityPool, LimitKey}};
+    use crate::{
+        Timestamp,
+        id::ExecutionId,
+        limit::{CapacityPool, LimitKey},
+    };
 
     fn ticket(submitter: &str, priority: i32, second: i64) -> Ticket {
         let submitted_at = Timestamp::from_timestamp(1_764_000_000 + second, 0).expect("in range");

@@ -149,7 +149,9 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_refused() {
-        for text in ["", "exec_", "01K", "exec_01K-1", "job_01KAPR1BX0000000000000000", "exec_01KAPR1BX000000000000000é"] {
+        for text in
+            ["", "exec_", "01K", "exec_01K-1", "job_01KAPR1BX0000000000000000", "exec_01KAPR1BX000000000000000é"]
+        {
             assert!(text.parse::<ExecutionId>().is_err(), "{text}");
         }
         assert!(format!("{}-0", id()).parse::<AttemptId>().is_err());

@@ -100,7 +100,13 @@ mod tests {
         let text = key.expose().to_owned();
         assert_eq!(text.len(), KEY_LENGTH);
         assert!(ApiKey::parse(&text).is_some());
-        for wrong in [format!("{text}0"), text[..71].to_owned(), text.to_uppercase(), text.replace("sk_live", "sk_test"), String::new()] {
+        for wrong in [
+            format!("{text}0"),
+            text[..71].to_owned(),
+            text.to_uppercase(),
+            text.replace("sk_live", "sk_test"),
+            String::new(),
+        ] {
             assert!(ApiKey::parse(&wrong).is_none(), "{wrong}");
         }
     }

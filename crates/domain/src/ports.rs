@@ -86,7 +86,11 @@ pub enum UpdateError {
 /// The records, and all that is derived from them: lines, usage, history.
 pub trait Store: Send + Sync {
     /// Records a new execution, unless its id exists (then it is `Existing` itself) or the claim is taken. Idempotent.
-    fn create(&self, execution: &Execution, claim: Option<&Claim>) -> impl Future<Output = Result<Created, Unavailable>> + Send;
+    fn create(
+        &self,
+        execution: &Execution,
+        claim: Option<&Claim>,
+    ) -> impl Future<Output = Result<Created, Unavailable>> + Send;
 
     /// The record, as last written.
     fn load(&self, id: &ExecutionId) -> impl Future<Output = Result<Option<Execution>, Unavailable>> + Send;
@@ -105,15 +109,27 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<Execution, UpdateError>> + Send;
 
     /// A page of history, newest first.
-    fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32)
-    -> impl Future<Output = Result<Page<Execution>, Unavailable>> + Send;
+    fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Page<Execution>, Unavailable>> + Send;
 
     /// A page of what is not final, in no particular order.
-    fn unfinished(&self, after: Option<&Cursor>, limit: u32)
-    -> impl Future<Output = Result<Page<Execution>, Unavailable>> + Send;
+    fn unfinished(
+        &self,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Page<Execution>, Unavailable>> + Send;
 
     /// The first tickets of a line that are due at `now`, in the order of [`crate::fair::order`].
-    fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> impl Future<Output = Result<Vec<Ticket>, Unavailable>> + Send;
+    fn line(
+        &self,
+        key: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Ticket>, Unavailable>> + Send;
 
     /// The lines that have a ticket due at `now`.
     fn lines(&self, now: Timestamp) -> impl Future<Output = Result<Vec<LimitKey>, Unavailable>> + Send;
@@ -181,7 +197,10 @@ pub struct Described {
 /// ECS, or what stands for it.
 pub trait Tasks: Send + Sync {
     /// The ARN of a definition with this content; registers it if there is none. Idempotent by the content's hash.
-    fn ensure_definition(&self, definition: &TaskDefinition) -> impl Future<Output = Result<String, LaunchError>> + Send;
+    fn ensure_definition(
+        &self,
+        definition: &TaskDefinition,
+    ) -> impl Future<Output = Result<String, LaunchError>> + Send;
     /// Starts a task. Idempotent by client token while that lives.
     fn run_task(&self, input: &RunTaskInput) -> impl Future<Output = Result<Task, LaunchError>> + Send;
     /// Stops a task: TERM, then KILL after the grace. Idempotent; a task that is over or unknown is no error.

@@ -100,7 +100,9 @@ mod tests {
     #[test]
     fn no_string_of_a_script_spans_lines() {
         for script in [BOOTSTRAP, SUPERVISE] {
-            assert!(script.lines().all(|line| line.matches('\'').count() % 2 == 0 || line.trim_start().starts_with('#')));
+            assert!(
+                script.lines().all(|line| line.matches('\'').count() % 2 == 0 || line.trim_start().starts_with('#'))
+            );
         }
     }
 }

@@ -74,7 +74,11 @@ impl TaskDefinition {
     #[must_use]
     pub fn content_hash(&self) -> String {
         let mut hasher = Sha256::new();
-        let parts = [&self.image.as_ref().map(ToString::to_string).unwrap_or_default(), &self.arch.to_string(), &self.log_group];
+        let parts = [
+            &self.image.as_ref().map(ToString::to_string).unwrap_or_default(),
+            &self.arch.to_string(),
+            &self.log_group,
+        ];
         let registry = self.registry_secret.as_ref().map(ToString::to_string).unwrap_or_default();
         let words = self.entry_point.iter().chain(&self.command).chain([&registry]);
         let secrets = self.secrets.iter().flat_map(|secret| [&secret.name, &secret.value_from]);
@@ -139,7 +143,9 @@ pub fn overrides(request: &LaunchRequest, attempt: &AttemptId, nonce: &str, know
         environment.extend(git_user(source).map(|user| own("GIT_USERNAME", user)));
         environment.extend(known_hosts.map(|hosts| own("KNOWN_HOSTS", hosts)));
     }
-    environment.extend(request.env.iter().map(|(name, value)| KeyValuePair { name: name.to_string(), value: value.to_owned() }));
+    environment.extend(
+        request.env.iter().map(|(name, value)| KeyValuePair { name: name.to_string(), value: value.to_owned() }),
+    );
     TaskOverride {
         cpu: request.size.cpu().to_string(),
         memory: request.size.memory().to_string(),

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Timestamp, limit::{Admission, CapacityPool, Holding, LimitKey}};
+use crate::{
+    Timestamp,
+    limit::{Admission, CapacityPool, Holding, LimitKey},
+};
 
 /// What a pool allows. `None` is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -85,7 +88,8 @@ pub enum LaunchDecision {
 /// who waits for a lock stands in that lock's line and blocks nobody in the pool's.
 #[must_use]
 pub fn decide(demand: &[Holding], quota: &Quota, usage: impl Fn(&LimitKey) -> Usage) -> LaunchDecision {
-    let admissions: Vec<_> = demand.iter().map(|h| Admission { key: h.key.clone(), max: max_of(&h.key, quota) }).collect();
+    let admissions: Vec<_> =
+        demand.iter().map(|h| Admission { key: h.key.clone(), max: max_of(&h.key, quota) }).collect();
     let blocked = demand.iter().zip(&admissions).find(|(holding, admission)| {
         admission.max.is_some_and(|max| usage(&holding.key).used.saturating_add(holding.amount) > max)
     });
@@ -104,7 +108,11 @@ pub fn impossible(demand: &[Holding], quota: &Quota) -> Option<String> {
     demand.iter().find_map(|holding| {
         let max = max_of(&holding.key, quota)?;
         (holding.amount > max).then(|| {
-            format!("needs {} vCPU at once, and the limit here is {}; ask for less with --cpu or raise the limit", vcpu(holding.amount), vcpu(max))
+            format!(
+                "needs {} vCPU at once, and the limit here is {}; ask for less with --cpu or raise the limit",
+                vcpu(holding.amount),
+                vcpu(max)
+            )
         })
     })
 }
@@ -122,7 +130,9 @@ pub fn max_of(key: &LimitKey, quota: &Quota) -> Option<u32> {
 #[must_use]
 pub fn reason(key: &LimitKey, usage: Usage, max: Option<u32>) -> String {
     match (key, max) {
-        (LimitKey::Pool(pool), Some(max)) => format!("{} vCPU {} of {} in use", title(*pool), vcpu(usage.used), vcpu(max)),
+        (LimitKey::Pool(pool), Some(max)) => {
+            format!("{} vCPU {} of {} in use", title(*pool), vcpu(usage.used), vcpu(max))
+        }
         (LimitKey::Pool(pool), None) => format!("{} vCPU {} in use", title(*pool), vcpu(usage.used)),
         (LimitKey::Lock(name), _) => format!("lock '{name}' is held by another execution"),
     }

@@ -156,7 +156,7 @@ impl Execution {
     #[must_use]
     pub fn never_launched(&self, cause: &Cause, now: Timestamp) -> Option<Self> {
         let number = self.open_attempt()?.number;
-        self.changed(|next| next.close(number, Err(cause), now, now))
+        self.changed(|next| next.close(number, cause, now, now))
     }
 
     /// It cannot be launched at all: a request that no limit here will ever admit.
@@ -201,7 +201,9 @@ impl Execution {
         self.changed(|next| {
             let Some(attempt) = next.attempt_mut(number) else { return };
             attempt.join(observation);
-            if attempt.is_open() && !matches!(next.state, State::Queued { .. } | State::Waiting { .. } | State::Final(_)) {
+            if attempt.is_open()
+                && !matches!(next.state, State::Queued { .. } | State::Waiting { .. } | State::Final(_))
+            {
                 next.draw_conclusion(number, now);
             }
         })
@@ -240,7 +242,7 @@ impl Execution {
             let at = attempt.task.as_ref().and_then(|t| t.stopped_at.or(t.execution_stopped_at)).unwrap_or(now);
             match self.verdict(&attempt) {
                 Some(Verdict::Outcome(outcome)) => self.conclude(number, outcome, at),
-                Some(Verdict::Cause(cause)) => self.close(number, Err(&cause), at, now),
+                Some(Verdict::Cause(cause)) => self.close(number, &cause, at, now),
                 None => {}
             }
         } else if matches!(self.state, State::Launching) && attempt.runs() {
@@ -272,10 +274,12 @@ impl Execution {
     }
 
     /// Closes an attempt by its cause, and has another try where that is right.
-    fn close(&mut self, number: u32, result: Result<(), &Cause>, at: Timestamp, now: Timestamp) {
-        let Err(cause) = result else { return self.conclude(number, Outcome::Succeeded, at) };
+    fn close(&mut self, number: u32, cause: &Cause, at: Timestamp, now: Timestamp) {
         let outcome = Outcome::Failed { exit_code: cause.exit_code(), reason: cause.to_string() };
-        let Some(pause) = self.retry_pause(number, cause) else { return self.conclude(number, outcome, at) };
+        let Some(pause) = self.retry_pause(number, cause) else {
+            self.conclude(number, outcome, at);
+            return;
+        };
         if let Some(attempt) = self.attempt_mut(number) {
             attempt.close(Final { outcome, at });
         }
@@ -371,22 +375,22 @@ impl Attempt {
         self.task.as_ref().and_then(Task::container).is_some_and(|container| container.exit_code == Some(0))
     }
 
-    /// What the task died of, by its own word and the script's.
+    /// What the task died of. Where ECS has no exit code, the script's own word counts; without either nobody can tell.
     fn cause(&self) -> Verdict {
         let cause = match (&self.task, self.gone) {
             (Some(task), false) => cause::of(task, &self.said),
             _ => Some(Cause::NoExitCode("ECS no longer knows the task".into())),
         };
-        match (cause, self.said.exit) {
-            (None, _) | (Some(Cause::NoExitCode(_) | Cause::Host(_)), Some(0)) => Verdict::Outcome(Outcome::Succeeded),
-            (Some(Cause::NoExitCode(_) | Cause::Host(_)), Some(code)) => Verdict::Cause(Cause::Exit(code)),
-            (Some(Cause::NoExitCode(why)), None) if self.said.set_up_failure.is_none() && self.gone => {
+        match (cause, self.said.exit, &self.said.set_up_failure) {
+            (None, ..) | (Some(Cause::NoExitCode(_) | Cause::Host(_)), Some(0), _) => {
+                Verdict::Outcome(Outcome::Succeeded)
+            }
+            (Some(Cause::NoExitCode(_) | Cause::Host(_)), Some(code), _) => Verdict::Cause(Cause::Exit(code)),
+            (Some(Cause::NoExitCode(_) | Cause::Host(_)), None, Some(why)) => Verdict::Cause(Cause::SetUp(why.clone())),
+            (Some(Cause::NoExitCode(why)), None, None) => {
                 Verdict::Outcome(Outcome::Lost { reason: format!("nothing can tell how it ended: {why}") })
             }
-            (Some(Cause::NoExitCode(why)), None) => {
-                Verdict::Cause(self.said.set_up_failure.clone().map_or(Cause::NoExitCode(why), Cause::SetUp))
-            }
-            (Some(cause), _) => Verdict::Cause(cause),
+            (Some(cause), ..) => Verdict::Cause(cause),
         }
     }
 }
@@ -405,4 +409,285 @@ fn backoff(number: u32, id: &ExecutionId) -> TimeDelta {
     let seconds = BACKOFF_SECONDS.saturating_mul(1 << number.saturating_sub(1).min(10)).min(BACKOFF_MAX_SECONDS);
     let spread = id.as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 1000;
     TimeDelta::milliseconds(i64::from(seconds) * 500 + i64::from(seconds) * i64::from(spread) / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        request::{Defaults, SubmitRequest},
+        settings::{GitAccess, Settings},
+        task,
+        throttle::Quota,
+    };
+    use proptest::prelude::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_timestamp(1_764_000_000 + second, 0).expect("in range")
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            cluster: "c".into(),
+            log_group: "/aws/mycli/test".into(),
+            defaults: Defaults::aws(),
+            quota: Quota::default(),
+            git: GitAccess::default(),
+            unlisted_seconds: 60,
+        }
+    }
+
+    fn submitted(request: SubmitRequest) -> Execution {
+        let request = SubmitRequest { command: Some("true".into()), ..request };
+        let request = request.validate(&Defaults::aws()).expect("valid");
+        Execution::submitted(ExecutionId::new(at(0), 1), request, CapacityPool::FargateSpot, "ci", at(0))
+    }
+
+    fn launched(request: SubmitRequest) -> Execution {
+        relaunched(&submitted(request), at(1))
+    }
+
+    fn relaunched(execution: &Execution, now: Timestamp) -> Execution {
+        let run_task = task::run_task(execution, "arn:def", NONCE, &settings());
+        execution.launching(Plan { nonce: NONCE.into(), run_task }, now).expect("may be launched")
+    }
+
+    const NONCE: &str = "0123456789abcdef0123456789abcdef";
+
+    fn task(version: i64, status: &str) -> Task {
+        Task { task_arn: "arn:task/c/1".into(), version, last_status: status.into(), ..Task::default() }
+    }
+
+    fn stopped(version: i64, code: StopCode, exit_code: Option<i32>) -> Task {
+        let container = crate::ecs::Container { name: "main".into(), exit_code, ..Default::default() };
+        Task {
+            stop_code: Some(code),
+            containers: vec![container],
+            stopped_at: Some(at(60)),
+            ..task(version, "STOPPED")
+        }
+    }
+
+    /// What a task's life tells, and the state it must end in whatever arrives, in whatever order.
+    struct Story {
+        tasks: Vec<Task>,
+        markers: Vec<(Timestamp, Marker)>,
+        cancelled: bool,
+        ends: ExecutionStatus,
+    }
+
+    fn stories() -> Vec<Story> {
+        let run = |last: Task| vec![task(1, "PENDING"), task(2, "RUNNING"), task(3, "DEPROVISIONING"), last];
+        let exited = |code| stopped(4, StopCode::EssentialContainerExited, Some(code));
+        let said = |last: Marker| vec![(at(2), Marker::SetUp), (at(3), Marker::Start), (at(9), last)];
+        let story = |tasks, markers, ends| Story { tasks, markers, cancelled: false, ends };
+        vec![
+            story(run(exited(0)), said(Marker::Exit(0)), ExecutionStatus::Succeeded),
+            story(run(exited(124)), said(Marker::Exit(124)), ExecutionStatus::Failed),
+            story(run(exited(124)), said(Marker::Timeout), ExecutionStatus::TimedOut),
+            story(run(exited(137)), said(Marker::Timeout), ExecutionStatus::TimedOut),
+            story(
+                run(exited(125)),
+                vec![(at(2), Marker::SetUp), (at(3), Marker::Fail("no git".into()))],
+                ExecutionStatus::Failed,
+            ),
+            story(
+                vec![task(1, "PENDING"), stopped(2, StopCode::TaskFailedToStart, None)],
+                vec![],
+                ExecutionStatus::Failed,
+            ),
+            story(
+                run(stopped(4, StopCode::SpotInterruption, Some(143))),
+                said(Marker::Exit(143)),
+                ExecutionStatus::Failed,
+            ),
+            Story {
+                tasks: run(stopped(4, StopCode::UserInitiated, Some(143))),
+                markers: said(Marker::Exit(143)),
+                cancelled: true,
+                ends: ExecutionStatus::Cancelled,
+            },
+            Story {
+                tasks: run(exited(0)),
+                markers: said(Marker::Exit(0)),
+                cancelled: true,
+                ends: ExecutionStatus::Succeeded,
+            },
+        ]
+    }
+
+    /// Tells part of a story in some order, then sweeps: asks ECS for the newest snapshot, and reads the log if need be.
+    fn tell(story: &Story, order: &[usize]) -> Execution {
+        let mut execution = launched(SubmitRequest::default());
+        if story.cancelled {
+            let CancelDecision::Changed(asked) = execution.cancelled("ci", at(5)) else { panic!("not final yet") };
+            execution = *asked;
+        }
+        let events = story.tasks.len() + story.markers.len();
+        for index in order.iter().map(|index| index % events) {
+            let observation = match story.tasks.get(index) {
+                Some(task) => Observation::Task(task),
+                None => Observation::Markers(&story.markers[index - story.tasks.len()..=index - story.tasks.len()]),
+            };
+            execution = swept(story, execution.observe(1, &observation, at(70)).unwrap_or(execution), false);
+        }
+        swept(story, execution, true)
+    }
+
+    fn swept(story: &Story, execution: Execution, describe: bool) -> Execution {
+        let last = story.tasks.last().expect("a story has an end");
+        let execution = match describe {
+            true => execution.observe(1, &Observation::Task(last), at(71)).unwrap_or(execution),
+            false => execution,
+        };
+        match execution.open_attempt() {
+            Some(attempt) if attempt.needs_its_log() => {
+                execution.observe(1, &Observation::WholeLog(&story.markers), at(72)).unwrap_or(execution)
+            }
+            _ => execution,
+        }
+    }
+
+    proptest! {
+        /// Rule 5: permutation, duplication and loss, followed by a sweep, end in the same final state.
+        #[test]
+        fn any_order_ends_alike(order in prop::collection::vec(0_usize..12, 0..16)) {
+            for story in stories() {
+                let (told, straight) = (tell(&story, &order), tell(&story, &[]));
+                prop_assert_eq!(told.status(), story.ends);
+                prop_assert_eq!(told.end(), straight.end());
+            }
+        }
+
+        /// Once final, nothing changes how it ended.
+        #[test]
+        fn what_is_final_stays(order in prop::collection::vec(0_usize..12, 0..8), late in prop::collection::vec(0_usize..12, 0..8)) {
+            for story in stories() {
+                let end = tell(&story, &order);
+                let mut later = end.clone();
+                for other in stories() {
+                    for index in &late {
+                        let task = &other.tasks[index % other.tasks.len()];
+                        later = later.observe(1, &Observation::Task(task), at(99)).unwrap_or(later);
+                    }
+                    later = later.observe(1, &Observation::WholeLog(&other.markers), at(99)).unwrap_or(later);
+                }
+                prop_assert_eq!(later.end(), end.end());
+                prop_assert!(later.holdings().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_is_held_from_launch_to_close() {
+        let queued = submitted(SubmitRequest { lock: Some("deploy".into()), ..SubmitRequest::default() });
+        assert!(queued.holdings().is_empty());
+        let launched = relaunched(&queued, at(1));
+        assert_eq!(launched.holdings(), launched.demand());
+        assert_eq!(launched.demand().len(), 2);
+        let over = launched
+            .observe(1, &Observation::Task(&stopped(2, StopCode::TaskFailedToStart, None)), at(2))
+            .expect("ends");
+        assert!(over.holdings().is_empty());
+    }
+
+    #[test]
+    fn a_command_that_may_have_started_is_not_run_again_unasked() {
+        let spot = stopped(4, StopCode::SpotInterruption, Some(143));
+        let mut running = task(2, "RUNNING");
+        running.started_at = Some(at(3));
+        let end = |request: SubmitRequest| {
+            let run = launched(request).observe(1, &Observation::Task(&running), at(3)).expect("runs");
+            run.observe(1, &Observation::Task(&spot), at(60))
+                .expect("learns")
+                .observe(1, &Observation::WholeLog(&[]), at(61))
+                .expect("ends")
+        };
+        assert_eq!(end(SubmitRequest::default()).status(), ExecutionStatus::Failed);
+        let asked = SubmitRequest { retries: Some(1), retry_on: vec!["spot".into()], ..SubmitRequest::default() };
+        assert_eq!(end(asked.clone()).status(), ExecutionStatus::Waiting);
+        let host_only = SubmitRequest { retry_on: vec!["host".into()], ..asked };
+        assert_eq!(end(host_only).status(), ExecutionStatus::Failed);
+    }
+
+    #[test]
+    fn a_passing_start_failure_is_tried_again_a_few_times_and_each_try_is_kept() {
+        let mut failure = stopped(2, StopCode::TaskFailedToStart, None);
+        failure.stopped_reason = Some("CannotPullContainerError: i/o timeout".into());
+        let mut execution = launched(SubmitRequest::default());
+        for number in 1..=3 {
+            execution = execution.observe(number, &Observation::Task(&failure), at(2)).expect("fails");
+            assert_eq!(execution.status(), ExecutionStatus::Waiting, "{number}");
+            assert!(
+                execution
+                    .launching(
+                        Plan { nonce: NONCE.into(), run_task: task::run_task(&execution, "d", NONCE, &settings()) },
+                        at(2)
+                    )
+                    .is_none(),
+                "too early"
+            );
+            execution = relaunched(&execution, at(10_000));
+        }
+        let end = execution.observe(4, &Observation::Task(&failure), at(3)).expect("fails");
+        assert_eq!((end.status(), end.attempts.len()), (ExecutionStatus::Failed, 4));
+    }
+
+    #[test]
+    fn a_refusal_uses_up_no_retry_and_takes_a_new_token() {
+        let refused = launched(SubmitRequest::default())
+            .refused(LimitKey::Pool(CapacityPool::FargateSpot), "full", at(6), at(1))
+            .expect("goes back");
+        assert!(refused.holdings().is_empty());
+        let again = relaunched(&refused, at(7));
+        assert_eq!(again.attempts.len(), 1);
+        let token = again.attempts[0].run_task.as_ref().map(|input| input.client_token.clone());
+        assert_eq!(token, Some(format!("{}-1-r1", again.id)));
+    }
+
+    #[test]
+    fn cancelling_what_waits_is_final_at_once_and_what_runs_is_stopped() {
+        let CancelDecision::Changed(queued) = submitted(SubmitRequest::default()).cancelled("ann", at(1)) else {
+            panic!()
+        };
+        assert_eq!(queued.status(), ExecutionStatus::Cancelled);
+        let CancelDecision::Changed(launching) = launched(SubmitRequest::default()).cancelled("ann", at(1)) else {
+            panic!()
+        };
+        assert_eq!(launching.status(), ExecutionStatus::Launching);
+        assert_eq!(launching.cancelled("bob", at(2)), CancelDecision::Asked);
+        assert_eq!(launching.cancelled_unlaunched(at(2)).map(|e| e.status()), Some(ExecutionStatus::Cancelled));
+        assert_eq!(queued.cancelled("bob", at(2)), CancelDecision::Final(ExecutionStatus::Cancelled));
+    }
+
+    #[test]
+    fn a_task_that_nobody_knows_is_lost() {
+        let known = launched(SubmitRequest::default())
+            .observe(1, &Observation::Task(&task(1, "PENDING")), at(2))
+            .expect("known");
+        let gone = known.observe(1, &Observation::Gone, at(9)).expect("gone");
+        let lost = gone.observe(1, &Observation::WholeLog(&[]), at(9)).expect("concluded");
+        assert_eq!(lost.status(), ExecutionStatus::Lost);
+        let told = gone.observe(1, &Observation::WholeLog(&[(at(5), Marker::Exit(3))]), at(9)).expect("concluded");
+        assert_eq!(told.end().and_then(|end| end.outcome.exit_code()), Some(3));
+    }
+
+    #[test]
+    fn the_sweep_stops_only_what_is_far_past_its_time() {
+        let mut running = task(2, "RUNNING");
+        running.started_at = Some(at(10));
+        let request = SubmitRequest { timeout: Some("30s".into()), ..SubmitRequest::default() };
+        let run = launched(request).observe(1, &Observation::Task(&running), at(10)).expect("runs");
+        let run = run.observe(1, &Observation::Markers(&[(at(12), Marker::Start)]), at(12)).expect("starts");
+        assert!(run.overdue(at(12 + 30 + 70)).is_none());
+        let overdue = run.overdue(at(12 + 30 + 71)).expect("overdue");
+        let end = overdue
+            .observe(1, &Observation::Task(&stopped(9, StopCode::UserInitiated, Some(137))), at(200))
+            .expect("learns");
+        let end = end.observe(1, &Observation::WholeLog(&[]), at(200)).expect("ends");
+        assert_eq!(
+            (end.status(), end.end().and_then(|end| end.outcome.exit_code())),
+            (ExecutionStatus::TimedOut, None)
+        );
+    }
 }
