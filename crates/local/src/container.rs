@@ -1,0 +1,612 @@
+//! Tasks with an image: containers, over the Docker API that Docker and Podman serve.
+//!
+//! The engine is the record. A container is named after its attempt, so it is made at most once, and labelled with its task, so
+//! it is found again after a crash of ours. One that has run is never started again.
+
+/// Nothing yet: a place where a test crashes this program.
+macro_rules! failpoint {
+    ($name:literal) => {};
+}
+
+mod endpoint;
+mod error;
+mod image;
+mod limits;
+mod log;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bollard::errors::Error as Fault;
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, HostConfig,
+    HostConfigLogConfig, Mount, MountType,
+};
+use bollard::query_parameters::{
+    CreateContainerOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder, WaitContainerOptions,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use chrono::SubsecRound;
+use domain::Timestamp;
+use domain::request::Arch;
+use futures_util::StreamExt;
+use secrecy::ExposeSecret;
+
+use self::endpoint::{Candidate, Endpoint};
+pub use self::error::EngineError;
+use self::error::{failed, is_conflict, is_missing, plain};
+use self::image::architecture;
+use self::limits::Limits;
+use self::log::Until;
+use crate::runner::{Ended, Launch, Pull, StartFailure, Started};
+
+/// The label by which a task's container is found; its value is the task's ARN.
+pub const TASK_LABEL: &str = "mycli.task";
+
+/// How long an engine may think before it begins to answer. As the `docker` command's own two minutes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long a pull may take.
+const PULL_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// How long a container that runs is followed while the engine does not answer: an engine's restart takes seconds.
+const OUTAGE_MAX: Duration = Duration::from_secs(60);
+
+/// The first and the longest pause before an engine is asked the same again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// More than a log will have. Said because an engine's own default may be a size at which it throws the beginning away.
+const LOG_MAX: &str = "1t";
+
+/// What ECS says of a container that the kernel ended for its memory.
+const OUT_OF_MEMORY: &str = "OutOfMemoryError: container killed due to memory usage";
+
+/// Runs tasks as containers. Cheap to clone: all clones share the connection.
+#[derive(Clone)]
+pub struct ContainerRunner {
+    docker: Docker,
+    /// The engine's own architecture; it may be another machine's.
+    arch: Option<Arch>,
+    warned: Arc<AtomicBool>,
+}
+
+impl fmt::Debug for ContainerRunner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerRunner").field("arch", &self.arch).finish_non_exhaustive()
+    }
+}
+
+impl ContainerRunner {
+    /// Finds the engine as the `docker` command does (DOCKER_HOST, the current context, Docker's socket), then Podman's sockets,
+    /// and takes the first that answers. `environment` looks up a variable, `home` is the user's home directory.
+    ///
+    /// # Errors
+    /// When none answers: what was tried, and what to do.
+    pub async fn connect(environment: impl Fn(&str) -> Option<String>, home: &Path) -> Result<Self, EngineError> {
+        let mut tried = Vec::new();
+        for candidate in endpoint::candidates(environment, home)? {
+            match Self::open(&candidate).await {
+                Ok(runner) => return Ok(runner),
+                Err(reason) => tried.push(reason),
+            }
+        }
+        Err(EngineError::NotFound { tried })
+    }
+
+    async fn open(candidate: &Candidate) -> Result<Self, String> {
+        let (opened, place) = match &candidate.endpoint {
+            Endpoint::Unix(path) => {
+                let text = path.to_string_lossy().into_owned();
+                (Docker::connect_with_unix(&text, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION), text)
+            }
+            Endpoint::Tcp(address) => {
+                (Docker::connect_with_http(address, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION), address.clone())
+            }
+        };
+        let seen = |reason: String| format!("{} {place}: {reason}", candidate.named_by);
+        let docker = opened.map_err(|fault| seen(plain(&fault)))?;
+        failpoint!("container.version.before");
+        let version = docker.version().await.map_err(|fault| seen(plain(&fault)))?;
+        failpoint!("container.version.after");
+        let arch = version.arch.as_deref().and_then(arch_named);
+        Ok(Self { docker, arch, warned: Arc::default() })
+    }
+
+    /// Starts the task's container: fetches the image unless it is there, makes the container and starts it.
+    ///
+    /// Idempotent by the attempt: a container that an earlier call made is taken over, started if it never was, and left alone if
+    /// it runs or has run. After a failure no container is left.
+    ///
+    /// # Errors
+    /// Why the command never ran. No reason repeats a secret.
+    pub async fn start(&self, launch: &Launch) -> Result<Started, StartFailure> {
+        let started = match self.existing(launch).await? {
+            Some(found) => self.take_over(launch, found).await,
+            None => self.start_new(launch).await,
+        };
+        started.map_err(|failure| without_secrets(failure, launch))
+    }
+
+    /// The container of the task, whatever its state.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn find(&self, task_arn: &str) -> Result<Option<String>, EngineError> {
+        let found = self.labelled(&format!("{TASK_LABEL}={task_arn}")).await?;
+        Ok(found.into_iter().next().map(|(_, id)| id))
+    }
+
+    /// Every container that this program has made and not removed, with its task's ARN, whatever its state and whichever store on
+    /// this machine it belongs to.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn leftovers(&self) -> Result<Vec<(String, String)>, EngineError> {
+        self.labelled(TASK_LABEL).await
+    }
+
+    /// Hands on the container's output from byte `seen` on, until it has ended and everything is told; then says how it ended.
+    ///
+    /// `on` is called with the engine's time and a piece of output, in the engine's order, stdout and stderr together. A piece is a
+    /// line with its newline, or part of one. The sum of their lengths, kept, is the next call's `seen` after a crash: nothing is
+    /// lost or repeated. A broken connection is mended in the same way.
+    ///
+    /// # Errors
+    /// When the container is gone, or the engine has not answered for a minute.
+    pub async fn follow<F>(&self, container_id: &str, seen: u64, mut on: F) -> Result<Ended, EngineError>
+    where
+        F: FnMut(Timestamp, &[u8]) + Send,
+    {
+        let mut taken = seen;
+        let ended = tokio::select! {
+            ended = self.ended(container_id) => ended?,
+            never = self.stream(container_id, &mut taken, &mut on) => match never {},
+        };
+        // Only now is the log surely whole: engines may close a stream, or we drop one, before its last lines.
+        self.drain(container_id, &mut taken, &mut on).await?;
+        Ok(ended)
+    }
+
+    /// Ends the container: TERM, then KILL after the grace. Returns once it has ended; one that has ended already, or is unknown, is
+    /// left alone. An engine that does not do it is asked again for a minute; then that is logged.
+    pub async fn stop(&self, container_id: &str, grace_seconds: u32) {
+        let grace = Duration::from_secs(grace_seconds.into());
+        // The answer comes when the container has ended.
+        let docker = self.docker.clone().with_timeout(ANSWER_TIMEOUT + grace);
+        let mut patience = Patience::new();
+        while let Err(fault) = self.stop_once(&docker, container_id, grace_seconds).await {
+            if let Err(error) = patience.spend(|| failed("stop a container")(fault)) {
+                tracing::error!(container_id, %error, "a container could not be stopped");
+                return;
+            }
+            patience.pause().await;
+        }
+    }
+
+    /// Removes the container, ending it if it runs. Idempotent. A failure is logged only: [`Self::leftovers`] finds it again.
+    pub async fn remove(&self, container_id: &str) {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        failpoint!("container.remove.before");
+        let removed = self.docker.remove_container(container_id, Some(options)).await;
+        failpoint!("container.remove.after");
+        match removed {
+            Err(fault) if !is_missing(&fault) && !is_conflict(&fault) => {
+                tracing::warn!(container_id, reason = plain(&fault), "a container could not be removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Starting.
+impl ContainerRunner {
+    /// The container of this attempt, if an earlier call made it.
+    async fn existing(&self, launch: &Launch) -> Result<Option<ContainerInspectResponse>, StartFailure> {
+        match self.inspect(&container_name(launch)).await {
+            Ok(found) if label(&found) == Some(launch.task_arn.as_str()) => Ok(Some(found)),
+            Ok(_) => Err(cannot_create(&format!("the name {} is taken by another container", container_name(launch)))),
+            Err(fault) if is_missing(&fault) => Ok(None),
+            Err(fault) => Err(cannot_create(&plain(&fault))),
+        }
+    }
+
+    async fn take_over(&self, launch: &Launch, found: ContainerInspectResponse) -> Result<Started, StartFailure> {
+        match self.begin_unless_begun(launch, &found).await {
+            Ok(()) => {}
+            // A fresh one with fewer limits may do better.
+            Err(NotBegun::Never(_)) => {
+                self.remove(&container_name(launch)).await;
+                return self.start_new(launch).await;
+            }
+            Err(NotBegun::Unknown(failure)) => return Err(failure),
+        }
+        let created_at = found.created.as_deref().and_then(log::timestamp).unwrap_or_else(now);
+        let pull = Pull { started_at: created_at, stopped_at: created_at };
+        let image_digest = image::digest_of(&self.docker, &launch.image).await;
+        self.started(launch, pull, image_digest).await
+    }
+
+    async fn start_new(&self, launch: &Launch) -> Result<Started, StartFailure> {
+        let image = image::fetch(&self.docker, &launch.image, self.foreign(launch.arch)).await?;
+        let mut limits = Limits::of(launch);
+        while let Err(not_begun) = self.make_and_begin(launch, limits).await {
+            limits = match not_begun {
+                NotBegun::Never(failure) => limits.without(&failure.reason).ok_or(failure)?,
+                NotBegun::Unknown(failure) => return Err(failure),
+            };
+        }
+        if limits != Limits::of(launch) {
+            self.warn_of_limits(limits);
+        }
+        self.started(launch, image.pull, image.digest).await
+    }
+
+    fn warn_of_limits(&self, limits: Limits) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                memory_limited = limits.memory.is_some(),
+                cpu_limited = limits.nano_cpus.is_some(),
+                "this container engine cannot hold containers to their sizes, so they run without"
+            );
+        }
+    }
+
+    /// Leaves no container behind that never ran.
+    async fn make_and_begin(&self, launch: &Launch, limits: Limits) -> Result<(), NotBegun> {
+        failpoint!("container.create.before");
+        let created = self.docker.create_container(Some(self.options(launch)), body(launch, limits)).await;
+        failpoint!("container.create.after");
+        let begun = match created {
+            Ok(_) => self.begin(&container_name(launch)).await,
+            // Made by a call whose answer was lost.
+            Err(fault) if is_conflict(&fault) => match self.existing(launch).await.map_err(NotBegun::Unknown)? {
+                Some(found) => self.begin_unless_begun(launch, &found).await,
+                None => Err(NotBegun::Unknown(cannot_create(&plain(&fault)))),
+            },
+            Err(fault) => Err(NotBegun::Never(cannot_create(&plain(&fault)))),
+        };
+        if matches!(begun, Err(NotBegun::Never(_))) {
+            self.remove(&container_name(launch)).await;
+        }
+        begun
+    }
+
+    async fn begin_unless_begun(&self, launch: &Launch, found: &ContainerInspectResponse) -> Result<(), NotBegun> {
+        match stage(found) {
+            Stage::Created => self.begin(&container_name(launch)).await,
+            Stage::Running | Stage::Ended => Ok(()),
+        }
+    }
+
+    /// Starts a container that was made. Whether it then runs, the engine is asked and not taken at its word: a lost answer is no
+    /// failure, and a command that may have started is not run again.
+    async fn begin(&self, name: &str) -> Result<(), NotBegun> {
+        failpoint!("container.start.before");
+        let started = self.docker.start_container(name, None).await;
+        failpoint!("container.start.after");
+        let Err(fault) = started else { return Ok(()) };
+        let mut patience = Patience::new();
+        loop {
+            match self.inspect(name).await {
+                Ok(found) if stage(&found) == Stage::Created => {
+                    return Err(NotBegun::Never(cannot_start(&plain(&fault))));
+                }
+                Ok(_) => return Ok(()),
+                Err(unseen) if is_missing(&unseen) => return Err(NotBegun::Unknown(unknown(&plain(&fault)))),
+                Err(unseen) => patience
+                    .spend(|| failed("tell of a container")(unseen))
+                    .map_err(|error| NotBegun::Unknown(unknown(&error.to_string())))?,
+            }
+            patience.pause().await;
+        }
+    }
+
+    async fn started(
+        &self,
+        launch: &Launch,
+        pull: Pull,
+        image_digest: Option<String>,
+    ) -> Result<Started, StartFailure> {
+        let found = self.inspect(&container_name(launch)).await;
+        let found = found.map_err(|fault| unknown(&plain(&fault)))?;
+        let started_at = found.state.as_ref().and_then(|state| moment(state.started_at.as_deref()));
+        let container_id = found.id.unwrap_or_else(|| container_name(launch));
+        Ok(Started { container_id, image_digest, pull, started_at: started_at.unwrap_or_else(now) })
+    }
+
+    /// The architecture to ask for, if the engine would not choose it by itself.
+    fn foreign(&self, wanted: Arch) -> Option<Arch> {
+        (self.arch != Some(wanted)).then_some(wanted)
+    }
+
+    fn options(&self, launch: &Launch) -> CreateContainerOptions {
+        let options = CreateContainerOptionsBuilder::new().name(&container_name(launch));
+        match self.foreign(launch.arch) {
+            Some(arch) => options.platform(&format!("linux/{}", architecture(arch))).build(),
+            None => options.build(),
+        }
+    }
+}
+
+/// Following.
+impl ContainerRunner {
+    /// Waits until the container has ended. What the engine answers to "wait" differs and may be cut off; the inspection counts.
+    async fn ended(&self, id: &str) -> Result<Ended, EngineError> {
+        let mut patience = Patience::new();
+        loop {
+            failpoint!("container.wait.before");
+            std::pin::pin!(self.docker.wait_container(id, None::<WaitContainerOptions>)).next().await;
+            failpoint!("container.wait.after");
+            match self.inspect(id).await {
+                Ok(found) => match ended(&found) {
+                    Some(ended) => return Ok(ended),
+                    None => patience.reset(),
+                },
+                Err(fault) if is_missing(&fault) => return Err(EngineError::Gone(id.to_owned())),
+                Err(fault) => patience.spend(|| failed("tell of a container")(fault))?,
+            }
+            patience.pause().await;
+        }
+    }
+
+    /// Reads the log as it grows, anew from where it broke off. Ends only by being dropped.
+    async fn stream<F>(&self, id: &str, taken: &mut u64, on: &mut F) -> Infallible
+    where
+        F: FnMut(Timestamp, &[u8]),
+    {
+        let mut patience = Patience::new();
+        loop {
+            failpoint!("container.logs.before");
+            let read = log::read(&self.docker, id, Until::ContainerEnds, taken, on).await;
+            if let Err(fault) = read {
+                tracing::debug!(container_id = id, reason = plain(&fault), "the log's stream broke off");
+            }
+            patience.pause().await;
+        }
+    }
+
+    /// Reads what is left of an ended container's log.
+    async fn drain<F>(&self, id: &str, taken: &mut u64, on: &mut F) -> Result<(), EngineError>
+    where
+        F: FnMut(Timestamp, &[u8]),
+    {
+        let mut patience = Patience::new();
+        loop {
+            failpoint!("container.drain.before");
+            let read = log::read(&self.docker, id, Until::Now, taken, on).await;
+            failpoint!("container.drain.after");
+            match read {
+                Ok(()) => return Ok(()),
+                Err(fault) if is_missing(&fault) => return Err(EngineError::Gone(id.to_owned())),
+                Err(fault) => patience.spend(|| failed("give a container's log")(fault))?,
+            }
+            patience.pause().await;
+        }
+    }
+
+    async fn stop_once(&self, docker: &Docker, id: &str, grace_seconds: u32) -> Result<(), Fault> {
+        let options = StopContainerOptionsBuilder::new().t(i32::try_from(grace_seconds).unwrap_or(i32::MAX)).build();
+        failpoint!("container.stop.before");
+        let stopped = docker.stop_container(id, Some(options)).await;
+        failpoint!("container.stop.after");
+        match (stopped, self.inspect(id).await) {
+            (Ok(()), _) => Ok(()),
+            // Podman answers 500 where the container has ended by itself in between.
+            (Err(_), Ok(found)) if stage(&found) != Stage::Running => Ok(()),
+            (Err(_), Err(unseen)) if is_missing(&unseen) => Ok(()),
+            (Err(fault), _) => Err(fault),
+        }
+    }
+
+    async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, Fault> {
+        failpoint!("container.inspect.before");
+        let found = self.docker.inspect_container(id, None).await;
+        failpoint!("container.inspect.after");
+        found
+    }
+
+    async fn labelled(&self, label: &str) -> Result<Vec<(String, String)>, EngineError> {
+        let filters = HashMap::from([("label", vec![label])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        failpoint!("container.list.before");
+        let found = self.docker.list_containers(Some(options)).await;
+        failpoint!("container.list.after");
+        let found = found.map_err(failed("list containers"))?;
+        let known = found.into_iter().filter_map(|found| Some((found.labels?.remove(TASK_LABEL)?, found.id?)));
+        Ok(known.collect())
+    }
+}
+
+/// How long an engine that fails is asked again, and how often.
+struct Patience {
+    pause: Duration,
+    failing_since: Option<Instant>,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { pause: PAUSE.0, failing_since: None }
+    }
+
+    fn reset(&mut self) {
+        self.failing_since = None;
+    }
+
+    /// Fails with `error` once nothing but failures has been seen for [`OUTAGE_MAX`].
+    fn spend(&mut self, error: impl FnOnce() -> EngineError) -> Result<(), EngineError> {
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > OUTAGE_MAX { Err(error()) } else { Ok(()) }
+    }
+
+    async fn pause(&mut self) {
+        tokio::time::sleep(self.pause).await;
+        self.pause = PAUSE.1.min(self.pause * 2);
+    }
+}
+
+/// Why a container does not run.
+enum NotBegun {
+    /// Its command surely never ran.
+    Never(StartFailure),
+    /// The engine cannot say whether it did.
+    Unknown(StartFailure),
+}
+
+/// Where a container is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Made, never started.
+    Created,
+    /// Started and not ended; paused counts.
+    Running,
+    /// Over.
+    Ended,
+}
+
+fn stage(found: &ContainerInspectResponse) -> Stage {
+    match found.state.as_ref() {
+        Some(ContainerState { status: Some(Status::CREATED), .. }) => Stage::Created,
+        Some(ContainerState { status: Some(Status::EXITED | Status::DEAD), .. }) => Stage::Ended,
+        _ => Stage::Running,
+    }
+}
+
+/// How the container ended, if it has. One that was never started will not run by being waited for.
+fn ended(found: &ContainerInspectResponse) -> Option<Ended> {
+    let state = found.state.as_ref()?;
+    match stage(found) {
+        Stage::Running => None,
+        Stage::Created => Some(Ended {
+            exit_code: None,
+            reason: Some(format!(
+                "CannotStartContainerError: {}",
+                said(state).unwrap_or("the container was never started")
+            )),
+            stopped_at: now(),
+        }),
+        Stage::Ended => Some(Ended {
+            exit_code: state.exit_code.and_then(|code| i32::try_from(code).ok()),
+            reason: reason(state),
+            stopped_at: stopped_at(state),
+        }),
+    }
+}
+
+/// A process killed for its memory inside a command that succeeded is the command's own affair.
+fn reason(state: &ContainerState) -> Option<String> {
+    if state.oom_killed == Some(true) && state.exit_code != Some(0) {
+        return Some(OUT_OF_MEMORY.to_owned());
+    }
+    said(state).map(|error| format!("ContainerRuntimeError: {error}"))
+}
+
+fn said(state: &ContainerState) -> Option<&str> {
+    state.error.as_deref().filter(|error| !error.is_empty())
+}
+
+/// Podman may give an end some milliseconds before the start.
+fn stopped_at(state: &ContainerState) -> Timestamp {
+    let stopped_at = moment(state.finished_at.as_deref()).unwrap_or_else(now);
+    moment(state.started_at.as_deref()).map_or(stopped_at, |started_at| stopped_at.max(started_at))
+}
+
+/// An engine writes the year 1 for a moment that has not come.
+fn moment(text: Option<&str>) -> Option<Timestamp> {
+    text.and_then(log::timestamp).filter(|at| at.timestamp() > 0)
+}
+
+fn now() -> Timestamp {
+    chrono::Utc::now().trunc_subsecs(3)
+}
+
+fn label(found: &ContainerInspectResponse) -> Option<&str> {
+    found.config.as_ref()?.labels.as_ref()?.get(TASK_LABEL).map(String::as_str)
+}
+
+/// Names may hold letters, digits, `_`, `.` and `-`, which attempt ids do.
+fn container_name(launch: &Launch) -> String {
+    format!("mycli-{}", launch.attempt)
+}
+
+fn arch_named(name: &str) -> Option<Arch> {
+    match name {
+        "arm64" | "aarch64" => Some(Arch::Arm64),
+        "amd64" | "x86_64" => Some(Arch::X86_64),
+        _ => None,
+    }
+}
+
+fn cannot_create(reason: &str) -> StartFailure {
+    StartFailure { reason: format!("CannotCreateContainerError: {reason}") }
+}
+
+fn cannot_start(reason: &str) -> StartFailure {
+    StartFailure { reason: format!("CannotStartContainerError: {reason}") }
+}
+
+/// In words that no rule takes for a cause which another try could mend.
+fn unknown(reason: &str) -> StartFailure {
+    StartFailure { reason: format!("ContainerEngineError: whether the command has started is not known: {reason}") }
+}
+
+/// An engine may repeat what it was sent.
+fn without_secrets(failure: StartFailure, launch: &Launch) -> StartFailure {
+    let values = launch.secrets.iter().map(|(_, value)| value.expose_secret()).filter(|value| !value.is_empty());
+    StartFailure { reason: values.fold(failure.reason, |reason, value| reason.replace(value, "***")) }
+}
+
+fn body(launch: &Launch, limits: Limits) -> ContainerCreateBody {
+    ContainerCreateBody {
+        image: Some(launch.image.to_string()),
+        entrypoint: Some(launch.entry_point.clone()),
+        cmd: Some(launch.command.clone()),
+        env: Some(variables(launch)),
+        labels: Some(HashMap::from([(TASK_LABEL.to_owned(), launch.task_arn.clone())])),
+        tty: Some(false),
+        open_stdin: Some(false),
+        attach_stdin: Some(false),
+        host_config: Some(host_config(launch, limits)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// Secrets after the rest, so that none is hidden by a plain variable of the same name.
+fn variables(launch: &Launch) -> Vec<String> {
+    let plain = launch.environment.iter().map(|(name, value)| format!("{name}={value}"));
+    let secret = launch.secrets.iter().map(|(name, value)| format!("{name}={}", value.expose_secret()));
+    plain.chain(secret).collect()
+}
+
+fn host_config(launch: &Launch, limits: Limits) -> HostConfig {
+    HostConfig {
+        memory: limits.memory,
+        memory_swap: limits.memory,
+        nano_cpus: limits.nano_cpus,
+        mounts: Some(launch.mounts.iter().map(read_only).collect()),
+        // Else a machine with SELinux lets no container read a user's files; relabelling them would outlive the run.
+        security_opt: (!launch.mounts.is_empty()).then(|| vec!["label=disable".to_owned()]),
+        // Said, because an engine's own choice may keep no log that can be read back (a remote driver), or drop lines (journald).
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".to_owned()),
+            config: Some(HashMap::from([("max-size".to_owned(), LOG_MAX.to_owned())])),
+        }),
+        ..HostConfig::default()
+    }
+}
+
+fn read_only(path: &PathBuf) -> Mount {
+    let path = path.to_string_lossy().into_owned();
+    Mount {
+        target: Some(path.clone()),
+        source: Some(path),
+        typ: Some(MountType::BIND),
+        read_only: Some(true),
+        ..Mount::default()
+    }
+}

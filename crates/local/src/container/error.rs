@@ -1,0 +1,96 @@
+//! What can go wrong between us and the engine.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use bollard::errors::Error as Fault;
+use thiserror::Error;
+
+/// Why the container engine cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EngineError {
+    /// No engine answers in any of the places tried.
+    #[error(
+        "no container engine answers ({}): start Docker or Podman, or set DOCKER_HOST to where one listens, or give --host to run on this machine's own sh without the image",
+        .tried.join("; ")
+    )]
+    NotFound {
+        /// Each place, what named it, and what was seen there.
+        tried: Vec<String>,
+    },
+    /// What the user has named is no address this client can use.
+    #[error(
+        "{named_by} names `{host}`: only unix:// and tcp:// without TLS can be used, or give --host to run without the image"
+    )]
+    Unusable {
+        /// The variable or context.
+        named_by: String,
+        /// What it says.
+        host: String,
+    },
+    /// docker's configuration cannot be followed.
+    #[error("cannot follow {}: {reason}", .path.display())]
+    Configuration {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The container is no more: something else removed it.
+    #[error("the container {0} is gone: something else has removed it")]
+    Gone(String),
+    /// The engine did not do what it was asked for.
+    #[error("the container engine failed to {action}: {reason}")]
+    Failed {
+        /// What it was asked for.
+        action: &'static str,
+        /// Its own reason.
+        reason: String,
+    },
+}
+
+/// The engine's own reason on one line, or what kept it from giving one.
+pub(super) fn plain(fault: &Fault) -> String {
+    let text = match fault {
+        Fault::DockerResponseServerError { status_code, message } if message.trim().is_empty() => {
+            format!("HTTP status {status_code}")
+        }
+        Fault::DockerResponseServerError { message, .. } => message.clone(),
+        Fault::DockerStreamError { error } | Fault::DockerContainerWaitError { error, .. } => error.clone(),
+        Fault::RequestTimeoutError => "it did not answer in time".to_owned(),
+        other => chain(other),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// HTTP clients say "error trying to connect" and hide why in their sources.
+fn chain(error: &dyn Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        if !texts.iter().any(|known| known.contains(&text)) {
+            texts.push(text);
+        }
+        source = error.source();
+    }
+    texts.join(": ")
+}
+
+/// Whether the engine answers that what was named does not exist.
+pub(super) fn is_missing(fault: &Fault) -> bool {
+    matches!(fault, Fault::DockerResponseServerError { status_code: 404, .. })
+}
+
+/// Whether a container's name is taken: 409 from Docker, 500 from Podman.
+pub(super) fn is_conflict(fault: &Fault) -> bool {
+    match fault {
+        Fault::DockerResponseServerError { status_code: 409, .. } => true,
+        Fault::DockerResponseServerError { status_code: 500, message } => message.contains("already in use"),
+        _ => false,
+    }
+}
+
+pub(super) fn failed(action: &'static str) -> impl Fn(Fault) -> EngineError {
+    move |fault| EngineError::Failed { action, reason: plain(&fault) }
+}

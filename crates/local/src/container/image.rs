@@ -1,0 +1,153 @@
+//! Images: fetched if they are not there, and known by their digest.
+
+use bollard::Docker;
+use bollard::models::ImageInspect;
+use bollard::query_parameters::{CreateImageOptions, CreateImageOptionsBuilder};
+use domain::request::{Arch, ImageRef};
+use futures_util::TryStreamExt;
+
+use super::error::{is_missing, plain};
+use super::{PULL_TIMEOUT, now};
+use crate::runner::{Pull, StartFailure};
+
+/// An image that is there.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) digest: Option<String>,
+    pub(super) pull: Pull,
+}
+
+/// The name of an architecture in image manifests (the OCI image specification, which has Go's names).
+pub(super) fn architecture(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Arm64 => "arm64",
+        Arch::X86_64 => "amd64",
+    }
+}
+
+/// Fetches the image unless it is there. `foreign` is set when it is to be for another architecture than the engine's own.
+pub(super) async fn fetch(docker: &Docker, image: &ImageRef, foreign: Option<Arch>) -> Result<Fetched, StartFailure> {
+    let started_at = now();
+    let (inspect, stopped_at) = match inspect(docker, image).await? {
+        Some(found) if is_for(&found, foreign) => (found, started_at),
+        _ => (pull(docker, image, foreign).await?, now()),
+    };
+    Ok(Fetched { digest: digest(image, &inspect), pull: Pull { started_at, stopped_at } })
+}
+
+/// The digest of the image, if it is still there: what a container that is taken over runs.
+pub(super) async fn digest_of(docker: &Docker, image: &ImageRef) -> Option<String> {
+    let found = inspect(docker, image).await.ok().flatten()?;
+    digest(image, &found)
+}
+
+async fn inspect(docker: &Docker, image: &ImageRef) -> Result<Option<ImageInspect>, StartFailure> {
+    failpoint!("container.image.inspect.before");
+    let inspected = docker.inspect_image(image.as_str()).await;
+    failpoint!("container.image.inspect.after");
+    match inspected {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(cannot_pull(&plain(&error))),
+    }
+}
+
+async fn pull(docker: &Docker, image: &ImageRef, foreign: Option<Arch>) -> Result<ImageInspect, StartFailure> {
+    let patient = docker.clone().with_timeout(PULL_TIMEOUT);
+    failpoint!("container.image.pull.before");
+    let pulled =
+        patient.create_image(Some(options(image, foreign)), None, None).try_for_each(|_| async { Ok(()) }).await;
+    failpoint!("container.image.pull.after");
+    pulled.map_err(|error| cannot_pull(&plain(&error)))?;
+    let found = inspect(docker, image).await?;
+    let found = found.ok_or_else(|| cannot_pull("the engine pulled it and does not know it"))?;
+    match foreign {
+        // Podman pulls what fits itself, whatever it is asked for.
+        Some(arch) if !is_for(&found, foreign) => {
+            Err(cannot_pull(&format!("the image is not for linux/{}", architecture(arch))))
+        }
+        _ => Ok(found),
+    }
+}
+
+fn cannot_pull(reason: &str) -> StartFailure {
+    StartFailure { reason: format!("CannotPullContainerError: {reason}") }
+}
+
+fn is_for(image: &ImageInspect, foreign: Option<Arch>) -> bool {
+    foreign.is_none_or(|arch| image.architecture.as_deref() == Some(architecture(arch)))
+}
+
+/// The tag is always said: without one, Docker's API pulls every tag there is.
+fn options(image: &ImageRef, foreign: Option<Arch>) -> CreateImageOptions {
+    let tag = image.digest().or(image.tag()).unwrap_or("latest");
+    let options = CreateImageOptionsBuilder::new().from_image(name(image)).tag(tag);
+    match foreign {
+        Some(arch) => options.platform(&format!("linux/{}", architecture(arch))).build(),
+        None => options.build(),
+    }
+}
+
+/// The reference without tag and digest.
+fn name(image: &ImageRef) -> &str {
+    let text = image.as_str();
+    let text = text.split_once('@').map_or(text, |(before, _)| before);
+    match image.tag() {
+        Some(tag) => &text[..text.len() - tag.len() - 1],
+        None => text,
+    }
+}
+
+/// What the image's registry knows it by. Engines list one for each repository it was seen in.
+fn digest(image: &ImageRef, inspect: &ImageInspect) -> Option<String> {
+    let known = || inspect.repo_digests.iter().flatten().filter_map(|known| known.split_once('@'));
+    let own = known().find(|(repository, _)| is_same(repository, name(image)));
+    own.or_else(|| known().next()).map(|(_, digest)| digest.to_owned())
+}
+
+/// Engines write out what Docker lets one leave out: `docker.io/library/alpine`.
+fn is_same(repository: &str, name: &str) -> bool {
+    repository == name
+        || repository.strip_suffix(name).is_some_and(|rest| matches!(rest, "docker.io/" | "docker.io/library/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn one_tag_or_digest_is_asked_for() {
+        let pinned = format!("host:5000/team/tool:1@{DIGEST}");
+        for (image, from, tag) in [
+            ("alpine", "alpine", "latest"),
+            ("ubuntu:22.04", "ubuntu", "22.04"),
+            ("host:5000/tool", "host:5000/tool", "latest"),
+            ("host:5000/tool:dev", "host:5000/tool", "dev"),
+            (&pinned, "host:5000/team/tool", DIGEST),
+        ] {
+            let options = options(&image.parse().unwrap(), None);
+            assert_eq!((options.from_image.as_deref(), options.tag.as_deref()), (Some(from), Some(tag)), "{image}");
+            assert_eq!(options.platform, "", "{image}");
+        }
+        let options = options(&"alpine".parse().unwrap(), Some(Arch::Arm64));
+        assert_eq!(options.platform, "linux/arm64");
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_repository_asked_for() {
+        let inspect = ImageInspect {
+            repo_digests: Some(vec![
+                "mirror.example/alpine@sha256:a".into(),
+                "docker.io/library/alpine@sha256:b".into(),
+            ]),
+            ..ImageInspect::default()
+        };
+        let of = |image: &str, inspect: &ImageInspect| digest(&image.parse().unwrap(), inspect);
+        assert_eq!(of("alpine:3", &inspect).as_deref(), Some("sha256:b"));
+        assert_eq!(of("mirror.example/alpine", &inspect).as_deref(), Some("sha256:a"));
+        assert_eq!(of("renamed", &inspect).as_deref(), Some("sha256:a"));
+        assert_eq!(of("alpine", &ImageInspect::default()), None);
+    }
+}

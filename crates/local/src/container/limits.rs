@@ -1,0 +1,67 @@
+//! The sizes a container is held to, and what is given up where an engine cannot.
+
+use crate::runner::Launch;
+
+/// CPU units to a vCPU (ECS).
+const UNITS_PER_CPU: i64 = 1024;
+
+/// Bytes to a MiB.
+const MIB: i64 = 1 << 20;
+
+/// What to hold a container to; `None` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Bytes, swap included: Fargate has none.
+    pub(super) memory: Option<i64>,
+    /// Billionths of a CPU.
+    pub(super) nano_cpus: Option<i64>,
+}
+
+impl Limits {
+    pub(super) fn of(launch: &Launch) -> Self {
+        Self {
+            memory: Some(i64::from(launch.memory) * MIB),
+            nano_cpus: Some(i64::from(launch.cpu) * 1_000_000_000 / UNITS_PER_CPU),
+        }
+    }
+
+    /// What is left to try once the engine has refused with this reason, if the reason is the limits: a rootless engine may have
+    /// no control over them, and none gives more CPUs than it has. Engines tell these apart in words only.
+    pub(super) fn without(self, refusal: &str) -> Option<Self> {
+        let refusal = refusal.to_ascii_lowercase();
+        let speaks_of = |words: &[&str]| words.iter().any(|word| refusal.contains(word));
+        if self.nano_cpus.is_some() && speaks_of(&["cpu"]) {
+            return Some(Self { nano_cpus: None, ..self });
+        }
+        if self.memory.is_some() && speaks_of(&["memory", "swap"]) {
+            return Some(Self { memory: None, ..self });
+        }
+        let any = self.nano_cpus.is_some() || self.memory.is_some();
+        (any && speaks_of(&["cgroup"])).then_some(Self { memory: None, nano_cpus: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: Limits = Limits { memory: Some(1), nano_cpus: Some(1) };
+    const MEMORY: Limits = Limits { memory: Some(1), nano_cpus: None };
+    const CPUS: Limits = Limits { memory: None, nano_cpus: Some(1) };
+    const NONE: Limits = Limits { memory: None, nano_cpus: None };
+
+    #[test]
+    fn only_the_limit_that_was_refused_is_given_up() {
+        let range = "range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available";
+        assert_eq!(BOTH.without(range), Some(MEMORY));
+        assert_eq!(MEMORY.without(range), None);
+        assert_eq!(
+            BOTH.without("NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler"),
+            Some(MEMORY)
+        );
+        assert_eq!(BOTH.without("opening /sys/fs/cgroup/x/memory.max: no such file"), Some(CPUS));
+        assert_eq!(BOTH.without("rootless containers need cgroups v2"), Some(NONE));
+        assert_eq!(NONE.without("cgroups v2 are needed, with the cpu and memory controllers"), None);
+        assert_eq!(BOTH.without("exec: \"/bin/none\": no such file or directory"), None);
+    }
+}
