@@ -1,0 +1,393 @@
+//! The SQLite file behind the store and the queue of one machine, shared by every process that runs there.
+//!
+//! WAL with `synchronous=OFF`: a commit survives `kill -9` of any process, but not the loss of power. Each process has one
+//! thread that writes, which puts all that is waiting into one transaction, and one that reads and never waits for a write.
+
+use std::{
+    fmt,
+    fs::{DirBuilder, File, OpenOptions},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use domain::{Timestamp, ports::Unavailable};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::oneshot;
+
+use crate::{ambient, failpoint};
+
+mod prune;
+mod pumps;
+mod tasks;
+
+pub use prune::Pruned;
+pub(crate) use pumps::register;
+pub use tasks::TaskRow;
+
+/// The name errors give to what is kept here.
+const SERVICE: &str = "the store";
+
+/// The version of the schema this build writes, in SQLite's `user_version`.
+const SCHEMA_VERSION: i64 = 1;
+/// Most writes put into one transaction. Ours: enough that the commit costs each next to nothing, few enough to bound the wait.
+const BATCH_MAX: usize = 256;
+/// Pause between two looks at a file another process is writing to. Ours: a commit takes less.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+/// How often to look before giving up: half a minute. Ours.
+const BUSY_LOOKS: i32 = 30_000;
+/// Statements kept prepared on a connection: more than there are.
+const STATEMENTS: usize = 96;
+
+/// One process that runs work, by a name that no other process ever has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PumpId(String);
+
+impl PumpId {
+    /// A fresh name: 80 random bits, short enough for a socket's path to hold it.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "each is another one")]
+    pub fn new() -> Self {
+        Self(hex::encode(ambient::bytes::<10>()))
+    }
+
+    /// The name as it is.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for PumpId {
+    fn from(name: String) -> Self {
+        Self(name)
+    }
+}
+
+impl fmt::Display for PumpId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why the file could not be opened. Each text completes "failed to open the store: ".
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory, the file or its lock cannot be made.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which of them.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A later version of mycli wrote it.
+    #[error("{} has format {found} and this mycli knows {SCHEMA_VERSION}; use the newer mycli that wrote it, or another directory", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The version found in it.
+        found: i64,
+    },
+    /// SQLite cannot use it.
+    #[error("{}: {detail}", path.display())]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in plain words.
+        detail: String,
+    },
+}
+
+/// A handle to the file; clones share it. When the last one is dropped, the file is closed.
+#[derive(Clone, Debug)]
+pub struct Database(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pump: PumpId,
+    writes: Worker<Box<dyn Write>>,
+    reads: Worker<Read>,
+}
+
+impl Database {
+    /// Opens the file, and makes it (0600) and its directory (0700) if there is none. What this handle records belongs to `pump`.
+    ///
+    /// Two processes that do so at once wait for each other, so that neither sees a half-made file.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path, pump: PumpId) -> Result<Self, OpenError> {
+        // Held until both connections are open; the file itself stays, because removing it would let two processes hold "it".
+        let _guard = guard(path)?;
+        let sqlite = |error: rusqlite::Error| OpenError::Sqlite { path: path.to_owned(), detail: explain(&error) };
+        let mut writer = connect(path).map_err(sqlite)?;
+        migrate(&mut writer, path)?;
+        let reader = connect(path).map_err(sqlite)?;
+        reader.pragma_update(None, "query_only", true).map_err(sqlite)?;
+        let thread = |source| OpenError::File { path: path.to_owned(), source };
+        let writes = Worker::start("store-writer", move |jobs| write_all(&writer, &jobs)).map_err(thread)?;
+        let reads = Worker::start("store-reader", move |jobs: mpsc::Receiver<Read>| {
+            jobs.iter().for_each(|job| job(&reader));
+        });
+        Ok(Self(Arc::new(Inner { pump, writes, reads: reads.map_err(thread)? })))
+    }
+
+    /// Whose work this handle records.
+    #[must_use]
+    pub fn pump(&self) -> &PumpId {
+        &self.0.pump
+    }
+
+    /// Runs `work` in a transaction together with others' and answers once that is committed. An error undoes this work only.
+    /// Dropping the future does not take the write back.
+    pub(crate) async fn write<T, F>(&self, service: &'static str, work: F) -> Result<T, Unavailable>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.0.writes.send(Box::new(Pending { work: Some(work), result: None, reply }));
+        received(service, answer).await
+    }
+
+    /// Runs `work` over the last committed state. Not for writing.
+    pub(crate) async fn read<T, F>(&self, service: &'static str, work: F) -> Result<T, Unavailable>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.0.reads.send(Box::new(move |connection| {
+            // The caller may have gone away; then nobody wants the answer.
+            let _ = reply.send(work(connection).map_err(|error| explain(&error)));
+        }));
+        received(service, answer).await
+    }
+}
+
+async fn received<T>(service: &'static str, answer: oneshot::Receiver<Result<T, String>>) -> Result<T, Unavailable> {
+    let result = answer.await.unwrap_or_else(|_| Err("its thread has ended".into()));
+    result.map_err(|detail| Unavailable { service, detail })
+}
+
+/// Takes the lock under which the file is opened and changed to a new schema.
+fn guard(path: &Path) -> Result<File, OpenError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source: std::io::Error| OpenError::File { path, source }
+    };
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
+    }
+    let lock_path = path.with_added_extension("lock");
+    let lock = private_file(&lock_path).map_err(failed(&lock_path))?;
+    flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(&lock_path)(error.into()))?;
+    // SQLite gives its side files the mode of this one, and would make it readable by all.
+    private_file(path).map_err(failed(path))?;
+    Ok(lock)
+}
+
+fn private_file(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_handler(Some(wait_for_others))?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
+/// SQLite's own busy handler sleeps up to 100 ms a time, far longer than another process's commit takes.
+fn wait_for_others(looks: i32) -> bool {
+    std::thread::sleep(BUSY_PAUSE);
+    looks < BUSY_LOOKS
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let sqlite = |error: rusqlite::Error| OpenError::Sqlite { path: path.to_owned(), detail: explain(&error) };
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
+    match found {
+        SCHEMA_VERSION => Ok(()),
+        0 => create_schema(connection).map_err(sqlite),
+        _ => Err(OpenError::Newer { path: path.to_owned(), found }),
+    }
+}
+
+fn create_schema(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    transaction.execute_batch(include_str!("database/schema.sql"))?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()
+}
+
+/// What went wrong, in words that help; SQLite's own where there are no better ones.
+fn explain(error: &rusqlite::Error) -> String {
+    let advice = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "the disk is full; free some space and try again",
+        Some(ErrorCode::ReadOnly) => "the file, its directory or the disk is read-only",
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => "the file is damaged or is not mycli's; move it away to start anew",
+        Some(ErrorCode::DatabaseBusy) => "another process kept the file busy for half a minute",
+        _ => return error.to_string(),
+    };
+    format!("{advice} ({error})")
+}
+
+/// A thread that works off what it is sent. Dropping this ends the thread once all is done, and waits for that.
+#[derive(Debug)]
+struct Worker<J> {
+    jobs: Option<mpsc::Sender<J>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<J: Send + 'static> Worker<J> {
+    fn start(name: &str, run: impl FnOnce(mpsc::Receiver<J>) + Send + 'static) -> std::io::Result<Self> {
+        let (jobs, receiver) = mpsc::channel();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(receiver))?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+}
+
+impl<J> Worker<J> {
+    /// If the thread has ended, the job is dropped and with it the sender of the answer, which the caller notices.
+    fn send(&self, job: J) {
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl<J> Drop for Worker<J> {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook already.
+            let _ = thread.join();
+        }
+    }
+}
+
+type Read = Box<dyn FnOnce(&Connection) + Send>;
+
+/// A write that waits for its transaction.
+trait Write: Send {
+    /// Makes the changes.
+    fn run(&mut self, connection: &Connection);
+    /// Tells the caller, once it is settled whether the transaction stands; if not, why.
+    fn answer(self: Box<Self>, undone: Option<&str>);
+}
+
+struct Pending<T, F> {
+    work: Option<F>,
+    result: Option<rusqlite::Result<T>>,
+    reply: oneshot::Sender<Result<T, String>>,
+}
+
+impl<T, F> Write for Pending<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+{
+    fn run(&mut self, connection: &Connection) {
+        self.result = self.work.take().map(|work| in_savepoint(connection, work));
+    }
+
+    fn answer(self: Box<Self>, undone: Option<&str>) {
+        let result = match (undone, self.result) {
+            // Its own error says more than that of the transaction it broke.
+            (_, Some(Err(error))) => Err(explain(&error)),
+            (None, Some(Ok(value))) => Ok(value),
+            (why, _) => Err(why.unwrap_or("the write was not made").to_owned()),
+        };
+        // The caller may have gone away; the write stands all the same.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// Undoes this work alone if it fails.
+fn in_savepoint<T>(connection: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    execute(connection, "SAVEPOINT work")?;
+    let result = work(connection);
+    if result.is_err() && !connection.is_autocommit() {
+        execute(connection, "ROLLBACK TO work")?;
+    }
+    if !connection.is_autocommit() {
+        execute(connection, "RELEASE work")?;
+    }
+    result
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+/// The writer's life: waits for a write, then commits it together with all that came meanwhile.
+fn write_all(connection: &Connection, jobs: &mpsc::Receiver<Box<dyn Write>>) {
+    while let Ok(first) = jobs.recv() {
+        let (batch, outcome) = write_batch(connection, first, jobs);
+        let undone = outcome.err().map(|error| explain(&error));
+        for job in batch {
+            job.answer(undone.as_deref());
+        }
+    }
+}
+
+fn write_batch(
+    connection: &Connection,
+    first: Box<dyn Write>,
+    jobs: &mpsc::Receiver<Box<dyn Write>>,
+) -> (Vec<Box<dyn Write>>, rusqlite::Result<()>) {
+    let mut batch = Vec::new();
+    let mut next = Some(first);
+    if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
+        return (next.into_iter().collect(), Err(error));
+    }
+    while let Some(mut job) = next {
+        job.run(connection);
+        batch.push(job);
+        // A full disk and its like undo the whole transaction: nothing more must be written outside of one.
+        let goes_on = batch.len() < BATCH_MAX && !connection.is_autocommit();
+        next = if goes_on { jobs.try_recv().ok() } else { None };
+    }
+    let outcome = commit(connection);
+    (batch, outcome)
+}
+
+fn commit(connection: &Connection) -> rusqlite::Result<()> {
+    failpoint!("database.commit.before");
+    if let Err(error) = execute(connection, "COMMIT") {
+        if !connection.is_autocommit() {
+            // Best effort: whatever this says, the next transaction cannot begin before this one has ended.
+            let _ = execute(connection, "ROLLBACK");
+        }
+        return Err(error);
+    }
+    failpoint!("database.commit.after");
+    Ok(())
+}
+
+/// Milliseconds since the epoch, as the file keeps times.
+pub(crate) fn millis(at: Timestamp) -> i64 {
+    at.timestamp_millis()
+}
+
+/// The moment of so many milliseconds since the epoch; what no calendar knows is the epoch itself.
+pub(crate) fn moment(millis: i64) -> Timestamp {
+    Timestamp::from_timestamp_millis(millis).unwrap_or_default()
+}
+
+/// A count as SQLite can keep it.
+pub(crate) fn integer(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A count as SQLite kept it.
+pub(crate) fn count<N: TryFrom<i64> + Default>(integer: i64) -> N {
+    N::try_from(integer).unwrap_or_default()
+}

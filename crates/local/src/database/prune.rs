@@ -1,0 +1,62 @@
+//! Forgetting what ended long ago.
+
+use domain::{Timestamp, ports::Unavailable};
+use rusqlite::{Connection, params};
+
+use super::{Database, SERVICE, millis};
+use crate::failpoint;
+
+/// Executions removed in one transaction. Ours: others' writes wait a few milliseconds for it.
+const BATCH: u32 = 500;
+
+/// What was removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// How many executions.
+    pub executions: u64,
+    /// The ids of their tasks, the last part of an ARN, by which their logs are found.
+    pub task_ids: Vec<String>,
+}
+
+impl Database {
+    /// Removes the records of executions that ended before this moment, their tasks and their claims. Idempotent.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then some may have been removed.
+    pub async fn prune(&self, before: Timestamp) -> Result<Pruned, Unavailable> {
+        let mut pruned = Pruned::default();
+        loop {
+            failpoint!("database.prune.before");
+            let part = self.write(SERVICE, move |db| prune(db, before)).await?;
+            failpoint!("database.prune.after");
+            pruned.executions += part.executions;
+            pruned.task_ids.extend(part.task_ids);
+            if part.executions < u64::from(BATCH) {
+                return Ok(pruned);
+            }
+        }
+    }
+}
+
+fn prune(db: &Connection, before: Timestamp) -> rusqlite::Result<Pruned> {
+    let mut pruned = Pruned::default();
+    let ids: Vec<String> = db
+        .prepare_cached("SELECT id FROM executions WHERE ended_at < ?1 LIMIT ?2")?
+        .query_map(params![millis(before), BATCH], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for id in &ids {
+        let arns: Vec<String> = db
+            .prepare_cached("DELETE FROM tasks WHERE NOT open AND started_by > ?1 || '-' AND started_by < ?1 || '.' RETURNING arn")?
+            .query_map([id], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        for arn in &arns {
+            db.prepare_cached("DELETE FROM task_arns WHERE arn = ?1")?.execute([arn])?;
+        }
+        pruned.task_ids.extend(arns.iter().map(|arn| crate::tasks::task_id(arn).to_owned()));
+        db.prepare_cached("DELETE FROM executions WHERE id = ?1")?.execute([id])?;
+        pruned.executions += 1;
+    }
+    // A claim must not outlive what it names.
+    db.prepare_cached("DELETE FROM claims WHERE NOT EXISTS (SELECT 1 FROM executions WHERE id = execution)")?.execute([])?;
+    Ok(pruned)
+}

@@ -1,0 +1,128 @@
+//! The processes that run work, and who takes over what a dead one left.
+
+use domain::ports::Unavailable;
+use rusqlite::Connection;
+
+use super::{Database, PumpId, SERVICE, count};
+use crate::failpoint;
+
+impl Database {
+    /// Makes this handle's pump known, so that others can take over what it leaves. Idempotent.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn register_pump(&self) -> Result<(), Unavailable> {
+        let pump = self.pump().clone();
+        failpoint!("database.register_pump.before");
+        self.write(SERVICE, move |db| register(db, &pump)).await?;
+        failpoint!("database.register_pump.after");
+        Ok(())
+    }
+
+    /// Every known pump, this one among them, dead or alive.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn pumps(&self) -> Result<Vec<PumpId>, Unavailable> {
+        let read = |db: &Connection| {
+            db.prepare_cached("SELECT id FROM pumps ORDER BY id")?.query_map([], |row| row.get(0).map(PumpId))?.collect()
+        };
+        self.read(SERVICE, read).await
+    }
+
+    /// Makes everything unfinished of `dead` this pump's own, and forgets `dead`; says whether there was anything. The caller
+    /// knows that it is dead. Idempotent: of two that try, one gets everything and the other nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then nothing was taken.
+    pub async fn adopt(&self, dead: &PumpId) -> Result<bool, Unavailable> {
+        let (heir, dead) = (self.pump().clone(), dead.clone());
+        failpoint!("database.adopt.before");
+        let adopted = self.write(SERVICE, move |db| adopt(db, &dead, &heir)).await?;
+        failpoint!("database.adopt.after");
+        Ok(adopted)
+    }
+
+    /// Forgets this pump, and says so; refuses while an execution or a task of its own is unfinished, so that another process
+    /// can take that over. Messages left are hints about what is finished, and go with it. Idempotent.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn unregister_pump(&self) -> Result<bool, Unavailable> {
+        let pump = self.pump().clone();
+        failpoint!("database.unregister_pump.before");
+        let gone = self.write(SERVICE, move |db| unregister(db, &pump)).await?;
+        failpoint!("database.unregister_pump.after");
+        Ok(gone)
+    }
+
+    /// How many executions and tasks of this pump are unfinished, a task counted only if its execution is finished.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn unfinished_here(&self) -> Result<u64, Unavailable> {
+        let pump = self.pump().clone();
+        self.read(SERVICE, move |db| unfinished(db, &pump)).await
+    }
+
+    /// How many executions of this pump were launched, are not final, and have no task that is still open: they are about to
+    /// be closed or launched again, as soon as somebody looks.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn unsettled(&self) -> Result<u64, Unavailable> {
+        let pump = self.pump().clone();
+        let read = move |db: &Connection| {
+            db.prepare_cached(
+                "SELECT count(*) FROM executions WHERE ended_at IS NULL AND pump = ?1 AND line IS NULL AND NOT EXISTS (
+                     SELECT 1 FROM tasks WHERE open AND started_by > executions.id || '-' AND started_by < executions.id || '.')",
+            )?
+            .query_row([pump.as_str()], |row| row.get(0).map(count))
+        };
+        self.read(SERVICE, read).await
+    }
+}
+
+pub(crate) fn register(db: &Connection, pump: &PumpId) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR IGNORE INTO pumps (id) VALUES (?1)")?.execute([pump.as_str()]).map(drop)
+}
+
+fn adopt(db: &Connection, dead: &PumpId, heir: &PumpId) -> rusqlite::Result<bool> {
+    if dead == heir {
+        return Ok(false);
+    }
+    let names = [dead.as_str(), heir.as_str()];
+    let adopted = db.prepare_cached("UPDATE executions SET pump = ?2 WHERE ended_at IS NULL AND pump = ?1")?.execute(names)?
+        + db.prepare_cached("UPDATE tasks SET pump = ?2 WHERE open AND pump = ?1")?.execute(names)?
+        + db.prepare_cached("UPDATE messages SET pump = ?2 WHERE pump = ?1")?.execute(names)?
+        + db.prepare_cached("UPDATE dead_letters SET pump = ?2 WHERE NOT settled AND pump = ?1")?.execute(names)?;
+    if adopted > 0 {
+        register(db, heir)?;
+    }
+    forget(db, dead)?;
+    Ok(adopted > 0)
+}
+
+fn unfinished(db: &Connection, pump: &PumpId) -> rusqlite::Result<u64> {
+    db.prepare_cached(
+        "SELECT (SELECT count(*) FROM executions WHERE ended_at IS NULL AND pump = ?1)
+              + (SELECT count(*) FROM tasks WHERE open AND pump = ?1 AND NOT EXISTS (
+                     SELECT 1 FROM executions WHERE ended_at IS NULL AND id = substr(started_by, 1, instr(started_by, '-') - 1)))",
+    )?
+    .query_row([pump.as_str()], |row| row.get(0).map(count))
+}
+
+fn unregister(db: &Connection, pump: &PumpId) -> rusqlite::Result<bool> {
+    let finished = unfinished(db, pump)? == 0;
+    if finished {
+        db.prepare_cached("DELETE FROM messages WHERE pump = ?1")?.execute([pump.as_str()])?;
+        forget(db, pump)?;
+    }
+    Ok(finished)
+}
+
+fn forget(db: &Connection, pump: &PumpId) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM shares WHERE pump = ?1")?.execute([pump.as_str()])?;
+    db.prepare_cached("DELETE FROM line_times WHERE pump = ?1")?.execute([pump.as_str()])?;
+    db.prepare_cached("DELETE FROM pumps WHERE id = ?1")?.execute([pump.as_str()]).map(drop)
+}

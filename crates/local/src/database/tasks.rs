@@ -1,0 +1,201 @@
+//! The tasks this machine ran or runs, and their definitions: what ECS would keep. JSON in, JSON out; the runner knows its shape.
+
+use domain::{
+    ecs::{RunTaskInput, STOPPED, Task},
+    id::AttemptId,
+    ports::Unavailable,
+    task::TaskDefinition,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+
+use super::{Database, PumpId, SERVICE};
+use crate::failpoint;
+
+/// All that is kept of one task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskRow {
+    /// Its ARN.
+    pub arn: String,
+    /// The process that runs it.
+    pub pump: PumpId,
+    /// What it was started with: a [`RunTaskInput`] as JSON.
+    pub input: String,
+    /// What it was started from: a [`TaskDefinition`] as JSON.
+    pub definition: String,
+    /// Where it runs (a process, a container), in the runner's own JSON.
+    pub runtime: Option<String>,
+    /// The [`Task`] as it was last seen, as JSON.
+    pub task: String,
+}
+
+impl Database {
+    /// Keeps a definition under its content's hash. Idempotent.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn ensure_definition(&self, hash: &str, definition: &TaskDefinition) -> Result<(), Unavailable> {
+        let known = hash.to_owned();
+        if self.read(SERVICE, move |db| has_definition(db, &known)).await? {
+            return Ok(());
+        }
+        let (hash, json) = (hash.to_owned(), json(definition)?);
+        let write = move |db: &Connection| {
+            db.prepare_cached("INSERT OR IGNORE INTO definitions (hash, json) VALUES (?1, ?2)")?.execute([hash, json]).map(drop)
+        };
+        failpoint!("database.ensure_definition.before");
+        self.write(SERVICE, write).await?;
+        failpoint!("database.ensure_definition.after");
+        Ok(())
+    }
+
+    /// Records a task about to be started from the definition of this hash, unless one was recorded with the same client token:
+    /// then that is the answer. Idempotent.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or has no such definition.
+    pub async fn insert_task(&self, input: &RunTaskInput, definition: &str, task: &Task) -> Result<TaskRow, Unavailable> {
+        let new = NewTask {
+            arn: task.task_arn.clone(),
+            client_token: input.client_token.clone(),
+            started_by: input.started_by.clone(),
+            open: task.last_status != STOPPED,
+            definition: definition.to_owned(),
+            task: json(task)?,
+            input: json(input)?,
+        };
+        let pump = self.pump().clone();
+        failpoint!("database.insert_task.before");
+        let row = self.write(SERVICE, move |db| insert(db, &new, &pump)).await?;
+        failpoint!("database.insert_task.after");
+        row.ok_or_else(|| Unavailable::new(SERVICE, format_args!("there is no task definition {definition} in it")))
+    }
+
+    /// Writes what is known of a task now; no `runtime` keeps the one that is there. Idempotent.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn update_task(&self, arn: &str, runtime: Option<String>, task: String, stopped: bool) -> Result<(), Unavailable> {
+        let arn = arn.to_owned();
+        let write = move |db: &Connection| {
+            db.prepare_cached("UPDATE tasks SET open = ?2, task = ?3, runtime = coalesce(?4, runtime) WHERE arn = ?1")?
+                .execute(params![arn, !stopped, task, runtime])
+                .map(drop)
+        };
+        failpoint!("database.update_task.before");
+        self.write(SERVICE, write).await?;
+        failpoint!("database.update_task.after");
+        Ok(())
+    }
+
+    /// Asks whoever runs the task to stop it. The first reason stays. Says who runs it; `None` if there is nothing to stop (any
+    /// more). Idempotent.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn request_stop(&self, arn: &str, reason: &str) -> Result<Option<PumpId>, Unavailable> {
+        let (arn, reason) = (arn.to_owned(), reason.to_owned());
+        let write = move |db: &Connection| {
+            db.prepare_cached("UPDATE tasks SET stop = coalesce(stop, ?2) WHERE arn = ?1 AND open RETURNING pump")?
+                .query_row([arn, reason], |row| row.get(0).map(PumpId))
+                .optional()
+        };
+        failpoint!("database.request_stop.before");
+        let pump = self.write(SERVICE, write).await?;
+        failpoint!("database.request_stop.after");
+        Ok(pump)
+    }
+
+    /// Why somebody wants this task stopped, if anybody does.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn stop_requested(&self, arn: &str) -> Result<Option<String>, Unavailable> {
+        let arn = arn.to_owned();
+        let read = move |db: &Connection| {
+            let reason = db.prepare_cached("SELECT stop FROM tasks WHERE arn = ?1")?.query_row([arn], |row| row.get(0)).optional()?;
+            Ok(reason.flatten())
+        };
+        self.read(SERVICE, read).await
+    }
+
+    /// The task of this ARN.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn task(&self, arn: &str) -> Result<Option<TaskRow>, Unavailable> {
+        let arn = arn.to_owned();
+        Ok(self.read(SERVICE, move |db| select(db, "arn = ?1", &arn)).await?.pop())
+    }
+
+    /// The ARNs of the tasks an attempt started, running and stopped.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn tasks_started_by(&self, attempt: &AttemptId) -> Result<Vec<String>, Unavailable> {
+        let attempt = attempt.to_string();
+        let read = move |db: &Connection| {
+            let mut select = db.prepare_cached("SELECT arn FROM tasks WHERE started_by = ?1 ORDER BY rowid")?;
+            select.query_map([attempt], |row| row.get(0))?.collect()
+        };
+        self.read(SERVICE, read).await
+    }
+
+    /// The tasks of this pump that are not stopped.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn open_tasks(&self) -> Result<Vec<TaskRow>, Unavailable> {
+        let pump = self.pump().clone();
+        self.read(SERVICE, move |db| select(db, "open AND pump = ?1", pump.as_str())).await
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<String, Unavailable> {
+    serde_json::to_string(value).map_err(|error| Unavailable::new(SERVICE, error))
+}
+
+fn has_definition(db: &Connection, hash: &str) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM definitions WHERE hash = ?1")?.exists([hash])
+}
+
+struct NewTask {
+    arn: String,
+    client_token: String,
+    started_by: String,
+    open: bool,
+    definition: String,
+    task: String,
+    input: String,
+}
+
+/// `None` without the definition: then nothing is recorded.
+fn insert(db: &Connection, new: &NewTask, pump: &PumpId) -> rusqlite::Result<Option<TaskRow>> {
+    if !has_definition(db, &new.definition)? {
+        return Ok(None);
+    }
+    db.prepare_cached(
+        "INSERT INTO tasks (arn, client_token, started_by, pump, open, definition, task, input) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (client_token) DO NOTHING",
+    )?
+    .execute(params![new.arn, new.client_token, new.started_by, pump.as_str(), new.open, new.definition, new.task, new.input])?;
+    super::pumps::register(db, pump)?;
+    Ok(select(db, "client_token = ?1", &new.client_token)?.pop())
+}
+
+fn select(db: &Connection, condition: &str, value: &str) -> rusqlite::Result<Vec<TaskRow>> {
+    let columns = "arn, pump, input, json, runtime, task";
+    let sql = format!("SELECT {columns} FROM tasks JOIN definitions ON hash = definition WHERE {condition} ORDER BY tasks.rowid");
+    db.prepare_cached(&sql)?.query_map([value], row)?.collect()
+}
+
+fn row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
+    Ok(TaskRow {
+        arn: row.get(0)?,
+        pump: row.get(1).map(PumpId)?,
+        input: row.get(2)?,
+        definition: row.get(3)?,
+        runtime: row.get(4)?,
+        task: row.get(5)?,
+    })
+}

@@ -1,0 +1,371 @@
+//! The two queues of one machine, over SQLite, with what SQS promises: a message received is hidden for a while and comes back
+//! unless it is deleted, each receive is counted, and what is received too often goes to the dead letters.
+//!
+//! Each pump has its own messages. A message is sent to the pump that runs what it is about, and that process is woken.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use domain::{
+    Timestamp,
+    message::{Message, Outgoing, QueueName},
+    ports::{Clock, Queue, Unavailable},
+};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use tokio::sync::Notify;
+
+use crate::{
+    ambient::System,
+    database::{Database, PumpId, count, integer, millis, moment},
+    failpoint,
+};
+
+/// How often a message is received before it is a dead letter. Ours; SQS leaves the number to its user (`maxReceiveCount`).
+pub const MAX_RECEIVES: u32 = 5;
+/// The longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`).
+pub const DELAY_MAX_SECONDS: u32 = 900;
+
+const SERVICE: &str = "the queue";
+
+/// The queues. Clones share their waiters.
+#[derive(Clone)]
+pub struct LocalQueue {
+    database: Database,
+    wake: Arc<dyn Fn(&PumpId) + Send + Sync>,
+    arrivals: Arc<[Notify; QueueName::ALL.len()]>,
+}
+
+impl fmt::Debug for LocalQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalQueue").field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
+/// A message as it was received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// By which it is deleted or released.
+    pub message_id: String,
+    /// The message as JSON.
+    pub body: String,
+    /// How often it was received, this time included.
+    pub receives: u32,
+    /// When it was sent.
+    pub sent_at: Timestamp,
+}
+
+/// A message that was received too often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The id it had as a message.
+    pub message_id: String,
+    /// The queue it was on, by its short name.
+    pub queue: String,
+    /// The message as JSON.
+    pub body: String,
+    /// How often it was received.
+    pub receives: u32,
+    /// When it was sent.
+    pub sent_at: Timestamp,
+    /// When it became a dead letter.
+    pub died_at: Timestamp,
+    /// Why, in plain words.
+    pub reason: String,
+}
+
+impl LocalQueue {
+    /// Over this file. `wake` is called after a message for another pump is committed; it must not block.
+    #[must_use]
+    pub fn new(database: Database, wake: impl Fn(&PumpId) + Send + Sync + 'static) -> Self {
+        Self { database, wake: Arc::new(wake), arrivals: Arc::default() }
+    }
+
+    /// Takes up to `max` due messages of this pump, and hides them for `visibility`. Conditional: no two receivers get the same
+    /// message within that time. What was received [`MAX_RECEIVES`] times becomes a dead letter instead.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn receive(&self, queue: QueueName, max: u32, visibility: Duration) -> Result<Vec<Received>, Unavailable> {
+        let wanted = Wanted { pump: self.database.pump().clone(), queue, now: System.now(), max };
+        // Most looks find nothing, and need not wait for the writer.
+        let probe = wanted.clone();
+        if !self.database.read(SERVICE, move |db| probe.any(db)).await? {
+            return Ok(Vec::new());
+        }
+        failpoint!("queue.receive.before");
+        let (received, dead) = self.database.write(SERVICE, move |db| wanted.take(db, visibility)).await?;
+        failpoint!("queue.receive.after");
+        if dead > 0 {
+            tracing::error!(queue = queue.as_str(), dead, "messages were received too often and are dead letters now");
+        }
+        Ok(received)
+    }
+
+    /// Forgets messages that are done with. Idempotent.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn delete(&self, done: Vec<Received>) -> Result<(), Unavailable> {
+        if done.is_empty() {
+            return Ok(());
+        }
+        failpoint!("queue.delete.before");
+        self.database.write(SERVICE, move |db| remove(db, done.iter().map(|message| message.message_id.as_str()))).await?;
+        failpoint!("queue.delete.after");
+        Ok(())
+    }
+
+    /// Makes received messages due again after `delay`. Idempotent.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn release(&self, failed: Vec<Received>, delay: Duration) -> Result<(), Unavailable> {
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let due = after(System.now(), delay);
+        let write = move |db: &Connection| {
+            let mut show = db.prepare_cached("UPDATE messages SET visible_at = ?2 WHERE id = ?1")?;
+            failed.iter().try_for_each(|message| show.execute(params![message.message_id, due]).map(drop))
+        };
+        failpoint!("queue.release.before");
+        self.database.write(SERVICE, write).await?;
+        failpoint!("queue.release.after");
+        self.look();
+        Ok(())
+    }
+
+    /// When this pump's next message is due, received ones that are hidden included: the moment to look again.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn next_due(&self, queue: QueueName) -> Result<Option<Timestamp>, Unavailable> {
+        let pump = self.database.pump().clone();
+        let read = move |db: &Connection| {
+            db.prepare_cached("SELECT min(visible_at) FROM messages WHERE pump = ?1 AND queue = ?2")?
+                .query_row([pump.as_str(), queue.as_str()], |row| row.get::<_, Option<i64>>(0))
+        };
+        Ok(self.database.read(SERVICE, read).await?.map(moment))
+    }
+
+    /// Waits until it is worth while to receive: something was sent to this pump since the last wait, or is due now. One waiter
+    /// for each queue.
+    pub async fn arrived(&self, queue: QueueName) {
+        let arrival = self.arrivals[place(queue)].notified();
+        let due = async {
+            match self.next_due(queue).await {
+                Ok(Some(due)) => tokio::time::sleep((due - System.now()).to_std().unwrap_or_default()).await,
+                Ok(None) => std::future::pending().await,
+                // The receive that follows meets the same fault, and reports it.
+                Err(_) => {}
+            }
+        };
+        tokio::select! {
+            () = arrival => {}
+            () = due => {}
+        }
+    }
+
+    /// Lets the waiters look: another process has sent something to this pump, or its work was taken over.
+    pub fn look(&self) {
+        self.arrivals.iter().for_each(Notify::notify_one);
+    }
+
+    /// The dead letters of every pump, oldest first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, Unavailable> {
+        self.database.read(SERVICE, |db| dead_letters(db, "", &[])).await
+    }
+
+    /// This pump's dead letters that nobody has acted on: what they are about must not wait for ever. Each is returned again until
+    /// [`LocalQueue::settle`] is told that it was dealt with.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn unsettled_dead_letters(&self) -> Result<Vec<DeadLetter>, Unavailable> {
+        let pump = self.database.pump().to_string();
+        self.database.read(SERVICE, move |db| dead_letters(db, "WHERE NOT settled AND pump = ?1", &[&pump])).await
+    }
+
+    /// What these dead letters were about is closed. They stay on the list. Idempotent.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn settle(&self, dealt_with: Vec<DeadLetter>) -> Result<(), Unavailable> {
+        let write = move |db: &Connection| {
+            let mut settle = db.prepare_cached("UPDATE dead_letters SET settled = 1 WHERE id = ?1")?;
+            dealt_with.iter().try_for_each(|letter| settle.execute([&letter.message_id]).map(drop))
+        };
+        failpoint!("queue.settle.before");
+        self.database.write(SERVICE, write).await?;
+        failpoint!("queue.settle.after");
+        Ok(())
+    }
+}
+
+impl Queue for LocalQueue {
+    /// All of them or none.
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let queues: Vec<_> = messages.iter().map(|outgoing| outgoing.message.queue()).collect();
+        let letters = messages.into_iter().map(Letter::of).collect::<Result<Vec<_>, _>>()?;
+        let (own, now) = (self.database.pump().clone(), System.now());
+        failpoint!("queue.send.before");
+        let pumps = self.database.write(SERVICE, move |db| letters.iter().map(|l| l.post(db, &own, now)).collect()).await?;
+        failpoint!("queue.send.after");
+        self.tell(&queues, pumps);
+        Ok(())
+    }
+}
+
+impl LocalQueue {
+    /// Wakes each that has got something, once.
+    fn tell(&self, queues: &[QueueName], mut pumps: Vec<PumpId>) {
+        for (queue, pump) in queues.iter().zip(&pumps) {
+            if pump == self.database.pump() {
+                self.arrivals[place(*queue)].notify_one();
+            }
+        }
+        pumps.sort_unstable();
+        pumps.dedup();
+        pumps.iter().filter(|pump| *pump != self.database.pump()).for_each(|pump| (self.wake)(pump));
+    }
+}
+
+fn place(queue: QueueName) -> usize {
+    match queue {
+        QueueName::Launch => 0,
+        QueueName::Control => 1,
+    }
+}
+
+/// A message on its way into the file.
+struct Letter {
+    message: Message,
+    body: String,
+    delay: Duration,
+}
+
+impl Letter {
+    fn of(outgoing: Outgoing) -> Result<Self, Unavailable> {
+        let body = serde_json::to_string(&outgoing.message).map_err(|error| Unavailable::new(SERVICE, error))?;
+        let delay = Duration::from_secs(u64::from(outgoing.delay_seconds.min(DELAY_MAX_SECONDS)));
+        Ok(Self { message: outgoing.message, body, delay })
+    }
+
+    /// Puts it on its queue; says whose it is.
+    fn post(&self, db: &Connection, own: &PumpId, now: Timestamp) -> rusqlite::Result<PumpId> {
+        let pump = self.addressee(db, now)?.map_or_else(|| own.clone(), PumpId::from);
+        db.prepare_cached("INSERT INTO messages (queue, pump, visible_at, receives, sent_at, body) VALUES (?1, ?2, ?3, 0, ?4, ?5)")?
+            .execute(params![self.message.queue().as_str(), pump.as_str(), after(now, self.delay), millis(now), self.body])?;
+        Ok(pump)
+    }
+
+    /// The pump that runs what this is about; `None` if nobody does.
+    fn addressee(&self, db: &Connection, now: Timestamp) -> rusqlite::Result<Option<String>> {
+        match &self.message {
+            Message::Check { id } | Message::Line { id: Some(id), .. } => db
+                .prepare_cached("SELECT pump FROM executions WHERE id = ?1")?
+                .query_row([id.as_str()], |row| row.get(0))
+                .optional(),
+            // The oldest ticket that can be started: one that is backed off would swallow the hint.
+            Message::Line { line, id: None } => db
+                .prepare_cached(
+                    "SELECT pump FROM executions INDEXED BY executions_oldest
+                     WHERE line = ?1 AND (not_before IS NULL OR not_before <= ?2) ORDER BY id LIMIT 1",
+                )?
+                .query_row(params![line.to_string(), millis(now)], |row| row.get(0))
+                .optional(),
+        }
+    }
+}
+
+fn after(now: Timestamp, delay: Duration) -> i64 {
+    millis(now).saturating_add(integer(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// What a receiver may take now.
+#[derive(Clone)]
+struct Wanted {
+    pump: PumpId,
+    queue: QueueName,
+    now: Timestamp,
+    max: u32,
+}
+
+impl Wanted {
+    fn any(&self, db: &Connection) -> rusqlite::Result<bool> {
+        db.prepare_cached("SELECT 1 FROM messages WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3")?
+            .exists(params![self.pump.as_str(), self.queue.as_str(), millis(self.now)])
+    }
+
+    /// The messages, and how many became dead letters.
+    fn take(&self, db: &Connection, visibility: Duration) -> rusqlite::Result<(Vec<Received>, usize)> {
+        let dead = self.bury(db)?;
+        let messages: Vec<_> = db
+            .prepare_cached(
+                "SELECT id, body, receives + 1, sent_at FROM messages
+                 WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3 ORDER BY visible_at, id LIMIT ?4",
+            )?
+            .query_map(params![self.pump.as_str(), self.queue.as_str(), millis(self.now), self.max], received)?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut hide = db.prepare_cached("UPDATE messages SET receives = receives + 1, visible_at = ?2 WHERE id = ?1")?;
+        for message in &messages {
+            hide.execute(params![message.message_id, after(self.now, visibility)])?;
+        }
+        Ok((messages, dead))
+    }
+
+    /// Moves what is due and was received too often to the dead letters.
+    fn bury(&self, db: &Connection) -> rusqlite::Result<usize> {
+        let ids: Vec<i64> = db
+            .prepare_cached("SELECT id FROM messages WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3 AND receives >= ?4")?
+            .query_map(params![self.pump.as_str(), self.queue.as_str(), millis(self.now), MAX_RECEIVES], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let reason = format!("received {MAX_RECEIVES} times and never done with");
+        let mut copy = db.prepare_cached(
+            "INSERT INTO dead_letters (id, queue, pump, body, receives, sent_at, died_at, reason)
+             SELECT id, queue, pump, body, receives, sent_at, ?2, ?3 FROM messages WHERE id = ?1",
+        )?;
+        for id in &ids {
+            copy.execute(params![id, millis(self.now), reason])?;
+        }
+        remove(db, &ids)?;
+        Ok(ids.len())
+    }
+}
+
+fn dead_letters(db: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<DeadLetter>> {
+    db.prepare_cached(&format!("SELECT id, queue, body, receives, sent_at, died_at, reason FROM dead_letters {condition} ORDER BY id"))?
+        .query_map(values, dead_letter)?
+        .collect()
+}
+
+fn received(row: &Row<'_>) -> rusqlite::Result<Received> {
+    Ok(Received { message_id: id(row)?, body: row.get(1)?, receives: count(row.get(2)?), sent_at: moment(row.get(3)?) })
+}
+
+fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    Ok(DeadLetter {
+        message_id: id(row)?,
+        queue: row.get(1)?,
+        body: row.get(2)?,
+        receives: count(row.get(3)?),
+        sent_at: moment(row.get(4)?),
+        died_at: moment(row.get(5)?),
+        reason: row.get(6)?,
+    })
+}
+
+/// Ids are text to callers, as SQS's are. SQLite turns them back where it compares them with the column.
+fn id(row: &Row<'_>) -> rusqlite::Result<String> {
+    row.get::<_, i64>(0).map(|id| id.to_string())
+}
+
+fn remove(db: &Connection, ids: impl IntoIterator<Item = impl ToSql>) -> rusqlite::Result<()> {
+    let mut remove = db.prepare_cached("DELETE FROM messages WHERE id = ?1")?;
+    ids.into_iter().try_for_each(|id| remove.execute([id]).map(drop))
+}

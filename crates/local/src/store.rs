@@ -1,0 +1,160 @@
+//! The store of one machine: the ports [`Store`] and [`Keys`] over SQLite.
+//!
+//! What a caller has to wait for is done outside of the writing thread where it can be: records become JSON, and JSON records,
+//! on the caller's side.
+
+use domain::{
+    Timestamp,
+    execution::{Execution, Ticket},
+    history::{Cursor, Filter, Page},
+    id::ExecutionId,
+    key::KeyRecord,
+    limit::{Admission, CapacityPool, LimitKey},
+    ports::{Claim, Created, Keys, Store, Unavailable, UpdateError},
+    throttle::{Rate, Usage},
+};
+
+use crate::{
+    database::{Database, millis},
+    failpoint,
+};
+
+mod columns;
+mod history;
+mod keys;
+mod line;
+mod limits;
+mod record;
+
+const SERVICE: &str = "the store";
+
+/// The records of one machine, and all that is derived from them.
+///
+/// Executions are shared by every process on the file, and so are usage, launch rates and history. A line is not: each pump
+/// starts what it accepted, so [`Store::line`], [`Store::lines`] and [`Store::unfinished`] show this pump's own only.
+#[derive(Clone, Debug)]
+pub struct LocalStore {
+    database: Database,
+}
+
+impl LocalStore {
+    /// Over this file.
+    #[must_use]
+    pub fn new(database: Database) -> Self {
+        Self { database }
+    }
+}
+
+impl Store for LocalStore {
+    /// Idempotent. Whether a claim has expired is judged at the moment of the new execution's submission.
+    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, Unavailable> {
+        let (new, claim) = (record::New::of(execution)?, claim.cloned());
+        let pump = self.database.pump().clone();
+        failpoint!("store.create.before");
+        let created = self.database.write(SERVICE, move |db| record::create(db, &new, claim.as_ref(), &pump)).await?;
+        failpoint!("store.create.after");
+        created.checked()
+    }
+
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
+        let id = id.clone();
+        let record = self.database.read(SERVICE, move |db| record::load(db, &id)).await?;
+        record.as_deref().map(columns::execution).transpose()
+    }
+
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
+        let Some(wanted) = history::Wanted::of(fragment) else { return Ok(Vec::new()) };
+        let ids = self.database.read(SERVICE, move |db| history::find(db, &wanted, limit)).await?;
+        ids.iter().map(|id| columns::id(id)).collect()
+    }
+
+    /// Conditional on the revision and the admissions.
+    async fn update(&self, before: &Execution, after: Execution, admissions: &[Admission]) -> Result<Execution, UpdateError> {
+        let written = Execution { revision: before.revision + 1, ..after };
+        let change = record::Change::between(before, &written, admissions)?;
+        failpoint!("store.update.before");
+        let verdict = self.database.write(SERVICE, move |db| record::update(db, &change)).await?;
+        failpoint!("store.update.after");
+        match verdict {
+            record::Verdict::Written => Ok(written),
+            record::Verdict::Conflict => Err(UpdateError::Conflict),
+            record::Verdict::Full(key) => Err(UpdateError::Full(key)),
+        }
+    }
+
+    /// Newest first by id, which begins with the moment of submission.
+    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+        let query = history::Query::history(filter, after, limit);
+        let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
+        columns::page(&records, limit)
+    }
+
+    /// This pump's own, oldest first.
+    async fn unfinished(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+        let query = history::Query::unfinished(self.database.pump(), after, limit);
+        let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
+        columns::page(&records, limit)
+    }
+
+    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+        let line = line::Line { key: key.clone(), pump: self.database.pump().clone() };
+        let rows = self.database.read(SERVICE, move |db| line.rows(db, millis(now), limit)).await?;
+        rows.order(limit)
+    }
+
+    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
+        let pump = self.database.pump().clone();
+        let keys = self.database.read(SERVICE, move |db| line::lines(db, &pump, millis(now))).await?;
+        keys.iter().map(|key| columns::limit_key(key)).collect()
+    }
+
+    /// In the line of the pump that has the ticket, backed-off ones counted too. Exact up to [`line::COUNT_MAX`] of one submitter.
+    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
+        let (ticket, own) = (ticket.clone(), self.database.pump().clone());
+        self.database.read(SERVICE, move |db| line::ahead(db, &ticket, &own, exact)).await
+    }
+
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
+        let key = key.to_string();
+        self.database.read(SERVICE, move |db| limits::usage(db, &key)).await
+    }
+
+    /// Conditional: what two callers take never adds up to more than the bucket holds.
+    async fn take_launches(&self, pool: CapacityPool, rate: Rate, want: u32, now: Timestamp) -> Result<(u32, u64), Unavailable> {
+        failpoint!("store.take_launches.before");
+        let taken = self.database.write(SERVICE, move |db| limits::take_launches(db, pool, rate, want, now)).await?;
+        failpoint!("store.take_launches.after");
+        Ok(taken)
+    }
+}
+
+impl Keys for LocalStore {
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, Unavailable> {
+        let id = id.to_owned();
+        let record = self.database.read(SERVICE, move |db| keys::find(db, &id)).await?;
+        record.as_deref().map(keys::record).transpose()
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, Unavailable> {
+        let records = self.database.read(SERVICE, keys::list).await?;
+        records.iter().map(|record| keys::record(record)).collect()
+    }
+
+    /// Conditional on the name, and on the id.
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, Unavailable> {
+        let (key, json) = (key.clone(), columns::json(key)?);
+        failpoint!("store.add_key.before");
+        let added = self.database.write(SERVICE, move |db| keys::add(db, &key, &json)).await?;
+        failpoint!("store.add_key.after");
+        Ok(added)
+    }
+
+    /// Idempotent.
+    async fn remove_key(&self, name: &str) -> Result<bool, Unavailable> {
+        let name = name.to_owned();
+        failpoint!("store.remove_key.before");
+        let removed = self.database.write(SERVICE, move |db| keys::remove(db, &name)).await?;
+        failpoint!("store.remove_key.after");
+        Ok(removed)
+    }
+}

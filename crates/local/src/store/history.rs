@@ -1,0 +1,97 @@
+//! Reading history: pages, and what a fragment of an id may mean.
+
+use domain::{
+    Timestamp,
+    history::{Cursor, Filter},
+    id::ExecutionId,
+};
+use rusqlite::{Connection, params, params_from_iter, types::Value};
+
+use crate::database::{PumpId, millis, moment};
+
+/// What a user may mean: ids that begin or end like this, or the execution of this task.
+pub(super) enum Wanted {
+    Id { prefix: String, reversed_suffix: String },
+    TaskArn(String),
+}
+
+impl Wanted {
+    /// `None` for what can be no part of an id and no ARN.
+    pub(super) fn of(fragment: &str) -> Option<Self> {
+        let fragment = fragment.trim();
+        if fragment.contains(':') {
+            return Some(Self::TaskArn(fragment.to_owned()));
+        }
+        let upper = fragment.to_uppercase();
+        let of_ulid = upper.strip_prefix("EXEC_").unwrap_or(&upper);
+        of_ulid.bytes().all(|byte| byte.is_ascii_alphanumeric()).then(|| Self::Id {
+            prefix: format!("exec_{of_ulid}"),
+            reversed_suffix: of_ulid.chars().rev().collect(),
+        })
+    }
+}
+
+pub(super) fn find(db: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Result<Vec<String>> {
+    match wanted {
+        Wanted::TaskArn(arn) => db
+            .prepare_cached("SELECT execution FROM task_arns WHERE arn = ?1 LIMIT ?2")?
+            .query_map(params![arn, limit], |row| row.get(0))?
+            .collect(),
+        // No character of an id comes after '~', so it ends the range of what begins alike. `+id` keeps the second look in the
+        // index of reversed ids, whose matches are few.
+        Wanted::Id { prefix, reversed_suffix } => db
+            .prepare_cached(
+                "SELECT id FROM (SELECT id FROM executions WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id DESC LIMIT ?3)
+                 UNION
+                 SELECT id FROM (SELECT id FROM executions WHERE reversed >= ?2 AND reversed < ?2 || '~' ORDER BY +id DESC LIMIT ?3)
+                 ORDER BY id DESC LIMIT ?3",
+            )?
+            .query_map(params![prefix, reversed_suffix, limit], |row| row.get(0))?
+            .collect(),
+    }
+}
+
+/// A page's worth of records, and one more that shows whether there is a next page.
+pub(super) struct Query {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Query {
+    /// Newest first. Each condition has an index that keeps this order, so a page costs the same at any age.
+    pub(super) fn history(filter: &Filter, after: Option<&Cursor>, limit: u32) -> Self {
+        let since = filter.since.map(|since| ExecutionId::new(first_milli(since), 0));
+        let conditions = [
+            ("status = ?", filter.status.map(|status| status.as_str().to_owned())),
+            ("grp = ?", filter.group.as_ref().map(ToString::to_string)),
+            ("submitter = ?", filter.by.clone()),
+            ("id >= ?", since.map(String::from)),
+            ("id < ?", after.map(|cursor| cursor.0.to_string())),
+        ];
+        Self::of(conditions, "id DESC", limit)
+    }
+
+    /// Oldest first, of this pump.
+    pub(super) fn unfinished(pump: &PumpId, after: Option<&Cursor>, limit: u32) -> Self {
+        let after = after.map_or_else(String::new, |cursor| cursor.0.to_string());
+        Self::of([("ended_at IS NULL AND pump = ?", Some(pump.to_string())), ("id > ?", Some(after))], "id", limit)
+    }
+
+    fn of<const N: usize>(conditions: [(&str, Option<String>); N], order: &str, limit: u32) -> Self {
+        let (texts, mut values): (Vec<_>, Vec<_>) =
+            conditions.into_iter().filter_map(|(text, value)| Some((text, Value::Text(value?)))).unzip();
+        let condition = if texts.is_empty() { String::new() } else { format!("WHERE {}", texts.join(" AND ")) };
+        values.push(Value::Integer(i64::from(limit) + 1));
+        Self { sql: format!("SELECT record FROM executions {condition} ORDER BY {order} LIMIT ?"), values }
+    }
+
+    pub(super) fn run(self, db: &Connection) -> rusqlite::Result<Vec<String>> {
+        db.prepare_cached(&self.sql)?.query_map(params_from_iter(self.values), |row| row.get(0))?.collect()
+    }
+}
+
+/// The first whole millisecond that is not before this moment: ids carry no finer time.
+fn first_milli(since: Timestamp) -> Timestamp {
+    let floor = moment(millis(since));
+    if floor < since { moment(millis(since) + 1) } else { floor }
+}

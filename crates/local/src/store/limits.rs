@@ -1,0 +1,71 @@
+//! Counters of use, and the launch rate.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    Timestamp,
+    limit::{Admission, CapacityPool, LimitKey},
+    throttle::{Bucket, Rate, Usage},
+};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::database::{count, millis, moment};
+
+fn used(db: &Connection, key: &str) -> rusqlite::Result<i64> {
+    let used = db.prepare_cached("SELECT used FROM usage WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()?;
+    Ok(used.unwrap_or_default())
+}
+
+pub(super) fn usage(db: &Connection, key: &str) -> rusqlite::Result<Usage> {
+    Ok(Usage { used: count(used(db, key)?) })
+}
+
+/// The first limit that would be overdrawn by this change.
+pub(super) fn first_full(
+    db: &Connection,
+    admissions: &[Admission],
+    change: &BTreeMap<String, i64>,
+) -> rusqlite::Result<Option<LimitKey>> {
+    for admission in admissions {
+        let Some(max) = admission.max else { continue };
+        let key = admission.key.to_string();
+        let afterwards = used(db, &key)? + change.get(&key).copied().unwrap_or_default();
+        if afterwards > i64::from(max) {
+            return Ok(Some(admission.key.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// Applies the change; what is no longer used leaves no row, or every lock ever named would stay.
+pub(super) fn change(db: &Connection, change: &BTreeMap<String, i64>) -> rusqlite::Result<()> {
+    for (key, difference) in change {
+        let after = used(db, key)? + difference;
+        if after > 0 {
+            db.prepare_cached("INSERT OR REPLACE INTO usage (key, used) VALUES (?1, ?2)")?.execute(params![key, after])?;
+        } else {
+            db.prepare_cached("DELETE FROM usage WHERE key = ?1")?.execute([key])?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn take_launches(
+    db: &Connection,
+    pool: CapacityPool,
+    rate: Rate,
+    want: u32,
+    now: Timestamp,
+) -> rusqlite::Result<(u32, u64)> {
+    let key = LimitKey::Pool(pool).to_string();
+    let bucket = db
+        .prepare_cached("SELECT spent, at FROM buckets WHERE pool = ?1")?
+        .query_row([&key], |row| Ok(Bucket { spent: row.get(0)?, at: moment(row.get(1)?) }))
+        .optional()?;
+    let (granted, bucket) = bucket.unwrap_or_default().take(rate, want, now);
+    if granted > 0 {
+        db.prepare_cached("INSERT OR REPLACE INTO buckets (pool, spent, at) VALUES (?1, ?2, ?3)")?
+            .execute(params![key, bucket.spent, millis(bucket.at)])?;
+    }
+    Ok((granted, bucket.wait_millis(rate, now)))
+}

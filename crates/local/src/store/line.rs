@@ -1,0 +1,243 @@
+//! The lines: who is next, and how many are before whom.
+//!
+//! The order is [`fair::order`]'s, over start-time-fair tags: a submitter's k-th ticket has the tag `begins + k`, where it
+//! begins at its own virtual time or at the line's, whichever is later, so that who comes anew has no credit for the past.
+
+use std::collections::BTreeMap;
+
+use domain::{execution::Ticket, fair, limit::LimitKey, ports::Unavailable};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::columns;
+use crate::database::{PumpId, count, moment};
+
+/// Most tickets of one submitter that are counted to tell a place; beyond, a place is an estimate from below. Ours: it bounds the cost of
+/// an answer to about a millisecond, however long the line.
+pub(super) const COUNT_MAX: u32 = 10_000;
+
+/// One pump's line for a limit.
+pub(super) struct Line {
+    pub(super) key: LimitKey,
+    pub(super) pump: PumpId,
+}
+
+/// A submitter and the tag of its first ticket.
+struct Turn {
+    submitter: String,
+    begins: u64,
+}
+
+struct Row {
+    id: String,
+    submitter: String,
+    priority: i32,
+    submitted_at: i64,
+    not_before: Option<i64>,
+}
+
+/// Tickets as the file has them, enough to know the first ones of the line.
+pub(super) struct Rows {
+    key: LimitKey,
+    rows: Vec<Row>,
+    begins: BTreeMap<String, u64>,
+}
+
+impl Rows {
+    /// In order, the first `limit`.
+    pub(super) fn order(self, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+        let tickets = self.rows.into_iter().map(|row| row.ticket(&self.key)).collect::<Result<_, _>>()?;
+        let mut ordered = fair::order(tickets, &self.begins);
+        ordered.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(ordered)
+    }
+}
+
+impl Row {
+    fn ticket(self, line: &LimitKey) -> Result<Ticket, Unavailable> {
+        Ok(Ticket {
+            id: columns::id(&self.id)?,
+            line: line.clone(),
+            submitter: self.submitter,
+            priority: self.priority,
+            submitted_at: moment(self.submitted_at),
+            not_before: self.not_before.map(moment),
+        })
+    }
+}
+
+impl Line {
+    /// Each submitter's first tickets that are due, of as many submitters as it takes to know the first `limit` of the line.
+    pub(super) fn rows(self, db: &Connection, now: i64, limit: u32) -> rusqlite::Result<Rows> {
+        let snapshot = db.unchecked_transaction()?;
+        let mut turns = turns(&snapshot, &self.key.to_string(), &self.pump)?;
+        turns.sort_by_key(|turn| turn.begins);
+        let (mut rows, mut tags) = (Vec::new(), Vec::new());
+        for turn in &turns {
+            // Tags of later submitters only grow, so enough smaller ones settle it.
+            let settled = tags.iter().filter(|tag| **tag < turn.begins).count();
+            if settled >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                break;
+            }
+            let own = self.due(&snapshot, &turn.submitter, now, limit)?;
+            tags.extend((turn.begins..).take(own.len()));
+            rows.extend(own);
+        }
+        let begins = turns.into_iter().map(|turn| (turn.submitter, turn.begins)).collect();
+        Ok(Rows { key: self.key, rows, begins })
+    }
+
+    fn due(&self, db: &Connection, submitter: &str, now: i64, limit: u32) -> rusqlite::Result<Vec<Row>> {
+        db.prepare_cached(
+            "SELECT id, priority, submitted_at, not_before FROM executions INDEXED BY executions_line
+             WHERE line = ?1 AND pump = ?2 AND submitter = ?3 AND (not_before IS NULL OR not_before <= ?4)
+             ORDER BY priority DESC, submitted_at, id LIMIT ?5",
+        )?
+        .query_map(params![self.key.to_string(), self.pump.as_str(), submitter, now, limit], |row| {
+            Ok(Row {
+                id: row.get(0)?,
+                submitter: submitter.to_owned(),
+                priority: row.get(1)?,
+                submitted_at: row.get(2)?,
+                not_before: row.get(3)?,
+            })
+        })?
+        .collect()
+    }
+}
+
+/// Who has tickets in a line. Jumps from name to name in the index, so ten thousand tickets of one cost as much as one.
+fn turns(db: &Connection, line: &str, pump: &PumpId) -> rusqlite::Result<Vec<Turn>> {
+    let reached = reached(db, line, pump.as_str())?;
+    db.prepare_cached(
+        "WITH RECURSIVE names (name) AS (
+             SELECT min(submitter) FROM executions WHERE line = ?1 AND pump = ?2
+             UNION ALL
+             SELECT (SELECT min(submitter) FROM executions WHERE line = ?1 AND pump = ?2 AND submitter > name)
+             FROM names WHERE name IS NOT NULL
+         )
+         SELECT name, served FROM names LEFT JOIN shares ON line = ?1 AND pump = ?2 AND submitter = name WHERE name IS NOT NULL",
+    )?
+    .query_map([line, pump.as_str()], |row| {
+        let served: Option<i64> = row.get(1)?;
+        Ok(Turn { submitter: row.get(0)?, begins: reached.max(count(served.unwrap_or_default())) })
+    })?
+    .collect()
+}
+
+/// The virtual time of a line: where the start that was made last began.
+pub(super) fn reached(db: &Connection, line: &str, pump: &str) -> rusqlite::Result<u64> {
+    let reached = db
+        .prepare_cached("SELECT reached FROM line_times WHERE line = ?1 AND pump = ?2")?
+        .query_row([line, pump], |row| row.get(0))
+        .optional()?;
+    Ok(count(reached.unwrap_or_default()))
+}
+
+/// The lines of a pump that have a due ticket.
+pub(super) fn lines(db: &Connection, pump: &PumpId, now: i64) -> rusqlite::Result<Vec<String>> {
+    db.prepare_cached(
+        "WITH RECURSIVE lines (key) AS (
+             SELECT min(line) FROM executions WHERE line IS NOT NULL
+             UNION ALL
+             SELECT (SELECT min(line) FROM executions WHERE line > key) FROM lines WHERE key IS NOT NULL
+         )
+         SELECT key FROM lines WHERE key IS NOT NULL AND EXISTS (
+             SELECT 1 FROM executions INDEXED BY executions_line
+             WHERE line = key AND pump = ?1 AND (not_before IS NULL OR not_before <= ?2))",
+    )?
+    .query_map(params![pump.as_str(), now], |row| row.get(0))?
+    .collect()
+}
+
+/// How many tickets of a line come before this one. Counts index entries, of each submitter at most so many.
+pub(super) fn ahead(db: &Connection, ticket: &Ticket, own: &PumpId, exact: u32) -> rusqlite::Result<u32> {
+    let snapshot = db.unchecked_transaction()?;
+    let owner: Option<String> = snapshot
+        .prepare_cached("SELECT pump FROM executions WHERE id = ?1")?
+        .query_row([ticket.id.as_str()], |row| row.get(0))
+        .optional()?;
+    let counting = Counting {
+        db: &snapshot,
+        line: ticket.line.to_string(),
+        pump: owner.map_or_else(|| own.clone(), PumpId::from),
+        max: i64::from(exact.max(COUNT_MAX)),
+        ticket,
+    };
+    counting.all()
+}
+
+struct Counting<'a> {
+    db: &'a Connection,
+    line: String,
+    pump: PumpId,
+    max: i64,
+    ticket: &'a Ticket,
+}
+
+impl Counting<'_> {
+    fn all(&self) -> rusqlite::Result<u32> {
+        let turns = turns(self.db, &self.line, &self.pump)?;
+        let before = self.of_the_same()?;
+        let begins = turns.iter().find(|turn| turn.submitter == self.ticket.submitter).map_or(0, |turn| turn.begins);
+        let tag = begins + count::<u64>(before);
+        let others = turns.iter().filter(|turn| turn.submitter != self.ticket.submitter);
+        let others: i64 = others.map(|turn| self.of_another(turn, tag)).sum::<rusqlite::Result<_>>()?;
+        Ok(count(before + others))
+    }
+
+    /// The submitter's own tickets before this one.
+    fn of_the_same(&self) -> rusqlite::Result<i64> {
+        let Ticket { submitter, priority, submitted_at, id, .. } = self.ticket;
+        let more_urgent = self
+            .db
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY executions_line
+                 WHERE line = ?1 AND pump = ?2 AND submitter = ?3 AND priority > ?4 LIMIT ?5)",
+            )?
+            .query_row(params![self.line, self.pump.as_str(), submitter, priority, self.max], |row| row.get::<_, i64>(0))?;
+        let older: i64 = self
+            .db
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY executions_line
+                 WHERE line = ?1 AND pump = ?2 AND submitter = ?3 AND priority = ?4 AND (submitted_at, id) < (?5, ?6) LIMIT ?7)",
+            )?
+            .query_row(
+                params![self.line, self.pump.as_str(), submitter, priority, submitted_at.timestamp_millis(), id.as_str(), self.max - more_urgent],
+                |row| row.get(0),
+            )?;
+        Ok(more_urgent + older)
+    }
+
+    /// Another submitter's tickets with a smaller tag, and the one with the same tag if it comes first by itself.
+    fn of_another(&self, turn: &Turn, tag: u64) -> rusqlite::Result<i64> {
+        let Some(smaller) = tag.checked_sub(turn.begins) else { return Ok(0) };
+        let smaller = crate::database::integer(smaller).min(self.max);
+        let counted: i64 = self
+            .db
+            .prepare_cached(
+                "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY executions_line
+                 WHERE line = ?1 AND pump = ?2 AND submitter = ?3 LIMIT ?4)",
+            )?
+            .query_row(params![self.line, self.pump.as_str(), turn.submitter, smaller], |row| row.get(0))?;
+        if counted < smaller {
+            return Ok(counted);
+        }
+        Ok(counted + i64::from(self.tie_comes_first(turn, smaller)?))
+    }
+
+    fn tie_comes_first(&self, turn: &Turn, place: i64) -> rusqlite::Result<bool> {
+        let tie = self
+            .db
+            .prepare_cached(
+                "SELECT priority, submitted_at, id FROM executions INDEXED BY executions_line
+                 WHERE line = ?1 AND pump = ?2 AND submitter = ?3
+                 ORDER BY priority DESC, submitted_at, id LIMIT 1 OFFSET ?4",
+            )?
+            .query_row(params![self.line, self.pump.as_str(), turn.submitter, place], |row| {
+                Ok((std::cmp::Reverse(row.get::<_, i32>(0)?), row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
+            })
+            .optional()?;
+        let Ticket { priority, submitted_at, id, .. } = self.ticket;
+        Ok(tie.is_some_and(|tie| tie < (std::cmp::Reverse(*priority), submitted_at.timestamp_millis(), id.to_string())))
+    }
+}

@@ -1,0 +1,267 @@
+//! Writing one record, with everything that is derived from it, in one transaction.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    Timestamp, fair,
+    execution::{Execution, Ticket},
+    id::ExecutionId,
+    limit::{Admission, Holding, LimitKey},
+    ports::{Claim, Created, Unavailable},
+};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
+
+use super::{columns, limits};
+use crate::database::{PumpId, count, integer, millis};
+
+/// The columns that change with a record.
+struct Row {
+    id: String,
+    revision: i64,
+    status: &'static str,
+    ended_at: Option<i64>,
+    line: Option<String>,
+    not_before: Option<i64>,
+    record: String,
+}
+
+impl Row {
+    fn of(execution: &Execution) -> Result<Self, Unavailable> {
+        let ticket = execution.ticket();
+        Ok(Self {
+            id: execution.id.to_string(),
+            revision: integer(execution.revision),
+            status: execution.status().as_str(),
+            ended_at: execution.end().map(|end| millis(end.at)),
+            line: ticket.as_ref().map(|ticket| ticket.line.to_string()),
+            not_before: ticket.and_then(|ticket| ticket.not_before).map(millis),
+            record: columns::json(execution)?,
+        })
+    }
+}
+
+/// An execution to be recorded, and the columns that never change.
+pub(super) struct New {
+    row: Row,
+    submitter: String,
+    group: Option<String>,
+    submitted_at: Timestamp,
+    priority: i32,
+    task_arns: Vec<String>,
+    usage: BTreeMap<String, i64>,
+}
+
+impl New {
+    pub(super) fn of(execution: &Execution) -> Result<Self, Unavailable> {
+        Ok(Self {
+            row: Row::of(execution)?,
+            submitter: execution.submitted_by.clone(),
+            group: execution.request.group.as_ref().map(ToString::to_string),
+            submitted_at: execution.submitted_at,
+            priority: execution.request.priority,
+            task_arns: task_arns(execution).map(str::to_owned).collect(),
+            usage: difference(&[], &execution.holdings()),
+        })
+    }
+}
+
+/// What came of a creation, with the id as the file has it.
+pub(super) enum Came {
+    New,
+    Existing(String),
+    Mismatch(String),
+}
+
+impl Came {
+    pub(super) fn checked(self) -> Result<Created, Unavailable> {
+        Ok(match self {
+            Self::New => Created::New,
+            Self::Existing(id) => Created::Existing(columns::id(&id)?),
+            Self::Mismatch(id) => Created::Mismatch(columns::id(&id)?),
+        })
+    }
+}
+
+pub(super) fn create(db: &Connection, new: &New, claim: Option<&Claim>, pump: &PumpId) -> rusqlite::Result<Came> {
+    if exists(db, &new.row.id)? {
+        return Ok(Came::Existing(new.row.id.clone()));
+    }
+    if let Some(claim) = claim
+        && let Some((digest, holder)) = holder(db, claim, new.submitted_at)?
+    {
+        return Ok(if digest == claim.digest { Came::Existing(holder) } else { Came::Mismatch(holder) });
+    }
+    insert(db, new, pump)?;
+    // Whoever has something must be known, or nobody would take it over after its death.
+    crate::database::register(db, pump)?;
+    if let Some(claim) = claim {
+        hold(db, claim, &new.row.id)?;
+    }
+    note_task_arns(db, &new.row.id, &new.task_arns)?;
+    limits::change(db, &new.usage)?;
+    Ok(Came::New)
+}
+
+fn exists(db: &Connection, id: &str) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM executions WHERE id = ?1")?.exists([id])
+}
+
+/// Who has this claim now, and for which request.
+fn holder(db: &Connection, claim: &Claim, now: Timestamp) -> rusqlite::Result<Option<(String, String)>> {
+    db.prepare_cached("SELECT digest, execution FROM claims WHERE key = ?1 AND expires_at > ?2")?
+        .query_row(params![claim.key, millis(now)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+}
+
+fn hold(db: &Connection, claim: &Claim, id: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO claims (key, digest, execution, expires_at) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![claim.key, claim.digest, id, millis(claim.expires_at)])
+        .map(drop)
+}
+
+fn insert(db: &Connection, new: &New, pump: &PumpId) -> rusqlite::Result<()> {
+    let reversed: String = new.row.id.chars().rev().collect();
+    db.prepare_cached(
+        "INSERT INTO executions (id, revision, pump, status, ended_at, submitter, grp, submitted_at, priority, reversed, line, not_before, record)
+         VALUES (:id, :revision, :pump, :status, :ended_at, :submitter, :grp, :submitted_at, :priority, :reversed, :line, :not_before, :record)",
+    )?
+    .execute(named_params! {
+        ":id": new.row.id,
+        ":revision": new.row.revision,
+        ":pump": pump.as_str(),
+        ":status": new.row.status,
+        ":ended_at": new.row.ended_at,
+        ":submitter": new.submitter,
+        ":grp": new.group,
+        ":submitted_at": millis(new.submitted_at),
+        ":priority": new.priority,
+        ":reversed": reversed,
+        ":line": new.row.line,
+        ":not_before": new.row.not_before,
+        ":record": new.row.record,
+    })
+    .map(drop)
+}
+
+pub(super) fn load(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached("SELECT record FROM executions WHERE id = ?1")?.query_row([id.as_str()], |row| row.get(0)).optional()
+}
+
+/// A record's next version, with all that follows from it.
+pub(super) struct Change {
+    row: Row,
+    from_revision: i64,
+    /// Status, line and time in it are as before: no index needs to be touched.
+    only_record: bool,
+    task_arns: Vec<String>,
+    usage: BTreeMap<String, i64>,
+    admissions: Vec<Admission>,
+    /// The ticket that is used up by a start.
+    started: Option<Ticket>,
+}
+
+impl Change {
+    pub(super) fn between(before: &Execution, after: &Execution, admissions: &[Admission]) -> Result<Self, Unavailable> {
+        let (held, holds) = (before.holdings(), after.holdings());
+        let starts = holds.iter().any(|holding| matches!(holding.key, LimitKey::Pool(_)));
+        let known: Vec<_> = task_arns(before).collect();
+        Ok(Self {
+            row: Row::of(after)?,
+            from_revision: integer(before.revision),
+            only_record: before.status() == after.status() && before.ticket() == after.ticket(),
+            task_arns: task_arns(after).filter(|arn| !known.contains(arn)).map(str::to_owned).collect(),
+            usage: difference(&held, &holds),
+            admissions: admissions.to_vec(),
+            started: before.ticket().filter(|_| starts),
+        })
+    }
+}
+
+/// Whether an update was made.
+pub(super) enum Verdict {
+    Written,
+    Conflict,
+    Full(LimitKey),
+}
+
+/// Everything is checked before anything is written, so a refusal leaves nothing behind.
+pub(super) fn update(db: &Connection, change: &Change) -> rusqlite::Result<Verdict> {
+    let Some(pump) = owner_at(db, change)? else { return Ok(Verdict::Conflict) };
+    if let Some(full) = limits::first_full(db, &change.admissions, &change.usage)? {
+        return Ok(Verdict::Full(full));
+    }
+    write(db, change)?;
+    note_task_arns(db, &change.row.id, &change.task_arns)?;
+    limits::change(db, &change.usage)?;
+    if let Some(ticket) = &change.started {
+        charge(db, ticket, &pump)?;
+    }
+    Ok(Verdict::Written)
+}
+
+/// The pump of the record, if it still has the revision that was read.
+fn owner_at(db: &Connection, change: &Change) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached("SELECT pump FROM executions WHERE id = ?1 AND revision = ?2")?
+        .query_row(params![change.row.id, change.from_revision], |row| row.get(0))
+        .optional()
+}
+
+fn write(db: &Connection, change: &Change) -> rusqlite::Result<()> {
+    let row = &change.row;
+    if change.only_record {
+        return db
+            .prepare_cached("UPDATE executions SET revision = ?2, record = ?3 WHERE id = ?1")?
+            .execute(params![row.id, row.revision, row.record])
+            .map(drop);
+    }
+    db.prepare_cached(
+        "UPDATE executions SET revision = ?2, status = ?3, ended_at = ?4, line = ?5, not_before = ?6, record = ?7 WHERE id = ?1",
+    )?
+    .execute(params![row.id, row.revision, row.status, row.ended_at, row.line, row.not_before, row.record])
+    .map(drop)
+}
+
+fn note_task_arns(db: &Connection, id: &str, arns: &[String]) -> rusqlite::Result<()> {
+    for arn in arns {
+        db.prepare_cached("INSERT OR REPLACE INTO task_arns (arn, execution) VALUES (?1, ?2)")?.execute([arn.as_str(), id])?;
+    }
+    Ok(())
+}
+
+fn task_arns(execution: &Execution) -> impl Iterator<Item = &str> {
+    execution.attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref())
+}
+
+/// By how much the use of each limit changes.
+fn difference(before: &[Holding], after: &[Holding]) -> BTreeMap<String, i64> {
+    let mut change = BTreeMap::new();
+    for (holdings, sign) in [(before, -1), (after, 1)] {
+        for holding in holdings {
+            *change.entry(holding.key.to_string()).or_default() += sign * i64::from(holding.amount);
+        }
+    }
+    change.retain(|_, difference| *difference != 0);
+    change
+}
+
+/// Charges the submitter for one start out of a line. An empty line is forgotten: who comes next comes to a new one.
+fn charge(db: &Connection, ticket: &Ticket, pump: &str) -> rusqlite::Result<()> {
+    let line = ticket.line.to_string();
+    let waiting = db.prepare_cached("SELECT 1 FROM executions WHERE line = ?1 AND pump = ?2")?.exists([line.as_str(), pump])?;
+    if !waiting {
+        db.prepare_cached("DELETE FROM shares WHERE line = ?1 AND pump = ?2")?.execute([line.as_str(), pump])?;
+        db.prepare_cached("DELETE FROM line_times WHERE line = ?1 AND pump = ?2")?.execute([line.as_str(), pump])?;
+        return Ok(());
+    }
+    let served: Option<i64> = db
+        .prepare_cached("SELECT served FROM shares WHERE line = ?1 AND pump = ?2 AND submitter = ?3")?
+        .query_row(params![line, pump, ticket.submitter], |row| row.get(0))
+        .optional()?;
+    let served = fair::charge(count(served.unwrap_or_default()), super::line::reached(db, &line, pump)?);
+    db.prepare_cached("INSERT OR REPLACE INTO shares (line, pump, submitter, served) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![line, pump, ticket.submitter, integer(served)])?;
+    // The line is now where this start began.
+    db.prepare_cached("INSERT OR REPLACE INTO line_times (line, pump, reached) VALUES (?1, ?2, ?3)")?
+        .execute(params![line, pump, integer(served.saturating_sub(1))])
+        .map(drop)
+}
