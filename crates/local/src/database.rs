@@ -103,10 +103,15 @@ pub enum OpenError {
 }
 
 /// A handle to the file; clones share it. When the last one is dropped, the file is closed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Database(Arc<Inner>);
 
-#[derive(Debug)]
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Database").field(self.pump()).finish()
+    }
+}
+
 struct Inner {
     pump: PumpId,
     writes: Worker<Box<dyn Write>>,
@@ -196,7 +201,7 @@ fn private_file(path: &Path) -> std::io::Result<File> {
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_handler(Some(wait_for_others))?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
@@ -240,7 +245,6 @@ fn explain(error: &rusqlite::Error) -> String {
 }
 
 /// A thread that works off what it is sent. Dropping this ends the thread once all is done, and waits for that.
-#[derive(Debug)]
 struct Worker<J> {
     jobs: Option<mpsc::Sender<J>>,
     thread: Option<JoinHandle<()>>,

@@ -15,7 +15,7 @@ use domain::{
 };
 
 use crate::{
-    database::{Database, millis},
+    database::{Database, PumpId, millis},
     failpoint,
 };
 
@@ -42,6 +42,12 @@ impl LocalStore {
     #[must_use]
     pub fn new(database: Database) -> Self {
         Self { database }
+    }
+
+    /// Whose work this store records.
+    #[must_use]
+    pub fn pump(&self) -> &PumpId {
+        self.database.pump()
     }
 }
 
