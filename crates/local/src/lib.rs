@@ -1,1 +1,21 @@
-//! (being written)
+//! mycli on one machine: the handlers of `pipeline` on a SQLite store and queue, with containers and processes as tasks.
+
+pub mod ambient;
+pub mod container;
+pub mod database;
+pub mod failpoint;
+pub mod host;
+pub mod liveness;
+pub mod log_file;
+pub mod machine;
+pub mod process;
+pub mod pump;
+pub mod queue;
+pub mod runner;
+pub mod secrets;
+pub mod server;
+pub mod store;
+pub mod tasks;
+
+pub use machine::{Machine, OpenError, Options, prune, supervise};
+pub use server::serve;

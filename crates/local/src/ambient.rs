@@ -1,0 +1,32 @@
+//! The machine's clock and random source.
+
+use chrono::{SubsecRound, Utc};
+use domain::{
+    Timestamp,
+    ports::{Clock, Entropy},
+};
+
+/// The system's clock and random source.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+impl Clock for System {
+    fn now(&self) -> Timestamp {
+        Utc::now().trunc_subsecs(3)
+    }
+}
+
+impl Entropy for System {
+    fn bits(&self) -> u128 {
+        u128::from_le_bytes(bytes())
+    }
+}
+
+/// Fresh random bytes from the operating system.
+#[must_use]
+pub fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    #[expect(clippy::expect_used, reason = "without the kernel's random source no id is safe; there is nothing sensible to go on with")]
+    getrandom::fill(&mut bytes).expect("the operating system's random source");
+    bytes
+}

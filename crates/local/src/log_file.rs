@@ -1,0 +1,242 @@
+//! Logs on one machine: a file for each task, in the format that Kubernetes' CRI uses.
+//!
+//! Each line is `<RFC 3339 time> <F|P> <text>`: `F` ends a line of output, `P` is a part of one (a very long line, or the last one when
+//! it has no line end). So the bytes of the output can be counted from the file alone, and after a crash the writer goes on exactly
+//! where it was.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    fs::{File, OpenOptions},
+    path::{Path, PathBuf},
+};
+
+use chrono::SecondsFormat;
+use domain::{
+    Timestamp,
+    ports::{LogLine, LogPage, Logs, Unavailable},
+};
+
+/// Longest text in one line of the file; what is longer is cut into parts. The size of a CloudWatch Logs event (256 KB).
+const PART_MAX: usize = 256 * 1024;
+/// Most bytes read for one page: well below API Gateway's and Lambda's 6 MB (AWS-FACTS §7), also when escaped as JSON.
+const PAGE_BYTES: u64 = 1024 * 1024;
+
+/// Appends a task's output to its log.
+#[derive(Debug)]
+pub struct LogWriter {
+    file: File,
+    /// Bytes of output written to the file.
+    written: u64,
+    /// The begun line that has no end yet.
+    partial: Vec<u8>,
+}
+
+impl LogWriter {
+    /// Opens a log, new or begun before. A line that a crash tore is cut off, to be written again.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut written = 0;
+        if file.metadata()?.len() > 0 {
+            let (payload, whole) = measure(&mut BufReader::new(&file))?;
+            file.set_len(whole)?;
+            file.seek(SeekFrom::End(0))?;
+            written = payload;
+        }
+        Ok(Self { file, written, partial: Vec::new() })
+    }
+
+    /// How many bytes of output it has taken: where a source that begins anew has to go on.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.written + self.partial.len() as u64
+    }
+
+    /// Takes the next bytes of output. Whole lines are in the file afterwards, and are returned.
+    ///
+    /// # Errors
+    /// When the file cannot be written (a full disk).
+    pub fn append(&mut self, at: Timestamp, bytes: &[u8]) -> io::Result<Vec<LogLine>> {
+        let (mut lines, mut out, mut payload) = (Vec::new(), Vec::with_capacity(bytes.len() + 64), 0);
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(piece);
+            let full = self.partial.last() == Some(&b'\n');
+            while self.partial.len() > PART_MAX || (full && !self.partial.is_empty()) {
+                let text: Vec<u8> = self.partial.drain(..self.partial.len().min(PART_MAX)).collect();
+                payload += text.len() as u64;
+                lines.push(encode(at, &text, &mut out));
+            }
+        }
+        self.file.write_all(&out)?;
+        self.written += payload;
+        Ok(lines)
+    }
+
+    /// The output is over: the last line counts although it has no end.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn finish(&mut self, at: Timestamp) -> io::Result<Option<LogLine>> {
+        if self.partial.is_empty() {
+            return Ok(None);
+        }
+        let text = std::mem::take(&mut self.partial);
+        let mut out = Vec::with_capacity(text.len() + 64);
+        let line = encode(at, &text, &mut out);
+        self.file.write_all(&out)?;
+        self.written += text.len() as u64;
+        Ok(Some(line))
+    }
+}
+
+/// Writes one piece of output, with its line end if it has one, in the file's format.
+fn encode(at: Timestamp, text: &[u8], out: &mut Vec<u8>) -> LogLine {
+    let (body, tag) = text.strip_suffix(b"\n").map_or((text, 'P'), |body| (body, 'F'));
+    out.extend_from_slice(at.to_rfc3339_opts(SecondsFormat::Millis, true).as_bytes());
+    out.extend_from_slice(&[b' ', tag as u8, b' ']);
+    out.extend_from_slice(body);
+    out.push(b'\n');
+    LogLine { at, text: String::from_utf8_lossy(body).into_owned() }
+}
+
+/// Bytes of output that whole lines hold, and bytes of the file that they take.
+fn measure(reader: &mut impl BufRead) -> io::Result<(u64, u64)> {
+    let (mut payload, mut whole, mut line) = (0, 0, Vec::new());
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let Some((_, tag, text)) = decode(&line) else { break };
+        payload += text.len() as u64 + u64::from(tag == b'F');
+        whole += line.len() as u64;
+        line.clear();
+    }
+    Ok((payload, whole))
+}
+
+/// Reads a whole line of the file: time, tag, text.
+fn decode(line: &[u8]) -> Option<(Timestamp, u8, &[u8])> {
+    let line = line.strip_suffix(b"\n")?;
+    let end = line.iter().position(|byte| *byte == b' ')?;
+    let at = std::str::from_utf8(&line[..end]).ok()?.parse().ok()?;
+    let (tag, text) = (*line.get(end + 1)?, line.get(end + 3..)?);
+    Some((at, tag, text))
+}
+
+/// The logs of one machine.
+#[derive(Clone, Debug)]
+pub struct LocalLogs {
+    dir: PathBuf,
+}
+
+impl LocalLogs {
+    /// Logs in this directory.
+    #[must_use]
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// The file of a task's log.
+    #[must_use]
+    pub fn path(&self, task_id: &str) -> PathBuf {
+        self.dir.join(format!("{task_id}.log"))
+    }
+}
+
+impl Logs for LocalLogs {
+    async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, Unavailable> {
+        let task_id = stream.rsplit('/').next().unwrap_or_default();
+        let from = cursor.and_then(|cursor| cursor.parse().ok()).unwrap_or(0);
+        match page(&self.path(task_id), from) {
+            Ok(page) => Ok(page),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LogPage::default()),
+            Err(error) => Err(Unavailable::new("the log", error)),
+        }
+    }
+}
+
+fn page(path: &Path, from: u64) -> io::Result<LogPage> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(from.min(size)))?;
+    let (mut reader, mut lines, mut at, mut line) = (BufReader::new(file.take(size)), Vec::new(), from.min(size), Vec::new());
+    while at - from.min(size) < PAGE_BYTES && reader.read_until(b'\n', &mut line)? > 0 {
+        let Some((time, _, text)) = decode(&line) else { break };
+        lines.push(LogLine { at: time, text: String::from_utf8_lossy(text).into_owned() });
+        at += line.len() as u64;
+        line.clear();
+    }
+    let more = !lines.is_empty() && at < size;
+    Ok(LogPage { lines, next: Some(at.to_string()), more })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        Timestamp::from_timestamp_millis(1_764_000_000_000).expect("in range")
+    }
+
+    fn texts(path: &Path) -> Vec<String> {
+        page(path, 0).expect("a page").lines.into_iter().map(|line| line.text).collect()
+    }
+
+    #[test]
+    fn what_is_written_in_pieces_is_read_in_lines() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.log");
+        let mut log = LogWriter::open(&path).expect("opens");
+        for piece in ["one\ntw", "o\n", "\nthree"] {
+            log.append(now(), piece.as_bytes()).expect("appends");
+        }
+        assert_eq!(texts(&path), ["one", "two", ""]);
+        log.finish(now()).expect("finishes");
+        assert_eq!(texts(&path), ["one", "two", "", "three"]);
+        assert_eq!(log.taken(), 14);
+    }
+
+    #[test]
+    fn after_a_crash_it_goes_on_where_it_was() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.log");
+        let mut log = LogWriter::open(&path).expect("opens");
+        log.append(now(), b"one\ntwo\nthr").expect("appends");
+        drop(log);
+        OpenOptions::new().append(true).open(&path).expect("opens").write_all(b"2026-11-24T00:00:00.000Z F to").expect("tears");
+        let log = LogWriter::open(&path).expect("opens again");
+        assert_eq!(log.taken(), 8, "the torn line and the unfinished one are to be written again");
+        assert_eq!(texts(&path), ["one", "two"]);
+    }
+
+    #[test]
+    fn a_very_long_line_comes_in_parts_and_is_counted_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.log");
+        let mut log = LogWriter::open(&path).expect("opens");
+        let long = vec![b'x'; PART_MAX * 2 + 10];
+        log.append(now(), &long).expect("appends");
+        log.append(now(), b"\nend\n").expect("appends");
+        assert_eq!(log.taken(), (PART_MAX * 2 + 10 + 5) as u64);
+        assert_eq!(LogWriter::open(&path).expect("opens").taken(), log.taken());
+        assert_eq!(texts(&path).last().map(String::as_str), Some("end"));
+    }
+
+    #[test]
+    fn pages_join_without_gap_or_repeat() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.log");
+        let mut log = LogWriter::open(&path).expect("opens");
+        let lines: Vec<_> = (0..50_000).map(|n| format!("{n:060}")).collect();
+        log.append(now(), (lines.join("\n") + "\n").as_bytes()).expect("appends");
+        let (mut seen, mut from) = (Vec::new(), 0);
+        loop {
+            let page = page(&path, from).expect("a page");
+            seen.extend(page.lines.into_iter().map(|line| line.text));
+            from = page.next.expect("a cursor").parse().expect("a number");
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(seen, lines);
+    }
+}

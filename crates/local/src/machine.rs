@@ -1,0 +1,415 @@
+//! One machine as an installation: opens what is on disk, takes over what dead processes left, and answers the API in process.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use chrono::TimeDelta;
+use domain::{
+    api::Problem,
+    key::{ApiKey, Caller, Role},
+    ports::{Clock, Keys, Unavailable},
+    request::{Arch, Defaults},
+    settings::{GitAccess, Settings},
+    task::{GIT_SSH_KEY, GIT_TOKEN},
+    throttle::{Quota, Rate},
+};
+use http::{HeaderMap, Method};
+use pipeline::{
+    auth::{self, Auth},
+    http::Route,
+    query::Query,
+    submit::Submit,
+};
+use tokio::{
+    sync::{Mutex, Notify, mpsc, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    ambient::System,
+    database::{self, Database, PumpId},
+    failpoint,
+    liveness::{Alive, Pumps},
+    log_file::LocalLogs,
+    process,
+    pump::Pump,
+    queue::LocalQueue,
+    secrets::Secrets,
+    store::LocalStore,
+    tasks::{LocalTasks, Setup, TaskReport},
+};
+
+/// How long a start waits for the end of what dead processes left to be written down, before it goes on with its own. Ours.
+const SETTLE: Duration = Duration::from_secs(10);
+/// How often others' work is looked at. Ours.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often a long-lived process looks for dead pumps. Ours.
+const INHERIT: Duration = Duration::from_secs(5);
+/// The name of the key that `local serve` is given.
+const SERVE_KEY: &str = "local-serve";
+
+/// What one machine is set to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where everything is kept; made if missing, mode 0700.
+    pub dir: PathBuf,
+    /// Run on the host even where an image is named.
+    pub host_only: bool,
+    /// The most vCPUs in use at once; `None` for no limit.
+    pub vcpus: Option<f64>,
+    /// The most launches a second; `None` for no limit.
+    pub launch_rate: Option<f64>,
+    /// The name that in-process submissions are recorded under.
+    pub submitter: String,
+}
+
+/// Why a machine cannot be opened or run.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be made or read.
+    #[error("failed to use {path}: {source}")]
+    Dir {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] database::OpenError),
+    /// The store does not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The address cannot be listened on.
+    #[error("failed to listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// One machine. See the module.
+#[derive(Debug)]
+pub struct Machine {
+    options: Options,
+    pumps: Pumps,
+    pump: Pump,
+    database: Database,
+    auth: Auth,
+    caller: Caller,
+    alive: Mutex<Option<Arc<Alive>>>,
+    running: Mutex<Option<Engine>>,
+    reports: Mutex<Option<mpsc::UnboundedReceiver<TaskReport>>>,
+}
+
+/// What runs while this machine runs work.
+#[derive(Debug)]
+struct Engine {
+    stop: watch::Sender<bool>,
+    pump: JoinHandle<()>,
+    ears: JoinHandle<()>,
+}
+
+impl Machine {
+    /// Opens the store. If processes died and left work, it is taken over: what has ended is closed truthfully before this returns.
+    ///
+    /// # Errors
+    /// When the directory or the store cannot be used.
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        let machine = Self::assemble(options)?;
+        if machine.inherit().await? {
+            machine.start().await?;
+            machine.settle().await?;
+        }
+        Ok(machine)
+    }
+
+    fn assemble(options: Options) -> Result<Self, OpenError> {
+        let dir = &options.dir;
+        for path in [dir.clone(), dir.join("logs"), dir.join("tasks")] {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            made.map_err(|source| OpenError::Dir { path, source })?;
+        }
+        let pumps_dir = dir.join("pumps");
+        let pumps = Pumps::new(pumps_dir.clone()).map_err(|source| OpenError::Dir { path: pumps_dir, source })?;
+        let database = Database::open(&dir.join("store.sqlite"), PumpId::new())?;
+        let secrets = Secrets::new(dir.join("secrets"));
+        let settings = Arc::new(settings(&options, &secrets));
+        let (logs, changed) = (LocalLogs::new(dir.join("logs")), Arc::new(Notify::new()));
+        let (sender, reports) = mpsc::unbounded_channel();
+        let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+        let setup = Setup { tasks_dir: dir.join("tasks"), home, secrets, host_only: options.host_only };
+        let tasks = LocalTasks::new(database.clone(), logs.clone(), setup, sender, Arc::clone(&changed));
+        let wake = pumps.clone();
+        let queue = LocalQueue::new(database.clone(), move |pump: &PumpId| wake.wake(pump));
+        let pump = Pump { store: LocalStore::new(database.clone()), queue, tasks, logs, settings, changed };
+        let caller = Caller { name: options.submitter.clone(), role: Role::Admin };
+        let (alive, running, reports) = (Mutex::new(None), Mutex::new(None), Mutex::new(Some(reports)));
+        Ok(Self { options, pumps, pump, database, auth: Auth::default(), caller, alive, running, reports })
+    }
+
+    /// Takes over what dead processes left; says whether there was anything.
+    async fn inherit(&self) -> Result<bool, OpenError> {
+        let mut any = false;
+        for pump in self.database.pumps().await? {
+            if pump == *self.database.pump() {
+                continue;
+            }
+            let Some(inheritance) = self.pumps.inherit(&pump).map_err(|source| self.dir_error(source))? else { continue };
+            // Who takes over must itself be known, should it die in the middle.
+            self.declare().await?;
+            any |= self.database.adopt(&pump).await?;
+            inheritance.complete();
+        }
+        Ok(any)
+    }
+
+    fn dir_error(&self, source: io::Error) -> OpenError {
+        OpenError::Dir { path: self.options.dir.clone(), source }
+    }
+
+    /// Makes this process's pump known, so that what it records is found if it dies. Idempotent.
+    async fn declare(&self) -> Result<Arc<Alive>, OpenError> {
+        let mut held = self.alive.lock().await;
+        if let Some(alive) = held.as_ref() {
+            return Ok(Arc::clone(alive));
+        }
+        let alive = Arc::new(self.pumps.declare(self.database.pump()).map_err(|source| self.dir_error(source))?);
+        self.database.register_pump().await?;
+        *held = Some(Arc::clone(&alive));
+        Ok(alive)
+    }
+
+    /// Begins to run work: its own, and what it has taken over. Idempotent.
+    ///
+    /// # Errors
+    /// When this process cannot be declared alive.
+    pub async fn start(&self) -> Result<(), OpenError> {
+        let mut running = self.running.lock().await;
+        let Some(reports) = self.reports.lock().await.take() else { return Ok(()) };
+        let alive = self.declare().await?;
+        process::adopt_orphans();
+        self.pump.tasks.resume().await?;
+        let (stop, stopped) = watch::channel(false);
+        let pump = tokio::spawn(self.pump.clone().run(reports, stopped));
+        let ears = tokio::spawn(listen(alive, self.pump.clone()));
+        *running = Some(Engine { stop, pump, ears });
+        Ok(())
+    }
+
+    /// Waits until what was taken over is either over and written down, or surely still runs.
+    async fn settle(&self) -> Result<(), OpenError> {
+        let settled = async {
+            loop {
+                let changed = self.pump.changed.notified();
+                if self.database.unsettled().await? == 0 && !self.pump.tasks.any_dead().await? {
+                    return Ok(());
+                }
+                let _either = tokio::time::timeout(LOOK, changed).await;
+            }
+        };
+        tokio::time::timeout(SETTLE, settled).await.unwrap_or(Ok(()))
+    }
+
+    /// Answers a request of this user, without a network and without a key.
+    pub async fn call(&self, method: Method, path_and_query: &str, body: Option<Vec<u8>>) -> (u16, HeaderMap, Vec<u8>) {
+        // What is recorded must have an owner that others know.
+        if method != Method::GET
+            && let Err(error) = self.declare().await
+        {
+            let problem = Problem::new(503, "unavailable", error.to_string());
+            return parts(pipeline::http::problem(&problem));
+        }
+        let request = request(method, path_and_query, HeaderMap::new(), body);
+        parts(self.route(&request, Some(&self.caller)).await)
+    }
+
+    /// Sends a request to the function that serves its route. Without a caller the request has to show a key.
+    pub(crate) async fn route(&self, request: &ApiGatewayProxyRequest, caller: Option<&Caller>) -> ApiGatewayProxyResponse {
+        let Pump { store, queue, logs, settings, .. } = &self.pump;
+        let query = Query { store, keys: store, logs, ambient: &System, auth: &self.auth, settings };
+        let submit = Submit { store, keys: store, queue, ambient: &System, auth: &self.auth, settings };
+        let reads = Route::of(request).is_ok_and(|route| route.is_read());
+        match (reads, caller) {
+            (true, Some(caller)) => query.answer(caller, request).await,
+            (false, Some(caller)) => submit.answer(caller, request).await,
+            (true, None) => query.handle(request).await,
+            (false, None) => submit.handle(request).await,
+        }
+    }
+
+    /// Resolves when something may have changed: at once for what this process runs, within 100 ms for what others do.
+    pub async fn changed(&self) {
+        let changed = self.pump.changed.notified();
+        let _either = tokio::time::timeout(LOOK, changed).await;
+    }
+
+    /// A handle on changes that are told from this moment on, so that none slips between a look and the wait after it.
+    pub(crate) fn changes(&self) -> tokio::sync::futures::OwnedNotified {
+        Arc::clone(&self.pump.changed).notified_owned()
+    }
+
+    /// Ends this process's part. Unfinished work is left to a supervisor process, which is started if there is any.
+    ///
+    /// # Errors
+    /// When the store does not answer, or the supervisor cannot be started; the next start then finds the work.
+    pub async fn close(self) -> Result<(), OpenError> {
+        self.stop_engine().await;
+        let finished = self.alive.lock().await.is_none() || self.database.unregister_pump().await?;
+        // Lets go of the lock: what is unfinished can be taken over from here on.
+        self.alive.lock().await.take();
+        if finished { Ok(()) } else { spawn_supervisor(&self.options).map_err(|source| self.dir_error(source)) }
+    }
+
+    async fn stop_engine(&self) {
+        let engine = self.running.lock().await.take();
+        if let Some(Engine { stop, pump, ears }) = engine {
+            let _gone = stop.send(true);
+            let _ended = pump.await;
+            ears.abort();
+            let _ended = ears.await;
+        }
+    }
+
+    /// Gives the REST API a key, in the place of the one it had.
+    pub(crate) async fn set_serve_key(&self, key: &ApiKey) -> Result<(), Unavailable> {
+        let record = auth::record(key, SERVE_KEY, Role::Admin, System.now()).await?;
+        self.pump.store.remove_key(SERVE_KEY).await?;
+        self.pump.store.add_key(&record).await.map(drop)
+    }
+
+    /// Takes over the work of processes that die while this one lives.
+    pub(crate) async fn keep_inheriting(&self) {
+        loop {
+            tokio::time::sleep(INHERIT).await;
+            match self.inherit().await {
+                Ok(true) => self.go_on().await,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "dead processes' work cannot be taken over"),
+            }
+        }
+    }
+
+    async fn go_on(&self) {
+        if let Err(error) = self.pump.tasks.resume().await {
+            tracing::warn!(%error, "tasks of a dead process cannot be followed");
+        }
+        self.pump.queue.look();
+    }
+
+    async fn unfinished(&self) -> Result<u64, Unavailable> {
+        self.database.unfinished_here().await
+    }
+}
+
+/// The hidden supervisor: finishes what is unfinished on this machine and nobody else's, then ends.
+///
+/// # Errors
+/// When the machine cannot be opened.
+pub async fn supervise(options: Options) -> Result<(), OpenError> {
+    let machine = Machine::open(options).await?;
+    machine.start().await?;
+    let finished = async {
+        while machine.unfinished().await? > 0 {
+            machine.changed().await;
+        }
+        Ok::<_, Unavailable>(())
+    };
+    tokio::select! {
+        finished = finished => finished?,
+        () = machine.keep_inheriting() => {}
+    }
+    machine.close().await
+}
+
+/// Removes the records and logs of executions that ended longer ago than `older_than`.
+///
+/// # Errors
+/// When the machine cannot be opened.
+pub async fn prune(options: Options, older_than: TimeDelta) -> Result<u64, OpenError> {
+    let machine = Machine::open(options).await?;
+    let before = System.now() - older_than;
+    let pruned = machine.database.prune(before).await?;
+    for task_id in &pruned.task_ids {
+        let path = machine.pump.logs.path(task_id);
+        let _gone = fs::remove_file(path);
+    }
+    machine.close().await?;
+    Ok(pruned.executions)
+}
+
+/// Hears other processes' calls to look.
+async fn listen(alive: Arc<Alive>, pump: Pump) {
+    let mut byte = [0];
+    while alive.socket.recv(&mut byte).await.is_ok() {
+        pump.queue.look();
+    }
+}
+
+fn spawn_supervisor(options: &Options) -> io::Result<()> {
+    use std::os::unix::process::CommandExt;
+    let log = fs::File::options().create(true).append(true).open(options.dir.join("supervisor.log"))?;
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.args(["local", "supervise", "--dir"]).arg(&options.dir);
+    if options.host_only {
+        command.arg("--host");
+    }
+    failpoint!("machine.spawn_supervisor.before");
+    command.current_dir("/").process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().map(drop)
+}
+
+fn settings(options: &Options, secrets: &Secrets) -> Settings {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be positive; a float saturates")]
+    let cpu = options.vcpus.map(|vcpus| (vcpus.max(0.0) * 1024.0).round() as u32);
+    let rate = options.launch_rate.map(|per_second| Rate { burst: per_second.max(1.0), per_second });
+    let known_hosts = fs::read_to_string(options.dir.join("secrets/known_hosts")).ok();
+    let git = GitAccess {
+        token: secrets.value(GIT_TOKEN).is_some(),
+        ssh_key: secrets.value(GIT_SSH_KEY).is_some(),
+        known_hosts,
+    };
+    let arch = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 };
+    Settings {
+        cluster: crate::tasks::CLUSTER.into(),
+        log_group: "/mycli/local".into(),
+        defaults: Defaults::one_machine(arch),
+        quota: Quota { cpu, rate },
+        git,
+        unlisted_seconds: 10,
+    }
+}
+
+/// An HTTP request as API Gateway gives it to a function.
+pub(crate) fn request(method: Method, path_and_query: &str, headers: HeaderMap, body: Option<Vec<u8>>) -> ApiGatewayProxyRequest {
+    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+    let mut request = ApiGatewayProxyRequest::default();
+    request.http_method = method;
+    request.path = Some(path.to_owned());
+    request.headers = headers;
+    let mut parameters: HashMap<String, Vec<String>> = HashMap::new();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        parameters.entry(name.into_owned()).or_default().push(value.into_owned());
+    }
+    request.query_string_parameters = parameters.into();
+    if let Some(bytes) = body {
+        request.body = Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()));
+    }
+    request
+}
+
+/// A function's answer as HTTP.
+pub(crate) fn parts(response: ApiGatewayProxyResponse) -> (u16, HeaderMap, Vec<u8>) {
+    let body = response.body.map(|body| body.to_vec()).unwrap_or_default();
+    (u16::try_from(response.status_code).unwrap_or(500), response.headers, body)
+}

@@ -1,0 +1,134 @@
+//! Processes of tasks on the host: known by pid and start time, found by the attempt they belong to, ended with all they started.
+
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+/// A process that cannot be taken for another: pids are used again, these together are not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// The pid, which is its process group too.
+    pub pid: i32,
+    /// Clock ticks from boot to its start (proc(5), `stat`, field 22).
+    pub start_time: u64,
+    /// Which boot (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
+}
+
+impl ProcessId {
+    /// The process that has this pid now.
+    #[must_use]
+    pub fn of(pid: i32) -> Option<Self> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        Some(Self { pid, start_time: stat(pid)?.start_time, boot })
+    }
+
+    /// Whether it is there and not a zombie.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time && stat.state != 'Z' && stat.state != 'X')
+            && fs::read_to_string("/proc/sys/kernel/random/boot_id").is_ok_and(|boot| boot.trim() == self.boot)
+    }
+
+    /// Resolves when it has ended; at once if it has already. It need not be a child of this process.
+    ///
+    /// # Errors
+    /// When the kernel gives no handle on it.
+    pub async fn ended(&self) -> io::Result<()> {
+        let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.is_alive()) else { return Ok(()) };
+        let fd: OwnedFd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Err(rustix::io::Errno::SRCH) => return Ok(()),
+            other => other?,
+        };
+        // The pid may have been used again before the handle was taken.
+        if !self.is_alive() {
+            return Ok(());
+        }
+        AsyncFd::register(fd)?.readable().await.map(drop)
+    }
+
+    /// Sends a signal to it alone, if it is still there.
+    pub fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.is_alive()) {
+            let _gone = rustix::process::kill_process(pid, signal);
+        }
+    }
+}
+
+struct Stat {
+    state: char,
+    group: i32,
+    start_time: u64,
+}
+
+/// `/proc/PID/stat`. The name in parentheses may hold anything, so fields count from the last one.
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<_> = text.rsplit_once(") ")?.1.split(' ').collect();
+    Some(Stat { state: fields.first()?.chars().next()?, group: fields.get(2)?.parse().ok()?, start_time: fields.get(19)?.parse().ok()? })
+}
+
+/// From now on orphans of the processes we start become our children, so that none escapes by leaving its group.
+pub fn adopt_orphans() {
+    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+        tracing::warn!(%error, "orphans of commands cannot be adopted; they are looked for in /proc instead");
+    }
+}
+
+/// Kills everything that an ended attempt left behind: its process group, and who left that but still carries the attempt's id.
+///
+/// `thorough` looks at every process of this user; else only at our own adopted children, which is enough while we have been there
+/// throughout.
+pub async fn kill_leftovers(group: i32, attempt: &str, thorough: bool) {
+    // What forks while it is being killed needs more than one look.
+    for _ in 0..50 {
+        if let Some(pid) = Pid::from_raw(group) {
+            let _gone = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+        let orphans = own_children();
+        let suspects = if thorough { every_process() } else { orphans.clone() };
+        let left: Vec<i32> = suspects.into_iter().filter(|pid| belongs(*pid, group, attempt)).collect();
+        for pid in &left {
+            let Some(pid) = Pid::from_raw(*pid) else { continue };
+            let _gone = rustix::process::kill_process(pid, Signal::KILL);
+            if orphans.contains(&pid.as_raw_nonzero().get()) {
+                let _reaped = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+            }
+        }
+        if left.is_empty() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    tracing::warn!(attempt, "processes of an ended attempt do not die");
+}
+
+/// Whether a process, or zombie, is of this group or carries this attempt's id in its environment. The leader itself is somebody
+/// else's to wait for.
+fn belongs(pid: i32, group: i32, attempt: &str) -> bool {
+    if pid == group {
+        return false;
+    }
+    let in_group = stat(pid).is_some_and(|stat| stat.group == group);
+    in_group || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+        let wanted = format!("MYCLI_ATTEMPT_ID={attempt}");
+        environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    })
+}
+
+/// The children of our main thread: that is where adopted orphans go. Empty where the kernel does not list them.
+fn own_children() -> Vec<i32> {
+    let pid = std::process::id();
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    listed.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn every_process() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != std::process::id().cast_signed()).collect()
+}

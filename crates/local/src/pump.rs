@@ -1,0 +1,214 @@
+//! Moves things along on one machine: what SQS's event source, EventBridge, the logs' subscription and the one-minute schedule do on AWS.
+//! Messages and events reach the handlers in their real forms, and partial batch failures are honoured.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lambda_events::{
+    cloudwatch_logs::{LogEntry, LogsEvent},
+    eventbridge::EventBridgeEvent,
+    sqs::{SqsBatchResponse, SqsEvent, SqsMessage},
+};
+use domain::{
+    ecs::{TASK_STATE_CHANGE, Task},
+    history::Cursor,
+    message::QueueName,
+    ports::{Clock, LogLine, Unavailable},
+    settings::Settings,
+    task,
+};
+use pipeline::{launcher::Launcher, state_tracker::StateTracker};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::{
+    ambient::System,
+    log_file::LocalLogs,
+    queue::{LocalQueue, Received},
+    store::LocalStore,
+    tasks::{LocalTasks, TaskReport, task_id},
+};
+
+/// Messages taken at once (an SQS event source mapping's default, AWS-FACTS §5, is 10; there is no network here).
+const BATCH: u32 = 100;
+/// How long a message is invisible while it is being dealt with. Ours: no handler takes this long.
+const VISIBILITY: Duration = Duration::from_secs(60);
+/// How long a message that failed waits for its next turn. Ours.
+const RETRY: Duration = Duration::from_secs(1);
+/// Time between two sweeps (DESIGN §5), and the most that one takes.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How often a report that could not be written down is tried again before the sweep is left to repair it. Ours.
+const REPORT_TRIES: u32 = 5;
+
+/// The handlers of one machine, and what they work on.
+#[derive(Clone, Debug)]
+pub struct Pump {
+    /// The records.
+    pub store: LocalStore,
+    /// The messages.
+    pub queue: LocalQueue,
+    /// ECS.
+    pub tasks: LocalTasks,
+    /// The logs.
+    pub logs: LocalLogs,
+    /// What the installation is set to.
+    pub settings: Arc<Settings>,
+    /// Notified whenever something may have changed.
+    pub changed: Arc<Notify>,
+}
+
+impl Pump {
+    /// Runs until `stop` becomes true.
+    pub async fn run(self, reports: mpsc::UnboundedReceiver<TaskReport>, stop: watch::Receiver<bool>) {
+        let (launch, control) = (self.clone(), self.clone());
+        let work = async {
+            tokio::join!(
+                launch.take_messages(QueueName::Launch),
+                control.take_messages(QueueName::Control),
+                self.tell(reports),
+                self.sweep(),
+            )
+        };
+        let mut stop = stop;
+        tokio::select! {
+            _ = work => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    fn launcher(&self) -> Launcher<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, System> {
+        let Self { store, queue, tasks, logs, settings, .. } = self;
+        Launcher { store, queue, tasks, logs, ambient: &System, settings }
+    }
+
+    fn tracker(&self) -> StateTracker<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, System> {
+        let Self { store, queue, tasks, logs, .. } = self;
+        StateTracker { store, queue, tasks, logs, ambient: &System }
+    }
+
+    async fn take_messages(&self, name: QueueName) {
+        loop {
+            match self.take_batch(name).await {
+                Ok(true) => {}
+                Ok(false) => self.queue.arrived(name).await,
+                Err(error) => {
+                    tracing::error!(queue = name.as_str(), %error, "messages cannot be taken");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Says whether there were any.
+    async fn take_batch(&self, name: QueueName) -> Result<bool, Unavailable> {
+        let received = self.queue.receive(name, BATCH, VISIBILITY).await?;
+        if received.is_empty() {
+            return Ok(false);
+        }
+        let response = self.launcher().handle(event(&received)).await;
+        let (failed, done): (Vec<_>, Vec<_>) = received.into_iter().partition(|message| has_failed(&response, message));
+        self.queue.delete(done).await?;
+        self.queue.release(failed, RETRY).await?;
+        self.changed.notify_waiters();
+        Ok(true)
+    }
+
+    async fn tell(&self, mut reports: mpsc::UnboundedReceiver<TaskReport>) {
+        while let Some(report) = reports.recv().await {
+            for attempt in 1..=REPORT_TRIES {
+                match self.tell_one(&report).await {
+                    Ok(()) => break,
+                    Err(error) => tracing::warn!(attempt, %error, "a task's report could not be written down"),
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            self.changed.notify_waiters();
+        }
+    }
+
+    async fn tell_one(&self, report: &TaskReport) -> Result<(), Unavailable> {
+        match report {
+            TaskReport::Changed(task) => self.tracker().task_changed(&task_event(task)).await,
+            TaskReport::Lines(arn, lines) => self.tracker().lines_written(&logs_event(arn, lines, &self.settings)).await,
+        }
+    }
+
+    /// A dead letter was only a hint: its execution goes on by the sweep. It stays on the list of dead letters.
+    async fn settle_dead_letters(&self) -> Result<(), Unavailable> {
+        let letters = self.queue.unsettled_dead_letters().await?;
+        for letter in &letters {
+            tracing::error!(body = letter.body, reason = letter.reason, "a message became a dead letter");
+        }
+        if letters.is_empty() { Ok(()) } else { self.queue.settle(letters).await }
+    }
+
+    async fn sweep(&self) {
+        let mut cursor: Option<Cursor> = None;
+        loop {
+            let until = System.now() + SWEEP;
+            match self.tracker().sweep(cursor.take(), until).await {
+                Ok(next) => cursor = next,
+                Err(error) => tracing::error!(%error, "a sweep failed"),
+            }
+            if let Err(error) = self.settle_dead_letters().await {
+                tracing::error!(%error, "dead letters cannot be read");
+            }
+            self.changed.notify_waiters();
+            if cursor.is_none() {
+                tokio::time::sleep(SWEEP).await;
+            }
+        }
+    }
+}
+
+/// Messages as Lambda's event source for SQS gives them.
+fn event(received: &[Received]) -> SqsEvent {
+    let mut event = SqsEvent::default();
+    event.records = received
+        .iter()
+        .map(|message| {
+            let mut record = SqsMessage::default();
+            record.message_id = Some(message.message_id.clone());
+            record.body = Some(message.body.clone());
+            record.event_source = Some("aws:sqs".into());
+            record.attributes.insert("ApproximateReceiveCount".into(), message.receives.to_string());
+            record
+        })
+        .collect();
+    event
+}
+
+fn has_failed(response: &SqsBatchResponse, message: &Received) -> bool {
+    response.batch_item_failures.iter().any(|failure| failure.item_identifier == message.message_id)
+}
+
+/// A task as EventBridge delivers its change.
+fn task_event(task: &Task) -> EventBridgeEvent<Task> {
+    let mut event = EventBridgeEvent::default();
+    event.version = Some("0".into());
+    event.detail_type = TASK_STATE_CHANGE.into();
+    event.source = "aws.ecs".into();
+    event.time = Some(System.now());
+    event.resources = Some(vec![task.task_arn.clone()]);
+    event.detail = task.clone();
+    event
+}
+
+/// Lines as CloudWatch Logs' subscription filter delivers them.
+fn logs_event(arn: &str, lines: &[LogLine], settings: &Settings) -> LogsEvent {
+    let mut event = LogsEvent::default();
+    let data = &mut event.aws_logs.data;
+    data.message_type = "DATA_MESSAGE".into();
+    data.log_group.clone_from(&settings.log_group);
+    data.log_stream = task::log_stream(arn);
+    data.log_events = lines
+        .iter()
+        .enumerate()
+        .map(|(number, line)| {
+            let mut entry = LogEntry::default();
+            entry.id = format!("{}-{number}", task_id(arn));
+            entry.timestamp = line.at.timestamp_millis();
+            entry.message.clone_from(&line.text);
+            entry
+        })
+        .collect();
+    event
+}

@@ -1,0 +1,536 @@
+//! What stands for ECS on one machine: takes `RunTask` calls, keeps each task on record before anything of it runs, follows it to
+//! its end and reports every step as ECS's own JSON.
+
+use std::{
+    convert::Infallible,
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use domain::{
+    Timestamp,
+    ecs::{self, CONTAINER, Container, RunTaskInput, StopCode, Task},
+    id::AttemptId,
+    ports::{Clock, Described, LaunchError, LogLine, Tasks, Unavailable},
+    request::{ImageRef, Place, RepoUrl},
+    script,
+    task::{SecretMapping, TaskDefinition},
+};
+use rustix::process::Signal;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, OnceCell, mpsc};
+
+use crate::{
+    ambient::System,
+    container::ContainerRunner,
+    database::{Database, TaskRow},
+    host::{self, HostRunner, Running, Shell},
+    log_file::{LocalLogs, LogWriter},
+    process::ProcessId,
+    runner::{Ended, Launch, StartFailure},
+    secrets,
+};
+
+/// The cluster's name in ARNs.
+pub const CLUSTER: &str = "local";
+const ARN_PREFIX: &str = "arn:aws:ecs:local:000000000000";
+/// How long after TERM the task is killed: the script's own grace of 10 s and room for it to finish (DESIGN §6).
+const STOP_SECONDS: u32 = 15;
+
+/// What runs a task, as it is kept on record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Runtime {
+    Process(ProcessId),
+    Container(String),
+}
+
+/// Something to tell the state tracker.
+#[derive(Clone, Debug)]
+pub enum TaskReport {
+    /// A task changed.
+    Changed(Box<Task>),
+    /// Marker lines were written to this task's log.
+    Lines(String, Vec<LogLine>),
+}
+
+/// How the machine runs tasks.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where tasks get their directories.
+    pub tasks_dir: PathBuf,
+    /// Where the user's home is, for the container engine's configuration.
+    pub home: PathBuf,
+    /// Secrets' values.
+    pub secrets: secrets::Secrets,
+    /// Run on the host even where an image is named.
+    pub host_only: bool,
+}
+
+/// ECS on one machine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LocalTasks(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    database: Database,
+    logs: LocalLogs,
+    setup: Setup,
+    host: HostRunner,
+    engine: OnceCell<ContainerRunner>,
+    reports: mpsc::UnboundedSender<TaskReport>,
+    followed: Mutex<HashMap<String, Arc<Notify>>>,
+    /// The hashes of the definitions that are on record.
+    definitions: Mutex<HashSet<String>>,
+    changed: Arc<Notify>,
+}
+
+/// Why a task that was being followed cannot be followed on.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error(transparent)]
+    Store(#[from] Unavailable),
+    #[error("the task's output or log failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Engine(String),
+}
+
+impl LocalTasks {
+    /// Tasks on this machine; what happens to them is sent to `reports`, and `changed` is notified of every line and step.
+    #[must_use]
+    pub fn new(database: Database, logs: LocalLogs, setup: Setup, reports: mpsc::UnboundedSender<TaskReport>, changed: Arc<Notify>) -> Self {
+        let host = HostRunner::new(setup.tasks_dir.clone());
+        let (engine, followed, definitions) = (OnceCell::new(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { database, logs, setup, host, engine, reports, followed, changed }))
+    }
+
+    /// Follows on what was begun: every task of this pump that is not stopped and not followed yet.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn resume(&self) -> Result<usize, Unavailable> {
+        let rows = self.0.database.open_tasks().await?;
+        let count = rows.len();
+        for row in rows {
+            self.follow_in_background(row);
+        }
+        Ok(count)
+    }
+
+    /// Whether a task on record as running is over: its process ended while nobody was there, and that is about to be written down.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn any_dead(&self) -> Result<bool, Unavailable> {
+        let rows = self.0.database.open_tasks().await?;
+        let mut runtimes = rows.iter().filter_map(|row| serde_json::from_str(row.runtime.as_deref()?).ok());
+        Ok(runtimes.any(|runtime: Runtime| match runtime {
+            Runtime::Process(process) => !process.is_alive(),
+            Runtime::Container(_) => false,
+        }))
+    }
+
+    fn follow_in_background(&self, row: TaskRow) {
+        let stop = Arc::new(Notify::new());
+        let mut followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if followed.contains_key(&row.arn) {
+            return;
+        }
+        followed.insert(row.arn.clone(), Arc::clone(&stop));
+        drop(followed);
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            let arn = row.arn.clone();
+            if let Err(error) = inner.follow(row, &stop).await {
+                tracing::error!(task = %arn, %error, "a task cannot be followed");
+                inner.give_up(&arn, &error).await;
+            }
+            inner.followed.lock().unwrap_or_else(PoisonError::into_inner).remove(&arn);
+            inner.changed.notify_waiters();
+        });
+    }
+}
+
+/// A task that is being followed.
+struct Job {
+    task: Task,
+    input: RunTaskInput,
+    definition: TaskDefinition,
+    /// What its marker lines carry.
+    nonce: String,
+}
+
+impl Job {
+    fn of(row: &TaskRow) -> Result<Self, FollowError> {
+        let input: RunTaskInput = parsed(&row.input)?;
+        let nonce = variable(&input, script::variable::NONCE);
+        Ok(Self { task: parsed(&row.task)?, definition: parsed(&row.definition)?, input, nonce })
+    }
+
+    fn arn(&self) -> &str {
+        &self.task.task_arn
+    }
+
+    fn id(&self) -> &str {
+        task_id(&self.task.task_arn)
+    }
+
+    fn container(&mut self) -> &mut Container {
+        if self.task.containers.is_empty() {
+            self.task.containers.push(Container { name: CONTAINER.into(), ..Container::default() });
+        }
+        &mut self.task.containers[0]
+    }
+
+    fn runs_since(&mut self, at: Timestamp, runtime_id: String) {
+        (self.task.started_at, self.task.last_status) = (Some(at), ecs::RUNNING.into());
+        let container = self.container();
+        (container.last_status, container.runtime_id) = (Some(ecs::RUNNING.into()), Some(runtime_id));
+    }
+}
+
+impl Inner {
+    /// Sees a task from wherever it stands to its end.
+    async fn follow(&self, row: TaskRow, stop: &Notify) -> Result<(), FollowError> {
+        let runtime: Option<Runtime> = row.runtime.as_deref().map(parsed).transpose()?;
+        let mut job = Job::of(&row)?;
+        // A stop asked for before anything ran: nothing needs to run.
+        let stop_asked = runtime.is_none() && self.stop_reason(job.arn()).await.is_some();
+        if stop_asked && !self.may_have_container(&job).await {
+            return self.stopped(&mut job, Ended { exit_code: None, reason: None, stopped_at: System.now() }).await;
+        }
+        let ended = match (self.image(&job), runtime) {
+            (None, runtime) => self.follow_process(&mut job, runtime, stop).await?,
+            (Some(_), Some(Runtime::Container(id))) => Ok(self.follow_container(&job, &id, stop).await?),
+            (Some(image), _) => match self.start_container(&mut job, image).await? {
+                Ok(id) => Ok(self.follow_container(&job, &id, stop).await?),
+                Err(failure) => Err(failure),
+            },
+        };
+        match ended {
+            Ok(ended) => self.stopped(&mut job, ended).await,
+            Err(failure) => self.over(&mut job, StopCode::TaskFailedToStart, Some(failure.reason), System.now()).await,
+        }
+    }
+
+    /// The image it runs in; `None` on the host.
+    fn image(&self, job: &Job) -> Option<ImageRef> {
+        job.definition.image.clone().filter(|_| !self.setup.host_only)
+    }
+
+    async fn follow_process(&self, job: &mut Job, runtime: Option<Runtime>, stop: &Notify) -> Result<Result<Ended, StartFailure>, FollowError> {
+        let mut running = match runtime {
+            Some(Runtime::Process(process)) => Running::Found(process),
+            _ => match self.start_process(job).await? {
+                Ok(running) => running,
+                Err(failure) => return Ok(Err(failure)),
+            },
+        };
+        let (job, process) = (&*job, running.process().clone());
+        let mut log = LogWriter::open(&self.logs.path(job.id()))?;
+        let told = |lines| self.wrote(job, lines);
+        let follow = self.host.follow(job.id(), &job.input.started_by, &job.nonce, &mut running, &mut log, told);
+        let stopping = async {
+            self.stop_asked(job.arn(), stop).await;
+            process.signal(Signal::TERM);
+            tokio::time::sleep(Duration::from_secs(STOP_SECONDS.into())).await;
+            host::kill(&process, &job.input.started_by).await;
+            std::future::pending::<Infallible>().await
+        };
+        tokio::select! {
+            ended = follow => Ok(Ok(ended?)),
+            never = stopping => match never {},
+        }
+    }
+
+    /// Starts the process, puts it on record and only then lets it through its gate.
+    async fn start_process(&self, job: &mut Job) -> Result<Result<Running, StartFailure>, FollowError> {
+        let secrets = match self.secret_values(&job.definition) {
+            Ok(secrets) => secrets,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        let shell = Shell {
+            entry_point: job.definition.entry_point.clone(),
+            command: job.definition.command.clone(),
+            environment: environment(&job.input),
+            secrets,
+        };
+        let gated = match self.host.start(job.id(), &shell) {
+            Ok(gated) => gated,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        job.runs_since(System.now(), gated.process.pid.to_string());
+        self.record(job, Some(&Runtime::Process(gated.process.clone()))).await?;
+        Ok(gated.release().await.map_err(|error| StartFailure { reason: format!("CannotStartProcessError: {error}") }))
+    }
+
+    /// Starts the container, or finds the one that was started for this attempt before; then puts it on record.
+    async fn start_container(&self, job: &mut Job, image: ImageRef) -> Result<Result<String, StartFailure>, FollowError> {
+        let started = match (self.engine().await, self.launch(job, image)) {
+            (Ok(engine), Ok(launch)) => engine.start(&launch).await,
+            (Err(reason), _) => Err(StartFailure { reason }),
+            (_, Err(failure)) => Err(failure),
+        };
+        let started = match started {
+            Ok(started) => started,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        (job.task.pull_started_at, job.task.pull_stopped_at) = (Some(started.pull.started_at), Some(started.pull.stopped_at));
+        job.runs_since(started.started_at, started.container_id.clone());
+        job.container().image_digest = started.image_digest;
+        self.record(job, Some(&Runtime::Container(started.container_id.clone()))).await?;
+        Ok(Ok(started.container_id))
+    }
+
+    async fn follow_container(&self, job: &Job, id: &str, stop: &Notify) -> Result<Ended, FollowError> {
+        let engine = self.engine().await.map_err(FollowError::Engine)?;
+        let mut log = LogWriter::open(&self.logs.path(job.id()))?;
+        let (seen, mut failure) = (log.taken(), None);
+        let follow = engine.follow(id, seen, |at, bytes| match log.append(at, bytes) {
+            Ok(lines) => self.wrote(job, lines),
+            Err(error) => failure = Some(error),
+        });
+        let stopping = async {
+            self.stop_asked(job.arn(), stop).await;
+            engine.stop(id, STOP_SECONDS).await;
+            std::future::pending::<Infallible>().await
+        };
+        let ended = tokio::select! {
+            ended = follow => ended.map_err(|error| FollowError::Engine(error.to_string()))?,
+            never = stopping => match never {},
+        };
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        let last = log.finish(ended.stopped_at)?;
+        self.wrote(job, last.into_iter().collect());
+        Ok(ended)
+    }
+
+    /// Resolves once a stop is asked for.
+    async fn stop_asked(&self, arn: &str, stop: &Notify) {
+        loop {
+            let asked = stop.notified();
+            tokio::pin!(asked);
+            asked.as_mut().enable();
+            if self.stop_reason(arn).await.is_some() {
+                return;
+            }
+            asked.await;
+        }
+    }
+
+    async fn stop_reason(&self, arn: &str) -> Option<String> {
+        self.database.stop_requested(arn).await.ok().flatten()
+    }
+
+    /// The task is over: why, in ECS's words.
+    async fn stopped(&self, job: &mut Job, ended: Ended) -> Result<(), FollowError> {
+        let never_started = ended.reason.as_deref() == Some(host::NEVER_STARTED);
+        let (code, reason) = match self.stop_reason(job.arn()).await {
+            Some(reason) => (StopCode::UserInitiated, Some(reason)),
+            None if never_started => (StopCode::TaskFailedToStart, ended.reason.clone()),
+            None => (StopCode::EssentialContainerExited, Some("Essential container in task exited".to_owned())),
+        };
+        let container = job.container();
+        (container.exit_code, container.reason) = (ended.exit_code, ended.reason);
+        self.over(job, code, reason, ended.stopped_at).await
+    }
+
+    /// The end goes on record, is told, and then what the task used is removed.
+    async fn over(&self, job: &mut Job, code: StopCode, reason: Option<String>, at: Timestamp) -> Result<(), FollowError> {
+        let task = &mut job.task;
+        (task.stop_code, task.stopped_reason) = (Some(code), reason);
+        (task.last_status, task.desired_status) = (ecs::STOPPED.into(), ecs::STOPPED.into());
+        (task.execution_stopped_at, task.stopped_at) = (Some(at), Some(at));
+        job.container().last_status = Some(ecs::STOPPED.into());
+        self.record(job, None).await?;
+        match (self.image(job), job.container().runtime_id.clone()) {
+            (None, _) => self.host.clean_up(job.id()),
+            (Some(_), Some(id)) => match self.engine().await {
+                Ok(engine) => engine.remove(&id).await,
+                Err(error) => tracing::warn!(container = id, error, "a container cannot be removed"),
+            },
+            (Some(_), None) => {}
+        }
+        Ok(())
+    }
+
+    /// A task that cannot be followed is told to have failed with its host, which is the truth.
+    async fn give_up(&self, arn: &str, error: &FollowError) {
+        let Ok(Some(row)) = self.database.task(arn).await else { return };
+        let Ok(mut job) = Job::of(&row) else { return };
+        let reason = Some(format!("this machine could not follow it: {error}"));
+        if let Err(error) = self.over(&mut job, StopCode::InfrastructureHealth, reason, System.now()).await {
+            tracing::error!(task = arn, %error, "a task cannot be closed; the next start will");
+        }
+    }
+
+    /// Writes the task's next version down, and then tells it.
+    async fn record(&self, job: &mut Job, runtime: Option<&Runtime>) -> Result<(), FollowError> {
+        job.task.version += 1;
+        let runtime = runtime.map(serde_json::to_string).transpose().map_err(unreadable)?;
+        let task = serde_json::to_string(&job.task).map_err(unreadable)?;
+        self.database.update_task(job.arn(), runtime, task, job.task.last_status == ecs::STOPPED).await?;
+        let _nobody_listens = self.reports.send(TaskReport::Changed(Box::new(job.task.clone())));
+        Ok(())
+    }
+
+    fn wrote(&self, job: &Job, lines: Vec<LogLine>) {
+        if lines.is_empty() {
+            return;
+        }
+        let marker = format!("{}{}:", domain::marker::PREFIX, job.nonce);
+        let markers: Vec<_> = lines.into_iter().filter(|line| line.text.contains(&marker)).collect();
+        if !markers.is_empty() {
+            let _nobody_listens = self.reports.send(TaskReport::Lines(job.arn().to_owned(), markers));
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn launch(&self, job: &Job, image: ImageRef) -> Result<Launch, StartFailure> {
+        let repo = RepoUrl::parse(&variable(&job.input, script::variable::REPO), Place::OneMachine).ok();
+        Ok(Launch {
+            task_arn: job.arn().to_owned(),
+            attempt: job.input.started_by.clone(),
+            image,
+            entry_point: job.definition.entry_point.clone(),
+            command: job.definition.command.clone(),
+            environment: environment(&job.input),
+            secrets: self.secret_values(&job.definition)?,
+            cpu: job.input.overrides.cpu.parse().unwrap_or_default(),
+            memory: job.input.overrides.memory.parse().unwrap_or_default(),
+            mounts: repo.and_then(|repo| repo.local_path()).into_iter().collect(),
+            arch: job.definition.arch,
+        })
+    }
+
+    fn secret_values(&self, definition: &TaskDefinition) -> Result<Vec<(String, SecretString)>, StartFailure> {
+        let value_of = |mapping: &SecretMapping| {
+            let name = &mapping.value_from;
+            let missing = || StartFailure {
+                reason: format!(
+                    "ResourceInitializationError: unable to retrieve secret {name}: {}",
+                    self.setup.secrets.how_to_set(name)
+                ),
+            };
+            self.setup.secrets.value(name).map(|value| (mapping.name.clone(), value)).ok_or_else(missing)
+        };
+        definition.secrets.iter().map(value_of).collect()
+    }
+
+    async fn engine(&self) -> Result<&ContainerRunner, String> {
+        let connect = || ContainerRunner::connect(|name| std::env::var(name).ok(), &self.setup.home);
+        self.engine.get_or_try_init(connect).await.map_err(|error| error.to_string())
+    }
+
+    async fn may_have_container(&self, job: &Job) -> bool {
+        match (self.image(job), self.engine().await) {
+            (Some(_), Ok(engine)) => !matches!(engine.find(job.arn()).await, Ok(None)),
+            _ => false,
+        }
+    }
+}
+
+impl Tasks for LocalTasks {
+    async fn ensure_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+        let hash = definition.content_hash();
+        let arn = format!("{ARN_PREFIX}:task-definition/mycli:{hash}");
+        if !self.0.known(&hash) {
+            self.0.database.ensure_definition(&hash, definition).await.map_err(no_answer)?;
+            self.0.definitions.lock().unwrap_or_else(PoisonError::into_inner).insert(hash);
+        }
+        Ok(arn)
+    }
+
+    async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
+        let definition = input.task_definition.rsplit(':').next().unwrap_or_default();
+        let row = self.0.database.insert_task(input, definition, &new_task(input)).await.map_err(no_answer)?;
+        let task: Task = serde_json::from_str(&row.task).map_err(|error| no_answer(Unavailable::new("the store", error)))?;
+        if task.last_status != ecs::STOPPED {
+            self.follow_in_background(row);
+        }
+        Ok(task)
+    }
+
+    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
+        self.0.database.request_stop(task_arn, reason).await?;
+        let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stop) = followed.get(task_arn) {
+            stop.notify_waiters();
+        }
+        Ok(())
+    }
+
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+        let mut described = Described::default();
+        for arn in task_arns {
+            match self.0.database.task(arn).await?.and_then(|row| serde_json::from_str(&row.task).ok()) {
+                Some(task) => described.tasks.push(task),
+                None => described.missing.push(arn.clone()),
+            }
+        }
+        Ok(described)
+    }
+
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+        self.0.database.tasks_started_by(started_by).await
+    }
+}
+
+impl Inner {
+    fn known(&self, hash: &str) -> bool {
+        self.definitions.lock().unwrap_or_else(PoisonError::into_inner).contains(hash)
+    }
+}
+
+fn no_answer(error: Unavailable) -> LaunchError {
+    LaunchError::Unknown(error.to_string())
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, FollowError> {
+    serde_json::from_str(text).map_err(unreadable)
+}
+
+fn unreadable(error: serde_json::Error) -> FollowError {
+    FollowError::Store(Unavailable::new("the store", error))
+}
+
+/// The task as `RunTask` answers it. Its id derives from the client token, so the same call names the same task.
+fn new_task(input: &RunTaskInput) -> Task {
+    let id = hex::encode(&Sha256::digest(&input.client_token)[..16]);
+    Task {
+        task_arn: format!("{ARN_PREFIX}:task/{CLUSTER}/{id}"),
+        cluster_arn: format!("{ARN_PREFIX}:cluster/{CLUSTER}"),
+        task_definition_arn: input.task_definition.clone(),
+        last_status: "PROVISIONING".into(),
+        desired_status: ecs::RUNNING.into(),
+        started_by: Some(input.started_by.clone()),
+        containers: vec![Container { name: CONTAINER.into(), last_status: Some("PENDING".into()), ..Container::default() }],
+        version: 1,
+        created_at: Some(System.now()),
+        ..Task::default()
+    }
+}
+
+fn environment(input: &RunTaskInput) -> Vec<(String, String)> {
+    let variables = input.overrides.container_overrides.iter().flat_map(|container| &container.environment);
+    let map: BTreeMap<_, _> = variables.map(|pair| (pair.name.clone(), pair.value.clone())).collect();
+    map.into_iter().collect()
+}
+
+fn variable(input: &RunTaskInput, name: &str) -> String {
+    environment(input).into_iter().find(|(known, _)| known == name).map(|(_, value)| value).unwrap_or_default()
+}
+
+/// The last part of a task's ARN.
+#[must_use]
+pub fn task_id(arn: &str) -> &str {
+    arn.rsplit('/').next().unwrap_or(arn)
+}
