@@ -26,7 +26,10 @@ impl Entropy for System {
 #[must_use]
 pub fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    #[expect(clippy::expect_used, reason = "without the kernel's random source no id is safe; there is nothing sensible to go on with")]
+    #[expect(
+        clippy::expect_used,
+        reason = "without the kernel's random source no id is safe; there is nothing sensible to go on with"
+    )]
     getrandom::fill(&mut bytes).expect("the operating system's random source");
     bytes
 }

@@ -3,11 +3,6 @@
 //! The engine is the record. A container is named after its attempt, so it is made at most once, and labelled with its task, so
 //! it is found again after a crash of ours. One that has run is never started again.
 
-/// Nothing yet: a place where a test crashes this program.
-macro_rules! failpoint {
-    ($name:literal) => {};
-}
-
 mod endpoint;
 mod error;
 mod image;
@@ -44,6 +39,7 @@ use self::error::{failed, is_conflict, is_missing, plain};
 use self::image::architecture;
 use self::limits::Limits;
 use self::log::Until;
+use crate::failpoint;
 use crate::runner::{Ended, Launch, Pull, StartFailure, Started};
 
 /// The label by which a task's container is found; its value is the task's ARN.
@@ -404,11 +400,20 @@ impl ContainerRunner {
         }
     }
 
+    /// Asks again while the container is between two states. Podman then names one that Docker's API does not have ("stopped"),
+    /// for the moment between a process's end and the record of it.
     async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, Fault> {
-        failpoint!("container.inspect.before");
-        let found = self.docker.inspect_container(id, None).await;
-        failpoint!("container.inspect.after");
-        found
+        let mut patience = Patience::new();
+        loop {
+            failpoint!("container.inspect.before");
+            let found = self.docker.inspect_container(id, None).await;
+            failpoint!("container.inspect.after");
+            match found {
+                Err(fault @ Fault::JsonDataError { .. }) if patience.is_spent() => return Err(fault),
+                Err(Fault::JsonDataError { .. }) => patience.pause().await,
+                found => return found,
+            }
+        }
     }
 
     async fn labelled(&self, label: &str) -> Result<Vec<(String, String)>, EngineError> {
@@ -440,8 +445,12 @@ impl Patience {
 
     /// Fails with `error` once nothing but failures has been seen for [`OUTAGE_MAX`].
     fn spend(&mut self, error: impl FnOnce() -> EngineError) -> Result<(), EngineError> {
-        let since = *self.failing_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > OUTAGE_MAX { Err(error()) } else { Ok(()) }
+        if self.is_spent() { Err(error()) } else { Ok(()) }
+    }
+
+    /// Counts a failure.
+    fn is_spent(&mut self) -> bool {
+        self.failing_since.get_or_insert_with(Instant::now).elapsed() > OUTAGE_MAX
     }
 
     async fn pause(&mut self) {

@@ -201,7 +201,8 @@ fn private_file(path: &Path) -> std::io::Result<File> {
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_handler(Some(wait_for_others))?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
@@ -237,7 +238,9 @@ fn explain(error: &rusqlite::Error) -> String {
     let advice = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "the disk is full; free some space and try again",
         Some(ErrorCode::ReadOnly) => "the file, its directory or the disk is read-only",
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => "the file is damaged or is not mycli's; move it away to start anew",
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            "the file is damaged or is not mycli's; move it away to start anew"
+        }
         Some(ErrorCode::DatabaseBusy) => "another process kept the file busy for half a minute",
         _ => return error.to_string(),
     };
@@ -315,7 +318,10 @@ where
 }
 
 /// Undoes this work alone if it fails.
-fn in_savepoint<T>(connection: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+fn in_savepoint<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
     execute(connection, "SAVEPOINT work")?;
     let result = work(connection);
     if result.is_err() && !connection.is_autocommit() {

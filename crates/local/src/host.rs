@@ -11,7 +11,12 @@ use std::{
     process::Stdio,
 };
 
-use domain::{Timestamp, marker::{self, Marker}, ports::{Clock, LogLine}, script};
+use domain::{
+    Timestamp,
+    marker::{self, Marker},
+    ports::{Clock, LogLine},
+    script,
+};
 use rustix::process::Signal;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
@@ -116,7 +121,8 @@ impl HostRunner {
     /// # Errors
     /// When the shell cannot be started.
     pub fn start(&self, task_id: &str, launch: &Shell) -> Result<Gated, StartFailure> {
-        self.spawn(task_id, launch).map_err(|error| StartFailure { reason: format!("CannotStartProcessError: {error}") })
+        self.spawn(task_id, launch)
+            .map_err(|error| StartFailure { reason: format!("CannotStartProcessError: {error}") })
     }
 
     fn spawn(&self, task_id: &str, launch: &Shell) -> io::Result<Gated> {
@@ -233,7 +239,10 @@ async fn end_of(running: &mut Running) -> io::Result<Option<i32>> {
             let status = child.wait().await?;
             Ok(status.code().or_else(|| status.signal().map(|signal| 128 + signal)))
         }
-        Running::Found(process) => process.ended().await.map(|()| None),
+        Running::Found(process) => {
+            process.ended().await;
+            Ok(None)
+        }
     }
 }
 
@@ -255,6 +264,13 @@ fn drain(output: &mut File, log: &mut LogWriter, written: &mut impl FnMut(Vec<Lo
 
 /// What a command finds in its environment besides what was asked for: enough to find programs, and directories of its own.
 fn clean_environment(home: &Path, temp: &Path) -> Vec<(&'static str, std::ffi::OsString)> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
-    vec![("PATH", path), ("HOME", home.into()), ("TMPDIR", temp.into()), ("LANG", "C.UTF-8".into()), ("SHELL", "/bin/sh".into())]
+    let path = std::env::var_os("PATH")
+        .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    vec![
+        ("PATH", path),
+        ("HOME", home.into()),
+        ("TMPDIR", temp.into()),
+        ("LANG", "C.UTF-8".into()),
+        ("SHELL", "/bin/sh".into()),
+    ]
 }

@@ -5,8 +5,8 @@
 //! where it was.
 
 use std::{
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -158,7 +158,8 @@ fn page(path: &Path, from: u64) -> io::Result<LogPage> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
     file.seek(SeekFrom::Start(from.min(size)))?;
-    let (mut reader, mut lines, mut at, mut line) = (BufReader::new(file.take(size)), Vec::new(), from.min(size), Vec::new());
+    let (mut reader, mut lines, mut at, mut line) =
+        (BufReader::new(file.take(size)), Vec::new(), from.min(size), Vec::new());
     while at - from.min(size) < PAGE_BYTES && reader.read_until(b'\n', &mut line)? > 0 {
         let Some((time, _, text)) = decode(&line) else { break };
         lines.push(LogLine { at: time, text: String::from_utf8_lossy(text).into_owned() });
@@ -202,7 +203,12 @@ mod tests {
         let mut log = LogWriter::open(&path).expect("opens");
         log.append(now(), b"one\ntwo\nthr").expect("appends");
         drop(log);
-        OpenOptions::new().append(true).open(&path).expect("opens").write_all(b"2026-11-24T00:00:00.000Z F to").expect("tears");
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .expect("opens")
+            .write_all(b"2026-11-24T00:00:00.000Z F to")
+            .expect("tears");
         let log = LogWriter::open(&path).expect("opens again");
         assert_eq!(log.taken(), 8, "the torn line and the unfinished one are to be written again");
         assert_eq!(texts(&path), ["one", "two"]);

@@ -1,14 +1,8 @@
 //! One machine as an installation: opens what is on disk, takes over what dead processes left, and answers the API in process.
 
 use std::{
-    collections::HashMap,
-    fs, io,
-    net::SocketAddr,
-    os::unix::fs::DirBuilderExt,
-    path::PathBuf,
-    process::Stdio,
-    sync::Arc,
-    time::Duration,
+    collections::HashMap, fs, io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf, process::Stdio,
+    sync::Arc, time::Duration,
 };
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
@@ -166,7 +160,9 @@ impl Machine {
             if pump == *self.database.pump() {
                 continue;
             }
-            let Some(inheritance) = self.pumps.inherit(&pump).map_err(|source| self.dir_error(source))? else { continue };
+            let Some(inheritance) = self.pumps.inherit(&pump).map_err(|source| self.dir_error(source))? else {
+                continue;
+            };
             // Who takes over must itself be known, should it die in the middle.
             self.declare().await?;
             any |= self.database.adopt(&pump).await?;
@@ -236,7 +232,11 @@ impl Machine {
     }
 
     /// Sends a request to the function that serves its route. Without a caller the request has to show a key.
-    pub(crate) async fn route(&self, request: &ApiGatewayProxyRequest, caller: Option<&Caller>) -> ApiGatewayProxyResponse {
+    pub(crate) async fn route(
+        &self,
+        request: &ApiGatewayProxyRequest,
+        caller: Option<&Caller>,
+    ) -> ApiGatewayProxyResponse {
         let Pump { store, queue, logs, settings, .. } = &self.pump;
         let query = Query { store, keys: store, logs, ambient: &System, auth: &self.auth, settings };
         let submit = Submit { store, keys: store, queue, ambient: &System, auth: &self.auth, settings };
@@ -370,7 +370,11 @@ fn spawn_supervisor(options: &Options) -> io::Result<()> {
 }
 
 fn settings(options: &Options, secrets: &Secrets) -> Settings {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be positive; a float saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be positive; a float saturates"
+    )]
     let cpu = options.vcpus.map(|vcpus| (vcpus.max(0.0) * 1024.0).round() as u32);
     let rate = options.launch_rate.map(|per_second| Rate { burst: per_second.max(1.0), per_second });
     let known_hosts = fs::read_to_string(options.dir.join("secrets/known_hosts")).ok();
@@ -391,7 +395,12 @@ fn settings(options: &Options, secrets: &Secrets) -> Settings {
 }
 
 /// An HTTP request as API Gateway gives it to a function.
-pub(crate) fn request(method: Method, path_and_query: &str, headers: HeaderMap, body: Option<Vec<u8>>) -> ApiGatewayProxyRequest {
+pub(crate) fn request(
+    method: Method,
+    path_and_query: &str,
+    headers: HeaderMap,
+    body: Option<Vec<u8>>,
+) -> ApiGatewayProxyRequest {
     let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
     let mut request = ApiGatewayProxyRequest::default();
     request.http_method = method;
@@ -403,7 +412,9 @@ pub(crate) fn request(method: Method, path_and_query: &str, headers: HeaderMap, 
     }
     request.query_string_parameters = parameters.into();
     if let Some(bytes) = body {
-        request.body = Some(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()));
+        request.body = Some(
+            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        );
     }
     request
 }

@@ -1,13 +1,12 @@
 //! Processes of tasks on the host: known by pid and start time, found by the attempt they belong to, ended with all they started.
 
-use std::{
-    fs, io,
-    os::fd::OwnedFd,
-};
+use std::{fs, time::Duration};
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
+
+/// How often a process that is not our child is looked at. Ours.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A process that cannot be taken for another: pids are used again, these together are not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,21 +34,12 @@ impl ProcessId {
             && fs::read_to_string("/proc/sys/kernel/random/boot_id").is_ok_and(|boot| boot.trim() == self.boot)
     }
 
-    /// Resolves when it has ended; at once if it has already. It need not be a child of this process.
-    ///
-    /// # Errors
-    /// When the kernel gives no handle on it.
-    pub async fn ended(&self) -> io::Result<()> {
-        let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.is_alive()) else { return Ok(()) };
-        let fd: OwnedFd = match rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK) {
-            Err(rustix::io::Errno::SRCH) => return Ok(()),
-            other => other?,
-        };
-        // The pid may have been used again before the handle was taken.
-        if !self.is_alive() {
-            return Ok(());
+    /// Resolves when it has ended; at once if it has already. It need not be a child of this process, so it is looked at in turns:
+    /// only those that outlived their mycli are waited for in this way.
+    pub async fn ended(&self) {
+        while self.is_alive() {
+            tokio::time::sleep(LOOK).await;
         }
-        AsyncFd::register(fd)?.readable().await.map(drop)
     }
 
     /// Sends a signal to it alone, if it is still there.
@@ -70,7 +60,11 @@ struct Stat {
 fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<_> = text.rsplit_once(") ")?.1.split(' ').collect();
-    Some(Stat { state: fields.first()?.chars().next()?, group: fields.get(2)?.parse().ok()?, start_time: fields.get(19)?.parse().ok()? })
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        group: fields.get(2)?.parse().ok()?,
+        start_time: fields.get(19)?.parse().ok()?,
+    })
 }
 
 /// From now on orphans of the processes we start become our children, so that none escapes by leaving its group.
@@ -115,10 +109,11 @@ fn belongs(pid: i32, group: i32, attempt: &str) -> bool {
         return false;
     }
     let in_group = stat(pid).is_some_and(|stat| stat.group == group);
-    in_group || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-        let wanted = format!("MYCLI_ATTEMPT_ID={attempt}");
-        environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
-    })
+    in_group
+        || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+            let wanted = format!("MYCLI_ATTEMPT_ID={attempt}");
+            environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+        })
 }
 
 /// The children of our main thread: that is where adopted orphans go. Empty where the kernel does not list them.
@@ -130,5 +125,8 @@ fn own_children() -> Vec<i32> {
 
 fn every_process() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != std::process::id().cast_signed()).collect()
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != std::process::id().cast_signed())
+        .collect()
 }

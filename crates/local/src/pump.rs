@@ -127,7 +127,9 @@ impl Pump {
     async fn tell_one(&self, report: &TaskReport) -> Result<(), Unavailable> {
         match report {
             TaskReport::Changed(task) => self.tracker().task_changed(&task_event(task)).await,
-            TaskReport::Lines(arn, lines) => self.tracker().lines_written(&logs_event(arn, lines, &self.settings)).await,
+            TaskReport::Lines(arn, lines) => {
+                self.tracker().lines_written(&logs_event(arn, lines, &self.settings)).await
+            }
         }
     }
 

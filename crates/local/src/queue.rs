@@ -84,7 +84,12 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn receive(&self, queue: QueueName, max: u32, visibility: Duration) -> Result<Vec<Received>, Unavailable> {
+    pub async fn receive(
+        &self,
+        queue: QueueName,
+        max: u32,
+        visibility: Duration,
+    ) -> Result<Vec<Received>, Unavailable> {
         let wanted = Wanted { pump: self.database.pump().clone(), queue, now: System.now(), max };
         // Most looks find nothing, and need not wait for the writer.
         let probe = wanted.clone();
@@ -109,7 +114,9 @@ impl LocalQueue {
             return Ok(());
         }
         failpoint!("queue.delete.before");
-        self.database.write(SERVICE, move |db| remove(db, done.iter().map(|message| message.message_id.as_str()))).await?;
+        self.database
+            .write(SERVICE, move |db| remove(db, done.iter().map(|message| message.message_id.as_str())))
+            .await?;
         failpoint!("queue.delete.after");
         Ok(())
     }
@@ -214,7 +221,8 @@ impl Queue for LocalQueue {
         let letters = messages.into_iter().map(Letter::of).collect::<Result<Vec<_>, _>>()?;
         let (own, now) = (self.database.pump().clone(), System.now());
         failpoint!("queue.send.before");
-        let pumps = self.database.write(SERVICE, move |db| letters.iter().map(|l| l.post(db, &own, now)).collect()).await?;
+        let pumps =
+            self.database.write(SERVICE, move |db| letters.iter().map(|l| l.post(db, &own, now)).collect()).await?;
         failpoint!("queue.send.after");
         self.tell(&queues, pumps);
         Ok(())
@@ -259,8 +267,16 @@ impl Letter {
     /// Puts it on its queue; says whose it is.
     fn post(&self, db: &Connection, own: &PumpId, now: Timestamp) -> rusqlite::Result<PumpId> {
         let pump = self.addressee(db, now)?.map_or_else(|| own.clone(), PumpId::from);
-        db.prepare_cached("INSERT INTO messages (queue, pump, visible_at, receives, sent_at, body) VALUES (?1, ?2, ?3, 0, ?4, ?5)")?
-            .execute(params![self.message.queue().as_str(), pump.as_str(), after(now, self.delay), millis(now), self.body])?;
+        db.prepare_cached(
+            "INSERT INTO messages (queue, pump, visible_at, receives, sent_at, body) VALUES (?1, ?2, ?3, 0, ?4, ?5)",
+        )?
+        .execute(params![
+            self.message.queue().as_str(),
+            pump.as_str(),
+            after(now, self.delay),
+            millis(now),
+            self.body
+        ])?;
         Ok(pump)
     }
 
@@ -312,7 +328,8 @@ impl Wanted {
             )?
             .query_map(params![self.pump.as_str(), self.queue.as_str(), millis(self.now), self.max], received)?
             .collect::<rusqlite::Result<_>>()?;
-        let mut hide = db.prepare_cached("UPDATE messages SET receives = receives + 1, visible_at = ?2 WHERE id = ?1")?;
+        let mut hide =
+            db.prepare_cached("UPDATE messages SET receives = receives + 1, visible_at = ?2 WHERE id = ?1")?;
         for message in &messages {
             hide.execute(params![message.message_id, after(self.now, visibility)])?;
         }
@@ -322,8 +339,12 @@ impl Wanted {
     /// Moves what is due and was received too often to the dead letters.
     fn bury(&self, db: &Connection) -> rusqlite::Result<usize> {
         let ids: Vec<i64> = db
-            .prepare_cached("SELECT id FROM messages WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3 AND receives >= ?4")?
-            .query_map(params![self.pump.as_str(), self.queue.as_str(), millis(self.now), MAX_RECEIVES], |row| row.get(0))?
+            .prepare_cached(
+                "SELECT id FROM messages WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3 AND receives >= ?4",
+            )?
+            .query_map(params![self.pump.as_str(), self.queue.as_str(), millis(self.now), MAX_RECEIVES], |row| {
+                row.get(0)
+            })?
             .collect::<rusqlite::Result<_>>()?;
         let reason = format!("received {MAX_RECEIVES} times and never done with");
         let mut copy = db.prepare_cached(
@@ -339,9 +360,11 @@ impl Wanted {
 }
 
 fn dead_letters(db: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<DeadLetter>> {
-    db.prepare_cached(&format!("SELECT id, queue, body, receives, sent_at, died_at, reason FROM dead_letters {condition} ORDER BY id"))?
-        .query_map(values, dead_letter)?
-        .collect()
+    db.prepare_cached(&format!(
+        "SELECT id, queue, body, receives, sent_at, died_at, reason FROM dead_letters {condition} ORDER BY id"
+    ))?
+    .query_map(values, dead_letter)?
+    .collect()
 }
 
 fn received(row: &Row<'_>) -> rusqlite::Result<Received> {

@@ -65,7 +65,8 @@ async fn answer(State((machine, ended)): State<(Arc<Machine>, watch::Receiver<bo
     };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let body = (!body.is_empty()).then(|| body.to_vec());
-    let wait = wanted_wait(&head.headers).filter(|_| path.split('?').next().is_some_and(|path| path.ends_with("/logs")));
+    let wait =
+        wanted_wait(&head.headers).filter(|_| path.split('?').next().is_some_and(|path| path.ends_with("/logs")));
     let request = machine::request(head.method, &path, head.headers, body);
     let until = tokio::time::Instant::now() + wait.unwrap_or_default();
     loop {

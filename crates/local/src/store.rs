@@ -22,8 +22,8 @@ use crate::{
 mod columns;
 mod history;
 mod keys;
-mod line;
 mod limits;
+mod line;
 mod record;
 
 const SERVICE: &str = "the store";
@@ -75,7 +75,12 @@ impl Store for LocalStore {
     }
 
     /// Conditional on the revision and the admissions.
-    async fn update(&self, before: &Execution, after: Execution, admissions: &[Admission]) -> Result<Execution, UpdateError> {
+    async fn update(
+        &self,
+        before: &Execution,
+        after: Execution,
+        admissions: &[Admission],
+    ) -> Result<Execution, UpdateError> {
         let written = Execution { revision: before.revision + 1, ..after };
         let change = record::Change::between(before, &written, admissions)?;
         failpoint!("store.update.before");
@@ -126,7 +131,13 @@ impl Store for LocalStore {
     }
 
     /// Conditional: what two callers take never adds up to more than the bucket holds.
-    async fn take_launches(&self, pool: CapacityPool, rate: Rate, want: u32, now: Timestamp) -> Result<(u32, u64), Unavailable> {
+    async fn take_launches(
+        &self,
+        pool: CapacityPool,
+        rate: Rate,
+        want: u32,
+        now: Timestamp,
+    ) -> Result<(u32, u64), Unavailable> {
         failpoint!("store.take_launches.before");
         let taken = self.database.write(SERVICE, move |db| limits::take_launches(db, pool, rate, want, now)).await?;
         failpoint!("store.take_launches.after");

@@ -2,8 +2,8 @@
 //! its end and reports every step as ECS's own JSON.
 
 use std::{
-    convert::Infallible,
     collections::{BTreeMap, HashMap, HashSet},
+    convert::Infallible,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -104,10 +104,16 @@ enum FollowError {
 impl LocalTasks {
     /// Tasks on this machine; what happens to them is sent to `reports`, and `changed` is notified of every line and step.
     #[must_use]
-    pub fn new(database: Database, logs: LocalLogs, setup: Setup, reports: mpsc::UnboundedSender<TaskReport>, changed: Arc<Notify>) -> Self {
+    pub fn new(
+        database: Database,
+        logs: LocalLogs,
+        setup: Setup,
+        reports: mpsc::UnboundedSender<TaskReport>,
+        changed: Arc<Notify>,
+    ) -> Self {
         let host = HostRunner::new(setup.tasks_dir.clone());
         let (engine, followed, definitions) = (OnceCell::new(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { database, logs, setup, host, engine, reports, followed, changed }))
+        Self(Arc::new(Inner { database, logs, setup, host, engine, reports, followed, definitions, changed }))
     }
 
     /// Follows on what was begun: every task of this pump that is not stopped and not followed yet.
@@ -224,7 +230,12 @@ impl Inner {
         job.definition.image.clone().filter(|_| !self.setup.host_only)
     }
 
-    async fn follow_process(&self, job: &mut Job, runtime: Option<Runtime>, stop: &Notify) -> Result<Result<Ended, StartFailure>, FollowError> {
+    async fn follow_process(
+        &self,
+        job: &mut Job,
+        runtime: Option<Runtime>,
+        stop: &Notify,
+    ) -> Result<Result<Ended, StartFailure>, FollowError> {
         let mut running = match runtime {
             Some(Runtime::Process(process)) => Running::Found(process),
             _ => match self.start_process(job).await? {
@@ -271,7 +282,11 @@ impl Inner {
     }
 
     /// Starts the container, or finds the one that was started for this attempt before; then puts it on record.
-    async fn start_container(&self, job: &mut Job, image: ImageRef) -> Result<Result<String, StartFailure>, FollowError> {
+    async fn start_container(
+        &self,
+        job: &mut Job,
+        image: ImageRef,
+    ) -> Result<Result<String, StartFailure>, FollowError> {
         let started = match (self.engine().await, self.launch(job, image)) {
             (Ok(engine), Ok(launch)) => engine.start(&launch).await,
             (Err(reason), _) => Err(StartFailure { reason }),
@@ -281,7 +296,8 @@ impl Inner {
             Ok(started) => started,
             Err(failure) => return Ok(Err(failure)),
         };
-        (job.task.pull_started_at, job.task.pull_stopped_at) = (Some(started.pull.started_at), Some(started.pull.stopped_at));
+        (job.task.pull_started_at, job.task.pull_stopped_at) =
+            (Some(started.pull.started_at), Some(started.pull.stopped_at));
         job.runs_since(started.started_at, started.container_id.clone());
         job.container().image_digest = started.image_digest;
         self.record(job, Some(&Runtime::Container(started.container_id.clone()))).await?;
@@ -344,7 +360,13 @@ impl Inner {
     }
 
     /// The end goes on record, is told, and then what the task used is removed.
-    async fn over(&self, job: &mut Job, code: StopCode, reason: Option<String>, at: Timestamp) -> Result<(), FollowError> {
+    async fn over(
+        &self,
+        job: &mut Job,
+        code: StopCode,
+        reason: Option<String>,
+        at: Timestamp,
+    ) -> Result<(), FollowError> {
         let task = &mut job.task;
         (task.stop_code, task.stopped_reason) = (Some(code), reason);
         (task.last_status, task.desired_status) = (ecs::STOPPED.into(), ecs::STOPPED.into());
@@ -452,7 +474,8 @@ impl Tasks for LocalTasks {
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
         let definition = input.task_definition.rsplit(':').next().unwrap_or_default();
         let row = self.0.database.insert_task(input, definition, &new_task(input)).await.map_err(no_answer)?;
-        let task: Task = serde_json::from_str(&row.task).map_err(|error| no_answer(Unavailable::new("the store", error)))?;
+        let task: Task =
+            serde_json::from_str(&row.task).map_err(|error| no_answer(Unavailable::new("the store", error)))?;
         if task.last_status != ecs::STOPPED {
             self.follow_in_background(row);
         }
@@ -512,7 +535,11 @@ fn new_task(input: &RunTaskInput) -> Task {
         last_status: "PROVISIONING".into(),
         desired_status: ecs::RUNNING.into(),
         started_by: Some(input.started_by.clone()),
-        containers: vec![Container { name: CONTAINER.into(), last_status: Some("PENDING".into()), ..Container::default() }],
+        containers: vec![Container {
+            name: CONTAINER.into(),
+            last_status: Some("PENDING".into()),
+            ..Container::default()
+        }],
         version: 1,
         created_at: Some(System.now()),
         ..Task::default()

@@ -8,6 +8,7 @@ use futures_util::TryStreamExt;
 
 use super::error::{is_missing, plain};
 use super::{PULL_TIMEOUT, now};
+use crate::failpoint;
 use crate::runner::{Pull, StartFailure};
 
 /// An image that is there.

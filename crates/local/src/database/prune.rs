@@ -46,7 +46,9 @@ fn prune(db: &Connection, before: Timestamp) -> rusqlite::Result<Pruned> {
         .collect::<rusqlite::Result<_>>()?;
     for id in &ids {
         let arns: Vec<String> = db
-            .prepare_cached("DELETE FROM tasks WHERE NOT open AND started_by > ?1 || '-' AND started_by < ?1 || '.' RETURNING arn")?
+            .prepare_cached(
+                "DELETE FROM tasks WHERE NOT open AND started_by > ?1 || '-' AND started_by < ?1 || '.' RETURNING arn",
+            )?
             .query_map([id], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
         for arn in &arns {
@@ -57,6 +59,7 @@ fn prune(db: &Connection, before: Timestamp) -> rusqlite::Result<Pruned> {
         pruned.executions += 1;
     }
     // A claim must not outlive what it names.
-    db.prepare_cached("DELETE FROM claims WHERE NOT EXISTS (SELECT 1 FROM executions WHERE id = execution)")?.execute([])?;
+    db.prepare_cached("DELETE FROM claims WHERE NOT EXISTS (SELECT 1 FROM executions WHERE id = execution)")?
+        .execute([])?;
     Ok(pruned)
 }

@@ -25,7 +25,9 @@ impl Database {
     /// When the file cannot be read.
     pub async fn pumps(&self) -> Result<Vec<PumpId>, Unavailable> {
         let read = |db: &Connection| {
-            db.prepare_cached("SELECT id FROM pumps ORDER BY id")?.query_map([], |row| row.get(0).map(PumpId))?.collect()
+            db.prepare_cached("SELECT id FROM pumps ORDER BY id")?
+                .query_map([], |row| row.get(0).map(PumpId))?
+                .collect()
         };
         self.read(SERVICE, read).await
     }
@@ -92,10 +94,11 @@ fn adopt(db: &Connection, dead: &PumpId, heir: &PumpId) -> rusqlite::Result<bool
         return Ok(false);
     }
     let names = [dead.as_str(), heir.as_str()];
-    let adopted = db.prepare_cached("UPDATE executions SET pump = ?2 WHERE ended_at IS NULL AND pump = ?1")?.execute(names)?
-        + db.prepare_cached("UPDATE tasks SET pump = ?2 WHERE open AND pump = ?1")?.execute(names)?
-        + db.prepare_cached("UPDATE messages SET pump = ?2 WHERE pump = ?1")?.execute(names)?
-        + db.prepare_cached("UPDATE dead_letters SET pump = ?2 WHERE NOT settled AND pump = ?1")?.execute(names)?;
+    let adopted =
+        db.prepare_cached("UPDATE executions SET pump = ?2 WHERE ended_at IS NULL AND pump = ?1")?.execute(names)?
+            + db.prepare_cached("UPDATE tasks SET pump = ?2 WHERE open AND pump = ?1")?.execute(names)?
+            + db.prepare_cached("UPDATE messages SET pump = ?2 WHERE pump = ?1")?.execute(names)?
+            + db.prepare_cached("UPDATE dead_letters SET pump = ?2 WHERE NOT settled AND pump = ?1")?.execute(names)?;
     if adopted > 0 {
         register(db, heir)?;
     }

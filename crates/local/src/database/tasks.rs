@@ -41,7 +41,9 @@ impl Database {
         }
         let (hash, json) = (hash.to_owned(), json(definition)?);
         let write = move |db: &Connection| {
-            db.prepare_cached("INSERT OR IGNORE INTO definitions (hash, json) VALUES (?1, ?2)")?.execute([hash, json]).map(drop)
+            db.prepare_cached("INSERT OR IGNORE INTO definitions (hash, json) VALUES (?1, ?2)")?
+                .execute([hash, json])
+                .map(drop)
         };
         failpoint!("database.ensure_definition.before");
         self.write(SERVICE, write).await?;
@@ -54,7 +56,12 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written, or has no such definition.
-    pub async fn insert_task(&self, input: &RunTaskInput, definition: &str, task: &Task) -> Result<TaskRow, Unavailable> {
+    pub async fn insert_task(
+        &self,
+        input: &RunTaskInput,
+        definition: &str,
+        task: &Task,
+    ) -> Result<TaskRow, Unavailable> {
         let new = NewTask {
             arn: task.task_arn.clone(),
             client_token: input.client_token.clone(),
@@ -75,7 +82,13 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn update_task(&self, arn: &str, runtime: Option<String>, task: String, stopped: bool) -> Result<(), Unavailable> {
+    pub async fn update_task(
+        &self,
+        arn: &str,
+        runtime: Option<String>,
+        task: String,
+        stopped: bool,
+    ) -> Result<(), Unavailable> {
         let arn = arn.to_owned();
         let write = move |db: &Connection| {
             db.prepare_cached("UPDATE tasks SET open = ?2, task = ?3, runtime = coalesce(?4, runtime) WHERE arn = ?1")?
@@ -113,7 +126,10 @@ impl Database {
     pub async fn stop_requested(&self, arn: &str) -> Result<Option<String>, Unavailable> {
         let arn = arn.to_owned();
         let read = move |db: &Connection| {
-            let reason = db.prepare_cached("SELECT stop FROM tasks WHERE arn = ?1")?.query_row([arn], |row| row.get(0)).optional()?;
+            let reason = db
+                .prepare_cached("SELECT stop FROM tasks WHERE arn = ?1")?
+                .query_row([arn], |row| row.get(0))
+                .optional()?;
             Ok(reason.flatten())
         };
         self.read(SERVICE, read).await
@@ -185,7 +201,9 @@ fn insert(db: &Connection, new: &NewTask, pump: &PumpId) -> rusqlite::Result<Opt
 
 fn select(db: &Connection, condition: &str, value: &str) -> rusqlite::Result<Vec<TaskRow>> {
     let columns = "arn, pump, input, json, runtime, task";
-    let sql = format!("SELECT {columns} FROM tasks JOIN definitions ON hash = definition WHERE {condition} ORDER BY tasks.rowid");
+    let sql = format!(
+        "SELECT {columns} FROM tasks JOIN definitions ON hash = definition WHERE {condition} ORDER BY tasks.rowid"
+    );
     db.prepare_cached(&sql)?.query_map([value], row)?.collect()
 }
 

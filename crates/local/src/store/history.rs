@@ -24,10 +24,10 @@ impl Wanted {
         }
         let upper = fragment.to_uppercase();
         let of_ulid = upper.strip_prefix("EXEC_").unwrap_or(&upper);
-        of_ulid.bytes().all(|byte| byte.is_ascii_alphanumeric()).then(|| Self::Id {
-            prefix: format!("exec_{of_ulid}"),
-            reversed_suffix: of_ulid.chars().rev().collect(),
-        })
+        of_ulid
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric())
+            .then(|| Self::Id { prefix: format!("exec_{of_ulid}"), reversed_suffix: of_ulid.chars().rev().collect() })
     }
 }
 

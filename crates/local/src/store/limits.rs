@@ -12,7 +12,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::database::{count, millis, moment};
 
 fn used(db: &Connection, key: &str) -> rusqlite::Result<i64> {
-    let used = db.prepare_cached("SELECT used FROM usage WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()?;
+    let used =
+        db.prepare_cached("SELECT used FROM usage WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()?;
     Ok(used.unwrap_or_default())
 }
 
@@ -42,7 +43,8 @@ pub(super) fn change(db: &Connection, change: &BTreeMap<String, i64>) -> rusqlit
     for (key, difference) in change {
         let after = used(db, key)? + difference;
         if after > 0 {
-            db.prepare_cached("INSERT OR REPLACE INTO usage (key, used) VALUES (?1, ?2)")?.execute(params![key, after])?;
+            db.prepare_cached("INSERT OR REPLACE INTO usage (key, used) VALUES (?1, ?2)")?
+                .execute(params![key, after])?;
         } else {
             db.prepare_cached("DELETE FROM usage WHERE key = ?1")?.execute([key])?;
         }
@@ -64,8 +66,11 @@ pub(super) fn take_launches(
         .optional()?;
     let (granted, bucket) = bucket.unwrap_or_default().take(rate, want, now);
     if granted > 0 {
-        db.prepare_cached("INSERT OR REPLACE INTO buckets (pool, spent, at) VALUES (?1, ?2, ?3)")?
-            .execute(params![key, bucket.spent, millis(bucket.at)])?;
+        db.prepare_cached("INSERT OR REPLACE INTO buckets (pool, spent, at) VALUES (?1, ?2, ?3)")?.execute(params![
+            key,
+            bucket.spent,
+            millis(bucket.at)
+        ])?;
     }
     Ok((granted, bucket.wait_millis(rate, now)))
 }

@@ -194,7 +194,9 @@ impl Counting<'_> {
                 "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY executions_line
                  WHERE line = ?1 AND pump = ?2 AND submitter = ?3 AND priority > ?4 LIMIT ?5)",
             )?
-            .query_row(params![self.line, self.pump.as_str(), submitter, priority, self.max], |row| row.get::<_, i64>(0))?;
+            .query_row(params![self.line, self.pump.as_str(), submitter, priority, self.max], |row| {
+                row.get::<_, i64>(0)
+            })?;
         let older: i64 = self
             .db
             .prepare_cached(

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    Timestamp, fair,
+    Timestamp,
     execution::{Execution, Ticket},
+    fair,
     id::ExecutionId,
     limit::{Admission, Holding, LimitKey},
     ports::{Claim, Created, Unavailable},
@@ -144,7 +145,9 @@ fn insert(db: &Connection, new: &New, pump: &PumpId) -> rusqlite::Result<()> {
 }
 
 pub(super) fn load(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option<String>> {
-    db.prepare_cached("SELECT record FROM executions WHERE id = ?1")?.query_row([id.as_str()], |row| row.get(0)).optional()
+    db.prepare_cached("SELECT record FROM executions WHERE id = ?1")?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()
 }
 
 /// A record's next version, with all that follows from it.
@@ -161,7 +164,11 @@ pub(super) struct Change {
 }
 
 impl Change {
-    pub(super) fn between(before: &Execution, after: &Execution, admissions: &[Admission]) -> Result<Self, Unavailable> {
+    pub(super) fn between(
+        before: &Execution,
+        after: &Execution,
+        admissions: &[Admission],
+    ) -> Result<Self, Unavailable> {
         let (held, holds) = (before.holdings(), after.holdings());
         let starts = holds.iter().any(|holding| matches!(holding.key, LimitKey::Pool(_)));
         let known: Vec<_> = task_arns(before).collect();
@@ -223,7 +230,8 @@ fn write(db: &Connection, change: &Change) -> rusqlite::Result<()> {
 
 fn note_task_arns(db: &Connection, id: &str, arns: &[String]) -> rusqlite::Result<()> {
     for arn in arns {
-        db.prepare_cached("INSERT OR REPLACE INTO task_arns (arn, execution) VALUES (?1, ?2)")?.execute([arn.as_str(), id])?;
+        db.prepare_cached("INSERT OR REPLACE INTO task_arns (arn, execution) VALUES (?1, ?2)")?
+            .execute([arn.as_str(), id])?;
     }
     Ok(())
 }
@@ -247,7 +255,8 @@ fn difference(before: &[Holding], after: &[Holding]) -> BTreeMap<String, i64> {
 /// Charges the submitter for one start out of a line. An empty line is forgotten: who comes next comes to a new one.
 fn charge(db: &Connection, ticket: &Ticket, pump: &str) -> rusqlite::Result<()> {
     let line = ticket.line.to_string();
-    let waiting = db.prepare_cached("SELECT 1 FROM executions WHERE line = ?1 AND pump = ?2")?.exists([line.as_str(), pump])?;
+    let waiting =
+        db.prepare_cached("SELECT 1 FROM executions WHERE line = ?1 AND pump = ?2")?.exists([line.as_str(), pump])?;
     if !waiting {
         db.prepare_cached("DELETE FROM shares WHERE line = ?1 AND pump = ?2")?.execute([line.as_str(), pump])?;
         db.prepare_cached("DELETE FROM line_times WHERE line = ?1 AND pump = ?2")?.execute([line.as_str(), pump])?;
