@@ -31,7 +31,7 @@ impl Cancel {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let ended = self.cancel(context, &client).await;
-        client.close().await;
+        client.close(&context.screen).await;
         ended
     }
 

@@ -8,7 +8,7 @@ use reqwest::{
     header::{HeaderMap, RETRY_AFTER},
 };
 
-use crate::local;
+use crate::{local, screen::Screen};
 
 mod remote;
 mod retry;
@@ -17,7 +17,7 @@ pub(crate) use remote::{EndpointError, Remote, is_loopback};
 pub(crate) use retry::Patience;
 
 /// How long to pause between two looks at something that has not changed, unless the API says otherwise.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 /// A notice of a change may be missed, by a crash of who would have given it: look again after this time anyway.
 const LOCAL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -65,12 +65,14 @@ impl Call {
 /// A good answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// Its headers; none from this machine.
+    /// Its headers.
     pub(crate) headers: HeaderMap,
     /// Its body.
     pub(crate) body: Vec<u8>,
     /// How long it took.
     pub(crate) took: Duration,
+    /// It was asked to be held until there is news.
+    pub(crate) held: bool,
 }
 
 /// Why there is no good answer. `Display` is shown to the user; the key is in none of it.
@@ -133,9 +135,9 @@ impl Client {
         match self {
             Self::Remote(remote) => remote.call(&call).await,
             Self::Local(machine) => {
-                let (status, body) = machine.call(call.method, &call.path, call.body).await;
+                let (status, headers, body) = machine.call(call.method, &call.path, call.body).await;
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let answer = Answer { headers: HeaderMap::new(), body, took: Duration::ZERO };
+                let answer = Answer { headers, body, took: Duration::ZERO, held: false };
                 accepted(&self.name(), status, answer)
             }
         }
@@ -149,15 +151,19 @@ impl Client {
         serde_json::from_slice(&answer.body).map_err(|error| CallError::Unreadable { endpoint: self.name(), error })
     }
 
-    /// Pauses before asking again for what had no news in `answer`: until something changes here, or for as long as the API wishes.
-    pub(crate) async fn pause(&self, answer: &Answer) {
+    /// Pauses after `answer` before asking the same again: until something changes here, or for `usual` unless the API wishes
+    /// otherwise. An API that held its answer until there was news has paused already.
+    pub(crate) async fn pause(&self, answer: &Answer, news: bool, usual: Duration) {
         match self {
+            Self::Local(_) if news => {}
             // Both ends of the wait are fine.
             Self::Local(machine) => drop(tokio::time::timeout(LOCAL_PAUSE, machine.changed()).await),
-            Self::Remote(_) if answer.headers.contains_key("preference-applied") => {}
-            Self::Remote(_) => {
-                let pause = answer.headers.get(RETRY_AFTER).and_then(retry::retry_after).unwrap_or(PAUSE);
-                tokio::time::sleep(pause.saturating_sub(answer.took)).await;
+            Self::Remote(remote) => {
+                let pause = answer.headers.get(RETRY_AFTER).and_then(retry::retry_after).unwrap_or(usual);
+                let left = pause.saturating_sub(answer.took);
+                if remote.answers_at_once(answer, news, left) {
+                    tokio::time::sleep(left).await;
+                }
             }
         }
     }
@@ -168,9 +174,12 @@ impl Client {
     }
 
     /// Ends it in order. What runs here is left to a supervisor.
-    pub(crate) async fn close(self) {
-        if let Self::Local(machine) = self {
-            machine.close().await;
+    pub(crate) async fn close(self, screen: &Screen) {
+        if let Self::Local(machine) = self
+            && let Err(error) = machine.close().await
+        {
+            // The answer is known by now, and the next start finds what was left.
+            screen.say(&format!("failed to close this machine's history: {error}"));
         }
     }
 

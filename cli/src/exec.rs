@@ -55,7 +55,7 @@ impl Exec {
         // Before anything is asked of git or the network, a first run hears what it lacks.
         let client = context.client(self.launch.host).await?;
         let ended = self.submit(context, &client, draft.await).await;
-        client.close().await;
+        client.close(&context.screen).await;
         ended
     }
 

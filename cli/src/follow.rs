@@ -16,7 +16,7 @@ use domain::{
 
 use crate::{
     api::Got,
-    client::{CallError, Client},
+    client::{CallError, Client, PAUSE},
     failure::Failure,
     interrupt::{Interrupts, Wish},
     moment,
@@ -161,8 +161,8 @@ pub(crate) async fn to_the_end(
             screen.say("the run is over, but its log was not completed: the last lines may be missing");
             return Ok(late);
         }
-        if lines == 0 || (lines < FULL_PAGE && !client.is_local()) {
-            client.pause(&page.answer).await;
+        if lines < FULL_PAGE {
+            client.pause(&page.answer, lines > 0, PAUSE).await;
         }
     }
 }
@@ -206,9 +206,12 @@ pub(crate) async fn until_final(
     screen: &Screen,
 ) -> Result<Got<ExecutionView>, Failure> {
     let mut got = client.execution(id.as_str()).await?;
+    // Many runs are short, and those that are not can wait.
+    let mut pause = PAUSE / 16;
     while !got.value.status.is_final() {
         screen.progress(&progress(&got.value));
-        client.pause(&got.answer).await;
+        client.pause(&got.answer, false, pause).await;
+        pause = PAUSE.min(pause * 2);
         got = client.execution_followed(id).await?;
     }
     screen.no_progress();

@@ -70,7 +70,7 @@ impl History {
             ("cursor", self.cursor.as_deref()),
         ];
         let got = client.history(&filter).await;
-        client.close().await;
+        client.close(&context.screen).await;
         let got = got?;
         if context.is_json() {
             output::json(context, &got.answer)?;

@@ -50,7 +50,7 @@ impl Logs {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let ended = self.show(context, &client).await;
-        client.close().await;
+        client.close(&context.screen).await;
         ended
     }
 

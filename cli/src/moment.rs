@@ -1,7 +1,5 @@
 //! Times and spans, as people write and read them.
 
-use std::time::Duration;
-
 use chrono::{Local, NaiveDate, TimeDelta, Utc};
 use domain::Timestamp;
 
@@ -26,8 +24,9 @@ pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
 ///
 /// # Errors
 /// Says what is wrong.
-pub(crate) fn span(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 12h or 30d"))
+pub(crate) fn span(text: &str) -> Result<TimeDelta, String> {
+    let span = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 12h or 30d"))?;
+    TimeDelta::from_std(span).map_err(|_| "that is too long".into())
 }
 
 /// A moment with milliseconds, UTC.

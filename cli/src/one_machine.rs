@@ -5,9 +5,9 @@ use std::{
     io::{self, Write},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
+use chrono::TimeDelta;
 use clap::{Args, Subcommand};
 use domain::key::ApiKey;
 
@@ -76,7 +76,7 @@ struct Serve {
 struct Prune {
     /// Only those that ended at least so long ago
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = moment::span)]
-    older_than: Duration,
+    older_than: TimeDelta,
     /// Folder of the history [default: ~/.mycli/local]
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -128,7 +128,7 @@ impl Serve {
         let (key, file) = key(&options.dir)?;
         let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
         let bound = |address| announce(context, address, file.as_deref());
-        local::serve(options, self.listen, key, bound, async move { interrupts.any().await }).await.map_err(failed)?;
+        local::serve(options, self.listen, &key, bound, async move { interrupts.any().await }).await.map_err(failed)?;
         Ok(exit::SUCCESS)
     }
 }
@@ -191,9 +191,9 @@ impl Prune {
         let place = Place { dir: self.dir, host: false };
         let pruned = local::prune(place.options(context), self.older_than).await.map_err(failed)?;
         if context.is_json() {
-            output::text(context, &format!("{}\n", serde_json::json!({"executions": pruned.executions})))?;
+            output::text(context, &format!("{}\n", serde_json::json!({"executions": pruned})))?;
         } else {
-            context.screen.say(&format!("removed {} runs with their logs", pruned.executions));
+            context.screen.say(&format!("removed {} runs with their logs", pruned));
         }
         Ok(exit::SUCCESS)
     }

@@ -40,7 +40,7 @@ impl Rerun {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(self.launch.host).await?;
         let ended = self.again(context, &client).await;
-        client.close().await;
+        client.close(&context.screen).await;
         ended
     }
 

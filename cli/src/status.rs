@@ -34,7 +34,7 @@ impl Status {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let got = client.find(self.id.as_deref()).await;
-        client.close().await;
+        client.close(&context.screen).await;
         let got = got?;
         if context.is_json() {
             output::json(context, &got.answer)?;

@@ -35,7 +35,7 @@ impl Wait {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let ended = self.wait(context, &client).await;
-        client.close().await;
+        client.close(&context.screen).await;
         ended
     }
 

@@ -1,6 +1,10 @@
 //! The API over HTTP.
 
-use std::{error::Error as _, time::Duration, time::Instant};
+use std::{
+    cell::Cell,
+    error::Error as _,
+    time::{Duration, Instant},
+};
 
 use reqwest::{
     StatusCode,
@@ -22,14 +26,16 @@ const HOLD: &str = "wait=5";
 pub(crate) struct Remote {
     http: reqwest::Client,
     base: String,
+    /// It was seen to answer at once when asked to hold its answer, as API Gateway does.
+    holds_not: Cell<bool>,
 }
 
 /// Why an endpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EndpointError {
     /// Not a URL of HTTP.
-    #[error("`{0}` is not the address of a stack: write https://host/stage, as `mycli init` printed it")]
-    Form(String),
+    #[error("the endpoint is not the address of a stack: write https://host/stage, as `mycli init` printed it, without user name and query")]
+    Form,
     /// A key with characters that no header can carry.
     #[error("the API key holds a character that cannot be sent: copy it again, without spaces or line ends within")]
     Key,
@@ -60,13 +66,22 @@ impl Remote {
     pub(crate) fn new(endpoint: &str, key: &SecretString) -> Result<Self, EndpointError> {
         let url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = url.filter(|url| url.query().is_none() && url.password().is_none() && url.username().is_empty());
-        let url = url.ok_or_else(|| EndpointError::Form(endpoint.to_owned()))?;
-        Ok(Self { http: http(&url, key)?, base: url.as_str().trim_end_matches('/').to_owned() })
+        let url = url.ok_or(EndpointError::Form)?;
+        Ok(Self { http: http(&url, key)?, base: url.as_str().trim_end_matches('/').to_owned(), holds_not: Cell::new(false) })
     }
 
     /// Its address.
     pub(crate) fn name(&self) -> String {
         self.base.clone()
+    }
+
+    /// Whether the caller has to pause: this server does not hold its answers until there is news. A quick answer without any
+    /// gives it away; until then it is believed to.
+    pub(super) fn answers_at_once(&self, answer: &Answer, news: bool, left: Duration) -> bool {
+        if answer.held && !news && !left.is_zero() {
+            self.holds_not.set(true);
+        }
+        self.holds_not.get()
     }
 
     /// Asks until there is an answer, or patience ends.
@@ -77,7 +92,7 @@ impl Remote {
             let tried_at = Instant::now();
             let attempt = self.attempt(call).await;
             let Some(pause) = pause_after(&attempt, call, tried) else {
-                return self.sorted(attempt, tried_at.elapsed());
+                return self.sorted(attempt, call, tried_at.elapsed());
             };
             tracing::debug!(path = call.path, tried, ?pause, "asking again");
             tokio::time::sleep(pause).await;
@@ -100,10 +115,11 @@ impl Remote {
     fn sorted(
         &self,
         attempt: Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>,
+        call: &Call,
         took: Duration,
     ) -> Result<Answer, CallError> {
         let (status, headers, body) = attempt.map_err(|error| self.unreachable(&error))?;
-        accepted(&self.base, status, Answer { headers, body, took })
+        accepted(&self.base, status, Answer { headers, body, took, held: call.hold })
     }
 
     /// The innermost cause is the one that says something: "Connection refused".
@@ -172,7 +188,7 @@ mod tests {
         let new = |text: &str| Remote::new(text, &"k".to_owned().into());
         assert_eq!(new("https://a.example/prod/").unwrap().name(), "https://a.example/prod");
         for wrong in ["", "a.example", "ftp://a.example", "https://user:pw@a.example", "https://a.example/?x=1"] {
-            assert!(matches!(new(wrong), Err(EndpointError::Form(_))), "{wrong}");
+            assert!(matches!(new(wrong), Err(EndpointError::Form)), "{wrong}");
         }
         assert!(matches!(Remote::new("http://a", &"a\nb".to_owned().into()), Err(EndpointError::Key)));
     }
