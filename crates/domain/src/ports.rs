@@ -96,7 +96,7 @@ pub trait Store: Send + Sync {
     fn load(&self, id: &ExecutionId) -> impl Future<Output = Result<Option<Execution>, Unavailable>> + Send;
 
     /// Up to `limit` ids that a user may mean by a fragment: a prefix (with or without `exec_`) or a suffix of an id, in either case,
-    /// or a task's ARN. Newest first.
+    /// or a task's ARN or id. Newest first.
     fn find(&self, fragment: &str, limit: u32) -> impl Future<Output = Result<Vec<ExecutionId>, Unavailable>> + Send;
 
     /// Replaces `before` by `after` if `before` is still the record (by revision) and every admission has room; usage changes by the

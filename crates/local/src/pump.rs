@@ -111,17 +111,26 @@ impl Pump {
         Ok(true)
     }
 
+    /// A report that cannot be written down is tried again on its own, so that it holds up no other: order does not matter.
     async fn tell(&self, mut reports: mpsc::UnboundedReceiver<TaskReport>) {
         while let Some(report) = reports.recv().await {
-            for attempt in 1..=REPORT_TRIES {
-                match self.tell_one(&report).await {
-                    Ok(()) => break,
-                    Err(error) => tracing::warn!(attempt, %error, "a task's report could not be written down"),
-                }
-                tokio::time::sleep(RETRY).await;
+            if let Err(error) = self.tell_one(&report).await {
+                tracing::debug!(%error, "a task's report could not be written down; trying again");
+                tokio::spawn(self.clone().tell_again(report));
             }
             self.changed.notify_waiters();
         }
+    }
+
+    async fn tell_again(self, report: TaskReport) {
+        for _ in 0..REPORT_TRIES {
+            tokio::time::sleep(RETRY).await;
+            match self.tell_one(&report).await {
+                Ok(()) => return self.changed.notify_waiters(),
+                Err(error) => tracing::warn!(%error, "a task's report could not be written down"),
+            }
+        }
+        tracing::error!("a task's report is left to the sweep");
     }
 
     async fn tell_one(&self, report: &TaskReport) -> Result<(), Unavailable> {

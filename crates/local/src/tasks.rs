@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, OnceCell, mpsc};
+use tokio::sync::{Notify, OnceCell, mpsc, watch};
 
 use crate::{
     ambient::System,
@@ -84,7 +84,7 @@ struct Inner {
     host: HostRunner,
     engine: OnceCell<ContainerRunner>,
     reports: mpsc::UnboundedSender<TaskReport>,
-    followed: Mutex<HashMap<String, Arc<Notify>>>,
+    followed: Mutex<HashMap<String, watch::Sender<()>>>,
     /// The hashes of the definitions that are on record.
     definitions: Mutex<HashSet<String>>,
     changed: Arc<Notify>,
@@ -143,23 +143,14 @@ impl LocalTasks {
     }
 
     fn follow_in_background(&self, row: TaskRow) {
-        let stop = Arc::new(Notify::new());
+        let (ask, stop) = watch::channel(());
         let mut followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
         if followed.contains_key(&row.arn) {
             return;
         }
-        followed.insert(row.arn.clone(), Arc::clone(&stop));
+        followed.insert(row.arn.clone(), ask);
         drop(followed);
-        let inner = Arc::clone(&self.0);
-        tokio::spawn(async move {
-            let arn = row.arn.clone();
-            if let Err(error) = inner.follow(row, &stop).await {
-                tracing::error!(task = %arn, %error, "a task cannot be followed");
-                inner.give_up(&arn, &error).await;
-            }
-            inner.followed.lock().unwrap_or_else(PoisonError::into_inner).remove(&arn);
-            inner.changed.notify_waiters();
-        });
+        tokio::spawn(Arc::clone(&self.0).see_to_its_end(row, stop));
     }
 }
 
@@ -202,8 +193,19 @@ impl Job {
 }
 
 impl Inner {
+    /// Follows a task and closes it whatever happens.
+    async fn see_to_its_end(self: Arc<Self>, row: TaskRow, stop: watch::Receiver<()>) {
+        let arn = row.arn.clone();
+        if let Err(error) = self.follow(row, stop).await {
+            tracing::error!(task = %arn, %error, "a task cannot be followed");
+            self.give_up(arn.clone(), error).await;
+        }
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner).remove(&arn);
+        self.changed.notify_waiters();
+    }
+
     /// Sees a task from wherever it stands to its end.
-    async fn follow(&self, row: TaskRow, stop: &Notify) -> Result<(), FollowError> {
+    async fn follow(&self, row: TaskRow, stop: watch::Receiver<()>) -> Result<(), FollowError> {
         let runtime: Option<Runtime> = row.runtime.as_deref().map(parsed).transpose()?;
         let mut job = Job::of(&row)?;
         // A stop asked for before anything ran: nothing needs to run.
@@ -234,7 +236,7 @@ impl Inner {
         &self,
         job: &mut Job,
         runtime: Option<Runtime>,
-        stop: &Notify,
+        stop: watch::Receiver<()>,
     ) -> Result<Result<Ended, StartFailure>, FollowError> {
         let mut running = match runtime {
             Some(Runtime::Process(process)) => Running::Found(process),
@@ -247,16 +249,9 @@ impl Inner {
         let mut log = LogWriter::open(&self.logs.path(job.id()))?;
         let told = |lines| self.wrote(job, lines);
         let follow = self.host.follow(job.id(), &job.input.started_by, &job.nonce, &mut running, &mut log, told);
-        let stopping = async {
-            self.stop_asked(job.arn(), stop).await;
-            process.signal(Signal::TERM);
-            tokio::time::sleep(Duration::from_secs(STOP_SECONDS.into())).await;
-            host::kill(&process, &job.input.started_by).await;
-            std::future::pending::<Infallible>().await
-        };
         tokio::select! {
             ended = follow => Ok(Ok(ended?)),
-            never = stopping => match never {},
+            never = self.stop_process(job, &process, stop) => match never {},
         }
     }
 
@@ -304,7 +299,7 @@ impl Inner {
         Ok(Ok(started.container_id))
     }
 
-    async fn follow_container(&self, job: &Job, id: &str, stop: &Notify) -> Result<Ended, FollowError> {
+    async fn follow_container(&self, job: &Job, id: &str, stop: watch::Receiver<()>) -> Result<Ended, FollowError> {
         let engine = self.engine().await.map_err(FollowError::Engine)?;
         let mut log = LogWriter::open(&self.logs.path(job.id()))?;
         let (seen, mut failure) = (log.taken(), None);
@@ -312,14 +307,9 @@ impl Inner {
             Ok(lines) => self.wrote(job, lines),
             Err(error) => failure = Some(error),
         });
-        let stopping = async {
-            self.stop_asked(job.arn(), stop).await;
-            engine.stop(id, STOP_SECONDS).await;
-            std::future::pending::<Infallible>().await
-        };
         let ended = tokio::select! {
             ended = follow => ended.map_err(|error| FollowError::Engine(error.to_string()))?,
-            never = stopping => match never {},
+            never = self.stop_container(job, engine, id, stop) => match never {},
         };
         if let Some(error) = failure {
             return Err(error.into());
@@ -329,16 +319,32 @@ impl Inner {
         Ok(ended)
     }
 
+    /// When asked: TERM to the script, which passes it on; KILL to everything once that had its time.
+    async fn stop_process(&self, job: &Job, process: &ProcessId, stop: watch::Receiver<()>) -> Infallible {
+        self.stop_asked(job.arn(), stop).await;
+        process.signal(Signal::TERM);
+        tokio::time::sleep(Duration::from_secs(STOP_SECONDS.into())).await;
+        host::kill(process, &job.input.started_by).await;
+        std::future::pending().await
+    }
+
+    /// When asked, the same by the engine.
+    async fn stop_container(&self, job: &Job, engine: &ContainerRunner, id: &str, stop: watch::Receiver<()>) -> Infallible {
+        self.stop_asked(job.arn(), stop).await;
+        engine.stop(id, STOP_SECONDS).await;
+        std::future::pending().await
+    }
+
     /// Resolves once a stop is asked for.
-    async fn stop_asked(&self, arn: &str, stop: &Notify) {
+    async fn stop_asked(&self, arn: &str, mut stop: watch::Receiver<()>) {
         loop {
-            let asked = stop.notified();
-            tokio::pin!(asked);
-            asked.as_mut().enable();
+            stop.mark_unchanged();
             if self.stop_reason(arn).await.is_some() {
                 return;
             }
-            asked.await;
+            if stop.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 
@@ -385,12 +391,12 @@ impl Inner {
     }
 
     /// A task that cannot be followed is told to have failed with its host, which is the truth.
-    async fn give_up(&self, arn: &str, error: &FollowError) {
-        let Ok(Some(row)) = self.database.task(arn).await else { return };
+    async fn give_up(&self, arn: String, error: FollowError) {
+        let Ok(Some(row)) = self.database.task(&arn).await else { return };
         let Ok(mut job) = Job::of(&row) else { return };
         let reason = Some(format!("this machine could not follow it: {error}"));
         if let Err(error) = self.over(&mut job, StopCode::InfrastructureHealth, reason, System.now()).await {
-            tracing::error!(task = arn, %error, "a task cannot be closed; the next start will");
+            tracing::error!(task = %arn, %error, "a task cannot be closed; the next start will");
         }
     }
 
@@ -448,7 +454,7 @@ impl Inner {
     }
 
     async fn engine(&self) -> Result<&ContainerRunner, String> {
-        let connect = || ContainerRunner::connect(|name| std::env::var(name).ok(), &self.setup.home);
+        let connect = || ContainerRunner::connect(from_environment, &self.setup.home);
         self.engine.get_or_try_init(connect).await.map_err(|error| error.to_string())
     }
 
@@ -486,7 +492,7 @@ impl Tasks for LocalTasks {
         self.0.database.request_stop(task_arn, reason).await?;
         let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stop) = followed.get(task_arn) {
-            stop.notify_waiters();
+            let _nobody_listens = stop.send(());
         }
         Ok(())
     }
@@ -544,6 +550,10 @@ fn new_task(input: &RunTaskInput) -> Task {
         created_at: Some(System.now()),
         ..Task::default()
     }
+}
+
+fn from_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn environment(input: &RunTaskInput) -> Vec<(String, String)> {

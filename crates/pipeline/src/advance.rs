@@ -38,7 +38,9 @@ where
         match commit(store, queue, now, &before, after, &[]).await {
             Ok(written) => return Ok(Some(written)),
             Err(UpdateError::Conflict) => {}
-            Err(UpdateError::Full(key)) => return Err(Unavailable::new("the store", format!("{key} used up without an admission"))),
+            Err(UpdateError::Full(key)) => {
+                return Err(Unavailable::new("the store", format!("{key} used up without an admission")));
+            }
             Err(UpdateError::Unavailable(error)) => return Err(error),
         }
     }

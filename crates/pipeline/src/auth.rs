@@ -114,5 +114,9 @@ pub fn require(caller: &Caller, role: Role) -> Result<(), Problem> {
         return Ok(());
     }
     let needed = format!("{role:?}").to_lowercase();
-    Err(Problem::new(403, "forbidden", format!("key '{}' may not do this; it takes a key of role {needed}", caller.name)))
+    Err(Problem::new(
+        403,
+        "forbidden",
+        format!("key '{}' may not do this; it takes a key of role {needed}", caller.name),
+    ))
 }

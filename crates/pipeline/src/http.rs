@@ -5,11 +5,7 @@ use aws_lambda_events::{
     encodings::Body,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::{
-    api::Problem,
-    ports::Unavailable,
-    request::FieldError,
-};
+use domain::{api::Problem, ports::Unavailable, request::FieldError};
 use http::{
     HeaderValue, Method,
     header::{CONTENT_TYPE, RETRY_AFTER},
@@ -106,7 +102,10 @@ pub fn only_parameters(request: &ApiGatewayProxyRequest, known: &[&str]) -> Resu
         .query_string_parameters
         .iter()
         .filter(|(name, _)| !known.contains(name))
-        .map(|(name, _)| FieldError { field: name.into(), message: format!("is not a parameter here; there are {}", known.join(", ")) })
+        .map(|(name, _)| FieldError {
+            field: name.into(),
+            message: format!("is not a parameter here; there are {}", known.join(", ")),
+        })
         .collect();
     if unknown.is_empty() { Ok(()) } else { Err(Problem::invalid(unknown)) }
 }
@@ -121,7 +120,8 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
         let title = format!("the body has {} bytes, the limit is {max}", text.len());
         return Err(Problem::new(413, "body_too_large", title));
     }
-    let not_json = |error: &dyn std::fmt::Display| Problem::new(400, "invalid_json", format!("the body cannot be read: {error}"));
+    let not_json =
+        |error: &dyn std::fmt::Display| Problem::new(400, "invalid_json", format!("the body cannot be read: {error}"));
     if request.is_base64_encoded {
         let bytes = STANDARD.decode(text).map_err(|e| not_json(&e))?;
         return serde_json::from_slice(&bytes).map_err(|e| not_json(&e));

@@ -122,7 +122,9 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
         newcomers: &[ExecutionId],
         now: Timestamp,
     ) -> Result<Option<usize>, Unavailable> {
-        let (LimitKey::Pool(pool), Some(rate)) = (line, self.settings.quota.rate) else { return Ok(Some(tickets.len())) };
+        let (LimitKey::Pool(pool), Some(rate)) = (line, self.settings.quota.rate) else {
+            return Ok(Some(tickets.len()));
+        };
         let want = u32::try_from(tickets.len()).unwrap_or(ROUND);
         let (granted, wait_millis) = self.store.take_launches(*pool, rate, want, now).await?;
         if granted > 0 {
@@ -135,7 +137,13 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
     }
 
     /// Those who came with this hint and still stand in this line learn why.
-    async fn tell(&self, ids: &[ExecutionId], line: &LimitKey, blocked: &LimitKey, reason: &str) -> Result<(), Unavailable> {
+    async fn tell(
+        &self,
+        ids: &[ExecutionId],
+        line: &LimitKey,
+        blocked: &LimitKey,
+        reason: &str,
+    ) -> Result<(), Unavailable> {
         for id in ids {
             let now = self.ambient.now();
             advance(self.store, self.queue, now, id, |execution| {
@@ -174,10 +182,18 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
     }
 
     /// Records the launch under its limits, all of them or none, and only then starts the task.
-    async fn launch(&self, ticket: &Ticket, before: &Execution, definition_arn: &str, now: Timestamp) -> Result<Turn, Unavailable> {
+    async fn launch(
+        &self,
+        ticket: &Ticket,
+        before: &Execution,
+        definition_arn: &str,
+        now: Timestamp,
+    ) -> Result<Turn, Unavailable> {
         let nonce = format!("{:032x}", self.ambient.bits());
         let run_task = task::run_task(before, definition_arn, &nonce, self.settings);
-        let Some(after) = before.launching(Plan { nonce, run_task: run_task.clone() }, now) else { return Ok(Turn::Next) };
+        let Some(after) = before.launching(Plan { nonce, run_task: run_task.clone() }, now) else {
+            return Ok(Turn::Next);
+        };
         let limits = before.demand().into_iter();
         let admissions: Vec<_> = limits
             .map(|holding| Admission { max: throttle::max_of(&holding.key, &self.settings.quota), key: holding.key })

@@ -70,7 +70,11 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         self.route(caller, request).await.unwrap_or_else(|problem| http::problem(&problem))
     }
 
-    async fn route(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn route(
+        &self,
+        caller: &Caller,
+        request: &ApiGatewayProxyRequest,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         auth::require(caller, Role::Read)?;
         match Route::of(request)? {
             Route::List => self.list(caller, request).await,
@@ -80,7 +84,11 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         }
     }
 
-    async fn list(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn list(
+        &self,
+        caller: &Caller,
+        request: &ApiGatewayProxyRequest,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &["status", "group", "by", "since", "limit", "cursor"])?;
         let (filter, limit, cursor) = asked(caller, request).map_err(Problem::invalid)?;
         let page = self.store.list(&filter, cursor.as_ref(), limit).await.map_err(|e| http::unavailable(&e))?;
@@ -100,7 +108,8 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
 
     async fn log(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &["cursor"])?;
-        let cursor = http::parameter(request, "cursor").map(log_cursor).transpose().map_err(|e| Problem::invalid(vec![e]))?;
+        let cursor =
+            http::parameter(request, "cursor").map(log_cursor).transpose().map_err(|e| Problem::invalid(vec![e]))?;
         // Loaded before the log is read: what is final now has written its last line already.
         let execution = self.load(id).await?;
         let page = self.log_page(&execution, cursor.unwrap_or_default()).await.map_err(|e| http::unavailable(&e))?;
@@ -178,10 +187,7 @@ pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Prob
         0 => Err(not_found(text)),
         1 => Ok(found.remove(0)),
         _ => Err(Problem {
-            errors: found
-                .iter()
-                .map(|id| FieldError { field: "id".into(), message: format!("may be {id}") })
-                .collect(),
+            errors: found.iter().map(|id| FieldError { field: "id".into(), message: format!("may be {id}") }).collect(),
             ..Problem::new(409, "ambiguous_id", format!("'{text}' may mean several executions; give more of the id"))
         }),
     }

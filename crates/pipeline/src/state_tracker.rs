@@ -61,7 +61,9 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock> StateTracker<'_, S, Q, T, 
             return Err(Unavailable::new("the store", format!("no execution is on record for task {task_id} yet")));
         };
         let Some(execution) = self.store.load(id).await? else { return Ok(()) };
-        let mine = |attempt: &&domain::execution::Attempt| attempt.task_arn.as_deref().is_some_and(|arn| arn.ends_with(task_id));
+        let mine = |attempt: &&domain::execution::Attempt| {
+            attempt.task_arn.as_deref().is_some_and(|arn| arn.ends_with(task_id))
+        };
         let Some(attempt) = execution.attempts.iter().find(mine) else { return Ok(()) };
         let said: Vec<(Timestamp, Marker)> = data
             .log_events

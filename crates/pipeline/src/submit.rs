@@ -108,7 +108,11 @@ impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
         self.route(caller, request).await.unwrap_or_else(|problem| http::problem(&problem))
     }
 
-    async fn route(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn route(
+        &self,
+        caller: &Caller,
+        request: &ApiGatewayProxyRequest,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &[])?;
         match Route::of(request)? {
             Route::Execute => self.execute(caller, http::body(request, BODY_MAX)?).await,
@@ -127,7 +131,8 @@ impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
         auth::require(caller, Role::Submit)?;
         let request = self.validated(request).map_err(Problem::invalid)?;
         let claim = request.idempotency_key.as_ref().map(|key| self.claim(caller, key.as_str(), &request));
-        let (created, execution) = self.record(caller, request, claim.as_ref()).await.map_err(|e| http::unavailable(&e))?;
+        let (created, execution) =
+            self.record(caller, request, claim.as_ref()).await.map_err(|e| http::unavailable(&e))?;
         match created {
             Created::New => Ok(accepted(&execution.id, execution.status())),
             Created::Existing(id) => self.existing(id).await,
@@ -184,14 +189,17 @@ impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
     async fn bulk(&self, caller: &Caller, bulk: BulkRequest) -> Result<ApiGatewayProxyResponse, Problem> {
         auth::require(caller, Role::Submit)?;
         let fault = |field: &str, message: String| Problem::invalid(vec![FieldError { field: field.into(), message }]);
-        let submission: IdempotencyKey = bulk.submission_id.parse().map_err(|e| fault("submission_id", format!("{e}")))?;
+        let submission: IdempotencyKey =
+            bulk.submission_id.parse().map_err(|e| fault("submission_id", format!("{e}")))?;
         if bulk.executions.is_empty() || bulk.executions.len() > BULK_MAX {
             let message = format!("has {} entries; send 1 to {BULK_MAX} at a time", bulk.executions.len());
             return Err(fault("executions", message));
         }
         let mut answer = BulkAnswer { accepted: Vec::new(), existing: Vec::new(), rejected: Vec::new() };
         for (index, request) in bulk.executions.into_iter().enumerate() {
-            self.bulk_line(caller, &submission, index, request, &mut answer).await.map_err(|e| http::unavailable(&e))?;
+            self.bulk_line(caller, &submission, index, request, &mut answer)
+                .await
+                .map_err(|e| http::unavailable(&e))?;
         }
         Ok(http::json(202, &answer))
     }
@@ -218,7 +226,9 @@ impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
                 index,
                 errors: vec![FieldError {
                     field: "submission_id".into(),
-                    message: format!("was used within 24 hours with another request at this index ({id}); use a new one"),
+                    message: format!(
+                        "was used within 24 hours with another request at this index ({id}); use a new one"
+                    ),
                 }],
             }),
         }
@@ -279,9 +289,14 @@ impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
             Problem::invalid(vec![FieldError { field: "name".into(), message: e.to_string() }])
         })?;
         let key = ApiKey::from_entropy(self.entropy_of_a_key());
-        let added = self.add(&key, name.as_str(), new.role, self.ambient.now()).await.map_err(|e| http::unavailable(&e))?;
+        let added =
+            self.add(&key, name.as_str(), new.role, self.ambient.now()).await.map_err(|e| http::unavailable(&e))?;
         if !added {
-            return Err(Problem::new(409, "name_taken", format!("there is a key '{name}'; revoke it first or use another name")));
+            return Err(Problem::new(
+                409,
+                "name_taken",
+                format!("there is a key '{name}'; revoke it first or use another name"),
+            ));
         }
         Ok(http::json(201, &NewKeyAnswer { name: name.as_str(), role: new.role, key: key.expose() }))
     }

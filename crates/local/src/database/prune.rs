@@ -52,7 +52,7 @@ fn prune(db: &Connection, before: Timestamp) -> rusqlite::Result<Pruned> {
             .query_map([id], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
         for arn in &arns {
-            db.prepare_cached("DELETE FROM task_arns WHERE arn = ?1")?.execute([arn])?;
+            db.prepare_cached("DELETE FROM task_ids WHERE task_id = ?1")?.execute([crate::tasks::task_id(arn)])?;
         }
         pruned.task_ids.extend(arns.iter().map(|arn| crate::tasks::task_id(arn).to_owned()));
         db.prepare_cached("DELETE FROM executions WHERE id = ?1")?.execute([id])?;

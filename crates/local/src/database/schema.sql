@@ -28,7 +28,7 @@ CREATE INDEX executions_line ON executions (line, pump, submitter, priority DESC
 -- The oldest ticket of a line, whoever runs it.
 CREATE INDEX executions_oldest ON executions (line, id, not_before, pump) WHERE line IS NOT NULL;
 
-CREATE TABLE task_arns (arn TEXT PRIMARY KEY, execution TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE task_ids (task_id TEXT PRIMARY KEY, execution TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE claims (key TEXT PRIMARY KEY, digest TEXT NOT NULL, execution TEXT NOT NULL, expires_at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE usage (key TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE buckets (pool TEXT PRIMARY KEY, spent REAL NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;

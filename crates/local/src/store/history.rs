@@ -12,15 +12,16 @@ use crate::database::{PumpId, millis, moment};
 /// What a user may mean: ids that begin or end like this, or the execution of this task.
 pub(super) enum Wanted {
     Id { prefix: String, reversed_suffix: String },
-    TaskArn(String),
+    Task(String),
 }
 
 impl Wanted {
     /// `None` for what can be no part of an id and no ARN.
     pub(super) fn of(fragment: &str) -> Option<Self> {
         let fragment = fragment.trim();
-        if fragment.contains(':') {
-            return Some(Self::TaskArn(fragment.to_owned()));
+        let task_id = fragment.rsplit('/').next().unwrap_or_default();
+        if fragment.contains(':') || is_task_id(task_id) {
+            return Some(Self::Task(task_id.to_owned()));
         }
         let upper = fragment.to_uppercase();
         let of_ulid = upper.strip_prefix("EXEC_").unwrap_or(&upper);
@@ -31,11 +32,16 @@ impl Wanted {
     }
 }
 
+/// 32 hexadecimal digits, as ECS's task ids are. No part of an execution's id is that long.
+fn is_task_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 pub(super) fn find(db: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Result<Vec<String>> {
     match wanted {
-        Wanted::TaskArn(arn) => db
-            .prepare_cached("SELECT execution FROM task_arns WHERE arn = ?1 LIMIT ?2")?
-            .query_map(params![arn, limit], |row| row.get(0))?
+        Wanted::Task(task_id) => db
+            .prepare_cached("SELECT execution FROM task_ids WHERE task_id = ?1 LIMIT ?2")?
+            .query_map(params![task_id, limit], |row| row.get(0))?
             .collect(),
         // No character of an id comes after '~', so it ends the range of what begins alike. `+id` keeps the second look in the
         // index of reversed ids, whose matches are few.

@@ -48,7 +48,7 @@ pub(super) struct New {
     group: Option<String>,
     submitted_at: Timestamp,
     priority: i32,
-    task_arns: Vec<String>,
+    task_ids: Vec<String>,
     usage: BTreeMap<String, i64>,
 }
 
@@ -60,7 +60,7 @@ impl New {
             group: execution.request.group.as_ref().map(ToString::to_string),
             submitted_at: execution.submitted_at,
             priority: execution.request.priority,
-            task_arns: task_arns(execution).map(str::to_owned).collect(),
+            task_ids: task_ids(execution).map(str::to_owned).collect(),
             usage: difference(&[], &execution.holdings()),
         })
     }
@@ -98,7 +98,7 @@ pub(super) fn create(db: &Connection, new: &New, claim: Option<&Claim>, pump: &P
     if let Some(claim) = claim {
         hold(db, claim, &new.row.id)?;
     }
-    note_task_arns(db, &new.row.id, &new.task_arns)?;
+    note_task_ids(db, &new.row.id, &new.task_ids)?;
     limits::change(db, &new.usage)?;
     Ok(Came::New)
 }
@@ -156,7 +156,7 @@ pub(super) struct Change {
     from_revision: i64,
     /// Status, line and time in it are as before: no index needs to be touched.
     only_record: bool,
-    task_arns: Vec<String>,
+    task_ids: Vec<String>,
     usage: BTreeMap<String, i64>,
     admissions: Vec<Admission>,
     /// The ticket that is used up by a start.
@@ -171,12 +171,12 @@ impl Change {
     ) -> Result<Self, Unavailable> {
         let (held, holds) = (before.holdings(), after.holdings());
         let starts = holds.iter().any(|holding| matches!(holding.key, LimitKey::Pool(_)));
-        let known: Vec<_> = task_arns(before).collect();
+        let known: Vec<_> = task_ids(before).collect();
         Ok(Self {
             row: Row::of(after)?,
             from_revision: integer(before.revision),
             only_record: before.status() == after.status() && before.ticket() == after.ticket(),
-            task_arns: task_arns(after).filter(|arn| !known.contains(arn)).map(str::to_owned).collect(),
+            task_ids: task_ids(after).filter(|arn| !known.contains(arn)).map(str::to_owned).collect(),
             usage: difference(&held, &holds),
             admissions: admissions.to_vec(),
             started: before.ticket().filter(|_| starts),
@@ -198,7 +198,7 @@ pub(super) fn update(db: &Connection, change: &Change) -> rusqlite::Result<Verdi
         return Ok(Verdict::Full(full));
     }
     write(db, change)?;
-    note_task_arns(db, &change.row.id, &change.task_arns)?;
+    note_task_ids(db, &change.row.id, &change.task_ids)?;
     limits::change(db, &change.usage)?;
     if let Some(ticket) = &change.started {
         charge(db, ticket, &pump)?;
@@ -228,16 +228,16 @@ fn write(db: &Connection, change: &Change) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-fn note_task_arns(db: &Connection, id: &str, arns: &[String]) -> rusqlite::Result<()> {
+fn note_task_ids(db: &Connection, id: &str, arns: &[String]) -> rusqlite::Result<()> {
     for arn in arns {
-        db.prepare_cached("INSERT OR REPLACE INTO task_arns (arn, execution) VALUES (?1, ?2)")?
+        db.prepare_cached("INSERT OR REPLACE INTO task_ids (task_id, execution) VALUES (?1, ?2)")?
             .execute([arn.as_str(), id])?;
     }
     Ok(())
 }
 
-fn task_arns(execution: &Execution) -> impl Iterator<Item = &str> {
-    execution.attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref())
+fn task_ids(execution: &Execution) -> impl Iterator<Item = &str> {
+    execution.attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref()?.rsplit('/').next())
 }
 
 /// By how much the use of each limit changes.
