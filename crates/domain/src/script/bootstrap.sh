@@ -233,6 +233,8 @@ mycli_set_up() {
 	mycli_setting_up=1
 	eval "$mycli_stage2"
 	exec 4>&2 2>/dev/null
+	mycli_end=''
+	trap mycli_end=signal TERM INT HUP QUIT
 	mycli_expired() { :; }
 	mycli_mark setup
 	mycli_classify

@@ -14,7 +14,9 @@ mycli_mark() {
 # Whole seconds since boot, without a fork; empty where /proc is not mounted.
 mycli_clock() {
 	mycli_now=''
-	IFS=' .' read -r mycli_now mycli_rest </proc/uptime || :
+	[ -r /proc/uptime ] || return 0
+	# A signal that has a trap cuts a `read` short.
+	until IFS=' .' read -r mycli_now mycli_rest </proc/uptime; do :; done
 }
 
 # Arms the timer: one `sleep` of our own, which holds none of the command's pipes open. PATH is the user's and may hide it.
@@ -36,8 +38,9 @@ mycli_runs() {
 		kill -0 "$1"
 		return
 	}
-	mycli_line=''
-	read -r mycli_line <"/proc/$1/stat" || return
+	until read -r mycli_line <"/proc/$1/stat"; do
+		[ -d "/proc/$1" ] || return
+	done
 	case ${mycli_line##*) } in Z* | X*) return 1 ;; esac
 }
 
@@ -139,24 +142,28 @@ mycli_stop() {
 # Waits for the child. A `wait` that a signal cut short says over 128, as does a command that a signal killed.
 mycli_await() {
 	while
+		mycli_was=''
+		! mycli_runs "$mycli_child" || mycli_was=running
 		wait "$mycli_child"
 		mycli_code=$?
 		[ "$mycli_code" -gt 128 ] && mycli_runs "$mycli_child"
 	do :; done
 	# It may have ended just after a `wait` was cut short, so ask again. bash as sh forgets a status once told and then says 127; but
-	# 145, 128 + SIGCHLD, is what our own trap made of the first `wait`.
+	# 145, 128 + SIGCHLD, is what our own trap makes of a `wait` for one that still ran.
 	[ "$mycli_code" -gt 128 ] || return 0
 	wait "$mycli_child"
 	mycli_status=$?
-	case $mycli_status:$mycli_code in 127:145) mycli_code=127 ;; 127:*) ;; *) mycli_code=$mycli_status ;; esac
+	case $mycli_status:$mycli_code$mycli_was in 127:145running) mycli_code=127 ;; 127:*) ;; *) mycli_code=$mycli_status ;; esac
 }
 
-# Runs mycli_body as a child for at most $1 seconds (empty: for ever). Leaves mycli_end (exit, timeout or signal) and mycli_code.
+# Runs mycli_body as a child for at most $1 seconds (empty: for ever). The caller
+# clears mycli_end, and may have trapped a signal in it. Leaves mycli_end (exit, timeout or signal) and mycli_code.
 # The traps act by themselves, because a flag set just before a `wait` would be looked at only after it.
 mycli_run() {
-	mycli_end='' mycli_timer='' mycli_child='' mycli_seen=''
+	mycli_timer='' mycli_child='' mycli_seen=''
 	trap mycli_on_signal TERM INT HUP QUIT
 	trap mycli_on_child CHLD
+	mycli_launch
 	mycli_body &
 	mycli_child=$!
 	# The signal may have come before there was a child to pass it on to.
@@ -176,17 +183,54 @@ mycli_expired() {
 	mycli_mark timeout
 }
 
+# What happens before the child is forked: nothing, unless the child is only to relay the status of an adopted command.
+mycli_launch() { :; }
+
+# A shell without job control ignores INT and QUIT in what it starts with `&`, and nothing can undo that but bash or GNU env. As pid 1
+# there is another way: what a foreground subshell started belongs to us once that subshell is gone, so the command's keeper kills it.
+# The status comes over the pipe of an empty here-document, whose other end only the keeper holds.
+mycli_adopt() {
+	mycli_launch() {
+		(
+			read -r mycli_pid mycli_line </proc/self/stat
+			(
+				trap : TERM INT HUP QUIT
+				kill -KILL "$mycli_pid"
+				exec 8<&-
+				(exec /bin/sh -c -- "$mycli_text" 2>&4 4>&- 9>&-)
+				echo "$?" >&9
+			)
+			:
+		) </dev/null
+		exec 9>&-
+	}
+	mycli_body() {
+		trap '' TERM INT HUP QUIT
+		read -r mycli_status <&8
+		exit "${mycli_status:-137}"
+	}
+}
+
 mycli_command() {
-	mycli_text=$1 mycli_grace=$3
+	mycli_text=$1 mycli_grace=$3 mycli_env='' mycli_end=''
 	read -r mycli_nonce <&3
+	trap mycli_end=signal TERM INT HUP QUIT
 	exec 3<&- 4>&2 2>/dev/null
 	mycli_body() {
 		trap - TERM INT HUP QUIT CHLD
-		# A shell without job control ignores INT and QUIT in what it starts with `&`. bash can undo that; the others need GNU env.
-		[ -n "${BASH_VERSION-}" ] || ! env --default-signal=INT,QUIT true ||
-			exec env --default-signal=INT,QUIT /bin/sh -c -- "$mycli_text" 2>&4 4>&-
+		[ -z "$mycli_env" ] || exec env --default-signal=INT,QUIT /bin/sh -c -- "$mycli_text" 2>&4 4>&-
 		exec /bin/sh -c -- "$mycli_text" 2>&4 4>&-
 	} </dev/null
+	if [ -n "${BASH_VERSION-}" ]; then :; elif env --default-signal=INT,QUIT true; then
+		mycli_env=1
+	elif [ "$$" -eq 1 ]; then
+		exec 8<<-END
+		END
+		if [ -p /proc/self/fd/8 ] && [ -w /proc/self/fd/8 ]; then
+			exec 9>/proc/self/fd/8
+			mycli_adopt
+		fi
+	fi
 	mycli_mark start
 	mycli_run "$2"
 	[ "$mycli_end" != timeout ] || exit 124

@@ -1,0 +1,14 @@
+//! The bootstrap script under real shells, against real git servers.
+//!
+//! Each case runs under dash, busybox ash and bash: in a mount namespace of its own, where that shell is `/bin/sh`. That takes root.
+
+mod ending;
+mod http;
+mod install;
+mod reference;
+mod secrecy;
+mod server;
+mod shape;
+mod ssh;
+mod stage;
+mod words;

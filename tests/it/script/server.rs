@@ -1,0 +1,249 @@
+//! Git repositories to clone: on disk, behind git's smart HTTP, behind a real sshd. All on loopback, all stopped when dropped.
+
+use std::{
+    fs,
+    io::Write,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderMap, Method, Response, StatusCode, Uri, header},
+    routing::any,
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use tempfile::TempDir;
+
+/// Runs git with nothing of this machine's settings, and returns what it prints.
+pub(crate) fn git(directory: &Path, words: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(directory).args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"]).args(words);
+    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", "/nowhere");
+    let output = command.output().expect("git");
+    assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A bare repository, `project.git`. Its file `f` says where it is: `old` (tags `v1`, annotated `noted`; branch `feature/a`), `inner`
+/// (no name of its own), `twin
+/// tag` and `twin branch` (both called `twin`), `pulled` (`refs/pull/1/head` alone), `main`, at the tip.
+pub(crate) struct Origin {
+    root: TempDir,
+}
+
+impl Origin {
+    pub(crate) fn new() -> Self {
+        let root = tempfile::Builder::new().prefix("mycli-origin-").tempdir().unwrap();
+        let work = root.path().join("work");
+        fs::create_dir(&work).unwrap();
+        git(&work, &["init", "-q", "-b", "main"]);
+        let commit = |text: &str| {
+            fs::write(work.join("f"), format!("{text}\n")).unwrap();
+            git(&work, &["add", "f"]);
+            git(&work, &["commit", "-q", "-m", text]);
+        };
+        commit("old");
+        git(&work, &["tag", "v1"]);
+        git(&work, &["tag", "-a", "-m", "noted", "noted"]);
+        git(&work, &["branch", "feature/a"]);
+        commit("inner");
+        commit("twin tag");
+        git(&work, &["tag", "twin"]);
+        git(&work, &["checkout", "-q", "-b", "twin"]);
+        commit("twin branch");
+        git(&work, &["checkout", "-q", "main"]);
+        commit("pulled");
+        git(&work, &["update-ref", "refs/pull/1/head", "HEAD"]);
+        git(&work, &["reset", "-q", "--hard", "HEAD~1"]);
+        commit("main");
+        git(root.path(), &["clone", "-q", "--mirror", "work", "project.git"]);
+        Self { root }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.root.path().join("project.git")
+    }
+
+    pub(crate) fn commit(&self, name: &str) -> String {
+        git(&self.path(), &["rev-parse", &format!("{name}^{{commit}}")])
+    }
+
+    pub(crate) fn set(&self, key: &str, value: &str) {
+        git(&self.path(), &["config", key, value]);
+    }
+}
+
+/// What an HTTP server can do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Habits {
+    /// `user:password` that it asks for.
+    pub(crate) login: Option<&'static str>,
+    /// Speaks protocol version 0 alone, where a bare commit id may be refused.
+    pub(crate) old: bool,
+    /// Answers no request before it is stopped.
+    pub(crate) silent: bool,
+}
+
+/// git's smart HTTP, by `git http-backend`.
+pub(crate) struct HttpServer {
+    pub(crate) origin: Origin,
+    address: SocketAddr,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl HttpServer {
+    pub(crate) fn new(habits: Habits) -> Self {
+        let origin = Origin::new();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().fallback(any(serve)).with_state((habits, origin.root.path().to_owned()));
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Self { origin, address, runtime: Some(runtime) }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/project.git", self.address)
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn serve(
+    State((habits, root)): State<(Habits, PathBuf)>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    if habits.silent {
+        return std::future::pending().await;
+    }
+    let given = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default().to_owned());
+    if let Some(login) = habits.login
+        && given != Some(format!("Basic {}", BASE64_STANDARD.encode(login)))
+    {
+        let refusal = Response::builder().status(StatusCode::UNAUTHORIZED);
+        return refusal.header(header::WWW_AUTHENTICATE, "Basic realm=\"git\"").body(Body::from("no")).unwrap();
+    }
+    tokio::task::spawn_blocking(move || backend(&habits, &root, &method, &uri, &headers, &body)).await.unwrap()
+}
+
+/// One request by CGI.
+fn backend(habits: &Habits, root: &Path, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Response<Body> {
+    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+    let mut command = Command::new("git");
+    command.arg("http-backend").env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/nowhere");
+    command.env("GIT_PROJECT_ROOT", root).env("GIT_HTTP_EXPORT_ALL", "1").env("REQUEST_METHOD", method.as_str());
+    command.env("PATH_INFO", uri.path()).env("QUERY_STRING", uri.query().unwrap_or_default());
+    command.env("CONTENT_TYPE", header("content-type")).env("HTTP_CONTENT_ENCODING", header("content-encoding"));
+    command.env("CONTENT_LENGTH", body.len().to_string());
+    if !habits.old {
+        command.env("GIT_PROTOCOL", header("git-protocol"));
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("git http-backend");
+    // A request is a few lines of wants: it fits the pipe. A backend that refuses may not read it.
+    child.stdin.take().unwrap().write_all(body).ok();
+    let output = child.wait_with_output().unwrap().stdout;
+    let end = output.windows(4).position(|window| window == b"\r\n\r\n").expect("CGI headers");
+    let mut response = Response::builder();
+    for line in String::from_utf8_lossy(&output[..end]).lines() {
+        let (name, value) = line.split_once(": ").unwrap();
+        response = match name {
+            "Status" => response.status(value[..3].parse::<u16>().unwrap()),
+            _ => response.header(name, value),
+        };
+    }
+    response.body(Body::from(output[end + 4..].to_vec())).unwrap()
+}
+
+/// A real sshd, one process a connection, whose only user is the one who runs the tests.
+pub(crate) struct SshServer {
+    pub(crate) origin: Origin,
+    keys: TempDir,
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    accept: Option<JoinHandle<()>>,
+}
+
+impl SshServer {
+    pub(crate) fn new() -> Self {
+        let keys = tempfile::tempdir().unwrap();
+        for name in ["host", "user", "other"] {
+            let file = keys.path().join(name);
+            let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(file).status();
+            assert!(made.expect("ssh-keygen").success());
+        }
+        let config = keys.path().join("sshd_config");
+        let text = format!(
+            "HostKey {0}/host\nAuthorizedKeysFile {0}/user.pub\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
+             KbdInteractiveAuthentication no\nPermitRootLogin yes\nPidFile none\n",
+            keys.path().display()
+        );
+        fs::write(&config, text).unwrap();
+        // Where sshd locks itself in before a login; it refuses to start without.
+        fs::create_dir_all("/run/sshd").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let accept = thread::spawn(move || accept(&listener, &config, &stopped));
+        Self { origin: Origin::new(), keys, address, stop, accept: Some(accept) }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("ssh://root@{}{}", self.address, self.origin.path().display())
+    }
+
+    pub(crate) fn key(&self, name: &str) -> String {
+        fs::read_to_string(self.keys.path().join(name)).unwrap()
+    }
+
+    /// A `known_hosts` line that pins this server to the key of that name.
+    pub(crate) fn pin(&self, name: &str) -> String {
+        format!("[127.0.0.1]:{} {}", self.address.port(), self.key(&format!("{name}.pub")))
+    }
+}
+
+impl Drop for SshServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the thread from its accept.
+        drop(TcpStream::connect(self.address));
+        if let Some(accept) = self.accept.take() {
+            accept.join().ok();
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, config: &Path, stop: &AtomicBool) {
+    let mut children = Vec::new();
+    for stream in listener.incoming().map_while(Result::ok) {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        let (input, output) = (stream.try_clone().unwrap(), stream);
+        let mut command = Command::new("/usr/sbin/sshd");
+        command.args(["-i", "-f"]).arg(config).stdin(std::os::fd::OwnedFd::from(input));
+        children.push(command.stdout(std::os::fd::OwnedFd::from(output)).stderr(Stdio::null()).spawn().expect("sshd"));
+    }
+    for mut child in children {
+        child.kill().ok();
+        child.wait().ok();
+    }
+}

@@ -1,0 +1,338 @@
+//! The stage that a script plays on: a shell as `/bin/sh`, an environment, directories that can be searched afterwards.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    io::Read,
+    os::unix::{
+        ffi::OsStrExt,
+        process::{CommandExt, ExitStatusExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use domain::{
+    marker::{self, Marker},
+    script,
+};
+use tempfile::TempDir;
+
+/// The attempt's nonce in every test.
+pub(crate) const NONCE: &str = "5eed5eed5eed5eed0123456789abcdef";
+
+/// Longer than any step takes on a busy machine; reached only by a fault.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What `/bin/sh` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shell {
+    Dash,
+    Busybox,
+    Bash,
+}
+
+pub(crate) const SHELLS: [Shell; 3] = [Shell::Dash, Shell::Busybox, Shell::Bash];
+
+impl Shell {
+    pub(crate) fn binary(self) -> &'static str {
+        match self {
+            Self::Dash => "/usr/bin/dash",
+            Self::Busybox => "/usr/bin/busybox",
+            Self::Bash => "/usr/bin/bash",
+        }
+    }
+}
+
+/// Waits for a condition, for a while.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A task to be: its command, its environment and its private directories.
+pub(crate) struct Stage {
+    shell: Shell,
+    root: TempDir,
+    env: Vec<(OsString, OsString)>,
+    pid_one: bool,
+    user: Option<u32>,
+    prepare: String,
+    root_directory: Option<PathBuf>,
+}
+
+impl Stage {
+    /// A task without a repository, in an empty directory.
+    pub(crate) fn new(shell: Shell, command: impl AsRef<OsStr>) -> Self {
+        let root = tempfile::Builder::new().prefix("mycli-script-").tempdir().unwrap();
+        for directory in ["home", "tmp", "work"] {
+            fs::create_dir(root.path().join(directory)).unwrap();
+        }
+        let path = |name: &str| root.path().join(name).into_os_string();
+        let env = vec![
+            ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()),
+            ("HOME".into(), path("home")),
+            ("TMPDIR".into(), path("tmp")),
+            ("MYCLI_COMMAND".into(), command.as_ref().to_owned()),
+            ("MYCLI_NONCE".into(), NONCE.into()),
+            ("MYCLI_TIMEOUT".into(), "50".into()),
+            ("MYCLI_GRACE".into(), "5".into()),
+            ("MYCLI_EXECUTION_ID".into(), "exec_1".into()),
+            ("MYCLI_ATTEMPT_ID".into(), "exec_1-1".into()),
+        ];
+        Self { shell, root, env, pid_one: false, user: None, prepare: String::new(), root_directory: None }
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// With a repository, cloned beneath the stage's own directory.
+    pub(crate) fn repo(self, url: impl AsRef<OsStr>, reference: &str) -> Self {
+        let work = self.directory("work");
+        self.env("MYCLI_REPO", url).env("MYCLI_REF", reference).env("MYCLI_WORKDIR", work)
+    }
+
+    /// As pid 1 of a pid namespace, like a container's first process.
+    pub(crate) fn as_pid_one(mut self) -> Self {
+        self.pid_one = true;
+        self
+    }
+
+    /// As an unprivileged user, to whom the stage's directories belong.
+    pub(crate) fn as_user(mut self, uid: u32) -> Self {
+        self.user = Some(uid);
+        for directory in ["", "home", "tmp", "work"] {
+            std::os::unix::fs::chown(self.root.path().join(directory), Some(uid), Some(uid)).unwrap();
+        }
+        self
+    }
+
+    /// In another root directory, that this shell text makes in the namespace, as root. There `$root` is the directory, and the stage's
+    /// shell is still to become its `/bin/sh`.
+    pub(crate) fn in_root(mut self, text: &str) -> Self {
+        let directory = self.directory("root");
+        fs::create_dir(&directory).unwrap();
+        self.prepare = format!("set -e\nroot={}\n{text}\nset +e\n", directory.display());
+        self.root_directory = Some(directory);
+        self
+    }
+
+    pub(crate) fn directory(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Runs the script to its end.
+    pub(crate) fn play(self) -> Outcome {
+        self.start().end()
+    }
+
+    pub(crate) fn start(self) -> Running {
+        let text = script::text();
+        self.launch(&["/bin/sh", "-c", text].map(OsStr::new))
+    }
+
+    /// Runs the bare command as `sh -c` would: what the script is compared with.
+    pub(crate) fn play_bare(self) -> Outcome {
+        let command = self.env.iter().find(|(name, _)| name == "MYCLI_COMMAND").unwrap().1.clone();
+        self.launch(&["/bin/sh".as_ref(), "-c".as_ref(), "--".as_ref(), command.as_ref()]).end()
+    }
+
+    fn launch(self, words: &[&OsStr]) -> Running {
+        let mut command = Command::new("unshare");
+        command.arg("--mount");
+        if self.pid_one {
+            command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        }
+        // busybox reads no file that the tested environment may name (BASH_ENV, ENV). Its own `sh` is not /bin/sh.
+        command.args(["/usr/bin/busybox", "sh", "-c"]);
+        let root = self.root_directory.clone().unwrap_or_default();
+        let become_sh = format!("mount --bind {} {}/bin/sh", self.shell.binary(), root.display());
+        command.arg(format!("{}{become_sh} && exec \"$@\"", self.prepare)).arg("sh");
+        match (&self.root_directory, self.user) {
+            (None, None) => {}
+            (None, Some(uid)) => {
+                command.args(["/usr/bin/setpriv", &format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups"]);
+            }
+            (Some(root), uid) => {
+                let uid = uid.unwrap_or(0);
+                command.args(["/usr/sbin/chroot", &format!("--userspec={uid}:{uid}")]).arg(root);
+            }
+        }
+        command.args(words).env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.current_dir(self.directory("home")).process_group(0);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare");
+        let (stdout, stderr) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
+        Running { child, stdout, stderr, root: self.root }
+    }
+}
+
+fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+/// A task under way.
+pub(crate) struct Running {
+    child: Child,
+    stdout: JoinHandle<Vec<u8>>,
+    stderr: JoinHandle<Vec<u8>>,
+    pub(crate) root: TempDir,
+}
+
+impl Running {
+    /// The script's process, which is the head of its group.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
+        assert!(status.success(), "kill {}", self.pid());
+    }
+
+    /// Waits until the command has made this file in its home.
+    pub(crate) fn has_made(&self, file: &str) {
+        let path = self.root.path().join("home").join(file);
+        until(&format!("there is {file}"), || path.exists());
+    }
+
+    /// Waits for the script's own end, then for everyone who holds its output.
+    pub(crate) fn end(mut self) -> Outcome {
+        let mut status = None;
+        let end = Instant::now() + PATIENCE;
+        while status.is_none() && Instant::now() < end {
+            status = self.child.try_wait().unwrap();
+            thread::sleep(Duration::from_millis(2));
+        }
+        if status.is_none() {
+            self.signal("KILL");
+        }
+        let status = status.expect("the script ends in time");
+        // A process that was left behind would hold the pipes.
+        let left: Vec<_> = processes().filter(|found| found.group == self.pid() && !found.zombie).collect();
+        let stdout = self.stdout.join().unwrap();
+        Outcome::new(status, stdout, self.stderr.join().unwrap(), left, self.root)
+    }
+}
+
+/// A process, as `/proc` shows it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    group: u32,
+    zombie: bool,
+}
+
+/// All processes of this machine.
+pub(crate) fn processes() -> impl Iterator<Item = Process> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
+        let fields: Vec<_> = stat.rsplit_once(") ")?.1.split(' ').collect();
+        Some(Process { pid, group: fields[2].parse().ok()?, zombie: fields[0] == "Z" })
+    })
+}
+
+/// How it went.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// As a shell would say it: 128 + n for a signal.
+    pub(crate) code: i32,
+    pub(crate) stdout: Vec<u8>,
+    /// Standard error without the marker lines.
+    pub(crate) stderr: Vec<u8>,
+    pub(crate) markers: Vec<Marker>,
+    /// Who of the script's process group outlived it.
+    pub(crate) left: Vec<Process>,
+    pub(crate) root: TempDir,
+}
+
+impl Outcome {
+    fn new(status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>, left: Vec<Process>, root: TempDir) -> Self {
+        let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap();
+        let (mut said, mut markers) = (Vec::new(), Vec::new());
+        for line in stderr.split_inclusive(|byte| *byte == b'\n') {
+            // What is not UTF-8 is the command's, and stays as it is.
+            let Ok(text) = str::from_utf8(line) else {
+                said.extend_from_slice(line);
+                continue;
+            };
+            match marker::split(NONCE, text.trim_end_matches('\n')) {
+                (_, None) => said.extend_from_slice(line),
+                (before, Some(marker)) => {
+                    said.extend_from_slice(before.unwrap_or_default().as_bytes());
+                    markers.push(marker);
+                }
+            }
+        }
+        Self { code, stdout, stderr: said, markers, left, root }
+    }
+
+    pub(crate) fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    pub(crate) fn err(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// Why set-up failed.
+    pub(crate) fn failure(&self) -> &str {
+        assert_eq!(self.code, script::EXIT_SET_UP_FAILED, "{self:?}");
+        match self.markers.last() {
+            Some(Marker::Fail(why)) => why,
+            other => panic!("{other:?} instead of a failure: {self:?}"),
+        }
+    }
+
+    /// All files beneath the stage's directories, but for git's own.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        walk(self.root.path(), &mut found);
+        found
+    }
+}
+
+fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            walk(&entry.path(), found);
+        } else {
+            found.push(entry.path());
+        }
+    }
+}
+
+/// Does `haystack` hold `needle`?
+pub(crate) fn holds(haystack: &[u8], needle: &str) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
+}
+
+/// Quotes bytes for a shell.
+pub(crate) fn quoted(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![b'\''];
+    for byte in bytes {
+        match byte {
+            b'\'' => out.extend_from_slice(br"'\''"),
+            other => out.push(*other),
+        }
+    }
+    out.push(b'\'');
+    out
+}
+
+/// Bytes as an environment value.
+pub(crate) fn os(bytes: &[u8]) -> &OsStr {
+    OsStr::from_bytes(bytes)
+}
