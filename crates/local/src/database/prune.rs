@@ -51,10 +51,10 @@ fn prune(db: &Connection, before: Timestamp) -> rusqlite::Result<Pruned> {
             )?
             .query_map([id], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
-        for arn in &arns {
-            db.prepare_cached("DELETE FROM task_ids WHERE task_id = ?1")?.execute([crate::tasks::task_id(arn)])?;
+        for task_id in arns.iter().map(|arn| crate::tasks::task_id(arn)) {
+            db.prepare_cached("DELETE FROM task_ids WHERE task_id = ?1")?.execute([task_id])?;
+            pruned.task_ids.push(task_id.to_owned());
         }
-        pruned.task_ids.extend(arns.iter().map(|arn| crate::tasks::task_id(arn).to_owned()));
         db.prepare_cached("DELETE FROM executions WHERE id = ?1")?.execute([id])?;
         pruned.executions += 1;
     }

@@ -176,7 +176,7 @@ impl Change {
             row: Row::of(after)?,
             from_revision: integer(before.revision),
             only_record: before.status() == after.status() && before.ticket() == after.ticket(),
-            task_ids: task_ids(after).filter(|arn| !known.contains(arn)).map(str::to_owned).collect(),
+            task_ids: task_ids(after).filter(|task_id| !known.contains(task_id)).map(str::to_owned).collect(),
             usage: difference(&held, &holds),
             admissions: admissions.to_vec(),
             started: before.ticket().filter(|_| starts),
@@ -228,10 +228,10 @@ fn write(db: &Connection, change: &Change) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-fn note_task_ids(db: &Connection, id: &str, arns: &[String]) -> rusqlite::Result<()> {
-    for arn in arns {
+fn note_task_ids(db: &Connection, id: &str, task_ids: &[String]) -> rusqlite::Result<()> {
+    for task_id in task_ids {
         db.prepare_cached("INSERT OR REPLACE INTO task_ids (task_id, execution) VALUES (?1, ?2)")?
-            .execute([arn.as_str(), id])?;
+            .execute([task_id.as_str(), id])?;
     }
     Ok(())
 }

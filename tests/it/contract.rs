@@ -1,0 +1,25 @@
+//! What every adapter of a port must do, whatever it is made of: the sentences of `domain::ports`, as tests.
+//!
+//! Each suite is a set of functions over the port, one for each rule, and a macro that makes a test of each for one adapter:
+//! `store::suite!(fresh)` with an async function that makes an empty store and whatever must outlive it. Below that stand the
+//! rules that only one machine has.
+
+mod keys;
+mod local;
+mod queue;
+mod records;
+mod store;
+
+/// Makes a `#[tokio::test]` of each rule of a suite, on a fresh adapter.
+macro_rules! rules {
+    ($module:ident, $fresh:path: $($rule:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $rule() {
+                let (adapter, _outlives_it) = $fresh().await;
+                $crate::contract::$module::$rule(adapter).await;
+            }
+        )*
+    };
+}
+pub(crate) use rules;

@@ -1,0 +1,150 @@
+//! Records as the pipeline makes them: through the domain's own functions.
+
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    ecs::{CONTAINER, Container, RunTaskInput, STOPPED, StopCode, Task},
+    execution::Execution,
+    id::ExecutionId,
+    limit::{Admission, CapacityPool, LimitKey},
+    ports::{Claim, Created, Store},
+    request::{Arch, Defaults, SubmitRequest},
+    settings::{GitAccess, Settings},
+    task,
+    throttle::Quota,
+    transition::{Observation, Plan},
+};
+
+pub(crate) const POOL: LimitKey = LimitKey::Pool(CapacityPool::Machine);
+/// The CPU units of the smallest task, which all of these are.
+pub(crate) const CPU: u32 = 256;
+
+/// So many milliseconds after the moment at which all of these tests play.
+pub(crate) fn at(millis: i64) -> Timestamp {
+    Timestamp::from_timestamp_millis(1_764_000_000_000 + millis).expect("in range")
+}
+
+pub(crate) fn lock(name: &str) -> LimitKey {
+    LimitKey::Lock(name.parse().expect("a name"))
+}
+
+/// What a test says of an execution; the rest is the same for all.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) by: &'static str,
+    /// Submitted so many milliseconds after the start.
+    pub(crate) at: i64,
+    /// Tells ids of the same moment apart.
+    pub(crate) entropy: u128,
+    pub(crate) priority: i64,
+    pub(crate) lock: Option<&'static str>,
+    pub(crate) group: Option<&'static str>,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self { by: "alice", at: 0, entropy: 1, priority: 0, lock: None, group: None }
+    }
+}
+
+impl Wish {
+    /// By whom and when: enough for most.
+    pub(crate) fn of(by: &'static str, at: i64) -> Self {
+        Self { by, at, ..Self::default() }
+    }
+
+    pub(crate) fn execution(&self) -> Execution {
+        let request = SubmitRequest {
+            command: Some("true".into()),
+            priority: Some(self.priority),
+            lock: self.lock.map(str::to_owned),
+            group: self.group.map(str::to_owned),
+            ..SubmitRequest::default()
+        };
+        let request = request.validate(&Defaults::one_machine(Arch::X86_64)).expect("a sound request");
+        let now = at(self.at);
+        let by_whom = self.by.bytes().fold(0_u128, |sum, byte| sum * 31 + u128::from(byte));
+        let id = ExecutionId::new(now, self.entropy << 64 | by_whom);
+        Execution::submitted(id, request, CapacityPool::Machine, self.by, now)
+    }
+
+    /// Records it.
+    pub(crate) async fn submit(&self, store: &impl Store) -> Execution {
+        let execution = self.execution();
+        let created = store.create(&execution, None).await.expect("the store answers");
+        assert_eq!(created, Created::New, "the test's own ids differ");
+        execution
+    }
+}
+
+pub(crate) fn claim(key: &str, digest: &str, expires: i64) -> Claim {
+    Claim { key: key.into(), digest: digest.into(), expires_at: at(expires) }
+}
+
+/// All that it demands, with this much of the pool.
+pub(crate) fn admissions(execution: &Execution, max: Option<u32>) -> Vec<Admission> {
+    let of_pool = |key: &LimitKey| if matches!(key, LimitKey::Pool(_)) { max } else { Some(1) };
+    execution.demand().into_iter().map(|holding| Admission { max: of_pool(&holding.key), key: holding.key }).collect()
+}
+
+pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
+    let settings = Settings {
+        cluster: "cluster".into(),
+        log_group: "group".into(),
+        defaults: Defaults::one_machine(Arch::X86_64),
+        quota: Quota::default(),
+        git: GitAccess::default(),
+        unlisted_seconds: 10,
+    };
+    task::run_task(execution, "arn:aws:ecs:task-definition/x:1", &"0".repeat(32), &settings)
+}
+
+pub(crate) fn launching(execution: &Execution, now: Timestamp) -> Execution {
+    let plan = Plan { nonce: "0".repeat(32), run_task: run_task_input(execution) };
+    execution.launching(plan, now).expect("it has a due ticket")
+}
+
+/// Records the launch, with no limit.
+pub(crate) async fn launch(store: &impl Store, execution: &Execution) -> Execution {
+    let now = execution.submitted_at + TimeDelta::milliseconds(1);
+    store.update(execution, launching(execution, now), &admissions(execution, None)).await.expect("there is no limit")
+}
+
+/// 32 hexadecimal digits, other ones for another execution.
+pub(crate) fn task_id(execution: &Execution) -> String {
+    let number = execution.id.as_str().bytes().fold(0_u128, |sum, byte| sum.wrapping_mul(131).wrapping_add(byte.into()));
+    format!("{number:032x}")
+}
+
+pub(crate) fn task_arn(execution: &Execution) -> String {
+    format!("arn:aws:ecs:eu-central-1:123456789012:task/cluster/{}", task_id(execution))
+}
+
+/// The execution once its task has stopped with this exit code and its log said nothing.
+pub(crate) fn stopped(execution: &Execution, exit_code: i32) -> Execution {
+    let now = at(60_000);
+    let container = Container { name: CONTAINER.into(), exit_code: Some(exit_code), ..Container::default() };
+    let task = Task {
+        task_arn: task_arn(execution),
+        last_status: STOPPED.into(),
+        desired_status: STOPPED.into(),
+        containers: vec![container],
+        stop_code: Some(StopCode::EssentialContainerExited),
+        version: 3,
+        started_at: Some(at(30_000)),
+        stopped_at: Some(now),
+        ..Task::default()
+    };
+    let seen = execution.observe(1, &Observation::Task(&task), now).expect("it is news");
+    seen.observe(1, &Observation::WholeLog(&[]), now).unwrap_or(seen)
+}
+
+/// Records its end.
+pub(crate) async fn close(store: &impl Store, execution: &Execution, exit_code: i32) -> Execution {
+    store.update(execution, stopped(execution, exit_code), &[]).await.expect("nobody else writes it")
+}
+
+/// The submitters of these, in order: "abba".
+pub(crate) fn names<'a>(submitters: impl IntoIterator<Item = &'a String>) -> String {
+    submitters.into_iter().map(String::as_str).collect()
+}

@@ -1,0 +1,549 @@
+//! The rules of `domain::ports::Store`.
+
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    execution::{Execution, ExecutionStatus, Ticket},
+    history::{Cursor, Filter},
+    id::ExecutionId,
+    limit::{CapacityPool, LimitKey},
+    ports::{Created, Store, UpdateError},
+    throttle::Rate,
+};
+use tokio::task::JoinSet;
+
+use super::records::{CPU, POOL, Wish, admissions, at, claim, close, launch, launching, lock, names, stopped, task_arn, task_id};
+
+/// Makes a test of each rule for the store that the function makes.
+macro_rules! suite {
+    ($fresh:path) => {
+        $crate::contract::rules! { store, $fresh:
+            a_record_is_read_as_it_was_written
+            creating_twice_records_once
+            a_claim_names_the_execution_that_took_it
+            a_claim_on_another_request_is_a_mismatch
+            an_expired_claim_is_free
+            of_many_with_one_claim_one_is_recorded
+            an_update_is_read_back_with_a_new_revision
+            an_update_of_an_old_revision_is_a_conflict
+            of_many_updates_of_one_record_one_is_made
+            admissions_are_taken_all_or_none
+            concurrent_launches_never_exceed_the_limit
+            without_a_limit_everything_is_admitted
+            usage_follows_a_launch_to_its_end
+            a_slot_is_not_released_twice
+            a_line_is_fair_between_submitters
+            a_line_goes_by_priority_and_then_by_time
+            who_was_started_waits_for_the_others
+            who_comes_late_has_no_credit
+            a_ticket_is_not_in_line_before_its_time
+            a_line_shows_no_more_than_asked_for
+            locks_and_pools_have_lines_of_their_own
+            a_ticket_keeps_its_place_when_it_moves_lines_and_back
+            the_place_is_the_number_of_tickets_before
+            the_place_beyond_the_exact_ones_is_near
+            history_is_paged_newest_first_without_repeat_or_gap
+            what_comes_between_two_pages_is_not_on_the_next
+            history_is_filtered_by_everything_at_once
+            filtered_history_is_paged
+            an_execution_is_found_by_a_part_of_its_id
+            an_execution_is_found_by_its_task
+            what_is_no_part_of_an_id_finds_nothing
+            what_is_not_final_is_paged_completely
+            launches_are_bounded_by_burst_and_rate
+            concurrent_takers_share_one_bucket
+        }
+    };
+}
+pub(crate) use suite;
+
+/// A store of which several tasks can have a handle.
+pub(crate) trait Shared: Store + Clone + 'static {}
+impl<S: Store + Clone + 'static> Shared for S {}
+
+const ANSWERS: &str = "the store answers";
+
+async fn load(store: &impl Store, id: &ExecutionId) -> Execution {
+    store.load(id).await.expect(ANSWERS).expect("it is recorded")
+}
+
+async fn used(store: &impl Store, key: &LimitKey) -> u32 {
+    store.usage(key).await.expect(ANSWERS).used
+}
+
+async fn line(store: &impl Store, key: &LimitKey, now: Timestamp, limit: u32) -> Vec<Ticket> {
+    store.line(key, now, limit).await.expect(ANSWERS)
+}
+
+/// Who is in the pool's line, in order.
+async fn submitters(store: &impl Store) -> String {
+    names(line(store, &POOL, at(1_000_000), 100).await.iter().map(|ticket| &ticket.submitter))
+}
+
+/// Runs the same write many times at once; says what came of each.
+async fn at_once<S: Shared, T: Send + 'static, F>(store: &S, times: u32, act: impl Fn(S, u32) -> F) -> Vec<T>
+where
+    F: Future<Output = T> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    for number in 0..times {
+        tasks.spawn(act(store.clone(), number));
+    }
+    tasks.join_all().await
+}
+
+pub(crate) async fn a_record_is_read_as_it_was_written(store: impl Store) {
+    let execution = Wish { lock: Some("deploy"), group: Some("nightly"), priority: 7, ..Wish::default() }.submit(&store).await;
+    assert_eq!(load(&store, &execution.id).await, execution);
+    let unknown = Wish { entropy: 2, ..Wish::default() }.execution();
+    assert_eq!(store.load(&unknown.id).await.expect(ANSWERS), None);
+}
+
+pub(crate) async fn creating_twice_records_once(store: impl Store) {
+    let execution = Wish::default().submit(&store).await;
+    let launched = launch(&store, &execution).await;
+    assert_eq!(store.create(&execution, None).await.expect(ANSWERS), Created::Existing(execution.id.clone()));
+    assert_eq!(load(&store, &execution.id).await, launched, "the repetition changed the record");
+    let page = store.list(&Filter::default(), None, 10).await.expect(ANSWERS);
+    assert_eq!(page.items.len(), 1);
+}
+
+pub(crate) async fn a_claim_names_the_execution_that_took_it(store: impl Store) {
+    let (first, second) = (Wish::default().execution(), Wish { entropy: 2, ..Wish::default() }.execution());
+    let claim = claim("alice/k", "digest", 1_000);
+    assert_eq!(store.create(&first, Some(&claim)).await.expect(ANSWERS), Created::New);
+    for repetition in [&second, &first] {
+        assert_eq!(store.create(repetition, Some(&claim)).await.expect(ANSWERS), Created::Existing(first.id.clone()));
+    }
+    assert_eq!(store.load(&second.id).await.expect(ANSWERS), None, "the second is recorded all the same");
+}
+
+pub(crate) async fn a_claim_on_another_request_is_a_mismatch(store: impl Store) {
+    let (first, second) = (Wish::default().execution(), Wish { entropy: 2, ..Wish::default() }.execution());
+    store.create(&first, Some(&claim("alice/k", "one", 1_000))).await.expect(ANSWERS);
+    let other = store.create(&second, Some(&claim("alice/k", "other", 1_000))).await.expect(ANSWERS);
+    assert_eq!(other, Created::Mismatch(first.id));
+    assert_eq!(store.load(&second.id).await.expect(ANSWERS), None);
+    let another_key = store.create(&second, Some(&claim("bob/k", "other", 1_000))).await.expect(ANSWERS);
+    assert_eq!(another_key, Created::New);
+}
+
+pub(crate) async fn an_expired_claim_is_free(store: impl Store) {
+    let first = Wish::of("alice", 0).execution();
+    store.create(&first, Some(&claim("alice/k", "one", 1_000))).await.expect(ANSWERS);
+    let last_moment = Wish::of("alice", 999).execution();
+    let held = store.create(&last_moment, Some(&claim("alice/k", "other", 1_999))).await.expect(ANSWERS);
+    assert_eq!(held, Created::Mismatch(first.id));
+    let later = Wish::of("alice", 1_000).execution();
+    assert_eq!(store.create(&later, Some(&claim("alice/k", "other", 2_000))).await.expect(ANSWERS), Created::New);
+    let after_that = Wish::of("alice", 1_500).execution();
+    let taken_anew = store.create(&after_that, Some(&claim("alice/k", "other", 2_500))).await.expect(ANSWERS);
+    assert_eq!(taken_anew, Created::Existing(later.id));
+}
+
+pub(crate) async fn of_many_with_one_claim_one_is_recorded(store: impl Shared) {
+    let results = at_once(&store, 20, |store, number| async move {
+        let execution = Wish { entropy: number.into(), ..Wish::default() }.execution();
+        store.create(&execution, Some(&claim("alice/k", "digest", 1_000))).await.expect(ANSWERS)
+    });
+    let results = results.await;
+    assert_eq!(results.iter().filter(|created| **created == Created::New).count(), 1);
+    let page = store.list(&Filter::default(), None, 50).await.expect(ANSWERS);
+    let [recorded] = &page.items[..] else { panic!("{} are recorded", page.items.len()) };
+    let named = results.iter().filter(|created| **created == Created::Existing(recorded.id.clone())).count();
+    assert_eq!(named, 19, "each of the others names the one that is recorded");
+}
+
+pub(crate) async fn an_update_is_read_back_with_a_new_revision(store: impl Store) {
+    let execution = Wish::default().submit(&store).await;
+    let parked = execution.parked(POOL, "full".into(), at(5)).expect("it has a ticket");
+    let written = store.update(&execution, parked.clone(), &[]).await.expect("nobody else writes it");
+    assert!(written.revision > execution.revision);
+    assert_eq!(load(&store, &execution.id).await, written);
+    assert_eq!(Execution { revision: 0, ..written }, Execution { revision: 0, ..parked });
+}
+
+pub(crate) async fn an_update_of_an_old_revision_is_a_conflict(store: impl Store) {
+    let execution = Wish::default().submit(&store).await;
+    let launched = launch(&store, &execution).await;
+    let late = launching(&execution, at(9));
+    let result = store.update(&execution, late, &admissions(&execution, None)).await;
+    assert!(matches!(result, Err(UpdateError::Conflict)), "{result:?}");
+    assert_eq!(load(&store, &execution.id).await, launched);
+    assert_eq!(used(&store, &POOL).await, CPU, "the refused update counted");
+    let unknown = Wish { entropy: 2, ..Wish::default() }.execution();
+    let result = store.update(&unknown, launching(&unknown, at(9)), &[]).await;
+    assert!(matches!(result, Err(UpdateError::Conflict)), "{result:?}");
+}
+
+pub(crate) async fn of_many_updates_of_one_record_one_is_made(store: impl Shared) {
+    let execution = Wish::default().submit(&store).await;
+    let copy = execution.clone();
+    let results = at_once(&store, 20, move |store, _| {
+        let execution = copy.clone();
+        async move { store.update(&execution, launching(&execution, at(9)), &admissions(&execution, None)).await }
+    });
+    let made = results.await.into_iter().filter(Result::is_ok).count();
+    assert_eq!(made, 1);
+    assert_eq!(used(&store, &POOL).await, CPU);
+}
+
+pub(crate) async fn admissions_are_taken_all_or_none(store: impl Store) {
+    let running = Wish { entropy: 1, ..Wish::default() }.submit(&store).await;
+    launch(&store, &running).await;
+    let execution = Wish { entropy: 2, lock: Some("deploy"), ..Wish::default() }.submit(&store).await;
+    let result = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(CPU))).await;
+    assert!(matches!(&result, Err(UpdateError::Full(key)) if *key == POOL), "{result:?}");
+    assert_eq!(used(&store, &lock("deploy")).await, 0, "the lock was taken without the pool");
+    assert_eq!(used(&store, &POOL).await, CPU);
+    assert_eq!(load(&store, &execution.id).await, execution);
+    assert_eq!(line(&store, &lock("deploy"), at(9), 9).await.len(), 1, "it left its line");
+
+    store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU))).await.expect("there is room for two");
+    let third = Wish { entropy: 3, lock: Some("deploy"), ..Wish::default() }.submit(&store).await;
+    let result = store.update(&third, launching(&third, at(9)), &admissions(&third, Some(9 * CPU))).await;
+    assert!(matches!(&result, Err(UpdateError::Full(key)) if *key == lock("deploy")), "{result:?}");
+    assert_eq!(used(&store, &POOL).await, 2 * CPU, "the pool was taken without the lock");
+}
+
+pub(crate) async fn concurrent_launches_never_exceed_the_limit(store: impl Shared) {
+    let results = at_once(&store, 50, |store, number| async move {
+        let execution = Wish { entropy: number.into(), ..Wish::default() }.submit(&store).await;
+        store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(10 * CPU))).await
+    });
+    let (made, refused): (Vec<_>, Vec<_>) = results.await.into_iter().partition(Result::is_ok);
+    assert_eq!(made.len(), 10);
+    assert!(refused.iter().all(|result| matches!(result, Err(UpdateError::Full(key)) if *key == POOL)));
+    assert_eq!(used(&store, &POOL).await, 10 * CPU);
+}
+
+pub(crate) async fn without_a_limit_everything_is_admitted(store: impl Store) {
+    for entropy in 0..5 {
+        let execution = Wish { entropy, ..Wish::default() }.submit(&store).await;
+        launch(&store, &execution).await;
+    }
+    assert_eq!(used(&store, &POOL).await, 5 * CPU);
+}
+
+pub(crate) async fn usage_follows_a_launch_to_its_end(store: impl Store) {
+    let deploy = lock("deploy");
+    let execution = Wish { lock: Some("deploy"), ..Wish::default() }.submit(&store).await;
+    assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (0, 0));
+    let launched = launch(&store, &execution).await;
+    assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (CPU, 1));
+    let refused = launched.refused(POOL, "no room", at(10), at(9)).expect("it has no task");
+    let refused = store.update(&launched, refused, &[]).await.expect("nobody else writes it");
+    assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (0, 0));
+    let again = store.update(&refused, launching(&refused, at(10)), &admissions(&refused, Some(CPU))).await.expect("there is room");
+    assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (CPU, 1));
+    close(&store, &again, 0).await;
+    assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (0, 0));
+}
+
+pub(crate) async fn a_slot_is_not_released_twice(store: impl Shared) {
+    let other = Wish { entropy: 2, ..Wish::default() }.submit(&store).await;
+    launch(&store, &other).await;
+    let execution = Wish::default().submit(&store).await;
+    let launched = launch(&store, &execution).await;
+    let results = at_once(&store, 10, move |store, _| {
+        let launched = launched.clone();
+        async move { store.update(&launched, stopped(&launched, 0), &[]).await }
+    });
+    assert_eq!(results.await.into_iter().filter(Result::is_ok).count(), 1);
+    assert_eq!(used(&store, &POOL).await, CPU, "the other's slot is still held");
+}
+
+pub(crate) async fn a_line_is_fair_between_submitters(store: impl Store) {
+    for second in 0..6 {
+        Wish::of("a", second * 1000).submit(&store).await;
+    }
+    Wish::of("b", 100_000).submit(&store).await;
+    assert_eq!(submitters(&store).await, "abaaaaa");
+}
+
+pub(crate) async fn a_line_goes_by_priority_and_then_by_time(store: impl Store) {
+    let wishes = [(0, 3), (5, 2), (0, 1), (5, 4)].map(|(priority, at)| Wish { priority, ..Wish::of("a", at) });
+    for wish in &wishes {
+        wish.submit(&store).await;
+    }
+    let tickets = line(&store, &POOL, at(9), 9).await;
+    let order: Vec<_> = tickets.iter().map(|ticket| (ticket.priority, ticket.submitted_at)).collect();
+    assert_eq!(order, [(5, at(2)), (5, at(4)), (0, at(1)), (0, at(3))]);
+    let expected = wishes[1].execution().ticket();
+    assert_eq!(tickets.first(), expected.as_ref(), "a ticket is the record's own");
+}
+
+pub(crate) async fn who_was_started_waits_for_the_others(store: impl Store) {
+    let first = Wish::of("a", 0).submit(&store).await;
+    Wish::of("a", 1).submit(&store).await;
+    Wish::of("b", 2).submit(&store).await;
+    assert_eq!(submitters(&store).await, "aba");
+    launch(&store, &first).await;
+    assert_eq!(submitters(&store).await, "ba");
+}
+
+pub(crate) async fn who_comes_late_has_no_credit(store: impl Store) {
+    for moment in 0..6 {
+        Wish::of("a", moment).submit(&store).await;
+    }
+    for ticket in line(&store, &POOL, at(9), 3).await {
+        launch(&store, &load(&store, &ticket.id).await).await;
+    }
+    for moment in 10..13 {
+        Wish::of("b", moment).submit(&store).await;
+    }
+    let order = submitters(&store).await;
+    assert!(order == "bababa" || order == "ababab", "three starts of a's past count against it: {order}");
+}
+
+pub(crate) async fn a_ticket_is_not_in_line_before_its_time(store: impl Store) {
+    let execution = Wish::default().submit(&store).await;
+    let launched = launch(&store, &execution).await;
+    let refused = launched.refused(POOL, "no room", at(5_000), at(100)).expect("it has no task");
+    store.update(&launched, refused, &[]).await.expect("nobody else writes it");
+    assert_eq!(line(&store, &POOL, at(4_999), 9).await, []);
+    assert_eq!(store.lines(at(4_999)).await.expect(ANSWERS), []);
+    assert_eq!(line(&store, &POOL, at(5_000), 9).await.len(), 1);
+    assert_eq!(store.lines(at(5_000)).await.expect(ANSWERS), [POOL]);
+}
+
+pub(crate) async fn a_line_shows_no_more_than_asked_for(store: impl Store) {
+    for (number, by) in ["a", "b", "c", "d"].into_iter().cycle().take(20).enumerate() {
+        Wish { entropy: number as u128, ..Wish::of(by, 20 - number as i64) }.submit(&store).await;
+    }
+    let whole = line(&store, &POOL, at(99), 100).await;
+    assert_eq!(whole.len(), 20);
+    for limit in [0, 1, 3, 4, 7, 20] {
+        assert_eq!(line(&store, &POOL, at(99), limit).await, whole[..limit as usize], "the first {limit}");
+    }
+}
+
+pub(crate) async fn locks_and_pools_have_lines_of_their_own(store: impl Store) {
+    let free = Wish::of("a", 0).submit(&store).await;
+    let locked = Wish { lock: Some("deploy"), ..Wish::of("a", 1) }.submit(&store).await;
+    Wish { lock: Some("other"), ..Wish::of("a", 2) }.submit(&store).await;
+    let ids = |tickets: Vec<Ticket>| tickets.into_iter().map(|ticket| ticket.id).collect::<Vec<_>>();
+    assert_eq!(ids(line(&store, &POOL, at(9), 9).await), [free.id.clone()]);
+    assert_eq!(ids(line(&store, &lock("deploy"), at(9), 9).await), [locked.id]);
+    assert_eq!(line(&store, &lock("unknown"), at(9), 9).await, []);
+    let lines: BTreeSet<_> = store.lines(at(9)).await.expect(ANSWERS).into_iter().collect();
+    assert_eq!(lines, BTreeSet::from([POOL, lock("deploy"), lock("other")]));
+    launch(&store, &free).await;
+    assert!(!store.lines(at(9)).await.expect(ANSWERS).contains(&POOL), "an empty line is shown");
+}
+
+pub(crate) async fn a_ticket_keeps_its_place_when_it_moves_lines_and_back(store: impl Store) {
+    let first = Wish::of("a", 0).submit(&store).await;
+    Wish::of("a", 1).submit(&store).await;
+    let mut record = first.clone();
+    for key in [lock("deploy"), POOL] {
+        let parked = record.parked(key.clone(), "waits".into(), at(9)).expect("it has a ticket");
+        record = store.update(&record, parked, &[]).await.expect("nobody else writes it");
+        assert_eq!(line(&store, &key, at(9), 9).await[0].id, first.id);
+    }
+    assert_eq!(line(&store, &lock("deploy"), at(9), 9).await, []);
+}
+
+/// Three submitters with tickets of mixed priority and time, and some starts behind them.
+async fn mixed_line(store: &impl Store) {
+    let wishes = [("a", 0, 10), ("a", 3, 11), ("b", 0, 5), ("c", 9, 30), ("b", 0, 12), ("a", 0, 1), ("c", 0, 2), ("a", -4, 0), ("b", 1, 40)];
+    for (by, priority, moment) in wishes.into_iter().chain([("a", 0, 50), ("a", 0, 51), ("c", 0, 52), ("a", 2, 53)]) {
+        Wish { priority, ..Wish::of(by, moment) }.submit(store).await;
+    }
+    for ticket in line(store, &POOL, at(99), 2).await {
+        launch(store, &load(store, &ticket.id).await).await;
+    }
+    Wish { priority: 1, ..Wish::of("late", 60) }.submit(store).await;
+}
+
+pub(crate) async fn the_place_is_the_number_of_tickets_before(store: impl Store) {
+    mixed_line(&store).await;
+    let tickets = line(&store, &POOL, at(99), 100).await;
+    assert_eq!(tickets.len(), 12);
+    let mut places = Vec::new();
+    for ticket in &tickets {
+        places.push(store.ahead(ticket, 100).await.expect(ANSWERS));
+    }
+    assert_eq!(places, (0..12).collect::<Vec<_>>(), "{:?}", names(tickets.iter().map(|ticket| &ticket.submitter)));
+}
+
+pub(crate) async fn the_place_beyond_the_exact_ones_is_near(store: impl Store) {
+    for moment in 0..30 {
+        Wish::of(if moment % 3 == 0 { "a" } else { "b" }, moment).submit(&store).await;
+    }
+    let tickets = line(&store, &POOL, at(99), 100).await;
+    for (place, ticket) in (0_u32..).zip(&tickets) {
+        let told = store.ahead(ticket, 10).await.expect(ANSWERS);
+        if place <= 10 {
+            assert_eq!(told, place);
+        } else {
+            assert!((10..=45).contains(&told), "the {place}th of 30 is told to be {told}th");
+        }
+    }
+}
+
+/// Twelve executions of mixed kinds, oldest first.
+async fn mixed_history(store: &impl Store) -> Vec<Execution> {
+    let mut executions = Vec::new();
+    for number in 0..12_i64 {
+        let by = if number % 3 == 0 { "alice" } else { "bob" };
+        let group = (number % 4 == 0).then_some("nightly");
+        let execution = Wish { by, group, at: number * 10, ..Wish::default() }.submit(store).await;
+        executions.push(match number % 3 {
+            0 => execution,
+            1 => launch(store, &execution).await,
+            _ => close(store, &launch(store, &execution).await, i32::try_from(number % 2).expect("small")).await,
+        });
+    }
+    executions
+}
+
+/// Every page of a list, one after the other.
+async fn pages(store: &impl Store, filter: &Filter, limit: u32) -> Vec<Vec<Execution>> {
+    let (mut pages, mut cursor) = (Vec::new(), None::<Cursor>);
+    loop {
+        let page = store.list(filter, cursor.as_ref(), limit).await.expect(ANSWERS);
+        pages.push(page.items);
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return pages,
+        }
+    }
+}
+
+pub(crate) async fn history_is_paged_newest_first_without_repeat_or_gap(store: impl Store) {
+    assert_eq!(pages(&store, &Filter::default(), 5).await, [[]], "an empty history is one empty page");
+    let mut newest_first = mixed_history(&store).await;
+    newest_first.reverse();
+    for limit in [1, 5, 6, 12, 50] {
+        let pages = pages(&store, &Filter::default(), limit).await;
+        assert!(pages.iter().all(|page| page.len() <= limit as usize));
+        assert_eq!(pages.concat(), newest_first, "in pages of {limit}");
+    }
+}
+
+pub(crate) async fn what_comes_between_two_pages_is_not_on_the_next(store: impl Store) {
+    let executions = mixed_history(&store).await;
+    let first = store.list(&Filter::default(), None, 5).await.expect(ANSWERS);
+    Wish::of("alice", 1_000).submit(&store).await;
+    let second = store.list(&Filter::default(), first.next.as_ref(), 50).await.expect(ANSWERS);
+    let mut seen: Vec<_> = first.items.into_iter().chain(second.items).collect();
+    seen.reverse();
+    assert_eq!(seen, executions);
+}
+
+fn filters() -> Vec<Filter> {
+    let mut filters = Vec::new();
+    for status in [None, Some(ExecutionStatus::Queued), Some(ExecutionStatus::Launching), Some(ExecutionStatus::Failed), Some(ExecutionStatus::Lost)] {
+        for group in [None, Some("nightly"), Some("unknown")] {
+            for by in [None, Some("alice"), Some("bob"), Some("nobody")] {
+                for since in [None, Some(at(0)), Some(at(50)), Some(at(50) + TimeDelta::microseconds(1)), Some(at(9_999))] {
+                    let group = group.map(|name| name.parse().expect("a name"));
+                    filters.push(Filter { status, group, by: by.map(str::to_owned), since });
+                }
+            }
+        }
+    }
+    filters
+}
+
+pub(crate) async fn history_is_filtered_by_everything_at_once(store: impl Store) {
+    let executions = mixed_history(&store).await;
+    let mut matches = BTreeSet::new();
+    for filter in filters() {
+        let wanted: Vec<_> = executions.iter().rev().filter(|execution| filter.admits(execution)).cloned().collect();
+        matches.insert(wanted.len());
+        let page = store.list(&filter, None, 50).await.expect(ANSWERS);
+        assert_eq!(page.items, wanted, "{filter:?}");
+    }
+    assert!(matches.len() > 4, "the filters of this test tell little: {matches:?}");
+}
+
+pub(crate) async fn filtered_history_is_paged(store: impl Store) {
+    let executions = mixed_history(&store).await;
+    for filter in filters() {
+        let wanted: Vec<_> = executions.iter().rev().filter(|execution| filter.admits(execution)).cloned().collect();
+        assert_eq!(pages(&store, &filter, 2).await.concat(), wanted, "{filter:?}");
+    }
+}
+
+async fn find(store: &impl Store, fragment: &str, limit: u32) -> Vec<ExecutionId> {
+    store.find(fragment, limit).await.expect(ANSWERS)
+}
+
+pub(crate) async fn an_execution_is_found_by_a_part_of_its_id(store: impl Store) {
+    let [older, newer] = [Wish { entropy: 0xabcd, ..Wish::of("a", 0) }, Wish { entropy: 0x1234, ..Wish::of("b", 50_000_000) }];
+    let (older, newer) = (older.submit(&store).await.id, newer.submit(&store).await.id);
+    let ulid = older.as_str().trim_start_matches("exec_");
+    let unique = (1..=26).find(|length| !newer.as_str().contains(&ulid[..*length])).expect("the ids differ");
+    for fragment in [older.as_str(), ulid, &ulid[..unique], &ulid[20..], &ulid[25..], &format!("exec_{}", &ulid[..unique])] {
+        for fragment in [fragment.to_owned(), fragment.to_lowercase()] {
+            assert_eq!(find(&store, &fragment, 9).await, [older.clone()], "{fragment}");
+        }
+    }
+    let both = &ulid[..unique - 1];
+    assert_eq!(find(&store, both, 9).await, [newer.clone(), older.clone()], "newest first");
+    assert_eq!(find(&store, both, 1).await, [newer]);
+    assert_eq!(find(&store, &ulid[1..25], 9).await, [], "the middle is no end");
+}
+
+pub(crate) async fn an_execution_is_found_by_its_task(store: impl Store) {
+    let execution = Wish::default().submit(&store).await;
+    let other = Wish { entropy: 2, ..Wish::default() }.submit(&store).await;
+    assert_eq!(find(&store, &task_arn(&execution), 9).await, []);
+    for execution in [&execution, &other] {
+        close(&store, &launch(&store, execution).await, 1).await;
+    }
+    for fragment in [task_arn(&execution), task_id(&execution)] {
+        assert_eq!(find(&store, &fragment, 9).await, [execution.id.clone()], "{fragment}");
+    }
+    assert_eq!(find(&store, &format!("{}0", task_arn(&execution)), 9).await, []);
+}
+
+pub(crate) async fn what_is_no_part_of_an_id_finds_nothing(store: impl Store) {
+    Wish::default().submit(&store).await;
+    for fragment in ["%", "_", "*", "'", "exec_%", "é", "zzzz", "exec_exec_", "a b"] {
+        assert_eq!(find(&store, fragment, 9).await, [], "{fragment}");
+    }
+}
+
+pub(crate) async fn what_is_not_final_is_paged_completely(store: impl Store) {
+    let executions = mixed_history(&store).await;
+    let (mut seen, mut cursor) = (Vec::new(), None::<Cursor>);
+    loop {
+        let page = store.unfinished(cursor.as_ref(), 3).await.expect(ANSWERS);
+        assert!(page.items.len() <= 3);
+        seen.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    seen.sort_by(|a, b| a.id.cmp(&b.id));
+    let open: Vec<_> = executions.into_iter().filter(|execution| execution.end().is_none()).collect();
+    assert_eq!(open.len(), 8);
+    assert_eq!(seen, open);
+}
+
+const RATE: Rate = Rate { burst: 10.0, per_second: 2.0 };
+
+pub(crate) async fn launches_are_bounded_by_burst_and_rate(store: impl Store) {
+    let take = async |want, millis, pool| store.take_launches(pool, RATE, want, at(millis)).await.expect(ANSWERS);
+    assert_eq!(take(4, 0, CapacityPool::Machine).await, (4, 0));
+    assert_eq!(take(100, 0, CapacityPool::Machine).await, (6, 500));
+    assert_eq!(take(1, 400, CapacityPool::Machine).await, (0, 100));
+    assert_eq!(take(5, 500, CapacityPool::Machine).await, (1, 500));
+    assert_eq!(take(5, 2_500, CapacityPool::Machine).await, (4, 500));
+    assert_eq!(take(20, 2_500, CapacityPool::Fargate).await, (10, 500), "each pool has its own");
+    assert_eq!(take(99, 60_000, CapacityPool::Machine).await.0, 10, "no more than the burst is saved up");
+}
+
+pub(crate) async fn concurrent_takers_share_one_bucket(store: impl Shared) {
+    let taken = at_once(&store, 20, |store, _| async move {
+        let rate = Rate { burst: 100.0, per_second: 20.0 };
+        store.take_launches(CapacityPool::Machine, rate, 10, at(0)).await.expect(ANSWERS).0
+    });
+    assert_eq!(taken.await.iter().sum::<u32>(), 100);
+}
