@@ -20,15 +20,19 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  mycli --local exec --no-repo 'echo hello'      on this machine, with no account
-  mycli exec 'terraform plan'                    on your stack, on a fresh clone of this repository's origin
-  mycli history                                  what ran
-  mycli logs -f                                  your latest run's log, until it ends
+  mycli --local exec --no-repo 'echo hello'   on this machine, with no account
+  mycli exec 'terraform plan'                 on your stack, on a fresh clone of
+                                              this repository's origin
+  mycli history                               what ran
+  mycli logs -f                               your latest run's log, to its end
 
-Where commands go: --local, else --endpoint URL, else MYCLI_ENDPOINT, else ~/.mycli/config.yaml (see mycli config).
-The key is taken from MYCLI_API_KEY, else from that file. MYCLI_HOME moves ~/.mycli; MYCLI_LOG filters what -v says.
-Exit codes: exec, rerun, wait and logs -f pass on the command's own; 124 timed out; 125 never ran, lost, or mycli failed;
-130 cancelled. Others: 0, or 1 when they fail. Wrong usage: 2.";
+Where commands go: --local, else --endpoint URL, else MYCLI_ENDPOINT, else
+~/.mycli/config.yaml (see mycli config). The key is taken from MYCLI_API_KEY,
+else from that file. MYCLI_HOME moves ~/.mycli; MYCLI_LOG filters what -v says.
+
+Exit codes: exec, rerun, wait and logs -f pass on the command's own; 124 timed
+out; 125 never ran, lost, or mycli failed; 130 cancelled. Others: 0, or 1 when
+they fail. Wrong usage: 2.";
 
 /// Run a command, in any image, on a fresh clone of a git repository; follow it, and find it again
 #[derive(Parser, Clone, Debug)]

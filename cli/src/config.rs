@@ -18,7 +18,7 @@ use crate::{
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  mycli config set endpoint https://abc123.execute-api.eu-west-1.amazonaws.com/prod
+  mycli config set endpoint https://abc.execute-api.eu-west-1.amazonaws.com/prod
   mycli config set key                     asks for it without showing it
   mycli config set key < key.txt
   mycli config show

@@ -14,15 +14,19 @@ use crate::{
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  mycli exec 'terraform plan'                       on a fresh clone of this repository's origin
+  mycli exec 'terraform plan'           on a fresh clone of this repository's origin
   mycli exec --image node:22 -- npm test -- --watch=false
   mycli exec --repo https://github.com/me/infra --branch v2 'make deploy'
-  mycli exec --local --no-repo 'echo hello'         on this machine, with no account
+  mycli exec --local --no-repo 'echo hello'      on this machine, with no account
   mycli exec --no-repo -e STAGE --env-file .env --timeout 10m './migrate.sh'
-  id=$(mycli exec --detach 'make nightly')          the id alone; follow with: mycli logs -f $id
+  id=$(mycli exec --detach 'make nightly')       follow it with: mycli logs -f $id
 
-Exit code: the command's own; 124 timed out, 125 it never ran, was lost or mycli failed, 130 cancelled, 2 wrong usage.
-Ctrl-C asks whether to cancel the run or to leave it running (and leaves it where nobody can answer).";
+What no flag says is taken from .mycli.yaml, here or in the nearest folder above
+within the git repository; the repository and branch then from its origin.
+
+Exit code: the command's own; 124 timed out; 125 it never ran, was lost, or mycli
+failed; 130 cancelled; 2 wrong usage. Ctrl-C asks whether to cancel the run or to
+leave it running; where nobody can answer it is left running.";
 
 /// The command line of `exec`.
 #[derive(Args, Clone, Debug)]

@@ -1,3 +1,5 @@
 //! The tests, as one program.
 
+mod cli;
 mod contract;
+mod script;

@@ -34,7 +34,9 @@ pub(crate) struct Remote {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EndpointError {
     /// Not a URL of HTTP.
-    #[error("the endpoint is not the address of a stack: write https://host/stage, as `mycli init` printed it, without user name and query")]
+    #[error(
+        "the endpoint is not the address of a stack: write https://host/stage, as `mycli init` printed it, without user name and query"
+    )]
     Form,
     /// A key with characters that no header can carry.
     #[error("the API key holds a character that cannot be sent: copy it again, without spaces or line ends within")]
@@ -67,7 +69,11 @@ impl Remote {
         let url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = url.filter(|url| url.query().is_none() && url.password().is_none() && url.username().is_empty());
         let url = url.ok_or(EndpointError::Form)?;
-        Ok(Self { http: http(&url, key)?, base: url.as_str().trim_end_matches('/').to_owned(), holds_not: Cell::new(false) })
+        Ok(Self {
+            http: http(&url, key)?,
+            base: url.as_str().trim_end_matches('/').to_owned(),
+            holds_not: Cell::new(false),
+        })
     }
 
     /// Its address.
