@@ -299,8 +299,7 @@ impl Execution {
             _ => RetryOn::Failure,
         };
         let by_request = self.request.retries_on(asked) && started <= usize::from(self.request.retries);
-        let unasked = self.attempts.len() - started;
-        let by_itself = cause.passes() && !attempt.may_have_started() && unasked <= AUTOMATIC_RETRIES_MAX;
+        let by_itself = cause.passes() && !attempt.may_have_started();
         let endless = self.attempts.len() > usize::from(self.request.retries) + AUTOMATIC_RETRIES_MAX;
         ((by_request || by_itself) && !endless && self.cancel.is_none()).then(|| backoff(number, &self.id))
     }
@@ -608,6 +607,22 @@ mod tests {
         assert_eq!(end(asked.clone()).status(), ExecutionStatus::Waiting);
         let host_only = SubmitRequest { retry_on: vec!["host".into()], ..asked };
         assert_eq!(end(host_only).status(), ExecutionStatus::Failed);
+    }
+
+    #[test]
+    fn a_failing_command_is_run_again_as_often_as_asked() {
+        let failed = stopped(4, StopCode::EssentialContainerExited, Some(1));
+        let said = [(at(2), Marker::Start), (at(3), Marker::Exit(1))];
+        let mut execution = launched(SubmitRequest { retries: Some(2), ..SubmitRequest::default() });
+        for number in 1..=3 {
+            execution = execution.observe(number, &Observation::Markers(&said), at(4)).expect("learns");
+            execution = execution.observe(number, &Observation::Task(&failed), at(5)).expect("fails");
+            if number < 3 {
+                assert_eq!(execution.status(), ExecutionStatus::Waiting, "{number}");
+                execution = relaunched(&execution, at(10_000));
+            }
+        }
+        assert_eq!((execution.status(), execution.attempts.len()), (ExecutionStatus::Failed, 3));
     }
 
     #[test]
