@@ -12,13 +12,22 @@ fn a_token_opens_a_private_repository() {
     let server = HttpServer::new(PRIVATE);
     let short = server.origin.commit("v1")[..8].to_owned();
     for shell in SHELLS {
-        for (name, text) in [("", "main"), ("feature/a", "old"), ("noted", "old"), (&server.origin.commit("v1"), "old"), (&short, "old")] {
+        for (name, text) in [
+            ("", "main"),
+            ("feature/a", "old"),
+            ("noted", "old"),
+            (&server.origin.commit("v1"), "old"),
+            (&short, "old"),
+        ] {
             let outcome = Stage::new(shell, "cat f; git remote get-url origin; cat .git/config")
                 .repo(server.url(), name)
                 .env("MYCLI_GIT_TOKEN", "tok-3n")
                 .play();
             assert!(outcome.out().starts_with(&format!("{text}\n{}\n", server.url())), "{shell:?} {name}: {outcome:?}");
-            assert!(!outcome.out().contains("tok-3n") && !outcome.out().contains("credential"), "{shell:?}: {outcome:?}");
+            assert!(
+                !outcome.out().contains("tok-3n") && !outcome.out().contains("credential"),
+                "{shell:?}: {outcome:?}"
+            );
         }
     }
 }
@@ -36,7 +45,10 @@ fn a_wrong_or_absent_token_fails_without_asking_and_without_being_shown() {
     for shell in SHELLS {
         for token in ["", "wr0ng"] {
             let outcome = Stage::new(shell, "echo ran").repo(server.url(), "").env("MYCLI_GIT_TOKEN", token).play();
-            assert!(outcome.failure().starts_with(&format!("cannot clone {}: ", server.url())), "{shell:?}: {outcome:?}");
+            assert!(
+                outcome.failure().starts_with(&format!("cannot clone {}: ", server.url())),
+                "{shell:?}: {outcome:?}"
+            );
             assert!(token.is_empty() || !outcome.err().contains(token), "{shell:?}: {outcome:?}");
             assert_eq!(outcome.files(), Vec::<std::path::PathBuf>::new(), "{shell:?}");
         }
@@ -63,7 +75,8 @@ fn servers_with_filters_are_asked_for_history_alone() {
     server.origin.set("uploadpack.allowFilter", "true");
     let short = server.origin.commit("v1")[..8].to_owned();
     for shell in SHELLS {
-        let outcome = Stage::new(shell, "cat f; git config --get-regexp 'remote.*' ; git fsck").repo(server.url(), &short).play();
+        let outcome =
+            Stage::new(shell, "cat f; git config --get-regexp 'remote.*' ; git fsck").repo(server.url(), &short).play();
         assert!(outcome.out().starts_with("old\n"), "{shell:?}: {outcome:?}");
         // What the user gets is whole: nothing is fetched later, without the token.
         assert!(!outcome.out().contains("promisor"), "{shell:?}: {outcome:?}");

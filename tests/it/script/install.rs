@@ -62,19 +62,31 @@ fi
 
 fn play(shell: Shell, tool: &str, works: bool, user: Option<u32>) -> Outcome {
     let origin = Origin::new();
-    let stage = Stage::new(shell, "cat /called f").repo(origin.path(), "").env("MYCLI_WORKDIR", "/tmp").env("MYCLI_GIT_TOKEN", "hush");
+    let stage = Stage::new(shell, "cat /called f")
+        .repo(origin.path(), "")
+        .env("MYCLI_WORKDIR", "/tmp")
+        .env("MYCLI_GIT_TOKEN", "hush");
     let stage = stage.env("HOME", "/home").in_root(&small(tool, works, &origin));
-    user.into_iter().fold(stage, Stage::as_user).play()
+    user.into_iter().fold(stage, Stage::with_user).play()
 }
 
 #[test]
 fn apt_get_installs_it_from_a_repository() {
     let origin = Origin::new();
-    let stage = Stage::new(Shell::Dash, "git --version; cat f; dpkg-query -W -f '${Version}' git").repo(origin.path(), "");
-    let stage = stage.env("MYCLI_WORKDIR", "/tmp").in_root(DEBIAN).env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let stage =
+        Stage::new(Shell::Dash, "git --version; cat f; dpkg-query -W -f '${Version}' git").repo(origin.path(), "");
+    let stage = stage
+        .env("MYCLI_WORKDIR", "/tmp")
+        .in_root(DEBIAN)
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     let outcome = stage.play();
     assert!(outcome.err().starts_with("mycli: installing git with apt-get;"), "{}", outcome.err());
-    assert!(outcome.out().starts_with("git version ") && outcome.out().ends_with("main\n99:1"), "{} {}", outcome.out(), outcome.err());
+    assert!(
+        outcome.out().starts_with("git version ") && outcome.out().ends_with("main\n99:1"),
+        "{} {}",
+        outcome.out(),
+        outcome.err()
+    );
 }
 
 #[test]
@@ -106,7 +118,10 @@ fn a_package_manager_that_fails_is_named() {
 fn without_a_package_manager_it_says_what_to_do() {
     for shell in SHELLS {
         let outcome = play(shell, "", true, None);
-        assert!(outcome.failure().starts_with("git is not in this image, nor is a package manager that we know"), "{shell:?}");
+        assert!(
+            outcome.failure().starts_with("git is not in this image, nor is a package manager that we know"),
+            "{shell:?}"
+        );
         assert!(outcome.failure().ends_with("use an image that has git, or --no-repo"), "{shell:?}");
     }
 }
@@ -115,7 +130,8 @@ fn without_a_package_manager_it_says_what_to_do() {
 fn without_root_it_says_what_to_do() {
     for shell in SHELLS {
         let outcome = play(shell, "apk", true, Some(4343));
-        let expected = "git is not in this image and cannot be installed without root: use an image that has git, or --no-repo";
+        let expected =
+            "git is not in this image and cannot be installed without root: use an image that has git, or --no-repo";
         assert_eq!(outcome.failure(), expected, "{shell:?}");
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Each case runs under dash, busybox ash and bash: in a mount namespace of its own, where that shell is `/bin/sh`. That takes root.
 
+#![expect(clippy::unwrap_used, reason = "a step of a test that fails shows its value")]
+
 mod ending;
 mod http;
 mod install;

@@ -49,7 +49,8 @@ fn every_kind_of_name_is_found() {
 fn the_clone_is_shallow_on_its_branch_and_named_after_the_repository() {
     let origin = Origin::new();
     for shell in SHELLS {
-        let command = "git rev-list --count HEAD; git branch --show-current; git status --porcelain; basename \"$PWD\"; ls -A ..";
+        let command =
+            "git rev-list --count HEAD; git branch --show-current; git status --porcelain; basename \"$PWD\"; ls -A ..";
         let outcome = Stage::new(shell, command).repo(origin.path(), "main").play();
         assert_eq!(outcome.out(), "1\nmain\nproject\nproject\n", "{shell:?}: {outcome:?}");
     }
@@ -107,11 +108,15 @@ fn another_users_repository_can_be_cloned_by_path_and_by_file_url() {
 #[test]
 fn a_user_without_rights_clones_into_the_temporary_directory() {
     let origin = Origin::new();
-    std::fs::set_permissions(origin.path().parent().unwrap(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(origin.path().parent().unwrap(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
     for shell in SHELLS {
-        let stage = Stage::new(shell, "id -u; pwd; cat f").repo(origin.path(), "").env("HOME", "/root").env("MYCLI_WORKDIR", "");
+        let stage = Stage::new(shell, "id -u; pwd; cat f")
+            .repo(origin.path(), "")
+            .env("HOME", "/root")
+            .env("MYCLI_WORKDIR", "");
         let clone = stage.directory("tmp").display().to_string();
-        let outcome = stage.as_user(4343).play();
+        let outcome = stage.with_user(4343).play();
         let out = outcome.out();
         assert!(out.starts_with(&format!("4343\n{clone}/")) && out.ends_with("main\n"), "{shell:?}: {outcome:?}");
     }

@@ -49,13 +49,20 @@ impl Watch {
 /// Plays the stage as pid 1 of its own namespace, as in a container, and looks for the secrets everywhere.
 fn check(stage: Stage, secrets: &[&str]) {
     let watch = Watch::begin();
-    let outcome = stage.as_pid_one().play();
+    let outcome = stage.with_pid_one().play();
     let arguments = watch.end();
-    assert!(outcome.out().contains("MYCLI_COMMIT=") && outcome.out().contains("mycli_"), "the look saw nothing: {outcome:?}");
+    assert!(
+        outcome.out().contains("MYCLI_COMMIT=") && outcome.out().contains("mycli_"),
+        "the look saw nothing: {outcome:?}"
+    );
     let git = |arguments: &Vec<u8>| holds(arguments, "clone");
     assert!(arguments.iter().any(git), "the watch saw no clone among {} commands", arguments.len());
     for secret in secrets {
-        assert!(!holds(&outcome.stdout, secret) && !holds(&outcome.stderr, secret), "seen by the command: {}", outcome.out());
+        assert!(
+            !holds(&outcome.stdout, secret) && !holds(&outcome.stderr, secret),
+            "seen by the command: {}",
+            outcome.out()
+        );
         let shown = arguments.iter().find(|arguments| holds(arguments, secret));
         assert_eq!(shown.map(|arguments| String::from_utf8_lossy(arguments).into_owned()), None);
         let kept: Vec<_> = outcome.files().into_iter().filter(|file| holds(&fs::read(file).unwrap(), secret)).collect();
@@ -67,7 +74,10 @@ fn check(stage: Stage, secrets: &[&str]) {
 fn no_token_and_no_nonce() {
     let server = HttpServer::new(Habits { login: Some("x-access-token:ghp_Zq8sesame"), ..Habits::default() });
     for shell in SHELLS {
-        check(Stage::new(shell, LOOK).repo(server.url(), "main").env("MYCLI_GIT_TOKEN", TOKEN), &[TOKEN, NONCE, "MYCLI_COMMAND="]);
+        check(
+            Stage::new(shell, LOOK).repo(server.url(), "main").env("MYCLI_GIT_TOKEN", TOKEN),
+            &[TOKEN, NONCE, "MYCLI_COMMAND="],
+        );
     }
 }
 

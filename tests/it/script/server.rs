@@ -27,7 +27,11 @@ use tempfile::TempDir;
 pub(crate) fn git(directory: &Path, words: &[&str]) -> String {
     let mut command = Command::new("git");
     command.arg("-C").arg(directory).args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"]).args(words);
-    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", "/nowhere");
+    command
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", "/nowhere");
     let output = command.output().expect("git");
     assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -145,7 +149,14 @@ async fn serve(
 }
 
 /// One request by CGI.
-fn backend(habits: &Habits, root: &Path, method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Response<Body> {
+fn backend(
+    habits: &Habits,
+    root: &Path,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Response<Body> {
     let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
     let mut command = Command::new("git");
     command.arg("http-backend").env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/nowhere");
@@ -156,7 +167,8 @@ fn backend(habits: &Habits, root: &Path, method: &Method, uri: &Uri, headers: &H
     if !habits.old {
         command.env("GIT_PROTOCOL", header("git-protocol"));
     }
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("git http-backend");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("git http-backend");
     // A request is a few lines of wants: it fits the pipe. A backend that refuses may not read it.
     child.stdin.take().unwrap().write_all(body).ok();
     let output = child.wait_with_output().unwrap().stdout;
@@ -186,7 +198,8 @@ impl SshServer {
         let keys = tempfile::tempdir().unwrap();
         for name in ["host", "user", "other"] {
             let file = keys.path().join(name);
-            let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(file).status();
+            let made =
+                Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(file).status();
             assert!(made.expect("ssh-keygen").success());
         }
         let config = keys.path().join("sshd_config");

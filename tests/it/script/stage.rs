@@ -101,13 +101,13 @@ impl Stage {
     }
 
     /// As pid 1 of a pid namespace, like a container's first process.
-    pub(crate) fn as_pid_one(mut self) -> Self {
+    pub(crate) fn with_pid_one(mut self) -> Self {
         self.pid_one = true;
         self
     }
 
     /// As an unprivileged user, to whom the stage's directories belong.
-    pub(crate) fn as_user(mut self, uid: u32) -> Self {
+    pub(crate) fn with_user(mut self, uid: u32) -> Self {
         self.user = Some(uid);
         for directory in ["", "home", "tmp", "work"] {
             std::os::unix::fs::chown(self.root.path().join(directory), Some(uid), Some(uid)).unwrap();
@@ -159,7 +159,12 @@ impl Stage {
         match (&self.root_directory, self.user) {
             (None, None) => {}
             (None, Some(uid)) => {
-                command.args(["/usr/bin/setpriv", &format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups"]);
+                command.args([
+                    "/usr/bin/setpriv",
+                    &format!("--reuid={uid}"),
+                    &format!("--regid={uid}"),
+                    "--clear-groups",
+                ]);
             }
             (Some(root), uid) => {
                 let uid = uid.unwrap_or(0);
@@ -168,7 +173,8 @@ impl Stage {
         }
         command.args(words).env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.directory("home")).process_group(0);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare");
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare");
         let (stdout, stderr) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
         Running { child, stdout, stderr, root: self.root }
     }
@@ -222,7 +228,7 @@ impl Running {
         // A process that was left behind would hold the pipes.
         let left: Vec<_> = processes().filter(|found| found.group == self.pid() && !found.zombie).collect();
         let stdout = self.stdout.join().unwrap();
-        Outcome::new(status, stdout, self.stderr.join().unwrap(), left, self.root)
+        Outcome::new(status, stdout, &self.stderr.join().unwrap(), left, self.root)
     }
 }
 
@@ -259,7 +265,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn new(status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>, left: Vec<Process>, root: TempDir) -> Self {
+    fn new(status: ExitStatus, stdout: Vec<u8>, stderr: &[u8], left: Vec<Process>, root: TempDir) -> Self {
         let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap();
         let (mut said, mut markers) = (Vec::new(), Vec::new());
         for line in stderr.split_inclusive(|byte| *byte == b'\n') {

@@ -125,7 +125,11 @@ fn the_users_variables_arrive_untouched_and_ours_are_gone() {
             own.sort_unstable();
             let commit = format!("MYCLI_COMMIT={}", origin.commit("main"));
             let expected = ["MYCLI_ATTEMPT_ID=exec_1-1", &commit, "MYCLI_EXECUTION_ID=exec_1"];
-            assert_eq!(own, expected.into_iter().filter(|line| repository || *line != commit).collect::<Vec<_>>(), "{shell:?}");
+            assert_eq!(
+                own,
+                expected.into_iter().filter(|line| repository || *line != commit).collect::<Vec<_>>(),
+                "{shell:?}"
+            );
             assert!(!env.contains(NONCE) && !env.contains("hush"), "{shell:?}: {env}");
         }
     }
