@@ -1,5 +1,6 @@
 //! The tests, as one program.
 
 mod cli;
+mod container;
 mod contract;
 mod script;

@@ -5,14 +5,14 @@
 
 mod endpoint;
 mod error;
+mod follow;
 mod image;
 mod limits;
 mod log;
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,21 +24,20 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder, WaitContainerOptions,
+    StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use chrono::SubsecRound;
 use domain::Timestamp;
 use domain::request::Arch;
-use futures_util::StreamExt;
 use secrecy::ExposeSecret;
 
 use self::endpoint::{Candidate, Endpoint};
 pub use self::error::EngineError;
 use self::error::{failed, is_conflict, is_missing, plain};
+use self::follow::Follower;
 use self::image::architecture;
 use self::limits::Limits;
-use self::log::Until;
 use crate::failpoint;
 use crate::runner::{Ended, Launch, Pull, StartFailure, Started};
 
@@ -69,6 +68,8 @@ pub struct ContainerRunner {
     docker: Docker,
     /// The engine's own architecture; it may be another machine's.
     arch: Option<Arch>,
+    /// Whether a log that is streamed while it is written has gaps.
+    loses_lines: bool,
     warned: Arc<AtomicBool>,
 }
 
@@ -111,7 +112,8 @@ impl ContainerRunner {
         let version = docker.version().await.map_err(|fault| seen(plain(&fault)))?;
         failpoint!("container.version.after");
         let arch = version.arch.as_deref().and_then(arch_named);
-        Ok(Self { docker, arch, warned: Arc::default() })
+        let loses_lines = version.components.iter().flatten().any(|component| component.name.starts_with("Podman"));
+        Ok(Self { docker, arch, loses_lines, warned: Arc::default() })
     }
 
     /// Starts the task's container: fetches the image unless it is there, makes the container and starts it.
@@ -155,18 +157,11 @@ impl ContainerRunner {
     ///
     /// # Errors
     /// When the container is gone, or the engine has not answered for a minute.
-    pub async fn follow<F>(&self, container_id: &str, seen: u64, mut on: F) -> Result<Ended, EngineError>
+    pub async fn follow<F>(&self, container_id: &str, seen: u64, on: F) -> Result<Ended, EngineError>
     where
         F: FnMut(Timestamp, &[u8]) + Send,
     {
-        let mut taken = seen;
-        let ended = tokio::select! {
-            ended = self.ended(container_id) => ended?,
-            never = self.stream(container_id, &mut taken, &mut on) => match never {},
-        };
-        // Only now is the log surely whole: engines may close a stream, or we drop one, before its last lines.
-        self.drain(container_id, &mut taken, &mut on).await?;
-        Ok(ended)
+        Follower::new(self, container_id, seen, on).follow().await
     }
 
     /// Ends the container: TERM, then KILL after the grace. Returns once it has ended; one that has ended already, or is unknown, is
@@ -229,6 +224,10 @@ impl ContainerRunner {
     }
 
     async fn start_new(&self, launch: &Launch) -> Result<Started, StartFailure> {
+        // Podman would make an empty directory in its place, which the command would take for the real one.
+        if let Some(absent) = launch.mounts.iter().find(|path| !path.exists()) {
+            return Err(cannot_create(&format!("{} does not exist", absent.display())));
+        }
         let image = image::fetch(&self.docker, &launch.image, self.foreign(launch.arch)).await?;
         let mut limits = Limits::of(launch);
         while let Err(not_begun) = self.make_and_begin(launch, limits).await {
@@ -330,62 +329,8 @@ impl ContainerRunner {
     }
 }
 
-/// Following.
+/// Asking.
 impl ContainerRunner {
-    /// Waits until the container has ended. What the engine answers to "wait" differs and may be cut off; the inspection counts.
-    async fn ended(&self, id: &str) -> Result<Ended, EngineError> {
-        let mut patience = Patience::new();
-        loop {
-            failpoint!("container.wait.before");
-            std::pin::pin!(self.docker.wait_container(id, None::<WaitContainerOptions>)).next().await;
-            failpoint!("container.wait.after");
-            match self.inspect(id).await {
-                Ok(found) => match ended(&found) {
-                    Some(ended) => return Ok(ended),
-                    None => patience.reset(),
-                },
-                Err(fault) if is_missing(&fault) => return Err(EngineError::Gone(id.to_owned())),
-                Err(fault) => patience.spend(|| failed("tell of a container")(fault))?,
-            }
-            patience.pause().await;
-        }
-    }
-
-    /// Reads the log as it grows, anew from where it broke off. Ends only by being dropped.
-    async fn stream<F>(&self, id: &str, taken: &mut u64, on: &mut F) -> Infallible
-    where
-        F: FnMut(Timestamp, &[u8]),
-    {
-        let mut patience = Patience::new();
-        loop {
-            failpoint!("container.logs.before");
-            let read = log::read(&self.docker, id, Until::ContainerEnds, taken, on).await;
-            if let Err(fault) = read {
-                tracing::debug!(container_id = id, reason = plain(&fault), "the log's stream broke off");
-            }
-            patience.pause().await;
-        }
-    }
-
-    /// Reads what is left of an ended container's log.
-    async fn drain<F>(&self, id: &str, taken: &mut u64, on: &mut F) -> Result<(), EngineError>
-    where
-        F: FnMut(Timestamp, &[u8]),
-    {
-        let mut patience = Patience::new();
-        loop {
-            failpoint!("container.drain.before");
-            let read = log::read(&self.docker, id, Until::Now, taken, on).await;
-            failpoint!("container.drain.after");
-            match read {
-                Ok(()) => return Ok(()),
-                Err(fault) if is_missing(&fault) => return Err(EngineError::Gone(id.to_owned())),
-                Err(fault) => patience.spend(|| failed("give a container's log")(fault))?,
-            }
-            patience.pause().await;
-        }
-    }
-
     async fn stop_once(&self, docker: &Docker, id: &str, grace_seconds: u32) -> Result<(), Fault> {
         let options = StopContainerOptionsBuilder::new().t(i32::try_from(grace_seconds).unwrap_or(i32::MAX)).build();
         failpoint!("container.stop.before");
@@ -400,29 +345,26 @@ impl ContainerRunner {
         }
     }
 
-    /// Asks again while the container is between two states. Podman then names one that Docker's API does not have ("stopped"),
-    /// for the moment between a process's end and the record of it.
     async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, Fault> {
-        let mut patience = Patience::new();
-        loop {
+        settled(|| async {
             failpoint!("container.inspect.before");
             let found = self.docker.inspect_container(id, None).await;
             failpoint!("container.inspect.after");
-            match found {
-                Err(fault @ Fault::JsonDataError { .. }) if patience.is_spent() => return Err(fault),
-                Err(Fault::JsonDataError { .. }) => patience.pause().await,
-                found => return found,
-            }
-        }
+            found
+        })
+        .await
     }
 
     async fn labelled(&self, label: &str) -> Result<Vec<(String, String)>, EngineError> {
         let filters = HashMap::from([("label", vec![label])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        failpoint!("container.list.before");
-        let found = self.docker.list_containers(Some(options)).await;
-        failpoint!("container.list.after");
-        let found = found.map_err(failed("list containers"))?;
+        let found = settled(|| async {
+            failpoint!("container.list.before");
+            let found = self.docker.list_containers(Some(options.clone())).await;
+            failpoint!("container.list.after");
+            found
+        });
+        let found = found.await.map_err(failed("list containers"))?;
         let known = found.into_iter().filter_map(|found| Some((found.labels?.remove(TASK_LABEL)?, found.id?)));
         Ok(known.collect())
     }
@@ -456,6 +398,19 @@ impl Patience {
     async fn pause(&mut self) {
         tokio::time::sleep(self.pause).await;
         self.pause = PAUSE.1.min(self.pause * 2);
+    }
+}
+
+/// Asks again while a container is between two states. Podman then names one that Docker's API does not have ("stopped"), for the
+/// moment between a process's end and the record of it.
+async fn settled<T, F: Future<Output = Result<T, Fault>>>(ask: impl Fn() -> F) -> Result<T, Fault> {
+    let mut patience = Patience::new();
+    loop {
+        match ask().await {
+            Err(fault @ Fault::JsonDataError { .. }) if patience.is_spent() => return Err(fault),
+            Err(Fault::JsonDataError { .. }) => patience.pause().await,
+            answer => return answer,
+        }
     }
 }
 
@@ -597,7 +552,7 @@ fn host_config(launch: &Launch, limits: Limits) -> HostConfig {
         memory: limits.memory,
         memory_swap: limits.memory,
         nano_cpus: limits.nano_cpus,
-        mounts: Some(launch.mounts.iter().map(read_only).collect()),
+        mounts: Some(launch.mounts.iter().map(|path| read_only(path)).collect()),
         // Else a machine with SELinux lets no container read a user's files; relabelling them would outlive the run.
         security_opt: (!launch.mounts.is_empty()).then(|| vec!["label=disable".to_owned()]),
         // Said, because an engine's own choice may keep no log that can be read back (a remote driver), or drop lines (journald).
@@ -609,7 +564,7 @@ fn host_config(launch: &Launch, limits: Limits) -> HostConfig {
     }
 }
 
-fn read_only(path: &PathBuf) -> Mount {
+fn read_only(path: &Path) -> Mount {
     let path = path.to_string_lossy().into_owned();
     Mount {
         target: Some(path.clone()),

@@ -189,7 +189,7 @@ mod tests {
         let desk = (unix("/desk.sock"), "docker context `desk`".to_owned());
         let other = (unix("/other.sock"), "docker context `other`".to_owned());
         assert_eq!(found(&[("DOCKER_HOST", "")], home.path()).unwrap(), [desk]);
-        assert_eq!(found(&[("DOCKER_CONTEXT", "other")], home.path()).unwrap(), [other.clone()]);
+        assert_eq!(found(&[("DOCKER_CONTEXT", "other")], home.path()).unwrap(), std::slice::from_ref(&other));
         assert_eq!(found(&[("DOCKER_CONTEXT", "default")], home.path()).unwrap().len(), 2);
         let elsewhere = tempfile::tempdir().unwrap();
         let config = home.path().join(".docker");

@@ -4,15 +4,15 @@
 //! is all there is to remember, over a broken connection and over a crash of ours alike.
 
 use std::io;
-use std::pin::pin;
 
 use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::errors::Error as Fault;
 use bollard::query_parameters::LogsOptionsBuilder;
+use bytes::Bytes;
 use chrono::{DateTime, SubsecRound, Utc};
 use domain::Timestamp;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt, TryStreamExt};
 
 /// Whether to stay until the container ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,31 +21,44 @@ pub(super) enum Until {
     ContainerEnds,
     /// Read what there is.
     Now,
+    /// Read the last piece of what there is.
+    NewestOnly,
 }
 
-/// Hands on what follows the first `taken` bytes of stdout and stderr together, in the engine's order, and counts it in `taken`.
-///
-/// Dropping the future loses nothing: what is counted was handed on.
-pub(super) async fn read<F>(docker: &Docker, id: &str, until: Until, taken: &mut u64, on: &mut F) -> Result<(), Fault>
-where
-    F: FnMut(Timestamp, &[u8]),
-{
+/// A piece of output: a line with its newline, or part of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// When the engine got it.
+    pub(super) at: Timestamp,
+    pub(super) bytes: Bytes,
+}
+
+/// What follows the first `taken` bytes of stdout and stderr together, in the engine's order.
+pub(super) fn read(
+    docker: &Docker,
+    id: &str,
+    until: Until,
+    taken: u64,
+) -> impl Stream<Item = Result<Piece, Fault>> + use<> {
     let options = LogsOptionsBuilder::new().stdout(true).stderr(true).timestamps(true);
-    let mut frames = pin!(docker.logs(id, Some(options.follow(until == Until::ContainerEnds).build())));
-    let mut to_skip = *taken;
-    while let Some(frame) = frames.next().await {
-        let (LogOutput::StdOut { message } | LogOutput::StdErr { message }) = frame? else {
-            // Without a terminal there is no other kind: the stream broke off in the middle of a frame.
-            return Err(broken("the log broke off"));
-        };
-        let (at, bytes) = stamped(&message).ok_or_else(|| broken("the log has no timestamps"))?;
-        let new = beyond(bytes, &mut to_skip);
-        if !new.is_empty() {
-            on(at, new);
-            *taken += new.len() as u64;
+    let options =
+        options.follow(until == Until::ContainerEnds).tail(if until == Until::NewestOnly { "1" } else { "all" });
+    let frames = docker.logs(id, Some(options.build()));
+    let mut to_skip = taken;
+    frames
+        .map(|frame| piece(frame?))
+        .map_ok(move |piece| Piece { bytes: beyond(piece.bytes, &mut to_skip), ..piece })
+        .try_filter(|piece| std::future::ready(!piece.bytes.is_empty()))
+}
+
+fn piece(frame: LogOutput) -> Result<Piece, Fault> {
+    match frame {
+        LogOutput::StdOut { message } | LogOutput::StdErr { message } => {
+            stamped(&message).ok_or_else(|| broken("the log has no timestamps"))
         }
+        // Without a terminal there is no other kind: the stream broke off in the middle of a frame.
+        _ => Err(broken("the log broke off")),
     }
-    Ok(())
 }
 
 fn broken(reason: &str) -> Fault {
@@ -53,10 +66,10 @@ fn broken(reason: &str) -> Fault {
 }
 
 /// Takes the engine's timestamp off a frame.
-fn stamped(frame: &[u8]) -> Option<(Timestamp, &[u8])> {
+fn stamped(frame: &Bytes) -> Option<Piece> {
     let space = frame.iter().position(|byte| *byte == b' ')?;
-    let stamp = std::str::from_utf8(&frame[..space]).ok()?;
-    Some((timestamp(stamp)?, &frame[space + 1..]))
+    let at = timestamp(std::str::from_utf8(&frame[..space]).ok()?)?;
+    Some(Piece { at, bytes: frame.slice(space + 1..) })
 }
 
 /// A time as engines write it.
@@ -66,10 +79,10 @@ pub(super) fn timestamp(text: &str) -> Option<Timestamp> {
 }
 
 /// What of `bytes` is still new when `to_skip` bytes of the log are not.
-fn beyond<'a>(bytes: &'a [u8], to_skip: &mut u64) -> &'a [u8] {
+fn beyond(mut bytes: Bytes, to_skip: &mut u64) -> Bytes {
     let skipped = usize::try_from(*to_skip).unwrap_or(usize::MAX).min(bytes.len());
     *to_skip -= skipped as u64;
-    &bytes[skipped..]
+    bytes.split_off(skipped)
 }
 
 #[cfg(test)]
@@ -78,18 +91,21 @@ mod tests {
 
     #[test]
     fn frames_lose_their_timestamp_and_nothing_else() {
-        let (at, bytes) = stamped(b"2026-11-24T01:21:49.123456789+01:00 \xff a b \n").unwrap();
-        assert_eq!((at.to_rfc3339().as_str(), bytes), ("2026-11-24T00:21:49.123+00:00", b"\xff a b \n".as_slice()));
-        assert_eq!(stamped(b"2026-11-24T01:21:49Z ").unwrap().1, b"");
-        assert_eq!(stamped(b"no stamp"), None);
-        assert_eq!(stamped(b"2026-11-24T01:21:49Z"), None);
+        let read = |frame: &'static [u8]| {
+            stamped(&Bytes::from_static(frame)).map(|piece| (piece.at.to_rfc3339(), piece.bytes))
+        };
+        let (at, bytes) = read(b"2026-11-24T01:21:49.123456789+01:00 \xff a b \n").unwrap();
+        assert_eq!((at.as_str(), &bytes[..]), ("2026-11-24T00:21:49.123+00:00", b"\xff a b \n".as_slice()));
+        assert_eq!(&read(b"2026-11-24T01:21:49Z ").unwrap().1[..], b"");
+        assert_eq!(read(b"no stamp"), None);
+        assert_eq!(read(b"2026-11-24T01:21:49Z"), None);
     }
 
     #[test]
     fn skipping_ends_anywhere_in_a_frame() {
         let mut to_skip = 7;
-        let rest: Vec<_> = [b"abc", b"def", b"ghi", b"jkl"].iter().map(|frame| beyond(*frame, &mut to_skip)).collect();
-        assert_eq!(rest, [b"".as_slice(), b"", b"hi", b"jkl"]);
+        let rest = ["abc", "def", "ghi", "jkl"].map(|frame| beyond(Bytes::from_static(frame.as_bytes()), &mut to_skip));
+        assert_eq!(rest, ["", "", "hi", "jkl"]);
         assert_eq!(to_skip, 0);
     }
 }

@@ -1,0 +1,239 @@
+//! Following a container to its end: all of its output, then how it ended.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use bollard::errors::Error as Fault;
+use bollard::query_parameters::WaitContainerOptions;
+use domain::Timestamp;
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use tokio::time::Instant;
+
+use super::error::{EngineError, failed, is_missing, plain};
+use super::log::{self, Piece, Until};
+use super::{ContainerRunner, Patience, Stage, ended, stage};
+use crate::failpoint;
+use crate::runner::Ended;
+
+/// The engine is asked at most this often whether the container runs, so that a talkative command does not keep it busy.
+const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often an engine whose stream loses lines is asked for new ones. Its own stream looks as often.
+const POLL_PAUSE: Duration = Duration::from_millis(250);
+
+/// Reading the log anew may take a fifth of the engine's time, however long the log is.
+const POLL_SHARE: u32 = 4;
+
+/// Output that waits for being confirmed; more is left in the connection. In bytes.
+const HELD_MAX: usize = 4 << 20;
+
+/// Takes a container's output from one byte on.
+pub(super) struct Follower<'a, F> {
+    runner: &'a ContainerRunner,
+    id: &'a str,
+    /// Bytes handed on, by this and by earlier followers: where the next reading begins.
+    taken: u64,
+    /// The last piece of a log that was being written, as it was then: its line may not have been whole.
+    unsettled: Option<Piece>,
+    on: F,
+}
+
+impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
+    pub(super) fn new(runner: &'a ContainerRunner, id: &'a str, taken: u64, on: F) -> Self {
+        Self { runner, id, taken, unsettled: None, on }
+    }
+
+    pub(super) async fn follow(mut self) -> Result<Ended, EngineError> {
+        let (runner, id) = (self.runner, self.id);
+        let ended = tokio::select! {
+            ended = wait(runner, id) => ended?,
+            never = self.as_it_grows() => match never {},
+        };
+        // Only now is the log surely whole: engines may close a stream, or we drop one, before its last lines.
+        self.drain().await?;
+        Ok(ended)
+    }
+
+    fn hand_on(&mut self, piece: &Piece) {
+        (self.on)(piece.at, &piece.bytes);
+        self.taken += piece.bytes.len() as u64;
+    }
+
+    /// Hands on what the container writes. Ends only by being dropped.
+    async fn as_it_grows(&mut self) -> Infallible {
+        if self.runner.loses_lines { self.poll().await } else { self.stream().await }
+    }
+
+    /// Podman's stream (4.3 at least) is not used: at the end of a log that is being written it takes half a line for a whole one
+    /// and goes on behind what was written meanwhile. Its log at rest is right, but for that last line.
+    async fn poll(&mut self) -> Infallible {
+        let mut known = None;
+        loop {
+            let began = Instant::now();
+            failpoint!("container.poll.before");
+            let newest = self.newest().await;
+            if (newest != known || self.unsettled.is_some()) && self.take_settled().await.is_ok() {
+                known = newest;
+            }
+            failpoint!("container.poll.after");
+            tokio::time::sleep(POLL_PAUSE.max(began.elapsed() * POLL_SHARE)).await;
+        }
+    }
+
+    async fn newest(&self) -> Option<Piece> {
+        let pieces = log::read(&self.runner.docker, self.id, Until::NewestOnly, 0);
+        pieces.filter_map(async |piece| piece.ok()).collect::<Vec<_>>().await.pop()
+    }
+
+    /// Hands on what there is, the last piece only once it has been seen twice.
+    async fn take_settled(&mut self) -> Result<(), Fault> {
+        let mut pieces = pin!(log::read(&self.runner.docker, self.id, Until::Now, self.taken));
+        let mut last = None;
+        while let Some(piece) = pieces.try_next().await? {
+            if let Some(whole) = last.replace(piece) {
+                self.hand_on(&whole);
+            }
+        }
+        let before = std::mem::replace(&mut self.unsettled, last);
+        if before == self.unsettled
+            && let Some(settled) = self.unsettled.take()
+        {
+            self.hand_on(&settled);
+        }
+        Ok(())
+    }
+
+    /// Reads the log as it grows, anew from where it broke off. Ends only by being dropped.
+    async fn stream(&mut self) -> Infallible {
+        let mut patience = Patience::new();
+        loop {
+            failpoint!("container.logs.before");
+            let pieces = log::read(&self.runner.docker, self.id, Until::ContainerEnds, self.taken);
+            if let Err(fault) = self.take_while_running(pieces).await {
+                tracing::debug!(container_id = self.id, reason = plain(&fault), "the log's stream broke off");
+            }
+            patience.pause().await;
+        }
+    }
+
+    /// Hands on a piece once the container was seen to run *after* the piece came: from a container's end on, an engine may leave out
+    /// lines of its stream (Podman does). What comes after the end is read anew, by [`Self::drain`].
+    async fn take_while_running(&mut self, pieces: impl Stream<Item = Result<Piece, Fault>>) -> Result<(), Fault> {
+        let pieces = pin!(pieces);
+        let mut incoming = Incoming::new(pieces);
+        let mut ask_at = Instant::now();
+        while incoming.has_come().await {
+            incoming.during(tokio::time::sleep_until(ask_at)).await;
+            ask_at = Instant::now() + CONFIRM_PAUSE;
+            let before_asking = incoming.held.len();
+            if !incoming.during(self.runs()).await {
+                return Ok(());
+            }
+            incoming.release(before_asking).for_each(|piece| self.hand_on(&piece));
+        }
+        incoming.over.unwrap_or(Ok(()))
+    }
+
+    async fn runs(&self) -> bool {
+        self.runner.inspect(self.id).await.is_ok_and(|found| stage(&found) == Stage::Running)
+    }
+
+    /// Reads what is left of an ended container's log.
+    async fn drain(&mut self) -> Result<(), EngineError> {
+        let mut patience = Patience::new();
+        loop {
+            failpoint!("container.drain.before");
+            let read = self.take_rest().await;
+            failpoint!("container.drain.after");
+            match read {
+                Ok(()) => return Ok(()),
+                Err(fault) if is_missing(&fault) => return Err(EngineError::Gone(self.id.to_owned())),
+                Err(fault) => patience.spend(|| failed("give a container's log")(fault))?,
+            }
+            patience.pause().await;
+        }
+    }
+
+    async fn take_rest(&mut self) -> Result<(), Fault> {
+        let mut pieces = pin!(log::read(&self.runner.docker, self.id, Until::Now, self.taken));
+        while let Some(piece) = pieces.try_next().await? {
+            self.hand_on(&piece);
+        }
+        Ok(())
+    }
+}
+
+/// Pieces that have come and are held back.
+struct Incoming<S> {
+    pieces: S,
+    held: VecDeque<Piece>,
+    held_bytes: usize,
+    /// How the stream ended, once it has.
+    over: Option<Result<(), Fault>>,
+}
+
+impl<S: Stream<Item = Result<Piece, Fault>> + Unpin> Incoming<S> {
+    fn new(pieces: S) -> Self {
+        Self { pieces, held: VecDeque::new(), held_bytes: 0, over: None }
+    }
+
+    /// Waits until something is held. `false`: nothing is, and nothing will come.
+    async fn has_come(&mut self) -> bool {
+        while self.held.is_empty() && self.over.is_none() {
+            let next = self.pieces.next().await;
+            self.hold(next);
+        }
+        !self.held.is_empty()
+    }
+
+    /// Takes in what comes while something else is done.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                next = self.pieces.next(), if self.over.is_none() && self.held_bytes < HELD_MAX => self.hold(next),
+            }
+        }
+    }
+
+    fn hold(&mut self, next: Option<Result<Piece, Fault>>) {
+        match next {
+            Some(Ok(piece)) => {
+                self.held_bytes += piece.bytes.len();
+                self.held.push_back(piece);
+            }
+            Some(Err(fault)) => self.over = Some(Err(fault)),
+            None => self.over = Some(Ok(())),
+        }
+    }
+
+    /// The first `count` pieces that are held.
+    fn release(&mut self, count: usize) -> impl Iterator<Item = Piece> + use<'_, S> {
+        self.held_bytes -= self.held.iter().take(count).map(|piece| piece.bytes.len()).sum::<usize>();
+        self.held.drain(..count)
+    }
+}
+
+/// Waits until the container has ended. What the engine answers to "wait" differs and may be cut off; the inspection counts.
+async fn wait(runner: &ContainerRunner, id: &str) -> Result<Ended, EngineError> {
+    let mut patience = Patience::new();
+    loop {
+        failpoint!("container.wait.before");
+        // Its answer and its failure mean the same: look.
+        let _ = pin!(runner.docker.wait_container(id, None::<WaitContainerOptions>)).next().await;
+        failpoint!("container.wait.after");
+        match runner.inspect(id).await {
+            Ok(found) => match ended(&found) {
+                Some(ended) => return Ok(ended),
+                None => patience.reset(),
+            },
+            Err(fault) if is_missing(&fault) => return Err(EngineError::Gone(id.to_owned())),
+            Err(fault) => patience.spend(|| failed("tell of a container")(fault))?,
+        }
+        patience.pause().await;
+    }
+}

@@ -1,0 +1,109 @@
+//! The container runner against a real engine: Podman behind the Docker API (tests/README.md).
+
+mod adopt;
+mod ends;
+mod fault;
+mod log;
+mod proxy;
+mod refused;
+mod shape;
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use domain::request::Arch;
+use local::container::{ContainerRunner, TASK_LABEL};
+use local::runner::{Ended, Launch, Started};
+use tests::engine::Engine;
+
+/// A bound on a hang, far above what anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, work).await.expect("it ends within a minute")
+}
+
+/// A runner that was told `DOCKER_HOST` and nothing else.
+async fn runner_at(docker_host: &str) -> ContainerRunner {
+    let environment = |name: &str| (name == "DOCKER_HOST").then(|| docker_host.to_owned());
+    within(ContainerRunner::connect(environment, Path::new("/nonexistent"))).await.expect("the engine answers")
+}
+
+async fn runner() -> ContainerRunner {
+    runner_at(Engine::shared().docker_host()).await
+}
+
+/// A task of its own; whatever containers it has are gone when it is dropped, however the test ends.
+struct Case {
+    launch: Launch,
+}
+
+impl Case {
+    /// `command` is text for the image's `sh`.
+    fn new(image: &str, command: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let arch = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 };
+        let launch = Launch {
+            task_arn: format!("arn:aws:ecs:local:000000000000:task/mycli-test/{id}"),
+            attempt: format!("test-{id}"),
+            image: image.parse().expect("an image"),
+            entry_point: vec!["/bin/sh".into(), "-c".into()],
+            command: vec![command.to_owned()],
+            environment: vec![],
+            secrets: vec![],
+            cpu: 1024,
+            memory: 128,
+            mounts: vec![],
+            arch,
+        };
+        Self { launch }
+    }
+
+    fn label(&self) -> String {
+        format!("{TASK_LABEL}={}", self.launch.task_arn)
+    }
+
+    /// The ids of the task's containers, as the engine's own command line tells them.
+    fn containers(&self) -> Vec<String> {
+        Engine::shared().containers(&self.label())
+    }
+
+    async fn start(&self, runner: &ContainerRunner) -> Started {
+        within(runner.start(&self.launch)).await.expect("it starts")
+    }
+
+    /// Why it does not start; nothing may be left of it.
+    async fn refusal(&self, runner: &ContainerRunner) -> String {
+        let failure = within(runner.start(&self.launch)).await.expect_err("it does not start");
+        assert_eq!(self.containers(), Vec::<String>::new());
+        failure.reason
+    }
+
+    /// Runs it to its end.
+    async fn run(&self, runner: &ContainerRunner) -> (Ended, Vec<u8>) {
+        let started = self.start(runner).await;
+        follow(runner, &started.container_id, 0).await
+    }
+}
+
+impl Drop for Case {
+    fn drop(&mut self) {
+        for id in self.containers() {
+            let _ = Engine::shared().podman(&["rm", "--force", "--time=0", &id]);
+        }
+    }
+}
+
+/// How it ended, and its output from byte `seen` on.
+async fn follow(runner: &ContainerRunner, id: &str, seen: u64) -> (Ended, Vec<u8>) {
+    let mut output = Vec::new();
+    let ended = within(runner.follow(id, seen, |_, bytes| output.extend_from_slice(bytes))).await;
+    (ended.expect("it is followed to its end"), output)
+}
+
+fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
+}

@@ -1,0 +1,47 @@
+//! What cannot start says why in the engine's own words, and leaves nothing.
+
+use tests::engine::{BUSYBOX, MISSING};
+
+use super::*;
+
+#[tokio::test]
+async fn container_image_that_is_missing_has_the_engines_own_reason() {
+    let case = Case::new("localhost/mycli-test/no-such-image", "true");
+    let reason = case.refusal(&runner().await).await;
+    assert!(reason.starts_with("CannotPullContainerError: "), "{reason}");
+    assert!(reason.contains("localhost/mycli-test/no-such-image:latest"), "{reason}");
+}
+
+#[tokio::test]
+async fn container_registry_that_cannot_be_reached_has_the_engines_own_reason() {
+    let reason = Case::new(MISSING, "true").refusal(&runner().await).await;
+    assert!(reason.starts_with("CannotPullContainerError: "), "{reason}");
+    assert!(reason.contains("registry.invalid"), "{reason}");
+}
+
+#[tokio::test]
+async fn container_image_for_another_machine_is_refused_in_plain_words() {
+    let mut case = Case::new(BUSYBOX, "true");
+    let (other, name) = if cfg!(target_arch = "aarch64") { (Arch::X86_64, "amd64") } else { (Arch::Arm64, "arm64") };
+    case.launch.arch = other;
+    let reason = case.refusal(&runner().await).await;
+    assert!(reason.starts_with("CannotPullContainerError: ") && !reason.is_empty(), "{reason} {name}");
+}
+
+#[tokio::test]
+async fn container_whose_program_is_missing_never_started() {
+    let mut case = Case::new(BUSYBOX, "true");
+    case.launch.entry_point = vec!["/no/such/program".into()];
+    let reason = case.refusal(&runner().await).await;
+    assert!(reason.starts_with("CannotStartContainerError: "), "{reason}");
+    assert!(reason.contains("/no/such/program"), "{reason}");
+}
+
+#[tokio::test]
+async fn container_mount_that_does_not_exist_is_no_empty_directory() {
+    let mut case = Case::new(BUSYBOX, "true");
+    case.launch.mounts = vec!["/no/such/directory".into()];
+    let reason = case.refusal(&runner().await).await;
+    assert!(reason.contains("/no/such/directory"), "{reason}");
+    assert!(!Path::new("/no/such/directory").exists());
+}
