@@ -21,7 +21,8 @@ pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 /// A notice of a change may be missed, by a crash of who would have given it: look again after this time anyway.
 const LOCAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Who answers.
+/// Who answers. There is one in a process.
+#[expect(clippy::large_enum_variant, reason = "one value, never moved about: a box would save nothing")]
 pub(crate) enum Client {
     /// An endpoint.
     Remote(Remote),

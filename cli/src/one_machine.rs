@@ -193,7 +193,7 @@ impl Prune {
         if context.is_json() {
             output::text(context, &format!("{}\n", serde_json::json!({"executions": pruned})))?;
         } else {
-            context.screen.say(&format!("removed {} runs with their logs", pruned));
+            context.screen.say(&format!("removed {pruned} runs with their logs"));
         }
         Ok(exit::SUCCESS)
     }

@@ -43,13 +43,6 @@ pub(crate) enum ProjectError {
     },
 }
 
-/// Keys of a request that make no sense for all runs of a project.
-const NOT_HERE: [(&str, fn(&SubmitRequest) -> bool); 3] = [
-    ("command", |request| request.command.is_some()),
-    ("action", |request| request.action.is_some()),
-    ("idempotency_key", |request| request.idempotency_key.is_some()),
-];
-
 impl Project {
     /// The file in `folder` or the nearest parent that has one, up to the root of the git repository (outside of one: in `folder` alone).
     ///
@@ -68,8 +61,8 @@ impl Project {
             Err(error) => return Err(malformed(path, &error)),
         };
         let project = Self { path, request, text };
-        match NOT_HERE.iter().find(|(_, is_set)| is_set(&project.request)) {
-            Some((key, _)) => Err(ProjectError::Form {
+        match key_of_one_run(&project.request) {
+            Some(key) => Err(ProjectError::Form {
                 line: project.line_of(key),
                 problem: format!("`{key}` belongs to one run: give it on the command line"),
                 path: project.path,
@@ -89,6 +82,13 @@ impl Project {
         let is_key = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'));
         self.text.lines().position(is_key).map(|index| index + 1)
     }
+}
+
+/// A key that makes no sense for all runs of a project.
+fn key_of_one_run(request: &SubmitRequest) -> Option<&'static str> {
+    let set =
+        [("command", &request.command), ("action", &request.action), ("idempotency_key", &request.idempotency_key)];
+    set.into_iter().find(|(_, value)| value.is_some()).map(|(key, _)| key)
 }
 
 /// serde's words name the key and those that are known; the place is said in front of them.
