@@ -17,7 +17,6 @@ pub fn mycli() -> PathBuf {
     let program = folder.join("mycli");
     let built = modified(&program).unwrap_or_else(|| panic!("{} is missing: cargo build -p mycli", program.display()));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let newest = ["cli/src", "crates"].iter().filter_map(|part| newest_source(&root.join(part))).max();
     if let Some((at, source)) = newest.filter(|(at, _)| *at > built) {
         panic!("{} ({built:?}) is older than {} ({at:?}): cargo build -p mycli", program.display(), source.display());

@@ -11,9 +11,10 @@ fn any_run() -> StandIn {
 #[track_caller]
 fn set_key(mycli: &Mycli, key: &str) -> Ran {
     let mut command = mycli.command(&["config", "set", "key"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(key.as_bytes()).unwrap();
-    Ran::from(child.wait_with_output().unwrap())
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mycli runs");
+    child.stdin.take().expect("mycli runs").write_all(key.as_bytes()).expect("mycli runs");
+    Ran::from(child.wait_with_output().expect("mycli runs"))
 }
 
 #[test]

@@ -115,11 +115,11 @@ fn endless() -> StandIn {
 fn check_left(signal: Signal) {
     let mut api = endless();
     let mut command = Mycli::on(&api).command(&["exec", "--no-repo", "make"]);
-    let dir = tempfile::tempdir().unwrap();
-    let child = command.current_dir(&dir).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let dir = tempfile::tempdir().expect("mycli runs");
+    let child = command.current_dir(&dir).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mycli runs");
     api.wait_for(&format!("GET /executions/{ID}/logs?cursor=c"));
-    kill_process(Pid::from_child(&child), signal).unwrap();
-    let ran = Ran::from(child.wait_with_output().unwrap()).exits(125).prints("first\n");
+    kill_process(Pid::from_child(&child), signal).expect("mycli runs");
+    let ran = Ran::from(child.wait_with_output().expect("mycli runs")).exits(125).prints("first\n");
     assert!(ran.err.contains(&format!("mycli logs -f {ID}")), "{ran:#?}");
     assert!(!api.lines().iter().any(|line| line.ends_with("/cancel")), "the run is left, not stopped");
 }

@@ -45,10 +45,10 @@ fn cloned(mycli: &Mycli) -> String {
     let origin = mycli.home.path().join("origin.git");
     git(mycli.home.path(), &["init", "--quiet", "--bare", "-b", "main", "origin.git"]);
     git(mycli.dir.path(), &["init", "--quiet", "-b", "main"]);
-    git(mycli.dir.path(), &["remote", "add", "origin", origin.to_str().unwrap()]);
+    git(mycli.dir.path(), &["remote", "add", "origin", origin.to_str().expect("a UTF-8 path")]);
     commit(mycli, "first");
     git(mycli.dir.path(), &["push", "--quiet", "origin", "main"]);
-    origin.canonicalize().unwrap().to_str().unwrap().to_owned()
+    origin.canonicalize().expect("a UTF-8 path").to_str().expect("a UTF-8 path").to_owned()
 }
 
 fn commit(mycli: &Mycli, name: &str) {
