@@ -320,42 +320,32 @@ impl Wanted {
 
     /// The messages, and how many became dead letters.
     fn take(&self, db: &Connection, visibility: Duration) -> rusqlite::Result<(Vec<Received>, usize)> {
-        let dead = self.bury(db)?;
-        let messages: Vec<_> = db
+        let due: Vec<_> = db
             .prepare_cached(
                 "SELECT id, body, receives + 1, sent_at FROM messages
                  WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3 ORDER BY visible_at, id LIMIT ?4",
             )?
             .query_map(params![self.pump.as_str(), self.queue.as_str(), millis(self.now), self.max], received)?
             .collect::<rusqlite::Result<_>>()?;
-        let mut hide =
-            db.prepare_cached("UPDATE messages SET receives = receives + 1, visible_at = ?2 WHERE id = ?1")?;
+        let (messages, dead): (Vec<_>, Vec<_>) = due.into_iter().partition(|message| message.receives <= MAX_RECEIVES);
+        let mut hide = db.prepare_cached("UPDATE messages SET receives = receives + 1, visible_at = ?2 WHERE id = ?1")?;
         for message in &messages {
             hide.execute(params![message.message_id, after(self.now, visibility)])?;
         }
-        Ok((messages, dead))
+        self.bury(db, &dead)?;
+        Ok((messages, dead.len()))
     }
 
-    /// Moves what is due and was received too often to the dead letters.
-    fn bury(&self, db: &Connection) -> rusqlite::Result<usize> {
-        let ids: Vec<i64> = db
-            .prepare_cached(
-                "SELECT id FROM messages WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3 AND receives >= ?4",
-            )?
-            .query_map(params![self.pump.as_str(), self.queue.as_str(), millis(self.now), MAX_RECEIVES], |row| {
-                row.get(0)
-            })?
-            .collect::<rusqlite::Result<_>>()?;
+    fn bury(&self, db: &Connection, dead: &[Received]) -> rusqlite::Result<()> {
         let reason = format!("received {MAX_RECEIVES} times and never done with");
         let mut copy = db.prepare_cached(
             "INSERT INTO dead_letters (id, queue, pump, body, receives, sent_at, died_at, reason)
              SELECT id, queue, pump, body, receives, sent_at, ?2, ?3 FROM messages WHERE id = ?1",
         )?;
-        for id in &ids {
-            copy.execute(params![id, millis(self.now), reason])?;
+        for message in dead {
+            copy.execute(params![message.message_id, millis(self.now), reason])?;
         }
-        remove(db, &ids)?;
-        Ok(ids.len())
+        remove(db, dead.iter().map(|message| message.message_id.as_str()))
     }
 }
 

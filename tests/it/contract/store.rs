@@ -325,7 +325,7 @@ pub(crate) async fn locks_and_pools_have_lines_of_their_own(store: impl Store) {
     let locked = Wish { lock: Some("deploy"), ..Wish::of("a", 1) }.submit(&store).await;
     Wish { lock: Some("other"), ..Wish::of("a", 2) }.submit(&store).await;
     let ids = |tickets: Vec<Ticket>| tickets.into_iter().map(|ticket| ticket.id).collect::<Vec<_>>();
-    assert_eq!(ids(line(&store, &POOL, at(9), 9).await), [free.id.clone()]);
+    assert_eq!(ids(line(&store, &POOL, at(9), 9).await), std::slice::from_ref(&free.id));
     assert_eq!(ids(line(&store, &lock("deploy"), at(9), 9).await), [locked.id]);
     assert_eq!(line(&store, &lock("unknown"), at(9), 9).await, []);
     let lines: BTreeSet<_> = store.lines(at(9)).await.expect(ANSWERS).into_iter().collect();
@@ -480,7 +480,7 @@ pub(crate) async fn an_execution_is_found_by_a_part_of_its_id(store: impl Store)
     let unique = (1..=26).find(|length| !newer.as_str().contains(&ulid[..*length])).expect("the ids differ");
     for fragment in [older.as_str(), ulid, &ulid[..unique], &ulid[20..], &ulid[25..], &format!("exec_{}", &ulid[..unique])] {
         for fragment in [fragment.to_owned(), fragment.to_lowercase()] {
-            assert_eq!(find(&store, &fragment, 9).await, [older.clone()], "{fragment}");
+            assert_eq!(find(&store, &fragment, 9).await, std::slice::from_ref(&older), "{fragment}");
         }
     }
     let both = &ulid[..unique - 1];
@@ -497,7 +497,7 @@ pub(crate) async fn an_execution_is_found_by_its_task(store: impl Store) {
         close(&store, &launch(&store, execution).await, 1).await;
     }
     for fragment in [task_arn(&execution), task_id(&execution)] {
-        assert_eq!(find(&store, &fragment, 9).await, [execution.id.clone()], "{fragment}");
+        assert_eq!(find(&store, &fragment, 9).await, std::slice::from_ref(&execution.id), "{fragment}");
     }
     assert_eq!(find(&store, &format!("{}0", task_arn(&execution)), 9).await, []);
 }
