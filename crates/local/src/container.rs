@@ -507,22 +507,22 @@ fn arch_named(name: &str) -> Option<Arch> {
 }
 
 fn cannot_create(reason: &str) -> StartFailure {
-    StartFailure { reason: format!("CannotCreateContainerError: {reason}") }
+    StartFailure::never(format!("CannotCreateContainerError: {reason}"))
 }
 
 fn cannot_start(reason: &str) -> StartFailure {
-    StartFailure { reason: format!("CannotStartContainerError: {reason}") }
+    StartFailure::never(format!("CannotStartContainerError: {reason}"))
 }
 
 /// In words that no rule takes for a cause which another try could mend.
 fn unknown(reason: &str) -> StartFailure {
-    StartFailure { reason: format!("ContainerEngineError: whether the command has started is not known: {reason}") }
+    StartFailure::unknown(format!("ContainerEngineError: whether the command has started is not known: {reason}"))
 }
 
 /// An engine may repeat what it was sent.
 fn without_secrets(failure: StartFailure, launch: &Launch) -> StartFailure {
     let values = launch.secrets.iter().map(|(_, value)| value.expose_secret()).filter(|value| !value.is_empty());
-    StartFailure { reason: values.fold(failure.reason, |reason, value| reason.replace(value, "***")) }
+    StartFailure { reason: values.fold(failure.reason, |reason, value| reason.replace(value, "***")), ..failure }
 }
 
 fn body(launch: &Launch, limits: Limits) -> ContainerCreateBody {

@@ -122,7 +122,7 @@ impl HostRunner {
     /// When the shell cannot be started.
     pub fn start(&self, task_id: &str, launch: &Shell) -> Result<Gated, StartFailure> {
         self.spawn(task_id, launch)
-            .map_err(|error| StartFailure { reason: format!("CannotStartProcessError: {error}") })
+            .map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}")))
     }
 
     fn spawn(&self, task_id: &str, launch: &Shell) -> io::Result<Gated> {

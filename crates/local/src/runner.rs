@@ -74,12 +74,28 @@ pub struct Started {
     pub started_at: Timestamp,
 }
 
-/// Why a task never ran, in ECS's words.
+/// Why a task does not run, in ECS's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFailure {
     /// `CannotPullContainerError: …`, `CannotCreateContainerError: …` or `CannotStartContainerError: …`, with the engine's own
     /// reason.
     pub reason: String,
+    /// The engine did not answer: the command may have started.
+    pub may_have_started: bool,
+}
+
+impl StartFailure {
+    /// Its command surely never ran.
+    #[must_use]
+    pub fn never(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), may_have_started: false }
+    }
+
+    /// Whether its command ran is not known.
+    #[must_use]
+    pub fn unknown(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), may_have_started: true }
+    }
 }
 
 /// How a task ended.

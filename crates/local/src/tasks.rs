@@ -216,13 +216,17 @@ impl Inner {
         let ended = match (self.image(&job), runtime) {
             (None, runtime) => self.follow_process(&mut job, runtime, stop).await?,
             (Some(_), Some(Runtime::Container(id))) => Ok(self.follow_container(&job, &id, stop).await?),
-            (Some(image), _) => match self.start_container(&mut job, image).await? {
+            (Some(image), _) => match self.start_container(&mut job, image, stop.clone()).await? {
                 Ok(id) => Ok(self.follow_container(&job, &id, stop).await?),
                 Err(failure) => Err(failure),
             },
         };
         match ended {
             Ok(ended) => self.stopped(&mut job, ended).await,
+            Err(failure) if failure.may_have_started || self.stop_reason(job.arn()).await.is_some() => {
+                let reason = Some(failure.reason);
+                self.stopped(&mut job, Ended { exit_code: None, reason, stopped_at: System.now() }).await
+            }
             Err(failure) => self.over(&mut job, StopCode::TaskFailedToStart, Some(failure.reason), System.now()).await,
         }
     }
@@ -273,7 +277,7 @@ impl Inner {
         };
         job.runs_since(System.now(), gated.process.pid.to_string());
         self.record(job, Some(&Runtime::Process(gated.process.clone()))).await?;
-        Ok(gated.release().await.map_err(|error| StartFailure { reason: format!("CannotStartProcessError: {error}") }))
+        Ok(gated.release().await.map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}"))))
     }
 
     /// Starts the container, or finds the one that was started for this attempt before; then puts it on record.
@@ -281,10 +285,18 @@ impl Inner {
         &self,
         job: &mut Job,
         image: ImageRef,
+        stop: watch::Receiver<()>,
     ) -> Result<Result<String, StartFailure>, FollowError> {
         let started = match (self.engine().await, self.launch(job, image)) {
-            (Ok(engine), Ok(launch)) => engine.start(&launch).await,
-            (Err(reason), _) => Err(StartFailure { reason }),
+            (Ok(engine), Ok(launch)) => tokio::select! {
+                started = engine.start(&launch) => started,
+                // A pull may take minutes. If the container is there already, following it stops it.
+                () = self.stop_asked(job.arn(), stop) => {
+                    let made = engine.find(job.arn()).await.map_err(|error| FollowError::Engine(error.to_string()))?;
+                    return Ok(made.ok_or_else(|| StartFailure::never("it was stopped while it was being started")));
+                }
+            },
+            (Err(reason), _) => Err(StartFailure::never(reason)),
             (_, Err(failure)) => Err(failure),
         };
         let started = match started {
@@ -442,11 +454,9 @@ impl Inner {
     fn secret_values(&self, definition: &TaskDefinition) -> Result<Vec<(String, SecretString)>, StartFailure> {
         let value_of = |mapping: &SecretMapping| {
             let name = &mapping.value_from;
-            let missing = || StartFailure {
-                reason: format!(
-                    "ResourceInitializationError: unable to retrieve secret {name}: {}",
-                    self.setup.secrets.how_to_set(name)
-                ),
+            let missing = || {
+                let where_to = self.setup.secrets.how_to_set(name);
+                StartFailure::never(format!("ResourceInitializationError: unable to retrieve secret {name}: {where_to}"))
             };
             self.setup.secrets.value(name).map(|value| (mapping.name.clone(), value)).ok_or_else(missing)
         };

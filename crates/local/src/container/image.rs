@@ -72,7 +72,7 @@ async fn pull(docker: &Docker, image: &ImageRef, foreign: Option<Arch>) -> Resul
 }
 
 fn cannot_pull(reason: &str) -> StartFailure {
-    StartFailure { reason: format!("CannotPullContainerError: {reason}") }
+    StartFailure::never(format!("CannotPullContainerError: {reason}"))
 }
 
 fn is_for(image: &ImageInspect, foreign: Option<Arch>) -> bool {
