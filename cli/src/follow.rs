@@ -172,6 +172,8 @@ pub(crate) async fn to_the_end(
 struct Record {
     seen_at: Option<Instant>,
     over_since: Option<Instant>,
+    /// How many tries that failed were told of.
+    failed_tries: usize,
 }
 
 impl Record {
@@ -188,11 +190,25 @@ impl Record {
         self.seen_at = Some(Instant::now());
         let got = client.execution(id.as_str()).await?;
         if !got.value.status.is_final() {
+            self.tell_of_failed_tries(&got.value, screen);
             screen.progress(&progress(&got.value));
             return Ok(None);
         }
         let over_since = *self.over_since.get_or_insert_with(Instant::now);
         Ok((over_since.elapsed() > LATE_LOG).then_some(got))
+    }
+}
+
+impl Record {
+    /// A run that is tried again takes longer than its user expects: each time is said aloud.
+    fn tell_of_failed_tries(&mut self, run: &ExecutionView, screen: &Screen) {
+        let failed = run.attempts.iter().filter(|attempt| attempt.stopped_at.is_some()).count();
+        if failed > self.failed_tries
+            && let Some(reason) = run.waiting.as_ref().map(|waiting| &waiting.reason)
+        {
+            screen.say(reason);
+            self.failed_tries = failed;
+        }
     }
 }
 
