@@ -401,3 +401,47 @@ pub(crate) fn integer(count: u64) -> i64 {
 pub(crate) fn count<N: TryFrom<i64> + Default>(integer: i64) -> N {
     N::try_from(integer).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(name: &'static str) -> impl FnOnce(&Connection) -> rusqlite::Result<()> {
+        move |db| db.execute("INSERT INTO pumps (id) VALUES (?1)", [name]).map(drop)
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_undoes_itself_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&dir.path().join("store.sqlite"), PumpId::new()).unwrap();
+        let fails_halfway = |db: &Connection| {
+            add("half")(db)?;
+            db.execute("INSERT INTO nowhere (id) VALUES (1)", []).map(drop)
+        };
+        // Sent before the first is answered, so that they share a transaction or follow each other closely.
+        let (one, failed, two) =
+            tokio::join!(database.write(SERVICE, add("one")), database.write(SERVICE, fails_halfway), database.write(SERVICE, add("two")));
+        assert!(one.is_ok() && two.is_ok());
+        assert!(failed.unwrap_err().detail.contains("nowhere"));
+        let mut names: Vec<_> = database.pumps().await.unwrap().into_iter().map(|pump| pump.0).collect();
+        names.sort();
+        assert_eq!(names, ["one", "two"]);
+    }
+
+    /// The failing transaction of a full disk must not lose what is sent after it.
+    #[tokio::test]
+    async fn a_full_disk_is_said_and_passes() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&dir.path().join("store.sqlite"), PumpId::new()).unwrap();
+        let limit = |pages: i64| move |db: &Connection| db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()));
+        database.write(SERVICE, limit(1)).await.unwrap();
+        let large = |db: &Connection| db.execute("INSERT INTO pumps (id) VALUES (hex(zeroblob(100000)))", []).map(drop);
+        let (failed, beside) = tokio::join!(database.write(SERVICE, large), database.write(SERVICE, add("beside")));
+        let detail = failed.unwrap_err().detail;
+        assert!(detail.contains("the disk is full"), "{detail}");
+        drop(beside);
+        database.write(SERVICE, limit(1_000_000)).await.unwrap();
+        database.write(SERVICE, large).await.unwrap();
+        assert_eq!(database.pumps().await.unwrap().iter().filter(|pump| pump.0.len() == 200_000).count(), 1);
+    }
+}

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use super::{
     queue::{Got, Receiver},
-    records::{CPU, POOL, Wish, at, close, launch, run_task_input, task_arn, task_id},
+    records::{CPU, POOL, Wish, at, close, launch, lock, run_task_input, task_arn, task_id},
 };
 
 const ANSWERS: &str = "the file answers";
@@ -353,6 +353,26 @@ async fn what_was_launched_and_has_no_open_task_is_unsettled() {
     assert_eq!(database.unsettled().await.expect(ANSWERS), 1);
     close(&store, &launched, 0).await;
     assert_eq!(database.unsettled().await.expect(ANSWERS), 0);
+}
+
+/// A lock may be named once and never again.
+#[tokio::test]
+async fn what_is_over_leaves_no_counter_behind() {
+    let dir = Dir::new();
+    let store = LocalStore::new(dir.open());
+    for moment in 0..3 {
+        Wish { lock: Some("once"), ..Wish::of("a", moment) }.submit(&store).await;
+    }
+    for ticket in store.line(&lock("once"), at(9), 9).await.expect(ANSWERS) {
+        let execution = store.load(&ticket.id).await.expect(ANSWERS).expect("it waits");
+        close(&store, &launch(&store, &execution).await, 0).await;
+    }
+    drop(store);
+    let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
+    for table in ["usage", "shares", "line_times"] {
+        let rows: u32 = connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count");
+        assert_eq!(rows, 0, "{table}");
+    }
 }
 
 /// Where the index has to bring the line's first tickets, at a cost that does not show in how long the line is.
