@@ -23,7 +23,13 @@ pub(crate) use suite;
 const ANSWERS: &str = "the store answers";
 
 fn key(name: &str, id: &str) -> KeyRecord {
-    KeyRecord { id: id.into(), name: name.into(), role: Role::Submit, hash: format!("$2b$10$hash-of-{id}"), created_at: at(7) }
+    KeyRecord {
+        id: id.into(),
+        name: name.into(),
+        role: Role::Submit,
+        hash: format!("$2b$10$hash-of-{id}"),
+        created_at: at(7),
+    }
 }
 
 pub(crate) async fn a_key_is_found_by_its_id(keys: impl Keys) {

@@ -161,7 +161,8 @@ async fn what_a_dead_pump_left_is_taken_over_once() {
     assert!(!two.here.adopt(&dead).await.expect(ANSWERS), "there is nothing left to take");
     assert!(!two.here.pumps().await.expect(ANSWERS).contains(&dead));
 
-    let mine: Vec<_> = here.unfinished(None, 9).await.expect(ANSWERS).items.into_iter().map(|execution| execution.id).collect();
+    let mine: Vec<_> =
+        here.unfinished(None, 9).await.expect(ANSWERS).items.into_iter().map(|execution| execution.id).collect();
     assert_eq!(mine, [running.id.clone(), waiting.id.clone()]);
     assert_eq!(here.line(&POOL, at(9), 9).await.expect(ANSWERS)[0].id, waiting.id);
     assert_eq!(two.here.open_tasks().await.expect(ANSWERS).len(), 1);
@@ -199,7 +200,8 @@ async fn a_message_goes_to_the_pump_that_runs_what_it_is_about() {
     let there_queue = LocalQueue::new(two.there.clone(), |_| {});
 
     let about = |id| Message::Line { line: POOL, id };
-    let messages = [Message::Check { id: theirs.id.clone() }, about(Some(theirs.id.clone())), about(Some(mine.id.clone()))];
+    let messages =
+        [Message::Check { id: theirs.id.clone() }, about(Some(theirs.id.clone())), about(Some(mine.id.clone()))];
     queue.send(messages.into_iter().map(Outgoing::from).collect()).await.expect(ANSWERS);
     assert_eq!(*woken.lock().unwrap(), [two.there.pump().clone()], "once for two messages, and never ourselves");
     assert_eq!(there_queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS).len(), 1);
@@ -232,7 +234,10 @@ async fn a_waiter_hears_of_new_and_of_delayed_messages() {
     arrived(QueueName::Control).await;
     assert_eq!(queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS), []);
     let due = queue.next_due(QueueName::Control).await.expect(ANSWERS).expect("it waits");
-    assert!(due > chrono::Utc::now() - chrono::TimeDelta::seconds(1) && due < chrono::Utc::now() + chrono::TimeDelta::seconds(2));
+    assert!(
+        due > chrono::Utc::now() - chrono::TimeDelta::seconds(1)
+            && due < chrono::Utc::now() + chrono::TimeDelta::seconds(2)
+    );
     arrived(QueueName::Control).await;
     assert_eq!(queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS).len(), 1);
 }
@@ -271,7 +276,10 @@ fn task(execution: &Execution, status: &str) -> Task {
 }
 
 async fn insert_task(database: &Database, execution: &domain::execution::Execution) {
-    let input = RunTaskInput { started_by: execution.id.attempt(1).to_string(), ..run_task_input(&Wish::default().execution()) };
+    let input = RunTaskInput {
+        started_by: execution.id.attempt(1).to_string(),
+        ..run_task_input(&Wish::default().execution())
+    };
     let input = RunTaskInput { client_token: input.started_by.clone(), ..input };
     database.ensure_definition("hash", &definition()).await.expect(ANSWERS);
     database.insert_task(&input, "hash", &task(execution, "PROVISIONING")).await.expect(ANSWERS);
@@ -370,7 +378,8 @@ async fn what_is_over_leaves_no_counter_behind() {
     drop(store);
     let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
     for table in ["usage", "shares", "line_times"] {
-        let rows: u32 = connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count");
+        let rows: u32 =
+            connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count");
         assert_eq!(rows, 0, "{table}");
     }
 }
@@ -402,7 +411,8 @@ fn the_files_are_the_owners_alone() {
     let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     let directory = dir.path().parent().expect("it has one").to_owned();
     assert_eq!(mode(&directory), 0o700);
-    let files: Vec<_> = std::fs::read_dir(&directory).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(&directory).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
     assert!(files.len() >= 3, "{files:?}");
     for file in files {
         assert_eq!(mode(&file), 0o600, "{}", file.display());

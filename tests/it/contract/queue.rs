@@ -44,7 +44,12 @@ pub(crate) trait Receiver: Queue + Clone + 'static {
     type Handle: Clone + std::fmt::Debug + PartialEq + Send;
     /// After so many receives a message becomes a dead letter.
     const MAX_RECEIVES: u32;
-    fn receive(&self, queue: QueueName, max: u32, visibility: Duration) -> impl Future<Output = Vec<Got<Self::Handle>>> + Send;
+    fn receive(
+        &self,
+        queue: QueueName,
+        max: u32,
+        visibility: Duration,
+    ) -> impl Future<Output = Vec<Got<Self::Handle>>> + Send;
     fn delete(&self, handles: Vec<Self::Handle>) -> impl Future<Output = ()> + Send;
     fn release(&self, handles: Vec<Self::Handle>) -> impl Future<Output = ()> + Send;
     fn dead_letters(&self) -> impl Future<Output = Vec<Message>> + Send;
@@ -124,9 +129,16 @@ pub(crate) async fn a_released_message_is_there_again(queue: impl Receiver) {
 }
 
 pub(crate) async fn a_delayed_message_comes_late(queue: impl Receiver) {
-    queue.send(vec![Outgoing { message: check(1), delay_seconds: 2 }, check(2).into()]).await.expect("the queue answers");
+    queue
+        .send(vec![Outgoing { message: check(1), delay_seconds: 2 }, check(2).into()])
+        .await
+        .expect("the queue answers");
     let first = received(&queue, Control, LONG).await;
-    assert_eq!(first.iter().map(|got| &got.message).collect::<Vec<_>>(), [&check(2)], "what is not delayed comes first");
+    assert_eq!(
+        first.iter().map(|got| &got.message).collect::<Vec<_>>(),
+        [&check(2)],
+        "what is not delayed comes first"
+    );
     let second = received(&queue, Control, LONG).await;
     assert_eq!((&second[0].message, second[0].receives), (&check(1), 1));
 }
@@ -138,7 +150,9 @@ pub(crate) async fn two_receivers_do_not_get_the_same(queue: impl Receiver) {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..10 {
         let queue = queue.clone();
-        tasks.spawn(async move { queue.receive(Control, 10, LONG).await.into_iter().map(|got| got.message).collect::<Vec<_>>() });
+        tasks.spawn(async move {
+            queue.receive(Control, 10, LONG).await.into_iter().map(|got| got.message).collect::<Vec<_>>()
+        });
     }
     let got = tasks.join_all().await.concat();
     let different: BTreeSet<_> = got.iter().map(|message| format!("{message:?}")).collect();
@@ -158,7 +172,9 @@ pub(crate) async fn what_is_received_too_often_becomes_a_dead_letter<R: Receiver
         let got = received(&queue, Control, Duration::ZERO).await;
         assert!(got.iter().all(|got| got.receives == receives), "{got:?}");
         if receives == 1 {
-            queue.delete(got.iter().filter(|got| got.message == check(2)).map(|got| got.handle.clone()).collect()).await;
+            queue
+                .delete(got.iter().filter(|got| got.message == check(2)).map(|got| got.handle.clone()).collect())
+                .await;
         }
     }
     let dead = async {

@@ -112,7 +112,8 @@ pub(crate) async fn launch(store: &impl Store, execution: &Execution) -> Executi
 
 /// 32 hexadecimal digits, other ones for another execution.
 pub(crate) fn task_id(execution: &Execution) -> String {
-    let number = execution.id.as_str().bytes().fold(0_u128, |sum, byte| sum.wrapping_mul(131).wrapping_add(byte.into()));
+    let number =
+        execution.id.as_str().bytes().fold(0_u128, |sum, byte| sum.wrapping_mul(131).wrapping_add(byte.into()));
     format!("{number:032x}")
 }
 

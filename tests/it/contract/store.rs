@@ -14,7 +14,9 @@ use domain::{
 };
 use tokio::task::JoinSet;
 
-use super::records::{CPU, POOL, Wish, admissions, at, claim, close, launch, launching, lock, names, stopped, task_arn, task_id};
+use super::records::{
+    CPU, POOL, Wish, admissions, at, claim, close, launch, launching, lock, names, stopped, task_arn, task_id,
+};
 
 /// Makes a test of each rule for the store that the function makes.
 macro_rules! suite {
@@ -95,7 +97,8 @@ where
 }
 
 pub(crate) async fn a_record_is_read_as_it_was_written(store: impl Store) {
-    let execution = Wish { lock: Some("deploy"), group: Some("nightly"), priority: 7, ..Wish::default() }.submit(&store).await;
+    let execution =
+        Wish { lock: Some("deploy"), group: Some("nightly"), priority: 7, ..Wish::default() }.submit(&store).await;
     assert_eq!(load(&store, &execution.id).await, execution);
     let unknown = Wish { entropy: 2, ..Wish::default() }.execution();
     assert_eq!(store.load(&unknown.id).await.expect(ANSWERS), None);
@@ -201,7 +204,10 @@ pub(crate) async fn admissions_are_taken_all_or_none(store: impl Store) {
     assert_eq!(load(&store, &execution.id).await, execution);
     assert_eq!(line(&store, &lock("deploy"), at(9), 9).await.len(), 1, "it left its line");
 
-    store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU))).await.expect("there is room for two");
+    store
+        .update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU)))
+        .await
+        .expect("there is room for two");
     let third = Wish { entropy: 3, lock: Some("deploy"), ..Wish::default() }.submit(&store).await;
     let result = store.update(&third, launching(&third, at(9)), &admissions(&third, Some(9 * CPU))).await;
     assert!(matches!(&result, Err(UpdateError::Full(key)) if *key == lock("deploy")), "{result:?}");
@@ -236,7 +242,10 @@ pub(crate) async fn usage_follows_a_launch_to_its_end(store: impl Store) {
     let refused = launched.refused(POOL, "no room", at(10), at(9)).expect("it has no task");
     let refused = store.update(&launched, refused, &[]).await.expect("nobody else writes it");
     assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (0, 0));
-    let again = store.update(&refused, launching(&refused, at(10)), &admissions(&refused, Some(CPU))).await.expect("there is room");
+    let again = store
+        .update(&refused, launching(&refused, at(10)), &admissions(&refused, Some(CPU)))
+        .await
+        .expect("there is room");
     assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (CPU, 1));
     close(&store, &again, 0).await;
     assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (0, 0));
@@ -348,7 +357,17 @@ pub(crate) async fn a_ticket_keeps_its_place_when_it_moves_lines_and_back(store:
 
 /// Three submitters with tickets of mixed priority and time, and some starts behind them.
 async fn mixed_line(store: &impl Store) {
-    let wishes = [("a", 0, 10), ("a", 3, 11), ("b", 0, 5), ("c", 9, 30), ("b", 0, 12), ("a", 0, 1), ("c", 0, 2), ("a", -4, 0), ("b", 1, 40)];
+    let wishes = [
+        ("a", 0, 10),
+        ("a", 3, 11),
+        ("b", 0, 5),
+        ("c", 9, 30),
+        ("b", 0, 12),
+        ("a", 0, 1),
+        ("c", 0, 2),
+        ("a", -4, 0),
+        ("b", 1, 40),
+    ];
     for (by, priority, moment) in wishes.into_iter().chain([("a", 0, 50), ("a", 0, 51), ("c", 0, 52), ("a", 2, 53)]) {
         Wish { priority, ..Wish::of(by, moment) }.submit(store).await;
     }
@@ -436,10 +455,18 @@ pub(crate) async fn what_comes_between_two_pages_is_not_on_the_next(store: impl 
 
 fn filters() -> Vec<Filter> {
     let mut filters = Vec::new();
-    for status in [None, Some(ExecutionStatus::Queued), Some(ExecutionStatus::Launching), Some(ExecutionStatus::Failed), Some(ExecutionStatus::Lost)] {
+    for status in [
+        None,
+        Some(ExecutionStatus::Queued),
+        Some(ExecutionStatus::Launching),
+        Some(ExecutionStatus::Failed),
+        Some(ExecutionStatus::Lost),
+    ] {
         for group in [None, Some("nightly"), Some("unknown")] {
             for by in [None, Some("alice"), Some("bob"), Some("nobody")] {
-                for since in [None, Some(at(0)), Some(at(50)), Some(at(50) + TimeDelta::microseconds(1)), Some(at(9_999))] {
+                for since in
+                    [None, Some(at(0)), Some(at(50)), Some(at(50) + TimeDelta::microseconds(1)), Some(at(9_999))]
+                {
                     let group = group.map(|name| name.parse().expect("a name"));
                     filters.push(Filter { status, group, by: by.map(str::to_owned), since });
                 }
@@ -474,11 +501,14 @@ async fn find(store: &impl Store, fragment: &str, limit: u32) -> Vec<ExecutionId
 }
 
 pub(crate) async fn an_execution_is_found_by_a_part_of_its_id(store: impl Store) {
-    let [older, newer] = [Wish { entropy: 0xabcd, ..Wish::of("a", 0) }, Wish { entropy: 0x1234, ..Wish::of("b", 50_000_000) }];
+    let [older, newer] =
+        [Wish { entropy: 0xabcd, ..Wish::of("a", 0) }, Wish { entropy: 0x1234, ..Wish::of("b", 50_000_000) }];
     let (older, newer) = (older.submit(&store).await.id, newer.submit(&store).await.id);
     let ulid = older.as_str().trim_start_matches("exec_");
     let unique = (1..=26).find(|length| !newer.as_str().contains(&ulid[..*length])).expect("the ids differ");
-    for fragment in [older.as_str(), ulid, &ulid[..unique], &ulid[20..], &ulid[25..], &format!("exec_{}", &ulid[..unique])] {
+    for fragment in
+        [older.as_str(), ulid, &ulid[..unique], &ulid[20..], &ulid[25..], &format!("exec_{}", &ulid[..unique])]
+    {
         for fragment in [fragment.to_owned(), fragment.to_lowercase()] {
             assert_eq!(find(&store, &fragment, 9).await, std::slice::from_ref(&older), "{fragment}");
         }
