@@ -419,8 +419,11 @@ mod tests {
             db.execute("INSERT INTO nowhere (id) VALUES (1)", []).map(drop)
         };
         // Sent before the first is answered, so that they share a transaction or follow each other closely.
-        let (one, failed, two) =
-            tokio::join!(database.write(SERVICE, add("one")), database.write(SERVICE, fails_halfway), database.write(SERVICE, add("two")));
+        let (one, failed, two) = tokio::join!(
+            database.write(SERVICE, add("one")),
+            database.write(SERVICE, fails_halfway),
+            database.write(SERVICE, add("two"))
+        );
         assert!(one.is_ok() && two.is_ok());
         assert!(failed.unwrap_err().detail.contains("nowhere"));
         let mut names: Vec<_> = database.pumps().await.unwrap().into_iter().map(|pump| pump.0).collect();
@@ -433,7 +436,9 @@ mod tests {
     async fn a_full_disk_is_said_and_passes() {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(&dir.path().join("store.sqlite"), PumpId::new()).unwrap();
-        let limit = |pages: i64| move |db: &Connection| db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()));
+        let limit = |pages: i64| {
+            move |db: &Connection| db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+        };
         database.write(SERVICE, limit(1)).await.unwrap();
         let large = |db: &Connection| db.execute("INSERT INTO pumps (id) VALUES (hex(zeroblob(100000)))", []).map(drop);
         let (failed, beside) = tokio::join!(database.write(SERVICE, large), database.write(SERVICE, add("beside")));

@@ -328,7 +328,8 @@ impl Wanted {
             .query_map(params![self.pump.as_str(), self.queue.as_str(), millis(self.now), self.max], received)?
             .collect::<rusqlite::Result<_>>()?;
         let (messages, dead): (Vec<_>, Vec<_>) = due.into_iter().partition(|message| message.receives <= MAX_RECEIVES);
-        let mut hide = db.prepare_cached("UPDATE messages SET receives = receives + 1, visible_at = ?2 WHERE id = ?1")?;
+        let mut hide =
+            db.prepare_cached("UPDATE messages SET receives = receives + 1, visible_at = ?2 WHERE id = ?1")?;
         for message in &messages {
             hide.execute(params![message.message_id, after(self.now, visibility)])?;
         }
