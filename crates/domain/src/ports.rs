@@ -185,6 +185,13 @@ pub enum LaunchError {
     Unknown(String),
 }
 
+impl From<Unavailable> for LaunchError {
+    /// Who did not answer may have acted.
+    fn from(error: Unavailable) -> Self {
+        Self::Unknown(error.to_string())
+    }
+}
+
 /// Tasks as `DescribeTasks` shows them.
 #[derive(Clone, Debug, Default)]
 pub struct Described {

@@ -4,7 +4,7 @@
 //! (`script/supervise.sh`) runs the command as a child and reports its end. One text carries both, stage 2 as a quoted string,
 //! because a task definition has room for one command and an image for no file of ours.
 //!
-//! Input is the environment alone (see [`variable`]); output is the marker lines of [`crate::marker`], on stderr.
+//! Input is the environment (see [`variable`]) and two optional arguments that save time (see [`text`]); output is the marker lines of [`crate::marker`], on stderr.
 
 use std::sync::LazyLock;
 
@@ -24,6 +24,10 @@ pub const EXIT_SET_UP_FAILED: i32 = 125;
 
 /// The exit status of a command whose time was over; without a `timeout` marker it is the command's own.
 pub const EXIT_TIMED_OUT: i32 = 124;
+
+/// The script's second argument where the process's initial environment holds no credential and no nonce (a line before the script sets
+/// `MYCLI_NONCE`): stage 2 then runs in the same shell, for there is nothing that an `exec` would have to hide.
+pub const OPEN: &str = "open";
 
 /// The environment variables that the script reads. All but [`EXECUTION_ID`](variable::EXECUTION_ID) and
 /// [`ATTEMPT_ID`](variable::ATTEMPT_ID) are gone from the command's environment.
@@ -61,6 +65,9 @@ pub mod variable {
 }
 
 /// The script, to be run as `/bin/sh -c <text>`; lines may be put before it.
+///
+/// After a `$0`, two arguments are understood: the path of an `env` known to have `--default-signal`, which is then not looked for; and
+/// [`OPEN`]. Either may be empty.
 #[must_use]
 pub fn text() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {

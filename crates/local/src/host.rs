@@ -4,11 +4,13 @@
 //! by pid and start time, and the end of the story in the file.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
 };
 
 use domain::{
@@ -22,6 +24,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     io::AsyncWriteExt,
     process::{Child, ChildStdin, Command},
+    sync::OnceCell,
 };
 
 use crate::{
@@ -32,9 +35,9 @@ use crate::{
     runner::{Ended, StartFailure},
 };
 
-/// What is put before the script: it waits for our word, which comes once the process is on record. If we die before, it reads the end
-/// of the file instead and never starts the command.
-const GATE: &str = "IFS= read -r mycli_go || exit 125; exec </dev/null\n";
+/// What is put before the script: it waits for our word, the nonce, which comes once the process is on record. If we die before, it reads
+/// the end of the file instead and never starts the command. So no process's initial environment holds the nonce.
+const GATE: &str = "IFS= read -r MYCLI_NONCE || exit 125; exec </dev/null\n";
 /// Pauses between two looks at the output of a running command, in milliseconds: the first, and the longest.
 const LOOK_MILLIS: (u64, u64) = (5, 80);
 /// Most bytes taken from the output in one look.
@@ -52,10 +55,19 @@ pub struct Shell {
     pub secrets: Vec<(String, SecretString)>,
 }
 
+impl Shell {
+    /// Whether the script clones a repository, for which it may have been given a credential.
+    fn may_clone(&self) -> bool {
+        self.environment.iter().any(|(name, value)| name == script::variable::REPO && !value.is_empty())
+    }
+}
+
 /// Starts and follows tasks on the host.
 #[derive(Clone, Debug)]
 pub struct HostRunner {
     dir: PathBuf,
+    /// This host's `env` if it has `--default-signal`, found out once: asking costs each task two processes.
+    env: Arc<OnceCell<Option<PathBuf>>>,
 }
 
 /// A process that waits at the gate.
@@ -63,6 +75,7 @@ pub struct HostRunner {
 pub struct Gated {
     child: Child,
     gate: Option<ChildStdin>,
+    word: String,
     /// Which process.
     pub process: ProcessId,
 }
@@ -94,7 +107,7 @@ impl Gated {
     pub async fn release(mut self) -> io::Result<Running> {
         failpoint!("host.release.before");
         if let Some(mut gate) = self.gate.take() {
-            gate.write_all(b"\n").await?;
+            gate.write_all(format!("{}\n", self.word).as_bytes()).await?;
         }
         failpoint!("host.release.after");
         Ok(Running::Child(self.child, self.process))
@@ -105,41 +118,55 @@ impl HostRunner {
     /// Tasks get directories of their own beneath this one.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir, env: Arc::default() }
     }
 
-    fn task_dir(&self, task_id: &str) -> PathBuf {
+    /// Where the command begins; its home.
+    fn work(&self, task_id: &str) -> PathBuf {
         self.dir.join(task_id)
     }
 
+    fn temp(&self, task_id: &str) -> PathBuf {
+        self.dir.join(format!("{task_id}.tmp"))
+    }
+
     fn output(&self, task_id: &str) -> PathBuf {
-        self.task_dir(task_id).join("output")
+        self.dir.join(format!("{task_id}.output"))
     }
 
     /// Starts the script, which then waits at its gate.
     ///
     /// # Errors
     /// When the shell cannot be started.
-    pub fn start(&self, task_id: &str, launch: &Shell) -> Result<Gated, StartFailure> {
-        self.spawn(task_id, launch)
+    pub async fn start(&self, task_id: &str, launch: &Shell) -> Result<Gated, StartFailure> {
+        let env = self.env.get_or_init(env_with_default_signal).await;
+        self.spawn(task_id, launch, env.as_deref())
             .map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}")))
     }
 
-    fn spawn(&self, task_id: &str, launch: &Shell) -> io::Result<Gated> {
-        let (work, temp) = (self.task_dir(task_id).join("work"), self.task_dir(task_id).join("tmp"));
+    fn spawn(&self, task_id: &str, launch: &Shell, env: Option<&Path>) -> io::Result<Gated> {
+        let (work, temp) = (self.work(task_id), self.temp(task_id));
         for dir in [&work, &temp] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let output = File::options().append(true).create(true).open(self.output(task_id))?;
         let (shell, options) = launch.entry_point.split_first().ok_or_else(|| io::Error::other("no entry point"))?;
         let script = format!("{GATE}{}", launch.command.first().map(String::as_str).unwrap_or_default());
+        let (nonce, environment): (Vec<_>, Vec<_>) = launch
+            .environment
+            .iter()
+            .map(|(name, value)| (name, value))
+            .partition(|(name, _)| *name == script::variable::NONCE);
+        let word = nonce.into_iter().map(|(_, nonce)| nonce.clone()).collect();
         failpoint!("host.spawn.before");
         let mut child = Command::new(shell)
             .args(options)
-            .arg(script)
+            .args([script.as_str(), "mycli"])
+            .arg(env.unwrap_or(Path::new("")))
+            .arg(if launch.may_clone() { "" } else { script::OPEN })
             .env_clear()
             .envs(clean_environment(&work, &temp))
-            .envs(launch.environment.iter().map(|(name, value)| (name, value)))
+            .envs(environment)
             .envs(launch.secrets.iter().map(|(name, value)| (name, value.expose_secret())))
             .env(script::variable::WORKDIR, &work)
             .current_dir(&work)
@@ -151,7 +178,7 @@ impl HostRunner {
         failpoint!("host.spawn.after");
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let process = pid.and_then(ProcessId::of).ok_or_else(|| io::Error::other("the shell ended at once"))?;
-        Ok(Gated { gate: child.stdin.take(), child, process })
+        Ok(Gated { gate: child.stdin.take(), child, word, process })
     }
 
     /// Follows a process to its end: its output goes into the log, whole, before this returns.
@@ -213,13 +240,21 @@ impl HostRunner {
     /// Removes what a task used, its log excepted.
     pub fn clean_up(&self, task_id: &str) {
         failpoint!("host.clean_up.before");
-        if let Err(error) = fs::remove_dir_all(self.task_dir(task_id))
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(task_id, %error, "a task's directory cannot be removed");
+        let (work, temp, output) = (self.work(task_id), self.temp(task_id), self.output(task_id));
+        for removed in [fs::remove_file(output), remove_dir(&temp), remove_dir(&work)] {
+            if let Err(error) = removed
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(task_id, %error, "what a task used cannot be removed");
+            }
         }
         failpoint!("host.clean_up.after");
     }
+}
+
+/// Most commands leave their directories empty, and then there is nothing to search.
+fn remove_dir(path: &Path) -> io::Result<()> {
+    fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path))
 }
 
 /// The reason of a process that ended before the command began, because mycli died.
@@ -262,12 +297,25 @@ fn drain(output: &mut File, log: &mut LogWriter, written: &mut impl FnMut(Vec<Lo
     }
 }
 
+/// The `env` that a task would find, if it can undo what a shell does to INT and QUIT in what it starts with `&`.
+async fn env_with_default_signal() -> Option<PathBuf> {
+    let path = search_path();
+    let env =
+        std::env::split_paths(&path).map(|dir| dir.join("env")).find(|path| path.is_absolute() && path.is_file())?;
+    let mut probe = Command::new(&env);
+    probe.args(["--default-signal=INT,QUIT", "true"]).env_clear().env("PATH", &path);
+    probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().await.is_ok_and(|status| status.success()).then_some(env)
+}
+
+fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())
+}
+
 /// What a command finds in its environment besides what was asked for: enough to find programs, and directories of its own.
-fn clean_environment(home: &Path, temp: &Path) -> Vec<(&'static str, std::ffi::OsString)> {
-    let path = std::env::var_os("PATH")
-        .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+fn clean_environment(home: &Path, temp: &Path) -> Vec<(&'static str, OsString)> {
     vec![
-        ("PATH", path),
+        ("PATH", search_path()),
         ("HOME", home.into()),
         ("TMPDIR", temp.into()),
         ("LANG", "C.UTF-8".into()),

@@ -24,7 +24,7 @@ use pipeline::{
     submit::Submit,
 };
 use tokio::{
-    sync::{Mutex, Notify, mpsc, watch},
+    sync::{Mutex, mpsc, watch},
     task::JoinHandle,
 };
 
@@ -105,6 +105,8 @@ pub struct Machine {
     alive: Mutex<Option<Arc<Alive>>>,
     running: Mutex<Option<Engine>>,
     reports: Mutex<Option<mpsc::UnboundedReceiver<TaskReport>>>,
+    /// How far [`Machine::changed`] has come.
+    seen: Mutex<watch::Receiver<()>>,
 }
 
 /// What runs while this machine runs work.
@@ -140,17 +142,18 @@ impl Machine {
         let database = Database::open(&dir.join("store.sqlite"), PumpId::new())?;
         let secrets = Secrets::new(dir.join("secrets"));
         let settings = Arc::new(settings(&options, &secrets));
-        let (logs, changed) = (LocalLogs::new(dir.join("logs")), Arc::new(Notify::new()));
+        let (logs, changed) = (LocalLogs::new(dir.join("logs")), watch::Sender::new(()));
         let (sender, reports) = mpsc::unbounded_channel();
         let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
         let setup = Setup { tasks_dir: dir.join("tasks"), home, secrets, host_only: options.host_only };
-        let tasks = LocalTasks::new(database.clone(), logs.clone(), setup, sender, Arc::clone(&changed));
+        let tasks = LocalTasks::new(database.clone(), logs.clone(), setup, sender, changed.clone());
         let wake = pumps.clone();
         let queue = LocalQueue::new(database.clone(), move |pump: &PumpId| wake.wake(pump));
         let pump = Pump { store: LocalStore::new(database.clone()), queue, tasks, logs, settings, changed };
         let caller = Caller { name: options.submitter.clone(), role: Role::Admin };
         let (alive, running, reports) = (Mutex::new(None), Mutex::new(None), Mutex::new(Some(reports)));
-        Ok(Self { options, pumps, pump, database, auth: Auth::default(), caller, alive, running, reports })
+        let seen = Mutex::new(pump.changed.subscribe());
+        Ok(Self { options, pumps, pump, database, auth: Auth::default(), caller, alive, running, reports, seen })
     }
 
     /// Takes over what dead processes left; says whether there was anything.
@@ -208,11 +211,11 @@ impl Machine {
     async fn settle(&self) -> Result<(), OpenError> {
         let settled = async {
             loop {
-                let changed = self.pump.changed.notified();
+                let mut changes = self.changes();
                 if self.database.unsettled().await? == 0 && !self.pump.tasks.any_dead().await? {
                     return Ok(());
                 }
-                let _either = tokio::time::timeout(LOOK, changed).await;
+                let _either = tokio::time::timeout(LOOK, changes.changed()).await;
             }
         };
         tokio::time::timeout(SETTLE, settled).await.unwrap_or(Ok(()))
@@ -249,15 +252,15 @@ impl Machine {
         }
     }
 
-    /// Resolves when something may have changed: at once for what this process runs, within 100 ms for what others do.
+    /// Resolves when something may have changed since this last resolved: at once for what this process runs, within 100 ms for what others do.
     pub async fn changed(&self) {
-        let changed = self.pump.changed.notified();
-        let _either = tokio::time::timeout(LOOK, changed).await;
+        let mut seen = self.seen.lock().await;
+        let _either = tokio::time::timeout(LOOK, seen.changed()).await;
     }
 
-    /// A handle on changes that are told from this moment on, so that none slips between a look and the wait after it.
-    pub(crate) fn changes(&self) -> tokio::sync::futures::OwnedNotified {
-        Arc::clone(&self.pump.changed).notified_owned()
+    /// The changes from this moment on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.pump.changed.subscribe()
     }
 
     /// Ends this process's part. Unfinished work is left to a supervisor process, which is started if there is any.

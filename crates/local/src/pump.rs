@@ -17,7 +17,7 @@ use domain::{
     task,
 };
 use pipeline::{launcher::Launcher, state_tracker::StateTracker};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     ambient::System,
@@ -51,8 +51,8 @@ pub struct Pump {
     pub logs: LocalLogs,
     /// What the installation is set to.
     pub settings: Arc<Settings>,
-    /// Notified whenever something may have changed.
-    pub changed: Arc<Notify>,
+    /// Told whenever something may have changed.
+    pub changed: watch::Sender<()>,
 }
 
 impl Pump {
@@ -107,7 +107,7 @@ impl Pump {
         let (failed, done): (Vec<_>, Vec<_>) = received.into_iter().partition(|message| has_failed(&response, message));
         self.queue.delete(done).await?;
         self.queue.release(failed, RETRY).await?;
-        self.changed.notify_waiters();
+        self.changed.send_replace(());
         Ok(true)
     }
 
@@ -118,7 +118,7 @@ impl Pump {
                 tracing::debug!(%error, "a task's report could not be written down; trying again");
                 tokio::spawn(self.clone().tell_again(report));
             }
-            self.changed.notify_waiters();
+            self.changed.send_replace(());
         }
     }
 
@@ -126,7 +126,7 @@ impl Pump {
         for _ in 0..REPORT_TRIES {
             tokio::time::sleep(RETRY).await;
             match self.tell_one(&report).await {
-                Ok(()) => return self.changed.notify_waiters(),
+                Ok(()) => return self.changed.send_replace(()),
                 Err(error) => tracing::warn!(%error, "a task's report could not be written down"),
             }
         }
@@ -162,7 +162,7 @@ impl Pump {
             if let Err(error) = self.settle_dead_letters().await {
                 tracing::error!(%error, "dead letters cannot be read");
             }
-            self.changed.notify_waiters();
+            self.changed.send_replace(());
             if cursor.is_none() {
                 tokio::time::sleep(SWEEP).await;
             }

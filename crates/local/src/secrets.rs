@@ -20,7 +20,7 @@ impl Secrets {
     /// The value of a secret; `None` if it is not set, or if others could read it.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<SecretString> {
-        self.from_file(name).or_else(|| std::env::var(format!("MYCLI_SECRET_{name}")).ok()).map(SecretString::from)
+        self.kept(name).or_else(|| std::env::var(format!("MYCLI_SECRET_{name}")).ok()).map(SecretString::from)
     }
 
     /// What to do about one that is not set.
@@ -29,7 +29,7 @@ impl Secrets {
         format!("it is not set; put its value into {} (mode 0600)", self.dir.join(name).display())
     }
 
-    fn from_file(&self, name: &str) -> Option<String> {
+    fn kept(&self, name: &str) -> Option<String> {
         let path = self.dir.join(name);
         let mode = fs::metadata(&path).ok()?.mode();
         if mode & 0o077 != 0 {

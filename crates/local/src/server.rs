@@ -69,8 +69,9 @@ async fn answer(State((machine, ended)): State<(Arc<Machine>, watch::Receiver<bo
         wanted_wait(&head.headers).filter(|_| path.split('?').next().is_some_and(|path| path.ends_with("/logs")));
     let request = machine::request(head.method, &path, head.headers, body);
     let until = tokio::time::Instant::now() + wait.unwrap_or_default();
+    let mut changes = machine.changes();
     loop {
-        let changes = machine.changes();
+        changes.mark_unchanged();
         let parts = machine::parts(machine.route(&request, None).await);
         let over = tokio::time::Instant::now() >= until || *ended.borrow();
         if over || !is_idle(&parts) {
@@ -78,7 +79,7 @@ async fn answer(State((machine, ended)): State<(Arc<Machine>, watch::Receiver<bo
         }
         let mut ended = ended.clone();
         tokio::select! {
-            () = changes => {}
+            _ = changes.changed() => {}
             () = tokio::time::sleep_until(until) => {}
             _ = ended.wait_for(|ended| *ended) => {}
         }

@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, OnceCell, mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 
 use crate::{
     ambient::System,
@@ -87,7 +87,7 @@ struct Inner {
     followed: Mutex<HashMap<String, watch::Sender<()>>>,
     /// The hashes of the definitions that are on record.
     definitions: Mutex<HashSet<String>>,
-    changed: Arc<Notify>,
+    changed: watch::Sender<()>,
 }
 
 /// Why a task that was being followed cannot be followed on.
@@ -102,14 +102,14 @@ enum FollowError {
 }
 
 impl LocalTasks {
-    /// Tasks on this machine; what happens to them is sent to `reports`, and `changed` is notified of every line and step.
+    /// Tasks on this machine; what happens to them is sent to `reports`, and `changed` is told of every line and step.
     #[must_use]
     pub fn new(
         database: Database,
         logs: LocalLogs,
         setup: Setup,
         reports: mpsc::UnboundedSender<TaskReport>,
-        changed: Arc<Notify>,
+        changed: watch::Sender<()>,
     ) -> Self {
         let host = HostRunner::new(setup.tasks_dir.clone());
         let (engine, followed, definitions) = (OnceCell::new(), Mutex::default(), Mutex::default());
@@ -201,7 +201,7 @@ impl Inner {
             self.give_up(arn.clone(), error).await;
         }
         self.followed.lock().unwrap_or_else(PoisonError::into_inner).remove(&arn);
-        self.changed.notify_waiters();
+        self.changed.send_replace(());
     }
 
     /// Sees a task from wherever it stands to its end.
@@ -271,7 +271,7 @@ impl Inner {
             environment: environment(&job.input),
             secrets,
         };
-        let gated = match self.host.start(job.id(), &shell) {
+        let gated = match self.host.start(job.id(), &shell).await {
             Ok(gated) => gated,
             Err(failure) => return Ok(Err(failure)),
         };
@@ -341,7 +341,13 @@ impl Inner {
     }
 
     /// When asked, the same by the engine.
-    async fn stop_container(&self, job: &Job, engine: &ContainerRunner, id: &str, stop: watch::Receiver<()>) -> Infallible {
+    async fn stop_container(
+        &self,
+        job: &Job,
+        engine: &ContainerRunner,
+        id: &str,
+        stop: watch::Receiver<()>,
+    ) -> Infallible {
         self.stop_asked(job.arn(), stop).await;
         engine.stop(id, STOP_SECONDS).await;
         std::future::pending().await
@@ -431,7 +437,7 @@ impl Inner {
         if !markers.is_empty() {
             let _nobody_listens = self.reports.send(TaskReport::Lines(job.arn().to_owned(), markers));
         }
-        self.changed.notify_waiters();
+        self.changed.send_replace(());
     }
 
     fn launch(&self, job: &Job, image: ImageRef) -> Result<Launch, StartFailure> {
@@ -456,7 +462,9 @@ impl Inner {
             let name = &mapping.value_from;
             let missing = || {
                 let where_to = self.setup.secrets.how_to_set(name);
-                StartFailure::never(format!("ResourceInitializationError: unable to retrieve secret {name}: {where_to}"))
+                StartFailure::never(format!(
+                    "ResourceInitializationError: unable to retrieve secret {name}: {where_to}"
+                ))
             };
             self.setup.secrets.value(name).map(|value| (mapping.name.clone(), value)).ok_or_else(missing)
         };
@@ -481,7 +489,7 @@ impl Tasks for LocalTasks {
         let hash = definition.content_hash();
         let arn = format!("{ARN_PREFIX}:task-definition/mycli:{hash}");
         if !self.0.known(&hash) {
-            self.0.database.ensure_definition(&hash, definition).await.map_err(no_answer)?;
+            self.0.database.ensure_definition(&hash, definition).await?;
             self.0.definitions.lock().unwrap_or_else(PoisonError::into_inner).insert(hash);
         }
         Ok(arn)
@@ -489,9 +497,8 @@ impl Tasks for LocalTasks {
 
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
         let definition = input.task_definition.rsplit(':').next().unwrap_or_default();
-        let row = self.0.database.insert_task(input, definition, &new_task(input)).await.map_err(no_answer)?;
-        let task: Task =
-            serde_json::from_str(&row.task).map_err(|error| no_answer(Unavailable::new("the store", error)))?;
+        let row = self.0.database.insert_task(input, definition, &new_task(input)).await?;
+        let task: Task = serde_json::from_str(&row.task).map_err(|error| Unavailable::new("the store", error))?;
         if task.last_status != ecs::STOPPED {
             self.follow_in_background(row);
         }
@@ -527,10 +534,6 @@ impl Inner {
     fn known(&self, hash: &str) -> bool {
         self.definitions.lock().unwrap_or_else(PoisonError::into_inner).contains(hash)
     }
-}
-
-fn no_answer(error: Unavailable) -> LaunchError {
-    LaunchError::Unknown(error.to_string())
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, FollowError> {

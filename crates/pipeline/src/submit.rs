@@ -215,7 +215,10 @@ impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
     ) -> Result<(), Unavailable> {
         let request = match self.validated(request) {
             Ok(request) => request,
-            Err(errors) => return Ok(answer.rejected.push(BulkRejected { index, errors })),
+            Err(errors) => {
+                answer.rejected.push(BulkRejected { index, errors });
+                return Ok(());
+            }
         };
         let claim = self.claim(caller, &format!("bulk/{submission}/{index}"), &request);
         let (created, execution) = self.record(caller, request, Some(&claim)).await?;

@@ -5,10 +5,14 @@
 # A line before this text assigns stage 2 to mycli_stage2 and the well-known host keys to mycli_pins. A process's initial
 # environment stays readable in /proc for as long as it lives, so this one, which was given the secrets, must end in an exec.
 # Without a repository only builtins run here.
+#
+# Arguments, both empty unless whoever runs this knows better: the path of an `env` with --default-signal; anything, if the initial
+# environment holds neither nonce nor credential, so that stage 2 needs no shell of its own.
 # shellcheck disable=SC2154 # mycli_stage2 and mycli_pins
 
 # Were one of these exported by the image, then our value would be too.
 unset mycli_nonce mycli_token mycli_key mycli_text mycli_setting_up
+mycli_env=${1-} mycli_open=${2-}
 mycli_nonce=${MYCLI_NONCE-} mycli_text=${MYCLI_COMMAND-} mycli_timeout=${MYCLI_TIMEOUT-} mycli_grace=${MYCLI_GRACE:-10}
 mycli_repo=${MYCLI_REPO-} mycli_ref=${MYCLI_REF-} mycli_limit=${MYCLI_SETUP_TIMEOUT:-600} mycli_base=${MYCLI_WORKDIR-}
 mycli_token=${MYCLI_GIT_TOKEN-} mycli_user=${MYCLI_GIT_USERNAME:-x-access-token}
@@ -260,6 +264,8 @@ mycli_set_up() {
 }
 
 [ -z "$mycli_repo" ] || mycli_set_up
-exec /bin/sh -c "$mycli_stage2" mycli "$mycli_text" "$mycli_timeout" "$mycli_grace" 3<<END
+set -- "$mycli_text" "$mycli_timeout" "$mycli_grace" "$mycli_env"
+[ -z "$mycli_open" ] || eval "$mycli_stage2"
+exec /bin/sh -c "$mycli_stage2" mycli "$@" 3<<END
 $mycli_nonce
 END

@@ -3,8 +3,9 @@
 # Stage 2: runs the command as a child and sees it to its end. Also read by stage 1, which watches over the set-up in the same way.
 #
 # Every name begins with mycli_, because the user's variables live in this shell too. Nothing here relies on IFS, PATH or errexit.
-# Arguments: command, timeout in seconds (may be empty), grace in seconds. The nonce is one line on fd 3, so that neither argv nor
-# the initial environment of any process holds it. The real stderr is fd 4 here: fd 2 would carry the shell's remarks on its jobs.
+# Arguments: command, timeout in seconds (may be empty), grace in seconds, path of an `env` with --default-signal (empty: not known).
+# The nonce is one line on fd 3, so that neither argv nor the initial environment of any process holds it, or set already by stage 1.
+# The real stderr is fd 4 here: fd 2 would carry the shell's remarks on its jobs.
 
 # One line, one write(2): a line longer than PIPE_BUF could be torn by the command's own output.
 mycli_mark() {
@@ -212,17 +213,19 @@ mycli_adopt() {
 }
 
 mycli_command() {
-	mycli_text=$1 mycli_grace=$3 mycli_env='' mycli_end=''
-	read -r mycli_nonce <&3
+	mycli_text=$1 mycli_grace=$3 mycli_env=${4-} mycli_end=''
+	[ -n "${mycli_nonce-}" ] || read -r mycli_nonce <&3
 	trap mycli_end=signal TERM INT HUP QUIT
 	exec 3<&- 4>&2 2>/dev/null
 	mycli_body() {
 		trap - TERM INT HUP QUIT CHLD
-		[ -z "$mycli_env" ] || exec env --default-signal=INT,QUIT /bin/sh -c -- "$mycli_text" 2>&4 4>&-
+		[ -z "$mycli_env" ] || exec "$mycli_env" --default-signal=INT,QUIT /bin/sh -c -- "$mycli_text" 2>&4 4>&-
 		exec /bin/sh -c -- "$mycli_text" 2>&4 4>&-
 	} </dev/null
-	if [ -n "${BASH_VERSION-}" ]; then :; elif env --default-signal=INT,QUIT true; then
-		mycli_env=1
+	if [ -n "${BASH_VERSION-}" ]; then
+		mycli_env=''
+	elif [ -n "$mycli_env" ]; then :; elif env --default-signal=INT,QUIT true; then
+		mycli_env=env
 	elif [ "$$" -eq 1 ]; then
 		exec 8<<-END
 		END
