@@ -13,6 +13,8 @@ pub const TASK_STATE_CHANGE: &str = "ECS Task State Change";
 
 /// `lastStatus` of a task that runs.
 pub const RUNNING: &str = "RUNNING";
+/// `lastStatus` of a task whose containers have ended and whose resources are being given back.
+pub const DEPROVISIONING: &str = "DEPROVISIONING";
 /// `lastStatus` of a task that has ended.
 pub const STOPPED: &str = "STOPPED";
 /// The name of the one container of each task, and so part of its log stream's name.

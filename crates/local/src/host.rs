@@ -4,6 +4,7 @@
 //! by pid and start time, and the end of the story in the file.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
@@ -207,7 +208,7 @@ impl HostRunner {
             pause = if got { LOOK_MILLIS.0 } else { (pause * 2).min(LOOK_MILLIS.1) };
         };
         let found = matches!(running, Running::Found(_));
-        process::kill_leftovers(running.process().pid, attempt, found).await;
+        process::kill_leftovers(running.process(), attempt, found).await;
         drain(&mut output, log, &mut written)?;
         let stopped_at = System.now();
         written(log.finish(stopped_at)?.into_iter().collect());
@@ -237,6 +238,19 @@ impl HostRunner {
         Ok(Ended { exit_code, reason, stopped_at })
     }
 
+    /// The ids of the tasks that something is left of.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn task_ids(&self) -> io::Result<BTreeSet<String>> {
+        let mut ids = BTreeSet::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.split('.').next()).map(str::to_owned));
+        }
+        Ok(ids)
+    }
+
     /// Removes what a task used, its log excepted.
     pub fn clean_up(&self, task_id: &str) {
         failpoint!("host.clean_up.before");
@@ -257,13 +271,13 @@ fn remove_dir(path: &Path) -> io::Result<()> {
     fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path))
 }
 
-/// The reason of a process that ended before the command began, because mycli died.
-pub const NEVER_STARTED: &str = "internal error: mycli was killed while it started the task";
+/// The reason of a process that ended before its command began, with nobody there: at the gate, because mycli died, or in its set-up.
+pub const NEVER_STARTED: &str = "it ended before the command began, while mycli was not there";
 
 /// Kills a process with all that belongs to it.
 pub async fn kill(process: &ProcessId, attempt: &str) {
     process.signal(Signal::KILL);
-    process::kill_leftovers(process.pid, attempt, true).await;
+    process::kill_leftovers(process, attempt, true).await;
 }
 
 /// The exit code as a shell tells it (128 + the signal's number), or `None` where only the parent could know it.

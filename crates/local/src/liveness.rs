@@ -3,13 +3,16 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::net::UnixDatagram,
+    os::unix::{fs::MetadataExt, net::UnixDatagram},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::database::PumpId;
+
+/// How often a new pump's lock is tried before that is an error. Whoever holds it does so for the blink of an eye. Ours.
+const DECLARE_TRIES: u32 = 10_000;
 
 /// The directory of the pumps' locks and sockets.
 #[derive(Clone, Debug)]
@@ -43,8 +46,23 @@ impl Pumps {
         Ok(Self { dir })
     }
 
+    /// The socket, and the lock that is held while the socket is made and removed.
     fn paths(&self, pump: &PumpId) -> [PathBuf; 2] {
-        [self.dir.join(format!("{pump}.lock")), self.dir.join(format!("{pump}.sock"))]
+        [self.dir.join(format!("{pump}.sock")), self.dir.join(format!("{pump}.lock"))]
+    }
+
+    /// Every pump that has left a trace here, dead or alive: one may die before the store knows it, or after the store forgot it.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn traces(&self) -> io::Result<Vec<PumpId>> {
+        let mut pumps = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|name| name.to_str());
+            pumps.extend(name.map(|name| PumpId::from(name.to_owned())));
+        }
+        Ok(pumps)
     }
 
     /// Declares this pump alive until the value is dropped or the process dies.
@@ -53,9 +71,13 @@ impl Pumps {
     /// When the lock or the socket cannot be made.
     pub fn declare(&self, pump: &PumpId) -> io::Result<Alive> {
         let paths = self.paths(pump);
-        let lock = locked(&paths[0])?.ok_or_else(|| io::Error::other("the new pump's lock is held"))?;
-        let socket = tokio::net::UnixDatagram::bind(&paths[1])?;
-        Ok(Alive { socket, _lock: lock, paths })
+        for _ in 0..DECLARE_TRIES {
+            // Who clears up after the dead may have taken the new file for a dead one's: then it is, or is about to be, removed.
+            let Some(lock) = locked(&paths[1])?.filter(|lock| is_at(lock, &paths[1])) else { continue };
+            let socket = tokio::net::UnixDatagram::bind(&paths[0])?;
+            return Ok(Alive { socket, _lock: lock, paths });
+        }
+        Err(io::Error::other("the new pump's lock is held"))
     }
 
     /// Takes the place of a pump whose process is dead; `None` if it lives, or if somebody else is taking its place.
@@ -64,12 +86,12 @@ impl Pumps {
     /// When its lock cannot be looked at.
     pub fn inherit(&self, pump: &PumpId) -> io::Result<Option<Inheritance>> {
         let paths = self.paths(pump);
-        Ok(locked(&paths[0])?.map(|lock| Inheritance { _lock: lock, paths }))
+        Ok(locked(&paths[1])?.map(|lock| Inheritance { _lock: lock, paths }))
     }
 
     /// Wakes another pump. If it is gone, whoever inherits from it finds the message.
     pub fn wake(&self, pump: &PumpId) {
-        let [_, socket] = self.paths(pump);
+        let [socket, _] = self.paths(pump);
         let _gone = UnixDatagram::unbound().and_then(|from| {
             from.set_nonblocking(true)?;
             from.send_to(b"!", socket)
@@ -90,10 +112,18 @@ impl Inheritance {
     }
 }
 
+/// The lock goes last: as long as it is there and held, nobody makes a new socket.
 fn remove(paths: &[PathBuf]) {
     for path in paths {
         let _gone = fs::remove_file(path);
     }
+}
+
+/// Whether this open file is the one at that path, which somebody may have removed or made anew in the meantime.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    let (opened, there) = (file.metadata().map(identity), fs::metadata(path).map(identity));
+    matches!((opened, there), (Ok(opened), Ok(there)) if opened == there)
 }
 
 /// The lock, if nobody holds it.

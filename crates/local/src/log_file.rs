@@ -5,7 +5,7 @@
 //! where it was.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
@@ -139,6 +139,19 @@ impl LocalLogs {
     #[must_use]
     pub fn path(&self, task_id: &str) -> PathBuf {
         self.dir.join(format!("{task_id}.log"))
+    }
+
+    /// The ids of the tasks that have a log.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn task_ids(&self) -> io::Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.strip_suffix(".log")).map(str::to_owned));
+        }
+        Ok(ids)
     }
 }
 

@@ -1,8 +1,14 @@
 //! One machine as an installation: opens what is on disk, takes over what dead processes left, and answers the API in process.
 
 use std::{
-    collections::HashMap, fs, io, net::SocketAddr, os::unix::fs::DirBuilderExt, path::PathBuf, process::Stdio,
-    sync::Arc, time::Duration,
+    collections::{BTreeSet, HashMap},
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
 };
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
@@ -96,17 +102,24 @@ pub enum OpenError {
 /// One machine. See the module.
 #[derive(Debug)]
 pub struct Machine {
+    shop: Arc<Shop>,
+    auth: Auth,
+    caller: Caller,
+    heir: JoinHandle<()>,
+    /// How far [`Machine::changed`] has come.
+    seen: Mutex<watch::Receiver<()>>,
+}
+
+/// What works: the part of a machine that goes on by itself.
+#[derive(Debug)]
+struct Shop {
     options: Options,
     pumps: Pumps,
     pump: Pump,
     database: Database,
-    auth: Auth,
-    caller: Caller,
     alive: Mutex<Option<Arc<Alive>>>,
     running: Mutex<Option<Engine>>,
     reports: Mutex<Option<mpsc::UnboundedReceiver<TaskReport>>>,
-    /// How far [`Machine::changed`] has come.
-    seen: Mutex<watch::Receiver<()>>,
 }
 
 /// What runs while this machine runs work.
@@ -123,14 +136,26 @@ impl Machine {
     /// # Errors
     /// When the directory or the store cannot be used.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
-        let machine = Self::assemble(options)?;
-        if machine.inherit().await? {
-            machine.start().await?;
-            machine.settle().await?;
+        let caller = Caller { name: options.submitter.clone(), role: Role::Admin };
+        let shop = Arc::new(Shop::assemble(options)?);
+        if shop.take_over().await? {
+            shop.settle().await?;
         }
-        Ok(machine)
+        let heir = tokio::spawn(Arc::clone(&shop).keep_inheriting());
+        let seen = Mutex::new(shop.pump.changed.subscribe());
+        Ok(Self { shop, auth: Auth::default(), caller, heir, seen })
     }
 
+    /// Begins to run work: its own, and what it has taken over. Idempotent.
+    ///
+    /// # Errors
+    /// When this process cannot be declared alive.
+    pub async fn start(&self) -> Result<(), OpenError> {
+        self.shop.start().await
+    }
+}
+
+impl Shop {
     fn assemble(options: Options) -> Result<Self, OpenError> {
         let dir = &options.dir;
         for path in [dir.clone(), dir.join("logs"), dir.join("tasks")] {
@@ -149,20 +174,28 @@ impl Machine {
         let tasks = LocalTasks::new(database.clone(), logs.clone(), setup, sender, changed.clone());
         let wake = pumps.clone();
         let queue = LocalQueue::new(database.clone(), move |pump: &PumpId| wake.wake(pump));
-        let pump = Pump { store: LocalStore::new(database.clone()), queue, tasks, logs, settings, changed };
-        let caller = Caller { name: options.submitter.clone(), role: Role::Admin };
+        let (store, inherited) = (LocalStore::new(database.clone()), Arc::default());
+        let pump = Pump { store, queue, tasks, logs, settings, changed, inherited };
         let (alive, running, reports) = (Mutex::new(None), Mutex::new(None), Mutex::new(Some(reports)));
-        let seen = Mutex::new(pump.changed.subscribe());
-        Ok(Self { options, pumps, pump, database, auth: Auth::default(), caller, alive, running, reports, seen })
+        Ok(Self { options, pumps, pump, database, alive, running, reports })
     }
 
-    /// Takes over what dead processes left; says whether there was anything.
+    /// Takes over what dead processes left, and goes on with it; says whether there was anything.
+    async fn take_over(&self) -> Result<bool, OpenError> {
+        let any = self.inherit().await?;
+        if any {
+            self.start().await?;
+            self.pump.tasks.resume().await?;
+            self.pump.inherited.notify_one();
+            self.pump.queue.look();
+        }
+        Ok(any)
+    }
+
+    /// Makes what dead processes left this one's; says whether there was anything.
     async fn inherit(&self) -> Result<bool, OpenError> {
-        let mut any = false;
-        for pump in self.database.pumps().await? {
-            if pump == *self.database.pump() {
-                continue;
-            }
+        let (mut any, mut dead) = (false, false);
+        for pump in self.others().await? {
             let Some(inheritance) = self.pumps.inherit(&pump).map_err(|source| self.dir_error(source))? else {
                 continue;
             };
@@ -170,8 +203,22 @@ impl Machine {
             self.declare().await?;
             any |= self.database.adopt(&pump).await?;
             inheritance.complete();
+            dead = true;
+        }
+        if dead {
+            self.pump.tasks.tidy().await?;
         }
         Ok(any)
+    }
+
+    /// Every other pump that is known, or has left a trace.
+    async fn others(&self) -> Result<BTreeSet<PumpId>, OpenError> {
+        // The traces first: who takes a pump's place removes them last.
+        let mut pumps: BTreeSet<_> =
+            self.pumps.traces().map_err(|source| self.dir_error(source))?.into_iter().collect();
+        pumps.extend(self.database.pumps().await?);
+        pumps.remove(self.database.pump());
+        Ok(pumps)
     }
 
     fn dir_error(&self, source: io::Error) -> OpenError {
@@ -190,11 +237,7 @@ impl Machine {
         Ok(alive)
     }
 
-    /// Begins to run work: its own, and what it has taken over. Idempotent.
-    ///
-    /// # Errors
-    /// When this process cannot be declared alive.
-    pub async fn start(&self) -> Result<(), OpenError> {
+    async fn start(&self) -> Result<(), OpenError> {
         let mut running = self.running.lock().await;
         let Some(reports) = self.reports.lock().await.take() else { return Ok(()) };
         let alive = self.declare().await?;
@@ -211,7 +254,7 @@ impl Machine {
     async fn settle(&self) -> Result<(), OpenError> {
         let settled = async {
             loop {
-                let mut changes = self.changes();
+                let mut changes = self.pump.changed.subscribe();
                 if self.database.unsettled().await? == 0 && !self.pump.tasks.any_dead().await? {
                     return Ok(());
                 }
@@ -221,11 +264,43 @@ impl Machine {
         tokio::time::timeout(SETTLE, settled).await.unwrap_or(Ok(()))
     }
 
+    /// Takes over the work of processes that die while this one lives: it may be waiting for a limit that they hold.
+    async fn keep_inheriting(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(INHERIT).await;
+            if let Err(error) = self.take_over().await {
+                tracing::warn!(%error, "dead processes' work cannot be taken over");
+            }
+        }
+    }
+
+    async fn stop_engine(&self) {
+        let engine = self.running.lock().await.take();
+        if let Some(Engine { stop, pump, ears }) = engine {
+            let _gone = stop.send(true);
+            let _ended = pump.await;
+            ears.abort();
+            let _ended = ears.await;
+        }
+    }
+
+    async fn close(&self) -> Result<(), OpenError> {
+        self.stop_engine().await;
+        // What is not cleaned up by then is found by whoever takes over from the next who dies.
+        let _either = tokio::time::timeout(SETTLE, self.pump.tasks.closed()).await;
+        let finished = self.alive.lock().await.is_none() || self.database.unregister_pump().await?;
+        // Lets go of the lock: what is unfinished can be taken over from here on.
+        self.alive.lock().await.take();
+        if finished { Ok(()) } else { spawn_supervisor(&self.options).map_err(|source| self.dir_error(source)) }
+    }
+}
+
+impl Machine {
     /// Answers a request of this user, without a network and without a key.
     pub async fn call(&self, method: Method, path_and_query: &str, body: Option<Vec<u8>>) -> (u16, HeaderMap, Vec<u8>) {
         // What is recorded must have an owner that others know.
         if method != Method::GET
-            && let Err(error) = self.declare().await
+            && let Err(error) = self.shop.declare().await
         {
             let problem = Problem::new(503, "unavailable", error.to_string());
             return parts(pipeline::http::problem(&problem));
@@ -240,7 +315,7 @@ impl Machine {
         request: &ApiGatewayProxyRequest,
         caller: Option<&Caller>,
     ) -> ApiGatewayProxyResponse {
-        let Pump { store, queue, logs, settings, .. } = &self.pump;
+        let Pump { store, queue, logs, settings, .. } = &self.shop.pump;
         let query = Query { store, keys: store, logs, ambient: &System, auth: &self.auth, settings };
         let submit = Submit { store, keys: store, queue, ambient: &System, auth: &self.auth, settings };
         let reads = Route::of(request).is_ok_and(|route| route.is_read());
@@ -260,7 +335,7 @@ impl Machine {
 
     /// The changes from this moment on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.pump.changed.subscribe()
+        self.shop.pump.changed.subscribe()
     }
 
     /// Ends this process's part. Unfinished work is left to a supervisor process, which is started if there is any.
@@ -268,51 +343,21 @@ impl Machine {
     /// # Errors
     /// When the store does not answer, or the supervisor cannot be started; the next start then finds the work.
     pub async fn close(self) -> Result<(), OpenError> {
-        self.stop_engine().await;
-        let finished = self.alive.lock().await.is_none() || self.database.unregister_pump().await?;
-        // Lets go of the lock: what is unfinished can be taken over from here on.
-        self.alive.lock().await.take();
-        if finished { Ok(()) } else { spawn_supervisor(&self.options).map_err(|source| self.dir_error(source)) }
-    }
-
-    async fn stop_engine(&self) {
-        let engine = self.running.lock().await.take();
-        if let Some(Engine { stop, pump, ears }) = engine {
-            let _gone = stop.send(true);
-            let _ended = pump.await;
-            ears.abort();
-            let _ended = ears.await;
-        }
+        // An inheritance that is cut short is found again: the heir is on record before anything is its own.
+        self.heir.abort();
+        let _ended = self.heir.await;
+        self.shop.close().await
     }
 
     /// Gives the REST API a key, in the place of the one it had.
     pub(crate) async fn set_serve_key(&self, key: &ApiKey) -> Result<(), Unavailable> {
         let record = auth::record(key, SERVE_KEY, Role::Admin, System.now()).await?;
-        self.pump.store.remove_key(SERVE_KEY).await?;
-        self.pump.store.add_key(&record).await.map(drop)
-    }
-
-    /// Takes over the work of processes that die while this one lives.
-    pub(crate) async fn keep_inheriting(&self) {
-        loop {
-            tokio::time::sleep(INHERIT).await;
-            match self.inherit().await {
-                Ok(true) => self.go_on().await,
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "dead processes' work cannot be taken over"),
-            }
-        }
-    }
-
-    async fn go_on(&self) {
-        if let Err(error) = self.pump.tasks.resume().await {
-            tracing::warn!(%error, "tasks of a dead process cannot be followed");
-        }
-        self.pump.queue.look();
+        self.shop.pump.store.remove_key(SERVE_KEY).await?;
+        self.shop.pump.store.add_key(&record).await.map(drop)
     }
 
     async fn unfinished(&self) -> Result<u64, Unavailable> {
-        self.database.unfinished_here().await
+        self.shop.database.unfinished_here().await
     }
 }
 
@@ -323,15 +368,8 @@ impl Machine {
 pub async fn supervise(options: Options) -> Result<(), OpenError> {
     let machine = Machine::open(options).await?;
     machine.start().await?;
-    let finished = async {
-        while machine.unfinished().await? > 0 {
-            machine.changed().await;
-        }
-        Ok::<_, Unavailable>(())
-    };
-    tokio::select! {
-        finished = finished => finished?,
-        () = machine.keep_inheriting() => {}
+    while machine.unfinished().await? > 0 {
+        machine.changed().await;
     }
     machine.close().await
 }
@@ -343,11 +381,8 @@ pub async fn supervise(options: Options) -> Result<(), OpenError> {
 pub async fn prune(options: Options, older_than: TimeDelta) -> Result<u64, OpenError> {
     let machine = Machine::open(options).await?;
     let before = System.now() - older_than;
-    let pruned = machine.database.prune(before).await?;
-    for task_id in &pruned.task_ids {
-        let path = machine.pump.logs.path(task_id);
-        let _gone = fs::remove_file(path);
-    }
+    let pruned = machine.shop.database.prune(before).await?;
+    machine.shop.pump.tasks.prune_logs().await?;
     machine.close().await?;
     Ok(pruned.executions)
 }

@@ -34,6 +34,13 @@ impl ProcessId {
             && fs::read_to_string("/proc/sys/kernel/random/boot_id").is_ok_and(|boot| boot.trim() == self.boot)
     }
 
+    /// Whether its process group can still be its own: the number is free for others once nobody of the group is left, and then
+    /// some other process may lead a group of that number.
+    fn has_group(&self) -> bool {
+        let leader = stat(self.pid).is_none_or(|stat| stat.start_time == self.start_time);
+        leader && fs::read_to_string("/proc/sys/kernel/random/boot_id").is_ok_and(|boot| boot.trim() == self.boot)
+    }
+
     /// Resolves when it has ended; at once if it has already. It need not be a child of this process, so it is looked at in turns:
     /// only those that outlived their mycli are waited for in this way.
     pub async fn ended(&self) {
@@ -78,15 +85,17 @@ pub fn adopt_orphans() {
 ///
 /// `thorough` looks at every process of this user; else only at our own adopted children, which is enough while we have been there
 /// throughout.
-pub async fn kill_leftovers(group: i32, attempt: &str, thorough: bool) {
+pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
+    let group = leader.has_group().then_some(leader.pid);
     // What forks while it is being killed needs more than one look.
     for _ in 0..50 {
-        if let Some(pid) = Pid::from_raw(group) {
+        if let Some(pid) = group.and_then(Pid::from_raw) {
             let _gone = rustix::process::kill_process_group(pid, Signal::KILL);
         }
         let orphans = own_children();
         let suspects = if thorough { every_process() } else { orphans.clone() };
-        let left: Vec<i32> = suspects.into_iter().filter(|pid| belongs(*pid, group, attempt)).collect();
+        let left: Vec<i32> =
+            suspects.into_iter().filter(|pid| *pid != leader.pid && belongs(*pid, group, attempt)).collect();
         for pid in &left {
             let Some(pid) = Pid::from_raw(*pid) else { continue };
             let _gone = rustix::process::kill_process(pid, Signal::KILL);
@@ -104,11 +113,8 @@ pub async fn kill_leftovers(group: i32, attempt: &str, thorough: bool) {
 
 /// Whether a process, or zombie, is of this group or carries this attempt's id in its environment. The leader itself is somebody
 /// else's to wait for.
-fn belongs(pid: i32, group: i32, attempt: &str) -> bool {
-    if pid == group {
-        return false;
-    }
-    let in_group = stat(pid).is_some_and(|stat| stat.group == group);
+fn belongs(pid: i32, group: Option<i32>, attempt: &str) -> bool {
+    let in_group = stat(pid).is_some_and(|stat| Some(stat.group) == group);
     in_group
         || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
             let wanted = format!("MYCLI_ATTEMPT_ID={attempt}");

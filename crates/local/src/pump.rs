@@ -10,14 +10,15 @@ use aws_lambda_events::{
 };
 use domain::{
     ecs::{TASK_STATE_CHANGE, Task},
+    execution::Execution,
     history::Cursor,
-    message::QueueName,
-    ports::{Clock, LogLine, Unavailable},
+    message::{Message, QueueName},
+    ports::{Clock, LogLine, Queue, Store, Unavailable},
     settings::Settings,
     task,
 };
 use pipeline::{launcher::Launcher, state_tracker::StateTracker};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     ambient::System,
@@ -35,6 +36,8 @@ const VISIBILITY: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
 /// Time between two sweeps (DESIGN §5), and the most that one takes.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How many executions are looked at together. Ours.
+const PAGE: u32 = 100;
 /// How often a report that could not be written down is tried again before the sweep is left to repair it. Ours.
 const REPORT_TRIES: u32 = 5;
 
@@ -53,6 +56,8 @@ pub struct Pump {
     pub settings: Arc<Settings>,
     /// Told whenever something may have changed.
     pub changed: watch::Sender<()>,
+    /// Notified when the work of a dead process has become this one's.
+    pub inherited: Arc<Notify>,
 }
 
 impl Pump {
@@ -163,10 +168,35 @@ impl Pump {
                 tracing::error!(%error, "dead letters cannot be read");
             }
             self.changed.send_replace(());
-            if cursor.is_none() {
-                tokio::time::sleep(SWEEP).await;
+            if cursor.is_some() {
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => {}
+                () = self.inherited.notified() => self.ask_after_launches().await,
             }
         }
+    }
+
+    /// Who died between the record of a launch and the launch is in the middle of nothing any more, so that nobody has to wait for
+    /// the sweep's patience with launches that say nothing.
+    async fn ask_after_launches(&self) {
+        let mut cursor = None;
+        loop {
+            match self.ask_after_page(cursor).await {
+                Ok(None) => return,
+                Ok(next) => cursor = next,
+                Err(error) => return tracing::warn!(%error, "launches of a dead process are left to the sweep"),
+            }
+        }
+    }
+
+    async fn ask_after_page(&self, cursor: Option<Cursor>) -> Result<Option<Cursor>, Unavailable> {
+        let page = self.store.unfinished(cursor.as_ref(), PAGE).await?;
+        let unknown = |execution: &&Execution| execution.open_attempt().is_some_and(|open| open.task_arn.is_none());
+        let check = |execution: &Execution| Message::Check { id: execution.id.clone() }.into();
+        self.queue.send(page.items.iter().filter(unknown).map(check).collect()).await?;
+        Ok(page.next)
     }
 }
 

@@ -44,12 +44,8 @@ pub async fn serve(
         let _nobody_waits = ending.send(true);
     };
     ready(address);
-    let inheriting = Arc::clone(&machine);
-    let heir = tokio::spawn(async move { inheriting.keep_inheriting().await });
     let served = axum::serve(listener, app).with_graceful_shutdown(stop).await;
     let _ended = ended.wait_for(|ended| *ended).await;
-    heir.abort();
-    let _ended = heir.await;
     if let Some(machine) = Arc::into_inner(machine) {
         machine.close().await?;
     }

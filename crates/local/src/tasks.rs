@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     convert::Infallible,
-    io,
+    fs, io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -88,6 +88,8 @@ struct Inner {
     /// The hashes of the definitions that are on record.
     definitions: Mutex<HashSet<String>>,
     changed: watch::Sender<()>,
+    /// How many tasks are being closed: on record as over, perhaps, and not cleaned up yet.
+    closing: watch::Sender<usize>,
 }
 
 /// Why a task that was being followed cannot be followed on.
@@ -113,7 +115,8 @@ impl LocalTasks {
     ) -> Self {
         let host = HostRunner::new(setup.tasks_dir.clone());
         let (engine, followed, definitions) = (OnceCell::new(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { database, logs, setup, host, engine, reports, followed, definitions, changed }))
+        let closing = watch::Sender::new(0);
+        Self(Arc::new(Inner { database, logs, setup, host, engine, reports, followed, definitions, changed, closing }))
     }
 
     /// Follows on what was begun: every task of this pump that is not stopped and not followed yet.
@@ -124,9 +127,46 @@ impl LocalTasks {
         let rows = self.0.database.open_tasks().await?;
         let count = rows.len();
         for row in rows {
-            self.follow_in_background(row);
+            self.follow_in_background(row, Origin::FoundAgain);
         }
         Ok(count)
+    }
+
+    /// Resolves once every task that is on record as over is cleaned up.
+    pub async fn closed(&self) {
+        // The sender is our own, so it is there.
+        let mut closing = self.0.closing.subscribe();
+        let _never_gone = closing.wait_for(|closing| *closing == 0).await;
+    }
+
+    /// Removes the directories of tasks that are over: who died between the record of an end and the removal left one.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn tidy(&self) -> Result<(), Unavailable> {
+        // The directories first: a task is on record before it has one.
+        let ids = self.0.host.task_ids().map_err(|error| Unavailable::new("the tasks' directory", error))?;
+        let open = self.0.database.every_open_task().await?;
+        for id in ids.iter().filter(|id| !open.contains(&arn_of(id))) {
+            self.0.host.clean_up(id);
+        }
+        Ok(())
+    }
+
+    /// Removes the logs of tasks that are not on record any more.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn prune_logs(&self) -> Result<(), Unavailable> {
+        // The logs first, for the same reason.
+        let ids = self.0.logs.task_ids().map_err(|error| Unavailable::new("the logs' directory", error))?;
+        let known = self.0.database.recorded_tasks(ids.iter().map(|id| arn_of(id)).collect()).await?;
+        for id in ids.iter().filter(|id| !known.contains(&arn_of(id))) {
+            if let Err(error) = fs::remove_file(self.0.logs.path(id)) {
+                tracing::warn!(task_id = id, %error, "a log cannot be removed");
+            }
+        }
+        Ok(())
     }
 
     /// Whether a task on record as running is over: its process ended while nobody was there, and that is about to be written down.
@@ -142,7 +182,7 @@ impl LocalTasks {
         }))
     }
 
-    fn follow_in_background(&self, row: TaskRow) {
+    fn follow_in_background(&self, row: TaskRow, origin: Origin) {
         let (ask, stop) = watch::channel(());
         let mut followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
         if followed.contains_key(&row.arn) {
@@ -150,8 +190,17 @@ impl LocalTasks {
         }
         followed.insert(row.arn.clone(), ask);
         drop(followed);
-        tokio::spawn(Arc::clone(&self.0).see_to_its_end(row, stop));
+        tokio::spawn(Arc::clone(&self.0).see_to_its_end(row, origin, stop));
     }
+}
+
+/// Where a task to be followed comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// This process was asked to run it.
+    New,
+    /// On record, and of what may have been begun only that is known.
+    FoundAgain,
 }
 
 /// A task that is being followed.
@@ -161,13 +210,31 @@ struct Job {
     definition: TaskDefinition,
     /// What its marker lines carry.
     nonce: String,
+    /// The image it runs in; `None` on the host.
+    image: Option<ImageRef>,
+    /// Where it was seen running.
+    runtime: Option<Runtime>,
 }
 
 impl Job {
-    fn of(row: &TaskRow) -> Result<Self, FollowError> {
-        let input: RunTaskInput = parsed(&row.input)?;
+    /// Where it began to run, there it stays, whatever `host_only` says now.
+    fn of(row: &TaskRow, host_only: bool) -> Result<Self, FollowError> {
+        let (input, definition): (RunTaskInput, TaskDefinition) = (parsed(&row.input)?, parsed(&row.definition)?);
+        let runtime: Option<Runtime> = row.runtime.as_deref().map(parsed).transpose()?;
+        let on_host = match &runtime {
+            Some(Runtime::Process(_)) => true,
+            Some(Runtime::Container(_)) => false,
+            None => host_only,
+        };
+        let image = definition.image.clone().filter(|_| !on_host);
         let nonce = variable(&input, script::variable::NONCE);
-        Ok(Self { task: parsed(&row.task)?, definition: parsed(&row.definition)?, input, nonce })
+        Ok(Self { task: parsed(&row.task)?, definition, input, nonce, image, runtime })
+    }
+
+    /// The id of the container it ran in.
+    fn container_id(&mut self) -> Option<String> {
+        self.image.as_ref()?;
+        self.container().runtime_id.clone()
     }
 
     fn arn(&self) -> &str {
@@ -194,9 +261,9 @@ impl Job {
 
 impl Inner {
     /// Follows a task and closes it whatever happens.
-    async fn see_to_its_end(self: Arc<Self>, row: TaskRow, stop: watch::Receiver<()>) {
+    async fn see_to_its_end(self: Arc<Self>, row: TaskRow, origin: Origin, stop: watch::Receiver<()>) {
         let arn = row.arn.clone();
-        if let Err(error) = self.follow(row, stop).await {
+        if let Err(error) = self.follow(row, origin, stop).await {
             tracing::error!(task = %arn, %error, "a task cannot be followed");
             self.give_up(arn.clone(), error).await;
         }
@@ -205,15 +272,26 @@ impl Inner {
     }
 
     /// Sees a task from wherever it stands to its end.
-    async fn follow(&self, row: TaskRow, stop: watch::Receiver<()>) -> Result<(), FollowError> {
-        let runtime: Option<Runtime> = row.runtime.as_deref().map(parsed).transpose()?;
-        let mut job = Job::of(&row)?;
+    async fn follow(&self, row: TaskRow, origin: Origin, stop: watch::Receiver<()>) -> Result<(), FollowError> {
+        let mut job = Job::of(&row, self.setup.host_only)?;
+        let runtime = job.runtime.take();
+        // Whoever died may have been told otherwise, and have come as far as a container.
+        if origin == Origin::FoundAgain
+            && runtime.is_none()
+            && job.image.is_none()
+            && self.may_have_container(&job).await
+        {
+            job.image.clone_from(&job.definition.image);
+        }
+        if job.task.last_status == ecs::DEPROVISIONING {
+            return self.close(&mut job).await;
+        }
         // A stop asked for before anything ran: nothing needs to run.
         let stop_asked = runtime.is_none() && self.stop_reason(job.arn()).await.is_some();
-        if stop_asked && !self.may_have_container(&job).await {
+        if stop_asked && !(job.image.is_some() && self.may_have_container(&job).await) {
             return self.stopped(&mut job, Ended { exit_code: None, reason: None, stopped_at: System.now() }).await;
         }
-        let ended = match (self.image(&job), runtime) {
+        let ended = match (job.image.clone(), runtime) {
             (None, runtime) => self.follow_process(&mut job, runtime, stop).await?,
             (Some(_), Some(Runtime::Container(id))) => Ok(self.follow_container(&job, &id, stop).await?),
             (Some(image), _) => match self.start_container(&mut job, image, stop.clone()).await? {
@@ -231,30 +309,38 @@ impl Inner {
         }
     }
 
-    /// The image it runs in; `None` on the host.
-    fn image(&self, job: &Job) -> Option<ImageRef> {
-        job.definition.image.clone().filter(|_| !self.setup.host_only)
-    }
-
     async fn follow_process(
         &self,
         job: &mut Job,
         runtime: Option<Runtime>,
         stop: watch::Receiver<()>,
     ) -> Result<Result<Ended, StartFailure>, FollowError> {
-        let mut running = match runtime {
-            Some(Runtime::Process(process)) => Running::Found(process),
-            _ => match self.start_process(job).await? {
-                Ok(running) => running,
-                Err(failure) => return Ok(Err(failure)),
-            },
-        };
-        let (job, process) = (&*job, running.process().clone());
+        if let Some(Runtime::Process(process)) = runtime {
+            let ended = self.follow_running(job, Running::Found(process), stop.clone()).await?;
+            let never_started = ended.reason.as_deref() == Some(host::NEVER_STARTED);
+            if !never_started || self.stop_reason(job.arn()).await.is_some() {
+                return Ok(Ok(ended));
+            }
+            // Its command surely never began, so this is not a second start.
+        }
+        match self.start_process(job).await? {
+            Ok(running) => self.follow_running(job, running, stop).await.map(Ok),
+            Err(failure) => Ok(Err(failure)),
+        }
+    }
+
+    async fn follow_running(
+        &self,
+        job: &Job,
+        mut running: Running,
+        stop: watch::Receiver<()>,
+    ) -> Result<Ended, FollowError> {
+        let process = running.process().clone();
         let mut log = LogWriter::open(&self.logs.path(job.id()))?;
         let told = |lines| self.wrote(job, lines);
         let follow = self.host.follow(job.id(), &job.input.started_by, &job.nonce, &mut running, &mut log, told);
         tokio::select! {
-            ended = follow => Ok(Ok(ended?)),
+            ended = follow => Ok(ended?),
             never = self.stop_process(job, &process, stop) => match never {},
         }
     }
@@ -293,6 +379,8 @@ impl Inner {
                 // A pull may take minutes. If the container is there already, following it stops it.
                 () = self.stop_asked(job.arn(), stop) => {
                     let made = engine.find(job.arn()).await.map_err(|error| FollowError::Engine(error.to_string()))?;
+                    // Known to be its own, it is removed in the end.
+                    job.container().runtime_id.clone_from(&made);
                     return Ok(made.ok_or_else(|| StartFailure::never("it was stopped while it was being started")));
                 }
             },
@@ -372,10 +460,8 @@ impl Inner {
 
     /// The task is over: why, in ECS's words.
     async fn stopped(&self, job: &mut Job, ended: Ended) -> Result<(), FollowError> {
-        let never_started = ended.reason.as_deref() == Some(host::NEVER_STARTED);
         let (code, reason) = match self.stop_reason(job.arn()).await {
             Some(reason) => (StopCode::UserInitiated, Some(reason)),
-            None if never_started => (StopCode::TaskFailedToStart, ended.reason.clone()),
             None => (StopCode::EssentialContainerExited, Some("Essential container in task exited".to_owned())),
         };
         let container = job.container();
@@ -383,7 +469,7 @@ impl Inner {
         self.over(job, code, reason, ended.stopped_at).await
     }
 
-    /// The end goes on record, is told, and then what the task used is removed.
+    /// The end goes on record; once nothing is left that a crash could leave behind for good, the task is closed.
     async fn over(
         &self,
         job: &mut Job,
@@ -393,25 +479,39 @@ impl Inner {
     ) -> Result<(), FollowError> {
         let task = &mut job.task;
         (task.stop_code, task.stopped_reason) = (Some(code), reason);
-        (task.last_status, task.desired_status) = (ecs::STOPPED.into(), ecs::STOPPED.into());
+        (task.last_status, task.desired_status) = (ecs::DEPROVISIONING.into(), ecs::STOPPED.into());
         (task.execution_stopped_at, task.stopped_at) = (Some(at), Some(at));
         job.container().last_status = Some(ecs::STOPPED.into());
-        self.record(job, None).await?;
-        match (self.image(job), job.container().runtime_id.clone()) {
-            (None, _) => self.host.clean_up(job.id()),
-            (Some(_), Some(id)) => match self.engine().await {
+        // A container's exit code is kept nowhere else once it is removed.
+        if job.container_id().is_some() {
+            self.write_down(job, None).await?;
+        }
+        self.close(job).await
+    }
+
+    /// A container is removed before the task is closed, because nobody looks for those of closed tasks. A directory is removed after:
+    /// the exit code stands in it, and who takes over from the dead finds it again ([`LocalTasks::tidy`]).
+    async fn close(&self, job: &mut Job) -> Result<(), FollowError> {
+        if let Some(id) = job.container_id() {
+            match self.engine().await {
                 Ok(engine) => engine.remove(&id).await,
                 Err(error) => tracing::warn!(container = id, error, "a container cannot be removed"),
-            },
-            (Some(_), None) => {}
+            }
         }
-        Ok(())
+        job.task.last_status = ecs::STOPPED.into();
+        self.closing.send_modify(|closing| *closing += 1);
+        let recorded = self.record(job, None).await;
+        if recorded.is_ok() && job.image.is_none() {
+            self.host.clean_up(job.id());
+        }
+        self.closing.send_modify(|closing| *closing -= 1);
+        recorded
     }
 
     /// A task that cannot be followed is told to have failed with its host, which is the truth.
     async fn give_up(&self, arn: String, error: FollowError) {
         let Ok(Some(row)) = self.database.task(&arn).await else { return };
-        let Ok(mut job) = Job::of(&row) else { return };
+        let Ok(mut job) = Job::of(&row, self.setup.host_only) else { return };
         let reason = Some(format!("this machine could not follow it: {error}"));
         if let Err(error) = self.over(&mut job, StopCode::InfrastructureHealth, reason, System.now()).await {
             tracing::error!(task = %arn, %error, "a task cannot be closed; the next start will");
@@ -420,12 +520,16 @@ impl Inner {
 
     /// Writes the task's next version down, and then tells it.
     async fn record(&self, job: &mut Job, runtime: Option<&Runtime>) -> Result<(), FollowError> {
+        self.write_down(job, runtime).await?;
+        let _nobody_listens = self.reports.send(TaskReport::Changed(Box::new(job.task.clone())));
+        Ok(())
+    }
+
+    async fn write_down(&self, job: &mut Job, runtime: Option<&Runtime>) -> Result<(), FollowError> {
         job.task.version += 1;
         let runtime = runtime.map(serde_json::to_string).transpose().map_err(unreadable)?;
         let task = serde_json::to_string(&job.task).map_err(unreadable)?;
-        self.database.update_task(job.arn(), runtime, task, job.task.last_status == ecs::STOPPED).await?;
-        let _nobody_listens = self.reports.send(TaskReport::Changed(Box::new(job.task.clone())));
-        Ok(())
+        Ok(self.database.update_task(job.arn(), runtime, task, job.task.last_status == ecs::STOPPED).await?)
     }
 
     fn wrote(&self, job: &Job, lines: Vec<LogLine>) {
@@ -477,9 +581,12 @@ impl Inner {
     }
 
     async fn may_have_container(&self, job: &Job) -> bool {
-        match (self.image(job), self.engine().await) {
-            (Some(_), Ok(engine)) => !matches!(engine.find(job.arn()).await, Ok(None)),
-            _ => false,
+        if job.definition.image.is_none() {
+            return false;
+        }
+        match self.engine().await {
+            Ok(engine) => !matches!(engine.find(job.arn()).await, Ok(None)),
+            Err(_) => false,
         }
     }
 }
@@ -500,7 +607,7 @@ impl Tasks for LocalTasks {
         let row = self.0.database.insert_task(input, definition, &new_task(input)).await?;
         let task: Task = serde_json::from_str(&row.task).map_err(|error| Unavailable::new("the store", error))?;
         if task.last_status != ecs::STOPPED {
-            self.follow_in_background(row);
+            self.follow_in_background(row, Origin::New);
         }
         Ok(task)
     }
@@ -548,7 +655,7 @@ fn unreadable(error: serde_json::Error) -> FollowError {
 fn new_task(input: &RunTaskInput) -> Task {
     let id = hex::encode(&Sha256::digest(&input.client_token)[..16]);
     Task {
-        task_arn: format!("{ARN_PREFIX}:task/{CLUSTER}/{id}"),
+        task_arn: arn_of(&id),
         cluster_arn: format!("{ARN_PREFIX}:cluster/{CLUSTER}"),
         task_definition_arn: input.task_definition.clone(),
         last_status: "PROVISIONING".into(),
@@ -577,6 +684,10 @@ fn environment(input: &RunTaskInput) -> Vec<(String, String)> {
 
 fn variable(input: &RunTaskInput, name: &str) -> String {
     environment(input).into_iter().find(|(known, _)| known == name).map(|(_, value)| value).unwrap_or_default()
+}
+
+fn arn_of(task_id: &str) -> String {
+    format!("{ARN_PREFIX}:task/{CLUSTER}/{task_id}")
 }
 
 /// The last part of a task's ARN.

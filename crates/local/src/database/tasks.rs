@@ -1,5 +1,7 @@
 //! The tasks this machine ran or runs, and their definitions: what ECS would keep. JSON in, JSON out; the runner knows its shape.
 
+use std::collections::HashSet;
+
 use domain::{
     ecs::{RunTaskInput, STOPPED, Task},
     id::AttemptId,
@@ -153,6 +155,37 @@ impl Database {
         let read = move |db: &Connection| {
             let mut select = db.prepare_cached("SELECT arn FROM tasks WHERE started_by = ?1 ORDER BY rowid")?;
             select.query_map([attempt], |row| row.get(0))?.collect()
+        };
+        self.read(SERVICE, read).await
+    }
+
+    /// The ARNs of all tasks that are not stopped, whoever runs them.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn every_open_task(&self) -> Result<HashSet<String>, Unavailable> {
+        let read = |db: &Connection| {
+            db.prepare_cached("SELECT arn FROM tasks INDEXED BY tasks_open WHERE open")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        };
+        self.read(SERVICE, read).await
+    }
+
+    /// Those of these ARNs that are on record.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn recorded_tasks(&self, arns: Vec<String>) -> Result<HashSet<String>, Unavailable> {
+        let read = move |db: &Connection| {
+            let mut select = db.prepare_cached("SELECT 1 FROM tasks WHERE arn = ?1")?;
+            let mut known = HashSet::new();
+            for arn in arns {
+                if select.exists([&arn])? {
+                    known.insert(arn);
+                }
+            }
+            Ok(known)
         };
         self.read(SERVICE, read).await
     }
