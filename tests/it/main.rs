@@ -3,4 +3,5 @@
 mod cli;
 mod container;
 mod contract;
+mod property;
 mod script;

@@ -1,0 +1,3 @@
+//! Rules that hold for any input.
+
+mod request;
