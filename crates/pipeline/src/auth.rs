@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
@@ -12,6 +13,7 @@ use domain::{
     key::{ApiKey, Caller, KeyRecord, Role},
     ports::{Keys, Unavailable},
 };
+use http::header::AUTHORIZATION;
 
 /// bcrypt's cost for API keys: 62 ms on a full core (AWS-FACTS §8).
 pub const COST: u32 = 10;
@@ -53,6 +55,20 @@ impl From<AuthError> for Problem {
 }
 
 impl Auth {
+    /// The caller behind a request.
+    ///
+    /// # Errors
+    /// The problem to answer with: 401 without a valid key.
+    pub async fn admit(
+        &self,
+        request: &ApiGatewayProxyRequest,
+        keys: &impl Keys,
+        now: Timestamp,
+    ) -> Result<Caller, Problem> {
+        let header = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.caller(header, keys, now).await.map_err(Problem::from)
+    }
+
     /// The caller behind an `Authorization` header.
     ///
     /// # Errors

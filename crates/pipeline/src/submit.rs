@@ -96,10 +96,9 @@ struct NewKeyAnswer<'a> {
 impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        let header = request.headers.get(::http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        match self.auth.caller(header, self.keys, self.ambient.now()).await {
+        match self.auth.admit(request, self.keys, self.ambient.now()).await {
             Ok(caller) => self.answer(&caller, request).await,
-            Err(error) => http::problem(&error.into()),
+            Err(problem) => http::problem(&problem),
         }
     }
 
