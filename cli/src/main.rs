@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     let code = cli.verb.failure_code();
     let context = Context::new(cli.global, cli.verb.example());
     if context.global.verbose {
-        trace();
+        trace(context.screen.colors(&io::stderr()));
     }
     match run(cli.verb, &context) {
         Ok(code) => ExitCode::from(code),
@@ -70,10 +70,10 @@ fn run(verb: Verb, context: &Context) -> Result<u8, Failure> {
 }
 
 /// What mycli does, and nothing of what libraries do: theirs may hold headers.
-fn trace() {
+fn trace(colored: bool) {
     let filter = EnvFilter::try_from_env("MYCLI_LOG")
         .unwrap_or_else(|_| EnvFilter::new("off,mycli=debug,local=debug,pipeline=debug,domain=debug"));
     // Whatever was asked for: this one would write a task's environment, and so its secrets.
     let filter = ["bollard=off", "hyper=off"].into_iter().flat_map(str::parse).fold(filter, EnvFilter::add_directive);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colored).with_writer(io::stderr).init();
 }

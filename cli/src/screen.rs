@@ -28,6 +28,8 @@ pub(crate) enum Stream {
 
 /// What a command shows.
 pub(crate) struct Screen {
+    /// The user wants no colour.
+    plain: bool,
     colored: bool,
     spinner: RefCell<Option<ProgressBar>>,
     /// The reader of standard output went away: nothing more is written to it.
@@ -40,11 +42,17 @@ impl Screen {
     pub(crate) fn new(plain: bool) -> Self {
         let forbidden = plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
+            plain: forbidden,
             colored: !forbidden && io::stdout().is_terminal(),
             spinner: RefCell::new(None),
             closed: Cell::new(false),
             gone: Notify::new(),
         }
+    }
+
+    /// Whether colour is welcome there.
+    pub(crate) fn colors(&self, stream: &impl IsTerminal) -> bool {
+        !self.plain && stream.is_terminal()
     }
 
     /// Writes to standard output, all at once. Nothing happens after its reader went away.

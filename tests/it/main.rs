@@ -3,5 +3,6 @@
 mod cli;
 mod container;
 mod contract;
+mod e2e;
 mod property;
 mod script;

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod engine;
+pub mod sandbox;
 
 mod program;
 

@@ -236,7 +236,7 @@ pub struct Event {
     /// The status from then on.
     pub status: ExecutionStatus,
     /// More, in plain words.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(default)]
     pub reason: Option<String>,
 }
 

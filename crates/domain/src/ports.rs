@@ -131,6 +131,9 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<Ticket>, Unavailable>> + Send;
 
+    /// Whether anybody, of whichever process, is in this line and due: then a hint at it is worth a message.
+    fn has_line(&self, key: &LimitKey, now: Timestamp) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+
     /// The lines that have a ticket due at `now`.
     fn lines(&self, now: Timestamp) -> impl Future<Output = Result<Vec<LimitKey>, Unavailable>> + Send;
 

@@ -17,6 +17,7 @@ use crate::{
     ambient::System,
     database::{Database, PumpId, count, integer, millis, moment},
     failpoint,
+    store::line,
 };
 
 /// How often a message is received before it is a dead letter. Ours; SQS leaves the number to its user (`maxReceiveCount`).
@@ -288,13 +289,7 @@ impl Letter {
                 .query_row([id.as_str()], |row| row.get(0))
                 .optional(),
             // The oldest ticket that can be started: one that is backed off would swallow the hint.
-            Message::Line { line, id: None } => db
-                .prepare_cached(
-                    "SELECT pump FROM executions INDEXED BY executions_oldest
-                     WHERE line = ?1 AND (not_before IS NULL OR not_before <= ?2) ORDER BY id LIMIT 1",
-                )?
-                .query_row(params![line.to_string(), millis(now)], |row| row.get(0))
-                .optional(),
+            Message::Line { line, id: None } => line::head(db, &line.to_string(), millis(now)),
         }
     }
 }

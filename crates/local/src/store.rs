@@ -23,7 +23,7 @@ mod columns;
 mod history;
 mod keys;
 mod limits;
-mod line;
+pub(crate) mod line;
 mod record;
 
 const SERVICE: &str = "the store";
@@ -111,6 +111,12 @@ impl Store for LocalStore {
         let line = line::Line { key: key.clone(), pump: self.database.pump().clone() };
         let rows = self.database.read(SERVICE, move |db| line.rows(db, millis(now), limit)).await?;
         rows.order(limit)
+    }
+
+    /// Over all pumps: a limit is shared by them, and who waits for it may be another's.
+    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
+        let key = key.to_string();
+        self.database.read(SERVICE, move |db| line::head(db, &key, millis(now))).await.map(|head| head.is_some())
     }
 
     async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {

@@ -122,11 +122,16 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
     }
     let not_json =
         |error: &dyn std::fmt::Display| Problem::new(400, "invalid_json", format!("the body cannot be read: {error}"));
-    if request.is_base64_encoded {
-        let bytes = STANDARD.decode(text).map_err(|e| not_json(&e))?;
-        return serde_json::from_slice(&bytes).map_err(|e| not_json(&e));
+    let bytes = if request.is_base64_encoded {
+        STANDARD.decode(text).map_err(|e| not_json(&e))?
+    } else {
+        text.as_bytes().to_vec()
+    };
+    // serde would take the elements of a list for the fields in their order.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(not_json(&"it is a list; send an object"));
     }
-    serde_json::from_str(text).map_err(|e| not_json(&e))
+    serde_json::from_slice(&bytes).map_err(|e| not_json(&e))
 }
 
 /// An answer with a JSON body.

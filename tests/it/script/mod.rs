@@ -4,13 +4,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a step of a test that fails shows its value")]
 
-mod arguments;
 mod ending;
 mod http;
 mod install;
 mod reference;
 mod secrecy;
-mod server;
+pub(crate) mod server;
 mod shape;
 mod ssh;
 mod stage;

@@ -133,6 +133,16 @@ pub(super) fn reached(db: &Connection, line: &str, pump: &str) -> rusqlite::Resu
     Ok(count(reached.unwrap_or_default()))
 }
 
+/// The pump with the oldest ticket of a line that can be started, whosever it is; `None` if nobody is due.
+pub(crate) fn head(db: &Connection, line: &str, now: i64) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached(
+        "SELECT pump FROM executions INDEXED BY executions_oldest
+         WHERE line = ?1 AND (not_before IS NULL OR not_before <= ?2) ORDER BY id LIMIT 1",
+    )?
+    .query_row(params![line, now], |row| row.get(0))
+    .optional()
+}
+
 /// The lines of a pump that have a due ticket.
 pub(super) fn lines(db: &Connection, pump: &PumpId, now: i64) -> rusqlite::Result<Vec<String>> {
     db.prepare_cached(

@@ -1,0 +1,157 @@
+//! Waiting: places in line, locks, fairness, and cancelling what waits.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+use tests::sandbox::{Sandbox, Serve, eventually};
+
+use super::api::Http;
+
+/// A server with room for one run at a time; a run holds the room until `go` is there.
+fn blocked(sandbox: &Sandbox) -> (Serve, String) {
+    let serve = sandbox.serve(&["--vcpus", "0.25"]);
+    let http = Http::to(&serve);
+    let id = http.submit(&json!({"command": until_go(sandbox)}));
+    eventually("the first one runs", || (http.record(&id)["status"] == "RUNNING").then_some(()));
+    (serve, id)
+}
+
+fn until_go(sandbox: &Sandbox) -> String {
+    format!("until [ -e '{}' ]; do sleep 0.05; done", sandbox.path("go").display())
+}
+
+fn let_go(sandbox: &Sandbox) {
+    fs::write(sandbox.path("go"), "").unwrap();
+}
+
+fn noting(file: &Path, text: &str) -> Value {
+    json!({"command": format!("echo {text} >>'{}'", file.display())})
+}
+
+fn until_places(http: &Http, ids: &[String], places: &[Value]) {
+    eventually(&format!("the places are {places:?}"), || {
+        let now: Vec<_> = ids.iter().map(|id| http.record(id)["waiting"]["place"].clone()).collect();
+        (now == places).then_some(())
+    });
+}
+
+#[test]
+fn places_in_line_are_told_and_move_up() {
+    let sandbox = Sandbox::new();
+    let (serve, _) = blocked(&sandbox);
+    let http = Http::to(&serve);
+    let file = sandbox.path("order");
+    let ids: Vec<_> = ["a", "b", "c"].iter().map(|name| http.submit(&noting(&file, name))).collect();
+    until_places(&http, &ids, &[json!(1), json!(2), json!(3)]);
+    eventually("the launcher has looked at the line", || (http.record(&ids[0])["status"] == "WAITING").then_some(()));
+    let waiting = http.record(&ids[0])["waiting"].clone();
+    assert_eq!((&waiting["used"], &waiting["max"]), (&json!(0.25), &json!(0.25)), "{waiting:#}");
+    assert!(waiting["reason"].as_str().unwrap().contains("0.25 of 0.25"), "{waiting:#}");
+    let page = serve.run(&sandbox, &["status", &ids[2]]).exits(0).out;
+    assert!(page.contains("waiting    3rd in line: "), "{page}");
+    // The first leaves the line: the others move up, and it never ran.
+    serve.run(&sandbox, &["cancel", &ids[0], "--wait"]).exits(0).says("it will not start").says("CANCELLED");
+    serve.run(&sandbox, &["wait", &ids[0]]).exits(130);
+    until_places(&http, &ids, &[Value::Null, json!(1), json!(2)]);
+    assert_eq!(http.record(&ids[0])["attempts"], json!([]));
+    let_go(&sandbox);
+    http.until_quiet();
+    assert_eq!(fs::read_to_string(file).unwrap(), "b\nc\n");
+}
+
+#[test]
+fn an_exec_that_waits_can_be_cancelled_by_another() {
+    let sandbox = Sandbox::new();
+    let (serve, holder) = blocked(&sandbox);
+    let http = Http::to(&serve);
+    let waiting = tests::sandbox::Running::of(serve.command(&sandbox, &["exec", "--no-repo", "echo started"]));
+    let id = eventually("it is in line", || {
+        let line = http.get("/executions?status=WAITING").body;
+        Some(line["executions"][0]["execution_id"].as_str()?.to_owned())
+    });
+    serve.run(&sandbox, &["logs", &id]).exits(0).prints("").says("in line");
+    serve.run(&sandbox, &["cancel", &id]).exits(0);
+    waiting.end().exits(130).prints("").says("CANCELLED");
+    serve.run(&sandbox, &["cancel", &holder, "--wait"]).exits(0).says("CANCELLED");
+    http.until_quiet();
+}
+
+#[test]
+fn what_is_larger_than_the_machine_s_limit_is_refused_at_once() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&["--vcpus", "1"]);
+    let ran = serve.run(&sandbox, &["exec", "--no-repo", "--cpu", "2048", "true"]).exits(125);
+    assert!(ran.err.contains("\n  cpu: "), "{}", ran.err);
+    serve.run(&sandbox, &["history"]).says("no runs");
+}
+
+#[test]
+fn many_of_one_submitter_do_not_hold_up_another_s_one() {
+    let sandbox = Sandbox::new();
+    let (serve, _) = blocked(&sandbox);
+    let admin = Http::to(&serve);
+    let file = sandbox.path("order");
+    let user = |name: &str| {
+        let key = admin.post("/keys", &json!({"name": name, "role": "submit"})).body["key"].as_str().unwrap().to_owned();
+        Http::to(&serve).with_key(&key)
+    };
+    let (ann, bob) = (user("ann"), user("bob"));
+    for _ in 0..8 {
+        ann.submit(&noting(&file, "ann"));
+    }
+    bob.submit(&noting(&file, "bob"));
+    let_go(&sandbox);
+    admin.until_quiet();
+    let order = fs::read_to_string(file).unwrap();
+    let place = order.lines().position(|name| name == "bob").unwrap();
+    assert!(place <= 1 && order.lines().count() == 9, "{order}");
+}
+
+#[test]
+fn a_higher_priority_goes_first() {
+    let sandbox = Sandbox::new();
+    let (serve, _) = blocked(&sandbox);
+    let http = Http::to(&serve);
+    let file = sandbox.path("order");
+    for (name, priority) in [("usual", 0), ("low", -5), ("high", 5)] {
+        let mut request = noting(&file, name);
+        request["priority"] = json!(priority);
+        http.submit(&request);
+    }
+    let_go(&sandbox);
+    http.until_quiet();
+    assert_eq!(fs::read_to_string(file).unwrap(), "high\nusual\nlow\n");
+}
+
+/// Notes its start and its end; lets others in between by giving up the processor.
+fn marking(file: &Path) -> String {
+    format!("echo start >>'{0}'; for i in 1 2 3 4 5; do sleep 0.02; done; echo end >>'{0}'", file.display())
+}
+
+#[test]
+fn runs_with_one_lock_never_overlap_through_a_server() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&["--vcpus", "8"]);
+    let http = Http::to(&serve);
+    let file = sandbox.path("held");
+    for _ in 0..6 {
+        http.submit(&json!({"command": marking(&file), "lock": "deploy"}));
+    }
+    http.until_quiet();
+    assert_eq!(fs::read_to_string(file).unwrap(), "start\nend\n".repeat(6));
+}
+
+#[test]
+fn a_lock_that_is_held_holds_up_nobody_else_and_says_who_waits_for_it() {
+    let sandbox = Sandbox::new();
+    let holder = sandbox.detach(&["--lock", "deploy", &until_go(&sandbox)]);
+    sandbox.until_status(&holder, "RUNNING");
+    let waiter = sandbox.detach(&["--lock", "deploy", "true"]);
+    sandbox.until_status(&waiter, "WAITING");
+    let waiting = sandbox.record(&waiter)["waiting"].clone();
+    assert_eq!((&waiting["limit"], &waiting["place"]), (&json!("lock:deploy"), &json!(1)), "{waiting:#}");
+    assert!(waiting["reason"].as_str().unwrap().contains("deploy"), "{waiting:#}");
+    sandbox.local(&["exec", "--no-repo", "--lock", "other", "echo free"]).exits(0).prints("free\n");
+    let_go(&sandbox);
+    sandbox.local(&["wait", &waiter]).exits(0);
+}

@@ -1,0 +1,13 @@
+//! The built `mycli` as a user runs it, on this machine: commands, repositories, logs, history, the server, containers, secrets.
+
+mod api;
+mod container;
+mod crowd;
+mod ending;
+mod first_run;
+mod line;
+mod logs;
+mod past;
+mod repository;
+mod secrecy;
+mod signals;
