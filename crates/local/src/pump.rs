@@ -1,7 +1,7 @@
 //! Moves things along on one machine: what SQS's event source, EventBridge, the logs' subscription and the one-minute schedule do on AWS.
 //! Messages and events reach the handlers in their real forms, and partial batch failures are honoured.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aws_lambda_events::{
     cloudwatch_logs::{LogEntry, LogsEvent},
@@ -17,6 +17,7 @@ use domain::{
     settings::Settings,
     task,
 };
+use futures_util::future::join_all;
 use pipeline::{launcher::Launcher, state_tracker::StateTracker};
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -40,6 +41,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 const PAGE: u32 = 100;
 /// How often a report that could not be written down is tried again before the sweep is left to repair it. Ours.
 const REPORT_TRIES: u32 = 5;
+/// Most reports taken at once. Ours: more than so many writes at a time gain nothing.
+const REPORTS: usize = 256;
 
 /// The handlers of one machine, and what they work on.
 #[derive(Clone, Debug)]
@@ -116,9 +119,18 @@ impl Pump {
         Ok(true)
     }
 
-    /// A report that cannot be written down is tried again on its own, so that it holds up no other: order does not matter.
+    /// Tells what has come meanwhile of all tasks at once, so that the writes share a transaction; of one task in order, so that its
+    /// history reads well and its writes are not in each other's way.
     async fn tell(&self, mut reports: mpsc::UnboundedReceiver<TaskReport>) {
-        while let Some(report) = reports.recv().await {
+        let mut come = Vec::new();
+        while reports.recv_many(&mut come, REPORTS).await > 0 {
+            join_all(by_task(come.drain(..)).into_values().map(|reports| self.tell_in_order(reports))).await;
+        }
+    }
+
+    /// A report that cannot be written down is tried again on its own, so that it holds up no other: order does not matter.
+    async fn tell_in_order(&self, reports: Vec<TaskReport>) {
+        for report in reports {
             if let Err(error) = self.tell_one(&report).await {
                 tracing::debug!(%error, "a task's report could not be written down; trying again");
                 tokio::spawn(self.clone().tell_again(report));
@@ -198,6 +210,20 @@ impl Pump {
         self.queue.send(page.items.iter().filter(unknown).map(check).collect()).await?;
         Ok(page.next)
     }
+}
+
+/// Sorts reports by their tasks, each task's in their order. Lines that came one after the other are told together, as CloudWatch Logs
+/// would.
+fn by_task(reports: impl Iterator<Item = TaskReport>) -> BTreeMap<String, Vec<TaskReport>> {
+    let mut sorted: BTreeMap<String, Vec<TaskReport>> = BTreeMap::new();
+    for report in reports {
+        let of_task = sorted.entry(report.arn().to_owned()).or_default();
+        match (of_task.last_mut(), report) {
+            (Some(TaskReport::Lines(_, lines)), TaskReport::Lines(_, more)) => lines.extend(more),
+            (_, report) => of_task.push(report),
+        }
+    }
+    sorted
 }
 
 /// Messages as Lambda's event source for SQS gives them.

@@ -59,6 +59,17 @@ pub enum TaskReport {
     Lines(String, Vec<LogLine>),
 }
 
+impl TaskReport {
+    /// The ARN of the task it is about.
+    #[must_use]
+    pub fn arn(&self) -> &str {
+        match self {
+            Self::Changed(task) => &task.task_arn,
+            Self::Lines(arn, _) => arn,
+        }
+    }
+}
+
 /// How the machine runs tasks.
 #[derive(Clone, Debug)]
 pub struct Setup {

@@ -32,8 +32,28 @@ pub async fn advance<F>(
 where
     F: Fn(&Execution) -> Option<Execution> + Send + Sync,
 {
+    match store.load(id).await? {
+        Some(before) => advance_from(store, queue, now, before, decide).await,
+        None => Ok(None),
+    }
+}
+
+/// The same, of a record that was just loaded or written. If it is out of date by now, it is loaded again.
+///
+/// # Errors
+/// As [`advance`].
+pub async fn advance_from<F>(
+    store: &impl Store,
+    queue: &impl Queue,
+    now: Timestamp,
+    mut before: Execution,
+    decide: F,
+) -> Result<Option<Execution>, Unavailable>
+where
+    F: Fn(&Execution) -> Option<Execution> + Send + Sync,
+{
+    let id = before.id.clone();
     for _ in 0..CONFLICTS_MAX {
-        let Some(before) = store.load(id).await? else { return Ok(None) };
         let Some(after) = decide(&before) else { return Ok(Some(before)) };
         match commit(store, queue, now, &before, after, &[]).await {
             Ok(written) => return Ok(Some(written)),
@@ -42,6 +62,10 @@ where
                 return Err(Unavailable::new("the store", format!("{key} used up without an admission")));
             }
             Err(UpdateError::Unavailable(error)) => return Err(error),
+        }
+        match store.load(&id).await? {
+            Some(newer) => before = newer,
+            None => return Ok(None),
         }
     }
     Err(Unavailable::new("the store", format!("{id} was changed by others {CONFLICTS_MAX} times in a row")))

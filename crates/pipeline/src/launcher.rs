@@ -20,7 +20,7 @@ use domain::{
 };
 
 use crate::{
-    advance::{self, advance, delayed},
+    advance::{self, advance, advance_from, delayed},
     markers,
 };
 
@@ -199,7 +199,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
             .map(|holding| Admission { max: throttle::max_of(&holding.key, &self.settings.quota), key: holding.key })
             .collect();
         match advance::commit(self.store, self.queue, now, before, after, &admissions).await {
-            Ok(_) => self.run(&ticket.id, &run_task).await.map(|()| Turn::Next),
+            Ok(launching) => self.run(launching, &run_task).await.map(|()| Turn::Next),
             Err(UpdateError::Conflict) => Ok(Turn::Next),
             Err(UpdateError::Full(key)) => self.park(ticket, key).await,
             Err(UpdateError::Unavailable(error)) => Err(error),
@@ -222,14 +222,15 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
     }
 
     /// Calls `RunTask` and writes down what came of it.
-    async fn run(&self, id: &ExecutionId, input: &RunTaskInput) -> Result<(), Unavailable> {
+    async fn run(&self, launching: Execution, input: &RunTaskInput) -> Result<(), Unavailable> {
         let result = self.tasks.run_task(input).await;
         let now = self.ambient.now();
+        let id = &launching.id.clone();
         let number = input.started_by.parse::<domain::id::AttemptId>().map_or(1, |attempt| attempt.number());
         let written = match &result {
             Ok(task) => {
                 let seen = |execution: &Execution| execution.observe(number, &Observation::Task(task), now);
-                advance(self.store, self.queue, now, id, seen).await?
+                advance_from(self.store, self.queue, now, launching, seen).await?
             }
             Err(LaunchError::Throttled(why)) => self.refused(id, why, TimeDelta::seconds(1)).await?,
             Err(LaunchError::Full(why)) => self.refused(id, why, PROBE).await?,
@@ -300,7 +301,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
         }
         if execution.cancel.is_none() && age < TOKEN_LIVES {
             let Some(input) = attempt.run_task.clone() else { return Ok(()) };
-            return self.run(&execution.id, &input).await;
+            return self.run(execution.clone(), &input).await;
         }
         let arns = self.tasks.list_tasks(&execution.attempt_id(attempt)).await?;
         let tasks = if arns.is_empty() { Vec::new() } else { self.tasks.describe_tasks(&arns).await?.tasks };

@@ -15,7 +15,7 @@ use domain::{
 };
 
 use crate::{
-    advance::advance,
+    advance::{advance, advance_from},
     launcher::{read_log, stop_reason},
 };
 
@@ -73,7 +73,12 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock> StateTracker<'_, S, Q, T, 
                 Some((Timestamp::from_timestamp_millis(entry.timestamp)?, marker))
             })
             .collect();
-        self.observed(&execution.attempt_id(attempt), &Observation::Markers(&said)).await
+        let (number, now) = (attempt.number, self.ambient.now());
+        let seen = |execution: &Execution| execution.observe(number, &Observation::Markers(&said), now);
+        match advance_from(self.store, self.queue, now, execution, seen).await? {
+            Some(execution) => self.read_last_words(&execution).await,
+            None => Ok(()),
+        }
     }
 
     async fn observed(&self, attempt: &AttemptId, observation: &Observation<'_>) -> Result<(), Unavailable> {

@@ -20,9 +20,10 @@ mycli_clock() {
 	until IFS=' .' read -r mycli_now mycli_rest </proc/uptime; do :; done
 }
 
-# Arms the timer: one `sleep` of our own, which holds none of the command's pipes open. PATH is the user's and may hide it.
+# Arms the timer: one `sleep` of our own, which holds none of the command's pipes open. PATH is the user's and may hide it. To load the
+# user's locale would take it longer than all else it does before it sleeps.
 mycli_arm() {
-	PATH="${PATH-}:/usr/bin:/bin" sleep "$1" >/dev/null 4>&- &
+	PATH="${PATH-}:/usr/bin:/bin" LC_ALL=C sleep "$1" >/dev/null 4>&- &
 	mycli_timer=$!
 }
 
@@ -219,13 +220,17 @@ mycli_command() {
 	exec 3<&- 4>&2 2>/dev/null
 	mycli_body() {
 		trap - TERM INT HUP QUIT CHLD
-		[ -z "$mycli_env" ] || exec "$mycli_env" --default-signal=INT,QUIT /bin/sh -c -- "$mycli_text" 2>&4 4>&-
+		[ -z "$mycli_env" ] || {
+			# As with the timer, the locale. Whoever set LC_ALL gets it as it is.
+			[ -n "${LC_ALL+set}" ] || { set -- -u LC_ALL && export LC_ALL=C; }
+			exec "$mycli_env" "$@" --default-signal=INT,QUIT /bin/sh -c -- "$mycli_text" 2>&4 4>&-
+		}
 		exec /bin/sh -c -- "$mycli_text" 2>&4 4>&-
 	} </dev/null
 	if [ -n "${BASH_VERSION-}" ]; then
 		mycli_env=''
 	elif [ -n "$mycli_env" ]; then :; elif env --default-signal=INT,QUIT true; then
-		mycli_env=env
+		mycli_env='env'
 	elif [ "$$" -eq 1 ]; then
 		exec 8<<-END
 		END
