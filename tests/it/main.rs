@@ -3,6 +3,7 @@
 mod cli;
 mod container;
 mod contract;
+mod fault;
 mod e2e;
 mod property;
 mod script;

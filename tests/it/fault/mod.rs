@@ -1,0 +1,10 @@
+//! `kill -9` at any moment on one machine: nothing lost, nothing started twice, nothing left behind.
+
+mod docker;
+mod http;
+mod limits;
+mod pairs;
+mod points;
+mod random;
+mod stories;
+mod world;

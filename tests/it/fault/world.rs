@@ -1,0 +1,355 @@
+//! A home of its own for each story, the program started in it, and what may not be left in it when all is over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs::{self, File},
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tests::engine::Engine;
+
+/// A bound on a hang, above the minute for which an engine that does not answer is asked again.
+const LONG: Duration = Duration::from_secs(150);
+/// Pause between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(10);
+const KILLED: i32 = 9;
+
+/// Waits until `look` finds something.
+#[track_caller]
+pub(super) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(since.elapsed() < LONG, "not within {LONG:?}: {what}");
+        thread::sleep(LOOK);
+    }
+}
+
+/// How a run must end if its command ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// Its status.
+    pub(super) status: &'static str,
+    /// Its exit code.
+    pub(super) exit_code: Option<i64>,
+}
+
+/// What a submission promises.
+#[derive(Clone, Debug)]
+struct Promise {
+    end: End,
+    /// Somebody asked to cancel it, and may not have been heard.
+    cancel: bool,
+    /// It may end without having run.
+    may_not_run: bool,
+}
+
+/// See the module.
+pub(super) struct World {
+    dir: TempDir,
+    program: PathBuf,
+    docker_host: Option<String>,
+    promises: Mutex<BTreeMap<String, Promise>>,
+    accepted: Mutex<BTreeSet<String>>,
+    started: AtomicU32,
+}
+
+/// A `mycli` that was started; killed when dropped.
+pub(super) struct Process {
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+}
+
+impl Process {
+    /// Waits for its end.
+    #[track_caller]
+    pub(super) fn end(&mut self) -> ExitStatus {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(since.elapsed() < LONG, "mycli does not end: {}", self.err());
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_over(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
+    /// Whether it was killed at a crash point, once it has ended.
+    #[track_caller]
+    pub(super) fn died(&mut self) -> bool {
+        self.end().signal() == Some(KILLED)
+    }
+
+    /// Sends a signal, to it alone.
+    pub(super) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let _gone = pid.map(|pid| kill_process(pid, signal));
+    }
+
+    /// What it has said on standard output.
+    pub(super) fn out(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    /// What it has said on standard error.
+    pub(super) fn err(&self) -> String {
+        fs::read_to_string(&self.err).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+impl World {
+    /// A home with nothing in it. Runs find the test's container engine if `engine`, else none.
+    pub(super) fn new(engine: bool) -> Self {
+        Self {
+            dir: tempfile::Builder::new().prefix("mycli-fault-").tempdir().expect("a directory"),
+            program: tests::mycli(),
+            docker_host: engine.then(|| Engine::shared().docker_host().to_owned()),
+            promises: Mutex::default(),
+            accepted: Mutex::default(),
+            started: AtomicU32::new(0),
+        }
+    }
+
+    /// A path in this home.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn local(&self, name: &str) -> PathBuf {
+        self.dir.path().join(".mycli/local").join(name)
+    }
+
+    /// The database of this home.
+    pub(super) fn store(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.local("store.sqlite")).expect("the store opens")
+    }
+
+    /// The key of this home's server.
+    pub(super) fn key(&self) -> String {
+        fs::read_to_string(self.local("serve.key")).unwrap_or_default().trim().to_owned()
+    }
+
+    /// Starts `mycli ARGS`, which dies at `point` if it comes there.
+    pub(super) fn start<S: AsRef<OsStr>>(&self, args: &[S], point: Option<&str>) -> Process {
+        self.start_on(self.docker_host.as_deref().unwrap_or("unix:///nonexistent.sock"), args, point)
+    }
+
+    /// The same with another container engine.
+    pub(super) fn start_on<S: AsRef<OsStr>>(&self, docker_host: &str, args: &[S], point: Option<&str>) -> Process {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let [out, err] = ["out", "err"].map(|name| self.path(&format!("{number}.{name}")));
+        let file = |path: &Path| File::create(path).expect("a file");
+        let mut command = Command::new(&self.program);
+        command.args(args).env_clear().env("HOME", self.dir.path()).current_dir(self.dir.path());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(point.map(|point| ("MYCLI_FAILPOINT", point)));
+        command.env("DOCKER_HOST", docker_host);
+        let child = command.stdin(Stdio::null()).stdout(file(&out)).stderr(file(&err)).spawn();
+        Process { child: child.expect("mycli starts"), out, err }
+    }
+
+    /// Runs `mycli ARGS` to its end and gives what it printed; it must exit with this code.
+    #[track_caller]
+    pub(super) fn run<S: AsRef<OsStr> + std::fmt::Debug>(&self, args: &[S], code: i32) -> String {
+        let mut process = self.start(args, None);
+        let status = process.end();
+        assert_eq!(status.code(), Some(code), "{args:?}: {status} {}", process.err());
+        process.out()
+    }
+
+    /// A command that adds a line to the file of its own, then does `rest`.
+    pub(super) fn marking(&self, tag: &str, rest: &str) -> String {
+        format!("echo ran >> '{}'; {rest}", self.path(&format!("ran-{tag}")).display())
+    }
+
+    /// A submission of this name is about to be made; if it runs, it ends in this way.
+    pub(super) fn promise(&self, tag: &str, status: &'static str, exit_code: Option<i64>) {
+        let promise = Promise { end: End { status, exit_code }, cancel: false, may_not_run: false };
+        self.promises.lock().expect("no panic").insert(tag.to_owned(), promise);
+    }
+
+    /// A cancel is about to be asked for.
+    pub(super) fn cancels(&self, tag: &str) {
+        self.change(tag, |promise| promise.cancel = true);
+    }
+
+    /// It may fail without having run.
+    pub(super) fn may_not_run(&self, tag: &str) {
+        self.change(tag, |promise| promise.may_not_run = true);
+    }
+
+    fn change(&self, tag: &str, change: impl FnOnce(&mut Promise)) {
+        change(self.promises.lock().expect("no panic").get_mut(tag).expect("it was promised"));
+    }
+
+    /// This execution's id was told to somebody.
+    pub(super) fn accepted(&self, id: &str) {
+        self.accepted.lock().expect("no panic").insert(id.to_owned());
+    }
+
+    /// How often the command of this name ran: the lines in its file, or in the logs for one in a container.
+    fn runs(&self, tag: &str) -> usize {
+        let own = fs::read_to_string(self.path(&format!("ran-{tag}"))).unwrap_or_default().lines().count();
+        let logs = fs::read_dir(self.local("logs")).into_iter().flatten().flatten();
+        let texts = logs.map(|log| fs::read_to_string(log.path()).unwrap_or_default());
+        let line = format!(" F ran-{tag}");
+        own + texts.map(|text| text.lines().filter(|said| said.ends_with(&line)).count()).sum::<usize>()
+    }
+
+    /// The history, newest first, as a user reads it. Reading it repairs what the dead left.
+    pub(super) fn history(&self) -> Vec<Value> {
+        let (mut all, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let mut args: Vec<String> = ["--local", "history", "-o", "json", "--limit", "200"].map(Into::into).into();
+            args.extend(cursor.take().into_iter().flat_map(|cursor| ["--cursor".to_owned(), cursor]));
+            let page: Value = serde_json::from_str(&self.run(&args, 0)).expect("history is JSON");
+            all.extend(page["executions"].as_array().expect("a list").iter().cloned());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => return all,
+            }
+        }
+    }
+
+    /// Starts mycli again until everything is final; then nothing of the dead may be left, and history must say what happened.
+    pub(super) fn recovers(&self) {
+        let mut history = self.history();
+        let since = Instant::now();
+        while !history.iter().all(is_final) {
+            assert!(since.elapsed() < LONG, "not final within {LONG:?}: {}", Value::from(history));
+            thread::sleep(LOOK);
+            history = self.history();
+        }
+        self.is_quiet();
+        self.agrees(&history);
+        self.has_no_containers(&history);
+        let both = [0, 1].map(|_| self.start(&["--local", "exec", "--no-repo", "true"], None));
+        for mut process in both {
+            assert_eq!(process.end().code(), Some(0), "no lock is left: {}", process.err());
+        }
+        self.is_quiet();
+    }
+
+    /// Nobody works here any more, and nothing of those who did is left.
+    fn is_quiet(&self) {
+        eventually("no process is left", || self.processes().is_empty().then_some(()));
+        for place in ["pumps", "tasks"] {
+            assert_eq!(names(&self.local(place)), Vec::<String>::new(), "nothing is left in {place}/");
+        }
+        let query = "SELECT (SELECT count(*) FROM pumps) + (SELECT count(*) FROM messages) + (SELECT count(*) FROM tasks WHERE open)
+                   + (SELECT total(used) FROM usage)";
+        if self.local("store.sqlite").exists() {
+            let left: f64 = self.store().query_row(query, [], |row| row.get(0)).unwrap_or_default();
+            assert!(left == 0.0, "pumps, messages, open tasks and usage are all gone, not {left}");
+        }
+    }
+
+    /// What history says is what happened.
+    fn agrees(&self, history: &[Value]) {
+        let ids: BTreeSet<_> =
+            history.iter().map(|run| run["execution_id"].as_str().expect("an id").to_owned()).collect();
+        assert_eq!(ids.len(), history.len(), "each once");
+        let accepted = self.accepted.lock().expect("no panic");
+        let lost: Vec<_> = accepted.difference(&ids).collect();
+        assert!(lost.is_empty(), "accepted and not in history: {lost:?}");
+        let promises = self.promises.lock().expect("no panic");
+        let mut seen = BTreeSet::new();
+        for run in history {
+            let tag = run["name"].as_str().expect("each run here has a name");
+            assert!(seen.insert(tag), "{tag} is in history twice");
+            self.keeps(tag, promises.get(tag).expect("nobody else submits here"), run);
+        }
+        for tag in promises.keys().filter(|tag| !seen.contains(tag.as_str())) {
+            assert_eq!(self.runs(tag), 0, "{tag} ran and history does not know it");
+        }
+    }
+
+    fn keeps(&self, tag: &str, promise: &Promise, run: &Value) {
+        let (runs, status) = (self.runs(tag), run["status"].as_str().expect("a status"));
+        assert!(runs <= 1, "{tag} ran {runs} times: {run}");
+        let as_promised = status == promise.end.status && run["exit_code"].as_i64() == promise.end.exit_code;
+        let cancelled = promise.cancel && status == "CANCELLED";
+        let never_ran = promise.may_not_run && runs == 0 && status == "FAILED" && run["reason"].is_string();
+        assert!((as_promised && runs == 1) || cancelled || never_ran, "{tag} ran {runs} times and is: {run}");
+    }
+
+    fn has_no_containers(&self, history: &[Value]) {
+        if self.docker_host.is_none() {
+            return;
+        }
+        let arns = history.iter().flat_map(|run| run["attempts"].as_array().into_iter().flatten());
+        for arn in arns.filter_map(|attempt| attempt["task_arn"].as_str()) {
+            let left = Engine::shared().containers(&format!("mycli.task={arn}"));
+            assert_eq!(left, Vec::<String>::new(), "no container is left of {arn}");
+        }
+    }
+
+    /// The processes whose environment names this home: ours, and the commands'.
+    fn processes(&self) -> Vec<i32> {
+        let needle = self.dir.path().as_os_str().as_encoded_bytes();
+        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.windows(needle.len()).any(|part| part == needle)
+        })
+        .collect()
+    }
+}
+
+impl Drop for World {
+    /// After a failed test too: nothing stays.
+    fn drop(&mut self) {
+        for pid in self.processes().into_iter().filter_map(Pid::from_raw) {
+            let _gone = kill_process(pid, Signal::KILL);
+        }
+        if self.docker_host.is_none() || !thread::panicking() {
+            return;
+        }
+        let Ok(store) = rusqlite::Connection::open(self.local("store.sqlite")) else { return };
+        let Ok(mut select) = store.prepare("SELECT arn FROM tasks") else { return };
+        let arns = select.query_map([], |row| row.get::<_, String>(0)).into_iter().flatten().flatten();
+        for id in arns.flat_map(|arn| Engine::shared().containers(&format!("mycli.task={arn}"))) {
+            let _gone = Engine::shared().podman(&["rm", "--force", "--time=0", &id]);
+        }
+    }
+}
+
+/// Whether history says that this run is over.
+pub(super) fn is_final(run: &Value) -> bool {
+    let unfinished = ["QUEUED", "WAITING", "LAUNCHING", "RUNNING"];
+    run["status"].as_str().is_some_and(|status| !unfinished.contains(&status))
+}
+
+/// The names in a directory.
+pub(super) fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
