@@ -3,7 +3,7 @@
 mod cli;
 mod container;
 mod contract;
-mod fault;
 mod e2e;
+mod fault;
 mod property;
 mod script;

@@ -59,8 +59,9 @@ fn chosen_cases(name: &str, turn: usize) -> Vec<Case> {
         _ if name.contains("prune") => &["prune"],
         _ => &["exec that fails", "exec --timeout", "taking over what runs", "prune", "dead letters"],
     };
-    let always =
-        ["exec on a repository:1", "taking over what was recorded:1", "serve, submit, cancel:1", "exec --detach:2"];
+    // Who detaches comes by this one once.
+    let detached = if name.starts_with("machine.") { "exec --detach:1" } else { "exec --detach:2" };
+    let always = ["exec on a repository:1", "taking over what was recorded:1", "serve, submit, cancel:1", detached];
     let other = format!("{}:1", others[turn % others.len()]);
     let wanted = |case: &Case| {
         let (_, hit) = case.point.rsplit_once(':').expect("a hit");
