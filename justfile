@@ -36,6 +36,7 @@ test *FILTER:
 # The benches, against the tools a user would take instead
 bench:
     tests/setup.sh bench
+    cargo build --release --locked --package mycli
     cargo bench --package tests --locked
 
 # The tests with 100 times the property cases, and those too long for every day

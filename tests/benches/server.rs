@@ -1,0 +1,114 @@
+//! `mycli local serve`, and one connection to it.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use reqwest::{Client, StatusCode};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::programs::Programs;
+
+/// The key of the servers here. It opens nothing else.
+pub(crate) const KEY: &str = "sk_live_5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed";
+/// The statuses that are not final.
+const UNFINISHED: [&str; 4] = ["QUEUED", "WAITING", "LAUNCHING", "RUNNING"];
+
+/// A process that is ended when this is dropped, also by a panic.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _gone = kill_process(pid, Signal::TERM);
+        }
+        let _ended = self.0.wait();
+    }
+}
+
+/// A running server with a history of its own; it ends, and its history is removed, when this is dropped.
+pub(crate) struct Server {
+    _process: Process,
+    /// Its address.
+    pub(crate) endpoint: String,
+    client: Client,
+    home: TempDir,
+}
+
+impl Server {
+    /// Starts one that runs commands of 256 CPU units on so many vCPUs: four of them on each.
+    pub(crate) fn start(programs: &Programs, vcpus: u32) -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        let process = Command::new(&programs.mycli)
+            .args(["local", "serve", "--listen", "127.0.0.1:0", "-o", "json", "--vcpus", &vcpus.to_string()])
+            .env("MYCLI_HOME", home.path())
+            .env("MYCLI_API_KEY", KEY)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server can be started");
+        let mut process = Process(process);
+        let mut line = String::new();
+        let _read =
+            BufReader::new(process.0.stdout.take().expect("its output")).read_line(&mut line).expect("its address");
+        let said: Value = serde_json::from_str(&line).expect("a line of JSON");
+        let endpoint = said["endpoint"].as_str().expect("an endpoint").to_owned();
+        // One provider for the process: another installation says no, and changes nothing.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let client = Client::builder().no_proxy().pool_max_idle_per_host(1).build().expect("a client");
+        Self { _process: process, endpoint, client, home }
+    }
+
+    /// Where its history is.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Accepts a command; gives its id.
+    pub(crate) async fn submit(&self, command: &str) -> String {
+        let request = json!({"action": "exec", "command": command, "cpu": 256});
+        let request = self.client.post(format!("{}/execute", self.endpoint)).bearer_auth(KEY).json(&request);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::ACCEPTED);
+        let accepted: Value = answer.json().await.expect("JSON");
+        accepted["execution_id"].as_str().expect("an id").to_owned()
+    }
+
+    /// One page of history.
+    pub(crate) async fn page(&self, query: &str) -> Value {
+        let request = self.client.get(format!("{}/executions?{query}", self.endpoint)).bearer_auth(KEY);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json().await.expect("JSON")
+    }
+
+    /// Whether every run is over.
+    pub(crate) async fn is_idle(&self) -> bool {
+        for status in UNFINISHED {
+            if self.page(&format!("limit=1&status={status}")).await["executions"]
+                .as_array()
+                .is_none_or(|found| !found.is_empty())
+            {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// How many runs have succeeded.
+    pub(crate) async fn succeeded(&self) -> usize {
+        let (mut count, mut cursor) = (0, String::new());
+        loop {
+            let page = self.page(&format!("limit=100&status=SUCCEEDED{cursor}")).await;
+            count += page["executions"].as_array().map_or(0, Vec::len);
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return count,
+            }
+        }
+    }
+}
