@@ -22,7 +22,6 @@ pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 const LOCAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Who answers. There is one in a process.
-#[expect(clippy::large_enum_variant, reason = "one value, never moved about: a box would save nothing")]
 pub(crate) enum Client {
     /// An endpoint.
     Remote(Remote),

@@ -268,7 +268,9 @@ impl Running {
         let (stdout, mut stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
         thread::spawn(move || {
             let (mut reader, mut line) = (BufReader::new(stdout), Vec::new());
-            while reader.read_until(b'\n', &mut line).is_ok_and(|got| got > 0) && sender.send(std::mem::take(&mut line)).is_ok() {}
+            while reader.read_until(b'\n', &mut line).is_ok_and(|got| got > 0)
+                && sender.send(std::mem::take(&mut line)).is_ok()
+            {}
         });
         let err = thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -295,7 +297,8 @@ impl Running {
     /// When there is none for [`PATIENCE`], or it has ended its output.
     #[must_use]
     pub fn line(&self) -> String {
-        let line = self.out.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no line on standard output: {error}"));
+        let line =
+            self.out.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no line on standard output: {error}"));
         String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned()
     }
 
@@ -461,7 +464,11 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry")) {
-            if entry.file_type().expect("its kind").is_dir() { folders.push(entry.path()) } else { found.push(entry.path()) }
+            if entry.file_type().expect("its kind").is_dir() {
+                folders.push(entry.path());
+            } else {
+                found.push(entry.path());
+            }
         }
     }
     found

@@ -319,12 +319,16 @@ impl Machine {
         let query = Query { store, keys: store, logs, ambient: &System, auth: &self.auth, settings };
         let submit = Submit { store, keys: store, queue, ambient: &System, auth: &self.auth, settings };
         let reads = Route::of(request).is_ok_and(|route| route.is_read());
-        match (reads, caller) {
+        let response = match (reads, caller) {
             (true, Some(caller)) => query.answer(caller, request).await,
             (false, Some(caller)) => submit.answer(caller, request).await,
             (true, None) => query.handle(request).await,
             (false, None) => submit.handle(request).await,
+        };
+        if !reads {
+            self.shop.pump.changed.send_replace(());
         }
+        response
     }
 
     /// Resolves when something may have changed since this last resolved: at once for what this process runs, within 100 ms for what others do.

@@ -64,22 +64,15 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// Runs until `stop` becomes true.
+    /// Runs until `stop` becomes true. What has been begun is finished first: a write and the hint that follows from it belong
+    /// together, and others may wait for that hint.
     pub async fn run(self, reports: mpsc::UnboundedReceiver<TaskReport>, stop: watch::Receiver<bool>) {
-        let (launch, control) = (self.clone(), self.clone());
-        let work = async {
-            tokio::join!(
-                launch.take_messages(QueueName::Launch),
-                control.take_messages(QueueName::Control),
-                self.tell(reports),
-                self.sweep(),
-            )
-        };
-        let mut stop = stop;
-        tokio::select! {
-            _ = work => {}
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
+        tokio::join!(
+            self.take_messages(QueueName::Launch, stop.clone()),
+            self.take_messages(QueueName::Control, stop.clone()),
+            self.tell(reports, stop.clone()),
+            self.sweep(stop),
+        );
     }
 
     fn launcher(&self) -> Launcher<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, System> {
@@ -92,14 +85,14 @@ impl Pump {
         StateTracker { store, queue, tasks, logs, ambient: &System }
     }
 
-    async fn take_messages(&self, name: QueueName) {
-        loop {
+    async fn take_messages(&self, name: QueueName, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
             match self.take_batch(name).await {
                 Ok(true) => {}
-                Ok(false) => self.queue.arrived(name).await,
+                Ok(false) => until(&mut stop, self.queue.arrived(name)).await,
                 Err(error) => {
                     tracing::error!(queue = name.as_str(), %error, "messages cannot be taken");
-                    tokio::time::sleep(RETRY).await;
+                    until(&mut stop, tokio::time::sleep(RETRY)).await;
                 }
             }
         }
@@ -121,9 +114,14 @@ impl Pump {
 
     /// Tells what has come meanwhile of all tasks at once, so that the writes share a transaction; of one task in order, so that its
     /// history reads well and its writes are not in each other's way.
-    async fn tell(&self, mut reports: mpsc::UnboundedReceiver<TaskReport>) {
+    async fn tell(&self, mut reports: mpsc::UnboundedReceiver<TaskReport>, mut stop: watch::Receiver<bool>) {
         let mut come = Vec::new();
-        while reports.recv_many(&mut come, REPORTS).await > 0 {
+        loop {
+            tokio::select! {
+                biased;
+                count = reports.recv_many(&mut come, REPORTS) => if count == 0 { return },
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
             join_all(by_task(come.drain(..)).into_values().map(|reports| self.tell_in_order(reports))).await;
         }
     }
@@ -168,11 +166,10 @@ impl Pump {
         if letters.is_empty() { Ok(()) } else { self.queue.settle(letters).await }
     }
 
-    async fn sweep(&self) {
+    async fn sweep(&self, mut stop: watch::Receiver<bool>) {
         let mut cursor: Option<Cursor> = None;
-        loop {
-            let until = System.now() + SWEEP;
-            match self.tracker().sweep(cursor.take(), until).await {
+        while !*stop.borrow() {
+            match self.tracker().sweep(cursor.take(), System.now() + SWEEP).await {
                 Ok(next) => cursor = next,
                 Err(error) => tracing::error!(%error, "a sweep failed"),
             }
@@ -184,7 +181,7 @@ impl Pump {
                 continue;
             }
             tokio::select! {
-                () = tokio::time::sleep(SWEEP) => {}
+                () = until(&mut stop, tokio::time::sleep(SWEEP)) => {}
                 () = self.inherited.notified() => self.ask_after_launches().await,
             }
         }
@@ -209,6 +206,14 @@ impl Pump {
         let check = |execution: &Execution| Message::Check { id: execution.id.clone() }.into();
         self.queue.send(page.items.iter().filter(unknown).map(check).collect()).await?;
         Ok(page.next)
+    }
+}
+
+/// Waits for something, but no longer than until everything is to stop.
+async fn until(stop: &mut watch::Receiver<bool>, something: impl Future<Output = ()>) {
+    tokio::select! {
+        () = something => {}
+        _ = stop.wait_for(|stop| *stop) => {}
     }
 }
 

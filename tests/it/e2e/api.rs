@@ -80,8 +80,13 @@ impl Http {
     /// Waits until nothing is under way any more.
     pub(super) fn until_quiet(&self) {
         eventually("all runs are over", || {
-            let under_way = |status: &&str| !self.get(&format!("/executions?limit=1&status={status}")).body["executions"].as_array().unwrap().is_empty();
-            (!["QUEUED", "WAITING", "LAUNCHING", "RUNNING"].iter().any(|status| under_way(status))).then_some(())
+            let under_way = |status: &&str| {
+                !self.get(&format!("/executions?limit=1&status={status}")).body["executions"]
+                    .as_array()
+                    .unwrap()
+                    .is_empty()
+            };
+            (!["QUEUED", "WAITING", "LAUNCHING", "RUNNING"].iter().any(under_way)).then_some(())
         });
     }
 
@@ -144,7 +149,12 @@ fn whoever_has_no_key_hears_the_same_whatever_the_reason() {
     let mut answers = Vec::new();
     for key in wrong {
         http.key = key;
-        for (method, path) in [(Method::GET, "/executions"), (Method::POST, "/execute"), (Method::GET, "/keys"), (Method::GET, "/nothing")] {
+        for (method, path) in [
+            (Method::GET, "/executions"),
+            (Method::POST, "/execute"),
+            (Method::GET, "/keys"),
+            (Method::GET, "/nothing"),
+        ] {
             let answer = http.send(method, path, b"{\"command\":\"true\"}".to_vec());
             answer.refuses(401, "unauthorized");
             answers.push(answer);
@@ -216,7 +226,8 @@ fn a_request_with_faults_hears_of_all_of_them() {
         }),
     );
     let expected = BTreeSet::from([
-        "arch", "branch", "capacity", "command", "cpu", "env.1A", "image", "lock", "name", "priority", "repo", "retries", "timeout",
+        "arch", "branch", "capacity", "command", "cpu", "env.1A", "image", "lock", "name", "priority", "repo",
+        "retries", "timeout",
     ]);
     assert_eq!(answer.refuses(422, "invalid_request").fields(), expected, "{answer:#?}");
     let long = http.post("/execute", &json!({"command": "x".repeat(9000)}));
@@ -255,7 +266,7 @@ fn the_same_key_sent_by_many_at_once_means_one_run() {
         answer.body["execution_id"].as_str().unwrap().to_owned()
     };
     let got: BTreeSet<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..10).map(|_| scope.spawn(&send)).collect();
+        let threads: Vec<_> = (0..10).map(|_| scope.spawn(send)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(got.len(), 1, "{got:?}");
@@ -271,7 +282,10 @@ fn history_is_paged_without_gap_or_repeat_under_every_filter() {
         let command = if number.is_multiple_of(3) { "exit 1" } else { "true" };
         json!({"command": command, "group": if number.is_multiple_of(2) { "even" } else { "odd" }})
     };
-    let bulk = http.post("/executions/bulk", &json!({"submission_id": "s", "executions": (0..60).map(request).collect::<Vec<_>>()}));
+    let bulk = http.post(
+        "/executions/bulk",
+        &json!({"submission_id": "s", "executions": (0..60).map(request).collect::<Vec<_>>()}),
+    );
     assert_eq!((bulk.status, bulk.body["rejected"].as_array().unwrap().len()), (202, 0), "{bulk:#?}");
     let id = |entry: &Value| entry["execution_id"].as_str().unwrap().to_owned();
     let submitted: Vec<_> = bulk.body["accepted"].as_array().unwrap().iter().map(id).collect();
@@ -310,12 +324,22 @@ fn a_bulk_submission_sent_again_adds_only_what_is_missing() {
     let sandbox = Sandbox::new();
     let serve = sandbox.serve(&[]);
     let http = Http::to(&serve);
-    let bulk = |executions: Value| http.post("/executions/bulk", &json!({"submission_id": "s", "executions": executions})).body;
+    let bulk = |executions: Value| {
+        http.post("/executions/bulk", &json!({"submission_id": "s", "executions": executions})).body
+    };
     let first = bulk(json!([{"command": "true"}, {"command": "true", "cpu": 3}]));
-    assert_eq!((first["accepted"].as_array().unwrap().len(), &first["rejected"][0]["index"]), (1, &json!(1)), "{first:#}");
+    assert_eq!(
+        (first["accepted"].as_array().unwrap().len(), &first["rejected"][0]["index"]),
+        (1, &json!(1)),
+        "{first:#}"
+    );
     assert_eq!(first["rejected"][0]["errors"][0]["field"], "cpu", "{first:#}");
     let again = bulk(json!([{"command": "true"}, {"command": "true"}]));
-    assert_eq!((&again["existing"][0]["execution_id"], &again["accepted"][0]["index"]), (&first["accepted"][0]["execution_id"], &json!(1)), "{again:#}");
+    assert_eq!(
+        (&again["existing"][0]["execution_id"], &again["accepted"][0]["index"]),
+        (&first["accepted"][0]["execution_id"], &json!(1)),
+        "{again:#}"
+    );
     assert_eq!(http.history("").len(), 2);
 }
 
@@ -329,7 +353,9 @@ fn the_log_comes_page_by_page_and_says_when_it_is_complete() {
     eventually("the log is complete", || {
         let page = http.get(&format!("/executions/{id}/logs{cursor}"));
         assert_eq!(page.status, 200, "{page:#?}");
-        lines.extend(page.body["lines"].as_array().unwrap().iter().map(|line| line["text"].as_str().unwrap().to_owned()));
+        lines.extend(
+            page.body["lines"].as_array().unwrap().iter().map(|line| line["text"].as_str().unwrap().to_owned()),
+        );
         if let Some(next) = page.body["next_cursor"].as_str() {
             cursor = format!("?cursor={next}");
         }

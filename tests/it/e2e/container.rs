@@ -70,7 +70,8 @@ fn a_killed_command_and_too_little_memory_are_told_apart_in_a_container() {
 
 #[test]
 fn a_timeout_ends_a_container_with_all_that_is_in_it() {
-    let (_, record) = check(BUSYBOX, &["--timeout", "2s", "sleep 3600 & echo begun; sleep 3600"], 124, "TIMED_OUT", None);
+    let (_, record) =
+        check(BUSYBOX, &["--timeout", "2s", "sleep 3600 & echo begun; sleep 3600"], 124, "TIMED_OUT", None);
     assert_eq!(record["reason"], "timed out after 2s");
 }
 
@@ -100,14 +101,32 @@ fn a_repository_of_this_machine_is_cloned_in_a_container() {
     let (sandbox, origin) = (sandbox(), Origin::new());
     for repo in [origin.path().display().to_string(), format!("file://{}", origin.path().display())] {
         for (name, text) in [("main", "main"), ("v1", "old"), (&origin.commit("v1")[..8], "old")] {
-            let ran = sandbox.local(&["exec", "--image", DEBIAN_GIT, "--repo", &repo, "--branch", name, "cat f; git status --short"]);
+            let ran = sandbox.local(&[
+                "exec",
+                "--image",
+                DEBIAN_GIT,
+                "--repo",
+                &repo,
+                "--branch",
+                name,
+                "cat f; git status --short",
+            ]);
             assert_eq!((ran.code, &*ran.out), (Some(0), &*format!("{text}\n")), "{repo} {name}: {ran:#?}");
             let record = sandbox.local(&["status", "-o", "json"]).json();
             let commit = origin.commit(if text == "old" { "v1" } else { "main" });
             assert_eq!(record["commit"], commit);
         }
     }
-    let ran = sandbox.local(&["exec", "--image", DEBIAN_GIT, "--repo", origin.path().to_str().unwrap(), "--branch", "no-such", "true"]);
+    let ran = sandbox.local(&[
+        "exec",
+        "--image",
+        DEBIAN_GIT,
+        "--repo",
+        origin.path().to_str().unwrap(),
+        "--branch",
+        "no-such",
+        "true",
+    ]);
     ran.exits(125).says("no-such");
 }
 
@@ -133,14 +152,22 @@ fn a_container_s_own_entry_point_user_and_directory_are_respected_or_set_aside()
 #[test]
 fn a_container_of_another_user_clones_a_repository_too() {
     let origin = Origin::new();
-    let ran = sandbox().local(&["exec", "--image", AWKWARD, "--repo", origin.path().to_str().unwrap(), "id -u; cat f; touch mine && echo written"]);
+    let ran = sandbox().local(&[
+        "exec",
+        "--image",
+        AWKWARD,
+        "--repo",
+        origin.path().to_str().unwrap(),
+        "id -u; cat f; touch mine && echo written",
+    ]);
     ran.exits(0).prints("1000\nmain\nwritten\n");
 }
 
 #[test]
 fn a_container_outlives_a_killed_mycli_and_its_end_is_told() {
     let sandbox = sandbox();
-    let running = sandbox.start(&["--local", "exec", "--no-repo", "--image", BUSYBOX, "echo begun; sleep 2; echo ended; exit 5"]);
+    let running =
+        sandbox.start(&["--local", "exec", "--no-repo", "--image", BUSYBOX, "echo begun; sleep 2; echo ended; exit 5"]);
     assert_eq!(running.line(), "begun");
     let id = sandbox.local(&["status", "-o", "json"]).json()["execution_id"].as_str().unwrap().to_owned();
     running.signal(rustix::process::Signal::KILL);

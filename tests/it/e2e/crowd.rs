@@ -43,7 +43,13 @@ fn two_hundred_at_once_from_twenty_clients_each_run_once() {
     assert_eq!(history.len(), CLIENTS * EACH);
     let told: BTreeSet<_> = ids(&history).into_iter().collect();
     assert_eq!(told, submitted.iter().map(|(_, id)| &**id).collect());
-    let ended = |run: &Value| (run["status"].as_str().unwrap().to_owned(), run["exit_code"].as_i64(), run["attempts"].as_array().unwrap().len());
+    let ended = |run: &Value| {
+        (
+            run["status"].as_str().unwrap().to_owned(),
+            run["exit_code"].as_i64(),
+            run["attempts"].as_array().unwrap().len(),
+        )
+    };
     for run in &history {
         let fails = run["command"].as_str().unwrap().ends_with('1');
         let expected = if fails { ("FAILED".to_owned(), Some(1), 1) } else { ("SUCCEEDED".to_owned(), Some(0), 1) };

@@ -67,7 +67,8 @@ fn a_command_s_own_124_and_125_are_not_ours() {
 fn a_timeout_ends_background_and_foreground_and_leaves_nothing() {
     let sandbox = Sandbox::new();
     let begun = Instant::now();
-    let (ran, record) = sandbox.exec(&["--timeout", "2s", "sleep 3600 & (trap '' TERM; setsid sleep 3600) & echo begun; sleep 3600"]);
+    let (ran, record) =
+        sandbox.exec(&["--timeout", "2s", "sleep 3600 & (trap '' TERM; setsid sleep 3600) & echo begun; sleep 3600"]);
     let took = begun.elapsed();
     assert_eq!(ran.code, Some(124), "{ran:#?}");
     // The promise of the issue: 2 s, the grace of 10 s at most, and what it takes.
@@ -109,7 +110,10 @@ fn a_command_is_given_the_words_it_was_given() {
     let sandbox = Sandbox::new();
     let odd = "a  b\n'\"$HOME`id`\\";
     sandbox.local(&["exec", "--no-repo", "--", "printf", "%s|", odd, "", "*"]).exits(0).prints(&format!("{odd}||*|\n"));
-    sandbox.local(&["exec", "--no-repo", "-e", &format!("ODD={odd}"), "printf '%s|' \"$ODD\""]).exits(0).prints(&format!("{odd}|\n"));
+    sandbox
+        .local(&["exec", "--no-repo", "-e", &format!("ODD={odd}"), "printf '%s|' \"$ODD\""])
+        .exits(0)
+        .prints(&format!("{odd}|\n"));
 }
 
 #[test]
@@ -118,5 +122,8 @@ fn a_command_starts_in_an_empty_place_with_a_clean_environment() {
     let ran = sandbox.local(&["exec", "--no-repo", "ls -A; env; cat"]).exits(0);
     assert!(ran.out.contains("PATH="), "{ran:#?}");
     assert!(!ran.out.contains("LEAKED") && !ran.out.contains("AWS_"), "{ran:#?}");
-    assert!(!ran.out.lines().any(|line| line.starts_with("MYCLI_NONCE") || line.starts_with("MYCLI_COMMAND=")), "{ran:#?}");
+    assert!(
+        !ran.out.lines().any(|line| line.starts_with("MYCLI_NONCE") || line.starts_with("MYCLI_COMMAND=")),
+        "{ran:#?}"
+    );
 }

@@ -19,7 +19,10 @@ fn a_first_run_explains_the_two_ways_to_go() {
 fn an_empty_history_is_no_fault() {
     let sandbox = Sandbox::new();
     sandbox.local(&["history"]).exits(0).prints("").says("no runs");
-    assert_eq!(sandbox.local(&["history", "-o", "json"]).exits(0).json(), serde_json::json!({"executions": [], "next_cursor": null}));
+    assert_eq!(
+        sandbox.local(&["history", "-o", "json"]).exits(0).json(),
+        serde_json::json!({"executions": [], "next_cursor": null})
+    );
     sandbox.local(&["status"]).exits(1);
     sandbox.local(&["wait", "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9"]).exits(125).says("exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9");
 }

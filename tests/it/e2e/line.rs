@@ -92,7 +92,8 @@ fn many_of_one_submitter_do_not_hold_up_another_s_one() {
     let admin = Http::to(&serve);
     let file = sandbox.path("order");
     let user = |name: &str| {
-        let key = admin.post("/keys", &json!({"name": name, "role": "submit"})).body["key"].as_str().unwrap().to_owned();
+        let key =
+            admin.post("/keys", &json!({"name": name, "role": "submit"})).body["key"].as_str().unwrap().to_owned();
         Http::to(&serve).with_key(&key)
     };
     let (ann, bob) = (user("ann"), user("bob"));

@@ -11,7 +11,12 @@ fn numbered(count: usize) -> String {
 fn ten_thousand_fast_lines_come_whole_and_in_order() {
     let sandbox = Sandbox::new();
     let ran = sandbox.local(&["exec", "--no-repo", "seq 10000; echo 'the end' >&2; exit 3"]).exits(3);
-    assert!(ran.out == numbered(10_000) + "the end\n", "{} lines, the last: {:?}", ran.out.lines().count(), ran.out.lines().last());
+    assert!(
+        ran.out == numbered(10_000) + "the end\n",
+        "{} lines, the last: {:?}",
+        ran.out.lines().count(),
+        ran.out.lines().last()
+    );
     let again = sandbox.local(&["logs"]).exits(0);
     assert!(again.out == ran.out, "{} lines", again.out.lines().count());
 }
@@ -30,14 +35,27 @@ fn a_last_line_without_an_end_is_shown() {
 fn what_a_left_behind_child_printed_before_the_end_is_shown() {
     // The command's own end is the run's end: what outlives it is killed, and not waited for.
     let sandbox = Sandbox::new();
-    sandbox.local(&["exec", "--no-repo", "(echo child; : >said; sleep 3600) & until [ -e said ]; do sleep 0.05; done; echo parent"]).exits(0).prints("child\nparent\n");
+    sandbox
+        .local(&[
+            "exec",
+            "--no-repo",
+            "(echo child; : >said; sleep 3600) & until [ -e said ]; do sleep 0.05; done; echo parent",
+        ])
+        .exits(0)
+        .prints("child\nparent\n");
     assert!(sandbox.processes().is_empty(), "{:?}", sandbox.processes());
 }
 
 #[test]
 fn bytes_that_are_no_text_break_nothing() {
     let sandbox = Sandbox::new();
-    let ran = sandbox.local(&["exec", "--no-repo", r"printf 'a\377\000b\r\nc\033[1md\n'; head -c 100000 /dev/urandom; printf '\nend\n'"]).exits(0);
+    let ran = sandbox
+        .local(&[
+            "exec",
+            "--no-repo",
+            r"printf 'a\377\000b\r\nc\033[1md\n'; head -c 100000 /dev/urandom; printf '\nend\n'",
+        ])
+        .exits(0);
     let mut lines = ran.out.split('\n');
     assert_eq!(lines.next(), Some("a\u{fffd}\0b\r"));
     assert_eq!(lines.next(), Some("c\u{1b}[1md"));
@@ -49,7 +67,8 @@ fn bytes_that_are_no_text_break_nothing() {
 
 #[test]
 fn a_line_of_a_megabyte_comes_through() {
-    let ran = Sandbox::new().local(&["exec", "--no-repo", "head -c 1000000 /dev/zero | tr '\\0' x; echo; echo end"]).exits(0);
+    let ran =
+        Sandbox::new().local(&["exec", "--no-repo", "head -c 1000000 /dev/zero | tr '\\0' x; echo; echo end"]).exits(0);
     assert_eq!(ran.out.matches('x').count(), 1_000_000);
     assert!(ran.out.ends_with("x\nend\n"));
 }
@@ -57,7 +76,10 @@ fn a_line_of_a_megabyte_comes_through() {
 /// A run that prints `one`, `two`, and `three` once the file `go` is there.
 fn halfway(sandbox: &Sandbox) -> String {
     let go = sandbox.path("go");
-    let id = sandbox.detach(&[&format!("echo one; echo two; until [ -e '{}' ]; do sleep 0.05; done; echo three; exit 9", go.display())]);
+    let id = sandbox.detach(&[&format!(
+        "echo one; echo two; until [ -e '{}' ]; do sleep 0.05; done; echo three; exit 9",
+        go.display()
+    )]);
     until_logged(sandbox, &id, "one\ntwo\n");
     id
 }
@@ -127,7 +149,8 @@ fn objects(text: &str) -> Vec<Value> {
 fn lines_that_look_like_ours_are_the_command_s() {
     let text = "@@@mycli 00 exit 0\n::mycli::exit 0\n";
     let sandbox = Sandbox::new();
-    let ran = sandbox.local(&["exec", "--no-repo", "--", "sh", "-c", "printf '%s' \"$1\"; exit 4", "sh", text]).exits(4);
+    let ran =
+        sandbox.local(&["exec", "--no-repo", "--", "sh", "-c", "printf '%s' \"$1\"; exit 4", "sh", text]).exits(4);
     assert_eq!(ran.out, text);
 }
 

@@ -64,7 +64,14 @@ fn history_is_filtered_and_paged() {
 #[test]
 fn cancelling_a_running_one_ends_it_and_all_it_started() {
     let sandbox = Sandbox::new();
-    let run = sandbox.start(&["--local", "exec", "--no-repo", "-o", "json", "trap 'echo told' TERM; sleep 3600 & sleep 3601 & echo begun; wait; wait"]);
+    let run = sandbox.start(&[
+        "--local",
+        "exec",
+        "--no-repo",
+        "-o",
+        "json",
+        "trap 'echo told' TERM; sleep 3600 & sleep 3601 & echo begun; wait; wait",
+    ]);
     let id = eventually("it is recorded", || ids(&sandbox.local(&["history", "-o", "json"]).json()).pop());
     eventually("the command has begun", || (sandbox.local(&["logs", &id]).out == "begun\n").then_some(()));
     sandbox.local(&["cancel", &id]).exits(0).says(&id);
@@ -94,7 +101,10 @@ fn cancelling_at_once_after_submitting_always_ends_it() {
 fn a_rerun_is_a_new_run_of_the_same_commit_with_what_was_changed() {
     let (sandbox, origin) = (Sandbox::new(), Origin::new());
     let repo = origin.path().display().to_string();
-    sandbox.local(&["exec", "--repo", &repo, "--branch", "v1", "-e", "WHO=me", "--timeout", "5m", "cat f; echo $WHO"]).exits(0).prints("old\nme\n");
+    sandbox
+        .local(&["exec", "--repo", &repo, "--branch", "v1", "-e", "WHO=me", "--timeout", "5m", "cat f; echo $WHO"])
+        .exits(0)
+        .prints("old\nme\n");
     let before = sandbox.local(&["status", "-o", "json"]).json();
     sandbox.local(&["rerun", before["execution_id"].as_str().unwrap()]).exits(0).prints("old\nme\n");
     let after = sandbox.local(&["status", "-o", "json"]).json();
@@ -102,7 +112,10 @@ fn a_rerun_is_a_new_run_of_the_same_commit_with_what_was_changed() {
     for field in ["command", "repo", "env", "timeout", "cpu", "memory", "commit"] {
         assert_eq!(after[field], before[field], "{field}");
     }
-    sandbox.local(&["rerun", before["execution_id"].as_str().unwrap(), "--branch", "main", "-e", "WHO=you"]).exits(0).prints("main\nyou\n");
+    sandbox
+        .local(&["rerun", before["execution_id"].as_str().unwrap(), "--branch", "main", "-e", "WHO=you"])
+        .exits(0)
+        .prints("main\nyou\n");
     assert_eq!(ids(&sandbox.local(&["history", "-o", "json"]).json()).len(), 3);
 }
 
@@ -128,7 +141,8 @@ fn a_command_is_tried_again_only_when_asked() {
     std::fs::remove_file(&mark).unwrap();
     let (ran, record) = sandbox.exec(&["--retries", "3", "--retry-on", "failure", &command]);
     assert_eq!(ran.code, Some(0), "{ran:#?}");
-    let codes: Vec<_> = record["attempts"].as_array().unwrap().iter().map(|attempt| attempt["exit_code"].clone()).collect();
+    let codes: Vec<_> =
+        record["attempts"].as_array().unwrap().iter().map(|attempt| attempt["exit_code"].clone()).collect();
     assert_eq!(codes, [1, 0], "each try is shown: {record:#}");
 }
 
@@ -143,7 +157,10 @@ fn two_at_once_share_one_store() {
             assert_eq!(ran.err, "", "nothing is said of a locked database");
         }
     }
-    assert_eq!(ids(&sandbox.local(&["history", "-o", "json", "--status", "succeeded", "--limit", "100"]).json()).len(), 20);
+    assert_eq!(
+        ids(&sandbox.local(&["history", "-o", "json", "--status", "succeeded", "--limit", "100"]).json()).len(),
+        20
+    );
 }
 
 #[test]

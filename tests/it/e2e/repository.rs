@@ -18,7 +18,14 @@ fn on_clone(sandbox: &Sandbox, repo: &str, more: &[&str], command: &str) -> (Str
 fn check_every_ref(origin: &Origin, repo: &str) {
     let sandbox = Sandbox::new();
     let old = origin.commit("v1");
-    let names = [("feature/a", "old"), ("v1", "old"), ("noted", "old"), (&old[..], "old"), (&old[..8], "old"), ("main", "main")];
+    let names = [
+        ("feature/a", "old"),
+        ("v1", "old"),
+        ("noted", "old"),
+        (&old[..], "old"),
+        (&old[..8], "old"),
+        ("main", "main"),
+    ];
     for (name, text) in names {
         let (out, record) = on_clone(&sandbox, repo, &["--branch", name], "cat f; git rev-parse HEAD");
         let commit = origin.commit(if text == "old" { "v1" } else { "main" });
@@ -55,7 +62,8 @@ fn a_clone_is_fresh_each_time_and_gone_afterwards() {
     let (sandbox, origin) = (Sandbox::new(), Origin::new());
     let repo = origin.path();
     for _ in 0..2 {
-        let (out, _) = on_clone(&sandbox, repo.to_str().unwrap(), &[], "cat f; echo changed >f; : >more; git status --short");
+        let (out, _) =
+            on_clone(&sandbox, repo.to_str().unwrap(), &[], "cat f; echo changed >f; : >more; git status --short");
         assert_eq!(out, "main\n M f\n?? more\n");
     }
     let left: Vec<_> = tests::sandbox::files(&sandbox.store().join("tasks"));
@@ -70,7 +78,10 @@ fn check_refused(repo: &str, more: &[&str], named: &[&str]) {
     assert!(!ran.out.contains("started"), "{ran:#?}");
     let record = sandbox.local(&["status", "-o", "json"]).exits(0).json();
     let reason = record["reason"].as_str().unwrap();
-    assert_eq!((&record["status"], &record["exit_code"], &record["commit"]), (&json!("FAILED"), &Value::Null, &Value::Null));
+    assert_eq!(
+        (&record["status"], &record["exit_code"], &record["commit"]),
+        (&json!("FAILED"), &Value::Null, &Value::Null)
+    );
     for text in named {
         assert!(reason.contains(text) && ran.err.contains(text), "{text} in {reason} and {ran:#?}");
     }
@@ -81,7 +92,11 @@ fn what_cannot_be_cloned_is_named() {
     let server = HttpServer::new(Habits::default());
     let url = server.url();
     check_refused(&url, &["--branch", "no-such"], &["no branch, tag or commit no-such", &url]);
-    check_refused(&url, &["--branch", "0123456789abcdef0123456789abcdef01234567"], &["0123456789abcdef0123456789abcdef01234567"]);
+    check_refused(
+        &url,
+        &["--branch", "0123456789abcdef0123456789abcdef01234567"],
+        &["0123456789abcdef0123456789abcdef01234567"],
+    );
     check_refused(&url.replace("project", "nothing"), &[], &["nothing.git"]);
     check_refused("/no/such/repository", &[], &["/no/such/repository"]);
 }
@@ -89,7 +104,17 @@ fn what_cannot_be_cloned_is_named() {
 #[test]
 fn a_request_with_faults_is_refused_before_it_is_recorded() {
     let sandbox = Sandbox::new();
-    let ran = sandbox.local(&["exec", "--repo", "https://a.example/x", "--branch=--upload-pack=x", "--cpu", "3", "--timeout", "soon", "true"]);
+    let ran = sandbox.local(&[
+        "exec",
+        "--repo",
+        "https://a.example/x",
+        "--branch=--upload-pack=x",
+        "--cpu",
+        "3",
+        "--timeout",
+        "soon",
+        "true",
+    ]);
     let ran = ran.exits(125).prints("");
     for field in ["\n  branch: ", "\n  cpu: ", "\n  timeout: "] {
         assert!(ran.err.contains(field), "{field:?} in {}", ran.err);
@@ -118,7 +143,11 @@ fn inside_a_clone_its_origin_and_branch_are_taken() {
     run_in(&sandbox, &clone, &["exec", "cat f"]).exits(0).prints("main\n").says("main");
     git(&clone, &["checkout", "-q", "feature/a"]);
     fs::write(clone.join("f"), "not committed\n").unwrap();
-    run_in(&sandbox, &clone, &["exec", "cat f"]).exits(0).prints("old\n").says("feature/a").says("1 file is not committed");
+    run_in(&sandbox, &clone, &["exec", "cat f"])
+        .exits(0)
+        .prints("old\n")
+        .says("feature/a")
+        .says("1 file is not committed");
     let record = sandbox.local(&["status", "-o", "json"]).json();
     assert_eq!((&record["repo"], &record["branch"]), (&json!(server.url()), &json!("feature/a")));
     // A branch that only this clone has: the remote's default, and that is said.

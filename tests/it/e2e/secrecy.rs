@@ -84,7 +84,8 @@ fn a_token_and_a_secret_reach_whom_they_are_for_and_are_found_nowhere_else() {
     let stop = AtomicBool::new(false);
     let (ran, (seen, told)) = thread::scope(|scope| {
         let watching = scope.spawn(|| watch_arguments(&sandbox, &stop));
-        let running = sandbox.start(&["-v", "--local", "exec", "--repo", &server.url(), "--secret", "API_PASSWORD", &command]);
+        let running =
+            sandbox.start(&["-v", "--local", "exec", "--repo", &server.url(), "--secret", "API_PASSWORD", &command]);
         assert_eq!([running.line(), running.line(), running.line()], ["main", &PASSWORD.len().to_string(), "given"]);
         let record = sandbox.local(&["status", "-o", "json"]).json();
         check_environments(&sandbox, record["execution_id"].as_str().unwrap());
@@ -119,7 +120,8 @@ fn the_command_itself_is_not_given_the_token() {
 
 #[test]
 fn a_token_that_is_refused_is_not_shown() {
-    let (sandbox, server) = (Sandbox::new(), HttpServer::new(Habits { login: Some("x-access-token:another"), ..Habits::default() }));
+    let (sandbox, server) =
+        (Sandbox::new(), HttpServer::new(Habits { login: Some("x-access-token:another"), ..Habits::default() }));
     sandbox.keep_secret("GIT_TOKEN", TOKEN);
     let ran = sandbox.run(&["-v", "--local", "exec", "--repo", &server.url(), "true"]).exits(125).says(&server.url());
     assert_eq!((found_in(ran.out.as_bytes()), found_in(ran.err.as_bytes())), (None, None), "{ran:#?}");
@@ -130,7 +132,11 @@ fn a_token_that_is_refused_is_not_shown() {
 fn a_secret_that_is_not_set_or_open_to_others_is_named() {
     use std::os::unix::fs::PermissionsExt;
     let sandbox = Sandbox::new();
-    sandbox.local(&["exec", "--no-repo", "--secret", "API_PASSWORD", "true"]).exits(125).says("API_PASSWORD").says("0600");
+    sandbox
+        .local(&["exec", "--no-repo", "--secret", "API_PASSWORD", "true"])
+        .exits(125)
+        .says("API_PASSWORD")
+        .says("0600");
     sandbox.keep_secret("API_PASSWORD", PASSWORD);
     let file = sandbox.store().join("secrets/API_PASSWORD");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
@@ -138,7 +144,10 @@ fn a_secret_that_is_not_set_or_open_to_others_is_named() {
     assert!(!ran.err.contains(PASSWORD), "{ran:#?}");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     // Asked for, it is the command's to show.
-    sandbox.local(&["exec", "--no-repo", "--secret", "API_PASSWORD", "echo $API_PASSWORD"]).exits(0).prints(&format!("{PASSWORD}\n"));
+    sandbox
+        .local(&["exec", "--no-repo", "--secret", "API_PASSWORD", "echo $API_PASSWORD"])
+        .exits(0)
+        .prints(&format!("{PASSWORD}\n"));
 }
 
 #[test]
@@ -150,7 +159,9 @@ fn a_server_s_key_is_kept_for_its_owner_and_told_nowhere() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let ran = serve.run(&sandbox, &["-v", "exec", "--no-repo", "true"]).exits(0);
     assert!(!ran.err.contains(&serve.key[8..]), "{ran:#?}");
-    eventually("the run is recorded", || (sandbox.local(&["history", "-o", "json"]).json()["executions"][0]["status"] == "SUCCEEDED").then_some(()));
+    eventually("the run is recorded", || {
+        (sandbox.local(&["history", "-o", "json"]).json()["executions"][0]["status"] == "SUCCEEDED").then_some(())
+    });
     let key = serve.key.clone();
     for path in files(&sandbox.home()).into_iter().filter(|path| *path != file) {
         assert!(!holds(&fs::read(&path).unwrap_or_default(), &key[8..]), "{}", path.display());

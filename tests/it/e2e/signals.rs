@@ -18,7 +18,12 @@ fn check_left(signal: Signal) {
     let sandbox = Sandbox::new();
     let (running, id) = begun(&sandbox);
     running.signal(signal);
-    let ran = running.end().exits(125).prints("").says(&format!("mycli --local logs -f {id}")).says(&format!("mycli --local cancel {id}"));
+    let ran = running
+        .end()
+        .exits(125)
+        .prints("")
+        .says(&format!("mycli --local logs -f {id}"))
+        .says(&format!("mycli --local cancel {id}"));
     assert!(!ran.err.contains("Broken"), "{ran:#?}");
     assert_eq!(sandbox.record(&id)["status"], "RUNNING");
     std::fs::write(sandbox.path("go"), "").unwrap();
