@@ -143,6 +143,19 @@ fn runs_with_one_lock_never_overlap_through_a_server() {
 }
 
 #[test]
+fn runs_with_one_lock_never_overlap_between_processes() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.path("held");
+    let command = marking(&file);
+    let all: Vec<_> =
+        (0..4).map(|_| sandbox.start(&["--local", "exec", "--no-repo", "--lock", "deploy", &command])).collect();
+    for running in all {
+        running.end().exits(0);
+    }
+    assert_eq!(fs::read_to_string(file).unwrap(), "start\nend\n".repeat(4));
+}
+
+#[test]
 fn a_lock_that_is_held_holds_up_nobody_else_and_says_who_waits_for_it() {
     let sandbox = Sandbox::new();
     let holder = sandbox.detach(&["--lock", "deploy", &until_go(&sandbox)]);
