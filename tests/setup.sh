@@ -23,7 +23,7 @@ PACKAGES=(
   gcc libc6-dev
   shellcheck
 )
-BENCH_PACKAGES=(hyperfine)
+BENCH_PACKAGES=(curl)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 cache=${MYCLI_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mycli-tests}

@@ -284,3 +284,33 @@ fn logs_event(arn: &str, lines: &[LogLine], settings: &Settings) -> LogsEvent {
         .collect();
     event
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(arn: &str, text: &str) -> TaskReport {
+        TaskReport::Lines(arn.into(), vec![LogLine { at: System.now(), text: text.into() }])
+    }
+
+    fn changed(arn: &str) -> TaskReport {
+        TaskReport::Changed(Box::new(Task { task_arn: arn.into(), ..Task::default() }))
+    }
+
+    /// What each report tells: a change, or its lines.
+    fn told(reports: &[TaskReport]) -> Vec<String> {
+        let what = |report: &TaskReport| match report {
+            TaskReport::Changed(_) => "changed".to_owned(),
+            TaskReport::Lines(_, lines) => lines.iter().map(|line| line.text.as_str()).collect(),
+        };
+        reports.iter().map(what).collect()
+    }
+
+    #[test]
+    fn a_tasks_reports_stay_in_order_and_lines_in_a_row_are_told_together() {
+        let come = [changed("a"), lines("a", "1"), lines("b", "x"), lines("a", "2"), changed("a"), lines("a", "3")];
+        let sorted = by_task(come.into_iter());
+        assert_eq!(told(&sorted["a"]), ["changed", "12", "changed", "3"]);
+        assert_eq!(told(&sorted["b"]), ["x"]);
+    }
+}
