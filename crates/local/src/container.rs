@@ -124,9 +124,22 @@ impl ContainerRunner {
     /// # Errors
     /// Why the command never ran. No reason repeats a secret.
     pub async fn start(&self, launch: &Launch) -> Result<Started, StartFailure> {
+        self.start_unless(launch, std::future::pending()).await
+    }
+
+    /// The same, but gives up when `unwanted` resolves while the image is being pulled, which may take minutes. Later than that the
+    /// container is made, so that none is left that nobody knows; it can then be stopped.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_unless(
+        &self,
+        launch: &Launch,
+        unwanted: impl Future<Output = ()> + Send,
+    ) -> Result<Started, StartFailure> {
         let started = match self.existing(launch).await? {
-            Some(found) => self.take_over(launch, found).await,
-            None => self.start_new(launch).await,
+            Some(found) => self.take_over(launch, found, unwanted).await,
+            None => self.start_new(launch, unwanted).await,
         };
         started.map_err(|failure| without_secrets(failure, launch))
     }
@@ -207,13 +220,18 @@ impl ContainerRunner {
         }
     }
 
-    async fn take_over(&self, launch: &Launch, found: ContainerInspectResponse) -> Result<Started, StartFailure> {
+    async fn take_over(
+        &self,
+        launch: &Launch,
+        found: ContainerInspectResponse,
+        unwanted: impl Future<Output = ()> + Send,
+    ) -> Result<Started, StartFailure> {
         match self.begin_unless_begun(launch, &found).await {
             Ok(()) => {}
             // A fresh one with fewer limits may do better.
             Err(NotBegun::Never(_)) => {
                 self.remove(&container_name(launch)).await;
-                return self.start_new(launch).await;
+                return self.start_new(launch, unwanted).await;
             }
             Err(NotBegun::Unknown(failure)) => return Err(failure),
         }
@@ -223,12 +241,19 @@ impl ContainerRunner {
         self.started(launch, pull, image_digest).await
     }
 
-    async fn start_new(&self, launch: &Launch) -> Result<Started, StartFailure> {
+    async fn start_new(
+        &self,
+        launch: &Launch,
+        unwanted: impl Future<Output = ()> + Send,
+    ) -> Result<Started, StartFailure> {
         // Podman would make an empty directory in its place, which the command would take for the real one.
         if let Some(absent) = launch.mounts.iter().find(|path| !path.exists()) {
             return Err(cannot_create(&format!("{} does not exist", absent.display())));
         }
-        let image = image::fetch(&self.docker, &launch.image, self.foreign(launch.arch)).await?;
+        let image = tokio::select! {
+            image = image::fetch(&self.docker, &launch.image, self.foreign(launch.arch)) => image?,
+            () = unwanted => return Err(StartFailure::never("it was stopped while its image was being pulled")),
+        };
         let mut limits = Limits::of(launch);
         while let Err(not_begun) = self.make_and_begin(launch, limits).await {
             limits = match not_begun {

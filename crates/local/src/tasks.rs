@@ -385,16 +385,7 @@ impl Inner {
         stop: watch::Receiver<()>,
     ) -> Result<Result<String, StartFailure>, FollowError> {
         let started = match (self.engine().await, self.launch(job, image)) {
-            (Ok(engine), Ok(launch)) => tokio::select! {
-                started = engine.start(&launch) => started,
-                // A pull may take minutes. If the container is there already, following it stops it.
-                () = self.stop_asked(job.arn(), stop) => {
-                    let made = engine.find(job.arn()).await.map_err(|error| FollowError::Engine(error.to_string()))?;
-                    // Known to be its own, it is removed in the end.
-                    job.container().runtime_id.clone_from(&made);
-                    return Ok(made.ok_or_else(|| StartFailure::never("it was stopped while it was being started")));
-                }
-            },
+            (Ok(engine), Ok(launch)) => engine.start_unless(&launch, self.stop_asked(job.arn(), stop)).await,
             (Err(reason), _) => Err(StartFailure::never(reason)),
             (_, Err(failure)) => Err(failure),
         };

@@ -20,6 +20,14 @@ async fn container_registry_that_cannot_be_reached_has_the_engines_own_reason() 
     assert!(reason.contains("registry.invalid"), "{reason}");
 }
 
+/// A cancel does not wait for a pull, which may take minutes.
+#[tokio::test]
+async fn container_pull_that_is_not_wanted_any_more_is_given_up() {
+    let case = Case::new(MISSING, "true");
+    let failure = runner().await.start_unless(&case.launch, std::future::ready(())).await.unwrap_err();
+    assert!(failure.reason.contains("stopped while its image was being pulled"), "{failure:?}");
+}
+
 /// Podman may pull what fits itself, whatever it is asked for; run, that would be another machine's program or none.
 #[tokio::test]
 async fn container_image_for_another_machine_is_refused_in_plain_words() {
