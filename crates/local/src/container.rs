@@ -426,16 +426,23 @@ impl Patience {
     }
 }
 
-/// Asks again while a container is between two states. Podman then names one that Docker's API does not have ("stopped"), for the
-/// moment between a process's end and the record of it.
+/// Asks again while a container is between two states. For the moment between a process's end and the record of it, Podman names a
+/// state that Docker's API does not have ("stopped"), or fails at reading about the process ("no such process").
 async fn settled<T, F: Future<Output = Result<T, Fault>>>(ask: impl Fn() -> F) -> Result<T, Fault> {
     let mut patience = Patience::new();
     loop {
         match ask().await {
-            Err(fault @ Fault::JsonDataError { .. }) if patience.is_spent() => return Err(fault),
-            Err(Fault::JsonDataError { .. }) => patience.pause().await,
+            Err(fault) if is_between_states(&fault) && !patience.is_spent() => patience.pause().await,
             answer => return answer,
         }
+    }
+}
+
+fn is_between_states(fault: &Fault) -> bool {
+    match fault {
+        Fault::JsonDataError { .. } => true,
+        Fault::DockerResponseServerError { status_code: 500, message } => message.contains("no such process"),
+        _ => false,
     }
 }
 

@@ -125,7 +125,7 @@ impl Store for LocalStore {
         keys.iter().map(|key| columns::limit_key(key)).collect()
     }
 
-    /// In the line of the pump that has the ticket, backed-off ones counted too. Exact up to [`line::COUNT_MAX`] of one submitter.
+    /// In the line of the pump that has the ticket, backed-off ones counted too. Exact up to 10,000 of one submitter.
     async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
         let (ticket, own) = (ticket.clone(), self.database.pump().clone());
         self.database.read(SERVICE, move |db| line::ahead(db, &ticket, &own, exact)).await

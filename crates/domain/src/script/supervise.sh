@@ -165,7 +165,6 @@ mycli_run() {
 	mycli_timer='' mycli_child='' mycli_seen=''
 	trap mycli_on_signal TERM INT HUP QUIT
 	trap mycli_on_child CHLD
-	mycli_launch
 	mycli_body &
 	mycli_child=$!
 	# The signal may have come before there was a child to pass it on to.
@@ -185,34 +184,6 @@ mycli_expired() {
 	mycli_mark timeout
 }
 
-# What happens before the child is forked: nothing, unless the child is only to relay the status of an adopted command.
-mycli_launch() { :; }
-
-# A shell without job control ignores INT and QUIT in what it starts with `&`, and nothing can undo that but bash or GNU env. As pid 1
-# there is another way: what a foreground subshell started belongs to us once that subshell is gone, so the command's keeper kills it.
-# The status comes over the pipe of an empty here-document, whose other end only the keeper holds.
-mycli_adopt() {
-	mycli_launch() {
-		(
-			read -r mycli_pid mycli_line </proc/self/stat
-			(
-				trap : TERM INT HUP QUIT
-				kill -KILL "$mycli_pid"
-				exec 8<&-
-				(exec /bin/sh -c -- "$mycli_text" 2>&4 4>&- 9>&-)
-				echo "$?" >&9
-			)
-			:
-		) </dev/null
-		exec 9>&-
-	}
-	mycli_body() {
-		trap '' TERM INT HUP QUIT
-		read -r mycli_status <&8
-		exit "${mycli_status:-137}"
-	}
-}
-
 mycli_command() {
 	mycli_text=$1 mycli_grace=$3 mycli_env=${4-} mycli_end=''
 	[ -n "${mycli_nonce-}" ] || read -r mycli_nonce <&3
@@ -227,17 +198,12 @@ mycli_command() {
 		}
 		exec /bin/sh -c -- "$mycli_text" 2>&4 4>&-
 	} </dev/null
+	# A shell without job control ignores INT and QUIT in what it starts with `&`, and nothing can undo that but bash or GNU env: with
+	# neither, as in busybox images, they stay ignored.
 	if [ -n "${BASH_VERSION-}" ]; then
 		mycli_env=''
 	elif [ -n "$mycli_env" ]; then :; elif env --default-signal=INT,QUIT true; then
 		mycli_env='env'
-	elif [ "$$" -eq 1 ]; then
-		exec 8<<-END
-		END
-		if [ -p /proc/self/fd/8 ] && [ -w /proc/self/fd/8 ]; then
-			exec 9>/proc/self/fd/8
-			mycli_adopt
-		fi
 	fi
 	mycli_mark start
 	mycli_run "$2"
