@@ -23,7 +23,7 @@ use crate::{
     screen::{Screen, Stream},
 };
 
-/// A page with fewer lines than this is the log's end for now; a fuller one may be followed by more at once.
+/// A page with fewer lines than this reaches the present end of the log; a fuller one may be followed by more at once.
 const FULL_PAGE: usize = 100;
 /// CloudWatch Logs may give empty pages in the middle of a log (`GetLogEvents`); this many in a row are its end.
 const EMPTY_PAGES: u32 = 10;
