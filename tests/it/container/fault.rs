@@ -56,6 +56,19 @@ async fn container_whose_end_is_told_wrongly_is_asked_about_again() {
     assert_eq!((proxy.unused(), ended.exit_code, text(&output).as_str()), (0, Some(5), "late\n"));
 }
 
+/// Podman, asked about a container whose process is just ending, may fail at reading about that process.
+#[tokio::test]
+async fn container_that_ends_while_it_is_asked_about_is_asked_about_again() {
+    let case = Case::new(BUSYBOX, "exit 7");
+    let gone = Fate::Answered(500, "read /proc/1226/cgroup: no such process".into());
+    let about = format!("{}/json", case.launch.attempt);
+    let proxy = Proxy::before_engine(&[(&about, gone.clone()), (&about, gone)]).await;
+    let runner = runner_at(&proxy.docker_host()).await;
+    let id = case.start(&runner).await.container_id;
+    let (ended, _) = follow(&runner, &id, 0).await;
+    assert_eq!((proxy.unused(), ended.exit_code), (0, Some(7)));
+}
+
 #[tokio::test]
 async fn container_stop_that_was_lost_is_asked_for_again() {
     let (case, proxy) = (
