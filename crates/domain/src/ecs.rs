@@ -150,7 +150,21 @@ pub struct RunTaskInput {
     pub count: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity_provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network_configuration: Option<NetworkConfiguration>,
     pub overrides: TaskOverride,
+}
+
+/// The network of a task in `awsvpc` mode, the only one of Fargate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under AwsVpcConfiguration")]
+pub struct NetworkConfiguration {
+    /// In several zones, so that one without capacity does not stop everything.
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
+    /// Needed in public subnets, to reach image registries and AWS itself.
+    pub assign_public_ip: bool,
 }
 
 /// What differs between the runs of one task definition. At most 8192 characters as JSON (ECS API reference, `RunTask`).

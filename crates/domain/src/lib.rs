@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock, an environment variable or a random source: whatever varies is an argument. The
 //! [`ports`] are what the handlers in `pipeline` need of the world; adapters implement them.
 
+pub mod announcement;
 pub mod api;
 pub mod cause;
 pub mod ecs;
@@ -17,6 +18,7 @@ pub mod message;
 pub mod ports;
 pub mod request;
 pub mod script;
+pub mod secret;
 pub mod settings;
 pub mod task;
 pub mod throttle;

@@ -104,6 +104,24 @@ impl From<LimitKey> for String {
     }
 }
 
+/// What a rate is counted under, each with a token bucket of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RateKey {
+    /// Launches from a pool.
+    Launches(CapacityPool),
+    /// Registrations of task definitions, over all pools.
+    Definitions,
+}
+
+impl fmt::Display for RateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Launches(pool) => LimitKey::Pool(*pool).fmt(f),
+            Self::Definitions => f.write_str("definitions"),
+        }
+    }
+}
+
 /// So much of a limit, held by an attempt that is not closed: CPU units of a pool, or 1 of a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {

@@ -7,12 +7,14 @@ use std::future::Future;
 
 use crate::{
     Timestamp,
+    announcement::Announcement,
     ecs::{RunTaskInput, Task},
     execution::{Execution, Ticket},
     history::{Cursor, Filter, Page},
     id::{AttemptId, ExecutionId},
     key::KeyRecord,
-    limit::{Admission, CapacityPool, LimitKey},
+    secret::SecretRecord,
+    limit::{Admission, LimitKey, RateKey},
     message::Outgoing,
     task::TaskDefinition,
     throttle::{Rate, Usage},
@@ -116,8 +118,8 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> impl Future<Output = Result<Page<Execution>, Unavailable>> + Send;
 
-    /// A page of what is not final, in no particular order.
-    fn unfinished(
+    /// A page of what is launching or running, in no particular order.
+    fn launched(
         &self,
         after: Option<&Cursor>,
         limit: u32,
@@ -143,14 +145,53 @@ pub trait Store: Send + Sync {
     /// How much of a limit is in use.
     fn usage(&self, key: &LimitKey) -> impl Future<Output = Result<Usage, Unavailable>> + Send;
 
-    /// Takes up to `want` launches from a pool's bucket; the second number is the milliseconds until there is another. Conditional.
-    fn take_launches(
+    /// Takes up to `want` tokens from a bucket; the second number is the milliseconds until there is another. Conditional.
+    fn take_tokens(
         &self,
-        pool: CapacityPool,
+        key: RateKey,
         rate: Rate,
         want: u32,
         now: Timestamp,
     ) -> impl Future<Output = Result<(u32, u64), Unavailable>> + Send;
+
+    /// Where the sweep before was cut short, if it was.
+    fn bookmark(&self) -> impl Future<Output = Result<Option<Cursor>, Unavailable>> + Send;
+
+    /// Keeps where a sweep was cut short, or that it came to the end. Idempotent.
+    fn set_bookmark(&self, at: Option<&Cursor>) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
+/// The ARNs of task definitions by the hash of their content, shared by all launchers.
+pub trait Definitions: Send + Sync {
+    /// The ARN of the definition with this content, if it is registered.
+    fn definition(&self, hash: &str) -> impl Future<Output = Result<Option<String>, Unavailable>> + Send;
+
+    /// Asks for the turn to register it, until that moment: one caller has it at a time, so that a definition that many wait for is
+    /// registered once. Conditional.
+    fn claim_definition(
+        &self,
+        hash: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+
+    /// Keeps the ARN of a definition just registered, and ends the turn. Idempotent.
+    fn keep_definition(&self, hash: &str, arn: &str) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
+    /// Forgets an ARN that is of no use any more, unless another one is kept by now. Idempotent.
+    fn forget_definition(&self, hash: &str, arn: &str) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
+/// What is known of the secrets that are set: names and who may name them, never values.
+pub trait Secrets: Send + Sync {
+    /// The secret of this name.
+    fn find_secret(&self, name: &str) -> impl Future<Output = Result<Option<SecretRecord>, Unavailable>> + Send;
+}
+
+/// Where the ends of executions are made known.
+pub trait Announcer: Send + Sync {
+    /// Publishes each, at least once, or says that not all could be (some may have been).
+    fn announce(&self, announcements: &[Announcement]) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
 /// The API keys.
@@ -183,6 +224,9 @@ pub enum LaunchError {
     /// It can never be started as asked.
     #[error("{0}")]
     Refused(String),
+    /// The task definition is not there any more: register it again. Nothing was started.
+    #[error("the task definition is gone: {0}")]
+    NoDefinition(String),
     /// No answer: it may have been started. The same call with the same token finds out, while the token lives.
     #[error("no answer: {0}")]
     Unknown(String),
@@ -206,8 +250,8 @@ pub struct Described {
 
 /// ECS, or what stands for it.
 pub trait Tasks: Send + Sync {
-    /// The ARN of a definition with this content; registers it if there is none. Idempotent by the content's hash.
-    fn ensure_definition(
+    /// Registers a definition, and returns its ARN. Repeating it is harmless.
+    fn register_definition(
         &self,
         definition: &TaskDefinition,
     ) -> impl Future<Output = Result<String, LaunchError>> + Send;

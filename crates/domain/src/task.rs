@@ -21,6 +21,9 @@ pub const STREAM_PREFIX: &str = "task";
 pub const GIT_TOKEN: &str = "GIT_TOKEN";
 /// The secret that holds the private key for repositories over SSH.
 pub const GIT_SSH_KEY: &str = "GIT_SSH_KEY";
+/// The secret that holds the host keys to trust, as lines of a `known_hosts` file. Kept like a secret so that it takes nothing of the
+/// overrides' 8192 characters.
+pub const GIT_KNOWN_HOSTS: &str = "GIT_KNOWN_HOSTS";
 
 /// What `RunTask` cannot override, and so what a task definition is cached by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +59,9 @@ pub struct SecretMapping {
 impl TaskDefinition {
     /// The definition that a request needs.
     #[must_use]
-    pub fn of(request: &LaunchRequest, settings: &Settings) -> Self {
+    pub fn of(request: &LaunchRequest, git: GitAccess, settings: &Settings) -> Self {
         let asked = request.secrets.iter().map(|name| mapping(name.as_str(), name));
-        let git = request.source.iter().flat_map(|source| git_secrets(source, &settings.git));
+        let git = request.source.iter().flat_map(|source| git_secrets(source, git));
         Self {
             image: request.image.clone(),
             arch: request.arch,
@@ -94,13 +97,16 @@ fn mapping(variable: &str, secret: &SecretName) -> SecretMapping {
     SecretMapping { name: variable.to_owned(), value_from: secret.to_string() }
 }
 
-fn git_secrets(source: &Source, git: &GitAccess) -> Vec<SecretMapping> {
-    let named = |variable: &str, secret: &str| SecretMapping { name: variable.into(), value_from: secret.into() };
-    match source.repo.kind() {
-        RepoKind::Https | RepoKind::Http if git.token => vec![named("MYCLI_GIT_TOKEN", GIT_TOKEN)],
-        RepoKind::Ssh | RepoKind::ScpLike if git.ssh_key => vec![named("MYCLI_SSH_KEY", GIT_SSH_KEY)],
-        _ => Vec::new(),
-    }
+fn git_secrets(source: &Source, git: GitAccess) -> Vec<SecretMapping> {
+    let over_http = matches!(source.repo.kind(), RepoKind::Https | RepoKind::Http);
+    let over_ssh = matches!(source.repo.kind(), RepoKind::Ssh | RepoKind::ScpLike);
+    let wanted = [
+        (over_http && git.token, "MYCLI_GIT_TOKEN", GIT_TOKEN),
+        (over_ssh && git.ssh_key, "MYCLI_SSH_KEY", GIT_SSH_KEY),
+        (over_ssh && git.known_hosts, "MYCLI_KNOWN_HOSTS", GIT_KNOWN_HOSTS),
+    ];
+    let mapping = |variable: &str, secret: &str| SecretMapping { name: variable.into(), value_from: secret.into() };
+    wanted.into_iter().filter(|(wanted, ..)| *wanted).map(|(_, variable, secret)| mapping(variable, secret)).collect()
 }
 
 /// The stream of a task's output, by the task's ARN.
@@ -122,13 +128,14 @@ pub fn run_task(execution: &Execution, definition_arn: &str, nonce: &str, settin
         started_by: attempt.to_string(),
         count: 1,
         capacity_provider: execution.pool.provider().map(str::to_owned),
-        overrides: overrides(&execution.request, &attempt, nonce, settings.git.known_hosts.as_deref()),
+        network_configuration: settings.network.clone(),
+        overrides: overrides(&execution.request, &attempt, nonce),
     }
 }
 
 /// What differs between runs: sizes and the container's environment.
 #[must_use]
-pub fn overrides(request: &LaunchRequest, attempt: &AttemptId, nonce: &str, known_hosts: Option<&str>) -> TaskOverride {
+pub fn overrides(request: &LaunchRequest, attempt: &AttemptId, nonce: &str) -> TaskOverride {
     let own = |name: &str, value: &str| KeyValuePair { name: format!("MYCLI_{name}"), value: value.to_owned() };
     let mut environment = vec![
         own("COMMAND", &request.command),
@@ -141,7 +148,6 @@ pub fn overrides(request: &LaunchRequest, attempt: &AttemptId, nonce: &str, know
         environment.push(own("REPO", source.repo.as_str()));
         environment.extend(source.reference.iter().map(|reference| own("REF", reference.as_str())));
         environment.extend(git_user(source).map(|user| own("GIT_USERNAME", user)));
-        environment.extend(known_hosts.map(|hosts| own("KNOWN_HOSTS", hosts)));
     }
     environment.extend(
         request.env.iter().map(|(name, value)| KeyValuePair { name: name.to_string(), value: value.to_owned() }),
@@ -163,7 +169,7 @@ fn git_user(source: &Source) -> Option<&'static str> {
 #[must_use]
 pub fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
     let attempt = ExecutionId::new(crate::Timestamp::default(), 0).attempt(99);
-    let json = serde_json::to_string(&overrides(request, &attempt, &"0".repeat(32), None)).unwrap_or_default();
+    let json = serde_json::to_string(&overrides(request, &attempt, &"0".repeat(32))).unwrap_or_default();
     let count = json.chars().count();
     (count > OVERRIDES_MAX).then(|| FieldError {
         field: "command".into(),

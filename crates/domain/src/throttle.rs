@@ -1,10 +1,12 @@
 //! The throttle: what may be started now, and why the rest may not. Pure decisions over `(Quota, Usage, now)`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
-    limit::{Admission, CapacityPool, Holding, LimitKey},
+    limit::{Admission, CapacityPool, Holding, LimitKey, RateKey},
 };
 
 /// What a pool allows. `None` is no limit.
@@ -14,6 +16,25 @@ pub struct Quota {
     pub cpu: Option<u32>,
     /// How fast tasks may be launched.
     pub rate: Option<Rate>,
+}
+
+/// What each pool allows. A pool that is not named has no limit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Quotas(pub BTreeMap<CapacityPool, Quota>);
+
+impl Quotas {
+    /// What one pool allows.
+    #[must_use]
+    pub fn of(&self, pool: CapacityPool) -> Quota {
+        self.0.get(&pool).cloned().unwrap_or_default()
+    }
+}
+
+impl<const N: usize> From<[(CapacityPool, Quota); N]> for Quotas {
+    fn from(quotas: [(CapacityPool, Quota); N]) -> Self {
+        Self(quotas.into())
+    }
 }
 
 /// A token bucket's shape. On Fargate 100 and 20 a second for each capacity kind (ECS Developer Guide, "Fargate throttling quotas").
@@ -84,12 +105,16 @@ pub enum LaunchDecision {
     },
 }
 
+/// How fast ECS takes task definitions: RegisterTaskDefinition and its opposite share a bucket of 20 and 1 a second (ECS API
+/// reference, "Request throttling for the Amazon ECS API").
+pub const DEFINITIONS_RATE: Rate = Rate { burst: 20.0, per_second: 1.0 };
+
 /// Decides over one demand. `usage` is asked for each limit in the demand, first come first: the lock before the pool, so that
 /// who waits for a lock stands in that lock's line and blocks nobody in the pool's.
 #[must_use]
-pub fn decide(demand: &[Holding], quota: &Quota, usage: impl Fn(&LimitKey) -> Usage) -> LaunchDecision {
+pub fn decide(demand: &[Holding], quotas: &Quotas, usage: impl Fn(&LimitKey) -> Usage) -> LaunchDecision {
     let admissions: Vec<_> =
-        demand.iter().map(|h| Admission { key: h.key.clone(), max: max_of(&h.key, quota) }).collect();
+        demand.iter().map(|h| Admission { key: h.key.clone(), max: max_of(&h.key, quotas) }).collect();
     let blocked = demand.iter().zip(&admissions).find(|(holding, admission)| {
         admission.max.is_some_and(|max| usage(&holding.key).used.saturating_add(holding.amount) > max)
     });
@@ -104,9 +129,9 @@ pub fn decide(demand: &[Holding], quota: &Quota, usage: impl Fn(&LimitKey) -> Us
 
 /// Whether a demand can never be met under this quota, and why: it would wait for ever.
 #[must_use]
-pub fn impossible(demand: &[Holding], quota: &Quota) -> Option<String> {
+pub fn impossible(demand: &[Holding], quotas: &Quotas) -> Option<String> {
     demand.iter().find_map(|holding| {
-        let max = max_of(&holding.key, quota)?;
+        let max = max_of(&holding.key, quotas)?;
         (holding.amount > max).then(|| {
             format!(
                 "needs {} vCPU at once, and the limit here is {}; ask for less with --cpu or raise the limit",
@@ -119,9 +144,9 @@ pub fn impossible(demand: &[Holding], quota: &Quota) -> Option<String> {
 
 /// The most of a limit that may be in use.
 #[must_use]
-pub fn max_of(key: &LimitKey, quota: &Quota) -> Option<u32> {
+pub fn max_of(key: &LimitKey, quotas: &Quotas) -> Option<u32> {
     match key {
-        LimitKey::Pool(_) => quota.cpu,
+        LimitKey::Pool(pool) => quotas.0.get(pool)?.cpu,
         LimitKey::Lock(_) => Some(1),
     }
 }
@@ -138,10 +163,15 @@ pub fn reason(key: &LimitKey, usage: Usage, max: Option<u32>) -> String {
     }
 }
 
-/// Why the launch rate holds somebody, in words.
+/// Why a rate holds somebody, in words.
 #[must_use]
-pub fn rate_reason(pool: CapacityPool, rate: Rate) -> String {
-    format!("{} launch rate: {} a second", title(pool), rate.per_second)
+pub fn rate_reason(key: RateKey, rate: Rate) -> String {
+    match key {
+        RateKey::Launches(pool) => format!("{} launch rate: {} a second", title(pool), rate.per_second),
+        RateKey::Definitions => {
+            format!("a task definition for it is to be registered, and ECS takes {} a second", rate.per_second)
+        }
+    }
 }
 
 fn title(pool: CapacityPool) -> &'static str {
@@ -160,6 +190,10 @@ mod tests {
     use proptest::prelude::*;
 
     const POOL: LimitKey = LimitKey::Pool(CapacityPool::FargateSpot);
+    fn vcpus(cpu: u32) -> Quotas {
+        Quotas::from([(CapacityPool::FargateSpot, Quota { cpu: Some(cpu), rate: None })])
+    }
+
     const RATE: Rate = Rate { burst: 100.0, per_second: 20.0 };
 
     fn at(millis: i64) -> Timestamp {
@@ -172,29 +206,28 @@ mod tests {
 
     #[test]
     fn a_full_pool_is_named_with_usage_and_limit() {
-        let quota = Quota { cpu: Some(6 * 1024), rate: None };
-        let decision = decide(&[Holding { key: POOL, amount: 256 }], &quota, |_| Usage { used: 6 * 1024 });
+        let decision = decide(&[Holding { key: POOL, amount: 256 }], &vcpus(6 * 1024), |_| Usage { used: 6 * 1024 });
         assert_eq!(decision, LaunchDecision::Wait { line: POOL, reason: "Fargate Spot vCPU 6 of 6 in use".into() });
     }
 
     #[test]
     fn who_waits_for_a_lock_stands_in_the_locks_line() {
         let demand = [Holding { key: lock(), amount: 1 }, Holding { key: POOL, amount: 256 }];
-        let decision = decide(&demand, &Quota { cpu: Some(0), rate: None }, |_| Usage { used: 1 });
+        let decision = decide(&demand, &vcpus(0), |_| Usage { used: 1 });
         assert!(matches!(decision, LaunchDecision::Wait { line: LimitKey::Lock(_), .. }), "{decision:?}");
     }
 
     #[test]
     fn no_limit_admits_everything() {
-        let decision = decide(&[Holding { key: POOL, amount: 256 }], &Quota::default(), |_| Usage { used: u32::MAX });
+        let decision = decide(&[Holding { key: POOL, amount: 256 }], &Quotas::default(), |_| Usage { used: u32::MAX });
         assert!(matches!(decision, LaunchDecision::Launch(_)));
     }
 
     #[test]
     fn what_can_never_fit_is_said_at_once() {
         let demand = [Holding { key: POOL, amount: 2048 }];
-        assert!(impossible(&demand, &Quota { cpu: Some(1024), rate: None }).is_some_and(|why| why.contains("2 vCPU")));
-        assert_eq!(impossible(&demand, &Quota { cpu: Some(2048), rate: None }), None);
+        assert!(impossible(&demand, &vcpus(1024)).is_some_and(|why| why.contains("2 vCPU")));
+        assert_eq!(impossible(&demand, &vcpus(2048)), None);
     }
 
     proptest! {

@@ -415,9 +415,9 @@ mod tests {
     use super::*;
     use crate::{
         request::{Defaults, SubmitRequest},
-        settings::{GitAccess, Settings},
+        settings::Settings,
         task,
-        throttle::Quota,
+        throttle::Quotas,
     };
     use proptest::prelude::*;
 
@@ -430,9 +430,11 @@ mod tests {
             cluster: "c".into(),
             log_group: "/aws/mycli/test".into(),
             defaults: Defaults::aws(),
-            quota: Quota::default(),
-            git: GitAccess::default(),
+            quotas: Quotas::default(),
+            allowed: None,
+            network: None,
             unlisted_seconds: 60,
+            log_delay_seconds: 15,
         }
     }
 
