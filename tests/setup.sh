@@ -13,6 +13,7 @@ set -euo pipefail
 JUST=1.59.0
 NEXTEST=0.9.143
 CARGO_DENY=0.20.2
+MINISTACK=1.5.33 # As in tests/emulator.sh.
 PUEUE=4.0.4
 
 # For the containers, the script's shells and servers, the local package repositories, the build, and the checks.
@@ -90,6 +91,19 @@ install_just() {
   ln -sfn "$folder/bin/just" "$tools/bin/just"
 }
 
+# The tests' AWS, from PyPI, with what it needs to run ECS tasks as containers. Not `cryptography`, which it would use to
+# open one more listener.
+install_ministack() {
+  local folder=$tools/ministack-$MINISTACK
+  [ -d "$folder/ministack" ] && return
+  python3 -m pip --version >/dev/null 2>&1 || install_packages python3 python3-pip
+  say "installing ministack $MINISTACK"
+  rm -rf "$folder.part"
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts \
+    --target "$folder.part" "ministack==$MINISTACK" 'docker>=7' >&2
+  mv "$folder.part" "$folder"
+}
+
 # install_crate CRATE VERSION: compiled here, for speed of compiling and not of running.
 install_crate() {
   say "compiling $1 $2 (once, some minutes)"
@@ -119,6 +133,7 @@ mkdir -p "$tools/bin"
 PATH=$tools/bin:$PATH
 install_packages "${PACKAGES[@]}"
 install_just
+install_ministack
 install_nextest
 install_pinned cargo-deny "$CARGO_DENY" cargo-deny
 "$here/images/images.sh"

@@ -1,0 +1,224 @@
+//! The tests' own AWS: ministack on loopback, without any account.
+//!
+//! `tests/emulator.sh` owns the process; see `tests/README.md` for what this one does differently from AWS.
+
+use std::{
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/emulator.sh");
+/// A bound on a hang: it takes about half a second.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The region that stands in for all of them.
+pub const REGION: &str = "us-east-1";
+/// The account that everything belongs to.
+pub const ACCOUNT: &str = "000000000000";
+/// The access key and the secret key. It checks neither.
+pub const ACCESS_KEY: &str = "test";
+
+/// The address of a DynamoDB for tests that each have a table of their own: `MYCLI_TEST_DYNAMODB_ENDPOINT`, else [`shared`].
+#[must_use]
+pub fn dynamodb_endpoint() -> String {
+    std::env::var("MYCLI_TEST_DYNAMODB_ENDPOINT").unwrap_or_else(|_| shared())
+}
+
+/// The address of an SQS for tests that each have queues of their own: `MYCLI_TEST_SQS_ENDPOINT`, else [`shared`].
+#[must_use]
+pub fn sqs_endpoint() -> String {
+    std::env::var("MYCLI_TEST_SQS_ENDPOINT").unwrap_or_else(|_| shared())
+}
+
+/// The address of the emulator that all tests share, started unless it runs. It outlives this process on purpose: under nextest
+/// each test is a process of its own. It ends by itself when nobody uses it, or with `tests/run.sh`. It runs no containers.
+///
+/// # Panics
+/// When it cannot be started, with the reason: a test that needs it must not pass without.
+#[must_use]
+pub fn shared() -> String {
+    let output = Command::new(SCRIPT).arg("start").env_remove("DOCKER_HOST").output().expect("tests/emulator.sh runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the tests' AWS emulator failed (run tests/setup.sh first): {said}");
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+/// An emulator of one test's own. It ends, with the functions it started, when this is dropped, and when the test's process ends
+/// in any other way.
+#[derive(Debug)]
+pub struct Emulator {
+    port: u16,
+    process: Child,
+    /// While this is open, it runs.
+    leash: Option<ChildStdin>,
+    folder: TempDir,
+}
+
+impl Emulator {
+    /// Starts one whose ECS tasks stay RUNNING for ever.
+    ///
+    /// # Panics
+    /// When it cannot be started, with the reason.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// Starts one whose ECS tasks are containers of this engine (the value of `DOCKER_HOST`).
+    ///
+    /// # Panics
+    /// When it cannot be started, with the reason.
+    #[must_use]
+    pub fn with_containers(docker_host: &str) -> Self {
+        Self::with(|command| {
+            command.env("DOCKER_HOST", docker_host);
+        })
+    }
+
+    /// Starts one with more in its environment, which its functions see too.
+    ///
+    /// # Panics
+    /// When it cannot be started, with the reason.
+    #[must_use]
+    pub fn with(prepare: impl FnOnce(&mut Command)) -> Self {
+        let folder = tempfile::Builder::new().prefix("mycli-emulator-").tempdir().expect("a folder");
+        let port = free_port();
+        let mut command = Command::new(SCRIPT);
+        command.arg("run").arg(port.to_string()).arg(folder.path()).env_remove("DOCKER_HOST");
+        prepare(&mut command);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut process = command.spawn().expect("tests/emulator.sh runs");
+        let leash = process.stdin.take();
+        let mut emulator = Self { port, process, leash, folder };
+        emulator.wait();
+        emulator
+    }
+
+    /// `http://127.0.0.1:PORT`, for every service.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The file that has a line for each request that came over the network: method, path, status, `X-Amz-Target` (`-` where the
+    /// service has none), user agent. What its parts ask one another (an event source's polling of a queue) is not in it.
+    #[must_use]
+    pub fn request_log(&self) -> PathBuf {
+        self.folder.path().join("requests.log")
+    }
+
+    /// The file with what it and its functions said.
+    #[must_use]
+    pub fn server_log(&self) -> PathBuf {
+        self.folder.path().join("server.log")
+    }
+
+    fn wait(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while !healthy(self.port) {
+            let over = self.process.try_wait().expect("it is our child");
+            assert!(
+                over.is_none() && Instant::now() < end,
+                "the tests' AWS emulator does not serve (run tests/setup.sh first): {}",
+                tail(&self.server_log())
+            );
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        drop(self.leash.take());
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if self.process.try_wait().is_ok_and(|over| over.is_some()) {
+                return;
+            }
+            thread::sleep(LOOK);
+        }
+        let _gone = self.process.kill();
+        let _over = self.process.wait();
+    }
+}
+
+/// A port of loopback that nobody listens on now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
+    listener.local_addr().expect("it is bound").port()
+}
+
+fn healthy(port: u16) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /_ministack/health HTTP/1.0\r\n\r\n")?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(status.ends_with(b" 200"))
+    };
+    ask().unwrap_or(false)
+}
+
+fn tail(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups_of(folder: &Path) -> usize {
+        let folder = folder.to_string_lossy().into_owned();
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        processes
+            .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+            .filter(|line| String::from_utf8_lossy(line).contains(&folder))
+            .count()
+    }
+
+    #[test]
+    fn an_emulator_serves_and_is_gone_when_it_is_dropped() {
+        let emulator = Emulator::start();
+        let (port, folder) = (emulator.port(), emulator.folder.path().to_owned());
+        assert!(healthy(port));
+        assert!(groups_of(&folder) > 0);
+        drop(emulator);
+        assert!(!healthy(port));
+        assert_eq!(groups_of(&folder), 0, "a process is left");
+        assert!(!folder.exists(), "its folder is left");
+    }
+
+    #[test]
+    fn nobody_but_this_machine_reaches_it() {
+        let emulator = Emulator::start();
+        let port = format!(":{:04X}", emulator.port());
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+        let listeners = table.lines().filter_map(|line| line.split_whitespace().nth(1));
+        let bound: Vec<_> = listeners.filter(|address| address.ends_with(&port)).collect();
+        assert!(bound.iter().any(|address| address.starts_with("0100007F")), "{bound:?}");
+        assert!(!bound.iter().any(|address| address.starts_with("00000000")), "it listens everywhere");
+        let six = std::fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
+        assert!(!six.contains(&port), "it listens on IPv6 too");
+    }
+
+    #[test]
+    fn the_shared_one_is_the_same_for_all() {
+        assert_eq!(shared(), shared());
+    }
+}
