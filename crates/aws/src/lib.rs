@@ -1,1 +1,13 @@
-//! The ports over AWS.
+//! The ports over AWS. No SDK type crosses this crate's edge, but for the configuration that its parts are made of.
+
+pub mod ambient;
+mod batch;
+pub mod connect;
+pub mod ecs;
+pub mod error;
+pub mod events;
+pub mod logs;
+pub mod quotas;
+pub mod settings;
+pub mod sqs;
+pub mod ssm;

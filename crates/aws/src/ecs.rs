@@ -1,0 +1,157 @@
+//! ECS on Fargate.
+
+use std::fmt;
+
+use aws_config::{SdkConfig, retry::RetryConfig};
+use aws_sdk_ecs::{
+    Client,
+    error::SdkError,
+    operation::run_task::RunTaskError,
+    types::{DesiredStatus, Failure},
+};
+use domain::{
+    ecs::{RunTaskInput, Task},
+    id::AttemptId,
+    ports::{Described, LaunchError, Tasks, Unavailable},
+    task::TaskDefinition,
+};
+
+use crate::error::{Fault, unavailable};
+
+mod answer;
+mod shape;
+
+const SERVICE: &str = "ECS";
+/// Most characters of the reason that `StopTask` keeps (ECS API reference).
+const REASON_MAX: usize = 1024;
+
+/// What task definitions are made of beside their content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// What their family's name begins with: `mycli-<stack>`.
+    pub family_prefix: String,
+    /// The role by which ECS pulls images, reads secrets and writes logs.
+    pub execution_role: String,
+    /// The role that commands run with unless a request names another.
+    pub task_role: String,
+    /// The path of the secrets in the Parameter Store, with its last slash.
+    pub secrets_path: String,
+    /// The region of the log group.
+    pub region: String,
+}
+
+/// The tasks of one cluster.
+#[derive(Clone)]
+pub struct EcsTasks {
+    client: Client,
+    /// The same without the SDK's own repetitions: what became of a launch decides about the next call, and the launcher decides.
+    once: Client,
+    cluster: String,
+    registration: Option<Registration>,
+}
+
+impl fmt::Debug for EcsTasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EcsTasks").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
+}
+
+impl EcsTasks {
+    /// The tasks of this cluster. Who only looks at tasks and stops them needs no registration.
+    #[must_use]
+    pub fn new(config: &SdkConfig, cluster: String, registration: Option<Registration>) -> Self {
+        let once = aws_sdk_ecs::config::Builder::from(config).retry_config(RetryConfig::disabled()).build();
+        Self { client: Client::new(config), once: Client::from_conf(once), cluster, registration }
+    }
+
+    /// The token is known, with other parameters: the task it stands for is the answer.
+    async fn existing(&self, task_arns: &[String], said: &Fault) -> Result<Task, LaunchError> {
+        let described =
+            if task_arns.is_empty() { Described::default() } else { self.describe_tasks(task_arns).await? };
+        let unseen = || LaunchError::Unknown(format!("{said}, and that task is not shown yet"));
+        described.tasks.into_iter().next().ok_or_else(unseen)
+    }
+
+    async fn list(&self, started_by: &AttemptId, status: DesiredStatus) -> Result<Vec<String>, Unavailable> {
+        // `startedBy` must be the only filter; the desired status is none of those (ECS API reference, `ListTasks`).
+        let pages = self
+            .client
+            .list_tasks()
+            .cluster(&self.cluster)
+            .started_by(started_by.to_string())
+            .desired_status(status)
+            .into_paginator()
+            .items();
+        pages.send().collect::<Result<_, _>>().await.map_err(unavailable(SERVICE))
+    }
+}
+
+impl Tasks for EcsTasks {
+    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+        let registration = self.registration.as_ref();
+        let registration =
+            registration.ok_or_else(|| LaunchError::Refused("this function registers no task definitions".into()))?;
+        let input = shape::definition(definition, registration).map_err(LaunchError::Refused)?;
+        let sent = input.send_with(&self.once).await;
+        let output = sent.map_err(|error| answer::refusal(&Fault::of(&error)))?;
+        let arn = output.task_definition.and_then(|definition| definition.task_definition_arn);
+        arn.ok_or_else(|| LaunchError::Unknown("RegisterTaskDefinition answered without an ARN".into()))
+    }
+
+    async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
+        let request = shape::run_task(input).map_err(LaunchError::Refused)?;
+        match request.send_with(&self.once).await {
+            Ok(output) => answer::started(output.tasks(), output.failures()),
+            Err(error) => match conflict(&error) {
+                Some(task_arns) => self.existing(task_arns, &Fault::of(&error)).await,
+                None => Err(answer::refusal(&Fault::of(&error))),
+            },
+        }
+    }
+
+    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
+        let reason: String = reason.chars().take(REASON_MAX).collect();
+        let call = self.client.stop_task().cluster(&self.cluster).task(task_arn).reason(reason);
+        match call.send().await.map_err(|error| Fault::of(&error)) {
+            Ok(_) => Ok(()),
+            Err(fault) if answer::is_unknown_task(&fault) => Ok(()),
+            Err(fault) => Err(fault.unavailable(SERVICE)),
+        }
+    }
+
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+        if task_arns.is_empty() {
+            return Ok(Described::default());
+        }
+        let call = self.client.describe_tasks().cluster(&self.cluster).set_tasks(Some(task_arns.to_vec()));
+        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        let missing =
+            output.failures().iter().filter(|failure| is_missing(failure)).filter_map(|failure| failure.arn());
+        Ok(Described {
+            tasks: output.tasks().iter().map(shape::task).collect(),
+            missing: missing.map(str::to_owned).collect(),
+        })
+    }
+
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+        let mut arns = self.list(started_by, DesiredStatus::Running).await?;
+        // In this order a task that stops in between is seen twice rather than not at all.
+        arns.extend(self.list(started_by, DesiredStatus::Stopped).await?);
+        arns.sort_unstable();
+        arns.dedup();
+        Ok(arns)
+    }
+}
+
+/// `MISSING` is what ECS says of a task that it does not know (any more); other failures say nothing about the task.
+fn is_missing(failure: &Failure) -> bool {
+    failure.reason() == Some("MISSING")
+}
+
+/// The tasks that the client token already stands for.
+fn conflict<R>(error: &SdkError<RunTaskError, R>) -> Option<&[String]> {
+    match error.as_service_error()? {
+        RunTaskError::ConflictException(conflict) => Some(conflict.resource_ids()),
+        _ => None,
+    }
+}

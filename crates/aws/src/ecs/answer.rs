@@ -1,0 +1,175 @@
+//! What ECS's answers to a launch mean, as a typed cause that says what to do next.
+
+use aws_sdk_ecs::types::{Failure, Task as SdkTask};
+use domain::{ecs::Task, ports::LaunchError};
+
+use super::shape;
+use crate::error::{Fault, Mend};
+
+/// Reads a 200 from `RunTask`: a task, or why there is none.
+///
+/// A 200 with neither is no answer that can be used: a task may be there.
+pub(super) fn started(tasks: &[SdkTask], failures: &[Failure]) -> Result<Task, LaunchError> {
+    match (tasks.first(), failures.first()) {
+        (Some(task), _) => Ok(shape::task(task)),
+        (None, Some(failure)) => Err(unplaced(failure)),
+        (None, None) => Err(LaunchError::Unknown("RunTask answered with neither a task nor a reason".into())),
+    }
+}
+
+/// A reason for not placing a task (`failures[]` in a 200; ECS Developer Guide, "API failure reasons").
+///
+/// The vCPU limit and "Capacity is unavailable at this time" come here, and so does `RESOURCE:*`: nothing was started and later there
+/// may be room. So is what is not known: ECS has accepted the request as such, or it would have been an error; waiting for nothing is
+/// seen (the reason stands beside WAITING) and can be cancelled, while failing what could have run cannot be taken back. Only
+/// what cannot become true by waiting is refused: the words are of container instances, of which Fargate has none.
+fn unplaced(failure: &Failure) -> LaunchError {
+    let reason = failure.reason().unwrap_or("no reason was given");
+    let words = match failure.detail() {
+        Some(detail) if !detail.is_empty() => format!("ECS: {reason} ({detail})"),
+        _ => format!("ECS: {reason}"),
+    };
+    match Fault::answered(200, None, reason).mend {
+        Mend::Wait => LaunchError::Throttled(words),
+        _ if matches!(reason, "ATTRIBUTE" | "INACTIVE" | "MISSING" | "LOCATION") => LaunchError::Refused(words),
+        _ => LaunchError::Full(words),
+    }
+}
+
+/// An error of `RunTask` or `RegisterTaskDefinition`.
+pub(super) fn refusal(fault: &Fault) -> LaunchError {
+    match fault.mend {
+        Mend::Wait => LaunchError::Throttled(fault.to_string()),
+        // Even a connection that was refused is not told apart from one that was cut: the same call with the same token is right for both.
+        Mend::Ask => LaunchError::Unknown(fault.to_string()),
+        Mend::Change if is_full(fault) => LaunchError::Full(format!("ECS: {}", fault.words)),
+        Mend::Change if is_unknown_definition(fault) => LaunchError::NoDefinition(fault.to_string()),
+        Mend::Change => LaunchError::Refused(format!("{fault}{}", mend(fault))),
+    }
+}
+
+/// What the user or the operator can do about a refusal.
+fn mend(fault: &Fault) -> &'static str {
+    let about_roles = ["iam:PassRole", "assume the role", "AssumeRole"].iter().any(|words| fault.words.contains(words));
+    match fault.code.as_deref() {
+        _ if about_roles => {
+            ". The role has to exist under the stack's path for roles, and to trust ecs-tasks.amazonaws.com"
+        }
+        Some("AccessDeniedException") => {
+            ". The launcher's role does not allow it, or a policy of the organisation denies it: `mycli upgrade` restores the role"
+        }
+        Some("BlockedException") => ". AWS has blocked the account: only AWS Support can help",
+        Some("ClusterNotFoundException") => ". The stack's cluster is gone: `mycli doctor` says what the stack lacks",
+        Some("PlatformTaskDefinitionIncompatibilityException" | "PlatformUnknownException") => {
+            ". Fargate has no platform for this task here: try the other --arch, or other --cpu and --memory"
+        }
+        Some("UnsupportedFeatureException") => {
+            ". The region lacks something that the task asks for: try --on-demand, or the other --arch"
+        }
+        _ => "",
+    }
+}
+
+/// A limit or want of capacity that comes as an error, as older clients have seen it.
+fn is_full(fault: &Fault) -> bool {
+    let lower = fault.words.to_lowercase();
+    fault.is("LimitExceededException")
+        || ["you've reached the limit on the number of", "capacity is unavailable"]
+            .iter()
+            .any(|words| lower.contains(words))
+}
+
+/// The definition was deregistered ("TaskDefinition is inactive") or deleted ("TaskDefinition not found").
+fn is_unknown_definition(fault: &Fault) -> bool {
+    let lower = fault.words.to_lowercase().replace("task definition", "taskdefinition");
+    let gone =
+        ["inactive", "not found", "does not exist", "unable to find", "unable to describe", "delete_in_progress"];
+    (fault.is("ClientException") || fault.is("InvalidParameterException"))
+        && lower.contains("taskdefinition")
+        && gone.iter().any(|words| lower.contains(words))
+}
+
+/// `StopTask` on a task that ECS does not know (any more).
+pub(super) fn is_unknown_task(fault: &Fault) -> bool {
+    fault.is("InvalidParameterException") && fault.words.to_lowercase().contains("task was not found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(reason: &str) -> LaunchError {
+        started(&[], &[Failure::builder().reason(reason).build()]).unwrap_err()
+    }
+
+    fn refused(status: u16, code: &str, message: &str) -> LaunchError {
+        refusal(&Fault::answered(status, Some(code), message))
+    }
+
+    #[test]
+    fn a_want_of_room_is_waited_for() {
+        for reason in [
+            "You've reached the limit on the number of vCPUs you can run concurrently",
+            "Capacity is unavailable at this time. Please try again later or in a different availability zone",
+            "RESOURCE:ENI",
+            "something new",
+        ] {
+            let error = placed(reason);
+            assert!(matches!(&error, LaunchError::Full(words) if words.contains(reason)), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_waiting_cannot_mend_is_refused() {
+        assert!(matches!(placed("ATTRIBUTE"), LaunchError::Refused(_)));
+    }
+
+    #[test]
+    fn a_throttle_among_the_failures_is_one() {
+        assert!(matches!(placed("Rate exceeded"), LaunchError::Throttled(_)));
+    }
+
+    #[test]
+    fn a_200_that_says_nothing_is_no_answer() {
+        assert!(matches!(started(&[], &[]), Err(LaunchError::Unknown(_))));
+    }
+
+    #[test]
+    fn a_definition_that_is_gone_is_registered_again() {
+        for (code, words) in [
+            ("ClientException", "TaskDefinition is inactive"),
+            ("InvalidParameterException", "TaskDefinition is inactive"),
+            ("ClientException", "TaskDefinition not found."),
+            ("ClientException", "Unable to find task definition mycli:7"),
+        ] {
+            assert!(matches!(refused(400, code, words), LaunchError::NoDefinition(_)), "{code}: {words}");
+        }
+        let role = "Role is not valid: the task was not found";
+        assert!(matches!(refused(400, "ClientException", role), LaunchError::Refused(_)));
+    }
+
+    #[test]
+    fn a_refusal_says_what_can_be_done() {
+        let pass_role = "User: arn:aws:sts::111122223333:assumed-role/l/l is not authorized to perform: iam:PassRole on resource: x";
+        let error = refused(400, "AccessDeniedException", pass_role).to_string();
+        assert!(error.contains("iam:PassRole on resource: x") && error.contains("ecs-tasks.amazonaws.com"), "{error}");
+        let error = refused(400, "AccessDeniedException", "not authorized to perform: ecs:RunTask").to_string();
+        assert!(error.contains("ecs:RunTask") && error.contains("mycli upgrade"), "{error}");
+        for code in [
+            "BlockedException",
+            "ClusterNotFoundException",
+            "PlatformTaskDefinitionIncompatibilityException",
+            "UnsupportedFeatureException",
+        ] {
+            let error = refused(400, code, "no");
+            assert!(matches!(&error, LaunchError::Refused(words) if words.len() > code.len() + 20), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn limits_that_come_as_errors_are_waited_for_too() {
+        let limit = "You've reached the limit on the number of tasks you can run concurrently";
+        assert!(matches!(refused(400, "ClientException", limit), LaunchError::Full(_)));
+        assert!(matches!(refused(400, "LimitExceededException", "limit"), LaunchError::Full(_)));
+    }
+}

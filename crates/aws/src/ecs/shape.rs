@@ -1,0 +1,193 @@
+//! Between the domain's shapes and those of ECS's SDK.
+
+use aws_sdk_ecs::{
+    operation::{
+        register_task_definition::builders::RegisterTaskDefinitionInputBuilder, run_task::builders::RunTaskInputBuilder,
+    },
+    types::{
+        AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, Compatibility, Container as SdkContainer,
+        ContainerDefinition, ContainerOverride as SdkContainerOverride, CpuArchitecture, KeyValuePair as SdkPair,
+        LogConfiguration, LogDriver, NetworkConfiguration as SdkNetwork, NetworkMode, OsFamily, RepositoryCredentials,
+        RuntimePlatform, Secret, Task as SdkTask, TaskOverride as SdkTaskOverride,
+    },
+};
+use aws_smithy_types::DateTime;
+use domain::{
+    Timestamp,
+    ecs::{CONTAINER, Container, ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, StopCode, Task},
+    request::{Arch, TaskSize},
+    task::{STREAM_PREFIX, SecretMapping, TaskDefinition},
+    transition::GRACE_SECONDS,
+};
+
+use super::Registration;
+
+/// How long a task has between TERM and KILL when ECS stops it. Fargate allows 2 to 120 s, its default is 30 (ECS API reference,
+/// `ContainerDefinition`). Ours has to exceed the script's own grace, or the script could not say how its command ended.
+const STOP_TIMEOUT_SECONDS: i32 = 30;
+const _: () = assert!(STOP_TIMEOUT_SECONDS as u32 > GRACE_SECONDS);
+
+/// The call that registers a definition.
+///
+/// CPU and memory must be given on Fargate and every run overrides them, so the smallest pair stands for all.
+pub(super) fn definition(
+    definition: &TaskDefinition,
+    registration: &Registration,
+) -> Result<RegisterTaskDefinitionInputBuilder, String> {
+    Ok(RegisterTaskDefinitionInputBuilder::default()
+        .family(format!("{}-{}", registration.family_prefix, definition.content_hash()))
+        .requires_compatibilities(Compatibility::Fargate)
+        .network_mode(NetworkMode::Awsvpc)
+        .cpu(TaskSize::SMALLEST.cpu().to_string())
+        .memory(TaskSize::SMALLEST.memory().to_string())
+        .runtime_platform(platform(definition.arch))
+        .execution_role_arn(&registration.execution_role)
+        .task_role_arn(&registration.task_role)
+        .container_definitions(container_definition(definition, registration)?))
+}
+
+fn platform(arch: Arch) -> RuntimePlatform {
+    let arch = match arch {
+        Arch::Arm64 => CpuArchitecture::Arm64,
+        Arch::X86_64 => CpuArchitecture::X8664,
+    };
+    RuntimePlatform::builder().cpu_architecture(arch).operating_system_family(OsFamily::Linux).build()
+}
+
+/// No init process (`linuxParameters.initProcessEnabled`): as process 1 the script reaches every process of the task with one signal and
+/// reaps what is left to it, which it could not as init's child.
+fn container_definition(
+    definition: &TaskDefinition,
+    registration: &Registration,
+) -> Result<ContainerDefinition, String> {
+    let image = definition.image.as_ref().ok_or("a task on Fargate needs an image")?;
+    let credentials = definition.registry_secret.as_ref().map(|secret| {
+        // The builder only fails for want of the one field that is given.
+        RepositoryCredentials::builder().credentials_parameter(secret.as_str()).build().map_err(|e| e.to_string())
+    });
+    let secrets: Result<Vec<_>, _> = definition.secrets.iter().map(|secret| mapped(secret, registration)).collect();
+    Ok(ContainerDefinition::builder()
+        .name(CONTAINER)
+        .image(image.as_str())
+        .essential(true)
+        .set_entry_point(Some(definition.entry_point.clone()))
+        .set_command(Some(definition.command.clone()))
+        .set_secrets(Some(secrets?))
+        .set_repository_credentials(credentials.transpose()?)
+        .stop_timeout(STOP_TIMEOUT_SECONDS)
+        .log_configuration(log_configuration(definition, registration)?)
+        .build())
+}
+
+/// By the parameter's name: ECS takes that for the task's own region (ECS Developer Guide, "Pass Systems Manager parameters").
+fn mapped(secret: &SecretMapping, registration: &Registration) -> Result<Secret, String> {
+    let parameter = format!("{}{}", registration.secrets_path, secret.value_from);
+    Secret::builder().name(&secret.name).value_from(parameter).build().map_err(|error| error.to_string())
+}
+
+/// `mode` is said, because ECS's default has been `non-blocking` since June 25, 2025 (ECS API reference, `LogConfiguration`): that drops
+/// lines when its buffer is full, and here a line may be what tells how a command ended. A command that writes faster than CloudWatch
+/// Logs takes is slowed down instead, as by any pipe.
+fn log_configuration(definition: &TaskDefinition, registration: &Registration) -> Result<LogConfiguration, String> {
+    LogConfiguration::builder()
+        .log_driver(LogDriver::Awslogs)
+        .options("awslogs-group", &definition.log_group)
+        .options("awslogs-region", &registration.region)
+        .options("awslogs-stream-prefix", STREAM_PREFIX)
+        .options("mode", "blocking")
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+/// The call that starts a task: exactly what is stored.
+///
+/// A capacity provider goes without a launch type. No tags: neither ECS's own nor copied ones, each of which would be a call to `TagResource`'s
+/// bucket of 20 and 10 a second (AWS-FACTS §2).
+pub(super) fn run_task(input: &RunTaskInput) -> Result<RunTaskInputBuilder, String> {
+    let strategy = input.capacity_provider.as_ref().map(|provider| {
+        let item = CapacityProviderStrategyItem::builder().capacity_provider(provider).weight(1).build();
+        item.map(|item| vec![item]).map_err(|error| error.to_string())
+    });
+    let network = input.network_configuration.as_ref().map(network).transpose()?;
+    Ok(RunTaskInputBuilder::default()
+        .cluster(&input.cluster)
+        .task_definition(&input.task_definition)
+        .client_token(&input.client_token)
+        .started_by(&input.started_by)
+        .count(i32::try_from(input.count).map_err(|error| error.to_string())?)
+        .enable_ecs_managed_tags(false)
+        .set_capacity_provider_strategy(strategy.transpose()?)
+        .set_network_configuration(network)
+        .overrides(
+            SdkTaskOverride::builder()
+                .cpu(&input.overrides.cpu)
+                .memory(&input.overrides.memory)
+                .set_task_role_arn(input.overrides.task_role_arn.clone())
+                .set_container_overrides(Some(
+                    input.overrides.container_overrides.iter().map(container_override).collect(),
+                ))
+                .build(),
+        ))
+}
+
+fn network(network: &NetworkConfiguration) -> Result<SdkNetwork, String> {
+    let public_ip = if network.assign_public_ip { AssignPublicIp::Enabled } else { AssignPublicIp::Disabled };
+    let groups = Some(network.security_groups.clone()).filter(|groups| !groups.is_empty());
+    let vpc = AwsVpcConfiguration::builder()
+        .set_subnets(Some(network.subnets.clone()))
+        .set_security_groups(groups)
+        .assign_public_ip(public_ip)
+        .build()
+        .map_err(|error| error.to_string())?;
+    Ok(SdkNetwork::builder().awsvpc_configuration(vpc).build())
+}
+
+fn container_override(container: &ContainerOverride) -> SdkContainerOverride {
+    let pair = |pair: &KeyValuePair| SdkPair::builder().name(&pair.name).value(&pair.value).build();
+    SdkContainerOverride::builder()
+        .name(&container.name)
+        .set_environment(Some(container.environment.iter().map(pair).collect()))
+        .build()
+}
+
+/// A task as the domain knows it.
+pub(super) fn task(task: &SdkTask) -> Task {
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    Task {
+        task_arn: text(task.task_arn()),
+        cluster_arn: text(task.cluster_arn()),
+        task_definition_arn: text(task.task_definition_arn()),
+        last_status: text(task.last_status()),
+        desired_status: text(task.desired_status()),
+        started_by: task.started_by.clone(),
+        capacity_provider_name: task.capacity_provider_name.clone(),
+        containers: task.containers().iter().map(container).collect(),
+        stop_code: task.stop_code().map(|code| StopCode::from(code.as_str().to_owned())),
+        stopped_reason: task.stopped_reason.clone(),
+        version: task.version,
+        created_at: time(task.created_at()),
+        pull_started_at: time(task.pull_started_at()),
+        pull_stopped_at: time(task.pull_stopped_at()),
+        started_at: time(task.started_at()),
+        stopping_at: time(task.stopping_at()),
+        execution_stopped_at: time(task.execution_stopped_at()),
+        stopped_at: time(task.stopped_at()),
+    }
+}
+
+fn container(container: &SdkContainer) -> Container {
+    Container {
+        name: container.name.clone().unwrap_or_default(),
+        image: container.image.clone(),
+        image_digest: container.image_digest.clone(),
+        runtime_id: container.runtime_id.clone(),
+        last_status: container.last_status.clone(),
+        exit_code: container.exit_code,
+        reason: container.reason.clone(),
+    }
+}
+
+/// To the millisecond, as the domain keeps times.
+fn time(time: Option<&DateTime>) -> Option<Timestamp> {
+    time.and_then(|time| time.to_millis().ok()).and_then(Timestamp::from_timestamp_millis)
+}

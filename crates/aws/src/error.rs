@@ -1,0 +1,201 @@
+//! What AWS says when it does not do what was asked, told apart in one place for every service.
+
+use std::{error::Error, fmt};
+
+use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use domain::ports::Unavailable;
+
+/// What a failed call means for a repetition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mend {
+    /// Nothing was done, and the same call is right later: too fast, or the caller's credentials are just being replaced.
+    Wait,
+    /// Nothing was done, and the same call is refused again until something else changes.
+    Change,
+    /// There is no answer that can be used (a cut connection, a timeout, the server's own fault, garbage): it may have been done.
+    Ask,
+}
+
+/// A call that failed: the service's own code and words, and what they mean. It holds nothing of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The error's code, if the service gave one: `ThrottlingException`.
+    pub code: Option<String>,
+    /// What the service said, or what happened on the way to it.
+    pub words: String,
+    /// What can mend it.
+    pub mend: Mend,
+}
+
+/// Codes that say "too fast" (the retry behaviour that AWS's SDKs share, "Throttling error codes"), whatever the status is.
+const TOO_FAST: [&str; 12] = [
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+    "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+];
+
+/// Codes that say the caller's credentials or clock are not good now: a function is given new ones, and the request was not looked at
+/// (AWS's common errors). Without them a minute of bad credentials would fail a whole line for good.
+const NOT_NOW: [&str; 8] = [
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "RequestExpired",
+    "RequestTimeTooSkewed",
+    "UnrecognizedClientException",
+];
+
+/// Codes by which a service takes the blame for itself, whatever the status is.
+const SERVERS_FAULT: [&str; 6] = [
+    "InternalError",
+    "InternalFailure",
+    "InternalServerError",
+    "InternalServerErrorException",
+    "ServerException",
+    "ServiceUnavailable",
+];
+
+impl Fault {
+    /// Reads the error of any operation of any service.
+    pub fn of<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, HttpResponse>) -> Self {
+        match error {
+            SdkError::ServiceError(answer) => {
+                let status = answer.raw().status().as_u16();
+                Self::answered(status, answer.err().code(), answer.err().message().unwrap_or_default())
+            }
+            _ => Self { code: None, words: chain(error), mend: Mend::Ask },
+        }
+    }
+
+    /// Reads an answer by its status, code and message.
+    #[must_use]
+    pub fn answered(status: u16, code: Option<&str>, message: &str) -> Self {
+        let is = |codes: &[&str]| code.is_some_and(|code| codes.contains(&code));
+        let mend = match status {
+            _ if is(&TOO_FAST) || is(&NOT_NOW) || is_throttle_in_disguise(message) => Mend::Wait,
+            429 => Mend::Wait,
+            _ if is(&SERVERS_FAULT) => Mend::Ask,
+            // An answer of a client error that is none of the known says that the service has looked at it and will not do it.
+            400..=499 if status != 408 && code.is_some() => Mend::Change,
+            _ => Mend::Ask,
+        };
+        let words = if message.is_empty() { format!("status {status}") } else { message.to_owned() };
+        Self { code: code.map(str::to_owned), words, mend }
+    }
+
+    /// Whether this is the code.
+    #[must_use]
+    pub fn is(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code)
+    }
+
+    /// The port's error. Its text says if a repetition alone will not help.
+    #[must_use]
+    pub fn unavailable(self, service: &'static str) -> Unavailable {
+        match self.mend {
+            Mend::Wait | Mend::Ask => Unavailable::new(service, self),
+            Mend::Change => Unavailable::new(service, format!("refused: {self}")),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.code {
+            Some(code) => write!(f, "{code}: {}", self.words),
+            None => f.write_str(&self.words),
+        }
+    }
+}
+
+impl Error for Fault {}
+
+/// For `map_err`: the port's error from an operation's.
+pub(crate) fn unavailable<E: ProvideErrorMetadata + Error + 'static>(
+    service: &'static str,
+) -> impl Fn(SdkError<E, HttpResponse>) -> Unavailable {
+    move |error| Fault::of(&error).unavailable(service)
+}
+
+/// What one service says when another throttled it comes under codes that mean something else: ECS's `InvalidParameterException` for
+/// EC2's "Request limit exceeded" (AWS-FACTS §1), its `ClientException` for two registrations of one family at a time.
+fn is_throttle_in_disguise(message: &str) -> bool {
+    let lower = message.to_lowercase();
+    ["request limit exceeded", "requestlimitexceeded", "rate exceeded", "throttl", "too many concurrent attempts"]
+        .iter()
+        .any(|words| lower.contains(words))
+}
+
+/// An error and its causes, each once. Their `Debug` would hold the raw answer.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let texts = std::iter::successors(Some(error), |error| (*error).source()).map(ToString::to_string);
+    let mut words: Vec<String> = Vec::new();
+    for text in texts {
+        if !words.iter().any(|known| known.contains(&text)) {
+            words.push(text);
+        }
+    }
+    words.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mend(status: u16, code: &str, message: &str) -> Mend {
+        Fault::answered(status, Some(code), message).mend
+    }
+
+    #[test]
+    fn throttles_are_known_by_code_by_status_and_by_words() {
+        assert_eq!(mend(400, "ThrottlingException", "Rate exceeded"), Mend::Wait);
+        assert_eq!(mend(400, "ThrottlingException", ""), Mend::Wait);
+        assert_eq!(mend(503, "SlowDown", "Please reduce your request rate."), Mend::Wait);
+        assert_eq!(mend(429, "Whatever", ""), Mend::Wait);
+        let ec2 = "Error retrieving security group information for [sg-1]: Request limit exceeded. (ErrorCode: RequestLimitExceeded)";
+        assert_eq!(mend(400, "InvalidParameterException", ec2), Mend::Wait);
+        let family = "Too many concurrent attempts to create a new revision of the specified family.";
+        assert_eq!(mend(400, "ClientException", family), Mend::Wait);
+    }
+
+    #[test]
+    fn a_refusal_is_one_until_something_changes() {
+        assert_eq!(mend(400, "InvalidParameterException", "Invalid CPU"), Mend::Change);
+        assert_eq!(mend(400, "AccessDeniedException", "not authorized"), Mend::Change);
+    }
+
+    #[test]
+    fn credentials_that_are_not_good_now_may_be_later() {
+        assert_eq!(mend(400, "ExpiredTokenException", "The security token is expired"), Mend::Wait);
+    }
+
+    #[test]
+    fn what_is_no_answer_may_have_been_done() {
+        assert_eq!(mend(500, "ServerException", ""), Mend::Ask);
+        assert_eq!(mend(400, "ServerException", ""), Mend::Ask);
+        assert_eq!(Fault::answered(502, None, "").mend, Mend::Ask);
+        assert_eq!(Fault::answered(400, None, "").mend, Mend::Ask, "a proxy's page, not the service's word");
+        assert_eq!(Fault::answered(408, Some("RequestTimeout"), "").mend, Mend::Ask);
+    }
+
+    #[test]
+    fn the_ports_error_says_what_the_service_said() {
+        let fault = Fault::answered(400, Some("AccessDeniedException"), "not authorized to perform: sqs:SendMessage");
+        assert_eq!(
+            fault.unavailable("the queue").to_string(),
+            "the queue is unavailable: refused: AccessDeniedException: not authorized to perform: sqs:SendMessage"
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! The ends of executions, on EventBridge.
+
+use aws_config::SdkConfig;
+use aws_sdk_eventbridge::{
+    Client,
+    types::{PutEventsRequestEntry, PutEventsResultEntry},
+};
+use aws_smithy_types::DateTime;
+use domain::{
+    announcement::{Announcement, DETAIL_TYPE, SOURCE},
+    ports::{Announcer, Unavailable},
+};
+
+use crate::{
+    batch::{self, Left},
+    error::{Fault, Mend, unavailable},
+};
+
+const SERVICE: &str = "EventBridge";
+
+/// An event bus.
+#[derive(Clone, Debug)]
+pub struct EventBus {
+    client: Client,
+    name: String,
+}
+
+impl EventBus {
+    /// The bus of this name.
+    #[must_use]
+    pub fn new(config: &SdkConfig, name: String) -> Self {
+        Self { client: Client::new(config), name }
+    }
+
+    fn entry(&self, announcement: &Announcement) -> Result<PutEventsRequestEntry, Unavailable> {
+        let detail = serde_json::to_string(announcement).map_err(|error| Unavailable::new(SERVICE, error))?;
+        let time = announcement.stopped_at.map(|at| DateTime::from_millis(at.timestamp_millis()));
+        Ok(PutEventsRequestEntry::builder()
+            .event_bus_name(&self.name)
+            .source(SOURCE)
+            .detail_type(DETAIL_TYPE)
+            .detail(detail)
+            .set_time(time)
+            .build())
+    }
+
+    async fn put(&self, entries: Vec<PutEventsRequestEntry>) -> Result<Vec<Left<PutEventsRequestEntry>>, Unavailable> {
+        let call = self.client.put_events().set_entries(Some(entries.clone()));
+        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        // The answers stand in the order of the entries (API reference, `PutEvents`).
+        Ok(entries.into_iter().zip(output.entries()).filter_map(|(item, answer)| left(item, answer)).collect())
+    }
+}
+
+impl Announcer for EventBus {
+    /// Ten at a time. A call's bytes need no counting: an announcement has about one thousand, a call may have 256 KB and more
+    /// (EventBridge quotas).
+    async fn announce(&self, announcements: &[Announcement]) -> Result<(), Unavailable> {
+        let entries: Result<Vec<_>, _> = announcements.iter().map(|announcement| self.entry(announcement)).collect();
+        batch::send(SERVICE, entries?, |entries| self.put(entries)).await
+    }
+}
+
+fn left(item: PutEventsRequestEntry, answer: &PutEventsResultEntry) -> Option<Left<PutEventsRequestEntry>> {
+    let code = answer.error_code()?;
+    let fault = Fault::answered(400, Some(code), answer.error_message().unwrap_or_default());
+    Some(Left { item, why: fault.to_string(), may_pass: fault.mend != Mend::Change })
+}

@@ -1,0 +1,151 @@
+//! The tasks' output in CloudWatch Logs.
+
+use std::fmt;
+
+use aws_config::SdkConfig;
+use aws_sdk_cloudwatchlogs::{Client, operation::get_log_events::GetLogEventsOutput, types::OutputLogEvent};
+use domain::{
+    Timestamp,
+    ports::{LogLine, LogPage, Logs, Unavailable},
+};
+
+use crate::error::Fault;
+
+const SERVICE: &str = "CloudWatch Logs";
+/// Most bytes that a page may take in an answer of the API. A synchronous invocation's answer has 6 MB at most (AWS Lambda quotas), and
+/// it is a JSON text with the page's JSON inside; the rest is for what stands around it.
+const PAGE_MAX: usize = 5_000_000;
+/// What stands around a line in that answer, its time and names included.
+const AROUND_A_LINE: usize = 80;
+
+/// The streams of one log group.
+#[derive(Clone)]
+pub struct CloudWatchLogs {
+    client: Client,
+    group: String,
+}
+
+impl fmt::Debug for CloudWatchLogs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloudWatchLogs").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+impl CloudWatchLogs {
+    /// The streams of this group.
+    #[must_use]
+    pub fn new(config: &SdkConfig, group: String) -> Self {
+        Self { client: Client::new(config), group }
+    }
+
+    /// `None` if there is no such stream or group (yet).
+    async fn page(
+        &self,
+        stream: &str,
+        cursor: Option<&str>,
+        limit: Option<i32>,
+    ) -> Result<Option<GetLogEventsOutput>, Unavailable> {
+        let call = self
+            .client
+            .get_log_events()
+            .log_group_name(&self.group)
+            .log_stream_name(stream)
+            .start_from_head(true)
+            .set_next_token(cursor.map(str::to_owned))
+            .set_limit(limit);
+        match call.send().await.map_err(|error| Fault::of(&error)) {
+            Ok(page) => Ok(Some(page)),
+            Err(fault) if fault.is("ResourceNotFoundException") => Ok(None),
+            Err(fault) => Err(fault.unavailable(SERVICE)),
+        }
+    }
+}
+
+impl Logs for CloudWatchLogs {
+    /// As much as CloudWatch Logs gives at once (1 MB or 10,000 lines, API reference, `GetLogEvents`), because its calls are few: 10 to 25
+    /// a second for a whole region. Only a page that an answer of the API could not hold is read once more in a shorter form: lines of
+    /// control characters grow sevenfold in it.
+    async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, Unavailable> {
+        let Some(mut page) = self.page(stream, cursor, None).await? else { return Ok(LogPage::default()) };
+        if let Some(limit) = shorter(page.events()) {
+            let Some(short) = self.page(stream, cursor, Some(limit)).await? else { return Ok(LogPage::default()) };
+            page = short;
+        }
+        let next = page.next_forward_token.clone().or_else(|| cursor.map(str::to_owned));
+        Ok(LogPage {
+            lines: page.events.unwrap_or_default().into_iter().map(line).collect(),
+            // At the end the token stays the same. A page may be empty before that (API reference, `GetLogEvents`).
+            more: next.is_some() && next.as_deref() != cursor,
+            next,
+        })
+    }
+}
+
+fn line(event: OutputLogEvent) -> LogLine {
+    let at = event.timestamp.and_then(Timestamp::from_timestamp_millis).unwrap_or_default();
+    let mut text = event.message.unwrap_or_default();
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    LogLine { at, text }
+}
+
+/// How many of these lines an answer can hold, if not all: at least one, since a line has 256 KB at most.
+fn shorter(events: &[OutputLogEvent]) -> Option<i32> {
+    let weights = events.iter().map(|event| AROUND_A_LINE + event.message().map_or(0, weight));
+    let fits = weights.scan(0, |sum, weight| {
+        *sum += weight;
+        Some(*sum)
+    });
+    let count = fits.take_while(|sum| *sum <= PAGE_MAX).count();
+    (count < events.len()).then(|| i32::try_from(count.max(1)).unwrap_or(i32::MAX))
+}
+
+/// A text's bytes as JSON within JSON: a quote or backslash becomes `\\\"`, another control character `\\u001b`.
+fn weight(text: &str) -> usize {
+    text.bytes()
+        .map(|byte| {
+            if matches!(byte, b'"' | b'\\') {
+                4
+            } else if byte < b' ' {
+                7
+            } else {
+                1
+            }
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(text: &str, count: usize) -> Vec<OutputLogEvent> {
+        vec![OutputLogEvent::builder().message(text).timestamp(1).build(); count]
+    }
+
+    fn answer(events: &[OutputLogEvent]) -> usize {
+        let lines: Vec<_> =
+            events.iter().map(|e| serde_json::json!({"at": "2026-11-24T00:00:00.000Z", "text": e.message()})).collect();
+        let body = serde_json::json!({ "lines": lines }).to_string();
+        serde_json::json!({ "body": body }).to_string().len()
+    }
+
+    #[test]
+    fn an_ordinary_page_is_given_whole() {
+        assert_eq!(shorter(&events(&"x".repeat(100), 10_000)), None);
+        assert_eq!(shorter(&[]), None);
+    }
+
+    #[test]
+    fn a_page_that_no_answer_could_hold_is_made_shorter_until_one_can() {
+        for text in ["\u{1b}".repeat(100), "\"".repeat(100), "\\".repeat(100), String::new()] {
+            let all = events(&text, 1_048_576 / 126);
+            let kept = shorter(&all).map_or(all.len(), |limit| usize::try_from(limit).unwrap());
+            assert!(answer(&all[..kept]) < 6_000_000, "{text:?}: {kept}");
+        }
+        let junk = events(&"\u{1}".repeat(256 * 1024), 4);
+        let kept = usize::try_from(shorter(&junk).unwrap()).unwrap();
+        assert!((1..4).contains(&kept) && answer(&junk[..kept]) < 6_000_000);
+    }
+}

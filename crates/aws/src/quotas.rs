@@ -1,0 +1,73 @@
+//! How many vCPUs an account may use at once, by Service Quotas. The numbers differ between accounts: none is assumed.
+
+use aws_config::SdkConfig;
+use aws_sdk_servicequotas::{Client, types::ServiceQuota};
+use domain::limit::CapacityPool;
+
+use crate::error::Fault;
+
+/// Fargate's own code among the services.
+const FARGATE: &str = "fargate";
+/// "Fargate On-Demand vCPU resource count" (AWS General Reference, "AWS Fargate service quotas").
+const ON_DEMAND: &str = "L-3032A538";
+/// "Fargate Spot vCPU resource count" (ibid.).
+const SPOT: &str = "L-36FBB829";
+
+/// What an account may use.
+#[derive(Clone, Debug)]
+pub struct ServiceQuotas {
+    client: Client,
+}
+
+/// A quota, and where it is raised.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VcpuQuota {
+    /// The vCPUs that may be in use at once.
+    pub vcpus: f64,
+    /// Service Quotas' code of it.
+    pub code: &'static str,
+}
+
+impl ServiceQuotas {
+    /// The quotas of this account and region.
+    #[must_use]
+    pub fn new(config: &SdkConfig) -> Self {
+        Self { client: Client::new(config) }
+    }
+
+    /// The vCPUs that may be in use at once in this pool; `None` for a pool that is none of Fargate's, or if AWS names no number.
+    ///
+    /// # Errors
+    /// When Service Quotas does not answer, or may not be asked.
+    pub async fn vcpus(&self, pool: CapacityPool) -> Result<Option<VcpuQuota>, Fault> {
+        let code = match pool {
+            CapacityPool::FargateSpot => SPOT,
+            CapacityPool::Fargate => ON_DEMAND,
+            CapacityPool::Machine => return Ok(None),
+        };
+        let vcpus = match self.applied(code).await? {
+            Some(applied) => Some(applied),
+            None => self.default(code).await?,
+        };
+        Ok(vcpus.map(|vcpus| VcpuQuota { vcpus, code }))
+    }
+
+    /// The account's own value. An account that never asked for another may have none.
+    async fn applied(&self, code: &str) -> Result<Option<f64>, Fault> {
+        let call = self.client.get_service_quota().service_code(FARGATE).quota_code(code);
+        match call.send().await.map_err(|error| Fault::of(&error)) {
+            Ok(output) => Ok(output.quota().and_then(ServiceQuota::value)),
+            Err(fault) if fault.is("NoSuchResourceException") => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn default(&self, code: &str) -> Result<Option<f64>, Fault> {
+        let call = self.client.get_aws_default_service_quota().service_code(FARGATE).quota_code(code);
+        match call.send().await.map_err(|error| Fault::of(&error)) {
+            Ok(output) => Ok(output.quota().and_then(ServiceQuota::value)),
+            Err(fault) if fault.is("NoSuchResourceException") => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The queues: sending for the functions, and what the CLI needs of dead letters.
+//!
+//! The queues are standard ones. They could be made fair by a `MessageGroupId`, but there is nothing to gain: a message is a hint at a line
+//! with work, who is first is decided in the store, and one hint serves a whole line.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use aws_config::SdkConfig;
+use aws_sdk_sqs::{
+    Client,
+    types::{
+        BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
+        Message as SdkMessage, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
+    },
+};
+use domain::{
+    Timestamp,
+    message::{Outgoing, QueueName},
+    ports::{Queue, Unavailable},
+};
+
+use crate::{
+    batch::{self, ENTRIES, Left},
+    error::unavailable,
+};
+
+const SERVICE: &str = "the queue";
+/// Longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`). Who wanted to wait longer is hinted at early, and waits again.
+const DELAY_MAX_SECONDS: u32 = 900;
+/// How long a receive waits for a message. Above zero, SQS asks all its servers and not just some (SQS Developer Guide, "long polling").
+const POLL_SECONDS: i32 = 1;
+/// How long a dead letter is hidden while it is looked at. Ours: it is shown again at once afterwards; this is for a reader that died.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// The two queues.
+#[derive(Clone, Debug)]
+pub struct SqsQueue {
+    client: Client,
+    launch_url: String,
+    control_url: String,
+}
+
+/// A message as a receiver gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// SQS's id of the message.
+    pub message_id: String,
+    /// By which this receive of it is deleted or shown again.
+    pub receipt: String,
+    /// The message, as JSON.
+    pub body: String,
+    /// How often it was received, this time included.
+    pub receives: u32,
+    /// When it was sent; a dead letter keeps the time at which it was first sent.
+    pub sent_at: Option<Timestamp>,
+}
+
+impl SqsQueue {
+    /// The queues at these addresses.
+    #[must_use]
+    pub fn new(config: &SdkConfig, launch_url: String, control_url: String) -> Self {
+        Self { client: Client::new(config), launch_url, control_url }
+    }
+
+    fn url(&self, queue: QueueName) -> &str {
+        match queue {
+            QueueName::Launch => &self.launch_url,
+            QueueName::Control => &self.control_url,
+        }
+    }
+
+    /// One of the queues as any queue. Functions do not receive: the event source does.
+    #[must_use]
+    pub fn messages(&self, queue: QueueName) -> Messages {
+        Messages { client: self.client.clone(), url: self.url(queue).to_owned() }
+    }
+}
+
+impl Queue for SqsQueue {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+        let mut by_queue: [Vec<Entry>; 2] = Default::default();
+        for outgoing in messages {
+            let body = serde_json::to_string(&outgoing.message).map_err(|error| Unavailable::new(SERVICE, error))?;
+            let place = usize::from(outgoing.message.queue() == QueueName::Control);
+            by_queue[place].push(Entry { body, delay_seconds: outgoing.delay_seconds.min(DELAY_MAX_SECONDS) });
+        }
+        let [launch, control] = by_queue;
+        let (launch_queue, control_queue) = (self.messages(QueueName::Launch), self.messages(QueueName::Control));
+        let (launched, controlled) =
+            futures_util::future::join(launch_queue.send(launch), control_queue.send(control)).await;
+        launched.and(controlled)
+    }
+}
+
+/// A message on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    body: String,
+    delay_seconds: u32,
+}
+
+/// The messages of one queue, whichever.
+#[derive(Clone, Debug)]
+pub struct Messages {
+    client: Client,
+    url: String,
+}
+
+impl Messages {
+    /// The queue at this address.
+    #[must_use]
+    pub fn new(config: &SdkConfig, url: String) -> Self {
+        Self { client: Client::new(config), url }
+    }
+
+    /// Ten at a time. A call's bytes need no counting: a hint has some hundred, a call may have 1 MiB (Amazon SQS, "Message quotas").
+    async fn send(&self, entries: Vec<Entry>) -> Result<(), Unavailable> {
+        batch::send(SERVICE, entries, |entries| self.send_batch(entries)).await
+    }
+
+    async fn send_batch(&self, entries: Vec<Entry>) -> Result<Vec<Left<Entry>>, Unavailable> {
+        let requests: Result<Vec<_>, _> = entries.iter().enumerate().map(|(id, entry)| entry.request(id)).collect();
+        let requests = requests.map_err(|error| Unavailable::new(SERVICE, error))?;
+        let call = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(requests));
+        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        Ok(left_over(entries, output.failed()))
+    }
+
+    /// Takes up to `most` (at most ten) messages and hides them for `visibility`.
+    ///
+    /// # Errors
+    /// When SQS does not answer.
+    pub async fn receive(&self, most: usize, visibility: Duration) -> Result<Vec<Received>, Unavailable> {
+        let seconds = |time: Duration| i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
+        let output = self
+            .client
+            .receive_message()
+            .queue_url(&self.url)
+            .max_number_of_messages(i32::try_from(most.clamp(1, ENTRIES)).unwrap_or(1))
+            .visibility_timeout(seconds(visibility))
+            .wait_time_seconds(POLL_SECONDS)
+            .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .send()
+            .await
+            .map_err(unavailable(SERVICE))?;
+        Ok(output.messages.unwrap_or_default().into_iter().map(received).collect())
+    }
+
+    /// Forgets messages that are done with. Idempotent.
+    ///
+    /// # Errors
+    /// When SQS does not answer, or does not take all of them.
+    pub async fn delete(&self, receipts: Vec<String>) -> Result<(), Unavailable> {
+        batch::send(SERVICE, receipts, |receipts| self.delete_batch(receipts)).await
+    }
+
+    async fn delete_batch(&self, receipts: Vec<String>) -> Result<Vec<Left<String>>, Unavailable> {
+        let entry = |(id, receipt): (usize, &String)| {
+            DeleteMessageBatchRequestEntry::builder().id(id.to_string()).receipt_handle(receipt).build()
+        };
+        let entries: Result<Vec<_>, _> = receipts.iter().enumerate().map(entry).collect();
+        let entries = entries.map_err(|error| Unavailable::new(SERVICE, error))?;
+        let call = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries));
+        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        Ok(left_over(receipts, output.failed()))
+    }
+
+    /// Shows received messages again, at once. Idempotent.
+    ///
+    /// # Errors
+    /// When SQS does not answer, or does not take all of them.
+    pub async fn release(&self, receipts: Vec<String>) -> Result<(), Unavailable> {
+        batch::send(SERVICE, receipts, |receipts| self.release_batch(receipts)).await
+    }
+
+    async fn release_batch(&self, receipts: Vec<String>) -> Result<Vec<Left<String>>, Unavailable> {
+        let entry = |(id, receipt): (usize, &String)| {
+            let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
+            entry.receipt_handle(receipt).visibility_timeout(0).build()
+        };
+        let entries: Result<Vec<_>, _> = receipts.iter().enumerate().map(entry).collect();
+        let entries = entries.map_err(|error| Unavailable::new(SERVICE, error))?;
+        let call = self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
+        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        Ok(left_over(receipts, output.failed()))
+    }
+
+    /// About how many messages there are to receive.
+    ///
+    /// # Errors
+    /// When SQS does not answer.
+    pub async fn count(&self) -> Result<usize, Unavailable> {
+        let visible = QueueAttributeName::ApproximateNumberOfMessages;
+        let call = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(visible.clone());
+        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        let count = output.attributes().and_then(|attributes| attributes.get(&visible));
+        Ok(count.and_then(|count| count.parse().ok()).unwrap_or_default())
+    }
+
+    /// Looks at up to `most` messages, oldest first, and leaves all of them where they are.
+    ///
+    /// SQS has no call that only looks: each is received, hidden for a moment and shown again.
+    ///
+    /// # Errors
+    /// When SQS does not answer.
+    pub async fn list(&self, most: usize) -> Result<Vec<Received>, Unavailable> {
+        let mut seen: BTreeMap<String, Received> = BTreeMap::new();
+        while seen.len() < most {
+            let received = self.receive(most - seen.len(), LOOK).await?;
+            if received.is_empty() {
+                break;
+            }
+            seen.extend(received.into_iter().map(|message| (message.message_id.clone(), message)));
+        }
+        self.release(seen.values().map(|message| message.receipt.clone()).collect()).await?;
+        let mut messages: Vec<_> = seen.into_values().collect();
+        messages.sort_by_key(|message| message.sent_at);
+        Ok(messages)
+    }
+
+    /// Moves up to `most` messages to another queue; says how many it were.
+    ///
+    /// Each is sent there before it is deleted here: whoever dies in between leaves it in both, and a message twice is harmless. SQS's own
+    /// `StartMessageMoveTask` only starts moving, goes where the messages came from and nowhere else, and one runs at a time for a queue;
+    /// here the caller is told when it is done. A message that becomes a dead letter again meanwhile is not moved again: `most` is the
+    /// number that was there.
+    ///
+    /// # Errors
+    /// When SQS does not answer. What was moved until then is moved.
+    pub async fn redrive(&self, to: &Self, most: usize) -> Result<usize, Unavailable> {
+        let mut moved = 0;
+        while moved < most {
+            let received = self.receive(most - moved, LOOK).await?;
+            if received.is_empty() {
+                break;
+            }
+            let entry = |message: &Received| Entry { body: message.body.clone(), delay_seconds: 0 };
+            to.send(received.iter().map(entry).collect()).await?;
+            moved += received.len();
+            self.delete(received.into_iter().map(|message| message.receipt).collect()).await?;
+        }
+        Ok(moved)
+    }
+}
+
+impl Entry {
+    fn request(
+        &self,
+        id: usize,
+    ) -> Result<SendMessageBatchRequestEntry, aws_smithy_types::error::operation::BuildError> {
+        let delay = i32::try_from(self.delay_seconds).unwrap_or_default();
+        let entry = SendMessageBatchRequestEntry::builder().id(id.to_string()).message_body(&self.body);
+        // A delay of zero is left out: it would override one that the queue itself has.
+        entry.set_delay_seconds((delay > 0).then_some(delay)).build()
+    }
+}
+
+/// The items that a batch call did not take, found by the ids it was given: their places.
+fn left_over<T>(items: Vec<T>, failed: &[BatchResultErrorEntry]) -> Vec<Left<T>> {
+    let failed: BTreeMap<usize, _> =
+        failed.iter().filter_map(|entry| Some((entry.id().parse().ok()?, entry))).collect();
+    let left = |(place, item)| {
+        let entry = failed.get(&place)?;
+        let why = format!("{}: {}", entry.code(), entry.message().unwrap_or_default());
+        // A throttle is the sender's fault to SQS, and passes all the same.
+        let throttled = crate::error::Fault::answered(400, Some(entry.code()), &why).mend == crate::error::Mend::Wait;
+        Some(Left { item, why, may_pass: throttled || !entry.sender_fault() })
+    };
+    items.into_iter().enumerate().filter_map(left).collect()
+}
+
+fn received(message: SdkMessage) -> Received {
+    let attribute = |name| message.attributes().and_then(|attributes| attributes.get(&name)).cloned();
+    let receives = attribute(MessageSystemAttributeName::ApproximateReceiveCount);
+    let sent_at = attribute(MessageSystemAttributeName::SentTimestamp);
+    Received {
+        receives: receives.and_then(|count| count.parse().ok()).unwrap_or(1),
+        sent_at: sent_at.and_then(|millis| millis.parse().ok()).and_then(Timestamp::from_timestamp_millis),
+        message_id: message.message_id.unwrap_or_default(),
+        receipt: message.receipt_handle.unwrap_or_default(),
+        body: message.body.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(id: &str, sender_fault: bool, code: &str) -> BatchResultErrorEntry {
+        BatchResultErrorEntry::builder().id(id).sender_fault(sender_fault).code(code).build().unwrap()
+    }
+
+    #[test]
+    fn what_a_batch_call_left_over_is_found_by_its_place() {
+        let left = left_over(
+            vec!["a", "b", "c"],
+            &[failed("1", false, "InternalError"), failed("2", true, "InvalidMessageContents")],
+        );
+        let seen: Vec<_> = left.iter().map(|left| (left.item, left.may_pass)).collect();
+        assert_eq!(seen, [("b", true), ("c", false)]);
+    }
+
+    #[test]
+    fn a_throttled_entry_passes_whosever_fault_it_is() {
+        let left = left_over(vec!["a"], &[failed("0", true, "ThrottlingException")]);
+        assert!(left[0].may_pass);
+    }
+}

@@ -1,0 +1,132 @@
+//! The values of secrets, as SecureString parameters under the stack's own path. Only the CLI writes them, only ECS reads them.
+
+use std::fmt;
+
+use aws_config::SdkConfig;
+use aws_sdk_ssm::{
+    Client,
+    operation::describe_parameters::DescribeParametersOutput,
+    types::{ParameterMetadata, ParameterStringFilter, ParameterTier, ParameterType},
+};
+use aws_smithy_types::error::operation::BuildError;
+use domain::{Timestamp, request::SecretName};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::error::Fault;
+
+/// Most bytes of a value (Systems Manager quotas, standard parameters).
+///
+/// Advanced parameters take 8 KB for 0.05 dollars a month each, and cannot be made standard again. They are not offered: keys and tokens
+/// fit, and what does not is a file, which is better kept where the command can fetch it.
+pub const VALUE_MAX: usize = 4096;
+/// Most names of one call (Systems Manager API reference, `DeleteParameters`).
+const NAMES: usize = 10;
+
+/// Why a secret's value could not be kept, listed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ParameterError {
+    /// Longer than [`VALUE_MAX`].
+    #[error(
+        "the value has {0} bytes, the limit of the Parameter Store is {VALUE_MAX}: keep a file in S3 or Secrets Manager, and let the \
+         command fetch it with its task role"
+    )]
+    TooLong(usize),
+    /// The Parameter Store takes no empty values.
+    #[error("the value is empty")]
+    Empty,
+    /// The Parameter Store said no, or nothing.
+    #[error("failed to use the Parameter Store: {0}")]
+    Store(#[from] Fault),
+}
+
+impl From<BuildError> for ParameterError {
+    fn from(error: BuildError) -> Self {
+        Self::Store(Fault { code: None, words: error.to_string(), mend: crate::error::Mend::Change })
+    }
+}
+
+/// A parameter that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// The secret's name, without the path.
+    pub name: String,
+    /// When its value was last set.
+    pub set_at: Option<Timestamp>,
+}
+
+/// The parameters of one stack.
+#[derive(Clone)]
+pub struct Parameters {
+    client: Client,
+    path: String,
+}
+
+impl fmt::Debug for Parameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parameters").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Parameters {
+    /// The parameters under this path, which ends with a slash.
+    #[must_use]
+    pub fn new(config: &SdkConfig, path: String) -> Self {
+        Self { client: Client::new(config), path }
+    }
+
+    /// Keeps a value, in place of one that was there. Idempotent.
+    ///
+    /// # Errors
+    /// See [`ParameterError`].
+    pub async fn put(&self, name: &SecretName, value: &SecretString) -> Result<(), ParameterError> {
+        match value.expose_secret().len() {
+            0 => return Err(ParameterError::Empty),
+            length if length > VALUE_MAX => return Err(ParameterError::TooLong(length)),
+            _ => {}
+        }
+        let call = self
+            .client
+            .put_parameter()
+            .name(format!("{}{name}", self.path))
+            .value(value.expose_secret())
+            .r#type(ParameterType::SecureString)
+            .tier(ParameterTier::Standard)
+            .overwrite(true);
+        call.send().await.map(drop).map_err(|error| Fault::of(&error).into())
+    }
+
+    /// Every parameter under the path, by name, without its value.
+    ///
+    /// # Errors
+    /// When the Parameter Store does not answer.
+    pub async fn list(&self) -> Result<Vec<Parameter>, ParameterError> {
+        let path = self.path.trim_end_matches('/');
+        let below = ParameterStringFilter::builder().key("Path").option("OneLevel").values(path).build()?;
+        let pages = self.client.describe_parameters().parameter_filters(below).into_paginator();
+        let pages: Vec<_> = pages.send().collect::<Result<_, _>>().await.map_err(|error| Fault::of(&error))?;
+        let found = pages.iter().flat_map(DescribeParametersOutput::parameters);
+        let mut parameters: Vec<_> = found.filter_map(|parameter| self.parameter(parameter)).collect();
+        parameters.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(parameters)
+    }
+
+    fn parameter(&self, found: &ParameterMetadata) -> Option<Parameter> {
+        let set_at = found.last_modified_date().and_then(|at| at.to_millis().ok());
+        Some(Parameter {
+            name: found.name()?.strip_prefix(&self.path)?.to_owned(),
+            set_at: set_at.and_then(Timestamp::from_timestamp_millis),
+        })
+    }
+
+    /// Removes values. Idempotent: a name that is not there is no error.
+    ///
+    /// # Errors
+    /// When the Parameter Store does not answer.
+    pub async fn remove(&self, names: &[String]) -> Result<(), ParameterError> {
+        for names in names.chunks(NAMES) {
+            let names = names.iter().map(|name| format!("{}{name}", self.path)).collect();
+            self.client.delete_parameters().set_names(Some(names)).send().await.map_err(|error| Fault::of(&error))?;
+        }
+        Ok(())
+    }
+}
