@@ -14,6 +14,8 @@ JUST=1.59.0
 NEXTEST=0.9.143
 CARGO_DENY=0.20.2
 MINISTACK=1.5.33 # As in tests/emulator.sh.
+CFN_LINT=1.58.0
+CHECKOV=3.2.459
 PUEUE=4.0.4
 
 # For the containers, the script's shells and servers, the local package repositories, the build, and the checks.
@@ -79,29 +81,36 @@ install_packages() {
   case " ${missing[*]} " in *" openssh-server "*) keep_sshd_off ;; esac
 }
 
-# From PyPI, where it is a ready-made binary; in a folder of its own, as Debian's Python wants it (PEP 668).
-install_just() {
-  local folder=$tools/just-$JUST
-  if [ ! -x "$folder/bin/just" ]; then
-    python3 -m pip --version >/dev/null 2>&1 || install_packages python3 python3-pip
-    say "installing just $JUST"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade \
-      --target "$folder" "rust-just==$JUST" >&2
-  fi
-  ln -sfn "$folder/bin/just" "$tools/bin/just"
-}
-
-# The tests' AWS, from PyPI, with what it needs to run ECS tasks as containers. Not `cryptography`, which it would use to
-# open one more listener.
-install_ministack() {
-  local folder=$tools/ministack-$MINISTACK
-  [ -d "$folder/ministack" ] && return
+# install_python NAME REQUIREMENT…: from PyPI into a folder of its own, as Debian's Python wants it (PEP 668).
+install_python() {
+  local folder=$tools/$1
+  [ -d "$folder" ] && return
   python3 -m pip --version >/dev/null 2>&1 || install_packages python3 python3-pip
-  say "installing ministack $MINISTACK"
+  say "installing $1"
   rm -rf "$folder.part"
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-warn-conflicts \
-    --target "$folder.part" "ministack==$MINISTACK" 'docker>=7' >&2
+    --target "$folder.part" "${@:2}" >&2
   mv "$folder.part" "$folder"
+}
+
+# A ready-made binary.
+install_just() {
+  install_python "just-$JUST" "rust-just==$JUST"
+  ln -sfn "$tools/just-$JUST/bin/just" "$tools/bin/just"
+}
+
+# The tests' AWS, with what it needs to run ECS tasks as containers. Not `cryptography`, which it would use to open one
+# more listener.
+install_ministack() {
+  install_python "ministack-$MINISTACK" "ministack==$MINISTACK" 'docker>=7'
+}
+
+# install_linter PACKAGE VERSION: a folder for each, because they want different versions of the same.
+install_linter() {
+  local folder=$tools/$1-$2
+  install_python "$1-$2" "$1==$2"
+  printf '#!/bin/sh\nPYTHONPATH="%s" exec python3 "%s" "$@"\n' "$folder" "$folder/bin/$1" >"$tools/bin/$1"
+  chmod +x "$tools/bin/$1"
 }
 
 # install_crate CRATE VERSION: compiled here, for speed of compiling and not of running.
@@ -134,6 +143,8 @@ PATH=$tools/bin:$PATH
 install_packages "${PACKAGES[@]}"
 install_just
 install_ministack
+install_linter cfn-lint "$CFN_LINT"
+install_linter checkov "$CHECKOV"
 install_nextest
 install_pinned cargo-deny "$CARGO_DENY" cargo-deny
 "$here/images/images.sh"
