@@ -3,6 +3,7 @@
 pub mod ambient;
 mod batch;
 pub mod connect;
+pub mod dynamo;
 pub mod ecs;
 pub mod error;
 pub mod events;

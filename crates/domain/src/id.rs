@@ -33,6 +33,13 @@ impl ExecutionId {
         &self.0
     }
 
+    /// The moment it was made for, to the millisecond: its first ten digits.
+    #[must_use]
+    pub fn made_at(&self) -> Timestamp {
+        let millis = Ulid::from_string(&self.0[PREFIX.len()..]).map_or(0, |ulid| ulid.timestamp_ms());
+        i64::try_from(millis).ok().and_then(Timestamp::from_timestamp_millis).unwrap_or_default()
+    }
+
     /// The id of attempt `number` (counted from 1) at this execution.
     #[must_use]
     pub fn attempt(&self, number: u32) -> AttemptId {
@@ -139,6 +146,11 @@ mod tests {
     fn an_attempt_names_its_execution() {
         let attempt: AttemptId = id().attempt(3).to_string().parse().expect("an attempt id");
         assert_eq!((attempt.execution(), attempt.number()), (&id(), 3));
+    }
+
+    #[test]
+    fn an_id_tells_its_moment() {
+        assert_eq!(id().made_at().timestamp_millis(), 1_764_000_000_000);
     }
 
     #[test]

@@ -1,0 +1,205 @@
+//! The records of a stack: the ports [`Store`], [`Keys`], [`Definitions`] and [`Secrets`] over one DynamoDB table.
+//!
+//! ARCHITECTURE.md has the table's design: which item serves which question, and at what cost. Two rules hold for all of it:
+//! no question is answered by a scan, and nothing that is written for every run goes to one constant partition.
+//!
+//! An index is behind the table by some milliseconds on AWS (an emulator has no such delay), so what an index names is a hint: the
+//! record itself is read before anything is decided or shown. A ticket that an index still shows after its launch is skipped by
+//! the launcher; one that it does not show yet waits for the next hint at its line, or for the sweep.
+
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::Client;
+use chrono::{SubsecRound, TimeDelta, Utc};
+use domain::{
+    Timestamp,
+    execution::{Execution, Ticket},
+    history::{Cursor, Filter, Page},
+    id::ExecutionId,
+    key::KeyRecord,
+    limit::{Admission, LimitKey, RateKey},
+    ports::{Claim, Created, Definitions, Keys, Secrets, Store, Unavailable, UpdateError},
+    secret::SecretRecord,
+    throttle::{Rate, Usage},
+};
+
+mod definitions;
+mod directory;
+mod find;
+mod history;
+mod item;
+mod keys;
+mod limits;
+mod line;
+mod memory;
+mod record;
+mod secrets;
+mod sweep;
+mod table;
+
+pub use item::Item;
+
+const SERVICE: &str = "the store";
+
+/// The table of one stack.
+///
+/// A clone shares what this process remembers: which lines and days it has noted already, and whom it last saw in a line.
+/// Forgetting that costs a write or two and nothing else.
+#[derive(Clone, Debug)]
+pub struct DynamoStore {
+    client: Client,
+    table: String,
+    retention: TimeDelta,
+    now: fn() -> Timestamp,
+    memory: Arc<memory::Memory>,
+}
+
+impl DynamoStore {
+    /// Over this table. A record is kept for that many days after its end.
+    #[must_use]
+    pub fn new(client: Client, table: impl Into<String>, retention_days: u32) -> Self {
+        Self {
+            client,
+            table: table.into(),
+            retention: TimeDelta::days(i64::from(retention_days)),
+            now: || Utc::now().trunc_subsecs(3),
+            memory: Arc::default(),
+        }
+    }
+
+    /// The same by another clock, which says what has expired.
+    #[must_use]
+    pub fn with_clock(self, now: fn() -> Timestamp) -> Self {
+        Self { now, ..self }
+    }
+}
+
+impl Store for DynamoStore {
+    /// Idempotent. The claim is taken first, the record's last write makes it exist: who finds a claim without a record finishes
+    /// that creation, under the claimed id.
+    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, Unavailable> {
+        match claim {
+            Some(claim) => self.create_claimed(execution, claim).await,
+            None => self.create_unclaimed(execution).await,
+        }
+    }
+
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
+        self.load_one(id).await
+    }
+
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
+        self.find_by_fragment(fragment, limit).await
+    }
+
+    /// Conditional on the revision and the admissions. A transaction only where what is held changes.
+    async fn update(
+        &self,
+        before: &Execution,
+        after: Execution,
+        admissions: &[Admission],
+    ) -> Result<Execution, UpdateError> {
+        let written = Execution { revision: before.revision + 1, ..after };
+        self.replace(before, &written, admissions).await?;
+        Ok(written)
+    }
+
+    /// Newest first by id, which begins with the moment of submission. A page is short, and not the last, where its filter admits
+    /// few of what the best index names: the records read for it are bounded.
+    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+        self.history(filter, after, limit).await
+    }
+
+    /// Newest first.
+    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+        self.open(after, limit).await
+    }
+
+    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+        self.head(key, now, limit).await
+    }
+
+    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
+        self.anybody_due(key, now).await
+    }
+
+    /// Also forgets who has not been in a line for a day.
+    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
+        self.lines_due(now).await
+    }
+
+    /// Backed-off tickets are counted too. Of one submitter, at most [`line::COUNT_MAX`] are.
+    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
+        self.count_ahead(ticket, exact).await
+    }
+
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
+        self.used(key).await
+    }
+
+    /// Conditional on the bucket's last change: what two callers take never adds up to more than it holds.
+    async fn take_tokens(
+        &self,
+        key: RateKey,
+        rate: Rate,
+        want: u32,
+        now: Timestamp,
+    ) -> Result<(u32, u64), Unavailable> {
+        self.take(key, rate, want, now).await
+    }
+
+    async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
+        self.read_bookmark().await
+    }
+
+    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
+        self.write_bookmark(at).await
+    }
+}
+
+impl Definitions for DynamoStore {
+    async fn definition(&self, hash: &str) -> Result<Option<String>, Unavailable> {
+        self.read_definition(hash).await
+    }
+
+    /// Conditional on nobody else's turn.
+    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, Unavailable> {
+        self.take_turn(hash, now, until).await
+    }
+
+    /// Idempotent.
+    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+        self.write_definition(hash, arn).await
+    }
+
+    /// Idempotent. Conditional on the ARN being the one that is kept.
+    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+        self.delete_definition(hash, arn).await
+    }
+}
+
+impl Keys for DynamoStore {
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, Unavailable> {
+        self.read_key(id).await
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, Unavailable> {
+        self.read_keys().await
+    }
+
+    /// Conditional on the name, and on the id.
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, Unavailable> {
+        self.write_key(key).await
+    }
+
+    /// Idempotent.
+    async fn remove_key(&self, name: &str) -> Result<bool, Unavailable> {
+        self.delete_key(name).await
+    }
+}
+
+impl Secrets for DynamoStore {
+    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, Unavailable> {
+        self.read_secret(name).await
+    }
+}

@@ -1,0 +1,159 @@
+//! Small directories of what there is, so that nobody has to look where nothing is: the lines with who has been in each, and
+//! the days with submissions, or with ends of one kind. A process notes a thing once in a while, not once for each run.
+
+use std::str::FromStr;
+
+use chrono::{NaiveDate, TimeDelta};
+use domain::{
+    Timestamp,
+    execution::{Execution, ExecutionStatus},
+    limit::LimitKey,
+    ports::Unavailable,
+};
+
+use super::{
+    DynamoStore,
+    item::{Item, Key, day, day_name, expiry, has_expired, number, number_of, text_of},
+    table::Condition,
+};
+
+/// The partition of the directory of lines. It is read whole, and written a few times an hour.
+const LINES: &str = "LINES";
+/// How long somebody who has not been seen in a line stays in its directory. Ours.
+const FORGOTTEN_AFTER: TimeDelta = TimeDelta::days(1);
+
+/// Somebody who is, or was lately, in a line.
+#[derive(Clone, Debug)]
+pub(super) struct InLine {
+    pub(super) line: LimitKey,
+    pub(super) submitter: String,
+    /// How many starts it was charged for, by the line's virtual time.
+    pub(super) served: u64,
+    /// Milliseconds since the epoch.
+    seen_at: i64,
+}
+
+fn in_line_key(line: &LimitKey, submitter: &str) -> Key {
+    Key::new(LINES, format!("{line}|{submitter}"))
+}
+
+impl InLine {
+    fn of(item: &Item) -> Option<Self> {
+        let (line, submitter) = text_of(item, "sk")?.split_once('|')?;
+        Some(Self {
+            line: LimitKey::from_str(line).ok()?,
+            submitter: submitter.to_owned(),
+            served: number_of(item, "served").unwrap_or_default(),
+            seen_at: number_of(item, "seen_at").unwrap_or_default(),
+        })
+    }
+
+    /// When it was last noted, in milliseconds since the epoch.
+    pub(super) fn seen(&self) -> i64 {
+        self.seen_at
+    }
+
+    /// Whether it may be forgotten, if it has no ticket.
+    pub(super) fn is_old(&self, now: Timestamp) -> bool {
+        now.timestamp_millis() - self.seen_at > FORGOTTEN_AFTER.num_milliseconds()
+    }
+}
+
+/// The partition of the days with submissions, or with ends of one kind.
+fn days_of(status: Option<ExecutionStatus>) -> String {
+    status.map_or_else(|| "DAYS".to_owned(), |status| format!("DAYS#{status}"))
+}
+
+impl DynamoStore {
+    /// Makes known where this record can be found, before it is: its line, and the day of what has ended.
+    pub(super) async fn note_whereabouts(&self, execution: &Execution) -> Result<(), Unavailable> {
+        if let Some(ticket) = execution.ticket() {
+            self.note_line(&ticket.line, &ticket.submitter).await?;
+        }
+        match execution.end() {
+            Some(_) => self.note_day(Some(execution.status()), day(&execution.id)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes known that something was submitted on this day.
+    pub(super) async fn note_submission(&self, execution: &Execution) -> Result<(), Unavailable> {
+        self.note_day(None, day(&execution.id)).await
+    }
+
+    async fn note_line(&self, line: &LimitKey, submitter: &str) -> Result<(), Unavailable> {
+        let (note, now) = (format!("{line}|{submitter}"), (self.now)());
+        if self.memory.has_noted(&note, now) {
+            return Ok(());
+        }
+        let seen = Condition::new("", [(":now", number(now.timestamp_millis()))]);
+        self.update_if(in_line_key(line, submitter), "SET seen_at = :now", seen).await?;
+        self.memory.note(note, now);
+        Ok(())
+    }
+
+    async fn note_day(&self, status: Option<ExecutionStatus>, day: NaiveDate) -> Result<(), Unavailable> {
+        let (pk, sk) = (days_of(status), day_name(day));
+        let (note, now) = (format!("{pk}|{sk}"), (self.now)());
+        if self.memory.has_noted(&note, now) {
+            return Ok(());
+        }
+        let mut item = Key::new(pk, sk).into_item();
+        let last = day.and_time(chrono::NaiveTime::MIN).and_utc() + self.longest() + TimeDelta::days(2);
+        item.insert("expires".to_owned(), number(expiry(last)));
+        self.put(item).await?;
+        self.memory.note(note, now);
+        Ok(())
+    }
+
+    /// The days with submissions, or with ends of one kind, newest first.
+    pub(super) async fn days(&self, status: Option<ExecutionStatus>) -> Result<Vec<String>, Unavailable> {
+        let (items, now) = (self.collection(&days_of(status), "").await?, (self.now)());
+        let current = items.iter().rev().filter(|item| !has_expired(item, now));
+        Ok(current.filter_map(|item| text_of(item, "sk")).map(str::to_owned).collect())
+    }
+
+    /// Who may be in a line.
+    pub(super) async fn in_line(&self, line: &LimitKey) -> Result<Vec<InLine>, Unavailable> {
+        let items = self.collection(LINES, &format!("{line}|")).await?;
+        Ok(items.iter().filter_map(InLine::of).collect())
+    }
+
+    /// Who may be in any line.
+    pub(super) async fn in_any_line(&self) -> Result<Vec<InLine>, Unavailable> {
+        let items = self.collection(LINES, "").await?;
+        Ok(items.iter().filter_map(InLine::of).collect())
+    }
+
+    /// Takes somebody out of a line's directory, unless seen there again meanwhile.
+    pub(super) async fn leave_line(&self, who: &InLine) -> Result<(), Unavailable> {
+        let unchanged = Condition::new("seen_at = :seen", [(":seen", number(who.seen_at))]);
+        self.delete_if(in_line_key(&who.line, &who.submitter), unchanged).await.map(drop)
+    }
+
+    /// Charges somebody for a start out of a line that others are in too.
+    ///
+    /// It is not a part of the start's own write, so a crash between the two gives one start for nothing: the line's order is fair
+    /// over time, not a promise about each start.
+    pub(super) async fn charge(&self, line: &LimitKey, submitter: &str) -> Result<(), Unavailable> {
+        let mut seen = self.memory.seen(line);
+        if seen.len() < 2 {
+            return Ok(());
+        }
+        let (served, reached) = (seen.get(submitter).copied().unwrap_or_default(), reached(seen.values().copied()));
+        let (change, condition) = if served >= reached {
+            ("ADD served :one", Condition::new("", [(":one", number(1))]))
+        } else {
+            ("SET served = :served", Condition::new("", [(":served", number(reached + 1))]))
+        };
+        self.update_if(in_line_key(line, submitter), change, condition).await?;
+        seen.insert(submitter.to_owned(), domain::fair::charge(served, reached));
+        self.memory.see(line, seen);
+        Ok(())
+    }
+}
+
+/// A line's virtual time: where the start that was made last began. Starts are made in that order, so it is the greatest.
+pub(super) fn reached(served: impl Iterator<Item = u64>) -> u64 {
+    served.max().unwrap_or_default().saturating_sub(1)
+}

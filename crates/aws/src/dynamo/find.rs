@@ -1,0 +1,114 @@
+//! What a fragment of an id may mean.
+
+use std::collections::BTreeSet;
+
+use domain::{id::ExecutionId, ports::Unavailable};
+
+use super::{
+    DynamoStore, SERVICE,
+    history::{Ids, Range},
+    item::{
+        Key, has_expired, id_of_sort_key, partition_of_suffix, partitions_of_last, reversed, state_key, text, text_of,
+    },
+};
+use crate::error::unavailable;
+
+/// Digits of a ULID.
+const ULID: usize = 26;
+
+/// What a user may mean.
+enum Wanted {
+    /// Ids that begin or end with these digits of a ULID.
+    Ulid(String),
+    /// The execution of the task with this id.
+    Task(String),
+}
+
+impl Wanted {
+    /// `None` for what can be no part of an id and no ARN.
+    fn of(fragment: &str) -> Option<Self> {
+        let fragment = fragment.trim();
+        let task_id = fragment.rsplit('/').next().unwrap_or_default();
+        if fragment.contains(':') || is_task_id(task_id) {
+            return Some(Self::Task(task_id.to_owned()));
+        }
+        let upper = fragment.to_uppercase();
+        let of_ulid = upper.strip_prefix("EXEC_").unwrap_or(&upper);
+        (of_ulid.len() <= ULID && of_ulid.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+            .then(|| Self::Ulid(of_ulid.to_owned()))
+    }
+}
+
+/// 32 hexadecimal digits, as ECS's task ids are; an emulator's have dashes between them. No part of an execution's id is that long.
+fn is_task_id(text: &str) -> bool {
+    let digits = text.bytes().filter(|byte| *byte != b'-');
+    digits.clone().count() == 32 && digits.into_iter().all(|byte| byte.is_ascii_hexdigit())
+}
+
+impl DynamoStore {
+    pub(super) async fn find_by_fragment(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        match Wanted::of(fragment) {
+            None => Ok(Vec::new()),
+            Some(Wanted::Task(task_id)) => Ok(self.of_task(&task_id).await?.into_iter().take(limit).collect()),
+            Some(Wanted::Ulid(ulid)) if ulid.len() == ULID => self.exactly(&ulid).await,
+            Some(Wanted::Ulid(part)) => {
+                let (begin, end) =
+                    futures_util::future::try_join(self.beginning(&part, limit), self.ending(&part, limit)).await?;
+                let both: BTreeSet<_> = begin.into_iter().chain(end).collect();
+                Ok(both.into_iter().rev().take(limit).collect())
+            }
+        }
+    }
+
+    async fn of_task(&self, task_id: &str) -> Result<Option<ExecutionId>, Unavailable> {
+        let item = self.get(Key::single('T', task_id)).await?.filter(|item| !has_expired(item, (self.now)()));
+        Ok(item.as_ref().and_then(|item| text_of(item, "execution")?.parse().ok()))
+    }
+
+    async fn exactly(&self, ulid: &str) -> Result<Vec<ExecutionId>, Unavailable> {
+        let Ok(id) = format!("exec_{ulid}").parse::<ExecutionId>() else { return Ok(Vec::new()) };
+        let state = self.get(state_key(&id)).await?.filter(|state| !has_expired(state, (self.now)()));
+        Ok(state.map(|_| id).into_iter().collect())
+    }
+
+    /// The newest ids that begin like this, by the days they can lie in.
+    async fn beginning(&self, part: &str, limit: usize) -> Result<Vec<ExecutionId>, Unavailable> {
+        let Some(range) = Range::of_prefix(part) else { return Ok(Vec::new()) };
+        let ids = Ids::by_day(self, range, limit, None).await?.take(limit).await?;
+        Ok(self.load_all(&ids).await?.into_iter().map(|execution| execution.id).collect())
+    }
+
+    /// Ids that end like this. The table itself is the index: the last two digits are the partition, the id backwards the order.
+    /// Where more than `limit` do, they are not always the newest.
+    async fn ending(&self, part: &str, limit: usize) -> Result<Vec<ExecutionId>, Unavailable> {
+        let partitions: Vec<_> = match (part.len(), part.chars().next_back()) {
+            (_, None) => Vec::new(),
+            (1, Some(last)) => partitions_of_last(last).collect(),
+            _ => vec![partition_of_suffix(&part[part.len() - 2..])],
+        };
+        let backwards = reversed(part);
+        let looks = partitions.iter().map(|partition| self.in_partition(partition, &backwards, limit));
+        Ok(futures_util::future::try_join_all(looks).await?.concat())
+    }
+
+    async fn in_partition(
+        &self,
+        partition: &str,
+        backwards: &str,
+        limit: usize,
+    ) -> Result<Vec<ExecutionId>, Unavailable> {
+        // Two items each, and one that the page may cut in half.
+        let items = i32::try_from(limit.saturating_mul(2).saturating_add(1)).unwrap_or(i32::MAX);
+        let call = self.client.query().table_name(&self.table).consistent_read(true).limit(items);
+        let call = call
+            .key_condition_expression("pk = :pk AND begins_with(sk, :sk)")
+            .projection_expression("sk, expires")
+            .expression_attribute_values(":pk", text(partition))
+            .expression_attribute_values(":sk", text(backwards));
+        let (output, now) = (call.send().await.map_err(unavailable(SERVICE))?, (self.now)());
+        let states = output.items.iter().flatten().filter(|item| !has_expired(item, now));
+        let sort_keys = states.filter_map(|item| text_of(item, "sk"));
+        Ok(sort_keys.filter(|sk| sk.ends_with("#s")).filter_map(id_of_sort_key).collect())
+    }
+}

@@ -1,0 +1,349 @@
+//! Reading history: ids from one index, merged over its shards, newest first; then exactly the records of the page.
+
+use std::collections::{HashMap, VecDeque};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    execution::{Execution, ExecutionStatus},
+    history::{Cursor, Filter, Page},
+    id::ExecutionId,
+    ports::Unavailable,
+};
+
+use super::{
+    DynamoStore, SERVICE,
+    directory::InLine,
+    item::{SHARDS, STANDING_OPEN, day, day_name, sharded, standing_final, standing_in_line, text, text_of},
+};
+use crate::error::unavailable;
+
+/// Records read for a page beyond those shown, before it is given up as a short one. Ours: it bounds what a filter that admits
+/// little costs to some 400 read units a call.
+const SLACK: usize = 200;
+/// Fewest records looked at together where not all will be admitted. Ours.
+const TOGETHER: usize = 25;
+/// Most days whose partitions are asked at once. Ours: eight shards each.
+const DAYS_AT_ONCE: usize = 4;
+/// Most tickets that are sorted to find the newest ones that wait. Ours; where there are more, the newest submissions are looked
+/// through instead, as most of them wait then.
+const WAITING_MAX: usize = 1_000;
+
+/// An index over executions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Index {
+    Day,
+    Submitter,
+    Group,
+    Standing,
+}
+
+impl Index {
+    /// Its name, its partition key, and its sort key, which is an id.
+    fn names(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Day => ("by_day", "day", "id"),
+            Self::Submitter => ("by_submitter", "submitter", "id"),
+            Self::Group => ("by_group", "grp", "id"),
+            Self::Standing => ("by_standing", "standing", "place"),
+        }
+    }
+}
+
+/// Which ids are wanted: from the first text to the last, less one.
+#[derive(Clone, Debug)]
+pub(super) struct Range {
+    from: String,
+    to: String,
+    /// The cursor: where the page before ended.
+    except: Option<ExecutionId>,
+    /// The days they lie in.
+    days: (String, String),
+}
+
+/// Sorts after every id.
+const AFTER_ALL: char = '~';
+
+impl Range {
+    /// The ids between two moments.
+    fn between(from: Timestamp, cursor: Option<&Cursor>) -> Self {
+        let first = ExecutionId::new(from, 0);
+        let last_day = cursor.map_or_else(|| AFTER_ALL.to_string(), |cursor| day_name(day(&cursor.0)));
+        Self {
+            days: (day_name(day(&first)), last_day),
+            from: first.to_string(),
+            to: cursor.map_or_else(|| AFTER_ALL.to_string(), |cursor| cursor.0.to_string()),
+            except: cursor.map(|cursor| cursor.0.clone()),
+        }
+    }
+
+    /// The ids that begin like this; `None` if none can.
+    pub(super) fn of_prefix(ulid_prefix: &str) -> Option<Self> {
+        let filled = |with: &str| format!("exec_{ulid_prefix:\0<26}").replace('\0', with).parse::<ExecutionId>().ok();
+        let first = filled("0")?;
+        let last_day = filled("Z").map_or_else(|| AFTER_ALL.to_string(), |last| day_name(day(&last)));
+        Some(Self {
+            days: (day_name(day(&first)), last_day),
+            from: first.to_string(),
+            to: format!("exec_{ulid_prefix}{AFTER_ALL}"),
+            except: None,
+        })
+    }
+
+    fn has_day(&self, day: &str) -> bool {
+        (self.days.0.as_str()..=self.days.1.as_str()).contains(&day)
+    }
+
+    fn has(&self, id: &ExecutionId) -> bool {
+        (self.from.as_str()..=self.to.as_str()).contains(&id.as_str()) && self.except.as_ref() != Some(id)
+    }
+}
+
+/// One partition of an index, read from its newest id on.
+#[derive(Debug)]
+struct Source {
+    index: Index,
+    partition: String,
+    /// Read and not yet taken, newest first.
+    read: VecDeque<ExecutionId>,
+    rest: Rest,
+}
+
+#[derive(Clone, Debug)]
+enum Rest {
+    Unread,
+    From(HashMap<String, AttributeValue>),
+    Nothing,
+}
+
+impl Source {
+    fn new(index: Index, partition: String) -> Self {
+        Self { index, partition, read: VecDeque::new(), rest: Rest::Unread }
+    }
+
+    /// All shards of a partition.
+    fn shards(index: Index, name: &str) -> Vec<Self> {
+        (0..SHARDS).map(|shard| Self::new(index, sharded(name, shard))).collect()
+    }
+
+    fn is_dry(&self) -> bool {
+        self.read.is_empty() && !matches!(self.rest, Rest::Nothing)
+    }
+}
+
+/// Ids out of several partitions, newest first, read as they are asked for.
+pub(super) struct Ids<'a> {
+    store: &'a DynamoStore,
+    range: Range,
+    /// How many are read of a partition at a time.
+    portion: usize,
+    sources: Vec<Source>,
+    /// Days whose partitions come after those, newest first.
+    days: VecDeque<String>,
+    ends: Option<ExecutionStatus>,
+    days_at_once: usize,
+}
+
+impl<'a> Ids<'a> {
+    fn new(store: &'a DynamoStore, range: Range, limit: usize, sources: Vec<Source>) -> Self {
+        let portion = (limit / 4 + 5).min(100);
+        Self { store, range, portion, sources, days: VecDeque::new(), ends: None, days_at_once: 1 }
+    }
+
+    /// The ids of all days, or of the ends of one kind.
+    pub(super) async fn by_day(
+        store: &'a DynamoStore,
+        range: Range,
+        limit: usize,
+        ends: Option<ExecutionStatus>,
+    ) -> Result<Self, Unavailable> {
+        let days = store.days(ends).await?.into_iter().filter(|day| range.has_day(day)).collect();
+        Ok(Self { days, ends, ..Self::new(store, range, limit, Vec::new()) })
+    }
+
+    /// These ids, which are all there are.
+    fn known(store: &'a DynamoStore, range: Range, mut ids: Vec<ExecutionId>) -> Self {
+        ids.retain(|id| range.has(id));
+        ids.sort_by(|a, b| b.cmp(a));
+        let known = Source { index: Index::Standing, partition: String::new(), read: ids.into(), rest: Rest::Nothing };
+        Self::new(store, range, 0, vec![known])
+    }
+
+    /// The next ids, at most so many; fewer only at the end.
+    pub(super) async fn take(&mut self, count: usize) -> Result<Vec<ExecutionId>, Unavailable> {
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let Some(newest) = self.newest().await? else { break };
+            taken.extend(self.sources[newest].read.pop_front());
+        }
+        Ok(taken)
+    }
+
+    async fn is_at_the_end(&mut self) -> Result<bool, Unavailable> {
+        self.newest().await.map(|newest| newest.is_none())
+    }
+
+    /// The source with the newest id that is left.
+    async fn newest(&mut self) -> Result<Option<usize>, Unavailable> {
+        loop {
+            self.fill().await?;
+            let heads = self.sources.iter().enumerate().filter_map(|(at, source)| Some((source.read.front()?, at)));
+            if let Some((_, at)) = heads.max() {
+                return Ok(Some(at));
+            }
+            if self.days.is_empty() {
+                return Ok(None);
+            }
+            self.open_days();
+        }
+    }
+
+    /// Goes on to the next days: one, then more at a time, as it seems that there is little in each.
+    fn open_days(&mut self) {
+        let next = self.days.len().min(self.days_at_once);
+        self.days_at_once = (self.days_at_once * 2).min(DAYS_AT_ONCE);
+        let ends = self.ends;
+        let of_day = |day: String| match ends {
+            None => Source::shards(Index::Day, &day),
+            Some(status) => Source::shards(Index::Standing, &standing_final(status, &day)),
+        };
+        self.sources = self.days.drain(..next).flat_map(of_day).collect();
+    }
+
+    /// Reads on in every source that has nothing read left: without its next id the newest of all is not known.
+    async fn fill(&mut self) -> Result<(), Unavailable> {
+        let (store, range, portion) = (self.store, &self.range, self.portion);
+        let dry = self.sources.iter_mut().filter(|source| source.is_dry());
+        futures_util::future::try_join_all(dry.map(|source| store.read_on(source, range, portion))).await.map(drop)
+    }
+}
+
+impl DynamoStore {
+    async fn read_on(&self, source: &mut Source, range: &Range, portion: usize) -> Result<(), Unavailable> {
+        let (index, partition_key, sort_key) = source.index.names();
+        while source.is_dry() {
+            let start = match std::mem::replace(&mut source.rest, Rest::Nothing) {
+                Rest::From(start) => Some(start),
+                Rest::Unread | Rest::Nothing => None,
+            };
+            let call = self.client.query().table_name(&self.table).index_name(index).scan_index_forward(false);
+            let call = call
+                .key_condition_expression("#partition = :partition AND #id BETWEEN :from AND :to")
+                .expression_attribute_names("#partition", partition_key)
+                .expression_attribute_names("#id", sort_key)
+                .expression_attribute_values(":partition", text(&source.partition))
+                .expression_attribute_values(":from", text(&range.from))
+                .expression_attribute_values(":to", text(&range.to))
+                .limit(i32::try_from(portion).unwrap_or(i32::MAX))
+                .set_exclusive_start_key(start);
+            let output = call.send().await.map_err(unavailable(SERVICE))?;
+            source.rest = output.last_evaluated_key.map_or(Rest::Nothing, Rest::From);
+            let ids = output.items.iter().flatten().filter_map(|entry| text_of(entry, sort_key)?.parse().ok());
+            source.read.extend(ids.filter(|id| range.has(id)));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn history(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Execution>, Unavailable> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let oldest = (self.now)() - self.longest();
+        let range = Range::between(filter.since.map_or(oldest, |since| first_milli(since).max(oldest)), after);
+        let ids = self.ids_for(filter, range, limit).await?;
+        self.page(ids, limit, |execution| filter.admits(execution)).await
+    }
+
+    /// The ids of the index that names the fewest beside those wanted.
+    async fn ids_for(&self, filter: &Filter, range: Range, limit: usize) -> Result<Ids<'_>, Unavailable> {
+        let by = filter.by.as_deref();
+        match (filter.status, &filter.group, by) {
+            (Some(ExecutionStatus::Launching | ExecutionStatus::Running), ..) => {
+                Ok(Ids::new(self, range, limit, Source::shards(Index::Standing, STANDING_OPEN)))
+            }
+            (Some(ExecutionStatus::Queued | ExecutionStatus::Waiting), group, by) => match self.waiting(by).await? {
+                Some(ids) => Ok(Ids::known(self, range, ids)),
+                None => self.ids_of(group.as_ref().map(domain::request::Name::as_str), by, None, range, limit).await,
+            },
+            (status, group, by) => {
+                self.ids_of(group.as_ref().map(domain::request::Name::as_str), by, status, range, limit).await
+            }
+        }
+    }
+
+    async fn ids_of(
+        &self,
+        group: Option<&str>,
+        by: Option<&str>,
+        ends: Option<ExecutionStatus>,
+        range: Range,
+        limit: usize,
+    ) -> Result<Ids<'_>, Unavailable> {
+        let sources = match (group, by) {
+            (Some(group), _) => Source::shards(Index::Group, group),
+            (None, Some(by)) => Source::shards(Index::Submitter, by),
+            (None, None) => return Ids::by_day(self, range, limit, ends).await,
+        };
+        Ok(Ids::new(self, range, limit, sources))
+    }
+
+    /// Who waits, of one submitter or of all; `None` if they are too many.
+    async fn waiting(&self, by: Option<&str>) -> Result<Option<Vec<ExecutionId>>, Unavailable> {
+        let mut ids = Vec::new();
+        let entries = self.in_any_line().await?;
+        for InLine { line, submitter, .. } in entries.iter().filter(|entry| by.is_none_or(|by| by == entry.submitter)) {
+            let entries = self.first_in(&standing_in_line(line, submitter), WAITING_MAX + 1 - ids.len()).await?;
+            let id = |entry| text_of(entry, "place")?.rsplit('#').next()?.parse().ok();
+            ids.extend(entries.iter().filter_map(id));
+            if ids.len() > WAITING_MAX {
+                return Ok(None);
+            }
+        }
+        Ok(Some(ids))
+    }
+
+    pub(super) async fn open(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        // However long ago: what runs is not forgotten.
+        let range = Range::between(Timestamp::UNIX_EPOCH, after);
+        let ids = Ids::new(self, range, limit, Source::shards(Index::Standing, STANDING_OPEN));
+        let runs =
+            |execution: &Execution| matches!(execution.status(), ExecutionStatus::Launching | ExecutionStatus::Running);
+        self.page(ids, limit, runs).await
+    }
+
+    /// The first `limit` of these that are admitted, or fewer if too many are not.
+    async fn page(
+        &self,
+        mut ids: Ids<'_>,
+        limit: usize,
+        admits: impl Fn(&Execution) -> bool,
+    ) -> Result<Page<Execution>, Unavailable> {
+        let (mut items, mut left) = (Vec::new(), limit.saturating_add(SLACK));
+        loop {
+            let some = if left == limit.saturating_add(SLACK) { limit } else { (limit - items.len()).max(TOGETHER) };
+            let looked_at = ids.take(some.min(left)).await?;
+            let Some(last) = looked_at.last().cloned() else { return Ok(Page { items, next: None }) };
+            left -= looked_at.len();
+            let wanted = self.load_all(&looked_at).await?.into_iter().filter(|execution| admits(execution));
+            items.extend(wanted);
+            if items.len() >= limit || left == 0 {
+                let cut = items.len() > limit;
+                items.truncate(limit);
+                let more = cut || !ids.is_at_the_end().await?;
+                let end = items.last().filter(|_| cut).map_or(last, |execution: &Execution| execution.id.clone());
+                return Ok(Page { items, next: more.then_some(Cursor(end)) });
+            }
+        }
+    }
+}
+
+/// The first whole millisecond that is not before this moment: ids carry no finer time.
+fn first_milli(since: Timestamp) -> Timestamp {
+    let floor = Timestamp::from_timestamp_millis(since.timestamp_millis()).unwrap_or(since);
+    if floor < since { floor + TimeDelta::milliseconds(1) } else { floor }
+}

@@ -1,0 +1,137 @@
+//! Counters of use, and token buckets. Each is one item.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::types::Update;
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    execution::Execution,
+    limit::{Admission, LimitKey, RateKey},
+    ports::Unavailable,
+    throttle::{Bucket, Rate, Usage},
+};
+
+use super::{
+    DynamoStore, SERVICE,
+    item::{Item, Key, expiry, number, number_of},
+    table::{AGAIN, Condition, pause},
+};
+
+/// How long the counter of a lock that nobody holds is kept: locks can have any number of names. A pool's counter stays. Ours.
+const UNUSED_LOCK: TimeDelta = TimeDelta::days(1);
+
+fn counter_key(key: &LimitKey) -> Key {
+    Key::single('U', key)
+}
+
+/// By how much the use of a limit changes, and what may be in use afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) key: LimitKey,
+    by: i64,
+    max: Option<u32>,
+}
+
+impl Change {
+    /// Of each limit whose use or whose admission is in question.
+    pub(super) fn between(before: Option<&Execution>, after: &Execution, admissions: &[Admission]) -> Vec<Self> {
+        let mut by: BTreeMap<LimitKey, i64> = BTreeMap::new();
+        for holding in before.map(Execution::holdings).unwrap_or_default() {
+            *by.entry(holding.key).or_default() -= i64::from(holding.amount);
+        }
+        for holding in after.holdings() {
+            *by.entry(holding.key).or_default() += i64::from(holding.amount);
+        }
+        let max_of = |key: &LimitKey| admissions.iter().find(|a| a.key == *key).and_then(|a| a.max);
+        let changes = by.into_iter().map(|(key, by)| Self { max: max_of(&key), by, key });
+        changes.filter(|change| change.by != 0).collect()
+    }
+
+    /// Whether no use at all leaves room for it.
+    pub(super) fn never_fits(&self) -> bool {
+        self.room().is_some_and(|room| room < 0)
+    }
+
+    /// How much may be in use before it.
+    fn room(&self) -> Option<i64> {
+        self.max.filter(|_| self.by > 0).map(|max| i64::from(max) - self.by)
+    }
+
+    /// The write of it, under the condition that there is room.
+    pub(super) fn update(&self, table: &str, now: Timestamp) -> Result<Update, Unavailable> {
+        let released = matches!(self.key, LimitKey::Lock(_)) && self.by < 0;
+        let mut update = Update::builder()
+            .table_name(table)
+            .set_key(Some(counter_key(&self.key).into_item()))
+            .expression_attribute_values(":by", number(self.by));
+        update = if released {
+            let expires = number(expiry(now + UNUSED_LOCK));
+            update
+                .update_expression("ADD used :by SET expires = :expires")
+                .expression_attribute_values(":expires", expires)
+        } else {
+            update.update_expression("ADD used :by REMOVE expires")
+        };
+        if let Some(room) = self.room() {
+            update = update
+                .condition_expression("attribute_not_exists(used) OR used <= :room")
+                .expression_attribute_values(":room", number(room));
+        }
+        update.build().map_err(|error| Unavailable::new(SERVICE, error))
+    }
+}
+
+/// A bucket as it is kept. The number of its changes is the condition for the next one.
+struct Kept {
+    bucket: Bucket,
+    changes: u64,
+}
+
+impl Kept {
+    fn of(item: Option<Item>) -> Self {
+        let item = item.unwrap_or_default();
+        let at = number_of(&item, "at").and_then(Timestamp::from_timestamp_millis);
+        Self {
+            bucket: Bucket { spent: number_of(&item, "spent").unwrap_or_default(), at: at.unwrap_or_default() },
+            changes: number_of(&item, "changes").unwrap_or_default(),
+        }
+    }
+}
+
+impl DynamoStore {
+    pub(super) async fn used(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
+        let counter = self.get(counter_key(key)).await?.unwrap_or_default();
+        Ok(Usage { used: number_of(&counter, "used").unwrap_or_default() })
+    }
+
+    /// Another caller's change in between means to look again; each such round somebody got on.
+    pub(super) async fn take(
+        &self,
+        key: RateKey,
+        rate: Rate,
+        want: u32,
+        now: Timestamp,
+    ) -> Result<(u32, u64), Unavailable> {
+        for round in 0..AGAIN {
+            let kept = Kept::of(self.get(Key::single('B', key)).await?);
+            let (granted, bucket) = kept.bucket.take(rate, want, now);
+            let answer = (granted, bucket.wait_millis(rate, now));
+            if granted == 0 || self.keep(key, bucket, kept.changes).await? {
+                return Ok(answer);
+            }
+            pause(round).await;
+        }
+        Err(Unavailable::new(SERVICE, format!("the bucket of {key} was changed by others {AGAIN} times in a row")))
+    }
+
+    async fn keep(&self, key: RateKey, bucket: Bucket, changes: u64) -> Result<bool, Unavailable> {
+        let mut item = Key::single('B', key).into_item();
+        item.insert("spent".to_owned(), number(bucket.spent));
+        item.insert("at".to_owned(), number(bucket.at.timestamp_millis()));
+        item.insert("changes".to_owned(), number(changes + 1));
+        let unchanged =
+            Condition::new("attribute_not_exists(pk) OR changes = :changes", [(":changes", number(changes))]);
+        self.put_if(item, unchanged).await.map(|wrote| wrote.is_yes())
+    }
+}

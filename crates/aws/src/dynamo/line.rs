@@ -1,0 +1,226 @@
+//! The lines: who is next, and how many are before whom.
+//!
+//! A line is one partition of the index `by_standing` for each submitter, in that submitter's own order; the directory of lines tells
+//! whose there are. The order between submitters is [`fair::order`]'s, over start-time-fair tags: a submitter's k-th ticket has the
+//! tag `begins + k`, where it begins at its own virtual time or at the line's, whichever is later.
+
+use std::collections::{BTreeMap, HashMap};
+
+use domain::{Timestamp, execution::Ticket, fair, limit::LimitKey, ports::Unavailable};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{
+    DynamoStore, SERVICE,
+    directory::{InLine, reached},
+    item::{self, Item, standing_in_line, text},
+};
+use crate::error::unavailable;
+
+/// Most tickets of one submitter that are counted to tell a place; beyond, a place is an estimate from below. Ours: it bounds what an
+/// answer costs to about 20 read units for each submitter, however long the line.
+pub(super) const COUNT_MAX: u32 = 1_000;
+/// Partitions asked at once. Ours.
+const PARALLEL: usize = 8;
+
+/// A submitter and the tag of its first ticket.
+#[derive(Clone, Debug)]
+struct Turn {
+    submitter: String,
+    begins: u64,
+}
+
+/// Everybody's turn, who begins first before the others.
+fn turns(entries: &[InLine]) -> Vec<Turn> {
+    let reached = reached(entries.iter().map(|entry| entry.served));
+    let turn = |entry: &InLine| Turn { submitter: entry.submitter.clone(), begins: reached.max(entry.served) };
+    let mut turns: Vec<_> = entries.iter().map(turn).collect();
+    turns.sort_by_key(|turn| turn.begins);
+    turns
+}
+
+fn is_due(ticket: &Ticket, now: Timestamp) -> bool {
+    ticket.not_before.is_none_or(|not_before| not_before <= now)
+}
+
+impl DynamoStore {
+    /// Each submitter's first tickets that are due, of as many submitters as it takes to know the first `limit` of the line.
+    pub(super) async fn head(&self, line: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+        let entries = self.in_line(line).await?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let turns = turns(&entries);
+        let begins: BTreeMap<_, _> = turns.iter().map(|turn| (turn.submitter.clone(), turn.begins)).collect();
+        let (mut tickets, mut tags) = (Vec::new(), Vec::new());
+        for some in turns.chunks(PARALLEL) {
+            // Tags of later submitters only grow, so enough smaller ones settle it.
+            let settled = tags.iter().filter(|tag| some.first().is_some_and(|turn| **tag < turn.begins)).count();
+            if settled >= limit {
+                break;
+            }
+            let due = some.iter().map(|turn| self.due(line, &turn.submitter, now, limit));
+            for (turn, own) in some.iter().zip(futures_util::future::try_join_all(due).await?) {
+                tags.extend((turn.begins..).take(own.len()));
+                tickets.extend(own);
+            }
+        }
+        self.remember(line, &entries, &tickets);
+        let mut ordered = fair::order(tickets, &begins);
+        ordered.truncate(limit);
+        Ok(ordered)
+    }
+
+    /// Who is in a line decides whether the next start from it is charged for.
+    fn remember(&self, line: &LimitKey, entries: &[InLine], tickets: &[Ticket]) {
+        let waits = |entry: &&InLine| tickets.iter().any(|ticket| ticket.submitter == entry.submitter);
+        let served = entries.iter().filter(waits).map(|entry| (entry.submitter.clone(), entry.served));
+        self.memory.see(line, served.collect());
+    }
+
+    /// A submitter's first tickets in a line that are due. Backed-off ones before them are read and skipped.
+    async fn due(
+        &self,
+        line: &LimitKey,
+        submitter: &str,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Ticket>, Unavailable> {
+        let (mut due, mut start) = (Vec::new(), None);
+        while due.len() < limit {
+            let page = self.standing(&standing_in_line(line, submitter), None, limit - due.len(), start).await?;
+            let tickets = page.entries.iter().filter_map(|entry| item::ticket(line, submitter, entry));
+            due.extend(tickets.filter(|ticket| is_due(ticket, now)));
+            start = page.next;
+            if start.is_none() {
+                break;
+            }
+        }
+        Ok(due)
+    }
+
+    /// A part of a partition of `by_standing`, by place, up to a place.
+    async fn standing(
+        &self,
+        partition: &str,
+        before: Option<&str>,
+        limit: usize,
+        start: Option<HashMap<String, aws_sdk_dynamodb::types::AttributeValue>>,
+    ) -> Result<Entries, Unavailable> {
+        let call = self.client.query().table_name(&self.table).index_name("by_standing");
+        let call = call.expression_attribute_values(":standing", text(partition));
+        let call = match before {
+            None => call.key_condition_expression("standing = :standing"),
+            Some(place) => call
+                .key_condition_expression("standing = :standing AND place < :place")
+                .expression_attribute_values(":place", text(place)),
+        };
+        let limit = i32::try_from(limit.max(1)).unwrap_or(i32::MAX);
+        let output = call.limit(limit).set_exclusive_start_key(start).send().await.map_err(unavailable(SERVICE))?;
+        Ok(Entries { entries: output.items.unwrap_or_default(), next: output.last_evaluated_key })
+    }
+
+    /// The first entries of a partition of `by_standing`, at most so many.
+    pub(super) async fn first_in(&self, partition: &str, most: usize) -> Result<Vec<Item>, Unavailable> {
+        self.first_before(partition, None, most).await
+    }
+
+    async fn first_before(&self, partition: &str, before: Option<&str>, most: usize) -> Result<Vec<Item>, Unavailable> {
+        let (mut entries, mut start) = (Vec::new(), None);
+        while entries.len() < most {
+            let page = self.standing(partition, before, most - entries.len(), start).await?;
+            entries.extend(page.entries);
+            start = page.next;
+            if start.is_none() {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Stops at the first who is.
+    pub(super) async fn anybody_due(&self, line: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
+        let mut entries = self.in_line(line).await?;
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.seen()));
+        let looks: Vec<_> = entries.iter().map(|entry| self.due(line, &entry.submitter, now, 1)).collect();
+        let mut found = stream::iter(looks).buffer_unordered(PARALLEL);
+        while let Some(due) = found.try_next().await? {
+            if !due.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The lines with a due ticket. Who is in none, and was not for long, leaves the directory.
+    pub(super) async fn lines_due(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
+        let entries = self.in_any_line().await?;
+        let looks: Vec<_> = entries.iter().map(|entry| self.look(entry, now)).collect();
+        let mut due: Vec<LimitKey> = stream::iter(looks)
+            .buffer_unordered(PARALLEL)
+            .try_filter_map(|line| std::future::ready(Ok(line)))
+            .try_collect()
+            .await?;
+        due.sort();
+        due.dedup();
+        Ok(due)
+    }
+
+    /// The line, if this one has a due ticket in it.
+    async fn look(&self, entry: &InLine, now: Timestamp) -> Result<Option<LimitKey>, Unavailable> {
+        if !self.due(&entry.line, &entry.submitter, now, 1).await?.is_empty() {
+            return Ok(Some(entry.line.clone()));
+        }
+        if entry.is_old(now) {
+            let partition = standing_in_line(&entry.line, &entry.submitter);
+            if self.standing(&partition, None, 1, None).await?.entries.is_empty() {
+                self.leave_line(entry).await?;
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn count_ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
+        let turns = turns(&self.in_line(&ticket.line).await?);
+        let counting = Counting { store: self, ticket, max: u64::from(exact.max(COUNT_MAX)) };
+        let before = counting.of_the_same().await?;
+        let begins = turns.iter().find(|turn| turn.submitter == ticket.submitter).map_or(0, |turn| turn.begins);
+        let tag = begins + before;
+        let others = turns.iter().filter(|turn| turn.submitter != ticket.submitter && turn.begins <= tag);
+        let counts: Vec<_> = others.map(|turn| counting.of_another(turn, tag)).collect();
+        let others: Vec<u64> = stream::iter(counts).buffer_unordered(PARALLEL).try_collect().await?;
+        Ok(u32::try_from(before + others.iter().sum::<u64>()).unwrap_or(u32::MAX))
+    }
+}
+
+struct Entries {
+    entries: Vec<Item>,
+    next: Option<HashMap<String, aws_sdk_dynamodb::types::AttributeValue>>,
+}
+
+struct Counting<'a> {
+    store: &'a DynamoStore,
+    ticket: &'a Ticket,
+    max: u64,
+}
+
+impl Counting<'_> {
+    /// The submitter's own tickets before this one.
+    async fn of_the_same(&self) -> Result<u64, Unavailable> {
+        let place = item::place(self.ticket);
+        Ok(self.entries(&self.ticket.submitter, Some(&place), self.max).await?.len() as u64)
+    }
+
+    /// Another submitter's tickets with a smaller tag, and the one with the same tag if it comes first by itself.
+    async fn of_another(&self, turn: &Turn, tag: u64) -> Result<u64, Unavailable> {
+        let smaller = tag.saturating_sub(turn.begins).min(self.max);
+        let first = self.entries(&turn.submitter, None, smaller + 1).await?;
+        let tie = usize::try_from(smaller).ok().and_then(|place| first.get(place));
+        let own = item::place(self.ticket);
+        let comes_first = tie.and_then(|tie| item::text_of(tie, "place")).is_some_and(|place| place < own.as_str());
+        Ok(smaller.min(first.len() as u64) + u64::from(comes_first))
+    }
+
+    /// A submitter's first tickets in the line, at most so many.
+    async fn entries(&self, submitter: &str, before: Option<&str>, most: u64) -> Result<Vec<Item>, Unavailable> {
+        let partition = standing_in_line(&self.ticket.line, submitter);
+        self.store.first_before(&partition, before, usize::try_from(most).unwrap_or(usize::MAX)).await
+    }
+}

@@ -1,0 +1,321 @@
+//! One execution: two items of one partition, so that a change writes what changes and not what was asked.
+//!
+//! A record exists once its state is there. The request is written before, so a crash between the two leaves something that
+//! nobody reads and that expires; what an index names of it is skipped.
+
+use aws_sdk_dynamodb::{
+    error::SdkError,
+    operation::transact_write_items::{TransactWriteItemsError, TransactWriteItemsOutput},
+    types::{CancellationReason, Put, TransactWriteItem},
+};
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    execution::Execution,
+    id::ExecutionId,
+    limit::{Admission, LimitKey},
+    ports::{Claim, Created, Unavailable, UpdateError},
+};
+
+use super::{
+    DynamoStore, SERVICE,
+    item::{
+        Item, Key, RequestItem, StateItem, expiry, has_expired, id_of_sort_key, item_of, number, number_of, partition,
+        request_key, reversed, state_key, text, text_of, ulid, unreadable,
+    },
+    limits::Change,
+    table::{AGAIN, Condition, Wrote, pause},
+};
+use crate::error::{Fault, Mend, unavailable};
+
+/// Least time that a request is kept beyond its state's: how long a run may wait and run before its end. Ours.
+const UNFINISHED: TimeDelta = TimeDelta::days(30);
+
+/// A claim as it is kept.
+fn claim_item(claim: &Claim, id: &ExecutionId) -> Item {
+    let mut item = Key::single('C', &claim.key).into_item();
+    item.insert("digest".to_owned(), text(&claim.digest));
+    item.insert("holder".to_owned(), text(id.as_str()));
+    item.insert("expires_at".to_owned(), number(claim.expires_at.timestamp_millis()));
+    item.insert("expires".to_owned(), number(expiry(claim.expires_at)));
+    item
+}
+
+fn holder(item: &Item) -> Result<ExecutionId, Unavailable> {
+    text_of(item, "holder").unwrap_or_default().parse().map_err(|error| unreadable("a claim", error))
+}
+
+/// The last part of each task's ARN.
+pub(super) fn task_ids(execution: &Execution) -> impl Iterator<Item = &str> {
+    execution.attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref()?.rsplit('/').next())
+}
+
+/// What stopped a transaction.
+enum Refused {
+    Conflict,
+    Full(LimitKey),
+    /// It met another one, or too much traffic: nothing was decided.
+    Busy(String),
+}
+
+impl Refused {
+    /// `changes` are those after the state's own write, in order. The state's reason counts first: a record that moved on makes
+    /// the question of room void.
+    fn of(reasons: &[CancellationReason], changes: &[Change]) -> Self {
+        let failed = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
+        let (state, counters) = reasons.split_first().map_or((None, reasons), |(first, rest)| (Some(first), rest));
+        if state.is_some_and(failed) {
+            return Self::Conflict;
+        }
+        if let Some((_, change)) = counters.iter().zip(changes).find(|(reason, _)| failed(reason)) {
+            return Self::Full(change.key.clone());
+        }
+        let codes: Vec<_> =
+            reasons.iter().filter_map(CancellationReason::code).filter(|code| *code != "None").collect();
+        Self::Busy(codes.join(", "))
+    }
+}
+
+impl DynamoStore {
+    /// How long the longest-lived item of an execution is kept, from its submission.
+    pub(super) fn longest(&self) -> TimeDelta {
+        self.retention + self.retention.max(UNFINISHED)
+    }
+
+    /// The two items an execution is kept as: its request and its state.
+    ///
+    /// # Errors
+    /// When it cannot be spelled as items.
+    pub fn items(&self, execution: &Execution) -> Result<[Item; 2], Unavailable> {
+        Ok([self.request_item(execution)?, self.state_item(execution)?])
+    }
+
+    fn request_item(&self, execution: &Execution) -> Result<Item, Unavailable> {
+        let submitted_until = execution.submitted_at + self.longest();
+        let end_until = execution.end().map(|end| end.at + self.retention);
+        let expires = end_until.map_or(submitted_until, |end| end.max(submitted_until));
+        item_of(request_key(&execution.id), &RequestItem::of(execution, expires))
+    }
+
+    fn state_item(&self, execution: &Execution) -> Result<Item, Unavailable> {
+        let expires = execution.end().map(|end| end.at + self.retention);
+        item_of(state_key(&execution.id), &StateItem::of(execution, expires))
+    }
+
+    /// Whether the request would go before the state does.
+    fn outlives_its_request(&self, execution: &Execution) -> bool {
+        execution.end().is_some_and(|end| end.at + self.retention > execution.submitted_at + self.longest())
+    }
+
+    pub(super) async fn create_unclaimed(&self, execution: &Execution) -> Result<Created, Unavailable> {
+        let new = self.write_new(execution).await?;
+        Ok(if new { Created::New } else { Created::Existing(execution.id.clone()) })
+    }
+
+    /// Who takes the claim first is the one that created it, even where another finished the record on its behalf.
+    pub(super) async fn create_claimed(&self, execution: &Execution, claim: &Claim) -> Result<Created, Unavailable> {
+        let now = execution.submitted_at;
+        let free = Condition::new(
+            "attribute_not_exists(pk) OR expires_at <= :now OR (digest = :digest AND holder = :id)",
+            [
+                (":now", number(now.timestamp_millis())),
+                (":digest", text(&claim.digest)),
+                (":id", text(execution.id.as_str())),
+            ],
+        );
+        match self.put_if(claim_item(claim, &execution.id), free).await? {
+            Wrote::Yes(before) => {
+                let repeated = before.is_some_and(|before| text_of(&before, "holder") == Some(execution.id.as_str()));
+                let new = self.write_new(execution).await?;
+                let existing = repeated && !new;
+                Ok(if existing { Created::Existing(execution.id.clone()) } else { Created::New })
+            }
+            Wrote::No(Some(taken)) if text_of(&taken, "digest") == Some(&claim.digest) => {
+                self.finish(execution, holder(&taken)?).await
+            }
+            Wrote::No(Some(taken)) => Ok(Created::Mismatch(holder(&taken)?)),
+            Wrote::No(None) => Err(Unavailable::new(SERVICE, "it does not tell who has a claim")),
+        }
+    }
+
+    /// Who took the claim may have died before the record was written: then this is it, under the claimed id.
+    async fn finish(&self, execution: &Execution, holder: ExecutionId) -> Result<Created, Unavailable> {
+        if self.get(state_key(&holder)).await?.is_none() {
+            let submitted_at = holder.made_at();
+            self.write_new(&Execution { id: holder.clone(), submitted_at, ..execution.clone() }).await?;
+        }
+        Ok(Created::Existing(holder))
+    }
+
+    /// Says whether the record was not there before.
+    async fn write_new(&self, execution: &Execution) -> Result<bool, Unavailable> {
+        let request = self.request_item(execution)?;
+        futures_util::future::try_join3(
+            self.note_submission(execution),
+            self.note_whereabouts(execution),
+            self.put_if(request, Condition::absent()),
+        )
+        .await?;
+        match self.write_state(None, execution, &[]).await {
+            Ok(()) => Ok(true),
+            Err(UpdateError::Conflict) => Ok(false),
+            Err(UpdateError::Unavailable(error)) => Err(error),
+            Err(UpdateError::Full(key)) => Err(Unavailable::new(SERVICE, format!("{key} is used up"))),
+        }
+    }
+
+    /// Replaces one version of a record by the next, and everything that follows from it.
+    pub(super) async fn replace(
+        &self,
+        before: &Execution,
+        after: &Execution,
+        admissions: &[Admission],
+    ) -> Result<(), UpdateError> {
+        if before.status() != after.status() || before.ticket() != after.ticket() {
+            self.note_whereabouts(after).await?;
+        }
+        if self.outlives_its_request(after) {
+            self.put(self.request_item(after)?).await?;
+        }
+        self.note_tasks(before, after).await?;
+        self.write_state(Some(before), after, admissions).await?;
+        let started = before.ticket().filter(|_| after.open_attempt().is_some());
+        if let Some(ticket) = started
+            && let Err(error) = self.charge(&ticket.line, &ticket.submitter).await
+        {
+            // The start is recorded, which is what the caller asked for.
+            tracing::warn!(execution = %after.id, %error, "a start could not be charged to its submitter");
+        }
+        Ok(())
+    }
+
+    /// A task is known by its id before the record names it: a lookup never fails for a task that a reader has seen.
+    async fn note_tasks(&self, before: &Execution, after: &Execution) -> Result<(), Unavailable> {
+        let known: Vec<_> = task_ids(before).collect();
+        for task_id in task_ids(after).filter(|task_id| !known.contains(task_id)) {
+            let mut item = Key::single('T', task_id).into_item();
+            item.insert("execution".to_owned(), text(after.id.as_str()));
+            item.insert("expires".to_owned(), number(expiry(after.submitted_at + self.longest())));
+            self.put(item).await?;
+        }
+        Ok(())
+    }
+
+    /// Conditional on the version before, or on there being none; in a transaction with the counters if any of them changes.
+    async fn write_state(
+        &self,
+        before: Option<&Execution>,
+        after: &Execution,
+        admissions: &[Admission],
+    ) -> Result<(), UpdateError> {
+        let changes = Change::between(before, after, admissions);
+        let state = self.state_item(after)?;
+        let condition = match before {
+            None => Condition::absent(),
+            Some(before) => Condition::new("revision = :revision", [(":revision", number(before.revision))]),
+        };
+        if changes.is_empty() {
+            let wrote = self.put_if(state, condition).await?;
+            return if wrote.is_yes() { Ok(()) } else { Err(UpdateError::Conflict) };
+        }
+        if let Some(full) = changes.iter().find(|change| change.never_fits()) {
+            return self.refuse(before, UpdateError::Full(full.key.clone())).await;
+        }
+        self.transact(state, &condition, &changes).await
+    }
+
+    /// The record's own conflict goes before the refusal.
+    async fn refuse(&self, before: Option<&Execution>, refusal: UpdateError) -> Result<(), UpdateError> {
+        let Some(before) = before else { return Err(refusal) };
+        let state = self.get(state_key(&before.id)).await?.unwrap_or_default();
+        let current = number_of(&state, "revision") == Some(before.revision);
+        Err(if current { refusal } else { UpdateError::Conflict })
+    }
+
+    /// Without an answer the SDK sends a transaction again under the same token, so it does not meet itself. (A plain write may:
+    /// that looks like a conflict, upon which every caller loads the record and decides anew.)
+    async fn transact(&self, state: Item, condition: &Condition, changes: &[Change]) -> Result<(), UpdateError> {
+        let mut busy = String::new();
+        for round in 0..AGAIN {
+            let writes = self.writes(state.clone(), condition, changes)?;
+            match self.client.transact_write_items().set_transact_items(Some(writes)).send().await {
+                Ok(TransactWriteItemsOutput { .. }) => return Ok(()),
+                Err(error) => match refused(&error, changes) {
+                    Some(Refused::Conflict) => return Err(UpdateError::Conflict),
+                    Some(Refused::Full(key)) => return Err(UpdateError::Full(key)),
+                    Some(Refused::Busy(why)) => busy = why,
+                    None => return Err(unavailable(SERVICE)(error).into()),
+                },
+            }
+            pause(round).await;
+        }
+        Err(Unavailable::new(SERVICE, format!("a write met others {AGAIN} times in a row: {busy}")).into())
+    }
+
+    fn writes(
+        &self,
+        state: Item,
+        condition: &Condition,
+        changes: &[Change],
+    ) -> Result<Vec<TransactWriteItem>, Unavailable> {
+        let values = Some(condition.values.clone()).filter(|values| !values.is_empty());
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(state))
+            .condition_expression(condition.text)
+            .set_expression_attribute_values(values)
+            .build()
+            .map_err(|error| Unavailable::new(SERVICE, error))?;
+        let now: Timestamp = (self.now)();
+        let counters = changes.iter().map(|change| {
+            change.update(&self.table, now).map(|update| TransactWriteItem::builder().update(update).build())
+        });
+        std::iter::once(Ok(TransactWriteItem::builder().put(put).build())).chain(counters).collect()
+    }
+
+    pub(super) async fn load_one(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
+        let items = self.collection(&partition(id), &format!("{}#", reversed(ulid(id)))).await?;
+        Ok(self.records(items)?.pop())
+    }
+
+    /// These executions, as last written; those that are not there any more are left out. In the order of the ids.
+    pub(super) async fn load_all(&self, ids: &[ExecutionId]) -> Result<Vec<Execution>, Unavailable> {
+        let mut records = self.records(self.both_of(ids).await?)?;
+        let place = |execution: &Execution| ids.iter().position(|id| *id == execution.id);
+        records.sort_by_cached_key(place);
+        Ok(records)
+    }
+
+    /// What these items make up. A half without its other one is no record, and neither is what has expired.
+    fn records(&self, items: Vec<Item>) -> Result<Vec<Execution>, Unavailable> {
+        let now = (self.now)();
+        let mut requests = std::collections::HashMap::new();
+        let mut states = Vec::new();
+        for item in items {
+            let Some(sk) = text_of(&item, "sk") else { continue };
+            match (id_of_sort_key(sk), sk.chars().next_back()) {
+                (Some(id), Some('r')) => drop(requests.insert(id, item)),
+                (Some(id), Some('s')) if !has_expired(&item, now) => states.push((id, item)),
+                _ => {}
+            }
+        }
+        let paired = states.into_iter().filter_map(|(id, state)| Some((requests.remove(&id)?, state)));
+        paired.map(|(request, state)| super::item::execution(request, state)).collect()
+    }
+}
+
+fn refused(
+    error: &SdkError<TransactWriteItemsError, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
+    changes: &[Change],
+) -> Option<Refused> {
+    match error.as_service_error() {
+        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+            Some(Refused::of(cancelled.cancellation_reasons(), changes))
+        }
+        _ => {
+            let fault = Fault::of(error);
+            (fault.mend == Mend::Wait || fault.is("TransactionInProgressException"))
+                .then(|| Refused::Busy(fault.to_string()))
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What is known of the secrets: never a value.
+
+use domain::{ports::Unavailable, secret::SecretRecord};
+
+use super::{
+    DynamoStore,
+    item::{Key, item_of, value_of},
+    table::Condition,
+};
+
+/// The partition of all secrets by name: a few, and seldom written.
+const SECRETS: &str = "SECRETS";
+const WHAT: &str = "a secret's record";
+
+fn key(name: &str) -> Key {
+    Key::new(SECRETS, name)
+}
+
+impl DynamoStore {
+    pub(super) async fn read_secret(&self, name: &str) -> Result<Option<SecretRecord>, Unavailable> {
+        self.get(key(name)).await?.map(|item| value_of(WHAT, item)).transpose()
+    }
+
+    /// Every secret's record, by name.
+    ///
+    /// # Errors
+    /// When the table does not answer.
+    pub async fn list_secrets(&self) -> Result<Vec<SecretRecord>, Unavailable> {
+        self.collection(SECRETS, "").await?.into_iter().map(|item| value_of(WHAT, item)).collect()
+    }
+
+    /// Keeps that a secret is set, in place of what was known of it. Idempotent.
+    ///
+    /// # Errors
+    /// When the table does not answer.
+    pub async fn put_secret(&self, secret: &SecretRecord) -> Result<(), Unavailable> {
+        self.put(item_of(key(&secret.name), secret)?).await
+    }
+
+    /// Forgets a secret; says whether there was one. Idempotent.
+    ///
+    /// # Errors
+    /// When the table does not answer.
+    pub async fn remove_secret(&self, name: &str) -> Result<bool, Unavailable> {
+        self.delete_if(key(name), Condition::new("attribute_exists(pk)", [])).await
+    }
+}

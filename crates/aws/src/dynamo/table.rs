@@ -1,0 +1,180 @@
+//! The few calls that all questions are made of.
+
+use std::{collections::HashMap, time::Duration};
+
+use aws_sdk_dynamodb::{
+    operation::{delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError},
+    types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure},
+};
+use domain::{
+    id::ExecutionId,
+    ports::{Entropy, Unavailable},
+};
+
+use super::{
+    DynamoStore, SERVICE,
+    item::{Item, Key, request_key, state_key, text},
+};
+use crate::{ambient::System, error::unavailable};
+
+/// Most keys of one BatchGetItem (DynamoDB API reference), two for each execution.
+const BATCH: usize = 50;
+/// How often what DynamoDB left out of a batch, or a transaction that met another, is tried again. Ours.
+pub(super) const AGAIN: u32 = 8;
+/// The first pause before that, doubled each time up to a second or so. Ours.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A condition, and the values it names.
+#[derive(Debug, Default)]
+pub(super) struct Condition {
+    pub(super) text: &'static str,
+    pub(super) values: HashMap<String, AttributeValue>,
+}
+
+impl Condition {
+    /// `names` are those of the values in the text, with their colons.
+    pub(super) fn new<const N: usize>(text: &'static str, values: [(&str, AttributeValue); N]) -> Self {
+        Self { text, values: values.map(|(name, value)| (name.to_owned(), value)).into() }
+    }
+
+    /// There is no such item yet.
+    pub(super) fn absent() -> Self {
+        Self::new("attribute_not_exists(pk)", [])
+    }
+}
+
+/// What came of a conditional write.
+#[derive(Debug)]
+pub(super) enum Wrote {
+    /// It was written; what was there before, if anything was.
+    Yes(Option<Item>),
+    /// The condition did not hold; what is there, if anything is.
+    No(Option<Item>),
+}
+
+impl Wrote {
+    pub(super) fn is_yes(&self) -> bool {
+        matches!(self, Self::Yes(_))
+    }
+}
+
+/// Half to the whole of a time that doubles, so that many that met do not meet again.
+pub(super) async fn pause(round: u32) {
+    let whole = PAUSE * (1 << round.min(7));
+    let part = u32::try_from(System.bits() % 500).unwrap_or_default();
+    tokio::time::sleep(whole / 2 + whole * part / 1000).await;
+}
+
+impl DynamoStore {
+    /// The item, as last written.
+    pub(super) async fn get(&self, key: Key) -> Result<Option<Item>, Unavailable> {
+        let call = self.client.get_item().table_name(&self.table).set_key(Some(key.into_item())).consistent_read(true);
+        Ok(call.send().await.map_err(unavailable(SERVICE))?.item)
+    }
+
+    pub(super) async fn put(&self, item: Item) -> Result<(), Unavailable> {
+        let call = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        call.send().await.map(drop).map_err(unavailable(SERVICE))
+    }
+
+    pub(super) async fn put_if(&self, item: Item, condition: Condition) -> Result<Wrote, Unavailable> {
+        let call = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let call = call.condition_expression(condition.text).set_expression_attribute_values(given(condition.values));
+        let call = call
+            .return_values(ReturnValue::AllOld)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        for round in 0.. {
+            let error = match call.clone().send().await {
+                Ok(output) => return Ok(Wrote::Yes(output.attributes)),
+                Err(error) => error,
+            };
+            match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(failed)) => {
+                    return Ok(Wrote::No(failed.item.clone()));
+                }
+                Some(PutItemError::TransactionConflictException(_)) if round < AGAIN => pause(round).await,
+                _ => return Err(unavailable(SERVICE)(error)),
+            }
+        }
+        Err(Unavailable::new(SERVICE, "a write met transactions all the time"))
+    }
+
+    /// `change` is an update expression. Says whether the condition held.
+    pub(super) async fn update_if(&self, key: Key, change: &str, condition: Condition) -> Result<bool, Unavailable> {
+        let call = self.client.update_item().table_name(&self.table).set_key(Some(key.into_item()));
+        let call = call.update_expression(change).set_expression_attribute_values(given(condition.values));
+        let text = Some(condition.text).filter(|text| !text.is_empty()).map(str::to_owned);
+        match call.set_condition_expression(text).send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                _ => Err(unavailable(SERVICE)(error)),
+            },
+        }
+    }
+
+    /// Says whether the condition held. Without one there is always success.
+    pub(super) async fn delete_if(&self, key: Key, condition: Condition) -> Result<bool, Unavailable> {
+        let call = self.client.delete_item().table_name(&self.table).set_key(Some(key.into_item()));
+        let call = call.condition_expression(condition.text).set_expression_attribute_values(given(condition.values));
+        match call.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                _ => Err(unavailable(SERVICE)(error)),
+            },
+        }
+    }
+
+    /// Every item of a partition of the table whose sort key begins like this.
+    pub(super) async fn collection(&self, pk: &str, begins: &str) -> Result<Vec<Item>, Unavailable> {
+        let mut start = None;
+        let mut items = Vec::new();
+        loop {
+            let call = self.client.query().table_name(&self.table).consistent_read(true);
+            let call = match begins {
+                "" => call.key_condition_expression("pk = :pk"),
+                begins => call
+                    .key_condition_expression("pk = :pk AND begins_with(sk, :sk)")
+                    .expression_attribute_values(":sk", text(begins)),
+            };
+            let call = call.expression_attribute_values(":pk", text(pk)).set_exclusive_start_key(start);
+            let output = call.send().await.map_err(unavailable(SERVICE))?;
+            items.extend(output.items.unwrap_or_default());
+            start = output.last_evaluated_key;
+            if start.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
+    /// Both items of each execution, as last written, in no particular order.
+    pub(super) async fn both_of(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, Unavailable> {
+        let batches = ids.chunks(BATCH).map(|ids| self.batch(ids));
+        Ok(futures_util::future::try_join_all(batches).await?.concat())
+    }
+
+    async fn batch(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, Unavailable> {
+        let mut keys: Vec<Item> =
+            ids.iter().flat_map(|id| [request_key(id).into_item(), state_key(id).into_item()]).collect();
+        let mut items = Vec::new();
+        for round in 0..AGAIN {
+            let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
+            let wanted = wanted.map_err(|error| Unavailable::new(SERVICE, error))?;
+            let output = self.client.batch_get_item().request_items(&self.table, wanted).send().await;
+            let output = output.map_err(unavailable(SERVICE))?;
+            items.extend(output.responses.into_iter().flatten().flat_map(|(_, items)| items));
+            keys = output.unprocessed_keys.into_iter().flatten().flat_map(|(_, left)| left.keys).collect();
+            if keys.is_empty() {
+                return Ok(items);
+            }
+            pause(round).await;
+        }
+        Err(Unavailable::new(SERVICE, "it keeps leaving parts of a batch out"))
+    }
+}
+
+/// DynamoDB refuses an empty map of values.
+fn given(values: HashMap<String, AttributeValue>) -> Option<HashMap<String, AttributeValue>> {
+    Some(values).filter(|values| !values.is_empty())
+}
