@@ -75,6 +75,7 @@ impl Fault {
                 let status = answer.raw().status().as_u16();
                 Self::answered(status, answer.err().code(), answer.err().message().unwrap_or_default())
             }
+            SdkError::ResponseError(answer) => Self::answered(answer.raw().status().as_u16(), None, &chain(error)),
             _ => Self { code: None, words: chain(error), mend: Mend::Ask },
         }
     }

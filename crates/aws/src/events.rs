@@ -48,7 +48,8 @@ impl EventBus {
         let call = self.client.put_events().set_entries(Some(entries.clone()));
         let output = call.send().await.map_err(unavailable(SERVICE))?;
         // The answers stand in the order of the entries (API reference, `PutEvents`).
-        Ok(entries.into_iter().zip(output.entries()).filter_map(|(item, answer)| left(item, answer)).collect())
+        let left = |(place, item)| left(item, output.entries().get(place));
+        Ok(entries.into_iter().enumerate().filter_map(left).collect())
     }
 }
 
@@ -61,8 +62,9 @@ impl Announcer for EventBus {
     }
 }
 
-fn left(item: PutEventsRequestEntry, answer: &PutEventsResultEntry) -> Option<Left<PutEventsRequestEntry>> {
-    let code = answer.error_code()?;
-    let fault = Fault::answered(400, Some(code), answer.error_message().unwrap_or_default());
+/// An entry that has no answer was not taken, as far as is known.
+fn left(item: PutEventsRequestEntry, answer: Option<&PutEventsResultEntry>) -> Option<Left<PutEventsRequestEntry>> {
+    let Some(answer) = answer else { return Some(Left { item, why: "no answer".into(), may_pass: true }) };
+    let fault = Fault::answered(400, Some(answer.error_code()?), answer.error_message().unwrap_or_default());
     Some(Left { item, why: fault.to_string(), may_pass: fault.mend != Mend::Change })
 }

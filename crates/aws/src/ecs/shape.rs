@@ -187,7 +187,8 @@ fn container(container: &SdkContainer) -> Container {
     }
 }
 
-/// To the millisecond, as the domain keeps times.
+/// To the nearest millisecond, as the domain keeps times: ECS's are decimal fractions, which floating point may be just short of.
 fn time(time: Option<&DateTime>) -> Option<Timestamp> {
-    time.and_then(|time| time.to_millis().ok()).and_then(Timestamp::from_timestamp_millis)
+    let nanos = time?.as_nanos();
+    Timestamp::from_timestamp_millis(i64::try_from((nanos + 500_000).div_euclid(1_000_000)).ok()?)
 }
