@@ -1,1 +1,22 @@
-//! Deploying to an AWS account.
+//! Deploying mycli to an AWS account and looking after what is there: what `init`, `upgrade`, `destroy`, `doctor`, `secrets` and
+//! `dead-letters` need. Kept out of the functions; no type of an SDK leaves this crate.
+
+pub mod account;
+pub mod activity;
+mod bucket;
+pub mod dead_letters;
+pub mod doctor;
+pub mod error;
+pub mod first_key;
+pub mod install;
+pub mod names;
+pub mod package;
+pub mod quotas;
+pub mod remove;
+pub mod secrets;
+pub mod stack;
+pub mod template;
+
+pub use account::Account;
+pub use error::CallError;
+pub use names::StackName;

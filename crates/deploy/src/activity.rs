@@ -1,0 +1,112 @@
+//! What a stack's table says of the runs that are not over.
+
+use aws::dynamo::DynamoStore;
+use chrono::{DateTime, Utc};
+use domain::{
+    execution::{Execution, ExecutionStatus},
+    limit::LimitKey,
+    ports::{Store, Unavailable},
+};
+
+use crate::{Account, stack::StackView};
+
+/// How many runs are looked at, at most: enough to say that there are many. Ours.
+const LOOK_MAX: usize = 500;
+/// How many of them are read at a time. Ours.
+const PAGE: u32 = 100;
+/// Days that history is kept if the stack does not say: the template's default.
+const RETENTION_DAYS: u32 = 90;
+
+/// The records of a stack.
+pub(crate) fn store(account: &Account, stack: &StackView) -> DynamoStore {
+    let table = stack.outputs.get("Table").cloned().unwrap_or_default();
+    let days = stack.parameters.get("RetentionDays").and_then(|days| days.parse().ok()).unwrap_or(RETENTION_DAYS);
+    DynamoStore::new(aws_sdk_dynamodb::Client::new(&account.config), table, days)
+}
+
+/// A run whose task was asked for, and is not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launched {
+    /// Its id.
+    pub id: String,
+    /// Where it stands.
+    pub status: ExecutionStatus,
+    /// When its task was asked for.
+    pub since: DateTime<Utc>,
+}
+
+/// A line with somebody in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The limit that it waits for.
+    pub key: String,
+    /// Who is its head.
+    pub head: String,
+    /// When that was submitted.
+    pub since: DateTime<Utc>,
+}
+
+/// What is not over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Launching and running; of very many only the newest.
+    pub launched: Vec<Launched>,
+    /// Lines of those that wait.
+    pub lines: Vec<Line>,
+}
+
+impl Activity {
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.launched.is_empty() && self.lines.is_empty()
+    }
+
+    /// In words: "2 running or starting, others waiting for pool:fargate-spot".
+    #[must_use]
+    pub fn words(&self) -> String {
+        let launched = match self.launched.len() {
+            0 => None,
+            n if n >= LOOK_MAX => Some(format!("{n} or more running or starting")),
+            n => Some(format!("{n} running or starting")),
+        };
+        let lines: Vec<_> = self.lines.iter().map(|line| line.key.as_str()).collect();
+        let lines = (!lines.is_empty()).then(|| format!("some waiting for {}", lines.join(", ")));
+        launched.into_iter().chain(lines).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Looks at all that is not over.
+///
+/// # Errors
+/// When the table does not answer.
+pub async fn look(account: &Account, stack: &StackView) -> Result<Activity, Unavailable> {
+    let store = store(account, stack);
+    let mut activity = Activity::default();
+    let mut cursor = None;
+    loop {
+        let page = store.launched(cursor.as_ref(), PAGE).await?;
+        activity.launched.extend(page.items.iter().map(launched));
+        cursor = page.next;
+        if cursor.is_none() || activity.launched.len() >= LOOK_MAX {
+            break;
+        }
+    }
+    for key in store.lines(Utc::now()).await? {
+        activity.lines.extend(head(&store, &key).await?);
+    }
+    Ok(activity)
+}
+
+fn launched(execution: &Execution) -> Launched {
+    Launched {
+        id: execution.id.to_string(),
+        status: execution.status(),
+        since: execution.attempts.last().map_or(execution.submitted_at, |attempt| attempt.launched_at),
+    }
+}
+
+async fn head(store: &DynamoStore, key: &LimitKey) -> Result<Option<Line>, Unavailable> {
+    let head = store.line(key, Utc::now(), 1).await?.into_iter().next();
+    Ok(head.map(|ticket| Line { key: key.to_string(), since: ticket.submitted_at, head: ticket.id.to_string() }))
+}

@@ -1,0 +1,269 @@
+//! What could not be processed: looking at it, and sending it on its way again.
+
+use std::time::Duration;
+
+use aws::sqs::{Messages, Received, SqsQueue};
+use chrono::{DateTime, Utc};
+use domain::{
+    id::{AttemptId, ExecutionId},
+    message::{Message, Outgoing},
+    ports::{Queue as _, Unavailable},
+};
+use serde_json::Value;
+
+use crate::{Account, CallError, stack::StackView};
+
+/// How long a message is hidden while it is dealt with. Ours: longer than that takes by far.
+const HIDDEN: Duration = Duration::from_secs(60);
+/// Most messages of one receive (Amazon SQS, `ReceiveMessage`).
+const BATCH: usize = 10;
+
+/// The queues with dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeadQueue {
+    /// Of the launch queue.
+    Launch,
+    /// Of the control queue.
+    Control,
+    /// What the state tracker was to be told.
+    Events,
+}
+
+impl DeadQueue {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Launch, Self::Control, Self::Events];
+
+    /// Its short name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Launch => "launch",
+            Self::Control => "control",
+            Self::Events => "events",
+        }
+    }
+
+    fn output(self) -> &'static str {
+        match self {
+            Self::Launch => "LaunchDeadLettersUrl",
+            Self::Control => "ControlDeadLettersUrl",
+            Self::Events => "EventDeadLettersUrl",
+        }
+    }
+}
+
+/// Why dead letters could not be listed or moved.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLetterError {
+    /// A stack without such a queue.
+    #[error(transparent)]
+    Stack(#[from] CallError),
+    /// SQS.
+    #[error(transparent)]
+    Queue(#[from] Unavailable),
+}
+
+/// A dead letter. Of an event its text is not shown: it may hold the values of variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it is.
+    pub queue: DeadQueue,
+    /// SQS's id of it.
+    pub id: String,
+    /// When it was first sent.
+    pub sent_at: Option<DateTime<Utc>>,
+    /// What it is about, in words.
+    pub about: String,
+    /// The execution that it names.
+    pub execution: Option<ExecutionId>,
+}
+
+/// What came of a redrive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redriven {
+    /// Sent on their way again.
+    pub moved: usize,
+    /// Of no use any more, since the sweep has looked after what they tell: removed.
+    pub outlived: usize,
+    /// Left where they are.
+    pub left: usize,
+}
+
+/// The queues of one stack.
+#[derive(Clone, Debug)]
+pub struct DeadLetters<'a> {
+    account: &'a Account,
+    stack: &'a StackView,
+}
+
+impl<'a> DeadLetters<'a> {
+    /// Of this stack.
+    #[must_use]
+    pub fn new(account: &'a Account, stack: &'a StackView) -> Self {
+        Self { account, stack }
+    }
+
+    fn messages(&self, queue: DeadQueue) -> Result<Messages, CallError> {
+        Ok(Messages::new(&self.account.config, self.stack.output(queue.output())?.to_owned()))
+    }
+
+    /// About how many there are.
+    ///
+    /// # Errors
+    /// [`DeadLetterError`].
+    pub async fn count(&self, queue: DeadQueue) -> Result<usize, DeadLetterError> {
+        Ok(self.messages(queue)?.count().await?)
+    }
+
+    /// Up to `most` of a queue, oldest first. They stay.
+    ///
+    /// # Errors
+    /// [`DeadLetterError`].
+    pub async fn list(&self, queue: DeadQueue, most: usize) -> Result<Vec<DeadLetter>, DeadLetterError> {
+        let received = self.messages(queue)?.list(most).await?;
+        Ok(received.iter().map(|message| letter(queue, message)).collect())
+    }
+
+    /// Sends all that are in a queue now on their way again.
+    ///
+    /// # Errors
+    /// [`DeadLetterError`]. What was moved until then is moved.
+    pub async fn redrive(&self, queue: DeadQueue) -> Result<Redriven, DeadLetterError> {
+        let most = self.count(queue).await?;
+        let source = match queue {
+            DeadQueue::Launch => "LaunchQueueUrl",
+            DeadQueue::Control => "ControlQueueUrl",
+            DeadQueue::Events => return self.look_again(most).await,
+        };
+        let to = Messages::new(&self.account.config, self.stack.output(source)?.to_owned());
+        let moved = self.messages(queue)?.redrive(&to, most).await?;
+        Ok(Redriven { moved, ..Redriven::default() })
+    }
+
+    /// An event cannot be told again: it has no queue of its own. What it told of an execution can be looked up anew, which is what a
+    /// check on the control queue asks for; what the sweep looks after by itself every minute is over by now.
+    async fn look_again(&self, most: usize) -> Result<Redriven, DeadLetterError> {
+        let dead = self.messages(DeadQueue::Events)?;
+        let url = |output| self.stack.output(output).map(str::to_owned);
+        let queues = SqsQueue::new(&self.account.config, url("LaunchQueueUrl")?, url("ControlQueueUrl")?);
+        let (mut redriven, mut seen, mut kept) = (Redriven::default(), 0, Vec::new());
+        while seen < most {
+            let received = dead.receive((most - seen).min(BATCH), HIDDEN).await?;
+            if received.is_empty() {
+                break;
+            }
+            seen += received.len();
+            let (mut checks, mut done) = (Vec::new(), Vec::new());
+            for message in received {
+                match meaning(&message.body) {
+                    Event::Task(id) => {
+                        checks.push(Outgoing::from(Message::Check { id }));
+                        redriven.moved += 1;
+                        done.push(message.receipt);
+                    }
+                    Event::Sweep | Event::Log => {
+                        redriven.outlived += 1;
+                        done.push(message.receipt);
+                    }
+                    Event::Ends(_) | Event::Unknown => kept.push(message.receipt),
+                }
+            }
+            queues.send(checks).await?;
+            dead.delete(done).await?;
+        }
+        redriven.left = kept.len();
+        dead.release(kept).await?;
+        Ok(redriven)
+    }
+}
+
+fn letter(queue: DeadQueue, message: &Received) -> DeadLetter {
+    let (about, execution) = match queue {
+        DeadQueue::Launch | DeadQueue::Control => hint(&message.body),
+        DeadQueue::Events => event(&message.body),
+    };
+    DeadLetter { queue, id: message.message_id.clone(), sent_at: message.sent_at, about, execution }
+}
+
+fn hint(body: &str) -> (String, Option<ExecutionId>) {
+    match serde_json::from_str(body) {
+        Ok(Message::Line { line, id }) => (format!("start what waits for {line}"), id),
+        Ok(Message::Check { id }) => ("look after this execution".into(), Some(id)),
+        Err(_) => ("not a message of mycli's".into(), None),
+    }
+}
+
+fn event(body: &str) -> (String, Option<ExecutionId>) {
+    match meaning(body) {
+        Event::Task(id) => ("a task has changed".into(), Some(id)),
+        Event::Log => ("lines of a log".into(), None),
+        Event::Sweep => ("the minute's sweep".into(), None),
+        Event::Ends(n) => (format!("{n} ends of executions could not be announced"), None),
+        Event::Unknown => ("not an event that mycli knows".into(), None),
+    }
+}
+
+/// What a dead event told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Event {
+    /// That a task of this execution has changed.
+    Task(ExecutionId),
+    /// Marker lines.
+    Log,
+    /// That a minute is over.
+    Sweep,
+    /// So many ends that were to be announced.
+    Ends(u64),
+    /// Something else.
+    Unknown,
+}
+
+/// EventBridge keeps the event itself, Lambda wraps it as `requestPayload`, and of a stream's records only says where they stood.
+fn meaning(body: &str) -> Event {
+    let Ok(whole) = serde_json::from_str::<Value>(body) else { return Event::Unknown };
+    let event = whole.get("requestPayload").filter(|payload| payload.is_object()).unwrap_or(&whole);
+    let attempt = event["detail"]["startedBy"].as_str().and_then(|text| text.parse::<AttemptId>().ok());
+    if let Some(attempt) = attempt {
+        return Event::Task(attempt.execution().clone());
+    }
+    if event["sweep"] == true {
+        return Event::Sweep;
+    }
+    if event.get("awslogs").is_some() {
+        return Event::Log;
+    }
+    match whole.get("DDBStreamBatchInfo") {
+        Some(batch) => Event::Ends(batch["batchSize"].as_u64().unwrap_or(1)),
+        None => Event::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9";
+
+    #[test]
+    fn an_event_is_known_bare_and_as_lambda_wraps_it() {
+        let bare = format!(r#"{{"source":"aws.ecs","detail":{{"startedBy":"{ID}-2","lastStatus":"STOPPED"}}}}"#);
+        let task = Event::Task(ID.parse().unwrap());
+        assert_eq!(meaning(&bare), task);
+        assert_eq!(meaning(&format!(r#"{{"requestContext":{{}},"requestPayload":{bare}}}"#)), task);
+        assert_eq!(meaning(r#"{"requestPayload":{"sweep":true}}"#), Event::Sweep);
+        assert_eq!(meaning(r#"{"awslogs":{"data":"H4sI"}}"#), Event::Log);
+        assert_eq!(meaning(r#"{"DDBStreamBatchInfo":{"batchSize":3}}"#), Event::Ends(3));
+        assert_eq!(meaning("not json"), Event::Unknown);
+        assert_eq!(meaning(r#"{"detail":{"startedBy":"ecs-svc/1"}}"#), Event::Unknown);
+    }
+
+    #[test]
+    fn a_dead_letter_is_told_without_the_values_in_it() {
+        let body =
+            format!(r#"{{"detail":{{"startedBy":"{ID}-1","overrides":{{"environment":[{{"value":"hunter2"}}]}}}}}}"#);
+        let (about, execution) = event(&body);
+        assert_eq!((about.as_str(), execution.unwrap().as_str()), ("a task has changed", ID));
+        let (about, execution) = hint(&format!(r#"{{"kind":"line","line":"pool:fargate-spot","id":"{ID}"}}"#));
+        assert_eq!((about.as_str(), execution.unwrap().as_str()), ("start what waits for pool:fargate-spot", ID));
+    }
+}

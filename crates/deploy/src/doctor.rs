@@ -1,0 +1,533 @@
+//! Finding out what is wrong with a stack. Gathering facts and judging them are apart: the judgement is pure.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::{
+    Account, StackName,
+    activity::{self, Activity},
+    dead_letters::{DeadLetters, DeadQueue},
+    quotas::{self, Known, Pool},
+    secrets::{self, Kept},
+    stack::{Condition, StackView, Stacks},
+};
+
+/// How far a clock may be off. Ours: AWS refuses signatures at five minutes, and times of this machine stand beside AWS's in what is shown.
+const CLOCK_MAX: TimeDelta = TimeDelta::seconds(60);
+/// How long a task may take to start. Ours: a start takes a minute, a large image some more.
+const LAUNCH_MAX: TimeDelta = TimeDelta::minutes(15);
+/// How long the head of a line may wait. Ours: the default timeout of what it waits for.
+const WAIT_MAX: TimeDelta = TimeDelta::hours(1);
+
+/// What was found out. What could not be is an error in words.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The stack's name.
+    pub name: StackName,
+    /// This program's version.
+    pub version: String,
+    /// Now.
+    pub now: DateTime<Utc>,
+    /// Who we are, where: "123456789012 (user/alice) in eu-west-1".
+    pub account: Result<String, String>,
+    /// How far this machine's clock is ahead of AWS's.
+    pub clock_ahead: Option<TimeDelta>,
+    /// The stack, if there is one.
+    pub stack: Result<Option<StackView>, String>,
+    /// The account's quotas.
+    pub quotas: Vec<(Pool, Known)>,
+    /// How many dead letters there are.
+    pub dead_letters: Vec<(DeadQueue, Result<usize, String>)>,
+    /// What is not over.
+    pub activity: Result<Activity, String>,
+    /// The secrets.
+    pub secrets: Result<Kept, String>,
+    /// Whether the API takes the configured key; `None` if that was not tried.
+    pub api: Option<Result<(), String>>,
+}
+
+impl Facts {
+    /// Nothing is known but that the account cannot be used.
+    #[must_use]
+    pub fn without_account(name: &StackName, version: &str, why: String) -> Self {
+        let unknown = || "the account cannot be used".to_owned();
+        Self {
+            name: name.clone(),
+            version: version.to_owned(),
+            now: Utc::now(),
+            account: Err(why),
+            clock_ahead: None,
+            stack: Err(unknown()),
+            quotas: Vec::new(),
+            dead_letters: Vec::new(),
+            activity: Err(unknown()),
+            secrets: Err(unknown()),
+            api: None,
+        }
+    }
+
+    /// Finds out all that AWS tells.
+    pub async fn gather(account: &Account, name: &StackName, version: &str) -> Self {
+        let who = format!("{} ({}) in {}", account.id, account.who(), account.region);
+        let stack = Stacks::new(account, name).find().await.map_err(|error| error.to_string());
+        let no_stack = || "there is no stack".to_owned();
+        let mut facts = Self {
+            account: Ok(who),
+            clock_ahead: account.clock_ahead,
+            activity: Err(no_stack()),
+            secrets: Err(no_stack()),
+            stack,
+            ..Self::without_account(name, version, String::new())
+        };
+        for pool in Pool::ALL {
+            facts.quotas.push((pool, quotas::read(account, pool).await));
+        }
+        if let Ok(Some(stack)) = facts.stack.clone()
+            && stack.condition() != Condition::NeverStood
+        {
+            facts.look_into(account, &stack).await;
+        }
+        facts
+    }
+
+    async fn look_into(&mut self, account: &Account, stack: &StackView) {
+        let dead = DeadLetters::new(account, stack);
+        for queue in DeadQueue::ALL {
+            self.dead_letters.push((queue, dead.count(queue).await.map_err(|error| error.to_string())));
+        }
+        self.activity = activity::look(account, stack).await.map_err(|error| error.to_string());
+        let path = self.name.secrets_path();
+        self.secrets = secrets::list(account, stack, path).await.map_err(|error| error.to_string());
+    }
+
+    /// A command for this stack.
+    fn command(&self, verb: &str) -> String {
+        if self.name == StackName::default() {
+            format!("mycli {verb}")
+        } else {
+            format!("mycli --stack {} {verb}", self.name)
+        }
+    }
+}
+
+/// What one look came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// In words.
+    pub detail: String,
+    /// What to do, if something is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+/// How something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Wrong.
+    Wrong,
+    /// It could not be found out, and that is nobody's fault.
+    Unknown,
+}
+
+impl Check {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, detail: detail.into(), mend: None }
+    }
+
+    fn wrong(name: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Wrong, detail: detail.into(), mend: Some(mend.into()) }
+    }
+
+    fn unknown(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Unknown, detail: detail.into(), mend: None }
+    }
+}
+
+/// Judges the facts: one check after the other, in the order in which they would be mended.
+#[must_use]
+pub fn judge(facts: &Facts) -> Vec<Check> {
+    let account = credentials(facts);
+    if account.verdict == Verdict::Wrong {
+        return vec![account];
+    }
+    let stack = stack(facts);
+    let standing = facts.stack.as_ref().ok().and_then(Option::as_ref).filter(|_| stack.verdict == Verdict::Ok);
+    let mut checks = vec![account, clock(facts), stack];
+    if let Some(stack) = standing {
+        checks.push(version(facts, stack));
+        checks.extend(facts.quotas.iter().map(|(pool, known)| quota(facts, stack, *pool, known)));
+        checks.extend(facts.dead_letters.iter().map(|(queue, count)| dead_letters(facts, *queue, count)));
+        checks.extend(waiting(facts));
+        checks.push(secrets_kept(facts));
+        checks.extend(facts.api.as_ref().map(|api| key(facts, api)));
+    }
+    checks
+}
+
+fn credentials(facts: &Facts) -> Check {
+    match &facts.account {
+        Ok(who) => Check::ok("credentials", who),
+        Err(why) => {
+            Check::wrong("credentials", why, "see above; `aws sts get-caller-identity` shows whether it worked")
+        }
+    }
+}
+
+fn clock(facts: &Facts) -> Check {
+    match facts.clock_ahead {
+        None => Check::unknown("clock", "AWS did not tell its time"),
+        Some(ahead) if ahead.abs() <= CLOCK_MAX => Check::ok("clock", "agrees with AWS's"),
+        Some(ahead) => {
+            let way = if ahead > TimeDelta::zero() { "ahead of" } else { "behind" };
+            let detail = format!("this machine's clock is {} s {way} AWS's", ahead.num_seconds().abs());
+            Check::wrong(
+                "clock",
+                detail,
+                "set the clock (timedatectl set-ntp true): AWS refuses requests beyond five minutes",
+            )
+        }
+    }
+}
+
+fn stack(facts: &Facts) -> Check {
+    let name = "stack";
+    match &facts.stack {
+        Err(why) => Check::wrong(name, why, "give these credentials the right to call CloudFormation, then ask again"),
+        Ok(None) => Check::wrong(name, format!("there is no stack {}", facts.name.full()), facts.command("init")),
+        Ok(Some(stack)) => {
+            let detail = format!("{} is {}", facts.name.full(), stack.status);
+            let why = stack.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            match stack.condition() {
+                Condition::Stands => Check::ok(name, detail),
+                Condition::Busy => Check::wrong(name, detail, "wait for the end of that, and ask again"),
+                Condition::NeverStood | Condition::Stuck => Check::wrong(name, detail + &why, facts.command("init")),
+                Condition::HalfRemoved => Check::wrong(name, detail + &why, facts.command("destroy")),
+            }
+        }
+    }
+}
+
+fn version(facts: &Facts, stack: &StackView) -> Check {
+    let theirs = stack.version().unwrap_or("unknown");
+    if theirs == facts.version {
+        return Check::ok("version", format!("the functions are of this version, {theirs}"));
+    }
+    let detail = format!("the functions are of version {theirs}, this mycli is {}", facts.version);
+    let mend = if is_newer(theirs, &facts.version) {
+        "install that version of mycli".into()
+    } else {
+        facts.command("upgrade")
+    };
+    Check::wrong("version", detail, mend)
+}
+
+/// Whether one version comes after another.
+#[must_use]
+pub fn is_newer(one: &str, other: &str) -> bool {
+    let numbers = |text: &str| -> Option<Vec<u64>> { text.split('.').map(|part| part.parse().ok()).collect() };
+    numbers(one).zip(numbers(other)).is_some_and(|(one, other)| one > other)
+}
+
+fn quota(facts: &Facts, stack: &StackView, pool: Pool, known: &Known) -> Check {
+    let (name, title) = ("quota", pool.title());
+    let limit = stack.parameters.get(pool.parameter()).and_then(|text| text.parse::<u32>().ok());
+    let raise = || {
+        format!(
+            "ask for more: aws service-quotas request-service-quota-increase --service-code fargate --quota-code {} --desired-value 64",
+            pool.code()
+        )
+    };
+    match (known, limit) {
+        (Known::Unknown(why), _) => Check::unknown(name, format!("{title}: Service Quotas cannot be asked ({why})")),
+        (Known::Unset, _) => Check::unknown(name, format!("{title}: AWS names no quota")),
+        (Known::Vcpus(0), _) => Check::wrong(name, format!("{title}: the account may use no vCPUs at all"), raise()),
+        (Known::Vcpus(quota), None) => {
+            let detail = format!("{title}: the account may use {quota} vCPUs, and the stack does not know it");
+            Check::wrong(name, detail, facts.command(&format!("upgrade {} {quota}", pool.flag())))
+        }
+        (Known::Vcpus(quota), Some(limit)) if limit > *quota => {
+            let detail = format!("{title}: the stack starts up to {limit} vCPUs, the account may use {quota}");
+            Check::wrong(name, detail, facts.command(&format!("upgrade {} {quota}", pool.flag())))
+        }
+        (Known::Vcpus(quota), Some(limit)) => {
+            Check::ok(name, format!("{title}: the stack uses up to {limit} of the account's {quota} vCPUs"))
+        }
+    }
+}
+
+fn dead_letters(facts: &Facts, queue: DeadQueue, count: &Result<usize, String>) -> Check {
+    let name = "dead letters";
+    match count {
+        Ok(0) => Check::ok(name, format!("{}: none", queue.as_str())),
+        Ok(count) => {
+            let mend = format!(
+                "{0} shows them; {1}",
+                facts.command("dead-letters list"),
+                facts.command("dead-letters redrive")
+            );
+            Check::wrong(name, format!("{}: {count} could not be processed", queue.as_str()), mend)
+        }
+        Err(why) => Check::wrong(
+            name,
+            format!("{}: {why}", queue.as_str()),
+            "give these credentials the right to read the queue",
+        ),
+    }
+}
+
+/// What waits or starts for longer than it should.
+fn waiting(facts: &Facts) -> Vec<Check> {
+    let name = "runs";
+    let activity = match &facts.activity {
+        Ok(activity) => activity,
+        Err(why) => return vec![Check::wrong(name, why, "give these credentials the right to read the table")],
+    };
+    let overdue: Vec<_> = activity
+        .launched
+        .iter()
+        .filter(|run| run.status == domain::execution::ExecutionStatus::Launching && facts.now - run.since > LAUNCH_MAX)
+        .collect();
+    let mut checks = Vec::new();
+    if let Some(first) = overdue.first() {
+        let detail = format!("{} launched over {} minutes ago do not run yet", overdue.len(), LAUNCH_MAX.num_minutes());
+        let mend = format!(
+            "look at why: {}; or stop it: {}",
+            facts.command(&format!("status {}", first.id)),
+            facts.command(&format!("cancel {}", first.id))
+        );
+        checks.push(Check::wrong(name, detail, mend));
+    }
+    for line in activity.lines.iter().filter(|line| facts.now - line.since > WAIT_MAX) {
+        let hours = (facts.now - line.since).num_hours();
+        let detail = format!("the first in line for {} has waited for {hours} h", line.key);
+        let mend = format!(
+            "{} says what it waits for; raise the quota, or cancel what holds it",
+            facts.command(&format!("status {}", line.head))
+        );
+        checks.push(Check::wrong(name, detail, mend));
+    }
+    if checks.is_empty() {
+        let detail = if activity.is_idle() { "nothing is under way".into() } else { activity.words() };
+        checks.push(Check::ok(name, detail));
+    }
+    checks
+}
+
+fn secrets_kept(facts: &Facts) -> Check {
+    let name = "secrets";
+    let kept = match &facts.secrets {
+        Ok(kept) => kept,
+        Err(why) => return Check::wrong(name, why, "give these credentials the right to list the stack's parameters"),
+    };
+    let (without_value, without_record) = (kept.without_value(), kept.without_record());
+    if let Some(first) = without_value.first() {
+        let detail = format!("set, but their values are gone: {}", without_value.join(", "));
+        return Check::wrong(name, detail, facts.command(&format!("secrets set {first}")));
+    }
+    if let Some(first) = without_record.first() {
+        let detail =
+            format!("values that no run may name, since mycli did not set them: {}", without_record.join(", "));
+        let mend = format!(
+            "{}, or {}",
+            facts.command(&format!("secrets set {first}")),
+            facts.command(&format!("secrets remove {first}"))
+        );
+        return Check::wrong(name, detail, mend);
+    }
+    Check::ok(name, format!("{} set", kept.records.len()))
+}
+
+fn key(facts: &Facts, api: &Result<(), String>) -> Check {
+    match api {
+        Ok(()) => Check::ok("API", "it answers, and takes your key"),
+        Err(why) => Check::wrong("API", why, facts.command("init")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use domain::{execution::ExecutionStatus, key::Role, secret::SecretRecord};
+
+    use super::*;
+    use crate::activity::{Launched, Line};
+
+    fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn well() -> Facts {
+        let stack = StackView {
+            id: "id".into(),
+            status: "UPDATE_COMPLETE".into(),
+            reason: None,
+            parameters: texts(&[("SpotVcpus", "6"), ("OnDemandVcpus", "6")]),
+            outputs: texts(&[("Version", "1.2.3")]),
+            tags: BTreeMap::new(),
+        };
+        let record = SecretRecord { name: "TOKEN".into(), role: Role::Submit, set_at: None };
+        Facts {
+            account: Ok("123456789012 (user/alice) in eu-west-1".into()),
+            clock_ahead: Some(TimeDelta::seconds(-2)),
+            stack: Ok(Some(stack)),
+            quotas: Pool::ALL.map(|pool| (pool, Known::Vcpus(6))).to_vec(),
+            dead_letters: DeadQueue::ALL.map(|queue| (queue, Ok(0))).to_vec(),
+            activity: Ok(Activity::default()),
+            secrets: Ok(Kept { records: vec![record], values: vec!["TOKEN".into()] }),
+            api: Some(Ok(())),
+            ..Facts::without_account(&StackName::default(), "1.2.3", String::new())
+        }
+    }
+
+    fn with_stack(change: impl FnOnce(&mut StackView)) -> Facts {
+        let mut facts = well();
+        if let Ok(Some(stack)) = &mut facts.stack {
+            change(stack);
+        }
+        facts
+    }
+
+    /// Exactly one thing is wrong; its detail and its mend hold these texts.
+    #[track_caller]
+    fn one_finding(facts: &Facts, name: &str, detail: &str, mend: &str) {
+        let wrong: Vec<_> = judge(facts).into_iter().filter(|check| check.verdict == Verdict::Wrong).collect();
+        let [found] = wrong.as_slice() else { panic!("{wrong:#?}") };
+        let told = found.mend.clone().unwrap_or_default();
+        assert!(found.name == name && found.detail.contains(detail) && told.contains(mend), "{found:#?}");
+    }
+
+    #[test]
+    fn a_stack_that_is_well_has_no_findings() {
+        let checks = judge(&well());
+        assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:#?}");
+        assert_eq!(checks.len(), 12);
+    }
+
+    #[test]
+    fn no_credentials() {
+        let why = "the AWS session has expired: sign in again with `aws sso login`".to_owned();
+        one_finding(
+            &Facts::without_account(&StackName::default(), "1.2.3", why),
+            "credentials",
+            "aws sso login",
+            "get-caller-identity",
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_off() {
+        let facts = Facts { clock_ahead: Some(TimeDelta::seconds(200)), ..well() };
+        one_finding(&facts, "clock", "200 s ahead", "timedatectl");
+        let facts = Facts { clock_ahead: Some(TimeDelta::seconds(-61)), ..well() };
+        one_finding(&facts, "clock", "61 s behind", "timedatectl");
+    }
+
+    #[test]
+    fn a_stack_that_is_not_there_or_does_not_stand() {
+        one_finding(&Facts { stack: Ok(None), ..well() }, "stack", "no stack mycli-default", "mycli init");
+        one_finding(
+            &with_stack(|stack| stack.status = "ROLLBACK_COMPLETE".into()),
+            "stack",
+            "ROLLBACK_COMPLETE",
+            "mycli init",
+        );
+        one_finding(
+            &with_stack(|stack| stack.status = "DELETE_FAILED".into()),
+            "stack",
+            "DELETE_FAILED",
+            "mycli destroy",
+        );
+        one_finding(
+            &with_stack(|stack| stack.status = "UPDATE_IN_PROGRESS".into()),
+            "stack",
+            "UPDATE_IN_PROGRESS",
+            "wait",
+        );
+    }
+
+    #[test]
+    fn functions_of_another_version() {
+        let older = with_stack(|stack| stack.outputs = texts(&[("Version", "1.2.2")]));
+        one_finding(&older, "version", "version 1.2.2", "mycli upgrade");
+        let newer = with_stack(|stack| stack.outputs = texts(&[("Version", "1.10.0")]));
+        one_finding(&newer, "version", "version 1.10.0", "install that version");
+    }
+
+    #[test]
+    fn quotas_below_or_unknown_to_the_stack() {
+        let quota = |vcpus| vec![(Pool::Spot, Known::Vcpus(vcpus))];
+        one_finding(
+            &Facts { quotas: quota(4), ..well() },
+            "quota",
+            "account may use 4",
+            "mycli upgrade --vcpus-spot 4",
+        );
+        one_finding(&Facts { quotas: quota(0), ..well() }, "quota", "no vCPUs at all", "L-36FBB829");
+        let unlimited = with_stack(|stack| stack.parameters = texts(&[("SpotVcpus", "6"), ("OnDemandVcpus", "")]));
+        one_finding(&unlimited, "quota", "Fargate: the account may use 6", "--vcpus-on-demand 6");
+        let unknown = Facts { quotas: vec![(Pool::Spot, Known::Unknown("UnknownOperation".into()))], ..well() };
+        assert!(judge(&unknown).iter().all(|check| check.verdict != Verdict::Wrong));
+        assert!(judge(&Facts { quotas: quota(100), ..well() }).iter().all(|check| check.verdict == Verdict::Ok));
+    }
+
+    #[test]
+    fn dead_letters_lie_about() {
+        let facts = Facts { dead_letters: vec![(DeadQueue::Launch, Ok(0)), (DeadQueue::Control, Ok(3))], ..well() };
+        one_finding(&facts, "dead letters", "control: 3", "mycli dead-letters redrive");
+    }
+
+    #[test]
+    fn launches_that_come_to_nothing_and_lines_that_stand_still() {
+        let launched =
+            |status, minutes| Launched { id: "exec_1".into(), status, since: well().now - TimeDelta::minutes(minutes) };
+        let activity = |launched, lines| Facts { activity: Ok(Activity { launched, lines }), ..well() };
+        let facts =
+            activity(vec![launched(ExecutionStatus::Launching, 16), launched(ExecutionStatus::Running, 600)], vec![]);
+        one_finding(&facts, "runs", "1 launched over 15 minutes ago", "mycli cancel exec_1");
+        let line = |minutes| Line {
+            key: "lock:prod".into(),
+            head: "exec_2".into(),
+            since: well().now - TimeDelta::minutes(minutes),
+        };
+        one_finding(&activity(vec![], vec![line(121)]), "runs", "lock:prod has waited for 2 h", "mycli status exec_2");
+        let fine = activity(vec![launched(ExecutionStatus::Launching, 2)], vec![line(30)]);
+        assert!(judge(&fine).iter().all(|check| check.verdict == Verdict::Ok));
+    }
+
+    #[test]
+    fn secrets_that_are_kept_by_halves() {
+        let secrets = |change: fn(&mut Kept)| {
+            let mut kept = well().secrets.unwrap();
+            change(&mut kept);
+            Facts { secrets: Ok(kept), ..well() }
+        };
+        one_finding(
+            &secrets(|kept| kept.values.clear()),
+            "secrets",
+            "values are gone: TOKEN",
+            "mycli secrets set TOKEN",
+        );
+        let facts = secrets(|kept| kept.values.push("OTHER".into()));
+        one_finding(&facts, "secrets", "did not set them: OTHER", "mycli secrets remove OTHER");
+    }
+
+    #[test]
+    fn an_api_that_does_not_take_the_key() {
+        let facts = Facts { api: Some(Err("no valid API key".into())), ..well() };
+        one_finding(&facts, "API", "no valid API key", "mycli init");
+    }
+
+    #[test]
+    fn a_mend_is_for_the_stack_that_was_looked_at() {
+        let facts = Facts { name: "ci".parse().unwrap(), stack: Ok(None), ..well() };
+        one_finding(&facts, "stack", "no stack mycli-ci", "mycli --stack ci init");
+    }
+}

@@ -1,0 +1,286 @@
+//! Making a stack, or bringing one to this program's version: the bucket, the code, the template, the stack. Each step finds out what
+//! is there already, so that a run that was cut short is repaired by the next.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+
+use crate::{
+    Account, CallError, StackName,
+    bucket::Bucket,
+    package::Functions,
+    stack::{Condition, Progress, Setting, Settings, StackError, StackView, Stacks},
+    template::{Template, TemplateError},
+};
+
+/// The parameters that follow from the code and the account; a user does not choose them.
+pub const OWN_PARAMETERS: [&str; 6] =
+    ["StackName", "CodeBucket", "CodePrefix", "Version", "Architecture", "EndpointUrl"];
+
+/// What to deploy.
+#[derive(Clone, Debug)]
+pub struct Wish<'a> {
+    /// The functions' code.
+    pub functions: &'a Functions,
+    /// The version of this program.
+    pub version: &'a str,
+    /// Parameters that are to have these values; the others stay as they are, or take their defaults.
+    pub parameters: &'a BTreeMap<String, String>,
+    /// Parameters for a stack that is made now, unless `parameters` has them.
+    pub at_first: &'a BTreeMap<String, String>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Deployed {
+    /// The stack, as it stands now.
+    pub stack: StackView,
+    /// What was done to it.
+    pub change: Change,
+    /// The version it was of before.
+    pub version_before: Option<String>,
+}
+
+/// What was done to a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was made.
+    Made,
+    /// It was changed.
+    Changed,
+    /// It was as it should be.
+    Nothing,
+}
+
+/// Why there is no stack, or not the wished one.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A parameter that the template does not have.
+    #[error("the template has no parameter `{name}`; there are {known}")]
+    Parameter {
+        /// What was given.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// A parameter that is not the user's to set.
+    #[error("the parameter `{0}` follows from the code and the account, and cannot be set")]
+    Own(String),
+    /// `destroy` got stuck.
+    #[error("the stack is half removed{}: finish that with `mycli destroy`", .0.as_deref().map(|why| format!(" ({why})")).unwrap_or_default())]
+    HalfRemoved(Option<String>),
+    /// A history that was kept stands in the way.
+    #[error(
+        "the table {0} with the history of a removed stack is still there: choose another name with --stack, or remove that history for \
+         good with `mycli destroy`"
+    )]
+    KeptTable(String),
+    /// The stack.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A call.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// Makes or changes the stack. Idempotent: where all is as it should be, nothing is done.
+///
+/// # Errors
+/// [`InstallError`]. What was done before stays, and the next call goes on from there.
+pub async fn deploy(
+    account: &Account,
+    name: &StackName,
+    wish: &Wish<'_>,
+    tell: &impl Fn(Progress),
+) -> Result<Deployed, InstallError> {
+    let template = Template::built_in()?;
+    check_parameters(&template, wish.parameters)?;
+    let stacks = Stacks::new(account, name);
+    let before = ready(&stacks, tell).await?;
+    if before.is_none() {
+        refuse_a_kept_table(account, name).await?;
+    }
+    let bucket = Bucket::new(account, name);
+    let url = upload(&bucket, &template, wish.functions, tell).await?;
+    let own = own_parameters(account, name, &bucket, wish);
+    let settings = settings(&template, before.as_ref(), &own, wish);
+    let version_before = before.as_ref().and_then(StackView::version).map(str::to_owned);
+    let (stack, change) = match before {
+        None => {
+            tell(Progress::Step(format!("making the stack {} ({} resources)", name.full(), template.size())));
+            (stacks.create(&url, &settings, tell).await?, Change::Made)
+        }
+        Some(before) => match stacks.update(&before, &url, &settings, tell).await? {
+            Some(after) => (after, Change::Changed),
+            None => (before, Change::Nothing),
+        },
+    };
+    Ok(Deployed { stack, change, version_before })
+}
+
+fn check_parameters(template: &Template, given: &BTreeMap<String, String>) -> Result<(), InstallError> {
+    if let Some(own) = given.keys().find(|name| OWN_PARAMETERS.contains(&name.as_str())) {
+        return Err(InstallError::Own(own.clone()));
+    }
+    let known: Vec<_> = template.parameters().filter(|name| !OWN_PARAMETERS.contains(name)).collect();
+    match given.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(InstallError::Parameter { name: name.clone(), known: known.join(", ") }),
+        None => Ok(()),
+    }
+}
+
+/// The stack in a condition in which it can be changed; `None` if it is to be made.
+async fn ready(stacks: &Stacks, tell: &impl Fn(Progress)) -> Result<Option<StackView>, InstallError> {
+    let mut found = stacks.find().await?;
+    loop {
+        let Some(stack) = found else { return Ok(None) };
+        found = match stack.condition() {
+            Condition::Stands => return Ok(Some(stack)),
+            Condition::Busy => {
+                tell(Progress::Step(format!("the stack is {}: waiting for the end of that", stack.status)));
+                stacks.settle(&stack, tell).await?;
+                stacks.find().await?
+            }
+            Condition::NeverStood => {
+                tell(Progress::Step(format!("an earlier attempt ended as {}: removing what it left", stack.status)));
+                stacks.delete(&stack, tell).await?;
+                None
+            }
+            Condition::Stuck => {
+                tell(Progress::Step("undoing an earlier change got stuck: going on with it".into()));
+                Some(stacks.unstick(&stack, tell).await?)
+            }
+            Condition::HalfRemoved => return Err(InstallError::HalfRemoved(stack.reason)),
+        };
+    }
+}
+
+/// A table that was kept would fail the stack after minutes, and with words that help nobody.
+async fn refuse_a_kept_table(account: &Account, name: &StackName) -> Result<(), InstallError> {
+    let tables = aws_sdk_dynamodb::Client::new(&account.config);
+    match tables.describe_table().table_name(name.table()).send().await {
+        Ok(_) => Err(InstallError::KeptTable(name.table())),
+        Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(()),
+        Err(error) => {
+            let error = CallError::of(format!("look for the table {}", name.table()))(error);
+            // Who may not look is told by the stack.
+            if error.is_denied() { Ok(()) } else { Err(error.into()) }
+        }
+    }
+}
+
+/// Stores what the stack is made from; gives the template's address.
+async fn upload(
+    bucket: &Bucket,
+    template: &Template,
+    functions: &Functions,
+    tell: &impl Fn(Progress),
+) -> Result<String, CallError> {
+    if bucket.ensure().await? {
+        tell(Progress::Step(format!("made the bucket {}", bucket.name())));
+    }
+    let mut stored = false;
+    for (name, zip) in &functions.zips {
+        stored |= bucket.put(&format!("{}/{name}.zip", functions.prefix()), zip.clone()).await?;
+    }
+    stored |= bucket.put(&template.key(), template.text().into_bytes()).await?;
+    if stored {
+        tell(Progress::Step(format!("stored the functions' code ({})", functions.architecture.as_str())));
+    }
+    Ok(bucket.url(&template.key()))
+}
+
+fn own_parameters(
+    account: &Account,
+    name: &StackName,
+    bucket: &Bucket,
+    wish: &Wish<'_>,
+) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("StackName", name.to_string()),
+        ("CodeBucket", bucket.name().to_owned()),
+        ("CodePrefix", wish.functions.prefix()),
+        ("Version", wish.version.to_owned()),
+        ("Architecture", wish.functions.architecture.as_str().to_owned()),
+        ("EndpointUrl", account.endpoint_url.clone().unwrap_or_default()),
+    ])
+}
+
+/// What follows from the code, then what the user wishes, then what was, then (for a new stack) what is found in the account; for the
+/// rest the template's defaults.
+fn settings(
+    template: &Template,
+    before: Option<&StackView>,
+    own: &BTreeMap<&'static str, String>,
+    wish: &Wish<'_>,
+) -> Settings {
+    let one = |name: &str| {
+        let value = own.get(name).or_else(|| wish.parameters.get(name)).cloned().map(Setting::Value);
+        let previous = before.filter(|stack| stack.parameters.contains_key(name)).map(|_| Setting::Previous);
+        let at_first = || wish.at_first.get(name).filter(|_| before.is_none()).cloned().map(Setting::Value);
+        Some((name.to_owned(), value.or(previous).or_else(at_first)?))
+    };
+    template.parameters().filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(parameters: &[(&str, &str)]) -> StackView {
+        let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        StackView {
+            id: "id".into(),
+            status: "CREATE_COMPLETE".into(),
+            reason: None,
+            parameters,
+            outputs: BTreeMap::new(),
+            tags: BTreeMap::new(),
+        }
+    }
+
+    fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_the_user_set_before_stays_and_what_follows_from_the_code_does_not() {
+        let template = Template::built_in().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+        program.resize(18, 0);
+        program.extend([0x3e, 0]);
+        for name in crate::package::FUNCTIONS {
+            std::fs::write(folder.path().join(name), &program).unwrap();
+        }
+        crate::package::pack(folder.path(), folder.path()).unwrap();
+        let functions = Functions::find(&[folder.path().to_owned()]).unwrap();
+        let (given, at_first) = (texts(&[("RetentionDays", "30")]), texts(&[("SpotVcpus", "6")]));
+        let wish = Wish { functions: &functions, version: "2.0.0", parameters: &given, at_first: &at_first };
+        let own = BTreeMap::from([("Version", "2.0.0".to_owned())]);
+        let value = |text: &str| Some(Setting::Value(text.to_owned()));
+
+        let new = settings(&template, None, &own, &wish);
+        assert_eq!(new.get("SpotVcpus").cloned(), value("6"));
+        assert_eq!(new.get("RetentionDays").cloned(), value("30"));
+        assert_eq!(new.get("DefaultImage"), None);
+
+        let before = stack(&[("Version", "1.0.0"), ("SpotVcpus", "12"), ("RetentionDays", "90"), ("Gone", "1")]);
+        let next = settings(&template, Some(&before), &own, &wish);
+        assert_eq!(next.get("Version").cloned(), value("2.0.0"));
+        assert_eq!(next.get("SpotVcpus"), Some(&Setting::Previous));
+        assert_eq!(next.get("RetentionDays").cloned(), value("30"));
+        assert_eq!((next.get("Gone"), next.get("DefaultImage")), (None, None));
+    }
+
+    #[test]
+    fn a_parameter_that_is_none_is_named_with_those_that_are() {
+        let template = Template::built_in().unwrap();
+        let error = check_parameters(&template, &texts(&[("RetentionDay", "30")])).unwrap_err().to_string();
+        assert!(error.contains("`RetentionDay`") && error.contains("RetentionDays"), "{error}");
+        assert!(matches!(check_parameters(&template, &texts(&[("Version", "1")])), Err(InstallError::Own(_))));
+    }
+}

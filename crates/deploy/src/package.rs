@@ -1,0 +1,261 @@
+//! The functions' code: one zip each, with one program named `bootstrap` (what Lambda's `provided.al2023` runs).
+
+use std::{
+    fs::{self, File},
+    io::{self, Cursor, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
+
+/// The functions of a stack: each one's zip is called so, and its Lambda function `mycli-<stack>-<name>`.
+pub const FUNCTIONS: [&str; 4] = ["submit", "launcher", "state-tracker", "query"];
+
+const PROGRAM: &str = "bootstrap";
+/// Largest program looked at. Lambda takes 250 MB unzipped (AWS Lambda quotas, "Deployment package").
+const PROGRAM_MAX: u64 = 250 << 20;
+
+/// The processors Lambda has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// Graviton.
+    Arm64,
+    /// Intel and AMD.
+    X86_64,
+}
+
+impl Architecture {
+    /// Lambda's word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Arm64 => "arm64",
+            Self::X86_64 => "x86_64",
+        }
+    }
+
+    /// Reads it off the head of a Linux program: bytes 18 and 19 of an ELF file name the machine.
+    fn of(program: &[u8]) -> Option<Self> {
+        let head = program.get(..20).filter(|head| head.starts_with(b"\x7fELF"))?;
+        match u16::from_le_bytes([head[18], head[19]]) {
+            0xb7 => Some(Self::Arm64),
+            0x3e => Some(Self::X86_64),
+            _ => None,
+        }
+    }
+}
+
+/// Why there are no functions to deploy.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    /// No folder with the zips.
+    #[error(
+        "the functions' code is not here: looked for {} in {}.\nA release of mycli has them in `functions/` beside the program; built from \
+         source, `just package` makes them: then give --functions target/package", names(), list(.0)
+    )]
+    Missing(Vec<PathBuf>),
+    /// A file that cannot be read or written.
+    #[error("failed to use {}: {error}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Not a zip.
+    #[error("{} is not a zip that can be read: {error}", path.display())]
+    Zip {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: zip::result::ZipError,
+    },
+    /// It holds something else.
+    #[error("{} holds no Linux program called `{PROGRAM}` for arm64 or x86_64: was it built for another system?", .0.display())]
+    Program(PathBuf),
+    /// Zips of two builds.
+    #[error("the functions in {} are built for different processors: build them anew", .0.display())]
+    Mixed(PathBuf),
+}
+
+fn names() -> String {
+    FUNCTIONS.map(|name| format!("{name}.zip")).join(", ")
+}
+
+fn list(folders: &[PathBuf]) -> String {
+    folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The code of all functions, of one build.
+#[derive(Clone)]
+pub struct Functions {
+    /// Name and zip, in the order of [`FUNCTIONS`].
+    pub(crate) zips: Vec<(&'static str, Vec<u8>)>,
+    /// What they are built for.
+    pub architecture: Architecture,
+}
+
+impl std::fmt::Debug for Functions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Functions").field("prefix", &self.prefix()).finish_non_exhaustive()
+    }
+}
+
+impl Functions {
+    /// Those in the first of `folders` that has any.
+    ///
+    /// # Errors
+    /// [`PackageError`].
+    pub fn find(folders: &[PathBuf]) -> Result<Self, PackageError> {
+        let has_any = |folder: &&PathBuf| FUNCTIONS.iter().any(|name| zip_in(folder, name).exists());
+        let folder = folders.iter().find(has_any).ok_or_else(|| PackageError::Missing(folders.to_vec()))?;
+        Self::read(folder)
+    }
+
+    fn read(folder: &Path) -> Result<Self, PackageError> {
+        let mut zips = Vec::with_capacity(FUNCTIONS.len());
+        let mut architectures = Vec::with_capacity(FUNCTIONS.len());
+        for name in FUNCTIONS {
+            let path = zip_in(folder, name);
+            let bytes = fs::read(&path).map_err(|error| PackageError::File { path: path.clone(), error })?;
+            architectures.push(architecture(&path, &bytes)?);
+            zips.push((name, bytes));
+        }
+        let architecture = architectures[0];
+        if architectures.iter().any(|other| *other != architecture) {
+            return Err(PackageError::Mixed(folder.to_owned()));
+        }
+        Ok(Self { zips, architecture })
+    }
+
+    /// Where they are kept in the bucket: a name made of their content, so that the same code is never stored or deployed twice and
+    /// other code is always noticed.
+    #[must_use]
+    pub fn prefix(&self) -> String {
+        let mut hash = Sha256::new();
+        for (name, bytes) in &self.zips {
+            hash.update(name);
+            hash.update([0]);
+            hash.update(Sha256::digest(bytes));
+        }
+        format!("functions/{}", &hex::encode(hash.finalize())[..16])
+    }
+}
+
+fn zip_in(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.zip"))
+}
+
+fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture, PackageError> {
+    let zip = |error| PackageError::Zip { path: path.to_owned(), error };
+    let none = || PackageError::Program(path.to_owned());
+    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(zip)?;
+    let program = match archive.by_name(PROGRAM) {
+        Err(zip::result::ZipError::FileNotFound) => return Err(none()),
+        other => other.map_err(zip)?,
+    };
+    let mut head = Vec::with_capacity(20);
+    program.take(20).read_to_end(&mut head).map_err(|error| PackageError::File { path: path.to_owned(), error })?;
+    Architecture::of(&head).ok_or_else(none)
+}
+
+/// Packs the built functions of one folder into zips in another. The same programs give the same bytes, whenever and wherever that is
+/// done: there are no times in the zips, and the permissions are fixed.
+///
+/// # Errors
+/// [`PackageError`].
+pub fn pack(programs: &Path, zips: &Path) -> Result<(), PackageError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error| PackageError::File { path, error }
+    };
+    fs::create_dir_all(zips).map_err(failed(zips))?;
+    for name in FUNCTIONS {
+        let (program, path) = (program_in(programs, name), zip_in(zips, name));
+        let size = fs::metadata(&program).map_err(failed(&program))?.len();
+        if size > PROGRAM_MAX {
+            return Err(PackageError::Program(program));
+        }
+        let program = fs::read(&program).map_err(failed(&program))?;
+        let file = File::create(&path).map_err(failed(&path))?;
+        write(file, &program).map_err(|error| PackageError::Zip { path, error })?;
+    }
+    Ok(())
+}
+
+/// cargo puts a program at `<name>`, cargo-lambda at `<name>/bootstrap`.
+fn program_in(folder: &Path, name: &str) -> PathBuf {
+    let plain = folder.join(name);
+    if plain.is_dir() { plain.join(PROGRAM) } else { plain }
+}
+
+fn write(file: impl Write + io::Seek, program: &[u8]) -> zip::result::ZipResult<()> {
+    let options = SimpleFileOptions::default()
+        .compression_method(CompressionMethod::Deflated)
+        .compression_level(Some(9))
+        .last_modified_time(DateTime::default())
+        .unix_permissions(0o755);
+    let mut zip = ZipWriter::new(file);
+    zip.start_file(PROGRAM, options)?;
+    zip.write_all(program)?;
+    zip.finish()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn elf(machine: u8) -> Vec<u8> {
+        let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+        program.resize(18, 0);
+        program.extend([machine, 0]);
+        program.extend(b"the rest of it");
+        program
+    }
+
+    fn packed(programs: [Vec<u8>; 4]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, program) in FUNCTIONS.iter().zip(programs) {
+            fs::write(folder.path().join(name), program).unwrap();
+        }
+        pack(folder.path(), &folder.path().join("zips")).unwrap();
+        folder
+    }
+
+    fn read(folder: &tempfile::TempDir) -> Result<Functions, PackageError> {
+        Functions::find(&["nowhere".into(), folder.path().join("zips")])
+    }
+
+    #[test]
+    fn the_same_programs_make_the_same_zips_and_others_are_noticed() {
+        let of = |machine| packed([(); 4].map(|()| elf(machine)));
+        let (one, two) = (of(0x3e), of(0x3e));
+        let bytes = |folder: &tempfile::TempDir| fs::read(folder.path().join("zips/submit.zip")).unwrap();
+        assert_eq!(bytes(&one), bytes(&two));
+        let (one, arm) = (read(&one).unwrap(), read(&of(0xb7)).unwrap());
+        assert_eq!((one.architecture, arm.architecture), (Architecture::X86_64, Architecture::Arm64));
+        assert_ne!(one.prefix(), arm.prefix());
+        assert_eq!(one.prefix().len(), "functions/".len() + 16);
+    }
+
+    #[test]
+    fn a_bootstrap_can_be_executed() {
+        let folder = packed([(); 4].map(|()| elf(0x3e)));
+        let mut zip = ZipArchive::new(File::open(folder.path().join("zips/query.zip")).unwrap()).unwrap();
+        let entry = zip.by_name(PROGRAM).unwrap();
+        assert_eq!(entry.unix_mode().unwrap() & 0o777, 0o755);
+    }
+
+    #[test]
+    fn what_lambda_could_not_run_is_not_deployed() {
+        let mixed = packed([elf(0x3e), elf(0x3e), elf(0x3e), elf(0xb7)]);
+        assert!(matches!(read(&mixed), Err(PackageError::Mixed(_))));
+        let script = packed([elf(0x3e), b"#!/bin/sh\nexec of a kind\n".to_vec(), elf(0x3e), elf(0x3e)]);
+        assert!(matches!(read(&script), Err(PackageError::Program(path)) if path.ends_with("launcher.zip")));
+        let none = tempfile::tempdir().unwrap();
+        let error = Functions::find(&[none.path().to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("--functions") && error.contains("just package"), "{error}");
+    }
+}

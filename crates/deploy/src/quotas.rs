@@ -1,0 +1,90 @@
+//! How many vCPUs the account may use, as far as AWS tells.
+
+use aws::quotas::ServiceQuotas;
+use domain::limit::CapacityPool;
+
+use crate::Account;
+
+/// A pool of Fargate's, and the parameter of the stack that limits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// Spot.
+    Spot,
+    /// On demand.
+    OnDemand,
+}
+
+impl Pool {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Spot, Self::OnDemand];
+
+    /// The stack's parameter.
+    #[must_use]
+    pub fn parameter(self) -> &'static str {
+        match self {
+            Self::Spot => "SpotVcpus",
+            Self::OnDemand => "OnDemandVcpus",
+        }
+    }
+
+    /// The flag that sets it.
+    #[must_use]
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Spot => "--vcpus-spot",
+            Self::OnDemand => "--vcpus-on-demand",
+        }
+    }
+
+    /// Service Quotas' code of it (AWS General Reference, "AWS Fargate service quotas").
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Spot => "L-36FBB829",
+            Self::OnDemand => "L-3032A538",
+        }
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        self.limit().title()
+    }
+
+    pub(crate) fn limit(self) -> CapacityPool {
+        match self {
+            Self::Spot => CapacityPool::FargateSpot,
+            Self::OnDemand => CapacityPool::Fargate,
+        }
+    }
+}
+
+/// What is known of a quota.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// So many vCPUs.
+    Vcpus(u32),
+    /// AWS names no number.
+    Unset,
+    /// It could not be asked: an emulator, or missing permissions.
+    Unknown(String),
+}
+
+/// Asks Service Quotas.
+pub async fn read(account: &Account, pool: Pool) -> Known {
+    match ServiceQuotas::new(&account.config).vcpus(pool.limit()).await {
+        Ok(Some(quota)) => Known::Vcpus(whole(quota.vcpus)),
+        Ok(None) => Known::Unset,
+        Err(fault) => Known::Unknown(fault.to_string()),
+    }
+}
+
+/// vCPUs are counted in whole ones; a part of one is of no use to a limit.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float saturates, and no quota is negative"
+)]
+fn whole(vcpus: f64) -> u32 {
+    vcpus.floor() as u32
+}

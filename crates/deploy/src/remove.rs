@@ -1,0 +1,251 @@
+//! Removing a stack and all that belongs to it. Each step looks for what is left, so that a removal that was cut short is finished by
+//! the next.
+
+use std::time::Duration;
+
+use aws::ssm::{ParameterError, Parameters};
+use aws_sdk_ecs::{
+    Client,
+    error::ProvideErrorMetadata,
+    types::{DesiredStatus, TaskDefinitionFamilyStatus, TaskDefinitionStatus},
+};
+use tokio::time::sleep;
+
+use crate::{
+    Account, CallError, StackName,
+    bucket::Bucket,
+    stack::{Condition, Progress, Setting, StackError, StackView, Stacks},
+    template::{KEPT_TAG, Template, TemplateError},
+};
+
+/// A cluster cannot be removed while tasks run in it, and a launcher may start one while they are stopped: so it is tried again. Ours.
+const TRIES: u32 = 4;
+/// How many deregistrations go at once, and how long to pause after each one more: ECS takes a burst of 20 and one a second after that
+/// (ECS API reference, "Request throttling for the Amazon ECS API").
+const BURST: usize = 15;
+const PACE: Duration = Duration::from_millis(1100);
+/// Most task definitions in one deletion (ECS API reference, `DeleteTaskDefinitions`).
+const DELETE_MAX: usize = 10;
+
+/// Why something is left.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// The stack.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// The template that keeps the table.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The secrets.
+    #[error(transparent)]
+    Secrets(#[from] ParameterError),
+    /// A call.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// The stack.
+    pub stack: bool,
+    /// Tasks that were stopped.
+    pub tasks: usize,
+    /// A table that was kept when its stack was removed.
+    pub kept_table: bool,
+    /// Values of secrets.
+    pub secrets: usize,
+    /// The bucket.
+    pub bucket: bool,
+    /// Task definitions.
+    pub definitions: usize,
+}
+
+/// Removes the stack, its bucket and its task definitions; with `keep_history` all but the table. Idempotent.
+///
+/// # Errors
+/// [`RemoveError`]. The next call goes on from there.
+pub async fn remove(
+    account: &Account,
+    name: &StackName,
+    keep_history: bool,
+    tell: &impl Fn(Progress),
+) -> Result<Removed, RemoveError> {
+    let stacks = Stacks::new(account, name);
+    let tasks = Tasks { client: Client::new(&account.config) };
+    let mut removed = Removed::default();
+    let mut stack = settled(&stacks, tell).await?;
+    if let Some(found) = stack.take() {
+        let found = if keep_history { keep_table(account, name, &stacks, found, tell).await? } else { found };
+        removed.tasks = remove_stack(&stacks, &tasks, &found, tell).await?;
+        removed.stack = true;
+    }
+    if !keep_history {
+        removed.kept_table = remove_kept_table(account, name, tell).await?;
+    }
+    removed.secrets = remove_secrets(account, name, tell).await?;
+    removed.definitions = tasks.forget_definitions(name, tell).await?;
+    removed.bucket = Bucket::new(account, name).remove().await?;
+    Ok(removed)
+}
+
+/// A table that an earlier removal kept. One that does not say so is not touched.
+async fn remove_kept_table(account: &Account, name: &StackName, tell: &impl Fn(Progress)) -> Result<bool, CallError> {
+    let (tables, table) = (aws_sdk_dynamodb::Client::new(&account.config), name.table());
+    let arn = match tables.describe_table().table_name(&table).send().await {
+        Ok(found) => found.table.and_then(|table| table.table_arn),
+        Err(error) if error.code() == Some("ResourceNotFoundException") => None,
+        Err(error) => return Err(CallError::of(format!("look for the table {table}"))(error)),
+    };
+    let Some(arn) = arn else { return Ok(false) };
+    let tags = tables.list_tags_of_resource().resource_arn(arn).send().await;
+    let tags = tags.map_err(CallError::of(format!("read the tags of the table {table}")))?;
+    if !tags.tags().iter().any(|tag| tag.key() == KEPT_TAG) {
+        return Ok(false);
+    }
+    tell(Progress::Step(format!("removing the history that was kept in the table {table}")));
+    let deleted = tables.delete_table().table_name(&table).send().await;
+    deleted.map_err(CallError::of(format!("remove the table {table}")))?;
+    Ok(true)
+}
+
+async fn remove_secrets(
+    account: &Account,
+    name: &StackName,
+    tell: &impl Fn(Progress),
+) -> Result<usize, ParameterError> {
+    let parameters = Parameters::new(&account.config, name.secrets_path());
+    let names: Vec<_> = parameters.list().await?.into_iter().map(|parameter| parameter.name).collect();
+    if !names.is_empty() {
+        tell(Progress::Step(format!("removing the values of {} secrets", names.len())));
+        parameters.remove(&names).await?;
+    }
+    Ok(names.len())
+}
+
+async fn settled(stacks: &Stacks, tell: &impl Fn(Progress)) -> Result<Option<StackView>, StackError> {
+    let Some(stack) = stacks.find().await? else { return Ok(None) };
+    if stack.condition() != Condition::Busy {
+        return Ok(Some(stack));
+    }
+    tell(Progress::Step(format!("the stack is {}: waiting for the end of that", stack.status)));
+    stacks.settle(&stack, tell).await?;
+    stacks.find().await
+}
+
+/// CloudFormation removes a table with its stack unless the template says otherwise, so the template is changed first.
+async fn keep_table(
+    account: &Account,
+    name: &StackName,
+    stacks: &Stacks,
+    stack: StackView,
+    tell: &impl Fn(Progress),
+) -> Result<StackView, RemoveError> {
+    if stack.condition() != Condition::Stands {
+        return Ok(stack);
+    }
+    tell(Progress::Step(format!("letting the table {} outlive the stack", name.table())));
+    let template = Template::deployed(&stacks.template().await?)?.keeping_the_table()?;
+    let bucket = Bucket::new(account, name);
+    bucket.ensure().await?;
+    bucket.put(&template.key(), template.text().into_bytes()).await?;
+    let settings = stack.parameters.keys().map(|name| (name.clone(), Setting::Previous)).collect();
+    let changed = stacks.update(&stack, &bucket.url(&template.key()), &settings, tell).await?;
+    Ok(changed.unwrap_or(stack))
+}
+
+/// Gives how many tasks were stopped.
+async fn remove_stack(
+    stacks: &Stacks,
+    tasks: &Tasks,
+    stack: &StackView,
+    tell: &impl Fn(Progress),
+) -> Result<usize, RemoveError> {
+    let mut stopped = 0;
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        if let Some(cluster) = stack.outputs.get("Cluster") {
+            stopped += tasks.stop_all(cluster, tell).await?;
+        }
+        tell(Progress::Step("removing the stack".into()));
+        match stacks.delete(stack, tell).await {
+            Ok(()) => return Ok(stopped),
+            Err(StackError::Failed { resource: Some(event), .. })
+                if tried < TRIES && event.kind == "AWS::ECS::Cluster" =>
+            {
+                tell(Progress::Step("tasks were started meanwhile: once more".into()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// ECS, for what outlives its stack.
+struct Tasks {
+    client: Client,
+}
+
+impl Tasks {
+    /// Stops what runs in a cluster. Their runs end as lost with the table they are recorded in.
+    async fn stop_all(&self, cluster: &str, tell: &impl Fn(Progress)) -> Result<usize, CallError> {
+        let call = self.client.list_tasks().cluster(cluster).desired_status(DesiredStatus::Running);
+        let mut pages = call.into_paginator().items().send();
+        let mut arns = Vec::new();
+        while let Some(arn) = pages.next().await {
+            match arn {
+                Ok(arn) => arns.push(arn),
+                Err(error) if error.code() == Some("ClusterNotFoundException") => return Ok(0),
+                Err(error) => return Err(CallError::of(format!("list the tasks of the cluster {cluster}"))(error)),
+            }
+        }
+        if !arns.is_empty() {
+            tell(Progress::Step(format!("stopping {} tasks", arns.len())));
+        }
+        for arn in &arns {
+            let call = self.client.stop_task().cluster(cluster).task(arn).reason("mycli destroy");
+            call.send().await.map_err(CallError::of(format!("stop the task {arn}")))?;
+        }
+        Ok(arns.len())
+    }
+
+    /// Deregisters and deletes the stack's task definitions; gives how many.
+    async fn forget_definitions(&self, name: &StackName, tell: &impl Fn(Progress)) -> Result<usize, CallError> {
+        let active = self.definitions(name, TaskDefinitionStatus::Active).await?;
+        if !active.is_empty() {
+            tell(Progress::Step(format!("removing {} task definitions", active.len())));
+        }
+        for (index, arn) in active.iter().enumerate() {
+            if index >= BURST {
+                sleep(PACE).await;
+            }
+            let call = self.client.deregister_task_definition().task_definition(arn);
+            call.send().await.map_err(CallError::of(format!("deregister {arn}")))?;
+        }
+        let inactive = self.definitions(name, TaskDefinitionStatus::Inactive).await?;
+        for arns in inactive.chunks(DELETE_MAX) {
+            let call = self.client.delete_task_definitions().set_task_definitions(Some(arns.to_vec()));
+            call.send().await.map_err(CallError::of("delete task definitions"))?;
+        }
+        Ok(active.len())
+    }
+
+    async fn definitions(&self, name: &StackName, status: TaskDefinitionStatus) -> Result<Vec<String>, CallError> {
+        let doing = || "list task definitions";
+        let call = self.client.list_task_definition_families().family_prefix(name.family_prefix());
+        let mut families = call.status(TaskDefinitionFamilyStatus::All).into_paginator().items().send();
+        let mut arns = Vec::new();
+        while let Some(family) = families.next().await {
+            let family = family.map_err(CallError::of(doing()))?;
+            if !name.owns_family(&family) {
+                continue;
+            }
+            let call = self.client.list_task_definitions().family_prefix(&family).status(status.clone());
+            let mut pages = call.into_paginator().items().send();
+            while let Some(arn) = pages.next().await {
+                arns.push(arn.map_err(CallError::of(doing()))?);
+            }
+        }
+        Ok(arns)
+    }
+}

@@ -1,0 +1,94 @@
+//! The secrets of a stack: their values in the Parameter Store, and beside the history who may name them.
+
+use aws::ssm::{ParameterError, Parameters};
+use chrono::{SubsecRound, Utc};
+use domain::{key::Role, ports::Unavailable, request::SecretName, secret::SecretRecord};
+use secrecy::SecretString;
+
+use crate::{Account, activity, stack::StackView};
+
+/// Why a secret could not be set, listed or removed. Holds no value.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Its value.
+    #[error(transparent)]
+    Value(#[from] ParameterError),
+    /// What is known of it.
+    #[error(transparent)]
+    Record(#[from] Unavailable),
+}
+
+/// The secrets as the two places have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// What is known of them.
+    pub records: Vec<SecretRecord>,
+    /// The names that have a value.
+    pub values: Vec<String>,
+}
+
+impl Kept {
+    /// Names of records without a value: a run that names one cannot start.
+    #[must_use]
+    pub fn without_value(&self) -> Vec<&str> {
+        self.records
+            .iter()
+            .map(|record| record.name.as_str())
+            .filter(|name| !self.values.iter().any(|own| own == name))
+            .collect()
+    }
+
+    /// Names of values without a record: no run may name them.
+    #[must_use]
+    pub fn without_record(&self) -> Vec<&str> {
+        self.values
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !self.records.iter().any(|own| own.name == *name))
+            .collect()
+    }
+}
+
+/// Sets a secret. The value goes first: what is recorded can be used. Idempotent.
+///
+/// # Errors
+/// [`SecretError`].
+pub async fn set(
+    account: &Account,
+    stack: &StackView,
+    path: String,
+    name: &SecretName,
+    role: Role,
+    value: &SecretString,
+) -> Result<(), SecretError> {
+    Parameters::new(&account.config, path).put(name, value).await?;
+    let record = SecretRecord { name: name.to_string(), role, set_at: Some(Utc::now().trunc_subsecs(3)) };
+    Ok(activity::store(account, stack).put_secret(&record).await?)
+}
+
+/// Lists them.
+///
+/// # Errors
+/// [`SecretError`].
+pub async fn list(account: &Account, stack: &StackView, path: String) -> Result<Kept, SecretError> {
+    let records = activity::store(account, stack).list_secrets().await?;
+    let values = Parameters::new(&account.config, path).list().await?;
+    Ok(Kept { records, values: values.into_iter().map(|parameter| parameter.name).collect() })
+}
+
+/// Removes a secret; says whether there was any of it. The record goes first: what is recorded can be used. Idempotent.
+///
+/// # Errors
+/// [`SecretError`].
+pub async fn remove(
+    account: &Account,
+    stack: &StackView,
+    path: String,
+    name: &SecretName,
+) -> Result<bool, SecretError> {
+    let parameters = Parameters::new(&account.config, path);
+    let had_record = activity::store(account, stack).remove_secret(name.as_str()).await?;
+    let had_value = parameters.list().await?.iter().any(|parameter| parameter.name == name.as_str());
+    parameters.remove(&[name.to_string()]).await?;
+    Ok(had_record || had_value)
+}

@@ -1,0 +1,455 @@
+//! The CloudFormation stack: making, changing, removing it, and telling what happens meanwhile.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use aws_sdk_cloudformation::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    types::{Capability, Parameter, Stack, StackEvent, Tag, TemplateStage},
+};
+use chrono::{DateTime, Utc};
+use tokio::time::{Instant, sleep};
+
+use crate::{Account, CallError, StackName, names::TAG};
+
+/// The pauses between two looks: short at first, since a change may be small; CloudFormation shows about one event a second. Ours.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How long any change may take. A network, a REST API and four functions take a few minutes. Ours.
+const PATIENCE: Duration = Duration::from_secs(60 * 60);
+
+/// What is told while something long goes on.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// A step begins, in words.
+    Step(String),
+    /// Something happened to a resource of the stack.
+    Resource(ResourceEvent),
+}
+
+/// What happened to one resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResourceEvent {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Its name in the template.
+    pub name: String,
+    /// Its type, as `AWS::SQS::Queue`.
+    pub kind: String,
+    /// As `CREATE_COMPLETE`.
+    pub status: String,
+    /// In AWS's words.
+    pub reason: Option<String>,
+}
+
+impl ResourceEvent {
+    /// Whether it says that something could not be done, and is not only a consequence of that.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        let cancelled = self.reason.as_deref().is_some_and(|reason| reason.contains("cancelled"));
+        self.status.ends_with("_FAILED") && !cancelled
+    }
+
+    /// Whether it is about the stack as a whole.
+    #[must_use]
+    pub fn is_of_the_stack(&self) -> bool {
+        self.kind == "AWS::CloudFormation::Stack"
+    }
+
+    /// Whether this resource is done with.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        self.status.ends_with("_COMPLETE") && !self.is_of_the_stack()
+    }
+}
+
+/// A stack as CloudFormation describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackView {
+    /// Its full id.
+    pub id: String,
+    /// As `CREATE_COMPLETE`.
+    pub status: String,
+    /// Why it is in that status, in AWS's words.
+    pub reason: Option<String>,
+    /// Parameters and their values.
+    pub parameters: BTreeMap<String, String>,
+    /// Outputs and their values.
+    pub outputs: BTreeMap<String, String>,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// What can be done with a stack in a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It stands and can be changed.
+    Stands,
+    /// Its creation failed: it can only be removed.
+    NeverStood,
+    /// Something is being done to it.
+    Busy,
+    /// A change failed, and so did its undoing.
+    Stuck,
+    /// Its removal failed half-way.
+    HalfRemoved,
+}
+
+impl Condition {
+    /// Reads a status (CloudFormation user guide, "Stack status codes").
+    #[must_use]
+    pub fn of(status: &str) -> Self {
+        match status {
+            "CREATE_FAILED" | "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "REVIEW_IN_PROGRESS" => Self::NeverStood,
+            "UPDATE_ROLLBACK_FAILED" => Self::Stuck,
+            "DELETE_FAILED" => Self::HalfRemoved,
+            busy if busy.ends_with("_IN_PROGRESS") => Self::Busy,
+            _ => Self::Stands,
+        }
+    }
+}
+
+impl StackView {
+    /// What can be done with it.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        Condition::of(&self.status)
+    }
+
+    /// An output.
+    ///
+    /// # Errors
+    /// A stack that is not one of ours, or half made.
+    pub fn output(&self, name: &str) -> Result<&str, CallError> {
+        let missing = || CallError::new("read the stack's outputs", format!("there is no `{name}`: run `mycli init`"));
+        self.outputs.get(name).map(String::as_str).ok_or_else(missing)
+    }
+
+    /// The version of mycli that it was made by.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.outputs.get("Version").or_else(|| self.parameters.get("Version")).map(String::as_str)
+    }
+}
+
+impl From<&Stack> for StackView {
+    fn from(stack: &Stack) -> Self {
+        fn map<'a>(pairs: impl Iterator<Item = (Option<&'a str>, Option<&'a str>)>) -> BTreeMap<String, String> {
+            pairs.filter_map(|(name, value)| Some((name?.to_owned(), value?.to_owned()))).collect()
+        }
+        Self {
+            id: stack.stack_id().unwrap_or_default().to_owned(),
+            status: stack.stack_status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
+            reason: stack.stack_status_reason().filter(|reason| !reason.is_empty()).map(str::to_owned),
+            parameters: map(stack.parameters().iter().map(|one| (one.parameter_key(), one.parameter_value()))),
+            outputs: map(stack.outputs().iter().map(|one| (one.output_key(), one.output_value()))),
+            tags: map(stack.tags().iter().map(|one| (one.key(), one.value()))),
+        }
+    }
+}
+
+/// Why a change of a stack did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum StackError {
+    /// A resource failed, and CloudFormation undid the change.
+    #[error("the stack {stack} ended as {status}{}", blamed(.resource.as_deref(), .reason.as_deref()))]
+    Failed {
+        /// The stack's full name.
+        stack: String,
+        /// Its status.
+        status: String,
+        /// What CloudFormation says of the stack.
+        reason: Option<String>,
+        /// The first resource that failed.
+        resource: Option<Box<ResourceEvent>>,
+    },
+    /// It takes longer than anything of ours.
+    #[error("the stack {0} is still busy after an hour: look at its events in the AWS console, then run this again")]
+    Slow(String),
+    /// A stack of this name is not mycli's.
+    #[error("there is a CloudFormation stack {0} that mycli did not make: choose another name with --stack")]
+    Foreign(String),
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+fn blamed(resource: Option<&ResourceEvent>, stack_reason: Option<&str>) -> String {
+    match resource {
+        Some(event) => {
+            let reason = event.reason.as_deref().unwrap_or("AWS gave no reason");
+            format!(": {} ({}) {}: {reason}", event.name, event.kind, event.status)
+        }
+        None => stack_reason.map(|reason| format!(": {reason}")).unwrap_or_default(),
+    }
+}
+
+/// A value for a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Setting {
+    /// This one.
+    Value(String),
+    /// What it was.
+    Previous,
+}
+
+/// The settings of a deployment.
+pub(crate) type Settings = BTreeMap<String, Setting>;
+
+/// One stack and the service that keeps it.
+#[derive(Clone, Debug)]
+pub struct Stacks {
+    client: Client,
+    name: StackName,
+}
+
+/// What an update came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It has begun.
+    Begun,
+    /// There is nothing to change.
+    Nothing,
+}
+
+impl Stacks {
+    /// The stack of this name.
+    #[must_use]
+    pub fn new(account: &Account, name: &StackName) -> Self {
+        Self { client: Client::new(&account.config), name: name.clone() }
+    }
+
+    fn doing(&self, verb: &str) -> String {
+        format!("{verb} the stack {}", self.name.full())
+    }
+
+    /// The stack, if there is one.
+    ///
+    /// # Errors
+    /// [`StackError::Foreign`] for one that is not ours.
+    pub async fn find(&self) -> Result<Option<StackView>, StackError> {
+        let found = self.describe(&self.name.full()).await?;
+        match found {
+            Some(stack) if stack.tags.get(TAG).is_none_or(|name| name != self.name.as_str()) => {
+                Err(StackError::Foreign(self.name.full()))
+            }
+            other => Ok(other),
+        }
+    }
+
+    async fn describe(&self, name_or_id: &str) -> Result<Option<StackView>, CallError> {
+        match self.client.describe_stacks().stack_name(name_or_id).send().await {
+            Ok(found) => Ok(found.stacks().first().map(StackView::from)),
+            Err(error) if says(&error, "does not exist") => Ok(None),
+            Err(error) => Err(CallError::of(self.doing("look at"))(error)),
+        }
+    }
+
+    /// Makes it, and waits until it stands.
+    pub(crate) async fn create(
+        &self,
+        template_url: &str,
+        settings: &Settings,
+        tell: &impl Fn(Progress),
+    ) -> Result<StackView, StackError> {
+        let call = self.client.create_stack().stack_name(self.name.full()).template_url(template_url);
+        let call = call.capabilities(Capability::CapabilityNamedIam).tags(self.tag());
+        let asked = call.set_parameters(Some(parameters(settings))).send().await;
+        let made = asked.map_err(CallError::of(self.doing("make")))?;
+        let id = made.stack_id().map_or_else(|| self.name.full(), str::to_owned);
+        self.follow(&id, None, "CREATE_COMPLETE", tell).await
+    }
+
+    /// Changes it, and waits until that is done; `None` if there is nothing to change.
+    pub(crate) async fn update(
+        &self,
+        stack: &StackView,
+        template_url: &str,
+        settings: &Settings,
+        tell: &impl Fn(Progress),
+    ) -> Result<Option<StackView>, StackError> {
+        let seen = self.latest_event(&stack.id).await?;
+        match self.ask_update(template_url, settings).await? {
+            Asked::Nothing => Ok(None),
+            Asked::Begun => self.follow(&stack.id, seen, "UPDATE_COMPLETE", tell).await.map(Some),
+        }
+    }
+
+    async fn ask_update(&self, template_url: &str, settings: &Settings) -> Result<Asked, CallError> {
+        let call = self.client.update_stack().stack_name(self.name.full()).template_url(template_url);
+        let call = call.capabilities(Capability::CapabilityNamedIam).tags(self.tag());
+        match call.set_parameters(Some(parameters(settings))).send().await {
+            Ok(_) => Ok(Asked::Begun),
+            Err(error) if says(&error, "No updates are to be performed") => Ok(Asked::Nothing),
+            Err(error) => Err(CallError::of(self.doing("change"))(error)),
+        }
+    }
+
+    /// Removes it, and waits until it is gone.
+    pub(crate) async fn delete(&self, stack: &StackView, tell: &impl Fn(Progress)) -> Result<(), StackError> {
+        let seen = self.latest_event(&stack.id).await?;
+        let asked = self.client.delete_stack().stack_name(&stack.id).send().await;
+        asked.map_err(CallError::of(self.doing("remove")))?;
+        self.follow(&stack.id, seen, "DELETE_COMPLETE", tell).await.map(drop)
+    }
+
+    /// Goes on with the undoing of a change that got stuck.
+    pub(crate) async fn unstick(&self, stack: &StackView, tell: &impl Fn(Progress)) -> Result<StackView, StackError> {
+        let seen = self.latest_event(&stack.id).await?;
+        let asked = self.client.continue_update_rollback().stack_name(self.name.full()).send().await;
+        asked.map_err(CallError::of(self.doing("go on undoing the last change of")))?;
+        self.follow(&stack.id, seen, "UPDATE_ROLLBACK_COMPLETE", tell).await
+    }
+
+    /// Waits until nothing is being done to it.
+    pub(crate) async fn settle(&self, stack: &StackView, tell: &impl Fn(Progress)) -> Result<StackView, StackError> {
+        let seen = self.latest_event(&stack.id).await?;
+        Ok(self.watch(&stack.id, seen, tell).await?.0)
+    }
+
+    /// The template that it was last deployed with.
+    pub(crate) async fn template(&self) -> Result<String, CallError> {
+        let call = self.client.get_template().stack_name(self.name.full()).template_stage(TemplateStage::Original);
+        let got = call.send().await.map_err(CallError::of(self.doing("read the template of")))?;
+        Ok(got.template_body().unwrap_or_default().to_owned())
+    }
+
+    fn tag(&self) -> Tag {
+        Tag::builder().key(TAG).value(self.name.as_str()).build()
+    }
+
+    async fn follow(
+        &self,
+        id: &str,
+        seen: Option<String>,
+        wanted: &str,
+        tell: &impl Fn(Progress),
+    ) -> Result<StackView, StackError> {
+        let (stack, failure) = self.watch(id, seen, tell).await?;
+        if stack.status == wanted {
+            return Ok(stack);
+        }
+        Err(StackError::Failed {
+            stack: self.name.full(),
+            status: stack.status,
+            reason: stack.reason,
+            resource: failure.map(Box::new),
+        })
+    }
+
+    /// Tells every event after `seen` until the stack is not busy; gives it, and the first failure.
+    async fn watch(
+        &self,
+        id: &str,
+        mut seen: Option<String>,
+        tell: &impl Fn(Progress),
+    ) -> Result<(StackView, Option<ResourceEvent>), StackError> {
+        let (end, mut pause, mut failure) = (Instant::now() + PATIENCE, FIRST_PAUSE, None::<ResourceEvent>);
+        loop {
+            // The status first: what happened before it changed is then among the events.
+            let stack = self.describe(id).await?;
+            let events = self.events_after(id, seen.as_deref()).await?;
+            seen = events.last().map(|(id, _)| id.clone()).or(seen);
+            for (_, event) in events {
+                let blamed = event.is_failure() && !event.is_of_the_stack();
+                failure = failure.or_else(|| blamed.then(|| event.clone()));
+                tell(Progress::Resource(event));
+            }
+            match stack {
+                Some(stack) if stack.condition() != Condition::Busy => return Ok((stack, failure)),
+                Some(_) if Instant::now() < end => {}
+                Some(_) => return Err(StackError::Slow(self.name.full())),
+                None => return Err(CallError::new(self.doing("follow"), "it is gone").into()),
+            }
+            sleep(pause).await;
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn latest_event(&self, id: &str) -> Result<Option<String>, CallError> {
+        let page = self.client.describe_stack_events().stack_name(id).send().await;
+        let page = page.map_err(CallError::of(self.doing("read the events of")))?;
+        Ok(page.stack_events().first().and_then(StackEvent::event_id).map(str::to_owned))
+    }
+
+    /// Events with their ids, oldest first. CloudFormation gives the newest first.
+    async fn events_after(&self, id: &str, seen: Option<&str>) -> Result<Vec<(String, ResourceEvent)>, CallError> {
+        let mut pages = self.client.describe_stack_events().stack_name(id).into_paginator().send();
+        let mut events = Vec::new();
+        'pages: while let Some(page) = pages.next().await {
+            let page = page.map_err(CallError::of(self.doing("read the events of")))?;
+            for event in page.stack_events() {
+                if seen.is_some() && event.event_id() == seen {
+                    break 'pages;
+                }
+                events.push((event.event_id().unwrap_or_default().to_owned(), resource_event(event)));
+            }
+        }
+        events.reverse();
+        Ok(events)
+    }
+}
+
+fn resource_event(event: &StackEvent) -> ResourceEvent {
+    let at = event.timestamp().and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    ResourceEvent {
+        at: at.unwrap_or_default(),
+        name: text(event.logical_resource_id()),
+        kind: text(event.resource_type()),
+        status: event.resource_status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
+        reason: event.resource_status_reason().filter(|reason| !reason.is_empty()).map(str::to_owned),
+    }
+}
+
+/// CloudFormation has one code, `ValidationError`, for all of these: only the words tell them apart.
+fn says<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, words: &str) -> bool {
+    error.as_service_error().and_then(ProvideErrorMetadata::message).is_some_and(|message| message.contains(words))
+}
+
+fn parameters(settings: &Settings) -> Vec<Parameter> {
+    let one = |(name, setting): (&String, &Setting)| {
+        let parameter = Parameter::builder().parameter_key(name);
+        match setting {
+            Setting::Value(value) => parameter.parameter_value(value).build(),
+            Setting::Previous => parameter.use_previous_value(true).build(),
+        }
+    };
+    settings.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_what_can_be_done() {
+        for (status, condition) in [
+            ("CREATE_COMPLETE", Condition::Stands),
+            ("UPDATE_COMPLETE", Condition::Stands),
+            ("UPDATE_ROLLBACK_COMPLETE", Condition::Stands),
+            ("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", Condition::Busy),
+            ("ROLLBACK_IN_PROGRESS", Condition::Busy),
+            ("ROLLBACK_COMPLETE", Condition::NeverStood),
+            ("REVIEW_IN_PROGRESS", Condition::NeverStood),
+            ("UPDATE_ROLLBACK_FAILED", Condition::Stuck),
+            ("DELETE_FAILED", Condition::HalfRemoved),
+        ] {
+            assert_eq!(Condition::of(status), condition, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_is_cancelled_by_a_failure_is_not_the_failure() {
+        let event = |status: &str, reason: &str| ResourceEvent {
+            at: DateTime::default(),
+            name: "Table".into(),
+            kind: "AWS::DynamoDB::Table".into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+        };
+        assert!(event("CREATE_FAILED", "Table already exists").is_failure());
+        assert!(!event("CREATE_FAILED", "Resource creation cancelled").is_failure());
+        assert!(!event("CREATE_COMPLETE", "").is_failure());
+    }
+}

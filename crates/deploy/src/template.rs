@@ -1,0 +1,196 @@
+//! The CloudFormation template: `infra/template.yaml` with `infra/openapi.yaml` as the body of its API.
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+const TEMPLATE: &str = include_str!("../../../infra/template.yaml");
+const OPENAPI: &str = include_str!("../../../infra/openapi.yaml");
+
+/// A whole template.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template(Value);
+
+/// A template that is not as these commands need it.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// Not YAML or JSON.
+    #[error("the {0} cannot be read: {1}")]
+    Form(&'static str, String),
+    /// Something is missing.
+    #[error("the template has no {0}")]
+    Lacks(&'static str),
+}
+
+impl Template {
+    /// The one built into this program.
+    ///
+    /// # Errors
+    /// A build with a broken template; its tests would have failed.
+    pub fn built_in() -> Result<Self, TemplateError> {
+        let mut template = yaml("template", TEMPLATE)?;
+        let api = template.pointer_mut("/Resources/Api/Properties").and_then(Value::as_object_mut);
+        let body = yaml("OpenAPI document", OPENAPI)?;
+        let name = format!("{DEPLOYMENT}{}", digest(&body.to_string()));
+        api.ok_or(TemplateError::Lacks("resource `Api`"))?.insert("Body".into(), body);
+        let resources = template.pointer_mut("/Resources").and_then(Value::as_object_mut);
+        let deployment = resources.and_then(|all| Some((all.remove(DEPLOYMENT)?, all)));
+        let (deployment, resources) = deployment.ok_or(TemplateError::Lacks("resource `Deployment`"))?;
+        resources.insert(name.clone(), deployment);
+        rename(&mut template["Resources"], &name);
+        Ok(Self(template))
+    }
+
+    /// One that was deployed.
+    pub(crate) fn deployed(text: &str) -> Result<Self, TemplateError> {
+        yaml("deployed template", text).map(Self)
+    }
+
+    /// The same, but the table outlives the stack.
+    ///
+    /// CloudFormation makes no update of a deletion policy alone (its user guide: "you can't update the ... attribute by itself"), so
+    /// the table gets a tag too, by which it is known later.
+    pub(crate) fn keeping_the_table(mut self) -> Result<Self, TemplateError> {
+        let resources = self.0.pointer_mut("/Resources").and_then(Value::as_object_mut);
+        let mut resources = resources.into_iter().flat_map(Map::values_mut);
+        let table = resources.find(|resource| resource["Type"] == "AWS::DynamoDB::Table");
+        let table = table.and_then(Value::as_object_mut).ok_or(TemplateError::Lacks("table"))?;
+        for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
+            table.insert(policy.into(), "Retain".into());
+        }
+        let properties = table.get_mut("Properties").and_then(Value::as_object_mut);
+        let properties = properties.ok_or(TemplateError::Lacks("property of the table"))?;
+        // It could be protected against deletion; a kept one is only to be deleted on purpose.
+        let tags = properties.entry("Tags").or_insert_with(|| json!([]));
+        let kept = json!({"Key": KEPT_TAG, "Value": "true"});
+        if let Some(tags) = tags.as_array_mut().filter(|tags| !tags.contains(&kept)) {
+            tags.push(kept);
+        }
+        Ok(self)
+    }
+
+    /// The names of its parameters.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.0["Parameters"].as_object().into_iter().flat_map(Map::keys).map(String::as_str)
+    }
+
+    /// How many resources it has, those under a condition included.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0["Resources"].as_object().map_or(0, Map::len)
+    }
+
+    /// Its text: JSON without needless spaces, of which CloudFormation takes a megabyte (CloudFormation quotas, "Template, URL").
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.0.to_string()
+    }
+
+    /// Its text for readers.
+    #[must_use]
+    pub fn pretty(&self) -> String {
+        format!("{:#}\n", self.0)
+    }
+
+    /// Where it is kept in the bucket, by its content.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("templates/{}.json", digest(&self.text()))
+    }
+}
+
+/// Marks a table that `destroy --keep-history` left.
+pub const KEPT_TAG: &str = "mycli:kept";
+
+/// The resource that is a snapshot of the API: CloudFormation makes a new one only under a new name, so it is named after the API.
+const DEPLOYMENT: &str = "Deployment";
+
+fn digest(text: &str) -> String {
+    hex::encode(Sha256::digest(text))[..16].to_owned()
+}
+
+/// Lets what refers to the deployment refer to its new name.
+fn rename(value: &mut Value, name: &str) {
+    match value {
+        Value::Object(entries) => {
+            for (key, value) in entries {
+                match value {
+                    Value::String(text) if (key == "Ref" || key == "DependsOn") && text == DEPLOYMENT => {
+                        name.clone_into(text);
+                    }
+                    value => rename(value, name),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, name)),
+        _ => {}
+    }
+}
+
+/// YAML's maps may have numbers as keys (the statuses in an OpenAPI document); JSON's have texts.
+fn yaml(what: &'static str, text: &str) -> Result<Value, TemplateError> {
+    let value = serde_norway::from_str::<serde_norway::Value>(text);
+    let value = value.map_err(|error| TemplateError::Form(what, error.to_string()))?;
+    json_of(value).ok_or_else(|| TemplateError::Form(what, "it has short forms like `!Ref`; write `Ref:`".into()))
+}
+
+fn json_of(value: serde_norway::Value) -> Option<Value> {
+    use serde_norway::Value as Yaml;
+    Some(match value {
+        Yaml::Null => Value::Null,
+        Yaml::Bool(value) => value.into(),
+        Yaml::Number(number) => serde_json::to_value(number).ok()?,
+        Yaml::String(text) => text.into(),
+        Yaml::Sequence(items) => items.into_iter().map(json_of).collect::<Option<Vec<_>>>()?.into(),
+        Yaml::Mapping(entries) => {
+            let entries = entries.into_iter().map(|(key, value)| Some((key_of(&key)?, json_of(value)?)));
+            Value::Object(entries.collect::<Option<Map<_, _>>>()?)
+        }
+        Yaml::Tagged(_) => return None,
+    })
+}
+
+fn key_of(key: &serde_norway::Value) -> Option<String> {
+    match key {
+        serde_norway::Value::String(text) => Some(text.clone()),
+        serde_norway::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_template_is_whole() {
+        let template = Template::built_in().unwrap();
+        assert!(template.0.pointer("/Resources/Api/Properties/Body/paths/~1execute").is_some());
+        assert!(template.text().len() < 1_000_000, "{}", template.text().len());
+        let deployment = &template.0["Resources"]["Stage"]["Properties"]["DeploymentId"]["Ref"];
+        let deployment = deployment.as_str().unwrap();
+        assert!(deployment.len() == DEPLOYMENT.len() + 16, "{deployment}");
+        assert!(template.0["Resources"][deployment].is_object() && template.0["Resources"][DEPLOYMENT].is_null());
+        for name in crate::install::OWN_PARAMETERS {
+            assert!(template.parameters().any(|parameter| parameter == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_keys_of_json_too_and_short_forms_are_refused() {
+        assert_eq!(yaml("test", "200: {a: [1, 2.5, true, ~]}").unwrap(), json!({"200": {"a": [1, 2.5, true, null]}}));
+        assert!(yaml("test", "a: !Ref B").is_err());
+    }
+
+    #[test]
+    fn a_kept_table_is_kept_and_changed_so_that_the_update_is_one() {
+        let table =
+            json!({"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Delete", "Properties": {"TableName": "t"}});
+        let before = Template(json!({"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}, "Table": table}}));
+        let after = before.clone().keeping_the_table().unwrap();
+        let table = &after.0["Resources"]["Table"];
+        assert_eq!((&table["DeletionPolicy"], &table["UpdateReplacePolicy"]), (&json!("Retain"), &json!("Retain")));
+        assert_ne!(table["Properties"], before.0["Resources"]["Table"]["Properties"]);
+        assert_eq!(after.0["Resources"]["Queue"], before.0["Resources"]["Queue"]);
+        assert_eq!(after.clone().keeping_the_table().unwrap(), after);
+    }
+}
