@@ -7,14 +7,21 @@ use crate::{
     completions::{self, Completions},
     config::{self, Config},
     context::{Context, Global},
+    dead_letters::{self, DeadLetters},
+    destroy::{self, Destroy},
+    doctor::{self, Doctor},
     exec::{self, Exec},
     exit,
     failure::Failure,
     history::{self, History},
+    init::{self, Init},
+    keys::{self, Keys},
     logs::{self, Logs},
     one_machine::{self, OneMachine},
     rerun::{self, Rerun},
+    secrets::{self, Secrets},
     status::{self, Status},
+    upgrade::{self, Upgrade},
     wait::{self, Wait},
 };
 
@@ -25,10 +32,11 @@ Examples:
                                               this repository's origin
   mycli history                               what ran
   mycli logs -f                               your latest run's log, to its end
+  mycli init                                  make such a stack in your AWS account
 
-Where commands go: --local, else --endpoint URL, else MYCLI_ENDPOINT, else
-~/.mycli/config.yaml (see mycli config). The key is taken from MYCLI_API_KEY,
-else from that file. MYCLI_HOME moves ~/.mycli; MYCLI_LOG filters what -v says.
+Where commands go: --local, else --endpoint URL or --stack NAME, else MYCLI_ENDPOINT,
+else MYCLI_STACK, else ~/.mycli/config.yaml (see mycli config). The key is taken from
+MYCLI_API_KEY, else from that file. MYCLI_HOME moves ~/.mycli; MYCLI_LOG filters what -v says.
 
 Exit codes: exec, rerun, wait and logs -f pass on the command's own; 124 timed
 out; 125 never ran, lost, or mycli failed; 130 cancelled. Others: 0, or 1 when
@@ -68,7 +76,28 @@ pub(crate) enum Verb {
     /// List runs, newest first
     #[command(after_help = history::EXAMPLES)]
     History(History),
-    /// Show or change the endpoint and key
+    /// Make a stack in your AWS account, or repair it
+    #[command(after_help = init::EXAMPLES)]
+    Init(Box<Init>),
+    /// Bring a stack to this version of mycli
+    #[command(after_help = upgrade::EXAMPLES)]
+    Upgrade(Box<Upgrade>),
+    /// Remove a stack and all that belongs to it
+    #[command(after_help = destroy::EXAMPLES)]
+    Destroy(Destroy),
+    /// Find out what is wrong with a stack
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(Doctor),
+    /// Make, list and revoke API keys
+    #[command(after_help = keys::EXAMPLES)]
+    Keys(Keys),
+    /// Set, list and remove values that runs get by name
+    #[command(after_help = secrets::EXAMPLES)]
+    Secrets(Secrets),
+    /// Show what could not be processed, and send it on its way again
+    #[command(after_help = dead_letters::EXAMPLES)]
+    DeadLetters(DeadLetters),
+    /// Show or change the endpoints and keys
     #[command(after_help = config::EXAMPLES)]
     Config(Config),
     /// Serve the API on this machine; clean up its history
@@ -117,6 +146,13 @@ impl Verb {
             Self::Cancel(verb) => verb.run(context).await,
             Self::Rerun(verb) => verb.run(context).await,
             Self::History(verb) => verb.run(context).await,
+            Self::Init(verb) => verb.run(context).await,
+            Self::Upgrade(verb) => verb.run(context).await,
+            Self::Destroy(verb) => verb.run(context).await,
+            Self::Doctor(verb) => verb.run(context).await,
+            Self::Keys(verb) => verb.run(context).await,
+            Self::Secrets(verb) => verb.run(context).await,
+            Self::DeadLetters(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context),
             Self::Local(verb) => verb.run(context).await,
             Self::Completions(verb) => verb.run(context),

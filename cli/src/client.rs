@@ -32,12 +32,12 @@ pub(crate) enum Client {
 /// What to ask.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// `GET` or `POST`.
+    /// `GET`, `POST` or `DELETE`.
     pub(crate) method: Method,
     /// The path, from `/` on, and the query.
     pub(crate) path: String,
     /// JSON. `POST`s are only ever sent with an idempotency key in it, or are idempotent by themselves (cancel), so that each call may
-    /// be repeated when its answer is lost.
+    /// be repeated when its answer is lost; the one that is neither is sent once (a new API key).
     pub(crate) body: Option<Vec<u8>>,
     /// Ask the server to hold its answer until there is news.
     pub(crate) hold: bool,
@@ -54,6 +54,16 @@ impl Call {
     /// A `POST`.
     pub(crate) fn post(path: String, body: Option<Vec<u8>>) -> Self {
         Self { method: Method::POST, path, body, hold: false, patience: Patience::Short }
+    }
+
+    /// A `DELETE`.
+    pub(crate) fn delete(path: String) -> Self {
+        Self { method: Method::DELETE, path, body: None, hold: false, patience: Patience::Short }
+    }
+
+    /// The same, but never a second time.
+    pub(crate) fn once(self) -> Self {
+        Self { patience: Patience::Once, ..self }
     }
 
     /// The same, for something that is followed: the server may hold its answer, and an outage does not end it soon.

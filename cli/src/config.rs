@@ -1,10 +1,9 @@
-//! `mycli config`: the endpoint and key that are used when nothing else is said.
-
-use std::io::{self, BufRead, IsTerminal};
+//! `mycli config`: the endpoints and keys that are used when nothing else is said.
 
 use clap::{Args, Subcommand, ValueEnum};
+use deploy::StackName;
 use domain::key::ApiKey;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     client::Remote,
@@ -12,7 +11,8 @@ use crate::{
     exit,
     failure::Failure,
     output,
-    settings::Settings,
+    settings::{Settings, SettingsError},
+    typed,
 };
 
 /// Examples for `--help`.
@@ -22,9 +22,12 @@ Examples:
   mycli config set key                     asks for it without showing it
   mycli config set key < key.txt
   mycli config show
+  mycli config use ci                      of several stacks, use this one from now on
+  mycli --stack ci config unset key        of one stack
 
 The file is ~/.mycli/config.yaml (MYCLI_HOME moves the folder), readable by you alone.
-MYCLI_ENDPOINT and MYCLI_API_KEY go before it, --endpoint before both.";
+`mycli init` writes it. MYCLI_ENDPOINT and MYCLI_API_KEY go before it, --stack and
+--endpoint before all.";
 
 /// The command line of `config`.
 #[derive(Args, Clone, Debug)]
@@ -51,6 +54,12 @@ enum Action {
     Unset {
         /// What to forget
         name: Name,
+    },
+    /// Use a stack of the file from now on
+    #[command(after_help = EXAMPLES)]
+    Use {
+        /// Its name
+        name: StackName,
     },
     /// Print where the file is
     #[command(after_help = EXAMPLES)]
@@ -80,6 +89,7 @@ impl Config {
                 return Err(Failure::Usage(message.into()));
             }
             Action::Unset { name } => unset(context, name)?,
+            Action::Use { name } => use_stack(context, name)?,
             Action::Path => output::text(context, &format!("{}\n", context.home.config().display()))?,
         }
         Ok(exit::SUCCESS)
@@ -89,9 +99,20 @@ impl Config {
 fn show(context: &Context) -> Result<(), Failure> {
     let endpoint = context.endpoint()?;
     let key = key_origin(context)?;
+    let settings = context.settings()?;
+    let used = endpoint.as_ref().filter(|endpoint| endpoint.origin == Origin::File);
+    let used = used.and(settings.entry(context.named_stack()?.as_ref()).stack);
     if context.is_json() {
         let url = endpoint.as_ref().map(|endpoint| &endpoint.url);
-        let shown = serde_json::json!({"file": context.home.config(), "endpoint": url, "key": key.is_some()});
+        let stacks: Vec<_> = settings.stacks.iter().map(|(name, profile)| {
+            serde_json::json!({
+                "name": name, "endpoint": profile.endpoint, "key": profile.key.is_some(), "account": profile.account,
+                "region": profile.region, "aws_profile": profile.aws_profile, "endpoint_url": profile.endpoint_url
+            })
+        }).collect();
+        let file = context.home.config();
+        let shown =
+            serde_json::json!({"file": file, "endpoint": url, "key": key.is_some(), "stack": used, "stacks": stacks});
         return output::text(context, &format!("{shown}\n"));
     }
     let endpoint = endpoint.map(|endpoint| format!("{} ({})", endpoint.url, origin(endpoint.origin)));
@@ -103,14 +124,39 @@ fn show(context: &Context) -> Result<(), Failure> {
         endpoint.unwrap_or_else(unset),
         key.unwrap_or_else(unset)
     );
-    output::text(context, &text)
+    output::text(context, &(text + &stacks(&settings, used)))
+}
+
+/// One line a stack, the one in use with a star.
+fn stacks(settings: &Settings, used: Option<&StackName>) -> String {
+    let line = |(index, (name, profile)): (usize, (&StackName, &crate::settings::Profile))| {
+        let (head, star) = (if index == 0 { "stacks" } else { "" }, if used == Some(name) { '*' } else { ' ' });
+        let place = [profile.account.as_deref(), profile.region.as_deref()];
+        let place = place.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let line = format!(
+            "{head:<8}{star} {name:<20}  {place:<28}  {}",
+            profile.endpoint.as_deref().unwrap_or("no endpoint")
+        );
+        format!("{}\n", line.trim_end())
+    };
+    settings.stacks.iter().enumerate().map(line).collect()
+}
+
+fn use_stack(context: &Context, name: StackName) -> Result<(), Failure> {
+    let settings = context.settings()?;
+    if !settings.stacks.contains_key(&name) {
+        let known = settings.stacks.keys().cloned().collect();
+        return Err(SettingsError::NoStack { name, path: context.home.config(), known }.into());
+    }
+    change(context, |settings| settings.stack = Some(name))
 }
 
 fn key_origin(context: &Context) -> Result<Option<Origin>, Failure> {
     if variable(API_KEY).is_some() {
         return Ok(Some(Origin::Environment));
     }
-    Ok(Settings::read(&context.home.config())?.key.map(|_| Origin::File))
+    let settings = context.settings()?;
+    Ok(settings.entry(context.named_stack()?.as_ref()).key.map(|_| Origin::File))
 }
 
 fn origin(origin: Origin) -> &'static str {
@@ -125,63 +171,51 @@ fn set_endpoint(context: &Context, value: Option<String>) -> Result<(), Failure>
     let value = value.ok_or_else(|| Failure::Usage("give the address: mycli config set endpoint https://…".into()))?;
     // Checks the address; nothing is sent.
     Remote::new(&value, &String::new().into())?;
-    change(context, |settings| settings.endpoint = Some(value))
+    set(context, Name::Endpoint, Some(value.into()))
 }
 
 fn set_key(context: &Context) -> Result<(), Failure> {
-    let line = read_key(context).map_err(Failure::io("read the key"))?;
-    let key = ApiKey::parse(line.trim());
+    let line = typed::secret_line(context, "type or paste the key (it is not shown), then Enter:")?;
+    let key = ApiKey::parse(line.expose_secret().trim());
     let key = key.ok_or_else(|| {
         Failure::Key("that is no key: it begins with sk_live_ and has 64 hexadecimal digits after that".into())
     })?;
-    change(context, |settings| settings.key = Some(key.expose().to_owned().into()))
+    set(context, Name::Key, Some(key.expose().to_owned().into()))
 }
 
 fn unset(context: &Context, name: Name) -> Result<(), Failure> {
-    change(context, |settings| match name {
-        Name::Endpoint => settings.endpoint = None,
-        Name::Key => settings.key = None,
+    set(context, name, None)
+}
+
+/// Sets or forgets a value of the stack that is named or in use, else of the endpoint without one. A stack that is named and not there
+/// is added.
+fn set(context: &Context, name: Name, value: Option<SecretString>) -> Result<(), Failure> {
+    let named = context.named_stack()?;
+    change(context, |settings| {
+        let stack = named.or_else(|| settings.entry(None).stack.cloned());
+        let (endpoint, key) = match stack {
+            Some(stack) => {
+                let profile = settings.stacks.entry(stack).or_default();
+                (&mut profile.endpoint, &mut profile.key)
+            }
+            None => (&mut settings.endpoint, &mut settings.key),
+        };
+        match name {
+            Name::Endpoint => *endpoint = value.map(|value| value.expose_secret().to_owned()),
+            Name::Key => *key = value,
+        }
     })
 }
 
-fn change(context: &Context, change: impl FnOnce(&mut Settings)) -> Result<(), Failure> {
+/// Reads the file, changes what it says and puts it in place.
+///
+/// # Errors
+/// A file that cannot be used.
+pub(crate) fn change(context: &Context, change: impl FnOnce(&mut Settings)) -> Result<(), Failure> {
     let path = context.home.config();
     let mut settings = Settings::read(&path)?;
     change(&mut settings);
     settings.write(&path)?;
     context.screen.say(&format!("wrote {}", path.display()));
     Ok(())
-}
-
-/// A line of standard input; typed on a terminal it is not shown.
-fn read_key(context: &Context) -> io::Result<String> {
-    let _silence = if io::stdin().is_terminal() {
-        context.screen.say("type or paste the key (it is not shown), then Enter:");
-        Some(Silence::begin()?)
-    } else {
-        None
-    };
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    Ok(line)
-}
-
-/// While it lives the terminal does not show what is typed.
-struct Silence(Termios);
-
-impl Silence {
-    fn begin() -> io::Result<Self> {
-        let before = tcgetattr(io::stdin())?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Silence {
-    fn drop(&mut self) {
-        // The terminal is gone if this fails.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
-    }
 }

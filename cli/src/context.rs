@@ -1,6 +1,7 @@
 //! What every command starts from: the global flags, the user's folder, the screen, and the client they lead to.
 
 use clap::{Args, ValueEnum};
+use deploy::StackName;
 use secrecy::SecretString;
 
 use crate::{
@@ -9,13 +10,16 @@ use crate::{
     home::Home,
     local,
     screen::Screen,
-    settings::{Settings, SettingsError},
+    settings::{Entry, Settings, SettingsError},
 };
 
 /// The variable with the endpoint's address.
 pub(crate) const ENDPOINT: &str = "MYCLI_ENDPOINT";
 /// The variable with the key.
 pub(crate) const API_KEY: &str = "MYCLI_API_KEY";
+
+/// The variable with the name of the stack.
+pub(crate) const STACK: &str = "MYCLI_STACK";
 
 /// The form of what goes to standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,6 +40,9 @@ pub(crate) struct Global {
     /// The stack's address [default: MYCLI_ENDPOINT, then ~/.mycli/config.yaml]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) endpoint: Option<String>,
+    /// The stack, of several [default: MYCLI_STACK, then `mycli config use`'s, then `default`]
+    #[arg(long, global = true, value_name = "NAME", conflicts_with_all = ["local", "endpoint"])]
+    pub(crate) stack: Option<StackName>,
     /// Form of the output
     #[arg(short, long, global = true, value_enum, default_value_t = Form::Text, hide_possible_values = true, value_name = "text|json")]
     pub(crate) output: Form,
@@ -93,16 +100,54 @@ impl Context {
     /// The endpoint that the flags, the environment or the file name, in this order.
     ///
     /// # Errors
-    /// A configuration file that cannot be used, if it comes to it.
-    pub(crate) fn endpoint(&self) -> Result<Option<Endpoint>, SettingsError> {
+    /// A configuration file that cannot be used, if it comes to it, or that lacks the stack that is named.
+    pub(crate) fn endpoint(&self) -> Result<Option<Endpoint>, Failure> {
         if let Some(url) = &self.global.endpoint {
             return Ok(Some(Endpoint { url: url.clone(), origin: Origin::Flag }));
         }
-        if let Some(url) = variable(ENDPOINT) {
+        if let Some(url) = variable(ENDPOINT).filter(|_| self.global.stack.is_none()) {
             return Ok(Some(Endpoint { url, origin: Origin::Environment }));
         }
-        let url = Settings::read(&self.home.config())?.endpoint;
+        let settings = self.settings()?;
+        let named = self.named_stack()?;
+        if let Some(name) = named.as_ref().filter(|name| !settings.stacks.contains_key(name)) {
+            let known = settings.stacks.keys().cloned().collect();
+            return Err(SettingsError::NoStack { name: name.clone(), path: self.home.config(), known }.into());
+        }
+        let url = settings.entry(named.as_ref()).endpoint.map(str::to_owned);
         Ok(url.map(|url| Endpoint { url, origin: Origin::File }))
+    }
+
+    /// What the file says.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
+        Settings::read(&self.home.config())
+    }
+
+    /// The stack that the flag or the environment names.
+    ///
+    /// # Errors
+    /// A variable that names none.
+    pub(crate) fn named_stack(&self) -> Result<Option<StackName>, Failure> {
+        if let Some(name) = &self.global.stack {
+            return Ok(Some(name.clone()));
+        }
+        let name = variable(STACK).map(|name| name.trim().parse::<StackName>()).transpose();
+        name.map_err(|error| Failure::Usage(format!("{STACK}: {error}")))
+    }
+
+    /// The name of the stack that is meant, be there one or not.
+    ///
+    /// # Errors
+    /// A variable that names none, or a file that cannot be used.
+    pub(crate) fn stack(&self) -> Result<StackName, Failure> {
+        if let Some(name) = self.named_stack()? {
+            return Ok(name);
+        }
+        let settings = self.settings()?;
+        Ok(settings.stack.clone().or_else(|| settings.entry(None).stack.cloned()).unwrap_or_default())
     }
 
     /// The client. On this machine work is not begun yet: see [`local::Machine::start`].
@@ -128,24 +173,30 @@ impl Context {
         if let Some(key) = variable(API_KEY) {
             return Ok(key.trim().to_owned().into());
         }
-        let settings = Settings::read(&self.home.config())?;
-        let same = settings
-            .endpoint
-            .as_deref()
-            .is_none_or(|own| own.trim_end_matches('/') == endpoint.url.trim_end_matches('/'));
-        match settings.key {
-            Some(key) if same => Ok(key),
-            Some(_) => Err(Failure::Key(format!(
+        let settings = self.settings()?;
+        let mut entries = settings.entries().filter(|entry| entry.key.is_some()).peekable();
+        let any = entries.peek().is_some();
+        let named = settings.entry(self.named_stack()?.as_ref());
+        // The entry that is in use first: two may have the same address.
+        match std::iter::once(named).chain(entries).find(|entry| belongs(entry, &endpoint.url)) {
+            Some(Entry { key: Some(key), .. }) => Ok(key.clone()),
+            _ if any && endpoint.origin != Origin::File => Err(Failure::Key(format!(
                 "the key in {} belongs to the endpoint there: give the one for {} in {API_KEY}",
                 self.home.config().display(),
                 endpoint.url
             ))),
-            None => Err(Failure::Key(format!(
+            _ => Err(Failure::Key(format!(
                 "there is no API key for {}: give it in {API_KEY}, or with `mycli config set key`",
                 endpoint.url
             ))),
         }
     }
+}
+
+/// Whether an entry has a key, and that is for this address. The one of no stack is for any address if it names none.
+fn belongs(entry: &Entry<'_>, url: &str) -> bool {
+    let same = entry.endpoint.map(|own| own.trim_end_matches('/') == url.trim_end_matches('/'));
+    same.unwrap_or(entry.stack.is_none()) && entry.key.is_some()
 }
 
 /// A variable's value, if it is set to something.
@@ -154,7 +205,7 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 }
 
 /// The name that this machine's runs are submitted by.
-fn user() -> String {
+pub(crate) fn user() -> String {
     let name = variable("USER").or_else(|| variable("LOGNAME"));
     name.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()))
 }

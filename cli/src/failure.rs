@@ -2,7 +2,11 @@
 
 use std::{io, path::PathBuf};
 
-use domain::request::FieldError;
+use deploy::{
+    CallError as AwsError, StackName, account::AccountError, dead_letters::DeadLetterError, install::InstallError,
+    package::PackageError, remove::RemoveError, secrets::SecretError, stack::StackError,
+};
+use domain::{ports::Unavailable, request::FieldError};
 
 use crate::{
     client::{CallError, EndpointError},
@@ -73,9 +77,94 @@ pub(crate) enum Failure {
         /// Why.
         error: io::Error,
     },
-    /// There is nothing to show.
+    /// There is nothing to show, or nothing was done.
     #[error("{0}")]
     Nothing(String),
+    /// The AWS account.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// The credentials are for another place than the stack's.
+    #[error(
+        "the stack `{name}` is in {known}, but these credentials are for {found}: use those of that account and region, or give another \
+         name with --stack"
+    )]
+    Elsewhere {
+        /// The stack's name.
+        name: StackName,
+        /// Where the stack is.
+        known: String,
+        /// Where we are.
+        found: String,
+    },
+    /// There is no such stack.
+    #[error("there is no stack {} in {place}: `mycli init` makes one", name.full())]
+    NoStack {
+        /// Its name.
+        name: StackName,
+        /// Where it was looked for.
+        place: String,
+    },
+    /// The stack is of a later version.
+    #[error(
+        "the stack is of version {theirs}, newer than this mycli ({}): install that version, or go back with --allow-downgrade",
+        env!("CARGO_PKG_VERSION")
+    )]
+    Older {
+        /// The stack's version.
+        theirs: String,
+    },
+    /// The stack is being used.
+    #[error("the stack is in use: {words}. Wait for the end ({command}), or stop them all with --force")]
+    UnderWay {
+        /// By what.
+        words: String,
+        /// What shows it.
+        command: String,
+    },
+    /// The stack stands, and its API does not answer as it should.
+    #[error(
+        "the stack stands, but its API at {endpoint} does not take the key: {error}. Run this again; if it stays so, see `mycli doctor`"
+    )]
+    Silent {
+        /// Its address.
+        endpoint: String,
+        /// What it said.
+        error: CallError,
+    },
+    /// The functions' code.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// Making or changing the stack.
+    #[error("{}{}", .0, going_on(.0))]
+    Install(#[from] InstallError),
+    /// Removing the stack.
+    #[error("{0}\nWhat is left is removed by running this again")]
+    Remove(#[from] RemoveError),
+    /// Looking at the stack.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// A call to AWS.
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+    /// The table.
+    #[error(transparent)]
+    Table(#[from] Unavailable),
+    /// A secret.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Dead letters.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLetterError),
+}
+
+/// How to go on where a run was cut short by AWS, and not refused at the start.
+fn going_on(error: &InstallError) -> &'static str {
+    match error {
+        InstallError::Stack(StackError::Failed { .. }) => {
+            "\nCloudFormation has undone it. Mend the cause and run this again: it goes on where this ended"
+        }
+        _ => "",
+    }
 }
 
 impl Failure {

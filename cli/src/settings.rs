@@ -1,23 +1,58 @@
-//! `~/.mycli/config.yaml`: the endpoint and its key.
+//! `~/.mycli/config.yaml`: endpoints and their keys, one for each stack.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     io::Write,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
+use deploy::StackName;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 /// What the file says.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// The address of the API.
+    /// The address of an API that is no stack of `stacks`.
     pub(crate) endpoint: Option<String>,
     /// The key for it.
     pub(crate) key: Option<SecretString>,
+    /// The stack that is used when none is named.
+    pub(crate) stack: Option<StackName>,
+    /// The stacks, by name.
+    pub(crate) stacks: BTreeMap<StackName, Profile>,
+}
+
+/// What is kept of a stack.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Profile {
+    /// The address of its API.
+    pub(crate) endpoint: Option<String>,
+    /// The key for it.
+    pub(crate) key: Option<SecretString>,
+    /// The AWS account it is in.
+    pub(crate) account: Option<String>,
+    /// The region it is in.
+    pub(crate) region: Option<String>,
+    /// The profile of `~/.aws` that it was made with.
+    pub(crate) aws_profile: Option<String>,
+    /// The address of the emulator that it is in.
+    pub(crate) endpoint_url: Option<String>,
+}
+
+/// An endpoint and its key, as the file has them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    /// The stack's name; `None` for the endpoint that is none of `stacks`.
+    pub(crate) stack: Option<&'a StackName>,
+    /// The address.
+    pub(crate) endpoint: Option<&'a str>,
+    /// The key.
+    pub(crate) key: Option<&'a SecretString>,
 }
 
 /// Why the file cannot be used. Never holds a part of the file's text: that may be the key.
@@ -31,13 +66,28 @@ pub(crate) enum SettingsError {
         /// Its permissions.
         mode: u32,
     },
-    /// Not YAML, or other keys than `endpoint` and `key`.
-    #[error("{} is not right{}: it holds the keys `endpoint` and `key`, each with a text", path.display(), at(*line))]
+    /// Not YAML, or keys that are unknown.
+    #[error(
+        "{} is not right{}: it holds `endpoint` and `key`, or `stack` with a name and `stacks` with a map of each to its `endpoint`, `key`, \
+         `account`, `region`, `aws_profile` and `endpoint_url`",
+        path.display(),
+        at(*line)
+    )]
     Form {
         /// The file.
         path: PathBuf,
         /// Where, if that is known.
         line: Option<usize>,
+    },
+    /// A stack that is not in the file.
+    #[error("there is no stack `{name}` in {}{}", path.display(), there_are(known))]
+    NoStack {
+        /// What was asked for.
+        name: StackName,
+        /// The file.
+        path: PathBuf,
+        /// The stacks that are in it.
+        known: Vec<StackName>,
     },
     /// Reading or writing failed.
     #[error("failed to use {}: {error}", path.display())]
@@ -47,6 +97,11 @@ pub(crate) enum SettingsError {
         /// Why.
         error: io::Error,
     },
+}
+
+fn there_are(known: &[StackName]) -> String {
+    let names: Vec<_> = known.iter().map(StackName::as_str).collect();
+    if names.is_empty() { ": `mycli init` makes one".into() } else { format!(": there are {}", names.join(", ")) }
 }
 
 fn at(line: Option<usize>) -> String {
@@ -87,10 +142,72 @@ impl Settings {
 
     /// JSON strings are YAML too, and need no thought about quoting.
     fn text(&self) -> String {
-        let key = self.key.as_ref().map(SecretString::expose_secret);
-        let lines = [("endpoint", self.endpoint.as_deref()), ("key", key)];
-        lines.iter().filter_map(|(name, value)| Some(format!("{name}: {}\n", serde_json::json!((*value)?)))).collect()
+        let mut text = lines("", &[("endpoint", self.endpoint.as_deref()), ("key", exposed(self.key.as_ref()))]);
+        text += &lines("", &[("stack", self.stack.as_ref().map(StackName::as_str))]);
+        if !self.stacks.is_empty() {
+            text += "stacks:\n";
+        }
+        for (name, profile) in &self.stacks {
+            let values = profile.lines();
+            text += &format!("  {}:{}", serde_json::json!(name), if values.is_empty() { " {}\n" } else { "\n" });
+            text += &values;
+        }
+        text
     }
+
+    /// The entry of the stack that is named, else of the one in use, else the one without a name, else the only stack there is.
+    pub(crate) fn entry(&self, named: Option<&StackName>) -> Entry<'_> {
+        let plain = Entry { stack: None, endpoint: self.endpoint.as_deref(), key: self.key.as_ref() };
+        let only = || self.stacks.keys().next().filter(|_| self.stacks.len() == 1 && self.is_plain_unset());
+        let name = named.or(self.stack.as_ref()).or_else(only);
+        name.and_then(|name| self.entry_of(name)).unwrap_or(plain)
+    }
+
+    fn is_plain_unset(&self) -> bool {
+        self.endpoint.is_none() && self.key.is_none()
+    }
+
+    fn entry_of(&self, name: &StackName) -> Option<Entry<'_>> {
+        let (name, profile) = self.stacks.get_key_value(name)?;
+        Some(Entry { stack: Some(name), endpoint: profile.endpoint.as_deref(), key: profile.key.as_ref() })
+    }
+
+    /// All entries that have something.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        let plain = Entry { stack: None, endpoint: self.endpoint.as_deref(), key: self.key.as_ref() };
+        let plain = (!self.is_plain_unset()).then_some(plain);
+        plain.into_iter().chain(self.stacks.keys().filter_map(|name| self.entry_of(name)))
+    }
+}
+
+impl Profile {
+    /// Whether the other one says the same.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.lines() == other.lines()
+    }
+
+    fn lines(&self) -> String {
+        let values = [
+            ("endpoint", self.endpoint.as_deref()),
+            ("key", exposed(self.key.as_ref())),
+            ("account", self.account.as_deref()),
+            ("region", self.region.as_deref()),
+            ("aws_profile", self.aws_profile.as_deref()),
+            ("endpoint_url", self.endpoint_url.as_deref()),
+        ];
+        lines("    ", &values)
+    }
+}
+
+fn exposed(key: Option<&SecretString>) -> Option<&str> {
+    key.map(SecretString::expose_secret)
+}
+
+fn lines(indent: &str, values: &[(&str, Option<&str>)]) -> String {
+    values
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{indent}{name}: {}\n", serde_json::json!((*value)?))))
+        .collect()
 }
 
 /// Writes a file of mode 0600 in one step, and its folder (0700) if there is none.
@@ -116,7 +233,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/config.yaml");
         let key = Some("sk: \"quoted\" # text".to_owned().into());
-        Settings { endpoint: Some("https://example.com/prod".into()), key }.write(&path).unwrap();
+        Settings { endpoint: Some("https://example.com/prod".into()), key, ..Settings::default() }
+            .write(&path)
+            .unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let read = Settings::read(&path).unwrap();
         assert_eq!(read.endpoint.as_deref(), Some("https://example.com/prod"));
@@ -128,5 +247,33 @@ mod tests {
         let error = Settings::parse("endpoint: http://a\nkye: sk_live_secret\n").unwrap_err();
         assert_eq!(error, Some(2));
         assert!(Settings::parse("").unwrap().endpoint.is_none());
+    }
+
+    #[test]
+    fn stacks_are_written_and_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.yaml");
+        let name = |text: &str| text.parse::<StackName>().unwrap();
+        let profile = Profile {
+            endpoint: Some("https://b.example/prod".into()),
+            account: Some("012345678901".into()),
+            ..Profile::default()
+        };
+        let stacks = [(name("a"), Profile::default()), (name("no"), profile)].into();
+        Settings { stack: Some(name("no")), stacks, ..Settings::default() }.write(&path).unwrap();
+        let read = Settings::read(&path).unwrap();
+        assert_eq!(read.entry(None).endpoint, Some("https://b.example/prod"));
+        assert_eq!(read.entry(Some(&name("a"))).endpoint, None);
+        assert_eq!(read.stacks[&name("no")].account.as_deref(), Some("012345678901"));
+    }
+
+    #[test]
+    fn the_only_stack_is_used_unless_another_endpoint_is_set() {
+        let one = "stacks: {ci: {endpoint: 'https://ci.example/prod'}}";
+        assert_eq!(Settings::parse(one).unwrap().entry(None).endpoint, Some("https://ci.example/prod"));
+        let old = format!("endpoint: http://old.example\n{one}");
+        assert_eq!(Settings::parse(&old).unwrap().entry(None).endpoint, Some("http://old.example"));
+        assert_eq!(Settings::parse(&old).unwrap().entries().count(), 2);
+        assert!(Settings::parse("stacks: {NO: {}}").is_err());
     }
 }

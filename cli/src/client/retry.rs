@@ -15,6 +15,8 @@ const OBEYED: Duration = Duration::from_secs(60);
 /// For how long a call is tried. Ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
+    /// One try: what was done cannot be told from what is done again.
+    Once,
     /// Five tries, three seconds in all: somebody waits for an answer.
     Short,
     /// About five minutes: a run is followed, and outlives a lost network.
@@ -24,6 +26,7 @@ pub(crate) enum Patience {
 impl Patience {
     fn tries(self) -> u32 {
         match self {
+            Self::Once => 1,
             Self::Short => 5,
             Self::Long => 35,
         }

@@ -2,7 +2,7 @@
 
 use super::stand_in::Mycli;
 
-const COMMANDS: [&[&str]; 18] = [
+const COMMANDS: [&[&str]; 34] = [
     &[],
     &["exec"],
     &["status"],
@@ -11,10 +11,26 @@ const COMMANDS: [&[&str]; 18] = [
     &["cancel"],
     &["rerun"],
     &["history"],
+    &["init"],
+    &["upgrade"],
+    &["destroy"],
+    &["doctor"],
+    &["keys"],
+    &["keys", "create"],
+    &["keys", "list"],
+    &["keys", "revoke"],
+    &["secrets"],
+    &["secrets", "set"],
+    &["secrets", "list"],
+    &["secrets", "remove"],
+    &["dead-letters"],
+    &["dead-letters", "list"],
+    &["dead-letters", "redrive"],
     &["config"],
     &["config", "show"],
     &["config", "set"],
     &["config", "unset"],
+    &["config", "use"],
     &["config", "path"],
     &["local"],
     &["local", "serve"],
@@ -25,7 +41,7 @@ const COMMANDS: [&[&str]; 18] = [
 
 #[test]
 fn every_command_has_examples() {
-    for command in &COMMANDS[..17] {
+    for command in &COMMANDS[..COMMANDS.len() - 1] {
         let ran = Mycli::unconfigured().run(&[command, &["--help"][..]].concat()).exits(0);
         assert!(ran.out.contains("Examples:\n  mycli "), "{command:?}: {}", ran.out);
     }

@@ -1,0 +1,171 @@
+//! `mycli init`: makes a stack in the user's AWS account, or repairs it.
+
+use clap::Args;
+use deploy::{
+    first_key,
+    install::{Change, Deployed},
+    stack::{Condition, StackView},
+    template::Template,
+};
+use domain::{key::ApiKey, request::Name};
+use secrecy::ExposeSecret;
+
+use crate::{
+    client::{Call, Client, Remote},
+    config,
+    context::{self, Context},
+    exit,
+    failure::Failure,
+    output,
+    rollout::{Rollout, VERSION},
+    settings::Profile,
+    site::{AwsFlags, Site},
+    typed,
+};
+
+/// Examples for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  mycli init                                    in the account and region that `aws` uses
+  mycli init --stack ci --region eu-west-1 --profile work
+  mycli init --parameter RetentionDays=30 --parameter DefaultArch=x86_64
+  mycli init --parameter TaskRolePolicyArns=arn:aws:iam::aws:policy/ReadOnlyAccess
+  mycli init --vcpus-spot 64                    after the account's quota was raised
+  mycli init --print-template | less            what would be made
+
+Makes a bucket for the functions' code and a CloudFormation stack, then the first
+administrator's key, and writes ~/.mycli/config.yaml. Run again it changes nothing
+that is as it should be, repairs what is missing, and goes on where it was cut short.
+
+Exit code: 0 if the stack stands and its API takes your key, 1 if not.";
+
+/// The command line of `init`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Init {
+    #[command(flatten)]
+    rollout: Rollout,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Print the CloudFormation template, and do nothing
+    #[arg(long)]
+    print_template: bool,
+    #[command(flatten)]
+    aws: AwsFlags,
+}
+
+impl Init {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Whatever stands in the way.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        if self.print_template {
+            let template = Template::built_in().map_err(deploy::install::InstallError::from)?;
+            output::text(context, &template.pretty())?;
+            return Ok(exit::SUCCESS);
+        }
+        let site = self.aws.open(context).await?;
+        let functions = self.rollout.code()?;
+        let before = site.find().await?;
+        if before.is_none() && !self.agreed(context, &site)? {
+            return Err(Failure::Nothing("nothing was made".into()));
+        }
+        let deployed = self.rollout.roll_out(context, &site, &functions, before.as_ref()).await?;
+        let endpoint = site.account.api_address(deployed.stack.output("Endpoint")?);
+        let key = keep(context, &site, &deployed.stack, &endpoint).await?;
+        answers(context, &endpoint, &key).await?;
+        report(context, &site, &deployed, &endpoint)?;
+        Ok(exit::SUCCESS)
+    }
+
+    /// Making something in an account is agreed to where somebody can be asked.
+    fn agreed(&self, context: &Context, site: &Site) -> Result<bool, Failure> {
+        let what = format!("the stack {} in {}", site.name.full(), site.place());
+        if self.yes || !typed::can_ask() {
+            context.screen.say(&format!("making {what}"));
+            return Ok(true);
+        }
+        typed::agreed(context, &format!("make {what}?"))
+    }
+}
+
+/// Sees to it that the file has the stack's endpoint and a key that the stack knows.
+async fn keep(context: &Context, site: &Site, stack: &StackView, endpoint: &str) -> Result<ApiKey, Failure> {
+    let held =
+        site.known.as_ref().and_then(|known| known.key.as_ref()).and_then(|key| ApiKey::parse(key.expose_secret()));
+    let known = match &held {
+        Some(key) => first_key::is_known(&site.account, stack, key).await?,
+        None => false,
+    };
+    if let Some(key) = held.filter(|_| known) {
+        write_profile(context, site, endpoint, &key)?;
+        return Ok(key);
+    }
+    // Into the file first: a key that the stack knows and nobody has could never be used, nor be told from others.
+    let key = first_key::make()?;
+    write_profile(context, site, endpoint, &key)?;
+    let name = first_key::add(&site.account, stack, &key, &key_name()).await?;
+    context.screen.say(&format!("made the administrator's key `{name}`; it is in {}", context.home.config().display()));
+    Ok(key)
+}
+
+/// Runs are shown with the name of the key that submitted them, so a person's key has the person's name.
+fn key_name() -> String {
+    let user: String =
+        context::user().chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect();
+    user.parse::<Name>().map_or_else(|_| "admin".into(), |name| name.as_str().to_owned())
+}
+
+fn write_profile(context: &Context, site: &Site, endpoint: &str, key: &ApiKey) -> Result<(), Failure> {
+    let profile = Profile {
+        endpoint: Some(endpoint.to_owned()),
+        key: Some(key.expose().to_owned().into()),
+        account: Some(site.account.id.clone()),
+        region: Some(site.account.region.clone()),
+        aws_profile: site.aws_profile.clone(),
+        endpoint_url: site.account.endpoint_url.clone(),
+    };
+    let settings = context.settings()?;
+    let same = settings.stacks.get(&site.name).is_some_and(|known| known.same(&profile));
+    if same && settings.stack.is_some() {
+        return Ok(());
+    }
+    config::change(context, |settings| {
+        settings.stacks.insert(site.name.clone(), profile);
+        settings.stack.get_or_insert_with(|| site.name.clone());
+    })
+}
+
+/// A first question to the API: the functions start, find their table and take the key.
+async fn answers(context: &Context, endpoint: &str, key: &ApiKey) -> Result<(), Failure> {
+    context.screen.progress("asking the API");
+    let client = Client::Remote(Remote::new(endpoint, &key.expose().to_owned().into())?);
+    let answer = client.call(Call::get("/executions?limit=1".into())).await;
+    context.screen.no_progress();
+    answer.map(drop).map_err(|error| Failure::Silent { endpoint: endpoint.to_owned(), error })
+}
+
+fn report(context: &Context, site: &Site, deployed: &Deployed, endpoint: &str) -> Result<(), Failure> {
+    if context.is_json() {
+        let change = match deployed.change {
+            Change::Made => "made",
+            Change::Changed => "changed",
+            Change::Nothing => "nothing",
+        };
+        let line = serde_json::json!({
+            "stack": site.name, "endpoint": endpoint, "account": site.account.id, "region": site.account.region,
+            "version": VERSION, "change": change, "status": deployed.stack.status
+        });
+        return output::text(context, &format!("{line}\n"));
+    }
+    context.screen.say(&format!("the API is at {endpoint}, and takes your key"));
+    let used = context.settings()?.stack;
+    if used.as_ref() == Some(&site.name) {
+        context.screen.say("try it: mycli exec --no-repo 'echo hello'");
+    } else {
+        context.screen.say(&format!("use it: {}, or mycli config use {}", site.command("exec …"), site.name));
+    }
+    debug_assert_ne!(deployed.stack.condition(), Condition::NeverStood);
+    Ok(())
+}

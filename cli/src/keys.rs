@@ -1,0 +1,140 @@
+//! `mycli keys`: the API keys of an installation.
+
+use chrono::Utc;
+use clap::{Args, Subcommand, ValueEnum};
+use domain::{api::KeyView, key::Role, request::Name};
+use serde::Deserialize;
+
+use crate::{
+    api::path,
+    client::{Call, CallError, Client},
+    context::Context,
+    exit,
+    failure::Failure,
+    moment, output,
+};
+
+/// Examples for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  mycli keys create ci --role submit > ci.key     it is shown once, and kept nowhere
+  mycli keys list
+  mycli keys revoke ci                            refused within a minute everywhere
+
+Runs are shown with the name of the key that submitted them. Roles: read (executions and
+logs), submit (and submit and cancel), admin (and manage keys).";
+
+/// The command line of `keys`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Keys {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Action {
+    /// Make a key and print it
+    #[command(after_help = EXAMPLES)]
+    Create {
+        /// What it is to be called
+        name: Name,
+        /// What it may do
+        #[arg(long, value_enum)]
+        role: RoleName,
+    },
+    /// List the keys, without the keys themselves
+    #[command(after_help = EXAMPLES)]
+    List,
+    /// Make a key useless
+    #[command(after_help = EXAMPLES)]
+    Revoke {
+        /// Which
+        name: Name,
+    },
+}
+
+/// A role, as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleName {
+    /// Executions and logs
+    Read,
+    /// And submit and cancel
+    Submit,
+    /// And manage keys
+    Admin,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Read => Self::Read,
+            RoleName::Submit => Self::Submit,
+            RoleName::Admin => Self::Admin,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    keys: Vec<KeyView>,
+}
+
+#[derive(Deserialize)]
+struct Made {
+    key: String,
+}
+
+impl Keys {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The API's.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let client = context.client(false).await?;
+        let done = match &self.action {
+            Action::Create { name, role } => create(context, &client, name, (*role).into()).await,
+            Action::List => list(context, &client).await,
+            Action::Revoke { name } => revoke(context, &client, name).await,
+        };
+        client.close(&context.screen).await;
+        done.map(|()| exit::SUCCESS)
+    }
+}
+
+async fn create(context: &Context, client: &Client, name: &Name, role: Role) -> Result<(), Failure> {
+    let body = serde_json::json!({"name": name, "role": role}).to_string().into_bytes();
+    // Once: a second key of this name would be refused, and the first one's answer is lost.
+    let answer = client.call(Call::post(path(&["keys"], &[]), Some(body)).once()).await;
+    if let Err(error @ CallError::Unreachable { .. }) = answer {
+        let hint =
+            format!("whether there is a key `{name}` now is not known: `mycli keys revoke {name}`, then make it again");
+        return Err(Failure::Key(format!("{error}; {hint}")));
+    }
+    let answer = answer?;
+    if context.is_json() {
+        return output::json(context, &answer);
+    }
+    let made: Made = client.read(&answer)?;
+    context.screen.say(&format!("made the key `{name}`; it is not shown again:"));
+    output::text(context, &format!("{}\n", made.key))
+}
+
+async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
+    let answer = client.call(Call::get(path(&["keys"], &[]))).await?;
+    if context.is_json() {
+        return output::json(context, &answer);
+    }
+    let listed: Listed = client.read(&answer)?;
+    let row = |key: &KeyView| {
+        let role = format!("{:?}", key.role).to_lowercase();
+        format!("{:<24}  {role:<6}  {:>4}\n", key.name, moment::short(Utc::now() - key.created_at))
+    };
+    let head = format!("{:<24}  {:<6}  {:>4}\n", "NAME", "ROLE", "AGE");
+    output::text(context, &std::iter::once(head).chain(listed.keys.iter().map(row)).collect::<String>())
+}
+
+async fn revoke(context: &Context, client: &Client, name: &Name) -> Result<(), Failure> {
+    let answer = client.call(Call::delete(path(&["keys", name.as_str()], &[]))).await?;
+    context.screen.say(&format!("revoked `{name}`; functions that know it may take it for another minute"));
+    if context.is_json() { output::json(context, &answer) } else { Ok(()) }
+}

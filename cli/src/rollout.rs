@@ -1,0 +1,129 @@
+//! Bringing a stack to this version: what `init` and `upgrade` have in common.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::Args;
+use deploy::{
+    doctor::is_newer,
+    install::{self, Change, Deployed, Wish},
+    package::Functions,
+    quotas::{self, Known, Pool},
+    stack::StackView,
+};
+
+use crate::{context::Context, failure::Failure, site::Site, telling::Telling};
+
+/// This program's version, which the functions have too.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What to deploy.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Rollout {
+    /// The folder with the functions' zips [default: `functions` beside this program]
+    #[arg(long, value_name = "DIR")]
+    functions: Option<PathBuf>,
+    /// How many vCPUs of Fargate Spot may be in use at once [default: as it was; at first the account's quota]
+    #[arg(long, value_name = "N")]
+    vcpus_spot: Option<u32>,
+    /// The same of Fargate on demand
+    #[arg(long, value_name = "N")]
+    vcpus_on_demand: Option<u32>,
+    /// A parameter of the template; the others stay as they were (see --print-template of `mycli init`)
+    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+    parameters: Vec<(String, String)>,
+    /// Also go back to an older version
+    #[arg(long)]
+    allow_downgrade: bool,
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl Rollout {
+    /// Finds the functions' code.
+    ///
+    /// # Errors
+    /// None there, or none that can be deployed.
+    pub(crate) fn code(&self) -> Result<Functions, Failure> {
+        let beside = std::env::current_exe().ok().and_then(|program| program.canonicalize().ok());
+        let beside = beside.and_then(|program| Some(program.parent()?.join("functions")));
+        let folders: Vec<_> = self.functions.clone().or(beside).into_iter().collect();
+        Ok(Functions::find(&folders)?)
+    }
+
+    /// Makes the stack or changes it.
+    ///
+    /// # Errors
+    /// Whatever stands in the way.
+    pub(crate) async fn roll_out(
+        &self,
+        context: &Context,
+        site: &Site,
+        functions: &Functions,
+        before: Option<&StackView>,
+    ) -> Result<Deployed, Failure> {
+        self.refuse_downgrade(before)?;
+        let given = self.given();
+        let stands = before.is_some_and(|stack| stack.condition() != deploy::stack::Condition::NeverStood);
+        let at_first = if stands { BTreeMap::new() } else { self.quotas(context, site).await };
+        let wish = Wish { functions, version: VERSION, parameters: &given, at_first: &at_first };
+        let telling = Telling::on(&context.screen);
+        let deployed = install::deploy(&site.account, &site.name, &wish, &|progress| telling.tell(progress)).await;
+        context.screen.no_progress();
+        let deployed = deployed?;
+        context.screen.say(&said(site, &deployed));
+        Ok(deployed)
+    }
+
+    fn given(&self) -> BTreeMap<String, String> {
+        let mut given: BTreeMap<_, _> = self.parameters.iter().cloned().collect();
+        for (pool, vcpus) in [(Pool::Spot, self.vcpus_spot), (Pool::OnDemand, self.vcpus_on_demand)] {
+            given.extend(vcpus.map(|vcpus| (pool.parameter().to_owned(), vcpus.to_string())));
+        }
+        given
+    }
+
+    fn refuse_downgrade(&self, before: Option<&StackView>) -> Result<(), Failure> {
+        match before.and_then(StackView::version).filter(|theirs| is_newer(theirs, VERSION)) {
+            Some(theirs) if !self.allow_downgrade => Err(Failure::Older { theirs: theirs.to_owned() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The account's quotas, for a new stack, as far as they are known and not given.
+    async fn quotas(&self, context: &Context, site: &Site) -> BTreeMap<String, String> {
+        let given = self.given();
+        let mut found = BTreeMap::new();
+        for pool in Pool::ALL.into_iter().filter(|pool| !given.contains_key(pool.parameter())) {
+            let title = pool.title();
+            match quotas::read(&site.account, pool).await {
+                Known::Vcpus(vcpus) => {
+                    context.screen.say(&format!("{title}: the account's quota is {vcpus} vCPUs"));
+                    found.insert(pool.parameter().to_owned(), vcpus.to_string());
+                }
+                Known::Unset => {
+                    context.screen.say(&format!("{title}: AWS names no quota; set one with {}", pool.flag()));
+                }
+                Known::Unknown(why) => {
+                    let hint = format!("no limit is set; give one with {}", pool.flag());
+                    context.screen.say(&format!("{title}: the quota cannot be read ({why}): {hint}"));
+                }
+            }
+        }
+        found
+    }
+}
+
+fn said(site: &Site, deployed: &Deployed) -> String {
+    let stack = site.name.full();
+    match (deployed.change, deployed.version_before.as_deref()) {
+        (Change::Made, _) => format!("made the stack {stack} (version {VERSION})"),
+        (Change::Changed, Some(before)) if before != VERSION => {
+            format!("changed the stack {stack}: version {before} to {VERSION}")
+        }
+        (Change::Changed, _) => format!("changed the stack {stack} (version {VERSION})"),
+        (Change::Nothing, _) => format!("the stack {stack} is as it should be (version {VERSION}): nothing to change"),
+    }
+}

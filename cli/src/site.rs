@@ -1,0 +1,134 @@
+//! Where a stack is in AWS: the flags for it, what the file knows of it, and who we are there.
+
+use clap::Args;
+use deploy::{
+    Account, StackName,
+    account::Access,
+    stack::{Condition, StackView, Stacks},
+};
+
+use crate::{
+    context::{Context, variable},
+    failure::Failure,
+    settings::Profile,
+};
+
+/// The variable with an emulator's address, as every AWS SDK has it.
+const ENDPOINT_URL: &str = "AWS_ENDPOINT_URL";
+/// The variable with a profile of `~/.aws`.
+const AWS_PROFILE: &str = "AWS_PROFILE";
+
+/// Which account and region.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "AWS")]
+pub(crate) struct AwsFlags {
+    /// The region [default: the one the stack is in, then AWS's own settings]
+    #[arg(long)]
+    region: Option<String>,
+    /// The profile of ~/.aws [default: AWS_PROFILE, then the one the stack was made with]
+    #[arg(long)]
+    profile: Option<String>,
+    /// The address of an AWS emulator [default: AWS_ENDPOINT_URL]
+    #[arg(long, value_name = "URL")]
+    endpoint_url: Option<String>,
+}
+
+/// An account that answered, and a stack's name in it.
+pub(crate) struct Site {
+    /// The stack's name.
+    pub(crate) name: StackName,
+    /// The account.
+    pub(crate) account: Account,
+    /// The profile of `~/.aws` that was asked for.
+    pub(crate) aws_profile: Option<String>,
+    /// What the file knows of the stack.
+    pub(crate) known: Option<Profile>,
+}
+
+impl AwsFlags {
+    fn access(&self, known: Option<&Profile>) -> Access {
+        let known = known.cloned().unwrap_or_default();
+        Access {
+            region: self.region.clone().or(known.region),
+            profile: self.profile.clone().or_else(|| variable(AWS_PROFILE)).or(known.aws_profile),
+            endpoint_url: self.endpoint_url.clone().or_else(|| variable(ENDPOINT_URL)).or(known.endpoint_url),
+        }
+    }
+
+    /// Finds credentials and asks AWS who they are.
+    ///
+    /// # Errors
+    /// No credentials, no region, or those of another account than the stack's.
+    pub(crate) async fn open(&self, context: &Context) -> Result<Site, Failure> {
+        if context.global.local || context.global.endpoint.is_some() {
+            let message =
+                "this is about a stack in an AWS account: name it with --stack, without --local and --endpoint";
+            return Err(Failure::Usage(message.into()));
+        }
+        let name = context.stack()?;
+        let known = context.settings()?.stacks.get(&name).cloned();
+        let access = self.access(known.as_ref());
+        context.screen.progress("asking AWS who we are");
+        let account = Account::open(&access).await;
+        context.screen.no_progress();
+        let account = account?;
+        if let Some(known) = &known {
+            same_place(&name, known, &account)?;
+        }
+        Ok(Site { name, account, aws_profile: access.profile, known })
+    }
+}
+
+/// A stack's name stands for one stack: that of another account or region takes another name.
+fn same_place(name: &StackName, known: &Profile, account: &Account) -> Result<(), Failure> {
+    let differs = |known: &Option<String>, found: &str| known.as_deref().is_some_and(|known| known != found);
+    if !differs(&known.account, &account.id) && !differs(&known.region, &account.region) {
+        return Ok(());
+    }
+    let place = |account: &str, region: &str| format!("account {account}, {region}");
+    Err(Failure::Elsewhere {
+        name: name.clone(),
+        known: place(known.account.as_deref().unwrap_or("unknown"), known.region.as_deref().unwrap_or("unknown")),
+        found: place(&account.id, &account.region),
+    })
+}
+
+impl Site {
+    /// The stack, if there is one, in whatever condition.
+    ///
+    /// # Errors
+    /// CloudFormation's.
+    pub(crate) async fn find(&self) -> Result<Option<StackView>, Failure> {
+        Ok(Stacks::new(&self.account, &self.name).find().await?)
+    }
+
+    /// The stack, which must stand.
+    ///
+    /// # Errors
+    /// CloudFormation's, and no stack.
+    pub(crate) async fn stack(&self) -> Result<StackView, Failure> {
+        let found = self.find().await?.filter(|stack| stack.condition() != Condition::NeverStood);
+        found.ok_or_else(|| Failure::NoStack { name: self.name.clone(), place: self.place() })
+    }
+
+    /// "account 123456789012 (user/alice), eu-west-1".
+    pub(crate) fn place(&self) -> String {
+        let emulator = self.account.endpoint_url.as_ref().map(|url| format!(", emulated at {url}"));
+        format!(
+            "account {} ({}), {}{}",
+            self.account.id,
+            self.account.who(),
+            self.account.region,
+            emulator.unwrap_or_default()
+        )
+    }
+
+    /// What to type for this stack.
+    pub(crate) fn command(&self, verb: &str) -> String {
+        if self.name == StackName::default() {
+            format!("mycli {verb}")
+        } else {
+            format!("mycli --stack {} {verb}", self.name)
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What is told while a stack is changed: on a terminal one line that changes, else a line for each event.
+
+use std::{
+    cell::Cell,
+    io::{self, IsTerminal},
+};
+
+use deploy::stack::{Progress, ResourceEvent};
+
+use crate::screen::{Screen, one_line};
+
+/// Tells it.
+pub(crate) struct Telling<'a> {
+    screen: &'a Screen,
+    on_terminal: bool,
+    done: Cell<usize>,
+}
+
+impl<'a> Telling<'a> {
+    /// On this screen.
+    pub(crate) fn on(screen: &'a Screen) -> Self {
+        Self { screen, on_terminal: io::stderr().is_terminal(), done: Cell::new(0) }
+    }
+
+    /// Tells that something has happened.
+    pub(crate) fn tell(&self, progress: Progress) {
+        match progress {
+            Progress::Step(text) => {
+                self.screen.say(&text);
+                self.screen.progress(&text);
+            }
+            Progress::Resource(event) => self.resource(&event),
+        }
+    }
+
+    fn resource(&self, event: &ResourceEvent) {
+        if event.is_end() {
+            self.done.set(self.done.get() + 1);
+        }
+        if self.on_terminal && !event.is_failure() {
+            let text = format!("{} done; {} {}", self.done.get(), event.name, words(&event.status));
+            return self.screen.progress(&text);
+        }
+        let reason = event.reason.as_deref().map(|reason| format!(": {}", one_line(reason, usize::MAX)));
+        let time = event.at.format("%H:%M:%S");
+        self.screen.say(&format!(
+            "{time} {} {} ({}){}",
+            event.status,
+            event.name,
+            event.kind,
+            reason.unwrap_or_default()
+        ));
+    }
+}
+
+/// `CREATE_IN_PROGRESS` as "create in progress".
+fn words(status: &str) -> String {
+    status.to_lowercase().replace('_', " ")
+}

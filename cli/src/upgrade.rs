@@ -1,0 +1,62 @@
+//! `mycli upgrade`: brings a stack to this version of mycli.
+
+use clap::Args;
+
+use crate::{
+    context::Context,
+    exit,
+    failure::Failure,
+    output,
+    rollout::{Rollout, VERSION},
+    site::AwsFlags,
+};
+
+/// Examples for `--help`.
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  mycli upgrade                             the functions and the template of this mycli
+  mycli upgrade --stack ci
+  mycli upgrade --vcpus-spot 64             what the account may use by now
+  mycli upgrade --parameter DefaultImage=alpine:3.20
+
+Parameters stay as they are unless they are given. What runs goes on: a task needs
+none of the functions, and what they would have been told meanwhile is told again.
+
+Exit code: 0 if the stack is of this version, 1 if not.";
+
+/// The command line of `upgrade`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Upgrade {
+    #[command(flatten)]
+    rollout: Rollout,
+    #[command(flatten)]
+    aws: AwsFlags,
+}
+
+impl Upgrade {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Whatever stands in the way.
+    pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
+        let site = self.aws.open(context).await?;
+        let functions = self.rollout.code()?;
+        let before = site.stack().await?;
+        let theirs = before.version().unwrap_or("unknown");
+        context.screen.say(&format!(
+            "{} in {}: version {theirs}; this mycli: {VERSION}",
+            site.name.full(),
+            site.place()
+        ));
+        let deployed = self.rollout.roll_out(context, &site, &functions, Some(&before)).await?;
+        if context.is_json() {
+            let line = serde_json::json!({
+                "stack": site.name, "version_before": deployed.version_before, "version": VERSION,
+                "change": if deployed.change == deploy::install::Change::Nothing { "nothing" } else { "changed" },
+                "status": deployed.stack.status
+            });
+            output::text(context, &format!("{line}\n"))?;
+        }
+        Ok(exit::SUCCESS)
+    }
+}
