@@ -42,3 +42,18 @@ bench:
 # The tests with 100 times the property cases, and those too long for every day
 nightly:
     PROPTEST_CASES=25600 cargo nextest run --workspace --locked --profile nightly --run-ignored all
+
+# The functions' zips in target/package, for this machine's processor; with cargo-lambda for another: `just package arm64`
+package ARCH="":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    target=${CARGO_TARGET_DIR:-target}
+    functions=(--package submit --package launcher --package state-tracker --package query)
+    case "{{ ARCH }}" in
+    "") cargo build --locked --profile functions "${functions[@]}"; programs=$target/functions ;;
+    arm64) cargo lambda build --locked --profile functions --arm64 "${functions[@]}"; programs=$target/lambda ;;
+    x86_64) cargo lambda build --locked --profile functions --x86-64 "${functions[@]}"; programs=$target/lambda ;;
+    *) echo "just package: {{ ARCH }} is neither arm64 nor x86_64" >&2; exit 2 ;;
+    esac
+    cargo run --locked --quiet --package deploy --example package -- "$programs" target/package
+    ls -l target/package
