@@ -15,6 +15,10 @@ const SERVICE: &str = "CloudWatch Logs";
 /// Most bytes that a page may take in an answer of the API. A synchronous invocation's answer has 6 MB at most (AWS Lambda quotas), and
 /// it is a JSON text with the page's JSON inside; the rest is for what stands around it.
 const PAGE_MAX: usize = 5_000_000;
+/// After so many empty pages one after the other a stream is at its end for now. Its token should say so by staying the same (API
+/// reference, `GetLogEvents`), and an empty page may stand before the end; but of a stream whose lines have expired, each page
+/// is empty and has another token, without end (boto/boto3#4591). Ours; Airflow takes the same number.
+const EMPTY_PAGES: usize = 3;
 /// What stands around a line in that answer, its time and names included.
 const AROUND_A_LINE: usize = 80;
 
@@ -36,6 +40,20 @@ impl CloudWatchLogs {
     #[must_use]
     pub fn new(config: &SdkConfig, group: String) -> Self {
         Self { client: Client::new(config), group }
+    }
+
+    /// A page that an answer of the API can hold. One that it cannot (lines of control characters grow sevenfold there) is read once
+    /// more in a shorter form, so that the cursor fits the lines.
+    async fn page_that_fits(
+        &self,
+        stream: &str,
+        cursor: Option<&str>,
+    ) -> Result<Option<GetLogEventsOutput>, Unavailable> {
+        let page = self.page(stream, cursor, None).await?;
+        match page.as_ref().and_then(|page| shorter(page.events())) {
+            Some(limit) => self.page(stream, cursor, Some(limit)).await,
+            None => Ok(page),
+        }
     }
 
     /// `None` if there is no such stream or group (yet).
@@ -63,21 +81,19 @@ impl CloudWatchLogs {
 
 impl Logs for CloudWatchLogs {
     /// As much as CloudWatch Logs gives at once (1 MB or 10,000 lines, API reference, `GetLogEvents`), because its calls are few: 10 to 25
-    /// a second for a whole region. Only a page that an answer of the API could not hold is read once more in a shorter form: lines of
-    /// control characters grow sevenfold in it.
+    /// a second for a whole region.
     async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, Unavailable> {
-        let Some(mut page) = self.page(stream, cursor, None).await? else { return Ok(LogPage::default()) };
-        if let Some(limit) = shorter(page.events()) {
-            let Some(short) = self.page(stream, cursor, Some(limit)).await? else { return Ok(LogPage::default()) };
-            page = short;
+        let mut at = cursor.map(str::to_owned);
+        for _ in 0..EMPTY_PAGES {
+            let Some(page) = self.page_that_fits(stream, at.as_deref()).await? else { return Ok(LogPage::default()) };
+            let next = page.next_forward_token.clone().or_else(|| at.clone());
+            let (moved, lines) = (next != at, page.events.unwrap_or_default());
+            if !moved || !lines.is_empty() {
+                return Ok(LogPage { lines: lines.into_iter().map(line).collect(), next, more: moved });
+            }
+            at = next;
         }
-        let next = page.next_forward_token.clone().or_else(|| cursor.map(str::to_owned));
-        Ok(LogPage {
-            lines: page.events.unwrap_or_default().into_iter().map(line).collect(),
-            // At the end the token stays the same. A page may be empty before that (API reference, `GetLogEvents`).
-            more: next.is_some() && next.as_deref() != cursor,
-            next,
-        })
+        Ok(LogPage { lines: Vec::new(), next: at, more: false })
     }
 }
 

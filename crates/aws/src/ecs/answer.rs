@@ -43,6 +43,11 @@ pub(super) fn refusal(fault: &Fault) -> LaunchError {
         // Even a connection that was refused is not told apart from one that was cut: the same call with the same token is right for both.
         Mend::Ask => LaunchError::Unknown(fault.to_string()),
         Mend::Change if is_full(fault) => LaunchError::Full(format!("ECS: {}", fault.words)),
+        Mend::Change if is_first_use(fault) => LaunchError::Full(format!(
+            "ECS: {} ECS makes it when an account first uses it; if this stays, run `aws iam create-service-linked-role \
+             --aws-service-name ecs.amazonaws.com`",
+            fault.words
+        )),
         Mend::Change if is_unknown_definition(fault) => LaunchError::NoDefinition(fault.to_string()),
         Mend::Change => LaunchError::Refused(format!("{fault}{}", mend(fault))),
     }
@@ -52,6 +57,9 @@ pub(super) fn refusal(fault: &Fault) -> LaunchError {
 fn mend(fault: &Fault) -> &'static str {
     let about_roles = ["iam:PassRole", "assume the role", "AssumeRole"].iter().any(|words| fault.words.contains(words));
     match fault.code.as_deref() {
+        _ if fault.words.contains("above your limit") => {
+            ". The account may not run a task of this size at all: ask for less, or raise its vCPU quota for Fargate in Service Quotas"
+        }
         _ if about_roles => {
             ". The role has to exist under the stack's path for roles, and to trust ecs-tasks.amazonaws.com"
         }
@@ -77,6 +85,12 @@ fn is_full(fault: &Fault) -> bool {
         || ["you've reached the limit on the number of", "capacity is unavailable"]
             .iter()
             .any(|words| lower.contains(words))
+}
+
+/// In an account that never used ECS its own role is still being made: the next call finds it (seen so by awslabs/fargatecli#35 and many
+/// others). Failing the very first run for that would be a poor welcome.
+fn is_first_use(fault: &Fault) -> bool {
+    fault.is("InvalidParameterException") && fault.words.contains("service linked role")
 }
 
 /// The definition was deregistered ("TaskDefinition is inactive") or deleted ("TaskDefinition not found").
@@ -164,6 +178,28 @@ mod tests {
             let error = refused(400, code, "no");
             assert!(matches!(&error, LaunchError::Refused(words) if words.len() > code.len() + 20), "{error:?}");
         }
+    }
+
+    #[test]
+    fn the_first_use_of_ecs_is_waited_for() {
+        let words = "Unable to assume the service linked role. Please verify that the ECS service linked role exists.";
+        let error = refused(400, "InvalidParameterException", words);
+        assert!(
+            matches!(&error, LaunchError::Full(words) if words.contains("create-service-linked-role")),
+            "{error:?}"
+        );
+        let of_the_task = "ECS was unable to assume the role 'arn:aws:iam::111122223333:role/mycli/team/x' that was provided for this task.";
+        let error = refused(400, "ClientException", of_the_task);
+        assert!(
+            matches!(&error, LaunchError::Refused(words) if words.contains("ecs-tasks.amazonaws.com")),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn a_size_that_the_account_may_not_have_is_refused() {
+        let error = refused(400, "ClientException", "The requested CPU configuration is above your limit");
+        assert!(matches!(&error, LaunchError::Refused(words) if words.contains("Service Quotas")), "{error:?}");
     }
 
     #[test]
