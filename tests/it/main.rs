@@ -6,5 +6,6 @@ mod container;
 mod contract;
 mod e2e;
 mod fault;
+mod infra;
 mod property;
 mod script;

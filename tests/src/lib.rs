@@ -2,7 +2,11 @@
 
 pub mod emulator;
 pub mod engine;
+pub mod pattern;
+pub mod policy;
 pub mod sandbox;
+pub mod schema;
+pub mod template;
 
 mod program;
 

@@ -8,27 +8,27 @@ use tests::sandbox::{Sandbox, Serve, eventually};
 use tokio::runtime::Runtime;
 
 /// An HTTP client of one server, on one thread.
-pub(super) struct Http {
+pub(crate) struct Http {
     runtime: Runtime,
     client: reqwest::Client,
     endpoint: String,
-    pub(super) key: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 /// What the server answered.
 #[derive(Debug, PartialEq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    kind: String,
-    pub(super) body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) kind: String,
+    pub(crate) body: Value,
 }
 
 impl Http {
-    pub(super) fn to(serve: &Serve) -> Self {
+    pub(crate) fn to(serve: &Serve) -> Self {
         Self::at(&serve.endpoint, &serve.key)
     }
 
-    pub(super) fn at(endpoint: &str, key: &str) -> Self {
+    pub(crate) fn at(endpoint: &str, key: &str) -> Self {
         // One process, one provider: a second installation says no, and changes nothing.
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
@@ -36,12 +36,12 @@ impl Http {
         Self { runtime, client, endpoint: endpoint.to_owned(), key: Some(format!("Bearer {key}")) }
     }
 
-    pub(super) fn with_key(mut self, key: &str) -> Self {
+    pub(crate) fn with_key(mut self, key: &str) -> Self {
         self.key = Some(format!("Bearer {key}"));
         self
     }
 
-    pub(super) fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Answer {
+    pub(crate) fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Answer {
         let mut request = self.client.request(method, format!("{}{path}", self.endpoint)).body(body);
         if let Some(key) = &self.key {
             request = request.header(header::AUTHORIZATION, key);
@@ -54,31 +54,31 @@ impl Http {
         })
     }
 
-    pub(super) fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, Vec::new())
     }
 
-    pub(super) fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(Method::POST, path, body.to_string().into_bytes())
     }
 
     /// Submits a command, which has to be accepted; gives its id.
     #[track_caller]
-    pub(super) fn submit(&self, request: &Value) -> String {
+    pub(crate) fn submit(&self, request: &Value) -> String {
         let answer = self.post("/execute", request);
         assert_eq!((answer.status, &answer.body["status"]), (202, &json!("QUEUED")), "{answer:#?}");
         answer.body["execution_id"].as_str().unwrap().to_owned()
     }
 
     #[track_caller]
-    pub(super) fn record(&self, id: &str) -> Value {
+    pub(crate) fn record(&self, id: &str) -> Value {
         let answer = self.get(&format!("/executions/{id}"));
         assert_eq!(answer.status, 200, "{answer:#?}");
         answer.body
     }
 
     /// Waits until nothing is under way any more.
-    pub(super) fn until_quiet(&self) {
+    pub(crate) fn until_quiet(&self) {
         eventually("all runs are over", || {
             let under_way = |status: &&str| {
                 !self.get(&format!("/executions?limit=1&status={status}")).body["executions"]
@@ -91,7 +91,7 @@ impl Http {
     }
 
     /// All of the history that a filter lets through, page by page, newest first.
-    pub(super) fn history(&self, filter: &str) -> Vec<Value> {
+    pub(crate) fn history(&self, filter: &str) -> Vec<Value> {
         let (mut all, mut cursor) = (Vec::new(), String::new());
         loop {
             let page = self.get(&format!("/executions?{filter}{cursor}"));

@@ -1,6 +1,6 @@
 //! The built `mycli` as a user runs it, on this machine: commands, repositories, logs, history, the server, containers, secrets.
 
-mod api;
+pub(crate) mod api;
 mod container;
 mod crowd;
 mod ending;

@@ -1,0 +1,7 @@
+//! What deploys the pipeline: the template, the roles, the rule, the API's document, against the code and the rules of AWS.
+
+mod api;
+mod events;
+mod functions;
+mod roles;
+mod template;

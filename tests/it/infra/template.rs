@@ -1,0 +1,92 @@
+//! The template as a whole.
+
+use std::{fs, process::Command};
+
+use serde_json::Value;
+use tests::template::{Stack, Template};
+
+/// cfn-lint and checkov find nothing, but for what is skipped in the template with a reason.
+#[test]
+fn linters_find_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("template.json");
+    fs::write(&file, format!("{:#}", Template::read().0)).unwrap();
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/lint.sh")).arg(&file).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn whatever_is_skipped_says_why() {
+    let template = Template::read();
+    for (name, resource) in template.0["Resources"].as_object().unwrap() {
+        for skip in resource["Metadata"]["checkov"]["skip"].as_array().into_iter().flatten() {
+            assert!(skip["comment"].as_str().is_some_and(|why| why.len() > 20), "{name}: {skip}");
+        }
+    }
+}
+
+/// Nothing that cannot be dealt with is out of sight.
+#[test]
+fn every_dead_letter_rings() {
+    let template = Template::read();
+    let stack = Stack::named("default");
+    let alarms: Vec<_> =
+        template.of_type("AWS::CloudWatch::Alarm").map(|(name, _)| template.properties(name, &stack)).collect();
+    for (name, _) in template.of_type("AWS::SQS::Queue") {
+        let queue = template.properties(name, &stack);
+        let rings = |metric: &str| {
+            alarms.iter().any(|alarm| alarm["MetricName"] == metric && alarm["Dimensions"][0]["Value"] == queue["QueueName"])
+        };
+        let is_source = !queue["RedrivePolicy"].is_null();
+        assert!(rings(if is_source { "ApproximateAgeOfOldestMessage" } else { "ApproximateNumberOfMessagesVisible" }), "{name}");
+        assert_eq!(queue["SqsManagedSseEnabled"], true, "{name}");
+    }
+}
+
+#[test]
+fn names_are_those_that_all_of_mycli_relies_on() {
+    let template = Template::read();
+    let stack = Stack::named("nightly");
+    let of = |value: Value| template.resolved(&value, &stack).unwrap();
+    let output = |name: &str| of(template.0["Outputs"][name]["Value"].clone());
+    assert_eq!(output("Table"), "mycli-nightly");
+    assert_eq!(output("Cluster"), "mycli-nightly");
+    assert_eq!(output("LogGroup"), "/aws/mycli/nightly");
+    assert_eq!(output("SecretsPath"), "/mycli/nightly/secrets/");
+    assert_eq!(output("TaskRolePath"), "/mycli/nightly/");
+    for (output_name, queue) in [
+        ("LaunchQueueUrl", "launch"),
+        ("ControlQueueUrl", "control"),
+        ("LaunchDeadLettersUrl", "launch-dead"),
+        ("ControlDeadLettersUrl", "control-dead"),
+        ("EventDeadLettersUrl", "events-dead"),
+    ] {
+        assert!(output(output_name).as_str().unwrap().ends_with(&format!("/mycli-nightly-{queue}")), "{output_name}");
+    }
+    for (resource, function) in
+        [("SubmitFunction", "submit"), ("QueryFunction", "query"), ("LauncherFunction", "launcher"), ("StateTrackerFunction", "state-tracker")]
+    {
+        let properties = template.properties(resource, &stack);
+        assert_eq!(properties["FunctionName"], format!("mycli-nightly-{function}"));
+        assert_eq!(properties["Code"]["S3Key"], format!("functions/0/{function}.zip"));
+        assert_eq!((&properties["Runtime"], &properties["Handler"]), (&"provided.al2023".into(), &"bootstrap".into()));
+    }
+}
+
+/// The script's marker lines are found by the phrase they begin with.
+#[test]
+fn marker_lines_are_looked_for_by_their_prefix() {
+    let filter = Template::read().properties("MarkerLines", &Stack::named("default"));
+    assert_eq!(filter["FilterPattern"], format!("\"{}\"", domain::marker::PREFIX));
+    assert_eq!(filter["LogGroupName"], "/aws/mycli/default");
+}
+
+/// What an emulator does not keep of a table.
+#[test]
+fn the_table_forgets_by_itself_and_can_be_brought_back() {
+    let table = Template::read().properties("Table", &Stack::named("default"));
+    assert_eq!(table["TimeToLiveSpecification"], serde_json::json!({"AttributeName": "expires", "Enabled": true}));
+    assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"], true);
+    assert_eq!(table["StreamSpecification"]["StreamViewType"], "NEW_IMAGE");
+}
