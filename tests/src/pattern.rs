@@ -89,7 +89,11 @@ impl Field {
 impl Test {
     fn parse(test: &Value) -> Result<Self, String> {
         let Value::Object(map) = test else {
-            return if test.is_array() { Err(format!("{test} is a list in a list")) } else { Ok(Self::Is(test.clone())) };
+            return if test.is_array() {
+                Err(format!("{test} is a list in a list"))
+            } else {
+                Ok(Self::Is(test.clone()))
+            };
         };
         let mut operators = map.iter();
         match (operators.next(), operators.next()) {
@@ -99,7 +103,9 @@ impl Test {
                 ("equals-ignore-case", Value::String(text)) => Ok(Self::IgnoringCase(text.to_lowercase())),
                 ("exists", Value::Bool(exists)) => Ok(Self::Exists(*exists)),
                 ("anything-but", Value::Array(values)) => Ok(Self::AnythingBut(values.clone())),
-                ("anything-but", value @ (Value::String(_) | Value::Number(_))) => Ok(Self::AnythingBut(vec![value.clone()])),
+                ("anything-but", value @ (Value::String(_) | Value::Number(_))) => {
+                    Ok(Self::AnythingBut(vec![value.clone()]))
+                }
                 _ => Err(format!("{test} is not known here")),
             },
             _ => Err(format!("{test} is not one operator")),

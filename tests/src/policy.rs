@@ -102,12 +102,19 @@ impl Statement {
     fn parse(statement: &Value) -> Self {
         let fields = statement.as_object().expect("a statement");
         for field in fields.keys() {
-            assert!(["Sid", "Effect", "Action", "Resource", "Condition"].contains(&field.as_str()), "{field} is not known here");
+            assert!(
+                ["Sid", "Effect", "Action", "Resource", "Condition"].contains(&field.as_str()),
+                "{field} is not known here"
+            );
         }
         let conditions = fields.get("Condition").and_then(Value::as_object).into_iter().flatten();
         let conditions = conditions.flat_map(|(operator, keys)| {
             let keys = keys.as_object().expect("keys of a condition").iter();
-            keys.map(move |(key, values)| Condition { operator: operator.clone(), key: key.clone(), values: texts(values) })
+            keys.map(move |(key, values)| Condition {
+                operator: operator.clone(),
+                key: key.clone(),
+                values: texts(values),
+            })
         });
         let conditions: Vec<_> = conditions.collect();
         for condition in &conditions {
@@ -161,9 +168,9 @@ fn texts(value: &Value) -> Vec<String> {
 fn like(pattern: &str, text: &str) -> bool {
     match pattern.chars().next() {
         None => text.is_empty(),
-        Some('*') => (0..=text.len())
-            .filter(|at| text.is_char_boundary(*at))
-            .any(|at| like(&pattern[1..], &text[at..])),
+        Some('*') => {
+            (0..=text.len()).filter(|at| text.is_char_boundary(*at)).any(|at| like(&pattern[1..], &text[at..]))
+        }
         Some(wanted) => text.chars().next().is_some_and(|found| {
             (wanted == '?' || wanted == found) && like(&pattern[wanted.len_utf8()..], &text[found.len_utf8()..])
         }),
@@ -194,7 +201,9 @@ pub fn calls_of(target: &str, body: &Value, stack: &Stack) -> Vec<Call> {
             let (group, stream) = (text(body, "logGroupName"), text(body, "logStreamName"));
             vec![Call::new("logs:GetLogEvents", stack.arn("logs", &format!("log-group:{group}:log-stream:{stream}")))]
         }
-        "AWSEvents" if operation == "PutEvents" => list(body, "Entries").iter().map(|entry| put_event(entry, stack)).collect(),
+        "AWSEvents" if operation == "PutEvents" => {
+            list(body, "Entries").iter().map(|entry| put_event(entry, stack)).collect()
+        }
         _ => panic!("no function is meant to call {target}"),
     }
 }
@@ -212,9 +221,11 @@ fn dynamodb(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
     let table = |name: &str| stack.arn("dynamodb", &format!("table/{name}"));
     match operation {
         "TransactWriteItems" => {
-            let action = |name: &str| if name == "ConditionCheck" { "ConditionCheckItem".into() } else { format!("{name}Item") };
+            let action =
+                |name: &str| if name == "ConditionCheck" { "ConditionCheckItem".into() } else { format!("{name}Item") };
             let items = list(body, "TransactItems").iter().flat_map(|item| item.as_object().expect("an item"));
-            let calls = items.map(|(name, item)| Call::new(&format!("dynamodb:{}", action(name)), table(&text(item, "TableName"))));
+            let calls = items
+                .map(|(name, item)| Call::new(&format!("dynamodb:{}", action(name)), table(&text(item, "TableName"))));
             calls.collect()
         }
         "TransactGetItems" => {
@@ -249,7 +260,8 @@ fn ecs(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
         id => stack.arn("ecs", &format!("task/{cluster}/{id}")),
     };
     let call = |resource: String| {
-        Call::new(&format!("ecs:{operation}"), resource).with("ecs:cluster", stack.arn("ecs", &format!("cluster/{cluster}")))
+        Call::new(&format!("ecs:{operation}"), resource)
+            .with("ecs:cluster", stack.arn("ecs", &format!("cluster/{cluster}")))
     };
     match operation {
         "RegisterTaskDefinition" => {
@@ -294,15 +306,16 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn policy(statements_of: Value) -> Policy {
-        Policy(statements(&json!({"Version": "2012-10-17", "Statement": statements_of})))
+    fn policy(of: &Value) -> Policy {
+        Policy(statements(&json!({"Version": "2012-10-17", "Statement": of})))
     }
 
     const QUEUE: &str = "arn:aws:sqs:eu-central-1:123456789012:q";
 
     #[test]
     fn nothing_is_allowed_unless_a_statement_says_so() {
-        let policy = policy(json!([{"Effect": "Allow", "Action": ["sqs:SendMessage", "sqs:Get*"], "Resource": QUEUE}]));
+        let policy =
+            policy(&json!([{"Effect": "Allow", "Action": ["sqs:SendMessage", "sqs:Get*"], "Resource": QUEUE}]));
         assert!(policy.allows(&Call::new("sqs:SendMessage", QUEUE)));
         assert!(policy.allows(&Call::new("SQS:getqueueurl", QUEUE)));
         assert!(!policy.allows(&Call::new("sqs:DeleteMessage", QUEUE)));
@@ -312,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_denial_wins() {
-        let policy = policy(json!([
+        let policy = policy(&json!([
             {"Effect": "Allow", "Action": "*", "Resource": "*"},
             {"Effect": "Deny", "Action": "sqs:*", "Resource": QUEUE},
         ]));
@@ -323,8 +336,9 @@ mod tests {
     #[test]
     fn conditions_all_hold_and_a_missing_key_does_not() {
         let condition = json!({"StringEquals": {"a:x": ["1", "2"], "a:y": "3"}, "ArnEquals": {"ecs:cluster": "arn:aws:ecs:*:1:cluster/c"}});
-        let policy = policy(json!([{"Effect": "Allow", "Action": "a:b", "Resource": "*", "Condition": condition}]));
-        let call = |x: &str, cluster: &str| Call::new("a:b", "r").with("a:x", x).with("A:Y", "3").with("ecs:cluster", cluster);
+        let policy = policy(&json!([{"Effect": "Allow", "Action": "a:b", "Resource": "*", "Condition": condition}]));
+        let call =
+            |x: &str, cluster: &str| Call::new("a:b", "r").with("a:x", x).with("A:Y", "3").with("ecs:cluster", cluster);
         assert!(policy.allows(&call("2", "arn:aws:ecs:eu-central-1:1:cluster/c")));
         assert!(!policy.allows(&call("4", "arn:aws:ecs:eu-central-1:1:cluster/c")));
         assert!(!policy.allows(&call("2", "arn:aws:ecs:eu-central-1:1:cluster/d")));
@@ -345,7 +359,7 @@ mod tests {
             json!({"Effect": "Allow", "NotAction": "a:b", "Resource": "*"}),
             json!({"Effect": "Allow", "Action": "a:b", "Resource": "*", "Condition": {"Bool": {"a:c": "true"}}}),
         ] {
-            assert!(std::panic::catch_unwind(|| policy(json!([statement]))).is_err());
+            assert!(std::panic::catch_unwind(|| policy(&json!([statement]))).is_err());
         }
     }
 
@@ -358,8 +372,10 @@ mod tests {
             of("DynamoDB_20120810.Query", json!({"TableName": "t", "IndexName": "i"})),
             [Call::new("dynamodb:Query", arn("dynamodb", "table/t/index/i"))]
         );
-        let transaction = json!({"TransactItems": [{"Update": {"TableName": "t"}}, {"ConditionCheck": {"TableName": "t"}}]});
-        let actions: Vec<_> = of("DynamoDB_20120810.TransactWriteItems", transaction).into_iter().map(|call| call.action).collect();
+        let transaction =
+            json!({"TransactItems": [{"Update": {"TableName": "t"}}, {"ConditionCheck": {"TableName": "t"}}]});
+        let actions: Vec<_> =
+            of("DynamoDB_20120810.TransactWriteItems", transaction).into_iter().map(|call| call.action).collect();
         assert_eq!(actions, ["dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"]);
         assert_eq!(
             of("AmazonSQS.SendMessageBatch", json!({"QueueUrl": "http://localhost:1/123456789012/q"})),
@@ -377,6 +393,9 @@ mod tests {
         );
         let events = json!({"Entries": [{"Source": "mycli", "DetailType": "d"}]});
         let event = Call::new("events:PutEvents", arn("events", "event-bus/default"));
-        assert_eq!(of("AWSEvents.PutEvents", events), [event.with("events:source", "mycli").with("events:detail-type", "d")]);
+        assert_eq!(
+            of("AWSEvents.PutEvents", events),
+            [event.with("events:source", "mycli").with("events:detail-type", "d")]
+        );
     }
 }

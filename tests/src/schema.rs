@@ -21,12 +21,21 @@ struct Check<'a> {
 impl Check<'_> {
     fn value(&mut self, schema: &Value, value: &Value, at: &str) {
         if let Some(path) = schema.get("$ref").and_then(Value::as_str) {
-            let target = self.document.pointer(path.trim_start_matches('#')).unwrap_or_else(|| panic!("{path} leads nowhere"));
+            let target =
+                self.document.pointer(path.trim_start_matches('#')).unwrap_or_else(|| panic!("{path} leads nowhere"));
             return self.value(&target.clone(), value, at);
         }
         for keyword in schema.as_object().into_iter().flat_map(|keywords| keywords.keys()) {
             let known = [
-                "type", "description", "nullable", "enum", "format", "items", "properties", "required", "additionalProperties",
+                "type",
+                "description",
+                "nullable",
+                "enum",
+                "format",
+                "items",
+                "properties",
+                "required",
+                "additionalProperties",
             ];
             assert!(known.contains(&keyword.as_str()), "the keyword {keyword} is not known here");
         }
@@ -106,7 +115,13 @@ mod tests {
         let wrong = of(json!({"l": ["x", "y", 1], "m": {"k": 1}, "z": 1, "n": 1.5}));
         assert_eq!(
             wrong,
-            [".l[1]: \"y\" is none of [\"x\"]", ".l[2]: 1 is no string", ".m.k: 1 is no string", ".n: 1.5 is no integer", ".z: is not known"]
+            [
+                ".l[1]: \"y\" is none of [\"x\"]",
+                ".l[2]: 1 is no string",
+                ".m.k: 1 is no string",
+                ".n: 1.5 is no integer",
+                ".z: is not known"
+            ]
         );
         assert_eq!(of(json!({})), ["the whole: n is missing"]);
     }

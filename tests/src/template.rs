@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// A template, or a part of one that was resolved.
 #[derive(Clone, Debug)]
@@ -74,7 +74,9 @@ impl Template {
     /// The resources of a type, by name.
     pub fn of_type(&self, kind: &str) -> impl Iterator<Item = (&str, &Value)> {
         let resources = self.0["Resources"].as_object().into_iter().flatten();
-        resources.filter(move |(_, resource)| resource["Type"] == kind).map(|(name, resource)| (name.as_str(), resource))
+        resources
+            .filter(move |(_, resource)| resource["Type"] == kind)
+            .map(|(name, resource)| (name.as_str(), resource))
     }
 
     /// A resource's properties in this stack.
@@ -99,7 +101,8 @@ impl Template {
                     self.call(function, argument, stack)
                 }
                 _ => {
-                    let entries = map.iter().filter_map(|(key, value)| Some((key.clone(), self.resolved(value, stack)?)));
+                    let entries =
+                        map.iter().filter_map(|(key, value)| Some((key.clone(), self.resolved(value, stack)?)));
                     Some(Value::Object(entries.collect()))
                 }
             },
@@ -120,7 +123,9 @@ impl Template {
                 let parts = parts.as_array().cloned().unwrap_or_else(|| vec![parts]);
                 parts.iter().map(text_of).collect::<Vec<_>>().join(&text(item(0))).into()
             }
-            "Fn::If" => return self.resolved(item(if self.condition(&text_of(item(0)), stack) { 1 } else { 2 }), stack),
+            "Fn::If" => {
+                return self.resolved(item(if self.condition(&text_of(item(0)), stack) { 1 } else { 2 }), stack);
+            }
             "Fn::Select" => {
                 let index = item(0).as_u64().and_then(|index| usize::try_from(index).ok()).expect("an index");
                 self.resolved(item(1), stack)?[index].clone()
@@ -139,7 +144,8 @@ impl Template {
     /// When there is none of this name.
     #[must_use]
     pub fn condition(&self, name: &str, stack: &Stack) -> bool {
-        let condition = self.0["Conditions"].get(name).unwrap_or_else(|| panic!("the template has no condition {name}"));
+        let condition =
+            self.0["Conditions"].get(name).unwrap_or_else(|| panic!("the template has no condition {name}"));
         self.holds(condition, stack)
     }
 
@@ -195,7 +201,9 @@ impl Template {
             (_, "" | "QueueName") => own,
             ("AWS::SQS::Queue", "Arn") => arn("sqs", ""),
             ("AWS::DynamoDB::Table", "Arn") => arn("dynamodb", "table/"),
-            ("AWS::DynamoDB::Table", "StreamArn") => format!("{}/stream/2026-11-24T00:00:00.000", arn("dynamodb", "table/")),
+            ("AWS::DynamoDB::Table", "StreamArn") => {
+                format!("{}/stream/2026-11-24T00:00:00.000", arn("dynamodb", "table/"))
+            }
             ("AWS::ECS::Cluster", "Arn") => arn("ecs", "cluster/"),
             ("AWS::Lambda::Function", "Arn") => arn("lambda", "function:"),
             ("AWS::Logs::LogGroup", "Arn") => format!("{}:*", arn("logs", "log-group:")),
@@ -225,6 +233,7 @@ fn yaml(name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn template() -> Template {
         Template(json!({
@@ -241,7 +250,10 @@ mod tests {
     #[test]
     fn functions_are_resolved_for_one_stack() {
         let stack = Stack::named("one");
-        assert_eq!(resolved(&json!({"Fn::GetAtt": "Queue.Arn"}), &stack).unwrap(), "arn:aws:sqs:eu-central-1:123456789012:q-one");
+        assert_eq!(
+            resolved(&json!({"Fn::GetAtt": "Queue.Arn"}), &stack).unwrap(),
+            "arn:aws:sqs:eu-central-1:123456789012:q-one"
+        );
         assert_eq!(resolved(&json!({"Fn::Sub": "a${Size}${Queue.QueueName}z"}), &stack).unwrap(), "a3q-onez");
         let zones = json!({"Fn::Join": [",", ["x", {"Fn::Select": [1, {"Fn::GetAZs": ""}]}, {"Ref": "AWS::NoValue"}]]});
         assert_eq!(resolved(&zones, &stack).unwrap(), "x,eu-central-1b");

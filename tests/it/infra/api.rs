@@ -1,6 +1,6 @@
 //! The API's document against the code: routes, requests, answers. What API Gateway makes of it, no emulator shows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use domain::{
@@ -10,7 +10,11 @@ use domain::{
 use pipeline::http::Route;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tests::{sandbox::Sandbox, schema, template::Template};
+use tests::{
+    sandbox::{Sandbox, eventually},
+    schema,
+    template::Template,
+};
 
 use crate::e2e::api::{Answer, Http};
 
@@ -25,7 +29,8 @@ fn operations(document: &Value) -> Vec<(Method, String, Value)> {
     let paths = document["paths"].as_object().unwrap();
     let each = paths.iter().flat_map(|(path, methods)| {
         let methods = methods.as_object().unwrap().iter();
-        methods.map(move |(method, operation)| (method.to_uppercase().parse().unwrap(), path.clone(), operation.clone()))
+        methods
+            .map(move |(method, operation)| (method.to_uppercase().parse().unwrap(), path.clone(), operation.clone()))
     });
     each.collect()
 }
@@ -82,7 +87,10 @@ fn examples(document: &Value) -> Vec<(String, Value, Value)> {
     let mut found = Vec::new();
     for (method, path, operation) in operations(document) {
         let answers = operation["responses"].as_object().unwrap().values();
-        for content in answers.chain([&operation["requestBody"]]).flat_map(|part| part["content"].as_object().into_iter().flatten()) {
+        for content in answers
+            .chain([&operation["requestBody"]])
+            .flat_map(|part| part["content"].as_object().into_iter().flatten())
+        {
             let (schema, example) = (&content.1["schema"], &content.1["example"]);
             if !example.is_null() {
                 found.push((format!("{method} {path}"), schema.clone(), example.clone()));
@@ -154,7 +162,8 @@ fn answers_are_as_documented() {
         answer
     };
     let get = |documented: &str, path: &str, status: u16| ask(Method::GET, documented, path, &Value::Null, status);
-    let post = |documented: &str, path: &str, body: Value, status: u16| ask(Method::POST, documented, path, &body, status);
+    let post =
+        |documented: &str, path: &str, body: Value, status: u16| ask(Method::POST, documented, path, &body, status);
 
     let first = http.submit(&json!({"command": "echo out; exit 3", "env": {"A": "b"}, "name": "first", "group": "g"}));
     http.until_quiet();
@@ -199,6 +208,33 @@ fn answers_are_as_documented() {
         assert_eq!(answer.status, 401, "{answer:#?}");
         is_as_documented(&document, &method, &path, &answer);
     }
+}
+
+/// What is not known yet is null, and what waits says why.
+#[test]
+fn records_of_every_kind_are_as_documented() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&["--vcpus", "0.25"]);
+    let http = Http::to(&serve);
+    let document = document();
+    let check = |id: &str| {
+        let answer = http.get(&format!("/executions/{id}"));
+        is_as_documented(&document, &Method::GET, "/executions/{id}", &answer);
+        answer.body
+    };
+    let gate = sandbox.path("go");
+    let first = http.submit(&json!({"command": format!("until test -e '{}'; do sleep 0.05; done", gate.display())}));
+    eventually("it runs", || (check(&first)["status"] == "RUNNING").then_some(()));
+    let second = http.submit(&json!({"command": "true"}));
+    eventually("the other waits", || (!check(&second)["waiting"].is_null()).then_some(()));
+    let never = http.submit(&json!({"command": "true", "repo": "file:///nowhere", "branch": "main"}));
+    fs::write(gate, "").unwrap();
+    http.until_quiet();
+    for id in [first, second, never.clone()] {
+        check(&id);
+    }
+    assert_eq!(check(&never)["exit_code"], Value::Null);
+    is_as_documented(&document, &Method::GET, "/executions", &http.get("/executions?limit=2"));
 }
 
 #[test]
@@ -247,7 +283,20 @@ fn what_the_schema_refuses_the_code_refuses_too() {
     let refused_by_schema = |body: &Value| !schema::faults(&document, schema, body).is_empty();
     let refused_by_code = |body: &Value| serde_json::from_value::<SubmitRequest>(body.clone()).is_err();
     for (key, property) in schema["properties"].as_object().unwrap() {
-        for value in [json!("x"), json!(""), json!(1), json!(-1), json!(1.5), json!(true), json!([]), json!(["x"]), json!([1]), json!({}), json!({"A": "b"}), json!({"A": 1})] {
+        for value in [
+            json!("x"),
+            json!(""),
+            json!(1),
+            json!(-1),
+            json!(1.5),
+            json!(true),
+            json!([]),
+            json!(["x"]),
+            json!([1]),
+            json!({}),
+            json!({"A": "b"}),
+            json!({"A": 1}),
+        ] {
             let mut body = json!({"command": "true"});
             body[key] = value;
             if refused_by_schema(&body) {
@@ -272,7 +321,8 @@ fn what_api_gateway_answers_itself_is_a_problem_too() {
             .replace("$context.error.messageString", "\"Bad \\\"thing\\\"\"")
             .replace("$context.error.validationErrorString", "[instance type (integer) does not match]");
         assert!(!filled.contains("$context"), "{kind}: {filled}");
-        let problem: Problem = serde_json::from_str(&filled).unwrap_or_else(|error| panic!("{kind}: {error} in {filled}"));
+        let problem: Problem =
+            serde_json::from_str(&filled).unwrap_or_else(|error| panic!("{kind}: {error} in {filled}"));
         assert_eq!(response["statusCode"], problem.status.to_string(), "{kind}");
         assert!(!problem.code.is_empty() && !problem.title.is_empty(), "{kind}");
         let headers = &response["responseParameters"];
@@ -280,7 +330,15 @@ fn what_api_gateway_answers_itself_is_a_problem_too() {
         let may_pass = matches!(problem.status, 429 | 503);
         assert_eq!(!headers["gatewayresponse.header.Retry-After"].is_null(), may_pass, "{kind}");
     }
-    for kind in ["BAD_REQUEST_BODY", "MISSING_AUTHENTICATION_TOKEN", "THROTTLED", "REQUEST_TOO_LARGE", "INTEGRATION_TIMEOUT", "DEFAULT_4XX", "DEFAULT_5XX"] {
+    for kind in [
+        "BAD_REQUEST_BODY",
+        "MISSING_AUTHENTICATION_TOKEN",
+        "THROTTLED",
+        "REQUEST_TOO_LARGE",
+        "INTEGRATION_TIMEOUT",
+        "DEFAULT_4XX",
+        "DEFAULT_5XX",
+    ] {
         assert!(responses.contains_key(kind), "{kind}");
     }
 }

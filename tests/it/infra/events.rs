@@ -54,7 +54,10 @@ fn the_rule_takes_nothing_else() {
     let cluster = "/detail/clusterArn";
     for (what, event) in [
         ("another cluster", changed(cluster, "arn:aws:ecs:eu-central-1:123456789012:cluster/other")),
-        ("a cluster whose name begins alike", changed(cluster, "arn:aws:ecs:eu-central-1:123456789012:cluster/mycli-default-2")),
+        (
+            "a cluster whose name begins alike",
+            changed(cluster, "arn:aws:ecs:eu-central-1:123456789012:cluster/mycli-default-2"),
+        ),
         ("another region", changed(cluster, "arn:aws:ecs:us-east-1:123456789012:cluster/mycli-default")),
         ("another source", changed("/source", "mycli")),
         ("another kind", changed("/detail-type", "ECS Container Instance State Change")),
@@ -102,7 +105,11 @@ fn the_stream_tells_of_nothing_but_executions_that_are_there() {
 /// An execution that was cancelled before it began.
 fn ended() -> Execution {
     let now = Timestamp::from_timestamp_millis(1_764_000_000_000).unwrap();
-    let request = SubmitRequest { command: Some("true".into()), group: Some("nightly".parse().unwrap()), ..SubmitRequest::default() };
+    let request = SubmitRequest {
+        command: Some("true".into()),
+        group: Some("nightly".parse().unwrap()),
+        ..SubmitRequest::default()
+    };
     let request = request.validate(&Defaults::aws()).unwrap();
     let execution = Execution::submitted(ExecutionId::new(now, 1), request, CapacityPool::FargateSpot, "ci", now);
     match execution.cancelled("ci", now) {
@@ -125,7 +132,9 @@ fn published(execution: &Execution) -> Value {
 fn users_rules_see_how_executions_end() {
     let of = |pattern: Value| Pattern::parse(&pattern).unwrap().matches(&published(&ended()));
     assert!(of(json!({"source": ["mycli"], "detail-type": ["Execution State Change"]})));
-    assert!(of(json!({"source": ["mycli"], "detail": {"status": [{"anything-but": "SUCCEEDED"}], "group": ["nightly"]}})));
+    assert!(of(
+        json!({"source": ["mycli"], "detail": {"status": [{"anything-but": "SUCCEEDED"}], "group": ["nightly"]}})
+    ));
     assert!(!of(json!({"source": ["mycli"], "detail": {"status": ["SUCCEEDED"]}})));
     assert!(!rule().matches(&published(&ended())), "our own rule does not listen to ourselves");
 }
@@ -134,7 +143,8 @@ fn users_rules_see_how_executions_end() {
 fn the_state_tracker_may_publish_exactly_these() {
     let policy = tests::policy::Policy::of_role(&Template::read(), "StateTrackerRole", &stack());
     let entry = |source: &str, kind: &str| {
-        let body = json!({"Entries": [{"EventBusName": "default", "Source": source, "DetailType": kind, "Detail": "{}"}]});
+        let body =
+            json!({"Entries": [{"EventBusName": "default", "Source": source, "DetailType": kind, "Detail": "{}"}]});
         tests::policy::calls_of("AWSEvents.PutEvents", &body, &stack())
     };
     assert!(entry(SOURCE, DETAIL_TYPE).iter().all(|call| policy.allows(call)));

@@ -32,7 +32,10 @@ fn each_function_is_given_what_it_reads_and_nothing_else() {
 fn each_function_understands_what_it_is_given() {
     let stacks = [
         Stack::named("default"),
-        Stack::named("a").with("SubnetIds", "subnet-1,subnet-2").with("SecurityGroupIds", "sg-1,sg-2").with("AssignPublicIp", "false"),
+        Stack::named("a")
+            .with("SubnetIds", "subnet-1,subnet-2")
+            .with("SecurityGroupIds", "sg-1,sg-2")
+            .with("AssignPublicIp", "false"),
         Stack::named("b").with("SpotVcpus", "12").with("OnDemandVcpus", "0").with("DefaultCapacity", "on-demand"),
     ];
     for stack in &stacks {
@@ -51,9 +54,21 @@ fn each_function_understands_what_it_is_given() {
 fn a_given_network_is_used_as_it_is_and_nothing_is_made() {
     let stack = Stack::named("default").with("SubnetIds", "subnet-1,subnet-2").with("SecurityGroupIds", "sg-1");
     let launcher = environment("LauncherFunction", &stack);
-    assert_eq!((&launcher["MYCLI_SUBNETS"], &launcher["MYCLI_SECURITY_GROUPS"]), (&"subnet-1,subnet-2".into(), &"sg-1".into()));
+    assert_eq!(
+        (&launcher["MYCLI_SUBNETS"], &launcher["MYCLI_SECURITY_GROUPS"]),
+        (&"subnet-1,subnet-2".into(), &"sg-1".into())
+    );
     let template = Template::read();
-    for kind in ["VPC", "Subnet", "InternetGateway", "VPCGatewayAttachment", "RouteTable", "Route", "SubnetRouteTableAssociation", "SecurityGroup"] {
+    for kind in [
+        "VPC",
+        "Subnet",
+        "InternetGateway",
+        "VPCGatewayAttachment",
+        "RouteTable",
+        "Route",
+        "SubnetRouteTableAssociation",
+        "SecurityGroup",
+    ] {
         for (name, resource) in template.of_type(&format!("AWS::EC2::{kind}")) {
             let condition = resource["Condition"].as_str().unwrap_or_else(|| panic!("{name} is always made"));
             assert!(!template.condition(condition, &stack), "{name}");

@@ -114,14 +114,23 @@ fn the_launcher_runs_its_own_definitions_in_its_own_cluster() {
 
 #[test]
 fn only_the_stacks_own_roles_go_to_tasks() {
-    let pass = |role: &str| Call::new("iam:PassRole", role_arn(role)).with("iam:PassedToService", "ecs-tasks.amazonaws.com");
-    for role in ["mycli/default/deployer", "mycli/default/team/deployer", "mycli-default-ExecutionRole", "mycli-default-TaskRole"] {
+    let pass =
+        |role: &str| Call::new("iam:PassRole", role_arn(role)).with("iam:PassedToService", "ecs-tasks.amazonaws.com");
+    for role in [
+        "mycli/default/deployer",
+        "mycli/default/team/deployer",
+        "mycli-default-ExecutionRole",
+        "mycli-default-TaskRole",
+    ] {
         check(&pass(role), LAUNCHER);
     }
-    for role in ["deployer", "mycli/other/deployer", "mycli/default", "mycli-default-LauncherRole", "admin/mycli/default/x"] {
+    for role in
+        ["deployer", "mycli/other/deployer", "mycli/default", "mycli-default-LauncherRole", "admin/mycli/default/x"]
+    {
         check(&pass(role), &[]);
     }
-    let to_lambda = Call::new("iam:PassRole", role_arn("mycli/default/deployer")).with("iam:PassedToService", "lambda.amazonaws.com");
+    let to_lambda = Call::new("iam:PassRole", role_arn("mycli/default/deployer"))
+        .with("iam:PassedToService", "lambda.amazonaws.com");
     check(&to_lambda, &[]);
 }
 
@@ -143,7 +152,10 @@ fn a_request_with_a_role_of_its_own_passes_that_role() {
 #[test]
 fn logs_of_tasks_are_read_and_only_own_logs_written() {
     let stream = |group: &str| arn("logs", &format!("log-group:{group}:log-stream:task/main/0f9d"));
-    check(&Call::new("logs:GetLogEvents", stream("/aws/mycli/default")), &["QueryRole", "LauncherRole", "StateTrackerRole"]);
+    check(
+        &Call::new("logs:GetLogEvents", stream("/aws/mycli/default")),
+        &["QueryRole", "LauncherRole", "StateTrackerRole"],
+    );
     check(&Call::new("logs:GetLogEvents", stream("/aws/mycli/other")), &[]);
     check(&Call::new("logs:GetLogEvents", stream("/aws/lambda/mycli-default-submit")), &[]);
     check(&Call::new("logs:PutLogEvents", stream("/aws/mycli/default")), &[]);
@@ -197,14 +209,18 @@ fn what_is_argued_for_is_allowed() {
 #[test]
 fn a_wildcard_stands_only_where_there_are_no_resources() {
     let template = Template::read();
-    let anything: Vec<_> = ["ecr:GetAuthorizationToken", "ecs:ListTasks", "ecs:RegisterTaskDefinition", "dynamodb:ListStreams"].into();
+    let anything: Vec<_> =
+        ["ecr:GetAuthorizationToken", "ecs:ListTasks", "ecs:RegisterTaskDefinition", "dynamodb:ListStreams"].into();
     for (role, _) in template.of_type("AWS::IAM::Role").filter(|(_, role)| !role["Properties"]["Policies"].is_null()) {
         for policy in template.properties(role, &stack())["Policies"].as_array().unwrap() {
             for statement in policy["PolicyDocument"]["Statement"].as_array().unwrap() {
                 let actions = statement["Action"].to_string();
                 assert!(!actions.contains('*'), "{role}: {statement}");
                 let everywhere = statement["Resource"] == "*";
-                assert!(!everywhere || anything.iter().any(|action| statement["Action"] == *action), "{role}: {statement}");
+                assert!(
+                    !everywhere || anything.iter().any(|action| statement["Action"] == *action),
+                    "{role}: {statement}"
+                );
             }
         }
     }

@@ -36,10 +36,15 @@ fn every_dead_letter_rings() {
     for (name, _) in template.of_type("AWS::SQS::Queue") {
         let queue = template.properties(name, &stack);
         let rings = |metric: &str| {
-            alarms.iter().any(|alarm| alarm["MetricName"] == metric && alarm["Dimensions"][0]["Value"] == queue["QueueName"])
+            alarms
+                .iter()
+                .any(|alarm| alarm["MetricName"] == metric && alarm["Dimensions"][0]["Value"] == queue["QueueName"])
         };
         let is_source = !queue["RedrivePolicy"].is_null();
-        assert!(rings(if is_source { "ApproximateAgeOfOldestMessage" } else { "ApproximateNumberOfMessagesVisible" }), "{name}");
+        assert!(
+            rings(if is_source { "ApproximateAgeOfOldestMessage" } else { "ApproximateNumberOfMessagesVisible" }),
+            "{name}"
+        );
         assert_eq!(queue["SqsManagedSseEnabled"], true, "{name}");
     }
 }
@@ -64,9 +69,12 @@ fn names_are_those_that_all_of_mycli_relies_on() {
     ] {
         assert!(output(output_name).as_str().unwrap().ends_with(&format!("/mycli-nightly-{queue}")), "{output_name}");
     }
-    for (resource, function) in
-        [("SubmitFunction", "submit"), ("QueryFunction", "query"), ("LauncherFunction", "launcher"), ("StateTrackerFunction", "state-tracker")]
-    {
+    for (resource, function) in [
+        ("SubmitFunction", "submit"),
+        ("QueryFunction", "query"),
+        ("LauncherFunction", "launcher"),
+        ("StateTrackerFunction", "state-tracker"),
+    ] {
         let properties = template.properties(resource, &stack);
         assert_eq!(properties["FunctionName"], format!("mycli-nightly-{function}"));
         assert_eq!(properties["Code"]["S3Key"], format!("functions/0/{function}.zip"));
