@@ -4,6 +4,7 @@
 //! `store::suite!(fresh)` with an async function that makes an empty store and whatever must outlive it. Below that stand the
 //! rules that only one machine has.
 
+mod definitions;
 mod keys;
 mod local;
 mod queue;

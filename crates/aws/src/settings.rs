@@ -7,7 +7,7 @@ use domain::{
     limit::CapacityPool,
     request::{Defaults, Place, TaskSize, Timeout},
     settings::{Allowed, Settings},
-    throttle::{Quota, Quotas, Rate},
+    throttle::{DEFINITIONS_RATE, Quota, Quotas, Rate},
 };
 
 use crate::ecs::Registration;
@@ -171,6 +171,7 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
                 (CapacityPool::FargateSpot, self.quota("MYCLI_SPOT_VCPUS")),
                 (CapacityPool::Fargate, self.quota("MYCLI_ON_DEMAND_VCPUS")),
             ]),
+            definitions_rate: Some(DEFINITIONS_RATE),
             allowed: Some(Allowed {
                 task_role_prefix: self.text("MYCLI_TASK_ROLE_PREFIX"),
                 registry_secret_prefix: self.text("MYCLI_REGISTRY_SECRET_PREFIX"),

@@ -1,5 +1,6 @@
 //! The record of an execution: what was asked, what was tried, what is known.
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
     limit::{CapacityPool, Holding, LimitKey},
     marker::Marker,
     request::LaunchRequest,
+    settings::Settings,
 };
 
 /// Everything history keeps of one execution.
@@ -309,7 +311,7 @@ impl Said {
                 self.set_up_failure = self.set_up_failure.take().or_else(|| Some(why.clone()));
             }
         }
-        if matches!(marker, Marker::Exit(_) | Marker::Timeout | Marker::Fail(_)) {
+        if marker.is_last() {
             self.ended_at = self.ended_at.or(Some(at));
         }
     }
@@ -338,6 +340,19 @@ impl Attempt {
     #[must_use]
     pub fn needs_its_log(&self) -> bool {
         self.is_open() && self.is_stopped()
+    }
+
+    /// Whether its task may have written something: it was seen to run or to have stopped, or the script has spoken.
+    #[must_use]
+    pub fn may_have_output(&self) -> bool {
+        self.said.set_up_at.is_some() || self.runs() || self.is_stopped()
+    }
+
+    /// When the last line of a stopped task's output has surely come in; `None` while it runs.
+    #[must_use]
+    pub fn log_settles_at(&self, settings: &Settings) -> Option<Timestamp> {
+        let stopped_at = self.task.as_ref().and_then(|task| task.stopped_at).filter(|_| self.is_stopped())?;
+        Some(stopped_at + TimeDelta::seconds(i64::from(settings.log_delay_seconds)))
     }
 
     /// Whether the command may have started: then it is not run again unless the user asked.

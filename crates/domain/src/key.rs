@@ -22,6 +22,16 @@ pub enum Role {
     Admin,
 }
 
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Read => "read",
+            Self::Submit => "submit",
+            Self::Admin => "admin",
+        })
+    }
+}
+
 /// A key that a caller showed: of the right form, not yet known to be right.
 #[derive(Clone, Debug)]
 pub struct ApiKey(SecretString);

@@ -22,6 +22,14 @@ pub enum Marker {
     Fail(String),
 }
 
+impl Marker {
+    /// Whether the script says nothing after it.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Exit(_) | Self::Timeout | Self::Fail(_))
+    }
+}
+
 /// Splits a line of output into the command's own text and the marker at its end, if there is one with this nonce.
 ///
 /// A marker may follow an unfinished line of the command's, so it is looked for anywhere in the line. The text is `None` when the

@@ -13,9 +13,9 @@ use crate::{
     history::{Cursor, Filter, Page},
     id::{AttemptId, ExecutionId},
     key::KeyRecord,
-    secret::SecretRecord,
     limit::{Admission, LimitKey, RateKey},
     message::Outgoing,
+    secret::SecretRecord,
     task::TaskDefinition,
     throttle::{Rate, Usage},
 };

@@ -1,6 +1,10 @@
 //! What an installation is set to: the same for every execution it runs.
 
-use crate::{ecs::NetworkConfiguration, request::Defaults, throttle::Quotas};
+use crate::{
+    ecs::NetworkConfiguration,
+    request::{Defaults, FieldError, LaunchRequest},
+    throttle::{Quotas, Rate},
+};
 
 /// The settings of one installation (a stack on AWS, or one machine).
 #[derive(Clone, Debug)]
@@ -13,6 +17,8 @@ pub struct Settings {
     pub defaults: Defaults,
     /// What each pool allows.
     pub quotas: Quotas,
+    /// How fast task definitions may be registered: [`crate::throttle::DEFINITIONS_RATE`] on AWS; `None` on one machine.
+    pub definitions_rate: Option<Rate>,
     /// What a request may name of the account; `None` on one machine, where nothing is checked.
     pub allowed: Option<Allowed>,
     /// The network that tasks are in; `None` on one machine.
@@ -22,6 +28,35 @@ pub struct Settings {
     /// For how many seconds after a task's end lines of its output may still come in: CloudWatch Logs shows a line some time after it
     /// was written, a file at once.
     pub log_delay_seconds: u32,
+}
+
+impl Allowed {
+    /// Completes what a request names by a name alone, and says what it must not name.
+    #[must_use]
+    pub fn apply(&self, request: &mut LaunchRequest) -> Vec<FieldError> {
+        let mut faults = Vec::new();
+        let mut fault = |field: &str, message: String| faults.push(FieldError { field: field.into(), message });
+        if let Some(role) = &request.task_role {
+            let named = role.as_str();
+            let arn = if named.contains(':') { named.to_owned() } else { format!("{}{named}", self.task_role_prefix) };
+            match arn.parse() {
+                Ok(role) if arn.starts_with(&self.task_role_prefix) => request.task_role = Some(role),
+                _ => fault(
+                    "task_role",
+                    format!("is none of this stack's: its ARN must begin with {}", self.task_role_prefix),
+                ),
+            }
+        }
+        if let Some(secret) = &request.registry_secret {
+            let name = secret.as_str().rsplit_once(":secret:").map_or(secret.as_str(), |(_, name)| name);
+            if !name.starts_with(&self.registry_secret_prefix) {
+                let message =
+                    format!("is none of this stack's: its name must begin with {}", self.registry_secret_prefix);
+                fault("registry_secret", message);
+            }
+        }
+        faults
+    }
 }
 
 /// What a request may name of the account that the stack is in.

@@ -86,10 +86,21 @@ impl Execution {
     /// It waits in this line, for this reason.
     #[must_use]
     pub fn parked(&self, line: LimitKey, reason: String, now: Timestamp) -> Option<Self> {
-        let ticket = self.ticket()?;
+        let not_before = self.ticket()?.not_before;
+        self.waiting(line, reason, not_before, now)
+    }
+
+    /// It stays in its line, out of everybody's way until that moment, for this reason.
+    #[must_use]
+    pub fn postponed(&self, reason: String, until: Timestamp, now: Timestamp) -> Option<Self> {
+        let line = self.ticket()?.line;
+        self.waiting(line, reason, Some(until), now)
+    }
+
+    fn waiting(&self, line: LimitKey, reason: String, not_before: Option<Timestamp>, now: Timestamp) -> Option<Self> {
         self.changed(|next| {
             let first = !matches!(next.state, State::Waiting { .. });
-            next.state = State::Waiting { line, reason: reason.clone(), not_before: ticket.not_before };
+            next.state = State::Waiting { line, reason: reason.clone(), not_before };
             if first {
                 next.note(now, Some(reason));
             }
@@ -362,7 +373,7 @@ impl Attempt {
         self.closed.get_or_insert(end);
     }
 
-    fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         self.said.started_at.is_some() || self.task.as_ref().is_some_and(|task| task.last_status == RUNNING)
     }
 
@@ -431,6 +442,7 @@ mod tests {
             log_group: "/aws/mycli/test".into(),
             defaults: Defaults::aws(),
             quotas: Quotas::default(),
+            definitions_rate: None,
             allowed: None,
             network: None,
             unlisted_seconds: 60,

@@ -32,7 +32,7 @@ pub use tasks::TaskRow;
 const SERVICE: &str = "the store";
 
 /// The version of the schema this build writes, in SQLite's `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Most writes put into one transaction. Ours: enough that the commit costs each next to nothing, few enough to bound the wait.
 const BATCH_MAX: usize = 256;
 /// Pause between two looks at a file another process is writing to. Ours: a commit takes less.
@@ -221,14 +221,15 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
     match found {
         SCHEMA_VERSION => Ok(()),
-        0 => create_schema(connection).map_err(sqlite),
+        0 => become_version(connection, include_str!("database/schema.sql")).map_err(sqlite),
+        1 => become_version(connection, include_str!("database/from-1.sql")).map_err(sqlite),
         _ => Err(OpenError::Newer { path: path.to_owned(), found }),
     }
 }
 
-fn create_schema(connection: &mut Connection) -> rusqlite::Result<()> {
+fn become_version(connection: &mut Connection, sql: &str) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    transaction.execute_batch(include_str!("database/schema.sql"))?;
+    transaction.execute_batch(sql)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
 }

@@ -16,11 +16,11 @@ use chrono::TimeDelta;
 use domain::{
     api::Problem,
     key::{ApiKey, Caller, Role},
+    limit::CapacityPool,
     ports::{Clock, Keys, Unavailable},
     request::{Arch, Defaults},
-    settings::{GitAccess, Settings},
-    task::{GIT_SSH_KEY, GIT_TOKEN},
-    throttle::{Quota, Rate},
+    settings::Settings,
+    throttle::{Quota, Quotas, Rate},
 };
 use http::{HeaderMap, Method};
 use pipeline::{
@@ -166,16 +166,18 @@ impl Shop {
         let pumps = Pumps::new(pumps_dir.clone()).map_err(|source| OpenError::Dir { path: pumps_dir, source })?;
         let database = Database::open(&dir.join("store.sqlite"), PumpId::new())?;
         let secrets = Secrets::new(dir.join("secrets"));
-        let settings = Arc::new(settings(&options, &secrets));
+        let settings = Arc::new(settings(&options));
         let (logs, changed) = (LocalLogs::new(dir.join("logs")), watch::Sender::new(()));
         let (sender, reports) = mpsc::unbounded_channel();
         let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
-        let setup = Setup { tasks_dir: dir.join("tasks"), home, secrets, host_only: options.host_only };
+        let setup =
+            Setup { tasks_dir: dir.join("tasks"), home, secrets: secrets.clone(), host_only: options.host_only };
         let tasks = LocalTasks::new(database.clone(), logs.clone(), setup, sender, changed.clone());
         let wake = pumps.clone();
         let queue = LocalQueue::new(database.clone(), move |pump: &PumpId| wake.wake(pump));
         let (store, inherited) = (LocalStore::new(database.clone()), Arc::default());
-        let pump = Pump { store, queue, tasks, logs, settings, changed, inherited };
+        let registered = Arc::default();
+        let pump = Pump { store, queue, tasks, logs, secrets, registered, settings, changed, inherited };
         let (alive, running, reports) = (Mutex::new(None), Mutex::new(None), Mutex::new(Some(reports)));
         Ok(Self { options, pumps, pump, database, alive, running, reports })
     }
@@ -315,9 +317,9 @@ impl Machine {
         request: &ApiGatewayProxyRequest,
         caller: Option<&Caller>,
     ) -> ApiGatewayProxyResponse {
-        let Pump { store, queue, logs, settings, .. } = &self.shop.pump;
+        let Pump { store, queue, logs, secrets, settings, .. } = &self.shop.pump;
         let query = Query { store, keys: store, logs, ambient: &System, auth: &self.auth, settings };
-        let submit = Submit { store, keys: store, queue, ambient: &System, auth: &self.auth, settings };
+        let submit = Submit { store, keys: store, queue, secrets, ambient: &System, auth: &self.auth, settings };
         let reads = Route::of(request).is_ok_and(|route| route.is_read());
         let response = match (reads, caller) {
             (true, Some(caller)) => query.answer(caller, request).await,
@@ -411,7 +413,7 @@ fn spawn_supervisor(options: &Options) -> io::Result<()> {
     command.current_dir("/").process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().map(drop)
 }
 
-fn settings(options: &Options, secrets: &Secrets) -> Settings {
+fn settings(options: &Options) -> Settings {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -419,20 +421,17 @@ fn settings(options: &Options, secrets: &Secrets) -> Settings {
     )]
     let cpu = options.vcpus.map(|vcpus| (vcpus.max(0.0) * 1024.0).round() as u32);
     let rate = options.launch_rate.map(|per_second| Rate { burst: per_second.max(1.0), per_second });
-    let known_hosts = fs::read_to_string(options.dir.join("secrets/known_hosts")).ok();
-    let git = GitAccess {
-        token: secrets.value(GIT_TOKEN).is_some(),
-        ssh_key: secrets.value(GIT_SSH_KEY).is_some(),
-        known_hosts,
-    };
     let arch = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 };
     Settings {
         cluster: crate::tasks::CLUSTER.into(),
         log_group: "/mycli/local".into(),
         defaults: Defaults::one_machine(arch),
-        quota: Quota { cpu, rate },
-        git,
+        quotas: Quotas::from([(CapacityPool::Machine, Quota { cpu, rate })]),
+        definitions_rate: None,
+        allowed: None,
+        network: None,
         unlisted_seconds: 10,
+        log_delay_seconds: 0,
     }
 }
 

@@ -18,13 +18,14 @@ use domain::{
     task,
 };
 use futures_util::future::join_all;
-use pipeline::{launcher::Launcher, state_tracker::StateTracker};
+use pipeline::{definitions::Registered, launcher::Launcher, state_tracker::StateTracker};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     ambient::System,
     log_file::LocalLogs,
     queue::{LocalQueue, Received},
+    secrets::Secrets,
     store::LocalStore,
     tasks::{LocalTasks, TaskReport, task_id},
 };
@@ -55,6 +56,10 @@ pub struct Pump {
     pub tasks: LocalTasks,
     /// The logs.
     pub logs: LocalLogs,
+    /// The secrets.
+    pub secrets: Secrets,
+    /// The task definitions.
+    pub registered: Arc<Registered>,
     /// What the installation is set to.
     pub settings: Arc<Settings>,
     /// Told whenever something may have changed.
@@ -75,14 +80,14 @@ impl Pump {
         );
     }
 
-    fn launcher(&self) -> Launcher<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, System> {
-        let Self { store, queue, tasks, logs, settings, .. } = self;
-        Launcher { store, queue, tasks, logs, ambient: &System, settings }
+    fn launcher(&self) -> Launcher<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, Secrets, System> {
+        let Self { store, queue, tasks, logs, secrets, registered, settings, .. } = self;
+        Launcher { store, queue, tasks, logs, secrets, registered, ambient: &System, settings }
     }
 
     fn tracker(&self) -> StateTracker<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, System> {
-        let Self { store, queue, tasks, logs, .. } = self;
-        StateTracker { store, queue, tasks, logs, ambient: &System }
+        let Self { store, queue, tasks, logs, settings, .. } = self;
+        StateTracker { store, queue, tasks, logs, ambient: &System, settings }
     }
 
     async fn take_messages(&self, name: QueueName, mut stop: watch::Receiver<bool>) {
@@ -201,7 +206,7 @@ impl Pump {
     }
 
     async fn ask_after_page(&self, cursor: Option<Cursor>) -> Result<Option<Cursor>, Unavailable> {
-        let page = self.store.unfinished(cursor.as_ref(), PAGE).await?;
+        let page = self.store.launched(cursor.as_ref(), PAGE).await?;
         let unknown = |execution: &&Execution| execution.open_attempt().is_some_and(|open| open.task_arn.is_none());
         let check = |execution: &Execution| Message::Check { id: execution.id.clone() }.into();
         self.queue.send(page.items.iter().filter(unknown).map(check).collect()).await?;

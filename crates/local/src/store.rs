@@ -9,8 +9,8 @@ use domain::{
     history::{Cursor, Filter, Page},
     id::ExecutionId,
     key::KeyRecord,
-    limit::{Admission, CapacityPool, LimitKey},
-    ports::{Claim, Created, Keys, Store, Unavailable, UpdateError},
+    limit::{Admission, LimitKey, RateKey},
+    ports::{Claim, Created, Definitions, Keys, Store, Unavailable, UpdateError},
     throttle::{Rate, Usage},
 };
 
@@ -19,7 +19,9 @@ use crate::{
     failpoint,
 };
 
+mod bookmark;
 mod columns;
+mod definitions;
 mod history;
 mod keys;
 mod limits;
@@ -31,7 +33,7 @@ const SERVICE: &str = "the store";
 /// The records of one machine, and all that is derived from them.
 ///
 /// Executions are shared by every process on the file, and so are usage, launch rates and history. A line is not: each pump
-/// starts what it accepted, so [`Store::line`], [`Store::lines`] and [`Store::unfinished`] show this pump's own only.
+/// starts what it accepted, so [`Store::line`], [`Store::lines`] and [`Store::launched`] show this pump's own only.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     database: Database,
@@ -101,8 +103,8 @@ impl Store for LocalStore {
     }
 
     /// This pump's own, oldest first.
-    async fn unfinished(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
-        let query = history::Query::unfinished(self.database.pump(), after, limit);
+    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+        let query = history::Query::launched(self.database.pump(), after, limit);
         let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
         columns::page(&records, limit)
     }
@@ -137,17 +139,56 @@ impl Store for LocalStore {
     }
 
     /// Conditional: what two callers take never adds up to more than the bucket holds.
-    async fn take_launches(
+    async fn take_tokens(
         &self,
-        pool: CapacityPool,
+        key: RateKey,
         rate: Rate,
         want: u32,
         now: Timestamp,
     ) -> Result<(u32, u64), Unavailable> {
-        failpoint!("store.take_launches.before");
-        let taken = self.database.write(SERVICE, move |db| limits::take_launches(db, pool, rate, want, now)).await?;
-        failpoint!("store.take_launches.after");
+        failpoint!("store.take_tokens.before");
+        let taken = self.database.write(SERVICE, move |db| limits::take_tokens(db, key, rate, want, now)).await?;
+        failpoint!("store.take_tokens.after");
         Ok(taken)
+    }
+
+    async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
+        let bookmark = self.database.read(SERVICE, bookmark::read).await?;
+        bookmark.map(|id| columns::id(&id).map(Cursor)).transpose()
+    }
+
+    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
+        let at = at.map(|cursor| cursor.0.to_string());
+        failpoint!("store.set_bookmark.before");
+        self.database.write(SERVICE, move |db| bookmark::write(db, at.as_deref())).await
+    }
+}
+
+impl Definitions for LocalStore {
+    async fn definition(&self, hash: &str) -> Result<Option<String>, Unavailable> {
+        let hash = hash.to_owned();
+        self.database.read(SERVICE, move |db| definitions::find(db, &hash)).await
+    }
+
+    /// Conditional on nobody else's turn.
+    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, Unavailable> {
+        let hash = hash.to_owned();
+        failpoint!("store.claim_definition.before");
+        self.database.write(SERVICE, move |db| definitions::claim(db, &hash, millis(now), millis(until))).await
+    }
+
+    /// Idempotent.
+    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+        let (hash, arn) = (hash.to_owned(), arn.to_owned());
+        failpoint!("store.keep_definition.before");
+        self.database.write(SERVICE, move |db| definitions::keep(db, &hash, &arn)).await
+    }
+
+    /// Idempotent.
+    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+        let (hash, arn) = (hash.to_owned(), arn.to_owned());
+        failpoint!("store.forget_definition.before");
+        self.database.write(SERVICE, move |db| definitions::forget(db, &hash, &arn)).await
     }
 }
 

@@ -594,7 +594,7 @@ impl Inner {
 }
 
 impl Tasks for LocalTasks {
-    async fn ensure_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
         let hash = definition.content_hash();
         let arn = format!("{ARN_PREFIX}:task-definition/mycli:{hash}");
         if !self.0.known(&hash) {

@@ -109,7 +109,8 @@ fn released(before: &Execution, after: &Execution) -> Vec<LimitKey> {
 /// The hint for a ticket that is due later.
 fn due_later(before: &Execution, after: &Execution, now: Timestamp) -> Option<Outgoing> {
     let ticket = after.ticket()?;
-    let due = ticket.not_before.filter(|due| *due > now && before.ticket().is_none())?;
+    let known = before.ticket().and_then(|ticket| ticket.not_before);
+    let due = ticket.not_before.filter(|due| *due > now && Some(*due) != known)?;
     Some(delayed(Message::Line { line: ticket.line, id: None }, (due - now).num_milliseconds()))
 }
 

@@ -129,10 +129,5 @@ pub fn require(caller: &Caller, role: Role) -> Result<(), Problem> {
     if caller.role >= role {
         return Ok(());
     }
-    let needed = format!("{role:?}").to_lowercase();
-    Err(Problem::new(
-        403,
-        "forbidden",
-        format!("key '{}' may not do this; it takes a key of role {needed}", caller.name),
-    ))
+    Err(Problem::new(403, "forbidden", format!("key '{}' may not do this; it takes a key of role {role}", caller.name)))
 }

@@ -45,7 +45,7 @@ impl Route {
     /// 404 for an unknown path, 405 for a known one with another method.
     pub fn of(request: &ApiGatewayProxyRequest) -> Result<Self, Problem> {
         let path = request.path.as_deref().unwrap_or_default().trim_end_matches('/');
-        let parts: Vec<_> = path.split('/').skip(1).map(decoded).collect();
+        let parts = parts(request, path);
         let parts: Vec<_> = parts.iter().map(String::as_str).collect();
         let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
         let known: &[(&Method, Self)] = match parts.as_slice() {
@@ -71,6 +71,19 @@ impl Route {
     pub fn is_read(&self) -> bool {
         matches!(self, Self::List | Self::Get(_) | Self::Logs(_))
     }
+}
+
+/// The parts of the path. API Gateway tells which of its resources it is and what stands in the places of its parameters, whatever
+/// stage or base path comes before; elsewhere there is only the path.
+fn parts(request: &ApiGatewayProxyRequest, path: &str) -> Vec<String> {
+    let Some(resource) = request.resource.as_deref().filter(|resource| resource.starts_with('/')) else {
+        return path.split('/').skip(1).map(decoded).collect();
+    };
+    let filled = |part: &str| match part.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+        Some(name) => request.path_parameters.get(name).map(|value| decoded(value)).unwrap_or_default(),
+        None => part.to_owned(),
+    };
+    resource.trim_end_matches('/').split('/').skip(1).map(filled).collect()
 }
 
 /// Undoes percent-encoding; what is not valid stays as it is.

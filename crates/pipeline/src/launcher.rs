@@ -10,10 +10,10 @@ use domain::{
     ecs::RunTaskInput,
     execution::{Attempt, Execution, Ticket},
     id::ExecutionId,
-    limit::{Admission, LimitKey},
+    limit::{Admission, LimitKey, RateKey},
     message::Message,
-    ports::{Clock, Entropy, LaunchError, Logs, Queue, Store, Tasks, Unavailable, UpdateError},
-    settings::Settings,
+    ports::{Clock, Definitions, Entropy, LaunchError, Logs, Queue, Secrets, Store, Tasks, Unavailable, UpdateError},
+    settings::{GitAccess, Settings},
     task::{self, TaskDefinition},
     throttle,
     transition::{Observation, Plan},
@@ -21,6 +21,7 @@ use domain::{
 
 use crate::{
     advance::{self, advance, advance_from, delayed},
+    definitions::{Ensured, Registered},
     markers,
 };
 
@@ -37,7 +38,7 @@ const PROBE: TimeDelta = TimeDelta::seconds(5);
 
 /// The launcher function.
 #[derive(Debug)]
-pub struct Launcher<'a, S, Q, T, L, A> {
+pub struct Launcher<'a, S, Q, T, L, X, A> {
     /// Where executions are recorded.
     pub store: &'a S,
     /// Where hints are sent.
@@ -46,6 +47,10 @@ pub struct Launcher<'a, S, Q, T, L, A> {
     pub tasks: &'a T,
     /// The tasks' output.
     pub logs: &'a L,
+    /// Which secrets are set.
+    pub secrets: &'a X,
+    /// Which task definitions are registered.
+    pub registered: &'a Registered,
     /// Clock and randomness.
     pub ambient: &'a A,
     /// The installation's settings.
@@ -60,7 +65,15 @@ enum Turn {
     Blocked { line: LimitKey, reason: String },
 }
 
-impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, Q, T, L, A> {
+impl<S, Q, T, L, X, A> Launcher<'_, S, Q, T, L, X, A>
+where
+    S: Store + Definitions,
+    Q: Queue,
+    T: Tasks,
+    L: Logs,
+    X: Secrets,
+    A: Clock + Entropy,
+{
     /// Takes a batch of messages. What could not be dealt with now comes back as a failure and is received again.
     pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
         let mut lines: BTreeMap<LimitKey, (Vec<String>, Vec<ExecutionId>)> = BTreeMap::new();
@@ -122,17 +135,17 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
         newcomers: &[ExecutionId],
         now: Timestamp,
     ) -> Result<Option<usize>, Unavailable> {
-        let (LimitKey::Pool(pool), Some(rate)) = (line, self.settings.quota.rate) else {
-            return Ok(Some(tickets.len()));
-        };
+        let LimitKey::Pool(pool) = line else { return Ok(Some(tickets.len())) };
+        let Some(rate) = self.settings.quotas.of(*pool).rate else { return Ok(Some(tickets.len())) };
+        let key = RateKey::Launches(*pool);
         let want = u32::try_from(tickets.len()).unwrap_or(ROUND);
-        let (granted, wait_millis) = self.store.take_launches(*pool, rate, want, now).await?;
+        let (granted, wait_millis) = self.store.take_tokens(key, rate, want, now).await?;
         if granted > 0 {
             return Ok(usize::try_from(granted).ok());
         }
         let millis = i64::try_from(wait_millis).unwrap_or(i64::MAX);
         self.queue.send(vec![delayed(Message::Line { line: line.clone(), id: None }, millis)]).await?;
-        self.tell(newcomers, line, line, &throttle::rate_reason(*pool, rate)).await?;
+        self.tell(newcomers, line, line, &throttle::rate_reason(key, rate)).await?;
         Ok(None)
     }
 
@@ -162,23 +175,37 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
             return Ok(Turn::Next);
         }
         let now = self.ambient.now();
-        if let Some(reason) = throttle::impossible(&before.demand(), &self.settings.quota) {
+        if let Some(reason) = throttle::impossible(&before.demand(), &self.settings.quotas) {
             let rejected = |execution: &Execution| execution.rejected(reason.clone(), now);
             advance(self.store, self.queue, now, &ticket.id, rejected).await?;
             return Ok(Turn::Next);
         }
-        let definition = TaskDefinition::of(&before.request, self.settings);
-        let arn = match self.tasks.ensure_definition(&definition).await {
-            Ok(arn) => arn,
-            Err(LaunchError::Refused(why)) => {
+        let definition = self.definition(&before).await?;
+        match self.registered.ensure(self.store, self.tasks, self.settings, &definition, now).await? {
+            Ensured::Ready(arn) => self.launch(ticket, &before, &arn, now).await,
+            Ensured::Later { reason, pause } => {
+                let postponed = |execution: &Execution| execution.postponed(reason.clone(), now + pause, now);
+                advance(self.store, self.queue, now, &ticket.id, postponed).await.map(|_| Turn::Next)
+            }
+            Ensured::Refused(why) => {
                 let why = format!("the task definition was refused: {why}");
                 let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
-                advance(self.store, self.queue, now, &ticket.id, rejected).await?;
-                return Ok(Turn::Next);
+                advance(self.store, self.queue, now, &ticket.id, rejected).await.map(|_| Turn::Next)
             }
-            Err(error) => return Err(Unavailable::new("ECS", error)),
+        }
+    }
+
+    /// The definition an execution needs, with the credentials for git that there are now.
+    async fn definition(&self, execution: &Execution) -> Result<TaskDefinition, Unavailable> {
+        let git = match &execution.request.source {
+            None => GitAccess::default(),
+            Some(_) => GitAccess {
+                token: self.secrets.find_secret(task::GIT_TOKEN).await?.is_some(),
+                ssh_key: self.secrets.find_secret(task::GIT_SSH_KEY).await?.is_some(),
+                known_hosts: self.secrets.find_secret(task::GIT_KNOWN_HOSTS).await?.is_some(),
+            },
         };
-        self.launch(ticket, &before, &arn, now).await
+        Ok(TaskDefinition::of(&execution.request, git, self.settings))
     }
 
     /// Records the launch under its limits, all of them or none, and only then starts the task.
@@ -196,7 +223,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
         };
         let limits = before.demand().into_iter();
         let admissions: Vec<_> = limits
-            .map(|holding| Admission { max: throttle::max_of(&holding.key, &self.settings.quota), key: holding.key })
+            .map(|holding| Admission { max: throttle::max_of(&holding.key, &self.settings.quotas), key: holding.key })
             .collect();
         match advance::commit(self.store, self.queue, now, before, after, &admissions).await {
             Ok(launching) => self.run(launching, &run_task).await.map(|()| Turn::Next),
@@ -209,7 +236,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
     /// The ticket moves to the line of the limit that holds it.
     async fn park(&self, ticket: &Ticket, full: LimitKey) -> Result<Turn, Unavailable> {
         let usage = self.store.usage(&full).await?;
-        let reason = throttle::reason(&full, usage, throttle::max_of(&full, &self.settings.quota));
+        let reason = throttle::reason(&full, usage, throttle::max_of(&full, &self.settings.quotas));
         let now = self.ambient.now();
         let parked = |execution: &Execution| {
             execution.ticket().filter(|current| current.line == ticket.line)?;
@@ -238,6 +265,11 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
                 let cause = Cause::NeverStarted(why.clone());
                 let ended = |execution: &Execution| execution.never_launched(&cause, now);
                 advance(self.store, self.queue, now, id, ended).await?
+            }
+            Err(LaunchError::NoDefinition(why)) => {
+                let hash = self.definition(&launching).await?.content_hash();
+                self.registered.forget(self.store, &hash, &input.task_definition).await?;
+                self.refused(id, why, TimeDelta::zero()).await?
             }
             Err(LaunchError::Unknown(why)) => {
                 tracing::warn!(execution = %id, why, "the outcome of a launch is unknown; asking again");
@@ -279,7 +311,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
         let Some(execution) = self.store.load(id).await? else { return Ok(()) };
         let Some(attempt) = execution.open_attempt() else { return Ok(()) };
         if attempt.needs_its_log() {
-            return read_log(self.store, self.queue, self.logs, self.ambient, &execution, attempt).await;
+            return read_log(self.store, self.queue, self.logs, self.ambient, self.settings, &execution, attempt).await;
         }
         match &attempt.task_arn {
             None => self.find_out(&execution, attempt).await,
@@ -323,15 +355,21 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock + Entropy> Launcher<'_, S, 
     }
 }
 
-/// A stopped task's last words, from its log.
+/// A stopped task's last words, from its log; as soon as nothing more can come in.
 pub(crate) async fn read_log(
     store: &impl Store,
     queue: &impl Queue,
     logs: &impl Logs,
     clock: &impl Clock,
+    settings: &Settings,
     execution: &Execution,
     attempt: &Attempt,
 ) -> Result<(), Unavailable> {
+    let left = attempt.log_settles_at(settings).map_or(TimeDelta::zero(), |at| at - clock.now());
+    if left > TimeDelta::zero() {
+        let again = delayed(Message::Check { id: execution.id.clone() }, left.num_milliseconds());
+        return queue.send(vec![again]).await;
+    }
     let said = match attempt.task_arn.as_deref() {
         Some(arn) => markers::read_all(logs, &task::log_stream(arn), &attempt.nonce).await?,
         None => Vec::new(),

@@ -4,7 +4,9 @@
 //! simulation; only the adapters differ. A handler's fields are its permissions: what it does not hold it cannot touch.
 
 pub mod advance;
+pub mod announce;
 pub mod auth;
+pub mod definitions;
 pub mod http;
 pub mod launcher;
 pub mod markers;

@@ -10,7 +10,7 @@ use domain::{
     key::{Caller, Role},
     limit::LimitKey,
     marker,
-    ports::{Clock, Keys, LogPage, Logs, Store, Unavailable},
+    ports::{Clock, Keys, LogLine, LogPage, Logs, Store, Unavailable},
     request::FieldError,
     settings::Settings,
     task, throttle,
@@ -26,8 +26,10 @@ use crate::{
 const EXACT_PLACES: u32 = 100;
 /// How many candidates an ambiguous id is answered with. Ours.
 const CANDIDATES: u32 = 5;
-/// Seconds between two polls of a log: GetLogEvents allows 10 to 25 a second for a whole region (AWS-FACTS §7).
+/// Seconds between two polls of a log that has nothing new: GetLogEvents allows 10 to 25 a second for a whole region (AWS-FACTS §7).
 const POLL_SECONDS: u32 = 1;
+/// Seconds between two polls of what has not begun to write: starting a task takes 20 to 60 s (AWS-FACTS §3).
+const PENDING_SECONDS: u32 = 2;
 
 /// The query function.
 #[derive(Debug)]
@@ -53,6 +55,15 @@ struct LogCursor {
     attempt: u32,
     #[serde(rename = "c")]
     stream: Option<String>,
+    /// The script's last word was seen: nothing follows it.
+    #[serde(rename = "e", default)]
+    ended: bool,
+}
+
+/// A part of an execution's log, and when to ask for the next.
+struct Part {
+    page: LogsPage,
+    again: u32,
 }
 
 impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
@@ -111,31 +122,40 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
             http::parameter(request, "cursor").map(log_cursor).transpose().map_err(|e| Problem::invalid(vec![e]))?;
         // Loaded before the log is read: what is final now has written its last line already.
         let execution = self.load(id).await?;
-        let page = self.log_page(&execution, cursor.unwrap_or_default()).await.map_err(|e| http::unavailable(&e))?;
-        let idle = page.lines.is_empty() && !page.complete;
-        let response = http::json(200, &page);
-        Ok(if idle { http::retry_after(response, POLL_SECONDS) } else { response })
+        let part = self.log_part(&execution, cursor.unwrap_or_default()).await.map_err(|e| http::unavailable(&e))?;
+        let idle = part.page.lines.is_empty() && !part.page.complete;
+        let response = http::json(200, &part.page);
+        Ok(if idle { http::retry_after(response, part.again) } else { response })
     }
 
-    async fn log_page(&self, execution: &Execution, from: LogCursor) -> Result<LogsPage, Unavailable> {
+    async fn log_part(&self, execution: &Execution, from: LogCursor) -> Result<Part, Unavailable> {
         let number = from.attempt.max(1);
         let Some(attempt) = execution.attempts.iter().find(|attempt| attempt.number == number) else {
             let complete = execution.end().is_some();
-            return Ok(LogsPage { lines: Vec::new(), next_cursor: Some(encode(&from)), complete });
+            let page = LogsPage { lines: Vec::new(), next_cursor: Some(encode(&from)), complete };
+            return Ok(Part { page, again: PENDING_SECONDS });
         };
-        let page = match attempt.task_arn.as_deref() {
+        let writes = attempt.may_have_output();
+        let page = match attempt.task_arn.as_deref().filter(|_| writes) {
             Some(arn) => self.logs.read(&task::log_stream(arn), from.stream.as_deref()).await?,
             None => LogPage::default(),
         };
-        let over = attempt.closed.is_some() && !page.more;
+        let ended = from.ended || page.lines.iter().any(|line| ends(attempt, line));
+        let over = attempt.closed.is_some() && !page.more && (ended || self.has_settled(attempt));
         let last = execution.attempts.last().is_some_and(|last| last.number == number);
         let next = if over && !last {
-            LogCursor { attempt: number + 1, stream: None }
+            LogCursor { attempt: number + 1, ..LogCursor::default() }
         } else {
-            LogCursor { attempt: number, stream: page.next.clone().or(from.stream) }
+            LogCursor { attempt: number, stream: page.next.clone().or(from.stream), ended }
         };
         let complete = over && last && execution.end().is_some();
-        Ok(LogsPage { lines: own_lines(attempt, page), next_cursor: Some(encode(&next)), complete })
+        let page = LogsPage { lines: own_lines(attempt, page), next_cursor: Some(encode(&next)), complete };
+        Ok(Part { page, again: if writes { POLL_SECONDS } else { PENDING_SECONDS } })
+    }
+
+    /// Whether no line can come in any more, as far as time tells.
+    fn has_settled(&self, attempt: &Attempt) -> bool {
+        attempt.log_settles_at(self.settings).is_none_or(|at| at <= self.ambient.now())
     }
 
     async fn load(&self, id: &str) -> Result<Execution, Problem> {
@@ -152,7 +172,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
     async fn waiting(&self, execution: &Execution) -> Result<Option<WaitingView>, Unavailable> {
         let Some(ticket) = execution.ticket() else { return Ok(None) };
         let usage = self.store.usage(&ticket.line).await?;
-        let max = throttle::max_of(&ticket.line, &self.settings.quota);
+        let max = throttle::max_of(&ticket.line, &self.settings.quotas);
         let place = self.store.ahead(&ticket, EXACT_PLACES).await? + 1;
         let reason = match &execution.state {
             State::Waiting { reason, .. } => reason.clone(),
@@ -220,6 +240,11 @@ fn asked(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<(Filter, u
         (Some(limit), true) => Ok((Filter { status, group, by, since }, limit, cursor)),
         _ => Err(faults),
     }
+}
+
+/// Whether this is the last line that the script writes.
+fn ends(attempt: &Attempt, line: &LogLine) -> bool {
+    marker::split(&attempt.nonce, &line.text).1.is_some_and(|marker| marker.is_last())
 }
 
 /// The command's own lines: without our markers.

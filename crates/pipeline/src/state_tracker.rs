@@ -11,6 +11,7 @@ use domain::{
     marker::{self, Marker},
     message::Message,
     ports::{Clock, Logs, Queue, Store, Tasks, Unavailable},
+    settings::Settings,
     transition::Observation,
 };
 
@@ -37,6 +38,8 @@ pub struct StateTracker<'a, S, Q, T, L, A> {
     pub logs: &'a L,
     /// The clock.
     pub ambient: &'a A,
+    /// The installation's settings.
+    pub settings: &'a Settings,
 }
 
 impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock> StateTracker<'_, S, Q, T, L, A> {
@@ -93,12 +96,24 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock> StateTracker<'_, S, Q, T, 
 
     async fn read_last_words(&self, execution: &Execution) -> Result<(), Unavailable> {
         match execution.open_attempt().filter(|attempt| attempt.needs_its_log()) {
-            Some(attempt) => read_log(self.store, self.queue, self.logs, self.ambient, execution, attempt).await,
+            Some(attempt) => {
+                read_log(self.store, self.queue, self.logs, self.ambient, self.settings, execution, attempt).await
+            }
             None => Ok(()),
         }
     }
 
-    /// Looks at everything that is not final, from the cursor on, until the time is up: returns where to go on, `None` at the end.
+    /// One sweep of many: goes on where the one before was cut short.
+    ///
+    /// # Errors
+    /// As [`Self::sweep`].
+    pub async fn next_sweep(&self, until: Timestamp) -> Result<(), Unavailable> {
+        let from = self.store.bookmark().await?;
+        let next = self.sweep(from.clone(), until).await?;
+        if next == from { Ok(()) } else { self.store.set_bookmark(next.as_ref()).await }
+    }
+
+    /// Looks at everything that is launching or running, from the cursor on, until the time is up: returns where to go on, `None` at the end.
     ///
     /// Repairs what was lost on the way: hints, events, stop requests; and stops what is long past its timeout.
     ///
@@ -110,7 +125,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock> StateTracker<'_, S, Q, T, 
         }
         let mut cursor = from;
         loop {
-            let page = self.store.unfinished(cursor.as_ref(), PAGE).await?;
+            let page = self.store.launched(cursor.as_ref(), PAGE).await?;
             self.ask_after(&page.items).await?;
             cursor = page.next;
             if cursor.is_none() || self.ambient.now() >= until {
@@ -151,7 +166,10 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock> StateTracker<'_, S, Q, T, 
         }
         for (execution, arn) in known {
             let Some(attempt) = execution.open_attempt() else { continue };
-            if described.missing.contains(&arn) {
+            // Just started it may not be listed yet: ECS is eventually consistent.
+            let surely_listed =
+                now - attempt.launched_at >= TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
+            if surely_listed && described.missing.contains(&arn) {
                 self.observed(&execution.attempt_id(attempt), &Observation::Gone).await?;
             }
             self.enforce(execution, &arn).await?;

@@ -10,7 +10,7 @@ use domain::{
     key::{ApiKey, Caller, Role},
     limit::LimitKey,
     message::{Message, Outgoing},
-    ports::{Claim, Clock, Created, Entropy, Keys, Queue, Store, Unavailable, UpdateError},
+    ports::{Claim, Clock, Created, Entropy, Keys, Queue, Secrets, Store, Unavailable, UpdateError},
     request::{FieldError, IdempotencyKey, LaunchRequest, Name, SubmitRequest},
     settings::Settings,
     task, throttle,
@@ -37,13 +37,15 @@ const CLAIM: TimeDelta = TimeDelta::hours(24);
 
 /// The submit function.
 #[derive(Debug)]
-pub struct Submit<'a, S, K, Q, A> {
+pub struct Submit<'a, S, K, Q, X, A> {
     /// Where executions are recorded.
     pub store: &'a S,
     /// The API keys.
     pub keys: &'a K,
     /// Where hints are sent.
     pub queue: &'a Q,
+    /// Which secrets are set.
+    pub secrets: &'a X,
     /// Clock and randomness.
     pub ambient: &'a A,
     /// Verifies keys.
@@ -93,7 +95,7 @@ struct NewKeyAnswer<'a> {
     key: &'a str,
 }
 
-impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
+impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
         match self.auth.admit(request, self.keys, self.ambient.now()).await {
@@ -128,7 +130,8 @@ impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
 
     async fn execute(&self, caller: &Caller, request: SubmitRequest) -> Result<ApiGatewayProxyResponse, Problem> {
         auth::require(caller, Role::Submit)?;
-        let request = self.validated(request).map_err(Problem::invalid)?;
+        let request = self.validated(caller, request).await.map_err(|e| http::unavailable(&e))?;
+        let request = request.map_err(Problem::invalid)?;
         let claim = request.idempotency_key.as_ref().map(|key| self.claim(caller, key.as_str(), &request));
         let (created, execution) =
             self.record(caller, request, claim.as_ref()).await.map_err(|e| http::unavailable(&e))?;
@@ -143,14 +146,39 @@ impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
         }
     }
 
-    fn validated(&self, request: SubmitRequest) -> Result<LaunchRequest, Vec<FieldError>> {
-        let request = request.validate(&self.settings.defaults)?;
+    /// The request as it will be run, or every fault of it.
+    async fn validated(
+        &self,
+        caller: &Caller,
+        request: SubmitRequest,
+    ) -> Result<Result<LaunchRequest, Vec<FieldError>>, Unavailable> {
+        let mut request = match request.validate(&self.settings.defaults) {
+            Ok(request) => request,
+            Err(faults) => return Ok(Err(faults)),
+        };
+        let mut faults = self.settings.allowed.as_ref().map_or_else(Vec::new, |allowed| allowed.apply(&mut request));
         let pool = task::pool(&request, self.settings);
         let demand = [domain::limit::Holding { key: LimitKey::Pool(pool), amount: request.size.cpu() }];
-        match throttle::impossible(&demand, &self.settings.quota) {
-            Some(message) => Err(vec![FieldError { field: "cpu".into(), message }]),
-            None => Ok(request),
+        if let Some(message) = throttle::impossible(&demand, &self.settings.quotas) {
+            faults.push(FieldError { field: "cpu".into(), message });
         }
+        faults.extend(task::budget_fault(&request));
+        faults.extend(self.secret_faults(caller, &request).await?);
+        Ok(if faults.is_empty() { Ok(request) } else { Err(faults) })
+    }
+
+    async fn secret_faults(&self, caller: &Caller, request: &LaunchRequest) -> Result<Vec<FieldError>, Unavailable> {
+        let mut faults = Vec::new();
+        for (index, name) in request.secrets.iter().enumerate() {
+            let known = self.secrets.find_secret(name.as_str()).await?;
+            let message = match known {
+                Some(secret) if secret.is_open_to(caller) => continue,
+                Some(secret) => format!("`{name}` may be named by keys of role {} only", secret.role),
+                None => format!("`{name}` is not set: set it with `mycli secrets set {name}`, or leave it out"),
+            };
+            faults.push(FieldError { field: format!("secrets[{index}]"), message });
+        }
+        Ok(faults)
     }
 
     /// Records an execution and then hints at it. Accepted is durable: if the hint is lost, the sweep sends another.
@@ -212,7 +240,7 @@ impl<S: Store, K: Keys, Q: Queue, A: Clock + Entropy> Submit<'_, S, K, Q, A> {
         request: SubmitRequest,
         answer: &mut BulkAnswer,
     ) -> Result<(), Unavailable> {
-        let request = match self.validated(request) {
+        let request = match self.validated(caller, request).await? {
             Ok(request) => request,
             Err(errors) => {
                 answer.rejected.push(BulkRejected { index, errors });

@@ -13,7 +13,7 @@ use domain::{
     execution::{Execution, ExecutionStatus},
     history::Filter,
     message::{Message, Outgoing, QueueName},
-    ports::{Queue, Store, Unavailable},
+    ports::{Definitions, Queue, Store, Unavailable},
     task::TaskDefinition,
 };
 use local::{
@@ -63,6 +63,10 @@ mod store {
 
 mod keys {
     crate::contract::keys::suite!(super::fresh_store);
+}
+
+mod definitions {
+    crate::contract::definitions::suite!(super::fresh_store);
 }
 
 mod queue {
@@ -128,17 +132,20 @@ async fn a_pump_has_its_own_lines_and_shares_all_else() {
     let (here, there) = two.stores();
     let mine = Wish::of("a", 0).submit(&here).await;
     let theirs = Wish::of("a", 1).submit(&there).await;
+    let (mine_too, theirs_too) = (Wish::of("a", 2).submit(&here).await, Wish::of("a", 3).submit(&there).await);
+    let launched = launch(&here, &mine_too).await;
+    launch(&there, &theirs_too).await;
     let line = here.line(&POOL, at(9), 9).await.expect(ANSWERS);
     assert_eq!(line.iter().map(|ticket| &ticket.id).collect::<Vec<_>>(), [&mine.id]);
     let place = here.ahead(&theirs.ticket().expect("it waits"), 9).await.expect(ANSWERS);
     assert_eq!(place, 0, "the place counts those in its own pump's line");
-    assert_eq!(here.unfinished(None, 9).await.expect(ANSWERS).items, std::slice::from_ref(&mine));
+    assert_eq!(here.launched(None, 9).await.expect(ANSWERS).items, [launched]);
 
     launch(&here, &mine).await;
     assert_eq!(here.lines(at(9)).await.expect(ANSWERS), []);
     assert_eq!(there.lines(at(9)).await.expect(ANSWERS), [POOL]);
-    assert_eq!(there.usage(&POOL).await.expect(ANSWERS).used, CPU);
-    assert_eq!(there.list(&Filter::default(), None, 9).await.expect(ANSWERS).items.len(), 2);
+    assert_eq!(there.usage(&POOL).await.expect(ANSWERS).used, 3 * CPU);
+    assert_eq!(there.list(&Filter::default(), None, 9).await.expect(ANSWERS).items.len(), 4);
 }
 
 #[tokio::test]
@@ -162,8 +169,8 @@ async fn what_a_dead_pump_left_is_taken_over_once() {
     assert!(!two.here.pumps().await.expect(ANSWERS).contains(&dead));
 
     let mine: Vec<_> =
-        here.unfinished(None, 9).await.expect(ANSWERS).items.into_iter().map(|execution| execution.id).collect();
-    assert_eq!(mine, [running.id.clone(), waiting.id.clone()]);
+        here.launched(None, 9).await.expect(ANSWERS).items.into_iter().map(|execution| execution.id).collect();
+    assert_eq!(mine, std::slice::from_ref(&running.id));
     assert_eq!(here.line(&POOL, at(9), 9).await.expect(ANSWERS)[0].id, waiting.id);
     assert_eq!(two.here.open_tasks().await.expect(ANSWERS).len(), 1);
     assert_eq!(two.there.open_tasks().await.expect(ANSWERS), []);
@@ -417,6 +424,23 @@ fn the_files_are_the_owners_alone() {
     for file in files {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
     }
+}
+
+#[tokio::test]
+async fn a_file_of_the_version_before_is_brought_up_to_date() {
+    let dir = Dir::new();
+    let execution = Wish::default().submit(&LocalStore::new(dir.open())).await;
+    let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
+    let back = "DROP TABLE bookmark; DROP TABLE registrations; DROP INDEX executions_launched;
+                ALTER TABLE buckets RENAME COLUMN key TO pool; PRAGMA user_version = 1;";
+    connection.execute_batch(back).expect("what version 1 was");
+    drop(connection);
+    let store = LocalStore::new(dir.open());
+    assert_eq!(store.load(&execution.id).await.expect(ANSWERS).as_ref(), Some(&execution));
+    launch(&store, &execution).await;
+    assert_eq!(store.launched(None, 9).await.expect(ANSWERS).items.len(), 1);
+    assert_eq!(store.bookmark().await.expect(ANSWERS), None);
+    assert_eq!(store.definition("x").await.expect(ANSWERS), None);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use domain::{
     limit::{Admission, CapacityPool, LimitKey},
     ports::{Claim, Created, Store},
     request::{Arch, Defaults, SubmitRequest},
-    settings::{GitAccess, Settings},
+    settings::Settings,
     task,
-    throttle::Quota,
+    throttle::Quotas,
     transition::{Observation, Plan},
 };
 
@@ -92,9 +92,12 @@ pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
         cluster: "cluster".into(),
         log_group: "group".into(),
         defaults: Defaults::one_machine(Arch::X86_64),
-        quota: Quota::default(),
-        git: GitAccess::default(),
+        quotas: Quotas::default(),
+        definitions_rate: None,
+        allowed: None,
+        network: None,
         unlisted_seconds: 10,
+        log_delay_seconds: 0,
     };
     task::run_task(execution, "arn:aws:ecs:task-definition/x:1", &"0".repeat(32), &settings)
 }

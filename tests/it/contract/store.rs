@@ -8,7 +8,7 @@ use domain::{
     execution::{Execution, ExecutionStatus, Ticket},
     history::{Cursor, Filter},
     id::ExecutionId,
-    limit::{CapacityPool, LimitKey},
+    limit::{CapacityPool, LimitKey, RateKey},
     ports::{Created, Store, UpdateError},
     throttle::Rate,
 };
@@ -53,9 +53,11 @@ macro_rules! suite {
             an_execution_is_found_by_a_part_of_its_id
             an_execution_is_found_by_its_task
             what_is_no_part_of_an_id_finds_nothing
-            what_is_not_final_is_paged_completely
+            what_is_launched_is_paged_completely
             launches_are_bounded_by_burst_and_rate
             concurrent_takers_share_one_bucket
+            registrations_have_a_bucket_of_their_own
+            a_sweep_goes_on_where_the_one_before_was_cut_short
         }
     };
 }
@@ -85,7 +87,7 @@ async fn submitters(store: &impl Store) -> String {
 }
 
 /// Runs the same write many times at once; says what came of each.
-async fn at_once<S: Shared, T: Send + 'static, F>(store: &S, times: u32, act: impl Fn(S, u32) -> F) -> Vec<T>
+pub(super) async fn at_once<S: Clone, T: Send + 'static, F>(store: &S, times: u32, act: impl Fn(S, u32) -> F) -> Vec<T>
 where
     F: Future<Output = T> + Send + 'static,
 {
@@ -539,11 +541,11 @@ pub(crate) async fn what_is_no_part_of_an_id_finds_nothing(store: impl Store) {
     }
 }
 
-pub(crate) async fn what_is_not_final_is_paged_completely(store: impl Store) {
+pub(crate) async fn what_is_launched_is_paged_completely(store: impl Store) {
     let executions = mixed_history(&store).await;
     let (mut seen, mut cursor) = (Vec::new(), None::<Cursor>);
     loop {
-        let page = store.unfinished(cursor.as_ref(), 3).await.expect(ANSWERS);
+        let page = store.launched(cursor.as_ref(), 3).await.expect(ANSWERS);
         assert!(page.items.len() <= 3);
         seen.extend(page.items);
         cursor = page.next;
@@ -552,15 +554,17 @@ pub(crate) async fn what_is_not_final_is_paged_completely(store: impl Store) {
         }
     }
     seen.sort_by(|a, b| a.id.cmp(&b.id));
-    let open: Vec<_> = executions.into_iter().filter(|execution| execution.end().is_none()).collect();
-    assert_eq!(open.len(), 8);
+    let open: Vec<_> = executions.into_iter().filter(|execution| execution.open_attempt().is_some()).collect();
+    assert_eq!(open.len(), 4);
     assert_eq!(seen, open);
 }
 
 const RATE: Rate = Rate { burst: 10.0, per_second: 2.0 };
 
 pub(crate) async fn launches_are_bounded_by_burst_and_rate(store: impl Store) {
-    let take = async |want, millis, pool| store.take_launches(pool, RATE, want, at(millis)).await.expect(ANSWERS);
+    let take = async |want, millis, pool| {
+        store.take_tokens(RateKey::Launches(pool), RATE, want, at(millis)).await.expect(ANSWERS)
+    };
     assert_eq!(take(4, 0, CapacityPool::Machine).await, (4, 0));
     assert_eq!(take(100, 0, CapacityPool::Machine).await, (6, 500));
     assert_eq!(take(1, 400, CapacityPool::Machine).await, (0, 100));
@@ -573,7 +577,24 @@ pub(crate) async fn launches_are_bounded_by_burst_and_rate(store: impl Store) {
 pub(crate) async fn concurrent_takers_share_one_bucket(store: impl Shared) {
     let taken = at_once(&store, 20, |store, _| async move {
         let rate = Rate { burst: 100.0, per_second: 20.0 };
-        store.take_launches(CapacityPool::Machine, rate, 10, at(0)).await.expect(ANSWERS).0
+        store.take_tokens(RateKey::Launches(CapacityPool::Machine), rate, 10, at(0)).await.expect(ANSWERS).0
     });
     assert_eq!(taken.await.iter().sum::<u32>(), 100);
+}
+
+pub(crate) async fn registrations_have_a_bucket_of_their_own(store: impl Store) {
+    let take = async |key, want| store.take_tokens(key, RATE, want, at(0)).await.expect(ANSWERS);
+    assert_eq!(take(RateKey::Launches(CapacityPool::Fargate), 10).await.0, 10);
+    assert_eq!(take(RateKey::Definitions, 0).await, (0, 0), "a look takes nothing");
+    assert_eq!(take(RateKey::Definitions, 99).await, (10, 500));
+    assert_eq!(take(RateKey::Definitions, 0).await, (0, 500), "a look tells how long to wait");
+}
+
+pub(crate) async fn a_sweep_goes_on_where_the_one_before_was_cut_short(store: impl Store) {
+    assert_eq!(store.bookmark().await.expect(ANSWERS), None);
+    let place = |entropy| Cursor(Wish { entropy, ..Wish::default() }.execution().id);
+    for at in [Some(place(1)), Some(place(2)), None, None] {
+        store.set_bookmark(at.as_ref()).await.expect(ANSWERS);
+        assert_eq!(store.bookmark().await.expect(ANSWERS), at);
+    }
 }

@@ -78,9 +78,13 @@ impl Query {
     }
 
     /// Oldest first, of this pump.
-    pub(super) fn unfinished(pump: &PumpId, after: Option<&Cursor>, limit: u32) -> Self {
+    pub(super) fn launched(pump: &PumpId, after: Option<&Cursor>, limit: u32) -> Self {
         let after = after.map_or_else(String::new, |cursor| cursor.0.to_string());
-        Self::of([("ended_at IS NULL AND pump = ?", Some(pump.to_string())), ("id > ?", Some(after))], "id", limit)
+        Self::of(
+            [("ended_at IS NULL AND line IS NULL AND pump = ?", Some(pump.to_string())), ("id > ?", Some(after))],
+            "id",
+            limit,
+        )
     }
 
     fn of<const N: usize>(conditions: [(&str, Option<String>); N], order: &str, limit: u32) -> Self {

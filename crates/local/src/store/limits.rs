@@ -1,10 +1,10 @@
-//! Counters of use, and the launch rate.
+//! Counters of use, and rates.
 
 use std::collections::BTreeMap;
 
 use domain::{
     Timestamp,
-    limit::{Admission, CapacityPool, LimitKey},
+    limit::{Admission, LimitKey, RateKey},
     throttle::{Bucket, Rate, Usage},
 };
 use rusqlite::{Connection, OptionalExtension, params};
@@ -52,21 +52,21 @@ pub(super) fn change(db: &Connection, change: &BTreeMap<String, i64>) -> rusqlit
     Ok(())
 }
 
-pub(super) fn take_launches(
+pub(super) fn take_tokens(
     db: &Connection,
-    pool: CapacityPool,
+    key: RateKey,
     rate: Rate,
     want: u32,
     now: Timestamp,
 ) -> rusqlite::Result<(u32, u64)> {
-    let key = LimitKey::Pool(pool).to_string();
+    let key = key.to_string();
     let bucket = db
-        .prepare_cached("SELECT spent, at FROM buckets WHERE pool = ?1")?
+        .prepare_cached("SELECT spent, at FROM buckets WHERE key = ?1")?
         .query_row([&key], |row| Ok(Bucket { spent: row.get(0)?, at: moment(row.get(1)?) }))
         .optional()?;
     let (granted, bucket) = bucket.unwrap_or_default().take(rate, want, now);
     if granted > 0 {
-        db.prepare_cached("INSERT OR REPLACE INTO buckets (pool, spent, at) VALUES (?1, ?2, ?3)")?.execute(params![
+        db.prepare_cached("INSERT OR REPLACE INTO buckets (key, spent, at) VALUES (?1, ?2, ?3)")?.execute(params![
             key,
             bucket.spent,
             millis(bucket.at)
