@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
@@ -65,6 +66,12 @@ impl DynamoStore {
             now: || Utc::now().trunc_subsecs(3),
             memory: Arc::default(),
         }
+    }
+
+    /// Over this table of this configuration's account.
+    #[must_use]
+    pub fn of(config: &SdkConfig, table: impl Into<String>, retention_days: u32) -> Self {
+        Self::new(Client::new(config), table, retention_days)
     }
 
     /// The same by another clock, which says what has expired.

@@ -1,19 +1,22 @@
 //! The state tracker function: turns ECS's events and the script's marker lines into history, and once a minute sweeps up what was missed.
 
-use aws_lambda_events::{cloudwatch_logs::LogsEvent, eventbridge::EventBridgeEvent};
+use aws_lambda_events::{cloudwatch_logs::LogsEvent, dynamodb, eventbridge::EventBridgeEvent};
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
     ecs::Task,
     execution::Execution,
     history::Cursor,
-    id::AttemptId,
+    id::{AttemptId, ExecutionId},
     marker::{self, Marker},
     message::Message,
     ports::{Clock, Logs, Queue, Store, Tasks, Unavailable},
     settings::Settings,
     transition::Observation,
 };
+
+use serde_dynamo::AttributeValue;
+use serde_json::Value;
 
 use crate::{
     advance::{advance, advance_from},
@@ -24,6 +27,59 @@ use crate::{
 const PAGE: u32 = 100;
 /// After how long a launch without news is asked after. Ours.
 const SILENT: TimeDelta = TimeDelta::seconds(30);
+
+/// What the function is invoked with, told apart by its shape.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A task changed.
+    Task(Box<EventBridgeEvent<Task>>),
+    /// The script wrote marker lines.
+    Lines(LogsEvent),
+    /// These executions ended, as the table's stream shows.
+    Ended(Vec<ExecutionId>),
+    /// It is time to sweep: `{"sweep":true}`.
+    Sweep,
+}
+
+impl Input {
+    /// Reads an event.
+    ///
+    /// # Errors
+    /// When it is none of these. The text repeats nothing of the event, which may hold a task's variables.
+    pub fn read(event: Value) -> Result<Self, UnknownInput> {
+        let has = |name: &str| event.get(name).is_some();
+        let unreadable = |what| move |error: serde_json::Error| UnknownInput { what, error: Some(error.classify()) };
+        if has("sweep") {
+            Ok(Self::Sweep)
+        } else if has("awslogs") {
+            serde_json::from_value(event).map(Self::Lines).map_err(unreadable("log lines"))
+        } else if has("detail") {
+            serde_json::from_value(event).map(Self::Task).map_err(unreadable("a task's change"))
+        } else if has("Records") {
+            let event: dynamodb::Event = serde_json::from_value(event).map_err(unreadable("changes of records"))?;
+            Ok(Self::Ended(ended(&event)))
+        } else {
+            Err(UnknownInput { what: "it", error: None })
+        }
+    }
+}
+
+/// An event that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the state tracker was sent an event that it does not know: {what} cannot be read ({error:?})")]
+pub struct UnknownInput {
+    what: &'static str,
+    error: Option<serde_json::error::Category>,
+}
+
+/// The executions whose items a stream's records show.
+fn ended(event: &dynamodb::Event) -> Vec<ExecutionId> {
+    let id = |record: &dynamodb::EventRecord| match record.change.new_image.get("id") {
+        Some(AttributeValue::S(id)) => id.parse().ok(),
+        _ => None,
+    };
+    event.records.iter().filter_map(id).collect()
+}
 
 /// The state tracker function.
 #[derive(Debug)]

@@ -1,1 +1,41 @@
-fn main() {}
+//! The launcher function: starts the heads of lines, stops what is to be stopped, asks after what is unknown.
+
+// The SDK's futures nest deeper than rustc looks by default.
+#![recursion_limit = "256"]
+
+use aws::{
+    ambient::System,
+    connect,
+    dynamo::DynamoStore,
+    ecs::EcsTasks,
+    logs::CloudWatchLogs,
+    settings::{Function, Installation},
+    sqs::SqsQueue,
+};
+use aws_lambda_events::sqs::SqsEvent;
+use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
+use pipeline::{definitions::Registered, launcher::Launcher};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    tracing::init_default_subscriber();
+    let Installation { settings, names, registration } = Installation::from_environment(Function::Launcher)?;
+    let config = connect::from_environment()?;
+    let store = DynamoStore::of(&config, names.table, names.retention_days);
+    let queue = SqsQueue::new(&config, names.launch_queue_url, names.control_queue_url);
+    let tasks = EcsTasks::new(&config, settings.cluster.clone(), registration);
+    let logs = CloudWatchLogs::new(&config, settings.log_group.clone());
+    let registered = Registered::default();
+    let launcher = Launcher {
+        store: &store,
+        queue: &queue,
+        tasks: &tasks,
+        logs: &logs,
+        secrets: &store,
+        registered: &registered,
+        ambient: &System,
+        settings: &settings,
+    };
+    let answer = async |event: LambdaEvent<SqsEvent>| Ok::<_, Error>(launcher.handle(event.payload).await);
+    lambda_runtime::run(service_fn(answer)).await
+}

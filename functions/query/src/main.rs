@@ -1,1 +1,28 @@
-fn main() {}
+//! The query function: every route that reads.
+
+// The SDK's futures nest deeper than rustc looks by default.
+#![recursion_limit = "256"]
+
+use aws::{
+    ambient::System,
+    connect,
+    dynamo::DynamoStore,
+    logs::CloudWatchLogs,
+    settings::{Function, Installation},
+};
+use aws_lambda_events::apigw::ApiGatewayProxyRequest;
+use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
+use pipeline::{auth::Auth, query::Query};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    tracing::init_default_subscriber();
+    let Installation { settings, names, .. } = Installation::from_environment(Function::Query)?;
+    let config = connect::from_environment()?;
+    let store = DynamoStore::of(&config, names.table, names.retention_days);
+    let logs = CloudWatchLogs::new(&config, settings.log_group.clone());
+    let auth = Auth::default();
+    let query = Query { store: &store, keys: &store, logs: &logs, ambient: &System, auth: &auth, settings: &settings };
+    let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| Ok::<_, Error>(query.handle(&event.payload).await);
+    lambda_runtime::run(service_fn(answer)).await
+}

@@ -1,1 +1,62 @@
-fn main() {}
+//! The state tracker function: turns ECS's events and the script's marker lines into history, sweeps up what was missed, and makes the
+//! ends of executions known.
+
+// The SDK's futures nest deeper than rustc looks by default.
+#![recursion_limit = "256"]
+
+use aws::{
+    ambient::System,
+    connect,
+    dynamo::DynamoStore,
+    ecs::EcsTasks,
+    events::EventBus,
+    logs::CloudWatchLogs,
+    settings::{Function, Installation},
+    sqs::SqsQueue,
+};
+use domain::Timestamp;
+use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
+use pipeline::{
+    announce::announce,
+    state_tracker::{Input, StateTracker},
+};
+use serde_json::Value;
+
+/// What a sweep leaves of the function's time, in milliseconds, for the page of executions that it is in the middle of. Ours.
+const SPARE_MILLIS: u64 = 15_000;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    tracing::init_default_subscriber();
+    let Installation { settings, names, .. } = Installation::from_environment(Function::StateTracker)?;
+    let config = connect::from_environment()?;
+    let store = DynamoStore::of(&config, names.table, names.retention_days);
+    let queue = SqsQueue::new(&config, names.launch_queue_url, names.control_queue_url);
+    let tasks = EcsTasks::new(&config, settings.cluster.clone(), None);
+    let logs = CloudWatchLogs::new(&config, settings.log_group.clone());
+    let bus = EventBus::new(&config, names.event_bus);
+    let tracker = StateTracker {
+        store: &store,
+        queue: &queue,
+        tasks: &tasks,
+        logs: &logs,
+        ambient: &System,
+        settings: &settings,
+    };
+    let answer = async |event: LambdaEvent<Value>| {
+        match Input::read(event.payload)? {
+            Input::Task(event) => tracker.task_changed(&event).await?,
+            Input::Lines(event) => tracker.lines_written(&event).await?,
+            Input::Ended(ids) => announce(&store, &bus, ids).await?,
+            Input::Sweep => tracker.next_sweep(until(event.context.deadline)).await?,
+        }
+        Ok::<_, Error>(())
+    };
+    lambda_runtime::run(service_fn(answer)).await
+}
+
+/// Until when a sweep may go on; the deadline is in milliseconds since the epoch.
+fn until(deadline: u64) -> Timestamp {
+    let millis = i64::try_from(deadline.saturating_sub(SPARE_MILLIS)).unwrap_or(i64::MAX);
+    Timestamp::from_timestamp_millis(millis).unwrap_or_default()
+}

@@ -35,7 +35,9 @@ fn a_name_that_is_taken_is_told_in_the_api_s_words() {
 #[test]
 fn keys_are_listed_without_themselves_and_revoked_by_name() {
     let api = StandIn::new(|asked| match asked.line().as_str() {
-        "GET /keys" => Reply::json(&json!({"keys": [{"name": "ci", "role": "submit", "created_at": "2026-01-02T03:04:05Z"}]})),
+        "GET /keys" => {
+            Reply::json(&json!({"keys": [{"name": "ci", "role": "submit", "created_at": "2026-01-02T03:04:05Z"}]}))
+        }
         _ => Reply::json(&json!({"revoked": "ci"})),
     });
     let mycli = Mycli::on(&api);

@@ -27,7 +27,8 @@ fn a_value_is_kept_for_its_owner_and_reaches_the_command() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let listed = mycli.run(&["--local", "secrets", "list"]).exits(0).out;
     assert!(listed.contains("TOKEN") && !listed.contains("hunter2"), "{listed}");
-    mycli.run(&["--local", "exec", "--no-repo", "--secret", "TOKEN", "printf '<%s>' \"$TOKEN\""])
+    mycli
+        .run(&["--local", "exec", "--no-repo", "--secret", "TOKEN", "printf '<%s>' \"$TOKEN\""])
         .exits(0)
         .prints("<hunter2 with\ttab>\n");
     mycli.run(&["--local", "secrets", "remove", "TOKEN"]).exits(0);

@@ -83,7 +83,9 @@ fn without_credentials_each_command_says_how_to_get_some() {
         command.env("AWS_EC2_METADATA_DISABLED", "true").env("AWS_REGION", "eu-west-1");
         Ran::from(command.output().unwrap())
     };
-    for arguments in [&["init", "--yes"][..], &["upgrade"], &["destroy", "--yes"], &["secrets", "list"], &["dead-letters", "list"]] {
+    for arguments in
+        [&["init", "--yes"][..], &["upgrade"], &["destroy", "--yes"], &["secrets", "list"], &["dead-letters", "list"]]
+    {
         aws(arguments).exits(1).prints("").says("aws configure");
     }
     let ran = aws(&["doctor", "-o", "json"]).exits(1);
