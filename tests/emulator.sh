@@ -29,9 +29,9 @@ serve() {
   [ -d "$installed" ] || die "ministack $MINISTACK is missing: run tests/setup.sh"
   mkdir -p "$2/tmp"
   cd "$2"
-  exec env PYTHONPATH="$installed" TMPDIR="$2/tmp" GATEWAY_PORT="$1" BIND_HOST=127.0.0.1 IOT_MTLS_ENABLED=0 \
+  exec env PYTHONPATH="$installed:$here" PYTHONDONTWRITEBYTECODE=1 TMPDIR="$2/tmp" GATEWAY_PORT="$1" BIND_HOST=127.0.0.1 IOT_MTLS_ENABLED=0 \
     AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test \
-    python3 -m hypercorn ministack.app:app --bind "127.0.0.1:$1" --workers 0 --keep-alive 75 --log-level WARNING \
+    python3 -m hypercorn emulated:app --bind "127.0.0.1:$1" --workers 0 --keep-alive 75 --log-level WARNING \
     --access-logfile "$2/requests.log" \
     --access-logformat '%(m)s %(U)s %(s)s %({x-amz-target}i)s %({user-agent}i)s'
 }

@@ -9,3 +9,4 @@ mod fault;
 mod infra;
 mod property;
 mod script;
+mod stack;

@@ -10,4 +10,4 @@ pub mod template;
 
 mod program;
 
-pub use program::mycli;
+pub use program::{built, mycli};

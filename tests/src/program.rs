@@ -24,6 +24,18 @@ pub fn mycli() -> PathBuf {
     program
 }
 
+/// Another program of this workspace, built beside the running test.
+///
+/// # Panics
+/// When it is missing.
+#[must_use]
+pub fn built(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows itself");
+    let program = test.ancestors().nth(2).expect("target/debug/deps/test").join(name);
+    assert!(program.exists(), "{} is missing: cargo build --workspace", program.display());
+    program
+}
+
 fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }

@@ -209,4 +209,8 @@ impl Secrets for DynamoStore {
     async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, Unavailable> {
         self.read_secret(name).await
     }
+
+    fn how_to_set(&self, name: &str) -> String {
+        format!("it is not set in this stack; set it with `mycli secrets set {name}`, or leave it out")
+    }
 }

@@ -186,6 +186,9 @@ pub trait Definitions: Send + Sync {
 pub trait Secrets: Send + Sync {
     /// The secret of this name.
     fn find_secret(&self, name: &str) -> impl Future<Output = Result<Option<SecretRecord>, Unavailable>> + Send;
+
+    /// What to do about one that is not set, in words.
+    fn how_to_set(&self, name: &str) -> String;
 }
 
 /// Where the ends of executions are made known.

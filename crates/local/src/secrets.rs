@@ -35,12 +35,6 @@ impl Secrets {
         self.dir.join(if name == GIT_KNOWN_HOSTS { "known_hosts" } else { name })
     }
 
-    /// What to do about one that is not set.
-    #[must_use]
-    pub fn how_to_set(&self, name: &str) -> String {
-        format!("it is not set; put its value into {} (mode 0600)", self.path(name).display())
-    }
-
     fn kept(&self, name: &str) -> Option<String> {
         let path = self.path(name);
         let mode = fs::metadata(&path).ok()?.mode();
@@ -59,5 +53,13 @@ impl ports::Secrets for Secrets {
     async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, Unavailable> {
         let record = |_| SecretRecord { name: name.to_owned(), role: Role::Submit, set_at: None };
         Ok(self.value(name).map(record))
+    }
+
+    fn how_to_set(&self, name: &str) -> String {
+        let path = self.path(name);
+        format!(
+            "it is not set; `mycli --local secrets set {name}` keeps it, or put its value into {} (mode 0600)",
+            path.display()
+        )
     }
 }

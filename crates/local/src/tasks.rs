@@ -14,7 +14,7 @@ use domain::{
     Timestamp,
     ecs::{self, CONTAINER, Container, RunTaskInput, StopCode, Task},
     id::AttemptId,
-    ports::{Clock, Described, LaunchError, LogLine, Tasks, Unavailable},
+    ports::{self, Clock, Described, LaunchError, LogLine, Tasks, Unavailable},
     request::{ImageRef, Place, RepoUrl},
     script,
     task::{SecretMapping, TaskDefinition},
@@ -567,7 +567,7 @@ impl Inner {
         let value_of = |mapping: &SecretMapping| {
             let name = &mapping.value_from;
             let missing = || {
-                let where_to = self.setup.secrets.how_to_set(name);
+                let where_to = ports::Secrets::how_to_set(&self.setup.secrets, name);
                 StartFailure::never(format!(
                     "ResourceInitializationError: unable to retrieve secret {name}: {where_to}"
                 ))

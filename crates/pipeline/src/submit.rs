@@ -174,7 +174,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             let message = match known {
                 Some(secret) if secret.is_open_to(caller) => continue,
                 Some(secret) => format!("`{name}` may be named by keys of role {} only", secret.role),
-                None => format!("`{name}` is not set: set it with `mycli secrets set {name}`, or leave it out"),
+                None => format!("`{name}`: {}", self.secrets.how_to_set(name.as_str())),
             };
             faults.push(FieldError { field: format!("secrets[{index}]"), message });
         }

@@ -1,0 +1,211 @@
+//! A stack as a user has it: the template deployed by `mycli init`, the real functions, and containers for tasks.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tests::{
+    built,
+    emulator::{ACCESS_KEY, Emulator, REGION},
+    engine::{BUSYBOX, Engine},
+    sandbox::{Ran, Sandbox},
+};
+
+const FUNCTIONS: [&str; 4] = ["submit", "launcher", "state-tracker", "query"];
+/// Between two looks of the one who tells what becomes of tasks.
+const LOOK: Duration = Duration::from_millis(100);
+/// A bound on a hang.
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+
+pub(super) struct World {
+    // Ends before the emulator does.
+    events: Option<Events>,
+    pub(super) user: Sandbox,
+    pub(super) emulator: Arc<Emulator>,
+}
+
+impl World {
+    /// With a stack that runs x86-64 busybox unless asked for something else.
+    pub(super) fn new() -> Self {
+        let emulator = Arc::new(Emulator::with_containers(Engine::shared().docker_host()));
+        let user = Sandbox::new()
+            .with("AWS_ENDPOINT_URL", emulator.endpoint())
+            .with("AWS_REGION", REGION)
+            .with("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .with("AWS_SECRET_ACCESS_KEY", ACCESS_KEY)
+            .with("USER", "alice");
+        let mut world = Self { emulator, user, events: None };
+        let zips = world.package("functions");
+        let zips = zips.to_str().expect("a path in UTF-8");
+        let image = format!("DefaultImage={BUSYBOX}");
+        let arguments =
+            ["init", "--yes", "--functions", zips, "--parameter", "DefaultArch=x86_64", "--parameter", &image];
+        world.user.run(&arguments).exits(0);
+        world.events = Some(Events::of(&world.emulator));
+        world
+    }
+
+    /// Packs the functions as they were built with the tests, without their debug information.
+    pub(super) fn package(&self, folder: &str) -> PathBuf {
+        let (programs, zips) = (self.user.path("programs"), self.user.path(folder));
+        fs::create_dir_all(&programs).expect("a folder");
+        for name in FUNCTIONS {
+            let status = Command::new("strip").arg("-o").arg(programs.join(name)).arg(built(name)).status();
+            assert!(status.is_ok_and(|status| status.success()), "strip {name}");
+        }
+        deploy::package::pack(&programs, &zips).expect("zips");
+        zips
+    }
+
+    pub(super) fn run(&self, arguments: &[&str]) -> Ran {
+        self.user.run(arguments)
+    }
+
+    /// Submits without waiting; the id.
+    pub(super) fn detach(&self, arguments: &[&str]) -> String {
+        let ran = self.run(&[&["exec", "--detach", "--no-repo"], arguments].concat()).exits(0);
+        ran.out.trim().to_owned()
+    }
+
+    pub(super) fn status(&self, id: &str) -> Value {
+        self.run(&["status", id, "-o", "json"]).exits(0).json()
+    }
+
+    /// Waits until a run has this status; its record.
+    pub(super) fn until(&self, id: &str, status: &str) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let record = self.status(id);
+            if record["status"] == status {
+                return record;
+            }
+            assert!(Instant::now() < end, "{id} never became {status}: {record:#}\n{}", self.said());
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// The end of what the emulator and the functions said: for a failure's text.
+    pub(super) fn said(&self) -> String {
+        let log = fs::read_to_string(self.emulator.server_log()).unwrap_or_default();
+        log.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    pub(super) fn ask(&self, service: &str, target: &str, body: &Value) -> Value {
+        ask(&self.emulator.endpoint(), service, target, body).expect("the emulator answers")
+    }
+
+    /// Stops telling the state tracker what becomes of tasks: as if EventBridge lost it.
+    pub(super) fn lose_events(&mut self) {
+        self.events = None;
+    }
+}
+
+/// Asks a service that speaks JSON.
+pub(super) fn ask(endpoint: &str, service: &str, target: &str, body: &Value) -> Result<Value, String> {
+    let request = client().post(endpoint).header("x-amz-target", target);
+    let request = request.header("content-type", "application/x-amz-json-1.1").body(body.to_string());
+    let text = send(request, service)?;
+    serde_json::from_str(&text).map_err(|error| format!("{target}: {error}: {text}"))
+}
+
+fn client() -> reqwest::Client {
+    let _first = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client")
+}
+
+fn send(request: reqwest::RequestBuilder, service: &str) -> Result<String, String> {
+    let scope = format!("{ACCESS_KEY}/20260101/{REGION}/{service}/aws4_request");
+    let signed = request
+        .header("authorization", format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let answer = signed.send().await.map_err(|error| error.to_string())?;
+        let (status, text) = (answer.status(), answer.text().await.map_err(|error| error.to_string())?);
+        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
+    })
+}
+
+/// Stands for the part of EventBridge that the emulator has not: looks at the cluster's tasks, and invokes the state tracker with each change
+/// in ECS's own envelope.
+struct Events {
+    stop: Arc<AtomicBool>,
+    teller: Option<JoinHandle<()>>,
+}
+
+impl Events {
+    fn of(emulator: &Arc<Emulator>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (endpoint, stopped) = (emulator.endpoint(), Arc::clone(&stop));
+        let teller = thread::spawn(move || {
+            let mut told = BTreeMap::new();
+            while !stopped.load(Ordering::Relaxed) {
+                if let Err(error) = tell(&endpoint, &mut told) {
+                    eprintln!("the teller of tasks' changes: {error}");
+                }
+                thread::sleep(LOOK);
+            }
+        });
+        Self { stop, teller: Some(teller) }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(teller) = self.teller.take() {
+            let _over = teller.join();
+        }
+    }
+}
+
+/// Tells what has changed since `told`.
+fn tell(endpoint: &str, told: &mut BTreeMap<String, Value>) -> Result<(), String> {
+    let ecs = |operation: &str, body: Value| {
+        ask(endpoint, "ecs", &format!("AmazonEC2ContainerServiceV20141113.{operation}"), &body)
+    };
+    let mut arns = Vec::new();
+    for status in ["RUNNING", "STOPPED"] {
+        let listed = ecs("ListTasks", json!({"cluster": "mycli-default", "desiredStatus": status}))?;
+        arns.extend(listed["taskArns"].as_array().cloned().unwrap_or_default());
+    }
+    for arns in arns.chunks(100) {
+        let described = ecs("DescribeTasks", json!({"cluster": "mycli-default", "tasks": arns}))?;
+        for task in described["tasks"].as_array().into_iter().flatten() {
+            tell_of(endpoint, task, told)?;
+        }
+    }
+    Ok(())
+}
+
+fn tell_of(endpoint: &str, task: &Value, told: &mut BTreeMap<String, Value>) -> Result<(), String> {
+    let arn = text(&task["taskArn"]);
+    // The rule lets no others through.
+    let is_told = matches!(task["lastStatus"].as_str(), Some("RUNNING" | "STOPPED"));
+    if !is_told || told.get(&arn) == Some(&task["version"]) {
+        return Ok(());
+    }
+    let event = json!({
+        "version": "0", "id": format!("{arn}-{}", task["version"]), "detail-type": "ECS Task State Change",
+        "source": "aws.ecs", "account": "000000000000", "time": "2026-11-24T00:00:00Z", "region": REGION,
+        "resources": [arn], "detail": task,
+    });
+    let url = format!("{endpoint}/2015-03-31/functions/mycli-default-state-tracker/invocations");
+    let request = client().post(url).header("x-amz-invocation-type", "Event").body(event.to_string());
+    send(request, "lambda")?;
+    told.insert(arn, task["version"].clone());
+    Ok(())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
