@@ -1,7 +1,7 @@
 //! The stack's template as it is deployed, for the tests that read it: with the API in it, and with every intrinsic function resolved
 //! for one stack.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -51,15 +51,14 @@ impl Stack {
 }
 
 impl Template {
-    /// What is in `infra/`.
+    /// What `mycli init` deploys.
     ///
     /// # Panics
     /// When that cannot be read.
     #[must_use]
     pub fn read() -> Self {
-        let mut template = yaml("template.yaml");
-        template["Resources"]["Api"]["Properties"]["Body"] = yaml("openapi.yaml");
-        Self(template)
+        let template = deploy::template::Template::built_in().expect("a whole template");
+        Self(serde_json::from_str(&template.text()).expect("JSON"))
     }
 
     /// A resource as it stands in the template.
@@ -222,12 +221,6 @@ fn only(map: &Map<String, Value>) -> Option<(&String, &Value)> {
 /// Parameters are text, whatever they look like in YAML.
 fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn yaml(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra").join(name);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_norway::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]
