@@ -38,6 +38,12 @@ pub(crate) fn path(segments: &[&str], pairs: &[(&str, Option<&str>)]) -> String 
     }
 }
 
+/// How an execution is named in a path. A task goes by its id, the end of its ARN: the slashes of an ARN, escaped or not, may be taken for
+/// parts of the path on the way.
+fn name_in_path(id: &str) -> &str {
+    if id.starts_with("arn:") { id.rsplit('/').next().unwrap_or(id) } else { id }
+}
+
 impl Client {
     /// Submits. The request must have an idempotency key, so that a lost answer never makes two runs.
     pub(crate) async fn submit(&self, request: &SubmitRequest) -> Result<Got<Accepted>, Failure> {
@@ -49,7 +55,7 @@ impl Client {
 
     /// An execution, by anything that names it.
     pub(crate) async fn execution(&self, id: &str) -> Result<Got<ExecutionView>, CallError> {
-        self.got(Call::get(path(&["executions", id], &[]))).await
+        self.got(Call::get(path(&["executions", name_in_path(id)], &[]))).await
     }
 
     /// The same, followed.
@@ -124,6 +130,7 @@ mod tests {
     fn what_a_user_types_stays_in_its_place() {
         assert_eq!(path(&["executions", "../keys?x=1#y"], &[]), "/executions/..%2Fkeys%3Fx=1%23y");
         assert_eq!(path(&["executions"], &[("by", Some("a&b")), ("group", None)]), "/executions?by=a%26b");
-        assert_eq!(path(&["executions", "arn:aws:ecs:x:task/c/1"], &[]), "/executions/arn:aws:ecs:x:task%2Fc%2F1");
+        assert_eq!(name_in_path("arn:aws:ecs:eu-central-1:123456789012:task/mycli-default/0f9d"), "0f9d");
+        assert_eq!(name_in_path("exec_0/1"), "exec_0/1");
     }
 }
