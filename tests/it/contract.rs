@@ -9,6 +9,7 @@ mod keys;
 mod local;
 mod queue;
 mod records;
+pub(crate) mod sqs;
 mod store;
 
 /// Makes a `#[tokio::test]` of each rule of a suite, on a fresh adapter.

@@ -1,6 +1,7 @@
 //! The tests, as one program.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod aws;
 mod cli;
 mod container;
 mod contract;

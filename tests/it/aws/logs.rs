@@ -1,0 +1,85 @@
+//! Pages of a log, as CloudWatch Logs cuts them: an empty one may stand before the end.
+
+use aws::logs::CloudWatchLogs;
+use domain::ports::Logs;
+
+use super::stand_in::{
+    Answer::{self, File, Text},
+    Call, StandIn,
+};
+
+const STREAM: &str = "task/main/0123456789abcdef0123456789abcdef";
+
+fn logs(stand_in: &StandIn) -> CloudWatchLogs {
+    CloudWatchLogs::new(&stand_in.config(), "/aws/mycli/team".into())
+}
+
+fn page(call: &Call) -> Answer {
+    let file = match call.body.get("nextToken").and_then(|token| token.as_str()) {
+        None => "logs-page-1.json",
+        Some("f/1") => "logs-page-2.json",
+        Some("f/2") => "logs-page-3.json",
+        Some(_) => "logs-end.json",
+    };
+    File(200, file)
+}
+
+#[tokio::test]
+async fn a_log_is_read_to_its_end_and_not_to_its_first_empty_page() {
+    let stand_in = StandIn::new(|call, _| page(call)).await;
+    let (logs, mut cursor, mut lines) = (logs(&stand_in), None, Vec::new());
+    loop {
+        let page = logs.read(STREAM, cursor.as_deref()).await.unwrap();
+        lines.extend(page.lines.into_iter().map(|line| (line.at.timestamp_millis(), line.text)));
+        cursor = page.next;
+        if !page.more {
+            break;
+        }
+        assert!(stand_in.calls().len() < 10, "there is no end to it");
+    }
+    let expected = [(1_795_478_432_500, "one"), (1_795_478_432_501, "two\u{1b}[0m"), (1_795_478_440_000, "three")];
+    assert_eq!(lines, expected.map(|(at, text)| (at, text.to_owned())));
+    assert_eq!(cursor.as_deref(), Some("f/3"));
+    let first = &stand_in.calls()[0].body;
+    assert_eq!(
+        *first,
+        serde_json::json!({ "logGroupName": "/aws/mycli/team", "logStreamName": STREAM, "startFromHead": true })
+    );
+}
+
+#[tokio::test]
+async fn a_log_whose_lines_have_expired_has_an_end_though_its_tokens_have_none() {
+    let stand_in = StandIn::new(|_, before| {
+        Text(200, serde_json::json!({ "events": [], "nextForwardToken": format!("f/{before}") }).to_string())
+    })
+    .await;
+    let page = logs(&stand_in).read(STREAM, None).await.unwrap();
+    assert_eq!((page.lines.len(), page.more), (0, false));
+    assert_eq!(page.next, Some(format!("f/{}", stand_in.calls().len() - 1)), "a line that still comes is found");
+}
+
+#[tokio::test]
+async fn a_page_that_no_answer_could_hold_is_read_again_in_a_shorter_form() {
+    let junk = "\u{1}".repeat(256 * 1024);
+    let stand_in = StandIn::new(move |call, _| {
+        let count = call.body.get("limit").and_then(serde_json::Value::as_u64).unwrap_or(4);
+        let event = serde_json::json!({ "timestamp": 1, "message": junk });
+        let events = vec![event; usize::try_from(count).unwrap()];
+        Text(200, serde_json::json!({ "events": events, "nextForwardToken": format!("f/{count}") }).to_string())
+    })
+    .await;
+    let page = logs(&stand_in).read(STREAM, None).await.unwrap();
+    let (lines, next) = (page.lines.len(), page.next.unwrap());
+    assert!((1..4).contains(&lines), "{lines}");
+    assert_eq!(next, format!("f/{lines}"), "the cursor goes on after the lines that were given");
+    assert_eq!(stand_in.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_there_is_no_fault_and_a_throttle_is_one_that_passes() {
+    let nothing = StandIn::always(File(400, "logs-none.json")).await;
+    assert_eq!(logs(&nothing).read(STREAM, Some("f/1")).await.unwrap().next, None);
+    let busy = StandIn::always(File(400, "throttled.json")).await;
+    let error = logs(&busy).read(STREAM, None).await.unwrap_err();
+    assert_eq!(error.to_string(), "CloudWatch Logs is unavailable: ThrottlingException: Rate exceeded");
+}
