@@ -201,7 +201,14 @@ fn set(context: &Context, name: Name, value: Option<SecretString>) -> Result<(),
             None => (&mut settings.endpoint, &mut settings.key),
         };
         match name {
-            Name::Endpoint => *endpoint = value.map(|value| value.expose_secret().to_owned()),
+            Name::Endpoint => {
+                let value = value.map(|value| value.expose_secret().to_owned());
+                // A key goes to the endpoint that it was given for, and to no other.
+                if endpoint.is_some() && *endpoint != value && key.take().is_some() {
+                    context.screen.say("forgot the key of the endpoint that was set before");
+                }
+                *endpoint = value;
+            }
             Name::Key => *key = value,
         }
     })

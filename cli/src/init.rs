@@ -1,17 +1,19 @@
 //! `mycli init`: makes a stack in the user's AWS account, or repairs it.
 
+use std::time::Duration;
+
 use clap::Args;
 use deploy::{
     first_key,
     install::{Change, Deployed},
-    stack::{Condition, StackView},
+    stack::StackView,
     template::Template,
 };
 use domain::{key::ApiKey, request::Name};
 use secrecy::ExposeSecret;
 
 use crate::{
-    client::{Call, Client, Remote},
+    client::{Call, CallError, Client, Remote},
     config,
     context::{self, Context},
     exit,
@@ -38,6 +40,9 @@ administrator's key, and writes ~/.mycli/config.yaml. Run again it changes nothi
 that is as it should be, repairs what is missing, and goes on where it was cut short.
 
 Exit code: 0 if the stack stands and its API takes your key, 1 if not.";
+
+/// The pauses between questions to an API that was just made. Ours.
+const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
 /// The command line of `init`.
 #[derive(Args, Clone, Debug)]
@@ -137,13 +142,22 @@ fn write_profile(context: &Context, site: &Site, endpoint: &str, key: &ApiKey) -
     })
 }
 
-/// A first question to the API: the functions start, find their table and take the key.
+/// A first question to the API: the functions start, find their table and take the key. An API that was just made may take a moment
+/// until all of its parts know of each other; until then others answer for it, or nobody.
 async fn answers(context: &Context, endpoint: &str, key: &ApiKey) -> Result<(), Failure> {
     context.screen.progress("asking the API");
     let client = Client::Remote(Remote::new(endpoint, &key.expose().to_owned().into())?);
-    let answer = client.call(Call::get("/executions?limit=1".into())).await;
-    context.screen.no_progress();
-    answer.map(drop).map_err(|error| Failure::Silent { endpoint: endpoint.to_owned(), error })
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let answer = client.call(Call::get("/executions?limit=1".into())).await;
+        let may_pass = matches!(&answer, Err(CallError::Foreign { .. } | CallError::Unreachable { .. }));
+        if let Some(pause) = pauses.next().filter(|_| may_pass) {
+            tokio::time::sleep(pause).await;
+            continue;
+        }
+        context.screen.no_progress();
+        return answer.map(drop).map_err(|error| Failure::Silent { endpoint: endpoint.to_owned(), error });
+    }
 }
 
 fn report(context: &Context, site: &Site, deployed: &Deployed, endpoint: &str) -> Result<(), Failure> {
@@ -166,6 +180,5 @@ fn report(context: &Context, site: &Site, deployed: &Deployed, endpoint: &str) -
     } else {
         context.screen.say(&format!("use it: {}, or mycli config use {}", site.command("exec …"), site.name));
     }
-    debug_assert_ne!(deployed.stack.condition(), Condition::NeverStood);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::{
+    config,
     context::Context,
     exit,
     failure::Failure,
@@ -49,6 +50,12 @@ impl Upgrade {
             site.place()
         ));
         let deployed = self.rollout.roll_out(context, &site, &functions, Some(&before)).await?;
+        let endpoint = site.account.api_address(deployed.stack.output("Endpoint")?);
+        if site.known.as_ref().is_some_and(|known| known.endpoint.as_deref() != Some(endpoint.as_str())) {
+            config::change(context, |settings| {
+                settings.stacks.entry(site.name.clone()).or_default().endpoint = Some(endpoint);
+            })?;
+        }
         if context.is_json() {
             let line = serde_json::json!({
                 "stack": site.name, "version_before": deployed.version_before, "version": VERSION,

@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-
 use crate::{
     Account, CallError, StackName,
     bucket::Bucket,
+    kept,
     package::Functions,
     stack::{Condition, Progress, Setting, Settings, StackError, StackView, Stacks},
     template::{Template, TemplateError},
@@ -160,15 +159,12 @@ async fn ready(stacks: &Stacks, tell: &impl Fn(Progress)) -> Result<Option<Stack
 
 /// A table that was kept would fail the stack after minutes, and with words that help nobody.
 async fn refuse_a_kept_table(account: &Account, name: &StackName) -> Result<(), InstallError> {
-    let tables = aws_sdk_dynamodb::Client::new(&account.config);
-    match tables.describe_table().table_name(name.table()).send().await {
-        Ok(_) => Err(InstallError::KeptTable(name.table())),
-        Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(()),
-        Err(error) => {
-            let error = CallError::of(format!("look for the table {}", name.table()))(error);
-            // Who may not look is told by the stack.
-            if error.is_denied() { Ok(()) } else { Err(error.into()) }
-        }
+    match kept::is_kept(account, &name.table()).await {
+        Ok(true) => Err(InstallError::KeptTable(name.table())),
+        Ok(false) => Ok(()),
+        // Who may not look is told by the stack.
+        Err(error) if error.is_denied() => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

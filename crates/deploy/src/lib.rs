@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod error;
 pub mod first_key;
 pub mod install;
+mod kept;
 pub mod names;
 pub mod package;
 pub mod quotas;

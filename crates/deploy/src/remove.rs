@@ -14,8 +14,9 @@ use tokio::time::sleep;
 use crate::{
     Account, CallError, StackName,
     bucket::Bucket,
+    kept,
     stack::{Condition, Progress, Setting, StackError, StackView, Stacks},
-    template::{KEPT_TAG, Template, TemplateError},
+    template::{Template, TemplateError},
 };
 
 /// A cluster cannot be removed while tasks run in it, and a launcher may start one while they are stopped: so it is tried again. Ours.
@@ -89,23 +90,13 @@ pub async fn remove(
     Ok(removed)
 }
 
-/// A table that an earlier removal kept. One that does not say so is not touched.
 async fn remove_kept_table(account: &Account, name: &StackName, tell: &impl Fn(Progress)) -> Result<bool, CallError> {
-    let (tables, table) = (aws_sdk_dynamodb::Client::new(&account.config), name.table());
-    let arn = match tables.describe_table().table_name(&table).send().await {
-        Ok(found) => found.table.and_then(|table| table.table_arn),
-        Err(error) if error.code() == Some("ResourceNotFoundException") => None,
-        Err(error) => return Err(CallError::of(format!("look for the table {table}"))(error)),
-    };
-    let Some(arn) = arn else { return Ok(false) };
-    let tags = tables.list_tags_of_resource().resource_arn(arn).send().await;
-    let tags = tags.map_err(CallError::of(format!("read the tags of the table {table}")))?;
-    if !tags.tags().iter().any(|tag| tag.key() == KEPT_TAG) {
+    let table = name.table();
+    if !kept::is_kept(account, &table).await? {
         return Ok(false);
     }
     tell(Progress::Step(format!("removing the history that was kept in the table {table}")));
-    let deleted = tables.delete_table().table_name(&table).send().await;
-    deleted.map_err(CallError::of(format!("remove the table {table}")))?;
+    kept::remove(account, &table).await?;
     Ok(true)
 }
 

@@ -63,6 +63,16 @@ fn the_stored_key_goes_to_its_own_endpoint_only() {
 }
 
 #[test]
+fn a_key_does_not_move_to_another_endpoint() {
+    let (api, mycli) = (any_run(), Mycli::unconfigured());
+    mycli.run(&["config", "set", "endpoint", "https://stack.example/prod"]).exits(0);
+    set_key(&mycli, KEY).exits(0);
+    mycli.run(&["config", "set", "endpoint", &api.endpoint]).exits(0).says("forgot the key");
+    mycli.run(&["status", ID]).exits(1).says("no API key");
+    assert!(api.asked().is_empty());
+}
+
+#[test]
 fn a_key_is_neither_taken_from_the_command_line_nor_repeated() {
     let mycli = Mycli::unconfigured();
     let ran = mycli.run(&["config", "set", "key", KEY]).exits(2);
