@@ -7,7 +7,6 @@ use deploy::{
     first_key,
     install::{Change, Deployed},
     stack::StackView,
-    template::Template,
 };
 use domain::{key::ApiKey, request::Name};
 use secrecy::ExposeSecret;
@@ -66,8 +65,7 @@ impl Init {
     /// Whatever stands in the way.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         if self.print_template {
-            let template = Template::built_in().map_err(deploy::install::InstallError::from)?;
-            output::text(context, &template.pretty())?;
+            output::text(context, &self.rollout.template()?.pretty())?;
             return Ok(exit::SUCCESS);
         }
         let site = self.aws.open(context).await?;

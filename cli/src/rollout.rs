@@ -1,14 +1,15 @@
 //! Bringing a stack to this version: what `init` and `upgrade` have in common.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use clap::Args;
 use deploy::{
     doctor::is_newer,
-    install::{self, Change, Deployed, Wish},
+    install::{self, Change, Deployed, InstallError, Wish},
     package::Functions,
     quotas::{self, Known, Pool},
     stack::StackView,
+    template::Template,
 };
 
 use crate::{context::Context, failure::Failure, site::Site, telling::Telling};
@@ -31,6 +32,9 @@ pub(crate) struct Rollout {
     /// A parameter of the template; the others stay as they were (see --print-template of `mycli init`)
     #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
     parameters: Vec<(String, String)>,
+    /// A template of your own, made from what `mycli init --print-template` prints
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
     /// Also go back to an older version
     #[arg(long)]
     allow_downgrade: bool,
@@ -53,6 +57,21 @@ impl Rollout {
         Ok(Functions::find(&folders)?)
     }
 
+    /// The template: the user's own, or the one built in.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or holds no template.
+    pub(crate) fn template(&self) -> Result<Template, Failure> {
+        let template = match &self.template {
+            None => Template::built_in(),
+            Some(path) => {
+                let failed = |error| Failure::File { path: path.clone(), error };
+                Template::whole(&fs::read_to_string(path).map_err(failed)?)
+            }
+        };
+        Ok(template.map_err(InstallError::from)?)
+    }
+
     /// Makes the stack or changes it.
     ///
     /// # Errors
@@ -68,7 +87,8 @@ impl Rollout {
         let given = self.given();
         let stands = before.is_some_and(|stack| stack.condition() != deploy::stack::Condition::NeverStood);
         let at_first = if stands { BTreeMap::new() } else { self.quotas(context, site).await };
-        let wish = Wish { functions, version: VERSION, parameters: &given, at_first: &at_first };
+        let template = self.template()?;
+        let wish = Wish { template: &template, functions, version: VERSION, parameters: &given, at_first: &at_first };
         let telling = Telling::on(&context.screen);
         let deployed = install::deploy(&site.account, &site.name, &wish, &|progress| telling.tell(progress)).await;
         context.screen.no_progress();

@@ -5,6 +5,7 @@ mod aws;
 mod cli;
 mod container;
 mod contract;
+mod deploy;
 mod e2e;
 mod fault;
 mod infra;

@@ -6,10 +6,10 @@ use domain::{
     ports::{Keys, Unavailable},
 };
 
+use pipeline::auth;
+
 use crate::{Account, activity, stack::StackView};
 
-/// bcrypt's cost for API keys, as the API's own (`pipeline::auth::COST`).
-const COST: u32 = 10;
 /// How many names are tried for a key whose name is taken.
 const NAMES: u32 = 100;
 
@@ -36,14 +36,11 @@ pub fn make() -> Result<ApiKey, Unavailable> {
 /// # Errors
 /// When the table does not answer, or all names are taken.
 pub async fn add(account: &Account, stack: &StackView, key: &ApiKey, name: &str) -> Result<String, Unavailable> {
-    let (store, text) = (activity::store(account, stack), key.clone());
-    let failed = |error: &dyn std::fmt::Display| Unavailable::new("bcrypt", error);
-    let hash = tokio::task::spawn_blocking(move || bcrypt::hash(text.expose(), COST)).await;
-    let hash = hash.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    let store = activity::store(account, stack);
+    let record = auth::record(key, name, Role::Admin, Utc::now().trunc_subsecs(3)).await?;
     for number in 1..=NAMES {
         let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
-        let created_at = Utc::now().trunc_subsecs(3);
-        let record = KeyRecord { id: key.id(), name, role: Role::Admin, hash: hash.clone(), created_at };
+        let record = KeyRecord { name, ..record.clone() };
         if store.add_key(&record).await? {
             return Ok(record.name);
         }

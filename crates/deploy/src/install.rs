@@ -19,6 +19,8 @@ pub const OWN_PARAMETERS: [&str; 6] =
 /// What to deploy.
 #[derive(Clone, Debug)]
 pub struct Wish<'a> {
+    /// The template.
+    pub template: &'a Template,
     /// The functions' code.
     pub functions: &'a Functions,
     /// The version of this program.
@@ -95,17 +97,17 @@ pub async fn deploy(
     wish: &Wish<'_>,
     tell: &impl Fn(Progress),
 ) -> Result<Deployed, InstallError> {
-    let template = Template::built_in()?;
-    check_parameters(&template, wish.parameters)?;
+    let template = wish.template;
+    check_parameters(template, wish.parameters)?;
     let stacks = Stacks::new(account, name);
     let before = ready(&stacks, tell).await?;
     if before.is_none() {
         refuse_a_kept_table(account, name).await?;
     }
     let bucket = Bucket::new(account, name);
-    let url = upload(&bucket, &template, wish.functions, tell).await?;
+    let url = upload(&bucket, template, wish.functions, tell).await?;
     let own = own_parameters(account, name, &bucket, wish);
-    let settings = settings(&template, before.as_ref(), &own, wish);
+    let settings = settings(template, before.as_ref(), &own, wish);
     let version_before = before.as_ref().and_then(StackView::version).map(str::to_owned);
     let (stack, change) = match before {
         None => {
@@ -255,7 +257,13 @@ mod tests {
         crate::package::pack(folder.path(), folder.path()).unwrap();
         let functions = Functions::find(&[folder.path().to_owned()]).unwrap();
         let (given, at_first) = (texts(&[("RetentionDays", "30")]), texts(&[("SpotVcpus", "6")]));
-        let wish = Wish { functions: &functions, version: "2.0.0", parameters: &given, at_first: &at_first };
+        let wish = Wish {
+            template: &template,
+            functions: &functions,
+            version: "2.0.0",
+            parameters: &given,
+            at_first: &at_first,
+        };
         let own = BTreeMap::from([("Version", "2.0.0".to_owned())]);
         let value = |text: &str| Some(Setting::Value(text.to_owned()));
 

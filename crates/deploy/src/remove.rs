@@ -136,7 +136,7 @@ async fn keep_table(
         return Ok(stack);
     }
     tell(Progress::Step(format!("letting the table {} outlive the stack", name.table())));
-    let template = Template::deployed(&stacks.template().await?)?.keeping_the_table()?;
+    let template = Template::whole(&stacks.template().await?)?.keeping_the_table()?;
     let bucket = Bucket::new(account, name);
     bucket.ensure().await?;
     bucket.put(&template.key(), template.text().into_bytes()).await?;

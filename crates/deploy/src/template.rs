@@ -40,9 +40,13 @@ impl Template {
         Ok(Self(template))
     }
 
-    /// One that was deployed.
-    pub(crate) fn deployed(text: &str) -> Result<Self, TemplateError> {
-        yaml("deployed template", text).map(Self)
+    /// One that is whole already: deployed before, or a user's own.
+    ///
+    /// # Errors
+    /// A text that is no template.
+    pub fn whole(text: &str) -> Result<Self, TemplateError> {
+        let template = yaml("template", text)?;
+        if template["Resources"].is_object() { Ok(Self(template)) } else { Err(TemplateError::Lacks("resources")) }
     }
 
     /// The same, but the table outlives the stack.

@@ -1,0 +1,83 @@
+//! Each test breaks one thing, and the doctor finds that and nothing else. What no emulator can break is shown by unit tests of the
+//! judgement (`deploy::doctor`).
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::world::World;
+
+/// What is wrong, as (check, mend).
+fn findings(world: &World) -> Vec<(String, String)> {
+    let ran = world.run(&["doctor", "-o", "json"]);
+    let checks = ran.json()["checks"].as_array().unwrap().clone();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let wrong: Vec<_> = checks.iter().filter(|check| check["verdict"] == "wrong").collect();
+    assert_eq!(ran.code, Some(if wrong.is_empty() { 0 } else { 1 }), "{ran:#?}");
+    wrong.iter().map(|check| (text(&check["name"]), text(&check["mend"]))).collect()
+}
+
+#[track_caller]
+fn finds(world: &World, name: &str, mend: &str) {
+    let found = findings(world);
+    assert!(found.len() == 1 && found[0].0 == name && found[0].1.contains(mend), "{found:#?}");
+}
+
+#[track_caller]
+fn well(world: &World) {
+    assert_eq!(findings(world), []);
+}
+
+#[test]
+fn no_stack() {
+    let world = World::new();
+    finds(&world, "stack", "mycli init");
+    world.init(&[]).exits(0);
+    well(&world);
+}
+
+#[test]
+fn a_dead_letter() {
+    let world = World::with_stack();
+    world.send_message("control-dead", "anything");
+    finds(&world, "dead letters", "mycli dead-letters redrive");
+}
+
+#[test]
+fn a_secret_without_its_value_and_a_value_without_its_secret() {
+    let world = World::with_stack();
+    let value = json!({"Name": "/mycli/default/secrets/STRAY", "Value": "v", "Type": "SecureString"});
+    world.ask("ssm", "AmazonSSM.PutParameter", &value);
+    finds(&world, "secrets", "mycli secrets remove STRAY");
+    world.run(&["secrets", "remove", "STRAY"]).exits(0);
+    well(&world);
+    super::life::set_secret(&world, "TOKEN", "hunter2");
+    world.ask("ssm", "AmazonSSM.DeleteParameter", &json!({"Name": "/mycli/default/secrets/TOKEN"}));
+    finds(&world, "secrets", "mycli secrets set TOKEN");
+    super::life::set_secret(&world, "TOKEN", "hunter2");
+    well(&world);
+}
+
+#[test]
+fn an_api_that_is_not_where_it_was() {
+    let world = World::with_stack();
+    let text = fs::read_to_string(world.config()).unwrap();
+    let elsewhere = text.replace("/_aws/execute-api/", "/_aws/execute-api/x");
+    fs::write(world.config(), elsewhere).unwrap();
+    finds(&world, "API", "mycli init");
+    world.init(&[]).exits(0);
+    well(&world);
+}
+
+#[test]
+fn no_credentials() {
+    let world = World::new();
+    let mut command = world.user.command(&["doctor", "-o", "json"]);
+    command
+        .env_remove("AWS_ACCESS_KEY_ID")
+        .env_remove("AWS_SECRET_ACCESS_KEY")
+        .env("AWS_EC2_METADATA_DISABLED", "true");
+    let ran = tests::sandbox::Ran::from(command.output().unwrap()).exits(1);
+    let checks = ran.json()["checks"].clone();
+    assert_eq!((checks.as_array().unwrap().len(), &checks[0]["name"]), (1, &"credentials".into()), "{checks}");
+}

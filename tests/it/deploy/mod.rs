@@ -1,0 +1,7 @@
+//! `init`, `upgrade`, `destroy`, `doctor`, `secrets` and `dead-letters` against the emulator, with the template as it stands and functions
+//! that do nothing: what these commands promise of a stack, whatever runs in it.
+
+mod doctor;
+mod life;
+mod queues;
+mod world;

@@ -1,0 +1,120 @@
+//! An emulator, a user, and functions to deploy.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::{Value, json};
+use tests::{
+    built,
+    emulator::{ACCESS_KEY, Emulator, REGION},
+    sandbox::{Ran, Sandbox},
+};
+
+pub(super) const FUNCTIONS: [&str; 4] = ["submit", "launcher", "state-tracker", "query"];
+
+pub(super) struct World {
+    pub(super) emulator: Emulator,
+    pub(super) user: Sandbox,
+}
+
+impl World {
+    /// Nothing deployed yet.
+    pub(super) fn new() -> Self {
+        let emulator = Emulator::start();
+        let user = Sandbox::new()
+            .with("AWS_ENDPOINT_URL", emulator.endpoint())
+            .with("AWS_REGION", REGION)
+            .with("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .with("AWS_SECRET_ACCESS_KEY", ACCESS_KEY)
+            .with("USER", "alice");
+        let world = Self { emulator, user };
+        world.package("functions", b"");
+        world
+    }
+
+    /// With a stack.
+    pub(super) fn with_stack() -> Self {
+        let world = Self::new();
+        world.init(&[]).exits(0);
+        world
+    }
+
+    /// Packs functions into a folder; `mark` makes them another build.
+    pub(super) fn package(&self, folder: &str, mark: &[u8]) -> PathBuf {
+        let (programs, zips) = (self.user.path("programs"), self.user.path(folder));
+        fs::create_dir_all(&programs).unwrap();
+        let program = [&fs::read(built("idle-function")).unwrap(), mark].concat();
+        for name in FUNCTIONS {
+            fs::write(programs.join(name), &program).unwrap();
+        }
+        deploy::package::pack(&programs, &zips).unwrap();
+        zips
+    }
+
+    pub(super) fn run(&self, arguments: &[&str]) -> Ran {
+        self.user.run(arguments)
+    }
+
+    pub(super) fn init(&self, arguments: &[&str]) -> Ran {
+        self.run(&[&["init", "--functions", "functions"], arguments].concat())
+    }
+
+    pub(super) fn config(&self) -> PathBuf {
+        self.user.home().join(".mycli/config.yaml")
+    }
+
+    fn send(&self, request: reqwest::RequestBuilder, service: &str) -> (u16, String) {
+        let scope = format!("{ACCESS_KEY}/20260101/{REGION}/{service}/aws4_request");
+        let signed = request
+            .header("authorization", format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let answer = signed.send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        })
+    }
+
+    fn client() -> reqwest::Client {
+        let _first = rustls::crypto::ring::default_provider().install_default();
+        reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap()
+    }
+
+    /// Asks a service that speaks JSON: `ask("sqs", "AmazonSQS.SendMessage", …)`.
+    pub(super) fn ask(&self, service: &str, target: &str, body: &Value) -> Value {
+        let request = Self::client().post(self.emulator.endpoint()).header("x-amz-target", target);
+        let request = request.header("content-type", "application/x-amz-json-1.0").body(body.to_string());
+        let (status, text) = self.send(request, service);
+        assert_eq!(status, 200, "{target}: {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Asks S3 for something of the bucket: status and text.
+    pub(super) fn bucket(&self, query: &str) -> (u16, String) {
+        let url = format!("{}/mycli-default-000000000000-{REGION}{query}", self.emulator.endpoint());
+        self.send(Self::client().get(url), "s3")
+    }
+
+    /// What CloudFormation says of a stack, as it says it.
+    pub(super) fn describe(&self, stack: &str) -> (u16, String) {
+        let body = format!("Action=DescribeStacks&Version=2010-05-15&StackName={stack}");
+        let request = Self::client().post(self.emulator.endpoint()).body(body);
+        self.send(request.header("content-type", "application/x-www-form-urlencoded"), "cloudformation")
+    }
+
+    /// A parameter's value in the stack.
+    pub(super) fn parameter(&self, name: &str) -> String {
+        let (_, text) = self.describe("mycli-default");
+        let after = text.split(&format!("<ParameterKey>{name}</ParameterKey>")).nth(1).unwrap_or_default();
+        let value = after.split("<ParameterValue>").nth(1).unwrap_or_default();
+        value.split('<').next().unwrap_or_default().to_owned()
+    }
+
+    pub(super) fn queue_url(&self, name: &str) -> String {
+        let answer = self.ask("sqs", "AmazonSQS.GetQueueUrl", &json!({"QueueName": format!("mycli-default-{name}")}));
+        answer["QueueUrl"].as_str().unwrap().to_owned()
+    }
+
+    pub(super) fn send_message(&self, queue: &str, body: &str) {
+        let message = json!({"QueueUrl": self.queue_url(queue), "MessageBody": body});
+        self.ask("sqs", "AmazonSQS.SendMessage", &message);
+    }
+}
