@@ -5,6 +5,8 @@
 //! rules that only one machine has.
 
 mod definitions;
+mod dynamo;
+mod dynamo_cost;
 mod keys;
 mod local;
 mod queue;

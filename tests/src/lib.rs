@@ -2,10 +2,12 @@
 
 pub mod emulator;
 pub mod engine;
+pub mod meter;
 pub mod pattern;
 pub mod policy;
 pub mod sandbox;
 pub mod schema;
+pub mod table;
 pub mod template;
 
 mod program;
