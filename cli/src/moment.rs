@@ -44,7 +44,7 @@ pub(crate) fn words(span: TimeDelta) -> String {
     let seconds = span.num_seconds();
     match seconds {
         ..0 => "0 s".into(),
-        0 => format!("{} ms", span.num_milliseconds()),
+        0 => format!("{} ms", span.num_milliseconds().max(0)),
         1..60 => format!("{seconds} s"),
         60..3600 => two(seconds / 60, "min", seconds % 60, "s"),
         3600..86_400 => two(seconds / 3600, "h", seconds / 60 % 60, "min"),

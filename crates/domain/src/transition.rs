@@ -266,7 +266,7 @@ impl Execution {
     /// What a stopped attempt amounts to; `None` while its log has to be read first.
     fn verdict(&self, attempt: &Attempt) -> Option<Verdict> {
         let (said, never_ran) = (&attempt.said, attempt.failed_to_start());
-        if !never_ran && !said.is_conclusive() && !said.complete && !attempt.exited_zero() {
+        if !never_ran && !said.is_conclusive() && !said.complete {
             return None;
         }
         let timeout = self.request.timeout;
@@ -379,10 +379,6 @@ impl Attempt {
 
     fn failed_to_start(&self) -> bool {
         self.task.as_ref().is_some_and(|task| task.stop_code == Some(StopCode::TaskFailedToStart))
-    }
-
-    fn exited_zero(&self) -> bool {
-        self.task.as_ref().and_then(Task::container).is_some_and(|container| container.exit_code == Some(0))
     }
 
     /// What the task died of. Where ECS has no exit code, the script's own word counts; without either nobody can tell.

@@ -12,9 +12,11 @@ use domain::{
     ecs::{RunTaskInput, STOPPED, Task},
     execution::{Execution, ExecutionStatus},
     history::Filter,
+    limit::RateKey,
     message::{Message, Outgoing, QueueName},
     ports::{Definitions, Queue, Store, Unavailable},
     task::TaskDefinition,
+    throttle::Rate,
 };
 use local::{
     database::{Database, OpenError, PumpId},
@@ -438,7 +440,9 @@ async fn a_file_of_the_version_before_is_brought_up_to_date() {
     let store = LocalStore::new(dir.open());
     assert_eq!(store.load(&execution.id).await.expect(ANSWERS).as_ref(), Some(&execution));
     launch(&store, &execution).await;
-    assert_eq!(store.launched(None, 9).await.expect(ANSWERS).items.len(), 1);
+    let rate = Rate { burst: 3.0, per_second: 1.0 };
+    assert_eq!(store.take_tokens(RateKey::Definitions, rate, 9, at(0)).await.expect(ANSWERS).0, 3);
+    assert_eq!(store.launched(None, 9).await.expect(ANSWERS).items, [], "it is the other process's");
     assert_eq!(store.bookmark().await.expect(ANSWERS), None);
     assert_eq!(store.definition("x").await.expect(ANSWERS), None);
 }

@@ -1,6 +1,14 @@
 //! One run after another, as a user starts and follows them.
 
+use serde_json::json;
+use tests::engine::{DEBIAN_GIT, Engine};
+
 use super::world::World;
+use crate::script::server::{Habits, HttpServer};
+
+fn containers(task_arn: &str) -> Vec<String> {
+    Engine::shared().containers(&format!("com.amazonaws.ecs.task-arn={task_arn}"))
+}
 
 #[test]
 fn a_command_runs_and_its_log_and_exit_code_come_back() {
@@ -8,14 +16,72 @@ fn a_command_runs_and_its_log_and_exit_code_come_back() {
     world.run(&["exec", "--no-repo", "echo hello; echo oops >&2; exit 3"]).exits(3).prints("hello\noops\n");
     let shown = world.run(&["history", "-o", "json"]).exits(0).json();
     let run = &shown["executions"][0];
-    assert_eq!(
-        (&run["status"], &run["exit_code"], &run["submitted_by"]),
-        (&"FAILED".into(), &3.into(), &"alice".into())
-    );
+    assert_eq!((&run["status"], &run["exit_code"]), (&json!("FAILED"), &json!(3)));
+    assert_eq!(run["submitted_by"], "alice", "the name of the key");
     let id = run["execution_id"].as_str().expect("an id");
     let arn = run["attempts"][0]["task_arn"].as_str().expect("a task");
     for wanted in [id, &id[20..], arn] {
         assert_eq!(world.status(wanted)["execution_id"], *id, "{wanted}");
     }
     world.run(&["logs", id]).exits(0).prints("hello\noops\n");
+    world.run(&["logs", "-f", id]).exits(3).prints("hello\noops\n");
+    assert_eq!(world.run(&["history", "--status", "succeeded", "-o", "json"]).json()["executions"], json!([]));
+}
+
+#[test]
+fn a_private_repository_is_cloned_with_the_stack_s_token_and_its_commit_recorded() {
+    let world = World::new();
+    let server = HttpServer::new(Habits { login: Some("x-access-token:planted-git-token"), ..Habits::default() });
+    let exec = ["exec", "--image", DEBIAN_GIT, "--repo", &server.url(), "cat f; env"];
+    world.run(&exec).exits(125).says("set-up failed");
+    world.run_with(&["secrets", "set", "GIT_TOKEN"], "planted-git-token").exits(0);
+    let ran = world.run(&exec).exits(0);
+    assert!(ran.out.starts_with("main\n") && !ran.out.contains("planted"), "{ran:#?}");
+    let record = world.run(&["status", "-o", "json"]).exits(0).json();
+    assert_eq!(record["commit"], json!(server.origin.commit("main")));
+}
+
+#[test]
+fn a_running_command_is_cancelled_and_its_container_is_gone() {
+    let world = World::new();
+    let id = world.detach(&["sleep 300"]);
+    let arn = world.until(&id, "RUNNING")["attempts"][0]["task_arn"].as_str().expect("a task").to_owned();
+    assert_eq!(containers(&arn).len(), 1);
+    world.run(&["cancel", &id]).exits(0);
+    let record = world.until(&id, "CANCELLED");
+    assert!(record["reason"].as_str().is_some_and(|reason| reason.contains("alice")), "{record:#}");
+    world.run(&["wait", &id]).exits(130);
+    assert_eq!(containers(&arn), [""; 0]);
+}
+
+#[test]
+fn a_queued_command_waits_for_its_lock_and_is_cancelled_without_a_task() {
+    let world = World::new();
+    let holder = world.detach(&["--lock", "deploy", "sleep 300"]);
+    world.until(&holder, "RUNNING");
+    let second = world.detach(&["--lock", "deploy", "true"]);
+    let waiting = world.until(&second, "WAITING");
+    assert_eq!((&waiting["waiting"]["limit"], &waiting["waiting"]["place"]), (&json!("lock:deploy"), &json!(1)));
+    world.run(&["cancel", &second]).exits(0);
+    let record = world.status(&second);
+    assert_eq!((&record["status"], &record["attempts"]), (&json!("CANCELLED"), &json!([])));
+    world.run(&["cancel", &holder]).exits(0);
+    world.until(&holder, "CANCELLED");
+}
+
+#[test]
+fn a_timeout_ends_the_command() {
+    let world = World::new();
+    world.run(&["exec", "--no-repo", "--timeout", "2s", "echo begun; sleep 300"]).exits(124).prints("begun\n");
+    let record = world.run(&["status", "-o", "json"]).exits(0).json();
+    assert_eq!((&record["status"], &record["exit_code"]), (&json!("TIMED_OUT"), &json!(null)));
+}
+
+#[test]
+fn an_end_that_no_event_told_of_is_found_by_the_sweep() {
+    let mut world = World::new();
+    world.lose_events();
+    let id = world.detach(&["exit 4"]);
+    let record = world.until(&id, "FAILED");
+    assert_eq!(record["exit_code"], 4);
 }

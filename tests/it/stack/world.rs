@@ -3,8 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write,
     path::PathBuf,
-    process::Command,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -100,6 +101,38 @@ impl World {
         log.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
+    /// The API's address and the administrator's key, as `init` wrote them.
+    pub(super) fn api(&self) -> (String, String) {
+        let config = fs::read_to_string(self.user.home().join(".mycli/config.yaml")).expect("init wrote it");
+        let value = |name: &str| {
+            let line = config.lines().find_map(|line| line.trim().strip_prefix(&format!("{name}: ")));
+            line.unwrap_or_else(|| panic!("no {name} in the configuration")).trim_matches('"').to_owned()
+        };
+        (value("endpoint"), value("key"))
+    }
+
+    /// Status and text of a request to the API.
+    pub(super) fn call(&self, method: &str, path: &str, key: &str, body: Option<String>) -> (u16, String) {
+        let url = format!("{}{path}", self.api().0);
+        let method = method.parse().expect("a method");
+        let request = client().request(method, url).bearer_auth(key).header("content-type", "application/json");
+        let request = body.into_iter().fold(request, reqwest::RequestBuilder::body);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let answer = request.send().await.expect("the API answers");
+            (answer.status().as_u16(), answer.text().await.expect("a text"))
+        })
+    }
+
+    /// Gives `mycli` a text on its standard input.
+    pub(super) fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut command = self.user.command(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mycli");
+        child.stdin.take().expect("its standard input").write_all(input.as_bytes()).expect("it reads");
+        Ran::from(child.wait_with_output().expect("it ends"))
+    }
+
     pub(super) fn ask(&self, service: &str, target: &str, body: &Value) -> Value {
         ask(&self.emulator.endpoint(), service, target, body).expect("the emulator answers")
     }
@@ -149,9 +182,8 @@ impl Events {
         let teller = thread::spawn(move || {
             let mut told = BTreeMap::new();
             while !stopped.load(Ordering::Relaxed) {
-                if let Err(error) = tell(&endpoint, &mut told) {
-                    eprintln!("the teller of tasks' changes: {error}");
-                }
+                // What could not be told is told with the next look.
+                let _told = tell(&endpoint, &mut told);
                 thread::sleep(LOOK);
             }
         });
