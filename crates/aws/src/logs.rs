@@ -15,7 +15,7 @@ const SERVICE: &str = "CloudWatch Logs";
 /// Most bytes that a page may take in an answer of the API. A synchronous invocation's answer has 6 MB at most (AWS Lambda quotas), and
 /// it is a JSON text with the page's JSON inside; the rest is for what stands around it.
 const PAGE_MAX: usize = 5_000_000;
-/// After so many empty pages one after the other a stream is at its end for now. Its token should say so by staying the same (API
+/// After so many empty pages one after the other a stream is at its present end. Its token should say so by staying the same (API
 /// reference, `GetLogEvents`), and an empty page may stand before the end; but of a stream whose lines have expired, each page
 /// is empty and has another token, without end (boto/boto3#4591). Ours; Airflow takes the same number.
 const EMPTY_PAGES: usize = 3;

@@ -110,10 +110,10 @@ fn status_without_an_id_is_of_the_caller_s_latest() {
 }
 
 #[test]
-fn an_id_goes_to_the_server_as_it_was_typed() {
+fn an_arn_is_asked_for_by_its_task_s_id() {
     let api = StandIn::new(|_| Reply::json(&record("RUNNING", None, None)));
     Mycli::on(&api).run(&["status", "arn:aws:ecs:eu-west-1:1:task/c/t?x#y"]).exits(0);
-    assert_eq!(api.lines(), ["GET /executions/arn:aws:ecs:eu-west-1:1:task%2Fc%2Ft%3Fx%23y"]);
+    assert_eq!(api.lines(), ["GET /executions/t%3Fx%23y"]);
 }
 
 #[track_caller]
