@@ -120,6 +120,12 @@ impl Emulator {
         self.folder.path().join("requests.log")
     }
 
+    /// The file that has a line of JSON for each request of a stack's functions: `function`, `target` (the operation) and `body`.
+    #[must_use]
+    pub fn calls_log(&self) -> PathBuf {
+        self.folder.path().join("calls.jsonl")
+    }
+
     /// The file with what it and its functions said.
     #[must_use]
     pub fn server_log(&self) -> PathBuf {

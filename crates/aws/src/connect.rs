@@ -30,7 +30,7 @@ const OPERATION: Duration = Duration::from_secs(20);
 const ATTEMPTS: u32 = 3;
 /// How long an idle connection is kept. A frozen function cannot see that the other end closed it; shorter than AWS's own minute or so.
 const IDLE: Duration = Duration::from_secs(20);
-/// How this project is named in the requests that it makes.
+/// How this project is named in the requests that it makes; a function by its own name, so that an account's trail tells who asked.
 const APP_NAME: &str = "mycli";
 
 /// The region is not set.
@@ -61,7 +61,8 @@ pub fn configuration(region: String, credentials: SharedCredentialsProvider, end
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .timeout_config(timeouts())
         .service_config(ServiceEndpoints);
-    config.set_app_name(AppName::new(APP_NAME).ok());
+    let function = variable("AWS_LAMBDA_FUNCTION_NAME");
+    config.set_app_name(AppName::new(function.unwrap_or_else(|| APP_NAME.to_owned())).ok());
     config.set_endpoint_url(endpoint);
     config.build()
 }

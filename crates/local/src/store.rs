@@ -159,7 +159,6 @@ impl Store for LocalStore {
 
     async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
         let at = at.map(|cursor| cursor.0.to_string());
-        failpoint!("store.set_bookmark.before");
         self.database.write(SERVICE, move |db| bookmark::write(db, at.as_deref())).await
     }
 }
@@ -173,7 +172,6 @@ impl Definitions for LocalStore {
     /// Conditional on nobody else's turn.
     async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, Unavailable> {
         let hash = hash.to_owned();
-        failpoint!("store.claim_definition.before");
         self.database.write(SERVICE, move |db| definitions::claim(db, &hash, millis(now), millis(until))).await
     }
 
@@ -187,7 +185,6 @@ impl Definitions for LocalStore {
     /// Idempotent.
     async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
         let (hash, arn) = (hash.to_owned(), arn.to_owned());
-        failpoint!("store.forget_definition.before");
         self.database.write(SERVICE, move |db| definitions::forget(db, &hash, &arn)).await
     }
 }

@@ -103,7 +103,7 @@ impl Registered {
 }
 
 /// Takes the turn to register, and a token for it; or says when to come again. The rate is looked at before the turn is taken, so
-/// that nobody has a turn that is of no use to him.
+/// that nobody has a turn that is of no use to him. Where there is no rate, registering costs nothing and needs no turn.
 async fn turn(
     store: &(impl Store + Definitions),
     settings: &Settings,
@@ -117,20 +117,17 @@ async fn turn(
             pause: TimeDelta::milliseconds(millis).max(LOOK_AGAIN),
         }
     };
-    if let Some(rate) = settings.definitions_rate {
-        let (_, wait) = store.take_tokens(RateKey::Definitions, rate, 0, now).await?;
-        if wait > 0 {
-            return Ok(Some(too_fast(rate, wait)));
-        }
+    let Some(rate) = settings.definitions_rate else { return Ok(None) };
+    let (_, wait) = store.take_tokens(RateKey::Definitions, rate, 0, now).await?;
+    if wait > 0 {
+        return Ok(Some(too_fast(rate, wait)));
     }
     if !store.claim_definition(hash, now, now + TURN).await? {
         let reason = "the task definition for it is being registered".to_owned();
         return Ok(Some(Ensured::Later { reason, pause: LOOK_AGAIN }));
     }
-    if let Some(rate) = settings.definitions_rate
-        && let (0, wait) = store.take_tokens(RateKey::Definitions, rate, 1, now).await?
-    {
-        return Ok(Some(too_fast(rate, wait)));
+    match store.take_tokens(RateKey::Definitions, rate, 1, now).await? {
+        (0, wait) => Ok(Some(too_fast(rate, wait))),
+        _ => Ok(None),
     }
-    Ok(None)
 }

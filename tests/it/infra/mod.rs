@@ -3,5 +3,5 @@
 mod api;
 mod events;
 mod functions;
-mod roles;
+pub(crate) mod roles;
 mod template;

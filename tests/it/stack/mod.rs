@@ -4,6 +4,7 @@
 //! The emulator sends no events of ECS: `world` looks at the tasks and invokes the state tracker in EventBridge's stead.
 
 mod container_life;
+mod container_roles;
 mod container_runs;
 mod container_secrecy;
 mod world;

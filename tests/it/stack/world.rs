@@ -133,6 +133,13 @@ impl World {
         Ran::from(child.wait_with_output().expect("it ends"))
     }
 
+    /// What Lambda says of a function.
+    pub(super) fn function(&self, name: &str) -> Value {
+        let url = format!("{}/2015-03-31/functions/{name}", self.emulator.endpoint());
+        let text = send(client().get(url), "lambda").expect("the emulator answers");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
     pub(super) fn ask(&self, service: &str, target: &str, body: &Value) -> Value {
         ask(&self.emulator.endpoint(), service, target, body).expect("the emulator answers")
     }
