@@ -135,7 +135,7 @@ impl Store for DynamoStore {
         self.lines_due(now).await
     }
 
-    /// Backed-off tickets are counted too. Of one submitter, at most [`line::COUNT_MAX`] are.
+    /// Backed-off tickets are counted too. Of one submitter, at most `line::COUNT_MAX` are.
     async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
         self.count_ahead(ticket, exact).await
     }
