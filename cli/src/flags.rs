@@ -61,6 +61,9 @@ pub(crate) struct RunFlags {
     /// Count the run in a group
     #[arg(long, value_name = "NAME")]
     pub(crate) group: Option<String>,
+    /// Run at most N of the group at a time
+    #[arg(long, value_name = "N")]
+    pub(crate) max_parallel: Option<i64>,
     /// -100 to 100: among your waiting runs the higher goes first
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) priority: Option<i64>,
@@ -128,6 +131,7 @@ impl RunFlags {
         replace(&mut request.registry_secret, self.registry_secret.as_ref());
         replace(&mut request.lock, self.lock.as_ref());
         replace(&mut request.group, self.group.as_ref());
+        replace(&mut request.max_parallel, self.max_parallel.as_ref());
         replace(&mut request.priority, self.priority.as_ref());
         replace(&mut request.retries, self.retries.as_ref());
         replace(&mut request.idempotency_key, self.idempotency_key.as_ref());

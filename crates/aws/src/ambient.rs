@@ -2,7 +2,7 @@
 //!
 //! `local` has the same dozen lines: sharing them would make one of the two depend on the other, or `domain` on the system.
 
-use chrono::{SubsecRound, Utc};
+use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
     ports::{Clock, Entropy},
@@ -15,6 +15,10 @@ pub struct System;
 impl Clock for System {
     fn now(&self) -> Timestamp {
         Utc::now().trunc_subsecs(3)
+    }
+
+    async fn sleep(&self, span: TimeDelta) {
+        tokio::time::sleep(span.to_std().unwrap_or_default()).await;
     }
 }
 

@@ -19,7 +19,8 @@ use domain::{
     id::ExecutionId,
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
-    ports::{Claim, Created, Definitions, Keys, Secrets, Store, Unavailable, UpdateError},
+    line::LineState,
+    ports::{Claim, Created, Definitions, Keys, Secrets, Store, Unavailable, Update, UpdateError},
     secret::SecretRecord,
     throttle::{Rate, Usage},
 };
@@ -32,6 +33,7 @@ mod item;
 mod keys;
 mod limits;
 mod line;
+mod line_state;
 mod memory;
 mod record;
 mod secrets;
@@ -111,6 +113,11 @@ impl Store for DynamoStore {
         Ok(written)
     }
 
+    async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
+        let update = async |Update { before, after, admissions }| self.update(&before, after, &admissions).await;
+        futures_util::future::join_all(updates.into_iter().map(update)).await
+    }
+
     /// Newest first by id, which begins with the moment of submission. A page is short, and not the last, where its filter admits
     /// few of what the best index names: the records read for it are bounded.
     async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
@@ -138,6 +145,15 @@ impl Store for DynamoStore {
     /// Backed-off tickets are counted too. Of one submitter, at most `line::COUNT_MAX` are.
     async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
         self.count_ahead(ticket, exact).await
+    }
+
+    async fn line_state(&self, key: &LimitKey) -> Result<LineState, Unavailable> {
+        self.read_line_state(key).await
+    }
+
+    /// Conditional on the revision.
+    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, Unavailable> {
+        self.write_line_state(key, before, &LineState { revision: before.revision + 1, ..after }).await
     }
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {

@@ -440,12 +440,14 @@ impl Execution {
         })
     }
 
-    /// What it would hold once launched: all of it or nothing.
+    /// What it would hold once launched: all of it or nothing. In the order in which its ticket passes their lines.
     #[must_use]
     pub fn demand(&self) -> Vec<Holding> {
         let pool = Holding { key: LimitKey::Pool(self.pool), amount: self.request.size.cpu() };
-        let lock = self.request.lock.iter().map(|name| Holding { key: LimitKey::Lock(name.clone()), amount: 1 });
-        lock.chain([pool]).collect()
+        let lock = self.request.lock.clone().map(LimitKey::Lock);
+        let group = self.request.max_parallel.and(self.request.group.clone()).map(LimitKey::Group);
+        let own = lock.into_iter().chain(group).map(|key| Holding { key, amount: 1 });
+        own.chain([pool]).collect()
     }
 
     /// What it holds now. A store derives its counters from the difference between two versions of a record, in the write that

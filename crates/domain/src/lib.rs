@@ -6,6 +6,7 @@
 pub mod announcement;
 pub mod api;
 pub mod cause;
+pub mod ceiling;
 pub mod ecs;
 pub mod execution;
 pub mod fair;
@@ -13,6 +14,7 @@ pub mod history;
 pub mod id;
 pub mod key;
 pub mod limit;
+pub mod line;
 pub mod marker;
 pub mod message;
 pub mod ports;

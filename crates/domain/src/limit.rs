@@ -1,4 +1,4 @@
-//! What a launch must fit under: the concurrent capacity of a pool, and locks. Each limit has a line of its own.
+//! What a launch must fit under: the concurrent capacity of a pool, locks, and groups. Each limit has a line of its own.
 
 use std::{fmt, str::FromStr};
 
@@ -50,7 +50,7 @@ impl CapacityPool {
     }
 }
 
-/// The key of a limit, and of the line of those who wait for it: `pool:machine`, `lock:NAME`.
+/// The key of a limit, and of the line of those who wait for it: `pool:machine`, `lock:NAME`, `group:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LimitKey {
@@ -58,6 +58,8 @@ pub enum LimitKey {
     Pool(CapacityPool),
     /// One execution at a time among those that name this lock.
     Lock(Name),
+    /// So many executions at a time of those of this group that say how many (`max_parallel`).
+    Group(Name),
 }
 
 /// Why a text is not a limit's key.
@@ -72,6 +74,7 @@ impl fmt::Display for LimitKey {
             Self::Pool(CapacityPool::Fargate) => f.write_str("pool:fargate"),
             Self::Pool(CapacityPool::Machine) => f.write_str("pool:machine"),
             Self::Lock(name) => write!(f, "lock:{name}"),
+            Self::Group(name) => write!(f, "group:{name}"),
         }
     }
 }
@@ -85,6 +88,7 @@ impl FromStr for LimitKey {
             Some(("pool", "fargate")) => Ok(Self::Pool(CapacityPool::Fargate)),
             Some(("pool", "machine")) => Ok(Self::Pool(CapacityPool::Machine)),
             Some(("lock", name)) => name.parse().map(Self::Lock).map_err(|_| InvalidLimitKey(text.into())),
+            Some(("group", name)) => name.parse().map(Self::Group).map_err(|_| InvalidLimitKey(text.into())),
             _ => Err(InvalidLimitKey(text.into())),
         }
     }
@@ -109,6 +113,8 @@ impl From<LimitKey> for String {
 pub enum RateKey {
     /// Launches from a pool.
     Launches(CapacityPool),
+    /// Calls of `RunTask`, over all pools.
+    RunTask,
     /// Registrations of task definitions, over all pools.
     Definitions,
 }
@@ -117,17 +123,18 @@ impl fmt::Display for RateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Launches(pool) => LimitKey::Pool(*pool).fmt(f),
+            Self::RunTask => f.write_str("run-task"),
             Self::Definitions => f.write_str("definitions"),
         }
     }
 }
 
-/// So much of a limit, held by an attempt that is not closed: CPU units of a pool, or 1 of a lock.
+/// So much of a limit, held by an attempt that is not closed: CPU units of a pool, or 1 of a lock or a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
     /// Of which limit.
     pub key: LimitKey,
-    /// How much: CPU units of a pool, 1 of a lock.
+    /// How much: CPU units of a pool, 1 of a lock or a group.
     pub amount: u32,
 }
 

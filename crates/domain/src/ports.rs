@@ -5,15 +5,19 @@
 
 use std::future::Future;
 
+use chrono::TimeDelta;
+
 use crate::{
     Timestamp,
     announcement::Announcement,
+    ceiling::Shortage,
     ecs::{RunTaskInput, Task},
     execution::{Execution, Ticket},
     history::{Cursor, Filter, Page},
     id::{AttemptId, ExecutionId},
     key::KeyRecord,
-    limit::{Admission, LimitKey, RateKey},
+    limit::{Admission, CapacityPool, LimitKey, RateKey},
+    line::LineState,
     message::Outgoing,
     secret::SecretRecord,
     task::TaskDefinition,
@@ -41,6 +45,9 @@ impl Unavailable {
 pub trait Clock: Send + Sync {
     /// Now, to the millisecond.
     fn now(&self) -> Timestamp;
+
+    /// Returns when so much time has passed, and no sooner.
+    fn sleep(&self, span: TimeDelta) -> impl Future<Output = ()> + Send;
 }
 
 /// Random bits for ids and nonces.
@@ -85,6 +92,17 @@ pub enum UpdateError {
     Unavailable(#[from] Unavailable),
 }
 
+/// One of several updates: `before` is to become `after`, if every admission has room.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// The record as it was read.
+    pub before: Execution,
+    /// The record as it is to be.
+    pub after: Execution,
+    /// What must have room for it.
+    pub admissions: Vec<Admission>,
+}
+
 /// The records, and all that is derived from them: lines, usage, history.
 pub trait Store: Send + Sync {
     /// Records a new execution, unless its id exists (then it is `Existing` itself) or the claim is taken. Idempotent.
@@ -109,6 +127,10 @@ pub trait Store: Send + Sync {
         after: Execution,
         admissions: &[Admission],
     ) -> impl Future<Output = Result<Execution, UpdateError>> + Send;
+
+    /// Several updates of different records, each conditional by itself and answered in its place. A counter that several of them change
+    /// may be written once for all: where it has room for the first few only, the others are `Full`.
+    fn update_all(&self, updates: Vec<Update>) -> impl Future<Output = Vec<Result<Execution, UpdateError>>> + Send;
 
     /// A page of history, newest first.
     fn list(
@@ -141,6 +163,17 @@ pub trait Store: Send + Sync {
 
     /// How many stand before this ticket in its line: exact up to `exact`, an estimate beyond.
     fn ahead(&self, ticket: &Ticket, exact: u32) -> impl Future<Output = Result<u32, Unavailable>> + Send;
+
+    /// What is known of a line as a whole.
+    fn line_state(&self, key: &LimitKey) -> impl Future<Output = Result<LineState, Unavailable>> + Send;
+
+    /// Replaces the state of a line if it is still the one that was read (by revision); says whether it was. Conditional.
+    fn set_line_state(
+        &self,
+        key: &LimitKey,
+        before: &LineState,
+        after: LineState,
+    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
 
     /// How much of a limit is in use.
     fn usage(&self, key: &LimitKey) -> impl Future<Output = Result<Usage, Unavailable>> + Send;
@@ -222,8 +255,13 @@ pub enum LaunchError {
     #[error("too fast: {0}")]
     Throttled(String),
     /// The quota or the capacity is used up. Nothing was started; a new client token is needed.
-    #[error("{0}")]
-    Full(String),
+    #[error("{words}")]
+    Full {
+        /// Of what there is too little.
+        shortage: Shortage,
+        /// What ECS said.
+        words: String,
+    },
     /// It can never be started as asked.
     #[error("{0}")]
     Refused(String),
@@ -266,6 +304,12 @@ pub trait Tasks: Send + Sync {
     fn describe_tasks(&self, task_arns: &[String]) -> impl Future<Output = Result<Described, Unavailable>> + Send;
     /// The ARNs of the tasks an attempt started, running and stopped.
     fn list_tasks(&self, started_by: &AttemptId) -> impl Future<Output = Result<Vec<String>, Unavailable>> + Send;
+}
+
+/// Where an account's quotas are asked for.
+pub trait AccountQuotas: Send + Sync {
+    /// The CPU units that may be in use at once in this pool; `None` if nobody names a number.
+    fn cpu(&self, pool: CapacityPool) -> impl Future<Output = Result<Option<u32>, Unavailable>> + Send;
 }
 
 /// A line of a log.

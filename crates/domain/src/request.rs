@@ -32,6 +32,9 @@ pub use size::{SizeError, TaskSize};
 /// Greatest distance of a priority from the default 0, either way. Ours.
 pub const PRIORITY_MAX: i32 = 100;
 
+/// The most that `max_parallel` may say. Ours: more at a time than the largest bulk submission has lines is no limit.
+pub const MAX_PARALLEL_MAX: u32 = 100_000;
+
 /// Most retries of one execution. Ours: a command that failed eleven times needs a person.
 pub const RETRIES_MAX: u8 = 10;
 
@@ -84,6 +87,9 @@ pub struct SubmitRequest {
     /// The group this execution is counted in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// How many of the group may run at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_parallel: Option<i64>,
     /// -100 to 100; the higher goes first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i64>,
@@ -137,6 +143,9 @@ pub struct LaunchRequest {
     pub lock: Option<Name>,
     /// The group it is counted in.
     pub group: Option<Name>,
+    /// It starts only while fewer of its group run that say so too; at least 1, and only with a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_parallel: Option<u32>,
     /// -100 to 100; the higher goes first.
     pub priority: i32,
     /// How often it may be run again, 0 to 10.
@@ -265,6 +274,7 @@ impl From<&LaunchRequest> for SubmitRequest {
             capacity: Some(launch.capacity.to_string()),
             lock: launch.lock.as_ref().map(text_of),
             group: launch.group.as_ref().map(text_of),
+            max_parallel: launch.max_parallel.map(i64::from),
             priority: Some(i64::from(launch.priority)),
             retries: Some(i64::from(launch.retries)),
             retry_on: launch.retry_on.iter().map(text_of).collect(),

@@ -6,19 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
-    limit::{Admission, CapacityPool, Holding, LimitKey, RateKey},
+    ceiling::{Ceiling, Shortage},
+    execution::Execution,
+    limit::{Admission, CapacityPool, LimitKey, RateKey},
+    request::LaunchRequest,
 };
 
-/// What a pool allows. `None` is no limit.
+/// What an installation sets for a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quota {
-    /// CPU units in use at once; 1024 are one vCPU.
+    /// CPU units in use at once, 1024 being one vCPU; `None` leaves it to the account's quota, where there is one.
     pub cpu: Option<u32>,
     /// How fast tasks may be launched.
     pub rate: Option<Rate>,
 }
 
-/// What each pool allows. A pool that is not named has no limit.
+/// What is set for each pool. For a pool that is not named nothing is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Quotas(pub BTreeMap<CapacityPool, Quota>);
@@ -49,7 +52,7 @@ pub struct Rate {
 /// How much of a limit is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// CPU units of a pool, holders of a lock.
+    /// CPU units of a pool, holders of a lock or a group.
     pub used: u32,
 }
 
@@ -91,63 +94,52 @@ impl Bucket {
     }
 }
 
-/// What to do with the execution at the head of a line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LaunchDecision {
-    /// Take what it demands under these conditions, all or none, and launch it.
-    Launch(Vec<Admission>),
-    /// It stays in this line, or moves to it, and this is why.
-    Wait {
-        /// The limit that holds it.
-        line: LimitKey,
-        /// In words, with usage and limit.
-        reason: String,
-    },
-}
-
 /// How fast ECS takes task definitions: RegisterTaskDefinition and its opposite share a bucket of 20 and 1 a second (ECS API
 /// reference, "Request throttling for the Amazon ECS API").
 pub const DEFINITIONS_RATE: Rate = Rate { burst: 20.0, per_second: 1.0 };
 
-/// Decides over one demand. `usage` is asked for each limit in the demand, first come first: the lock before the pool, so that
-/// who waits for a lock stands in that lock's line and blocks nobody in the pool's.
+/// How fast Fargate takes calls of `RunTask`, over all kinds of capacity; it publishes no burst beyond a second's worth (ECS Developer Guide,
+/// "AWS Fargate throttling quotas").
+pub const RUN_TASK_RATE: Rate = Rate { burst: 20.0, per_second: 20.0 };
+
+/// How many of these, in their order, fit under a limit together. Nobody is overtaken: who does not fit ends it, so that the large are not
+/// starved by the small.
 #[must_use]
-pub fn decide(demand: &[Holding], quotas: &Quotas, usage: impl Fn(&LimitKey) -> Usage) -> LaunchDecision {
-    let admissions: Vec<_> =
-        demand.iter().map(|h| Admission { key: h.key.clone(), max: max_of(&h.key, quotas) }).collect();
-    let blocked = demand.iter().zip(&admissions).find(|(holding, admission)| {
-        admission.max.is_some_and(|max| usage(&holding.key).used.saturating_add(holding.amount) > max)
-    });
-    match blocked {
-        None => LaunchDecision::Launch(admissions),
-        Some((holding, admission)) => LaunchDecision::Wait {
-            line: holding.key.clone(),
-            reason: reason(&holding.key, usage(&holding.key), admission.max),
-        },
-    }
+pub fn fitting(amounts: impl IntoIterator<Item = u32>, used: u32, max: Option<u32>) -> usize {
+    let Some(max) = max else { return amounts.into_iter().count() };
+    let mut then = used;
+    let fits = |amount: &u32| {
+        then = then.saturating_add(*amount);
+        then <= max
+    };
+    amounts.into_iter().take_while(fits).count()
 }
 
-/// Whether a demand can never be met under this quota, and why: it would wait for ever.
+/// The conditions under which an execution may be launched, `pool` being the most that may be in use of its pool.
 #[must_use]
-pub fn impossible(demand: &[Holding], quotas: &Quotas) -> Option<String> {
-    demand.iter().find_map(|holding| {
-        let max = max_of(&holding.key, quotas)?;
-        (holding.amount > max).then(|| {
-            format!(
-                "needs {} vCPU at once, and the limit here is {}; ask for less with --cpu or raise the limit",
-                vcpu(holding.amount),
-                vcpu(max)
-            )
-        })
-    })
+pub fn admissions(execution: &Execution, pool: Option<u32>) -> Vec<Admission> {
+    let max = |key: &LimitKey| max_of(key, &execution.request, pool);
+    execution.demand().into_iter().map(|holding| Admission { max: max(&holding.key), key: holding.key }).collect()
 }
 
-/// The most of a limit that may be in use.
+/// Whether an execution can never be launched under this quota of its pool, and why: it would wait for ever.
 #[must_use]
-pub fn max_of(key: &LimitKey, quotas: &Quotas) -> Option<u32> {
+pub fn impossible(cpu: u32, quota: Option<u32>) -> Option<String> {
+    let max = quota.filter(|max| cpu > *max)?;
+    Some(format!(
+        "needs {} vCPU at once, and the limit here is {}; ask for less with --cpu or raise the limit",
+        vcpu(cpu),
+        vcpu(max)
+    ))
+}
+
+/// The most of a limit that may be in use for this request to start; `pool` for its pool.
+#[must_use]
+pub fn max_of(key: &LimitKey, request: &LaunchRequest, pool: Option<u32>) -> Option<u32> {
     match key {
-        LimitKey::Pool(pool) => quotas.0.get(pool)?.cpu,
+        LimitKey::Pool(_) => pool,
         LimitKey::Lock(_) => Some(1),
+        LimitKey::Group(_) => request.max_parallel,
     }
 }
 
@@ -160,7 +152,20 @@ pub fn reason(key: &LimitKey, usage: Usage, max: Option<u32>) -> String {
         }
         (LimitKey::Pool(pool), None) => format!("{} vCPU {} in use", title(*pool), vcpu(usage.used)),
         (LimitKey::Lock(name), _) => format!("lock '{name}' is held by another execution"),
+        (LimitKey::Group(name), max) => {
+            format!("group '{name}': {} of {} at a time run", usage.used, max.unwrap_or(usage.used))
+        }
     }
+}
+
+/// Why a pool holds somebody that ECS refuses more of, in words.
+#[must_use]
+pub fn refusal_reason(pool: CapacityPool, ceiling: &Ceiling) -> String {
+    let why = match ceiling.shortage {
+        Shortage::Quota => "the account's vCPU quota is used up, by others too",
+        Shortage::Capacity => "AWS has no capacity of this kind at the moment",
+    };
+    format!("{}: {why}; tried again every 5 to 15 s ({})", title(pool), ceiling.words)
 }
 
 /// Why a rate holds somebody, in words.
@@ -168,6 +173,7 @@ pub fn reason(key: &LimitKey, usage: Usage, max: Option<u32>) -> String {
 pub fn rate_reason(key: RateKey, rate: Rate) -> String {
     match key {
         RateKey::Launches(pool) => format!("{} launch rate: {} a second", title(pool), rate.per_second),
+        RateKey::RunTask => format!("rate of RunTask: {} a second", rate.per_second),
         RateKey::Definitions => {
             format!("a task definition for it is to be registered, and ECS takes {} a second", rate.per_second)
         }
@@ -189,45 +195,31 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const POOL: LimitKey = LimitKey::Pool(CapacityPool::FargateSpot);
-    fn vcpus(cpu: u32) -> Quotas {
-        Quotas::from([(CapacityPool::FargateSpot, Quota { cpu: Some(cpu), rate: None })])
-    }
-
     const RATE: Rate = Rate { burst: 100.0, per_second: 20.0 };
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_timestamp_millis(1_764_000_000_000 + millis).expect("in range")
     }
 
-    fn lock() -> LimitKey {
-        LimitKey::Lock("deploy".parse().expect("a name"))
-    }
-
     #[test]
     fn a_full_pool_is_named_with_usage_and_limit() {
-        let decision = decide(&[Holding { key: POOL, amount: 256 }], &vcpus(6 * 1024), |_| Usage { used: 6 * 1024 });
-        assert_eq!(decision, LaunchDecision::Wait { line: POOL, reason: "Fargate Spot vCPU 6 of 6 in use".into() });
+        let key = LimitKey::Pool(CapacityPool::FargateSpot);
+        assert_eq!(reason(&key, Usage { used: 6 * 1024 }, Some(6 * 1024)), "Fargate Spot vCPU 6 of 6 in use");
     }
 
     #[test]
-    fn who_waits_for_a_lock_stands_in_the_locks_line() {
-        let demand = [Holding { key: lock(), amount: 1 }, Holding { key: POOL, amount: 256 }];
-        let decision = decide(&demand, &vcpus(0), |_| Usage { used: 1 });
-        assert!(matches!(decision, LaunchDecision::Wait { line: LimitKey::Lock(_), .. }), "{decision:?}");
-    }
-
-    #[test]
-    fn no_limit_admits_everything() {
-        let decision = decide(&[Holding { key: POOL, amount: 256 }], &Quotas::default(), |_| Usage { used: u32::MAX });
-        assert!(matches!(decision, LaunchDecision::Launch(_)));
+    fn the_small_do_not_overtake_the_large() {
+        assert_eq!(fitting([256, 4096, 256], 0, Some(1024)), 1);
+        assert_eq!(fitting([256, 256, 256], 512, Some(1024)), 2);
+        assert_eq!(fitting([256; 3], 2048, Some(1024)), 0, "more in use than allowed");
+        assert_eq!(fitting([u32::MAX; 3], 0, None), 3);
     }
 
     #[test]
     fn what_can_never_fit_is_said_at_once() {
-        let demand = [Holding { key: POOL, amount: 2048 }];
-        assert!(impossible(&demand, &vcpus(1024)).is_some_and(|why| why.contains("2 vCPU")));
-        assert_eq!(impossible(&demand, &vcpus(2048)), None);
+        assert!(impossible(2048, Some(1024)).is_some_and(|why| why.contains("2 vCPU")));
+        assert_eq!(impossible(2048, Some(2048)), None);
+        assert_eq!(impossible(2048, None), None);
     }
 
     proptest! {

@@ -66,7 +66,6 @@ impl Execution {
     /// The record of a request just accepted.
     #[must_use]
     pub fn submitted(id: ExecutionId, request: LaunchRequest, pool: CapacityPool, by: &str, now: Timestamp) -> Self {
-        let line = first_line(&request, pool);
         let mut execution = Self {
             id,
             revision: 0,
@@ -74,11 +73,12 @@ impl Execution {
             pool,
             submitted_by: by.to_owned(),
             submitted_at: now,
-            state: State::Queued { line },
+            state: State::Queued { line: LimitKey::Pool(pool) },
             cancel: None,
             attempts: Vec::new(),
             events: Vec::new(),
         };
+        execution.state = State::Queued { line: execution.first_line() };
         execution.note(now, None);
         execution
     }
@@ -295,7 +295,7 @@ impl Execution {
             attempt.close(Final { outcome, at });
         }
         let reason = format!("attempt {number} failed ({cause}); trying again in {} s", pause.num_seconds());
-        let line = first_line(&self.request, self.pool);
+        let line = self.first_line();
         self.state = State::Waiting { line, reason: reason.clone(), not_before: Some(now + pause) };
         self.note(now, Some(reason));
     }
@@ -331,6 +331,12 @@ impl Execution {
 
     fn note(&mut self, at: Timestamp, reason: Option<String>) {
         self.events.push(Event { at, status: self.status(), reason });
+    }
+
+    /// The line its ticket first stands in: the lock's, then the group's, if there are any, so that who waits for those blocks nobody in
+    /// the pool's.
+    fn first_line(&self) -> LimitKey {
+        self.demand().into_iter().next().map_or(LimitKey::Pool(self.pool), |holding| holding.key)
     }
 
     fn attempt_mut(&mut self, number: u32) -> Option<&mut Attempt> {
@@ -399,11 +405,6 @@ impl Attempt {
             (Some(cause), ..) => Verdict::Cause(cause),
         }
     }
-}
-
-/// The line a ticket first stands in: the lock's, if there is one, so that locks go first come first served.
-fn first_line(request: &LaunchRequest, pool: CapacityPool) -> LimitKey {
-    request.lock.clone().map_or(LimitKey::Pool(pool), LimitKey::Lock)
 }
 
 fn cancel_reason(by: &str, when: &str) -> String {

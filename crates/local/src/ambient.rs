@@ -1,6 +1,6 @@
 //! The machine's clock and random source.
 
-use chrono::{SubsecRound, Utc};
+use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
     ports::{Clock, Entropy},
@@ -13,6 +13,10 @@ pub struct System;
 impl Clock for System {
     fn now(&self) -> Timestamp {
         Utc::now().trunc_subsecs(3)
+    }
+
+    async fn sleep(&self, span: TimeDelta) {
+        tokio::time::sleep(span.to_std().unwrap_or_default()).await;
     }
 }
 

@@ -32,7 +32,7 @@ pub use tasks::TaskRow;
 const SERVICE: &str = "the store";
 
 /// The version of the schema this build writes, in SQLite's `user_version`.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// Most writes put into one transaction. Ours: enough that the commit costs each next to nothing, few enough to bound the wait.
 const BATCH_MAX: usize = 256;
 /// Pause between two looks at a file another process is writing to. Ours: a commit takes less.
@@ -222,7 +222,12 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     match found {
         SCHEMA_VERSION => Ok(()),
         0 => become_version(connection, include_str!("database/schema.sql")).map_err(sqlite),
-        1 => become_version(connection, include_str!("database/from-1.sql")).map_err(sqlite),
+        1 => become_version(
+            connection,
+            concat!(include_str!("database/from-1.sql"), include_str!("database/from-2.sql")),
+        )
+        .map_err(sqlite),
+        2 => become_version(connection, include_str!("database/from-2.sql")).map_err(sqlite),
         _ => Err(OpenError::Newer { path: path.to_owned(), found }),
     }
 }

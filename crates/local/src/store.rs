@@ -10,7 +10,8 @@ use domain::{
     id::ExecutionId,
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
-    ports::{Claim, Created, Definitions, Keys, Store, Unavailable, UpdateError},
+    line::LineState,
+    ports::{Claim, Created, Definitions, Keys, Store, Unavailable, Update, UpdateError},
     throttle::{Rate, Usage},
 };
 
@@ -26,6 +27,7 @@ mod history;
 mod keys;
 mod limits;
 pub(crate) mod line;
+mod line_state;
 mod record;
 
 const SERVICE: &str = "the store";
@@ -95,6 +97,12 @@ impl Store for LocalStore {
         }
     }
 
+    /// All of them reach the writing thread together, which puts them into one transaction.
+    async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
+        let update = async |Update { before, after, admissions }| self.update(&before, after, &admissions).await;
+        futures_util::future::join_all(updates.into_iter().map(update)).await
+    }
+
     /// Newest first by id, which begins with the moment of submission.
     async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
         let query = history::Query::history(filter, after, limit);
@@ -131,6 +139,22 @@ impl Store for LocalStore {
     async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
         let (ticket, own) = (ticket.clone(), self.database.pump().clone());
         self.database.read(SERVICE, move |db| line::ahead(db, &ticket, &own, exact)).await
+    }
+
+    async fn line_state(&self, key: &LimitKey) -> Result<LineState, Unavailable> {
+        let (key, pump) = (key.to_string(), self.database.pump().clone());
+        let row = self.database.read(SERVICE, move |db| line_state::find(db, &key, &pump)).await?;
+        row.as_ref().map_or_else(|| Ok(LineState::default()), line_state::Row::state)
+    }
+
+    /// Conditional on the revision.
+    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, Unavailable> {
+        let after = LineState { revision: before.revision + 1, ..after };
+        let (next, pump) = (line_state::Next::of(key, before, &after)?, self.database.pump().clone());
+        failpoint!("store.set_line_state.before");
+        let set = self.database.write(SERVICE, move |db| line_state::set(db, &next, &pump)).await?;
+        failpoint!("store.set_line_state.after");
+        Ok(set)
     }
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {

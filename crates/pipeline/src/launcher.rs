@@ -10,7 +10,7 @@ use domain::{
     ecs::RunTaskInput,
     execution::{Attempt, Execution, Ticket},
     id::ExecutionId,
-    limit::{Admission, LimitKey, RateKey},
+    limit::{LimitKey, RateKey},
     message::Message,
     ports::{Clock, Definitions, Entropy, LaunchError, Logs, Queue, Secrets, Store, Tasks, Unavailable, UpdateError},
     settings::{GitAccess, Settings},
@@ -175,7 +175,8 @@ where
             return Ok(Turn::Next);
         }
         let now = self.ambient.now();
-        if let Some(reason) = throttle::impossible(&before.demand(), &self.settings.quotas) {
+        if let Some(reason) = throttle::impossible(before.request.size.cpu(), self.settings.quotas.of(before.pool).cpu)
+        {
             let rejected = |execution: &Execution| execution.rejected(reason.clone(), now);
             advance(self.store, self.queue, now, &ticket.id, rejected).await?;
             return Ok(Turn::Next);
@@ -221,22 +222,20 @@ where
         let Some(after) = before.launching(Plan { nonce, run_task: run_task.clone() }, now) else {
             return Ok(Turn::Next);
         };
-        let limits = before.demand().into_iter();
-        let admissions: Vec<_> = limits
-            .map(|holding| Admission { max: throttle::max_of(&holding.key, &self.settings.quotas), key: holding.key })
-            .collect();
+        let admissions = throttle::admissions(before, self.settings.quotas.of(before.pool).cpu);
         match advance::commit(self.store, self.queue, now, before, after, &admissions).await {
             Ok(launching) => self.run(launching, &run_task).await.map(|()| Turn::Next),
             Err(UpdateError::Conflict) => Ok(Turn::Next),
-            Err(UpdateError::Full(key)) => self.park(ticket, key).await,
+            Err(UpdateError::Full(key)) => self.park(ticket, before, key).await,
             Err(UpdateError::Unavailable(error)) => Err(error),
         }
     }
 
     /// The ticket moves to the line of the limit that holds it.
-    async fn park(&self, ticket: &Ticket, full: LimitKey) -> Result<Turn, Unavailable> {
+    async fn park(&self, ticket: &Ticket, before: &Execution, full: LimitKey) -> Result<Turn, Unavailable> {
         let usage = self.store.usage(&full).await?;
-        let reason = throttle::reason(&full, usage, throttle::max_of(&full, &self.settings.quotas));
+        let max = throttle::max_of(&full, &before.request, self.settings.quotas.of(before.pool).cpu);
+        let reason = throttle::reason(&full, usage, max);
         let now = self.ambient.now();
         let parked = |execution: &Execution| {
             execution.ticket().filter(|current| current.line == ticket.line)?;
@@ -260,7 +259,7 @@ where
                 advance_from(self.store, self.queue, now, launching, seen).await?
             }
             Err(LaunchError::Throttled(why)) => self.refused(id, why, TimeDelta::seconds(1)).await?,
-            Err(LaunchError::Full(why)) => self.refused(id, why, PROBE).await?,
+            Err(LaunchError::Full { words, .. }) => self.refused(id, words, PROBE).await?,
             Err(LaunchError::Refused(why)) => {
                 let cause = Cause::NeverStarted(why.clone());
                 let ended = |execution: &Execution| execution.never_launched(&cause, now);

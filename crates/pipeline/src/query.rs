@@ -172,7 +172,8 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
     async fn waiting(&self, execution: &Execution) -> Result<Option<WaitingView>, Unavailable> {
         let Some(ticket) = execution.ticket() else { return Ok(None) };
         let usage = self.store.usage(&ticket.line).await?;
-        let max = throttle::max_of(&ticket.line, &self.settings.quotas);
+        let pool_max = self.settings.quotas.of(execution.pool).cpu;
+        let max = throttle::max_of(&ticket.line, &execution.request, pool_max);
         let place = self.store.ahead(&ticket, EXACT_PLACES).await? + 1;
         let reason = match &execution.state {
             State::Waiting { reason, .. } => reason.clone(),
@@ -180,7 +181,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         };
         let shown = |amount: u32| match &ticket.line {
             LimitKey::Pool(_) => throttle::vcpu(amount),
-            LimitKey::Lock(_) => f64::from(amount),
+            LimitKey::Lock(_) | LimitKey::Group(_) => f64::from(amount),
         };
         Ok(Some(WaitingView {
             reason,

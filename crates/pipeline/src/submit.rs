@@ -158,8 +158,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         };
         let mut faults = self.settings.allowed.as_ref().map_or_else(Vec::new, |allowed| allowed.apply(&mut request));
         let pool = task::pool(&request, self.settings);
-        let demand = [domain::limit::Holding { key: LimitKey::Pool(pool), amount: request.size.cpu() }];
-        if let Some(message) = throttle::impossible(&demand, &self.settings.quotas) {
+        if let Some(message) = throttle::impossible(request.size.cpu(), self.settings.quotas.of(pool).cpu) {
             faults.push(FieldError { field: "cpu".into(), message });
         }
         faults.extend(task::budget_fault(&request));

@@ -111,7 +111,7 @@ async fn a_want_of_room_is_one_and_says_so_in_ecs_own_words() {
         ("run-task-unheard-of.json", "ECS: SOLAR_FLARE (the region is being shielded)"),
     ] {
         let (error, calls) = launched(File(200, file)).await;
-        assert!(matches!(&error, LaunchError::Full(said) if said == words), "{file}: {error:?}");
+        assert!(matches!(&error, LaunchError::Full { words: said, .. } if said == words), "{file}: {error:?}");
         assert_eq!(calls, 1);
     }
 }

@@ -254,6 +254,7 @@ fn the_keys_of_a_request_are_those_of_the_code() {
         capacity: text(),
         lock: text(),
         group: text(),
+        max_parallel: Some(3),
         priority: Some(1),
         retries: Some(1),
         retry_on: vec!["spot".into()],

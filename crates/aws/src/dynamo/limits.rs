@@ -18,8 +18,8 @@ use super::{
     table::{AGAIN, Condition, pause},
 };
 
-/// How long the counter of a lock that nobody holds is kept: locks can have any number of names. A pool's counter stays. Ours.
-const UNUSED_LOCK: TimeDelta = TimeDelta::days(1);
+/// How long the counter of a lock or a group is kept once something was given back: they can have any number of names. A pool's counter stays. Ours.
+const UNUSED: TimeDelta = TimeDelta::days(1);
 
 fn counter_key(key: &LimitKey) -> Key {
     Key::single('U', key)
@@ -60,13 +60,13 @@ impl Change {
 
     /// The write of it, under the condition that there is room.
     pub(super) fn update(&self, table: &str, now: Timestamp) -> Result<Update, Unavailable> {
-        let released = matches!(self.key, LimitKey::Lock(_)) && self.by < 0;
+        let released = !matches!(self.key, LimitKey::Pool(_)) && self.by < 0;
         let mut update = Update::builder()
             .table_name(table)
             .set_key(Some(counter_key(&self.key).into_item()))
             .expression_attribute_values(":by", number(self.by));
         update = if released {
-            let expires = number(expiry(now + UNUSED_LOCK));
+            let expires = number(expiry(now + UNUSED));
             update
                 .update_expression("ADD used :by SET expires = :expires")
                 .expression_attribute_values(":expires", expires)

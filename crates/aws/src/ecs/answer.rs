@@ -1,7 +1,7 @@
 //! What ECS's answers to a launch mean, as a typed cause that says what to do next.
 
 use aws_sdk_ecs::types::{Failure, Task as SdkTask};
-use domain::{ecs::Task, ports::LaunchError};
+use domain::{ceiling::Shortage, ecs::Task, ports::LaunchError};
 
 use super::shape;
 use crate::error::{Fault, Mend};
@@ -32,8 +32,14 @@ fn unplaced(failure: &Failure) -> LaunchError {
     match Fault::answered(200, None, reason).mend {
         Mend::Wait => LaunchError::Throttled(words),
         _ if matches!(reason, "ATTRIBUTE" | "INACTIVE" | "MISSING" | "LOCATION") => LaunchError::Refused(words),
-        _ => LaunchError::Full(words),
+        _ => full(words),
     }
+}
+
+/// What ECS is short of, by its words: a quota is always called a limit, all else is capacity.
+fn full(words: String) -> LaunchError {
+    let by_quota = words.to_lowercase().contains("limit");
+    LaunchError::Full { shortage: if by_quota { Shortage::Quota } else { Shortage::Capacity }, words }
 }
 
 /// An error of `RunTask` or `RegisterTaskDefinition`.
@@ -42,8 +48,8 @@ pub(super) fn refusal(fault: &Fault) -> LaunchError {
         Mend::Wait => LaunchError::Throttled(fault.to_string()),
         // Even a connection that was refused is not told apart from one that was cut: the same call with the same token is right for both.
         Mend::Ask => LaunchError::Unknown(fault.to_string()),
-        Mend::Change if is_full(fault) => LaunchError::Full(format!("ECS: {}", fault.words)),
-        Mend::Change if is_first_use(fault) => LaunchError::Full(format!(
+        Mend::Change if is_full(fault) => full(format!("ECS: {}", fault.words)),
+        Mend::Change if is_first_use(fault) => full(format!(
             "ECS: {} ECS makes it when an account first uses it; if this stays, run `aws iam create-service-linked-role \
              --aws-service-name ecs.amazonaws.com`",
             fault.words
@@ -129,7 +135,7 @@ mod tests {
             "something new",
         ] {
             let error = placed(reason);
-            assert!(matches!(&error, LaunchError::Full(words) if words.contains(reason)), "{error:?}");
+            assert!(matches!(&error, LaunchError::Full { words, .. } if words.contains(reason)), "{error:?}");
         }
     }
 
@@ -185,7 +191,7 @@ mod tests {
         let words = "Unable to assume the service linked role. Please verify that the ECS service linked role exists.";
         let error = refused(400, "InvalidParameterException", words);
         assert!(
-            matches!(&error, LaunchError::Full(words) if words.contains("create-service-linked-role")),
+            matches!(&error, LaunchError::Full { words, .. } if words.contains("create-service-linked-role")),
             "{error:?}"
         );
         let of_the_task = "ECS was unable to assume the role 'arn:aws:iam::111122223333:role/mycli/team/x' that was provided for this task.";
@@ -205,7 +211,10 @@ mod tests {
     #[test]
     fn limits_that_come_as_errors_are_waited_for_too() {
         let limit = "You've reached the limit on the number of tasks you can run concurrently";
-        assert!(matches!(refused(400, "ClientException", limit), LaunchError::Full(_)));
-        assert!(matches!(refused(400, "LimitExceededException", "limit"), LaunchError::Full(_)));
+        assert!(matches!(refused(400, "ClientException", limit), LaunchError::Full { shortage: Shortage::Quota, .. }));
+        assert!(matches!(
+            refused(400, "LimitExceededException", "limit"),
+            LaunchError::Full { shortage: Shortage::Quota, .. }
+        ));
     }
 }

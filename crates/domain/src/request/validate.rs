@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use super::text::shown;
 use super::{
-    Defaults, Env, EnvName, FieldError, GitRef, ImageRef, LaunchRequest, PRIORITY_MAX, Place, RETRIES_MAX, RepoUrl,
-    RetryOn, Scalar, SecretName, SizeError, Source, SubmitRequest, TaskSize, Timeout, env,
+    Defaults, Env, EnvName, FieldError, GitRef, ImageRef, LaunchRequest, MAX_PARALLEL_MAX, PRIORITY_MAX, Place,
+    RETRIES_MAX, RepoUrl, RetryOn, Scalar, SecretName, SizeError, Source, SubmitRequest, TaskSize, Timeout, env,
 };
 
 impl SubmitRequest {
@@ -33,6 +33,7 @@ impl SubmitRequest {
             arch: faults.parsed("arch", self.arch).unwrap_or(defaults.arch),
             capacity: faults.parsed("capacity", self.capacity).unwrap_or(defaults.capacity),
             lock: faults.parsed("lock", self.lock),
+            max_parallel: faults.max_parallel(self.max_parallel, self.group.is_some()),
             group: faults.parsed("group", self.group),
             priority: faults.priority(self.priority),
             retries: faults.retries(self.retries, &self.retry_on),
@@ -170,6 +171,18 @@ impl Faults {
         let fitting = i32::try_from(wanted).ok().filter(|priority| range.contains(priority));
         let message = format!("is {wanted}: use -{PRIORITY_MAX} to {PRIORITY_MAX}, the higher goes first");
         self.keep("priority", fitting.ok_or(message)).unwrap_or_default()
+    }
+
+    fn max_parallel(&mut self, wanted: Option<i64>, has_group: bool) -> Option<u32> {
+        let wanted = wanted?;
+        if !has_group {
+            self.add(
+                "max_parallel",
+                "is given without a group, whose executions it counts: add `group`, or leave it out",
+            );
+        }
+        let fitting = u32::try_from(wanted).ok().filter(|most| (1..=MAX_PARALLEL_MAX).contains(most));
+        self.keep("max_parallel", fitting.ok_or(format!("is {wanted}: use 1 to {MAX_PARALLEL_MAX}")))
     }
 
     fn retries(&mut self, retries: Option<i64>, retry_on: &[String]) -> u8 {

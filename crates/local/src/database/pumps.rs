@@ -126,6 +126,7 @@ fn unregister(db: &Connection, pump: &PumpId) -> rusqlite::Result<bool> {
 
 fn forget(db: &Connection, pump: &PumpId) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM shares WHERE pump = ?1")?.execute([pump.as_str()])?;
+    db.prepare_cached("DELETE FROM line_states WHERE pump = ?1")?.execute([pump.as_str()])?;
     db.prepare_cached("DELETE FROM line_times WHERE pump = ?1")?.execute([pump.as_str()])?;
     db.prepare_cached("DELETE FROM pumps WHERE id = ?1")?.execute([pump.as_str()]).map(drop)
 }

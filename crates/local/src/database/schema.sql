@@ -37,6 +37,8 @@ CREATE TABLE buckets (key TEXT PRIMARY KEY, spent REAL NOT NULL, at INTEGER NOT 
 -- Fairness: each submitter's virtual time in a line, and the line's own. Both are forgotten when the line is empty.
 CREATE TABLE shares (line TEXT, pump TEXT, submitter TEXT, served INTEGER NOT NULL, PRIMARY KEY (line, pump, submitter)) WITHOUT ROWID;
 CREATE TABLE line_times (line TEXT, pump TEXT, reached INTEGER NOT NULL, PRIMARY KEY (line, pump)) WITHOUT ROWID;
+-- What holds a line, and how it moves; as JSON.
+CREATE TABLE line_states (line TEXT, pump TEXT, revision INTEGER NOT NULL, state TEXT NOT NULL, PRIMARY KEY (line, pump)) WITHOUT ROWID;
 
 CREATE TABLE keys (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE pumps (id TEXT PRIMARY KEY) WITHOUT ROWID;

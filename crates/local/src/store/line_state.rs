@@ -1,0 +1,63 @@
+//! What is known of a line as a whole. Each pump has its own, since each has a line of its own.
+
+use domain::{limit::LimitKey, line::LineState, ports::Unavailable};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::columns;
+use crate::database::{PumpId, integer};
+
+/// A line's state as the file has it, and whether it is this pump's.
+pub(super) struct Row {
+    json: String,
+    own: bool,
+}
+
+impl Row {
+    /// Of another pump only what holds its line is of interest: who looks at a line's place from another process learns why it waits.
+    pub(super) fn state(&self) -> Result<LineState, Unavailable> {
+        let state: LineState = columns::parsed("a line's state", &self.json)?;
+        Ok(if self.own { state } else { LineState { held: state.held, ..LineState::default() } })
+    }
+}
+
+pub(super) fn find(db: &Connection, key: &str, pump: &PumpId) -> rusqlite::Result<Option<Row>> {
+    db.prepare_cached("SELECT state, pump = ?2 FROM line_states WHERE line = ?1 ORDER BY pump = ?2 DESC LIMIT 1")?
+        .query_row([key, pump.as_str()], |row| Ok(Row { json: row.get(0)?, own: row.get(1)? }))
+        .optional()
+}
+
+/// A line's next state; `None` if it is that of one nobody has looked at, which is not kept: locks can have any number of names.
+pub(super) struct Next {
+    key: String,
+    from_revision: i64,
+    revision: i64,
+    json: Option<String>,
+}
+
+impl Next {
+    pub(super) fn of(key: &LimitKey, before: &LineState, after: &LineState) -> Result<Self, Unavailable> {
+        let forgotten = *after == LineState { revision: after.revision, ..LineState::default() };
+        let json = if forgotten { None } else { Some(columns::json(after)?) };
+        let (from_revision, revision) = (integer(before.revision), integer(after.revision));
+        Ok(Self { key: key.to_string(), from_revision, revision, json })
+    }
+}
+
+pub(super) fn set(db: &Connection, next: &Next, pump: &PumpId) -> rusqlite::Result<bool> {
+    let found: Option<i64> = db
+        .prepare_cached("SELECT revision FROM line_states WHERE line = ?1 AND pump = ?2")?
+        .query_row([next.key.as_str(), pump.as_str()], |row| row.get(0))
+        .optional()?;
+    if found.unwrap_or_default() != next.from_revision {
+        return Ok(false);
+    }
+    match &next.json {
+        Some(json) => db
+            .prepare_cached("INSERT OR REPLACE INTO line_states (line, pump, revision, state) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![next.key, pump.as_str(), next.revision, json])?,
+        None => db
+            .prepare_cached("DELETE FROM line_states WHERE line = ?1 AND pump = ?2")?
+            .execute([next.key.as_str(), pump.as_str()])?,
+    };
+    Ok(true)
+}
