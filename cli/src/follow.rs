@@ -298,7 +298,8 @@ pub(crate) fn place(waiting: &WaitingView) -> String {
     text
 }
 
-fn ordinal(number: u32) -> String {
+/// `1st`, `2nd`, `112th`.
+pub(crate) fn ordinal(number: u32) -> String {
     let ending = match (number % 100, number % 10) {
         (11..=13, _) => "th",
         (_, 1) => "st",

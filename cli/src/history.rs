@@ -1,5 +1,7 @@
 //! `mycli history`: runs, newest first.
 
+use std::collections::BTreeMap;
+
 use chrono::{TimeDelta, Utc};
 use clap::Args;
 use domain::{
@@ -13,7 +15,7 @@ use crate::{
     context::Context,
     exit,
     failure::Failure,
-    moment, output,
+    follow, moment, output,
     screen::{Screen, one_line},
 };
 
@@ -102,12 +104,32 @@ fn table(page: &HistoryPage, screen: &Screen, now: Timestamp) -> String {
     let command = screen.width() - FIXED;
     let head = format!("{:<31}  {:<9}  {:>4}  {:>4}  {:>4}  {}\n", "ID", "STATUS", "EXIT", "AGE", "RAN", "COMMAND");
     let rows = page.executions.iter().map(|run| row(run, screen, now, command));
-    std::iter::once(head).chain(rows).collect()
+    std::iter::once(head).chain(rows).chain(reasons(page)).collect()
+}
+
+/// Why those of the page wait, each reason once.
+fn reasons(page: &HistoryPage) -> impl Iterator<Item = String> {
+    let mut reasons: BTreeMap<&str, (usize, Option<u64>)> = BTreeMap::new();
+    for waiting in page.executions.iter().filter_map(|run| run.waiting.as_ref()) {
+        let (count, longest) = reasons.entry(&waiting.reason).or_default();
+        *count += 1;
+        *longest = (*longest).max(waiting.estimate_seconds);
+    }
+    reasons.into_iter().map(|(reason, (count, longest))| {
+        let verb = if count == 1 { "waits" } else { "wait" };
+        let longest = longest.and_then(|seconds| i64::try_from(seconds).ok()).map(TimeDelta::seconds);
+        let about = longest.map_or_else(String::new, |span| format!(", the last for about {}", moment::words(span)));
+        format!("{count} {verb}: {reason}{about}\n")
+    })
 }
 
 fn row(run: &ExecutionView, screen: &Screen, now: Timestamp, width: usize) -> String {
     let code = run.exit_code.map(|code| code.to_string()).unwrap_or_default();
     let what = run.request.name.as_ref().unwrap_or(&run.request.command);
+    let what = &run
+        .waiting
+        .as_ref()
+        .map_or_else(|| what.clone(), |waiting| format!("{} in line: {what}", follow::ordinal(waiting.place)));
     format!(
         "{:<31}  {}  {code:>4}  {:>4}  {:>4}  {}\n",
         run.execution_id,

@@ -201,6 +201,7 @@ pub fn calls_of(target: &str, body: &Value, stack: &Stack) -> Vec<Call> {
             let (group, stream) = (text(body, "logGroupName"), text(body, "logStreamName"));
             vec![Call::new("logs:GetLogEvents", stack.arn("logs", &format!("log-group:{group}:log-stream:{stream}")))]
         }
+        "ServiceQuotasV20190624" => vec![Call::new(&format!("servicequotas:{operation}"), "*")],
         "AWSEvents" if operation == "PutEvents" => {
             list(body, "Entries").iter().map(|entry| put_event(entry, stack)).collect()
         }

@@ -2,7 +2,10 @@
 
 use aws_config::SdkConfig;
 use aws_sdk_servicequotas::{Client, types::ServiceQuota};
-use domain::limit::CapacityPool;
+use domain::{
+    limit::CapacityPool,
+    ports::{AccountQuotas, Unavailable},
+};
 
 use crate::error::Fault;
 
@@ -70,4 +73,22 @@ impl ServiceQuotas {
             Err(fault) => Err(fault),
         }
     }
+}
+
+impl AccountQuotas for ServiceQuotas {
+    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, Unavailable> {
+        let quota = self.vcpus(pool).await.map_err(|fault| Unavailable::new("Service Quotas", fault))?;
+        Ok(quota.map(|quota| whole(quota.vcpus).saturating_mul(1024)))
+    }
+}
+
+/// vCPUs are counted in whole ones; a part of one is of no use to a limit.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float saturates, and no quota is negative"
+)]
+pub fn whole(vcpus: f64) -> u32 {
+    vcpus.floor() as u32
 }

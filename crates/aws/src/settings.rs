@@ -7,7 +7,7 @@ use domain::{
     limit::CapacityPool,
     request::{Defaults, Place, TaskSize, Timeout},
     settings::{Allowed, Settings},
-    throttle::{DEFINITIONS_RATE, Quota, Quotas, Rate},
+    throttle::{DEFINITIONS_RATE, Quota, Quotas, RUN_TASK_RATE, Rate},
 };
 
 use crate::ecs::Registration;
@@ -54,7 +54,7 @@ const SENDERS: &[Function] = &[Submit, Launcher, StateTracker];
 const JUDGES: &[Function] = &[Submit, Launcher, Query];
 
 /// Each variable, the functions that cannot do without it, and those that can.
-const VARIABLES: [(&str, &[Function], &[Function]); 27] = [
+const VARIABLES: [(&str, &[Function], &[Function]); 29] = [
     ("MYCLI_STACK", ALL, &[]),
     ("MYCLI_VERSION", ALL, &[]),
     ("MYCLI_TABLE", ALL, &[]),
@@ -81,6 +81,8 @@ const VARIABLES: [(&str, &[Function], &[Function]); 27] = [
     ("MYCLI_MAX_TIMEOUT", &[Submit], &[]),
     ("MYCLI_SPOT_VCPUS", &[], JUDGES),
     ("MYCLI_ON_DEMAND_VCPUS", &[], JUDGES),
+    ("MYCLI_LAUNCHES_PER_SECOND", &[], &[Launcher, Query]),
+    ("MYCLI_SPOT_FALLBACK_AFTER", &[], &[Launcher]),
     ("MYCLI_EVENT_BUS", &[StateTracker], &[]),
 ];
 
@@ -171,6 +173,8 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
                 (CapacityPool::FargateSpot, self.quota("MYCLI_SPOT_VCPUS")),
                 (CapacityPool::Fargate, self.quota("MYCLI_ON_DEMAND_VCPUS")),
             ]),
+            run_task_rate: Some(self.run_task_rate()),
+            spot_fallback_after: self.parsed("MYCLI_SPOT_FALLBACK_AFTER").filter(|refusals| *refusals > 0),
             definitions_rate: Some(DEFINITIONS_RATE),
             allowed: Some(Allowed {
                 task_role_prefix: self.text("MYCLI_TASK_ROLE_PREFIX"),
@@ -202,10 +206,22 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
         }
     }
 
-    /// Whole vCPUs; without a number there is no limit of ours, and the account's is learned from its refusals.
+    /// Whole vCPUs; without a number the account's quota holds, as the sweep reads it.
     fn quota(&mut self, name: &str) -> Quota {
         let vcpus: Option<u32> = self.parsed(name);
-        Quota { cpu: vcpus.map(|vcpus| vcpus.saturating_mul(1024)), rate: Some(LAUNCHES) }
+        let rate = Rate { per_second: self.per_second(), ..LAUNCHES };
+        Quota { cpu: vcpus.map(|vcpus| vcpus.saturating_mul(1024)), rate: Some(rate) }
+    }
+
+    fn run_task_rate(&mut self) -> Rate {
+        let per_second = self.per_second();
+        Rate { burst: per_second, per_second }
+    }
+
+    /// Launches a second: Fargate's own number, unless AWS raised it for the account.
+    fn per_second(&mut self) -> f64 {
+        let asked: Option<u32> = self.parsed("MYCLI_LAUNCHES_PER_SECOND");
+        asked.filter(|rate| *rate > 0).map_or(RUN_TASK_RATE.per_second, f64::from)
     }
 
     fn network(&mut self) -> Option<NetworkConfiguration> {
@@ -303,6 +319,8 @@ mod tests {
             ("MYCLI_MAX_TIMEOUT", "2h"),
             ("MYCLI_SPOT_VCPUS", "8"),
             ("MYCLI_ON_DEMAND_VCPUS", ""),
+            ("MYCLI_LAUNCHES_PER_SECOND", "20"),
+            ("MYCLI_SPOT_FALLBACK_AFTER", "3"),
             ("MYCLI_EVENT_BUS", "default"),
         ])
     }

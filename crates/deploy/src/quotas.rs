@@ -1,6 +1,6 @@
 //! How many vCPUs the account may use, as far as AWS tells.
 
-use aws::quotas::ServiceQuotas;
+use aws::quotas::{ServiceQuotas, whole};
 use domain::limit::CapacityPool;
 
 use crate::Account;
@@ -77,14 +77,4 @@ pub async fn read(account: &Account, pool: Pool) -> Known {
         Ok(None) => Known::Unset,
         Err(fault) => Known::Unknown(fault.to_string()),
     }
-}
-
-/// vCPUs are counted in whole ones; a part of one is of no use to a limit.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a float saturates, and no quota is negative"
-)]
-fn whole(vcpus: f64) -> u32 {
-    vcpus.floor() as u32
 }

@@ -17,7 +17,7 @@ pub const PAGE_MAX: u32 = 200;
 /// Which executions are wanted; all of the conditions given hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// In this status.
+    /// In this status. Whether one that stands in a line is `QUEUED` or `WAITING` depends on its line, so a store takes both for either.
     pub status: Option<ExecutionStatus>,
     /// Of this group.
     pub group: Option<Name>,
@@ -31,7 +31,9 @@ impl Filter {
     /// Whether an execution is wanted.
     #[must_use]
     pub fn admits(&self, execution: &Execution) -> bool {
-        self.status.is_none_or(|status| execution.status() == status)
+        let in_line = |status| matches!(status, ExecutionStatus::Queued | ExecutionStatus::Waiting);
+        let is = |status| execution.status() == status || (in_line(status) && in_line(execution.status()));
+        self.status.is_none_or(is)
             && self.group.as_ref().is_none_or(|group| execution.request.group.as_ref() == Some(group))
             && self.by.as_ref().is_none_or(|by| execution.submitted_by == *by)
             && self.since.is_none_or(|since| execution.submitted_at >= since)

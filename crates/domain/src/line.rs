@@ -83,6 +83,14 @@ impl LineState {
         set.or_else(|| self.quota?.cpu)
     }
 
+    /// With what the account may use, as just read. A ceiling that it contradicts is forgotten: who raised the quota wants it used.
+    #[must_use]
+    pub fn with_quota(&self, cpu: Option<u32>, now: Timestamp) -> Self {
+        let raised = self.quota.is_some_and(|before| before.cpu < cpu);
+        let ceiling = self.ceiling.clone().filter(|_| !raised);
+        Self { quota: Some(AccountQuota { cpu, read_at: now }), ceiling, ..self.clone() }
+    }
+
     /// What a pool takes now, with `used` in use.
     #[must_use]
     pub fn room(&self, set: Option<u32>, used: u32, now: Timestamp) -> Room {

@@ -17,6 +17,10 @@ pub struct Settings {
     pub defaults: Defaults,
     /// What each pool allows.
     pub quotas: Quotas,
+    /// How fast `RunTask` may be called, over all pools: [`crate::throttle::RUN_TASK_RATE`] unless AWS raised it; `None` on one machine.
+    pub run_task_rate: Option<Rate>,
+    /// After how many refusals in a row, or interruptions of one execution, Fargate Spot is given up for on-demand capacity; `None` for never.
+    pub spot_fallback_after: Option<u32>,
     /// How fast task definitions may be registered: [`crate::throttle::DEFINITIONS_RATE`] on AWS; `None` on one machine.
     pub definitions_rate: Option<Rate>,
     /// What a request may name of the account; `None` on one machine, where nothing is checked.

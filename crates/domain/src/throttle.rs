@@ -158,14 +158,16 @@ pub fn reason(key: &LimitKey, usage: Usage, max: Option<u32>) -> String {
     }
 }
 
-/// Why a pool holds somebody that ECS refuses more of, in words.
+/// Why a pool holds somebody, in words: it is full, or ECS refuses more below that.
 #[must_use]
-pub fn refusal_reason(pool: CapacityPool, ceiling: &Ceiling) -> String {
+pub fn pool_reason(pool: CapacityPool, used: u32, quota: Option<u32>, ceiling: Option<&Ceiling>) -> String {
+    let usage = reason(&LimitKey::Pool(pool), Usage { used }, quota);
+    let Some(ceiling) = ceiling.filter(|_| quota.is_none_or(|quota| used < quota)) else { return usage };
     let why = match ceiling.shortage {
-        Shortage::Quota => "the account's vCPU quota is used up, by others too",
-        Shortage::Capacity => "AWS has no capacity of this kind at the moment",
+        Shortage::Quota => "the account's quota is used up, by others too",
+        Shortage::Capacity => "AWS has no capacity of this kind now",
     };
-    format!("{}: {why}; tried again every 5 to 15 s ({})", title(pool), ceiling.words)
+    format!("{usage} by mycli, and {why}; tried again every 5 to 15 s ({})", ceiling.words)
 }
 
 /// Why a rate holds somebody, in words.
@@ -182,6 +184,13 @@ pub fn rate_reason(key: RateKey, rate: Rate) -> String {
 
 fn title(pool: CapacityPool) -> &'static str {
     pool.title()
+}
+
+/// How many seconds so many take at a rate, rounded up.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and a float saturates")]
+pub fn seconds(count: u32, per_second: f64) -> u64 {
+    (f64::from(count) / per_second).ceil() as u64
 }
 
 /// CPU units as vCPUs, without needless zeros.

@@ -149,6 +149,30 @@ impl Execution {
         })
     }
 
+    /// Fargate Spot has no room for it, so it goes on demand: its capacity is a wish, not a condition.
+    #[must_use]
+    pub fn falls_back(&self, why: &str, now: Timestamp) -> Option<Self> {
+        let ticket = self.ticket().filter(|_| self.pool == CapacityPool::FargateSpot)?;
+        let pool = CapacityPool::Fargate;
+        let line = if ticket.line == LimitKey::Pool(self.pool) { LimitKey::Pool(pool) } else { ticket.line };
+        let reason = format!("{why}: on demand instead of Spot");
+        self.changed(|next| {
+            next.pool = pool;
+            next.state = State::Waiting { line, reason: reason.clone(), not_before: ticket.not_before };
+            next.note(now, Some(reason));
+        })
+    }
+
+    /// How often Fargate Spot took its capacity back from it.
+    #[must_use]
+    pub fn spot_interruptions(&self) -> u32 {
+        let interrupted = |attempt: &&Attempt| {
+            let code = attempt.task.as_ref().and_then(|task| task.stop_code.as_ref());
+            matches!(code, Some(StopCode::SpotInterruption | StopCode::TerminationNotice))
+        };
+        u32::try_from(self.attempts.iter().filter(interrupted).count()).unwrap_or(u32::MAX)
+    }
+
     /// `RunTask` refused the open attempt for want of capacity: back into the line. That uses up no retry.
     #[must_use]
     pub fn refused(&self, line: LimitKey, reason: &str, retry_at: Timestamp, now: Timestamp) -> Option<Self> {
@@ -439,6 +463,8 @@ mod tests {
             log_group: "/aws/mycli/test".into(),
             defaults: Defaults::aws(),
             quotas: Quotas::default(),
+            run_task_rate: None,
+            spot_fallback_after: None,
             definitions_rate: None,
             allowed: None,
             network: None,

@@ -176,8 +176,8 @@ impl Shop {
         let wake = pumps.clone();
         let queue = LocalQueue::new(database.clone(), move |pump: &PumpId| wake.wake(pump));
         let (store, inherited) = (LocalStore::new(database.clone()), Arc::default());
-        let registered = Arc::default();
-        let pump = Pump { store, queue, tasks, logs, secrets, registered, settings, changed, inherited };
+        let (registered, pace) = (Arc::default(), Arc::default());
+        let pump = Pump { store, queue, tasks, logs, secrets, registered, pace, settings, changed, inherited };
         let (alive, running, reports) = (Mutex::new(None), Mutex::new(None), Mutex::new(Some(reports)));
         Ok(Self { options, pumps, pump, database, alive, running, reports })
     }
@@ -427,6 +427,8 @@ fn settings(options: &Options) -> Settings {
         log_group: "/mycli/local".into(),
         defaults: Defaults::one_machine(arch),
         quotas: Quotas::from([(CapacityPool::Machine, Quota { cpu, rate })]),
+        run_task_rate: None,
+        spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,
         network: None,

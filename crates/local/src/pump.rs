@@ -18,8 +18,15 @@ use domain::{
     task,
 };
 use futures_util::future::join_all;
-use pipeline::{definitions::Registered, launcher::Launcher, state_tracker::StateTracker};
-use tokio::sync::{Notify, mpsc, watch};
+use pipeline::{
+    definitions::Registered,
+    launcher::{Launcher, Pace},
+    state_tracker::StateTracker,
+};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
     ambient::System,
@@ -34,6 +41,8 @@ use crate::{
 const BATCH: u32 = 100;
 /// How long a message is invisible while it is being dealt with. Ours: no handler takes this long.
 const VISIBILITY: Duration = Duration::from_secs(60);
+/// Batches of one queue dealt with at once. Ours: as many as launchers on AWS, and some more.
+const BATCHES: usize = 8;
 /// How long a message that failed waits for its next turn. Ours.
 const RETRY: Duration = Duration::from_secs(1);
 /// Time between two sweeps (DESIGN §5), and the most that one takes.
@@ -60,6 +69,8 @@ pub struct Pump {
     pub secrets: Secrets,
     /// The task definitions.
     pub registered: Arc<Registered>,
+    /// How fast held lines move.
+    pub pace: Arc<Pace>,
     /// What the installation is set to.
     pub settings: Arc<Settings>,
     /// Told whenever something may have changed.
@@ -81,40 +92,48 @@ impl Pump {
     }
 
     fn launcher(&self) -> Launcher<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, Secrets, System> {
-        let Self { store, queue, tasks, logs, secrets, registered, settings, .. } = self;
-        Launcher { store, queue, tasks, logs, secrets, registered, ambient: &System, settings }
+        let Self { store, queue, tasks, logs, secrets, registered, pace, settings, .. } = self;
+        Launcher { store, queue, tasks, logs, secrets, registered, pace, ambient: &System, settings }
     }
 
-    fn tracker(&self) -> StateTracker<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, System> {
+    fn tracker(&self) -> StateTracker<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, System, System> {
         let Self { store, queue, tasks, logs, settings, .. } = self;
-        StateTracker { store, queue, tasks, logs, ambient: &System, settings }
+        StateTracker { store, queue, tasks, logs, quotas: &System, ambient: &System, settings }
     }
 
+    /// Batches are dealt with side by side, as by a function's instances: a line that waits for its rate holds up no other.
     async fn take_messages(&self, name: QueueName, mut stop: watch::Receiver<bool>) {
+        let mut batches = JoinSet::new();
         while !*stop.borrow() {
-            match self.take_batch(name).await {
-                Ok(true) => {}
-                Ok(false) => until(&mut stop, self.queue.arrived(name)).await,
+            while batches.try_join_next().is_some() {}
+            if batches.len() >= BATCHES {
+                until(&mut stop, async { drop(batches.join_next().await) }).await;
+                continue;
+            }
+            match self.queue.receive(name, BATCH, VISIBILITY).await {
+                Ok(received) if received.is_empty() => until(&mut stop, self.queue.arrived(name)).await,
+                Ok(received) => drop(batches.spawn(self.clone().deal_with(name, received))),
                 Err(error) => {
                     tracing::error!(queue = name.as_str(), %error, "messages cannot be taken");
                     until(&mut stop, tokio::time::sleep(RETRY)).await;
                 }
             }
         }
+        while batches.join_next().await.is_some() {}
     }
 
-    /// Says whether there were any.
-    async fn take_batch(&self, name: QueueName) -> Result<bool, Unavailable> {
-        let received = self.queue.receive(name, BATCH, VISIBILITY).await?;
-        if received.is_empty() {
-            return Ok(false);
-        }
+    async fn deal_with(self, name: QueueName, received: Vec<Received>) {
         let response = self.launcher().handle(event(&received)).await;
         let (failed, done): (Vec<_>, Vec<_>) = received.into_iter().partition(|message| has_failed(&response, message));
-        self.queue.delete(done).await?;
-        self.queue.release(failed, RETRY).await?;
+        let given_back = async {
+            self.queue.delete(done).await?;
+            self.queue.release(failed, RETRY).await
+        };
+        if let Err(error) = given_back.await {
+            // They become visible again by themselves, and find nothing left to do.
+            tracing::error!(queue = name.as_str(), %error, "messages dealt with cannot be deleted");
+        }
         self.changed.send_replace(());
-        Ok(true)
     }
 
     /// Tells what has come meanwhile of all tasks at once, so that the writes share a transaction; of one task in order, so that its

@@ -4,7 +4,7 @@ use domain::{
     Timestamp,
     execution::Execution,
     id::ExecutionId,
-    limit::{Admission, LimitKey},
+    limit::LimitKey,
     message::{Message, Outgoing},
     ports::{Queue, Store, Unavailable, UpdateError},
 };
@@ -46,17 +46,41 @@ pub async fn advance_from<F>(
     store: &impl Store,
     queue: &impl Queue,
     now: Timestamp,
-    mut before: Execution,
+    before: Execution,
     decide: F,
 ) -> Result<Option<Execution>, Unavailable>
 where
     F: Fn(&Execution) -> Option<Execution> + Send + Sync,
 {
+    match change(store, before, decide).await? {
+        Changed::Yes { before, after } => wake(store, queue, now, &before, &after).await.map(|()| Some(*after)),
+        Changed::No(execution) => Ok(execution),
+    }
+}
+
+/// What came of a change.
+pub(crate) enum Changed {
+    /// It was made.
+    Yes {
+        /// The record it was made to.
+        before: Box<Execution>,
+        /// The record as written.
+        after: Box<Execution>,
+    },
+    /// There was nothing to change, or there is no record any more.
+    No(Option<Execution>),
+}
+
+/// Changes a record and tells nobody: for what is no news to anyone who waits.
+pub(crate) async fn change<F>(store: &impl Store, mut before: Execution, decide: F) -> Result<Changed, Unavailable>
+where
+    F: Fn(&Execution) -> Option<Execution> + Send + Sync,
+{
     let id = before.id.clone();
     for _ in 0..CONFLICTS_MAX {
-        let Some(after) = decide(&before) else { return Ok(Some(before)) };
-        match commit(store, queue, now, &before, after, &[]).await {
-            Ok(written) => return Ok(Some(written)),
+        let Some(after) = decide(&before) else { return Ok(Changed::No(Some(before))) };
+        match store.update(&before, after, &[]).await {
+            Ok(written) => return Ok(Changed::Yes { before: Box::new(before), after: Box::new(written) }),
             Err(UpdateError::Conflict) => {}
             Err(UpdateError::Full(key)) => {
                 return Err(Unavailable::new("the store", format!("{key} used up without an admission")));
@@ -65,13 +89,13 @@ where
         }
         match store.load(&id).await? {
             Some(newer) => before = newer,
-            None => return Ok(None),
+            None => return Ok(Changed::No(None)),
         }
     }
     Err(Unavailable::new("the store", format!("{id} was changed by others {CONFLICTS_MAX} times in a row")))
 }
 
-/// Writes one change and sends what follows from it: whoever waits for what it released is woken, and a retry is hinted when due.
+/// Writes one change and sends what follows from it.
 ///
 /// # Errors
 /// As [`Store::update`]. A lost hint is repaired by the sweep.
@@ -81,20 +105,28 @@ pub async fn commit(
     now: Timestamp,
     before: &Execution,
     after: Execution,
-    admissions: &[Admission],
 ) -> Result<Execution, UpdateError> {
-    let written = store.update(before, after, admissions).await?;
+    let written = store.update(before, after, &[]).await?;
+    wake(store, queue, now, before, &written).await?;
+    Ok(written)
+}
+
+/// Whoever waits for what a change released is woken, and a retry is hinted when due.
+async fn wake(
+    store: &impl Store,
+    queue: &impl Queue,
+    now: Timestamp,
+    before: &Execution,
+    written: &Execution,
+) -> Result<(), Unavailable> {
     let mut messages = Vec::new();
-    for line in released(before, &written) {
+    for line in released(before, written) {
         if store.has_line(&line, now).await? {
             messages.push(Message::Line { line, id: None }.into());
         }
     }
-    messages.extend(due_later(before, &written, now));
-    if !messages.is_empty() {
-        queue.send(messages).await?;
-    }
-    Ok(written)
+    messages.extend(due_later(before, written, now));
+    if messages.is_empty() { Ok(()) } else { queue.send(messages).await }
 }
 
 /// The limits that have more room after this change, or whose line got a new head.

@@ -5,37 +5,34 @@ use std::collections::BTreeMap;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use chrono::TimeDelta;
 use domain::{
-    Timestamp,
     cause::Cause,
-    ecs::RunTaskInput,
-    execution::{Attempt, Execution, Ticket},
+    ceiling::Shortage,
+    execution::{Attempt, Execution},
     id::ExecutionId,
-    limit::{LimitKey, RateKey},
+    limit::LimitKey,
     message::Message,
-    ports::{Clock, Definitions, Entropy, LaunchError, Logs, Queue, Secrets, Store, Tasks, Unavailable, UpdateError},
+    ports::{Clock, Definitions, Entropy, LaunchError, Logs, Queue, Secrets, Store, Tasks, Unavailable},
     settings::{GitAccess, Settings},
     task::{self, TaskDefinition},
-    throttle,
-    transition::{Observation, Plan},
+    transition::Observation,
 };
 
 use crate::{
     advance::{self, advance, advance_from, delayed},
-    definitions::{Ensured, Registered},
+    definitions::Registered,
     markers,
 };
 
-/// How many tickets are looked at in one round. Fargate's RunTask takes 20 calls a second (AWS-FACTS §2).
-const ROUND: u32 = 20;
-/// Rounds in one invocation, before the rest is left to another hint. Ours.
-const ROUNDS: usize = 10;
+mod drain;
+mod lines;
+
+use drain::Launched;
+pub use lines::Pace;
+
 /// How long a client token surely lives: ECS keeps it for at least an hour after the task ends; ten minutes of margin (AWS-FACTS §1).
 const TOKEN_LIVES: TimeDelta = TimeDelta::minutes(50);
 /// How long a launcher may still be in the middle of its call before somebody else asks after the outcome. Ours.
 const IN_FLIGHT: TimeDelta = TimeDelta::seconds(5);
-/// Pause before a pool that refused is asked again: a probe every 5 to 15 s (DESIGN §5).
-const PROBE: TimeDelta = TimeDelta::seconds(5);
-
 /// The launcher function.
 #[derive(Debug)]
 pub struct Launcher<'a, S, Q, T, L, X, A> {
@@ -51,18 +48,22 @@ pub struct Launcher<'a, S, Q, T, L, X, A> {
     pub secrets: &'a X,
     /// Which task definitions are registered.
     pub registered: &'a Registered,
+    /// How fast held lines move.
+    pub pace: &'a Pace,
     /// Clock and randomness.
     pub ambient: &'a A,
     /// The installation's settings.
     pub settings: &'a Settings,
 }
 
-/// What came of a look at the head of a line.
-enum Turn {
-    /// It was launched, or it is none of this line's any more: look at the next.
-    Next,
-    /// It cannot start, and so nobody behind it can.
-    Blocked { line: LimitKey, reason: String },
+/// What came of a call of `RunTask`, as far as it tells something of the pool.
+enum Ran {
+    /// It is started, or on record as what else it is.
+    Settled,
+    /// Too fast.
+    Throttled(String),
+    /// Too much.
+    Short(Shortage, String),
 }
 
 impl<S, Q, T, L, X, A> Launcher<'_, S, Q, T, L, X, A>
@@ -98,102 +99,18 @@ where
                 }
             }
         }
-        for (line, (messages, ids)) in lines {
-            if let Err(error) = self.drain(&line, &ids).await {
+        // At once: one that has to wait holds up none of the others.
+        let drained = lines.into_iter().map(async |(line, (messages, ids))| {
+            let result = self.drain(&line, &ids).await;
+            result.err().map_or_else(Vec::new, |error| {
                 tracing::warn!(%line, %error, "a line could not be drained");
-                failed.extend(messages);
-            }
-        }
+                messages
+            })
+        });
+        failed.extend(futures_util::future::join_all(drained).await.into_iter().flatten());
         let mut response = SqsBatchResponse::default();
         failed.into_iter().for_each(|id| response.add_failure(id));
         response
-    }
-
-    /// Starts the head of a line as long as there is room, and tells the newly come why they wait.
-    async fn drain(&self, line: &LimitKey, newcomers: &[ExecutionId]) -> Result<(), Unavailable> {
-        for _ in 0..ROUNDS {
-            let now = self.ambient.now();
-            let tickets = self.store.line(line, now, ROUND).await?;
-            if tickets.is_empty() {
-                return Ok(());
-            }
-            let Some(granted) = self.granted(line, &tickets, newcomers, now).await? else { return Ok(()) };
-            for ticket in tickets.iter().take(granted) {
-                if let Turn::Blocked { line: blocked, reason } = self.take_turn(ticket).await? {
-                    return self.tell(newcomers, line, &blocked, &reason).await;
-                }
-            }
-        }
-        self.queue.send(vec![Message::Line { line: line.clone(), id: None }.into()]).await
-    }
-
-    /// How many of these may be launched now by the pool's rate; `None` if none, and then a hint comes when one may.
-    async fn granted(
-        &self,
-        line: &LimitKey,
-        tickets: &[Ticket],
-        newcomers: &[ExecutionId],
-        now: Timestamp,
-    ) -> Result<Option<usize>, Unavailable> {
-        let LimitKey::Pool(pool) = line else { return Ok(Some(tickets.len())) };
-        let Some(rate) = self.settings.quotas.of(*pool).rate else { return Ok(Some(tickets.len())) };
-        let key = RateKey::Launches(*pool);
-        let want = u32::try_from(tickets.len()).unwrap_or(ROUND);
-        let (granted, wait_millis) = self.store.take_tokens(key, rate, want, now).await?;
-        if granted > 0 {
-            return Ok(usize::try_from(granted).ok());
-        }
-        let millis = i64::try_from(wait_millis).unwrap_or(i64::MAX);
-        self.queue.send(vec![delayed(Message::Line { line: line.clone(), id: None }, millis)]).await?;
-        self.tell(newcomers, line, line, &throttle::rate_reason(key, rate)).await?;
-        Ok(None)
-    }
-
-    /// Those who came with this hint and still stand in this line learn why.
-    async fn tell(
-        &self,
-        ids: &[ExecutionId],
-        line: &LimitKey,
-        blocked: &LimitKey,
-        reason: &str,
-    ) -> Result<(), Unavailable> {
-        for id in ids {
-            let now = self.ambient.now();
-            advance(self.store, self.queue, now, id, |execution| {
-                execution.ticket().filter(|ticket| ticket.line == *line || ticket.line == *blocked)?;
-                let line = execution.ticket()?.line;
-                execution.parked(line, reason.to_owned(), now)
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
-    async fn take_turn(&self, ticket: &Ticket) -> Result<Turn, Unavailable> {
-        let Some(before) = self.store.load(&ticket.id).await? else { return Ok(Turn::Next) };
-        if before.ticket().is_none_or(|current| current.line != ticket.line) {
-            return Ok(Turn::Next);
-        }
-        let now = self.ambient.now();
-        if let Some(reason) = throttle::impossible(before.request.size.cpu(), self.settings.quotas.of(before.pool).cpu)
-        {
-            let rejected = |execution: &Execution| execution.rejected(reason.clone(), now);
-            advance(self.store, self.queue, now, &ticket.id, rejected).await?;
-            return Ok(Turn::Next);
-        }
-        let definition = self.definition(&before).await?;
-        match self.registered.ensure(self.store, self.tasks, self.settings, &definition, now).await? {
-            Ensured::Ready(arn) => self.launch(ticket, &before, &arn, now).await,
-            Ensured::Later { reason, pause } => {
-                let postponed = |execution: &Execution| execution.postponed(reason.clone(), now + pause, now);
-                advance(self.store, self.queue, now, &ticket.id, postponed).await.map(|_| Turn::Next)
-            }
-            Ensured::Refused(why) => {
-                let why = format!("the task definition was refused: {why}");
-                let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
-                advance(self.store, self.queue, now, &ticket.id, rejected).await.map(|_| Turn::Next)
-            }
-        }
     }
 
     /// The definition an execution needs, with the credentials for git that there are now.
@@ -209,86 +126,53 @@ where
         Ok(TaskDefinition::of(&execution.request, git, self.settings))
     }
 
-    /// Records the launch under its limits, all of them or none, and only then starts the task.
-    async fn launch(
-        &self,
-        ticket: &Ticket,
-        before: &Execution,
-        definition_arn: &str,
-        now: Timestamp,
-    ) -> Result<Turn, Unavailable> {
-        let nonce = format!("{:032x}", self.ambient.bits());
-        let run_task = task::run_task(before, definition_arn, &nonce, self.settings);
-        let Some(after) = before.launching(Plan { nonce, run_task: run_task.clone() }, now) else {
-            return Ok(Turn::Next);
-        };
-        let admissions = throttle::admissions(before, self.settings.quotas.of(before.pool).cpu);
-        match advance::commit(self.store, self.queue, now, before, after, &admissions).await {
-            Ok(launching) => self.run(launching, &run_task).await.map(|()| Turn::Next),
-            Err(UpdateError::Conflict) => Ok(Turn::Next),
-            Err(UpdateError::Full(key)) => self.park(ticket, before, key).await,
-            Err(UpdateError::Unavailable(error)) => Err(error),
-        }
-    }
-
-    /// The ticket moves to the line of the limit that holds it.
-    async fn park(&self, ticket: &Ticket, before: &Execution, full: LimitKey) -> Result<Turn, Unavailable> {
-        let usage = self.store.usage(&full).await?;
-        let max = throttle::max_of(&full, &before.request, self.settings.quotas.of(before.pool).cpu);
-        let reason = throttle::reason(&full, usage, max);
-        let now = self.ambient.now();
-        let parked = |execution: &Execution| {
-            execution.ticket().filter(|current| current.line == ticket.line)?;
-            execution.parked(full.clone(), reason.clone(), now)
-        };
-        advance(self.store, self.queue, now, &ticket.id, parked).await?;
-        // Who moved on from a lock's line still has its turn at the lock: nobody behind may overtake it.
-        let next_may_go = full != ticket.line && !matches!(ticket.line, LimitKey::Lock(_));
-        Ok(if next_may_go { Turn::Next } else { Turn::Blocked { line: full, reason } })
-    }
-
     /// Calls `RunTask` and writes down what came of it.
-    async fn run(&self, launching: Execution, input: &RunTaskInput) -> Result<(), Unavailable> {
-        let result = self.tasks.run_task(input).await;
-        let now = self.ambient.now();
-        let id = &launching.id.clone();
-        let number = input.started_by.parse::<domain::id::AttemptId>().map_or(1, |attempt| attempt.number());
-        let written = match &result {
+    async fn run(&self, Launched { execution, from }: Launched) -> Result<Ran, Unavailable> {
+        let Some(attempt) = execution.open_attempt() else { return Ok(Ran::Settled) };
+        let (number, Some(input)) = (attempt.number, attempt.run_task.clone()) else { return Ok(Ran::Settled) };
+        let result = self.tasks.run_task(&input).await;
+        let (now, id) = (self.ambient.now(), execution.id.clone());
+        match result {
             Ok(task) => {
-                let seen = |execution: &Execution| execution.observe(number, &Observation::Task(task), now);
-                advance_from(self.store, self.queue, now, launching, seen).await?
+                let seen = |execution: &Execution| execution.observe(number, &Observation::Task(&task), now);
+                if let Some(execution) = advance_from(self.store, self.queue, now, execution, seen).await? {
+                    self.stop_if_unwanted(&execution, number, &task.task_arn).await?;
+                }
+                Ok(Ran::Settled)
             }
-            Err(LaunchError::Throttled(why)) => self.refused(id, why, TimeDelta::seconds(1)).await?,
-            Err(LaunchError::Full { words, .. }) => self.refused(id, words, PROBE).await?,
+            Err(LaunchError::Throttled(why)) => {
+                self.put_back(execution, from, &why).await.map(|()| Ran::Throttled(why))
+            }
+            Err(LaunchError::Full { shortage, words }) => {
+                self.put_back(execution, from, &words).await.map(|()| Ran::Short(shortage, words))
+            }
             Err(LaunchError::Refused(why)) => {
-                let cause = Cause::NeverStarted(why.clone());
+                let cause = Cause::NeverStarted(why);
                 let ended = |execution: &Execution| execution.never_launched(&cause, now);
-                advance(self.store, self.queue, now, id, ended).await?
+                advance_from(self.store, self.queue, now, execution, ended).await.map(|_| Ran::Settled)
             }
             Err(LaunchError::NoDefinition(why)) => {
-                let hash = self.definition(&launching).await?.content_hash();
+                let hash = self.definition(&execution).await?.content_hash();
                 self.registered.forget(self.store, &hash, &input.task_definition).await?;
-                self.refused(id, why, TimeDelta::zero()).await?
+                self.put_back(execution, from, &why).await.map(|()| Ran::Settled)
             }
             Err(LaunchError::Unknown(why)) => {
                 tracing::warn!(execution = %id, why, "the outcome of a launch is unknown; asking again");
-                self.queue.send(vec![delayed(Message::Check { id: id.clone() }, IN_FLIGHT.num_milliseconds())]).await?;
-                None
+                let again = delayed(Message::Check { id }, IN_FLIGHT.num_milliseconds());
+                self.queue.send(vec![again]).await.map(|()| Ran::Settled)
             }
-        };
-        if let (Some(execution), Ok(task)) = (written, &result) {
-            self.stop_if_unwanted(&execution, number, &task.task_arn).await?;
         }
-        Ok(())
     }
 
-    async fn refused(&self, id: &ExecutionId, why: &str, pause: TimeDelta) -> Result<Option<Execution>, Unavailable> {
+    /// Nothing was started: back into the line it came from, to its place. Nobody is told of the room it had: there is none.
+    async fn put_back(&self, launching: Execution, line: LimitKey, why: &str) -> Result<(), Unavailable> {
         let now = self.ambient.now();
-        advance(self.store, self.queue, now, id, |execution| {
-            let line = LimitKey::Pool(execution.pool);
-            execution.refused(line, why, now + pause, now)
-        })
-        .await
+        let back = |execution: &Execution| execution.refused(line.clone(), why, now, now);
+        match advance::change(self.store, launching, back).await? {
+            advance::Changed::Yes { .. } | advance::Changed::No(None) => Ok(()),
+            // It moved on meanwhile: cancelled, say. What it had is free.
+            advance::Changed::No(Some(execution)) => self.attend_to(&execution).await,
+        }
     }
 
     /// A task that was cancelled, or given up, while it was being started.
@@ -307,15 +191,21 @@ where
     /// # Errors
     /// When something does not answer; repeating the call is right.
     pub async fn attend(&self, id: &ExecutionId) -> Result<(), Unavailable> {
-        let Some(execution) = self.store.load(id).await? else { return Ok(()) };
+        match self.store.load(id).await? {
+            Some(execution) => self.attend_to(&execution).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn attend_to(&self, execution: &Execution) -> Result<(), Unavailable> {
         let Some(attempt) = execution.open_attempt() else { return Ok(()) };
         if attempt.needs_its_log() {
-            return read_log(self.store, self.queue, self.logs, self.ambient, self.settings, &execution, attempt).await;
+            return read_log(self.store, self.queue, self.logs, self.ambient, self.settings, execution, attempt).await;
         }
         match &attempt.task_arn {
-            None => self.find_out(&execution, attempt).await,
+            None => self.find_out(execution, attempt).await,
             Some(arn) if execution.cancel.is_some() || attempt.overdue => {
-                self.tasks.stop_task(arn, &stop_reason(&execution)).await
+                self.tasks.stop_task(arn, &stop_reason(execution)).await
             }
             Some(_) => Ok(()),
         }
@@ -331,8 +221,9 @@ where
             return self.queue.send(vec![again]).await;
         }
         if execution.cancel.is_none() && age < TOKEN_LIVES {
-            let Some(input) = attempt.run_task.clone() else { return Ok(()) };
-            return self.run(execution.clone(), &input).await;
+            let launched = Launched { execution: execution.clone(), from: LimitKey::Pool(attempt.pool) };
+            // Boxed, because what is put back may have to be asked after, and so on.
+            return Box::pin(self.run(launched)).await.map(drop);
         }
         let arns = self.tasks.list_tasks(&execution.attempt_id(attempt)).await?;
         let tasks = if arns.is_empty() { Vec::new() } else { self.tasks.describe_tasks(&arns).await?.tasks };

@@ -4,16 +4,18 @@ use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use domain::{
     api::{ExecutionView, HistoryPage, LogLineView, LogsPage, Problem, WaitingView},
-    execution::{Attempt, Execution, State},
+    execution::{Attempt, Execution, ExecutionStatus, State, Ticket},
     history::{Cursor, Filter, PAGE_DEFAULT, PAGE_MAX},
     id::ExecutionId,
     key::{Caller, Role},
-    limit::LimitKey,
+    limit::{CapacityPool, LimitKey, RateKey},
+    line::{HeldBy, LineState},
     marker,
     ports::{Clock, Keys, LogLine, LogPage, Logs, Store, Unavailable},
     request::FieldError,
     settings::Settings,
-    task, throttle,
+    task,
+    throttle::{self, Rate},
 };
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +108,8 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         for execution in &page.items {
             executions.push(self.view(execution).await.map_err(|e| http::unavailable(&e))?);
         }
+        // The store tells those in a line, which of them waits is for the line to say.
+        executions.retain(|view| filter.status.is_none_or(|status| view.status == status));
         Ok(http::json(200, &HistoryPage { executions, next_cursor: page.next.map(|cursor| cursor.encode()) }))
     }
 
@@ -165,32 +169,77 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
     }
 
     async fn view(&self, execution: &Execution) -> Result<ExecutionView, Unavailable> {
-        Ok(ExecutionView::new(execution, self.waiting(execution).await?))
+        let Some(ticket) = execution.ticket() else { return Ok(ExecutionView::new(execution, None)) };
+        let state = self.store.line_state(&ticket.line).await?;
+        let waiting = self.waiting(execution, &ticket, &state).await?;
+        let view = ExecutionView::new(execution, Some(waiting));
+        // Who stands in a line that is held waits, whether or not somebody wrote that into each of ten thousand records.
+        let status = if state.held.is_some() { ExecutionStatus::Waiting } else { view.status };
+        Ok(ExecutionView { status, ..view })
     }
 
-    /// Why it waits. The launcher's own words if it has looked at it, else the state of its line.
-    async fn waiting(&self, execution: &Execution) -> Result<Option<WaitingView>, Unavailable> {
-        let Some(ticket) = execution.ticket() else { return Ok(None) };
-        let usage = self.store.usage(&ticket.line).await?;
-        let pool_max = self.settings.quotas.of(execution.pool).cpu;
-        let max = throttle::max_of(&ticket.line, &execution.request, pool_max);
-        let place = self.store.ahead(&ticket, EXACT_PLACES).await? + 1;
-        let reason = match &execution.state {
-            State::Waiting { reason, .. } => reason.clone(),
-            _ => "recorded; the launcher has not come to it yet".to_owned(),
+    /// Why it waits: its own reason while it is not due, else what holds its line.
+    async fn waiting(
+        &self,
+        execution: &Execution,
+        ticket: &Ticket,
+        line: &LineState,
+    ) -> Result<WaitingView, Unavailable> {
+        let now = self.ambient.now();
+        let by = line.held.as_ref().map(|held| held.by);
+        // Who waits behind the first of its line that waits for the pool waits for the pool.
+        let pool_line = LimitKey::Pool(execution.pool);
+        let key = if by == Some(HeldBy::Pool) { &pool_line } else { &ticket.line };
+        let of_key = if *key == ticket.line { line.clone() } else { self.store.line_state(key).await? };
+        let quota = of_key.quota(self.settings.quotas.of(execution.pool).cpu);
+        let (usage, max) = (self.store.usage(key).await?, throttle::max_of(key, &execution.request, quota));
+        let place = self.store.ahead(ticket, EXACT_PLACES).await? + 1;
+        let postponed = ticket.not_before.filter(|due| *due > now);
+        let reason = match (&execution.state, by) {
+            (State::Waiting { reason, .. }, _) if postponed.is_some() => reason.clone(),
+            (_, Some(HeldBy::Rate)) => self.rate_reason(execution.pool),
+            (_, Some(_)) => match key {
+                LimitKey::Pool(pool) => throttle::pool_reason(*pool, usage.used, quota, of_key.ceiling.as_ref()),
+                LimitKey::Lock(_) | LimitKey::Group(_) => throttle::reason(key, usage, max),
+            },
+            (State::Waiting { reason, .. }, None) => reason.clone(),
+            (_, None) => "recorded; the launcher has not come to it yet".to_owned(),
         };
-        let shown = |amount: u32| match &ticket.line {
+        let shown = |amount: u32| match key {
             LimitKey::Pool(_) => throttle::vcpu(amount),
             LimitKey::Lock(_) | LimitKey::Group(_) => f64::from(amount),
         };
-        Ok(Some(WaitingView {
+        let estimate = match (postponed, by) {
+            (Some(due), _) => u64::try_from((due - now).num_seconds()).ok(),
+            (None, Some(HeldBy::Rate)) => {
+                self.launches_per_second(execution.pool).map(|rate| throttle::seconds(place, rate))
+            }
+            (None, _) => line.estimate_seconds(place, now),
+        };
+        Ok(WaitingView {
             reason,
-            limit: ticket.line.to_string(),
+            limit: key.to_string(),
             used: shown(usage.used),
             max: max.map(shown),
             place,
-            estimate_seconds: None,
-        }))
+            estimate_seconds: estimate,
+        })
+    }
+
+    /// The slowest of the rates that launches from a pool are held to.
+    fn launch_rate(&self, pool: CapacityPool) -> Option<(RateKey, Rate)> {
+        let launches = self.settings.quotas.of(pool).rate.map(|rate| (RateKey::Launches(pool), rate));
+        let calls = self.settings.run_task_rate.map(|rate| (RateKey::RunTask, rate));
+        let slower = |a: &(RateKey, Rate), b: &(RateKey, Rate)| a.1.per_second.total_cmp(&b.1.per_second);
+        launches.into_iter().chain(calls).min_by(slower)
+    }
+
+    fn launches_per_second(&self, pool: CapacityPool) -> Option<f64> {
+        self.launch_rate(pool).map(|(_, rate)| rate.per_second)
+    }
+
+    fn rate_reason(&self, pool: CapacityPool) -> String {
+        self.launch_rate(pool).map_or_else(String::new, |(key, rate)| throttle::rate_reason(key, rate))
     }
 }
 

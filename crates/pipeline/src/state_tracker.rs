@@ -8,9 +8,10 @@ use domain::{
     execution::Execution,
     history::Cursor,
     id::{AttemptId, ExecutionId},
+    limit::{CapacityPool, LimitKey},
     marker::{self, Marker},
     message::Message,
-    ports::{Clock, Logs, Queue, Store, Tasks, Unavailable},
+    ports::{AccountQuotas, Clock, Logs, Queue, Store, Tasks, Unavailable},
     settings::Settings,
     transition::Observation,
 };
@@ -25,6 +26,8 @@ use crate::{
 
 /// How many executions are looked at together: `DescribeTasks` takes 100 (ECS API reference).
 const PAGE: u32 = 100;
+/// How long an account's quota is taken for what was read. Ours: quotas are raised by people.
+const QUOTA_HOLDS: TimeDelta = TimeDelta::minutes(10);
 /// After how long a launch without news is asked after. Ours.
 const SILENT: TimeDelta = TimeDelta::seconds(30);
 
@@ -83,7 +86,7 @@ fn ended(event: &dynamodb::Event) -> Vec<ExecutionId> {
 
 /// The state tracker function.
 #[derive(Debug)]
-pub struct StateTracker<'a, S, Q, T, L, A> {
+pub struct StateTracker<'a, S, Q, T, L, U, A> {
     /// Where executions are recorded.
     pub store: &'a S,
     /// Where hints are sent.
@@ -92,13 +95,15 @@ pub struct StateTracker<'a, S, Q, T, L, A> {
     pub tasks: &'a T,
     /// The tasks' output.
     pub logs: &'a L,
+    /// What the account may use.
+    pub quotas: &'a U,
     /// The clock.
     pub ambient: &'a A,
     /// The installation's settings.
     pub settings: &'a Settings,
 }
 
-impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock> StateTracker<'_, S, Q, T, L, A> {
+impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTracker<'_, S, Q, T, L, U, A> {
     /// Takes a Task State Change event. Order, repetition and loss do not matter (see [`Observation`]).
     ///
     /// # Errors
@@ -177,6 +182,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock> StateTracker<'_, S, Q, T, 
     /// When something does not answer; the next sweep goes on.
     pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Option<Cursor>, Unavailable> {
         if from.is_none() {
+            self.refresh_quotas().await?;
             self.hint_at_lines().await?;
         }
         let mut cursor = from;
@@ -188,6 +194,24 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, A: Clock> StateTracker<'_, S, Q, T, 
                 return Ok(cursor);
             }
         }
+    }
+
+    /// The quotas may be raised, or lowered, at any time. That they cannot be read stops nothing: what was read last holds, and ECS's
+    /// refusals teach the rest.
+    async fn refresh_quotas(&self) -> Result<(), Unavailable> {
+        for pool in [CapacityPool::FargateSpot, CapacityPool::Fargate] {
+            let (line, now) = (LimitKey::Pool(pool), self.ambient.now());
+            let before = self.store.line_state(&line).await?;
+            if before.quota.is_some_and(|quota| now - quota.read_at < QUOTA_HOLDS) {
+                continue;
+            }
+            match self.quotas.cpu(pool).await {
+                // Somebody else's write in between only means that the next sweep asks again.
+                Ok(cpu) => drop(self.store.set_line_state(&line, &before, before.with_quota(cpu, now)).await?),
+                Err(error) => tracing::warn!(%line, %error, "the account's quota cannot be read"),
+            }
+        }
+        Ok(())
     }
 
     /// One hint for each line that has somebody due: enough, because a launcher drains the line.

@@ -297,7 +297,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 CancelDecision::Asked => return Ok(Some(Ok(before))),
                 CancelDecision::Changed(after) => *after,
             };
-            match advance::commit(self.store, self.queue, now, &before, after, &[]).await {
+            match advance::commit(self.store, self.queue, now, &before, after).await {
                 Ok(written) => return Ok(Some(Ok(written))),
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
                 Err(UpdateError::Unavailable(error)) => return Err(error),

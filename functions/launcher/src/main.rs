@@ -14,7 +14,10 @@ use aws::{
 };
 use aws_lambda_events::sqs::SqsEvent;
 use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
-use pipeline::{definitions::Registered, launcher::Launcher};
+use pipeline::{
+    definitions::Registered,
+    launcher::{Launcher, Pace},
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -25,7 +28,7 @@ async fn main() -> Result<(), Error> {
     let queue = SqsQueue::new(&config, names.launch_queue_url, names.control_queue_url);
     let tasks = EcsTasks::new(&config, settings.cluster.clone(), registration);
     let logs = CloudWatchLogs::new(&config, settings.log_group.clone());
-    let registered = Registered::default();
+    let (registered, pace) = (Registered::default(), Pace::default());
     let launcher = Launcher {
         store: &store,
         queue: &queue,
@@ -33,6 +36,7 @@ async fn main() -> Result<(), Error> {
         logs: &logs,
         secrets: &store,
         registered: &registered,
+        pace: &pace,
         ambient: &System,
         settings: &settings,
     };

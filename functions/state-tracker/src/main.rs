@@ -11,6 +11,7 @@ use aws::{
     ecs::EcsTasks,
     events::EventBus,
     logs::CloudWatchLogs,
+    quotas::ServiceQuotas,
     settings::{Function, Installation},
     sqs::SqsQueue,
 };
@@ -35,11 +36,13 @@ async fn main() -> Result<(), Error> {
     let tasks = EcsTasks::new(&config, settings.cluster.clone(), None);
     let logs = CloudWatchLogs::new(&config, settings.log_group.clone());
     let bus = EventBus::new(&config, names.event_bus);
+    let quotas = ServiceQuotas::new(&config);
     let tracker = StateTracker {
         store: &store,
         queue: &queue,
         tasks: &tasks,
         logs: &logs,
+        quotas: &quotas,
         ambient: &System,
         settings: &settings,
     };

@@ -43,6 +43,8 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
         log_group: "/aws/mycli/team".into(),
         defaults: Defaults::aws(),
         quotas: Quotas::default(),
+        run_task_rate: None,
+        spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,
         network: None,

@@ -13,6 +13,7 @@ use domain::{
     execution::{Execution, ExecutionStatus},
     history::Filter,
     limit::RateKey,
+    line::LineState,
     message::{Message, Outgoing, QueueName},
     ports::{Definitions, Queue, Store, Unavailable},
     task::TaskDefinition,
@@ -433,7 +434,7 @@ async fn a_file_of_the_version_before_is_brought_up_to_date() {
     let dir = Dir::new();
     let execution = Wish::default().submit(&LocalStore::new(dir.open())).await;
     let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
-    let back = "DROP TABLE bookmark; DROP TABLE registrations; DROP INDEX executions_launched;
+    let back = "DROP TABLE line_states; DROP TABLE bookmark; DROP TABLE registrations; DROP INDEX executions_launched;
                 ALTER TABLE buckets RENAME COLUMN key TO pool; PRAGMA user_version = 1;";
     connection.execute_batch(back).expect("what version 1 was");
     drop(connection);
@@ -445,6 +446,7 @@ async fn a_file_of_the_version_before_is_brought_up_to_date() {
     assert_eq!(store.launched(None, 9).await.expect(ANSWERS).items, [], "it is the other process's");
     assert_eq!(store.bookmark().await.expect(ANSWERS), None);
     assert_eq!(store.definition("x").await.expect(ANSWERS), None);
+    assert_eq!(store.line_state(&POOL).await.expect(ANSWERS), LineState::default());
 }
 
 #[test]

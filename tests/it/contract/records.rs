@@ -93,6 +93,8 @@ pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
         log_group: "group".into(),
         defaults: Defaults::one_machine(Arch::X86_64),
         quotas: Quotas::default(),
+        run_task_rate: None,
+        spot_fallback_after: None,
         definitions_rate: None,
         allowed: None,
         network: None,

@@ -34,6 +34,11 @@ pub(crate) const ARGUED: &[(&str, &str, &str)] = &[
         "dynamodb:DeleteItem",
         "forgets where a sweep was cut short, and lines that nobody used for a day",
     ),
+    (
+        "StateTrackerRole",
+        "servicequotas:GetAWSDefaultServiceQuota",
+        "an account that never asked for another quota has no value of its own; the emulator has no Service Quotas at all",
+    ),
     ("StateTrackerRole", "ecs:StopTask", "stops what is long past its time"),
 ];
 const ONE_SET: &str =
@@ -224,8 +229,15 @@ fn what_is_argued_for_is_allowed() {
 #[test]
 fn a_wildcard_stands_only_where_there_are_no_resources() {
     let template = Template::read();
-    let anything: Vec<_> =
-        ["ecr:GetAuthorizationToken", "ecs:ListTasks", "ecs:RegisterTaskDefinition", "dynamodb:ListStreams"].into();
+    let anything: Vec<_> = [
+        "ecr:GetAuthorizationToken",
+        "ecs:ListTasks",
+        "ecs:RegisterTaskDefinition",
+        "dynamodb:ListStreams",
+        "servicequotas:GetServiceQuota",
+        "servicequotas:GetAWSDefaultServiceQuota",
+    ]
+    .into();
     for (role, _) in template.of_type("AWS::IAM::Role").filter(|(_, role)| !role["Properties"]["Policies"].is_null()) {
         for policy in template.properties(role, &stack())["Policies"].as_array().unwrap() {
             for statement in policy["PolicyDocument"]["Statement"].as_array().unwrap() {

@@ -2,6 +2,7 @@
 
 use domain::{
     Timestamp,
+    execution::ExecutionStatus,
     history::{Cursor, Filter},
     id::ExecutionId,
 };
@@ -68,7 +69,7 @@ impl Query {
     pub(super) fn history(filter: &Filter, after: Option<&Cursor>, limit: u32) -> Self {
         let since = filter.since.map(|since| ExecutionId::new(first_milli(since), 0));
         let conditions = [
-            ("status = ?", filter.status.map(|status| status.as_str().to_owned())),
+            status_is(filter.status),
             ("grp = ?", filter.group.as_ref().map(ToString::to_string)),
             ("submitter = ?", filter.by.clone()),
             ("id >= ?", since.map(String::from)),
@@ -97,6 +98,16 @@ impl Query {
 
     pub(super) fn run(self, db: &Connection) -> rusqlite::Result<Vec<String>> {
         db.prepare_cached(&self.sql)?.query_map(params_from_iter(self.values), |row| row.get(0))?.collect()
+    }
+}
+
+/// Those in a line are both taken for either of their statuses (see [`Filter::status`]).
+fn status_is(status: Option<ExecutionStatus>) -> (&'static str, Option<String>) {
+    match status {
+        Some(ExecutionStatus::Queued | ExecutionStatus::Waiting) => {
+            ("status IN (?, 'WAITING')", Some(ExecutionStatus::Queued.as_str().to_owned()))
+        }
+        other => ("status = ?", other.map(|status| status.as_str().to_owned())),
     }
 }
 

@@ -1,0 +1,475 @@
+//! Draining a line: its first ones are started as long as there is room, as fast as may be, and never faster.
+//!
+//! A launch takes its lock, its group and its pool in one write, all or none. Who has a lock or is of a group that has a limit starts out
+//! of that line; where only the pool has no room, the first of the line goes to the pool's line and stands there for all behind it.
+
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    ceiling::{Ceiling, Shortage},
+    execution::{Execution, Ticket},
+    id::ExecutionId,
+    limit::{CapacityPool, LimitKey, RateKey},
+    line::{HeldBy, LineState, Room},
+    message::Message,
+    ports::{Clock, Definitions, Entropy, Logs, Queue, Secrets, Store, Tasks, Unavailable, Update, UpdateError},
+    task, throttle,
+    transition::Plan,
+};
+use futures_util::future::{join_all, try_join_all};
+
+use super::{Launcher, Ran, lines};
+use crate::{
+    advance::{advance, delayed},
+    definitions::Ensured,
+};
+
+/// How many tickets are looked at in one round: RunTask takes 20 calls a second (AWS-FACTS §2).
+const ROUND: u32 = 20;
+/// How long one invocation goes on before it leaves the rest to another hint. Ours: far below the function's timeout.
+const DRAIN: TimeDelta = TimeDelta::seconds(5);
+/// The longest a launcher waits within an invocation (DESIGN §5).
+const NAP_MAX: TimeDelta = TimeDelta::seconds(1);
+/// The shortest: tokens gather meanwhile, so that a line that only its rate holds is looked at twice a second and not at each token. Ours.
+const NAP_MIN: TimeDelta = TimeDelta::milliseconds(500);
+/// A pause where the line's index is behind the records. Ours: it is by some milliseconds.
+const STALE_NAP: TimeDelta = TimeDelta::milliseconds(100);
+
+/// What came of one look at a line.
+enum Round {
+    /// Nobody is in it and due.
+    Empty,
+    /// A launcher waits until it may go on with it.
+    Attended,
+    /// Something was started, or moved: look again.
+    Moved,
+    /// Those the index named are gone.
+    Stale,
+    /// Its first cannot start, and so nobody behind it can.
+    Held(Hold),
+}
+
+/// Why a line does not move now.
+struct Hold {
+    by: HeldBy,
+    reason: String,
+    /// When to look again without being told; a slot of ours that is given back comes with a hint.
+    look_at: Option<Timestamp>,
+}
+
+/// A pool, as it stands at a look.
+struct PoolLook {
+    line: LimitKey,
+    pool: CapacityPool,
+    state: LineState,
+    used: u32,
+    room: Room,
+    /// What the installation sets.
+    set: Option<u32>,
+}
+
+/// A launch that is on record.
+pub(super) struct Launched {
+    pub(super) execution: Execution,
+    pub(super) from: LimitKey,
+}
+
+impl<S, Q, T, L, X, A> Launcher<'_, S, Q, T, L, X, A>
+where
+    S: Store + Definitions,
+    Q: Queue,
+    T: Tasks,
+    L: Logs,
+    X: Secrets,
+    A: Clock + Entropy,
+{
+    /// Starts the first of a line as long as there is room, and tells the newly come why they wait.
+    pub(super) async fn drain(&self, line: &LimitKey, newcomers: &[ExecutionId]) -> Result<(), Unavailable> {
+        let until = self.ambient.now() + DRAIN;
+        while self.ambient.now() < until {
+            match self.round(line).await? {
+                Round::Moved => {}
+                Round::Stale => self.ambient.sleep(STALE_NAP).await,
+                Round::Empty => return self.is_empty(line).await,
+                Round::Attended => return Ok(()),
+                Round::Held(hold) => {
+                    self.hold(line, &hold).await?;
+                    self.tell(newcomers, line, &hold.reason).await?;
+                    match self.nap(&hold) {
+                        Some(nap) => self.ambient.sleep(nap).await,
+                        None => return Ok(()),
+                    }
+                }
+            }
+        }
+        self.queue.send(vec![hint(line)]).await
+    }
+
+    /// How long to wait for the rate, if that is worth while.
+    fn nap(&self, hold: &Hold) -> Option<TimeDelta> {
+        let left = hold.look_at.filter(|_| hold.by == HeldBy::Rate)? - self.ambient.now();
+        (left <= NAP_MAX).then_some(left)
+    }
+
+    async fn round(&self, line: &LimitKey) -> Result<Round, Unavailable> {
+        let now = self.ambient.now();
+        let state = self.store.line_state(line).await?;
+        if state.is_attended(now) {
+            return Ok(Round::Attended);
+        }
+        let tickets = self.store.line(line, now, ROUND).await?;
+        if tickets.is_empty() {
+            return Ok(Round::Empty);
+        }
+        let standing = self.standing(tickets, now).await?;
+        let Some(first) = standing.first() else { return Ok(Round::Stale) };
+        let pool = self.look_at_pool(first.pool, now).await?;
+        if let Some(moved) = self.without_hope(&standing, &pool).await? {
+            return Ok(moved);
+        }
+        let batch: Vec<_> = standing.into_iter().take_while(|execution| execution.pool == pool.pool).collect();
+        let (fit, hold) = self.fitting(line, &state, &batch, &pool).await?;
+        if fit == 0 {
+            return match hold {
+                Some(hold) => Ok(Round::Held(hold)),
+                None => self.call(line, batch, &pool).await,
+            };
+        }
+        self.start(line, &state, batch, fit, pool).await
+    }
+
+    /// Those of the tickets that still stand there, in their order.
+    async fn standing(&self, tickets: Vec<Ticket>, now: Timestamp) -> Result<Vec<Execution>, Unavailable> {
+        let loaded = try_join_all(tickets.iter().map(|ticket| self.store.load(&ticket.id))).await?;
+        let is_there = |(execution, ticket): &(Execution, &Ticket)| {
+            let current = execution.ticket();
+            current.is_some_and(|c| c.line == ticket.line && c.not_before.is_none_or(|due| due <= now))
+        };
+        let pairs = loaded.into_iter().zip(&tickets).filter_map(|(execution, ticket)| Some((execution?, ticket)));
+        Ok(pairs.filter(is_there).map(|(execution, _)| execution).collect())
+    }
+
+    async fn look_at_pool(&self, pool: CapacityPool, now: Timestamp) -> Result<PoolLook, Unavailable> {
+        let line = LimitKey::Pool(pool);
+        let state = self.store.line_state(&line).await?;
+        let used = self.store.usage(&line).await?.used;
+        let set = self.settings.quotas.of(pool).cpu;
+        let room = state.room(set, used, now);
+        Ok(PoolLook { line, pool, state, used, room, set })
+    }
+
+    /// Ends what no limit here will ever admit, and lets go on demand what Spot has had its chances with. `None` if there is neither.
+    async fn without_hope(&self, standing: &[Execution], pool: &PoolLook) -> Result<Option<Round>, Unavailable> {
+        let mut moved = false;
+        for execution in standing.iter().filter(|execution| execution.pool == pool.pool) {
+            let now = self.ambient.now();
+            if let Some(why) = throttle::impossible(execution.request.size.cpu(), pool.state.quota(pool.set)) {
+                let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
+                advance(self.store, self.queue, now, &execution.id, rejected).await?;
+                moved = true;
+            } else if let Some(why) = self.gives_up_spot(execution, pool) {
+                moved |= self.fall_back(execution, &why).await?;
+            }
+        }
+        Ok(moved.then_some(Round::Moved))
+    }
+
+    /// Why an execution is to have on-demand capacity instead of Spot, if it is.
+    fn gives_up_spot(&self, execution: &Execution, pool: &PoolLook) -> Option<String> {
+        let after = self.settings.spot_fallback_after.filter(|_| pool.pool == CapacityPool::FargateSpot)?;
+        let interruptions = execution.spot_interruptions();
+        if interruptions >= after {
+            return Some(format!("Fargate Spot took its capacity back {interruptions} times"));
+        }
+        let ceiling = pool.state.ceiling.as_ref().filter(|ceiling| ceiling.shortage == Shortage::Capacity)?;
+        (ceiling.refusals >= after)
+            .then(|| format!("Fargate Spot had no capacity {} times in a row ({})", ceiling.refusals, ceiling.words))
+    }
+
+    async fn fall_back(&self, execution: &Execution, why: &str) -> Result<bool, Unavailable> {
+        let now = self.ambient.now();
+        let falls_back = |execution: &Execution| execution.falls_back(why, now);
+        let fallen = advance(self.store, self.queue, now, &execution.id, falls_back).await?;
+        let line = fallen.filter(|fallen| fallen.pool != execution.pool).and_then(|fallen| fallen.ticket());
+        match line {
+            Some(ticket) => self.queue.send(vec![hint(&ticket.line)]).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// How many of these may start now by their limits, and what holds the first if it is none of them. (0, `None`) where only the pool
+    /// has no room for the first of a lock's or a group's line.
+    async fn fitting(
+        &self,
+        line: &LimitKey,
+        state: &LineState,
+        batch: &[Execution],
+        pool: &PoolLook,
+    ) -> Result<(usize, Option<Hold>), Unavailable> {
+        let in_pool = match pool.room {
+            Room::UpTo(max) => throttle::fitting(batch.iter().map(|e| e.request.size.cpu()), pool.used, max),
+            Room::Probe => 1,
+        };
+        if *line == pool.line {
+            let hold = if in_pool == 0 { Some(self.held_by_pool(pool)) } else { None };
+            return Ok((in_pool, hold));
+        }
+        if self.somebody_is_called(line, state).await? {
+            return Ok((0, Some(Hold { by: HeldBy::Pool, reason: self.pool_reason(pool), look_at: None })));
+        }
+        let usage = self.store.usage(line).await?;
+        let max = batch.first().and_then(|first| throttle::max_of(line, &first.request, None));
+        let own = throttle::fitting(batch.iter().map(|_| 1), usage.used, max);
+        let hold =
+            (own == 0).then(|| Hold { by: HeldBy::Full, reason: throttle::reason(line, usage, max), look_at: None });
+        Ok((own.min(in_pool), hold))
+    }
+
+    fn held_by_pool(&self, pool: &PoolLook) -> Hold {
+        let quota = pool.state.quota(pool.set);
+        let ceiling = pool.state.ceiling.as_ref().filter(|_| quota.is_none_or(|quota| pool.used < quota));
+        Hold {
+            by: if ceiling.is_some() { HeldBy::Refusals } else { HeldBy::Full },
+            reason: self.pool_reason(pool),
+            look_at: ceiling.map(|ceiling| ceiling.probe_at),
+        }
+    }
+
+    fn pool_reason(&self, pool: &PoolLook) -> String {
+        let quota = pool.state.quota(pool.set);
+        throttle::pool_reason(pool.pool, pool.used, quota, pool.state.ceiling.as_ref())
+    }
+
+    /// Whether one of this lock's or group's line stands in a pool's line, for all behind it.
+    async fn somebody_is_called(&self, line: &LimitKey, state: &LineState) -> Result<bool, Unavailable> {
+        let Some(id) = &state.called else { return Ok(false) };
+        let called = self.store.load(id).await?.and_then(|execution| execution.ticket());
+        Ok(called.is_some_and(|ticket| ticket.line != *line))
+    }
+
+    /// Sends the first of a lock's or a group's line to its pool's.
+    async fn call(&self, line: &LimitKey, batch: Vec<Execution>, pool: &PoolLook) -> Result<Round, Unavailable> {
+        let Some(first) = batch.into_iter().next() else { return Ok(Round::Stale) };
+        let (now, reason) = (self.ambient.now(), self.pool_reason(pool));
+        let called = Some(first.id.clone());
+        let state =
+            lines::change_line(self.store, line, |state| Some(LineState { called: called.clone(), ..state.clone() }));
+        if state.await?.called != called {
+            return Ok(Round::Stale);
+        }
+        let goes = |execution: &Execution| {
+            execution.ticket().filter(|ticket| ticket.line == *line)?;
+            execution.parked(pool.line.clone(), reason.clone(), now)
+        };
+        advance(self.store, self.queue, now, &first.id, goes).await?;
+        self.queue.send(vec![hint(&pool.line)]).await?;
+        Ok(Round::Held(Hold { by: HeldBy::Pool, reason, look_at: None }))
+    }
+
+    /// Starts the first `fit` of these, as far as the rate lets it.
+    async fn start(
+        &self,
+        line: &LimitKey,
+        state: &LineState,
+        mut batch: Vec<Execution>,
+        fit: usize,
+        pool: PoolLook,
+    ) -> Result<Round, Unavailable> {
+        let (granted, wait) = self.take_tokens(pool.pool, fit).await?;
+        if granted == 0 {
+            return Ok(Round::Held(wait));
+        }
+        if let Some(held) = self.claim_probe(&pool).await? {
+            return Ok(Round::Held(held));
+        }
+        batch.truncate(granted);
+        let launched = self.record(line, batch, &pool).await?;
+        let amount = launched.iter().map(|launched| launched.execution.request.size.cpu()).sum();
+        let count = launched.len();
+        let ran = try_join_all(launched.into_iter().map(|launched| self.run(launched))).await?;
+        lines::note_pace(self.store, self.pace, (line, state), count, self.ambient.now()).await?;
+        self.learn(&pool, amount, ran).await
+    }
+
+    /// Up to `want` launches that the rates allow now; of none, when there will be some.
+    async fn take_tokens(&self, pool: CapacityPool, want: usize) -> Result<(usize, Hold), Unavailable> {
+        let rates = [
+            (RateKey::RunTask, self.settings.run_task_rate),
+            (RateKey::Launches(pool), self.settings.quotas.of(pool).rate),
+        ];
+        let now = self.ambient.now();
+        let mut granted = u32::try_from(want).unwrap_or(ROUND);
+        let mut hold = Hold { by: HeldBy::Rate, reason: String::new(), look_at: None };
+        for (key, rate) in rates {
+            let Some(rate) = rate.filter(|_| granted > 0) else { continue };
+            let (taken, wait_millis) = self.store.take_tokens(key, rate, granted, now).await?;
+            if taken == 0 {
+                let wait = TimeDelta::milliseconds(i64::try_from(wait_millis).unwrap_or(i64::MAX));
+                hold =
+                    Hold { reason: throttle::rate_reason(key, rate), look_at: Some(now + wait.max(NAP_MIN)), ..hold };
+            }
+            granted = taken;
+        }
+        Ok((usize::try_from(granted).unwrap_or_default(), hold))
+    }
+
+    /// A probe is one launcher's; for the others the pool is held.
+    async fn claim_probe(&self, pool: &PoolLook) -> Result<Option<Hold>, Unavailable> {
+        let (Room::Probe, Some(ceiling)) = (pool.room, &pool.state.ceiling) else { return Ok(None) };
+        let probing = LineState { ceiling: Some(ceiling.probing(self.ambient.now())), ..pool.state.clone() };
+        let mine = self.store.set_line_state(&pool.line, &pool.state, probing).await?;
+        Ok((!mine).then(|| self.held_by_pool(pool)))
+    }
+
+    /// Writes the launches down under their limits, each all or none, before anything is started.
+    async fn record(
+        &self,
+        line: &LimitKey,
+        batch: Vec<Execution>,
+        pool: &PoolLook,
+    ) -> Result<Vec<Launched>, Unavailable> {
+        let max = match pool.room {
+            Room::UpTo(max) => max,
+            Room::Probe => pool.state.quota(pool.set),
+        };
+        let mut updates = Vec::new();
+        for before in batch {
+            if let Some(after) = self.launching(&before).await? {
+                updates.push(Update { admissions: throttle::admissions(&before, max), before, after });
+            }
+        }
+        let tickets: Vec<_> = updates.iter().filter_map(|update| update.before.ticket()).collect();
+        let mut launched = Vec::new();
+        for (ticket, result) in tickets.iter().zip(self.store.update_all(updates).await) {
+            match result {
+                Ok(execution) => {
+                    self.call_next(line, &execution).await?;
+                    launched.push(Launched { execution, from: line.clone() });
+                }
+                Err(UpdateError::Full(full)) if full != *line && full != pool.line => {
+                    self.turn_back(ticket, full).await?
+                }
+                Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
+                Err(UpdateError::Unavailable(error)) => {
+                    tracing::warn!(execution = %ticket.id, %error, "a launch could not be recorded");
+                }
+            }
+        }
+        Ok(launched)
+    }
+
+    /// The record with the next attempt, once its task definition is there.
+    async fn launching(&self, before: &Execution) -> Result<Option<Execution>, Unavailable> {
+        let now = self.ambient.now();
+        let definition = self.definition(before).await?;
+        match self.registered.ensure(self.store, self.tasks, self.settings, &definition, now).await? {
+            Ensured::Ready(arn) => {
+                let nonce = format!("{:032x}", self.ambient.bits());
+                let run_task = task::run_task(before, &arn, &nonce, self.settings);
+                Ok(before.launching(Plan { nonce, run_task }, now))
+            }
+            Ensured::Later { reason, pause } => {
+                let postponed = |execution: &Execution| execution.postponed(reason.clone(), now + pause, now);
+                advance(self.store, self.queue, now, &before.id, postponed).await.map(|_| None)
+            }
+            Ensured::Refused(why) => {
+                let why = format!("the task definition was refused: {why}");
+                let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
+                advance(self.store, self.queue, now, &before.id, rejected).await.map(|_| None)
+            }
+        }
+    }
+
+    /// Who stood in the pool's line for a group has started: the group's next is called.
+    async fn call_next(&self, line: &LimitKey, execution: &Execution) -> Result<(), Unavailable> {
+        let demand = execution.demand();
+        let group = demand.iter().map(|holding| &holding.key).find(|key| matches!(key, LimitKey::Group(_)));
+        match group {
+            Some(group) if group != line => self.queue.send(vec![hint(group)]).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Its lock or its group is used up again: back into that line.
+    async fn turn_back(&self, ticket: &Ticket, full: LimitKey) -> Result<(), Unavailable> {
+        let (now, usage) = (self.ambient.now(), self.store.usage(&full).await?);
+        let goes_back = |execution: &Execution| {
+            execution.ticket().filter(|current| current.line == ticket.line)?;
+            let reason = throttle::reason(&full, usage, throttle::max_of(&full, &execution.request, None));
+            execution.parked(full.clone(), reason, now)
+        };
+        advance(self.store, self.queue, now, &ticket.id, goes_back).await.map(drop)
+    }
+
+    /// What ECS's answers to a round of launches teach of the pool.
+    async fn learn(&self, pool: &PoolLook, amount: u32, ran: Vec<Ran>) -> Result<Round, Unavailable> {
+        let now = self.ambient.now();
+        if let Some(shortage) = ran
+            .iter()
+            .find_map(|ran| if let Ran::Short(shortage, words) = ran { Some((*shortage, words)) } else { None })
+        {
+            let (used, spread) = (self.store.usage(&pool.line).await?.used, self.ambient.bits());
+            let refused = |state: &LineState| {
+                let (shortage, words) = (shortage.0, shortage.1.clone());
+                let ceiling = Ceiling::refused(state.ceiling.as_ref(), used, (shortage, words), now, spread);
+                Some(LineState { ceiling: Some(ceiling), ..state.clone() })
+            };
+            lines::change_line(self.store, &pool.line, refused).await?;
+        } else if pool.state.ceiling.is_some() {
+            let (used, quota) = (self.store.usage(&pool.line).await?.used, pool.state.quota(pool.set));
+            let accepted = |state: &LineState| {
+                let ceiling = state.ceiling.as_ref()?.accepted(used, amount, quota);
+                Some(LineState { ceiling, ..state.clone() })
+            };
+            lines::change_line(self.store, &pool.line, accepted).await?;
+        }
+        let throttled =
+            ran.into_iter().find_map(|ran| if let Ran::Throttled(words) = ran { Some(words) } else { None });
+        Ok(throttled.map_or(Round::Moved, |reason| {
+            Round::Held(Hold { by: HeldBy::Rate, reason, look_at: Some(now + NAP_MAX) })
+        }))
+    }
+
+    /// Writes down what holds a line and sees to the next look at it.
+    async fn hold(&self, line: &LimitKey, hold: &Hold) -> Result<(), Unavailable> {
+        let now = self.ambient.now();
+        let napping = self.nap(hold).is_some();
+        let before = self.store.line_state(line).await?;
+        let pending = before.next_look.is_some_and(|at| at > now && hold.look_at.is_some_and(|look_at| at <= look_at));
+        let look_at = hold.look_at.filter(|at| *at > now);
+        let state =
+            LineState { next_look: if pending { before.next_look } else { look_at }, ..before.held_by(hold.by, now) };
+        if state == before {
+            return Ok(());
+        }
+        let mine = self.store.set_line_state(line, &before, state).await?;
+        match look_at {
+            Some(at) if mine && !pending && !napping => {
+                self.queue
+                    .send(vec![delayed(Message::Line { line: line.clone(), id: None }, (at - now).num_milliseconds())])
+                    .await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn is_empty(&self, line: &LimitKey) -> Result<(), Unavailable> {
+        lines::change_line(self.store, line, |state| state.held.is_some().then(|| state.free())).await.map(drop)
+    }
+
+    /// Those who came with this hint and still stand in this line learn why.
+    async fn tell(&self, ids: &[ExecutionId], line: &LimitKey, reason: &str) -> Result<(), Unavailable> {
+        let now = self.ambient.now();
+        let told = ids.iter().map(|id| {
+            advance(self.store, self.queue, now, id, |execution| {
+                let ticket = execution.ticket().filter(|ticket| ticket.line == *line && ticket.not_before.is_none())?;
+                execution.parked(ticket.line, reason.to_owned(), now)
+            })
+        });
+        join_all(told).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+    }
+}
+
+fn hint(line: &LimitKey) -> domain::message::Outgoing {
+    Message::Line { line: line.clone(), id: None }.into()
+}
