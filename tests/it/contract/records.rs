@@ -11,7 +11,7 @@ use domain::{
     request::{Arch, Defaults, SubmitRequest},
     settings::Settings,
     task,
-    throttle::Quotas,
+    throttle::{self, Quotas},
     transition::{Observation, Plan},
 };
 
@@ -39,11 +39,12 @@ pub(crate) struct Wish {
     pub(crate) priority: i64,
     pub(crate) lock: Option<&'static str>,
     pub(crate) group: Option<&'static str>,
+    pub(crate) max_parallel: Option<i64>,
 }
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { by: "alice", at: 0, entropy: 1, priority: 0, lock: None, group: None }
+        Self { by: "alice", at: 0, entropy: 1, priority: 0, lock: None, group: None, max_parallel: None }
     }
 }
 
@@ -59,6 +60,7 @@ impl Wish {
             priority: Some(self.priority),
             lock: self.lock.map(str::to_owned),
             group: self.group.map(str::to_owned),
+            max_parallel: self.max_parallel,
             ..SubmitRequest::default()
         };
         let request = request.validate(&Defaults::one_machine(Arch::X86_64)).expect("a sound request");
@@ -83,8 +85,7 @@ pub(crate) fn claim(key: &str, digest: &str, expires: i64) -> Claim {
 
 /// All that it demands, with this much of the pool.
 pub(crate) fn admissions(execution: &Execution, max: Option<u32>) -> Vec<Admission> {
-    let of_pool = |key: &LimitKey| if matches!(key, LimitKey::Pool(_)) { max } else { Some(1) };
-    execution.demand().into_iter().map(|holding| Admission { max: of_pool(&holding.key), key: holding.key }).collect()
+    throttle::admissions(execution, max)
 }
 
 pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
+    ceiling::{Ceiling, Shortage},
     execution::{Execution, ExecutionStatus, Ticket},
     history::{Cursor, Filter},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey, RateKey},
-    ports::{Created, Store, UpdateError},
+    line::{HeldBy, LineState},
+    ports::{Created, Store, Update, UpdateError},
     throttle::Rate,
 };
 use tokio::task::JoinSet;
@@ -32,6 +34,10 @@ macro_rules! suite {
             an_update_of_an_old_revision_is_a_conflict
             of_many_updates_of_one_record_one_is_made
             admissions_are_taken_all_or_none
+            several_updates_are_each_conditional_by_themselves
+            of_several_launches_the_first_that_fit_are_made
+            a_group_holds_as_many_as_its_executions_say
+            a_lines_state_is_replaced_only_by_who_has_read_it
             concurrent_launches_never_exceed_the_limit
             without_a_limit_everything_is_admitted
             usage_follows_a_launch_to_its_end
@@ -214,6 +220,76 @@ pub(crate) async fn admissions_are_taken_all_or_none(store: impl Store) {
     let result = store.update(&third, launching(&third, at(9)), &admissions(&third, Some(9 * CPU))).await;
     assert!(matches!(&result, Err(UpdateError::Full(key)) if *key == lock("deploy")), "{result:?}");
     assert_eq!(used(&store, &POOL).await, 2 * CPU, "the pool was taken without the lock");
+}
+
+fn launch_of(execution: &Execution, max: Option<u32>) -> Update {
+    Update { before: execution.clone(), after: launching(execution, at(9)), admissions: admissions(execution, max) }
+}
+
+pub(crate) async fn several_updates_are_each_conditional_by_themselves(store: impl Store) {
+    let mut executions = Vec::new();
+    for entropy in 0..4 {
+        executions.push(Wish { entropy, ..Wish::default() }.submit(&store).await);
+    }
+    launch(&store, &executions[1]).await;
+    let results = store.update_all(executions.iter().map(|execution| launch_of(execution, None)).collect()).await;
+    let made: Vec<_> = results.iter().map(Result::is_ok).collect();
+    assert_eq!(made, [true, false, true, true], "{results:?}");
+    assert!(matches!(results[1], Err(UpdateError::Conflict)), "{:?}", results[1]);
+    let first = results[0].as_ref().expect("it is made");
+    assert_eq!(store.load(&executions[0].id).await.expect(ANSWERS).as_ref(), Some(first));
+    assert_eq!(used(&store, &POOL).await, 4 * CPU, "the one in conflict is counted once");
+}
+
+pub(crate) async fn of_several_launches_the_first_that_fit_are_made(store: impl Store) {
+    let mut executions = Vec::new();
+    for entropy in 0..6 {
+        executions.push(Wish { entropy, ..Wish::default() }.submit(&store).await);
+    }
+    launch(&store, &executions[5]).await;
+    let updates = executions[..5].iter().map(|execution| launch_of(execution, Some(4 * CPU))).collect();
+    let results = store.update_all(updates).await;
+    let made = results.iter().filter(|result| result.is_ok()).count();
+    let full = |result: &&Result<_, UpdateError>| matches!(result, Err(UpdateError::Full(key)) if *key == POOL);
+    assert_eq!((made, results.iter().filter(full).count()), (3, 2), "{results:?}");
+    assert_eq!(used(&store, &POOL).await, 4 * CPU);
+}
+
+pub(crate) async fn a_group_holds_as_many_as_its_executions_say(store: impl Store) {
+    let wish = Wish { group: Some("nightly"), max_parallel: Some(2), ..Wish::default() };
+    let key = LimitKey::Group("nightly".parse().expect("a name"));
+    let mut launched = Vec::new();
+    for entropy in 0..3 {
+        let execution = Wish { entropy, ..wish.clone() }.submit(&store).await;
+        assert_eq!(execution.ticket().expect("it waits").line, key);
+        let after = launching(&execution, at(9));
+        launched.push(store.update(&execution, after, &admissions(&execution, None)).await);
+    }
+    assert!(matches!(&launched[2], Err(UpdateError::Full(full)) if *full == key), "{:?}", launched[2]);
+    assert_eq!((used(&store, &key).await, used(&store, &POOL).await), (2, 2 * CPU));
+    close(&store, launched[0].as_ref().expect("it is made"), 0).await;
+    assert_eq!(used(&store, &key).await, 1);
+    let uncounted = Wish { entropy: 9, group: Some("nightly"), ..Wish::default() }.submit(&store).await;
+    launch(&store, &uncounted).await;
+    assert_eq!(used(&store, &key).await, 1, "it does not say how many");
+}
+
+pub(crate) async fn a_lines_state_is_replaced_only_by_who_has_read_it(store: impl Store) {
+    for key in [POOL, lock("deploy")] {
+        let unknown = store.line_state(&key).await.expect(ANSWERS);
+        assert_eq!(unknown, LineState::default());
+        let ceiling = Ceiling::refused(None, 512, (Shortage::Quota, "no".into()), at(0), 7);
+        let held =
+            LineState { ceiling: Some(ceiling), called: Some(Wish::default().execution().id), ..unknown.clone() };
+        let held =
+            LineState { next_look: Some(at(5)), ..held.held_by(HeldBy::Refusals, at(1)).with_quota(Some(6144), at(2)) };
+        assert!(store.set_line_state(&key, &unknown, held.clone()).await.expect(ANSWERS));
+        assert!(!store.set_line_state(&key, &unknown, held.free()).await.expect(ANSWERS), "somebody else was faster");
+        let read = store.line_state(&key).await.expect(ANSWERS);
+        assert_eq!(read, LineState { revision: read.revision, ..held });
+        assert!(store.set_line_state(&key, &read, read.free()).await.expect(ANSWERS));
+        assert_eq!(store.line_state(&key).await.expect(ANSWERS).held, None);
+    }
 }
 
 pub(crate) async fn concurrent_launches_never_exceed_the_limit(store: impl Shared) {

@@ -143,6 +143,51 @@ fn runs_with_one_lock_never_overlap_through_a_server() {
 }
 
 #[test]
+fn of_a_group_no_more_run_at_a_time_than_it_says() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&["--vcpus", "8"]);
+    let http = Http::to(&serve);
+    let file = sandbox.path("running");
+    for _ in 0..7 {
+        http.submit(&json!({"command": marking(&file), "group": "nightly", "max_parallel": 2}));
+    }
+    http.until_quiet();
+    let (mut running, mut most) = (0_i32, 0);
+    let text = fs::read_to_string(file).unwrap();
+    for line in text.lines() {
+        running += if line == "start" { 1 } else { -1 };
+        most = most.max(running);
+    }
+    assert_eq!((text.lines().count(), running), (14, 0), "{text}");
+    assert!(most <= 2, "{most} at a time: {text}");
+}
+
+#[test]
+fn a_group_that_is_used_up_holds_up_nobody_else_and_says_so() {
+    let sandbox = Sandbox::new();
+    let grouped = |command: &str| -> Vec<String> {
+        ["--group", "nightly", "--max-parallel", "1", command].map(str::to_owned).to_vec()
+    };
+    let start = |command: &str| {
+        let words = grouped(command);
+        sandbox.detach(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let holder = start(&until_go(&sandbox));
+    sandbox.until_status(&holder, "RUNNING");
+    let waiter = start("true");
+    sandbox.until_status(&waiter, "WAITING");
+    let waiting = sandbox.record(&waiter)["waiting"].clone();
+    assert_eq!(
+        (&waiting["limit"], &waiting["used"], &waiting["max"]),
+        (&json!("group:nightly"), &json!(1.0), &json!(1.0))
+    );
+    assert_eq!(waiting["reason"], json!("group 'nightly': 1 of 1 at a time run"));
+    sandbox.local(&["exec", "--no-repo", "--group", "nightly", "echo free"]).exits(0).prints("free\n");
+    let_go(&sandbox);
+    sandbox.local(&["wait", &waiter]).exits(0);
+}
+
+#[test]
 fn runs_with_one_lock_never_overlap_between_processes() {
     let sandbox = Sandbox::new();
     let file = sandbox.path("held");
