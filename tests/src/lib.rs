@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod ecs;
 pub mod emulator;
 pub mod engine;
 pub mod meter;
