@@ -1,8 +1,8 @@
 //! ECS on Fargate, as a model: what the documentation says it does, and no more.
 //!
 //! It is a state machine without I/O, clock or threads: `now` is an argument of every call, and whatever is random is drawn from a seed.
-//! So one and the same model stands behind a wire-level stand-in, which the real SDK talks to, and in the simulation, which runs on virtual
-//! time. Each behaviour names its source; "ours" is what no source tells.
+//! So one and the same model stands behind the wire-level stand-in ([`wire`]), which the real SDK talks to, and in the simulation
+//! ([`port`]), which runs on virtual time. Each behaviour names its source; "ours" is what no source tells.
 //!
 //! It makes no events go anywhere by itself: whoever drives it asks when something may happen next ([`Ecs::next_event_at`]) and takes what has
 //! come until then ([`Ecs::take_events`]).
@@ -24,10 +24,12 @@ mod delivery;
 mod life;
 mod list;
 mod operation;
+pub mod port;
 mod random;
 mod refusal;
 mod run_task;
 mod task;
+pub mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -328,7 +330,8 @@ impl Ecs {
         let out = self.account.is_out(kind, now);
         let free = self.account.cap(kind).saturating_sub(self.in_use(kind));
         let placed = if out { 0 } else { request.count.min(free / cpu) };
-        if !self.buckets.launches.get_mut(&kind).is_none_or(|bucket| bucket.take(placed, now)) {
+        let slow_enough = self.buckets.launches.get_mut(&kind).is_none_or(|bucket| bucket.take(placed, now));
+        if !slow_enough {
             return Err(self.refuse(Operation::RunTask, Why::LaunchRate(kind), Refusal::throttled()));
         }
         let mut answer = Answered::default();
@@ -566,14 +569,15 @@ impl Ecs {
         self.counted(operation, shown.ok_or_else(Refusal::no_resource))
     }
 
-    /// Makes something happen to a task now, if it is not stopping already; says whether it was.
+    /// Makes something happen to a task now, unless it is stopping already or has no container yet; says whether it did.
     pub fn strike(&mut self, task: &str, strike: Strike, now: Timestamp) -> bool {
         let now = self.advance(now);
         let Some(number) = self.number(task).filter(|number| !self.tasks[*number].is_stopping()) else { return false };
         match strike {
             Strike::SpotInterruption => self.interrupt(number, now),
             Strike::HostFailure => self.host_fails(number, now),
-            Strike::OutOfMemory => self.out_of_memory(number, now),
+            Strike::OutOfMemory if self.tasks[number].is(RUNNING) => self.out_of_memory(number, now),
+            Strike::OutOfMemory => return false,
         }
         true
     }

@@ -62,6 +62,11 @@ impl Refusal {
         Self::new(400, "NoSuchResourceException", "The specified resource does not exist")
     }
 
+    /// A body that cannot be read.
+    pub(super) fn unreadable(message: impl Into<String>) -> Self {
+        Self::new(400, "SerializationException", message)
+    }
+
     /// A call that is none of those known here.
     pub(super) fn unknown_operation() -> Self {
         Self::new(400, "UnknownOperationException", "")

@@ -1,6 +1,6 @@
 //! Tasks: as they are, and as ECS shows them.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use chrono::{SecondsFormat, TimeDelta};
@@ -21,7 +21,6 @@ pub(super) const PROVISIONING: &str = "PROVISIONING";
 pub(super) const PENDING: &str = "PENDING";
 
 /// What of a task never changes and the domain does not read.
-#[derive(Debug)]
 pub(super) struct Facts {
     pub(super) cpu: String,
     pub(super) memory: String,
@@ -29,6 +28,13 @@ pub(super) struct Facts {
     pub(super) group: String,
     pub(super) zone: &'static str,
     pub(super) container_arn: String,
+}
+
+impl fmt::Debug for Facts {
+    /// Without the overrides, which hold a task's variables.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts").field("cpu", &self.cpu).field("memory", &self.memory).finish_non_exhaustive()
+    }
 }
 
 /// A task at one moment of its life.
