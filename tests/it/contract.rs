@@ -9,6 +9,7 @@ mod dynamo;
 mod dynamo_cost;
 mod keys;
 mod local;
+mod memory;
 mod queue;
 mod records;
 pub(crate) mod sqs;

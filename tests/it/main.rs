@@ -7,6 +7,7 @@ mod container;
 mod contract;
 mod deploy;
 mod e2e;
+mod ecs;
 mod fault;
 mod infra;
 mod property;

@@ -1,7 +1,11 @@
 //! What the tests share.
 
+pub mod clock;
+pub mod ecs;
 pub mod emulator;
 pub mod engine;
+pub mod json_protocol;
+pub mod memory;
 pub mod meter;
 pub mod pattern;
 pub mod policy;

@@ -18,7 +18,9 @@ use domain::{
 
 use crate::error::{Fault, unavailable};
 
-mod answer;
+use answer::Unplaced;
+
+pub mod answer;
 mod shape;
 
 const SERVICE: &str = "ECS";
@@ -64,14 +66,6 @@ impl EcsTasks {
         Self { client: Client::new(config), once: Client::from_conf(once), cluster, registration }
     }
 
-    /// The token is known, with other parameters: the task it stands for is the answer.
-    async fn existing(&self, task_arns: &[String], said: &Fault) -> Result<Task, LaunchError> {
-        let described =
-            if task_arns.is_empty() { Described::default() } else { self.describe_tasks(task_arns).await? };
-        let unseen = || LaunchError::Unknown(format!("{said}, and that task is not shown yet"));
-        described.tasks.into_iter().next().ok_or_else(unseen)
-    }
-
     async fn list(&self, started_by: &AttemptId, status: DesiredStatus) -> Result<Vec<String>, Unavailable> {
         // `startedBy` must be the only filter; the desired status is none of those (ECS API reference, `ListTasks`).
         let pages = self
@@ -101,9 +95,11 @@ impl Tasks for EcsTasks {
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
         let request = shape::run_task(input).map_err(LaunchError::Refused)?;
         match request.send_with(&self.once).await {
-            Ok(output) => answer::started(output.tasks(), output.failures()),
+            Ok(output) => {
+                answer::started(output.tasks().first().map(shape::task), output.failures().first().map(unplaced))
+            }
             Err(error) => match conflict(&error) {
-                Some(task_arns) => self.existing(task_arns, &Fault::of(&error)).await,
+                Some(task_arns) => answer::existing(self.describe_tasks(task_arns).await?, &Fault::of(&error)),
                 None => Err(answer::refusal(&Fault::of(&error))),
             },
         }
@@ -141,6 +137,10 @@ impl Tasks for EcsTasks {
         arns.dedup();
         Ok(arns)
     }
+}
+
+fn unplaced(failure: &Failure) -> Unplaced<'_> {
+    Unplaced { reason: failure.reason(), detail: failure.detail() }
 }
 
 /// `MISSING` is what ECS says of a task that it does not know (any more); other failures say nothing about the task.

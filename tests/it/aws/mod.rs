@@ -3,9 +3,8 @@
 //! No emulator throttles, refuses or fails as AWS does, so a stand-in answers with AWS's own JSON (`fixtures/answers`). What an emulator does have
 //! is asked of the emulator.
 
-use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_types::SdkConfig;
-use tests::emulator::{ACCESS_KEY, REGION};
+use tests::table;
 
 mod ecs;
 mod emulated;
@@ -17,7 +16,5 @@ mod stand_in;
 
 /// The configuration for an endpoint that does not look at credentials.
 pub(crate) fn config(endpoint: &str) -> SdkConfig {
-    let credentials =
-        Credentials::builder().access_key_id(ACCESS_KEY).secret_access_key(ACCESS_KEY).provider_name("tests").build();
-    aws::connect::configuration(REGION.into(), SharedCredentialsProvider::new(credentials), Some(endpoint.into()))
+    table::configuration(endpoint.to_owned())
 }

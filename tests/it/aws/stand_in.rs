@@ -1,30 +1,18 @@
-//! A server that speaks AWS's JSON protocol: each call names its operation in `X-Amz-Target`, and is answered with what a test says.
+//! A stand-in that answers with what a test says: AWS's own JSON, of any operation.
 
 use std::{
     io,
-    net::Ipv4Addr,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 
 use aws_types::SdkConfig;
 use axum::{
-    Router,
     body::{Body, Bytes},
-    extract::State,
-    http::{HeaderMap, Response, header},
+    http::Response,
 };
 use futures_util::stream;
-use serde_json::Value;
-use tokio::{net::TcpListener, task::JoinHandle};
-
-/// A call that came.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Call {
-    /// `RunTask`.
-    pub(super) operation: String,
-    pub(super) body: Value,
-}
+use tests::json_protocol::{Call, Loopback, response};
 
 /// What a call is answered with.
 #[derive(Clone, Debug)]
@@ -37,29 +25,26 @@ pub(super) enum Answer {
     Cut(u16, &'static str),
 }
 
-type Script = dyn Fn(&Call, usize) -> Answer + Send + Sync;
-
-struct Desk {
-    calls: Mutex<Vec<Call>>,
-    script: Box<Script>,
-}
-
 /// The server. It ends when this is dropped.
 pub(super) struct StandIn {
-    endpoint: String,
-    desk: Arc<Desk>,
-    server: JoinHandle<io::Result<()>>,
+    server: Loopback,
+    calls: Arc<Mutex<Vec<Call>>>,
 }
 
 impl StandIn {
     /// Answers each call by a function of it and of how many of its operation came before.
     pub(super) async fn new(script: impl Fn(&Call, usize) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let desk = Arc::new(Desk { calls: Mutex::default(), script: Box::new(script) });
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&desk));
-        let server = tokio::spawn(async { axum::serve(listener, router).await });
-        Self { endpoint, desk, server }
+        let (calls, script) = (Arc::<Mutex<Vec<Call>>>::default(), Arc::new(script));
+        let came = Arc::clone(&calls);
+        let server = Loopback::serve(move |call| {
+            let before = {
+                let mut calls = came.lock().unwrap();
+                calls.push(call.clone());
+                calls.iter().filter(|known| known.operation == call.operation).count() - 1
+            };
+            written(script(&call, before))
+        });
+        Self { server: server.await, calls }
     }
 
     /// Answers everything in the same way.
@@ -68,12 +53,12 @@ impl StandIn {
     }
 
     pub(super) fn config(&self) -> SdkConfig {
-        super::config(&self.endpoint)
+        self.server.config()
     }
 
     /// The calls that came, in order.
     pub(super) fn calls(&self) -> Vec<Call> {
-        self.desk.calls.lock().unwrap().clone()
+        self.calls.lock().unwrap().clone()
     }
 
     /// How often each operation was called, in the order of the first calls.
@@ -82,24 +67,10 @@ impl StandIn {
     }
 }
 
-impl Drop for StandIn {
-    fn drop(&mut self) {
-        self.server.abort();
-    }
-}
-
-async fn answer(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let target = headers.get("x-amz-target").expect("an operation's name").to_str().unwrap();
-    let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
-    let call = Call { operation, body: serde_json::from_slice(&body).expect("JSON") };
-    let before = {
-        let mut calls = desk.calls.lock().unwrap();
-        calls.push(call.clone());
-        calls.iter().filter(|known| known.operation == call.operation).count() - 1
-    };
-    match (desk.script)(&call, before) {
-        Answer::File(status, file) => response(status, read(file).into()),
-        Answer::Text(status, text) => response(status, text.into()),
+fn written(answer: Answer) -> Response<Body> {
+    match answer {
+        Answer::File(status, file) => response(status, read(file)),
+        Answer::Text(status, text) => response(status, text),
         Answer::Cut(status, file) => {
             let text = read(file);
             let half = Ok(Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]));
@@ -107,11 +78,6 @@ async fn answer(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: Bytes) 
             response(status, Body::from_stream(stream::iter([half, cut])))
         }
     }
-}
-
-fn response(status: u16, body: Body) -> Response<Body> {
-    let response = Response::builder().status(status).header(header::CONTENT_TYPE, "application/x-amz-json-1.1");
-    response.body(body).unwrap()
 }
 
 /// A file of `fixtures/answers`.

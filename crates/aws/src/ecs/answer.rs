@@ -1,17 +1,31 @@
 //! What ECS's answers to a launch mean, as a typed cause that says what to do next.
+//!
+//! No type of the SDK is needed for that, so that a model of ECS without a wire is understood by the same code.
 
-use aws_sdk_ecs::types::{Failure, Task as SdkTask};
-use domain::{ceiling::Shortage, ecs::Task, ports::LaunchError};
+use domain::{
+    ceiling::Shortage,
+    ecs::Task,
+    ports::{Described, LaunchError},
+};
 
-use super::shape;
 use crate::error::{Fault, Mend};
+
+/// Why ECS placed no task, in its words: an entry of `failures[]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Unplaced<'a> {
+    /// `RESOURCE:ENI`, or a sentence.
+    pub reason: Option<&'a str>,
+    /// More of it.
+    pub detail: Option<&'a str>,
+}
 
 /// Reads a 200 from `RunTask`: a task, or why there is none.
 ///
-/// A 200 with neither is no answer that can be used: a task may be there.
-pub(super) fn started(tasks: &[SdkTask], failures: &[Failure]) -> Result<Task, LaunchError> {
-    match (tasks.first(), failures.first()) {
-        (Some(task), _) => Ok(shape::task(task)),
+/// # Errors
+/// Why there is no task. A 200 with neither is no answer that can be used: a task may be there.
+pub fn started(task: Option<Task>, failure: Option<Unplaced<'_>>) -> Result<Task, LaunchError> {
+    match (task, failure) {
+        (Some(task), _) => Ok(task),
         (None, Some(failure)) => Err(unplaced(failure)),
         (None, None) => Err(LaunchError::Unknown("RunTask answered with neither a task nor a reason".into())),
     }
@@ -23,9 +37,9 @@ pub(super) fn started(tasks: &[SdkTask], failures: &[Failure]) -> Result<Task, L
 /// may be room. So is what is not known: ECS has accepted the request as such, or it would have been an error; waiting for nothing is
 /// seen (the reason stands beside WAITING) and can be cancelled, while failing what could have run cannot be taken back. Only
 /// what cannot become true by waiting is refused: the words are of container instances, of which Fargate has none.
-fn unplaced(failure: &Failure) -> LaunchError {
-    let reason = failure.reason().unwrap_or("no reason was given");
-    let words = match failure.detail() {
+fn unplaced(failure: Unplaced<'_>) -> LaunchError {
+    let reason = failure.reason.unwrap_or("no reason was given");
+    let words = match failure.detail {
         Some(detail) if !detail.is_empty() => format!("ECS: {reason} ({detail})"),
         _ => format!("ECS: {reason}"),
     };
@@ -42,8 +56,18 @@ fn full(words: String) -> LaunchError {
     LaunchError::Full { shortage: if by_quota { Shortage::Quota } else { Shortage::Capacity }, words }
 }
 
+/// The token is known, with other parameters: the task it stands for is the answer.
+///
+/// # Errors
+/// [`LaunchError::Unknown`] while that task is not shown.
+pub fn existing(described: Described, said: &Fault) -> Result<Task, LaunchError> {
+    let unseen = || LaunchError::Unknown(format!("{said}, and that task is not shown yet"));
+    described.tasks.into_iter().next().ok_or_else(unseen)
+}
+
 /// An error of `RunTask` or `RegisterTaskDefinition`.
-pub(super) fn refusal(fault: &Fault) -> LaunchError {
+#[must_use]
+pub fn refusal(fault: &Fault) -> LaunchError {
     match fault.mend {
         Mend::Wait => LaunchError::Throttled(fault.to_string()),
         // Even a connection that was refused is not told apart from one that was cut: the same call with the same token is right for both.
@@ -110,7 +134,8 @@ fn is_unknown_definition(fault: &Fault) -> bool {
 }
 
 /// `StopTask` on a task that ECS does not know (any more).
-pub(super) fn is_unknown_task(fault: &Fault) -> bool {
+#[must_use]
+pub fn is_unknown_task(fault: &Fault) -> bool {
     fault.is("InvalidParameterException") && fault.words.to_lowercase().contains("task was not found")
 }
 
@@ -119,7 +144,7 @@ mod tests {
     use super::*;
 
     fn placed(reason: &str) -> LaunchError {
-        started(&[], &[Failure::builder().reason(reason).build()]).unwrap_err()
+        started(None, Some(Unplaced { reason: Some(reason), detail: None })).unwrap_err()
     }
 
     fn refused(status: u16, code: &str, message: &str) -> LaunchError {

@@ -1,0 +1,803 @@
+//! ECS on Fargate, as a model: what the documentation says it does, and no more.
+//!
+//! It is a state machine without I/O, clock or threads: `now` is an argument of every call, and whatever is random is drawn from a seed.
+//! So one and the same model stands behind the wire-level stand-in ([`wire`]), which the real SDK talks to, and in the simulation
+//! ([`port`]), which runs on virtual time. Each behaviour names its source; "ours" is what no source tells.
+//!
+//! It makes no events go anywhere by itself: whoever drives it asks when something may happen next ([`Ecs::next_event_at`]) and takes what has
+//! come until then ([`Ecs::take_events`]).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    ecs::{Container, DEPROVISIONING, RUNNING, STOPPED, StopCode, Task},
+};
+use serde_json::{Value, json};
+
+mod account;
+mod bucket;
+mod counts;
+mod definition;
+mod delivery;
+mod life;
+mod list;
+mod operation;
+pub mod port;
+mod random;
+mod refusal;
+mod run_task;
+mod task;
+pub mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use account::{
+    ACCOUNT, Account, Answers, DEFAULT_RATES, Delivery, Foreign, Kind, Outage, REGION, Rates, VCPU, VcpuQuota,
+};
+pub use bucket::Shape;
+pub use counts::{Counts, Why};
+pub use life::{End, IMAGE_MISSING, Life, Lives, OnTerm, PULL_TIMED_OUT, SECRET_THROTTLED};
+pub use list::{ListTasks, Listed};
+pub use operation::Operation;
+pub use refusal::Refusal;
+pub use run_task::{Answered, Failure, Provider, RunTask};
+pub use task::{Change, Shown};
+
+use bucket::Bucket;
+use definition::Definitions;
+use delivery::Outbox;
+use random::Random;
+use task::{Facts, PENDING, PROVISIONING, Record};
+
+/// How long a stopped task is described and listed: at least an hour (AWS-FACTS §4); here exactly that.
+const KEPT: TimeDelta = TimeDelta::hours(1);
+/// The longest life of a client token, and how long it outlives its tasks (API Reference, "Ensuring idempotency"). One whose request
+/// started nothing lives for the second of the two (ours).
+const TOKEN_LIVES: TimeDelta = TimeDelta::hours(24);
+const TOKEN_OUTLIVES: TimeDelta = TimeDelta::hours(1);
+/// The most tasks that DescribeTasks takes (API Reference).
+const DESCRIBED_MAX: usize = 100;
+/// The zones that tasks are spread over.
+const ZONES: [&str; 3] = ["eu-west-1a", "eu-west-1b", "eu-west-1c"];
+
+/// What a call is answered with: a 200, or an error.
+pub type Answer<T> = Result<T, Refusal>;
+
+/// What is due to happen.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A foreign tenant comes or goes.
+    Foreign,
+    /// To a task, if nothing else was planned for it since.
+    Of { task: usize, plan: u32, next: Next },
+}
+
+/// What is next in a task's life.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// Its image is pulled.
+    Pulls,
+    /// It runs, or has failed to start.
+    Runs,
+    /// Its work is done.
+    Ends,
+    /// Its container exits after TERM or KILL.
+    Exits(i32),
+    /// All of it is given back.
+    Stops,
+}
+
+/// What may happen to a task on demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strike {
+    /// Fargate Spot takes its capacity back: an event and TERM, and KILL after the definition's `stopTimeout` (AWS-FACTS §4).
+    SpotInterruption,
+    /// Its host fails: `InfrastructureHealth`, no exit code.
+    HostFailure,
+    /// The kernel kills its container.
+    OutOfMemory,
+}
+
+/// A client token that is in use.
+struct Token {
+    request: RunTask,
+    answer: Answered,
+    tasks: Vec<usize>,
+    made_at: Timestamp,
+}
+
+struct Buckets {
+    run_task: Bucket,
+    launches: BTreeMap<Kind, Bucket>,
+    run_and_stop: Bucket,
+    look: Bucket,
+    register: Bucket,
+    describe_definition: Bucket,
+}
+
+impl Buckets {
+    fn new(rates: &Rates) -> Self {
+        Self {
+            run_task: Bucket::new(rates.run_task),
+            launches: Kind::ALL.map(|kind| (kind, Bucket::new(rates.launches))).into(),
+            run_and_stop: Bucket::new(rates.run_and_stop),
+            look: Bucket::new(rates.look),
+            register: Bucket::new(rates.register),
+            describe_definition: Bucket::new(rates.describe_definition),
+        }
+    }
+
+    /// ECS's own bucket of an operation. Service Quotas publishes none.
+    fn of(&mut self, operation: Operation) -> Option<&mut Bucket> {
+        match operation {
+            Operation::RunTask | Operation::StopTask => Some(&mut self.run_and_stop),
+            Operation::DescribeTasks | Operation::ListTasks => Some(&mut self.look),
+            Operation::RegisterTaskDefinition | Operation::DeregisterTaskDefinition => Some(&mut self.register),
+            Operation::DescribeTaskDefinition => Some(&mut self.describe_definition),
+            Operation::GetServiceQuota | Operation::GetAwsDefaultServiceQuota => None,
+        }
+    }
+}
+
+/// The model of one account's ECS, with one cluster.
+pub struct Ecs {
+    account: Account,
+    clock: Timestamp,
+    buckets: Buckets,
+    definitions: Definitions,
+    tasks: Vec<Record>,
+    /// By the last part of a task's ARN.
+    by_id: BTreeMap<String, usize>,
+    by_starter: BTreeMap<String, Vec<usize>>,
+    tokens: BTreeMap<String, Token>,
+    /// CPU units of our tasks.
+    used: BTreeMap<Kind, u32>,
+    /// CPU units of each foreign tenant.
+    foreign: Vec<u32>,
+    /// In the order of time, and of planning at the same time.
+    plans: BTreeMap<(Timestamp, u64), Step>,
+    planned: u64,
+    outbox: Outbox,
+    /// Answers of RunTask that are lost next, whatever the account's probabilities say.
+    to_lose: u32,
+    counts: Counts,
+}
+
+impl Ecs {
+    /// The account as it is before the first call.
+    #[must_use]
+    pub fn new(account: Account) -> Self {
+        let mut ecs = Self {
+            clock: Timestamp::default(),
+            buckets: Buckets::new(&account.rates),
+            definitions: Definitions::default(),
+            tasks: Vec::new(),
+            by_id: BTreeMap::new(),
+            by_starter: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            used: BTreeMap::new(),
+            foreign: Vec::new(),
+            plans: BTreeMap::new(),
+            planned: 0,
+            outbox: Outbox::new(account.seed, account.delivery.clone()),
+            to_lose: 0,
+            counts: Counts::default(),
+            account,
+        };
+        for foreign in std::mem::take(&mut ecs.account.foreign) {
+            ecs.invite(foreign);
+        }
+        ecs
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The account.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// CPU units of a kind in use, foreign tasks' too.
+    #[must_use]
+    pub fn in_use(&self, kind: Kind) -> u32 {
+        self.used.get(&kind).copied().unwrap_or_default() + self.in_foreign_use(kind)
+    }
+
+    /// CPU units of a kind that others use.
+    #[must_use]
+    pub fn in_foreign_use(&self, kind: Kind) -> u32 {
+        self.foreigners(kind).map(|(index, _)| self.foreign[index]).sum()
+    }
+
+    /// Every task there ever was, in the order of their starts.
+    pub fn tasks(&self) -> impl Iterator<Item = &Shown> {
+        self.tasks.iter().map(|record| &record.shown)
+    }
+
+    /// Scripts the life of the task with this `startedBy`.
+    pub fn script(&mut self, started_by: &str, life: Life) {
+        self.account.lives.given.insert(started_by.to_owned(), life);
+    }
+
+    /// Gives the account another quota from now on. Tasks that run go on.
+    pub fn set_quota(&mut self, kind: Kind, quota: VcpuQuota, now: Timestamp) {
+        self.advance(now);
+        self.account.vcpus.insert(kind, quota);
+        self.foreigners_take(kind);
+    }
+
+    /// Lets a foreign tenant come.
+    pub fn invite(&mut self, foreign: Foreign) {
+        self.account.foreign.push(foreign);
+        self.foreign.push(0);
+        self.plan(foreign.from.max(self.clock), Step::Foreign);
+        self.plan(foreign.until.max(self.clock), Step::Foreign);
+    }
+
+    /// Adds a time without capacity.
+    pub fn add_outage(&mut self, outage: Outage) {
+        self.account.outages.push(outage);
+    }
+
+    /// Loses the answers of the next calls to RunTask that start a task.
+    pub fn lose_answers(&mut self, count: u32) {
+        self.to_lose += count;
+    }
+
+    /// When the next event comes or something else may happen; `None` if nothing ever will without a call.
+    #[must_use]
+    pub fn next_event_at(&self) -> Option<Timestamp> {
+        let planned = self.plans.first_key_value().map(|((at, _), _)| *at);
+        [planned, self.outbox.next_at()].into_iter().flatten().min()
+    }
+
+    /// The events that have come until now, each with the moment it came.
+    pub fn take_events(&mut self, now: Timestamp) -> Vec<(Timestamp, Change)> {
+        let now = self.advance(now);
+        let taken = self.outbox.take(now);
+        self.counts.delivered += u64::try_from(taken.len()).unwrap_or_default();
+        taken
+    }
+
+    /// RunTask.
+    ///
+    /// # Errors
+    /// As ECS answers: too fast, a conflict, a request that cannot be, or the server's own fault, after which a task may be there.
+    pub fn run_task(&mut self, request: &RunTask, now: Timestamp) -> Answer<Answered> {
+        let now = self.called(Operation::RunTask, now)?;
+        let answer = self.run(request, now);
+        self.counted(Operation::RunTask, answer)
+    }
+
+    fn run(&mut self, request: &RunTask, now: Timestamp) -> Answer<Answered> {
+        if !self.buckets.run_task.take(1, now) {
+            return Err(self.refuse(Operation::RunTask, Why::RunTaskRate, Refusal::throttled()));
+        }
+        let mut random = Random::keyed(self.account.seed, "answer", self.counts.all_calls());
+        if random.chance(self.account.answers.failed) {
+            return Err(self.refuse(Operation::RunTask, Why::Server, Refusal::server()));
+        }
+        self.check_cluster(&request.cluster)?;
+        let kind = request.check()?;
+        if let Some(answer) = self.repeated(request, now) {
+            return answer;
+        }
+        let answer = self.place(request, kind, now)?;
+        let lost = random.chance(self.account.answers.lost) || (self.to_lose > 0 && !answer.tasks.is_empty());
+        if lost {
+            self.to_lose = self.to_lose.saturating_sub(1);
+            return Err(self.refuse(Operation::RunTask, Why::Server, Refusal::server()));
+        }
+        Ok(answer)
+    }
+
+    /// The answer to a request whose client token is in use: the original one, its failures too (API Reference, "Ensuring idempotency"), or a
+    /// conflict.
+    fn repeated(&mut self, request: &RunTask, now: Timestamp) -> Option<Answer<Answered>> {
+        let token = self.tokens.get(request.client_token.as_ref()?)?;
+        if !self.lives(token, now) {
+            return None;
+        }
+        if token.request == *request {
+            self.counts.repeated += 1;
+            return Some(Ok(token.answer.clone()));
+        }
+        let arns = token.tasks.iter().map(|task| self.tasks[*task].shown.task.task_arn.clone()).collect();
+        let conflict = Refusal::conflict(request.client_token.as_deref().unwrap_or_default(), arns);
+        Some(Err(self.refuse(Operation::RunTask, Why::Conflict, conflict)))
+    }
+
+    /// min(24 h, the task's life and an hour).
+    fn lives(&self, token: &Token, now: Timestamp) -> bool {
+        let outlives = |ended: Timestamp| now < ended + TOKEN_OUTLIVES;
+        let of_task = |task: &usize| self.tasks[*task].stopped_at().is_none_or(outlives);
+        let bound = if token.tasks.is_empty() { outlives(token.made_at) } else { token.tasks.iter().any(of_task) };
+        bound && now < token.made_at + TOKEN_LIVES
+    }
+
+    /// Starts what there is room for. The rest is a failure in a 200 (AWS-FACTS §1), which takes nothing of the launch rate (ours).
+    fn place(&mut self, request: &RunTask, kind: Kind, now: Timestamp) -> Answer<Answered> {
+        let definition = self.definitions.active(&request.task_definition)?.clone();
+        let (cpu, cpu_text, memory) = request.size(&definition)?;
+        let out = self.account.is_out(kind, now);
+        let free = self.account.cap(kind).saturating_sub(self.in_use(kind));
+        let placed = if out { 0 } else { request.count.min(free / cpu) };
+        let slow_enough = self.buckets.launches.get_mut(&kind).is_none_or(|bucket| bucket.take(placed, now));
+        if !slow_enough {
+            return Err(self.refuse(Operation::RunTask, Why::LaunchRate(kind), Refusal::throttled()));
+        }
+        let mut answer = Answered::default();
+        let first = self.tasks.len();
+        for _ in 0..placed {
+            let facts = (cpu_text.clone(), memory.clone());
+            answer.tasks.push(self.start(request, &definition, kind, cpu, facts, now));
+        }
+        for _ in placed..request.count {
+            let (why, failure) = match out {
+                true => (Why::NoCapacity(kind), Failure::no_capacity()),
+                false => (Why::Vcpus(kind), Failure::vcpus()),
+            };
+            self.counts.refuse(Operation::RunTask, why);
+            answer.failures.push(failure);
+        }
+        if let Some(token) = &request.client_token {
+            let tasks = (first..self.tasks.len()).collect();
+            let kept = Token { request: request.clone(), answer: answer.clone(), tasks, made_at: now };
+            self.tokens.insert(token.clone(), kept);
+        }
+        Ok(answer)
+    }
+
+    fn start(
+        &mut self,
+        request: &RunTask,
+        definition: &definition::Definition,
+        kind: Kind,
+        cpu: u32,
+        (cpu_text, memory): (String, String),
+        now: Timestamp,
+    ) -> Shown {
+        let number = self.tasks.len();
+        let mut random = Random::keyed(self.account.seed, "task", number as u64);
+        let id = format!("{:016x}{:016x}", random.bits(), random.bits());
+        let cluster = &self.account.cluster;
+        let task_arn = self.account.arn(&format!("task/{cluster}/{id}"));
+        let started_by = request.started_by.clone();
+        let drawn_for = started_by.clone().unwrap_or_else(|| id.clone());
+        let life = self.account.lives.of(self.account.seed, &drawn_for);
+        let facts = Facts {
+            cpu: cpu_text,
+            memory,
+            overrides: request.overrides.clone(),
+            group: request.group.clone().unwrap_or_else(|| format!("family:{}", definition.family)),
+            zone: ZONES[number % ZONES.len()],
+            container_arn: self.account.arn(&format!("container/{cluster}/{id}/{:016x}", random.bits())),
+        };
+        let task = Task {
+            cluster_arn: self.account.arn(&format!("cluster/{cluster}")),
+            task_definition_arn: definition.arn.clone(),
+            desired_status: RUNNING.into(),
+            started_by: started_by.clone(),
+            capacity_provider_name: Some(kind.provider().to_owned()),
+            containers: vec![Container {
+                name: definition.container.clone(),
+                image: Some(definition.image.clone()),
+                ..Container::default()
+            }],
+            created_at: Some(now),
+            task_arn: task_arn.clone(),
+            ..Task::default()
+        };
+        let (pulls, runs) = (now + life.start_up / 4, now + life.start_up);
+        self.tasks.push(Record {
+            shown: Shown { task, facts: Arc::new(facts) },
+            kind,
+            cpu,
+            life,
+            stop_timeout: definition.stop_timeout,
+            seen_from: now + random.within(&self.account.seen_after),
+            plan: 0,
+        });
+        self.by_id.insert(id, number);
+        if let Some(starter) = started_by {
+            self.started_by(starter, number);
+        }
+        self.hold(kind, cpu);
+        self.counts.launch(kind, now);
+        self.changes(number, PROVISIONING, now);
+        self.next(number, pulls, Next::Pulls);
+        self.next(number, runs, Next::Runs);
+        self.tasks[number].shown.clone()
+    }
+
+    fn started_by(&mut self, starter: String, number: usize) {
+        let all = self.by_starter.entry(starter.clone()).or_default();
+        all.push(number);
+        if all.len() > 1 {
+            let arns = all.iter().map(|task| self.tasks[*task].shown.task.task_arn.clone()).collect();
+            self.counts.doubled.insert(starter, arns);
+        }
+    }
+
+    /// StopTask: TERM, then KILL after the definition's `stopTimeout`. One that has stopped already is no error while it is described.
+    ///
+    /// # Errors
+    /// As ECS answers: too fast, or a task that it does not know (any more, or yet).
+    pub fn stop_task(&mut self, cluster: &str, task: &str, reason: Option<&str>, now: Timestamp) -> Answer<Shown> {
+        let now = self.called(Operation::StopTask, now)?;
+        let answer = self.check_cluster(cluster).and_then(|()| {
+            self.seen(task, now).ok_or_else(|| Refusal::parameter("The referenced task was not found."))
+        });
+        let number = self.counted(Operation::StopTask, answer)?;
+        self.stop(number, StopCode::UserInitiated, reason.unwrap_or("Task stopped by user"), now);
+        Ok(self.tasks[number].shown.clone())
+    }
+
+    /// DescribeTasks.
+    ///
+    /// # Errors
+    /// As ECS answers: too fast, or more than 100 tasks.
+    pub fn describe_tasks(&mut self, cluster: &str, tasks: &[String], now: Timestamp) -> Answer<Answered> {
+        let now = self.called(Operation::DescribeTasks, now)?;
+        let answer = self.check_cluster(cluster).and_then(|()| match tasks.len() {
+            0 => Err(Refusal::parameter("Tasks cannot be empty.")),
+            1..=DESCRIBED_MAX => Ok(self.describe(tasks, now)),
+            _ => Err(Refusal::parameter("There are more than 100 tasks.")),
+        });
+        self.counted(Operation::DescribeTasks, answer)
+    }
+
+    fn describe(&self, tasks: &[String], now: Timestamp) -> Answered {
+        let mut answer = Answered::default();
+        for name in tasks {
+            match self.seen(name, now) {
+                Some(number) => answer.tasks.push(self.tasks[number].shown.clone()),
+                None => answer.failures.push(Failure::missing(self.task_arn(name))),
+            }
+        }
+        answer
+    }
+
+    /// A task by its id alone is named by its ARN in a failure.
+    fn task_arn(&self, name: &str) -> String {
+        if name.contains(':') {
+            name.to_owned()
+        } else {
+            self.account.arn(&format!("task/{}/{name}", self.account.cluster))
+        }
+    }
+
+    /// ListTasks.
+    ///
+    /// # Errors
+    /// As ECS answers: too fast, or filters that do not go together.
+    pub fn list_tasks(&mut self, request: &ListTasks, now: Timestamp) -> Answer<Listed> {
+        let now = self.called(Operation::ListTasks, now)?;
+        let answer = self.check_cluster(&request.cluster).and_then(|()| self.list(request, now));
+        self.counted(Operation::ListTasks, answer)
+    }
+
+    fn list(&self, request: &ListTasks, now: Timestamp) -> Answer<Listed> {
+        let (from, most) = request.page()?;
+        let all = 0..self.tasks.len();
+        let numbers: Vec<usize> = match &request.started_by {
+            Some(starter) => self.by_starter.get(starter).cloned().unwrap_or_default(),
+            None => all.collect(),
+        };
+        let mut wanted = numbers.into_iter().filter(|number| {
+            *number >= from && self.is_seen(&self.tasks[*number], now) && request.wants(&self.tasks[*number].shown)
+        });
+        let task_arns =
+            wanted.by_ref().take(most).map(|number| self.tasks[number].shown.task.task_arn.clone()).collect();
+        Ok(Listed { task_arns, next: wanted.next() })
+    }
+
+    /// RegisterTaskDefinition: the next revision of its family.
+    ///
+    /// # Errors
+    /// As ECS answers: too fast, or a definition that cannot be.
+    pub fn register_task_definition(&mut self, body: &Value, now: Timestamp) -> Answer<Value> {
+        let now = self.called(Operation::RegisterTaskDefinition, now)?;
+        let answer = self.definitions.register(&self.account, body, now).map(definition::Definition::json);
+        self.counted(Operation::RegisterTaskDefinition, answer)
+    }
+
+    /// DeregisterTaskDefinition: it becomes INACTIVE.
+    ///
+    /// # Errors
+    /// As ECS answers: too fast, or no such definition.
+    pub fn deregister_task_definition(&mut self, name: &str, now: Timestamp) -> Answer<Value> {
+        let now = self.called(Operation::DeregisterTaskDefinition, now)?;
+        let answer = self.definitions.deregister(name, now).map(definition::Definition::json);
+        self.counted(Operation::DeregisterTaskDefinition, answer)
+    }
+
+    /// DescribeTaskDefinition.
+    ///
+    /// # Errors
+    /// As ECS answers: too fast, or no such definition.
+    pub fn describe_task_definition(&mut self, name: &str, now: Timestamp) -> Answer<Value> {
+        self.called(Operation::DescribeTaskDefinition, now)?;
+        let found = self.definitions.find(name).map(definition::Definition::json);
+        let answer = found.ok_or_else(|| Refusal::client("Unable to describe task definition."));
+        self.counted(Operation::DescribeTaskDefinition, answer)
+    }
+
+    /// Service Quotas' GetServiceQuota: the account's own value, if it has one.
+    ///
+    /// # Errors
+    /// As Service Quotas answers: no such quota, or no applied value.
+    pub fn get_service_quota(&mut self, service: &str, code: &str, now: Timestamp) -> Answer<Value> {
+        let quota = |quota: VcpuQuota| quota.applied;
+        self.quota(Operation::GetServiceQuota, service, code, quota, now)
+    }
+
+    /// Service Quotas' GetAWSDefaultServiceQuota.
+    ///
+    /// # Errors
+    /// As Service Quotas answers: no such quota.
+    pub fn get_aws_default_service_quota(&mut self, service: &str, code: &str, now: Timestamp) -> Answer<Value> {
+        let quota = |quota: VcpuQuota| Some(quota.default);
+        self.quota(Operation::GetAwsDefaultServiceQuota, service, code, quota, now)
+    }
+
+    fn quota(
+        &mut self,
+        operation: Operation,
+        service: &str,
+        code: &str,
+        value: fn(VcpuQuota) -> Option<u32>,
+        now: Timestamp,
+    ) -> Answer<Value> {
+        self.called(operation, now)?;
+        let kind = Kind::ALL.into_iter().find(|kind| service == "fargate" && kind.quota_code() == code);
+        let value = kind.and_then(|kind| value(self.account.vcpus.get(&kind).copied().unwrap_or_default()));
+        let shown = value.map(|value| {
+            json!({
+                "Adjustable": true, "GlobalQuota": false, "QuotaCode": code, "ServiceCode": service, "Unit": "None",
+                "Value": f64::from(value),
+            })
+        });
+        self.counted(operation, shown.ok_or_else(Refusal::no_resource))
+    }
+
+    /// Makes something happen to a task now, unless it is stopping already or has no container yet; says whether it did.
+    pub fn strike(&mut self, task: &str, strike: Strike, now: Timestamp) -> bool {
+        let now = self.advance(now);
+        let Some(number) = self.number(task).filter(|number| !self.tasks[*number].is_stopping()) else { return false };
+        match strike {
+            Strike::SpotInterruption => self.interrupt(number, now),
+            Strike::HostFailure => self.host_fails(number, now),
+            Strike::OutOfMemory if self.tasks[number].is(RUNNING) => self.out_of_memory(number, now),
+            Strike::OutOfMemory => return false,
+        }
+        true
+    }
+
+    /// A call comes: what was due before it happens first, and it takes a token of ECS's own bucket.
+    fn called(&mut self, operation: Operation, now: Timestamp) -> Answer<Timestamp> {
+        let now = self.advance(now);
+        *self.counts.calls.entry(operation).or_default() += 1;
+        if self.buckets.of(operation).is_none_or(|bucket| bucket.take(1, now)) {
+            return Ok(now);
+        }
+        Err(self.refuse(operation, Why::ApiRate, Refusal::throttled()))
+    }
+
+    fn refuse(&mut self, operation: Operation, why: Why, refusal: Refusal) -> Refusal {
+        self.counts.refuse(operation, why);
+        refusal
+    }
+
+    /// Counts what was refused and was not counted with its reason yet: requests that cannot be.
+    fn counted<T>(&mut self, operation: Operation, answer: Answer<T>) -> Answer<T> {
+        let known = ["ThrottlingException", "ConflictException", "ServerException"];
+        if answer.as_ref().is_err_and(|refusal| !known.contains(&refusal.code)) {
+            self.counts.refuse(operation, Why::Invalid);
+        }
+        answer
+    }
+
+    fn check_cluster(&self, cluster: &str) -> Answer<()> {
+        let name = cluster.rsplit('/').next().unwrap_or_default();
+        if name == self.account.cluster { Ok(()) } else { Err(Refusal::no_cluster()) }
+    }
+
+    fn number(&self, task: &str) -> Option<usize> {
+        self.by_id.get(task.rsplit('/').next()?).copied()
+    }
+
+    fn seen(&self, task: &str, now: Timestamp) -> Option<usize> {
+        self.number(task).filter(|number| self.is_seen(&self.tasks[*number], now))
+    }
+
+    /// Not yet just after RunTask, and not any more an hour after the end.
+    fn is_seen(&self, record: &Record, now: Timestamp) -> bool {
+        now >= record.seen_from && record.stopped_at().is_none_or(|at| now < at + KEPT)
+    }
+
+    /// Lets everything happen that is due by now. A clock that goes backwards stands still here.
+    fn advance(&mut self, now: Timestamp) -> Timestamp {
+        let now = now.max(self.clock);
+        while let Some(plan) = self.plans.first_entry().filter(|plan| plan.key().0 <= now) {
+            let ((at, _), step) = plan.remove_entry();
+            self.clock = at;
+            match step {
+                Step::Foreign => self.foreigners_change(at),
+                Step::Of { task, plan, next } if self.tasks[task].plan == plan => self.carry_out(task, next, at),
+                Step::Of { .. } => {}
+            }
+        }
+        self.clock = now;
+        now
+    }
+
+    fn plan(&mut self, at: Timestamp, step: Step) {
+        self.planned += 1;
+        self.plans.insert((at, self.planned), step);
+    }
+
+    fn next(&mut self, task: usize, at: Timestamp, next: Next) {
+        let plan = self.tasks[task].plan;
+        self.plan(at, Step::Of { task, plan, next });
+    }
+
+    fn carry_out(&mut self, number: usize, next: Next, at: Timestamp) {
+        match next {
+            Next::Pulls => self.changes(number, PENDING, at),
+            Next::Runs => self.runs(number, at),
+            Next::Ends => self.ends(number, at),
+            Next::Exits(code) => self.exits(number, Some(code), at),
+            Next::Stops => self.stops(number, at),
+        }
+    }
+
+    fn runs(&mut self, number: usize, at: Timestamp) {
+        let record = &mut self.tasks[number];
+        let (work, start_up) = (record.life.work, record.life.start_up);
+        if let End::NeverStarts(reason) = record.life.end.clone() {
+            record.wants_to_stop(StopCode::TaskFailedToStart, &reason, at);
+            record.container().into_iter().for_each(|container| container.reason = Some(reason.clone()));
+            return self.deprovisions(number, at);
+        }
+        let task = record.task();
+        task.pull_started_at = Some(at - start_up / 2);
+        task.pull_stopped_at = Some(at - start_up / 8);
+        task.started_at = Some(at);
+        let runtime_id = format!("{}-{number}", task.task_arn.rsplit('/').next().unwrap_or_default());
+        record.container().into_iter().for_each(|container| container.runtime_id = Some(runtime_id.clone()));
+        self.changes(number, RUNNING, at);
+        self.next(number, at + work, Next::Ends);
+    }
+
+    /// Its work is done. What was asked to stop before keeps the reason it was given then.
+    fn ends(&mut self, number: usize, at: Timestamp) {
+        match self.tasks[number].life.end.clone() {
+            End::Exit(code) => self.exits(number, Some(code), at),
+            End::OutOfMemory => self.out_of_memory(number, at),
+            End::Interrupted => self.interrupt(number, at),
+            End::HostFails => self.host_fails(number, at),
+            End::NeverStarts(_) => {}
+        }
+    }
+
+    fn out_of_memory(&mut self, number: usize, at: Timestamp) {
+        let reason = "OutOfMemoryError: Container killed due to memory usage";
+        self.tasks[number].container().into_iter().for_each(|container| container.reason = Some(reason.into()));
+        self.exits(number, Some(137), at);
+    }
+
+    fn interrupt(&mut self, number: usize, at: Timestamp) {
+        self.stop(number, StopCode::SpotInterruption, "Your Spot Task was interrupted.", at);
+    }
+
+    fn host_fails(&mut self, number: usize, at: Timestamp) {
+        let reason = "The infrastructure that the task was running on failed.";
+        self.tasks[number].wants_to_stop(StopCode::InfrastructureHealth, reason, at);
+        self.deprovisions(number, at);
+    }
+
+    /// TERM to what runs, and KILL when `stopTimeout` is over; what does not run yet never will, and has no exit code.
+    fn stop(&mut self, number: usize, code: StopCode, reason: &str, at: Timestamp) {
+        let record = &mut self.tasks[number];
+        if record.is_stopping() {
+            return;
+        }
+        record.wants_to_stop(code, reason, at);
+        if !record.is(RUNNING) {
+            return self.deprovisions(number, at);
+        }
+        record.plan += 1;
+        let natural_end = record.shown.task.started_at.unwrap_or(at) + record.life.work;
+        let (after, code) = match record.life.on_term {
+            OnTerm::Exits(after, code) if after <= record.stop_timeout => (after, code),
+            _ => (record.stop_timeout, 137),
+        };
+        let ends_first = matches!(record.life.end, End::Exit(_) | End::OutOfMemory) && natural_end < at + after;
+        self.changes(number, RUNNING, at);
+        match ends_first {
+            true => self.next(number, natural_end, Next::Ends),
+            false => self.next(number, at + after, Next::Exits(code)),
+        }
+    }
+
+    fn exits(&mut self, number: usize, code: Option<i32>, at: Timestamp) {
+        let record = &mut self.tasks[number];
+        if !record.is_stopping() {
+            record.wants_to_stop(StopCode::EssentialContainerExited, "Essential container in task exited", at);
+        }
+        record.task().execution_stopped_at = Some(at);
+        record.container().into_iter().for_each(|container| container.exit_code = code);
+        self.deprovisions(number, at);
+    }
+
+    /// The containers are over. DEACTIVATING and STOPPING, which the guide has in between, are left out: any may be missing (AWS-FACTS §4).
+    fn deprovisions(&mut self, number: usize, at: Timestamp) {
+        self.tasks[number].plan += 1;
+        let wind_down = self.tasks[number].life.wind_down;
+        self.changes(number, DEPROVISIONING, at);
+        self.next(number, at + wind_down, Next::Stops);
+    }
+
+    /// The task is over, and its vCPUs are free (no source tells the moment; ours).
+    fn stops(&mut self, number: usize, at: Timestamp) {
+        let record = &mut self.tasks[number];
+        record.task().stopped_at = Some(at);
+        let (kind, cpu) = (record.kind, record.cpu);
+        self.changes(number, STOPPED, at);
+        if let Some(used) = self.used.get_mut(&kind) {
+            *used -= cpu;
+        }
+        self.foreigners_take(kind);
+    }
+
+    /// A task changes: its version is counted up, and that makes an event.
+    fn changes(&mut self, number: usize, status: &str, at: Timestamp) {
+        let record = &mut self.tasks[number];
+        record.becomes(status);
+        record.task().version += 1;
+        self.counts.changes += 1;
+        let shown = record.shown.clone();
+        self.counts.dropped += u64::from(self.outbox.post(number, shown, at));
+    }
+
+    fn hold(&mut self, kind: Kind, cpu: u32) {
+        *self.used.entry(kind).or_default() += cpu;
+        self.counts.in_use(kind, self.in_use(kind));
+    }
+
+    fn foreigners(&self, kind: Kind) -> impl Iterator<Item = (usize, &Foreign)> {
+        self.account.foreign.iter().enumerate().filter(move |(_, foreign)| foreign.kind == kind)
+    }
+
+    fn foreigners_change(&mut self, at: Timestamp) {
+        for (foreign, held) in self.account.foreign.iter().zip(&mut self.foreign) {
+            if foreign.until <= at {
+                *held = 0;
+            }
+        }
+        Kind::ALL.into_iter().for_each(|kind| self.foreigners_take(kind));
+    }
+
+    /// Whoever is there and wants more takes what is free.
+    fn foreigners_take(&mut self, kind: Kind) {
+        let here: Vec<_> = self
+            .foreigners(kind)
+            .filter(|(_, foreign)| (foreign.from..foreign.until).contains(&self.clock))
+            .map(|(index, foreign)| (index, foreign.cpu))
+            .collect();
+        for (index, wants) in here {
+            let free = self.account.cap(kind).saturating_sub(self.in_use(kind));
+            self.foreign[index] += free.min(wants - self.foreign[index]);
+        }
+        self.counts.in_use(kind, self.in_use(kind));
+    }
+}

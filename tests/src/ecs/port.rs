@@ -1,0 +1,163 @@
+//! The model as the domain's port, in the same process: for simulations on virtual time.
+//!
+//! What its answers mean is decided by the code that decides it for AWS's (`aws::ecs::answer`). What the SDK adds is left out: it repeats a
+//! throttled DescribeTasks, ListTasks or StopTask twice, after pauses; here it is said at once.
+
+use std::sync::{Arc, Mutex};
+
+use aws::{
+    ecs::answer::{self, Unplaced},
+    error::Fault,
+};
+use domain::{
+    ecs::{CONTAINER, RunTaskInput, STOPPED, Task},
+    id::AttemptId,
+    limit::CapacityPool,
+    ports::{AccountQuotas, Clock, Described, LaunchError, Tasks, Unavailable},
+    request::TaskSize,
+    task::TaskDefinition,
+};
+use serde_json::{Value, json};
+
+use super::{Answer, Answered, Ecs, Kind, ListTasks, RunTask, VCPU, wire::lock};
+
+/// What a failed look is said to be of.
+const SERVICE: &str = "ECS";
+/// Fargate's own code among the services of Service Quotas.
+const FARGATE: &str = "fargate";
+
+/// A model that is called without a wire.
+#[derive(Clone)]
+pub struct InProcess<C> {
+    ecs: Arc<Mutex<Ecs>>,
+    clock: C,
+    cluster: String,
+}
+
+impl<C: Clock> InProcess<C> {
+    /// The model by this clock.
+    #[must_use]
+    pub fn new(ecs: Arc<Mutex<Ecs>>, clock: C) -> Self {
+        let cluster = lock(&ecs).account().cluster.clone();
+        Self { ecs, clock, cluster }
+    }
+
+    /// An error comes with the tasks that it names.
+    fn call<T>(&self, call: impl FnOnce(&mut Ecs, domain::Timestamp) -> Answer<T>) -> Result<T, (Fault, Vec<String>)> {
+        let answer = call(&mut lock(&self.ecs), self.clock.now());
+        answer.map_err(|refusal| {
+            let fault = Fault::answered(refusal.status, Some(refusal.code), &refusal.message);
+            (fault, refusal.resource_ids)
+        })
+    }
+
+    fn look<T>(&self, call: impl FnOnce(&mut Ecs, domain::Timestamp) -> Answer<T>) -> Result<T, Unavailable> {
+        self.call(call).map_err(|(fault, _)| fault.unavailable(SERVICE))
+    }
+
+    fn describe(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+        if task_arns.is_empty() {
+            return Ok(Described::default());
+        }
+        let answer = self.look(|ecs, now| ecs.describe_tasks(&self.cluster, task_arns, now))?;
+        let missing = answer.failures.into_iter().filter(|failure| failure.reason == "MISSING");
+        Ok(Described {
+            missing: missing.filter_map(|failure| failure.arn).collect(),
+            tasks: answer.tasks.into_iter().map(|shown| shown.task).collect(),
+        })
+    }
+
+    fn list(&self, started_by: &AttemptId, status: Option<&str>) -> Result<Vec<String>, Unavailable> {
+        let mut request = ListTasks {
+            cluster: self.cluster.clone(),
+            started_by: Some(started_by.to_string()),
+            desired_status: status.map(str::to_owned),
+            ..ListTasks::default()
+        };
+        let mut arns = Vec::new();
+        loop {
+            let page = self.look(|ecs, now| ecs.list_tasks(&request, now))?;
+            request.next_token = page.next_token();
+            arns.extend(page.task_arns);
+            if request.next_token.is_none() {
+                return Ok(arns);
+            }
+        }
+    }
+}
+
+fn started(answered: &Answered) -> Result<Task, LaunchError> {
+    let unplaced = answered.failures.first().map(|failure| Unplaced { reason: Some(&failure.reason), detail: None });
+    answer::started(answered.tasks.first().map(|shown| shown.task.clone()), unplaced)
+}
+
+/// What the adapter registers, as far as the model reads it.
+fn registered(cluster: &str, definition: &TaskDefinition) -> Result<Value, LaunchError> {
+    let image = definition.image.as_ref();
+    let image = image.ok_or_else(|| LaunchError::Refused("a task on Fargate needs an image".into()))?;
+    Ok(json!({
+        "family": format!("{cluster}-{}", definition.content_hash()),
+        "cpu": TaskSize::SMALLEST.cpu().to_string(),
+        "memory": TaskSize::SMALLEST.memory().to_string(),
+        "networkMode": "awsvpc",
+        "containerDefinitions": [{ "name": CONTAINER, "image": image.as_str(), "stopTimeout": 30 }],
+    }))
+}
+
+impl<C: Clock> Tasks for InProcess<C> {
+    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+        let body = registered(&self.cluster, definition)?;
+        let shown = self.call(|ecs, now| ecs.register_task_definition(&body, now));
+        let shown = shown.map_err(|(fault, _)| answer::refusal(&fault))?;
+        Ok(shown["taskDefinitionArn"].as_str().unwrap_or_default().to_owned())
+    }
+
+    async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
+        match self.call(|ecs, now| ecs.run_task(&RunTask::from(input), now)) {
+            Ok(answered) => started(&answered),
+            Err((fault, task_arns)) if fault.is("ConflictException") => {
+                answer::existing(self.describe(&task_arns)?, &fault)
+            }
+            Err((fault, _)) => Err(answer::refusal(&fault)),
+        }
+    }
+
+    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
+        match self.call(|ecs, now| ecs.stop_task(&self.cluster, task_arn, Some(reason), now)) {
+            Ok(_) => Ok(()),
+            Err((fault, _)) if answer::is_unknown_task(&fault) => Ok(()),
+            Err((fault, _)) => Err(fault.unavailable(SERVICE)),
+        }
+    }
+
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+        self.describe(task_arns)
+    }
+
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+        let mut arns = self.list(started_by, None)?;
+        arns.extend(self.list(started_by, Some(STOPPED))?);
+        arns.sort_unstable();
+        arns.dedup();
+        Ok(arns)
+    }
+}
+
+impl<C: Clock> AccountQuotas for InProcess<C> {
+    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, Unavailable> {
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| Some(kind.provider()) == pool.provider()) else {
+            return Ok(None);
+        };
+        let code = kind.quota_code();
+        let applied = self.call(|ecs, now| ecs.get_service_quota(FARGATE, code, now));
+        let quota = match applied {
+            Err((fault, _)) if fault.is("NoSuchResourceException") => {
+                self.look(|ecs, now| ecs.get_aws_default_service_quota(FARGATE, code, now))
+            }
+            other => other.map_err(|(fault, _)| fault.unavailable("Service Quotas")),
+        };
+        let vcpus = quota?["Value"].as_f64().unwrap_or_default();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the model has whole vCPUs")]
+        Ok(Some((vcpus * f64::from(VCPU)) as u32))
+    }
+}

@@ -1,0 +1,48 @@
+//! Randomness that depends on what it is drawn for, and on nothing else.
+
+use std::ops::RangeInclusive;
+
+use chrono::TimeDelta;
+
+/// A stream of numbers (SplitMix64).
+///
+/// Each stream is keyed by what it is for: so a draw does not change when others come before it, and two launchers that start the same
+/// tasks in another order meet the same tasks.
+#[derive(Clone, Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    /// The stream of this seed for this purpose.
+    pub(super) fn keyed(seed: u64, purpose: &str, number: u64) -> Self {
+        // FNV-1a, whose values are the same on every machine.
+        let hash = purpose.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        let mut random = Self(seed ^ hash.rotate_left(17) ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        random.bits();
+        random
+    }
+
+    /// 64 bits.
+    pub(super) fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Whether what happens with this probability happens now.
+    pub(super) fn chance(&mut self, probability: f64) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "53 bits, which a float holds exactly")]
+        let drawn = (self.bits() >> 11) as f64 / (1_u64 << 53) as f64;
+        drawn < probability
+    }
+
+    /// A time in this range, to the millisecond.
+    pub(super) fn within(&mut self, range: &RangeInclusive<TimeDelta>) -> TimeDelta {
+        let (least, most) = (range.start().num_milliseconds(), range.end().num_milliseconds());
+        let span = u64::try_from(most - least).unwrap_or_default() + 1;
+        TimeDelta::milliseconds(least + i64::try_from(self.bits() % span).unwrap_or_default())
+    }
+}

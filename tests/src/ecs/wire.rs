@@ -1,0 +1,173 @@
+//! The model on the wire: ECS's and Service Quotas' real JSON protocol, so that the real SDK and the real adapters talk to it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aws_config::SdkConfig;
+use axum::{body::Body, http::Response};
+use chrono::TimeDelta;
+use domain::{Timestamp, ports::Clock};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
+
+use super::{Answer, Answered, Change, Ecs, Listed, Operation, Refusal};
+use crate::json_protocol::{Call, Loopback, response};
+
+/// The server and what brings its events. Both end when this is dropped.
+pub struct Wire {
+    ecs: Arc<Mutex<Ecs>>,
+    called: Arc<Notify>,
+    server: Loopback,
+    postman: JoinHandle<()>,
+}
+
+impl Wire {
+    /// Serves the model on loopback by this clock: the real one, a faster one, or one that is moved by hand. The channel gives each event when
+    /// it comes; its envelope is for the state tracker.
+    pub async fn serve(ecs: Ecs, clock: impl Clock + Clone + 'static) -> (Self, mpsc::UnboundedReceiver<Change>) {
+        let (ecs, called) = (Arc::new(Mutex::new(ecs)), Arc::new(Notify::new()));
+        let (sink, events) = mpsc::unbounded_channel();
+        let postman = tokio::spawn(deliver(Arc::clone(&ecs), clock.clone(), Arc::clone(&called), sink));
+        let (asked, woken) = (Arc::clone(&ecs), Arc::clone(&called));
+        let server = Loopback::serve(move |call| {
+            let answer = answer(&mut lock(&asked), &call, clock.now());
+            woken.notify_one();
+            written(answer)
+        });
+        (Self { server: server.await, ecs, called, postman }, events)
+    }
+
+    /// The configuration of clients that talk to it.
+    #[must_use]
+    pub fn config(&self) -> SdkConfig {
+        self.server.config()
+    }
+
+    /// Looks at the model, or does something to it.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Ecs) -> T) -> T {
+        let result = act(&mut lock(&self.ecs));
+        self.called.notify_one();
+        result
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.postman.abort();
+    }
+}
+
+/// A model whose holder panicked is still the model: the test has failed already.
+pub(super) fn lock(ecs: &Mutex<Ecs>) -> MutexGuard<'_, Ecs> {
+    ecs.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn deliver(ecs: Arc<Mutex<Ecs>>, clock: impl Clock, called: Arc<Notify>, sink: mpsc::UnboundedSender<Change>) {
+    loop {
+        let (events, next) = {
+            let mut ecs = lock(&ecs);
+            (ecs.take_events(clock.now()), ecs.next_event_at())
+        };
+        if events.into_iter().any(|(_, change)| sink.send(change).is_err()) {
+            return;
+        }
+        let Some(at) = next else {
+            called.notified().await;
+            continue;
+        };
+        let now = clock.now();
+        let nap = clock.sleep((at - now).max(TimeDelta::zero()));
+        // A clock that is moved by hand in between would be slept past.
+        if clock.now() != now {
+            continue;
+        }
+        tokio::select! {
+            () = nap => {}
+            () = called.notified() => {}
+        }
+    }
+}
+
+fn written(answer: Answer<Value>) -> Response<Body> {
+    match answer {
+        Ok(body) => response(200, body.to_string()),
+        Err(refusal) => response(refusal.status, error(&refusal).to_string()),
+    }
+}
+
+fn error(refusal: &Refusal) -> Value {
+    let mut body = json!({ "__type": refusal.code, "message": refusal.message });
+    if !refusal.resource_ids.is_empty() {
+        body["resourceIds"] = json!(refusal.resource_ids);
+    }
+    body
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AboutTasks {
+    cluster: String,
+    tasks: Vec<String>,
+    task: String,
+    reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AboutDefinition {
+    task_definition: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct AboutQuota {
+    service_code: String,
+    quota_code: String,
+}
+
+fn answer(ecs: &mut Ecs, call: &Call, now: Timestamp) -> Answer<Value> {
+    let operation = Operation::named(&call.operation).ok_or_else(Refusal::unknown_operation)?;
+    match operation {
+        Operation::RunTask => ecs.run_task(&read(call)?, now).as_ref().map(Answered::json).map_err(Clone::clone),
+        Operation::ListTasks => ecs.list_tasks(&read(call)?, now).as_ref().map(Listed::json).map_err(Clone::clone),
+        Operation::DescribeTasks => {
+            let asked: AboutTasks = read(call)?;
+            ecs.describe_tasks(&asked.cluster, &asked.tasks, now).map(|answer| answer.json())
+        }
+        Operation::StopTask => {
+            let asked: AboutTasks = read(call)?;
+            let stopped = ecs.stop_task(&asked.cluster, &asked.task, asked.reason.as_deref(), now);
+            stopped.map(|shown| json!({ "task": shown.described() }))
+        }
+        Operation::RegisterTaskDefinition => definition(ecs.register_task_definition(&call.body, now)),
+        Operation::DeregisterTaskDefinition => {
+            definition(ecs.deregister_task_definition(&read::<AboutDefinition>(call)?.task_definition, now))
+        }
+        Operation::DescribeTaskDefinition => {
+            definition(ecs.describe_task_definition(&read::<AboutDefinition>(call)?.task_definition, now))
+        }
+        Operation::GetServiceQuota => {
+            let asked: AboutQuota = read(call)?;
+            quota(ecs.get_service_quota(&asked.service_code, &asked.quota_code, now))
+        }
+        Operation::GetAwsDefaultServiceQuota => {
+            let asked: AboutQuota = read(call)?;
+            quota(ecs.get_aws_default_service_quota(&asked.service_code, &asked.quota_code, now))
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(call: &Call) -> Answer<T> {
+    serde_json::from_value(call.body.clone()).map_err(|error| Refusal::unreadable(error.to_string()))
+}
+
+fn definition(shown: Answer<Value>) -> Answer<Value> {
+    shown.map(|shown| json!({ "taskDefinition": shown }))
+}
+
+fn quota(shown: Answer<Value>) -> Answer<Value> {
+    shown.map(|shown| json!({ "Quota": shown }))
+}

@@ -1,0 +1,182 @@
+//! The records, and what is derived from them in the same write.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use domain::{
+    Timestamp,
+    execution::Execution,
+    history::{Cursor, Filter, Page},
+    id::ExecutionId,
+    key::KeyRecord,
+    limit::{Admission, Holding, LimitKey, RateKey},
+    line::LineState,
+    ports::{Claim, Created, UpdateError},
+    secret::SecretRecord,
+    throttle::Bucket,
+};
+
+use super::{find::Names, line::Line};
+
+/// Who may register a definition, or what it is registered as.
+pub(super) enum Definition {
+    Turn(Timestamp),
+    Registered(String),
+}
+
+struct Claimed {
+    claim: Claim,
+    id: ExecutionId,
+}
+
+/// Everything that is kept.
+#[derive(Default)]
+pub(super) struct State {
+    records: BTreeMap<ExecutionId, Execution>,
+    open: BTreeSet<ExecutionId>,
+    names: Names,
+    claims: BTreeMap<String, Claimed>,
+    pub(super) lines: BTreeMap<LimitKey, Line>,
+    pub(super) line_states: BTreeMap<LimitKey, LineState>,
+    pub(super) usage: BTreeMap<LimitKey, u32>,
+    pub(super) buckets: BTreeMap<RateKey, Bucket>,
+    pub(super) bookmark: Option<Cursor>,
+    pub(super) definitions: BTreeMap<String, Definition>,
+    pub(super) keys: BTreeMap<String, KeyRecord>,
+    pub(super) secrets: BTreeMap<String, SecretRecord>,
+}
+
+impl State {
+    pub(super) fn load(&self, id: &ExecutionId) -> Option<Execution> {
+        self.records.get(id).cloned()
+    }
+
+    pub(super) fn create(&mut self, execution: &Execution, claim: Option<&Claim>) -> Created {
+        if self.records.contains_key(&execution.id) {
+            return Created::Existing(execution.id.clone());
+        }
+        if let Some(taken) = claim.and_then(|claim| self.taken(claim, execution.submitted_at)) {
+            return taken;
+        }
+        if let Some(claim) = claim {
+            let claimed = Claimed { claim: claim.clone(), id: execution.id.clone() };
+            self.claims.insert(claim.key.clone(), claimed);
+        }
+        self.names.add(&execution.id);
+        self.derive(None, execution);
+        self.records.insert(execution.id.clone(), execution.clone());
+        Created::New
+    }
+
+    fn taken(&self, claim: &Claim, now: Timestamp) -> Option<Created> {
+        let Claimed { claim: known, id } = self.claims.get(&claim.key).filter(|held| held.claim.expires_at > now)?;
+        Some(if known.digest == claim.digest { Created::Existing(id.clone()) } else { Created::Mismatch(id.clone()) })
+    }
+
+    pub(super) fn update(
+        &mut self,
+        before: &Execution,
+        after: Execution,
+        admissions: &[Admission],
+    ) -> Result<Execution, UpdateError> {
+        let current = self.records.get(&before.id).filter(|record| record.revision == before.revision);
+        let before = current.ok_or(UpdateError::Conflict)?.clone();
+        if let Some(full) = self.first_full(&before, &after, admissions) {
+            return Err(UpdateError::Full(full));
+        }
+        let written = Execution { revision: before.revision + 1, ..after };
+        self.derive(Some(&before), &written);
+        self.records.insert(written.id.clone(), written.clone());
+        Ok(written)
+    }
+
+    /// The first limit that would be overdrawn.
+    fn first_full(&self, before: &Execution, after: &Execution, admissions: &[Admission]) -> Option<LimitKey> {
+        let (held, holds) = (before.holdings(), after.holdings());
+        let amount = |holdings: &[Holding], key: &LimitKey| {
+            holdings.iter().filter(|holding| holding.key == *key).map(|holding| i64::from(holding.amount)).sum::<i64>()
+        };
+        let overdrawn = admissions.iter().find(|Admission { key, max }| {
+            let used = i64::from(self.usage.get(key).copied().unwrap_or_default());
+            max.is_some_and(|max| used + amount(&holds, key) - amount(&held, key) > i64::from(max))
+        });
+        overdrawn.map(|admission| admission.key.clone())
+    }
+
+    /// Lines, usage and names follow the record.
+    fn derive(&mut self, before: Option<&Execution>, after: &Execution) {
+        for holding in before.map(Execution::holdings).unwrap_or_default() {
+            self.release(&holding);
+        }
+        for holding in after.holdings() {
+            *self.usage.entry(holding.key).or_default() += holding.amount;
+        }
+        for arn in after.attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref()) {
+            self.names.add_task(arn, &after.id);
+        }
+        match after.open_attempt() {
+            Some(_) => self.open.insert(after.id.clone()),
+            None => self.open.remove(&after.id),
+        };
+        self.move_ticket(before, after);
+    }
+
+    fn release(&mut self, holding: &Holding) {
+        if let Some(used) = self.usage.get_mut(&holding.key) {
+            *used = used.saturating_sub(holding.amount);
+            if *used == 0 {
+                self.usage.remove(&holding.key);
+            }
+        }
+    }
+
+    /// A line that is empty is forgotten: who comes next comes to a new one.
+    fn move_ticket(&mut self, before: Option<&Execution>, after: &Execution) {
+        let (old, new) = (before.and_then(Execution::ticket), after.ticket());
+        if let Some(old) = old.filter(|old| new.as_ref() != Some(old)) {
+            let starts = after.open_attempt().is_some();
+            if let Some(line) = self.lines.get_mut(&old.line) {
+                line.remove(&old);
+                if line.is_empty() {
+                    self.lines.remove(&old.line);
+                } else if starts {
+                    line.charge(&old.submitter);
+                }
+            }
+        }
+        if let Some(new) = new {
+            self.lines.entry(new.line.clone()).or_default().add(&new);
+        }
+    }
+
+    pub(super) fn find(&self, fragment: &str, limit: u32) -> Vec<ExecutionId> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.names.find(fragment, limit, |beginning| {
+            let beginning = beginning.to_owned();
+            self.records.keys().filter(move |id| id.as_str().starts_with(&beginning))
+        })
+    }
+
+    /// Newest first. Filters are applied one by one: a simulation reads little history.
+    pub(super) fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Page<Execution> {
+        let older = self.records.values().rev().filter(|record| after.is_none_or(|cursor| record.id < cursor.0));
+        page(older.filter(|record| filter.admits(record)), limit)
+    }
+
+    /// Oldest first.
+    pub(super) fn launched(&self, after: Option<&Cursor>, limit: u32) -> Page<Execution> {
+        let later = self.open.iter().filter(|id| after.is_none_or(|cursor| **id > cursor.0));
+        page(later.filter_map(|id| self.records.get(id)), limit)
+    }
+
+    /// Every record there is, oldest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Execution> {
+        self.records.values()
+    }
+}
+
+fn page<'a>(mut records: impl Iterator<Item = &'a Execution>, limit: u32) -> Page<Execution> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let items: Vec<_> = records.by_ref().take(limit).cloned().collect();
+    let next = records.next().and(items.last()).map(|last| Cursor(last.id.clone()));
+    Page { items, next }
+}

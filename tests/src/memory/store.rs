@@ -1,0 +1,205 @@
+//! The ports over the state.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use domain::{
+    Timestamp,
+    execution::{Execution, Ticket},
+    history::{Cursor, Filter, Page},
+    id::ExecutionId,
+    key::KeyRecord,
+    limit::{Admission, LimitKey, RateKey},
+    line::LineState,
+    ports::{Claim, Created, Definitions, Keys, Secrets, Store, Unavailable, Update, UpdateError},
+    secret::SecretRecord,
+    throttle::{Rate, Usage},
+};
+
+use super::state::{Definition, State};
+
+/// A store in memory. Clones are handles of the same one.
+#[derive(Clone, Default)]
+pub struct MemoryStore(Arc<Mutex<State>>);
+
+impl MemoryStore {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at every record, oldest first.
+    pub fn for_each(&self, look: impl FnMut(&Execution)) {
+        self.state().all().for_each(look);
+    }
+
+    /// Sets a secret.
+    pub fn set_secret(&self, secret: SecretRecord) {
+        self.state().secrets.insert(secret.name.clone(), secret);
+    }
+}
+
+impl Store for MemoryStore {
+    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, Unavailable> {
+        Ok(self.state().create(execution, claim))
+    }
+
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
+        Ok(self.state().load(id))
+    }
+
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
+        Ok(self.state().find(fragment, limit))
+    }
+
+    async fn update(
+        &self,
+        before: &Execution,
+        after: Execution,
+        admissions: &[Admission],
+    ) -> Result<Execution, UpdateError> {
+        self.state().update(before, after, admissions)
+    }
+
+    async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
+        let mut state = self.state();
+        let update = |Update { before, after, admissions }| state.update(&before, after, &admissions);
+        updates.into_iter().map(update).collect()
+    }
+
+    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+        Ok(self.state().list(filter, after, limit))
+    }
+
+    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+        Ok(self.state().launched(after, limit))
+    }
+
+    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+        Ok(self.state().lines.get(key).map(|line| line.first(key, now, limit)).unwrap_or_default())
+    }
+
+    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
+        Ok(self.state().lines.get(key).is_some_and(|line| line.has_due(now)))
+    }
+
+    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
+        let state = self.state();
+        let due = state.lines.iter().filter(|(_, line)| line.has_due(now));
+        Ok(due.map(|(key, _)| key.clone()).collect())
+    }
+
+    /// Exact, however long the line.
+    async fn ahead(&self, ticket: &Ticket, _exact: u32) -> Result<u32, Unavailable> {
+        let ahead = self.state().lines.get(&ticket.line).map_or(0, |line| line.ahead(ticket));
+        Ok(u32::try_from(ahead).unwrap_or(u32::MAX))
+    }
+
+    async fn line_state(&self, key: &LimitKey) -> Result<LineState, Unavailable> {
+        Ok(self.state().line_states.get(key).cloned().unwrap_or_default())
+    }
+
+    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, Unavailable> {
+        let mut state = self.state();
+        let known = state.line_states.entry(key.clone()).or_default();
+        if known.revision != before.revision {
+            return Ok(false);
+        }
+        *known = LineState { revision: before.revision + 1, ..after };
+        Ok(true)
+    }
+
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
+        Ok(Usage { used: self.state().usage.get(key).copied().unwrap_or_default() })
+    }
+
+    async fn take_tokens(
+        &self,
+        key: RateKey,
+        rate: Rate,
+        want: u32,
+        now: Timestamp,
+    ) -> Result<(u32, u64), Unavailable> {
+        let mut state = self.state();
+        let bucket = state.buckets.entry(key).or_default();
+        let (granted, after) = bucket.take(rate, want, now);
+        *bucket = after;
+        Ok((granted, after.wait_millis(rate, now)))
+    }
+
+    async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
+        Ok(self.state().bookmark.clone())
+    }
+
+    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
+        self.state().bookmark = at.cloned();
+        Ok(())
+    }
+}
+
+impl Definitions for MemoryStore {
+    async fn definition(&self, hash: &str) -> Result<Option<String>, Unavailable> {
+        Ok(match self.state().definitions.get(hash) {
+            Some(Definition::Registered(arn)) => Some(arn.clone()),
+            Some(Definition::Turn(_)) | None => None,
+        })
+    }
+
+    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, Unavailable> {
+        let mut state = self.state();
+        let free = match state.definitions.get(hash) {
+            Some(Definition::Registered(_)) => false,
+            Some(Definition::Turn(other)) => *other <= now,
+            None => true,
+        };
+        if free {
+            state.definitions.insert(hash.to_owned(), Definition::Turn(until));
+        }
+        Ok(free)
+    }
+
+    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+        self.state().definitions.insert(hash.to_owned(), Definition::Registered(arn.to_owned()));
+        Ok(())
+    }
+
+    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+        let is_it = |definition: &Definition| matches!(definition, Definition::Registered(known) if known == arn);
+        let mut state = self.state();
+        if state.definitions.get(hash).is_some_and(is_it) {
+            state.definitions.remove(hash);
+        }
+        Ok(())
+    }
+}
+
+impl Keys for MemoryStore {
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, Unavailable> {
+        Ok(self.state().keys.values().find(|key| key.id == id).cloned())
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, Unavailable> {
+        Ok(self.state().keys.values().cloned().collect())
+    }
+
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, Unavailable> {
+        let mut state = self.state();
+        let free = !state.keys.contains_key(&key.name);
+        if free {
+            state.keys.insert(key.name.clone(), key.clone());
+        }
+        Ok(free)
+    }
+
+    async fn remove_key(&self, name: &str) -> Result<bool, Unavailable> {
+        Ok(self.state().keys.remove(name).is_some())
+    }
+}
+
+impl Secrets for MemoryStore {
+    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, Unavailable> {
+        Ok(self.state().secrets.get(name).cloned())
+    }
+
+    fn how_to_set(&self, name: &str) -> String {
+        format!("set {name} with MemoryStore::set_secret")
+    }
+}
