@@ -9,6 +9,7 @@ mod deploy;
 mod e2e;
 mod fault;
 mod infra;
+mod launchers;
 mod property;
 mod script;
 mod stack;
