@@ -23,8 +23,8 @@ use tests::{
 };
 
 const FUNCTIONS: [&str; 4] = ["submit", "launcher", "state-tracker", "query"];
-/// Between two looks of the one who tells what becomes of tasks.
-const LOOK: Duration = Duration::from_millis(100);
+/// Between two looks at what changes.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// A bound on a hang.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -135,8 +135,15 @@ impl World {
 
     /// What Lambda says of a function.
     pub(super) fn function(&self, name: &str) -> Value {
-        let url = format!("{}/2015-03-31/functions/{name}", self.emulator.endpoint());
-        let text = send(client().get(url), "lambda").expect("the emulator answers");
+        self.lambda("GET", &format!("functions/{name}"), &Value::Null)
+    }
+
+    /// Asks Lambda, whose operations are paths.
+    pub(super) fn lambda(&self, method: &str, path: &str, body: &Value) -> Value {
+        let url = format!("{}/2015-03-31/{path}", self.emulator.endpoint());
+        let request = client().request(method.parse().expect("a method"), url);
+        let request = if body.is_null() { request } else { request.body(body.to_string()) };
+        let text = send(request, "lambda").expect("the emulator answers");
         serde_json::from_str(&text).expect("JSON")
     }
 
@@ -148,6 +155,11 @@ impl World {
     pub(super) fn lose_events(&mut self) {
         self.events = None;
     }
+}
+
+/// The containers of a task.
+pub(super) fn containers(task_arn: &str) -> Vec<String> {
+    Engine::shared().containers(&format!("com.amazonaws.ecs.task-arn={task_arn}"))
 }
 
 /// Asks a service that speaks JSON.
