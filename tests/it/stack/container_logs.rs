@@ -96,3 +96,23 @@ fn the_last_line_comes_before_all_that_is_said_of_the_end() {
     let (log, said) = both.split_once("first\nlast\n").expect("the log");
     assert!(!log.contains("SIGKILL") && said.contains("SIGKILL"), "{both}");
 }
+
+#[test]
+fn of_a_log_that_has_not_begun_or_is_silent_it_is_said_why_and_when_to_ask_again() {
+    let world = World::new();
+    let silent = world.detach(&["--lock", "a", "sleep 300"]);
+    world.until(&silent, "RUNNING");
+    let pending = world.detach(&["--lock", "a", "true"]);
+    world.until(&pending, "WAITING");
+    let ran = world.run(&["logs", &pending]).exits(0).prints("");
+    assert!(ran.err.contains("has not started") && ran.err.contains("lock 'a' is held"), "{ran:#?}");
+    let key = world.api().1;
+    for (id, seconds) in [(&silent, "1"), (&pending, "2")] {
+        let (status, headers, text) = world.answer("GET", &format!("/executions/{id}/logs"), &key, None);
+        let again = headers.get("retry-after").and_then(|value| value.to_str().ok());
+        assert_eq!((status, again), (200, Some(seconds)), "{text}");
+    }
+    world.run(&["cancel", &pending]).exits(0);
+    world.run(&["cancel", &silent]).exits(0);
+    world.until(&silent, "CANCELLED");
+}
