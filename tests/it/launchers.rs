@@ -209,7 +209,7 @@ impl<S: Store + Definitions + 'static> World<S> {
     }
 
     /// One launcher, which knows what the function of this number knows, takes a batch.
-    async fn launch(&self, number: usize, messages: Vec<Message>) {
+    async fn launch(&self, number: usize, messages: &[Message]) {
         let launcher = Launcher {
             store: &self.store,
             queue: &self.mail,
@@ -237,7 +237,7 @@ impl<S: Store + Definitions + 'static> World<S> {
             let mut busy = JoinSet::new();
             for (number, messages) in due.chunks(BATCH).enumerate() {
                 let (world, messages) = (Arc::clone(self), messages.to_vec());
-                busy.spawn(async move { world.launch(number, messages).await });
+                busy.spawn(async move { world.launch(number, &messages).await });
             }
             busy.join_all().await;
         }
