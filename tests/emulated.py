@@ -4,6 +4,8 @@
   does not reach the servers of a test on loopback.
 - It gives them the ciphertext of a SecureString, where ECS gives the value (Developer Guide, "Pass Systems Manager parameters through
   environment variables").
+- It starts tasks of a definition that was deregistered, which ECS refuses (API reference, `DeregisterTaskDefinition`), in the words of
+  `it/aws/fixtures/answers/definition-inactive.json`.
 
 Everything else is its own.
 """
@@ -13,6 +15,7 @@ import re
 from functools import partial
 
 from ministack.app import app  # noqa: F401  (served by hypercorn)
+from ministack.core.responses import error_response_json
 from ministack.services import ecs, ssm
 
 _build_run_kwargs = ecs._build_run_kwargs
@@ -31,6 +34,18 @@ def _with_entry_point(cdef, *rest):
 ecs._build_run_kwargs = _with_entry_point
 # Nothing else of it asks for a parameter's value in this way while a stack of ours runs.
 ssm.resolve_parameter_value = partial(ssm.resolve_parameter_value, decrypt=True)
+
+_run_task = ecs._run_task
+
+
+def _run_active_task(request):
+    definition = ecs._task_defs.get(ecs._resolve_td_key(request.get("taskDefinition", "")))
+    if definition and definition["status"] != "ACTIVE":
+        return error_response_json("ClientException", "TaskDefinition is inactive", 400)
+    return _run_task(request)
+
+
+ecs._ACTION_MAP["RunTask"] = _run_active_task
 
 
 # Each request that one of the stack's functions makes, as a line of JSON in `calls.jsonl`: what IAM would have been asked. The functions

@@ -5,13 +5,15 @@
 //! rules that only one machine has.
 
 mod definitions;
-mod dynamo;
+pub(crate) mod dynamo;
 mod dynamo_cost;
 mod keys;
-mod local;
+pub(crate) mod local;
+mod logs;
 mod memory;
 mod queue;
-mod records;
+pub(crate) mod records;
+mod secrets;
 pub(crate) mod sqs;
 mod store;
 

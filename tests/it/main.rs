@@ -10,6 +10,7 @@ mod e2e;
 mod ecs;
 mod fault;
 mod infra;
+mod launchers;
 mod property;
 mod script;
 mod stack;

@@ -1,16 +1,14 @@
 //! What the emulator has: tasks, logs, an event bus, parameters, and queues with dead letters.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use aws::{
     ambient::System,
     ecs::{EcsTasks, Registration},
     events::EventBus,
-    logs::CloudWatchLogs,
     sqs::Messages,
     ssm::{ParameterError, Parameters, VALUE_MAX},
 };
-use aws_sdk_cloudwatchlogs::types::InputLogEvent;
 use aws_sdk_eventbridge::types::Target;
 use aws_sdk_ssm::types::ParameterType;
 use aws_types::SdkConfig;
@@ -19,7 +17,7 @@ use domain::{
     ecs::{RunTaskInput, TaskOverride},
     execution::ExecutionStatus,
     id::ExecutionId,
-    ports::{Announcer, Entropy, Logs, Tasks},
+    ports::{Announcer, Entropy, Tasks},
     request::{Arch, SecretName},
     task::TaskDefinition,
 };
@@ -34,80 +32,6 @@ fn config() -> SdkConfig {
 /// A name that no other test has: the emulator is shared.
 fn unique(what: &str) -> String {
     format!("{what}-{:016x}", System.bits() as u64)
-}
-
-fn now_millis() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-}
-
-struct Stream {
-    client: aws_sdk_cloudwatchlogs::Client,
-    group: String,
-    logs: CloudWatchLogs,
-}
-
-const STREAM: &str = "task/main/0123456789abcdef0123456789abcdef";
-
-impl Stream {
-    async fn new() -> Self {
-        let client = aws_sdk_cloudwatchlogs::Client::new(&config());
-        let group = unique("/aws/mycli/test");
-        client.create_log_group().log_group_name(&group).send().await.unwrap();
-        client.create_log_stream().log_group_name(&group).log_stream_name(STREAM).send().await.unwrap();
-        Self { client, logs: CloudWatchLogs::new(&config(), group.clone()), group }
-    }
-
-    async fn write(&self, lines: impl IntoIterator<Item = String>) {
-        let event = |line: String| InputLogEvent::builder().message(line).timestamp(now_millis()).build().unwrap();
-        let call = self.client.put_log_events().log_group_name(&self.group).log_stream_name(STREAM);
-        call.set_log_events(Some(lines.into_iter().map(event).collect())).send().await.unwrap();
-    }
-
-    /// Reads on from a cursor to the present end: the lines, and where it ended.
-    async fn read(&self, from: Option<String>) -> (Vec<String>, String) {
-        let (mut lines, mut cursor) = (Vec::new(), from);
-        loop {
-            let page = self.logs.read(STREAM, cursor.as_deref()).await.unwrap();
-            lines.extend(page.lines.into_iter().map(|line| line.text));
-            cursor = page.next;
-            if !page.more {
-                return (lines, cursor.unwrap());
-            }
-        }
-    }
-
-    async fn remove(self) {
-        self.client.delete_log_group().log_group_name(&self.group).send().await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_log_is_followed_without_a_gap_and_without_a_repetition() {
-    let stream = Stream::new().await;
-    let (lines, cursor) = stream.read(None).await;
-    assert!(lines.is_empty(), "{lines:?}");
-    let first: Vec<_> = (0..50).map(|number| format!("line {number}")).collect();
-    stream.write(first.clone()).await;
-    let (lines, cursor) = stream.read(Some(cursor)).await;
-    assert_eq!(lines, first);
-    stream.write(["the last".to_owned()]).await;
-    let (lines, cursor) = stream.read(Some(cursor)).await;
-    assert_eq!(lines, ["the last"]);
-    let (lines, _) = stream.read(Some(cursor)).await;
-    assert!(lines.is_empty(), "{lines:?}");
-    let (all, _) = stream.read(None).await;
-    assert_eq!(all.len(), 51);
-    stream.remove().await;
-}
-
-#[tokio::test]
-async fn a_log_that_is_not_there_yet_has_no_cursor() {
-    let stream = Stream::new().await;
-    let page = stream.logs.read("task/main/another", None).await.unwrap();
-    assert_eq!((page.lines.len(), page.next, page.more), (0, None, false));
-    let nowhere = CloudWatchLogs::new(&config(), unique("/aws/mycli/nowhere"));
-    assert_eq!(nowhere.read(STREAM, None).await.unwrap().next, None);
-    stream.remove().await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ fn now() -> domain::Timestamp {
     at(1_000_000)
 }
 
-async fn fresh_store() -> (DynamoStore, Table) {
+pub(crate) async fn fresh_store() -> (DynamoStore, Table) {
     let table = Table::create().await;
     (DynamoStore::new(table.client.clone(), &table.name, 90).with_clock(now), table)
 }

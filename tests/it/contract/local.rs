@@ -34,7 +34,7 @@ use super::{
 const ANSWERS: &str = "the file answers";
 const LONG: Duration = Duration::from_secs(300);
 
-struct Dir(TempDir);
+pub(crate) struct Dir(TempDir);
 
 impl Dir {
     fn new() -> Self {
@@ -50,7 +50,7 @@ impl Dir {
     }
 }
 
-async fn fresh_store() -> (LocalStore, Dir) {
+pub(crate) async fn fresh_store() -> (LocalStore, Dir) {
     let dir = Dir::new();
     (LocalStore::new(dir.open()), dir)
 }

@@ -40,11 +40,12 @@ pub(crate) struct Wish {
     pub(crate) lock: Option<&'static str>,
     pub(crate) group: Option<&'static str>,
     pub(crate) max_parallel: Option<i64>,
+    pub(crate) image: Option<String>,
 }
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { by: "alice", at: 0, entropy: 1, priority: 0, lock: None, group: None, max_parallel: None }
+        Self { by: "alice", at: 0, entropy: 1, priority: 0, lock: None, group: None, max_parallel: None, image: None }
     }
 }
 
@@ -61,6 +62,7 @@ impl Wish {
             lock: self.lock.map(str::to_owned),
             group: self.group.map(str::to_owned),
             max_parallel: self.max_parallel,
+            image: self.image.clone(),
             ..SubmitRequest::default()
         };
         let request = request.validate(&Defaults::one_machine(Arch::X86_64)).expect("a sound request");
@@ -88,8 +90,9 @@ pub(crate) fn admissions(execution: &Execution, max: Option<u32>) -> Vec<Admissi
     throttle::admissions(execution, max)
 }
 
-pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
-    let settings = Settings {
+/// Those of an installation without any limit.
+pub(crate) fn settings() -> Settings {
+    Settings {
         cluster: "cluster".into(),
         log_group: "group".into(),
         defaults: Defaults::one_machine(Arch::X86_64),
@@ -101,8 +104,11 @@ pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
         network: None,
         unlisted_seconds: 10,
         log_delay_seconds: 0,
-    };
-    task::run_task(execution, "arn:aws:ecs:task-definition/x:1", &"0".repeat(32), &settings)
+    }
+}
+
+pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
+    task::run_task(execution, "arn:aws:ecs:task-definition/x:1", &"0".repeat(32), &settings())
 }
 
 pub(crate) fn launching(execution: &Execution, now: Timestamp) -> Execution {

@@ -3,9 +3,20 @@
 
 use std::fs;
 
+use aws::dynamo::DynamoStore;
+use chrono::{TimeDelta, Utc};
+use domain::{
+    execution::Execution,
+    id::ExecutionId,
+    limit::CapacityPool,
+    ports::Store,
+    request::{Defaults, SubmitRequest},
+};
 use serde_json::{Value, json};
+use tests::table;
 
 use super::world::World;
+use crate::contract::records::launching;
 
 /// What is wrong, as (check, mend).
 fn findings(world: &World) -> Vec<(String, String)> {
@@ -56,6 +67,56 @@ fn a_secret_without_its_value_and_a_value_without_its_secret() {
     finds(&world, "secrets", "mycli secrets set TOKEN");
     super::life::set_secret(&world, "TOKEN", "hunter2");
     well(&world);
+}
+
+#[test]
+fn functions_of_another_version() {
+    let world = World::new();
+    for (version, mend) in [("0.0.1", "mycli upgrade"), ("999.0.0", "install that version")] {
+        let mut template = world.run(&["init", "--print-template"]).exits(0).json();
+        template["Outputs"]["Version"]["Value"] = version.into();
+        fs::write(world.user.path("another.json"), template.to_string()).unwrap();
+        world.init(&["--template", "another.json"]).exits(0);
+        finds(&world, "version", mend);
+    }
+    world.run(&["upgrade", "--functions", "functions"]).exits(1).says("999.0.0");
+    world.run(&["upgrade", "--functions", "functions", "--allow-downgrade"]).exits(0);
+    well(&world);
+}
+
+/// Records a run as it was so long ago: queued, or launched too. Its id.
+fn plant(world: &World, age: TimeDelta, is_launched: bool) -> String {
+    let then = Utc::now() - age;
+    let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
+    let request = request.validate(&Defaults::aws()).unwrap();
+    let execution = Execution::submitted(ExecutionId::new(then, 1), request, CapacityPool::FargateSpot, "alice", then);
+    let store = DynamoStore::of(&table::configuration(world.emulator.endpoint()), "mycli-default", 90);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        store.create(&execution, None).await.unwrap();
+        if is_launched {
+            store.update(&execution, launching(&execution, then), &[]).await.unwrap();
+        }
+    });
+    execution.id.to_string()
+}
+
+#[test]
+fn a_line_that_stands_still() {
+    let world = World::with_stack();
+    plant(&world, TimeDelta::minutes(50), false);
+    well(&world);
+    let id = plant(&world, TimeDelta::minutes(130), false);
+    finds(&world, "runs", &format!("mycli status {id}"));
+}
+
+#[test]
+fn a_launch_that_comes_to_nothing() {
+    let world = World::with_stack();
+    plant(&world, TimeDelta::minutes(10), true);
+    well(&world);
+    let id = plant(&world, TimeDelta::minutes(20), true);
+    finds(&world, "runs", &format!("mycli cancel {id}"));
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! A stack's life: made, changed, removed, kept.
 
-use std::{fs, io::Write, os::unix::fs::PermissionsExt, process::Stdio};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 use tests::sandbox::Ran;
@@ -24,6 +29,19 @@ fn init_makes_a_stack_and_again_changes_nothing() {
     assert_eq!(world.init(&["-o", "json"]).exits(0).json()["change"], "nothing");
     assert_eq!(fs::read_to_string(world.config()).unwrap(), config);
     assert!(!world.describe("mycli-default").1.contains("UPDATE"));
+}
+
+#[test]
+fn a_release_finds_the_functions_beside_itself() {
+    let world = World::new();
+    world.package("release/functions", b"");
+    let program = world.user.path("release/mycli");
+    fs::copy(tests::mycli(), &program).unwrap();
+    let user = world.user.command(&[]);
+    let environment = user.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let mut release = Command::new(program);
+    release.arg("init").env_clear().envs(environment).current_dir(world.user.path("")).stdin(Stdio::null());
+    Ran::from(release.output().unwrap()).exits(0).says("made the stack mycli-default");
 }
 
 #[test]

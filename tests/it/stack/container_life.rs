@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::World;
+use super::world::{World, containers};
 
 #[test]
 fn an_upgrade_leaves_runs_in_flight_alone() {
@@ -17,6 +17,17 @@ fn an_upgrade_leaves_runs_in_flight_alone() {
     world.run(&["logs", &id]).exits(0).prints("over\n");
     world.run(&["exec", "--no-repo", "--timeout", "3h", "true"]).exits(125).says("timeout");
     world.run(&["destroy", "--yes"]).exits(0);
+}
+
+#[test]
+fn a_stack_is_not_removed_under_a_run_unless_it_is_to_be() {
+    let world = World::new();
+    let id = world.detach(&["sleep 300"]);
+    let arn = world.until(&id, "RUNNING")["attempts"][0]["task_arn"].as_str().expect("a task").to_owned();
+    world.run(&["destroy", "--yes"]).exits(1).says("1 running").says("--force");
+    assert_eq!((world.status(&id)["status"].clone(), containers(&arn).len()), (json!("RUNNING"), 1));
+    world.run(&["destroy", "--yes", "--force"]).exits(0).says("removed mycli-default");
+    assert_eq!(containers(&arn), [""; 0]);
 }
 
 #[test]

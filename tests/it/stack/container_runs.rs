@@ -1,14 +1,10 @@
 //! One run after another, as a user starts and follows them.
 
 use serde_json::json;
-use tests::engine::{DEBIAN_GIT, Engine};
+use tests::engine::DEBIAN_GIT;
 
-use super::world::World;
+use super::world::{World, containers};
 use crate::script::server::{Habits, HttpServer};
-
-fn containers(task_arn: &str) -> Vec<String> {
-    Engine::shared().containers(&format!("com.amazonaws.ecs.task-arn={task_arn}"))
-}
 
 #[test]
 fn a_command_runs_and_its_log_and_exit_code_come_back() {

@@ -52,6 +52,18 @@ fn a_secret_reaches_the_command_that_names_it_and_is_found_nowhere_else() {
     }
 }
 
+#[test]
+fn a_secret_for_administrators_cannot_be_named_by_another_key() {
+    let world = World::new();
+    world.run_with(&["secrets", "set", "PROD_TOKEN", "--role", "admin"], VALUE).exits(0);
+    let weaker = world.run(&["keys", "create", "ci", "--role", "submit"]).exits(0).out.trim().to_owned();
+    let request = json!({"action": "exec", "command": "true", "secrets": ["PROD_TOKEN"]}).to_string();
+    let (status, text) = world.call("POST", "/execute", &weaker, Some(request.clone()));
+    assert!(status == 422 && text.contains("secrets[0]") && text.contains("admin"), "{status} {text}");
+    let (status, text) = world.call("POST", "/execute", &world.api().1, Some(request));
+    assert_eq!(status, 202, "{text}");
+}
+
 fn around<'a>(text: &'a str, planted: &str) -> &'a str {
     let at = text.find(planted).unwrap_or_default();
     text.get(at.saturating_sub(200)..(at + 100).min(text.len())).unwrap_or(text)

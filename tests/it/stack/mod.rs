@@ -3,7 +3,11 @@
 //!
 //! The emulator sends no events of ECS: `world` looks at the tasks and invokes the state tracker in EventBridge's stead.
 
+mod container_announcement;
+mod container_dead_letters;
+mod container_definitions;
 mod container_life;
+mod container_logs;
 mod container_roles;
 mod container_runs;
 mod container_secrecy;

@@ -2,9 +2,11 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     io::Write,
-    path::PathBuf,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -14,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tests::{
     built,
     emulator::{ACCESS_KEY, Emulator, REGION},
@@ -23,8 +27,8 @@ use tests::{
 };
 
 const FUNCTIONS: [&str; 4] = ["submit", "launcher", "state-tracker", "query"];
-/// Between two looks of the one who tells what becomes of tasks.
-const LOOK: Duration = Duration::from_millis(100);
+/// Between two looks at what changes.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// A bound on a hang.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -56,15 +60,10 @@ impl World {
         world
     }
 
-    /// Packs the functions as they were built with the tests, without their debug information.
+    /// Puts the functions' zips into a folder.
     pub(super) fn package(&self, folder: &str) -> PathBuf {
-        let (programs, zips) = (self.user.path("programs"), self.user.path(folder));
-        fs::create_dir_all(&programs).expect("a folder");
-        for name in FUNCTIONS {
-            let status = Command::new("strip").arg("-o").arg(programs.join(name)).arg(built(name)).status();
-            assert!(status.is_ok_and(|status| status.success()), "strip {name}");
-        }
-        deploy::package::pack(&programs, &zips).expect("zips");
+        let zips = self.user.path(folder);
+        symlink(packed(), &zips).expect("a link");
         zips
     }
 
@@ -113,6 +112,12 @@ impl World {
 
     /// Status and text of a request to the API.
     pub(super) fn call(&self, method: &str, path: &str, key: &str, body: Option<String>) -> (u16, String) {
+        let (status, _, text) = self.answer(method, path, key, body);
+        (status, text)
+    }
+
+    /// The same with the answer's headers.
+    pub(super) fn answer(&self, method: &str, path: &str, key: &str, body: Option<String>) -> (u16, HeaderMap, String) {
         let url = format!("{}{path}", self.api().0);
         let method = method.parse().expect("a method");
         let request = client().request(method, url).bearer_auth(key).header("content-type", "application/json");
@@ -120,7 +125,8 @@ impl World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let answer = request.send().await.expect("the API answers");
-            (answer.status().as_u16(), answer.text().await.expect("a text"))
+            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+            (status, headers, answer.text().await.expect("a text"))
         })
     }
 
@@ -135,8 +141,15 @@ impl World {
 
     /// What Lambda says of a function.
     pub(super) fn function(&self, name: &str) -> Value {
-        let url = format!("{}/2015-03-31/functions/{name}", self.emulator.endpoint());
-        let text = send(client().get(url), "lambda").expect("the emulator answers");
+        self.lambda("GET", &format!("functions/{name}"), &Value::Null)
+    }
+
+    /// Asks Lambda, whose operations are paths.
+    pub(super) fn lambda(&self, method: &str, path: &str, body: &Value) -> Value {
+        let url = format!("{}/2015-03-31/{path}", self.emulator.endpoint());
+        let request = client().request(method.parse().expect("a method"), url);
+        let request = if body.is_null() { request } else { request.body(body.to_string()) };
+        let text = send(request, "lambda").expect("the emulator answers");
         serde_json::from_str(&text).expect("JSON")
     }
 
@@ -148,6 +161,47 @@ impl World {
     pub(super) fn lose_events(&mut self) {
         self.events = None;
     }
+}
+
+/// The folder with the zips of the functions as they were built with the tests, without their debug information: packed once for each
+/// build, since that takes half a minute.
+fn packed() -> PathBuf {
+    let all = built(FUNCTIONS[0]).with_file_name("packed-functions");
+    let folder = all.join(build());
+    if !folder.exists() {
+        fs::create_dir_all(&all).expect("a folder");
+        let scratch = tempfile::tempdir_in(&all).expect("a folder");
+        for name in FUNCTIONS {
+            let status = Command::new("strip").arg("-o").arg(scratch.path().join(name)).arg(built(name)).status();
+            assert!(status.is_ok_and(|status| status.success()), "strip {name}");
+        }
+        deploy::package::pack(scratch.path(), &scratch.path().join("zips")).expect("zips");
+        // Whoever is first has packed for all.
+        let first = fs::rename(scratch.path().join("zips"), &folder);
+        assert!(first.is_ok() || folder.exists(), "{first:?}");
+        remove_older(&folder);
+    }
+    folder
+}
+
+fn remove_older(folder: &Path) {
+    let is_hash = |path: &PathBuf| path.file_name().map(OsStr::len) == folder.file_name().map(OsStr::len);
+    let all = fs::read_dir(folder.with_file_name("")).into_iter().flatten().flatten().map(|entry| entry.path());
+    all.filter(|path| path != folder && is_hash(path)).for_each(|older| _ = fs::remove_dir_all(older));
+}
+
+/// A name that no other build of the functions has.
+fn build() -> String {
+    let written = |name| {
+        let about = fs::metadata(built(name)).expect("it is built");
+        format!("{:?} {}", about.modified().expect("its time"), about.len())
+    };
+    hex::encode(Sha256::digest(FUNCTIONS.map(written).join(" ")))
+}
+
+/// The containers of a task.
+pub(super) fn containers(task_arn: &str) -> Vec<String> {
+    Engine::shared().containers(&format!("com.amazonaws.ecs.task-arn={task_arn}"))
 }
 
 /// Asks a service that speaks JSON.

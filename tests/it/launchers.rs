@@ -1,0 +1,370 @@
+//! Launchers side by side: eight warm functions over one store, on a clock that stands until all that is due is done.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use aws_lambda_events::sqs::SqsEvent;
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    ecs::{RunTaskInput, Task},
+    execution::{Execution, State},
+    id::{AttemptId, ExecutionId},
+    message::{Message, Outgoing},
+    ports::{
+        Clock, Definitions, Described, Entropy, LaunchError, LogPage, Logs, Queue, Secrets, Store, Tasks, Unavailable,
+    },
+    secret::SecretRecord,
+    settings::Settings,
+    task::TaskDefinition,
+    throttle::DEFINITIONS_RATE,
+};
+use pipeline::{definitions::Registered, launcher::Launcher};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::contract::records::{POOL, Wish, at, settings};
+
+const LAUNCHERS: usize = 8;
+/// Most messages that a function is given at once: SQS's default (AWS-FACTS §5).
+const BATCH: usize = 10;
+
+/// A clock that is set, and a source of numbers that never come again.
+#[derive(Debug, Default)]
+struct Ambient {
+    millis: AtomicI64,
+    number: AtomicU64,
+}
+
+impl Clock for Ambient {
+    fn now(&self) -> Timestamp {
+        at(self.millis.load(Ordering::SeqCst))
+    }
+}
+
+impl Entropy for Ambient {
+    fn bits(&self) -> u128 {
+        self.number.fetch_add(1, Ordering::SeqCst).into()
+    }
+}
+
+/// Both queues.
+#[derive(Debug)]
+struct Mail {
+    ambient: Arc<Ambient>,
+    messages: Mutex<Vec<(Timestamp, Message)>>,
+}
+
+impl Queue for Mail {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+        let due = |delay: u32| self.ambient.now() + TimeDelta::seconds(delay.into());
+        let stamped = messages.into_iter().map(|outgoing| (due(outgoing.delay_seconds), outgoing.message));
+        self.messages.lock().unwrap().extend(stamped);
+        Ok(())
+    }
+}
+
+impl Mail {
+    /// What is due, no more than so many.
+    fn due(&self, most: usize) -> Vec<Message> {
+        let (now, mut messages) = (self.ambient.now(), self.messages.lock().unwrap());
+        let (mut due, later): (Vec<_>, Vec<_>) = mem::take(&mut *messages).into_iter().partition(|(at, _)| *at <= now);
+        *messages = due.split_off(due.len().min(most));
+        messages.extend(later);
+        due.into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// Sets the clock to when the next is due; `false` if there is none.
+    fn wait(&self) -> bool {
+        let next = self.messages.lock().unwrap().iter().map(|(at, _)| *at).min();
+        let millis = next.map(|next| (next - at(0)).num_milliseconds());
+        millis.inspect(|millis| _ = self.ambient.millis.fetch_max(*millis, Ordering::SeqCst)).is_some()
+    }
+}
+
+/// ECS: which definitions there are, and when each was asked for.
+#[derive(Debug)]
+struct Ecs {
+    ambient: Arc<Ambient>,
+    registrations: Mutex<Vec<(Timestamp, String)>>,
+    gone: Mutex<BTreeSet<String>>,
+    started: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Ecs {
+    fn registered(&self) -> Vec<Timestamp> {
+        self.registrations.lock().unwrap().iter().map(|(at, _)| *at).collect()
+    }
+
+    /// Somebody deregisters all that there is.
+    fn forget(&self) {
+        let known = self.registrations.lock().unwrap();
+        self.gone.lock().unwrap().extend(known.iter().map(|(_, arn)| arn.clone()));
+    }
+}
+
+impl Tasks for Ecs {
+    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+        // The others get on meanwhile.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let mut known = self.registrations.lock().unwrap();
+        let arn = format!("arn:aws:ecs:x:1:task-definition/{}:{}", definition.content_hash(), known.len() + 1);
+        known.push((self.ambient.now(), arn.clone()));
+        Ok(arn)
+    }
+
+    async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
+        let known = self.registrations.lock().unwrap().iter().any(|(_, arn)| *arn == input.task_definition);
+        if !known || self.gone.lock().unwrap().contains(&input.task_definition) {
+            return Err(LaunchError::NoDefinition("TaskDefinition is inactive".into()));
+        }
+        *self.started.lock().unwrap().entry(input.started_by.clone()).or_default() += 1;
+        Ok(Task {
+            task_arn: format!("arn:aws:ecs:x:1:task/cluster/{}", input.started_by),
+            last_status: "PROVISIONING".into(),
+            started_by: Some(input.started_by.clone()),
+            version: 1,
+            ..Task::default()
+        })
+    }
+
+    async fn stop_task(&self, task_arn: &str, _reason: &str) -> Result<(), Unavailable> {
+        panic!("nobody stops {task_arn} here");
+    }
+
+    async fn describe_tasks(&self, _task_arns: &[String]) -> Result<Described, Unavailable> {
+        Ok(Described::default())
+    }
+
+    async fn list_tasks(&self, _started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+        Ok(Vec::new())
+    }
+}
+
+/// No logs, no secrets.
+#[derive(Debug)]
+struct Nothing;
+
+impl Logs for Nothing {
+    async fn read(&self, _stream: &str, _cursor: Option<&str>) -> Result<LogPage, Unavailable> {
+        Ok(LogPage::default())
+    }
+}
+
+impl Secrets for Nothing {
+    async fn find_secret(&self, _name: &str) -> Result<Option<SecretRecord>, Unavailable> {
+        Ok(None)
+    }
+
+    fn how_to_set(&self, _name: &str) -> String {
+        String::new()
+    }
+}
+
+struct World<S> {
+    store: S,
+    ambient: Arc<Ambient>,
+    mail: Mail,
+    ecs: Ecs,
+    settings: Settings,
+    memories: [Registered; LAUNCHERS],
+    submitted: AtomicU64,
+}
+
+impl<S: Store + Definitions + 'static> World<S> {
+    fn of(store: S) -> Arc<Self> {
+        let ambient = Arc::new(Ambient::default());
+        let mail = Mail { ambient: Arc::clone(&ambient), messages: Mutex::default() };
+        let ecs = Ecs {
+            ambient: Arc::clone(&ambient),
+            registrations: Mutex::default(),
+            gone: Mutex::default(),
+            started: Mutex::default(),
+        };
+        let settings = Settings { definitions_rate: Some(DEFINITIONS_RATE), ..settings() };
+        let (memories, submitted) = (Default::default(), AtomicU64::default());
+        Arc::new(Self { store, ambient, mail, ecs, settings, memories, submitted })
+    }
+
+    /// So many executions at once, whose tasks need so many different definitions.
+    async fn submit(&self, count: usize, contents: usize) -> Vec<ExecutionId> {
+        let mut ids = Vec::new();
+        for number in 0..count {
+            let entropy = self.submitted.fetch_add(1, Ordering::SeqCst).into();
+            let image = Some(format!("tool:{}", number % contents));
+            let id = Wish { entropy, image, ..Wish::default() }.submit(&self.store).await.id;
+            let hint = Message::Line { line: POOL, id: Some(id.clone()) };
+            self.mail.send(vec![hint.into()]).await.unwrap();
+            ids.push(id);
+        }
+        ids
+    }
+
+    /// One launcher, which knows what the function of this number knows, takes a batch.
+    async fn launch(&self, number: usize, messages: &[Message]) {
+        let launcher = Launcher {
+            store: &self.store,
+            queue: &self.mail,
+            tasks: &self.ecs,
+            logs: &Nothing,
+            secrets: &Nothing,
+            registered: &self.memories[number],
+            ambient: &*self.ambient,
+            settings: &self.settings,
+        };
+        let record = |(number, message): (usize, &Message)| json!({"messageId": number.to_string(), "body": serde_json::to_string(message).unwrap()});
+        let records: Vec<_> = messages.iter().enumerate().map(record).collect();
+        let event: SqsEvent = serde_json::from_value(json!({"Records": records})).unwrap();
+        let failed = launcher.handle(event).await.batch_item_failures;
+        assert!(failed.is_empty(), "nothing fails here: {failed:?}");
+    }
+
+    /// All launchers at once, until nothing is due at this moment.
+    async fn work(self: &Arc<Self>) {
+        loop {
+            let due = self.mail.due(LAUNCHERS * BATCH);
+            if due.is_empty() {
+                return;
+            }
+            let mut busy = JoinSet::new();
+            for (number, messages) in due.chunks(BATCH).enumerate() {
+                let (world, messages) = (Arc::clone(self), messages.to_vec());
+                busy.spawn(async move { world.launch(number, &messages).await });
+            }
+            busy.join_all().await;
+        }
+    }
+
+    /// All launchers at once, until there is nothing more to do.
+    async fn work_to_the_end(self: &Arc<Self>) {
+        self.work().await;
+        while self.mail.wait() {
+            self.work().await;
+        }
+    }
+
+    async fn load(&self, ids: &[ExecutionId]) -> Vec<Execution> {
+        let mut executions = Vec::new();
+        for id in ids {
+            executions.push(self.store.load(id).await.unwrap().unwrap());
+        }
+        executions
+    }
+
+    /// Each of these was started, once.
+    async fn all_started_once(&self, ids: &[ExecutionId]) {
+        let started = self.ecs.started.lock().unwrap().clone();
+        for execution in self.load(ids).await {
+            assert_eq!(started.get(&execution.id.attempt(1).to_string()), Some(&1), "{execution:#?}");
+            assert!(execution.attempts.len() == 1 && execution.attempts[0].task_arn.is_some(), "{execution:#?}");
+        }
+    }
+}
+
+/// Whoever was not started waits for a definition, and says so.
+fn who_waits(executions: &[Execution]) -> Vec<&str> {
+    let mut reasons = Vec::new();
+    for execution in executions {
+        match &execution.state {
+            State::Waiting { reason, .. } => reasons.push(reason.as_str()),
+            state => assert!(execution.open_attempt().is_some(), "{} is {state:?}", execution.id),
+        }
+    }
+    assert!(reasons.iter().all(|reason| reason.contains("task definition for it is")), "{reasons:#?}");
+    reasons
+}
+
+/// No more at any moment than the bucket gives: its burst, and what came back since.
+fn within_the_rate(registered: &[Timestamp]) {
+    for (number, at_that_time) in (1_u32..).zip(registered) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds of a test")]
+        let seconds = (*at_that_time - at(0)).num_milliseconds() as f64 / 1000.0;
+        let most = DEFINITIONS_RATE.burst + seconds * DEFINITIONS_RATE.per_second;
+        assert!(f64::from(number) <= most, "{number} after {seconds} s: {registered:#?}");
+    }
+}
+
+async fn each_content_is_registered_once<S: Store + Definitions + 'static>(store: S, each: usize) {
+    let world = World::of(store);
+    let ids = world.submit(LAUNCHERS * each, 3).await;
+    world.work().await;
+    who_waits(&world.load(&ids).await);
+    world.work_to_the_end().await;
+    world.all_started_once(&ids).await;
+    assert_eq!(world.ecs.registered().len(), 3, "{:#?}", world.ecs);
+    // Whoever comes later finds them.
+    let more = world.submit(LAUNCHERS, 3).await;
+    world.work().await;
+    world.all_started_once(&more).await;
+    assert_eq!(world.ecs.registered().len(), 3);
+}
+
+async fn registrations_keep_to_ecs_rate<S: Store + Definitions + 'static>(store: S, contents: usize) {
+    let world = World::of(store);
+    let ids = world.submit(contents * 2, contents).await;
+    world.work().await;
+    let waiting = world.load(&ids).await;
+    let reasons = who_waits(&waiting);
+    let held_by_rate = reasons.iter().filter(|reason| reason.contains("ECS takes 1 a second")).count();
+    assert!(held_by_rate >= contents - 20, "{reasons:#?}");
+    world.work_to_the_end().await;
+    world.all_started_once(&ids).await;
+    let registered = world.ecs.registered();
+    assert_eq!(registered.len(), contents);
+    within_the_rate(&registered);
+    let (last, soonest) = (*registered.last().unwrap(), i64::try_from(contents - 20).unwrap());
+    assert!(last <= at(3_000 * soonest), "the rate is used, not only kept to: {registered:#?}");
+}
+
+async fn what_is_gone_is_registered_once_more<S: Store + Definitions + 'static>(store: S, each: usize) {
+    let world = World::of(store);
+    let ids = world.submit(LAUNCHERS * each, 2).await;
+    world.work_to_the_end().await;
+    world.all_started_once(&ids).await;
+    world.ecs.forget();
+    // Each launcher remembers what is of no use any more.
+    let more = world.submit(LAUNCHERS * each, 2).await;
+    world.work_to_the_end().await;
+    world.all_started_once(&more).await;
+    assert_eq!(world.ecs.registered().len(), 4, "{:#?}", world.ecs);
+}
+
+/// Makes a test of each over the stores of both worlds, with so many of what it counts.
+macro_rules! over_both_stores {
+    ($($name:ident: $check:ident, $local:literal, $dynamo:literal;)*) => {
+        mod on_one_machine {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let (store, _outlives_it) = crate::contract::local::fresh_store().await;
+                    super::$check(store, $local).await;
+                }
+            )*
+        }
+
+        mod in_dynamodb {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let (store, _outlives_it) = crate::contract::dynamo::fresh_store().await;
+                    super::$check(store, $dynamo).await;
+                }
+            )*
+        }
+    };
+}
+
+// One machine's store is the faster one.
+over_both_stores! {
+    many_runs_with_three_contents_register_three: each_content_is_registered_once, 40, 10;
+    more_contents_than_the_burst_keep_to_the_rate: registrations_keep_to_ecs_rate, 30, 24;
+    what_was_deregistered_is_registered_once_more_by_whoever_notices: what_is_gone_is_registered_once_more, 10, 5;
+}
