@@ -59,3 +59,12 @@ impl Times {
         format!("{:.1} ms | {:.1} – {:.1} ms", self.median_millis(), millis(first), millis(last))
     }
 }
+
+/// The one in the middle.
+///
+/// # Panics
+/// When there is none.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -7,4 +7,5 @@ mod container_life;
 mod container_roles;
 mod container_runs;
 mod container_secrecy;
-mod world;
+
+use tests::world;
