@@ -63,7 +63,8 @@ async def app(scope, receive, send):  # noqa: F811
     unread, answer = [{"type": "http.request", "body": body, "more_body": False}], []
     await _server(scope, lambda: _next(unread, receive), lambda message: _noted(answer, send, message))
     if service == "DynamoDB_20120810":
-        call["units"] = _units(operation, asked, json.loads(b"".join(answer) or b"{}"))
+        answered = json.loads(b"".join(answer) or b"{}")
+        call |= {"units": _units(operation, asked, answered), "refused": "__type" in answered}
     _note("calls.jsonl", call)
 
 

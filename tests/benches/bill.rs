@@ -11,28 +11,43 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use serde_json::{Value, json};
 use tests::{meter, table, world::World};
 
-/// A price in us-east-1, in US$ for a million (of units, requests, gigabyte-seconds) or for a gigabyte.
+/// A price in us-east-1.
 #[derive(Clone, Copy)]
-struct Price(f64, &'static str);
+struct Price {
+    dollars: f64,
+    /// For so many (units, requests, gigabyte-seconds, bytes).
+    per: f64,
+    source: &'static str,
+}
 
-const FACTS: &str = "AWS-FACTS §6";
-const MEMORY: &str = "from memory";
+impl Price {
+    /// As AWS-FACTS has it.
+    const fn known(dollars: f64, per: f64) -> Self {
+        Self { dollars, per, source: "AWS-FACTS §6" }
+    }
 
-const WRITES: Price = Price(0.625, FACTS);
-const READS: Price = Price(0.125, FACTS);
-const SQS: Price = Price(0.40, MEMORY);
-const LAMBDA: Price = Price(0.20, MEMORY);
-/// On arm64, for a second of a gigabyte.
-const LAMBDA_TIME: Price = Price(13.3334, MEMORY);
-const GATEWAY: Price = Price(3.50, MEMORY);
-const EVENTS: Price = Price(1.00, MEMORY);
-/// A gigabyte taken in. What is kept for a week adds a hundredth.
-const LOGS: Price = Price(0.50, MEMORY);
-/// A gigabyte for the 90 days that a record is kept, with point-in-time recovery: $0.25 and $0.20 a month.
-const STORAGE: Price = Price(3.0 * 0.45, MEMORY);
+    /// Looked up nowhere.
+    const fn remembered(dollars: f64, per: f64) -> Self {
+        Self { dollars, per, source: "from memory" }
+    }
+}
 
 const MILLION: f64 = 1e6;
 const GIGABYTE: f64 = 1e9;
+
+const WRITES: Price = Price::known(0.625, MILLION);
+const READS: Price = Price::known(0.125, MILLION);
+const SQS: Price = Price::remembered(0.40, MILLION);
+const LAMBDA: Price = Price::remembered(0.20, MILLION);
+/// On arm64.
+const LAMBDA_TIME: Price = Price::remembered(13.3334, MILLION);
+const GATEWAY: Price = Price::remembered(3.50, MILLION);
+const EVENTS: Price = Price::remembered(1.00, MILLION);
+/// Taken in. What is kept for a week adds a hundredth.
+const LOGS: Price = Price::remembered(0.50, GIGABYTE);
+/// For the 90 days that a record is kept, with point-in-time recovery: $0.25 and $0.20 a month.
+const STORAGE: Price = Price::remembered(3.0 * 0.45, GIGABYTE);
+
 /// What CloudWatch Logs adds to each event when it reckons its size (API reference, `PutLogEvents`).
 const LOG_EVENT_OVERHEAD: f64 = 26.0;
 /// What DynamoDB adds to each item it keeps, and to each entry of an index (Developer Guide, "Item sizes and formats").
@@ -154,7 +169,7 @@ impl Seen {
 
     /// The calls by function and action, for each of `runs`, as a table.
     pub(crate) fn calls(&self, runs: f64) -> String {
-        let mut counts: BTreeMap<(String, String), [f64; 3]> = BTreeMap::new();
+        let mut counts: BTreeMap<(String, String), [f64; 4]> = BTreeMap::new();
         for call in &self.calls {
             let [function, target] = ["function", "target"].map(|field| call[field].as_str().unwrap_or_default());
             let (service, action) = target.split_once('.').unwrap_or_default();
@@ -163,13 +178,15 @@ impl Seen {
             count[0] += 1.0;
             count[1] += call["units"]["writes"].as_f64().unwrap_or_default();
             count[2] += call["units"]["reads"].as_f64().unwrap_or_default();
+            count[3] += if call["refused"] == true { 1.0 } else { 0.0 };
         }
-        let mut table =
-            String::from("| function | action | calls | write units | read units |\n|---|---|---|---|---|\n");
-        for ((function, action), [calls, writes, reads]) in counts {
-            let cell = |count: f64| if count == 0.0 { String::new() } else { format!("{:.2}", count / runs) };
-            let _infallible =
-                writeln!(table, "| {function} | {action} | {} | {} | {} |", cell(calls), cell(writes), cell(reads));
+        let mut table = String::from(
+            "| function | action | calls | refused | write units | read units |\n|---|---|---|---|---|---|\n",
+        );
+        let cell = |count: f64| if count == 0.0 { String::new() } else { format!("{:.2}", count / runs) };
+        for ((function, action), [calls, writes, reads, refused]) in counts {
+            let cells = [calls, refused, writes, reads].map(cell).join(" | ");
+            let _infallible = writeln!(table, "| {function} | {action} | {cells} |");
         }
         table
     }
@@ -203,31 +220,23 @@ impl Seen {
             ("Lambda GB-seconds", self.lambda_time(), LAMBDA_TIME),
             ("API Gateway requests", self.from_gateway(), GATEWAY),
             ("EventBridge events", self.published(), EVENTS),
-            ("CloudWatch Logs, bytes taken in", self.log_bytes + access_log, per_byte(LOGS)),
-            ("DynamoDB, bytes kept for 90 days", self.kept, per_byte(STORAGE)),
+            ("CloudWatch Logs, bytes taken in", self.log_bytes + access_log, LOGS),
+            ("DynamoDB, bytes kept for 90 days", self.kept, STORAGE),
         ];
         let mut table =
-            String::from("| | a run | US$ | for | price | US$ a million runs |\n|---|---|---|---|---|---|\n");
+            String::from("| | a run | US$ | for a | price | US$ a million runs |\n|---|---|---|---|---|---|\n");
         let mut sum = 0.0;
-        for (name, count, Price(price, source)) in items {
-            let (each, unit, shown) = if name.contains("bytes") {
-                (price, "1 GB", price * GIGABYTE / MILLION)
-            } else {
-                (price, "1 M", price)
-            };
-            let cost = count / runs * each;
+        for (name, count, Price { dollars, per, source }) in items {
+            // An empty sum is a negative zero.
+            let count = count / runs + 0.0;
+            let (cost, unit) = (count / per * dollars * MILLION, if per == GIGABYTE { "GB" } else { "million" });
             sum += cost;
             let _infallible =
-                writeln!(table, "| {name} | {} | {shown:.3} | {unit} | {source} | {cost:.2} |", figure(count / runs));
+                writeln!(table, "| {name} | {} | {dollars:.3} | {unit} | {source} | {cost:.2} |", figure(count));
         }
         let _infallible = writeln!(table, "| **together** | | | | | **{sum:.2}** |");
         (table, sum)
     }
-}
-
-/// The price for a million bytes.
-fn per_byte(Price(gigabyte, source): Price) -> Price {
-    Price(gigabyte * MILLION / GIGABYTE, source)
 }
 
 fn figure(count: f64) -> String {

@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// How often each is started.
-const ROUNDS: usize = 60;
+const ROUNDS: usize = 200;
 /// The same without a function of ours in it.
 const EMPTY: &str = "examples/empty";
 const MEGABYTE: f64 = 1e6;
@@ -34,7 +35,9 @@ struct Function {
 
 /// What was seen of one start.
 struct Start {
-    init: std::time::Duration,
+    init: Duration,
+    /// The processor time that it took, of all its threads.
+    busy: Duration,
     /// Resident memory when it asks for work, and the most there was of it by the end of its first invocation; in bytes.
     idle: f64,
     peak: f64,
@@ -52,28 +55,49 @@ pub(crate) fn compare() -> String {
         }
     }
     let mut seen = functions.iter().zip(starts);
-    let empty = row(seen.next().expect("the empty one"), None, None);
-    let rows: String = seen.map(|seen| row(seen, Some(empty.1), Some(&target.join("package"))).0).collect();
+    let (function, starts) = seen.next().expect("the empty one");
+    let empty = Medians::of(&starts);
+    let first = row(function.name, &starts, [String::new(), String::new(), String::new()]);
+    let rows = seen.map(|(function, starts)| {
+        let ours = Medians::of(&starts);
+        let ratio = |ours: f64, empty: f64| format!(" (**{:.2} ×**)", ours / empty);
+        let zip = format!("**{:.1} MB**", zip(&target.join("package"), function.name));
+        row(function.name, &starts, [ratio(ours.init, empty.init), ratio(ours.busy, empty.busy), zip])
+    });
+    let rows: String = rows.collect();
     format!(
         "## Functions\n\n\
-         {ROUNDS} starts of each, in turns. Init: from the spawn of the process to its first `GET …/invocation/next`, medians and range. Memory: \
-         `VmRSS` then, and `VmHWM` after one invocation; medians, MB of 1,000,000 bytes. Zips as `just package` makes them for this machine.\n\n\
-         | | init | range | over the empty one (aim: at most 1.5 ×) | zip (at most 5 MB) | memory (at most 30 MB) | after one invocation |\n\
-         |---|---|---|---|---|---|---|\n{}{rows}",
-        empty.0
+         {ROUNDS} starts of each, in turns. Init: from the spawn of the process to its first `GET …/invocation/next`, median and range, and over \
+         the empty one; beside it the processor time until then, which other programs on the machine change less. Memory: `VmRSS` then, and `VmHWM` \
+         after one invocation; medians, MB of 1,000,000 bytes. Zips as `just package` makes them for this machine.\n\n\
+         | | init (aim: at most 1.5 ×) | range | processor time | zip (at most 5 MB) | memory (at most 30 MB) | after one invocation |\n\
+         |---|---|---|---|---|---|---|\n{first}{rows}"
     )
 }
 
-/// A row of the table, and the median of its starts in milliseconds.
-fn row((function, starts): (&Function, Vec<Start>), empty: Option<f64>, zips: Option<&Path>) -> (String, f64) {
+/// What is compared, in milliseconds.
+struct Medians {
+    init: f64,
+    busy: f64,
+}
+
+impl Medians {
+    fn of(starts: &[Start]) -> Self {
+        let millis =
+            |of: fn(&Start) -> Duration| median(starts.iter().map(|start| of(start).as_secs_f64() * 1e3).collect());
+        Self { init: millis(|start| start.init), busy: millis(|start| start.busy) }
+    }
+}
+
+/// A row of the table.
+fn row(name: &str, starts: &[Start], [over, busier, zip]: [String; 3]) -> String {
     let megabytes = |of: fn(&Start) -> f64| median(starts.iter().map(of).collect()) / MEGABYTE;
     let (idle, peak) = (megabytes(|start| start.idle), megabytes(|start| start.peak));
-    let times = Times::of(starts.iter().map(|start| start.init).collect());
-    let init = times.median_millis();
-    let ratio = empty.map_or_else(String::new, |empty| format!("**{:.2} ×**", init / empty));
-    let zip = zips.map_or_else(String::new, |folder| format!("**{:.1} MB**", zip(folder, function.name)));
-    let name = function.name;
-    (format!("| {name} | {} | {ratio} | {zip} | **{idle:.1} MB** | {peak:.1} MB |\n", times.cells()), init)
+    let (first, last) = Times::of(starts.iter().map(|start| start.init).collect()).range_millis();
+    let Medians { init, busy } = Medians::of(starts);
+    format!(
+        "| {name} | {init:.1} ms{over} | {first:.1} – {last:.1} ms | {busy:.1} ms{busier} | {zip} | **{idle:.1} MB** | {peak:.1} MB |\n"
+    )
 }
 
 fn zip(folder: &Path, name: &str) -> f64 {
@@ -95,12 +119,12 @@ fn start(runtime: &Runtime, function: &Function) -> Start {
         .env("AWS_ENDPOINT_URL", format!("http://{}", api.address))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let process = Process::of(&mut command);
     let init = api.asked_at(runtime).duration_since(begun);
-    let idle = process.memory("VmRSS");
+    let (busy, idle) = (process.busy(), process.memory("VmRSS"));
     api.work(runtime);
-    Start { init, idle, peak: process.memory("VmHWM") }
+    Start { init, busy, idle, peak: process.memory("VmHWM") }
 }
 
 /// The empty one, and then ours with what the template gives them.

@@ -3,6 +3,7 @@
 use std::{
     fs,
     process::{Child, Command},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -17,6 +18,17 @@ impl Process {
     /// When it cannot be started.
     pub(crate) fn of(command: &mut Command) -> Self {
         Self(command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program())))
+    }
+
+    /// The processor time of its threads that still run.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub(crate) fn busy(&self) -> Duration {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("it runs").flatten();
+        // A thread may end in between. The first number is nanoseconds on a processor (the kernel's `sched-stats`).
+        let times = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+        times.filter_map(|time| Some(Duration::from_nanos(time.split(' ').next()?.parse().ok()?))).sum()
     }
 
     /// A size out of `/proc/PID/status`, in bytes.

@@ -121,7 +121,7 @@ impl Emulator {
     }
 
     /// The file that has a line of JSON for each request of a stack's functions: `function`, `target` (the operation), `body`, and of
-    /// DynamoDB's the `units` (`writes`, `reads`).
+    /// DynamoDB's the `units` (`writes`, `reads`) and whether it was `refused`.
     #[must_use]
     pub fn calls_log(&self) -> PathBuf {
         self.folder.path().join("calls.jsonl")
