@@ -33,11 +33,12 @@ doc:
 test *FILTER:
     cargo nextest run --workspace --locked {{ FILTER }}
 
-# The benches, against the tools a user would take instead
-bench:
+# The benches, against the tools a user would take instead; `just bench functions requests` only those sections
+bench *SECTIONS: package
     tests/setup.sh bench
     cargo build --release --locked --package mycli
-    cargo bench --package tests --locked
+    cargo build --profile functions --locked --package query --example empty
+    cargo bench --package tests --locked -- {{ SECTIONS }}
 
 # The tests with 100 times the property cases, and those too long for every day
 nightly:

@@ -12,11 +12,12 @@ Everything else is its own.
 
 import json
 import re
+import time
 from functools import partial
 
 from ministack.app import app  # noqa: F401  (served by hypercorn)
 from ministack.core.responses import error_response_json
-from ministack.services import ecs, ssm
+from ministack.services import ecs, lambda_svc, ssm
 
 _build_run_kwargs = ecs._build_run_kwargs
 
@@ -48,9 +49,10 @@ def _run_active_task(request):
 ecs._ACTION_MAP["RunTask"] = _run_active_task
 
 
-# Each request that one of the stack's functions makes, as a line of JSON in `calls.jsonl`: what IAM would have been asked. The functions
-# say who they are in their user agent, as they do on AWS.
+# Each request that one of the stack's functions makes, as a line of JSON in `calls.jsonl`: what IAM would have been asked, and what
+# DynamoDB would have billed. The functions say who they are in their user agent, as they do on AWS.
 _server = app
+_WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"}
 
 
 async def _body(receive):
@@ -68,16 +70,100 @@ async def app(scope, receive, send):  # noqa: F811
     if not caller:
         return await _server(scope, receive, send)
     body = await _body(receive)
-    call = {
-        "function": caller[1].decode(),
-        "target": headers.get(b"x-amz-target", b"").decode(),
-        "body": json.loads(body or b"{}"),
-    }
-    with open("calls.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(call) + "\n")
-    unread = [{"type": "http.request", "body": body, "more_body": False}]
-    return await _server(scope, lambda: _next(unread, receive), send)
+    asked = json.loads(body or b"{}")
+    call = {"function": caller[1].decode(), "target": headers.get(b"x-amz-target", b"").decode(), "body": asked}
+    service, _, operation = call["target"].partition(".")
+    if service == "DynamoDB_20120810" and operation in _WRITES:
+        body = json.dumps(asked | {"ReturnConsumedCapacity": "TOTAL"}).encode()
+    unread, answer = [{"type": "http.request", "body": body, "more_body": False}], []
+    await _server(scope, lambda: _next(unread, receive), lambda message: _noted(answer, send, message))
+    if service == "DynamoDB_20120810":
+        answered = json.loads(b"".join(answer) or b"{}")
+        call |= {"units": _units(operation, asked, answered), "refused": "__type" in answered}
+    _note("calls.jsonl", call)
 
 
 async def _next(unread, receive):
     return unread.pop() if unread else await receive()
+
+
+async def _noted(answer, send, message):
+    answer.append(message.get("body", b""))
+    await send(message)
+
+
+def _note(name, what):
+    with open(name, "a", encoding="utf-8") as file:
+        file.write(json.dumps(what) + "\n")
+
+
+def _units(operation, asked, answer):
+    """Write and read units of a call. Writes are what the emulator reports; a write that was refused by its condition is billed too, and
+    counted here with the least it may be. Reads are reckoned from the sizes, because the emulator reports one flat unit for any query.
+    (DynamoDB Developer Guide, "Read consumption", "Write consumption", "Condition expression".)"""
+    if operation in _WRITES:
+        failed = str(answer.get("__type", ""))
+        if "TransactionCanceled" in failed:
+            return {"writes": 2 * len(asked["TransactItems"]), "reads": 0}
+        if "ConditionalCheckFailed" in failed:
+            return {"writes": 1, "reads": 0}
+        consumed = answer.get("ConsumedCapacity", [])
+        consumed = consumed if isinstance(consumed, list) else [consumed]
+        return {"writes": sum(one.get("CapacityUnits", 0) for one in consumed), "reads": 0}
+    rate = 1 if asked.get("ConsistentRead") else 0.5
+    if operation == "Query":
+        return {"writes": 0, "reads": rate * _blocks(sum(map(_size, answer.get("Items", []))))}
+    if operation == "BatchGetItem":
+        found = [(table, item) for table, items in answer.get("Responses", {}).items() for item in items]
+        missed = sum(len(keys["Keys"]) for keys in asked["RequestItems"].values()) - len(found)
+        rates = {table: 1 if keys.get("ConsistentRead") else 0.5 for table, keys in asked["RequestItems"].items()}
+        return {"writes": 0, "reads": sum(rates[table] * _blocks(_size(item)) for table, item in found) + missed}
+    if operation == "TransactGetItems":
+        return {"writes": 0, "reads": sum(2 * _blocks(_size(part.get("Item", {}))) for part in answer.get("Responses", []))}
+    return {"writes": 0, "reads": rate * _blocks(_size(answer.get("Item", {})))}
+
+
+def _blocks(size):
+    return max(1, -(-size // 4096))
+
+
+def _size(item):
+    """The size of an item (DynamoDB Developer Guide, "Item sizes and formats")."""
+    return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
+
+
+def _value_size(value):
+    (kind, content), = value.items()
+    if kind == "S":
+        return len(content.encode())
+    if kind == "N":
+        return (len(content.lstrip("-").replace(".", "")) + 1) // 2 + 1
+    if kind == "M":
+        return 3 + len(content) + _size(content)
+    if kind == "L":
+        return 3 + sum(1 + _value_size(one) for one in content)
+    return 1
+
+
+# Each invocation of a function, as a line of JSON in `invocations.jsonl`: what invoked it, and how long that took.
+_invoke = lambda_svc._execute_function_provided_warm
+
+
+def _invoked(func, event, request_id):
+    config = func.get("config") or func
+    begun = time.monotonic()
+    result = _invoke(func, event, request_id)
+    took = time.monotonic() - begun
+    said = {"function": config["FunctionName"], "source": _source(event), "records": len(event.get("Records") or [])}
+    _note("invocations.jsonl", said | {"ms": 1000 * took, "memory": config["MemorySize"]})
+    return result
+
+
+def _source(event):
+    records = event.get("Records") or [{}]
+    if "eventSourceARN" in records[0]:
+        return records[0]["eventSourceARN"]
+    return next((name for name in ("httpMethod", "awslogs", "detail", "sweep") if name in event), "")
+
+
+lambda_svc._execute_function_provided_warm = _invoked

@@ -4,21 +4,42 @@
 
 #![expect(clippy::print_stdout, reason = "the result")]
 
+mod bill;
+mod following;
+mod functions;
+mod lambda;
 mod machine;
 mod many;
 mod one;
+mod process;
 mod programs;
 mod pueue;
+mod requests;
 mod sample;
 mod server;
 mod status;
 
+/// The sections, by the word that asks for them alone (`just bench functions`).
+const SECTIONS: [(&str, fn() -> String); 6] = [
+    ("one", one::compare),
+    ("many", many::compare),
+    ("status", status::compare),
+    ("functions", functions::compare),
+    ("requests", requests::count),
+    ("following", following::count),
+];
+
 fn main() {
-    let programs = programs::Programs::find();
+    // cargo adds `--bench`.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let unknown = words.iter().find(|word| SECTIONS.iter().all(|(name, _)| name != word));
+    assert!(unknown.is_none(), "{unknown:?} is none of {:?}", SECTIONS.map(|(name, _)| name));
     println!("{}", machine::line());
     println!("Load before: {}.\n", machine::load());
-    println!("{}", one::compare(&programs));
-    println!("{}", many::compare(&programs));
-    println!("{}", status::compare(&programs));
+    for (name, section) in SECTIONS {
+        if words.is_empty() || words.iter().any(|word| word == name) {
+            println!("{}", section());
+        }
+    }
     println!("Load after: {}.", machine::load());
 }

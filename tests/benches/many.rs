@@ -8,7 +8,12 @@ use std::{
 
 use tokio::runtime::Builder;
 
-use crate::{programs::Programs, pueue::Daemon, sample::Times, server::Server};
+use crate::{
+    programs::{self, Programs},
+    pueue::Daemon,
+    sample::Times,
+    server::Server,
+};
 
 /// Commands in one round.
 const COUNT: usize = 1000;
@@ -22,7 +27,9 @@ const VCPUS: u32 = 1;
 const PARALLEL: usize = 4;
 
 /// Compares `mycli local serve` with pueue, which keeps what it ran too, and with `xargs -P`, which keeps nothing.
-pub(crate) fn compare(programs: &Programs) -> String {
+pub(crate) fn compare() -> String {
+    programs::require(&["xargs", "pueue", "pueued"]);
+    let programs = &Programs::find();
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         floor.push(xargs());

@@ -8,7 +8,8 @@ use crate::{programs::Programs, sample};
 const ROUNDS: usize = 50;
 
 /// Compares `mycli exec --local` with `sh -c`.
-pub(crate) fn compare(programs: &Programs) -> String {
+pub(crate) fn compare() -> String {
+    let programs = Programs::find();
     let home = tempfile::tempdir().expect("a directory");
     let mycli = || {
         let mut command = Command::new(&programs.mycli);

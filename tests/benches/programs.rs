@@ -1,4 +1,4 @@
-//! What is measured.
+//! What is measured, and what it is compared with.
 
 use std::{
     env,
@@ -13,29 +13,38 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Finds them all.
+    /// Finds them.
     ///
     /// # Panics
     /// When one is missing, with what to do.
     pub(crate) fn find() -> Self {
-        for (program, option) in
-            [("xargs", "--version"), ("curl", "--version"), ("pueue", "--version"), ("pueued", "--version")]
-        {
-            let answer = Command::new(program).arg(option).output();
-            assert!(
-                answer.is_ok_and(|answer| answer.status.success()),
-                "{program} is missing: run tests/setup.sh bench"
-            );
-        }
-        Self { mycli: released() }
+        Self { mycli: in_folder(&target().join("release"), "mycli", "cargo build --release -p mycli") }
     }
 }
 
-/// The release build in the same target folder as this bench, whatever profile the bench itself has.
-fn released() -> PathBuf {
+/// Sees to it that programs to compare with are there.
+///
+/// # Panics
+/// When one is missing, with what to do.
+pub(crate) fn require(programs: &[&str]) {
+    for program in programs {
+        let answer = Command::new(program).arg("--version").output();
+        assert!(answer.is_ok_and(|answer| answer.status.success()), "{program} is missing: run tests/setup.sh bench");
+    }
+}
+
+/// The target folder that this bench was built in, whatever its profile.
+pub(crate) fn target() -> PathBuf {
     let bench = env::current_exe().expect("a bench knows itself");
-    let program =
-        bench.ancestors().nth(3).map(|target| target.join("release/mycli")).expect("target/release/deps/bench");
-    assert!(Path::new(&program).is_file(), "{} is missing: cargo build --release -p mycli", program.display());
+    bench.ancestors().nth(3).expect("target/release/deps/bench").to_owned()
+}
+
+/// A program in a folder.
+///
+/// # Panics
+/// When it is missing, with what makes it.
+pub(crate) fn in_folder(folder: &Path, name: &str, made_by: &str) -> PathBuf {
+    let program = folder.join(name);
+    assert!(program.is_file(), "{} is missing: {made_by}", program.display());
     program
 }

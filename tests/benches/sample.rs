@@ -52,10 +52,24 @@ impl Times {
         self.median().as_secs_f64() * 1000.0
     }
 
+    /// The quickest and the slowest, in milliseconds.
+    pub(crate) fn range_millis(&self) -> (f64, f64) {
+        let millis = |time: Duration| time.as_secs_f64() * 1000.0;
+        (millis(self.0[0]), millis(self.0[self.0.len() - 1]))
+    }
+
     /// Median, quickest and slowest, in milliseconds, as cells of a table.
     pub(crate) fn cells(&self) -> String {
-        let millis = |time: Duration| time.as_secs_f64() * 1000.0;
-        let (first, last) = (self.0[0], self.0[self.0.len() - 1]);
-        format!("{:.1} ms | {:.1} – {:.1} ms", self.median_millis(), millis(first), millis(last))
+        let (first, last) = self.range_millis();
+        format!("{:.1} ms | {first:.1} – {last:.1} ms", self.median_millis())
     }
+}
+
+/// The one in the middle.
+///
+/// # Panics
+/// When there is none.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
 }

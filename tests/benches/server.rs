@@ -3,32 +3,19 @@
 use std::{
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use reqwest::{Client, StatusCode};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::programs::Programs;
+use crate::{process::Process, programs::Programs};
 
 /// The key of the servers here. It opens nothing else.
 pub(crate) const KEY: &str = "sk_live_5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed";
 /// The statuses that are not final.
 const UNFINISHED: [&str; 4] = ["QUEUED", "WAITING", "LAUNCHING", "RUNNING"];
-
-/// A process that is ended when this is dropped, also by a panic.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
-            let _gone = kill_process(pid, Signal::TERM);
-        }
-        let _ended = self.0.wait();
-    }
-}
 
 /// A running server with a history of its own; it ends, and its history is removed, when this is dropped.
 pub(crate) struct Server {
@@ -43,15 +30,14 @@ impl Server {
     /// Starts one that runs commands of 256 CPU units on so many vCPUs: four of them on each.
     pub(crate) fn start(programs: &Programs, vcpus: u32) -> Self {
         let home = tempfile::tempdir().expect("a directory");
-        let process = Command::new(&programs.mycli)
+        let mut command = Command::new(&programs.mycli);
+        command
             .args(["local", "serve", "--listen", "127.0.0.1:0", "-o", "json", "--vcpus", &vcpus.to_string()])
             .env("MYCLI_HOME", home.path())
             .env("MYCLI_API_KEY", KEY)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the server can be started");
-        let mut process = Process(process);
+            .stdout(Stdio::piped());
+        let mut process = Process::of(&mut command);
         let mut line = String::new();
         let _read =
             BufReader::new(process.0.stdout.take().expect("its output")).read_line(&mut line).expect("its address");

@@ -5,7 +5,7 @@ use std::process::Command;
 use tokio::runtime::Builder;
 
 use crate::{
-    programs::Programs,
+    programs::{self, Programs},
     sample,
     server::{KEY, Server},
 };
@@ -14,8 +14,10 @@ use crate::{
 const ROUNDS: usize = 80;
 
 /// Compares `mycli status` with curl on the same endpoint and path.
-pub(crate) fn compare(programs: &Programs) -> String {
-    let server = Server::start(programs, 1);
+pub(crate) fn compare() -> String {
+    programs::require(&["curl"]);
+    let programs = Programs::find();
+    let server = Server::start(&programs, 1);
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let id = runtime.block_on(server.submit("true"));
     let mycli = || {

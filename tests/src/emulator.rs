@@ -120,10 +120,18 @@ impl Emulator {
         self.folder.path().join("requests.log")
     }
 
-    /// The file that has a line of JSON for each request of a stack's functions: `function`, `target` (the operation) and `body`.
+    /// The file that has a line of JSON for each request of a stack's functions: `function`, `target` (the operation), `body`, and of
+    /// DynamoDB's the `units` (`writes`, `reads`) and whether it was `refused`.
     #[must_use]
     pub fn calls_log(&self) -> PathBuf {
         self.folder.path().join("calls.jsonl")
+    }
+
+    /// The file that has a line of JSON for each invocation of a function: `function`, `source` (an ARN, or the field that tells what sort of
+    /// event it is), `records`, `ms`, and the function's `memory`.
+    #[must_use]
+    pub fn invocations_log(&self) -> PathBuf {
+        self.folder.path().join("invocations.jsonl")
     }
 
     /// The file with what it and its functions said.

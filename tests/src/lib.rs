@@ -13,6 +13,7 @@ pub mod sandbox;
 pub mod schema;
 pub mod table;
 pub mod template;
+pub mod world;
 
 mod program;
 

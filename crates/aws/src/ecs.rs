@@ -16,7 +16,10 @@ use domain::{
     task::TaskDefinition,
 };
 
-use crate::error::{Fault, unavailable};
+use crate::{
+    connect::Lazily,
+    error::{Fault, unavailable},
+};
 
 use answer::Unplaced;
 
@@ -45,9 +48,9 @@ pub struct Registration {
 /// The tasks of one cluster.
 #[derive(Clone)]
 pub struct EcsTasks {
-    client: Client,
+    client: Lazily<Client>,
     /// The same without the SDK's own repetitions: what became of a launch decides about the next call, and the launcher decides.
-    once: Client,
+    once: Lazily<Client>,
     cluster: String,
     registration: Option<Registration>,
 }
@@ -58,12 +61,16 @@ impl fmt::Debug for EcsTasks {
     }
 }
 
+/// A client that makes one attempt.
+fn once(config: &SdkConfig) -> Client {
+    Client::from_conf(aws_sdk_ecs::config::Builder::from(config).retry_config(RetryConfig::disabled()).build())
+}
+
 impl EcsTasks {
     /// The tasks of this cluster. Who only looks at tasks and stops them needs no registration.
     #[must_use]
     pub fn new(config: &SdkConfig, cluster: String, registration: Option<Registration>) -> Self {
-        let once = aws_sdk_ecs::config::Builder::from(config).retry_config(RetryConfig::disabled()).build();
-        Self { client: Client::new(config), once: Client::from_conf(once), cluster, registration }
+        Self { client: Lazily::of(config, Client::new), once: Lazily::of(config, once), cluster, registration }
     }
 
     async fn list(&self, started_by: &AttemptId, status: DesiredStatus) -> Result<Vec<String>, Unavailable> {

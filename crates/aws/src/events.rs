@@ -13,6 +13,7 @@ use domain::{
 
 use crate::{
     batch::{self, Left},
+    connect::Lazily,
     error::{Fault, Mend, unavailable},
 };
 
@@ -21,7 +22,7 @@ const SERVICE: &str = "EventBridge";
 /// An event bus.
 #[derive(Clone, Debug)]
 pub struct EventBus {
-    client: Client,
+    client: Lazily<Client>,
     name: String,
 }
 
@@ -29,7 +30,7 @@ impl EventBus {
     /// The bus of this name.
     #[must_use]
     pub fn new(config: &SdkConfig, name: String) -> Self {
-        Self { client: Client::new(config), name }
+        Self { client: Lazily::of(config, Client::new), name }
     }
 
     fn entry(&self, announcement: &Announcement) -> Result<PutEventsRequestEntry, Unavailable> {

@@ -9,7 +9,7 @@ use domain::{
     ports::{LogLine, LogPage, Logs, Unavailable},
 };
 
-use crate::error::Fault;
+use crate::{connect::Lazily, error::Fault};
 
 const SERVICE: &str = "CloudWatch Logs";
 /// Most bytes that a page may take in an answer of the API. A synchronous invocation's answer has 6 MB at most (AWS Lambda quotas), and
@@ -25,7 +25,7 @@ const AROUND_A_LINE: usize = 80;
 /// The streams of one log group.
 #[derive(Clone)]
 pub struct CloudWatchLogs {
-    client: Client,
+    client: Lazily<Client>,
     group: String,
 }
 
@@ -39,7 +39,7 @@ impl CloudWatchLogs {
     /// The streams of this group.
     #[must_use]
     pub fn new(config: &SdkConfig, group: String) -> Self {
-        Self { client: Client::new(config), group }
+        Self { client: Lazily::of(config, Client::new), group }
     }
 
     /// A page that an answer of the API can hold. One that it cannot (lines of control characters grow sevenfold there) is read once

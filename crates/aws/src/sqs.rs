@@ -21,6 +21,7 @@ use domain::{
 
 use crate::{
     batch::{self, ENTRIES, Left},
+    connect::Lazily,
     error::unavailable,
 };
 
@@ -35,7 +36,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// The two queues.
 #[derive(Clone, Debug)]
 pub struct SqsQueue {
-    client: Client,
+    client: Lazily<Client>,
     launch_url: String,
     control_url: String,
 }
@@ -59,7 +60,7 @@ impl SqsQueue {
     /// The queues at these addresses.
     #[must_use]
     pub fn new(config: &SdkConfig, launch_url: String, control_url: String) -> Self {
-        Self { client: Client::new(config), launch_url, control_url }
+        Self { client: Lazily::of(config, Client::new), launch_url, control_url }
     }
 
     fn url(&self, queue: QueueName) -> &str {
@@ -102,7 +103,7 @@ struct Entry {
 /// The messages of one queue, whichever.
 #[derive(Clone, Debug)]
 pub struct Messages {
-    client: Client,
+    client: Lazily<Client>,
     url: String,
 }
 
@@ -110,7 +111,7 @@ impl Messages {
     /// The queue at this address.
     #[must_use]
     pub fn new(config: &SdkConfig, url: String) -> Self {
-        Self { client: Client::new(config), url }
+        Self { client: Lazily::of(config, Client::new), url }
     }
 
     /// Ten at a time. A call's bytes need no counting: a hint has some hundred, a call may have 1 MiB (Amazon SQS, "Message quotas").

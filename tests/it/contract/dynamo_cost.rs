@@ -104,6 +104,16 @@ async fn fill(store: &DynamoStore, table: &Table, count: i64) {
     }
 }
 
+/// What [`pages`] reads.
+const PAGES: [&str; 6] = [
+    "all, first page",
+    "all, second",
+    "by alice, first",
+    "by alice, second",
+    "of a group, first",
+    "of a group, second",
+];
+
 /// The cost of a page of each kind with so many executions there.
 async fn pages(count: i64) -> Vec<Spent> {
     let (store, meter, table) = counted().await;
@@ -128,6 +138,11 @@ async fn pages(count: i64) -> Vec<Spent> {
 
 /// A page reads its own records, two items each, and some entries of an index.
 fn check(costs: &[Spent]) {
+    // For BENCHMARKS.md: `--no-capture`.
+    #[expect(clippy::print_stderr, reason = "the figures")]
+    for (cost, page) in costs.iter().zip(PAGES) {
+        eprintln!("{page}: {cost:?}");
+    }
     for cost in costs {
         assert!(cost.items <= 2 * 20 + 2, "a page of 20 read {} items: {cost:?}", cost.items);
         assert!(cost.reads <= 100.0, "a page of 20 cost {} read units: {cost:?}", cost.reads);

@@ -11,4 +11,5 @@ mod container_logs;
 mod container_roles;
 mod container_runs;
 mod container_secrecy;
-mod world;
+
+use tests::world;

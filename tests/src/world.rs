@@ -19,29 +19,59 @@ use std::{
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tests::{
+
+use crate::{
     built,
     emulator::{ACCESS_KEY, Emulator, REGION},
     engine::{BUSYBOX, Engine},
     sandbox::{Ran, Sandbox},
 };
 
-const FUNCTIONS: [&str; 4] = ["submit", "launcher", "state-tracker", "query"];
+const FUNCTIONS: [&str; 4] = deploy::package::FUNCTIONS;
 /// Between two looks at what changes.
-pub(super) const LOOK: Duration = Duration::from_millis(100);
+pub const LOOK: Duration = Duration::from_millis(100);
 /// A bound on a hang.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(90);
 
-pub(super) struct World {
+/// The stack, and its first user.
+#[derive(Debug)]
+pub struct World {
     // Ends before the emulator does.
     events: Option<Events>,
-    pub(super) user: Sandbox,
-    pub(super) emulator: Arc<Emulator>,
+    /// Who deployed it.
+    pub user: Sandbox,
+    /// Where it is.
+    pub emulator: Arc<Emulator>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl World {
-    /// With a stack that runs x86-64 busybox unless asked for something else.
-    pub(super) fn new() -> Self {
+    /// With a stack that runs x86-64 busybox unless asked for something else, and the functions as they were built with the tests.
+    ///
+    /// # Panics
+    /// When it cannot be deployed.
+    #[must_use]
+    pub fn new() -> Self {
+        let world = Self::without_stack();
+        let zips = world.package("functions");
+        world.deploy(&zips, &[])
+    }
+
+    /// The same with functions packed elsewhere, and parameters of the stack (`Name=value`).
+    ///
+    /// # Panics
+    /// When it cannot be deployed.
+    #[must_use]
+    pub fn of(zips: &Path, parameters: &[&str]) -> Self {
+        Self::without_stack().deploy(zips, parameters)
+    }
+
+    fn without_stack() -> Self {
         let emulator = Arc::new(Emulator::with_containers(Engine::shared().docker_host()));
         let user = Sandbox::new()
             .with("AWS_ENDPOINT_URL", emulator.endpoint())
@@ -49,40 +79,56 @@ impl World {
             .with("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .with("AWS_SECRET_ACCESS_KEY", ACCESS_KEY)
             .with("USER", "alice");
-        let mut world = Self { emulator, user, events: None };
-        let zips = world.package("functions");
+        Self { emulator, user, events: None }
+    }
+
+    fn deploy(mut self, zips: &Path, parameters: &[&str]) -> Self {
         let zips = zips.to_str().expect("a path in UTF-8");
         let image = format!("DefaultImage={BUSYBOX}");
-        let arguments =
-            ["init", "--yes", "--functions", zips, "--parameter", "DefaultArch=x86_64", "--parameter", &image];
-        world.user.run(&arguments).exits(0);
-        world.events = Some(Events::of(&world.emulator));
-        world
+        let mut arguments = vec!["init", "--yes", "--functions", zips];
+        for parameter in ["DefaultArch=x86_64", &image].iter().chain(parameters) {
+            arguments.extend(["--parameter", parameter]);
+        }
+        self.user.run(&arguments).exits(0);
+        self.events = Some(Events::of(&self.emulator));
+        self
     }
 
     /// Puts the functions' zips into a folder.
-    pub(super) fn package(&self, folder: &str) -> PathBuf {
+    ///
+    /// # Panics
+    /// When one cannot be packed.
+    #[must_use]
+    pub fn package(&self, folder: &str) -> PathBuf {
         let zips = self.user.path(folder);
         symlink(packed(), &zips).expect("a link");
         zips
     }
 
-    pub(super) fn run(&self, arguments: &[&str]) -> Ran {
+    /// Runs `mycli` to its end.
+    #[must_use]
+    pub fn run(&self, arguments: &[&str]) -> Ran {
         self.user.run(arguments)
     }
 
     /// Submits without waiting; the id.
-    pub(super) fn detach(&self, arguments: &[&str]) -> String {
+    #[must_use]
+    pub fn detach(&self, arguments: &[&str]) -> String {
         let ran = self.run(&[&["exec", "--detach", "--no-repo"], arguments].concat()).exits(0);
         ran.out.trim().to_owned()
     }
 
-    pub(super) fn status(&self, id: &str) -> Value {
+    /// The record of a run, as `status -o json` has it.
+    #[must_use]
+    pub fn status(&self, id: &str) -> Value {
         self.run(&["status", id, "-o", "json"]).exits(0).json()
     }
 
     /// Waits until a run has this status; its record.
-    pub(super) fn until(&self, id: &str, status: &str) -> Value {
+    ///
+    /// # Panics
+    /// When it never has.
+    pub fn until(&self, id: &str, status: &str) -> Value {
         let end = Instant::now() + PATIENCE;
         loop {
             let record = self.status(id);
@@ -95,13 +141,18 @@ impl World {
     }
 
     /// The end of what the emulator and the functions said: for a failure's text.
-    pub(super) fn said(&self) -> String {
+    #[must_use]
+    pub fn said(&self) -> String {
         let log = fs::read_to_string(self.emulator.server_log()).unwrap_or_default();
         log.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
     /// The API's address and the administrator's key, as `init` wrote them.
-    pub(super) fn api(&self) -> (String, String) {
+    ///
+    /// # Panics
+    /// When it wrote none.
+    #[must_use]
+    pub fn api(&self) -> (String, String) {
         let config = fs::read_to_string(self.user.home().join(".mycli/config.yaml")).expect("init wrote it");
         let value = |name: &str| {
             let line = config.lines().find_map(|line| line.trim().strip_prefix(&format!("{name}: ")));
@@ -111,13 +162,21 @@ impl World {
     }
 
     /// Status and text of a request to the API.
-    pub(super) fn call(&self, method: &str, path: &str, key: &str, body: Option<String>) -> (u16, String) {
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn call(&self, method: &str, path: &str, key: &str, body: Option<String>) -> (u16, String) {
         let (status, _, text) = self.answer(method, path, key, body);
         (status, text)
     }
 
     /// The same with the answer's headers.
-    pub(super) fn answer(&self, method: &str, path: &str, key: &str, body: Option<String>) -> (u16, HeaderMap, String) {
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn answer(&self, method: &str, path: &str, key: &str, body: Option<String>) -> (u16, HeaderMap, String) {
         let url = format!("{}{path}", self.api().0);
         let method = method.parse().expect("a method");
         let request = client().request(method, url).bearer_auth(key).header("content-type", "application/json");
@@ -131,7 +190,11 @@ impl World {
     }
 
     /// Gives `mycli` a text on its standard input.
-    pub(super) fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
         let mut command = self.user.command(arguments);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mycli");
@@ -140,12 +203,20 @@ impl World {
     }
 
     /// What Lambda says of a function.
-    pub(super) fn function(&self, name: &str) -> Value {
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    #[must_use]
+    pub fn function(&self, name: &str) -> Value {
         self.lambda("GET", &format!("functions/{name}"), &Value::Null)
     }
 
     /// Asks Lambda, whose operations are paths.
-    pub(super) fn lambda(&self, method: &str, path: &str, body: &Value) -> Value {
+    ///
+    /// # Panics
+    /// When it does not answer with JSON.
+    #[must_use]
+    pub fn lambda(&self, method: &str, path: &str, body: &Value) -> Value {
         let url = format!("{}/2015-03-31/{path}", self.emulator.endpoint());
         let request = client().request(method.parse().expect("a method"), url);
         let request = if body.is_null() { request } else { request.body(body.to_string()) };
@@ -153,12 +224,17 @@ impl World {
         serde_json::from_str(&text).expect("JSON")
     }
 
-    pub(super) fn ask(&self, service: &str, target: &str, body: &Value) -> Value {
+    /// Asks a service that speaks JSON.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn ask(&self, service: &str, target: &str, body: &Value) -> Value {
         ask(&self.emulator.endpoint(), service, target, body).expect("the emulator answers")
     }
 
     /// Stops telling the state tracker what becomes of tasks: as if EventBridge lost it.
-    pub(super) fn lose_events(&mut self) {
+    pub fn lose_events(&mut self) {
         self.events = None;
     }
 }
@@ -200,12 +276,13 @@ fn build() -> String {
 }
 
 /// The containers of a task.
-pub(super) fn containers(task_arn: &str) -> Vec<String> {
+#[must_use]
+pub fn containers(task_arn: &str) -> Vec<String> {
     Engine::shared().containers(&format!("com.amazonaws.ecs.task-arn={task_arn}"))
 }
 
 /// Asks a service that speaks JSON.
-pub(super) fn ask(endpoint: &str, service: &str, target: &str, body: &Value) -> Result<Value, String> {
+fn ask(endpoint: &str, service: &str, target: &str, body: &Value) -> Result<Value, String> {
     let request = client().post(endpoint).header("x-amz-target", target);
     let request = request.header("content-type", "application/x-amz-json-1.1").body(body.to_string());
     let text = send(request, service)?;
@@ -231,6 +308,7 @@ fn send(request: reqwest::RequestBuilder, service: &str) -> Result<String, Strin
 
 /// Stands for the part of EventBridge that the emulator has not: looks at the cluster's tasks, and invokes the state tracker with each change
 /// in ECS's own envelope.
+#[derive(Debug)]
 struct Events {
     stop: Arc<AtomicBool>,
     teller: Option<JoinHandle<()>>,

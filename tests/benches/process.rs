@@ -1,0 +1,50 @@
+//! A process that was started to be measured.
+
+use std::{
+    fs,
+    process::{Child, Command},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// It is ended when this is dropped, also by a panic.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program())))
+    }
+
+    /// The processor time of its threads that still run.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub(crate) fn busy(&self) -> Duration {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("it runs").flatten();
+        // A thread may end in between. The first number is nanoseconds on a processor (the kernel's `sched-stats`).
+        let times = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+        times.filter_map(|time| Some(Duration::from_nanos(time.split(' ').next()?.parse().ok()?))).sum()
+    }
+
+    /// A size out of `/proc/PID/status`, in bytes.
+    pub(crate) fn memory(&self, name: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("its memory");
+        let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kilobytes * 1024.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _gone = kill_process(pid, Signal::TERM);
+        }
+        let _ended = self.0.wait();
+    }
+}

@@ -1,0 +1,96 @@
+//! What a run on AWS costs beside Fargate: many runs in a few bulk submissions, on the emulator, with containers for tasks.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tests::world::World;
+
+use crate::{
+    bill::{Mark, Seen},
+    programs,
+};
+
+/// Runs, and in how many submissions.
+const RUNS: usize = 100;
+const CHUNKS: usize = 4;
+/// The vCPUs of a new account: 24 runs at once, the others wait in line.
+const QUOTA: &str = "SpotVcpus=6";
+/// All functions that have to do with a run. What is asked about it (`query`) is counted apart, in `following`.
+const FUNCTIONS: [&str; 3] = ["submit", "launcher", "state-tracker"];
+const LOOK: Duration = Duration::from_secs(2);
+/// The end of a log is read ten seconds after its task's end: silence for longer is the end of all work.
+const SILENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Counts and prices them.
+pub(crate) fn count() -> String {
+    let world = World::of(&programs::target().join("package"), &[QUOTA]);
+    // The first run registers the task definition, and starts the functions.
+    let mark = Mark::now(&world);
+    submit(&world, "first", 1);
+    settle(&world, &mark, 1);
+    let mark = Mark::now(&world);
+    let begun = Instant::now();
+    for chunk in 0..CHUNKS {
+        submit(&world, &format!("chunk-{chunk}"), RUNS / CHUNKS);
+    }
+    settle(&world, &mark, RUNS);
+    let took = begun.elapsed().as_secs_f64();
+    let history = world.run(&["history", "--status", "succeeded", "--limit", "1000", "-o", "json"]).exits(0).json();
+    let succeeded = history["executions"].as_array().map(Vec::len);
+    assert_eq!(succeeded, Some(RUNS + 1), "{}", world.run(&["history"]).out);
+    let seen = Seen::since(&mark, &world, &FUNCTIONS);
+    #[expect(clippy::cast_precision_loss, reason = "a hundred")]
+    let runs = RUNS as f64;
+    let (bill, sum) = seen.bill(runs);
+    let (writes, receives) = (seen.writes() / runs, seen.receives() / runs);
+    format!(
+        "## What a run asks of AWS\n\n\
+         {RUNS} × `true` without a repository, in {CHUNKS} submissions to `POST /executions/bulk`, under a quota of 6 vCPUs (24 at once), on the \
+         emulator with containers for tasks; {took:.0} s with {} sweeps. Counted from the emulator's logs and divided by {RUNS}; one run before \
+         them is not counted.\n\n\
+         | a run | | aim |\n|---|---|---|\n\
+         | all but Fargate itself, a million runs | **${sum:.2}** | ≤ $15{} |\n\
+         | write units | **{writes:.1}** | ≤ 12{} |\n\
+         | messages received, over both queues | **{receives:.2}** | ≤ 3{} |\n\n\
+         {bill}\n{}\n{}",
+        seen.sweeps(),
+        missed(sum, 15.0),
+        missed(writes, 12.0),
+        missed(receives, 3.0),
+        seen.calls(runs),
+        seen.invoked(runs),
+    )
+}
+
+fn missed(seen: f64, aim: f64) -> String {
+    if seen > aim { format!(", **missed** ({:.1} ×)", seen / aim) } else { String::new() }
+}
+
+fn submit(world: &World, submission: &str, count: usize) {
+    let executions = vec![json!({"command": "true"}); count];
+    let body = json!({"submission_id": submission, "executions": executions}).to_string();
+    let (status, text) = world.call("POST", "/executions/bulk", &world.api().1, Some(body));
+    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+    assert_eq!((status, answer["accepted"].as_array().map(Vec::len)), (202, Some(count)), "{text}");
+}
+
+/// Waits until the ends of so many runs are published, and nothing else is done.
+fn settle(world: &World, mark: &Mark, count: usize) {
+    let (end, mut busy) = (Instant::now() + PATIENCE, (0, Instant::now()));
+    loop {
+        let seen = Seen::so_far(mark, world, &FUNCTIONS);
+        if seen.invocations() != busy.0 {
+            busy = (seen.invocations(), Instant::now());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a hundred")]
+        if seen.published() >= count as f64 && busy.1.elapsed() > SILENCE {
+            return;
+        }
+        assert!(Instant::now() < end, "{} of {count} ends are published\n{}", seen.published(), world.said());
+        thread::sleep(LOOK);
+    }
+}
