@@ -12,7 +12,8 @@ use axum::{
     http::Response,
 };
 use futures_util::stream;
-use tests::json_protocol::{Call, Loopback, response};
+pub(super) use tests::json_protocol::Call;
+use tests::json_protocol::{Loopback, response};
 
 /// What a call is answered with.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use domain::{
 };
 use tests::{
     clock::Manual,
-    ecs::{Ecs, Kind, Outage, RunTask, VcpuQuota},
+    ecs::{Counts, Ecs, Kind, Outage, RunTask, VcpuQuota},
 };
 
 use super::{account, attempt, clock, definition, in_process, input, on_the_wire};
@@ -73,7 +73,9 @@ async fn both_ways_to_the_model_say_the_same() {
         let by_wire = told(&over_the_wire, &wire_clock, |now| wire.with(|ecs| situation(ecs, now))).await;
         let by_port = told(&direct, &own_clock, |now| situation(&mut ecs.lock().unwrap(), now)).await;
         assert_eq!(by_wire, by_port, "{name}");
-        assert_eq!(wire.with(|ecs| ecs.counts().clone()), ecs.lock().unwrap().counts().clone(), "{name}");
+        // Events are taken by the wire alone.
+        let counted = |ecs: &Ecs| Counts { delivered: 0, ..ecs.counts().clone() };
+        assert_eq!(wire.with(|ecs| counted(ecs)), counted(&ecs.lock().unwrap()), "{name}");
     }
 }
 

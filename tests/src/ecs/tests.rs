@@ -354,9 +354,10 @@ fn a_stopped_task_ends_by_term_or_by_kill_after_the_grace() {
     ecs.script("polite", end(OnTerm::Exits(seconds(3), 143)));
     ecs.script("deaf", end(OnTerm::Ignores));
     let (polite, deaf) = (started(&mut ecs, "polite", 0), started(&mut ecs, "deaf", 0));
-    for arn in [&polite, &deaf] {
-        ecs.stop_task(CLUSTER, arn, Some("cancelled by ann"), at(20_000)).unwrap();
-        ecs.stop_task(CLUSTER, arn, Some("again"), at(21_000)).unwrap();
+    for (reason, millis) in [("cancelled by ann", 20_000), ("again", 21_000)] {
+        for arn in [&polite, &deaf] {
+            ecs.stop_task(CLUSTER, arn, Some(reason), at(millis)).unwrap();
+        }
     }
     for (arn, millis, code) in [(&polite, 23_000, 143), (&deaf, 50_000, 137)] {
         assert_eq!(described(&mut ecs, arn, millis - 1).last_status, RUNNING);

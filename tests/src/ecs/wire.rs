@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Answer, Answered, Change, Ecs, Listed, Operation, Refusal};
+use super::{Answer, Change, Ecs, Operation, Refusal};
 use crate::json_protocol::{Call, Loopback, response};
 
 /// The server and what brings its events. Both end when this is dropped.
@@ -131,8 +131,8 @@ struct AboutQuota {
 fn answer(ecs: &mut Ecs, call: &Call, now: Timestamp) -> Answer<Value> {
     let operation = Operation::named(&call.operation).ok_or_else(Refusal::unknown_operation)?;
     match operation {
-        Operation::RunTask => ecs.run_task(&read(call)?, now).as_ref().map(Answered::json).map_err(Clone::clone),
-        Operation::ListTasks => ecs.list_tasks(&read(call)?, now).as_ref().map(Listed::json).map_err(Clone::clone),
+        Operation::RunTask => ecs.run_task(&read(call)?, now).map(|answer| answer.json()),
+        Operation::ListTasks => ecs.list_tasks(&read(call)?, now).map(|page| page.json()),
         Operation::DescribeTasks => {
             let asked: AboutTasks = read(call)?;
             ecs.describe_tasks(&asked.cluster, &asked.tasks, now).map(|answer| answer.json())

@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_200_that_says_nothing_is_no_answer() {
-        assert!(matches!(started(&[], &[]), Err(LaunchError::Unknown(_))));
+        assert!(matches!(started(None, None), Err(LaunchError::Unknown(_))));
     }
 
     #[test]
