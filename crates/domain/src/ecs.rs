@@ -25,10 +25,14 @@ pub const CONTAINER: &str = "main";
 #[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under Task")]
 pub struct Task {
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub task_arn: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub cluster_arn: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub task_definition_arn: String,
     pub last_status: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub desired_status: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
@@ -62,6 +66,29 @@ impl Task {
     #[must_use]
     pub fn container(&self) -> Option<&Container> {
         self.containers.iter().find(|c| c.name == CONTAINER)
+    }
+
+    /// What a record keeps of a snapshot: the fields that anything depends on. The attempt has the ARN.
+    #[must_use]
+    pub fn essence(&self) -> Self {
+        let main = |container: &Container| Container {
+            name: container.name.clone(),
+            image_digest: container.image_digest.clone(),
+            exit_code: container.exit_code,
+            reason: container.reason.clone(),
+            ..Container::default()
+        };
+        Self {
+            last_status: self.last_status.clone(),
+            containers: self.container().map(main).into_iter().collect(),
+            stop_code: self.stop_code.clone(),
+            stopped_reason: self.stopped_reason.clone(),
+            version: self.version,
+            started_at: self.started_at,
+            execution_stopped_at: self.execution_stopped_at,
+            stopped_at: self.stopped_at,
+            ..Self::default()
+        }
     }
 
     /// The attempt that started the task, if it is one of ours.

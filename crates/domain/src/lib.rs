@@ -7,6 +7,7 @@ pub mod announcement;
 pub mod api;
 pub mod cause;
 pub mod ceiling;
+pub mod drift;
 pub mod ecs;
 pub mod execution;
 pub mod fair;

@@ -233,8 +233,13 @@ impl Execution {
     /// Joins what was learned about an attempt and draws the conclusion, if there is one.
     #[must_use]
     pub fn observe(&self, number: u32, observation: &Observation<'_>, now: Timestamp) -> Option<Self> {
+        let has_source = self.request.source.is_some();
         self.changed(|next| {
-            let Some(attempt) = next.attempt_mut(number) else { return };
+            let Some(attempt) =
+                next.attempt_mut(number).filter(|attempt| !attempt.hears_it_again(observation, has_source))
+            else {
+                return;
+            };
             attempt.join(observation);
             if attempt.is_open()
                 && !matches!(next.state, State::Queued { .. } | State::Waiting { .. } | State::Final(_))
@@ -282,7 +287,7 @@ impl Execution {
             }
         } else if matches!(self.state, State::Launching) && attempt.runs() {
             self.state = State::Running;
-            let at = attempt.started_at().unwrap_or(now);
+            let at = attempt.started_at().or(attempt.said.set_up_at).unwrap_or(now);
             self.note(at, None);
         }
     }
@@ -290,7 +295,7 @@ impl Execution {
     /// What a stopped attempt amounts to; `None` while its log has to be read first.
     fn verdict(&self, attempt: &Attempt) -> Option<Verdict> {
         let (said, never_ran) = (&attempt.said, attempt.failed_to_start());
-        if !never_ran && !said.is_conclusive() && !said.complete {
+        if !never_ran && !said.is_conclusive() && !said.complete && !self.surely_succeeded(attempt) {
             return None;
         }
         let timeout = self.request.timeout;
@@ -306,6 +311,15 @@ impl Execution {
             return Some(Verdict::Outcome(Outcome::Cancelled { reason: cancel_reason(&cancel.by, "while it ran") }));
         }
         Some(attempt.cause())
+    }
+
+    /// Whether ECS's word is enough: the script has said all there is to say but its last word, and the task ended by itself with
+    /// 0, which the script exits with for nothing but a command that did.
+    fn surely_succeeded(&self, attempt: &Attempt) -> bool {
+        let ended_well = |task: &Task| {
+            task.stop_code == Some(StopCode::EssentialContainerExited) && cause::of(task, &attempt.said).is_none()
+        };
+        attempt.told_of_its_start(self.request.source.is_some()) && attempt.task.as_ref().is_some_and(ended_well)
     }
 
     /// Closes an attempt by its cause, and has another try where that is right.
@@ -386,7 +400,7 @@ impl Attempt {
             Observation::Task(task) if self.task.as_ref().is_none_or(|known| known.version < task.version) => {
                 self.task_arn.get_or_insert_with(|| task.task_arn.clone());
                 self.run_task = None;
-                self.task = Some((*task).clone());
+                self.task = Some(task.essence());
             }
             Observation::Task(_) => {}
             Observation::Gone => self.gone = !self.is_stopped() || self.gone,
@@ -398,13 +412,34 @@ impl Attempt {
         }
     }
 
+    /// Whether the script has said all there is to say before the command.
+    fn told_of_its_start(&self, has_source: bool) -> bool {
+        self.said.started_at.is_some() && (self.said.commit.is_some() || !has_source)
+    }
+
+    /// Whether this need not be kept, and so costs no write: nothing follows from it now, and the task's end tells it once more. That is
+    /// so of a snapshot of a task of which the script has said already that it runs; and of a success that the script reports before ECS does.
+    fn hears_it_again(&self, observation: &Observation<'_>, has_source: bool) -> bool {
+        match observation {
+            Observation::Task(task) => {
+                task.last_status == RUNNING && self.task.is_some() && self.said.started_at.is_some()
+            }
+            Observation::Markers(markers) => {
+                let success = |(_, marker): &(Timestamp, Marker)| *marker == Marker::Exit(0);
+                !self.is_stopped() && self.told_of_its_start(has_source) && markers.iter().all(success)
+            }
+            Observation::WholeLog(_) | Observation::Gone => false,
+        }
+    }
+
     fn close(&mut self, end: Final) {
         self.run_task = None;
         self.closed.get_or_insert(end);
     }
 
     pub(crate) fn runs(&self) -> bool {
-        self.said.started_at.is_some() || self.task.as_ref().is_some_and(|task| task.last_status == RUNNING)
+        let said = self.said.set_up_at.or(self.said.started_at).is_some();
+        said || self.task.as_ref().is_some_and(|task| task.last_status == RUNNING)
     }
 
     fn failed_to_start(&self) -> bool {
@@ -612,6 +647,35 @@ mod tests {
                 prop_assert!(later.holdings().is_empty());
             }
         }
+    }
+
+    #[test]
+    fn what_the_end_tells_again_is_no_write_of_its_own() {
+        let known = launched(SubmitRequest::default())
+            .observe(1, &Observation::Task(&task(1, "PROVISIONING")), at(2))
+            .expect("known");
+        let starts = [(at(3), Marker::SetUp), (at(4), Marker::Start)];
+        let runs = known.observe(1, &Observation::Markers(&starts), at(4)).expect("runs");
+        assert_eq!(runs.status(), ExecutionStatus::Running);
+        assert_eq!(runs.observe(1, &Observation::Task(&task(2, "RUNNING")), at(5)), None);
+        assert_eq!(runs.observe(1, &Observation::Markers(&[(at(6), Marker::Exit(0))]), at(6)), None);
+        let failed = runs.observe(1, &Observation::Markers(&[(at(6), Marker::Exit(3))]), at(6));
+        assert!(failed.is_some(), "the word of a failure is kept: 124 and 125 have two meanings");
+        let over = stopped(4, StopCode::EssentialContainerExited, Some(0));
+        let end = runs.observe(1, &Observation::Task(&over), at(7)).expect("ends");
+        assert_eq!(end.status(), ExecutionStatus::Succeeded);
+    }
+
+    #[test]
+    fn a_success_whose_commit_is_not_known_waits_for_its_log() {
+        let request = SubmitRequest { repo: Some("https://github.com/a/b".into()), ..SubmitRequest::default() };
+        let runs = launched(request).observe(1, &Observation::Markers(&[(at(4), Marker::Start)]), at(4)).expect("runs");
+        let over = stopped(4, StopCode::EssentialContainerExited, Some(0));
+        let told = runs.observe(1, &Observation::Task(&over), at(7)).expect("learns");
+        assert_eq!(told.status(), ExecutionStatus::Running);
+        let commit = [(at(3), Marker::Commit("c".repeat(40)))];
+        let end = told.observe(1, &Observation::WholeLog(&commit), at(8)).expect("ends");
+        assert_eq!(end.status(), ExecutionStatus::Succeeded);
     }
 
     #[test]
