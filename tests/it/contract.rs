@@ -7,6 +7,7 @@
 mod definitions;
 pub(crate) mod dynamo;
 mod dynamo_cost;
+mod dynamo_drift;
 mod keys;
 pub(crate) mod local;
 mod logs;

@@ -7,7 +7,7 @@
 //! record itself is read before anything is decided or shown. A ticket that an index still shows after its launch is skipped by
 //! the launcher; one that it does not show yet waits for the next hint at its line, or for the sweep.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
@@ -25,10 +25,14 @@ use domain::{
     throttle::{Rate, Usage},
 };
 
+mod batch;
 mod definitions;
 mod directory;
+mod drift;
 mod find;
+mod flights;
 mod history;
+mod input;
 mod item;
 mod keys;
 mod limits;
@@ -36,7 +40,9 @@ mod line;
 mod line_state;
 mod memory;
 mod record;
+mod request;
 mod secrets;
+mod state;
 mod sweep;
 mod table;
 
@@ -54,6 +60,7 @@ pub struct DynamoStore {
     table: String,
     retention: TimeDelta,
     now: fn() -> Timestamp,
+    settle: Duration,
     memory: Arc<memory::Memory>,
 }
 
@@ -66,6 +73,7 @@ impl DynamoStore {
             table: table.into(),
             retention: TimeDelta::days(i64::from(retention_days)),
             now: || Utc::now().trunc_subsecs(3),
+            settle: drift::SETTLE,
             memory: Arc::default(),
         }
     }
@@ -80,6 +88,12 @@ impl DynamoStore {
     #[must_use]
     pub fn with_clock(self, now: fn() -> Timestamp) -> Self {
         Self { now, ..self }
+    }
+
+    /// The same with another time for what is on its way when counters are compared with records.
+    #[must_use]
+    pub fn settling(self, settle: Duration) -> Self {
+        Self { settle, ..self }
     }
 }
 
@@ -101,7 +115,8 @@ impl Store for DynamoStore {
         self.find_by_fragment(fragment, limit).await
     }
 
-    /// Conditional on the revision and the admissions. A transaction only where what is held changes.
+    /// Conditional on the revision and the admissions. A transaction only where a lock changes hands; what is held of a pool is
+    /// counted before or after, and never too low.
     async fn update(
         &self,
         before: &Execution,
@@ -109,13 +124,13 @@ impl Store for DynamoStore {
         admissions: &[Admission],
     ) -> Result<Execution, UpdateError> {
         let written = Execution { revision: before.revision + 1, ..after };
-        self.replace(before, &written, admissions).await?;
+        self.replace_one(before, &written, admissions).await?;
         Ok(written)
     }
 
+    /// Each conditional by itself; a pool's counter is written once for all of them.
     async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
-        let update = async |Update { before, after, admissions }| self.update(&before, after, &admissions).await;
-        futures_util::future::join_all(updates.into_iter().map(update)).await
+        self.change_all(updates).await
     }
 
     /// Newest first by id, which begins with the moment of submission. A page is short, and not the last, where its filter admits
@@ -169,6 +184,10 @@ impl Store for DynamoStore {
         now: Timestamp,
     ) -> Result<(u32, u64), Unavailable> {
         self.take(key, rate, want, now).await
+    }
+
+    async fn reconcile(&self) -> Result<(), Unavailable> {
+        self.bring_in_line().await
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {

@@ -187,6 +187,10 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<(u32, u64), Unavailable>> + Send;
 
+    /// Brings what is derived from the records and not written together with them back in line with them. Idempotent; harmless
+    /// beside launches and ends, and beside itself.
+    fn reconcile(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
+
     /// Where the sweep before was cut short, if it was.
     fn bookmark(&self) -> impl Future<Output = Result<Option<Cursor>, Unavailable>> + Send;
 

@@ -184,6 +184,9 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         if from.is_none() {
             self.refresh_quotas().await?;
             self.hint_at_lines().await?;
+            if let Err(error) = self.store.reconcile().await {
+                tracing::warn!(%error, "what is derived from the records could not be compared with them");
+            }
         }
         let mut cursor = from;
         loop {

@@ -1,11 +1,15 @@
 //! What the store of a stack costs, in DynamoDB's own units.
 
+use std::time::Duration;
+
 use aws::dynamo::DynamoStore;
 use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
 use domain::{
+    ecs::Task,
     execution::Execution,
     history::Filter,
-    ports::{Created, Store},
+    marker::Marker,
+    ports::{Created, Store, Update, UpdateError},
     transition::Observation,
 };
 use tests::{
@@ -13,7 +17,7 @@ use tests::{
     table::Table,
 };
 
-use super::records::{Wish, admissions, at, claim, launching, stopped, task_arn};
+use super::records::{Wish, admissions, at, claim};
 
 const ANSWERS: &str = "the store answers";
 
@@ -24,59 +28,287 @@ fn now() -> domain::Timestamp {
 /// A store whose calls are counted.
 async fn counted() -> (DynamoStore, Meter, Table) {
     let (table, meter) = (Table::create().await, Meter::default());
-    (DynamoStore::new(meter.attach(&table.client), &table.name, 90).with_clock(now), meter, table)
+    let store = DynamoStore::new(meter.attach(&table.client), &table.name, 90);
+    (store.with_clock(now).settling(Duration::ZERO), meter, table)
 }
 
-/// The writes of a run that nothing goes wrong with: accepted under a claim, launched under a limit, its task known, its task running, two
-/// batches of marker lines, stopped and read to its end.
-async fn live(store: &DynamoStore, number: i64) {
-    let execution = Wish { entropy: u128::try_from(number).expect("small"), ..Wish::of("alice", number) }.execution();
-    let claim = claim(&format!("alice/bulk/{number}"), "digest", 86_400_000);
-    assert_eq!(store.create(&execution, Some(&claim)).await.expect(ANSWERS), Created::New);
-    let launched = store
-        .update(&execution, launching(&execution, at(number + 1)), &admissions(&execution, Some(1_000_000)))
-        .await
-        .expect("there is room");
-    let mut record = launched;
-    for version in 1..=2 {
-        let status = if version == 1 { "PROVISIONING" } else { "RUNNING" };
-        let task = domain::ecs::Task {
-            task_arn: task_arn(&record),
-            last_status: status.into(),
-            version,
-            started_at: (version == 2).then(|| at(number + 30)),
-            ..domain::ecs::Task::default()
+/// What a run looks like in an account: names of common length, and what a task's snapshots say.
+mod typical {
+    use domain::{
+        Timestamp,
+        ecs::{CONTAINER, Container, NetworkConfiguration, STOPPED, StopCode, Task},
+        execution::Execution,
+        id::ExecutionId,
+        limit::CapacityPool,
+        marker::Marker,
+        request::{Defaults, SubmitRequest},
+        settings::Settings,
+        task,
+        throttle::Quotas,
+        transition::Plan,
+    };
+
+    use super::super::records::{at, task_id};
+
+    const NONCE: &str = "0123456789abcdef0123456789abcdef";
+    const ACCOUNT: &str = "arn:aws:ecs:eu-central-1:123456789012";
+
+    pub(super) fn submitted(number: i64, lock: Option<&str>) -> Execution {
+        let request = SubmitRequest {
+            command: Some(format!("python train.py --fold {number} --epochs 40 --out s3://acme-models/runs/{number}")),
+            repo: Some("https://github.com/acme-research/forecasting.git".into()),
+            branch: Some("experiments/tune".into()),
+            image: Some("ghcr.io/acme-research/train:2026-11".into()),
+            env: [("STAGE", "production"), ("AWS_DEFAULT_REGION", "eu-central-1"), ("WANDB_PROJECT", "forecasting")]
+                .map(|(name, value)| (name.into(), value.into()))
+                .into(),
+            lock: lock.map(str::to_owned),
+            ..SubmitRequest::default()
         };
-        record = written(store, &record, &Observation::Task(&task)).await;
+        let request = request.validate(&Defaults::aws()).expect("a sound request");
+        let (now, entropy) = (at(number), u128::try_from(number).expect("small") << 5);
+        Execution::submitted(ExecutionId::new(now, entropy), request, CapacityPool::FargateSpot, "ci-nightly", now)
     }
-    let nonce_markers = [
-        vec![(at(number + 40), domain::marker::Marker::SetUp), (at(number + 41), domain::marker::Marker::Start)],
-        vec![(at(number + 60), domain::marker::Marker::Exit(0))],
-    ];
-    for said in &nonce_markers {
-        record = written(store, &record, &Observation::Markers(said)).await;
+
+    fn settings() -> Settings {
+        let network = NetworkConfiguration {
+            subnets: ["a", "b", "c"].map(|zone| format!("subnet-0123456789abcde{zone}")).into(),
+            security_groups: vec!["sg-0123456789abcdef0".into()],
+            assign_public_ip: true,
+        };
+        Settings {
+            cluster: "mycli-default".into(),
+            log_group: "/aws/mycli/default".into(),
+            defaults: Defaults::aws(),
+            quotas: Quotas::default(),
+            run_task_rate: None,
+            spot_fallback_after: None,
+            definitions_rate: None,
+            allowed: None,
+            network: Some(network),
+            unlisted_seconds: 60,
+            log_delay_seconds: 10,
+        }
     }
-    store.update(&record, stopped(&record, 0), &[]).await.expect("nobody else writes it");
+
+    pub(super) fn launching(execution: &Execution) -> Execution {
+        let definition = format!("{ACCOUNT}:task-definition/mycli-default-0123456789abcdef0123456789abcdef:1");
+        let run_task = task::run_task(execution, &definition, NONCE, &settings());
+        let now = at(10_000);
+        execution.launching(Plan { nonce: NONCE.into(), run_task }, now).expect("it has a due ticket")
+    }
+
+    fn task(execution: &Execution, status: &str, version: i64) -> Task {
+        Task {
+            task_arn: format!("{ACCOUNT}:task/mycli-default/{}", task_id(execution)),
+            cluster_arn: format!("{ACCOUNT}:cluster/mycli-default"),
+            task_definition_arn: format!("{ACCOUNT}:task-definition/mycli-default-x:1"),
+            last_status: status.into(),
+            desired_status: "RUNNING".into(),
+            started_by: Some(execution.id.attempt(1).to_string()),
+            capacity_provider_name: Some("FARGATE_SPOT".into()),
+            containers: vec![Container {
+                name: CONTAINER.into(),
+                image: Some("ghcr.io/acme-research/train:2026-11".into()),
+                last_status: Some(status.into()),
+                ..Container::default()
+            }],
+            version,
+            created_at: Some(at(10_400)),
+            ..Task::default()
+        }
+    }
+
+    pub(super) fn provisioning(execution: &Execution) -> Task {
+        task(execution, "PROVISIONING", 1)
+    }
+
+    pub(super) fn running(execution: &Execution) -> Task {
+        let mut task = Task { started_at: Some(at(40_000)), ..task(execution, "RUNNING", 4) };
+        task.containers[0].image_digest = Some(format!("sha256:{}", "5".repeat(64)));
+        task
+    }
+
+    pub(super) fn over(execution: &Execution, exit_code: i32) -> Task {
+        let mut task = Task {
+            last_status: STOPPED.into(),
+            desired_status: STOPPED.into(),
+            stop_code: Some(StopCode::EssentialContainerExited),
+            stopped_reason: Some("Essential container in task exited".into()),
+            stopping_at: Some(at(90_000)),
+            execution_stopped_at: Some(at(95_000)),
+            stopped_at: Some(at(99_000)),
+            version: 7,
+            ..running(execution)
+        };
+        task.containers[0].exit_code = Some(exit_code);
+        task
+    }
+
+    pub(super) fn begins() -> Vec<(Timestamp, Marker)> {
+        let commit = Marker::Commit("c".repeat(40));
+        vec![(at(41_000), Marker::SetUp), (at(44_000), commit), (at(44_001), Marker::Start)]
+    }
+
+    pub(super) fn ends(exit_code: i32) -> Vec<(Timestamp, Marker)> {
+        vec![(at(89_000), Marker::Exit(exit_code))]
+    }
 }
 
-async fn written(store: &DynamoStore, record: &Execution, seen: &Observation<'_>) -> Execution {
-    let after = record.observe(1, seen, at(50)).expect("it is news");
-    store.update(record, after, &[]).await.expect("nobody else writes it")
+/// How the runs of a test live.
+#[derive(Clone, Copy, Debug, Default)]
+struct Life {
+    /// Each is accepted under a claim of its own, as the API's single runs are.
+    claimed: bool,
+    lock: Option<&'static str>,
+    exit_code: i32,
+    /// Launched together, under a limit of their pool.
+    together: usize,
+}
+
+/// What each step of a run's life writes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Steps {
+    accepted: f64,
+    launched: f64,
+    known: f64,
+    runs: f64,
+    ended: f64,
+    /// What the sweep writes of it once it is over.
+    swept: f64,
+}
+
+impl Steps {
+    fn sum(self) -> f64 {
+        self.accepted + self.launched + self.known + self.runs + self.ended + self.swept
+    }
+}
+
+impl Life {
+    /// What was written since the last look, for each run; to the hundredth.
+    #[expect(clippy::cast_precision_loss, reason = "a few dozen runs")]
+    fn each(self, meter: &Meter) -> f64 {
+        (meter.take().writes / self.together as f64 * 100.0).round() / 100.0
+    }
+
+    /// The write units of each step, for each of these runs.
+    async fn cost(self, store: &DynamoStore, meter: &Meter, first: i64) -> Steps {
+        let numbers = first..first + i64::try_from(self.together).expect("small");
+        let mut records: Vec<_> = numbers.map(|number| typical::submitted(number, self.lock)).collect();
+        let _before = meter.take();
+        for record in &records {
+            let claim = claim(&format!("ci-nightly/{}", record.id), "digest", 86_400_000);
+            let created = store.create(record, self.claimed.then_some(&claim)).await.expect(ANSWERS);
+            assert_eq!(created, Created::New);
+        }
+        let accepted = self.each(meter);
+        let updates = records.iter().map(|record| Update {
+            before: record.clone(),
+            after: typical::launching(record),
+            admissions: admissions(record, Some(1_000_000)),
+        });
+        records = all(store.update_all(updates.collect()).await);
+        let launched = self.each(meter);
+        let known = |record: &Execution| vec![typical::provisioning(record)];
+        let known = self.observed(store, meter, &mut records, &|record| tasks(known(record))).await;
+        let runs = self
+            .observed(store, meter, &mut records, &|record| {
+                let mut seen = vec![Seen::Lines(typical::begins())];
+                seen.extend(tasks(vec![typical::running(record)]));
+                seen
+            })
+            .await;
+        let ended = self
+            .observed(store, meter, &mut records, &|record| {
+                let mut seen = vec![Seen::Lines(typical::ends(self.exit_code))];
+                seen.extend(tasks(vec![typical::over(record, self.exit_code)]));
+                seen
+            })
+            .await;
+        assert!(records.iter().all(|record| record.end().is_some()), "{:?}", records[0]);
+        store.reconcile().await.expect(ANSWERS);
+        Steps { accepted, launched, known, runs, ended, swept: self.each(meter) }
+    }
+
+    /// Everything that is seen of each run, one after the other, as the state tracker does it.
+    async fn observed(
+        self,
+        store: &DynamoStore,
+        meter: &Meter,
+        records: &mut [Execution],
+        seen: &(dyn Fn(&Execution) -> Vec<Seen> + Sync),
+    ) -> f64 {
+        for record in records {
+            for seen in seen(record) {
+                let observation = match &seen {
+                    Seen::Task(task) => Observation::Task(task),
+                    Seen::Lines(lines) => Observation::Markers(lines),
+                };
+                if let Some(after) = record.observe(1, &observation, at(50_000)) {
+                    *record = store.update(record, after, &[]).await.expect("nobody else writes it");
+                }
+            }
+        }
+        self.each(meter)
+    }
+}
+
+enum Seen {
+    Task(Box<Task>),
+    Lines(Vec<(domain::Timestamp, Marker)>),
+}
+
+fn tasks(tasks: Vec<Task>) -> Vec<Seen> {
+    tasks.into_iter().map(|task| Seen::Task(Box::new(task))).collect()
+}
+
+fn all(written: Vec<Result<Execution, UpdateError>>) -> Vec<Execution> {
+    written.into_iter().collect::<Result<_, _>>().expect("there is room")
+}
+
+/// The steps of a life, in a store that has noted already what is noted once for many runs (the day, the line).
+async fn steps(life: Life) -> Steps {
+    let (store, meter, _table) = counted().await;
+    life.cost(&store, &meter, 0).await;
+    life.cost(&store, &meter, 1_000).await
+}
+
+/// BENCHMARKS.md shows these figures.
+fn check_steps(steps: Steps, most: Steps) {
+    let pairs = [
+        (steps.accepted, most.accepted),
+        (steps.launched, most.launched),
+        (steps.known, most.known),
+        (steps.runs, most.runs),
+        (steps.ended, most.ended),
+        (steps.swept, most.swept),
+    ];
+    assert!(pairs.iter().all(|(step, most)| step <= most), "{steps:?} are more than {most:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_s_whole_life_costs_a_known_number_of_write_units() {
-    let (store, meter, _table) = counted().await;
-    // What is noted once for many runs (the day, the line) is not counted.
-    live(&store, 0).await;
-    let _once = meter.take();
-    for number in 1..=10 {
-        live(&store, number).await;
-    }
-    let Spent { writes, calls, .. } = meter.take();
-    let each = writes / 10.0;
-    // BENCHMARKS.md says where they go, and what they ought to be.
-    assert!((each, calls / 10) <= (25.0, 10), "a run costs {each} write units in {} calls", calls / 10);
+async fn a_run_of_many_costs_at_most_twelve_write_units() {
+    let bulk = steps(Life { together: 20, ..Life::default() }).await;
+    check_steps(bulk, Steps { accepted: 4.0, launched: 2.1, known: 2.0, runs: 1.0, ended: 2.0, swept: 0.1 });
+    assert!(bulk.sum() <= 12.0, "{bulk:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_run_costs_the_counter_and_the_flight_alone() {
+    let single = steps(Life { claimed: true, together: 1, ..Life::default() }).await;
+    check_steps(single, Steps { accepted: 5.0, launched: 4.0, known: 2.0, runs: 1.0, ended: 2.0, swept: 1.0 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_costs_its_last_word_and_its_place_among_the_ends() {
+    let failed = steps(Life { together: 20, exit_code: 3, ..Life::default() }).await;
+    check_steps(failed, Steps { accepted: 4.0, launched: 2.1, known: 2.0, runs: 1.0, ended: 4.0, swept: 0.1 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_costs_two_transactions() {
+    let locked = steps(Life { claimed: true, lock: Some("deploy"), together: 1, ..Life::default() }).await;
+    check_steps(locked, Steps { accepted: 5.0, launched: 7.0, known: 2.0, runs: 1.0, ended: 5.0, swept: 1.0 });
 }
 
 /// Puts so many executions, of which all but the tenth part are bob's.

@@ -5,14 +5,18 @@ use std::collections::BTreeSet;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
+    cause::Cause,
     ceiling::{Ceiling, Shortage},
+    ecs::{CONTAINER, Container, Task},
     execution::{Execution, ExecutionStatus, Ticket},
     history::{Cursor, Filter},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey, RateKey},
     line::{HeldBy, LineState},
+    marker::Marker,
     ports::{Created, Store, Update, UpdateError},
     throttle::Rate,
+    transition::{CancelDecision, Observation},
 };
 use tokio::task::JoinSet;
 
@@ -33,6 +37,10 @@ macro_rules! suite {
             an_update_is_read_back_with_a_new_revision
             an_update_of_an_old_revision_is_a_conflict
             of_many_updates_of_one_record_one_is_made
+            everything_that_is_learned_is_read_back
+            several_updates_are_each_answered_in_their_place
+            of_several_updates_the_first_that_fit_are_made
+            what_a_conflicting_update_took_is_free_again
             admissions_are_taken_all_or_none
             several_updates_are_each_conditional_by_themselves
             of_several_launches_the_first_that_fit_are_made
@@ -199,6 +207,116 @@ pub(crate) async fn of_many_updates_of_one_record_one_is_made(store: impl Shared
     let made = results.await.into_iter().filter(Result::is_ok).count();
     assert_eq!(made, 1);
     assert_eq!(used(&store, &POOL).await, CPU);
+}
+
+/// Writes the next version, and reads it back.
+async fn kept(store: &impl Store, before: &Execution, after: Option<Execution>) -> Execution {
+    let after = after.expect("it changes");
+    let written = store.update(before, after, &[]).await.expect("nobody else writes it");
+    assert_eq!(load(store, &before.id).await, written);
+    written
+}
+
+pub(crate) async fn everything_that_is_learned_is_read_back(store: impl Store) {
+    let queued = Wish { lock: Some("deploy"), group: Some("nightly"), ..Wish::default() }.submit(&store).await;
+    let waits = kept(&store, &queued, queued.parked(POOL, "full".into(), at(5))).await;
+    let refused = kept(&store, &waits, Some(launching(&waits, at(6)))).await;
+    let refused = kept(&store, &refused, refused.refused(POOL, "no room", at(60), at(7))).await;
+    let launched = kept(&store, &refused, Some(launching(&refused, at(60)))).await;
+    let task = |status: &str, version| Task {
+        task_arn: task_arn(&queued),
+        cluster_arn: "arn:aws:ecs:eu-central-1:123456789012:cluster/c".into(),
+        last_status: status.into(),
+        version,
+        started_at: Some(at(70)),
+        containers: vec![Container {
+            name: CONTAINER.into(),
+            image_digest: Some("sha256:5".into()),
+            ..Container::default()
+        }],
+        ..Task::default()
+    };
+    let known = kept(&store, &launched, launched.observe(1, &Observation::Task(&task("PENDING", 1)), at(61))).await;
+    let CancelDecision::Changed(asked) = known.cancelled("bob", at(62)) else { panic!("it is not final") };
+    let asked = kept(&store, &known, Some(*asked)).await;
+    let runs = kept(&store, &asked, asked.observe(1, &Observation::Task(&task("RUNNING", 2)), at(71))).await;
+    let said = [(at(72), Marker::SetUp), (at(73), Marker::Commit("c".repeat(40))), (at(74), Marker::Start)];
+    let runs = kept(&store, &runs, runs.observe(1, &Observation::Markers(&said), at(75))).await;
+    let gone = kept(&store, &runs, runs.observe(1, &Observation::Gone, at(80))).await;
+    let last = [(at(76), Marker::Timeout)];
+    let over = kept(&store, &gone, gone.observe(1, &Observation::WholeLog(&last), at(90))).await;
+    assert_eq!(over.status(), ExecutionStatus::TimedOut);
+
+    let second = Wish { entropy: 2, ..Wish::default() }.submit(&store).await;
+    let launched = launch(&store, &second).await;
+    let cause = Cause::NeverStarted("nobody knows".into());
+    kept(&store, &launched, launched.never_launched(&cause, at(9))).await;
+    let third = Wish { entropy: 3, ..Wish::default() }.submit(&store).await;
+    kept(&store, &third, third.rejected("too large".into(), at(9))).await;
+    let fourth = Wish { entropy: 4, ..Wish::default() }.submit(&store).await;
+    let launched = launch(&store, &fourth).await;
+    kept(&store, &launched, Some(stopped(&launched, 124))).await;
+}
+
+/// The launches of these, under this much of their pool.
+fn launches(executions: &[Execution], max: u32) -> Vec<Update> {
+    let launch = |execution: &Execution| Update {
+        before: execution.clone(),
+        after: launching(execution, at(9)),
+        admissions: admissions(execution, Some(max)),
+    };
+    executions.iter().map(launch).collect()
+}
+
+async fn submit_several(store: &impl Store, count: u128) -> Vec<Execution> {
+    let mut executions = Vec::new();
+    for entropy in 0..count {
+        executions.push(Wish { entropy, ..Wish::default() }.submit(store).await);
+    }
+    executions
+}
+
+pub(crate) async fn several_updates_are_each_answered_in_their_place(store: impl Store) {
+    let executions = submit_several(&store, 5).await;
+    let moved = executions[1].parked(POOL, "full".into(), at(5)).expect("it has a ticket");
+    store.update(&executions[1], moved, &[]).await.expect("nobody else writes it");
+    let results = store.update_all(launches(&executions, 100 * CPU)).await;
+    for (number, (result, execution)) in results.iter().zip(&executions).enumerate() {
+        match result {
+            Ok(written) => assert_eq!(*written, load(&store, &execution.id).await),
+            Err(UpdateError::Conflict) => assert_eq!(number, 1, "only this one was written by another"),
+            Err(other) => panic!("{number}: {other}"),
+        }
+    }
+    assert_eq!(used(&store, &POOL).await, 4 * CPU);
+    assert_eq!(store.launched(None, 10).await.expect(ANSWERS).items.len(), 4);
+    assert!(store.update_all(Vec::new()).await.is_empty());
+}
+
+pub(crate) async fn of_several_updates_the_first_that_fit_are_made(store: impl Store) {
+    let executions = submit_several(&store, 6).await;
+    launch(&store, &executions[0]).await;
+    let results = store.update_all(launches(&executions[1..], 4 * CPU)).await;
+    let made: Vec<_> = results.iter().map(Result::is_ok).collect();
+    assert_eq!(made, [true, true, true, false, false]);
+    assert!(matches!(&results[4], Err(UpdateError::Full(key)) if *key == POOL), "{:?}", results[4]);
+    assert_eq!(used(&store, &POOL).await, 4 * CPU);
+    let results = store.update_all(launches(&executions[4..], 4 * CPU)).await;
+    assert!(results.iter().all(|result| matches!(result, Err(UpdateError::Full(_)))), "{results:?}");
+    assert_eq!(used(&store, &POOL).await, 4 * CPU);
+}
+
+pub(crate) async fn what_a_conflicting_update_took_is_free_again(store: impl Store) {
+    let executions = submit_several(&store, 3).await;
+    let stale = launches(&executions, 3 * CPU);
+    for result in store.update_all(launches(&executions, 3 * CPU)).await {
+        let launched = result.expect("there is room");
+        store.update(&launched, stopped(&launched, 0), &[]).await.expect("nobody else writes it");
+    }
+    for result in store.update_all(stale).await {
+        assert!(matches!(result, Err(UpdateError::Conflict)), "{result:?}");
+    }
+    assert_eq!(used(&store, &POOL).await, 0);
 }
 
 pub(crate) async fn admissions_are_taken_all_or_none(store: impl Store) {

@@ -82,7 +82,7 @@ fn records_are_read_by_all_and_written_by_those_who_change_them() {
     for action in ["GetItem", "BatchGetItem", "Query"] {
         check(&Call::new(&format!("dynamodb:{action}"), &table), &ROLES);
     }
-    check(&Call::new("dynamodb:Query", format!("{table}/index/by_day")), &ROLES);
+    check(&Call::new("dynamodb:Query", format!("{table}/index/by_submitter")), &ROLES);
     for action in ["PutItem", "UpdateItem", "DeleteItem"] {
         check(&Call::new(&format!("dynamodb:{action}"), &table), WRITERS);
     }

@@ -125,6 +125,11 @@ impl Store for MemoryStore {
         Ok((granted, after.wait_millis(rate, now)))
     }
 
+    /// Nothing to do: usage changes in one step with the record that holds it.
+    async fn reconcile(&self) -> Result<(), Unavailable> {
+        Ok(())
+    }
+
     async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
         Ok(self.state().bookmark.clone())
     }

@@ -14,6 +14,7 @@ use domain::{
 use super::{
     DynamoStore,
     item::{Item, Key, day, day_name, expiry, has_expired, number, number_of, text_of},
+    state::has_entry,
     table::Condition,
 };
 
@@ -70,9 +71,9 @@ impl DynamoStore {
         if let Some(ticket) = execution.ticket() {
             self.note_line(&ticket.line, &ticket.submitter).await?;
         }
-        match execution.end() {
-            Some(_) => self.note_day(Some(execution.status()), day(&execution.id)).await,
-            None => Ok(()),
+        match execution.status() {
+            status if has_entry(status) => self.note_day(Some(status), day(&execution.id)).await,
+            _ => Ok(()),
         }
     }
 
@@ -131,23 +132,24 @@ impl DynamoStore {
         self.delete_if(in_line_key(&who.line, &who.submitter), unchanged).await.map(drop)
     }
 
-    /// Charges somebody for a start out of a line that others are in too.
+    /// Charges somebody for so many starts out of a line that others are in too.
     ///
-    /// It is not a part of the start's own write, so a crash between the two gives one start for nothing: the line's order is fair
+    /// It is not a part of the starts' own writes, so a crash between the two gives some for nothing: the line's order is fair
     /// over time, not a promise about each start.
-    pub(super) async fn charge(&self, line: &LimitKey, submitter: &str) -> Result<(), Unavailable> {
+    pub(super) async fn charge(&self, line: &LimitKey, submitter: &str, starts: u64) -> Result<(), Unavailable> {
         let mut seen = self.memory.seen(line);
         if seen.len() < 2 {
             return Ok(());
         }
         let (served, reached) = (seen.get(submitter).copied().unwrap_or_default(), reached(seen.values().copied()));
         let (change, condition) = if served >= reached {
-            ("ADD served :one", Condition::new("", [(":one", number(1))]))
+            ("ADD served :starts", Condition::new("", [(":starts", number(starts))]))
         } else {
-            ("SET served = :served", Condition::new("", [(":served", number(reached + 1))]))
+            ("SET served = :served", Condition::new("", [(":served", number(reached + starts))]))
         };
         self.update_if(in_line_key(line, submitter), change, condition).await?;
-        seen.insert(submitter.to_owned(), domain::fair::charge(served, reached));
+        let charged = (0..starts).fold(served, |served, _| domain::fair::charge(served, reached));
+        seen.insert(submitter.to_owned(), charged);
         self.memory.see(line, seen);
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::{
     DynamoStore, SERVICE,
     history::{Ids, Range},
     item::{
-        Key, has_expired, id_of_sort_key, partition_of_suffix, partitions_of_last, reversed, state_key, text, text_of,
+        Key, has_expired, id_of_state, partition_of_suffix, partitions_of_last, reversed, state_key, text, text_of,
     },
 };
 use crate::error::unavailable;
@@ -98,8 +98,7 @@ impl DynamoStore {
         backwards: &str,
         limit: usize,
     ) -> Result<Vec<ExecutionId>, Unavailable> {
-        // Two items each, and one that the page may cut in half.
-        let items = i32::try_from(limit.saturating_mul(2).saturating_add(1)).unwrap_or(i32::MAX);
+        let items = i32::try_from(limit.max(1)).unwrap_or(i32::MAX);
         let call = self.client.query().table_name(&self.table).consistent_read(true).limit(items);
         let call = call
             .key_condition_expression("pk = :pk AND begins_with(sk, :sk)")
@@ -109,6 +108,6 @@ impl DynamoStore {
         let (output, now) = (call.send().await.map_err(unavailable(SERVICE))?, (self.now)());
         let states = output.items.iter().flatten().filter(|item| !has_expired(item, now));
         let sort_keys = states.filter_map(|item| text_of(item, "sk"));
-        Ok(sort_keys.filter(|sk| sk.ends_with("#s")).filter_map(id_of_sort_key).collect())
+        Ok(sort_keys.filter_map(id_of_state).collect())
     }
 }

@@ -15,7 +15,9 @@ use domain::{
 use super::{
     DynamoStore, SERVICE,
     directory::InLine,
-    item::{SHARDS, STANDING_OPEN, day, day_name, sharded, standing_final, standing_in_line, text, text_of},
+    flights,
+    item::{SHARDS, day, day_name, partition_of_day, sharded, standing_final, standing_in_line, text, text_of},
+    state::has_entry,
 };
 use crate::error::unavailable;
 
@@ -30,7 +32,7 @@ const DAYS_AT_ONCE: usize = 4;
 /// through instead, as most of them wait then.
 const WAITING_MAX: usize = 1_000;
 
-/// An index over executions.
+/// Where ids stand in order: an index over executions, or the requests of a day in the table itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Index {
     Day,
@@ -41,12 +43,12 @@ enum Index {
 
 impl Index {
     /// Its name, its partition key, and its sort key, which is an id.
-    fn names(self) -> (&'static str, &'static str, &'static str) {
+    fn names(self) -> (Option<&'static str>, &'static str, &'static str) {
         match self {
-            Self::Day => ("by_day", "day", "id"),
-            Self::Submitter => ("by_submitter", "submitter", "id"),
-            Self::Group => ("by_group", "grp", "id"),
-            Self::Standing => ("by_standing", "standing", "place"),
+            Self::Day => (None, "pk", "sk"),
+            Self::Submitter => (Some("by_submitter"), "submitter", "sk"),
+            Self::Group => (Some("by_group"), "grp", "sk"),
+            Self::Standing => (Some("by_standing"), "standing", "place"),
         }
     }
 }
@@ -205,7 +207,7 @@ impl<'a> Ids<'a> {
         self.days_at_once = (self.days_at_once * 2).min(DAYS_AT_ONCE);
         let ends = self.ends;
         let of_day = |day: String| match ends {
-            None => Source::shards(Index::Day, &day),
+            None => (0..SHARDS).map(|shard| Source::new(Index::Day, partition_of_day(&day, shard))).collect(),
             Some(status) => Source::shards(Index::Standing, &standing_final(status, &day)),
         };
         self.sources = self.days.drain(..next).flat_map(of_day).collect();
@@ -227,7 +229,8 @@ impl DynamoStore {
                 Rest::From(start) => Some(start),
                 Rest::Unread | Rest::Nothing => None,
             };
-            let call = self.client.query().table_name(&self.table).index_name(index).scan_index_forward(false);
+            let call = self.client.query().table_name(&self.table).set_index_name(index.map(str::to_owned));
+            let call = call.scan_index_forward(false);
             let call = call
                 .key_condition_expression("#partition = :partition AND #id BETWEEN :from AND :to")
                 .expression_attribute_names("#partition", partition_key)
@@ -263,7 +266,7 @@ impl DynamoStore {
         let by = filter.by.as_deref();
         match (filter.status, &filter.group, by) {
             (Some(ExecutionStatus::Launching | ExecutionStatus::Running), ..) => {
-                Ok(Ids::new(self, range, limit, Source::shards(Index::Standing, STANDING_OPEN)))
+                Ok(Ids::known(self, range, self.aloft().await?.into_iter().collect()))
             }
             (Some(ExecutionStatus::Queued | ExecutionStatus::Waiting), group, by) => match self.waiting(by).await? {
                 Some(ids) => Ok(Ids::known(self, range, ids)),
@@ -286,7 +289,7 @@ impl DynamoStore {
         let sources = match (group, by) {
             (Some(group), _) => Source::shards(Index::Group, group),
             (None, Some(by)) => Source::shards(Index::Submitter, by),
-            (None, None) => return Ids::by_day(self, range, limit, ends).await,
+            (None, None) => return Ids::by_day(self, range, limit, ends.filter(|ends| has_entry(*ends))).await,
         };
         Ok(Ids::new(self, range, limit, sources))
     }
@@ -310,10 +313,8 @@ impl DynamoStore {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         // However long ago: what runs is not forgotten.
         let range = Range::between(Timestamp::UNIX_EPOCH, after);
-        let ids = Ids::new(self, range, limit, Source::shards(Index::Standing, STANDING_OPEN));
-        let runs =
-            |execution: &Execution| matches!(execution.status(), ExecutionStatus::Launching | ExecutionStatus::Running);
-        self.page(ids, limit, runs).await
+        let ids = Ids::known(self, range, self.aloft().await?.into_iter().collect());
+        self.page(ids, limit, flights::is_open).await
     }
 
     /// The first `limit` of these that are admitted, or fewer if too many are not.

@@ -6,13 +6,12 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{NaiveDate, TimeDelta};
 use domain::{
     Timestamp,
-    execution::{Attempt, Cancel, Event, Execution, ExecutionStatus, State, Ticket},
+    execution::{ExecutionStatus, Ticket},
     id::ExecutionId,
-    limit::{CapacityPool, LimitKey},
+    limit::LimitKey,
     ports::Unavailable,
-    request::LaunchRequest,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::SERVICE;
 
@@ -129,7 +128,7 @@ pub(super) fn partitions_of_last(last: char) -> impl Iterator<Item = String> {
     DIGITS.chars().map(move |before| partition_of_suffix(&format!("{before}{last}")))
 }
 
-/// Where both items of an execution are: the table itself is the index by the id's end.
+/// Where the state of an execution is: the table itself is the index by the id's end.
 pub(super) fn partition(id: &ExecutionId) -> String {
     let ulid = ulid(id);
     partition_of_suffix(&ulid[ulid.len() - 2..])
@@ -139,18 +138,32 @@ pub(super) fn reversed(ulid: &str) -> String {
     ulid.chars().rev().collect()
 }
 
+/// Where the requests of a day are, in one of its shards: the table itself is the index by time.
+pub(super) fn partition_of_day(day: &str, shard: usize) -> String {
+    sharded(&format!("D#{day}"), shard)
+}
+
 pub(super) fn request_key(id: &ExecutionId) -> Key {
-    Key::new(partition(id), format!("{}#r", reversed(ulid(id))))
+    Key::new(partition_of_day(&day_name(day(id)), shard(id)), id.as_str())
 }
 
 pub(super) fn state_key(id: &ExecutionId) -> Key {
-    Key::new(partition(id), format!("{}#s", reversed(ulid(id))))
+    Key::new(partition(id), reversed(ulid(id)))
 }
 
-/// The execution whose item has this sort key.
-pub(super) fn id_of_sort_key(sk: &str) -> Option<ExecutionId> {
-    let (reversed_ulid, _) = sk.split_once('#')?;
-    format!("{PREFIX}{}", reversed(reversed_ulid)).parse().ok()
+/// The execution whose request has this sort key.
+pub(super) fn id_of_request(sk: &str) -> Option<ExecutionId> {
+    sk.starts_with(PREFIX).then(|| sk.parse().ok())?
+}
+
+/// The execution whose state has this sort key.
+pub(super) fn id_of_state(sk: &str) -> Option<ExecutionId> {
+    (!sk.starts_with(PREFIX)).then(|| id_of_ulid(&reversed(sk)))?
+}
+
+/// The id with this ULID.
+pub(super) fn id_of_ulid(ulid: &str) -> Option<ExecutionId> {
+    format!("{PREFIX}{ulid}").parse().ok()
 }
 
 /// The day, UTC, as partitions name it: `2026-11-24`.
@@ -172,9 +185,6 @@ pub(super) fn sharded(name: &str, shard: usize) -> String {
 pub(super) fn standing_in_line(line: &LimitKey, submitter: &str) -> String {
     format!("line#{line}#{submitter}")
 }
-
-/// The partitions of what is launching or running, without the shard.
-pub(super) const STANDING_OPEN: &str = "open";
 
 /// The partitions of what was submitted on a day and ended like this, without the shard.
 pub(super) fn standing_final(status: ExecutionStatus, day: &str) -> String {
@@ -202,106 +212,5 @@ pub(super) fn ticket(line: &LimitKey, submitter: &str, entry: &Item) -> Option<T
         priority: PRIORITY_TOP - priority,
         submitted_at: Timestamp::from_timestamp_millis(millis)?,
         not_before,
-    })
-}
-
-/// Everything of an execution that never changes, and what the indexes by day, submitter and group need of it.
-#[derive(Serialize, Deserialize)]
-pub(super) struct RequestItem {
-    id: ExecutionId,
-    day: String,
-    submitter: String,
-    grp: Option<String>,
-    request: LaunchRequest,
-    submitted_by: String,
-    submitted_at: Timestamp,
-    /// When it may go: later than the state, which counts from the end.
-    pub(super) expires: i64,
-}
-
-/// Everything that changes, and what the index by standing needs of it.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StateItem {
-    id: ExecutionId,
-    revision: u64,
-    /// The word for the state: functions that listen to the table's stream choose by it.
-    status: ExecutionStatus,
-    state: State,
-    pool: CapacityPool,
-    cancel: Option<Cancel>,
-    attempts: Vec<Attempt>,
-    events: Vec<Event>,
-    standing: String,
-    place: String,
-    /// Milliseconds since the epoch.
-    not_before: Option<i64>,
-    pub(super) expires: Option<i64>,
-}
-
-impl RequestItem {
-    pub(super) fn of(execution: &Execution, expires: Timestamp) -> Self {
-        let shard = shard(&execution.id);
-        Self {
-            id: execution.id.clone(),
-            day: sharded(&day_name(day(&execution.id)), shard),
-            submitter: sharded(&execution.submitted_by, shard),
-            grp: execution.request.group.as_ref().map(|group| sharded(group.as_str(), shard)),
-            request: execution.request.clone(),
-            submitted_by: execution.submitted_by.clone(),
-            submitted_at: execution.submitted_at,
-            expires: expiry(expires),
-        }
-    }
-}
-
-impl StateItem {
-    /// `expires` counts once it is over: what is not must not vanish.
-    pub(super) fn of(execution: &Execution, expires: Option<Timestamp>) -> Self {
-        let (standing, place) = standing(execution);
-        let not_before = execution.ticket().and_then(|ticket| ticket.not_before);
-        Self {
-            id: execution.id.clone(),
-            revision: execution.revision,
-            status: execution.status(),
-            state: execution.state.clone(),
-            pool: execution.pool,
-            cancel: execution.cancel.clone(),
-            attempts: execution.attempts.clone(),
-            events: execution.events.clone(),
-            standing,
-            place,
-            not_before: not_before.map(|at| at.timestamp_millis()),
-            expires: expires.map(expiry),
-        }
-    }
-}
-
-fn standing(execution: &Execution) -> (String, String) {
-    let shard = shard(&execution.id);
-    match execution.ticket() {
-        Some(ticket) => (standing_in_line(&ticket.line, &ticket.submitter), place(&ticket)),
-        None if execution.end().is_none() => (sharded(STANDING_OPEN, shard), execution.id.to_string()),
-        None => {
-            let name = standing_final(execution.status(), &day_name(day(&execution.id)));
-            (sharded(&name, shard), execution.id.to_string())
-        }
-    }
-}
-
-/// The record of these two items.
-pub(super) fn execution(request: Item, state: Item) -> Result<Execution, Unavailable> {
-    let request: RequestItem = value_of("a request", request)?;
-    let state: StateItem = value_of("a state", state)?;
-    Ok(Execution {
-        id: request.id,
-        revision: state.revision,
-        request: request.request,
-        pool: state.pool,
-        submitted_by: request.submitted_by,
-        submitted_at: request.submitted_at,
-        state: state.state,
-        cancel: state.cancel,
-        attempts: state.attempts,
-        events: state.events,
     })
 }

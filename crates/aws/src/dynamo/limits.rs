@@ -1,11 +1,21 @@
 //! Counters of use, and token buckets. Each is one item.
+//!
+//! A lock's or a group's counter changes in one transaction with the record: one holder too many would be a broken promise. A pool's does not,
+//! because a transaction is billed twice and a counter is touched once for a whole batch: it is taken from before the records are
+//! written and given back to after that, so whatever dies between the two leaves it too high, never too low, until the sweep
+//! corrects it (`drift.rs`). What it counts was only ever our own part of a quota that ECS itself enforces.
 
 use std::collections::BTreeMap;
 
-use aws_sdk_dynamodb::types::Update;
+use aws_sdk_dynamodb::{
+    config::{Builder, retry::RetryConfig},
+    operation::update_item::UpdateItemError,
+    types::{ReturnValuesOnConditionCheckFailure, Update},
+};
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
+    drift::Reading,
     execution::Execution,
     limit::{Admission, LimitKey, RateKey},
     ports::Unavailable,
@@ -17,11 +27,13 @@ use super::{
     item::{Item, Key, expiry, number, number_of},
     table::{AGAIN, Condition, pause},
 };
+use crate::error::{Fault, Mend};
 
-/// How long the counter of a lock or a group is kept once something was given back: they can have any number of names. A pool's counter stays. Ours.
+/// How long the counter of a lock or a group is kept once something was given back: they can have any number of names. A pool's
+/// counter stays. Ours.
 const UNUSED: TimeDelta = TimeDelta::days(1);
 
-fn counter_key(key: &LimitKey) -> Key {
+pub(super) fn counter_key(key: &LimitKey) -> Key {
     Key::single('U', key)
 }
 
@@ -29,12 +41,12 @@ fn counter_key(key: &LimitKey) -> Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) key: LimitKey,
-    by: i64,
-    max: Option<u32>,
+    pub(super) by: i64,
+    pub(super) max: Option<u32>,
 }
 
 impl Change {
-    /// Of each limit whose use or whose admission is in question.
+    /// Of each limit whose use is in question.
     pub(super) fn between(before: Option<&Execution>, after: &Execution, admissions: &[Admission]) -> Vec<Self> {
         let mut by: BTreeMap<LimitKey, i64> = BTreeMap::new();
         for holding in before.map(Execution::holdings).unwrap_or_default() {
@@ -48,6 +60,11 @@ impl Change {
         changes.filter(|change| change.by != 0).collect()
     }
 
+    /// Whether it is counted beside the record, and not in one transaction with it.
+    pub(super) fn is_apart(&self) -> bool {
+        matches!(self.key, LimitKey::Pool(_))
+    }
+
     /// Whether no use at all leaves room for it.
     pub(super) fn never_fits(&self) -> bool {
         self.room().is_some_and(|room| room < 0)
@@ -58,14 +75,13 @@ impl Change {
         self.max.filter(|_| self.by > 0).map(|max| i64::from(max) - self.by)
     }
 
-    /// The write of it, under the condition that there is room.
+    /// The write of it in a transaction, under the condition that there is room.
     pub(super) fn update(&self, table: &str, now: Timestamp) -> Result<Update, Unavailable> {
-        let released = !matches!(self.key, LimitKey::Pool(_)) && self.by < 0;
         let mut update = Update::builder()
             .table_name(table)
             .set_key(Some(counter_key(&self.key).into_item()))
             .expression_attribute_values(":by", number(self.by));
-        update = if released {
+        update = if self.by < 0 {
             let expires = number(expiry(now + UNUSED));
             update
                 .update_expression("ADD used :by SET expires = :expires")
@@ -74,12 +90,27 @@ impl Change {
             update.update_expression("ADD used :by REMOVE expires")
         };
         if let Some(room) = self.room() {
-            update = update
-                .condition_expression("attribute_not_exists(used) OR used <= :room")
-                .expression_attribute_values(":room", number(room));
+            update = update.condition_expression(HAS_ROOM).expression_attribute_values(":room", number(room));
         }
         update.build().map_err(|error| Unavailable::new(SERVICE, error))
     }
+}
+
+const HAS_ROOM: &str = "attribute_not_exists(used) OR used <= :room";
+
+/// What came of a change of a pool's counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    Yes,
+    /// So much is in use, which leaves too little room.
+    Full(u32),
+}
+
+/// A counter's item, as the sweep reads it.
+pub(super) fn reading(counter: &Item) -> Reading {
+    let of = |name: &str| number_of(counter, name).unwrap_or_default();
+    let used = number_of(counter, "used").unwrap_or_default();
+    Reading { used, taken: of("taken"), released: of("released") }
 }
 
 /// A bucket as it is kept. The number of its changes is the condition for the next one.
@@ -100,8 +131,41 @@ impl Kept {
 }
 
 impl DynamoStore {
+    /// Changes a pool's counter. Not idempotent, so the SDK does not repeat it: a change that got no answer is not made again by
+    /// anybody, and at worst leaves the counter too high.
+    pub(super) async fn add(&self, change: &Change) -> Result<Added, Unavailable> {
+        let sum = if change.by < 0 { "released" } else { "taken" };
+        let mut call = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(counter_key(&change.key).into_item()))
+            .update_expression(format!("ADD used :by, {sum} :amount"))
+            .expression_attribute_values(":by", number(change.by))
+            .expression_attribute_values(":amount", number(change.by.abs()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        if let Some(room) = change.room() {
+            call = call.condition_expression(HAS_ROOM).expression_attribute_values(":room", number(room));
+        }
+        for round in 0.. {
+            let once = Builder::new().retry_config(RetryConfig::disabled());
+            let Err(error) = call.clone().customize().config_override(once).send().await else { return Ok(Added::Yes) };
+            if let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() {
+                let used = failed.item.as_ref().and_then(|counter| number_of(counter, "used"));
+                return Ok(Added::Full(used.unwrap_or_default()));
+            }
+            let fault = Fault::of(&error);
+            if fault.mend != Mend::Wait || round >= AGAIN {
+                return Err(fault.unavailable(SERVICE));
+            }
+            pause(round).await;
+        }
+        Err(Unavailable::new(SERVICE, "a counter is changed by others all the time"))
+    }
+
     pub(super) async fn used(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
         let counter = self.get(counter_key(key)).await?.unwrap_or_default();
+        // Below zero it is wrong, and nothing is in use as far as it tells.
         Ok(Usage { used: number_of(&counter, "used").unwrap_or_default() })
     }
 

@@ -1,4 +1,5 @@
-//! One execution: two items of one partition, so that a change writes what changes and not what was asked.
+//! One execution: two items, so that a change writes what changes and not what was asked. The request stands among those of its day,
+//! in the order of time; the state where its id's end leads.
 //!
 //! A record exists once its state is there. The request is written before, so a crash between the two leaves something that
 //! nobody reads and that expires; what an index names of it is skipped.
@@ -14,19 +15,25 @@ use domain::{
     execution::Execution,
     id::ExecutionId,
     limit::{Admission, LimitKey},
-    ports::{Claim, Created, Unavailable, UpdateError},
+    ports::{Claim, Created, Entropy, Unavailable, UpdateError},
 };
 
 use super::{
     DynamoStore, SERVICE,
+    batch::Step,
     item::{
-        Item, Key, RequestItem, StateItem, expiry, has_expired, id_of_sort_key, item_of, number, number_of, partition,
-        request_key, reversed, state_key, text, text_of, ulid, unreadable,
+        Item, Key, expiry, has_expired, id_of_request, id_of_state, item_of, number, number_of, request_key, state_key,
+        text, text_of, unreadable,
     },
     limits::Change,
+    request::RequestItem,
+    state::{self, StateItem},
     table::{AGAIN, Condition, Wrote, pause},
 };
-use crate::error::{Fault, Mend, unavailable};
+use crate::{
+    ambient::System,
+    error::{Fault, Mend, unavailable},
+};
 
 /// Least time that a request is kept beyond its state's: how long a run may wait and run before its end. Ours.
 const UNFINISHED: TimeDelta = TimeDelta::days(30);
@@ -164,12 +171,22 @@ impl DynamoStore {
         }
     }
 
-    /// Replaces one version of a record by the next, and everything that follows from it.
-    pub(super) async fn replace(
+    /// Replaces one version of a record by the next, which has its revision.
+    pub(super) async fn replace_one(
         &self,
         before: &Execution,
         after: &Execution,
         admissions: &[Admission],
+    ) -> Result<(), UpdateError> {
+        self.replace_all(&[Step::new(before, after, admissions)]).await.pop().unwrap_or(Err(UpdateError::Conflict))
+    }
+
+    /// The same of everything but what is counted beside the records. `changes` are those that are counted with them.
+    pub(super) async fn replace(
+        &self,
+        before: &Execution,
+        after: &Execution,
+        changes: &[Change],
     ) -> Result<(), UpdateError> {
         if before.status() != after.status() || before.ticket() != after.ticket() {
             self.note_whereabouts(after).await?;
@@ -178,15 +195,7 @@ impl DynamoStore {
             self.put(self.request_item(after)?).await?;
         }
         self.note_tasks(before, after).await?;
-        self.write_state(Some(before), after, admissions).await?;
-        let started = before.ticket().filter(|_| after.open_attempt().is_some());
-        if let Some(ticket) = started
-            && let Err(error) = self.charge(&ticket.line, &ticket.submitter).await
-        {
-            // The start is recorded, which is what the caller asked for.
-            tracing::warn!(execution = %after.id, %error, "a start could not be charged to its submitter");
-        }
-        Ok(())
+        self.write_state(Some(before), after, changes).await
     }
 
     /// A task is known by its id before the record names it: a lookup never fails for a task that a reader has seen.
@@ -201,39 +210,43 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// Conditional on the version before, or on there being none; in a transaction with the counters if any of them changes.
+    /// Conditional on the version before, or on there being none; in a transaction with the counters if there are any.
+    ///
+    /// Without an answer the SDK makes the call again, and a plain write may meet itself then: it knows itself by its mark.
     async fn write_state(
         &self,
         before: Option<&Execution>,
         after: &Execution,
-        admissions: &[Admission],
+        changes: &[Change],
     ) -> Result<(), UpdateError> {
-        let changes = Change::between(before, after, admissions);
-        let state = self.state_item(after)?;
+        let mut state = self.state_item(after)?;
+        let mark = number(System.bits() >> 64);
+        state.insert("mark".to_owned(), mark.clone());
         let condition = match before {
             None => Condition::absent(),
             Some(before) => Condition::new("revision = :revision", [(":revision", number(before.revision))]),
         };
         if changes.is_empty() {
-            let wrote = self.put_if(state, condition).await?;
-            return if wrote.is_yes() { Ok(()) } else { Err(UpdateError::Conflict) };
+            return match self.put_if(state, condition).await? {
+                Wrote::Yes(_) => Ok(()),
+                Wrote::No(Some(current)) if current.get("mark") == Some(&mark) => Ok(()),
+                Wrote::No(_) => Err(UpdateError::Conflict),
+            };
         }
-        if let Some(full) = changes.iter().find(|change| change.never_fits()) {
-            return self.refuse(before, UpdateError::Full(full.key.clone())).await;
+        if let (Some(before), Some(full)) = (before, changes.iter().find(|change| change.never_fits())) {
+            let current = self.is_current(before).await?;
+            return Err(if current { UpdateError::Full(full.key.clone()) } else { UpdateError::Conflict });
         }
-        self.transact(state, &condition, &changes).await
+        self.transact(state, &condition, changes).await
     }
 
-    /// The record's own conflict goes before the refusal.
-    async fn refuse(&self, before: Option<&Execution>, refusal: UpdateError) -> Result<(), UpdateError> {
-        let Some(before) = before else { return Err(refusal) };
-        let state = self.get(state_key(&before.id)).await?.unwrap_or_default();
-        let current = number_of(&state, "revision") == Some(before.revision);
-        Err(if current { refusal } else { UpdateError::Conflict })
+    /// Whether this is the record as last written.
+    pub(super) async fn is_current(&self, execution: &Execution) -> Result<bool, Unavailable> {
+        let state = self.get(state_key(&execution.id)).await?.unwrap_or_default();
+        Ok(number_of(&state, "revision") == Some(execution.revision))
     }
 
-    /// Without an answer the SDK sends a transaction again under the same token, so it does not meet itself. (A plain write may:
-    /// that looks like a conflict, upon which every caller loads the record and decides anew.)
+    /// Without an answer the SDK sends a transaction again under the same token, so it does not meet itself.
     async fn transact(&self, state: Item, condition: &Condition, changes: &[Change]) -> Result<(), UpdateError> {
         let mut busy = String::new();
         for round in 0..AGAIN {
@@ -274,8 +287,9 @@ impl DynamoStore {
     }
 
     pub(super) async fn load_one(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
-        let items = self.collection(&partition(id), &format!("{}#", reversed(ulid(id)))).await?;
-        Ok(self.records(items)?.pop())
+        let (request, state) =
+            futures_util::future::try_join(self.get_settled(request_key(id)), self.get(state_key(id))).await?;
+        Ok(self.records(request.into_iter().chain(state).collect())?.pop())
     }
 
     /// These executions, as last written; those that are not there any more are left out. In the order of the ids.
@@ -293,14 +307,14 @@ impl DynamoStore {
         let mut states = Vec::new();
         for item in items {
             let Some(sk) = text_of(&item, "sk") else { continue };
-            match (id_of_sort_key(sk), sk.chars().next_back()) {
-                (Some(id), Some('r')) => drop(requests.insert(id, item)),
-                (Some(id), Some('s')) if !has_expired(&item, now) => states.push((id, item)),
-                _ => {}
+            if let Some(id) = id_of_request(sk) {
+                requests.insert(id, item);
+            } else if let Some(id) = id_of_state(sk).filter(|_| !has_expired(&item, now)) {
+                states.push((id, item));
             }
         }
         let paired = states.into_iter().filter_map(|(id, state)| Some((requests.remove(&id)?, state)));
-        paired.map(|(request, state)| super::item::execution(request, state)).collect()
+        paired.map(|(request, state)| state::execution(request, state)).collect()
     }
 }
 

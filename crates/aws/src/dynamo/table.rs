@@ -15,10 +15,14 @@ use super::{
     DynamoStore, SERVICE,
     item::{Item, Key, request_key, state_key, text},
 };
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
 use crate::{ambient::System, error::unavailable};
 
 /// Most keys of one BatchGetItem (DynamoDB API reference), two for each execution.
 const BATCH: usize = 50;
+/// Batches asked for at once. Ours.
+const BATCHES: usize = 8;
 /// How often what DynamoDB left out of a batch, or a transaction that met another, is tried again. Ours.
 pub(super) const AGAIN: u32 = 8;
 /// The first pause before that, doubled each time up to a second or so. Ours.
@@ -70,6 +74,15 @@ impl DynamoStore {
     pub(super) async fn get(&self, key: Key) -> Result<Option<Item>, Unavailable> {
         let call = self.client.get_item().table_name(&self.table).set_key(Some(key.into_item())).consistent_read(true);
         Ok(call.send().await.map_err(unavailable(SERVICE))?.item)
+    }
+
+    /// An item that never changes once it is there: half the price, and asked again where it is too new to be seen that way.
+    pub(super) async fn get_settled(&self, key: Key) -> Result<Option<Item>, Unavailable> {
+        let call = self.client.get_item().table_name(&self.table).set_key(Some(key.clone().into_item()));
+        match call.send().await.map_err(unavailable(SERVICE))?.item {
+            Some(item) => Ok(Some(item)),
+            None => self.get(key).await,
+        }
     }
 
     pub(super) async fn put(&self, item: Item) -> Result<(), Unavailable> {
@@ -150,8 +163,8 @@ impl DynamoStore {
 
     /// Both items of each execution, as last written, in no particular order.
     pub(super) async fn both_of(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, Unavailable> {
-        let batches = ids.chunks(BATCH).map(|ids| self.batch(ids));
-        Ok(futures_util::future::try_join_all(batches).await?.concat())
+        let batches: Vec<_> = ids.chunks(BATCH).map(|ids| self.batch(ids)).collect();
+        stream::iter(batches).buffer_unordered(BATCHES).try_concat().await
     }
 
     async fn batch(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, Unavailable> {

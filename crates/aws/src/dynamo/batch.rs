@@ -1,0 +1,207 @@
+//! Changes of several records together, each conditional by itself: a pool's counter is touched once for all of them, before the
+//! records for what is taken and after them for what is given back.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    execution::Execution,
+    limit::{Admission, LimitKey},
+    ports::{Unavailable, Update, UpdateError},
+    throttle,
+};
+use futures_util::stream::{self, StreamExt};
+
+use super::{
+    DynamoStore,
+    limits::{Added, Change},
+    table::{AGAIN, pause},
+};
+
+/// Records written at once. Ours: a launcher's batch and a bit.
+const PARALLEL: usize = 32;
+
+/// One record's change.
+pub(super) struct Step<'a> {
+    pub(super) before: &'a Execution,
+    /// With its new revision.
+    pub(super) after: &'a Execution,
+    changes: Vec<Change>,
+}
+
+/// What came of a step so far.
+type Outcome = Result<(), UpdateError>;
+
+impl<'a> Step<'a> {
+    pub(super) fn new(before: &'a Execution, after: &'a Execution, admissions: &[Admission]) -> Self {
+        Self { before, after, changes: Change::between(Some(before), after, admissions) }
+    }
+
+    fn of(update: &'a Update, after: &'a Execution) -> Self {
+        Self::new(&update.before, after, &update.admissions)
+    }
+
+    /// The changes of limits that are counted beside the records.
+    fn apart(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|change| change.is_apart())
+    }
+
+    /// The changes of limits that are counted with the record.
+    fn exact(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|change| !change.is_apart())
+    }
+
+    /// What is taken of a pool.
+    fn taken(&self, pool: &LimitKey) -> u32 {
+        let taken: i64 = self.apart().filter(|change| change.key == *pool).map(|change| change.by.max(0)).sum();
+        u32::try_from(taken).unwrap_or(u32::MAX)
+    }
+
+    /// Whether it is open from now on.
+    fn opens(&self) -> bool {
+        self.before.open_attempt().is_none() && self.after.open_attempt().is_some()
+    }
+}
+
+/// What is to be taken of each pool, and the least that any of these allows to be in use.
+fn wanted(steps: &[Step<'_>]) -> Vec<(LimitKey, Option<u32>)> {
+    let mut pools: BTreeMap<LimitKey, Option<u32>> = BTreeMap::new();
+    for change in steps.iter().flat_map(Step::apart).filter(|change| change.by > 0) {
+        let max = pools.entry(change.key.clone()).or_insert(change.max);
+        *max = [*max, change.max].into_iter().flatten().min();
+    }
+    pools.into_iter().collect()
+}
+
+impl DynamoStore {
+    pub(super) async fn change_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
+        let next = |update: &Update| Execution { revision: update.before.revision + 1, ..update.after.clone() };
+        let written: Vec<_> = updates.iter().map(next).collect();
+        let step = |(update, after)| Step::of(update, after);
+        let steps: Vec<_> = updates.iter().zip(&written).map(step).collect();
+        let outcomes = self.replace_all(&steps).await;
+        outcomes.into_iter().zip(written).map(|(outcome, written)| outcome.map(|()| written)).collect()
+    }
+
+    /// Makes these changes. In order where there is not room for all: the first go.
+    pub(super) async fn replace_all(&self, steps: &[Step<'_>]) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = steps.iter().map(|_| Ok(())).collect();
+        for (pool, max) in wanted(steps) {
+            self.take_from(&pool, max, steps, &mut outcomes).await;
+        }
+        let admitted: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+        let opening = steps.iter().zip(&outcomes).filter(|(step, outcome)| step.opens() && outcome.is_ok());
+        let ids: Vec<_> = opening.map(|(step, _)| step.after.id.clone()).collect();
+        if let Err(error) = self.take_off(&ids).await {
+            fail(&mut outcomes, &error);
+        } else {
+            self.write_all(steps, &mut outcomes).await;
+        }
+        self.give_back(steps, &admitted, &outcomes).await;
+        self.charge_all(steps, &outcomes).await;
+        outcomes
+    }
+
+    /// Takes from a pool what the steps want of it, or what the first of them want.
+    async fn take_from(&self, pool: &LimitKey, max: Option<u32>, steps: &[Step<'_>], outcomes: &mut [Outcome]) {
+        let wanting: Vec<_> =
+            (0..steps.len()).filter(|at| outcomes[*at].is_ok() && steps[*at].taken(pool) > 0).collect();
+        let amounts: Vec<_> = wanting.iter().map(|at| steps[*at].taken(pool)).collect();
+        match self.take_most(pool, max, &amounts).await {
+            Ok(taken) => {
+                for at in &wanting[taken..] {
+                    outcomes[*at] = Err(self.refusal(steps[*at].before, pool).await);
+                }
+            }
+            Err(error) => wanting.iter().for_each(|at| outcomes[*at] = Err(error.clone().into())),
+        }
+    }
+
+    /// How many of these amounts could be taken together, from the first one on.
+    async fn take_most(&self, pool: &LimitKey, max: Option<u32>, amounts: &[u32]) -> Result<usize, Unavailable> {
+        let fit = |used: u32| throttle::fitting(amounts.iter().copied(), used, max);
+        let mut count = fit(0);
+        for round in 0..AGAIN {
+            if count == 0 {
+                return Ok(0);
+            }
+            let change = Change { key: pool.clone(), by: amounts[..count].iter().copied().map(i64::from).sum(), max };
+            match self.add(&change).await? {
+                Added::Yes => return Ok(count),
+                // Somebody may have given back since: what did not fit is not asked for again all the same.
+                Added::Full(used) => count = fit(used).min(count),
+            }
+            if round > 0 {
+                pause(round).await;
+            }
+        }
+        Ok(0)
+    }
+
+    /// The record's own conflict goes before the limit.
+    async fn refusal(&self, before: &Execution, pool: &LimitKey) -> UpdateError {
+        match self.is_current(before).await {
+            Ok(true) => UpdateError::Full(pool.clone()),
+            Ok(false) => UpdateError::Conflict,
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Those that share a lock's or a group's counter would only meet each other, so they go one after the other.
+    async fn write_all(&self, steps: &[Step<'_>], outcomes: &mut [Outcome]) {
+        let ready = (0..steps.len()).filter(|at| outcomes[*at].is_ok());
+        let (exact, apart): (Vec<_>, Vec<_>) = ready.partition(|at| steps[*at].exact().next().is_some());
+        let writes =
+            |places: Vec<usize>| -> Vec<_> { places.into_iter().map(|at| self.write_step(at, &steps[at])).collect() };
+        let exact = stream::iter(writes(exact)).buffered(1).collect::<Vec<_>>();
+        let apart = stream::iter(writes(apart)).buffer_unordered(PARALLEL).collect::<Vec<_>>();
+        let (exact, apart) = futures_util::future::join(exact, apart).await;
+        for (at, outcome) in exact.into_iter().chain(apart) {
+            outcomes[at] = outcome;
+        }
+    }
+
+    async fn write_step(&self, at: usize, step: &Step<'_>) -> (usize, Outcome) {
+        let exact: Vec<_> = step.exact().cloned().collect();
+        (at, self.replace(step.before, step.after, &exact).await)
+    }
+
+    /// What closed attempts held, and what was taken for a record that surely was not written. Of a write without an answer nobody
+    /// knows: what it took stays taken until the sweep finds out.
+    async fn give_back(&self, steps: &[Step<'_>], admitted: &[bool], outcomes: &[Outcome]) {
+        let mut back: BTreeMap<&LimitKey, i64> = BTreeMap::new();
+        let settled = steps.iter().zip(outcomes).zip(admitted).filter(|(_, admitted)| **admitted);
+        for (change, outcome) in settled.flat_map(|((step, outcome), _)| step.apart().map(move |c| (c, outcome))) {
+            *back.entry(&change.key).or_default() += match outcome {
+                Ok(()) => change.by.min(0),
+                Err(UpdateError::Conflict | UpdateError::Full(_)) => -change.by.max(0),
+                Err(UpdateError::Unavailable(_)) => 0,
+            };
+        }
+        for (pool, by) in back.into_iter().filter(|(_, by)| *by < 0) {
+            if let Err(error) = self.add(&Change { key: pool.clone(), by, max: None }).await {
+                tracing::warn!(limit = %pool, by, %error, "what is free again could not be counted; the sweep will");
+            }
+        }
+    }
+
+    /// The starts are recorded, which is what the caller asked for; so a charge that fails is only told.
+    async fn charge_all(&self, steps: &[Step<'_>], outcomes: &[Outcome]) {
+        let mut starts: BTreeMap<(LimitKey, String), u64> = BTreeMap::new();
+        for (step, _) in steps.iter().zip(outcomes).filter(|(step, outcome)| step.opens() && outcome.is_ok()) {
+            if let Some(ticket) = step.before.ticket() {
+                *starts.entry((ticket.line, ticket.submitter)).or_default() += 1;
+            }
+        }
+        for ((line, submitter), count) in starts {
+            if let Err(error) = self.charge(&line, &submitter, count).await {
+                tracing::warn!(%line, submitter, %error, "starts could not be charged to their submitter");
+            }
+        }
+    }
+}
+
+fn fail(outcomes: &mut [Outcome], error: &Unavailable) {
+    for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
+        *outcome = Err(error.clone().into());
+    }
+}

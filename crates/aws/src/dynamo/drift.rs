@@ -1,0 +1,134 @@
+//! What is derived from the records, brought in line with them by the sweep: the flights, and the counters of the pools.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use domain::{
+    drift::{Look, Reading, correction},
+    execution::Execution,
+    id::ExecutionId,
+    limit::{CapacityPool, LimitKey},
+    ports::Unavailable,
+};
+use futures_util::future::try_join_all;
+
+use super::{
+    DynamoStore,
+    flights::is_open,
+    item::{Item, number, number_of},
+    limits::{counter_key, reading},
+    table::Condition,
+};
+
+/// The pools there can be.
+const POOLS: [CapacityPool; 3] = [CapacityPool::FargateSpot, CapacityPool::Fargate, CapacityPool::Machine];
+/// Longer than a healthy process takes from a counter's write to its record's. Ours: both are milliseconds; who is slower than this is
+/// over by the next look, and two have to agree.
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
+
+/// A pool's counter, and what the sweep noted about it.
+struct Counter {
+    key: LimitKey,
+    reading: Reading,
+    /// How far off it was at the last look.
+    off: i64,
+    corrections: u64,
+}
+
+impl Counter {
+    fn of(pool: CapacityPool, item: &Item) -> Self {
+        Self {
+            key: LimitKey::Pool(pool),
+            reading: reading(item),
+            off: number_of(item, "drift").unwrap_or_default(),
+            corrections: number_of(item, "corrections").unwrap_or_default(),
+        }
+    }
+}
+
+/// What the open records of each limit hold together.
+type Held = BTreeMap<LimitKey, i64>;
+
+fn held_by<'a>(open: impl Iterator<Item = &'a Execution>) -> Held {
+    let mut held = Held::new();
+    for holding in open.flat_map(Execution::holdings) {
+        *held.entry(holding.key).or_default() += i64::from(holding.amount);
+    }
+    held
+}
+
+impl DynamoStore {
+    /// Looks once, and where anything is off or moves, once more with time for what is on its way.
+    pub(super) async fn bring_in_line(&self) -> Result<(), Unavailable> {
+        let before = self.counters().await?;
+        let held = self.tidy().await?;
+        let after = self.counters().await?;
+        let calm = looks(&before, &held, &after).all(|(_, look)| look.is_calm());
+        if calm && before.iter().all(|counter| counter.off == 0) {
+            return Ok(());
+        }
+        let before = self.counters().await?;
+        tokio::time::sleep(self.settle).await;
+        let held = self.tidy().await?;
+        tokio::time::sleep(self.settle).await;
+        let after = self.counters().await?;
+        try_join_all(looks(&before, &held, &after).map(|(counter, look)| self.correct(counter, look.off()))).await?;
+        Ok(())
+    }
+
+    async fn counters(&self) -> Result<Vec<Counter>, Unavailable> {
+        try_join_all(POOLS.map(|pool| async move {
+            let item = self.get(counter_key(&LimitKey::Pool(pool))).await?;
+            Ok(Counter::of(pool, &item.unwrap_or_default()))
+        }))
+        .await
+    }
+
+    /// Forgets what is over of every flight, and sums up what is open.
+    async fn tidy(&self) -> Result<Held, Unavailable> {
+        let flights = self.flights().await?;
+        let ids: BTreeSet<_> = flights.iter().flat_map(|flight| flight.ids.iter().cloned()).collect();
+        let records = self.load_all(&ids.into_iter().collect::<Vec<_>>()).await?;
+        let of = |chosen: fn(&Execution) -> bool| -> BTreeSet<ExecutionId> {
+            records.iter().filter(|record| chosen(record)).map(|record| record.id.clone()).collect()
+        };
+        let (open, over) = (of(is_open), of(|record| record.end().is_some()));
+        try_join_all(flights.iter().map(|flight| self.land(flight, &open, &over))).await?;
+        Ok(held_by(records.iter()))
+    }
+
+    /// Conditional on nobody else's correction meanwhile.
+    async fn correct(&self, counter: &Counter, off: i64) -> Result<(), Unavailable> {
+        let by = correction(counter.off, off);
+        if by == 0 && off == counter.off {
+            return Ok(());
+        }
+        if by != 0 {
+            tracing::warn!(limit = %counter.key, by, "a counter was off and is corrected");
+        }
+        let unchanged = Condition::new(
+            "attribute_not_exists(corrections) OR corrections = :corrections",
+            [
+                (":corrections", number(counter.corrections)),
+                (":by", number(by)),
+                (":drift", number(off + by)),
+                (":one", number(1)),
+            ],
+        );
+        let change = "ADD used :by, corrections :one SET drift = :drift";
+        self.update_if(counter_key(&counter.key), change, unchanged).await.map(drop)
+    }
+}
+
+/// Each counter with what was seen of it. One that somebody else corrected meanwhile is left alone.
+fn looks<'a>(before: &'a [Counter], held: &Held, after: &[Counter]) -> impl Iterator<Item = (&'a Counter, Look)> {
+    let held = held.clone();
+    let untouched = before.iter().zip(after).filter(|(before, after)| before.corrections == after.corrections);
+    let pairs: Vec<_> = untouched.map(|(before, after)| (before, after.reading)).collect();
+    pairs.into_iter().map(move |(before, after)| {
+        let held = held.get(&before.key).copied().unwrap_or_default();
+        (before, Look { before: before.reading, held, after })
+    })
+}

@@ -1,0 +1,113 @@
+//! What was launched together: a small item for each batch, written before any of it is launched. So the sweep finds whatever is
+//! open, and no run pays for an entry of its own that comes and goes.
+//!
+//! A flight names executions that may be open; the records tell. It is only ever made smaller, by the sweep.
+
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    execution::{Execution, ExecutionStatus},
+    id::ExecutionId,
+    ports::{Entropy, Unavailable},
+};
+use futures_util::future::try_join_all;
+
+use super::{
+    DynamoStore,
+    item::{Item, Key, SHARDS, id_of_ulid, number, number_of, sharded, text, ulid},
+    table::Condition,
+};
+use crate::ambient::System;
+
+/// Most executions of one flight: their ids stay below the 1 KB of one write unit.
+const TOGETHER: usize = 30;
+/// After how long whatever a flight names is surely launched, or surely not: twice what a launcher may take (the template's `Timeout`).
+const DEPARTED_AFTER: TimeDelta = TimeDelta::minutes(2);
+
+/// Executions that were launched together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Flight {
+    key: Key,
+    at: i64,
+    pub(super) ids: Vec<ExecutionId>,
+}
+
+fn partition(shard: usize) -> String {
+    sharded("OPEN", shard)
+}
+
+impl Flight {
+    fn new(ids: Vec<ExecutionId>, now: Timestamp) -> Self {
+        let (at, bits) = (now.timestamp_millis(), System.bits());
+        let shard = usize::try_from(bits % SHARDS as u128).unwrap_or_default();
+        Self { key: Key::new(partition(shard), format!("{at:013}-{:016x}", bits >> 64)), at, ids }
+    }
+
+    fn of(item: &Item) -> Option<Self> {
+        let text = |name: &str| super::item::text_of(item, name).map(str::to_owned);
+        let ids = item.get("ids")?.as_l().ok()?.iter();
+        Some(Self {
+            key: Key::new(text("pk")?, text("sk")?),
+            at: number_of(item, "at")?,
+            ids: ids.filter_map(|id| id_of_ulid(id.as_s().ok()?)).collect(),
+        })
+    }
+
+    fn item(&self) -> Item {
+        let mut item = self.key.clone().into_item();
+        let ids = self.ids.iter().map(|id| text(ulid(id))).collect();
+        item.insert("ids".to_owned(), aws_sdk_dynamodb::types::AttributeValue::L(ids));
+        item.insert("at".to_owned(), number(self.at));
+        item
+    }
+
+    /// The same without these.
+    fn without(&self, over: impl Fn(&ExecutionId) -> bool) -> Self {
+        Self { ids: self.ids.iter().filter(|id| !over(id)).cloned().collect(), ..self.clone() }
+    }
+}
+
+/// Whether a record holds something, or is on its way.
+pub(super) fn is_open(execution: &Execution) -> bool {
+    matches!(execution.status(), ExecutionStatus::Launching | ExecutionStatus::Running)
+}
+
+impl DynamoStore {
+    /// Makes known that these may be open from now on. Idempotent: naming one twice is harmless.
+    pub(super) async fn take_off(&self, ids: &[ExecutionId]) -> Result<(), Unavailable> {
+        let now = (self.now)();
+        let flights = ids.chunks(TOGETHER).map(|ids| self.put(Flight::new(ids.to_vec(), now).item()));
+        try_join_all(flights).await.map(drop)
+    }
+
+    /// Every flight there is.
+    pub(super) async fn flights(&self) -> Result<Vec<Flight>, Unavailable> {
+        let shards: Vec<_> = (0..SHARDS).map(partition).collect();
+        let items = try_join_all(shards.iter().map(|shard| self.collection(shard, ""))).await?.concat();
+        Ok(items.iter().filter_map(Flight::of).collect())
+    }
+
+    /// Whatever may be open, each once.
+    pub(super) async fn aloft(&self) -> Result<BTreeSet<ExecutionId>, Unavailable> {
+        Ok(self.flights().await?.into_iter().flat_map(|flight| flight.ids).collect())
+    }
+
+    /// Forgets of a flight what is over: all of it when nothing is left, else once that is half of it, so that no flight is written
+    /// more than a few times. What is not open yet may be about to be launched while the flight is young.
+    pub(super) async fn land(
+        &self,
+        flight: &Flight,
+        open: &BTreeSet<ExecutionId>,
+        over: &BTreeSet<ExecutionId>,
+    ) -> Result<(), Unavailable> {
+        let departed = (self.now)().timestamp_millis() - flight.at > DEPARTED_AFTER.num_milliseconds();
+        let left = flight.without(|id| over.contains(id) || (departed && !open.contains(id)));
+        match left.ids.len() {
+            0 => self.delete_if(flight.key.clone(), Condition::new("attribute_exists(pk)", [])).await.map(drop),
+            few if few * 2 <= flight.ids.len() => self.put(left.item()).await,
+            _ => Ok(()),
+        }
+    }
+}

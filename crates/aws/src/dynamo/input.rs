@@ -1,0 +1,149 @@
+//! The exact input of `RunTask`, as it is kept from before the call until the task is known.
+//!
+//! What stands elsewhere in the record already (the command, the repository, the ids, the nonce, the variables) is named here, not
+//! repeated: with it most launches would not fit into one write unit. Reading puts every text back as it was, whatever the code that
+//! makes an input looks like by then.
+
+use domain::{
+    ecs::{ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, TaskOverride},
+    id::AttemptId,
+    ports::Unavailable,
+    request::LaunchRequest,
+};
+use serde::{Deserialize, Serialize};
+
+use super::item::unreadable;
+
+/// Between a variable and a text that is written out.
+const IS: char = '=';
+/// Between a variable and the name of a text that stands elsewhere.
+const AS: char = ':';
+/// The word for the request's own variable of the same name.
+const ENV: &str = "env";
+
+/// What an input's texts may be taken from.
+pub(super) struct Known<'a> {
+    pub(super) request: &'a LaunchRequest,
+    pub(super) attempt: AttemptId,
+    pub(super) nonce: &'a str,
+}
+
+impl Known<'_> {
+    /// Texts by their words. None of them changes while an attempt has an input.
+    fn words(&self) -> [(&'static str, Option<String>); 6] {
+        let source = self.request.source.as_ref();
+        [
+            ("attempt", Some(self.attempt.to_string())),
+            ("execution", Some(self.attempt.execution().to_string())),
+            ("nonce", Some(self.nonce.to_owned())),
+            ("command", Some(self.request.command.clone())),
+            ("repo", source.map(|source| source.repo.as_str().to_owned())),
+            ("ref", source.and_then(|source| source.reference.as_ref()).map(|reference| reference.as_str().to_owned())),
+        ]
+    }
+
+    fn word_of(&self, name: &str, text: &str) -> Option<&'static str> {
+        if self.request.env.get(name) == Some(text) {
+            return Some(ENV);
+        }
+        self.words().into_iter().find(|(_, known)| known.as_deref() == Some(text)).map(|(word, _)| word)
+    }
+
+    fn text_of(&self, name: &str, word: &str) -> Option<String> {
+        if word == ENV {
+            return self.request.env.get(name).map(str::to_owned);
+        }
+        self.words().into_iter().find(|(known, _)| *known == word).and_then(|(_, text)| text)
+    }
+
+    /// `NAME:word`, or `NAME=text`. No variable's name has either sign in it.
+    fn spell(&self, variable: &KeyValuePair) -> String {
+        let KeyValuePair { name, value } = variable;
+        match self.word_of(name, value) {
+            Some(word) => format!("{name}{AS}{word}"),
+            None => format!("{name}{IS}{value}"),
+        }
+    }
+
+    fn read(&self, spelled: &str) -> Result<KeyValuePair, Unavailable> {
+        let broken = || unreadable("the input of RunTask", "a variable's text is nowhere");
+        let at = spelled.find([IS, AS]).ok_or_else(broken)?;
+        let (name, rest) = spelled.split_at(at);
+        let value = match rest.strip_prefix(IS) {
+            Some(text) => text.to_owned(),
+            None => self.text_of(name, &rest[AS.len_utf8()..]).ok_or_else(broken)?,
+        };
+        Ok(KeyValuePair { name: name.to_owned(), value })
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct InputItem {
+    cluster: String,
+    definition: String,
+    /// If it is not the attempt's id.
+    token: Option<String>,
+    /// If it is not the attempt's id.
+    by: Option<String>,
+    count: u32,
+    provider: Option<String>,
+    network: Option<NetworkConfiguration>,
+    cpu: String,
+    memory: String,
+    role: Option<String>,
+    containers: Vec<ContainerItem>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ContainerItem {
+    name: String,
+    env: Vec<String>,
+}
+
+impl InputItem {
+    pub(super) fn of(input: &RunTaskInput, known: &Known<'_>) -> Self {
+        let own = known.attempt.to_string();
+        let other = |text: &String| Some(text.clone()).filter(|text| *text != own);
+        let container = |container: &ContainerOverride| ContainerItem {
+            name: container.name.clone(),
+            env: container.environment.iter().map(|variable| known.spell(variable)).collect(),
+        };
+        Self {
+            cluster: input.cluster.clone(),
+            definition: input.task_definition.clone(),
+            token: other(&input.client_token),
+            by: other(&input.started_by),
+            count: input.count,
+            provider: input.capacity_provider.clone(),
+            network: input.network_configuration.clone(),
+            cpu: input.overrides.cpu.clone(),
+            memory: input.overrides.memory.clone(),
+            role: input.overrides.task_role_arn.clone(),
+            containers: input.overrides.container_overrides.iter().map(container).collect(),
+        }
+    }
+
+    pub(super) fn input(self, known: &Known<'_>) -> Result<RunTaskInput, Unavailable> {
+        let own = known.attempt.to_string();
+        let container = |container: ContainerItem| {
+            let environment = container.env.iter().map(|spelled| known.read(spelled)).collect::<Result<_, _>>()?;
+            Ok(ContainerOverride { name: container.name, environment })
+        };
+        let containers = self.containers.into_iter().map(container).collect::<Result<_, Unavailable>>()?;
+        Ok(RunTaskInput {
+            cluster: self.cluster,
+            task_definition: self.definition,
+            client_token: self.token.unwrap_or_else(|| own.clone()),
+            started_by: self.by.unwrap_or(own),
+            count: self.count,
+            capacity_provider: self.provider,
+            network_configuration: self.network,
+            overrides: TaskOverride {
+                cpu: self.cpu,
+                memory: self.memory,
+                task_role_arn: self.role,
+                container_overrides: containers,
+            },
+        })
+    }
+}

@@ -1,0 +1,32 @@
+//! The item of an execution that never changes.
+
+use domain::{Timestamp, execution::Execution, request::LaunchRequest};
+use serde::{Deserialize, Serialize};
+
+use super::item::{expiry, shard, sharded};
+
+/// What was asked, and what the indexes by submitter and group need of it. Its key says whose and of which day it is.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RequestItem {
+    submitter: String,
+    grp: Option<String>,
+    pub(super) request: LaunchRequest,
+    pub(super) submitted_by: String,
+    pub(super) submitted_at: Timestamp,
+    /// When it may go: later than the state, which counts from the end.
+    pub(super) expires: i64,
+}
+
+impl RequestItem {
+    pub(super) fn of(execution: &Execution, expires: Timestamp) -> Self {
+        let shard = shard(&execution.id);
+        Self {
+            submitter: sharded(&execution.submitted_by, shard),
+            grp: execution.request.group.as_ref().map(|group| sharded(group.as_str(), shard)),
+            request: execution.request.clone(),
+            submitted_by: execution.submitted_by.clone(),
+            submitted_at: execution.submitted_at,
+            expires: expiry(expires),
+        }
+    }
+}

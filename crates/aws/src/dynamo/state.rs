@@ -1,0 +1,362 @@
+//! The item of an execution that changes, spelled so that it stays below the 1 KB of one write unit for a whole normal run.
+//!
+//! Times are milliseconds since the epoch; what is usual, or stands elsewhere in the record, is left out. Everything stays legible.
+
+use chrono::serde::{ts_milliseconds, ts_milliseconds_option};
+use domain::{
+    Timestamp,
+    ecs::{CONTAINER, Container, StopCode, Task},
+    execution::{Attempt, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
+    id::ExecutionId,
+    limit::{CapacityPool, LimitKey},
+    ports::Unavailable,
+    request::LaunchRequest,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    input::{InputItem, Known},
+    item::{
+        Item, day, day_name, expiry, place, shard, sharded, standing_final, standing_in_line, unreadable, value_of,
+    },
+    request::RequestItem,
+};
+
+/// Everything that changes, and what the index by standing needs of it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StateItem {
+    /// For those who listen to the table's stream.
+    id: ExecutionId,
+    revision: u64,
+    /// Functions that listen to the table's stream choose by it.
+    status: ExecutionStatus,
+    pool: CapacityPool,
+    /// The line its ticket stands in.
+    line: Option<LimitKey>,
+    /// Why it waits.
+    reason: Option<String>,
+    /// Not before this moment, if it waits.
+    #[serde(default, with = "ts_milliseconds_option")]
+    not_before: Option<Timestamp>,
+    /// How it ended, unless as its last attempt did.
+    end: Option<EndItem>,
+    cancel: Option<CancelItem>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<AttemptItem>,
+    events: Vec<EventItem>,
+    standing: Option<String>,
+    place: Option<String>,
+    expires: Option<i64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EndItem {
+    #[serde(with = "ts_milliseconds")]
+    at: Timestamp,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CancelItem {
+    #[serde(with = "ts_milliseconds")]
+    at: Timestamp,
+    by: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EventItem {
+    #[serde(with = "ts_milliseconds")]
+    at: Timestamp,
+    status: ExecutionStatus,
+    reason: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AttemptItem {
+    number: u32,
+    /// If it is not the execution's.
+    pool: Option<CapacityPool>,
+    cpu: u32,
+    nonce: String,
+    input: Option<InputItem>,
+    #[serde(with = "ts_milliseconds")]
+    launched: Timestamp,
+    #[serde(default, skip_serializing_if = "is_default")]
+    refusals: u32,
+    /// The task's ARN.
+    arn: Option<String>,
+    task: Option<TaskItem>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    said: SaidItem,
+    #[serde(default, skip_serializing_if = "is_default")]
+    overdue: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    gone: bool,
+    closed: Option<EndItem>,
+}
+
+/// A task's newest snapshot, as far as anything depends on it.
+#[derive(Serialize, Deserialize)]
+struct TaskItem {
+    version: i64,
+    status: String,
+    stop_code: Option<StopCode>,
+    why: Option<String>,
+    #[serde(default, with = "ts_milliseconds_option")]
+    started: Option<Timestamp>,
+    #[serde(default, with = "ts_milliseconds_option")]
+    ended: Option<Timestamp>,
+    #[serde(default, with = "ts_milliseconds_option")]
+    stopped: Option<Timestamp>,
+    main: Option<MainItem>,
+}
+
+/// The one container.
+#[derive(Serialize, Deserialize)]
+struct MainItem {
+    exit: Option<i32>,
+    why: Option<String>,
+    digest: Option<String>,
+}
+
+#[derive(PartialEq, Default, Serialize, Deserialize)]
+struct SaidItem {
+    #[serde(default, with = "ts_milliseconds_option")]
+    set_up: Option<Timestamp>,
+    commit: Option<String>,
+    #[serde(default, with = "ts_milliseconds_option")]
+    start: Option<Timestamp>,
+    #[serde(default, with = "ts_milliseconds_option")]
+    end: Option<Timestamp>,
+    exit: Option<i32>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    timed_out: bool,
+    failure: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    complete: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl StateItem {
+    /// `expires` counts once it is over: what is not must not vanish.
+    pub(super) fn of(execution: &Execution, expires: Option<Timestamp>) -> Self {
+        let (line, reason, not_before) = match &execution.state {
+            State::Queued { line } => (Some(line), None, None),
+            State::Waiting { line, reason, not_before } => (Some(line), Some(reason), *not_before),
+            State::Launching | State::Running | State::Final(_) => (None, None, None),
+        };
+        let last = execution.attempts.last().and_then(|attempt| attempt.closed.as_ref());
+        let (standing, place) = standing(execution).unzip();
+        Self {
+            id: execution.id.clone(),
+            revision: execution.revision,
+            status: execution.status(),
+            pool: execution.pool,
+            line: line.cloned(),
+            reason: reason.cloned(),
+            not_before,
+            end: execution.end().filter(|end| Some(*end) != last).map(EndItem::of),
+            cancel: execution.cancel.as_ref().map(|cancel| CancelItem { at: cancel.at, by: cancel.by.clone() }),
+            attempts: execution.attempts.iter().map(|attempt| AttemptItem::of(execution, attempt)).collect(),
+            events: execution.events.iter().map(EventItem::of).collect(),
+            standing,
+            place,
+            expires: expires.map(expiry),
+        }
+    }
+
+    fn state(&mut self) -> Result<State, Unavailable> {
+        let line = || self.line.clone().ok_or_else(|| unreadable("a state", "what waits has no line"));
+        Ok(match self.status {
+            ExecutionStatus::Queued => State::Queued { line: line()? },
+            ExecutionStatus::Waiting => State::Waiting {
+                line: line()?,
+                reason: self.reason.take().unwrap_or_default(),
+                not_before: self.not_before,
+            },
+            ExecutionStatus::Launching => State::Launching,
+            ExecutionStatus::Running => State::Running,
+            ExecutionStatus::Succeeded
+            | ExecutionStatus::Failed
+            | ExecutionStatus::TimedOut
+            | ExecutionStatus::Cancelled
+            | ExecutionStatus::Lost => {
+                let last = || self.attempts.last().and_then(|attempt| attempt.closed.as_ref()).map(EndItem::end);
+                let end = self.end.as_ref().map(EndItem::end).or_else(last);
+                State::Final(end.ok_or_else(|| unreadable("a state", "what is over has no end"))?)
+            }
+        })
+    }
+}
+
+/// Where an execution stands in the index: its ticket in its line, or how it ended. What is open is found by its flight, and a
+/// success, as the usual end, by its day: neither has an entry here.
+fn standing(execution: &Execution) -> Option<(String, String)> {
+    if let Some(ticket) = execution.ticket() {
+        return Some((standing_in_line(&ticket.line, &ticket.submitter), place(&ticket)));
+    }
+    let status = execution.end().map(|end| end.outcome.status()).filter(|status| has_entry(*status))?;
+    let name = standing_final(status, &day_name(day(&execution.id)));
+    Some((sharded(&name, shard(&execution.id)), execution.id.to_string()))
+}
+
+/// Whether the index by standing has an entry for each end of this kind.
+pub(super) fn has_entry(status: ExecutionStatus) -> bool {
+    status.is_final() && status != ExecutionStatus::Succeeded
+}
+
+impl EndItem {
+    fn of(end: &Final) -> Self {
+        Self { at: end.at, outcome: end.outcome.clone() }
+    }
+
+    fn end(&self) -> Final {
+        Final { at: self.at, outcome: self.outcome.clone() }
+    }
+}
+
+impl EventItem {
+    fn of(event: &Event) -> Self {
+        Self { at: event.at, status: event.status, reason: event.reason.clone() }
+    }
+
+    fn event(self) -> Event {
+        Event { at: self.at, status: self.status, reason: self.reason }
+    }
+}
+
+impl AttemptItem {
+    fn of(execution: &Execution, attempt: &Attempt) -> Self {
+        let known =
+            Known { request: &execution.request, attempt: execution.attempt_id(attempt), nonce: &attempt.nonce };
+        Self {
+            number: attempt.number,
+            pool: Some(attempt.pool).filter(|pool| *pool != execution.pool),
+            cpu: attempt.cpu,
+            nonce: attempt.nonce.clone(),
+            input: attempt.run_task.as_ref().map(|input| InputItem::of(input, &known)),
+            launched: attempt.launched_at,
+            refusals: attempt.refusals,
+            arn: attempt.task_arn.clone(),
+            task: attempt.task.as_ref().map(TaskItem::of),
+            said: SaidItem::of(&attempt.said),
+            overdue: attempt.overdue,
+            gone: attempt.gone,
+            closed: attempt.closed.as_ref().map(EndItem::of),
+        }
+    }
+
+    fn attempt(self, id: &ExecutionId, pool: CapacityPool, request: &LaunchRequest) -> Result<Attempt, Unavailable> {
+        let known = Known { request, attempt: id.attempt(self.number), nonce: &self.nonce };
+        let run_task = self.input.map(|input| input.input(&known)).transpose()?;
+        Ok(Attempt {
+            number: self.number,
+            pool: self.pool.unwrap_or(pool),
+            cpu: self.cpu,
+            run_task,
+            launched_at: self.launched,
+            refusals: self.refusals,
+            task: self.task.map(TaskItem::task),
+            task_arn: self.arn,
+            said: self.said.said(),
+            overdue: self.overdue,
+            gone: self.gone,
+            closed: self.closed.as_ref().map(EndItem::end),
+            nonce: self.nonce,
+        })
+    }
+}
+
+impl TaskItem {
+    fn of(task: &Task) -> Self {
+        let main = |container: &Container| MainItem {
+            exit: container.exit_code,
+            why: container.reason.clone(),
+            digest: container.image_digest.clone(),
+        };
+        Self {
+            version: task.version,
+            status: task.last_status.clone(),
+            stop_code: task.stop_code.clone(),
+            why: task.stopped_reason.clone(),
+            started: task.started_at,
+            ended: task.execution_stopped_at,
+            stopped: task.stopped_at,
+            main: task.container().map(main),
+        }
+    }
+
+    fn task(self) -> Task {
+        let container = |main: MainItem| Container {
+            name: CONTAINER.to_owned(),
+            exit_code: main.exit,
+            reason: main.why,
+            image_digest: main.digest,
+            ..Container::default()
+        };
+        Task {
+            version: self.version,
+            last_status: self.status,
+            stop_code: self.stop_code,
+            stopped_reason: self.why,
+            started_at: self.started,
+            execution_stopped_at: self.ended,
+            stopped_at: self.stopped,
+            containers: self.main.into_iter().map(container).collect(),
+            ..Task::default()
+        }
+    }
+}
+
+impl SaidItem {
+    fn of(said: &Said) -> Self {
+        Self {
+            set_up: said.set_up_at,
+            commit: said.commit.clone(),
+            start: said.started_at,
+            end: said.ended_at,
+            exit: said.exit,
+            timed_out: said.timed_out,
+            failure: said.set_up_failure.clone(),
+            complete: said.complete,
+        }
+    }
+
+    fn said(self) -> Said {
+        Said {
+            set_up_at: self.set_up,
+            commit: self.commit,
+            started_at: self.start,
+            ended_at: self.end,
+            exit: self.exit,
+            timed_out: self.timed_out,
+            set_up_failure: self.failure,
+            complete: self.complete,
+        }
+    }
+}
+
+/// The record of these two items.
+pub(super) fn execution(request: Item, state: Item) -> Result<Execution, Unavailable> {
+    let request: RequestItem = value_of("a request", request)?;
+    let mut state: StateItem = value_of("a state", state)?;
+    let stands = state.state()?;
+    let attempt = |attempt: AttemptItem| attempt.attempt(&state.id, state.pool, &request.request);
+    let attempts = state.attempts.into_iter().map(attempt).collect::<Result<_, _>>()?;
+    Ok(Execution {
+        id: state.id,
+        revision: state.revision,
+        pool: state.pool,
+        request: request.request,
+        submitted_by: request.submitted_by,
+        submitted_at: request.submitted_at,
+        state: stands,
+        cancel: state.cancel.map(|cancel| Cancel { at: cancel.at, by: cancel.by }),
+        attempts,
+        events: state.events.into_iter().map(EventItem::event).collect(),
+    })
+}

@@ -1,0 +1,202 @@
+//! Counters that a process left wrong by dying between its two writes, and the sweep that finds them.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use aws::dynamo::DynamoStore;
+use aws_sdk_dynamodb::{
+    Client,
+    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeSerializationInterceptorContextMut},
+    error::BoxError,
+    operation::{put_item::PutItemInput, update_item::UpdateItemInput},
+    types::AttributeValue,
+};
+use domain::{
+    execution::Execution,
+    ports::{Store, UpdateError},
+};
+use tests::table::Table;
+
+use super::{
+    records::{CPU, POOL, Wish, admissions, at, launch, launching, stopped},
+    store::at_once,
+};
+
+const ANSWERS: &str = "the store answers";
+
+fn now() -> domain::Timestamp {
+    at(1_000_000)
+}
+
+fn later() -> domain::Timestamp {
+    at(1_200_000)
+}
+
+/// Fails the writes of items whose partition begins like this: what a process that dies just before them leaves.
+#[derive(Clone, Debug, Default)]
+struct Cut(Arc<Mutex<Option<&'static str>>>);
+
+/// The partition of the states.
+const STATES: &str = "X#";
+/// The partition of the counters.
+const COUNTERS: &str = "U#";
+
+impl Cut {
+    fn before(&self, partition: Option<&'static str>) {
+        *self.0.lock().expect("not poisoned") = partition;
+    }
+}
+
+impl Intercept for Cut {
+    fn name(&self) -> &'static str {
+        "cut"
+    }
+
+    fn modify_before_serialization(
+        &self,
+        context: &mut BeforeSerializationInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let input = context.input();
+        let put = input.downcast_ref::<PutItemInput>().and_then(|put| put.item.as_ref());
+        let update = input.downcast_ref::<UpdateItemInput>().and_then(|update| update.key.as_ref());
+        let Some(AttributeValue::S(pk)) = put.or(update).and_then(|item| item.get("pk")) else { return Ok(()) };
+        match *self.0.lock().expect("not poisoned") {
+            Some(partition) if pk.starts_with(partition) => Err("the process died here".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+struct World {
+    store: DynamoStore,
+    cut: Cut,
+    table: Table,
+}
+
+async fn world() -> World {
+    let (table, cut) = (Table::create().await, Cut::default());
+    let client = Client::from_conf(table.client.config().to_builder().interceptor(cut.clone()).build());
+    let store = DynamoStore::new(client, &table.name, 90).with_clock(now).settling(Duration::from_millis(20));
+    World { store, cut, table }
+}
+
+async fn used(store: &DynamoStore) -> u32 {
+    store.usage(&POOL).await.expect(ANSWERS).used
+}
+
+async fn sweep_twice(store: &DynamoStore) {
+    for _ in 0..2 {
+        store.reconcile().await.expect(ANSWERS);
+    }
+}
+
+async fn submit(store: &DynamoStore, entropy: u128) -> Execution {
+    Wish { entropy, ..Wish::default() }.submit(store).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_launcher_that_dies_after_it_took_a_slot_leaves_it_free_after_two_sweeps() {
+    let World { store, cut, table: _table } = world().await;
+    let held = submit(&store, 1).await;
+    launch(&store, &held).await;
+    let execution = submit(&store, 2).await;
+    cut.before(Some(STATES));
+    let died = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU))).await;
+    assert!(matches!(died, Err(UpdateError::Unavailable(_))), "{died:?}");
+    cut.before(None);
+    assert_eq!(used(&store).await, 2 * CPU);
+    let full = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU))).await;
+    assert!(matches!(full, Err(UpdateError::Full(_))), "the slot is lost until the sweep: {full:?}");
+
+    store.reconcile().await.expect(ANSWERS);
+    assert_eq!(used(&store).await, 2 * CPU, "one look is not enough: somebody may be slow");
+    store.reconcile().await.expect(ANSWERS);
+    assert_eq!(used(&store).await, CPU);
+    sweep_twice(&store).await;
+    assert_eq!(used(&store).await, CPU, "it was corrected twice");
+    store
+        .update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU)))
+        .await
+        .expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tracker_that_dies_before_it_gives_back_leaves_the_slot_free_after_two_sweeps() {
+    let World { store, cut, table: _table } = world().await;
+    let (first, second) = (submit(&store, 1).await, submit(&store, 2).await);
+    launch(&store, &first).await;
+    let launched = launch(&store, &second).await;
+    cut.before(Some(COUNTERS));
+    store.update(&launched, stopped(&launched, 0), &[]).await.expect("the end is recorded");
+    cut.before(None);
+    assert_eq!(used(&store).await, 2 * CPU);
+    sweep_twice(&store).await;
+    assert_eq!(used(&store).await, CPU);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counter_that_is_too_low_is_raised() {
+    let World { store, table, .. } = world().await;
+    launch(&store, &submit(&store, 1).await).await;
+    launch(&store, &submit(&store, 2).await).await;
+    let key = format!("U#{POOL}");
+    let lower = table.client.update_item().table_name(&table.name).key("pk", AttributeValue::S(key));
+    let lower = lower.key("sk", AttributeValue::S("U".into())).update_expression("ADD used :by");
+    lower.expression_attribute_values(":by", AttributeValue::N("-256".into())).send().await.expect("it is written");
+    assert_eq!(used(&store).await, CPU);
+    sweep_twice(&store).await;
+    assert_eq!(used(&store).await, 2 * CPU);
+}
+
+/// Sweeps all the time beside launches and ends: none of what is on its way is taken for a fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_corrected_that_is_not_wrong_while_runs_come_and_go() {
+    let World { store, table: _table, .. } = world().await;
+    let runs = at_once(&store, 8, |store, number| async move {
+        let mut last = submit(&store, u128::from(number) * 100).await;
+        for round in 1..=6 {
+            let launched = launch(&store, &last).await;
+            store.update(&launched, stopped(&launched, 0), &[]).await.expect("nobody else writes it");
+            last = submit(&store, u128::from(number) * 100 + round).await;
+        }
+        launch(&store, &last).await;
+    });
+    let sweeps = async {
+        for _ in 0..12 {
+            store.reconcile().await.expect(ANSWERS);
+        }
+    };
+    tokio::join!(runs, sweeps);
+    assert_eq!(used(&store).await, 8 * CPU);
+    sweep_twice(&store).await;
+    assert_eq!(used(&store).await, 8 * CPU);
+    assert_eq!(store.launched(None, 100).await.expect(ANSWERS).items.len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_launched_slowly_is_not_forgotten_by_a_sweep_in_between() {
+    let World { store, cut, table } = world().await;
+    let execution = submit(&store, 1).await;
+    // Its flight is written, its record not yet.
+    cut.before(Some(STATES));
+    let slow = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, None)).await;
+    assert!(slow.is_err());
+    cut.before(None);
+    store.reconcile().await.expect(ANSWERS);
+    assert_eq!(flights(&table).await, 1, "the sweep took a launch that was on its way for none");
+    let much_later = store.with_clock(later);
+    much_later.reconcile().await.expect(ANSWERS);
+    assert_eq!(flights(&table).await, 0, "what was never launched is swept for ever");
+}
+
+async fn flights(table: &Table) -> usize {
+    let items = table.client.scan().table_name(&table.name).send().await.expect("it answers").items.unwrap_or_default();
+    let is_flight = |item: &&std::collections::HashMap<String, AttributeValue>| {
+        item.get("pk").and_then(|pk| pk.as_s().ok()).is_some_and(|pk| pk.starts_with("OPEN"))
+    };
+    items.iter().filter(is_flight).count()
+}
