@@ -123,10 +123,7 @@ pub trait Store: Send + Sync {
 
     /// Records each of these, unless its id exists; says of each, in their order, what came of it (never [`Created::Mismatch`]). Each
     /// stands by itself: after an error some may have been recorded. Idempotent.
-    fn create_all(
-        &self,
-        executions: Vec<Execution>,
-    ) -> impl Future<Output = Result<Vec<Created>, Unavailable>> + Send;
+    fn create_all(&self, executions: Vec<Execution>) -> impl Future<Output = Result<Vec<Created>, Unavailable>> + Send;
 
     /// The record, as last written.
     fn load(&self, id: &ExecutionId) -> impl Future<Output = Result<Option<Execution>, Unavailable>> + Send;

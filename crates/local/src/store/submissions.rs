@@ -6,12 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::database::{millis, moment};
 
 /// The moment of a submission that is open, else of this opening.
-pub(super) fn open(
-    db: &Connection,
-    key: &str,
-    now: Timestamp,
-    expires_at: Timestamp,
-) -> rusqlite::Result<Timestamp> {
+pub(super) fn open(db: &Connection, key: &str, now: Timestamp, expires_at: Timestamp) -> rusqlite::Result<Timestamp> {
     let opened_at: Option<i64> = db
         .prepare_cached("SELECT opened_at FROM submissions WHERE key = ?1 AND expires_at > ?2")?
         .query_row(params![key, millis(now)], |row| row.get(0))

@@ -51,11 +51,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     /// The lines that can be run, and the others with everything that is wrong with them.
-    async fn sorted(
-        &self,
-        caller: &Caller,
-        bulk: BulkRequest,
-    ) -> Result<(Vec<Line>, Vec<BulkRejection>), Unavailable> {
+    async fn sorted(&self, caller: &Caller, bulk: BulkRequest) -> Result<(Vec<Line>, Vec<BulkRejection>), Unavailable> {
         let drafts: Vec<_> = bulk
             .executions
             .into_iter()
@@ -93,12 +89,9 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 
     /// Records them, and then hints once at each line (of those that wait) that they stand in. Accepted is durable: if a hint is lost,
     /// the sweep sends another.
-    async fn record_all(
-        &self,
-        executions: Vec<(u32, Execution)>,
-        answer: &mut BulkAnswer,
-    ) -> Result<(), Unavailable> {
-        let created = self.store.create_all(executions.iter().map(|(_, execution)| execution.clone()).collect()).await?;
+    async fn record_all(&self, executions: Vec<(u32, Execution)>, answer: &mut BulkAnswer) -> Result<(), Unavailable> {
+        let created =
+            self.store.create_all(executions.iter().map(|(_, execution)| execution.clone()).collect()).await?;
         let (new, known): (Vec<_>, Vec<_>) =
             executions.into_iter().zip(created).partition(|(_, created)| *created == Created::New);
         let mut lines: BTreeSet<_> = new.iter().map(|((_, execution), _)| line_of(execution)).collect();
