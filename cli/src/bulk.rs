@@ -78,13 +78,6 @@ pub(crate) struct Bulk {
     run: RunFlags,
 }
 
-/// The lines as they will be sent, but for what follows from the submission.
-struct Prepared {
-    lines: Vec<Ready>,
-    /// Of those that name none.
-    group: Option<String>,
-}
-
 impl Bulk {
     /// Runs it.
     ///
@@ -96,11 +89,7 @@ impl Bulk {
             return Err(Failure::Usage(words.into()));
         }
         if self.dry_run {
-            let Prepared { lines, group } = self.lines(context).await?;
-            if group.is_none() {
-                context.screen.say("runs of no group will be counted in one named by the submission's id");
-            }
-            return print(context, &lines);
+            return self.show(context).await;
         }
         // Before anything is asked of git or the network, a first run hears what it lacks.
         let client = context.client(self.host).await?;
@@ -110,20 +99,28 @@ impl Bulk {
     }
 
     async fn submit(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
-        let Prepared { lines, group } = self.lines(context).await?;
-        let submission = Submission::begin(self.resume.as_ref(), group)?;
-        let lines: Vec<_> = lines
-            .into_iter()
-            .map(|line| Ready { keys: submission::in_group(line.keys, &submission), ..line })
-            .collect();
+        let (submission, lines) = self.prepare(context).await?;
         if let (Client::Local(machine), true) = (client, self.wait) {
             machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
         }
         submission::run(context, client, &submission, &lines, self.wait).await
     }
 
-    /// All lines, unless one of them is at fault.
-    async fn lines(&self, context: &Context) -> Result<Prepared, Failure> {
+    /// What would be sent, but for an id that nobody will see again.
+    async fn show(&self, context: &Context) -> Result<u8, Failure> {
+        let (submission, mut lines) = self.prepare(context).await?;
+        if self.resume.is_none() && submission.names_its_group() {
+            context.screen.say("runs of no group will be counted in one named by the submission's id");
+            let made_up = Value::String(submission.group);
+            for line in &mut lines {
+                line.keys.retain(|key, value| key != "group" || *value != made_up);
+            }
+        }
+        print(context, &lines)
+    }
+
+    /// All lines as they will be sent, unless one of them is at fault.
+    async fn prepare(&self, context: &Context) -> Result<(Submission, Vec<Ready>), Failure> {
         let source = self.source();
         let mut faults = Faults::of(&source);
         let lines = self.given(&mut faults)?;
@@ -132,10 +129,11 @@ impl Bulk {
         if draft.request.repo.is_none() && !self.run.no_repo && lines.iter().any(needs_origin) {
             draft.take_origin(&context.screen).await?;
         }
+        let submission = Submission::begin(self.resume.as_ref(), draft.request.group.as_deref())?;
         let (base, defaults) = (lines::keys_of(&draft.request), launch::defaults(context)?);
         let mut ready = Vec::with_capacity(lines.len());
         for line in lines {
-            let keys = absolute(context, lines::over(&base, &line.keys))?;
+            let keys = submission.group_in(absolute(context, lines::over(&base, &line.keys))?);
             for fault in lines::check(&keys, &defaults) {
                 let fault = if line.says(&fault.field) { fault } else { draft.placed_one(fault) };
                 faults.add(line.number, None, Some(&fault.field), &fault.message);
@@ -143,13 +141,10 @@ impl Bulk {
             ready.push(Ready { number: line.number, keys });
         }
         match faults.told() {
-            Some((bad, found)) => {
-                let words =
-                    if bad == 1 { "1 line cannot be run".to_owned() } else { format!("{bad} lines cannot be run") };
-                Err(Failure::Lines(words, found))
-            }
+            Some((1, found)) => Err(Failure::Lines("1 line cannot be run".to_owned(), found)),
+            Some((bad, found)) => Err(Failure::Lines(format!("{bad} lines cannot be run"), found)),
             None if ready.is_empty() => Err(Failure::Usage(format!("{source} holds nothing to run"))),
-            None => Ok(Prepared { lines: ready, group: draft.request.group }),
+            None => Ok((submission, ready)),
         }
     }
 

@@ -84,7 +84,7 @@ impl Rerun {
             return Err(Failure::Nothing(format!("nothing of the group {group} has failed")));
         }
         runs.sort_by(|one, other| one.execution_id.cmp(&other.execution_id));
-        let submission = Submission::begin(self.resume.as_ref(), self.into.as_ref().map(ToString::to_string))?;
+        let submission = Submission::begin(self.resume.as_ref(), self.into.as_ref().map(Name::as_str))?;
         let flags = RunFlags { group: Some(submission.group.clone()), ..self.run.clone() };
         let requests = runs.into_iter().map(|run| changed(context, &flags, run)).collect::<Result<Vec<_>, _>>()?;
         let line = |(number, request)| Ready { number, keys: bulk::lines::keys_of(&request) };

@@ -53,7 +53,7 @@ impl Submission {
     ///
     /// # Errors
     /// An id that the API has forgotten: its lines would all run again.
-    pub(crate) fn begin(resume: Option<&Name>, group: Option<String>) -> Result<Self, Failure> {
+    pub(crate) fn begin(resume: Option<&Name>, group: Option<&str>) -> Result<Self, Failure> {
         let id = match resume {
             Some(id) => id.clone(),
             None => new_id()?,
@@ -64,7 +64,20 @@ impl Submission {
                 "--resume: {id} is of {at}, and a submission can be resumed for 24 hours; `mycli history --group {id}` shows what ran of it"
             )));
         }
-        Ok(Self { group: group.unwrap_or_else(|| id.to_string()), resumed: resume.is_some(), id })
+        Ok(Self { group: group.unwrap_or(id.as_str()).to_owned(), resumed: resume.is_some(), id })
+    }
+
+    /// Whether its group is named after it.
+    pub(crate) fn names_its_group(&self) -> bool {
+        self.group == self.id.as_str()
+    }
+
+    /// A line's keys with its group, unless they name one.
+    pub(crate) fn group_in(&self, mut keys: Keys) -> Keys {
+        if keys.get("group").is_none_or(Value::is_null) {
+            keys.insert("group".into(), Value::String(self.group.clone()));
+        }
+        keys
     }
 }
 
@@ -376,14 +389,6 @@ fn text(context: &Context, submission: &Submission, sent: &Sent, watch: Option<&
         let _ = writeln!(text, "next      {program} rerun --failed --group {group}");
     }
     text
-}
-
-/// A line's keys with a group of the submission's, unless it has one.
-pub(crate) fn in_group(mut keys: Keys, submission: &Submission) -> Keys {
-    if keys.get("group").is_none_or(Value::is_null) {
-        keys.insert("group".into(), Value::String(submission.group.clone()));
-    }
-    keys
 }
 
 #[cfg(test)]

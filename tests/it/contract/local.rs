@@ -432,7 +432,7 @@ fn the_files_are_the_owners_alone() {
 #[tokio::test]
 async fn a_file_of_the_first_version_is_brought_up_to_date() {
     a_file_is_brought_up_to_date(
-        "DROP TABLE submissions; DROP TABLE bookmark; DROP TABLE registrations; DROP INDEX executions_launched;
+        "DROP TABLE submissions; DROP TABLE line_states; DROP TABLE bookmark; DROP TABLE registrations; DROP INDEX executions_launched;
          ALTER TABLE buckets RENAME COLUMN key TO pool; PRAGMA user_version = 1;",
     )
     .await;
@@ -440,7 +440,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
 
 #[tokio::test]
 async fn a_file_of_the_version_before_is_brought_up_to_date() {
-    a_file_is_brought_up_to_date("DROP TABLE submissions; PRAGMA user_version = 2;").await;
+    a_file_is_brought_up_to_date("DROP TABLE submissions; DROP TABLE line_states; PRAGMA user_version = 2;").await;
 }
 
 /// `back` makes of the file what it was in an earlier version.
