@@ -305,3 +305,19 @@ fn a_group_is_looked_at_cancelled_and_what_failed_is_run_again() {
     run(&["cancel", "--group", "long"]).exits(1).says("no run of the group long is under way");
     run(&["rerun", "--failed", "--group", "long"]).exits(1).says("nothing of the group long has failed");
 }
+
+/// A page of those that wait tells their places as each alone would, whether they are counted one by one or not.
+#[test]
+fn the_places_on_a_page_of_history_are_those_in_line() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&["--vcpus", "0.25"]);
+    let http = Http::to(&serve);
+    write(&sandbox, &"{\"command\": \"sleep 3600\"}\n".repeat(160));
+    bulk(&serve, &sandbox, &["--group", "g"]).exits(0);
+    eventually("one runs", || (!http.history_page("status=RUNNING").is_empty()).then_some(()));
+    let page = http.history_page("group=g&limit=200");
+    let places: Vec<_> = page.iter().rev().filter_map(|run| run["waiting"]["place"].as_u64()).collect();
+    assert_eq!(places, (1..=159).collect::<Vec<_>>());
+    let second = page.iter().rev().nth(140).unwrap()["execution_id"].as_str().unwrap();
+    assert_eq!(http.record(second)["waiting"]["place"], 140);
+}
