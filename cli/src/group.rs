@@ -278,3 +278,46 @@ impl Watch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ExecutionStatus::{Queued, Running, Succeeded, Waiting};
+    use domain::Timestamp;
+
+    use super::*;
+
+    /// Pages with runs in these statuses.
+    fn watch(pages: &[&[ExecutionStatus]]) -> Watch {
+        let mut watch = Watch::new([], BTreeSet::new());
+        for (number, statuses) in (0_u128..).zip(pages) {
+            let id = |line: u128| ExecutionId::new(Timestamp::UNIX_EPOCH, number << 8 | line);
+            let ids: Vec<_> = (0..).zip(*statuses).map(|(line, _)| id(line)).collect();
+            for (id, status) in ids.iter().zip(*statuses) {
+                watch.runs.insert(id.clone(), Followed { line: 0, status: *status, exit_code: None, reason: None });
+            }
+            watch.pages.push(Watched { group: "g".into(), cursor: None, ids });
+        }
+        watch
+    }
+
+    #[test]
+    fn a_look_is_at_what_moves_and_never_at_what_is_over() {
+        let mut pages =
+            vec![&[Succeeded, Succeeded][..], &[Succeeded, Queued], &[Running, Waiting], &[Queued, Waiting]];
+        pages.extend([&[Queued][..]; 40]);
+        let mut watch = watch(&pages);
+        let mut seen = BTreeSet::new();
+        for _ in 0..40 {
+            let turn = watch.turn().expect("something is open");
+            assert_eq!((turn.len(), &turn[..3]), (4, &[1, 2, 3][..]), "few, however many stand still: {turn:?}");
+            seen.extend(turn);
+        }
+        assert_eq!(seen, (1..44).collect(), "whoever stands still has a turn too");
+    }
+
+    #[test]
+    fn when_all_are_over_there_is_nothing_to_look_at() {
+        assert_eq!(watch(&[&[Succeeded], &[ExecutionStatus::Failed]]).turn(), None);
+        assert_eq!(watch(&[]).turn(), None);
+    }
+}
