@@ -27,7 +27,7 @@ pub(crate) mod lines;
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = r#"Examples:
   mycli bulk jobs.jsonl                      one request a line: {"command": "make a", "cpu": 512}
-  mycli bulk jobs.jsonl --image node:22 --group nightly --wait
+  mycli bulk jobs.jsonl --image node:22 --group nightly --max-parallel 20 --wait
   jq -c … data.json | mycli bulk - --no-repo
   mycli bulk --map-over-values eu us -- ./deploy.sh              once with VALUE=eu, once with VALUE=us
   mycli bulk 'convert "$VALUE" out.png' --map-over-file names    once for each line of the file

@@ -321,3 +321,15 @@ fn the_places_on_a_page_of_history_are_those_in_line() {
     let second = page.iter().rev().nth(140).unwrap()["execution_id"].as_str().unwrap();
     assert_eq!(http.record(second)["waiting"]["place"], 140);
 }
+
+/// The group that is limited may be the one that follows from the submission.
+#[test]
+fn of_a_submission_only_so_many_run_at_a_time() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&["--vcpus", "4"]);
+    let busy = sandbox.path("busy");
+    let alone = format!("mkdir '{0}' && sleep 0.1 && rmdir '{0}'", busy.display());
+    write(&sandbox, &format!("{}\n", json!({"command": alone})).repeat(6));
+    let report = bulk(&serve, &sandbox, &["--max-parallel", "1", "--wait", "-o", "json"]).exits(0).json();
+    assert_eq!(report["counts"], json!({"SUCCEEDED": 6}));
+}
