@@ -1,7 +1,7 @@
 //! The API's calls, by name.
 
 use domain::{
-    api::{Accepted, ExecutionView, HistoryPage, LogsPage},
+    api::{Accepted, BulkAnswer, ExecutionView, HistoryPage, LogsPage},
     id::ExecutionId,
     request::SubmitRequest,
 };
@@ -51,6 +51,11 @@ impl Client {
         let request = SubmitRequest { action: Some("exec".into()), ..request.clone() };
         let body = serde_json::to_vec(&request).map_err(|error| Failure::Local(error.to_string()))?;
         Ok(self.got(Call::post(path(&["execute"], &[]), Some(body))).await?)
+    }
+
+    /// Submits some lines of a submission. Sent again they are the same executions.
+    pub(crate) async fn submit_lines(&self, body: Vec<u8>) -> Result<BulkAnswer, CallError> {
+        Ok(self.got(Call::post(path(&["executions", "bulk"], &[]), Some(body))).await?.value)
     }
 
     /// An execution, by anything that names it.

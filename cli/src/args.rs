@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
+    bulk::{self, Bulk},
     cancel::{self, Cancel},
     completions::{self, Completions},
     config::{self, Config},
@@ -58,7 +59,10 @@ pub(crate) enum Verb {
     /// Run a command and exit with its exit code
     #[command(after_help = exec::EXAMPLES)]
     Exec(Box<Exec>),
-    /// Show all that is known of a run
+    /// Run many commands as one submission
+    #[command(after_help = bulk::EXAMPLES)]
+    Bulk(Box<Bulk>),
+    /// Show all that is known of a run, or how a group stands
     #[command(after_help = status::EXAMPLES)]
     Status(Status),
     /// Wait for a run's end and exit with its exit code
@@ -67,10 +71,10 @@ pub(crate) enum Verb {
     /// Show what a run has printed
     #[command(after_help = logs::EXAMPLES)]
     Logs(Logs),
-    /// Stop a run
+    /// Stop a run, or all of a group
     #[command(after_help = cancel::EXAMPLES)]
     Cancel(Cancel),
-    /// Run the same again, with the same settings or others
+    /// Run the same again, with the same settings or others; or what failed of a group
     #[command(after_help = rerun::EXAMPLES)]
     Rerun(Box<Rerun>),
     /// List runs, newest first
@@ -112,6 +116,7 @@ impl Verb {
     /// The exit code when mycli fails: commands that pass on a run's exit code have one of their own for that.
     pub(crate) fn failure_code(&self) -> u8 {
         match self {
+            Self::Rerun(rerun) if rerun.is_of_a_group() => exit::FAILURE,
             Self::Exec(_) | Self::Rerun(_) | Self::Wait(_) => exit::UNKNOWN,
             Self::Logs(logs) if logs.follow => exit::UNKNOWN,
             _ => exit::FAILURE,
@@ -121,6 +126,7 @@ impl Verb {
     /// What to type for a first look, after `mycli --local`.
     pub(crate) fn example(&self) -> &'static str {
         match self {
+            Self::Bulk(_) => "bulk --no-repo jobs.jsonl",
             Self::Status(_) => "status",
             Self::History(_) => "history",
             Self::Logs(_) => "logs",
@@ -130,7 +136,11 @@ impl Verb {
 
     /// Whether it needs more than one thread.
     pub(crate) fn is_busy(&self) -> bool {
-        matches!(self, Self::Local(verb) if verb.is_busy())
+        match self {
+            Self::Local(verb) => verb.is_busy(),
+            Self::Bulk(_) => true,
+            _ => false,
+        }
     }
 
     /// Runs it and gives the exit code.
@@ -140,6 +150,7 @@ impl Verb {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self {
             Self::Exec(verb) => verb.run(context).await,
+            Self::Bulk(verb) => verb.run(context).await,
             Self::Status(verb) => verb.run(context).await,
             Self::Wait(verb) => verb.run(context).await,
             Self::Logs(verb) => verb.run(context).await,

@@ -1,24 +1,51 @@
-//! `mycli cancel`: asks a run to stop.
+//! `mycli cancel`: asks a run to stop, or all of a group.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use domain::{api::ExecutionView, execution::ExecutionStatus};
+use domain::{api::ExecutionView, execution::ExecutionStatus, id::ExecutionId};
+use futures_util::stream::{self, StreamExt};
 
-use crate::{api::Got, client::Client, context::Context, exit, failure::Failure, follow, output};
+use crate::{
+    api::Got,
+    client::{CallError, Client},
+    context::Context,
+    exit,
+    failure::Failure,
+    follow,
+    group::{self, Counts, Watch},
+    output, typed,
+};
 
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli cancel 7XQ9                   waiting or running; a command that runs gets TERM, and KILL 10 s later
   mycli cancel 7XQ9 --wait            returns once it is over
+  mycli cancel --group nightly --yes  all of a group that are not over
 
 Exit code: 0 once the stop is asked for (or the run was over already), 1 if it cannot be.";
+
+/// Cancels under way at once. Ours.
+const IN_FLIGHT: usize = 8;
+
+/// The statuses that can be cancelled, as a run comes by them: who moves on while others are looked at is met again.
+const OPEN: [ExecutionStatus; 4] =
+    [ExecutionStatus::Queued, ExecutionStatus::Waiting, ExecutionStatus::Launching, ExecutionStatus::Running];
 
 /// The command line of `cancel`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Cancel {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN
-    id: String,
-    /// Wait until it is over
+    #[arg(required_unless_present = "group", conflicts_with = "group")]
+    id: Option<String>,
+    /// All of this group that are not over
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Do not ask before a group is cancelled
+    #[arg(short, long, requires = "group")]
+    yes: bool,
+    /// Wait until it is over, or they are
     #[arg(long)]
     wait: bool,
 }
@@ -30,13 +57,16 @@ impl Cancel {
     /// The API's.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
-        let ended = self.cancel(context, &client).await;
+        let ended = match &self.group {
+            Some(group) => self.cancel_group(context, &client, group).await,
+            None => self.cancel(context, &client).await,
+        };
         client.close(&context.screen).await;
         ended
     }
 
     async fn cancel(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
-        let run = client.find(Some(&self.id)).await?;
+        let run = client.find(self.id.as_deref()).await?;
         let id = run.value.execution_id.clone();
         if run.value.status.is_final() {
             context.screen.say(&format!("{id} was over already: {}", run.value.status));
@@ -55,9 +85,92 @@ impl Cancel {
         self.report(context, &after)
     }
 
+    async fn cancel_group(&self, context: &Context, client: &Client, group: &str) -> Result<u8, Failure> {
+        let mut open = open(client, group).await?;
+        if open.is_empty() {
+            return Err(Failure::Nothing(format!("no run of the group {group} is under way")));
+        }
+        let counts: Counts = open.values().copied().collect();
+        if !self.yes && typed::can_ask() {
+            let question = format!("cancel {} of {group} ({})?", counts.total(), counts.line());
+            if !typed::agreed(context, &question)? {
+                return Err(Failure::Nothing("nothing was cancelled".into()));
+            }
+        }
+        let mut done = Cancelled::default();
+        // Until a look finds nobody new: some may have moved on, or have come, between two looks.
+        while !open.is_empty() {
+            done.cancel(context, client, open).await?;
+            open = self::open(client, group).await?;
+            open.retain(|id, _| !done.asked.contains(id));
+        }
+        context.screen.no_progress();
+        if self.wait {
+            let mut watch =
+                Watch::new(done.asked.iter().cloned().map(|id| (0, id)), BTreeSet::from([group.to_owned()]));
+            watch.to_the_end(client, &context.screen).await?;
+            context.screen.no_progress();
+        }
+        done.report(context, group)
+    }
+
     fn report(&self, context: &Context, run: &Got<ExecutionView>) -> Result<u8, Failure> {
         if context.is_json() {
             output::json(context, &run.answer)?;
+        }
+        Ok(exit::SUCCESS)
+    }
+}
+
+/// Who of a group is not over.
+async fn open(client: &Client, group: &str) -> Result<BTreeMap<ExecutionId, ExecutionStatus>, CallError> {
+    let mut open = BTreeMap::new();
+    for status in OPEN {
+        let see = |run: ExecutionView| {
+            open.insert(run.execution_id, run.status);
+        };
+        group::walk(client, group, Some(status), see).await?;
+    }
+    Ok(open)
+}
+
+/// What came of cancelling many.
+#[derive(Default)]
+struct Cancelled {
+    asked: BTreeSet<ExecutionId>,
+    /// How many of them were over before they could be.
+    over: usize,
+}
+
+impl Cancelled {
+    async fn cancel(
+        &mut self,
+        context: &Context,
+        client: &Client,
+        runs: BTreeMap<ExecutionId, ExecutionStatus>,
+    ) -> Result<(), CallError> {
+        let all = self.asked.len() + runs.len();
+        let calls = runs.into_keys().map(async |id| (client.cancel(&id).await, id));
+        let mut calls = std::pin::pin!(stream::iter(calls).buffer_unordered(IN_FLIGHT));
+        while let Some((answer, id)) = calls.next().await {
+            match answer {
+                Ok(_) => {}
+                Err(CallError::Refused(problem)) if problem.code == "already_final" => self.over += 1,
+                Err(error) => return Err(error),
+            }
+            self.asked.insert(id);
+            context.screen.gauge(self.asked.len(), all, "cancelled");
+        }
+        Ok(())
+    }
+
+    fn report(&self, context: &Context, group: &str) -> Result<u8, Failure> {
+        let (cancelled, over) = (self.asked.len() - self.over, self.over);
+        if context.is_json() {
+            let json = serde_json::json!({"group": group, "cancelled": cancelled, "over": over});
+            output::text(context, &format!("{json}\n"))?;
+        } else {
+            output::text(context, &format!("cancelled  {cancelled}\nover       {over}\n"))?;
         }
         Ok(exit::SUCCESS)
     }

@@ -183,6 +183,14 @@ impl Client {
         matches!(self, Self::Local(_))
     }
 
+    /// Whether no network lies between: this machine itself, or a server on it.
+    pub(crate) fn is_near(&self) -> bool {
+        match self {
+            Self::Remote(remote) => is_loopback(&remote.name()),
+            Self::Local(_) => true,
+        }
+    }
+
     /// Ends it in order. What runs here is left to a supervisor.
     pub(crate) async fn close(self, screen: &Screen) {
         if let Self::Local(machine) = self

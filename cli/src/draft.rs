@@ -25,6 +25,19 @@ impl Draft {
         local: bool,
         screen: &Screen,
     ) -> Result<Self, Failure> {
+        let mut draft = Self::settings(flags, local, screen)?;
+        draft.request.command = Some(command);
+        if draft.request.repo.is_none() && !flags.no_repo {
+            draft.take_origin(screen).await?;
+        }
+        Ok(draft)
+    }
+
+    /// The same without a command, and without a look at the git repository here: what flags and `.mycli.yaml` say.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub(crate) fn settings(flags: &RunFlags, local: bool, screen: &Screen) -> Result<Self, Failure> {
         let here = std::env::current_dir().map_err(Failure::io("find the working directory"))?;
         let project = Project::find(&here)?;
         let mut request = project.as_ref().map(|project| project.request.clone()).unwrap_or_default();
@@ -32,14 +45,24 @@ impl Draft {
             request.repo = request.repo.map(|repo| absolute(&repo, project.path.parent().unwrap_or(&here)));
         }
         apply(flags, &mut request, screen)?;
-        request.command = Some(command);
         if local {
             request.repo = request.repo.map(|repo| absolute(&repo, &here));
         }
-        if request.repo.is_none() && !flags.no_repo {
-            take_origin(&mut request, screen).await?;
-        }
         Ok(Self { request, project })
+    }
+
+    /// Takes the repository, and the branch if there is none yet, from git's origin.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) async fn take_origin(&mut self, screen: &Screen) -> Result<(), Failure> {
+        let found = git::checkout(self.request.branch.as_deref()).await.map_err(Failure::NoRepository)?;
+        for note in &found.notes {
+            screen.say(note);
+        }
+        self.request.repo = Some(absolute(&found.url, &found.root));
+        self.request.branch = found.branch;
+        Ok(())
     }
 
     /// Says of faults in what `.mycli.yaml` gave where they stand there.
@@ -47,7 +70,8 @@ impl Draft {
         faults.into_iter().map(|fault| self.placed_one(fault)).collect()
     }
 
-    fn placed_one(&self, fault: FieldError) -> FieldError {
+    /// The same of one fault.
+    pub(crate) fn placed_one(&self, fault: FieldError) -> FieldError {
         match &self.project {
             Some(project) if self.is_from(project, &fault.field) => project.placed(fault),
             _ => fault,
@@ -75,16 +99,6 @@ impl Draft {
 /// A `-e` or `--env-file` that cannot be used.
 pub(crate) fn apply(flags: &RunFlags, request: &mut SubmitRequest, screen: &Screen) -> Result<(), Failure> {
     flags.apply(request, |name| screen.say(&format!("the environment has no {name}: it is not set for the run")))?;
-    Ok(())
-}
-
-async fn take_origin(request: &mut SubmitRequest, screen: &Screen) -> Result<(), Failure> {
-    let found = git::checkout(request.branch.as_deref()).await.map_err(Failure::NoRepository)?;
-    for note in &found.notes {
-        screen.say(note);
-    }
-    request.repo = Some(absolute(&found.url, &found.root));
-    request.branch = found.branch;
     Ok(())
 }
 

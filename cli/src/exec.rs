@@ -49,7 +49,7 @@ impl Exec {
     /// # Errors
     /// Anything but the run's own failure.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let command = self.command_text()?;
+        let command = launch::command_text(&self.command, &self.argv)?;
         let draft = Draft::gather(command, &self.run, context.global.local, &context.screen);
         if self.launch.dry_run {
             let draft = draft.await?;
@@ -67,20 +67,5 @@ impl Exec {
         let draft = draft?;
         let ended = launch::run(context, client, draft.request.clone(), self.launch).await;
         ended.map_err(|error| launch::placed(error, |faults| draft.placed(faults)))
-    }
-
-    fn command_text(&self) -> Result<String, Failure> {
-        match (&self.command[..], &self.argv[..]) {
-            ([text], []) => Ok(text.clone()),
-            ([], words) => {
-                let words = words.iter().map(String::as_str);
-                shlex::try_join(words)
-                    .map_err(|_| Failure::Usage("the command holds a NUL byte, which no shell can be given".into()))
-            }
-            (words, _) => Err(Failure::Usage(format!(
-                "the command is {} arguments: quote it to make it one shell text, or put `--` before it to keep its words",
-                words.len()
-            ))),
-        }
     }
 }

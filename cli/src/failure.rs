@@ -43,6 +43,9 @@ pub(crate) enum Failure {
     /// A request that would be refused.
     #[error("the request has {} {}", .0.len(), if .0.len() == 1 { "fault" } else { "faults" })]
     Faults(Vec<FieldError>),
+    /// Lines that would be refused: how many in what, and everything that is wrong with each.
+    #[error("{0}; nothing was sent")]
+    Lines(String, Vec<FieldError>),
     /// The API said no, or could not be asked.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -176,7 +179,7 @@ impl Failure {
     /// The faults of single fields, shown one a line.
     pub(crate) fn fields(&self) -> &[FieldError] {
         match self {
-            Self::Faults(faults) => faults,
+            Self::Faults(faults) | Self::Lines(_, faults) => faults,
             Self::Call(CallError::Refused(problem)) => &problem.errors,
             _ => &[],
         }
@@ -191,6 +194,6 @@ impl Failure {
 
     /// The exit code, in a command that exits with `code` when it fails.
     pub(crate) fn exit_code(&self, code: u8) -> u8 {
-        if matches!(self, Self::Usage(_)) { crate::exit::USAGE } else { code }
+        if matches!(self, Self::Usage(_) | Self::Lines(..)) { crate::exit::USAGE } else { code }
     }
 }

@@ -2,7 +2,7 @@
 
 use domain::{
     api::Accepted,
-    request::{FieldError, SubmitRequest},
+    request::{Defaults, FieldError, SubmitRequest},
 };
 
 use crate::{
@@ -16,6 +16,25 @@ use crate::{
     output,
     screen::Stream,
 };
+
+/// The command: one argument as it is, or the words after `--` with their boundaries.
+///
+/// # Errors
+/// Several arguments, which may be meant either way, and what no shell can be given.
+pub(crate) fn command_text(command: &[String], argv: &[String]) -> Result<String, Failure> {
+    match (command, argv) {
+        ([text], []) => Ok(text.clone()),
+        ([], words) => {
+            let words = words.iter().map(String::as_str);
+            shlex::try_join(words)
+                .map_err(|_| Failure::Usage("the command holds a NUL byte, which no shell can be given".into()))
+        }
+        (words, _) => Err(Failure::Usage(format!(
+            "the command is {} arguments: quote it to make it one shell text, or put `--` before it to keep its words",
+            words.len()
+        ))),
+    }
+}
 
 /// Submits and, unless told to detach, follows to the end.
 ///
@@ -81,12 +100,19 @@ fn random_key() -> Result<String, Failure> {
 /// # Errors
 /// Every fault there is.
 pub(crate) fn dry_run(context: &Context, request: &SubmitRequest) -> Result<u8, Failure> {
-    let endpoint = context.endpoint()?;
-    let one_machine = context.global.local || endpoint.is_some_and(|endpoint| is_loopback(&endpoint.url));
-    request.clone().validate(&draft::defaults(one_machine)).map_err(Failure::Faults)?;
+    request.clone().validate(&defaults(context)?).map_err(Failure::Faults)?;
     let text = serde_json::to_string_pretty(request).map_err(|error| Failure::Local(error.to_string()))?;
     output::text(context, &format!("{text}\n"))?;
     Ok(exit::SUCCESS)
+}
+
+/// What applies where a request says nothing, as far as can be known before it is sent: of this machine, or of a stack as it comes.
+///
+/// # Errors
+/// A configuration file that cannot be used.
+pub(crate) fn defaults(context: &Context) -> Result<Defaults, Failure> {
+    let one_machine = context.global.local || context.endpoint()?.is_some_and(|endpoint| is_loopback(&endpoint.url));
+    Ok(draft::defaults(one_machine))
 }
 
 /// Adds to a refusal's faults where they come from.

@@ -13,6 +13,7 @@ use crate::{
 
 mod api;
 mod args;
+mod bulk;
 mod cancel;
 mod client;
 mod completions;
@@ -29,6 +30,7 @@ mod failure;
 mod flags;
 mod follow;
 mod git;
+mod group;
 mod history;
 mod home;
 mod init;
@@ -48,6 +50,7 @@ mod secrets;
 mod settings;
 mod site;
 mod status;
+mod submission;
 mod telling;
 mod typed;
 mod upgrade;

@@ -124,6 +124,23 @@ impl Screen {
         }
     }
 
+    /// Shows how much of something is done, where somebody sees it.
+    pub(crate) fn gauge(&self, done: usize, of: usize, text: &str) {
+        let mut shown = self.spinner.borrow_mut();
+        let is_missing = shown.as_ref().is_none_or(|bar| bar.length().is_none());
+        if is_missing
+            && io::stderr().is_terminal()
+            && let Some(spinner) = shown.replace(new_bar())
+        {
+            spinner.finish_and_clear();
+        }
+        if let Some(bar) = shown.as_ref() {
+            bar.set_length(u64::try_from(of).unwrap_or(u64::MAX));
+            bar.set_position(u64::try_from(done).unwrap_or(u64::MAX));
+            bar.set_message(text.to_owned());
+        }
+    }
+
     /// Removes it.
     pub(crate) fn no_progress(&self) {
         if let Some(spinner) = self.spinner.take() {
@@ -174,6 +191,16 @@ fn new_spinner() -> ProgressBar {
     }
     spinner.enable_steady_tick(SPIN);
     spinner
+}
+
+fn new_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    // A constant template that parses; without it the default does too.
+    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(SPIN);
+    bar
 }
 
 /// Text of others, on one line: control characters (which a terminal would obey) are replaced, and what is wider than `width` cut.

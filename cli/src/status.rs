@@ -1,14 +1,18 @@
-//! `mycli status`: all that is known of one run.
+//! `mycli status`: all that is known of one run, or how a group stands.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use clap::Args;
 use domain::{
     Timestamp,
     api::{AttemptView, ExecutionView},
 };
+use serde::Serialize;
 
-use crate::{context::Context, exit, failure::Failure, follow, moment, output, screen, screen::Screen};
+use crate::{
+    client::Client, context::Context, exit, failure::Failure, follow, group, group::Counts, moment, output, screen,
+    screen::Screen,
+};
 
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
@@ -16,6 +20,7 @@ Examples:
   mycli status                        your latest run
   mycli status 7XQ9                   by the end of its id; a unique beginning or a task's ARN do as well
   mycli status 7XQ9 -o json | jq .waiting
+  mycli status --group nightly        how many stand where, and why some wait
 
 Exit code: 0 whatever the run did, 1 if it cannot be shown.";
 
@@ -23,7 +28,11 @@ Exit code: 0 whatever the run did, 1 if it cannot be shown.";
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Status {
     /// Which run: its id, a unique beginning or end of it, or its task's ARN [default: your latest]
+    #[arg(conflicts_with = "group")]
     id: Option<String>,
+    /// How all runs of this group stand
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
 }
 
 impl Status {
@@ -33,15 +42,64 @@ impl Status {
     /// The API's.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
-        let got = client.find(self.id.as_deref()).await;
+        let shown = match &self.group {
+            Some(group) => Standing::of(&client, group).await.and_then(|standing| standing.show(context)),
+            None => self.show(context, &client).await,
+        };
         client.close(&context.screen).await;
-        let got = got?;
+        shown.map(|()| exit::SUCCESS)
+    }
+
+    async fn show(&self, context: &Context, client: &Client) -> Result<(), Failure> {
+        let got = client.find(self.id.as_deref()).await?;
         if context.is_json() {
-            output::json(context, &got.answer)?;
+            output::json(context, &got.answer)
         } else {
-            output::text(context, &page(&got.value, &context.screen))?;
+            output::text(context, &page(&got.value, &context.screen))
         }
-        Ok(exit::SUCCESS)
+    }
+}
+
+/// How a group stands: what `-o json` prints.
+#[derive(Debug, Serialize)]
+struct Standing {
+    group: String,
+    total: usize,
+    counts: Counts,
+    /// For each reason how many wait for it.
+    waiting: BTreeMap<String, usize>,
+}
+
+impl Standing {
+    async fn of(client: &Client, group: &str) -> Result<Self, Failure> {
+        let (mut counts, mut waiting) = (Counts::default(), BTreeMap::new());
+        let see = |run: ExecutionView| {
+            counts.add(run.status);
+            if let Some(why) = run.waiting {
+                *waiting.entry(why.reason).or_insert(0) += 1;
+            }
+        };
+        group::walk(client, group, None, see).await?;
+        match counts.total() {
+            0 => Err(Failure::Nothing(format!("there are no runs in the group {group}"))),
+            total => Ok(Self { group: group.to_owned(), total, counts, waiting }),
+        }
+    }
+
+    fn show(&self, context: &Context) -> Result<(), Failure> {
+        if context.is_json() {
+            let json = serde_json::to_string(self).map_err(|error| Failure::Local(error.to_string()))?;
+            return output::text(context, &format!("{json}\n"));
+        }
+        let mut text = format!("{}  {} of {} over\n", self.group, self.counts.over(), self.total);
+        for (status, count) in self.counts.each() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{}  {count:>6}", context.screen.status(status, 9));
+        }
+        for (reason, count) in &self.waiting {
+            let _ = writeln!(text, "waiting    {count:>6}  {}", screen::one_line(reason, usize::MAX));
+        }
+        output::text(context, &text)
     }
 }
 

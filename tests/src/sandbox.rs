@@ -216,8 +216,19 @@ impl Sandbox {
     /// When it does not.
     #[must_use]
     pub fn serve(&self, arguments: &[&str]) -> Serve {
+        self.serve_in(arguments, &[])
+    }
+
+    /// The same with these variables.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn serve_in(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Serve {
         let fixed = ["local", "serve", "--listen", "127.0.0.1:0", "-o", "json"];
-        let running = self.start(&[&fixed, arguments].concat());
+        let mut command = self.command(&[&fixed, arguments].concat());
+        command.envs(variables.iter().copied());
+        let running = Running::of(command);
         let line = running.line();
         let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         let key = fs::read_to_string(said["key_file"].as_str().expect("a file")).expect("the key");

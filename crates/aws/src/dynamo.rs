@@ -43,6 +43,7 @@ mod record;
 mod request;
 mod secrets;
 mod state;
+mod submission;
 mod sweep;
 mod table;
 
@@ -105,6 +106,21 @@ impl Store for DynamoStore {
             Some(claim) => self.create_claimed(execution, claim).await,
             None => self.create_unclaimed(execution).await,
         }
+    }
+
+    /// Conditional on there being none that is open.
+    async fn open_submission(
+        &self,
+        key: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Timestamp, Unavailable> {
+        self.opened_at(key, now, expires_at).await
+    }
+
+    /// Idempotent, each by itself. A bounded number is under way at a time.
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
+        self.create_each(executions).await
     }
 
     async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {

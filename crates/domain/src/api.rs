@@ -20,6 +20,64 @@ pub struct Accepted {
     pub status: ExecutionStatus,
 }
 
+/// Largest body of `POST /executions/bulk`, in bytes: below Lambda's 6 MB (AWS-FACTS §7), with room for the event around it.
+pub const BULK_BODY_MAX: usize = 4 * 1024 * 1024;
+/// Most executions in one `POST /executions/bulk`. Ours.
+pub const BULK_MAX: usize = 500;
+
+/// The body of `POST /executions/bulk`: some consecutive lines of a submission.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BulkRequest {
+    /// The caller's own id for the whole submission.
+    pub submission_id: String,
+    /// The number of the first entry within the whole submission, from 0.
+    #[serde(default)]
+    pub first_index: u32,
+    /// The lines.
+    pub executions: Vec<SubmitRequest>,
+}
+
+impl BulkRequest {
+    /// What is wrong with a line because it is one: everything else is the request's own validation.
+    #[must_use]
+    pub fn line_fault(request: &SubmitRequest) -> Option<FieldError> {
+        request.idempotency_key.as_ref().map(|_| FieldError {
+            field: "idempotency_key".into(),
+            message: "does not belong in a line: the submission's id and the line's number take its place".into(),
+        })
+    }
+}
+
+/// The answer to `POST /executions/bulk`: what became of each line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkAnswer {
+    /// Recorded now.
+    pub accepted: Vec<BulkEntry>,
+    /// Recorded by an earlier request.
+    pub existing: Vec<BulkEntry>,
+    /// Not recorded.
+    pub rejected: Vec<BulkRejection>,
+}
+
+/// A line that is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkEntry {
+    /// The line's number within the whole submission, from 0.
+    pub index: u32,
+    /// Its execution.
+    pub execution_id: ExecutionId,
+}
+
+/// A line that is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkRejection {
+    /// The line's number within the whole submission, from 0.
+    pub index: u32,
+    /// Everything that is wrong with it.
+    pub errors: Vec<FieldError>,
+}
+
 /// An execution as `GET /executions/{id}` shows it: the request's keys and what became of it. What is not known is `null`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExecutionView {

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
 use crate::Timestamp;
@@ -18,6 +19,46 @@ pub struct ExecutionId(String);
 pub struct InvalidId(String);
 
 const PREFIX: &str = "exec_";
+
+/// Most lines of one submission: what 24 bits count. Ours.
+pub const LINES_MAX: u32 = 1 << 24;
+
+/// How many of a ULID's 80 free bits tell lines of one submission at one place apart from those of others: what [`LINES_MAX`] leaves.
+const TAG_BITS: u32 = 56;
+
+/// One submission of many lines: who made it, under which id, and when it was first heard of. Its lines' ids follow from that, so a
+/// line that is sent again is the same execution, and nothing has to be kept for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The name of the submitter's key.
+    pub by: String,
+    /// The submitter's own id for it.
+    pub id: String,
+    /// When its first line was sent.
+    pub opened_at: Timestamp,
+}
+
+impl Submission {
+    /// The id of the line with this index: they are in the lines' order, and their last digits look random. `None` from
+    /// [`LINES_MAX`] on.
+    #[must_use]
+    pub fn execution(&self, index: u32) -> Option<ExecutionId> {
+        let entropy = u128::from(index) << TAG_BITS | u128::from(self.tag(index));
+        (index < LINES_MAX).then(|| ExecutionId::new(self.opened_at, entropy))
+    }
+
+    /// 56 bits that no two submissions of one moment share at a line. The id comes last, so no part can run into another.
+    fn tag(&self, index: u32) -> u64 {
+        let name_length = u64::try_from(self.by.len()).unwrap_or(u64::MAX);
+        let hash = Sha256::new()
+            .chain_update(index.to_be_bytes())
+            .chain_update(name_length.to_be_bytes())
+            .chain_update(&self.by)
+            .chain_update(&self.id);
+        let digits = hash.finalize().into_iter().take(8).fold(0, |number, byte| number << 8 | u64::from(byte));
+        digits >> (u64::BITS - TAG_BITS)
+    }
+}
 
 impl ExecutionId {
     /// A new id for this moment and 80 bits of randomness (the low ten bytes of `entropy`).
@@ -151,6 +192,51 @@ mod tests {
     #[test]
     fn an_id_tells_its_moment() {
         assert_eq!(id().made_at().timestamp_millis(), 1_764_000_000_000);
+    }
+
+    fn submission(by: &str, name: &str) -> Submission {
+        Submission { by: by.to_owned(), id: name.to_owned(), opened_at: id().made_at() }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn lines_have_ids_of_their_own_in_their_order(a in 0..LINES_MAX, b in 0..LINES_MAX, by in ".{1,8}", name in "[ -~]{1,64}") {
+            let lines = submission(&by, &name);
+            let (first, second) = (lines.execution(a).expect("a line"), lines.execution(b).expect("a line"));
+            proptest::prop_assert_eq!(a.cmp(&b), first.cmp(&second));
+            proptest::prop_assert_eq!(first.made_at(), lines.opened_at);
+            proptest::prop_assert_eq!(first.as_str().parse(), Ok(first.clone()));
+        }
+    }
+
+    #[test]
+    fn the_same_line_of_another_submission_is_another_execution() {
+        let first = submission("alice", "s").execution(7);
+        assert_eq!(first, submission("alice", "s").execution(7));
+        let later = Submission { opened_at: id().made_at() + chrono::TimeDelta::days(1), ..submission("alice", "s") };
+        for other in [submission("alice", "t"), submission("bob", "s"), submission("alices", ""), later] {
+            assert_ne!(first, other.execution(7), "{other:?}");
+        }
+        assert_ne!(submission("ab", "c").execution(0), submission("a", "bc").execution(0));
+    }
+
+    /// Adapters spread executions by their ids' last digits.
+    #[test]
+    fn the_last_digits_of_lines_are_spread_evenly() {
+        let lines = submission("alice", "s");
+        let mut counts = std::collections::BTreeMap::new();
+        for index in 0..8_000 {
+            let last = lines.execution(index).and_then(|id| id.as_str().chars().next_back());
+            *counts.entry(last).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 32);
+        assert!(counts.values().all(|count| (150..=350).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn there_are_only_so_many_lines() {
+        assert!(submission("alice", "s").execution(LINES_MAX - 1).is_some());
+        assert_eq!(submission("alice", "s").execution(LINES_MAX), None);
     }
 
     #[test]

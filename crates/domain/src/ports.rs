@@ -112,6 +112,19 @@ pub trait Store: Send + Sync {
         claim: Option<&Claim>,
     ) -> impl Future<Output = Result<Created, Unavailable>> + Send;
 
+    /// The moment at which a submission was first heard of: `now` for the first caller, that same moment for later ones until the
+    /// first one's `expires_at`, when it begins anew. Conditional.
+    fn open_submission(
+        &self,
+        key: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> impl Future<Output = Result<Timestamp, Unavailable>> + Send;
+
+    /// Records each of these, unless its id exists; says of each, in their order, what came of it (never [`Created::Mismatch`]). Each
+    /// stands by itself: after an error some may have been recorded. Idempotent.
+    fn create_all(&self, executions: Vec<Execution>) -> impl Future<Output = Result<Vec<Created>, Unavailable>> + Send;
+
     /// The record, as last written.
     fn load(&self, id: &ExecutionId) -> impl Future<Output = Result<Option<Execution>, Unavailable>> + Send;
 

@@ -10,10 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use domain::{
-    api::{LogsPage, Problem},
+    api::{BULK_BODY_MAX, LogsPage, Problem},
     key::ApiKey,
 };
-use pipeline::submit::BULK_BODY_MAX;
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::machine::{self, Machine, OpenError, Options};

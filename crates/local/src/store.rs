@@ -14,6 +14,7 @@ use domain::{
     ports::{Claim, Created, Definitions, Keys, Store, Unavailable, Update, UpdateError},
     throttle::{Rate, Usage},
 };
+use rusqlite::Connection;
 
 use crate::{
     database::{Database, PumpId, millis},
@@ -29,6 +30,7 @@ mod limits;
 pub(crate) mod line;
 mod line_state;
 mod record;
+pub(crate) mod submissions;
 
 const SERVICE: &str = "the store";
 
@@ -64,6 +66,31 @@ impl Store for LocalStore {
         let created = self.database.write(SERVICE, move |db| record::create(db, &new, claim.as_ref(), &pump)).await?;
         failpoint!("store.create.after");
         created.checked()
+    }
+
+    /// Conditional: in one transaction.
+    async fn open_submission(
+        &self,
+        key: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Timestamp, Unavailable> {
+        let key = key.to_owned();
+        failpoint!("store.open_submission.before");
+        let opened_at = self.database.write(SERVICE, move |db| submissions::open(db, &key, now, expires_at)).await?;
+        failpoint!("store.open_submission.after");
+        Ok(opened_at)
+    }
+
+    /// Idempotent. All of them in one transaction.
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
+        let new = executions.iter().map(record::New::of).collect::<Result<Vec<_>, _>>()?;
+        let pump = self.database.pump().clone();
+        let write = move |db: &Connection| new.iter().map(|new| record::create(db, new, None, &pump)).collect();
+        failpoint!("store.create_all.before");
+        let created: Vec<record::Came> = self.database.write(SERVICE, write).await?;
+        failpoint!("store.create_all.after");
+        created.into_iter().map(record::Came::checked).collect()
     }
 
     async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {

@@ -1,5 +1,7 @@
 //! The query function: every route that reads.
 
+use std::collections::BTreeMap;
+
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use domain::{
@@ -15,7 +17,7 @@ use domain::{
     request::FieldError,
     settings::Settings,
     task,
-    throttle::{self, Rate},
+    throttle::{self, Rate, Usage},
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +64,15 @@ struct LogCursor {
     ended: bool,
 }
 
+/// What is known of lines while a page is made: each is looked at once, however many of the page stand in it.
+#[derive(Default)]
+struct Seen {
+    states: BTreeMap<LimitKey, LineState>,
+    usage: BTreeMap<LimitKey, Usage>,
+    /// The last place in line that was told, by line, submitter and priority.
+    places: BTreeMap<(LimitKey, String, i32), u32>,
+}
+
 /// A part of an execution's log, and when to ask for the next.
 struct Part {
     page: LogsPage,
@@ -104,10 +115,12 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         http::only_parameters(request, &["status", "group", "by", "since", "limit", "cursor"])?;
         let (filter, limit, cursor) = asked(caller, request).map_err(Problem::invalid)?;
         let page = self.store.list(&filter, cursor.as_ref(), limit).await.map_err(|e| http::unavailable(&e))?;
-        let mut executions = Vec::with_capacity(page.items.len());
-        for execution in &page.items {
-            executions.push(self.view(execution).await.map_err(|e| http::unavailable(&e))?);
+        let (mut executions, mut seen) = (Vec::with_capacity(page.items.len()), Seen::default());
+        // From the oldest on, as they stand in line.
+        for execution in page.items.iter().rev() {
+            executions.push(self.view(execution, &mut seen).await.map_err(|e| http::unavailable(&e))?);
         }
+        executions.reverse();
         // The store tells those in a line, which of them waits is for the line to say.
         executions.retain(|view| filter.status.is_none_or(|status| view.status == status));
         Ok(http::json(200, &HistoryPage { executions, next_cursor: page.next.map(|cursor| cursor.encode()) }))
@@ -116,7 +129,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
     async fn get(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &[])?;
         let execution = self.load(id).await?;
-        let view = self.view(&execution).await.map_err(|e| http::unavailable(&e))?;
+        let view = self.view(&execution, &mut Seen::default()).await.map_err(|e| http::unavailable(&e))?;
         Ok(http::json(200, &view))
     }
 
@@ -168,10 +181,10 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         found.ok_or_else(|| not_found(id.as_str()))
     }
 
-    async fn view(&self, execution: &Execution) -> Result<ExecutionView, Unavailable> {
+    async fn view(&self, execution: &Execution, seen: &mut Seen) -> Result<ExecutionView, Unavailable> {
         let Some(ticket) = execution.ticket() else { return Ok(ExecutionView::new(execution, None)) };
-        let state = self.store.line_state(&ticket.line).await?;
-        let waiting = self.waiting(execution, &ticket, &state).await?;
+        let state = self.line_state(&ticket.line, seen).await?;
+        let waiting = self.waiting(execution, &ticket, &state, seen).await?;
         let view = ExecutionView::new(execution, Some(waiting));
         // Who stands in a line that is held waits, whether or not somebody wrote that into each of ten thousand records.
         let status = if state.held.is_some() { ExecutionStatus::Waiting } else { view.status };
@@ -184,16 +197,17 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         execution: &Execution,
         ticket: &Ticket,
         line: &LineState,
+        seen: &mut Seen,
     ) -> Result<WaitingView, Unavailable> {
         let now = self.ambient.now();
         let by = line.held.as_ref().map(|held| held.by);
         // Who waits behind the first of its line that waits for the pool waits for the pool.
         let pool_line = LimitKey::Pool(execution.pool);
         let key = if by == Some(HeldBy::Pool) { &pool_line } else { &ticket.line };
-        let of_key = if *key == ticket.line { line.clone() } else { self.store.line_state(key).await? };
+        let of_key = if *key == ticket.line { line.clone() } else { self.line_state(key, seen).await? };
         let quota = of_key.quota(self.settings.quotas.of(execution.pool).cpu);
-        let (usage, max) = (self.store.usage(key).await?, throttle::max_of(key, &execution.request, quota));
-        let place = self.store.ahead(ticket, EXACT_PLACES).await? + 1;
+        let (usage, max) = (self.usage(key, seen).await?, throttle::max_of(key, &execution.request, quota));
+        let place = self.place(ticket, seen).await?;
         let postponed = ticket.not_before.filter(|due| *due > now);
         let reason = match (&execution.state, by) {
             (State::Waiting { reason, .. }, _) if postponed.is_some() => reason.clone(),
@@ -224,6 +238,37 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
             place,
             estimate_seconds: estimate,
         })
+    }
+
+    async fn line_state(&self, key: &LimitKey, seen: &mut Seen) -> Result<LineState, Unavailable> {
+        if let Some(state) = seen.states.get(key) {
+            return Ok(state.clone());
+        }
+        let state = self.store.line_state(key).await?;
+        seen.states.insert(key.clone(), state.clone());
+        Ok(state)
+    }
+
+    async fn usage(&self, key: &LimitKey, seen: &mut Seen) -> Result<Usage, Unavailable> {
+        if let Some(usage) = seen.usage.get(key) {
+            return Ok(*usage);
+        }
+        let usage = self.store.usage(key).await?;
+        seen.usage.insert(key.clone(), usage);
+        Ok(usage)
+    }
+
+    /// From 1. Beyond the exact ones, who comes after another of the same submitter is taken to stand behind that one: counting again
+    /// for each of a page would cost as much as the line is long.
+    async fn place(&self, ticket: &Ticket, seen: &mut Seen) -> Result<u32, Unavailable> {
+        let peers = (ticket.line.clone(), ticket.submitter.clone(), ticket.priority);
+        if let Some(last) = seen.places.get_mut(&peers).filter(|last| **last > EXACT_PLACES) {
+            *last += 1;
+            return Ok(*last);
+        }
+        let place = self.store.ahead(ticket, EXACT_PLACES).await? + 1;
+        seen.places.insert(peers, place);
+        Ok(place)
     }
 
     /// The slowest of the rates that launches from a pool are held to.

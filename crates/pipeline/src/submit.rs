@@ -1,17 +1,20 @@
 //! The submit function: every route that writes. It records and sends messages; it never touches ECS.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    api::{Accepted, KeyView, Problem},
+    api::{Accepted, BULK_BODY_MAX, KeyView, Problem},
     execution::{Execution, ExecutionStatus},
     id::ExecutionId,
     key::{ApiKey, Caller, Role},
     limit::LimitKey,
-    message::{Message, Outgoing},
+    message::Message,
     ports::{Claim, Clock, Created, Entropy, Keys, Queue, Secrets, Store, Unavailable, UpdateError},
-    request::{FieldError, IdempotencyKey, LaunchRequest, Name, SubmitRequest},
+    request::{FieldError, LaunchRequest, Name, SubmitRequest},
+    secret::SecretRecord,
     settings::Settings,
     task, throttle,
     transition::CancelDecision,
@@ -26,12 +29,10 @@ use crate::{
     query,
 };
 
+mod bulk;
+
 /// Largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far smaller. Ours.
 pub const BODY_MAX: usize = 64 * 1024;
-/// Largest body of `POST /executions/bulk`, in bytes: below Lambda's 6 MB (AWS-FACTS §7), with room for the event around it.
-pub const BULK_BODY_MAX: usize = 4 * 1024 * 1024;
-/// Most executions in one `POST /executions/bulk`. Ours.
-pub const BULK_MAX: usize = 500;
 /// How long an idempotency key holds (DESIGN §7).
 const CLAIM: TimeDelta = TimeDelta::hours(24);
 
@@ -54,31 +55,14 @@ pub struct Submit<'a, S, K, Q, X, A> {
     pub settings: &'a Settings,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BulkRequest {
-    submission_id: String,
-    executions: Vec<SubmitRequest>,
+/// A request that can be run as far as it alone tells, with what the installation has against it.
+struct Draft {
+    request: LaunchRequest,
+    faults: Vec<FieldError>,
 }
 
-#[derive(Serialize)]
-struct BulkAnswer {
-    accepted: Vec<BulkAccepted>,
-    existing: Vec<BulkAccepted>,
-    rejected: Vec<BulkRejected>,
-}
-
-#[derive(Serialize)]
-struct BulkAccepted {
-    index: usize,
-    execution_id: ExecutionId,
-}
-
-#[derive(Serialize)]
-struct BulkRejected {
-    index: usize,
-    errors: Vec<FieldError>,
-}
+/// What is known of the secrets that requests name; `None` for those that are not set.
+type Known = BTreeMap<String, Option<SecretRecord>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,32 +136,45 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         caller: &Caller,
         request: SubmitRequest,
     ) -> Result<Result<LaunchRequest, Vec<FieldError>>, Unavailable> {
-        let mut request = match request.validate(&self.settings.defaults) {
-            Ok(request) => request,
-            Err(faults) => return Ok(Err(faults)),
-        };
+        let draft = self.draft(request);
+        let known = self.known_secrets(draft.iter()).await?;
+        Ok(draft.and_then(|draft| self.judged(caller, draft, &known)))
+    }
+
+    fn draft(&self, request: SubmitRequest) -> Result<Draft, Vec<FieldError>> {
+        let mut request = request.validate(&self.settings.defaults)?;
         let mut faults = self.settings.allowed.as_ref().map_or_else(Vec::new, |allowed| allowed.apply(&mut request));
         let pool = task::pool(&request, self.settings);
         if let Some(message) = throttle::impossible(request.size.cpu(), self.settings.quotas.of(pool).cpu) {
             faults.push(FieldError { field: "cpu".into(), message });
         }
         faults.extend(task::budget_fault(&request));
-        faults.extend(self.secret_faults(caller, &request).await?);
-        Ok(if faults.is_empty() { Ok(request) } else { Err(faults) })
+        Ok(Draft { request, faults })
     }
 
-    async fn secret_faults(&self, caller: &Caller, request: &LaunchRequest) -> Result<Vec<FieldError>, Unavailable> {
-        let mut faults = Vec::new();
+    /// Each secret is looked up once, however many requests name it.
+    async fn known_secrets(&self, drafts: impl Iterator<Item = &Draft>) -> Result<Known, Unavailable> {
+        let names: BTreeSet<_> =
+            drafts.flat_map(|draft| &draft.request.secrets).map(|name| name.as_str().to_owned()).collect();
+        let mut known = Known::new();
+        for name in names {
+            let record = self.secrets.find_secret(&name).await?;
+            known.insert(name, record);
+        }
+        Ok(known)
+    }
+
+    fn judged(&self, caller: &Caller, draft: Draft, known: &Known) -> Result<LaunchRequest, Vec<FieldError>> {
+        let Draft { request, mut faults } = draft;
         for (index, name) in request.secrets.iter().enumerate() {
-            let known = self.secrets.find_secret(name.as_str()).await?;
-            let message = match known {
+            let message = match known.get(name.as_str()).and_then(Option::as_ref) {
                 Some(secret) if secret.is_open_to(caller) => continue,
                 Some(secret) => format!("`{name}` may be named by keys of role {} only", secret.role),
                 None => format!("`{name}`: {}", self.secrets.how_to_set(name.as_str())),
             };
             faults.push(FieldError { field: format!("secrets[{index}]"), message });
         }
-        Ok(faults)
+        if faults.is_empty() { Ok(request) } else { Err(faults) }
     }
 
     /// Records an execution and then hints at it. Accepted is durable: if the hint is lost, the sweep sends another.
@@ -193,7 +190,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         let execution = Execution::submitted(id, request, pool, &caller.name, now);
         let created = self.store.create(&execution, claim).await?;
         if created == Created::New {
-            self.queue.send(vec![hint(&execution)]).await?;
+            let hint = Message::Line { line: line_of(&execution), id: Some(execution.id.clone()) };
+            self.queue.send(vec![hint.into()]).await?;
         }
         Ok((created, execution))
     }
@@ -210,58 +208,6 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     async fn existing(&self, id: ExecutionId) -> Result<ApiGatewayProxyResponse, Problem> {
         let found = self.store.load(&id).await.map_err(|e| http::unavailable(&e))?;
         Ok(accepted(&id, found.map_or(ExecutionStatus::Queued, |execution| execution.status())))
-    }
-
-    async fn bulk(&self, caller: &Caller, bulk: BulkRequest) -> Result<ApiGatewayProxyResponse, Problem> {
-        auth::require(caller, Role::Submit)?;
-        let fault = |field: &str, message: String| Problem::invalid(vec![FieldError { field: field.into(), message }]);
-        let submission: IdempotencyKey =
-            bulk.submission_id.parse().map_err(|e| fault("submission_id", format!("{e}")))?;
-        if bulk.executions.is_empty() || bulk.executions.len() > BULK_MAX {
-            let message = format!("has {} entries; send 1 to {BULK_MAX} at a time", bulk.executions.len());
-            return Err(fault("executions", message));
-        }
-        let mut answer = BulkAnswer { accepted: Vec::new(), existing: Vec::new(), rejected: Vec::new() };
-        for (index, request) in bulk.executions.into_iter().enumerate() {
-            self.bulk_line(caller, &submission, index, request, &mut answer)
-                .await
-                .map_err(|e| http::unavailable(&e))?;
-        }
-        Ok(http::json(202, &answer))
-    }
-
-    /// Each line is its own claim, so a submission that broke half-way and is repeated records exactly the rest.
-    async fn bulk_line(
-        &self,
-        caller: &Caller,
-        submission: &IdempotencyKey,
-        index: usize,
-        request: SubmitRequest,
-        answer: &mut BulkAnswer,
-    ) -> Result<(), Unavailable> {
-        let request = match self.validated(caller, request).await? {
-            Ok(request) => request,
-            Err(errors) => {
-                answer.rejected.push(BulkRejected { index, errors });
-                return Ok(());
-            }
-        };
-        let claim = self.claim(caller, &format!("bulk/{submission}/{index}"), &request);
-        let (created, execution) = self.record(caller, request, Some(&claim)).await?;
-        match created {
-            Created::New => answer.accepted.push(BulkAccepted { index, execution_id: execution.id }),
-            Created::Existing(execution_id) => answer.existing.push(BulkAccepted { index, execution_id }),
-            Created::Mismatch(id) => answer.rejected.push(BulkRejected {
-                index,
-                errors: vec![FieldError {
-                    field: "submission_id".into(),
-                    message: format!(
-                        "was used within 24 hours with another request at this index ({id}); use a new one"
-                    ),
-                }],
-            }),
-        }
-        Ok(())
     }
 
     async fn cancel(&self, caller: &Caller, id: &str) -> Result<ApiGatewayProxyResponse, Problem> {
@@ -351,10 +297,9 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 }
 
-/// The hint at an execution just recorded.
-fn hint(execution: &Execution) -> Outgoing {
-    let line = execution.ticket().map_or(LimitKey::Pool(execution.pool), |ticket| ticket.line);
-    Message::Line { line, id: Some(execution.id.clone()) }.into()
+/// The line that an execution just recorded stands in.
+fn line_of(execution: &Execution) -> LimitKey {
+    execution.ticket().map_or(LimitKey::Pool(execution.pool), |ticket| ticket.line)
 }
 
 fn accepted(id: &ExecutionId, status: ExecutionStatus) -> ApiGatewayProxyResponse {

@@ -2,9 +2,10 @@
 
 use super::stand_in::Mycli;
 
-const COMMANDS: [&[&str]; 34] = [
+const COMMANDS: [&[&str]; 35] = [
     &[],
     &["exec"],
+    &["bulk"],
     &["status"],
     &["wait"],
     &["logs"],

@@ -311,6 +311,18 @@ async fn a_lock_costs_two_transactions() {
     check_steps(locked, Steps { accepted: 5.0, launched: 7.0, known: 2.0, runs: 1.0, ended: 5.0, swept: 1.0 });
 }
 
+/// Two items each, and nothing else: what they note in the directories was noted before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_lines_at_once_cost_two_writes_each() {
+    let (store, meter, _table) = counted().await;
+    let lines =
+        |from: u128| (from..from + 100).map(|entropy| Wish { entropy, ..Wish::default() }.execution()).collect();
+    store.create_all(lines(0)).await.expect(ANSWERS);
+    let _once = meter.take();
+    assert_eq!(store.create_all(lines(100)).await.expect(ANSWERS), vec![Created::New; 100]);
+    assert_eq!(meter.take().calls, 200);
+}
+
 /// Puts so many executions, of which all but the tenth part are bob's.
 async fn fill(store: &DynamoStore, table: &Table, count: i64) {
     let mut requests = Vec::new();

@@ -430,13 +430,25 @@ fn the_files_are_the_owners_alone() {
 }
 
 #[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up_to_date() {
+    a_file_is_brought_up_to_date(
+        "DROP TABLE submissions; DROP TABLE line_states; DROP TABLE bookmark; DROP TABLE registrations; DROP INDEX executions_launched;
+         ALTER TABLE buckets RENAME COLUMN key TO pool; PRAGMA user_version = 1;",
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_file_of_the_version_before_is_brought_up_to_date() {
+    a_file_is_brought_up_to_date("DROP TABLE submissions; DROP TABLE line_states; PRAGMA user_version = 2;").await;
+}
+
+/// `back` makes of the file what it was in an earlier version.
+async fn a_file_is_brought_up_to_date(back: &str) {
     let dir = Dir::new();
     let execution = Wish::default().submit(&LocalStore::new(dir.open())).await;
     let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
-    let back = "DROP TABLE line_states; DROP TABLE bookmark; DROP TABLE registrations; DROP INDEX executions_launched;
-                ALTER TABLE buckets RENAME COLUMN key TO pool; PRAGMA user_version = 1;";
-    connection.execute_batch(back).expect("what version 1 was");
+    connection.execute_batch(back).expect("what it was");
     drop(connection);
     let store = LocalStore::new(dir.open());
     assert_eq!(store.load(&execution.id).await.expect(ANSWERS).as_ref(), Some(&execution));
@@ -447,6 +459,7 @@ async fn a_file_of_the_version_before_is_brought_up_to_date() {
     assert_eq!(store.bookmark().await.expect(ANSWERS), None);
     assert_eq!(store.definition("x").await.expect(ANSWERS), None);
     assert_eq!(store.line_state(&POOL).await.expect(ANSWERS), LineState::default());
+    assert_eq!(store.open_submission("alice/s", at(1), at(2)).await.expect(ANSWERS), at(1));
 }
 
 #[test]

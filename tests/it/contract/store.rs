@@ -34,6 +34,9 @@ macro_rules! suite {
             a_claim_on_another_request_is_a_mismatch
             an_expired_claim_is_free
             of_many_with_one_claim_one_is_recorded
+            many_are_recorded_at_once_and_each_by_itself
+            a_submission_keeps_its_first_moment_until_it_is_over
+            who_opens_a_submission_at_the_same_time_gets_the_same_moment
             an_update_is_read_back_with_a_new_revision
             an_update_of_an_old_revision_is_a_conflict
             of_many_updates_of_one_record_one_is_made
@@ -173,6 +176,51 @@ pub(crate) async fn of_many_with_one_claim_one_is_recorded(store: impl Shared) {
     let [recorded] = &page.items[..] else { panic!("{} are recorded", page.items.len()) };
     let named = results.iter().filter(|created| **created == Created::Existing(recorded.id.clone())).count();
     assert_eq!(named, 19, "each of the others names the one that is recorded");
+}
+
+pub(crate) async fn many_are_recorded_at_once_and_each_by_itself(store: impl Store) {
+    let wish = |entropy| Wish { entropy, lock: (entropy == 7).then_some("deploy"), ..Wish::default() };
+    let all: Vec<_> = (0..100).map(|entropy| wish(entropy).execution()).collect();
+    let create = async |some: &[Execution]| store.create_all(some.to_vec()).await.expect(ANSWERS);
+    assert_eq!(create(&[]).await, []);
+    assert_eq!(create(&all[40..60]).await, vec![Created::New; 20]);
+    let launched = launch(&store, &all[50]).await;
+    let existing = |execution: &Execution| Created::Existing(execution.id.clone());
+    let known = |place: usize| (40..60).contains(&place);
+    let expected: Vec<_> =
+        all.iter().enumerate().map(|(place, it)| if known(place) { existing(it) } else { Created::New }).collect();
+    assert_eq!(create(&all).await, expected);
+    assert_eq!(create(&all).await, all.iter().map(existing).collect::<Vec<_>>());
+    for execution in all.iter().filter(|execution| execution.id != launched.id) {
+        assert_eq!(load(&store, &execution.id).await, *execution);
+    }
+    assert_eq!(load(&store, &launched.id).await, launched, "the repetition changed the record");
+    let page = store.list(&Filter::default(), None, 200).await.expect(ANSWERS);
+    assert_eq!(
+        page.items.iter().map(|it| &it.id).rev().collect::<Vec<_>>(),
+        all.iter().map(|it| &it.id).collect::<Vec<_>>()
+    );
+    assert_eq!(line(&store, &POOL, at(1), 200).await.len() + line(&store, &lock("deploy"), at(1), 200).await.len(), 99);
+}
+
+pub(crate) async fn a_submission_keeps_its_first_moment_until_it_is_over(store: impl Store) {
+    let open = async |key: &str, now, until| store.open_submission(key, at(now), at(until)).await.expect(ANSWERS);
+    assert_eq!(open("alice/s", 0, 1_000).await, at(0));
+    assert_eq!(open("alice/s", 600, 1_600).await, at(0), "who comes later does not make it last longer");
+    assert_eq!(open("alice/s", 999, 1_999).await, at(0));
+    assert_eq!(open("bob/s", 999, 1_999).await, at(999));
+    assert_eq!(open("alice/t", 700, 1_700).await, at(700));
+    assert_eq!(open("alice/s", 1_000, 2_000).await, at(1_000), "it is over, so this is a new one");
+    assert_eq!(open("alice/s", 1_999, 2_999).await, at(1_000));
+}
+
+pub(crate) async fn who_opens_a_submission_at_the_same_time_gets_the_same_moment(store: impl Shared) {
+    let moments = at_once(&store, 20, |store, number| async move {
+        let now = at(number.into());
+        store.open_submission("alice/s", now, now + TimeDelta::days(1)).await.expect(ANSWERS)
+    });
+    let moments: BTreeSet<_> = moments.await.into_iter().collect();
+    assert_eq!(moments.len(), 1, "{moments:?}");
 }
 
 pub(crate) async fn an_update_is_read_back_with_a_new_revision(store: impl Store) {

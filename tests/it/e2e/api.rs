@@ -90,6 +90,13 @@ impl Http {
         });
     }
 
+    /// The first page that a filter lets through.
+    pub(crate) fn history_page(&self, filter: &str) -> Vec<Value> {
+        let page = self.get(&format!("/executions?{filter}"));
+        assert_eq!(page.status, 200, "{page:#?}");
+        page.body["executions"].as_array().unwrap().clone()
+    }
+
     /// All of the history that a filter lets through, page by page, newest first.
     pub(crate) fn history(&self, filter: &str) -> Vec<Value> {
         let (mut all, mut cursor) = (Vec::new(), String::new());
@@ -341,6 +348,42 @@ fn a_bulk_submission_sent_again_adds_only_what_is_missing() {
         "{again:#}"
     );
     assert_eq!(http.history("").len(), 2);
+}
+
+/// A submission too large for one request is sent in parts: they share its id, and the index goes on.
+#[test]
+fn the_parts_of_a_submission_are_told_apart_by_their_first_index() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&[]);
+    let http = Http::to(&serve);
+    let part = |first: Value, executions: Value| {
+        http.post("/executions/bulk", &json!({"submission_id": "s", "first_index": first, "executions": executions}))
+    };
+    let index = |list: &Value| -> Vec<u64> {
+        list.as_array().unwrap().iter().map(|entry| entry["index"].as_u64().unwrap()).collect()
+    };
+    let same = json!({"command": "true"});
+    let second = part(json!(2), json!([same, same, {"command": ""}])).body;
+    assert_eq!((index(&second["accepted"]), index(&second["rejected"])), (vec![2, 3], vec![4]), "{second:#}");
+    let first = part(json!(0), json!([same, same])).body;
+    assert_eq!(index(&first["accepted"]), [0, 1], "{first:#}");
+    let again = part(json!(1), json!([same, {"command": "false"}, same, same])).body;
+    assert_eq!((index(&again["existing"]), index(&again["accepted"])), (vec![1, 3], vec![4]), "{again:#}");
+    assert_eq!(
+        (index(&again["rejected"]), &again["rejected"][0]["errors"][0]["field"]),
+        (vec![2], &json!("submission_id"))
+    );
+    let in_order: Vec<_> = [&first["accepted"], &second["accepted"], &again["accepted"]]
+        .iter()
+        .flat_map(|list| list.as_array().unwrap())
+        .map(|entry| entry["execution_id"].as_str().unwrap())
+        .collect();
+    let history = http.history("");
+    assert_eq!(ids(&history).into_iter().rev().collect::<Vec<_>>(), in_order, "the order of lines is that of history");
+    part(json!(16_777_215), json!([same, same])).refuses(422, "invalid_request");
+    part(json!(-1), json!([same])).refuses(400, "invalid_json");
+    let keyed = part(json!(9), json!([{"command": "true", "idempotency_key": "k"}])).body;
+    assert_eq!(keyed["rejected"][0]["errors"][0]["field"], "idempotency_key", "{keyed:#}");
 }
 
 #[test]

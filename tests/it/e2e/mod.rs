@@ -1,6 +1,7 @@
 //! The built `mycli` as a user runs it, on this machine: commands, repositories, logs, history, the server, containers, secrets.
 
 pub(crate) mod api;
+mod bulk;
 mod container;
 mod crowd;
 mod ending;

@@ -52,6 +52,7 @@ pub(super) const ON_HOST: &[Story] = &[
     Story { name: "serve, submit, cancel", engine: false, play: serve_on_host },
     Story { name: "dead letters", engine: false, play: dead_letters },
     Story { name: "prune", engine: false, play: prune },
+    Story { name: "bulk", engine: false, play: bulk },
 ];
 
 /// Those in containers.
@@ -151,6 +152,26 @@ fn prune(world: &World, point: &str) -> bool {
     assert_eq!(super::world::names(&world.path(".mycli/local/logs")), Vec::<String>::new(), "no log is left");
     // It ran, and nobody knows it any more, as was asked.
     fs::remove_file(world.path("ran-old")).expect("it ran");
+    died
+}
+
+/// A submission that is repeated with the id that was said first.
+fn bulk(world: &World, point: &str) -> bool {
+    let line = |tag| {
+        world.promise(tag, "SUCCEEDED", Some(0));
+        format!("{}\n", json!({"name": tag, "command": world.marking(tag, "true")}))
+    };
+    fs::write(world.path("jobs.jsonl"), ["one", "two", "three"].map(line).concat()).expect("a file");
+    let args = ["--local", "bulk", "jobs.jsonl", "--no-repo", "-o", "json"];
+    let mut process = world.start(&args, Some(point));
+    let (died, err) = (process.died(), process.err());
+    let id = err.split_once("--resume ").and_then(|(_, rest)| rest.split_whitespace().next());
+    let resume = id.into_iter().flat_map(|id| ["--resume", id]);
+    let report = world.run(&args.into_iter().chain(resume).collect::<Vec<_>>(), 0);
+    let report: Value = serde_json::from_str(&report).expect("it is JSON");
+    let recorded = ["accepted", "existing"].map(|list| report[list].as_array().expect("a list").clone()).concat();
+    assert_eq!(recorded.len(), 3, "{report}");
+    recorded.iter().for_each(|entry| world.accepted(entry["execution_id"].as_str().expect("an id")));
     died
 }
 

@@ -35,6 +35,8 @@ pub(super) struct State {
     open: BTreeSet<ExecutionId>,
     names: Names,
     claims: BTreeMap<String, Claimed>,
+    /// When each was opened, and when it is over.
+    pub(super) submissions: BTreeMap<String, (Timestamp, Timestamp)>,
     pub(super) lines: BTreeMap<LimitKey, Line>,
     pub(super) line_states: BTreeMap<LimitKey, LineState>,
     pub(super) usage: BTreeMap<LimitKey, u32>,

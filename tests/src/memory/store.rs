@@ -42,6 +42,25 @@ impl Store for MemoryStore {
         Ok(self.state().create(execution, claim))
     }
 
+    async fn open_submission(
+        &self,
+        key: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Timestamp, Unavailable> {
+        let mut state = self.state();
+        if let Some((opened_at, _)) = state.submissions.get(key).filter(|(_, expires_at)| *expires_at > now) {
+            return Ok(*opened_at);
+        }
+        state.submissions.insert(key.to_owned(), (now, expires_at));
+        Ok(now)
+    }
+
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
+        let mut state = self.state();
+        Ok(executions.iter().map(|execution| state.create(execution, None)).collect())
+    }
+
     async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
         Ok(self.state().load(id))
     }

@@ -61,5 +61,6 @@ fn prune(db: &Connection, before: Timestamp) -> rusqlite::Result<Pruned> {
     // A claim must not outlive what it names.
     db.prepare_cached("DELETE FROM claims WHERE NOT EXISTS (SELECT 1 FROM executions WHERE id = execution)")?
         .execute([])?;
+    crate::store::submissions::forget(db, before)?;
     Ok(pruned)
 }

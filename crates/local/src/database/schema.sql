@@ -1,4 +1,4 @@
--- The schema, version 2. Times are milliseconds since the epoch, UTC. `pump` is the process that runs what the row stands for.
+-- The schema, version 3. Times are milliseconds since the epoch, UTC. `pump` is the process that runs what the row stands for.
 
 -- One row for each execution. `record` is the whole truth, as JSON; the other columns are taken from it to be found by.
 -- It comes last, so that reading the others does not read a large record's further pages.
@@ -31,6 +31,8 @@ CREATE INDEX executions_oldest ON executions (line, id, not_before, pump) WHERE 
 
 CREATE TABLE task_ids (task_id TEXT PRIMARY KEY, execution TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE claims (key TEXT PRIMARY KEY, digest TEXT NOT NULL, execution TEXT NOT NULL, expires_at INTEGER NOT NULL) WITHOUT ROWID;
+-- When a submission of many lines was first heard of, which its executions' ids are made of.
+CREATE TABLE submissions (key TEXT PRIMARY KEY, opened_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE usage (key TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE buckets (key TEXT PRIMARY KEY, spent REAL NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 

@@ -1,0 +1,244 @@
+//! The lines of a submission: read, laid over what flags and files say, and checked, all before anything is sent.
+
+use std::{
+    fmt::Display,
+    str::{Utf8Error, from_utf8},
+};
+
+use domain::{
+    api::BulkRequest,
+    request::{Defaults, FieldError, SubmitRequest},
+};
+use serde_json::{Map, Value};
+
+/// The keys of a request.
+pub(crate) type Keys = Map<String, Value>;
+
+/// A line as it was written.
+#[derive(Debug, PartialEq)]
+pub(super) struct Line {
+    /// Counted from 1, empty ones too.
+    pub(super) number: usize,
+    /// What it says.
+    pub(super) keys: Keys,
+}
+
+impl Line {
+    /// Whether it has the key that a fault is about.
+    pub(super) fn says(&self, field: &str) -> bool {
+        match field.strip_prefix("env.") {
+            Some(name) => self.keys.get("env").is_some_and(|env| env.get(name).is_some()),
+            None => self.keys.contains_key(field.split('[').next().unwrap_or_default()),
+        }
+    }
+}
+
+/// A line as it will be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready {
+    /// Counted from 1, empty ones too.
+    pub(crate) number: usize,
+    /// All of its keys.
+    pub(crate) keys: Keys,
+}
+
+/// What is wrong with the lines of one source.
+pub(super) struct Faults<'a> {
+    source: &'a str,
+    /// With the line's number, for their order.
+    found: Vec<(usize, FieldError)>,
+}
+
+impl<'a> Faults<'a> {
+    pub(super) fn of(source: &'a str) -> Self {
+        Self { source, found: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, number: usize, column: Option<usize>, field: Option<&str>, message: impl Display) {
+        let column = column.map(|column| format!(":{column}")).unwrap_or_default();
+        let place = format!("{}:{number}{column}", self.source);
+        let field = field.map_or_else(|| place.clone(), |field| format!("{place}: {field}"));
+        self.found.push((number, FieldError { field, message: message.to_string() }));
+    }
+
+    /// How many lines are at fault, and every fault, in the order of the lines.
+    pub(super) fn told(mut self) -> Option<(usize, Vec<FieldError>)> {
+        self.found.sort_by_key(|(number, _)| *number);
+        let mut numbers: Vec<_> = self.found.iter().map(|(number, _)| *number).collect();
+        numbers.dedup();
+        (!numbers.is_empty()).then(|| (numbers.len(), self.found.into_iter().map(|(_, fault)| fault).collect()))
+    }
+}
+
+/// Reads one request a line. What is wrong goes to `faults`; empty lines are nothing.
+pub(super) fn read(bytes: &[u8], faults: &mut Faults<'_>) -> Vec<Line> {
+    lines(bytes).filter_map(|(number, line)| Some(Line { number, keys: keys(number, line, faults)? })).collect()
+}
+
+/// Reads one value a line, with their lines' numbers.
+pub(super) fn values(bytes: &[u8], faults: &mut Faults<'_>) -> Vec<(usize, String)> {
+    let value = |(number, line): (usize, &[u8])| {
+        let text = text(number, line.strip_suffix(b"\r").unwrap_or(line), faults)?;
+        (!text.is_empty()).then(|| (number, text.to_owned()))
+    };
+    lines(bytes).filter_map(value).collect()
+}
+
+/// A file's lines with their numbers, without the mark that some editors begin it with.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    (1..).zip(bytes.split(|byte| *byte == b'\n'))
+}
+
+fn text<'l>(number: usize, line: &'l [u8], faults: &mut Faults<'_>) -> Option<&'l str> {
+    let not_text = |error: Utf8Error| {
+        let sound = line.get(..error.valid_up_to()).map(String::from_utf8_lossy).unwrap_or_default();
+        faults.add(number, Some(sound.chars().count() + 1), None, "is not UTF-8");
+    };
+    from_utf8(line).map_err(not_text).ok()
+}
+
+fn keys(number: usize, line: &[u8], faults: &mut Faults<'_>) -> Option<Keys> {
+    let text = text(number, line, faults).filter(|text| !text.trim().is_empty())?;
+    let keys: Keys = serde_json::from_str(text).map_err(|error| malformed(number, &error, faults)).ok()?;
+    match serde_json::from_str::<SubmitRequest>(text) {
+        Ok(_) => Some(keys),
+        Err(error) => {
+            let before = faults.found.len();
+            keys.iter().for_each(|(key, value)| check_key(number, key, value, faults));
+            if faults.found.len() == before {
+                malformed(number, &error, faults);
+            }
+            None
+        }
+    }
+}
+
+/// The column is said in front, as compilers do.
+fn malformed(number: usize, error: &serde_json::Error, faults: &mut Faults<'_>) {
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let problem =
+        error.to_string().replace(&place, "").replace("expected a map", "expected an object: {\"command\": …}");
+    faults.add(number, Some(error.column()), None, problem);
+}
+
+/// Each key by itself, so that all that are wrong are told.
+fn check_key(number: usize, key: &str, value: &Value, faults: &mut Faults<'_>) {
+    let alone = Keys::from_iter([(key.to_owned(), value.clone())]);
+    if let Err(error) = serde_json::from_value::<SubmitRequest>(Value::Object(alone)) {
+        // What a variable is set to is told to nobody, not even where it has the wrong type.
+        let problem = if key == "env" { "is not an object of texts".to_owned() } else { error.to_string() };
+        faults.add(number, None, Some(key), problem);
+    }
+}
+
+/// Lays a line over the defaults: what it says replaces what they say; variables and secrets join, by name; null leaves a key out. Another
+/// repository drops the defaults' branch, and one of CPU and memory the other, as on the command line.
+pub(super) fn over(defaults: &Keys, line: &Keys) -> Keys {
+    let mut keys = defaults.clone();
+    let mut drop_with = |given: &[&str], dropped: &[&str]| {
+        if given.iter().any(|key| line.contains_key(*key)) {
+            dropped.iter().for_each(|key| drop(keys.remove(*key)));
+        }
+    };
+    drop_with(&["repo"], &["branch"]);
+    drop_with(&["cpu", "memory"], &["cpu", "memory"]);
+    for (key, value) in line {
+        match (keys.get_mut(key), value) {
+            (Some(Value::Object(ours)), Value::Object(theirs)) => ours.extend(theirs.clone()),
+            (Some(Value::Array(ours)), Value::Array(theirs)) if key == "secrets" => {
+                let new: Vec<_> = theirs.iter().filter(|name| !ours.contains(name)).cloned().collect();
+                ours.extend(new);
+            }
+            _ => drop(keys.insert(key.clone(), value.clone())),
+        }
+    }
+    keys
+}
+
+/// What the API will have against a line, as far as that can be known here.
+pub(super) fn check(keys: &Keys, defaults: &Defaults) -> Vec<FieldError> {
+    match serde_json::from_value::<SubmitRequest>(Value::Object(keys.clone())) {
+        Ok(request) => {
+            let misplaced = BulkRequest::line_fault(&request);
+            misplaced.into_iter().chain(request.validate(defaults).err().into_iter().flatten()).collect()
+        }
+        // Both of its parts were read as requests before.
+        Err(error) => vec![FieldError { field: "line".into(), message: error.to_string() }],
+    }
+}
+
+/// A request's keys.
+pub(crate) fn keys_of(request: &SubmitRequest) -> Keys {
+    match serde_json::to_value(request) {
+        Ok(Value::Object(keys)) => keys,
+        // A request is an object.
+        _ => Keys::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Keys {
+        let Value::Object(keys) = value else { panic!("{value} is no object") };
+        keys
+    }
+
+    #[track_caller]
+    fn check_faults(text: &[u8], expected: &[&str]) {
+        let mut faults = Faults::of("f");
+        let lines = read(text, &mut faults);
+        let told = faults.told().map(|(_, faults)| faults).unwrap_or_default();
+        let told: Vec<_> = told.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with(expected), "{told:?} is not {expected:?}; lines {lines:?}");
+        }
+    }
+
+    #[test]
+    fn empty_lines_are_counted_and_nothing_else() {
+        let mut faults = Faults::of("f");
+        let text = "\u{feff}{\"command\":\"a\"}\r\n\n  \t\n{\"command\":\"b\"}";
+        let lines = read(text.as_bytes(), &mut faults);
+        assert!(faults.told().is_none());
+        assert_eq!(lines.iter().map(|line| line.number).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(lines[1].keys["command"], "b");
+    }
+
+    #[test]
+    fn every_fault_has_its_place() {
+        check_faults(b"{\"command\": \"a\"\n\n{\"command\":}\n", &["f:1:15: EOF", "f:3:12: expected value"]);
+        check_faults(b"\n{\"command\": \"a\xff\"}", &["f:2:15: is not UTF-8"]);
+        check_faults(b"[1]\n\"x\"", &["f:1:0: invalid type: sequence, expected an object", "f:2:3: invalid type"]);
+        check_faults(
+            b"{\"comand\": \"a\", \"retries\": \"x\", \"env\": {\"A\": 5}, \"image\": \"i\"}",
+            &[
+                "f:1: comand: unknown field `comand`, expected one of",
+                "f:1: env: is not an object of texts",
+                "f:1: retries: invalid type",
+            ],
+        );
+        check_faults(b"{\"command\": \"a\", \"command\": \"b\"}", &["f:1:26: duplicate field `command`"]);
+    }
+
+    #[test]
+    fn a_line_goes_over_the_defaults() {
+        let defaults = object(
+            json!({"image": "a", "repo": "r", "branch": "b", "cpu": "512", "env": {"A": "1", "B": "2"}, "secrets": ["S"]}),
+        );
+        let check = |line: Value, expected: Value| assert_eq!(Value::Object(over(&defaults, &object(line))), expected);
+        check(
+            json!({"command": "c", "env": {"B": "3"}, "secrets": ["T", "S"]}),
+            json!({"command": "c", "image": "a", "repo": "r", "branch": "b", "cpu": "512", "env": {"A": "1", "B": "3"}, "secrets": ["S", "T"]}),
+        );
+        check(
+            json!({"repo": "q", "memory": 1024, "env": null, "secrets": null}),
+            json!({"image": "a", "repo": "q", "memory": 1024, "env": null, "secrets": null}),
+        );
+    }
+}

@@ -1,0 +1,323 @@
+//! Runs by the group they are counted in: walked through page by page, counted, and followed to their ends.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use domain::{
+    api::{ExecutionView, HistoryPage},
+    execution::ExecutionStatus,
+    history::PAGE_MAX,
+    id::ExecutionId,
+};
+use serde::Serialize;
+
+use crate::{
+    client::{CallError, Client, PAUSE},
+    exit,
+    screen::Screen,
+};
+
+/// Shortest pause between two looks at what somebody else does on this machine.
+const LOCAL_GAP: Duration = Duration::from_millis(250);
+
+/// A page of a group, as big as they get.
+async fn page(
+    client: &Client,
+    group: &str,
+    status: Option<ExecutionStatus>,
+    cursor: Option<&str>,
+) -> Result<HistoryPage, CallError> {
+    let limit = PAGE_MAX.to_string();
+    let status = status.map(ExecutionStatus::as_str);
+    let filter = [("limit", Some(limit.as_str())), ("group", Some(group)), ("status", status), ("cursor", cursor)];
+    Ok(client.history(&filter).await?.value)
+}
+
+/// Shows every run of a group to `see`, newest first; with a status, only those.
+///
+/// # Errors
+/// The API's.
+pub(crate) async fn walk(
+    client: &Client,
+    group: &str,
+    status: Option<ExecutionStatus>,
+    mut see: impl FnMut(ExecutionView),
+) -> Result<(), CallError> {
+    let mut cursor = None;
+    loop {
+        let page = page(client, group, status, cursor.as_deref()).await?;
+        page.executions.into_iter().for_each(&mut see);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// How many runs there are in each status.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Counts(BTreeMap<ExecutionStatus, usize>);
+
+impl Counts {
+    /// Counts one more.
+    pub(crate) fn add(&mut self, status: ExecutionStatus) {
+        *self.0.entry(status).or_default() += 1;
+    }
+
+    /// Each status that there are runs in, as a run comes by them.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (ExecutionStatus, usize)> {
+        self.0.iter().map(|(status, count)| (*status, *count))
+    }
+
+    /// How many there are in all.
+    pub(crate) fn total(&self) -> usize {
+        self.0.values().sum()
+    }
+
+    /// How many are over.
+    pub(crate) fn over(&self) -> usize {
+        self.each().filter(|(status, _)| status.is_final()).map(|(_, count)| count).sum()
+    }
+
+    /// All of it in one line: `8 RUNNING, 90 WAITING, 2 SUCCEEDED`.
+    pub(crate) fn line(&self) -> String {
+        let parts: Vec<_> = self.each().map(|(status, count)| format!("{count} {status}")).collect();
+        parts.join(", ")
+    }
+}
+
+impl FromIterator<ExecutionStatus> for Counts {
+    fn from_iter<I: IntoIterator<Item = ExecutionStatus>>(statuses: I) -> Self {
+        let mut counts = Self::default();
+        statuses.into_iter().for_each(|status| counts.add(status));
+        counts
+    }
+}
+
+/// A run that is followed.
+#[derive(Clone, Debug)]
+pub(crate) struct Followed {
+    /// The line it is from.
+    pub(crate) line: usize,
+    /// Where it was last seen; `LOST` if history has nothing of it.
+    pub(crate) status: ExecutionStatus,
+    /// The command's own.
+    pub(crate) exit_code: Option<i32>,
+    /// Why it ended as it did.
+    pub(crate) reason: Option<String>,
+}
+
+/// Many runs that are followed together.
+///
+/// A look is at one page of history, and there is one look after each pause: what it costs a second does not grow with the number of
+/// runs. A page on which all are over is not looked at again, nor often one on which nothing has begun, since a submission starts in
+/// its order.
+pub(crate) struct Watch {
+    runs: BTreeMap<ExecutionId, Followed>,
+    groups: BTreeSet<String>,
+    pages: Vec<Watched>,
+    /// Which of the pages that stand still is looked at in turn.
+    turn: usize,
+}
+
+/// A page that some of the runs are on.
+struct Watched {
+    group: String,
+    cursor: Option<String>,
+    /// The runs that were on it.
+    ids: Vec<ExecutionId>,
+}
+
+impl Watch {
+    /// Of these runs, with the lines they are from, which are in these groups.
+    pub(crate) fn new(runs: impl IntoIterator<Item = (usize, ExecutionId)>, groups: BTreeSet<String>) -> Self {
+        let queued = |line| Followed { line, status: ExecutionStatus::Queued, exit_code: None, reason: None };
+        let runs = runs.into_iter().map(|(line, id)| (id, queued(line))).collect();
+        Self { runs, groups, pages: Vec::new(), turn: 0 }
+    }
+
+    /// The runs, in their lines' order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (&ExecutionId, &Followed)> {
+        self.runs.iter()
+    }
+
+    /// How many stand where.
+    pub(crate) fn counts(&self) -> Counts {
+        self.runs.values().map(|run| run.status).collect()
+    }
+
+    /// Follows them until all are over.
+    ///
+    /// # Errors
+    /// The API's.
+    pub(crate) async fn to_the_end(&mut self, client: &Client, screen: &Screen) -> Result<(), CallError> {
+        let mut pause = PAUSE / 16;
+        while self.is_open() {
+            self.find(client, screen).await?;
+            tokio::time::sleep(pause).await;
+            while let Some(turn) = self.turn() {
+                for place in turn {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(if client.is_near() { LOCAL_GAP } else { PAUSE });
+                    self.look(client, place).await?;
+                    self.show(screen);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_open(&self) -> bool {
+        self.runs.values().any(|run| !run.status.is_final())
+    }
+
+    fn show(&self, screen: &Screen) {
+        let counts = self.counts();
+        screen.gauge(counts.over(), counts.total(), &counts.line());
+    }
+
+    /// Walks through the groups until every run that is not over was seen; what is nowhere is lost.
+    async fn find(&mut self, client: &Client, screen: &Screen) -> Result<(), CallError> {
+        self.pages.clear();
+        let open = self.runs.iter().filter(|(_, run)| !run.status.is_final());
+        let mut unseen: BTreeSet<_> = open.map(|(id, _)| id.clone()).collect();
+        for group in self.groups.clone() {
+            let mut cursor = None;
+            while !unseen.is_empty() {
+                let page = page(client, &group, None, cursor.as_deref()).await?;
+                let ids: Vec<_> = page.executions.iter().map(|run| run.execution_id.clone()).collect();
+                for id in &ids {
+                    unseen.remove(id);
+                }
+                self.note(&page);
+                self.show(screen);
+                let ids = ids.into_iter().filter(|id| self.runs.contains_key(id)).collect();
+                self.pages.push(Watched { group: group.clone(), cursor, ids });
+                cursor = page.next_cursor;
+                if cursor.is_none() {
+                    break;
+                }
+            }
+        }
+        for id in unseen {
+            self.find_alone(client, &id).await?;
+        }
+        // A submission begins at its first line, and history at its last.
+        self.pages.reverse();
+        Ok(())
+    }
+
+    /// A page may lack what was recorded a moment ago; the record itself does not.
+    async fn find_alone(&mut self, client: &Client, id: &ExecutionId) -> Result<(), CallError> {
+        match client.execution(id.as_str()).await {
+            Ok(got) => self.note_one(&got.value),
+            Err(CallError::Refused(problem)) if problem.status == 404 => {
+                if let Some(run) = self.runs.get_mut(id) {
+                    run.status = ExecutionStatus::Lost;
+                    run.reason = Some("it is not in history any more".into());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, page: &HistoryPage) {
+        page.executions.iter().for_each(|run| self.note_one(run));
+    }
+
+    fn note_one(&mut self, seen: &ExecutionView) {
+        if let Some(run) = self.runs.get_mut(&seen.execution_id).filter(|run| !run.status.is_final()) {
+            run.status = seen.status;
+            run.exit_code = seen.exit_code;
+            run.reason = seen.reason.clone().or_else(|| exit::remark(seen));
+        }
+    }
+
+    /// The pages to look at next: those where something moves, the first that stands still, and of the others one in turn. `None` when
+    /// there is nothing left on any.
+    fn turn(&mut self) -> Option<Vec<usize>> {
+        let statuses = |page: &Watched| -> Counts {
+            page.ids.iter().filter_map(|id| self.runs.get(id)).map(|run| run.status).collect()
+        };
+        let open = self.pages.iter().map(statuses).enumerate().filter(|(_, counts)| counts.over() < counts.total());
+        let stands_still = |counts: &Counts| {
+            counts.each().all(|(status, _)| matches!(status, ExecutionStatus::Queued | ExecutionStatus::Waiting))
+        };
+        let (still, mut turn): (Vec<_>, Vec<_>) = open.partition(|(_, counts)| stands_still(counts));
+        self.turn += 1;
+        let mut still = still.into_iter();
+        turn.extend(still.next());
+        let others = still.len();
+        turn.extend(still.nth(self.turn % others.max(1)));
+        (!turn.is_empty()).then(|| turn.into_iter().map(|(place, _)| place).collect())
+    }
+
+    /// Looks at one page again. Who is not on it any more, because others came to it, is on the next.
+    async fn look(&mut self, client: &Client, place: usize) -> Result<(), CallError> {
+        let Some(watched) = self.pages.get_mut(place) else { return Ok(()) };
+        let page = page(client, &watched.group, None, watched.cursor.as_deref()).await?;
+        let there: BTreeSet<_> = page.executions.iter().map(|run| &run.execution_id).collect();
+        let (ids, moved): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut watched.ids).into_iter().partition(|id| there.contains(id));
+        watched.ids = ids;
+        let group = watched.group.clone();
+        self.note(&page);
+        match page.next_cursor {
+            _ if moved.is_empty() => {}
+            None => {
+                for id in moved {
+                    self.find_alone(client, &id).await?;
+                }
+            }
+            cursor => self.pages.push(Watched { group, cursor, ids: moved }),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ExecutionStatus::{Queued, Running, Succeeded, Waiting};
+    use domain::Timestamp;
+
+    use super::*;
+
+    /// Pages with runs in these statuses.
+    fn watch(pages: &[&[ExecutionStatus]]) -> Watch {
+        let mut watch = Watch::new([], BTreeSet::new());
+        for (number, statuses) in (0_u128..).zip(pages) {
+            let id = |line: u128| ExecutionId::new(Timestamp::UNIX_EPOCH, number << 8 | line);
+            let ids: Vec<_> = (0..).zip(*statuses).map(|(line, _)| id(line)).collect();
+            for (id, status) in ids.iter().zip(*statuses) {
+                watch.runs.insert(id.clone(), Followed { line: 0, status: *status, exit_code: None, reason: None });
+            }
+            watch.pages.push(Watched { group: "g".into(), cursor: None, ids });
+        }
+        watch
+    }
+
+    #[test]
+    fn a_look_is_at_what_moves_and_never_at_what_is_over() {
+        let mut pages =
+            vec![&[Succeeded, Succeeded][..], &[Succeeded, Queued], &[Running, Waiting], &[Queued, Waiting]];
+        pages.extend([&[Queued][..]; 40]);
+        let mut watch = watch(&pages);
+        let mut seen = BTreeSet::new();
+        for _ in 0..40 {
+            let turn = watch.turn().expect("something is open");
+            assert_eq!((turn.len(), &turn[..3]), (4, &[1, 2, 3][..]), "few, however many stand still: {turn:?}");
+            seen.extend(turn);
+        }
+        assert_eq!(seen, (1..44).collect(), "whoever stands still has a turn too");
+    }
+
+    #[test]
+    fn when_all_are_over_there_is_nothing_to_look_at() {
+        assert_eq!(watch(&[&[Succeeded], &[ExecutionStatus::Failed]]).turn(), None);
+        assert_eq!(watch(&[]).turn(), None);
+    }
+}

@@ -1,0 +1,431 @@
+//! Sending many requests as one submission and, if wanted, following them: the common end of `bulk` and `rerun --failed`.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use chrono::{TimeDelta, Utc};
+use domain::{
+    Timestamp,
+    api::{BULK_BODY_MAX, BULK_MAX, BulkAnswer},
+    execution::ExecutionStatus,
+    id::ExecutionId,
+    request::{FieldError, Name},
+};
+use futures_util::stream::{self, StreamExt};
+use serde::Serialize;
+use serde_json::Value;
+use ulid::Ulid;
+
+use crate::{
+    bulk::lines::{Keys, Ready},
+    client::{CallError, Client},
+    context::Context,
+    exit,
+    failure::Failure,
+    group::{Counts, Watch},
+    interrupt::Interrupts,
+    output,
+};
+
+/// Requests under way at once. Ours: enough that the network's delay does not count, few enough for one user of a stack.
+const IN_FLIGHT: usize = 4;
+/// What an id of ours begins with.
+const PREFIX: &str = "sub_";
+/// How long the API knows a submission (DESIGN §7: as long as an idempotency key).
+const KNOWN_FOR: TimeDelta = TimeDelta::hours(24);
+
+/// One submission.
+#[derive(Clone, Debug)]
+pub(crate) struct Submission {
+    /// Its id.
+    pub(crate) id: Name,
+    /// The group of those lines that name none.
+    pub(crate) group: String,
+    /// Whether it was begun before.
+    resumed: bool,
+}
+
+impl Submission {
+    /// A new one, or the one with this id.
+    ///
+    /// # Errors
+    /// An id that the API has forgotten: its lines would all run again.
+    pub(crate) fn begin(resume: Option<&Name>, group: Option<&str>) -> Result<Self, Failure> {
+        let id = match resume {
+            Some(id) => id.clone(),
+            None => new_id()?,
+        };
+        if let Some(at) = made_at(&id).filter(|at| Utc::now() - *at > KNOWN_FOR) {
+            let at = crate::moment::shown(at);
+            return Err(Failure::Usage(format!(
+                "--resume: {id} is of {at}, and a submission can be resumed for 24 hours; `mycli history --group {id}` shows what ran of it"
+            )));
+        }
+        Ok(Self { group: group.unwrap_or(id.as_str()).to_owned(), resumed: resume.is_some(), id })
+    }
+
+    /// Whether its group is named after it.
+    pub(crate) fn names_its_group(&self) -> bool {
+        self.group == self.id.as_str()
+    }
+
+    /// A line's keys with its group, unless they name one.
+    pub(crate) fn group_in(&self, mut keys: Keys) -> Keys {
+        if keys.get("group").is_none_or(Value::is_null) {
+            keys.insert("group".into(), Value::String(self.group.clone()));
+        }
+        keys
+    }
+}
+
+fn new_id() -> Result<Name, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let millis = u64::try_from(millis).map_err(|error| Failure::Local(error.to_string()))?;
+    let id = format!("{PREFIX}{}", Ulid::from_parts(millis, u128::from_le_bytes(bytes)));
+    id.parse::<Name>().map_err(|error| Failure::Local(format!("the submission's id {error}")))
+}
+
+/// When an id of ours was made.
+fn made_at(id: &Name) -> Option<Timestamp> {
+    let ulid = Ulid::from_string(id.as_str().strip_prefix(PREFIX)?).ok()?;
+    Timestamp::from_timestamp_millis(i64::try_from(ulid.timestamp_ms()).ok()?)
+}
+
+/// What became of the lines.
+#[derive(Debug, Default)]
+struct Sent {
+    accepted: Vec<(usize, ExecutionId)>,
+    existing: Vec<(usize, ExecutionId)>,
+    rejected: Vec<(usize, Vec<FieldError>)>,
+}
+
+impl Sent {
+    /// `lines` gives the number of the line with an index.
+    fn add(&mut self, answer: BulkAnswer, lines: &[Ready]) {
+        let number = |index: u32| usize::try_from(index).ok().and_then(|index| Some(lines.get(index)?.number));
+        let known = |entry: domain::api::BulkEntry| Some((number(entry.index)?, entry.execution_id));
+        self.accepted.extend(answer.accepted.into_iter().filter_map(known));
+        self.existing.extend(answer.existing.into_iter().filter_map(known));
+        self.rejected
+            .extend(answer.rejected.into_iter().filter_map(|entry| Some((number(entry.index)?, entry.errors))));
+    }
+
+    fn sorted(mut self) -> Self {
+        self.accepted.sort();
+        self.existing.sort();
+        self.rejected.sort_by_key(|(line, _)| *line);
+        self
+    }
+
+    fn recorded(&self) -> impl Iterator<Item = &(usize, ExecutionId)> {
+        self.accepted.iter().chain(&self.existing)
+    }
+}
+
+/// How sending ended.
+enum Ended {
+    All,
+    Interrupted,
+    Failed(CallError),
+}
+
+/// Consecutive lines, as the body of one request.
+fn chunks(submission: &Submission, lines: &[Ready]) -> Vec<Vec<u8>> {
+    let head = |first: usize| format!(r#"{{"submission_id":"{}","first_index":{first},"executions":["#, submission.id);
+    let (mut chunks, mut first, mut body) = (Vec::new(), 0, head(0));
+    for (index, line) in lines.iter().enumerate() {
+        let text = Value::Object(line.keys.clone()).to_string();
+        let full = index - first == BULK_MAX || body.len() + text.len() + "],}".len() > BULK_BODY_MAX;
+        if full && index > first {
+            chunks.push(closed(std::mem::replace(&mut body, head(index))));
+            first = index;
+        }
+        let comma = if index > first { "," } else { "" };
+        body.push_str(comma);
+        body.push_str(&text);
+    }
+    chunks.push(closed(body));
+    chunks
+}
+
+fn closed(body: String) -> Vec<u8> {
+    (body + "]}").into_bytes()
+}
+
+/// Sends the lines, then follows the runs if `wait`; gives the exit code.
+///
+/// # Errors
+/// A request that was refused or had no answer; what was accepted before has been told by then.
+pub(crate) async fn run(
+    context: &Context,
+    client: &Client,
+    submission: &Submission,
+    lines: &[Ready],
+    wait: bool,
+) -> Result<u8, Failure> {
+    let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
+    let id = &submission.id;
+    let begun = if submission.resumed { "resuming" } else { "submitting" };
+    context.screen.say(&format!(
+        "{begun} {} {} as {id}; if that is cut short, the same command with --resume {id} goes on",
+        lines.len(),
+        runs(lines.len())
+    ));
+    let mut sent = Sent::default();
+    let ended = send(context, client, submission, lines, &mut interrupts, &mut sent).await;
+    context.screen.no_progress();
+    let sent = sent.sorted();
+    tell_rejected(context, &sent);
+    let groups = groups(submission, lines);
+    match ended {
+        Ended::All if wait => follow(context, client, submission, &sent, groups, &mut interrupts).await,
+        Ended::All => {
+            report(context, submission, &sent, None)?;
+            Ok(if sent.rejected.is_empty() { exit::SUCCESS } else { exit::FAILURE })
+        }
+        Ended::Interrupted => {
+            go_on(context, submission, &sent, lines.len());
+            report(context, submission, &sent, None)?;
+            Ok(exit::CANCELLED)
+        }
+        Ended::Failed(error) => {
+            go_on(context, submission, &sent, lines.len());
+            report(context, submission, &sent, None)?;
+            Err(error.into())
+        }
+    }
+}
+
+fn runs(count: usize) -> &'static str {
+    if count == 1 { "run" } else { "runs" }
+}
+
+/// The groups that the runs are in.
+fn groups(submission: &Submission, lines: &[Ready]) -> BTreeSet<String> {
+    let own = lines.iter().map(|line| line.keys.get("group").and_then(Value::as_str));
+    own.map(|group| group.unwrap_or(&submission.group).to_owned()).collect()
+}
+
+async fn send(
+    context: &Context,
+    client: &Client,
+    submission: &Submission,
+    lines: &[Ready],
+    interrupts: &mut Interrupts,
+    sent: &mut Sent,
+) -> Ended {
+    let requests = chunks(submission, lines).into_iter().map(|body| client.submit_lines(body));
+    let mut answers = stream::iter(requests).buffer_unordered(IN_FLIGHT);
+    loop {
+        let answer = tokio::select! {
+            answer = answers.next() => answer,
+            () = interrupts.any() => return Ended::Interrupted,
+        };
+        match answer {
+            None => return Ended::All,
+            Some(Err(error)) => return Ended::Failed(error),
+            Some(Ok(answer)) => sent.add(answer, lines),
+        }
+        context.screen.gauge(sent.recorded().count() + sent.rejected.len(), lines.len(), "submitted");
+    }
+}
+
+fn tell_rejected(context: &Context, sent: &Sent) {
+    for (line, errors) in &sent.rejected {
+        for error in errors {
+            context.screen.say(&format!("line {line} is rejected: {error}"));
+        }
+    }
+}
+
+/// What is known once sending was cut short: a request under way may have been taken all the same.
+fn go_on(context: &Context, submission: &Submission, sent: &Sent, of: usize) {
+    let id = &submission.id;
+    let recorded = sent.recorded().count();
+    context.screen.say(&format!(
+        "cut short: {recorded} of {of} are known to be accepted, and will run; the same command with --resume {id} goes on, \
+         `{} cancel --group {}` stops them",
+        program(context),
+        submission.group
+    ));
+}
+
+fn program(context: &Context) -> &'static str {
+    if context.global.local { "mycli --local" } else { "mycli" }
+}
+
+async fn follow(
+    context: &Context,
+    client: &Client,
+    submission: &Submission,
+    sent: &Sent,
+    groups: BTreeSet<String>,
+    interrupts: &mut Interrupts,
+) -> Result<u8, Failure> {
+    let mut watch = Watch::new(sent.recorded().cloned(), groups);
+    let ended = tokio::select! {
+        ended = watch.to_the_end(client, &context.screen) => Some(ended),
+        () = interrupts.any() => None,
+    };
+    context.screen.no_progress();
+    report(context, submission, sent, Some(&watch))?;
+    let group = &submission.group;
+    match ended {
+        Some(Ok(())) => {
+            let all = watch.runs().all(|(_, run)| run.status == ExecutionStatus::Succeeded);
+            Ok(if all && sent.rejected.is_empty() { exit::SUCCESS } else { exit::FAILURE })
+        }
+        Some(Err(error)) => Err(error.into()),
+        None => {
+            let program = program(context);
+            context.screen.say(&format!(
+                "no longer following; the runs go on. To look at them: {program} status --group {group}   to stop them: {program} cancel \
+                 --group {group}"
+            ));
+            Ok(exit::CANCELLED)
+        }
+    }
+}
+
+/// What `-o json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    submission_id: &'a str,
+    group: &'a str,
+    accepted: Vec<Entry<'a>>,
+    existing: Vec<Entry<'a>>,
+    rejected: Vec<Rejection<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<Counts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<Vec<Failed<'a>>>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    line: usize,
+    execution_id: &'a ExecutionId,
+}
+
+#[derive(Serialize)]
+struct Rejection<'a> {
+    line: usize,
+    errors: &'a [FieldError],
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    line: usize,
+    execution_id: &'a ExecutionId,
+    status: ExecutionStatus,
+    exit_code: Option<i32>,
+    reason: Option<&'a str>,
+}
+
+fn entries(entries: &[(usize, ExecutionId)]) -> Vec<Entry<'_>> {
+    entries.iter().map(|(line, execution_id)| Entry { line: *line, execution_id }).collect()
+}
+
+/// Those that are over and did not succeed.
+fn failed(watch: &Watch) -> Vec<Failed<'_>> {
+    let ended = watch.runs().filter(|(_, run)| run.status.is_final() && run.status != ExecutionStatus::Succeeded);
+    ended
+        .map(|(execution_id, run)| Failed {
+            line: run.line,
+            execution_id,
+            status: run.status,
+            exit_code: run.exit_code,
+            reason: run.reason.as_deref(),
+        })
+        .collect()
+}
+
+fn report(context: &Context, submission: &Submission, sent: &Sent, watch: Option<&Watch>) -> Result<(), Failure> {
+    if !context.is_json() {
+        return output::text(context, &text(context, submission, sent, watch));
+    }
+    let report = Report {
+        submission_id: submission.id.as_str(),
+        group: &submission.group,
+        accepted: entries(&sent.accepted),
+        existing: entries(&sent.existing),
+        rejected: sent.rejected.iter().map(|(line, errors)| Rejection { line: *line, errors }).collect(),
+        counts: watch.map(Watch::counts),
+        failed: watch.map(failed),
+    };
+    let json = serde_json::to_string(&report).map_err(|error| Failure::Local(error.to_string()))?;
+    output::text(context, &format!("{json}\n"))
+}
+
+fn text(context: &Context, submission: &Submission, sent: &Sent, watch: Option<&Watch>) -> String {
+    let mut text = format!("accepted  {}\n", sent.accepted.len());
+    for (label, count) in [("existing", sent.existing.len()), ("rejected", sent.rejected.len())] {
+        if count > 0 {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{label}  {count}");
+        }
+    }
+    let (group, program) = (&submission.group, program(context));
+    let _ = writeln!(text, "group     {group}");
+    let Some(watch) = watch else {
+        let _ = write!(
+            text,
+            "next      {program} status --group {group}\n          {program} history --group {group} --status failed\n          \
+             {program} cancel --group {group}\n"
+        );
+        return text;
+    };
+    let _ = writeln!(text, "ended     {}", watch.counts().line());
+    for run in failed(watch) {
+        let reason = run.reason.map(|reason| crate::screen::one_line(reason, usize::MAX)).unwrap_or_default();
+        let _ = writeln!(text, "line {}  {}  {}  {reason}", run.line, run.execution_id, run.status);
+    }
+    if watch.runs().any(|(_, run)| run.status.is_final() && run.status != ExecutionStatus::Succeeded) {
+        let _ = writeln!(text, "next      {program} rerun --failed --group {group}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::api::BulkRequest;
+    use serde_json::json;
+
+    use super::*;
+
+    fn line(number: usize, command: &str) -> Ready {
+        let Value::Object(keys) = json!({"command": command}) else { panic!("an object") };
+        Ready { number, keys }
+    }
+
+    fn check(lines: &[Ready], expected: &[(u32, usize)]) {
+        let submission = Submission::begin(None, None).unwrap();
+        let chunks = chunks(&submission, lines);
+        let read: Vec<BulkRequest> = chunks.iter().map(|body| serde_json::from_slice(body).unwrap()).collect();
+        assert_eq!(read.iter().map(|chunk| (chunk.first_index, chunk.executions.len())).collect::<Vec<_>>(), expected);
+        assert!(chunks.iter().all(|chunk| chunk.len() <= BULK_BODY_MAX));
+        let sent = read.into_iter().flat_map(|chunk| chunk.executions).map(|request| request.command.unwrap());
+        assert!(sent.eq(lines.iter().map(|line| line.keys["command"].as_str().unwrap().to_owned())));
+    }
+
+    #[test]
+    fn chunks_keep_to_the_api_s_limits() {
+        let small: Vec<_> = (0..1001).map(|number| line(number * 2, "true")).collect();
+        check(&small, &[(0, 500), (500, 500), (1000, 1)]);
+        let large: Vec<_> = (0..7).map(|number| line(number, &"x".repeat(1_000_000))).collect();
+        check(&large, &[(0, 4), (4, 3)]);
+    }
+
+    #[test]
+    fn an_old_submission_is_not_begun_anew() {
+        let old: Name = format!("{PREFIX}{}", Ulid::from_parts(1_764_000_000_000, 7)).parse().unwrap();
+        assert!(matches!(Submission::begin(Some(&old), None), Err(Failure::Usage(_))));
+        let own: Name = "nightly".parse().unwrap();
+        assert_eq!(Submission::begin(Some(&own), None).unwrap().group, "nightly");
+    }
+}

@@ -1,0 +1,56 @@
+//! Submissions of many lines: one small item for each, and their executions many at a time.
+
+use domain::{
+    Timestamp,
+    execution::Execution,
+    ports::{Created, Unavailable},
+};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{
+    DynamoStore, SERVICE,
+    item::{Item, Key, expiry, number, number_of},
+    table::{Condition, Wrote},
+};
+
+/// Executions that are written at once. Ours: 500 of them take two writes each, some milliseconds long, so a whole request is done
+/// within a second or two and still far below what one table takes.
+const PARALLEL: usize = 32;
+
+fn item_of(key: &str, opened_at: Timestamp, expires_at: Timestamp) -> Item {
+    let mut item = Key::single('S', key).into_item();
+    item.insert("opened_at".to_owned(), number(opened_at.timestamp_millis()));
+    item.insert("expires_at".to_owned(), number(expires_at.timestamp_millis()));
+    item.insert("expires".to_owned(), number(expiry(expires_at)));
+    item
+}
+
+impl DynamoStore {
+    pub(super) async fn opened_at(
+        &self,
+        key: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Timestamp, Unavailable> {
+        let free = "attribute_not_exists(pk) OR expires_at <= :now";
+        let free = Condition::new(free, [(":now", number(now.timestamp_millis()))]);
+        match self.put_if(item_of(key, now, expires_at), free).await? {
+            Wrote::Yes(_) => Ok(now),
+            Wrote::No(taken) => {
+                let opened_at = taken.and_then(|item| number_of(&item, "opened_at"));
+                let moment = opened_at.and_then(Timestamp::from_timestamp_millis);
+                moment.ok_or_else(|| Unavailable::new(SERVICE, "it does not tell when a submission was opened"))
+            }
+        }
+    }
+
+    /// The first alone: what it notes in the directories, all others find noted.
+    pub(super) async fn create_each(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
+        let mut executions = executions.into_iter();
+        let Some(first) = executions.next() else { return Ok(Vec::new()) };
+        let first = self.create_unclaimed(&first).await?;
+        let create = async |execution: Execution| self.create_unclaimed(&execution).await;
+        let others = stream::iter(executions.map(create)).buffered(PARALLEL);
+        stream::iter([Ok(first)]).chain(others).try_collect().await
+    }
+}

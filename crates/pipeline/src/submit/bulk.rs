@@ -1,0 +1,142 @@
+//! Many executions in one request: some lines of a submission.
+//!
+//! Nothing is kept for each line but its execution, whose id follows from the submission's first moment and the line's index. So a
+//! submission that broke half-way and is sent again records exactly the rest.
+
+use std::collections::BTreeSet;
+
+use aws_lambda_events::apigw::ApiGatewayProxyResponse;
+use domain::{
+    api::{BULK_MAX, BulkAnswer, BulkEntry, BulkRejection, BulkRequest, Problem},
+    execution::Execution,
+    id::{ExecutionId, LINES_MAX, Submission},
+    key::{Caller, Role},
+    message::Message,
+    ports::{Clock, Created, Entropy, Keys, Queue, Secrets, Store, Unavailable},
+    request::{FieldError, IdempotencyKey, LaunchRequest},
+    task,
+};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{CLAIM, Submit, line_of};
+use crate::{auth, http};
+
+/// Records that are read at once, to compare them with what is sent again. Ours.
+const READS: usize = 32;
+
+/// A line that can be run.
+struct Line {
+    index: u32,
+    request: LaunchRequest,
+}
+
+impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
+    pub(super) async fn bulk(&self, caller: &Caller, bulk: BulkRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+        auth::require(caller, Role::Submit)?;
+        let id = checked(&bulk).map_err(|fault| Problem::invalid(vec![fault]))?;
+        let answer = self.take(caller, &id, bulk).await.map_err(|error| http::unavailable(&error))?;
+        Ok(http::json(202, &answer))
+    }
+
+    async fn take(&self, caller: &Caller, id: &IdempotencyKey, bulk: BulkRequest) -> Result<BulkAnswer, Unavailable> {
+        let (lines, rejected) = self.sorted(caller, bulk).await?;
+        let mut answer = BulkAnswer { rejected, ..BulkAnswer::default() };
+        if !lines.is_empty() {
+            let submission = self.opened(caller, id).await?;
+            let executions = lines.into_iter().filter_map(|line| self.execution(&submission, line)).collect();
+            self.record_all(executions, &mut answer).await?;
+        }
+        answer.rejected.sort_by_key(|rejection| rejection.index);
+        Ok(answer)
+    }
+
+    /// The lines that can be run, and the others with everything that is wrong with them.
+    async fn sorted(&self, caller: &Caller, bulk: BulkRequest) -> Result<(Vec<Line>, Vec<BulkRejection>), Unavailable> {
+        let drafts: Vec<_> = bulk
+            .executions
+            .into_iter()
+            .map(|request| {
+                let misplaced = BulkRequest::line_fault(&request);
+                let draft = self.draft(request);
+                match misplaced {
+                    Some(fault) => Err(std::iter::once(fault).chain(draft.err().into_iter().flatten()).collect()),
+                    None => draft,
+                }
+            })
+            .collect();
+        let known = self.known_secrets(drafts.iter().flatten()).await?;
+        let (mut lines, mut rejected) = (Vec::new(), Vec::new());
+        for (index, draft) in (bulk.first_index..).zip(drafts) {
+            match draft.and_then(|draft| self.judged(caller, draft, &known)) {
+                Ok(request) => lines.push(Line { index, request }),
+                Err(errors) => rejected.push(BulkRejection { index, errors }),
+            }
+        }
+        Ok((lines, rejected))
+    }
+
+    async fn opened(&self, caller: &Caller, id: &IdempotencyKey) -> Result<Submission, Unavailable> {
+        let now = self.ambient.now();
+        let opened_at = self.store.open_submission(&format!("{}/{id}", caller.name), now, now + CLAIM).await?;
+        Ok(Submission { by: caller.name.clone(), id: id.to_string(), opened_at })
+    }
+
+    fn execution(&self, submission: &Submission, line: Line) -> Option<(u32, Execution)> {
+        let pool = task::pool(&line.request, self.settings);
+        let (id, by, at) = (submission.execution(line.index)?, &submission.by, submission.opened_at);
+        Some((line.index, Execution::submitted(id, line.request, pool, by, at)))
+    }
+
+    /// Records them, and then hints once at each line (of those that wait) that they stand in. Accepted is durable: if a hint is lost,
+    /// the sweep sends another.
+    async fn record_all(&self, executions: Vec<(u32, Execution)>, answer: &mut BulkAnswer) -> Result<(), Unavailable> {
+        let created =
+            self.store.create_all(executions.iter().map(|(_, execution)| execution.clone()).collect()).await?;
+        let (new, known): (Vec<_>, Vec<_>) =
+            executions.into_iter().zip(created).partition(|(_, created)| *created == Created::New);
+        let mut lines: BTreeSet<_> = new.iter().map(|((_, execution), _)| line_of(execution)).collect();
+        let entry = |(index, execution): (u32, Execution)| BulkEntry { index, execution_id: execution.id };
+        answer.accepted.extend(new.into_iter().map(|(line, _)| entry(line)));
+        for ((index, execution), found) in self.recorded_before(known).await? {
+            // Who recorded it may have died before the hint.
+            lines.extend(found.iter().filter(|found| found.ticket().is_some()).map(line_of));
+            match found {
+                Some(found) if found.request != execution.request => {
+                    answer.rejected.push(BulkRejection { index, errors: vec![another(&execution.id)] });
+                }
+                _ => answer.existing.push(entry((index, execution))),
+            }
+        }
+        self.queue.send(lines.into_iter().map(|line| Message::Line { line, id: None }.into()).collect()).await
+    }
+
+    /// What is recorded under the same ids.
+    async fn recorded_before(
+        &self,
+        lines: Vec<((u32, Execution), Created)>,
+    ) -> Result<Vec<((u32, Execution), Option<Execution>)>, Unavailable> {
+        let found = lines.into_iter().map(async |(line, _)| Ok((self.store.load(&line.1.id).await?, line)));
+        stream::iter(found).buffered(READS).map_ok(|(found, line)| (line, found)).try_collect().await
+    }
+}
+
+/// The submission's id, if the request makes sense as a whole.
+fn checked(bulk: &BulkRequest) -> Result<IdempotencyKey, FieldError> {
+    let fault = |field: &str, message: String| FieldError { field: field.into(), message };
+    let id = bulk.submission_id.parse().map_err(|error| fault("submission_id", format!("{error}")))?;
+    let entries = bulk.executions.len();
+    if entries == 0 || entries > BULK_MAX {
+        return Err(fault("executions", format!("has {entries} entries; send 1 to {BULK_MAX} at a time")));
+    }
+    let end = u32::try_from(entries).ok().and_then(|entries| bulk.first_index.checked_add(entries));
+    if end.is_none_or(|end| end > LINES_MAX) {
+        let message = format!("and the entries after it go beyond the {LINES_MAX} that a submission can have");
+        return Err(fault("first_index", message));
+    }
+    Ok(id)
+}
+
+fn another(id: &ExecutionId) -> FieldError {
+    let message = format!("was used within 24 hours with another request at this index ({id}); use a new one");
+    FieldError { field: "submission_id".into(), message }
+}
