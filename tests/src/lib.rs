@@ -11,6 +11,7 @@ pub mod pattern;
 pub mod policy;
 pub mod sandbox;
 pub mod schema;
+pub mod simulation;
 pub mod table;
 pub mod template;
 pub mod world;

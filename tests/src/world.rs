@@ -31,7 +31,7 @@ const FUNCTIONS: [&str; 4] = deploy::package::FUNCTIONS;
 /// Between two looks at what changes.
 pub const LOOK: Duration = Duration::from_millis(100);
 /// A bound on a hang.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The stack, and its first user.
 #[derive(Debug)]

@@ -1,0 +1,271 @@
+//! The whole pipeline on virtual time: the real handlers over the model of ECS, with a store and queues in memory.
+//!
+//! An hour takes seconds, and the same plan is the same run each time. Beside it stand two launchers to compare with, over the same model, the
+//! same tasks and the same order: one that knows everything ([`rivals::ideal`]) and one that calls RunTask as the SDK would have it
+//! ([`rivals::plain`]).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    ecs::NetworkConfiguration,
+    execution::{Execution, ExecutionStatus},
+    id::ExecutionId,
+    limit::{CapacityPool, LimitKey},
+    message::{Message, QueueName},
+    ports::{Clock, Queue, Store},
+    request::{Defaults, SubmitRequest},
+    settings::Settings,
+    throttle::{DEFINITIONS_RATE, Quota, Quotas, RUN_TASK_RATE, Rate},
+};
+use pipeline::{
+    definitions::Registered,
+    launcher::{Launcher, Pace},
+    state_tracker::StateTracker,
+};
+
+use crate::{
+    ecs::{Account, Counts, Ecs, port::InProcess},
+    memory::{MemoryQueue, MemoryStore},
+};
+
+mod ambient;
+mod drive;
+pub mod rivals;
+mod script;
+pub mod time;
+
+use ambient::Ambient;
+use script::Scripted;
+use time::Virtual;
+
+/// How fast Fargate takes launches of one kind (AWS-FACTS §2).
+const LAUNCHES: Rate = Rate { burst: 100.0, per_second: 20.0 };
+/// How many commands of a bulk submission come with one hint.
+const CHUNK: usize = 500;
+/// When to give up, in virtual time.
+const GIVE_UP: TimeDelta = TimeDelta::hours(6);
+
+/// So many commands of one submitter, all at once.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The name of the key.
+    pub by: String,
+    /// How many.
+    pub count: usize,
+}
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The account, and how its tasks live.
+    pub account: Account,
+    /// Who submits how much, in this order.
+    pub submissions: Vec<Submission>,
+}
+
+impl Plan {
+    /// So many commands of one submitter.
+    #[must_use]
+    pub fn of(account: Account, count: usize) -> Self {
+        Self { account, submissions: vec![Submission { by: "alice".into(), count }] }
+    }
+
+    /// The executions, in the order of their submission.
+    #[must_use]
+    pub fn executions(&self) -> Vec<Execution> {
+        let at = start();
+        let commands = self.submissions.iter().flat_map(|submission| std::iter::repeat_n(&submission.by, submission.count));
+        let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
+        let request = request.validate(&Defaults::aws()).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let execution = |(number, by): (usize, &String)| {
+            let id = ExecutionId::new(at, number as u128);
+            Execution::submitted(id, request.clone(), CapacityPool::FargateSpot, by, at)
+        };
+        commands.enumerate().map(execution).collect()
+    }
+}
+
+/// When every simulation begins.
+#[must_use]
+pub fn start() -> Timestamp {
+    Timestamp::from_timestamp(1_800_000_000, 0).unwrap_or_default()
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// From the submission to the end of the last task.
+    pub makespan: TimeDelta,
+    /// What the account counted.
+    pub counts: Counts,
+    /// How many ended like this.
+    pub ends: BTreeMap<ExecutionStatus, usize>,
+    /// How often messages were received, of both queues.
+    pub receives: u64,
+    /// Messages that became dead letters.
+    pub dead_letters: usize,
+    /// Who was started when, in order.
+    pub starts: Vec<(Timestamp, String)>,
+    /// When the tracker closed an attempt, in order.
+    pub freed: Vec<Timestamp>,
+}
+
+impl Outcome {
+    /// Executions that have not ended, or of which nothing can tell how.
+    #[must_use]
+    pub fn lost(&self, of: usize) -> usize {
+        let known = |(status, _): &(&ExecutionStatus, &usize)| **status != ExecutionStatus::Lost;
+        of - self.ends.iter().filter(known).map(|(_, count)| count).sum::<usize>()
+    }
+
+    /// Refusals by quotas, for each call of RunTask.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "thousands")]
+    pub fn refusals_per_call(&self) -> f64 {
+        let calls = self.counts.calls.get(&crate::ecs::Operation::RunTask).copied().unwrap_or_default();
+        self.counts.refused_by_quotas() as f64 / calls.max(1) as f64
+    }
+
+    /// How long after the tracker closed an attempt the slot was in use again, where `slots` are all there are: of each, in order.
+    #[must_use]
+    pub fn reuse(&self, slots: usize) -> Vec<TimeDelta> {
+        let later = self.starts.iter().skip(slots).map(|(at, _)| *at);
+        later.zip(&self.freed).map(|(started, freed)| started - *freed).collect()
+    }
+}
+
+/// The stack: what its functions share.
+struct World {
+    clock: Virtual,
+    ambient: Ambient,
+    store: MemoryStore,
+    queue: MemoryQueue<Virtual>,
+    ecs: Arc<Mutex<Ecs>>,
+    tasks: Scripted,
+    logs: script::NoLogs,
+    registered: Registered,
+    pace: Pace,
+    settings: Settings,
+    starts: Mutex<Vec<(Timestamp, ExecutionId)>>,
+    freed: Mutex<Vec<Timestamp>>,
+}
+
+impl World {
+    fn new(plan: &Plan, clock: Virtual) -> Arc<Self> {
+        let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
+        Arc::new_cyclic(|world| Self {
+            ambient: Ambient::new(clock.clone(), plan.account.seed),
+            store: MemoryStore::default(),
+            queue: MemoryQueue::new(clock.clone()),
+            tasks: Scripted::new(InProcess::new(Arc::clone(&ecs), clock.clone()), clock.clone(), world.clone()),
+            clock: clock.clone(),
+            ecs,
+            logs: script::NoLogs,
+            registered: Registered::default(),
+            pace: Pace::default(),
+            settings: settings(&plan.account),
+            starts: Mutex::default(),
+            freed: Mutex::default(),
+        })
+    }
+
+    fn launcher(
+        &self,
+    ) -> Launcher<'_, MemoryStore, MemoryQueue<Virtual>, Scripted, script::NoLogs, MemoryStore, Ambient> {
+        let Self { store, queue, tasks, logs, registered, pace, ambient, settings, .. } = self;
+        Launcher { store, queue, tasks, logs, secrets: store, registered, pace, ambient, settings }
+    }
+
+    fn tracker(
+        &self,
+    ) -> StateTracker<'_, MemoryStore, MemoryQueue<Virtual>, Scripted, script::NoLogs, Scripted, Ambient> {
+        let Self { store, queue, tasks, logs, ambient, settings, .. } = self;
+        StateTracker { store, queue, tasks, logs, quotas: tasks, ambient, settings }
+    }
+
+    /// As the submit function does: recorded, then hinted at, a hint for each chunk.
+    async fn submit(&self, executions: &[Execution]) {
+        for chunk in executions.chunks(CHUNK) {
+            for execution in chunk {
+                self.store.create(execution, None).await.unwrap_or_else(|error| panic!("{error}"));
+            }
+            let line = LimitKey::Pool(CapacityPool::FargateSpot);
+            let sent = self.queue.send(vec![Message::Line { line, id: None }.into()]).await;
+            sent.unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+
+    fn unfinished(&self) -> usize {
+        let mut count = 0;
+        self.store.for_each(|execution| count += usize::from(execution.end().is_none()));
+        count
+    }
+
+    fn outcome(&self, executions: &[Execution]) -> Outcome {
+        let (mut ends, mut last) = (BTreeMap::new(), start());
+        self.store.for_each(|execution| {
+            if let Some(end) = execution.end() {
+                *ends.entry(end.outcome.status()).or_default() += 1;
+                last = last.max(end.at);
+            }
+        });
+        let submitters: BTreeMap<_, _> = executions.iter().map(|e| (&e.id, &e.submitted_by)).collect();
+        let starts = script::locked(&self.starts);
+        let starts = starts.iter().map(|(at, id)| (*at, submitters.get(id).map_or_else(String::new, |by| (*by).clone())));
+        Outcome {
+            makespan: last - start(),
+            counts: script::locked(&self.ecs).counts().clone(),
+            ends,
+            receives: QueueName::ALL.into_iter().map(|queue| self.queue.counts(queue).1).sum(),
+            dead_letters: self.queue.dead_letters().len(),
+            starts: starts.collect(),
+            freed: script::locked(&self.freed).clone(),
+        }
+    }
+}
+
+fn settings(account: &Account) -> Settings {
+    let quota = || Quota { cpu: None, rate: Some(LAUNCHES) };
+    Settings {
+        cluster: account.cluster.clone(),
+        log_group: "/aws/mycli/simulated".into(),
+        defaults: Defaults::aws(),
+        quotas: Quotas::from([(CapacityPool::FargateSpot, quota()), (CapacityPool::Fargate, quota())]),
+        run_task_rate: Some(RUN_TASK_RATE),
+        spot_fallback_after: None,
+        definitions_rate: Some(DEFINITIONS_RATE),
+        allowed: None,
+        network: Some(NetworkConfiguration {
+            subnets: vec!["subnet-a".into()],
+            security_groups: vec!["sg-a".into()],
+            assign_public_ip: true,
+        }),
+        unlisted_seconds: 120,
+        log_delay_seconds: 10,
+    }
+}
+
+/// Runs a plan to its end.
+///
+/// # Panics
+/// When everybody waits for somebody else.
+#[must_use]
+pub fn run(plan: &Plan) -> Outcome {
+    let time = Virtual::new(start());
+    let (world, executions) = (World::new(plan, time.clone()), plan.executions());
+    time.run(async move {
+        drive::start(&world);
+        // As `init` does: the quotas are known before anything is submitted.
+        world.tracker().next_sweep(start() + TimeDelta::minutes(1)).await.unwrap_or_else(|error| panic!("{error}"));
+        world.submit(&executions).await;
+        while world.unfinished() > 0 && world.clock.now() < start() + GIVE_UP {
+            world.clock.sleep(TimeDelta::seconds(1)).await;
+        }
+        world.outcome(&executions)
+    })
+}

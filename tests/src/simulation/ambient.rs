@@ -1,0 +1,44 @@
+//! The clock and the random source of a simulation.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    ports::{Clock, Entropy},
+};
+use sha2::{Digest, Sha256};
+
+use super::time::Virtual;
+
+/// Virtual time, and bits that depend on the seed and on how many were asked for before.
+#[derive(Debug)]
+pub(super) struct Ambient {
+    clock: Virtual,
+    seed: u64,
+    asked: AtomicU64,
+}
+
+impl Ambient {
+    pub(super) fn new(clock: Virtual, seed: u64) -> Self {
+        Self { clock, seed, asked: AtomicU64::new(0) }
+    }
+}
+
+impl Clock for Ambient {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    async fn sleep(&self, span: TimeDelta) {
+        self.clock.sleep(span).await;
+    }
+}
+
+impl Entropy for Ambient {
+    fn bits(&self) -> u128 {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        let digest = Sha256::digest([self.seed.to_le_bytes(), number.to_le_bytes()].concat());
+        digest.iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+    }
+}

@@ -1,0 +1,141 @@
+//! What a task's script would do: it writes its marker lines, which the logs' subscription brings to the state tracker.
+
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+
+use aws_lambda_events::cloudwatch_logs::{LogEntry, LogsEvent};
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    ecs::{RunTaskInput, Task},
+    id::AttemptId,
+    limit::CapacityPool,
+    marker,
+    ports::{AccountQuotas, Clock, Described, LaunchError, LogPage, Logs, Tasks, Unavailable},
+    task::{self, TaskDefinition},
+};
+
+use super::{World, time::Virtual};
+use crate::{
+    ecs::{End, port::InProcess},
+};
+
+/// How long a call of ECS takes (ours: a few tenths of a second are usual).
+const CALL: TimeDelta = TimeDelta::milliseconds(200);
+/// How long a line takes to the tracker (ours: the subscription's filter is near real time).
+const SUBSCRIPTION: TimeDelta = TimeDelta::milliseconds(500);
+
+/// A lock that somebody panicked with is still the data: the simulation has failed already.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The model, with the time that calls take and the tasks' own marker lines.
+pub(super) struct Scripted {
+    inner: InProcess<Virtual>,
+    clock: Virtual,
+    world: Weak<World>,
+}
+
+impl Scripted {
+    pub(super) fn new(inner: InProcess<Virtual>, clock: Virtual, world: Weak<World>) -> Self {
+        Self { inner, clock, world }
+    }
+
+    /// The lines of a task that was just started, as they will come.
+    fn write(&self, input: &RunTaskInput, task: &Task) {
+        let Some(world) = self.world.upgrade() else { return };
+        let attempt: Option<AttemptId> = input.started_by.parse().ok();
+        let id = attempt.map(|attempt| attempt.execution().clone());
+        locked(&world.starts).extend(id.map(|id| (self.clock.now(), id)));
+        let (account, environment) = (locked(&world.ecs).account().clone(), &input.overrides.container_overrides);
+        let life = account.lives.of(account.seed, &input.started_by);
+        let variables = environment.iter().flat_map(|container| &container.environment);
+        let nonce = variables.into_iter().find(|variable| variable.name == "MYCLI_NONCE").map(|nonce| nonce.value.clone());
+        let (nonce, arn) = (nonce.unwrap_or_default(), task.task_arn.clone());
+        let End::Exit(code) = life.end else { return };
+        self.clock.spawn(async move {
+            world.clock.sleep(life.start_up + SUBSCRIPTION).await;
+            tell(&world, &arn, &nonce, &["setup".into(), "start".into()]).await;
+            world.clock.sleep(life.work).await;
+            tell(&world, &arn, &nonce, &[format!("exit:{code}")]).await;
+        });
+    }
+}
+
+async fn tell(world: &World, arn: &str, nonce: &str, words: &[String]) {
+    let mut event = LogsEvent::default();
+    event.aws_logs.data.log_stream = task::log_stream(arn);
+    let now = world.clock.now().timestamp_millis();
+    event.aws_logs.data.log_events = words
+        .iter()
+        .map(|word| {
+            let mut entry = LogEntry::default();
+            entry.timestamp = now;
+            entry.message = format!("{}{nonce}:{word}", marker::PREFIX);
+            entry
+        })
+        .collect();
+    // Lambda tries an asynchronous invocation twice more, after one and two minutes.
+    for pause in [60, 120, 0] {
+        if world.tracker().lines_written(&event).await.is_ok() {
+            return;
+        }
+        world.clock.sleep(TimeDelta::seconds(pause)).await;
+    }
+}
+
+impl Tasks for Scripted {
+    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+        self.clock.sleep(CALL).await;
+        self.inner.register_definition(definition).await
+    }
+
+    async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
+        let result = self.inner.run_task(input).await;
+        if let Ok(task) = &result {
+            self.write(input, task);
+        }
+        self.clock.sleep(CALL).await;
+        result
+    }
+
+    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
+        self.clock.sleep(CALL).await;
+        self.inner.stop_task(task_arn, reason).await
+    }
+
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+        self.clock.sleep(CALL).await;
+        self.inner.describe_tasks(task_arns).await
+    }
+
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+        self.clock.sleep(CALL).await;
+        self.inner.list_tasks(started_by).await
+    }
+}
+
+impl AccountQuotas for Scripted {
+    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, Unavailable> {
+        self.inner.cpu(pool).await
+    }
+}
+
+/// No log is kept: what the script says comes by the subscription.
+pub(super) struct NoLogs;
+
+impl Logs for NoLogs {
+    async fn read(&self, _: &str, _: Option<&str>) -> Result<LogPage, Unavailable> {
+        Ok(LogPage::default())
+    }
+}
+
+/// Whether this event tells that a task is over.
+pub(super) fn is_stop(task: &Task) -> bool {
+    task.last_status == domain::ecs::STOPPED
+}
+
+/// When something was closed.
+pub(super) fn note_freed(world: &World, at: Timestamp) {
+    locked(&world.freed).push(at);
+}
