@@ -108,7 +108,7 @@ impl Cancel {
         if self.wait {
             let mut watch =
                 Watch::new(done.asked.iter().cloned().map(|id| (0, id)), BTreeSet::from([group.to_owned()]));
-            watch.to_the_end(client, &context.screen).await?;
+            watch.follow(client, &context.screen).await?;
             context.screen.no_progress();
         }
         done.report(context, group)

@@ -153,7 +153,7 @@ impl Watch {
     ///
     /// # Errors
     /// The API's.
-    pub(crate) async fn to_the_end(&mut self, client: &Client, screen: &Screen) -> Result<(), CallError> {
+    pub(crate) async fn follow(&mut self, client: &Client, screen: &Screen) -> Result<(), CallError> {
         let mut pause = PAUSE / 16;
         while self.is_open() {
             self.find(client, screen).await?;

@@ -269,7 +269,7 @@ async fn follow(
 ) -> Result<u8, Failure> {
     let mut watch = Watch::new(sent.recorded().cloned(), groups);
     let ended = tokio::select! {
-        ended = watch.to_the_end(client, &context.screen) => Some(ended),
+        ended = watch.follow(client, &context.screen) => Some(ended),
         () = interrupts.any() => None,
     };
     context.screen.no_progress();
