@@ -18,12 +18,14 @@ mod requests;
 mod sample;
 mod server;
 mod status;
+mod throttle;
 
 /// The sections, by the word that asks for them alone (`just bench functions`).
-const SECTIONS: [(&str, fn() -> String); 6] = [
+const SECTIONS: [(&str, fn() -> String); 7] = [
     ("one", one::compare),
     ("many", many::compare),
     ("status", status::compare),
+    ("throttle", throttle::compare),
     ("functions", functions::compare),
     ("requests", requests::count),
     ("following", following::count),

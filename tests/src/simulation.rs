@@ -29,7 +29,7 @@ use pipeline::{
 };
 
 use crate::{
-    ecs::{Account, Counts, Ecs, port::InProcess},
+    ecs::{Account, Counts, Ecs, Operation, port::InProcess},
     memory::{MemoryQueue, MemoryStore},
 };
 
@@ -79,7 +79,8 @@ impl Plan {
     #[must_use]
     pub fn executions(&self) -> Vec<Execution> {
         let at = start();
-        let commands = self.submissions.iter().flat_map(|submission| std::iter::repeat_n(&submission.by, submission.count));
+        let commands =
+            self.submissions.iter().flat_map(|submission| std::iter::repeat_n(&submission.by, submission.count));
         let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
         let request = request.validate(&Defaults::aws()).unwrap_or_else(|faults| panic!("{faults:?}"));
         let execution = |(number, by): (usize, &String)| {
@@ -125,18 +126,24 @@ impl Outcome {
 
     /// Refusals by quotas, for each call of RunTask.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "thousands")]
     pub fn refusals_per_call(&self) -> f64 {
-        let calls = self.counts.calls.get(&crate::ecs::Operation::RunTask).copied().unwrap_or_default();
-        self.counts.refused_by_quotas() as f64 / calls.max(1) as f64
+        refusals_per_call(&self.counts)
     }
 
-    /// How long after the tracker closed an attempt the slot was in use again, where `slots` are all there are: of each, in order.
+    /// How long after the tracker closed an attempt its slot was in use again, where `slots` are all there are and only their number
+    /// holds the line: so from when on they were all in use.
     #[must_use]
     pub fn reuse(&self, slots: usize) -> Vec<TimeDelta> {
+        let Some((full, _)) = slots.checked_sub(1).and_then(|last| self.starts.get(last)) else { return Vec::new() };
         let later = self.starts.iter().skip(slots).map(|(at, _)| *at);
-        later.zip(&self.freed).map(|(started, freed)| started - *freed).collect()
+        later.zip(&self.freed).filter(|(_, freed)| *freed > full).map(|(started, freed)| started - *freed).collect()
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "thousands")]
+fn refusals_per_call(counts: &Counts) -> f64 {
+    let calls = counts.calls.get(&Operation::RunTask).copied().unwrap_or_default();
+    counts.refused_by_quotas() as f64 / calls.max(1) as f64
 }
 
 /// The stack: what its functions share.
@@ -216,7 +223,8 @@ impl World {
         });
         let submitters: BTreeMap<_, _> = executions.iter().map(|e| (&e.id, &e.submitted_by)).collect();
         let starts = script::locked(&self.starts);
-        let starts = starts.iter().map(|(at, id)| (*at, submitters.get(id).map_or_else(String::new, |by| (*by).clone())));
+        let starts =
+            starts.iter().map(|(at, id)| (*at, submitters.get(id).map_or_else(String::new, |by| (*by).clone())));
         Outcome {
             makespan: last - start(),
             counts: script::locked(&self.ecs).counts().clone(),

@@ -1,8 +1,9 @@
 //! How much a pool takes, as ECS's refusals teach it: the quota belongs to the account, and others use it too.
 //!
-//! A refusal sets a ceiling at what was in use then. A probe, one launch above it, is made every 5 to 15 seconds (DESIGN §5); once one is
-//! taken, twice as much is tried each time, until the quota is reached or ECS refuses again. So room that others give back is found
-//! within one probe and used within seconds, and what they keep costs one refusal for each probe.
+//! A refusal sets a ceiling at what was in use then. A probe, one launch above it, is made every 5 to 15 seconds (DESIGN §5). That one is
+//! taken proves little: a task of ours may just have stopped and its event not have come. So some more are tried one by one, and only then
+//! twice as many each time, until the quota is reached or ECS refuses again. So room that others give back is found within one probe and used
+//! within seconds, and what they keep costs one refusal for each probe.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,9 @@ use crate::Timestamp;
 const PROBE_SECONDS: i64 = 5;
 /// The longest pause before a probe, in seconds (ibid.).
 const PROBE_MAX_SECONDS: i64 = 15;
+/// How many launches are tried one by one before more are tried together. Ours: as many of our own tasks may have stopped without our knowing
+/// yet, at twenty ends a second and half a second for each event.
+const ONE_BY_ONE: u32 = 10;
 
 /// Of what there was too little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,12 +33,16 @@ pub enum Shortage {
 pub struct Ceiling {
     /// So much was in use when ECS refused more.
     pub cpu: u32,
-    /// So much above that may be in use at once: 0 until a probe is taken.
-    pub stretch: u32,
+    /// Probes in a row that were taken since.
+    pub taken: u32,
     /// Refusals in a row, each of another probe.
     pub refusals: u32,
-    /// When one launch above it may be tried.
+    /// When more may be tried; while somebody tries, when to think that nobody does any more.
     pub probe_at: Timestamp,
+    /// Somebody tries.
+    pub probing: bool,
+    /// Launches below the ceiling were refused too: others take what we give back, so that nothing is sure until a probe is taken.
+    pub shrinking: bool,
     /// What ECS was short of.
     pub shortage: Shortage,
     /// What ECS said.
@@ -46,8 +54,8 @@ pub struct Ceiling {
 pub enum Allowance {
     /// So much may be in use.
     UpTo(u32),
-    /// One launch may be tried, whatever its size.
-    Probe,
+    /// So many launches may be tried by one launcher, whatever their size.
+    Probe(u32),
 }
 
 impl Ceiling {
@@ -62,7 +70,7 @@ impl Ceiling {
         now: Timestamp,
         spread: u128,
     ) -> Self {
-        let together = before.filter(|before| before.stretch == 0 && now < before.probe_at);
+        let together = before.filter(|before| !before.probing && now < before.probe_at);
         let (refusals, probe_at) = match together {
             Some(before) => (before.refusals, before.probe_at),
             None => {
@@ -71,35 +79,38 @@ impl Ceiling {
             }
         };
         let cpu = before.map_or(used, |before| before.cpu.min(used));
-        Self { cpu, stretch: 0, refusals, probe_at, shortage, words }
+        let below = |before: &Self| before.shrinking || (!before.probing && used < before.cpu);
+        let shrinking = before.is_some_and(below);
+        Self { cpu, taken: 0, refusals, probe_at, probing: false, shrinking, shortage, words }
     }
 
-    /// After launches of `amount` were taken, so that `used` is in use; `None` once the ceiling is of no more use.
+    /// After launches were taken, so that `used` is in use; `None` once the ceiling is of no more use.
     #[must_use]
-    pub fn accepted(&self, used: u32, amount: u32, quota: Option<u32>) -> Option<Self> {
-        if used <= self.cpu {
+    pub fn accepted(&self, used: u32, now: Timestamp, quota: Option<u32>) -> Option<Self> {
+        if !self.probing {
             return Some(self.clone());
         }
-        let stretch = self.stretch.saturating_mul(2).max(amount);
-        let enough = quota.map_or(stretch > used, |quota| used.saturating_add(stretch) >= quota);
-        (!enough).then(|| Self { cpu: used, stretch, refusals: 0, ..self.clone() })
+        let taken = self.taken.saturating_add(1);
+        let proven = taken > ONE_BY_ONE;
+        let cpu = if self.shrinking { used } else { used.max(self.cpu) };
+        let next = Self { cpu, taken, probe_at: now, probing: false, shrinking: false, ..self.clone() };
+        let enough = quota.map_or(taken > 2 * ONE_BY_ONE, |quota| used >= quota);
+        (!enough).then(|| if proven { Self { refusals: 0, ..next } } else { next })
     }
 
     /// Somebody makes the probe that is due: nobody else does meanwhile.
     #[must_use]
     pub fn probing(&self, now: Timestamp) -> Self {
-        Self { probe_at: now + TimeDelta::seconds(PROBE_SECONDS), ..self.clone() }
+        Self { probe_at: now + TimeDelta::seconds(PROBE_SECONDS), probing: true, ..self.clone() }
     }
 
-    /// What may be in use now.
+    /// What may be in use now, or be tried.
     #[must_use]
     pub fn allows(&self, used: u32, now: Timestamp) -> Allowance {
-        let up_to = self.cpu.saturating_add(self.stretch);
-        if self.stretch == 0 && used >= self.cpu && now >= self.probe_at {
-            Allowance::Probe
-        } else {
-            Allowance::UpTo(up_to)
+        if now >= self.probe_at && (self.shrinking || used >= self.cpu) {
+            return Allowance::Probe(1 << self.taken.saturating_sub(ONE_BY_ONE).min(10));
         }
+        Allowance::UpTo(if self.shrinking { 0 } else { self.cpu })
     }
 }
 
@@ -126,11 +137,16 @@ mod tests {
         Ceiling::refused(before, used, (Shortage::Quota, "no".into()), now, 0)
     }
 
+    /// A probe that is made now, and taken.
+    fn taken(ceiling: &Ceiling, used: u32, now: Timestamp) -> Option<Ceiling> {
+        ceiling.probing(now).accepted(used, now, Some(1000 * SLOT))
+    }
+
     #[test]
     fn a_refusal_is_a_ceiling_at_what_was_in_use() {
         let ceiling = refused(None, 10 * SLOT, at(0));
         assert_eq!(ceiling.allows(10 * SLOT, at(0)), Allowance::UpTo(10 * SLOT));
-        assert_eq!(ceiling.allows(10 * SLOT, ceiling.probe_at), Allowance::Probe);
+        assert_eq!(ceiling.allows(10 * SLOT, ceiling.probe_at), Allowance::Probe(1));
     }
 
     #[test]
@@ -152,26 +168,50 @@ mod tests {
         for _ in 0..4 {
             pauses.push((ceiling.probe_at - now).num_seconds());
             now = ceiling.probe_at;
-            ceiling = refused(Some(&ceiling), 0, now);
+            ceiling = refused(Some(&ceiling.probing(now)), 0, now);
         }
         assert_eq!(pauses, [5, 10, 15, 15]);
     }
 
     #[test]
-    fn what_others_give_back_is_used_within_ten_steps() {
+    fn what_others_give_back_is_used_within_twenty_steps() {
         let (quota, mut used) = (1000 * SLOT, 500 * SLOT);
         let mut ceiling = Some(refused(None, used, at(0)));
         let (now, mut steps) = (ceiling.as_ref().expect("one").probe_at, 0);
         while let Some(known) = ceiling {
-            let room = match known.allows(used, now) {
-                Allowance::Probe => SLOT,
-                Allowance::UpTo(max) => max - used,
-            };
-            used += room;
-            ceiling = known.accepted(used, room, Some(quota));
+            let Allowance::Probe(count) = known.allows(used, now) else { panic!("held at {used}: {known:?}") };
+            used = (used + count * SLOT).min(quota);
+            ceiling = taken(&known, used, now);
             steps += 1;
         }
-        assert!(steps <= 10, "{steps}");
+        assert!(steps <= 20, "{steps}");
+    }
+
+    #[test]
+    fn a_few_that_are_taken_prove_nothing() {
+        let first = refused(None, 10 * SLOT, at(0));
+        let now = first.probe_at;
+        let more = taken(&first, 11 * SLOT, now).expect("no end of it");
+        assert_eq!(more.allows(11 * SLOT, now), Allowance::Probe(1), "one by one");
+        let again = refused(Some(&more.probing(now)), 11 * SLOT, now);
+        assert_eq!((again.refusals, again.cpu), (2, 11 * SLOT), "as if it had been refused at once");
+    }
+
+    #[test]
+    fn who_takes_what_we_give_back_costs_one_refusal_for_each_probe() {
+        let first = refused(None, 10 * SLOT, at(0));
+        let second = refused(Some(&first), 9 * SLOT, at(300));
+        assert_eq!(second.allows(8 * SLOT, at(400)), Allowance::UpTo(0), "what is given back is taken by others");
+        assert_eq!(second.allows(5 * SLOT, second.probe_at), Allowance::Probe(1));
+        let next = taken(&second, 6 * SLOT, second.probe_at).expect("no end of it");
+        assert_eq!((next.cpu, next.shrinking), (6 * SLOT, false));
+    }
+
+    #[test]
+    fn a_probe_that_is_refused_leaves_our_own_slots_alone() {
+        let first = refused(None, 10 * SLOT, at(0));
+        let probed = refused(Some(&first.probing(first.probe_at)), 9 * SLOT, first.probe_at);
+        assert_eq!(probed.allows(8 * SLOT, first.probe_at), Allowance::UpTo(9 * SLOT));
     }
 
     #[test]
@@ -190,7 +230,7 @@ mod tests {
                 now += pause;
                 let next = Ceiling::refused(ceiling.as_ref(), used * SLOT, (Shortage::Capacity, "no".into()), at(now), spread);
                 prop_assert!(next.probe_at > at(now) && next.probe_at <= at(now) + TimeDelta::seconds(PROBE_MAX_SECONDS));
-                prop_assert!(next.allows(next.cpu, next.probe_at) == Allowance::Probe);
+                prop_assert!(next.allows(next.cpu, next.probe_at) == Allowance::Probe(1));
                 ceiling = Some(next);
             }
         }

@@ -72,8 +72,8 @@ pub enum HeldBy {
 pub enum Room {
     /// So many CPU units may be in use, ours together; `None` for no limit.
     UpTo(Option<u32>),
-    /// One launch may be tried above what ECS surely takes.
-    Probe,
+    /// So many launches may be tried by one launcher, beyond what ECS surely takes.
+    Probe(u32),
 }
 
 impl LineState {
@@ -96,9 +96,9 @@ impl LineState {
     pub fn room(&self, set: Option<u32>, used: u32, now: Timestamp) -> Room {
         let quota = self.quota(set);
         match self.ceiling.as_ref().map(|ceiling| ceiling.allows(used, now)) {
-            Some(Allowance::Probe) if quota.is_none_or(|quota| used < quota) => Room::Probe,
+            Some(Allowance::Probe(count)) if quota.is_none_or(|quota| used < quota) => Room::Probe(count),
             Some(Allowance::UpTo(cpu)) => Room::UpTo(Some(quota.map_or(cpu, |quota| quota.min(cpu)))),
-            Some(Allowance::Probe) | None => Room::UpTo(quota),
+            Some(Allowance::Probe(_)) | None => Room::UpTo(quota),
         }
     }
 
@@ -170,7 +170,7 @@ mod tests {
         let ceiling = Ceiling::refused(None, 512, (Shortage::Quota, String::new()), at(0), 0);
         let state = LineState { ceiling: Some(ceiling), ..LineState::default() };
         assert_eq!(state.room(Some(6144), 512, at(1)), Room::UpTo(Some(512)));
-        assert_eq!(state.room(Some(6144), 512, at(15)), Room::Probe);
+        assert_eq!(state.room(Some(6144), 512, at(15)), Room::Probe(1));
         assert_eq!(state.room(Some(512), 512, at(15)), Room::UpTo(Some(512)), "no probe above the quota");
     }
 

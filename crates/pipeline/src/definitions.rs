@@ -32,6 +32,8 @@ pub struct Registered(Mutex<HashMap<String, String>>);
 pub enum Ensured {
     /// It is registered under this ARN.
     Ready(String),
+    /// Somebody registers it at this moment: look again.
+    Soon,
     /// It will be there, but not yet.
     Later {
         /// Why, in words.
@@ -123,8 +125,7 @@ async fn turn(
         return Ok(Some(too_fast(rate, wait)));
     }
     if !store.claim_definition(hash, now, now + TURN).await? {
-        let reason = "the task definition for it is being registered".to_owned();
-        return Ok(Some(Ensured::Later { reason, pause: LOOK_AGAIN }));
+        return Ok(Some(Ensured::Soon));
     }
     match store.take_tokens(RateKey::Definitions, rate, 1, now).await? {
         (0, wait) => Ok(Some(too_fast(rate, wait))),

@@ -1,6 +1,9 @@
 //! Launchers to compare with, over the same model of ECS.
 
-use std::{collections::VecDeque, sync::{Arc, Mutex}};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use chrono::TimeDelta;
 use domain::{
@@ -13,9 +16,7 @@ use domain::{
 };
 
 use super::{Plan, script::locked, settings, start, time::Virtual};
-use crate::{
-    ecs::{Counts, Ecs, Kind, RunTask, VCPU, port::InProcess},
-};
+use crate::ecs::{Counts, Ecs, Kind, RunTask, VCPU, port::InProcess};
 
 /// What came of a rival's run.
 #[derive(Clone, Debug)]
@@ -28,6 +29,14 @@ pub struct Rivalled {
     pub dead_letters: usize,
     /// Receives of messages.
     pub receives: u64,
+}
+
+impl Rivalled {
+    /// Refusals by quotas, for each call of RunTask.
+    #[must_use]
+    pub fn refusals_per_call(&self) -> f64 {
+        super::refusals_per_call(&self.counts)
+    }
 }
 
 /// How small the steps of the ideal launcher's time are.
@@ -73,7 +82,7 @@ pub fn ideal(plan: &Plan) -> TimeDelta {
         drop(ecs.take_events(now));
         while let Some(next) = line.front() {
             let size = next.overrides.cpu.parse().unwrap_or(VCPU);
-            let in_use = ecs.in_use(Kind::Spot) + ecs.in_foreign_use(Kind::Spot);
+            let in_use = ecs.in_use(Kind::Spot);
             if in_use + size > cap {
                 break;
             }

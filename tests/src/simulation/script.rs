@@ -15,9 +15,7 @@ use domain::{
 };
 
 use super::{World, time::Virtual};
-use crate::{
-    ecs::{End, port::InProcess},
-};
+use crate::ecs::{End, port::InProcess};
 
 /// How long a call of ECS takes (ours: a few tenths of a second are usual).
 const CALL: TimeDelta = TimeDelta::milliseconds(200);
@@ -50,7 +48,8 @@ impl Scripted {
         let (account, environment) = (locked(&world.ecs).account().clone(), &input.overrides.container_overrides);
         let life = account.lives.of(account.seed, &input.started_by);
         let variables = environment.iter().flat_map(|container| &container.environment);
-        let nonce = variables.into_iter().find(|variable| variable.name == "MYCLI_NONCE").map(|nonce| nonce.value.clone());
+        let nonce =
+            variables.into_iter().find(|variable| variable.name == "MYCLI_NONCE").map(|nonce| nonce.value.clone());
         let (nonce, arn) = (nonce.unwrap_or_default(), task.task_arn.clone());
         let End::Exit(code) = life.end else { return };
         self.clock.spawn(async move {

@@ -68,6 +68,16 @@ struct PoolLook {
     set: Option<u32>,
 }
 
+/// Whether an execution can be launched as far as its task definition goes.
+enum Ready {
+    /// So.
+    Now(Box<Execution>),
+    /// In a moment.
+    Soon,
+    /// Not in this round: it was postponed, or ended.
+    Elsewhere,
+}
+
 /// A launch that is on record.
 pub(super) struct Launched {
     pub(super) execution: Execution,
@@ -208,7 +218,7 @@ where
     ) -> Result<(usize, Option<Hold>), Unavailable> {
         let in_pool = match pool.room {
             Room::UpTo(max) => throttle::fitting(batch.iter().map(|e| e.request.size.cpu()), pool.used, max),
-            Room::Probe => 1,
+            Room::Probe(count) => usize::try_from(count).unwrap_or_default().min(batch.len()),
         };
         if *line == pool.line {
             let hold = if in_pool == 0 { Some(self.held_by_pool(pool)) } else { None };
@@ -271,24 +281,28 @@ where
         &self,
         line: &LimitKey,
         state: &LineState,
-        mut batch: Vec<Execution>,
+        batch: Vec<Execution>,
         fit: usize,
         pool: PoolLook,
     ) -> Result<Round, Unavailable> {
-        let (granted, wait) = self.take_tokens(pool.pool, fit).await?;
+        // Before the tokens are taken: a definition may have to be registered, and what was granted for now would be used later.
+        let (mut updates, whole) = self.prepared(batch.into_iter().take(fit), &pool).await?;
+        if updates.is_empty() {
+            return Ok(if whole { Round::Moved } else { Round::Stale });
+        }
+        let (granted, wait) = self.take_tokens(pool.pool, updates.len()).await?;
         if granted == 0 {
             return Ok(Round::Held(wait));
         }
         if let Some(held) = self.claim_probe(&pool).await? {
             return Ok(Round::Held(held));
         }
-        batch.truncate(granted);
-        let launched = self.record(line, batch, &pool).await?;
-        let amount = launched.iter().map(|launched| launched.execution.request.size.cpu()).sum();
+        updates.truncate(granted);
+        let launched = self.record(line, updates, &pool).await?;
         let count = launched.len();
         let ran = try_join_all(launched.into_iter().map(|launched| self.run(launched))).await?;
         lines::note_pace(self.store, self.pace, (line, state), count, self.ambient.now()).await?;
-        self.learn(&pool, amount, ran).await
+        self.learn(&pool, ran).await
     }
 
     /// Up to `want` launches that the rates allow now; of none, when there will be some.
@@ -315,29 +329,43 @@ where
 
     /// A probe is one launcher's; for the others the pool is held.
     async fn claim_probe(&self, pool: &PoolLook) -> Result<Option<Hold>, Unavailable> {
-        let (Room::Probe, Some(ceiling)) = (pool.room, &pool.state.ceiling) else { return Ok(None) };
+        let (Room::Probe(_), Some(ceiling)) = (pool.room, &pool.state.ceiling) else { return Ok(None) };
         let probing = LineState { ceiling: Some(ceiling.probing(self.ambient.now())), ..pool.state.clone() };
         let mine = self.store.set_line_state(&pool.line, &pool.state, probing).await?;
         Ok((!mine).then(|| self.held_by_pool(pool)))
+    }
+
+    /// The launches as they are to be written, of those whose definition is there; and whether all were looked at. One that somebody is
+    /// registering holds the others up for as long as that takes, so that ten thousand of the same kind are not sent away one by one.
+    async fn prepared(
+        &self,
+        batch: impl Iterator<Item = Execution>,
+        pool: &PoolLook,
+    ) -> Result<(Vec<Update>, bool), Unavailable> {
+        let max = match pool.room {
+            Room::UpTo(max) => max,
+            Room::Probe(_) => pool.state.quota(pool.set),
+        };
+        let mut updates = Vec::new();
+        for before in batch {
+            match self.launching(&before).await? {
+                Ready::Now(after) => {
+                    updates.push(Update { admissions: throttle::admissions(&before, max), before, after: *after });
+                }
+                Ready::Soon => return Ok((updates, false)),
+                Ready::Elsewhere => {}
+            }
+        }
+        Ok((updates, true))
     }
 
     /// Writes the launches down under their limits, each all or none, before anything is started.
     async fn record(
         &self,
         line: &LimitKey,
-        batch: Vec<Execution>,
+        updates: Vec<Update>,
         pool: &PoolLook,
     ) -> Result<Vec<Launched>, Unavailable> {
-        let max = match pool.room {
-            Room::UpTo(max) => max,
-            Room::Probe => pool.state.quota(pool.set),
-        };
-        let mut updates = Vec::new();
-        for before in batch {
-            if let Some(after) = self.launching(&before).await? {
-                updates.push(Update { admissions: throttle::admissions(&before, max), before, after });
-            }
-        }
         let tickets: Vec<_> = updates.iter().filter_map(|update| update.before.ticket()).collect();
         let mut launched = Vec::new();
         for (ticket, result) in tickets.iter().zip(self.store.update_all(updates).await) {
@@ -359,23 +387,25 @@ where
     }
 
     /// The record with the next attempt, once its task definition is there.
-    async fn launching(&self, before: &Execution) -> Result<Option<Execution>, Unavailable> {
+    async fn launching(&self, before: &Execution) -> Result<Ready, Unavailable> {
         let now = self.ambient.now();
         let definition = self.definition(before).await?;
         match self.registered.ensure(self.store, self.tasks, self.settings, &definition, now).await? {
             Ensured::Ready(arn) => {
                 let nonce = format!("{:032x}", self.ambient.bits());
                 let run_task = task::run_task(before, &arn, &nonce, self.settings);
-                Ok(before.launching(Plan { nonce, run_task }, now))
+                let after = before.launching(Plan { nonce, run_task }, now);
+                Ok(after.map_or(Ready::Elsewhere, |after| Ready::Now(Box::new(after))))
             }
+            Ensured::Soon => Ok(Ready::Soon),
             Ensured::Later { reason, pause } => {
                 let postponed = |execution: &Execution| execution.postponed(reason.clone(), now + pause, now);
-                advance(self.store, self.queue, now, &before.id, postponed).await.map(|_| None)
+                advance(self.store, self.queue, now, &before.id, postponed).await.map(|_| Ready::Elsewhere)
             }
             Ensured::Refused(why) => {
                 let why = format!("the task definition was refused: {why}");
                 let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
-                advance(self.store, self.queue, now, &before.id, rejected).await.map(|_| None)
+                advance(self.store, self.queue, now, &before.id, rejected).await.map(|_| Ready::Elsewhere)
             }
         }
     }
@@ -402,26 +432,24 @@ where
     }
 
     /// What ECS's answers to a round of launches teach of the pool.
-    async fn learn(&self, pool: &PoolLook, amount: u32, ran: Vec<Ran>) -> Result<Round, Unavailable> {
+    async fn learn(&self, pool: &PoolLook, ran: Vec<Ran>) -> Result<Round, Unavailable> {
         let now = self.ambient.now();
-        if let Some(shortage) = ran
-            .iter()
-            .find_map(|ran| if let Ran::Short(shortage, words) = ran { Some((*shortage, words)) } else { None })
-        {
+        let short = ran.iter().find_map(|ran| match ran {
+            Ran::Short(shortage, words) => Some((*shortage, words)),
+            Ran::Settled | Ran::Throttled(_) => None,
+        });
+        if short.is_some() || matches!(pool.room, Room::Probe(_)) {
             let (used, spread) = (self.store.usage(&pool.line).await?.used, self.ambient.bits());
-            let refused = |state: &LineState| {
-                let (shortage, words) = (shortage.0, shortage.1.clone());
-                let ceiling = Ceiling::refused(state.ceiling.as_ref(), used, (shortage, words), now, spread);
-                Some(LineState { ceiling: Some(ceiling), ..state.clone() })
-            };
-            lines::change_line(self.store, &pool.line, refused).await?;
-        } else if pool.state.ceiling.is_some() {
-            let (used, quota) = (self.store.usage(&pool.line).await?.used, pool.state.quota(pool.set));
-            let accepted = |state: &LineState| {
-                let ceiling = state.ceiling.as_ref()?.accepted(used, amount, quota);
+            let quota = pool.state.quota(pool.set);
+            let taught = |state: &LineState| {
+                let before = state.ceiling.as_ref();
+                let ceiling = match short {
+                    Some((kind, words)) => Some(Ceiling::refused(before, used, (kind, words.clone()), now, spread)),
+                    None => before?.accepted(used, now, quota),
+                };
                 Some(LineState { ceiling, ..state.clone() })
             };
-            lines::change_line(self.store, &pool.line, accepted).await?;
+            lines::change_line(self.store, &pool.line, taught).await?;
         }
         let throttled =
             ran.into_iter().find_map(|ran| if let Ran::Throttled(words) = ran { Some(words) } else { None });
