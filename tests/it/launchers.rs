@@ -25,7 +25,10 @@ use domain::{
     task::TaskDefinition,
     throttle::DEFINITIONS_RATE,
 };
-use pipeline::{definitions::Registered, launcher::Launcher};
+use pipeline::{
+    definitions::Registered,
+    launcher::{Launcher, Pace},
+};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -45,6 +48,11 @@ struct Ambient {
 impl Clock for Ambient {
     fn now(&self) -> Timestamp {
         at(self.millis.load(Ordering::SeqCst))
+    }
+
+    /// The clock stands, but others get on.
+    async fn sleep(&self, _: TimeDelta) {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -176,6 +184,7 @@ struct World<S> {
     ecs: Ecs,
     settings: Settings,
     memories: [Registered; LAUNCHERS],
+    pace: Pace,
     submitted: AtomicU64,
 }
 
@@ -190,8 +199,8 @@ impl<S: Store + Definitions + 'static> World<S> {
             started: Mutex::default(),
         };
         let settings = Settings { definitions_rate: Some(DEFINITIONS_RATE), ..settings() };
-        let (memories, submitted) = (Default::default(), AtomicU64::default());
-        Arc::new(Self { store, ambient, mail, ecs, settings, memories, submitted })
+        let (memories, pace, submitted) = (Default::default(), Pace::default(), AtomicU64::default());
+        Arc::new(Self { store, ambient, mail, ecs, settings, memories, pace, submitted })
     }
 
     /// So many executions at once, whose tasks need so many different definitions.
@@ -217,6 +226,7 @@ impl<S: Store + Definitions + 'static> World<S> {
             logs: &Nothing,
             secrets: &Nothing,
             registered: &self.memories[number],
+            pace: &self.pace,
             ambient: &*self.ambient,
             settings: &self.settings,
         };
