@@ -23,7 +23,7 @@ pub(crate) struct Rollout {
     /// The folder with the functions' zips [default: `functions` beside this program]
     #[arg(long, value_name = "DIR")]
     functions: Option<PathBuf>,
-    /// How many vCPUs of Fargate Spot may be in use at once [default: as it was; at first the account's quota]
+    /// How many vCPUs of Fargate Spot may be in use at once [default: as it was; at first the account's quota holds]
     #[arg(long, value_name = "N")]
     vcpus_spot: Option<u32>,
     /// The same of Fargate on demand
@@ -86,13 +86,16 @@ impl Rollout {
         self.refuse_downgrade(before)?;
         let given = self.given();
         let stands = before.is_some_and(|stack| stack.condition() != deploy::stack::Condition::NeverStood);
-        let at_first = if stands { BTreeMap::new() } else { self.quotas(context, site).await };
+        let quotas = if stands { Vec::new() } else { self.quotas(context, site).await };
         let template = self.template()?;
-        let wish = Wish { template: &template, functions, version: VERSION, parameters: &given, at_first: &at_first };
+        let wish = Wish { template: &template, functions, version: VERSION, parameters: &given };
         let telling = Telling::on(&context.screen);
         let deployed = install::deploy(&site.account, &site.name, &wish, &|progress| telling.tell(progress)).await;
         context.screen.no_progress();
         let deployed = deployed?;
+        for (pool, vcpus) in quotas {
+            quotas::keep(&site.account, &deployed.stack, pool, vcpus).await?;
+        }
         context.screen.say(&said(site, &deployed));
         Ok(deployed)
     }
@@ -112,22 +115,22 @@ impl Rollout {
         }
     }
 
-    /// The account's quotas, for a new stack, as far as they are known and not given.
-    async fn quotas(&self, context: &Context, site: &Site) -> BTreeMap<String, String> {
+    /// The account's quotas, for a new stack, as far as they are known and no limit is given.
+    async fn quotas(&self, context: &Context, site: &Site) -> Vec<(Pool, u32)> {
         let given = self.given();
-        let mut found = BTreeMap::new();
+        let mut found = Vec::new();
         for pool in Pool::ALL.into_iter().filter(|pool| !given.contains_key(pool.parameter())) {
             let title = pool.title();
             match quotas::read(&site.account, pool).await {
                 Known::Vcpus(vcpus) => {
                     context.screen.say(&format!("{title}: the account's quota is {vcpus} vCPUs"));
-                    found.insert(pool.parameter().to_owned(), vcpus.to_string());
+                    found.push((pool, vcpus));
                 }
                 Known::Unset => {
-                    context.screen.say(&format!("{title}: AWS names no quota; set one with {}", pool.flag()));
+                    context.screen.say(&format!("{title}: AWS names no quota; set a limit with {}", pool.flag()));
                 }
                 Known::Unknown(why) => {
-                    let hint = format!("no limit is set; give one with {}", pool.flag());
+                    let hint = format!("ECS's refusals will teach it, or set a limit with {}", pool.flag());
                     context.screen.say(&format!("{title}: the quota cannot be read ({why}): {hint}"));
                 }
             }

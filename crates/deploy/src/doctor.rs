@@ -249,8 +249,7 @@ fn quota(facts: &Facts, stack: &StackView, pool: Pool, known: &Known) -> Check {
         (Known::Unset, _) => Check::unknown(name, format!("{title}: AWS names no quota")),
         (Known::Vcpus(0), _) => Check::wrong(name, format!("{title}: the account may use no vCPUs at all"), raise()),
         (Known::Vcpus(quota), None) => {
-            let detail = format!("{title}: the account may use {quota} vCPUs, and the stack does not know it");
-            Check::wrong(name, detail, facts.command(&format!("upgrade {} {quota}", pool.flag())))
+            Check::ok(name, format!("{title}: the stack follows the account's quota of {quota} vCPUs"))
         }
         (Known::Vcpus(quota), Some(limit)) if limit > *quota => {
             let detail = format!("{title}: the stack starts up to {limit} vCPUs, the account may use {quota}");
@@ -471,8 +470,8 @@ mod tests {
             "mycli upgrade --vcpus-spot 4",
         );
         one_finding(&Facts { quotas: quota(0), ..well() }, "quota", "no vCPUs at all", "L-36FBB829");
-        let unlimited = with_stack(|stack| stack.parameters = texts(&[("SpotVcpus", "6"), ("OnDemandVcpus", "")]));
-        one_finding(&unlimited, "quota", "Fargate: the account may use 6", "--vcpus-on-demand 6");
+        let follows = with_stack(|stack| stack.parameters = texts(&[("SpotVcpus", "6"), ("OnDemandVcpus", "")]));
+        assert!(judge(&follows).iter().all(|check| check.verdict == Verdict::Ok));
         let unknown = Facts { quotas: vec![(Pool::Spot, Known::Unknown("UnknownOperation".into()))], ..well() };
         assert!(judge(&unknown).iter().all(|check| check.verdict != Verdict::Wrong));
         assert!(judge(&Facts { quotas: quota(100), ..well() }).iter().all(|check| check.verdict == Verdict::Ok));

@@ -27,8 +27,6 @@ pub struct Wish<'a> {
     pub version: &'a str,
     /// Parameters that are to have these values; the others stay as they are, or take their defaults.
     pub parameters: &'a BTreeMap<String, String>,
-    /// Parameters for a stack that is made now, unless `parameters` has them.
-    pub at_first: &'a BTreeMap<String, String>,
 }
 
 /// What came of it.
@@ -207,8 +205,7 @@ fn own_parameters(
     ])
 }
 
-/// What follows from the code, then what the user wishes, then what was, then (for a new stack) what is found in the account; for the
-/// rest the template's defaults.
+/// What follows from the code, then what the user wishes, then what was; for the rest the template's defaults.
 fn settings(
     template: &Template,
     before: Option<&StackView>,
@@ -218,8 +215,7 @@ fn settings(
     let one = |name: &str| {
         let value = own.get(name).or_else(|| wish.parameters.get(name)).cloned().map(Setting::Value);
         let previous = before.filter(|stack| stack.parameters.contains_key(name)).map(|_| Setting::Previous);
-        let at_first = || wish.at_first.get(name).filter(|_| before.is_none()).cloned().map(Setting::Value);
-        Some((name.to_owned(), value.or(previous).or_else(at_first)?))
+        Some((name.to_owned(), value.or(previous)?))
     };
     template.parameters().filter_map(one).collect()
 }
@@ -256,19 +252,13 @@ mod tests {
         }
         crate::package::pack(folder.path(), folder.path()).unwrap();
         let functions = Functions::find(&[folder.path().to_owned()]).unwrap();
-        let (given, at_first) = (texts(&[("RetentionDays", "30")]), texts(&[("SpotVcpus", "6")]));
-        let wish = Wish {
-            template: &template,
-            functions: &functions,
-            version: "2.0.0",
-            parameters: &given,
-            at_first: &at_first,
-        };
+        let given = texts(&[("RetentionDays", "30")]);
+        let wish = Wish { template: &template, functions: &functions, version: "2.0.0", parameters: &given };
         let own = BTreeMap::from([("Version", "2.0.0".to_owned())]);
         let value = |text: &str| Some(Setting::Value(text.to_owned()));
 
         let new = settings(&template, None, &own, &wish);
-        assert_eq!(new.get("SpotVcpus").cloned(), value("6"));
+        assert_eq!(new.get("SpotVcpus"), None, "it follows the account's quota");
         assert_eq!(new.get("RetentionDays").cloned(), value("30"));
         assert_eq!(new.get("DefaultImage"), None);
 

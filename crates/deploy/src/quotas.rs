@@ -1,9 +1,13 @@
 //! How many vCPUs the account may use, as far as AWS tells.
 
 use aws::quotas::{ServiceQuotas, whole};
-use domain::limit::CapacityPool;
+use chrono::{SubsecRound, Utc};
+use domain::{
+    limit::{CapacityPool, LimitKey},
+    ports::{Store, Unavailable},
+};
 
-use crate::Account;
+use crate::{Account, activity, stack::StackView};
 
 /// A pool of Fargate's, and the parameter of the stack that limits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,4 +81,16 @@ pub async fn read(account: &Account, pool: Pool) -> Known {
         Ok(None) => Known::Unset,
         Err(fault) => Known::Unknown(fault.to_string()),
     }
+}
+
+/// Lets the stack know a quota at once; its sweep would read it within a minute.
+///
+/// # Errors
+/// When the table does not answer.
+pub async fn keep(account: &Account, stack: &StackView, pool: Pool, vcpus: u32) -> Result<(), Unavailable> {
+    let (store, line) = (activity::store(account, stack), LimitKey::Pool(pool.limit()));
+    let before = store.line_state(&line).await?;
+    let after = before.with_quota(Some(vcpus.saturating_mul(1024)), Utc::now().trunc_subsecs(3));
+    // Whoever wrote in between was the sweep, which knows it too.
+    store.set_line_state(&line, &before, after).await.map(drop)
 }
