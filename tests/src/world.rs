@@ -215,7 +215,6 @@ impl World {
     ///
     /// # Panics
     /// When it does not answer with JSON.
-    #[must_use]
     pub fn lambda(&self, method: &str, path: &str, body: &Value) -> Value {
         let url = format!("{}/2015-03-31/{path}", self.emulator.endpoint());
         let request = client().request(method.parse().expect("a method"), url);
@@ -228,7 +227,6 @@ impl World {
     ///
     /// # Panics
     /// When it does not answer.
-    #[must_use]
     pub fn ask(&self, service: &str, target: &str, body: &Value) -> Value {
         ask(&self.emulator.endpoint(), service, target, body).expect("the emulator answers")
     }
@@ -361,7 +359,7 @@ fn tell(endpoint: &str, told: &mut BTreeMap<String, Value>) -> Result<(), String
 fn tell_of(endpoint: &str, task: &Value, told: &mut BTreeMap<String, Value>) -> Result<(), String> {
     let arn = text(&task["taskArn"]);
     // The rule lets no others through.
-    let is_told = task["lastStatus"] == "STOPPED";
+    let is_told = matches!(task["lastStatus"].as_str(), Some("RUNNING" | "STOPPED"));
     if !is_told || told.get(&arn) == Some(&task["version"]) {
         return Ok(());
     }

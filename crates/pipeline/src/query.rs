@@ -153,7 +153,8 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
             return Ok(Part { page, again: PENDING_SECONDS });
         };
         let writes = attempt.may_have_output();
-        let page = match attempt.task_arn.as_deref().filter(|_| writes) {
+        // A log may begin before anybody has told that its task runs.
+        let page = match attempt.task_arn.as_deref() {
             Some(arn) => self.logs.read(&task::log_stream(arn), from.stream.as_deref()).await?,
             None => LogPage::default(),
         };
