@@ -142,7 +142,7 @@ impl Seen {
 
     /// Messages received, over all queues.
     pub(crate) fn receives(&self) -> f64 {
-        self.from_queues().filter_map(|one| one["records"].as_f64()).sum()
+        self.of_queues().filter_map(|one| one["records"].as_f64()).sum()
     }
 
     fn units(&self, kind: &str) -> f64 {
@@ -153,11 +153,11 @@ impl Seen {
         self.calls.iter().filter(move |call| call["target"].as_str().is_some_and(|target| target.starts_with(prefix)))
     }
 
-    fn from_queues(&self) -> impl Iterator<Item = &Value> {
+    fn of_queues(&self) -> impl Iterator<Item = &Value> {
         self.invocations.iter().filter(|one| one["source"].as_str().is_some_and(|source| source.contains(":sqs:")))
     }
 
-    fn from_gateway(&self) -> f64 {
+    fn of_gateway(&self) -> f64 {
         number(self.invocations.iter().filter(|one| one["source"] == "httpMethod").count())
     }
 
@@ -210,15 +210,15 @@ impl Seen {
 
     /// The bill, and its sum in US$ for a million of `runs`.
     pub(crate) fn bill(&self, runs: f64) -> (String, f64) {
-        let receives_and_deletes = 2.0 * number(self.from_queues().count());
-        let access_log = ACCESS_LINE * self.from_gateway();
+        let receives_and_deletes = 2.0 * number(self.of_queues().count());
+        let access_log = ACCESS_LINE * self.of_gateway();
         let items = [
             ("DynamoDB write units", self.writes(), WRITES),
             ("DynamoDB read units", self.units("reads"), READS),
             ("SQS requests", number(self.calls_of("AmazonSQS.").count()) + receives_and_deletes, SQS),
             ("Lambda requests", number(self.invocations.len()), LAMBDA),
             ("Lambda GB-seconds", self.lambda_time(), LAMBDA_TIME),
-            ("API Gateway requests", self.from_gateway(), GATEWAY),
+            ("API Gateway requests", self.of_gateway(), GATEWAY),
             ("EventBridge events", self.published(), EVENTS),
             ("CloudWatch Logs, bytes taken in", self.log_bytes + access_log, LOGS),
             ("DynamoDB, bytes kept for 90 days", self.kept, STORAGE),

@@ -20,8 +20,11 @@ mod server;
 mod status;
 mod throttle;
 
+/// Measures, and says so in Markdown.
+type Section = fn() -> String;
+
 /// The sections, by the word that asks for them alone (`just bench functions`).
-const SECTIONS: [(&str, fn() -> String); 7] = [
+const SECTIONS: [(&str, Section); 7] = [
     ("one", one::compare),
     ("many", many::compare),
     ("status", status::compare),

@@ -55,10 +55,10 @@ pub(crate) fn compare() -> String {
     let (outcome, ideal) = (simulation::run(&alone), rivals::ideal(&alone));
     row(&mut text, "mycli, one submitter", &alone, &outcome, ideal);
     let three = Plan {
-        account: account(),
         submissions: [("large", 9_000), ("middle", 1_000), ("small", 100)]
             .map(|(by, count)| Submission { by: by.into(), count })
             .into(),
+        ..Plan::of(account(), RUNS)
     };
     let shared = simulation::run(&three);
     row(&mut text, "three submitters: 9,000, 1,000, 100", &three, &shared, rivals::ideal(&three));

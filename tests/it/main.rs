@@ -13,4 +13,5 @@ mod infra;
 mod launchers;
 mod property;
 mod script;
+mod simulation;
 mod stack;

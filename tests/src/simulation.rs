@@ -5,7 +5,7 @@
 //! ([`rivals::plain`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
@@ -15,7 +15,7 @@ use domain::{
     ecs::NetworkConfiguration,
     execution::{Execution, ExecutionStatus},
     id::ExecutionId,
-    limit::{CapacityPool, LimitKey},
+    limit::CapacityPool,
     message::{Message, QueueName},
     ports::{Clock, Queue, Store},
     request::{Defaults, SubmitRequest},
@@ -66,13 +66,19 @@ pub struct Plan {
     pub account: Account,
     /// Who submits how much, in this order.
     pub submissions: Vec<Submission>,
+    /// What each of them asks for.
+    pub request: SubmitRequest,
+    /// After how many refusals or interruptions Spot is given up.
+    pub spot_fallback_after: Option<u32>,
 }
 
 impl Plan {
     /// So many commands of one submitter.
     #[must_use]
     pub fn of(account: Account, count: usize) -> Self {
-        Self { account, submissions: vec![Submission { by: "alice".into(), count }] }
+        let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
+        let submissions = vec![Submission { by: "alice".into(), count }];
+        Self { account, submissions, request, spot_fallback_after: None }
     }
 
     /// The executions, in the order of their submission.
@@ -81,8 +87,7 @@ impl Plan {
         let at = start();
         let commands =
             self.submissions.iter().flat_map(|submission| std::iter::repeat_n(&submission.by, submission.count));
-        let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
-        let request = request.validate(&Defaults::aws()).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let request = self.request.clone().validate(&Defaults::aws()).unwrap_or_else(|faults| panic!("{faults:?}"));
         let execution = |(number, by): (usize, &String)| {
             let id = ExecutionId::new(at, number as u128);
             Execution::submitted(id, request.clone(), CapacityPool::FargateSpot, by, at)
@@ -114,6 +119,8 @@ pub struct Outcome {
     pub starts: Vec<(Timestamp, String)>,
     /// When the tracker closed an attempt, in order.
     pub freed: Vec<Timestamp>,
+    /// The records as they were in the end, in the order of their submission.
+    pub records: Vec<Execution>,
 }
 
 impl Outcome {
@@ -163,7 +170,7 @@ struct World {
 }
 
 impl World {
-    fn new(plan: &Plan, clock: Virtual) -> Arc<Self> {
+    fn new(plan: &Plan, clock: &Virtual) -> Arc<Self> {
         let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
         Arc::new_cyclic(|world| Self {
             ambient: Ambient::new(clock.clone(), plan.account.seed),
@@ -175,7 +182,7 @@ impl World {
             logs: script::NoLogs,
             registered: Registered::default(),
             pace: Pace::default(),
-            settings: settings(&plan.account),
+            settings: Settings { spot_fallback_after: plan.spot_fallback_after, ..settings(&plan.account) },
             starts: Mutex::default(),
             freed: Mutex::default(),
         })
@@ -201,8 +208,9 @@ impl World {
             for execution in chunk {
                 self.store.create(execution, None).await.unwrap_or_else(|error| panic!("{error}"));
             }
-            let line = LimitKey::Pool(CapacityPool::FargateSpot);
-            let sent = self.queue.send(vec![Message::Line { line, id: None }.into()]).await;
+            let lines: BTreeSet<_> = chunk.iter().filter_map(|execution| Some(execution.ticket()?.line)).collect();
+            let hints = lines.into_iter().map(|line| Message::Line { line, id: None }.into());
+            let sent = self.queue.send(hints.collect()).await;
             sent.unwrap_or_else(|error| panic!("{error}"));
         }
     }
@@ -214,8 +222,9 @@ impl World {
     }
 
     fn outcome(&self, executions: &[Execution]) -> Outcome {
-        let (mut ends, mut last) = (BTreeMap::new(), start());
+        let (mut ends, mut last, mut records) = (BTreeMap::new(), start(), Vec::new());
         self.store.for_each(|execution| {
+            records.push(execution.clone());
             if let Some(end) = execution.end() {
                 *ends.entry(end.outcome.status()).or_default() += 1;
                 last = last.max(end.at);
@@ -233,6 +242,7 @@ impl World {
             dead_letters: self.queue.dead_letters().len(),
             starts: starts.collect(),
             freed: script::locked(&self.freed).clone(),
+            records,
         }
     }
 }
@@ -265,7 +275,7 @@ fn settings(account: &Account) -> Settings {
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
     let time = Virtual::new(start());
-    let (world, executions) = (World::new(plan, time.clone()), plan.executions());
+    let (world, executions) = (World::new(plan, &time), plan.executions());
     time.run(async move {
         drive::start(&world);
         // As `init` does: the quotas are known before anything is submitted.

@@ -95,7 +95,7 @@ impl Ceiling {
         let cpu = if self.shrinking { used } else { used.max(self.cpu) };
         let next = Self { cpu, taken, probe_at: now, probing: false, shrinking: false, ..self.clone() };
         let enough = quota.map_or(taken > 2 * ONE_BY_ONE, |quota| used >= quota);
-        (!enough).then(|| if proven { Self { refusals: 0, ..next } } else { next })
+        (!enough).then_some(if proven { Self { refusals: 0, ..next } } else { next })
     }
 
     /// Somebody makes the probe that is due: nobody else does meanwhile.

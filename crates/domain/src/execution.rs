@@ -450,6 +450,12 @@ impl Execution {
         own.chain([pool]).collect()
     }
 
+    /// The lines that a start of it is charged to, once it is launched: all that it passed, so that who is sent from a group's line to the
+    /// pool's has had its turn in both.
+    pub fn started_from(&self) -> impl Iterator<Item = LimitKey> {
+        self.holdings().into_iter().map(|holding| holding.key)
+    }
+
     /// What it holds now. A store derives its counters from the difference between two versions of a record, in the write that
     /// makes it, so a slot can be neither leaked nor released twice.
     #[must_use]

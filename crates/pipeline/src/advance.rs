@@ -54,7 +54,7 @@ where
 {
     match change(store, before, decide).await? {
         Changed::Yes { before, after } => wake(store, queue, now, &before, &after).await.map(|()| Some(*after)),
-        Changed::No(execution) => Ok(execution),
+        Changed::No(execution) => Ok(execution.map(|execution| *execution)),
     }
 }
 
@@ -68,7 +68,7 @@ pub(crate) enum Changed {
         after: Box<Execution>,
     },
     /// There was nothing to change, or there is no record any more.
-    No(Option<Execution>),
+    No(Option<Box<Execution>>),
 }
 
 /// Changes a record and tells nobody: for what is no news to anyone who waits.
@@ -78,7 +78,7 @@ where
 {
     let id = before.id.clone();
     for _ in 0..CONFLICTS_MAX {
-        let Some(after) = decide(&before) else { return Ok(Changed::No(Some(before))) };
+        let Some(after) = decide(&before) else { return Ok(Changed::No(Some(Box::new(before)))) };
         match store.update(&before, after, &[]).await {
             Ok(written) => return Ok(Changed::Yes { before: Box::new(before), after: Box::new(written) }),
             Err(UpdateError::Conflict) => {}

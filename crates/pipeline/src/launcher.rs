@@ -101,7 +101,7 @@ where
         }
         // At once: one that has to wait holds up none of the others.
         let drained = lines.into_iter().map(async |(line, (messages, ids))| {
-            let result = self.drain(&line, &ids).await;
+            let result = self.drain_all(line.clone(), &ids).await;
             result.err().map_or_else(Vec::new, |error| {
                 tracing::warn!(%line, %error, "a line could not be drained");
                 messages

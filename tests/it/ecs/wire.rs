@@ -37,7 +37,7 @@ async fn a_task_is_registered_started_and_seen_to_its_end() {
     let task = tasks.run_task(&input(1, &arn)).await.unwrap();
     assert_eq!((task.last_status.as_str(), task.version, task.attempt()), ("PROVISIONING", 1, Some(attempt(1))));
     clock.pass(seconds(10));
-    let running = tasks.describe_tasks(&[task.task_arn.clone()]).await.unwrap().tasks.remove(0);
+    let running = tasks.describe_tasks(std::slice::from_ref(&task.task_arn)).await.unwrap().tasks.remove(0);
     assert_eq!((running.last_status.as_str(), exit_code(&running)), (RUNNING, None));
     clock.pass(seconds(20));
     let over = tasks.describe_tasks(&[task.task_arn]).await.unwrap().tasks.remove(0);

@@ -135,12 +135,14 @@ impl State {
     fn move_ticket(&mut self, before: Option<&Execution>, after: &Execution) {
         let (old, new) = (before.and_then(Execution::ticket), after.ticket());
         if let Some(old) = old.filter(|old| new.as_ref() != Some(old)) {
-            let starts = after.open_attempt().is_some();
             if let Some(line) = self.lines.get_mut(&old.line) {
                 line.remove(&old);
                 if line.is_empty() {
                     self.lines.remove(&old.line);
-                } else if starts {
+                }
+            }
+            for key in after.started_from() {
+                if let Some(line) = self.lines.get_mut(&key) {
                     line.charge(&old.submitter);
                 }
             }

@@ -51,12 +51,16 @@ impl Scripted {
         let nonce =
             variables.into_iter().find(|variable| variable.name == "MYCLI_NONCE").map(|nonce| nonce.value.clone());
         let (nonce, arn) = (nonce.unwrap_or_default(), task.task_arn.clone());
-        let End::Exit(code) = life.end else { return };
+        if matches!(life.end, End::NeverStarts(_)) {
+            return;
+        }
         self.clock.spawn(async move {
             world.clock.sleep(life.start_up + SUBSCRIPTION).await;
             tell(&world, &arn, &nonce, &["setup".into(), "start".into()]).await;
             world.clock.sleep(life.work).await;
-            tell(&world, &arn, &nonce, &[format!("exit:{code}")]).await;
+            if let End::Exit(code) = life.end {
+                tell(&world, &arn, &nonce, &[format!("exit:{code}")]).await;
+            }
         });
     }
 }

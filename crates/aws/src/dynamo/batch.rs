@@ -188,8 +188,8 @@ impl DynamoStore {
     async fn charge_all(&self, steps: &[Step<'_>], outcomes: &[Outcome]) {
         let mut starts: BTreeMap<(LimitKey, String), u64> = BTreeMap::new();
         for (step, _) in steps.iter().zip(outcomes).filter(|(step, outcome)| step.opens() && outcome.is_ok()) {
-            if let Some(ticket) = step.before.ticket() {
-                *starts.entry((ticket.line, ticket.submitter)).or_default() += 1;
+            for line in step.after.started_from() {
+                *starts.entry((line, step.after.submitted_by.clone())).or_default() += 1;
             }
         }
         for ((line, submitter), count) in starts {

@@ -159,8 +159,8 @@ pub(super) struct Change {
     task_ids: Vec<String>,
     usage: BTreeMap<String, i64>,
     admissions: Vec<Admission>,
-    /// The ticket that is used up by a start.
-    started: Option<Ticket>,
+    /// The ticket that is used up by a start, in each line that it passed.
+    started: Vec<Ticket>,
 }
 
 impl Change {
@@ -179,7 +179,9 @@ impl Change {
             task_ids: task_ids(after).filter(|task_id| !known.contains(task_id)).map(str::to_owned).collect(),
             usage: difference(&held, &holds),
             admissions: admissions.to_vec(),
-            started: before.ticket().filter(|_| starts),
+            started: before.ticket().filter(|_| starts).map_or_else(Vec::new, |ticket| {
+                after.started_from().map(|line| Ticket { line, ..ticket.clone() }).collect()
+            }),
         })
     }
 }
@@ -200,7 +202,7 @@ pub(super) fn update(db: &Connection, change: &Change) -> rusqlite::Result<Verdi
     write(db, change)?;
     note_task_ids(db, &change.row.id, &change.task_ids)?;
     limits::change(db, &change.usage)?;
-    if let Some(ticket) = &change.started {
+    for ticket in &change.started {
         charge(db, ticket, &pump)?;
     }
     Ok(Verdict::Written)

@@ -3,6 +3,8 @@
 //! A launch takes its lock, its group and its pool in one write, all or none. Who has a lock or is of a group that has a limit starts out
 //! of that line; where only the pool has no room, the first of the line goes to the pool's line and stands there for all behind it.
 
+use std::collections::BTreeSet;
+
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
@@ -93,26 +95,42 @@ where
     X: Secrets,
     A: Clock + Entropy,
 {
-    /// Starts the first of a line as long as there is room, and tells the newly come why they wait.
-    pub(super) async fn drain(&self, line: &LimitKey, newcomers: &[ExecutionId]) -> Result<(), Unavailable> {
+    /// Drains a line, and then those that the first of it went to or made room in. No message is sent for that: what is not finished comes
+    /// again with the message that began it.
+    pub(super) async fn drain_all(&self, line: LimitKey, newcomers: &[ExecutionId]) -> Result<(), Unavailable> {
         let until = self.ambient.now() + DRAIN;
+        let mut next = self.drain(&line, newcomers).await?;
+        while let Some(line) = next.pop_first() {
+            if self.ambient.now() >= until {
+                next.insert(line);
+                return self.queue.send(next.iter().map(hint).collect()).await;
+            }
+            next.extend(self.drain(&line, &[]).await?);
+        }
+        Ok(())
+    }
+
+    /// Starts the first of a line as long as there is room, and tells the newly come why they wait. Returns the lines to look at next.
+    async fn drain(&self, line: &LimitKey, newcomers: &[ExecutionId]) -> Result<BTreeSet<LimitKey>, Unavailable> {
+        let until = self.ambient.now() + DRAIN;
+        let mut next = BTreeSet::new();
         while self.ambient.now() < until {
-            match self.round(line).await? {
+            match self.round(line, &mut next).await? {
                 Round::Moved => {}
                 Round::Stale => self.ambient.sleep(STALE_NAP).await,
-                Round::Empty => return self.is_empty(line).await,
-                Round::Attended => return Ok(()),
+                Round::Empty => return self.is_empty(line).await.map(|()| next),
+                Round::Attended => return Ok(next),
                 Round::Held(hold) => {
                     self.hold(line, &hold).await?;
                     self.tell(newcomers, line, &hold.reason).await?;
                     match self.nap(&hold) {
                         Some(nap) => self.ambient.sleep(nap).await,
-                        None => return Ok(()),
+                        None => return Ok(next),
                     }
                 }
             }
         }
-        self.queue.send(vec![hint(line)]).await
+        self.queue.send(vec![hint(line)]).await.map(|()| next)
     }
 
     /// How long to wait for the rate, if that is worth while.
@@ -121,7 +139,7 @@ where
         (left <= NAP_MAX).then_some(left)
     }
 
-    async fn round(&self, line: &LimitKey) -> Result<Round, Unavailable> {
+    async fn round(&self, line: &LimitKey, next: &mut BTreeSet<LimitKey>) -> Result<Round, Unavailable> {
         let now = self.ambient.now();
         let state = self.store.line_state(line).await?;
         if state.is_attended(now) {
@@ -134,7 +152,7 @@ where
         let standing = self.standing(tickets, now).await?;
         let Some(first) = standing.first() else { return Ok(Round::Stale) };
         let pool = self.look_at_pool(first.pool, now).await?;
-        if let Some(moved) = self.without_hope(&standing, &pool).await? {
+        if let Some(moved) = self.without_hope(&standing, &pool, next).await? {
             return Ok(moved);
         }
         let batch: Vec<_> = standing.into_iter().take_while(|execution| execution.pool == pool.pool).collect();
@@ -142,10 +160,10 @@ where
         if fit == 0 {
             return match hold {
                 Some(hold) => Ok(Round::Held(hold)),
-                None => self.call(line, batch, &pool).await,
+                None => self.call(line, batch, &pool, next).await,
             };
         }
-        self.start(line, &state, batch, fit, pool).await
+        self.start(line, &state, batch.into_iter().take(fit), pool, next).await
     }
 
     /// Those of the tickets that still stand there, in their order.
@@ -169,7 +187,12 @@ where
     }
 
     /// Ends what no limit here will ever admit, and lets go on demand what Spot has had its chances with. `None` if there is neither.
-    async fn without_hope(&self, standing: &[Execution], pool: &PoolLook) -> Result<Option<Round>, Unavailable> {
+    async fn without_hope(
+        &self,
+        standing: &[Execution],
+        pool: &PoolLook,
+        next: &mut BTreeSet<LimitKey>,
+    ) -> Result<Option<Round>, Unavailable> {
         let mut moved = false;
         for execution in standing.iter().filter(|execution| execution.pool == pool.pool) {
             let now = self.ambient.now();
@@ -178,7 +201,9 @@ where
                 advance(self.store, self.queue, now, &execution.id, rejected).await?;
                 moved = true;
             } else if let Some(why) = self.gives_up_spot(execution, pool) {
-                moved |= self.fall_back(execution, &why).await?;
+                let line = self.fall_back(execution, &why).await?;
+                moved |= line.is_some();
+                next.extend(line);
             }
         }
         Ok(moved.then_some(Round::Moved))
@@ -196,15 +221,13 @@ where
             .then(|| format!("Fargate Spot had no capacity {} times in a row ({})", ceiling.refusals, ceiling.words))
     }
 
-    async fn fall_back(&self, execution: &Execution, why: &str) -> Result<bool, Unavailable> {
+    /// The line it then stands in, if it did fall back.
+    async fn fall_back(&self, execution: &Execution, why: &str) -> Result<Option<LimitKey>, Unavailable> {
         let now = self.ambient.now();
         let falls_back = |execution: &Execution| execution.falls_back(why, now);
         let fallen = advance(self.store, self.queue, now, &execution.id, falls_back).await?;
-        let line = fallen.filter(|fallen| fallen.pool != execution.pool).and_then(|fallen| fallen.ticket());
-        match line {
-            Some(ticket) => self.queue.send(vec![hint(&ticket.line)]).await.map(|()| true),
-            None => Ok(false),
-        }
+        let fallen = fallen.filter(|fallen| fallen.pool != execution.pool);
+        Ok(fallen.and_then(|fallen| fallen.ticket()).map(|ticket| ticket.line))
     }
 
     /// How many of these may start now by their limits, and what holds the first if it is none of them. (0, `None`) where only the pool
@@ -258,7 +281,13 @@ where
     }
 
     /// Sends the first of a lock's or a group's line to its pool's.
-    async fn call(&self, line: &LimitKey, batch: Vec<Execution>, pool: &PoolLook) -> Result<Round, Unavailable> {
+    async fn call(
+        &self,
+        line: &LimitKey,
+        batch: Vec<Execution>,
+        pool: &PoolLook,
+        next: &mut BTreeSet<LimitKey>,
+    ) -> Result<Round, Unavailable> {
         let Some(first) = batch.into_iter().next() else { return Ok(Round::Stale) };
         let (now, reason) = (self.ambient.now(), self.pool_reason(pool));
         let called = Some(first.id.clone());
@@ -272,21 +301,21 @@ where
             execution.parked(pool.line.clone(), reason.clone(), now)
         };
         advance(self.store, self.queue, now, &first.id, goes).await?;
-        self.queue.send(vec![hint(&pool.line)]).await?;
+        next.insert(pool.line.clone());
         Ok(Round::Held(Hold { by: HeldBy::Pool, reason, look_at: None }))
     }
 
-    /// Starts the first `fit` of these, as far as the rate lets it.
+    /// Starts these, as far as the rate lets it.
     async fn start(
         &self,
         line: &LimitKey,
         state: &LineState,
-        batch: Vec<Execution>,
-        fit: usize,
+        batch: impl Iterator<Item = Execution>,
         pool: PoolLook,
+        next: &mut BTreeSet<LimitKey>,
     ) -> Result<Round, Unavailable> {
         // Before the tokens are taken: a definition may have to be registered, and what was granted for now would be used later.
-        let (mut updates, whole) = self.prepared(batch.into_iter().take(fit), &pool).await?;
+        let (mut updates, whole) = self.prepared(batch, &pool).await?;
         if updates.is_empty() {
             return Ok(if whole { Round::Moved } else { Round::Stale });
         }
@@ -299,6 +328,7 @@ where
         }
         updates.truncate(granted);
         let launched = self.record(line, updates, &pool).await?;
+        next.extend(launched.iter().filter_map(|launched| calls_next(line, &launched.execution)));
         let count = launched.len();
         let ran = try_join_all(launched.into_iter().map(|launched| self.run(launched))).await?;
         lines::note_pace(self.store, self.pace, (line, state), count, self.ambient.now()).await?;
@@ -370,12 +400,9 @@ where
         let mut launched = Vec::new();
         for (ticket, result) in tickets.iter().zip(self.store.update_all(updates).await) {
             match result {
-                Ok(execution) => {
-                    self.call_next(line, &execution).await?;
-                    launched.push(Launched { execution, from: line.clone() });
-                }
+                Ok(execution) => launched.push(Launched { execution, from: line.clone() }),
                 Err(UpdateError::Full(full)) if full != *line && full != pool.line => {
-                    self.turn_back(ticket, full).await?
+                    self.turn_back(ticket, full).await?;
                 }
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
                 Err(UpdateError::Unavailable(error)) => {
@@ -407,16 +434,6 @@ where
                 let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
                 advance(self.store, self.queue, now, &before.id, rejected).await.map(|_| Ready::Elsewhere)
             }
-        }
-    }
-
-    /// Who stood in the pool's line for a group has started: the group's next is called.
-    async fn call_next(&self, line: &LimitKey, execution: &Execution) -> Result<(), Unavailable> {
-        let demand = execution.demand();
-        let group = demand.iter().map(|holding| &holding.key).find(|key| matches!(key, LimitKey::Group(_)));
-        match group {
-            Some(group) if group != line => self.queue.send(vec![hint(group)]).await,
-            _ => Ok(()),
         }
     }
 
@@ -496,6 +513,12 @@ where
         });
         join_all(told).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
     }
+}
+
+/// The line of the group for which an execution stood in the pool's line: its next is to be called.
+fn calls_next(line: &LimitKey, execution: &Execution) -> Option<LimitKey> {
+    let mut demand = execution.demand().into_iter().map(|holding| holding.key);
+    demand.find(|key| matches!(key, LimitKey::Group(_)) && key != line)
 }
 
 fn hint(line: &LimitKey) -> domain::message::Outgoing {
