@@ -1,13 +1,20 @@
 //! The whole pipeline on virtual time: what the throttle promises, held to in an account with default quotas.
 
+use aws::ambient::System;
+use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use chrono::TimeDelta;
 use domain::{
     execution::{Execution, ExecutionStatus},
-    limit::CapacityPool,
+    key::{Caller, Role},
+    limit::{CapacityPool, LimitKey},
+    ports::Store,
     request::SubmitRequest,
 };
+use pipeline::{auth::Auth, submit::Submit};
+use serde_json::json;
 use tests::{
     ecs::{Account, Delivery, End, Foreign, Kind, Life, Operation, Outage, VCPU, Why},
+    memory::{MemoryQueue, MemoryStore},
     simulation::{self, Outcome, Plan, Submission, rivals, start},
 };
 
@@ -190,4 +197,38 @@ fn a_group_that_waits_for_a_full_pool_is_fair_within_itself() {
     assert!(last < 30, "the last of eight was the {last}th of 68 to start");
     let slowest = outcome.reuse(8).into_iter().max().unwrap();
     assert!(slowest <= TimeDelta::seconds(2), "a slot was idle for {slowest}");
+}
+
+/// The submit function in front of an account with one vCPU of Spot, as the sweep read it.
+async fn answered_with_one_vcpu(body: serde_json::Value) -> (i64, String) {
+    let (store, ambient) = (MemoryStore::default(), System);
+    let line = LimitKey::Pool(CapacityPool::FargateSpot);
+    let unknown = store.line_state(&line).await.unwrap();
+    assert!(store.set_line_state(&line, &unknown, unknown.with_quota(Some(VCPU), start())).await.unwrap());
+    let (queue, auth, settings) = (MemoryQueue::new(System), Auth::default(), simulation::settings(&account(1)));
+    let submit = Submit {
+        store: &store,
+        keys: &store,
+        queue: &queue,
+        secrets: &store,
+        ambient: &ambient,
+        auth: &auth,
+        settings: &settings,
+    };
+    let mut request = ApiGatewayProxyRequest::default();
+    request.http_method = axum::http::Method::POST;
+    request.path = Some("/execute".into());
+    request.body = Some(body.to_string());
+    let caller = Caller { name: "alice".into(), role: Role::Submit };
+    let answer = submit.answer(&caller, &request).await;
+    (answer.status_code, String::from_utf8(answer.body.unwrap().to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn what_the_account_could_never_run_is_refused_when_it_is_submitted() {
+    let asks = |cpu: u32| json!({"action": "exec", "command": "true", "cpu": cpu});
+    let (status, text) = answered_with_one_vcpu(asks(2048)).await;
+    assert_eq!(status, 422, "{text}");
+    assert!(text.contains("\"cpu\"") && text.contains("needs 2 vCPU at once, and the limit here is 1"), "{text}");
+    assert_eq!(answered_with_one_vcpu(asks(1024)).await.0, 202);
 }

@@ -247,7 +247,9 @@ impl World {
     }
 }
 
-fn settings(account: &Account) -> Settings {
+/// What a stack in such an account is set to: nothing but what is Fargate's own.
+#[must_use]
+pub fn settings(account: &Account) -> Settings {
     let quota = || Quota { cpu: None, rate: Some(LAUNCHES) };
     Settings {
         cluster: account.cluster.clone(),

@@ -1,6 +1,6 @@
 //! The submit function: every route that writes. It records and sends messages; it never touches ECS.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use chrono::TimeDelta;
@@ -10,7 +10,7 @@ use domain::{
     execution::{Execution, ExecutionStatus},
     id::ExecutionId,
     key::{ApiKey, Caller, Role},
-    limit::LimitKey,
+    limit::{CapacityPool, LimitKey},
     message::Message,
     ports::{Claim, Clock, Created, Entropy, Keys, Queue, Secrets, Store, Unavailable, UpdateError},
     request::{FieldError, LaunchRequest, Name, SubmitRequest},
@@ -61,8 +61,14 @@ struct Draft {
     faults: Vec<FieldError>,
 }
 
-/// What is known of the secrets that requests name; `None` for those that are not set.
-type Known = BTreeMap<String, Option<SecretRecord>>;
+/// What is known of what requests name; looked up once, however many name it.
+#[derive(Default)]
+struct Known {
+    /// Each secret; `None` for those that are not set.
+    secrets: BTreeMap<String, Option<SecretRecord>>,
+    /// The CPU units that may be in use of each pool at all.
+    quotas: BTreeMap<CapacityPool, Option<u32>>,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -137,37 +143,49 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         request: SubmitRequest,
     ) -> Result<Result<LaunchRequest, Vec<FieldError>>, Unavailable> {
         let draft = self.draft(request);
-        let known = self.known_secrets(draft.iter()).await?;
+        let known = self.known(draft.iter()).await?;
         Ok(draft.and_then(|draft| self.judged(caller, draft, &known)))
     }
 
     fn draft(&self, request: SubmitRequest) -> Result<Draft, Vec<FieldError>> {
         let mut request = request.validate(&self.settings.defaults)?;
         let mut faults = self.settings.allowed.as_ref().map_or_else(Vec::new, |allowed| allowed.apply(&mut request));
-        let pool = task::pool(&request, self.settings);
-        if let Some(message) = throttle::impossible(request.size.cpu(), self.settings.quotas.of(pool).cpu) {
-            faults.push(FieldError { field: "cpu".into(), message });
-        }
         faults.extend(task::budget_fault(&request));
         Ok(Draft { request, faults })
     }
 
-    /// Each secret is looked up once, however many requests name it.
-    async fn known_secrets(&self, drafts: impl Iterator<Item = &Draft>) -> Result<Known, Unavailable> {
-        let names: BTreeSet<_> =
-            drafts.flat_map(|draft| &draft.request.secrets).map(|name| name.as_str().to_owned()).collect();
-        let mut known = Known::new();
-        for name in names {
-            let record = self.secrets.find_secret(&name).await?;
-            known.insert(name, record);
+    async fn known(&self, drafts: impl Iterator<Item = &Draft>) -> Result<Known, Unavailable> {
+        let mut known = Known::default();
+        for draft in drafts {
+            for name in &draft.request.secrets {
+                if !known.secrets.contains_key(name.as_str()) {
+                    known.secrets.insert(name.to_string(), self.secrets.find_secret(name.as_str()).await?);
+                }
+            }
+            let pool = task::pool(&draft.request, self.settings);
+            if let Entry::Vacant(unknown) = known.quotas.entry(pool) {
+                unknown.insert(self.quota(pool).await?);
+            }
         }
         Ok(known)
     }
 
+    /// What the installation sets for a pool, else what the account may use, as the sweep last read it.
+    async fn quota(&self, pool: CapacityPool) -> Result<Option<u32>, Unavailable> {
+        match self.settings.quotas.of(pool).cpu {
+            None => Ok(self.store.line_state(&LimitKey::Pool(pool)).await?.quota(None)),
+            set => Ok(set),
+        }
+    }
+
     fn judged(&self, caller: &Caller, draft: Draft, known: &Known) -> Result<LaunchRequest, Vec<FieldError>> {
         let Draft { request, mut faults } = draft;
+        let quota = known.quotas.get(&task::pool(&request, self.settings)).copied().flatten();
+        if let Some(message) = throttle::impossible(request.size.cpu(), quota) {
+            faults.push(FieldError { field: "cpu".into(), message });
+        }
         for (index, name) in request.secrets.iter().enumerate() {
-            let message = match known.get(name.as_str()).and_then(Option::as_ref) {
+            let message = match known.secrets.get(name.as_str()).and_then(Option::as_ref) {
                 Some(secret) if secret.is_open_to(caller) => continue,
                 Some(secret) => format!("`{name}` may be named by keys of role {} only", secret.role),
                 None => format!("`{name}`: {}", self.secrets.how_to_set(name.as_str())),

@@ -64,7 +64,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 }
             })
             .collect();
-        let known = self.known_secrets(drafts.iter().flatten()).await?;
+        let known = self.known(drafts.iter().flatten()).await?;
         let (mut lines, mut rejected) = (Vec::new(), Vec::new());
         for (index, draft) in (bulk.first_index..).zip(drafts) {
             match draft.and_then(|draft| self.judged(caller, draft, &known)) {
