@@ -17,6 +17,7 @@ pub(crate) mod records;
 mod secrets;
 pub(crate) mod sqs;
 mod store;
+mod tasks;
 
 /// Makes a `#[tokio::test]` of each rule of a suite, on a fresh adapter.
 macro_rules! rules {

@@ -23,19 +23,19 @@ mod wire;
 const CLUSTER: &str = "mycli-team";
 
 /// An account with 250 vCPUs of Spot, in which a task starts in 10 s, works for 20 s and exits 0.
-fn account() -> Account {
+pub(crate) fn account() -> Account {
     let mut account = Account::new(7, CLUSTER).with_vcpus(Kind::Spot, 250);
     account.lives.start_up = TimeDelta::seconds(10)..=TimeDelta::seconds(10);
     account.lives.work = TimeDelta::seconds(20)..=TimeDelta::seconds(20);
     account
 }
 
-fn clock() -> Manual {
+pub(crate) fn clock() -> Manual {
     Manual::new(Timestamp::from_timestamp_millis(1_795_478_400_000).unwrap())
 }
 
 /// The account on the wire, and the real adapter.
-async fn on_the_wire(account: Account, clock: &Manual) -> (Wire, UnboundedReceiver<Change>, EcsTasks) {
+pub(crate) async fn on_the_wire(account: Account, clock: &Manual) -> (Wire, UnboundedReceiver<Change>, EcsTasks) {
     let (wire, events) = Wire::serve(Ecs::new(account), clock.clone()).await;
     let registration = Registration {
         family_prefix: CLUSTER.into(),
@@ -49,12 +49,12 @@ async fn on_the_wire(account: Account, clock: &Manual) -> (Wire, UnboundedReceiv
 }
 
 /// The same account in this process.
-fn in_process(account: Account, clock: &Manual) -> (Arc<Mutex<Ecs>>, InProcess<Manual>) {
+pub(crate) fn in_process(account: Account, clock: &Manual) -> (Arc<Mutex<Ecs>>, InProcess<Manual>) {
     let ecs = Arc::new(Mutex::new(Ecs::new(account)));
     (Arc::clone(&ecs), InProcess::new(ecs, clock.clone()))
 }
 
-fn definition() -> TaskDefinition {
+pub(crate) fn definition() -> TaskDefinition {
     TaskDefinition {
         image: Some("ghcr.io/team/tool:1".parse().unwrap()),
         arch: Arch::Arm64,
@@ -66,11 +66,11 @@ fn definition() -> TaskDefinition {
     }
 }
 
-fn attempt(number: u32) -> AttemptId {
+pub(crate) fn attempt(number: u32) -> AttemptId {
     ExecutionId::new(Timestamp::from_timestamp_millis(1_795_478_400_000).unwrap(), 7).attempt(number)
 }
 
-fn input(number: u32, definition_arn: &str) -> RunTaskInput {
+pub(crate) fn input(number: u32, definition_arn: &str) -> RunTaskInput {
     let attempt = attempt(number).to_string();
     let environment = vec![KeyValuePair { name: "MYCLI_COMMAND".into(), value: "make \"deploy\" é".into() }];
     RunTaskInput {
