@@ -157,13 +157,15 @@ impl DynamoStore {
     /// Says whether the record was not there before.
     async fn write_new(&self, execution: &Execution) -> Result<bool, Unavailable> {
         let request = self.request_item(execution)?;
-        futures_util::future::try_join3(
+        let ((), (), wrote) = futures_util::future::try_join3(
             self.note_submission(execution),
             self.note_whereabouts(execution),
-            self.put_if(request, Condition::absent()),
+            self.put_if(request.clone(), Condition::absent()),
         )
         .await?;
         match self.write_state(None, execution, &[]).await {
+            // Somebody died between a request and its state: the record is this one's, so the request is too.
+            Ok(()) if !wrote.is_yes() => self.put(request).await.map(|()| true),
             Ok(()) => Ok(true),
             Err(UpdateError::Conflict) => Ok(false),
             Err(UpdateError::Unavailable(error)) => Err(error),
