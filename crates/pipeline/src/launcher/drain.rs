@@ -314,7 +314,7 @@ where
         pool: PoolLook,
         next: &mut BTreeSet<LimitKey>,
     ) -> Result<Round, Unavailable> {
-        // Before the tokens are taken: a definition may have to be registered, and what was granted for now would be used later.
+        // Before the tokens are taken: a definition may have to be registered, and what was granted would be used later.
         let (mut updates, whole) = self.prepared(batch, &pool).await?;
         if updates.is_empty() {
             return Ok(if whole { Round::Moved } else { Round::Stale });
