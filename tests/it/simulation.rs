@@ -121,6 +121,18 @@ fn spot_without_capacity_gives_way_to_on_demand_and_says_so() {
 }
 
 #[test]
+fn spot_that_was_given_up_is_tried_again_and_used_once_it_is_back() {
+    let mut plan = Plan { spot_fallback_after: Some(1), ..Plan::of(account(20).with_vcpus(Kind::OnDemand, 20), 6) };
+    // One after the other, so that the last come long after the outage.
+    (plan.request.group, plan.request.max_parallel) = (Some("nightly".into()), Some(1));
+    plan.account.outages.push(Outage { kind: Kind::Spot, from: start(), until: start() + TimeDelta::minutes(3) });
+    let outcome = simulation::run(&plan);
+    nothing_is_lost_or_doubled(&outcome, 6);
+    assert_eq!(pools(&outcome.records[0]), [CapacityPool::Fargate], "{:#?}", outcome.records[0]);
+    assert_eq!(pools(&outcome.records[5]), [CapacityPool::FargateSpot], "{:#?}", outcome.records[5]);
+}
+
+#[test]
 fn without_a_fallback_who_wants_spot_waits_for_spot() {
     let mut plan = Plan::of(account(20).with_vcpus(Kind::OnDemand, 20), 4);
     plan.account.outages.push(Outage { kind: Kind::Spot, from: start(), until: start() + TimeDelta::minutes(20) });

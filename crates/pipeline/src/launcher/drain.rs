@@ -152,7 +152,9 @@ where
         let standing = self.standing(tickets, now).await?;
         let Some(first) = standing.first() else { return Ok(Round::Stale) };
         let pool = self.look_at_pool(first.pool, now).await?;
-        if let Some(moved) = self.without_hope(&standing, &pool, next).await? {
+        // Behind a lock or a group only the first may start, so only that has had its chances; in the pool's line all wait for the pool.
+        let waiting_for_pool = if *line == pool.line { standing.len() } else { 1 };
+        if let Some(moved) = self.without_hope(&standing[..waiting_for_pool], &pool, next).await? {
             return Ok(moved);
         }
         let batch: Vec<_> = standing.into_iter().take_while(|execution| execution.pool == pool.pool).collect();
@@ -215,6 +217,14 @@ where
         let interruptions = execution.spot_interruptions();
         if interruptions >= after {
             return Some(format!("Fargate Spot took its capacity back {interruptions} times"));
+        }
+        // What has room is not given up, and a probe that is due is made first, or Spot would be given up for ever.
+        let fits = match pool.room {
+            Room::Probe(_) => true,
+            Room::UpTo(max) => throttle::fitting([execution.request.size.cpu()], pool.used, max) == 1,
+        };
+        if fits {
+            return None;
         }
         let ceiling = pool.state.ceiling.as_ref().filter(|ceiling| ceiling.shortage == Shortage::Capacity)?;
         (ceiling.refusals >= after)
@@ -327,12 +337,20 @@ where
             return Ok(Round::Held(held));
         }
         updates.truncate(granted);
-        let launched = self.record(line, updates, &pool).await?;
+        let launched = self.record(line, updates, &pool).await;
         next.extend(launched.iter().filter_map(|launched| calls_next(line, &launched.execution)));
         let count = launched.len();
-        let ran = try_join_all(launched.into_iter().map(|launched| self.run(launched))).await?;
+        // Each to its end: what one cannot write down is no reason to leave the others in the middle of their calls.
+        let (mut ran, mut failure) = (Vec::new(), None);
+        for result in join_all(launched.into_iter().map(|launched| self.run(launched))).await {
+            match result {
+                Ok(one) => ran.push(one),
+                Err(error) => failure = Some(error),
+            }
+        }
         lines::note_pace(self.store, self.pace, (line, state), count, self.ambient.now()).await?;
-        self.learn(&pool, ran).await
+        let round = self.learn(&pool, ran).await?;
+        failure.map_or(Ok(round), Err)
     }
 
     /// Up to `want` launches that the rates allow now; of none, when there will be some.
@@ -390,19 +408,14 @@ where
     }
 
     /// Writes the launches down under their limits, each all or none, before anything is started.
-    async fn record(
-        &self,
-        line: &LimitKey,
-        updates: Vec<Update>,
-        pool: &PoolLook,
-    ) -> Result<Vec<Launched>, Unavailable> {
+    async fn record(&self, line: &LimitKey, updates: Vec<Update>, pool: &PoolLook) -> Vec<Launched> {
         let tickets: Vec<_> = updates.iter().filter_map(|update| update.before.ticket()).collect();
-        let mut launched = Vec::new();
+        let (mut launched, mut back) = (Vec::new(), Vec::new());
         for (ticket, result) in tickets.iter().zip(self.store.update_all(updates).await) {
             match result {
                 Ok(execution) => launched.push(Launched { execution, from: line.clone() }),
                 Err(UpdateError::Full(full)) if full != *line && full != pool.line => {
-                    self.turn_back(ticket, full).await?;
+                    back.push((ticket, full));
                 }
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
                 Err(UpdateError::Unavailable(error)) => {
@@ -410,7 +423,13 @@ where
                 }
             }
         }
-        Ok(launched)
+        for (ticket, full) in back {
+            if let Err(error) = self.turn_back(ticket, full).await {
+                // It is tried again from where it stands; those that are on record are not held up by it.
+                tracing::warn!(execution = %ticket.id, %error, "a ticket could not be sent back to its line");
+            }
+        }
+        launched
     }
 
     /// The record with the next attempt, once its task definition is there.
