@@ -326,7 +326,9 @@ impl Running {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     self.signal(Signal::KILL);
-                    panic!("it does not end; so far it printed: {}", String::from_utf8_lossy(&out));
+                    let err = self.err.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
+                    let [out, err] = [&out, &err].map(|bytes| String::from_utf8_lossy(bytes));
+                    panic!("it does not end; so far it printed: {out}\nand on standard error: {err}");
                 }
             }
         }

@@ -24,7 +24,7 @@ use crate::{
     built,
     emulator::{ACCESS_KEY, Emulator, REGION},
     engine::{BUSYBOX, Engine},
-    sandbox::{Ran, Sandbox},
+    sandbox::{Ran, Sandbox, eventually},
 };
 
 const FUNCTIONS: [&str; 4] = deploy::package::FUNCTIONS;
@@ -42,6 +42,25 @@ pub struct World {
     pub user: Sandbox,
     /// Where it is.
     pub emulator: Arc<Emulator>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // What has hung on another machine can be asked about here alone.
+        if thread::panicking() {
+            let answer = |arguments: &[&str]| {
+                let output = self.user.command(arguments).output();
+                output.map_or_else(|error| error.to_string(), |output| format!("{:?}", Ran::from(output)))
+            };
+            eprintln!("its last run: {}", answer(&["status", "-o", "json"]));
+            eprintln!("its log: {}", answer(&["logs"]));
+            eprintln!(
+                "containers:\n{}",
+                Engine::shared().podman(&["ps", "--all", "--format={{.ID}} {{.Image}} {{.Status}} {{.Labels}}"])
+            );
+            eprintln!("the emulator and the functions:\n{}", self.said());
+        }
+    }
 }
 
 impl Default for World {
@@ -279,6 +298,14 @@ pub fn containers(task_arn: &str) -> Vec<String> {
     Engine::shared().containers(&format!("com.amazonaws.ecs.task-arn={task_arn}"))
 }
 
+/// Waits until a task has no container any more: the emulator says that it is over a moment before.
+///
+/// # Panics
+/// When one stays.
+pub fn until_gone(task_arn: &str) {
+    eventually("no container of the task is left", || containers(task_arn).is_empty().then_some(()));
+}
+
 /// Asks a service that speaks JSON.
 fn ask(endpoint: &str, service: &str, target: &str, body: &Value) -> Result<Value, String> {
     let request = client().post(endpoint).header("x-amz-target", target);
@@ -289,7 +316,9 @@ fn ask(endpoint: &str, service: &str, target: &str, body: &Value) -> Result<Valu
 
 fn client() -> reqwest::Client {
     let _first = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client")
+    let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    // So that a request that hangs cannot silence the teller for good.
+    builder.timeout(PATIENCE / 3).build().expect("a client")
 }
 
 fn send(request: reqwest::RequestBuilder, service: &str) -> Result<String, String> {

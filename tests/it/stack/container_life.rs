@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::{World, containers};
+use super::world::{World, containers, until_gone};
 
 #[test]
 fn an_upgrade_leaves_runs_in_flight_alone() {
@@ -27,7 +27,7 @@ fn a_stack_is_not_removed_under_a_run_unless_it_is_to_be() {
     world.run(&["destroy", "--yes"]).exits(1).says("1 running").says("--force");
     assert_eq!((world.status(&id)["status"].clone(), containers(&arn).len()), (json!("RUNNING"), 1));
     world.run(&["destroy", "--yes", "--force"]).exits(0).says("removed mycli-default");
-    assert_eq!(containers(&arn), [""; 0]);
+    until_gone(&arn);
 }
 
 #[test]

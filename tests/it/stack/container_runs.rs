@@ -3,7 +3,7 @@
 use serde_json::json;
 use tests::engine::DEBIAN_GIT;
 
-use super::world::{World, containers};
+use super::world::{World, containers, until_gone};
 use crate::script::server::{Habits, HttpServer};
 
 #[test]
@@ -47,7 +47,7 @@ fn a_running_command_is_cancelled_and_its_container_is_gone() {
     let record = world.until(&id, "CANCELLED");
     assert!(record["reason"].as_str().is_some_and(|reason| reason.contains("alice")), "{record:#}");
     world.run(&["wait", &id]).exits(130);
-    assert_eq!(containers(&arn), [""; 0]);
+    until_gone(&arn);
 }
 
 #[test]
