@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod aws;
+mod chaos;
 mod cli;
 mod container;
 mod contract;

@@ -16,6 +16,8 @@ use domain::{
 };
 use serde_json::{Value, json};
 
+use crate::random::Random;
+
 mod account;
 mod bucket;
 mod counts;
@@ -25,7 +27,6 @@ mod life;
 mod list;
 mod operation;
 pub mod port;
-mod random;
 mod refusal;
 mod run_task;
 mod task;
@@ -49,7 +50,6 @@ pub use task::{Change, Shown};
 use bucket::Bucket;
 use definition::Definitions;
 use delivery::Outbox;
-use random::Random;
 use task::{Facts, PENDING, PROVISIONING, Record};
 
 /// How long a stopped task is described and listed: at least an hour (AWS-FACTS §4); here exactly that.
@@ -625,6 +625,11 @@ impl Ecs {
     }
 
     /// Lets everything happen that is due by now. A clock that goes backwards stands still here.
+    /// Lets happen what is due by now.
+    pub fn pass(&mut self, now: Timestamp) {
+        self.advance(now);
+    }
+
     fn advance(&mut self, now: Timestamp) -> Timestamp {
         let now = now.max(self.clock);
         while let Some(plan) = self.plans.first_entry().filter(|plan| plan.key().0 <= now) {

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod meter;
 pub mod pattern;
 pub mod policy;
+pub mod random;
 pub mod sandbox;
 pub mod schema;
 pub mod simulation;

@@ -34,7 +34,9 @@ use crate::{
 };
 
 mod ambient;
+pub mod chaos;
 mod drive;
+mod news;
 pub mod rivals;
 mod script;
 pub mod time;

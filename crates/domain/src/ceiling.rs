@@ -104,10 +104,11 @@ impl Ceiling {
         Self { probe_at: now + TimeDelta::seconds(PROBE_SECONDS), probing: true, ..self.clone() }
     }
 
-    /// What may be in use now, or be tried.
+    /// What may be in use now, or be tried, for a launch of so many CPU units. One that is larger than what is free below the ceiling is
+    /// tried like any other: who needs more at once than was in use at the refusal would wait for ever otherwise.
     #[must_use]
-    pub fn allows(&self, used: u32, now: Timestamp) -> Allowance {
-        if now >= self.probe_at && (self.shrinking || used >= self.cpu) {
+    pub fn allows(&self, used: u32, wanted: u32, now: Timestamp) -> Allowance {
+        if now >= self.probe_at && (self.shrinking || used.saturating_add(wanted) > self.cpu) {
             return Allowance::Probe(1 << self.taken.saturating_sub(ONE_BY_ONE).min(10));
         }
         Allowance::UpTo(if self.shrinking { 0 } else { self.cpu })
@@ -145,14 +146,14 @@ mod tests {
     #[test]
     fn a_refusal_is_a_ceiling_at_what_was_in_use() {
         let ceiling = refused(None, 10 * SLOT, at(0));
-        assert_eq!(ceiling.allows(10 * SLOT, at(0)), Allowance::UpTo(10 * SLOT));
-        assert_eq!(ceiling.allows(10 * SLOT, ceiling.probe_at), Allowance::Probe(1));
+        assert_eq!(ceiling.allows(10 * SLOT, SLOT, at(0)), Allowance::UpTo(10 * SLOT));
+        assert_eq!(ceiling.allows(10 * SLOT, SLOT, ceiling.probe_at), Allowance::Probe(1));
     }
 
     #[test]
     fn a_slot_of_ours_that_is_free_needs_no_probe() {
         let ceiling = refused(None, 10 * SLOT, at(0));
-        assert_eq!(ceiling.allows(9 * SLOT, ceiling.probe_at), Allowance::UpTo(10 * SLOT));
+        assert_eq!(ceiling.allows(9 * SLOT, SLOT, ceiling.probe_at), Allowance::UpTo(10 * SLOT));
     }
 
     #[test]
@@ -179,7 +180,7 @@ mod tests {
         let mut ceiling = Some(refused(None, used, at(0)));
         let (now, mut steps) = (ceiling.as_ref().expect("one").probe_at, 0);
         while let Some(known) = ceiling {
-            let Allowance::Probe(count) = known.allows(used, now) else { panic!("held at {used}: {known:?}") };
+            let Allowance::Probe(count) = known.allows(used, SLOT, now) else { panic!("held at {used}: {known:?}") };
             used = (used + count * SLOT).min(quota);
             ceiling = taken(&known, used, now);
             steps += 1;
@@ -192,7 +193,7 @@ mod tests {
         let first = refused(None, 10 * SLOT, at(0));
         let now = first.probe_at;
         let more = taken(&first, 11 * SLOT, now).expect("no end of it");
-        assert_eq!(more.allows(11 * SLOT, now), Allowance::Probe(1), "one by one");
+        assert_eq!(more.allows(11 * SLOT, SLOT, now), Allowance::Probe(1), "one by one");
         let again = refused(Some(&more.probing(now)), 11 * SLOT, now);
         assert_eq!((again.refusals, again.cpu), (2, 11 * SLOT), "as if it had been refused at once");
     }
@@ -201,8 +202,8 @@ mod tests {
     fn who_takes_what_we_give_back_costs_one_refusal_for_each_probe() {
         let first = refused(None, 10 * SLOT, at(0));
         let second = refused(Some(&first), 9 * SLOT, at(300));
-        assert_eq!(second.allows(8 * SLOT, at(400)), Allowance::UpTo(0), "what is given back is taken by others");
-        assert_eq!(second.allows(5 * SLOT, second.probe_at), Allowance::Probe(1));
+        assert_eq!(second.allows(8 * SLOT, SLOT, at(400)), Allowance::UpTo(0), "what is given back is taken by others");
+        assert_eq!(second.allows(5 * SLOT, SLOT, second.probe_at), Allowance::Probe(1));
         let next = taken(&second, 6 * SLOT, second.probe_at).expect("no end of it");
         assert_eq!((next.cpu, next.shrinking), (6 * SLOT, false));
     }
@@ -211,14 +212,21 @@ mod tests {
     fn a_probe_that_is_refused_leaves_our_own_slots_alone() {
         let first = refused(None, 10 * SLOT, at(0));
         let probed = refused(Some(&first.probing(first.probe_at)), 9 * SLOT, first.probe_at);
-        assert_eq!(probed.allows(8 * SLOT, first.probe_at), Allowance::UpTo(9 * SLOT));
+        assert_eq!(probed.allows(8 * SLOT, SLOT, first.probe_at), Allowance::UpTo(9 * SLOT));
     }
 
     #[test]
     fn one_probe_at_a_time() {
         let ceiling = refused(None, 0, at(0));
         let now = ceiling.probe_at;
-        assert_eq!(ceiling.probing(now).allows(0, now), Allowance::UpTo(0));
+        assert_eq!(ceiling.probing(now).allows(0, SLOT, now), Allowance::UpTo(0));
+    }
+
+    #[test]
+    fn one_that_is_larger_than_the_ceiling_is_tried_though_nothing_is_in_use() {
+        let first = refused(None, 2 * SLOT, at(0));
+        assert_eq!(first.allows(0, 4 * SLOT, first.probe_at), Allowance::Probe(1));
+        assert_eq!(first.allows(0, 2 * SLOT, first.probe_at), Allowance::UpTo(2 * SLOT));
     }
 
     proptest! {
@@ -230,7 +238,7 @@ mod tests {
                 now += pause;
                 let next = Ceiling::refused(ceiling.as_ref(), used * SLOT, (Shortage::Capacity, "no".into()), at(now), spread);
                 prop_assert!(next.probe_at > at(now) && next.probe_at <= at(now) + TimeDelta::seconds(PROBE_MAX_SECONDS));
-                prop_assert!(next.allows(next.cpu, next.probe_at) == Allowance::Probe(1));
+                prop_assert!(next.allows(next.cpu, SLOT, next.probe_at) == Allowance::Probe(1));
                 ceiling = Some(next);
             }
         }

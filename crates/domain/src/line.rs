@@ -91,12 +91,14 @@ impl LineState {
         Self { quota: Some(AccountQuota { cpu, read_at: now }), ceiling, ..self.clone() }
     }
 
-    /// What a pool takes now, with `used` in use.
+    /// What a pool takes now, with `used` in use and a launch of so many CPU units the next.
     #[must_use]
-    pub fn room(&self, set: Option<u32>, used: u32, now: Timestamp) -> Room {
+    pub fn room(&self, set: Option<u32>, used: u32, wanted: u32, now: Timestamp) -> Room {
         let quota = self.quota(set);
-        match self.ceiling.as_ref().map(|ceiling| ceiling.allows(used, now)) {
-            Some(Allowance::Probe(count)) if quota.is_none_or(|quota| used < quota) => Room::Probe(count),
+        match self.ceiling.as_ref().map(|ceiling| ceiling.allows(used, wanted, now)) {
+            Some(Allowance::Probe(count)) if quota.is_none_or(|quota| used.saturating_add(wanted) <= quota) => {
+                Room::Probe(count)
+            }
             Some(Allowance::UpTo(cpu)) => Room::UpTo(Some(quota.map_or(cpu, |quota| quota.min(cpu)))),
             Some(Allowance::Probe(_)) | None => Room::UpTo(quota),
         }
@@ -160,18 +162,18 @@ mod tests {
     #[test]
     fn the_stacks_own_number_goes_before_the_accounts() {
         let state = LineState { quota: Some(AccountQuota { cpu: Some(6144), read_at: at(0) }), ..LineState::default() };
-        assert_eq!(state.room(None, 0, at(0)), Room::UpTo(Some(6144)));
-        assert_eq!(state.room(Some(1024), 0, at(0)), Room::UpTo(Some(1024)));
-        assert_eq!(LineState::default().room(None, 0, at(0)), Room::UpTo(None));
+        assert_eq!(state.room(None, 0, 256, at(0)), Room::UpTo(Some(6144)));
+        assert_eq!(state.room(Some(1024), 0, 256, at(0)), Room::UpTo(Some(1024)));
+        assert_eq!(LineState::default().room(None, 0, 256, at(0)), Room::UpTo(None));
     }
 
     #[test]
     fn a_ceiling_is_below_the_quota_and_is_probed() {
         let ceiling = Ceiling::refused(None, 512, (Shortage::Quota, String::new()), at(0), 0);
         let state = LineState { ceiling: Some(ceiling), ..LineState::default() };
-        assert_eq!(state.room(Some(6144), 512, at(1)), Room::UpTo(Some(512)));
-        assert_eq!(state.room(Some(6144), 512, at(15)), Room::Probe(1));
-        assert_eq!(state.room(Some(512), 512, at(15)), Room::UpTo(Some(512)), "no probe above the quota");
+        assert_eq!(state.room(Some(6144), 512, 256, at(1)), Room::UpTo(Some(512)));
+        assert_eq!(state.room(Some(6144), 512, 256, at(15)), Room::Probe(1));
+        assert_eq!(state.room(Some(512), 512, 256, at(15)), Room::UpTo(Some(512)), "no probe above the quota");
     }
 
     #[test]

@@ -6,9 +6,9 @@ use domain::{Timestamp, ecs::STOPPED};
 
 use super::{
     account::Delivery,
-    random::Random,
     task::{Change, Shown},
 };
+use crate::random::Random;
 
 /// Events that were sent and have not come yet.
 pub(super) struct Outbox {

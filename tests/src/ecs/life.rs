@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use chrono::TimeDelta;
 
-use super::random::Random;
+use crate::random::Random;
 
 /// How a task ends if nobody stops it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,19 +15,25 @@ use super::time::Virtual;
 #[derive(Debug)]
 pub(super) struct Ambient {
     clock: Virtual,
+    skew: TimeDelta,
     seed: u64,
     asked: AtomicU64,
 }
 
 impl Ambient {
     pub(super) fn new(clock: Virtual, seed: u64) -> Self {
-        Self { clock, seed, asked: AtomicU64::new(0) }
+        Self::skewed(clock, seed, TimeDelta::zero())
+    }
+
+    /// One whose clock is off by so much.
+    pub(super) fn skewed(clock: Virtual, seed: u64, skew: TimeDelta) -> Self {
+        Self { clock, skew, seed, asked: AtomicU64::new(0) }
     }
 }
 
 impl Clock for Ambient {
     fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.clock.now() + self.skew
     }
 
     async fn sleep(&self, span: TimeDelta) {

@@ -49,7 +49,8 @@ async fn poll(world: Arc<World>, queue: QueueName) {
     }
 }
 
-fn event(received: &[Received]) -> SqsEvent {
+/// These messages as SQS hands them to a function.
+pub(super) fn event(received: &[Received]) -> SqsEvent {
     let mut event = SqsEvent::default();
     event.records = received
         .iter()

@@ -151,7 +151,7 @@ where
         }
         let standing = self.standing(tickets, now).await?;
         let Some(first) = standing.first() else { return Ok(Round::Stale) };
-        let pool = self.look_at_pool(first.pool, now).await?;
+        let pool = self.look_at_pool(first, now).await?;
         // Behind a lock or a group only the first may start, so only that has had its chances; in the pool's line all wait for the pool.
         let waiting_for_pool = if *line == pool.line { standing.len() } else { 1 };
         if let Some(moved) = self.without_hope(&standing[..waiting_for_pool], &pool, next).await? {
@@ -179,12 +179,12 @@ where
         Ok(pairs.filter(is_there).map(|(execution, _)| execution).collect())
     }
 
-    async fn look_at_pool(&self, pool: CapacityPool, now: Timestamp) -> Result<PoolLook, Unavailable> {
-        let line = LimitKey::Pool(pool);
+    async fn look_at_pool(&self, first: &Execution, now: Timestamp) -> Result<PoolLook, Unavailable> {
+        let (pool, line) = (first.pool, LimitKey::Pool(first.pool));
         let state = self.store.line_state(&line).await?;
         let used = self.store.usage(&line).await?.used;
         let set = self.settings.quotas.of(pool).cpu;
-        let room = state.room(set, used, now);
+        let room = state.room(set, used, first.request.size.cpu(), now);
         Ok(PoolLook { line, pool, state, used, room, set })
     }
 

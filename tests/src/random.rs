@@ -9,11 +9,12 @@ use chrono::TimeDelta;
 /// Each stream is keyed by what it is for: so a draw does not change when others come before it, and two launchers that start the same
 /// tasks in another order meet the same tasks.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// The stream of this seed for this purpose.
-    pub(super) fn keyed(seed: u64, purpose: &str, number: u64) -> Self {
+    #[must_use]
+    pub fn keyed(seed: u64, purpose: &str, number: u64) -> Self {
         // FNV-1a, whose values are the same on every machine.
         let hash = purpose.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -24,7 +25,7 @@ impl Random {
     }
 
     /// 64 bits.
-    pub(super) fn bits(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -33,16 +34,29 @@ impl Random {
     }
 
     /// Whether what happens with this probability happens now.
-    pub(super) fn chance(&mut self, probability: f64) -> bool {
+    pub fn chance(&mut self, probability: f64) -> bool {
         #[expect(clippy::cast_precision_loss, reason = "53 bits, which a float holds exactly")]
         let drawn = (self.bits() >> 11) as f64 / (1_u64 << 53) as f64;
         drawn < probability
     }
 
     /// A time in this range, to the millisecond.
-    pub(super) fn within(&mut self, range: &RangeInclusive<TimeDelta>) -> TimeDelta {
+    pub fn within(&mut self, range: &RangeInclusive<TimeDelta>) -> TimeDelta {
         let (least, most) = (range.start().num_milliseconds(), range.end().num_milliseconds());
         let span = u64::try_from(most - least).unwrap_or_default() + 1;
         TimeDelta::milliseconds(least + i64::try_from(self.bits() % span).unwrap_or_default())
+    }
+
+    /// A number below this one, which is not 0.
+    pub fn below(&mut self, count: u64) -> u64 {
+        self.bits() % count.max(1)
+    }
+
+    /// One of these.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[usize::try_from(self.below(choices.len() as u64)).unwrap_or_default()].clone()
     }
 }

@@ -1,0 +1,68 @@
+//! The whole pipeline in bad weather, on virtual time: no rule of DESIGN §4 is ever broken.
+
+use std::ops::Range;
+
+use tests::simulation::chaos::{self, Plan};
+
+/// Runs a plan; if a rule is broken, tells the story and how to hear it again.
+#[track_caller]
+fn holds(plan: &Plan, again: &str) -> chaos::Outcome {
+    let outcome = chaos::run(plan);
+    if !outcome.broken.is_empty() {
+        let story = chaos::tell(plan).story.join("\n");
+        panic!("{story}\n\nbroken:\n{}\n\nagain: {again}", outcome.broken.join("\n"));
+    }
+    outcome
+}
+
+/// Seeds of CI: always the same, so that a failure is of the change and not of the day. `just simulate` has more.
+#[track_caller]
+fn seeds(range: Range<u64>) {
+    for seed in range {
+        let _ = holds(&Plan::drawn(seed), &format!("just simulate 1 {seed}"));
+    }
+}
+
+#[test]
+fn in_fair_weather_everything_ends_as_it_should() {
+    let outcome = holds(&Plan::small(), "just test in_fair_weather");
+    assert_eq!(outcome.tasks, 4, "four runs, four tasks: {outcome:?}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_story() {
+    let [one, other] = [chaos::tell(&Plan::drawn(3)), chaos::tell(&Plan::drawn(3))];
+    assert_eq!(one.story, other.story);
+    assert_ne!(one.story, chaos::tell(&Plan::drawn(4)).story);
+}
+
+/// Every await of every handler and of the sweep, one after the other: the process dies there, in the middle of whatever it had under way.
+#[test]
+fn a_process_that_dies_at_any_await_loses_and_doubles_nothing() {
+    let awaits = chaos::run(&Plan::small()).awaits;
+    assert!(awaits > 300, "{awaits} awaits are not all there are");
+    for number in 0..awaits {
+        let plan = Plan { crash_at: Some(number), ..Plan::small() };
+        let _ = holds(&plan, &format!("the crash at await {number} of {awaits}"));
+    }
+}
+
+#[test]
+fn no_rule_is_broken_in_the_first_quarter_of_the_seeds() {
+    seeds(0..500);
+}
+
+#[test]
+fn no_rule_is_broken_in_the_second_quarter_of_the_seeds() {
+    seeds(500..1_000);
+}
+
+#[test]
+fn no_rule_is_broken_in_the_third_quarter_of_the_seeds() {
+    seeds(1_000..1_500);
+}
+
+#[test]
+fn no_rule_is_broken_in_the_last_quarter_of_the_seeds() {
+    seeds(1_500..2_000);
+}

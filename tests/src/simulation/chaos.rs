@@ -1,0 +1,169 @@
+//! The whole pipeline in bad weather: the real handlers, many processes at once, on virtual time, and everything that can go wrong.
+//!
+//! All of it follows from one seed, so a run that breaks a rule can be run again, and then tells its story. The rules are those of DESIGN §4;
+//! they are looked at with each write and each launch, and when all is over ([`rules`]).
+
+use std::sync::{Arc, Mutex};
+
+use chrono::TimeDelta;
+use domain::{
+    id::ExecutionId,
+    ports::{Clock, Store},
+    settings::Settings,
+};
+
+use super::{news::News, script::locked, settings, start, time::Virtual};
+use crate::{
+    ecs::{Ecs, VcpuQuota, port::InProcess},
+    memory::{MemoryQueue, MemoryStore},
+};
+
+mod fate;
+mod lambda;
+mod plan;
+mod rules;
+mod script;
+mod story;
+mod users;
+mod wire;
+
+pub use plan::{Errand, Plan, Weather};
+
+use fate::Fate;
+use rules::Rules;
+use script::LogGroup;
+use story::Story;
+
+/// When to give up: longer than anything that is promised takes, a message's fifth receipt included.
+const GIVE_UP: TimeDelta = TimeDelta::hours(3);
+/// What comes late may come after the end.
+const AFTERWARDS: TimeDelta = TimeDelta::minutes(6);
+
+/// What the processes share.
+struct World {
+    plan: Plan,
+    time: Virtual,
+    fate: Fate,
+    story: Story,
+    rules: Rules,
+    news: News,
+    store: MemoryStore,
+    queue: MemoryQueue<Virtual>,
+    ecs: Arc<Mutex<Ecs>>,
+    tasks: InProcess<Virtual>,
+    logs: LogGroup,
+    settings: Settings,
+}
+
+impl World {
+    fn new(plan: &Plan, time: &Virtual, told: bool) -> Arc<Self> {
+        let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
+        Arc::new(Self {
+            fate: Fate::new(plan, time.clone()),
+            story: Story::new(time.clone(), told),
+            rules: Rules::default(),
+            news: News::default(),
+            store: MemoryStore::default(),
+            queue: MemoryQueue::new(time.clone()),
+            tasks: InProcess::new(Arc::clone(&ecs), time.clone()),
+            ecs,
+            logs: LogGroup::default(),
+            settings: Settings { spot_fallback_after: plan.spot_fallback_after, ..settings(&plan.account) },
+            time: time.clone(),
+            plan: plan.clone(),
+        })
+    }
+
+    /// Whether a task is to stop, or has.
+    fn is_stopping(&self, arn: &str) -> bool {
+        self.task(arn, |task| task.stop_code.is_some() || task.last_status == domain::ecs::STOPPED)
+    }
+
+    /// Whether somebody else than its own end stopped a task.
+    fn was_told_to_stop(&self, arn: &str) -> bool {
+        use domain::ecs::StopCode;
+        self.task(arn, |task| task.stop_code.as_ref().is_some_and(|code| *code != StopCode::EssentialContainerExited))
+    }
+
+    fn task(&self, arn: &str, look: impl Fn(&domain::ecs::Task) -> bool) -> bool {
+        let mut ecs = locked(&self.ecs);
+        ecs.pass(self.time.now());
+        ecs.tasks().find(|shown| shown.task.task_arn == arn).is_some_and(|shown| look(&shown.task))
+    }
+
+    async fn store_has_no_end(&self, id: &ExecutionId) -> bool {
+        self.store.load(id).await.is_ok_and(|record| record.is_some_and(|record| record.end().is_none()))
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let mut unfinished = 0;
+        self.store.for_each(|record| unfinished += usize::from(record.end().is_none()));
+        unfinished == 0 && self.fate.is_clear() && self.rules.all_users_are_done()
+    }
+}
+
+/// What came of a simulation.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Rules that were broken: when, and how.
+    pub broken: Vec<String>,
+    /// At how many awaits a process could have died.
+    pub awaits: u64,
+    /// How long it took, in virtual time.
+    pub took: TimeDelta,
+    /// How often a task was started.
+    pub tasks: usize,
+    /// Who did what, if it was to be told.
+    pub story: Vec<String>,
+}
+
+/// Runs a plan to its end.
+///
+/// # Panics
+/// When everybody waits for somebody else.
+#[must_use]
+pub fn run(plan: &Plan) -> Outcome {
+    play(plan, false)
+}
+
+/// The same, with the story.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+pub fn tell(plan: &Plan) -> Outcome {
+    play(plan, true)
+}
+
+fn play(plan: &Plan, told: bool) -> Outcome {
+    let time = Virtual::new(start());
+    let world = World::new(plan, &time, told);
+    time.run(async move {
+        world.rules.users_come(plan_of(&world).errands.len());
+        lambda::start(&world);
+        users::start(&world);
+        world.time.spawn(change_quotas(Arc::clone(&world)));
+        while !world.is_at_rest() && world.time.now() < start() + GIVE_UP {
+            world.time.sleep(TimeDelta::seconds(5)).await;
+        }
+        let took = world.time.now() - start();
+        world.time.sleep(AFTERWARDS).await;
+        world.rules.at_rest(&world);
+        let tasks = locked(&world.ecs).tasks().count();
+        Outcome { broken: world.rules.broken(), awaits: world.fate.awaits(), took, tasks, story: world.story.lines() }
+    })
+}
+
+fn plan_of(world: &World) -> &Plan {
+    &world.plan
+}
+
+async fn change_quotas(world: Arc<World>) {
+    let mut changes = world.plan.quotas.clone();
+    changes.sort_by_key(|(at, ..)| *at);
+    for (at, kind, vcpus) in changes {
+        world.time.sleep(start() + at - world.time.now()).await;
+        world.story.tell("AWS", || format!("{kind:?}: {vcpus} vCPUs from now on"));
+        locked(&world.ecs).set_quota(kind, VcpuQuota::applied(vcpus), world.time.now());
+    }
+}

@@ -1,0 +1,275 @@
+//! What a seed stands for: the account, the users and what they want, and the weather.
+
+use std::ops::RangeInclusive;
+
+use chrono::TimeDelta;
+use domain::request::SubmitRequest;
+
+use crate::{
+    ecs::{
+        Account, Delivery, End, Foreign, IMAGE_MISSING, Kind, Lives, OnTerm, Outage, PULL_TIMED_OUT, SECRET_THROTTLED,
+        VCPU,
+    },
+    random::Random,
+    simulation::start,
+};
+
+/// For how long faults happen. After that the sky is clear, and everything has to come to its end.
+const WEATHER: TimeDelta = TimeDelta::minutes(12);
+/// When the last users come.
+const LAST_COMER: TimeDelta = TimeDelta::minutes(6);
+
+/// How often something goes wrong, each as a probability for each occasion.
+#[derive(Clone, Debug, Default)]
+pub struct Weather {
+    /// A call of the store, a queue, ECS or the logs has no answer: half of them were not carried out, half were.
+    pub no_answer: f64,
+    /// A call takes seconds.
+    pub slow: f64,
+    /// A conditional write meets another one that is under way.
+    pub conflict: f64,
+    /// An invocation's process dies, at any of its first awaits.
+    pub crash: f64,
+    /// A message is lost on its way.
+    pub hint_lost: f64,
+    /// A message is received twice, by two at once.
+    pub hint_doubled: f64,
+    /// Marker lines do not reach the state tracker by their subscription.
+    pub line_lost: f64,
+    /// They do twice.
+    pub line_doubled: f64,
+    /// How far the clocks of two processes are apart at most, twice over.
+    pub skew: TimeDelta,
+}
+
+/// What one user does.
+#[derive(Clone, Debug)]
+pub struct Errand {
+    /// When, from the beginning on.
+    pub at: TimeDelta,
+    /// The name of the key.
+    pub by: String,
+    /// What is submitted: one request by itself, or the lines of one submission.
+    pub requests: Vec<SubmitRequest>,
+    /// Whether by a submission, though there may be one line only.
+    pub is_bulk: bool,
+    /// Which of them to cancel, and how long after the submission.
+    pub cancels: Vec<(usize, TimeDelta)>,
+    /// Whether the first is submitted anew once it has ended.
+    pub reruns: bool,
+}
+
+/// One simulation.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Everything random depends on it.
+    pub seed: u64,
+    /// The account.
+    pub account: Account,
+    /// After how many refusals or interruptions Spot is given up.
+    pub spot_fallback_after: Option<u32>,
+    /// The users.
+    pub errands: Vec<Errand>,
+    /// What goes wrong, until [`Plan::clear_after`].
+    pub weather: Weather,
+    /// For how long.
+    pub clear_after: TimeDelta,
+    /// New quotas, and when they hold: CPU units would be finer than AWS is, so vCPUs.
+    pub quotas: Vec<(TimeDelta, Kind, u32)>,
+    /// The one await, counted over all processes, at which a process dies; beside the weather.
+    pub crash_at: Option<u64>,
+}
+
+fn seconds(range: RangeInclusive<i64>) -> RangeInclusive<TimeDelta> {
+    TimeDelta::seconds(*range.start())..=TimeDelta::seconds(*range.end())
+}
+
+fn millis(range: RangeInclusive<i64>) -> RangeInclusive<TimeDelta> {
+    TimeDelta::milliseconds(*range.start())..=TimeDelta::milliseconds(*range.end())
+}
+
+impl Plan {
+    /// Two runs of one lock, the second of which is cancelled, and a submission of two: in fair weather.
+    #[must_use]
+    pub fn small() -> Self {
+        let request = |name: &str| SubmitRequest {
+            command: Some("true".into()),
+            name: Some(name.into()),
+            timeout: Some("2m".to_owned().into()),
+            ..SubmitRequest::default()
+        };
+        let keyed = |request: SubmitRequest| SubmitRequest { idempotency_key: request.name.clone(), ..request };
+        let locked = |name: &str| SubmitRequest { lock: Some("deploy".into()), ..request(name) };
+        let one = |at: i64, request: SubmitRequest, cancels: Vec<(usize, TimeDelta)>| Errand {
+            at: TimeDelta::seconds(at),
+            by: "alice".into(),
+            requests: vec![request],
+            is_bulk: false,
+            cancels,
+            reruns: false,
+        };
+        let mut account = Account::new(1, "chaos").with_vcpus(Kind::Spot, 1).with_vcpus(Kind::OnDemand, 1);
+        account.lives.start_up = seconds(5..=8);
+        account.lives.work = seconds(4..=9);
+        account.lives.wind_down = seconds(1..=2);
+        account.seen_after = millis(0..=500);
+        account.delivery.delay = millis(100..=600);
+        let mut pair = one(4, request("third"), vec![]);
+        pair.requests.push(request("fourth"));
+        pair.is_bulk = true;
+        Self {
+            seed: 1,
+            account,
+            spot_fallback_after: None,
+            errands: vec![
+                one(1, keyed(locked("first")), vec![]),
+                one(2, keyed(locked("second")), vec![(0, TimeDelta::seconds(28))]),
+                pair,
+            ],
+            weather: Weather::default(),
+            clear_after: TimeDelta::zero(),
+            quotas: Vec::new(),
+            crash_at: None,
+        }
+    }
+
+    /// What this seed stands for.
+    #[must_use]
+    pub fn drawn(seed: u64) -> Self {
+        let mut random = Random::keyed(seed, "plan", 0);
+        let draw = &mut random;
+        Self {
+            seed,
+            account: account(seed, draw),
+            spot_fallback_after: draw.one_of(&[None, Some(1), Some(3)]),
+            errands: (0..3 + draw.below(7)).map(|number| errand(number, draw)).collect(),
+            weather: weather(draw),
+            clear_after: WEATHER,
+            quotas: quotas(draw),
+            crash_at: None,
+        }
+    }
+}
+
+fn weather(draw: &mut Random) -> Weather {
+    Weather {
+        no_answer: draw.one_of(&[0.0, 0.005, 0.03]),
+        slow: draw.one_of(&[0.0, 0.01, 0.05]),
+        conflict: draw.one_of(&[0.0, 0.02]),
+        crash: draw.one_of(&[0.0, 0.02, 0.15]),
+        hint_lost: draw.one_of(&[0.0, 0.0, 0.1, 1.0]),
+        hint_doubled: draw.one_of(&[0.0, 0.1, 0.5]),
+        line_lost: draw.one_of(&[0.0, 0.1, 1.0]),
+        line_doubled: draw.one_of(&[0.0, 0.2]),
+        skew: draw.one_of(&[TimeDelta::zero(), TimeDelta::milliseconds(300), TimeDelta::seconds(3)]),
+    }
+}
+
+fn account(seed: u64, draw: &mut Random) -> Account {
+    let mut account = Account::new(seed, "chaos");
+    for kind in Kind::ALL {
+        let vcpus = draw.one_of(&[1, 1, 2, 4]);
+        account = account.with_vcpus(kind, vcpus);
+    }
+    account.seen_after = draw.one_of(&[millis(0..=0), millis(0..=3_000)]);
+    account.delivery = Delivery {
+        delay: millis(50..=2_000),
+        late: (draw.one_of(&[0.0, 0.1]), seconds(5..=240)),
+        duplicated: draw.one_of(&[0.0, 0.2]),
+        reordered: draw.one_of(&[0.0, 0.2]),
+        dropped: draw.one_of(&[0.0, 0.1, 1.0]),
+    };
+    account.answers.lost = draw.one_of(&[0.0, 0.05, 0.3]);
+    account.answers.failed = draw.one_of(&[0.0, 0.05]);
+    account.lives = Lives {
+        start_up: seconds(2..=40),
+        work: seconds(1..=100),
+        wind_down: seconds(0..=4),
+        ends: ends(draw.one_of(&[0.0, 0.5, 1.0])),
+        on_term: draw.one_of(&[
+            OnTerm::Exits(TimeDelta::zero(), 143),
+            OnTerm::Exits(TimeDelta::seconds(3), 0),
+            OnTerm::Ignores,
+        ]),
+        given: std::collections::BTreeMap::default(),
+    };
+    let at = |draw: &mut Random| start() + TimeDelta::seconds(i64::try_from(draw.below(400)).unwrap_or_default());
+    for _ in 0..draw.below(3) {
+        let (kind, from) = (draw.one_of(&Kind::ALL), at(draw));
+        let until = from + TimeDelta::seconds(20 + i64::try_from(draw.below(300)).unwrap_or_default());
+        account.foreign.push(Foreign { kind, from, until, cpu: draw.one_of(&[VCPU / 2, VCPU, 4 * VCPU]) });
+    }
+    for _ in 0..draw.below(2) {
+        let (kind, from) = (draw.one_of(&Kind::ALL), at(draw));
+        let until = from + TimeDelta::seconds(20 + i64::try_from(draw.below(200)).unwrap_or_default());
+        account.outages.push(Outage { kind, from, until });
+    }
+    account
+}
+
+/// So often as much as this.
+fn ends(share: f64) -> Vec<(f64, End)> {
+    let never = |reason: &str| End::NeverStarts(reason.to_owned());
+    [
+        (0.1, End::Exit(1)),
+        (0.05, End::Exit(124)),
+        (0.05, End::Exit(125)),
+        (0.05, End::OutOfMemory),
+        (0.1, End::Interrupted),
+        (0.06, End::HostFails),
+        (0.06, never(PULL_TIMED_OUT)),
+        (0.03, never(IMAGE_MISSING)),
+        (0.05, never(SECRET_THROTTLED)),
+    ]
+    .map(|(probability, end)| (probability * share, end))
+    .into()
+}
+
+fn errand(number: u64, draw: &mut Random) -> Errand {
+    let is_bulk = draw.chance(0.25);
+    let count = if is_bulk { 1 + draw.below(8) } else { 1 };
+    let moment = |draw: &mut Random, most: TimeDelta| {
+        TimeDelta::milliseconds(i64::try_from(draw.below(most.num_milliseconds().unsigned_abs())).unwrap_or_default())
+    };
+    let requests: Vec<_> = (0..count).map(|line| request(&format!("{number}-{line}"), is_bulk, draw)).collect();
+    let cancels = (0..requests.len())
+        .filter_map(|line| draw.chance(0.15).then(|| (line, moment(draw, TimeDelta::minutes(3)))))
+        .collect();
+    Errand {
+        at: moment(draw, LAST_COMER),
+        by: draw.one_of(&["alice", "bob", "carol"]).to_owned(),
+        requests,
+        is_bulk,
+        cancels,
+        reruns: draw.chance(0.1),
+    }
+}
+
+fn request(name: &str, in_bulk: bool, draw: &mut Random) -> SubmitRequest {
+    let group = draw.chance(0.3).then(|| draw.one_of(&["nightly", "matrix"]).to_owned());
+    let on = draw.one_of(&[vec![], vec![], vec!["spot".to_owned()], vec!["spot".to_owned(), "host".to_owned()]]);
+    SubmitRequest {
+        command: Some("make".into()),
+        name: Some(format!("run-{name}")),
+        timeout: Some(draw.one_of(&["30s", "10m"]).to_owned().into()),
+        cpu: Some(draw.one_of(&["256", "256", "512", "1024"]).to_owned().into()),
+        memory: Some("2048".to_owned().into()),
+        capacity: draw.one_of(&[None, None, Some("on-demand".to_owned())]),
+        lock: draw.chance(0.25).then(|| draw.one_of(&["deploy", "state"]).to_owned()),
+        max_parallel: group.as_ref().and_then(|_| draw.chance(0.8).then(|| draw.one_of(&[1, 2]))),
+        group,
+        priority: draw.one_of(&[None, None, Some(5)]),
+        retries: if on.is_empty() { draw.one_of(&[None, None, Some(2)]) } else { draw.one_of(&[None, Some(2)]) },
+        retry_on: on,
+        idempotency_key: (!in_bulk).then(|| format!("key-{name}")),
+        ..SubmitRequest::default()
+    }
+}
+
+fn quotas(draw: &mut Random) -> Vec<(TimeDelta, Kind, u32)> {
+    let change = |draw: &mut Random| {
+        let at = TimeDelta::seconds(i64::try_from(draw.below(500)).unwrap_or_default());
+        (at, draw.one_of(&Kind::ALL), draw.one_of(&[1, 2, 4]))
+    };
+    (0..draw.below(3)).map(|_| change(draw)).collect()
+}

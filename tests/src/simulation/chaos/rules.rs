@@ -1,0 +1,307 @@
+//! What always holds (DESIGN §4), looked at with each write and each launch, and once more when all is over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    sync::Mutex,
+};
+
+use chrono::TimeDelta;
+use domain::{
+    ecs::{RunTaskInput, STOPPED, StopCode, Task},
+    execution::{Execution, ExecutionStatus, Outcome, State},
+    id::{AttemptId, ExecutionId},
+    limit::LimitKey,
+    ports::{Clock, Store},
+    request::SubmitRequest,
+};
+use futures_util::FutureExt;
+use serde_json::Value;
+
+use super::{super::script::locked, World, script::Ended, story::clock};
+
+/// What was seen, beside what the records say.
+#[derive(Default)]
+pub(super) struct Rules(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    broken: Vec<String>,
+    /// Attempts whose command began.
+    started: BTreeSet<String>,
+    /// How the scripts of attempts ended, by their own word.
+    said: BTreeMap<String, Ended>,
+    /// What users were told, with what they had asked for.
+    accepted: BTreeMap<ExecutionId, SubmitRequest>,
+    /// Users that are not done.
+    users: usize,
+}
+
+/// One line for a change of a record.
+pub(super) fn change(before: &Execution, after: &Execution) -> String {
+    let mut text = format!("{}: {} -> {}", after.id, before.status(), after.status());
+    if let State::Waiting { line, reason, not_before } = &after.state {
+        let due = not_before.map(|at| format!(" from {} on", clock(at))).unwrap_or_default();
+        let _ = write!(text, " in {line}{due} ({reason})");
+    }
+    if let Some(end) = after.end() {
+        let _ = write!(text, " ({:?})", end.outcome);
+    }
+    if let Some(attempt) = after.attempts.last() {
+        let _ = write!(text, " attempt {} r{}", attempt.number, attempt.refusals);
+        if let Some(closed) = &attempt.closed {
+            let _ = write!(text, " closed {:?}", closed.outcome);
+        }
+    }
+    text
+}
+
+impl Rules {
+    pub(super) fn users_come(&self, count: usize) {
+        locked(&self.0).users += count;
+    }
+
+    pub(super) fn user_comes(&self) {
+        self.users_come(1);
+    }
+
+    pub(super) fn user_is_done(&self) {
+        locked(&self.0).users -= 1;
+    }
+
+    pub(super) fn all_users_are_done(&self) -> bool {
+        locked(&self.0).users == 0
+    }
+
+    pub(super) fn broken(&self) -> Vec<String> {
+        locked(&self.0).broken.clone()
+    }
+
+    /// A rule is broken.
+    pub(super) fn break_(&self, world: &World, how: &str) {
+        world.story.tell("RULE BROKEN", || how.to_owned());
+        locked(&self.0).broken.push(format!("{}: {how}", clock(world.time.now())));
+    }
+
+    fn check(&self, world: &World, holds: bool, how: impl FnOnce() -> String) {
+        if !holds {
+            self.break_(world, &how());
+        }
+    }
+
+    /// A user was told that this is accepted.
+    pub(super) fn accepted(&self, id: &Value, request: SubmitRequest) -> ExecutionId {
+        let id: ExecutionId =
+            id.as_str().and_then(|id| id.parse().ok()).unwrap_or_else(|| ExecutionId::new(super::super::start(), 0));
+        locked(&self.0).accepted.insert(id.clone(), request);
+        id
+    }
+
+    /// The command of this attempt begins.
+    pub(super) fn started(&self, attempt: &str) {
+        locked(&self.0).started.insert(attempt.to_owned());
+    }
+
+    /// The script of this attempt has ended like this.
+    pub(super) fn said(&self, attempt: &str, ended: Ended) {
+        locked(&self.0).said.insert(attempt.to_owned(), ended);
+    }
+
+    fn has_started(&self, attempt: &str) -> bool {
+        locked(&self.0).started.contains(attempt)
+    }
+
+    /// RunTask is carried out now.
+    pub(super) fn about_to_launch(&self, world: &World, input: &RunTaskInput) {
+        let by = &input.started_by;
+        let Ok(attempt) = by.parse::<AttemptId>() else {
+            return self.break_(world, &format!("RunTask is called for {by}, which is no attempt"));
+        };
+        let record = now(world.store.load(attempt.execution()));
+        let known = record.as_ref().and_then(|r| r.attempts.iter().find(|a| a.number == attempt.number()));
+        self.check(world, known.is_some(), || format!("RunTask is called for {by}, which is not on record (rule 2)"));
+    }
+
+    /// A task was started.
+    pub(super) fn launched(&self, world: &World, input: &RunTaskInput) {
+        let Some(own) = record_of(world, &input.started_by) else { return };
+        let number = input.started_by.parse::<AttemptId>().map(|attempt| attempt.number()).unwrap_or_default();
+        let exact =
+            own.attempts.iter().any(|a| a.number == number && a.is_open() && a.run_task.as_ref() == Some(input));
+        self.check(world, exact, || {
+            format!("a task of {} was started with an input that is not on record (rule 3)", input.started_by)
+        });
+        let alive: Vec<_> = live_tasks(world).iter().filter_map(|by| record_of(world, by)).collect();
+        if let Some(lock) = &own.request.lock {
+            let holders: Vec<_> =
+                alive.iter().filter(|e| e.request.lock.as_ref() == Some(lock)).map(|e| &e.id).collect();
+            self.check(world, holders.len() == 1, || format!("lock {lock} is held by {holders:?} at once (rule 6)"));
+        }
+        if let (Some(group), Some(max)) = (&own.request.group, own.request.max_parallel) {
+            let mine = |e: &&Execution| e.request.group.as_ref() == Some(group) && e.request.max_parallel.is_some();
+            let count = alive.iter().filter(mine).count();
+            // Each asks for its own most; the group's other members may have asked for more.
+            let most = alive.iter().filter(mine).filter_map(|e| e.request.max_parallel).max().unwrap_or(max);
+            self.check(world, count <= most as usize, || {
+                format!("{count} of group {group} run at once, of at most {most} (rule 6)")
+            });
+        }
+    }
+
+    /// A record was written.
+    pub(super) fn changed(&self, world: &World, before: &Execution, after: &Execution) {
+        let id = &after.id;
+        let same = (&before.id, &before.request, &before.submitted_by, before.submitted_at)
+            == (&after.id, &after.request, &after.submitted_by, after.submitted_at);
+        self.check(world, same, || format!("{id}: what was asked for has changed (rule 11)"));
+        self.check(world, before.end().is_none() || before.end() == after.end(), || {
+            format!("{id}: its end {:?} became {:?} (rule 5)", before.end(), after.end())
+        });
+        self.check(world, after.events.starts_with(&before.events), || {
+            format!("{id}: its events were rewritten (rule 5)")
+        });
+        for (was, is) in before.attempts.iter().zip(&after.attempts) {
+            self.check(world, was.number == is.number && (was.closed.is_none() || was.closed == is.closed), || {
+                format!("{id}: attempt {} ended as {:?} and then as {:?} (rule 5)", was.number, was.closed, is.closed)
+            });
+            let forgets = was.task_arn.is_some() && was.task_arn != is.task_arn;
+            self.check(world, !forgets, || format!("{id}: attempt {} forgot its task (rule 5)", was.number));
+            if was.closed.is_none() && is.closed.is_some() {
+                let by = after.attempt_id(is).to_string();
+                let alive = live_tasks(world).contains(&by);
+                self.check(world, !alive, || {
+                    format!("{by} was closed as {:?} while its task lives (rule 6)", is.closed)
+                });
+            }
+        }
+        self.check(world, after.attempts.len() >= before.attempts.len(), || {
+            format!("{id}: an attempt vanished (rule 5)")
+        });
+        if after.attempts.len() > before.attempts.len() {
+            self.another_attempt(world, after);
+        }
+        if let State::Waiting { reason, .. } = &after.state {
+            self.check(world, !reason.is_empty(), || format!("{id} waits for no reason (rule 7)"));
+        }
+    }
+
+    /// Rule 4, at the moment at which one more attempt is written down.
+    fn another_attempt(&self, world: &World, record: &Execution) {
+        let Some((_, earlier)) = record.attempts.split_last() else { return };
+        for attempt in earlier {
+            let by = record.attempt_id(attempt).to_string();
+            self.check(world, attempt.closed.is_some(), || {
+                format!("{by} is tried again before it was closed (rule 3)")
+            });
+        }
+        let started = earlier.iter().filter(|a| self.has_started(&record.attempt_id(a).to_string())).count();
+        self.check(world, started <= usize::from(record.request.retries), || {
+            let allowed = record.request.retries;
+            format!("{}: its command had started {started} times, {allowed} retries were asked for, and it is tried again (rule 4)", record.id)
+        });
+        self.check(world, record.cancel.is_none(), || {
+            format!("{} is tried again though it was cancelled (rule 4)", record.id)
+        });
+    }
+
+    /// Everything is over.
+    pub(super) fn at_rest(&self, world: &World) {
+        let mut records = BTreeMap::new();
+        world.store.for_each(|record| drop(records.insert(record.id.clone(), record.clone())));
+        for record in records.values() {
+            self.ended_right(world, record);
+        }
+        let accepted = locked(&self.0).accepted.clone();
+        for id in accepted.keys().filter(|id| !records.contains_key(id)) {
+            self.break_(world, &format!("{id} was accepted and is not on record (rule 1)"));
+        }
+        let wanted: usize = world.plan.errands.iter().map(|e| e.requests.len() + usize::from(e.reruns)).sum();
+        self.check(world, records.len() == wanted, || {
+            format!("{wanted} were submitted and {} are on record (rule 1)", records.len())
+        });
+        self.check(world, accepted.len() == wanted, || {
+            format!("{wanted} were submitted and {} accepted (rule 1)", accepted.len())
+        });
+        for (id, request) in &accepted {
+            let kept = records.get(id).map(|record| SubmitRequest::from(&record.request).name);
+            self.check(world, kept.is_none_or(|kept| kept == request.name), || {
+                format!("{id} is another's run (rule 11)")
+            });
+        }
+        let doubled = locked(&world.ecs).counts().doubled.clone();
+        self.check(world, doubled.is_empty(), || format!("attempts with more than one task: {doubled:?} (rule 3)"));
+        let pools =
+            [domain::limit::CapacityPool::FargateSpot, domain::limit::CapacityPool::Fargate].map(LimitKey::Pool);
+        let own = records.values().flat_map(Execution::demand).map(|holding| holding.key);
+        for key in own.chain(pools).collect::<BTreeSet<_>>() {
+            let used = now(world.store.usage(&key)).used;
+            self.check(world, used == 0, || format!("{used} of {key} are still held (rule 6)"));
+        }
+        let lines = now(world.store.lines(world.time.now() + TimeDelta::days(1)));
+        self.check(world, lines.is_empty(), || format!("somebody stands in {lines:?} (rule 10)"));
+        let alive = live_tasks(world);
+        self.check(world, alive.is_empty(), || format!("tasks of {alive:?} still run (rule 6)"));
+    }
+
+    /// The end on record is the end that there was.
+    fn ended_right(&self, world: &World, record: &Execution) {
+        let id = &record.id;
+        let Some(end) = record.end() else {
+            let line = record.ticket().map(|ticket| ticket.line);
+            let state = line.as_ref().map(|line| (now(world.store.line_state(line)), now(world.store.usage(line))));
+            return self
+                .break_(world, &format!("{id} has not ended: {:?}; its line: {state:?} (rules 7, 10)", record.state));
+        };
+        let Some(attempt) = record.attempts.last() else {
+            let right = matches!(end.outcome, Outcome::Cancelled { .. } | Outcome::Failed { exit_code: None, .. });
+            return self
+                .check(world, right, || format!("{id} never had a task and ended as {:?} (rule 8)", end.outcome));
+        };
+        let by = record.attempt_id(attempt).to_string();
+        let said = locked(&self.0).said.get(&by).copied();
+        let task =
+            locked(&world.ecs).tasks().find(|t| t.task.started_by.as_deref() == Some(&by)).map(|t| t.task.clone());
+        let code = task.as_ref().and_then(Task::container).and_then(|container| container.exit_code);
+        let itself = task.as_ref().is_some_and(|task| task.stop_code == Some(StopCode::EssentialContainerExited));
+        let right = match &end.outcome {
+            Outcome::Succeeded => said == Some(Ended::Exit(0)) && code == Some(0),
+            Outcome::Failed { exit_code: Some(known), .. } => code == Some(*known),
+            Outcome::Failed { exit_code: None, .. } => {
+                !matches!(said, Some(Ended::Exit(_))) || code.is_none() || !itself
+            }
+            Outcome::TimedOut { .. } => said == Some(Ended::TimedOut),
+            Outcome::Cancelled { .. } => record.cancel.is_some() && !(itself && matches!(said, Some(Ended::Exit(0)))),
+            Outcome::Lost { .. } => false,
+        };
+        self.check(world, right, || {
+            format!(
+                "{id} ended as {:?}, but its script said {said:?} and its task exited with {code:?} ({:?}) (rule 8)",
+                end.outcome,
+                task.and_then(|t| t.stop_code)
+            )
+        });
+        let wrong_status = record.status() != end.outcome.status() || !record.status().is_final();
+        self.check(world, !wrong_status, || format!("{id} is {} at its end (rule 5)", record.status()));
+        let last = record.events.last().map(|event| event.status);
+        self.check(world, last == Some(record.status()), || format!("{id}: its last event is {last:?} (rule 5)"));
+        let ends = record.events.iter().filter(|event| ExecutionStatus::is_final(event.status)).count();
+        self.check(world, ends == 1, || format!("{id} ended {ends} times (rule 5)"));
+    }
+}
+
+/// What the store has at this moment: it answers at once.
+fn now<T: Default, E>(answer: impl Future<Output = Result<T, E>>) -> T {
+    answer.now_or_never().and_then(Result::ok).unwrap_or_default()
+}
+
+fn record_of(world: &World, started_by: &str) -> Option<Execution> {
+    now(world.store.load(started_by.parse::<AttemptId>().ok()?.execution()))
+}
+
+/// Whose tasks are not over.
+fn live_tasks(world: &World) -> Vec<String> {
+    let mut ecs = locked(&world.ecs);
+    ecs.pass(world.time.now());
+    let alive = ecs.tasks().filter(|shown| shown.task.last_status != STOPPED);
+    alive.filter_map(|shown| shown.task.started_by.clone()).collect()
+}

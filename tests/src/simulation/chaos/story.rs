@@ -1,0 +1,36 @@
+//! Who did what, in order: for whoever has to understand a seed that failed.
+
+use std::sync::Mutex;
+
+use domain::{Timestamp, ports::Clock};
+
+use super::super::{script::locked, start, time::Virtual};
+
+/// The story so far; nothing is written down unless somebody will read it.
+pub(super) struct Story {
+    lines: Option<Mutex<Vec<String>>>,
+    time: Virtual,
+}
+
+impl Story {
+    pub(super) fn new(time: Virtual, told: bool) -> Self {
+        Self { lines: told.then(Mutex::default), time }
+    }
+
+    /// Somebody did something.
+    pub(super) fn tell(&self, who: &str, what: impl FnOnce() -> String) {
+        if let Some(lines) = &self.lines {
+            locked(lines).push(format!("{} {who}: {}", clock(self.time.now()), what()));
+        }
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.lines.as_ref().map(|lines| locked(lines).clone()).unwrap_or_default()
+    }
+}
+
+/// Minutes, seconds and milliseconds since the beginning.
+pub(super) fn clock(at: Timestamp) -> String {
+    let millis = (at - start()).num_milliseconds();
+    format!("{:02}:{:02}.{:03}", millis / 60_000, millis / 1000 % 60, millis % 1000)
+}

@@ -1,0 +1,342 @@
+//! The ports as a process sees them: each call takes its time, may have no answer, and may have been carried out all the same.
+
+use std::sync::Arc;
+
+use domain::{
+    Timestamp,
+    ecs::{RunTaskInput, Task},
+    execution::{Execution, Ticket},
+    history::{Cursor, Filter, Page},
+    id::{AttemptId, ExecutionId},
+    key::KeyRecord,
+    limit::{Admission, CapacityPool, LimitKey, RateKey},
+    line::LineState,
+    message::Outgoing,
+    ports::{
+        AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogPage, Logs, Queue, Secrets,
+        Store, Tasks, Unavailable, Update, UpdateError,
+    },
+    secret::SecretRecord,
+    task::TaskDefinition,
+    throttle::{Rate, Usage},
+};
+
+use super::World;
+
+/// One process's connections.
+pub(super) struct Wire {
+    pub(super) world: Arc<World>,
+    /// Whose, for the story.
+    pub(super) who: String,
+}
+
+fn no_answer() -> Unavailable {
+    Unavailable::new("the network", "no answer (the weather of this simulation)")
+}
+
+impl Wire {
+    fn tell(&self, what: impl FnOnce() -> String) {
+        self.world.story.tell(&self.who, what);
+    }
+
+    /// A call: there, carried out at one moment, and back.
+    async fn call<T, E: From<Unavailable> + std::fmt::Display>(
+        &self,
+        what: impl Fn() -> String + Send,
+        act: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, E> {
+        let World { fate, time, .. } = &*self.world;
+        time.sleep(fate.latency()).await;
+        let struck = fate.strikes(|weather| weather.no_answer);
+        if struck && fate.below(2) == 0 {
+            self.tell(|| format!("{}: no answer, and not carried out", what()));
+            return Err(no_answer().into());
+        }
+        let result = act.await;
+        if let Err(error) = &result {
+            self.tell(|| format!("{}: {error}", what()));
+        }
+        time.sleep(fate.latency()).await;
+        if struck {
+            self.tell(|| format!("{}: no answer, though carried out", what()));
+            return Err(no_answer().into());
+        }
+        result
+    }
+
+    /// A read: not worth a line of the story, unless it fails.
+    async fn read<T>(
+        &self,
+        what: &'static str,
+        act: impl Future<Output = Result<T, Unavailable>> + Send,
+    ) -> Result<T, Unavailable> {
+        self.call(|| what.to_owned(), act).await
+    }
+
+    /// A conditional write of one record, at the moment at which it is carried out.
+    async fn write(
+        &self,
+        before: &Execution,
+        after: Execution,
+        admissions: &[Admission],
+    ) -> Result<Execution, UpdateError> {
+        if self.world.fate.strikes(|weather| weather.conflict) {
+            return Err(UpdateError::Conflict);
+        }
+        let written = self.world.store.update(before, after, admissions).await?;
+        self.tell(|| super::rules::change(before, &written));
+        self.world.rules.changed(&self.world, before, &written);
+        Ok(written)
+    }
+}
+
+impl Store for Wire {
+    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, Unavailable> {
+        let act = async {
+            let created = self.world.store.create(execution, claim).await?;
+            self.tell(|| format!("records {} ({}): {created:?}", execution.id, execution.request.command));
+            Ok(created)
+        };
+        self.call(|| format!("create {}", execution.id), act).await
+    }
+
+    async fn open_submission(
+        &self,
+        key: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Timestamp, Unavailable> {
+        self.read("open a submission", self.world.store.open_submission(key, now, expires_at)).await
+    }
+
+    /// Each stands by itself: where there is no answer, the first few may be recorded.
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
+        let World { fate, time, store, .. } = &*self.world;
+        time.sleep(fate.latency()).await;
+        let struck = fate.strikes(|weather| weather.no_answer);
+        let count = executions.len();
+        let carried_out = if struck { fate.below(count as u64 + 1) } else { count as u64 };
+        let some = executions.into_iter().take(usize::try_from(carried_out).unwrap_or_default()).collect::<Vec<_>>();
+        self.tell(|| format!("records {carried_out} of {count}: {:?}", some.iter().map(|e| &e.id).collect::<Vec<_>>()));
+        let created = store.create_all(some).await?;
+        time.sleep(fate.latency()).await;
+        if struck { Err(no_answer()) } else { Ok(created) }
+    }
+
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
+        self.read("load", self.world.store.load(id)).await
+    }
+
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
+        self.read("find", self.world.store.find(fragment, limit)).await
+    }
+
+    async fn update(
+        &self,
+        before: &Execution,
+        after: Execution,
+        admissions: &[Admission],
+    ) -> Result<Execution, UpdateError> {
+        let status = after.status();
+        self.call(|| format!("write {} as {status}", before.id), self.write(before, after, admissions)).await
+    }
+
+    /// Each stands by itself: where there is no answer to some, the others are written.
+    async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
+        let World { fate, time, .. } = &*self.world;
+        time.sleep(fate.latency()).await;
+        let mut results = Vec::new();
+        for Update { before, after, admissions } in updates {
+            let struck = fate.strikes(|weather| weather.no_answer);
+            let carried_out = !struck || fate.below(2) == 0;
+            let result = match carried_out {
+                true => self.write(&before, after, &admissions).await,
+                false => Err(no_answer().into()),
+            };
+            if struck {
+                self.tell(|| format!("write {}: no answer, carried out: {carried_out}", before.id));
+            }
+            results.push(if struck { Err(no_answer().into()) } else { result });
+        }
+        time.sleep(fate.latency()).await;
+        results
+    }
+
+    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+        self.read("list", self.world.store.list(filter, after, limit)).await
+    }
+
+    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+        self.read("what is launched", self.world.store.launched(after, limit)).await
+    }
+
+    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+        self.read("a line", self.world.store.line(key, now, limit)).await
+    }
+
+    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
+        self.read("whether a line has anybody", self.world.store.has_line(key, now)).await
+    }
+
+    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
+        self.read("the lines", self.world.store.lines(now)).await
+    }
+
+    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
+        self.read("a place", self.world.store.ahead(ticket, exact)).await
+    }
+
+    async fn line_state(&self, key: &LimitKey) -> Result<LineState, Unavailable> {
+        self.read("a line's state", self.world.store.line_state(key)).await
+    }
+
+    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, Unavailable> {
+        self.call(|| format!("write the state of {key}"), self.world.store.set_line_state(key, before, after)).await
+    }
+
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
+        self.read("usage", self.world.store.usage(key)).await
+    }
+
+    async fn take_tokens(
+        &self,
+        key: RateKey,
+        rate: Rate,
+        want: u32,
+        now: Timestamp,
+    ) -> Result<(u32, u64), Unavailable> {
+        self.read("take tokens", self.world.store.take_tokens(key, rate, want, now)).await
+    }
+
+    async fn reconcile(&self) -> Result<(), Unavailable> {
+        self.read("reconcile", self.world.store.reconcile()).await
+    }
+
+    async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
+        self.read("the bookmark", self.world.store.bookmark()).await
+    }
+
+    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
+        self.read("set the bookmark", self.world.store.set_bookmark(at)).await
+    }
+}
+
+impl Definitions for Wire {
+    async fn definition(&self, hash: &str) -> Result<Option<String>, Unavailable> {
+        self.read("a definition", self.world.store.definition(hash)).await
+    }
+
+    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, Unavailable> {
+        self.read("claim a definition", self.world.store.claim_definition(hash, now, until)).await
+    }
+
+    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+        self.read("keep a definition", self.world.store.keep_definition(hash, arn)).await
+    }
+
+    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+        self.read("forget a definition", self.world.store.forget_definition(hash, arn)).await
+    }
+}
+
+impl Keys for Wire {
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, Unavailable> {
+        self.read("a key", self.world.store.find_key(id)).await
+    }
+
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, Unavailable> {
+        self.read("the keys", self.world.store.list_keys()).await
+    }
+
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, Unavailable> {
+        self.read("add a key", self.world.store.add_key(key)).await
+    }
+
+    async fn remove_key(&self, name: &str) -> Result<bool, Unavailable> {
+        self.read("remove a key", self.world.store.remove_key(name)).await
+    }
+}
+
+impl Secrets for Wire {
+    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, Unavailable> {
+        self.read("a secret", self.world.store.find_secret(name)).await
+    }
+
+    fn how_to_set(&self, name: &str) -> String {
+        self.world.store.how_to_set(name)
+    }
+}
+
+impl Queue for Wire {
+    /// Where there is no answer, the first few may be sent; each may be lost on its way.
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+        let World { fate, time, queue, news, .. } = &*self.world;
+        time.sleep(fate.latency()).await;
+        let struck = fate.strikes(|weather| weather.no_answer);
+        let sent = if struck { fate.below(messages.len() as u64 + 1) } else { messages.len() as u64 };
+        for outgoing in messages.into_iter().take(usize::try_from(sent).unwrap_or_default()) {
+            let lost = fate.strikes(|weather| weather.hint_lost);
+            self.tell(|| format!("sends {outgoing:?}{}", if lost { ", which is lost" } else { "" }));
+            if !lost {
+                queue.send(vec![outgoing]).await?;
+            }
+        }
+        news.tell();
+        time.sleep(fate.latency()).await;
+        if struck { Err(no_answer()) } else { Ok(()) }
+    }
+}
+
+impl Tasks for Wire {
+    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+        self.call(|| "RegisterTaskDefinition".into(), self.world.tasks.register_definition(definition)).await
+    }
+
+    async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
+        let act = async {
+            let result = super::script::run_task(&self.world, input).await;
+            self.tell(|| match &result {
+                Ok(task) => format!("RunTask {}: {}", input.client_token, task.task_arn),
+                Err(error) => format!("RunTask {}: {error}", input.client_token),
+            });
+            result
+        };
+        self.call(|| format!("RunTask {}", input.client_token), act).await
+    }
+
+    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
+        let act = async {
+            let result = self.world.tasks.stop_task(task_arn, reason).await;
+            self.tell(|| format!("StopTask {task_arn} ({reason})"));
+            self.world.news.tell();
+            result
+        };
+        self.call(|| format!("StopTask {task_arn}"), act).await
+    }
+
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+        self.read("DescribeTasks", self.world.tasks.describe_tasks(task_arns)).await
+    }
+
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+        let act = async {
+            let result = self.world.tasks.list_tasks(started_by).await;
+            self.tell(|| format!("ListTasks {started_by}: {result:?}"));
+            result
+        };
+        self.call(|| format!("ListTasks {started_by}"), act).await
+    }
+}
+
+impl AccountQuotas for Wire {
+    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, Unavailable> {
+        self.read("a quota", self.world.tasks.cpu(pool)).await
+    }
+}
+
+impl Logs for Wire {
+    async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, Unavailable> {
+        let act = async { Ok(self.world.logs.read(stream, cursor, self.world.time.now())) };
+        Wire::read(self, "read a log", act).await
+    }
+}
