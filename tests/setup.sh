@@ -22,6 +22,7 @@ PUEUE=4.0.4
 PACKAGES=(
   podman runc conmon netavark aardvark-dns slirp4netns iptables debootstrap busybox-static util-linux
   bash dash git openssh-client openssh-server procps
+  faketime patch
   dpkg-dev apt-utils
   gcc libc6-dev
   shellcheck

@@ -143,6 +143,11 @@ impl Verb {
         }
     }
 
+    /// Whether it serves others, with nobody before its terminal.
+    pub(crate) fn is_a_server(&self) -> bool {
+        matches!(self, Self::Local(verb) if verb.is_a_server())
+    }
+
     /// Runs it and gives the exit code.
     ///
     /// # Errors

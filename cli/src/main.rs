@@ -60,8 +60,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = cli.verb.failure_code();
     let context = Context::new(cli.global, cli.verb.example());
-    if context.global.verbose {
-        trace(context.screen.colors(&io::stderr()));
+    let colored = context.screen.colors(&io::stderr());
+    match context.global.verbose {
+        true => trace("debug", colored),
+        // Nobody sits before a server: what it warns of is its only word to who looks after it.
+        false if cli.verb.is_a_server() => trace("warn", colored),
+        false => {}
     }
     match run(cli.verb, &context) {
         Ok(code) => ExitCode::from(code),
@@ -84,9 +88,9 @@ fn run(verb: Verb, context: &Context) -> Result<u8, Failure> {
 }
 
 /// What mycli does, and nothing of what libraries do: theirs may hold headers.
-fn trace(colored: bool) {
-    let filter = EnvFilter::try_from_env("MYCLI_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("off,mycli=debug,local=debug,pipeline=debug,domain=debug"));
+fn trace(level: &str, colored: bool) {
+    let ours = ["mycli", "local", "pipeline", "domain"].map(|name| format!("{name}={level}")).join(",");
+    let filter = EnvFilter::try_from_env("MYCLI_LOG").unwrap_or_else(|_| EnvFilter::new(format!("off,{ours}")));
     // Whatever was asked for: this one would write a task's environment, and so its secrets.
     let filter = ["bollard=off", "hyper=off"].into_iter().flat_map(str::parse).fold(filter, EnvFilter::add_directive);
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colored).with_writer(io::stderr).init();

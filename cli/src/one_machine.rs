@@ -88,6 +88,11 @@ impl OneMachine {
         matches!(self.action, Action::Serve(_) | Action::Supervise(_))
     }
 
+    /// Whether it serves others, with nobody before its terminal.
+    pub(crate) fn is_a_server(&self) -> bool {
+        matches!(self.action, Action::Serve(_))
+    }
+
     /// Runs it.
     ///
     /// # Errors

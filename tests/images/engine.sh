@@ -6,6 +6,7 @@
 #   engine.sh stop      remove its containers, stop it and wait until it is gone
 #   engine.sh running   exit 0 if it runs
 #   engine.sh podman …  the podman command line on the same storage
+#   engine.sh serve S   one more service on the same storage, on the socket S, as this very process: for who stops it
 #
 # A test calls `start` (tests/src/engine.rs), so it is quick when nothing is to be done and safe to call at the same
 # time from many processes. The service ends by itself when nobody has used it for IDLE_SECONDS: a test run that was
@@ -157,5 +158,10 @@ start) start ;;
 stop) stop ;;
 running) answers ;;
 podman) shift && own_podman "$@" ;;
-*) die "usage: engine.sh start|stop|running|podman …" ;;
+serve)
+  [ -f "$state/storage.conf" ] || write_configuration
+  export CONTAINERS_CONF="$state/containers.conf" CONTAINERS_STORAGE_CONF="$state/storage.conf"
+  exec podman system service --time=0 "unix://$2"
+  ;;
+*) die "usage: engine.sh start|stop|running|podman …|serve SOCKET" ;;
 esac

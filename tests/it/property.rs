@@ -1,3 +1,4 @@
 //! Rules that hold for any input.
 
+mod events;
 mod request;

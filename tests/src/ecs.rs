@@ -687,6 +687,7 @@ impl Ecs {
     fn ends(&mut self, number: usize, at: Timestamp) {
         match self.tasks[number].life.end.clone() {
             End::Exit(code) => self.exits(number, Some(code), at),
+            End::NoExitCode => self.exits(number, None, at),
             End::OutOfMemory => self.out_of_memory(number, at),
             End::Interrupted => self.interrupt(number, at),
             End::HostFails => self.host_fails(number, at),
@@ -726,7 +727,8 @@ impl Ecs {
             OnTerm::Exits(after, code) if after <= record.stop_timeout => (after, code),
             _ => (record.stop_timeout, 137),
         };
-        let ends_first = matches!(record.life.end, End::Exit(_) | End::OutOfMemory) && natural_end < at + after;
+        let ends_first =
+            matches!(record.life.end, End::Exit(_) | End::NoExitCode | End::OutOfMemory) && natural_end < at + after;
         self.changes(number, RUNNING, at);
         match ends_first {
             true => self.next(number, natural_end, Next::Ends),

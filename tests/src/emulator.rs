@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use tempfile::TempDir;
+
+use crate::sandbox::Process;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/emulator.sh");
 /// A bound on a hang: it takes about half a second.
@@ -140,6 +143,19 @@ impl Emulator {
         self.folder.path().join("server.log")
     }
 
+    /// Every process of it stands still until it is let go on: as if the whole region did.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[must_use]
+    pub fn freeze(&self) -> Frozen {
+        let folder = self.folder.path().to_string_lossy().into_owned();
+        let processes: Vec<_> = Process::all().filter(|process| process.mentions(&folder)).collect();
+        assert!(!processes.is_empty(), "the emulator runs");
+        processes.iter().for_each(|process| process.signal(Signal::STOP));
+        Frozen(processes)
+    }
+
     fn wait(&mut self) {
         let end = Instant::now() + PATIENCE;
         while !healthy(self.port) {
@@ -151,6 +167,16 @@ impl Emulator {
             );
             thread::sleep(LOOK);
         }
+    }
+}
+
+/// An emulator that stands still until this is dropped.
+#[derive(Debug)]
+pub struct Frozen(Vec<Process>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|process| process.signal(Signal::CONT));
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! `tests/images/engine.sh` owns the process; see `tests/README.md` for what this engine does differently from Docker.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+
+use crate::sandbox::eventually;
 
 /// Static busybox: `/bin/sh` is ash; neither git nor a package manager.
 pub const BUSYBOX: &str = "localhost/mycli-test/busybox";
@@ -72,6 +75,50 @@ impl Engine {
     }
 }
 
+/// One more service on the same storage, which a test may stop in the middle of something. Ends when dropped; containers do not end with it.
+#[derive(Debug)]
+pub struct Service {
+    process: Child,
+    socket: PathBuf,
+}
+
+impl Service {
+    /// Starts one at this socket, a path of fewer than 108 bytes (unix(7)).
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn start(socket: &Path) -> Self {
+        // The storage and the images are there after this.
+        let _shared = Engine::shared();
+        let mut command = Command::new(SCRIPT);
+        command.arg("serve").arg(socket).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = command.spawn().expect("tests/images/engine.sh can be started");
+        eventually("the service answers", || UnixStream::connect(socket).ok());
+        Self { process, socket: socket.to_owned() }
+    }
+
+    /// Kills it; nobody listens on its socket afterwards.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _gone = self.process.kill();
+        let _over = self.process.wait();
+        let _gone = std::fs::remove_file(&self.socket);
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 fn run(command: &mut Command) -> String {
     let output = command.output().expect("tests/images/engine.sh can be started");
     assert!(
@@ -85,7 +132,6 @@ fn run(command: &mut Command) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
 
     use super::*;
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use domain::{Timestamp, ports::Unavailable};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::oneshot;
 
@@ -247,10 +247,19 @@ fn explain(error: &rusqlite::Error) -> String {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             "the file is damaged or is not mycli's; move it away to start anew"
         }
+        // SQLite has a code of its own for a full disk, but where its shared memory or a page cannot be written it says only that.
+        Some(ErrorCode::SystemIoFailure) if is_for_want_of_room(error) => {
+            "the disk is full, or fails; free some space and try again"
+        }
         Some(ErrorCode::DatabaseBusy) => "another process kept the file busy for half a minute",
         _ => return error.to_string(),
     };
     format!("{advice} ({error})")
+}
+
+fn is_for_want_of_room(error: &rusqlite::Error) -> bool {
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    matches!(extended, Some(ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMMAP))
 }
 
 /// A thread that works off what it is sent. Dropping this ends the thread once all is done, and waits for that.

@@ -103,6 +103,21 @@ struct Inner {
     closing: watch::Sender<usize>,
 }
 
+/// How long to wait before what failed for want of room is tried again. Ours: a disk is not emptied faster.
+const AGAIN: Duration = Duration::from_secs(1);
+
+fn is_for_want_of_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+async fn again_soon(job: &Job, error: &(impl std::fmt::Display + Sync)) {
+    tracing::warn!(task = job.arn(), %error, "what becomes of a task cannot be written down; trying again");
+    tokio::time::sleep(AGAIN).await;
+}
+
 /// Why a task that was being followed cannot be followed on.
 #[derive(Debug, thiserror::Error)]
 enum FollowError {
@@ -347,9 +362,22 @@ impl Inner {
         stop: watch::Receiver<()>,
     ) -> Result<Ended, FollowError> {
         let process = running.process().clone();
-        let mut log = LogWriter::open(&self.logs.path(job.id()))?;
-        let told = |lines| self.wrote(job, lines);
-        let follow = self.host.follow(job.id(), &job.input.started_by, &job.nonce, &mut running, &mut log, told);
+        let follow = async {
+            loop {
+                // Opened anew, a log knows how much it has taken.
+                let followed = match LogWriter::open(&self.logs.path(job.id())) {
+                    Ok(mut log) => {
+                        let (id, attempt, told) = (job.id(), &job.input.started_by, |lines| self.wrote(job, lines));
+                        self.host.follow(id, attempt, &job.nonce, &mut running, &mut log, told).await
+                    }
+                    Err(error) => Err(error),
+                };
+                match followed {
+                    Err(error) if is_for_want_of_room(&error) => again_soon(job, &error).await,
+                    ended => return ended,
+                }
+            }
+        };
         tokio::select! {
             ended = follow => Ok(ended?),
             never = self.stop_process(job, &process, stop) => match never {},
@@ -403,16 +431,34 @@ impl Inner {
 
     async fn follow_container(&self, job: &Job, id: &str, stop: watch::Receiver<()>) -> Result<Ended, FollowError> {
         let engine = self.engine().await.map_err(FollowError::Engine)?;
+        let follow = async {
+            loop {
+                match self.follow_log(job, engine, id).await {
+                    Err(FollowError::Io(error)) if is_for_want_of_room(&error) => again_soon(job, &error).await,
+                    ended => return ended,
+                }
+            }
+        };
+        tokio::select! {
+            ended = follow => ended,
+            never = self.stop_container(job, engine, id, stop) => match never {},
+        }
+    }
+
+    /// Follows a container from where its log ends here.
+    async fn follow_log(&self, job: &Job, engine: &ContainerRunner, id: &str) -> Result<Ended, FollowError> {
         let mut log = LogWriter::open(&self.logs.path(job.id()))?;
         let (seen, mut failure) = (log.taken(), None);
-        let follow = engine.follow(id, seen, |at, bytes| match log.append(at, bytes) {
-            Ok(lines) => self.wrote(job, lines),
-            Err(error) => failure = Some(error),
+        // What comes after the first part that cannot be written is not written either, or the log would have a hole.
+        let follow = engine.follow(id, seen, |at, bytes| {
+            if failure.is_none() {
+                match log.append(at, bytes) {
+                    Ok(lines) => self.wrote(job, lines),
+                    Err(error) => failure = Some(error),
+                }
+            }
         });
-        let ended = tokio::select! {
-            ended = follow => ended.map_err(|error| FollowError::Engine(error.to_string()))?,
-            never = self.stop_container(job, engine, id, stop) => match never {},
-        };
+        let ended = follow.await.map_err(|error| FollowError::Engine(error.to_string()))?;
         if let Some(error) = failure {
             return Err(error.into());
         }
@@ -486,7 +532,7 @@ impl Inner {
         job.container().last_status = Some(ecs::STOPPED.into());
         // A container's exit code is kept nowhere else once it is removed.
         if job.container_id().is_some() {
-            self.write_down(job, None).await?;
+            self.write_down(job, None, |_| {}).await?;
         }
         self.close(job).await
     }
@@ -501,13 +547,13 @@ impl Inner {
             }
         }
         job.task.last_status = ecs::STOPPED.into();
-        self.closing.send_modify(|closing| *closing += 1);
-        let recorded = self.record(job, None).await;
-        if recorded.is_ok() && job.image.is_none() {
-            self.host.clean_up(job.id());
-        }
-        self.closing.send_modify(|closing| *closing -= 1);
-        recorded
+        let clean_up = |job: &Job| {
+            self.report(job);
+            if job.image.is_none() {
+                self.host.clean_up(job.id());
+            }
+        };
+        self.write_down(job, None, clean_up).await
     }
 
     /// A task that cannot be followed is told to have failed with its host, which is the truth.
@@ -522,16 +568,38 @@ impl Inner {
 
     /// Writes the task's next version down, and then tells it.
     async fn record(&self, job: &mut Job, runtime: Option<&Runtime>) -> Result<(), FollowError> {
-        self.write_down(job, runtime).await?;
-        let _nobody_listens = self.reports.send(TaskReport::Changed(Box::new(job.task.clone())));
-        Ok(())
+        self.write_down(job, runtime, |job| self.report(job)).await
     }
 
-    async fn write_down(&self, job: &mut Job, runtime: Option<&Runtime>) -> Result<(), FollowError> {
+    fn report(&self, job: &Job) {
+        let _nobody_listens = self.reports.send(TaskReport::Changed(Box::new(job.task.clone())));
+    }
+
+    /// Writes the task's next version down, however long that takes: what is known of a task is known to nobody else (a disk may be full for
+    /// an hour). Who ends this process in an orderly way waits for one such write and what is to be done with it, and not for a store that
+    /// cannot be written.
+    async fn write_down(
+        &self,
+        job: &mut Job,
+        runtime: Option<&Runtime>,
+        then: impl Fn(&Job),
+    ) -> Result<(), FollowError> {
         job.task.version += 1;
         let runtime = runtime.map(serde_json::to_string).transpose().map_err(unreadable)?;
         let task = serde_json::to_string(&job.task).map_err(unreadable)?;
-        Ok(self.database.update_task(job.arn(), runtime, task, job.task.last_status == ecs::STOPPED).await?)
+        let is_over = job.task.last_status == ecs::STOPPED;
+        loop {
+            self.closing.send_modify(|closing| *closing += 1);
+            let written = self.database.update_task(job.arn(), runtime.clone(), task.clone(), is_over).await;
+            if written.is_ok() {
+                then(job);
+            }
+            self.closing.send_modify(|closing| *closing -= 1);
+            match written {
+                Ok(()) => return Ok(()),
+                Err(error) => again_soon(job, &error).await,
+            }
+        }
     }
 
     fn wrote(&self, job: &Job, lines: Vec<LogLine>) {

@@ -7,4 +7,5 @@ mod pairs;
 mod points;
 mod random;
 mod stories;
+mod surroundings;
 mod world;

@@ -13,6 +13,8 @@ pub enum End {
     Exit(i32),
     /// The kernel kills its container for its memory: exit code 137 and the container's reason (Developer Guide, "Stopped task error codes").
     OutOfMemory,
+    /// Its container ends without an exit code, which the task's state may lack (AWS-FACTS §4).
+    NoExitCode,
     /// It never starts, for this reason: `TaskFailedToStart`, and no exit code (AWS-FACTS §4).
     NeverStarts(String),
     /// Fargate Spot takes its capacity back after its work: a warning, TERM, KILL.

@@ -590,8 +590,14 @@ fn deed() -> impl Strategy<Value = Deed> {
 
 fn harsh(seed: u64) -> Account {
     let mut account = Account { seed, ..account(2) };
-    let ends =
-        [End::Exit(3), End::OutOfMemory, End::NeverStarts(PULL_TIMED_OUT.into()), End::Interrupted, End::HostFails];
+    let ends = [
+        End::Exit(3),
+        End::NoExitCode,
+        End::OutOfMemory,
+        End::NeverStarts(PULL_TIMED_OUT.into()),
+        End::Interrupted,
+        End::HostFails,
+    ];
     account.lives =
         Lives { wind_down: seconds(0)..=seconds(20), ends: ends.map(|end| (0.2, end)).into(), ..Lives::default() };
     account.answers = Answers { lost: 0.1, failed: 0.1 };

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
 use domain::{
+    ecs::{STOPPED, StopCode, Task},
     id::ExecutionId,
     ports::{Clock, Store},
     settings::Settings,
@@ -76,19 +77,24 @@ impl World {
 
     /// Whether a task is to stop, or has.
     fn is_stopping(&self, arn: &str) -> bool {
-        self.task(arn, |task| task.stop_code.is_some() || task.last_status == domain::ecs::STOPPED)
+        self.task(arn, |task| task.stop_code.is_some() || task.last_status == STOPPED)
     }
 
     /// Whether somebody else than its own end stopped a task.
     fn was_told_to_stop(&self, arn: &str) -> bool {
-        use domain::ecs::StopCode;
         self.task(arn, |task| task.stop_code.as_ref().is_some_and(|code| *code != StopCode::EssentialContainerExited))
     }
 
-    fn task(&self, arn: &str, look: impl Fn(&domain::ecs::Task) -> bool) -> bool {
+    fn task(&self, arn: &str, look: impl Fn(&Task) -> bool) -> bool {
         let mut ecs = locked(&self.ecs);
         ecs.pass(self.time.now());
         ecs.tasks().find(|shown| shown.task.task_arn == arn).is_some_and(|shown| look(&shown.task))
+    }
+
+    /// The task that an attempt started.
+    fn task_of(&self, attempt: &str) -> Option<Task> {
+        let ecs = locked(&self.ecs);
+        ecs.tasks().find(|shown| shown.task.started_by.as_deref() == Some(attempt)).map(|shown| shown.task.clone())
     }
 
     async fn store_has_no_end(&self, id: &ExecutionId) -> bool {
@@ -139,7 +145,7 @@ fn play(plan: &Plan, told: bool) -> Outcome {
     let time = Virtual::new(start());
     let world = World::new(plan, &time, told);
     time.run(async move {
-        world.rules.users_come(plan_of(&world).errands.len());
+        world.rules.users_come(world.plan.errands.len());
         lambda::start(&world);
         users::start(&world);
         world.time.spawn(change_quotas(Arc::clone(&world)));
@@ -152,10 +158,6 @@ fn play(plan: &Plan, told: bool) -> Outcome {
         let tasks = locked(&world.ecs).tasks().count();
         Outcome { broken: world.rules.broken(), awaits: world.fate.awaits(), took, tasks, story: world.story.lines() }
     })
-}
-
-fn plan_of(world: &World) -> &Plan {
-    &world.plan
 }
 
 async fn change_quotas(world: Arc<World>) {

@@ -214,6 +214,7 @@ fn ends(share: f64) -> Vec<(f64, End)> {
         (0.1, End::Exit(1)),
         (0.05, End::Exit(124)),
         (0.05, End::Exit(125)),
+        (0.03, End::NoExitCode),
         (0.05, End::OutOfMemory),
         (0.1, End::Interrupted),
         (0.06, End::HostFails),

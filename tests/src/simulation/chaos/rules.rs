@@ -166,13 +166,21 @@ impl Rules {
             });
             let forgets = was.task_arn.is_some() && was.task_arn != is.task_arn;
             self.check(world, !forgets, || format!("{id}: attempt {} forgot its task (rule 5)", was.number));
-            if was.closed.is_none() && is.closed.is_some() {
+            if let (None, Some(end)) = (&was.closed, &is.closed) {
                 let by = after.attempt_id(is).to_string();
+                // Nothing here is too large for its quota, and nothing is malformed: so no attempt ends but by its task, or by a cancel.
+                let waited = world.task_of(&by).is_none() && !matches!(end.outcome, Outcome::Cancelled { .. });
+                self.check(world, !waited, || format!("{by} never had a task and ended as {:?} (rule 7)", end.outcome));
                 let alive = live_tasks(world).contains(&by);
                 self.check(world, !alive, || {
                     format!("{by} was closed as {:?} while its task lives (rule 6)", is.closed)
                 });
             }
+        }
+        if !before.holdings().is_empty() && after.holdings().is_empty() {
+            let mine = |by: &String| by.parse::<AttemptId>().is_ok_and(|attempt| attempt.execution() == id);
+            let alive: Vec<_> = live_tasks(world).into_iter().filter(mine).collect();
+            self.check(world, alive.is_empty(), || format!("{id} gave back what {alive:?} still uses (rule 6)"));
         }
         self.check(world, after.attempts.len() >= before.attempts.len(), || {
             format!("{id}: an attempt vanished (rule 5)")
@@ -271,7 +279,7 @@ impl Rules {
             }
             Outcome::TimedOut { .. } => said == Some(Ended::TimedOut),
             Outcome::Cancelled { .. } => record.cancel.is_some() && !(itself && matches!(said, Some(Ended::Exit(0)))),
-            Outcome::Lost { .. } => false,
+            Outcome::Lost { .. } => itself && code.is_none() && said.is_none(),
         };
         self.check(world, right, || {
             format!(
