@@ -16,6 +16,7 @@ mod programs;
 mod pueue;
 mod requests;
 mod sample;
+mod scale;
 mod server;
 mod status;
 mod throttle;
@@ -24,11 +25,12 @@ mod throttle;
 type Section = fn() -> String;
 
 /// The sections, by the word that asks for them alone (`just bench functions`).
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 8] = [
     ("one", one::compare),
     ("many", many::compare),
     ("status", status::compare),
     ("throttle", throttle::compare),
+    ("scale", scale::compare),
     ("functions", functions::compare),
     ("requests", requests::count),
     ("following", following::count),

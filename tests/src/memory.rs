@@ -5,9 +5,11 @@
 
 mod find;
 mod line;
+mod meter;
 mod queue;
 mod state;
 mod store;
 
+pub use meter::{Meter, Shared};
 pub use queue::{MAX_RECEIVES, MemoryQueue, Received};
 pub use store::MemoryStore;

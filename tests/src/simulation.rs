@@ -20,7 +20,7 @@ use domain::{
     ports::{Clock, Queue, Store},
     request::{Defaults, SubmitRequest},
     settings::Settings,
-    throttle::{DEFINITIONS_RATE, Quota, Quotas, RUN_TASK_RATE, Rate},
+    throttle::{Quota, Quotas, Rate},
 };
 use pipeline::{
     definitions::Registered,
@@ -29,8 +29,8 @@ use pipeline::{
 };
 
 use crate::{
-    ecs::{Account, Counts, Ecs, Operation, port::InProcess},
-    memory::{MemoryQueue, MemoryStore},
+    ecs::{Account, Counts, Ecs, Operation, Shape, port::InProcess},
+    memory::{MemoryQueue, MemoryStore, Meter},
 };
 
 mod ambient;
@@ -45,8 +45,6 @@ use ambient::Ambient;
 use script::Scripted;
 use time::Virtual;
 
-/// How fast Fargate takes launches of one kind (AWS-FACTS §2).
-const LAUNCHES: Rate = Rate { burst: 100.0, per_second: 20.0 };
 /// How many commands of a bulk submission come with one hint.
 const CHUNK: usize = 500;
 /// When to give up, in virtual time.
@@ -121,6 +119,10 @@ pub struct Outcome {
     pub starts: Vec<(Timestamp, String)>,
     /// When the tracker closed an attempt, in order.
     pub freed: Vec<Timestamp>,
+    /// What the store was asked.
+    pub meter: Meter,
+    /// Messages sent, and received, of both queues.
+    pub messages: (u64, u64),
     /// The records as they were in the end, in the order of their submission.
     pub records: Vec<Execution>,
 }
@@ -217,12 +219,6 @@ impl World {
         }
     }
 
-    fn unfinished(&self) -> usize {
-        let mut count = 0;
-        self.store.for_each(|execution| count += usize::from(execution.end().is_none()));
-        count
-    }
-
     fn outcome(&self, executions: &[Execution]) -> Outcome {
         let (mut ends, mut last, mut records) = (BTreeMap::new(), start(), Vec::new());
         self.store.for_each(|execution| {
@@ -240,6 +236,11 @@ impl World {
             makespan: last - start(),
             counts: script::locked(&self.ecs).counts().clone(),
             ends,
+            meter: self.store.meter(),
+            messages: QueueName::ALL
+                .into_iter()
+                .map(|queue| self.queue.counts(queue))
+                .fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1)),
             receives: QueueName::ALL.into_iter().map(|queue| self.queue.counts(queue).1).sum(),
             dead_letters: self.queue.dead_letters().len(),
             starts: starts.collect(),
@@ -252,15 +253,16 @@ impl World {
 /// What a stack in such an account is set to: nothing but what is Fargate's own.
 #[must_use]
 pub fn settings(account: &Account) -> Settings {
-    let quota = || Quota { cpu: None, rate: Some(LAUNCHES) };
+    let rate = |shape: Shape| Some(Rate { burst: shape.burst.into(), per_second: shape.per_second.into() });
+    let quota = || Quota { cpu: None, rate: rate(account.rates.launches) };
     Settings {
         cluster: account.cluster.clone(),
         log_group: "/aws/mycli/simulated".into(),
         defaults: Defaults::aws(),
         quotas: Quotas::from([(CapacityPool::FargateSpot, quota()), (CapacityPool::Fargate, quota())]),
-        run_task_rate: Some(RUN_TASK_RATE),
+        run_task_rate: rate(account.rates.run_task),
         spot_fallback_after: None,
-        definitions_rate: Some(DEFINITIONS_RATE),
+        definitions_rate: rate(account.rates.register),
         allowed: None,
         network: Some(NetworkConfiguration {
             subnets: vec!["subnet-a".into()],
@@ -285,8 +287,9 @@ pub fn run(plan: &Plan) -> Outcome {
         // As `init` does: the quotas are known before anything is submitted.
         world.tracker().next_sweep(start() + TimeDelta::minutes(1)).await.unwrap_or_else(|error| panic!("{error}"));
         world.submit(&executions).await;
-        while world.unfinished() > 0 && world.clock.now() < start() + GIVE_UP {
+        while world.store.unfinished() > 0 && world.clock.now() < start() + GIVE_UP {
             world.clock.sleep(TimeDelta::seconds(1)).await;
+            world.store.second();
         }
         world.outcome(&executions)
     })

@@ -15,7 +15,7 @@ use domain::{
     throttle::Bucket,
 };
 
-use super::{find::Names, line::Line};
+use super::{find::Names, line::Line, meter::Meter};
 
 /// Who may register a definition, or what it is registered as.
 pub(super) enum Definition {
@@ -33,6 +33,8 @@ struct Claimed {
 pub(super) struct State {
     records: BTreeMap<ExecutionId, Execution>,
     open: BTreeSet<ExecutionId>,
+    /// How many have not ended.
+    pub(super) unfinished: usize,
     names: Names,
     claims: BTreeMap<String, Claimed>,
     /// When each was opened, and when it is over.
@@ -45,6 +47,7 @@ pub(super) struct State {
     pub(super) definitions: BTreeMap<String, Definition>,
     pub(super) keys: BTreeMap<String, KeyRecord>,
     pub(super) secrets: BTreeMap<String, SecretRecord>,
+    pub(super) meter: Meter,
 }
 
 impl State {
@@ -115,6 +118,9 @@ impl State {
         for arn in after.attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref()) {
             self.names.add_task(arn, &after.id);
         }
+        self.unfinished += usize::from(before.is_none());
+        let had_ended = before.is_some_and(|before| before.end().is_some());
+        self.unfinished -= usize::from(after.end().is_some() && !had_ended);
         match after.open_attempt() {
             Some(_) => self.open.insert(after.id.clone()),
             None => self.open.remove(&after.id),

@@ -1,6 +1,9 @@
 //! The ports over the state.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use domain::{
     Timestamp,
@@ -15,7 +18,10 @@ use domain::{
     throttle::{Rate, Usage},
 };
 
-use super::state::{Definition, State};
+use super::{
+    meter::{Meter, Shared, counters},
+    state::{Definition, State},
+};
 
 /// A store in memory. Clones are handles of the same one.
 #[derive(Clone, Default)]
@@ -24,6 +30,30 @@ pub struct MemoryStore(Arc<Mutex<State>>);
 impl MemoryStore {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, for a call that is counted.
+    fn call(&self, name: &'static str) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        state.meter.call(name);
+        state
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        self.state().meter.clone()
+    }
+
+    /// A second is over: what was written in it is compared with the seconds before.
+    pub fn second(&self) {
+        self.state().meter.second();
+    }
+
+    /// How many executions have not ended.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.state().unfinished
     }
 
     /// Looks at every record, oldest first.
@@ -39,7 +69,7 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, Unavailable> {
-        Ok(self.state().create(execution, claim))
+        Ok(self.call("create").create(execution, claim))
     }
 
     async fn open_submission(
@@ -48,7 +78,7 @@ impl Store for MemoryStore {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<Timestamp, Unavailable> {
-        let mut state = self.state();
+        let mut state = self.call("open_submission");
         if let Some((opened_at, _)) = state.submissions.get(key).filter(|(_, expires_at)| *expires_at > now) {
             return Ok(*opened_at);
         }
@@ -57,16 +87,16 @@ impl Store for MemoryStore {
     }
 
     async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
-        let mut state = self.state();
+        let mut state = self.call("create_all");
         Ok(executions.iter().map(|execution| state.create(execution, None)).collect())
     }
 
     async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
-        Ok(self.state().load(id))
+        Ok(self.call("load").load(id))
     }
 
     async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
-        Ok(self.state().find(fragment, limit))
+        Ok(self.call("find").find(fragment, limit))
     }
 
     async fn update(
@@ -75,49 +105,54 @@ impl Store for MemoryStore {
         after: Execution,
         admissions: &[Admission],
     ) -> Result<Execution, UpdateError> {
-        self.state().update(before, after, admissions)
+        let mut state = self.call("update");
+        counters(before, &after).into_iter().for_each(|counter| state.meter.write(counter));
+        state.update(before, after, admissions)
     }
 
     async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
-        let mut state = self.state();
+        let mut state = self.call("update_all");
+        let changed = updates.iter().flat_map(|update| counters(&update.before, &update.after));
+        changed.collect::<BTreeSet<_>>().into_iter().for_each(|counter| state.meter.write(counter));
         let update = |Update { before, after, admissions }| state.update(&before, after, &admissions);
         updates.into_iter().map(update).collect()
     }
 
     async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
-        Ok(self.state().list(filter, after, limit))
+        Ok(self.call("list").list(filter, after, limit))
     }
 
     async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
-        Ok(self.state().launched(after, limit))
+        Ok(self.call("launched").launched(after, limit))
     }
 
     async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
-        Ok(self.state().lines.get(key).map(|line| line.first(key, now, limit)).unwrap_or_default())
+        Ok(self.call("line").lines.get(key).map(|line| line.first(key, now, limit)).unwrap_or_default())
     }
 
     async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
-        Ok(self.state().lines.get(key).is_some_and(|line| line.has_due(now)))
+        Ok(self.call("has_line").lines.get(key).is_some_and(|line| line.has_due(now)))
     }
 
     async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
-        let state = self.state();
+        let state = self.call("lines");
         let due = state.lines.iter().filter(|(_, line)| line.has_due(now));
         Ok(due.map(|(key, _)| key.clone()).collect())
     }
 
     /// Exact, however long the line.
     async fn ahead(&self, ticket: &Ticket, _exact: u32) -> Result<u32, Unavailable> {
-        let ahead = self.state().lines.get(&ticket.line).map_or(0, |line| line.ahead(ticket));
+        let ahead = self.call("ahead").lines.get(&ticket.line).map_or(0, |line| line.ahead(ticket));
         Ok(u32::try_from(ahead).unwrap_or(u32::MAX))
     }
 
     async fn line_state(&self, key: &LimitKey) -> Result<LineState, Unavailable> {
-        Ok(self.state().line_states.get(key).cloned().unwrap_or_default())
+        Ok(self.call("line_state").line_states.get(key).cloned().unwrap_or_default())
     }
 
     async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, Unavailable> {
-        let mut state = self.state();
+        let mut state = self.call("set_line_state");
+        state.meter.write(Shared::Line(key.clone()));
         let known = state.line_states.entry(key.clone()).or_default();
         if known.revision != before.revision {
             return Ok(false);
@@ -127,7 +162,7 @@ impl Store for MemoryStore {
     }
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
-        Ok(Usage { used: self.state().usage.get(key).copied().unwrap_or_default() })
+        Ok(Usage { used: self.call("usage").usage.get(key).copied().unwrap_or_default() })
     }
 
     async fn take_tokens(
@@ -137,7 +172,8 @@ impl Store for MemoryStore {
         want: u32,
         now: Timestamp,
     ) -> Result<(u32, u64), Unavailable> {
-        let mut state = self.state();
+        let mut state = self.call("take_tokens");
+        state.meter.tokens(key);
         let bucket = state.buckets.entry(key).or_default();
         let (granted, after) = bucket.take(rate, want, now);
         *bucket = after;
@@ -150,11 +186,11 @@ impl Store for MemoryStore {
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
-        Ok(self.state().bookmark.clone())
+        Ok(self.call("bookmark").bookmark.clone())
     }
 
     async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
-        self.state().bookmark = at.cloned();
+        self.call("set_bookmark").bookmark = at.cloned();
         Ok(())
     }
 }

@@ -102,9 +102,7 @@ impl World {
     }
 
     fn is_at_rest(&self) -> bool {
-        let mut unfinished = 0;
-        self.store.for_each(|record| unfinished += usize::from(record.end().is_none()));
-        unfinished == 0 && self.fate.is_clear() && self.rules.all_users_are_done()
+        self.store.unfinished() == 0 && self.fate.is_clear() && self.rules.all_users_are_done()
     }
 }
 

@@ -1,0 +1,75 @@
+//! Up to a million runs, on virtual time, in an account whose quotas were raised to 500 launches a second: what grows with their number, and
+//! what bounds it.
+
+use std::fmt::Write as _;
+
+use chrono::TimeDelta;
+use tests::{
+    ecs::{Account, Delivery, Kind, Rates, Shape},
+    memory::Shared,
+    simulation::{self, Outcome, Plan},
+};
+
+/// Launches a second, and calls of RunTask.
+const LAUNCHES: u32 = 500;
+/// vCPUs of Spot: as many quarters as run at a time, at that rate and a minute and a half each.
+const CAP: u32 = 12_500;
+const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+/// One item of DynamoDB takes so many write units a second (AWS-FACTS §6: a partition's).
+const ITEM_MOST: u32 = 1_000;
+
+fn account() -> Account {
+    let mut account = Account::new(20_261_127, "scale").with_vcpus(Kind::Spot, CAP);
+    let rate = Shape { burst: LAUNCHES, per_second: LAUNCHES };
+    let twice = Shape { burst: 2 * LAUNCHES, per_second: 2 * LAUNCHES };
+    account.rates = Rates { run_task: rate, launches: rate, run_and_stop: twice, look: twice, ..account.rates };
+    account.delivery =
+        Delivery { delay: TimeDelta::milliseconds(100)..=TimeDelta::milliseconds(1_000), ..Delivery::default() };
+    account
+}
+
+/// Requests for each run, by service; none of them is a submission's, which is the same for each.
+#[expect(clippy::cast_precision_loss, reason = "millions")]
+fn requests(outcome: &Outcome, count: usize) -> [f64; 3] {
+    let creations = outcome.meter.calls.get("create").copied().unwrap_or_default();
+    let store = outcome.meter.calls.values().sum::<u64>() - creations;
+    let (sent, received) = outcome.messages;
+    [store, outcome.counts.all_calls(), sent + received].map(|requests| requests as f64 / count as f64)
+}
+
+/// The busiest of what many runs share.
+fn busiest(outcome: &Outcome) -> Option<(&Shared, u32)> {
+    outcome.meter.most_in_a_second.iter().map(|(what, most)| (what, *most)).max_by_key(|(_, most)| *most)
+}
+
+/// A row for each size.
+#[expect(clippy::cast_precision_loss, reason = "millions")]
+pub(crate) fn compare() -> String {
+    let mut text = format!(
+        "### Up to a million runs, on virtual time\n\nQuotas of {LAUNCHES} launches a second and {CAP} vCPUs of Spot, 0.25 vCPU each, start-up 20–60 s \
+         and work 5–90 s.\n\n\
+         | runs | makespan | launches a second | store calls a run | ECS calls a run | messages a run | all, over those of 1,000 runs (aim ≤ 1.05) | \
+         busiest item, writes a second (at most {ITEM_MOST}) | lost | doubled |\n|---|---|---|---|---|---|---|---|---|---|\n"
+    );
+    let most = std::env::var("MYCLI_BENCH_RUNS").ok().and_then(|most| most.parse().ok()).unwrap_or(usize::MAX);
+    let mut first = None;
+    for count in SIZES.into_iter().filter(|count| *count <= most) {
+        let outcome = simulation::run(&Plan::of(account(), count));
+        let [store, ecs, messages] = requests(&outcome, count);
+        let all = store + ecs + messages;
+        let seconds = outcome.makespan.as_seconds_f64();
+        let busiest = busiest(&outcome).map_or_else(String::new, |(what, most)| format!("{most}: {what:?}"));
+        let _ = writeln!(
+            text,
+            "| {count} | {seconds:.0} s | {:.0} | {store:.2} | {ecs:.2} | {messages:.2} | **{:.3}** | {busiest} | {} | {} |",
+            count as f64 / seconds,
+            all / *first.get_or_insert(all),
+            outcome.lost(count),
+            outcome.counts.doubled.len(),
+        );
+        let mut calls: Vec<_> = outcome.meter.calls.iter().collect();
+        calls.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        eprintln!("{count}: {calls:?}\n{:?}\n{:?}", outcome.meter.most_in_a_second, outcome.counts.refusals);
+    }
+    text
+}
