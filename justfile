@@ -40,9 +40,17 @@ bench *SECTIONS: package
     cargo build --profile functions --locked --package query --example empty
     cargo bench --package tests --locked -- {{ SECTIONS }}
 
-# The tests with 100 times the property cases, and those too long for every day
-nightly:
+# The tests with 100 times the property cases and those too long for every day; ten thousand simulations; every mutation
+nightly: (simulate "10000") mutants
     PROPTEST_CASES=25600 cargo nextest run --workspace --locked --profile nightly --run-ignored all
+
+# So many simulations in bad weather, from a seed on: `just simulate 10000`, or `just simulate 1 4711 story` for one with its story
+simulate COUNT="1000" FROM="0" *STORY:
+    cargo run --quiet --locked --package tests --example simulate -- {{ FROM }} {{ COUNT }} {{ STORY }}
+
+# Breaks the code on purpose, one way after the other, and sees that the simulation tells
+mutants SEEDS="300" *NAMES:
+    tests/mutations.sh {{ SEEDS }} {{ NAMES }}
 
 # The functions' zips in target/package, for this machine's processor; with cargo-lambda for another: `just package arm64`
 package ARCH="":

@@ -3,6 +3,7 @@
 //! `tests/emulator.sh` owns the process; see `tests/README.md` for what this one does differently from AWS.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -141,6 +142,20 @@ impl Emulator {
     #[must_use]
     pub fn server_log(&self) -> PathBuf {
         self.folder.path().join("server.log")
+    }
+
+    /// The resident memory of each function's largest process, in kB, by the function's name.
+    #[must_use]
+    pub fn functions_memory(&self) -> BTreeMap<String, u64> {
+        let folder = self.folder.path().to_string_lossy().into_owned();
+        let mut memory = BTreeMap::new();
+        for process in Process::all().filter(|process| process.mentions(&folder)) {
+            if let (Some(name), Some(kilobytes)) = (process.variable("AWS_LAMBDA_FUNCTION_NAME"), process.resident()) {
+                let most: &mut u64 = memory.entry(name).or_default();
+                *most = kilobytes.max(*most);
+            }
+        }
+        memory
     }
 
     /// Every process of it stands still until it is let go on: as if the whole region did.

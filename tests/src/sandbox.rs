@@ -68,6 +68,21 @@ impl Process {
         holds(&self.argv, text) || holds(&self.environ, text)
     }
 
+    /// The value of a variable of its environment.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<String> {
+        let prefix = format!("{name}=");
+        let environ = String::from_utf8_lossy(&self.environ).into_owned();
+        environ.split('\0').find_map(|variable| variable.strip_prefix(&prefix).map(str::to_owned))
+    }
+
+    /// Its resident memory, in kB; `None` once it is gone.
+    #[must_use]
+    pub fn resident(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
+    }
+
     /// Sends it a signal; it may be gone.
     pub fn signal(&self, signal: Signal) {
         send(self.pid, signal);

@@ -11,5 +11,6 @@ mod container_logs;
 mod container_roles;
 mod container_runs;
 mod container_secrecy;
+mod container_soak;
 
 use tests::world;

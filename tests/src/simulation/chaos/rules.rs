@@ -9,7 +9,7 @@ use std::{
 use chrono::TimeDelta;
 use domain::{
     ecs::{RunTaskInput, STOPPED, StopCode, Task},
-    execution::{Execution, ExecutionStatus, Outcome, State},
+    execution::{Attempt, Execution, ExecutionStatus, Outcome, State},
     id::{AttemptId, ExecutionId},
     limit::LimitKey,
     ports::{Clock, Store},
@@ -163,6 +163,15 @@ impl Rules {
         for (was, is) in before.attempts.iter().zip(&after.attempts) {
             self.check(world, was.number == is.number && (was.closed.is_none() || was.closed == is.closed), || {
                 format!("{id}: attempt {} ended as {:?} and then as {:?} (rule 5)", was.number, was.closed, is.closed)
+            });
+            let version = |attempt: &Attempt| attempt.task.as_ref().map_or(0, |task| task.version);
+            self.check(world, version(was) <= version(is), || {
+                format!(
+                    "{id}: attempt {} went back from version {} of its task to {} (rule 5)",
+                    was.number,
+                    version(was),
+                    version(is)
+                )
             });
             let forgets = was.task_arn.is_some() && was.task_arn != is.task_arn;
             self.check(world, !forgets, || format!("{id}: attempt {} forgot its task (rule 5)", was.number));
