@@ -15,10 +15,10 @@ said=$root/target/mutations.log
 # Of its own: cargo takes two trees of one workspace for the same and would mix them up.
 export CARGO_TARGET_DIR=$root/target/mutations-target
 
-# What git knows, as it is now, in a tree of its own: nothing here is ever broken.
+# What git knows, as it is now, in a tree of its own: nothing here is ever broken. Touched, since what was built last was a mutation.
 rm -rf "$tree"
 mkdir -p "$tree"
-(cd "$root" && git ls-files -z | tar --null --files-from=- --create) | tar --extract --directory="$tree"
+(cd "$root" && git ls-files -z | tar --null --files-from=- --create) | tar --extract --touch --directory="$tree"
 
 simulate() {
   (cd "$tree" && cargo run --quiet --locked --package tests --example simulate -- 0 "$seeds") >"$said" 2>&1

@@ -15,7 +15,9 @@ use domain::{
     line::{HeldBy, LineState, Room},
     message::Message,
     ports::{Clock, Definitions, Entropy, Logs, Queue, Secrets, Store, Tasks, Unavailable, Update, UpdateError},
-    task, throttle,
+    request::TaskSize,
+    task,
+    throttle::{self, Usage},
     transition::Plan,
 };
 use futures_util::future::{join_all, try_join_all};
@@ -28,6 +30,9 @@ use crate::{
 
 /// How many tickets are looked at in one round: RunTask takes 20 calls a second (AWS-FACTS §2).
 const ROUND: u32 = 20;
+/// How many tickets more than can start are looked at: the line's index is behind the records by some milliseconds, so that it still names those
+/// that this launcher has just started. Ours.
+const SPARE: u32 = 4;
 /// How long one invocation goes on before it leaves the rest to another hint. Ours: far below the function's timeout.
 const DRAIN: TimeDelta = TimeDelta::seconds(5);
 /// The longest a launcher waits within an invocation (DESIGN §5).
@@ -145,20 +150,22 @@ where
         if state.is_attended(now) {
             return Ok(Round::Attended);
         }
-        let tickets = self.store.line(line, now, ROUND).await?;
+        let used = self.store.usage(line).await?.used;
+        let tickets = self.store.line(line, now, self.worth_a_look(line, &state, used, now)).await?;
         if tickets.is_empty() {
             return Ok(Round::Empty);
         }
         let standing = self.standing(tickets, now).await?;
         let Some(first) = standing.first() else { return Ok(Round::Stale) };
-        let pool = self.look_at_pool(first, now).await?;
+        let known = (line, &state, used);
+        let pool = self.look_at_pool(first, known, now).await?;
         // Behind a lock or a group only the first may start, so only that has had its chances; in the pool's line all wait for the pool.
         let waiting_for_pool = if *line == pool.line { standing.len() } else { 1 };
         if let Some(moved) = self.without_hope(&standing[..waiting_for_pool], &pool, next).await? {
             return Ok(moved);
         }
         let batch: Vec<_> = standing.into_iter().take_while(|execution| execution.pool == pool.pool).collect();
-        let (fit, hold) = self.fitting(line, &state, &batch, &pool).await?;
+        let (fit, hold) = self.fitting(known, &batch, &pool).await?;
         if fit == 0 {
             return match hold {
                 Some(hold) => Ok(Round::Held(hold)),
@@ -179,13 +186,38 @@ where
         Ok(pairs.filter(is_there).map(|(execution, _)| execution).collect())
     }
 
-    async fn look_at_pool(&self, first: &Execution, now: Timestamp) -> Result<PoolLook, Unavailable> {
-        let (pool, line) = (first.pool, LimitKey::Pool(first.pool));
-        let state = self.store.line_state(&line).await?;
-        let used = self.store.usage(&line).await?.used;
+    /// How many tickets of a line are worth a look: as many as there may be room for, and some more. Each of them is a record to be read.
+    fn worth_a_look(&self, line: &LimitKey, state: &LineState, used: u32, now: Timestamp) -> u32 {
+        let most = match line {
+            LimitKey::Lock(_) => 1,
+            LimitKey::Group(_) => ROUND,
+            LimitKey::Pool(pool) => {
+                let smallest = TaskSize::SMALLEST.cpu();
+                match state.room(self.settings.quotas.of(*pool).cpu, used, smallest, now) {
+                    Room::UpTo(max) => max.map_or(ROUND, |max| max.saturating_sub(used) / smallest),
+                    Room::Probe(count) => count,
+                }
+            }
+        };
+        most.saturating_add(SPARE).min(ROUND)
+    }
+
+    /// The pool that the first of a line needs; of the line itself state and usage are known.
+    async fn look_at_pool(
+        &self,
+        first: &Execution,
+        (line, state, used): (&LimitKey, &LineState, u32),
+        now: Timestamp,
+    ) -> Result<PoolLook, Unavailable> {
+        let pool = first.pool;
+        let own = LimitKey::Pool(pool);
+        let (state, used) = match *line == own {
+            true => (state.clone(), used),
+            false => (self.store.line_state(&own).await?, self.store.usage(&own).await?.used),
+        };
         let set = self.settings.quotas.of(pool).cpu;
         let room = state.room(set, used, first.request.size.cpu(), now);
-        Ok(PoolLook { line, pool, state, used, room, set })
+        Ok(PoolLook { line: own, pool, state, used, room, set })
     }
 
     /// Ends what no limit here will ever admit, and lets go on demand what Spot has had its chances with. `None` if there is neither.
@@ -244,8 +276,7 @@ where
     /// has no room for the first of a lock's or a group's line.
     async fn fitting(
         &self,
-        line: &LimitKey,
-        state: &LineState,
+        (line, state, used): (&LimitKey, &LineState, u32),
         batch: &[Execution],
         pool: &PoolLook,
     ) -> Result<(usize, Option<Hold>), Unavailable> {
@@ -260,7 +291,7 @@ where
         if self.somebody_is_called(line, state).await? {
             return Ok((0, Some(Hold { by: HeldBy::Pool, reason: self.pool_reason(pool), look_at: None })));
         }
-        let usage = self.store.usage(line).await?;
+        let usage = Usage { used };
         let max = batch.first().and_then(|first| throttle::max_of(line, &first.request, None));
         let own = throttle::fitting(batch.iter().map(|_| 1), usage.used, max);
         let hold =
