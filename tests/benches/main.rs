@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the result")]
 
 mod bill;
+mod filled;
 mod following;
 mod functions;
 mod lambda;
@@ -19,16 +20,19 @@ mod sample;
 mod server;
 mod status;
 mod throttle;
+mod wire;
 
 /// Measures, and says so in Markdown.
 type Section = fn() -> String;
 
 /// The sections, by the word that asks for them alone (`just bench functions`).
-const SECTIONS: [(&str, Section); 7] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("one", one::compare),
     ("many", many::compare),
     ("status", status::compare),
     ("throttle", throttle::compare),
+    ("filled", filled::compare),
+    ("wire", wire::compare),
     ("functions", functions::compare),
     ("requests", requests::count),
     ("following", following::count),
