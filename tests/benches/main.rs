@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the result")]
 
 mod bill;
+mod bulk;
 mod filled;
 mod following;
 mod functions;
@@ -26,13 +27,14 @@ mod wire;
 type Section = fn() -> String;
 
 /// The sections, by the word that asks for them alone (`just bench functions`).
-const SECTIONS: [(&str, Section); 9] = [
+const SECTIONS: [(&str, Section); 10] = [
     ("one", one::compare),
     ("many", many::compare),
     ("status", status::compare),
     ("throttle", throttle::compare),
     ("filled", filled::compare),
     ("wire", wire::compare),
+    ("bulk", bulk::compare),
     ("functions", functions::compare),
     ("requests", requests::count),
     ("following", following::count),
