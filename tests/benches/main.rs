@@ -19,6 +19,7 @@ mod pueue;
 mod requests;
 mod sample;
 mod server;
+mod slurm;
 mod status;
 mod throttle;
 mod wire;

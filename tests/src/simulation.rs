@@ -166,12 +166,19 @@ fn refusals_per_call(counts: &Counts) -> f64 {
     counts.refused_by_quotas() as f64 / calls.max(1) as f64
 }
 
+/// The functions of a stack, and their queues.
+type LauncherOf<'a, W> =
+    Launcher<'a, MemoryStore, Mail<W>, Scripted<W>, script::NoLogs, MemoryStore, Ambient<<W as Way>::Time>>;
+type TrackerOf<'a, W> =
+    StateTracker<'a, MemoryStore, Mail<W>, Scripted<W>, script::NoLogs, <W as Way>::Quotas, Ambient<<W as Way>::Time>>;
+type Mail<W> = MemoryQueue<<W as Way>::Time>;
+
 /// The stack: what its functions share.
 struct World<W: Way> {
     clock: W::Time,
     ambient: Ambient<W::Time>,
     store: MemoryStore,
-    queue: MemoryQueue<W::Time>,
+    queue: Mail<W>,
     ecs: Arc<Mutex<Ecs>>,
     tasks: Scripted<W>,
     quotas: W::Quotas,
@@ -203,18 +210,12 @@ impl<W: Way> World<W> {
         })
     }
 
-    fn launcher(
-        &self,
-    ) -> Launcher<'_, MemoryStore, MemoryQueue<W::Time>, Scripted<W>, script::NoLogs, MemoryStore, Ambient<W::Time>>
-    {
+    fn launcher(&self) -> LauncherOf<'_, W> {
         let Self { store, queue, tasks, logs, registered, pace, ambient, settings, .. } = self;
         Launcher { store, queue, tasks, logs, secrets: store, registered, pace, ambient, settings }
     }
 
-    fn tracker(
-        &self,
-    ) -> StateTracker<'_, MemoryStore, MemoryQueue<W::Time>, Scripted<W>, script::NoLogs, W::Quotas, Ambient<W::Time>>
-    {
+    fn tracker(&self) -> TrackerOf<'_, W> {
         let Self { store, queue, tasks, logs, quotas, ambient, settings, .. } = self;
         StateTracker { store, queue, tasks, logs, quotas, ambient, settings }
     }

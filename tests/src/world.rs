@@ -313,7 +313,6 @@ pub fn client() -> reqwest::Client {
 }
 
 /// A request for a service, as if it were signed: the emulator looks at the names in it only.
-#[must_use]
 pub fn signed(request: reqwest::RequestBuilder, service: &str) -> reqwest::RequestBuilder {
     let scope = format!("{ACCESS_KEY}/20260101/{REGION}/{service}/aws4_request");
     request.header("authorization", format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"))
