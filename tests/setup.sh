@@ -27,7 +27,7 @@ PACKAGES=(
   gcc libc6-dev
   shellcheck
 )
-BENCH_PACKAGES=(curl)
+BENCH_PACKAGES=(curl munge slurm-wlm)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 cache=${MYCLI_TESTS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mycli-tests}
@@ -61,9 +61,9 @@ forbid_services() {
   chmod +x "$policy"
 }
 
-# The tests want the sshd binary, not a machine that lets people in from its next boot on.
-keep_sshd_off() {
-  [ -d /run/systemd/system ] && systemctl disable --quiet ssh
+# The tests want programs, not a machine that lets people in, or runs a cluster, from its next boot on.
+keep_off() {
+  [ -d /run/systemd/system ] && systemctl disable --quiet "$@"
   return 0
 }
 
@@ -79,7 +79,8 @@ install_packages() {
   forbid_services
   apt-get update -qq >&2
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >&2
-  case " ${missing[*]} " in *" openssh-server "*) keep_sshd_off ;; esac
+  case " ${missing[*]} " in *" openssh-server "*) keep_off ssh ;; esac
+  case " ${missing[*]} " in *" slurm-wlm "*) keep_off munge slurmctld slurmd ;; esac
 }
 
 # install_python NAME REQUIREMENT…: from PyPI into a folder of its own, as Debian's Python wants it (PEP 668).

@@ -5,6 +5,8 @@
 #![expect(clippy::print_stdout, reason = "the result")]
 
 mod bill;
+mod bulk;
+mod filled;
 mod following;
 mod functions;
 mod lambda;
@@ -18,18 +20,23 @@ mod requests;
 mod sample;
 mod scale;
 mod server;
+mod slurm;
 mod status;
 mod throttle;
+mod wire;
 
 /// Measures, and says so in Markdown.
 type Section = fn() -> String;
 
 /// The sections, by the word that asks for them alone (`just bench functions`).
-const SECTIONS: [(&str, Section); 8] = [
+const SECTIONS: [(&str, Section); 11] = [
     ("one", one::compare),
     ("many", many::compare),
     ("status", status::compare),
     ("throttle", throttle::compare),
+    ("filled", filled::compare),
+    ("wire", wire::compare),
+    ("bulk", bulk::compare),
     ("scale", scale::compare),
     ("functions", functions::compare),
     ("requests", requests::count),

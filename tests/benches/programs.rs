@@ -3,7 +3,6 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 /// Where the programs are.
@@ -27,9 +26,10 @@ impl Programs {
 /// # Panics
 /// When one is missing, with what to do.
 pub(crate) fn require(programs: &[&str]) {
+    let path = env::var_os("PATH").unwrap_or_default();
     for program in programs {
-        let answer = Command::new(program).arg("--version").output();
-        assert!(answer.is_ok_and(|answer| answer.status.success()), "{program} is missing: run tests/setup.sh bench");
+        let there = env::split_paths(&path).any(|folder| folder.join(program).is_file());
+        assert!(there, "{program} is missing: run tests/setup.sh bench");
     }
 }
 

@@ -47,6 +47,11 @@ impl Times {
         self.0[self.0.len() / 2]
     }
 
+    /// The one that so many of a thousand do not exceed.
+    pub(crate) fn per_mille(&self, share: usize) -> Duration {
+        self.0[(self.0.len() - 1) * share / 1000]
+    }
+
     /// The median in milliseconds.
     pub(crate) fn median_millis(&self) -> f64 {
         self.median().as_secs_f64() * 1000.0

@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use reqwest::{Client, StatusCode};
@@ -19,7 +20,7 @@ const UNFINISHED: [&str; 4] = ["QUEUED", "WAITING", "LAUNCHING", "RUNNING"];
 
 /// A running server with a history of its own; it ends, and its history is removed, when this is dropped.
 pub(crate) struct Server {
-    _process: Process,
+    process: Process,
     /// Its address.
     pub(crate) endpoint: String,
     client: Client,
@@ -46,7 +47,12 @@ impl Server {
         // One provider for the process: another installation says no, and changes nothing.
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = Client::builder().no_proxy().pool_max_idle_per_host(1).build().expect("a client");
-        Self { _process: process, endpoint, client, home }
+        Self { process, endpoint, client, home }
+    }
+
+    /// The processor time it has taken.
+    pub(crate) fn spent(&self) -> Duration {
+        self.process.spent()
     }
 
     /// Where its history is.

@@ -5,29 +5,33 @@ use std::fmt::Write as _;
 use chrono::TimeDelta;
 use domain::execution::ExecutionStatus;
 use tests::{
-    ecs::{Account, Delivery, Foreign, Kind, VCPU},
-    simulation::{self, Outcome, Plan, Submission, rivals, start},
+    ecs::{Foreign, Kind, VCPU},
+    simulation::{self, Outcome, Plan, Submission, account, rivals, start},
 };
+
+use crate::sample::Times;
+
+/// The columns of [`row`].
+pub(crate) const HEAD: &str = "\
+| | makespan | ideal | ratio (aim ≤ 1.02) | refusals a call (aim ≤ 0.1 %) | lost | doubled | receives a run (aim ≤ 3) | dead letters |
+|---|---|---|---|---|---|---|---|---|
+";
+/// Runs of a quarter of a vCPU in a whole one.
+pub(crate) const SLOTS: u32 = 4;
+/// What all that is drawn depends on.
+pub(crate) const SEED: u64 = 20_261_127;
 
 /// vCPUs of Spot, and so four times as many slots for runs of a quarter.
 const CAP: u32 = 250;
 const RUNS: usize = 10_000;
-const SEED: u64 = 20_261_127;
 
-/// Default buckets, that cap, start-up 20–60 s and work 5–90 s; events take a tenth of a second to one.
-fn account() -> Account {
-    let mut account = Account::new(SEED, "bench").with_vcpus(Kind::Spot, CAP);
-    account.delivery =
-        Delivery { delay: TimeDelta::milliseconds(100)..=TimeDelta::milliseconds(1_000), ..Delivery::default() };
-    account
-}
-
-fn seconds(span: TimeDelta) -> f64 {
+pub(crate) fn seconds(span: TimeDelta) -> f64 {
     span.as_seconds_f64()
 }
 
+/// How a launcher fared with a plan.
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
-fn row(text: &mut String, name: &str, plan: &Plan, outcome: &Outcome, ideal: TimeDelta) {
+pub(crate) fn row(text: &mut String, name: &str, plan: &Plan, outcome: &Outcome, ideal: TimeDelta) {
     let count: usize = plan.submissions.iter().map(|submission| submission.count).sum();
     let lost = outcome.lost(count);
     let _ = writeln!(
@@ -47,22 +51,20 @@ fn row(text: &mut String, name: &str, plan: &Plan, outcome: &Outcome, ideal: Tim
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
 pub(crate) fn compare() -> String {
     let mut text = format!(
-        "### {RUNS} runs under quotas, on virtual time\n\n0.25 vCPU each, start-up 20–60 s and work 5–90 s drawn once, default buckets, {CAP} vCPUs of Spot.\n\n\
-         | | makespan | ideal | ratio (aim ≤ 1.02) | refusals a call (aim ≤ 0.1 %) | lost | doubled | receives a run (aim ≤ 3) | dead letters |\n\
-         |---|---|---|---|---|---|---|---|---|\n"
+        "### {RUNS} runs under quotas, on virtual time\n\n0.25 vCPU each, start-up 20–60 s and work 5–90 s drawn once, default buckets, {CAP} vCPUs of Spot.\n\n{HEAD}"
     );
-    let alone = Plan::of(account(), RUNS);
+    let alone = Plan::of(account(SEED, CAP), RUNS);
     let (outcome, ideal) = (simulation::run(&alone), rivals::ideal(&alone));
     row(&mut text, "mycli, one submitter", &alone, &outcome, ideal);
     let three = Plan {
         submissions: [("large", 9_000), ("middle", 1_000), ("small", 100)]
             .map(|(by, count)| Submission { by: by.into(), count })
             .into(),
-        ..Plan::of(account(), RUNS)
+        ..Plan::of(account(SEED, CAP), RUNS)
     };
     let shared = simulation::run(&three);
     row(&mut text, "three submitters: 9,000, 1,000, 100", &three, &shared, rivals::ideal(&three));
-    let mut foreign = Plan::of(account(), RUNS);
+    let mut foreign = Plan::of(account(SEED, CAP), RUNS);
     foreign.account.foreign.push(Foreign {
         kind: Kind::Spot,
         from: start() + TimeDelta::minutes(3),
@@ -106,18 +108,20 @@ fn shares(outcome: &Outcome) -> String {
     text
 }
 
-/// How soon a slot that our own task gave back is in use again.
+/// How soon slots that our own tasks gave back were in use again.
+pub(crate) fn pauses(outcome: &Outcome, vcpus: u32) -> Times {
+    let slots = usize::try_from(vcpus * SLOTS).unwrap_or(usize::MAX);
+    Times::of(outcome.reuse(slots).into_iter().map(|pause| pause.to_std().unwrap_or_default()).collect())
+}
+
 fn reuse(outcome: &Outcome) -> String {
-    let slots = usize::try_from(CAP * 4).unwrap_or(usize::MAX);
-    let mut pauses = outcome.reuse(slots);
-    pauses.sort_unstable();
-    let at = |share: usize| pauses.get(pauses.len().saturating_sub(1) * share / 1000).copied().unwrap_or_default();
+    let pauses = pauses(outcome, CAP);
     let succeeded = outcome.ends.get(&ExecutionStatus::Succeeded).copied().unwrap_or_default();
     format!(
         "\nFrom the tracker's hearing of an end to RunTask for the next: median {} ms, 99 % {} ms, longest {} ms (aim ≤ 1 s). \
          {succeeded} succeeded.\n",
-        at(500).num_milliseconds(),
-        at(990).num_milliseconds(),
-        at(1000).num_milliseconds(),
+        pauses.per_mille(500).as_millis(),
+        pauses.per_mille(990).as_millis(),
+        pauses.per_mille(1000).as_millis(),
     )
 }

@@ -13,16 +13,13 @@ use domain::{
 use pipeline::{auth::Auth, submit::Submit};
 use serde_json::json;
 use tests::{
-    ecs::{Account, Delivery, End, Foreign, Kind, Life, Operation, Outage, VCPU, Why},
+    ecs::{Account, End, Foreign, Kind, Life, Operation, Outage, VCPU, Why},
     memory::{MemoryQueue, MemoryStore},
     simulation::{self, Outcome, Plan, Submission, rivals, start},
 };
 
 fn account(vcpus: u32) -> Account {
-    let mut account = Account::new(7, "simulated").with_vcpus(Kind::Spot, vcpus);
-    let delay = TimeDelta::milliseconds(100)..=TimeDelta::milliseconds(1_000);
-    account.delivery = Delivery { delay, ..Delivery::default() };
-    account
+    simulation::account(7, vcpus)
 }
 
 /// Nothing lost, nothing doubled, no dead letter, and messages received at most three times a run (DESIGN §5), besides a probe and a sweep
@@ -58,6 +55,15 @@ fn the_same_plan_is_the_same_run() {
     let plan = Plan::of(account(10), 100);
     let (one, other) = (simulation::run(&plan), simulation::run(&plan));
     assert_eq!((one.starts, one.makespan, one.receives), (other.starts, other.makespan, other.receives));
+}
+
+/// On a real clock, if a fast one: so nothing is said of times.
+#[test]
+fn the_real_adapters_over_the_wire_lose_and_double_nothing() {
+    let outcome = simulation::run_over_the_wire(&Plan::of(account(5), 60), 60);
+    nothing_is_lost_or_doubled(&outcome, 60);
+    assert_eq!(outcome.ends[&ExecutionStatus::Succeeded], 60, "{:?}", outcome.ends);
+    assert_eq!(outcome.counts.peak[&Kind::Spot], 5 * VCPU, "all room was used");
 }
 
 #[test]

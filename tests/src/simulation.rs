@@ -1,8 +1,9 @@
-//! The whole pipeline on virtual time: the real handlers over the model of ECS, with a store and queues in memory.
+//! The whole pipeline: the real handlers over the model of ECS, with a store and queues in memory.
 //!
-//! An hour takes seconds, and the same plan is the same run each time. Beside it stand two launchers to compare with, over the same model, the
-//! same tasks and the same order: one that knows everything ([`rivals::ideal`]) and one that calls RunTask as the SDK would have it
-//! ([`rivals::plain`]).
+//! On virtual time ([`run`]) an hour takes seconds, and the same plan is the same run each time. Over the wire ([`run_over_the_wire`]) the real
+//! adapters talk to the model through the SDK, on a clock that is only so many times as fast as the real one. Beside them stand two launchers
+//! to compare with, over the same model, the same tasks and the same order: one that knows everything ([`rivals::ideal`]) and one that calls
+//! RunTask as the SDK would have it ([`rivals::plain`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +30,8 @@ use pipeline::{
 };
 
 use crate::{
-    ecs::{Account, Counts, Ecs, Operation, Shape, port::InProcess},
+    clock::Scaled,
+    ecs::{Account, Counts, Delivery, Ecs, Kind, Operation, Shape, port::InProcess, wire::Wire},
     memory::{MemoryQueue, MemoryStore, Meter},
 };
 
@@ -40,10 +42,12 @@ mod news;
 pub mod rivals;
 mod script;
 pub mod time;
+mod way;
 
 use ambient::Ambient;
 use script::Scripted;
-use time::Virtual;
+use time::{Time, Virtual};
+use way::{InThisProcess, OverTheWire, Way};
 
 /// How many commands of a bulk submission come with one hint.
 const CHUNK: usize = 500;
@@ -94,6 +98,15 @@ impl Plan {
         };
         commands.enumerate().map(execution).collect()
     }
+}
+
+/// An account with default buckets and so many vCPUs of Spot, whose events take a tenth of a second to one.
+#[must_use]
+pub fn account(seed: u64, vcpus: u32) -> Account {
+    let delay = TimeDelta::milliseconds(100)..=TimeDelta::milliseconds(1_000);
+    let mut account = Account::new(seed, "simulated").with_vcpus(Kind::Spot, vcpus);
+    account.delivery = Delivery { delay, ..Delivery::default() };
+    account
 }
 
 /// When every simulation begins.
@@ -157,14 +170,22 @@ fn refusals_per_call(counts: &Counts) -> f64 {
     counts.refused_by_quotas() as f64 / calls.max(1) as f64
 }
 
+/// The functions of a stack, and their queues.
+type LauncherOf<'a, W> =
+    Launcher<'a, MemoryStore, Mail<W>, Scripted<W>, script::NoLogs, MemoryStore, Ambient<<W as Way>::Time>>;
+type TrackerOf<'a, W> =
+    StateTracker<'a, MemoryStore, Mail<W>, Scripted<W>, script::NoLogs, <W as Way>::Quotas, Ambient<<W as Way>::Time>>;
+type Mail<W> = MemoryQueue<<W as Way>::Time>;
+
 /// The stack: what its functions share.
-struct World {
-    clock: Virtual,
-    ambient: Ambient,
+struct World<W: Way> {
+    clock: W::Time,
+    ambient: Ambient<W::Time>,
     store: MemoryStore,
-    queue: MemoryQueue<Virtual>,
+    queue: Mail<W>,
     ecs: Arc<Mutex<Ecs>>,
-    tasks: Scripted,
+    tasks: Scripted<W>,
+    quotas: W::Quotas,
     logs: script::NoLogs,
     registered: Registered,
     pace: Pace,
@@ -173,14 +194,15 @@ struct World {
     freed: Mutex<Vec<Timestamp>>,
 }
 
-impl World {
-    fn new(plan: &Plan, clock: &Virtual) -> Arc<Self> {
-        let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
+impl<W: Way> World<W> {
+    /// In front of this model, which is reached by these.
+    fn new(plan: &Plan, clock: &W::Time, ecs: Arc<Mutex<Ecs>>, tasks: W::Tasks, quotas: W::Quotas) -> Arc<Self> {
         Arc::new_cyclic(|world| Self {
             ambient: Ambient::new(clock.clone(), plan.account.seed),
             store: MemoryStore::default(),
             queue: MemoryQueue::new(clock.clone()),
-            tasks: Scripted::new(InProcess::new(Arc::clone(&ecs), clock.clone()), clock.clone(), world.clone()),
+            tasks: Scripted::new(tasks, clock.clone(), world.clone()),
+            quotas,
             clock: clock.clone(),
             ecs,
             logs: script::NoLogs,
@@ -192,18 +214,28 @@ impl World {
         })
     }
 
-    fn launcher(
-        &self,
-    ) -> Launcher<'_, MemoryStore, MemoryQueue<Virtual>, Scripted, script::NoLogs, MemoryStore, Ambient> {
+    fn launcher(&self) -> LauncherOf<'_, W> {
         let Self { store, queue, tasks, logs, registered, pace, ambient, settings, .. } = self;
         Launcher { store, queue, tasks, logs, secrets: store, registered, pace, ambient, settings }
     }
 
-    fn tracker(
-        &self,
-    ) -> StateTracker<'_, MemoryStore, MemoryQueue<Virtual>, Scripted, script::NoLogs, Scripted, Ambient> {
-        let Self { store, queue, tasks, logs, ambient, settings, .. } = self;
-        StateTracker { store, queue, tasks, logs, quotas: tasks, ambient, settings }
+    fn tracker(&self) -> TrackerOf<'_, W> {
+        let Self { store, queue, tasks, logs, quotas, ambient, settings, .. } = self;
+        StateTracker { store, queue, tasks, logs, quotas, ambient, settings }
+    }
+
+    /// Submits all of a plan, and sees it to its end.
+    async fn run(self: &Arc<Self>, plan: &Plan) -> Outcome {
+        let executions = plan.executions();
+        drive::start(self);
+        // As `init` does: the quotas are known before anything is submitted.
+        self.tracker().next_sweep(start() + TimeDelta::minutes(1)).await.unwrap_or_else(|error| panic!("{error}"));
+        self.submit(&executions).await;
+        while self.store.unfinished() > 0 && self.clock.now() < start() + GIVE_UP {
+            self.clock.sleep(TimeDelta::seconds(1)).await;
+            self.store.second();
+        }
+        self.outcome(&executions)
     }
 
     /// As the submit function does: recorded, then hinted at, a hint for each chunk.
@@ -229,9 +261,10 @@ impl World {
             }
         });
         let submitters: BTreeMap<_, _> = executions.iter().map(|e| (&e.id, &e.submitted_by)).collect();
-        let starts = script::locked(&self.starts);
-        let starts =
-            starts.iter().map(|(at, id)| (*at, submitters.get(id).map_or_else(String::new, |by| (*by).clone())));
+        let name = |id| submitters.get(id).map_or_else(String::new, |by| (*by).clone());
+        let mut starts: Vec<_> = script::locked(&self.starts).iter().map(|(at, id)| (*at, name(id))).collect();
+        // Calls that are under way together are noted in the order of their answers.
+        starts.sort_by_key(|(at, _)| *at);
         Outcome {
             makespan: last - start(),
             counts: script::locked(&self.ecs).counts().clone(),
@@ -243,7 +276,7 @@ impl World {
                 .fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1)),
             receives: QueueName::ALL.into_iter().map(|queue| self.queue.counts(queue).1).sum(),
             dead_letters: self.queue.dead_letters().len(),
-            starts: starts.collect(),
+            starts,
             freed: script::locked(&self.freed).clone(),
             records,
         }
@@ -274,23 +307,34 @@ pub fn settings(account: &Account) -> Settings {
     }
 }
 
-/// Runs a plan to its end.
+/// Runs a plan to its end, on virtual time.
 ///
 /// # Panics
 /// When everybody waits for somebody else.
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
-    let time = Virtual::new(start());
-    let (world, executions) = (World::new(plan, &time), plan.executions());
-    time.run(async move {
-        drive::start(&world);
-        // As `init` does: the quotas are known before anything is submitted.
-        world.tracker().next_sweep(start() + TimeDelta::minutes(1)).await.unwrap_or_else(|error| panic!("{error}"));
-        world.submit(&executions).await;
-        while world.store.unfinished() > 0 && world.clock.now() < start() + GIVE_UP {
-            world.clock.sleep(TimeDelta::seconds(1)).await;
-            world.store.second();
-        }
-        world.outcome(&executions)
+    let (time, plan) = (Virtual::new(start()), plan.clone());
+    let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
+    let port = InProcess::new(Arc::clone(&ecs), time.clone());
+    let world = World::<InThisProcess>::new(&plan, &time, ecs, port.clone(), port);
+    time.spawn(drive::look_for_events(Arc::clone(&world)));
+    time.run(async move { world.run(&plan).await })
+}
+
+/// Runs a plan to its end with the real adapters, which talk to the model over the wire, on a clock that is so many times as fast as the real
+/// one. So a call takes so many times as long as on loopback.
+///
+/// # Panics
+/// When there is no runtime.
+#[must_use]
+pub fn run_over_the_wire(plan: &Plan, factor: u32) -> Outcome {
+    let runtime = tokio::runtime::Runtime::new().unwrap_or_else(|error| panic!("{error}"));
+    runtime.block_on(async {
+        let time = Scaled::new(start(), factor);
+        let (wire, events) = Wire::serve(Ecs::new(plan.account.clone()), time).await;
+        let (tasks, quotas) = way::adapters(&wire, &plan.account);
+        let world = World::<OverTheWire>::new(plan, &time, wire.model(), tasks, quotas);
+        time.spawn(drive::hear_events(Arc::clone(&world), events));
+        world.run(plan).await
     })
 }

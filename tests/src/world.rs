@@ -90,8 +90,23 @@ impl World {
         Self::without_stack().deploy(zips, parameters)
     }
 
+    /// The same with tasks that are no containers, stay RUNNING for ever, and are told of to nobody.
+    ///
+    /// # Panics
+    /// When it cannot be deployed.
+    #[must_use]
+    pub fn without_containers(zips: &Path, parameters: &[&str]) -> Self {
+        let mut world = Self::on(Emulator::start()).deploy(zips, parameters);
+        world.lose_events();
+        world
+    }
+
     fn without_stack() -> Self {
-        let emulator = Arc::new(Emulator::with_containers(Engine::shared().docker_host()));
+        Self::on(Emulator::with_containers(Engine::shared().docker_host()))
+    }
+
+    fn on(emulator: Emulator) -> Self {
+        let emulator = Arc::new(emulator);
         let user = Sandbox::new()
             .with("AWS_ENDPOINT_URL", emulator.endpoint())
             .with("AWS_REGION", REGION)
@@ -314,17 +329,26 @@ fn ask(endpoint: &str, service: &str, target: &str, body: &Value) -> Result<Valu
     serde_json::from_str(&text).map_err(|error| format!("{target}: {error}: {text}"))
 }
 
-fn client() -> reqwest::Client {
+/// A client of the emulator.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn client() -> reqwest::Client {
     let _first = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
     // So that a request that hangs cannot silence the teller for good.
     builder.timeout(PATIENCE / 3).build().expect("a client")
 }
 
-fn send(request: reqwest::RequestBuilder, service: &str) -> Result<String, String> {
+/// A request for a service, as if it were signed: the emulator looks at the names in it only.
+pub fn signed(request: reqwest::RequestBuilder, service: &str) -> reqwest::RequestBuilder {
     let scope = format!("{ACCESS_KEY}/20260101/{REGION}/{service}/aws4_request");
-    let signed = request
-        .header("authorization", format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"));
+    request.header("authorization", format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"))
+}
+
+fn send(request: reqwest::RequestBuilder, service: &str) -> Result<String, String> {
+    let signed = signed(request, service);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let answer = signed.send().await.map_err(|error| error.to_string())?;

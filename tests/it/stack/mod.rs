@@ -4,6 +4,7 @@
 //! The emulator sends no events of ECS: `world` looks at the tasks and invokes the state tracker in EventBridge's stead.
 
 mod container_announcement;
+mod container_bulk;
 mod container_dead_letters;
 mod container_definitions;
 mod container_life;

@@ -46,6 +46,12 @@ impl Wire {
         self.server.config()
     }
 
+    /// The model itself, for whoever only looks at it.
+    #[must_use]
+    pub fn model(&self) -> Arc<Mutex<Ecs>> {
+        Arc::clone(&self.ecs)
+    }
+
     /// Looks at the model, or does something to it.
     pub fn with<T>(&self, act: impl FnOnce(&mut Ecs) -> T) -> T {
         let result = act(&mut lock(&self.ecs));

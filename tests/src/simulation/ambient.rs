@@ -9,29 +9,27 @@ use domain::{
 };
 use sha2::{Digest, Sha256};
 
-use super::time::Virtual;
-
-/// Virtual time, and bits that depend on the seed and on how many were asked for before.
+/// A clock, and bits that depend on the seed and on how many were asked for before.
 #[derive(Debug)]
-pub(super) struct Ambient {
-    clock: Virtual,
+pub(super) struct Ambient<C> {
+    clock: C,
     skew: TimeDelta,
     seed: u64,
     asked: AtomicU64,
 }
 
-impl Ambient {
-    pub(super) fn new(clock: Virtual, seed: u64) -> Self {
+impl<C> Ambient<C> {
+    pub(super) fn new(clock: C, seed: u64) -> Self {
         Self::skewed(clock, seed, TimeDelta::zero())
     }
 
     /// One whose clock is off by so much.
-    pub(super) fn skewed(clock: Virtual, seed: u64, skew: TimeDelta) -> Self {
+    pub(super) fn skewed(clock: C, seed: u64, skew: TimeDelta) -> Self {
         Self { clock, skew, seed, asked: AtomicU64::new(0) }
     }
 }
 
-impl Clock for Ambient {
+impl<C: Clock> Clock for Ambient<C> {
     fn now(&self) -> Timestamp {
         self.clock.now() + self.skew
     }
@@ -41,7 +39,7 @@ impl Clock for Ambient {
     }
 }
 
-impl Entropy for Ambient {
+impl<C: Clock> Entropy for Ambient<C> {
     fn bits(&self) -> u128 {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let digest = Sha256::digest([self.seed.to_le_bytes(), number.to_le_bytes()].concat());

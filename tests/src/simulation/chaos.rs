@@ -13,7 +13,12 @@ use domain::{
     settings::Settings,
 };
 
-use super::{news::News, script::locked, settings, start, time::Virtual};
+use super::{
+    news::News,
+    script::locked,
+    settings, start,
+    time::{Time, Virtual},
+};
 use crate::{
     ecs::{Ecs, VcpuQuota, port::InProcess},
     memory::{MemoryQueue, MemoryStore},

@@ -6,8 +6,14 @@ use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
 use chrono::TimeDelta;
 use domain::{message::QueueName, ports::Clock};
 
-use super::{World, script};
-use crate::memory::Received;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{
+    World, script,
+    time::{Time, Virtual},
+    way::Way,
+};
+use crate::{ecs::Change, memory::Received};
 
 /// How long a poller takes to find that a message has come (ours: long polls answer at once, the way to a function takes some milliseconds).
 const POLL: TimeDelta = TimeDelta::milliseconds(50);
@@ -20,18 +26,17 @@ const LAUNCHERS: [(QueueName, usize); 2] = [(QueueName::Launch, 5), (QueueName::
 /// Messages given to a function together (AWS-FACTS §5).
 const BATCH: u32 = 10;
 
-/// Starts all of it; it ends with the simulation.
-pub(super) fn start(world: &Arc<World>) {
+/// Starts all of it but the delivery of events; it ends with the simulation.
+pub(super) fn start<W: Way>(world: &Arc<World<W>>) {
     for (queue, count) in LAUNCHERS {
         for _ in 0..count {
             world.clock.spawn(poll(Arc::clone(world), queue));
         }
     }
-    world.clock.spawn(deliver(Arc::clone(world)));
     world.clock.spawn(sweep(Arc::clone(world)));
 }
 
-async fn poll(world: Arc<World>, queue: QueueName) {
+async fn poll<W: Way>(world: Arc<World<W>>, queue: QueueName) {
     loop {
         let received = world.queue.receive(queue, BATCH, VISIBILITY);
         if received.is_empty() {
@@ -64,26 +69,36 @@ pub(super) fn event(received: &[Received]) -> SqsEvent {
     event
 }
 
-async fn deliver(world: Arc<World>) {
+/// EventBridge on virtual time: looks again and again what the model has sent.
+pub(super) async fn look_for_events<W: Way<Time = Virtual>>(world: Arc<World<W>>) {
     loop {
         let events = script::locked(&world.ecs).take_events(world.clock.now());
-        for (_, change) in events {
-            let world = Arc::clone(&world);
-            world.clock.clone().spawn(async move {
-                world.clock.sleep(INVOKE).await;
-                let (envelope, before) = (change.envelope(), world.clock.now());
-                // EventBridge delivers again what a function failed at; the sweep sees to what is lost.
-                let told = world.tracker().task_changed(&envelope).await.is_ok();
-                if told && script::is_stop(&envelope.detail) {
-                    script::note_freed(&world, before);
-                }
-            });
-        }
+        events.into_iter().for_each(|(_, change)| deliver(&world, change));
         world.clock.sleep(POLL).await;
     }
 }
 
-async fn sweep(world: Arc<World>) {
+/// EventBridge where the model stands behind a wire, which tells of each event when it comes.
+pub(super) async fn hear_events<W: Way>(world: Arc<World<W>>, mut events: UnboundedReceiver<Change>) {
+    while let Some(change) = events.recv().await {
+        deliver(&world, change);
+    }
+}
+
+fn deliver<W: Way>(world: &Arc<World<W>>, change: Change) {
+    let world = Arc::clone(world);
+    world.clock.clone().spawn(async move {
+        world.clock.sleep(INVOKE).await;
+        let (envelope, before) = (change.envelope(), world.clock.now());
+        // EventBridge delivers again what a function failed at; the sweep sees to what is lost.
+        let told = world.tracker().task_changed(&envelope).await.is_ok();
+        if told && script::is_stop(&envelope.detail) {
+            script::note_freed(&world, before);
+        }
+    });
+}
+
+async fn sweep<W: Way>(world: Arc<World<W>>) {
     loop {
         world.clock.sleep(TimeDelta::minutes(1)).await;
         let until = world.clock.now() + TimeDelta::seconds(45);

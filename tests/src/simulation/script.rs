@@ -8,17 +8,14 @@ use domain::{
     Timestamp,
     ecs::{RunTaskInput, Task},
     id::AttemptId,
-    limit::CapacityPool,
     marker,
-    ports::{AccountQuotas, Clock, Described, LaunchError, LogPage, Logs, Tasks, Unavailable},
+    ports::{Clock, Described, LaunchError, LogPage, Logs, Tasks, Unavailable},
     task::{self, TaskDefinition},
 };
 
-use super::{World, time::Virtual};
-use crate::ecs::{End, port::InProcess};
+use super::{World, time::Time, way::Way};
+use crate::ecs::End;
 
-/// How long a call of ECS takes (ours: a few tenths of a second are usual).
-const CALL: TimeDelta = TimeDelta::milliseconds(200);
 /// How long a line takes to the tracker (ours: the subscription's filter is near real time).
 const SUBSCRIPTION: TimeDelta = TimeDelta::milliseconds(500);
 
@@ -28,23 +25,23 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The model, with the time that calls take and the tasks' own marker lines.
-pub(super) struct Scripted {
-    inner: InProcess<Virtual>,
-    clock: Virtual,
-    world: Weak<World>,
+pub(super) struct Scripted<W: Way> {
+    inner: W::Tasks,
+    clock: W::Time,
+    world: Weak<World<W>>,
 }
 
-impl Scripted {
-    pub(super) fn new(inner: InProcess<Virtual>, clock: Virtual, world: Weak<World>) -> Self {
+impl<W: Way> Scripted<W> {
+    pub(super) fn new(inner: W::Tasks, clock: W::Time, world: Weak<World<W>>) -> Self {
         Self { inner, clock, world }
     }
 
-    /// The lines of a task that was just started, as they will come.
-    fn write(&self, input: &RunTaskInput, task: &Task) {
+    /// The lines of a task that was started by a call at this moment, as they will come.
+    fn write(&self, input: &RunTaskInput, task: &Task, called_at: Timestamp) {
         let Some(world) = self.world.upgrade() else { return };
         let attempt: Option<AttemptId> = input.started_by.parse().ok();
         let id = attempt.map(|attempt| attempt.execution().clone());
-        locked(&world.starts).extend(id.map(|id| (self.clock.now(), id)));
+        locked(&world.starts).extend(id.map(|id| (called_at, id)));
         let (account, environment) = (locked(&world.ecs).account().clone(), &input.overrides.container_overrides);
         let life = account.lives.of(account.seed, &input.started_by);
         let variables = environment.iter().flat_map(|container| &container.environment);
@@ -65,7 +62,7 @@ impl Scripted {
     }
 }
 
-async fn tell(world: &World, arn: &str, nonce: &str, words: &[String]) {
+async fn tell<W: Way>(world: &World<W>, arn: &str, nonce: &str, words: &[String]) {
     let mut event = LogsEvent::default();
     event.aws_logs.data.log_stream = task::log_stream(arn);
     let now = world.clock.now().timestamp_millis();
@@ -87,40 +84,35 @@ async fn tell(world: &World, arn: &str, nonce: &str, words: &[String]) {
     }
 }
 
-impl Tasks for Scripted {
+impl<W: Way> Tasks for Scripted<W> {
     async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
-        self.clock.sleep(CALL).await;
+        self.clock.sleep(W::CALL).await;
         self.inner.register_definition(definition).await
     }
 
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
+        let called_at = self.clock.now();
         let result = self.inner.run_task(input).await;
         if let Ok(task) = &result {
-            self.write(input, task);
+            self.write(input, task, called_at);
         }
-        self.clock.sleep(CALL).await;
+        self.clock.sleep(W::CALL).await;
         result
     }
 
     async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
-        self.clock.sleep(CALL).await;
+        self.clock.sleep(W::CALL).await;
         self.inner.stop_task(task_arn, reason).await
     }
 
     async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
-        self.clock.sleep(CALL).await;
+        self.clock.sleep(W::CALL).await;
         self.inner.describe_tasks(task_arns).await
     }
 
     async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
-        self.clock.sleep(CALL).await;
+        self.clock.sleep(W::CALL).await;
         self.inner.list_tasks(started_by).await
-    }
-}
-
-impl AccountQuotas for Scripted {
-    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, Unavailable> {
-        self.inner.cpu(pool).await
     }
 }
 
@@ -139,6 +131,6 @@ pub(super) fn is_stop(task: &Task) -> bool {
 }
 
 /// When something was closed.
-pub(super) fn note_freed(world: &World, at: Timestamp) {
+pub(super) fn note_freed<W: Way>(world: &World<W>, at: Timestamp) {
     locked(&world.freed).push(at);
 }

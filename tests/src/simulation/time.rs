@@ -16,6 +16,20 @@ use futures_executor::LocalPool;
 use futures_util::{future::BoxFuture, task::LocalSpawnExt};
 
 use super::script::locked;
+use crate::clock::Scaled;
+
+/// What a simulation goes by: a clock, and what runs beside it.
+pub(super) trait Time: Clock + Clone + 'static {
+    /// Runs this beside all else, until the simulation ends.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
+}
+
+/// Needs a tokio runtime.
+impl Time for Scaled {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(tokio::spawn(task));
+    }
+}
 
 /// Virtual time, and what runs on it. Clones are handles of the same one.
 #[derive(Clone)]
@@ -40,11 +54,6 @@ impl Virtual {
     pub fn new(now: Timestamp) -> Self {
         let state = State { now, timers: 0, waiting: BTreeMap::new(), spawned: Vec::new() };
         Self(Arc::new(Mutex::new(state)))
-    }
-
-    /// Runs this beside all else, until the simulation ends.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        locked(&self.0).spawned.push(Box::pin(task));
     }
 
     /// Runs a future, and all that it spawns, until it is ready.
@@ -82,6 +91,12 @@ impl Virtual {
         drop(state);
         due.into_values().for_each(Waker::wake);
         true
+    }
+}
+
+impl Time for Virtual {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        locked(&self.0).spawned.push(Box::pin(task));
     }
 }
 

@@ -13,7 +13,12 @@ use pipeline::{
 };
 
 use super::{
-    super::{ambient::Ambient, drive, script::locked},
+    super::{
+        ambient::Ambient,
+        drive,
+        script::locked,
+        time::{Time, Virtual},
+    },
     World,
     script::AGAIN,
     wire::Wire,
@@ -33,7 +38,7 @@ const LONG: TimeDelta = TimeDelta::minutes(10);
 pub(super) struct Environment {
     world: Arc<World>,
     wire: Wire,
-    ambient: Ambient,
+    ambient: Ambient<Virtual>,
     registered: Registered,
     pace: Pace,
     auth: Auth,
@@ -52,7 +57,7 @@ impl Environment {
         }
     }
 
-    fn launcher(&self) -> Launcher<'_, Wire, Wire, Wire, Wire, Wire, Ambient> {
+    fn launcher(&self) -> Launcher<'_, Wire, Wire, Wire, Wire, Wire, Ambient<Virtual>> {
         let Self { wire, ambient, registered, pace, .. } = self;
         let settings = &self.world.settings;
         Launcher {
@@ -68,13 +73,13 @@ impl Environment {
         }
     }
 
-    pub(super) fn tracker(&self) -> StateTracker<'_, Wire, Wire, Wire, Wire, Wire, Ambient> {
+    pub(super) fn tracker(&self) -> StateTracker<'_, Wire, Wire, Wire, Wire, Wire, Ambient<Virtual>> {
         let Self { wire, ambient, .. } = self;
         let settings = &self.world.settings;
         StateTracker { store: wire, queue: wire, tasks: wire, logs: wire, quotas: wire, ambient, settings }
     }
 
-    pub(super) fn submit(&self) -> Submit<'_, Wire, Wire, Wire, Wire, Ambient> {
+    pub(super) fn submit(&self) -> Submit<'_, Wire, Wire, Wire, Wire, Ambient<Virtual>> {
         let Self { wire, ambient, auth, .. } = self;
         Submit { store: wire, keys: wire, queue: wire, secrets: wire, ambient, auth, settings: &self.world.settings }
     }

@@ -12,7 +12,10 @@ use domain::{
     task,
 };
 
-use super::{super::script::locked, World, lambda};
+use super::{
+    super::{script::locked, time::Time},
+    World, lambda,
+};
 use crate::{
     ecs::{End, Life},
     random::Random,

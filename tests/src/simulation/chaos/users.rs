@@ -13,7 +13,7 @@ use domain::{
 };
 use serde_json::{Value, json};
 
-use super::{World, lambda::Environment, plan::Errand};
+use super::{super::time::Time, World, lambda::Environment, plan::Errand};
 
 /// Before a user tries again what had no answer.
 const AGAIN: TimeDelta = TimeDelta::seconds(3);
