@@ -66,20 +66,28 @@ struct Standing {
     group: String,
     total: usize,
     counts: Counts,
-    /// For each reason how many wait for it.
+    /// For each reason, in its last wording, how many wait for it.
     waiting: BTreeMap<String, usize>,
 }
 
 impl Standing {
     async fn of(client: &Client, group: &str) -> Result<Self, Failure> {
-        let (mut counts, mut waiting) = (Counts::default(), BTreeMap::new());
+        let (mut counts, mut by_kind) = (Counts::default(), BTreeMap::new());
         let see = |run: ExecutionView| {
             counts.add(run.status);
             if let Some(why) = run.waiting {
-                *waiting.entry(why.reason).or_insert(0) += 1;
+                // A limit's usage changes while its runs are looked at, page by page: but for its numbers it is one reason, and the last holds.
+                let kind = why.reason.replace(|letter: char| letter.is_ascii_digit(), "");
+                let (reason, count) = by_kind.entry((why.limit, kind)).or_insert((String::new(), 0));
+                *reason = why.reason;
+                *count += 1;
             }
         };
         group::walk(client, group, None, see).await?;
+        let mut waiting = BTreeMap::new();
+        for (reason, count) in by_kind.into_values() {
+            *waiting.entry(reason).or_insert(0) += count;
+        }
         match counts.total() {
             0 => Err(Failure::Nothing(format!("there are no runs in the group {group}"))),
             total => Ok(Self { group: group.to_owned(), total, counts, waiting }),
