@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use base64::{
@@ -22,12 +23,21 @@ use crate::sandbox::{Process, files};
 /// two random texts have them in common.
 const PIECE: usize = 12;
 
-/// A value to plant that no other test has: a watch sees the processes of all of them.
+/// Between two looks at all processes: less than any of them lives that talks to another, and no core's whole time.
+const LOOK: Duration = Duration::from_millis(3);
+
+/// A value to plant that no other test has: a watch sees the processes of all of them. It begins with `p-` and ends with `=`.
 #[must_use]
-pub fn value(kind: &str) -> String {
-    let random = [RandomState::new().hash_one(0), RandomState::new().hash_one(1)].map(|bits: u64| bits.to_be_bytes());
+pub fn value() -> String {
+    let random = [RandomState::new().hash_one(0), RandomState::new().hash_one(1)].map(u64::to_be_bytes);
     // What is written otherwise in a URL, so that it can be told from the plain form.
-    format!("planted-{kind}-{}/+&%=", STANDARD_NO_PAD.encode(random.concat()))
+    format!("p-{}/+&%=", STANDARD_NO_PAD.encode(random.concat()))
+}
+
+/// The same of characters that may stand anywhere in a URL.
+#[must_use]
+pub fn plain_value() -> String {
+    hex::encode(value())[..32].to_owned()
 }
 
 /// What was planted.
@@ -91,7 +101,7 @@ impl Planted {
                 if last {
                     return seen.sightings;
                 }
-                thread::yield_now();
+                thread::sleep(LOOK);
             }
         });
         Watch { stop, thread }

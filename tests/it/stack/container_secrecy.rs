@@ -1,6 +1,6 @@
 //! Where a secret's value is, and where it is not.
 
-use std::{fs, io::Write, process::Stdio};
+use std::{fs, io::Write, net::TcpListener, process::Stdio};
 
 use serde_json::{Value, json};
 use tests::{
@@ -74,7 +74,7 @@ fn loudly(world: &World, arguments: &[&str], input: &str) -> Running {
 
 #[test]
 fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
-    let (token, password, registry) = (planted::value("token"), planted::value("password"), planted::value("registry"));
+    let (token, password, registry) = (planted::value(), planted::value(), planted::value());
     let (http, ssh) = (
         HttpServer::new(Habits { login: Some(format!("x-access-token:{token}").leak()), ..Habits::default() }),
         SshServer::new(),
@@ -83,7 +83,7 @@ fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
     listen(&world);
     let git = Planted::default().with("the token", &token).with("git's key", &ssh.secret_of("user"));
     let planted = git.clone().with("the password", &password).with("the registry's password", &registry);
-    let url = planted::value("url").replace(['/', '+', '&', '%', '='], "-");
+    let url = planted::plain_value();
     let planted = planted.with("the API key", &world.api().1[8..]).with("the password in a URL", &url);
     let watch = planted.watch();
     let said = |ran: &Ran| {
@@ -102,11 +102,15 @@ fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
     let secret = json!({"Name": "mycli/default/registry", "SecretString": login, "ClientRequestToken": "0".repeat(32)});
     world.ask("secretsmanager", "secretsmanager.CreateSecret", &secret);
 
-    let command = "cat f; echo ${#API_PASSWORD}; case $API_PASSWORD in planted-p*=) echo given;; esac; sleep 300";
+    // Its end is waited for by a read, which we answer: a task has the machine's own network here.
+    let gate = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let wait = format!("bash -c 'read -r _ </dev/tcp/127.0.0.1/{}'", gate.local_addr().expect("it is bound").port());
+    let command =
+        format!("cat f; echo ${{#API_PASSWORD}}; case $API_PASSWORD in p-*=) echo given;; esac; {wait}; exit 3");
     fs::write(world.user.path(".mycli.yaml"), "registry_secret: mycli/default/registry\n").expect("a file");
     let running = loudly(
         &world,
-        &["exec", "--image", DEBIAN_GIT, "--repo", &http.url(), "--secret", "API_PASSWORD", command],
+        &["exec", "--image", DEBIAN_GIT, "--repo", &http.url(), "--secret", "API_PASSWORD", &command],
         "",
     );
     assert_eq!([running.line(), running.line(), running.line()], ["main", &password.len().to_string(), "given"]);
@@ -119,9 +123,8 @@ fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
         );
     }
     loud(&["status"], "", 0);
-    let id = world.run(&["status", "-o", "json"]).exits(0).json()["execution_id"].as_str().expect("an id").to_owned();
-    loud(&["cancel", &id], "", 0);
-    said(&running.end().exits(130));
+    gate.accept().expect("the command asks").0.write_all(b"\n").expect("it reads");
+    said(&running.end().exits(3));
     fs::remove_file(world.user.path(".mycli.yaml")).expect("it is there");
     let cloned = loudly(&world, &["exec", "--image", DEBIAN_GIT, "--repo", &ssh.url(), "cat f"], "").end();
     said(&cloned.exits(0).prints("main\n"));
@@ -131,7 +134,6 @@ fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
     loud(&["bulk", "--wait", "-"], &line.to_string(), 2);
     let (status, text) = world.call("POST", "/execute", &world.api().1, Some(line.to_string()));
     assert!(status == 422 && planted.found_in(text.as_bytes()).is_none(), "{status} {text}");
-    loud(&["exec", "--no-repo", "--image", tests::engine::MISSING, "--secret", "API_PASSWORD", "true"], "", 125);
     for arguments in [
         &["status", "-o", "json"][..],
         &["history", "-o", "json"],
@@ -152,7 +154,7 @@ fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
         assert!(process.mentions("MYCLI_EXECUTION_ID="), "{name} in the environment of {}", process.shown());
     }
     let kept = everything(&world);
-    for expected in ["API_PASSWORD", "given", "mycli/default/registry", "CANCELLED", "Execution State Change"] {
+    for expected in ["API_PASSWORD", "given", "mycli/default/registry", "Execution State Change"] {
         assert!(kept.iter().any(|(_, text)| text.contains(expected)), "what was searched is not all: no {expected}");
     }
     for (from, text) in &kept {
