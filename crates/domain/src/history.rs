@@ -67,7 +67,8 @@ impl Cursor {
     pub fn decode(text: &str) -> Result<Self, FieldError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let id = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|id| id.parse().ok());
-        id.map(Self).ok_or_else(|| FieldError {
+        // Nothing that only means the same.
+        id.map(Self).filter(|cursor| cursor.encode() == text).ok_or_else(|| FieldError {
             field: "cursor".into(),
             message: "is not a cursor of this API; pass next_cursor of the page before as it is".into(),
         })

@@ -5,7 +5,7 @@ use aws_lambda_events::{
     encodings::Body,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::{api::Problem, ports::Unavailable, request::FieldError};
+use domain::{api::Problem, key::Role, ports::Unavailable, request::FieldError};
 use http::{
     HeaderValue, Method,
     header::{CONTENT_TYPE, RETRY_AFTER},
@@ -64,6 +64,16 @@ impl Route {
             let allowed: Vec<_> = known.iter().map(|(method, _)| method.as_str()).collect();
             Problem::new(405, "method_not_allowed", format!("{path} takes {}", allowed.join(", ")))
         })
+    }
+
+    /// The least role of a key that may ask for it.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self {
+            Self::List | Self::Get(_) | Self::Logs(_) => Role::Read,
+            Self::Execute | Self::Bulk | Self::Cancel(_) => Role::Submit,
+            Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) => Role::Admin,
+        }
     }
 
     /// Whether it reads only: then the query function serves it, else submit.

@@ -9,11 +9,11 @@ use domain::{
     execution::{Attempt, Execution, ExecutionStatus, State, Ticket},
     history::{Cursor, Filter, PAGE_DEFAULT, PAGE_MAX},
     id::ExecutionId,
-    key::{Caller, Role},
+    key::Caller,
     limit::{CapacityPool, LimitKey, RateKey},
     line::{HeldBy, LineState},
     marker,
-    ports::{Clock, Keys, LogLine, LogPage, Logs, Store, Unavailable},
+    ports::{Clock, Keys, LogLine, LogPage, Logs, ReadError, Store, Unavailable},
     request::FieldError,
     settings::Settings,
     task,
@@ -52,8 +52,13 @@ pub struct Query<'a, S, K, L, A> {
     pub settings: &'a Settings,
 }
 
+/// Longest text that may name a submitter, a key or an execution, in bytes. Ours: above any user's name and any task's ARN, and within DynamoDB's 2,048
+/// bytes of a key.
+pub(crate) const TEXT_MAX: usize = 512;
+
 /// Where the reader of an execution's log is: in which attempt, and where in its stream.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct LogCursor {
     #[serde(rename = "a")]
     attempt: u32,
@@ -98,8 +103,9 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         caller: &Caller,
         request: &ApiGatewayProxyRequest,
     ) -> Result<ApiGatewayProxyResponse, Problem> {
-        auth::require(caller, Role::Read)?;
-        match Route::of(request)? {
+        let route = Route::of(request)?;
+        auth::require(caller, route.role())?;
+        match route {
             Route::List => self.list(caller, request).await,
             Route::Get(id) => self.get(&id, request).await,
             Route::Logs(id) => self.log(&id, request).await,
@@ -139,14 +145,21 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
             http::parameter(request, "cursor").map(log_cursor).transpose().map_err(|e| Problem::invalid(vec![e]))?;
         // Loaded before the log is read: what is final now has written its last line already.
         let execution = self.load(id).await?;
-        let part = self.log_part(&execution, cursor.unwrap_or_default()).await.map_err(|e| http::unavailable(&e))?;
+        let part = self.log_part(&execution, cursor.unwrap_or_default()).await.map_err(|error| match error {
+            ReadError::Cursor => Problem::invalid(vec![no_log_cursor()]),
+            ReadError::Unavailable(error) => http::unavailable(&error),
+        })?;
         let idle = part.page.lines.is_empty() && !part.page.complete;
         let response = http::json(200, &part.page);
         Ok(if idle { http::retry_after(response, part.again) } else { response })
     }
 
-    async fn log_part(&self, execution: &Execution, from: LogCursor) -> Result<Part, Unavailable> {
+    async fn log_part(&self, execution: &Execution, from: LogCursor) -> Result<Part, ReadError> {
         let number = from.attempt.max(1);
+        let attempts = u32::try_from(execution.attempts.len()).unwrap_or(u32::MAX);
+        if number > attempts.max(1) {
+            return Err(ReadError::Cursor);
+        }
         let Some(attempt) = execution.attempts.iter().find(|attempt| attempt.number == number) else {
             let complete = execution.end().is_some();
             let page = LogsPage { lines: Vec::new(), next_cursor: Some(encode(&from)), complete };
@@ -297,6 +310,9 @@ pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Prob
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
+    if text.len() > TEXT_MAX {
+        return Err(not_found(text));
+    }
     let mut found = store.find(text, CANDIDATES + 1).await.map_err(|e| http::unavailable(&e))?;
     match found.len() {
         0 => Err(not_found(text)),
@@ -311,8 +327,12 @@ pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Prob
 /// The problem of an id that nothing has.
 #[must_use]
 pub fn not_found(id: &str) -> Problem {
-    let shown: String = id.chars().take(128).collect();
-    Problem::new(404, "not_found", format!("there is no execution '{shown}'"))
+    Problem::new(404, "not_found", format!("there is no execution '{}'", shown(id)))
+}
+
+/// As much of a caller's text as a problem repeats.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(128).collect()
 }
 
 fn asked(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<(Filter, u32, Option<Cursor>), Vec<FieldError>> {
@@ -332,6 +352,9 @@ fn asked(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<(Filter, u
     });
     let cursor = parameter("cursor").and_then(|text| Cursor::decode(text).map_err(|e| fault("cursor", e.message)).ok());
     let by = parameter("by").map(|by| if by == "me" { caller.name.clone() } else { by.to_owned() });
+    if by.as_ref().is_some_and(|by| by.is_empty() || by.len() > TEXT_MAX) {
+        fault("by", format!("is no name of a key: give 1 to {TEXT_MAX} bytes"));
+    }
     match (limit, faults.is_empty()) {
         (Some(limit), true) => Ok((Filter { status, group, by, since }, limit, cursor)),
         _ => Err(faults),
@@ -358,10 +381,17 @@ fn encode(cursor: &LogCursor) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(cursor).unwrap_or_default())
 }
 
+/// Reads what [`encode`] wrote, and nothing that only means the same.
 fn log_cursor(text: &str) -> Result<LogCursor, FieldError> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or_else(|| FieldError {
+    let cursor = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    cursor.filter(|cursor| encode(cursor) == text).ok_or_else(no_log_cursor)
+}
+
+fn no_log_cursor() -> FieldError {
+    FieldError {
         field: "cursor".into(),
-        message: "is not a cursor of this log; pass next_cursor of the answer before as it is".into(),
-    })
+        message: "is not a cursor of this log, or is older than a day; pass next_cursor of the answer before as it is"
+            .into(),
+    }
 }

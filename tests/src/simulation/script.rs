@@ -10,7 +10,7 @@ use domain::{
     id::AttemptId,
     limit::CapacityPool,
     marker,
-    ports::{AccountQuotas, Clock, Described, LaunchError, LogPage, Logs, Tasks, Unavailable},
+    ports::{AccountQuotas, Clock, Described, LaunchError, LogPage, Logs, ReadError, Tasks, Unavailable},
     task::{self, TaskDefinition},
 };
 
@@ -128,7 +128,7 @@ impl AccountQuotas for Scripted {
 pub(super) struct NoLogs;
 
 impl Logs for NoLogs {
-    async fn read(&self, _: &str, _: Option<&str>) -> Result<LogPage, Unavailable> {
+    async fn read(&self, _: &str, _: Option<&str>) -> Result<LogPage, ReadError> {
         Ok(LogPage::default())
     }
 }

@@ -1,0 +1,6 @@
+//! Input that is meant to harm: keys, requests, cursors, shell text.
+
+#![expect(clippy::unwrap_used, reason = "a step of a test that fails shows its value")]
+
+mod keys;
+mod wire;
