@@ -94,7 +94,7 @@ impl Screen {
     /// A line of mycli's own, on standard error.
     pub(crate) fn say(&self, text: &str) {
         // Standard error is where a failure would be told.
-        drop(self.write(Stream::Err, &format!("mycli: {text}\n")));
+        drop(self.write(Stream::Err, &format!("mycli: {}\n", inert(text))));
     }
 
     /// Why mycli failed, with one line for each field that is at fault.
@@ -105,7 +105,10 @@ impl Screen {
             .map(|fault| format!("\n  {fault}"))
             .chain(failure.hint().map(|hint| format!("\n{hint}")));
         // Nothing is left to tell it to.
-        drop(self.write(Stream::Err, &format!("error: {failure}{}\n", fields.collect::<String>())));
+        drop(self.write(
+            Stream::Err,
+            &format!("error: {}{}\n", inert(&failure.to_string()), inert(&fields.collect::<String>())),
+        ));
     }
 
     /// Resolves once standard output is found to be closed.
@@ -203,9 +206,21 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
-/// Text of others, on one line: control characters (which a terminal would obey) are replaced, and what is wider than `width` cut.
+/// Whether a terminal obeys this character instead of showing it, or shows what follows in another order or line.
+fn is_obeyed(character: char) -> bool {
+    let order = ['\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'];
+    let embedding = ('\u{202a}'..='\u{202e}').contains(&character) || ('\u{2066}'..='\u{2069}').contains(&character);
+    character.is_control() || embedding || order.contains(&character)
+}
+
+/// Text that may hold some of others, such as what a git server said; only its line ends are obeyed.
+fn inert(text: &str) -> String {
+    text.chars().map(|c| if c != '\n' && is_obeyed(c) { ' ' } else { c }).collect()
+}
+
+/// Text of others, on one line: what a terminal would obey is replaced, and what is wider than `width` cut.
 pub(crate) fn one_line(text: &str, width: usize) -> String {
-    let clean: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String = text.trim().chars().map(|c| if is_obeyed(c) { ' ' } else { c }).collect();
     if clean.width() <= width {
         return clean;
     }
@@ -224,6 +239,8 @@ mod tests {
     #[test]
     fn others_text_is_one_line_of_the_given_width() {
         assert_eq!(one_line("echo a\n\x1b[2Jb", 80), "echo a  [2Jb");
+        assert_eq!(one_line("a\u{202e}b\u{2028}c", 80), "a b c");
+        assert_eq!(inert("a\x1b]0;x\x07\nb\u{202e}\r"), "a ]0;x \nb  ");
         assert_eq!(one_line("terraform plan", 9), "terraform"[..8].to_owned() + "…");
         assert_eq!(one_line("日本語", 5), "日本…");
         assert_eq!(one_line("日本語", 6), "日本語");

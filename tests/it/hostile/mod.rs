@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a step of a test that fails shows its value")]
 
+mod injection;
 mod keys;
 mod wire;
