@@ -16,6 +16,7 @@ CARGO_DENY=0.20.2
 MINISTACK=1.5.33 # As in tests/emulator.sh.
 CFN_LINT=1.58.0
 CHECKOV=3.2.459
+SCHEMATHESIS=4.32.5
 PUEUE=4.0.4
 
 # For the containers, the script's shells and servers, the local package repositories, the build, and the checks.
@@ -105,8 +106,8 @@ install_ministack() {
   install_python "ministack-$MINISTACK" "ministack==$MINISTACK" 'docker>=7'
 }
 
-# install_linter PACKAGE VERSION: a folder for each, because they want different versions of the same.
-install_linter() {
+# install_command PACKAGE VERSION: a folder for each, because they want different versions of the same.
+install_command() {
   local folder=$tools/$1-$2
   install_python "$1-$2" "$1==$2"
   printf '#!/bin/sh\nPYTHONPATH="%s" exec python3 "%s" "$@"\n' "$folder" "$folder/bin/$1" >"$tools/bin/$1"
@@ -143,8 +144,9 @@ PATH=$tools/bin:$PATH
 install_packages "${PACKAGES[@]}"
 install_just
 install_ministack
-install_linter cfn-lint "$CFN_LINT"
-install_linter checkov "$CHECKOV"
+install_command cfn-lint "$CFN_LINT"
+install_command checkov "$CHECKOV"
+install_command schemathesis "$SCHEMATHESIS"
 install_nextest
 install_pinned cargo-deny "$CARGO_DENY" cargo-deny
 "$here/images/images.sh"

@@ -346,13 +346,16 @@ pub struct Problem {
     /// What is wrong with which field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// Of a method that the path does not take: those that it does, for the header `Allow`.
+    #[serde(skip)]
+    pub allow: Option<String>,
 }
 
 impl Problem {
     /// A problem without fields.
     #[must_use]
     pub fn new(status: u16, code: &str, title: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), title: title.into(), errors: Vec::new() }
+        Self { status, code: code.to_owned(), title: title.into(), errors: Vec::new(), allow: None }
     }
 
     /// A request with faults: 422.

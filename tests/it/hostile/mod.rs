@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a step of a test that fails shows its value")]
 
+mod document;
 mod injection;
 mod keys;
 mod wire;
