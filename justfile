@@ -44,6 +44,21 @@ bench *SECTIONS: package
 nightly:
     PROPTEST_CASES=25600 cargo nextest run --workspace --locked --profile nightly --run-ignored all
 
+# libFuzzer on a property of tests/fuzz: `just fuzz request 600`; without a name it tells them
+fuzz TARGET="" SECONDS="120":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    # What cargo-fuzz does, on the toolchain that there is: counters for libFuzzer, and no sanitizer, as there is no unsafe code of ours.
+    target=${CARGO_TARGET_DIR:-target}
+    corpus=$target/fuzz/corpus/{{ TARGET }}
+    cargo run --locked --quiet --package fuzz --example seeds -- {{ TARGET }} "$corpus"
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
+    cargo build --locked --profile fuzz --package fuzz --features libfuzzer --target "$host"
+    mkdir -p "$target/fuzz/found"
+    FUZZ_TARGET={{ TARGET }} "$target/$host/fuzz/fuzz" -max_total_time={{ SECONDS }} -max_len=4096 -timeout=10 -print_final_stats=1 \
+        -artifact_prefix="$target/fuzz/found/{{ TARGET }}-" "$corpus"
+
 # The functions' zips in target/package, for this machine's processor; with cargo-lambda for another: `just package arm64`
 package ARCH="":
     #!/usr/bin/env bash

@@ -15,6 +15,8 @@ use serde_json::Value;
 
 /// Seconds after which a client may ask again when something did not answer. Ours.
 const RETRY_SECONDS: u32 = 1;
+/// Most characters that are said of what is wrong with a body. Ours: all keys of a request fit.
+const SAID_MAX: usize = 1_000;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,8 +147,13 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
         let title = format!("the body has {} bytes, the limit is {max}", text.len());
         return Err(Problem::new(413, "body_too_large", title));
     }
-    let not_json =
-        |error: &dyn std::fmt::Display| Problem::new(400, "invalid_json", format!("the body cannot be read: {error}"));
+    // It repeats a key that is not known, which may be anything.
+    let fit = |error: &dyn std::fmt::Display| {
+        let characters =
+            error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_MAX).collect::<String>();
+        format!("the body cannot be read: {characters}")
+    };
+    let not_json = |error: &dyn std::fmt::Display| Problem::new(400, "invalid_json", fit(error));
     let bytes = if request.is_base64_encoded {
         STANDARD.decode(text).map_err(|e| not_json(&e))?
     } else {

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use domain::{
     api::{ExecutionView, HistoryPage, LogLineView, LogsPage, Problem, WaitingView},
     execution::{Attempt, Execution, ExecutionStatus, State, Ticket},
-    history::{Cursor, Filter, PAGE_DEFAULT, PAGE_MAX},
+    history::{Cursor, Filter, LogCursor, PAGE_DEFAULT, PAGE_MAX},
     id::ExecutionId,
     key::Caller,
     limit::{CapacityPool, LimitKey, RateKey},
@@ -19,7 +18,6 @@ use domain::{
     task,
     throttle::{self, Rate, Usage},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
     auth::{self, Auth},
@@ -55,19 +53,6 @@ pub struct Query<'a, S, K, L, A> {
 /// Longest text that may name a submitter, a key or an execution, in bytes. Ours: above any user's name and any task's ARN, and within DynamoDB's 2,048
 /// bytes of a key.
 pub(crate) const TEXT_MAX: usize = 512;
-
-/// Where the reader of an execution's log is: in which attempt, and where in its stream.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LogCursor {
-    #[serde(rename = "a")]
-    attempt: u32,
-    #[serde(rename = "c")]
-    stream: Option<String>,
-    /// The script's last word was seen: nothing follows it.
-    #[serde(rename = "e", default)]
-    ended: bool,
-}
 
 /// What is known of lines while a page is made: each is looked at once, however many of the page stand in it.
 #[derive(Default)]
@@ -141,12 +126,14 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
 
     async fn log(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &["cursor"])?;
-        let cursor =
-            http::parameter(request, "cursor").map(log_cursor).transpose().map_err(|e| Problem::invalid(vec![e]))?;
+        let cursor = http::parameter(request, "cursor")
+            .map(LogCursor::decode)
+            .transpose()
+            .map_err(|e| Problem::invalid(vec![e]))?;
         // Loaded before the log is read: what is final now has written its last line already.
         let execution = self.load(id).await?;
         let part = self.log_part(&execution, cursor.unwrap_or_default()).await.map_err(|error| match error {
-            ReadError::Cursor => Problem::invalid(vec![no_log_cursor()]),
+            ReadError::Cursor => Problem::invalid(vec![LogCursor::fault()]),
             ReadError::Unavailable(error) => http::unavailable(&error),
         })?;
         let idle = part.page.lines.is_empty() && !part.page.complete;
@@ -162,7 +149,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         }
         let Some(attempt) = execution.attempts.iter().find(|attempt| attempt.number == number) else {
             let complete = execution.end().is_some();
-            let page = LogsPage { lines: Vec::new(), next_cursor: Some(encode(&from)), complete };
+            let page = LogsPage { lines: Vec::new(), next_cursor: Some(from.encode()), complete };
             return Ok(Part { page, again: PENDING_SECONDS });
         };
         let writes = attempt.may_have_output();
@@ -180,7 +167,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
             LogCursor { attempt: number, stream: page.next.clone().or(from.stream), ended }
         };
         let complete = over && last && execution.end().is_some();
-        let page = LogsPage { lines: own_lines(attempt, page), next_cursor: Some(encode(&next)), complete };
+        let page = LogsPage { lines: own_lines(attempt, page), next_cursor: Some(next.encode()), complete };
         Ok(Part { page, again: if writes { POLL_SECONDS } else { PENDING_SECONDS } })
     }
 
@@ -375,23 +362,4 @@ fn own_lines(attempt: &Attempt, page: LogPage) -> Vec<LogLineView> {
             Some(LogLineView { at: line.at, text })
         })
         .collect()
-}
-
-fn encode(cursor: &LogCursor) -> String {
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(cursor).unwrap_or_default())
-}
-
-/// Reads what [`encode`] wrote, and nothing that only means the same.
-fn log_cursor(text: &str) -> Result<LogCursor, FieldError> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-    let cursor = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    cursor.filter(|cursor| encode(cursor) == text).ok_or_else(no_log_cursor)
-}
-
-fn no_log_cursor() -> FieldError {
-    FieldError {
-        field: "cursor".into(),
-        message: "is not a cursor of this log, or is older than a day; pass next_cursor of the answer before as it is"
-            .into(),
-    }
 }

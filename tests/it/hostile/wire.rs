@@ -261,6 +261,18 @@ fn a_marker_line_that_the_command_prints_has_no_effect() {
     assert_eq!(log["complete"], true);
 }
 
+/// The script's own word follows it on the same line.
+#[test]
+fn output_that_ends_like_the_beginning_of_a_marker_hides_none() {
+    let sandbox = Sandbox::new();
+    for end in ["::mycli", "::mycli:", "::"] {
+        let ran = sandbox.local(&["exec", "--no-repo", &format!("printf '%s' '{end}'; exit 124")]).exits(124);
+        assert_eq!(ran.out.trim_end(), end);
+        let record = sandbox.local(&["status", "-o", "json"]).json();
+        assert_eq!((&record["status"], &record["exit_code"]), (&json!("FAILED"), &json!(124)), "{record:#}");
+    }
+}
+
 #[test]
 fn who_sends_slowly_is_let_go_and_holds_up_nobody() {
     let sandbox = Sandbox::new();
