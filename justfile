@@ -59,7 +59,7 @@ fuzz TARGET="" SECONDS="120":
     FUZZ_TARGET={{ TARGET }} "$target/$host/fuzz/fuzz" -max_total_time={{ SECONDS }} -max_len=4096 -timeout=10 -print_final_stats=1 \
         -artifact_prefix="$target/fuzz/found/{{ TARGET }}-" "$corpus"
 
-# The functions' zips in target/package, for this machine's processor; with cargo-lambda for another: `just package arm64`
+# The functions' zips and what a release is made of (CycloneDX) in target/package, for this machine's processor; with cargo-lambda for another: `just package arm64`
 package ARCH="":
     #!/usr/bin/env bash
     set -euo pipefail
@@ -72,4 +72,10 @@ package ARCH="":
     *) echo "just package: {{ ARCH }} is neither arm64 nor x86_64" >&2; exit 2 ;;
     esac
     cargo run --locked --quiet --package deploy --example package -- "$programs" target/package
+    case "{{ ARCH }}" in
+    "") triple=$(rustc -vV | sed -n 's/^host: //p') ;;
+    arm64) triple=aarch64-unknown-linux-gnu ;;
+    x86_64) triple=x86_64-unknown-linux-gnu ;;
+    esac
+    cargo run --locked --quiet --package deploy --example sbom -- "$triple" >target/package/sbom.cdx.json
     ls -l target/package

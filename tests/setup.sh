@@ -4,6 +4,7 @@
 #
 #   tests/setup.sh         for `just check`
 #   tests/setup.sh bench   also what the benches compare with
+#   tests/setup.sh audit   cargo-audit alone, for tests/advisories.sh
 #
 # Nothing is fetched but through apt-get, pip and cargo, as this machine has them configured. Tools of ours and the
 # Debian image's file system are kept in $MYCLI_TESTS_CACHE (default ~/.cache/mycli-tests), so that a fresh clone need
@@ -13,6 +14,7 @@ set -euo pipefail
 JUST=1.59.0
 NEXTEST=0.9.143
 CARGO_DENY=0.20.2
+CARGO_AUDIT=0.22.2
 MINISTACK=1.5.33 # As in tests/emulator.sh.
 CFN_LINT=1.58.0
 CHECKOV=3.2.459
@@ -141,6 +143,10 @@ install_pinned() {
 command -v cargo >/dev/null || die "a Rust toolchain (cargo) is needed and is not on PATH"
 mkdir -p "$tools/bin"
 PATH=$tools/bin:$PATH
+if [ "${1:-}" = audit ]; then
+  install_pinned cargo-audit "$CARGO_AUDIT" cargo-audit
+  exit
+fi
 install_packages "${PACKAGES[@]}"
 install_just
 install_ministack
