@@ -112,7 +112,7 @@ fn text(value: &Value) -> &str {
 mod tests {
     use super::*;
 
-    fn package(id: &str, source: Value) -> Value {
+    fn package(id: &str, source: &Value) -> Value {
         json!({"id": id, "name": id, "version": "1.0.0+a", "license": "MIT/Apache-2.0", "source": source})
     }
 
@@ -124,10 +124,9 @@ mod tests {
     #[test]
     fn what_is_compiled_in_is_listed_and_nothing_else() {
         let registry = json!("registry+https://example.invalid");
-        let packages =
-            ["deep", "direct", "for-tests", "for-building", "of-another"].map(|id| package(id, registry.clone()));
+        let packages = ["deep", "direct", "for-tests", "for-building", "of-another"].map(|id| package(id, &registry));
         let metadata = json!({
-            "packages": packages.into_iter().chain([package("tool", Value::Null), package("another", Value::Null)]).collect::<Vec<_>>(),
+            "packages": packages.into_iter().chain([package("tool", &Value::Null), package("another", &Value::Null)]).collect::<Vec<_>>(),
             "resolve": {"nodes": [
                 node("tool", &[("direct", Value::Null), ("for-tests", json!("dev")), ("for-building", json!("build"))]),
                 node("direct", &[("deep", Value::Null)]),

@@ -346,16 +346,13 @@ pub struct Problem {
     /// What is wrong with which field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
-    /// Of a method that the path does not take: those that it does, for the header `Allow`.
-    #[serde(skip)]
-    pub allow: Option<String>,
 }
 
 impl Problem {
     /// A problem without fields.
     #[must_use]
     pub fn new(status: u16, code: &str, title: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), title: title.into(), errors: Vec::new(), allow: None }
+        Self { status, code: code.to_owned(), title: title.into(), errors: Vec::new() }
     }
 
     /// A request with faults: 422.

@@ -168,7 +168,9 @@ async fn whole(body: Body) -> Result<Option<Vec<u8>>, Problem> {
 
 /// Whether a body was given up because it is too large, and not because it could not be read.
 fn is_limit(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
+    let limit =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<http_body_util::LengthLimitError>());
+    limit.is_some()
 }
 
 /// The seconds of `Prefer: wait=N` (RFC 7240, section 4.3).

@@ -47,27 +47,32 @@ impl Route {
     /// # Errors
     /// 404 for an unknown path, 405 for a known one with another method.
     pub fn of(request: &ApiGatewayProxyRequest) -> Result<Self, Problem> {
+        let known = Self::at(request);
+        let path = request.path.as_deref().unwrap_or_default().trim_end_matches('/');
+        if known.is_empty() {
+            return Err(Problem::new(404, "no_such_path", format!("there is nothing at {path}")));
+        }
+        let found = known.iter().find(|(method, _)| *method == request.http_method);
+        let found = found.map(|(_, route)| route.clone());
+        found.ok_or_else(|| Problem::new(405, "method_not_allowed", format!("{path} takes {}", methods(&known))))
+    }
+
+    /// What there is at the request's path, by method.
+    fn at(request: &ApiGatewayProxyRequest) -> Vec<(Method, Self)> {
         let path = request.path.as_deref().unwrap_or_default().trim_end_matches('/');
         let parts = parts(request, path);
         let parts: Vec<_> = parts.iter().map(String::as_str).collect();
-        let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
-        let known: &[(&Method, Self)] = match parts.as_slice() {
-            ["execute"] => &[(&post, Self::Execute)],
-            ["executions"] => &[(&get, Self::List)],
-            ["executions", "bulk"] => &[(&post, Self::Bulk)],
-            ["executions", id] => &[(&get, Self::Get((*id).into()))],
-            ["executions", id, "logs"] => &[(&get, Self::Logs((*id).into()))],
-            ["executions", id, "cancel"] => &[(&post, Self::Cancel((*id).into()))],
-            ["keys"] => &[(&get, Self::ListKeys), (&post, Self::CreateKey)],
-            ["keys", name] => &[(&delete, Self::RevokeKey((*name).into()))],
-            _ => return Err(Problem::new(404, "no_such_path", format!("there is nothing at {path}"))),
-        };
-        let found = known.iter().find(|(method, _)| **method == request.http_method);
-        found.map(|(_, route)| route.clone()).ok_or_else(|| {
-            let allowed = known.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>().join(", ");
-            let title = format!("{path} takes {allowed}");
-            Problem { allow: Some(allowed), ..Problem::new(405, "method_not_allowed", title) }
-        })
+        match parts.as_slice() {
+            ["execute"] => vec![(Method::POST, Self::Execute)],
+            ["executions"] => vec![(Method::GET, Self::List)],
+            ["executions", "bulk"] => vec![(Method::POST, Self::Bulk)],
+            ["executions", id] => vec![(Method::GET, Self::Get((*id).into()))],
+            ["executions", id, "logs"] => vec![(Method::GET, Self::Logs((*id).into()))],
+            ["executions", id, "cancel"] => vec![(Method::POST, Self::Cancel((*id).into()))],
+            ["keys"] => vec![(Method::GET, Self::ListKeys), (Method::POST, Self::CreateKey)],
+            ["keys", name] => vec![(Method::DELETE, Self::RevokeKey((*name).into()))],
+            _ => Vec::new(),
+        }
     }
 
     /// The least role of a key that may ask for it.
@@ -85,6 +90,10 @@ impl Route {
     pub fn is_read(&self) -> bool {
         matches!(self, Self::List | Self::Get(_) | Self::Logs(_))
     }
+}
+
+fn methods(known: &[(Method, Route)]) -> String {
+    known.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The parts of the path. API Gateway tells which of its resources it is and what stands in the places of its parameters, whatever
@@ -205,8 +214,17 @@ pub fn problem(problem: &Problem) -> ApiGatewayProxyResponse {
     if problem.status == 503 {
         response.headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
     }
-    if let Some(allowed) = problem.allow.as_ref().and_then(|allowed| HeaderValue::from_str(allowed).ok()) {
-        response.headers.insert(ALLOW, allowed);
+    response
+}
+
+/// The same of a request; one whose method its path does not take is told the methods that it does (RFC 9110, section 15.5.6).
+#[must_use]
+pub fn refusal(request: &ApiGatewayProxyRequest, of: &Problem) -> ApiGatewayProxyResponse {
+    let mut response = problem(of);
+    if of.status == 405
+        && let Ok(methods) = HeaderValue::from_str(&methods(&Route::at(request)))
+    {
+        response.headers.insert(ALLOW, methods);
     }
     response
 }

@@ -96,7 +96,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 
     /// Answers a request of a caller already known.
     pub async fn answer(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        self.route(caller, request).await.unwrap_or_else(|problem| http::problem(&problem))
+        self.route(caller, request).await.unwrap_or_else(|problem| http::refusal(request, &problem))
     }
 
     async fn route(

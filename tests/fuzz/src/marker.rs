@@ -22,7 +22,6 @@ pub(crate) fn marker(bytes: &[u8]) {
         Some(found) => {
             let before = text.unwrap_or_default();
             assert!(line[before.len()..].starts_with(&ours), "{found:?} of {line:?}");
-            assert_eq!(marker::split(NONCE, before).1, None, "the first one counts");
             let is_sound = match found {
                 Marker::Exit(code) => (0..=255).contains(&code),
                 Marker::Commit(sha) => sha.bytes().all(|byte| byte.is_ascii_hexdigit()),

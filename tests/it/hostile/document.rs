@@ -22,7 +22,6 @@ fn check(sandbox: &Sandbox, endpoint: &str, key: &str, cases: u32, excluded: &st
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     let asked = said.lines().find_map(|line| line.trim().split_once(" generated")?.0.parse::<u32>().ok());
     assert!(asked.is_some_and(|asked| asked > 500), "{said}");
-    println!("{asked:?} requests");
 }
 
 /// Without what is API Gateway's alone.
