@@ -66,7 +66,7 @@ fn bom(metadata: &Value, checksums: &BTreeMap<(String, String), String>, program
         let kind = if roots.contains(id) { "application" } else { "library" };
         let mut component = json!({
             "type": kind, "bom-ref": reference(id), "name": package["name"], "version": package["version"], "purl": reference(id),
-            "licenses": [{"expression": text(&package["license"]).replace('/', " OR ")}],
+            "licenses": [{"expression": text(&package["license"]).split('/').map(str::trim).collect::<Vec<_>>().join(" OR ")}],
         });
         let key = (text(&package["name"]).to_owned(), text(&package["version"]).to_owned());
         if let Some(checksum) = checksums.get(&key).filter(|_| !is_ours(id)) {
