@@ -52,7 +52,22 @@ simulate COUNT="1000" FROM="0" *STORY:
 mutants SEEDS="300" *NAMES:
     tests/mutations.sh {{ SEEDS }} {{ NAMES }}
 
-# The functions' zips in target/package, for this machine's processor; with cargo-lambda for another: `just package arm64`
+# libFuzzer on a property of tests/fuzz: `just fuzz request 600`; without a name it tells them
+fuzz TARGET="" SECONDS="120":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    # What cargo-fuzz does, on the toolchain that there is: counters for libFuzzer, and no sanitizer, as there is no unsafe code of ours.
+    target=${CARGO_TARGET_DIR:-target}
+    corpus=$target/fuzz/corpus/{{ TARGET }}
+    cargo run --locked --quiet --package fuzz --example seeds -- {{ TARGET }} "$corpus"
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
+    cargo build --locked --profile fuzz --package fuzz --features libfuzzer --target "$host"
+    mkdir -p "$target/fuzz/found"
+    FUZZ_TARGET={{ TARGET }} "$target/$host/fuzz/fuzz" -max_total_time={{ SECONDS }} -max_len=4096 -timeout=10 -print_final_stats=1 \
+        -artifact_prefix="$target/fuzz/found/{{ TARGET }}-" "$corpus"
+
+# The functions' zips and what a release is made of (CycloneDX) in target/package, for this machine's processor; with cargo-lambda for another: `just package arm64`
 package ARCH="":
     #!/usr/bin/env bash
     set -euo pipefail
@@ -65,4 +80,10 @@ package ARCH="":
     *) echo "just package: {{ ARCH }} is neither arm64 nor x86_64" >&2; exit 2 ;;
     esac
     cargo run --locked --quiet --package deploy --example package -- "$programs" target/package
+    case "{{ ARCH }}" in
+    "") triple=$(rustc -vV | sed -n 's/^host: //p') ;;
+    arm64) triple=aarch64-unknown-linux-gnu ;;
+    x86_64) triple=x86_64-unknown-linux-gnu ;;
+    esac
+    cargo run --locked --quiet --package deploy --example sbom -- "$triple" >target/package/sbom.cdx.json
     ls -l target/package

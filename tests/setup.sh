@@ -4,6 +4,7 @@
 #
 #   tests/setup.sh         for `just check`
 #   tests/setup.sh bench   also what the benches compare with
+#   tests/setup.sh audit   cargo-audit alone, for tests/advisories.sh
 #
 # Nothing is fetched but through apt-get, pip and cargo, as this machine has them configured. Tools of ours and the
 # Debian image's file system are kept in $MYCLI_TESTS_CACHE (default ~/.cache/mycli-tests), so that a fresh clone need
@@ -13,9 +14,11 @@ set -euo pipefail
 JUST=1.59.0
 NEXTEST=0.9.143
 CARGO_DENY=0.20.2
+CARGO_AUDIT=0.22.2
 MINISTACK=1.5.33 # As in tests/emulator.sh.
 CFN_LINT=1.58.0
 CHECKOV=3.2.459
+SCHEMATHESIS=4.32.5
 PUEUE=4.0.4
 
 # For the containers, the script's shells and servers, the local package repositories, the build, and the checks.
@@ -107,8 +110,8 @@ install_ministack() {
   install_python "ministack-$MINISTACK" "ministack==$MINISTACK" 'docker>=7'
 }
 
-# install_linter PACKAGE VERSION: a folder for each, because they want different versions of the same.
-install_linter() {
+# install_command PACKAGE VERSION: a folder for each, because they want different versions of the same.
+install_command() {
   local folder=$tools/$1-$2
   install_python "$1-$2" "$1==$2"
   printf '#!/bin/sh\nPYTHONPATH="%s" exec python3 "%s" "$@"\n' "$folder" "$folder/bin/$1" >"$tools/bin/$1"
@@ -142,11 +145,16 @@ install_pinned() {
 command -v cargo >/dev/null || die "a Rust toolchain (cargo) is needed and is not on PATH"
 mkdir -p "$tools/bin"
 PATH=$tools/bin:$PATH
+if [ "${1:-}" = audit ]; then
+  install_pinned cargo-audit "$CARGO_AUDIT" cargo-audit
+  exit
+fi
 install_packages "${PACKAGES[@]}"
 install_just
 install_ministack
-install_linter cfn-lint "$CFN_LINT"
-install_linter checkov "$CHECKOV"
+install_command cfn-lint "$CFN_LINT"
+install_command checkov "$CHECKOV"
+install_command schemathesis "$SCHEMATHESIS"
 install_nextest
 install_pinned cargo-deny "$CARGO_DENY" cargo-deny
 "$here/images/images.sh"

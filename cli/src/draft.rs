@@ -60,7 +60,7 @@ impl Draft {
         for note in &found.notes {
             screen.say(note);
         }
-        self.request.repo = Some(absolute(&found.url, &found.root));
+        self.request.repo = Some(found.url);
         self.request.branch = found.branch;
         Ok(())
     }

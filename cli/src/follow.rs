@@ -252,7 +252,7 @@ pub(crate) async fn attended(
                 screen.no_progress();
                 return ended.map(|got| Ended::Final(Box::new(got))).inspect_err(|_| screen.say(&hint(client, id)));
             }
-            wish = interrupts.wish() => match wish {
+            wish = interrupts.wish(screen) => match wish {
                 Wish::Stay => {}
                 Wish::Cancel => cancel(client, id, screen).await,
                 Wish::Detach => {

@@ -1,8 +1,11 @@
 //! What the working directory's git repository says about where to run: the remote `origin`, and the current branch there.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
+use domain::request::{Place, RepoUrl};
 use tokio::process::Command;
+
+use crate::draft::absolute;
 
 /// The only remote that is looked at.
 const REMOTE: &str = "origin";
@@ -12,10 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Checkout {
-    /// The remote's URL, as git has it.
+    /// The remote's URL, as git has it; of a relative path, the absolute one.
     pub(crate) url: String,
-    /// The root of the working tree, which relative URLs start from.
-    pub(crate) root: PathBuf,
     /// What to check out; `None` means the remote's default branch.
     pub(crate) branch: Option<String>,
     /// What the user should know of it.
@@ -40,8 +41,12 @@ pub(crate) async fn checkout(branch: Option<&str>) -> Result<Checkout, String> {
     let root = git(&["rev-parse", "--show-toplevel"]).await.ok_or("this is not a git repository")?;
     let url = git(&["remote", "get-url", REMOTE]).await;
     let url = url.ok_or_else(|| format!("this git repository has no remote `{REMOTE}`"))?;
-    let found = Checkout { url, root: root.into(), branch: branch.map(str::to_owned), notes: Vec::new() };
-    Ok(if branch.is_some() { found } else { found.with_current_branch().await })
+    let url = absolute(&url, Path::new(&root));
+    // What will be refused is not asked for its branches: the process that git does it by would show the URL, and a password in it, to
+    // every user of this machine.
+    let is_usable = RepoUrl::parse(&url, Place::OneMachine).is_ok();
+    let found = Checkout { url, branch: branch.map(str::to_owned), notes: Vec::new() };
+    Ok(if branch.is_none() && is_usable { found.with_current_branch().await } else { found })
 }
 
 impl Checkout {

@@ -7,6 +7,8 @@ use tokio::{
     sync::oneshot,
 };
 
+use crate::screen::Screen;
+
 /// What the user wants of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
@@ -48,7 +50,7 @@ impl Interrupts {
     }
 
     /// The next wish. On a terminal Ctrl-C asks, and a second one means to leave; elsewhere nobody can answer.
-    pub(crate) async fn wish(&mut self) -> Wish {
+    pub(crate) async fn wish(&mut self, screen: &Screen) -> Wish {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => return Wish::Detach,
@@ -57,6 +59,8 @@ impl Interrupts {
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
             return Wish::Detach;
         }
+        // A spinner would be drawn over the question.
+        let _asking = screen.asking();
         tokio::select! {
             wish = answer() => wish,
             () = self.any() => Wish::Detach,

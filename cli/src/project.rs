@@ -54,7 +54,11 @@ impl Project {
         Self::parse(path, text).map(Some)
     }
 
-    fn parse(path: PathBuf, text: String) -> Result<Self, ProjectError> {
+    /// Reads the text of the file at `path`.
+    ///
+    /// # Errors
+    /// [`ProjectError::Form`].
+    pub(crate) fn parse(path: PathBuf, text: String) -> Result<Self, ProjectError> {
         let parsed = serde_norway::from_str::<Option<SubmitRequest>>(&text);
         let request = match parsed {
             Ok(request) => request.unwrap_or_default(),

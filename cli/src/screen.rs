@@ -32,9 +32,19 @@ pub(crate) struct Screen {
     plain: bool,
     colored: bool,
     spinner: RefCell<Option<ProgressBar>>,
+    /// Somebody is asked something: nothing moves meanwhile.
+    asks: Cell<bool>,
     /// The reader of standard output went away: nothing more is written to it.
     closed: Cell<bool>,
     gone: Notify,
+}
+
+struct Asking<'s>(&'s Screen);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.asks.set(false);
+    }
 }
 
 impl Screen {
@@ -45,6 +55,7 @@ impl Screen {
             plain: forbidden,
             colored: !forbidden && io::stdout().is_terminal(),
             spinner: RefCell::new(None),
+            asks: Cell::new(false),
             closed: Cell::new(false),
             gone: Notify::new(),
         }
@@ -94,7 +105,7 @@ impl Screen {
     /// A line of mycli's own, on standard error.
     pub(crate) fn say(&self, text: &str) {
         // Standard error is where a failure would be told.
-        drop(self.write(Stream::Err, &format!("mycli: {text}\n")));
+        drop(self.write(Stream::Err, &format!("mycli: {}\n", inert(text))));
     }
 
     /// Why mycli failed, with one line for each field that is at fault.
@@ -105,7 +116,10 @@ impl Screen {
             .map(|fault| format!("\n  {fault}"))
             .chain(failure.hint().map(|hint| format!("\n{hint}")));
         // Nothing is left to tell it to.
-        drop(self.write(Stream::Err, &format!("error: {failure}{}\n", fields.collect::<String>())));
+        drop(self.write(
+            Stream::Err,
+            &format!("error: {}{}\n", inert(&failure.to_string()), inert(&fields.collect::<String>())),
+        ));
     }
 
     /// Resolves once standard output is found to be closed.
@@ -115,6 +129,9 @@ impl Screen {
 
     /// Shows what is waited for, where somebody sees it.
     pub(crate) fn progress(&self, text: &str) {
+        if self.asks.get() {
+            return;
+        }
         let mut spinner = self.spinner.borrow_mut();
         if spinner.is_none() && io::stderr().is_terminal() {
             *spinner = Some(new_spinner());
@@ -126,6 +143,9 @@ impl Screen {
 
     /// Shows how much of something is done, where somebody sees it.
     pub(crate) fn gauge(&self, done: usize, of: usize, text: &str) {
+        if self.asks.get() {
+            return;
+        }
         let mut shown = self.spinner.borrow_mut();
         let is_missing = shown.as_ref().is_none_or(|bar| bar.length().is_none());
         if is_missing
@@ -139,6 +159,13 @@ impl Screen {
             bar.set_position(u64::try_from(done).unwrap_or(u64::MAX));
             bar.set_message(text.to_owned());
         }
+    }
+
+    /// Removes it for as long as what this returns is kept: for a question.
+    pub(crate) fn asking(&self) -> impl Drop + '_ {
+        self.no_progress();
+        self.asks.set(true);
+        Asking(self)
     }
 
     /// Removes it.
@@ -203,9 +230,21 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
-/// Text of others, on one line: control characters (which a terminal would obey) are replaced, and what is wider than `width` cut.
+/// Whether a terminal obeys this character instead of showing it, or shows what follows in another order or line.
+fn is_obeyed(character: char) -> bool {
+    let order = ['\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'];
+    let embedding = ('\u{202a}'..='\u{202e}').contains(&character) || ('\u{2066}'..='\u{2069}').contains(&character);
+    character.is_control() || embedding || order.contains(&character)
+}
+
+/// Text that may hold some of others, such as what a git server said; only its line ends are obeyed.
+fn inert(text: &str) -> String {
+    text.chars().map(|c| if c != '\n' && is_obeyed(c) { ' ' } else { c }).collect()
+}
+
+/// Text of others, on one line: what a terminal would obey is replaced, and what is wider than `width` cut.
 pub(crate) fn one_line(text: &str, width: usize) -> String {
-    let clean: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String = text.trim().chars().map(|c| if is_obeyed(c) { ' ' } else { c }).collect();
     if clean.width() <= width {
         return clean;
     }
@@ -224,6 +263,8 @@ mod tests {
     #[test]
     fn others_text_is_one_line_of_the_given_width() {
         assert_eq!(one_line("echo a\n\x1b[2Jb", 80), "echo a  [2Jb");
+        assert_eq!(one_line("a\u{202e}b\u{2028}c", 80), "a b c");
+        assert_eq!(inert("a\x1b]0;x\x07\nb\u{202e}\r"), "a ]0;x \nb  ");
         assert_eq!(one_line("terraform plan", 9), "terraform"[..8].to_owned() + "…");
         assert_eq!(one_line("日本語", 5), "日本…");
         assert_eq!(one_line("日本語", 6), "日本語");

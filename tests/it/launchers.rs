@@ -18,7 +18,8 @@ use domain::{
     id::{AttemptId, ExecutionId},
     message::{Message, Outgoing},
     ports::{
-        Clock, Definitions, Described, Entropy, LaunchError, LogPage, Logs, Queue, Secrets, Store, Tasks, Unavailable,
+        Clock, Definitions, Described, Entropy, LaunchError, LogPage, Logs, Queue, ReadError, Secrets, Store, Tasks,
+        Unavailable,
     },
     secret::SecretRecord,
     settings::Settings,
@@ -162,7 +163,7 @@ impl Tasks for Ecs {
 struct Nothing;
 
 impl Logs for Nothing {
-    async fn read(&self, _stream: &str, _cursor: Option<&str>) -> Result<LogPage, Unavailable> {
+    async fn read(&self, _stream: &str, _cursor: Option<&str>) -> Result<LogPage, ReadError> {
         Ok(LogPage::default())
     }
 }

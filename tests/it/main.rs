@@ -10,6 +10,7 @@ mod deploy;
 mod e2e;
 mod ecs;
 mod fault;
+mod hostile;
 mod infra;
 mod launchers;
 mod property;

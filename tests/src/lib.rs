@@ -8,6 +8,7 @@ pub mod json_protocol;
 pub mod memory;
 pub mod meter;
 pub mod pattern;
+pub mod planted;
 pub mod policy;
 pub mod random;
 pub mod sandbox;

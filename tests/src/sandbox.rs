@@ -38,7 +38,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A process, as `/proc` showed it in one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its id.
     pub pid: i32,
@@ -81,6 +81,15 @@ impl Process {
     pub fn resident(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
         status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
+    }
+
+    /// For a failure's text: its arguments, and the names in its environment.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let names: Vec<_> =
+            self.environ.split(|byte| *byte == 0).filter_map(|one| one.split(|byte| *byte == b'=').next()).collect();
+        format!("process {} {} ({})", self.pid, text(&self.argv).replace('\0', " "), text(&names.join(&b' ')))
     }
 
     /// Sends it a signal; it may be gone.

@@ -76,9 +76,18 @@ impl World {
     /// When it cannot be deployed.
     #[must_use]
     pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with parameters of the stack (`Name=value`).
+    ///
+    /// # Panics
+    /// When it cannot be deployed.
+    #[must_use]
+    pub fn with(parameters: &[&str]) -> Self {
         let world = Self::without_stack();
         let zips = world.package("functions");
-        world.deploy(&zips, &[])
+        world.deploy(&zips, parameters)
     }
 
     /// The same with functions packed elsewhere, and parameters of the stack (`Name=value`).

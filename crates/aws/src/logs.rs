@@ -6,7 +6,7 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatchlogs::{Client, operation::get_log_events::GetLogEventsOutput, types::OutputLogEvent};
 use domain::{
     Timestamp,
-    ports::{LogLine, LogPage, Logs, Unavailable},
+    ports::{LogLine, LogPage, Logs, ReadError},
 };
 
 use crate::{connect::Lazily, error::Fault};
@@ -48,7 +48,7 @@ impl CloudWatchLogs {
         &self,
         stream: &str,
         cursor: Option<&str>,
-    ) -> Result<Option<GetLogEventsOutput>, Unavailable> {
+    ) -> Result<Option<GetLogEventsOutput>, ReadError> {
         let page = self.page(stream, cursor, None).await?;
         match page.as_ref().and_then(|page| shorter(page.events())) {
             Some(limit) => self.page(stream, cursor, Some(limit)).await,
@@ -62,7 +62,7 @@ impl CloudWatchLogs {
         stream: &str,
         cursor: Option<&str>,
         limit: Option<i32>,
-    ) -> Result<Option<GetLogEventsOutput>, Unavailable> {
+    ) -> Result<Option<GetLogEventsOutput>, ReadError> {
         let call = self
             .client
             .get_log_events()
@@ -74,7 +74,9 @@ impl CloudWatchLogs {
         match call.send().await.map_err(|error| Fault::of(&error)) {
             Ok(page) => Ok(Some(page)),
             Err(fault) if fault.is("ResourceNotFoundException") => Ok(None),
-            Err(fault) => Err(fault.unavailable(SERVICE)),
+            // All else that is asked is ours. A token lives for 24 hours (API reference, `GetLogEvents`).
+            Err(fault) if cursor.is_some() && fault.is("InvalidParameterException") => Err(ReadError::Cursor),
+            Err(fault) => Err(fault.unavailable(SERVICE).into()),
         }
     }
 }
@@ -82,7 +84,7 @@ impl CloudWatchLogs {
 impl Logs for CloudWatchLogs {
     /// As much as CloudWatch Logs gives at once (1 MB or 10,000 lines, API reference, `GetLogEvents`), because its calls are few: 10 to 25
     /// a second for a whole region.
-    async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, Unavailable> {
+    async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
         let mut at = cursor.map(str::to_owned);
         for _ in 0..EMPTY_PAGES {
             let Some(page) = self.page_that_fits(stream, at.as_deref()).await? else { return Ok(LogPage::default()) };

@@ -1,6 +1,7 @@
 //! Asking for history: filters, pages, cursors.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
@@ -67,9 +68,54 @@ impl Cursor {
     pub fn decode(text: &str) -> Result<Self, FieldError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let id = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|id| id.parse().ok());
-        id.map(Self).ok_or_else(|| FieldError {
+        // Nothing that only means the same.
+        id.map(Self).filter(|cursor| cursor.encode() == text).ok_or_else(|| FieldError {
             field: "cursor".into(),
             message: "is not a cursor of this API; pass next_cursor of the page before as it is".into(),
         })
+    }
+}
+
+/// Where the reader of an execution's log is: in which attempt, and where in its stream. Opaque to callers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogCursor {
+    /// The attempt's number; 0 before there is one.
+    #[serde(rename = "a")]
+    pub attempt: u32,
+    /// The stream's own cursor.
+    #[serde(rename = "c")]
+    pub stream: Option<String>,
+    /// The script's last word was seen: nothing follows it.
+    #[serde(rename = "e")]
+    pub ended: bool,
+}
+
+impl LogCursor {
+    /// The text given to callers.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Reads what [`LogCursor::encode`] wrote, and nothing that only means the same.
+    ///
+    /// # Errors
+    /// Names the field when the text is anything else.
+    pub fn decode(text: &str) -> Result<Self, FieldError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+        let cursor = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
+        cursor.filter(|cursor| cursor.encode() == text).ok_or_else(Self::fault)
+    }
+
+    /// What is said of a cursor that leads nowhere.
+    #[must_use]
+    pub fn fault() -> FieldError {
+        FieldError {
+            field: "cursor".into(),
+            message:
+                "is not a cursor of this log, or is older than a day; pass next_cursor of the answer before as it is"
+                    .into(),
+        }
     }
 }

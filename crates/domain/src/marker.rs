@@ -36,7 +36,7 @@ impl Marker {
 /// whole line is a marker. A marker with another nonce is the command's own text, and so is one with an unknown word.
 #[must_use]
 pub fn split<'a>(nonce: &str, line: &'a str) -> (Option<&'a str>, Option<Marker>) {
-    let found = line.match_indices(PREFIX).find_map(|(start, _)| {
+    let found = starts(line).find_map(|start| {
         let word = line[start + PREFIX.len()..].strip_prefix(nonce)?.strip_prefix(':')?;
         Some((start, parse(word)?))
     });
@@ -45,6 +45,12 @@ pub fn split<'a>(nonce: &str, line: &'a str) -> (Option<&'a str>, Option<Marker>
         Some((start, marker)) => (Some(&line[..start]), Some(marker)),
         None => (Some(line), None),
     }
+}
+
+/// Where a marker may start. The command's text may end with the beginning of one, so one may start within another.
+fn starts(line: &str) -> impl Iterator<Item = usize> {
+    let next = |from: usize| Some(from + line.get(from..)?.find(PREFIX)?);
+    std::iter::successors(next(0), move |start| next(start + 1))
 }
 
 fn parse(word: &str) -> Option<Marker> {
@@ -88,6 +94,14 @@ mod tests {
     fn it_may_follow_an_unfinished_line() {
         let line = format!("50%{PREFIX}{NONCE}:exit:0");
         assert_eq!(split(NONCE, &line), (Some("50%"), Some(Marker::Exit(0))));
+    }
+
+    #[test]
+    fn an_unfinished_line_may_end_like_the_beginning_of_one() {
+        for text in ["::mycli", "::mycli:", ":", "::", "::mycli::mycli", "::mycli:0123"] {
+            let line = format!("{text}{PREFIX}{NONCE}:exit:3");
+            assert_eq!(split(NONCE, &line), (Some(text), Some(Marker::Exit(3))), "{line}");
+        }
     }
 
     #[test]

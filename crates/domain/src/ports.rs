@@ -349,8 +349,29 @@ pub struct LogPage {
     pub more: bool,
 }
 
+/// Why a log cannot be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The cursor is none of this stream's, or not any more.
+    #[error("the cursor leads nowhere")]
+    Cursor,
+    /// The logs do not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+impl From<ReadError> for Unavailable {
+    /// Of a reader that has its cursors from the log itself.
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Cursor => Self::new("the log", error),
+            ReadError::Unavailable(error) => error,
+        }
+    }
+}
+
 /// Logs of tasks.
 pub trait Logs: Send + Sync {
     /// A part of a stream, marker lines included, from the cursor on (`None`: from the start). Each line is returned once.
-    fn read(&self, stream: &str, cursor: Option<&str>) -> impl Future<Output = Result<LogPage, Unavailable>> + Send;
+    fn read(&self, stream: &str, cursor: Option<&str>) -> impl Future<Output = Result<LogPage, ReadError>> + Send;
 }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 mod choice;
 mod duration;
@@ -41,9 +44,10 @@ pub const RETRIES_MAX: u8 = 10;
 /// A request as a user wrote it: the body of `POST /execute`, a line of a bulk file, a `.mycli.yaml`, or flags.
 ///
 /// Nothing in it can be trusted; [`SubmitRequest::validate`] is the only way on. What is absent takes the stack's default. A
-/// key that is not listed here is an error. `Debug` shows no value of `env` and no credentials in `repo`.
+/// key that is not listed here is an error, and so is a list of values without keys. `Debug` shows no value of `env` and no credentials in
+/// `repo`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 pub struct SubmitRequest {
     /// `exec`, the only action there is.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +115,33 @@ pub struct SubmitRequest {
     /// The Secrets Manager secret with a private registry's credentials, by name or ARN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registry_secret: Option<String>,
+}
+
+impl Serialize for SubmitRequest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SubmitRequest {
+    /// What serde derives would take the elements of a list for the keys in their order: `["exec", "true"]`.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> Visitor<'de> for Keys {
+            type Value = SubmitRequest;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a request, which is keys with values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SubmitRequest, A::Error> {
+                SubmitRequest::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Keys)
+    }
 }
 
 /// `env:` with nothing below it is null to YAML, and means the same as no `env` at all.

@@ -13,7 +13,7 @@ use std::{
 use chrono::SecondsFormat;
 use domain::{
     Timestamp,
-    ports::{LogLine, LogPage, Logs, Unavailable},
+    ports::{LogLine, LogPage, Logs, ReadError, Unavailable},
 };
 
 /// Longest text in one line of the file; what is longer is cut into parts. The size of a CloudWatch Logs event (256 KB).
@@ -156,31 +156,48 @@ impl LocalLogs {
 }
 
 impl Logs for LocalLogs {
-    async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, Unavailable> {
+    async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
         let task_id = stream.rsplit('/').next().unwrap_or_default();
-        let from = cursor.and_then(|cursor| cursor.parse().ok()).unwrap_or(0);
+        let from = cursor.map_or(Some(0), offset).ok_or(ReadError::Cursor)?;
         match page(&self.path(task_id), from) {
-            Ok(page) => Ok(page),
+            Ok(page) => page.ok_or(ReadError::Cursor),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LogPage::default()),
-            Err(error) => Err(Unavailable::new("the log", error)),
+            Err(error) => Err(Unavailable::new("the log", error).into()),
         }
     }
 }
 
-fn page(path: &Path, from: u64) -> io::Result<LogPage> {
+/// A cursor as we write it, and in no other form.
+fn offset(cursor: &str) -> Option<u64> {
+    cursor.parse().ok().filter(|offset: &u64| offset.to_string() == cursor)
+}
+
+/// `None` when no line begins there.
+fn page(path: &Path, from: u64) -> io::Result<Option<LogPage>> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
-    file.seek(SeekFrom::Start(from.min(size)))?;
-    let (mut reader, mut lines, mut at, mut line) =
-        (BufReader::new(file.take(size)), Vec::new(), from.min(size), Vec::new());
-    while at - from.min(size) < PAGE_BYTES && reader.read_until(b'\n', &mut line)? > 0 {
+    if from > size || !begins_a_line(&mut file, from)? {
+        return Ok(None);
+    }
+    let (mut reader, mut lines, mut at, mut line) = (BufReader::new(file.take(size)), Vec::new(), from, Vec::new());
+    while at - from < PAGE_BYTES && reader.read_until(b'\n', &mut line)? > 0 {
         let Some((time, _, text)) = decode(&line) else { break };
         lines.push(LogLine { at: time, text: String::from_utf8_lossy(text).into_owned() });
         at += line.len() as u64;
         line.clear();
     }
     let more = !lines.is_empty() && at < size;
-    Ok(LogPage { lines, next: Some(at.to_string()), more })
+    Ok(Some(LogPage { lines, next: Some(at.to_string()), more }))
+}
+
+/// Whether a line begins at this place, where the file is then read from.
+fn begins_a_line(file: &mut File, at: u64) -> io::Result<bool> {
+    let mut before = [b'\n'];
+    if at > 0 {
+        file.seek(SeekFrom::Start(at - 1))?;
+        file.read_exact(&mut before)?;
+    }
+    Ok(before == *b"\n")
 }
 
 #[cfg(test)]
@@ -192,7 +209,7 @@ mod tests {
     }
 
     fn texts(path: &Path) -> Vec<String> {
-        page(path, 0).expect("a page").lines.into_iter().map(|line| line.text).collect()
+        page(path, 0).expect("it is read").expect("a page").lines.into_iter().map(|line| line.text).collect()
     }
 
     #[test]
@@ -249,7 +266,7 @@ mod tests {
         log.append(now(), (lines.join("\n") + "\n").as_bytes()).expect("appends");
         let (mut seen, mut from) = (Vec::new(), 0);
         loop {
-            let page = page(&path, from).expect("a page");
+            let page = page(&path, from).expect("it is read").expect("a page");
             seen.extend(page.lines.into_iter().map(|line| line.text));
             from = page.next.expect("a cursor").parse().expect("a number");
             if !page.more {

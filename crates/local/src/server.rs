@@ -1,24 +1,39 @@
 //! The REST API on loopback: what API Gateway does on AWS.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::{Request, State},
-    http::{HeaderMap, StatusCode},
+    body::{Body, HttpBody, to_bytes},
+    extract::Request,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use domain::{
     api::{BULK_BODY_MAX, LogsPage, Problem},
     key::ApiKey,
 };
-use tokio::{net::TcpListener, sync::watch};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::timeout,
+};
 
 use crate::machine::{self, Machine, OpenError, Options};
 
 /// The longest that a request for a log is held until there is news. API Gateway's own limit is 29 s (AWS-FACTS §7).
 const WAIT_MAX: Duration = Duration::from_secs(20);
+/// How long a head, and then a body, may take to come. Ours: on loopback the largest takes milliseconds. Longer is only taken by who wants to
+/// hold us up.
+const SENT_WITHIN: Duration = Duration::from_secs(10);
+/// Most connections at once; who comes then waits to be let in. Ours: a quarter of the files that a process may have open.
+const CONNECTIONS_MAX: usize = 256;
+/// How long an end waits for requests under way: what waits for news is told at once. Ours.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// After a connection that could not be taken: no file is left for it, say. Ours.
+const BREATHER: Duration = Duration::from_millis(100);
 
 /// Serves the API until `shutdown` resolves. `ready` is told the address, which matters when the port was 0.
 ///
@@ -36,30 +51,81 @@ pub async fn serve(
     let machine = Arc::new(Machine::open(options).await?);
     machine.set_serve_key(key).await?;
     machine.start().await?;
-    let (ending, mut ended) = watch::channel(false);
-    let app = Router::new().fallback(answer).with_state((Arc::clone(&machine), ended.clone()));
-    let stop = async move {
-        shutdown.await;
-        let _nobody_waits = ending.send(true);
-    };
+    let (ending, ended) = watch::channel(false);
     ready(address);
-    let served = axum::serve(listener, app).with_graceful_shutdown(stop).await;
-    let _ended = ended.wait_for(|ended| *ended).await;
+    let mut connections = JoinSet::new();
+    tokio::select! {
+        () = accept(&listener, &machine, &ended, &mut connections) => {}
+        () = shutdown => {}
+    }
+    drop(listener);
+    let _nobody_waits = ending.send(true);
+    // Who has not sent all of a request by then is cut off.
+    let _either = timeout(ENDS_WITHIN, async { while connections.join_next().await.is_some() {} }).await;
+    connections.shutdown().await;
     if let Some(machine) = Arc::into_inner(machine) {
         machine.close().await?;
     }
-    served.map_err(|source| OpenError::Listen { address, source })
+    Ok(())
 }
 
-async fn answer(State((machine, ended)): State<(Arc<Machine>, watch::Receiver<bool>)>, request: Request) -> Response {
+/// Takes connections for ever.
+async fn accept(
+    listener: &TcpListener,
+    machine: &Arc<Machine>,
+    ended: &watch::Receiver<bool>,
+    connections: &mut JoinSet<()>,
+) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let connection = converse(stream, Arc::clone(machine), ended.clone());
+                connections.spawn(async move {
+                    // That a client goes away in the middle is its own affair.
+                    let _gone = connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be taken");
+                tokio::time::sleep(BREATHER).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Answers the requests of one connection, one after the other.
+async fn converse(stream: TcpStream, machine: Arc<Machine>, ended: watch::Receiver<bool>) -> hyper::Result<()> {
+    let answers = service_fn(|request: hyper::Request<Incoming>| {
+        let (machine, ended) = (Arc::clone(&machine), ended.clone());
+        async move { Ok::<_, io::Error>(answer(&machine, ended, request.map(Body::new)).await) }
+    });
+    let mut protocol = http1::Builder::new();
+    protocol.timer(TokioTimer::new()).header_read_timeout(SENT_WITHIN);
+    let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), answers));
+    let mut end = ended.clone();
+    tokio::select! {
+        over = connection.as_mut() => return over,
+        _ = end.wait_for(|ended| *ended) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
+}
+
+async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, BULK_BODY_MAX + 1).await else {
-        let title = format!("the body is over the limit of {BULK_BODY_MAX} bytes");
-        let problem = pipeline::http::problem(&Problem::new(413, "body_too_large", title));
-        return response(machine::parts(problem));
+    let body = match whole(body).await {
+        Ok(body) => body,
+        Err(problem) => {
+            let mut response = response(machine::parts(pipeline::http::problem(&problem)));
+            // The rest of the body is not read to find the next request after it.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return response;
+        }
     };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let body = (!body.is_empty()).then(|| body.to_vec());
     let wait =
         wanted_wait(&head.headers).filter(|_| path.split('?').next().is_some_and(|path| path.ends_with("/logs")));
     let request = machine::request(head.method, &path, head.headers, body);
@@ -79,6 +145,32 @@ async fn answer(State((machine, ended)): State<(Arc<Machine>, watch::Receiver<bo
             _ = ended.wait_for(|ended| *ended) => {}
         }
     }
+}
+
+/// A request's body; none if it is empty.
+async fn whole(body: Body) -> Result<Option<Vec<u8>>, Problem> {
+    let too_large =
+        || Problem::new(413, "body_too_large", format!("the body is over the limit of {BULK_BODY_MAX} bytes"));
+    // As far as its length is told, before any of it is read.
+    if body.size_hint().lower() > BULK_BODY_MAX as u64 {
+        return Err(too_large());
+    }
+    match timeout(SENT_WITHIN, to_bytes(body, BULK_BODY_MAX)).await {
+        Ok(Ok(bytes)) => Ok((!bytes.is_empty()).then(|| bytes.to_vec())),
+        Ok(Err(error)) if is_limit(&error) => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(400, "invalid_body", "the body does not come as its headers say")),
+        Err(_) => {
+            let title = format!("the body did not come within {} seconds", SENT_WITHIN.as_secs());
+            Err(Problem::new(408, "request_timeout", title))
+        }
+    }
+}
+
+/// Whether a body was given up because it is too large, and not because it could not be read.
+fn is_limit(error: &axum::Error) -> bool {
+    let limit =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<http_body_util::LengthLimitError>());
+    limit.is_some()
 }
 
 /// The seconds of `Prefer: wait=N` (RFC 7240, section 4.3).

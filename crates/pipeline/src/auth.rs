@@ -13,7 +13,7 @@ use domain::{
     key::{ApiKey, Caller, KeyRecord, Role},
     ports::{Keys, Unavailable},
 };
-use http::header::AUTHORIZATION;
+use http::{HeaderMap, header::AUTHORIZATION};
 
 /// bcrypt's cost for API keys: 62 ms on a full core (AWS-FACTS §8).
 pub const COST: u32 = 10;
@@ -55,7 +55,7 @@ impl From<AuthError> for Problem {
 }
 
 impl Auth {
-    /// The caller behind a request.
+    /// The caller behind a request. Two `Authorization` headers are none: whoever stands before us may have looked at the other one.
     ///
     /// # Errors
     /// The problem to answer with: 401 without a valid key.
@@ -65,7 +65,13 @@ impl Auth {
         keys: &impl Keys,
         now: Timestamp,
     ) -> Result<Caller, Problem> {
-        let header = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        // API Gateway tells the last of each name, and all of them beside.
+        let is_one = |headers: &HeaderMap| headers.get_all(AUTHORIZATION).iter().count() <= 1;
+        let told = request
+            .headers
+            .get(AUTHORIZATION)
+            .filter(|_| [&request.headers, &request.multi_value_headers].into_iter().all(is_one));
+        let header = told.and_then(|value| value.to_str().ok());
         self.caller(header, keys, now).await.map_err(Problem::from)
     }
 

@@ -5,15 +5,18 @@ use aws_lambda_events::{
     encodings::Body,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::{api::Problem, ports::Unavailable, request::FieldError};
+use domain::{api::Problem, key::Role, ports::Unavailable, request::FieldError};
 use http::{
     HeaderValue, Method,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 /// Seconds after which a client may ask again when something did not answer. Ours.
 const RETRY_SECONDS: u32 = 1;
+/// Most characters that are said of what is wrong with a body. Ours: all keys of a request fit.
+const SAID_MAX: usize = 1_000;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,26 +47,42 @@ impl Route {
     /// # Errors
     /// 404 for an unknown path, 405 for a known one with another method.
     pub fn of(request: &ApiGatewayProxyRequest) -> Result<Self, Problem> {
+        let known = Self::at(request);
+        let path = request.path.as_deref().unwrap_or_default().trim_end_matches('/');
+        if known.is_empty() {
+            return Err(Problem::new(404, "no_such_path", format!("there is nothing at {path}")));
+        }
+        let found = known.iter().find(|(method, _)| *method == request.http_method);
+        let found = found.map(|(_, route)| route.clone());
+        found.ok_or_else(|| Problem::new(405, "method_not_allowed", format!("{path} takes {}", methods(&known))))
+    }
+
+    /// What there is at the request's path, by method.
+    fn at(request: &ApiGatewayProxyRequest) -> Vec<(Method, Self)> {
         let path = request.path.as_deref().unwrap_or_default().trim_end_matches('/');
         let parts = parts(request, path);
         let parts: Vec<_> = parts.iter().map(String::as_str).collect();
-        let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
-        let known: &[(&Method, Self)] = match parts.as_slice() {
-            ["execute"] => &[(&post, Self::Execute)],
-            ["executions"] => &[(&get, Self::List)],
-            ["executions", "bulk"] => &[(&post, Self::Bulk)],
-            ["executions", id] => &[(&get, Self::Get((*id).into()))],
-            ["executions", id, "logs"] => &[(&get, Self::Logs((*id).into()))],
-            ["executions", id, "cancel"] => &[(&post, Self::Cancel((*id).into()))],
-            ["keys"] => &[(&get, Self::ListKeys), (&post, Self::CreateKey)],
-            ["keys", name] => &[(&delete, Self::RevokeKey((*name).into()))],
-            _ => return Err(Problem::new(404, "no_such_path", format!("there is nothing at {path}"))),
-        };
-        let found = known.iter().find(|(method, _)| **method == request.http_method);
-        found.map(|(_, route)| route.clone()).ok_or_else(|| {
-            let allowed: Vec<_> = known.iter().map(|(method, _)| method.as_str()).collect();
-            Problem::new(405, "method_not_allowed", format!("{path} takes {}", allowed.join(", ")))
-        })
+        match parts.as_slice() {
+            ["execute"] => vec![(Method::POST, Self::Execute)],
+            ["executions"] => vec![(Method::GET, Self::List)],
+            ["executions", "bulk"] => vec![(Method::POST, Self::Bulk)],
+            ["executions", id] => vec![(Method::GET, Self::Get((*id).into()))],
+            ["executions", id, "logs"] => vec![(Method::GET, Self::Logs((*id).into()))],
+            ["executions", id, "cancel"] => vec![(Method::POST, Self::Cancel((*id).into()))],
+            ["keys"] => vec![(Method::GET, Self::ListKeys), (Method::POST, Self::CreateKey)],
+            ["keys", name] => vec![(Method::DELETE, Self::RevokeKey((*name).into()))],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The least role of a key that may ask for it.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self {
+            Self::List | Self::Get(_) | Self::Logs(_) => Role::Read,
+            Self::Execute | Self::Bulk | Self::Cancel(_) => Role::Submit,
+            Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) => Role::Admin,
+        }
     }
 
     /// Whether it reads only: then the query function serves it, else submit.
@@ -71,6 +90,10 @@ impl Route {
     pub fn is_read(&self) -> bool {
         matches!(self, Self::List | Self::Get(_) | Self::Logs(_))
     }
+}
+
+fn methods(known: &[(Method, Route)]) -> String {
+    known.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The parts of the path. API Gateway tells which of its resources it is and what stands in the places of its parameters, whatever
@@ -133,8 +156,13 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
         let title = format!("the body has {} bytes, the limit is {max}", text.len());
         return Err(Problem::new(413, "body_too_large", title));
     }
-    let not_json =
-        |error: &dyn std::fmt::Display| Problem::new(400, "invalid_json", format!("the body cannot be read: {error}"));
+    // It repeats a key that is not known, which may be anything.
+    let fit = |error: &dyn std::fmt::Display| {
+        let characters =
+            error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_MAX).collect::<String>();
+        format!("the body cannot be read: {characters}")
+    };
+    let not_json = |error: &dyn std::fmt::Display| Problem::new(400, "invalid_json", fit(error));
     let bytes = if request.is_base64_encoded {
         STANDARD.decode(text).map_err(|e| not_json(&e))?
     } else {
@@ -144,7 +172,31 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(not_json(&"it is a list; send an object"));
     }
-    serde_json::from_slice(&bytes).map_err(|e| not_json(&e))
+    let read = serde_json::from_slice(&bytes).map_err(|e| not_json(&e))?;
+    match null_in(&bytes) {
+        Some(at) => Err(not_json(&format!("`{at}` is null; leave it out"))),
+        None => Ok(read),
+    }
+}
+
+/// Where a null is, which the API's document allows nowhere and API Gateway refuses; the types themselves take it for a key that is left out,
+/// as `.mycli.yaml` and a bulk file do.
+fn null_in(bytes: &[u8]) -> Option<String> {
+    fn find(value: &Value, at: String) -> Option<String> {
+        let below = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+        match value {
+            Value::Null => Some(at),
+            Value::Object(keys) => keys.iter().find_map(|(name, value)| find(value, below(name))),
+            Value::Array(values) => {
+                values.iter().enumerate().find_map(|(index, value)| find(value, format!("{at}[{index}]")))
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        }
+    }
+    // Most bodies have none, and are not read twice.
+    let has_the_word = bytes.windows(4).any(|word| word == b"null");
+    let body = has_the_word.then(|| serde_json::from_slice(bytes).ok()).flatten()?;
+    find(&body, String::new())
 }
 
 /// An answer with a JSON body.
@@ -161,6 +213,18 @@ pub fn problem(problem: &Problem) -> ApiGatewayProxyResponse {
     let mut response = answer(problem.status, "application/problem+json", body);
     if problem.status == 503 {
         response.headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+    }
+    response
+}
+
+/// The same of a request; one whose method its path does not take is told the methods that it does (RFC 9110, section 15.5.6).
+#[must_use]
+pub fn refusal(request: &ApiGatewayProxyRequest, of: &Problem) -> ApiGatewayProxyResponse {
+    let mut response = problem(of);
+    if of.status == 405
+        && let Ok(methods) = HeaderValue::from_str(&methods(&Route::at(request)))
+    {
+        response.headers.insert(ALLOW, methods);
     }
     response
 }

@@ -3,23 +3,21 @@
 use std::collections::BTreeMap;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use domain::{
     api::{ExecutionView, HistoryPage, LogLineView, LogsPage, Problem, WaitingView},
     execution::{Attempt, Execution, ExecutionStatus, State, Ticket},
-    history::{Cursor, Filter, PAGE_DEFAULT, PAGE_MAX},
+    history::{Cursor, Filter, LogCursor, PAGE_DEFAULT, PAGE_MAX},
     id::ExecutionId,
-    key::{Caller, Role},
+    key::Caller,
     limit::{CapacityPool, LimitKey, RateKey},
     line::{HeldBy, LineState},
     marker,
-    ports::{Clock, Keys, LogLine, LogPage, Logs, Store, Unavailable},
+    ports::{Clock, Keys, LogLine, LogPage, Logs, ReadError, Store, Unavailable},
     request::FieldError,
     settings::Settings,
     task,
     throttle::{self, Rate, Usage},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
     auth::{self, Auth},
@@ -52,17 +50,9 @@ pub struct Query<'a, S, K, L, A> {
     pub settings: &'a Settings,
 }
 
-/// Where the reader of an execution's log is: in which attempt, and where in its stream.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct LogCursor {
-    #[serde(rename = "a")]
-    attempt: u32,
-    #[serde(rename = "c")]
-    stream: Option<String>,
-    /// The script's last word was seen: nothing follows it.
-    #[serde(rename = "e", default)]
-    ended: bool,
-}
+/// Longest text that may name a submitter, a key or an execution, in bytes. Ours: above any user's name and any task's ARN, and within DynamoDB's 2,048
+/// bytes of a key.
+pub(crate) const TEXT_MAX: usize = 512;
 
 /// What is known of lines while a page is made: each is looked at once, however many of the page stand in it.
 #[derive(Default)]
@@ -90,7 +80,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
 
     /// Answers a request of a caller already known.
     pub async fn answer(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        self.route(caller, request).await.unwrap_or_else(|problem| http::problem(&problem))
+        self.route(caller, request).await.unwrap_or_else(|problem| http::refusal(request, &problem))
     }
 
     async fn route(
@@ -98,8 +88,9 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         caller: &Caller,
         request: &ApiGatewayProxyRequest,
     ) -> Result<ApiGatewayProxyResponse, Problem> {
-        auth::require(caller, Role::Read)?;
-        match Route::of(request)? {
+        let route = Route::of(request)?;
+        auth::require(caller, route.role())?;
+        match route {
             Route::List => self.list(caller, request).await,
             Route::Get(id) => self.get(&id, request).await,
             Route::Logs(id) => self.log(&id, request).await,
@@ -135,21 +126,30 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
 
     async fn log(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &["cursor"])?;
-        let cursor =
-            http::parameter(request, "cursor").map(log_cursor).transpose().map_err(|e| Problem::invalid(vec![e]))?;
+        let cursor = http::parameter(request, "cursor")
+            .map(LogCursor::decode)
+            .transpose()
+            .map_err(|e| Problem::invalid(vec![e]))?;
         // Loaded before the log is read: what is final now has written its last line already.
         let execution = self.load(id).await?;
-        let part = self.log_part(&execution, cursor.unwrap_or_default()).await.map_err(|e| http::unavailable(&e))?;
+        let part = self.log_part(&execution, cursor.unwrap_or_default()).await.map_err(|error| match error {
+            ReadError::Cursor => Problem::invalid(vec![LogCursor::fault()]),
+            ReadError::Unavailable(error) => http::unavailable(&error),
+        })?;
         let idle = part.page.lines.is_empty() && !part.page.complete;
         let response = http::json(200, &part.page);
         Ok(if idle { http::retry_after(response, part.again) } else { response })
     }
 
-    async fn log_part(&self, execution: &Execution, from: LogCursor) -> Result<Part, Unavailable> {
+    async fn log_part(&self, execution: &Execution, from: LogCursor) -> Result<Part, ReadError> {
         let number = from.attempt.max(1);
+        let attempts = u32::try_from(execution.attempts.len()).unwrap_or(u32::MAX);
+        if number > attempts.max(1) {
+            return Err(ReadError::Cursor);
+        }
         let Some(attempt) = execution.attempts.iter().find(|attempt| attempt.number == number) else {
             let complete = execution.end().is_some();
-            let page = LogsPage { lines: Vec::new(), next_cursor: Some(encode(&from)), complete };
+            let page = LogsPage { lines: Vec::new(), next_cursor: Some(from.encode()), complete };
             return Ok(Part { page, again: PENDING_SECONDS });
         };
         let writes = attempt.may_have_output();
@@ -167,7 +167,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
             LogCursor { attempt: number, stream: page.next.clone().or(from.stream), ended }
         };
         let complete = over && last && execution.end().is_some();
-        let page = LogsPage { lines: own_lines(attempt, page), next_cursor: Some(encode(&next)), complete };
+        let page = LogsPage { lines: own_lines(attempt, page), next_cursor: Some(next.encode()), complete };
         Ok(Part { page, again: if writes { POLL_SECONDS } else { PENDING_SECONDS } })
     }
 
@@ -297,6 +297,9 @@ pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Prob
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
+    if text.len() > TEXT_MAX {
+        return Err(not_found(text));
+    }
     let mut found = store.find(text, CANDIDATES + 1).await.map_err(|e| http::unavailable(&e))?;
     match found.len() {
         0 => Err(not_found(text)),
@@ -311,8 +314,12 @@ pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Prob
 /// The problem of an id that nothing has.
 #[must_use]
 pub fn not_found(id: &str) -> Problem {
-    let shown: String = id.chars().take(128).collect();
-    Problem::new(404, "not_found", format!("there is no execution '{shown}'"))
+    Problem::new(404, "not_found", format!("there is no execution '{}'", shown(id)))
+}
+
+/// As much of a caller's text as a problem repeats.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(128).collect()
 }
 
 fn asked(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<(Filter, u32, Option<Cursor>), Vec<FieldError>> {
@@ -332,6 +339,9 @@ fn asked(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<(Filter, u
     });
     let cursor = parameter("cursor").and_then(|text| Cursor::decode(text).map_err(|e| fault("cursor", e.message)).ok());
     let by = parameter("by").map(|by| if by == "me" { caller.name.clone() } else { by.to_owned() });
+    if by.as_ref().is_some_and(|by| by.is_empty() || by.len() > TEXT_MAX) {
+        fault("by", format!("is no name of a key: give 1 to {TEXT_MAX} bytes"));
+    }
     match (limit, faults.is_empty()) {
         (Some(limit), true) => Ok((Filter { status, group, by, since }, limit, cursor)),
         _ => Err(faults),
@@ -352,16 +362,4 @@ fn own_lines(attempt: &Attempt, page: LogPage) -> Vec<LogLineView> {
             Some(LogLineView { at: line.at, text })
         })
         .collect()
-}
-
-fn encode(cursor: &LogCursor) -> String {
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(cursor).unwrap_or_default())
-}
-
-fn log_cursor(text: &str) -> Result<LogCursor, FieldError> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).ok_or_else(|| FieldError {
-        field: "cursor".into(),
-        message: "is not a cursor of this log; pass next_cursor of the answer before as it is".into(),
-    })
 }

@@ -1,7 +1,7 @@
 //! Pages of a log, as CloudWatch Logs cuts them: an empty one may stand before the end.
 
 use aws::logs::CloudWatchLogs;
-use domain::ports::Logs;
+use domain::ports::{Logs, ReadError};
 
 use super::stand_in::{
     Answer::{self, File, Text},
@@ -82,4 +82,14 @@ async fn a_stream_that_is_not_there_is_no_fault_and_a_throttle_is_one_that_passe
     let busy = StandIn::always(File(400, "throttled.json")).await;
     let error = logs(&busy).read(STREAM, None).await.unwrap_err();
     assert_eq!(error.to_string(), "CloudWatch Logs is unavailable: ThrottlingException: Rate exceeded");
+}
+
+/// A token lives for a day, and a caller may send any: that is the caller's fault, and no reason to ask again.
+#[tokio::test]
+async fn a_cursor_that_is_none_or_too_old_is_told_from_logs_that_do_not_answer() {
+    let refusal = r#"{"__type":"InvalidParameterException","message":"The specified nextToken is invalid."}"#;
+    let stand_in = StandIn::new(move |_, _| Text(400, refusal.to_owned())).await;
+    let logs = logs(&stand_in);
+    assert!(matches!(logs.read(STREAM, Some("f/0")).await, Err(ReadError::Cursor)));
+    assert!(matches!(logs.read(STREAM, None).await, Err(ReadError::Unavailable(_))));
 }

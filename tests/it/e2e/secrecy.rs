@@ -1,120 +1,158 @@
 //! Secrets: they reach whom they are for, and are found nowhere else.
 
-use std::{
-    fs,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
+use std::fs;
+
+use tests::{
+    planted::{self, Planted, Sightings},
+    sandbox::{Ran, Sandbox, holds},
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use tests::sandbox::{Process, Sandbox, eventually, files, holds};
+use crate::script::server::{Habits, HttpServer, SshServer, git};
 
-use crate::script::server::{Habits, HttpServer};
+/// What a mycli that is asked to say all it can is run with.
+const LOUD: [(&str, &str); 3] = [("MYCLI_LOG", "trace"), ("RUST_LOG", "trace"), ("RUST_BACKTRACE", "full")];
 
-const TOKEN: &str = "planted-token-7Kq2Vx9LmT4w";
-const LOGIN: &str = "x-access-token:planted-token-7Kq2Vx9LmT4w";
-const PASSWORD: &str = "planted-password-Hn3Rz8YcB5";
-
-fn private_server() -> HttpServer {
-    HttpServer::new(Habits { login: Some(LOGIN), ..Habits::default() })
+fn private_server(token: &str) -> HttpServer {
+    HttpServer::new(Habits { login: Some(format!("x-access-token:{token}").leak()), ..Habits::default() })
 }
 
-/// The forms under which a secret could be found: as it is, and in base64, alone or as HTTP's login.
-fn forms() -> Vec<String> {
-    let mut forms = vec![TOKEN.to_owned(), PASSWORD.to_owned()];
-    for text in [TOKEN, LOGIN, PASSWORD] {
-        forms.push(BASE64_STANDARD.encode(text).trim_end_matches('=').to_owned());
+/// Somebody whose mycli says all it can.
+fn loud() -> Sandbox {
+    LOUD.into_iter().fold(Sandbox::new(), |sandbox, (name, value)| sandbox.with(name, value))
+}
+
+/// Nothing of what was planted is in any file of the home, but for those that are there to keep it.
+#[track_caller]
+fn check_files(sandbox: &Sandbox, planted: &Planted) {
+    let store = sandbox.store();
+    assert!(store.join("store.sqlite").exists(), "the store is looked at");
+    assert_eq!(planted.found_beneath(&sandbox.home(), &[store.join("secrets"), store.join("serve.key")]), []);
+}
+
+#[track_caller]
+fn check_said(planted: &Planted, ran: &Ran) {
+    assert_eq!((planted.found_in(ran.out.as_bytes()), planted.found_in(ran.err.as_bytes())), (None, None), "{ran:#?}");
+}
+
+/// Nothing that is said of a run afterwards tells a secret.
+#[track_caller]
+fn check_all_said_of(sandbox: &Sandbox, planted: &Planted) {
+    for arguments in
+        [&["status", "-o", "json"][..], &["status"], &["history", "-o", "json"], &["logs"], &["rerun", "--dry-run"]]
+    {
+        check_said(planted, &sandbox.local(&[&["-v"], arguments].concat()));
     }
-    forms
 }
 
-fn found_in(bytes: &[u8]) -> Option<String> {
-    forms().into_iter().find(|form| holds(bytes, form))
-}
-
-/// Every file of the home but the secrets' own.
-fn check_files(sandbox: &Sandbox) {
-    let kept = sandbox.store().join("secrets");
-    let searched: Vec<_> = files(&sandbox.home()).into_iter().filter(|path| !path.starts_with(&kept)).collect();
-    assert!(searched.iter().any(|path| path.ends_with("store.sqlite")), "{searched:?}");
-    for path in searched {
-        // What is gone by now is not there to be found.
-        let bytes = fs::read(&path).unwrap_or_default();
-        assert_eq!(found_in(&bytes), None, "{}", path.display());
+/// No arguments held a secret at any time, and no environment but those of the task of this execution.
+#[track_caller]
+fn check_processes(sightings: &Sightings, home: &str, id: &str) {
+    assert!(
+        sightings.arguments.iter().any(|arguments| arguments.contains(home)),
+        "mycli's own processes were looked at"
+    );
+    assert_eq!(sightings.in_arguments, []);
+    for (name, process) in &sightings.in_environments {
+        assert!(holds(&process.environ, id), "{name} in the environment of {}", process.shown());
     }
 }
 
-/// Looks at the arguments of all processes until told to stop; gives how many looks it took, and which told a secret.
-fn watch_arguments(sandbox: &Sandbox, stop: &AtomicBool) -> (usize, Vec<String>) {
-    let home = sandbox.home().display().to_string();
-    let (mut seen, mut told) = (0, Vec::new());
-    while !stop.load(Ordering::SeqCst) {
-        for process in Process::all() {
-            seen += usize::from(process.mentions(&home));
-            if found_in(&process.argv).is_some() {
-                told.push(String::from_utf8_lossy(&process.argv).replace('\0', " "));
-            }
-        }
-        thread::yield_now();
-    }
-    (seen, told)
-}
-
-/// Once the command runs, the token is in no process's environment, and the password only in those of the command.
-fn check_environments(sandbox: &Sandbox, id: &str) {
+/// Once the command runs, git's credential is in no process's environment, and the password only in those of the command.
+fn check_environments(sandbox: &Sandbox, id: &str, git: &Planted, password: &str) {
     let theirs = sandbox.processes();
     assert!(theirs.iter().any(|process| holds(&process.environ, id)), "the command's processes are seen");
     for process in theirs {
-        let text = String::from_utf8_lossy(&process.environ).replace('\0', "\n");
-        assert!(!text.contains(TOKEN) && !text.contains(&BASE64_STANDARD.encode(LOGIN)), "{process:?}\n{text}");
-        assert!(!text.contains(PASSWORD) || text.contains(id), "{process:?}\n{text}");
+        assert_eq!(git.found_in(&process.environ), None, "{}", process.shown());
+        assert!(!holds(&process.environ, password) || holds(&process.environ, id), "{}", process.shown());
     }
 }
 
-#[test]
-fn a_token_and_a_secret_reach_whom_they_are_for_and_are_found_nowhere_else() {
-    let (sandbox, server) = (Sandbox::new(), private_server());
-    sandbox.keep_secret("GIT_TOKEN", &format!("{TOKEN}\n"));
-    sandbox.keep_secret("API_PASSWORD", PASSWORD);
+/// A private repository is cloned, and its command given a password; all the while and afterwards everything is searched for both.
+fn check_a_run(sandbox: &Sandbox, url: &str, git: &Planted) {
+    let password = planted::value();
+    sandbox.keep_secret("API_PASSWORD", &password);
+    let planted = git.clone().with("the password", &password);
     let go = sandbox.path("go");
     let command = format!(
-        "cat f; echo ${{#API_PASSWORD}}; case $API_PASSWORD in planted-p*5) echo given;; esac; until [ -e '{}' ]; do sleep 0.05; done",
+        "cat f; echo ${{#API_PASSWORD}}; case $API_PASSWORD in p-*=) echo given;; esac; until [ -e '{}' ]; do sleep 0.05; done",
         go.display()
     );
-    let stop = AtomicBool::new(false);
-    let (ran, (seen, told)) = thread::scope(|scope| {
-        let watching = scope.spawn(|| watch_arguments(&sandbox, &stop));
-        let running =
-            sandbox.start(&["-v", "--local", "exec", "--repo", &server.url(), "--secret", "API_PASSWORD", &command]);
-        assert_eq!([running.line(), running.line(), running.line()], ["main", &PASSWORD.len().to_string(), "given"]);
-        let record = sandbox.local(&["status", "-o", "json"]).json();
-        check_environments(&sandbox, record["execution_id"].as_str().unwrap());
-        check_files(&sandbox);
-        fs::write(&go, "").unwrap();
-        let ran = running.end().exits(0);
-        stop.store(true, Ordering::SeqCst);
-        (ran, watching.join().unwrap())
-    });
-    assert!(seen > 0, "mycli's own processes were looked at");
-    assert_eq!(told, [""; 0]);
-    assert!(ran.err.contains("submitted") && found_in(ran.err.as_bytes()).is_none(), "{ran:#?}");
-    check_files(&sandbox);
-    for arguments in [&["status", "-o", "json"][..], &["status"], &["history", "-o", "json"], &["logs"]] {
-        let ran = sandbox.local(&[&["-v"], arguments].concat()).exits(0);
-        assert_eq!((found_in(ran.out.as_bytes()), found_in(ran.err.as_bytes())), (None, None), "{ran:#?}");
-    }
+    let watch = planted.watch();
+    let running = sandbox.start(&["-v", "--local", "exec", "--repo", url, "--secret", "API_PASSWORD", &command]);
+    assert_eq!([running.line(), running.line(), running.line()], ["main", &password.len().to_string(), "given"]);
+    let record = sandbox.local(&["status", "-o", "json"]).json();
+    let id = record["execution_id"].as_str().unwrap();
+    check_environments(sandbox, id, git, &password);
+    check_files(sandbox, &planted);
+    fs::write(&go, "").unwrap();
+    let ran = running.end().exits(0).says("submitted");
+    check_processes(&watch.end(), &sandbox.home().display().to_string(), id);
+    check_said(&planted, &ran);
+    check_files(sandbox, &planted);
+    check_all_said_of(sandbox, &planted);
     assert!(sandbox.local(&["status"]).out.contains("secrets    API_PASSWORD\n"), "its name is told");
 }
 
 #[test]
+fn a_token_and_a_secret_reach_whom_they_are_for_and_are_found_nowhere_else() {
+    let token = planted::value();
+    let (sandbox, server) = (loud(), private_server(&token));
+    sandbox.keep_secret("GIT_TOKEN", &format!("{token}\n"));
+    check_a_run(&sandbox, &server.url(), &Planted::default().with("the token", &token));
+}
+
+#[test]
+fn a_key_for_git_is_found_nowhere_else() {
+    let (sandbox, server) = (loud(), SshServer::new());
+    sandbox.keep_secret("GIT_SSH_KEY", &server.key("user"));
+    sandbox.keep_secret("known_hosts", &server.pin("host"));
+    check_a_run(&sandbox, &server.url(), &Planted::default().with("git's key", &server.secret_of("user")));
+}
+
+/// A password within a URL is refused. Until then it is in the user's own files, and git is not asked about it: the process that git does that by
+/// would have the URL among its arguments.
+#[test]
+fn a_password_in_a_repository_s_address_is_neither_sent_nor_told() {
+    let password = planted::plain_value();
+    let (sandbox, server) = (loud(), private_server(&password));
+    let planted = Planted::default().with("the password", &password);
+    let url = server.url().replace("//", &format!("//x-access-token:{password}@"));
+    let work = sandbox.path("");
+    git(&work, &["init", "-q", "-b", "main"]);
+    git(&work, &["commit", "-q", "--allow-empty", "-m", "first"]);
+    git(&work, &["remote", "add", "origin", &url]);
+    let watch = planted.watch();
+    let refused = |arguments: &[&str]| {
+        let ran = sandbox.local(&[&["-v"], arguments].concat());
+        assert!(ran.err.contains("user name or password") && ran.code != Some(0), "{ran:#?}");
+        check_said(&planted, &ran);
+    };
+    refused(&["exec", "true"]);
+    refused(&["exec", "--dry-run", "true"]);
+    fs::write(sandbox.path("lines"), serde_json::json!({"command": "true", "repo": url}).to_string()).unwrap();
+    refused(&["bulk", "lines"]);
+    fs::write(sandbox.path(".mycli.yaml"), format!("repo: {url}\n")).unwrap();
+    refused(&["exec", "true"]);
+    refused(&["bulk", "--map-over-values", "1", "--", "true"]);
+    assert_eq!(watch.end().in_arguments, []);
+    sandbox.local(&["history"]).exits(0);
+    check_files(&sandbox, &planted);
+}
+
+#[test]
 fn the_command_itself_is_not_given_the_token() {
-    let (sandbox, server) = (Sandbox::new(), private_server());
-    sandbox.keep_secret("GIT_TOKEN", TOKEN);
+    let (token, other) = (planted::value(), planted::value());
+    let key = format!("sk_live_{}{}", planted::plain_value(), planted::plain_value());
+    let planted =
+        Planted::default().with("the token", &token).with("another secret", &other).with("the user's key", &key);
+    let sandbox = Sandbox::new().with("MYCLI_API_KEY", &key).with("MYCLI_SECRET_OTHER", &other);
+    let server = private_server(&token);
+    sandbox.keep_secret("GIT_TOKEN", &token);
     let search = "env; cat .git/config; cat /proc/self/environ /proc/$$/environ /proc/$PPID/environ | tr '\\0' '\\n'; \
                   git config --list; ls -A \"$HOME\" \"$TMPDIR\"; grep -rs planted . \"$HOME\" \"$TMPDIR\"; echo searched";
     let ran = sandbox.local(&["exec", "--repo", &server.url(), search]).exits(0);
     assert!(ran.out.contains("PATH=") && ran.out.ends_with("searched\n"), "{ran:#?}");
-    assert_eq!(found_in(ran.out.as_bytes()), None, "{ran:#?}");
+    check_said(&planted, &ran);
     assert!(!ran.out.contains("MYCLI_GIT"), "{ran:#?}");
 }
 
@@ -122,10 +160,12 @@ fn the_command_itself_is_not_given_the_token() {
 fn a_token_that_is_refused_is_not_shown() {
     let (sandbox, server) =
         (Sandbox::new(), HttpServer::new(Habits { login: Some("x-access-token:another"), ..Habits::default() }));
-    sandbox.keep_secret("GIT_TOKEN", TOKEN);
+    let token = planted::value();
+    sandbox.keep_secret("GIT_TOKEN", &token);
     let ran = sandbox.run(&["-v", "--local", "exec", "--repo", &server.url(), "true"]).exits(125).says(&server.url());
-    assert_eq!((found_in(ran.out.as_bytes()), found_in(ran.err.as_bytes())), (None, None), "{ran:#?}");
-    check_files(&sandbox);
+    let planted = Planted::default().with("the token", &token);
+    check_said(&planted, &ran);
+    check_files(&sandbox, &planted);
 }
 
 #[test]
@@ -137,35 +177,40 @@ fn a_secret_that_is_not_set_or_open_to_others_is_named() {
         .exits(125)
         .says("API_PASSWORD")
         .says("0600");
-    sandbox.keep_secret("API_PASSWORD", PASSWORD);
+    let password = planted::value();
+    sandbox.keep_secret("API_PASSWORD", &password);
     let file = sandbox.store().join("secrets/API_PASSWORD");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let ran = sandbox.local(&["exec", "--no-repo", "--secret", "API_PASSWORD", "true"]).exits(125).says("API_PASSWORD");
-    assert!(!ran.err.contains(PASSWORD), "{ran:#?}");
+    assert!(!ran.err.contains(&password), "{ran:#?}");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     // Asked for, it is the command's to show.
     sandbox
         .local(&["exec", "--no-repo", "--secret", "API_PASSWORD", "echo $API_PASSWORD"])
         .exits(0)
-        .prints(&format!("{PASSWORD}\n"));
+        .prints(&format!("{password}\n"));
 }
 
 #[test]
 fn a_server_s_key_is_kept_for_its_owner_and_told_nowhere() {
     use std::os::unix::fs::PermissionsExt;
-    let sandbox = Sandbox::new();
+    let sandbox = loud();
     let serve = sandbox.serve(&["-v"]);
     let file = sandbox.store().join("serve.key");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    let ran = serve.run(&sandbox, &["-v", "exec", "--no-repo", "true"]).exits(0);
-    assert!(!ran.err.contains(&serve.key[8..]), "{ran:#?}");
-    eventually("the run is recorded", || {
-        (sandbox.local(&["history", "-o", "json"]).json()["executions"][0]["status"] == "SUCCEEDED").then_some(())
-    });
-    let key = serve.key.clone();
-    for path in files(&sandbox.home()).into_iter().filter(|path| *path != file) {
-        assert!(!holds(&fs::read(&path).unwrap_or_default(), &key[8..]), "{}", path.display());
+    let made = serve.run(&sandbox, &["keys", "create", "ci", "--role", "submit"]).exits(0).out.trim().to_owned();
+    let planted = Planted::default().with("the server's key", &serve.key[8..]).with("a key made later", &made[8..]);
+    let watch = planted.watch();
+    let ran = serve.run(&sandbox, &["-v", "exec", "--no-repo", "env; tr '\\0' '\\n' </proc/$PPID/environ"]).exits(0);
+    check_said(&planted, &ran);
+    check_said(&planted, &serve.run(&sandbox, &["-v", "keys", "list", "-o", "json"]).exits(0));
+    check_said(&planted, &serve.run(&sandbox, &["-v", "status", "no-such-run"]).exits(1));
+    let sightings = watch.end();
+    assert!(sightings.arguments.iter().any(|arguments| arguments.contains("local serve")), "mycli was looked at");
+    assert_eq!(sightings.in_arguments, []);
+    for (name, process) in &sightings.in_environments {
+        assert!(process.mentions("MYCLI_API_KEY="), "{name} in the environment of {}", process.shown());
     }
-    let stopped = serve.stop().exits(0);
-    assert!(!stopped.err.contains(&key[8..]) && !stopped.out.contains(&key[8..]), "{stopped:#?}");
+    check_said(&planted, &serve.stop().exits(0));
+    check_files(&sandbox, &planted);
 }

@@ -20,12 +20,12 @@ use crate::e2e::api::{Answer, Http};
 
 const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
-fn document() -> Value {
+pub(crate) fn document() -> Value {
     Template::read().resource("Api")["Properties"]["Body"].clone()
 }
 
 /// Each operation: method, path as documented, and what is said of it.
-fn operations(document: &Value) -> Vec<(Method, String, Value)> {
+pub(crate) fn operations(document: &Value) -> Vec<(Method, String, Value)> {
     let paths = document["paths"].as_object().unwrap();
     let each = paths.iter().flat_map(|(path, methods)| {
         let methods = methods.as_object().unwrap().iter();

@@ -1,6 +1,6 @@
 //! What deploys the pipeline: the template, the roles, the rule, the API's document, against the code and the rules of AWS.
 
-mod api;
+pub(crate) mod api;
 mod events;
 mod functions;
 pub(crate) mod roles;

@@ -227,6 +227,15 @@ impl SshServer {
         fs::read_to_string(self.keys.path().join(name)).unwrap()
     }
 
+    /// What alone is secret of a key: all else in its file is in the public one too, or in every key's.
+    ///
+    /// In base64 it stands from the 215th character on: after magic, ciphers, the public key, check numbers, kind and public key again come
+    /// the 32 bytes of the seed (OpenSSH, PROTOCOL.key).
+    pub(crate) fn secret_of(&self, name: &str) -> String {
+        let base64: String = self.key(name).lines().filter(|line| !line.starts_with('-')).collect();
+        base64[215..257].to_owned()
+    }
+
     /// A `known_hosts` line that pins this server to the key of that name.
     pub(crate) fn pin(&self, name: &str) -> String {
         format!("[127.0.0.1]:{} {}", self.address.port(), self.key(&format!("{name}.pub")))

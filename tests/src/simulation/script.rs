@@ -9,7 +9,7 @@ use domain::{
     ecs::{RunTaskInput, Task},
     id::AttemptId,
     marker,
-    ports::{Clock, Described, LaunchError, LogPage, Logs, Tasks, Unavailable},
+    ports::{Clock, Described, LaunchError, LogPage, Logs, ReadError, Tasks, Unavailable},
     task::{self, TaskDefinition},
 };
 
@@ -120,7 +120,7 @@ impl<W: Way> Tasks for Scripted<W> {
 pub(super) struct NoLogs;
 
 impl Logs for NoLogs {
-    async fn read(&self, _: &str, _: Option<&str>) -> Result<LogPage, Unavailable> {
+    async fn read(&self, _: &str, _: Option<&str>) -> Result<LogPage, ReadError> {
         Ok(LogPage::default())
     }
 }

@@ -13,8 +13,8 @@ use domain::{
     line::LineState,
     message::Outgoing,
     ports::{
-        AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogPage, Logs, Queue, Secrets,
-        Store, Tasks, Unavailable, Update, UpdateError,
+        AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogPage, Logs, Queue,
+        ReadError, Secrets, Store, Tasks, Unavailable, Update, UpdateError,
     },
     secret::SecretRecord,
     task::TaskDefinition,
@@ -335,8 +335,8 @@ impl AccountQuotas for Wire {
 }
 
 impl Logs for Wire {
-    async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, Unavailable> {
+    async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
         let act = async { Ok(self.world.logs.read(stream, cursor, self.world.time.now())) };
-        Wire::read(self, "read a log", act).await
+        Ok(Wire::read(self, "read a log", act).await?)
     }
 }

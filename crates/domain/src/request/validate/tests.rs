@@ -303,3 +303,15 @@ fn debug_shows_no_value_and_no_credential() {
     let launch = accepted(json!({"command": "true", "env": {"TOKEN": "hunter2"}}));
     assert!(!format!("{launch:?}").contains("hunter2"));
 }
+
+#[test]
+fn a_list_of_values_is_no_request() {
+    for list in [json!([]), json!(["exec", "true"])] {
+        let error = serde_json::from_value::<SubmitRequest>(list.clone()).unwrap_err();
+        assert!(error.to_string().contains("expected a request"), "{list}: {error}");
+    }
+    let line = serde_json::from_value::<crate::api::BulkRequest>(
+        json!({"submission_id": "s", "executions": [["exec", "true"]]}),
+    );
+    assert!(line.is_err(), "{line:?}");
+}

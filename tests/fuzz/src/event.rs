@@ -1,0 +1,98 @@
+//! What ECS, the logs' subscription and the table's stream tell the state tracker.
+
+use chrono::{DateTime, TimeDelta};
+use domain::{
+    Timestamp,
+    ecs::Task,
+    execution::{Attempt, Execution, State},
+    id::ExecutionId,
+    limit::CapacityPool,
+    request::{Defaults, SubmitRequest},
+    settings::Settings,
+    task,
+    throttle::Quotas,
+    transition::{Observation, Plan},
+};
+use pipeline::state_tracker::Input;
+use serde_json::Value;
+
+pub(crate) const EVENTS: &[&str] = &[
+    include_str!("../../it/aws/fixtures/events/exit-3.json"),
+    include_str!("../../it/aws/fixtures/events/pull-failure.json"),
+    include_str!("../../it/aws/fixtures/events/spot-interruption.json"),
+    include_str!("../../it/aws/fixtures/events/user-initiated.json"),
+    include_str!("../../it/aws/fixtures/events/unknown-stop-code.json"),
+    r#"{"detail":{"taskArn":"arn:aws:ecs:us-east-1:000000000000:task/c/0123456789abcdef0123456789abcdef","lastStatus":"STOPPED","startedBy":"exec_01M0000000000000000000000-1","version":5,"containers":[{"name":"main","exitCode":0}],"stoppedAt":"2026-11-24T00:00:00Z"}}"#,
+    r#"{"awslogs":{"data":"H4sIAAAAAAAAA6tWSkksSVSyUlAqSy0qzszPU6oFAJq6kpgUAAAA"}}"#,
+    r#"{"Records":[{"dynamodb":{"NewImage":{"id":{"S":"exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9"}}}}]}"#,
+    r#"{"sweep":true}"#,
+];
+
+const NOW: Timestamp = DateTime::UNIX_EPOCH;
+
+/// What tells nothing is said to, without its content; what is read moves a record forward or not at all.
+pub(crate) fn event(bytes: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
+    match Input::read(value) {
+        Ok(Input::Task(event)) => {
+            let written = serde_json::to_string(&event.detail).expect("it can be stored");
+            assert_eq!(serde_json::from_str::<Task>(&written).expect("it is read"), event.detail);
+            seen(&event.detail);
+        }
+        Ok(Input::Lines(_) | Input::Ended(_) | Input::Sweep) => {}
+        Err(error) => assert!(error.to_string().len() < 200, "it may hold a secret: {error}"),
+    }
+}
+
+/// A record on which an attempt was launched.
+fn launched() -> Execution {
+    let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
+    let request = request.validate(&Defaults::aws()).expect("a request");
+    let new = Execution::submitted(ExecutionId::new(NOW, 0), request, CapacityPool::Fargate, "me", NOW);
+    let run_task = task::run_task(&new, "definition", "nonce", &settings());
+    new.launching(Plan { nonce: "f".repeat(32), run_task }, NOW).expect("it is due")
+}
+
+fn settings() -> Settings {
+    Settings {
+        cluster: "c".into(),
+        log_group: "g".into(),
+        defaults: Defaults::aws(),
+        quotas: Quotas::default(),
+        run_task_rate: None,
+        spot_fallback_after: None,
+        definitions_rate: None,
+        allowed: None,
+        network: None,
+        unlisted_seconds: 10,
+        log_delay_seconds: 0,
+    }
+}
+
+fn seen(task: &Task) {
+    let look = |execution: &Execution, now| execution.observe(1, &Observation::Task(task), now);
+    let later = NOW + TimeDelta::hours(1);
+    let before = launched();
+    let after = look(&before, NOW).unwrap_or_else(|| before.clone());
+    moves_forward(&before, &after);
+    // Told again, now or later, it says nothing new.
+    assert_eq!(look(&after, NOW), None, "{task:?}");
+    let stored = serde_json::to_string(&after).expect("it can be stored");
+    assert_eq!(serde_json::from_str::<Execution>(&stored).expect("it is read"), after);
+    // What is over stays as it is.
+    let gone = before.observe(1, &Observation::Gone, later).unwrap_or_else(|| before.clone());
+    let late = look(&gone, later).unwrap_or_else(|| gone.clone());
+    moves_forward(&gone, &late);
+}
+
+fn moves_forward(before: &Execution, after: &Execution) {
+    assert_eq!((&before.id, &before.request, before.attempts.len()), (&after.id, &after.request, after.attempts.len()));
+    if let State::Final(_) = before.state {
+        assert_eq!(before.end(), after.end(), "what is final stays");
+    }
+    let closed = |attempt: &&Attempt| !attempt.is_open();
+    for (was, is) in before.attempts.iter().zip(&after.attempts).filter(|(was, _)| closed(was)) {
+        assert_eq!(was.closed, is.closed, "a closed attempt stays closed");
+    }
+    assert!(after.events.starts_with(&before.events), "history only grows");
+}

@@ -1,0 +1,77 @@
+//! The API against its document, by requests that the document allows and requests that it forbids.
+
+use std::{fs, process::Command};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tests::{sandbox::Sandbox, world::World};
+
+use crate::{e2e::api::Http, infra::api::document};
+
+/// Random requests for each operation: in every run, and in a long one.
+const CASES: (u32, u32) = (20, 1_000);
+
+/// See `tests/infra/openapi.sh`.
+fn check(sandbox: &Sandbox, endpoint: &str, key: &str, cases: u32, excluded: &str) {
+    let file = sandbox.path("openapi.json");
+    fs::write(&file, plain(document()).to_string()).unwrap();
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/openapi.sh"));
+    command.arg(&file).arg(endpoint).arg(cases.to_string()).env("KEY", key).env("EXCLUDED", excluded);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let asked = said.lines().find_map(|line| line.trim().split_once(" generated")?.0.parse::<u32>().ok());
+    assert!(asked.is_some_and(|asked| asked > 500), "{said}");
+}
+
+/// Without what is API Gateway's alone.
+fn plain(mut document: Value) -> Value {
+    if let Value::Object(keys) = &mut document {
+        keys.retain(|name, _| !name.starts_with("x-amazon-"));
+        keys.values_mut().for_each(|value| *value = plain(value.take()));
+    }
+    document
+}
+
+/// Commands that are made up must never run on this machine: all but the first run wait for hours to be launched.
+fn check_here(cases: u32) {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&["--launch-rate", "0.0001"]);
+    serve.run(&sandbox, &["exec", "--no-repo", "true"]).exits(0);
+    let http = Http::to(&serve);
+    check(&sandbox, &serve.endpoint, &serve.key, cases, "");
+    let over = ["SUCCEEDED", "FAILED", "TIMED_OUT", "LOST", "RUNNING"]
+        .map(|status| http.history(&format!("status={status}&limit=200")));
+    assert_eq!(over.concat().len(), 1, "nothing else ran: {over:#?}");
+    // Nor does anybody go on with them.
+    let servers = sandbox.processes().into_iter().filter(|process| process.mentions("serve"));
+    servers.for_each(|process| process.signal(Signal::KILL));
+}
+
+fn check_stack(cases: u32) {
+    let world = World::with(&["SpotVcpus=1", "OnDemandVcpus=1"]);
+    for capacity in ["--spot", "--on-demand"] {
+        let holder = world.detach(&[capacity, "--cpu", "1024", "--timeout", "1h", "sleep 3600"]);
+        world.until(&holder, "RUNNING");
+    }
+    let (endpoint, key) = world.api();
+    // What API Gateway answers itself, and the emulator otherwise: a path that takes no such method.
+    check(&world.user, &endpoint, &key, cases, "unsupported_method");
+}
+
+#[test]
+fn what_the_document_says_of_the_api_is_so_here() {
+    check_here(CASES.0);
+}
+
+#[test]
+#[ignore = "nightly: minutes"]
+fn what_the_document_says_of_the_api_is_so_here_at_length() {
+    check_here(CASES.1);
+}
+
+#[test]
+#[ignore = "nightly: minutes"]
+fn container_what_the_document_says_of_the_api_is_so_on_a_stack() {
+    check_stack(CASES.0 * 5);
+}
