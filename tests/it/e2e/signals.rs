@@ -1,5 +1,12 @@
 //! Signals to `mycli`: whoever leaves does not take the run along.
 
+use std::{
+    io::{Read, Write},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+};
+
 use rustix::process::Signal;
 use tests::sandbox::{Running, Sandbox, eventually};
 
@@ -70,4 +77,100 @@ fn a_server_that_is_stopped_leaves_its_runs_running() {
     // And another server knows it.
     let serve = sandbox.serve(&[]);
     serve.run(&sandbox, &["wait", &id]).exits(5);
+}
+
+/// `mycli` on a terminal, as `script` (bsdutils) makes one: everything that is seen there comes as it is drawn.
+struct Terminal {
+    process: Child,
+    keys: ChildStdin,
+    shown: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Terminal {
+    fn start(sandbox: &Sandbox, command: &str) -> Self {
+        let plain = sandbox.command(&[]);
+        let mut on_terminal = Command::new("script");
+        on_terminal.args(["--quiet", "--return", "--command", command, "/dev/null"]).current_dir(sandbox.path(""));
+        on_terminal.env_clear().env("TERM", "xterm").env("COLUMNS", "120");
+        on_terminal.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        on_terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut process = on_terminal.spawn().unwrap();
+        let (keys, mut screen) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let shown = Arc::<Mutex<Vec<u8>>>::default();
+        let seen = Arc::clone(&shown);
+        let reader = thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = screen.read(&mut bytes) {
+                seen.lock().unwrap().extend_from_slice(&bytes[..count]);
+            }
+        });
+        Self { process, keys, shown, reader }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
+    }
+
+    fn shows(&self, text: &str) {
+        eventually(&format!("{text:?} is shown"), || self.text().contains(text).then_some(()));
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+        self.keys.flush().unwrap();
+    }
+
+    fn end(mut self) -> (Option<i32>, String) {
+        let status = eventually("it ends", || self.process.try_wait().unwrap());
+        self.reader.join().unwrap();
+        let text = String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned();
+        (status.code(), text)
+    }
+}
+
+const QUESTION: &str = "Enter goes on following: ";
+
+/// A run on a terminal, and the question that Ctrl-C asks; the command's `later` is printed while the question stands.
+fn asked(sandbox: &Sandbox) -> Terminal {
+    let go = sandbox.path("go");
+    let command = format!("until [ -e {} ]; do sleep 0.05; done; echo later; sleep 300", go.display());
+    let mycli = tests::mycli();
+    let mut terminal =
+        Terminal::start(sandbox, &format!("exec '{}' --local exec --no-repo '{command}'", mycli.display()));
+    terminal.shows("RUNNING");
+    terminal.press("\x03");
+    terminal.shows(QUESTION);
+    std::fs::write(go, "").unwrap();
+    terminal.shows("later");
+    terminal
+}
+
+#[test]
+fn ctrl_c_on_a_terminal_asks_and_nothing_is_drawn_over_the_question() {
+    let sandbox = Sandbox::new();
+    let mut terminal = asked(&sandbox);
+    terminal.press("c\n");
+    let (code, text) = terminal.end();
+    assert_eq!(code, Some(130), "{text:?}");
+    let (_, since) = text.split_once(QUESTION).unwrap();
+    let (asking, _) = since.split_once("cancelling").unwrap();
+    assert!(!asking.contains("RUNNING"), "{text:?}");
+}
+
+#[test]
+fn who_answers_ctrl_c_with_enter_goes_on_following_and_may_still_leave() {
+    let sandbox = Sandbox::new();
+    let mut terminal = asked(&sandbox);
+    terminal.press("\n");
+    eventually("it goes on", || {
+        let text = terminal.text();
+        text.split_once(QUESTION).is_some_and(|(_, since)| since.contains("RUNNING")).then_some(())
+    });
+    terminal.press("\x03");
+    eventually("it asks again", || (terminal.text().matches(QUESTION).count() == 2).then_some(()));
+    terminal.press("d\n");
+    let (code, text) = terminal.end();
+    assert!(code == Some(125) && text.contains("the run goes on"), "{code:?} {text:?}");
+    assert_eq!(sandbox.local(&["status", "-o", "json"]).json()["status"], "RUNNING");
 }
