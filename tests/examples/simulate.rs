@@ -2,6 +2,8 @@
 //!
 //! Exits with 1 at the first seed that breaks a rule, having told its story.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result")]
+
 use std::{process::ExitCode, time::Instant};
 
 use tests::simulation::chaos::{self, Plan};

@@ -45,6 +45,7 @@ pub struct World {
 }
 
 impl Drop for World {
+    #[expect(clippy::print_stderr, reason = "a failing test's last words")]
     fn drop(&mut self) {
         // What has hung on another machine can be asked about here alone.
         if thread::panicking() {

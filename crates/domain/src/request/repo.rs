@@ -62,7 +62,7 @@ pub enum RepoError {
     Dash(&'static str),
     /// A user name or password where none belongs.
     #[error(
-        "holds a user name or password, which would be stored with the run: remove what stands before the `@` and give the token as a secret (`--secret`)"
+        "holds a user name or password, which would be stored with the run: remove what stands before the `@` and keep the token with `mycli secrets set GIT_TOKEN`"
     )]
     Credentials,
     /// A query or a fragment, which may hold a token.
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn credentials_are_refused_and_not_repeated() {
-        let message = "holds a user name or password, which would be stored with the run: remove what stands before the `@` and give the token as a secret (`--secret`)";
+        let message = "holds a user name or password, which would be stored with the run: remove what stands before the `@` and keep the token with `mycli secrets set GIT_TOKEN`";
         for text in [
             "https://hunter2@github.com/a",
             "https://me:hunter2@github.com/a",

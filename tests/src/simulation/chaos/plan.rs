@@ -233,9 +233,12 @@ fn errand(number: u64, draw: &mut Random) -> Errand {
         TimeDelta::milliseconds(i64::try_from(draw.below(most.num_milliseconds().unsigned_abs())).unwrap_or_default())
     };
     let requests: Vec<_> = (0..count).map(|line| request(&format!("{number}-{line}"), is_bulk, draw)).collect();
-    let cancels = (0..requests.len())
-        .filter_map(|line| draw.chance(0.15).then(|| (line, moment(draw, TimeDelta::minutes(3)))))
-        .collect();
+    let mut cancels = Vec::new();
+    for line in 0..requests.len() {
+        if draw.chance(0.15) {
+            cancels.push((line, moment(draw, TimeDelta::minutes(3))));
+        }
+    }
     Errand {
         at: moment(draw, LAST_COMER),
         by: draw.one_of(&["alice", "bob", "carol"]).to_owned(),

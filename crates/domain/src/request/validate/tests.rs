@@ -134,7 +134,7 @@ fn every_fault_is_named_at_once() {
     insta::assert_snapshot!(faults.join("\n"), @r#"
     action: is not known: use `exec`, the only action there is
     command: is blank: say what to run, as in `terraform plan`
-    repo: holds a user name or password, which would be stored with the run: remove what stands before the `@` and give the token as a secret (`--secret`)
+    repo: holds a user name or password, which would be stored with the run: remove what stands before the `@` and keep the token with `mycli secrets set GIT_TOKEN`
     branch: `-b` starts with `-`, which git reads as an option: name the commit's SHA instead
     image: has upper case in `Ubuntu`, image names are lower case: write `ubuntu`
     env.1A: `1A` is no variable name: use letters, digits and `_`, starting with a letter or `_`
