@@ -50,7 +50,7 @@ pub struct Planted {
 }
 
 impl Planted {
-    /// With one more value, of at least twice [`PIECE`] random characters; `name` is what a finding is reported by.
+    /// With one more value, of at least 24 random characters (so that either half tells); `name` is what a finding is reported by.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         assert!(value.len() >= 2 * PIECE, "{name} is too short to be found in parts");

@@ -1,7 +1,7 @@
 //! The whole pipeline in bad weather: the real handlers, many processes at once, on virtual time, and everything that can go wrong.
 //!
 //! All of it follows from one seed, so a run that breaks a rule can be run again, and then tells its story. The rules are those of DESIGN §4;
-//! they are looked at with each write and each launch, and when all is over ([`rules`]).
+//! they are looked at with each write and each launch, and when all is over.
 
 use std::sync::{Arc, Mutex};
 
