@@ -150,7 +150,9 @@ pub(crate) async fn to_the_end(
         cursor = page.value.next_cursor.or(cursor);
         if page.value.complete {
             printer.caught_up()?;
-            return until_final(client, id, screen).await;
+            let got = until_final(client, id, screen).await?;
+            record.tell_of_failed_tries(&got.value, screen);
+            return Ok(got);
         }
         if lines < FULL_PAGE {
             printer.caught_up()?;
@@ -200,15 +202,20 @@ impl Record {
 }
 
 impl Record {
-    /// A run that is tried again takes longer than its user expects: each time is said aloud.
+    /// A run that is tried again takes longer than its user expects: each time is said aloud, also where nobody looked while it waited.
     fn tell_of_failed_tries(&mut self, run: &ExecutionView, screen: &Screen) {
-        let failed = run.attempts.iter().filter(|attempt| attempt.stopped_at.is_some()).count();
-        if failed > self.failed_tries
-            && let Some(reason) = run.waiting.as_ref().map(|waiting| &waiting.reason)
-        {
-            screen.say(reason);
-            self.failed_tries = failed;
+        let waits = run.waiting.as_ref().filter(|_| run.attempts.last().is_some_and(|last| last.stopped_at.is_some()));
+        let failed = run.attempts.len().saturating_sub(usize::from(waits.is_none()));
+        for (index, attempt) in run.attempts.iter().enumerate().take(failed).skip(self.failed_tries) {
+            match waits.filter(|_| index + 1 == run.attempts.len()) {
+                Some(waiting) => screen.say(&waiting.reason),
+                None => {
+                    let (number, why) = (attempt.attempt, attempt.reason.as_deref().unwrap_or("no reason is known"));
+                    screen.say(&format!("attempt {number} failed ({why}); trying again"));
+                }
+            }
         }
+        self.failed_tries = self.failed_tries.max(failed);
     }
 }
 

@@ -231,7 +231,10 @@ impl<'a> Server<'a> {
 
     /// Submits; `None` if it died before it answered.
     fn submit(&self, tag: &str, image: Option<&str>, command: &str) -> Option<String> {
-        let body = json!({"action": "exec", "command": command, "name": tag, "image": image});
+        let mut body = json!({"action": "exec", "command": command, "name": tag});
+        if let Some(image) = image {
+            body["image"] = json!(image);
+        }
         let (status, answer) = http::post(self.address, "/execute", &self.key, &body)?;
         assert_eq!(status, 202, "{answer}");
         let id = answer["execution_id"].as_str().expect("an id").to_owned();
