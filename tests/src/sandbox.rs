@@ -340,12 +340,12 @@ impl Running {
     /// Waits for its end. What [`Self::line`] has taken is not in it.
     ///
     /// # Panics
-    /// When it says nothing for [`PATIENCE`] three times over: a first container out of a large image takes its time.
+    /// When it does not end within [`PATIENCE`] twice over.
     #[must_use]
     pub fn end(mut self) -> Ran {
         let mut out = Vec::new();
         loop {
-            match self.out.recv_timeout(PATIENCE * 3) {
+            match self.out.recv_timeout(PATIENCE * 2) {
                 Ok(line) => out.extend_from_slice(&line),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
