@@ -96,6 +96,17 @@ fn killing_the_timer_does_not_stop_the_clock() {
 }
 
 #[test]
+fn a_false_alarm_does_not_end_the_command() {
+    for shell in SHELLS {
+        for pid_one in [false, true] {
+            let stage = Stage::new(shell, "for i in 1 2 3 4 5 6 7 8 9; do kill -s ALRM $PPID; sleep 0.01; done; echo on");
+            let outcome = if pid_one { stage.with_pid_one() } else { stage }.play();
+            assert_eq!((outcome.code, outcome.out()), (0, "on\n".to_owned()), "{shell:?}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
 fn a_command_that_ends_in_its_grace_has_timed_out_all_the_same() {
     for shell in SHELLS {
         let command = "trap 'echo saved; exit 0' TERM; while :; do sleep 0.1; done";

@@ -55,6 +55,19 @@ fn a_wrong_or_absent_token_fails_without_asking_and_without_being_shown() {
     }
 }
 
+/// What git starts ends in a burst, and each end comes to process 1: dash, woken by each, once in seven times took its own timer for one
+/// that had ended, and waited for that.
+#[test]
+fn a_set_up_that_fails_at_once_ends_at_once_and_each_time() {
+    let server = HttpServer::new(PRIVATE);
+    for (shell, times) in [(Shell::Dash, 40), (Shell::Busybox, 10), (Shell::Bash, 10)] {
+        for _ in 0..times {
+            let outcome = Stage::new(shell, "echo ran").repo(server.url(), "").with_pid_one().play();
+            assert!(outcome.failure().starts_with("cannot clone"), "{shell:?}: {outcome:?}");
+        }
+    }
+}
+
 #[test]
 fn servers_that_refuse_bare_commit_ids_and_filters_are_asked_for_everything() {
     let server = HttpServer::new(Habits { old: true, ..Habits::default() });

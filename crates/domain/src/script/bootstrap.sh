@@ -199,7 +199,7 @@ mycli_check_out() {
 
 # The set-up itself, a child of this shell.
 mycli_body() {
-	trap - TERM INT HUP QUIT CHLD
+	trap - TERM INT HUP QUIT ALRM
 	PATH="${PATH-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	export PATH
 	mycli_forget_git_settings

@@ -20,17 +20,38 @@ mycli_clock() {
 	until IFS=' .' read -r mycli_now mycli_rest </proc/uptime; do :; done
 }
 
-# Arms the timer: one `sleep` of our own, which holds none of the command's pipes open. PATH is the user's and may hide it. To load the
-# user's locale would take it longer than all else it does before it sleeps.
+# The timer, a child of ours: sleeps for $1 seconds, then sends us ALRM. A sleep that the command killed (`pkill sleep`) is slept on; without
+# a sleep in the image the limit that ECS is held to remains. A shell that a child's end woke (CHLD) would need no such child, but dash
+# forgets the status of what a trap interrupts in another trap, and children end at any time: it took a timer that ran for one that had ended.
+mycli_time() {
+	# $! is the command's process until a sleep is there. What we trap ourselves would get lost between the fork and this line.
+	trap '[ "$!" = "$mycli_child" ] || { kill -KILL "$!" && wait "$!"; }; exit 0' USR1
+	mycli_left=$1
+	while [ "$mycli_left" -gt 0 ]; do
+		# The PATH is the user's and may hide it. To load the user's locale would take it longer than all else it does before it sleeps.
+		PATH="${PATH-}:/usr/bin:/bin" LC_ALL=C sleep "$mycli_left" &
+		wait "$!"
+		mycli_status=$?
+		[ "$mycli_status" -ne 0 ] || break
+		[ "$mycli_status" -gt 128 ] || exit 0
+		mycli_clock
+		mycli_left=$((mycli_deadline - ${mycli_now:-0}))
+	done
+	kill -s ALRM "$$"
+}
+
+# The timer holds none of the command's pipes open.
 mycli_arm() {
-	PATH="${PATH-}:/usr/bin:/bin" LC_ALL=C sleep "$1" >/dev/null 4>&- &
+	mycli_clock
+	mycli_deadline=$((${mycli_now:-0} + $1))
+	trap mycli_on_alarm ALRM
+	mycli_time "$1" >/dev/null 4>&- &
 	mycli_timer=$!
 }
 
+# Also within a trap, where bash may wait in vain: whoever can waits for the timer's end himself.
 mycli_disarm() {
-	[ -n "$mycli_timer" ] || return 0
-	kill -KILL "$mycli_timer"
-	wait "$mycli_timer"
+	[ -z "$mycli_timer" ] || kill -s USR1 "$mycli_timer"
 	mycli_timer=''
 }
 
@@ -46,28 +67,19 @@ mycli_runs() {
 	case ${mycli_line##*) } in Z* | X*) return 1 ;; esac
 }
 
-# A child ended: was it the timer, and is the time over? One that the command killed (`pkill sleep`) is armed again with what is left.
-mycli_on_child() {
-	[ -n "$mycli_timer" ] && [ -z "$mycli_end" ] || return 0
-	! mycli_runs "$mycli_timer" || return 0
-	wait "$mycli_timer"
-	mycli_status=$?
-	mycli_timer=''
-	# Without a sleep in the image the limit that ECS is held to remains.
-	case $mycli_status in 12[67]) return 0 ;; esac
+# The time is over, or so says whoever sent ALRM: the clock knows.
+mycli_on_alarm() {
 	mycli_clock
-	if [ "${mycli_now:-0}" -lt "${mycli_deadline:-0}" ]; then
-		mycli_arm $((mycli_deadline - mycli_now))
-	else
-		mycli_end=timeout
-		mycli_expired
-		mycli_stop
-	fi
+	[ "${mycli_now:-$mycli_deadline}" -lt "$mycli_deadline" ] || mycli_finish timeout
 }
 
-mycli_on_signal() {
+# Ends the command for reason $1 (signal or timeout), the first that comes. What comes later is ignored before anything else is done: see
+# mycli_time for what a trap within a trap may do.
+mycli_finish() {
+	trap '' TERM INT HUP QUIT ALRM
 	[ -z "$mycli_end" ] || return 0
-	mycli_end=signal
+	mycli_end=$1
+	[ "$mycli_end" != timeout ] || mycli_expired
 	mycli_stop
 }
 
@@ -120,8 +132,6 @@ mycli_signal() {
 # TERM to the tree, and KILL to what is left of it when the grace is over. Waits for the whole tree, not for the shell alone: a
 # shell dies of TERM at once, while what it ran may still be releasing a lock.
 mycli_stop() {
-	trap '' TERM INT HUP QUIT
-	trap - CHLD
 	mycli_disarm
 	mycli_clock
 	mycli_deadline=$((${mycli_now:-0} + mycli_grace)) mycli_left_turns=$((mycli_grace * 10))
@@ -144,18 +154,15 @@ mycli_stop() {
 # Waits for the child. A `wait` that a signal cut short says over 128, as does a command that a signal killed.
 mycli_await() {
 	while
-		mycli_was=''
-		! mycli_runs "$mycli_child" || mycli_was=running
 		wait "$mycli_child"
 		mycli_code=$?
 		[ "$mycli_code" -gt 128 ] && mycli_runs "$mycli_child"
 	do :; done
-	# It may have ended just after a `wait` was cut short, so ask again. bash as sh forgets a status once told and then says 127; but
-	# 145, 128 + SIGCHLD, is what our own trap makes of a `wait` for one that still ran.
+	# It may have ended just after a `wait` was cut short, so ask again. bash as sh forgets a status once told and then says 127.
 	[ "$mycli_code" -gt 128 ] || return 0
 	wait "$mycli_child"
 	mycli_status=$?
-	case $mycli_status:$mycli_code$mycli_was in 127:145running) mycli_code=127 ;; 127:*) ;; *) mycli_code=$mycli_status ;; esac
+	[ "$mycli_status" -eq 127 ] || mycli_code=$mycli_status
 }
 
 # Runs mycli_body as a child for at most $1 seconds (empty: for ever). The caller
@@ -163,20 +170,16 @@ mycli_await() {
 # The traps act by themselves, because a flag set just before a `wait` would be looked at only after it.
 mycli_run() {
 	mycli_timer='' mycli_child='' mycli_seen=''
-	trap mycli_on_signal TERM INT HUP QUIT
-	trap mycli_on_child CHLD
+	trap 'mycli_finish signal' TERM INT HUP QUIT
 	mycli_body &
 	mycli_child=$!
 	# The signal may have come before there was a child to pass it on to.
-	[ -z "$mycli_end" ] || mycli_stop
-	case $1 in '') ;; *)
-		mycli_clock
-		mycli_deadline=$((${mycli_now:-0} + $1))
-		mycli_arm "$1" ;;
-	esac
+	[ -z "$mycli_end" ] || { mycli_end='' && mycli_finish signal; }
+	[ -z "$1" ] || [ -n "$mycli_end" ] || mycli_arm "$1"
 	mycli_await
-	trap - CHLD
+	mycli_spent=$mycli_timer
 	mycli_disarm
+	[ -z "$mycli_spent" ] || wait "$mycli_spent"
 	: "${mycli_end:=exit}"
 }
 
@@ -190,7 +193,7 @@ mycli_command() {
 	trap mycli_end=signal TERM INT HUP QUIT
 	exec 3<&- 4>&2 2>/dev/null
 	mycli_body() {
-		trap - TERM INT HUP QUIT CHLD
+		trap - TERM INT HUP QUIT ALRM
 		[ -z "$mycli_env" ] || {
 			# As with the timer, the locale. Whoever set LC_ALL gets it as it is.
 			[ -n "${LC_ALL+set}" ] || { set -- -u LC_ALL && export LC_ALL=C; }
