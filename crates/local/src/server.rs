@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, HttpBody, to_bytes},
+    body::{Body, HttpBody},
     extract::Request,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -12,6 +12,7 @@ use domain::{
     api::{BULK_BODY_MAX, LogsPage, Problem},
     key::ApiKey,
 };
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -32,6 +33,9 @@ const SENT_WITHIN: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: usize = 256;
 /// How long an end waits for requests under way: what waits for news is told at once. Ours.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// How long, and how many bytes of, a body that is too large is still read and thrown away. Many a client sends all before it reads anything:
+/// were the connection closed meanwhile, it would hear of a broken pipe and not of the limit. Ours.
+const LINGERS: (Duration, usize) = (Duration::from_secs(2), 32 << 20);
 /// After a connection that could not be taken: no file is left for it, say. Ours.
 const BREATHER: Duration = Duration::from_millis(100);
 
@@ -115,10 +119,14 @@ async fn converse(stream: TcpStream, machine: Arc<Machine>, ended: watch::Receiv
 }
 
 async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Request) -> Response {
-    let (head, body) = request.into_parts();
-    let body = match whole(body).await {
+    let (head, mut body) = request.into_parts();
+    let body = match whole(&mut body).await {
         Ok(body) => body,
         Err(problem) => {
+            // Who asks whether to send it (RFC 9110, section 10.1.1) has not begun.
+            if problem.status == 413 && !head.headers.contains_key(header::EXPECT) {
+                tokio::spawn(throw_away(body));
+            }
             let mut response = response(machine::parts(pipeline::http::problem(&problem)));
             // The rest of the body is not read to find the next request after it.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -148,16 +156,16 @@ async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Reques
 }
 
 /// A request's body; none if it is empty.
-async fn whole(body: Body) -> Result<Option<Vec<u8>>, Problem> {
+async fn whole(body: &mut Body) -> Result<Option<Vec<u8>>, Problem> {
     let too_large =
         || Problem::new(413, "body_too_large", format!("the body is over the limit of {BULK_BODY_MAX} bytes"));
     // As far as its length is told, before any of it is read.
     if body.size_hint().lower() > BULK_BODY_MAX as u64 {
         return Err(too_large());
     }
-    match timeout(SENT_WITHIN, to_bytes(body, BULK_BODY_MAX)).await {
-        Ok(Ok(bytes)) => Ok((!bytes.is_empty()).then(|| bytes.to_vec())),
-        Ok(Err(error)) if is_limit(&error) => Err(too_large()),
+    match timeout(SENT_WITHIN, Limited::new(body, BULK_BODY_MAX).collect()).await {
+        Ok(Ok(whole)) => Ok(Some(Vec::from(whole.to_bytes())).filter(|bytes| !bytes.is_empty())),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Problem::new(400, "invalid_body", "the body does not come as its headers say")),
         Err(_) => {
             let title = format!("the body did not come within {} seconds", SENT_WITHIN.as_secs());
@@ -166,11 +174,10 @@ async fn whole(body: Body) -> Result<Option<Vec<u8>>, Problem> {
     }
 }
 
-/// Whether a body was given up because it is too large, and not because it could not be read.
-fn is_limit(error: &axum::Error) -> bool {
-    let limit =
-        std::error::Error::source(error).and_then(|source| source.downcast_ref::<http_body_util::LengthLimitError>());
-    limit.is_some()
+/// Reads what is still coming of a body, within bounds.
+async fn throw_away(body: Body) {
+    let mut rest = Limited::new(body, LINGERS.1);
+    let _either = timeout(LINGERS.0, async { while let Some(Ok(_)) = rest.frame().await {} }).await;
 }
 
 /// The seconds of `Prefer: wait=N` (RFC 7240, section 4.3).

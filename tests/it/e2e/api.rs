@@ -115,7 +115,7 @@ impl Http {
 impl Answer {
     /// Asserts that this is a problem of this status and code.
     #[track_caller]
-    fn refuses(&self, status: u16, code: &str) -> &Self {
+    pub(crate) fn refuses(&self, status: u16, code: &str) -> &Self {
         assert_eq!((self.status, &*self.kind), (status, "application/problem+json"), "{self:#?}");
         assert_eq!((&self.body["code"], &self.body["status"]), (&json!(code), &json!(status)), "{self:#?}");
         assert!(self.body["title"].as_str().is_some_and(|title| !title.is_empty()), "{self:#?}");
