@@ -99,7 +99,8 @@ fn killing_the_timer_does_not_stop_the_clock() {
 fn a_false_alarm_does_not_end_the_command() {
     for shell in SHELLS {
         for pid_one in [false, true] {
-            let stage = Stage::new(shell, "for i in 1 2 3 4 5 6 7 8 9; do kill -s ALRM $PPID; sleep 0.01; done; echo on");
+            let stage =
+                Stage::new(shell, "for i in 1 2 3 4 5 6 7 8 9; do kill -s ALRM $PPID; sleep 0.01; done; echo on");
             let outcome = if pid_one { stage.with_pid_one() } else { stage }.play();
             assert_eq!((outcome.code, outcome.out()), (0, "on\n".to_owned()), "{shell:?}: {outcome:?}");
         }
