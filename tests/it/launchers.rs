@@ -18,7 +18,7 @@ use domain::{
     id::{AttemptId, ExecutionId},
     message::{Message, Outgoing},
     ports::{
-        Clock, Definitions, Described, Entropy, LaunchError, LogPage, Logs, Queue, ReadError, Secrets, Store, Tasks,
+        Clock, Definitions, Described, Entropy, LaunchError, LogLine, LogPage, Logs, Queue, ReadError, Secrets, Store, Tasks,
         Unavailable,
     },
     secret::SecretRecord,
@@ -165,6 +165,10 @@ struct Nothing;
 impl Logs for Nothing {
     async fn read(&self, _stream: &str, _cursor: Option<&str>) -> Result<LogPage, ReadError> {
         Ok(LogPage::default())
+    }
+
+    async fn last(&self, _stream: &str) -> Result<Vec<LogLine>, Unavailable> {
+        Ok(Vec::new())
     }
 }
 

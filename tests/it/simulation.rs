@@ -153,7 +153,7 @@ fn interrupted(request: SubmitRequest) -> Execution {
     let mut plan = Plan { request: SubmitRequest { command, ..request }, ..Plan::of(account(20), 1) };
     plan.account = plan.account.with_vcpus(Kind::OnDemand, 20);
     plan.spot_fallback_after = Some(1);
-    let first = plan.executions()[0].id.attempt(1).to_string();
+    let first = plan.executions().next().unwrap().id.attempt(1).to_string();
     let life = Life::new(TimeDelta::seconds(30), TimeDelta::seconds(40), End::Interrupted);
     plan.account.lives.given.insert(first, life);
     let mut outcome = simulation::run(&plan);

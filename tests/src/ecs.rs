@@ -103,7 +103,7 @@ pub enum Strike {
 
 /// A client token that is in use.
 struct Token {
-    request: RunTask,
+    request: [u8; 32],
     answer: Answered,
     tasks: Vec<usize>,
     made_at: Timestamp,
@@ -306,7 +306,7 @@ impl Ecs {
         if !self.lives(token, now) {
             return None;
         }
-        if token.request == *request {
+        if token.request == request.digest() {
             self.counts.repeated += 1;
             return Some(Ok(token.answer.clone()));
         }
@@ -350,7 +350,7 @@ impl Ecs {
         }
         if let Some(token) = &request.client_token {
             let tasks = (first..self.tasks.len()).collect();
-            let kept = Token { request: request.clone(), answer: answer.clone(), tasks, made_at: now };
+            let kept = Token { request: request.digest(), answer: answer.clone(), tasks, made_at: now };
             self.tokens.insert(token.clone(), kept);
         }
         Ok(answer)
@@ -376,7 +376,7 @@ impl Ecs {
         let facts = Facts {
             cpu: cpu_text,
             memory,
-            overrides: request.overrides.clone(),
+            overrides: request.overrides.to_string(),
             group: request.group.clone().unwrap_or_else(|| format!("family:{}", definition.family)),
             zone: ZONES[number % ZONES.len()],
             container_arn: self.account.arn(&format!("container/{cluster}/{id}/{:016x}", random.bits())),

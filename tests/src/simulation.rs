@@ -86,17 +86,16 @@ impl Plan {
     }
 
     /// The executions, in the order of their submission.
-    #[must_use]
-    pub fn executions(&self) -> Vec<Execution> {
+    pub fn executions(&self) -> impl Iterator<Item = Execution> {
         let at = start();
         let commands =
             self.submissions.iter().flat_map(|submission| std::iter::repeat_n(&submission.by, submission.count));
         let request = self.request.clone().validate(&Defaults::aws()).unwrap_or_else(|faults| panic!("{faults:?}"));
-        let execution = |(number, by): (usize, &String)| {
+        let execution = move |(number, by): (usize, &String)| {
             let id = ExecutionId::new(at, number as u128);
             Execution::submitted(id, request.clone(), CapacityPool::FargateSpot, by, at)
         };
-        commands.enumerate().map(execution).collect()
+        commands.enumerate().map(execution)
     }
 }
 
@@ -226,22 +225,25 @@ impl<W: Way> World<W> {
 
     /// Submits all of a plan, and sees it to its end.
     async fn run(self: &Arc<Self>, plan: &Plan) -> Outcome {
-        let executions = plan.executions();
         drive::start(self);
         // As `init` does: the quotas are known before anything is submitted.
         self.tracker().next_sweep(start() + TimeDelta::minutes(1)).await.unwrap_or_else(|error| panic!("{error}"));
-        self.submit(&executions).await;
+        self.submit(plan.executions()).await;
         while self.store.unfinished() > 0 && self.clock.now() < start() + GIVE_UP {
             self.clock.sleep(TimeDelta::seconds(1)).await;
             self.store.second();
         }
-        self.outcome(&executions)
+        self.outcome()
     }
 
     /// As the submit function does: recorded, then hinted at, a hint for each chunk.
-    async fn submit(&self, executions: &[Execution]) {
-        for chunk in executions.chunks(CHUNK) {
-            for execution in chunk {
+    async fn submit(&self, mut executions: impl Iterator<Item = Execution>) {
+        loop {
+            let chunk: Vec<_> = executions.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return;
+            }
+            for execution in &chunk {
                 self.store.create(execution, None).await.unwrap_or_else(|error| panic!("{error}"));
             }
             let lines: BTreeSet<_> = chunk.iter().filter_map(|execution| Some(execution.ticket()?.line)).collect();
@@ -251,16 +253,15 @@ impl<W: Way> World<W> {
         }
     }
 
-    fn outcome(&self, executions: &[Execution]) -> Outcome {
-        let (mut ends, mut last, mut records) = (BTreeMap::new(), start(), Vec::new());
-        self.store.for_each(|execution| {
-            records.push(execution.clone());
-            if let Some(end) = execution.end() {
-                *ends.entry(end.outcome.status()).or_default() += 1;
-                last = last.max(end.at);
-            }
-        });
-        let submitters: BTreeMap<_, _> = executions.iter().map(|e| (&e.id, &e.submitted_by)).collect();
+    /// Takes the records out of the store: there may be a million.
+    fn outcome(&self) -> Outcome {
+        let (mut ends, mut last) = (BTreeMap::new(), start());
+        let records = self.store.take_all();
+        for end in records.iter().filter_map(Execution::end) {
+            *ends.entry(end.outcome.status()).or_default() += 1;
+            last = last.max(end.at);
+        }
+        let submitters: BTreeMap<_, _> = records.iter().map(|record| (&record.id, &record.submitted_by)).collect();
         let name = |id| submitters.get(id).map_or_else(String::new, |by| (*by).clone());
         let mut starts: Vec<_> = script::locked(&self.starts).iter().map(|(at, id)| (*at, name(id))).collect();
         // Calls that are under way together are noted in the order of their answers.

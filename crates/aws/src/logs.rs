@@ -6,7 +6,7 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatchlogs::{Client, operation::get_log_events::GetLogEventsOutput, types::OutputLogEvent};
 use domain::{
     Timestamp,
-    ports::{LogLine, LogPage, Logs, ReadError},
+    ports::{LogLine, LogPage, Logs, ReadError, Unavailable},
 };
 
 use crate::{connect::Lazily, error::Fault};
@@ -21,6 +21,13 @@ const PAGE_MAX: usize = 5_000_000;
 const EMPTY_PAGES: usize = 3;
 /// What stands around a line in that answer, its time and names included.
 const AROUND_A_LINE: usize = 80;
+
+/// From where on a stream is read that is read without a cursor.
+#[derive(Clone, Copy)]
+enum End {
+    Head,
+    Tail,
+}
 
 /// The streams of one log group.
 #[derive(Clone)]
@@ -49,9 +56,9 @@ impl CloudWatchLogs {
         stream: &str,
         cursor: Option<&str>,
     ) -> Result<Option<GetLogEventsOutput>, ReadError> {
-        let page = self.page(stream, cursor, None).await?;
+        let page = self.page(stream, cursor, End::Head, None).await?;
         match page.as_ref().and_then(|page| shorter(page.events())) {
-            Some(limit) => self.page(stream, cursor, Some(limit)).await,
+            Some(limit) => self.page(stream, cursor, End::Head, Some(limit)).await,
             None => Ok(page),
         }
     }
@@ -61,6 +68,7 @@ impl CloudWatchLogs {
         &self,
         stream: &str,
         cursor: Option<&str>,
+        from: End,
         limit: Option<i32>,
     ) -> Result<Option<GetLogEventsOutput>, ReadError> {
         let call = self
@@ -68,7 +76,7 @@ impl CloudWatchLogs {
             .get_log_events()
             .log_group_name(&self.group)
             .log_stream_name(stream)
-            .start_from_head(true)
+            .start_from_head(matches!(from, End::Head))
             .set_next_token(cursor.map(str::to_owned))
             .set_limit(limit);
         match call.send().await.map_err(|error| Fault::of(&error)) {
@@ -96,6 +104,19 @@ impl Logs for CloudWatchLogs {
             at = next;
         }
         Ok(LogPage { lines: Vec::new(), next: at, more: false })
+    }
+
+    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, Unavailable> {
+        let mut at = None;
+        for _ in 0..EMPTY_PAGES {
+            let Some(page) = self.page(stream, at.as_deref(), End::Tail, None).await? else { break };
+            let lines = page.events.unwrap_or_default();
+            if !lines.is_empty() {
+                return Ok(lines.into_iter().map(line).collect());
+            }
+            at = page.next_backward_token;
+        }
+        Ok(Vec::new())
     }
 }
 

@@ -37,14 +37,15 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The command's own exit code, where it has one.
+    /// The command's own exit code, where it has one. A failure has never 0: a command that was stopped half-way may exit with that.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
-        match self {
+        let code = match self {
             Self::Exit(code) => Some(*code),
             Self::OutOfMemory(code) | Self::Spot(code) => *code,
             _ => None,
-        }
+        };
+        code.filter(|code| *code != 0)
     }
 
     /// Whether another try is made without having been asked for, provided the command had not started: the causes that pass.
@@ -245,6 +246,14 @@ mod tests {
         let busy =
             "ResourceInitializationError: unable to retrieve secret from ssm: ThrottlingException: Rate exceeded";
         assert!(matches!(failed_to_start(busy), Cause::SecretThrottled(_)));
+    }
+
+    /// A command that is told to stop may end well, and has not done its work.
+    #[test]
+    fn a_failure_has_no_exit_code_0() {
+        assert_eq!(Cause::Spot(Some(0)).exit_code(), None);
+        assert_eq!(Cause::OutOfMemory(Some(0)).exit_code(), None);
+        assert_eq!(Cause::Spot(Some(143)).exit_code(), Some(143));
     }
 
     #[test]

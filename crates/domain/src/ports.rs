@@ -374,4 +374,7 @@ impl From<ReadError> for Unavailable {
 pub trait Logs: Send + Sync {
     /// A part of a stream, marker lines included, from the cursor on (`None`: from the start). Each line is returned once.
     fn read(&self, stream: &str, cursor: Option<&str>) -> impl Future<Output = Result<LogPage, ReadError>> + Send;
+
+    /// The last lines of a stream, the oldest of them first: as many as a part has. None if there is no such stream.
+    fn last(&self, stream: &str) -> impl Future<Output = Result<Vec<LogLine>, Unavailable>> + Send;
 }

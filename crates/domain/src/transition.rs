@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use crate::{
     Timestamp,
     cause::{self, Cause},
-    ecs::{RUNNING, RunTaskInput, StopCode, Task},
+    ecs::{RUNNING, RunTaskInput, STOPPED, StopCode, Task},
     execution::{Attempt, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
@@ -26,6 +26,11 @@ const BACKOFF_MAX_SECONDS: u32 = 300;
 pub const SET_UP_SECONDS: u32 = 600;
 /// The time between TERM and KILL (DESIGN §6).
 pub const GRACE_SECONDS: u32 = 10;
+/// Most changes that are kept; beyond, those in the middle that only say "tried, and refused" make way. A record is an item of 400 kB at most
+/// (AWS-FACTS §6), read and written whole, and what waits for capacity may be tried every few seconds for days. Ours.
+const EVENTS_MAX: usize = 48;
+/// The first of them, which stay. Ours.
+const EVENTS_FIRST: usize = 16;
 /// How much later than the script itself the sweep enforces a timeout (DESIGN §5).
 const OVERDUE_SECONDS: u32 = 60;
 
@@ -123,6 +128,7 @@ impl Execution {
     #[must_use]
     pub fn launching(&self, plan: Plan, now: Timestamp) -> Option<Self> {
         self.ticket().filter(|ticket| ticket.not_before.is_none_or(|due| due <= now))?;
+        self.open_attempt().is_none_or(|attempt| attempt.task_arn.is_none()).then_some(())?;
         let (number, _) = self.next_attempt();
         self.changed(|next| {
             let refusals = match next.attempts.last() {
@@ -173,25 +179,44 @@ impl Execution {
         u32::try_from(self.attempts.iter().filter(interrupted).count()).unwrap_or(u32::MAX)
     }
 
-    /// `RunTask` refused the open attempt for want of capacity: back into the line. That uses up no retry.
+    /// `RunTask` with this client token started nothing, for a reason that passes: back into the line, or to its end if somebody cancelled
+    /// it meanwhile. That uses up no retry. Of another launch than the open one it says nothing.
     #[must_use]
-    pub fn refused(&self, line: LimitKey, reason: &str, retry_at: Timestamp, now: Timestamp) -> Option<Self> {
-        let number = self.open_attempt().filter(|a| a.task_arn.is_none())?.number;
+    pub fn refused(&self, token: &str, line: LimitKey, reason: &str, now: Timestamp) -> Option<Self> {
+        let number = self.launched_with(token)?.number;
+        if let Some(cancelled) = self.cancelled_unlaunched(now) {
+            return Some(cancelled);
+        }
         self.changed(|next| {
             if let Some(attempt) = next.attempt_mut(number) {
                 attempt.refusals += 1;
                 attempt.run_task = None;
             }
-            next.state = State::Waiting { line, reason: reason.to_owned(), not_before: Some(retry_at) };
+            next.state = State::Waiting { line, reason: reason.to_owned(), not_before: Some(now) };
             next.note(now, Some(reason.to_owned()));
+            next.forget_a_refusal();
         })
     }
 
-    /// The open attempt will never have a task, for this cause.
+    /// The launch with this client token will never have a task, for this cause.
     #[must_use]
-    pub fn never_launched(&self, cause: &Cause, now: Timestamp) -> Option<Self> {
-        let number = self.open_attempt()?.number;
+    pub fn never_launched(&self, token: &str, cause: &Cause, now: Timestamp) -> Option<Self> {
+        let number = self.launched_with(token)?.number;
         self.changed(|next| next.close(number, cause, now, now))
+    }
+
+    /// The open attempt, if it is this launch of it and nothing is known of its task.
+    fn launched_with(&self, token: &str) -> Option<&Attempt> {
+        let is_it = |attempt: &&Attempt| attempt.run_task.as_ref().is_some_and(|input| input.client_token == token);
+        self.open_attempt().filter(is_it)
+    }
+
+    /// Whether a task that runs for this attempt is not wanted: it is not the one on record, or was given up by who cancelled.
+    #[must_use]
+    pub fn is_stray(&self, number: u32, task: &Task) -> bool {
+        let Some(attempt) = self.attempts.iter().find(|attempt| attempt.number == number) else { return false };
+        let is_its_own = attempt.task_arn.as_ref() == Some(&task.task_arn);
+        task.desired_status != STOPPED && (!is_its_own || (!attempt.is_open() && self.cancel.is_some()))
     }
 
     /// It cannot be launched at all: a request that no limit here will ever admit.
@@ -371,6 +396,19 @@ impl Execution {
         self.events.push(Event { at, status: self.status(), reason });
     }
 
+    /// Where the list of changes has grown long, the oldest refusal but the first few is no longer told one by one: the attempt counts them.
+    fn forget_a_refusal(&mut self) {
+        if self.events.len() <= EVENTS_MAX {
+            return;
+        }
+        let refusal = |pair: &[Event]| {
+            pair[0].status == ExecutionStatus::Launching && pair[1].status == ExecutionStatus::Waiting
+        };
+        if let Some(at) = self.events[EVENTS_FIRST..].windows(2).position(refusal) {
+            self.events.drain(EVENTS_FIRST + at..EVENTS_FIRST + at + 2);
+        }
+    }
+
     /// The line its ticket first stands in: the lock's, then the group's, if there are any, so that who waits for those blocks nobody in
     /// the pool's.
     fn first_line(&self) -> LimitKey {
@@ -397,6 +435,7 @@ impl Attempt {
     /// Joins what was learned; the same twice, or older, changes nothing.
     fn join(&mut self, observation: &Observation<'_>) {
         match observation {
+            Observation::Task(task) if !self.may_be_its_own(task) => {}
             Observation::Task(task) if self.task.as_ref().is_none_or(|known| known.version < task.version) => {
                 self.task_arn.get_or_insert_with(|| task.task_arn.clone());
                 self.run_task = None;
@@ -409,6 +448,14 @@ impl Attempt {
                 markers.iter().for_each(|(at, marker)| self.said.hear(*at, marker));
                 self.said.complete = true;
             }
+        }
+    }
+
+    /// Whether this is the task of the launch that is on record: a launch that was refused has none.
+    fn may_be_its_own(&self, task: &Task) -> bool {
+        match &self.task_arn {
+            Some(arn) => *arn == task.task_arn,
+            None => self.run_task.is_some() || !self.is_open(),
         }
     }
 
@@ -749,11 +796,69 @@ mod tests {
         assert_eq!((end.status(), end.attempts.len()), (ExecutionStatus::Failed, 4));
     }
 
+    fn token(execution: &Execution) -> String {
+        let input = execution.open_attempt().and_then(|attempt| attempt.run_task.as_ref());
+        input.expect("it is being launched").client_token.clone()
+    }
+
+    fn put_back(launched: &Execution, now: Timestamp) -> Execution {
+        let line = LimitKey::Pool(CapacityPool::FargateSpot);
+        launched.refused(&token(launched), line, "full", now).expect("goes back")
+    }
+
+    #[test]
+    fn a_refusal_is_of_the_launch_that_was_refused() {
+        let first = launched(SubmitRequest::default());
+        let (again, late) = (relaunched(&put_back(&first, at(2)), at(3)), token(&first));
+        assert_eq!(again.refused(&late, LimitKey::Pool(CapacityPool::FargateSpot), "full", at(4)), None);
+        assert_eq!(again.never_launched(&late, &Cause::NeverStarted("no".into()), at(4)), None);
+        let known = again.observe(1, &Observation::Task(&task(1, "PENDING")), at(4)).expect("known");
+        assert_eq!(
+            known.refused(&token(&again), LimitKey::Pool(CapacityPool::FargateSpot), "full", at(5)),
+            None,
+            "a task is there"
+        );
+    }
+
+    #[test]
+    fn what_was_cancelled_while_it_was_launched_ends_with_the_refusal() {
+        let CancelDecision::Changed(asked) = launched(SubmitRequest::default()).cancelled("ann", at(1)) else {
+            panic!()
+        };
+        let end = put_back(&asked, at(2));
+        assert_eq!((end.status(), end.holdings().len()), (ExecutionStatus::Cancelled, 0));
+    }
+
+    #[test]
+    fn a_task_that_is_not_the_launched_one_is_not_believed_and_is_a_stray() {
+        let first = launched(SubmitRequest::default());
+        let other = Task { task_arn: "arn:task/c/2".into(), ..stopped(9, StopCode::UserInitiated, Some(143)) };
+        let runs = Task { desired_status: RUNNING.into(), ..other.clone() };
+        let waits = put_back(&first, at(2));
+        assert_eq!(waits.observe(1, &Observation::Task(&runs), at(3)), None, "it was refused: it has no task");
+        assert!(waits.is_stray(1, &runs));
+        let known = relaunched(&waits, at(4)).observe(1, &Observation::Task(&task(1, "PENDING")), at(5)).expect("known");
+        assert_eq!(known.observe(1, &Observation::Task(&other), at(6)), None);
+        assert!(known.is_stray(1, &runs) && !known.is_stray(1, &task(2, "RUNNING")));
+        assert!(!known.is_stray(1, &Task { desired_status: STOPPED.into(), ..other }), "it stops already");
+    }
+
+    /// A record is read and written whole.
+    #[test]
+    fn however_often_it_is_refused_the_record_stays_small() {
+        let mut execution = launched(SubmitRequest::default());
+        for turn in 1..2_000 {
+            execution = relaunched(&put_back(&execution, at(turn)), at(turn));
+        }
+        assert!(execution.events.len() <= EVENTS_MAX + 2, "{}", execution.events.len());
+        assert_eq!(execution.attempts[0].refusals, 1_999);
+        assert_eq!(execution.events[0].status, ExecutionStatus::Queued);
+        assert_eq!(execution.events.last().map(|event| event.at), Some(at(1_999)), "the last are kept");
+    }
+
     #[test]
     fn a_refusal_uses_up_no_retry_and_takes_a_new_token() {
-        let refused = launched(SubmitRequest::default())
-            .refused(LimitKey::Pool(CapacityPool::FargateSpot), "full", at(6), at(1))
-            .expect("goes back");
+        let refused = put_back(&launched(SubmitRequest::default()), at(1));
         assert!(refused.holdings().is_empty());
         let again = relaunched(&refused, at(7));
         assert_eq!(again.attempts.len(), 1);

@@ -165,11 +165,38 @@ impl Logs for LocalLogs {
             Err(error) => Err(Unavailable::new("the log", error).into()),
         }
     }
+
+    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, Unavailable> {
+        let task_id = stream.rsplit('/').next().unwrap_or_default();
+        match last_page(&self.path(task_id)) {
+            Ok(lines) => Ok(lines),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(Unavailable::new("the log", error)),
+        }
+    }
 }
 
 /// A cursor as we write it, and in no other form.
 fn offset(cursor: &str) -> Option<u64> {
     cursor.parse().ok().filter(|offset: &u64| offset.to_string() == cursor)
+}
+
+/// What begins in the last part of the file.
+fn last_page(path: &Path) -> io::Result<Vec<LogLine>> {
+    let mut file = File::open(path)?;
+    let from = file.metadata()?.len().saturating_sub(PAGE_BYTES);
+    file.seek(SeekFrom::Start(from))?;
+    let mut reader = BufReader::new(file);
+    if from > 0 {
+        reader.skip_until(b'\n')?;
+    }
+    let (mut lines, mut line) = (Vec::new(), Vec::new());
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        let Some((time, _, text)) = decode(&line) else { break };
+        lines.push(LogLine { at: time, text: String::from_utf8_lossy(text).into_owned() });
+        line.clear();
+    }
+    Ok(lines)
 }
 
 /// `None` when no line begins there.

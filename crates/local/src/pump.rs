@@ -194,7 +194,8 @@ impl Pump {
         let mut cursor: Option<Cursor> = None;
         while !*stop.borrow() {
             match self.tracker().sweep(cursor.take(), System.now() + SWEEP).await {
-                Ok(next) => cursor = next,
+                // What could not be looked at is said where it was.
+                Ok(swept) => cursor = swept.next,
                 Err(error) => tracing::error!(%error, "a sweep failed"),
             }
             if let Err(error) = self.settle_dead_letters().await {

@@ -112,7 +112,7 @@ pub async fn commit(
 }
 
 /// Whoever waits for what a change released is woken, and a retry is hinted when due.
-async fn wake(
+pub(crate) async fn wake(
     store: &impl Store,
     queue: &impl Queue,
     now: Timestamp,

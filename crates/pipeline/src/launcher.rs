@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use domain::{
     cause::Cause,
     ceiling::Shortage,
+    ecs::{RunTaskInput, Task},
     execution::{Attempt, Execution},
     id::ExecutionId,
     limit::LimitKey,
@@ -33,6 +34,9 @@ pub use lines::Pace;
 const TOKEN_LIVES: TimeDelta = TimeDelta::minutes(50);
 /// How long a launcher may still be in the middle of its call before somebody else asks after the outcome. Ours.
 const IN_FLIGHT: TimeDelta = TimeDelta::seconds(5);
+/// The longest pause between two questions after an unknown outcome. Ours: where ECS answers many calls badly, more calls are no help.
+const ASKED_MAX: TimeDelta = TimeDelta::seconds(60);
+
 /// The launcher function.
 #[derive(Debug)]
 pub struct Launcher<'a, S, Q, T, L, X, A> {
@@ -58,7 +62,9 @@ pub struct Launcher<'a, S, Q, T, L, X, A> {
 
 /// What came of a call of `RunTask`, as far as it tells something of the pool.
 enum Ran {
-    /// It is started, or on record as what else it is.
+    /// It is started.
+    Started,
+    /// It is on record as what else it is, or its outcome is not known yet.
     Settled,
     /// Too fast.
     Throttled(String),
@@ -126,63 +132,80 @@ where
         Ok(TaskDefinition::of(&execution.request, git, self.settings))
     }
 
-    /// Calls `RunTask` and writes down what came of it.
+    /// Calls `RunTask` for the first time for a launch, and writes down what came of it.
     async fn run(&self, Launched { execution, from }: Launched) -> Result<Ran, Unavailable> {
         let Some(attempt) = execution.open_attempt() else { return Ok(Ran::Settled) };
         let (number, Some(input)) = (attempt.number, attempt.run_task.clone()) else { return Ok(Ran::Settled) };
-        let result = self.tasks.run_task(&input).await;
-        let (now, id) = (self.ambient.now(), execution.id.clone());
-        match result {
-            Ok(task) => {
-                let seen = |execution: &Execution| execution.observe(number, &Observation::Task(&task), now);
-                if let Some(execution) = advance_from(self.store, self.queue, now, execution, seen).await? {
-                    self.stop_if_unwanted(&execution, number, &task.task_arn).await?;
-                }
-                Ok(Ran::Settled)
+        let launched_at = attempt.launched_at;
+        match self.tasks.run_task(&input).await {
+            Ok(task) => self.started(execution, number, &task).await.map(|()| Ran::Started),
+            // By now somebody else may have called too, and started it.
+            Err(error) if is_unknown(&error) || self.ambient.now() - launched_at >= IN_FLIGHT => {
+                tracing::warn!(execution = %execution.id, %error, "the outcome of a launch is unknown; asking again");
+                self.ask_again(&execution.id, IN_FLIGHT).await.map(|()| Ran::Settled)
             }
-            Err(LaunchError::Throttled(why)) => {
-                self.put_back(execution, from, &why).await.map(|()| Ran::Throttled(why))
-            }
-            Err(LaunchError::Full { shortage, words }) => {
-                self.put_back(execution, from, &words).await.map(|()| Ran::Short(shortage, words))
-            }
-            Err(LaunchError::Refused(why)) => {
-                let cause = Cause::NeverStarted(why);
-                let ended = |execution: &Execution| execution.never_launched(&cause, now);
-                advance_from(self.store, self.queue, now, execution, ended).await.map(|_| Ran::Settled)
-            }
-            Err(LaunchError::NoDefinition(why)) => {
-                let hash = self.definition(&execution).await?.content_hash();
-                self.registered.forget(self.store, &hash, &input.task_definition).await?;
-                self.put_back(execution, from, &why).await.map(|()| Ran::Settled)
-            }
-            Err(LaunchError::Unknown(why)) => {
-                tracing::warn!(execution = %id, why, "the outcome of a launch is unknown; asking again");
-                let again = delayed(Message::Check { id }, IN_FLIGHT.num_milliseconds());
-                self.queue.send(vec![again]).await.map(|()| Ran::Settled)
-            }
+            Err(error) => self.refused(execution, &input, from, error).await,
         }
     }
 
-    /// Nothing was started: back into the line it came from, to its place. Nobody is told of the room it had: there is none.
-    async fn put_back(&self, launching: Execution, line: LimitKey, why: &str) -> Result<(), Unavailable> {
+    /// The task is there.
+    async fn started(&self, execution: Execution, number: u32, task: &Task) -> Result<(), Unavailable> {
         let now = self.ambient.now();
-        let back = |execution: &Execution| execution.refused(line.clone(), why, now, now);
-        match advance::change(self.store, launching, back).await? {
-            advance::Changed::Yes { .. } | advance::Changed::No(None) => Ok(()),
-            // It moved on meanwhile: cancelled, say. What it had is free.
-            advance::Changed::No(Some(execution)) => self.attend_to(&execution).await,
+        let seen = |execution: &Execution| execution.observe(number, &Observation::Task(task), now);
+        match advance_from(self.store, self.queue, now, execution, seen).await? {
+            Some(execution) => self.stop_if_unwanted(&execution, number, task).await,
+            None => Ok(()),
         }
+    }
+
+    /// This call has surely started nothing.
+    async fn refused(
+        &self,
+        execution: Execution,
+        input: &RunTaskInput,
+        line: LimitKey,
+        error: LaunchError,
+    ) -> Result<Ran, Unavailable> {
+        let (now, token) = (self.ambient.now(), &*input.client_token);
+        let why = match &error {
+            LaunchError::Refused(why) => {
+                let cause = Cause::NeverStarted(why.clone());
+                let ended = |execution: &Execution| execution.never_launched(token, &cause, now);
+                return advance_from(self.store, self.queue, now, execution, ended).await.map(|_| Ran::Settled);
+            }
+            LaunchError::NoDefinition(why) => {
+                let hash = self.definition(&execution).await?.content_hash();
+                self.registered.forget(self.store, &hash, &input.task_definition).await?;
+                why
+            }
+            LaunchError::Throttled(why) | LaunchError::Full { words: why, .. } | LaunchError::Unknown(why) => why,
+        };
+        // Back into the line it came from, to its place. Nobody is told of the room it had: there is none.
+        let back = |execution: &Execution| execution.refused(token, line.clone(), why, now);
+        if let advance::Changed::Yes { before, after } = advance::change(self.store, execution, back).await?
+            && after.end().is_some()
+        {
+            advance::wake(self.store, self.queue, now, &before, &after).await?;
+        }
+        Ok(match error {
+            LaunchError::Throttled(why) => Ran::Throttled(why),
+            LaunchError::Full { shortage, words } => Ran::Short(shortage, words),
+            LaunchError::Refused(_) | LaunchError::NoDefinition(_) | LaunchError::Unknown(_) => Ran::Settled,
+        })
+    }
+
+    async fn ask_again(&self, id: &ExecutionId, pause: TimeDelta) -> Result<(), Unavailable> {
+        self.queue.send(vec![delayed(Message::Check { id: id.clone() }, pause.num_milliseconds())]).await
     }
 
     /// A task that was cancelled, or given up, while it was being started.
-    async fn stop_if_unwanted(&self, execution: &Execution, number: u32, task_arn: &str) -> Result<(), Unavailable> {
+    async fn stop_if_unwanted(&self, execution: &Execution, number: u32, task: &Task) -> Result<(), Unavailable> {
         let open = execution.open_attempt().is_some_and(|attempt| attempt.number == number);
-        if open && execution.cancel.is_none() {
+        if open && execution.cancel.is_none() && !execution.is_stray(number, task) {
             return Ok(());
         }
         let over = execution.attempts.iter().any(|a| a.number == number && a.is_stopped());
-        if over { Ok(()) } else { self.tasks.stop_task(task_arn, &stop_reason(execution)).await }
+        if over { Ok(()) } else { self.tasks.stop_task(&task.task_arn, &stop_reason(execution)).await }
     }
 
     /// Brings an execution that is not final as far forward as can be: carries out a cancel, finds out about an unknown launch,
@@ -211,38 +234,48 @@ where
         }
     }
 
-    /// The outcome of `RunTask` is unknown. While its token lives the same call tells; after that ECS's lists do; what stays unknown
-    /// is lost, and never launched again.
+    /// The outcome of `RunTask` is unknown. While its token lives the same call tells if there is a task. That it is refused tells nothing: a
+    /// throttle, say, comes before the token is looked at. So whether there is none is for ECS's lists to say, once it would surely be there;
+    /// what stays unknown is lost, and never launched again.
     async fn find_out(&self, execution: &Execution, attempt: &Attempt) -> Result<(), Unavailable> {
-        let now = self.ambient.now();
+        let (now, number, id) = (self.ambient.now(), attempt.number, &execution.id);
         let age = now - attempt.launched_at;
-        let again = delayed(Message::Check { id: execution.id.clone() }, IN_FLIGHT.num_milliseconds());
-        if age < IN_FLIGHT && execution.cancel.is_none() {
-            return self.queue.send(vec![again]).await;
-        }
-        if execution.cancel.is_none() && age < TOKEN_LIVES {
-            let launched = Launched { execution: execution.clone(), from: LimitKey::Pool(attempt.pool) };
-            // Boxed, because what is put back may have to be asked after, and so on.
-            return Box::pin(self.run(launched)).await.map(drop);
+        let pause = (age / 4).clamp(IN_FLIGHT, ASKED_MAX);
+        let surely_listed = age >= TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
+        let input = attempt.run_task.as_ref().filter(|_| execution.cancel.is_none() && age < TOKEN_LIVES);
+        let mut refusal = None;
+        if let Some(input) = input {
+            if age < IN_FLIGHT {
+                return self.ask_again(id, IN_FLIGHT).await;
+            }
+            match self.tasks.run_task(input).await {
+                Ok(task) => return self.started(execution.clone(), number, &task).await,
+                Err(error) if is_unknown(&error) || !surely_listed => return self.ask_again(id, pause).await,
+                Err(error) => refusal = Some((input, error)),
+            }
         }
         let arns = self.tasks.list_tasks(&execution.attempt_id(attempt)).await?;
         let tasks = if arns.is_empty() { Vec::new() } else { self.tasks.describe_tasks(&arns).await?.tasks };
         if let Some(task) = tasks.first() {
-            let seen = |execution: &Execution| execution.observe(attempt.number, &Observation::Task(task), now);
-            let written = advance(self.store, self.queue, now, &execution.id, seen).await?;
-            let Some(execution) = written else { return Ok(()) };
-            return self.stop_if_unwanted(&execution, attempt.number, &task.task_arn).await;
+            return self.started(execution.clone(), number, task).await;
         }
-        if age < TimeDelta::seconds(i64::from(self.settings.unlisted_seconds)) {
-            return self.queue.send(vec![again]).await;
+        if !surely_listed {
+            return self.ask_again(id, pause).await;
+        }
+        if let Some((input, error)) = refusal {
+            return self.refused(execution.clone(), input, LimitKey::Pool(attempt.pool), error).await.map(drop);
         }
         let given_up = |execution: &Execution| {
             execution.cancelled_unlaunched(now).or_else(|| {
                 execution.lost("RunTask was called, its answer never came, and ECS knows no such task", now)
             })
         };
-        advance(self.store, self.queue, now, &execution.id, given_up).await.map(|_| ())
+        advance(self.store, self.queue, now, id, given_up).await.map(|_| ())
     }
+}
+
+fn is_unknown(error: &LaunchError) -> bool {
+    matches!(error, LaunchError::Unknown(_))
 }
 
 /// A stopped task's last words, from its log; as soon as nothing more can come in.
@@ -261,7 +294,7 @@ pub(crate) async fn read_log(
         return queue.send(vec![again]).await;
     }
     let said = match attempt.task_arn.as_deref() {
-        Some(arn) => markers::read_all(logs, &task::log_stream(arn), &attempt.nonce).await?,
+        Some(arn) => markers::read_ends(logs, &task::log_stream(arn), &attempt.nonce).await?,
         None => Vec::new(),
     };
     let (now, number) = (clock.now(), attempt.number);

@@ -1,11 +1,13 @@
 //! The state tracker function: turns ECS's events and the script's marker lines into history, and once a minute sweeps up what was missed.
 
+use std::collections::HashMap;
+
 use aws_lambda_events::{cloudwatch_logs::LogsEvent, dynamodb, eventbridge::EventBridgeEvent};
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
     ecs::Task,
-    execution::Execution,
+    execution::{Attempt, Execution},
     history::Cursor,
     id::{AttemptId, ExecutionId},
     limit::{CapacityPool, LimitKey},
@@ -84,6 +86,15 @@ fn ended(event: &dynamodb::Event) -> Vec<ExecutionId> {
     event.records.iter().filter_map(id).collect()
 }
 
+/// How far a sweep came.
+#[derive(Debug)]
+pub struct Swept {
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+    /// Why an execution could not be looked at, if one could not.
+    pub failure: Option<Unavailable>,
+}
+
 /// The state tracker function.
 #[derive(Debug)]
 pub struct StateTracker<'a, S, Q, T, L, U, A> {
@@ -152,6 +163,12 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
             tracing::debug!(%attempt, "an event of a task that is not on record here");
             return Ok(());
         };
+        if let Observation::Task(task) = observation
+            && execution.is_stray(attempt.number(), task)
+        {
+            tracing::warn!(%attempt, task = task.task_arn, "a task that is not wanted is stopped");
+            self.tasks.stop_task(&task.task_arn, &stop_reason(&execution)).await?;
+        }
         self.read_last_words(&execution).await
     }
 
@@ -167,34 +184,37 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     /// One sweep of many: goes on where the one before was cut short.
     ///
     /// # Errors
-    /// As [`Self::sweep`].
+    /// As [`Self::sweep`]; also when an execution could not be looked at. The others were, and the next sweep goes on behind them.
     pub async fn next_sweep(&self, until: Timestamp) -> Result<(), Unavailable> {
         let from = self.store.bookmark().await?;
-        let next = self.sweep(from.clone(), until).await?;
-        if next == from { Ok(()) } else { self.store.set_bookmark(next.as_ref()).await }
+        let swept = self.sweep(from.clone(), until).await?;
+        if swept.next != from {
+            self.store.set_bookmark(swept.next.as_ref()).await?;
+        }
+        swept.failure.map_or(Ok(()), Err)
     }
 
-    /// Looks at everything that is launching or running, from the cursor on, until the time is up: returns where to go on, `None` at the end.
+    /// Hints at the lines, and looks at everything that is launching or running, from the cursor on, until the time is up.
     ///
     /// Repairs what was lost on the way: hints, events, stop requests; and stops what is long past its timeout.
     ///
     /// # Errors
     /// When something does not answer; the next sweep goes on.
-    pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Option<Cursor>, Unavailable> {
+    pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Swept, Unavailable> {
+        self.hint_at_lines().await?;
         if from.is_none() {
             self.refresh_quotas().await?;
-            self.hint_at_lines().await?;
             if let Err(error) = self.store.reconcile().await {
                 tracing::warn!(%error, "what is derived from the records could not be compared with them");
             }
         }
-        let mut cursor = from;
+        let (mut next, mut failure) = (from, None);
         loop {
-            let page = self.store.launched(cursor.as_ref(), PAGE).await?;
-            self.ask_after(&page.items).await?;
-            cursor = page.next;
-            if cursor.is_none() || self.ambient.now() >= until {
-                return Ok(cursor);
+            let page = self.store.launched(next.as_ref(), PAGE).await?;
+            failure = self.ask_after(&page.items).await?.or(failure);
+            next = page.next;
+            if next.is_none() || self.ambient.now() >= until {
+                return Ok(Swept { next, failure });
             }
         }
     }
@@ -224,40 +244,63 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         if hints.is_empty() { Ok(()) } else { self.queue.send(hints).await }
     }
 
-    async fn ask_after(&self, executions: &[Execution]) -> Result<(), Unavailable> {
+    /// One that cannot be looked at holds up none of the others: of several the last failure is returned.
+    async fn ask_after(&self, executions: &[Execution]) -> Result<Option<Unavailable>, Unavailable> {
         let now = self.ambient.now();
         let mut known = Vec::new();
         for execution in executions {
             let Some(attempt) = execution.open_attempt() else { continue };
             match &attempt.task_arn {
-                Some(arn) => known.push((execution, arn.clone())),
+                Some(arn) => known.push((execution, attempt, arn)),
                 None if now - attempt.launched_at >= SILENT || execution.cancel.is_some() => {
                     self.queue.send(vec![Message::Check { id: execution.id.clone() }.into()]).await?;
                 }
                 None => {}
             }
         }
-        let arns: Vec<_> = known.iter().map(|(_, arn)| arn.clone()).collect();
-        if arns.is_empty() {
-            return Ok(());
+        if known.is_empty() {
+            return Ok(None);
         }
+        let arns: Vec<_> = known.iter().map(|(_, _, arn)| (*arn).clone()).collect();
         let described = self.tasks.describe_tasks(&arns).await?;
-        for task in &described.tasks {
-            if let Some(attempt) = task.attempt() {
-                self.observed(&attempt, &Observation::Task(task)).await?;
-            }
-        }
-        for (execution, arn) in known {
-            let Some(attempt) = execution.open_attempt() else { continue };
+        let tasks: HashMap<_, _> = described.tasks.iter().map(|task| (&*task.task_arn, task)).collect();
+        let mut failure = None;
+        for (execution, attempt, arn) in known {
             // Just started it may not be listed yet: ECS is eventually consistent.
             let surely_listed =
                 now - attempt.launched_at >= TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
-            if surely_listed && described.missing.contains(&arn) {
-                self.observed(&execution.attempt_id(attempt), &Observation::Gone).await?;
+            let observation = match tasks.get(arn.as_str()) {
+                Some(task) => Some(Observation::Task(task)),
+                None if surely_listed && described.missing.contains(arn) => Some(Observation::Gone),
+                None => None,
+            };
+            if let Err(error) = self.look_at(execution, attempt, observation.as_ref()).await {
+                tracing::warn!(execution = %execution.id, %error, "an execution could not be looked at");
+                failure = Some(error);
             }
-            self.enforce(execution, &arn).await?;
         }
-        Ok(())
+        Ok(failure)
+    }
+
+    /// What the page's own record already tells costs no look at a newer one.
+    async fn look_at(
+        &self,
+        execution: &Execution,
+        attempt: &Attempt,
+        observation: Option<&Observation<'_>>,
+    ) -> Result<(), Unavailable> {
+        let now = self.ambient.now();
+        if let Some(observation) = observation
+            && (attempt.needs_its_log() || execution.observe(attempt.number, observation, now).is_some())
+        {
+            self.observed(&execution.attempt_id(attempt), observation).await?;
+        }
+        match &attempt.task_arn {
+            Some(arn) if attempt.overdue || execution.cancel.is_some() || execution.overdue(now).is_some() => {
+                self.enforce(execution, arn).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Stops what is past its time, or was cancelled and still runs.

@@ -323,28 +323,36 @@ async fn many_lines_at_once_cost_two_writes_each() {
     assert_eq!(meter.take().calls, 200);
 }
 
-/// Puts so many executions, of which all but the tenth part are bob's.
+/// What history is kept: 90 days.
+const KEPT_MS: i64 = 90 * 24 * 3_600_000;
+/// Executions that are put together, by as many requests at a time as fit.
+const TOGETHER: i64 = 200;
+
+/// Puts so many executions, spread over all that history keeps, of which all but the tenth part are bob's.
 async fn fill(store: &DynamoStore, table: &Table, count: i64) {
-    let mut requests = Vec::new();
-    for number in 0..count {
-        let by = if number % 10 == 0 { "alice" } else { "bob" };
-        let group = (number % 100 == 0).then_some("nightly");
-        let entropy = u128::try_from(number).expect("small");
-        let execution = Wish { entropy, group, ..Wish::of(by, -number * 60_000) }.execution();
-        // Which days there are is noted by a creation: two of them for each day.
-        if number % 720 == 0 {
-            store.create(&execution, None).await.expect(ANSWERS);
-            continue;
+    for from in (0..count).step_by(usize::try_from(TOGETHER).expect("small")) {
+        let mut requests = Vec::new();
+        for number in from..(from + TOGETHER).min(count) {
+            let by = if number % 10 == 0 { "alice" } else { "bob" };
+            let group = (number % 100 == 0).then_some("nightly");
+            let entropy = u128::try_from(number).expect("small");
+            let execution = Wish { entropy, group, ..Wish::of(by, -number * (KEPT_MS / count)) }.execution();
+            // Which days there are is noted by a creation: at least two of them for each day.
+            if number % (count / 200) == 0 {
+                store.create(&execution, None).await.expect(ANSWERS);
+                continue;
+            }
+            for item in store.items(&execution).expect("items") {
+                let put = PutRequest::builder().set_item(Some(item)).build().expect("complete");
+                requests.push(WriteRequest::builder().put_request(put).build());
+            }
         }
-        for item in store.items(&execution).expect("items") {
-            let put = PutRequest::builder().set_item(Some(item)).build().expect("complete");
-            requests.push(WriteRequest::builder().put_request(put).build());
-        }
-    }
-    for batch in requests.chunks(25) {
-        let put = table.client.batch_write_item().request_items(&table.name, batch.to_vec());
-        let left = put.send().await.expect("they are written").unprocessed_items;
-        assert!(left.is_none_or(|left| left.is_empty()));
+        let puts = requests.chunks(25).map(|batch| async {
+            let put = table.client.batch_write_item().request_items(&table.name, batch.to_vec());
+            let left = put.send().await.expect("they are written").unprocessed_items;
+            assert!(left.is_none_or(|left| left.is_empty()));
+        });
+        futures_util::future::join_all(puts).await;
     }
 }
 
@@ -402,4 +410,10 @@ async fn a_page_of_history_reads_no_more_than_the_page_among_three_thousand() {
 #[ignore = "fills a table with 100,000 executions, which takes the emulator minutes: just nightly"]
 async fn a_page_of_history_reads_no_more_than_the_page_among_a_hundred_thousand() {
     check(&pages(100_000).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "fills a table with a million executions, which takes the emulator long: just nightly"]
+async fn a_page_of_history_reads_no_more_than_the_page_among_a_million() {
+    check(&pages(1_000_000).await);
 }

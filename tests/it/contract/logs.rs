@@ -21,6 +21,7 @@ macro_rules! suite {
             a_cursor_is_good_for_more_than_one_reading
             a_log_that_is_not_there_yet_has_no_cursor
             a_log_is_nobody_else_s
+            the_end_of_a_long_log_is_read_at_once
         }
     };
 }
@@ -175,4 +176,15 @@ pub(crate) async fn a_log_that_is_not_there_yet_has_no_cursor(log: impl Written)
 pub(crate) async fn a_log_is_nobody_else_s(log: impl Written) {
     log.write(&numbered(0..3)).await;
     assert!(log.logs().read(ANOTHER, None).await.expect(ANSWERS).lines.is_empty());
+}
+
+pub(crate) async fn the_end_of_a_long_log_is_read_at_once(log: impl Written) {
+    assert_eq!(log.logs().last(STREAM).await.expect(ANSWERS), []);
+    log.write(&numbered(0..3)).await;
+    let texts = async || log.logs().last(STREAM).await.expect(ANSWERS).into_iter().map(|line| line.text);
+    assert!(texts().await.eq(numbered(0..3)));
+    let long: Vec<_> = numbered(3..15_000).into_iter().map(|line| format!("{line:<100}.")).collect();
+    log.write(&long).await;
+    let last: Vec<_> = texts().await.collect();
+    assert!(long.ends_with(&last) && last.len() >= 5_000, "{} lines, from {:?}", last.len(), last.first());
 }

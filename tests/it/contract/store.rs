@@ -257,6 +257,12 @@ pub(crate) async fn of_many_updates_of_one_record_one_is_made(store: impl Shared
     assert_eq!(used(&store, &POOL).await, CPU);
 }
 
+/// The client token that it was launched with.
+fn token(launched: &Execution) -> String {
+    let input = launched.open_attempt().and_then(|attempt| attempt.run_task.as_ref());
+    input.expect("it is being launched").client_token.clone()
+}
+
 /// Writes the next version, and reads it back.
 async fn kept(store: &impl Store, before: &Execution, after: Option<Execution>) -> Execution {
     let after = after.expect("it changes");
@@ -269,7 +275,7 @@ pub(crate) async fn everything_that_is_learned_is_read_back(store: impl Store) {
     let queued = Wish { lock: Some("deploy"), group: Some("nightly"), ..Wish::default() }.submit(&store).await;
     let waits = kept(&store, &queued, queued.parked(POOL, "full".into(), at(5))).await;
     let refused = kept(&store, &waits, Some(launching(&waits, at(6)))).await;
-    let refused = kept(&store, &refused, refused.refused(POOL, "no room", at(60), at(7))).await;
+    let refused = kept(&store, &refused, refused.refused(&token(&refused), POOL, "no room", at(7))).await;
     let launched = kept(&store, &refused, Some(launching(&refused, at(60)))).await;
     let task = |status: &str, version| Task {
         task_arn: task_arn(&queued),
@@ -298,7 +304,7 @@ pub(crate) async fn everything_that_is_learned_is_read_back(store: impl Store) {
     let second = Wish { entropy: 2, ..Wish::default() }.submit(&store).await;
     let launched = launch(&store, &second).await;
     let cause = Cause::NeverStarted("nobody knows".into());
-    kept(&store, &launched, launched.never_launched(&cause, at(9))).await;
+    kept(&store, &launched, launched.never_launched(&token(&launched), &cause, at(9))).await;
     let third = Wish { entropy: 3, ..Wish::default() }.submit(&store).await;
     kept(&store, &third, third.rejected("too large".into(), at(9))).await;
     let fourth = Wish { entropy: 4, ..Wish::default() }.submit(&store).await;
@@ -483,7 +489,7 @@ pub(crate) async fn usage_follows_a_launch_to_its_end(store: impl Store) {
     assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (0, 0));
     let launched = launch(&store, &execution).await;
     assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (CPU, 1));
-    let refused = launched.refused(POOL, "no room", at(10), at(9)).expect("it has no task");
+    let refused = launched.refused(&token(&launched), POOL, "no room", at(9)).expect("it has no task");
     let refused = store.update(&launched, refused, &[]).await.expect("nobody else writes it");
     assert_eq!((used(&store, &POOL).await, used(&store, &deploy).await), (0, 0));
     let again = store
@@ -554,7 +560,8 @@ pub(crate) async fn who_comes_late_has_no_credit(store: impl Store) {
 pub(crate) async fn a_ticket_is_not_in_line_before_its_time(store: impl Store) {
     let execution = Wish::default().submit(&store).await;
     let launched = launch(&store, &execution).await;
-    let refused = launched.refused(POOL, "no room", at(5_000), at(100)).expect("it has no task");
+    let refused = launched.refused(&token(&launched), POOL, "no room", at(100)).expect("it has no task");
+    let refused = refused.postponed("no room".into(), at(5_000), at(100)).expect("it is in line");
     store.update(&launched, refused, &[]).await.expect("nobody else writes it");
     assert_eq!(line(&store, &POOL, at(4_999), 9).await, []);
     assert_eq!(store.lines(at(4_999)).await.expect(ANSWERS), []);

@@ -1,8 +1,9 @@
 //! The input of RunTask, and what ECS refuses of it at once.
 
 use domain::{ecs::RunTaskInput, task::OVERRIDES_MAX};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{account::Kind, definition, definition::Definition, refusal::Refusal, task::Shown};
 
@@ -15,8 +16,8 @@ const TOKEN_MAX: usize = 64;
 /// The most tags (API Reference, RunTask, `tags`).
 const TAGS_MAX: usize = 50;
 
-/// The input of RunTask in ECS's own JSON. Two that are equal are the same request for a client token.
-#[derive(Clone, PartialEq, Deserialize)]
+/// The input of RunTask in ECS's own JSON.
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 #[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under RunTask")]
 pub struct RunTask {
@@ -35,7 +36,7 @@ pub struct RunTask {
 }
 
 /// One of the providers to choose from; here the first is taken, since nobody gives two.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the field is ECS's")]
 pub struct Provider {
@@ -87,6 +88,11 @@ impl From<&RunTaskInput> for RunTask {
 }
 
 impl RunTask {
+    /// Two of one digest are the same request for a client token.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        Sha256::digest(json!(self).to_string()).into()
+    }
+
     /// What can be told from the request alone. ECS's own words where they are known.
     pub(super) fn check(&self) -> Result<Kind, Refusal> {
         let characters = self.overrides.to_string().chars().count();

@@ -24,7 +24,8 @@ pub(super) const PENDING: &str = "PENDING";
 pub(super) struct Facts {
     pub(super) cpu: String,
     pub(super) memory: String,
-    pub(super) overrides: Value,
+    /// As text: of a million tasks there are a million.
+    pub(super) overrides: String,
     pub(super) group: String,
     pub(super) zone: &'static str,
     pub(super) container_arn: String,
@@ -74,7 +75,7 @@ impl Shown {
             "lastStatus": task.last_status,
             "launchType": "FARGATE",
             "memory": facts.memory,
-            "overrides": facts.overrides,
+            "overrides": serde_json::from_str::<Value>(&facts.overrides).unwrap_or_default(),
             "platformFamily": "Linux",
             "platformVersion": "1.4.0",
             "startedBy": task.started_by,

@@ -178,6 +178,10 @@ impl State {
         page(later.filter_map(|id| self.records.get(id)), limit)
     }
 
+    pub(super) fn take_all(&mut self) -> Vec<Execution> {
+        std::mem::take(&mut self.records).into_values().collect()
+    }
+
     /// Every record there is, oldest first.
     pub(super) fn all(&self) -> impl Iterator<Item = &Execution> {
         self.records.values()

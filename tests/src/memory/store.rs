@@ -61,6 +61,12 @@ impl MemoryStore {
         self.state().all().for_each(look);
     }
 
+    /// Takes every record out, oldest first.
+    #[must_use]
+    pub fn take_all(&self) -> Vec<Execution> {
+        self.state().take_all()
+    }
+
     /// Sets a secret.
     pub fn set_secret(&self, secret: SecretRecord) {
         self.state().secrets.insert(secret.name.clone(), secret);

@@ -68,7 +68,7 @@ fn last_end(ecs: &Ecs) -> Timestamp {
 /// When the model refuses what has room.
 #[must_use]
 pub fn ideal(plan: &Plan) -> TimeDelta {
-    let executions = plan.executions();
+    let executions: Vec<_> = plan.executions().collect();
     let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
     let first = executions.first().unwrap_or_else(|| panic!("nothing to run"));
     let (time, tasks) = (Virtual::new(start()), InProcess::new(Arc::clone(&ecs), Virtual::new(start())));
@@ -108,7 +108,7 @@ pub fn plain(plan: &Plan) -> Rivalled {
     let (time, plan) = (Virtual::new(start()), plan.clone());
     let clock = time.clone();
     time.run(async move {
-        let executions = plan.executions();
+        let executions: Vec<_> = plan.executions().collect();
         let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
         let tasks = InProcess::new(Arc::clone(&ecs), clock.clone());
         let definition = match executions.first() {

@@ -9,7 +9,7 @@ use domain::{
     ecs::{RunTaskInput, Task},
     id::AttemptId,
     marker,
-    ports::{Clock, Described, LaunchError, LogPage, Logs, ReadError, Tasks, Unavailable},
+    ports::{Clock, Described, LaunchError, LogLine, LogPage, Logs, ReadError, Tasks, Unavailable},
     task::{self, TaskDefinition},
 };
 
@@ -122,6 +122,10 @@ pub(super) struct NoLogs;
 impl Logs for NoLogs {
     async fn read(&self, _: &str, _: Option<&str>) -> Result<LogPage, ReadError> {
         Ok(LogPage::default())
+    }
+
+    async fn last(&self, _: &str) -> Result<Vec<LogLine>, Unavailable> {
+        Ok(Vec::new())
     }
 }
 

@@ -19,6 +19,8 @@ use crate::error::unavailable;
 /// Most tickets of one submitter that are counted to tell a place; beyond, a place is an estimate from below. Ours: it bounds what an
 /// answer costs to about 20 read units for each submitter, however long the line.
 pub(super) const COUNT_MAX: u32 = 1_000;
+/// Entries that are read together at least: those that are backed off stand before those that are due. Ours.
+const BACKED_OFF: usize = 24;
 /// Partitions asked at once. Ours.
 const PARALLEL: usize = 8;
 
@@ -85,7 +87,9 @@ impl DynamoStore {
     ) -> Result<Vec<Ticket>, Unavailable> {
         let (mut due, mut start) = (Vec::new(), None);
         while due.len() < limit {
-            let page = self.standing(&standing_in_line(line, submitter), None, limit - due.len(), start).await?;
+            // One entry is 0.1 kB, and a page costs by 4 kB.
+            let most = (limit - due.len()).max(BACKED_OFF);
+            let page = self.standing(&standing_in_line(line, submitter), None, most, start).await?;
             let tickets = page.entries.iter().filter_map(|entry| item::ticket(line, submitter, entry));
             due.extend(tickets.filter(|ticket| is_due(ticket, now)));
             start = page.next;
@@ -93,6 +97,7 @@ impl DynamoStore {
                 break;
             }
         }
+        due.truncate(limit);
         Ok(due)
     }
 

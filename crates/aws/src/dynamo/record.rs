@@ -4,6 +4,8 @@
 //! A record exists once its state is there. The request is written before, so a crash between the two leaves something that
 //! nobody reads and that expires; what an index names of it is skipped.
 
+use std::collections::HashMap;
+
 use aws_sdk_dynamodb::{
     error::SdkError,
     operation::transact_write_items::{TransactWriteItemsError, TransactWriteItemsOutput},
@@ -297,15 +299,15 @@ impl DynamoStore {
     /// These executions, as last written; those that are not there any more are left out. In the order of the ids.
     pub(super) async fn load_all(&self, ids: &[ExecutionId]) -> Result<Vec<Execution>, Unavailable> {
         let mut records = self.records(self.both_of(ids).await?)?;
-        let place = |execution: &Execution| ids.iter().position(|id| *id == execution.id);
-        records.sort_by_cached_key(place);
+        let places: HashMap<_, _> = ids.iter().enumerate().map(|(place, id)| (id, place)).collect();
+        records.sort_by_key(|execution| places.get(&execution.id));
         Ok(records)
     }
 
     /// What these items make up. A half without its other one is no record, and neither is what has expired.
     fn records(&self, items: Vec<Item>) -> Result<Vec<Execution>, Unavailable> {
         let now = (self.now)();
-        let mut requests = std::collections::HashMap::new();
+        let mut requests = HashMap::new();
         let mut states = Vec::new();
         for item in items {
             let Some(sk) = text_of(&item, "sk") else { continue };

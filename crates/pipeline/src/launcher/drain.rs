@@ -368,7 +368,11 @@ where
             return Ok(Round::Held(held));
         }
         updates.truncate(granted);
-        let launched = self.record(line, updates, &pool).await;
+        let launched = self.record(line, updates, &pool).await?;
+        if launched.is_empty() {
+            // Others were faster, or took what there was.
+            return Ok(Round::Stale);
+        }
         next.extend(launched.iter().filter_map(|launched| calls_next(line, &launched.execution)));
         let count = launched.len();
         // Each to its end: what one cannot write down is no reason to leave the others in the middle of their calls.
@@ -438,10 +442,16 @@ where
         Ok((updates, true))
     }
 
-    /// Writes the launches down under their limits, each all or none, before anything is started.
-    async fn record(&self, line: &LimitKey, updates: Vec<Update>, pool: &PoolLook) -> Vec<Launched> {
+    /// Writes the launches down under their limits, each all or none, before anything is started. An error if none could be written: those
+    /// that are on record go on.
+    async fn record(
+        &self,
+        line: &LimitKey,
+        updates: Vec<Update>,
+        pool: &PoolLook,
+    ) -> Result<Vec<Launched>, Unavailable> {
         let tickets: Vec<_> = updates.iter().filter_map(|update| update.before.ticket()).collect();
-        let (mut launched, mut back) = (Vec::new(), Vec::new());
+        let (mut launched, mut back, mut failure) = (Vec::new(), Vec::new(), None);
         for (ticket, result) in tickets.iter().zip(self.store.update_all(updates).await) {
             match result {
                 Ok(execution) => launched.push(Launched { execution, from: line.clone() }),
@@ -451,6 +461,7 @@ where
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
                 Err(UpdateError::Unavailable(error)) => {
                     tracing::warn!(execution = %ticket.id, %error, "a launch could not be recorded");
+                    failure = Some(error);
                 }
             }
         }
@@ -460,7 +471,10 @@ where
                 tracing::warn!(execution = %ticket.id, %error, "a ticket could not be sent back to its line");
             }
         }
-        launched
+        match failure {
+            Some(error) if launched.is_empty() => Err(error),
+            _ => Ok(launched),
+        }
     }
 
     /// The record with the next attempt, once its task definition is there.
@@ -503,9 +517,11 @@ where
         let now = self.ambient.now();
         let short = ran.iter().find_map(|ran| match ran {
             Ran::Short(shortage, words) => Some((*shortage, words)),
-            Ran::Settled | Ran::Throttled(_) => None,
+            Ran::Started | Ran::Settled | Ran::Throttled(_) => None,
         });
-        if short.is_some() || matches!(pool.room, Room::Probe(_)) {
+        // A probe that told neither is nobody's success: another is made when its time is over.
+        let taken = matches!(pool.room, Room::Probe(_)) && ran.iter().any(|ran| matches!(ran, Ran::Started));
+        if short.is_some() || taken {
             let (used, spread) = (self.store.usage(&pool.line).await?.used, self.ambient.bits());
             let quota = pool.state.quota(pool.set);
             let taught = |state: &LineState| {

@@ -24,6 +24,8 @@ const LAST_COMER: TimeDelta = TimeDelta::minutes(6);
 pub struct Weather {
     /// A call of the store, a queue, ECS or the logs has no answer: half of them were not carried out, half were.
     pub no_answer: f64,
+    /// RunTask is called too often, by whomever in the account: said before anything of the call is looked at.
+    pub throttled: f64,
     /// A call takes seconds.
     pub slow: f64,
     /// A conditional write meets another one that is under way.
@@ -154,6 +156,7 @@ impl Plan {
 fn weather(draw: &mut Random) -> Weather {
     Weather {
         no_answer: draw.one_of(&[0.0, 0.005, 0.03]),
+        throttled: draw.one_of(&[0.0, 0.05, 0.4]),
         slow: draw.one_of(&[0.0, 0.01, 0.05]),
         conflict: draw.one_of(&[0.0, 0.02]),
         crash: draw.one_of(&[0.0, 0.02, 0.15]),

@@ -13,7 +13,7 @@ use domain::{
     line::LineState,
     message::Outgoing,
     ports::{
-        AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogPage, Logs, Queue,
+        AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogLine, LogPage, Logs, Queue,
         ReadError, Secrets, Store, Tasks, Unavailable, Update, UpdateError,
     },
     secret::SecretRecord,
@@ -294,7 +294,10 @@ impl Tasks for Wire {
 
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
         let act = async {
-            let result = super::script::run_task(&self.world, input).await;
+            let result = match self.world.fate.strikes(|weather| weather.throttled) {
+                true => Err(LaunchError::Throttled("Rate exceeded".into())),
+                false => super::script::run_task(&self.world, input).await,
+            };
             self.tell(|| match &result {
                 Ok(task) => format!("RunTask {}: {}", input.client_token, task.task_arn),
                 Err(error) => format!("RunTask {}: {error}", input.client_token),
@@ -338,5 +341,10 @@ impl Logs for Wire {
     async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
         let act = async { Ok(self.world.logs.read(stream, cursor, self.world.time.now())) };
         Ok(Wire::read(self, "read a log", act).await?)
+    }
+
+    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, Unavailable> {
+        let act = async { Ok(self.world.logs.read(stream, None, self.world.time.now()).lines) };
+        Wire::read(self, "read the end of a log", act).await
     }
 }
