@@ -2,6 +2,7 @@
 
 use domain::{
     api::{Accepted, BulkAnswer, ExecutionView, HistoryPage, LogsPage},
+    execution::ExecutionStatus,
     id::ExecutionId,
     request::SubmitRequest,
 };
@@ -78,6 +79,12 @@ impl Client {
     /// The execution that `id` names; without one, the caller's latest.
     pub(crate) async fn find(&self, id: Option<&str>) -> Result<Got<ExecutionView>, Failure> {
         let id = match id {
+            // Of such a path nothing but the list would be left.
+            Some(id) if id.trim().trim_matches('.').is_empty() => {
+                return Err(Failure::Usage(format!(
+                    "`{id}` is no id: give a run's id, a part of it, or its task's ARN"
+                )));
+            }
             Some(id) => id.to_owned(),
             None => self.latest().await?.to_string(),
         };
@@ -113,14 +120,21 @@ impl Client {
     }
 
     /// Asks for a stop; again is no harm.
-    pub(crate) async fn cancel(&self, id: &ExecutionId) -> Result<Answer, CallError> {
-        self.call(Call::post(path(&["executions", id.as_str(), "cancel"], &[]), None)).await
+    pub(crate) async fn cancel(&self, id: &ExecutionId) -> Result<ExecutionStatus, CallError> {
+        let answer = self.call(Call::post(path(&["executions", id.as_str(), "cancel"], &[]), None)).await?;
+        Ok(self.read::<Asked>(&answer)?.status)
     }
 
     async fn got<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<Got<T>, CallError> {
         let answer = self.call(call).await?;
         Ok(Got { value: self.read(&answer)?, answer })
     }
+}
+
+/// What the API answers to a cancel.
+#[derive(serde::Deserialize)]
+struct Asked {
+    status: ExecutionStatus,
 }
 
 fn logs_path(id: &ExecutionId, cursor: Option<&str>) -> String {

@@ -72,8 +72,8 @@ impl Cancel {
             context.screen.say(&format!("{id} was over already: {}", run.value.status));
             return self.report(context, &run);
         }
-        client.cancel(&id).await?;
-        context.screen.say(&format!("cancelling {id}: {}", consequence(&run.value)));
+        let asked = client.cancel(&id).await?;
+        context.screen.say(&format!("cancelling {id}: {}", consequence(asked)));
         let after = if self.wait {
             follow::until_final(client, &id, &context.screen).await?
         } else {
@@ -110,6 +110,9 @@ impl Cancel {
                 Watch::new(done.asked.iter().cloned().map(|id| (0, id)), BTreeSet::from([group.to_owned()]));
             watch.follow(client, &context.screen).await?;
             context.screen.no_progress();
+            // By now it is known how each of them ended.
+            done.cancelled = watch.runs().filter(|(_, run)| run.status == ExecutionStatus::Cancelled).count();
+            done.over = done.asked.len() - done.cancelled;
         }
         done.report(context, group)
     }
@@ -138,6 +141,8 @@ async fn open(client: &Client, group: &str) -> Result<BTreeMap<ExecutionId, Exec
 #[derive(Default)]
 struct Cancelled {
     asked: BTreeSet<ExecutionId>,
+    /// How many of them will not start.
+    cancelled: usize,
     /// How many of them were over before they could be.
     over: usize,
 }
@@ -154,6 +159,7 @@ impl Cancelled {
         let mut calls = std::pin::pin!(stream::iter(calls).buffer_unordered(IN_FLIGHT));
         while let Some((answer, id)) = calls.next().await {
             match answer {
+                Ok(ExecutionStatus::Cancelled) => self.cancelled += 1,
                 Ok(_) => {}
                 Err(CallError::Refused(problem)) if problem.code == "already_final" => self.over += 1,
                 Err(error) => return Err(error),
@@ -165,21 +171,25 @@ impl Cancelled {
     }
 
     fn report(&self, context: &Context, group: &str) -> Result<u8, Failure> {
-        let (cancelled, over) = (self.asked.len() - self.over, self.over);
+        let Self { cancelled, over, .. } = *self;
+        // How these end is for the future to tell: a command may be done before the signal comes.
+        let stopping = self.asked.len() - cancelled - over;
         if context.is_json() {
-            let json = serde_json::json!({"group": group, "cancelled": cancelled, "over": over});
+            let json = serde_json::json!({"group": group, "cancelled": cancelled, "stopping": stopping, "over": over});
             output::text(context, &format!("{json}\n"))?;
         } else {
-            output::text(context, &format!("cancelled  {cancelled}\nover       {over}\n"))?;
+            let text = format!("cancelled  {cancelled}\nstopping   {stopping}\nover       {over}\n");
+            output::text(context, &text)?;
         }
         Ok(exit::SUCCESS)
     }
 }
 
-fn consequence(run: &ExecutionView) -> &'static str {
-    match run.status {
-        ExecutionStatus::Queued | ExecutionStatus::Waiting => "it will not start",
-        ExecutionStatus::Launching => "its task is stopped as soon as it can be",
-        _ => "its command gets TERM, and KILL after 10 s",
+/// Of a run that is in this state once it was asked to stop.
+fn consequence(asked: ExecutionStatus) -> &'static str {
+    match asked {
+        ExecutionStatus::Running => "its command gets TERM, and KILL after 10 s",
+        asked if asked.is_final() => "it will not start",
+        _ => "its task is stopped as soon as it can be",
     }
 }

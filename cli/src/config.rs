@@ -90,7 +90,7 @@ impl Config {
             }
             Action::Unset { name } => unset(context, name)?,
             Action::Use { name } => use_stack(context, name)?,
-            Action::Path => output::text(context, &format!("{}\n", context.home.config().display()))?,
+            Action::Path => output::text(context, &format!("{}\n", context.home.config()?.display()))?,
         }
         Ok(exit::SUCCESS)
     }
@@ -110,7 +110,7 @@ fn show(context: &Context) -> Result<(), Failure> {
                 "region": profile.region, "aws_profile": profile.aws_profile, "endpoint_url": profile.endpoint_url
             })
         }).collect();
-        let file = context.home.config();
+        let file = context.home.config()?;
         let shown =
             serde_json::json!({"file": file, "endpoint": url, "key": key.is_some(), "stack": used, "stacks": stacks});
         return output::text(context, &format!("{shown}\n"));
@@ -120,7 +120,7 @@ fn show(context: &Context) -> Result<(), Failure> {
     let unset = || "not set".to_owned();
     let text = format!(
         "file      {}\nendpoint  {}\nkey       {}\n",
-        context.home.config().display(),
+        context.home.config()?.display(),
         endpoint.unwrap_or_else(unset),
         key.unwrap_or_else(unset)
     );
@@ -146,7 +146,7 @@ fn use_stack(context: &Context, name: StackName) -> Result<(), Failure> {
     let settings = context.settings()?;
     if !settings.stacks.contains_key(&name) {
         let known = settings.stacks.keys().cloned().collect();
-        return Err(SettingsError::NoStack { name, path: context.home.config(), known }.into());
+        return Err(SettingsError::NoStack { name, path: context.home.config()?, known }.into());
     }
     change(context, |settings| settings.stack = Some(name))
 }
@@ -219,7 +219,7 @@ fn set(context: &Context, name: Name, value: Option<SecretString>) -> Result<(),
 /// # Errors
 /// A file that cannot be used.
 pub(crate) fn change(context: &Context, change: impl FnOnce(&mut Settings)) -> Result<(), Failure> {
-    let path = context.home.config();
+    let path = context.home.config()?;
     let mut settings = Settings::read(&path)?;
     change(&mut settings);
     settings.write(&path)?;

@@ -1,5 +1,7 @@
 //! What every command starts from: the global flags, the user's folder, the screen, and the client they lead to.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use deploy::StackName;
 use secrecy::SecretString;
@@ -112,7 +114,7 @@ impl Context {
         let named = self.named_stack()?;
         if let Some(name) = named.as_ref().filter(|name| !settings.stacks.contains_key(name)) {
             let known = settings.stacks.keys().cloned().collect();
-            return Err(SettingsError::NoStack { name: name.clone(), path: self.home.config(), known }.into());
+            return Err(SettingsError::NoStack { name: name.clone(), path: self.home.config()?, known }.into());
         }
         let url = settings.entry(named.as_ref()).endpoint.map(str::to_owned);
         Ok(url.map(|url| Endpoint { url, origin: Origin::File }))
@@ -123,7 +125,8 @@ impl Context {
     /// # Errors
     /// A file that cannot be used.
     pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
-        Settings::read(&self.home.config())
+        // Who has no home has no settings, and may need none.
+        self.home.config().map_or_else(|_| Ok(Settings::default()), |path| Settings::read(&path))
     }
 
     /// The stack that the flag or the environment names.
@@ -156,16 +159,12 @@ impl Context {
     /// Nothing configured, or what is configured cannot be used.
     pub(crate) async fn client(&self, host_only: bool) -> Result<Client, Failure> {
         if self.global.local {
-            return Ok(Client::Local(local::Machine::open(self.local_options(host_only)).await?));
+            let options = local_options(self.home.local()?, host_only);
+            return Ok(Client::Local(local::Machine::open(options).await?));
         }
         let endpoint = self.endpoint()?.ok_or_else(|| Failure::Unconfigured(self.example.to_owned()))?;
         let key = self.key(&endpoint)?;
         Ok(Client::Remote(Remote::new(&endpoint.url, &key)?))
-    }
-
-    /// How this machine's store and runner are opened.
-    pub(crate) fn local_options(&self, host_only: bool) -> local::Options {
-        local::Options { dir: self.home.local(), host_only, vcpus: None, launch_rate: None, submitter: user() }
     }
 
     /// The key for `endpoint`. The file's is for the file's endpoint: to another address it is not sent.
@@ -182,7 +181,7 @@ impl Context {
             Some(Entry { key: Some(key), .. }) => Ok(key.clone()),
             _ if any && endpoint.origin != Origin::File => Err(Failure::Key(format!(
                 "the key in {} belongs to the endpoint there: give the one for {} in {API_KEY}",
-                self.home.config().display(),
+                self.home.config()?.display(),
                 endpoint.url
             ))),
             _ => Err(Failure::Key(format!(
@@ -191,6 +190,11 @@ impl Context {
             ))),
         }
     }
+}
+
+/// How this machine's store and runner are opened.
+pub(crate) fn local_options(dir: PathBuf, host_only: bool) -> local::Options {
+    local::Options { dir, host_only, vcpus: None, launch_rate: None, submitter: user() }
 }
 
 /// Whether an entry has a key, and that is for this address. The one of no stack is for any address if it names none.

@@ -194,6 +194,14 @@ impl Failure {
 
     /// The exit code, in a command that exits with `code` when it fails.
     pub(crate) fn exit_code(&self, code: u8) -> u8 {
-        if matches!(self, Self::Usage(_) | Self::Lines(..)) { crate::exit::USAGE } else { code }
+        match self {
+            Self::Usage(_)
+            | Self::NoRepository(_)
+            | Self::Faults(_)
+            | Self::Lines(..)
+            | Self::Project(_)
+            | Self::EnvFile(_) => crate::exit::USAGE,
+            _ => code,
+        }
     }
 }

@@ -1,25 +1,43 @@
 //! Where mycli keeps what is the user's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// The folder `~/.mycli`, or what `MYCLI_HOME` names.
+use crate::failure::Failure;
+
+/// The folder `~/.mycli`, or what `MYCLI_HOME` names, if it is known.
 #[derive(Clone, Debug)]
-pub(crate) struct Home(PathBuf);
+pub(crate) struct Home(Option<PathBuf>);
 
 impl Home {
-    /// Reads `MYCLI_HOME` and `HOME`. Without either it is below the working directory, as good as any other place.
+    /// Reads `MYCLI_HOME` and `HOME`, and asks for the user's home directory. The working directory is none: what somebody else put there
+    /// would be taken for the user's settings.
     pub(crate) fn find() -> Self {
         let named = std::env::var_os("MYCLI_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-        Self(named.unwrap_or_else(|| std::env::home_dir().unwrap_or_default().join(".mycli")))
+        let own = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".mycli"));
+        Self(named.or_else(own))
     }
 
     /// Endpoint and key.
-    pub(crate) fn config(&self) -> PathBuf {
-        self.0.join("config.yaml")
+    ///
+    /// # Errors
+    /// When the user has no home directory.
+    pub(crate) fn config(&self) -> Result<PathBuf, Failure> {
+        Ok(self.folder()?.join("config.yaml"))
     }
 
     /// History, queue and logs of this machine.
-    pub(crate) fn local(&self) -> PathBuf {
-        self.0.join("local")
+    ///
+    /// # Errors
+    /// As [`Self::config`].
+    pub(crate) fn local(&self) -> Result<PathBuf, Failure> {
+        Ok(self.folder()?.join("local"))
+    }
+
+    fn folder(&self) -> Result<&Path, Failure> {
+        self.0.as_deref().ok_or_else(|| {
+            let message = "this user has no home directory (HOME is not set to one): set MYCLI_HOME to the folder where mycli may keep \
+                           settings and history";
+            Failure::Usage(message.into())
+        })
     }
 }

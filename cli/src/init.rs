@@ -109,7 +109,9 @@ async fn keep(context: &Context, site: &Site, stack: &StackView, endpoint: &str)
     let key = first_key::make()?;
     write_profile(context, site, endpoint, &key)?;
     let name = first_key::add(&site.account, stack, &key, &key_name()).await?;
-    context.screen.say(&format!("made the administrator's key `{name}`; it is in {}", context.home.config().display()));
+    context
+        .screen
+        .say(&format!("made the administrator's key `{name}`; it is in {}", context.home.config()?.display()));
     Ok(key)
 }
 

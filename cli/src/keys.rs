@@ -50,6 +50,9 @@ enum Action {
     Revoke {
         /// Which
         name: Name,
+        /// Also the last one of an administrator, after which nobody can make keys
+        #[arg(long)]
+        last: bool,
     },
 }
 
@@ -94,7 +97,7 @@ impl Keys {
         let done = match &self.action {
             Action::Create { name, role } => create(context, &client, name, (*role).into()).await,
             Action::List => list(context, &client).await,
-            Action::Revoke { name } => revoke(context, &client, name).await,
+            Action::Revoke { name, last } => revoke(context, &client, name, *last).await,
         };
         client.close(&context.screen).await;
         done.map(|()| exit::SUCCESS)
@@ -133,8 +136,18 @@ async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
     output::text(context, &std::iter::once(head).chain(listed.keys.iter().map(row)).collect::<String>())
 }
 
-async fn revoke(context: &Context, client: &Client, name: &Name) -> Result<(), Failure> {
+async fn revoke(context: &Context, client: &Client, name: &Name, last: bool) -> Result<(), Failure> {
+    if !last {
+        let answer = client.call(Call::get(path(&["keys"], &[]))).await?;
+        let keys = client.read::<Listed>(&answer)?.keys;
+        let admins: Vec<_> = keys.iter().filter(|key| key.role == Role::Admin).collect();
+        if matches!(admins[..], [only] if only.name == name.as_str()) {
+            return Err(Failure::Usage(format!(
+                "`{name}` is the last administrator's key: without it nobody can make keys. Make another first, or give --last"
+            )));
+        }
+    }
     let answer = client.call(Call::delete(path(&["keys", name.as_str()], &[]))).await?;
-    context.screen.say(&format!("revoked `{name}`; functions that know it may take it for another minute"));
+    context.screen.say(&format!("revoked `{name}`; who uses it may be let in for another minute"));
     if context.is_json() { output::json(context, &answer) } else { Ok(()) }
 }

@@ -54,12 +54,16 @@ pub(crate) async fn run(
 }
 
 fn announce(context: &Context, accepted: &Got<Accepted>) -> Result<u8, Failure> {
-    if context.is_json() {
-        output::json(context, &accepted.answer)?;
-    } else {
-        output::text(context, &format!("{}\n", accepted.value.execution_id))?;
+    let id = &accepted.value.execution_id;
+    let told = match context.is_json() {
+        true => output::json(context, &accepted.answer),
+        false => output::text(context, &format!("{id}\n")),
+    };
+    if told.is_err() {
+        // It will run, and nobody else knows its id.
+        context.screen.say(&format!("submitted {id}"));
     }
-    Ok(exit::SUCCESS)
+    told.map(|()| exit::SUCCESS)
 }
 
 async fn see_through(context: &Context, client: &Client, accepted: &Accepted) -> Result<u8, Failure> {

@@ -1,7 +1,7 @@
 //! `mycli logs`: what a run has printed.
 
 use clap::Args;
-use domain::{Timestamp, id::ExecutionId};
+use domain::{Timestamp, execution::ExecutionStatus, id::ExecutionId};
 
 use crate::{
     client::Client,
@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     follow::{self, Ended, Show},
     moment, output,
-    screen::Stream,
+    screen::{Stream, one_line},
 };
 
 /// Examples for `--help`.
@@ -55,22 +55,25 @@ impl Logs {
     }
 
     async fn show(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
-        let (id, status) = self.which(client).await?;
-        if let Some(pending) = status {
-            context.screen.say(&format!("{id} has not started, there is no log yet. It is {pending}"));
+        let run = client.find(self.id.as_deref()).await?.value;
+        let id = run.execution_id.clone();
+        let has_log = run.attempts.iter().any(|attempt| attempt.log_stream.is_some());
+        let pending = !has_log && !run.status.is_final() && run.status != ExecutionStatus::Running;
+        if pending {
+            context.screen.say(&format!("{id} has not started, there is no log yet. It is {}", follow::progress(&run)));
         }
         if self.follow {
             return self.follow(context, client, &id).await;
         }
+        if !has_log && run.status.is_final() && run.started_at.is_none() {
+            let reason = run.reason.map(|reason| format!(": {}", one_line(&reason, usize::MAX))).unwrap_or_default();
+            return Err(Failure::Nothing(format!(
+                "{id} never started, so it has no log. It is {}{reason}",
+                run.status
+            )));
+        }
         follow::so_far(client, &id, self.what(context), &context.screen).await?;
-        Ok(exit::SUCCESS)
-    }
-
-    /// The run, and what holds it if it has not started.
-    async fn which(&self, client: &Client) -> Result<(ExecutionId, Option<String>), Failure> {
-        let run = client.find(self.id.as_deref()).await?.value;
-        let pending = run.attempts.is_empty() && !run.status.is_final();
-        Ok((run.execution_id.clone(), pending.then(|| follow::progress(&run))))
+        Ok(if pending { exit::FAILURE } else { exit::SUCCESS })
     }
 
     async fn follow(&self, context: &Context, client: &Client, id: &ExecutionId) -> Result<u8, Failure> {

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use domain::key::ApiKey;
 
 use crate::{
-    context::{API_KEY, Context, variable},
+    context::{API_KEY, Context, local_options, variable},
     exit,
     failure::Failure,
     interrupt::Interrupts,
@@ -25,7 +25,9 @@ Examples:
   mycli local serve                                  the API on this machine, for many users of it
   mycli local serve --listen 127.0.0.1:0 -o json     on a free port, told on standard output
   mycli local serve --vcpus 4 --launch-rate 20       try out how runs wait under quotas
-  mycli local prune --older-than 7d";
+  mycli local prune --older-than 7d
+
+The administrator's key is MYCLI_API_KEY if that is set when the server starts; else one is made, and kept in serve.key.";
 
 /// The command line of `local`.
 #[derive(Args, Clone, Debug)]
@@ -63,10 +65,10 @@ struct Serve {
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 7427)))]
     listen: SocketAddr,
     /// How many vCPUs runs may use at once [default: this machine's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = above_zero)]
     vcpus: Option<f64>,
     /// How many runs may start a second [default: no limit]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = above_zero)]
     launch_rate: Option<f64>,
     #[command(flatten)]
     place: Place,
@@ -102,7 +104,7 @@ impl OneMachine {
             Action::Serve(serve) => serve.run(context).await,
             Action::Prune(prune) => prune.run(context).await,
             Action::Supervise(place) => {
-                local::supervise(place.options(context)).await.map_err(failed)?;
+                local::supervise(place.options(context)?).await.map_err(failed)?;
                 Ok(exit::SUCCESS)
             }
         }
@@ -114,9 +116,9 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 }
 
 impl Place {
-    fn options(&self, context: &Context) -> local::Options {
-        let options = context.local_options(self.host);
-        local::Options { dir: self.dir.clone().unwrap_or(options.dir), ..options }
+    fn options(&self, context: &Context) -> Result<local::Options, Failure> {
+        let dir = self.dir.clone().map_or_else(|| context.home.local(), Ok)?;
+        Ok(local_options(dir, self.host))
     }
 }
 
@@ -128,7 +130,7 @@ impl Serve {
                 format!("{} is not a loopback address: the server is for this machine alone", self.listen.ip());
             return Err(Failure::Usage(message));
         }
-        let options = self.place.options(context);
+        let options = self.place.options(context)?;
         let options = local::Options { vcpus: self.vcpus, launch_rate: self.launch_rate, ..options };
         let (key, file) = key(&options.dir)?;
         let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
@@ -152,6 +154,11 @@ fn announce(context: &Context, address: SocketAddr, key_file: Option<&Path>) {
     let key = key.unwrap_or_else(|| format!("  export {API_KEY}=…      the key that it was started with\n"));
     // What cannot be said on standard error is not said.
     drop(io::stderr().lock().write_all(format!("  export MYCLI_ENDPOINT={endpoint}\n{key}").as_bytes()));
+}
+
+fn above_zero(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
+    (number > 0.0 && number.is_finite()).then_some(number).ok_or_else(|| "must be above 0".to_owned())
 }
 
 fn quoted(path: &Path) -> String {
@@ -194,7 +201,7 @@ fn new_key() -> Result<ApiKey, Failure> {
 impl Prune {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
         let place = Place { dir: self.dir, host: false };
-        let pruned = local::prune(place.options(context), self.older_than).await.map_err(failed)?;
+        let pruned = local::prune(place.options(context)?, self.older_than).await.map_err(failed)?;
         if context.is_json() {
             output::text(context, &format!("{}\n", serde_json::json!({"executions": pruned})))?;
         } else {

@@ -177,7 +177,7 @@ fn value(context: &Context, name: &SecretName) -> Result<SecretString, Failure> 
 
 /// This machine's secrets are files that only their owner can read.
 fn here(context: &Context, action: Action) -> Result<(), Failure> {
-    let folder = context.home.local().join("secrets");
+    let folder = context.home.local()?.join("secrets");
     match action {
         Action::Set { role: Some(_), .. } => {
             Err(Failure::Usage("--role is for a stack: on this machine every run is yours".into()))

@@ -180,6 +180,9 @@ pub(crate) async fn run(
     let ended = send(context, client, submission, lines, &mut interrupts, &mut sent).await;
     context.screen.no_progress();
     let sent = sent.sorted();
+    if submission.resumed && sent.existing.is_empty() && !sent.accepted.is_empty() {
+        context.screen.say(&format!("nothing was known of {id}: its runs were submitted for the first time"));
+    }
     tell_rejected(context, &sent);
     let groups = groups(submission, lines);
     match ended {

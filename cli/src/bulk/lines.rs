@@ -117,9 +117,13 @@ fn keys(number: usize, line: &[u8], faults: &mut Faults<'_>) -> Option<Keys> {
 /// The column is said in front, as compilers do.
 fn malformed(number: usize, error: &serde_json::Error, faults: &mut Faults<'_>) {
     let place = format!(" at line {} column {}", error.line(), error.column());
-    let problem =
-        error.to_string().replace(&place, "").replace("expected a map", "expected an object: {\"command\": …}");
-    faults.add(number, Some(error.column()), None, problem);
+    let problem = error.to_string().replace(&place, "").replace("expected a map", "expected an object");
+    let column = Some(error.column()).filter(|column| *column > 0);
+    if error.is_data() {
+        return faults.add(number, column, None, format!("{problem}: write a line as {{\"command\": …}}"));
+    }
+    let mend = "write a line as {\"command\": …}, or run one command for each plain line with --map-over-file";
+    faults.add(number, column, None, format!("is not JSON ({problem}): {mend}"));
 }
 
 /// Each key by itself, so that all that are wrong are told.
@@ -128,7 +132,13 @@ fn check_key(number: usize, key: &str, value: &Value, faults: &mut Faults<'_>) {
     if let Err(error) = serde_json::from_value::<SubmitRequest>(Value::Object(alone)) {
         // What a variable is set to is told to nobody, not even where it has the wrong type.
         let problem = if key == "env" { "is not an object of texts".to_owned() } else { error.to_string() };
-        faults.add(number, None, Some(key), problem);
+        let odd =
+            value.as_object().filter(|_| key == "env").into_iter().flatten().filter(|(_, value)| !value.is_string());
+        let odd: Vec<_> = odd.map(|(name, _)| format!("env.{name}")).collect();
+        if odd.is_empty() {
+            faults.add(number, None, Some(key), problem);
+        }
+        odd.iter().for_each(|name| faults.add(number, None, Some(name), "is no text: write it in quotes"));
     }
 }
 
@@ -212,14 +222,17 @@ mod tests {
 
     #[test]
     fn every_fault_has_its_place() {
-        check_faults(b"{\"command\": \"a\"\n\n{\"command\":}\n", &["f:1:15: EOF", "f:3:12: expected value"]);
+        check_faults(
+            b"{\"command\": \"a\"\n\n{\"command\":}\n",
+            &["f:1:15: is not JSON (EOF", "f:3:12: is not JSON (expected value)"],
+        );
         check_faults(b"\n{\"command\": \"a\xff\"}", &["f:2:15: is not UTF-8"]);
-        check_faults(b"[1]\n\"x\"", &["f:1:0: invalid type: sequence, expected an object", "f:2:3: invalid type"]);
+        check_faults(b"[1]\n\"x\"", &["f:1: invalid type: sequence, expected an object", "f:2:3: invalid type"]);
         check_faults(
             b"{\"comand\": \"a\", \"retries\": \"x\", \"env\": {\"A\": 5}, \"image\": \"i\"}",
             &[
                 "f:1: comand: unknown field `comand`, expected one of",
-                "f:1: env: is not an object of texts",
+                "f:1: env.A: is no text",
                 "f:1: retries: invalid type",
             ],
         );

@@ -213,7 +213,10 @@ impl ExecutionView {
             execution_id: execution.id.clone(),
             status: execution.status(),
             exit_code: end.and_then(|end| end.outcome.exit_code()),
-            reason: end.and_then(|end| end.outcome.reason()).map(str::to_owned),
+            reason: end.map_or_else(
+                || execution.cancel.as_ref().map(|cancel| format!("cancelled by {}, not over yet", cancel.by)),
+                |end| end.outcome.reason().map(str::to_owned),
+            ),
             submitted_by: execution.submitted_by.clone(),
             submitted_at: execution.submitted_at,
             launched_at: execution.attempts.first().map(|attempt| attempt.launched_at),

@@ -26,11 +26,9 @@ const BACKOFF_MAX_SECONDS: u32 = 300;
 pub const SET_UP_SECONDS: u32 = 600;
 /// The time between TERM and KILL (DESIGN §6).
 pub const GRACE_SECONDS: u32 = 10;
-/// Most changes that are kept; beyond, those in the middle that only say "tried, and refused" make way. A record is an item of 400 kB at most
-/// (AWS-FACTS §6), read and written whole, and what waits for capacity may be tried every few seconds for days. Ours.
+/// With so many changes noted, that it was tried and refused once more is noted no longer: the attempt counts it. A record is an item of
+/// 400 kB at most (AWS-FACTS §6), read and written whole, and what waits for capacity may be tried every few seconds for days. Ours.
 const EVENTS_MAX: usize = 48;
-/// The first of them, which stay. Ours.
-const EVENTS_FIRST: usize = 16;
 /// How much later than the script itself the sweep enforces a timeout (DESIGN §5).
 const OVERDUE_SECONDS: u32 = 60;
 
@@ -151,7 +149,7 @@ impl Execution {
                 closed: None,
             });
             next.state = State::Launching;
-            next.note(now, None);
+            next.note_a_try(now, None);
         })
     }
 
@@ -193,8 +191,7 @@ impl Execution {
                 attempt.run_task = None;
             }
             next.state = State::Waiting { line, reason: reason.to_owned(), not_before: Some(now) };
-            next.note(now, Some(reason.to_owned()));
-            next.forget_a_refusal();
+            next.note_a_try(now, Some(reason.to_owned()));
         })
     }
 
@@ -396,16 +393,10 @@ impl Execution {
         self.events.push(Event { at, status: self.status(), reason });
     }
 
-    /// Where the list of changes has grown long, the oldest refusal but the first few is no longer told one by one: the attempt counts them.
-    fn forget_a_refusal(&mut self) {
-        if self.events.len() <= EVENTS_MAX {
-            return;
-        }
-        let refusal = |pair: &[Event]| {
-            pair[0].status == ExecutionStatus::Launching && pair[1].status == ExecutionStatus::Waiting
-        };
-        if let Some(at) = self.events[EVENTS_FIRST..].windows(2).position(refusal) {
-            self.events.drain(EVENTS_FIRST + at..EVENTS_FIRST + at + 2);
+    /// Notes that it was tried to launch it, or refused.
+    fn note_a_try(&mut self, at: Timestamp, reason: Option<String>) {
+        if self.events.len() < EVENTS_MAX {
+            self.note(at, reason);
         }
     }
 
@@ -837,7 +828,8 @@ mod tests {
         let waits = put_back(&first, at(2));
         assert_eq!(waits.observe(1, &Observation::Task(&runs), at(3)), None, "it was refused: it has no task");
         assert!(waits.is_stray(1, &runs));
-        let known = relaunched(&waits, at(4)).observe(1, &Observation::Task(&task(1, "PENDING")), at(5)).expect("known");
+        let known =
+            relaunched(&waits, at(4)).observe(1, &Observation::Task(&task(1, "PENDING")), at(5)).expect("known");
         assert_eq!(known.observe(1, &Observation::Task(&other), at(6)), None);
         assert!(known.is_stray(1, &runs) && !known.is_stray(1, &task(2, "RUNNING")));
         assert!(!known.is_stray(1, &Task { desired_status: STOPPED.into(), ..other }), "it stops already");
@@ -850,10 +842,13 @@ mod tests {
         for turn in 1..2_000 {
             execution = relaunched(&put_back(&execution, at(turn)), at(turn));
         }
-        assert!(execution.events.len() <= EVENTS_MAX + 2, "{}", execution.events.len());
-        assert_eq!(execution.attempts[0].refusals, 1_999);
-        assert_eq!(execution.events[0].status, ExecutionStatus::Queued);
-        assert_eq!(execution.events.last().map(|event| event.at), Some(at(1_999)), "the last are kept");
+        assert_eq!((execution.events.len(), execution.attempts[0].refusals), (EVENTS_MAX, 1_999));
+        let runs = execution.observe(1, &Observation::Markers(&[(at(2_000), Marker::Start)]), at(2_000)).expect("runs");
+        assert_eq!(
+            runs.events.last().map(|event| event.status),
+            Some(ExecutionStatus::Running),
+            "what follows is told"
+        );
     }
 
     #[test]

@@ -80,7 +80,10 @@ impl Auth {
     /// # Errors
     /// [`AuthError::Unknown`] for anything but a valid key.
     pub async fn caller(&self, header: Option<&str>, keys: &impl Keys, now: Timestamp) -> Result<Caller, AuthError> {
-        let key = header.and_then(|h| h.strip_prefix("Bearer ")).and_then(ApiKey::parse).ok_or(AuthError::Unknown)?;
+        // The scheme's name may be written in any case (RFC 9110, section 11.1).
+        let (scheme, given) = header.and_then(|header| header.split_once(' ')).unwrap_or_default();
+        let given = Some(given).filter(|_| scheme.eq_ignore_ascii_case("bearer"));
+        let key = given.and_then(ApiKey::parse).ok_or(AuthError::Unknown)?;
         let digest = key.digest();
         if let Some(verdict) = self.remembered(&digest, now) {
             return verdict.ok_or(AuthError::Unknown);

@@ -136,7 +136,7 @@ fn dry_run_checks_and_prints_and_sends_nothing() {
         json!({"command": "make", "env": {"A": "2", "B": "\"q\"", "FROM_HERE": "x"}, "timeout": "90"})
     );
     let ran =
-        mycli.run(&["exec", "--no-repo", "--dry-run", "--cpu", "3", "--timeout", "soon", "make"]).exits(125).prints("");
+        mycli.run(&["exec", "--no-repo", "--dry-run", "--cpu", "3", "--timeout", "soon", "make"]).exits(2).prints("");
     assert!(ran.err.contains("\n  timeout: ") && ran.err.contains("\n  cpu: "), "{}", ran.err);
     assert_eq!(api.lines(), [""; 0]);
 }

@@ -64,7 +64,7 @@ fn a_run_that_waits_says_so_and_why() {
         false => Reply::json(&waiting),
     });
     let why = "12th in line: Fargate Spot vCPU 6 of 6 in use, about 3 min";
-    Mycli::on(&api).run(&["logs", ID]).exits(0).prints("").says(why);
+    Mycli::on(&api).run(&["logs", ID]).exits(1).prints("").says(why);
     let status = Mycli::on(&api).run(&["status", ID]).exits(0);
     assert!(status.out.contains(why), "{}", status.out);
 }

@@ -28,7 +28,7 @@ fn the_file_gives_what_no_flag_does() {
 fn check_file(text: &str, said: &str) {
     let mycli = Mycli::unconfigured();
     mycli.file(".mycli.yaml", text);
-    dry_run(&mycli, &["--no-repo"]).exits(125).prints("").says(said);
+    dry_run(&mycli, &["--no-repo"]).exits(2).prints("").says(said);
 }
 
 #[test]
@@ -105,9 +105,9 @@ fn work_that_the_run_will_not_see_is_warned_of() {
 #[test]
 fn without_a_repository_it_says_what_to_do() {
     let mycli = Mycli::unconfigured();
-    dry_run(&mycli, &[]).exits(125).says("not a git repository").says("--no-repo");
+    dry_run(&mycli, &[]).exits(2).says("not a git repository").says("--no-repo");
     git(mycli.dir.path(), &["init", "--quiet"]);
-    dry_run(&mycli, &[]).exits(125).says("no remote `origin`").says("--repo");
+    dry_run(&mycli, &[]).exits(2).says("no remote `origin`").says("--repo");
 }
 
 #[test]
@@ -115,5 +115,5 @@ fn a_directory_is_a_repository_on_this_machine_only() {
     let mycli = Mycli::unconfigured();
     let here = mycli.dir.path().canonicalize().unwrap();
     check_source(&mycli, &["--repo", "."], here.to_str().unwrap(), None);
-    dry_run(&mycli, &["--repo", "."]).exits(125).says("repo: ");
+    dry_run(&mycli, &["--repo", "."]).exits(2).says("repo: ");
 }

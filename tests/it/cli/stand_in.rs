@@ -123,7 +123,7 @@ impl StandIn {
         Self::new(move |asked| match asked.line().as_str() {
             "POST /execute" => Reply::accepted(),
             line if line.contains("/logs") => Reply::json(&log),
-            line if line.ends_with("/cancel") => Reply::accepted(),
+            line if line.ends_with("/cancel") => Reply::json(&json!({"execution_id": ID, "status": "RUNNING"})),
             _ => Reply::json(&record),
         })
     }

@@ -100,7 +100,7 @@ fn all_bad_lines_are_told_before_anything_is_sent() {
         "\n  jobs.jsonl:3: cpu: ",
         "\n  jobs.jsonl:3: retries: is 99: use 0 to 10\n",
         "\n  jobs.jsonl:4: comand: unknown field `comand`",
-        "\n  jobs.jsonl:5:18: EOF",
+        "\n  jobs.jsonl:5:18: is not JSON (EOF",
         "\n  jobs.jsonl:6: idempotency_key: ",
         "\n  jobs.jsonl:7: command: is missing",
     ] {
@@ -299,7 +299,7 @@ fn a_group_is_looked_at_cancelled_and_what_failed_is_run_again() {
     assert_eq!((&standing["total"], &standing["counts"]["RUNNING"]), (&json!(30), &json!(1)), "{standing:#}");
     let waiting: u64 = standing["waiting"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
     assert_eq!(waiting, 29, "{standing:#}");
-    run(&["cancel", "--group", "long", "--wait"]).exits(0).prints("cancelled  30\nover       0\n");
+    run(&["cancel", "--group", "long", "--wait"]).exits(0).prints("cancelled  30\nstopping   0\nover       0\n");
     let statuses: BTreeSet<_> = http.history("group=long").iter().map(|run| run["status"].to_string()).collect();
     assert_eq!(statuses, BTreeSet::from(["\"CANCELLED\"".to_owned()]));
     run(&["cancel", "--group", "long"]).exits(1).says("no run of the group long is under way");

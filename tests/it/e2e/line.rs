@@ -69,7 +69,7 @@ fn an_exec_that_waits_can_be_cancelled_by_another() {
         let line = http.get("/executions?status=WAITING").body;
         Some(line["executions"][0]["execution_id"].as_str()?.to_owned())
     });
-    serve.run(&sandbox, &["logs", &id]).exits(0).prints("").says("in line");
+    serve.run(&sandbox, &["logs", &id]).exits(1).prints("").says("in line");
     serve.run(&sandbox, &["cancel", &id]).exits(0);
     waiting.end().exits(130).prints("").says("CANCELLED");
     serve.run(&sandbox, &["cancel", &holder, "--wait"]).exits(0).says("CANCELLED");

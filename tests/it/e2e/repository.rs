@@ -170,11 +170,11 @@ fn a_project_file_is_read_from_the_nearest_parent_and_flags_go_before_it() {
         .exits(0)
         .prints("main\nfrom the flag\n");
     fs::write(clone.join(".mycli.yaml"), "repo: https://a.example/x\nbranhc: v1\n").unwrap();
-    let ran = run_in(&sandbox, &deep, &["exec", "true"]).exits(125).says("branhc").says(".mycli.yaml");
+    let ran = run_in(&sandbox, &deep, &["exec", "true"]).exits(2).says("branhc").says(".mycli.yaml");
     assert!(ran.err.contains(":2") || ran.err.contains("line 2"), "{}", ran.err);
 }
 
 #[test]
 fn outside_of_a_repository_it_says_what_to_do() {
-    Sandbox::new().local(&["exec", "true"]).exits(125).says("--repo").says("--no-repo");
+    Sandbox::new().local(&["exec", "true"]).exits(2).says("--repo").says("--no-repo");
 }

@@ -34,7 +34,8 @@ impl Story {
             "exec in a container of Docker's" => only(".logs"),
             "exec in a container" => !only(".pull") && !only(".stop") && !only(".list"),
             "taking over a container" => ["inspect", "remove", "logs", "drain", "wait"].into_iter().any(only),
-            "serve and cancel a container" => only(".stop") || only(".remove"),
+            // Its command is still there once its log has been looked at.
+            "serve and cancel a container" => only(".stop") || only(".remove") || only(".poll"),
             "a missing image" => only(".pull"),
             _ => only(".list"),
         }

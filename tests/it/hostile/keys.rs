@@ -107,7 +107,6 @@ fn what_is_nearly_a_key_is_none() {
         bearer(&format!("sk_live_{}", "\u{ff11}".repeat(64))),
         bearer(&right.replacen('k', "\u{43a}", 1)),
         [&bearer(&right)[..], b"\xff"].concat(),
-        format!("bearer {right}").into_bytes(),
         format!("Bearer  {right}").into_bytes(),
         format!("Bearer\t{right}").into_bytes(),
         format!("Token {right}").into_bytes(),
@@ -125,6 +124,9 @@ fn what_is_nearly_a_key_is_none() {
         }
         assert_eq!((answer.status, answer.code()), (401, "unauthorized".to_owned()), "{said:?}: {answer:#?}");
     }
+    // The scheme's name may be written in any case (RFC 9110, section 11.1).
+    let lower = format!("GET /keys HTTP/1.1\r\nAuthorization: bearer {right}\r\n");
+    assert_eq!(super::wire::ask(&serve, lower.as_bytes(), b"").status, 200);
     http.key = None;
     assert_eq!(http.get("/keys").status, 401);
 }
