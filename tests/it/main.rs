@@ -17,3 +17,4 @@ mod property;
 mod script;
 mod simulation;
 mod stack;
+mod sweep;

@@ -49,6 +49,13 @@ fn every_dead_letter_rings() {
     }
 }
 
+/// Lambda cuts a chain of invocations of one function after sixteen, and what waits for room goes round as long as it waits.
+#[test]
+fn what_the_launcher_sends_itself_is_not_taken_for_a_loop() {
+    let properties = Template::read().properties("LauncherFunction", &Stack::named("default"));
+    assert_eq!(properties["RecursiveLoop"], "Allow", "{properties:#}");
+}
+
 #[test]
 fn names_are_those_that_all_of_mycli_relies_on() {
     let template = Template::read();

@@ -1,0 +1,209 @@
+//! The sweep over what runs: what is odd about one execution is that one's alone.
+
+use std::sync::Mutex;
+
+use aws_lambda_events::eventbridge::EventBridgeEvent;
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    ecs::{CONTAINER, Container, RUNNING, RunTaskInput, STOPPED, StopCode, Task},
+    execution::{Execution, ExecutionStatus},
+    id::AttemptId,
+    limit::CapacityPool,
+    marker::{self, Marker},
+    message::Outgoing,
+    ports::{
+        AccountQuotas, Clock, Described, LaunchError, LogLine, LogPage, Logs, Queue, ReadError, Store, Tasks,
+        Unavailable,
+    },
+    task::TaskDefinition,
+    transition::Observation,
+};
+use pipeline::state_tracker::StateTracker;
+use tests::memory::MemoryStore;
+
+use crate::contract::records::{POOL, Wish, at, launch, settings, task_arn};
+
+/// What ECS and the logs say, and what they are told.
+#[derive(Default)]
+struct Cloud {
+    tasks: Vec<Task>,
+    /// The part of a stream's name of which the log cannot be read.
+    silent: String,
+    stopped: Mutex<Vec<String>>,
+    parts_read: Mutex<usize>,
+}
+
+const NOW: i64 = 3_600_000;
+
+impl Clock for Cloud {
+    fn now(&self) -> Timestamp {
+        at(NOW)
+    }
+
+    async fn sleep(&self, _: TimeDelta) {}
+}
+
+impl Queue for Cloud {
+    async fn send(&self, _: Vec<Outgoing>) -> Result<(), Unavailable> {
+        Ok(())
+    }
+}
+
+impl AccountQuotas for Cloud {
+    async fn cpu(&self, _: CapacityPool) -> Result<Option<u32>, Unavailable> {
+        Ok(None)
+    }
+}
+
+impl Tasks for Cloud {
+    async fn register_definition(&self, _: &TaskDefinition) -> Result<String, LaunchError> {
+        Err(LaunchError::Unknown("not asked for here".into()))
+    }
+
+    async fn run_task(&self, _: &RunTaskInput) -> Result<Task, LaunchError> {
+        Err(LaunchError::Unknown("not asked for here".into()))
+    }
+
+    async fn stop_task(&self, task_arn: &str, _: &str) -> Result<(), Unavailable> {
+        self.stopped.lock().unwrap().push(task_arn.to_owned());
+        Ok(())
+    }
+
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+        let known = self.tasks.iter().filter(|task| task_arns.contains(&task.task_arn));
+        Ok(Described { tasks: known.cloned().collect(), ..Described::default() })
+    }
+
+    async fn list_tasks(&self, _: &AttemptId) -> Result<Vec<String>, Unavailable> {
+        Ok(Vec::new())
+    }
+}
+
+/// A log that goes on for ever: the script's words stand at both ends of it.
+impl Logs for Cloud {
+    async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
+        *self.parts_read.lock().unwrap() += 1;
+        if !self.silent.is_empty() && stream.ends_with(&self.silent) {
+            return Err(Unavailable::new("the log", "nothing").into());
+        }
+        let line = if cursor.is_none() { said("start") } else { "output".into() };
+        let lines = vec![LogLine { at: at(2_000), text: line }];
+        Ok(LogPage { lines, next: Some("on".into()), more: true })
+    }
+
+    async fn last(&self, _: &str) -> Result<Vec<LogLine>, Unavailable> {
+        *self.parts_read.lock().unwrap() += 1;
+        let words = ["output".to_owned(), said("exit:7")];
+        Ok(words.map(|text| LogLine { at: at(9_000), text }).into())
+    }
+}
+
+fn said(word: &str) -> String {
+    format!("{}{}:{word}", marker::PREFIX, "0".repeat(32))
+}
+
+/// The task of an execution, once its host has failed.
+fn ended(execution: &Execution) -> Task {
+    Task {
+        last_status: STOPPED.into(),
+        desired_status: STOPPED.into(),
+        stop_code: Some(StopCode::EssentialContainerExited),
+        containers: vec![Container { name: CONTAINER.into(), exit_code: Some(7), ..Container::default() }],
+        stopped_at: Some(at(10_000)),
+        ..task(execution, 2)
+    }
+}
+
+fn task(execution: &Execution, version: i64) -> Task {
+    Task {
+        task_arn: task_arn(execution),
+        started_by: Some(execution.id.attempt(1).to_string()),
+        last_status: RUNNING.into(),
+        desired_status: RUNNING.into(),
+        version,
+        ..Task::default()
+    }
+}
+
+async fn running(store: &MemoryStore, entropy: u128) -> Execution {
+    let execution = Wish { entropy, ..Wish::default() }.submit(store).await;
+    let launched = launch(store, &execution).await;
+    let runs = launched.observe(1, &Observation::Task(&task(&launched, 1)), at(1_500)).expect("it is news");
+    let runs = runs.observe(1, &Observation::Markers(&[(at(2_000), Marker::SetUp)]), at(2_000)).unwrap_or(runs);
+    store.update(&launched, runs, &[]).await.expect("nobody else writes it")
+}
+
+async fn sweep(store: &MemoryStore, cloud: &Cloud) -> Result<(), Unavailable> {
+    let settings = settings();
+    let tracker = StateTracker {
+        store,
+        queue: cloud,
+        tasks: cloud,
+        logs: cloud,
+        quotas: cloud,
+        ambient: cloud,
+        settings: &settings,
+    };
+    tracker.next_sweep(at(NOW + 45_000)).await
+}
+
+async fn status(store: &MemoryStore, execution: &Execution) -> ExecutionStatus {
+    store.load(&execution.id).await.unwrap().unwrap().status()
+}
+
+#[tokio::test]
+async fn one_whose_log_cannot_be_read_holds_up_none_of_the_others() {
+    let store = MemoryStore::default();
+    let (first, second, third) = (running(&store, 1).await, running(&store, 2).await, running(&store, 3).await);
+    let tasks = [&first, &second, &third].map(ended).into();
+    let silent = task_arn(&first).rsplit('/').next().unwrap().to_owned();
+    let mut cloud = Cloud { tasks, silent, ..Cloud::default() };
+    sweep(&store, &cloud).await.expect_err("a failed look is told, so that it rings");
+    assert_eq!(status(&store, &first).await, ExecutionStatus::Running);
+    assert_eq!(
+        (status(&store, &second).await, status(&store, &third).await),
+        (ExecutionStatus::Failed, ExecutionStatus::Failed)
+    );
+    assert_eq!(store.bookmark().await.unwrap(), None, "the next one begins anew");
+    cloud.silent.clear();
+    sweep(&store, &cloud).await.expect("nothing fails any more");
+    assert_eq!(status(&store, &first).await, ExecutionStatus::Failed);
+}
+
+/// It took a page a call from the start, and never came to the end of gigabytes within a minute.
+#[tokio::test]
+async fn of_a_log_without_end_its_two_ends_are_read() {
+    let store = MemoryStore::default();
+    let execution = running(&store, 1).await;
+    let cloud = Cloud { tasks: vec![ended(&execution)], ..Cloud::default() };
+    sweep(&store, &cloud).await.expect("nothing fails");
+    let record = store.load(&execution.id).await.unwrap().unwrap();
+    assert_eq!(record.end().and_then(|end| end.outcome.exit_code()), Some(7), "{record:#?}");
+    assert_eq!(*cloud.parts_read.lock().unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_second_task_of_an_attempt_is_stopped_and_not_believed() {
+    let store = MemoryStore::default();
+    let execution = running(&store, 1).await;
+    let other = Task { task_arn: format!("{}x", task_arn(&execution)), ..task(&execution, 9) };
+    let (cloud, settings) = (Cloud::default(), settings());
+    let tracker = StateTracker {
+        store: &store,
+        queue: &cloud,
+        tasks: &cloud,
+        logs: &cloud,
+        quotas: &cloud,
+        ambient: &cloud,
+        settings: &settings,
+    };
+    let mut event = EventBridgeEvent::<Task>::default();
+    event.detail = other.clone();
+    tracker.task_changed(&event).await.expect("nothing fails");
+    assert_eq!(*cloud.stopped.lock().unwrap(), [other.task_arn]);
+    event.detail = Task { last_status: STOPPED.into(), desired_status: STOPPED.into(), ..event.detail };
+    tracker.task_changed(&event).await.expect("nothing fails");
+    assert_eq!(status(&store, &execution).await, ExecutionStatus::Running, "its own goes on");
+    assert_eq!(store.usage(&POOL).await.unwrap().used, 256);
+}
