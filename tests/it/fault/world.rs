@@ -247,6 +247,9 @@ impl World {
             thread::sleep(LOOK);
             history = self.history();
         }
+        // Who comes to the point only once all is over dies behind our back; the next to start finds what is left.
+        self.is_alone();
+        history = self.history();
         self.is_quiet();
         self.agrees(&history);
         self.has_no_containers(&history);
@@ -257,9 +260,13 @@ impl World {
         self.is_quiet();
     }
 
+    fn is_alone(&self) {
+        eventually("no process is left", || self.processes().is_empty().then_some(()));
+    }
+
     /// Nobody works here any more, and nothing of those who did is left.
     fn is_quiet(&self) {
-        eventually("no process is left", || self.processes().is_empty().then_some(()));
+        self.is_alone();
         for place in ["pumps", "tasks"] {
             assert_eq!(names(&self.local(place)), Vec::<String>::new(), "nothing is left in {place}/");
         }
