@@ -126,7 +126,6 @@ impl Execution {
     #[must_use]
     pub fn launching(&self, plan: Plan, now: Timestamp) -> Option<Self> {
         self.ticket().filter(|ticket| ticket.not_before.is_none_or(|due| due <= now))?;
-        self.open_attempt().is_none_or(|attempt| attempt.task_arn.is_none()).then_some(())?;
         let (number, _) = self.next_attempt();
         self.changed(|next| {
             let refusals = match next.attempts.last() {
