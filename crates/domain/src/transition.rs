@@ -212,7 +212,9 @@ impl Execution {
     pub fn is_stray(&self, number: u32, task: &Task) -> bool {
         let Some(attempt) = self.attempts.iter().find(|attempt| attempt.number == number) else { return false };
         let is_its_own = attempt.task_arn.as_ref() == Some(&task.task_arn);
-        task.desired_status != STOPPED && (!is_its_own || (!attempt.is_open() && self.cancel.is_some()))
+        // An old event of a task that is over asks for nothing.
+        let given_up = !attempt.is_open() && !attempt.is_stopped() && self.cancel.is_some();
+        task.desired_status != STOPPED && (!is_its_own || given_up)
     }
 
     /// It cannot be launched at all: a request that no limit here will ever admit.
