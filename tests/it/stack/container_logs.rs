@@ -104,7 +104,7 @@ fn of_a_log_that_has_not_begun_or_is_silent_it_is_said_why_and_when_to_ask_again
     world.until(&silent, "RUNNING");
     let pending = world.detach(&["--lock", "a", "true"]);
     world.until(&pending, "WAITING");
-    let ran = world.run(&["logs", &pending]).exits(0).prints("");
+    let ran = world.run(&["logs", &pending]).exits(1).prints("");
     assert!(ran.err.contains("has not started") && ran.err.contains("lock 'a' is held"), "{ran:#?}");
     let key = world.api().1;
     for (id, seconds) in [(&silent, "1"), (&pending, "2")] {
