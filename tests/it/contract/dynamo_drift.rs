@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::{
 };
 use domain::{
     execution::Execution,
-    ports::{Store, UpdateError},
+    ports::{Store, Update, UpdateError},
 };
 use tests::table::Table;
 
@@ -40,6 +40,8 @@ struct Cut(Arc<Mutex<Option<&'static str>>>);
 
 /// The partition of the states.
 const STATES: &str = "X#";
+/// The partitions of the flights.
+const FLIGHTS: &str = "OPEN#";
 /// The partition of the counters.
 const COUNTERS: &str = "U#";
 
@@ -122,6 +124,34 @@ async fn a_launcher_that_dies_after_it_took_a_slot_leaves_it_free_after_two_swee
         .update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU)))
         .await
         .expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_for_a_launch_that_could_not_be_announced_is_given_back_at_once() {
+    let World { store, cut, table: _table } = world().await;
+    let execution = submit(&store, 1).await;
+    cut.before(Some(FLIGHTS));
+    let failed = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(CPU))).await;
+    assert!(matches!(failed, Err(UpdateError::Unavailable(_))), "{failed:?}");
+    cut.before(None);
+    assert_eq!(used(&store).await, 0);
+    store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(CPU))).await.expect("room");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_runs_that_are_not_loaded_together_are_counted_together() {
+    let World { store, table: _table, .. } = world().await;
+    let executions: Vec<_> = (1..=300).map(|entropy| Wish { entropy, ..Wish::default() }.execution()).collect();
+    store.create_all(executions.clone()).await.expect(ANSWERS);
+    let launches = executions.into_iter().map(|before| Update {
+        after: launching(&before, at(9)),
+        admissions: admissions(&before, None),
+        before,
+    });
+    assert!(store.update_all(launches.collect()).await.iter().all(Result::is_ok));
+    assert_eq!(used(&store).await, 300 * CPU);
+    sweep_twice(&store).await;
+    assert_eq!(used(&store).await, 300 * CPU);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

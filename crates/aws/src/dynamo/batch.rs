@@ -91,12 +91,12 @@ impl DynamoStore {
         let admitted: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
         let opening = steps.iter().zip(&outcomes).filter(|(step, outcome)| step.opens() && outcome.is_ok());
         let ids: Vec<_> = opening.map(|(step, _)| step.after.id.clone()).collect();
-        if let Err(error) = self.take_off(&ids).await {
-            fail(&mut outcomes, &error);
-        } else {
-            self.write_all(steps, &mut outcomes).await;
+        let announced = self.take_off(&ids).await;
+        match &announced {
+            Ok(()) => self.write_all(steps, &mut outcomes).await,
+            Err(error) => fail(&mut outcomes, error),
         }
-        self.give_back(steps, &admitted, &outcomes).await;
+        self.give_back(steps, &admitted, &outcomes, announced.is_ok()).await;
         self.charge_all(steps, &outcomes).await;
         outcomes
     }
@@ -165,16 +165,16 @@ impl DynamoStore {
         (at, self.replace(step.before, step.after, &exact).await)
     }
 
-    /// What closed attempts held, and what was taken for a record that surely was not written. Of a write without an answer nobody
-    /// knows: what it took stays taken until the sweep finds out.
-    async fn give_back(&self, steps: &[Step<'_>], admitted: &[bool], outcomes: &[Outcome]) {
+    /// What closed attempts held, and what was taken for a record that surely was not written. Of one that was tried without an answer
+    /// nobody knows: what it took stays taken until the sweep finds out.
+    async fn give_back(&self, steps: &[Step<'_>], admitted: &[bool], outcomes: &[Outcome], tried: bool) {
         let mut back: BTreeMap<&LimitKey, i64> = BTreeMap::new();
         let settled = steps.iter().zip(outcomes).zip(admitted).filter(|(_, admitted)| **admitted);
         for (change, outcome) in settled.flat_map(|((step, outcome), _)| step.apart().map(move |c| (c, outcome))) {
             *back.entry(&change.key).or_default() += match outcome {
                 Ok(()) => change.by.min(0),
-                Err(UpdateError::Conflict | UpdateError::Full(_)) => -change.by.max(0),
-                Err(UpdateError::Unavailable(_)) => 0,
+                Err(UpdateError::Unavailable(_)) if tried => 0,
+                Err(_) => -change.by.max(0),
             };
         }
         for (pool, by) in back.into_iter().filter(|(_, by)| *by < 0) {

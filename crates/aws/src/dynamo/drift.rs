@@ -12,7 +12,10 @@ use domain::{
     limit::{CapacityPool, LimitKey},
     ports::Unavailable,
 };
-use futures_util::future::try_join_all;
+use futures_util::{
+    future::try_join_all,
+    stream::{self, StreamExt, TryStreamExt},
+};
 
 use super::{
     DynamoStore,
@@ -27,6 +30,11 @@ const POOLS: [CapacityPool; 3] = [CapacityPool::FargateSpot, CapacityPool::Farga
 /// Longer than a healthy process takes from a counter's write to its record's. Ours: both are milliseconds; who is slower than this is
 /// over by the next look, and two have to agree.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
+
+/// Records loaded at a time. Ours: a record is some kilobytes, and ten thousand of them would not fit into the sweep's memory.
+const LOADED: usize = 250;
+/// Flights forgotten at the same time. Ours: each takes a connection.
+const PARALLEL: usize = 32;
 
 /// A pool's counter, and what the sweep noted about it.
 struct Counter {
@@ -51,12 +59,25 @@ impl Counter {
 /// What the open records of each limit hold together.
 type Held = BTreeMap<LimitKey, i64>;
 
-fn held_by<'a>(open: impl Iterator<Item = &'a Execution>) -> Held {
-    let mut held = Held::new();
-    for holding in open.flat_map(Execution::holdings) {
-        *held.entry(holding.key).or_default() += i64::from(holding.amount);
+/// What is left of the records once they were looked at.
+#[derive(Default)]
+struct Seen {
+    held: Held,
+    open: BTreeSet<ExecutionId>,
+    over: BTreeSet<ExecutionId>,
+}
+
+impl Seen {
+    fn look_at(&mut self, record: Execution) {
+        for holding in record.holdings() {
+            *self.held.entry(holding.key).or_default() += i64::from(holding.amount);
+        }
+        if is_open(&record) {
+            self.open.insert(record.id);
+        } else if record.end().is_some() {
+            self.over.insert(record.id);
+        }
     }
-    held
 }
 
 impl DynamoStore {
@@ -90,13 +111,13 @@ impl DynamoStore {
     async fn tidy(&self) -> Result<Held, Unavailable> {
         let flights = self.flights().await?;
         let ids: BTreeSet<_> = flights.iter().flat_map(|flight| flight.ids.iter().cloned()).collect();
-        let records = self.load_all(&ids.into_iter().collect::<Vec<_>>()).await?;
-        let of = |chosen: fn(&Execution) -> bool| -> BTreeSet<ExecutionId> {
-            records.iter().filter(|record| chosen(record)).map(|record| record.id.clone()).collect()
-        };
-        let (open, over) = (of(is_open), of(|record| record.end().is_some()));
-        try_join_all(flights.iter().map(|flight| self.land(flight, &open, &over))).await?;
-        Ok(held_by(records.iter()))
+        let mut seen = Seen::default();
+        for ids in ids.into_iter().collect::<Vec<_>>().chunks(LOADED) {
+            self.load_all(ids).await?.into_iter().for_each(|record| seen.look_at(record));
+        }
+        let landings: Vec<_> = flights.iter().map(|flight| self.land(flight, &seen.open, &seen.over)).collect();
+        stream::iter(landings).buffer_unordered(PARALLEL).try_collect::<()>().await?;
+        Ok(seen.held)
     }
 
     /// Conditional on nobody else's correction meanwhile.
