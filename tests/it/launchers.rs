@@ -5,7 +5,7 @@ use std::{
     mem,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
@@ -16,6 +16,7 @@ use domain::{
     ecs::{RunTaskInput, Task},
     execution::{Execution, State},
     id::{AttemptId, ExecutionId},
+    limit::CapacityPool,
     message::{Message, Outgoing},
     ports::{
         Clock, Definitions, Described, Entropy, LaunchError, LogLine, LogPage, Logs, Queue, ReadError, Secrets, Store,
@@ -24,16 +25,18 @@ use domain::{
     secret::SecretRecord,
     settings::Settings,
     task::TaskDefinition,
-    throttle::DEFINITIONS_RATE,
+    throttle::{DEFINITIONS_RATE, Quota, Rate},
 };
+use futures_util::FutureExt as _;
 use pipeline::{
     definitions::Registered,
     launcher::{Launcher, Pace},
 };
 use serde_json::json;
+use tests::memory::MemoryStore;
 use tokio::task::JoinSet;
 
-use crate::contract::records::{POOL, Wish, at, settings};
+use crate::contract::records::{CPU, POOL, Wish, at, launch, settings, stopped};
 
 const LAUNCHERS: usize = 8;
 /// Most messages that a function is given at once: SQS's default (AWS-FACTS §5).
@@ -44,6 +47,8 @@ const BATCH: usize = 10;
 struct Ambient {
     millis: AtomicI64,
     number: AtomicU64,
+    /// Whether the clock goes on while somebody sleeps: for one launcher by itself.
+    goes: AtomicBool,
 }
 
 impl Clock for Ambient {
@@ -51,8 +56,11 @@ impl Clock for Ambient {
         at(self.millis.load(Ordering::SeqCst))
     }
 
-    /// The clock stands, but others get on.
-    async fn sleep(&self, _: TimeDelta) {
+    /// The clock stands, unless it goes, but others get on.
+    async fn sleep(&self, time: TimeDelta) {
+        if self.goes.load(Ordering::SeqCst) {
+            self.millis.fetch_add(time.num_milliseconds(), Ordering::SeqCst);
+        }
         tokio::task::yield_now().await;
     }
 }
@@ -195,6 +203,10 @@ struct World<S> {
 
 impl<S: Store + Definitions + 'static> World<S> {
     fn of(store: S) -> Arc<Self> {
+        Self::with(store, Settings { definitions_rate: Some(DEFINITIONS_RATE), ..settings() })
+    }
+
+    fn with(store: S, settings: Settings) -> Arc<Self> {
         let ambient = Arc::new(Ambient::default());
         let mail = Mail { ambient: Arc::clone(&ambient), messages: Mutex::default() };
         let ecs = Ecs {
@@ -203,7 +215,6 @@ impl<S: Store + Definitions + 'static> World<S> {
             gone: Mutex::default(),
             started: Mutex::default(),
         };
-        let settings = Settings { definitions_rate: Some(DEFINITIONS_RATE), ..settings() };
         let (memories, pace, submitted) = (Default::default(), Pace::default(), AtomicU64::default());
         Arc::new(Self { store, ambient, mail, ecs, settings, memories, pace, submitted })
     }
@@ -353,6 +364,27 @@ async fn what_is_gone_is_registered_once_more<S: Store + Definitions + 'static>(
     world.work_to_the_end().await;
     world.all_started_once(&more).await;
     assert_eq!(world.ecs.registered().len(), 4, "{:#?}", world.ecs);
+}
+
+/// The slot comes back between the last look at a line and the word that nobody watches it any more: who gave it back told nobody.
+#[tokio::test]
+async fn what_comes_back_while_a_launcher_leaves_a_line_is_started() {
+    let store = MemoryStore::default();
+    let quotas = [CapacityPool::Machine].map(|pool| (pool, Quota { cpu: Some(12 * CPU), rate: None })).into();
+    let run_task_rate = Some(Rate { burst: 100.0, per_second: 100.0 });
+    let world = World::with(store.clone(), Settings { run_task_rate, quotas, ..settings() });
+    world.ambient.goes.store(true, Ordering::SeqCst);
+    let other = launch(&store, &Wish { entropy: 1_000, ..Wish::default() }.submit(&store).await).await;
+    let ids = world.submit(12, 1).await;
+    // It watches, it waits for more, it leaves.
+    store.interrupt("set_line_state", 2, move |store| {
+        let ended = store.update(&other, stopped(&other, 0), &[]).now_or_never();
+        ended.expect("it answers at once").expect("nobody else writes it");
+    });
+    let messages = world.mail.due(BATCH);
+    world.launch(0, &messages).await;
+    assert_eq!(world.store.usage(&POOL).await.unwrap().used, 12 * CPU);
+    world.all_started_once(&ids).await;
 }
 
 /// Makes a test of each over the stores of both worlds, with so many of what it counts.

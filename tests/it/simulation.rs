@@ -13,7 +13,7 @@ use domain::{
 use pipeline::{auth::Auth, submit::Submit};
 use serde_json::json;
 use tests::{
-    ecs::{Account, End, Foreign, Kind, Life, Operation, Outage, VCPU, Why},
+    ecs::{Account, End, Foreign, Kind, Life, Operation, Outage, Rates, Shape, VCPU, Why},
     memory::{MemoryQueue, MemoryStore},
     simulation::{self, Outcome, Plan, Submission, rivals, start},
 };
@@ -48,6 +48,25 @@ fn six_hundred_runs_take_hardly_longer_than_for_a_launcher_that_knows_everything
     assert!(ratio <= 1.03, "{ratio}");
     let slowest = outcome.reuse(120).into_iter().max().unwrap();
     assert!(slowest <= TimeDelta::seconds(1), "a slot of our own was idle for {slowest}");
+}
+
+/// 400 slots of some seconds each: fifty are given back in a second.
+fn brisk() -> Plan {
+    let mut plan = Plan::of(account(100), 2_000);
+    let rate = Shape { burst: 100, per_second: 100 };
+    plan.account.rates = Rates { run_task: rate, launches: rate, run_and_stop: rate, look: rate, ..plan.account.rates };
+    plan.account.lives.start_up = TimeDelta::seconds(2)..=TimeDelta::seconds(4);
+    plan.account.lives.work = TimeDelta::seconds(2)..=TimeDelta::seconds(6);
+    plan
+}
+
+#[test]
+fn where_slots_come_briskly_nobody_is_told_of_each_and_each_is_used_within_a_second() {
+    let outcome = simulation::run(&brisk());
+    nothing_is_lost_or_doubled(&outcome, 2_000);
+    assert!(outcome.messages.0 < 200, "{:?} messages for 2,000 runs", outcome.messages);
+    let slowest = outcome.reuse(400).into_iter().max().unwrap();
+    assert!(slowest <= TimeDelta::seconds(1), "a slot was idle for {slowest}");
 }
 
 #[test]

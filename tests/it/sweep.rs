@@ -10,12 +10,14 @@ use domain::{
     execution::{Execution, ExecutionStatus},
     id::AttemptId,
     limit::CapacityPool,
+    line::LineState,
     marker::{self, Marker},
-    message::Outgoing,
+    message::{Message, Outgoing},
     ports::{
         AccountQuotas, Clock, Described, LaunchError, LogLine, LogPage, Logs, Queue, ReadError, Store, Tasks,
         Unavailable,
     },
+    settings::Settings,
     task::TaskDefinition,
     transition::Observation,
 };
@@ -31,6 +33,7 @@ struct Cloud {
     /// The part of a stream's name of which the log cannot be read.
     silent: String,
     stopped: Mutex<Vec<String>>,
+    sent: Mutex<Vec<Message>>,
     parts_read: Mutex<usize>,
 }
 
@@ -45,7 +48,8 @@ impl Clock for Cloud {
 }
 
 impl Queue for Cloud {
-    async fn send(&self, _: Vec<Outgoing>) -> Result<(), Unavailable> {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+        self.sent.lock().unwrap().extend(messages.into_iter().map(|outgoing| outgoing.message));
         Ok(())
     }
 }
@@ -134,18 +138,20 @@ async fn running(store: &MemoryStore, entropy: u128) -> Execution {
     store.update(&launched, runs, &[]).await.expect("nobody else writes it")
 }
 
+type Tracker<'a> = StateTracker<'a, MemoryStore, Cloud, Cloud, Cloud, Cloud, Cloud>;
+
+fn tracker<'a>(store: &'a MemoryStore, cloud: &'a Cloud, settings: &'a Settings) -> Tracker<'a> {
+    StateTracker { store, queue: cloud, tasks: cloud, logs: cloud, quotas: cloud, ambient: cloud, settings }
+}
+
 async fn sweep(store: &MemoryStore, cloud: &Cloud) -> Result<(), Unavailable> {
-    let settings = settings();
-    let tracker = StateTracker {
-        store,
-        queue: cloud,
-        tasks: cloud,
-        logs: cloud,
-        quotas: cloud,
-        ambient: cloud,
-        settings: &settings,
-    };
-    tracker.next_sweep(at(NOW + 45_000)).await
+    tracker(store, cloud, &settings()).next_sweep(at(NOW + 45_000)).await
+}
+
+async fn changed(store: &MemoryStore, cloud: &Cloud, task: Task) {
+    let mut event = EventBridgeEvent::<Task>::default();
+    event.detail = task;
+    tracker(store, cloud, &settings()).task_changed(&event).await.expect("nothing fails");
 }
 
 async fn status(store: &MemoryStore, execution: &Execution) -> ExecutionStatus {
@@ -188,22 +194,33 @@ async fn a_second_task_of_an_attempt_is_stopped_and_not_believed() {
     let store = MemoryStore::default();
     let execution = running(&store, 1).await;
     let other = Task { task_arn: format!("{}x", task_arn(&execution)), ..task(&execution, 9) };
-    let (cloud, settings) = (Cloud::default(), settings());
-    let tracker = StateTracker {
-        store: &store,
-        queue: &cloud,
-        tasks: &cloud,
-        logs: &cloud,
-        quotas: &cloud,
-        ambient: &cloud,
-        settings: &settings,
-    };
-    let mut event = EventBridgeEvent::<Task>::default();
-    event.detail = other.clone();
-    tracker.task_changed(&event).await.expect("nothing fails");
-    assert_eq!(*cloud.stopped.lock().unwrap(), [other.task_arn]);
-    event.detail = Task { last_status: STOPPED.into(), desired_status: STOPPED.into(), ..event.detail };
-    tracker.task_changed(&event).await.expect("nothing fails");
+    let cloud = Cloud::default();
+    changed(&store, &cloud, other.clone()).await;
+    assert_eq!(*cloud.stopped.lock().unwrap(), [&*other.task_arn]);
+    changed(&store, &cloud, Task { last_status: STOPPED.into(), desired_status: STOPPED.into(), ..other }).await;
     assert_eq!(status(&store, &execution).await, ExecutionStatus::Running, "its own goes on");
     assert_eq!(store.usage(&POOL).await.unwrap().used, 256);
+}
+
+/// Its message comes back in minutes; the sweep comes in one.
+#[tokio::test]
+async fn of_room_in_a_line_whose_watcher_died_the_sweep_tells() {
+    let store = MemoryStore::default();
+    let (first, second) = (running(&store, 1).await, running(&store, 2).await);
+    Wish { entropy: 3, ..Wish::default() }.submit(&store).await;
+    let watched = LineState { watched_until: Some(at(NOW + 2_000)), ..LineState::default() };
+    assert!(store.set_line_state(&POOL, &LineState::default(), watched).await.unwrap());
+    let cloud = Cloud::default();
+    let told = || cloud.sent.lock().unwrap().contains(&Message::Line { line: POOL, id: None });
+    changed(&store, &cloud, ended(&first)).await;
+    assert_eq!(status(&store, &first).await, ExecutionStatus::Failed);
+    assert!(!told(), "somebody watches the line");
+    sweep(&store, &cloud).await.expect("nothing fails");
+    assert!(told());
+
+    cloud.sent.lock().unwrap().clear();
+    let watched = store.line_state(&POOL).await.unwrap();
+    assert!(store.set_line_state(&POOL, &watched, watched.free()).await.unwrap());
+    changed(&store, &cloud, ended(&second)).await;
+    assert!(told(), "nobody watches any more");
 }

@@ -25,7 +25,15 @@ use super::{
 
 /// A store in memory. Clones are handles of the same one.
 #[derive(Clone, Default)]
-pub struct MemoryStore(Arc<Mutex<State>>);
+pub struct MemoryStore(Arc<Mutex<State>>, Arc<Mutex<Option<Interruption>>>);
+
+/// What somebody else does just before a call.
+struct Interruption {
+    call: &'static str,
+    /// How many calls of this name come before.
+    after: u32,
+    by: Box<dyn FnOnce(&MemoryStore) + Send>,
+}
 
 impl MemoryStore {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -34,9 +42,28 @@ impl MemoryStore {
 
     /// The state, for a call that is counted.
     fn call(&self, name: &'static str) -> MutexGuard<'_, State> {
+        if let Some(interruption) = self.interruption(name) {
+            (interruption.by)(self);
+        }
         let mut state = self.state();
         state.meter.call(name);
         state
+    }
+
+    /// Has somebody else do something just before a call of this name, when so many have come before from now on.
+    pub fn interrupt(&self, call: &'static str, after: u32, by: impl FnOnce(&Self) + Send + 'static) {
+        let interruption = Interruption { call, after, by: Box::new(by) };
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(interruption);
+    }
+
+    fn interruption(&self, call: &str) -> Option<Interruption> {
+        let mut next = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let interruption = next.as_mut().filter(|next| next.call == call)?;
+        match interruption.after.checked_sub(1) {
+            Some(less) => interruption.after = less,
+            None => return next.take(),
+        }
+        None
     }
 
     /// What was counted.

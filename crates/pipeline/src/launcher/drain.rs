@@ -35,10 +35,17 @@ const ROUND: u32 = 20;
 const SPARE: u32 = 4;
 /// How long one invocation goes on before it leaves the rest to another hint. Ours: far below the function's timeout.
 const DRAIN: TimeDelta = TimeDelta::seconds(5);
+/// How much later than who goes on in its place another launcher comes to its help. Ours: SQS's shortest delay.
+const HELP: TimeDelta = TimeDelta::seconds(1);
 /// The longest a launcher waits within an invocation (DESIGN §5).
 const NAP_MAX: TimeDelta = TimeDelta::seconds(1);
 /// The shortest: tokens gather meanwhile, so that a line that only its rate holds is looked at twice a second and not at each token. Ours.
 const NAP_MIN: TimeDelta = TimeDelta::milliseconds(500);
+/// How many starts without a pause make it worth while to go on looking at a line, instead of being told of each slot by a message. Ours:
+/// as many as a batch of messages has.
+const BRISK: usize = 10;
+/// How long a watch is good for without being renewed. Ours: a round takes some tenths of a second; who dies leaves a line unwatched for so long.
+const WATCH: TimeDelta = TimeDelta::seconds(2);
 /// A pause where the line's index is behind the records. Ours: it is by some milliseconds.
 const STALE_NAP: TimeDelta = TimeDelta::milliseconds(100);
 
@@ -48,8 +55,8 @@ enum Round {
     Empty,
     /// A launcher waits until it may go on with it.
     Attended,
-    /// Something was started, or moved: look again.
-    Moved,
+    /// So many were started, or others moved: look again.
+    Moved(usize),
     /// Those the index named are gone.
     Stale,
     /// Its first cannot start, and so nobody behind it can.
@@ -62,6 +69,24 @@ struct Hold {
     reason: String,
     /// When to look again without being told; a slot of ours that is given back comes with a hint.
     look_at: Option<Timestamp>,
+}
+
+/// How a launcher gets on with a line.
+#[derive(Default)]
+struct Watch {
+    /// How many it started since it last had to wait.
+    started: usize,
+    /// Until when those who give something back need not tell.
+    until: Option<Timestamp>,
+    /// Whether it once had nothing left to start.
+    waited: bool,
+}
+
+impl Watch {
+    /// It has nothing left to start.
+    fn waiting(until: Option<Timestamp>) -> Self {
+        Self { started: 0, until, waited: true }
+    }
 }
 
 /// A pool, as it stands at a look.
@@ -118,29 +143,66 @@ where
     /// Starts the first of a line as long as there is room, and tells the newly come why they wait. Returns the lines to look at next.
     async fn drain(&self, line: &LimitKey, newcomers: &[ExecutionId]) -> Result<BTreeSet<LimitKey>, Unavailable> {
         let until = self.ambient.now() + DRAIN;
-        let mut next = BTreeSet::new();
+        let (mut next, mut watch) = (BTreeSet::new(), Watch::default());
         while self.ambient.now() < until {
             match self.round(line, &mut next).await? {
-                Round::Moved => {}
+                Round::Moved(started) => {
+                    watch.started += started;
+                    self.watch(line, &mut watch).await?;
+                }
                 Round::Stale => self.ambient.sleep(STALE_NAP).await,
                 Round::Empty => return self.is_empty(line).await.map(|()| next),
                 Round::Attended => return Ok(next),
                 Round::Held(hold) => {
+                    let hold = self.attending(hold, &watch);
                     self.hold(line, &hold).await?;
                     self.tell(newcomers, line, &hold.reason).await?;
                     match self.nap(&hold) {
-                        Some(nap) => self.ambient.sleep(nap).await,
+                        Some(nap) => {
+                            watch = Watch::waiting(Some(self.ambient.now() + nap));
+                            self.ambient.sleep(nap).await;
+                        }
+                        // Who gave something back a moment ago may have told nobody, as the line was watched until now.
+                        None if watch.until.is_some() => watch = Watch::waiting(None),
                         None => return Ok(next),
                     }
                 }
             }
         }
-        self.queue.send(vec![hint(line)]).await.map(|()| next)
+        let mut hints = vec![hint(line)];
+        if self.is_brisk(&watch) && !watch.waited {
+            // There was always more to start than one launcher can: two go on. Not at once, or both hints would come to one of them.
+            hints.push(delayed(Message::Line { line: line.clone(), id: None }, HELP.num_milliseconds()));
+        }
+        self.queue.send(hints).await.map(|()| next)
     }
 
-    /// How long to wait for the rate, if that is worth while.
+    /// Whether so much starts that being told of each slot is dearer than looking. Not where nothing bounds the rate, on one machine: there a
+    /// slot is to be used at once.
+    fn is_brisk(&self, watch: &Watch) -> bool {
+        self.settings.run_task_rate.is_some() && watch.started >= BRISK
+    }
+
+    /// Makes known that this launcher goes on looking at a line that moves briskly.
+    async fn watch(&self, line: &LimitKey, watch: &mut Watch) -> Result<(), Unavailable> {
+        let (now, until) = (self.ambient.now(), self.ambient.now() + WATCH);
+        if !self.is_brisk(watch) || watch.until.is_some_and(|until| until - now > WATCH / 2) {
+            return Ok(());
+        }
+        watch.until = Some(until);
+        let watched = |state: &LineState| Some(LineState { watched_until: Some(until), ..state.clone() });
+        lines::change_line(self.store, line, watched).await.map(drop)
+    }
+
+    /// A full line that moves briskly is looked at again soon, as one that waits for the rate is.
+    fn attending(&self, hold: Hold, watch: &Watch) -> Hold {
+        let brisk = hold.by == HeldBy::Full && self.is_brisk(watch);
+        Hold { look_at: if brisk { Some(self.ambient.now() + NAP_MIN) } else { hold.look_at }, ..hold }
+    }
+
+    /// How long to wait for the rate, or for slots of a line that moves briskly, if that is worth while.
     fn nap(&self, hold: &Hold) -> Option<TimeDelta> {
-        let left = hold.look_at.filter(|_| hold.by == HeldBy::Rate)? - self.ambient.now();
+        let left = hold.look_at.filter(|_| hold.by.lets_go_on())? - self.ambient.now();
         (left <= NAP_MAX).then_some(left)
     }
 
@@ -240,7 +302,7 @@ where
                 next.extend(line);
             }
         }
-        Ok(moved.then_some(Round::Moved))
+        Ok(moved.then_some(Round::Moved(0)))
     }
 
     /// Why an execution is to have on-demand capacity instead of Spot, if it is.
@@ -358,7 +420,7 @@ where
         // Before the tokens are taken: a definition may have to be registered, and what was granted would be used later.
         let (mut updates, whole) = self.prepared(batch, &pool).await?;
         if updates.is_empty() {
-            return Ok(if whole { Round::Moved } else { Round::Stale });
+            return Ok(if whole { Round::Moved(0) } else { Round::Stale });
         }
         let (granted, wait) = self.take_tokens(pool.pool, updates.len()).await?;
         if granted == 0 {
@@ -520,7 +582,8 @@ where
             Ran::Started | Ran::Settled | Ran::Throttled(_) => None,
         });
         // A probe that told neither is nobody's success: another is made when its time is over.
-        let taken = matches!(pool.room, Room::Probe(_)) && ran.iter().any(|ran| matches!(ran, Ran::Started));
+        let started = ran.iter().filter(|ran| matches!(ran, Ran::Started)).count();
+        let taken = matches!(pool.room, Room::Probe(_)) && started > 0;
         if short.is_some() || taken {
             let (used, spread) = (self.store.usage(&pool.line).await?.used, self.ambient.bits());
             let quota = pool.state.quota(pool.set);
@@ -536,7 +599,7 @@ where
         }
         let throttled =
             ran.into_iter().find_map(|ran| if let Ran::Throttled(words) = ran { Some(words) } else { None });
-        Ok(throttled.map_or(Round::Moved, |reason| {
+        Ok(throttled.map_or(Round::Moved(started), |reason| {
             Round::Held(Hold { by: HeldBy::Rate, reason, look_at: Some(now + NAP_MAX) })
         }))
     }
@@ -548,8 +611,11 @@ where
         let before = self.store.line_state(line).await?;
         let pending = before.next_look.is_some_and(|at| at > now && hold.look_at.is_some_and(|look_at| at <= look_at));
         let look_at = hold.look_at.filter(|at| *at > now);
-        let state =
-            LineState { next_look: if pending { before.next_look } else { look_at }, ..before.held_by(hold.by, now) };
+        let state = LineState {
+            next_look: if pending { before.next_look } else { look_at },
+            watched_until: look_at.filter(|_| napping).map(|at| at + WATCH),
+            ..before.held_by(hold.by, now)
+        };
         if state == before {
             return Ok(());
         }
@@ -565,7 +631,7 @@ where
     }
 
     async fn is_empty(&self, line: &LimitKey) -> Result<(), Unavailable> {
-        lines::change_line(self.store, line, |state| state.held.is_some().then(|| state.free())).await.map(drop)
+        lines::change_line(self.store, line, |state| Some(state.free())).await.map(drop)
     }
 
     /// Those who came with this hint and still stand in this line learn why.
