@@ -366,6 +366,21 @@ async fn what_is_gone_is_registered_once_more<S: Store + Definitions + 'static>(
     assert_eq!(world.ecs.registered().len(), 4, "{:#?}", world.ecs);
 }
 
+/// Each was sent away a second at a time, until its definition had its turn: the more there were, the oftener each.
+#[tokio::test]
+async fn who_waits_for_a_definition_is_not_looked_at_again_and_again() {
+    let store = MemoryStore::default();
+    let world = World::of(store.clone());
+    let ids = world.submit(200, 200).await;
+    world.work_to_the_end().await;
+    world.all_started_once(&ids).await;
+    let registered = world.ecs.registered();
+    within_the_rate(&registered);
+    assert!(*registered.last().unwrap() <= at(1_500 * 180), "the rate is used, not only kept to: {registered:#?}");
+    let updates = store.meter().calls["update"];
+    assert!(updates <= 5 * 200, "{updates} changes besides the launches of 200");
+}
+
 /// The slot comes back between the last look at a line and the word that nobody watches it any more: who gave it back told nobody.
 #[tokio::test]
 async fn what_comes_back_while_a_launcher_leaves_a_line_is_started() {
