@@ -1,6 +1,10 @@
 //! `mycli`: the command line. One file a command; everything above [`client`] is the same for a stack and for this machine.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    panic,
+    process::ExitCode,
+};
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -57,6 +61,7 @@ mod upgrade;
 mod wait;
 
 fn main() -> ExitCode {
+    fail_as_a_whole();
     let cli = Cli::parse();
     let code = cli.verb.failure_code();
     let context = Context::new(cli.global, cli.verb.example());
@@ -75,6 +80,21 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit_code(code))
         }
     }
+}
+
+/// A fault of ours in one task would leave the others waiting for it for ever. The process ends instead, which everything is made for: what it had
+/// under way is taken over, as after any other sudden end.
+fn fail_as_a_whole() {
+    let told = panic::take_hook();
+    panic::set_hook(Box::new(move |fault| {
+        told(fault);
+        // If nobody can be told, there is nothing else to do either.
+        _ = writeln!(
+            io::stderr(),
+            "mycli: this is a fault of mycli itself. No run is lost by it: `mycli status` tells of yours."
+        );
+        std::process::exit(exit::UNKNOWN.into());
+    }));
 }
 
 fn run(verb: Verb, context: &Context) -> Result<u8, Failure> {

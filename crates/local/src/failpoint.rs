@@ -9,10 +9,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// The environment variable that names the place: `NAME`, or `NAME:N` for its N-th hit (counted from 1).
+/// The environment variable that names the place: `NAME`, or `NAME:N` for its N-th hit (counted from 1). With a `!` at the end, what runs
+/// there panics instead, as by a fault of ours.
 pub const VARIABLE: &str = "MYCLI_FAILPOINT";
 
-/// Kills this process by SIGKILL here, if the environment asks for it. Nothing in builds without debug assertions.
+/// Kills this process by SIGKILL here (or panics), if the environment asks for it. Nothing in builds without debug assertions.
 #[macro_export]
 macro_rules! failpoint {
     ($name:literal) => {
@@ -26,25 +27,31 @@ macro_rules! failpoint {
 struct Chosen {
     name: String,
     hits_left: AtomicU64,
+    panics: bool,
 }
 
 /// What [`failpoint!`] calls: counts the hit, and ends the process if it is the one asked for.
+///
+/// # Panics
+/// If that is asked for.
 pub fn hit(name: &str) {
     static CHOSEN: OnceLock<Option<Chosen>> = OnceLock::new();
     let chosen = CHOSEN.get_or_init(|| Chosen::parse(&std::env::var(VARIABLE).ok()?)).as_ref();
     if let Some(chosen) = chosen.filter(|chosen| chosen.name == name)
         && chosen.hits_left.fetch_sub(1, Ordering::SeqCst) == 1
     {
+        assert!(!chosen.panics, "asked to panic at {name}");
         die();
     }
 }
 
 impl Chosen {
-    /// Reads `NAME` or `NAME:N`; `None` for an empty name, or for a count that is no positive number.
+    /// Reads `NAME[:N][!]`; `None` for an empty name, or for a count that is no positive number.
     fn parse(text: &str) -> Option<Self> {
+        let (text, panics) = text.strip_suffix('!').map_or((text, false), |text| (text, true));
         let (name, hits) = text.split_once(':').unwrap_or((text, "1"));
         let hits = hits.parse().ok().filter(|hits| *hits > 0)?;
-        (!name.is_empty()).then(|| Self { name: name.to_owned(), hits_left: AtomicU64::new(hits) })
+        (!name.is_empty()).then(|| Self { name: name.to_owned(), hits_left: AtomicU64::new(hits), panics })
     }
 }
 
@@ -60,9 +67,10 @@ mod tests {
 
     #[test]
     fn a_place_may_be_named_with_the_hit_that_counts() {
-        let read = |text| Chosen::parse(text).map(|chosen| (chosen.name, chosen.hits_left.into_inner()));
-        assert_eq!(read("a.b"), Some(("a.b".into(), 1)));
-        assert_eq!(read("a.b:3"), Some(("a.b".into(), 3)));
+        let read = |text| Chosen::parse(text).map(|chosen| (chosen.name, chosen.hits_left.into_inner(), chosen.panics));
+        assert_eq!(read("a.b"), Some(("a.b".into(), 1, false)));
+        assert_eq!(read("a.b:3"), Some(("a.b".into(), 3, false)));
+        assert_eq!(read("a.b:3!"), Some(("a.b".into(), 3, true)));
         assert_eq!(read("a.b:0"), None);
         assert_eq!(read("a.b:x"), None);
         assert_eq!(read(""), None);

@@ -121,7 +121,7 @@ pub(crate) async fn wake(
 ) -> Result<(), Unavailable> {
     let mut messages = Vec::new();
     for line in released(before, written) {
-        if store.has_line(&line, now).await? && !store.line_state(&line).await?.is_watched(now) {
+        if !store.line_state(&line).await?.is_watched(now) && store.has_line(&line, now).await? {
             messages.push(Message::Line { line, id: None }.into());
         }
     }

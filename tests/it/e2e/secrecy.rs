@@ -4,7 +4,7 @@ use std::fs;
 
 use tests::{
     planted::{self, Planted, Sightings},
-    sandbox::{Ran, Sandbox, holds},
+    sandbox::{Ran, Running, Sandbox, holds},
 };
 
 use crate::script::server::{Habits, HttpServer, SshServer, git};
@@ -107,6 +107,44 @@ fn a_key_for_git_is_found_nowhere_else() {
     sandbox.keep_secret("GIT_SSH_KEY", &server.key("user"));
     sandbox.keep_secret("known_hosts", &server.pin("host"));
     check_a_run(&sandbox, &server.url(), &Planted::default().with("git's key", &server.secret_of("user")));
+}
+
+/// Wherever it panics, the process ends, it says what it is, and the run is taken over; and none of it tells what the process knew.
+#[test]
+fn a_fault_of_mycli_s_own_ends_it_loses_no_run_and_tells_no_secret() {
+    let (token, password) = (planted::value(), planted::value());
+    let (sandbox, server) = (loud(), private_server(&token));
+    sandbox.keep_secret("GIT_TOKEN", &format!("{token}\n"));
+    sandbox.keep_secret("API_PASSWORD", &password);
+    let planted = Planted::default().with("the token", &token).with("the password", &password);
+    let watch = planted.watch();
+    let points = [
+        "store.create.after",
+        "host.spawn.before",
+        "host.spawn.after",
+        "host.release.after",
+        "database.update_task.after",
+    ];
+    for point in points {
+        let mut command =
+            sandbox.command(&["-v", "--local", "exec", "--repo", &server.url(), "--secret", "API_PASSWORD", "cat f"]);
+        command.env("MYCLI_FAILPOINT", format!("{point}!"));
+        let ran = Running::of(command).end().exits(125).says("this is a fault of mycli itself");
+        assert!(
+            ran.err.contains(&format!("asked to panic at {point}")) && ran.err.contains("stack backtrace"),
+            "{ran:#?}"
+        );
+        check_said(&planted, &ran);
+        let id = sandbox.local(&["status", "-o", "json"]).exits(0).json()["execution_id"].as_str().unwrap().to_owned();
+        sandbox.until_status(&id, "SUCCEEDED");
+        check_all_said_of(&sandbox, &planted);
+        check_files(&sandbox, &planted);
+    }
+    assert_eq!(watch.end().in_arguments, []);
+    assert_eq!(
+        sandbox.local(&["history", "-o", "json"]).json()["executions"].as_array().map(Vec::len),
+        Some(points.len())
+    );
 }
 
 /// A password within a URL is refused. Until then it is in the user's own files, and git is not asked about it: the process that git does that by
