@@ -6,6 +6,7 @@
   environment variables").
 - It starts tasks of a definition that was deregistered, which ECS refuses (API reference, `DeregisterTaskDefinition`), in the words of
   `it/aws/fixtures/answers/definition-inactive.json`.
+- It takes no Spot capacity back. A StopTask for the reason that ECS gives then does (`it/aws/fixtures/events/spot-interruption.json`).
 
 Everything else is its own.
 """
@@ -47,6 +48,18 @@ def _run_active_task(request):
 
 
 ecs._ACTION_MAP["RunTask"] = _run_active_task
+
+
+_mark_task_stopped = ecs._mark_task_stopped
+
+
+def _mark_task_stopped_or_interrupted(arn, task, reason, code, exit_code=None):
+    if reason == "Your Spot Task was interrupted.":
+        code, exit_code = "SpotInterruption", 143
+    return _mark_task_stopped(arn, task, reason, code, exit_code=exit_code)
+
+
+ecs._mark_task_stopped = _mark_task_stopped_or_interrupted
 
 
 # Each request that one of the stack's functions makes, as a line of JSON in `calls.jsonl`: what IAM would have been asked, and what

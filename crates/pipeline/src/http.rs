@@ -172,10 +172,30 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(not_json(&"it is a list; send an object"));
     }
-    let read = serde_json::from_slice(&bytes).map_err(|e| not_json(&e))?;
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|e| not_json(&misread(&e)))?;
+    json.end().map_err(|e| not_json(&e))?;
     match null_in(&bytes) {
         Some(at) => Err(not_json(&format!("`{at}` is null; leave it out"))),
         None => Ok(read),
+    }
+}
+
+/// What is wrong with a body, and where, in words of JSON instead of Rust's.
+fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    const WORDS: [(&str, &str); 4] = [
+        ("expected i64", "expected a whole number"),
+        ("expected u32", "expected a whole number"),
+        ("expected a sequence", "expected a list"),
+        ("expected a map", "expected keys with values"),
+    ];
+    let said = WORDS.iter().fold(error.inner().to_string(), |said, (rust, json)| said.replace(rust, json));
+    let at = error.path().to_string();
+    // A key that is not known is in those words already.
+    if error.inner().is_data() && at != "." && !said.starts_with("unknown field") {
+        format!("`{at}`: {said}")
+    } else {
+        said
     }
 }
 

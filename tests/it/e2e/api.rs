@@ -206,6 +206,16 @@ fn a_request_that_is_none_is_told_what_is_wrong_with_it() {
     execute("[]").refuses(400, "invalid_json");
     let unknown = execute("{\"command\":\"true\",\"comand\":\"x\"}");
     assert!(unknown.refuses(400, "invalid_json").body["title"].as_str().unwrap().contains("comand"), "{unknown:#?}");
+    let told = |body: Value, wanted: &str| {
+        let answer = execute(&body.to_string());
+        let title = answer.refuses(400, "invalid_json").body["title"].as_str().unwrap();
+        assert!(title.starts_with(&format!("the body cannot be read: {wanted} at line 1")), "{title}");
+    };
+    told(json!({"command": "x", "retries": "3"}), "`retries`: invalid type: string \"3\", expected a whole number");
+    told(json!({"command": "x", "env": {"A": 1}}), "`env.A`: invalid type: integer `1`, expected a string");
+    told(json!({"command": "x", "secrets": ["A", 3]}), "`secrets[1]`: invalid type: integer `3`, expected a string");
+    told(json!({"command": "x", "retry_on": "spot"}), "`retry_on`: invalid type: string \"spot\", expected a list");
+    execute("{\"command\":\"true\"} {}").refuses(400, "invalid_json");
     execute(&json!({"command": "x".repeat(70_000)}).to_string()).refuses(413, "body_too_large");
     let huge = "x".repeat(4 * 1024 * 1024 + 1);
     http.send(Method::POST, "/executions/bulk", huge.into_bytes()).refuses(413, "body_too_large");

@@ -13,5 +13,6 @@ mod container_roles;
 mod container_runs;
 mod container_secrecy;
 mod container_soak;
+mod container_spot;
 
 use tests::world;
