@@ -61,9 +61,9 @@ mod upgrade;
 mod wait;
 
 fn main() -> ExitCode {
-    fail_as_a_whole();
     let cli = Cli::parse();
     let code = cli.verb.failure_code();
+    fail_as_a_whole(code);
     let context = Context::new(cli.global, cli.verb.example());
     let colored = context.screen.colors(&io::stderr());
     match context.global.verbose {
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
 
 /// A fault of ours in one task would leave the others waiting for it for ever. The process ends instead, which everything is made for: what it had
 /// under way is taken over, as after any other sudden end.
-fn fail_as_a_whole() {
+fn fail_as_a_whole(code: u8) {
     let told = panic::take_hook();
     panic::set_hook(Box::new(move |fault| {
         told(fault);
@@ -93,7 +93,7 @@ fn fail_as_a_whole() {
             io::stderr(),
             "mycli: this is a fault of mycli itself. No run is lost by it: `mycli status` tells of yours."
         );
-        std::process::exit(exit::UNKNOWN.into());
+        std::process::exit(code.into());
     }));
 }
 

@@ -75,8 +75,10 @@ impl Tasks for Cloud {
     }
 
     async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
-        let known = self.tasks.iter().filter(|task| task_arns.contains(&task.task_arn));
-        Ok(Described { tasks: known.cloned().collect(), ..Described::default() })
+        let known: Vec<_> = self.tasks.iter().filter(|task| task_arns.contains(&task.task_arn)).cloned().collect();
+        let is_missing = |arn: &&String| known.iter().all(|task| task.task_arn != **arn);
+        let missing = task_arns.iter().filter(is_missing).cloned().collect();
+        Ok(Described { tasks: known, missing })
     }
 
     async fn list_tasks(&self, _: &AttemptId) -> Result<Vec<String>, Unavailable> {
@@ -200,6 +202,22 @@ async fn a_second_task_of_an_attempt_is_stopped_and_not_believed() {
     changed(&store, &cloud, Task { last_status: STOPPED.into(), desired_status: STOPPED.into(), ..other }).await;
     assert_eq!(status(&store, &execution).await, ExecutionStatus::Running, "its own goes on");
     assert_eq!(store.usage(&POOL).await.unwrap().used, 256);
+}
+
+/// One of which `RunTask` was called again when the answer had not come for an hour, and so started its task only then.
+#[tokio::test]
+async fn a_task_that_a_later_call_started_is_not_given_up_before_ecs_can_list_it() {
+    for (called, status) in [(NOW - 5_000, ExecutionStatus::Running), (NOW - 15_000, ExecutionStatus::Failed)] {
+        let store = MemoryStore::default();
+        let launched = launch(&store, &Wish { entropy: 1, ..Wish::default() }.submit(&store).await).await;
+        let token = launched.attempts[0].run_task.as_ref().unwrap().client_token.clone();
+        let called = launched.calling_again(&token, TimeDelta::zero(), at(called)).expect("it is the open launch");
+        let runs = called.observe(1, &Observation::Task(&task(&called, 1)), at(NOW - 1_000)).expect("it is news");
+        store.update(&launched, runs.clone(), &[]).await.expect("nobody else writes it");
+        let cloud = Cloud::default();
+        sweep(&store, &cloud).await.expect("nothing fails");
+        assert_eq!(self::status(&store, &runs).await, status);
+    }
 }
 
 /// Its message comes back in minutes; the sweep comes in one.

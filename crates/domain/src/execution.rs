@@ -260,6 +260,9 @@ pub struct Attempt {
     pub run_task: Option<RunTaskInput>,
     /// When `RunTask` was about to be called.
     pub launched_at: Timestamp,
+    /// The calls of `RunTask` again, as its outcome was unknown: the latest, and those before it that may have started the task.
+    #[serde(default)]
+    pub called_again: Vec<CalledAgain>,
     /// How often `RunTask` refused this attempt for want of capacity; part of the next client token.
     pub refusals: u32,
     /// The task, once known.
@@ -274,6 +277,15 @@ pub struct Attempt {
     pub gone: bool,
     /// How it ended. While this is `None` after the launch, the attempt holds its slot.
     pub closed: Option<Final>,
+}
+
+/// A call of `RunTask` with an input that it was called with before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CalledAgain {
+    /// When it was about to be made.
+    pub at: Timestamp,
+    /// It was refused, and so started nothing.
+    pub refused: bool,
 }
 
 /// What the script said in its marker lines; each is said at most once.
@@ -324,6 +336,12 @@ impl Said {
 }
 
 impl Attempt {
+    /// The last call of `RunTask` that may have started the task: it may take a while from then on until ECS lists it.
+    #[must_use]
+    pub fn last_called_at(&self) -> Timestamp {
+        self.called_again.iter().filter(|call| !call.refused).map(|call| call.at).fold(self.launched_at, Timestamp::max)
+    }
+
     /// Whether the attempt holds its slot.
     #[must_use]
     pub fn is_open(&self) -> bool {

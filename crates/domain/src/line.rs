@@ -25,7 +25,8 @@ pub struct LineState {
     pub held: Option<Held>,
     /// A look is sure to come then, without another hint: a launcher waits until then, or a delayed hint is under way.
     pub next_look: Option<Timestamp>,
-    /// Until then a launcher surely looks at it again of its own accord, so that who gives back what others wait for need not tell it.
+    /// Until then a launcher looks at it again of its own accord, unless it dies (then the sweep tells), so that who gives back what others
+    /// wait for need not tell.
     pub watched_until: Option<Timestamp>,
     /// Of a lock's or a group's line: whose turn it is, while it waits in its pool's line. Nobody behind it starts before it does.
     pub called: Option<ExecutionId>,
@@ -69,14 +70,6 @@ pub enum HeldBy {
     Pool,
 }
 
-impl HeldBy {
-    /// Whether what holds a line passes in a moment, so that a launcher may wait for it: the rate always; a full limit where it moves briskly.
-    #[must_use]
-    pub fn lets_go_on(self) -> bool {
-        matches!(self, Self::Rate | Self::Full)
-    }
-}
-
 /// How much more a pool takes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
@@ -114,10 +107,11 @@ impl LineState {
         }
     }
 
-    /// Whether a launcher waits for what lets it go on, so that another one has nothing to do there.
+    /// Whether a launcher waits for the rate to let it go on, so that another one has nothing to do there.
     #[must_use]
     pub fn is_attended(&self, now: Timestamp) -> bool {
-        self.held.as_ref().is_some_and(|held| held.by.lets_go_on()) && self.next_look.is_some_and(|at| now < at)
+        let by_rate = self.held.as_ref().is_some_and(|held| held.by == HeldBy::Rate);
+        by_rate && self.next_look.is_some_and(|at| now < at)
     }
 
     /// Whether what is given back now will be seen without a hint.
@@ -211,13 +205,16 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_what_passes_in_a_moment_attends() {
-        for by in [HeldBy::Rate, HeldBy::Full] {
-            let held = LineState::default().held_by(by, at(0));
-            assert!(!held.is_attended(at(0)), "nobody looks again of their own accord");
-            let attended = LineState { next_look: Some(at(1)), ..held };
-            assert!(attended.is_attended(at(0)) && !attended.is_attended(at(1)));
-            assert!(!attended.held_by(HeldBy::Refusals, at(0)).is_attended(at(0)), "a probe is no launcher that waits");
-        }
+    fn only_who_waits_for_the_rate_attends() {
+        let rate = LineState { next_look: Some(at(1)), ..LineState::default().held_by(HeldBy::Rate, at(0)) };
+        assert!(rate.is_attended(at(0)) && !rate.is_attended(at(1)));
+        assert!(!rate.held_by(HeldBy::Full, at(0)).is_attended(at(0)), "room may have come");
+    }
+
+    #[test]
+    fn a_watch_is_good_until_it_is_over_or_the_line_is_empty() {
+        let watched = LineState { watched_until: Some(at(2)), ..LineState::default().held_by(HeldBy::Full, at(0)) };
+        assert!(watched.is_watched(at(1)) && !watched.is_watched(at(2)));
+        assert!(!watched.free().is_watched(at(1)));
     }
 }

@@ -23,7 +23,7 @@ mod validate;
 
 pub use choice::{Arch, Capacity, ChoiceError, RetryOn};
 pub use duration::{TIMEOUT_MAX, Timeout, TimeoutError};
-pub use env::{Env, EnvError, EnvName, RESERVED_PREFIX, SecretName};
+pub use env::{Env, EnvError, EnvName, RESERVED_PREFIX, SecretName, without_value};
 pub use git_ref::{GitRef, REF_MAX, RefError, RefRule};
 pub use image::{IMAGE_NAME_MAX, ImageError, ImageRef, TAG_MAX};
 pub use name::{IDEMPOTENCY_KEY_MAX, IdempotencyKey, IdempotencyKeyError, NAME_MAX, Name, NameError};

@@ -9,7 +9,7 @@ use crate::{
     Timestamp,
     cause::{self, Cause},
     ecs::{RUNNING, RunTaskInput, STOPPED, StopCode, Task},
-    execution::{Attempt, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
+    execution::{Attempt, CalledAgain, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
     marker::Marker,
@@ -29,6 +29,8 @@ pub const GRACE_SECONDS: u32 = 10;
 /// With so many changes noted, that it was tried and refused once more is noted no longer: the attempt counts it. A record is an item of
 /// 400 kB at most (AWS-FACTS §6), read and written whole, and what waits for capacity may be tried every few seconds for days. Ours.
 const EVENTS_MAX: usize = 48;
+/// Most calls of `RunTask` again that are remembered of a launch: those before are surely listed. Ours: they are seconds apart at least, up to a minute.
+const CALLS_MAX: usize = 8;
 /// How much later than the script itself the sweep enforces a timeout (DESIGN §5).
 const OVERDUE_SECONDS: u32 = 60;
 
@@ -139,6 +141,7 @@ impl Execution {
                 nonce: plan.nonce,
                 run_task: Some(plan.run_task),
                 launched_at: now,
+                called_again: Vec::new(),
                 refusals,
                 task_arn: None,
                 task: None,
@@ -174,6 +177,39 @@ impl Execution {
             matches!(code, Some(StopCode::SpotInterruption | StopCode::TerminationNotice))
         };
         u32::try_from(self.attempts.iter().filter(interrupted).count()).unwrap_or(u32::MAX)
+    }
+
+    /// `RunTask` is about to be called again with this client token. Nothing if that is not the open launch any more, or if it was called
+    /// less than `pause` ago: then somebody else is at it.
+    #[must_use]
+    pub fn calling_again(&self, token: &str, pause: TimeDelta, now: Timestamp) -> Option<Self> {
+        let attempt = self.launched_with(token)?;
+        let last = attempt.called_again.last().map_or(attempt.launched_at, |call| call.at);
+        if now - last < pause {
+            return None;
+        }
+        self.with_calls(token, |calls| {
+            calls.retain(|call| !call.refused);
+            calls.drain(..calls.len().saturating_sub(CALLS_MAX - 1));
+            calls.push(CalledAgain { at: now, refused: false });
+        })
+    }
+
+    /// The call again at `at` was refused, so it started nothing; others may have.
+    #[must_use]
+    pub fn call_refused(&self, token: &str, at: Timestamp) -> Option<Self> {
+        self.with_calls(token, |calls| {
+            calls.iter_mut().filter(|call| call.at == at).for_each(|call| call.refused = true);
+        })
+    }
+
+    fn with_calls(&self, token: &str, change: impl FnOnce(&mut Vec<CalledAgain>)) -> Option<Self> {
+        let number = self.launched_with(token)?.number;
+        self.changed(|next| {
+            if let Some(attempt) = next.attempt_mut(number) {
+                change(&mut attempt.called_again);
+            }
+        })
     }
 
     /// `RunTask` with this client token started nothing, for a reason that passes: back into the line, or to its end if somebody cancelled
@@ -810,6 +846,29 @@ mod tests {
             None,
             "a task is there"
         );
+    }
+
+    /// Of each call again: (second, refused).
+    fn called(execution: &Execution) -> (Vec<(i64, bool)>, i64) {
+        let attempt = execution.open_attempt().expect("it is open");
+        let second = |moment: Timestamp| (moment - at(0)).num_seconds();
+        (attempt.called_again.iter().map(|c| (second(c.at), c.refused)).collect(), second(attempt.last_called_at()))
+    }
+
+    #[test]
+    fn a_call_again_that_was_refused_started_nothing_and_those_before_it_may_have() {
+        let first = launched(SubmitRequest::default());
+        let (token, pause) = (token(&first), TimeDelta::seconds(5));
+        let calls = |execution: &Execution, second| execution.calling_again(&token, pause, at(second));
+        let unanswered = calls(&first, 10).expect("it may be called");
+        assert_eq!(calls(&unanswered, 14), None, "somebody else is at it");
+        let refused = calls(&unanswered, 15).and_then(|e| e.call_refused(&token, at(15))).expect("it was called");
+        assert_eq!(called(&refused), (vec![(10, false), (15, true)], 10));
+        assert_eq!(calls(&refused, 19), None, "a refused call was one too");
+        let again = calls(&refused, 20).expect("it may be called");
+        assert_eq!(called(&again), (vec![(10, false), (20, false)], 20));
+        let known = again.observe(1, &Observation::Task(&task(1, "PENDING")), at(21)).expect("known");
+        assert_eq!(calls(&known, 90), None, "a task is there");
     }
 
     #[test]

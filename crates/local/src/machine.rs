@@ -386,7 +386,7 @@ pub async fn supervise(options: Options) -> Result<(), OpenError> {
 /// When the machine cannot be opened.
 pub async fn prune(options: Options, older_than: TimeDelta) -> Result<u64, OpenError> {
     let machine = Machine::open(options).await?;
-    let before = System.now() - older_than;
+    let before = System.now().checked_sub_signed(older_than).unwrap_or(domain::Timestamp::MIN_UTC);
     let pruned = machine.shop.database.prune(before).await?;
     machine.shop.pump.tasks.prune_logs().await?;
     machine.close().await?;

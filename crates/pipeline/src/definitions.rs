@@ -25,8 +25,8 @@ const REMEMBERED_MAX: usize = 1024;
 
 /// How far apart turns are planned: ECS takes one registration a second (AWS-FACTS §2).
 const EVERY: TimeDelta = TimeDelta::seconds(1);
-/// How far ahead turns are planned. Ours: those before it may all be cancelled, and who comes then waits no longer than this.
-const AHEAD: TimeDelta = TimeDelta::seconds(60);
+/// How far ahead turns are planned. Ours: so often the line's own order, and who has come meanwhile, count anew.
+const AHEAD: TimeDelta = TimeDelta::seconds(10);
 
 /// What this process knows to be registered, and when what is not has its turn.
 #[derive(Debug, Default)]

@@ -5,7 +5,12 @@ use aws_lambda_events::{
     encodings::Body,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::{api::Problem, key::Role, ports::Unavailable, request::FieldError};
+use domain::{
+    api::Problem,
+    key::Role,
+    ports::Unavailable,
+    request::{FieldError, without_value},
+};
 use http::{
     HeaderValue, Method,
     header::{ALLOW, CONTENT_TYPE, RETRY_AFTER},
@@ -190,12 +195,21 @@ fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
         ("expected a map", "expected keys with values"),
     ];
     let said = WORDS.iter().fold(error.inner().to_string(), |said, (rust, json)| said.replace(rust, json));
-    let at = error.path().to_string();
+    let at = error.path().iter().map(segment).collect::<String>();
+    let at = at.trim_start_matches('.');
     // A key that is not known is in those words already.
-    if error.inner().is_data() && at != "." && !said.starts_with("unknown field") {
-        format!("`{at}`: {said}")
-    } else {
-        said
+    let is_told = said.starts_with("unknown field") && !at.contains(['.', '[']);
+    if error.inner().is_data() && !at.is_empty() && !is_told { format!("`{at}`: {said}") } else { said }
+}
+
+/// A step to a field. Of a name that was given as `NAME=value` the value may be a secret.
+fn segment(step: &serde_path_to_error::Segment) -> String {
+    use serde_path_to_error::Segment;
+    match step {
+        Segment::Seq { index } => format!("[{index}]"),
+        Segment::Map { key } => format!(".{}", without_value(key)),
+        Segment::Enum { variant } => format!(".{variant}"),
+        Segment::Unknown => ".?".to_owned(),
     }
 }
 
@@ -203,7 +217,10 @@ fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
 /// as `.mycli.yaml` and a bulk file do.
 fn null_in(bytes: &[u8]) -> Option<String> {
     fn find(value: &Value, at: String) -> Option<String> {
-        let below = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+        let below = |name: &str| {
+            let name = without_value(name);
+            if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }
+        };
         match value {
             Value::Null => Some(at),
             Value::Object(keys) => keys.iter().find_map(|(name, value)| find(value, below(name))),

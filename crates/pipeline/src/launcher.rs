@@ -60,6 +60,22 @@ pub struct Launcher<'a, S, Q, T, L, X, A> {
     pub settings: &'a Settings,
 }
 
+/// What came of calling `RunTask` again.
+enum Called {
+    /// The task is there.
+    Started,
+    /// No answer.
+    Unknown,
+    /// Somebody else found out, or is at it, and sees to the next look. If they die, the sweep does.
+    Elsewhere,
+    /// This call started nothing.
+    Refused {
+        error: LaunchError,
+        /// The record as it is then.
+        execution: Box<Execution>,
+    },
+}
+
 /// What came of a call of `RunTask`, as far as it tells something of the pool.
 enum Ran {
     /// It is started.
@@ -167,10 +183,14 @@ where
         error: LaunchError,
     ) -> Result<Ran, Unavailable> {
         let (now, token) = (self.ambient.now(), &*input.client_token);
+        let called_at = |execution: &Execution| execution.open_attempt().map(Attempt::last_called_at);
+        let known = called_at(&execution);
+        // What was called meanwhile may have started something.
+        let is_last = |execution: &&Execution| called_at(execution) == known;
         let why = match &error {
             LaunchError::Refused(why) => {
                 let cause = Cause::NeverStarted(why.clone());
-                let ended = |execution: &Execution| execution.never_launched(token, &cause, now);
+                let ended = |execution: &Execution| Some(execution).filter(is_last)?.never_launched(token, &cause, now);
                 return advance_from(self.store, self.queue, now, execution, ended).await.map(|_| Ran::Settled);
             }
             LaunchError::NoDefinition(why) => {
@@ -181,7 +201,7 @@ where
             LaunchError::Throttled(why) | LaunchError::Full { words: why, .. } | LaunchError::Unknown(why) => why,
         };
         // Back into the line it came from, to its place. Nobody is told of the room it had: there is none.
-        let back = |execution: &Execution| execution.refused(token, line.clone(), why, now);
+        let back = |execution: &Execution| Some(execution).filter(is_last)?.refused(token, line.clone(), why, now);
         if let advance::Changed::Yes { before, after } = advance::change(self.store, execution, back).await?
             && after.end().is_some()
         {
@@ -235,23 +255,25 @@ where
     }
 
     /// The outcome of `RunTask` is unknown. While its token lives the same call tells if there is a task. That it is refused tells nothing: a
-    /// throttle, say, comes before the token is looked at. So whether there is none is for ECS's lists to say, once it would surely be there;
-    /// what stays unknown is lost, and never launched again.
+    /// throttle, say, comes before the token is looked at. So whether there is none is for ECS's lists to say, once what the last call may have
+    /// started would surely be there; what stays unknown is lost, and never launched again.
     async fn find_out(&self, execution: &Execution, attempt: &Attempt) -> Result<(), Unavailable> {
         let (now, number, id) = (self.ambient.now(), attempt.number, &execution.id);
         let age = now - attempt.launched_at;
         let pause = (age / 4).clamp(IN_FLIGHT, ASKED_MAX);
-        let surely_listed = age >= TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
-        let input = attempt.run_task.as_ref().filter(|_| execution.cancel.is_none() && age < TOKEN_LIVES);
+        let unlisted = TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
+        let surely_listed = |attempt: &Attempt| now - attempt.last_called_at() >= unlisted;
         let mut refusal = None;
-        if let Some(input) = input {
+        if let Some(input) = attempt.run_task.as_ref().filter(|_| execution.cancel.is_none() && age < TOKEN_LIVES) {
             if age < IN_FLIGHT {
                 return self.ask_again(id, IN_FLIGHT).await;
             }
-            match self.tasks.run_task(input).await {
-                Ok(task) => return self.started(execution.clone(), number, &task).await,
-                Err(error) if is_unknown(&error) || !surely_listed => return self.ask_again(id, pause).await,
-                Err(error) => refusal = Some((input, error)),
+            match self.call_again(execution, number, input, pause / 2).await? {
+                Called::Started | Called::Elsewhere => return Ok(()),
+                Called::Refused { error, execution } if execution.open_attempt().is_some_and(surely_listed) => {
+                    refusal = Some((execution, input, error));
+                }
+                Called::Refused { .. } | Called::Unknown => return self.ask_again(id, pause).await,
             }
         }
         let arns = self.tasks.list_tasks(&execution.attempt_id(attempt)).await?;
@@ -259,18 +281,46 @@ where
         if let Some(task) = tasks.first() {
             return self.started(execution.clone(), number, task).await;
         }
-        if !surely_listed {
+        if let Some((execution, input, error)) = refusal {
+            return self.refused(*execution, input, LimitKey::Pool(attempt.pool), error).await.map(drop);
+        }
+        if !surely_listed(attempt) {
             return self.ask_again(id, pause).await;
         }
-        if let Some((input, error)) = refusal {
-            return self.refused(execution.clone(), input, LimitKey::Pool(attempt.pool), error).await.map(drop);
-        }
         let given_up = |execution: &Execution| {
+            execution.open_attempt().filter(|attempt| surely_listed(attempt))?;
             execution.cancelled_unlaunched(now).or_else(|| {
                 execution.lost("RunTask was called, its answer never came, and ECS knows no such task", now)
             })
         };
         advance(self.store, self.queue, now, id, given_up).await.map(|_| ())
+    }
+
+    /// Calls `RunTask` again, unless somebody did less than `pause` ago. That is written down first: whoever misses the task has to know since
+    /// when it may not be listed yet.
+    async fn call_again(
+        &self,
+        execution: &Execution,
+        number: u32,
+        input: &RunTaskInput,
+        pause: TimeDelta,
+    ) -> Result<Called, Unavailable> {
+        let (now, token) = (self.ambient.now(), &*input.client_token);
+        let calling = |execution: &Execution| execution.calling_again(token, pause, now);
+        let calls = advance::change(self.store, execution.clone(), calling).await?;
+        let advance::Changed::Yes { after, .. } = calls else { return Ok(Called::Elsewhere) };
+        let error = match self.tasks.run_task(input).await {
+            Ok(task) => return self.started(*after, number, &task).await.map(|()| Called::Started),
+            Err(error) if is_unknown(&error) => return Ok(Called::Unknown),
+            Err(error) => error,
+        };
+        let was_refused = |execution: &Execution| execution.call_refused(token, now);
+        Ok(match advance::change(self.store, *after, was_refused).await? {
+            advance::Changed::Yes { after: execution, .. } | advance::Changed::No(Some(execution)) => {
+                Called::Refused { error, execution }
+            }
+            advance::Changed::No(None) => Called::Elsewhere,
+        })
     }
 }
 

@@ -268,7 +268,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         for (execution, attempt, arn) in known {
             // Just started it may not be listed yet: ECS is eventually consistent.
             let surely_listed =
-                now - attempt.launched_at >= TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
+                now - attempt.last_called_at() >= TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
             let observation = match tasks.get(arn.as_str()) {
                 Some(task) => Some(Observation::Task(task)),
                 None if surely_listed && described.missing.contains(arn) => Some(Observation::Gone),

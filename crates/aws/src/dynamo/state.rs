@@ -6,7 +6,7 @@ use chrono::serde::{ts_milliseconds, ts_milliseconds_option};
 use domain::{
     Timestamp,
     ecs::{CONTAINER, Container, StopCode, Task},
-    execution::{Attempt, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
+    execution::{Attempt, CalledAgain, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
     ports::Unavailable,
@@ -73,6 +73,14 @@ struct EventItem {
 }
 
 #[derive(Serialize, Deserialize)]
+struct CalledAgainItem {
+    #[serde(with = "ts_milliseconds")]
+    at: Timestamp,
+    #[serde(default, skip_serializing_if = "is_default")]
+    refused: bool,
+}
+
+#[derive(Serialize, Deserialize)]
 struct AttemptItem {
     number: u32,
     /// If it is not the execution's.
@@ -82,6 +90,8 @@ struct AttemptItem {
     input: Option<InputItem>,
     #[serde(with = "ts_milliseconds")]
     launched: Timestamp,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    called_again: Vec<CalledAgainItem>,
     #[serde(default, skip_serializing_if = "is_default")]
     refusals: u32,
     /// The task's ARN.
@@ -229,6 +239,16 @@ impl EventItem {
     }
 }
 
+impl CalledAgainItem {
+    fn of(call: &CalledAgain) -> Self {
+        Self { at: call.at, refused: call.refused }
+    }
+
+    fn call(self) -> CalledAgain {
+        CalledAgain { at: self.at, refused: self.refused }
+    }
+}
+
 impl AttemptItem {
     fn of(execution: &Execution, attempt: &Attempt) -> Self {
         let known =
@@ -240,6 +260,7 @@ impl AttemptItem {
             nonce: attempt.nonce.clone(),
             input: attempt.run_task.as_ref().map(|input| InputItem::of(input, &known)),
             launched: attempt.launched_at,
+            called_again: attempt.called_again.iter().map(CalledAgainItem::of).collect(),
             refusals: attempt.refusals,
             arn: attempt.task_arn.clone(),
             task: attempt.task.as_ref().map(TaskItem::of),
@@ -259,6 +280,7 @@ impl AttemptItem {
             cpu: self.cpu,
             run_task,
             launched_at: self.launched,
+            called_again: self.called_again.into_iter().map(CalledAgainItem::call).collect(),
             refusals: self.refusals,
             task: self.task.map(TaskItem::task),
             task_arn: self.arn,

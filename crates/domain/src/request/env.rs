@@ -70,7 +70,8 @@ fn check_name(text: &str) -> Result<(), EnvError> {
 }
 
 /// A name that was given as `NAME=value` is shown without the value: it may be a secret.
-pub(super) fn without_value(name: &str) -> &str {
+#[must_use]
+pub fn without_value(name: &str) -> &str {
     match name.split_once('=') {
         Some((before, _)) => &name[..=before.len()],
         None => name,

@@ -35,15 +35,12 @@ const ROUND: u32 = 20;
 const SPARE: u32 = 4;
 /// How long one invocation goes on before it leaves the rest to another hint. Ours: far below the function's timeout.
 const DRAIN: TimeDelta = TimeDelta::seconds(5);
-/// How much later than who goes on in its place another launcher comes to its help. Ours: SQS's shortest delay.
+/// After how long without having to wait another launcher is called: a round takes a few tenths of a second (SCALING: 100 starts a second). Ours.
 const HELP: TimeDelta = TimeDelta::seconds(1);
 /// The longest a launcher waits within an invocation (DESIGN §5).
 const NAP_MAX: TimeDelta = TimeDelta::seconds(1);
 /// The shortest: tokens gather meanwhile, so that a line that only its rate holds is looked at twice a second and not at each token. Ours.
 const NAP_MIN: TimeDelta = TimeDelta::milliseconds(500);
-/// How many starts without a pause make it worth while to go on looking at a line, instead of being told of each slot by a message. Ours:
-/// as many as a batch of messages has.
-const BRISK: usize = 10;
 /// How long a watch is good for without being renewed. Ours: a round takes some tenths of a second; who dies leaves a line unwatched for so long.
 const WATCH: TimeDelta = TimeDelta::seconds(2);
 /// A pause where the line's index is behind the records. Ours: it is by some milliseconds.
@@ -72,20 +69,20 @@ struct Hold {
 }
 
 /// How a launcher gets on with a line.
-#[derive(Default)]
 struct Watch {
-    /// How many it started since it last had to wait.
+    /// Since when it has not had to wait.
+    since: Timestamp,
+    /// How many it started since then.
     started: usize,
-    /// Until when those who give something back need not tell.
+    /// Until when those who give something back need not tell, as far as it said so.
     until: Option<Timestamp>,
-    /// Whether it once had nothing left to start.
-    waited: bool,
+    /// Whether it called another one.
+    helped: bool,
 }
 
 impl Watch {
-    /// It has nothing left to start.
-    fn waiting(until: Option<Timestamp>) -> Self {
-        Self { started: 0, until, waited: true }
+    fn since(now: Timestamp) -> Self {
+        Self { since: now, started: 0, until: None, helped: false }
     }
 }
 
@@ -142,51 +139,79 @@ where
 
     /// Starts the first of a line as long as there is room, and tells the newly come why they wait. Returns the lines to look at next.
     async fn drain(&self, line: &LimitKey, newcomers: &[ExecutionId]) -> Result<BTreeSet<LimitKey>, Unavailable> {
+        let (mut next, mut watch) = (BTreeSet::new(), Watch::since(self.ambient.now()));
+        let drained = self.drain_while(line, newcomers, &mut next, &mut watch).await;
+        if drained.is_err() {
+            // The message that began it comes again in minutes. Until then nobody may be told of a line that is watched, nor of the next ones.
+            next.extend(watch.until.map(|_| line.clone()));
+            let again = |line| delayed(Message::Line { line, id: None }, NAP_MAX.num_milliseconds());
+            let again: Vec<_> = next.iter().cloned().map(again).collect();
+            if !again.is_empty() && self.queue.send(again).await.is_err() {
+                tracing::warn!(%line, "that a line was left could not be told; the sweep will");
+            }
+        }
+        drained.map(|()| next)
+    }
+
+    async fn drain_while(
+        &self,
+        line: &LimitKey,
+        newcomers: &[ExecutionId],
+        next: &mut BTreeSet<LimitKey>,
+        watch: &mut Watch,
+    ) -> Result<(), Unavailable> {
         let until = self.ambient.now() + DRAIN;
-        let (mut next, mut watch) = (BTreeSet::new(), Watch::default());
         while self.ambient.now() < until {
-            match self.round(line, &mut next).await? {
+            match self.round(line, next).await? {
                 Round::Moved(started) => {
                     watch.started += started;
-                    self.watch(line, &mut watch).await?;
+                    self.watch(line, watch).await?;
                 }
-                Round::Stale => self.ambient.sleep(STALE_NAP).await,
-                Round::Empty => return self.is_empty(line).await.map(|()| next),
-                Round::Attended => return Ok(next),
-                Round::Held(hold) => {
-                    let hold = self.attending(hold, &watch);
-                    self.hold(line, &hold).await?;
-                    self.tell(newcomers, line, &hold.reason).await?;
-                    match self.nap(&hold) {
-                        Some(nap) => {
-                            watch = Watch::waiting(Some(self.ambient.now() + nap));
-                            self.ambient.sleep(nap).await;
-                        }
-                        // Who gave something back a moment ago may have told nobody, as the line was watched until now.
-                        None if watch.until.is_some() => watch = Watch::waiting(None),
-                        None => return Ok(next),
+                Round::Stale => {
+                    self.ambient.sleep(STALE_NAP).await;
+                    watch.since = self.ambient.now();
+                }
+                // Who gave something back under a watch told nobody: hence another look once it is taken back.
+                Round::Empty => {
+                    if !self.is_empty(line).await? {
+                        return Ok(());
                     }
+                }
+                Round::Attended => return Ok(()),
+                Round::Held(hold) => {
+                    let nap = self.nap(&hold, watch, next);
+                    let unwatched = self.hold(line, &hold, nap).await?;
+                    self.tell(newcomers, line, &hold.reason).await?;
+                    match nap {
+                        Some(nap) => self.ambient.sleep(nap).await,
+                        None if unwatched => {}
+                        None => return Ok(()),
+                    }
+                    let now = self.ambient.now();
+                    *watch = Watch { until: nap.map(|_| now + WATCH), helped: watch.helped, ..Watch::since(now) };
                 }
             }
         }
-        let mut hints = vec![hint(line)];
-        if self.is_brisk(&watch) && !watch.waited {
-            // There was always more to start than one launcher can: two go on. Not at once, or both hints would come to one of them.
-            hints.push(delayed(Message::Line { line: line.clone(), id: None }, HELP.num_milliseconds()));
-        }
-        self.queue.send(hints).await.map(|()| next)
+        self.queue.send(vec![hint(line)]).await
     }
 
     /// Whether so much starts that being told of each slot is dearer than looking. Not where nothing bounds the rate, on one machine: there a
     /// slot is to be used at once.
     fn is_brisk(&self, watch: &Watch) -> bool {
-        self.settings.run_task_rate.is_some() && watch.started >= BRISK
+        self.settings.run_task_rate.is_some() && self.pace.is_brisk(watch.started)
     }
 
-    /// Makes known that this launcher goes on looking at a line that moves briskly.
+    /// Makes known that this launcher goes on looking at a line that moves briskly, and calls another one where it does not keep up.
     async fn watch(&self, line: &LimitKey, watch: &mut Watch) -> Result<(), Unavailable> {
         let (now, until) = (self.ambient.now(), self.ambient.now() + WATCH);
-        if !self.is_brisk(watch) || watch.until.is_some_and(|until| until - now > WATCH / 2) {
+        if !self.is_brisk(watch) {
+            return Ok(());
+        }
+        if !watch.helped && now - watch.since >= HELP {
+            watch.helped = true;
+            self.queue.send(vec![hint(line)]).await?;
+        }
+        if watch.until.is_some_and(|until| until - now > WATCH / 2) {
             return Ok(());
         }
         watch.until = Some(until);
@@ -194,16 +219,13 @@ where
         lines::change_line(self.store, line, watched).await.map(drop)
     }
 
-    /// A full line that moves briskly is looked at again soon, as one that waits for the rate is.
-    fn attending(&self, hold: Hold, watch: &Watch) -> Hold {
-        let brisk = hold.by == HeldBy::Full && self.is_brisk(watch);
-        Hold { look_at: if brisk { Some(self.ambient.now() + NAP_MIN) } else { hold.look_at }, ..hold }
-    }
-
-    /// How long to wait for the rate, or for slots of a line that moves briskly, if that is worth while.
-    fn nap(&self, hold: &Hold) -> Option<TimeDelta> {
-        let left = hold.look_at.filter(|_| hold.by.lets_go_on())? - self.ambient.now();
-        (left <= NAP_MAX).then_some(left)
+    /// How long to wait for the rate, or for the slots of a full line that moves briskly, if that is worth while and holds up no other line.
+    fn nap(&self, hold: &Hold, watch: &Watch, next: &BTreeSet<LimitKey>) -> Option<TimeDelta> {
+        match hold.by {
+            HeldBy::Rate => hold.look_at.map(|at| at - self.ambient.now()).filter(|left| *left <= NAP_MAX),
+            HeldBy::Full => Some(NAP_MIN).filter(|_| self.is_brisk(watch) && next.is_empty()),
+            HeldBy::Refusals | HeldBy::Pool => None,
+        }
     }
 
     async fn round(&self, line: &LimitKey, next: &mut BTreeSet<LimitKey>) -> Result<Round, Unavailable> {
@@ -396,7 +418,7 @@ where
         let called = Some(first.id.clone());
         let state =
             lines::change_line(self.store, line, |state| Some(LineState { called: called.clone(), ..state.clone() }));
-        if state.await?.called != called {
+        if state.await?.1.called != called {
             return Ok(Round::Stale);
         }
         let goes = |execution: &Execution| {
@@ -604,34 +626,31 @@ where
         }))
     }
 
-    /// Writes down what holds a line and sees to the next look at it.
-    async fn hold(&self, line: &LimitKey, hold: &Hold) -> Result<(), Unavailable> {
+    /// Writes down what holds a line and sees to the next look at it: in a moment by this launcher, or by a delayed hint. Whether a watch was
+    /// taken back with that.
+    async fn hold(&self, line: &LimitKey, hold: &Hold, nap: Option<TimeDelta>) -> Result<bool, Unavailable> {
         let now = self.ambient.now();
-        let napping = self.nap(hold).is_some();
-        let before = self.store.line_state(line).await?;
-        let pending = before.next_look.is_some_and(|at| at > now && hold.look_at.is_some_and(|look_at| at <= look_at));
         let look_at = hold.look_at.filter(|at| *at > now);
-        let state = LineState {
-            next_look: if pending { before.next_look } else { look_at },
-            watched_until: look_at.filter(|_| napping).map(|at| at + WATCH),
-            ..before.held_by(hold.by, now)
+        let pending = |before: &LineState| {
+            before.next_look.is_some_and(|at| at > now && hold.look_at.is_some_and(|look_at| at <= look_at))
         };
-        if state == before {
-            return Ok(());
+        let watched_until = nap.filter(|_| self.settings.run_task_rate.is_some()).map(|nap| now + nap + WATCH);
+        let held = |before: &LineState| {
+            let next_look = if pending(before) { before.next_look } else { look_at };
+            Some(LineState { next_look, watched_until, ..before.held_by(hold.by, now) })
+        };
+        let (before, after) = lines::change_line(self.store, line, held).await?;
+        if let Some(at) = look_at.filter(|_| nap.is_none() && before != after && !pending(&before)) {
+            let again = Message::Line { line: line.clone(), id: None };
+            self.queue.send(vec![delayed(again, (at - now).num_milliseconds())]).await?;
         }
-        let mine = self.store.set_line_state(line, &before, state).await?;
-        match look_at {
-            Some(at) if mine && !pending && !napping => {
-                self.queue
-                    .send(vec![delayed(Message::Line { line: line.clone(), id: None }, (at - now).num_milliseconds())])
-                    .await
-            }
-            _ => Ok(()),
-        }
+        Ok(before.watched_until.is_some() && after.watched_until.is_none())
     }
 
-    async fn is_empty(&self, line: &LimitKey) -> Result<(), Unavailable> {
-        lines::change_line(self.store, line, |state| Some(state.free())).await.map(drop)
+    /// Nothing holds it. Whether a watch was taken back with that.
+    async fn is_empty(&self, line: &LimitKey) -> Result<bool, Unavailable> {
+        let (before, after) = lines::change_line(self.store, line, |state| Some(state.free())).await?;
+        Ok(before.watched_until.is_some() && after.watched_until.is_none())
     }
 
     /// Those who came with this hint and still stand in this line learn why.

@@ -52,7 +52,7 @@ impl Environment {
             ambient: Ambient::skewed(time, seed, world.fate.skew()),
             world: Arc::clone(world),
             registered: Registered::default(),
-            pace: Pace::default(),
+            pace: Pace::brisk_from(world.plan.brisk),
             auth: Auth::default(),
         }
     }

@@ -70,6 +70,8 @@ pub struct Plan {
     pub account: Account,
     /// After how many refusals or interruptions Spot is given up.
     pub spot_fallback_after: Option<u32>,
+    /// How many starts without a pause make a launcher watch a line: ten would hardly come about here.
+    pub brisk: usize,
     /// The users.
     pub errands: Vec<Errand>,
     /// What goes wrong, until [`Plan::clear_after`].
@@ -123,6 +125,7 @@ impl Plan {
             seed: 1,
             account,
             spot_fallback_after: None,
+            brisk: 1,
             errands: vec![
                 one(1, keyed(locked("first")), vec![]),
                 one(2, keyed(locked("second")), vec![(0, TimeDelta::seconds(28))]),
@@ -148,6 +151,7 @@ impl Plan {
             weather: weather(draw),
             clear_after: WEATHER,
             quotas: quotas(draw),
+            brisk: draw.one_of(&[1, 2, 10]),
             crash_at: None,
         }
     }
