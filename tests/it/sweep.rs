@@ -228,7 +228,7 @@ async fn of_room_in_a_line_whose_watcher_died_the_sweep_tells() {
     Wish { entropy: 3, ..Wish::default() }.submit(&store).await;
     let watched = LineState { watched_until: Some(at(NOW + 2_000)), ..LineState::default() };
     assert!(store.set_line_state(&POOL, &LineState::default(), watched).await.unwrap());
-    let cloud = Cloud::default();
+    let cloud = Cloud { tasks: vec![task(&second, 1)], ..Cloud::default() };
     let told = || cloud.sent.lock().unwrap().contains(&Message::Line { line: POOL, id: None });
     changed(&store, &cloud, ended(&first)).await;
     assert_eq!(status(&store, &first).await, ExecutionStatus::Failed);
@@ -238,7 +238,7 @@ async fn of_room_in_a_line_whose_watcher_died_the_sweep_tells() {
 
     cloud.sent.lock().unwrap().clear();
     let watched = store.line_state(&POOL).await.unwrap();
-    assert!(store.set_line_state(&POOL, &watched, watched.free()).await.unwrap());
+    assert!(store.set_line_state(&POOL, &watched, watched.unwatched(watched.watched_until)).await.unwrap());
     changed(&store, &cloud, ended(&second)).await;
     assert!(told(), "nobody watches any more");
 }

@@ -146,7 +146,13 @@ impl LineState {
     /// Nothing holds it.
     #[must_use]
     pub fn free(&self) -> Self {
-        Self { held: None, next_look: None, watched_until: None, ..self.clone() }
+        Self { held: None, next_look: None, ..self.clone() }
+    }
+
+    /// Without this watch. Another one, of who goes on, stays.
+    #[must_use]
+    pub fn unwatched(&self, watch: Option<Timestamp>) -> Self {
+        Self { watched_until: self.watched_until.filter(|until| Some(*until) != watch), ..self.clone() }
     }
 
     /// About how many seconds the one at this place (from 1) still waits, by the pace since the line was held; `None` if none started since.
@@ -212,9 +218,10 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_is_good_until_it_is_over_or_the_line_is_empty() {
+    fn a_watch_is_good_until_it_is_over_or_taken_back_by_whose_it_is() {
         let watched = LineState { watched_until: Some(at(2)), ..LineState::default().held_by(HeldBy::Full, at(0)) };
         assert!(watched.is_watched(at(1)) && !watched.is_watched(at(2)));
-        assert!(!watched.free().is_watched(at(1)));
+        assert!(watched.unwatched(Some(at(1))).is_watched(at(1)) && watched.unwatched(None).is_watched(at(1)));
+        assert!(!watched.unwatched(Some(at(2))).is_watched(at(1)));
     }
 }

@@ -74,15 +74,15 @@ struct Watch {
     since: Timestamp,
     /// How many it started since then.
     started: usize,
-    /// Until when those who give something back need not tell, as far as it said so.
-    until: Option<Timestamp>,
+    /// Until when those who give something back need not tell: what it last wrote into the line's state.
+    mark: Option<Timestamp>,
     /// Whether it called another one.
     helped: bool,
 }
 
 impl Watch {
     fn since(now: Timestamp) -> Self {
-        Self { since: now, started: 0, until: None, helped: false }
+        Self { since: now, started: 0, mark: None, helped: false }
     }
 }
 
@@ -142,9 +142,10 @@ where
         let (mut next, mut watch) = (BTreeSet::new(), Watch::since(self.ambient.now()));
         let drained = self.drain_while(line, newcomers, &mut next, &mut watch).await;
         if drained.is_err() {
-            // The message that began it comes again in minutes. Until then nobody may be told of a line that is watched, nor of the next ones.
-            next.extend(watch.until.map(|_| line.clone()));
-            let again = |line| delayed(Message::Line { line, id: None }, NAP_MAX.num_milliseconds());
+            // The message that began it comes again in minutes. Until then nobody is told of the next lines, nor of room that came under the watch:
+            // so a look once that is over.
+            next.extend(watch.mark.map(|_| line.clone()));
+            let again = |line| delayed(Message::Line { line, id: None }, (NAP_MAX + WATCH).num_milliseconds());
             let again: Vec<_> = next.iter().cloned().map(again).collect();
             if !again.is_empty() && self.queue.send(again).await.is_err() {
                 tracing::warn!(%line, "that a line was left could not be told; the sweep will");
@@ -171,26 +172,29 @@ where
                     self.ambient.sleep(STALE_NAP).await;
                     watch.since = self.ambient.now();
                 }
-                // Who gave something back under a watch told nobody: hence another look once it is taken back.
                 Round::Empty => {
-                    if !self.is_empty(line).await? {
+                    if !self.is_empty(line, watch).await? {
                         return Ok(());
                     }
                 }
                 Round::Attended => return Ok(()),
                 Round::Held(hold) => {
                     let nap = self.nap(&hold, watch, next);
-                    let unwatched = self.hold(line, &hold, nap).await?;
+                    let unwatched = self.hold(line, &hold, nap, watch).await?;
                     self.tell(newcomers, line, &hold.reason).await?;
                     match nap {
                         Some(nap) => self.ambient.sleep(nap).await,
                         None if unwatched => {}
                         None => return Ok(()),
                     }
-                    let now = self.ambient.now();
-                    *watch = Watch { until: nap.map(|_| now + WATCH), helped: watch.helped, ..Watch::since(now) };
+                    (watch.since, watch.started) = (self.ambient.now(), 0);
                 }
             }
+        }
+        // First this, or who takes the message might leave before room comes that nobody tells of.
+        if let Some(mark) = watch.mark.take() {
+            let unwatched = |state: &LineState| Some(state.unwatched(Some(mark)));
+            lines::change_line(self.store, line, unwatched).await?;
         }
         self.queue.send(vec![hint(line)]).await
     }
@@ -211,10 +215,10 @@ where
             watch.helped = true;
             self.queue.send(vec![hint(line)]).await?;
         }
-        if watch.until.is_some_and(|until| until - now > WATCH / 2) {
+        if watch.mark.is_some_and(|mark| mark - now > WATCH / 2) {
             return Ok(());
         }
-        watch.until = Some(until);
+        watch.mark = Some(until);
         let watched = |state: &LineState| Some(LineState { watched_until: Some(until), ..state.clone() });
         lines::change_line(self.store, line, watched).await.map(drop)
     }
@@ -626,31 +630,40 @@ where
         }))
     }
 
-    /// Writes down what holds a line and sees to the next look at it: in a moment by this launcher, or by a delayed hint. Whether a watch was
-    /// taken back with that.
-    async fn hold(&self, line: &LimitKey, hold: &Hold, nap: Option<TimeDelta>) -> Result<bool, Unavailable> {
-        let now = self.ambient.now();
+    /// Writes down what holds a line and sees to the next look at it: in a moment by this launcher, or by a delayed hint. Whether its watch was
+    /// taken back with that: who gave something back under it told nobody, so that another look is due.
+    async fn hold(
+        &self,
+        line: &LimitKey,
+        hold: &Hold,
+        nap: Option<TimeDelta>,
+        watch: &mut Watch,
+    ) -> Result<bool, Unavailable> {
+        let (now, mine) = (self.ambient.now(), watch.mark);
         let look_at = hold.look_at.filter(|at| *at > now);
         let pending = |before: &LineState| {
             before.next_look.is_some_and(|at| at > now && hold.look_at.is_some_and(|look_at| at <= look_at))
         };
-        let watched_until = nap.filter(|_| self.settings.run_task_rate.is_some()).map(|nap| now + nap + WATCH);
+        watch.mark = nap.filter(|_| self.settings.run_task_rate.is_some()).map(|nap| now + nap + WATCH);
+        let mark = watch.mark;
         let held = |before: &LineState| {
             let next_look = if pending(before) { before.next_look } else { look_at };
-            Some(LineState { next_look, watched_until, ..before.held_by(hold.by, now) })
+            let held = LineState { next_look, ..before.held_by(hold.by, now) };
+            Some(if mark.is_some() { LineState { watched_until: mark, ..held } } else { held.unwatched(mine) })
         };
         let (before, after) = lines::change_line(self.store, line, held).await?;
         if let Some(at) = look_at.filter(|_| nap.is_none() && before != after && !pending(&before)) {
             let again = Message::Line { line: line.clone(), id: None };
             self.queue.send(vec![delayed(again, (at - now).num_milliseconds())]).await?;
         }
-        Ok(before.watched_until.is_some() && after.watched_until.is_none())
+        Ok(mark.is_none() && mine.is_some())
     }
 
-    /// Nothing holds it. Whether a watch was taken back with that.
-    async fn is_empty(&self, line: &LimitKey) -> Result<bool, Unavailable> {
-        let (before, after) = lines::change_line(self.store, line, |state| Some(state.free())).await?;
-        Ok(before.watched_until.is_some() && after.watched_until.is_none())
+    /// Nothing holds it. Whether its watch was taken back with that, so that another look is due.
+    async fn is_empty(&self, line: &LimitKey, watch: &mut Watch) -> Result<bool, Unavailable> {
+        let mine = watch.mark.take();
+        lines::change_line(self.store, line, |state| Some(state.free().unwatched(mine))).await?;
+        Ok(mine.is_some())
     }
 
     /// Those who came with this hint and still stand in this line learn why.
