@@ -177,7 +177,7 @@ where
                         return Ok(());
                     }
                 }
-                Round::Attended => return Ok(()),
+                Round::Attended => return self.unwatch(line, watch).await,
                 Round::Held(hold) => {
                     let nap = self.nap(&hold, watch, next);
                     let unwatched = self.hold(line, &hold, nap, watch).await?;
@@ -192,10 +192,7 @@ where
             }
         }
         // First this, or who takes the message might leave before room comes that nobody tells of.
-        if let Some(mark) = watch.mark.take() {
-            let unwatched = |state: &LineState| Some(state.unwatched(Some(mark)));
-            lines::change_line(self.store, line, unwatched).await?;
-        }
+        self.unwatch(line, watch).await?;
         self.queue.send(vec![hint(line)]).await
     }
 
@@ -221,6 +218,15 @@ where
         watch.mark = Some(until);
         let watched = |state: &LineState| Some(LineState { watched_until: Some(until), ..state.clone() });
         lines::change_line(self.store, line, watched).await.map(drop)
+    }
+
+    /// Takes its watch back, for others go on with the line.
+    async fn unwatch(&self, line: &LimitKey, watch: &mut Watch) -> Result<(), Unavailable> {
+        if watch.mark.is_some() {
+            lines::change_line(self.store, line, |state| Some(state.unwatched(watch.mark))).await?;
+            watch.mark = None;
+        }
+        Ok(())
     }
 
     /// How long to wait for the rate, or for the slots of a full line that moves briskly, if that is worth while and holds up no other line.
@@ -661,9 +667,8 @@ where
 
     /// Nothing holds it. Whether its watch was taken back with that, so that another look is due.
     async fn is_empty(&self, line: &LimitKey, watch: &mut Watch) -> Result<bool, Unavailable> {
-        let mine = watch.mark.take();
-        lines::change_line(self.store, line, |state| Some(state.free().unwatched(mine))).await?;
-        Ok(mine.is_some())
+        lines::change_line(self.store, line, |state| Some(state.free().unwatched(watch.mark))).await?;
+        Ok(watch.mark.take().is_some())
     }
 
     /// Those who came with this hint and still stand in this line learn why.
