@@ -158,8 +158,8 @@ fn announce(context: &Context, address: SocketAddr, key_file: Option<&Path>) {
 
 fn above_zero(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
-    // A thousandth: one start in a quarter of an hour.
-    (number >= 0.001 && number.is_finite()).then_some(number).ok_or_else(|| "must be 0.001 or more".to_owned())
+    // One start in nearly three hours: moments that are further away than a clock goes are for nobody.
+    (number >= 0.0001 && number.is_finite()).then_some(number).ok_or_else(|| "must be 0.0001 or more".to_owned())
 }
 
 fn quoted(path: &Path) -> String {
