@@ -650,14 +650,16 @@ where
         let pending = |before: &LineState| {
             before.next_look.is_some_and(|at| at > now && hold.look_at.is_some_and(|look_at| at <= look_at))
         };
-        watch.mark = nap.filter(|_| self.settings.run_task_rate.is_some()).map(|nap| now + nap + WATCH);
-        let mark = watch.mark;
+        let mark = nap.filter(|_| self.settings.run_task_rate.is_some()).map(|nap| now + nap + WATCH);
+        // Should the write fail, either may stand in the line's state.
+        watch.mark = mark.or(mine);
         let held = |before: &LineState| {
             let next_look = if pending(before) { before.next_look } else { look_at };
             let held = LineState { next_look, ..before.held_by(hold.by, now) };
             Some(if mark.is_some() { LineState { watched_until: mark, ..held } } else { held.unwatched(mine) })
         };
         let (before, after) = lines::change_line(self.store, line, held).await?;
+        watch.mark = mark;
         if let Some(at) = look_at.filter(|_| nap.is_none() && before != after && !pending(&before)) {
             let again = Message::Line { line: line.clone(), id: None };
             self.queue.send(vec![delayed(again, (at - now).num_milliseconds())]).await?;
