@@ -73,7 +73,7 @@ impl Client {
     pub(crate) async fn latest(&self) -> Result<ExecutionId, Failure> {
         let page = self.history(&[("limit", Some("1")), ("by", Some("me"))]).await?;
         let latest = page.value.executions.into_iter().next();
-        latest.map(|run| run.execution_id).ok_or_else(|| Failure::Nothing("you have no runs yet".into()))
+        latest.map(|latest| latest.id().clone()).ok_or_else(|| Failure::Nothing("you have no runs yet".into()))
     }
 
     /// The execution that `id` names; without one, the caller's latest.

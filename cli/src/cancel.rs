@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use domain::{api::ExecutionView, execution::ExecutionStatus, id::ExecutionId};
+use domain::{
+    api::{ExecutionView, Listed},
+    execution::ExecutionStatus,
+    id::ExecutionId,
+};
 use futures_util::stream::{self, StreamExt};
 
 use crate::{
@@ -68,12 +72,12 @@ impl Cancel {
     async fn cancel(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
         let run = client.find(self.id.as_deref()).await?;
         let id = run.value.execution_id.clone();
-        if run.value.status.is_final() {
+        if run.value.is_over() {
             context.screen.say(&format!("{id} was over already: {}", run.value.status));
             return self.report(context, &run);
         }
         let asked = client.cancel(&id).await?;
-        context.screen.say(&format!("cancelling {id}: {}", consequence(asked)));
+        context.screen.say(&format!("cancelling {id}: {}", consequence(&asked)));
         let after = if self.wait {
             follow::until_final(client, &id, &context.screen).await?
         } else {
@@ -90,7 +94,7 @@ impl Cancel {
         if open.is_empty() {
             return Err(Failure::Nothing(format!("no run of the group {group} is under way")));
         }
-        let counts: Counts = open.values().copied().collect();
+        let counts: Counts = open.values().cloned().collect();
         if !self.yes && typed::can_ask() {
             let question = format!("cancel {} of {group} ({})?", counts.total(), counts.line());
             if !typed::agreed(context, &question)? {
@@ -129,10 +133,10 @@ impl Cancel {
 async fn open(client: &Client, group: &str) -> Result<BTreeMap<ExecutionId, ExecutionStatus>, CallError> {
     let mut open = BTreeMap::new();
     for status in OPEN {
-        let see = |run: ExecutionView| {
-            open.insert(run.execution_id, run.status);
+        let see = |listed: Listed| {
+            open.insert(listed.id().clone(), listed.status().clone());
         };
-        group::walk(client, group, Some(status), see).await?;
+        group::walk(client, group, Some(&status), see).await?;
     }
     Ok(open)
 }
@@ -186,7 +190,7 @@ impl Cancelled {
 }
 
 /// Of a run that is in this state once it was asked to stop.
-fn consequence(asked: ExecutionStatus) -> &'static str {
+fn consequence(asked: &ExecutionStatus) -> &'static str {
     match asked {
         ExecutionStatus::Running => "its command gets TERM, and KILL after 10 s",
         asked if asked.is_final() => "it will not start",

@@ -23,9 +23,11 @@ pub(crate) fn of(run: &ExecutionView) -> u8 {
         ExecutionStatus::TimedOut => TIMED_OUT,
         ExecutionStatus::Cancelled => CANCELLED,
         ExecutionStatus::Lost => UNKNOWN,
-        ExecutionStatus::Queued | ExecutionStatus::Waiting | ExecutionStatus::Launching | ExecutionStatus::Running => {
-            UNKNOWN
-        }
+        ExecutionStatus::Queued
+        | ExecutionStatus::Waiting
+        | ExecutionStatus::Launching
+        | ExecutionStatus::Running
+        | ExecutionStatus::Other(_) => UNKNOWN,
     }
 }
 

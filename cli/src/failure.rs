@@ -6,7 +6,7 @@ use deploy::{
     CallError as AwsError, StackName, account::AccountError, dead_letters::DeadLetterError, install::InstallError,
     package::PackageError, remove::RemoveError, secrets::SecretError, stack::StackError,
 };
-use domain::{ports::Unavailable, request::FieldError};
+use domain::{ports::PortError, request::FieldError};
 
 use crate::{
     client::{CallError, EndpointError},
@@ -151,7 +151,7 @@ pub(crate) enum Failure {
     Aws(#[from] AwsError),
     /// The table.
     #[error(transparent)]
-    Table(#[from] Unavailable),
+    Table(#[from] PortError),
     /// A secret.
     #[error(transparent)]
     Secret(#[from] SecretError),

@@ -191,7 +191,7 @@ impl Record {
         }
         self.seen_at = Some(Instant::now());
         let got = client.execution(id.as_str()).await?;
-        if !got.value.status.is_final() {
+        if !got.value.is_over() {
             self.tell_of_failed_tries(&got.value, screen);
             screen.progress(&progress(&got.value));
             return Ok(None);
@@ -231,7 +231,7 @@ pub(crate) async fn until_final(
     let mut got = client.execution(id.as_str()).await?;
     // Many runs are short, and those that are not can wait.
     let mut pause = PAUSE / 16;
-    while !got.value.status.is_final() {
+    while !got.value.is_over() {
         screen.progress(&progress(&got.value));
         client.pause(&got.answer, false, pause).await;
         pause = PAUSE.min(pause * 2);

@@ -6,8 +6,8 @@ use std::{
 };
 
 use domain::{
-    api::{ExecutionView, HistoryPage},
-    execution::ExecutionStatus,
+    api::{ExecutionView, HistoryPage, Listed},
+    execution::{ExecutionStatus, UNREADABLE},
     history::PAGE_MAX,
     id::ExecutionId,
 };
@@ -26,7 +26,7 @@ const LOCAL_GAP: Duration = Duration::from_millis(250);
 async fn page(
     client: &Client,
     group: &str,
-    status: Option<ExecutionStatus>,
+    status: Option<&ExecutionStatus>,
     cursor: Option<&str>,
 ) -> Result<HistoryPage, CallError> {
     let limit = PAGE_MAX.to_string();
@@ -42,8 +42,8 @@ async fn page(
 pub(crate) async fn walk(
     client: &Client,
     group: &str,
-    status: Option<ExecutionStatus>,
-    mut see: impl FnMut(ExecutionView),
+    status: Option<&ExecutionStatus>,
+    mut see: impl FnMut(Listed),
 ) -> Result<(), CallError> {
     let mut cursor = None;
     loop {
@@ -68,8 +68,8 @@ impl Counts {
     }
 
     /// Each status that there are runs in, as a run comes by them.
-    pub(crate) fn each(&self) -> impl Iterator<Item = (ExecutionStatus, usize)> {
-        self.0.iter().map(|(status, count)| (*status, *count))
+    pub(crate) fn each(&self) -> impl Iterator<Item = (&ExecutionStatus, usize)> {
+        self.0.iter().map(|(status, count)| (status, *count))
     }
 
     /// How many there are in all.
@@ -104,6 +104,8 @@ pub(crate) struct Followed {
     pub(crate) line: usize,
     /// Where it was last seen; `LOST` if history has nothing of it.
     pub(crate) status: ExecutionStatus,
+    /// Nothing more can be learned of it: it is over, or its record cannot be read.
+    pub(crate) over: bool,
     /// The command's own.
     pub(crate) exit_code: Option<i32>,
     /// Why it ended as it did.
@@ -134,7 +136,8 @@ struct Watched {
 impl Watch {
     /// Of these runs, with the lines they are from, which are in these groups.
     pub(crate) fn new(runs: impl IntoIterator<Item = (usize, ExecutionId)>, groups: BTreeSet<String>) -> Self {
-        let queued = |line| Followed { line, status: ExecutionStatus::Queued, exit_code: None, reason: None };
+        let queued =
+            |line| Followed { line, status: ExecutionStatus::Queued, over: false, exit_code: None, reason: None };
         let runs = runs.into_iter().map(|(line, id)| (id, queued(line))).collect();
         Self { runs, groups, pages: Vec::new(), turn: 0 }
     }
@@ -146,7 +149,7 @@ impl Watch {
 
     /// How many stand where.
     pub(crate) fn counts(&self) -> Counts {
-        self.runs.values().map(|run| run.status).collect()
+        self.runs.values().map(|run| run.status.clone()).collect()
     }
 
     /// Follows them until all are over.
@@ -171,7 +174,7 @@ impl Watch {
     }
 
     fn is_open(&self) -> bool {
-        self.runs.values().any(|run| !run.status.is_final())
+        self.runs.values().any(|run| !run.over)
     }
 
     fn show(&self, screen: &Screen) {
@@ -182,13 +185,13 @@ impl Watch {
     /// Walks through the groups until every run that is not over was seen; what is nowhere is lost.
     async fn find(&mut self, client: &Client, screen: &Screen) -> Result<(), CallError> {
         self.pages.clear();
-        let open = self.runs.iter().filter(|(_, run)| !run.status.is_final());
+        let open = self.runs.iter().filter(|(_, run)| !run.over);
         let mut unseen: BTreeSet<_> = open.map(|(id, _)| id.clone()).collect();
         for group in self.groups.clone() {
             let mut cursor = None;
             while !unseen.is_empty() {
                 let page = page(client, &group, None, cursor.as_deref()).await?;
-                let ids: Vec<_> = page.executions.iter().map(|run| run.execution_id.clone()).collect();
+                let ids: Vec<_> = page.executions.iter().map(|listed| listed.id().clone()).collect();
                 for id in &ids {
                     unseen.remove(id);
                 }
@@ -213,12 +216,12 @@ impl Watch {
     /// A page may lack what was recorded a moment ago; the record itself does not.
     async fn find_alone(&mut self, client: &Client, id: &ExecutionId) -> Result<(), CallError> {
         match client.execution(id.as_str()).await {
-            Ok(got) => self.note_one(&got.value),
+            Ok(got) => self.note_run(&got.value),
             Err(CallError::Refused(problem)) if problem.status == 404 => {
-                if let Some(run) = self.runs.get_mut(id) {
-                    run.status = ExecutionStatus::Lost;
-                    run.reason = Some("it is not in history any more".into());
-                }
+                self.give_up(id, ExecutionStatus::Lost, "it is not in history any more");
+            }
+            Err(CallError::Refused(problem)) if problem.code == "unreadable_record" => {
+                self.give_up(id, ExecutionStatus::Other(UNREADABLE.into()), &problem.title);
             }
             Err(error) => return Err(error),
         }
@@ -226,12 +229,25 @@ impl Watch {
     }
 
     fn note(&mut self, page: &HistoryPage) {
-        page.executions.iter().for_each(|run| self.note_one(run));
+        for listed in &page.executions {
+            match listed {
+                Listed::Run(run) => self.note_run(run),
+                Listed::Unreadable(found) => self.give_up(&found.execution_id, found.status.clone(), &found.reason),
+            }
+        }
     }
 
-    fn note_one(&mut self, seen: &ExecutionView) {
-        if let Some(run) = self.runs.get_mut(&seen.execution_id).filter(|run| !run.status.is_final()) {
-            run.status = seen.status;
+    /// Nothing more can be learned of this one.
+    fn give_up(&mut self, id: &ExecutionId, status: ExecutionStatus, reason: &str) {
+        if let Some(run) = self.runs.get_mut(id) {
+            (run.status, run.over, run.reason) = (status, true, Some(reason.to_owned()));
+        }
+    }
+
+    fn note_run(&mut self, seen: &ExecutionView) {
+        if let Some(run) = self.runs.get_mut(&seen.execution_id).filter(|run| !run.over) {
+            run.status = seen.status.clone();
+            run.over = seen.is_over();
             run.exit_code = seen.exit_code;
             run.reason = seen.reason.clone().or_else(|| exit::remark(seen));
         }
@@ -240,14 +256,11 @@ impl Watch {
     /// The pages to look at next: those where something moves, the first that stands still, and of the others one in turn. `None` when
     /// there is nothing left on any.
     fn turn(&mut self) -> Option<Vec<usize>> {
-        let statuses = |page: &Watched| -> Counts {
-            page.ids.iter().filter_map(|id| self.runs.get(id)).map(|run| run.status).collect()
-        };
-        let open = self.pages.iter().map(statuses).enumerate().filter(|(_, counts)| counts.over() < counts.total());
-        let stands_still = |counts: &Counts| {
-            counts.each().all(|(status, _)| matches!(status, ExecutionStatus::Queued | ExecutionStatus::Waiting))
-        };
-        let (still, mut turn): (Vec<_>, Vec<_>) = open.partition(|(_, counts)| stands_still(counts));
+        let runs = |page: &Watched| -> Vec<&Followed> { page.ids.iter().filter_map(|id| self.runs.get(id)).collect() };
+        let open = self.pages.iter().map(runs).enumerate().filter(|(_, runs)| runs.iter().any(|run| !run.over));
+        let waits = |run: &&Followed| matches!(run.status, ExecutionStatus::Queued | ExecutionStatus::Waiting);
+        let stands_still = |runs: &Vec<&Followed>| runs.iter().all(waits);
+        let (still, mut turn): (Vec<_>, Vec<_>) = open.partition(|(_, runs)| stands_still(runs));
         self.turn += 1;
         let mut still = still.into_iter();
         turn.extend(still.next());
@@ -260,7 +273,7 @@ impl Watch {
     async fn look(&mut self, client: &Client, place: usize) -> Result<(), CallError> {
         let Some(watched) = self.pages.get_mut(place) else { return Ok(()) };
         let page = page(client, &watched.group, None, watched.cursor.as_deref()).await?;
-        let there: BTreeSet<_> = page.executions.iter().map(|run| &run.execution_id).collect();
+        let there: BTreeSet<_> = page.executions.iter().map(Listed::id).collect();
         let (ids, moved): (Vec<_>, Vec<_>) =
             std::mem::take(&mut watched.ids).into_iter().partition(|id| there.contains(id));
         watched.ids = ids;
@@ -293,7 +306,8 @@ mod tests {
             let id = |line: u128| ExecutionId::new(Timestamp::UNIX_EPOCH, number << 8 | line);
             let ids: Vec<_> = (0..).zip(*statuses).map(|(line, _)| id(line)).collect();
             for (id, status) in ids.iter().zip(*statuses) {
-                watch.runs.insert(id.clone(), Followed { line: 0, status: *status, exit_code: None, reason: None });
+                let (status, over) = (status.clone(), status.is_final());
+                watch.runs.insert(id.clone(), Followed { line: 0, status, over, exit_code: None, reason: None });
             }
             watch.pages.push(Watched { group: "g".into(), cursor: None, ids });
         }

@@ -6,7 +6,7 @@ use chrono::{TimeDelta, Utc};
 use clap::Args;
 use domain::{
     Timestamp,
-    api::{ExecutionView, HistoryPage},
+    api::{ExecutionView, HistoryPage, Listed, UnreadableView},
     execution::ExecutionStatus,
     history::{PAGE_DEFAULT, PAGE_MAX},
 };
@@ -30,7 +30,7 @@ Examples:
 Exit code: 0 whatever the runs did, 1 if they cannot be shown.";
 
 /// Columns before the command: id, status, exit code, age, time it ran, and two spaces after each.
-const FIXED: usize = 31 + 2 + 9 + 2 + 4 + 2 + 4 + 2 + 4 + 2;
+const FIXED: usize = 31 + 2 + 10 + 2 + 4 + 2 + 4 + 2 + 4 + 2;
 
 /// The command line of `history`.
 #[derive(Args, Clone, Debug)]
@@ -39,7 +39,7 @@ pub(crate) struct History {
     #[arg(long, value_name = "N", default_value_t = PAGE_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE_MAX)))]
     limit: u32,
     /// Only in this status: queued, waiting, launching, running, succeeded, failed, timed_out, cancelled, lost
-    #[arg(long)]
+    #[arg(long, value_parser = str::parse::<ExecutionStatus>)]
     status: Option<ExecutionStatus>,
     /// Only submitted since: 30m, 2h, a date, or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = moment::since)]
@@ -65,7 +65,7 @@ impl History {
         let (limit, since) = (self.limit.to_string(), self.since.map(moment::exact));
         let filter = [
             ("limit", Some(limit.as_str())),
-            ("status", self.status.map(ExecutionStatus::as_str)),
+            ("status", self.status.as_ref().map(ExecutionStatus::as_str)),
             ("since", since.as_deref()),
             ("group", self.group.as_deref()),
             ("by", self.by.as_deref()),
@@ -92,6 +92,12 @@ fn hint(context: &Context, page: &HistoryPage) {
     if page.executions.is_empty() {
         context.screen.say("no runs");
     }
+    if let Some(unreadable) = page.executions.iter().find(|listed| listed.run().is_none()) {
+        context.screen.say(&format!(
+            "UNREADABLE: this mycli cannot read the record. A newer one may; `mycli forget {}` removes it",
+            unreadable.id()
+        ));
+    }
     if let Some(cursor) = &page.next_cursor {
         context.screen.say(&format!("there are more: the same with --cursor {cursor}"));
     }
@@ -102,15 +108,18 @@ fn table(page: &HistoryPage, screen: &Screen, now: Timestamp) -> String {
         return String::new();
     }
     let command = screen.width() - FIXED;
-    let head = format!("{:<31}  {:<9}  {:>4}  {:>4}  {:>4}  {}\n", "ID", "STATUS", "EXIT", "AGE", "RAN", "COMMAND");
-    let rows = page.executions.iter().map(|run| row(run, screen, now, command));
+    let head = format!("{:<31}  {:<10}  {:>4}  {:>4}  {:>4}  {}\n", "ID", "STATUS", "EXIT", "AGE", "RAN", "COMMAND");
+    let rows = page.executions.iter().map(|listed| match listed {
+        Listed::Run(run) => row(run, screen, now, command),
+        Listed::Unreadable(unreadable) => unreadable_row(unreadable, screen, now, command),
+    });
     std::iter::once(head).chain(rows).chain(reasons(page)).collect()
 }
 
 /// Why those of the page wait, each reason once.
 fn reasons(page: &HistoryPage) -> impl Iterator<Item = String> {
     let mut reasons: BTreeMap<&str, (usize, Option<u64>)> = BTreeMap::new();
-    for waiting in page.executions.iter().filter_map(|run| run.waiting.as_ref()) {
+    for waiting in page.executions.iter().filter_map(|listed| listed.run()?.waiting.as_ref()) {
         let (count, longest) = reasons.entry(&waiting.reason).or_default();
         *count += 1;
         *longest = (*longest).max(waiting.estimate_seconds);
@@ -133,10 +142,23 @@ fn row(run: &ExecutionView, screen: &Screen, now: Timestamp, width: usize) -> St
     format!(
         "{:<31}  {}  {code:>4}  {:>4}  {:>4}  {}\n",
         run.execution_id,
-        screen.status(run.status, 9),
+        screen.status(&run.status, 10),
         moment::short(now - run.submitted_at),
         ran(run, now).map(moment::short).unwrap_or_default(),
         one_line(what, width),
+    )
+}
+
+/// A run of which nothing is known but when it was submitted, and why no more is.
+fn unreadable_row(run: &UnreadableView, screen: &Screen, now: Timestamp, width: usize) -> String {
+    format!(
+        "{:<31}  {}  {:>4}  {:>4}  {:>4}  {}\n",
+        run.execution_id,
+        screen.status(&run.status, 10),
+        "",
+        moment::short(now - run.submitted_at),
+        "",
+        one_line(&run.reason, width),
     )
 }
 

@@ -58,14 +58,14 @@ impl Logs {
         let run = client.find(self.id.as_deref()).await?.value;
         let id = run.execution_id.clone();
         let has_log = run.attempts.iter().any(|attempt| attempt.log_stream.is_some());
-        let pending = !has_log && !run.status.is_final() && run.status != ExecutionStatus::Running;
+        let pending = !has_log && !run.is_over() && run.status != ExecutionStatus::Running;
         if pending {
             context.screen.say(&format!("{id} has not started, there is no log yet. It is {}", follow::progress(&run)));
         }
         if self.follow {
             return self.follow(context, client, &id).await;
         }
-        if !has_log && run.status.is_final() && run.started_at.is_none() {
+        if !has_log && run.is_over() && run.started_at.is_none() {
             let reason = run.reason.map(|reason| format!(": {}", one_line(&reason, usize::MAX))).unwrap_or_default();
             return Err(Failure::Nothing(format!(
                 "{id} never started, so it has no log. It is {}{reason}",

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use domain::{
-    api::ExecutionView,
+    api::{ExecutionView, Listed},
     execution::ExecutionStatus,
     request::{Name, SubmitRequest},
 };
@@ -76,9 +76,9 @@ impl Rerun {
     }
 
     async fn all_again(&self, context: &Context, client: &Client, group: &str) -> Result<u8, Failure> {
-        let mut runs = Vec::new();
+        let mut runs: Vec<ExecutionView> = Vec::new();
         for status in FAILED {
-            group::walk(client, group, Some(status), |run| runs.push(run)).await?;
+            group::walk(client, group, Some(&status), |listed| runs.extend(run_of(listed))).await?;
         }
         if runs.is_empty() {
             return Err(Failure::Nothing(format!("nothing of the group {group} has failed")));
@@ -110,6 +110,14 @@ impl Rerun {
 }
 
 /// The request of a run, with what the flags say otherwise.
+/// Of one whose record cannot be read nothing is known that could be repeated; asked for by status, there is none.
+fn run_of(listed: Listed) -> Option<ExecutionView> {
+    match listed {
+        Listed::Run(run) => Some(*run),
+        Listed::Unreadable(_) => None,
+    }
+}
+
 fn changed(context: &Context, flags: &RunFlags, before: ExecutionView) -> Result<SubmitRequest, Failure> {
     let mut request = SubmitRequest::from(before.request);
     let mut flags = flags.clone();

@@ -176,7 +176,7 @@ impl Screen {
     }
 
     /// The status, padded to `width`, in its colour.
-    pub(crate) fn status(&self, status: ExecutionStatus, width: usize) -> String {
+    pub(crate) fn status(&self, status: &ExecutionStatus, width: usize) -> String {
         let padded = format!("{status:<width$}");
         if !self.colored {
             return padded;
@@ -187,6 +187,7 @@ impl Screen {
             ExecutionStatus::Cancelled => 35,
             ExecutionStatus::Queued | ExecutionStatus::Waiting => 33,
             ExecutionStatus::Launching | ExecutionStatus::Running => 36,
+            ExecutionStatus::Other(_) => 31,
         };
         format!("\x1b[{color}m{padded}\x1b[0m")
     }

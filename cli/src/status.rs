@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use clap::Args;
 use domain::{
     Timestamp,
-    api::{AttemptView, ExecutionView},
+    api::{AttemptView, ExecutionView, Listed},
 };
 use serde::Serialize;
 
@@ -73,9 +73,11 @@ struct Standing {
 impl Standing {
     async fn of(client: &Client, group: &str) -> Result<Self, Failure> {
         let (mut counts, mut by_kind) = (Counts::default(), BTreeMap::new());
-        let see = |run: ExecutionView| {
-            counts.add(run.status);
-            if let Some(why) = run.waiting {
+        let see = |listed: Listed| {
+            counts.add(listed.status().clone());
+            if let Listed::Run(run) = listed
+                && let Some(why) = run.waiting
+            {
                 // A limit's usage changes while its runs are looked at, page by page: but for its numbers it is one reason, and the last holds.
                 let kind = why.reason.replace(|letter: char| letter.is_ascii_digit(), "");
                 let (reason, count) = by_kind.entry((why.limit, kind)).or_insert((String::new(), 0));
@@ -124,7 +126,7 @@ impl Page {
 }
 
 fn page(run: &ExecutionView, screen: &Screen) -> String {
-    let mut page = Page(format!("{}  {}\n", run.execution_id, screen.status(run.status, 0)));
+    let mut page = Page(format!("{}  {}\n", run.execution_id, screen.status(&run.status, 0)));
     outcome_rows(&mut page, run);
     request_rows(&mut page, run);
     phase_rows(&mut page, run);

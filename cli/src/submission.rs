@@ -325,7 +325,7 @@ struct Rejection<'a> {
 struct Failed<'a> {
     line: usize,
     execution_id: &'a ExecutionId,
-    status: ExecutionStatus,
+    status: &'a ExecutionStatus,
     exit_code: Option<i32>,
     reason: Option<&'a str>,
 }
@@ -336,12 +336,12 @@ fn entries(entries: &[(usize, ExecutionId)]) -> Vec<Entry<'_>> {
 
 /// Those that are over and did not succeed.
 fn failed(watch: &Watch) -> Vec<Failed<'_>> {
-    let ended = watch.runs().filter(|(_, run)| run.status.is_final() && run.status != ExecutionStatus::Succeeded);
+    let ended = watch.runs().filter(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded);
     ended
         .map(|(execution_id, run)| Failed {
             line: run.line,
             execution_id,
-            status: run.status,
+            status: &run.status,
             exit_code: run.exit_code,
             reason: run.reason.as_deref(),
         })
@@ -388,7 +388,7 @@ fn text(context: &Context, submission: &Submission, sent: &Sent, watch: Option<&
         let reason = run.reason.map(|reason| crate::screen::one_line(reason, usize::MAX)).unwrap_or_default();
         let _ = writeln!(text, "line {}  {}  {}  {reason}", run.line, run.execution_id, run.status);
     }
-    if watch.runs().any(|(_, run)| run.status.is_final() && run.status != ExecutionStatus::Succeeded) {
+    if watch.runs().any(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded) {
         let _ = writeln!(text, "next      {program} rerun --failed --group {group}");
     }
     text

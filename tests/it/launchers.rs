@@ -19,8 +19,8 @@ use domain::{
     limit::CapacityPool,
     message::{Message, Outgoing},
     ports::{
-        Clock, Definitions, Described, Entropy, LaunchError, LogLine, LogPage, Logs, Queue, ReadError, Secrets, Store,
-        Tasks, Unavailable,
+        Clock, Definitions, Described, Entropy, LaunchError, LogLine, LogPage, Logs, PortError, Queue, ReadError,
+        Secrets, Store, Tasks,
     },
     secret::SecretRecord,
     settings::Settings,
@@ -79,7 +79,7 @@ struct Mail {
 }
 
 impl Queue for Mail {
-    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         let due = |delay: u32| self.ambient.now() + TimeDelta::seconds(delay.into());
         let stamped = messages.into_iter().map(|outgoing| (due(outgoing.delay_seconds), outgoing.message));
         self.messages.lock().unwrap().extend(stamped);
@@ -153,15 +153,15 @@ impl Tasks for Ecs {
         })
     }
 
-    async fn stop_task(&self, task_arn: &str, _reason: &str) -> Result<(), Unavailable> {
+    async fn stop_task(&self, task_arn: &str, _reason: &str) -> Result<(), PortError> {
         panic!("nobody stops {task_arn} here");
     }
 
-    async fn describe_tasks(&self, _task_arns: &[String]) -> Result<Described, Unavailable> {
+    async fn describe_tasks(&self, _task_arns: &[String]) -> Result<Described, PortError> {
         Ok(Described::default())
     }
 
-    async fn list_tasks(&self, _started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+    async fn list_tasks(&self, _started_by: &AttemptId) -> Result<Vec<String>, PortError> {
         Ok(Vec::new())
     }
 }
@@ -175,13 +175,13 @@ impl Logs for Nothing {
         Ok(LogPage::default())
     }
 
-    async fn last(&self, _stream: &str) -> Result<Vec<LogLine>, Unavailable> {
+    async fn last(&self, _stream: &str) -> Result<Vec<LogLine>, PortError> {
         Ok(Vec::new())
     }
 }
 
 impl Secrets for Nothing {
-    async fn find_secret(&self, _name: &str) -> Result<Option<SecretRecord>, Unavailable> {
+    async fn find_secret(&self, _name: &str) -> Result<Option<SecretRecord>, PortError> {
         Ok(None)
     }
 

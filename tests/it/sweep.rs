@@ -14,8 +14,7 @@ use domain::{
     marker::{self, Marker},
     message::{Message, Outgoing},
     ports::{
-        AccountQuotas, Clock, Described, LaunchError, LogLine, LogPage, Logs, Queue, ReadError, Store, Tasks,
-        Unavailable,
+        AccountQuotas, Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, Queue, ReadError, Store, Tasks,
     },
     settings::Settings,
     task::TaskDefinition,
@@ -48,14 +47,14 @@ impl Clock for Cloud {
 }
 
 impl Queue for Cloud {
-    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         self.sent.lock().unwrap().extend(messages.into_iter().map(|outgoing| outgoing.message));
         Ok(())
     }
 }
 
 impl AccountQuotas for Cloud {
-    async fn cpu(&self, _: CapacityPool) -> Result<Option<u32>, Unavailable> {
+    async fn cpu(&self, _: CapacityPool) -> Result<Option<u32>, PortError> {
         Ok(None)
     }
 }
@@ -69,19 +68,19 @@ impl Tasks for Cloud {
         Err(LaunchError::Unknown("not asked for here".into()))
     }
 
-    async fn stop_task(&self, task_arn: &str, _: &str) -> Result<(), Unavailable> {
+    async fn stop_task(&self, task_arn: &str, _: &str) -> Result<(), PortError> {
         self.stopped.lock().unwrap().push(task_arn.to_owned());
         Ok(())
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
         let known: Vec<_> = self.tasks.iter().filter(|task| task_arns.contains(&task.task_arn)).cloned().collect();
         let is_missing = |arn: &&String| known.iter().all(|task| task.task_arn != **arn);
         let missing = task_arns.iter().filter(is_missing).cloned().collect();
         Ok(Described { tasks: known, missing })
     }
 
-    async fn list_tasks(&self, _: &AttemptId) -> Result<Vec<String>, Unavailable> {
+    async fn list_tasks(&self, _: &AttemptId) -> Result<Vec<String>, PortError> {
         Ok(Vec::new())
     }
 }
@@ -91,14 +90,14 @@ impl Logs for Cloud {
     async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
         *self.parts_read.lock().unwrap() += 1;
         if !self.silent.is_empty() && stream.ends_with(&self.silent) {
-            return Err(Unavailable::new("the log", "nothing").into());
+            return Err(PortError::unavailable("the log", "nothing").into());
         }
         let line = if cursor.is_none() { said("start") } else { "output".into() };
         let lines = vec![LogLine { at: at(2_000), text: line }];
         Ok(LogPage { lines, next: Some("on".into()), more: true })
     }
 
-    async fn last(&self, _: &str) -> Result<Vec<LogLine>, Unavailable> {
+    async fn last(&self, _: &str) -> Result<Vec<LogLine>, PortError> {
         *self.parts_read.lock().unwrap() += 1;
         let words = ["output".to_owned(), said("exit:7")];
         Ok(words.map(|text| LogLine { at: at(9_000), text }).into())
@@ -146,7 +145,7 @@ fn tracker<'a>(store: &'a MemoryStore, cloud: &'a Cloud, settings: &'a Settings)
     StateTracker { store, queue: cloud, tasks: cloud, logs: cloud, quotas: cloud, ambient: cloud, settings }
 }
 
-async fn sweep(store: &MemoryStore, cloud: &Cloud) -> Result<(), Unavailable> {
+async fn sweep(store: &MemoryStore, cloud: &Cloud) -> Result<(), PortError> {
     tracker(store, cloud, &settings()).next_sweep(at(NOW + 45_000)).await
 }
 

@@ -5,6 +5,7 @@ pub mod ecs;
 pub mod emulator;
 pub mod engine;
 pub mod json_protocol;
+pub mod loaded;
 pub mod memory;
 pub mod meter;
 pub mod pattern;

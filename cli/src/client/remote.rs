@@ -153,11 +153,7 @@ fn pause_after(
         Err(error) if error.is_builder() => return None,
         Err(_) => None,
     };
-    call.patience.pause(tried, asked, jitter())
-}
-
-fn jitter() -> f64 {
-    f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX)
+    call.patience.pause(tried, asked, getrandom::u32().unwrap_or_default())
 }
 
 fn http(url: &Url, key: &SecretString) -> Result<reqwest::Client, EndpointError> {

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use domain::backoff::Backoff;
 use reqwest::{StatusCode, header::HeaderValue};
 
-/// The first pause; each next one is twice as long.
-const FIRST: Duration = Duration::from_millis(200);
-/// The longest pause.
-const LONGEST: Duration = Duration::from_secs(10);
+/// The pauses between tries. Ours.
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(10) };
 /// The longest that an API's `Retry-After` is obeyed; beyond it the user had better know.
 const OBEYED: Duration = Duration::from_secs(60);
 
@@ -33,13 +32,11 @@ impl Patience {
     }
 
     /// How long to pause after try number `tried` (from 1), which the server answered with `asked` if it did; `None` to give up.
-    pub(crate) fn pause(self, tried: u32, asked: Option<Duration>, jitter: f64) -> Option<Duration> {
+    pub(crate) fn pause(self, tried: u32, asked: Option<Duration>, chance: u32) -> Option<Duration> {
         if tried >= self.tries() || asked.is_some_and(|asked| asked > OBEYED) {
             return None;
         }
-        let doubled = FIRST.saturating_mul(1 << (tried - 1).min(16)).min(LONGEST);
-        // Between half and all of it, so that those who failed together do not return together.
-        Some(asked.unwrap_or_else(|| doubled.mul_f64(0.5 + jitter / 2.0)))
+        Some(asked.unwrap_or_else(|| PAUSES.pause(tried.saturating_sub(1), u128::from(chance))))
     }
 }
 
@@ -70,14 +67,14 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_end() {
-        let pauses: Vec<_> = (1..9).map_while(|tried| Patience::Short.pause(tried, None, 1.0)).collect();
-        assert_eq!(pauses, [200, 400, 800, 1600].map(Duration::from_millis));
-        assert_eq!(Patience::Long.pause(20, None, 0.0), Some(LONGEST / 2));
+        let pauses: Vec<_> = (1..9).map_while(|tried| Patience::Short.pause(tried, None, 0)).collect();
+        assert_eq!(pauses, [100, 200, 400, 800].map(Duration::from_millis));
+        assert_eq!(Patience::Long.pause(20, None, 0), Some(PAUSES.longest / 2));
     }
 
     #[test]
     fn the_server_s_own_wish_is_kept_but_not_for_ever() {
-        let asked = |seconds| Patience::Short.pause(1, Some(Duration::from_secs(seconds)), 0.3);
+        let asked = |seconds| Patience::Short.pause(1, Some(Duration::from_secs(seconds)), 300);
         assert_eq!(asked(7), Some(Duration::from_secs(7)));
         assert_eq!(asked(61), None);
     }

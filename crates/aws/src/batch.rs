@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
-use domain::ports::{Entropy, Unavailable};
+use domain::{
+    backoff::Backoff,
+    ports::{Entropy, PortError},
+};
 use futures_util::stream::{self, StreamExt};
 
-use crate::ambient::System;
+use crate::{
+    ambient::System,
+    error::{Fault, Mend},
+};
 
 /// Most entries of one call (Amazon SQS, `SendMessageBatch`; Amazon EventBridge, `PutEvents`).
 pub(crate) const ENTRIES: usize = 10;
@@ -13,16 +19,21 @@ pub(crate) const ENTRIES: usize = 10;
 const PARALLEL: usize = 4;
 /// How often what failed is sent again. Ours.
 const AGAIN: u32 = 3;
-/// The first pause before that, doubled each time. Ours.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The pauses before that. Ours.
+const PAUSE: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(3) };
 
 /// An item that was not taken.
 pub(crate) struct Left<T> {
     pub(crate) item: T,
-    /// The service's code and words.
-    pub(crate) why: String,
-    /// Sending it again may do.
-    pub(crate) may_pass: bool,
+    /// What the service said of it.
+    pub(crate) fault: Fault,
+}
+
+impl<T> Left<T> {
+    /// Whether sending it again may do.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.fault.mend != Mend::Change
+    }
 }
 
 /// Sends every item at least once, in calls of at most ten. What is left over is sent again a few times, and then it is said.
@@ -30,9 +41,9 @@ pub(crate) async fn send<T, F>(
     service: &'static str,
     items: Vec<T>,
     call: impl Fn(Vec<T>) -> F,
-) -> Result<(), Unavailable>
+) -> Result<(), PortError>
 where
-    F: Future<Output = Result<Vec<Left<T>>, Unavailable>>,
+    F: Future<Output = Result<Vec<Left<T>>, PortError>>,
 {
     let mut items = items;
     for round in 0.. {
@@ -40,19 +51,21 @@ where
         if left.is_empty() {
             break;
         }
-        if let Some(hopeless) = left.iter().find(|left| !left.may_pass || round == AGAIN) {
-            return Err(Unavailable::new(service, format!("{} were not taken: {}", left.len(), hopeless.why)));
+        if let Some(hopeless) = left.iter().find(|left| !left.may_pass() || round == AGAIN) {
+            let fault = hopeless.fault.clone();
+            let words = format!("{} were not taken: {}", left.len(), fault.words);
+            return Err(Fault { words, ..fault }.of_service(service));
         }
-        tokio::time::sleep(pause(round)).await;
+        tokio::time::sleep(PAUSE.pause(round, System.bits())).await;
         items = left.into_iter().map(|left| left.item).collect();
     }
     Ok(())
 }
 
 /// One call for every ten. Each is made, even if one before it failed: what is sent is sent.
-async fn once<T, F>(items: Vec<T>, call: &impl Fn(Vec<T>) -> F) -> Result<Vec<Left<T>>, Unavailable>
+async fn once<T, F>(items: Vec<T>, call: &impl Fn(Vec<T>) -> F) -> Result<Vec<Left<T>>, PortError>
 where
-    F: Future<Output = Result<Vec<Left<T>>, Unavailable>>,
+    F: Future<Output = Result<Vec<Left<T>>, PortError>>,
 {
     let mut items = items.into_iter().peekable();
     let batches =
@@ -65,13 +78,6 @@ where
     })
 }
 
-/// Between half and the whole of a time that doubles, so that many that were throttled at once do not come back at once.
-fn pause(round: u32) -> Duration {
-    let whole = PAUSE * (1 << round.min(6));
-    let per_mille = u32::try_from(System.bits() % 500).unwrap_or_default();
-    whole / 2 + whole * per_mille / 1000
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -79,7 +85,8 @@ mod tests {
     use super::*;
 
     fn left(item: u32, may_pass: bool) -> Left<u32> {
-        Left { item, why: "InternalError: try again".into(), may_pass }
+        let code = if may_pass { "InternalError" } else { "InvalidMessageContents" };
+        Left { item, fault: Fault::answered(400, Some(code), "try again") }
     }
 
     #[tokio::test]
@@ -103,7 +110,7 @@ mod tests {
             async move { Ok(items.into_iter().map(|item| left(item, true)).collect()) }
         };
         let error = send("the queue", vec![1], call).await.unwrap_err();
-        assert_eq!(error.to_string(), "the queue is unavailable: 1 were not taken: InternalError: try again");
+        assert_eq!(error.to_string(), "the queue is unavailable: InternalError: 1 were not taken: try again");
         assert_eq!(*calls.lock().unwrap(), AGAIN + 1);
     }
 
@@ -119,7 +126,7 @@ mod tests {
         let call = |items: Vec<u32>| {
             let fails = items.contains(&1);
             taken.lock().unwrap().extend(items);
-            async move { if fails { Err(Unavailable::new("the queue", "cut")) } else { Ok(Vec::new()) } }
+            async move { if fails { Err(PortError::unavailable("the queue", "cut")) } else { Ok(Vec::new()) } }
         };
         assert!(send("the queue", (1..=20).collect(), call).await.is_err());
         assert_eq!(taken.lock().unwrap().len(), 20);

@@ -15,12 +15,12 @@ use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
     execution::{Execution, Ticket},
-    history::{Cursor, Filter, Page},
+    history::{Cursor, Filter, Loaded, Page},
     id::ExecutionId,
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
     line::LineState,
-    ports::{Claim, Created, Definitions, Keys, Secrets, Store, Unavailable, Update, UpdateError},
+    ports::{Claim, Created, Definitions, Keys, PortError, Secrets, Store, Update, UpdateError},
     secret::SecretRecord,
     throttle::{Rate, Usage},
 };
@@ -101,7 +101,7 @@ impl DynamoStore {
 impl Store for DynamoStore {
     /// Idempotent. The claim is taken first, the record's last write makes it exist: who finds a claim without a record finishes
     /// that creation, under the claimed id.
-    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, Unavailable> {
+    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, PortError> {
         match claim {
             Some(claim) => self.create_claimed(execution, claim).await,
             None => self.create_unclaimed(execution).await,
@@ -109,25 +109,20 @@ impl Store for DynamoStore {
     }
 
     /// Conditional on there being none that is open.
-    async fn open_submission(
-        &self,
-        key: &str,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Result<Timestamp, Unavailable> {
+    async fn open_submission(&self, key: &str, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, PortError> {
         self.opened_at(key, now, expires_at).await
     }
 
     /// Idempotent, each by itself. A bounded number is under way at a time.
-    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
         self.create_each(executions).await
     }
 
-    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
         self.load_one(id).await
     }
 
-    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
         self.find_by_fragment(fragment, limit).await
     }
 
@@ -151,113 +146,107 @@ impl Store for DynamoStore {
 
     /// Newest first by id, which begins with the moment of submission. A page is short, and not the last, where its filter admits
     /// few of what the best index names: the records read for it are bounded.
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
         self.history(filter, after, limit).await
     }
 
     /// Newest first.
-    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
         self.open(after, limit).await
     }
 
-    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, PortError> {
         self.head(key, now, limit).await
     }
 
-    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
+    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
         self.anybody_due(key, now).await
     }
 
     /// Also forgets who has not been in a line for a day.
-    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
+    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
         self.lines_due(now).await
     }
 
     /// Backed-off tickets are counted too. Of one submitter, at most `line::COUNT_MAX` are.
-    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
+    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, PortError> {
         self.count_ahead(ticket, exact).await
     }
 
-    async fn line_state(&self, key: &LimitKey) -> Result<LineState, Unavailable> {
+    async fn line_state(&self, key: &LimitKey) -> Result<LineState, PortError> {
         self.read_line_state(key).await
     }
 
     /// Conditional on the revision.
-    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, Unavailable> {
+    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, PortError> {
         self.write_line_state(key, before, &LineState { revision: before.revision + 1, ..after }).await
     }
 
-    async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
         self.used(key).await
     }
 
     /// Conditional on the bucket's last change: what two callers take never adds up to more than it holds.
-    async fn take_tokens(
-        &self,
-        key: RateKey,
-        rate: Rate,
-        want: u32,
-        now: Timestamp,
-    ) -> Result<(u32, u64), Unavailable> {
+    async fn take_tokens(&self, key: RateKey, rate: Rate, want: u32, now: Timestamp) -> Result<(u32, u64), PortError> {
         self.take(key, rate, want, now).await
     }
 
-    async fn reconcile(&self) -> Result<(), Unavailable> {
+    async fn reconcile(&self) -> Result<(), PortError> {
         self.bring_in_line().await
     }
 
-    async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
+    async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
         self.read_bookmark().await
     }
 
-    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
+    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         self.write_bookmark(at).await
     }
 }
 
 impl Definitions for DynamoStore {
-    async fn definition(&self, hash: &str) -> Result<Option<String>, Unavailable> {
+    async fn definition(&self, hash: &str) -> Result<Option<String>, PortError> {
         self.read_definition(hash).await
     }
 
     /// Conditional on nobody else's turn.
-    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, Unavailable> {
+    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, PortError> {
         self.take_turn(hash, now, until).await
     }
 
     /// Idempotent.
-    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.write_definition(hash, arn).await
     }
 
     /// Idempotent. Conditional on the ARN being the one that is kept.
-    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.delete_definition(hash, arn).await
     }
 }
 
 impl Keys for DynamoStore {
-    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, Unavailable> {
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         self.read_key(id).await
     }
 
-    async fn list_keys(&self) -> Result<Vec<KeyRecord>, Unavailable> {
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         self.read_keys().await
     }
 
     /// Conditional on the name, and on the id.
-    async fn add_key(&self, key: &KeyRecord) -> Result<bool, Unavailable> {
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
         self.write_key(key).await
     }
 
     /// Idempotent.
-    async fn remove_key(&self, name: &str) -> Result<bool, Unavailable> {
+    async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
         self.delete_key(name).await
     }
 }
 
 impl Secrets for DynamoStore {
-    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, Unavailable> {
+    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
         self.read_secret(name).await
     }
 

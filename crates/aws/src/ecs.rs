@@ -12,13 +12,13 @@ use aws_sdk_ecs::{
 use domain::{
     ecs::{RunTaskInput, Task},
     id::AttemptId,
-    ports::{Described, LaunchError, Tasks, Unavailable},
+    ports::{Described, LaunchError, PortError, Tasks},
     task::TaskDefinition,
 };
 
 use crate::{
     connect::Lazily,
-    error::{Fault, unavailable},
+    error::{Fault, failed},
 };
 
 use answer::Unplaced;
@@ -73,7 +73,7 @@ impl EcsTasks {
         Self { client: Lazily::of(config, Client::new), once: Lazily::of(config, once), cluster, registration }
     }
 
-    async fn list(&self, started_by: &AttemptId, status: DesiredStatus) -> Result<Vec<String>, Unavailable> {
+    async fn list(&self, started_by: &AttemptId, status: DesiredStatus) -> Result<Vec<String>, PortError> {
         // `startedBy` must be the only filter; the desired status is none of those (ECS API reference, `ListTasks`).
         let pages = self
             .client
@@ -83,7 +83,7 @@ impl EcsTasks {
             .desired_status(status)
             .into_paginator()
             .items();
-        pages.send().collect::<Result<_, _>>().await.map_err(unavailable(SERVICE))
+        pages.send().collect::<Result<_, _>>().await.map_err(failed(SERVICE))
     }
 }
 
@@ -112,22 +112,22 @@ impl Tasks for EcsTasks {
         }
     }
 
-    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
+    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
         let reason: String = reason.chars().take(REASON_MAX).collect();
         let call = self.client.stop_task().cluster(&self.cluster).task(task_arn).reason(reason);
         match call.send().await.map_err(|error| Fault::of(&error)) {
             Ok(_) => Ok(()),
             Err(fault) if answer::is_unknown_task(&fault) => Ok(()),
-            Err(fault) => Err(fault.unavailable(SERVICE)),
+            Err(fault) => Err(fault.of_service(SERVICE)),
         }
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
         if task_arns.is_empty() {
             return Ok(Described::default());
         }
         let call = self.client.describe_tasks().cluster(&self.cluster).set_tasks(Some(task_arns.to_vec()));
-        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        let output = call.send().await.map_err(failed(SERVICE))?;
         let missing =
             output.failures().iter().filter(|failure| is_missing(failure)).filter_map(|failure| failure.arn());
         Ok(Described {
@@ -136,7 +136,7 @@ impl Tasks for EcsTasks {
         })
     }
 
-    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
         let mut arns = self.list(started_by, DesiredStatus::Running).await?;
         // In this order a task that stops in between is seen twice rather than not at all.
         arns.extend(self.list(started_by, DesiredStatus::Stopped).await?);

@@ -1,10 +1,10 @@
 //! What AWS says when it does not do what was asked, told apart in one place for every service.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, sync::Arc};
 
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use domain::ports::Unavailable;
+use domain::error::{PortError, Rejected, Rejection};
 
 /// What a failed call means for a repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,26 @@ const NOT_NOW: [&str; 8] = [
     "UnrecognizedClientException",
 ];
 
+/// Codes that say that the caller may not do it (AWS's common errors; the others are DynamoDB's, ECS's, SQS's and S3's spellings).
+const DENIED: [&str; 6] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthorizationError",
+    "NotAuthorized",
+    "OptInRequired",
+    "UnauthorizedOperation",
+];
+
+/// Codes that say that what the call is about is not there (the services' API references).
+const MISSING: [&str; 6] = [
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "ClusterNotFoundException",
+    "NoSuchBucket",
+    "QueueDoesNotExist",
+    "ResourceNotFoundException",
+    "TableNotFoundException",
+];
+
 /// Codes by which a service takes the blame for itself, whatever the status is.
 const SERVERS_FAULT: [&str; 6] = [
     "InternalError",
@@ -96,19 +116,44 @@ impl Fault {
         Self { code: code.map(str::to_owned), words, mend }
     }
 
+    /// A part of an answer that is not there.
+    #[must_use]
+    pub(crate) fn no_answer() -> Self {
+        Self { code: None, words: "no answer".to_owned(), mend: Mend::Ask }
+    }
+
     /// Whether this is the code.
     #[must_use]
     pub fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
     }
 
-    /// The port's error. Its text says if a repetition alone will not help.
+    /// The port's error: unavailable where a repetition may help, else rejected.
     #[must_use]
-    pub fn unavailable(self, service: &'static str) -> Unavailable {
+    pub fn of_service(self, service: &'static str) -> PortError {
         match self.mend {
-            Mend::Wait | Mend::Ask => Unavailable::new(service, self),
-            Mend::Change => Unavailable::new(service, format!("refused: {self}")),
+            Mend::Wait | Mend::Ask => PortError::unavailable(service, self),
+            Mend::Change => Rejected { service, rejection: self.rejection(), source: Arc::new(self) }.into(),
         }
+    }
+
+    fn rejection(&self) -> Rejection {
+        let is = |codes: &[&str]| self.code.as_deref().is_some_and(|code| codes.contains(&code));
+        if is(&DENIED) {
+            Rejection::Denied { permission: self.permission() }
+        } else if is(&MISSING) {
+            Rejection::Missing
+        } else {
+            Rejection::Invalid
+        }
+    }
+
+    /// The action that a refusal by IAM names: "User: … is not authorized to perform: dynamodb:PutItem on resource: …" (IAM User
+    /// Guide, "Troubleshoot access denied error messages").
+    fn permission(&self) -> Option<String> {
+        let (_, rest) = self.words.split_once("not authorized to perform: ")?;
+        let action = rest.split([' ', ',', ';']).next()?.trim_end_matches('.');
+        action.contains(':').then(|| action.to_owned())
     }
 }
 
@@ -124,10 +169,10 @@ impl fmt::Display for Fault {
 impl Error for Fault {}
 
 /// For `map_err`: the port's error from an operation's.
-pub(crate) fn unavailable<E: ProvideErrorMetadata + Error + 'static>(
+pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(
     service: &'static str,
-) -> impl Fn(SdkError<E, HttpResponse>) -> Unavailable {
-    move |error| Fault::of(&error).unavailable(service)
+) -> impl Fn(SdkError<E, HttpResponse>) -> PortError {
+    move |error| Fault::of(&error).of_service(service)
 }
 
 /// What one service says when another throttled it comes under codes that mean something else: ECS's `InvalidParameterException` for
@@ -192,11 +237,39 @@ mod tests {
     }
 
     #[test]
-    fn the_ports_error_says_what_the_service_said() {
-        let fault = Fault::answered(400, Some("AccessDeniedException"), "not authorized to perform: sqs:SendMessage");
+    fn a_denial_names_the_missing_permission() {
+        let words = "User: arn:aws:sts::1:assumed-role/a/b is not authorized to perform: sqs:SendMessage on resource: arn:aws:sqs:q \
+                     because no identity-based policy allows the sqs:SendMessage action";
+        let error = Fault::answered(400, Some("AccessDeniedException"), words).of_service("the queue");
         assert_eq!(
-            fault.unavailable("the queue").to_string(),
-            "the queue is unavailable: refused: AccessDeniedException: not authorized to perform: sqs:SendMessage"
+            error.to_string(),
+            format!(
+                "the queue denied access, the permission sqs:SendMessage is missing: AccessDeniedException: {words}"
+            )
         );
+        let PortError::Rejected(rejected) = &error else { panic!("{error}") };
+        assert_eq!(rejected.rejection, Rejection::Denied { permission: Some("sqs:SendMessage".into()) });
+        let unnamed = Fault::answered(400, Some("AccessDenied"), "Access Denied").of_service("S3");
+        assert_eq!(unnamed.to_string(), "S3 denied access: AccessDenied: Access Denied");
+    }
+
+    #[test]
+    fn each_kind_of_answer_is_an_error_of_its_own() {
+        let kind = |status, code| Fault::answered(status, Some(code), "no").of_service("the store");
+        assert!(kind(400, "ThrottlingException").may_pass());
+        assert!(kind(500, "InternalServerError").may_pass());
+        let rejection = |code| match kind(400, code) {
+            PortError::Rejected(rejected) => rejected.rejection,
+            other => panic!("{other}"),
+        };
+        assert_eq!(rejection("ValidationException"), Rejection::Invalid);
+        assert_eq!(rejection("ResourceNotFoundException"), Rejection::Missing);
+    }
+
+    #[test]
+    fn the_cause_is_kept() {
+        let error = Fault::answered(400, Some("ValidationException"), "too long").of_service("the store");
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<Fault>());
+        assert_eq!(cause.and_then(|fault| fault.code.as_deref()), Some("ValidationException"));
     }
 }

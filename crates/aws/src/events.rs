@@ -8,13 +8,13 @@ use aws_sdk_eventbridge::{
 use aws_smithy_types::DateTime;
 use domain::{
     announcement::{Announcement, DETAIL_TYPE, SOURCE},
-    ports::{Announcer, Unavailable},
+    ports::{Announcer, PortError},
 };
 
 use crate::{
     batch::{self, Left},
     connect::Lazily,
-    error::{Fault, Mend, unavailable},
+    error::{Fault, failed},
 };
 
 const SERVICE: &str = "EventBridge";
@@ -33,8 +33,8 @@ impl EventBus {
         Self { client: Lazily::of(config, Client::new), name }
     }
 
-    fn entry(&self, announcement: &Announcement) -> Result<PutEventsRequestEntry, Unavailable> {
-        let detail = serde_json::to_string(announcement).map_err(|error| Unavailable::new(SERVICE, error))?;
+    fn entry(&self, announcement: &Announcement) -> Result<PutEventsRequestEntry, PortError> {
+        let detail = serde_json::to_string(announcement).map_err(|error| PortError::invalid(SERVICE, error))?;
         let time = announcement.stopped_at.map(|at| DateTime::from_millis(at.timestamp_millis()));
         Ok(PutEventsRequestEntry::builder()
             .event_bus_name(&self.name)
@@ -45,9 +45,9 @@ impl EventBus {
             .build())
     }
 
-    async fn put(&self, entries: Vec<PutEventsRequestEntry>) -> Result<Vec<Left<PutEventsRequestEntry>>, Unavailable> {
+    async fn put(&self, entries: Vec<PutEventsRequestEntry>) -> Result<Vec<Left<PutEventsRequestEntry>>, PortError> {
         let call = self.client.put_events().set_entries(Some(entries.clone()));
-        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        let output = call.send().await.map_err(failed(SERVICE))?;
         // The answers stand in the order of the entries (API reference, `PutEvents`).
         let left = |(place, item)| left(item, output.entries().get(place));
         Ok(entries.into_iter().enumerate().filter_map(left).collect())
@@ -57,7 +57,7 @@ impl EventBus {
 impl Announcer for EventBus {
     /// Ten at a time. A call's bytes need no counting: an announcement has about one thousand, a call may have 256 KB and more
     /// (EventBridge quotas).
-    async fn announce(&self, announcements: &[Announcement]) -> Result<(), Unavailable> {
+    async fn announce(&self, announcements: &[Announcement]) -> Result<(), PortError> {
         let entries: Result<Vec<_>, _> = announcements.iter().map(|announcement| self.entry(announcement)).collect();
         batch::send(SERVICE, entries?, |entries| self.put(entries)).await
     }
@@ -65,7 +65,7 @@ impl Announcer for EventBus {
 
 /// An entry that has no answer was not taken, as far as is known.
 fn left(item: PutEventsRequestEntry, answer: Option<&PutEventsResultEntry>) -> Option<Left<PutEventsRequestEntry>> {
-    let Some(answer) = answer else { return Some(Left { item, why: "no answer".into(), may_pass: true }) };
+    let Some(answer) = answer else { return Some(Left { item, fault: Fault::no_answer() }) };
     let fault = Fault::answered(400, Some(answer.error_code()?), answer.error_message().unwrap_or_default());
-    Some(Left { item, why: fault.to_string(), may_pass: fault.mend != Mend::Change })
+    Some(Left { item, fault })
 }

@@ -6,7 +6,7 @@ use aws_config::SdkConfig;
 use aws_sdk_cloudwatchlogs::{Client, operation::get_log_events::GetLogEventsOutput, types::OutputLogEvent};
 use domain::{
     Timestamp,
-    ports::{LogLine, LogPage, Logs, ReadError, Unavailable},
+    ports::{LogLine, LogPage, Logs, PortError, ReadError},
 };
 
 use crate::{connect::Lazily, error::Fault};
@@ -84,7 +84,7 @@ impl CloudWatchLogs {
             Err(fault) if fault.is("ResourceNotFoundException") => Ok(None),
             // All else that is asked is ours. A token lives for 24 hours (API reference, `GetLogEvents`).
             Err(fault) if cursor.is_some() && fault.is("InvalidParameterException") => Err(ReadError::Cursor),
-            Err(fault) => Err(fault.unavailable(SERVICE).into()),
+            Err(fault) => Err(fault.of_service(SERVICE).into()),
         }
     }
 }
@@ -106,7 +106,7 @@ impl Logs for CloudWatchLogs {
         Ok(LogPage { lines: Vec::new(), next: at, more: false })
     }
 
-    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, Unavailable> {
+    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, PortError> {
         let mut at = None;
         for _ in 0..EMPTY_PAGES {
             let Some(page) = self.page(stream, at.as_deref(), End::Tail, None).await? else { break };

@@ -4,7 +4,7 @@ use aws_config::SdkConfig;
 use aws_sdk_servicequotas::{Client, types::ServiceQuota};
 use domain::{
     limit::CapacityPool,
-    ports::{AccountQuotas, Unavailable},
+    ports::{AccountQuotas, PortError},
 };
 
 use crate::error::Fault;
@@ -76,8 +76,8 @@ impl ServiceQuotas {
 }
 
 impl AccountQuotas for ServiceQuotas {
-    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, Unavailable> {
-        let quota = self.vcpus(pool).await.map_err(|fault| Unavailable::new("Service Quotas", fault))?;
+    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
+        let quota = self.vcpus(pool).await.map_err(|fault| PortError::unavailable("Service Quotas", fault))?;
         Ok(quota.map(|quota| whole(quota.vcpus).saturating_mul(1024)))
     }
 }

@@ -16,13 +16,13 @@ use aws_sdk_sqs::{
 use domain::{
     Timestamp,
     message::{Outgoing, QueueName},
-    ports::{Queue, Unavailable},
+    ports::{PortError, Queue},
 };
 
 use crate::{
     batch::{self, ENTRIES, Left},
     connect::Lazily,
-    error::unavailable,
+    error::{Fault, Mend, failed},
 };
 
 const SERVICE: &str = "the queue";
@@ -78,10 +78,10 @@ impl SqsQueue {
 }
 
 impl Queue for SqsQueue {
-    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         let mut by_queue: [Vec<Entry>; 2] = Default::default();
         for outgoing in messages {
-            let body = serde_json::to_string(&outgoing.message).map_err(|error| Unavailable::new(SERVICE, error))?;
+            let body = serde_json::to_string(&outgoing.message).map_err(|error| PortError::invalid(SERVICE, error))?;
             let place = usize::from(outgoing.message.queue() == QueueName::Control);
             by_queue[place].push(Entry { body, delay_seconds: outgoing.delay_seconds.min(DELAY_MAX_SECONDS) });
         }
@@ -115,15 +115,15 @@ impl Messages {
     }
 
     /// Ten at a time. A call's bytes need no counting: a hint has some hundred, a call may have 1 MiB (Amazon SQS, "Message quotas").
-    async fn send(&self, entries: Vec<Entry>) -> Result<(), Unavailable> {
+    async fn send(&self, entries: Vec<Entry>) -> Result<(), PortError> {
         batch::send(SERVICE, entries, |entries| self.send_batch(entries)).await
     }
 
-    async fn send_batch(&self, entries: Vec<Entry>) -> Result<Vec<Left<Entry>>, Unavailable> {
+    async fn send_batch(&self, entries: Vec<Entry>) -> Result<Vec<Left<Entry>>, PortError> {
         let requests: Result<Vec<_>, _> = entries.iter().enumerate().map(|(id, entry)| entry.request(id)).collect();
-        let requests = requests.map_err(|error| Unavailable::new(SERVICE, error))?;
+        let requests = requests.map_err(|error| PortError::invalid(SERVICE, error))?;
         let call = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(requests));
-        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        let output = call.send().await.map_err(failed(SERVICE))?;
         Ok(left_over(entries, output.failed()))
     }
 
@@ -131,7 +131,7 @@ impl Messages {
     ///
     /// # Errors
     /// When SQS does not answer.
-    pub async fn receive(&self, most: usize, visibility: Duration) -> Result<Vec<Received>, Unavailable> {
+    pub async fn receive(&self, most: usize, visibility: Duration) -> Result<Vec<Received>, PortError> {
         let seconds = |time: Duration| i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
         let output = self
             .client
@@ -144,7 +144,7 @@ impl Messages {
             .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .send()
             .await
-            .map_err(unavailable(SERVICE))?;
+            .map_err(failed(SERVICE))?;
         Ok(output.messages.unwrap_or_default().into_iter().map(received).collect())
     }
 
@@ -152,18 +152,18 @@ impl Messages {
     ///
     /// # Errors
     /// When SQS does not answer, or does not take all of them.
-    pub async fn delete(&self, receipts: Vec<String>) -> Result<(), Unavailable> {
+    pub async fn delete(&self, receipts: Vec<String>) -> Result<(), PortError> {
         batch::send(SERVICE, receipts, |receipts| self.delete_batch(receipts)).await
     }
 
-    async fn delete_batch(&self, receipts: Vec<String>) -> Result<Vec<Left<String>>, Unavailable> {
+    async fn delete_batch(&self, receipts: Vec<String>) -> Result<Vec<Left<String>>, PortError> {
         let entry = |(id, receipt): (usize, &String)| {
             DeleteMessageBatchRequestEntry::builder().id(id.to_string()).receipt_handle(receipt).build()
         };
         let entries: Result<Vec<_>, _> = receipts.iter().enumerate().map(entry).collect();
-        let entries = entries.map_err(|error| Unavailable::new(SERVICE, error))?;
+        let entries = entries.map_err(|error| PortError::invalid(SERVICE, error))?;
         let call = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries));
-        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        let output = call.send().await.map_err(failed(SERVICE))?;
         Ok(left_over(receipts, output.failed()))
     }
 
@@ -171,19 +171,19 @@ impl Messages {
     ///
     /// # Errors
     /// When SQS does not answer, or does not take all of them.
-    pub async fn release(&self, receipts: Vec<String>) -> Result<(), Unavailable> {
+    pub async fn release(&self, receipts: Vec<String>) -> Result<(), PortError> {
         batch::send(SERVICE, receipts, |receipts| self.release_batch(receipts)).await
     }
 
-    async fn release_batch(&self, receipts: Vec<String>) -> Result<Vec<Left<String>>, Unavailable> {
+    async fn release_batch(&self, receipts: Vec<String>) -> Result<Vec<Left<String>>, PortError> {
         let entry = |(id, receipt): (usize, &String)| {
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(id.to_string());
             entry.receipt_handle(receipt).visibility_timeout(0).build()
         };
         let entries: Result<Vec<_>, _> = receipts.iter().enumerate().map(entry).collect();
-        let entries = entries.map_err(|error| Unavailable::new(SERVICE, error))?;
+        let entries = entries.map_err(|error| PortError::invalid(SERVICE, error))?;
         let call = self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
-        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        let output = call.send().await.map_err(failed(SERVICE))?;
         Ok(left_over(receipts, output.failed()))
     }
 
@@ -191,10 +191,10 @@ impl Messages {
     ///
     /// # Errors
     /// When SQS does not answer.
-    pub async fn count(&self) -> Result<usize, Unavailable> {
+    pub async fn count(&self) -> Result<usize, PortError> {
         let visible = QueueAttributeName::ApproximateNumberOfMessages;
         let call = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(visible.clone());
-        let output = call.send().await.map_err(unavailable(SERVICE))?;
+        let output = call.send().await.map_err(failed(SERVICE))?;
         let count = output.attributes().and_then(|attributes| attributes.get(&visible));
         Ok(count.and_then(|count| count.parse().ok()).unwrap_or_default())
     }
@@ -205,7 +205,7 @@ impl Messages {
     ///
     /// # Errors
     /// When SQS does not answer.
-    pub async fn list(&self, most: usize) -> Result<Vec<Received>, Unavailable> {
+    pub async fn list(&self, most: usize) -> Result<Vec<Received>, PortError> {
         let mut seen: BTreeMap<String, Received> = BTreeMap::new();
         while seen.len() < most {
             let received = self.receive(most - seen.len(), LOOK).await?;
@@ -229,7 +229,7 @@ impl Messages {
     ///
     /// # Errors
     /// When SQS does not answer. What was moved until then is moved.
-    pub async fn redrive(&self, to: &Self, most: usize) -> Result<usize, Unavailable> {
+    pub async fn redrive(&self, to: &Self, most: usize) -> Result<usize, PortError> {
         let mut moved = 0;
         while moved < most {
             let received = self.receive(most - moved, LOOK).await?;
@@ -263,10 +263,14 @@ fn left_over<T>(items: Vec<T>, failed: &[BatchResultErrorEntry]) -> Vec<Left<T>>
         failed.iter().filter_map(|entry| Some((entry.id().parse().ok()?, entry))).collect();
     let left = |(place, item)| {
         let entry = failed.get(&place)?;
-        let why = format!("{}: {}", entry.code(), entry.message().unwrap_or_default());
+        let fault = Fault::answered(400, Some(entry.code()), entry.message().unwrap_or_default());
         // A throttle is the sender's fault to SQS, and passes all the same.
-        let throttled = crate::error::Fault::answered(400, Some(entry.code()), &why).mend == crate::error::Mend::Wait;
-        Some(Left { item, why, may_pass: throttled || !entry.sender_fault() })
+        let mend = match fault.mend {
+            Mend::Wait => Mend::Wait,
+            Mend::Ask | Mend::Change if entry.sender_fault() => Mend::Change,
+            Mend::Ask | Mend::Change => Mend::Ask,
+        };
+        Some(Left { item, fault: Fault { mend, ..fault } })
     };
     items.into_iter().enumerate().filter_map(left).collect()
 }
@@ -298,13 +302,13 @@ mod tests {
             vec!["a", "b", "c"],
             &[failed("1", false, "InternalError"), failed("2", true, "InvalidMessageContents")],
         );
-        let seen: Vec<_> = left.iter().map(|left| (left.item, left.may_pass)).collect();
+        let seen: Vec<_> = left.iter().map(|left| (left.item, left.may_pass())).collect();
         assert_eq!(seen, [("b", true), ("c", false)]);
     }
 
     #[test]
     fn a_throttled_entry_passes_whosever_fault_it_is() {
         let left = left_over(vec!["a"], &[failed("0", true, "ThrottlingException")]);
-        assert!(left[0].may_pass);
+        assert!(left[0].may_pass());
     }
 }

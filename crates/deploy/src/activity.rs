@@ -4,8 +4,9 @@ use aws::dynamo::DynamoStore;
 use chrono::{DateTime, Utc};
 use domain::{
     execution::{Execution, ExecutionStatus},
+    history::{Filter, Loaded, PAGE_MAX},
     limit::LimitKey,
-    ports::{Store, Unavailable},
+    ports::{PortError, Store},
 };
 
 use crate::{Account, stack::StackView};
@@ -46,13 +47,24 @@ pub struct Line {
     pub since: DateTime<Utc>,
 }
 
-/// What is not over.
+/// A record that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The execution's id.
+    pub id: String,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// What is not over, and what of it and of the newest history cannot be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
     /// Launching and running; of very many only the newest.
     pub launched: Vec<Launched>,
     /// Lines of those that wait.
     pub lines: Vec<Line>,
+    /// Records that cannot be read.
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl Activity {
@@ -60,6 +72,13 @@ impl Activity {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.launched.is_empty() && self.lines.is_empty()
+    }
+
+    fn note_unreadable(&mut self, loaded: &[Loaded]) {
+        for corrupt in loaded.iter().filter_map(|loaded| loaded.as_ref().err()) {
+            let found = corrupt.id().map(|id| Unreadable { id: id.to_string(), why: corrupt.source.to_string() });
+            self.unreadable.extend(found.filter(|found| !self.unreadable.contains(found)));
+        }
     }
 
     /// In words: "2 running or starting, others waiting for pool:fargate-spot".
@@ -80,18 +99,20 @@ impl Activity {
 ///
 /// # Errors
 /// When the table does not answer.
-pub async fn look(account: &Account, stack: &StackView) -> Result<Activity, Unavailable> {
+pub async fn look(account: &Account, stack: &StackView) -> Result<Activity, PortError> {
     let store = store(account, stack);
     let mut activity = Activity::default();
     let mut cursor = None;
     loop {
         let page = store.launched(cursor.as_ref(), PAGE).await?;
-        activity.launched.extend(page.items.iter().map(launched));
+        activity.note_unreadable(&page.items);
+        activity.launched.extend(page.items.iter().flatten().map(launched));
         cursor = page.next;
         if cursor.is_none() || activity.launched.len() >= LOOK_MAX {
             break;
         }
     }
+    activity.note_unreadable(&store.list(&Filter::default(), None, PAGE_MAX).await?.items);
     for key in store.lines(Utc::now()).await? {
         activity.lines.extend(head(&store, &key).await?);
     }
@@ -106,7 +127,7 @@ fn launched(execution: &Execution) -> Launched {
     }
 }
 
-async fn head(store: &DynamoStore, key: &LimitKey) -> Result<Option<Line>, Unavailable> {
+async fn head(store: &DynamoStore, key: &LimitKey) -> Result<Option<Line>, PortError> {
     let head = store.line(key, Utc::now(), 1).await?.into_iter().next();
     Ok(head.map(|ticket| Line { key: key.to_string(), since: ticket.submitted_at, head: ticket.id.to_string() }))
 }

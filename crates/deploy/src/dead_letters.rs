@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     id::{AttemptId, ExecutionId},
     message::{Message, Outgoing},
-    ports::{Queue as _, Unavailable},
+    ports::{PortError, Queue as _},
 };
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ pub enum DeadLetterError {
     Stack(#[from] CallError),
     /// SQS.
     #[error(transparent)]
-    Queue(#[from] Unavailable),
+    Queue(#[from] PortError),
 }
 
 /// A dead letter. Of an event its text is not shown: it may hold the values of variables.

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     Account, StackName,
-    activity::{self, Activity},
+    activity::{self, Activity, Unreadable},
     dead_letters::{DeadLetters, DeadQueue},
     quotas::{self, Known, Pool},
     secrets::{self, Kept},
@@ -164,6 +164,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         checks.push(version(facts, stack));
         checks.extend(facts.quotas.iter().map(|(pool, known)| quota(facts, stack, *pool, known)));
         checks.extend(facts.dead_letters.iter().map(|(queue, count)| dead_letters(facts, *queue, count)));
+        checks.extend(records(facts));
         checks.extend(waiting(facts));
         checks.push(secrets_kept(facts));
         checks.extend(facts.api.as_ref().map(|api| key(facts, api)));
@@ -279,6 +280,24 @@ fn dead_letters(facts: &Facts, queue: DeadQueue, count: &Result<usize, String>) 
             "give these credentials the right to read the queue",
         ),
     }
+}
+
+/// Records that cannot be read, each by its id.
+fn records(facts: &Facts) -> Vec<Check> {
+    let name = "records";
+    let Ok(activity) = &facts.activity else { return Vec::new() };
+    let check = |record: &Unreadable| {
+        let mend = format!(
+            "a newer release may read it: {}; or give it up: {}",
+            facts.command("upgrade"),
+            facts.command(&format!("forget {}", record.id))
+        );
+        Check::wrong(name, format!("{} cannot be read: {}", record.id, record.why), mend)
+    };
+    if activity.unreadable.is_empty() {
+        return vec![Check::ok(name, "all that were looked at can be read")];
+    }
+    activity.unreadable.iter().map(check).collect()
 }
 
 /// What waits or starts for longer than it should.
@@ -407,7 +426,7 @@ mod tests {
     fn a_stack_that_is_well_has_no_findings() {
         let checks = judge(&well());
         assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:#?}");
-        assert_eq!(checks.len(), 12);
+        assert_eq!(checks.len(), 13);
     }
 
     #[test]
@@ -487,7 +506,8 @@ mod tests {
     fn launches_that_come_to_nothing_and_lines_that_stand_still() {
         let launched =
             |status, minutes| Launched { id: "exec_1".into(), status, since: well().now - TimeDelta::minutes(minutes) };
-        let activity = |launched, lines| Facts { activity: Ok(Activity { launched, lines }), ..well() };
+        let of = |launched, lines| Activity { launched, lines, ..Activity::default() };
+        let activity = |launched, lines| Facts { activity: Ok(of(launched, lines)), ..well() };
         let facts =
             activity(vec![launched(ExecutionStatus::Launching, 16), launched(ExecutionStatus::Running, 600)], vec![]);
         one_finding(&facts, "runs", "1 launched over 15 minutes ago", "mycli cancel exec_1");
@@ -499,6 +519,14 @@ mod tests {
         one_finding(&activity(vec![], vec![line(121)]), "runs", "lock:prod has waited for 2 h", "mycli status exec_2");
         let fine = activity(vec![launched(ExecutionStatus::Launching, 2)], vec![line(30)]);
         assert!(judge(&fine).iter().all(|check| check.verdict == Verdict::Ok));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_named_with_what_removes_it() {
+        let unreadable =
+            vec![Unreadable { id: "exec_9".into(), why: "this release cannot read its `request.arch`".into() }];
+        let facts = Facts { activity: Ok(Activity { unreadable, ..Activity::default() }), ..well() };
+        one_finding(&facts, "records", "exec_9 cannot be read", "mycli forget exec_9");
     }
 
     #[test]

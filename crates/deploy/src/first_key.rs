@@ -3,7 +3,7 @@
 use chrono::{SubsecRound, Utc};
 use domain::{
     key::{ApiKey, KeyRecord, Role},
-    ports::{Keys, Unavailable},
+    ports::{Keys, PortError},
 };
 
 use pipeline::auth;
@@ -17,7 +17,7 @@ const NAMES: u32 = 100;
 ///
 /// # Errors
 /// When the table does not answer.
-pub async fn is_known(account: &Account, stack: &StackView, key: &ApiKey) -> Result<bool, Unavailable> {
+pub async fn is_known(account: &Account, stack: &StackView, key: &ApiKey) -> Result<bool, PortError> {
     Ok(activity::store(account, stack).find_key(&key.id()).await?.is_some())
 }
 
@@ -25,9 +25,9 @@ pub async fn is_known(account: &Account, stack: &StackView, key: &ApiKey) -> Res
 ///
 /// # Errors
 /// When the system has none.
-pub fn make() -> Result<ApiKey, Unavailable> {
+pub fn make() -> Result<ApiKey, PortError> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| Unavailable::new("the system's random source", error))?;
+    getrandom::fill(&mut bytes).map_err(|error| PortError::unavailable("the system's random source", error))?;
     Ok(ApiKey::from_entropy(bytes))
 }
 
@@ -35,7 +35,7 @@ pub fn make() -> Result<ApiKey, Unavailable> {
 ///
 /// # Errors
 /// When the table does not answer, or all names are taken.
-pub async fn add(account: &Account, stack: &StackView, key: &ApiKey, name: &str) -> Result<String, Unavailable> {
+pub async fn add(account: &Account, stack: &StackView, key: &ApiKey, name: &str) -> Result<String, PortError> {
     let store = activity::store(account, stack);
     let record = auth::record(key, name, Role::Admin, Utc::now().trunc_subsecs(3)).await?;
     for number in 1..=NAMES {
@@ -45,5 +45,5 @@ pub async fn add(account: &Account, stack: &StackView, key: &ApiKey, name: &str)
             return Ok(record.name);
         }
     }
-    Err(Unavailable::new("the list of keys", format!("{NAMES} keys are called {name} already")))
+    Err(PortError::invalid("the list of keys", format!("{NAMES} keys are called {name} already")))
 }

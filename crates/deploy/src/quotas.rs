@@ -4,7 +4,7 @@ use aws::quotas::{ServiceQuotas, whole};
 use chrono::{SubsecRound, Utc};
 use domain::{
     limit::{CapacityPool, LimitKey},
-    ports::{Store, Unavailable},
+    ports::{PortError, Store},
 };
 
 use crate::{Account, activity, stack::StackView};
@@ -87,7 +87,7 @@ pub async fn read(account: &Account, pool: Pool) -> Known {
 ///
 /// # Errors
 /// When the table does not answer.
-pub async fn keep(account: &Account, stack: &StackView, pool: Pool, vcpus: u32) -> Result<(), Unavailable> {
+pub async fn keep(account: &Account, stack: &StackView, pool: Pool, vcpus: u32) -> Result<(), PortError> {
     let (store, line) = (activity::store(account, stack), LimitKey::Pool(pool.limit()));
     let before = store.line_state(&line).await?;
     let after = before.with_quota(Some(vcpus.saturating_mul(1024)), Utc::now().trunc_subsecs(3));

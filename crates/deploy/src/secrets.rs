@@ -2,7 +2,7 @@
 
 use aws::ssm::{ParameterError, Parameters};
 use chrono::{SubsecRound, Utc};
-use domain::{key::Role, ports::Unavailable, request::SecretName, secret::SecretRecord};
+use domain::{key::Role, ports::PortError, request::SecretName, secret::SecretRecord};
 use secrecy::SecretString;
 
 use crate::{Account, activity, stack::StackView};
@@ -15,7 +15,7 @@ pub enum SecretError {
     Value(#[from] ParameterError),
     /// What is known of it.
     #[error(transparent)]
-    Record(#[from] Unavailable),
+    Record(#[from] PortError),
 }
 
 /// The secrets as the two places have them.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
-    execution::{Attempt, Event, Execution, ExecutionStatus},
+    execution::{Attempt, Event, Execution, ExecutionStatus, UNREADABLE},
     id::ExecutionId,
     key::{KeyRecord, Role},
     limit::CapacityPool,
@@ -205,6 +205,15 @@ impl From<&Attempt> for AttemptView {
 }
 
 impl ExecutionView {
+    /// Whether nothing will change it any more. A status of a newer release does not tell; that it has stopped does.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self.status {
+            ExecutionStatus::Other(_) => self.stopped_at.is_some(),
+            _ => self.status.is_final(),
+        }
+    }
+
     /// The view of a record; `waiting` is computed by who knows the line.
     #[must_use]
     pub fn new(execution: &Execution, waiting: Option<WaitingView>) -> Self {
@@ -291,11 +300,72 @@ impl From<RequestView> for SubmitRequest {
     }
 }
 
+/// An entry of a page of history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Listed {
+    /// An execution.
+    Run(Box<ExecutionView>),
+    /// One whose record cannot be read.
+    Unreadable(UnreadableView),
+}
+
+impl Listed {
+    /// Which execution.
+    #[must_use]
+    pub fn id(&self) -> &ExecutionId {
+        match self {
+            Self::Run(run) => &run.execution_id,
+            Self::Unreadable(unreadable) => &unreadable.execution_id,
+        }
+    }
+
+    /// Where it stands, as far as can be told.
+    #[must_use]
+    pub fn status(&self) -> &ExecutionStatus {
+        match self {
+            Self::Run(run) => &run.status,
+            Self::Unreadable(unreadable) => &unreadable.status,
+        }
+    }
+
+    /// The execution, if its record can be read.
+    #[must_use]
+    pub fn run(&self) -> Option<&ExecutionView> {
+        match self {
+            Self::Run(run) => Some(run),
+            Self::Unreadable(_) => None,
+        }
+    }
+}
+
+/// What can be told of an execution whose record this release cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreadableView {
+    /// Which.
+    pub execution_id: ExecutionId,
+    /// Always [`UNREADABLE`].
+    pub status: ExecutionStatus,
+    /// Why it cannot be read, in plain words.
+    pub reason: String,
+    /// When it was accepted: its id begins with that.
+    pub submitted_at: Timestamp,
+}
+
+impl UnreadableView {
+    /// The view of this execution.
+    #[must_use]
+    pub fn new(id: &ExecutionId, reason: String) -> Self {
+        let status = ExecutionStatus::Other(UNREADABLE.to_owned());
+        Self { execution_id: id.clone(), status, reason, submitted_at: id.made_at() }
+    }
+}
+
 /// The answer to `GET /executions`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryPage {
     /// Newest first.
-    pub executions: Vec<ExecutionView>,
+    pub executions: Vec<Listed>,
     /// Pass it as `cursor` for the next page; `null` on the last.
     pub next_cursor: Option<String>,
 }

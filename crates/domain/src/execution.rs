@@ -1,7 +1,7 @@
 //! The record of an execution: what was asked, what was tried, what is known.
 
 use chrono::TimeDelta;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     Timestamp,
@@ -11,6 +11,7 @@ use crate::{
     marker::Marker,
     request::LaunchRequest,
     settings::Settings,
+    stored::Unknown,
 };
 
 /// Everything history keeps of one execution.
@@ -39,11 +40,14 @@ pub struct Execution {
     pub attempts: Vec<Attempt>,
     /// What happened, in the order it was learned.
     pub events: Vec<Event>,
+    /// What a newer release wrote into the stored form; the store writes it back.
+    #[serde(skip)]
+    pub unknown: Unknown,
 }
 
 /// Where an execution stands. What only makes sense in one state lives in that state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "status", rename_all = "SCREAMING_SNAKE_CASE")]
+#[serde(tag = "status", rename_all = "SCREAMING_SNAKE_CASE", remote = "Self")]
 pub enum State {
     /// Recorded; nobody has looked at it yet.
     Queued {
@@ -65,6 +69,35 @@ pub enum State {
     Running,
     /// It is over.
     Final(Final),
+    /// A state of a newer release. Nothing here changes such a record: it is for that release to go on with it.
+    #[serde(untagged)]
+    Other {
+        /// That release's word for it.
+        status: String,
+    },
+}
+
+/// The `status` of each [`State`] that this release knows, as it is stored.
+const KNOWN_STATES: [&str; 5] = ["QUEUED", "WAITING", "LAUNCHING", "RUNNING", "FINAL"];
+
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for State {
+    /// A known state must be whole. One of a newer release is taken for what it is, also where only its outcome is new.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let word =
+            |value: &serde_json::Value, name: &str| value.get(name).and_then(|word| word.as_str()).map(str::to_owned);
+        let status = word(&value, "status").ok_or_else(|| D::Error::missing_field("status"))?;
+        let outcome = value.get("outcome").and_then(|outcome| word(outcome, "outcome"));
+        let is_known = KNOWN_STATES.contains(&status.as_str())
+            && outcome.is_none_or(|outcome| Outcome::WORDS.contains(&outcome.as_str()));
+        if is_known { Self::deserialize(value).map_err(D::Error::custom) } else { Ok(Self::Other { status }) }
+    }
 }
 
 /// How an execution ended.
@@ -107,6 +140,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The word that each is stored as.
+    const WORDS: [&str; 5] = ["succeeded", "failed", "timed_out", "cancelled", "lost"];
+
     /// The command's exit code, if it is known and its own.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
@@ -143,8 +179,8 @@ impl Outcome {
 }
 
 /// The word for where an execution stands, as the API shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum ExecutionStatus {
     /// Recorded.
     Queued,
@@ -164,10 +200,15 @@ pub enum ExecutionStatus {
     Cancelled,
     /// Nothing can tell how it ended.
     Lost,
+    /// A word of a newer release, or one that is only shown ([`UNREADABLE`]).
+    Other(String),
 }
 
+/// What is shown for the status of an execution whose record cannot be read. It is never stored.
+pub const UNREADABLE: &str = "UNREADABLE";
+
 impl ExecutionStatus {
-    /// Every status, in the order an execution may pass them.
+    /// Every status that this release knows, in the order an execution may pass them.
     pub const ALL: [Self; 9] = [
         Self::Queued,
         Self::Waiting,
@@ -182,7 +223,7 @@ impl ExecutionStatus {
 
     /// The word itself.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Queued => "QUEUED",
             Self::Waiting => "WAITING",
@@ -193,12 +234,13 @@ impl ExecutionStatus {
             Self::TimedOut => "TIMED_OUT",
             Self::Cancelled => "CANCELLED",
             Self::Lost => "LOST",
+            Self::Other(word) => word,
         }
     }
 
     /// Whether nothing will change it any more.
     #[must_use]
-    pub fn is_final(self) -> bool {
+    pub fn is_final(&self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::TimedOut | Self::Cancelled | Self::Lost)
     }
 }
@@ -209,13 +251,26 @@ impl std::fmt::Display for ExecutionStatus {
     }
 }
 
+impl From<String> for ExecutionStatus {
+    /// Any word is a status: a newer release may have more of them.
+    fn from(word: String) -> Self {
+        Self::ALL.into_iter().find(|status| status.as_str() == word).unwrap_or(Self::Other(word))
+    }
+}
+
+impl From<ExecutionStatus> for String {
+    fn from(status: ExecutionStatus) -> Self {
+        status.as_str().to_owned()
+    }
+}
+
 impl std::str::FromStr for ExecutionStatus {
     type Err = String;
 
-    /// Reads the word in either case.
+    /// Reads a word that this release knows, in either case.
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(text)).ok_or_else(|| {
-            let words: Vec<_> = Self::ALL.iter().map(|status| status.as_str()).collect();
+            let words: Vec<_> = Self::ALL.iter().map(Self::as_str).collect();
             format!("'{text}' is not a status; use one of {}", words.join(", "))
         })
     }
@@ -414,6 +469,7 @@ impl Execution {
             State::Launching => ExecutionStatus::Launching,
             State::Running => ExecutionStatus::Running,
             State::Final(end) => end.outcome.status(),
+            State::Other { status } => ExecutionStatus::Other(status.clone()),
         }
     }
 
@@ -446,7 +502,7 @@ impl Execution {
         let (line, not_before) = match &self.state {
             State::Queued { line } => (line, None),
             State::Waiting { line, not_before, .. } => (line, *not_before),
-            State::Launching | State::Running | State::Final(_) => return None,
+            State::Launching | State::Running | State::Final(_) | State::Other { .. } => return None,
         };
         Some(Ticket {
             id: self.id.clone(),
@@ -478,7 +534,15 @@ impl Execution {
     /// makes it, so a slot can be neither leaked nor released twice.
     #[must_use]
     pub fn holdings(&self) -> Vec<Holding> {
-        if self.open_attempt().is_some() { self.demand() } else { Vec::new() }
+        let holds = self.open_attempt().is_some() || self.may_hold();
+        if holds { self.demand() } else { Vec::new() }
+    }
+
+    /// Whether a state of a newer release may hold what its last attempt took: that attempt was launched, and is not over.
+    fn may_hold(&self) -> bool {
+        let launched =
+            |attempt: &Attempt| attempt.is_open() && (attempt.run_task.is_some() || attempt.task_arn.is_some());
+        matches!(self.state, State::Other { .. }) && self.attempts.last().is_some_and(launched)
     }
 
     /// The log stream of the current attempt, once its task is known.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
+    error::Corrupt,
     execution::{Execution, ExecutionStatus},
     id::ExecutionId,
     request::{FieldError, Name},
@@ -32,17 +33,21 @@ impl Filter {
     /// Whether an execution is wanted.
     #[must_use]
     pub fn admits(&self, execution: &Execution) -> bool {
-        let in_line = |status| matches!(status, ExecutionStatus::Queued | ExecutionStatus::Waiting);
-        let is = |status| execution.status() == status || (in_line(status) && in_line(execution.status()));
-        self.status.is_none_or(is)
+        let in_line = |status: &ExecutionStatus| matches!(status, ExecutionStatus::Queued | ExecutionStatus::Waiting);
+        let stands = execution.status();
+        let is = |status: &ExecutionStatus| stands == *status || (in_line(status) && in_line(&stands));
+        self.status.as_ref().is_none_or(is)
             && self.group.as_ref().is_none_or(|group| execution.request.group.as_ref() == Some(group))
             && self.by.as_ref().is_none_or(|by| execution.submitted_by == *by)
             && self.since.is_none_or(|since| execution.submitted_at >= since)
     }
 }
 
+/// A record as it was loaded, or why it cannot be read. One that cannot stands where it would stand: it stops no page and no sweep.
+pub type Loaded = Result<Execution, Corrupt>;
+
 /// A page of something, newest first, and where the next begins.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,

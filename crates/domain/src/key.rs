@@ -4,7 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::Timestamp;
+use crate::{Timestamp, stored::Unknown};
 
 const PREFIX: &str = "sk_live_";
 /// bcrypt reads 72 bytes and no more, so a key has exactly that many (AWS-FACTS §8).
@@ -71,7 +71,7 @@ impl ApiKey {
 }
 
 /// What is kept of a key.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct KeyRecord {
     /// See [`ApiKey::id`].
     pub id: String,
@@ -83,6 +83,9 @@ pub struct KeyRecord {
     pub hash: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// What a newer release wrote into the stored form; the store writes it back.
+    #[serde(skip)]
+    pub unknown: Unknown,
 }
 
 impl std::fmt::Debug for KeyRecord {

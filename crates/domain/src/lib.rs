@@ -5,10 +5,12 @@
 
 pub mod announcement;
 pub mod api;
+pub mod backoff;
 pub mod cause;
 pub mod ceiling;
 pub mod drift;
 pub mod ecs;
+pub mod error;
 pub mod execution;
 pub mod fair;
 pub mod history;
@@ -23,6 +25,7 @@ pub mod request;
 pub mod script;
 pub mod secret;
 pub mod settings;
+pub mod stored;
 pub mod task;
 pub mod throttle;
 pub mod transition;

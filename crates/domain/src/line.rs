@@ -10,6 +10,7 @@ use crate::{
     Timestamp,
     ceiling::{Allowance, Ceiling},
     id::ExecutionId,
+    stored::Unknown,
 };
 
 /// From when on a line's pace is forgotten by half, so that it follows what happens: ten minutes. Ours.
@@ -34,6 +35,9 @@ pub struct LineState {
     pub quota: Option<AccountQuota>,
     /// Of a pool: what ECS's refusals taught.
     pub ceiling: Option<Ceiling>,
+    /// What a newer release wrote into the stored form; the store writes it back.
+    #[serde(skip)]
+    pub unknown: Unknown,
 }
 
 /// What the account may use of a pool.

@@ -13,7 +13,7 @@ use crate::{
     ceiling::Shortage,
     ecs::{RunTaskInput, Task},
     execution::{Execution, Ticket},
-    history::{Cursor, Filter, Page},
+    history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId},
     key::KeyRecord,
     limit::{Admission, CapacityPool, LimitKey, RateKey},
@@ -24,22 +24,7 @@ use crate::{
     throttle::{Rate, Usage},
 };
 
-/// The world did not answer, or not in a way that can be used. The same call may succeed later.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{service} is unavailable: {detail}")]
-pub struct Unavailable {
-    /// What was called: "the store", "the queue", "ECS".
-    pub service: &'static str,
-    /// What it said.
-    pub detail: String,
-}
-
-impl Unavailable {
-    /// From any error of a client.
-    pub fn new(service: &'static str, error: impl std::fmt::Display) -> Self {
-        Self { service, detail: error.to_string() }
-    }
-}
+pub use crate::error::PortError;
 
 /// The clock.
 pub trait Clock: Send + Sync {
@@ -87,9 +72,9 @@ pub enum UpdateError {
     /// An admission's limit is reached.
     #[error("{0} is used up")]
     Full(LimitKey),
-    /// See [`Unavailable`].
+    /// The call itself failed.
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    Failed(#[from] PortError),
 }
 
 /// One of several updates: `before` is to become `after`, if every admission has room.
@@ -110,7 +95,7 @@ pub trait Store: Send + Sync {
         &self,
         execution: &Execution,
         claim: Option<&Claim>,
-    ) -> impl Future<Output = Result<Created, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Created, PortError>> + Send;
 
     /// The moment at which a submission was first heard of: `now` for the first caller, that same moment for later ones until the
     /// first one's `expires_at`, when it begins anew. Conditional.
@@ -119,18 +104,18 @@ pub trait Store: Send + Sync {
         key: &str,
         now: Timestamp,
         expires_at: Timestamp,
-    ) -> impl Future<Output = Result<Timestamp, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Timestamp, PortError>> + Send;
 
     /// Records each of these, unless its id exists; says of each, in their order, what came of it (never [`Created::Mismatch`]). Each
     /// stands by itself: after an error some may have been recorded. Idempotent.
-    fn create_all(&self, executions: Vec<Execution>) -> impl Future<Output = Result<Vec<Created>, Unavailable>> + Send;
+    fn create_all(&self, executions: Vec<Execution>) -> impl Future<Output = Result<Vec<Created>, PortError>> + Send;
 
-    /// The record, as last written.
-    fn load(&self, id: &ExecutionId) -> impl Future<Output = Result<Option<Execution>, Unavailable>> + Send;
+    /// The record, as last written. One that cannot be read is [`PortError::Corrupt`].
+    fn load(&self, id: &ExecutionId) -> impl Future<Output = Result<Option<Execution>, PortError>> + Send;
 
     /// Up to `limit` ids that a user may mean by a fragment: a prefix (with or without `exec_`) or a suffix of an id, in either case,
     /// or a task's ARN or id. Newest first.
-    fn find(&self, fragment: &str, limit: u32) -> impl Future<Output = Result<Vec<ExecutionId>, Unavailable>> + Send;
+    fn find(&self, fragment: &str, limit: u32) -> impl Future<Output = Result<Vec<ExecutionId>, PortError>> + Send;
 
     /// Replaces `before` by `after` if `before` is still the record (by revision) and every admission has room; usage changes by the
     /// difference of their holdings in the same write. Conditional. Returns the record as written, with its new revision.
@@ -145,20 +130,21 @@ pub trait Store: Send + Sync {
     /// may be written once for all: where it has room for the first few only, the others are `Full`.
     fn update_all(&self, updates: Vec<Update>) -> impl Future<Output = Vec<Result<Execution, UpdateError>>> + Send;
 
-    /// A page of history, newest first.
+    /// A page of history, newest first. A record that cannot be read is on the page that it belongs to, unless a status is asked for: it has
+    /// none.
     fn list(
         &self,
         filter: &Filter,
         after: Option<&Cursor>,
         limit: u32,
-    ) -> impl Future<Output = Result<Page<Execution>, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Page<Loaded>, PortError>> + Send;
 
     /// A page of what is launching or running, in no particular order.
     fn launched(
         &self,
         after: Option<&Cursor>,
         limit: u32,
-    ) -> impl Future<Output = Result<Page<Execution>, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Page<Loaded>, PortError>> + Send;
 
     /// The first tickets of a line that are due at `now`, in the order of [`crate::fair::order`].
     fn line(
@@ -166,19 +152,19 @@ pub trait Store: Send + Sync {
         key: &LimitKey,
         now: Timestamp,
         limit: u32,
-    ) -> impl Future<Output = Result<Vec<Ticket>, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Vec<Ticket>, PortError>> + Send;
 
     /// Whether anybody, of whichever process, is in this line and due: then a hint at it is worth a message.
-    fn has_line(&self, key: &LimitKey, now: Timestamp) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+    fn has_line(&self, key: &LimitKey, now: Timestamp) -> impl Future<Output = Result<bool, PortError>> + Send;
 
     /// The lines that have a ticket due at `now`.
-    fn lines(&self, now: Timestamp) -> impl Future<Output = Result<Vec<LimitKey>, Unavailable>> + Send;
+    fn lines(&self, now: Timestamp) -> impl Future<Output = Result<Vec<LimitKey>, PortError>> + Send;
 
     /// How many stand before this ticket in its line: exact up to `exact`, an estimate beyond.
-    fn ahead(&self, ticket: &Ticket, exact: u32) -> impl Future<Output = Result<u32, Unavailable>> + Send;
+    fn ahead(&self, ticket: &Ticket, exact: u32) -> impl Future<Output = Result<u32, PortError>> + Send;
 
     /// What is known of a line as a whole.
-    fn line_state(&self, key: &LimitKey) -> impl Future<Output = Result<LineState, Unavailable>> + Send;
+    fn line_state(&self, key: &LimitKey) -> impl Future<Output = Result<LineState, PortError>> + Send;
 
     /// Replaces the state of a line if it is still the one that was read (by revision); says whether it was. Conditional.
     fn set_line_state(
@@ -186,10 +172,10 @@ pub trait Store: Send + Sync {
         key: &LimitKey,
         before: &LineState,
         after: LineState,
-    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<bool, PortError>> + Send;
 
     /// How much of a limit is in use.
-    fn usage(&self, key: &LimitKey) -> impl Future<Output = Result<Usage, Unavailable>> + Send;
+    fn usage(&self, key: &LimitKey) -> impl Future<Output = Result<Usage, PortError>> + Send;
 
     /// Takes up to `want` tokens from a bucket; the second number is the milliseconds until there is another. Conditional.
     fn take_tokens(
@@ -198,23 +184,23 @@ pub trait Store: Send + Sync {
         rate: Rate,
         want: u32,
         now: Timestamp,
-    ) -> impl Future<Output = Result<(u32, u64), Unavailable>> + Send;
+    ) -> impl Future<Output = Result<(u32, u64), PortError>> + Send;
 
     /// Brings what is derived from the records and not written together with them back in line with them. Idempotent; harmless
     /// beside launches and ends, and beside itself.
-    fn reconcile(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn reconcile(&self) -> impl Future<Output = Result<(), PortError>> + Send;
 
     /// Where the sweep before was cut short, if it was.
-    fn bookmark(&self) -> impl Future<Output = Result<Option<Cursor>, Unavailable>> + Send;
+    fn bookmark(&self) -> impl Future<Output = Result<Option<Cursor>, PortError>> + Send;
 
     /// Keeps where a sweep was cut short, or that it came to the end. Idempotent.
-    fn set_bookmark(&self, at: Option<&Cursor>) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn set_bookmark(&self, at: Option<&Cursor>) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 
 /// The ARNs of task definitions by the hash of their content, shared by all launchers.
 pub trait Definitions: Send + Sync {
     /// The ARN of the definition with this content, if it is registered.
-    fn definition(&self, hash: &str) -> impl Future<Output = Result<Option<String>, Unavailable>> + Send;
+    fn definition(&self, hash: &str) -> impl Future<Output = Result<Option<String>, PortError>> + Send;
 
     /// Asks for the turn to register it, until that moment: one caller has it at a time, so that a definition that many wait for is
     /// registered once. Conditional.
@@ -223,19 +209,19 @@ pub trait Definitions: Send + Sync {
         hash: &str,
         now: Timestamp,
         until: Timestamp,
-    ) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<bool, PortError>> + Send;
 
     /// Keeps the ARN of a definition just registered, and ends the turn. Idempotent.
-    fn keep_definition(&self, hash: &str, arn: &str) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn keep_definition(&self, hash: &str, arn: &str) -> impl Future<Output = Result<(), PortError>> + Send;
 
     /// Forgets an ARN that is of no use any more, unless another one is kept by now. Idempotent.
-    fn forget_definition(&self, hash: &str, arn: &str) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn forget_definition(&self, hash: &str, arn: &str) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 
 /// What is known of the secrets that are set: names and who may name them, never values.
 pub trait Secrets: Send + Sync {
     /// The secret of this name.
-    fn find_secret(&self, name: &str) -> impl Future<Output = Result<Option<SecretRecord>, Unavailable>> + Send;
+    fn find_secret(&self, name: &str) -> impl Future<Output = Result<Option<SecretRecord>, PortError>> + Send;
 
     /// What to do about one that is not set, in words.
     fn how_to_set(&self, name: &str) -> String;
@@ -244,25 +230,25 @@ pub trait Secrets: Send + Sync {
 /// Where the ends of executions are made known.
 pub trait Announcer: Send + Sync {
     /// Publishes each, at least once, or says that not all could be (some may have been).
-    fn announce(&self, announcements: &[Announcement]) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn announce(&self, announcements: &[Announcement]) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 
 /// The API keys.
 pub trait Keys: Send + Sync {
     /// The key with this id.
-    fn find_key(&self, id: &str) -> impl Future<Output = Result<Option<KeyRecord>, Unavailable>> + Send;
+    fn find_key(&self, id: &str) -> impl Future<Output = Result<Option<KeyRecord>, PortError>> + Send;
     /// Every key, by name.
-    fn list_keys(&self) -> impl Future<Output = Result<Vec<KeyRecord>, Unavailable>> + Send;
+    fn list_keys(&self) -> impl Future<Output = Result<Vec<KeyRecord>, PortError>> + Send;
     /// Adds a key unless its name is taken; says whether it was added. Conditional.
-    fn add_key(&self, key: &KeyRecord) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+    fn add_key(&self, key: &KeyRecord) -> impl Future<Output = Result<bool, PortError>> + Send;
     /// Removes the key of this name; says whether there was one. Idempotent.
-    fn remove_key(&self, name: &str) -> impl Future<Output = Result<bool, Unavailable>> + Send;
+    fn remove_key(&self, name: &str) -> impl Future<Output = Result<bool, PortError>> + Send;
 }
 
 /// The queues, to send to. Receiving is the event source's business.
 pub trait Queue: Send + Sync {
     /// Sends each message, at least once, or says that not all could be sent (some may have been). Duplicates are harmless.
-    fn send(&self, messages: Vec<Outgoing>) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn send(&self, messages: Vec<Outgoing>) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 
 /// Why a task could not be launched: each says what to do next.
@@ -290,9 +276,9 @@ pub enum LaunchError {
     Unknown(String),
 }
 
-impl From<Unavailable> for LaunchError {
+impl From<PortError> for LaunchError {
     /// Who did not answer may have acted.
-    fn from(error: Unavailable) -> Self {
+    fn from(error: PortError) -> Self {
         Self::Unknown(error.to_string())
     }
 }
@@ -316,17 +302,17 @@ pub trait Tasks: Send + Sync {
     /// Starts a task. Idempotent by client token while that lives.
     fn run_task(&self, input: &RunTaskInput) -> impl Future<Output = Result<Task, LaunchError>> + Send;
     /// Stops a task: TERM, then KILL after the grace. Idempotent; a task that is over or unknown is no error.
-    fn stop_task(&self, task_arn: &str, reason: &str) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    fn stop_task(&self, task_arn: &str, reason: &str) -> impl Future<Output = Result<(), PortError>> + Send;
     /// Looks at up to 100 tasks (ECS API reference, `DescribeTasks`).
-    fn describe_tasks(&self, task_arns: &[String]) -> impl Future<Output = Result<Described, Unavailable>> + Send;
+    fn describe_tasks(&self, task_arns: &[String]) -> impl Future<Output = Result<Described, PortError>> + Send;
     /// The ARNs of the tasks an attempt started, running and stopped.
-    fn list_tasks(&self, started_by: &AttemptId) -> impl Future<Output = Result<Vec<String>, Unavailable>> + Send;
+    fn list_tasks(&self, started_by: &AttemptId) -> impl Future<Output = Result<Vec<String>, PortError>> + Send;
 }
 
 /// Where an account's quotas are asked for.
 pub trait AccountQuotas: Send + Sync {
     /// The CPU units that may be in use at once in this pool; `None` if nobody names a number.
-    fn cpu(&self, pool: CapacityPool) -> impl Future<Output = Result<Option<u32>, Unavailable>> + Send;
+    fn cpu(&self, pool: CapacityPool) -> impl Future<Output = Result<Option<u32>, PortError>> + Send;
 }
 
 /// A line of a log.
@@ -355,17 +341,17 @@ pub enum ReadError {
     /// The cursor is none of this stream's, or not any more.
     #[error("the cursor leads nowhere")]
     Cursor,
-    /// The logs do not answer.
+    /// The call itself failed.
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    Failed(#[from] PortError),
 }
 
-impl From<ReadError> for Unavailable {
+impl From<ReadError> for PortError {
     /// Of a reader that has its cursors from the log itself.
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Cursor => Self::new("the log", error),
-            ReadError::Unavailable(error) => error,
+            ReadError::Cursor => Self::invalid("the log", error),
+            ReadError::Failed(error) => error,
         }
     }
 }
@@ -376,5 +362,5 @@ pub trait Logs: Send + Sync {
     fn read(&self, stream: &str, cursor: Option<&str>) -> impl Future<Output = Result<LogPage, ReadError>> + Send;
 
     /// The last lines of a stream, the oldest of them first: as many as a part has. None if there is no such stream.
-    fn last(&self, stream: &str) -> impl Future<Output = Result<Vec<LogLine>, Unavailable>> + Send;
+    fn last(&self, stream: &str) -> impl Future<Output = Result<Vec<LogLine>, PortError>> + Send;
 }

@@ -3,10 +3,13 @@
 //! `None` means that nothing changes. History only moves forward: facts about an attempt join (see [`Attempt`]), what they amount
 //! to is computed, and a closed attempt stays closed. So any order, repetition or loss of a task's events, followed by a sweep, ends alike.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 
 use crate::{
     Timestamp,
+    backoff::Backoff,
     cause::{self, Cause},
     ecs::{RUNNING, RunTaskInput, STOPPED, StopCode, Task},
     execution::{Attempt, CalledAgain, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
@@ -14,14 +17,13 @@ use crate::{
     limit::{CapacityPool, LimitKey},
     marker::Marker,
     request::{LaunchRequest, RetryOn},
+    stored::Unknown,
 };
 
 /// Most tries that nobody asked for, for causes that pass and before the command started. Ours.
 pub const AUTOMATIC_RETRIES_MAX: usize = 3;
-/// The first pause before another try, in seconds; doubled each time. Ours.
-const BACKOFF_SECONDS: u32 = 5;
-/// The longest pause before another try, in seconds. Ours.
-const BACKOFF_MAX_SECONDS: u32 = 300;
+/// The pauses before another try. Ours.
+const RETRY: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(300) };
 /// How long the script may take to set up (DESIGN §6).
 pub const SET_UP_SECONDS: u32 = 600;
 /// The time between TERM and KILL (DESIGN §6).
@@ -63,6 +65,8 @@ pub enum CancelDecision {
     Final(ExecutionStatus),
     /// It was asked for before.
     Asked,
+    /// It is in a state of a newer release, which alone knows how to stop it.
+    NotKnown(ExecutionStatus),
     /// The new record; if it is not final, the task has to be stopped.
     Changed(Box<Execution>),
 }
@@ -82,6 +86,7 @@ impl Execution {
             cancel: None,
             attempts: Vec::new(),
             events: Vec::new(),
+            unknown: Unknown::default(),
         };
         execution.state = State::Queued { line: execution.first_line() };
         execution.note(now, None);
@@ -292,6 +297,9 @@ impl Execution {
     /// Joins what was learned about an attempt and draws the conclusion, if there is one.
     #[must_use]
     pub fn observe(&self, number: u32, observation: &Observation<'_>, now: Timestamp) -> Option<Self> {
+        if let State::Other { .. } = self.state {
+            return None;
+        }
         let has_source = self.request.source.is_some();
         self.changed(|next| {
             let Some(attempt) =
@@ -313,6 +321,9 @@ impl Execution {
     pub fn cancelled(&self, by: &str, now: Timestamp) -> CancelDecision {
         if let Some(end) = self.end() {
             return CancelDecision::Final(end.outcome.status());
+        }
+        if let State::Other { .. } = self.state {
+            return CancelDecision::NotKnown(self.status());
         }
         if self.cancel.is_some() {
             return CancelDecision::Asked;
@@ -545,11 +556,11 @@ fn cancel_reason(by: &str, when: &str) -> String {
     format!("cancelled by {by} {when}")
 }
 
-/// Exponential, and spread over half its length by the id, so that many failed at once do not come back at once.
+/// Spread by the id, so that many that failed at once do not come back at once.
 fn backoff(number: u32, id: &ExecutionId) -> TimeDelta {
-    let seconds = BACKOFF_SECONDS.saturating_mul(1 << number.saturating_sub(1).min(10)).min(BACKOFF_MAX_SECONDS);
-    let spread = id.as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))) % 1000;
-    TimeDelta::milliseconds(i64::from(seconds) * 500 + i64::from(seconds) * i64::from(spread) / 2)
+    let chance = id.as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let pause = RETRY.pause(number.saturating_sub(1), u128::from(chance));
+    i64::try_from(pause.as_millis()).map_or(TimeDelta::MAX, TimeDelta::milliseconds)
 }
 
 #[cfg(test)]
@@ -905,7 +916,7 @@ mod tests {
         assert_eq!((execution.events.len(), execution.attempts[0].refusals), (EVENTS_MAX, 1_999));
         let runs = execution.observe(1, &Observation::Markers(&[(at(2_000), Marker::Start)]), at(2_000)).expect("runs");
         assert_eq!(
-            runs.events.last().map(|event| event.status),
+            runs.events.last().map(|event| event.status.clone()),
             Some(ExecutionStatus::Running),
             "what follows is told"
         );

@@ -4,7 +4,7 @@ use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
     limit::CapacityPool,
-    ports::{AccountQuotas, Clock, Entropy, Unavailable},
+    ports::{AccountQuotas, Clock, Entropy, PortError},
 };
 
 /// The system's clock and random source.
@@ -23,7 +23,7 @@ impl Clock for System {
 
 impl AccountQuotas for System {
     /// One machine is in no account.
-    async fn cpu(&self, _: CapacityPool) -> Result<Option<u32>, Unavailable> {
+    async fn cpu(&self, _: CapacityPool) -> Result<Option<u32>, PortError> {
         Ok(None)
     }
 }

@@ -29,6 +29,8 @@ use bollard::query_parameters::{
 use bollard::{API_DEFAULT_VERSION, Docker};
 use chrono::SubsecRound;
 use domain::Timestamp;
+use domain::backoff::Backoff;
+use domain::ports::Entropy;
 use domain::request::Arch;
 use secrecy::ExposeSecret;
 
@@ -38,6 +40,7 @@ use self::error::{failed, is_conflict, is_missing, plain};
 use self::follow::Follower;
 use self::image::architecture;
 use self::limits::Limits;
+use crate::ambient::System;
 use crate::failpoint;
 use crate::runner::{Ended, Launch, Pull, StartFailure, Started};
 
@@ -53,8 +56,8 @@ const PULL_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a container that runs is followed while the engine does not answer: an engine's restart takes seconds.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
-/// The first and the longest pause before an engine is asked the same again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The pauses before an engine is asked the same again. Ours.
+const PAUSE: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(1) };
 
 /// More than a log will have. Said because an engine's own default may be a size at which it throws the beginning away.
 const LOG_MAX: &str = "1t";
@@ -397,13 +400,13 @@ impl ContainerRunner {
 
 /// How long an engine that fails is asked again, and how often.
 struct Patience {
-    pause: Duration,
+    rounds: u32,
     failing_since: Option<Instant>,
 }
 
 impl Patience {
     fn new() -> Self {
-        Self { pause: PAUSE.0, failing_since: None }
+        Self { rounds: 0, failing_since: None }
     }
 
     fn reset(&mut self) {
@@ -421,8 +424,8 @@ impl Patience {
     }
 
     async fn pause(&mut self) {
-        tokio::time::sleep(self.pause).await;
-        self.pause = PAUSE.1.min(self.pause * 2);
+        tokio::time::sleep(PAUSE.pause(self.rounds, System.bits())).await;
+        self.rounds = self.rounds.saturating_add(1);
     }
 }
 

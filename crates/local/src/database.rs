@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use domain::{Timestamp, ports::Unavailable};
+use domain::{
+    Timestamp,
+    error::{PortError, Rejected, Rejection},
+};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::oneshot;
@@ -149,18 +152,18 @@ impl Database {
 
     /// Runs `work` in a transaction together with others' and answers once that is committed. An error undoes this work only.
     /// Dropping the future does not take the write back.
-    pub(crate) async fn write<T, F>(&self, service: &'static str, work: F) -> Result<T, Unavailable>
+    pub(crate) async fn write<T, F>(&self, service: &'static str, work: F) -> Result<T, PortError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         self.0.writes.send(Box::new(Pending { work: Some(work), result: None, reply }));
-        received(service, answer).await
+        answered(service, answer).await
     }
 
     /// Runs `work` over the last committed state. Not for writing.
-    pub(crate) async fn read<T, F>(&self, service: &'static str, work: F) -> Result<T, Unavailable>
+    pub(crate) async fn read<T, F>(&self, service: &'static str, work: F) -> Result<T, PortError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -168,15 +171,68 @@ impl Database {
         let (reply, answer) = oneshot::channel();
         self.0.reads.send(Box::new(move |connection| {
             // The caller may have gone away; then nobody wants the answer.
-            let _ = reply.send(work(connection).map_err(|error| explain(&error)));
+            let _ = reply.send(work(connection).map_err(Fault::from));
         }));
-        received(service, answer).await
+        answered(service, answer).await
     }
 }
 
-async fn received<T>(service: &'static str, answer: oneshot::Receiver<Result<T, String>>) -> Result<T, Unavailable> {
-    let result = answer.await.unwrap_or_else(|_| Err("its thread has ended".into()));
-    result.map_err(|detail| Unavailable { service, detail })
+async fn answered<T>(service: &'static str, answer: oneshot::Receiver<Result<T, Fault>>) -> Result<T, PortError> {
+    answer.await.unwrap_or(Err(Fault::Ended)).map_err(|fault| fault.of_service(service))
+}
+
+/// Why the file was not read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+enum Fault {
+    /// SQLite says so. One transaction may fail many writes.
+    #[error("{}", explain(.0))]
+    Sqlite(#[source] Arc<rusqlite::Error>),
+    /// Nobody works on it any more.
+    #[error("its thread has ended")]
+    Ended,
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(Arc::new(error))
+    }
+}
+
+impl Fault {
+    /// The port's error, by who can mend it: time, the machine's owner, or nobody but us.
+    fn of_service(self, service: &'static str) -> PortError {
+        let Self::Sqlite(error) = &self else { return PortError::unavailable(service, self) };
+        match (error.as_ref(), error.sqlite_error_code()) {
+            (_, Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen)) => {
+                let rejection = Rejection::Denied { permission: None };
+                Rejected { service, rejection, source: Arc::new(self) }.into()
+            }
+            (_, Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)) => {
+                PortError::corrupt("the store's file", self)
+            }
+            (
+                _,
+                Some(
+                    ErrorCode::DiskFull
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+                    | ErrorCode::OutOfMemory
+                    | ErrorCode::FileLockingProtocolFailed
+                    | ErrorCode::OperationInterrupted
+                    | ErrorCode::SchemaChanged,
+                ),
+            ) => PortError::unavailable(service, self),
+            (
+                rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::Utf8Error(..),
+                None,
+            ) => PortError::corrupt("a row of the store", self),
+            _ => PortError::invalid(service, self),
+        }
+    }
 }
 
 /// Takes the lock under which the file is opened and changed to a new schema.
@@ -302,13 +358,13 @@ trait Write: Send {
     /// Makes the changes.
     fn run(&mut self, connection: &Connection);
     /// Tells the caller, once it is settled whether the transaction stands; if not, why.
-    fn answer(self: Box<Self>, undone: Option<&str>);
+    fn answer(self: Box<Self>, undone: Option<&Fault>);
 }
 
 struct Pending<T, F> {
     work: Option<F>,
     result: Option<rusqlite::Result<T>>,
-    reply: oneshot::Sender<Result<T, String>>,
+    reply: oneshot::Sender<Result<T, Fault>>,
 }
 
 impl<T, F> Write for Pending<T, F>
@@ -320,12 +376,13 @@ where
         self.result = self.work.take().map(|work| in_savepoint(connection, work));
     }
 
-    fn answer(self: Box<Self>, undone: Option<&str>) {
+    fn answer(self: Box<Self>, undone: Option<&Fault>) {
         let result = match (undone, self.result) {
             // Its own error says more than that of the transaction it broke.
-            (_, Some(Err(error))) => Err(explain(&error)),
+            (_, Some(Err(error))) => Err(error.into()),
             (None, Some(Ok(value))) => Ok(value),
-            (why, _) => Err(why.unwrap_or("the write was not made").to_owned()),
+            (Some(fault), _) => Err(fault.clone()),
+            (None, None) => Err(Fault::Ended),
         };
         // The caller may have gone away; the write stands all the same.
         let _ = self.reply.send(result);
@@ -356,9 +413,9 @@ fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 fn write_all(connection: &Connection, jobs: &mpsc::Receiver<Box<dyn Write>>) {
     while let Ok(first) = jobs.recv() {
         let (batch, outcome) = write_batch(connection, first, jobs);
-        let undone = outcome.err().map(|error| explain(&error));
+        let undone = outcome.err().map(Fault::from);
         for job in batch {
-            job.answer(undone.as_deref());
+            job.answer(undone.as_ref());
         }
     }
 }
@@ -440,7 +497,7 @@ mod tests {
             database.write(SERVICE, add("two"))
         );
         assert!(one.is_ok() && two.is_ok());
-        assert!(failed.unwrap_err().detail.contains("nowhere"));
+        assert!(failed.unwrap_err().to_string().contains("nowhere"));
         let mut names: Vec<_> = database.pumps().await.unwrap().into_iter().map(|pump| pump.0).collect();
         names.sort();
         assert_eq!(names, ["one", "two"]);
@@ -457,7 +514,9 @@ mod tests {
         database.write(SERVICE, limit(1)).await.unwrap();
         let large = |db: &Connection| db.execute("INSERT INTO pumps (id) VALUES (hex(zeroblob(100000)))", []).map(drop);
         let (failed, beside) = tokio::join!(database.write(SERVICE, large), database.write(SERVICE, add("beside")));
-        let detail = failed.unwrap_err().detail;
+        let failed = failed.unwrap_err();
+        assert!(failed.may_pass());
+        let detail = failed.to_string();
         assert!(detail.contains("the disk is full"), "{detail}");
         drop(beside);
         database.write(SERVICE, limit(1_000_000)).await.unwrap();

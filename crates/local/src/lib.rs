@@ -4,6 +4,7 @@ pub mod ambient;
 pub mod container;
 pub mod database;
 pub mod failpoint;
+mod form;
 pub mod host;
 pub mod liveness;
 pub mod log_file;

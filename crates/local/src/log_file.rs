@@ -13,7 +13,7 @@ use std::{
 use chrono::SecondsFormat;
 use domain::{
     Timestamp,
-    ports::{LogLine, LogPage, Logs, ReadError, Unavailable},
+    ports::{LogLine, LogPage, Logs, PortError, ReadError},
 };
 
 /// Longest text in one line of the file; what is longer is cut into parts. The size of a CloudWatch Logs event (256 KB).
@@ -162,16 +162,16 @@ impl Logs for LocalLogs {
         match page(&self.path(task_id), from) {
             Ok(page) => page.ok_or(ReadError::Cursor),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(LogPage::default()),
-            Err(error) => Err(Unavailable::new("the log", error).into()),
+            Err(error) => Err(PortError::unavailable("the log", error).into()),
         }
     }
 
-    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, Unavailable> {
+    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, PortError> {
         let task_id = stream.rsplit('/').next().unwrap_or_default();
         match last_page(&self.path(task_id)) {
             Ok(lines) => Ok(lines),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(Unavailable::new("the log", error)),
+            Err(error) => Err(PortError::unavailable("the log", error)),
         }
     }
 }

@@ -17,7 +17,7 @@ use domain::{
     api::Problem,
     key::{ApiKey, Caller, Role},
     limit::CapacityPool,
-    ports::{Clock, Keys, Unavailable},
+    ports::{Clock, Keys, PortError},
     request::{Arch, Defaults},
     settings::Settings,
     throttle::{Quota, Quotas, Rate},
@@ -88,7 +88,7 @@ pub enum OpenError {
     Store(#[from] database::OpenError),
     /// The store does not answer.
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    Failed(#[from] PortError),
     /// The address cannot be listened on.
     #[error("failed to listen on {address}: {source}")]
     Listen {
@@ -356,13 +356,13 @@ impl Machine {
     }
 
     /// Gives the REST API a key, in the place of the one it had.
-    pub(crate) async fn set_serve_key(&self, key: &ApiKey) -> Result<(), Unavailable> {
+    pub(crate) async fn set_serve_key(&self, key: &ApiKey) -> Result<(), PortError> {
         let record = auth::record(key, SERVE_KEY, Role::Admin, System.now()).await?;
         self.shop.pump.store.remove_key(SERVE_KEY).await?;
         self.shop.pump.store.add_key(&record).await.map(drop)
     }
 
-    async fn unfinished(&self) -> Result<u64, Unavailable> {
+    async fn unfinished(&self) -> Result<u64, PortError> {
         self.shop.database.unfinished_here().await
     }
 }

@@ -13,7 +13,7 @@ use domain::{
     execution::Execution,
     history::Cursor,
     message::{Message, QueueName},
-    ports::{Clock, LogLine, Queue, Store, Unavailable},
+    ports::{Clock, LogLine, PortError, Queue, Store},
     settings::Settings,
     task,
 };
@@ -172,7 +172,7 @@ impl Pump {
         tracing::error!("a task's report is left to the sweep");
     }
 
-    async fn tell_one(&self, report: &TaskReport) -> Result<(), Unavailable> {
+    async fn tell_one(&self, report: &TaskReport) -> Result<(), PortError> {
         match report {
             TaskReport::Changed(task) => self.tracker().task_changed(&task_event(task)).await,
             TaskReport::Lines(arn, lines) => {
@@ -182,7 +182,7 @@ impl Pump {
     }
 
     /// A dead letter was only a hint: its execution goes on by the sweep. It stays on the list of dead letters.
-    async fn settle_dead_letters(&self) -> Result<(), Unavailable> {
+    async fn settle_dead_letters(&self) -> Result<(), PortError> {
         let letters = self.queue.unsettled_dead_letters().await?;
         for letter in &letters {
             tracing::error!(body = letter.body, reason = letter.reason, "a message became a dead letter");
@@ -225,11 +225,11 @@ impl Pump {
         }
     }
 
-    async fn ask_after_page(&self, cursor: Option<Cursor>) -> Result<Option<Cursor>, Unavailable> {
+    async fn ask_after_page(&self, cursor: Option<Cursor>) -> Result<Option<Cursor>, PortError> {
         let page = self.store.launched(cursor.as_ref(), PAGE).await?;
         let unknown = |execution: &&Execution| execution.open_attempt().is_some_and(|open| open.task_arn.is_none());
         let check = |execution: &Execution| Message::Check { id: execution.id.clone() }.into();
-        self.queue.send(page.items.iter().filter(unknown).map(check).collect()).await?;
+        self.queue.send(page.items.iter().flatten().filter(unknown).map(check).collect()).await?;
         Ok(page.next)
     }
 }

@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use domain::{
     Timestamp,
     message::{Message, Outgoing, QueueName},
-    ports::{Clock, Queue, Unavailable},
+    ports::{Clock, PortError, Queue},
 };
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use tokio::sync::Notify;
@@ -85,12 +85,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn receive(
-        &self,
-        queue: QueueName,
-        max: u32,
-        visibility: Duration,
-    ) -> Result<Vec<Received>, Unavailable> {
+    pub async fn receive(&self, queue: QueueName, max: u32, visibility: Duration) -> Result<Vec<Received>, PortError> {
         let wanted = Wanted { pump: self.database.pump().clone(), queue, now: System.now(), max };
         // Most looks find nothing, and need not wait for the writer.
         let probe = wanted.clone();
@@ -110,7 +105,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn delete(&self, done: Vec<Received>) -> Result<(), Unavailable> {
+    pub async fn delete(&self, done: Vec<Received>) -> Result<(), PortError> {
         if done.is_empty() {
             return Ok(());
         }
@@ -126,7 +121,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn release(&self, failed: Vec<Received>, delay: Duration) -> Result<(), Unavailable> {
+    pub async fn release(&self, failed: Vec<Received>, delay: Duration) -> Result<(), PortError> {
         if failed.is_empty() {
             return Ok(());
         }
@@ -146,7 +141,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn next_due(&self, queue: QueueName) -> Result<Option<Timestamp>, Unavailable> {
+    pub async fn next_due(&self, queue: QueueName) -> Result<Option<Timestamp>, PortError> {
         let pump = self.database.pump().clone();
         let read = move |db: &Connection| {
             db.prepare_cached("SELECT min(visible_at) FROM messages WHERE pump = ?1 AND queue = ?2")?
@@ -182,7 +177,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, Unavailable> {
+    pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, PortError> {
         self.database.read(SERVICE, |db| dead_letters(db, "", &[])).await
     }
 
@@ -191,7 +186,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn unsettled_dead_letters(&self) -> Result<Vec<DeadLetter>, Unavailable> {
+    pub async fn unsettled_dead_letters(&self) -> Result<Vec<DeadLetter>, PortError> {
         let pump = self.database.pump().to_string();
         self.database.read(SERVICE, move |db| dead_letters(db, "WHERE NOT settled AND pump = ?1", &[&pump])).await
     }
@@ -200,7 +195,7 @@ impl LocalQueue {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn settle(&self, dealt_with: Vec<DeadLetter>) -> Result<(), Unavailable> {
+    pub async fn settle(&self, dealt_with: Vec<DeadLetter>) -> Result<(), PortError> {
         let write = move |db: &Connection| {
             let mut settle = db.prepare_cached("UPDATE dead_letters SET settled = 1 WHERE id = ?1")?;
             dealt_with.iter().try_for_each(|letter| settle.execute([&letter.message_id]).map(drop))
@@ -214,7 +209,7 @@ impl LocalQueue {
 
 impl Queue for LocalQueue {
     /// All of them or none.
-    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         if messages.is_empty() {
             return Ok(());
         }
@@ -259,8 +254,8 @@ struct Letter {
 }
 
 impl Letter {
-    fn of(outgoing: Outgoing) -> Result<Self, Unavailable> {
-        let body = serde_json::to_string(&outgoing.message).map_err(|error| Unavailable::new(SERVICE, error))?;
+    fn of(outgoing: Outgoing) -> Result<Self, PortError> {
+        let body = serde_json::to_string(&outgoing.message).map_err(|error| PortError::invalid(SERVICE, error))?;
         let delay = Duration::from_secs(u64::from(outgoing.delay_seconds.min(DELAY_MAX_SECONDS)));
         Ok(Self { message: outgoing.message, body, delay })
     }

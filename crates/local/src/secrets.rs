@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 
 use domain::{
     key::Role,
-    ports::{self, Unavailable},
+    ports::{self, PortError},
     secret::SecretRecord,
     task::GIT_KNOWN_HOSTS,
 };
@@ -50,7 +50,7 @@ impl Secrets {
 
 impl ports::Secrets for Secrets {
     /// Whoever may submit may name each: all keys of this machine are its owner's.
-    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, Unavailable> {
+    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
         let record = |_| SecretRecord { name: name.to_owned(), role: Role::Submit, set_at: None };
         Ok(self.value(name).map(record))
     }

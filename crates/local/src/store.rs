@@ -6,19 +6,19 @@
 use domain::{
     Timestamp,
     execution::{Execution, Ticket},
-    history::{Cursor, Filter, Page},
+    history::{Cursor, Filter, Loaded, Page},
     id::ExecutionId,
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
     line::LineState,
-    ports::{Claim, Created, Definitions, Keys, Store, Unavailable, Update, UpdateError},
+    ports::{Claim, Created, Definitions, Keys, PortError, Store, Update, UpdateError},
     throttle::{Rate, Usage},
 };
 use rusqlite::Connection;
 
 use crate::{
     database::{Database, PumpId, millis},
-    failpoint,
+    failpoint, form,
 };
 
 mod bookmark;
@@ -59,7 +59,7 @@ impl LocalStore {
 
 impl Store for LocalStore {
     /// Idempotent. Whether a claim has expired is judged at the moment of the new execution's submission.
-    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, Unavailable> {
+    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, PortError> {
         let (new, claim) = (record::New::of(execution)?, claim.cloned());
         let pump = self.database.pump().clone();
         failpoint!("store.create.before");
@@ -69,12 +69,7 @@ impl Store for LocalStore {
     }
 
     /// Conditional: in one transaction.
-    async fn open_submission(
-        &self,
-        key: &str,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Result<Timestamp, Unavailable> {
+    async fn open_submission(&self, key: &str, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, PortError> {
         let key = key.to_owned();
         failpoint!("store.open_submission.before");
         let opened_at = self.database.write(SERVICE, move |db| submissions::open(db, &key, now, expires_at)).await?;
@@ -83,7 +78,7 @@ impl Store for LocalStore {
     }
 
     /// Idempotent. All of them in one transaction.
-    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
         let new = executions.iter().map(record::New::of).collect::<Result<Vec<_>, _>>()?;
         let pump = self.database.pump().clone();
         let write = move |db: &Connection| new.iter().map(|new| record::create(db, new, None, &pump)).collect();
@@ -93,13 +88,14 @@ impl Store for LocalStore {
         created.into_iter().map(record::Came::checked).collect()
     }
 
-    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
-        let id = id.clone();
-        let record = self.database.read(SERVICE, move |db| record::load(db, &id)).await?;
-        record.as_deref().map(columns::execution).transpose()
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
+        let (id, wanted) = (id.clone(), id.clone());
+        let record = self.database.read(SERVICE, move |db| record::load(db, &wanted)).await?;
+        let loaded = record.map(|raw| columns::execution(id, &raw.record)).transpose();
+        loaded.map_err(PortError::from)
     }
 
-    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
         let Some(wanted) = history::Wanted::of(fragment) else { return Ok(Vec::new()) };
         let ids = self.database.read(SERVICE, move |db| history::find(db, &wanted, limit)).await?;
         ids.iter().map(|id| columns::id(id)).collect()
@@ -131,51 +127,51 @@ impl Store for LocalStore {
     }
 
     /// Newest first by id, which begins with the moment of submission.
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
         let query = history::Query::history(filter, after, limit);
         let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
-        columns::page(&records, limit)
+        Ok(columns::page(&records, limit))
     }
 
     /// This pump's own, oldest first.
-    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
         let query = history::Query::launched(self.database.pump(), after, limit);
         let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
-        columns::page(&records, limit)
+        Ok(columns::page(&records, limit))
     }
 
-    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, PortError> {
         let line = line::Line { key: key.clone(), pump: self.database.pump().clone() };
         let rows = self.database.read(SERVICE, move |db| line.rows(db, millis(now), limit)).await?;
-        rows.order(limit)
+        Ok(rows.order(limit))
     }
 
     /// Over all pumps: a limit is shared by them, and who waits for it may be another's.
-    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
+    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
         let key = key.to_string();
         self.database.read(SERVICE, move |db| line::head(db, &key, millis(now))).await.map(|head| head.is_some())
     }
 
-    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
+    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
         let pump = self.database.pump().clone();
         let keys = self.database.read(SERVICE, move |db| line::lines(db, &pump, millis(now))).await?;
-        keys.iter().map(|key| columns::limit_key(key)).collect()
+        Ok(keys.iter().filter_map(|key| columns::limit_key(key)).collect())
     }
 
     /// In the line of the pump that has the ticket, backed-off ones counted too. Exact up to 10,000 of one submitter.
-    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
+    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, PortError> {
         let (ticket, own) = (ticket.clone(), self.database.pump().clone());
         self.database.read(SERVICE, move |db| line::ahead(db, &ticket, &own, exact)).await
     }
 
-    async fn line_state(&self, key: &LimitKey) -> Result<LineState, Unavailable> {
+    async fn line_state(&self, key: &LimitKey) -> Result<LineState, PortError> {
         let (key, pump) = (key.to_string(), self.database.pump().clone());
         let row = self.database.read(SERVICE, move |db| line_state::find(db, &key, &pump)).await?;
-        row.as_ref().map_or_else(|| Ok(LineState::default()), line_state::Row::state)
+        Ok(row.as_ref().map(line_state::Row::state).unwrap_or_default())
     }
 
     /// Conditional on the revision.
-    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, Unavailable> {
+    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, PortError> {
         let after = LineState { revision: before.revision + 1, ..after };
         let (next, pump) = (line_state::Next::of(key, before, &after)?, self.database.pump().clone());
         failpoint!("store.set_line_state.before");
@@ -184,19 +180,13 @@ impl Store for LocalStore {
         Ok(set)
     }
 
-    async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
         let key = key.to_string();
         self.database.read(SERVICE, move |db| limits::usage(db, &key)).await
     }
 
     /// Conditional: what two callers take never adds up to more than the bucket holds.
-    async fn take_tokens(
-        &self,
-        key: RateKey,
-        rate: Rate,
-        want: u32,
-        now: Timestamp,
-    ) -> Result<(u32, u64), Unavailable> {
+    async fn take_tokens(&self, key: RateKey, rate: Rate, want: u32, now: Timestamp) -> Result<(u32, u64), PortError> {
         failpoint!("store.take_tokens.before");
         let taken = self.database.write(SERVICE, move |db| limits::take_tokens(db, key, rate, want, now)).await?;
         failpoint!("store.take_tokens.after");
@@ -204,62 +194,62 @@ impl Store for LocalStore {
     }
 
     /// Nothing to do: usage is summed up in the same transaction as the record that holds it, so the two cannot differ.
-    async fn reconcile(&self) -> Result<(), Unavailable> {
+    async fn reconcile(&self) -> Result<(), PortError> {
         Ok(())
     }
 
-    async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
+    async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
         let bookmark = self.database.read(SERVICE, bookmark::read).await?;
         bookmark.map(|id| columns::id(&id).map(Cursor)).transpose()
     }
 
-    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
+    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         let at = at.map(|cursor| cursor.0.to_string());
         self.database.write(SERVICE, move |db| bookmark::write(db, at.as_deref())).await
     }
 }
 
 impl Definitions for LocalStore {
-    async fn definition(&self, hash: &str) -> Result<Option<String>, Unavailable> {
+    async fn definition(&self, hash: &str) -> Result<Option<String>, PortError> {
         let hash = hash.to_owned();
         self.database.read(SERVICE, move |db| definitions::find(db, &hash)).await
     }
 
     /// Conditional on nobody else's turn.
-    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, Unavailable> {
+    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, PortError> {
         let hash = hash.to_owned();
         self.database.write(SERVICE, move |db| definitions::claim(db, &hash, millis(now), millis(until))).await
     }
 
     /// Idempotent.
-    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         let (hash, arn) = (hash.to_owned(), arn.to_owned());
         failpoint!("store.keep_definition.before");
         self.database.write(SERVICE, move |db| definitions::keep(db, &hash, &arn)).await
     }
 
     /// Idempotent.
-    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         let (hash, arn) = (hash.to_owned(), arn.to_owned());
         self.database.write(SERVICE, move |db| definitions::forget(db, &hash, &arn)).await
     }
 }
 
 impl Keys for LocalStore {
-    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, Unavailable> {
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         let id = id.to_owned();
         let record = self.database.read(SERVICE, move |db| keys::find(db, &id)).await?;
         record.as_deref().map(keys::record).transpose()
     }
 
-    async fn list_keys(&self) -> Result<Vec<KeyRecord>, Unavailable> {
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         let records = self.database.read(SERVICE, keys::list).await?;
         records.iter().map(|record| keys::record(record)).collect()
     }
 
     /// Conditional on the name, and on the id.
-    async fn add_key(&self, key: &KeyRecord) -> Result<bool, Unavailable> {
-        let (key, json) = (key.clone(), columns::json(key)?);
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
+        let (key, json) = (key.clone(), form::json(key, &key.unknown)?);
         failpoint!("store.add_key.before");
         let added = self.database.write(SERVICE, move |db| keys::add(db, &key, &json)).await?;
         failpoint!("store.add_key.after");
@@ -267,7 +257,7 @@ impl Keys for LocalStore {
     }
 
     /// Idempotent.
-    async fn remove_key(&self, name: &str) -> Result<bool, Unavailable> {
+    async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
         let name = name.to_owned();
         failpoint!("store.remove_key.before");
         let removed = self.database.write(SERVICE, move |db| keys::remove(db, &name)).await?;

@@ -14,9 +14,10 @@ use domain::{
     Timestamp,
     ecs::{self, CONTAINER, Container, RunTaskInput, StopCode, Task},
     id::AttemptId,
-    ports::{self, Clock, Described, LaunchError, LogLine, Tasks, Unavailable},
+    ports::{self, Clock, Described, LaunchError, LogLine, PortError, Tasks},
     request::{ImageRef, Place, RepoUrl},
     script,
+    stored::Unknown,
     task::{SecretMapping, TaskDefinition},
 };
 use rustix::process::Signal;
@@ -29,6 +30,7 @@ use crate::{
     ambient::System,
     container::ContainerRunner,
     database::{Database, TaskRow},
+    form,
     host::{self, HostRunner, Running, Shell},
     log_file::{LocalLogs, LogWriter},
     process::ProcessId,
@@ -36,6 +38,10 @@ use crate::{
     secrets,
 };
 
+/// The names that errors give to what is kept of a task.
+const TASK: &str = "a task's record";
+const RUNTIME: &str = "a task's whereabouts";
+const DEFINITION: &str = "a task's definition";
 /// The cluster's name in ARNs.
 pub const CLUSTER: &str = "local";
 const ARN_PREFIX: &str = "arn:aws:ecs:local:000000000000";
@@ -122,7 +128,7 @@ async fn again_soon(job: &Job, error: &(impl std::fmt::Display + Sync)) {
 #[derive(Debug, thiserror::Error)]
 enum FollowError {
     #[error(transparent)]
-    Store(#[from] Unavailable),
+    Store(#[from] PortError),
     #[error("the task's output or log failed: {0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
@@ -149,7 +155,7 @@ impl LocalTasks {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn resume(&self) -> Result<usize, Unavailable> {
+    pub async fn resume(&self) -> Result<usize, PortError> {
         let rows = self.0.database.open_tasks().await?;
         let count = rows.len();
         for row in rows {
@@ -169,9 +175,9 @@ impl LocalTasks {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn tidy(&self) -> Result<(), Unavailable> {
+    pub async fn tidy(&self) -> Result<(), PortError> {
         // The directories first: a task is on record before it has one.
-        let ids = self.0.host.task_ids().map_err(|error| Unavailable::new("the tasks' directory", error))?;
+        let ids = self.0.host.task_ids().map_err(|error| PortError::unavailable("the tasks' directory", error))?;
         let open = self.0.database.every_open_task().await?;
         for id in ids.iter().filter(|id| !open.contains(&arn_of(id))) {
             self.0.host.clean_up(id);
@@ -183,9 +189,9 @@ impl LocalTasks {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn prune_logs(&self) -> Result<(), Unavailable> {
+    pub async fn prune_logs(&self) -> Result<(), PortError> {
         // The logs first, for the same reason.
-        let ids = self.0.logs.task_ids().map_err(|error| Unavailable::new("the logs' directory", error))?;
+        let ids = self.0.logs.task_ids().map_err(|error| PortError::unavailable("the logs' directory", error))?;
         let known = self.0.database.recorded_tasks(ids.iter().map(|id| arn_of(id)).collect()).await?;
         for id in ids.iter().filter(|id| !known.contains(&arn_of(id))) {
             if let Err(error) = fs::remove_file(self.0.logs.path(id)) {
@@ -199,9 +205,9 @@ impl LocalTasks {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn any_dead(&self) -> Result<bool, Unavailable> {
+    pub async fn any_dead(&self) -> Result<bool, PortError> {
         let rows = self.0.database.open_tasks().await?;
-        let mut runtimes = rows.iter().filter_map(|row| serde_json::from_str(row.runtime.as_deref()?).ok());
+        let mut runtimes = rows.iter().filter_map(|row| form::parsed(RUNTIME, row.runtime.as_deref()?).ok());
         Ok(runtimes.any(|runtime: Runtime| match runtime {
             Runtime::Process(process) => !process.is_alive(),
             Runtime::Container(_) => false,
@@ -245,8 +251,9 @@ struct Job {
 impl Job {
     /// Where it began to run, there it stays, whatever `host_only` says now.
     fn of(row: &TaskRow, host_only: bool) -> Result<Self, FollowError> {
-        let (input, definition): (RunTaskInput, TaskDefinition) = (parsed(&row.input)?, parsed(&row.definition)?);
-        let runtime: Option<Runtime> = row.runtime.as_deref().map(parsed).transpose()?;
+        let (input, definition): (RunTaskInput, TaskDefinition) =
+            (form::parsed(TASK, &row.input)?, form::parsed(DEFINITION, &row.definition)?);
+        let runtime: Option<Runtime> = row.runtime.as_deref().map(|json| form::parsed(RUNTIME, json)).transpose()?;
         let on_host = match &runtime {
             Some(Runtime::Process(_)) => true,
             Some(Runtime::Container(_)) => false,
@@ -254,7 +261,7 @@ impl Job {
         };
         let image = definition.image.clone().filter(|_| !on_host);
         let nonce = variable(&input, script::variable::NONCE);
-        Ok(Self { task: parsed(&row.task)?, definition, input, nonce, image, runtime })
+        Ok(Self { task: form::parsed(TASK, &row.task)?, definition, input, nonce, image, runtime })
     }
 
     /// The id of the container it ran in.
@@ -585,8 +592,8 @@ impl Inner {
         then: impl Fn(&Job),
     ) -> Result<(), FollowError> {
         job.task.version += 1;
-        let runtime = runtime.map(serde_json::to_string).transpose().map_err(unreadable)?;
-        let task = serde_json::to_string(&job.task).map_err(unreadable)?;
+        let runtime = runtime.map(|runtime| form::json(runtime, &Unknown::default())).transpose()?;
+        let task = form::json(&job.task, &Unknown::default())?;
         let is_over = job.task.last_status == ecs::STOPPED;
         loop {
             self.closing.send_modify(|closing| *closing += 1);
@@ -675,14 +682,14 @@ impl Tasks for LocalTasks {
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
         let definition = input.task_definition.rsplit(':').next().unwrap_or_default();
         let row = self.0.database.insert_task(input, definition, &new_task(input)).await?;
-        let task: Task = serde_json::from_str(&row.task).map_err(|error| Unavailable::new("the store", error))?;
+        let task: Task = form::parsed(TASK, &row.task)?;
         if task.last_status != ecs::STOPPED {
             self.follow_in_background(row, Origin::New);
         }
         Ok(task)
     }
 
-    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
+    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
         self.0.database.request_stop(task_arn, reason).await?;
         let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stop) = followed.get(task_arn) {
@@ -691,18 +698,20 @@ impl Tasks for LocalTasks {
         Ok(())
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
         let mut described = Described::default();
         for arn in task_arns {
-            match self.0.database.task(arn).await?.and_then(|row| serde_json::from_str(&row.task).ok()) {
-                Some(task) => described.tasks.push(task),
+            match self.0.database.task(arn).await?.map(|row| form::parsed(TASK, &row.task)) {
+                Some(Ok(task)) => described.tasks.push(task),
+                // It is there, so it is not missing: nothing must be concluded of it.
+                Some(Err(error)) => tracing::error!(task = arn, %error, "a task cannot be looked at"),
                 None => described.missing.push(arn.clone()),
             }
         }
         Ok(described)
     }
 
-    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
         self.0.database.tasks_started_by(started_by).await
     }
 }
@@ -711,14 +720,6 @@ impl Inner {
     fn known(&self, hash: &str) -> bool {
         self.definitions.lock().unwrap_or_else(PoisonError::into_inner).contains(hash)
     }
-}
-
-fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, FollowError> {
-    serde_json::from_str(text).map_err(unreadable)
-}
-
-fn unreadable(error: serde_json::Error) -> FollowError {
-    FollowError::Store(Unavailable::new("the store", error))
 }
 
 /// The task as `RunTask` answers it. Its id derives from the client token, so the same call names the same task.

@@ -6,7 +6,7 @@ use domain::{
     id::ExecutionId,
     limit::LimitKey,
     message::{Message, Outgoing},
-    ports::{Queue, Store, Unavailable, UpdateError},
+    ports::{PortError, Queue, Store, UpdateError},
 };
 
 /// How often a decision is made anew because another writer was faster. Each conflict means that somebody else got on, so more than
@@ -28,7 +28,7 @@ pub async fn advance<F>(
     now: Timestamp,
     id: &ExecutionId,
     decide: F,
-) -> Result<Option<Execution>, Unavailable>
+) -> Result<Option<Execution>, PortError>
 where
     F: Fn(&Execution) -> Option<Execution> + Send + Sync,
 {
@@ -48,7 +48,7 @@ pub async fn advance_from<F>(
     now: Timestamp,
     before: Execution,
     decide: F,
-) -> Result<Option<Execution>, Unavailable>
+) -> Result<Option<Execution>, PortError>
 where
     F: Fn(&Execution) -> Option<Execution> + Send + Sync,
 {
@@ -72,7 +72,7 @@ pub(crate) enum Changed {
 }
 
 /// Changes a record and tells nobody: for what is no news to anyone who waits.
-pub(crate) async fn change<F>(store: &impl Store, mut before: Execution, decide: F) -> Result<Changed, Unavailable>
+pub(crate) async fn change<F>(store: &impl Store, mut before: Execution, decide: F) -> Result<Changed, PortError>
 where
     F: Fn(&Execution) -> Option<Execution> + Send + Sync,
 {
@@ -83,16 +83,16 @@ where
             Ok(written) => return Ok(Changed::Yes { before: Box::new(before), after: Box::new(written) }),
             Err(UpdateError::Conflict) => {}
             Err(UpdateError::Full(key)) => {
-                return Err(Unavailable::new("the store", format!("{key} used up without an admission")));
+                return Err(PortError::invalid("the store", format!("{key} used up without an admission")));
             }
-            Err(UpdateError::Unavailable(error)) => return Err(error),
+            Err(UpdateError::Failed(error)) => return Err(error),
         }
         match store.load(&id).await? {
             Some(newer) => before = newer,
             None => return Ok(Changed::No(None)),
         }
     }
-    Err(Unavailable::new("the store", format!("{id} was changed by others {CONFLICTS_MAX} times in a row")))
+    Err(PortError::unavailable("the store", format!("{id} was changed by others {CONFLICTS_MAX} times in a row")))
 }
 
 /// Writes one change and sends what follows from it.
@@ -118,7 +118,7 @@ pub(crate) async fn wake(
     now: Timestamp,
     before: &Execution,
     written: &Execution,
-) -> Result<(), Unavailable> {
+) -> Result<(), PortError> {
     let mut messages = Vec::new();
     for line in released(before, written) {
         if !store.line_state(&line).await?.is_watched(now) && store.has_line(&line, now).await? {

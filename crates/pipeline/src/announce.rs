@@ -3,10 +3,14 @@
 use domain::{
     announcement::Announcement,
     id::ExecutionId,
-    ports::{Announcer, Store, Unavailable},
+    ports::{Announcer, PortError, Store},
 };
 
+use crate::unreadable::passed_over;
+
 /// Publishes how these executions ended; those that have not ended, or are not there any more, are passed over.
+///
+/// One whose record cannot be read is passed over: it would hold up all that ended after it.
 ///
 /// Called for each change that a stream of the store shows, and again until it succeeds: so each end is published at least once.
 ///
@@ -16,10 +20,10 @@ pub async fn announce(
     store: &impl Store,
     announcer: &impl Announcer,
     ids: impl IntoIterator<Item = ExecutionId> + Send,
-) -> Result<(), Unavailable> {
+) -> Result<(), PortError> {
     let mut announcements = Vec::new();
     for id in ids.into_iter().collect::<Vec<_>>() {
-        announcements.extend(store.load(&id).await?.as_ref().and_then(Announcement::of));
+        announcements.extend(passed_over(store.load(&id).await)?.as_ref().and_then(Announcement::of));
     }
     if announcements.is_empty() { Ok(()) } else { announcer.announce(&announcements).await }
 }

@@ -11,7 +11,8 @@ use domain::{
     Timestamp,
     api::Problem,
     key::{ApiKey, Caller, KeyRecord, Role},
-    ports::{Keys, Unavailable},
+    ports::{Keys, PortError},
+    stored,
 };
 use http::{HeaderMap, header::AUTHORIZATION};
 
@@ -38,7 +39,7 @@ pub enum AuthError {
     Unknown,
     /// The keys cannot be read.
     #[error(transparent)]
-    Unavailable(#[from] Unavailable),
+    Failed(#[from] PortError),
 }
 
 impl From<AuthError> for Problem {
@@ -49,7 +50,7 @@ impl From<AuthError> for Problem {
                 "unauthorized",
                 "no valid API key; send 'Authorization: Bearer sk_live_…' with a key of this installation",
             ),
-            AuthError::Unavailable(error) => crate::http::unavailable(&error),
+            AuthError::Failed(error) => crate::http::failed(&error),
         }
     }
 }
@@ -111,7 +112,7 @@ impl Auth {
     }
 }
 
-async fn verify(key: ApiKey, keys: &impl Keys) -> Result<Option<Caller>, Unavailable> {
+async fn verify(key: ApiKey, keys: &impl Keys) -> Result<Option<Caller>, PortError> {
     let record = keys.find_key(&key.id()).await?;
     let hash = record.as_ref().map_or(NOBODY, |record| &record.hash).to_owned();
     let checked = tokio::task::spawn_blocking(move || bcrypt::verify(key.expose(), &hash)).await;
@@ -123,11 +124,19 @@ async fn verify(key: ApiKey, keys: &impl Keys) -> Result<Option<Caller>, Unavail
 ///
 /// # Errors
 /// When the system's random source fails.
-pub async fn record(key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Result<KeyRecord, Unavailable> {
+pub async fn record(key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Result<KeyRecord, PortError> {
     let text = key.clone();
     let hash = tokio::task::spawn_blocking(move || bcrypt::hash(text.expose(), COST)).await;
-    let hash = hash.map_err(|e| Unavailable::new("bcrypt", e))?.map_err(|e| Unavailable::new("bcrypt", e))?;
-    Ok(KeyRecord { id: key.id(), name: name.to_owned(), role, hash, created_at: now })
+    let hash =
+        hash.map_err(|e| PortError::unavailable("bcrypt", e))?.map_err(|e| PortError::unavailable("bcrypt", e))?;
+    Ok(KeyRecord {
+        id: key.id(),
+        name: name.to_owned(),
+        role,
+        hash,
+        created_at: now,
+        unknown: stored::Unknown::default(),
+    })
 }
 
 /// Refuses a caller whose role is not enough.

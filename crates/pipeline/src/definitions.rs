@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     limit::RateKey,
-    ports::{Definitions, LaunchError, Store, Tasks, Unavailable},
+    ports::{Definitions, LaunchError, PortError, Store, Tasks},
     settings::Settings,
     task::TaskDefinition,
     throttle::{self, Rate},
@@ -100,7 +100,7 @@ impl Registered {
         settings: &Settings,
         definition: &TaskDefinition,
         now: Timestamp,
-    ) -> Result<Ensured, Unavailable> {
+    ) -> Result<Ensured, PortError> {
         let hash = definition.content_hash();
         if let Some(arn) = self.remembered(&hash) {
             return Ok(Ensured::Ready(arn));
@@ -122,7 +122,7 @@ impl Registered {
             }
             Err(LaunchError::Refused(why)) => Ok(Ensured::Refused(why)),
             Err(LaunchError::Throttled(why)) => Ok(Ensured::Later { reason: why, pause: TURN }),
-            Err(error) => Err(Unavailable::new("ECS", error)),
+            Err(error) => Err(PortError::unavailable("ECS", error)),
         }
     }
 
@@ -130,7 +130,7 @@ impl Registered {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn forget(&self, store: &impl Definitions, hash: &str, arn: &str) -> Result<(), Unavailable> {
+    pub async fn forget(&self, store: &impl Definitions, hash: &str, arn: &str) -> Result<(), PortError> {
         self.memory().arns.remove(hash);
         store.forget_definition(hash, arn).await
     }
@@ -160,7 +160,7 @@ impl Registered {
         rate: Rate,
         hash: &str,
         now: Timestamp,
-    ) -> Result<Option<Ensured>, Unavailable> {
+    ) -> Result<Option<Ensured>, PortError> {
         let later = |pause| Some(Ensured::Later { reason: throttle::rate_reason(RateKey::Definitions, rate), pause });
         let too_fast = |millis: u64| {
             let wait = TimeDelta::milliseconds(i64::try_from(millis).unwrap_or(i64::MAX));

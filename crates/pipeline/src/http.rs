@@ -7,8 +7,8 @@ use aws_lambda_events::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use domain::{
     api::Problem,
+    error::{Corrupt, PortError, Rejected, Rejection, Unavailable, What},
     key::Role,
-    ports::Unavailable,
     request::{FieldError, without_value},
 };
 use http::{
@@ -273,11 +273,52 @@ pub fn retry_after(mut response: ApiGatewayProxyResponse, seconds: u32) -> ApiGa
     response
 }
 
-/// The problem of something that did not answer. What it said goes into our log, not to the caller.
+/// The problem of a call that failed on our side. What the service said goes into our log, not to the caller. Only a 503 is worth the same
+/// request again.
 #[must_use]
-pub fn unavailable(error: &Unavailable) -> Problem {
+pub fn failed(error: &PortError) -> Problem {
     tracing::error!(%error, "a request failed");
-    Problem::new(503, "unavailable", format!("{} did not answer; the same request may succeed later", error.service))
+    match error {
+        PortError::Unavailable(Unavailable { service, .. }) => {
+            Problem::new(503, "unavailable", format!("{service} did not answer; the same request may succeed later"))
+        }
+        PortError::Rejected(rejected) => refused(rejected),
+        PortError::Corrupt(corrupt) => unreadable(corrupt),
+    }
+}
+
+fn refused(Rejected { service, rejection, .. }: &Rejected) -> Problem {
+    let (code, title) = match rejection {
+        Rejection::Denied { permission: Some(permission) } => (
+            "permission_missing",
+            format!(
+                "{service} denied access: this installation lacks the permission {permission}; an administrator can \
+                 restore its roles with `mycli upgrade`, and `mycli doctor` looks for more"
+            ),
+        ),
+        Rejection::Denied { permission: None } => {
+            ("permission_missing", format!("{service} denied access to mycli itself; its log has the details"))
+        }
+        Rejection::Missing => {
+            ("resource_missing", format!("{service} is not there; an administrator can look with `mycli doctor`"))
+        }
+        Rejection::Invalid => (
+            "internal_error",
+            format!("{service} rejected what mycli asked of it; this is a fault of mycli, and its log has the details"),
+        ),
+    };
+    Problem::new(500, code, title)
+}
+
+fn unreadable(corrupt: &Corrupt) -> Problem {
+    let title = match &corrupt.what {
+        What::Execution(id) => format!(
+            "the record of {id} cannot be read by this release of mycli; all others can. A newer release may read it; \
+             `mycli forget {id}` removes it"
+        ),
+        What::Other(what) => format!("{what} cannot be read by this release of mycli; its log has the details"),
+    };
+    Problem::new(500, "unreadable_record", title)
 }
 
 fn answer(status: u16, content_type: &'static str, body: String) -> ApiGatewayProxyResponse {

@@ -12,7 +12,7 @@ use domain::{
     id::ExecutionId,
     limit::LimitKey,
     message::Message,
-    ports::{Clock, Definitions, Entropy, LaunchError, Logs, Queue, Secrets, Store, Tasks, Unavailable},
+    ports::{Clock, Definitions, Entropy, LaunchError, Logs, PortError, Queue, Secrets, Store, Tasks},
     settings::{GitAccess, Settings},
     task::{self, TaskDefinition},
     transition::Observation,
@@ -22,6 +22,7 @@ use crate::{
     advance::{self, advance, advance_from, delayed},
     definitions::Registered,
     markers,
+    unreadable::passed_over,
 };
 
 mod drain;
@@ -110,7 +111,7 @@ where
                     ids.extend(id);
                 }
                 Ok(Message::Check { id }) => {
-                    if let Err(error) = self.attend(&id).await {
+                    if let Err(error) = passed_over(self.attend(&id).await) {
                         tracing::warn!(execution = %id, %error, "an execution could not be attended to");
                         failed.push(message_id);
                     }
@@ -136,7 +137,7 @@ where
     }
 
     /// The definition an execution needs, with the credentials for git that there are now.
-    async fn definition(&self, execution: &Execution) -> Result<TaskDefinition, Unavailable> {
+    async fn definition(&self, execution: &Execution) -> Result<TaskDefinition, PortError> {
         let git = match &execution.request.source {
             None => GitAccess::default(),
             Some(_) => GitAccess {
@@ -149,7 +150,7 @@ where
     }
 
     /// Calls `RunTask` for the first time for a launch, and writes down what came of it.
-    async fn run(&self, Launched { execution, from }: Launched) -> Result<Ran, Unavailable> {
+    async fn run(&self, Launched { execution, from }: Launched) -> Result<Ran, PortError> {
         let Some(attempt) = execution.open_attempt() else { return Ok(Ran::Settled) };
         let (number, Some(input)) = (attempt.number, attempt.run_task.clone()) else { return Ok(Ran::Settled) };
         let launched_at = attempt.launched_at;
@@ -165,7 +166,7 @@ where
     }
 
     /// The task is there.
-    async fn started(&self, execution: Execution, number: u32, task: &Task) -> Result<(), Unavailable> {
+    async fn started(&self, execution: Execution, number: u32, task: &Task) -> Result<(), PortError> {
         let now = self.ambient.now();
         let seen = |execution: &Execution| execution.observe(number, &Observation::Task(task), now);
         match advance_from(self.store, self.queue, now, execution, seen).await? {
@@ -181,7 +182,7 @@ where
         input: &RunTaskInput,
         line: LimitKey,
         error: LaunchError,
-    ) -> Result<Ran, Unavailable> {
+    ) -> Result<Ran, PortError> {
         let (now, token) = (self.ambient.now(), &*input.client_token);
         let called_at = |execution: &Execution| execution.open_attempt().map(Attempt::last_called_at);
         let known = called_at(&execution);
@@ -214,12 +215,12 @@ where
         })
     }
 
-    async fn ask_again(&self, id: &ExecutionId, pause: TimeDelta) -> Result<(), Unavailable> {
+    async fn ask_again(&self, id: &ExecutionId, pause: TimeDelta) -> Result<(), PortError> {
         self.queue.send(vec![delayed(Message::Check { id: id.clone() }, pause.num_milliseconds())]).await
     }
 
     /// A task that was cancelled, or given up, while it was being started.
-    async fn stop_if_unwanted(&self, execution: &Execution, number: u32, task: &Task) -> Result<(), Unavailable> {
+    async fn stop_if_unwanted(&self, execution: &Execution, number: u32, task: &Task) -> Result<(), PortError> {
         let open = execution.open_attempt().is_some_and(|attempt| attempt.number == number);
         if open && execution.cancel.is_none() && !execution.is_stray(number, task) {
             return Ok(());
@@ -233,14 +234,14 @@ where
     ///
     /// # Errors
     /// When something does not answer; repeating the call is right.
-    pub async fn attend(&self, id: &ExecutionId) -> Result<(), Unavailable> {
+    pub async fn attend(&self, id: &ExecutionId) -> Result<(), PortError> {
         match self.store.load(id).await? {
             Some(execution) => self.attend_to(&execution).await,
             None => Ok(()),
         }
     }
 
-    async fn attend_to(&self, execution: &Execution) -> Result<(), Unavailable> {
+    async fn attend_to(&self, execution: &Execution) -> Result<(), PortError> {
         let Some(attempt) = execution.open_attempt() else { return Ok(()) };
         if attempt.needs_its_log() {
             return read_log(self.store, self.queue, self.logs, self.ambient, self.settings, execution, attempt).await;
@@ -257,7 +258,7 @@ where
     /// The outcome of `RunTask` is unknown. While its token lives the same call tells if there is a task. That it is refused tells nothing: a
     /// throttle, say, comes before the token is looked at. So whether there is none is for ECS's lists to say, once what the last call may have
     /// started would surely be there; what stays unknown is lost, and never launched again.
-    async fn find_out(&self, execution: &Execution, attempt: &Attempt) -> Result<(), Unavailable> {
+    async fn find_out(&self, execution: &Execution, attempt: &Attempt) -> Result<(), PortError> {
         let (now, number, id) = (self.ambient.now(), attempt.number, &execution.id);
         let age = now - attempt.launched_at;
         let pause = (age / 4).clamp(IN_FLIGHT, ASKED_MAX);
@@ -304,7 +305,7 @@ where
         number: u32,
         input: &RunTaskInput,
         pause: TimeDelta,
-    ) -> Result<Called, Unavailable> {
+    ) -> Result<Called, PortError> {
         let (now, token) = (self.ambient.now(), &*input.client_token);
         let calling = |execution: &Execution| execution.calling_again(token, pause, now);
         let calls = advance::change(self.store, execution.clone(), calling).await?;
@@ -337,7 +338,7 @@ pub(crate) async fn read_log(
     settings: &Settings,
     execution: &Execution,
     attempt: &Attempt,
-) -> Result<(), Unavailable> {
+) -> Result<(), PortError> {
     let left = attempt.log_settles_at(settings).map_or(TimeDelta::zero(), |at| at - clock.now());
     if left > TimeDelta::zero() {
         let again = delayed(Message::Check { id: execution.id.clone() }, left.num_milliseconds());

@@ -13,3 +13,4 @@ pub mod markers;
 pub mod query;
 pub mod state_tracker;
 pub mod submit;
+pub mod unreadable;

@@ -3,7 +3,7 @@
 use domain::{
     Timestamp,
     marker::{self, Marker},
-    ports::{LogLine, Logs, Unavailable},
+    ports::{LogLine, Logs, PortError},
 };
 
 /// Reads the first and the last part of a stream and returns the markers with this nonce.
@@ -13,7 +13,7 @@ use domain::{
 ///
 /// # Errors
 /// When the logs do not answer.
-pub async fn read_ends(logs: &impl Logs, stream: &str, nonce: &str) -> Result<Vec<(Timestamp, Marker)>, Unavailable> {
+pub async fn read_ends(logs: &impl Logs, stream: &str, nonce: &str) -> Result<Vec<(Timestamp, Marker)>, PortError> {
     let marker = |line: &LogLine| Some((line.at, marker::split(nonce, &line.text).1?));
     let head = logs.read(stream, None).await?;
     let mut found: Vec<_> = head.lines.iter().filter_map(marker).collect();

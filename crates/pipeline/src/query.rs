@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use domain::{
-    api::{ExecutionView, HistoryPage, LogLineView, LogsPage, Problem, WaitingView},
+    api::{ExecutionView, HistoryPage, Listed, LogLineView, LogsPage, Problem, UnreadableView, WaitingView},
+    error::{Corrupt, What},
     execution::{Attempt, Execution, ExecutionStatus, State, Ticket},
     history::{Cursor, Filter, LogCursor, PAGE_DEFAULT, PAGE_MAX},
     id::ExecutionId,
@@ -12,7 +13,7 @@ use domain::{
     limit::{CapacityPool, LimitKey, RateKey},
     line::{HeldBy, LineState},
     marker,
-    ports::{Clock, Keys, LogLine, LogPage, Logs, ReadError, Store, Unavailable},
+    ports::{Clock, Keys, LogLine, LogPage, Logs, PortError, ReadError, Store},
     request::FieldError,
     settings::Settings,
     task,
@@ -22,6 +23,7 @@ use domain::{
 use crate::{
     auth::{self, Auth},
     http::{self, Route},
+    unreadable,
 };
 
 /// Up to which place in line the number is exact (DESIGN §5).
@@ -105,22 +107,29 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
     ) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &["status", "group", "by", "since", "limit", "cursor"])?;
         let (filter, limit, cursor) = asked(caller, request).map_err(Problem::invalid)?;
-        let page = self.store.list(&filter, cursor.as_ref(), limit).await.map_err(|e| http::unavailable(&e))?;
+        let page = self.store.list(&filter, cursor.as_ref(), limit).await.map_err(|e| http::failed(&e))?;
         let (mut executions, mut seen) = (Vec::with_capacity(page.items.len()), Seen::default());
         // From the oldest on, as they stand in line.
-        for execution in page.items.iter().rev() {
-            executions.push(self.view(execution, &mut seen).await.map_err(|e| http::unavailable(&e))?);
+        for loaded in page.items.iter().rev() {
+            match loaded {
+                Ok(execution) => {
+                    let view = self.view(execution, &mut seen).await.map_err(|e| http::failed(&e))?;
+                    // The store tells those in a line, which of them waits is for the line to say.
+                    if filter.status.as_ref().is_none_or(|status| view.status == *status) {
+                        executions.push(Listed::Run(Box::new(view)));
+                    }
+                }
+                Err(corrupt) => executions.extend(unreadable_entry(corrupt)),
+            }
         }
         executions.reverse();
-        // The store tells those in a line, which of them waits is for the line to say.
-        executions.retain(|view| filter.status.is_none_or(|status| view.status == status));
         Ok(http::json(200, &HistoryPage { executions, next_cursor: page.next.map(|cursor| cursor.encode()) }))
     }
 
     async fn get(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &[])?;
         let execution = self.load(id).await?;
-        let view = self.view(&execution, &mut Seen::default()).await.map_err(|e| http::unavailable(&e))?;
+        let view = self.view(&execution, &mut Seen::default()).await.map_err(|e| http::failed(&e))?;
         Ok(http::json(200, &view))
     }
 
@@ -134,7 +143,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         let execution = self.load(id).await?;
         let part = self.log_part(&execution, cursor.unwrap_or_default()).await.map_err(|error| match error {
             ReadError::Cursor => Problem::invalid(vec![LogCursor::fault()]),
-            ReadError::Unavailable(error) => http::unavailable(&error),
+            ReadError::Failed(error) => http::failed(&error),
         })?;
         let idle = part.page.lines.is_empty() && !part.page.complete;
         let response = http::json(200, &part.page);
@@ -178,11 +187,11 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
 
     async fn load(&self, id: &str) -> Result<Execution, Problem> {
         let id = resolve(self.store, id).await?;
-        let found = self.store.load(&id).await.map_err(|e| http::unavailable(&e))?;
+        let found = self.store.load(&id).await.map_err(|e| http::failed(&e))?;
         found.ok_or_else(|| not_found(id.as_str()))
     }
 
-    async fn view(&self, execution: &Execution, seen: &mut Seen) -> Result<ExecutionView, Unavailable> {
+    async fn view(&self, execution: &Execution, seen: &mut Seen) -> Result<ExecutionView, PortError> {
         let Some(ticket) = execution.ticket() else { return Ok(ExecutionView::new(execution, None)) };
         let state = self.line_state(&ticket.line, seen).await?;
         let waiting = self.waiting(execution, &ticket, &state, seen).await?;
@@ -199,7 +208,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         ticket: &Ticket,
         line: &LineState,
         seen: &mut Seen,
-    ) -> Result<WaitingView, Unavailable> {
+    ) -> Result<WaitingView, PortError> {
         let now = self.ambient.now();
         let by = line.held.as_ref().map(|held| held.by);
         // Who waits behind the first of its line that waits for the pool waits for the pool.
@@ -241,7 +250,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         })
     }
 
-    async fn line_state(&self, key: &LimitKey, seen: &mut Seen) -> Result<LineState, Unavailable> {
+    async fn line_state(&self, key: &LimitKey, seen: &mut Seen) -> Result<LineState, PortError> {
         if let Some(state) = seen.states.get(key) {
             return Ok(state.clone());
         }
@@ -250,7 +259,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         Ok(state)
     }
 
-    async fn usage(&self, key: &LimitKey, seen: &mut Seen) -> Result<Usage, Unavailable> {
+    async fn usage(&self, key: &LimitKey, seen: &mut Seen) -> Result<Usage, PortError> {
         if let Some(usage) = seen.usage.get(key) {
             return Ok(*usage);
         }
@@ -261,7 +270,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
 
     /// From 1. Beyond the exact ones, who comes after another of the same submitter is taken to stand behind that one: counting again
     /// for each of a page would cost as much as the line is long.
-    async fn place(&self, ticket: &Ticket, seen: &mut Seen) -> Result<u32, Unavailable> {
+    async fn place(&self, ticket: &Ticket, seen: &mut Seen) -> Result<u32, PortError> {
         let peers = (ticket.line.clone(), ticket.submitter.clone(), ticket.priority);
         if let Some(last) = seen.places.get_mut(&peers).filter(|last| **last > EXACT_PLACES) {
             *last += 1;
@@ -300,7 +309,7 @@ pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Prob
     if text.len() > TEXT_MAX {
         return Err(not_found(text));
     }
-    let mut found = store.find(text, CANDIDATES + 1).await.map_err(|e| http::unavailable(&e))?;
+    let mut found = store.find(text, CANDIDATES + 1).await.map_err(|e| http::failed(&e))?;
     match found.len() {
         0 => Err(not_found(text)),
         1 => Ok(found.remove(0)),
@@ -346,6 +355,12 @@ fn asked(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<(Filter, u
         (Some(limit), true) => Ok((Filter { status, group, by, since }, limit, cursor)),
         _ => Err(faults),
     }
+}
+
+fn unreadable_entry(corrupt: &Corrupt) -> Option<Listed> {
+    unreadable::note(corrupt);
+    let What::Execution(id) = &corrupt.what else { return None };
+    Some(Listed::Unreadable(UnreadableView::new(id, format!("its record cannot be read: {}", corrupt.source))))
 }
 
 /// Whether this is the last line that the script writes.

@@ -13,7 +13,7 @@ use domain::{
     limit::{CapacityPool, LimitKey},
     marker::{self, Marker},
     message::Message,
-    ports::{AccountQuotas, Clock, Logs, Queue, Store, Tasks, Unavailable},
+    ports::{AccountQuotas, Clock, Logs, PortError, Queue, Store, Tasks},
     settings::Settings,
     transition::Observation,
 };
@@ -24,6 +24,7 @@ use serde_json::Value;
 use crate::{
     advance::{advance, advance_from},
     launcher::{read_log, stop_reason},
+    unreadable::{passed_over, readable},
 };
 
 /// How many executions are looked at together: `DescribeTasks` takes 100 (ECS API reference).
@@ -92,7 +93,7 @@ pub struct Swept {
     /// Where to go on; `None` at the end.
     pub next: Option<Cursor>,
     /// Why an execution could not be looked at, if one could not.
-    pub failure: Option<Unavailable>,
+    pub failure: Option<PortError>,
 }
 
 /// The state tracker function.
@@ -119,7 +120,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     ///
     /// # Errors
     /// When something does not answer; delivering the event again is right.
-    pub async fn task_changed(&self, event: &EventBridgeEvent<Task>) -> Result<(), Unavailable> {
+    pub async fn task_changed(&self, event: &EventBridgeEvent<Task>) -> Result<(), PortError> {
         let Some(attempt) = event.detail.attempt() else { return Ok(()) };
         self.observed(&attempt, &Observation::Task(&event.detail)).await
     }
@@ -128,14 +129,17 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     ///
     /// # Errors
     /// When something does not answer, or the task is not on record yet; delivering the event again is right.
-    pub async fn lines_written(&self, event: &LogsEvent) -> Result<(), Unavailable> {
+    pub async fn lines_written(&self, event: &LogsEvent) -> Result<(), PortError> {
         let data = &event.aws_logs.data;
         let task_id = data.log_stream.rsplit('/').next().unwrap_or_default();
         let found = self.store.find(task_id, 1).await?;
         let Some(id) = found.first() else {
-            return Err(Unavailable::new("the store", format!("no execution is on record for task {task_id} yet")));
+            return Err(PortError::unavailable(
+                "the store",
+                format!("no execution is on record for task {task_id} yet"),
+            ));
         };
-        let Some(execution) = self.store.load(id).await? else { return Ok(()) };
+        let Some(execution) = passed_over(self.store.load(id).await)? else { return Ok(()) };
         let mine = |attempt: &&domain::execution::Attempt| {
             attempt.task_arn.as_deref().is_some_and(|arn| arn.ends_with(task_id))
         };
@@ -156,10 +160,11 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         }
     }
 
-    async fn observed(&self, attempt: &AttemptId, observation: &Observation<'_>) -> Result<(), Unavailable> {
+    async fn observed(&self, attempt: &AttemptId, observation: &Observation<'_>) -> Result<(), PortError> {
         let now = self.ambient.now();
         let seen = |execution: &Execution| execution.observe(attempt.number(), observation, now);
-        let Some(execution) = advance(self.store, self.queue, now, attempt.execution(), seen).await? else {
+        let advanced = advance(self.store, self.queue, now, attempt.execution(), seen).await;
+        let Some(execution) = passed_over(advanced)? else {
             tracing::debug!(%attempt, "an event of a task that is not on record here");
             return Ok(());
         };
@@ -172,7 +177,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         self.read_last_words(&execution).await
     }
 
-    async fn read_last_words(&self, execution: &Execution) -> Result<(), Unavailable> {
+    async fn read_last_words(&self, execution: &Execution) -> Result<(), PortError> {
         match execution.open_attempt().filter(|attempt| attempt.needs_its_log()) {
             Some(attempt) => {
                 read_log(self.store, self.queue, self.logs, self.ambient, self.settings, execution, attempt).await
@@ -185,7 +190,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     ///
     /// # Errors
     /// As [`Self::sweep`]; also when an execution could not be looked at. The others were, and the next sweep goes on behind them.
-    pub async fn next_sweep(&self, until: Timestamp) -> Result<(), Unavailable> {
+    pub async fn next_sweep(&self, until: Timestamp) -> Result<(), PortError> {
         let from = self.store.bookmark().await?;
         let swept = self.sweep(from.clone(), until).await?;
         if swept.next != from {
@@ -200,7 +205,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     ///
     /// # Errors
     /// When something does not answer; the next sweep goes on.
-    pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Swept, Unavailable> {
+    pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Swept, PortError> {
         self.hint_at_lines().await?;
         if from.is_none() {
             self.refresh_quotas().await?;
@@ -211,7 +216,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         let (mut next, mut failure) = (from, None);
         loop {
             let page = self.store.launched(next.as_ref(), PAGE).await?;
-            failure = self.ask_after(&page.items).await?.or(failure);
+            failure = self.ask_after(&readable(page.items)).await?.or(failure);
             next = page.next;
             if next.is_none() || self.ambient.now() >= until {
                 return Ok(Swept { next, failure });
@@ -221,7 +226,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
 
     /// The quotas may be raised, or lowered, at any time. That they cannot be read stops nothing: what was read last holds, and ECS's
     /// refusals teach the rest.
-    async fn refresh_quotas(&self) -> Result<(), Unavailable> {
+    async fn refresh_quotas(&self) -> Result<(), PortError> {
         for pool in [CapacityPool::FargateSpot, CapacityPool::Fargate] {
             let (line, now) = (LimitKey::Pool(pool), self.ambient.now());
             let before = self.store.line_state(&line).await?;
@@ -238,14 +243,14 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     }
 
     /// One hint for each line that has somebody due: enough, because a launcher drains the line.
-    async fn hint_at_lines(&self) -> Result<(), Unavailable> {
+    async fn hint_at_lines(&self) -> Result<(), PortError> {
         let lines = self.store.lines(self.ambient.now()).await?;
         let hints: Vec<_> = lines.into_iter().map(|line| Message::Line { line, id: None }.into()).collect();
         if hints.is_empty() { Ok(()) } else { self.queue.send(hints).await }
     }
 
     /// One that cannot be looked at holds up none of the others: of several the last failure is returned.
-    async fn ask_after(&self, executions: &[Execution]) -> Result<Option<Unavailable>, Unavailable> {
+    async fn ask_after(&self, executions: &[Execution]) -> Result<Option<PortError>, PortError> {
         let now = self.ambient.now();
         let mut known = Vec::new();
         for execution in executions {
@@ -288,7 +293,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         execution: &Execution,
         attempt: &Attempt,
         observation: Option<&Observation<'_>>,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), PortError> {
         let now = self.ambient.now();
         if let Some(observation) = observation
             && (attempt.needs_its_log() || execution.observe(attempt.number, observation, now).is_some())
@@ -304,7 +309,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     }
 
     /// Stops what is past its time, or was cancelled and still runs.
-    async fn enforce(&self, execution: &Execution, task_arn: &str) -> Result<(), Unavailable> {
+    async fn enforce(&self, execution: &Execution, task_arn: &str) -> Result<(), PortError> {
         let now = self.ambient.now();
         let written = advance(self.store, self.queue, now, &execution.id, |execution| execution.overdue(now)).await?;
         let Some(execution) = written else { return Ok(()) };

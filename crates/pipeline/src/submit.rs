@@ -12,7 +12,7 @@ use domain::{
     key::{ApiKey, Caller, Role},
     limit::{CapacityPool, LimitKey},
     message::Message,
-    ports::{Claim, Clock, Created, Entropy, Keys, Queue, Secrets, Store, Unavailable, UpdateError},
+    ports::{Claim, Clock, Created, Entropy, Keys, PortError, Queue, Secrets, Store, UpdateError},
     request::{FieldError, LaunchRequest, Name, SubmitRequest},
     secret::SecretRecord,
     settings::Settings,
@@ -59,6 +59,14 @@ pub struct Submit<'a, S, K, Q, X, A> {
 struct Draft {
     request: LaunchRequest,
     faults: Vec<FieldError>,
+}
+
+/// Why an execution is not cancelled.
+enum NotCancelled {
+    /// It is over already, like this.
+    Final(ExecutionStatus),
+    /// It stands where only a newer release knows how to stop it.
+    NotKnown(ExecutionStatus),
 }
 
 /// What is known of what requests name; looked up once, however many name it.
@@ -122,11 +130,10 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     async fn execute(&self, caller: &Caller, request: SubmitRequest) -> Result<ApiGatewayProxyResponse, Problem> {
-        let request = self.validated(caller, request).await.map_err(|e| http::unavailable(&e))?;
+        let request = self.validated(caller, request).await.map_err(|e| http::failed(&e))?;
         let request = request.map_err(Problem::invalid)?;
         let claim = request.idempotency_key.as_ref().map(|key| self.claim(caller, key.as_str(), &request));
-        let (created, execution) =
-            self.record(caller, request, claim.as_ref()).await.map_err(|e| http::unavailable(&e))?;
+        let (created, execution) = self.record(caller, request, claim.as_ref()).await.map_err(|e| http::failed(&e))?;
         match created {
             Created::New => Ok(accepted(&execution.id, execution.status())),
             Created::Existing(id) => self.existing(id).await,
@@ -143,7 +150,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         &self,
         caller: &Caller,
         request: SubmitRequest,
-    ) -> Result<Result<LaunchRequest, Vec<FieldError>>, Unavailable> {
+    ) -> Result<Result<LaunchRequest, Vec<FieldError>>, PortError> {
         let draft = self.draft(request);
         let known = self.known(draft.iter()).await?;
         Ok(draft.and_then(|draft| self.judged(caller, draft, &known)))
@@ -156,7 +163,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         Ok(Draft { request, faults })
     }
 
-    async fn known(&self, drafts: impl Iterator<Item = &Draft>) -> Result<Known, Unavailable> {
+    async fn known(&self, drafts: impl Iterator<Item = &Draft>) -> Result<Known, PortError> {
         let mut known = Known::default();
         for draft in drafts {
             for name in &draft.request.secrets {
@@ -173,7 +180,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     /// What the installation sets for a pool, else what the account may use, as the sweep last read it.
-    async fn quota(&self, pool: CapacityPool) -> Result<Option<u32>, Unavailable> {
+    async fn quota(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
         match self.settings.quotas.of(pool).cpu {
             None => Ok(self.store.line_state(&LimitKey::Pool(pool)).await?.quota(None)),
             set => Ok(set),
@@ -203,7 +210,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         caller: &Caller,
         request: LaunchRequest,
         claim: Option<&Claim>,
-    ) -> Result<(Created, Execution), Unavailable> {
+    ) -> Result<(Created, Execution), PortError> {
         let now = self.ambient.now();
         let id = ExecutionId::new(now, self.ambient.bits());
         let pool = task::pool(&request, self.settings);
@@ -226,52 +233,57 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     async fn existing(&self, id: ExecutionId) -> Result<ApiGatewayProxyResponse, Problem> {
-        let found = self.store.load(&id).await.map_err(|e| http::unavailable(&e))?;
+        let found = self.store.load(&id).await.map_err(|e| http::failed(&e))?;
         Ok(accepted(&id, found.map_or(ExecutionStatus::Queued, |execution| execution.status())))
     }
 
     async fn cancel(&self, caller: &Caller, id: &str) -> Result<ApiGatewayProxyResponse, Problem> {
         let id = query::resolve(self.store, id).await?;
-        let written = self.try_cancel(caller, &id).await.map_err(|e| http::unavailable(&e))?;
+        let written = self.try_cancel(caller, &id).await.map_err(|e| http::failed(&e))?;
         match written {
             None => Err(query::not_found(id.as_str())),
-            Some(Err(status)) => {
+            Some(Err(NotCancelled::Final(status))) => {
                 Err(Problem::new(409, "already_final", format!("{id} is {status} already; there is nothing to cancel")))
             }
+            Some(Err(NotCancelled::NotKnown(status))) => Err(Problem::new(
+                409,
+                "status_not_known",
+                format!("{id} is {status}, which this release of mycli does not know; cancel it with a newer one"),
+            )),
             Some(Ok(execution)) => {
                 if execution.end().is_none() {
                     let check = Message::Check { id: id.clone() }.into();
-                    self.queue.send(vec![check]).await.map_err(|e| http::unavailable(&e))?;
+                    self.queue.send(vec![check]).await.map_err(|e| http::failed(&e))?;
                 }
                 Ok(accepted(&id, execution.status()))
             }
         }
     }
 
-    /// `Err(status)` when it is final already.
     async fn try_cancel(
         &self,
         caller: &Caller,
         id: &ExecutionId,
-    ) -> Result<Option<Result<Execution, ExecutionStatus>>, Unavailable> {
+    ) -> Result<Option<Result<Execution, NotCancelled>>, PortError> {
         loop {
             let now = self.ambient.now();
             let Some(before) = self.store.load(id).await? else { return Ok(None) };
             let after = match before.cancelled(&caller.name, now) {
-                CancelDecision::Final(status) => return Ok(Some(Err(status))),
+                CancelDecision::Final(status) => return Ok(Some(Err(NotCancelled::Final(status)))),
                 CancelDecision::Asked => return Ok(Some(Ok(before))),
+                CancelDecision::NotKnown(status) => return Ok(Some(Err(NotCancelled::NotKnown(status)))),
                 CancelDecision::Changed(after) => *after,
             };
             match advance::commit(self.store, self.queue, now, &before, after).await {
                 Ok(written) => return Ok(Some(Ok(written))),
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
-                Err(UpdateError::Unavailable(error)) => return Err(error),
+                Err(UpdateError::Failed(error)) => return Err(error),
             }
         }
     }
 
     async fn list_keys(&self) -> Result<ApiGatewayProxyResponse, Problem> {
-        let keys = self.keys.list_keys().await.map_err(|e| http::unavailable(&e))?;
+        let keys = self.keys.list_keys().await.map_err(|e| http::failed(&e))?;
         let views: Vec<_> = keys.into_iter().map(KeyView::from).collect();
         Ok(http::json(200, &serde_json::json!({ "keys": views })))
     }
@@ -281,8 +293,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             Problem::invalid(vec![FieldError { field: "name".into(), message: e.to_string() }])
         })?;
         let key = ApiKey::from_entropy(self.entropy_of_a_key());
-        let added =
-            self.add(&key, name.as_str(), new.role, self.ambient.now()).await.map_err(|e| http::unavailable(&e))?;
+        let added = self.add(&key, name.as_str(), new.role, self.ambient.now()).await.map_err(|e| http::failed(&e))?;
         if !added {
             return Err(Problem::new(
                 409,
@@ -300,13 +311,13 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         bytes
     }
 
-    async fn add(&self, key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Result<bool, Unavailable> {
+    async fn add(&self, key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Result<bool, PortError> {
         self.keys.add_key(&auth::record(key, name, role, now).await?).await
     }
 
     async fn revoke_key(&self, name: &str) -> Result<ApiGatewayProxyResponse, Problem> {
         let was_there = match name.len() <= query::TEXT_MAX {
-            true => self.keys.remove_key(name).await.map_err(|e| http::unavailable(&e))?,
+            true => self.keys.remove_key(name).await.map_err(|e| http::failed(&e))?,
             false => false,
         };
         if was_there {

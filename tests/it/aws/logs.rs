@@ -91,5 +91,5 @@ async fn a_cursor_that_is_none_or_too_old_is_told_from_logs_that_do_not_answer()
     let stand_in = StandIn::new(move |_, _| Text(400, refusal.to_owned())).await;
     let logs = logs(&stand_in);
     assert!(matches!(logs.read(STREAM, Some("f/0")).await, Err(ReadError::Cursor)));
-    assert!(matches!(logs.read(STREAM, None).await, Err(ReadError::Unavailable(_))));
+    assert!(matches!(logs.read(STREAM, None).await, Err(ReadError::Failed(_))));
 }

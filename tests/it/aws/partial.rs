@@ -121,7 +121,7 @@ async fn an_event_that_is_never_taken_is_said() {
     let error = bus.announce(&[announcement(1)]).await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "EventBridge is unavailable: 1 were not taken: InternalFailure: Internal Service Failure"
+        "EventBridge is unavailable: InternalFailure: 1 were not taken: Internal Service Failure"
     );
     assert!(stand_in.calls().len() > 1, "it was not sent again");
 }

@@ -108,7 +108,7 @@ async fn a_launcher_that_dies_after_it_took_a_slot_leaves_it_free_after_two_swee
     let execution = submit(&store, 2).await;
     cut.before(Some(STATES));
     let died = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU))).await;
-    assert!(matches!(died, Err(UpdateError::Unavailable(_))), "{died:?}");
+    assert!(matches!(died, Err(UpdateError::Failed(_))), "{died:?}");
     cut.before(None);
     assert_eq!(used(&store).await, 2 * CPU);
     let full = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU))).await;
@@ -132,7 +132,7 @@ async fn what_was_taken_for_a_launch_that_could_not_be_announced_is_given_back_a
     let execution = submit(&store, 1).await;
     cut.before(Some(FLIGHTS));
     let failed = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(CPU))).await;
-    assert!(matches!(failed, Err(UpdateError::Unavailable(_))), "{failed:?}");
+    assert!(matches!(failed, Err(UpdateError::Failed(_))), "{failed:?}");
     cut.before(None);
     assert_eq!(used(&store).await, 0);
     store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(CPU))).await.expect("room");

@@ -3,6 +3,7 @@
 use domain::{
     key::{KeyRecord, Role},
     ports::Keys,
+    stored::Unknown,
 };
 
 use super::records::at;
@@ -29,6 +30,7 @@ fn key(name: &str, id: &str) -> KeyRecord {
         role: Role::Submit,
         hash: format!("$2b$10$hash-of-{id}"),
         created_at: at(7),
+        unknown: Unknown::default(),
     }
 }
 

@@ -15,7 +15,7 @@ use domain::{
     limit::RateKey,
     line::LineState,
     message::{Message, Outgoing, QueueName},
-    ports::{Definitions, Queue, Store, Unavailable},
+    ports::{Definitions, PortError, Queue, Store},
     task::TaskDefinition,
     throttle::Rate,
 };
@@ -25,6 +25,7 @@ use local::{
     store::LocalStore,
 };
 use tempfile::TempDir;
+use tests::loaded::all;
 
 use super::{
     queue::{Got, Receiver},
@@ -142,7 +143,7 @@ async fn a_pump_has_its_own_lines_and_shares_all_else() {
     assert_eq!(line.iter().map(|ticket| &ticket.id).collect::<Vec<_>>(), [&mine.id]);
     let place = here.ahead(&theirs.ticket().expect("it waits"), 9).await.expect(ANSWERS);
     assert_eq!(place, 0, "the place counts those in its own pump's line");
-    assert_eq!(here.launched(None, 9).await.expect(ANSWERS).items, [launched]);
+    assert_eq!(all(here.launched(None, 9).await.expect(ANSWERS).items), [launched]);
 
     launch(&here, &mine).await;
     assert_eq!(here.lines(at(9)).await.expect(ANSWERS), []);
@@ -172,7 +173,7 @@ async fn what_a_dead_pump_left_is_taken_over_once() {
     assert!(!two.here.pumps().await.expect(ANSWERS).contains(&dead));
 
     let mine: Vec<_> =
-        here.launched(None, 9).await.expect(ANSWERS).items.into_iter().map(|execution| execution.id).collect();
+        all(here.launched(None, 9).await.expect(ANSWERS).items).into_iter().map(|execution| execution.id).collect();
     assert_eq!(mine, std::slice::from_ref(&running.id));
     assert_eq!(here.line(&POOL, at(9), 9).await.expect(ANSWERS)[0].id, waiting.id);
     assert_eq!(two.here.open_tasks().await.expect(ANSWERS).len(), 1);
@@ -312,7 +313,7 @@ async fn a_client_token_names_one_task() {
     assert_eq!(two.here.tasks_started_by(&execution.id.attempt(1)).await.expect(ANSWERS), [task_arn(&execution)]);
     assert_eq!(two.here.tasks_started_by(&execution.id.attempt(11)).await.expect(ANSWERS), [] as [String; 0]);
     let unknown = RunTaskInput { client_token: "new".into(), ..input };
-    assert!(matches!(two.here.insert_task(&unknown, "unknown", &other).await, Err(Unavailable { .. })));
+    assert!(matches!(two.here.insert_task(&unknown, "unknown", &other).await, Err(PortError::Rejected(_))));
     assert_eq!(two.here.task("arn:other").await.expect(ANSWERS), None);
 }
 
@@ -455,7 +456,7 @@ async fn a_file_is_brought_up_to_date(back: &str) {
     launch(&store, &execution).await;
     let rate = Rate { burst: 3.0, per_second: 1.0 };
     assert_eq!(store.take_tokens(RateKey::Definitions, rate, 9, at(0)).await.expect(ANSWERS).0, 3);
-    assert_eq!(store.launched(None, 9).await.expect(ANSWERS).items, [], "it is the other process's");
+    assert_eq!(all(store.launched(None, 9).await.expect(ANSWERS).items), [], "it is the other process's");
     assert_eq!(store.bookmark().await.expect(ANSWERS), None);
     assert_eq!(store.definition("x").await.expect(ANSWERS), None);
     assert_eq!(store.line_state(&POOL).await.expect(ANSWERS), LineState::default());
@@ -555,7 +556,7 @@ async fn processes_that_open_and_write_at_once_do_not_see_a_lock() {
     let store = LocalStore::new(dir.open());
     let page = store.list(&Filter::default(), None, 1_000).await.expect(ANSWERS);
     assert_eq!(page.items.len(), 8 * WRITES as usize);
-    assert!(page.items.iter().all(|execution| execution.status() == ExecutionStatus::Succeeded));
+    assert!(all(page.items).iter().all(|execution| execution.status() == ExecutionStatus::Succeeded));
     assert_eq!(store.usage(&POOL).await.expect(ANSWERS).used, 0);
 }
 
@@ -576,7 +577,7 @@ async fn a_killed_writer_leaves_whole_writes_only() {
         let (status, said) = Writer::start(&dir.path(), 1, place).finish();
         assert_eq!(status.signal(), Some(9), "{place}: {said}");
         let store = LocalStore::new(dir.open());
-        let items = store.list(&Filter::default(), None, 99).await.expect(ANSWERS).items;
+        let items = all(store.list(&Filter::default(), None, 99).await.expect(ANSWERS).items);
         let used = store.usage(&POOL).await.expect(ANSWERS).used;
         assert_eq!((items.len(), used), (recorded, held), "{place}");
         let holding: u32 = items.iter().flat_map(Execution::holdings).map(|holding| holding.amount).sum();

@@ -10,7 +10,7 @@ use aws_sdk_sqs::{Client, types::QueueAttributeName};
 use aws_types::SdkConfig;
 use domain::{
     message::{Message, Outgoing, QueueName},
-    ports::{Entropy, Queue, Unavailable},
+    ports::{Entropy, PortError, Queue},
 };
 use tests::emulator;
 use tokio::{runtime::Handle, task::block_in_place};
@@ -120,7 +120,7 @@ mod queue {
 }
 
 impl Queue for Sqs {
-    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         self.queue.send(messages).await
     }
 }

@@ -142,7 +142,7 @@ fn ends_right(story: &Story, record: &Execution, told: &[usize]) {
     let outcome = closed.map(|closed| &closed.outcome);
     assert_eq!(
         (end.status(), outcome.and_then(Outcome::exit_code), end.holdings().len()),
-        (story.status, story.exit_code, 0),
+        (story.status.clone(), story.exit_code, 0),
         "{}, told {told:?}: {end:#?}",
         story.name
     );

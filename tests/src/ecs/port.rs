@@ -13,7 +13,7 @@ use domain::{
     ecs::{CONTAINER, RunTaskInput, STOPPED, Task},
     id::AttemptId,
     limit::CapacityPool,
-    ports::{AccountQuotas, Clock, Described, LaunchError, Tasks, Unavailable},
+    ports::{AccountQuotas, Clock, Described, LaunchError, PortError, Tasks},
     request::TaskSize,
     task::TaskDefinition,
 };
@@ -51,11 +51,11 @@ impl<C: Clock> InProcess<C> {
         })
     }
 
-    fn look<T>(&self, call: impl FnOnce(&mut Ecs, domain::Timestamp) -> Answer<T>) -> Result<T, Unavailable> {
-        self.call(call).map_err(|(fault, _)| fault.unavailable(SERVICE))
+    fn look<T>(&self, call: impl FnOnce(&mut Ecs, domain::Timestamp) -> Answer<T>) -> Result<T, PortError> {
+        self.call(call).map_err(|(fault, _)| fault.of_service(SERVICE))
     }
 
-    fn describe(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+    fn describe(&self, task_arns: &[String]) -> Result<Described, PortError> {
         if task_arns.is_empty() {
             return Ok(Described::default());
         }
@@ -67,7 +67,7 @@ impl<C: Clock> InProcess<C> {
         })
     }
 
-    fn list(&self, started_by: &AttemptId, status: Option<&str>) -> Result<Vec<String>, Unavailable> {
+    fn list(&self, started_by: &AttemptId, status: Option<&str>) -> Result<Vec<String>, PortError> {
         let mut request = ListTasks {
             cluster: self.cluster.clone(),
             started_by: Some(started_by.to_string()),
@@ -122,19 +122,19 @@ impl<C: Clock> Tasks for InProcess<C> {
         }
     }
 
-    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
+    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
         match self.call(|ecs, now| ecs.stop_task(&self.cluster, task_arn, Some(reason), now)) {
             Ok(_) => Ok(()),
             Err((fault, _)) if answer::is_unknown_task(&fault) => Ok(()),
-            Err((fault, _)) => Err(fault.unavailable(SERVICE)),
+            Err((fault, _)) => Err(fault.of_service(SERVICE)),
         }
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
         self.describe(task_arns)
     }
 
-    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
         let mut arns = self.list(started_by, None)?;
         arns.extend(self.list(started_by, Some(STOPPED))?);
         arns.sort_unstable();
@@ -144,7 +144,7 @@ impl<C: Clock> Tasks for InProcess<C> {
 }
 
 impl<C: Clock> AccountQuotas for InProcess<C> {
-    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, Unavailable> {
+    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
         let Some(kind) = Kind::ALL.into_iter().find(|kind| Some(kind.provider()) == pool.provider()) else {
             return Ok(None);
         };
@@ -154,7 +154,7 @@ impl<C: Clock> AccountQuotas for InProcess<C> {
             Err((fault, _)) if fault.is("NoSuchResourceException") => {
                 self.look(|ecs, now| ecs.get_aws_default_service_quota(FARGATE, code, now))
             }
-            other => other.map_err(|(fault, _)| fault.unavailable("Service Quotas")),
+            other => other.map_err(|(fault, _)| fault.of_service("Service Quotas")),
         };
         let vcpus = quota?["Value"].as_f64().unwrap_or_default();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the model has whole vCPUs")]

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     message::{Message, Outgoing, QueueName},
-    ports::{Clock, Queue, Unavailable},
+    ports::{Clock, PortError, Queue},
 };
 
 /// After so many receives a message becomes a dead letter, as the template has it.
@@ -153,7 +153,7 @@ impl<C: Clock> MemoryQueue<C> {
 }
 
 impl<C: Clock> Queue for MemoryQueue<C> {
-    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         let now = self.clock.now();
         for Outgoing { message, delay_seconds } in messages {
             let mut state = self.state(message.queue());

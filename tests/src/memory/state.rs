@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     Timestamp,
+    error::Corrupt,
     execution::Execution,
-    history::{Cursor, Filter, Page},
+    history::{Cursor, Filter, Loaded, Page},
     id::ExecutionId,
     key::KeyRecord,
     limit::{Admission, Holding, LimitKey, RateKey},
@@ -32,6 +33,8 @@ struct Claimed {
 #[derive(Default)]
 pub(super) struct State {
     records: BTreeMap<ExecutionId, Execution>,
+    /// Those whose records cannot be read.
+    spoilt: BTreeSet<ExecutionId>,
     open: BTreeSet<ExecutionId>,
     /// How many have not ended.
     pub(super) unfinished: usize,
@@ -51,8 +54,20 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn load(&self, id: &ExecutionId) -> Option<Execution> {
-        self.records.get(id).cloned()
+    pub(super) fn load(&self, id: &ExecutionId) -> Option<Loaded> {
+        self.records.get(id).map(|record| self.loaded(record))
+    }
+
+    /// From now on the record of this execution cannot be read.
+    pub(super) fn spoil(&mut self, id: &ExecutionId) {
+        self.spoilt.insert(id.clone());
+    }
+
+    fn loaded(&self, record: &Execution) -> Loaded {
+        if self.spoilt.contains(&record.id) {
+            return Err(Corrupt::execution(record.id.clone(), "it was spoilt by a test"));
+        }
+        Ok(record.clone())
     }
 
     pub(super) fn create(&mut self, execution: &Execution, claim: Option<&Claim>) -> Created {
@@ -167,15 +182,25 @@ impl State {
     }
 
     /// Newest first. Filters are applied one by one: a simulation reads little history.
-    pub(super) fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Page<Execution> {
+    pub(super) fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Page<Loaded> {
         let older = self.records.values().rev().filter(|record| after.is_none_or(|cursor| record.id < cursor.0));
-        page(older.filter(|record| filter.admits(record)), limit)
+        let admits = |record: &&Execution| {
+            filter.admits(record) && (filter.status.is_none() || !self.spoilt.contains(&record.id))
+        };
+        self.page(older.filter(admits), limit)
     }
 
     /// Oldest first.
-    pub(super) fn launched(&self, after: Option<&Cursor>, limit: u32) -> Page<Execution> {
+    pub(super) fn launched(&self, after: Option<&Cursor>, limit: u32) -> Page<Loaded> {
         let later = self.open.iter().filter(|id| after.is_none_or(|cursor| **id > cursor.0));
-        page(later.filter_map(|id| self.records.get(id)), limit)
+        self.page(later.filter_map(|id| self.records.get(id)), limit)
+    }
+
+    fn page<'a>(&self, mut records: impl Iterator<Item = &'a Execution>, limit: u32) -> Page<Loaded> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let shown: Vec<_> = records.by_ref().take(limit).collect();
+        let next = records.next().and(shown.last()).map(|last| Cursor(last.id.clone()));
+        Page { items: shown.into_iter().map(|record| self.loaded(record)).collect(), next }
     }
 
     pub(super) fn take_all(&mut self) -> Vec<Execution> {
@@ -186,11 +211,4 @@ impl State {
     pub(super) fn all(&self) -> impl Iterator<Item = &Execution> {
         self.records.values()
     }
-}
-
-fn page<'a>(mut records: impl Iterator<Item = &'a Execution>, limit: u32) -> Page<Execution> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let items: Vec<_> = records.by_ref().take(limit).cloned().collect();
-    let next = records.next().and(items.last()).map(|last| Cursor(last.id.clone()));
-    Page { items, next }
 }

@@ -8,12 +8,12 @@ use std::{
 use domain::{
     Timestamp,
     execution::{Execution, Ticket},
-    history::{Cursor, Filter, Page},
+    history::{Cursor, Filter, Loaded, Page},
     id::ExecutionId,
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
     line::LineState,
-    ports::{Claim, Created, Definitions, Keys, Secrets, Store, Unavailable, Update, UpdateError},
+    ports::{Claim, Created, Definitions, Keys, PortError, Secrets, Store, Update, UpdateError},
     secret::SecretRecord,
     throttle::{Rate, Usage},
 };
@@ -94,6 +94,11 @@ impl MemoryStore {
         self.state().take_all()
     }
 
+    /// From now on the record of this execution cannot be read.
+    pub fn spoil(&self, id: &ExecutionId) {
+        self.state().spoil(id);
+    }
+
     /// Sets a secret.
     pub fn set_secret(&self, secret: SecretRecord) {
         self.state().secrets.insert(secret.name.clone(), secret);
@@ -101,16 +106,11 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, Unavailable> {
+    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, PortError> {
         Ok(self.call("create").create(execution, claim))
     }
 
-    async fn open_submission(
-        &self,
-        key: &str,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Result<Timestamp, Unavailable> {
+    async fn open_submission(&self, key: &str, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, PortError> {
         let mut state = self.call("open_submission");
         if let Some((opened_at, _)) = state.submissions.get(key).filter(|(_, expires_at)| *expires_at > now) {
             return Ok(*opened_at);
@@ -119,16 +119,16 @@ impl Store for MemoryStore {
         Ok(now)
     }
 
-    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
         let mut state = self.call("create_all");
         Ok(executions.iter().map(|execution| state.create(execution, None)).collect())
     }
 
-    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
-        Ok(self.call("load").load(id))
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
+        self.call("load").load(id).transpose().map_err(PortError::from)
     }
 
-    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
         Ok(self.call("find").find(fragment, limit))
     }
 
@@ -151,39 +151,39 @@ impl Store for MemoryStore {
         updates.into_iter().map(update).collect()
     }
 
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
         Ok(self.call("list").list(filter, after, limit))
     }
 
-    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
         Ok(self.call("launched").launched(after, limit))
     }
 
-    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, PortError> {
         Ok(self.call("line").lines.get(key).map(|line| line.first(key, now, limit)).unwrap_or_default())
     }
 
-    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
+    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
         Ok(self.call("has_line").lines.get(key).is_some_and(|line| line.has_due(now)))
     }
 
-    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
+    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
         let state = self.call("lines");
         let due = state.lines.iter().filter(|(_, line)| line.has_due(now));
         Ok(due.map(|(key, _)| key.clone()).collect())
     }
 
     /// Exact, however long the line.
-    async fn ahead(&self, ticket: &Ticket, _exact: u32) -> Result<u32, Unavailable> {
+    async fn ahead(&self, ticket: &Ticket, _exact: u32) -> Result<u32, PortError> {
         let ahead = self.call("ahead").lines.get(&ticket.line).map_or(0, |line| line.ahead(ticket));
         Ok(u32::try_from(ahead).unwrap_or(u32::MAX))
     }
 
-    async fn line_state(&self, key: &LimitKey) -> Result<LineState, Unavailable> {
+    async fn line_state(&self, key: &LimitKey) -> Result<LineState, PortError> {
         Ok(self.call("line_state").line_states.get(key).cloned().unwrap_or_default())
     }
 
-    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, Unavailable> {
+    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, PortError> {
         let mut state = self.call("set_line_state");
         state.meter.write(Shared::Line(key.clone()));
         let known = state.line_states.entry(key.clone()).or_default();
@@ -194,17 +194,11 @@ impl Store for MemoryStore {
         Ok(true)
     }
 
-    async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
         Ok(Usage { used: self.call("usage").usage.get(key).copied().unwrap_or_default() })
     }
 
-    async fn take_tokens(
-        &self,
-        key: RateKey,
-        rate: Rate,
-        want: u32,
-        now: Timestamp,
-    ) -> Result<(u32, u64), Unavailable> {
+    async fn take_tokens(&self, key: RateKey, rate: Rate, want: u32, now: Timestamp) -> Result<(u32, u64), PortError> {
         let mut state = self.call("take_tokens");
         state.meter.tokens(key);
         let bucket = state.buckets.entry(key).or_default();
@@ -214,29 +208,29 @@ impl Store for MemoryStore {
     }
 
     /// Nothing to do: usage changes in one step with the record that holds it.
-    async fn reconcile(&self) -> Result<(), Unavailable> {
+    async fn reconcile(&self) -> Result<(), PortError> {
         Ok(())
     }
 
-    async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
+    async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
         Ok(self.call("bookmark").bookmark.clone())
     }
 
-    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
+    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         self.call("set_bookmark").bookmark = at.cloned();
         Ok(())
     }
 }
 
 impl Definitions for MemoryStore {
-    async fn definition(&self, hash: &str) -> Result<Option<String>, Unavailable> {
+    async fn definition(&self, hash: &str) -> Result<Option<String>, PortError> {
         Ok(match self.state().definitions.get(hash) {
             Some(Definition::Registered(arn)) => Some(arn.clone()),
             Some(Definition::Turn(_)) | None => None,
         })
     }
 
-    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, Unavailable> {
+    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, PortError> {
         let mut state = self.state();
         let free = match state.definitions.get(hash) {
             Some(Definition::Registered(_)) => false,
@@ -249,12 +243,12 @@ impl Definitions for MemoryStore {
         Ok(free)
     }
 
-    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.state().definitions.insert(hash.to_owned(), Definition::Registered(arn.to_owned()));
         Ok(())
     }
 
-    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         let is_it = |definition: &Definition| matches!(definition, Definition::Registered(known) if known == arn);
         let mut state = self.state();
         if state.definitions.get(hash).is_some_and(is_it) {
@@ -265,15 +259,15 @@ impl Definitions for MemoryStore {
 }
 
 impl Keys for MemoryStore {
-    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, Unavailable> {
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         Ok(self.state().keys.values().find(|key| key.id == id).cloned())
     }
 
-    async fn list_keys(&self) -> Result<Vec<KeyRecord>, Unavailable> {
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         Ok(self.state().keys.values().cloned().collect())
     }
 
-    async fn add_key(&self, key: &KeyRecord) -> Result<bool, Unavailable> {
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
         let mut state = self.state();
         let free = !state.keys.contains_key(&key.name);
         if free {
@@ -282,13 +276,13 @@ impl Keys for MemoryStore {
         Ok(free)
     }
 
-    async fn remove_key(&self, name: &str) -> Result<bool, Unavailable> {
+    async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
         Ok(self.state().keys.remove(name).is_some())
     }
 }
 
 impl Secrets for MemoryStore {
-    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, Unavailable> {
+    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
         Ok(self.state().secrets.get(name).cloned())
     }
 

@@ -9,7 +9,7 @@ use domain::{
     ecs::{RunTaskInput, Task},
     id::AttemptId,
     marker,
-    ports::{Clock, Described, LaunchError, LogLine, LogPage, Logs, ReadError, Tasks, Unavailable},
+    ports::{Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, ReadError, Tasks},
     task::{self, TaskDefinition},
 };
 
@@ -100,17 +100,17 @@ impl<W: Way> Tasks for Scripted<W> {
         result
     }
 
-    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
+    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
         self.clock.sleep(W::CALL).await;
         self.inner.stop_task(task_arn, reason).await
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
         self.clock.sleep(W::CALL).await;
         self.inner.describe_tasks(task_arns).await
     }
 
-    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
         self.clock.sleep(W::CALL).await;
         self.inner.list_tasks(started_by).await
     }
@@ -124,7 +124,7 @@ impl Logs for NoLogs {
         Ok(LogPage::default())
     }
 
-    async fn last(&self, _: &str) -> Result<Vec<LogLine>, Unavailable> {
+    async fn last(&self, _: &str) -> Result<Vec<LogLine>, PortError> {
         Ok(Vec::new())
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use domain::{
     execution::Execution,
     limit::{Admission, LimitKey},
-    ports::{Unavailable, Update, UpdateError},
+    ports::{PortError, Update, UpdateError},
     throttle,
 };
 use futures_util::stream::{self, StreamExt};
@@ -117,7 +117,7 @@ impl DynamoStore {
     }
 
     /// How many of these amounts could be taken together, from the first one on.
-    async fn take_most(&self, pool: &LimitKey, max: Option<u32>, amounts: &[u32]) -> Result<usize, Unavailable> {
+    async fn take_most(&self, pool: &LimitKey, max: Option<u32>, amounts: &[u32]) -> Result<usize, PortError> {
         let fit = |used: u32| throttle::fitting(amounts.iter().copied(), used, max);
         let mut count = fit(0);
         for round in 0..AGAIN {
@@ -173,7 +173,7 @@ impl DynamoStore {
         for (change, outcome) in settled.flat_map(|((step, outcome), _)| step.apart().map(move |c| (c, outcome))) {
             *back.entry(&change.key).or_default() += match outcome {
                 Ok(()) => change.by.min(0),
-                Err(UpdateError::Unavailable(_)) if tried => 0,
+                Err(UpdateError::Failed(_)) if tried => 0,
                 Err(_) => -change.by.max(0),
             };
         }
@@ -200,7 +200,7 @@ impl DynamoStore {
     }
 }
 
-fn fail(outcomes: &mut [Outcome], error: &Unavailable) {
+fn fail(outcomes: &mut [Outcome], error: &PortError) {
     for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_ok()) {
         *outcome = Err(error.clone().into());
     }

@@ -1,10 +1,10 @@
 //! Which task definitions are registered, and whose turn it is to register one.
 
-use domain::{Timestamp, ports::Unavailable};
+use domain::{Timestamp, ports::PortError};
 
 use super::{
     DynamoStore,
-    item::{Key, number, text, text_of},
+    item::{Key, number, small_item, text, text_of},
     table::Condition,
 };
 
@@ -13,26 +13,24 @@ fn key(hash: &str) -> Key {
 }
 
 impl DynamoStore {
-    pub(super) async fn read_definition(&self, hash: &str) -> Result<Option<String>, Unavailable> {
+    pub(super) async fn read_definition(&self, hash: &str) -> Result<Option<String>, PortError> {
         let item = self.get(key(hash)).await?;
         Ok(item.as_ref().and_then(|item| text_of(item, "arn")).map(str::to_owned))
     }
 
-    pub(super) async fn take_turn(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, Unavailable> {
+    pub(super) async fn take_turn(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, PortError> {
         let free = Condition::new(
             "attribute_not_exists(arn) AND (attribute_not_exists(turn_until) OR turn_until <= :now)",
             [(":now", number(now.timestamp_millis())), (":until", number(until.timestamp_millis()))],
         );
-        self.update_if(key(hash), "SET turn_until = :until", free).await
+        self.update_if(key(hash), "SET turn_until = :until, v = :v", free).await
     }
 
-    pub(super) async fn write_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
-        let mut item = key(hash).into_item();
-        item.insert("arn".to_owned(), text(arn));
-        self.put(item).await
+    pub(super) async fn write_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
+        self.put(small_item(key(hash), [("arn", text(arn))])).await
     }
 
-    pub(super) async fn delete_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+    pub(super) async fn delete_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.delete_if(key(hash), Condition::new("arn = :arn", [(":arn", text(arn))])).await.map(drop)
     }
 }

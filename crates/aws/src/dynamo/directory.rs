@@ -8,12 +8,12 @@ use domain::{
     Timestamp,
     execution::{Execution, ExecutionStatus},
     limit::LimitKey,
-    ports::Unavailable,
+    ports::PortError,
 };
 
 use super::{
     DynamoStore,
-    item::{Item, Key, day, day_name, expiry, has_expired, number, number_of, text_of},
+    item::{Item, Key, day, day_name, expiry, has_expired, number, number_of, small_item, text_of},
     state::has_entry,
     table::Condition,
 };
@@ -61,73 +61,71 @@ impl InLine {
 }
 
 /// The partition of the days with submissions, or with ends of one kind.
-fn days_of(status: Option<ExecutionStatus>) -> String {
+fn days_of(status: Option<&ExecutionStatus>) -> String {
     status.map_or_else(|| "DAYS".to_owned(), |status| format!("DAYS#{status}"))
 }
 
 impl DynamoStore {
     /// Makes known where this record can be found, before it is: its line, and the day of what has ended.
-    pub(super) async fn note_whereabouts(&self, execution: &Execution) -> Result<(), Unavailable> {
+    pub(super) async fn note_whereabouts(&self, execution: &Execution) -> Result<(), PortError> {
         if let Some(ticket) = execution.ticket() {
             self.note_line(&ticket.line, &ticket.submitter).await?;
         }
         match execution.status() {
-            status if has_entry(status) => self.note_day(Some(status), day(&execution.id)).await,
+            status if has_entry(&status) => self.note_day(Some(&status), day(&execution.id)).await,
             _ => Ok(()),
         }
     }
 
     /// Makes known that something was submitted on this day.
-    pub(super) async fn note_submission(&self, execution: &Execution) -> Result<(), Unavailable> {
+    pub(super) async fn note_submission(&self, execution: &Execution) -> Result<(), PortError> {
         self.note_day(None, day(&execution.id)).await
     }
 
-    async fn note_line(&self, line: &LimitKey, submitter: &str) -> Result<(), Unavailable> {
+    async fn note_line(&self, line: &LimitKey, submitter: &str) -> Result<(), PortError> {
         let (note, now) = (format!("{line}|{submitter}"), (self.now)());
         if self.memory.has_noted(&note, now) {
             return Ok(());
         }
         let seen = Condition::new("", [(":now", number(now.timestamp_millis()))]);
-        self.update_if(in_line_key(line, submitter), "SET seen_at = :now", seen).await?;
+        self.update_if(in_line_key(line, submitter), "SET seen_at = :now, v = :v", seen).await?;
         self.memory.note(note, now);
         Ok(())
     }
 
-    async fn note_day(&self, status: Option<ExecutionStatus>, day: NaiveDate) -> Result<(), Unavailable> {
+    async fn note_day(&self, status: Option<&ExecutionStatus>, day: NaiveDate) -> Result<(), PortError> {
         let (pk, sk) = (days_of(status), day_name(day));
         let (note, now) = (format!("{pk}|{sk}"), (self.now)());
         if self.memory.has_noted(&note, now) {
             return Ok(());
         }
-        let mut item = Key::new(pk, sk).into_item();
         let last = day.and_time(chrono::NaiveTime::MIN).and_utc() + self.longest() + TimeDelta::days(2);
-        item.insert("expires".to_owned(), number(expiry(last)));
-        self.put(item).await?;
+        self.put(small_item(Key::new(pk, sk), [("expires", number(expiry(last)))])).await?;
         self.memory.note(note, now);
         Ok(())
     }
 
     /// The days with submissions, or with ends of one kind, newest first.
-    pub(super) async fn days(&self, status: Option<ExecutionStatus>) -> Result<Vec<String>, Unavailable> {
+    pub(super) async fn days(&self, status: Option<&ExecutionStatus>) -> Result<Vec<String>, PortError> {
         let (items, now) = (self.collection(&days_of(status), "").await?, (self.now)());
         let current = items.iter().rev().filter(|item| !has_expired(item, now));
         Ok(current.filter_map(|item| text_of(item, "sk")).map(str::to_owned).collect())
     }
 
     /// Who may be in a line.
-    pub(super) async fn in_line(&self, line: &LimitKey) -> Result<Vec<InLine>, Unavailable> {
+    pub(super) async fn in_line(&self, line: &LimitKey) -> Result<Vec<InLine>, PortError> {
         let items = self.collection(LINES, &format!("{line}|")).await?;
         Ok(items.iter().filter_map(InLine::of).collect())
     }
 
     /// Who may be in any line.
-    pub(super) async fn in_any_line(&self) -> Result<Vec<InLine>, Unavailable> {
+    pub(super) async fn in_any_line(&self) -> Result<Vec<InLine>, PortError> {
         let items = self.collection(LINES, "").await?;
         Ok(items.iter().filter_map(InLine::of).collect())
     }
 
     /// Takes somebody out of a line's directory, unless seen there again meanwhile.
-    pub(super) async fn leave_line(&self, who: &InLine) -> Result<(), Unavailable> {
+    pub(super) async fn leave_line(&self, who: &InLine) -> Result<(), PortError> {
         let unchanged = Condition::new("seen_at = :seen", [(":seen", number(who.seen_at))]);
         self.delete_if(in_line_key(&who.line, &who.submitter), unchanged).await.map(drop)
     }
@@ -136,16 +134,16 @@ impl DynamoStore {
     ///
     /// It is not a part of the starts' own writes, so a crash between the two gives some for nothing: the line's order is fair
     /// over time, not a promise about each start.
-    pub(super) async fn charge(&self, line: &LimitKey, submitter: &str, starts: u64) -> Result<(), Unavailable> {
+    pub(super) async fn charge(&self, line: &LimitKey, submitter: &str, starts: u64) -> Result<(), PortError> {
         let mut seen = self.memory.seen(line);
         if seen.len() < 2 {
             return Ok(());
         }
         let (served, reached) = (seen.get(submitter).copied().unwrap_or_default(), reached(seen.values().copied()));
         let (change, condition) = if served >= reached {
-            ("ADD served :starts", Condition::new("", [(":starts", number(starts))]))
+            ("ADD served :starts SET v = :v", Condition::new("", [(":starts", number(starts))]))
         } else {
-            ("SET served = :served", Condition::new("", [(":served", number(reached + starts))]))
+            ("SET served = :served, v = :v", Condition::new("", [(":served", number(reached + starts))]))
         };
         self.update_if(in_line_key(line, submitter), change, condition).await?;
         let charged = (0..starts).fold(served, |served, _| domain::fair::charge(served, reached));

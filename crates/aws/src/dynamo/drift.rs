@@ -10,7 +10,7 @@ use domain::{
     execution::Execution,
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
-    ports::Unavailable,
+    ports::PortError,
 };
 use futures_util::{
     future::try_join_all,
@@ -82,7 +82,7 @@ impl Seen {
 
 impl DynamoStore {
     /// Looks once, and where anything is off or moves, once more with time for what is on its way.
-    pub(super) async fn bring_in_line(&self) -> Result<(), Unavailable> {
+    pub(super) async fn bring_in_line(&self) -> Result<(), PortError> {
         let before = self.counters().await?;
         let held = self.tidy().await?;
         let after = self.counters().await?;
@@ -99,7 +99,7 @@ impl DynamoStore {
         Ok(())
     }
 
-    async fn counters(&self) -> Result<Vec<Counter>, Unavailable> {
+    async fn counters(&self) -> Result<Vec<Counter>, PortError> {
         try_join_all(POOLS.map(|pool| async move {
             let item = self.get(counter_key(&LimitKey::Pool(pool))).await?;
             Ok(Counter::of(pool, &item.unwrap_or_default()))
@@ -108,12 +108,20 @@ impl DynamoStore {
     }
 
     /// Forgets what is over of every flight, and sums up what is open.
-    async fn tidy(&self) -> Result<Held, Unavailable> {
+    async fn tidy(&self) -> Result<Held, PortError> {
         let flights = self.flights().await?;
         let ids: BTreeSet<_> = flights.iter().flat_map(|flight| flight.ids.iter().cloned()).collect();
         let mut seen = Seen::default();
         for ids in ids.into_iter().collect::<Vec<_>>().chunks(LOADED) {
-            self.load_all(ids).await?.into_iter().for_each(|record| seen.look_at(record));
+            for loaded in self.load_all(ids).await? {
+                match loaded {
+                    Ok(record) => seen.look_at(record),
+                    // What it holds is not known. It stays among what was launched, and stops no correction.
+                    Err(corrupt) => {
+                        tracing::error!(record = %corrupt.what, error = %corrupt.source, "{}", domain::error::PASSED_OVER)
+                    }
+                }
+            }
         }
         let landings: Vec<_> = flights.iter().map(|flight| self.land(flight, &seen.open, &seen.over)).collect();
         stream::iter(landings).buffer_unordered(PARALLEL).try_collect::<()>().await?;
@@ -121,7 +129,7 @@ impl DynamoStore {
     }
 
     /// Conditional on nobody else's correction meanwhile.
-    async fn correct(&self, counter: &Counter, off: i64) -> Result<(), Unavailable> {
+    async fn correct(&self, counter: &Counter, off: i64) -> Result<(), PortError> {
         let by = correction(counter.off, off);
         if by == 0 && off == counter.off {
             return Ok(());
@@ -138,7 +146,7 @@ impl DynamoStore {
                 (":one", number(1)),
             ],
         );
-        let change = "ADD used :by, corrections :one SET drift = :drift";
+        let change = "ADD used :by, corrections :one SET drift = :drift, v = :v";
         self.update_if(counter_key(&counter.key), change, unchanged).await.map(drop)
     }
 }

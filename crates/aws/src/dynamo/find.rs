@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use domain::{id::ExecutionId, ports::Unavailable};
+use domain::{id::ExecutionId, ports::PortError};
 
 use super::{
     DynamoStore, SERVICE,
-    history::{Ids, Range},
+    history::{Ids, Range, id_of},
     item::{
         Key, has_expired, id_of_state, partition_of_suffix, partitions_of_last, reversed, state_key, text, text_of,
     },
 };
-use crate::error::unavailable;
+use crate::error::failed;
 
 /// Digits of a ULID.
 const ULID: usize = 26;
@@ -46,7 +46,7 @@ fn is_task_id(text: &str) -> bool {
 }
 
 impl DynamoStore {
-    pub(super) async fn find_by_fragment(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
+    pub(super) async fn find_by_fragment(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         match Wanted::of(fragment) {
             None => Ok(Vec::new()),
@@ -61,27 +61,27 @@ impl DynamoStore {
         }
     }
 
-    async fn of_task(&self, task_id: &str) -> Result<Option<ExecutionId>, Unavailable> {
+    async fn of_task(&self, task_id: &str) -> Result<Option<ExecutionId>, PortError> {
         let item = self.get(Key::single('T', task_id)).await?.filter(|item| !has_expired(item, (self.now)()));
         Ok(item.as_ref().and_then(|item| text_of(item, "execution")?.parse().ok()))
     }
 
-    async fn exactly(&self, ulid: &str) -> Result<Vec<ExecutionId>, Unavailable> {
+    async fn exactly(&self, ulid: &str) -> Result<Vec<ExecutionId>, PortError> {
         let Ok(id) = format!("exec_{ulid}").parse::<ExecutionId>() else { return Ok(Vec::new()) };
         let state = self.get(state_key(&id)).await?.filter(|state| !has_expired(state, (self.now)()));
         Ok(state.map(|_| id).into_iter().collect())
     }
 
     /// The newest ids that begin like this, by the days they can lie in.
-    async fn beginning(&self, part: &str, limit: usize) -> Result<Vec<ExecutionId>, Unavailable> {
+    async fn beginning(&self, part: &str, limit: usize) -> Result<Vec<ExecutionId>, PortError> {
         let Some(range) = Range::of_prefix(part) else { return Ok(Vec::new()) };
         let ids = Ids::by_day(self, range, limit, None).await?.take(limit).await?;
-        Ok(self.load_all(&ids).await?.into_iter().map(|execution| execution.id).collect())
+        Ok(self.load_all(&ids).await?.iter().filter_map(id_of).collect())
     }
 
     /// Ids that end like this. The table itself is the index: the last two digits are the partition, the id backwards the order.
     /// Where more than `limit` do, they are not always the newest.
-    async fn ending(&self, part: &str, limit: usize) -> Result<Vec<ExecutionId>, Unavailable> {
+    async fn ending(&self, part: &str, limit: usize) -> Result<Vec<ExecutionId>, PortError> {
         let partitions: Vec<_> = match (part.len(), part.chars().next_back()) {
             (_, None) => Vec::new(),
             (1, Some(last)) => partitions_of_last(last).collect(),
@@ -97,7 +97,7 @@ impl DynamoStore {
         partition: &str,
         backwards: &str,
         limit: usize,
-    ) -> Result<Vec<ExecutionId>, Unavailable> {
+    ) -> Result<Vec<ExecutionId>, PortError> {
         let items = i32::try_from(limit.max(1)).unwrap_or(i32::MAX);
         let call = self.client.query().table_name(&self.table).consistent_read(true).limit(items);
         let call = call
@@ -105,7 +105,7 @@ impl DynamoStore {
             .projection_expression("sk, expires")
             .expression_attribute_values(":pk", text(partition))
             .expression_attribute_values(":sk", text(backwards));
-        let (output, now) = (call.send().await.map_err(unavailable(SERVICE))?, (self.now)());
+        let (output, now) = (call.send().await.map_err(failed(SERVICE))?, (self.now)());
         let states = output.items.iter().flatten().filter(|item| !has_expired(item, now));
         let sort_keys = states.filter_map(|item| text_of(item, "sk"));
         Ok(sort_keys.filter_map(id_of_state).collect())

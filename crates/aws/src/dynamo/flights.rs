@@ -5,18 +5,19 @@
 
 use std::collections::BTreeSet;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
     execution::{Execution, ExecutionStatus},
     id::ExecutionId,
-    ports::{Entropy, Unavailable},
+    ports::{Entropy, PortError},
 };
 use futures_util::future::try_join_all;
 
 use super::{
     DynamoStore,
-    item::{Item, Key, SHARDS, id_of_ulid, number, number_of, sharded, text, ulid},
+    item::{Item, Key, SHARDS, id_of_ulid, number, number_of, sharded, small_item, text, ulid},
     table::Condition,
 };
 use crate::ambient::System;
@@ -56,11 +57,8 @@ impl Flight {
     }
 
     fn item(&self) -> Item {
-        let mut item = self.key.clone().into_item();
-        let ids = self.ids.iter().map(|id| text(ulid(id))).collect();
-        item.insert("ids".to_owned(), aws_sdk_dynamodb::types::AttributeValue::L(ids));
-        item.insert("at".to_owned(), number(self.at));
-        item
+        let ids = AttributeValue::L(self.ids.iter().map(|id| text(ulid(id))).collect());
+        small_item(self.key.clone(), [("ids", ids), ("at", number(self.at))])
     }
 
     /// The same without these.
@@ -76,21 +74,21 @@ pub(super) fn is_open(execution: &Execution) -> bool {
 
 impl DynamoStore {
     /// Makes known that these may be open from now on. Idempotent: naming one twice is harmless.
-    pub(super) async fn take_off(&self, ids: &[ExecutionId]) -> Result<(), Unavailable> {
+    pub(super) async fn take_off(&self, ids: &[ExecutionId]) -> Result<(), PortError> {
         let now = (self.now)();
         let flights = ids.chunks(TOGETHER).map(|ids| self.put(Flight::new(ids.to_vec(), now).item()));
         try_join_all(flights).await.map(drop)
     }
 
     /// Every flight there is.
-    pub(super) async fn flights(&self) -> Result<Vec<Flight>, Unavailable> {
+    pub(super) async fn flights(&self) -> Result<Vec<Flight>, PortError> {
         let shards: Vec<_> = (0..SHARDS).map(partition).collect();
         let items = try_join_all(shards.iter().map(|shard| self.collection(shard, ""))).await?.concat();
         Ok(items.iter().filter_map(Flight::of).collect())
     }
 
     /// Whatever may be open, each once.
-    pub(super) async fn aloft(&self) -> Result<BTreeSet<ExecutionId>, Unavailable> {
+    pub(super) async fn aloft(&self) -> Result<BTreeSet<ExecutionId>, PortError> {
         Ok(self.flights().await?.into_iter().flat_map(|flight| flight.ids).collect())
     }
 
@@ -101,7 +99,7 @@ impl DynamoStore {
         flight: &Flight,
         open: &BTreeSet<ExecutionId>,
         over: &BTreeSet<ExecutionId>,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), PortError> {
         let departed = (self.now)().timestamp_millis() - flight.at > DEPARTED_AFTER.num_milliseconds();
         let left = flight.without(|id| over.contains(id) || (departed && !open.contains(id)));
         match left.ids.len() {

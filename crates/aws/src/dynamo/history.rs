@@ -6,10 +6,10 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    execution::{Execution, ExecutionStatus},
-    history::{Cursor, Filter, Page},
+    execution::ExecutionStatus,
+    history::{Cursor, Filter, Loaded, Page},
     id::ExecutionId,
-    ports::Unavailable,
+    ports::PortError,
 };
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     item::{SHARDS, day, day_name, partition_of_day, sharded, standing_final, standing_in_line, text, text_of},
     state::has_entry,
 };
-use crate::error::unavailable;
+use crate::error::failed;
 
 /// Records read for a page beyond those shown, before it is given up as a short one. Ours: it bounds what a filter that admits
 /// little costs to some 400 read units a call.
@@ -159,8 +159,8 @@ impl<'a> Ids<'a> {
         range: Range,
         limit: usize,
         ends: Option<ExecutionStatus>,
-    ) -> Result<Self, Unavailable> {
-        let days = store.days(ends).await?.into_iter().filter(|day| range.has_day(day)).collect();
+    ) -> Result<Self, PortError> {
+        let days = store.days(ends.as_ref()).await?.into_iter().filter(|day| range.has_day(day)).collect();
         Ok(Self { days, ends, ..Self::new(store, range, limit, Vec::new()) })
     }
 
@@ -173,7 +173,7 @@ impl<'a> Ids<'a> {
     }
 
     /// The next ids, at most so many; fewer only at the end.
-    pub(super) async fn take(&mut self, count: usize) -> Result<Vec<ExecutionId>, Unavailable> {
+    pub(super) async fn take(&mut self, count: usize) -> Result<Vec<ExecutionId>, PortError> {
         let mut taken = Vec::new();
         while taken.len() < count {
             let Some(newest) = self.newest().await? else { break };
@@ -182,12 +182,12 @@ impl<'a> Ids<'a> {
         Ok(taken)
     }
 
-    async fn is_at_the_end(&mut self) -> Result<bool, Unavailable> {
+    async fn is_at_the_end(&mut self) -> Result<bool, PortError> {
         self.newest().await.map(|newest| newest.is_none())
     }
 
     /// The source with the newest id that is left.
-    async fn newest(&mut self) -> Result<Option<usize>, Unavailable> {
+    async fn newest(&mut self) -> Result<Option<usize>, PortError> {
         loop {
             self.fill().await?;
             let heads = self.sources.iter().enumerate().filter_map(|(at, source)| Some((source.read.front()?, at)));
@@ -205,8 +205,8 @@ impl<'a> Ids<'a> {
     fn open_days(&mut self) {
         let next = self.days.len().min(self.days_at_once);
         self.days_at_once = (self.days_at_once * 2).min(DAYS_AT_ONCE);
-        let ends = self.ends;
-        let of_day = |day: String| match ends {
+        let ends = self.ends.clone();
+        let of_day = |day: String| match &ends {
             None => (0..SHARDS).map(|shard| Source::new(Index::Day, partition_of_day(&day, shard))).collect(),
             Some(status) => Source::shards(Index::Standing, &standing_final(status, &day)),
         };
@@ -214,7 +214,7 @@ impl<'a> Ids<'a> {
     }
 
     /// Reads on in every source that has nothing read left: without its next id the newest of all is not known.
-    async fn fill(&mut self) -> Result<(), Unavailable> {
+    async fn fill(&mut self) -> Result<(), PortError> {
         let (store, range, portion) = (self.store, &self.range, self.portion);
         let dry = self.sources.iter_mut().filter(|source| source.is_dry());
         futures_util::future::try_join_all(dry.map(|source| store.read_on(source, range, portion))).await.map(drop)
@@ -222,7 +222,7 @@ impl<'a> Ids<'a> {
 }
 
 impl DynamoStore {
-    async fn read_on(&self, source: &mut Source, range: &Range, portion: usize) -> Result<(), Unavailable> {
+    async fn read_on(&self, source: &mut Source, range: &Range, portion: usize) -> Result<(), PortError> {
         let (index, partition_key, sort_key) = source.index.names();
         while source.is_dry() {
             let start = match std::mem::replace(&mut source.rest, Rest::Nothing) {
@@ -240,7 +240,7 @@ impl DynamoStore {
                 .expression_attribute_values(":to", text(&range.to))
                 .limit(i32::try_from(portion).unwrap_or(i32::MAX))
                 .set_exclusive_start_key(start);
-            let output = call.send().await.map_err(unavailable(SERVICE))?;
+            let output = call.send().await.map_err(failed(SERVICE))?;
             source.rest = output.last_evaluated_key.map_or(Rest::Nothing, Rest::From);
             let ids = output.items.iter().flatten().filter_map(|entry| text_of(entry, sort_key)?.parse().ok());
             source.read.extend(ids.filter(|id| range.has(id)));
@@ -253,18 +253,19 @@ impl DynamoStore {
         filter: &Filter,
         after: Option<&Cursor>,
         limit: u32,
-    ) -> Result<Page<Execution>, Unavailable> {
+    ) -> Result<Page<Loaded>, PortError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let oldest = (self.now)() - self.longest();
         let range = Range::between(filter.since.map_or(oldest, |since| first_milli(since).max(oldest)), after);
         let ids = self.ids_for(filter, range, limit).await?;
-        self.page(ids, limit, |execution| filter.admits(execution)).await
+        // What cannot be read is in no status, as far as is known.
+        self.page(ids, limit, |loaded| loaded.as_ref().map_or(filter.status.is_none(), |e| filter.admits(e))).await
     }
 
     /// The ids of the index that names the fewest beside those wanted.
-    async fn ids_for(&self, filter: &Filter, range: Range, limit: usize) -> Result<Ids<'_>, Unavailable> {
+    async fn ids_for(&self, filter: &Filter, range: Range, limit: usize) -> Result<Ids<'_>, PortError> {
         let by = filter.by.as_deref();
-        match (filter.status, &filter.group, by) {
+        match (filter.status.clone(), &filter.group, by) {
             (Some(ExecutionStatus::Launching | ExecutionStatus::Running), ..) => {
                 Ok(Ids::known(self, range, self.aloft().await?.into_iter().collect()))
             }
@@ -285,17 +286,17 @@ impl DynamoStore {
         ends: Option<ExecutionStatus>,
         range: Range,
         limit: usize,
-    ) -> Result<Ids<'_>, Unavailable> {
+    ) -> Result<Ids<'_>, PortError> {
         let sources = match (group, by) {
             (Some(group), _) => Source::shards(Index::Group, group),
             (None, Some(by)) => Source::shards(Index::Submitter, by),
-            (None, None) => return Ids::by_day(self, range, limit, ends.filter(|ends| has_entry(*ends))).await,
+            (None, None) => return Ids::by_day(self, range, limit, ends.filter(has_entry)).await,
         };
         Ok(Ids::new(self, range, limit, sources))
     }
 
     /// Who waits, of one submitter or of all; `None` if they are too many.
-    async fn waiting(&self, by: Option<&str>) -> Result<Option<Vec<ExecutionId>>, Unavailable> {
+    async fn waiting(&self, by: Option<&str>) -> Result<Option<Vec<ExecutionId>>, PortError> {
         let mut ids = Vec::new();
         let entries = self.in_any_line().await?;
         for InLine { line, submitter, .. } in entries.iter().filter(|entry| by.is_none_or(|by| by == entry.submitter)) {
@@ -309,12 +310,12 @@ impl DynamoStore {
         Ok(Some(ids))
     }
 
-    pub(super) async fn open(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+    pub(super) async fn open(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         // However long ago: what runs is not forgotten.
         let range = Range::between(Timestamp::UNIX_EPOCH, after);
         let ids = Ids::known(self, range, self.aloft().await?.into_iter().collect());
-        self.page(ids, limit, flights::is_open).await
+        self.page(ids, limit, |loaded| loaded.as_ref().map_or(true, flights::is_open)).await
     }
 
     /// The first `limit` of these that are admitted, or fewer if too many are not.
@@ -322,24 +323,32 @@ impl DynamoStore {
         &self,
         mut ids: Ids<'_>,
         limit: usize,
-        admits: impl Fn(&Execution) -> bool,
-    ) -> Result<Page<Execution>, Unavailable> {
+        admits: impl Fn(&Loaded) -> bool,
+    ) -> Result<Page<Loaded>, PortError> {
         let (mut items, mut left) = (Vec::new(), limit.saturating_add(SLACK));
         loop {
             let some = if left == limit.saturating_add(SLACK) { limit } else { (limit - items.len()).max(TOGETHER) };
             let looked_at = ids.take(some.min(left)).await?;
             let Some(last) = looked_at.last().cloned() else { return Ok(Page { items, next: None }) };
             left -= looked_at.len();
-            let wanted = self.load_all(&looked_at).await?.into_iter().filter(|execution| admits(execution));
+            let wanted = self.load_all(&looked_at).await?.into_iter().filter(|loaded| admits(loaded));
             items.extend(wanted);
             if items.len() >= limit || left == 0 {
                 let cut = items.len() > limit;
                 items.truncate(limit);
                 let more = cut || !ids.is_at_the_end().await?;
-                let end = items.last().filter(|_| cut).map_or(last, |execution: &Execution| execution.id.clone());
+                let end = items.last().filter(|_| cut).and_then(id_of).unwrap_or(last);
                 return Ok(Page { items, next: more.then_some(Cursor(end)) });
             }
         }
+    }
+}
+
+/// Which execution was loaded, or could not be.
+pub(super) fn id_of(loaded: &Loaded) -> Option<ExecutionId> {
+    match loaded {
+        Ok(execution) => Some(execution.id.clone()),
+        Err(corrupt) => corrupt.id().cloned(),
     }
 }
 

@@ -7,12 +7,11 @@
 use domain::{
     ecs::{ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, TaskOverride},
     id::AttemptId,
-    ports::Unavailable,
     request::LaunchRequest,
 };
 use serde::{Deserialize, Serialize};
 
-use super::item::unreadable;
+use super::state::Broken;
 
 /// Between a variable and a text that is written out.
 const IS: char = '=';
@@ -65,8 +64,8 @@ impl Known<'_> {
         }
     }
 
-    fn read(&self, spelled: &str) -> Result<KeyValuePair, Unavailable> {
-        let broken = || unreadable("the input of RunTask", "a variable's text is nowhere");
+    fn read(&self, spelled: &str) -> Result<KeyValuePair, Broken> {
+        let broken = || Broken("a variable of its RunTask input has no text");
         let at = spelled.find([IS, AS]).ok_or_else(broken)?;
         let (name, rest) = spelled.split_at(at);
         let value = match rest.strip_prefix(IS) {
@@ -123,13 +122,13 @@ impl InputItem {
         }
     }
 
-    pub(super) fn input(self, known: &Known<'_>) -> Result<RunTaskInput, Unavailable> {
+    pub(super) fn input(self, known: &Known<'_>) -> Result<RunTaskInput, Broken> {
         let own = known.attempt.to_string();
         let container = |container: ContainerItem| {
             let environment = container.env.iter().map(|spelled| known.read(spelled)).collect::<Result<_, _>>()?;
             Ok(ContainerOverride { name: container.name, environment })
         };
-        let containers = self.containers.into_iter().map(container).collect::<Result<_, Unavailable>>()?;
+        let containers = self.containers.into_iter().map(container).collect::<Result<_, Broken>>()?;
         Ok(RunTaskInput {
             cluster: self.cluster,
             task_definition: self.definition,

@@ -9,7 +9,8 @@ use domain::{
     execution::{ExecutionStatus, Ticket},
     id::ExecutionId,
     limit::LimitKey,
-    ports::Unavailable,
+    ports::PortError,
+    stored::{self, FormError, Unknown},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -21,6 +22,9 @@ pub type Item = HashMap<String, AttributeValue>;
 /// Partitions that a day, a submitter's history, and what is open are spread over. Ours: one takes 1,000 writes a second
 /// (AWS-FACTS §6), and all that a stack launches is less than eight times that.
 pub(super) const SHARDS: usize = 8;
+
+/// The attribute by which a write knows itself when the SDK repeats it.
+pub(super) const MARK: &str = "mark";
 
 const PREFIX: &str = "exec_";
 const DIGITS: &str = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -65,22 +69,36 @@ pub(super) fn number_of<N: std::str::FromStr>(item: &Item, attribute: &str) -> O
     item.get(attribute)?.as_n().ok()?.parse().ok()
 }
 
-/// The error of an item that is not what it should be. It shows nothing of the item.
-pub(super) fn unreadable(what: &str, error: impl std::fmt::Display) -> Unavailable {
-    Unavailable::new(SERVICE, format_args!("{what} in it cannot be read: {error}"))
-}
-
-/// A value as an item, with its key. What is `None` leaves no attribute.
-pub(super) fn item_of(key: Key, value: &impl Serialize) -> Result<Item, Unavailable> {
-    let value: Item = serde_dynamo::aws_sdk_dynamodb_1::to_item(value).map_err(|e| Unavailable::new(SERVICE, e))?;
-    let mut item = pruned(value);
+/// A value as an item, with its key and what a newer release wrote beside it. What is `None` leaves no attribute.
+pub(super) fn item_of(key: Key, value: &impl Serialize, unknown: &Unknown) -> Result<Item, PortError> {
+    let form = stored::write(value, unknown).map_err(|error| PortError::invalid(SERVICE, error))?;
+    let item: Item = serde_dynamo::aws_sdk_dynamodb_1::to_item(form).map_err(|e| PortError::invalid(SERVICE, e))?;
+    let mut item = pruned(item);
     item.extend(key.into_item());
     Ok(item)
 }
 
-/// The value of an item. `what` names it in the error.
-pub(super) fn value_of<T: DeserializeOwned>(what: &str, item: Item) -> Result<T, Unavailable> {
-    serde_dynamo::aws_sdk_dynamodb_1::from_item(item).map_err(|error| unreadable(what, error))
+/// The attributes that are no part of an item's form: its key, and the mark of its last write.
+const APART: [&str; 3] = ["pk", "sk", MARK];
+
+/// The value of an item, and what a newer release wrote beside it.
+pub(super) fn form_of<T: DeserializeOwned + Serialize>(mut item: Item) -> Result<(T, Unknown), FormError> {
+    item.retain(|name, _| !APART.contains(&name.as_str()));
+    let form = serde_dynamo::aws_sdk_dynamodb_1::from_item(item).map_err(|_| FormError::NoForm)?;
+    stored::read(form)
+}
+
+/// The same with the port's error, in which `what` names it.
+pub(super) fn value_of<T: DeserializeOwned + Serialize>(what: &str, item: Item) -> Result<(T, Unknown), PortError> {
+    form_of(item).map_err(|error| PortError::corrupt(what, error))
+}
+
+/// A small item that is spelled attribute by attribute, with the version of its form.
+pub(super) fn small_item<'a>(key: Key, attributes: impl IntoIterator<Item = (&'a str, AttributeValue)>) -> Item {
+    let mut item = key.into_item();
+    item.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    item.insert(stored::VERSION.to_owned(), number(stored::FORM));
+    item
 }
 
 /// Without its nulls: an attribute that is not there costs nothing to write.
@@ -187,7 +205,7 @@ pub(super) fn standing_in_line(line: &LimitKey, submitter: &str) -> String {
 }
 
 /// The partitions of what was submitted on a day and ended like this, without the shard.
-pub(super) fn standing_final(status: ExecutionStatus, day: &str) -> String {
+pub(super) fn standing_final(status: &ExecutionStatus, day: &str) -> String {
     format!("final#{status}#{day}")
 }
 

@@ -18,13 +18,14 @@ use domain::{
     drift::Reading,
     execution::Execution,
     limit::{Admission, LimitKey, RateKey},
-    ports::Unavailable,
+    ports::PortError,
+    stored::FORM,
     throttle::{Bucket, Rate, Usage},
 };
 
 use super::{
     DynamoStore, SERVICE,
-    item::{Item, Key, expiry, number, number_of},
+    item::{Item, Key, expiry, number, number_of, small_item},
     table::{AGAIN, Condition, pause},
 };
 use crate::error::{Fault, Mend};
@@ -76,23 +77,24 @@ impl Change {
     }
 
     /// The write of it in a transaction, under the condition that there is room.
-    pub(super) fn update(&self, table: &str, now: Timestamp) -> Result<Update, Unavailable> {
+    pub(super) fn update(&self, table: &str, now: Timestamp) -> Result<Update, PortError> {
         let mut update = Update::builder()
             .table_name(table)
             .set_key(Some(counter_key(&self.key).into_item()))
-            .expression_attribute_values(":by", number(self.by));
+            .expression_attribute_values(":by", number(self.by))
+            .expression_attribute_values(":v", number(FORM));
         update = if self.by < 0 {
             let expires = number(expiry(now + UNUSED));
             update
-                .update_expression("ADD used :by SET expires = :expires")
+                .update_expression("ADD used :by SET expires = :expires, v = :v")
                 .expression_attribute_values(":expires", expires)
         } else {
-            update.update_expression("ADD used :by REMOVE expires")
+            update.update_expression("ADD used :by SET v = :v REMOVE expires")
         };
         if let Some(room) = self.room() {
             update = update.condition_expression(HAS_ROOM).expression_attribute_values(":room", number(room));
         }
-        update.build().map_err(|error| Unavailable::new(SERVICE, error))
+        update.build().map_err(|error| PortError::invalid(SERVICE, error))
     }
 }
 
@@ -133,16 +135,17 @@ impl Kept {
 impl DynamoStore {
     /// Changes a pool's counter. Not idempotent, so the SDK does not repeat it: a change that got no answer is not made again by
     /// anybody, and at worst leaves the counter too high.
-    pub(super) async fn add(&self, change: &Change) -> Result<Added, Unavailable> {
+    pub(super) async fn add(&self, change: &Change) -> Result<Added, PortError> {
         let sum = if change.by < 0 { "released" } else { "taken" };
         let mut call = self
             .client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(counter_key(&change.key).into_item()))
-            .update_expression(format!("ADD used :by, {sum} :amount"))
+            .update_expression(format!("ADD used :by, {sum} :amount SET v = :v"))
             .expression_attribute_values(":by", number(change.by))
             .expression_attribute_values(":amount", number(change.by.abs()))
+            .expression_attribute_values(":v", number(FORM))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         if let Some(room) = change.room() {
             call = call.condition_expression(HAS_ROOM).expression_attribute_values(":room", number(room));
@@ -156,14 +159,14 @@ impl DynamoStore {
             }
             let fault = Fault::of(&error);
             if fault.mend != Mend::Wait || round >= AGAIN {
-                return Err(fault.unavailable(SERVICE));
+                return Err(fault.of_service(SERVICE));
             }
             pause(round).await;
         }
-        Err(Unavailable::new(SERVICE, "a counter is changed by others all the time"))
+        Err(PortError::unavailable(SERVICE, "a counter is changed by others all the time"))
     }
 
-    pub(super) async fn used(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
+    pub(super) async fn used(&self, key: &LimitKey) -> Result<Usage, PortError> {
         let counter = self.get(counter_key(key)).await?.unwrap_or_default();
         // Below zero it is wrong, and nothing is in use as far as it tells.
         Ok(Usage { used: number_of(&counter, "used").unwrap_or_default() })
@@ -176,7 +179,7 @@ impl DynamoStore {
         rate: Rate,
         want: u32,
         now: Timestamp,
-    ) -> Result<(u32, u64), Unavailable> {
+    ) -> Result<(u32, u64), PortError> {
         for round in 0..AGAIN {
             let kept = Kept::of(self.get(Key::single('B', key)).await?);
             let (granted, bucket) = kept.bucket.take(rate, want, now);
@@ -186,14 +189,16 @@ impl DynamoStore {
             }
             pause(round).await;
         }
-        Err(Unavailable::new(SERVICE, format!("the bucket of {key} was changed by others {AGAIN} times in a row")))
+        Err(PortError::unavailable(
+            SERVICE,
+            format!("the bucket of {key} was changed by others {AGAIN} times in a row"),
+        ))
     }
 
-    async fn keep(&self, key: RateKey, bucket: Bucket, changes: u64) -> Result<bool, Unavailable> {
-        let mut item = Key::single('B', key).into_item();
-        item.insert("spent".to_owned(), number(bucket.spent));
-        item.insert("at".to_owned(), number(bucket.at.timestamp_millis()));
-        item.insert("changes".to_owned(), number(changes + 1));
+    async fn keep(&self, key: RateKey, bucket: Bucket, changes: u64) -> Result<bool, PortError> {
+        let at = number(bucket.at.timestamp_millis());
+        let item = [("spent", number(bucket.spent)), ("at", at), ("changes", number(changes + 1))];
+        let item = small_item(Key::single('B', key), item);
         let unchanged =
             Condition::new("attribute_not_exists(pk) OR changes = :changes", [(":changes", number(changes))]);
         self.put_if(item, unchanged).await.map(|wrote| wrote.is_yes())

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use domain::{Timestamp, execution::Ticket, fair, limit::LimitKey, ports::Unavailable};
+use domain::{Timestamp, execution::Ticket, fair, limit::LimitKey, ports::PortError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     directory::{InLine, reached},
     item::{self, Item, standing_in_line, text},
 };
-use crate::error::unavailable;
+use crate::error::failed;
 
 /// Most tickets of one submitter that are counted to tell a place; beyond, a place is an estimate from below. Ours: it bounds what an
 /// answer costs to about 20 read units for each submitter, however long the line.
@@ -46,7 +46,7 @@ fn is_due(ticket: &Ticket, now: Timestamp) -> bool {
 
 impl DynamoStore {
     /// Each submitter's first tickets that are due, of as many submitters as it takes to know the first `limit` of the line.
-    pub(super) async fn head(&self, line: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+    pub(super) async fn head(&self, line: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, PortError> {
         let entries = self.in_line(line).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let turns = turns(&entries);
@@ -84,7 +84,7 @@ impl DynamoStore {
         submitter: &str,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Ticket>, Unavailable> {
+    ) -> Result<Vec<Ticket>, PortError> {
         let (mut due, mut start) = (Vec::new(), None);
         while due.len() < limit {
             // One entry is 0.1 kB, and a page costs by 4 kB.
@@ -108,7 +108,7 @@ impl DynamoStore {
         before: Option<&str>,
         limit: usize,
         start: Option<HashMap<String, aws_sdk_dynamodb::types::AttributeValue>>,
-    ) -> Result<Entries, Unavailable> {
+    ) -> Result<Entries, PortError> {
         let call = self.client.query().table_name(&self.table).index_name("by_standing");
         let call = call.expression_attribute_values(":standing", text(partition));
         let call = match before {
@@ -118,16 +118,16 @@ impl DynamoStore {
                 .expression_attribute_values(":place", text(place)),
         };
         let limit = i32::try_from(limit.max(1)).unwrap_or(i32::MAX);
-        let output = call.limit(limit).set_exclusive_start_key(start).send().await.map_err(unavailable(SERVICE))?;
+        let output = call.limit(limit).set_exclusive_start_key(start).send().await.map_err(failed(SERVICE))?;
         Ok(Entries { entries: output.items.unwrap_or_default(), next: output.last_evaluated_key })
     }
 
     /// The first entries of a partition of `by_standing`, at most so many.
-    pub(super) async fn first_in(&self, partition: &str, most: usize) -> Result<Vec<Item>, Unavailable> {
+    pub(super) async fn first_in(&self, partition: &str, most: usize) -> Result<Vec<Item>, PortError> {
         self.first_before(partition, None, most).await
     }
 
-    async fn first_before(&self, partition: &str, before: Option<&str>, most: usize) -> Result<Vec<Item>, Unavailable> {
+    async fn first_before(&self, partition: &str, before: Option<&str>, most: usize) -> Result<Vec<Item>, PortError> {
         let (mut entries, mut start) = (Vec::new(), None);
         while entries.len() < most {
             let page = self.standing(partition, before, most - entries.len(), start).await?;
@@ -141,7 +141,7 @@ impl DynamoStore {
     }
 
     /// Stops at the first who is.
-    pub(super) async fn anybody_due(&self, line: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
+    pub(super) async fn anybody_due(&self, line: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
         let mut entries = self.in_line(line).await?;
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.seen()));
         let looks: Vec<_> = entries.iter().map(|entry| self.due(line, &entry.submitter, now, 1)).collect();
@@ -155,7 +155,7 @@ impl DynamoStore {
     }
 
     /// The lines with a due ticket. Who is in none, and was not for long, leaves the directory.
-    pub(super) async fn lines_due(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
+    pub(super) async fn lines_due(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
         let entries = self.in_any_line().await?;
         let looks: Vec<_> = entries.iter().map(|entry| self.look(entry, now)).collect();
         let mut due: Vec<LimitKey> = stream::iter(looks)
@@ -169,7 +169,7 @@ impl DynamoStore {
     }
 
     /// The line, if this one has a due ticket in it.
-    async fn look(&self, entry: &InLine, now: Timestamp) -> Result<Option<LimitKey>, Unavailable> {
+    async fn look(&self, entry: &InLine, now: Timestamp) -> Result<Option<LimitKey>, PortError> {
         if !self.due(&entry.line, &entry.submitter, now, 1).await?.is_empty() {
             return Ok(Some(entry.line.clone()));
         }
@@ -182,7 +182,7 @@ impl DynamoStore {
         Ok(None)
     }
 
-    pub(super) async fn count_ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
+    pub(super) async fn count_ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, PortError> {
         let turns = turns(&self.in_line(&ticket.line).await?);
         let counting = Counting { store: self, ticket, max: u64::from(exact.max(COUNT_MAX)) };
         let before = counting.of_the_same().await?;
@@ -208,13 +208,13 @@ struct Counting<'a> {
 
 impl Counting<'_> {
     /// The submitter's own tickets before this one.
-    async fn of_the_same(&self) -> Result<u64, Unavailable> {
+    async fn of_the_same(&self) -> Result<u64, PortError> {
         let place = item::place(self.ticket);
         Ok(self.entries(&self.ticket.submitter, Some(&place), self.max).await?.len() as u64)
     }
 
     /// Another submitter's tickets with a smaller tag, and the one with the same tag if it comes first by itself.
-    async fn of_another(&self, turn: &Turn, tag: u64) -> Result<u64, Unavailable> {
+    async fn of_another(&self, turn: &Turn, tag: u64) -> Result<u64, PortError> {
         let smaller = tag.saturating_sub(turn.begins).min(self.max);
         let first = self.entries(&turn.submitter, None, smaller + 1).await?;
         let tie = usize::try_from(smaller).ok().and_then(|place| first.get(place));
@@ -224,7 +224,7 @@ impl Counting<'_> {
     }
 
     /// A submitter's first tickets in the line, at most so many.
-    async fn entries(&self, submitter: &str, before: Option<&str>, most: u64) -> Result<Vec<Item>, Unavailable> {
+    async fn entries(&self, submitter: &str, before: Option<&str>, most: u64) -> Result<Vec<Item>, PortError> {
         let partition = standing_in_line(&self.ticket.line, submitter);
         self.store.first_before(&partition, before, usize::try_from(most).unwrap_or(usize::MAX)).await
     }

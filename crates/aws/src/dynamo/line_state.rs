@@ -1,11 +1,11 @@
 //! What is known of a line as a whole: one item for each line.
 
 use chrono::TimeDelta;
-use domain::{limit::LimitKey, line::LineState, ports::Unavailable};
+use domain::{limit::LimitKey, line::LineState, ports::PortError};
 
 use super::{
     DynamoStore,
-    item::{Item, Key, expiry, item_of, number, value_of},
+    item::{Item, Key, expiry, form_of, item_of, number, number_of},
     table::Condition,
 };
 
@@ -16,10 +16,22 @@ fn key(line: &LimitKey) -> Key {
     Key::single('L', line)
 }
 
+/// It is advice. So one that cannot be read is taken for that of a line nobody has looked at, and replaced at the next look.
+fn state_of(item: Item) -> LineState {
+    let revision = number_of(&item, "revision").unwrap_or_default();
+    match form_of::<LineState>(item) {
+        Ok((state, unknown)) => LineState { unknown, ..state },
+        Err(error) => {
+            tracing::error!(%error, "the state of a line cannot be read");
+            LineState { revision, ..LineState::default() }
+        }
+    }
+}
+
 impl DynamoStore {
-    pub(super) async fn read_line_state(&self, line: &LimitKey) -> Result<LineState, Unavailable> {
+    pub(super) async fn read_line_state(&self, line: &LimitKey) -> Result<LineState, PortError> {
         let item: Option<Item> = self.get(key(line)).await?;
-        item.map_or_else(|| Ok(LineState::default()), |item| value_of("a line's state", item))
+        Ok(item.map(state_of).unwrap_or_default())
     }
 
     pub(super) async fn write_line_state(
@@ -27,8 +39,8 @@ impl DynamoStore {
         line: &LimitKey,
         before: &LineState,
         after: &LineState,
-    ) -> Result<bool, Unavailable> {
-        let mut item = item_of(key(line), after)?;
+    ) -> Result<bool, PortError> {
+        let mut item = item_of(key(line), after, &after.unknown)?;
         if !matches!(line, LimitKey::Pool(_)) {
             item.insert("expires".to_owned(), number(expiry((self.now)() + UNCHANGED)));
         }

@@ -15,26 +15,27 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     execution::Execution,
+    history::Loaded,
     id::ExecutionId,
     limit::{Admission, LimitKey},
-    ports::{Claim, Created, Entropy, Unavailable, UpdateError},
+    ports::{Claim, Created, Entropy, PortError, UpdateError},
 };
 
 use super::{
     DynamoStore, SERVICE,
     batch::Step,
     item::{
-        Item, Key, expiry, has_expired, id_of_request, id_of_state, item_of, number, number_of, request_key, state_key,
-        text, text_of, unreadable,
+        Item, Key, MARK, expiry, has_expired, id_of_request, id_of_state, item_of, number, number_of, request_key,
+        small_item, state_key, text, text_of,
     },
     limits::Change,
     request::RequestItem,
-    state::{self, StateItem},
+    state::{self, REQUEST, STATE, StateItem},
     table::{AGAIN, Condition, Wrote, pause},
 };
 use crate::{
     ambient::System,
-    error::{Fault, Mend, unavailable},
+    error::{Fault, Mend, failed},
 };
 
 /// Least time that a request is kept beyond its state's: how long a run may wait and run before its end. Ours.
@@ -42,16 +43,19 @@ const UNFINISHED: TimeDelta = TimeDelta::days(30);
 
 /// A claim as it is kept.
 fn claim_item(claim: &Claim, id: &ExecutionId) -> Item {
-    let mut item = Key::single('C', &claim.key).into_item();
-    item.insert("digest".to_owned(), text(&claim.digest));
-    item.insert("holder".to_owned(), text(id.as_str()));
-    item.insert("expires_at".to_owned(), number(claim.expires_at.timestamp_millis()));
-    item.insert("expires".to_owned(), number(expiry(claim.expires_at)));
-    item
+    small_item(
+        Key::single('C', &claim.key),
+        [
+            ("digest", text(&claim.digest)),
+            ("holder", text(id.as_str())),
+            ("expires_at", number(claim.expires_at.timestamp_millis())),
+            ("expires", number(expiry(claim.expires_at))),
+        ],
+    )
 }
 
-fn holder(item: &Item) -> Result<ExecutionId, Unavailable> {
-    text_of(item, "holder").unwrap_or_default().parse().map_err(|error| unreadable("a claim", error))
+fn holder(item: &Item) -> Result<ExecutionId, PortError> {
+    text_of(item, "holder").unwrap_or_default().parse().map_err(|error| PortError::corrupt("a claim", error))
 }
 
 /// The last part of each task's ARN.
@@ -95,20 +99,20 @@ impl DynamoStore {
     ///
     /// # Errors
     /// When it cannot be spelled as items.
-    pub fn items(&self, execution: &Execution) -> Result<[Item; 2], Unavailable> {
+    pub fn items(&self, execution: &Execution) -> Result<[Item; 2], PortError> {
         Ok([self.request_item(execution)?, self.state_item(execution)?])
     }
 
-    fn request_item(&self, execution: &Execution) -> Result<Item, Unavailable> {
+    fn request_item(&self, execution: &Execution) -> Result<Item, PortError> {
         let submitted_until = execution.submitted_at + self.longest();
         let end_until = execution.end().map(|end| end.at + self.retention);
         let expires = end_until.map_or(submitted_until, |end| end.max(submitted_until));
-        item_of(request_key(&execution.id), &RequestItem::of(execution, expires))
+        item_of(request_key(&execution.id), &RequestItem::of(execution, expires), &execution.unknown.of_form(REQUEST))
     }
 
-    fn state_item(&self, execution: &Execution) -> Result<Item, Unavailable> {
+    fn state_item(&self, execution: &Execution) -> Result<Item, PortError> {
         let expires = execution.end().map(|end| end.at + self.retention);
-        item_of(state_key(&execution.id), &StateItem::of(execution, expires))
+        item_of(state_key(&execution.id), &StateItem::of(execution, expires), &execution.unknown.of_form(STATE))
     }
 
     /// Whether the request would go before the state does.
@@ -116,13 +120,13 @@ impl DynamoStore {
         execution.end().is_some_and(|end| end.at + self.retention > execution.submitted_at + self.longest())
     }
 
-    pub(super) async fn create_unclaimed(&self, execution: &Execution) -> Result<Created, Unavailable> {
+    pub(super) async fn create_unclaimed(&self, execution: &Execution) -> Result<Created, PortError> {
         let new = self.write_new(execution).await?;
         Ok(if new { Created::New } else { Created::Existing(execution.id.clone()) })
     }
 
     /// Who takes the claim first is the one that created it, even where another finished the record on its behalf.
-    pub(super) async fn create_claimed(&self, execution: &Execution, claim: &Claim) -> Result<Created, Unavailable> {
+    pub(super) async fn create_claimed(&self, execution: &Execution, claim: &Claim) -> Result<Created, PortError> {
         let now = execution.submitted_at;
         let free = Condition::new(
             "attribute_not_exists(pk) OR expires_at <= :now OR (digest = :digest AND holder = :id)",
@@ -143,12 +147,12 @@ impl DynamoStore {
                 self.finish(execution, holder(&taken)?).await
             }
             Wrote::No(Some(taken)) => Ok(Created::Mismatch(holder(&taken)?)),
-            Wrote::No(None) => Err(Unavailable::new(SERVICE, "it does not tell who has a claim")),
+            Wrote::No(None) => Err(PortError::unavailable(SERVICE, "it does not tell who has a claim")),
         }
     }
 
     /// Who took the claim may have died before the record was written: then this is it, under the claimed id.
-    async fn finish(&self, execution: &Execution, holder: ExecutionId) -> Result<Created, Unavailable> {
+    async fn finish(&self, execution: &Execution, holder: ExecutionId) -> Result<Created, PortError> {
         if self.get(state_key(&holder)).await?.is_none() {
             let submitted_at = holder.made_at();
             self.write_new(&Execution { id: holder.clone(), submitted_at, ..execution.clone() }).await?;
@@ -157,7 +161,7 @@ impl DynamoStore {
     }
 
     /// Says whether the record was not there before.
-    async fn write_new(&self, execution: &Execution) -> Result<bool, Unavailable> {
+    async fn write_new(&self, execution: &Execution) -> Result<bool, PortError> {
         let request = self.request_item(execution)?;
         let ((), (), wrote) = futures_util::future::try_join3(
             self.note_submission(execution),
@@ -170,8 +174,8 @@ impl DynamoStore {
             Ok(()) if !wrote.is_yes() => self.put(request).await.map(|()| true),
             Ok(()) => Ok(true),
             Err(UpdateError::Conflict) => Ok(false),
-            Err(UpdateError::Unavailable(error)) => Err(error),
-            Err(UpdateError::Full(key)) => Err(Unavailable::new(SERVICE, format!("{key} is used up"))),
+            Err(UpdateError::Failed(error)) => Err(error),
+            Err(UpdateError::Full(key)) => Err(PortError::invalid(SERVICE, format!("{key} is used up"))),
         }
     }
 
@@ -203,13 +207,12 @@ impl DynamoStore {
     }
 
     /// A task is known by its id before the record names it: a lookup never fails for a task that a reader has seen.
-    async fn note_tasks(&self, before: &Execution, after: &Execution) -> Result<(), Unavailable> {
+    async fn note_tasks(&self, before: &Execution, after: &Execution) -> Result<(), PortError> {
         let known: Vec<_> = task_ids(before).collect();
         for task_id in task_ids(after).filter(|task_id| !known.contains(task_id)) {
-            let mut item = Key::single('T', task_id).into_item();
-            item.insert("execution".to_owned(), text(after.id.as_str()));
-            item.insert("expires".to_owned(), number(expiry(after.submitted_at + self.longest())));
-            self.put(item).await?;
+            let expires = number(expiry(after.submitted_at + self.longest()));
+            let item = [("execution", text(after.id.as_str())), ("expires", expires)];
+            self.put(small_item(Key::single('T', task_id), item)).await?;
         }
         Ok(())
     }
@@ -225,7 +228,7 @@ impl DynamoStore {
     ) -> Result<(), UpdateError> {
         let mut state = self.state_item(after)?;
         let mark = number(System.bits() >> 64);
-        state.insert("mark".to_owned(), mark.clone());
+        state.insert(MARK.to_owned(), mark.clone());
         let condition = match before {
             None => Condition::absent(),
             Some(before) => Condition::new("revision = :revision", [(":revision", number(before.revision))]),
@@ -233,7 +236,7 @@ impl DynamoStore {
         if changes.is_empty() {
             return match self.put_if(state, condition).await? {
                 Wrote::Yes(_) => Ok(()),
-                Wrote::No(Some(current)) if current.get("mark") == Some(&mark) => Ok(()),
+                Wrote::No(Some(current)) if current.get(MARK) == Some(&mark) => Ok(()),
                 Wrote::No(_) => Err(UpdateError::Conflict),
             };
         }
@@ -245,7 +248,7 @@ impl DynamoStore {
     }
 
     /// Whether this is the record as last written.
-    pub(super) async fn is_current(&self, execution: &Execution) -> Result<bool, Unavailable> {
+    pub(super) async fn is_current(&self, execution: &Execution) -> Result<bool, PortError> {
         let state = self.get(state_key(&execution.id)).await?.unwrap_or_default();
         Ok(number_of(&state, "revision") == Some(execution.revision))
     }
@@ -261,12 +264,12 @@ impl DynamoStore {
                     Some(Refused::Conflict) => return Err(UpdateError::Conflict),
                     Some(Refused::Full(key)) => return Err(UpdateError::Full(key)),
                     Some(Refused::Busy(why)) => busy = why,
-                    None => return Err(unavailable(SERVICE)(error).into()),
+                    None => return Err(failed(SERVICE)(error).into()),
                 },
             }
             pause(round).await;
         }
-        Err(Unavailable::new(SERVICE, format!("a write met others {AGAIN} times in a row: {busy}")).into())
+        Err(PortError::unavailable(SERVICE, format!("a write met others {AGAIN} times in a row: {busy}")).into())
     }
 
     fn writes(
@@ -274,7 +277,7 @@ impl DynamoStore {
         state: Item,
         condition: &Condition,
         changes: &[Change],
-    ) -> Result<Vec<TransactWriteItem>, Unavailable> {
+    ) -> Result<Vec<TransactWriteItem>, PortError> {
         let values = Some(condition.values.clone()).filter(|values| !values.is_empty());
         let put = Put::builder()
             .table_name(&self.table)
@@ -282,7 +285,7 @@ impl DynamoStore {
             .condition_expression(condition.text)
             .set_expression_attribute_values(values)
             .build()
-            .map_err(|error| Unavailable::new(SERVICE, error))?;
+            .map_err(|error| PortError::invalid(SERVICE, error))?;
         let now: Timestamp = (self.now)();
         let counters = changes.iter().map(|change| {
             change.update(&self.table, now).map(|update| TransactWriteItem::builder().update(update).build())
@@ -290,22 +293,23 @@ impl DynamoStore {
         std::iter::once(Ok(TransactWriteItem::builder().put(put).build())).chain(counters).collect()
     }
 
-    pub(super) async fn load_one(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
+    pub(super) async fn load_one(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
         let (request, state) =
             futures_util::future::try_join(self.get_settled(request_key(id)), self.get(state_key(id))).await?;
-        Ok(self.records(request.into_iter().chain(state).collect())?.pop())
+        let found = self.records(request.into_iter().chain(state).collect()).pop();
+        found.map(|(_, loaded)| loaded).transpose().map_err(PortError::from)
     }
 
     /// These executions, as last written; those that are not there any more are left out. In the order of the ids.
-    pub(super) async fn load_all(&self, ids: &[ExecutionId]) -> Result<Vec<Execution>, Unavailable> {
-        let mut records = self.records(self.both_of(ids).await?)?;
+    pub(super) async fn load_all(&self, ids: &[ExecutionId]) -> Result<Vec<Loaded>, PortError> {
+        let mut records = self.records(self.both_of(ids).await?);
         let places: HashMap<_, _> = ids.iter().enumerate().map(|(place, id)| (id, place)).collect();
-        records.sort_by_key(|execution| places.get(&execution.id));
-        Ok(records)
+        records.sort_by_key(|(id, _)| places.get(id));
+        Ok(records.into_iter().map(|(_, loaded)| loaded).collect())
     }
 
     /// What these items make up. A half without its other one is no record, and neither is what has expired.
-    fn records(&self, items: Vec<Item>) -> Result<Vec<Execution>, Unavailable> {
+    fn records(&self, items: Vec<Item>) -> Vec<(ExecutionId, Loaded)> {
         let now = (self.now)();
         let mut requests = HashMap::new();
         let mut states = Vec::new();
@@ -317,8 +321,8 @@ impl DynamoStore {
                 states.push((id, item));
             }
         }
-        let paired = states.into_iter().filter_map(|(id, state)| Some((requests.remove(&id)?, state)));
-        paired.map(|(request, state)| state::execution(request, state)).collect()
+        let paired = states.into_iter().filter_map(|(id, state)| Some((requests.remove(&id)?, id, state)));
+        paired.map(|(request, id, state)| (id.clone(), state::execution(id, request, state))).collect()
     }
 }
 

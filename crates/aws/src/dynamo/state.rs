@@ -6,21 +6,26 @@ use chrono::serde::{ts_milliseconds, ts_milliseconds_option};
 use domain::{
     Timestamp,
     ecs::{CONTAINER, Container, StopCode, Task},
+    error::Corrupt,
     execution::{Attempt, CalledAgain, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
+    history::Loaded,
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
-    ports::Unavailable,
     request::LaunchRequest,
+    stored::Unknown,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     input::{InputItem, Known},
-    item::{
-        Item, day, day_name, expiry, place, shard, sharded, standing_final, standing_in_line, unreadable, value_of,
-    },
+    item::{Item, day, day_name, expiry, form_of, place, shard, sharded, standing_final, standing_in_line},
     request::RequestItem,
 };
+
+/// What the items of an execution contradict each other in. Says nothing of their content.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Broken(pub(super) &'static str);
 
 /// Everything that changes, and what the index by standing needs of it.
 #[derive(Serialize, Deserialize)]
@@ -39,7 +44,7 @@ pub(super) struct StateItem {
     #[serde(default, with = "ts_milliseconds_option")]
     not_before: Option<Timestamp>,
     /// How it ended, unless as its last attempt did.
-    end: Option<EndItem>,
+    end: Option<End>,
     cancel: Option<CancelItem>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     attempts: Vec<AttemptItem>,
@@ -47,6 +52,14 @@ pub(super) struct StateItem {
     standing: Option<String>,
     place: Option<String>,
     expires: Option<i64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum End {
+    Known(EndItem),
+    /// One of a newer release: then so is the status.
+    Other(serde_json::Value),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -157,7 +170,7 @@ impl StateItem {
         let (line, reason, not_before) = match &execution.state {
             State::Queued { line } => (Some(line), None, None),
             State::Waiting { line, reason, not_before } => (Some(line), Some(reason), *not_before),
-            State::Launching | State::Running | State::Final(_) => (None, None, None),
+            State::Launching | State::Running | State::Final(_) | State::Other { .. } => (None, None, None),
         };
         let last = execution.attempts.last().and_then(|attempt| attempt.closed.as_ref());
         let (standing, place) = standing(execution).unzip();
@@ -169,7 +182,7 @@ impl StateItem {
             line: line.cloned(),
             reason: reason.cloned(),
             not_before,
-            end: execution.end().filter(|end| Some(*end) != last).map(EndItem::of),
+            end: execution.end().filter(|end| Some(*end) != last).map(|end| End::Known(EndItem::of(end))),
             cancel: execution.cancel.as_ref().map(|cancel| CancelItem { at: cancel.at, by: cancel.by.clone() }),
             attempts: execution.attempts.iter().map(|attempt| AttemptItem::of(execution, attempt)).collect(),
             events: execution.events.iter().map(EventItem::of).collect(),
@@ -179,9 +192,9 @@ impl StateItem {
         }
     }
 
-    fn state(&mut self) -> Result<State, Unavailable> {
-        let line = || self.line.clone().ok_or_else(|| unreadable("a state", "what waits has no line"));
-        Ok(match self.status {
+    fn state(&mut self) -> Result<State, Broken> {
+        let line = || self.line.clone().ok_or(Broken("it waits, and has no line"));
+        Ok(match &self.status {
             ExecutionStatus::Queued => State::Queued { line: line()? },
             ExecutionStatus::Waiting => State::Waiting {
                 line: line()?,
@@ -196,9 +209,14 @@ impl StateItem {
             | ExecutionStatus::Cancelled
             | ExecutionStatus::Lost => {
                 let last = || self.attempts.last().and_then(|attempt| attempt.closed.as_ref()).map(EndItem::end);
-                let end = self.end.as_ref().map(EndItem::end).or_else(last);
-                State::Final(end.ok_or_else(|| unreadable("a state", "what is over has no end"))?)
+                let end = match &self.end {
+                    Some(End::Known(end)) => Some(end.end()),
+                    Some(End::Other(_)) => None,
+                    None => last(),
+                };
+                State::Final(end.ok_or(Broken("it is over, and has no end"))?)
             }
+            ExecutionStatus::Other(status) => State::Other { status: status.clone() },
         })
     }
 }
@@ -209,14 +227,14 @@ fn standing(execution: &Execution) -> Option<(String, String)> {
     if let Some(ticket) = execution.ticket() {
         return Some((standing_in_line(&ticket.line, &ticket.submitter), place(&ticket)));
     }
-    let status = execution.end().map(|end| end.outcome.status()).filter(|status| has_entry(*status))?;
-    let name = standing_final(status, &day_name(day(&execution.id)));
+    let status = execution.end().map(|end| end.outcome.status()).filter(has_entry)?;
+    let name = standing_final(&status, &day_name(day(&execution.id)));
     Some((sharded(&name, shard(&execution.id)), execution.id.to_string()))
 }
 
 /// Whether the index by standing has an entry for each end of this kind.
-pub(super) fn has_entry(status: ExecutionStatus) -> bool {
-    status.is_final() && status != ExecutionStatus::Succeeded
+pub(super) fn has_entry(status: &ExecutionStatus) -> bool {
+    status.is_final() && *status != ExecutionStatus::Succeeded
 }
 
 impl EndItem {
@@ -231,7 +249,7 @@ impl EndItem {
 
 impl EventItem {
     fn of(event: &Event) -> Self {
-        Self { at: event.at, status: event.status, reason: event.reason.clone() }
+        Self { at: event.at, status: event.status.clone(), reason: event.reason.clone() }
     }
 
     fn event(self) -> Event {
@@ -271,7 +289,7 @@ impl AttemptItem {
         }
     }
 
-    fn attempt(self, id: &ExecutionId, pool: CapacityPool, request: &LaunchRequest) -> Result<Attempt, Unavailable> {
+    fn attempt(self, id: &ExecutionId, pool: CapacityPool, request: &LaunchRequest) -> Result<Attempt, Broken> {
         let known = Known { request, attempt: id.attempt(self.number), nonce: &self.nonce };
         let run_task = self.input.map(|input| input.input(&known)).transpose()?;
         Ok(Attempt {
@@ -362,10 +380,18 @@ impl SaidItem {
     }
 }
 
+/// The places of an execution's two items among its unknown fields.
+pub(super) const REQUEST: usize = 0;
+pub(super) const STATE: usize = 1;
+
 /// The record of these two items.
-pub(super) fn execution(request: Item, state: Item) -> Result<Execution, Unavailable> {
-    let request: RequestItem = value_of("a request", request)?;
-    let mut state: StateItem = value_of("a state", state)?;
+pub(super) fn execution(id: ExecutionId, request: Item, state: Item) -> Loaded {
+    joined(request, state).map_err(|error| Corrupt::execution(id, error))
+}
+
+fn joined(request: Item, state: Item) -> Result<Execution, Box<dyn std::error::Error + Send + Sync>> {
+    let (request, of_request): (RequestItem, _) = form_of(request)?;
+    let (mut state, of_state): (StateItem, _) = form_of(state)?;
     let stands = state.state()?;
     let attempt = |attempt: AttemptItem| attempt.attempt(&state.id, state.pool, &request.request);
     let attempts = state.attempts.into_iter().map(attempt).collect::<Result<_, _>>()?;
@@ -380,5 +406,6 @@ pub(super) fn execution(request: Item, state: Item) -> Result<Execution, Unavail
         cancel: state.cancel.map(|cancel| Cancel { at: cancel.at, by: cancel.by }),
         attempts,
         events: state.events.into_iter().map(EventItem::event).collect(),
+        unknown: Unknown::of_forms([of_request, of_state]),
     })
 }

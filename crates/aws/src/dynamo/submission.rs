@@ -3,13 +3,13 @@
 use domain::{
     Timestamp,
     execution::Execution,
-    ports::{Created, Unavailable},
+    ports::{Created, PortError},
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
     DynamoStore, SERVICE,
-    item::{Item, Key, expiry, number, number_of},
+    item::{Item, Key, expiry, number, number_of, small_item},
     table::{Condition, Wrote},
 };
 
@@ -18,11 +18,9 @@ use super::{
 const PARALLEL: usize = 32;
 
 fn item_of(key: &str, opened_at: Timestamp, expires_at: Timestamp) -> Item {
-    let mut item = Key::single('S', key).into_item();
-    item.insert("opened_at".to_owned(), number(opened_at.timestamp_millis()));
-    item.insert("expires_at".to_owned(), number(expires_at.timestamp_millis()));
-    item.insert("expires".to_owned(), number(expiry(expires_at)));
-    item
+    let opened_at = number(opened_at.timestamp_millis());
+    let ends = [("expires_at", number(expires_at.timestamp_millis())), ("expires", number(expiry(expires_at)))];
+    small_item(Key::single('S', key), [("opened_at", opened_at)].into_iter().chain(ends))
 }
 
 impl DynamoStore {
@@ -31,7 +29,7 @@ impl DynamoStore {
         key: &str,
         now: Timestamp,
         expires_at: Timestamp,
-    ) -> Result<Timestamp, Unavailable> {
+    ) -> Result<Timestamp, PortError> {
         let free = "attribute_not_exists(pk) OR expires_at <= :now";
         let free = Condition::new(free, [(":now", number(now.timestamp_millis()))]);
         match self.put_if(item_of(key, now, expires_at), free).await? {
@@ -39,13 +37,13 @@ impl DynamoStore {
             Wrote::No(taken) => {
                 let opened_at = taken.and_then(|item| number_of(&item, "opened_at"));
                 let moment = opened_at.and_then(Timestamp::from_timestamp_millis);
-                moment.ok_or_else(|| Unavailable::new(SERVICE, "it does not tell when a submission was opened"))
+                moment.ok_or_else(|| PortError::unavailable(SERVICE, "it does not tell when a submission was opened"))
             }
         }
     }
 
     /// The first alone: what it notes in the directories, all others find noted.
-    pub(super) async fn create_each(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
+    pub(super) async fn create_each(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
         let mut executions = executions.into_iter();
         let Some(first) = executions.next() else { return Ok(Vec::new()) };
         let first = self.create_unclaimed(&first).await?;

@@ -1,10 +1,10 @@
 //! Where a sweep was cut short.
 
-use domain::{history::Cursor, ports::Unavailable};
+use domain::{history::Cursor, ports::PortError};
 
 use super::{
     DynamoStore,
-    item::{Key, text, text_of, unreadable},
+    item::{Key, small_item, text, text_of},
     table::Condition,
 };
 
@@ -13,18 +13,17 @@ fn key() -> Key {
 }
 
 impl DynamoStore {
-    pub(super) async fn read_bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
+    pub(super) async fn read_bookmark(&self) -> Result<Option<Cursor>, PortError> {
         let item = self.get(key()).await?;
         let id = item.as_ref().and_then(|item| text_of(item, "at"));
-        id.map(|id| id.parse().map(Cursor).map_err(|error| unreadable("the bookmark", error))).transpose()
+        // Where it cannot be read, the next sweep begins anew.
+        Ok(id.and_then(|id| id.parse().ok()).map(Cursor))
     }
 
-    pub(super) async fn write_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
+    pub(super) async fn write_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         let Some(at) = at else {
             return self.delete_if(key(), Condition::new("attribute_exists(pk)", [])).await.map(drop);
         };
-        let mut item = key().into_item();
-        item.insert("at".to_owned(), text(at.0.as_str()));
-        self.put(item).await
+        self.put(small_item(key(), [("at", text(at.0.as_str()))])).await
     }
 }

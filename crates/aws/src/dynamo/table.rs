@@ -7,17 +7,19 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure},
 };
 use domain::{
+    backoff::Backoff,
     id::ExecutionId,
-    ports::{Entropy, Unavailable},
+    ports::{Entropy, PortError},
+    stored::FORM,
 };
 
 use super::{
     DynamoStore, SERVICE,
-    item::{Item, Key, request_key, state_key, text},
+    item::{Item, Key, number, request_key, state_key, text},
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use crate::{ambient::System, error::unavailable};
+use crate::{ambient::System, error::failed};
 
 /// Most keys of one BatchGetItem (DynamoDB API reference), two for each execution.
 const BATCH: usize = 50;
@@ -25,8 +27,8 @@ const BATCH: usize = 50;
 const BATCHES: usize = 8;
 /// How often what DynamoDB left out of a batch, or a transaction that met another, is tried again. Ours.
 pub(super) const AGAIN: u32 = 8;
-/// The first pause before that, doubled each time up to a second or so. Ours.
-const PAUSE: Duration = Duration::from_millis(10);
+/// The pauses before that. Ours.
+const PAUSE: Backoff = Backoff { first: Duration::from_millis(10), longest: Duration::from_millis(1_280) };
 
 /// A condition, and the values it names.
 #[derive(Debug, Default)]
@@ -62,35 +64,33 @@ impl Wrote {
     }
 }
 
-/// Half to the whole of a time that doubles, so that many that met do not meet again.
+/// Waits before the next try.
 pub(super) async fn pause(round: u32) {
-    let whole = PAUSE * (1 << round.min(7));
-    let part = u32::try_from(System.bits() % 500).unwrap_or_default();
-    tokio::time::sleep(whole / 2 + whole * part / 1000).await;
+    tokio::time::sleep(PAUSE.pause(round, System.bits())).await;
 }
 
 impl DynamoStore {
     /// The item, as last written.
-    pub(super) async fn get(&self, key: Key) -> Result<Option<Item>, Unavailable> {
+    pub(super) async fn get(&self, key: Key) -> Result<Option<Item>, PortError> {
         let call = self.client.get_item().table_name(&self.table).set_key(Some(key.into_item())).consistent_read(true);
-        Ok(call.send().await.map_err(unavailable(SERVICE))?.item)
+        Ok(call.send().await.map_err(failed(SERVICE))?.item)
     }
 
     /// An item that never changes once it is there: half the price, and asked again where it is too new to be seen that way.
-    pub(super) async fn get_settled(&self, key: Key) -> Result<Option<Item>, Unavailable> {
+    pub(super) async fn get_settled(&self, key: Key) -> Result<Option<Item>, PortError> {
         let call = self.client.get_item().table_name(&self.table).set_key(Some(key.clone().into_item()));
-        match call.send().await.map_err(unavailable(SERVICE))?.item {
+        match call.send().await.map_err(failed(SERVICE))?.item {
             Some(item) => Ok(Some(item)),
             None => self.get(key).await,
         }
     }
 
-    pub(super) async fn put(&self, item: Item) -> Result<(), Unavailable> {
+    pub(super) async fn put(&self, item: Item) -> Result<(), PortError> {
         let call = self.client.put_item().table_name(&self.table).set_item(Some(item));
-        call.send().await.map(drop).map_err(unavailable(SERVICE))
+        call.send().await.map(drop).map_err(failed(SERVICE))
     }
 
-    pub(super) async fn put_if(&self, item: Item, condition: Condition) -> Result<Wrote, Unavailable> {
+    pub(super) async fn put_if(&self, item: Item, condition: Condition) -> Result<Wrote, PortError> {
         let call = self.client.put_item().table_name(&self.table).set_item(Some(item));
         let call = call.condition_expression(condition.text).set_expression_attribute_values(given(condition.values));
         let call = call
@@ -106,41 +106,42 @@ impl DynamoStore {
                     return Ok(Wrote::No(failed.item.clone()));
                 }
                 Some(PutItemError::TransactionConflictException(_)) if round < AGAIN => pause(round).await,
-                _ => return Err(unavailable(SERVICE)(error)),
+                _ => return Err(failed(SERVICE)(error)),
             }
         }
-        Err(Unavailable::new(SERVICE, "a write met transactions all the time"))
+        Err(PortError::unavailable(SERVICE, "a write met transactions all the time"))
     }
 
-    /// `change` is an update expression. Says whether the condition held.
-    pub(super) async fn update_if(&self, key: Key, change: &str, condition: Condition) -> Result<bool, Unavailable> {
+    /// `change` is an update expression, which sets `v` to `:v`. Says whether the condition held.
+    pub(super) async fn update_if(&self, key: Key, change: &str, condition: Condition) -> Result<bool, PortError> {
         let call = self.client.update_item().table_name(&self.table).set_key(Some(key.into_item()));
         let call = call.update_expression(change).set_expression_attribute_values(given(condition.values));
+        let call = call.expression_attribute_values(":v", number(FORM));
         let text = Some(condition.text).filter(|text| !text.is_empty()).map(str::to_owned);
         match call.set_condition_expression(text).send().await {
             Ok(_) => Ok(true),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
-                _ => Err(unavailable(SERVICE)(error)),
+                _ => Err(failed(SERVICE)(error)),
             },
         }
     }
 
     /// Says whether the condition held. Without one there is always success.
-    pub(super) async fn delete_if(&self, key: Key, condition: Condition) -> Result<bool, Unavailable> {
+    pub(super) async fn delete_if(&self, key: Key, condition: Condition) -> Result<bool, PortError> {
         let call = self.client.delete_item().table_name(&self.table).set_key(Some(key.into_item()));
         let call = call.condition_expression(condition.text).set_expression_attribute_values(given(condition.values));
         match call.send().await {
             Ok(_) => Ok(true),
             Err(error) => match error.as_service_error() {
                 Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(false),
-                _ => Err(unavailable(SERVICE)(error)),
+                _ => Err(failed(SERVICE)(error)),
             },
         }
     }
 
     /// Every item of a partition of the table whose sort key begins like this.
-    pub(super) async fn collection(&self, pk: &str, begins: &str) -> Result<Vec<Item>, Unavailable> {
+    pub(super) async fn collection(&self, pk: &str, begins: &str) -> Result<Vec<Item>, PortError> {
         let mut start = None;
         let mut items = Vec::new();
         loop {
@@ -152,7 +153,7 @@ impl DynamoStore {
                     .expression_attribute_values(":sk", text(begins)),
             };
             let call = call.expression_attribute_values(":pk", text(pk)).set_exclusive_start_key(start);
-            let output = call.send().await.map_err(unavailable(SERVICE))?;
+            let output = call.send().await.map_err(failed(SERVICE))?;
             items.extend(output.items.unwrap_or_default());
             start = output.last_evaluated_key;
             if start.is_none() {
@@ -162,20 +163,20 @@ impl DynamoStore {
     }
 
     /// Both items of each execution, as last written, in no particular order.
-    pub(super) async fn both_of(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, Unavailable> {
+    pub(super) async fn both_of(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, PortError> {
         let batches: Vec<_> = ids.chunks(BATCH).map(|ids| self.batch(ids)).collect();
         stream::iter(batches).buffer_unordered(BATCHES).try_concat().await
     }
 
-    async fn batch(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, Unavailable> {
+    async fn batch(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, PortError> {
         let mut keys: Vec<Item> =
             ids.iter().flat_map(|id| [request_key(id).into_item(), state_key(id).into_item()]).collect();
         let mut items = Vec::new();
         for round in 0..AGAIN {
             let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
-            let wanted = wanted.map_err(|error| Unavailable::new(SERVICE, error))?;
+            let wanted = wanted.map_err(|error| PortError::invalid(SERVICE, error))?;
             let output = self.client.batch_get_item().request_items(&self.table, wanted).send().await;
-            let output = output.map_err(unavailable(SERVICE))?;
+            let output = output.map_err(failed(SERVICE))?;
             items.extend(output.responses.into_iter().flatten().flat_map(|(_, items)| items));
             keys = output.unprocessed_keys.into_iter().flatten().flat_map(|(_, left)| left.keys).collect();
             if keys.is_empty() {
@@ -183,7 +184,7 @@ impl DynamoStore {
             }
             pause(round).await;
         }
-        Err(Unavailable::new(SERVICE, "it keeps leaving parts of a batch out"))
+        Err(PortError::unavailable(SERVICE, "it keeps leaving parts of a batch out"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Forgetting what ended long ago.
 
-use domain::{Timestamp, ports::Unavailable};
+use domain::{Timestamp, ports::PortError};
 use rusqlite::{Connection, params};
 
 use super::{Database, SERVICE, millis};
@@ -23,7 +23,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written; then some may have been removed.
-    pub async fn prune(&self, before: Timestamp) -> Result<Pruned, Unavailable> {
+    pub async fn prune(&self, before: Timestamp) -> Result<Pruned, PortError> {
         let mut pruned = Pruned::default();
         loop {
             failpoint!("database.prune.before");

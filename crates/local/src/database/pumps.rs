@@ -1,6 +1,6 @@
 //! The processes that run work, and who takes over what a dead one left.
 
-use domain::ports::Unavailable;
+use domain::ports::PortError;
 use rusqlite::Connection;
 
 use super::{Database, PumpId, SERVICE, count};
@@ -11,7 +11,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn register_pump(&self) -> Result<(), Unavailable> {
+    pub async fn register_pump(&self) -> Result<(), PortError> {
         let pump = self.pump().clone();
         failpoint!("database.register_pump.before");
         self.write(SERVICE, move |db| register(db, &pump)).await?;
@@ -23,7 +23,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn pumps(&self) -> Result<Vec<PumpId>, Unavailable> {
+    pub async fn pumps(&self) -> Result<Vec<PumpId>, PortError> {
         let read = |db: &Connection| {
             db.prepare_cached("SELECT id FROM pumps ORDER BY id")?
                 .query_map([], |row| row.get(0).map(PumpId))?
@@ -37,7 +37,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written; then nothing was taken.
-    pub async fn adopt(&self, dead: &PumpId) -> Result<bool, Unavailable> {
+    pub async fn adopt(&self, dead: &PumpId) -> Result<bool, PortError> {
         let (heir, dead) = (self.pump().clone(), dead.clone());
         failpoint!("database.adopt.before");
         let adopted = self.write(SERVICE, move |db| adopt(db, &dead, &heir)).await?;
@@ -50,7 +50,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn unregister_pump(&self) -> Result<bool, Unavailable> {
+    pub async fn unregister_pump(&self) -> Result<bool, PortError> {
         let pump = self.pump().clone();
         failpoint!("database.unregister_pump.before");
         let gone = self.write(SERVICE, move |db| unregister(db, &pump)).await?;
@@ -62,7 +62,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn unfinished_here(&self) -> Result<u64, Unavailable> {
+    pub async fn unfinished_here(&self) -> Result<u64, PortError> {
         let pump = self.pump().clone();
         self.read(SERVICE, move |db| unfinished(db, &pump)).await
     }
@@ -72,7 +72,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn unsettled(&self) -> Result<u64, Unavailable> {
+    pub async fn unsettled(&self) -> Result<u64, PortError> {
         let pump = self.pump().clone();
         let read = move |db: &Connection| {
             db.prepare_cached(

@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use domain::{
     ecs::{RunTaskInput, STOPPED, Task},
     id::AttemptId,
-    ports::Unavailable,
+    ports::PortError,
+    stored::Unknown,
     task::TaskDefinition,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Serialize;
 
 use super::{Database, PumpId, SERVICE};
-use crate::failpoint;
+use crate::{failpoint, form::json};
 
 /// All that is kept of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +36,12 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn ensure_definition(&self, hash: &str, definition: &TaskDefinition) -> Result<(), Unavailable> {
+    pub async fn ensure_definition(&self, hash: &str, definition: &TaskDefinition) -> Result<(), PortError> {
         let known = hash.to_owned();
         if self.read(SERVICE, move |db| has_definition(db, &known)).await? {
             return Ok(());
         }
-        let (hash, json) = (hash.to_owned(), json(definition)?);
+        let (hash, json) = (hash.to_owned(), json(definition, &Unknown::default())?);
         let write = move |db: &Connection| {
             db.prepare_cached("INSERT OR IGNORE INTO definitions (hash, json) VALUES (?1, ?2)")?
                 .execute([hash, json])
@@ -58,26 +58,21 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written, or has no such definition.
-    pub async fn insert_task(
-        &self,
-        input: &RunTaskInput,
-        definition: &str,
-        task: &Task,
-    ) -> Result<TaskRow, Unavailable> {
+    pub async fn insert_task(&self, input: &RunTaskInput, definition: &str, task: &Task) -> Result<TaskRow, PortError> {
         let new = NewTask {
             arn: task.task_arn.clone(),
             client_token: input.client_token.clone(),
             started_by: input.started_by.clone(),
             open: task.last_status != STOPPED,
             definition: definition.to_owned(),
-            task: json(task)?,
-            input: json(input)?,
+            task: json(task, &Unknown::default())?,
+            input: json(input, &Unknown::default())?,
         };
         let pump = self.pump().clone();
         failpoint!("database.insert_task.before");
         let row = self.write(SERVICE, move |db| insert(db, &new, &pump)).await?;
         failpoint!("database.insert_task.after");
-        row.ok_or_else(|| Unavailable::new(SERVICE, format_args!("there is no task definition {definition} in it")))
+        row.ok_or_else(|| PortError::invalid(SERVICE, format!("there is no task definition {definition} in it")))
     }
 
     /// Writes what is known of a task now; no `runtime` keeps the one that is there. Idempotent.
@@ -90,7 +85,7 @@ impl Database {
         runtime: Option<String>,
         task: String,
         stopped: bool,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), PortError> {
         let arn = arn.to_owned();
         let write = move |db: &Connection| {
             db.prepare_cached("UPDATE tasks SET open = ?2, task = ?3, runtime = coalesce(?4, runtime) WHERE arn = ?1")?
@@ -108,7 +103,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn request_stop(&self, arn: &str, reason: &str) -> Result<Option<PumpId>, Unavailable> {
+    pub async fn request_stop(&self, arn: &str, reason: &str) -> Result<Option<PumpId>, PortError> {
         let (arn, reason) = (arn.to_owned(), reason.to_owned());
         let write = move |db: &Connection| {
             db.prepare_cached("UPDATE tasks SET stop = coalesce(stop, ?2) WHERE arn = ?1 AND open RETURNING pump")?
@@ -125,7 +120,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn stop_requested(&self, arn: &str) -> Result<Option<String>, Unavailable> {
+    pub async fn stop_requested(&self, arn: &str) -> Result<Option<String>, PortError> {
         let arn = arn.to_owned();
         let read = move |db: &Connection| {
             let reason = db
@@ -141,7 +136,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn task(&self, arn: &str) -> Result<Option<TaskRow>, Unavailable> {
+    pub async fn task(&self, arn: &str) -> Result<Option<TaskRow>, PortError> {
         let arn = arn.to_owned();
         Ok(self.read(SERVICE, move |db| select(db, "arn = ?1", &arn)).await?.pop())
     }
@@ -150,7 +145,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn tasks_started_by(&self, attempt: &AttemptId) -> Result<Vec<String>, Unavailable> {
+    pub async fn tasks_started_by(&self, attempt: &AttemptId) -> Result<Vec<String>, PortError> {
         let attempt = attempt.to_string();
         let read = move |db: &Connection| {
             let mut select = db.prepare_cached("SELECT arn FROM tasks WHERE started_by = ?1 ORDER BY rowid")?;
@@ -163,7 +158,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn every_open_task(&self) -> Result<HashSet<String>, Unavailable> {
+    pub async fn every_open_task(&self) -> Result<HashSet<String>, PortError> {
         let read = |db: &Connection| {
             db.prepare_cached("SELECT arn FROM tasks INDEXED BY tasks_open WHERE open")?
                 .query_map([], |row| row.get(0))?
@@ -176,7 +171,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn recorded_tasks(&self, arns: Vec<String>) -> Result<HashSet<String>, Unavailable> {
+    pub async fn recorded_tasks(&self, arns: Vec<String>) -> Result<HashSet<String>, PortError> {
         let read = move |db: &Connection| {
             let mut select = db.prepare_cached("SELECT 1 FROM tasks WHERE arn = ?1")?;
             let mut known = HashSet::new();
@@ -194,14 +189,10 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn open_tasks(&self) -> Result<Vec<TaskRow>, Unavailable> {
+    pub async fn open_tasks(&self) -> Result<Vec<TaskRow>, PortError> {
         let pump = self.pump().clone();
         self.read(SERVICE, move |db| select(db, "open AND pump = ?1", pump.as_str())).await
     }
-}
-
-fn json(value: &impl Serialize) -> Result<String, Unavailable> {
-    serde_json::to_string(value).map_err(|error| Unavailable::new(SERVICE, error))
 }
 
 fn has_definition(db: &Connection, hash: &str) -> rusqlite::Result<bool> {

@@ -1,46 +1,57 @@
 //! From what the file keeps to the domain's types, and back. Run on the caller's side, not on the writing or reading thread.
 
 use domain::{
+    error::{Corrupt, PortError},
     execution::Execution,
-    history::{Cursor, Page},
+    history::{Cursor, Loaded, Page},
     id::ExecutionId,
     limit::LimitKey,
-    ports::Unavailable,
 };
-use serde::{Serialize, de::DeserializeOwned};
 
-use super::SERVICE;
+use crate::form;
 
-pub(super) fn json(value: &impl Serialize) -> Result<String, Unavailable> {
-    serde_json::to_string(value).map_err(|error| Unavailable::new(SERVICE, error))
+/// A record as its row has it: the id that it was found by, and its JSON.
+pub(super) struct Raw {
+    pub(super) id: String,
+    pub(super) record: Vec<u8>,
 }
 
-/// `what` names the thing in the error's text, which shows no content.
-pub(super) fn parsed<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Unavailable> {
-    serde_json::from_str(json).map_err(|error| unreadable(what, error))
+impl Raw {
+    /// From a row whose first columns are the id and the record.
+    pub(super) fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        // Whatever a column holds, it must not fail the query: that would hide all other rows.
+        let bytes = |at| row.get_ref(at).map(|value| value.as_bytes().unwrap_or_default().to_vec());
+        Ok(Self { id: String::from_utf8_lossy(&bytes(0)?).into_owned(), record: bytes(1)? })
+    }
+
+    /// The execution, if it can be read. A row without an id is nobody's.
+    fn load(&self) -> Option<Loaded> {
+        let id = self.id.parse::<ExecutionId>();
+        let id = id.inspect_err(|_| tracing::error!("a row of the store has no id that can be read")).ok()?;
+        Some(execution(id, &self.record))
+    }
 }
 
-pub(super) fn execution(json: &str) -> Result<Execution, Unavailable> {
-    parsed("a record", json)
+pub(super) fn execution(id: ExecutionId, json: &[u8]) -> Loaded {
+    match form::read::<Execution>(json) {
+        Ok((execution, unknown)) => Ok(Execution { unknown, ..execution }),
+        Err(error) => Err(Corrupt::execution(id, error)),
+    }
 }
 
-pub(super) fn id(text: &str) -> Result<ExecutionId, Unavailable> {
-    text.parse().map_err(|error| unreadable("an id", error))
+pub(super) fn id(text: &str) -> Result<ExecutionId, PortError> {
+    text.parse().map_err(|error| PortError::corrupt("an id in the store", error))
 }
 
-pub(super) fn limit_key(text: &str) -> Result<LimitKey, Unavailable> {
-    text.parse().map_err(|error| unreadable("a line's key", error))
+/// A line of a kind that this release knows.
+pub(super) fn limit_key(text: &str) -> Option<LimitKey> {
+    text.parse().inspect_err(|_| tracing::error!("a line in the store has a key that cannot be read")).ok()
 }
 
-fn unreadable(what: &str, error: impl std::fmt::Display) -> Unavailable {
-    Unavailable::new(SERVICE, format_args!("{what} in it cannot be read: {error}"))
-}
-
-/// The page of these records, of which one more than `limit` was asked for to know whether there is a next page.
-pub(super) fn page(records: &[String], limit: u32) -> Result<Page<Execution>, Unavailable> {
-    let shown = usize::try_from(limit).unwrap_or(usize::MAX).min(records.len());
-    let items = records[..shown].iter().map(|json| execution(json)).collect::<Result<Vec<_>, _>>()?;
-    let last = items.last().filter(|_| records.len() > shown);
-    let next = last.map(|execution| Cursor(execution.id.clone()));
-    Ok(Page { items, next })
+/// The page of these rows, of which one more than `limit` was asked for to know whether there is a next page.
+pub(super) fn page(rows: &[Raw], limit: u32) -> Page<Loaded> {
+    let shown = usize::try_from(limit).unwrap_or(usize::MAX).min(rows.len());
+    let last = rows[..shown].last().filter(|_| rows.len() > shown);
+    let next = last.and_then(|row| row.id.parse().ok()).map(Cursor);
+    Page { items: rows[..shown].iter().filter_map(Raw::load).collect(), next }
 }

@@ -8,6 +8,7 @@ use domain::{
 };
 use rusqlite::{Connection, params, params_from_iter, types::Value};
 
+use super::columns::Raw;
 use crate::database::{PumpId, millis, moment};
 
 /// What a user may mean: ids that begin or end like this, or the execution of this task.
@@ -69,7 +70,7 @@ impl Query {
     pub(super) fn history(filter: &Filter, after: Option<&Cursor>, limit: u32) -> Self {
         let since = filter.since.map(|since| ExecutionId::new(first_milli(since), 0));
         let conditions = [
-            status_is(filter.status),
+            status_is(filter.status.as_ref()),
             ("grp = ?", filter.group.as_ref().map(ToString::to_string)),
             ("submitter = ?", filter.by.clone()),
             ("id >= ?", since.map(String::from)),
@@ -93,16 +94,16 @@ impl Query {
             conditions.into_iter().filter_map(|(text, value)| Some((text, Value::Text(value?)))).unzip();
         let condition = if texts.is_empty() { String::new() } else { format!("WHERE {}", texts.join(" AND ")) };
         values.push(Value::Integer(i64::from(limit) + 1));
-        Self { sql: format!("SELECT record FROM executions {condition} ORDER BY {order} LIMIT ?"), values }
+        Self { sql: format!("SELECT id, record FROM executions {condition} ORDER BY {order} LIMIT ?"), values }
     }
 
-    pub(super) fn run(self, db: &Connection) -> rusqlite::Result<Vec<String>> {
-        db.prepare_cached(&self.sql)?.query_map(params_from_iter(self.values), |row| row.get(0))?.collect()
+    pub(super) fn run(self, db: &Connection) -> rusqlite::Result<Vec<Raw>> {
+        db.prepare_cached(&self.sql)?.query_map(params_from_iter(self.values), Raw::of)?.collect()
     }
 }
 
 /// Those in a line are both taken for either of their statuses (see [`Filter::status`]).
-fn status_is(status: Option<ExecutionStatus>) -> (&'static str, Option<String>) {
+fn status_is(status: Option<&ExecutionStatus>) -> (&'static str, Option<String>) {
     match status {
         Some(ExecutionStatus::Queued | ExecutionStatus::Waiting) => {
             ("status IN (?, 'WAITING')", Some(ExecutionStatus::Queued.as_str().to_owned()))

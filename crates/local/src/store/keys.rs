@@ -1,12 +1,15 @@
 //! The API keys' rows.
 
-use domain::{key::KeyRecord, ports::Unavailable};
+use domain::{key::KeyRecord, ports::PortError};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns;
+use crate::form;
 
-pub(super) fn record(json: &str) -> Result<KeyRecord, Unavailable> {
-    columns::parsed("an API key's record", json)
+const WHAT: &str = "an API key's record";
+
+pub(super) fn record(json: &str) -> Result<KeyRecord, PortError> {
+    let (key, unknown) = form::read::<KeyRecord>(json.as_bytes()).map_err(|error| PortError::corrupt(WHAT, error))?;
+    Ok(KeyRecord { unknown, ..key })
 }
 
 pub(super) fn find(db: &Connection, id: &str) -> rusqlite::Result<Option<String>> {

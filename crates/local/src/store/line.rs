@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{execution::Ticket, fair, limit::LimitKey, ports::Unavailable};
+use domain::{execution::Ticket, fair, limit::LimitKey};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns;
@@ -44,18 +44,20 @@ pub(super) struct Rows {
 
 impl Rows {
     /// In order, the first `limit`.
-    pub(super) fn order(self, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
-        let tickets = self.rows.into_iter().map(|row| row.ticket(&self.key)).collect::<Result<_, _>>()?;
+    pub(super) fn order(self, limit: u32) -> Vec<Ticket> {
+        let tickets = self.rows.into_iter().filter_map(|row| row.ticket(&self.key)).collect();
         let mut ordered = fair::order(tickets, &self.begins);
         ordered.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(ordered)
+        ordered
     }
 }
 
 impl Row {
-    fn ticket(self, line: &LimitKey) -> Result<Ticket, Unavailable> {
-        Ok(Ticket {
-            id: columns::id(&self.id)?,
+    /// `None` for a row whose id is none.
+    fn ticket(self, line: &LimitKey) -> Option<Ticket> {
+        let id = columns::id(&self.id).inspect_err(|error| tracing::error!(%error, "a ticket is passed over")).ok()?;
+        Some(Ticket {
+            id,
             line: line.clone(),
             submitter: self.submitter,
             priority: self.priority,

@@ -1,29 +1,42 @@
 //! What is known of a line as a whole. Each pump has its own, since each has a line of its own.
 
-use domain::{limit::LimitKey, line::LineState, ports::Unavailable};
+use domain::{limit::LimitKey, line::LineState, ports::PortError};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns;
-use crate::database::{PumpId, integer};
+use crate::{
+    database::{PumpId, count, integer},
+    form,
+};
 
 /// A line's state as the file has it, and whether it is this pump's.
 pub(super) struct Row {
     json: String,
+    revision: i64,
     own: bool,
 }
 
 impl Row {
     /// Of another pump only what holds its line is of interest: who looks at a line's place from another process learns why it waits.
-    pub(super) fn state(&self) -> Result<LineState, Unavailable> {
-        let state: LineState = columns::parsed("a line's state", &self.json)?;
-        Ok(if self.own { state } else { LineState { held: state.held, ..LineState::default() } })
+    ///
+    /// It is advice. So one that cannot be read is taken for that of a line nobody has looked at, and replaced at the next look.
+    pub(super) fn state(&self) -> LineState {
+        let state = match form::read::<LineState>(self.json.as_bytes()) {
+            Ok((state, unknown)) => LineState { unknown, ..state },
+            Err(error) => {
+                tracing::error!(%error, "the state of a line cannot be read");
+                LineState { revision: count(self.revision), ..LineState::default() }
+            }
+        };
+        if self.own { state } else { LineState { held: state.held, ..LineState::default() } }
     }
 }
 
 pub(super) fn find(db: &Connection, key: &str, pump: &PumpId) -> rusqlite::Result<Option<Row>> {
-    db.prepare_cached("SELECT state, pump = ?2 FROM line_states WHERE line = ?1 ORDER BY pump = ?2 DESC LIMIT 1")?
-        .query_row([key, pump.as_str()], |row| Ok(Row { json: row.get(0)?, own: row.get(1)? }))
-        .optional()
+    db.prepare_cached(
+        "SELECT state, pump = ?2, revision FROM line_states WHERE line = ?1 ORDER BY pump = ?2 DESC LIMIT 1",
+    )?
+    .query_row([key, pump.as_str()], |row| Ok(Row { json: row.get(0)?, own: row.get(1)?, revision: row.get(2)? }))
+    .optional()
 }
 
 /// A line's next state; `None` if it is that of one nobody has looked at, which is not kept: locks can have any number of names.
@@ -35,9 +48,9 @@ pub(super) struct Next {
 }
 
 impl Next {
-    pub(super) fn of(key: &LimitKey, before: &LineState, after: &LineState) -> Result<Self, Unavailable> {
+    pub(super) fn of(key: &LimitKey, before: &LineState, after: &LineState) -> Result<Self, PortError> {
         let forgotten = *after == LineState { revision: after.revision, ..LineState::default() };
-        let json = if forgotten { None } else { Some(columns::json(after)?) };
+        let json = if forgotten { None } else { Some(form::json(after, &after.unknown)?) };
         let (from_revision, revision) = (integer(before.revision), integer(after.revision));
         Ok(Self { key: key.to_string(), from_revision, revision, json })
     }

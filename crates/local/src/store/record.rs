@@ -8,18 +8,24 @@ use domain::{
     fair,
     id::ExecutionId,
     limit::{Admission, Holding, LimitKey},
-    ports::{Claim, Created, Unavailable},
+    ports::{Claim, Created, PortError},
 };
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
-use super::{columns, limits};
-use crate::database::{PumpId, count, integer, millis};
+use super::{
+    columns::{self, Raw},
+    limits,
+};
+use crate::{
+    database::{PumpId, count, integer, millis},
+    form,
+};
 
 /// The columns that change with a record.
 struct Row {
     id: String,
     revision: i64,
-    status: &'static str,
+    status: String,
     ended_at: Option<i64>,
     line: Option<String>,
     not_before: Option<i64>,
@@ -27,16 +33,16 @@ struct Row {
 }
 
 impl Row {
-    fn of(execution: &Execution) -> Result<Self, Unavailable> {
+    fn of(execution: &Execution) -> Result<Self, PortError> {
         let ticket = execution.ticket();
         Ok(Self {
             id: execution.id.to_string(),
             revision: integer(execution.revision),
-            status: execution.status().as_str(),
+            status: execution.status().into(),
             ended_at: execution.end().map(|end| millis(end.at)),
             line: ticket.as_ref().map(|ticket| ticket.line.to_string()),
             not_before: ticket.and_then(|ticket| ticket.not_before).map(millis),
-            record: columns::json(execution)?,
+            record: form::json(execution, &execution.unknown)?,
         })
     }
 }
@@ -53,7 +59,7 @@ pub(super) struct New {
 }
 
 impl New {
-    pub(super) fn of(execution: &Execution) -> Result<Self, Unavailable> {
+    pub(super) fn of(execution: &Execution) -> Result<Self, PortError> {
         Ok(Self {
             row: Row::of(execution)?,
             submitter: execution.submitted_by.clone(),
@@ -74,7 +80,7 @@ pub(super) enum Came {
 }
 
 impl Came {
-    pub(super) fn checked(self) -> Result<Created, Unavailable> {
+    pub(super) fn checked(self) -> Result<Created, PortError> {
         Ok(match self {
             Self::New => Created::New,
             Self::Existing(id) => Created::Existing(columns::id(&id)?),
@@ -144,10 +150,8 @@ fn insert(db: &Connection, new: &New, pump: &PumpId) -> rusqlite::Result<()> {
     .map(drop)
 }
 
-pub(super) fn load(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option<String>> {
-    db.prepare_cached("SELECT record FROM executions WHERE id = ?1")?
-        .query_row([id.as_str()], |row| row.get(0))
-        .optional()
+pub(super) fn load(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option<Raw>> {
+    db.prepare_cached("SELECT id, record FROM executions WHERE id = ?1")?.query_row([id.as_str()], Raw::of).optional()
 }
 
 /// A record's next version, with all that follows from it.
@@ -164,11 +168,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    pub(super) fn between(
-        before: &Execution,
-        after: &Execution,
-        admissions: &[Admission],
-    ) -> Result<Self, Unavailable> {
+    pub(super) fn between(before: &Execution, after: &Execution, admissions: &[Admission]) -> Result<Self, PortError> {
         let (held, holds) = (before.holdings(), after.holdings());
         let starts = holds.iter().any(|holding| matches!(holding.key, LimitKey::Pool(_)));
         let known: Vec<_> = task_ids(before).collect();

@@ -9,23 +9,24 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     ceiling::{Ceiling, Shortage},
-    execution::{Execution, Ticket},
+    execution::{Execution, State, Ticket},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey, RateKey},
     line::{HeldBy, LineState, Room},
     message::Message,
-    ports::{Clock, Definitions, Entropy, Logs, Queue, Secrets, Store, Tasks, Unavailable, Update, UpdateError},
+    ports::{Clock, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks, Update, UpdateError},
     request::TaskSize,
     task,
     throttle::{self, Usage},
     transition::Plan,
 };
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 
 use super::{Launcher, Ran, lines};
 use crate::{
     advance::{advance, delayed},
     definitions::Ensured,
+    unreadable::{self, passed_over},
 };
 
 /// How many tickets are looked at in one round: RunTask takes 20 calls a second (AWS-FACTS §2).
@@ -33,6 +34,8 @@ const ROUND: u32 = 20;
 /// How many tickets more than can start are looked at: the line's index is behind the records by some milliseconds, so that it still names those
 /// that this launcher has just started. Ours.
 const SPARE: u32 = 4;
+/// How many tickets are looked at where those before them cannot be read. Ours: as many records are some megabytes.
+const HIDDEN_MAX: u32 = 1_000;
 /// How long one invocation goes on before it leaves the rest to another hint. Ours: far below the function's timeout.
 const DRAIN: TimeDelta = TimeDelta::seconds(5);
 /// After how long without having to wait another launcher is called: a round takes a few tenths of a second (SCALING: 100 starts a second). Ours.
@@ -58,6 +61,14 @@ enum Round {
     Stale,
     /// Its first cannot start, and so nobody behind it can.
     Held(Hold),
+}
+
+/// The first of a line.
+struct Head {
+    /// Those that can be started from there.
+    standing: Vec<Execution>,
+    /// The index named others that are gone.
+    stale: bool,
 }
 
 /// Why a line does not move now.
@@ -124,7 +135,7 @@ where
 {
     /// Drains a line, and then those that the first of it went to or made room in. No message is sent for that: what is not finished comes
     /// again with the message that began it.
-    pub(super) async fn drain_all(&self, line: LimitKey, newcomers: &[ExecutionId]) -> Result<(), Unavailable> {
+    pub(super) async fn drain_all(&self, line: LimitKey, newcomers: &[ExecutionId]) -> Result<(), PortError> {
         let until = self.ambient.now() + DRAIN;
         let mut next = self.drain(&line, newcomers).await?;
         while let Some(line) = next.pop_first() {
@@ -138,7 +149,7 @@ where
     }
 
     /// Starts the first of a line as long as there is room, and tells the newly come why they wait. Returns the lines to look at next.
-    async fn drain(&self, line: &LimitKey, newcomers: &[ExecutionId]) -> Result<BTreeSet<LimitKey>, Unavailable> {
+    async fn drain(&self, line: &LimitKey, newcomers: &[ExecutionId]) -> Result<BTreeSet<LimitKey>, PortError> {
         let (mut next, mut watch) = (BTreeSet::new(), Watch::since(self.ambient.now()));
         let drained = self.drain_while(line, newcomers, &mut next, &mut watch).await;
         if drained.is_err() {
@@ -160,7 +171,7 @@ where
         newcomers: &[ExecutionId],
         next: &mut BTreeSet<LimitKey>,
         watch: &mut Watch,
-    ) -> Result<(), Unavailable> {
+    ) -> Result<(), PortError> {
         let until = self.ambient.now() + DRAIN;
         while self.ambient.now() < until {
             match self.round(line, next).await? {
@@ -203,7 +214,7 @@ where
     }
 
     /// Makes known that this launcher goes on looking at a line that moves briskly, and calls another one where it does not keep up.
-    async fn watch(&self, line: &LimitKey, watch: &mut Watch) -> Result<(), Unavailable> {
+    async fn watch(&self, line: &LimitKey, watch: &mut Watch) -> Result<(), PortError> {
         let (now, until) = (self.ambient.now(), self.ambient.now() + WATCH);
         if !self.is_brisk(watch) {
             return Ok(());
@@ -221,7 +232,7 @@ where
     }
 
     /// Takes its watch back, for others go on with the line.
-    async fn unwatch(&self, line: &LimitKey, watch: &mut Watch) -> Result<(), Unavailable> {
+    async fn unwatch(&self, line: &LimitKey, watch: &mut Watch) -> Result<(), PortError> {
         if watch.mark.is_some() {
             lines::change_line(self.store, line, |state| Some(state.unwatched(watch.mark))).await?;
             watch.mark = None;
@@ -238,19 +249,16 @@ where
         }
     }
 
-    async fn round(&self, line: &LimitKey, next: &mut BTreeSet<LimitKey>) -> Result<Round, Unavailable> {
+    async fn round(&self, line: &LimitKey, next: &mut BTreeSet<LimitKey>) -> Result<Round, PortError> {
         let now = self.ambient.now();
         let state = self.store.line_state(line).await?;
         if state.is_attended(now) {
             return Ok(Round::Attended);
         }
         let used = self.store.usage(line).await?.used;
-        let tickets = self.store.line(line, now, self.worth_a_look(line, &state, used, now)).await?;
-        if tickets.is_empty() {
-            return Ok(Round::Empty);
-        }
-        let standing = self.standing(tickets, now).await?;
-        let Some(first) = standing.first() else { return Ok(Round::Stale) };
+        let head = self.head(line, self.worth_a_look(line, &state, used, now), now).await?;
+        let standing = head.standing;
+        let Some(first) = standing.first() else { return Ok(if head.stale { Round::Stale } else { Round::Empty }) };
         let known = (line, &state, used);
         let pool = self.look_at_pool(first, known, now).await?;
         // Behind a lock or a group only the first may start, so only that has had its chances; in the pool's line all wait for the pool.
@@ -269,15 +277,40 @@ where
         self.start(line, &state, batch.into_iter().take(fit), pool, next).await
     }
 
+    /// The first of a line. Where none of those that were looked at can be read, more are looked at, so that they hide nobody.
+    async fn head(&self, line: &LimitKey, worth_a_look: u32, now: Timestamp) -> Result<Head, PortError> {
+        let mut most = worth_a_look;
+        loop {
+            let tickets = self.store.line(line, now, most).await?;
+            let looked_at = u32::try_from(tickets.len()).unwrap_or(u32::MAX);
+            let head = self.standing(&tickets, now).await?;
+            let hidden = head.standing.is_empty() && !head.stale && looked_at >= most;
+            if !hidden || most >= HIDDEN_MAX {
+                return Ok(head);
+            }
+            most = most.saturating_mul(4).min(HIDDEN_MAX);
+        }
+    }
+
     /// Those of the tickets that still stand there, in their order.
-    async fn standing(&self, tickets: Vec<Ticket>, now: Timestamp) -> Result<Vec<Execution>, Unavailable> {
-        let loaded = try_join_all(tickets.iter().map(|ticket| self.store.load(&ticket.id))).await?;
-        let is_there = |(execution, ticket): &(Execution, &Ticket)| {
-            let current = execution.ticket();
-            current.is_some_and(|c| c.line == ticket.line && c.not_before.is_none_or(|due| due <= now))
-        };
-        let pairs = loaded.into_iter().zip(&tickets).filter_map(|(execution, ticket)| Some((execution?, ticket)));
-        Ok(pairs.filter(is_there).map(|(execution, _)| execution).collect())
+    async fn standing(&self, tickets: &[Ticket], now: Timestamp) -> Result<Head, PortError> {
+        let mut head = Head { standing: Vec::new(), stale: false };
+        let loaded = join_all(tickets.iter().map(|ticket| self.store.load(&ticket.id))).await;
+        for (found, ticket) in loaded.into_iter().zip(tickets) {
+            let is_there = |execution: &Execution| {
+                let current = execution.ticket();
+                current.is_some_and(|c| c.line == ticket.line && c.not_before.is_none_or(|due| due <= now))
+            };
+            match found {
+                Ok(Some(execution)) if is_there(&execution) => head.standing.push(execution),
+                // A state of a newer release, or a record that cannot be read, is for others to go on with.
+                Ok(Some(execution)) if matches!(execution.state, State::Other { .. }) => {}
+                Err(PortError::Corrupt(corrupt)) => unreadable::note(&corrupt),
+                Ok(_) => head.stale = true,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(head)
     }
 
     /// How many tickets of a line are worth a look: as many as there may be room for, and some more. Each of them is a record to be read.
@@ -302,7 +335,7 @@ where
         first: &Execution,
         (line, state, used): (&LimitKey, &LineState, u32),
         now: Timestamp,
-    ) -> Result<PoolLook, Unavailable> {
+    ) -> Result<PoolLook, PortError> {
         let pool = first.pool;
         let own = LimitKey::Pool(pool);
         let (state, used) = match *line == own {
@@ -320,7 +353,7 @@ where
         standing: &[Execution],
         pool: &PoolLook,
         next: &mut BTreeSet<LimitKey>,
-    ) -> Result<Option<Round>, Unavailable> {
+    ) -> Result<Option<Round>, PortError> {
         let mut moved = false;
         for execution in standing.iter().filter(|execution| execution.pool == pool.pool) {
             let now = self.ambient.now();
@@ -358,7 +391,7 @@ where
     }
 
     /// The line it then stands in, if it did fall back.
-    async fn fall_back(&self, execution: &Execution, why: &str) -> Result<Option<LimitKey>, Unavailable> {
+    async fn fall_back(&self, execution: &Execution, why: &str) -> Result<Option<LimitKey>, PortError> {
         let now = self.ambient.now();
         let falls_back = |execution: &Execution| execution.falls_back(why, now);
         let fallen = advance(self.store, self.queue, now, &execution.id, falls_back).await?;
@@ -373,7 +406,7 @@ where
         (line, state, used): (&LimitKey, &LineState, u32),
         batch: &[Execution],
         pool: &PoolLook,
-    ) -> Result<(usize, Option<Hold>), Unavailable> {
+    ) -> Result<(usize, Option<Hold>), PortError> {
         let in_pool = match pool.room {
             Room::UpTo(max) => throttle::fitting(batch.iter().map(|e| e.request.size.cpu()), pool.used, max),
             Room::Probe(count) => usize::try_from(count).unwrap_or_default().min(batch.len()),
@@ -409,9 +442,10 @@ where
     }
 
     /// Whether one of this lock's or group's line stands in a pool's line, for all behind it.
-    async fn somebody_is_called(&self, line: &LimitKey, state: &LineState) -> Result<bool, Unavailable> {
+    async fn somebody_is_called(&self, line: &LimitKey, state: &LineState) -> Result<bool, PortError> {
         let Some(id) = &state.called else { return Ok(false) };
-        let called = self.store.load(id).await?.and_then(|execution| execution.ticket());
+        // One whose record cannot be read has had its turn: the others of its line are not to wait for it.
+        let called = passed_over(self.store.load(id).await)?.and_then(|execution| execution.ticket());
         Ok(called.is_some_and(|ticket| ticket.line != *line))
     }
 
@@ -422,7 +456,7 @@ where
         batch: Vec<Execution>,
         pool: &PoolLook,
         next: &mut BTreeSet<LimitKey>,
-    ) -> Result<Round, Unavailable> {
+    ) -> Result<Round, PortError> {
         let Some(first) = batch.into_iter().next() else { return Ok(Round::Stale) };
         let (now, reason) = (self.ambient.now(), self.pool_reason(pool));
         let called = Some(first.id.clone());
@@ -448,7 +482,7 @@ where
         batch: impl Iterator<Item = Execution>,
         pool: PoolLook,
         next: &mut BTreeSet<LimitKey>,
-    ) -> Result<Round, Unavailable> {
+    ) -> Result<Round, PortError> {
         // Before the tokens are taken: a definition may have to be registered, and what was granted would be used later.
         let (mut updates, whole) = self.prepared(batch, &pool).await?;
         if updates.is_empty() {
@@ -483,7 +517,7 @@ where
     }
 
     /// Up to `want` launches that the rates allow now; of none, when there will be some.
-    async fn take_tokens(&self, pool: CapacityPool, want: usize) -> Result<(usize, Hold), Unavailable> {
+    async fn take_tokens(&self, pool: CapacityPool, want: usize) -> Result<(usize, Hold), PortError> {
         let rates = [
             (RateKey::RunTask, self.settings.run_task_rate),
             (RateKey::Launches(pool), self.settings.quotas.of(pool).rate),
@@ -505,7 +539,7 @@ where
     }
 
     /// A probe is one launcher's; for the others the pool is held.
-    async fn claim_probe(&self, pool: &PoolLook) -> Result<Option<Hold>, Unavailable> {
+    async fn claim_probe(&self, pool: &PoolLook) -> Result<Option<Hold>, PortError> {
         let (Room::Probe(_), Some(ceiling)) = (pool.room, &pool.state.ceiling) else { return Ok(None) };
         let probing = LineState { ceiling: Some(ceiling.probing(self.ambient.now())), ..pool.state.clone() };
         let mine = self.store.set_line_state(&pool.line, &pool.state, probing).await?;
@@ -518,7 +552,7 @@ where
         &self,
         batch: impl Iterator<Item = Execution>,
         pool: &PoolLook,
-    ) -> Result<(Vec<Update>, bool), Unavailable> {
+    ) -> Result<(Vec<Update>, bool), PortError> {
         let max = match pool.room {
             Room::UpTo(max) => max,
             Room::Probe(_) => pool.state.quota(pool.set),
@@ -538,12 +572,7 @@ where
 
     /// Writes the launches down under their limits, each all or none, before anything is started. An error if none could be written: those
     /// that are on record go on.
-    async fn record(
-        &self,
-        line: &LimitKey,
-        updates: Vec<Update>,
-        pool: &PoolLook,
-    ) -> Result<Vec<Launched>, Unavailable> {
+    async fn record(&self, line: &LimitKey, updates: Vec<Update>, pool: &PoolLook) -> Result<Vec<Launched>, PortError> {
         let tickets: Vec<_> = updates.iter().filter_map(|update| update.before.ticket()).collect();
         let (mut launched, mut back, mut failure) = (Vec::new(), Vec::new(), None);
         for (ticket, result) in tickets.iter().zip(self.store.update_all(updates).await) {
@@ -553,7 +582,7 @@ where
                     back.push((ticket, full));
                 }
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
-                Err(UpdateError::Unavailable(error)) => {
+                Err(UpdateError::Failed(error)) => {
                     tracing::warn!(execution = %ticket.id, %error, "a launch could not be recorded");
                     failure = Some(error);
                 }
@@ -572,7 +601,7 @@ where
     }
 
     /// The record with the next attempt, once its task definition is there.
-    async fn launching(&self, before: &Execution) -> Result<Ready, Unavailable> {
+    async fn launching(&self, before: &Execution) -> Result<Ready, PortError> {
         let now = self.ambient.now();
         let definition = self.definition(before).await?;
         match self.registered.ensure(self.store, self.tasks, self.settings, &definition, now).await? {
@@ -596,7 +625,7 @@ where
     }
 
     /// Its lock or its group is used up again: back into that line.
-    async fn turn_back(&self, ticket: &Ticket, full: LimitKey) -> Result<(), Unavailable> {
+    async fn turn_back(&self, ticket: &Ticket, full: LimitKey) -> Result<(), PortError> {
         let (now, usage) = (self.ambient.now(), self.store.usage(&full).await?);
         let goes_back = |execution: &Execution| {
             execution.ticket().filter(|current| current.line == ticket.line)?;
@@ -607,7 +636,7 @@ where
     }
 
     /// What ECS's answers to a round of launches teach of the pool.
-    async fn learn(&self, pool: &PoolLook, ran: Vec<Ran>) -> Result<Round, Unavailable> {
+    async fn learn(&self, pool: &PoolLook, ran: Vec<Ran>) -> Result<Round, PortError> {
         let now = self.ambient.now();
         let short = ran.iter().find_map(|ran| match ran {
             Ran::Short(shortage, words) => Some((*shortage, words)),
@@ -644,7 +673,7 @@ where
         hold: &Hold,
         nap: Option<TimeDelta>,
         watch: &mut Watch,
-    ) -> Result<bool, Unavailable> {
+    ) -> Result<bool, PortError> {
         let (now, mine) = (self.ambient.now(), watch.mark);
         let look_at = hold.look_at.filter(|at| *at > now);
         let pending = |before: &LineState| {
@@ -668,13 +697,13 @@ where
     }
 
     /// Nothing holds it. Whether its watch was taken back with that, so that another look is due.
-    async fn is_empty(&self, line: &LimitKey, watch: &mut Watch) -> Result<bool, Unavailable> {
+    async fn is_empty(&self, line: &LimitKey, watch: &mut Watch) -> Result<bool, PortError> {
         lines::change_line(self.store, line, |state| Some(state.free().unwatched(watch.mark))).await?;
         Ok(watch.mark.take().is_some())
     }
 
     /// Those who came with this hint and still stand in this line learn why.
-    async fn tell(&self, ids: &[ExecutionId], line: &LimitKey, reason: &str) -> Result<(), Unavailable> {
+    async fn tell(&self, ids: &[ExecutionId], line: &LimitKey, reason: &str) -> Result<(), PortError> {
         let now = self.ambient.now();
         let told = ids.iter().map(|id| {
             advance(self.store, self.queue, now, id, |execution| {

@@ -10,7 +10,7 @@ use domain::{
     Timestamp,
     limit::LimitKey,
     line::LineState,
-    ports::{Store, Unavailable},
+    ports::{PortError, Store},
 };
 
 /// How often a line's state is decided anew because another launcher was faster. Ours: it is advice, so it is given up then.
@@ -75,7 +75,7 @@ pub(super) async fn change_line(
     store: &impl Store,
     line: &LimitKey,
     decide: impl Fn(&LineState) -> Option<LineState> + Send + Sync,
-) -> Result<(LineState, LineState), Unavailable> {
+) -> Result<(LineState, LineState), PortError> {
     let mut state = store.line_state(line).await?;
     for _ in 0..CONFLICTS_MAX {
         let Some(after) = decide(&state).filter(|after| *after != state) else {
@@ -99,7 +99,7 @@ pub(super) async fn note_pace(
     (line, state): (&LimitKey, &LineState),
     started: usize,
     now: Timestamp,
-) -> Result<(), Unavailable> {
+) -> Result<(), PortError> {
     if started == 0 || state.held.is_none() {
         return Ok(());
     }

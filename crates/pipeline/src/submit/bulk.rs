@@ -12,14 +12,14 @@ use domain::{
     id::{ExecutionId, LINES_MAX, Submission},
     key::Caller,
     message::Message,
-    ports::{Clock, Created, Entropy, Keys, Queue, Secrets, Store, Unavailable},
+    ports::{Clock, Created, Entropy, Keys, PortError, Queue, Secrets, Store},
     request::{FieldError, IdempotencyKey, LaunchRequest},
     task,
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{CLAIM, Submit, line_of};
-use crate::http;
+use crate::{http, unreadable::passed_over};
 
 /// Records that are read at once, to compare them with what is sent again. Ours.
 const READS: usize = 32;
@@ -33,11 +33,11 @@ struct Line {
 impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     pub(super) async fn bulk(&self, caller: &Caller, bulk: BulkRequest) -> Result<ApiGatewayProxyResponse, Problem> {
         let id = checked(&bulk).map_err(|fault| Problem::invalid(vec![fault]))?;
-        let answer = self.take(caller, &id, bulk).await.map_err(|error| http::unavailable(&error))?;
+        let answer = self.take(caller, &id, bulk).await.map_err(|error| http::failed(&error))?;
         Ok(http::json(202, &answer))
     }
 
-    async fn take(&self, caller: &Caller, id: &IdempotencyKey, bulk: BulkRequest) -> Result<BulkAnswer, Unavailable> {
+    async fn take(&self, caller: &Caller, id: &IdempotencyKey, bulk: BulkRequest) -> Result<BulkAnswer, PortError> {
         let (lines, rejected) = self.sorted(caller, bulk).await?;
         let mut answer = BulkAnswer { rejected, ..BulkAnswer::default() };
         if !lines.is_empty() {
@@ -50,7 +50,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     /// The lines that can be run, and the others with everything that is wrong with them.
-    async fn sorted(&self, caller: &Caller, bulk: BulkRequest) -> Result<(Vec<Line>, Vec<BulkRejection>), Unavailable> {
+    async fn sorted(&self, caller: &Caller, bulk: BulkRequest) -> Result<(Vec<Line>, Vec<BulkRejection>), PortError> {
         let drafts: Vec<_> = bulk
             .executions
             .into_iter()
@@ -74,7 +74,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         Ok((lines, rejected))
     }
 
-    async fn opened(&self, caller: &Caller, id: &IdempotencyKey) -> Result<Submission, Unavailable> {
+    async fn opened(&self, caller: &Caller, id: &IdempotencyKey) -> Result<Submission, PortError> {
         let now = self.ambient.now();
         let opened_at = self.store.open_submission(&format!("{}/{id}", caller.name), now, now + CLAIM).await?;
         Ok(Submission { by: caller.name.clone(), id: id.to_string(), opened_at })
@@ -88,7 +88,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 
     /// Records them, and then hints once at each line (of those that wait) that they stand in. Accepted is durable: if a hint is lost,
     /// the sweep sends another.
-    async fn record_all(&self, executions: Vec<(u32, Execution)>, answer: &mut BulkAnswer) -> Result<(), Unavailable> {
+    async fn record_all(&self, executions: Vec<(u32, Execution)>, answer: &mut BulkAnswer) -> Result<(), PortError> {
         let created =
             self.store.create_all(executions.iter().map(|(_, execution)| execution.clone()).collect()).await?;
         let (new, known): (Vec<_>, Vec<_>) =
@@ -113,8 +113,9 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     async fn recorded_before(
         &self,
         lines: Vec<((u32, Execution), Created)>,
-    ) -> Result<Vec<((u32, Execution), Option<Execution>)>, Unavailable> {
-        let found = lines.into_iter().map(async |(line, _)| Ok((self.store.load(&line.1.id).await?, line)));
+    ) -> Result<Vec<((u32, Execution), Option<Execution>)>, PortError> {
+        let found =
+            lines.into_iter().map(async |(line, _)| Ok((passed_over(self.store.load(&line.1.id).await)?, line)));
         stream::iter(found).buffered(READS).map_ok(|(found, line)| (line, found)).try_collect().await
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use chrono::TimeDelta;
 use domain::{
     ecs::{RunTaskInput, STOPPED, StopCode, Task},
-    execution::{Attempt, Execution, ExecutionStatus, Outcome, State},
+    execution::{Attempt, Execution, Outcome, State},
     id::{AttemptId, ExecutionId},
     limit::LimitKey,
     ports::{Clock, Store},
@@ -299,9 +299,9 @@ impl Rules {
         });
         let wrong_status = record.status() != end.outcome.status() || !record.status().is_final();
         self.check(world, !wrong_status, || format!("{id} is {} at its end (rule 5)", record.status()));
-        let last = record.events.last().map(|event| event.status);
+        let last = record.events.last().map(|event| event.status.clone());
         self.check(world, last == Some(record.status()), || format!("{id}: its last event is {last:?} (rule 5)"));
-        let ends = record.events.iter().filter(|event| ExecutionStatus::is_final(event.status)).count();
+        let ends = record.events.iter().filter(|event| event.status.is_final()).count();
         self.check(world, ends == 1, || format!("{id} ended {ends} times (rule 5)"));
     }
 }

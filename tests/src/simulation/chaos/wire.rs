@@ -6,15 +6,15 @@ use domain::{
     Timestamp,
     ecs::{RunTaskInput, Task},
     execution::{Execution, Ticket},
-    history::{Cursor, Filter, Page},
+    history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId},
     key::KeyRecord,
     limit::{Admission, CapacityPool, LimitKey, RateKey},
     line::LineState,
     message::Outgoing,
     ports::{
-        AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogLine, LogPage, Logs, Queue,
-        ReadError, Secrets, Store, Tasks, Unavailable, Update, UpdateError,
+        AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogLine, LogPage, Logs,
+        PortError, Queue, ReadError, Secrets, Store, Tasks, Update, UpdateError,
     },
     secret::SecretRecord,
     task::TaskDefinition,
@@ -30,8 +30,8 @@ pub(super) struct Wire {
     pub(super) who: String,
 }
 
-fn no_answer() -> Unavailable {
-    Unavailable::new("the network", "no answer (the weather of this simulation)")
+fn no_answer() -> PortError {
+    PortError::unavailable("the network", "no answer (the weather of this simulation)")
 }
 
 impl Wire {
@@ -40,7 +40,7 @@ impl Wire {
     }
 
     /// A call: there, carried out at one moment, and back.
-    async fn call<T, E: From<Unavailable> + std::fmt::Display>(
+    async fn call<T, E: From<PortError> + std::fmt::Display>(
         &self,
         what: impl Fn() -> String + Send,
         act: impl Future<Output = Result<T, E>> + Send,
@@ -68,8 +68,8 @@ impl Wire {
     async fn read<T>(
         &self,
         what: &'static str,
-        act: impl Future<Output = Result<T, Unavailable>> + Send,
-    ) -> Result<T, Unavailable> {
+        act: impl Future<Output = Result<T, PortError>> + Send,
+    ) -> Result<T, PortError> {
         self.call(|| what.to_owned(), act).await
     }
 
@@ -91,7 +91,7 @@ impl Wire {
 }
 
 impl Store for Wire {
-    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, Unavailable> {
+    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, PortError> {
         let act = async {
             let created = self.world.store.create(execution, claim).await?;
             self.tell(|| format!("records {} ({}): {created:?}", execution.id, execution.request.command));
@@ -100,17 +100,12 @@ impl Store for Wire {
         self.call(|| format!("create {}", execution.id), act).await
     }
 
-    async fn open_submission(
-        &self,
-        key: &str,
-        now: Timestamp,
-        expires_at: Timestamp,
-    ) -> Result<Timestamp, Unavailable> {
+    async fn open_submission(&self, key: &str, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, PortError> {
         self.read("open a submission", self.world.store.open_submission(key, now, expires_at)).await
     }
 
     /// Each stands by itself: where there is no answer, the first few may be recorded.
-    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, Unavailable> {
+    async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
         let World { fate, time, store, .. } = &*self.world;
         time.sleep(fate.latency()).await;
         let struck = fate.strikes(|weather| weather.no_answer);
@@ -123,11 +118,11 @@ impl Store for Wire {
         if struck { Err(no_answer()) } else { Ok(created) }
     }
 
-    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, Unavailable> {
+    async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
         self.read("load", self.world.store.load(id)).await
     }
 
-    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, Unavailable> {
+    async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
         self.read("find", self.world.store.find(fragment, limit)).await
     }
 
@@ -162,103 +157,97 @@ impl Store for Wire {
         results
     }
 
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
         self.read("list", self.world.store.list(filter, after, limit)).await
     }
 
-    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Execution>, Unavailable> {
+    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
         self.read("what is launched", self.world.store.launched(after, limit)).await
     }
 
-    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, Unavailable> {
+    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, PortError> {
         self.read("a line", self.world.store.line(key, now, limit)).await
     }
 
-    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, Unavailable> {
+    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
         self.read("whether a line has anybody", self.world.store.has_line(key, now)).await
     }
 
-    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, Unavailable> {
+    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
         self.read("the lines", self.world.store.lines(now)).await
     }
 
-    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, Unavailable> {
+    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, PortError> {
         self.read("a place", self.world.store.ahead(ticket, exact)).await
     }
 
-    async fn line_state(&self, key: &LimitKey) -> Result<LineState, Unavailable> {
+    async fn line_state(&self, key: &LimitKey) -> Result<LineState, PortError> {
         self.read("a line's state", self.world.store.line_state(key)).await
     }
 
-    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, Unavailable> {
+    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, PortError> {
         self.call(|| format!("write the state of {key}"), self.world.store.set_line_state(key, before, after)).await
     }
 
-    async fn usage(&self, key: &LimitKey) -> Result<Usage, Unavailable> {
+    async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
         self.read("usage", self.world.store.usage(key)).await
     }
 
-    async fn take_tokens(
-        &self,
-        key: RateKey,
-        rate: Rate,
-        want: u32,
-        now: Timestamp,
-    ) -> Result<(u32, u64), Unavailable> {
+    async fn take_tokens(&self, key: RateKey, rate: Rate, want: u32, now: Timestamp) -> Result<(u32, u64), PortError> {
         self.read("take tokens", self.world.store.take_tokens(key, rate, want, now)).await
     }
 
-    async fn reconcile(&self) -> Result<(), Unavailable> {
+    async fn reconcile(&self) -> Result<(), PortError> {
         self.read("reconcile", self.world.store.reconcile()).await
     }
 
-    async fn bookmark(&self) -> Result<Option<Cursor>, Unavailable> {
+    async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
         self.read("the bookmark", self.world.store.bookmark()).await
     }
 
-    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), Unavailable> {
+    async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         self.read("set the bookmark", self.world.store.set_bookmark(at)).await
     }
 }
 
 impl Definitions for Wire {
-    async fn definition(&self, hash: &str) -> Result<Option<String>, Unavailable> {
+    async fn definition(&self, hash: &str) -> Result<Option<String>, PortError> {
         self.read("a definition", self.world.store.definition(hash)).await
     }
 
-    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, Unavailable> {
+    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, PortError> {
         self.read("claim a definition", self.world.store.claim_definition(hash, now, until)).await
     }
 
-    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+    async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.read("keep a definition", self.world.store.keep_definition(hash, arn)).await
     }
 
-    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), Unavailable> {
+    async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.read("forget a definition", self.world.store.forget_definition(hash, arn)).await
     }
 }
 
 impl Keys for Wire {
-    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, Unavailable> {
+    async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         self.read("a key", self.world.store.find_key(id)).await
     }
 
-    async fn list_keys(&self) -> Result<Vec<KeyRecord>, Unavailable> {
+    async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         self.read("the keys", self.world.store.list_keys()).await
     }
 
-    async fn add_key(&self, key: &KeyRecord) -> Result<bool, Unavailable> {
+    async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
         self.read("add a key", self.world.store.add_key(key)).await
     }
 
-    async fn remove_key(&self, name: &str) -> Result<bool, Unavailable> {
+    async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
         self.read("remove a key", self.world.store.remove_key(name)).await
     }
 }
 
 impl Secrets for Wire {
-    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, Unavailable> {
+    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
         self.read("a secret", self.world.store.find_secret(name)).await
     }
 
@@ -269,7 +258,7 @@ impl Secrets for Wire {
 
 impl Queue for Wire {
     /// Where there is no answer, the first few may be sent; each may be lost on its way.
-    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), Unavailable> {
+    async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         let World { fate, time, queue, news, .. } = &*self.world;
         time.sleep(fate.latency()).await;
         let struck = fate.strikes(|weather| weather.no_answer);
@@ -307,7 +296,7 @@ impl Tasks for Wire {
         self.call(|| format!("RunTask {}", input.client_token), act).await
     }
 
-    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), Unavailable> {
+    async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
         let act = async {
             let result = self.world.tasks.stop_task(task_arn, reason).await;
             self.tell(|| format!("StopTask {task_arn} ({reason})"));
@@ -317,11 +306,11 @@ impl Tasks for Wire {
         self.call(|| format!("StopTask {task_arn}"), act).await
     }
 
-    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, Unavailable> {
+    async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
         self.read("DescribeTasks", self.world.tasks.describe_tasks(task_arns)).await
     }
 
-    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, Unavailable> {
+    async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
         let act = async {
             let result = self.world.tasks.list_tasks(started_by).await;
             self.tell(|| format!("ListTasks {started_by}: {result:?}"));
@@ -332,7 +321,7 @@ impl Tasks for Wire {
 }
 
 impl AccountQuotas for Wire {
-    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, Unavailable> {
+    async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
         self.read("a quota", self.world.tasks.cpu(pool)).await
     }
 }
@@ -343,7 +332,7 @@ impl Logs for Wire {
         Ok(Wire::read(self, "read a log", act).await?)
     }
 
-    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, Unavailable> {
+    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, PortError> {
         let act = async { Ok(self.world.logs.read(stream, None, self.world.time.now()).lines) };
         Wire::read(self, "read the end of a log", act).await
     }

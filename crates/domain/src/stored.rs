@@ -1,0 +1,344 @@
+//! What is stored outlives the release that wrote it. This module reads and writes a stored form so that no release loses what another wrote.
+//!
+//! A stored form is a JSON object, whatever the store makes of it. Three rules hold for each (docs/UPGRADING.md has them for whoever changes
+//! one):
+//!
+//! - It carries the version of its form, as `v`. A form without one is of before there were versions. The version is raised only by a change
+//!   that an older release would misread; a new field is no such change.
+//! - A form of a newer version is not read: it is reported as [`FormError::Newer`] and left alone.
+//! - Fields that this release does not know are kept as [`Unknown`] and written back with the rest.
+
+use std::fmt;
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+/// The version of the forms that this release writes, and the newest it reads.
+pub const FORM: u64 = 1;
+/// The field that has it.
+pub const VERSION: &str = "v";
+
+/// Why a stored form cannot be read. Says nothing of its content.
+#[derive(Debug, thiserror::Error)]
+pub enum FormError {
+    /// A newer release wrote it.
+    #[error("it has form {found}, which a newer release of mycli wrote; this one reads forms up to {FORM}")]
+    Newer {
+        /// Its version.
+        found: u64,
+    },
+    /// A part of it is missing, or is none that this release knows.
+    #[error("this release cannot read its {at}")]
+    Malformed {
+        /// Which part: `request.arch`.
+        at: String,
+        /// What is wrong with it. It may quote the value, so that it is not shown.
+        source: serde_json::Error,
+    },
+    /// It cannot be spelled in JSON.
+    #[error("it cannot be spelled in JSON")]
+    Unspeakable(#[source] serde_json::Error),
+    /// It is no object, or its version is no number.
+    #[error("it is no stored form of mycli")]
+    NoForm,
+}
+
+impl FormError {
+    fn malformed(error: serde_path_to_error::Error<serde_json::Error>) -> Self {
+        let path = error.path().to_string();
+        let said = error.inner().to_string();
+        // "missing field `command`": of an object, which is all that the path names.
+        let missing = said.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let at = match (path.as_str(), missing) {
+            (".", None) => "content".to_owned(),
+            (".", Some(field)) => format!("`{field}`"),
+            (path, None) => format!("`{path}`"),
+            (path, Some(field)) => format!("`{path}.{field}`"),
+        };
+        Self::Malformed { at, source: error.into_inner() }
+    }
+}
+
+/// Fields of a stored form that this release does not know. They are never looked at, only written back.
+#[derive(Clone, Default, PartialEq)]
+pub struct Unknown(Option<Box<Beyond>>);
+
+impl fmt::Debug for Unknown {
+    /// They may be anything, secrets too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_none() { "Unknown" } else { "Unknown(…)" })
+    }
+}
+
+impl Unknown {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Those of several forms that make up one value, in their order.
+    #[must_use]
+    pub fn of_forms<const N: usize>(forms: [Self; N]) -> Self {
+        let any = forms.iter().any(|form| !form.is_none());
+        Self(any.then(|| Box::new(Beyond::Forms(forms.into()))))
+    }
+
+    /// Those of one of several forms, by its place.
+    #[must_use]
+    pub fn of_form(&self, place: usize) -> Self {
+        match self.0.as_deref() {
+            Some(Beyond::Forms(forms)) => forms.get(place).cloned().unwrap_or_default(),
+            _ => Self::default(),
+        }
+    }
+}
+
+/// What a form has beyond what is known of it.
+#[derive(Clone, PartialEq)]
+enum Beyond {
+    /// Of an object: whole fields, and what is within fields that are known.
+    Fields { new: Map<String, Value>, within: Vec<(String, Beyond)> },
+    /// Of a list: what is within elements, each with what tells it from the others.
+    Elements(Vec<(Identity, Beyond)>),
+    /// Of several forms that make up one value.
+    Forms(Vec<Unknown>),
+}
+
+/// The fields that tell the elements of our lists apart: attempts by number and nonce, what happened by its time.
+const IDENTITY: [&str; 3] = ["number", "nonce", "at"];
+
+/// What tells an element of a list from the others: those of the [`IDENTITY`] fields that it has, else its place.
+#[derive(Clone, PartialEq)]
+struct Identity {
+    fields: Vec<Value>,
+    place: Option<usize>,
+}
+
+impl Identity {
+    fn of(place: usize, element: &Value) -> Self {
+        let fields: Vec<_> = IDENTITY.iter().filter_map(|name| element.get(name)).cloned().collect();
+        let place = fields.is_empty().then_some(place);
+        Self { fields, place }
+    }
+}
+
+/// Reads a stored form, and what this release does not know of it.
+///
+/// # Errors
+/// When it is malformed, or of a newer release.
+pub fn read<T: DeserializeOwned + Serialize>(mut raw: Value) -> Result<(T, Unknown), FormError> {
+    let form = raw.as_object_mut().ok_or(FormError::NoForm)?;
+    match form.remove(VERSION).map(|version| version.as_u64()) {
+        None => {}
+        Some(Some(version)) if version <= FORM => {}
+        Some(Some(found)) => return Err(FormError::Newer { found }),
+        Some(None) => return Err(FormError::NoForm),
+    }
+    let value: T = serde_path_to_error::deserialize(raw.clone()).map_err(FormError::malformed)?;
+    let known = serde_json::to_value(&value).map_err(FormError::Unspeakable)?;
+    Ok((value, Unknown(beyond(raw, &known).map(Box::new))))
+}
+
+/// The stored form of a value, with what this release does not know of it.
+///
+/// # Errors
+/// When the value cannot be spelled in JSON.
+pub fn write(value: &impl Serialize, unknown: &Unknown) -> Result<Value, FormError> {
+    let mut form = serde_json::to_value(value).map_err(FormError::Unspeakable)?;
+    if let Some(beyond) = &unknown.0 {
+        join(&mut form, beyond);
+    }
+    if let Value::Object(fields) = &mut form {
+        fields.insert(VERSION.to_owned(), FORM.into());
+    }
+    Ok(form)
+}
+
+/// What `raw` has beyond `known`; `None` for nothing. A `null` is nothing.
+fn beyond(raw: Value, known: &Value) -> Option<Beyond> {
+    match (raw, known) {
+        (Value::Object(raw), Value::Object(known)) => {
+            let (mut new, mut within) = (Map::new(), Vec::new());
+            for (name, value) in raw {
+                match known.get(&name) {
+                    Some(known) => within.extend(beyond(value, known).map(|beyond| (name, beyond))),
+                    None if value.is_null() => {}
+                    None => drop(new.insert(name, value)),
+                }
+            }
+            (!new.is_empty() || !within.is_empty()).then_some(Beyond::Fields { new, within })
+        }
+        (Value::Array(raw), Value::Array(known)) => {
+            let pairs = raw.into_iter().zip(known).enumerate();
+            let elements: Vec<_> = pairs
+                .filter_map(|(place, (raw, known))| Some((Identity::of(place, known), beyond(raw, known)?)))
+                .collect();
+            (!elements.is_empty()).then_some(Beyond::Elements(elements))
+        }
+        _ => None,
+    }
+}
+
+/// Puts it back. What is known goes before it; what was within something that is not there any more goes with it.
+fn join(form: &mut Value, beyond: &Beyond) {
+    match (form, beyond) {
+        (Value::Object(form), Beyond::Fields { new, within }) => {
+            fill(form, new);
+            for (name, beyond) in within {
+                if let Some(inner) = form.get_mut(name) {
+                    join(inner, beyond);
+                }
+            }
+        }
+        (Value::Array(form), Beyond::Elements(elements)) => {
+            for (identity, beyond) in elements {
+                let mut same =
+                    form.iter_mut().enumerate().filter(|(place, element)| Identity::of(*place, element) == *identity);
+                if let Some((_, element)) = same.next() {
+                    join(element, beyond);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Adds the fields that are not there.
+fn fill(form: &mut Map<String, Value>, new: &Map<String, Value>) {
+    for (name, value) in new {
+        match (form.get_mut(name), value) {
+            (None, value) => drop(form.insert(name.clone(), value.clone())),
+            (Some(Value::Object(inner)), Value::Object(new)) => fill(inner, new),
+            (Some(_), _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A form as a release knows it.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Record {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        input: Option<Inner>,
+        attempts: Vec<Inner>,
+        words: Vec<String>,
+    }
+
+    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Inner {
+        number: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        said: Option<String>,
+    }
+
+    fn of_a_newer_release() -> Value {
+        json!({
+            "v": 1, "name": "a", "cost": {"usd": 1.5}, "input": {"number": 7, "secret": "x"},
+            "attempts": [{"number": 1, "timings": [1, 2]}, {"number": 2, "timings": [3]}], "words": ["b"],
+        })
+    }
+
+    #[test]
+    fn what_is_not_known_survives_a_change_of_what_is() {
+        let (mut record, unknown): (Record, _) = read(of_a_newer_release()).unwrap();
+        assert_eq!(write(&record, &unknown).unwrap(), of_a_newer_release());
+        record.name = "c".into();
+        record.attempts[1].said = Some("d".into());
+        record.attempts.push(Inner { number: 3, said: None });
+        let written = write(&record, &unknown).unwrap();
+        assert_eq!(written["cost"], json!({"usd": 1.5}));
+        assert_eq!(
+            (&written["name"], &written["attempts"][1]),
+            (&json!("c"), &json!({"number": 2, "said": "d", "timings": [3]}))
+        );
+        assert_eq!(written["attempts"][2], json!({"number": 3}));
+    }
+
+    #[test]
+    fn what_was_within_something_goes_with_it() {
+        let (mut record, unknown): (Record, _) = read(of_a_newer_release()).unwrap();
+        record.input = None;
+        record.attempts.remove(0);
+        let written = write(&record, &unknown).unwrap();
+        assert_eq!((written.get("input"), &written["attempts"]), (None, &json!([{"number": 2, "timings": [3]}])));
+    }
+
+    #[test]
+    fn a_form_of_before_there_were_versions_is_read() {
+        let (record, unknown): (Record, _) = read(json!({"name": "a"})).unwrap();
+        assert!(unknown.is_none());
+        assert_eq!(write(&record, &unknown).unwrap()["v"], FORM);
+    }
+
+    #[test]
+    fn a_form_of_a_newer_version_is_not() {
+        let newer = read::<Record>(json!({"v": FORM + 1, "name": "a"})).unwrap_err();
+        assert!(matches!(newer, FormError::Newer { found } if found == FORM + 1), "{newer}");
+        assert!(matches!(read::<Record>(json!(["a"])), Err(FormError::NoForm)));
+        assert!(matches!(read::<Record>(json!({"v": "one"})), Err(FormError::NoForm)));
+    }
+
+    #[test]
+    fn an_error_shows_nothing_of_the_form() {
+        for form in
+            [json!({"name": ["hunter2"]}), json!({"attempts": "hunter2"}), json!({"attempts": [{"number": "hunter2"}]})]
+        {
+            let error = read::<Record>(form).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+        let error = read::<Record>(json!({"attempts": [{"number": 1}, {"number": "hunter2"}]})).unwrap_err();
+        assert_eq!(error.to_string(), "this release cannot read its `attempts[1].number`");
+        let (_, unknown): (Record, _) = read(json!({"token": "hunter2"})).unwrap();
+        assert!(!format!("{unknown:?}").contains("hunter2"));
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<i32>().prop_map(Value::from),
+            "[a-z]{0,3}".prop_map(Value::from),
+            any::<bool>().prop_map(Value::from)
+        ];
+        leaf.prop_recursive(3, 16, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map("[a-z]{1,2}", inner, 0..3).prop_map(|fields| json!(fields)),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Whatever a newer release adds, at any depth of what is known, reading and writing leaves the form as it was.
+        #[test]
+        fn reading_and_writing_changes_nothing(
+            new in prop::collection::btree_map("x[a-z]{1,2}", values(), 0..4),
+            inner in prop::collection::btree_map("x[a-z]{1,2}", values(), 0..4),
+            numbers in prop::collection::btree_set(any::<u32>(), 0..4),
+        ) {
+            let with = |fields: BTreeMap<String, Value>, more: &BTreeMap<String, Value>| -> Value {
+                json!(fields.into_iter().chain(more.clone()).collect::<BTreeMap<_, _>>())
+            };
+            let element = |number| with([("number".to_owned(), json!(number))].into(), &inner);
+            let attempts: Vec<_> = numbers.into_iter().map(element).collect();
+            let known = [
+                ("v".to_owned(), json!(FORM)), ("name".to_owned(), json!("n")), ("attempts".to_owned(), json!(attempts)),
+                ("words".to_owned(), json!([])), ("input".to_owned(), element(1)),
+            ];
+            let form = with(known.into(), &new);
+            let (record, unknown): (Record, _) = read(form.clone()).unwrap();
+            prop_assert_eq!(write(&record, &unknown).unwrap(), form);
+        }
+    }
+}
