@@ -15,6 +15,7 @@ mod memory;
 mod queue;
 pub(crate) mod records;
 mod secrets;
+mod spoilt;
 pub(crate) mod sqs;
 mod store;
 mod tasks;

@@ -1,10 +1,20 @@
 //! The store of a stack: the contracts.
 
-use aws::dynamo::DynamoStore;
-use domain::ports::{Created, Store};
+use aws::dynamo::{DynamoStore, Item};
+use aws_sdk_dynamodb::types::AttributeValue;
+use domain::{
+    execution::Execution,
+    id::ExecutionId,
+    limit::LimitKey,
+    ports::{Created, Store},
+    stored::FORM,
+};
 use tests::table::Table;
 
-use super::records::{Wish, at};
+use super::{
+    records::{Wish, at},
+    spoilt::{Newer, Spoil},
+};
 
 /// When all of these tests play, or a little later.
 fn now() -> domain::Timestamp {
@@ -14,6 +24,107 @@ fn now() -> domain::Timestamp {
 pub(crate) async fn fresh_store() -> (DynamoStore, Table) {
     let table = Table::create().await;
     (DynamoStore::new(table.client.clone(), &table.name, 90).with_clock(now), table)
+}
+
+/// Reaches the items past the store, as another release's function would. The key of an execution's item is what the store itself writes.
+struct Raw {
+    table: Table,
+    store: DynamoStore,
+}
+
+async fn fresh_and_raw() -> (DynamoStore, Raw) {
+    let (store, table) = fresh_store().await;
+    (store.clone(), Raw { table, store })
+}
+
+impl Raw {
+    /// The keys of the request's and of the state's item.
+    fn keys(&self, id: &ExecutionId) -> [Item; 2] {
+        let any = Execution { id: id.clone(), ..Wish::default().execution() };
+        let key = |mut item: Item| {
+            item.retain(|name, _| name == "pk" || name == "sk");
+            item
+        };
+        self.store.items(&any).expect("it can be spelled").map(key)
+    }
+
+    async fn set(&self, key: Item, path: &str, value: AttributeValue) {
+        let names: Vec<_> = path.split('.').collect();
+        let mut call = self.table.client.update_item().table_name(&self.table.name).set_key(Some(key));
+        let mut places = Vec::new();
+        for name in names {
+            let (name, index) =
+                name.split_once('[').map_or((name, String::new()), |(name, rest)| (name, format!("[{rest}")));
+            call = call.expression_attribute_names(format!("#{name}"), name);
+            places.push(format!("#{name}{index}"));
+        }
+        let change = format!("SET {} = :value", places.join("."));
+        call.update_expression(change).expression_attribute_values(":value", value).send().await.expect("it is set");
+    }
+
+    async fn get(&self, key: Item) -> Item {
+        let call = self.table.client.get_item().table_name(&self.table.name).set_key(Some(key)).consistent_read(true);
+        call.send().await.expect("it answers").item.expect("it is there")
+    }
+
+    fn line_key(key: &LimitKey) -> Item {
+        [("pk", format!("L#{key}")), ("sk", "L".to_owned())].map(|(name, text)| (name.to_owned(), s(&text))).into()
+    }
+}
+
+fn s(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+const FIELD: &str = "of_a_newer_release";
+
+impl Spoil for Raw {
+    async fn spoil(&self, id: &ExecutionId) {
+        let [request, _] = self.keys(id);
+        self.set(request, "request.arch", s("riscv")).await;
+    }
+}
+
+impl Newer for Raw {
+    async fn add_fields(&self, id: &ExecutionId) {
+        let [_, state] = self.keys(id);
+        self.set(state.clone(), FIELD, s("new")).await;
+        self.set(state, &format!("attempts[0].{FIELD}"), s("new")).await;
+    }
+
+    async fn fields(&self, id: &ExecutionId) -> [Option<String>; 2] {
+        let [_, state] = self.keys(id);
+        let state = self.get(state).await;
+        let text = |item: &Item| item.get(FIELD)?.as_s().ok().cloned();
+        let attempts = state.get("attempts").and_then(|attempts| attempts.as_l().ok()).expect("there are some");
+        [text(&state), attempts[0].as_m().ok().and_then(text)]
+    }
+
+    async fn set_status(&self, id: &ExecutionId, status: &str) {
+        let [_, state] = self.keys(id);
+        self.set(state, "status", s(status)).await;
+    }
+
+    async fn raise_version(&self, id: &ExecutionId) {
+        let [_, state] = self.keys(id);
+        self.set(state, "v", AttributeValue::N((FORM + 1).to_string())).await;
+    }
+
+    async fn change_line_state(&self, key: &LimitKey, held: Option<&str>) {
+        match held {
+            Some(held) => self.set(Self::line_key(key), "held", s(held)).await,
+            None => self.set(Self::line_key(key), FIELD, s("new")).await,
+        }
+    }
+
+    async fn line_state_field(&self, key: &LimitKey) -> Option<String> {
+        self.get(Self::line_key(key)).await.get(FIELD)?.as_s().ok().cloned()
+    }
+}
+
+mod spoilt {
+    crate::contract::spoilt::suite!(super::fresh_and_raw);
+    crate::contract::spoilt::newer!(super::fresh_and_raw);
 }
 
 mod store {

@@ -12,10 +12,12 @@ use domain::{
     ecs::{RunTaskInput, STOPPED, Task},
     execution::{Execution, ExecutionStatus},
     history::Filter,
-    limit::RateKey,
+    id::ExecutionId,
+    limit::{LimitKey, RateKey},
     line::LineState,
     message::{Message, Outgoing, QueueName},
     ports::{Definitions, PortError, Queue, Store},
+    stored::FORM,
     task::TaskDefinition,
     throttle::Rate,
 };
@@ -24,12 +26,14 @@ use local::{
     queue::{LocalQueue, MAX_RECEIVES, Received},
     store::LocalStore,
 };
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::loaded::all;
 
 use super::{
     queue::{Got, Receiver},
     records::{CPU, POOL, Wish, at, close, launch, lock, run_task_input, task_arn, task_id},
+    spoilt::{Newer, Spoil},
 };
 
 const ANSWERS: &str = "the file answers";
@@ -59,6 +63,81 @@ pub(crate) async fn fresh_store() -> (LocalStore, Dir) {
 async fn fresh_queue() -> (LocalQueue, Dir) {
     let dir = Dir::new();
     (LocalQueue::new(dir.open(), |pump| panic!("{pump} is nobody here")), dir)
+}
+
+/// Reaches the records past the store, as another release's process would.
+impl Dir {
+    fn raw(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path()).expect("it opens")
+    }
+
+    fn change(&self, id: &ExecutionId, change: impl FnOnce(&mut Value)) {
+        let file = self.raw();
+        let mut record = self.record(id);
+        change(&mut record);
+        let set = "UPDATE executions SET record = ?2 WHERE id = ?1";
+        assert_eq!(file.execute(set, [id.as_str(), &record.to_string()]), Ok(1));
+    }
+
+    fn record(&self, id: &ExecutionId) -> Value {
+        let select = "SELECT record FROM executions WHERE id = ?1";
+        let json: String = self.raw().query_row(select, [id.as_str()], |row| row.get(0)).expect("it is there");
+        serde_json::from_str(&json).expect("JSON")
+    }
+
+    fn line_state(&self, key: &LimitKey) -> Value {
+        let select = "SELECT state FROM line_states WHERE line = ?1";
+        let json: String = self.raw().query_row(select, [key.to_string()], |row| row.get(0)).expect("it is there");
+        serde_json::from_str(&json).expect("JSON")
+    }
+}
+
+impl Spoil for Dir {
+    async fn spoil(&self, id: &ExecutionId) {
+        self.change(id, |record| record["request"]["arch"] = json!("riscv"));
+    }
+}
+
+impl Newer for Dir {
+    async fn add_fields(&self, id: &ExecutionId) {
+        self.change(id, |record| {
+            record["of_a_newer_release"] = json!("new");
+            record["attempts"][0]["of_a_newer_release"] = json!("new");
+        });
+    }
+
+    async fn fields(&self, id: &ExecutionId) -> [Option<String>; 2] {
+        let record = self.record(id);
+        let text = |value: &Value| value["of_a_newer_release"].as_str().map(str::to_owned);
+        [text(&record), text(&record["attempts"][0])]
+    }
+
+    async fn set_status(&self, id: &ExecutionId, status: &str) {
+        self.change(id, |record| record["state"] = json!({"status": status, "after": ["exec_1"]}));
+    }
+
+    async fn raise_version(&self, id: &ExecutionId) {
+        self.change(id, |record| record["v"] = json!(FORM + 1));
+    }
+
+    async fn change_line_state(&self, key: &LimitKey, held: Option<&str>) {
+        let mut state = self.line_state(key);
+        match held {
+            Some(held) => state["held"] = json!(held),
+            None => state["of_a_newer_release"] = json!("new"),
+        }
+        let set = "UPDATE line_states SET state = ?2 WHERE line = ?1";
+        assert_eq!(self.raw().execute(set, [key.to_string(), state.to_string()]), Ok(1));
+    }
+
+    async fn line_state_field(&self, key: &LimitKey) -> Option<String> {
+        self.line_state(key)["of_a_newer_release"].as_str().map(str::to_owned)
+    }
+}
+
+mod spoilt {
+    crate::contract::spoilt::suite!(super::fresh_store);
+    crate::contract::spoilt::newer!(super::fresh_store);
 }
 
 mod store {

@@ -4,13 +4,34 @@ use std::time::Duration;
 
 use aws::ambient::System;
 use chrono::TimeDelta;
-use domain::message::{Message, QueueName};
+use domain::{
+    id::ExecutionId,
+    message::{Message, QueueName},
+};
 use tests::memory::{MAX_RECEIVES, MemoryQueue, MemoryStore, Received};
 
-use super::queue::{Got, Receiver};
+use super::{
+    queue::{Got, Receiver},
+    spoilt::Spoil,
+};
 
 async fn fresh_store() -> (MemoryStore, ()) {
     (MemoryStore::default(), ())
+}
+
+async fn fresh_and_raw() -> (MemoryStore, MemoryStore) {
+    let store = MemoryStore::default();
+    (store.clone(), store)
+}
+
+impl Spoil for MemoryStore {
+    async fn spoil(&self, id: &ExecutionId) {
+        MemoryStore::spoil(self, id);
+    }
+}
+
+mod spoilt {
+    crate::contract::spoilt::suite!(super::fresh_and_raw);
 }
 
 async fn fresh_queue() -> (MemoryQueue<System>, ()) {

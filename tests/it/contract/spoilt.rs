@@ -1,0 +1,243 @@
+//! A record that cannot be read stops nothing but itself (rule 12), and what a newer release wrote is neither lost nor guessed at (rule 13).
+
+use domain::{
+    error::{Corrupt, PortError},
+    execution::{Execution, ExecutionStatus, State},
+    history::{Cursor, Filter, Loaded},
+    id::ExecutionId,
+    limit::LimitKey,
+    line::LineState,
+    marker::Marker,
+    ports::Store,
+    transition::{CancelDecision, Observation},
+};
+
+use super::records::{POOL, Wish, at, launch, stopped};
+
+/// Makes a test of each rule of a bad record for the store that the function makes, with what reaches its records.
+macro_rules! suite {
+    ($fresh:path) => {
+        $crate::contract::spoilt::rules! { $fresh:
+            a_page_of_history_shows_the_others_and_names_it
+            it_hides_nobody_at_the_head_of_a_line
+            a_sweep_meets_it_and_goes_on
+            what_is_derived_is_brought_in_line_all_the_same
+        }
+    };
+}
+pub(crate) use suite;
+
+/// Makes a test of each rule of a newer release's forms.
+macro_rules! newer {
+    ($fresh:path) => {
+        $crate::contract::spoilt::rules! { $fresh:
+            fields_of_a_newer_release_survive_a_rewrite
+            a_status_of_a_newer_release_loads_as_such_and_is_left_alone
+            a_form_of_a_newer_version_is_not_read
+            the_state_of_a_line_that_cannot_be_read_is_made_anew
+            unknown_fields_of_a_lines_state_survive_a_rewrite
+        }
+    };
+}
+pub(crate) use newer;
+
+macro_rules! rules {
+    ($fresh:path: $($rule:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $rule() {
+                let (store, raw) = $fresh().await;
+                $crate::contract::spoilt::$rule(store, raw).await;
+            }
+        )*
+    };
+}
+pub(crate) use rules;
+
+const ANSWERS: &str = "the store answers";
+
+/// Spoils records, past the store.
+pub(crate) trait Spoil {
+    /// From now on this record has a value that no release knows.
+    async fn spoil(&self, id: &ExecutionId);
+}
+
+/// Writes what a newer release might, past the store.
+pub(crate) trait Newer {
+    /// Gives the record, and its last attempt, a field that this release does not know.
+    async fn add_fields(&self, id: &ExecutionId);
+
+    /// The two fields as they are stored now.
+    async fn fields(&self, id: &ExecutionId) -> [Option<String>; 2];
+
+    /// Sets the status to this word.
+    async fn set_status(&self, id: &ExecutionId, status: &str);
+
+    /// Raises the version of the record's form by one.
+    async fn raise_version(&self, id: &ExecutionId);
+
+    /// Puts this text where the state of a line has what holds it; `None` for a field that this release does not know.
+    async fn change_line_state(&self, key: &LimitKey, held: Option<&str>);
+
+    /// That field of the line's state, as it is stored now.
+    async fn line_state_field(&self, key: &LimitKey) -> Option<String>;
+}
+
+fn ids(items: &[Loaded]) -> Vec<ExecutionId> {
+    let id = |loaded: &Loaded| match loaded {
+        Ok(execution) => execution.id.clone(),
+        Err(corrupt) => corrupt.id().expect("it names the execution").clone(),
+    };
+    items.iter().map(id).collect()
+}
+
+fn unreadable(items: &[Loaded]) -> Vec<ExecutionId> {
+    items.iter().filter_map(|loaded| loaded.as_ref().err().and_then(Corrupt::id).cloned()).collect()
+}
+
+async fn five(store: &impl Store) -> Vec<Execution> {
+    let mut executions = Vec::new();
+    for place in 0..5 {
+        let wish = Wish { group: Some("nightly"), ..Wish::of("alice", place) };
+        executions.push(wish.submit(store).await);
+    }
+    executions
+}
+
+pub(crate) async fn a_page_of_history_shows_the_others_and_names_it(store: impl Store, raw: impl Spoil) {
+    let executions = five(&store).await;
+    let newest_first: Vec<_> = executions.iter().rev().map(|execution| execution.id.clone()).collect();
+    raw.spoil(&executions[2].id).await;
+
+    let by = Filter { by: Some("alice".into()), ..Filter::default() };
+    let group = Filter { group: Some("nightly".parse().expect("a name")), ..Filter::default() };
+    for filter in [Filter::default(), by, group] {
+        let page = store.list(&filter, None, 50).await.expect(ANSWERS);
+        assert_eq!(ids(&page.items), newest_first, "{filter:?}");
+        assert_eq!(unreadable(&page.items), [executions[2].id.clone()]);
+    }
+    let of_status = Filter { status: Some(ExecutionStatus::Failed), ..Filter::default() };
+    let page = store.list(&of_status, None, 50).await.expect(ANSWERS);
+    assert!(page.items.is_empty(), "it is in no status: {:?}", page.items);
+
+    let (mut seen, mut cursor) = (Vec::new(), None::<Cursor>);
+    loop {
+        let page = store.list(&Filter::default(), cursor.as_ref(), 1).await.expect(ANSWERS);
+        seen.extend(ids(&page.items));
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, newest_first, "pages that end with it go on behind it");
+
+    match store.load(&executions[2].id).await {
+        Err(PortError::Corrupt(corrupt)) => assert_eq!(corrupt.id(), Some(&executions[2].id)),
+        other => panic!("{other:?}"),
+    }
+    let part = &executions[2].id.as_str()["exec_".len()..];
+    assert_eq!(store.find(part, 2).await.expect(ANSWERS), [executions[2].id.clone()]);
+}
+
+pub(crate) async fn it_hides_nobody_at_the_head_of_a_line(store: impl Store, raw: impl Spoil) {
+    let executions = five(&store).await;
+    raw.spoil(&executions[0].id).await;
+    let tickets = store.line(&POOL, at(1_000_000), 50).await.expect(ANSWERS);
+    let behind: Vec<_> = tickets.iter().map(|ticket| &ticket.id).filter(|id| **id != executions[0].id).collect();
+    assert_eq!(behind, executions[1..].iter().map(|execution| &execution.id).collect::<Vec<_>>());
+    assert!(store.has_line(&POOL, at(1_000_000)).await.expect(ANSWERS));
+    assert_eq!(store.lines(at(1_000_000)).await.expect(ANSWERS), [POOL]);
+    let last = executions[4].ticket().expect("it waits");
+    assert!((3..=4).contains(&store.ahead(&last, 100).await.expect(ANSWERS)));
+    launch(&store, &executions[1]).await;
+}
+
+pub(crate) async fn a_sweep_meets_it_and_goes_on(store: impl Store, raw: impl Spoil) {
+    let mut launched = Vec::new();
+    for execution in five(&store).await {
+        launched.push(launch(&store, &execution).await);
+    }
+    raw.spoil(&launched[1].id).await;
+    let (mut seen, mut cursor) = (Vec::new(), None::<Cursor>);
+    loop {
+        let page = store.launched(cursor.as_ref(), 2).await.expect(ANSWERS);
+        seen.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let mut all = ids(&seen);
+    all.sort();
+    assert_eq!(all, launched.iter().map(|execution| execution.id.clone()).collect::<Vec<_>>());
+    assert_eq!(unreadable(&seen), [launched[1].id.clone()]);
+}
+
+pub(crate) async fn what_is_derived_is_brought_in_line_all_the_same(store: impl Store, raw: impl Spoil) {
+    let executions = five(&store).await;
+    for execution in &executions[..3] {
+        launch(&store, execution).await;
+    }
+    raw.spoil(&executions[0].id).await;
+    for _ in 0..3 {
+        store.reconcile().await.expect(ANSWERS);
+    }
+    let launched = store.launched(None, 9).await.expect(ANSWERS).items;
+    assert_eq!(launched.len(), 3, "what cannot be read is not forgotten");
+    assert!(store.usage(&POOL).await.expect(ANSWERS).used >= 512, "the others hold what they held");
+}
+
+pub(crate) async fn fields_of_a_newer_release_survive_a_rewrite(store: impl Store, raw: impl Newer) {
+    let launched = launch(&store, &Wish::default().submit(&store).await).await;
+    raw.add_fields(&launched.id).await;
+    let loaded = store.load(&launched.id).await.expect(ANSWERS).expect("it is there");
+    let said = [(at(9), Marker::Start)];
+    let observed = loaded.observe(1, &Observation::Markers(&said), at(9)).expect("that is news");
+    let running = store.update(&loaded, observed, &[]).await.expect(ANSWERS);
+    assert_eq!(raw.fields(&launched.id).await, [Some("new".into()), Some("new".into())], "once rewritten");
+    let loaded = store.load(&launched.id).await.expect(ANSWERS).expect("it is there");
+    assert_eq!(loaded, running, "what is written is read");
+    store.update(&running, stopped(&loaded, 0), &[]).await.expect(ANSWERS);
+    assert_eq!(raw.fields(&launched.id).await, [Some("new".into()), Some("new".into())], "at its end");
+}
+
+pub(crate) async fn a_status_of_a_newer_release_loads_as_such_and_is_left_alone(store: impl Store, raw: impl Newer) {
+    let execution = Wish::default().submit(&store).await;
+    raw.set_status(&execution.id, "BLOCKED").await;
+    let loaded = store.load(&execution.id).await.expect(ANSWERS).expect("it is there");
+    assert_eq!(loaded.state, State::Other { status: "BLOCKED".into() });
+    assert_eq!(loaded.status().to_string(), "BLOCKED");
+    assert_eq!((loaded.ticket(), loaded.holdings()), (None, Vec::new()), "it is not launched on a guess");
+    let blocked = CancelDecision::NotKnown(ExecutionStatus::Other("BLOCKED".into()));
+    assert_eq!(loaded.cancelled("bob", at(9)), blocked);
+    let page = store.list(&Filter::default(), None, 9).await.expect(ANSWERS);
+    assert!(matches!(&page.items[..], [Ok(listed)] if *listed == loaded));
+}
+
+pub(crate) async fn a_form_of_a_newer_version_is_not_read(store: impl Store, raw: impl Newer) {
+    let execution = Wish::default().submit(&store).await;
+    raw.raise_version(&execution.id).await;
+    let error = store.load(&execution.id).await.expect_err("it is of a newer release").to_string();
+    assert!(error.contains("a newer release of mycli wrote"), "{error}");
+}
+
+pub(crate) async fn the_state_of_a_line_that_cannot_be_read_is_made_anew(store: impl Store, raw: impl Newer) {
+    let advice = LineState { next_look: Some(at(7)), ..LineState::default() };
+    assert!(store.set_line_state(&POOL, &LineState::default(), advice).await.expect(ANSWERS));
+    raw.change_line_state(&POOL, Some("by the moon")).await;
+    let read = store.line_state(&POOL).await.expect(ANSWERS);
+    assert_eq!((read.next_look, &read.held), (None, &None));
+    let anew = LineState { next_look: Some(at(8)), ..read.clone() };
+    assert!(store.set_line_state(&POOL, &read, anew).await.expect(ANSWERS));
+    assert_eq!(store.line_state(&POOL).await.expect(ANSWERS).next_look, Some(at(8)));
+}
+
+pub(crate) async fn unknown_fields_of_a_lines_state_survive_a_rewrite(store: impl Store, raw: impl Newer) {
+    let advice = LineState { next_look: Some(at(7)), ..LineState::default() };
+    assert!(store.set_line_state(&POOL, &LineState::default(), advice).await.expect(ANSWERS));
+    raw.change_line_state(&POOL, None).await;
+    let read = store.line_state(&POOL).await.expect(ANSWERS);
+    let next = LineState { next_look: Some(at(8)), ..read.clone() };
+    assert!(store.set_line_state(&POOL, &read, next).await.expect(ANSWERS));
+    assert_eq!(raw.line_state_field(&POOL).await.as_deref(), Some("new"));
+}
