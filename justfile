@@ -33,6 +33,14 @@ doc:
 test *FILTER:
     cargo nextest run --workspace --locked {{ FILTER }}
 
+# The tests that need no root and no service, in under two minutes once all is built
+quick:
+    cargo nextest run --workspace --locked --profile quick
+
+# What an issue wants seen, by named tests: `just seen records` prints PASS or FAIL, a figure and its aim for each
+seen NAME:
+    tests/seen.sh {{ NAME }}
+
 # The benches, against the tools a user would take instead; `just bench functions requests` only those sections
 bench *SECTIONS: package
     tests/setup.sh bench

@@ -24,6 +24,7 @@ use crate::{
     status::{self, Status},
     upgrade::{self, Upgrade},
     wait::{self, Wait},
+    whoami::{self, Whoami},
 };
 
 const EXAMPLES: &str = "\
@@ -92,7 +93,10 @@ pub(crate) enum Verb {
     /// Find out what is wrong with a stack
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(Doctor),
-    /// Make, list and revoke API keys
+    /// Say who you are to this installation
+    #[command(after_help = whoami::EXAMPLES)]
+    Whoami(Whoami),
+    /// Make, list, rotate and revoke API keys
     #[command(after_help = keys::EXAMPLES)]
     Keys(Keys),
     /// Set, list and remove values that runs get by name
@@ -166,6 +170,7 @@ impl Verb {
             Self::Upgrade(verb) => verb.run(context).await,
             Self::Destroy(verb) => verb.run(context).await,
             Self::Doctor(verb) => verb.run(context).await,
+            Self::Whoami(verb) => verb.run(context).await,
             Self::Keys(verb) => verb.run(context).await,
             Self::Secrets(verb) => verb.run(context).await,
             Self::DeadLetters(verb) => verb.run(context).await,

@@ -2,7 +2,7 @@
 
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
-use domain::{api::KeyView, key::Role, request::Name};
+use domain::{Timestamp, api::KeyView, key::Role, request::Name};
 use serde::Deserialize;
 
 use crate::{
@@ -19,6 +19,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli keys create ci --role submit > ci.key     it is shown once, and kept nowhere
   mycli keys list
+  mycli keys rotate ci > ci.key                   a new one for the same user; the old one is good for a day more
   mycli keys revoke ci                            refused within a minute everywhere
 
 Runs are shown with the name of the key that submitted them. Roles: read (executions and
@@ -45,6 +46,15 @@ enum Action {
     /// List the keys, without the keys themselves
     #[command(after_help = EXAMPLES)]
     List,
+    /// Make a new key in the place of one, for the same user with the same rights, and print it
+    #[command(after_help = EXAMPLES)]
+    Rotate {
+        /// Which
+        name: Name,
+        /// Make the old key useless at once, instead of in a day
+        #[arg(long)]
+        now: bool,
+    },
     /// Make a key useless
     #[command(after_help = EXAMPLES)]
     Revoke {
@@ -83,6 +93,12 @@ struct Listed {
 }
 
 #[derive(Deserialize)]
+struct Rotated {
+    key: String,
+    old_key_until: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
 struct Made {
     key: String,
 }
@@ -97,6 +113,7 @@ impl Keys {
         let done = match &self.action {
             Action::Create { name, role } => create(context, &client, name, (*role).into()).await,
             Action::List => list(context, &client).await,
+            Action::Rotate { name, now } => rotate(context, &client, name, *now).await,
             Action::Revoke { name, last } => revoke(context, &client, name, *last).await,
         };
         client.close(&context.screen).await;
@@ -119,6 +136,27 @@ async fn create(context: &Context, client: &Client, name: &Name, role: Role) -> 
     }
     let made: Made = client.read(&answer)?;
     context.screen.say(&format!("made the key `{name}`; it is not shown again:"));
+    output::text(context, &format!("{}\n", made.key))
+}
+
+async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> Result<(), Failure> {
+    let body = serde_json::json!({"now": now}).to_string().into_bytes();
+    // Once: where the answer is lost there is a new key that nobody knows, and another one in its place is the way out.
+    let answer = client.call(Call::post(path(&["keys", name.as_str(), "rotate"], &[]), Some(body)).once()).await;
+    if let Err(error @ CallError::Unreachable { .. }) = answer {
+        let hint = format!("whether `{name}` has a new key is not known: do the same again, which makes another one");
+        return Err(Failure::Key(format!("{error}; {hint}")));
+    }
+    let answer = answer?;
+    if context.is_json() {
+        return output::json(context, &answer);
+    }
+    let made: Rotated = client.read(&answer)?;
+    let old = match made.old_key_until {
+        Some(until) => format!("the old one is good until {}", moment::shown(until)),
+        None => "the old one is refused within a minute".to_owned(),
+    };
+    context.screen.say(&format!("made a new key for `{name}`; {old}. It is not shown again:"));
     output::text(context, &format!("{}\n", made.key))
 }
 

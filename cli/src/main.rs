@@ -59,6 +59,7 @@ mod telling;
 mod typed;
 mod upgrade;
 mod wait;
+mod whoami;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

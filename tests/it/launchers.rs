@@ -433,3 +433,18 @@ over_both_stores! {
     more_contents_than_the_burst_keep_to_the_rate: registrations_keep_to_ecs_rate, 30, 24;
     what_was_deregistered_is_registered_once_more_by_whoever_notices: what_is_gone_is_registered_once_more, 10, 5;
 }
+
+/// More of them than are looked at in a round: who stands behind them starts all the same, and what was sent about one is done with.
+#[tokio::test]
+async fn records_that_are_unreadable_hide_nobody_behind_them() {
+    let store = MemoryStore::default();
+    let world = World::with(store.clone(), settings());
+    let unreadable = world.submit(60, 1).await;
+    let behind = world.submit(3, 1).await;
+    unreadable.iter().for_each(|id| store.spoil(id));
+    world.mail.send(vec![Message::Check { id: unreadable[0].clone() }.into()]).await.unwrap();
+    world.work().await;
+    world.all_started_once(&behind).await;
+    assert_eq!(world.ecs.started.lock().unwrap().len(), behind.len(), "none of the others was started on a guess");
+    assert!(!world.mail.wait(), "no message about them comes again and again");
+}

@@ -10,6 +10,7 @@ mod deploy;
 mod e2e;
 mod ecs;
 mod fault;
+mod fixtures;
 mod hostile;
 mod infra;
 mod launchers;

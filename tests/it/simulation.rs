@@ -5,7 +5,6 @@ use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use chrono::TimeDelta;
 use domain::{
     execution::{Execution, ExecutionStatus},
-    key::{Caller, Role},
     limit::{CapacityPool, LimitKey},
     ports::Store,
     request::SubmitRequest,
@@ -13,6 +12,7 @@ use domain::{
 use pipeline::{auth::Auth, submit::Submit};
 use serde_json::json;
 use tests::{
+    callers::caller,
     ecs::{Account, End, Foreign, Kind, Life, Operation, Outage, Rates, Shape, VCPU, Why},
     memory::{MemoryQueue, MemoryStore},
     simulation::{self, Outcome, Plan, Submission, rivals, start},
@@ -256,7 +256,7 @@ async fn answered_with_one_vcpu(body: serde_json::Value) -> (i64, String) {
     request.http_method = axum::http::Method::POST;
     request.path = Some("/execute".into());
     request.body = Some(body.to_string());
-    let caller = Caller { name: "alice".into(), role: Role::Submit };
+    let caller = caller("alice");
     let answer = submit.answer(&caller, &request).await;
     (answer.status_code, String::from_utf8(answer.body.unwrap().to_vec()).unwrap())
 }

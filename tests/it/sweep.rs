@@ -6,6 +6,7 @@ use aws_lambda_events::eventbridge::EventBridgeEvent;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
+    announcement::Announcement,
     ecs::{CONTAINER, Container, RUNNING, RunTaskInput, STOPPED, StopCode, Task},
     execution::{Execution, ExecutionStatus},
     id::AttemptId,
@@ -14,13 +15,14 @@ use domain::{
     marker::{self, Marker},
     message::{Message, Outgoing},
     ports::{
-        AccountQuotas, Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, Queue, ReadError, Store, Tasks,
+        AccountQuotas, Announcer, Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, Queue, ReadError,
+        Store, Tasks,
     },
     settings::Settings,
     task::TaskDefinition,
     transition::Observation,
 };
-use pipeline::state_tracker::StateTracker;
+use pipeline::{announce::announce, state_tracker::StateTracker};
 use tests::memory::MemoryStore;
 
 use crate::contract::records::{POOL, Wish, at, launch, settings, task_arn};
@@ -240,4 +242,34 @@ async fn of_room_in_a_line_whose_watcher_died_the_sweep_tells() {
     assert!(store.set_line_state(&POOL, &watched, watched.unwatched(watched.watched_until)).await.unwrap());
     changed(&store, &cloud, ended(&second)).await;
     assert!(told(), "nobody watches any more");
+}
+
+/// Every later sweep died at the page with such a record, and with it all that a sweep repairs.
+#[tokio::test]
+async fn a_record_that_is_unreadable_holds_up_none_of_the_others() {
+    let store = MemoryStore::default();
+    let (first, second, third) = (running(&store, 1).await, running(&store, 2).await, running(&store, 3).await);
+    let tasks = [&first, &second, &third].map(ended).into();
+    store.spoil(&second.id);
+    let cloud = Cloud { tasks, ..Cloud::default() };
+    sweep(&store, &cloud).await.expect("it is passed over, which is no failure");
+    for other in [&first, &third] {
+        assert_eq!(status(&store, other).await, ExecutionStatus::Failed);
+    }
+    assert_eq!(store.bookmark().await.unwrap(), None, "the next one begins anew");
+    changed(&store, &cloud, ended(&second)).await;
+    let ended = [&first, &second, &third].map(|execution| execution.id.clone());
+    let told = Told::default();
+    announce(&store, &told, ended).await.expect("what ended after it is announced");
+    assert_eq!(told.0.lock().unwrap().len(), 2);
+}
+
+#[derive(Default)]
+struct Told(Mutex<Vec<Announcement>>);
+
+impl Announcer for Told {
+    async fn announce(&self, announcements: &[Announcement]) -> Result<(), PortError> {
+        self.0.lock().unwrap().extend_from_slice(announcements);
+        Ok(())
+    }
 }

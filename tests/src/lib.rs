@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod callers;
 pub mod clock;
 pub mod ecs;
 pub mod emulator;

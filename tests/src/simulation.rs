@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use crate::callers::caller;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
@@ -93,7 +94,7 @@ impl Plan {
         let request = self.request.clone().validate(&Defaults::aws()).unwrap_or_else(|faults| panic!("{faults:?}"));
         let execution = move |(number, by): (usize, &String)| {
             let id = ExecutionId::new(at, number as u128);
-            Execution::submitted(id, request.clone(), CapacityPool::FargateSpot, by, at)
+            Execution::submitted(id, request.clone(), CapacityPool::FargateSpot, &caller(by), at)
         };
         commands.enumerate().map(execution)
     }

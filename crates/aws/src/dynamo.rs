@@ -16,11 +16,12 @@ use domain::{
     Timestamp,
     execution::{Execution, Ticket},
     history::{Cursor, Filter, Loaded, Page},
-    id::ExecutionId,
+    id::{ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
     line::LineState,
     ports::{Claim, Created, Definitions, Keys, PortError, Secrets, Store, Update, UpdateError},
+    principal::Principal,
     secret::SecretRecord,
     throttle::{Rate, Usage},
 };
@@ -109,8 +110,14 @@ impl Store for DynamoStore {
     }
 
     /// Conditional on there being none that is open.
-    async fn open_submission(&self, key: &str, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, PortError> {
-        self.opened_at(key, now, expires_at).await
+    async fn open_submission(
+        &self,
+        by: &Principal,
+        id: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Submission, PortError> {
+        self.opened(by, id, now, expires_at).await
     }
 
     /// Idempotent, each by itself. A bounded number is under way at a time.
@@ -237,6 +244,11 @@ impl Keys for DynamoStore {
     /// Conditional on the name, and on the id.
     async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
         self.write_key(key).await
+    }
+
+    /// Conditional on the old key being the one of its name.
+    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord, now: Timestamp) -> Result<bool, PortError> {
+        self.replace_key(old, new, now).await
     }
 
     /// Idempotent.

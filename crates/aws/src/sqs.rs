@@ -81,7 +81,7 @@ impl Queue for SqsQueue {
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         let mut by_queue: [Vec<Entry>; 2] = Default::default();
         for outgoing in messages {
-            let body = serde_json::to_string(&outgoing.message).map_err(|error| PortError::invalid(SERVICE, error))?;
+            let body = outgoing.message.body().map_err(|error| PortError::invalid(SERVICE, error))?;
             let place = usize::from(outgoing.message.queue() == QueueName::Control);
             by_queue[place].push(Entry { body, delay_seconds: outgoing.delay_seconds.min(DELAY_MAX_SECONDS) });
         }

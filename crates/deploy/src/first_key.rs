@@ -1,9 +1,11 @@
 //! The administrator's key. It is made on this machine and only its hash leaves it, so that it is never in a log or an output of AWS's.
 
+use aws::ambient::System;
 use chrono::{SubsecRound, Utc};
 use domain::{
     key::{ApiKey, KeyRecord, Role},
-    ports::{Keys, PortError},
+    ports::{Entropy, Keys, PortError},
+    principal::Principal,
 };
 
 use pipeline::auth;
@@ -36,8 +38,9 @@ pub fn make() -> Result<ApiKey, PortError> {
 /// # Errors
 /// When the table does not answer, or all names are taken.
 pub async fn add(account: &Account, stack: &StackView, key: &ApiKey, name: &str) -> Result<String, PortError> {
-    let store = activity::store(account, stack);
-    let record = auth::record(key, name, Role::Admin, Utc::now().trunc_subsecs(3)).await?;
+    let (store, now) = (activity::store(account, stack), Utc::now().trunc_subsecs(3));
+    let principal = Principal::new(now, System.bits());
+    let record = auth::record(key, name, Role::Admin, principal, now).await?;
     for number in 1..=NAMES {
         let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
         let record = KeyRecord { name, ..record.clone() };

@@ -8,6 +8,7 @@ use crate::{
     id::ExecutionId,
     key::{KeyRecord, Role},
     limit::CapacityPool,
+    principal::Principal,
     request::{FieldError, SubmitRequest},
 };
 
@@ -91,6 +92,9 @@ pub struct ExecutionView {
     pub reason: Option<String>,
     /// The name of the key that submitted it.
     pub submitted_by: String,
+    /// Who submitted it.
+    #[serde(default)]
+    pub submitted_by_id: Option<Principal>,
     /// When it was accepted.
     pub submitted_at: Timestamp,
     /// When it was first launched.
@@ -227,6 +231,7 @@ impl ExecutionView {
                 |end| end.outcome.reason().map(str::to_owned),
             ),
             submitted_by: execution.submitted_by.clone(),
+            submitted_by_id: execution.submitted_by_id.clone(),
             submitted_at: execution.submitted_at,
             launched_at: execution.attempts.first().map(|attempt| attempt.launched_at),
             started_at: last.and_then(Attempt::started_at),
@@ -399,12 +404,47 @@ pub struct KeyView {
     pub role: Role,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Whose it is.
+    #[serde(default)]
+    pub principal: Option<Principal>,
+    /// Until when the key in whose place it came is good too.
+    #[serde(default)]
+    pub old_key_until: Option<Timestamp>,
 }
 
-impl From<KeyRecord> for KeyView {
-    fn from(key: KeyRecord) -> Self {
-        Self { name: key.name, role: key.role, created_at: key.created_at }
+impl KeyView {
+    /// As it is at this moment.
+    #[must_use]
+    pub fn new(key: &KeyRecord, now: Timestamp) -> Self {
+        let previous = key.previous.as_ref().filter(|previous| now < previous.until);
+        Self {
+            name: key.name.clone(),
+            role: key.role,
+            created_at: key.created_at,
+            principal: Some(key.principal()),
+            old_key_until: previous.map(|previous| previous.until),
+        }
     }
+}
+
+/// The answer to `GET /whoami`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whoami {
+    /// The key's name.
+    pub name: String,
+    /// Whose key it is.
+    pub principal: Principal,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// The answer to `GET /version`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// The release that answers.
+    pub version: String,
+    /// The newest version of stored forms that it reads (docs/UPGRADING.md).
+    pub form: u64,
 }
 
 /// An error, as RFC 9457 `application/problem+json`.

@@ -9,6 +9,7 @@ use crate::{
     id::{AttemptId, ExecutionId},
     limit::{CapacityPool, Holding, LimitKey},
     marker::Marker,
+    principal::Principal,
     request::LaunchRequest,
     settings::Settings,
     stored::Unknown,
@@ -28,8 +29,11 @@ pub struct Execution {
     pub request: LaunchRequest,
     /// The pool whose vCPUs it uses.
     pub pool: CapacityPool,
-    /// The name of the key that submitted it.
+    /// The name of the key that submitted it, for people.
     pub submitted_by: String,
+    /// Who submitted it; none in a record of before there were principals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_by_id: Option<Principal>,
     /// When it was accepted.
     pub submitted_at: Timestamp,
     /// Where it stands.
@@ -281,8 +285,11 @@ impl std::str::FromStr for ExecutionStatus {
 pub struct Cancel {
     /// When it was asked for.
     pub at: Timestamp,
-    /// The name of the key that asked.
+    /// The name of the key that asked, for people.
     pub by: String,
+    /// Who asked; none in a record of before there were principals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_id: Option<Principal>,
 }
 
 /// Something that happened, as history shows it.
@@ -377,6 +384,7 @@ impl Said {
             Marker::Fail(why) => {
                 self.set_up_failure = self.set_up_failure.take().or_else(|| Some(why.clone()));
             }
+            Marker::Other => {}
         }
         if marker.is_last() {
             self.ended_at = self.ended_at.or(Some(at));
@@ -449,7 +457,7 @@ pub struct Ticket {
     pub id: ExecutionId,
     /// The line.
     pub line: LimitKey,
-    /// The name of the key that submitted it; lines are fair between these.
+    /// Who submitted it ([`Execution::submitter`]); lines are fair between these.
     pub submitter: String,
     /// Larger goes first among one submitter's.
     pub priority: i32,
@@ -496,6 +504,12 @@ impl Execution {
         self.id.attempt(attempt.number)
     }
 
+    /// By what lines are fair: who submitted it, or the name in a record of before there were principals.
+    #[must_use]
+    pub fn submitter(&self) -> String {
+        self.submitted_by_id.as_ref().map_or_else(|| self.submitted_by.clone(), ToString::to_string)
+    }
+
     /// Its ticket, while it stands in a line.
     #[must_use]
     pub fn ticket(&self) -> Option<Ticket> {
@@ -507,7 +521,7 @@ impl Execution {
         Some(Ticket {
             id: self.id.clone(),
             line: line.clone(),
-            submitter: self.submitted_by.clone(),
+            submitter: self.submitter(),
             priority: self.request.priority,
             submitted_at: self.submitted_at,
             not_before,

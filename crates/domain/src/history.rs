@@ -8,6 +8,7 @@ use crate::{
     error::Corrupt,
     execution::{Execution, ExecutionStatus},
     id::ExecutionId,
+    principal::Principal,
     request::{FieldError, Name},
 };
 
@@ -23,8 +24,10 @@ pub struct Filter {
     pub status: Option<ExecutionStatus>,
     /// Of this group.
     pub group: Option<Name>,
-    /// Submitted by the key of this name.
+    /// Submitted with a key of this name, whoever had it.
     pub by: Option<String>,
+    /// Submitted by this principal. Its name is in `by` too.
+    pub by_id: Option<Principal>,
     /// Submitted at or after this moment.
     pub since: Option<Timestamp>,
 }
@@ -39,6 +42,7 @@ impl Filter {
         self.status.as_ref().is_none_or(is)
             && self.group.as_ref().is_none_or(|group| execution.request.group.as_ref() == Some(group))
             && self.by.as_ref().is_none_or(|by| execution.submitted_by == *by)
+            && self.by_id.as_ref().is_none_or(|by| execution.submitted_by_id.as_ref() == Some(by))
             && self.since.is_none_or(|since| execution.submitted_at >= since)
     }
 }

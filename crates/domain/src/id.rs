@@ -30,7 +30,7 @@ const TAG_BITS: u32 = 56;
 /// line that is sent again is the same execution, and nothing has to be kept for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
-    /// The name of the submitter's key.
+    /// Who made it ([`crate::principal::Principal`], as text).
     pub by: String,
     /// The submitter's own id for it.
     pub id: String,

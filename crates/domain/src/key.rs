@@ -4,7 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Timestamp, stored::Unknown};
+use crate::{Timestamp, principal::Principal, stored::Unknown};
 
 const PREFIX: &str = "sk_live_";
 /// bcrypt reads 72 bytes and no more, so a key has exactly that many (AWS-FACTS §8).
@@ -83,9 +83,63 @@ pub struct KeyRecord {
     pub hash: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Whose it is; none for a key of before there were principals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<Principal>,
+    /// Until when it is good: of a key that was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// The key in whose place it came when it was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
     /// What a newer release wrote into the stored form; the store writes it back.
     #[serde(skip)]
     pub unknown: Unknown,
+}
+
+/// A key that was rotated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Previous {
+    /// See [`ApiKey::id`].
+    pub id: String,
+    /// Until when it is good.
+    pub until: Timestamp,
+}
+
+impl KeyRecord {
+    /// Whose it is. A key of before there were principals is its own: nobody else ever has its id.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        self.principal.clone().unwrap_or_else(|| Principal::Key(self.id.clone()))
+    }
+
+    /// Whether it is good at this moment.
+    #[must_use]
+    pub fn is_good(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|until| now < until)
+    }
+
+    /// The key that comes in its place: the same principal, name and role. This one is good until then.
+    #[must_use]
+    pub fn rotated(&self, fresh: Self, until: Timestamp) -> (Self, Self) {
+        let old = Self { expires_at: Some(until), previous: None, ..self.clone() };
+        let new = Self {
+            name: self.name.clone(),
+            role: self.role,
+            principal: Some(self.principal()),
+            expires_at: None,
+            previous: Some(Previous { id: self.id.clone(), until }),
+            unknown: self.unknown.clone(),
+            ..fresh
+        };
+        (old, new)
+    }
+
+    /// Who calls with it.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller { name: self.name.clone(), principal: self.principal(), role: self.role }
+    }
 }
 
 impl std::fmt::Debug for KeyRecord {
@@ -99,8 +153,18 @@ impl std::fmt::Debug for KeyRecord {
 pub struct Caller {
     /// The key's name.
     pub name: String,
+    /// Whose key it is.
+    pub principal: Principal,
     /// The key's role.
     pub role: Role,
+}
+
+impl Caller {
+    /// This machine's own user, by this name.
+    #[must_use]
+    pub fn local(name: impl Into<String>) -> Self {
+        Self { name: name.into(), principal: Principal::Local, role: Role::Admin }
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod line;
 pub mod marker;
 pub mod message;
 pub mod ports;
+pub mod principal;
 pub mod request;
 pub mod script;
 pub mod secret;

@@ -1,6 +1,9 @@
-//! The lines in a task's output that the script writes for us, `::mycli:<nonce>:<word>[:<value>]`.
+//! The lines in a task's output that the script writes for us, `::mycli:<nonce>:<version>:<word>[:<value>]`. Without a version it is a line of
+//! before there were versions.
 //!
 //! The nonce is the attempt's own and the command cannot know it, so the command cannot forge one.
+
+use crate::stored;
 
 /// What every marker line contains, whatever its nonce: the pattern of the CloudWatch Logs subscription filter.
 pub const PREFIX: &str = "::mycli:";
@@ -20,6 +23,8 @@ pub enum Marker {
     Timeout,
     /// `fail:<message>`: set-up failed; the command did not start.
     Fail(String),
+    /// A word, or a version, of a newer release. Nothing follows from it here, and it is no output of the command's either.
+    Other,
 }
 
 impl Marker {
@@ -53,8 +58,17 @@ fn starts(line: &str) -> impl Iterator<Item = usize> {
     std::iter::successors(next(0), move |start| next(start + 1))
 }
 
-fn parse(word: &str) -> Option<Marker> {
-    let word = word.trim_end_matches('\r');
+fn parse(text: &str) -> Option<Marker> {
+    let text = text.trim_end_matches('\r');
+    let versioned = text.split_once(':').and_then(|(version, word)| Some((version.parse::<u64>().ok()?, word)));
+    match versioned {
+        Some((version, _)) if version > stored::FORM => Some(Marker::Other),
+        Some((_, word)) => parse_word(word),
+        None => parse_word(text),
+    }
+}
+
+fn parse_word(word: &str) -> Option<Marker> {
     match word.split_once(':') {
         None if word == "setup" => Some(Marker::SetUp),
         None if word == "start" => Some(Marker::Start),
@@ -62,8 +76,16 @@ fn parse(word: &str) -> Option<Marker> {
         Some(("commit", sha)) if is_commit(sha) => Some(Marker::Commit(sha.to_owned())),
         Some(("exit", code)) => code.parse().ok().filter(|code| (0..=255).contains(code)).map(Marker::Exit),
         Some(("fail", why)) => Some(Marker::Fail(why.to_owned())),
+        Some((name, _)) if is_another_word(name) => Some(Marker::Other),
+        None if is_another_word(word) => Some(Marker::Other),
         _ => None,
     }
+}
+
+/// Whether it is a word as a release may have them, and none of ours with a value that it cannot have.
+fn is_another_word(name: &str) -> bool {
+    const OURS: [&str; 6] = ["setup", "commit", "start", "exit", "timeout", "fail"];
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !OURS.contains(&name)
 }
 
 /// A full SHA-1 or SHA-256 object id.
@@ -88,6 +110,17 @@ mod tests {
         assert_eq!(read("timeout"), Some(Marker::Timeout));
         assert_eq!(read("fail:no git: here"), Some(Marker::Fail("no git: here".into())));
         assert_eq!((read("exit:256"), read("exit:x"), read("commit:main"), read("")), (None, None, None, None));
+        assert_eq!((read("1:setup"), read("1:exit:137")), (Some(Marker::SetUp), Some(Marker::Exit(137))));
+    }
+
+    /// What a newer release says is neither the command's output nor taken for something that it may not be.
+    #[test]
+    fn a_word_of_a_newer_release_is_passed_over() {
+        for word in ["uploaded", "1:uploaded:17", "timed-out", "2:exit:0", "99:fail:why"] {
+            let line = format!("50%{PREFIX}{NONCE}:{word}");
+            assert_eq!(split(NONCE, &line), (Some("50%"), Some(Marker::Other)), "{line}");
+        }
+        assert!(!Marker::Other.is_last());
     }
 
     #[test]

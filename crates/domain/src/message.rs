@@ -5,7 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{id::ExecutionId, limit::LimitKey};
+use crate::{
+    id::ExecutionId,
+    limit::LimitKey,
+    stored::{self, FormError},
+};
 
 /// The body of a message, tagged and versioned by its kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +55,24 @@ impl QueueName {
 }
 
 impl Message {
+    /// The body it is sent as.
+    ///
+    /// # Errors
+    /// When it cannot be spelled in JSON.
+    pub fn body(&self) -> Result<String, FormError> {
+        Ok(stored::write(self, &stored::Unknown::default())?.to_string())
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// When it is of a kind or a form that this release does not know. It is left on its queue: another function of the stack may know it, and
+    /// if none does it becomes a dead letter.
+    pub fn read(body: &str) -> Result<Self, FormError> {
+        let form = serde_json::from_str(body).map_err(|_| FormError::NoForm)?;
+        stored::read(form).map(|(message, _)| message)
+    }
+
     /// The queue it goes to.
     #[must_use]
     pub fn queue(&self) -> QueueName {

@@ -14,11 +14,12 @@ use crate::{
     ecs::{RunTaskInput, Task},
     execution::{Execution, Ticket},
     history::{Cursor, Filter, Loaded, Page},
-    id::{AttemptId, ExecutionId},
+    id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, CapacityPool, LimitKey, RateKey},
     line::LineState,
     message::Outgoing,
+    principal::Principal,
     secret::SecretRecord,
     task::TaskDefinition,
     throttle::{Rate, Usage},
@@ -44,7 +45,7 @@ pub trait Entropy: Send + Sync {
 /// A caller's promise that the same key means the same request, for 24 hours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The submitter and the key, as one text.
+    /// The principal and the key, as one text.
     pub key: String,
     /// SHA-256 of the request, in hexadecimal.
     pub digest: String,
@@ -97,14 +98,15 @@ pub trait Store: Send + Sync {
         claim: Option<&Claim>,
     ) -> impl Future<Output = Result<Created, PortError>> + Send;
 
-    /// The moment at which a submission was first heard of: `now` for the first caller, that same moment for later ones until the
+    /// A submission as it was first heard of: with `now` for the first caller, with that same moment for later ones until the
     /// first one's `expires_at`, when it begins anew. Conditional.
     fn open_submission(
         &self,
-        key: &str,
+        by: &Principal,
+        id: &str,
         now: Timestamp,
         expires_at: Timestamp,
-    ) -> impl Future<Output = Result<Timestamp, PortError>> + Send;
+    ) -> impl Future<Output = Result<Submission, PortError>> + Send;
 
     /// Records each of these, unless its id exists; says of each, in their order, what came of it (never [`Created::Mismatch`]). Each
     /// stands by itself: after an error some may have been recorded. Idempotent.
@@ -241,7 +243,15 @@ pub trait Keys: Send + Sync {
     fn list_keys(&self) -> impl Future<Output = Result<Vec<KeyRecord>, PortError>> + Send;
     /// Adds a key unless its name is taken; says whether it was added. Conditional.
     fn add_key(&self, key: &KeyRecord) -> impl Future<Output = Result<bool, PortError>> + Send;
-    /// Removes the key of this name; says whether there was one. Idempotent.
+    /// Puts a key in the place of another one of the same name, which stays good until its `expires_at`, and is gone where that is over at
+    /// `now`. A key that the old one came in the place of is gone. Says whether the old one was still there. Conditional.
+    fn rotate_key(
+        &self,
+        old: &KeyRecord,
+        new: &KeyRecord,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, PortError>> + Send;
+    /// Removes the key of this name, and the one in whose place it came; says whether there was one. Idempotent.
     fn remove_key(&self, name: &str) -> impl Future<Output = Result<bool, PortError>> + Send;
 }
 

@@ -14,6 +14,7 @@ use crate::{
     ecs::{RUNNING, RunTaskInput, STOPPED, StopCode, Task},
     execution::{Attempt, CalledAgain, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
     id::ExecutionId,
+    key::Caller,
     limit::{CapacityPool, LimitKey},
     marker::Marker,
     request::{LaunchRequest, RetryOn},
@@ -74,13 +75,14 @@ pub enum CancelDecision {
 impl Execution {
     /// The record of a request just accepted.
     #[must_use]
-    pub fn submitted(id: ExecutionId, request: LaunchRequest, pool: CapacityPool, by: &str, now: Timestamp) -> Self {
+    pub fn submitted(id: ExecutionId, request: LaunchRequest, pool: CapacityPool, by: &Caller, now: Timestamp) -> Self {
         let mut execution = Self {
             id,
             revision: 0,
             request,
             pool,
-            submitted_by: by.to_owned(),
+            submitted_by: by.name.clone(),
+            submitted_by_id: Some(by.principal.clone()),
             submitted_at: now,
             state: State::Queued { line: LimitKey::Pool(pool) },
             cancel: None,
@@ -318,7 +320,7 @@ impl Execution {
 
     /// Somebody wants it stopped.
     #[must_use]
-    pub fn cancelled(&self, by: &str, now: Timestamp) -> CancelDecision {
+    pub fn cancelled(&self, by: &Caller, now: Timestamp) -> CancelDecision {
         if let Some(end) = self.end() {
             return CancelDecision::Final(end.outcome.status());
         }
@@ -329,9 +331,9 @@ impl Execution {
             return CancelDecision::Asked;
         }
         let mut next = self.clone();
-        next.cancel = Some(Cancel { at: now, by: by.to_owned() });
+        next.cancel = Some(Cancel { at: now, by: by.name.clone(), by_id: Some(by.principal.clone()) });
         if next.ticket().is_some() {
-            next.finish(Outcome::Cancelled { reason: cancel_reason(by, "before it was started") }, now);
+            next.finish(Outcome::Cancelled { reason: cancel_reason(&by.name, "before it was started") }, now);
         }
         CancelDecision::Changed(Box::new(next))
     }
@@ -597,7 +599,13 @@ mod tests {
     fn submitted(request: SubmitRequest) -> Execution {
         let request = SubmitRequest { command: Some("true".into()), ..request };
         let request = request.validate(&Defaults::aws()).expect("valid");
-        Execution::submitted(ExecutionId::new(at(0), 1), request, CapacityPool::FargateSpot, "ci", at(0))
+        Execution::submitted(
+            ExecutionId::new(at(0), 1),
+            request,
+            CapacityPool::FargateSpot,
+            &Caller::local("ci"),
+            at(0),
+        )
     }
 
     fn launched(request: SubmitRequest) -> Execution {
@@ -677,7 +685,9 @@ mod tests {
     fn tell(story: &Story, order: &[usize]) -> Execution {
         let mut execution = launched(SubmitRequest::default());
         if story.cancelled {
-            let CancelDecision::Changed(asked) = execution.cancelled("ci", at(5)) else { panic!("not final yet") };
+            let CancelDecision::Changed(asked) = execution.cancelled(&Caller::local("ci"), at(5)) else {
+                panic!("not final yet")
+            };
             execution = *asked;
         }
         let events = story.tasks.len() + story.markers.len();
@@ -884,7 +894,8 @@ mod tests {
 
     #[test]
     fn what_was_cancelled_while_it_was_launched_ends_with_the_refusal() {
-        let CancelDecision::Changed(asked) = launched(SubmitRequest::default()).cancelled("ann", at(1)) else {
+        let CancelDecision::Changed(asked) = launched(SubmitRequest::default()).cancelled(&Caller::local("ann"), at(1))
+        else {
             panic!()
         };
         let end = put_back(&asked, at(2));
@@ -934,17 +945,21 @@ mod tests {
 
     #[test]
     fn cancelling_what_waits_is_final_at_once_and_what_runs_is_stopped() {
-        let CancelDecision::Changed(queued) = submitted(SubmitRequest::default()).cancelled("ann", at(1)) else {
+        let CancelDecision::Changed(queued) =
+            submitted(SubmitRequest::default()).cancelled(&Caller::local("ann"), at(1))
+        else {
             panic!()
         };
         assert_eq!(queued.status(), ExecutionStatus::Cancelled);
-        let CancelDecision::Changed(launching) = launched(SubmitRequest::default()).cancelled("ann", at(1)) else {
+        let CancelDecision::Changed(launching) =
+            launched(SubmitRequest::default()).cancelled(&Caller::local("ann"), at(1))
+        else {
             panic!()
         };
         assert_eq!(launching.status(), ExecutionStatus::Launching);
-        assert_eq!(launching.cancelled("bob", at(2)), CancelDecision::Asked);
+        assert_eq!(launching.cancelled(&Caller::local("bob"), at(2)), CancelDecision::Asked);
         assert_eq!(launching.cancelled_unlaunched(at(2)).map(|e| e.status()), Some(ExecutionStatus::Cancelled));
-        assert_eq!(queued.cancelled("bob", at(2)), CancelDecision::Final(ExecutionStatus::Cancelled));
+        assert_eq!(queued.cancelled(&Caller::local("bob"), at(2)), CancelDecision::Final(ExecutionStatus::Cancelled));
     }
 
     #[test]

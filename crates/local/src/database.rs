@@ -34,8 +34,17 @@ pub use tasks::TaskRow;
 /// The name errors give to what is kept here.
 const SERVICE: &str = "the store";
 
-/// The version of the schema this build writes, in SQLite's `user_version`.
-const SCHEMA_VERSION: i64 = 3;
+/// The steps from an empty file to the newest schema. SQLite's `user_version` counts those that were made. A step that was released is never
+/// changed (docs/UPGRADING.md).
+const MIGRATIONS: [&str; 4] = [
+    include_str!("database/migrations/1.sql"),
+    include_str!("database/migrations/2.sql"),
+    include_str!("database/migrations/3.sql"),
+    include_str!("database/migrations/4.sql"),
+];
+/// The version of the newest schema.
+const SCHEMA_VERSION: i64 = 4;
+const _: () = assert!(MIGRATIONS.len() == SCHEMA_VERSION as usize, "each step is one version");
 /// Most writes put into one transaction. Ours: enough that the commit costs each next to nothing, few enough to bound the wait.
 const BATCH_MAX: usize = 256;
 /// Pause between two looks at a file another process is writing to. Ours: a commit takes less.
@@ -272,25 +281,23 @@ fn wait_for_others(looks: i32) -> bool {
     looks < BUSY_LOOKS
 }
 
+/// Brings the file to the newest schema, in place and in one transaction: all steps that it lacks, or none.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let sqlite = |error: rusqlite::Error| OpenError::Sqlite { path: path.to_owned(), detail: explain(&error) };
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
-    match found {
-        SCHEMA_VERSION => Ok(()),
-        0 => become_version(connection, include_str!("database/schema.sql")).map_err(sqlite),
-        1 => become_version(
-            connection,
-            concat!(include_str!("database/from-1.sql"), include_str!("database/from-2.sql")),
-        )
-        .map_err(sqlite),
-        2 => become_version(connection, include_str!("database/from-2.sql")).map_err(sqlite),
-        _ => Err(OpenError::Newer { path: path.to_owned(), found }),
-    }
+    let made = usize::try_from(found).ok().filter(|made| *made <= MIGRATIONS.len());
+    let made = made.ok_or_else(|| OpenError::Newer { path: path.to_owned(), found })?;
+    take_steps(connection, &MIGRATIONS[made..]).map_err(sqlite)
 }
 
-fn become_version(connection: &mut Connection, sql: &str) -> rusqlite::Result<()> {
+fn take_steps(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    if steps.is_empty() {
+        return Ok(());
+    }
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    transaction.execute_batch(sql)?;
+    for step in steps {
+        transaction.execute_batch(step)?;
+    }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
 }

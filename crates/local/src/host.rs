@@ -227,7 +227,7 @@ impl HostRunner {
             Marker::Exit(code) => Some(*code),
             Marker::Timeout => Some(script::EXIT_TIMED_OUT),
             Marker::Fail(_) => Some(script::EXIT_SET_UP_FAILED),
-            Marker::SetUp | Marker::Commit(_) | Marker::Start => None,
+            Marker::SetUp | Marker::Commit(_) | Marker::Start | Marker::Other => None,
         });
         let started = said.contains(&Marker::Start);
         let reason = match (exit_code, started) {

@@ -17,7 +17,8 @@ use domain::{
     api::Problem,
     key::{ApiKey, Caller, Role},
     limit::CapacityPool,
-    ports::{Clock, Keys, PortError},
+    ports::{Clock, Entropy, Keys, PortError},
+    principal::Principal,
     request::{Arch, Defaults},
     settings::Settings,
     throttle::{Quota, Quotas, Rate},
@@ -136,7 +137,7 @@ impl Machine {
     /// # Errors
     /// When the directory or the store cannot be used.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
-        let caller = Caller { name: options.submitter.clone(), role: Role::Admin };
+        let caller = Caller::local(options.submitter.clone());
         let shop = Arc::new(Shop::assemble(options)?);
         if shop.take_over().await? {
             shop.settle().await?;
@@ -357,7 +358,11 @@ impl Machine {
 
     /// Gives the REST API a key, in the place of the one it had.
     pub(crate) async fn set_serve_key(&self, key: &ApiKey) -> Result<(), PortError> {
-        let record = auth::record(key, SERVE_KEY, Role::Admin, System.now()).await?;
+        let (store, now) = (&self.shop.pump.store, System.now());
+        // It is the same principal at each start: what it submitted before is still its own.
+        let before = store.list_keys().await?.into_iter().find(|known| known.name == SERVE_KEY);
+        let principal = before.map_or_else(|| Principal::new(now, System.bits()), |before| before.principal());
+        let record = auth::record(key, SERVE_KEY, Role::Admin, principal, now).await?;
         self.shop.pump.store.remove_key(SERVE_KEY).await?;
         self.shop.pump.store.add_key(&record).await.map(drop)
     }

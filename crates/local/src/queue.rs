@@ -255,7 +255,7 @@ struct Letter {
 
 impl Letter {
     fn of(outgoing: Outgoing) -> Result<Self, PortError> {
-        let body = serde_json::to_string(&outgoing.message).map_err(|error| PortError::invalid(SERVICE, error))?;
+        let body = outgoing.message.body().map_err(|error| PortError::invalid(SERVICE, error))?;
         let delay = Duration::from_secs(u64::from(outgoing.delay_seconds.min(DELAY_MAX_SECONDS)));
         Ok(Self { message: outgoing.message, body, delay })
     }

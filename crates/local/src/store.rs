@@ -5,13 +5,15 @@
 
 use domain::{
     Timestamp,
+    error::PASSED_OVER,
     execution::{Execution, Ticket},
     history::{Cursor, Filter, Loaded, Page},
-    id::ExecutionId,
+    id::{ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
     line::LineState,
     ports::{Claim, Created, Definitions, Keys, PortError, Store, Update, UpdateError},
+    principal::Principal,
     throttle::{Rate, Usage},
 };
 use rusqlite::Connection;
@@ -69,12 +71,19 @@ impl Store for LocalStore {
     }
 
     /// Conditional: in one transaction.
-    async fn open_submission(&self, key: &str, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, PortError> {
-        let key = key.to_owned();
+    async fn open_submission(
+        &self,
+        by: &Principal,
+        id: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Submission, PortError> {
+        let (by, id) = (by.to_string(), id.to_owned());
         failpoint!("store.open_submission.before");
-        let opened_at = self.database.write(SERVICE, move |db| submissions::open(db, &key, now, expires_at)).await?;
+        let open = move |db: &Connection| submissions::open(db, &by, &id, now, expires_at);
+        let submission = self.database.write(SERVICE, open).await?;
         failpoint!("store.open_submission.after");
-        Ok(opened_at)
+        Ok(submission)
     }
 
     /// Idempotent. All of them in one transaction.
@@ -244,7 +253,8 @@ impl Keys for LocalStore {
 
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         let records = self.database.read(SERVICE, keys::list).await?;
-        records.iter().map(|record| keys::record(record)).collect()
+        let note = |error: &PortError| tracing::error!(%error, "{PASSED_OVER}");
+        Ok(records.iter().filter_map(|record| keys::record(record).inspect_err(note).ok()).collect())
     }
 
     /// Conditional on the name, and on the id.
@@ -254,6 +264,15 @@ impl Keys for LocalStore {
         let added = self.database.write(SERVICE, move |db| keys::add(db, &key, &json)).await?;
         failpoint!("store.add_key.after");
         Ok(added)
+    }
+
+    /// Conditional on the old key being the one of its name.
+    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord, now: Timestamp) -> Result<bool, PortError> {
+        let rotation = keys::Rotation::of(old, new, now)?;
+        failpoint!("store.rotate_key.before");
+        let rotated = self.database.write(SERVICE, move |db| keys::rotate(db, &rotation)).await?;
+        failpoint!("store.rotate_key.after");
+        Ok(rotated)
     }
 
     /// Idempotent.

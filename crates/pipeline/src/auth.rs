@@ -12,6 +12,7 @@ use domain::{
     api::Problem,
     key::{ApiKey, Caller, KeyRecord, Role},
     ports::{Keys, PortError},
+    principal::Principal,
     stored,
 };
 use http::{HeaderMap, header::AUTHORIZATION};
@@ -89,7 +90,7 @@ impl Auth {
         if let Some(verdict) = self.remembered(&digest, now) {
             return verdict.ok_or(AuthError::Unknown);
         }
-        let verdict = verify(key, keys).await?;
+        let verdict = verify(key, keys, now).await?;
         self.remember(digest, verdict.clone(), now);
         verdict.ok_or(AuthError::Unknown)
     }
@@ -112,19 +113,25 @@ impl Auth {
     }
 }
 
-async fn verify(key: ApiKey, keys: &impl Keys) -> Result<Option<Caller>, PortError> {
+async fn verify(key: ApiKey, keys: &impl Keys, now: Timestamp) -> Result<Option<Caller>, PortError> {
     let record = keys.find_key(&key.id()).await?;
     let hash = record.as_ref().map_or(NOBODY, |record| &record.hash).to_owned();
     let checked = tokio::task::spawn_blocking(move || bcrypt::verify(key.expose(), &hash)).await;
     let right = checked.ok().and_then(Result::ok).unwrap_or(false);
-    Ok(record.filter(|_| right).map(|record| Caller { name: record.name, role: record.role }))
+    Ok(record.filter(|record| right && record.is_good(now)).map(|record| record.caller()))
 }
 
 /// What is kept of a key. Takes about 60 ms of a core.
 ///
 /// # Errors
 /// When the system's random source fails.
-pub async fn record(key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Result<KeyRecord, PortError> {
+pub async fn record(
+    key: &ApiKey,
+    name: &str,
+    role: Role,
+    principal: Principal,
+    now: Timestamp,
+) -> Result<KeyRecord, PortError> {
     let text = key.clone();
     let hash = tokio::task::spawn_blocking(move || bcrypt::hash(text.expose(), COST)).await;
     let hash =
@@ -135,6 +142,9 @@ pub async fn record(key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Res
         role,
         hash,
         created_at: now,
+        principal: Some(principal),
+        expires_at: None,
+        previous: None,
         unknown: stored::Unknown::default(),
     })
 }

@@ -44,6 +44,12 @@ pub enum Route {
     CreateKey,
     /// `DELETE /keys/{name}`
     RevokeKey(String),
+    /// `POST /keys/{name}/rotate`
+    RotateKey(String),
+    /// `GET /whoami`
+    Whoami,
+    /// `GET /version`
+    Version,
 }
 
 impl Route {
@@ -76,6 +82,9 @@ impl Route {
             ["executions", id, "cancel"] => vec![(Method::POST, Self::Cancel((*id).into()))],
             ["keys"] => vec![(Method::GET, Self::ListKeys), (Method::POST, Self::CreateKey)],
             ["keys", name] => vec![(Method::DELETE, Self::RevokeKey((*name).into()))],
+            ["keys", name, "rotate"] => vec![(Method::POST, Self::RotateKey((*name).into()))],
+            ["whoami"] => vec![(Method::GET, Self::Whoami)],
+            ["version"] => vec![(Method::GET, Self::Version)],
             _ => Vec::new(),
         }
     }
@@ -84,16 +93,16 @@ impl Route {
     #[must_use]
     pub fn role(&self) -> Role {
         match self {
-            Self::List | Self::Get(_) | Self::Logs(_) => Role::Read,
+            Self::List | Self::Get(_) | Self::Logs(_) | Self::Whoami | Self::Version => Role::Read,
             Self::Execute | Self::Bulk | Self::Cancel(_) => Role::Submit,
-            Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) => Role::Admin,
+            Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) | Self::RotateKey(_) => Role::Admin,
         }
     }
 
     /// Whether it reads only: then the query function serves it, else submit.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::List | Self::Get(_) | Self::Logs(_))
+        matches!(self, Self::List | Self::Get(_) | Self::Logs(_) | Self::Whoami | Self::Version)
     }
 }
 
@@ -183,6 +192,17 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
     match null_in(&bytes) {
         Some(at) => Err(not_json(&format!("`{at}` is null; leave it out"))),
         None => Ok(read),
+    }
+}
+
+/// The same of a body that may be left out.
+///
+/// # Errors
+/// As [`body`].
+pub fn body_or_none<T: DeserializeOwned + Default>(request: &ApiGatewayProxyRequest, max: usize) -> Result<T, Problem> {
+    match request.body.as_deref() {
+        None | Some("") => Ok(T::default()),
+        Some(_) => body(request, max),
     }
 }
 

@@ -14,6 +14,7 @@ use domain::{
     message::Message,
     ports::{Clock, Definitions, Entropy, LaunchError, Logs, PortError, Queue, Secrets, Store, Tasks},
     settings::{GitAccess, Settings},
+    stored::FormError,
     task::{self, TaskDefinition},
     transition::Observation,
 };
@@ -353,8 +354,8 @@ pub(crate) async fn read_log(
     advance(store, queue, now, &execution.id, heard).await.map(|_| ())
 }
 
-fn parse(record: &SqsMessage) -> Result<Message, serde_json::Error> {
-    serde_json::from_str(record.body.as_deref().unwrap_or_default())
+fn parse(record: &SqsMessage) -> Result<Message, FormError> {
+    Message::read(record.body.as_deref().unwrap_or_default())
 }
 
 /// What ECS is told, and shows as `stoppedReason`.

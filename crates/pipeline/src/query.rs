@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use domain::{
-    api::{ExecutionView, HistoryPage, Listed, LogLineView, LogsPage, Problem, UnreadableView, WaitingView},
+    api::{
+        ExecutionView, HistoryPage, Listed, LogLineView, LogsPage, Problem, UnreadableView, Version, WaitingView,
+        Whoami,
+    },
     error::{Corrupt, What},
     execution::{Attempt, Execution, ExecutionStatus, State, Ticket},
     history::{Cursor, Filter, LogCursor, PAGE_DEFAULT, PAGE_MAX},
@@ -16,7 +19,7 @@ use domain::{
     ports::{Clock, Keys, LogLine, LogPage, Logs, PortError, ReadError, Store},
     request::FieldError,
     settings::Settings,
-    task,
+    stored, task,
     throttle::{self, Rate, Usage},
 };
 
@@ -96,6 +99,8 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
             Route::List => self.list(caller, request).await,
             Route::Get(id) => self.get(&id, request).await,
             Route::Logs(id) => self.log(&id, request).await,
+            Route::Whoami => whoami(caller, request),
+            Route::Version => version(request),
             _ => Err(Problem::new(404, "no_such_path", "this function serves only what reads")),
         }
     }
@@ -347,14 +352,28 @@ fn asked(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<(Filter, u
         number.or_else(|| (fault("limit", format!("is not a number from 1 to {PAGE_MAX}")), None).1)
     });
     let cursor = parameter("cursor").and_then(|text| Cursor::decode(text).map_err(|e| fault("cursor", e.message)).ok());
-    let by = parameter("by").map(|by| if by == "me" { caller.name.clone() } else { by.to_owned() });
+    let is_me = parameter("by") == Some("me");
+    let by = parameter("by").map(|by| if is_me { caller.name.clone() } else { by.to_owned() });
+    let by_id = is_me.then(|| caller.principal.clone());
     if by.as_ref().is_some_and(|by| by.is_empty() || by.len() > TEXT_MAX) {
         fault("by", format!("is no name of a key: give 1 to {TEXT_MAX} bytes"));
     }
     match (limit, faults.is_empty()) {
-        (Some(limit), true) => Ok((Filter { status, group, by, since }, limit, cursor)),
+        (Some(limit), true) => Ok((Filter { status, group, by, by_id, since }, limit, cursor)),
         _ => Err(faults),
     }
+}
+
+fn whoami(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+    http::only_parameters(request, &[])?;
+    let Caller { name, principal, role } = caller.clone();
+    Ok(http::json(200, &Whoami { name, principal, role }))
+}
+
+fn version(request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+    http::only_parameters(request, &[])?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Ok(http::json(200, &Version { version, form: stored::FORM }))
 }
 
 fn unreadable_entry(corrupt: &Corrupt) -> Option<Listed> {

@@ -13,6 +13,7 @@ use domain::{
     limit::{CapacityPool, LimitKey},
     message::Message,
     ports::{Claim, Clock, Created, Entropy, Keys, PortError, Queue, Secrets, Store, UpdateError},
+    principal::Principal,
     request::{FieldError, LaunchRequest, Name, SubmitRequest},
     secret::SecretRecord,
     settings::Settings,
@@ -33,6 +34,8 @@ mod bulk;
 
 /// Largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far smaller. Ours.
 pub const BODY_MAX: usize = 64 * 1024;
+/// How long a rotated key is still good (DESIGN §7).
+const OLD_KEY_GOOD: TimeDelta = TimeDelta::hours(24);
 /// How long an idempotency key holds (DESIGN §7).
 const CLAIM: TimeDelta = TimeDelta::hours(24);
 
@@ -85,6 +88,25 @@ struct NewKey {
     role: Role,
 }
 
+/// The body of `POST /keys/{name}/rotate`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    /// The old key is useless from now on.
+    #[serde(default)]
+    now: bool,
+}
+
+#[derive(Serialize)]
+struct RotatedKeyAnswer<'a> {
+    name: &'a str,
+    role: Role,
+    /// Shown this once.
+    key: &'a str,
+    /// Until when the old key is good; `null` if it is not.
+    old_key_until: Option<Timestamp>,
+}
+
 #[derive(Serialize)]
 struct NewKeyAnswer<'a> {
     name: &'a str,
@@ -123,7 +145,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             Route::ListKeys => self.list_keys().await,
             Route::CreateKey => self.create_key(http::body(request, BODY_MAX)?).await,
             Route::RevokeKey(name) => self.revoke_key(&name).await,
-            Route::List | Route::Get(_) | Route::Logs(_) => {
+            Route::RotateKey(name) => self.rotate_key(&name, http::body_or_none(request, BODY_MAX)?).await,
+            Route::List | Route::Get(_) | Route::Logs(_) | Route::Whoami | Route::Version => {
                 Err(Problem::new(404, "no_such_path", "this function serves only what writes"))
             }
         }
@@ -214,7 +237,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         let now = self.ambient.now();
         let id = ExecutionId::new(now, self.ambient.bits());
         let pool = task::pool(&request, self.settings);
-        let execution = Execution::submitted(id, request, pool, &caller.name, now);
+        let execution = Execution::submitted(id, request, pool, caller, now);
         let created = self.store.create(&execution, claim).await?;
         if created == Created::New {
             let hint = Message::Line { line: line_of(&execution), id: Some(execution.id.clone()) };
@@ -226,7 +249,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     fn claim(&self, caller: &Caller, key: &str, request: &LaunchRequest) -> Claim {
         let json = serde_json::to_vec(request).unwrap_or_default();
         Claim {
-            key: format!("{}/{key}", caller.name),
+            key: format!("{}/{key}", caller.principal),
             digest: hex::encode(Sha256::digest(json)),
             expires_at: self.ambient.now() + CLAIM,
         }
@@ -268,7 +291,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         loop {
             let now = self.ambient.now();
             let Some(before) = self.store.load(id).await? else { return Ok(None) };
-            let after = match before.cancelled(&caller.name, now) {
+            let after = match before.cancelled(caller, now) {
                 CancelDecision::Final(status) => return Ok(Some(Err(NotCancelled::Final(status)))),
                 CancelDecision::Asked => return Ok(Some(Ok(before))),
                 CancelDecision::NotKnown(status) => return Ok(Some(Err(NotCancelled::NotKnown(status)))),
@@ -284,7 +307,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 
     async fn list_keys(&self) -> Result<ApiGatewayProxyResponse, Problem> {
         let keys = self.keys.list_keys().await.map_err(|e| http::failed(&e))?;
-        let views: Vec<_> = keys.into_iter().map(KeyView::from).collect();
+        let now = self.ambient.now();
+        let views: Vec<_> = keys.iter().map(|key| KeyView::new(key, now)).collect();
         Ok(http::json(200, &serde_json::json!({ "keys": views })))
     }
 
@@ -312,7 +336,32 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     async fn add(&self, key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Result<bool, PortError> {
-        self.keys.add_key(&auth::record(key, name, role, now).await?).await
+        let principal = Principal::new(now, self.ambient.bits());
+        self.keys.add_key(&auth::record(key, name, role, principal, now).await?).await
+    }
+
+    /// A new key in the place of one, for the same principal. The old one is good for a day more, so that those who use it can be told, unless
+    /// it is to go at once.
+    async fn rotate_key(&self, name: &str, rotation: Rotation) -> Result<ApiGatewayProxyResponse, Problem> {
+        let now = self.ambient.now();
+        let keys = self.keys.list_keys().await.map_err(|e| http::failed(&e))?;
+        let Some(old) = keys.into_iter().find(|key| key.name == name) else { return Err(no_such_key(name)) };
+        let key = ApiKey::from_entropy(self.entropy_of_a_key());
+        let fresh = auth::record(&key, name, old.role, old.principal(), now).await.map_err(|e| http::failed(&e))?;
+        let until = if rotation.now { now } else { now + OLD_KEY_GOOD };
+        let (old, new) = old.rotated(fresh, until);
+        let rotated = self.keys.rotate_key(&old, &new, now).await.map_err(|e| http::failed(&e))?;
+        if !rotated {
+            let title = format!("the key '{}' was rotated or revoked meanwhile; look with `mycli keys list`", new.name);
+            return Err(Problem::new(409, "key_changed", title));
+        }
+        let answer = RotatedKeyAnswer {
+            name: &new.name,
+            role: new.role,
+            key: key.expose(),
+            old_key_until: (!rotation.now).then_some(until),
+        };
+        Ok(http::json(201, &answer))
     }
 
     async fn revoke_key(&self, name: &str) -> Result<ApiGatewayProxyResponse, Problem> {
@@ -323,8 +372,12 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         if was_there {
             return Ok(http::json(200, &serde_json::json!({ "revoked": name })));
         }
-        Err(Problem::new(404, "no_such_key", format!("there is no key '{}'", query::shown(name))))
+        Err(no_such_key(name))
     }
+}
+
+fn no_such_key(name: &str) -> Problem {
+    Problem::new(404, "no_such_key", format!("there is no key '{}'", query::shown(name)))
 }
 
 /// The line that an execution just recorded stands in.

@@ -1,6 +1,7 @@
 //! Bodies of the API.
 
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
+use domain::key::Caller;
 use domain::{
     api::{BULK_BODY_MAX, BulkRequest},
     execution::Execution,
@@ -85,7 +86,13 @@ fn is_within_limits(launch: &LaunchRequest, defaults: &Defaults) {
     let stored = serde_json::to_string(launch).expect("it can be stored");
     assert_eq!(serde_json::from_str::<LaunchRequest>(&stored).expect("it is read"), *launch);
     assert_eq!(SubmitRequest::from(launch).validate(defaults).as_ref(), Ok(launch), "asked for again it is the same");
-    let execution = Execution::submitted(id, launch.clone(), CapacityPool::Fargate, "me", chrono::DateTime::UNIX_EPOCH);
+    let execution = Execution::submitted(
+        id,
+        launch.clone(),
+        CapacityPool::Fargate,
+        &Caller::local("me"),
+        chrono::DateTime::UNIX_EPOCH,
+    );
     let stored = serde_json::to_string(&execution).expect("it can be stored");
     assert_eq!(serde_json::from_str::<Execution>(&stored).expect("it is read"), execution);
 }

@@ -1,6 +1,7 @@
 //! What ECS, the logs' subscription and the table's stream tell the state tracker.
 
 use chrono::{DateTime, TimeDelta};
+use domain::key::Caller;
 use domain::{
     Timestamp,
     ecs::Task,
@@ -48,7 +49,7 @@ pub(crate) fn event(bytes: &[u8]) {
 fn launched() -> Execution {
     let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
     let request = request.validate(&Defaults::aws()).expect("a request");
-    let new = Execution::submitted(ExecutionId::new(NOW, 0), request, CapacityPool::Fargate, "me", NOW);
+    let new = Execution::submitted(ExecutionId::new(NOW, 0), request, CapacityPool::Fargate, &Caller::local("me"), NOW);
     let run_task = task::run_task(&new, "definition", "nonce", &settings());
     new.launching(Plan { nonce: "f".repeat(32), run_task }, NOW).expect("it is due")
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write, fs, path::PathBuf};
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
+use domain::key::Caller;
 use domain::{
     Timestamp,
     ecs::Task,
@@ -37,7 +38,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
     let request =
         SubmitRequest { command: Some("make deploy".into()), retries: Some(retries), ..SubmitRequest::default() };
     let request = request.validate(&Defaults::aws()).unwrap();
-    let queued = Execution::submitted(id, request, CapacityPool::FargateSpot, "ann", at(0));
+    let queued = Execution::submitted(id, request, CapacityPool::FargateSpot, &Caller::local("ann"), at(0));
     let settings = Settings {
         cluster: "mycli-team".into(),
         log_group: "/aws/mycli/team".into(),

@@ -25,7 +25,7 @@ fn queue(stand_in: &StandIn) -> SqsQueue {
 
 fn ids(call: &Call) -> Vec<String> {
     let entries = call.body["Entries"].as_array().unwrap();
-    let body = |text: &str| serde_json::from_str::<Message>(text).unwrap();
+    let body = |text: &str| Message::read(text).unwrap();
     entries
         .iter()
         .map(|entry| match body(entry["MessageBody"].as_str().unwrap()) {

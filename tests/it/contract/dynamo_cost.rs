@@ -39,8 +39,10 @@ mod typical {
         ecs::{CONTAINER, Container, NetworkConfiguration, STOPPED, StopCode, Task},
         execution::Execution,
         id::ExecutionId,
+        key::Caller,
         limit::CapacityPool,
         marker::Marker,
+        principal::Principal,
         request::{Defaults, SubmitRequest},
         settings::Settings,
         task,
@@ -48,10 +50,17 @@ mod typical {
         transition::Plan,
     };
 
+    use tests::callers::caller;
+
     use super::super::records::{at, task_id};
 
     const NONCE: &str = "0123456789abcdef0123456789abcdef";
     const ACCOUNT: &str = "arn:aws:ecs:eu-central-1:123456789012";
+
+    /// A principal of the usual length.
+    fn ci_nightly() -> Caller {
+        Caller { principal: Principal::new(at(0), 1), ..caller("ci-nightly") }
+    }
 
     pub(super) fn submitted(number: i64, lock: Option<&str>) -> Execution {
         let request = SubmitRequest {
@@ -67,7 +76,7 @@ mod typical {
         };
         let request = request.validate(&Defaults::aws()).expect("a sound request");
         let (now, entropy) = (at(number), u128::try_from(number).expect("small") << 5);
-        Execution::submitted(ExecutionId::new(now, entropy), request, CapacityPool::FargateSpot, "ci-nightly", now)
+        Execution::submitted(ExecutionId::new(now, entropy), request, CapacityPool::FargateSpot, &ci_nightly(), now)
     }
 
     fn settings() -> Settings {

@@ -3,6 +3,7 @@
 use domain::{
     key::{KeyRecord, Role},
     ports::Keys,
+    principal::Principal,
     stored::Unknown,
 };
 
@@ -30,6 +31,9 @@ fn key(name: &str, id: &str) -> KeyRecord {
         role: Role::Submit,
         hash: format!("$2b$10$hash-of-{id}"),
         created_at: at(7),
+        principal: Some(Principal::Key(id.into())),
+        expires_at: None,
+        previous: None,
         unknown: Unknown::default(),
     }
 }

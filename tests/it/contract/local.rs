@@ -17,6 +17,7 @@ use domain::{
     line::LineState,
     message::{Message, Outgoing, QueueName},
     ports::{Definitions, PortError, Queue, Store},
+    principal::Principal,
     stored::FORM,
     task::TaskDefinition,
     throttle::Rate,
@@ -523,11 +524,16 @@ async fn a_file_of_the_version_before_is_brought_up_to_date() {
     a_file_is_brought_up_to_date("DROP TABLE submissions; DROP TABLE line_states; PRAGMA user_version = 2;").await;
 }
 
+/// What of version 4 every earlier one lacks.
+const BEFORE_PRINCIPALS: &str =
+    "DROP INDEX executions_by_name; ALTER TABLE executions DROP COLUMN by_name; DROP TABLE retired_keys;";
+
 /// `back` makes of the file what it was in an earlier version.
 async fn a_file_is_brought_up_to_date(back: &str) {
     let dir = Dir::new();
     let execution = Wish::default().submit(&LocalStore::new(dir.open())).await;
     let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
+    connection.execute_batch(BEFORE_PRINCIPALS).expect("what it was");
     connection.execute_batch(back).expect("what it was");
     drop(connection);
     let store = LocalStore::new(dir.open());
@@ -539,7 +545,7 @@ async fn a_file_is_brought_up_to_date(back: &str) {
     assert_eq!(store.bookmark().await.expect(ANSWERS), None);
     assert_eq!(store.definition("x").await.expect(ANSWERS), None);
     assert_eq!(store.line_state(&POOL).await.expect(ANSWERS), LineState::default());
-    assert_eq!(store.open_submission("alice/s", at(1), at(2)).await.expect(ANSWERS), at(1));
+    assert_eq!(store.open_submission(&Principal::Local, "s", at(1), at(2)).await.expect(ANSWERS).opened_at, at(1));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use domain::{
     throttle::{self, Quotas},
     transition::{Observation, Plan},
 };
+use tests::callers::caller;
 
 pub(crate) const POOL: LimitKey = LimitKey::Pool(CapacityPool::Machine);
 /// The CPU units of the smallest task, which all of these are.
@@ -69,7 +70,7 @@ impl Wish {
         let now = at(self.at);
         let by_whom = self.by.bytes().fold(0_u128, |sum, byte| sum * 31 + u128::from(byte));
         let id = ExecutionId::new(now, self.entropy << 64 | by_whom);
-        Execution::submitted(id, request, CapacityPool::Machine, self.by, now)
+        Execution::submitted(id, request, CapacityPool::Machine, &caller(self.by), now)
     }
 
     /// Records it.
@@ -159,5 +160,5 @@ pub(crate) async fn close(store: &impl Store, execution: &Execution, exit_code: 
 
 /// The submitters of these, in order: "abba".
 pub(crate) fn names<'a>(submitters: impl IntoIterator<Item = &'a String>) -> String {
-    submitters.into_iter().map(String::as_str).collect()
+    submitters.into_iter().map(|principal| principal.trim_start_matches("key:")).collect()
 }

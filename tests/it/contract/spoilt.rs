@@ -12,6 +12,8 @@ use domain::{
     transition::{CancelDecision, Observation},
 };
 
+use tests::callers::caller;
+
 use super::records::{POOL, Wish, at, launch, stopped};
 
 /// Makes a test of each rule of a bad record for the store that the function makes, with what reaches its records.
@@ -209,7 +211,7 @@ pub(crate) async fn a_status_of_a_newer_release_loads_as_such_and_is_left_alone(
     assert_eq!(loaded.status().to_string(), "BLOCKED");
     assert_eq!((loaded.ticket(), loaded.holdings()), (None, Vec::new()), "it is not launched on a guess");
     let blocked = CancelDecision::NotKnown(ExecutionStatus::Other("BLOCKED".into()));
-    assert_eq!(loaded.cancelled("bob", at(9)), blocked);
+    assert_eq!(loaded.cancelled(&caller("bob"), at(9)), blocked);
     let page = store.list(&Filter::default(), None, 9).await.expect(ANSWERS);
     assert!(matches!(&page.items[..], [Ok(listed)] if *listed == loaded));
 }

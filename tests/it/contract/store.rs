@@ -15,10 +15,14 @@ use domain::{
     line::{HeldBy, LineState},
     marker::Marker,
     ports::{Created, Store, Update, UpdateError},
+    principal::Principal,
     throttle::Rate,
     transition::{CancelDecision, Observation},
 };
-use tests::loaded::{self, all};
+use tests::{
+    callers::caller,
+    loaded::{self, all},
+};
 use tokio::task::JoinSet;
 
 use super::records::{
@@ -206,7 +210,12 @@ pub(crate) async fn many_are_recorded_at_once_and_each_by_itself(store: impl Sto
 }
 
 pub(crate) async fn a_submission_keeps_its_first_moment_until_it_is_over(store: impl Store) {
-    let open = async |key: &str, now, until| store.open_submission(key, at(now), at(until)).await.expect(ANSWERS);
+    let open = async |key: &str, now, until| {
+        let (by, id) = key.split_once('/').expect("a principal and an id");
+        let opened = store.open_submission(&caller(by).principal, id, at(now), at(until)).await.expect(ANSWERS);
+        assert_eq!((opened.by, opened.id), (format!("key:{by}"), id.to_owned()));
+        opened.opened_at
+    };
     assert_eq!(open("alice/s", 0, 1_000).await, at(0));
     assert_eq!(open("alice/s", 600, 1_600).await, at(0), "who comes later does not make it last longer");
     assert_eq!(open("alice/s", 999, 1_999).await, at(0));
@@ -219,7 +228,7 @@ pub(crate) async fn a_submission_keeps_its_first_moment_until_it_is_over(store: 
 pub(crate) async fn who_opens_a_submission_at_the_same_time_gets_the_same_moment(store: impl Shared) {
     let moments = at_once(&store, 20, |store, number| async move {
         let now = at(number.into());
-        store.open_submission("alice/s", now, now + TimeDelta::days(1)).await.expect(ANSWERS)
+        store.open_submission(&Principal::Local, "s", now, now + TimeDelta::days(1)).await.expect(ANSWERS).opened_at
     });
     let moments: BTreeSet<_> = moments.await.into_iter().collect();
     assert_eq!(moments.len(), 1, "{moments:?}");
@@ -293,7 +302,7 @@ pub(crate) async fn everything_that_is_learned_is_read_back(store: impl Store) {
         ..Task::default()
     };
     let known = kept(&store, &launched, launched.observe(1, &Observation::Task(&task("PENDING", 1)), at(61))).await;
-    let CancelDecision::Changed(asked) = known.cancelled("bob", at(62)) else { panic!("it is not final") };
+    let CancelDecision::Changed(asked) = known.cancelled(&caller("bob"), at(62)) else { panic!("it is not final") };
     let asked = kept(&store, &known, Some(*asked)).await;
     let runs = kept(&store, &asked, asked.observe(1, &Observation::Task(&task("RUNNING", 2)), at(71))).await;
     let said = [(at(72), Marker::SetUp), (at(73), Marker::Commit("c".repeat(40))), (at(74), Marker::Start)];
@@ -721,7 +730,13 @@ fn filters() -> Vec<Filter> {
                     [None, Some(at(0)), Some(at(50)), Some(at(50) + TimeDelta::microseconds(1)), Some(at(9_999))]
                 {
                     let group = group.map(|name| name.parse().expect("a name"));
-                    filters.push(Filter { status: status.clone(), group, by: by.map(str::to_owned), since });
+                    filters.push(Filter {
+                        status: status.clone(),
+                        group,
+                        by: by.map(str::to_owned),
+                        by_id: None,
+                        since,
+                    });
                 }
             }
         }

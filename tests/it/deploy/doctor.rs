@@ -5,6 +5,7 @@ use std::fs;
 
 use aws::dynamo::DynamoStore;
 use chrono::{TimeDelta, Utc};
+use domain::key::Caller;
 use domain::{
     execution::Execution,
     id::ExecutionId,
@@ -89,7 +90,13 @@ fn plant(world: &World, age: TimeDelta, is_launched: bool) -> String {
     let then = Utc::now() - age;
     let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
     let request = request.validate(&Defaults::aws()).unwrap();
-    let execution = Execution::submitted(ExecutionId::new(then, 1), request, CapacityPool::FargateSpot, "alice", then);
+    let execution = Execution::submitted(
+        ExecutionId::new(then, 1),
+        request,
+        CapacityPool::FargateSpot,
+        &Caller::local("alice"),
+        then,
+    );
     let store = DynamoStore::of(&table::configuration(world.emulator.endpoint()), "mycli-default", 90);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

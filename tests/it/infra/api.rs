@@ -54,10 +54,13 @@ fn documented(route: &Route) -> (Method, &'static str) {
         Route::ListKeys => (Method::GET, "/keys"),
         Route::CreateKey => (Method::POST, "/keys"),
         Route::RevokeKey(_) => (Method::DELETE, "/keys/{name}"),
+        Route::RotateKey(_) => (Method::POST, "/keys/{name}/rotate"),
+        Route::Whoami => (Method::GET, "/whoami"),
+        Route::Version => (Method::GET, "/version"),
     }
 }
 
-const ROUTES: usize = 9;
+const ROUTES: usize = 12;
 
 #[test]
 fn the_documented_routes_are_those_there_are() {

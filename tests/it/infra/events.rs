@@ -1,5 +1,6 @@
 //! Which events reach the state tracker, and which reach users: no emulator sends ECS's events, or looks at patterns.
 
+use domain::key::Caller;
 use domain::{
     Timestamp,
     announcement::{Announcement, DETAIL_TYPE, SOURCE},
@@ -111,8 +112,9 @@ fn ended() -> Execution {
         ..SubmitRequest::default()
     };
     let request = request.validate(&Defaults::aws()).unwrap();
-    let execution = Execution::submitted(ExecutionId::new(now, 1), request, CapacityPool::FargateSpot, "ci", now);
-    match execution.cancelled("ci", now) {
+    let execution =
+        Execution::submitted(ExecutionId::new(now, 1), request, CapacityPool::FargateSpot, &Caller::local("ci"), now);
+    match execution.cancelled(&Caller::local("ci"), now) {
         CancelDecision::Changed(ended) => *ended,
         other => panic!("{other:?}"),
     }

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use chrono::TimeDelta;
+use domain::key::Caller;
 use domain::{
     Timestamp,
     ecs::Task,
@@ -64,8 +65,13 @@ fn story(
         ..SubmitRequest::default()
     };
     let request = request.validate(&Defaults::aws()).unwrap();
-    let submitted =
-        Execution::submitted(ExecutionId::new(start(), 1), request, CapacityPool::FargateSpot, "alice", start());
+    let submitted = Execution::submitted(
+        ExecutionId::new(start(), 1),
+        request,
+        CapacityPool::FargateSpot,
+        &Caller::local("alice"),
+        start(),
+    );
     let ecs = Arc::new(Mutex::new(Ecs::new(account)));
     ecs.lock().unwrap().script(&submitted.id.attempt(1).to_string(), life);
     let clock = Manual::new(start());
@@ -96,7 +102,9 @@ fn stories() -> Vec<Story> {
     let begun = || vec![(20, Marker::SetUp), (21, Marker::Start)];
     let with = |second: i64, marker: Marker| [begun(), vec![(second, marker)]].concat();
     let cancelled = |mut story: Story| {
-        let CancelDecision::Changed(asked) = story.launched.cancelled("alice", at(30)) else { panic!("it runs") };
+        let CancelDecision::Changed(asked) = story.launched.cancelled(&Caller::local("alice"), at(30)) else {
+            panic!("it runs")
+        };
         story.launched = *asked;
         story
     };

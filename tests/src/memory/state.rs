@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) bookmark: Option<Cursor>,
     pub(super) definitions: BTreeMap<String, Definition>,
     pub(super) keys: BTreeMap<String, KeyRecord>,
+    /// By their names: those that were rotated and are still good.
+    pub(super) retired_keys: BTreeMap<String, KeyRecord>,
     pub(super) secrets: BTreeMap<String, SecretRecord>,
     pub(super) meter: Meter,
 }

@@ -9,11 +9,12 @@ use domain::{
     Timestamp,
     execution::{Execution, Ticket},
     history::{Cursor, Filter, Loaded, Page},
-    id::ExecutionId,
+    id::{ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
     line::LineState,
     ports::{Claim, Created, Definitions, Keys, PortError, Secrets, Store, Update, UpdateError},
+    principal::Principal,
     secret::SecretRecord,
     throttle::{Rate, Usage},
 };
@@ -110,13 +111,21 @@ impl Store for MemoryStore {
         Ok(self.call("create").create(execution, claim))
     }
 
-    async fn open_submission(&self, key: &str, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, PortError> {
+    async fn open_submission(
+        &self,
+        by: &Principal,
+        id: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Submission, PortError> {
         let mut state = self.call("open_submission");
-        if let Some((opened_at, _)) = state.submissions.get(key).filter(|(_, expires_at)| *expires_at > now) {
-            return Ok(*opened_at);
+        let opened = |opened_at| Submission { by: by.to_string(), id: id.to_owned(), opened_at };
+        let key = format!("{by}/{id}");
+        if let Some((opened_at, _)) = state.submissions.get(&key).filter(|(_, expires_at)| *expires_at > now) {
+            return Ok(opened(*opened_at));
         }
-        state.submissions.insert(key.to_owned(), (now, expires_at));
-        Ok(now)
+        state.submissions.insert(key, (now, expires_at));
+        Ok(opened(now))
     }
 
     async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
@@ -260,7 +269,8 @@ impl Definitions for MemoryStore {
 
 impl Keys for MemoryStore {
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
-        Ok(self.state().keys.values().find(|key| key.id == id).cloned())
+        let state = self.state();
+        Ok(state.keys.values().chain(state.retired_keys.values()).find(|key| key.id == id).cloned())
     }
 
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
@@ -276,8 +286,23 @@ impl Keys for MemoryStore {
         Ok(free)
     }
 
+    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord, now: Timestamp) -> Result<bool, PortError> {
+        let mut state = self.state();
+        if state.keys.get(&new.name).is_none_or(|known| known.id != old.id) {
+            return Ok(false);
+        }
+        state.keys.insert(new.name.clone(), new.clone());
+        state.retired_keys.remove(&new.name);
+        if old.is_good(now) {
+            state.retired_keys.insert(old.name.clone(), old.clone());
+        }
+        Ok(true)
+    }
+
     async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
-        Ok(self.state().keys.remove(name).is_some())
+        let mut state = self.state();
+        state.retired_keys.remove(name);
+        Ok(state.keys.remove(name).is_some())
     }
 }
 

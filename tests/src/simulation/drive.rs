@@ -62,7 +62,7 @@ pub(super) fn event(received: &[Received]) -> SqsEvent {
         .map(|received| {
             let mut record = SqsMessage::default();
             record.message_id = Some(received.id.to_string());
-            record.body = serde_json::to_string(&received.message).ok();
+            record.body = received.message.body().ok();
             record
         })
         .collect();

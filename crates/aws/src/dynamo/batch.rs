@@ -189,7 +189,7 @@ impl DynamoStore {
         let mut starts: BTreeMap<(LimitKey, String), u64> = BTreeMap::new();
         for (step, _) in steps.iter().zip(outcomes).filter(|(step, outcome)| step.opens() && outcome.is_ok()) {
             for line in step.after.started_from() {
-                *starts.entry((line, step.after.submitted_by.clone())).or_default() += 1;
+                *starts.entry((line, step.after.submitter())).or_default() += 1;
             }
         }
         for ((line, submitter), count) in starts {

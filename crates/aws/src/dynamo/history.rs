@@ -10,6 +10,7 @@ use domain::{
     history::{Cursor, Filter, Loaded, Page},
     id::ExecutionId,
     ports::PortError,
+    principal::Principal,
 };
 
 use super::{
@@ -269,7 +270,10 @@ impl DynamoStore {
             (Some(ExecutionStatus::Launching | ExecutionStatus::Running), ..) => {
                 Ok(Ids::known(self, range, self.aloft().await?.into_iter().collect()))
             }
-            (Some(ExecutionStatus::Queued | ExecutionStatus::Waiting), group, by) => match self.waiting(by).await? {
+            (Some(ExecutionStatus::Queued | ExecutionStatus::Waiting), group, by) => match self
+                .waiting(filter.by_id.as_ref())
+                .await?
+            {
                 Some(ids) => Ok(Ids::known(self, range, ids)),
                 None => self.ids_of(group.as_ref().map(domain::request::Name::as_str), by, None, range, limit).await,
             },
@@ -296,10 +300,13 @@ impl DynamoStore {
     }
 
     /// Who waits, of one submitter or of all; `None` if they are too many.
-    async fn waiting(&self, by: Option<&str>) -> Result<Option<Vec<ExecutionId>>, PortError> {
+    async fn waiting(&self, by: Option<&Principal>) -> Result<Option<Vec<ExecutionId>>, PortError> {
+        let by = by.map(ToString::to_string);
         let mut ids = Vec::new();
         let entries = self.in_any_line().await?;
-        for InLine { line, submitter, .. } in entries.iter().filter(|entry| by.is_none_or(|by| by == entry.submitter)) {
+        for InLine { line, submitter, .. } in
+            entries.iter().filter(|entry| by.as_ref().is_none_or(|by| *by == entry.submitter))
+        {
             let entries = self.first_in(&standing_in_line(line, submitter), WAITING_MAX + 1 - ids.len()).await?;
             let id = |entry| text_of(entry, "place")?.rsplit('#').next()?.parse().ok();
             ids.extend(entries.iter().filter_map(id));

@@ -1,6 +1,6 @@
 //! The item of an execution that never changes.
 
-use domain::{Timestamp, execution::Execution, request::LaunchRequest};
+use domain::{Timestamp, execution::Execution, principal::Principal, request::LaunchRequest};
 use serde::{Deserialize, Serialize};
 
 use super::item::{expiry, shard, sharded};
@@ -12,6 +12,8 @@ pub(super) struct RequestItem {
     grp: Option<String>,
     pub(super) request: LaunchRequest,
     pub(super) submitted_by: String,
+    #[serde(default)]
+    pub(super) submitted_by_id: Option<Principal>,
     pub(super) submitted_at: Timestamp,
     /// When it may go: later than the state, which counts from the end.
     pub(super) expires: i64,
@@ -25,6 +27,7 @@ impl RequestItem {
             grp: execution.request.group.as_ref().map(|group| sharded(group.as_str(), shard)),
             request: execution.request.clone(),
             submitted_by: execution.submitted_by.clone(),
+            submitted_by_id: execution.submitted_by_id.clone(),
             submitted_at: execution.submitted_at,
             expires: expiry(expires),
         }

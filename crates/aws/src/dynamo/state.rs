@@ -11,6 +11,7 @@ use domain::{
     history::Loaded,
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
+    principal::Principal,
     request::LaunchRequest,
     stored::Unknown,
 };
@@ -75,6 +76,8 @@ struct CancelItem {
     #[serde(with = "ts_milliseconds")]
     at: Timestamp,
     by: String,
+    #[serde(default)]
+    by_id: Option<Principal>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -183,7 +186,11 @@ impl StateItem {
             reason: reason.cloned(),
             not_before,
             end: execution.end().filter(|end| Some(*end) != last).map(|end| End::Known(EndItem::of(end))),
-            cancel: execution.cancel.as_ref().map(|cancel| CancelItem { at: cancel.at, by: cancel.by.clone() }),
+            cancel: execution.cancel.as_ref().map(|cancel| CancelItem {
+                at: cancel.at,
+                by: cancel.by.clone(),
+                by_id: cancel.by_id.clone(),
+            }),
             attempts: execution.attempts.iter().map(|attempt| AttemptItem::of(execution, attempt)).collect(),
             events: execution.events.iter().map(EventItem::of).collect(),
             standing,
@@ -401,9 +408,10 @@ fn joined(request: Item, state: Item) -> Result<Execution, Box<dyn std::error::E
         pool: state.pool,
         request: request.request,
         submitted_by: request.submitted_by,
+        submitted_by_id: request.submitted_by_id,
         submitted_at: request.submitted_at,
         state: stands,
-        cancel: state.cancel.map(|cancel| Cancel { at: cancel.at, by: cancel.by }),
+        cancel: state.cancel.map(|cancel| Cancel { at: cancel.at, by: cancel.by, by_id: cancel.by_id }),
         attempts,
         events: state.events.into_iter().map(EventItem::event).collect(),
         unknown: Unknown::of_forms([of_request, of_state]),

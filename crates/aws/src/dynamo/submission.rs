@@ -3,7 +3,9 @@
 use domain::{
     Timestamp,
     execution::Execution,
+    id::Submission,
     ports::{Created, PortError},
+    principal::Principal,
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -24,12 +26,18 @@ fn item_of(key: &str, opened_at: Timestamp, expires_at: Timestamp) -> Item {
 }
 
 impl DynamoStore {
-    pub(super) async fn opened_at(
+    pub(super) async fn opened(
         &self,
-        key: &str,
+        by: &Principal,
+        id: &str,
         now: Timestamp,
         expires_at: Timestamp,
-    ) -> Result<Timestamp, PortError> {
+    ) -> Result<Submission, PortError> {
+        let opened_at = self.opened_at(&format!("{by}/{id}"), now, expires_at).await?;
+        Ok(Submission { by: by.to_string(), id: id.to_owned(), opened_at })
+    }
+
+    async fn opened_at(&self, key: &str, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, PortError> {
         let free = "attribute_not_exists(pk) OR expires_at <= :now";
         let free = Condition::new(free, [(":now", number(now.timestamp_millis()))]);
         match self.put_if(item_of(key, now, expires_at), free).await? {

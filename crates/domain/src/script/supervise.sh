@@ -7,9 +7,9 @@
 # The nonce is one line on fd 3, so that neither argv nor the initial environment of any process holds it, or set already by stage 1.
 # The real stderr is fd 4 here: fd 2 would carry the shell's remarks on its jobs.
 
-# One line, one write(2): a line longer than PIPE_BUF could be torn by the command's own output.
+# One line, one write(2): a line longer than PIPE_BUF could be torn by the command's own output. 1 is the version of its form.
 mycli_mark() {
-	printf '::mycli:%s:%s\n' "$mycli_nonce" "$1" >&4
+	printf '::mycli:%s:1:%s\n' "$mycli_nonce" "$1" >&4
 }
 
 # Whole seconds since boot, without a fork; empty where /proc is not mounted.

@@ -72,7 +72,7 @@ impl Query {
         let conditions = [
             status_is(filter.status.as_ref()),
             ("grp = ?", filter.group.as_ref().map(ToString::to_string)),
-            ("submitter = ?", filter.by.clone()),
+            by(filter),
             ("id >= ?", since.map(String::from)),
             ("id < ?", after.map(|cursor| cursor.0.to_string())),
         ];
@@ -99,6 +99,14 @@ impl Query {
 
     pub(super) fn run(self, db: &Connection) -> rusqlite::Result<Vec<Raw>> {
         db.prepare_cached(&self.sql)?.query_map(params_from_iter(self.values), Raw::of)?.collect()
+    }
+}
+
+/// A principal goes before its name, which others may have had.
+fn by(filter: &Filter) -> (&'static str, Option<String>) {
+    match &filter.by_id {
+        Some(principal) => ("submitter = ?", Some(principal.to_string())),
+        None => ("by_name = ?", filter.by.clone()),
     }
 }
 

@@ -51,6 +51,7 @@ impl Row {
 pub(super) struct New {
     row: Row,
     submitter: String,
+    by_name: String,
     group: Option<String>,
     submitted_at: Timestamp,
     priority: i32,
@@ -62,7 +63,8 @@ impl New {
     pub(super) fn of(execution: &Execution) -> Result<Self, PortError> {
         Ok(Self {
             row: Row::of(execution)?,
-            submitter: execution.submitted_by.clone(),
+            submitter: execution.submitter(),
+            by_name: execution.submitted_by.clone(),
             group: execution.request.group.as_ref().map(ToString::to_string),
             submitted_at: execution.submitted_at,
             priority: execution.request.priority,
@@ -129,8 +131,8 @@ fn hold(db: &Connection, claim: &Claim, id: &str) -> rusqlite::Result<()> {
 fn insert(db: &Connection, new: &New, pump: &PumpId) -> rusqlite::Result<()> {
     let reversed: String = new.row.id.chars().rev().collect();
     db.prepare_cached(
-        "INSERT INTO executions (id, revision, pump, status, ended_at, submitter, grp, submitted_at, priority, reversed, line, not_before, record)
-         VALUES (:id, :revision, :pump, :status, :ended_at, :submitter, :grp, :submitted_at, :priority, :reversed, :line, :not_before, :record)",
+        "INSERT INTO executions (id, revision, pump, status, ended_at, submitter, by_name, grp, submitted_at, priority, reversed, line, not_before, record)
+         VALUES (:id, :revision, :pump, :status, :ended_at, :submitter, :by_name, :grp, :submitted_at, :priority, :reversed, :line, :not_before, :record)",
     )?
     .execute(named_params! {
         ":id": new.row.id,
@@ -139,6 +141,7 @@ fn insert(db: &Connection, new: &New, pump: &PumpId) -> rusqlite::Result<()> {
         ":status": new.row.status,
         ":ended_at": new.row.ended_at,
         ":submitter": new.submitter,
+        ":by_name": new.by_name,
         ":grp": new.group,
         ":submitted_at": millis(new.submitted_at),
         ":priority": new.priority,

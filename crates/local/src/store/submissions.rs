@@ -1,22 +1,33 @@
 //! Submissions of many lines: when each was first heard of. What stands in them is with their executions.
 
-use domain::Timestamp;
+use domain::{Timestamp, id::Submission};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::database::{millis, moment};
 
-/// The moment of a submission that is open, else of this opening.
-pub(super) fn open(db: &Connection, key: &str, now: Timestamp, expires_at: Timestamp) -> rusqlite::Result<Timestamp> {
-    let opened_at: Option<i64> = db
-        .prepare_cached("SELECT opened_at FROM submissions WHERE key = ?1 AND expires_at > ?2")?
-        .query_row(params![key, millis(now)], |row| row.get(0))
+/// A submission of this principal that is open, else one that is opened now.
+pub(super) fn open(
+    db: &Connection,
+    by: &str,
+    id: &str,
+    now: Timestamp,
+    expires_at: Timestamp,
+) -> rusqlite::Result<Submission> {
+    let key = format!("{by}/{id}");
+    let known: Option<(i64, Option<String>)> = db
+        .prepare_cached("SELECT opened_at, seed FROM submissions WHERE key = ?1 AND expires_at > ?2")?
+        .query_row(params![key, millis(now)], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    if let Some(opened_at) = opened_at {
-        return Ok(moment(opened_at));
+    if let Some((opened_at, seed)) = known {
+        return Ok(Submission {
+            by: seed.unwrap_or_else(|| by.to_owned()),
+            id: id.to_owned(),
+            opened_at: moment(opened_at),
+        });
     }
     db.prepare_cached("INSERT OR REPLACE INTO submissions (key, opened_at, expires_at) VALUES (?1, ?2, ?3)")?
         .execute(params![key, millis(now), millis(expires_at)])?;
-    Ok(moment(millis(now)))
+    Ok(Submission { by: by.to_owned(), id: id.to_owned(), opened_at: moment(millis(now)) })
 }
 
 /// Forgets those that are over.

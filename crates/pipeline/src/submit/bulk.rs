@@ -42,7 +42,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         let mut answer = BulkAnswer { rejected, ..BulkAnswer::default() };
         if !lines.is_empty() {
             let submission = self.opened(caller, id).await?;
-            let executions = lines.into_iter().filter_map(|line| self.execution(&submission, line)).collect();
+            let executions = lines.into_iter().filter_map(|line| self.execution(caller, &submission, line)).collect();
             self.record_all(executions, &mut answer).await?;
         }
         answer.rejected.sort_by_key(|rejection| rejection.index);
@@ -76,14 +76,13 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 
     async fn opened(&self, caller: &Caller, id: &IdempotencyKey) -> Result<Submission, PortError> {
         let now = self.ambient.now();
-        let opened_at = self.store.open_submission(&format!("{}/{id}", caller.name), now, now + CLAIM).await?;
-        Ok(Submission { by: caller.name.clone(), id: id.to_string(), opened_at })
+        self.store.open_submission(&caller.principal, id.as_str(), now, now + CLAIM).await
     }
 
-    fn execution(&self, submission: &Submission, line: Line) -> Option<(u32, Execution)> {
+    fn execution(&self, caller: &Caller, submission: &Submission, line: Line) -> Option<(u32, Execution)> {
         let pool = task::pool(&line.request, self.settings);
-        let (id, by, at) = (submission.execution(line.index)?, &submission.by, submission.opened_at);
-        Some((line.index, Execution::submitted(id, line.request, pool, by, at)))
+        let (id, at) = (submission.execution(line.index)?, submission.opened_at);
+        Some((line.index, Execution::submitted(id, line.request, pool, caller, at)))
     }
 
     /// Records them, and then hints once at each line (of those that wait) that they stand in. Accepted is durable: if a hint is lost,

@@ -5,13 +5,10 @@ use std::sync::Arc;
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use axum::http::Method;
 use chrono::TimeDelta;
-use domain::{
-    id::ExecutionId,
-    key::{Caller, Role},
-    ports::Clock,
-    request::SubmitRequest,
-};
+use domain::{id::ExecutionId, ports::Clock, request::SubmitRequest};
 use serde_json::{Value, json};
+
+use crate::callers::caller;
 
 use super::{super::time::Time, World, lambda::Environment, plan::Errand};
 
@@ -58,7 +55,7 @@ async fn run(world: &Arc<World>, number: usize, errand: Errand) {
 
 /// The answer, as often as it takes: an answer other than these is a broken rule.
 async fn ask(world: &Arc<World>, by: &str, path: &str, body: Option<Value>, expected: &[i64]) -> (i64, Value) {
-    let caller = Caller { name: by.to_owned(), role: Role::Submit };
+    let caller = caller(by);
     let mut request = ApiGatewayProxyRequest::default();
     request.http_method = Method::POST;
     request.path = Some(path.to_owned());

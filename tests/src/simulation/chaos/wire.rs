@@ -7,7 +7,7 @@ use domain::{
     ecs::{RunTaskInput, Task},
     execution::{Execution, Ticket},
     history::{Cursor, Filter, Loaded, Page},
-    id::{AttemptId, ExecutionId},
+    id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, CapacityPool, LimitKey, RateKey},
     line::LineState,
@@ -16,6 +16,7 @@ use domain::{
         AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogLine, LogPage, Logs,
         PortError, Queue, ReadError, Secrets, Store, Tasks, Update, UpdateError,
     },
+    principal::Principal,
     secret::SecretRecord,
     task::TaskDefinition,
     throttle::{Rate, Usage},
@@ -100,8 +101,14 @@ impl Store for Wire {
         self.call(|| format!("create {}", execution.id), act).await
     }
 
-    async fn open_submission(&self, key: &str, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, PortError> {
-        self.read("open a submission", self.world.store.open_submission(key, now, expires_at)).await
+    async fn open_submission(
+        &self,
+        by: &Principal,
+        id: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Submission, PortError> {
+        self.read("open a submission", self.world.store.open_submission(by, id, now, expires_at)).await
     }
 
     /// Each stands by itself: where there is no answer, the first few may be recorded.
@@ -239,6 +246,10 @@ impl Keys for Wire {
 
     async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
         self.read("add a key", self.world.store.add_key(key)).await
+    }
+
+    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord, now: Timestamp) -> Result<bool, PortError> {
+        self.read("rotate a key", self.world.store.rotate_key(old, new, now)).await
     }
 
     async fn remove_key(&self, name: &str) -> Result<bool, PortError> {

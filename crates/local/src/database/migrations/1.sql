@@ -1,4 +1,4 @@
--- The schema, version 3. Times are milliseconds since the epoch, UTC. `pump` is the process that runs what the row stands for.
+-- The first schema. Times are milliseconds since the epoch, UTC. `pump` is the process that runs what the row stands for.
 
 -- One row for each execution. `record` is the whole truth, as JSON; the other columns are taken from it to be found by.
 -- It comes last, so that reading the others does not read a large record's further pages.
@@ -22,7 +22,6 @@ CREATE INDEX executions_submitter ON executions (submitter, id);
 CREATE INDEX executions_group ON executions (grp, id) WHERE grp IS NOT NULL;
 CREATE INDEX executions_reversed ON executions (reversed);
 CREATE INDEX executions_open ON executions (pump, id) WHERE ended_at IS NULL;
-CREATE INDEX executions_launched ON executions (pump, id) WHERE ended_at IS NULL AND line IS NULL;
 -- A line in each submitter's own order; covers all of a ticket.
 CREATE INDEX executions_line ON executions (line, pump, submitter, priority DESC, submitted_at, id, not_before)
     WHERE line IS NOT NULL;
@@ -31,26 +30,17 @@ CREATE INDEX executions_oldest ON executions (line, id, not_before, pump) WHERE 
 
 CREATE TABLE task_ids (task_id TEXT PRIMARY KEY, execution TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE claims (key TEXT PRIMARY KEY, digest TEXT NOT NULL, execution TEXT NOT NULL, expires_at INTEGER NOT NULL) WITHOUT ROWID;
--- When a submission of many lines was first heard of, which its executions' ids are made of.
-CREATE TABLE submissions (key TEXT PRIMARY KEY, opened_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE usage (key TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE buckets (key TEXT PRIMARY KEY, spent REAL NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE buckets (pool TEXT PRIMARY KEY, spent REAL NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 
 -- Fairness: each submitter's virtual time in a line, and the line's own. Both are forgotten when the line is empty.
 CREATE TABLE shares (line TEXT, pump TEXT, submitter TEXT, served INTEGER NOT NULL, PRIMARY KEY (line, pump, submitter)) WITHOUT ROWID;
 CREATE TABLE line_times (line TEXT, pump TEXT, reached INTEGER NOT NULL, PRIMARY KEY (line, pump)) WITHOUT ROWID;
--- What holds a line, and how it moves; as JSON.
-CREATE TABLE line_states (line TEXT, pump TEXT, revision INTEGER NOT NULL, state TEXT NOT NULL, PRIMARY KEY (line, pump)) WITHOUT ROWID;
 
 CREATE TABLE keys (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE pumps (id TEXT PRIMARY KEY) WITHOUT ROWID;
 
--- Where a sweep was cut short: at most one row.
-CREATE TABLE bookmark (only INTEGER PRIMARY KEY CHECK (only = 1), execution TEXT NOT NULL);
-
 CREATE TABLE definitions (hash TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID;
--- Which of them are registered, and whose turn it is to do that until when.
-CREATE TABLE registrations (hash TEXT PRIMARY KEY, arn TEXT, turn_until INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE tasks (
     arn          TEXT NOT NULL UNIQUE,
     client_token TEXT NOT NULL UNIQUE,

@@ -1,0 +1,13 @@
+# shellcheck shell=bash
+# Records that outlive a release, errors that say what to do, submitters with an identity.
+
+tests bad-record-sqlite "one row that cannot be read stops nothing but itself" \
+  'test(/contract::local::spoilt|e2e::unreadable/)'
+tests bad-record-dynamodb "the same of an item" 'test(/contract::dynamo::spoilt/)'
+tests bad-record-handlers "launcher, sweep and announcements go on" 'test(/unreadable/) & not test(/^e2e|container/)'
+tests store-of-80dc43a "nine statuses load, list, finish, rerun" 'test(/^fixtures::local/)'
+tests table-of-80dc43a "nine statuses load and list" 'test(/^fixtures::dynamo/)'
+tests forms-of-80dc43a "messages, markers, definitions, template" 'test(/^fixtures::forms|key_schema|80dc43a/)'
+tests denied-invalid-corrupt "different, true words, and no retry" 'test(/words_of_failures|refused_by/)'
+tests identity "a re-made key inherits nothing, a rotated one all" 'test(/identity::/)'
+tests rerun "copied and checked on the server" 'test(/rerun/) & not test(/container/)'
