@@ -167,6 +167,24 @@ impl LocalTasks {
         Ok(count)
     }
 
+    /// Tells the followers of tasks that another process wants stopped.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn look_for_stops(&self) -> Result<(), PortError> {
+        let arns = self.0.database.to_be_stopped().await?;
+        arns.iter().for_each(|arn| self.tell_to_stop(arn));
+        Ok(())
+    }
+
+    /// The follower reads why by itself.
+    fn tell_to_stop(&self, arn: &str) {
+        let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stop) = followed.get(arn) {
+            let _nobody_listens = stop.send(());
+        }
+    }
+
     /// Resolves once every task that is on record as over is cleaned up.
     pub async fn closed(&self) {
         // The sender is our own, so it is there.
@@ -730,10 +748,7 @@ impl Tasks for LocalTasks {
 
     async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
         self.0.database.request_stop(task_arn, reason).await?;
-        let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stop) = followed.get(task_arn) {
-            let _nobody_listens = stop.send(());
-        }
+        self.tell_to_stop(task_arn);
         Ok(())
     }
 

@@ -139,6 +139,20 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
+    /// The open tasks of this pump that somebody wants stopped.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn to_be_stopped(&self) -> Result<Vec<String>, PortError> {
+        let pump = self.pump().clone();
+        let read = move |db: &Connection| {
+            let mut select =
+                db.prepare_cached("SELECT arn FROM tasks WHERE open AND pump = ?1 AND stop IS NOT NULL")?;
+            select.query_map([pump.as_str()], |row| row.get(0))?.collect()
+        };
+        self.read(SERVICE, read).await
+    }
+
     /// The task of this ARN.
     ///
     /// # Errors
