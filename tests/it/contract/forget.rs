@@ -93,7 +93,8 @@ pub(crate) async fn what_is_not_there_is_missing<C: Case>(case: C) {
 pub(crate) async fn a_lock_and_a_place_of_a_group_are_free_again<C: Case>(case: C) {
     let store = case.store();
     let spoilt = running(store, locked(0)).await;
-    let next = locked(1).submit(store).await;
+    // Of another submitter, so that its id ends otherwise.
+    let next = Wish { by: "b", ..locked(1) }.submit(store).await;
     case.spoil(&spoilt.id).await;
     assert!(store.load(&spoilt.id).await.is_err(), "it cannot be read");
     let held = store.update(&next, launching(&next, at(10)), &admissions(&next, None)).await;
@@ -228,7 +229,9 @@ impl Stack {
         let key =
             request.expect("it has a request").clone().into_iter().filter(|(name, _)| name == "pk" || name == "sk");
         let update = self.table.client.update_item().table_name(&self.table.name).set_key(Some(key.collect()));
-        let update = update.update_expression(format!("SET {of_request} = :value"));
+        let update = update
+            .update_expression(format!("SET {of_request} = :value"))
+            .expression_attribute_names("#request", "request");
         update.expression_attribute_values(":value", value).send().await.expect(ANSWERS);
     }
 }
@@ -245,7 +248,7 @@ impl Case for Stack {
     }
 
     async fn spoil(&self, id: &ExecutionId) {
-        self.set(id, "request.arch", AttributeValue::S("mips".into())).await;
+        self.set(id, "#request.arch", AttributeValue::S("mips".into())).await;
     }
 }
 
@@ -284,7 +287,7 @@ async fn nothing_of_it_stays_in_the_table_and_its_task_is_named() {
 async fn what_a_broken_request_does_not_tell_is_said() {
     let (stack, ()) = on_a_stack().await;
     let broken = running(&stack.store, locked(0)).await;
-    stack.set(&broken.id, "request", AttributeValue::N("1".into())).await;
+    stack.set(&broken.id, "#request", AttributeValue::N("1".into())).await;
     let Forgotten { released, untold, .. } = forgotten(stack.forget(&broken.id).await);
     assert_eq!((released, untold), (vec![], vec![Untold::Lock, Untold::Group]));
     assert_eq!(used(&stack.store, &lock("deploy")).await, 1, "nobody knows that it held it");

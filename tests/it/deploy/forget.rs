@@ -36,7 +36,8 @@ fn a_record_that_cannot_be_read_is_found_by_the_doctor_and_forgotten() {
     let text = |name: &str| json!({"S": request[name].as_s().unwrap()});
     let update = json!({
         "TableName": "mycli-default", "Key": {"pk": text("pk"), "sk": text("sk")},
-        "UpdateExpression": "SET request.arch = :arch", "ExpressionAttributeValues": {":arch": {"S": "mips"}},
+        "UpdateExpression": "SET #request.arch = :arch", "ExpressionAttributeNames": {"#request": "request"},
+        "ExpressionAttributeValues": {":arch": {"S": "mips"}},
     });
     world.ask("dynamodb", "DynamoDB_20120810.UpdateItem", &update);
 

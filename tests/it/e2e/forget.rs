@@ -34,7 +34,7 @@ fn an_unreadable_record_is_shown_and_forgotten_and_the_others_stay() {
     assert_eq!(statuses(&sandbox), [(other, "SUCCEEDED".to_owned())]);
     sandbox.local(&["forget", &spoilt, "--yes"]).exits(1).says(&format!("there is no execution '{spoilt}'"));
     sandbox.local(&["status", &spoilt]).exits(1).says(&format!("there is no execution '{spoilt}'"));
-    sandbox.local(&["forget", "", "--yes"]).exits(1).says("is no id");
+    sandbox.local(&["forget", "", "--yes"]).exits(2).says("is no id");
 }
 
 /// The command's own process belongs to a supervisor, which hears of the stop.
@@ -55,5 +55,5 @@ fn the_lock_of_a_run_that_is_forgotten_is_free_and_its_command_is_stopped() {
 #[test]
 fn a_stack_s_record_is_the_account_s_business() {
     let sandbox = Sandbox::new();
-    sandbox.run(&["--endpoint", "http://127.0.0.1:1", "forget", "x"]).exits(1).says("--stack");
+    sandbox.run(&["--endpoint", "http://127.0.0.1:1", "forget", "x"]).exits(2).says("--stack");
 }
