@@ -866,7 +866,7 @@ mod tests {
         reports: mpsc::UnboundedReceiver<TaskReport>,
         changed: watch::Receiver<()>,
         task: Task,
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
     }
 
     /// A task that is on record as running in a process that is long gone.
@@ -894,7 +894,7 @@ mod tests {
         child.wait().unwrap();
         let runtime = form::json(&Runtime::Process(gone), &Unknown::default()).unwrap();
         database.update_task(&task.task_arn, Some(runtime), json(&task), false).await.unwrap();
-        World { database, tasks, reports, changed, task, _folder: folder }
+        World { database, tasks, reports, changed, task, folder }
     }
 
     fn json(task: &Task) -> String {
@@ -934,6 +934,8 @@ mod tests {
         world.changed.changed().await.unwrap();
         assert_eq!(world.on_record().await, stopped);
         assert!(world.reports.try_recv().is_err(), "nothing is told of it");
+        let logs = fs::read_dir(world.folder.path().join("logs")).unwrap();
+        assert_eq!(logs.count(), 0, "nobody follows it");
     }
 
     #[tokio::test]
