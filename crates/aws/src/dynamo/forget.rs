@@ -100,7 +100,7 @@ impl DynamoStore {
             Err(error) if nothing_was_decided(&error) => return Ok(None),
             Err(error) => return Err(failed(SERVICE)(error)),
         }
-        self.forget_tasks(&traces.task_ids).await?;
+        self.forget_tasks(&traces.task_ids).await;
         let untold = traces.untold.into_iter().filter(|untold| *untold != Untold::Pool).collect();
         let released = held.into_iter().map(|holding| holding.key).collect();
         Ok(Some(Forgotten { id: id.clone(), released, untold, task_arn: traces.open_task }))
@@ -147,11 +147,13 @@ impl DynamoStore {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    /// They only lead to the record. Those that stay lead nowhere, and expire.
-    async fn forget_tasks(&self, task_ids: &[String]) -> Result<(), PortError> {
+    /// They only lead to the record. Those that stay lead nowhere, and expire: so whoever forgets is told of the task all the same.
+    async fn forget_tasks(&self, task_ids: &[String]) {
         for task_id in task_ids {
-            self.delete_if(Key::single('T', task_id), Condition::new("attribute_exists(pk)", [])).await?;
+            let there = Condition::new("attribute_exists(pk)", []);
+            if let Err(error) = self.delete_if(Key::single('T', task_id), there).await {
+                tracing::warn!(task_id, %error, "an item that leads to a removed record stays");
+            }
         }
-        Ok(())
     }
 }
