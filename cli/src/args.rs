@@ -14,6 +14,7 @@ use crate::{
     exec::{self, Exec},
     exit,
     failure::Failure,
+    forget::{self, Forget},
     history::{self, History},
     init::{self, Init},
     keys::{self, Keys},
@@ -105,6 +106,9 @@ pub(crate) enum Verb {
     /// Show what could not be processed, and send it on its way again
     #[command(after_help = dead_letters::EXAMPLES)]
     DeadLetters(DeadLetters),
+    /// Remove a record that cannot be read, and give back what it holds
+    #[command(after_help = forget::EXAMPLES)]
+    Forget(Forget),
     /// Show or change the endpoints and keys
     #[command(after_help = config::EXAMPLES)]
     Config(Config),
@@ -174,6 +178,7 @@ impl Verb {
             Self::Keys(verb) => verb.run(context).await,
             Self::Secrets(verb) => verb.run(context).await,
             Self::DeadLetters(verb) => verb.run(context).await,
+            Self::Forget(verb) => verb.run(context).await,
             Self::Config(verb) => verb.run(context),
             Self::Local(verb) => verb.run(context).await,
             Self::Completions(verb) => verb.run(context),

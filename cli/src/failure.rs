@@ -3,8 +3,8 @@
 use std::{io, path::PathBuf};
 
 use deploy::{
-    CallError as AwsError, StackName, account::AccountError, dead_letters::DeadLetterError, install::InstallError,
-    package::PackageError, remove::RemoveError, secrets::SecretError, stack::StackError,
+    CallError as AwsError, StackName, account::AccountError, dead_letters::DeadLetterError, forget::ForgetError,
+    install::InstallError, package::PackageError, remove::RemoveError, secrets::SecretError, stack::StackError,
 };
 use domain::{ports::PortError, request::FieldError};
 
@@ -149,7 +149,7 @@ pub(crate) enum Failure {
     /// A call to AWS.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// The table.
+    /// The records: a stack's table, or this machine's file.
     #[error(transparent)]
     Table(#[from] PortError),
     /// A secret.
@@ -158,6 +158,15 @@ pub(crate) enum Failure {
     /// Dead letters.
     #[error(transparent)]
     DeadLetters(#[from] DeadLetterError),
+}
+
+impl From<ForgetError> for Failure {
+    fn from(error: ForgetError) -> Self {
+        match error {
+            ForgetError::Refused(problem) => Self::Call(CallError::Refused(problem)),
+            ForgetError::Store(error) => Self::Table(error),
+        }
+    }
 }
 
 /// How to go on where a run was cut short by AWS, and not refused at the start.

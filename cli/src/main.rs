@@ -33,6 +33,7 @@ mod exit;
 mod failure;
 mod flags;
 mod follow;
+mod forget;
 mod git;
 mod group;
 mod history;

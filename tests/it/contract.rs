@@ -8,6 +8,7 @@ mod definitions;
 pub(crate) mod dynamo;
 mod dynamo_cost;
 mod dynamo_drift;
+mod forget;
 mod keys;
 pub(crate) mod local;
 mod logs;

@@ -45,7 +45,7 @@ mod local {
         ports::{Keys, Store},
         principal::Principal,
     };
-    use local::{
+    use ::local::{
         database::{Database, PumpId},
         store::LocalStore,
     };

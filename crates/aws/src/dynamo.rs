@@ -32,6 +32,7 @@ mod directory;
 mod drift;
 mod find;
 mod flights;
+mod forget;
 mod history;
 mod input;
 mod item;

@@ -1,5 +1,5 @@
-//! Deploying mycli to an AWS account and looking after what is there: what `init`, `upgrade`, `destroy`, `doctor`, `secrets` and
-//! `dead-letters` need. Kept out of the functions; no type of an SDK leaves this crate.
+//! Deploying mycli to an AWS account and looking after what is there: what `init`, `upgrade`, `destroy`, `doctor`, `secrets`,
+//! `dead-letters` and `forget` need. Kept out of the functions; no type of an SDK leaves this crate.
 
 pub mod account;
 pub mod activity;
@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod doctor;
 pub mod error;
 pub mod first_key;
+pub mod forget;
 pub mod install;
 mod kept;
 pub mod names;

@@ -13,6 +13,7 @@ pub mod ecs;
 pub mod error;
 pub mod execution;
 pub mod fair;
+pub mod forget;
 pub mod history;
 pub mod id;
 pub mod key;

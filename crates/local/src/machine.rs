@@ -15,9 +15,11 @@ use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use chrono::TimeDelta;
 use domain::{
     api::Problem,
+    forget::Forgotten,
+    id::ExecutionId,
     key::{ApiKey, Caller, Role},
     limit::CapacityPool,
-    ports::{Clock, Entropy, Keys, PortError},
+    ports::{Clock, Entropy, Keys, PortError, Tasks},
     principal::Principal,
     request::{Arch, Defaults},
     settings::Settings,
@@ -26,6 +28,7 @@ use domain::{
 use http::{HeaderMap, Method};
 use pipeline::{
     auth::{self, Auth},
+    forget::{self, ForgetError, Unreadable},
     http::Route,
     query::Query,
     submit::Submit,
@@ -55,6 +58,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 /// How often a long-lived process looks for dead pumps. Ours.
 const INHERIT: Duration = Duration::from_secs(5);
+/// Why the task of a record that was removed is stopped.
+const FORGOTTEN: &str = "its record could not be read and was removed";
 /// The name of the key that `local serve` is given.
 const SERVE_KEY: &str = "local-serve";
 
@@ -345,6 +350,30 @@ impl Machine {
         self.shop.pump.changed.subscribe()
     }
 
+    /// The record that a text names, which must be one that cannot be read.
+    ///
+    /// # Errors
+    /// As [`pipeline::forget::look`].
+    pub async fn unreadable(&self, text: &str) -> Result<Unreadable, ForgetError> {
+        forget::look(&self.shop.pump.store, text).await
+    }
+
+    /// Removes a record that cannot be read, gives back what it holds, and has its task stopped if one runs, whichever process
+    /// runs that.
+    ///
+    /// # Errors
+    /// As [`pipeline::forget::removed`], and when the store does not answer. What is removed by then is removed.
+    pub async fn forget(&self, id: &ExecutionId) -> Result<Forgotten, ForgetError> {
+        let forgotten = forget::removed(id, self.shop.pump.store.forget(id).await?)?;
+        if let Some(arn) = &forgotten.task_arn {
+            self.shop.pump.tasks.stop_task(arn, FORGOTTEN).await?;
+            if let Some(task) = self.shop.database.task(arn).await? {
+                self.shop.pumps.wake(&task.pump);
+            }
+        }
+        Ok(forgotten)
+    }
+
     /// Ends this process's part. Unfinished work is left to a supervisor process, which is started if there is any.
     ///
     /// # Errors
@@ -403,6 +432,9 @@ async fn listen(alive: Arc<Alive>, pump: Pump) {
     let mut byte = [0];
     while alive.socket.recv(&mut byte).await.is_ok() {
         pump.queue.look();
+        if let Err(error) = pump.tasks.look_for_stops().await {
+            tracing::warn!(%error, "which tasks are to be stopped cannot be read");
+        }
     }
 }
 

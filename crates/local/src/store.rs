@@ -7,6 +7,7 @@ use domain::{
     Timestamp,
     error::PASSED_OVER,
     execution::{Execution, Ticket},
+    forget::Forgetting,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
@@ -26,6 +27,7 @@ use crate::{
 mod bookmark;
 mod columns;
 mod definitions;
+mod forget;
 mod history;
 mod keys;
 mod limits;
@@ -56,6 +58,16 @@ impl LocalStore {
     #[must_use]
     pub fn pump(&self) -> &PumpId {
         self.database.pump()
+    }
+
+    /// Removes a record that cannot be read, and gives back what it holds. Conditional, in one transaction: a record that can be read
+    /// stays. A task of it that runs is not stopped by this.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn forget(&self, id: &ExecutionId) -> Result<Forgetting, PortError> {
+        let id = id.clone();
+        self.database.write(SERVICE, move |db| forget::forget(db, &id)).await
     }
 }
 

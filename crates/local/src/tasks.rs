@@ -133,6 +133,9 @@ enum FollowError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Engine(String),
+    /// Somebody else has closed it: what is on record stays.
+    #[error("the task is closed already")]
+    Closed,
 }
 
 impl LocalTasks {
@@ -159,9 +162,27 @@ impl LocalTasks {
         let rows = self.0.database.open_tasks().await?;
         let count = rows.len();
         for row in rows {
-            self.follow_in_background(row, Origin::FoundAgain);
+            self.follow_in_background(row.arn, Origin::FoundAgain);
         }
         Ok(count)
+    }
+
+    /// Tells the followers of tasks that another process wants stopped.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn look_for_stops(&self) -> Result<(), PortError> {
+        let arns = self.0.database.to_be_stopped().await?;
+        arns.iter().for_each(|arn| self.tell_to_stop(arn));
+        Ok(())
+    }
+
+    /// The follower reads why by itself.
+    fn tell_to_stop(&self, arn: &str) {
+        let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stop) = followed.get(arn) {
+            let _nobody_listens = stop.send(());
+        }
     }
 
     /// Resolves once every task that is on record as over is cleaned up.
@@ -214,15 +235,16 @@ impl LocalTasks {
         }))
     }
 
-    fn follow_in_background(&self, row: TaskRow, origin: Origin) {
+    /// Takes no row: whoever follows reads it once nobody else can be about to close the task.
+    fn follow_in_background(&self, arn: String, origin: Origin) {
         let (ask, stop) = watch::channel(());
         let mut followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        if followed.contains_key(&row.arn) {
+        if followed.contains_key(&arn) {
             return;
         }
-        followed.insert(row.arn.clone(), ask);
+        followed.insert(arn.clone(), ask);
         drop(followed);
-        tokio::spawn(Arc::clone(&self.0).see_to_its_end(row, origin, stop));
+        tokio::spawn(Arc::clone(&self.0).see_to_its_end(arn, origin, stop));
     }
 }
 
@@ -294,14 +316,45 @@ impl Job {
 
 impl Inner {
     /// Follows a task and closes it whatever happens.
-    async fn see_to_its_end(self: Arc<Self>, row: TaskRow, origin: Origin, stop: watch::Receiver<()>) {
-        let arn = row.arn.clone();
-        if let Err(error) = self.follow(row, origin, stop).await {
-            tracing::error!(task = %arn, %error, "a task cannot be followed");
-            self.give_up(arn.clone(), error).await;
+    async fn see_to_its_end(self: Arc<Self>, arn: String, origin: Origin, stop: watch::Receiver<()>) {
+        match self.follow_unless_closed(&arn, origin, stop).await {
+            Ok(()) => {}
+            Err(FollowError::Closed) => tracing::info!(task = %arn, "a task was closed by somebody else"),
+            Err(error) => {
+                tracing::error!(task = %arn, %error, "a task cannot be followed");
+                self.give_up(arn.clone(), error).await;
+            }
         }
         self.followed.lock().unwrap_or_else(PoisonError::into_inner).remove(&arn);
         self.changed.send_replace(());
+    }
+
+    /// The caller is registered as the task's follower. An earlier follower may have closed the task before that, and removed its
+    /// output: so the row is read now, and a closed task is left alone.
+    async fn follow_unless_closed(
+        &self,
+        arn: &str,
+        origin: Origin,
+        stop: watch::Receiver<()>,
+    ) -> Result<(), FollowError> {
+        match self.open_row(arn).await? {
+            Some(row) => self.follow(row, origin, stop).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The task's row as it is now, unless it is closed. Waits for a store that does not answer.
+    async fn open_row(&self, arn: &str) -> Result<Option<TaskRow>, PortError> {
+        loop {
+            match self.database.task(arn).await {
+                Ok(row) => return Ok(row.filter(|row| row.open)),
+                Err(error) if error.may_pass() => {
+                    tracing::warn!(task = arn, %error, "a task's record cannot be read; trying again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Sees a task from wherever it stands to its end.
@@ -565,7 +618,7 @@ impl Inner {
 
     /// A task that cannot be followed is told to have failed with its host, which is the truth.
     async fn give_up(&self, arn: String, error: FollowError) {
-        let Ok(Some(row)) = self.database.task(&arn).await else { return };
+        let Ok(Some(row)) = self.open_row(&arn).await else { return };
         let Ok(mut job) = Job::of(&row, self.setup.host_only) else { return };
         let reason = Some(format!("this machine could not follow it: {error}"));
         if let Err(error) = self.over(&mut job, StopCode::InfrastructureHealth, reason, System.now()).await {
@@ -585,6 +638,9 @@ impl Inner {
     /// Writes the task's next version down, however long that takes: what is known of a task is known to nobody else (a disk may be full for
     /// an hour). Who ends this process in an orderly way waits for one such write and what is to be done with it, and not for a store that
     /// cannot be written.
+    ///
+    /// # Errors
+    /// [`FollowError::Closed`] when somebody else has closed the task: then nothing is written, and `then` is not done.
     async fn write_down(
         &self,
         job: &mut Job,
@@ -598,12 +654,13 @@ impl Inner {
         loop {
             self.closing.send_modify(|closing| *closing += 1);
             let written = self.database.update_task(job.arn(), runtime.clone(), task.clone(), is_over).await;
-            if written.is_ok() {
+            if matches!(written, Ok(true)) {
                 then(job);
             }
             self.closing.send_modify(|closing| *closing -= 1);
             match written {
-                Ok(()) => return Ok(()),
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(FollowError::Closed),
                 Err(error) => again_soon(job, &error).await,
             }
         }
@@ -684,17 +741,14 @@ impl Tasks for LocalTasks {
         let row = self.0.database.insert_task(input, definition, &new_task(input)).await?;
         let task: Task = form::parsed(TASK, &row.task)?;
         if task.last_status != ecs::STOPPED {
-            self.follow_in_background(row, Origin::New);
+            self.follow_in_background(row.arn, Origin::New);
         }
         Ok(task)
     }
 
     async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
         self.0.database.request_stop(task_arn, reason).await?;
-        let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stop) = followed.get(task_arn) {
-            let _nobody_listens = stop.send(());
-        }
+        self.tell_to_stop(task_arn);
         Ok(())
     }
 
@@ -765,4 +819,134 @@ fn arn_of(task_id: &str) -> String {
 #[must_use]
 pub fn task_id(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap_or(arn)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, pin::pin, task::Poll};
+
+    use domain::{ecs::TaskOverride, request::Arch};
+
+    use super::*;
+    use crate::database::PumpId;
+
+    fn input() -> RunTaskInput {
+        RunTaskInput {
+            cluster: CLUSTER.into(),
+            task_definition: "hash".into(),
+            client_token: "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9-1".into(),
+            started_by: "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9-1".into(),
+            count: 1,
+            capacity_provider: None,
+            network_configuration: None,
+            overrides: TaskOverride {
+                cpu: "256".into(),
+                memory: "512".into(),
+                task_role_arn: None,
+                container_overrides: Vec::new(),
+            },
+        }
+    }
+
+    fn definition() -> TaskDefinition {
+        TaskDefinition {
+            image: None,
+            arch: Arch::X86_64,
+            entry_point: vec!["/bin/sh".into(), "-c".into()],
+            command: vec!["true".into()],
+            secrets: Vec::new(),
+            registry_secret: None,
+            log_group: "local".into(),
+        }
+    }
+
+    struct World {
+        database: Database,
+        tasks: LocalTasks,
+        reports: mpsc::UnboundedReceiver<TaskReport>,
+        changed: watch::Receiver<()>,
+        task: Task,
+        folder: tempfile::TempDir,
+    }
+
+    /// A task that is on record as running in a process that is long gone.
+    async fn world() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let database = Database::open(&at("store.sqlite"), PumpId::new()).unwrap();
+        for name in ["logs", "tasks", "secrets"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        let setup = Setup {
+            tasks_dir: at("tasks"),
+            home: folder.path().to_owned(),
+            secrets: secrets::Secrets::new(at("secrets")),
+            host_only: true,
+        };
+        let (send, reports) = mpsc::unbounded_channel();
+        let (tell, changed) = watch::channel(());
+        let tasks = LocalTasks::new(database.clone(), LocalLogs::new(at("logs")), setup, send, tell);
+        let task = Task { last_status: ecs::RUNNING.into(), ..new_task(&input()) };
+        database.ensure_definition("hash", &definition()).await.unwrap();
+        database.insert_task(&input(), "hash", &task).await.unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let gone = ProcessId::of(child.id().try_into().unwrap()).unwrap();
+        child.wait().unwrap();
+        let runtime = form::json(&Runtime::Process(gone), &Unknown::default()).unwrap();
+        database.update_task(&task.task_arn, Some(runtime), json(&task), false).await.unwrap();
+        World { database, tasks, reports, changed, task, folder }
+    }
+
+    fn json(task: &Task) -> String {
+        form::json(task, &Unknown::default()).unwrap()
+    }
+
+    impl World {
+        /// As an earlier follower does.
+        async fn close(&self) -> String {
+            let stopped = json(&Task { last_status: ecs::STOPPED.into(), version: 7, ..self.task.clone() });
+            assert!(self.database.update_task(&self.task.task_arn, None, stopped.clone(), true).await.unwrap());
+            stopped
+        }
+
+        async fn on_record(&self) -> String {
+            self.database.task(&self.task.task_arn).await.unwrap().unwrap().task
+        }
+    }
+
+    /// A follower closes the task after the takeover has looked at what is open, and before it follows that.
+    #[tokio::test]
+    async fn a_task_that_is_closed_while_it_is_taken_over_keeps_its_end() {
+        let mut world = world().await;
+        // The reader answers the look at what is open only once that look has been asked for.
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let mut hold = pin!(world.database.read("a test", move |_| Ok(held.recv().is_ok())));
+        poll_fn(|cx| Poll::Ready(assert!(hold.as_mut().poll(cx).is_pending()))).await;
+        let tasks = world.tasks.clone();
+        let mut resume = pin!(tasks.resume());
+        poll_fn(|cx| Poll::Ready(assert!(resume.as_mut().poll(cx).is_pending()))).await;
+        let_go.send(()).unwrap();
+        assert!(hold.await.unwrap());
+        // The reader works in order: once this is answered, so is that look.
+        world.on_record().await;
+        let stopped = world.close().await;
+        assert_eq!(resume.await.unwrap(), 1, "it was open when it was looked at");
+        world.changed.changed().await.unwrap();
+        assert_eq!(world.on_record().await, stopped);
+        assert!(world.reports.try_recv().is_err(), "nothing is told of it");
+        let logs = fs::read_dir(world.folder.path().join("logs")).unwrap();
+        assert_eq!(logs.count(), 0, "nobody follows it");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_stopped_is_never_overwritten() {
+        let world = world().await;
+        let stopped = world.close().await;
+        let (arn, other) = (&world.task.task_arn, json(&world.task));
+        assert!(!world.database.update_task(arn, None, other.clone(), false).await.unwrap());
+        assert!(!world.database.update_task(arn, None, other, true).await.unwrap());
+        assert_eq!(world.on_record().await, stopped);
+        let again = world.database.update_task(arn, None, stopped, true).await.unwrap();
+        assert!(again, "the same write again is no conflict");
+    }
 }

@@ -7,6 +7,7 @@ pub mod advance;
 pub mod announce;
 pub mod auth;
 pub mod definitions;
+pub mod forget;
 pub mod http;
 pub mod launcher;
 pub mod markers;

@@ -2,7 +2,7 @@
 
 use super::stand_in::Mycli;
 
-const COMMANDS: [&[&str]; 35] = [
+const COMMANDS: [&[&str]; 36] = [
     &[],
     &["exec"],
     &["bulk"],
@@ -27,6 +27,7 @@ const COMMANDS: [&[&str]; 35] = [
     &["dead-letters"],
     &["dead-letters", "list"],
     &["dead-letters", "redrive"],
+    &["forget"],
     &["config"],
     &["config", "show"],
     &["config", "set"],

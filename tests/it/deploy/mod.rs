@@ -1,7 +1,8 @@
-//! `init`, `upgrade`, `destroy`, `doctor`, `secrets` and `dead-letters` against the emulator, with the template as it stands and functions
+//! `init`, `upgrade`, `destroy`, `doctor`, `secrets`, `dead-letters` and `forget` against the emulator, with the template as it stands and functions
 //! that do nothing: what these commands promise of a stack, whatever runs in it.
 
 mod doctor;
+mod forget;
 mod life;
 mod queues;
 mod world;

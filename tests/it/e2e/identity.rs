@@ -42,7 +42,7 @@ fn a_key_that_is_made_again_inherits_nothing() {
     assert_eq!(named["executions"].as_array().unwrap().len(), 2, "a name is for people");
     let latest = with_key(&serve, &sandbox, &second, &["status", "-o", "json"]).exits(0).json();
     assert_eq!(latest["execution_id"], after["execution_id"]);
-    serve.stop();
+    serve.stop().exits(0);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_key_that_is_rotated_stays_the_same_principal_and_the_old_one_is_good_for_a_
     let newest = rotated["key"].as_str().unwrap();
     with_key(&serve, &sandbox, newest, &["whoami"]).exits(1).says("no valid API key");
     serve.run(&sandbox, &["keys", "rotate", "nobody"]).exits(1).says("there is no key 'nobody'");
-    serve.stop();
+    serve.stop().exits(0);
 }
 
 #[test]

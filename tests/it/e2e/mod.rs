@@ -6,6 +6,7 @@ mod container;
 mod crowd;
 mod ending;
 mod first_run;
+mod forget;
 mod identity;
 mod line;
 mod logs;

@@ -49,5 +49,5 @@ fn at_the_head_of_a_line_it_holds_up_nobody() {
     serve.run(&sandbox, &["wait", &holder]).exits(0);
     serve.run(&sandbox, &["wait", &good]).exits(4);
     serve.run(&sandbox, &["wait", &bad]).exits(125).says("cannot be read");
-    serve.stop();
+    serve.stop().exits(0);
 }

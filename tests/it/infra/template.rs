@@ -1,8 +1,16 @@
 //! The template as a whole.
 
-use std::{fs, process::Command};
+use std::{
+    fs, io,
+    process::Command,
+    sync::{Arc, Mutex},
+};
 
-use serde_json::Value;
+use domain::{
+    error::{Corrupt, PASSED_OVER},
+    id::ExecutionId,
+};
+use serde_json::{Value, json};
 use tests::template::{Stack, Template};
 
 /// cfn-lint and checkov find nothing, but for what is skipped in the template with a reason.
@@ -95,6 +103,63 @@ fn marker_lines_are_looked_for_by_their_prefix() {
     let filter = Template::read().properties("MarkerLines", &Stack::named("default"));
     assert_eq!(filter["FilterPattern"], format!("\"{}\"", domain::marker::PREFIX));
     assert_eq!(filter["LogGroupName"], "/aws/mycli/default");
+}
+
+/// Each function's log is looked through for the records that it passed over, and one alarm hears of all of them.
+#[test]
+fn every_record_that_is_passed_over_rings() {
+    let template = Template::read();
+    let stack = Stack::named("default");
+    let (alarm, _) = template
+        .of_type("AWS::CloudWatch::Alarm")
+        .map(|(name, _)| (template.properties(name, &stack), name))
+        .find(|(alarm, _)| alarm["MetricName"] == "UnreadableRecords")
+        .unwrap();
+    assert_eq!((&alarm["Threshold"], &alarm["TreatMissingData"]), (&json!(0), &json!("notBreaching")));
+    assert_eq!(alarm["ComparisonOperator"], "GreaterThanThreshold");
+    let filters: Vec<_> =
+        template.of_type("AWS::Logs::MetricFilter").map(|(name, _)| template.properties(name, &stack)).collect();
+    for (name, _) in template.of_type("AWS::Lambda::Function") {
+        let log = template.properties(name, &stack)["LoggingConfig"]["LogGroup"].clone();
+        let filter = filters.iter().find(|filter| filter["LogGroupName"] == log).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(filter["FilterPattern"], format!("\"{PASSED_OVER}\""), "{name}");
+        let metric = &filter["MetricTransformations"][0];
+        assert_eq!(
+            (&metric["MetricNamespace"], &metric["MetricName"], &metric["MetricValue"]),
+            (&alarm["Namespace"], &alarm["MetricName"], &json!("1")),
+            "{name}"
+        );
+    }
+}
+
+/// What a function writes.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A pattern in quotes is looked for in a line as it stands, so that it finds the words in text and in JSON alike. The functions' own
+/// subscriber must write them in one piece. It can be set once in a process, which is one test's own.
+#[test]
+fn a_record_that_is_passed_over_is_one_line_that_the_filter_finds() {
+    let log = Log::default();
+    let writer = log.clone();
+    lambda_runtime::tracing::init_default_subscriber_with_writer(move || writer.clone());
+    let id: ExecutionId = "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9".parse().unwrap();
+    pipeline::unreadable::note(&Corrupt::execution(id.clone(), "this release cannot read its `request.arch`"));
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let filter = Template::read().properties("StateTrackerUnreadableRecords", &Stack::named("default"));
+    let phrase = filter["FilterPattern"].as_str().unwrap().trim_matches('"');
+    let found: Vec<_> = text.lines().filter(|line| line.contains(phrase)).collect();
+    assert!(found.len() == 1 && found[0].contains(id.as_str()), "{text}");
 }
 
 /// What an emulator does not keep of a table.

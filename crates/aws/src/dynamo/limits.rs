@@ -32,7 +32,7 @@ use crate::error::{Fault, Mend};
 
 /// How long the counter of a lock or a group is kept once something was given back: they can have any number of names. Others may still
 /// hold it then, so that it is longer than the longest run. A pool's counter stays. Ours.
-const UNUSED: TimeDelta = TimeDelta::days(30);
+pub(super) const UNUSED: TimeDelta = TimeDelta::days(30);
 
 pub(super) fn counter_key(key: &LimitKey) -> Key {
     Key::single('U', key)

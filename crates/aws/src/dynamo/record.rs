@@ -326,6 +326,13 @@ impl DynamoStore {
     }
 }
 
+/// Whether a transaction was cancelled, by a condition or by another write, or met another one: none of it was written.
+pub(super) fn nothing_was_decided(
+    error: &SdkError<TransactWriteItemsError, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
+) -> bool {
+    refused(error, &[]).is_some()
+}
+
 fn refused(
     error: &SdkError<TransactWriteItemsError, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
     changes: &[Change],

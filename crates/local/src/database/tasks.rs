@@ -19,6 +19,8 @@ use crate::{failpoint, form::json};
 pub struct TaskRow {
     /// Its ARN.
     pub arn: String,
+    /// Whether it is not `STOPPED` yet.
+    pub open: bool,
     /// The process that runs it.
     pub pump: PumpId,
     /// What it was started with: a [`RunTaskInput`] as JSON.
@@ -75,7 +77,10 @@ impl Database {
         row.ok_or_else(|| PortError::invalid(SERVICE, format!("there is no task definition {definition} in it")))
     }
 
-    /// Writes what is known of a task now; no `runtime` keeps the one that is there. Idempotent.
+    /// Writes what is known of a task now; no `runtime` keeps the one that is there. Says whether that is on record.
+    ///
+    /// Conditional on the task being open: what a stopped task came to is never overwritten. Idempotent: the same text once more is on
+    /// record already.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -85,17 +90,19 @@ impl Database {
         runtime: Option<String>,
         task: String,
         stopped: bool,
-    ) -> Result<(), PortError> {
+    ) -> Result<bool, PortError> {
         let arn = arn.to_owned();
         let write = move |db: &Connection| {
-            db.prepare_cached("UPDATE tasks SET open = ?2, task = ?3, runtime = coalesce(?4, runtime) WHERE arn = ?1")?
-                .execute(params![arn, !stopped, task, runtime])
-                .map(drop)
+            db.prepare_cached(
+                "UPDATE tasks SET open = ?2, task = ?3, runtime = coalesce(?4, runtime)
+                 WHERE arn = ?1 AND (open OR task = ?3)",
+            )?
+            .execute(params![arn, !stopped, task, runtime])
         };
         failpoint!("database.update_task.before");
-        self.write(SERVICE, write).await?;
+        let rows = self.write(SERVICE, write).await?;
         failpoint!("database.update_task.after");
-        Ok(())
+        Ok(rows > 0)
     }
 
     /// Asks whoever runs the task to stop it. The first reason stays. Says who runs it; `None` if there is nothing to stop (any
@@ -128,6 +135,20 @@ impl Database {
                 .query_row([arn], |row| row.get(0))
                 .optional()?;
             Ok(reason.flatten())
+        };
+        self.read(SERVICE, read).await
+    }
+
+    /// The open tasks of this pump that somebody wants stopped.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn to_be_stopped(&self) -> Result<Vec<String>, PortError> {
+        let pump = self.pump().clone();
+        let read = move |db: &Connection| {
+            let mut select =
+                db.prepare_cached("SELECT arn FROM tasks WHERE open AND pump = ?1 AND stop IS NOT NULL")?;
+            select.query_map([pump.as_str()], |row| row.get(0))?.collect()
         };
         self.read(SERVICE, read).await
     }
@@ -224,7 +245,7 @@ fn insert(db: &Connection, new: &NewTask, pump: &PumpId) -> rusqlite::Result<Opt
 }
 
 fn select(db: &Connection, condition: &str, value: &str) -> rusqlite::Result<Vec<TaskRow>> {
-    let columns = "arn, pump, input, json, runtime, task";
+    let columns = "arn, pump, input, json, runtime, task, open";
     let sql = format!(
         "SELECT {columns} FROM tasks JOIN definitions ON hash = definition WHERE {condition} ORDER BY tasks.rowid"
     );
@@ -239,5 +260,6 @@ fn row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         definition: row.get(3)?,
         runtime: row.get(4)?,
         task: row.get(5)?,
+        open: row.get(6)?,
     })
 }

@@ -21,6 +21,12 @@ pub(super) fn usage(db: &Connection, key: &str) -> rusqlite::Result<Usage> {
     Ok(Usage { used: count(used(db, key)?) })
 }
 
+/// Everything that is in use, by key.
+pub(super) fn all(db: &Connection) -> rusqlite::Result<BTreeMap<String, i64>> {
+    let mut select = db.prepare_cached("SELECT key, used FROM usage")?;
+    select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
 /// The first limit that would be overdrawn by this change.
 pub(super) fn first_full(
     db: &Connection,

@@ -1,0 +1,159 @@
+//! Removing a record that cannot be read. Who does so is an administrator with the account's own credentials: no function's role may.
+
+use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
+use domain::{
+    forget::{Forgetting, Forgotten, RawAttempt, RawRecord, Traces, Untold},
+    id::ExecutionId,
+    limit::{Holding, LimitKey},
+    ports::PortError,
+};
+use serde_json::Value;
+
+use super::{
+    DynamoStore, SERVICE,
+    item::{Item, Key, MARK, expiry, has_expired, number, number_of, request_key, state_key},
+    limits::{UNUSED, counter_key},
+    record::nothing_was_decided,
+    state,
+    table::{AGAIN, Condition, pause},
+};
+use crate::error::failed;
+
+/// Both items of a record that cannot be read.
+struct Broken {
+    request: Item,
+    state: Item,
+}
+
+impl Broken {
+    fn traces(&self) -> Traces {
+        let attempt = |form: &Value| RawAttempt::of(form, "arn", "input");
+        let attempts = value(&self.state, "attempts");
+        // A run without attempts may have none on record.
+        let attempts = if self.state.contains_key("attempts") { attempts } else { Value::Array(Vec::new()) };
+        let raw = RawRecord {
+            status: value(&self.state, "status"),
+            request: value(&self.request, "request"),
+            pool: value(&self.state, "pool"),
+            attempts: attempts.as_array().map(|attempts| attempts.iter().map(attempt).collect()),
+        };
+        raw.traces()
+    }
+
+    /// That nobody has written the state since it was read.
+    fn unchanged(&self) -> Condition {
+        let of = |name: &str| self.state.get(name).cloned();
+        match (of("revision"), of(MARK)) {
+            (Some(revision), Some(mark)) => {
+                Condition::new("revision = :revision AND mark = :mark", [(":revision", revision), (":mark", mark)])
+            }
+            (Some(revision), None) => Condition::new("revision = :revision", [(":revision", revision)]),
+            (None, Some(mark)) => Condition::new("mark = :mark", [(":mark", mark)]),
+            (None, None) => Condition::new("attribute_exists(pk)", []),
+        }
+    }
+}
+
+/// An attribute as JSON; `null` for one that is not there, or cannot be spelled in it.
+fn value(item: &Item, name: &str) -> Value {
+    let attribute = item.get(name).cloned();
+    attribute.and_then(|it| serde_dynamo::aws_sdk_dynamodb_1::from_attribute_value(it).ok()).unwrap_or_default()
+}
+
+impl DynamoStore {
+    /// Removes a record that cannot be read. Conditional: one that can be read stays, and so does one that somebody writes meanwhile.
+    ///
+    /// Its lock and its place of a group are given back in the same transaction. What it held of a pool is not: the sweep counts pools
+    /// anew, and leaves out what cannot be read already. A task of it that runs is not stopped.
+    ///
+    /// # Errors
+    /// When the table does not answer, or others write the same items all the time.
+    pub async fn forget(&self, id: &ExecutionId) -> Result<Forgetting, PortError> {
+        for round in 0..AGAIN {
+            let (request, state) =
+                futures_util::future::try_join(self.get(request_key(id)), self.get(state_key(id))).await?;
+            let state = state.filter(|state| !has_expired(state, (self.now)()));
+            let Some((request, state)) = request.zip(state) else { return Ok(Forgetting::Missing) };
+            if state::execution(id.clone(), request.clone(), state.clone()).is_ok() {
+                return Ok(Forgetting::Readable);
+            }
+            if let Some(forgotten) = self.remove(id, &Broken { request, state }).await? {
+                return Ok(Forgetting::Forgotten(forgotten));
+            }
+            pause(round).await;
+        }
+        Err(PortError::unavailable(SERVICE, format!("the record of {id} is written by others all the time")))
+    }
+
+    /// `None` if somebody else wrote one of these items meanwhile.
+    async fn remove(&self, id: &ExecutionId, broken: &Broken) -> Result<Option<Forgotten>, PortError> {
+        let traces = broken.traces();
+        let held = self.in_use(&traces).await?;
+        let mut writes =
+            vec![self.delete(state_key(id), broken.unchanged())?, self.delete(request_key(id), Condition::default())?];
+        for holding in &held {
+            writes.push(self.less(holding)?);
+        }
+        let call = self.client.transact_write_items().set_transact_items(Some(writes));
+        match call.send().await {
+            Ok(_) => {}
+            Err(error) if nothing_was_decided(&error) => return Ok(None),
+            Err(error) => return Err(failed(SERVICE)(error)),
+        }
+        self.forget_tasks(&traces.task_ids).await;
+        let untold = traces.untold.into_iter().filter(|untold| *untold != Untold::Pool).collect();
+        let released = held.into_iter().map(|holding| holding.key).collect();
+        Ok(Some(Forgotten { id: id.clone(), released, untold, task_arn: traces.open_task }))
+    }
+
+    /// What it holds of the limits that are counted with the records, as far as the counters agree: none may fall below zero.
+    async fn in_use(&self, traces: &Traces) -> Result<Vec<Holding>, PortError> {
+        let mut held = Vec::new();
+        for holding in traces.holdings.iter().filter(|holding| !matches!(holding.key, LimitKey::Pool(_))) {
+            let counter = self.get(counter_key(&holding.key)).await?.unwrap_or_default();
+            let used: i64 = number_of(&counter, "used").unwrap_or_default();
+            held.extend(Some(holding.clone()).filter(|holding| used >= i64::from(holding.amount)));
+        }
+        Ok(held)
+    }
+
+    fn delete(&self, key: Key, condition: Condition) -> Result<TransactWriteItem, PortError> {
+        let delete = Delete::builder()
+            .table_name(&self.table)
+            .set_key(Some(key.into_item()))
+            .set_condition_expression(Some(condition.text.to_owned()).filter(|text| !text.is_empty()))
+            .set_expression_attribute_values(Some(condition.values).filter(|values| !values.is_empty()))
+            .build()
+            .map_err(|error| PortError::invalid(SERVICE, error))?;
+        Ok(TransactWriteItem::builder().delete(delete).build())
+    }
+
+    /// The counter without this holding, under the condition that it is counted in it.
+    fn less(&self, holding: &Holding) -> Result<TransactWriteItem, PortError> {
+        let values: [(&str, AttributeValue); 4] = [
+            (":by", number(-i64::from(holding.amount))),
+            (":amount", number(holding.amount)),
+            (":expires", number(expiry((self.now)() + UNUSED))),
+            (":v", number(domain::stored::FORM)),
+        ];
+        let update = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(counter_key(&holding.key).into_item()))
+            .update_expression("ADD used :by SET expires = :expires, v = :v")
+            .condition_expression("used >= :amount")
+            .set_expression_attribute_values(Some(values.map(|(name, value)| (name.to_owned(), value)).into()))
+            .build()
+            .map_err(|error| PortError::invalid(SERVICE, error))?;
+        Ok(TransactWriteItem::builder().update(update).build())
+    }
+
+    /// They only lead to the record. Those that stay lead nowhere, and expire: so whoever forgets is told of the task all the same.
+    async fn forget_tasks(&self, task_ids: &[String]) {
+        for task_id in task_ids {
+            let there = Condition::new("attribute_exists(pk)", []);
+            if let Err(error) = self.delete_if(Key::single('T', task_id), there).await {
+                tracing::warn!(task_id, %error, "an item that leads to a removed record stays");
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Removing a record that cannot be read, with all that follows from it, in one transaction.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    forget::{Forgetting, Forgotten, RawAttempt, RawRecord, Traces, Untold},
+    id::ExecutionId,
+    limit::LimitKey,
+};
+use rusqlite::{Connection, OptionalExtension, Row, types::ValueRef};
+use serde_json::Value;
+
+use super::{
+    columns::{self, Raw},
+    limits,
+};
+
+/// How much of each limit is in use, by its key.
+type Use = BTreeMap<String, i64>;
+
+/// A row, as far as a broken one tells.
+struct Kept {
+    raw: Raw,
+    /// The column, which is there where the record is broken as a whole.
+    status: Option<String>,
+}
+
+impl Kept {
+    /// From a row of the id, the record and the status.
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let status = match row.get_ref(2)? {
+            ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
+            _ => None,
+        };
+        Ok(Self { raw: Raw::of(row)?, status })
+    }
+
+    fn is_readable(&self, id: &ExecutionId) -> bool {
+        columns::execution(id.clone(), &self.raw.record).is_ok()
+    }
+
+    fn traces(&self) -> Traces {
+        let form: Value = serde_json::from_slice(&self.raw.record).unwrap_or_default();
+        let part = |at: &str| form.pointer(at).cloned().unwrap_or_default();
+        let attempt = |form: &Value| RawAttempt::of(form, "task_arn", "run_task");
+        let of_column = || self.status.clone().map_or(Value::Null, Value::String);
+        let raw = RawRecord {
+            status: Some(part("/state/status")).filter(Value::is_string).unwrap_or_else(of_column),
+            request: part("/request"),
+            pool: part("/pool"),
+            attempts: part("/attempts").as_array().map(|attempts| attempts.iter().map(attempt).collect()),
+        };
+        raw.traces()
+    }
+
+    /// What it holds. `None` if that cannot be told whole.
+    fn holds(&self) -> Option<Use> {
+        let id = self.raw.id.parse().ok()?;
+        let holdings = match columns::execution(id, &self.raw.record) {
+            Ok(execution) => execution.holdings(),
+            Err(_) => Some(self.traces()).filter(Traces::tells_all_it_holds)?.holdings,
+        };
+        let mut sum = Use::new();
+        for holding in holdings {
+            *sum.entry(holding.key.to_string()).or_default() += i64::from(holding.amount);
+        }
+        Some(sum)
+    }
+}
+
+/// Conditional on the record being there, and on its being one that cannot be read.
+pub(super) fn forget(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Forgetting> {
+    let kept = db
+        .prepare_cached("SELECT id, record, status FROM executions WHERE id = ?1")?
+        .query_row([id.as_str()], Kept::of)
+        .optional()?;
+    let Some(kept) = kept else { return Ok(Forgetting::Missing) };
+    if kept.is_readable(id) {
+        return Ok(Forgetting::Readable);
+    }
+    let task_arn = open_task(db, id)?;
+    delete(db, id)?;
+    let (released, untold) = release(db, &kept.traces())?;
+    Ok(Forgetting::Forgotten(Forgotten { id: id.clone(), released, untold, task_arn }))
+}
+
+/// The tasks have a table of their own here, so that the record is not needed to know which runs.
+fn open_task(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached("SELECT arn FROM tasks WHERE open AND started_by > ?1 || '-' AND started_by < ?1 || '.' LIMIT 1")?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()
+}
+
+/// A task that runs stays on record: whoever follows it closes it.
+fn delete(db: &Connection, id: &ExecutionId) -> rusqlite::Result<()> {
+    let statements = [
+        "DELETE FROM executions WHERE id = ?1",
+        "DELETE FROM task_ids WHERE execution = ?1",
+        "DELETE FROM claims WHERE execution = ?1",
+        "DELETE FROM tasks WHERE NOT open AND started_by > ?1 || '-' AND started_by < ?1 || '.'",
+    ];
+    statements.iter().try_for_each(|sql| db.prepare_cached(sql)?.execute([id.as_str()]).map(drop))
+}
+
+/// Counts anew what all other records hold. Where one of them does not tell that, only what this record tells is given back.
+fn release(db: &Connection, traces: &Traces) -> rusqlite::Result<(Vec<LimitKey>, Vec<Untold>)> {
+    let before = limits::all(db)?;
+    let (after, untold) = match still_held(db)? {
+        Some(sum) => (sum, Vec::new()),
+        None => (less(&before, traces), traces.untold.clone()),
+    };
+    let mut change = Use::new();
+    for key in before.keys().chain(after.keys()) {
+        let of = |sum: &Use| sum.get(key).copied().unwrap_or_default();
+        change.insert(key.clone(), of(&after) - of(&before));
+    }
+    limits::change(db, &change)?;
+    let fell = change.iter().filter(|(_, by)| **by < 0);
+    let released = fell.filter_map(|(key, _)| columns::limit_key(key)).collect();
+    Ok((released, untold.into_iter().filter(|untold| *untold != Untold::Task).collect()))
+}
+
+fn less(before: &Use, traces: &Traces) -> Use {
+    let mut after = before.clone();
+    for holding in &traces.holdings {
+        *after.entry(holding.key.to_string()).or_default() -= i64::from(holding.amount);
+    }
+    after
+}
+
+/// What all records hold together that are launched and not over. `None` if one of them does not tell.
+fn still_held(db: &Connection) -> rusqlite::Result<Option<Use>> {
+    let mut sum = Use::new();
+    let mut select =
+        db.prepare_cached("SELECT id, record, status FROM executions WHERE ended_at IS NULL AND line IS NULL")?;
+    for kept in select.query_map([], Kept::of)? {
+        let Some(holds) = kept?.holds() else { return Ok(None) };
+        for (key, amount) in holds {
+            *sum.entry(key).or_default() += amount;
+        }
+    }
+    Ok(Some(sum))
+}
