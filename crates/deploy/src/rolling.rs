@@ -59,13 +59,13 @@ impl<'a, T: Fn(Progress)> Rolling<'a, T> {
         let wanted = template.table()?;
         // Without a table there is nothing to order. What CloudFormation makes of that is told by CloudFormation.
         let Some(seen) = self.table.look().await? else { return Ok(None) };
-        if seen.shape.is_same(&wanted) && seen.pending(&wanted).is_none() {
+        if seen.shape.is_same(&wanted) && seen.pending(&wanted, None).is_none() {
             return Ok(None);
         }
         // CloudFormation compares templates, so its template counts: an index that somebody made by hand is no part of it.
         let deployed = Template::whole(&self.stacks.template().await?)?;
         let plan = plan(&deployed.table()?, &wanted)?;
-        self.table.settle(&deployed.table()?, self.tell).await?;
+        self.table.settle(&deployed.table()?, None, self.tell).await?;
         Ok(Some((deployed, plan)))
     }
 
@@ -82,7 +82,8 @@ impl<'a, T: Fn(Progress)> Rolling<'a, T> {
             self.say(format!("{doing} the index {} ({number} of {})", step.index, steps.len()));
             let changed = self.change(&stack, &template.with_table(&step.after)?, settings).await?;
             stack = changed.unwrap_or(stack);
-            self.table.settle(&step.after, self.tell).await?;
+            let dropped = Some(step.index.as_str()).filter(|name| step.after.index(name).is_none());
+            self.table.settle(&step.after, dropped, self.tell).await?;
         }
         Ok(stack)
     }

@@ -60,8 +60,9 @@ pub(crate) struct TableView {
 }
 
 impl TableView {
-    /// What has to come to an end before the table can be used and changed as one of this shape, in words; `None` if nothing has.
-    pub(crate) fn pending(&self, shape: &TableShape) -> Option<String> {
+    /// What has to come to an end before the table can be used and changed as one of this shape, which `dropped` just left, in words;
+    /// `None` if nothing has.
+    pub(crate) fn pending(&self, shape: &TableShape, dropped: Option<&str>) -> Option<String> {
         if let Some((index, status)) = self.pending.first_key_value() {
             let doing = match status.as_str() {
                 "CREATING" => "being built",
@@ -70,12 +71,12 @@ impl TableView {
             };
             return Some(format!("the index {index} is {doing}"));
         }
+        // Right after an update a description may still be of before (API reference, `DescribeTable`).
         let missing = shape.global_secondary_indexes.iter().find(|index| self.shape.index(&index.name).is_none());
-        match missing {
-            // Right after an update a description may still be of before (API reference, `DescribeTable`).
-            Some(index) => Some(format!("the index {} is not there yet", index.name)),
-            None => (!self.active).then(|| "the table is being changed".to_owned()),
-        }
+        let missing = missing.map(|index| format!("the index {} is not there yet", index.name));
+        let left = dropped.filter(|name| self.shape.index(name).is_some());
+        let left = left.map(|name| format!("the index {name} is still there"));
+        missing.or(left).or_else(|| (!self.active).then(|| "the table is being changed".to_owned()))
     }
 }
 
@@ -94,15 +95,20 @@ impl Table {
         }
     }
 
-    /// Waits until every index of this shape is ready for use, and none is being built or dropped.
+    /// Waits until every index of this shape is ready for use, `dropped` is gone, and none is being built or dropped.
     ///
     /// CloudFormation does not wait for that (its user guide, `AWS::DynamoDB::Table`). Whoever stops this stops the waiting alone.
-    pub(crate) async fn settle(&self, shape: &TableShape, tell: &impl Fn(Progress)) -> Result<(), SettleError> {
+    pub(crate) async fn settle(
+        &self,
+        shape: &TableShape,
+        dropped: Option<&str>,
+        tell: &impl Fn(Progress),
+    ) -> Result<(), SettleError> {
         let begun = Instant::now();
         let mut told: Option<(Instant, String)> = None;
         for round in 0.. {
             let view = self.look().await?.ok_or_else(|| SettleError::Gone(self.name.clone()))?;
-            let Some(why) = view.pending(shape) else { return Ok(()) };
+            let Some(why) = view.pending(shape, dropped) else { return Ok(()) };
             if begun.elapsed() > PATIENCE {
                 return Err(SettleError::Slow { why, hours: PATIENCE.as_secs() / 3600 });
             }
@@ -189,7 +195,7 @@ mod tests {
     #[test]
     fn an_index_that_is_being_built_or_dropped_or_not_shown_yet_is_waited_for() {
         let wanted = table(&[("a", "ACTIVE"), ("b", "ACTIVE")], TableStatus::Active).shape;
-        let pending = |indexes: &[(&str, &str)], status| table(indexes, status).pending(&wanted);
+        let pending = |indexes: &[(&str, &str)], status| table(indexes, status).pending(&wanted, Some("old"));
         assert_eq!(pending(&[("a", "ACTIVE"), ("b", "ACTIVE")], TableStatus::Active), None);
         let said = |text: &str| Some(text.to_owned());
         let building = pending(&[("a", "ACTIVE"), ("b", "CREATING")], TableStatus::Updating);
@@ -197,6 +203,8 @@ mod tests {
         let dropping = pending(&[("a", "ACTIVE"), ("b", "ACTIVE"), ("c", "DELETING")], TableStatus::Updating);
         assert_eq!(dropping, said("the index c is being dropped"));
         assert_eq!(pending(&[("a", "ACTIVE")], TableStatus::Active), said("the index b is not there yet"));
+        let left = pending(&[("a", "ACTIVE"), ("b", "ACTIVE"), ("old", "ACTIVE")], TableStatus::Active);
+        assert_eq!(left, said("the index old is still there"));
         let busy = pending(&[("a", "ACTIVE"), ("b", "ACTIVE")], TableStatus::Updating);
         assert_eq!(busy, said("the table is being changed"));
     }
