@@ -1,6 +1,9 @@
 # `tests/setup.sh` installs just and all that these recipes call.
 
 cache := env("MYCLI_TESTS_CACHE", env("XDG_CACHE_HOME", env("HOME", "/root") / ".cache") / "mycli-tests")
+# The release that must work side by side with this one: the first commit since which stored forms have their versions and rules. Set it to that
+# commit's hash when it is on main; until then the commit before.
+upgrade_from := "HEAD~1"
 export PATH := cache / "tools/bin" + ":" + env("PATH")
 
 # The recipes
@@ -48,8 +51,8 @@ bench *SECTIONS: package
     cargo build --profile functions --locked --package query --example empty
     cargo bench --package tests --locked -- {{ SECTIONS }}
 
-# The tests with 100 times the property cases and those too long for every day; ten thousand simulations; every mutation
-nightly: (simulate "10000") mutants
+# The tests with 100 times the property cases and those too long for every day; ten thousand simulations; every mutation; an upgrade
+nightly: (simulate "10000") mutants upgrade
     PROPTEST_CASES=25600 cargo nextest run --workspace --locked --profile nightly --run-ignored all
 
 # So many simulations in bad weather, from a seed on: `just simulate 10000`, or `just simulate 1 4711 story` for one with its story
@@ -59,6 +62,10 @@ simulate COUNT="1000" FROM="0" *STORY:
 # Breaks the code on purpose, one way after the other, and sees that the simulation tells
 mutants SEEDS="300" *NAMES:
     tests/mutations.sh {{ SEEDS }} {{ NAMES }}
+
+# Two commits on one stack of the emulator: an upgrade under runs, functions of both at once, and the way back (docs/UPGRADING.md)
+upgrade OLD=upgrade_from NEW="HEAD":
+    tests/upgrade.sh {{ OLD }} {{ NEW }}
 
 # libFuzzer on a property of tests/fuzz: `just fuzz request 600`; without a name it tells them
 fuzz TARGET="" SECONDS="120":

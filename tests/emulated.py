@@ -7,6 +7,8 @@
 - It starts tasks of a definition that was deregistered, which ECS refuses (API reference, `DeregisterTaskDefinition`), in the words of
   `it/aws/fixtures/answers/definition-inactive.json`.
 - It takes no Spot capacity back. A StopTask for the reason that ECS gives then does (`it/aws/fixtures/events/spot-interruption.json`).
+- A new index of a table is ready at once, and one update of a stack may change as many as it likes. DynamoDB takes its time, refuses other
+  changes meanwhile (`ResourceInUseException`), and takes one index an update; CloudFormation does not wait for it.
 
 Everything else is its own.
 """
@@ -18,7 +20,8 @@ from functools import partial
 
 from ministack.app import app  # noqa: F401  (served by hypercorn)
 from ministack.core.responses import error_response_json
-from ministack.services import ecs, lambda_svc, ssm
+from ministack.services import dynamodb, ecs, lambda_svc, ssm
+from ministack.services.cloudformation import provisioners
 
 _build_run_kwargs = ecs._build_run_kwargs
 
@@ -180,3 +183,35 @@ def _source(event):
 
 
 lambda_svc._execute_function_provided_warm = _invoked
+
+
+# How many times an index that was added is described as being built.
+_LOOKS = 3
+_looks_left = {}
+_describe_table = dynamodb._describe_table
+_update_table_of_stack = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]["update"]
+
+
+def _describe_building_table(request):
+    name = request.get("TableName")
+    for index in dynamodb._tables.get(name, {}).get("GlobalSecondaryIndexes", []):
+        left = _looks_left.get((name, index["IndexName"]), 0)
+        index["IndexStatus"] = "CREATING" if left else "ACTIVE"
+        _looks_left[name, index["IndexName"]] = max(0, left - 1)
+    return _describe_table(request)
+
+
+def _update_one_index(physical_id, old, new, *rest, **more):
+    before, after = ({index["IndexName"] for index in table.get("GlobalSecondaryIndexes", [])} for table in (old, new))
+    changed = before ^ after
+    if len(changed) > 1:
+        raise ValueError("Cannot perform more than one GSI creation or deletion in a single update")
+    if changed and any(left for (table, _), left in _looks_left.items() if table == physical_id):
+        raise ValueError(f"Attempt to change a resource which is still in use: Table is being updated: {physical_id}")
+    result = _update_table_of_stack(physical_id, old, new, *rest, **more)
+    _looks_left.update({(physical_id, index): _LOOKS for index in after - before})
+    return result
+
+
+dynamodb._describe_table = _describe_building_table
+provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]["update"] = _update_one_index

@@ -114,6 +114,7 @@ pub fn holds(haystack: &[u8], needle: &str) -> bool {
 pub struct Sandbox {
     root: TempDir,
     env: Vec<(OsString, OsString)>,
+    program: Option<PathBuf>,
 }
 
 impl Default for Sandbox {
@@ -133,7 +134,7 @@ impl Sandbox {
         for name in ["home", "work"] {
             fs::create_dir(root.path().join(name)).expect("a folder");
         }
-        Self { root, env: Vec::new() }
+        Self { root, env: Vec::new(), program: None }
     }
 
     /// With a variable in the environment of everything that is run.
@@ -141,6 +142,11 @@ impl Sandbox {
     pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.into(), value.as_ref().to_owned()));
         self
+    }
+
+    /// Has the user run this `mycli` from now on, instead of the one that was built with the tests.
+    pub fn use_program(&mut self, program: &Path) {
+        self.program = Some(program.to_owned());
     }
 
     /// HOME.
@@ -176,7 +182,7 @@ impl Sandbox {
     /// `mycli` with these arguments, in the working directory, with none of this process's environment but PATH.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(mycli());
+        let mut command = Command::new(self.program.clone().unwrap_or_else(mycli));
         command.args(arguments).current_dir(self.path("")).env_clear().stdin(Stdio::null());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.home());
         command.env("TZ", "UTC").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CEILING_DIRECTORIES", self.root.path());

@@ -111,6 +111,17 @@ impl World {
         world
     }
 
+    /// The same deployed by another `mycli`, which the user goes on with, with functions packed elsewhere.
+    ///
+    /// # Panics
+    /// When it cannot be deployed.
+    #[must_use]
+    pub fn deployed_by(program: &Path, zips: &Path, parameters: &[&str]) -> Self {
+        let mut world = Self::without_stack();
+        world.user.use_program(program);
+        world.deploy(zips, parameters)
+    }
+
     fn without_stack() -> Self {
         Self::on(Emulator::with_containers(Engine::shared().docker_host()))
     }
@@ -289,17 +300,27 @@ fn packed() -> PathBuf {
     if !folder.exists() {
         fs::create_dir_all(&all).expect("a folder");
         let scratch = tempfile::tempdir_in(&all).expect("a folder");
-        for name in FUNCTIONS {
-            let status = Command::new("strip").arg("-o").arg(scratch.path().join(name)).arg(built(name)).status();
-            assert!(status.is_ok_and(|status| status.success()), "strip {name}");
-        }
-        deploy::package::pack(scratch.path(), &scratch.path().join("zips")).expect("zips");
+        pack(&built(FUNCTIONS[0]).with_file_name(""), scratch.path());
         // Whoever is first has packed for all.
         let first = fs::rename(scratch.path().join("zips"), &folder);
         assert!(first.is_ok() || folder.exists(), "{first:?}");
         remove_older(&folder);
     }
     folder
+}
+
+/// Packs the functions in a folder of programs, without their debug information, into `zips` within another folder; the zips' folder.
+///
+/// # Panics
+/// When one is missing or cannot be packed.
+pub fn pack(programs: &Path, folder: &Path) -> PathBuf {
+    for name in FUNCTIONS {
+        let status = Command::new("strip").arg("-o").arg(folder.join(name)).arg(programs.join(name)).status();
+        assert!(status.is_ok_and(|status| status.success()), "strip {name}");
+    }
+    let zips = folder.join("zips");
+    deploy::package::pack(folder, &zips).expect("zips");
+    zips
 }
 
 fn remove_older(folder: &Path) {

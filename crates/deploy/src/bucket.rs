@@ -12,7 +12,7 @@ use aws_sdk_s3::{
     },
 };
 
-use crate::{Account, CallError, StackName, names::TAG};
+use crate::{Account, CallError, StackName, names::TAG, template::Template};
 
 /// The one region that must not be named when a bucket is made (S3 API reference, `CreateBucket`).
 const FIRST_REGION: &str = "us-east-1";
@@ -161,6 +161,12 @@ impl Bucket {
         let stored = call.body(ByteStream::from(content)).send().await;
         stored.map_err(CallError::of(format!("store {key} in the bucket {}", self.name)))?;
         Ok(true)
+    }
+
+    /// Stores a template under its content's name; gives its address. Idempotent.
+    pub(crate) async fn put_template(&self, template: &Template) -> Result<String, CallError> {
+        self.put(&template.key(), template.text().into_bytes()).await?;
+        Ok(self.url(&template.key()))
     }
 
     /// The address of an object, as CloudFormation takes a template's.

@@ -6,9 +6,12 @@ use std::collections::BTreeMap;
 use crate::{
     Account, CallError, StackName,
     bucket::Bucket,
+    indexes::PlanError,
     kept,
     package::Functions,
+    rolling::Rolling,
     stack::{Condition, Progress, Setting, Settings, StackError, StackView, Stacks},
+    table::SettleError,
     template::{Template, TemplateError},
 };
 
@@ -74,6 +77,12 @@ pub enum InstallError {
          good with `mycli destroy`"
     )]
     KeptTable(String),
+    /// The table's keys or indexes.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// An index that is not built.
+    #[error(transparent)]
+    Index(#[from] SettleError),
     /// The stack.
     #[error(transparent)]
     Stack(#[from] StackError),
@@ -103,19 +112,21 @@ pub async fn deploy(
         refuse_a_kept_table(account, name).await?;
     }
     let bucket = Bucket::new(account, name);
-    let url = upload(&bucket, template, wish.functions, tell).await?;
+    upload(&bucket, wish.functions, tell).await?;
     let own = own_parameters(account, name, &bucket, wish);
     let settings = settings(template, before.as_ref(), &own, wish);
     let version_before = before.as_ref().and_then(StackView::version).map(str::to_owned);
     let (stack, change) = match before {
         None => {
             tell(Progress::Step(format!("making the stack {} ({} resources)", name.full(), template.size())));
+            let url = bucket.put_template(template).await?;
             (stacks.create(&url, &settings, tell).await?, Change::Made)
         }
-        Some(before) => match stacks.update(&before, &url, &settings, tell).await? {
-            Some(after) => (after, Change::Changed),
-            None => (before, Change::Nothing),
-        },
+        Some(before) => {
+            let table = before.outputs.get("Table").cloned().unwrap_or_else(|| name.table());
+            let rolling = Rolling::of(account, &bucket, &stacks, &table, tell);
+            rolling.update(before, template, &settings).await?
+        }
     };
     Ok(Deployed { stack, change, version_before })
 }
@@ -168,13 +179,8 @@ async fn refuse_a_kept_table(account: &Account, name: &StackName) -> Result<(), 
     }
 }
 
-/// Stores what the stack is made from; gives the template's address.
-async fn upload(
-    bucket: &Bucket,
-    template: &Template,
-    functions: &Functions,
-    tell: &impl Fn(Progress),
-) -> Result<String, CallError> {
+/// Stores the functions' code.
+async fn upload(bucket: &Bucket, functions: &Functions, tell: &impl Fn(Progress)) -> Result<(), CallError> {
     if bucket.ensure().await? {
         tell(Progress::Step(format!("made the bucket {}", bucket.name())));
     }
@@ -182,11 +188,10 @@ async fn upload(
     for (name, zip) in &functions.zips {
         stored |= bucket.put(&format!("{}/{name}.zip", functions.prefix()), zip.clone()).await?;
     }
-    stored |= bucket.put(&template.key(), template.text().into_bytes()).await?;
     if stored {
         tell(Progress::Step(format!("stored the functions' code ({})", functions.architecture.as_str())));
     }
-    Ok(bucket.url(&template.key()))
+    Ok(())
 }
 
 fn own_parameters(

@@ -9,14 +9,17 @@ pub mod doctor;
 pub mod error;
 pub mod first_key;
 pub mod forget;
+pub mod indexes;
 pub mod install;
 mod kept;
 pub mod names;
 pub mod package;
 pub mod quotas;
 pub mod remove;
+mod rolling;
 pub mod secrets;
 pub mod stack;
+pub mod table;
 pub mod template;
 
 pub use account::Account;

@@ -139,9 +139,9 @@ async fn keep_table(
     let template = Template::whole(&stacks.template().await?)?.keeping_the_table()?;
     let bucket = Bucket::new(account, name);
     bucket.ensure().await?;
-    bucket.put(&template.key(), template.text().into_bytes()).await?;
+    let url = bucket.put_template(&template).await?;
     let settings = stack.parameters.keys().map(|name| (name.clone(), Setting::Previous)).collect();
-    let changed = stacks.update(&stack, &bucket.url(&template.key()), &settings, tell).await?;
+    let changed = stacks.update(&stack, &url, &settings, tell).await?;
     Ok(changed.unwrap_or(stack))
 }
 

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::indexes::TableShape;
+
 const TEMPLATE: &str = include_str!("../../../infra/template.yaml");
 const OPENAPI: &str = include_str!("../../../infra/openapi.yaml");
 
@@ -54,10 +56,7 @@ impl Template {
     /// CloudFormation makes no update of a deletion policy alone (its user guide: "you can't update the ... attribute by itself"), so
     /// the table gets a tag too, by which it is known later.
     pub(crate) fn keeping_the_table(mut self) -> Result<Self, TemplateError> {
-        let resources = self.0.pointer_mut("/Resources").and_then(Value::as_object_mut);
-        let mut resources = resources.into_iter().flat_map(Map::values_mut);
-        let table = resources.find(|resource| resource["Type"] == "AWS::DynamoDB::Table");
-        let table = table.and_then(Value::as_object_mut).ok_or(TemplateError::Lacks("table"))?;
+        let table = self.table_mut()?;
         for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
             table.insert(policy.into(), "Retain".into());
         }
@@ -70,6 +69,43 @@ impl Template {
             tags.push(kept);
         }
         Ok(self)
+    }
+
+    fn table_mut(&mut self) -> Result<&mut Map<String, Value>, TemplateError> {
+        let resources = self.0.pointer_mut("/Resources").and_then(Value::as_object_mut);
+        let mut resources = resources.into_iter().flat_map(Map::values_mut);
+        let table = resources.find(|resource| resource["Type"] == "AWS::DynamoDB::Table");
+        table.and_then(Value::as_object_mut).ok_or(TemplateError::Lacks("table"))
+    }
+
+    /// The keys and indexes of its table.
+    ///
+    /// # Errors
+    /// A template without a table, or one whose keys are not written out.
+    pub fn table(&self) -> Result<TableShape, TemplateError> {
+        let resources = self.0["Resources"].as_object().into_iter().flat_map(Map::values);
+        let mut tables = resources.filter(|resource| resource["Type"] == "AWS::DynamoDB::Table");
+        let table = tables.next().ok_or(TemplateError::Lacks("table"))?;
+        let shape = serde_json::from_value(table["Properties"].clone());
+        shape.map_err(|error| TemplateError::Form("table of the template", error.to_string()))
+    }
+
+    /// The same with a table that has these keys and indexes, and is the same otherwise.
+    ///
+    /// # Errors
+    /// A template without a table.
+    pub(crate) fn with_table(&self, shape: &TableShape) -> Result<Self, TemplateError> {
+        if self.table()? == *shape {
+            return Ok(self.clone());
+        }
+        let mut template = self.clone();
+        let properties = template.table_mut()?.get_mut("Properties").and_then(Value::as_object_mut);
+        let properties = properties.ok_or(TemplateError::Lacks("property of the table"))?;
+        let form = |error: serde_json::Error| TemplateError::Form("table", error.to_string());
+        if let Value::Object(fields) = serde_json::to_value(shape).map_err(form)? {
+            properties.extend(fields);
+        }
+        Ok(template)
     }
 
     /// The names of its parameters.
@@ -183,6 +219,18 @@ mod tests {
     fn numbers_are_keys_of_json_too_and_short_forms_are_refused() {
         assert_eq!(yaml("test", "200: {a: [1, 2.5, true, ~]}").unwrap(), json!({"200": {"a": [1, 2.5, true, null]}}));
         assert!(yaml("test", "a: !Ref B").is_err());
+    }
+
+    #[test]
+    fn a_table_with_other_indexes_is_the_same_otherwise() {
+        let template = Template::built_in().unwrap();
+        let shape = template.table().unwrap();
+        assert_eq!(template.with_table(&shape).unwrap(), template);
+        let mut fewer = shape.clone();
+        fewer.global_secondary_indexes.pop();
+        let changed = template.with_table(&fewer).unwrap();
+        assert_eq!(changed.table().unwrap(), fewer);
+        assert_eq!(changed.with_table(&shape).unwrap(), template);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod doctor;
 mod forget;
+mod indexes;
 mod life;
 mod queues;
 mod world;

@@ -4,4 +4,5 @@ pub(crate) mod api;
 mod events;
 mod functions;
 pub(crate) mod roles;
+mod table;
 mod template;

@@ -1,0 +1,211 @@
+//! The table as DynamoDB describes it, and waiting until its indexes are built.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use aws_sdk_dynamodb::{
+    Client,
+    error::ProvideErrorMetadata,
+    types::{GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, TableDescription, TableStatus},
+};
+use domain::backoff::Backoff;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    Account, CallError,
+    indexes::{Attribute, Index, KeyPart, Projection, TableShape},
+    stack::Progress,
+};
+
+/// The pauses between two looks at the table: an index of an empty table is built within a minute, that of a large one in hours. Ours.
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(30) };
+/// How long an index may take to be built or dropped. DynamoDB names no bound; this one is only for a table that never gets there. Ours.
+const PATIENCE: Duration = Duration::from_secs(12 * 60 * 60);
+/// How often somebody who waits is told so. Ours.
+const REMINDER: Duration = Duration::from_secs(5 * 60);
+
+/// Why the table's indexes did not come to be as they should.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// It takes longer than we wait.
+    #[error("{why}, and that for {hours} hours: look at the table in the AWS console, then run this again")]
+    Slow {
+        /// What is waited for.
+        why: String,
+        /// For how long.
+        hours: u64,
+    },
+    /// The table was removed meanwhile.
+    #[error("the table {0} is not there any more")]
+    Gone(String),
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// A stack's table.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    client: Client,
+    name: String,
+}
+
+/// What DynamoDB says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TableView {
+    /// Its keys and indexes, those too that are being built or dropped.
+    pub(crate) shape: TableShape,
+    active: bool,
+    /// Those that are not ready for use, with their status.
+    pending: BTreeMap<String, String>,
+}
+
+impl TableView {
+    /// What has to come to an end before the table can be used and changed as one of this shape, which `dropped` just left, in words;
+    /// `None` if nothing has.
+    pub(crate) fn pending(&self, shape: &TableShape, dropped: Option<&str>) -> Option<String> {
+        if let Some((index, status)) = self.pending.first_key_value() {
+            let doing = match status.as_str() {
+                "CREATING" => "being built",
+                "DELETING" => "being dropped",
+                _ => "being changed",
+            };
+            return Some(format!("the index {index} is {doing}"));
+        }
+        // Right after an update a description may still be of before (API reference, `DescribeTable`).
+        let missing = shape.global_secondary_indexes.iter().find(|index| self.shape.index(&index.name).is_none());
+        let missing = missing.map(|index| format!("the index {} is not there yet", index.name));
+        let left = dropped.filter(|name| self.shape.index(name).is_some());
+        let left = left.map(|name| format!("the index {name} is still there"));
+        missing.or(left).or_else(|| (!self.active).then(|| "the table is being changed".to_owned()))
+    }
+}
+
+impl Table {
+    /// The table of this name.
+    pub(crate) fn new(account: &Account, name: &str) -> Self {
+        Self { client: Client::new(&account.config), name: name.to_owned() }
+    }
+
+    /// Looks at it; `None` if there is none.
+    pub(crate) async fn look(&self) -> Result<Option<TableView>, CallError> {
+        match self.client.describe_table().table_name(&self.name).send().await {
+            Ok(found) => Ok(found.table().map(view)),
+            Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(None),
+            Err(error) => Err(CallError::of(format!("look at the table {}", self.name))(error)),
+        }
+    }
+
+    /// Waits until every index of this shape is ready for use, `dropped` is gone, and none is being built or dropped.
+    ///
+    /// CloudFormation does not wait for that (its user guide, `AWS::DynamoDB::Table`). Whoever stops this stops the waiting alone.
+    pub(crate) async fn settle(
+        &self,
+        shape: &TableShape,
+        dropped: Option<&str>,
+        tell: &impl Fn(Progress),
+    ) -> Result<(), SettleError> {
+        let begun = Instant::now();
+        let mut told: Option<(Instant, String)> = None;
+        for round in 0.. {
+            let view = self.look().await?.ok_or_else(|| SettleError::Gone(self.name.clone()))?;
+            let Some(why) = view.pending(shape, dropped) else { return Ok(()) };
+            if begun.elapsed() > PATIENCE {
+                return Err(SettleError::Slow { why, hours: PATIENCE.as_secs() / 3600 });
+            }
+            let is_old = |(at, said): &(Instant, String)| *said == why && at.elapsed() < REMINDER;
+            if !told.as_ref().is_some_and(is_old) {
+                tell(Progress::Step(waiting(&why, begun.elapsed())));
+                told = Some((Instant::now(), why));
+            }
+            sleep(PAUSES.pause(round, chance())).await;
+        }
+        Ok(())
+    }
+}
+
+fn waiting(why: &str, since: Duration) -> String {
+    let minutes = since.as_secs() / 60;
+    match minutes {
+        0 => format!("{why}: waiting for that (after Ctrl-C the same command goes on from here)"),
+        minutes => format!("{why}: waiting for that since {minutes} minutes"),
+    }
+}
+
+/// Any number: the pauses of many need not differ.
+fn chance() -> u128 {
+    getrandom::u64().map_or(0, u128::from)
+}
+
+fn view(table: &TableDescription) -> TableView {
+    let indexes = table.global_secondary_indexes();
+    let status = |index: &GlobalSecondaryIndexDescription| {
+        let status = index.index_status().filter(|status| **status != IndexStatus::Active)?;
+        Some((index.index_name().unwrap_or_default().to_owned(), status.as_str().to_owned()))
+    };
+    let attributes = table.attribute_definitions().iter().map(|one| Attribute {
+        attribute_name: one.attribute_name().to_owned(),
+        attribute_type: one.attribute_type().as_str().to_owned(),
+    });
+    TableView {
+        shape: TableShape {
+            key_schema: key(table.key_schema()),
+            attribute_definitions: attributes.collect(),
+            global_secondary_indexes: indexes.iter().map(index).collect(),
+        },
+        active: table.table_status().is_none_or(|status| *status == TableStatus::Active),
+        pending: indexes.iter().filter_map(status).collect(),
+    }
+}
+
+fn key(parts: &[KeySchemaElement]) -> Vec<KeyPart> {
+    let part = |part: &KeySchemaElement| KeyPart {
+        attribute_name: part.attribute_name().to_owned(),
+        key_type: part.key_type().as_str().to_owned(),
+    };
+    parts.iter().map(part).collect()
+}
+
+fn index(index: &GlobalSecondaryIndexDescription) -> Index {
+    let projection = index.projection();
+    let kind = projection.and_then(|projection| projection.projection_type());
+    let included = projection.into_iter().flat_map(|projection| projection.non_key_attributes());
+    Index {
+        name: index.index_name().unwrap_or_default().to_owned(),
+        key_schema: key(index.key_schema()),
+        projection: Projection {
+            projection_type: kind.map(|kind| kind.as_str().to_owned()).unwrap_or_default(),
+            non_key_attributes: included.cloned().collect(),
+        },
+        rest: serde_json::Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(indexes: &[(&str, &str)], status: TableStatus) -> TableView {
+        let index = |(name, status): &(&str, &str)| {
+            GlobalSecondaryIndexDescription::builder().index_name(*name).index_status((*status).into()).build()
+        };
+        let indexes = indexes.iter().map(index).collect();
+        view(&TableDescription::builder().table_status(status).set_global_secondary_indexes(Some(indexes)).build())
+    }
+
+    #[test]
+    fn an_index_that_is_being_built_or_dropped_or_not_shown_yet_is_waited_for() {
+        let wanted = table(&[("a", "ACTIVE"), ("b", "ACTIVE")], TableStatus::Active).shape;
+        let pending = |indexes: &[(&str, &str)], status| table(indexes, status).pending(&wanted, Some("old"));
+        assert_eq!(pending(&[("a", "ACTIVE"), ("b", "ACTIVE")], TableStatus::Active), None);
+        let said = |text: &str| Some(text.to_owned());
+        let building = pending(&[("a", "ACTIVE"), ("b", "CREATING")], TableStatus::Updating);
+        assert_eq!(building, said("the index b is being built"));
+        let dropping = pending(&[("a", "ACTIVE"), ("b", "ACTIVE"), ("c", "DELETING")], TableStatus::Updating);
+        assert_eq!(dropping, said("the index c is being dropped"));
+        assert_eq!(pending(&[("a", "ACTIVE")], TableStatus::Active), said("the index b is not there yet"));
+        let left = pending(&[("a", "ACTIVE"), ("b", "ACTIVE"), ("old", "ACTIVE")], TableStatus::Active);
+        assert_eq!(left, said("the index old is still there"));
+        let busy = pending(&[("a", "ACTIVE"), ("b", "ACTIVE")], TableStatus::Updating);
+        assert_eq!(busy, said("the table is being changed"));
+    }
+}
