@@ -103,6 +103,14 @@ pub struct Caller {
     pub role: Role,
 }
 
+impl Caller {
+    /// Whether the values of a run's variables are shown to it. A key that only reads sees their names alone.
+    #[must_use]
+    pub fn sees_values(&self) -> bool {
+        self.role >= Role::Submit
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,6 +38,8 @@ pub enum Route {
     Logs(String),
     /// `POST /executions/{id}/cancel`
     Cancel(String),
+    /// `POST /executions/{id}/rerun`
+    Rerun(String),
     /// `GET /keys`
     ListKeys,
     /// `POST /keys`
@@ -74,6 +76,7 @@ impl Route {
             ["executions", id] => vec![(Method::GET, Self::Get((*id).into()))],
             ["executions", id, "logs"] => vec![(Method::GET, Self::Logs((*id).into()))],
             ["executions", id, "cancel"] => vec![(Method::POST, Self::Cancel((*id).into()))],
+            ["executions", id, "rerun"] => vec![(Method::POST, Self::Rerun((*id).into()))],
             ["keys"] => vec![(Method::GET, Self::ListKeys), (Method::POST, Self::CreateKey)],
             ["keys", name] => vec![(Method::DELETE, Self::RevokeKey((*name).into()))],
             _ => Vec::new(),
@@ -85,7 +88,7 @@ impl Route {
     pub fn role(&self) -> Role {
         match self {
             Self::List | Self::Get(_) | Self::Logs(_) => Role::Read,
-            Self::Execute | Self::Bulk | Self::Cancel(_) => Role::Submit,
+            Self::Execute | Self::Bulk | Self::Cancel(_) | Self::Rerun(_) => Role::Submit,
             Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) => Role::Admin,
         }
     }
@@ -183,6 +186,20 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
     match null_in(&bytes) {
         Some(at) => Err(not_json(&format!("`{at}` is null; leave it out"))),
         None => Ok(read),
+    }
+}
+
+/// The same of a body that may be left out, which then says nothing.
+///
+/// # Errors
+/// As of [`body`].
+pub fn optional_body<T>(request: &ApiGatewayProxyRequest, max: usize) -> Result<T, Problem>
+where
+    T: DeserializeOwned + Default,
+{
+    match request.body.as_deref() {
+        None | Some("") => Ok(T::default()),
+        Some(_) => body(request, max),
     }
 }
 

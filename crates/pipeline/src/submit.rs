@@ -13,7 +13,7 @@ use domain::{
     limit::{CapacityPool, LimitKey},
     message::Message,
     ports::{Claim, Clock, Created, Entropy, Keys, PortError, Queue, Secrets, Store, UpdateError},
-    request::{FieldError, LaunchRequest, Name, SubmitRequest},
+    request::{Changes, FieldError, LaunchRequest, Name, SubmitRequest},
     secret::SecretRecord,
     settings::Settings,
     task, throttle,
@@ -120,6 +120,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             Route::Execute => self.execute(caller, http::body(request, BODY_MAX)?).await,
             Route::Bulk => self.bulk(caller, http::body(request, BULK_BODY_MAX)?).await,
             Route::Cancel(id) => self.cancel(caller, &id).await,
+            Route::Rerun(id) => self.rerun(caller, &id, http::optional_body(request, BODY_MAX)?).await,
             Route::ListKeys => self.list_keys().await,
             Route::CreateKey => self.create_key(http::body(request, BODY_MAX)?).await,
             Route::RevokeKey(name) => self.revoke_key(&name).await,
@@ -143,6 +144,14 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 format!("this idempotency_key was used for another request within 24 hours ({id}); use a new one"),
             )),
         }
+    }
+
+    /// Copies the request of a run, whatever has become of it, and goes on as if the caller had sent the copy with the changes.
+    async fn rerun(&self, caller: &Caller, id: &str, changes: Changes) -> Result<ApiGatewayProxyResponse, Problem> {
+        let id = query::resolve(self.store, id).await?;
+        let before = self.store.load(&id).await.map_err(|e| http::failed(&e))?;
+        let before = before.ok_or_else(|| query::not_found(id.as_str()))?;
+        self.execute(caller, changes.applied_to(&before.request)).await
     }
 
     /// The request as it will be run, or every fault of it.
