@@ -40,14 +40,14 @@ fn assert_all_statuses<'a>(expected: impl Iterator<Item = &'a Expected>) {
 mod local {
     use std::fs;
 
+    use ::local::{
+        database::{Database, PumpId},
+        store::LocalStore,
+    };
     use domain::{
         history::{Cursor, Filter},
         ports::{Keys, Store},
         principal::Principal,
-    };
-    use ::local::{
-        database::{Database, PumpId},
-        store::LocalStore,
     };
     use tests::{
         loaded::all,

@@ -15,6 +15,7 @@ mod hostile;
 mod infra;
 mod launchers;
 mod property;
+mod rerun;
 mod script;
 mod simulation;
 mod stack;

@@ -1,12 +1,14 @@
 //! The JSON of the REST API: what callers see of an execution, and of an error.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
     execution::{Attempt, Event, Execution, ExecutionStatus, UNREADABLE},
     id::ExecutionId,
-    key::{KeyRecord, Role},
+    key::{Caller, KeyRecord, Role},
     limit::CapacityPool,
     principal::Principal,
     request::{FieldError, SubmitRequest},
@@ -126,7 +128,8 @@ pub struct RequestView {
     pub repo: Option<String>,
     pub branch: Option<String>,
     pub image: Option<String>,
-    pub env: std::collections::BTreeMap<String, String>,
+    /// `null` stands for a value that is not shown to the caller.
+    pub env: BTreeMap<String, Option<String>>,
     pub secrets: Vec<String>,
     pub timeout: String,
     pub cpu: u32,
@@ -244,6 +247,15 @@ impl ExecutionView {
             request: RequestView::from(&execution.request),
         }
     }
+
+    /// The view as this caller may see it.
+    #[must_use]
+    pub fn shown_to(mut self, caller: &Caller) -> Self {
+        if !caller.sees_values() {
+            self.request.env.values_mut().for_each(|value| *value = None);
+        }
+        self
+    }
 }
 
 impl From<&crate::request::LaunchRequest> for RequestView {
@@ -254,7 +266,7 @@ impl From<&crate::request::LaunchRequest> for RequestView {
             repo: asked.repo,
             branch: asked.branch,
             image: asked.image,
-            env: asked.env,
+            env: asked.env.into_iter().map(|(name, value)| (name, Some(value))).collect(),
             secrets: asked.secrets,
             timeout: request.timeout.to_string(),
             cpu: request.size.cpu(),
@@ -276,7 +288,7 @@ impl From<&crate::request::LaunchRequest> for RequestView {
 }
 
 impl From<RequestView> for SubmitRequest {
-    /// The request that asks for the same again, under no idempotency key.
+    /// The request that asks for the same again, under no idempotency key. A variable whose value is hidden is not in it.
     fn from(view: RequestView) -> Self {
         Self {
             action: Some("exec".into()),
@@ -284,7 +296,7 @@ impl From<RequestView> for SubmitRequest {
             repo: view.repo,
             branch: view.branch,
             image: view.image,
-            env: view.env,
+            env: view.env.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
             secrets: view.secrets,
             timeout: Some(view.timeout.into()),
             cpu: Some(view.cpu.to_string().into()),

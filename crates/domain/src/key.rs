@@ -165,6 +165,12 @@ impl Caller {
     pub fn local(name: impl Into<String>) -> Self {
         Self { name: name.into(), principal: Principal::Local, role: Role::Admin }
     }
+
+    /// Whether the values of a run's variables are shown to it. A key that only reads sees their names alone.
+    #[must_use]
+    pub fn sees_values(&self) -> bool {
+        self.role >= Role::Submit
+    }
 }
 
 #[cfg(test)]

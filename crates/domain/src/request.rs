@@ -8,6 +8,7 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+mod changes;
 mod choice;
 mod duration;
 mod env;
@@ -21,6 +22,7 @@ mod size;
 mod text;
 mod validate;
 
+pub use changes::Changes;
 pub use choice::{Arch, Capacity, ChoiceError, RetryOn};
 pub use duration::{TIMEOUT_MAX, Timeout, TimeoutError};
 pub use env::{Env, EnvError, EnvName, RESERVED_PREFIX, SecretName, without_value};
@@ -288,7 +290,7 @@ impl fmt::Debug for SubmitRequest {
 }
 
 impl From<&LaunchRequest> for SubmitRequest {
-    /// The request that asks for exactly this run again, with nothing left to defaults; the basis of `mycli rerun`.
+    /// The request that asks for exactly this run again, with nothing left to defaults. Of a rerun it is what [`Changes`] are applied to.
     fn from(launch: &LaunchRequest) -> Self {
         Self {
             action: None,

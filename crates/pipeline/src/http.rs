@@ -38,6 +38,8 @@ pub enum Route {
     Logs(String),
     /// `POST /executions/{id}/cancel`
     Cancel(String),
+    /// `POST /executions/{id}/rerun`
+    Rerun(String),
     /// `GET /keys`
     ListKeys,
     /// `POST /keys`
@@ -80,6 +82,7 @@ impl Route {
             ["executions", id] => vec![(Method::GET, Self::Get((*id).into()))],
             ["executions", id, "logs"] => vec![(Method::GET, Self::Logs((*id).into()))],
             ["executions", id, "cancel"] => vec![(Method::POST, Self::Cancel((*id).into()))],
+            ["executions", id, "rerun"] => vec![(Method::POST, Self::Rerun((*id).into()))],
             ["keys"] => vec![(Method::GET, Self::ListKeys), (Method::POST, Self::CreateKey)],
             ["keys", name] => vec![(Method::DELETE, Self::RevokeKey((*name).into()))],
             ["keys", name, "rotate"] => vec![(Method::POST, Self::RotateKey((*name).into()))],
@@ -94,7 +97,7 @@ impl Route {
     pub fn role(&self) -> Role {
         match self {
             Self::List | Self::Get(_) | Self::Logs(_) | Self::Whoami | Self::Version => Role::Read,
-            Self::Execute | Self::Bulk | Self::Cancel(_) => Role::Submit,
+            Self::Execute | Self::Bulk | Self::Cancel(_) | Self::Rerun(_) => Role::Submit,
             Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) | Self::RotateKey(_) => Role::Admin,
         }
     }
@@ -195,11 +198,14 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
     }
 }
 
-/// The same of a body that may be left out.
+/// The same of a body that may be left out, which then says nothing.
 ///
 /// # Errors
-/// As [`body`].
-pub fn body_or_none<T: DeserializeOwned + Default>(request: &ApiGatewayProxyRequest, max: usize) -> Result<T, Problem> {
+/// As of [`body`].
+pub fn optional_body<T>(request: &ApiGatewayProxyRequest, max: usize) -> Result<T, Problem>
+where
+    T: DeserializeOwned + Default,
+{
     match request.body.as_deref() {
         None | Some("") => Ok(T::default()),
         Some(_) => body(request, max),

@@ -97,7 +97,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         auth::require(caller, route.role())?;
         match route {
             Route::List => self.list(caller, request).await,
-            Route::Get(id) => self.get(&id, request).await,
+            Route::Get(id) => self.get(caller, &id, request).await,
             Route::Logs(id) => self.log(&id, request).await,
             Route::Whoami => whoami(caller, request),
             Route::Version => version(request),
@@ -121,7 +121,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
                     let view = self.view(execution, &mut seen).await.map_err(|e| http::failed(&e))?;
                     // The store tells those in a line, which of them waits is for the line to say.
                     if filter.status.as_ref().is_none_or(|status| view.status == *status) {
-                        executions.push(Listed::Run(Box::new(view)));
+                        executions.push(Listed::Run(Box::new(view.shown_to(caller))));
                     }
                 }
                 Err(corrupt) => executions.extend(unreadable_entry(corrupt)),
@@ -131,11 +131,16 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         Ok(http::json(200, &HistoryPage { executions, next_cursor: page.next.map(|cursor| cursor.encode()) }))
     }
 
-    async fn get(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn get(
+        &self,
+        caller: &Caller,
+        id: &str,
+        request: &ApiGatewayProxyRequest,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &[])?;
         let execution = self.load(id).await?;
         let view = self.view(&execution, &mut Seen::default()).await.map_err(|e| http::failed(&e))?;
-        Ok(http::json(200, &view))
+        Ok(http::json(200, &view.shown_to(caller)))
     }
 
     async fn log(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {

@@ -14,7 +14,7 @@ use domain::{
     message::Message,
     ports::{Claim, Clock, Created, Entropy, Keys, PortError, Queue, Secrets, Store, UpdateError},
     principal::Principal,
-    request::{FieldError, LaunchRequest, Name, SubmitRequest},
+    request::{Changes, FieldError, LaunchRequest, Name, SubmitRequest},
     secret::SecretRecord,
     settings::Settings,
     task, throttle,
@@ -142,10 +142,11 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             Route::Execute => self.execute(caller, http::body(request, BODY_MAX)?).await,
             Route::Bulk => self.bulk(caller, http::body(request, BULK_BODY_MAX)?).await,
             Route::Cancel(id) => self.cancel(caller, &id).await,
+            Route::Rerun(id) => self.rerun(caller, &id, http::optional_body(request, BODY_MAX)?).await,
             Route::ListKeys => self.list_keys().await,
             Route::CreateKey => self.create_key(http::body(request, BODY_MAX)?).await,
             Route::RevokeKey(name) => self.revoke_key(&name).await,
-            Route::RotateKey(name) => self.rotate_key(&name, http::body_or_none(request, BODY_MAX)?).await,
+            Route::RotateKey(name) => self.rotate_key(&name, http::optional_body(request, BODY_MAX)?).await,
             Route::List | Route::Get(_) | Route::Logs(_) | Route::Whoami | Route::Version => {
                 Err(Problem::new(404, "no_such_path", "this function serves only what writes"))
             }
@@ -166,6 +167,14 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 format!("this idempotency_key was used for another request within 24 hours ({id}); use a new one"),
             )),
         }
+    }
+
+    /// Copies the request of a run, whatever has become of it, and goes on as if the caller had sent the copy with the changes.
+    async fn rerun(&self, caller: &Caller, id: &str, changes: Changes) -> Result<ApiGatewayProxyResponse, Problem> {
+        let id = query::resolve(self.store, id).await?;
+        let before = self.store.load(&id).await.map_err(|e| http::failed(&e))?;
+        let before = before.ok_or_else(|| query::not_found(id.as_str()))?;
+        self.execute(caller, changes.applied_to(&before.request)).await
     }
 
     /// The request as it will be run, or every fault of it.

@@ -23,7 +23,13 @@ fn a_record_that_cannot_be_read_is_found_by_the_doctor_and_forgotten() {
     let request =
         SubmitRequest { command: Some("true".into()), lock: Some("deploy".into()), ..SubmitRequest::default() };
     let request = request.validate(&Defaults::aws()).unwrap();
-    let execution = Execution::submitted(ExecutionId::new(now, 1), request, CapacityPool::FargateSpot, &Caller::local("alice"), now);
+    let execution = Execution::submitted(
+        ExecutionId::new(now, 1),
+        request,
+        CapacityPool::FargateSpot,
+        &Caller::local("alice"),
+        now,
+    );
     let id = execution.id.to_string();
     let store = DynamoStore::of(&table::configuration(world.emulator.endpoint()), "mycli-default", 90);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

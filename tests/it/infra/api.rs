@@ -5,10 +5,11 @@ use std::{collections::BTreeSet, fs};
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use domain::{
     api::Problem,
-    request::{Scalar, SubmitRequest},
+    request::{Changes, Scalar, SubmitRequest},
 };
 use pipeline::http::Route;
 use reqwest::Method;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tests::{
     sandbox::{Sandbox, eventually},
@@ -51,6 +52,7 @@ fn documented(route: &Route) -> (Method, &'static str) {
         Route::Get(_) => (Method::GET, "/executions/{id}"),
         Route::Logs(_) => (Method::GET, "/executions/{id}/logs"),
         Route::Cancel(_) => (Method::POST, "/executions/{id}/cancel"),
+        Route::Rerun(_) => (Method::POST, "/executions/{id}/rerun"),
         Route::ListKeys => (Method::GET, "/keys"),
         Route::CreateKey => (Method::POST, "/keys"),
         Route::RevokeKey(_) => (Method::DELETE, "/keys/{name}"),
@@ -60,7 +62,7 @@ fn documented(route: &Route) -> (Method, &'static str) {
     }
 }
 
-const ROUTES: usize = 12;
+const ROUTES: usize = 13;
 
 #[test]
 fn the_documented_routes_are_those_there_are() {
@@ -119,6 +121,7 @@ fn examples_of_requests_are_accepted() {
     let serve = sandbox.serve(&[]);
     let http = Http::to(&serve);
     let document = document();
+    let run = http.submit(&json!({"command": "true"}));
     for (method, path, operation) in operations(&document) {
         let example = &operation["requestBody"]["content"]["application/json"]["example"];
         if example.is_null() {
@@ -129,7 +132,7 @@ fn examples_of_requests_are_accepted() {
         for key in ["repo", "branch", "image", "secrets"] {
             example.as_object_mut().unwrap().remove(key);
         }
-        let answer = http.post(&path, &example);
+        let answer = http.post(&path.replace("{id}", &run), &example);
         assert!((200..300).contains(&answer.status), "{method} {path}: {answer:#?}");
         is_as_documented(&document, &method, &path, &answer);
     }
@@ -185,6 +188,20 @@ fn answers_are_as_documented() {
     post("/executions/{id}/cancel", &format!("/executions/{first}/cancel"), Value::Null, 409);
     post("/executions/{id}/cancel", "/executions/exec_00000000000000000000000000/cancel", Value::Null, 404);
 
+    let rerun = |id: &str, body: Value, status: u16| {
+        post("/executions/{id}/rerun", &format!("/executions/{id}/rerun"), body, status)
+    };
+    let again = rerun(&first, Value::Null, 202);
+    rerun(&first, json!({"name": "again", "idempotency_key": "r"}), 202);
+    rerun(&first, json!({"name": "another", "idempotency_key": "r"}), 409);
+    rerun(&first, json!({"action": "exec"}), 400);
+    rerun(&first, json!({"name": null}), 400);
+    rerun(&first, json!({"cpu": 3}), 422);
+    rerun(&first, json!({"command": "x".repeat(70_000)}), 413);
+    rerun("exec_00000000000000000000000000", json!({}), 404);
+    rerun("exec_", json!({}), 409);
+    assert_ne!(again.body["execution_id"], first);
+
     post("/execute", "/execute", json!({}), 422);
     post("/execute", "/execute", json!({"comand": "x"}), 400);
     post("/execute", "/execute", json!({"command": "x".repeat(70_000)}), 413);
@@ -195,7 +212,7 @@ fn answers_are_as_documented() {
     post("/executions/bulk", "/executions/bulk", bulk(json!([])), 422);
     post("/executions/bulk", "/executions/bulk", json!({"executions": []}), 400);
 
-    post("/keys", "/keys", json!({"name": "reader", "role": "read"}), 201);
+    let reader = post("/keys", "/keys", json!({"name": "reader", "role": "read"}), 201);
     let made = post("/keys", "/keys", json!({"name": "ci", "role": "submit"}), 201);
     post("/keys", "/keys", json!({"name": "ci", "role": "submit"}), 409);
     post("/keys", "/keys", json!({"name": "-", "role": "submit"}), 422);
@@ -203,6 +220,12 @@ fn answers_are_as_documented() {
     get("/keys", "/keys", 200);
     let limited = Http::to(&serve).with_key(made.body["key"].as_str().unwrap());
     is_as_documented(&document, &Method::GET, "/keys", &limited.get("/keys"));
+    let reading = Http::to(&serve).with_key(reader.body["key"].as_str().unwrap());
+    for (documented, path) in
+        [("/executions/{id}", format!("/executions/{first}")), ("/executions", "/executions".into())]
+    {
+        is_as_documented(&document, &Method::GET, documented, &reading.get(&path));
+    }
     ask(Method::DELETE, "/keys/{name}", "/keys/ci", &Value::Null, 200);
     ask(Method::DELETE, "/keys/{name}", "/keys/ci", &Value::Null, 404);
     let unknown = Http::to(&serve).with_key("sk_live_no");
@@ -240,9 +263,8 @@ fn records_of_every_kind_are_as_documented() {
     is_as_documented(&document, &Method::GET, "/executions", &http.get("/executions?limit=2"));
 }
 
-#[test]
-fn the_keys_of_a_request_are_those_of_the_code() {
-    let whole = SubmitRequest {
+fn whole_request() -> SubmitRequest {
+    SubmitRequest {
         action: text(),
         command: text(),
         repo: text(),
@@ -265,13 +287,24 @@ fn the_keys_of_a_request_are_those_of_the_code() {
         idempotency_key: text(),
         task_role: text(),
         registry_secret: text(),
-    };
+    }
+}
+
+/// Asserts that a schema describes `whole`, which has every key that the code knows.
+#[track_caller]
+fn check_keys(schema: &str, whole: &impl Serialize) {
     let document = document();
-    let schema = &document["components"]["schemas"]["SubmitRequest"];
+    let schema = &document["components"]["schemas"][schema];
     let whole = serde_json::to_value(whole).unwrap();
     assert_eq!(schema::faults(&document, schema, &whole), [""; 0]);
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(keys(&schema["properties"]), keys(&whole));
+}
+
+#[test]
+fn the_keys_of_a_request_are_those_of_the_code() {
+    check_keys("SubmitRequest", &whole_request());
+    check_keys("Changes", &Changes::from(whole_request()));
 }
 
 fn text() -> Option<String> {
@@ -282,10 +315,14 @@ fn text() -> Option<String> {
 /// that is null, which its schemas cannot allow, and which the document does not promise.
 #[test]
 fn what_the_schema_refuses_the_code_refuses_too() {
+    check_refusals("SubmitRequest", |body| serde_json::from_value::<SubmitRequest>(body.clone()).is_err());
+    check_refusals("Changes", |body| serde_json::from_value::<Changes>(body.clone()).is_err());
+}
+
+fn check_refusals(schema: &str, refused_by_code: impl Fn(&Value) -> bool) {
     let document = document();
-    let schema = &document["components"]["schemas"]["SubmitRequest"];
+    let schema = &document["components"]["schemas"][schema];
     let refused_by_schema = |body: &Value| !schema::faults(&document, schema, body).is_empty();
-    let refused_by_code = |body: &Value| serde_json::from_value::<SubmitRequest>(body.clone()).is_err();
     for (key, property) in schema["properties"].as_object().unwrap() {
         for value in [
             json!("x"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::request::{
-    Arch, Defaults, GitRef, ImageRef, LaunchRequest, Place, RepoKind, RepoUrl, Scalar, SubmitRequest, Timeout,
+    Arch, Changes, Defaults, GitRef, ImageRef, LaunchRequest, Place, RepoKind, RepoUrl, Scalar, SubmitRequest, Timeout,
 };
 use proptest::prelude::*;
 
@@ -171,5 +171,45 @@ proptest! {
             let changed = Defaults { timeout: Timeout::MAX, arch: Arch::Arm64, ..defaults };
             prop_assert_eq!(SubmitRequest::from(&launch).validate(&changed), Ok(launch));
         }
+    }
+
+    #[test]
+    fn changing_nothing_asks_for_the_same_again(request in submit_request(), aws in any::<bool>()) {
+        let defaults = if aws { Defaults::aws() } else { Defaults::one_machine(Arch::X86_64) };
+        if let Ok(launch) = request.validate(&defaults) {
+            prop_assert_eq!(Changes::default().applied_to(&launch).validate(&defaults), Ok(launch));
+        }
+    }
+
+    #[test]
+    fn changing_everything_leaves_nothing_but_other_variables(
+        (before, after) in (submit_request(), submit_request()), aws in any::<bool>(),
+    ) {
+        let defaults = if aws { Defaults::aws() } else { Defaults::one_machine(Arch::X86_64) };
+        if let (Ok(before), Ok(after)) = (before.validate(&defaults), after.validate(&defaults)) {
+            let wanted = SubmitRequest::from(&after);
+            let changed = Changes {
+                // What the later one has not: said outright, as it would be.
+                repo: Some(wanted.repo.clone().unwrap_or_default()),
+                secrets: Some(wanted.secrets.clone()),
+                retry_on: Some(wanted.retry_on.clone()),
+                ..Changes::from(wanted.clone())
+            }
+            .applied_to(&before);
+            let mut expected = wanted;
+            for (name, value) in before.env.iter() {
+                expected.env.entry(name.to_string()).or_insert_with(|| value.to_owned());
+            }
+            expected.image = expected.image.or_else(|| before.image.as_ref().map(ToString::to_string));
+            expected.lock = expected.lock.or_else(|| before.lock.as_ref().map(ToString::to_string));
+            prop_assert_eq!(changed, expected);
+        }
+    }
+
+    #[test]
+    fn each_change_survives_its_json(request in submit_request()) {
+        let changes = Changes::from(request);
+        let text = serde_json::to_string(&changes).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Changes>(&text).unwrap(), changes);
     }
 }

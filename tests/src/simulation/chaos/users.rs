@@ -1,4 +1,4 @@
-//! Who submits, cancels and submits anew, and does not rest before it is answered.
+//! Who submits, cancels and runs again, and does not rest before it is answered.
 
 use std::sync::Arc;
 
@@ -48,8 +48,8 @@ async fn run(world: &Arc<World>, number: usize, errand: Errand) {
         while world.store_has_no_end(&ids[0]).await {
             world.time.sleep(LOOK).await;
         }
-        let key = Some(format!("again-{number}"));
-        submit(world, by, &SubmitRequest { idempotency_key: key, ..errand.requests[0].clone() }).await;
+        let key = format!("again-{number}");
+        rerun(world, by, &ids[0], &key, &errand.requests[0]).await;
     }
 }
 
@@ -85,6 +85,12 @@ async fn submit(world: &Arc<World>, by: &str, request: &SubmitRequest) -> Execut
     body["action"] = json!("exec");
     let (_, answer) = ask(world, by, "/execute", Some(body), &[202]).await;
     world.rules.accepted(&answer["execution_id"], request.clone())
+}
+
+async fn rerun(world: &Arc<World>, by: &str, id: &ExecutionId, key: &str, before: &SubmitRequest) {
+    let path = format!("/executions/{id}/rerun");
+    let (_, answer) = ask(world, by, &path, Some(json!({"idempotency_key": key})), &[202]).await;
+    world.rules.accepted(&answer["execution_id"], before.clone());
 }
 
 async fn submit_all(world: &Arc<World>, by: &str, id: &str, requests: &[SubmitRequest]) -> Vec<ExecutionId> {

@@ -1,0 +1,242 @@
+//! What a rerun asks for otherwise than the run before it.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::{LaunchRequest, Scalar, SubmitRequest};
+
+/// The changes of a rerun: the body of `POST /executions/{id}/rerun`.
+///
+/// It has the keys of [`SubmitRequest`] but `action`, and nothing in it can be trusted either. What is absent stays as it was; no changes at
+/// all mean the same again. [`Changes::applied_to`] has the rules. `Debug` shows no value of `env` and no credentials in `repo`.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys of SubmitRequest, which documents them")]
+pub struct Changes {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// An empty text means no repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Variables to set; all others stay.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// All of the secrets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Scalar>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Scalar>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Scalar>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_parallel: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<i64>,
+    /// All of the causes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_on: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registry_secret: Option<String>,
+}
+
+impl Changes {
+    /// The request that asks for the run of `launch` again, with these changes.
+    ///
+    /// A key that is given replaces the one of before. Four rules go beyond that:
+    ///
+    /// - Variables join by name.
+    /// - A branch belongs to its repository: another repository drops it. An empty `repo` drops both.
+    /// - CPU and memory are a pair: one of them given alone chooses the other anew.
+    /// - The idempotency key of before is never copied: it would give the run of before.
+    #[must_use]
+    pub fn applied_to(self, launch: &LaunchRequest) -> SubmitRequest {
+        let mut request = SubmitRequest { idempotency_key: None, ..SubmitRequest::from(launch) };
+        self.apply(&mut request);
+        request
+    }
+
+    /// The same to a request as a user wrote it.
+    pub fn apply(self, request: &mut SubmitRequest) {
+        if self.repo.is_some() {
+            (request.repo, request.branch) = (None, None);
+        }
+        if self.cpu.is_some() || self.memory.is_some() {
+            (request.cpu, request.memory) = (None, None);
+        }
+        replace(&mut request.command, self.command);
+        replace(&mut request.repo, self.repo.filter(|repo| !repo.is_empty()));
+        replace(&mut request.branch, self.branch);
+        replace(&mut request.image, self.image);
+        request.env.extend(self.env);
+        replace_list(&mut request.secrets, self.secrets);
+        replace(&mut request.timeout, self.timeout);
+        replace(&mut request.cpu, self.cpu);
+        replace(&mut request.memory, self.memory);
+        replace(&mut request.arch, self.arch);
+        replace(&mut request.capacity, self.capacity);
+        replace(&mut request.lock, self.lock);
+        replace(&mut request.group, self.group);
+        replace(&mut request.max_parallel, self.max_parallel);
+        replace(&mut request.priority, self.priority);
+        replace(&mut request.retries, self.retries);
+        replace_list(&mut request.retry_on, self.retry_on);
+        replace(&mut request.name, self.name);
+        replace(&mut request.idempotency_key, self.idempotency_key);
+        replace(&mut request.task_role, self.task_role);
+        replace(&mut request.registry_secret, self.registry_secret);
+    }
+}
+
+fn replace<T>(value: &mut Option<T>, given: Option<T>) {
+    if given.is_some() {
+        *value = given;
+    }
+}
+
+fn replace_list(list: &mut Vec<String>, given: Option<Vec<String>>) {
+    if let Some(given) = given {
+        *list = given;
+    }
+}
+
+impl From<SubmitRequest> for Changes {
+    /// The changes that set what the request says. An empty list says nothing; `action` is none of a rerun's keys.
+    fn from(request: SubmitRequest) -> Self {
+        let given = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
+        Self {
+            command: request.command,
+            repo: request.repo,
+            branch: request.branch,
+            image: request.image,
+            env: request.env,
+            secrets: given(request.secrets),
+            timeout: request.timeout,
+            cpu: request.cpu,
+            memory: request.memory,
+            arch: request.arch,
+            capacity: request.capacity,
+            lock: request.lock,
+            group: request.group,
+            max_parallel: request.max_parallel,
+            priority: request.priority,
+            retries: request.retries,
+            retry_on: given(request.retry_on),
+            name: request.name,
+            idempotency_key: request.idempotency_key,
+            task_role: request.task_role,
+            registry_secret: request.registry_secret,
+        }
+    }
+}
+
+impl fmt::Debug for Changes {
+    /// As a request that says the same shows itself.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut request = SubmitRequest::default();
+        self.clone().apply(&mut request);
+        f.debug_tuple("Changes").field(&request).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::request::{Arch, Defaults};
+
+    /// Everything that can be stored, set.
+    fn before() -> LaunchRequest {
+        let request = json!({
+            "command": "make", "repo": "https://git.example/me/p", "branch": "v1", "image": "alpine:3",
+            "env": {"A": "a", "B": "b"}, "secrets": ["S"], "timeout": "5m", "cpu": 512, "memory": 2048,
+            "lock": "l", "group": "g", "max_parallel": 2, "priority": 3, "retries": 1, "retry_on": ["spot"],
+            "name": "n", "idempotency_key": "k",
+        });
+        let request: SubmitRequest = serde_json::from_value(request).unwrap();
+        request.validate(&Defaults::one_machine(Arch::Arm64)).unwrap()
+    }
+
+    fn changed(changes: Value) -> LaunchRequest {
+        let changes: Changes = serde_json::from_value(changes).unwrap();
+        changes.applied_to(&before()).validate(&Defaults::one_machine(Arch::X86_64)).unwrap()
+    }
+
+    /// `expected` are the keys that differ from those of the same again; null for one that is gone.
+    #[track_caller]
+    fn check(changes: Value, expected: &Value) {
+        let keys = |launch: &LaunchRequest| serde_json::to_value(SubmitRequest::from(launch)).unwrap();
+        let mut same = keys(&changed(json!({})));
+        for (key, value) in expected.as_object().unwrap() {
+            match value {
+                Value::Null => drop(same.as_object_mut().unwrap().remove(key)),
+                value => same[key] = value.clone(),
+            }
+        }
+        assert_eq!(keys(&changed(changes)), same);
+    }
+
+    #[test]
+    fn nothing_changed_is_the_same_under_no_key() {
+        assert_eq!(changed(json!({})), LaunchRequest { idempotency_key: None, ..before() });
+    }
+
+    #[test]
+    fn what_is_given_replaces_and_variables_join() {
+        check(json!({"command": "make all", "timeout": 60}), &json!({"command": "make all", "timeout": "1m"}));
+        check(json!({"env": {"B": "", "C": "c"}}), &json!({"env": {"A": "a", "B": "", "C": "c"}}));
+        check(json!({"env": {}}), &json!({}));
+        check(json!({"secrets": ["T"]}), &json!({"secrets": ["T"]}));
+        check(json!({"secrets": []}), &json!({"secrets": null}));
+        check(json!({"retry_on": ["host"]}), &json!({"retry_on": ["host"]}));
+        check(json!({"idempotency_key": "new"}), &json!({"idempotency_key": "new"}));
+    }
+
+    #[test]
+    fn a_branch_goes_with_its_repository_and_cpu_with_memory() {
+        check(json!({"branch": "main"}), &json!({"branch": "main"}));
+        check(json!({"repo": "/srv/q"}), &json!({"repo": "/srv/q", "branch": null}));
+        check(json!({"repo": "/srv/q", "branch": "x"}), &json!({"repo": "/srv/q", "branch": "x"}));
+        check(json!({"repo": ""}), &json!({"repo": null, "branch": null}));
+        check(json!({"cpu": 256}), &json!({"cpu": "256", "memory": "512"}));
+        check(json!({"cpu": 1024, "memory": 4096}), &json!({"cpu": "1024", "memory": "4096"}));
+    }
+
+    #[test]
+    fn no_other_keys_are_known() {
+        for unknown in [json!({"action": "exec"}), json!({"comand": "x"})] {
+            let refused = serde_json::from_value::<Changes>(unknown).unwrap_err().to_string();
+            assert!(refused.starts_with("unknown field"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_value_of_a_variable() {
+        let changes = json!({"env": {"A": "hidden"}, "repo": "https://me:hidden@git.example/p"});
+        let shown = format!("{:?}", serde_json::from_value::<Changes>(changes).unwrap());
+        assert!(shown.contains("\"A\"") && !shown.contains("hidden"), "{shown}");
+    }
+}
