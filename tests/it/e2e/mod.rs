@@ -10,5 +10,6 @@ mod line;
 mod logs;
 mod past;
 mod repository;
+mod rerun;
 mod secrecy;
 mod signals;
