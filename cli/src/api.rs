@@ -59,6 +59,11 @@ impl Client {
         Ok(self.got(Call::post(path(&["executions", "bulk"], &[]), Some(body))).await?.value)
     }
 
+    /// Runs an execution again. `changes` must hold an idempotency key, so that a lost answer never makes two runs.
+    pub(crate) async fn rerun(&self, id: &ExecutionId, changes: Vec<u8>) -> Result<Got<Accepted>, CallError> {
+        self.got(Call::post(path(&["executions", id.as_str(), "rerun"], &[]), Some(changes))).await
+    }
+
     /// An execution, by anything that names it.
     pub(crate) async fn execution(&self, id: &str) -> Result<Got<ExecutionView>, CallError> {
         self.got(Call::get(path(&["executions", name_in_path(id)], &[]))).await

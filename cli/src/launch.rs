@@ -2,7 +2,8 @@
 
 use domain::{
     api::Accepted,
-    request::{Defaults, FieldError, SubmitRequest},
+    id::ExecutionId,
+    request::{Changes, Defaults, FieldError, SubmitRequest},
 };
 
 use crate::{
@@ -46,11 +47,48 @@ pub(crate) async fn run(
     request: SubmitRequest,
     flags: LaunchFlags,
 ) -> Result<u8, Failure> {
-    if let (Client::Local(machine), false) = (client, flags.detach) {
-        machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
+    start(client, flags).await?;
+    let key = key_or_random(request.idempotency_key)?;
+    let accepted = client.submit(&SubmitRequest { idempotency_key: Some(key), ..request }).await?;
+    go_on(context, client, &accepted, flags).await
+}
+
+/// Runs an execution again with changes and, unless told to detach, follows the new run to its end.
+///
+/// # Errors
+/// As of [`run`].
+pub(crate) async fn rerun(
+    context: &Context,
+    client: &Client,
+    before: &ExecutionId,
+    changes: Changes,
+    flags: LaunchFlags,
+) -> Result<u8, Failure> {
+    start(client, flags).await?;
+    let key = key_or_random(changes.idempotency_key)?;
+    let changes = Changes { idempotency_key: Some(key), ..changes };
+    let body = serde_json::to_vec(&changes).map_err(|error| Failure::Local(error.to_string()))?;
+    let accepted = client.rerun(before, body).await?;
+    go_on(context, client, &accepted, flags).await
+}
+
+/// What is followed on this machine runs in this process.
+async fn start(client: &Client, flags: LaunchFlags) -> Result<(), Failure> {
+    match client {
+        Client::Local(machine) if !flags.detach => {
+            machine.start().await.map_err(|error| Failure::Local(error.to_string()))
+        }
+        Client::Local(_) | Client::Remote(_) => Ok(()),
     }
-    let accepted = client.submit(&with_key(request)?).await?;
-    if flags.detach { announce(context, &accepted) } else { see_through(context, client, &accepted.value).await }
+}
+
+async fn go_on(
+    context: &Context,
+    client: &Client,
+    accepted: &Got<Accepted>,
+    flags: LaunchFlags,
+) -> Result<u8, Failure> {
+    if flags.detach { announce(context, accepted) } else { see_through(context, client, &accepted.value).await }
 }
 
 fn announce(context: &Context, accepted: &Got<Accepted>) -> Result<u8, Failure> {
@@ -85,12 +123,8 @@ async fn see_through(context: &Context, client: &Client, accepted: &Accepted) ->
 }
 
 /// Every submission has an idempotency key: a lost answer must not make two runs of one.
-fn with_key(request: SubmitRequest) -> Result<SubmitRequest, Failure> {
-    let key = match request.idempotency_key {
-        Some(key) => key,
-        None => random_key()?,
-    };
-    Ok(SubmitRequest { idempotency_key: Some(key), ..request })
+fn key_or_random(given: Option<String>) -> Result<String, Failure> {
+    given.map_or_else(random_key, Ok)
 }
 
 fn random_key() -> Result<String, Failure> {

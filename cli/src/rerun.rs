@@ -1,21 +1,27 @@
 //! `mycli rerun`: the same again, as history keeps it; one run, or what failed of a group.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use domain::{
     api::{ExecutionView, Listed},
     execution::ExecutionStatus,
-    request::{Name, SubmitRequest},
+    id::ExecutionId,
+    request::{Changes, Name, SubmitRequest},
 };
 
 use crate::{
     bulk::{self, lines::Ready},
-    client::Client,
+    client::{CallError, Client},
     context::Context,
     draft,
     failure::Failure,
     flags::{LaunchFlags, RunFlags},
     group, launch,
-    submission::{self, Submission},
+    submission::{
+        self, Batch, Submission,
+        reruns::{self, Reruns},
+    },
 };
 
 /// Examples for `--help`.
@@ -24,7 +30,11 @@ Examples:
   mycli rerun                         your latest run again
   mycli rerun 7XQ9 --branch main      another branch, everything else the same
   mycli rerun 7XQ9 --timeout 2h --on-demand --detach
+  mycli rerun 7XQ9 -e STAGE=test      one variable otherwise; the others keep their values
   mycli rerun --failed --group nightly --wait     all of a group that failed, timed out or were lost
+
+What no flag says stays as it was: the stored request is copied where it is stored, and
+checked as if you had sent it. Variables and secrets join, by name.
 
 Exit code: as of exec; with --failed as of bulk.";
 
@@ -80,37 +90,40 @@ impl Rerun {
         for status in FAILED {
             group::walk(client, group, Some(&status), |listed| runs.extend(run_of(listed))).await?;
         }
+        let submission = Submission::begin(self.resume.as_ref(), self.into.as_ref().map(Name::as_str))?;
+        drop_own(&submission, &mut runs);
         if runs.is_empty() {
             return Err(Failure::Nothing(format!("nothing of the group {group} has failed")));
         }
         runs.sort_by(|one, other| one.execution_id.cmp(&other.execution_id));
-        let submission = Submission::begin(self.resume.as_ref(), self.into.as_ref().map(Name::as_str))?;
         let flags = RunFlags { group: Some(submission.group.clone()), ..self.run.clone() };
-        let requests = runs.into_iter().map(|run| changed(context, &flags, run)).collect::<Result<Vec<_>, _>>()?;
-        let line = |(number, request)| Ready { number, keys: bulk::lines::keys_of(&request) };
-        let lines: Vec<_> = (1..).zip(requests).map(line).collect();
+        let changes = changes(context, &flags)?;
         if self.launch.dry_run {
-            return bulk::print(context, &lines);
+            return show_all(context, &changes, runs);
+        }
+        let mut reruns = Reruns::new(made_before(client, &submission).await?);
+        for run in runs {
+            let changes = with_secrets_of(&run, &changes);
+            reruns.add(&submission, run.execution_id, changes)?;
         }
         if let (Client::Local(machine), true) = (client, self.wait) {
             machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
         }
-        submission::run(context, client, &submission, &lines, self.wait).await
+        submission::run(context, client, &submission, Batch::Reruns(&reruns), self.wait).await
     }
 
     async fn again(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
         let before = client.find(self.id.as_deref()).await?.value;
         context.screen.say(&introduction(&before));
-        let request = changed(context, &self.run, before)?;
+        let changes = with_secrets_of(&before, &changes(context, &self.run)?);
         if self.launch.dry_run {
-            return launch::dry_run(context, &request);
+            return launch::dry_run(context, &would_be(context, before, changes));
         }
-        launch::run(context, client, request, self.launch).await
+        launch::rerun(context, client, &before.execution_id, changes, self.launch).await
     }
 }
 
-/// The request of a run, with what the flags say otherwise.
-/// Of one whose record cannot be read nothing is known that could be repeated; asked for by status, there is none.
+/// Of a run whose record cannot be read nothing is known that could be repeated; asked for by status, there is none.
 fn run_of(listed: Listed) -> Option<ExecutionView> {
     match listed {
         Listed::Run(run) => Some(*run),
@@ -118,15 +131,72 @@ fn run_of(listed: Listed) -> Option<ExecutionView> {
     }
 }
 
-fn changed(context: &Context, flags: &RunFlags, before: ExecutionView) -> Result<SubmitRequest, Failure> {
-    let mut request = SubmitRequest::from(before.request);
-    let mut flags = flags.clone();
+/// Leaves out what the submission itself made: with `--into` they may be of the same group, and may have failed by the time it goes on.
+fn drop_own(submission: &Submission, runs: &mut Vec<ExecutionView>) {
+    if !submission.is_resumed() {
+        return;
+    }
+    let keys: BTreeSet<_> = runs.iter().map(|run| reruns::key(submission, &run.execution_id)).collect();
+    runs.retain(|run| run.request.idempotency_key.as_ref().is_none_or(|key| !keys.contains(key)));
+}
+
+/// The runs that are in the submission's group before it is sent again: an answer does not tell a new run from one of before.
+async fn made_before(client: &Client, submission: &Submission) -> Result<BTreeSet<ExecutionId>, CallError> {
+    let mut made = BTreeSet::new();
+    if submission.is_resumed() {
+        let note = |listed: Listed| made.extend([listed.id().clone()]);
+        group::walk(client, &submission.group, None, note).await?;
+    }
+    Ok(made)
+}
+
+/// What the flags change.
+fn changes(context: &Context, flags: &RunFlags) -> Result<Changes, Failure> {
+    if flags.repo.as_ref().is_some_and(String::is_empty) {
+        return Err(Failure::Usage("--repo is empty: give a repository, or --no-repo to run without one".into()));
+    }
+    let mut request = SubmitRequest::default();
+    draft::apply(flags, &mut request, &context.screen)?;
     if context.global.local {
         let here = std::env::current_dir().map_err(Failure::io("find the working directory"))?;
-        flags.repo = flags.repo.map(|repo| draft::absolute(&repo, &here));
+        request.repo = request.repo.map(|repo| draft::absolute(&repo, &here));
     }
-    draft::apply(&flags, &mut request, &context.screen)?;
-    Ok(request)
+    let mut changes = Changes::from(request);
+    if flags.no_repo {
+        changes.repo = Some(String::new());
+    }
+    Ok(changes)
+}
+
+/// `--secret` adds to the secrets of the run before, of which history tells the names.
+fn with_secrets_of(before: &ExecutionView, changes: &Changes) -> Changes {
+    let Some(given) = &changes.secrets else { return changes.clone() };
+    let kept = &before.request.secrets;
+    let added = given.iter().filter(|name| !kept.contains(name));
+    Changes { secrets: Some(kept.iter().chain(added).cloned().collect()), ..changes.clone() }
+}
+
+/// The request that the server would make of it, as far as its parts are shown to the caller.
+fn would_be(context: &Context, before: ExecutionView, changes: Changes) -> SubmitRequest {
+    let hidden = before.request.env.iter().filter(|(name, value)| value.is_none() && !changes.env.contains_key(*name));
+    let hidden: Vec<_> = hidden.map(|(name, _)| name.as_str()).collect();
+    if !hidden.is_empty() {
+        let (id, names) = (&before.execution_id, hidden.join(", "));
+        context.screen.say(&format!("{id}: values that this key may not see are left out here: {names}"));
+    }
+    let mut request = SubmitRequest::from(before.request);
+    changes.apply(&mut request);
+    request
+}
+
+fn show_all(context: &Context, changes: &Changes, runs: Vec<ExecutionView>) -> Result<u8, Failure> {
+    let request = |run: ExecutionView| {
+        let changes = with_secrets_of(&run, changes);
+        would_be(context, run, changes)
+    };
+    let line = |(number, request)| Ready { number, keys: bulk::lines::keys_of(&request) };
+    let lines: Vec<_> = (1..).zip(runs.into_iter().map(request)).map(line).collect();
+    bulk::print(context, &lines)
 }
 
 /// Which run it is, and what it ran on: a branch may have moved since.

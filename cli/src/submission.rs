@@ -9,12 +9,12 @@ use std::{
 use chrono::{TimeDelta, Utc};
 use domain::{
     Timestamp,
-    api::{BULK_BODY_MAX, BULK_MAX, BulkAnswer},
+    api::{BULK_BODY_MAX, BULK_MAX, BulkAnswer, BulkRejection},
     execution::ExecutionStatus,
     id::ExecutionId,
     request::{FieldError, Name},
 };
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, LocalBoxStream, StreamExt};
 use serde::Serialize;
 use serde_json::Value;
 use ulid::Ulid;
@@ -30,7 +30,11 @@ use crate::{
     output,
 };
 
-/// Requests under way at once. Ours: enough that the network's delay does not count, few enough for one user of a stack.
+pub(crate) mod reruns;
+
+use self::reruns::Reruns;
+
+/// Requests of lines under way at once. Ours: enough that the network's delay does not count, few enough for one user of a stack.
 const IN_FLIGHT: usize = 4;
 /// What an id of ours begins with.
 const PREFIX: &str = "sub_";
@@ -65,6 +69,11 @@ impl Submission {
             )));
         }
         Ok(Self { group: group.unwrap_or(id.as_str()).to_owned(), resumed: resume.is_some(), id })
+    }
+
+    /// Whether it was begun before, so that some of it may be accepted already.
+    pub(crate) fn is_resumed(&self) -> bool {
+        self.resumed
     }
 
     /// Whether its group is named after it.
@@ -106,13 +115,25 @@ struct Sent {
 
 impl Sent {
     /// `lines` gives the number of the line with an index.
-    fn add(&mut self, answer: BulkAnswer, lines: &[Ready]) {
+    fn of(answer: BulkAnswer, lines: &[Ready]) -> Self {
         let number = |index: u32| usize::try_from(index).ok().and_then(|index| Some(lines.get(index)?.number));
         let known = |entry: domain::api::BulkEntry| Some((number(entry.index)?, entry.execution_id));
-        self.accepted.extend(answer.accepted.into_iter().filter_map(known));
-        self.existing.extend(answer.existing.into_iter().filter_map(known));
-        self.rejected
-            .extend(answer.rejected.into_iter().filter_map(|entry| Some((number(entry.index)?, entry.errors))));
+        let rejected = |entry: BulkRejection| Some((number(entry.index)?, entry.errors));
+        Self {
+            accepted: answer.accepted.into_iter().filter_map(known).collect(),
+            existing: answer.existing.into_iter().filter_map(known).collect(),
+            rejected: answer.rejected.into_iter().filter_map(rejected).collect(),
+        }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.accepted.extend(more.accepted);
+        self.existing.extend(more.existing);
+        self.rejected.extend(more.rejected);
+    }
+
+    fn count(&self) -> usize {
+        self.accepted.len() + self.existing.len() + self.rejected.len()
     }
 
     fn sorted(mut self) -> Self {
@@ -132,6 +153,42 @@ enum Ended {
     All,
     Interrupted,
     Failed(CallError),
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Batch<'a> {
+    /// The lines of a `bulk`, many in a request.
+    Lines(&'a [Ready]),
+    /// Runs to run again, one in a request.
+    Reruns(&'a Reruns),
+}
+
+impl<'a> Batch<'a> {
+    fn len(self) -> usize {
+        match self {
+            Self::Lines(lines) => lines.len(),
+            Self::Reruns(reruns) => reruns.len(),
+        }
+    }
+
+    /// The groups that the runs are in.
+    fn groups(self, submission: &Submission) -> BTreeSet<String> {
+        match self {
+            Self::Lines(lines) => groups(submission, lines),
+            Self::Reruns(_) => [submission.group.clone()].into(),
+        }
+    }
+
+    /// What becomes of the runs, as the answers come in.
+    fn answers(self, client: &'a Client, submission: &Submission) -> LocalBoxStream<'a, Result<Sent, CallError>> {
+        let lines = match self {
+            Self::Lines(lines) => lines,
+            Self::Reruns(reruns) => return reruns.answers(client),
+        };
+        let asked = move |body| async move { Ok(Sent::of(client.submit_lines(body).await?, lines)) };
+        stream::iter(chunks(submission, lines)).map(asked).buffer_unordered(IN_FLIGHT).boxed_local()
+    }
 }
 
 /// Consecutive lines, as the body of one request.
@@ -157,7 +214,7 @@ fn closed(body: String) -> Vec<u8> {
     (body + "]}").into_bytes()
 }
 
-/// Sends the lines, then follows the runs if `wait`; gives the exit code.
+/// Sends the batch, then follows the runs if `wait`; gives the exit code.
 ///
 /// # Errors
 /// A request that was refused or had no answer; what was accepted before has been told by then.
@@ -165,7 +222,7 @@ pub(crate) async fn run(
     context: &Context,
     client: &Client,
     submission: &Submission,
-    lines: &[Ready],
+    batch: Batch<'_>,
     wait: bool,
 ) -> Result<u8, Failure> {
     let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
@@ -173,31 +230,32 @@ pub(crate) async fn run(
     let begun = if submission.resumed { "resuming" } else { "submitting" };
     context.screen.say(&format!(
         "{begun} {} {} as {id}; if that is cut short, the same command with --resume {id} goes on",
-        lines.len(),
-        runs(lines.len())
+        batch.len(),
+        runs(batch.len())
     ));
     let mut sent = Sent::default();
-    let ended = send(context, client, submission, lines, &mut interrupts, &mut sent).await;
+    let ended = send(context, client, submission, batch, &mut interrupts, &mut sent).await;
     context.screen.no_progress();
     let sent = sent.sorted();
     if submission.resumed && sent.existing.is_empty() && !sent.accepted.is_empty() {
         context.screen.say(&format!("nothing was known of {id}: its runs were submitted for the first time"));
     }
     tell_rejected(context, &sent);
-    let groups = groups(submission, lines);
     match ended {
-        Ended::All if wait => follow(context, client, submission, &sent, groups, &mut interrupts).await,
+        Ended::All if wait => {
+            follow(context, client, submission, &sent, batch.groups(submission), &mut interrupts).await
+        }
         Ended::All => {
             report(context, submission, &sent, None)?;
             Ok(if sent.rejected.is_empty() { exit::SUCCESS } else { exit::FAILURE })
         }
         Ended::Interrupted => {
-            go_on(context, submission, &sent, lines.len());
+            go_on(context, submission, &sent, batch.len());
             report(context, submission, &sent, None)?;
             Ok(exit::CANCELLED)
         }
         Ended::Failed(error) => {
-            go_on(context, submission, &sent, lines.len());
+            go_on(context, submission, &sent, batch.len());
             report(context, submission, &sent, None)?;
             Err(error.into())
         }
@@ -218,12 +276,11 @@ async fn send(
     context: &Context,
     client: &Client,
     submission: &Submission,
-    lines: &[Ready],
+    batch: Batch<'_>,
     interrupts: &mut Interrupts,
     sent: &mut Sent,
 ) -> Ended {
-    let requests = chunks(submission, lines).into_iter().map(|body| client.submit_lines(body));
-    let mut answers = stream::iter(requests).buffer_unordered(IN_FLIGHT);
+    let mut answers = batch.answers(client, submission);
     loop {
         let answer = tokio::select! {
             answer = answers.next() => answer,
@@ -232,9 +289,9 @@ async fn send(
         match answer {
             None => return Ended::All,
             Some(Err(error)) => return Ended::Failed(error),
-            Some(Ok(answer)) => sent.add(answer, lines),
+            Some(Ok(more)) => sent.add(more),
         }
-        context.screen.gauge(sent.recorded().count() + sent.rejected.len(), lines.len(), "submitted");
+        context.screen.gauge(sent.count(), batch.len(), "submitted");
     }
 }
 
@@ -334,10 +391,10 @@ fn entries(entries: &[(usize, ExecutionId)]) -> Vec<Entry<'_>> {
     entries.iter().map(|(line, execution_id)| Entry { line: *line, execution_id }).collect()
 }
 
-/// Those that are over and did not succeed.
+/// Those that are over and did not succeed, in the order of their lines: ids may be in another.
 fn failed(watch: &Watch) -> Vec<Failed<'_>> {
     let ended = watch.runs().filter(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded);
-    ended
+    let mut failed: Vec<_> = ended
         .map(|(execution_id, run)| Failed {
             line: run.line,
             execution_id,
@@ -345,7 +402,9 @@ fn failed(watch: &Watch) -> Vec<Failed<'_>> {
             exit_code: run.exit_code,
             reason: run.reason.as_deref(),
         })
-        .collect()
+        .collect();
+    failed.sort_by_key(|run| run.line);
+    failed
 }
 
 fn report(context: &Context, submission: &Submission, sent: &Sent, watch: Option<&Watch>) -> Result<(), Failure> {

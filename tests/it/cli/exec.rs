@@ -147,16 +147,73 @@ fn several_words_without_dashes_are_a_usage_error() {
     Mycli::unconfigured().run(&["exec"]).exits(2);
 }
 
+/// The bodies of the reruns that were asked for, with their paths.
+fn reruns(api: &StandIn) -> Vec<(String, Value)> {
+    let asked = api.asked().into_iter().filter(|asked| asked.path.ends_with("/rerun"));
+    asked.map(|asked| (asked.path.clone(), asked.json())).collect()
+}
+
 #[test]
-fn rerun_sends_the_stored_request_with_what_is_overridden() {
+fn rerun_sends_what_is_changed_and_nothing_else() {
     let api = StandIn::finished(record("SUCCEEDED", Some(0), None), &[]);
-    Mycli::on(&api)
-        .run(&["rerun", ID, "--timeout", "2h", "-e", "NEW=1"])
-        .exits(0)
-        .says("0123456789abcdef0123456789abcdef01234567");
-    let body = &submissions(&api)[0];
-    assert_eq!(body["command"], "make deploy");
-    assert_eq!((&body["branch"], &body["timeout"], &body["cpu"]), (&json!("main"), &json!("2h"), &json!("256")));
-    assert_eq!(body["env"], json!({"STAGE": "prod-value", "NEW": "1"}));
-    assert_ne!(body["idempotency_key"], "mycli-before", "the same key would give the old run");
+    let mycli = Mycli::on(&api);
+    let changes = |arguments: &[&str]| {
+        let before = reruns(&api).len();
+        let ran = mycli.run(&[&["rerun", ID], arguments].concat()).exits(0);
+        ran.says("0123456789abcdef0123456789abcdef01234567");
+        let (path, mut body) = reruns(&api).remove(before);
+        assert_eq!(path, format!("/executions/{ID}/rerun"));
+        let key = body.as_object_mut().unwrap().remove("idempotency_key").unwrap();
+        assert!(key.as_str().unwrap().starts_with("mycli-") && key != "mycli-before", "{key}");
+        body
+    };
+    assert_eq!(changes(&[]), json!({}));
+    assert_eq!(changes(&["--timeout", "2h", "-e", "NEW=1"]), json!({"timeout": "2h", "env": {"NEW": "1"}}));
+    assert_eq!(changes(&["--no-repo", "--on-demand"]), json!({"repo": "", "capacity": "on-demand"}));
+    // Secrets join; of those before, names are told.
+    assert_eq!(changes(&["--secret", "NEW"]), json!({"secrets": ["TOKEN", "NEW"]}));
+    assert_eq!(submissions(&api), [Value::Null; 0], "nothing is sent back");
+    assert!(!api.asked().iter().any(|asked| String::from_utf8_lossy(&asked.body).contains("prod-value")));
+}
+
+#[test]
+fn a_rerun_whose_answer_is_lost_is_asked_for_again_under_the_same_key() {
+    let mut lost = false;
+    let api = StandIn::new(move |asked| match asked.line().as_str() {
+        line if line.ends_with("/rerun") && !std::mem::replace(&mut lost, true) => {
+            Reply::status(503).header("retry-after", "0")
+        }
+        line if line.ends_with("/rerun") => Reply::accepted(),
+        _ => Reply::json(&record("SUCCEEDED", Some(0), None)),
+    });
+    Mycli::on(&api).run(&["rerun", ID, "--detach"]).exits(0).prints(&format!("{ID}\n"));
+    let sent = reruns(&api);
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent[0], sent[1]);
+}
+
+/// Somebody with a stack of before hears what its API says.
+#[test]
+fn what_failed_of_a_group_is_rerun_by_id_and_a_refusal_of_all_ends_it() {
+    let page = json!({"executions": [record("FAILED", Some(1), None)], "next_cursor": null});
+    let empty = json!({"executions": [], "next_cursor": null});
+    let problem = Reply::problem(404, "no_such_path", "there is no such path", &json!([]));
+    let mut answers = vec![Reply::accepted(), problem];
+    let api = StandIn::new(move |asked| match asked.path.as_str() {
+        path if path.ends_with("/rerun") => answers.remove(0),
+        path if path.contains("status=FAILED") => Reply::json(&page),
+        _ => Reply::json(&empty),
+    });
+    let mycli = Mycli::on(&api);
+    let again = ["rerun", "--failed", "--group", "g", "-e", "A=b", "--into", "h", "--resume", "nightly", "-o", "json"];
+    let report = mycli.run(&again).exits(0).json();
+    assert_eq!(report["accepted"], json!([{"line": 1, "execution_id": ID}]));
+    mycli.run(&again).exits(1).says("cut short: 0 of 1").says("there is no such path");
+    let sent = reruns(&api);
+    assert_eq!(sent[0], sent[1], "the key follows from the submission and the run");
+    assert_eq!(sent[0].0, format!("/executions/{ID}/rerun"));
+    let body = &sent[0].1;
+    assert_eq!((&body["env"], &body["group"]), (&json!({"A": "b"}), &json!("h")));
+    assert!(body["idempotency_key"].as_str().unwrap().starts_with("rerun-"));
+    assert_eq!(body.as_object().unwrap().len(), 3, "{body}");
 }

@@ -122,6 +122,7 @@ impl StandIn {
         let log = page(log, None, true);
         Self::new(move |asked| match asked.line().as_str() {
             "POST /execute" => Reply::accepted(),
+            line if line.ends_with("/rerun") => Reply::accepted(),
             line if line.contains("/logs") => Reply::json(&log),
             line if line.ends_with("/cancel") => Reply::json(&json!({"execution_id": ID, "status": "RUNNING"})),
             _ => Reply::json(&record),

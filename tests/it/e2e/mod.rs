@@ -12,6 +12,7 @@ mod line;
 mod logs;
 mod past;
 mod repository;
+mod rerun;
 mod secrecy;
 mod signals;
 mod unreadable;
