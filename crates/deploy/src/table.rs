@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use aws_sdk_dynamodb::{
     Client,
     error::ProvideErrorMetadata,
-    types::{GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, TableDescription, TableStatus},
+    types::{self, GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, TableDescription, TableStatus},
 };
 use domain::backoff::Backoff;
 use tokio::time::{Instant, sleep};
@@ -167,8 +167,8 @@ fn key(parts: &[KeySchemaElement]) -> Vec<KeyPart> {
 
 fn index(index: &GlobalSecondaryIndexDescription) -> Index {
     let projection = index.projection();
-    let kind = projection.and_then(|projection| projection.projection_type());
-    let included = projection.into_iter().flat_map(|projection| projection.non_key_attributes());
+    let kind = projection.and_then(types::Projection::projection_type);
+    let included = projection.into_iter().flat_map(types::Projection::non_key_attributes);
     Index {
         name: index.index_name().unwrap_or_default().to_owned(),
         key_schema: key(index.key_schema()),
