@@ -65,14 +65,14 @@ mod local {
     /// A machine whose store is the fixture.
     fn machine() -> (Sandbox, Store80dc43a) {
         let sandbox = Sandbox::new();
-        let place = sandbox.store().parent().expect("it is in a directory").to_owned();
+        let place = sandbox.store();
         for part in ["", "logs", "tasks"] {
             let Ok(entries) = fs::read_dir(folder().join(part)) else { continue };
             fs::create_dir_all(place.join(part)).expect("it is made");
             for entry in entries.map(|entry| entry.expect("it is read")).filter(|entry| entry.path().is_file()) {
                 let is_store = part.is_empty() && entry.file_name() == "store.sqlite";
                 if is_store || !part.is_empty() {
-                    let to = if is_store { sandbox.store() } else { place.join(part).join(entry.file_name()) };
+                    let to = place.join(part).join(entry.file_name());
                     fs::copy(entry.path(), to).expect("it is copied");
                 }
             }
@@ -81,7 +81,10 @@ mod local {
     }
 
     fn open(sandbox: &Sandbox) -> LocalStore {
-        LocalStore::new(Database::open(&sandbox.store(), PumpId::new()).expect("it is brought to the newest schema"))
+        LocalStore::new(
+            Database::open(&sandbox.store().join("store.sqlite"), PumpId::new())
+                .expect("it is brought to the newest schema"),
+        )
     }
 
     #[tokio::test]
@@ -160,7 +163,7 @@ mod local {
     #[test]
     fn a_store_of_a_newer_release_is_refused_with_words() {
         let (sandbox, _) = machine();
-        let file = rusqlite::Connection::open(sandbox.store()).expect("it opens");
+        let file = rusqlite::Connection::open(sandbox.store().join("store.sqlite")).expect("it opens");
         file.pragma_update(None, "user_version", 99).expect("it is set");
         drop(file);
         let refused = sandbox.local(&["history"]);

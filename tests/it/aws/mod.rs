@@ -12,6 +12,7 @@ mod events;
 mod logs;
 mod partial;
 mod quotas;
+mod refused_by;
 mod stand_in;
 
 /// The configuration for an endpoint that does not look at credentials.

@@ -217,3 +217,17 @@ fn what_failed_of_a_group_is_rerun_by_id_and_a_refusal_of_all_ends_it() {
     assert!(body["idempotency_key"].as_str().unwrap().starts_with("rerun-"));
     assert_eq!(body.as_object().unwrap().len(), 3, "{body}");
 }
+
+/// Neither comes by itself: an administrator has to do something, so that trying again would only keep the user waiting.
+#[test]
+fn words_of_failures_that_do_not_pass_are_shown_after_one_try() {
+    for (code, title) in [
+        ("permission_missing", "the store denied access: this installation lacks the permission dynamodb:PutItem"),
+        ("internal_error", "the store rejected what mycli asked of it; this is a fault of mycli"),
+        ("unreadable_record", "the record of exec_1 cannot be read by this release of mycli"),
+    ] {
+        let api = flaky(vec![Reply::problem(500, code, title, &json!([])); 5]);
+        Mycli::on(&api).run(&["exec", "--no-repo", "make"]).exits(125).says(title);
+        assert_eq!(submissions(&api).len(), 1, "{code}");
+    }
+}

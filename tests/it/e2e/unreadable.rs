@@ -5,7 +5,7 @@ use tests::sandbox::Sandbox;
 
 /// Changes a value of a record to one that no release knows.
 fn spoil(sandbox: &Sandbox, id: &str) {
-    let file = rusqlite::Connection::open(sandbox.store()).expect("it opens");
+    let file = rusqlite::Connection::open(sandbox.store().join("store.sqlite")).expect("it opens");
     let change = "UPDATE executions SET record = json_set(record, '$.request.arch', 'riscv') WHERE id = ?1";
     assert_eq!(file.execute(change, [id]), Ok(1));
 }

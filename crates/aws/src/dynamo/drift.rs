@@ -118,7 +118,7 @@ impl DynamoStore {
                     Ok(record) => seen.look_at(record),
                     // What it holds is not known. It stays among what was launched, and stops no correction.
                     Err(corrupt) => {
-                        tracing::error!(record = %corrupt.what, error = %corrupt.source, "{}", domain::error::PASSED_OVER)
+                        tracing::error!(record = %corrupt.what, error = %corrupt.source, "{}", domain::error::PASSED_OVER);
                     }
                 }
             }

@@ -34,7 +34,9 @@ fn previous_of(item: &Item) -> Option<String> {
     text_of(item.get("previous")?.as_m().ok()?, "id").map(str::to_owned)
 }
 
-fn key_of(item: Item) -> Result<KeyRecord, PortError> {
+fn key_of(mut item: Item) -> Result<KeyRecord, PortError> {
+    // It stands beside the form, and follows from it.
+    item.remove("expires");
     let (key, unknown) = value_of::<KeyRecord>(WHAT, item)?;
     Ok(KeyRecord { unknown, ..key })
 }

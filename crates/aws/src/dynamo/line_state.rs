@@ -17,7 +17,9 @@ fn key(line: &LimitKey) -> Key {
 }
 
 /// It is advice. So one that cannot be read is taken for that of a line nobody has looked at, and replaced at the next look.
-fn state_of(item: Item) -> LineState {
+fn state_of(mut item: Item) -> LineState {
+    // It stands beside the form, and is written anew each time.
+    item.remove("expires");
     let revision = number_of(&item, "revision").unwrap_or_default();
     match form_of::<LineState>(item) {
         Ok((state, unknown)) => LineState { unknown, ..state },
