@@ -130,6 +130,8 @@ start() {
     answers || start_server
     exec 9>&-
   fi
+  # Whoever asks for the address is about to use it: the server does not write its requests into that file by itself.
+  touch "$state/requests.log"
   echo "http://127.0.0.1:$(cat "$state/port")"
 }
 

@@ -3,6 +3,7 @@
 # Exits with 1 if one failed. What was run and said is in target/seen/NAME/.
 #
 #   seen.sh NAME       what there is: tests/seen/*.sh
+# shellcheck disable=SC2317 # The proofs call these functions.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -31,7 +32,7 @@ tests() {
   tell "$verdict" "$1" "${summary:-did not run, see $log}" "$2"
 }
 
-# command NAME AIM FIGURE COMMAND…: it exits with 0. The figure is the last line of its output with FIGURE (a regular expression).
+# command_says NAME AIM FIGURE COMMAND…: it exits with 0. The figure is the last line of its output with FIGURE (a regular expression).
 command_says() {
   local log=$said/$1.log figure verdict=FAIL
   "${@:4}" >"$log" 2>&1 && verdict=PASS

@@ -61,7 +61,7 @@ impl Forget {
         }
         let forgotten = forgotten?;
         let task = forgotten.task_arn.as_ref().map(|arn| format!("its task is being stopped: {arn}"));
-        report(context, &forgotten, task)
+        report(context, &forgotten, task.as_deref())
     }
 
     async fn of_machine(&self, context: &Context, machine: &Machine) -> Result<Forgotten, Failure> {
@@ -81,7 +81,7 @@ impl Forget {
             let how = forget::how_to_stop(arn).unwrap_or_else(|| format!("stop the task {arn}"));
             format!("its task may still run, and nothing looks after it any more. To stop it: {how}")
         });
-        report(context, &forgotten, task)
+        report(context, &forgotten, task.as_deref())
     }
 
     fn confirm(&self, context: &Context, found: &Unreadable) -> Result<(), Failure> {
@@ -97,7 +97,7 @@ impl Forget {
     }
 }
 
-fn report(context: &Context, forgotten: &Forgotten, task: Option<String>) -> Result<u8, Failure> {
+fn report(context: &Context, forgotten: &Forgotten, task: Option<&str>) -> Result<u8, Failure> {
     let Forgotten { id, released, untold, task_arn } = forgotten;
     let released: Vec<_> = released.iter().map(ToString::to_string).collect();
     let untold: Vec<_> = untold.iter().map(ToString::to_string).collect();
@@ -112,6 +112,6 @@ fn report(context: &Context, forgotten: &Forgotten, task: Option<String>) -> Res
     if !released.is_empty() {
         context.screen.say(&format!("free again: {}", released.join(", ")));
     }
-    untold.iter().chain(&task).for_each(|words| context.screen.say(words));
+    untold.iter().map(String::as_str).chain(task).for_each(|words| context.screen.say(words));
     Ok(exit::SUCCESS)
 }

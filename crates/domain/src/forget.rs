@@ -226,9 +226,10 @@ mod tests {
     const ARN: &str = "arn:aws:ecs:eu-central-1:123456789012:task/mycli-default/0f9d";
 
     fn record(status: Value, request: Value, attempts: Value) -> RawRecord {
-        let attempts = attempts.as_array().map(|attempts| {
-            attempts.iter().map(|form| RawAttempt::of(form, "task_arn", "run_task")).collect::<Vec<_>>()
-        });
+        let Value::Array(attempts) = attempts else {
+            return RawRecord { status, request, pool: json!("fargate-spot"), attempts: None };
+        };
+        let attempts = Some(attempts.iter().map(|form| RawAttempt::of(form, "task_arn", "run_task")).collect());
         RawRecord { status, request, pool: json!("fargate-spot"), attempts }
     }
 

@@ -921,10 +921,10 @@ mod tests {
         // The reader answers the look at what is open only once that look has been asked for.
         let (let_go, held) = std::sync::mpsc::channel::<()>();
         let mut hold = pin!(world.database.read("a test", move |_| Ok(held.recv().is_ok())));
-        poll_fn(|cx| Poll::Ready(assert!(hold.as_mut().poll(cx).is_pending()))).await;
+        assert!(poll_fn(|cx| Poll::Ready(hold.as_mut().poll(cx).is_pending())).await);
         let tasks = world.tasks.clone();
         let mut resume = pin!(tasks.resume());
-        poll_fn(|cx| Poll::Ready(assert!(resume.as_mut().poll(cx).is_pending()))).await;
+        assert!(poll_fn(|cx| Poll::Ready(resume.as_mut().poll(cx).is_pending())).await);
         let_go.send(()).unwrap();
         assert!(hold.await.unwrap());
         // The reader works in order: once this is answered, so is that look.

@@ -132,7 +132,7 @@ fn examples_of_requests_are_accepted() {
         for key in ["repo", "branch", "image", "secrets"] {
             example.as_object_mut().unwrap().remove(key);
         }
-        let answer = http.post(&path.replace("{id}", &run), &example);
+        let answer = http.post(&path.replace("{id}", &run).replace("{name}", "ci"), &example);
         assert!((200..300).contains(&answer.status), "{method} {path}: {answer:#?}");
         is_as_documented(&document, &method, &path, &answer);
     }
