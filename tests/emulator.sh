@@ -9,7 +9,7 @@
 #
 # The one for many ends by itself when nobody has asked it anything for IDLE_SECONDS: a test run that was killed leaves
 # nothing behind for long. FOLDER/requests.log has a line for each request: time, method, path, status, the API's
-# operation, user agent.
+# operation, user agent. The server writes it at the level INFO.
 set -euo pipefail
 
 MINISTACK=1.5.33
@@ -31,7 +31,7 @@ serve() {
   cd "$2"
   exec env PYTHONPATH="$installed:$here" PYTHONDONTWRITEBYTECODE=1 TMPDIR="$2/tmp" GATEWAY_PORT="$1" BIND_HOST=127.0.0.1 IOT_MTLS_ENABLED=0 \
     AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test \
-    python3 -m hypercorn emulated:app --bind "127.0.0.1:$1" --workers 0 --keep-alive 75 --log-level WARNING \
+    python3 -m hypercorn emulated:app --bind "127.0.0.1:$1" --workers 0 --keep-alive 75 --log-level INFO \
     --access-logfile "$2/requests.log" \
     --access-logformat '%(m)s %(U)s %(s)s %({x-amz-target}i)s %({user-agent}i)s'
 }
@@ -130,8 +130,6 @@ start() {
     answers || start_server
     exec 9>&-
   fi
-  # Whoever asks for the address is about to use it: the server does not write its requests into that file by itself.
-  touch "$state/requests.log"
   echo "http://127.0.0.1:$(cat "$state/port")"
 }
 

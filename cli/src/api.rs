@@ -1,7 +1,7 @@
 //! The API's calls, by name.
 
 use domain::{
-    api::{Accepted, BulkAnswer, ExecutionView, HistoryPage, LogsPage},
+    api::{Accepted, BulkAnswer, ExecutionView, HistoryPage, LogsPage, Whoami},
     execution::ExecutionStatus,
     id::ExecutionId,
     request::SubmitRequest,
@@ -62,6 +62,11 @@ impl Client {
     /// Runs an execution again. `changes` must hold an idempotency key, so that a lost answer never makes two runs.
     pub(crate) async fn rerun(&self, id: &ExecutionId, changes: Vec<u8>) -> Result<Got<Accepted>, CallError> {
         self.got(Call::post(path(&["executions", id.as_str(), "rerun"], &[]), Some(changes))).await
+    }
+
+    /// The caller, as the installation sees it.
+    pub(crate) async fn whoami(&self) -> Result<Got<Whoami>, CallError> {
+        self.got(Call::get(path(&["whoami"], &[]))).await
     }
 
     /// An execution, by anything that names it.

@@ -94,7 +94,7 @@ pub(crate) enum Verb {
     /// Find out what is wrong with a stack
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(Doctor),
-    /// Say who you are to this installation
+    /// Show the name, principal and role that this installation knows you by
     #[command(after_help = whoami::EXAMPLES)]
     Whoami(Whoami),
     /// Make, list, rotate and revoke API keys

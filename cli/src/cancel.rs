@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use domain::{
-    api::{ExecutionView, Listed},
+    api::{ExecutionView, Listed, Problem},
     execution::ExecutionStatus,
     id::ExecutionId,
 };
@@ -110,13 +110,12 @@ impl Cancel {
         }
         context.screen.no_progress();
         if self.wait {
-            let mut watch =
-                Watch::new(done.asked.iter().cloned().map(|id| (0, id)), BTreeSet::from([group.to_owned()]));
+            let mut watch = Watch::new(done.to_follow().cloned().map(|id| (0, id)), BTreeSet::from([group.to_owned()]));
             watch.follow(client, &context.screen).await?;
             context.screen.no_progress();
             // By now it is known how each of them ended.
             done.cancelled = watch.runs().filter(|(_, run)| run.status == ExecutionStatus::Cancelled).count();
-            done.over = done.asked.len() - done.cancelled;
+            done.over = done.to_follow().count() - done.cancelled;
         }
         done.report(context, group)
     }
@@ -149,6 +148,13 @@ struct Cancelled {
     cancelled: usize,
     /// How many of them were over before they could be.
     over: usize,
+    /// Why the others could not be asked to stop.
+    refused: BTreeMap<ExecutionId, String>,
+}
+
+/// Whether the refusal is about one run alone, so that the others are cancelled all the same.
+fn is_of_one_run(problem: &Problem) -> bool {
+    ["unreadable_record", "status_not_known", "not_found"].contains(&problem.code.as_str())
 }
 
 impl Cancelled {
@@ -166,6 +172,9 @@ impl Cancelled {
                 Ok(ExecutionStatus::Cancelled) => self.cancelled += 1,
                 Ok(_) => {}
                 Err(CallError::Refused(problem)) if problem.code == "already_final" => self.over += 1,
+                Err(CallError::Refused(problem)) if is_of_one_run(&problem) => {
+                    self.refused.insert(id.clone(), problem.title);
+                }
                 Err(error) => return Err(error),
             }
             self.asked.insert(id);
@@ -174,18 +183,29 @@ impl Cancelled {
         Ok(())
     }
 
+    /// Those that were asked to stop, or had ended already.
+    fn to_follow(&self) -> impl Iterator<Item = &ExecutionId> {
+        self.asked.iter().filter(|id| !self.refused.contains_key(*id))
+    }
+
     fn report(&self, context: &Context, group: &str) -> Result<u8, Failure> {
-        let Self { cancelled, over, .. } = *self;
+        let Self { cancelled, over, refused, .. } = self;
         // How these end is for the future to tell: a command may be done before the signal comes.
-        let stopping = self.asked.len() - cancelled - over;
+        let stopping = self.to_follow().count() - cancelled - over;
+        for (id, why) in refused {
+            context.screen.say(&format!("{id} was not cancelled: {why}"));
+        }
         if context.is_json() {
-            let json = serde_json::json!({"group": group, "cancelled": cancelled, "stopping": stopping, "over": over});
+            let refused: Vec<_> = refused.keys().collect();
+            let json = serde_json::json!({
+                "group": group, "cancelled": cancelled, "stopping": stopping, "over": over, "refused": refused
+            });
             output::text(context, &format!("{json}\n"))?;
         } else {
             let text = format!("cancelled  {cancelled}\nstopping   {stopping}\nover       {over}\n");
             output::text(context, &text)?;
         }
-        Ok(exit::SUCCESS)
+        Ok(if refused.is_empty() { exit::SUCCESS } else { exit::FAILURE })
     }
 }
 

@@ -194,7 +194,7 @@ impl Context {
 
 /// How this machine's store and runner are opened.
 pub(crate) fn local_options(dir: PathBuf, host_only: bool) -> local::Options {
-    local::Options { dir, host_only, vcpus: None, launch_rate: None, submitter: user() }
+    local::Options { dir, host_only, bounds: local::Bounds::None, submitter: user() }
 }
 
 /// Whether an entry has a key, and that is for this address. The one of no stack is for any address if it names none.

@@ -164,6 +164,7 @@ impl From<ForgetError> for Failure {
     fn from(error: ForgetError) -> Self {
         match error {
             ForgetError::Refused(problem) => Self::Call(CallError::Refused(problem)),
+            ForgetError::Runs(_) => Self::Nothing(error.to_string()),
             ForgetError::Store(error) => Self::Table(error),
         }
     }

@@ -1,7 +1,7 @@
 //! `mycli forget`: removes a record that cannot be read.
 
 use clap::Args;
-use deploy::forget::{self, Records, Unreadable};
+use deploy::forget::{Records, Unreadable};
 use domain::forget::Forgotten;
 
 use crate::{
@@ -19,13 +19,14 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli forget 7XQ9                   asks first; with the account's AWS credentials
   mycli --local forget 7XQ9 --yes     of this machine's history
-  mycli forget 7XQ9 --yes -o json | jq -r '.task_arn // empty'
+  mycli forget 7XQ9 --yes -o json | jq -r '.released[]'
 
-history shows such a record as UNREADABLE, and doctor says why. A newer mycli may read it
-(mycli upgrade): forget it only if none does. What it holds is given back: its lock, and
-its place of a group, at once; a stack's vCPUs by the sweep. What it does not tell is
-said. A task that still runs is stopped on one machine; on a stack it is named, with the
-command that stops it.
+history shows such a record as UNREADABLE, and doctor says why. A newer mycli may be able
+to read it (mycli upgrade), so try that first: a removed record cannot be brought back.
+
+A task that still runs is stopped first. Then the lock and the group's place that the run
+held are free; the vCPUs of a stack are free after the next sweep (one minute). If the
+record does not say what the run held, forget prints that.
 
 Exit code: 0 once it is removed, 1 if it is not: there is none, or it can be read.";
 
@@ -50,6 +51,10 @@ impl Forget {
         if self.id.trim().trim_matches('.').is_empty() {
             return Err(Failure::Usage(format!("`{}` is no id: give a run's id, or a part of it", self.id)));
         }
+        if context.global.endpoint.is_some() {
+            let how = "a record is removed on its machine (--local), or with the credentials of its account (--stack), and not through the API";
+            return Err(Failure::Usage(how.into()));
+        }
         if context.global.local { self.here(context).await } else { self.on_a_stack(context).await }
     }
 
@@ -60,8 +65,7 @@ impl Forget {
             context.screen.say(&format!("failed to close this machine's history: {error}"));
         }
         let forgotten = forgotten?;
-        let task = forgotten.task_arn.as_ref().map(|arn| format!("its task is being stopped: {arn}"));
-        report(context, &forgotten, task.as_deref())
+        report(context, &forgotten)
     }
 
     async fn of_machine(&self, context: &Context, machine: &Machine) -> Result<Forgotten, Failure> {
@@ -77,19 +81,21 @@ impl Forget {
         let found = records.unreadable(&self.id).await?;
         self.confirm(context, &found)?;
         let forgotten = records.forget(&found.id).await?;
-        let task = forgotten.task_arn.as_ref().map(|arn| {
-            let how = forget::how_to_stop(arn).unwrap_or_else(|| format!("stop the task {arn}"));
-            format!("its task may still run, and nothing looks after it any more. To stop it: {how}")
-        });
-        report(context, &forgotten, task.as_deref())
+        report(context, &forgotten)
     }
 
     fn confirm(&self, context: &Context, found: &Unreadable) -> Result<(), Failure> {
-        if self.yes || !typed::can_ask() {
+        if self.yes {
             return Ok(());
         }
+        if !typed::can_ask() {
+            let why = "nobody can be asked here: give --yes to remove the record without a question";
+            return Err(Failure::Usage(why.into()));
+        }
         let Unreadable { id, why } = found;
-        let question = format!("{id} cannot be read: {why}. Remove it? It cannot be brought back");
+        let question = format!(
+            "{id} cannot be read: {why}. Remove it? A task that runs for it is stopped; the record cannot be brought back"
+        );
         if typed::agreed(context, &question)? {
             return Ok(());
         }
@@ -97,7 +103,7 @@ impl Forget {
     }
 }
 
-fn report(context: &Context, forgotten: &Forgotten, task: Option<&str>) -> Result<u8, Failure> {
+fn report(context: &Context, forgotten: &Forgotten) -> Result<u8, Failure> {
     let Forgotten { id, released, untold, task_arn } = forgotten;
     let released: Vec<_> = released.iter().map(ToString::to_string).collect();
     let untold: Vec<_> = untold.iter().map(ToString::to_string).collect();
@@ -108,10 +114,13 @@ fn report(context: &Context, forgotten: &Forgotten, task: Option<&str>) -> Resul
         output::text(context, &format!("{json}\n"))?;
         return Ok(exit::SUCCESS);
     }
+    if let Some(arn) = task_arn {
+        context.screen.say(&format!("its task was stopped: {arn}"));
+    }
     context.screen.say(&format!("removed the record of {id}"));
     if !released.is_empty() {
         context.screen.say(&format!("free again: {}", released.join(", ")));
     }
-    untold.iter().map(String::as_str).chain(task).for_each(|words| context.screen.say(words));
+    untold.iter().for_each(|words| context.screen.say(words));
     Ok(exit::SUCCESS)
 }

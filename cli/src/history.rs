@@ -93,9 +93,9 @@ fn hint(context: &Context, page: &HistoryPage) {
         context.screen.say("no runs");
     }
     if let Some(unreadable) = page.executions.iter().find(|listed| listed.run().is_none()) {
+        let (local, id) = (if context.global.local { "--local " } else { "" }, unreadable.id());
         context.screen.say(&format!(
-            "UNREADABLE: this mycli cannot read the record. A newer one may; `mycli forget {}` removes it",
-            unreadable.id()
+            "UNREADABLE: this mycli cannot read the record. A newer one may; `mycli {local}forget {id}` removes it"
         ));
     }
     if let Some(cursor) = &page.next_cursor {

@@ -2,7 +2,7 @@
 
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
-use domain::{Timestamp, api::KeyView, key::Role, request::Name};
+use domain::{Timestamp, api::KeyView, key::Role, principal::Principal, request::Name};
 use serde::Deserialize;
 
 use crate::{
@@ -19,7 +19,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli keys create ci --role submit > ci.key     it is shown once, and kept nowhere
   mycli keys list
-  mycli keys rotate ci > ci.key                   a new one for the same user; the old one is good for a day more
+  mycli keys rotate ci > ci.key                   a new one in its place; the old one is good for a day more
   mycli keys revoke ci                            refused within a minute everywhere
 
 Runs are shown with the name of the key that submitted them. Roles: read (executions and
@@ -46,7 +46,7 @@ enum Action {
     /// List the keys, without the keys themselves
     #[command(after_help = EXAMPLES)]
     List,
-    /// Make a new key in the place of one, for the same user with the same rights, and print it
+    /// Replace a key by a new one with the same name, principal and role, and print it
     #[command(after_help = EXAMPLES)]
     Rotate {
         /// Which
@@ -141,6 +141,8 @@ async fn create(context: &Context, client: &Client, name: &Name, role: Role) -> 
 
 async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> Result<(), Failure> {
     let body = serde_json::json!({"now": now}).to_string().into_bytes();
+    let own = client.whoami().await.map(|own| own.value);
+    let is_own = own.is_ok_and(|own| own.name == name.as_str() && own.principal != Principal::Local);
     // Once: where the answer is lost there is a new key that nobody knows, and another one in its place is the way out.
     let answer = client.call(Call::post(path(&["keys", name.as_str(), "rotate"], &[]), Some(body)).once()).await;
     if let Err(error @ CallError::Unreachable { .. }) = answer {
@@ -150,6 +152,9 @@ async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> R
     let answer = answer?;
     if context.is_json() {
         return output::json(context, &answer);
+    }
+    if is_own {
+        context.screen.say("mycli itself uses this key here: give it the new one with `mycli config set key`");
     }
     let made: Rotated = client.read(&answer)?;
     let old = match made.old_key_until {

@@ -131,7 +131,8 @@ impl Serve {
             return Err(Failure::Usage(message));
         }
         let options = self.place.options(context)?;
-        let options = local::Options { vcpus: self.vcpus, launch_rate: self.launch_rate, ..options };
+        let limits = local::Limits { vcpus: self.vcpus, launch_rate: self.launch_rate };
+        let options = local::Options { bounds: local::Bounds::Own(limits), ..options };
         let (key, file) = key(&options.dir)?;
         let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
         let bound = |address| announce(context, address, file.as_deref());

@@ -33,8 +33,10 @@ Examples:
   mycli rerun 7XQ9 -e STAGE=test      one variable otherwise; the others keep their values
   mycli rerun --failed --group nightly --wait     all of a group that failed, timed out or were lost
 
-What no flag says stays as it was: the stored request is copied where it is stored, and
-checked as if you had sent it. Variables and secrets join, by name.
+The stored request is copied on the server and checked as if you had sent it. Flags change
+that copy; everything else stays as it was, with two exceptions: --repo drops the stored
+branch, and --cpu or --memory alone chooses the other to fit. -e and --secret add to the
+variables and secrets of the run before.
 
 Exit code: as of exec; with --failed as of bulk.";
 
@@ -86,9 +88,15 @@ impl Rerun {
     }
 
     async fn all_again(&self, context: &Context, client: &Client, group: &str) -> Result<u8, Failure> {
-        let mut runs: Vec<ExecutionView> = Vec::new();
-        for status in FAILED {
-            group::walk(client, group, Some(&status), |listed| runs.extend(run_of(listed))).await?;
+        let (mut runs, mut unreadable): (Vec<ExecutionView>, Vec<ExecutionId>) = Default::default();
+        // Of all statuses: a record that cannot be read has none, and may be one of those that failed.
+        let see = |listed: Listed| match listed {
+            Listed::Run(run) => runs.extend(Some(*run).filter(|run| FAILED.contains(&run.status))),
+            Listed::Unreadable(view) => unreadable.push(view.execution_id),
+        };
+        group::walk(client, group, None, see).await?;
+        for id in &unreadable {
+            context.screen.say(&format!("the record of {id} cannot be read, so it is not run again"));
         }
         let submission = Submission::begin(self.resume.as_ref(), self.into.as_ref().map(Name::as_str))?;
         drop_own(&submission, &mut runs);
@@ -120,14 +128,6 @@ impl Rerun {
             return launch::dry_run(context, &would_be(context, before, changes));
         }
         launch::rerun(context, client, &before.execution_id, changes, self.launch).await
-    }
-}
-
-/// Of a run whose record cannot be read nothing is known that could be repeated; asked for by status, there is none.
-fn run_of(listed: Listed) -> Option<ExecutionView> {
-    match listed {
-        Listed::Run(run) => Some(*run),
-        Listed::Unreadable(_) => None,
     }
 }
 

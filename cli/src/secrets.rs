@@ -150,6 +150,9 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
             if !lacking.is_empty() {
                 context.screen.say(&format!("these have no value any more: {}", lacking.join(", ")));
             }
+            for unreadable in &kept.unreadable {
+                context.screen.say(&format!("{unreadable}. `mycli secrets set` sets it anew"));
+            }
             let listed =
                 kept.records.into_iter().map(|one| Listed { name: one.name, role: Some(one.role), set_at: one.set_at });
             show(context, &listed.collect::<Vec<_>>())?;

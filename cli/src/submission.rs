@@ -172,10 +172,21 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The run that the one with this number repeats.
+    fn before(self, number: usize) -> Option<&'a ExecutionId> {
+        match self {
+            Self::Lines(_) => None,
+            Self::Reruns(reruns) => reruns.before(number),
+        }
+    }
+
     /// The groups that the runs are in.
     fn groups(self, submission: &Submission) -> BTreeSet<String> {
         match self {
-            Self::Lines(lines) => groups(submission, lines),
+            Self::Lines(lines) => {
+                let own = lines.iter().map(|line| line.keys.get("group").and_then(Value::as_str));
+                own.map(|group| group.unwrap_or(&submission.group).to_owned()).collect()
+            }
             Self::Reruns(_) => [submission.group.clone()].into(),
         }
     }
@@ -240,23 +251,21 @@ pub(crate) async fn run(
     if submission.resumed && sent.existing.is_empty() && !sent.accepted.is_empty() {
         context.screen.say(&format!("nothing was known of {id}: its runs were submitted for the first time"));
     }
-    tell_rejected(context, &sent);
+    tell_rejected(context, batch, &sent);
     match ended {
-        Ended::All if wait => {
-            follow(context, client, submission, &sent, batch.groups(submission), &mut interrupts).await
-        }
+        Ended::All if wait => follow(context, client, submission, batch, &sent, &mut interrupts).await,
         Ended::All => {
-            report(context, submission, &sent, None)?;
+            report(context, submission, batch, &sent, None)?;
             Ok(if sent.rejected.is_empty() { exit::SUCCESS } else { exit::FAILURE })
         }
         Ended::Interrupted => {
             go_on(context, submission, &sent, batch.len());
-            report(context, submission, &sent, None)?;
+            report(context, submission, batch, &sent, None)?;
             Ok(exit::CANCELLED)
         }
         Ended::Failed(error) => {
             go_on(context, submission, &sent, batch.len());
-            report(context, submission, &sent, None)?;
+            report(context, submission, batch, &sent, None)?;
             Err(error.into())
         }
     }
@@ -264,12 +273,6 @@ pub(crate) async fn run(
 
 fn runs(count: usize) -> &'static str {
     if count == 1 { "run" } else { "runs" }
-}
-
-/// The groups that the runs are in.
-fn groups(submission: &Submission, lines: &[Ready]) -> BTreeSet<String> {
-    let own = lines.iter().map(|line| line.keys.get("group").and_then(Value::as_str));
-    own.map(|group| group.unwrap_or(&submission.group).to_owned()).collect()
 }
 
 async fn send(
@@ -295,10 +298,11 @@ async fn send(
     }
 }
 
-fn tell_rejected(context: &Context, sent: &Sent) {
+fn tell_rejected(context: &Context, batch: Batch<'_>, sent: &Sent) {
     for (line, errors) in &sent.rejected {
+        let what = batch.before(*line).map_or_else(|| format!("line {line}"), |id| format!("the rerun of {id}"));
         for error in errors {
-            context.screen.say(&format!("line {line} is rejected: {error}"));
+            context.screen.say(&format!("{what} is rejected: {error}"));
         }
     }
 }
@@ -323,17 +327,17 @@ async fn follow(
     context: &Context,
     client: &Client,
     submission: &Submission,
+    batch: Batch<'_>,
     sent: &Sent,
-    groups: BTreeSet<String>,
     interrupts: &mut Interrupts,
 ) -> Result<u8, Failure> {
-    let mut watch = Watch::new(sent.recorded().cloned(), groups);
+    let mut watch = Watch::new(sent.recorded().cloned(), batch.groups(submission));
     let ended = tokio::select! {
         ended = watch.follow(client, &context.screen) => Some(ended),
         () = interrupts.any() => None,
     };
     context.screen.no_progress();
-    report(context, submission, sent, Some(&watch))?;
+    report(context, submission, batch, sent, Some(&watch))?;
     let group = &submission.group;
     match ended {
         Some(Ok(())) => {
@@ -370,11 +374,15 @@ struct Report<'a> {
 struct Entry<'a> {
     line: usize,
     execution_id: &'a ExecutionId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rerun_of: Option<&'a ExecutionId>,
 }
 
 #[derive(Serialize)]
 struct Rejection<'a> {
     line: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rerun_of: Option<&'a ExecutionId>,
     errors: &'a [FieldError],
 }
 
@@ -382,22 +390,30 @@ struct Rejection<'a> {
 struct Failed<'a> {
     line: usize,
     execution_id: &'a ExecutionId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rerun_of: Option<&'a ExecutionId>,
     status: &'a ExecutionStatus,
     exit_code: Option<i32>,
     reason: Option<&'a str>,
 }
 
-fn entries(entries: &[(usize, ExecutionId)]) -> Vec<Entry<'_>> {
-    entries.iter().map(|(line, execution_id)| Entry { line: *line, execution_id }).collect()
+fn entries<'a>(batch: Batch<'a>, entries: &'a [(usize, ExecutionId)]) -> Vec<Entry<'a>> {
+    let entry = |(line, execution_id): &'a (usize, ExecutionId)| Entry {
+        line: *line,
+        execution_id,
+        rerun_of: batch.before(*line),
+    };
+    entries.iter().map(entry).collect()
 }
 
 /// Those that are over and did not succeed, in the order of their lines: ids may be in another.
-fn failed(watch: &Watch) -> Vec<Failed<'_>> {
+fn failed<'a>(batch: Batch<'a>, watch: &'a Watch) -> Vec<Failed<'a>> {
     let ended = watch.runs().filter(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded);
     let mut failed: Vec<_> = ended
         .map(|(execution_id, run)| Failed {
             line: run.line,
             execution_id,
+            rerun_of: batch.before(run.line),
             status: &run.status,
             exit_code: run.exit_code,
             reason: run.reason.as_deref(),
@@ -407,24 +423,34 @@ fn failed(watch: &Watch) -> Vec<Failed<'_>> {
     failed
 }
 
-fn report(context: &Context, submission: &Submission, sent: &Sent, watch: Option<&Watch>) -> Result<(), Failure> {
+fn report(
+    context: &Context,
+    submission: &Submission,
+    batch: Batch<'_>,
+    sent: &Sent,
+    watch: Option<&Watch>,
+) -> Result<(), Failure> {
     if !context.is_json() {
-        return output::text(context, &text(context, submission, sent, watch));
+        return output::text(context, &text(context, submission, batch, sent, watch));
     }
     let report = Report {
         submission_id: submission.id.as_str(),
         group: &submission.group,
-        accepted: entries(&sent.accepted),
-        existing: entries(&sent.existing),
-        rejected: sent.rejected.iter().map(|(line, errors)| Rejection { line: *line, errors }).collect(),
+        accepted: entries(batch, &sent.accepted),
+        existing: entries(batch, &sent.existing),
+        rejected: sent
+            .rejected
+            .iter()
+            .map(|(line, errors)| Rejection { line: *line, rerun_of: batch.before(*line), errors })
+            .collect(),
         counts: watch.map(Watch::counts),
-        failed: watch.map(failed),
+        failed: watch.map(|watch| failed(batch, watch)),
     };
     let json = serde_json::to_string(&report).map_err(|error| Failure::Local(error.to_string()))?;
     output::text(context, &format!("{json}\n"))
 }
 
-fn text(context: &Context, submission: &Submission, sent: &Sent, watch: Option<&Watch>) -> String {
+fn text(context: &Context, submission: &Submission, batch: Batch<'_>, sent: &Sent, watch: Option<&Watch>) -> String {
     let mut text = format!("accepted  {}\n", sent.accepted.len());
     for (label, count) in [("existing", sent.existing.len()), ("rejected", sent.rejected.len())] {
         if count > 0 {
@@ -443,9 +469,10 @@ fn text(context: &Context, submission: &Submission, sent: &Sent, watch: Option<&
         return text;
     };
     let _ = writeln!(text, "ended     {}", watch.counts().line());
-    for run in failed(watch) {
+    for run in failed(batch, watch) {
         let reason = run.reason.map(|reason| crate::screen::one_line(reason, usize::MAX)).unwrap_or_default();
-        let _ = writeln!(text, "line {}  {}  {}  {reason}", run.line, run.execution_id, run.status);
+        let what = run.rerun_of.map_or_else(|| format!("line {}", run.line), |before| format!("rerun of {before}"));
+        let _ = writeln!(text, "{what}  {}  {}  {reason}", run.execution_id, run.status);
     }
     if watch.runs().any(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded) {
         let _ = writeln!(text, "next      {program} rerun --failed --group {group}");

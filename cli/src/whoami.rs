@@ -2,6 +2,7 @@
 
 use clap::Args;
 use domain::api::{Version, Whoami as Answer};
+use serde_json::Value;
 
 use crate::{
     api::path,
@@ -16,7 +17,7 @@ use crate::{
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli whoami                        the key's name, its principal, its role, and which release answers
-  mycli whoami -o json | jq -r .principal
+  mycli whoami -o json | jq -r .principal       also name, role and release
   mycli --local whoami                on this machine it is `local`
 
 A principal stays the same when its key is rotated. A key that is revoked and made again
@@ -42,15 +43,15 @@ impl Whoami {
 }
 
 async fn show(context: &Context, client: &Client) -> Result<(), Failure> {
-    let answer = client.call(Call::get(path(&["whoami"], &[]))).await?;
-    if context.is_json() {
-        return output::json(context, &answer);
-    }
-    let caller: Answer = client.read(&answer)?;
+    let caller = client.whoami().await?;
     let answer = client.call(Call::get(path(&["version"], &[]))).await?;
-    let version: Version = client.read(&answer)?;
-    let Answer { name, principal, role } = caller;
-    let text =
-        format!("name       {name}\nprincipal  {principal}\nrole       {role}\nrelease    {}\n", version.version);
+    let Version { version, .. } = client.read(&answer)?;
+    if context.is_json() {
+        let mut json: Value = client.read(&caller.answer)?;
+        json["release"] = version.into();
+        return output::text(context, &format!("{json}\n"));
+    }
+    let Answer { name, principal, role } = caller.value;
+    let text = format!("name       {name}\nprincipal  {principal}\nrole       {role}\nrelease    {version}\n");
     output::text(context, &text)
 }

@@ -45,12 +45,12 @@ mod local {
         store::LocalStore,
     };
     use domain::{
-        history::{Cursor, Filter},
+        history::Filter,
         ports::{Keys, Store},
         principal::Principal,
     };
     use tests::{
-        loaded::all,
+        loaded::{all, pages},
         sandbox::{Sandbox, eventually},
     };
 
@@ -92,15 +92,8 @@ mod local {
         let (sandbox, expected) = machine();
         assert_all_statuses(expected.executions.iter());
         let store = open(&sandbox);
-        let (mut listed, mut cursor) = (Vec::new(), None::<Cursor>);
-        loop {
-            let page = store.list(&Filter::default(), cursor.as_ref(), 7).await.expect("it is listed");
-            listed.extend(all(page.items));
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
+        let listed = async |cursor: Option<&_>| store.list(&Filter::default(), cursor, 7).await.expect("it is listed");
+        let listed = all(pages(listed).await.concat());
         assert_eq!(listed.len(), expected.executions.len());
         for expected in expected.executions {
             let id = expected.id.parse().expect("an id");
@@ -178,13 +171,16 @@ mod dynamo {
     use domain::{
         Timestamp,
         execution::ExecutionStatus,
-        history::{Cursor, Filter},
+        history::Filter,
         id::ExecutionId,
         limit::{CapacityPool, LimitKey},
         ports::{Created, Definitions, Keys, Secrets, Store},
         transition::Observation,
     };
-    use tests::{loaded::all, table::Table};
+    use tests::{
+        loaded::{all, pages},
+        table::Table,
+    };
 
     use super::*;
 
@@ -224,15 +220,8 @@ mod dynamo {
     async fn every_record_of_80dc43a_loads_and_is_listed() {
         let (store, expected, _table) = table().await;
         assert_all_statuses(expected.values());
-        let (mut listed, mut cursor) = (Vec::new(), None::<Cursor>);
-        loop {
-            let page = store.list(&Filter::default(), cursor.as_ref(), 50).await.expect("it is listed");
-            listed.extend(all(page.items));
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
+        let listed = async |cursor: Option<&_>| store.list(&Filter::default(), cursor, 50).await.expect("it is listed");
+        let listed = all(pages(listed).await.concat());
         assert_eq!(listed.len(), expected.len());
         for (id, expected) in &expected {
             let id: ExecutionId = id.parse().expect("an id");
@@ -280,6 +269,7 @@ mod dynamo {
         assert_eq!(store.list_keys().await.expect("they are listed").len(), 3);
         assert!(!store.list_secrets().await.expect("they are listed").is_empty());
         for secret in store.list_secrets().await.expect("they are listed") {
+            let secret = secret.expect("it can be read");
             assert!(store.find_secret(&secret.name).await.expect("it is read").is_some());
         }
         assert!(store.bookmark().await.expect("it is read").is_some());

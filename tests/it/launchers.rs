@@ -22,9 +22,10 @@ use domain::{
         Clock, Definitions, Described, Entropy, LaunchError, LogLine, LogPage, Logs, PortError, Queue, ReadError,
         Secrets, Store, Tasks,
     },
+    request::Source,
     secret::SecretRecord,
     settings::Settings,
-    task::TaskDefinition,
+    task::{GIT_TOKEN, TaskDefinition},
     throttle::{DEFINITIONS_RATE, Quota, Rate},
 };
 use futures_util::FutureExt as _;
@@ -181,8 +182,12 @@ impl Logs for Nothing {
 }
 
 impl Secrets for Nothing {
-    async fn find_secret(&self, _name: &str) -> Result<Option<SecretRecord>, PortError> {
-        Ok(None)
+    /// The record of the one for git cannot be read.
+    async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
+        match name {
+            GIT_TOKEN => Err(PortError::corrupt("the record of the secret GIT_TOKEN", "it was spoilt by a test")),
+            _ => Ok(None),
+        }
     }
 
     fn how_to_set(&self, _name: &str) -> String {
@@ -447,4 +452,37 @@ async fn records_that_are_unreadable_hide_nobody_behind_them() {
     world.all_started_once(&behind).await;
     assert_eq!(world.ecs.started.lock().unwrap().len(), behind.len(), "none of the others was started on a guess");
     assert!(!world.mail.wait(), "no message about them comes again and again");
+}
+
+/// Those that come to a line without room are told why they wait.
+#[tokio::test]
+async fn a_newcomer_that_is_unreadable_hides_nobody_where_a_line_is_held() {
+    let store = MemoryStore::default();
+    let quotas = [CapacityPool::Machine].map(|pool| (pool, Quota { cpu: Some(CPU), rate: None })).into();
+    let world = World::with(store.clone(), Settings { quotas, ..settings() });
+    let first = world.submit(1, 1).await;
+    world.work().await;
+    world.all_started_once(&first).await;
+    let newcomers = world.submit(3, 1).await;
+    store.spoil(&newcomers[0]);
+    world.work().await;
+    for execution in world.load(&newcomers[1..]).await {
+        assert!(matches!(execution.state, State::Waiting { .. }), "{execution:#?}");
+    }
+    assert!(!world.mail.wait(), "no message about it comes again and again");
+}
+
+/// It holds up those that need it, and they say so.
+#[tokio::test]
+async fn a_secret_that_is_unreadable_holds_up_nobody_who_needs_it_not() {
+    let world = World::with(MemoryStore::default(), settings());
+    let mut needs_it = Wish { entropy: 1_000, ..Wish::default() }.execution();
+    needs_it.request.source = Some(Source { repo: "https://github.com/acme/infra".parse().unwrap(), reference: None });
+    world.store.create(&needs_it, None).await.unwrap();
+    let others = world.submit(3, 1).await;
+    world.work().await;
+    world.all_started_once(&others).await;
+    let held = world.load(&[needs_it.id]).await.remove(0);
+    let State::Waiting { reason, .. } = &held.state else { panic!("{held:#?}") };
+    assert!(reason.contains("the record of the secret GIT_TOKEN cannot be read"), "{reason}");
 }

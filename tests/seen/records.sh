@@ -11,8 +11,10 @@ tests forms-of-80dc43a "messages, markers, definitions, template" 'test(/^fixtur
 tests denied-invalid-corrupt "different, true words, and no retry" 'test(/words_of_failures|refused_by/)'
 tests identity "a re-made key inherits nothing, a rotated one all" 'test(/identity::/)'
 tests rerun "copied and checked on the server" 'test(/rerun/) & not test(/container/)'
+tests forget "stopped, removed, its lock free" 'test(/forget/) & not test(/container/)'
 
-# Long: about half an hour, two hours, and as long as the benches take.
+# Long: each from some minutes to an hour.
+command_says upgrade "each run ended once, over two releases" '[0-9]+ runs over two releases.*' just upgrade
 command_says simulation "no rule broken in 10,000 seeds" '[0-9,]+ tasks[^.]*' just simulate 10000
 command_says mutations "every one is caught" 'caught +[a-z-]+ .*' just mutants
 command_says model-figures "as before (BENCHMARKS.md)" '[0-9.]+ × ideal.*|[0-9.]+ write units.*' \

@@ -465,9 +465,17 @@ impl Serve {
     /// # Panics
     /// When it does not end.
     #[must_use]
-    pub fn stop(mut self) -> Ran {
+    pub fn stop(self) -> Ran {
+        self.end(Signal::TERM)
+    }
+
+    /// Ends it by a signal.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn end(mut self, signal: Signal) -> Ran {
         let running = self.running.take().expect("it runs");
-        running.signal(Signal::TERM);
+        running.signal(signal);
         running.end()
     }
 }

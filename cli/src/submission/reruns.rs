@@ -16,7 +16,8 @@ use crate::{
     failure::Failure,
 };
 
-/// Requests under way at once. Ours: a new account's functions run ten times at once (AWS-FACTS §7), and others use them too.
+/// Requests under way at once. Ours: a new account's functions run ten times at once (AWS-FACTS §7), and others use them too. The price is that
+/// neighbours may be recorded, and so launched, in another order than that of the runs before. The report keeps that order.
 const IN_FLIGHT: usize = 8;
 
 /// Runs to run again.
@@ -57,6 +58,11 @@ impl Reruns {
         let body = serde_json::to_vec(&changes).map_err(|error| Failure::Local(error.to_string()))?;
         self.runs.push(Again { number: self.runs.len() + 1, before, body });
         Ok(())
+    }
+
+    /// The run that the one with this number repeats.
+    pub(super) fn before(&self, number: usize) -> Option<&ExecutionId> {
+        self.runs.get(number.checked_sub(1)?).map(|again| &again.before)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -248,8 +248,8 @@ impl Keys for DynamoStore {
     }
 
     /// Conditional on the old key being the one of its name.
-    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord, now: Timestamp) -> Result<bool, PortError> {
-        self.replace_key(old, new, now).await
+    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
+        self.replace_key(old, new).await
     }
 
     /// Idempotent.

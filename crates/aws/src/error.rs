@@ -96,6 +96,8 @@ impl Fault {
                 Self::answered(status, answer.err().code(), answer.err().message().unwrap_or_default())
             }
             SdkError::ResponseError(answer) => Self::answered(answer.raw().status().as_u16(), None, &chain(error)),
+            // Nothing was sent, and the same request cannot be built again either.
+            SdkError::ConstructionFailure(_) => Self { code: None, words: chain(error), mend: Mend::Change },
             _ => Self { code: None, words: chain(error), mend: Mend::Ask },
         }
     }

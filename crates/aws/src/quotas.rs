@@ -77,7 +77,7 @@ impl ServiceQuotas {
 
 impl AccountQuotas for ServiceQuotas {
     async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
-        let quota = self.vcpus(pool).await.map_err(|fault| PortError::unavailable("Service Quotas", fault))?;
+        let quota = self.vcpus(pool).await.map_err(|fault| fault.of_service("Service Quotas"))?;
         Ok(quota.map(|quota| whole(quota.vcpus).saturating_mul(1024)))
     }
 }

@@ -5,7 +5,6 @@ use chrono::{DateTime, Utc};
 use domain::{
     execution::{Execution, ExecutionStatus},
     history::{Filter, Loaded, PAGE_MAX},
-    limit::LimitKey,
     ports::{PortError, Store},
 };
 
@@ -65,13 +64,15 @@ pub struct Activity {
     pub lines: Vec<Line>,
     /// Records that cannot be read.
     pub unreadable: Vec<Unreadable>,
+    /// The ids of those among them that were launched, and may run.
+    pub may_run: Vec<String>,
 }
 
 impl Activity {
     /// Whether nothing is left to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.launched.is_empty() && self.lines.is_empty()
+        self.launched.is_empty() && self.lines.is_empty() && self.may_run.is_empty()
     }
 
     fn note_unreadable(&mut self, loaded: &[Loaded]) {
@@ -91,7 +92,9 @@ impl Activity {
         };
         let lines: Vec<_> = self.lines.iter().map(|line| line.key.as_str()).collect();
         let lines = (!lines.is_empty()).then(|| format!("some waiting for {}", lines.join(", ")));
-        launched.into_iter().chain(lines).collect::<Vec<_>>().join(", ")
+        let may_run = (!self.may_run.is_empty())
+            .then(|| format!("{} launched, with a record that cannot be read", self.may_run.join(", ")));
+        launched.into_iter().chain(lines).chain(may_run).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -106,6 +109,8 @@ pub async fn look(account: &Account, stack: &StackView) -> Result<Activity, Port
     loop {
         let page = store.launched(cursor.as_ref(), PAGE).await?;
         activity.note_unreadable(&page.items);
+        let corrupt = page.items.iter().filter_map(|loaded| loaded.as_ref().err()?.id());
+        activity.may_run.extend(corrupt.map(ToString::to_string));
         activity.launched.extend(page.items.iter().flatten().map(launched));
         cursor = page.next;
         if cursor.is_none() || activity.launched.len() >= LOOK_MAX {
@@ -114,7 +119,11 @@ pub async fn look(account: &Account, stack: &StackView) -> Result<Activity, Port
     }
     activity.note_unreadable(&store.list(&Filter::default(), None, PAGE_MAX).await?.items);
     for key in store.lines(Utc::now()).await? {
-        activity.lines.extend(head(&store, &key).await?);
+        let Some(ticket) = store.line(&key, Utc::now(), 1).await?.into_iter().next() else { continue };
+        if let Err(PortError::Corrupt(corrupt)) = store.load(&ticket.id).await {
+            activity.note_unreadable(&[Err(corrupt)]);
+        }
+        activity.lines.push(Line { key: key.to_string(), since: ticket.submitted_at, head: ticket.id.to_string() });
     }
     Ok(activity)
 }
@@ -125,9 +134,4 @@ fn launched(execution: &Execution) -> Launched {
         status: execution.status(),
         since: execution.attempts.last().map_or(execution.submitted_at, |attempt| attempt.launched_at),
     }
-}
-
-async fn head(store: &DynamoStore, key: &LimitKey) -> Result<Option<Line>, PortError> {
-    let head = store.line(key, Utc::now(), 1).await?.into_iter().next();
-    Ok(head.map(|ticket| Line { key: key.to_string(), since: ticket.submitted_at, head: ticket.id.to_string() }))
 }

@@ -399,7 +399,7 @@ mod tests {
             quotas: Pool::ALL.map(|pool| (pool, Known::Vcpus(6))).to_vec(),
             dead_letters: DeadQueue::ALL.map(|queue| (queue, Ok(0))).to_vec(),
             activity: Ok(Activity::default()),
-            secrets: Ok(Kept { records: vec![record], values: vec!["TOKEN".into()] }),
+            secrets: Ok(Kept { records: vec![record], values: vec!["TOKEN".into()], unreadable: Vec::new() }),
             api: Some(Ok(())),
             ..Facts::without_account(&StackName::default(), "1.2.3", String::new())
         }

@@ -1,21 +1,26 @@
 //! Removing a record of a stack that cannot be read.
 
-use aws::dynamo::DynamoStore;
+use aws::{ambient::System, dynamo::DynamoStore, ecs::EcsTasks};
 use domain::{forget::Forgotten, id::ExecutionId};
 use pipeline::forget;
 pub use pipeline::forget::{ForgetError, Unreadable};
 
 use crate::{Account, activity, stack::StackView};
 
-/// The records of one stack.
-#[derive(Clone, Debug)]
-pub struct Records(DynamoStore);
+/// The records of one stack, and the tasks that run for them.
+#[derive(Debug)]
+pub struct Records {
+    store: DynamoStore,
+    tasks: EcsTasks,
+}
 
 impl Records {
     /// Of this stack.
     #[must_use]
     pub fn of(account: &Account, stack: &StackView) -> Self {
-        Self(activity::store(account, stack))
+        // Without a cluster there are no tasks, and ECS says so.
+        let cluster = stack.outputs.get("Cluster").cloned().unwrap_or_default();
+        Self { store: activity::store(account, stack), tasks: EcsTasks::new(&account.config, cluster, None) }
     }
 
     /// The record that a text names, which must be one that cannot be read.
@@ -23,37 +28,15 @@ impl Records {
     /// # Errors
     /// As [`forget::look`].
     pub async fn unreadable(&self, text: &str) -> Result<Unreadable, ForgetError> {
-        forget::look(&self.0, text).await
+        forget::look(&self.store, text).await
     }
 
-    /// Removes it.
+    /// Removes it. If a task runs for it, that is stopped first.
     ///
     /// # Errors
-    /// As [`DynamoStore::forget`] and [`forget::removed`].
+    /// As [`forget::remove`].
     pub async fn forget(&self, id: &ExecutionId) -> Result<Forgotten, ForgetError> {
-        forget::removed(id, self.0.forget(id).await?)
-    }
-}
-
-/// The command that stops a task, if the text is a task's ARN: `arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/ID`.
-#[must_use]
-pub fn how_to_stop(task_arn: &str) -> Option<String> {
-    let mut parts = task_arn.splitn(6, ':').skip(3);
-    let (region, path) = (parts.next()?, parts.nth(1)?);
-    let (cluster, _) = path.strip_prefix("task/")?.split_once('/')?;
-    Some(format!("aws ecs stop-task --region {region} --cluster {cluster} --task {task_arn}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_task_is_stopped_where_its_arn_says_it_is() {
-        let arn = "arn:aws:ecs:eu-west-1:123456789012:task/mycli-ci/0f9d";
-        let command = "aws ecs stop-task --region eu-west-1 --cluster mycli-ci --task ";
-        assert_eq!(how_to_stop(arn), Some(format!("{command}{arn}")));
-        assert_eq!(how_to_stop("arn:aws:ecs:eu-west-1:123456789012:task"), None);
-        assert_eq!(how_to_stop("not an ARN"), None);
+        let stop = async |task_arn: &str| forget::stop(&self.tasks, &System, task_arn).await;
+        forget::remove(id, async |stopped: Option<&str>| self.store.forget(id, stopped).await, stop).await
     }
 }

@@ -25,6 +25,8 @@ pub struct Kept {
     pub records: Vec<SecretRecord>,
     /// The names that have a value.
     pub values: Vec<String>,
+    /// Which records cannot be read, and why. To set the secret anew mends it.
+    pub unreadable: Vec<String>,
 }
 
 impl Kept {
@@ -71,9 +73,15 @@ pub async fn set(
 /// # Errors
 /// [`SecretError`].
 pub async fn list(account: &Account, stack: &StackView, path: String) -> Result<Kept, SecretError> {
-    let records = activity::store(account, stack).list_secrets().await?;
+    let mut kept = Kept::default();
+    for record in activity::store(account, stack).list_secrets().await? {
+        match record {
+            Ok(record) => kept.records.push(record),
+            Err(error) => kept.unreadable.push(error.to_string()),
+        }
+    }
     let values = Parameters::new(&account.config, path).list().await?;
-    Ok(Kept { records, values: values.into_iter().map(|parameter| parameter.name).collect() })
+    Ok(Kept { values: values.into_iter().map(|parameter| parameter.name).collect(), ..kept })
 }
 
 /// Removes a secret; says whether there was any of it. The record goes first: what is recorded can be used. Idempotent.

@@ -20,6 +20,9 @@ use crate::{
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(30) };
 /// How long an index may take to be built or dropped. DynamoDB names no bound; this one is only for a table that never gets there. Ours.
 const PATIENCE: Duration = Duration::from_secs(12 * 60 * 60);
+/// How long an index that CloudFormation has added may be missing from the table's description, which is eventually consistent (API reference,
+/// `DescribeTable`). Ours: it is there within seconds.
+const ABSENT: Duration = Duration::from_secs(2 * 60);
 /// How often somebody who waits is told so. Ours.
 const REMINDER: Duration = Duration::from_secs(5 * 60);
 
@@ -27,13 +30,19 @@ const REMINDER: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     /// It takes longer than we wait.
-    #[error("{why}, and that for {hours} hours: look at the table in the AWS console, then run this again")]
+    #[error("{why}, still so after {hours} hours: look at the table in the AWS console, then run this again")]
     Slow {
         /// What is waited for.
         why: String,
         /// For how long.
         hours: u64,
     },
+    /// The stack has an index that the table lacks.
+    #[error(
+        "the index {0} is in the stack's template and not in the table: somebody removed it. Add it to the table again as the template \
+         has it, then run this again"
+    )]
+    Absent(String),
     /// The table was removed meanwhile.
     #[error("the table {0} is not there any more")]
     Gone(String),
@@ -71,12 +80,18 @@ impl TableView {
             };
             return Some(format!("the index {index} is {doing}"));
         }
-        // Right after an update a description may still be of before (API reference, `DescribeTable`).
-        let missing = shape.global_secondary_indexes.iter().find(|index| self.shape.index(&index.name).is_none());
-        let missing = missing.map(|index| format!("the index {} is not there yet", index.name));
+        let missing = self.absent(shape).map(|index| format!("the index {index} is not there yet"));
         let left = dropped.filter(|name| self.shape.index(name).is_some());
         let left = left.map(|name| format!("the index {name} is still there"));
         missing.or(left).or_else(|| (!self.active).then(|| "the table is being changed".to_owned()))
+    }
+}
+
+impl TableView {
+    /// An index of this shape that is not there, while none is being built or dropped.
+    fn absent<'a>(&self, shape: &'a TableShape) -> Option<&'a str> {
+        let mut names = shape.global_secondary_indexes.iter().map(|index| index.name.as_str());
+        names.find(|name| self.pending.is_empty() && self.shape.index(name).is_none())
     }
 }
 
@@ -105,10 +120,17 @@ impl Table {
         tell: &impl Fn(Progress),
     ) -> Result<(), SettleError> {
         let begun = Instant::now();
-        let mut told: Option<(Instant, String)> = None;
+        let (mut told, mut absent): (Option<(Instant, String)>, Option<Instant>) = (None, None);
         for round in 0.. {
             let view = self.look().await?.ok_or_else(|| SettleError::Gone(self.name.clone()))?;
             let Some(why) = view.pending(shape, dropped) else { return Ok(()) };
+            match view.absent(shape) {
+                Some(index) if absent.get_or_insert_with(Instant::now).elapsed() > ABSENT => {
+                    return Err(SettleError::Absent(index.to_owned()));
+                }
+                Some(_) => {}
+                None => absent = None,
+            }
             if begun.elapsed() > PATIENCE {
                 return Err(SettleError::Slow { why, hours: PATIENCE.as_secs() / 3600 });
             }
@@ -127,7 +149,7 @@ fn waiting(why: &str, since: Duration) -> String {
     let minutes = since.as_secs() / 60;
     match minutes {
         0 => format!("{why}: waiting for that (after Ctrl-C the same command goes on from here)"),
-        minutes => format!("{why}: waiting for that since {minutes} minutes"),
+        minutes => format!("{why}: still waiting after {minutes} minutes"),
     }
 }
 

@@ -419,7 +419,7 @@ pub struct KeyView {
     /// Whose it is.
     #[serde(default)]
     pub principal: Option<Principal>,
-    /// Until when the key in whose place it came is good too.
+    /// Until when keys of before are good too.
     #[serde(default)]
     pub old_key_until: Option<Timestamp>,
 }
@@ -428,13 +428,13 @@ impl KeyView {
     /// As it is at this moment.
     #[must_use]
     pub fn new(key: &KeyRecord, now: Timestamp) -> Self {
-        let previous = key.previous.as_ref().filter(|previous| now < previous.until);
+        let previous = key.previous.iter().map(|previous| previous.until).filter(|until| now < *until);
         Self {
             name: key.name.clone(),
             role: key.role,
             created_at: key.created_at,
             principal: Some(key.principal()),
-            old_key_until: previous.map(|previous| previous.until),
+            old_key_until: previous.max(),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use crate::id::ExecutionId;
+use crate::{id::ExecutionId, stored::FormError};
 
 /// The cause of an error. Shared, because one failed call may fail many things that waited for it.
 pub type Source = Arc<dyn Error + Send + Sync>;
@@ -38,6 +38,13 @@ impl PortError {
     /// A stored thing that is no execution cannot be read. `what` names it: "an API key's record".
     pub fn corrupt(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Corrupt { what: What::Other(what.into()), source: Arc::from(source.into()) }.into()
+    }
+
+    /// Says in the log that it is passed over, if it is about something that cannot be read.
+    pub fn note_corrupt(&self) {
+        if let Self::Corrupt(corrupt) = self {
+            corrupt.note();
+        }
     }
 
     /// Whether the same call may succeed later without anybody's help.
@@ -143,6 +150,17 @@ impl Corrupt {
             What::Execution(id) => Some(id),
             What::Other(_) => None,
         }
+    }
+
+    /// Says in the log that it is passed over, in the words that are counted.
+    pub fn note(&self) {
+        tracing::error!(record = %self.what, error = %self.source, "{PASSED_OVER}");
+    }
+
+    /// Whether a newer release wrote it, in a form that this one does not read.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        matches!(self.source.downcast_ref::<FormError>(), Some(FormError::Newer { .. }))
     }
 
     /// The record of this execution cannot be read.

@@ -77,6 +77,16 @@ pub enum Untold {
     Pool,
     /// Which task runs for it.
     Task,
+    /// Whether its last launch started a task.
+    Launch,
+}
+
+impl Untold {
+    /// Whether it is about a task, and not about what is held.
+    #[must_use]
+    pub fn is_of_a_task(self) -> bool {
+        matches!(self, Self::Task | Self::Launch)
+    }
 }
 
 impl fmt::Display for Untold {
@@ -87,6 +97,7 @@ impl fmt::Display for Untold {
             Self::Group => "which group's limit it held cannot be told: its request cannot be read",
             Self::Pool => "how much capacity it held cannot be told: its pool or its size cannot be read",
             Self::Task => "whether a task runs for it cannot be told: its attempts cannot be read",
+            Self::Launch => "whether a task was started for it cannot be told: no answer to its launch is on record",
         })
     }
 }
@@ -184,12 +195,16 @@ impl Traces {
         self.task_ids = arns.filter_map(|arn| arn.rsplit('/').next()).map(str::to_owned).collect();
         let open = attempts.iter().rev().filter(|attempt| !attempt.closed);
         self.open_task = open.filter_map(|attempt| attempt.task_arn.clone()).next();
+        let is_unanswered = |attempt: &RawAttempt| !attempt.closed && attempt.launched && attempt.task_arn.is_none();
+        if attempts.last().is_some_and(is_unanswered) {
+            self.untold.push(Untold::Launch);
+        }
     }
 
     /// Whether all that it holds is known.
     #[must_use]
     pub fn tells_all_it_holds(&self) -> bool {
-        self.untold.iter().all(|untold| *untold == Untold::Task)
+        self.untold.iter().all(|untold| untold.is_of_a_task())
     }
 }
 
@@ -198,6 +213,11 @@ impl Traces {
 pub enum Forgetting {
     /// It is removed.
     Forgotten(Forgotten),
+    /// It stays, because its task may run. Where that is over, it is asked for again.
+    Runs {
+        /// The task.
+        task_arn: String,
+    },
     /// It can be read, and stays.
     Readable,
     /// There is none.
@@ -213,7 +233,7 @@ pub struct Forgotten {
     pub released: Vec<LimitKey>,
     /// What could not be told, and so was not given back.
     pub untold: Vec<Untold>,
-    /// A task that may still run. Nothing looks after it any more.
+    /// The task that was stopped for that.
     pub task_arn: Option<String>,
 }
 

@@ -89,13 +89,17 @@ pub struct KeyRecord {
     /// Until when it is good: of a key that was rotated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// The key in whose place it came when it was rotated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous: Option<Previous>,
+    /// Keys of before that are good for a while longer, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous: Vec<Previous>,
     /// What a newer release wrote into the stored form; the store writes it back.
     #[serde(skip)]
     pub unknown: Unknown,
 }
+
+/// Most keys of before that are good beside a key. Ours: each costs a write when the key is rotated or revoked, and more rotations than these
+/// within a day are a mistake.
+const PREVIOUS_MAX: usize = 8;
 
 /// A key that was rotated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,20 +123,31 @@ impl KeyRecord {
         self.expires_at.is_none_or(|until| now < until)
     }
 
-    /// The key that comes in its place: the same principal, name and role. This one is good until then.
+    /// This key and the one that comes in its place, with the same principal, name and role. This one is good until then, and so are those of
+    /// before for as long as they were. None of them is if that moment is not in the future: then somebody knows a key who should not.
     #[must_use]
-    pub fn rotated(&self, fresh: Self, until: Timestamp) -> (Self, Self) {
-        let old = Self { expires_at: Some(until), previous: None, ..self.clone() };
+    pub fn rotated(&self, fresh: Self, until: Timestamp, now: Timestamp) -> (Self, Self) {
+        let mut previous: Vec<_> = self.previous.iter().filter(|previous| now < previous.until).cloned().collect();
+        previous.push(Previous { id: self.id.clone(), until });
+        previous.drain(..previous.len().saturating_sub(PREVIOUS_MAX));
+        previous.retain(|_| now < until);
+        let old = Self { expires_at: Some(until), previous: Vec::new(), ..self.clone() };
         let new = Self {
             name: self.name.clone(),
             role: self.role,
             principal: Some(self.principal()),
             expires_at: None,
-            previous: Some(Previous { id: self.id.clone(), until }),
+            previous,
             unknown: self.unknown.clone(),
             ..fresh
         };
         (old, new)
+    }
+
+    /// Whether a key of before is still good beside this one.
+    #[must_use]
+    pub fn keeps(&self, id: &str) -> bool {
+        self.previous.iter().any(|previous| previous.id == id)
     }
 
     /// Who calls with it.

@@ -243,15 +243,10 @@ pub trait Keys: Send + Sync {
     fn list_keys(&self) -> impl Future<Output = Result<Vec<KeyRecord>, PortError>> + Send;
     /// Adds a key unless its name is taken; says whether it was added. Conditional.
     fn add_key(&self, key: &KeyRecord) -> impl Future<Output = Result<bool, PortError>> + Send;
-    /// Puts a key in the place of another one of the same name, which stays good until its `expires_at`, and is gone where that is over at
-    /// `now`. A key that the old one came in the place of is gone. Says whether the old one was still there. Conditional.
-    fn rotate_key(
-        &self,
-        old: &KeyRecord,
-        new: &KeyRecord,
-        now: Timestamp,
-    ) -> impl Future<Output = Result<bool, PortError>> + Send;
-    /// Removes the key of this name, and the one in whose place it came; says whether there was one. Idempotent.
+    /// Puts a key in the place of another one of the same name. The old one and those of before stay if the new one keeps them
+    /// ([`KeyRecord::keeps`]), and are gone otherwise. Says whether the old one was still there. Conditional.
+    fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> impl Future<Output = Result<bool, PortError>> + Send;
+    /// Removes the key of this name, and those of before that are still good; says whether there was one. Idempotent.
     fn remove_key(&self, name: &str) -> impl Future<Output = Result<bool, PortError>> + Send;
 }
 

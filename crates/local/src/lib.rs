@@ -18,5 +18,6 @@ pub mod server;
 pub mod store;
 pub mod tasks;
 
-pub use machine::{Machine, OpenError, Options, prune, supervise};
+pub use database::Limits;
+pub use machine::{Bounds, Machine, OpenError, Options, prune, supervise};
 pub use server::serve;

@@ -17,9 +17,10 @@ use domain::{
     api::Problem,
     forget::Forgotten,
     id::ExecutionId,
-    key::{ApiKey, Caller, Role},
-    limit::CapacityPool,
-    ports::{Clock, Entropy, Keys, PortError, Tasks},
+    key::{ApiKey, Caller, KeyRecord, Role},
+    limit::{CapacityPool, LimitKey},
+    message::Message,
+    ports::{Clock, Entropy, Keys, PortError, Queue, Tasks},
     principal::Principal,
     request::{Arch, Defaults},
     settings::Settings,
@@ -40,7 +41,7 @@ use tokio::{
 
 use crate::{
     ambient::System,
-    database::{self, Database, PumpId},
+    database::{self, Database, Limits, PumpId},
     failpoint,
     liveness::{Alive, Pumps},
     log_file::LocalLogs,
@@ -58,8 +59,6 @@ const SETTLE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 /// How often a long-lived process looks for dead pumps. Ours.
 const INHERIT: Duration = Duration::from_secs(5);
-/// Why the task of a record that was removed is stopped.
-const FORGOTTEN: &str = "its record could not be read and was removed";
 /// The name of the key that `local serve` is given.
 const SERVE_KEY: &str = "local-serve";
 
@@ -70,12 +69,30 @@ pub struct Options {
     pub dir: PathBuf,
     /// Run on the host even where an image is named.
     pub host_only: bool,
-    /// The most vCPUs in use at once; `None` for no limit.
-    pub vcpus: Option<f64>,
-    /// The most launches a second; `None` for no limit.
-    pub launch_rate: Option<f64>,
+    /// The most that it runs.
+    pub bounds: Bounds,
     /// The name that in-process submissions are recorded under.
     pub submitter: String,
+}
+
+/// Within which limits a process runs its own work, and what it takes over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bounds {
+    /// Somebody said them: they hold for all that it runs.
+    Own(Limits),
+    /// Those of the work that it takes over hold for all that it runs.
+    Inherited,
+    /// It has none. Work that has some is left to a supervisor.
+    None,
+}
+
+impl Bounds {
+    fn own(self) -> Limits {
+        match self {
+            Self::Own(limits) => limits,
+            Self::Inherited | Self::None => Limits::default(),
+        }
+    }
 }
 
 /// Why a machine cannot be opened or run.
@@ -95,6 +112,9 @@ pub enum OpenError {
     /// The store does not answer.
     #[error(transparent)]
     Failed(#[from] PortError),
+    /// The key to serve with is of no use. The text completes "the key that the server was given ".
+    #[error("the key that the server was given {0}")]
+    Key(String),
     /// The address cannot be listened on.
     #[error("failed to listen on {address}: {source}")]
     Listen {
@@ -172,7 +192,7 @@ impl Shop {
         let pumps = Pumps::new(pumps_dir.clone()).map_err(|source| OpenError::Dir { path: pumps_dir, source })?;
         let database = Database::open(&dir.join("store.sqlite"), PumpId::new())?;
         let secrets = Secrets::new(dir.join("secrets"));
-        let settings = Arc::new(settings(&options));
+        let settings = watch::Sender::new(Arc::new(settings(options.bounds.own())));
         let (logs, changed) = (LocalLogs::new(dir.join("logs")), watch::Sender::new(()));
         let (sender, reports) = mpsc::unbounded_channel();
         let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
@@ -202,21 +222,57 @@ impl Shop {
 
     /// Makes what dead processes left this one's; says whether there was anything.
     async fn inherit(&self) -> Result<bool, OpenError> {
-        let (mut any, mut dead) = (false, false);
+        let (mut any, mut dead, mut left) = (false, false, Vec::new());
+        let mut limits = self.own_limits().await?;
         for pump in self.others().await? {
             let Some(inheritance) = self.pumps.inherit(&pump).map_err(|source| self.dir_error(source))? else {
                 continue;
             };
+            let theirs = self.database.limits(&pump).await?;
+            match self.options.bounds {
+                Bounds::None if !theirs.is_none() => {
+                    left.push(pump);
+                    continue;
+                }
+                Bounds::Inherited => limits = limits.and(theirs),
+                Bounds::Own(_) | Bounds::None => {}
+            }
+            // Before the work is there, so that none of it is launched beyond them.
+            self.pump.settings.send_replace(Arc::new(settings(limits)));
             // Who takes over must itself be known, should it die in the middle.
             self.declare().await?;
-            any |= self.database.adopt(&pump).await?;
+            any |= self.database.adopt(&pump, limits).await?;
             inheritance.complete();
             dead = true;
         }
         if dead {
             self.pump.tasks.tidy().await?;
         }
+        self.leave(&left).await?;
         Ok(any)
+    }
+
+    /// The limits that it keeps to by now.
+    async fn own_limits(&self) -> Result<Limits, OpenError> {
+        match self.options.bounds {
+            Bounds::Inherited => Ok(self.database.limits(self.database.pump()).await?),
+            bounds => Ok(bounds.own()),
+        }
+    }
+
+    /// Leaves the work of dead pumps to a supervisor, and waits until that has it.
+    async fn leave(&self, dead: &[PumpId]) -> Result<(), OpenError> {
+        if dead.is_empty() {
+            return Ok(());
+        }
+        spawn_supervisor(&self.options).map_err(|source| self.dir_error(source))?;
+        let taken = async {
+            while self.database.pumps().await?.iter().any(|pump| dead.contains(pump)) {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(SETTLE, taken).await.unwrap_or(Ok(()))
     }
 
     /// Every other pump that is known, or has left a trace.
@@ -240,7 +296,7 @@ impl Shop {
             return Ok(Arc::clone(alive));
         }
         let alive = Arc::new(self.pumps.declare(self.database.pump()).map_err(|source| self.dir_error(source))?);
-        self.database.register_pump().await?;
+        self.database.register_pump(self.options.bounds.own()).await?;
         *held = Some(Arc::clone(&alive));
         Ok(alive)
     }
@@ -292,11 +348,17 @@ impl Shop {
         }
     }
 
+    /// Whether something is left that can be finished. A record that cannot be read is nobody's to finish.
+    async fn has_work(&self) -> Result<bool, PortError> {
+        Ok(self.database.unfinished_here().await? > 0 && self.pump.store.has_work().await?)
+    }
+
     async fn close(&self) -> Result<(), OpenError> {
         self.stop_engine().await;
         // What is not cleaned up by then is found by whoever takes over from the next who dies.
         let _either = tokio::time::timeout(SETTLE, self.pump.tasks.closed()).await;
         let finished = self.alive.lock().await.is_none() || self.database.unregister_pump().await?;
+        let finished = finished || !self.has_work().await?;
         // Lets go of the lock: what is unfinished can be taken over from here on.
         self.alive.lock().await.take();
         if finished { Ok(()) } else { spawn_supervisor(&self.options).map_err(|source| self.dir_error(source)) }
@@ -323,7 +385,8 @@ impl Machine {
         request: &ApiGatewayProxyRequest,
         caller: Option<&Caller>,
     ) -> ApiGatewayProxyResponse {
-        let Pump { store, queue, logs, secrets, settings, .. } = &self.shop.pump;
+        let Pump { store, queue, logs, secrets, .. } = &self.shop.pump;
+        let settings = &self.shop.pump.settings();
         let query = Query { store, keys: store, logs, ambient: &System, auth: &self.auth, settings };
         let submit = Submit { store, keys: store, queue, secrets, ambient: &System, auth: &self.auth, settings };
         let reads = Route::of(request).is_ok_and(|route| route.is_read());
@@ -358,19 +421,23 @@ impl Machine {
         forget::look(&self.shop.pump.store, text).await
     }
 
-    /// Removes a record that cannot be read, gives back what it holds, and has its task stopped if one runs, whichever process
-    /// runs that.
+    /// Removes a record that cannot be read, and gives back what it holds. If a task runs for it, that is stopped first, whichever process
+    /// follows it.
     ///
     /// # Errors
-    /// As [`pipeline::forget::removed`], and when the store does not answer. What is removed by then is removed.
+    /// As [`pipeline::forget::remove`].
     pub async fn forget(&self, id: &ExecutionId) -> Result<Forgotten, ForgetError> {
-        let forgotten = forget::removed(id, self.shop.pump.store.forget(id).await?)?;
-        if let Some(arn) = &forgotten.task_arn {
-            self.shop.pump.tasks.stop_task(arn, FORGOTTEN).await?;
-            if let Some(task) = self.shop.database.task(arn).await? {
+        let Pump { store, queue, tasks, .. } = &self.shop.pump;
+        let stop = async |task_arn: &str| {
+            tasks.stop_task(task_arn, forget::REASON).await?;
+            if let Some(task) = self.shop.database.task(task_arn).await? {
                 self.shop.pumps.wake(&task.pump);
             }
-        }
+            forget::stop(tasks, &System, task_arn).await
+        };
+        let forgotten = forget::remove(id, async |stopped: Option<&str>| store.forget(id, stopped).await, stop).await?;
+        let wakeup = |limit: &LimitKey| Message::Line { line: limit.clone(), id: None }.into();
+        queue.send(forgotten.released.iter().map(wakeup).collect()).await?;
         Ok(forgotten)
     }
 
@@ -385,19 +452,46 @@ impl Machine {
         self.shop.close().await
     }
 
-    /// Gives the REST API a key, in the place of the one it had.
-    pub(crate) async fn set_serve_key(&self, key: &ApiKey) -> Result<(), PortError> {
+    /// Makes a key good for the REST API, in the place of the one that the server had before.
+    ///
+    /// # Errors
+    /// [`OpenError::Key`] for a key that was rotated, or has less than an administrator's rights.
+    pub(crate) async fn set_serve_key(&self, key: &ApiKey) -> Result<(), OpenError> {
         let (store, now) = (&self.shop.pump.store, System.now());
+        if let Some(known) = store.find_key(&key.id()).await? {
+            // Whoever rotated it has reasons not to have it good again.
+            if known.expires_at.is_some() {
+                return Err(OpenError::Key(
+                    "was rotated: put the new key in its place, or remove serve.key to have another one made".into(),
+                ));
+            }
+            if known.role != Role::Admin {
+                return Err(OpenError::Key(format!(
+                    "is the key '{}' with the role {}, and the server's key is an administrator's",
+                    known.name, known.role
+                )));
+            }
+            if auth::verify(key.clone(), store, now).await?.is_some() {
+                return Ok(());
+            }
+        }
         // It is the same principal at each start: what it submitted before is still its own.
         let before = store.list_keys().await?.into_iter().find(|known| known.name == SERVE_KEY);
-        let principal = before.map_or_else(|| Principal::new(now, System.bits()), |before| before.principal());
+        let principal = before.as_ref().map_or_else(|| Principal::new(now, System.bits()), KeyRecord::principal);
         let record = auth::record(key, SERVE_KEY, Role::Admin, principal, now).await?;
-        self.shop.pump.store.remove_key(SERVE_KEY).await?;
-        self.shop.pump.store.add_key(&record).await.map(drop)
-    }
-
-    async fn unfinished(&self) -> Result<u64, PortError> {
-        self.shop.database.unfinished_here().await
+        let is_set = match before {
+            Some(before) => {
+                let (old, new) = before.rotated(record, now, now);
+                store.rotate_key(&old, &new).await?
+            }
+            None => {
+                // One that cannot be read is not listed, and is in the way.
+                store.remove_key(SERVE_KEY).await?;
+                store.add_key(&record).await?
+            }
+        };
+        let other = || OpenError::Key("was changed by another server on this machine; start it again".into());
+        is_set.then_some(()).ok_or_else(other)
     }
 }
 
@@ -406,9 +500,9 @@ impl Machine {
 /// # Errors
 /// When the machine cannot be opened.
 pub async fn supervise(options: Options) -> Result<(), OpenError> {
-    let machine = Machine::open(options).await?;
+    let machine = Machine::open(Options { bounds: Bounds::Inherited, ..options }).await?;
     machine.start().await?;
-    while machine.unfinished().await? > 0 {
+    while machine.shop.has_work().await? {
         machine.changed().await;
     }
     machine.close().await
@@ -450,14 +544,14 @@ fn spawn_supervisor(options: &Options) -> io::Result<()> {
     command.current_dir("/").process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().map(drop)
 }
 
-fn settings(options: &Options) -> Settings {
+fn settings(limits: Limits) -> Settings {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "checked to be positive; a float saturates"
     )]
-    let cpu = options.vcpus.map(|vcpus| (vcpus.max(0.0) * 1024.0).round() as u32);
-    let rate = options.launch_rate.map(|per_second| Rate { burst: per_second.max(1.0), per_second });
+    let cpu = limits.vcpus.map(|vcpus| (vcpus.max(0.0) * 1024.0).round() as u32);
+    let rate = limits.launch_rate.map(|per_second| Rate { burst: per_second.max(1.0), per_second });
     let arch = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 };
     Settings {
         cluster: crate::tasks::CLUSTER.into(),

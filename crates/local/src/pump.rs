@@ -72,7 +72,7 @@ pub struct Pump {
     /// How fast held lines move.
     pub pace: Arc<Pace>,
     /// What the installation is set to.
-    pub settings: Arc<Settings>,
+    pub settings: watch::Sender<Arc<Settings>>,
     /// Told whenever something may have changed.
     pub changed: watch::Sender<()>,
     /// Notified when the work of a dead process has become this one's.
@@ -91,13 +91,24 @@ impl Pump {
         );
     }
 
-    fn launcher(&self) -> Launcher<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, Secrets, System> {
-        let Self { store, queue, tasks, logs, secrets, registered, pace, settings, .. } = self;
+    /// What the installation is set to now: with the work of a dead process come its limits.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.borrow())
+    }
+
+    fn launcher<'a>(
+        &'a self,
+        settings: &'a Settings,
+    ) -> Launcher<'a, LocalStore, LocalQueue, LocalTasks, LocalLogs, Secrets, System> {
+        let Self { store, queue, tasks, logs, secrets, registered, pace, .. } = self;
         Launcher { store, queue, tasks, logs, secrets, registered, pace, ambient: &System, settings }
     }
 
-    fn tracker(&self) -> StateTracker<'_, LocalStore, LocalQueue, LocalTasks, LocalLogs, System, System> {
-        let Self { store, queue, tasks, logs, settings, .. } = self;
+    fn tracker<'a>(
+        &'a self,
+        settings: &'a Settings,
+    ) -> StateTracker<'a, LocalStore, LocalQueue, LocalTasks, LocalLogs, System, System> {
+        let Self { store, queue, tasks, logs, .. } = self;
         StateTracker { store, queue, tasks, logs, quotas: &System, ambient: &System, settings }
     }
 
@@ -123,7 +134,7 @@ impl Pump {
     }
 
     async fn deal_with(self, name: QueueName, received: Vec<Received>) {
-        let response = self.launcher().handle(event(&received)).await;
+        let response = self.launcher(&self.settings()).handle(event(&received)).await;
         let (failed, done): (Vec<_>, Vec<_>) = received.into_iter().partition(|message| has_failed(&response, message));
         let given_back = async {
             self.queue.delete(done).await?;
@@ -173,11 +184,11 @@ impl Pump {
     }
 
     async fn tell_one(&self, report: &TaskReport) -> Result<(), PortError> {
+        let settings = self.settings();
+        let tracker = self.tracker(&settings);
         match report {
-            TaskReport::Changed(task) => self.tracker().task_changed(&task_event(task)).await,
-            TaskReport::Lines(arn, lines) => {
-                self.tracker().lines_written(&logs_event(arn, lines, &self.settings)).await
-            }
+            TaskReport::Changed(task) => tracker.task_changed(&task_event(task)).await,
+            TaskReport::Lines(arn, lines) => tracker.lines_written(&logs_event(arn, lines, &settings)).await,
         }
     }
 
@@ -193,7 +204,7 @@ impl Pump {
     async fn sweep(&self, mut stop: watch::Receiver<bool>) {
         let mut cursor: Option<Cursor> = None;
         while !*stop.borrow() {
-            match self.tracker().sweep(cursor.take(), System.now() + SWEEP).await {
+            match self.tracker(&self.settings()).sweep(cursor.take(), System.now() + SWEEP).await {
                 // What could not be looked at is said where it was.
                 Ok(swept) => cursor = swept.next,
                 Err(error) => tracing::error!(%error, "a sweep failed"),

@@ -5,7 +5,6 @@
 
 use domain::{
     Timestamp,
-    error::PASSED_OVER,
     execution::{Execution, Ticket},
     forget::Forgetting,
     history::{Cursor, Filter, Loaded, Page},
@@ -37,6 +36,8 @@ mod record;
 pub(crate) mod submissions;
 
 const SERVICE: &str = "the store";
+/// How many records are read to see whether one of them can be. Ours: more that cannot are for people, not for a process that ends by itself.
+const MANY: usize = 64;
 
 /// The records of one machine, and all that is derived from them.
 ///
@@ -65,9 +66,21 @@ impl LocalStore {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn forget(&self, id: &ExecutionId) -> Result<Forgetting, PortError> {
-        let id = id.clone();
-        self.database.write(SERVICE, move |db| forget::forget(db, &id)).await
+    pub async fn forget(&self, id: &ExecutionId, stopped: Option<&str>) -> Result<Forgetting, PortError> {
+        let (id, stopped) = (id.clone(), stopped.map(str::to_owned));
+        self.database.write(SERVICE, move |db| forget::forget(db, &id, stopped.as_deref())).await
+    }
+}
+
+impl LocalStore {
+    /// Whether an open task, or an execution that is not over and can be read, is this pump's.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn has_work(&self) -> Result<bool, PortError> {
+        let pump = self.database.pump().clone();
+        let rows = self.database.read(SERVICE, move |db| history::unfinished(db, &pump, MANY)).await?;
+        Ok(rows.is_none_or(|rows| rows.len() == MANY || rows.iter().any(columns::Raw::can_be_read)))
     }
 }
 
@@ -119,7 +132,7 @@ impl Store for LocalStore {
     async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
         let Some(wanted) = history::Wanted::of(fragment) else { return Ok(Vec::new()) };
         let ids = self.database.read(SERVICE, move |db| history::find(db, &wanted, limit)).await?;
-        ids.iter().map(|id| columns::id(id)).collect()
+        Ok(ids.iter().filter_map(|id| columns::id(id).inspect_err(PortError::note_corrupt).ok()).collect())
     }
 
     /// Conditional on the revision and the admissions.
@@ -147,11 +160,13 @@ impl Store for LocalStore {
         futures_util::future::join_all(updates.into_iter().map(update)).await
     }
 
-    /// Newest first by id, which begins with the moment of submission.
+    /// Newest first by id, which begins with the moment of submission. A record that cannot be read is in no status.
     async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
-        let query = history::Query::history(filter, after, limit);
+        let (query, any_status) = (history::Query::history(filter, after, limit), filter.status.is_none());
         let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
-        Ok(columns::page(&records, limit))
+        let Page { items, next } = columns::page(&records, limit);
+        let is_shown = |loaded: &Loaded| any_status || loaded.as_ref().inspect_err(|corrupt| corrupt.note()).is_ok();
+        Ok(Page { items: items.into_iter().filter(is_shown).collect(), next })
     }
 
     /// This pump's own, oldest first.
@@ -221,7 +236,8 @@ impl Store for LocalStore {
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
         let bookmark = self.database.read(SERVICE, bookmark::read).await?;
-        bookmark.map(|id| columns::id(&id).map(Cursor)).transpose()
+        // Where it cannot be read, the next sweep begins anew.
+        Ok(bookmark.and_then(|id| id.parse().ok()).map(Cursor))
     }
 
     async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
@@ -265,8 +281,8 @@ impl Keys for LocalStore {
 
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         let records = self.database.read(SERVICE, keys::list).await?;
-        let note = |error: &PortError| tracing::error!(%error, "{PASSED_OVER}");
-        Ok(records.iter().filter_map(|record| keys::record(record).inspect_err(note).ok()).collect())
+        let readable = |record: &String| keys::record(record).inspect_err(PortError::note_corrupt).ok();
+        Ok(records.iter().filter_map(readable).collect())
     }
 
     /// Conditional on the name, and on the id.
@@ -279,8 +295,8 @@ impl Keys for LocalStore {
     }
 
     /// Conditional on the old key being the one of its name.
-    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord, now: Timestamp) -> Result<bool, PortError> {
-        let rotation = keys::Rotation::of(old, new, now)?;
+    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
+        let rotation = keys::Rotation::of(old, new)?;
         failpoint!("store.rotate_key.before");
         let rotated = self.database.write(SERVICE, move |db| keys::rotate(db, &rotation)).await?;
         failpoint!("store.rotate_key.after");

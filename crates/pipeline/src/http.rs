@@ -339,7 +339,7 @@ fn refused(Rejected { service, rejection, .. }: &Rejected) -> Problem {
 fn unreadable(corrupt: &Corrupt) -> Problem {
     let title = match &corrupt.what {
         What::Execution(id) => format!(
-            "the record of {id} cannot be read by this release of mycli; all others can. A newer release may read it; \
+            "the record of {id} cannot be read by this release of mycli. No other run is affected. A newer release may read it; \
              `mycli forget {id}` removes it"
         ),
         What::Other(what) => format!("{what} cannot be read by this release of mycli; its log has the details"),

@@ -26,7 +26,6 @@ use domain::{
 use crate::{
     auth::{self, Auth},
     http::{self, Route},
-    unreadable,
 };
 
 /// Up to which place in line the number is exact (DESIGN §5).
@@ -382,7 +381,7 @@ fn version(request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, 
 }
 
 fn unreadable_entry(corrupt: &Corrupt) -> Option<Listed> {
-    unreadable::note(corrupt);
+    corrupt.note();
     let What::Execution(id) = &corrupt.what else { return None };
     Some(Listed::Unreadable(UnreadableView::new(id, format!("its record cannot be read: {}", corrupt.source))))
 }

@@ -7,6 +7,7 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     api::{Accepted, BULK_BODY_MAX, KeyView, Problem},
+    error::Corrupt,
     execution::{Execution, ExecutionStatus},
     id::ExecutionId,
     key::{ApiKey, Caller, Role},
@@ -28,6 +29,7 @@ use crate::{
     auth::{self, Auth},
     http::{self, Route},
     query,
+    unreadable::passed_over,
 };
 
 mod bulk;
@@ -76,7 +78,7 @@ enum NotCancelled {
 #[derive(Default)]
 struct Known {
     /// Each secret; `None` for those that are not set.
-    secrets: BTreeMap<String, Option<SecretRecord>>,
+    secrets: BTreeMap<String, Result<Option<SecretRecord>, Corrupt>>,
     /// The CPU units that may be in use of each pool at all.
     quotas: BTreeMap<CapacityPool, Option<u32>>,
 }
@@ -200,7 +202,14 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         for draft in drafts {
             for name in &draft.request.secrets {
                 if !known.secrets.contains_key(name.as_str()) {
-                    known.secrets.insert(name.to_string(), self.secrets.find_secret(name.as_str()).await?);
+                    let secret = match self.secrets.find_secret(name.as_str()).await {
+                        Err(PortError::Corrupt(corrupt)) => {
+                            corrupt.note();
+                            Err(corrupt)
+                        }
+                        found => Ok(found?),
+                    };
+                    known.secrets.insert(name.to_string(), secret);
                 }
             }
             let pool = task::pool(&draft.request, self.settings);
@@ -226,10 +235,11 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             faults.push(FieldError { field: "cpu".into(), message });
         }
         for (index, name) in request.secrets.iter().enumerate() {
-            let message = match known.secrets.get(name.as_str()).and_then(Option::as_ref) {
-                Some(secret) if secret.is_open_to(caller) => continue,
-                Some(secret) => format!("`{name}` may be named by keys of role {} only", secret.role),
-                None => format!("`{name}`: {}", self.secrets.how_to_set(name.as_str())),
+            let message = match known.secrets.get(name.as_str()) {
+                Some(Ok(Some(secret))) if secret.is_open_to(caller) => continue,
+                Some(Ok(Some(secret))) => format!("`{name}` may be named by keys of role {} only", secret.role),
+                Some(Err(corrupt)) => format!("`{name}`: {corrupt}; an administrator can set it anew"),
+                Some(Ok(None)) | None => format!("`{name}`: {}", self.secrets.how_to_set(name.as_str())),
             };
             faults.push(FieldError { field: format!("secrets[{index}]"), message });
         }
@@ -265,7 +275,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     async fn existing(&self, id: ExecutionId) -> Result<ApiGatewayProxyResponse, Problem> {
-        let found = self.store.load(&id).await.map_err(|e| http::failed(&e))?;
+        // One that this release cannot read is accepted all the same.
+        let found = passed_over(self.store.load(&id).await).map_err(|e| http::failed(&e))?;
         Ok(accepted(&id, found.map_or(ExecutionStatus::Queued, |execution| execution.status())))
     }
 
@@ -358,8 +369,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         let key = ApiKey::from_entropy(self.entropy_of_a_key());
         let fresh = auth::record(&key, name, old.role, old.principal(), now).await.map_err(|e| http::failed(&e))?;
         let until = if rotation.now { now } else { now + OLD_KEY_GOOD };
-        let (old, new) = old.rotated(fresh, until);
-        let rotated = self.keys.rotate_key(&old, &new, now).await.map_err(|e| http::failed(&e))?;
+        let (old, new) = old.rotated(fresh, until, now);
+        let rotated = self.keys.rotate_key(&old, &new).await.map_err(|e| http::failed(&e))?;
         if !rotated {
             let title = format!("the key '{}' was rotated or revoked meanwhile; look with `mycli keys list`", new.name);
             return Err(Problem::new(409, "key_changed", title));

@@ -201,13 +201,13 @@ fn what_failed_of_a_group_is_rerun_by_id_and_a_refusal_of_all_ends_it() {
     let mut answers = vec![Reply::accepted(), problem];
     let api = StandIn::new(move |asked| match asked.path.as_str() {
         path if path.ends_with("/rerun") => answers.remove(0),
-        path if path.contains("status=FAILED") => Reply::json(&page),
+        path if path.contains("group=g&") || path.ends_with("group=g") => Reply::json(&page),
         _ => Reply::json(&empty),
     });
     let mycli = Mycli::on(&api);
     let again = ["rerun", "--failed", "--group", "g", "-e", "A=b", "--into", "h", "--resume", "nightly", "-o", "json"];
     let report = mycli.run(&again).exits(0).json();
-    assert_eq!(report["accepted"], json!([{"line": 1, "execution_id": ID}]));
+    assert_eq!(report["accepted"], json!([{"line": 1, "execution_id": ID, "rerun_of": ID}]));
     mycli.run(&again).exits(1).says("cut short: 0 of 1").says("there is no such path");
     let sent = reruns(&api);
     assert_eq!(sent[0], sent[1], "the key follows from the submission and the run");

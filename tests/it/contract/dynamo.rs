@@ -2,8 +2,10 @@
 
 use aws::dynamo::{DynamoStore, Item};
 use aws_sdk_dynamodb::types::AttributeValue;
+use chrono::TimeDelta;
 use domain::{
     execution::Execution,
+    history::Loaded,
     id::ExecutionId,
     limit::LimitKey,
     ports::{Created, Store},
@@ -12,7 +14,7 @@ use domain::{
 use tests::table::Table;
 
 use super::{
-    records::{Wish, at},
+    records::{CPU, POOL, Wish, at, close, launch},
     spoilt::{Newer, Spoil},
 };
 
@@ -137,6 +139,39 @@ mod keys {
 
 mod definitions {
     crate::contract::definitions::suite!(super::fresh_store);
+}
+
+/// After minutes nothing else than the launch batch leads the sweep to a run. The release that can read the record needs it there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_run_stays_among_what_was_launched_however_long_it_cannot_be_read() {
+    let (store, raw) = fresh_and_raw().await;
+    let mut ids = Vec::new();
+    for entropy in 1..=4 {
+        let execution = Wish { entropy, ..Wish::default() }.submit(&store).await;
+        ids.push(launch(&store, &execution).await.id);
+    }
+    raw.spoil(&ids[0]).await;
+    raw.set_status(&ids[1], "PAUSED").await;
+    let over = store.load(&ids[3]).await.expect("it answers").expect("it is there");
+    close(&store, &over, 0).await;
+    let later = DynamoStore::new(raw.table.client.clone(), &raw.table.name, 90)
+        .with_clock(|| now() + TimeDelta::minutes(10))
+        .settling(std::time::Duration::ZERO);
+    for _ in 0..3 {
+        later.reconcile().await.expect("it answers");
+    }
+    // As the release that knows the status finds it.
+    raw.set_status(&ids[1], "LAUNCHING").await;
+    let id = |loaded: &Loaded| match loaded {
+        Ok(execution) => execution.id.clone(),
+        Err(corrupt) => corrupt.id().expect("it names the execution").clone(),
+    };
+    let mut left: Vec<_> = later.launched(None, 9).await.expect("it answers").items.iter().map(id).collect();
+    left.sort();
+    ids.truncate(3);
+    assert_eq!(left, ids);
+    let [readable, of_a_newer_release] = [CPU; 2];
+    assert_eq!(later.usage(&POOL).await.expect("it answers").used, readable + of_a_newer_release);
 }
 
 /// Between a request and its state somebody died; the same place is then taken by another request.

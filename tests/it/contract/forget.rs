@@ -11,7 +11,7 @@ use domain::{
     history::Filter,
     id::ExecutionId,
     limit::LimitKey,
-    ports::{Store, UpdateError},
+    ports::{Claim, Created, Store, UpdateError},
     transition::Observation,
 };
 use local::{
@@ -30,7 +30,8 @@ pub(crate) trait Case: Sync {
     /// The adapter.
     type Adapter: Store;
     fn store(&self) -> &Self::Adapter;
-    fn forget(&self, id: &ExecutionId) -> impl Future<Output = Forgetting> + Send;
+    /// `stopped` is a task that is known to be over.
+    fn forget(&self, id: &ExecutionId, stopped: Option<&str>) -> impl Future<Output = Forgetting> + Send;
     /// Gives the request a value that this release does not know.
     fn spoil(&self, id: &ExecutionId) -> impl Future<Output = ()> + Send;
 }
@@ -64,10 +65,15 @@ async fn running(store: &impl Store, wish: Wish) -> Execution {
     store.update(&launched, seen, &[]).await.expect("nobody else writes it")
 }
 
-fn forgotten(forgetting: Forgetting) -> Forgotten {
-    match forgetting {
-        Forgetting::Forgotten(forgotten) => forgotten,
-        other => panic!("{other:?}"),
+/// Removes a record, whose task is over if it had one.
+async fn forgotten(case: &impl Case, id: &ExecutionId) -> Forgotten {
+    let mut stopped = None;
+    loop {
+        match case.forget(id, stopped.as_deref()).await {
+            Forgetting::Forgotten(forgotten) => return forgotten,
+            Forgetting::Runs { task_arn } if stopped.is_none() => stopped = Some(task_arn),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -77,17 +83,17 @@ async fn used(store: &impl Store, key: &LimitKey) -> u32 {
 
 pub(crate) async fn a_record_that_can_be_read_stays<C: Case>(case: C) {
     let running = running(case.store(), locked(0)).await;
-    assert_eq!(case.forget(&running.id).await, Forgetting::Readable);
+    assert_eq!(case.forget(&running.id, None).await, Forgetting::Readable);
     assert_eq!(case.store().load(&running.id).await.expect(ANSWERS), Some(running));
     assert_eq!(used(case.store(), &lock("deploy")).await, 1);
 }
 
 pub(crate) async fn what_is_not_there_is_missing<C: Case>(case: C) {
-    assert_eq!(case.forget(&Wish::default().execution().id).await, Forgetting::Missing);
+    assert_eq!(case.forget(&Wish::default().execution().id, None).await, Forgetting::Missing);
     let id = Wish::of("a", 0).submit(case.store()).await.id;
     case.spoil(&id).await;
-    forgotten(case.forget(&id).await);
-    assert_eq!(case.forget(&id).await, Forgetting::Missing, "once is enough");
+    forgotten(&case, &id).await;
+    assert_eq!(case.forget(&id, None).await, Forgetting::Missing, "once is enough");
 }
 
 pub(crate) async fn a_lock_and_a_place_of_a_group_are_free_again<C: Case>(case: C) {
@@ -100,7 +106,7 @@ pub(crate) async fn a_lock_and_a_place_of_a_group_are_free_again<C: Case>(case: 
     let held = store.update(&next, launching(&next, at(10)), &admissions(&next, None)).await;
     assert!(matches!(held, Err(UpdateError::Full(_))), "{held:?}");
 
-    let Forgotten { id, released, untold, .. } = forgotten(case.forget(&spoilt.id).await);
+    let Forgotten { id, released, untold, .. } = forgotten(&case, &spoilt.id).await;
     assert_eq!((&id, untold), (&spoilt.id, vec![]));
     assert!(released.contains(&lock("deploy")) && released.contains(&group("nightly")), "{released:?}");
     assert_eq!((used(store, &lock("deploy")).await, used(store, &group("nightly")).await), (0, 0));
@@ -120,7 +126,7 @@ pub(crate) async fn what_others_hold_stays_held<C: Case>(case: C) {
     let other = running(store, Wish { lock: Some("other"), ..Wish::of("b", 1) }).await;
     let spoilt = running(store, locked(0)).await;
     case.spoil(&spoilt.id).await;
-    forgotten(case.forget(&spoilt.id).await);
+    forgotten(&case, &spoilt.id).await;
     assert_eq!((used(store, &lock("other")).await, used(store, &lock("deploy")).await), (1, 0));
     assert_eq!(store.load(&other.id).await.expect(ANSWERS), Some(other));
 }
@@ -130,7 +136,7 @@ pub(crate) async fn what_waits_leaves_its_line<C: Case>(case: C) {
     let holder = running(store, locked(0)).await;
     let (spoilt, next) = (locked(1).submit(store).await, locked(2).submit(store).await);
     case.spoil(&spoilt.id).await;
-    assert_eq!(forgotten(case.forget(&spoilt.id).await).released, []);
+    assert_eq!(forgotten(&case, &spoilt.id).await.released, []);
     let line = store.line(&lock("deploy"), at(9), 9).await.expect(ANSWERS);
     assert_eq!(line.into_iter().map(|ticket| ticket.id).collect::<Vec<_>>(), [next.id]);
     assert_eq!(used(store, &lock("deploy")).await, 1);
@@ -157,8 +163,8 @@ impl Case for OneMachine {
         &self.store
     }
 
-    async fn forget(&self, id: &ExecutionId) -> Forgetting {
-        self.store.forget(id).await.expect(ANSWERS)
+    async fn forget(&self, id: &ExecutionId, stopped: Option<&str>) -> Forgetting {
+        self.store.forget(id, stopped).await.expect(ANSWERS)
     }
 
     async fn spoil(&self, id: &ExecutionId) {
@@ -184,7 +190,7 @@ async fn a_row_that_tells_nothing_gives_back_all_the_same() {
     let other = running(&machine.store, Wish::of("b", 1)).await;
     let broken = running(&machine.store, locked(0)).await;
     machine.sql("UPDATE executions SET record = 'no JSON', status = x'ff' WHERE id = ?1", &broken.id);
-    let Forgotten { released, untold, .. } = forgotten(machine.forget(&broken.id).await);
+    let Forgotten { released, untold, .. } = forgotten(&machine, &broken.id).await;
     assert_eq!((released, untold), (vec![group("nightly"), lock("deploy"), POOL], vec![]));
     assert_eq!(used(&machine.store, &POOL).await, CPU);
     assert_eq!(machine.store.load(&other.id).await.expect(ANSWERS), Some(other));
@@ -197,7 +203,7 @@ async fn what_another_broken_row_may_hold_is_not_given_away() {
     let spoilt = running(&machine.store, spoilt).await;
     machine.sql("UPDATE executions SET record = 'no JSON' WHERE id = ?1", &broken.id);
     machine.spoil(&spoilt.id).await;
-    assert_eq!(forgotten(machine.forget(&spoilt.id).await).released, [lock("other"), POOL]);
+    assert_eq!(forgotten(&machine, &spoilt.id).await.released, [lock("other"), POOL]);
     assert_eq!((used(&machine.store, &lock("deploy")).await, used(&machine.store, &POOL).await), (1, CPU));
 }
 
@@ -243,8 +249,8 @@ impl Case for Stack {
         &self.store
     }
 
-    async fn forget(&self, id: &ExecutionId) -> Forgetting {
-        self.store.forget(id).await.expect(ANSWERS)
+    async fn forget(&self, id: &ExecutionId, stopped: Option<&str>) -> Forgetting {
+        self.store.forget(id, stopped).await.expect(ANSWERS)
     }
 
     async fn spoil(&self, id: &ExecutionId) {
@@ -273,7 +279,11 @@ async fn nothing_of_it_stays_in_the_table_and_its_task_is_named() {
     let spoilt = running(&stack.store, locked(0)).await;
     stack.spoil(&spoilt.id).await;
     assert_eq!(stack.items(&spoilt.id).await.len(), 3);
-    let forgotten = forgotten(stack.forget(&spoilt.id).await);
+    // Its lock is not for others while its task runs.
+    assert_eq!(stack.forget(&spoilt.id, None).await, Forgetting::Runs { task_arn: task_arn(&spoilt) });
+    assert_eq!(stack.forget(&spoilt.id, Some("arn:another")).await, Forgetting::Runs { task_arn: task_arn(&spoilt) });
+    assert_eq!((stack.items(&spoilt.id).await.len(), used(&stack.store, &lock("deploy")).await), (3, 1));
+    let forgotten = forgotten(&stack, &spoilt.id).await;
     assert_eq!(forgotten.task_arn, Some(task_arn(&spoilt)));
     assert_eq!(stack.items(&spoilt.id).await, []);
     assert_eq!(used(&stack.store, &POOL).await, CPU, "pools are the sweep's");
@@ -288,9 +298,28 @@ async fn what_a_broken_request_does_not_tell_is_said() {
     let (stack, ()) = on_a_stack().await;
     let broken = running(&stack.store, locked(0)).await;
     stack.set(&broken.id, "#request", AttributeValue::N("1".into())).await;
-    let Forgotten { released, untold, .. } = forgotten(stack.forget(&broken.id).await);
+    let Forgotten { released, untold, .. } = forgotten(&stack, &broken.id).await;
     assert_eq!((released, untold), (vec![], vec![Untold::Lock, Untold::Group]));
     assert_eq!(used(&stack.store, &lock("deploy")).await, 1, "nobody knows that it held it");
+}
+
+/// A repetition of the request would make it again, under its old id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_idempotency_key_is_free_again() {
+    let (stack, ()) = on_a_stack().await;
+    let mut execution = Wish::of("a", 0).execution();
+    execution.request.idempotency_key = Some("nightly".parse().expect("a key"));
+    let claim = |id| Claim {
+        key: format!("{}/nightly", execution.submitted_by_id.clone().expect("a principal")),
+        digest: format!("digest of {id}"),
+        expires_at: now() + chrono::TimeDelta::hours(24),
+    };
+    let created = stack.store.create(&execution, Some(&claim(1))).await.expect(ANSWERS);
+    assert_eq!(created, Created::New);
+    stack.spoil(&execution.id).await;
+    forgotten(&stack, &execution.id).await;
+    let again = Wish::of("a", 1).execution();
+    assert_eq!(stack.store.create(&again, Some(&claim(2))).await.expect(ANSWERS), Created::New);
 }
 
 /// A counter below zero would let two hold the lock.
@@ -305,7 +334,7 @@ async fn a_lock_that_is_not_counted_is_not_given_back() {
     ]);
     let delete = stack.table.client.delete_item().table_name(&stack.table.name).set_key(Some(key));
     delete.send().await.expect(ANSWERS);
-    assert_eq!(forgotten(stack.forget(&spoilt.id).await).released, [group("nightly")]);
+    assert_eq!(forgotten(&stack, &spoilt.id).await.released, [group("nightly")]);
     launch(&stack.store, &locked(1).submit(&stack.store).await).await;
     assert_eq!(used(&stack.store, &lock("deploy")).await, 1);
 }

@@ -17,6 +17,8 @@ macro_rules! suite {
             keys_are_listed_by_name
             a_name_is_taken_once
             a_removed_key_is_gone
+            a_rotated_key_stays_as_long_as_the_new_one_says
+            a_key_that_was_rotated_meanwhile_is_not_rotated_again
         }
     };
 }
@@ -33,7 +35,7 @@ fn key(name: &str, id: &str) -> KeyRecord {
         created_at: at(7),
         principal: Some(Principal::Key(id.into())),
         expires_at: None,
-        previous: None,
+        previous: Vec::new(),
         unknown: Unknown::default(),
     }
 }
@@ -70,4 +72,48 @@ pub(crate) async fn a_removed_key_is_gone(keys: impl Keys) {
     assert_eq!(keys.find_key("1").await.expect(ANSWERS), None);
     assert_eq!(keys.list_keys().await.expect(ANSWERS), [key("ada", "2")]);
     assert!(keys.add_key(&key("ci", "3")).await.expect(ANSWERS), "the name is free again");
+}
+
+async fn good(keys: &impl Keys) -> Vec<String> {
+    let mut good = Vec::new();
+    for id in ["1", "2", "3", "4", "5"] {
+        good.extend(keys.find_key(id).await.expect(ANSWERS).map(|key| key.id));
+    }
+    good
+}
+
+/// Rotates the key that is listed.
+async fn rotate(keys: &impl Keys, id: &str, until: i64, now: i64) {
+    let old = keys.list_keys().await.expect(ANSWERS).remove(0);
+    let (old, new) = old.rotated(key("of the record", id), at(until), at(now));
+    assert!(keys.rotate_key(&old, &new).await.expect(ANSWERS));
+    let listed = keys.list_keys().await.expect(ANSWERS);
+    assert_eq!(listed, std::slice::from_ref(&new));
+    assert_eq!((&*new.name, new.principal(), new.expires_at), ("ci", Principal::Key("1".into()), None));
+}
+
+/// The answer of a rotation may be lost. The key that everybody uses outlives the next one all the same.
+pub(crate) async fn a_rotated_key_stays_as_long_as_the_new_one_says(keys: impl Keys) {
+    keys.add_key(&key("ci", "1")).await.expect(ANSWERS);
+    rotate(&keys, "2", 100, 0).await;
+    rotate(&keys, "3", 150, 50).await;
+    assert_eq!(good(&keys).await, ["1", "2", "3"]);
+    let first = keys.find_key("1").await.expect(ANSWERS).expect("it is there");
+    assert_eq!((first.is_good(at(99)), first.is_good(at(100))), (true, false));
+    rotate(&keys, "4", 210, 110).await;
+    assert_eq!(good(&keys).await, ["2", "3", "4"], "one that is over goes");
+    rotate(&keys, "5", 120, 120).await;
+    assert_eq!(good(&keys).await, ["5"], "at once");
+    rotate(&keys, "1", 300, 130).await;
+    assert!(keys.remove_key("ci").await.expect(ANSWERS));
+    assert_eq!(good(&keys).await, [""; 0], "a key that is revoked leaves none of before");
+}
+
+pub(crate) async fn a_key_that_was_rotated_meanwhile_is_not_rotated_again(keys: impl Keys) {
+    keys.add_key(&key("ci", "1")).await.expect(ANSWERS);
+    let known = key("ci", "1");
+    rotate(&keys, "2", 100, 0).await;
+    let (old, new) = known.rotated(key("ci", "3"), at(100), at(0));
+    assert!(!keys.rotate_key(&old, &new).await.expect(ANSWERS));
+    assert_eq!(good(&keys).await, ["1", "2"]);
 }

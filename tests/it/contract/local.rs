@@ -23,7 +23,7 @@ use domain::{
     throttle::Rate,
 };
 use local::{
-    database::{Database, OpenError, PumpId},
+    database::{Database, Limits, OpenError, PumpId},
     queue::{LocalQueue, MAX_RECEIVES, Received},
     store::LocalStore,
 };
@@ -248,8 +248,8 @@ async fn what_a_dead_pump_left_is_taken_over_once() {
     assert_eq!(two.there.unfinished_here().await.expect(ANSWERS), 2);
     let dead = two.there.pump().clone();
     assert!(two.here.pumps().await.expect(ANSWERS).contains(&dead), "who has recorded something is known");
-    assert!(two.here.adopt(&dead).await.expect(ANSWERS));
-    assert!(!two.here.adopt(&dead).await.expect(ANSWERS), "there is nothing left to take");
+    assert!(two.here.adopt(&dead, Limits::default()).await.expect(ANSWERS));
+    assert!(!two.here.adopt(&dead, Limits::default()).await.expect(ANSWERS), "there is nothing left to take");
     assert!(!two.here.pumps().await.expect(ANSWERS).contains(&dead));
 
     let mine: Vec<_> =
@@ -263,12 +263,37 @@ async fn what_a_dead_pump_left_is_taken_over_once() {
     assert_eq!(here.usage(&POOL).await.expect(ANSWERS).used, CPU, "the slot is still held, once");
 }
 
+#[test]
+fn of_two_limits_the_tighter_one_holds() {
+    let limits = |vcpus, launch_rate| Limits { vcpus, launch_rate };
+    for (one, other, both) in [
+        (limits(None, None), limits(Some(4.0), Some(0.5)), limits(Some(4.0), Some(0.5))),
+        (limits(Some(2.0), None), limits(Some(4.0), Some(0.5)), limits(Some(2.0), Some(0.5))),
+        (limits(Some(4.0), Some(9.0)), limits(Some(2.0), None), limits(Some(2.0), Some(9.0))),
+    ] {
+        assert_eq!((one.and(other), other.and(one)), (both, both));
+        assert!(!both.is_none());
+    }
+}
+
+#[tokio::test]
+async fn limits_go_with_the_work_that_they_are_for() {
+    let two = Two::new();
+    let (bounded, dead) = (Limits { vcpus: Some(2.0), launch_rate: Some(0.5) }, two.there.pump().clone());
+    two.there.register_pump(bounded).await.expect(ANSWERS);
+    assert_eq!(two.here.limits(&dead).await.expect(ANSWERS), Limits::default(), "there is nothing to be run");
+    Wish::of("a", 0).submit(&two.stores().1).await;
+    assert_eq!(two.here.limits(&dead).await.expect(ANSWERS), bounded);
+    assert!(two.here.adopt(&dead, bounded).await.expect(ANSWERS));
+    assert_eq!(two.there.limits(two.here.pump()).await.expect(ANSWERS), bounded, "whoever comes next finds them");
+}
+
 #[tokio::test]
 async fn a_pump_with_unfinished_work_is_not_forgotten() {
     let dir = Dir::new();
     let database = dir.open();
     let store = LocalStore::new(database.clone());
-    database.register_pump().await.expect(ANSWERS);
+    database.register_pump(Limits::default()).await.expect(ANSWERS);
     let execution = Wish::default().submit(&store).await;
     assert!(!database.unregister_pump().await.expect(ANSWERS));
     assert_eq!(database.pumps().await.expect(ANSWERS), [database.pump().clone()]);
@@ -524,9 +549,39 @@ async fn a_file_of_the_version_before_is_brought_up_to_date() {
     a_file_is_brought_up_to_date("DROP TABLE submissions; DROP TABLE line_states; PRAGMA user_version = 2;").await;
 }
 
-/// What of version 4 every earlier one lacks.
+/// Several names are the machine's own user's from then on.
+#[tokio::test]
+async fn two_names_that_used_one_idempotency_key_are_brought_up_to_date() {
+    let dir = Dir::new();
+    drop(dir.open());
+    let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
+    connection.execute_batch(BEFORE_PRINCIPALS).expect("what it was");
+    connection
+        .execute_batch(
+            "ALTER TABLE submissions DROP COLUMN seed; PRAGMA user_version = 3;
+             INSERT INTO claims VALUES
+                 ('alice/nightly', 'd', 'exec_A', 99999999999999), ('uid-7/nightly', 'd', 'exec_B', 99999999999998),
+                 ('bob/old', 'd', 'exec_C', 5);
+             INSERT INTO submissions VALUES ('alice/big', 1, 99999999999998), ('uid-7/big', 2, 99999999999999);",
+        )
+        .expect("what it was");
+    drop(connection);
+    drop(dir.open());
+    let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
+    let rows = |sql: &str| -> Vec<(String, String)> {
+        let mut select = connection.prepare(sql).expect("SQL");
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows");
+        rows.map(|row| row.expect("a row")).collect()
+    };
+    let text = |one: &str, other: &str| vec![(one.to_owned(), other.to_owned())];
+    assert_eq!(rows("SELECT key, execution FROM claims"), text("local/nightly", "exec_A"));
+    assert_eq!(rows("SELECT key, seed FROM submissions"), text("local/big", "uid-7"));
+}
+
+/// What of versions 4 and 5 every earlier one lacks.
 const BEFORE_PRINCIPALS: &str =
-    "DROP INDEX executions_by_name; ALTER TABLE executions DROP COLUMN by_name; DROP TABLE retired_keys;";
+    "DROP INDEX executions_by_name; ALTER TABLE executions DROP COLUMN by_name; DROP TABLE retired_keys;
+     ALTER TABLE pumps DROP COLUMN vcpus; ALTER TABLE pumps DROP COLUMN launch_rate;";
 
 /// `back` makes of the file what it was in an earlier version.
 async fn a_file_is_brought_up_to_date(back: &str) {

@@ -683,15 +683,8 @@ async fn mixed_history(store: &impl Store) -> Vec<Execution> {
 
 /// Every page of a list, one after the other.
 async fn pages(store: &impl Store, filter: &Filter, limit: u32) -> Vec<Vec<Execution>> {
-    let (mut pages, mut cursor) = (Vec::new(), None::<Cursor>);
-    loop {
-        let page = store.list(filter, cursor.as_ref(), limit).await.expect(ANSWERS);
-        pages.push(all(page.items));
-        match page.next {
-            Some(next) => cursor = Some(next),
-            None => return pages,
-        }
-    }
+    let page = async |cursor: Option<&_>| store.list(filter, cursor, limit).await.expect(ANSWERS);
+    loaded::pages(page).await.into_iter().map(all).collect()
 }
 
 pub(crate) async fn history_is_paged_newest_first_without_repeat_or_gap(store: impl Store) {
@@ -809,16 +802,9 @@ pub(crate) async fn what_is_no_part_of_an_id_finds_nothing(store: impl Store) {
 
 pub(crate) async fn what_is_launched_is_paged_completely(store: impl Store) {
     let executions = mixed_history(&store).await;
-    let (mut seen, mut cursor) = (Vec::new(), None::<Cursor>);
-    loop {
-        let page = store.launched(cursor.as_ref(), 3).await.expect(ANSWERS);
-        assert!(page.items.len() <= 3);
-        seen.extend(all(page.items));
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
+    let pages = loaded::pages(async |cursor| store.launched(cursor, 3).await.expect(ANSWERS)).await;
+    assert!(pages.iter().all(|page| page.len() <= 3));
+    let mut seen = all(pages.concat());
     seen.sort_by(|a, b| a.id.cmp(&b.id));
     let open: Vec<_> = executions.into_iter().filter(|execution| execution.open_attempt().is_some()).collect();
     assert_eq!(open.len(), 4);

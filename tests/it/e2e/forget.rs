@@ -25,11 +25,11 @@ fn an_unreadable_record_is_shown_and_forgotten_and_the_others_stay() {
     let (spoilt, other) = (run("true"), run("true"));
     sandbox.local(&["forget", &spoilt, "--yes"]).exits(1).says("can be read").says("mycli cancel");
     spoil(&sandbox, &spoilt);
-    let shown = sandbox.local(&["history"]).exits(0).says(&format!("mycli forget {spoilt}"));
+    let shown = sandbox.local(&["history"]).exits(0).says(&format!("mycli --local forget {spoilt}"));
     assert!(shown.out.contains("UNREADABLE") && shown.out.contains(&other), "{shown:#?}");
-    // Nobody can be asked here, as with `cancel --group`.
     let part = &spoilt[spoilt.len() - 8..];
-    let told = sandbox.local(&["forget", part, "-o", "json"]).exits(0).json();
+    sandbox.local(&["forget", part]).exits(2).says("--yes");
+    let told = sandbox.local(&["forget", part, "--yes", "-o", "json"]).exits(0).json();
     assert_eq!(told, json!({"forgotten": spoilt, "released": [], "untold": [], "task_arn": null}));
     assert_eq!(statuses(&sandbox), [(other, "SUCCEEDED".to_owned())]);
     sandbox.local(&["forget", &spoilt, "--yes"]).exits(1).says(&format!("there is no execution '{spoilt}'"));
@@ -43,10 +43,17 @@ fn the_lock_of_a_run_that_is_forgotten_is_free_and_its_command_is_stopped() {
     let sandbox = Sandbox::new();
     let id = sandbox.detach(&["--lock", "deploy", "echo begun; sleep 3600"]);
     sandbox.until_status(&id, "RUNNING");
+    let behind = sandbox.detach(&["--lock", "deploy", "true"]);
+    sandbox.until_status(&behind, "WAITING");
     spoil(&sandbox, &id);
     let told = sandbox.local(&["forget", &id, "--yes"]).exits(0);
-    let told = told.says(&format!("removed the record of {id}")).says("lock:deploy").says("its task is being stopped");
+    let told = told.says(&format!("removed the record of {id}")).says("lock:deploy").says("its task was stopped: arn:");
     drop(told);
+    assert!(
+        !sandbox.processes().into_iter().any(|process| process.mentions("sleep 3600")),
+        "it ended before the lock was free"
+    );
+    sandbox.until_status(&behind, "SUCCEEDED");
     let (ran, _) = sandbox.exec(&["--lock", "deploy", "echo mine"]);
     drop(ran.exits(0));
     eventually("its command has gone", || sandbox.processes().is_empty().then_some(()));

@@ -76,6 +76,31 @@ fn a_key_that_is_rotated_stays_the_same_principal_and_the_old_one_is_good_for_a_
     serve.stop().exits(0);
 }
 
+/// The key of the server's own file may be known to somebody.
+#[test]
+fn a_server_does_not_make_a_key_good_that_was_rotated() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&[]);
+    let old = serve.key.clone();
+    let rotated =
+        serve.run(&sandbox, &["keys", "rotate", "local-serve"]).exits(0).says("mycli itself uses this key here");
+    let new = rotated.out.trim().to_owned();
+    let submit = create(&serve, &sandbox, "ci");
+    serve.stop().exits(0);
+    let start = |key: &str| {
+        let mut command = sandbox.command(&["local", "serve", "--listen", "127.0.0.1:0"]);
+        command.env("MYCLI_API_KEY", key);
+        tests::sandbox::Running::of(command)
+    };
+    start(&old).end().exits(1).says("was rotated: put the new key in its place");
+    start(&submit).end().exits(1).says("is the key 'ci' with the role submit");
+    std::fs::write(sandbox.store().join("serve.key"), &new).unwrap();
+    let serve = sandbox.serve(&[]);
+    assert_eq!(whoami(&serve, &sandbox, &new)["name"], "local-serve");
+    assert_eq!(whoami(&serve, &sandbox, &old)["name"], "local-serve", "it is good for a day, as was said");
+    serve.stop().exits(0);
+}
+
 #[test]
 fn this_machine_s_user_is_local() {
     let sandbox = Sandbox::new();

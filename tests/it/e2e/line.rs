@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::sandbox::{Sandbox, Serve, eventually};
 
@@ -106,6 +107,29 @@ fn many_of_one_submitter_do_not_hold_up_another_s_one() {
     let order = fs::read_to_string(file).unwrap();
     let place = order.lines().position(|name| name == "bob").unwrap();
     assert!(place <= 1 && order.lines().count() == 9, "{order}");
+}
+
+/// Those who take over what a server left: its supervisor after an orderly end, and whoever comes next after a kill.
+#[test]
+fn what_a_server_leaves_is_run_within_its_limits() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let sandbox = Sandbox::new();
+        let (serve, _) = blocked(&sandbox);
+        let http = Http::to(&serve);
+        let busy = sandbox.path("busy");
+        let alone = format!("mkdir '{0}' && sleep 0.3 && rmdir '{0}'", busy.display());
+        for _ in 0..4 {
+            http.submit(&json!({"command": alone}));
+        }
+        serve.end(signal);
+        let_go(&sandbox);
+        eventually("all are over", || {
+            let history = sandbox.local(&["history", "-o", "json"]).exits(0).json();
+            let runs = history["executions"].as_array().unwrap().clone();
+            let over = runs.iter().filter(|run| run["stopped_at"].is_string()).count();
+            (over == 5).then(|| runs.iter().for_each(|run| assert_eq!(run["status"], "SUCCEEDED", "{run:#}")))
+        });
+    }
 }
 
 #[test]

@@ -244,7 +244,7 @@ fn what_failed_of_a_group_is_run_again_once_however_often_it_is_sent() {
     assert!(runs.iter().all(|run| run["env"]["MORE"] == "x"));
     // Sent again with something else, it is refused line by line.
     let other = run(&["rerun", "--failed", "--group", "first", "--resume", sub]).exits(1);
-    other.says("line 1 is rejected: submission_id: was used within 24 hours with other changes");
+    other.says("the rerun of exec_").says("is rejected: submission_id: was used within 24 hours with other changes");
     assert_eq!(http.history("").len(), 60);
 }
 

@@ -1,7 +1,7 @@
 //! A record of this machine's store that cannot be read: everything else goes on, and says which one it is.
 
 use serde_json::json;
-use tests::sandbox::Sandbox;
+use tests::sandbox::{Sandbox, eventually};
 
 /// Changes a value of a record to one that no release knows.
 fn spoil(sandbox: &Sandbox, id: &str) {
@@ -24,7 +24,8 @@ fn history_shows_it_by_its_id_and_all_others_as_ever() {
     assert!(unreadable["reason"].as_str().unwrap().contains("`request.arch`"), "{unreadable}");
     assert!(!page.to_string().contains("riscv"), "the value itself may be anything");
 
-    let table = sandbox.local(&["history"]).exits(0).says("UNREADABLE").says(&format!("mycli forget {}", all[1]));
+    let table =
+        sandbox.local(&["history"]).exits(0).says("UNREADABLE").says(&format!("mycli --local forget {}", all[1]));
     assert!(table.out.contains(&all[1]) && table.out.lines().count() == 4, "{table:?}");
     sandbox.local(&["status", &all[1]]).exits(1).says("cannot be read").says(&format!("mycli forget {}", all[1]));
     sandbox.local(&["logs", &all[1]]).exits(1).says("cannot be read");
@@ -49,5 +50,40 @@ fn at_the_head_of_a_line_it_holds_up_nobody() {
     serve.run(&sandbox, &["wait", &holder]).exits(0);
     serve.run(&sandbox, &["wait", &good]).exits(4);
     serve.run(&sandbox, &["wait", &bad]).exits(125).says("cannot be read");
+    serve.stop().exits(0);
+    eventually("nobody stays for what cannot be finished", || sandbox.processes().is_empty().then_some(()));
+    sandbox.local(&["history"]).exits(0).says("UNREADABLE");
+    eventually("nor does anybody begin again", || sandbox.processes().is_empty().then_some(()));
+}
+
+#[test]
+fn the_others_of_its_group_are_cancelled_and_run_again() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&["--vcpus", "0.25"]);
+    let submit = |command: &str| {
+        let detached = ["exec", "--no-repo", "--group", "nightly", "--detach", command];
+        serve.run(&sandbox, &detached).exits(0).out.trim().to_owned()
+    };
+    let failed = [submit("exit 3"), submit("exit 4")];
+    for (id, code) in failed.iter().zip([3, 4]) {
+        serve.run(&sandbox, &["wait", id]).exits(code);
+    }
+    spoil(&sandbox, &failed[0]);
+    let again = ["rerun", "--failed", "--group", "nightly", "--into", "again", "--wait", "-o", "json"];
+    let again = serve.run(&sandbox, &again).exits(1);
+    let report = again.json();
+    assert_eq!((&report["counts"], &report["failed"][0]["rerun_of"]), (&json!({"FAILED": 1}), &json!(failed[1])));
+    drop(again.says(&format!("the record of {} cannot be read, so it is not run again", failed[0])));
+
+    let holder = submit("sleep 3600");
+    let waiting = [submit("true"), submit("true"), submit("true")];
+    spoil(&sandbox, &waiting[1]);
+    serve
+        .run(&sandbox, &["cancel", "--group", "nightly", "--wait"])
+        .exits(0)
+        .prints("cancelled  3\nstopping   0\nover       0\n");
+    for id in [&holder, &waiting[0], &waiting[2]] {
+        serve.run(&sandbox, &["wait", id]).exits(130);
+    }
     serve.stop().exits(0);
 }

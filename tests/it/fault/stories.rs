@@ -51,6 +51,7 @@ pub(super) const ON_HOST: &[Story] = &[
     Story { name: "taking over what was recorded", engine: false, play: take_over_recorded },
     Story { name: "taking over what runs", engine: false, play: take_over_running },
     Story { name: "serve, submit, cancel", engine: false, play: serve_on_host },
+    Story { name: "serve with a new key", engine: false, play: serve_with_new_key },
     Story { name: "dead letters", engine: false, play: dead_letters },
     Story { name: "prune", engine: false, play: prune },
     Story { name: "bulk", engine: false, play: bulk },
@@ -276,6 +277,20 @@ fn serve_on_host(world: &World, point: &str) -> bool {
     let _died = submit_and_cancel(world, &mut server);
     say(world, "go");
     server.died()
+}
+
+/// Its key's file was lost.
+fn serve_with_new_key(world: &World, point: &str) -> bool {
+    let first = Server::start(world, &[], None).unwrap_or_else(|process| panic!("it serves: {}", process.err()));
+    assert!(!first.died(), "it ends in order");
+    fs::remove_file(world.path(".mycli/local/serve.key")).expect("it has a key");
+    match Server::start(world, &[], Some(point)) {
+        Ok(server) => {
+            assert!(http::get(server.address, "/executions", &server.key).is_some_and(|(status, _)| status == 200));
+            server.died()
+        }
+        Err(mut process) => process.died(),
+    }
 }
 
 fn submit_and_cancel(world: &World, server: &mut Server<'_>) -> Option<()> {

@@ -154,7 +154,7 @@ fn a_record_that_is_passed_over_is_one_line_that_the_filter_finds() {
     let writer = log.clone();
     lambda_runtime::tracing::init_default_subscriber_with_writer(move || writer.clone());
     let id: ExecutionId = "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9".parse().unwrap();
-    pipeline::unreadable::note(&Corrupt::execution(id.clone(), "this release cannot read its `request.arch`"));
+    Corrupt::execution(id.clone(), "this release cannot read its `request.arch`").note();
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     let filter = Template::read().properties("StateTrackerUnreadableRecords", &Stack::named("default"));
     let phrase = filter["FilterPattern"].as_str().unwrap().trim_matches('"');

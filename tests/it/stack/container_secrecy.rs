@@ -47,7 +47,9 @@ fn everything(world: &World) -> Vec<(String, String)> {
         ("what functions asked for", world.emulator.calls_log()),
         ("the invocations", world.emulator.invocations_log()),
     ] {
-        texts.push((from.to_owned(), fs::read_to_string(file).unwrap_or_default()));
+        let text = fs::read_to_string(file).unwrap_or_default();
+        assert!(!text.is_empty(), "{from}: there is nothing to search");
+        texts.push((from.to_owned(), text));
     }
     texts
 }

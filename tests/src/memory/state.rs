@@ -50,7 +50,7 @@ pub(super) struct State {
     pub(super) definitions: BTreeMap<String, Definition>,
     pub(super) keys: BTreeMap<String, KeyRecord>,
     /// By their names: those that were rotated and are still good.
-    pub(super) retired_keys: BTreeMap<String, KeyRecord>,
+    pub(super) retired_keys: Vec<KeyRecord>,
     pub(super) secrets: BTreeMap<String, SecretRecord>,
     pub(super) meter: Meter,
 }

@@ -270,7 +270,7 @@ impl Definitions for MemoryStore {
 impl Keys for MemoryStore {
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         let state = self.state();
-        Ok(state.keys.values().chain(state.retired_keys.values()).find(|key| key.id == id).cloned())
+        Ok(state.keys.values().chain(&state.retired_keys).find(|key| key.id == id).cloned())
     }
 
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
@@ -286,22 +286,20 @@ impl Keys for MemoryStore {
         Ok(free)
     }
 
-    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord, now: Timestamp) -> Result<bool, PortError> {
+    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
         let mut state = self.state();
         if state.keys.get(&new.name).is_none_or(|known| known.id != old.id) {
             return Ok(false);
         }
         state.keys.insert(new.name.clone(), new.clone());
-        state.retired_keys.remove(&new.name);
-        if old.is_good(now) {
-            state.retired_keys.insert(old.name.clone(), old.clone());
-        }
+        state.retired_keys.push(old.clone());
+        state.retired_keys.retain(|key| key.name != new.name || new.keeps(&key.id));
         Ok(true)
     }
 
     async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
         let mut state = self.state();
-        state.retired_keys.remove(name);
+        state.retired_keys.retain(|key| key.name != name);
         Ok(state.keys.remove(name).is_some())
     }
 }

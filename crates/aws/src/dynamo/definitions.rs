@@ -23,7 +23,7 @@ impl DynamoStore {
             "attribute_not_exists(arn) AND (attribute_not_exists(turn_until) OR turn_until <= :now)",
             [(":now", number(now.timestamp_millis())), (":until", number(until.timestamp_millis()))],
         );
-        self.update_if(key(hash), "SET turn_until = :until, v = :v", free).await
+        self.update_if(key(hash), "SET turn_until = :until, v = if_not_exists(v, :v)", free).await
     }
 
     pub(super) async fn write_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {

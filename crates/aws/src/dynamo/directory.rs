@@ -88,7 +88,7 @@ impl DynamoStore {
             return Ok(());
         }
         let seen = Condition::new("", [(":now", number(now.timestamp_millis()))]);
-        self.update_if(in_line_key(line, submitter), "SET seen_at = :now, v = :v", seen).await?;
+        self.update_if(in_line_key(line, submitter), "SET seen_at = :now, v = if_not_exists(v, :v)", seen).await?;
         self.memory.note(note, now);
         Ok(())
     }
@@ -141,9 +141,12 @@ impl DynamoStore {
         }
         let (served, reached) = (seen.get(submitter).copied().unwrap_or_default(), reached(seen.values().copied()));
         let (change, condition) = if served >= reached {
-            ("ADD served :starts SET v = :v", Condition::new("", [(":starts", number(starts))]))
+            ("ADD served :starts SET v = if_not_exists(v, :v)", Condition::new("", [(":starts", number(starts))]))
         } else {
-            ("SET served = :served, v = :v", Condition::new("", [(":served", number(reached + starts))]))
+            (
+                "SET served = :served, v = if_not_exists(v, :v)",
+                Condition::new("", [(":served", number(reached + starts))]),
+            )
         };
         self.update_if(in_line_key(line, submitter), change, condition).await?;
         let charged = (0..starts).fold(served, |served, _| domain::fair::charge(served, reached));

@@ -63,16 +63,20 @@ type Held = BTreeMap<LimitKey, i64>;
 #[derive(Default)]
 struct Seen {
     held: Held,
+    /// Open, or of a status or a form that this release does not know.
     open: BTreeSet<ExecutionId>,
     over: BTreeSet<ExecutionId>,
 }
 
 impl Seen {
     fn look_at(&mut self, record: Execution) {
-        for holding in record.holdings() {
+        let holdings = record.holdings();
+        // A status of a newer release holds something, or it is over and the newer release forgets it.
+        let is_open = is_open(&record) || !holdings.is_empty();
+        for holding in holdings {
             *self.held.entry(holding.key).or_default() += i64::from(holding.amount);
         }
-        if is_open(&record) {
+        if is_open {
             self.open.insert(record.id);
         } else if record.end().is_some() {
             self.over.insert(record.id);
@@ -116,9 +120,10 @@ impl DynamoStore {
             for loaded in self.load_all(ids).await? {
                 match loaded {
                     Ok(record) => seen.look_at(record),
-                    // What it holds is not known. It stays among what was launched, and stops no correction.
+                    // Its allocation is not known, and stops no correction. It stays among those that may be open.
                     Err(corrupt) => {
-                        tracing::error!(record = %corrupt.what, error = %corrupt.source, "{}", domain::error::PASSED_OVER);
+                        corrupt.note();
+                        seen.open.extend(corrupt.id().cloned());
                     }
                 }
             }
@@ -146,7 +151,7 @@ impl DynamoStore {
                 (":one", number(1)),
             ],
         );
-        let change = "ADD used :by, corrections :one SET drift = :drift, v = :v";
+        let change = "ADD used :by, corrections :one SET drift = :drift, v = if_not_exists(v, :v)";
         self.update_if(counter_key(&counter.key), change, unchanged).await.map(drop)
     }
 }

@@ -56,9 +56,12 @@ impl Flight {
         })
     }
 
+    fn ids(&self) -> AttributeValue {
+        AttributeValue::L(self.ids.iter().map(|id| text(ulid(id))).collect())
+    }
+
     fn item(&self) -> Item {
-        let ids = AttributeValue::L(self.ids.iter().map(|id| text(ulid(id))).collect());
-        small_item(self.key.clone(), [("ids", ids), ("at", number(self.at))])
+        small_item(self.key.clone(), [("ids", self.ids()), ("at", number(self.at))])
     }
 
     /// The same without these.
@@ -93,7 +96,8 @@ impl DynamoStore {
     }
 
     /// Forgets of a flight what is over: all of it when nothing is left, else once that is half of it, so that no flight is written
-    /// more than a few times. What is not open yet may be about to be launched while the flight is young.
+    /// more than a few times. What is not open yet may be about to be launched while the flight is young. `open` has those too that may be
+    /// open: nobody else would look at them again.
     pub(super) async fn land(
         &self,
         flight: &Flight,
@@ -104,7 +108,10 @@ impl DynamoStore {
         let left = flight.without(|id| over.contains(id) || (departed && !open.contains(id)));
         match left.ids.len() {
             0 => self.delete_if(flight.key.clone(), Condition::new("attribute_exists(pk)", [])).await.map(drop),
-            few if few * 2 <= flight.ids.len() => self.put(left.item()).await,
+            few if few * 2 <= flight.ids.len() => {
+                let there = Condition::new("attribute_exists(pk)", [(":ids", left.ids())]);
+                self.update_if(flight.key.clone(), "SET ids = :ids, v = if_not_exists(v, :v)", there).await.map(drop)
+            }
             _ => Ok(()),
         }
     }

@@ -1,6 +1,6 @@
 //! Removing a record that cannot be read. Who does so is an administrator with the account's own credentials: no function's role may.
 
-use aws_sdk_dynamodb::types::{AttributeValue, Delete, TransactWriteItem, Update};
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use domain::{
     forget::{Forgetting, Forgotten, RawAttempt, RawRecord, Traces, Untold},
     id::ExecutionId,
@@ -11,13 +11,11 @@ use serde_json::Value;
 
 use super::{
     DynamoStore, SERVICE,
-    item::{Item, Key, MARK, expiry, has_expired, number, number_of, request_key, state_key},
+    item::{Item, Key, MARK, expiry, has_expired, number, number_of, request_key, state_key, text, text_of},
     limits::{UNUSED, counter_key},
-    record::nothing_was_decided,
     state,
     table::{AGAIN, Condition, pause},
 };
-use crate::error::failed;
 
 /// Both items of a record that cannot be read.
 struct Broken {
@@ -38,6 +36,13 @@ impl Broken {
             attempts: attempts.as_array().map(|attempts| attempts.iter().map(attempt).collect()),
         };
         raw.traces()
+    }
+
+    /// The key of its claim, if it has one.
+    fn claim(&self) -> Option<String> {
+        let request = value(&self.request, "request");
+        let key = request.get("idempotency_key").and_then(Value::as_str)?;
+        Some(format!("{}/{key}", text_of(&self.request, "submitted_by_id")?))
     }
 
     /// That nobody has written the state since it was read.
@@ -61,14 +66,15 @@ fn value(item: &Item, name: &str) -> Value {
 }
 
 impl DynamoStore {
-    /// Removes a record that cannot be read. Conditional: one that can be read stays, and so does one that somebody writes meanwhile.
+    /// Removes a record that cannot be read. Conditional: one that can be read stays, and so does one that somebody writes meanwhile. One
+    /// whose task may run stays too, unless that is the task which the caller knows to be over: `stopped`.
     ///
     /// Its lock and its place of a group are given back in the same transaction. What it held of a pool is not: the sweep counts pools
-    /// anew, and leaves out what cannot be read already. A task of it that runs is not stopped.
+    /// anew, and leaves out what cannot be read already.
     ///
     /// # Errors
     /// When the table does not answer, or others write the same items all the time.
-    pub async fn forget(&self, id: &ExecutionId) -> Result<Forgetting, PortError> {
+    pub async fn forget(&self, id: &ExecutionId, stopped: Option<&str>) -> Result<Forgetting, PortError> {
         for round in 0..AGAIN {
             let (request, state) =
                 futures_util::future::try_join(self.get(request_key(id)), self.get(state_key(id))).await?;
@@ -77,7 +83,12 @@ impl DynamoStore {
             if state::execution(id.clone(), request.clone(), state.clone()).is_ok() {
                 return Ok(Forgetting::Readable);
             }
-            if let Some(forgotten) = self.remove(id, &Broken { request, state }).await? {
+            let broken = Broken { request, state };
+            let traces = broken.traces();
+            if let Some(task_arn) = traces.open_task.clone().filter(|arn| Some(arn.as_str()) != stopped) {
+                return Ok(Forgetting::Runs { task_arn });
+            }
+            if let Some(forgotten) = self.remove(id, &broken, traces, stopped).await? {
                 return Ok(Forgetting::Forgotten(forgotten));
             }
             pause(round).await;
@@ -86,24 +97,28 @@ impl DynamoStore {
     }
 
     /// `None` if somebody else wrote one of these items meanwhile.
-    async fn remove(&self, id: &ExecutionId, broken: &Broken) -> Result<Option<Forgotten>, PortError> {
-        let traces = broken.traces();
+    async fn remove(
+        &self,
+        id: &ExecutionId,
+        broken: &Broken,
+        traces: Traces,
+        stopped: Option<&str>,
+    ) -> Result<Option<Forgotten>, PortError> {
         let held = self.in_use(&traces).await?;
-        let mut writes =
-            vec![self.delete(state_key(id), broken.unchanged())?, self.delete(request_key(id), Condition::default())?];
+        let mut writes = vec![
+            self.delete_part(state_key(id), broken.unchanged())?,
+            self.delete_part(request_key(id), Condition::default())?,
+        ];
         for holding in &held {
             writes.push(self.less(holding)?);
         }
-        let call = self.client.transact_write_items().set_transact_items(Some(writes));
-        match call.send().await {
-            Ok(_) => {}
-            Err(error) if nothing_was_decided(&error) => return Ok(None),
-            Err(error) => return Err(failed(SERVICE)(error)),
+        if !self.all_or_nothing(&writes).await? {
+            return Ok(None);
         }
-        self.forget_tasks(&traces.task_ids).await;
+        self.forget_traces(id, broken, &traces.task_ids).await;
         let untold = traces.untold.into_iter().filter(|untold| *untold != Untold::Pool).collect();
         let released = held.into_iter().map(|holding| holding.key).collect();
-        Ok(Some(Forgotten { id: id.clone(), released, untold, task_arn: traces.open_task }))
+        Ok(Some(Forgotten { id: id.clone(), released, untold, task_arn: stopped.map(str::to_owned) }))
     }
 
     /// What it holds of the limits that are counted with the records, as far as the counters agree: none may fall below zero.
@@ -117,17 +132,6 @@ impl DynamoStore {
         Ok(held)
     }
 
-    fn delete(&self, key: Key, condition: Condition) -> Result<TransactWriteItem, PortError> {
-        let delete = Delete::builder()
-            .table_name(&self.table)
-            .set_key(Some(key.into_item()))
-            .set_condition_expression(Some(condition.text.to_owned()).filter(|text| !text.is_empty()))
-            .set_expression_attribute_values(Some(condition.values).filter(|values| !values.is_empty()))
-            .build()
-            .map_err(|error| PortError::invalid(SERVICE, error))?;
-        Ok(TransactWriteItem::builder().delete(delete).build())
-    }
-
     /// The counter without this holding, under the condition that it is counted in it.
     fn less(&self, holding: &Holding) -> Result<TransactWriteItem, PortError> {
         let values: [(&str, AttributeValue); 4] = [
@@ -139,7 +143,7 @@ impl DynamoStore {
         let update = Update::builder()
             .table_name(&self.table)
             .set_key(Some(counter_key(&holding.key).into_item()))
-            .update_expression("ADD used :by SET expires = :expires, v = :v")
+            .update_expression("ADD used :by SET expires = :expires, v = if_not_exists(v, :v)")
             .condition_expression("used >= :amount")
             .set_expression_attribute_values(Some(values.map(|(name, value)| (name.to_owned(), value)).into()))
             .build()
@@ -147,12 +151,15 @@ impl DynamoStore {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    /// They only lead to the record. Those that stay lead nowhere, and expire: so whoever forgets is told of the task all the same.
-    async fn forget_tasks(&self, task_ids: &[String]) {
-        for task_id in task_ids {
-            let there = Condition::new("attribute_exists(pk)", []);
-            if let Err(error) = self.delete_if(Key::single('T', task_id), there).await {
-                tracing::warn!(task_id, %error, "an item that leads to a removed record stays");
+    /// Small items that lead to the record: its tasks, and its idempotency key, by which the record would be made again. Those that stay
+    /// expire, so the record counts as removed even where one of these calls fails.
+    async fn forget_traces(&self, id: &ExecutionId, broken: &Broken, task_ids: &[String]) {
+        let tasks = task_ids.iter().map(|id| (Key::single('T', id), Condition::new("attribute_exists(pk)", [])));
+        let own = || Condition::new("holder = :id", [(":id", text(id.as_str()))]);
+        let claim = broken.claim().map(|key| (Key::single('C', key), own()));
+        for (key, condition) in tasks.chain(claim) {
+            if let Err(error) = self.delete_if(key, condition).await {
+                tracing::warn!(execution = %id, %error, "an item that leads to a removed record stays");
             }
         }
     }

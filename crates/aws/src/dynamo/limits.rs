@@ -86,10 +86,10 @@ impl Change {
         update = if self.by < 0 {
             let expires = number(expiry(now + UNUSED));
             update
-                .update_expression("ADD used :by SET expires = :expires, v = :v")
+                .update_expression("ADD used :by SET expires = :expires, v = if_not_exists(v, :v)")
                 .expression_attribute_values(":expires", expires)
         } else {
-            update.update_expression("ADD used :by SET v = :v REMOVE expires")
+            update.update_expression("ADD used :by SET v = if_not_exists(v, :v) REMOVE expires")
         };
         if let Some(room) = self.room() {
             update = update.condition_expression(HAS_ROOM).expression_attribute_values(":room", number(room));
@@ -142,7 +142,7 @@ impl DynamoStore {
             .update_item()
             .table_name(&self.table)
             .set_key(Some(counter_key(&change.key).into_item()))
-            .update_expression(format!("ADD used :by, {sum} :amount SET v = :v"))
+            .update_expression(format!("ADD used :by, {sum} :amount SET v = if_not_exists(v, :v)"))
             .expression_attribute_values(":by", number(change.by))
             .expression_attribute_values(":amount", number(change.by.abs()))
             .expression_attribute_values(":v", number(FORM))

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::{
     error::SdkError,
     operation::transact_write_items::{TransactWriteItemsError, TransactWriteItemsOutput},
-    types::{CancellationReason, Put, TransactWriteItem},
+    types::{CancellationReason, TransactWriteItem},
 };
 use chrono::TimeDelta;
 use domain::{
@@ -278,19 +278,11 @@ impl DynamoStore {
         condition: &Condition,
         changes: &[Change],
     ) -> Result<Vec<TransactWriteItem>, PortError> {
-        let values = Some(condition.values.clone()).filter(|values| !values.is_empty());
-        let put = Put::builder()
-            .table_name(&self.table)
-            .set_item(Some(state))
-            .condition_expression(condition.text)
-            .set_expression_attribute_values(values)
-            .build()
-            .map_err(|error| PortError::invalid(SERVICE, error))?;
         let now: Timestamp = (self.now)();
         let counters = changes.iter().map(|change| {
             change.update(&self.table, now).map(|update| TransactWriteItem::builder().update(update).build())
         });
-        std::iter::once(Ok(TransactWriteItem::builder().put(put).build())).chain(counters).collect()
+        std::iter::once(self.put_part(state, condition.clone())).chain(counters).collect()
     }
 
     pub(super) async fn load_one(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
@@ -324,13 +316,6 @@ impl DynamoStore {
         let paired = states.into_iter().filter_map(|(id, state)| Some((requests.remove(&id)?, id, state)));
         paired.map(|(request, id, state)| (id.clone(), state::execution(id, request, state))).collect()
     }
-}
-
-/// Whether a transaction was cancelled, by a condition or by another write, or met another one: none of it was written.
-pub(super) fn nothing_was_decided(
-    error: &SdkError<TransactWriteItemsError, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
-) -> bool {
-    refused(error, &[]).is_some()
 }
 
 fn refused(

@@ -4,30 +4,32 @@ use domain::{ports::PortError, secret::SecretRecord};
 
 use super::{
     DynamoStore,
-    item::{Key, item_of, value_of},
+    item::{Item, Key, form_of, item_of, text_of, value_of},
     table::Condition,
 };
 
 /// The partition of all secrets by name: a few, and seldom written.
 const SECRETS: &str = "SECRETS";
-const WHAT: &str = "a secret's record";
-
 fn key(name: &str) -> Key {
     Key::new(SECRETS, name)
 }
 
+fn secret_of(item: Item) -> Result<SecretRecord, PortError> {
+    let what = format!("the record of the secret {}", text_of(&item, "sk").unwrap_or_default());
+    value_of(&what, item).map(|(secret, _)| secret)
+}
+
 impl DynamoStore {
     pub(super) async fn read_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
-        Ok(self.get(key(name)).await?.map(|item| value_of(WHAT, item)).transpose()?.map(|(secret, _)| secret))
+        self.get(key(name)).await?.map(secret_of).transpose()
     }
 
-    /// Every secret's record, by name.
+    /// Every secret's record, by name, or why it cannot be read.
     ///
     /// # Errors
     /// When the table does not answer.
-    pub async fn list_secrets(&self) -> Result<Vec<SecretRecord>, PortError> {
-        let items = self.collection(SECRETS, "").await?.into_iter();
-        items.map(|item| value_of(WHAT, item).map(|(secret, _)| secret)).collect()
+    pub async fn list_secrets(&self) -> Result<Vec<Result<SecretRecord, PortError>>, PortError> {
+        Ok(self.collection(SECRETS, "").await?.into_iter().map(secret_of).collect())
     }
 
     /// Keeps that a secret is set, in place of what was known of it. Idempotent.
@@ -36,7 +38,7 @@ impl DynamoStore {
     /// When the table does not answer.
     pub async fn put_secret(&self, secret: &SecretRecord) -> Result<(), PortError> {
         // What a newer release keeps with it stays; one that cannot be read is replaced.
-        let known = self.get(key(&secret.name)).await?.and_then(|item| value_of::<SecretRecord>(WHAT, item).ok());
+        let known = self.get(key(&secret.name)).await?.and_then(|item| form_of::<SecretRecord>(item).ok());
         let unknown = known.map(|(_, unknown)| unknown).unwrap_or_default();
         self.put(item_of(key(&secret.name), secret, &unknown)?).await
     }

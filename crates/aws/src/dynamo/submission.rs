@@ -10,7 +10,7 @@ use domain::{
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
-    DynamoStore, SERVICE,
+    DynamoStore,
     item::{Item, Key, expiry, number, number_of, small_item},
     table::{Condition, Wrote},
 };
@@ -45,7 +45,7 @@ impl DynamoStore {
             Wrote::No(taken) => {
                 let opened_at = taken.and_then(|item| number_of(&item, "opened_at"));
                 let moment = opened_at.and_then(Timestamp::from_timestamp_millis);
-                moment.ok_or_else(|| PortError::unavailable(SERVICE, "it does not tell when a submission was opened"))
+                moment.ok_or_else(|| PortError::corrupt("a submission", "it does not say when it was opened"))
             }
         }
     }

@@ -3,9 +3,17 @@
 use std::{collections::HashMap, time::Duration};
 
 use aws_sdk_dynamodb::{
-    operation::{delete_item::DeleteItemError, put_item::PutItemError, update_item::UpdateItemError},
-    types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure},
+    error::SdkError,
+    operation::{
+        delete_item::DeleteItemError, put_item::PutItemError, transact_write_items::TransactWriteItemsError,
+        update_item::UpdateItemError,
+    },
+    types::{
+        AttributeValue, CancellationReason, Delete, KeysAndAttributes, Put, ReturnValue,
+        ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    },
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use domain::{
     backoff::Backoff,
     id::ExecutionId,
@@ -19,7 +27,10 @@ use super::{
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use crate::{ambient::System, error::failed};
+use crate::{
+    ambient::System,
+    error::{Fault, Mend, failed},
+};
 
 /// Most keys of one BatchGetItem (DynamoDB API reference), two for each execution.
 const BATCH: usize = 50;
@@ -31,7 +42,7 @@ pub(super) const AGAIN: u32 = 8;
 const PAUSE: Backoff = Backoff { first: Duration::from_millis(10), longest: Duration::from_millis(1_280) };
 
 /// A condition, and the values it names.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Condition {
     pub(super) text: &'static str,
     pub(super) values: HashMap<String, AttributeValue>,
@@ -41,6 +52,11 @@ impl Condition {
     /// `names` are those of the values in the text, with their colons.
     pub(super) fn new<const N: usize>(text: &'static str, values: [(&str, AttributeValue); N]) -> Self {
         Self { text, values: values.map(|(name, value)| (name.to_owned(), value)).into() }
+    }
+
+    /// The text, unless there is no condition: DynamoDB refuses an empty one.
+    fn expression(&self) -> Option<String> {
+        Some(self.text).filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
     /// There is no such item yet.
@@ -61,6 +77,32 @@ pub(super) enum Wrote {
 impl Wrote {
     pub(super) fn is_yes(&self) -> bool {
         matches!(self, Self::Yes(_))
+    }
+}
+
+/// Why a transaction wrote nothing.
+enum Undone {
+    /// A condition did not hold.
+    Condition,
+    /// It met another one, or too much traffic.
+    Busy,
+}
+
+impl Undone {
+    /// `None` if it may have written something, or is refused for another reason.
+    fn of(error: &SdkError<TransactWriteItemsError, HttpResponse>) -> Option<Self> {
+        if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error() {
+            let codes = || cancelled.cancellation_reasons().iter().filter_map(CancellationReason::code);
+            let is_busy = |code: &str| {
+                ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"].contains(&code)
+            };
+            return match codes().any(|code| code == "ConditionalCheckFailed") {
+                true => Some(Self::Condition),
+                false => codes().any(is_busy).then_some(Self::Busy),
+            };
+        }
+        let fault = Fault::of(error);
+        (fault.mend == Mend::Wait || fault.is("TransactionInProgressException")).then_some(Self::Busy)
     }
 }
 
@@ -96,7 +138,7 @@ impl DynamoStore {
         let call = call
             .return_values(ReturnValue::AllOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        for round in 0.. {
+        for round in 0..=AGAIN {
             let error = match call.clone().send().await {
                 Ok(output) => return Ok(Wrote::Yes(output.attributes)),
                 Err(error) => error,
@@ -105,20 +147,20 @@ impl DynamoStore {
                 Some(PutItemError::ConditionalCheckFailedException(failed)) => {
                     return Ok(Wrote::No(failed.item.clone()));
                 }
-                Some(PutItemError::TransactionConflictException(_)) if round < AGAIN => pause(round).await,
+                Some(PutItemError::TransactionConflictException(_)) => pause(round).await,
                 _ => return Err(failed(SERVICE)(error)),
             }
         }
         Err(PortError::unavailable(SERVICE, "a write met transactions all the time"))
     }
 
-    /// `change` is an update expression, which sets `v` to `:v`. Says whether the condition held.
+    /// `change` is an update expression that sets `v = if_not_exists(v, :v)`: a newer release's form keeps its version. Says whether the condition held.
     pub(super) async fn update_if(&self, key: Key, change: &str, condition: Condition) -> Result<bool, PortError> {
         let call = self.client.update_item().table_name(&self.table).set_key(Some(key.into_item()));
+        let expression = condition.expression();
         let call = call.update_expression(change).set_expression_attribute_values(given(condition.values));
         let call = call.expression_attribute_values(":v", number(FORM));
-        let text = Some(condition.text).filter(|text| !text.is_empty()).map(str::to_owned);
-        match call.set_condition_expression(text).send().await {
+        match call.set_condition_expression(expression).send().await {
             Ok(_) => Ok(true),
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
@@ -138,6 +180,44 @@ impl DynamoStore {
                 _ => Err(failed(SERVICE)(error)),
             },
         }
+    }
+
+    /// A put as one part of a transaction.
+    pub(super) fn put_part(&self, item: Item, condition: Condition) -> Result<TransactWriteItem, PortError> {
+        let put = Put::builder()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .set_condition_expression(condition.expression())
+            .set_expression_attribute_values(given(condition.values))
+            .build()
+            .map_err(|error| PortError::invalid(SERVICE, error))?;
+        Ok(TransactWriteItem::builder().put(put).build())
+    }
+
+    /// A delete as one part of a transaction. Without a condition it is no matter whether the item is there.
+    pub(super) fn delete_part(&self, key: Key, condition: Condition) -> Result<TransactWriteItem, PortError> {
+        let delete = Delete::builder()
+            .table_name(&self.table)
+            .set_key(Some(key.into_item()))
+            .set_condition_expression(condition.expression())
+            .set_expression_attribute_values(given(condition.values))
+            .build()
+            .map_err(|error| PortError::invalid(SERVICE, error))?;
+        Ok(TransactWriteItem::builder().delete(delete).build())
+    }
+
+    /// Writes all of them or none; says whether all conditions held. One that meets another write is tried again.
+    pub(super) async fn all_or_nothing(&self, writes: &[TransactWriteItem]) -> Result<bool, PortError> {
+        for round in 0..AGAIN {
+            let call = self.client.transact_write_items().set_transact_items(Some(writes.to_vec()));
+            let Err(error) = call.send().await else { return Ok(true) };
+            match Undone::of(&error) {
+                Some(Undone::Condition) => return Ok(false),
+                Some(Undone::Busy) => pause(round).await,
+                None => return Err(failed(SERVICE)(error)),
+            }
+        }
+        Err(PortError::unavailable(SERVICE, format!("a write met others {AGAIN} times in a row")))
     }
 
     /// Every item of a partition of the table whose sort key begins like this.

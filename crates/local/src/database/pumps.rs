@@ -1,22 +1,61 @@
 //! The processes that run work, and who takes over what a dead one left.
 
 use domain::ports::PortError;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Database, PumpId, SERVICE, count};
 use crate::failpoint;
 
+/// The most that one process runs. The other processes of a machine have limits of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// vCPUs in use at once. `None`: as many as the machine has.
+    pub vcpus: Option<f64>,
+    /// Launches a second. `None`: no limit.
+    pub launch_rate: Option<f64>,
+}
+
+impl Limits {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The tighter of both, each by itself.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let tighter = |one: Option<f64>, other: Option<f64>| one.into_iter().chain(other).reduce(f64::min);
+        Self { vcpus: tighter(self.vcpus, other.vcpus), launch_rate: tighter(self.launch_rate, other.launch_rate) }
+    }
+}
+
 impl Database {
-    /// Makes this handle's pump known, so that others can take over what it leaves. Idempotent.
+    /// Makes this handle's pump known with its limits, so that others can take over what it leaves. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn register_pump(&self) -> Result<(), PortError> {
+    pub async fn register_pump(&self, limits: Limits) -> Result<(), PortError> {
         let pump = self.pump().clone();
+        let write = move |db: &Connection| {
+            register(db, &pump)?;
+            set_limits(db, &pump, limits)
+        };
         failpoint!("database.register_pump.before");
-        self.write(SERVICE, move |db| register(db, &pump)).await?;
+        self.write(SERVICE, write).await?;
         failpoint!("database.register_pump.after");
         Ok(())
+    }
+
+    /// The limits within which the unfinished work of a pump is to be run. None if there is no such work.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn limits(&self, pump: &PumpId) -> Result<Limits, PortError> {
+        let pump = pump.clone();
+        let read =
+            move |db: &Connection| if unfinished(db, &pump)? > 0 { limits(db, &pump) } else { Ok(Limits::default()) };
+        self.read(SERVICE, read).await
     }
 
     /// Every known pump, this one among them, dead or alive.
@@ -33,14 +72,15 @@ impl Database {
     }
 
     /// Makes everything unfinished of `dead` this pump's own, and forgets `dead`; says whether there was anything. The caller
-    /// knows that it is dead. Idempotent: of two that try, one gets everything and the other nothing.
+    /// knows that it is dead. This pump has these limits from then on. Idempotent: of two that try, one gets everything and the other
+    /// nothing.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing was taken.
-    pub async fn adopt(&self, dead: &PumpId) -> Result<bool, PortError> {
+    pub async fn adopt(&self, dead: &PumpId, limits: Limits) -> Result<bool, PortError> {
         let (heir, dead) = (self.pump().clone(), dead.clone());
         failpoint!("database.adopt.before");
-        let adopted = self.write(SERVICE, move |db| adopt(db, &dead, &heir)).await?;
+        let adopted = self.write(SERVICE, move |db| adopt(db, &dead, &heir, limits)).await?;
         failpoint!("database.adopt.after");
         Ok(adopted)
     }
@@ -89,7 +129,21 @@ pub(crate) fn register(db: &Connection, pump: &PumpId) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR IGNORE INTO pumps (id) VALUES (?1)")?.execute([pump.as_str()]).map(drop)
 }
 
-fn adopt(db: &Connection, dead: &PumpId, heir: &PumpId) -> rusqlite::Result<bool> {
+fn set_limits(db: &Connection, pump: &PumpId, limits: Limits) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE pumps SET vcpus = ?2, launch_rate = ?3 WHERE id = ?1")?
+        .execute(params![pump.as_str(), limits.vcpus, limits.launch_rate])
+        .map(drop)
+}
+
+fn limits(db: &Connection, pump: &PumpId) -> rusqlite::Result<Limits> {
+    let known = db
+        .prepare_cached("SELECT vcpus, launch_rate FROM pumps WHERE id = ?1")?
+        .query_row([pump.as_str()], |row| Ok(Limits { vcpus: row.get(0)?, launch_rate: row.get(1)? }))
+        .optional()?;
+    Ok(known.unwrap_or_default())
+}
+
+fn adopt(db: &Connection, dead: &PumpId, heir: &PumpId, limits: Limits) -> rusqlite::Result<bool> {
     if dead == heir {
         return Ok(false);
     }
@@ -101,6 +155,7 @@ fn adopt(db: &Connection, dead: &PumpId, heir: &PumpId) -> rusqlite::Result<bool
             + db.prepare_cached("UPDATE dead_letters SET pump = ?2 WHERE NOT settled AND pump = ?1")?.execute(names)?;
     if adopted > 0 {
         register(db, heir)?;
+        set_limits(db, heir, limits)?;
     }
     forget(db, dead)?;
     Ok(adopted > 0)

@@ -24,6 +24,10 @@ impl Raw {
         Ok(Self { id: String::from_utf8_lossy(&bytes(0)?).into_owned(), record: bytes(1)? })
     }
 
+    pub(super) fn can_be_read(&self) -> bool {
+        matches!(self.load(), Some(Ok(_)))
+    }
+
     /// The execution, if it can be read. A row without an id is nobody's.
     fn load(&self) -> Option<Loaded> {
         let id = self.id.parse::<ExecutionId>();
@@ -52,6 +56,7 @@ pub(super) fn limit_key(text: &str) -> Option<LimitKey> {
 pub(super) fn page(rows: &[Raw], limit: u32) -> Page<Loaded> {
     let shown = usize::try_from(limit).unwrap_or(usize::MAX).min(rows.len());
     let last = rows[..shown].last().filter(|_| rows.len() > shown);
-    let next = last.and_then(|row| row.id.parse().ok()).map(Cursor);
+    // Where the last one has no id that can be read, the next page begins behind the last that has.
+    let next = last.and_then(|_| rows[..shown].iter().rev().find_map(|row| row.id.parse().ok())).map(Cursor);
     Page { items: rows[..shown].iter().filter_map(Raw::load).collect(), next }
 }

@@ -68,8 +68,8 @@ impl Kept {
     }
 }
 
-/// Conditional on the record being there, and on its being one that cannot be read.
-pub(super) fn forget(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Forgetting> {
+/// Conditional on the record being there, on its being one that cannot be read, and on no task of it running but this one, which is over.
+pub(super) fn forget(db: &Connection, id: &ExecutionId, stopped: Option<&str>) -> rusqlite::Result<Forgetting> {
     let kept = db
         .prepare_cached("SELECT id, record, status FROM executions WHERE id = ?1")?
         .query_row([id.as_str()], Kept::of)
@@ -78,9 +78,12 @@ pub(super) fn forget(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Forg
     if kept.is_readable(id) {
         return Ok(Forgetting::Readable);
     }
-    let task_arn = open_task(db, id)?;
+    if let Some(task_arn) = open_task(db, id)?.filter(|arn| Some(arn.as_str()) != stopped) {
+        return Ok(Forgetting::Runs { task_arn });
+    }
     delete(db, id)?;
     let (released, untold) = release(db, &kept.traces())?;
+    let task_arn = stopped.map(str::to_owned);
     Ok(Forgetting::Forgotten(Forgotten { id: id.clone(), released, untold, task_arn }))
 }
 
@@ -91,7 +94,7 @@ fn open_task(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option<Strin
         .optional()
 }
 
-/// A task that runs stays on record: whoever follows it closes it.
+/// The row of a task that is still open stays: the process that follows the task closes it.
 fn delete(db: &Connection, id: &ExecutionId) -> rusqlite::Result<()> {
     let statements = [
         "DELETE FROM executions WHERE id = ?1",
@@ -117,7 +120,7 @@ fn release(db: &Connection, traces: &Traces) -> rusqlite::Result<(Vec<LimitKey>,
     limits::change(db, &change)?;
     let fell = change.iter().filter(|(_, by)| **by < 0);
     let released = fell.filter_map(|(key, _)| columns::limit_key(key)).collect();
-    Ok((released, untold.into_iter().filter(|untold| *untold != Untold::Task).collect()))
+    Ok((released, untold.into_iter().filter(|untold| !untold.is_of_a_task()).collect()))
 }
 
 fn less(before: &Use, traces: &Traces) -> Use {

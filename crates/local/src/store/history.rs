@@ -102,6 +102,18 @@ impl Query {
     }
 }
 
+/// The unfinished executions of a pump, so many at most; `None` if a task of it is open.
+pub(super) fn unfinished(db: &Connection, pump: &PumpId, most: usize) -> rusqlite::Result<Option<Vec<Raw>>> {
+    let mut open = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM tasks WHERE open AND pump = ?1)")?;
+    if open.query_row([pump.as_str()], |row| row.get(0))? {
+        return Ok(None);
+    }
+    db.prepare_cached("SELECT id, record FROM executions WHERE ended_at IS NULL AND pump = ?1 LIMIT ?2")?
+        .query_map(params![pump.as_str(), i64::try_from(most).unwrap_or(i64::MAX)], Raw::of)?
+        .collect::<rusqlite::Result<_>>()
+        .map(Some)
+}
+
 /// A principal goes before its name, which others may have had.
 fn by(filter: &Filter) -> (&'static str, Option<String>) {
     match &filter.by_id {

@@ -1,6 +1,6 @@
 //! The API keys' rows.
 
-use domain::{Timestamp, key::KeyRecord, ports::PortError};
+use domain::{key::KeyRecord, ports::PortError};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::form;
@@ -33,30 +33,34 @@ pub(super) fn add(db: &Connection, key: &KeyRecord, json: &str) -> rusqlite::Res
 pub(super) struct Rotation {
     name: String,
     old_id: String,
-    /// What is kept of the old one, if it is still good.
+    /// The old one's record, if that one stays.
     old: Option<String>,
     new_id: String,
     new: String,
+    /// The ids of all that stay, as a JSON list.
+    kept: String,
 }
 
 impl Rotation {
-    pub(super) fn of(old: &KeyRecord, new: &KeyRecord, now: Timestamp) -> Result<Self, PortError> {
-        let kept = old.is_good(now).then(|| form::json(old, &old.unknown)).transpose()?;
+    pub(super) fn of(old: &KeyRecord, new: &KeyRecord) -> Result<Self, PortError> {
         let (name, old_id, new_id) = (new.name.clone(), old.id.clone(), new.id.clone());
-        Ok(Self { name, old_id, old: kept, new_id, new: form::json(new, &new.unknown)? })
+        let kept: Vec<_> = new.previous.iter().map(|previous| previous.id.as_str()).collect();
+        let kept = serde_json::Value::from(kept).to_string();
+        let old = new.keeps(&old.id).then(|| form::json(old, &old.unknown)).transpose()?;
+        Ok(Self { name, old_id, old, new_id, new: form::json(new, &new.unknown)?, kept })
     }
 }
 
-/// Of several keys that a name had before, the last is good for a while longer, and no others.
 pub(super) fn rotate(db: &Connection, rotation: &Rotation) -> rusqlite::Result<bool> {
-    let Rotation { name, old_id, old, new_id, new } = rotation;
+    let Rotation { name, old_id, old, new_id, new, kept } = rotation;
     let replaced = db
         .prepare_cached("UPDATE keys SET id = ?3, record = ?4 WHERE name = ?1 AND id = ?2")?
         .execute([name, old_id, new_id, new])?;
     if replaced == 0 {
         return Ok(false);
     }
-    db.prepare_cached("DELETE FROM retired_keys WHERE name = ?1")?.execute([name])?;
+    let gone = "DELETE FROM retired_keys WHERE name = ?1 AND id NOT IN (SELECT value FROM json_each(?2))";
+    db.prepare_cached(gone)?.execute([name, kept])?;
     if let Some(old) = old {
         db.prepare_cached("INSERT INTO retired_keys (id, name, record) VALUES (?1, ?2, ?3)")?
             .execute([old_id, name, old])?;

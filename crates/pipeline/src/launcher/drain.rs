@@ -26,7 +26,7 @@ use super::{Launcher, Ran, lines};
 use crate::{
     advance::{advance, delayed},
     definitions::Ensured,
-    unreadable::{self, passed_over},
+    unreadable::passed_over,
 };
 
 /// How many tickets are looked at in one round: RunTask takes 20 calls a second (AWS-FACTS §2).
@@ -46,6 +46,8 @@ const NAP_MAX: TimeDelta = TimeDelta::seconds(1);
 const NAP_MIN: TimeDelta = TimeDelta::milliseconds(500);
 /// How long a watch is good for without being renewed. Ours: a round takes some tenths of a second; who dies leaves a line unwatched for so long.
 const WATCH: TimeDelta = TimeDelta::seconds(2);
+/// How long a run waits that needs a secret whose record cannot be read. Ours: an administrator sets it anew.
+const UNREADABLE_NAP: TimeDelta = TimeDelta::minutes(1);
 /// A pause where the line's index is behind the records. Ours: it is by some milliseconds.
 const STALE_NAP: TimeDelta = TimeDelta::milliseconds(100);
 
@@ -305,7 +307,7 @@ where
                 Ok(Some(execution)) if is_there(&execution) => head.standing.push(execution),
                 // A state of a newer release, or a record that cannot be read, is for others to go on with.
                 Ok(Some(execution)) if matches!(execution.state, State::Other { .. }) => {}
-                Err(PortError::Corrupt(corrupt)) => unreadable::note(&corrupt),
+                Err(PortError::Corrupt(corrupt)) => corrupt.note(),
                 Ok(_) => head.stale = true,
                 Err(error) => return Err(error),
             }
@@ -603,7 +605,16 @@ where
     /// The record with the next attempt, once its task definition is there.
     async fn launching(&self, before: &Execution) -> Result<Ready, PortError> {
         let now = self.ambient.now();
-        let definition = self.definition(before).await?;
+        let definition = match self.definition(before).await {
+            // A secret's record that cannot be read holds up those that need the secret, and nobody else in the line.
+            Err(PortError::Corrupt(corrupt)) => {
+                corrupt.note();
+                let postponed =
+                    |execution: &Execution| execution.postponed(corrupt.to_string(), now + UNREADABLE_NAP, now);
+                return advance(self.store, self.queue, now, &before.id, postponed).await.map(|_| Ready::Elsewhere);
+            }
+            definition => definition?,
+        };
         match self.registered.ensure(self.store, self.tasks, self.settings, &definition, now).await? {
             Ensured::Ready(arn) => {
                 let nonce = format!("{:032x}", self.ambient.bits());
@@ -711,7 +722,7 @@ where
                 execution.parked(ticket.line, reason.to_owned(), now)
             })
         });
-        join_all(told).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+        join_all(told).await.into_iter().map(passed_over).collect::<Result<Vec<_>, _>>().map(drop)
     }
 }
 

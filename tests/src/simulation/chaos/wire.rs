@@ -248,8 +248,8 @@ impl Keys for Wire {
         self.read("add a key", self.world.store.add_key(key)).await
     }
 
-    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord, now: Timestamp) -> Result<bool, PortError> {
-        self.read("rotate a key", self.world.store.rotate_key(old, new, now)).await
+    async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
+        self.read("rotate a key", self.world.store.rotate_key(old, new)).await
     }
 
     async fn remove_key(&self, name: &str) -> Result<bool, PortError> {

@@ -16,17 +16,29 @@ UPDATE executions SET
     FROM owners WHERE owners.name = submitter AND submitted_at >= since;
 
 -- Claims and submissions last for a day. Those of no key of today are taken for this machine's own user's, so that what was promised is kept.
-UPDATE claims SET key = coalesce(
-    (SELECT principal FROM owners WHERE name = substr(key, 1, instr(key, '/') - 1) AND expires_at - 86400000 >= since),
-    iif(EXISTS (SELECT 1 FROM owners WHERE name = substr(key, 1, instr(key, '/') - 1)), substr(key, 1, instr(key, '/') - 1), 'local')
-) || substr(key, instr(key, '/'));
+-- Several names may have used one key; the row that lasts longest stays.
+DELETE FROM claims WHERE expires_at <= 1000 * unixepoch('subsec');
+CREATE TEMP TABLE renamed AS
+    SELECT key AS old, iif(owners.name IS NULL, 'local' || substr(key, instr(key, '/')),
+               iif(expires_at - 86400000 >= since, principal || substr(key, instr(key, '/')), key)) AS new, expires_at
+    FROM claims LEFT JOIN owners ON owners.name = substr(key, 1, instr(key, '/') - 1);
+DELETE FROM claims WHERE key IN (SELECT old FROM (
+    SELECT old, row_number() OVER (PARTITION BY new ORDER BY expires_at DESC, old) AS place FROM renamed) WHERE place > 1);
+UPDATE claims SET key = new FROM renamed WHERE old = key AND new <> key;
+DROP TABLE renamed;
+
 -- The ids of a submission's lines are made of `seed`; without one of its principal.
 ALTER TABLE submissions ADD COLUMN seed TEXT;
 UPDATE submissions SET seed = substr(key, 1, instr(key, '/') - 1);
-UPDATE submissions SET key = coalesce(
-    (SELECT principal FROM owners WHERE name = seed AND opened_at >= since),
-    iif(EXISTS (SELECT 1 FROM owners WHERE name = seed), seed, 'local')
-) || substr(key, instr(key, '/'));
+DELETE FROM submissions WHERE expires_at <= 1000 * unixepoch('subsec');
+CREATE TEMP TABLE renamed AS
+    SELECT key AS old, iif(owners.name IS NULL, 'local' || substr(key, instr(key, '/')),
+               iif(opened_at >= since, principal || substr(key, instr(key, '/')), key)) AS new, expires_at
+    FROM submissions LEFT JOIN owners ON owners.name = seed;
+DELETE FROM submissions WHERE key IN (SELECT old FROM (
+    SELECT old, row_number() OVER (PARTITION BY new ORDER BY expires_at DESC, old) AS place FROM renamed) WHERE place > 1);
+UPDATE submissions SET key = new FROM renamed WHERE old = key AND new <> key;
+DROP TABLE renamed;
 DROP TABLE owners;
 
 -- Keys that were rotated and are good for a while longer.
