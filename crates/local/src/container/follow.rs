@@ -23,6 +23,10 @@ const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
 /// How often an engine whose stream loses lines is asked for new ones. Its own stream looks as often.
 const POLL_PAUSE: Duration = Duration::from_millis(250);
 
+/// How long the last piece of a log that is being written has to stay as it is, to be taken for a whole line. Ours: the writer of the log is
+/// between the two halves of a line for microseconds, and for up to a second where the machine has no time for it.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Reading the log anew may take a fifth of the engine's time, however long the log is.
 const POLL_SHARE: u32 = 4;
 
@@ -35,8 +39,8 @@ pub(super) struct Follower<'a, F> {
     id: &'a str,
     /// Bytes handed on, by this and by earlier followers: where the next reading begins.
     taken: u64,
-    /// The last piece of a log that was being written, as it was then: its line may not have been whole.
-    unsettled: Option<Piece>,
+    /// The last piece of a log that was being written, as it was then, and since when: its line may not have been whole.
+    unsettled: Option<(Piece, Instant)>,
     on: F,
 }
 
@@ -87,7 +91,7 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
         pieces.filter_map(async |piece| piece.ok()).collect::<Vec<_>>().await.pop()
     }
 
-    /// Hands on what there is, the last piece only once it has been seen twice.
+    /// Hands on what there is, the last piece only once it has stayed as it is for [`SETTLED`].
     async fn take_settled(&mut self) -> Result<(), Fault> {
         let mut pieces = pin!(log::read(&self.runner.docker, self.id, Until::Now, self.taken));
         let mut last = None;
@@ -96,11 +100,12 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
                 self.hand_on(&whole);
             }
         }
-        let before = std::mem::replace(&mut self.unsettled, last);
-        if before == self.unsettled
-            && let Some(settled) = self.unsettled.take()
-        {
-            self.hand_on(&settled);
+        let before = self.unsettled.take();
+        let since =
+            |last: &Piece| before.filter(|(piece, _)| piece == last).map_or_else(Instant::now, |(_, since)| since);
+        match last.map(|last| (since(&last), last)) {
+            Some((since, last)) if since.elapsed() >= SETTLED => self.hand_on(&last),
+            unsettled => self.unsettled = unsettled.map(|(since, last)| (last, since)),
         }
         Ok(())
     }
