@@ -1,9 +1,9 @@
 # `tests/setup.sh` installs just and all that these recipes call.
 
 cache := env("MYCLI_TESTS_CACHE", env("XDG_CACHE_HOME", env("HOME", "/root") / ".cache") / "mycli-tests")
-# The release that must work side by side with this one: the first commit since which stored forms have their versions and rules. Set it to that
-# commit's hash when it is on main; until then the commit before.
-upgrade_from := "HEAD~1"
+# The release that must work side by side with this one: the first commit of which all stored forms have their versions and rules
+# (docs/UPGRADING.md).
+upgrade_from := "46cf0add5dcc5a71c27b441c0f1c8c84b69cf88a"
 export PATH := cache / "tools/bin" + ":" + env("PATH")
 
 # The recipes
