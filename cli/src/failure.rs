@@ -211,6 +211,7 @@ impl Failure {
             | Self::Lines(..)
             | Self::Project(_)
             | Self::EnvFile(_) => crate::exit::USAGE,
+            Self::Call(CallError::Refused(problem)) if problem.has_faults() => crate::exit::USAGE,
             _ => code,
         }
     }

@@ -89,13 +89,13 @@ fn hint(context: &Context, page: &HistoryPage) {
     if context.is_json() {
         return;
     }
-    if page.executions.is_empty() {
+    if page.executions.is_empty() && page.next_cursor.is_none() {
         context.screen.say("no runs");
     }
     if let Some(unreadable) = page.executions.iter().find(|listed| listed.run().is_none()) {
-        let (local, id) = (if context.global.local { "--local " } else { "" }, unreadable.id());
+        let id = unreadable.id();
         context.screen.say(&format!(
-            "UNREADABLE: this mycli cannot read the record. A newer one may; `mycli {local}forget {id}` removes it"
+            "UNREADABLE: this mycli cannot read the record. A newer one may; `mycli forget {id}` removes it (with --local on one machine)"
         ));
     }
     if let Some(cursor) = &page.next_cursor {

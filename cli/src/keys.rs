@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     exit,
     failure::Failure,
-    moment, output,
+    local, moment, output,
 };
 
 /// Examples for `--help`.
@@ -153,7 +153,9 @@ async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> R
     if context.is_json() {
         return output::json(context, &answer);
     }
-    if is_own {
+    if name.as_str() == local::SERVE_KEY {
+        context.screen.say("`mycli local serve` reads this key from serve.key: put the new one into that file");
+    } else if is_own {
         context.screen.say("mycli itself uses this key here: give it the new one with `mycli config set key`");
     }
     let made: Rotated = client.read(&answer)?;

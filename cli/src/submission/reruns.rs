@@ -101,8 +101,8 @@ pub(crate) fn key(submission: &Submission, before: &ExecutionId) -> String {
 
 /// Whether the others may be accepted all the same.
 fn is_of_one_run(problem: &Problem) -> bool {
-    let codes = ["invalid_request", "idempotency_key_reused", "not_found", "unreadable_record"];
-    codes.contains(&problem.code.as_str())
+    let codes = ["idempotency_key_reused", "not_found", "unreadable_record"];
+    problem.has_faults() || codes.contains(&problem.code.as_str())
 }
 
 fn faults(problem: Problem) -> Vec<FieldError> {

@@ -459,6 +459,9 @@ pub struct Version {
     pub form: u64,
 }
 
+/// The code of a request with faults.
+const INVALID_REQUEST: &str = "invalid_request";
+
 /// An error, as RFC 9457 `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -487,6 +490,12 @@ impl Problem {
             1 => "the request has a fault".to_owned(),
             n => format!("the request has {n} faults"),
         };
-        Self { errors, ..Self::new(422, "invalid_request", title) }
+        Self { errors, ..Self::new(422, INVALID_REQUEST, title) }
+    }
+
+    /// Whether it is a request with faults: the same request is refused again, and the caller can mend it.
+    #[must_use]
+    pub fn has_faults(&self) -> bool {
+        self.code == INVALID_REQUEST
     }
 }

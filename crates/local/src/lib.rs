@@ -19,5 +19,5 @@ pub mod store;
 pub mod tasks;
 
 pub use database::Limits;
-pub use machine::{Bounds, Machine, OpenError, Options, prune, supervise};
+pub use machine::{Bounds, Machine, OpenError, Options, SERVE_KEY, prune, supervise};
 pub use server::serve;

@@ -60,7 +60,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How often a long-lived process looks for dead pumps. Ours.
 const INHERIT: Duration = Duration::from_secs(5);
 /// The name of the key that `local serve` is given.
-const SERVE_KEY: &str = "local-serve";
+pub const SERVE_KEY: &str = "local-serve";
 
 /// What one machine is set to.
 #[derive(Clone, Debug)]

@@ -36,7 +36,7 @@ mod record;
 pub(crate) mod submissions;
 
 const SERVICE: &str = "the store";
-/// How many records are read to see whether one of them can be. Ours: more that cannot are for people, not for a process that ends by itself.
+/// How many records are read to see whether one of them can be finished. Ours: a process that ends by itself leaves more than these to people.
 const MANY: usize = 64;
 
 /// The records of one machine, and all that is derived from them.
@@ -70,17 +70,15 @@ impl LocalStore {
         let (id, stopped) = (id.clone(), stopped.map(str::to_owned));
         self.database.write(SERVICE, move |db| forget::forget(db, &id, stopped.as_deref())).await
     }
-}
 
-impl LocalStore {
-    /// Whether an open task, or an execution that is not over and can be read, is this pump's.
+    /// Whether this pump has an open task, or an execution that this release can bring to its end.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn has_work(&self) -> Result<bool, PortError> {
         let pump = self.database.pump().clone();
         let rows = self.database.read(SERVICE, move |db| history::unfinished(db, &pump, MANY)).await?;
-        Ok(rows.is_none_or(|rows| rows.len() == MANY || rows.iter().any(columns::Raw::can_be_read)))
+        Ok(rows.is_none_or(|rows| rows.len() == MANY || rows.iter().any(columns::Raw::can_be_finished)))
     }
 }
 

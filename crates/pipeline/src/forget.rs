@@ -108,7 +108,7 @@ pub async fn stop(tasks: &impl Tasks, clock: &impl Clock, task_arn: &str) -> Res
 }
 
 fn readable(id: &ExecutionId) -> ForgetError {
-    refused("readable", format!("the record of {id} can be read, so it was not removed; `mycli cancel` stops the run"))
+    refused("readable", format!("the record of {id} can be read, so it was not removed"))
 }
 
 fn refused(code: &str, title: String) -> ForgetError {

@@ -340,7 +340,7 @@ fn unreadable(corrupt: &Corrupt) -> Problem {
     let title = match &corrupt.what {
         What::Execution(id) => format!(
             "the record of {id} cannot be read by this release of mycli. No other run is affected. A newer release may read it; \
-             `mycli forget {id}` removes it"
+             `mycli forget {id}` removes it (with --local on one machine)"
         ),
         What::Other(what) => format!("{what} cannot be read by this release of mycli; its log has the details"),
     };

@@ -83,7 +83,7 @@ fn a_server_does_not_make_a_key_good_that_was_rotated() {
     let serve = sandbox.serve(&[]);
     let old = serve.key.clone();
     let rotated =
-        serve.run(&sandbox, &["keys", "rotate", "local-serve"]).exits(0).says("mycli itself uses this key here");
+        serve.run(&sandbox, &["keys", "rotate", "local-serve"]).exits(0).says("put the new one into that file");
     let new = rotated.out.trim().to_owned();
     let submit = create(&serve, &sandbox, "ci");
     serve.stop().exits(0);

@@ -24,8 +24,7 @@ fn history_shows_it_by_its_id_and_all_others_as_ever() {
     assert!(unreadable["reason"].as_str().unwrap().contains("`request.arch`"), "{unreadable}");
     assert!(!page.to_string().contains("riscv"), "the value itself may be anything");
 
-    let table =
-        sandbox.local(&["history"]).exits(0).says("UNREADABLE").says(&format!("mycli --local forget {}", all[1]));
+    let table = sandbox.local(&["history"]).exits(0).says("UNREADABLE").says(&format!("mycli forget {}", all[1]));
     assert!(table.out.contains(&all[1]) && table.out.lines().count() == 4, "{table:?}");
     sandbox.local(&["status", &all[1]]).exits(1).says("cannot be read").says(&format!("mycli forget {}", all[1]));
     sandbox.local(&["logs", &all[1]]).exits(1).says("cannot be read");

@@ -15,7 +15,7 @@ fn an_upgrade_leaves_runs_in_flight_alone() {
     let record = world.until(&id, "FAILED");
     assert_eq!(record["exit_code"], 5);
     world.run(&["logs", &id]).exits(0).prints("over\n");
-    world.run(&["exec", "--no-repo", "--timeout", "3h", "true"]).exits(125).says("timeout");
+    world.run(&["exec", "--no-repo", "--timeout", "3h", "true"]).exits(2).says("timeout");
     world.run(&["destroy", "--yes"]).exits(0);
 }
 

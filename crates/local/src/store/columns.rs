@@ -2,7 +2,7 @@
 
 use domain::{
     error::{Corrupt, PortError},
-    execution::Execution,
+    execution::{Execution, State},
     history::{Cursor, Loaded, Page},
     id::ExecutionId,
     limit::LimitKey,
@@ -24,8 +24,9 @@ impl Raw {
         Ok(Self { id: String::from_utf8_lossy(&bytes(0)?).into_owned(), record: bytes(1)? })
     }
 
-    pub(super) fn can_be_read(&self) -> bool {
-        matches!(self.load(), Some(Ok(_)))
+    /// Whether it can be read, and its status is one that this release acts upon.
+    pub(super) fn can_be_finished(&self) -> bool {
+        self.load().is_some_and(|loaded| loaded.is_ok_and(|execution| !matches!(execution.state, State::Other { .. })))
     }
 
     /// The execution, if it can be read. A row without an id is nobody's.
