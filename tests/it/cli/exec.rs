@@ -79,7 +79,7 @@ fn a_server_that_wants_an_hour_of_patience_is_told_about_at_once() {
 fn a_refusal_names_every_field_and_is_not_repeated() {
     let faults = json!([{"field": "cpu", "message": "is odd"}, {"field": "env.A", "message": "is too long"}]);
     let api = flaky(vec![Reply::problem(422, "invalid_request", "the request has 2 faults", &faults)]);
-    let ran = Mycli::on(&api).run(&["exec", "--no-repo", "make"]).exits(125).prints("");
+    let ran = Mycli::on(&api).run(&["exec", "--no-repo", "make"]).exits(2).prints("");
     assert_eq!(ran.err, "error: the request has 2 faults\n  cpu: is odd\n  env.A: is too long\n");
     assert_eq!(submissions(&api).len(), 1);
 }

@@ -115,7 +115,7 @@ fn a_request_with_faults_is_refused_before_it_is_recorded() {
         "soon",
         "true",
     ]);
-    let ran = ran.exits(125).prints("");
+    let ran = ran.exits(2).prints("");
     for field in ["\n  branch: ", "\n  cpu: ", "\n  timeout: "] {
         assert!(ran.err.contains(field), "{field:?} in {}", ran.err);
     }

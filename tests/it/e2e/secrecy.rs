@@ -212,7 +212,7 @@ fn a_secret_that_is_not_set_or_open_to_others_is_named() {
     let sandbox = Sandbox::new();
     sandbox
         .local(&["exec", "--no-repo", "--secret", "API_PASSWORD", "true"])
-        .exits(125)
+        .exits(2)
         .says("API_PASSWORD")
         .says("0600");
     let password = planted::value();
