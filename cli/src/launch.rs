@@ -47,6 +47,9 @@ pub(crate) async fn run(
     request: SubmitRequest,
     flags: LaunchFlags,
 ) -> Result<u8, Failure> {
+    if let (true, Some(image)) = (flags.host, &request.image) {
+        context.screen.say(&format!("runs by this machine's own shell (--host), not in the image {image}"));
+    }
     start(client, flags).await?;
     let key = key_or_random(request.idempotency_key)?;
     let accepted = client.submit(&SubmitRequest { idempotency_key: Some(key), ..request }).await?;

@@ -136,7 +136,11 @@ impl Serve {
         let (key, file) = key(&options.dir)?;
         let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
         let bound = |address| announce(context, address, file.as_deref());
-        local::serve(options, self.listen, &key, bound, async move { interrupts.any().await }).await.map_err(failed)?;
+        let ended = async move { interrupts.any().await };
+        if local::serve(options, self.listen, &key, bound, ended).await.map_err(failed)? {
+            let how = if self.place.dir.is_none() { "; `mycli --local history` shows them" } else { "" };
+            context.screen.say(&format!("some runs are not over: a supervisor process goes on with them{how}"));
+        }
         Ok(exit::SUCCESS)
     }
 }

@@ -121,6 +121,12 @@ impl Rerun {
     }
 
     async fn again(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
+        if let (None, Some(group)) = (&self.id, &self.run.group) {
+            let how = format!(
+                "which run is meant? Give its id (--group {group} is where the new one is counted), or --failed for all of the group that failed"
+            );
+            return Err(Failure::Usage(how));
+        }
         let before = client.find(self.id.as_deref()).await?.value;
         context.screen.say(&introduction(&before));
         let changes = with_secrets_of(&before, &changes(context, &self.run)?);

@@ -353,7 +353,7 @@ impl Shop {
         Ok(self.database.unfinished_here().await? > 0 && self.pump.store.has_work().await?)
     }
 
-    async fn close(&self) -> Result<(), OpenError> {
+    async fn close(&self) -> Result<bool, OpenError> {
         self.stop_engine().await;
         // What is not cleaned up by then is found by whoever takes over from the next who dies.
         let _either = tokio::time::timeout(SETTLE, self.pump.tasks.closed()).await;
@@ -361,7 +361,10 @@ impl Shop {
         let finished = finished || !self.has_work().await?;
         // Lets go of the lock: what is unfinished can be taken over from here on.
         self.alive.lock().await.take();
-        if finished { Ok(()) } else { spawn_supervisor(&self.options).map_err(|source| self.dir_error(source)) }
+        if !finished {
+            spawn_supervisor(&self.options).map_err(|source| self.dir_error(source))?;
+        }
+        Ok(!finished)
     }
 }
 
@@ -441,11 +444,11 @@ impl Machine {
         Ok(forgotten)
     }
 
-    /// Ends this process's part. Unfinished work is left to a supervisor process, which is started if there is any.
+    /// Ends this process's part. Unfinished work is left to a supervisor process, which is started if there is any; says whether there is.
     ///
     /// # Errors
     /// When the store does not answer, or the supervisor cannot be started; the next start then finds the work.
-    pub async fn close(self) -> Result<(), OpenError> {
+    pub async fn close(self) -> Result<bool, OpenError> {
         // An inheritance that is cut short is found again: the heir is on record before anything is its own.
         self.heir.abort();
         let _ended = self.heir.await;
@@ -505,7 +508,7 @@ pub async fn supervise(options: Options) -> Result<(), OpenError> {
     while machine.shop.has_work().await? {
         machine.changed().await;
     }
-    machine.close().await
+    machine.close().await.map(drop)
 }
 
 /// Removes the records and logs of executions that ended longer ago than `older_than`.

@@ -39,7 +39,8 @@ const LINGERS: (Duration, usize) = (Duration::from_secs(2), 32 << 20);
 /// After a connection that could not be taken: no file is left for it, say. Ours.
 const BREATHER: Duration = Duration::from_millis(100);
 
-/// Serves the API until `shutdown` resolves. `ready` is told the address, which matters when the port was 0.
+/// Serves the API until `shutdown` resolves. `ready` is told the address, which matters when the port was 0. Says whether unfinished work is
+/// left to a supervisor.
 ///
 /// # Errors
 /// When the machine cannot be opened or the address cannot be listened on.
@@ -49,7 +50,7 @@ pub async fn serve(
     key: &ApiKey,
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), OpenError> {
+) -> Result<bool, OpenError> {
     let listener = TcpListener::bind(listen).await.map_err(|source| OpenError::Listen { address: listen, source })?;
     let address = listener.local_addr().map_err(|source| OpenError::Listen { address: listen, source })?;
     let machine = Arc::new(Machine::open(options).await?);
@@ -67,10 +68,10 @@ pub async fn serve(
     // Who has not sent all of a request by then is cut off.
     let _either = timeout(ENDS_WITHIN, async { while connections.join_next().await.is_some() {} }).await;
     connections.shutdown().await;
-    if let Some(machine) = Arc::into_inner(machine) {
-        machine.close().await?;
+    match Arc::into_inner(machine) {
+        Some(machine) => machine.close().await,
+        None => Ok(false),
     }
-    Ok(())
 }
 
 /// Takes connections for ever.

@@ -90,6 +90,7 @@ fn a_run_that_cannot_start_says_what_the_matter_is() {
     assert!(reason.contains("/nonexistent/docker.sock") && reason.contains("--host"), "{reason}");
     check_told(&sandbox, &record, "FAILED", None, Some(reason));
     let (ran, record) = sandbox.exec(&["--image", "busybox", "--host", "echo here"]);
+    assert!(ran.err.contains("not in the image busybox"), "{ran:?}");
     assert_eq!((ran.code, &record["status"]), (Some(0), &json!("SUCCEEDED")), "{ran:#?}");
     assert!(ran.err.contains("here\n"), "{ran:#?}");
 }

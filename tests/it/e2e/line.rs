@@ -121,7 +121,8 @@ fn what_a_server_leaves_is_run_within_its_limits() {
         for _ in 0..4 {
             http.submit(&json!({"command": alone}));
         }
-        serve.end(signal);
+        let ended = serve.end(signal);
+        assert_eq!(ended.err.contains("a supervisor process goes on with them"), signal == Signal::TERM, "{ended:?}");
         let_go(&sandbox);
         eventually("all are over", || {
             let history = sandbox.local(&["history", "-o", "json"]).exits(0).json();

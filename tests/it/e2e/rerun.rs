@@ -190,6 +190,7 @@ fn the_command_line_loses_no_value_and_needs_none() {
     run(&["exec", "--no-repo", "-e", "A=one", "-e", "B=two", "echo $A $B"]).exits(0).prints("one two\n");
     run(&["rerun", "-e", "B=three"]).exits(0).prints("one three\n");
     run(&["rerun", "--timeout", "soon"]).exits(2).says("timeout: ");
+    run(&["rerun", "--group", "other"]).exits(2).says("which run is meant?").says("--failed");
     run(&["rerun", "--repo", ""]).exits(2).says("--no-repo");
     let shown = run(&["rerun", "--dry-run", "--name", "n"]).exits(0).json();
     assert_eq!((&shown["env"], &shown["name"]), (&json!({"A": "one", "B": "three"}), &json!("n")));
