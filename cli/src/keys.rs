@@ -175,7 +175,9 @@ async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
     let listed: Listed = client.read(&answer)?;
     let row = |key: &KeyView| {
         let role = format!("{:?}", key.role).to_lowercase();
-        format!("{:<24}  {role:<6}  {:>4}\n", key.name, moment::short(Utc::now() - key.created_at))
+        let old = key.old_key_until.map(|until| format!("  an old key is good until {}", moment::shown(until)));
+        let age = moment::short(Utc::now() - key.created_at);
+        format!("{:<24}  {role:<6}  {age:>4}{}\n", key.name, old.unwrap_or_default())
     };
     let head = format!("{:<24}  {:<6}  {:>4}\n", "NAME", "ROLE", "AGE");
     output::text(context, &std::iter::once(head).chain(listed.keys.iter().map(row)).collect::<String>())

@@ -60,6 +60,8 @@ fn a_key_that_is_rotated_stays_the_same_principal_and_the_old_one_is_good_for_a_
         let again = run(&serve, &sandbox, key, &["--idempotency-key", "job-1", "true"]);
         assert_eq!(again["execution_id"], before["execution_id"], "the claim is still its own");
     }
+    let table = serve.run(&sandbox, &["keys", "list"]).exits(0).out;
+    assert_eq!(table.matches("an old key is good until").count(), 1, "{table}");
     let listed = serve.run(&sandbox, &["keys", "list", "-o", "json"]).exits(0).json();
     let names: Vec<_> = listed["keys"].as_array().unwrap().iter().filter(|key| key["name"] == "ci").collect();
     assert_eq!(names.len(), 1, "{listed}");
