@@ -13,6 +13,8 @@ tests identity "a re-made key inherits nothing, a rotated one all" 'test(/identi
 tests rerun "copied and checked on the server" 'test(/rerun/) & not test(/container/)'
 tests forget "stopped, removed, its lock free" 'test(/forget/) & not test(/container/)'
 
+tests write-units "a run's own writes within the bounds of before" 'test(/dynamo_cost/)'
+
 # Long: each from some minutes to an hour.
 command_says upgrade "each run ended once, over two releases" '[0-9]+ runs over two releases.*' just upgrade
 command_says simulation "no rule broken in 10,000 seeds" '[0-9,]+ tasks[^.]*' just simulate 10000
