@@ -107,7 +107,7 @@ enum Beyond {
 /// The fields that tell the elements of our lists apart: attempts by number and nonce, what happened by its time.
 const IDENTITY: [&str; 3] = ["number", "nonce", "at"];
 
-/// What tells an element of a list from the others: those of the [`IDENTITY`] fields that it has, and how many with the same stand before it.
+/// The difference between an element of a list and the others: its [`IDENTITY`] fields, and how many elements with equal ones stand before it.
 #[derive(Clone, PartialEq)]
 struct Identity {
     fields: Vec<Value>,

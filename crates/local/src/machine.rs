@@ -462,7 +462,7 @@ impl Machine {
     pub(crate) async fn set_serve_key(&self, key: &ApiKey) -> Result<(), OpenError> {
         let (store, now) = (&self.shop.pump.store, System.now());
         if let Some(known) = store.find_key(&key.id()).await? {
-            // Whoever rotated it has reasons not to have it good again.
+            // A rotated key may be known to somebody, so a start must not make it good again.
             if known.expires_at.is_some() {
                 return Err(OpenError::Key(
                     "was rotated: put the new key in its place, or remove serve.key to have another one made".into(),

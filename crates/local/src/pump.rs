@@ -91,7 +91,7 @@ impl Pump {
         );
     }
 
-    /// What the installation is set to now: with the work of a dead process come its limits.
+    /// The settings at this moment. They change when work with limits is taken over.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.borrow())
     }

@@ -53,8 +53,13 @@ pub async fn serve(
 ) -> Result<bool, OpenError> {
     let listener = TcpListener::bind(listen).await.map_err(|source| OpenError::Listen { address: listen, source })?;
     let address = listener.local_addr().map_err(|source| OpenError::Listen { address: listen, source })?;
-    let machine = Arc::new(Machine::open(options).await?);
-    machine.set_serve_key(key).await?;
+    let machine = Machine::open(options).await?;
+    if let Err(error) = machine.set_serve_key(key).await {
+        // It may have taken work over by now.
+        machine.close().await?;
+        return Err(error);
+    }
+    let machine = Arc::new(machine);
     machine.start().await?;
     let (ending, ended) = watch::channel(false);
     ready(address);

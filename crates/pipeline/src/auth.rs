@@ -113,7 +113,7 @@ impl Auth {
     }
 }
 
-/// Who calls with a key; `None` if it is none of this installation, or is not good any more. Takes about 60 ms of a core.
+/// The caller with a key; `None` if the key is not one of this installation, or is not good any more. Takes about 60 ms of a core.
 ///
 /// # Errors
 /// When the keys cannot be read.

@@ -578,7 +578,7 @@ async fn two_names_that_used_one_idempotency_key_are_brought_up_to_date() {
     assert_eq!(rows("SELECT key, seed FROM submissions"), text("local/big", "uid-7"));
 }
 
-/// What of versions 4 and 5 every earlier one lacks.
+/// Takes away the columns and tables that versions 4 and 5 added.
 const BEFORE_PRINCIPALS: &str =
     "DROP INDEX executions_by_name; ALTER TABLE executions DROP COLUMN by_name; DROP TABLE retired_keys;
      ALTER TABLE pumps DROP COLUMN vcpus; ALTER TABLE pumps DROP COLUMN launch_rate;";

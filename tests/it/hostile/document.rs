@@ -40,8 +40,8 @@ fn check_here(cases: u32) {
     let serve = sandbox.serve(&held_back);
     serve.run(&sandbox, &["exec", "--no-repo", "true"]).exits(0);
     check(&sandbox, &serve.endpoint, &serve.key, cases, "");
-    // What waits is left to a supervisor, which keeps to the server's launch rate. Whoever finds the key's name may have revoked it; a server
-    // that starts takes it anew.
+    // A supervisor takes over the waiting runs and keeps to the server's launch rate. One of the requests may have revoked the server's key; a
+    // server that starts sets it again.
     serve.stop().exits(0);
     let serve = sandbox.serve(&held_back);
     let http = Http::to(&serve);

@@ -103,8 +103,8 @@ impl DynamoStore {
     }
 
     /// Forgets of a flight what is over: all of it when nothing is left, else once that is half of it, so that no flight is written
-    /// more than a few times. What is not open yet may be about to be launched while the flight is young. `open` has those too that may be
-    /// open: nobody else would look at them again.
+    /// more than a few times. A run that is not open yet may be about to be launched while the flight is young. `open` also names the
+    /// runs that may be open: nothing else leads the sweep to them.
     pub(super) async fn land(
         &self,
         flight: &Flight,

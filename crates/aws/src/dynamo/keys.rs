@@ -58,7 +58,7 @@ impl DynamoStore {
 
     /// The old key stays under its id until it is over, if the new one says so.
     pub(super) async fn replace_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
-        // What stands there changes with the id alone, which is the condition of the write.
+        // The previous keys change only together with the id, which is the condition of the write.
         let before = self.get(by_name(&old.name)).await?.unwrap_or_default();
         let unchanged = Condition::new("id = :id", [(":id", text(&old.id))]);
         let mut writes = vec![
@@ -75,8 +75,8 @@ impl DynamoStore {
         self.all_or_nothing(&writes).await
     }
 
-    /// Needs nothing of the record but its ids, so that one that cannot be read can be revoked too. Whoever rotates the key meanwhile makes it
-    /// look again: a key that nobody lists would be good for ever.
+    /// Needs nothing of the record but its ids, so that one that cannot be read can be revoked too. A rotation meanwhile makes it
+    /// look again, or it would leave a key that is good for ever and that nobody lists.
     pub(super) async fn delete_key(&self, name: &str) -> Result<bool, PortError> {
         for round in 0..AGAIN {
             let Some(item) = self.get(by_name(name)).await? else { return Ok(false) };
