@@ -239,6 +239,15 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_cannot_be_built_is_not_worth_another_try() {
+        type Fails = SdkError<aws_sdk_dynamodb::operation::get_item::GetItemError, HttpResponse>;
+        let fault = Fault::of(&Fails::construction_failure("no such field"));
+        assert_eq!(fault.mend, Mend::Change);
+        assert!(!fault.of_service("the store").may_pass());
+        assert_eq!(Fault::of(&Fails::timeout_error("no answer")).mend, Mend::Ask);
+    }
+
+    #[test]
     fn a_denial_names_the_missing_permission() {
         let words = "User: arn:aws:sts::1:assumed-role/a/b is not authorized to perform: sqs:SendMessage on resource: arn:aws:sqs:q \
                      because no identity-based policy allows the sqs:SendMessage action";

@@ -75,6 +75,13 @@ impl Activity {
         self.launched.is_empty() && self.lines.is_empty() && self.may_run.is_empty()
     }
 
+    fn note_launched(&mut self, loaded: &[Loaded]) {
+        self.note_unreadable(loaded);
+        let corrupt = loaded.iter().filter_map(|loaded| loaded.as_ref().err()?.id());
+        self.may_run.extend(corrupt.map(ToString::to_string));
+        self.launched.extend(loaded.iter().flatten().map(launched));
+    }
+
     fn note_unreadable(&mut self, loaded: &[Loaded]) {
         for corrupt in loaded.iter().filter_map(|loaded| loaded.as_ref().err()) {
             let found = corrupt.id().map(|id| Unreadable { id: id.to_string(), why: corrupt.source.to_string() });
@@ -108,10 +115,7 @@ pub async fn look(account: &Account, stack: &StackView) -> Result<Activity, Port
     let mut cursor = None;
     loop {
         let page = store.launched(cursor.as_ref(), PAGE).await?;
-        activity.note_unreadable(&page.items);
-        let corrupt = page.items.iter().filter_map(|loaded| loaded.as_ref().err()?.id());
-        activity.may_run.extend(corrupt.map(ToString::to_string));
-        activity.launched.extend(page.items.iter().flatten().map(launched));
+        activity.note_launched(&page.items);
         cursor = page.next;
         if cursor.is_none() || activity.launched.len() >= LOOK_MAX {
             break;
@@ -133,5 +137,26 @@ fn launched(execution: &Execution) -> Launched {
         id: execution.id.to_string(),
         status: execution.status(),
         since: execution.attempts.last().map_or(execution.submitted_at, |attempt| attempt.launched_at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{error::Corrupt, id::ExecutionId};
+
+    use super::*;
+
+    /// Otherwise `destroy` would stop its task without being told to.
+    #[test]
+    fn a_stack_with_a_launched_run_that_cannot_be_read_is_not_idle() {
+        let mut activity = Activity::default();
+        assert!(activity.is_idle());
+        let id = ExecutionId::new(DateTime::UNIX_EPOCH, 7);
+        let unreadable = [Err(Corrupt::execution(id.clone(), "this release cannot read its `status`"))];
+        activity.note_unreadable(&unreadable);
+        assert!(activity.is_idle(), "one that is over holds up nothing");
+        activity.note_launched(&unreadable);
+        assert!(!activity.is_idle());
+        assert_eq!(activity.words(), format!("{id} launched, with a record that cannot be read"));
     }
 }
