@@ -4,11 +4,17 @@ use std::{fs, io, path::PathBuf};
 
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
-use deploy::{secrets, stack::StackView};
+use deploy::{
+    secrets::{self, Uses},
+    stack::StackView,
+};
 use domain::{
+    git::{self, GitHost, GitHostError},
     key::Role,
     request::{EnvError, SecretName},
+    secret::SecretRecord,
 };
+use local::secrets::Secrets as Files;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -24,6 +30,8 @@ use crate::{
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli secrets set GIT_TOKEN                    asks for the value without showing it
+  mycli secrets set GIT_TOKEN --host git.example.com
+                                                 for that host, and for no other one
   mycli secrets set GIT_SSH_KEY < ~/.ssh/deploy  for private repositories over SSH
   pass show npm | mycli secrets set NPM_TOKEN
   mycli secrets set PROD_TOKEN --role admin      only administrators' runs may name it
@@ -33,7 +41,9 @@ Examples:
 
 A stack's values are SecureString parameters (AWS Systems Manager) that its tasks are
 started with. GIT_TOKEN, GIT_SSH_KEY and GIT_KNOWN_HOSTS are used for cloning; commands
-do not see them unless they ask.";
+do not see them unless they ask. GIT_TOKEN and GIT_SSH_KEY are for github.com and gitlab.com
+unless --host names others: a repository on another host is cloned without them, and the
+run's log says so. A new value keeps the hosts and the role that the secret has.";
 
 /// The command line of `secrets`.
 #[derive(Args, Clone, Debug)]
@@ -52,9 +62,12 @@ enum Action {
         /// A value is never given here, where other users could see it
         #[arg(hide = true)]
         value: Option<String>,
-        /// The least role of a key whose runs may name it [default: submit]
+        /// The least role of a key whose runs may use it, by name or for cloning [default: submit]
         #[arg(long, value_enum)]
         role: Option<Least>,
+        /// A host that GIT_TOKEN or GIT_SSH_KEY is for, with a port or for all of its ports; may be repeated [default: github.com and gitlab.com]
+        #[arg(long = "host", value_name = "HOST")]
+        hosts: Vec<String>,
         #[command(flatten)]
         aws: AwsFlags,
     },
@@ -92,13 +105,6 @@ impl From<Least> for Role {
     }
 }
 
-/// One line of the list.
-struct Listed {
-    name: String,
-    role: Option<Role>,
-    set_at: Option<domain::Timestamp>,
-}
-
 impl Secrets {
     /// Runs it.
     ///
@@ -119,6 +125,29 @@ fn named(name: &str) -> Result<SecretName, Failure> {
     name.parse().map_err(|error: EnvError| Failure::Usage(error.to_string()))
 }
 
+/// The hosts that are named for a secret.
+fn hosts(name: &SecretName, hosts: &[String]) -> Result<Vec<GitHost>, Failure> {
+    if !hosts.is_empty() && !git::has_hosts(name.as_str()) {
+        let message =
+            format!("--host is for {} and {}: {name} is not used for cloning", git::GIT_TOKEN, git::GIT_SSH_KEY);
+        return Err(Failure::Usage(message));
+    }
+    let read = |host: &String| host.parse().map_err(|error: GitHostError| Failure::Usage(format!("--host: {error}")));
+    hosts.iter().map(read).collect()
+}
+
+/// What a credential for git is for, in words.
+fn for_hosts(record: &SecretRecord) -> String {
+    match record.git_hosts() {
+        hosts if hosts.is_empty() => String::new(),
+        hosts => format!(", for {}", joined(&hosts)),
+    }
+}
+
+fn joined(hosts: &[GitHost]) -> String {
+    hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// See [`Action::Set`].
 fn refuse_value(value: Option<&String>) -> Result<(), Failure> {
     let message = "a value on the command line can be seen by every user of this machine: leave it out and type it, or send it to \
@@ -134,14 +163,14 @@ async fn opened(context: &Context, aws: &AwsFlags) -> Result<(Site, StackView, S
 
 async fn there(context: &Context, action: Action) -> Result<(), Failure> {
     match action {
-        Action::Set { name, value: given, role, aws } => {
+        Action::Set { name, value: given, role, hosts: for_hosts_named, aws } => {
             let name = named(&name)?;
             refuse_value(given.as_ref())?;
+            let uses = Uses { role: role.map(Role::from), hosts: hosts(&name, &for_hosts_named)? };
             let (site, stack, path) = opened(context, &aws).await?;
             let value = value(context, &name)?;
-            let role = role.map_or(Role::Submit, Role::from);
-            secrets::set(&site.account, &stack, path, &name, role, &value).await?;
-            context.screen.say(&format!("set {name} in {}", site.name.full()));
+            let record = secrets::set(&site.account, &stack, path, &name, uses, &value).await?;
+            context.screen.say(&format!("set {name} in {}{}", site.name.full(), for_hosts(&record)));
         }
         Action::List { aws } => {
             let (site, stack, path) = opened(context, &aws).await?;
@@ -153,9 +182,7 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
             for unreadable in &kept.unreadable {
                 context.screen.say(&format!("{unreadable}. `mycli secrets set` sets it anew"));
             }
-            let listed =
-                kept.records.into_iter().map(|one| Listed { name: one.name, role: Some(one.role), set_at: one.set_at });
-            show(context, &listed.collect::<Vec<_>>())?;
+            show(context, &kept.records, Roles::Shown)?;
         }
         Action::Remove { name, aws } => {
             let name = named(&name)?;
@@ -180,57 +207,72 @@ fn value(context: &Context, name: &SecretName) -> Result<SecretString, Failure> 
 
 /// This machine's secrets are files that only their owner can read.
 fn here(context: &Context, action: Action) -> Result<(), Failure> {
-    let folder = context.home.local()?.join("secrets");
+    let files = Files::new(context.home.local()?.join("secrets"));
     match action {
         Action::Set { role: Some(_), .. } => {
             Err(Failure::Usage("--role is for a stack: on this machine every run is yours".into()))
         }
-        Action::Set { name, value: given, role: None, .. } => {
+        Action::Set { name, value: given, role: None, hosts: for_hosts_named, .. } => {
             let name = named(&name)?;
             refuse_value(given.as_ref())?;
-            let (value, path) = (value(context, &name)?, folder.join(name.as_str()));
-            // Whoever reads it takes one line end off, so that a file that was made by hand may have one.
-            let text = format!("{}\n", value.expose_secret());
-            settings::write_private(&path, text.as_bytes()).map_err(|error| Failure::File { path, error })?;
-            context.screen.say(&format!("set {name} on this machine"));
-            Ok(())
-        }
-        Action::List { .. } => show(context, &files(&folder).map_err(|error| Failure::File { path: folder, error })?),
-        Action::Remove { name, .. } => {
-            let path = folder.join(named(&name)?.as_str());
-            match fs::remove_file(&path) {
-                Ok(()) => context.screen.say(&format!("removed {name} from this machine")),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(Failure::Nothing(format!("there is no secret {name}")));
-                }
-                Err(error) => return Err(Failure::File { path, error }),
+            let named_hosts = hosts(&name, &for_hosts_named)?;
+            let value = value(context, &name)?;
+            // As in a stack: the new value is never used for what only the old one was for.
+            if !named_hosts.is_empty() {
+                let lines: String = named_hosts.iter().map(|host| format!("{host}\n")).collect();
+                write(files.hosts_path(name.as_str()), &lines)?;
             }
+            // One line end is taken off when it is read, so that a file that was made by hand may have one.
+            write(files.path(name.as_str()), &format!("{}\n", value.expose_secret()))?;
+            let hosts_path = files.hosts_path(name.as_str());
+            let kept = files.hosts(name.as_str()).map_err(|error| Failure::File { path: hosts_path, error })?;
+            let record = SecretRecord { name: name.to_string(), role: Role::Submit, set_at: None, hosts: kept };
+            context.screen.say(&format!("set {name} on this machine{}", for_hosts(&record)));
+            Ok(())
+        }
+        Action::List { .. } => {
+            let path = files.path("");
+            show(context, &files.list().map_err(|error| Failure::File { path, error })?, Roles::Hidden)
+        }
+        Action::Remove { name, .. } => {
+            let name = named(&name)?;
+            remove(files.hosts_path(name.as_str()))?;
+            if !remove(files.path(name.as_str()))? {
+                return Err(Failure::Nothing(format!("there is no secret {name}")));
+            }
+            context.screen.say(&format!("removed {name} from this machine"));
             Ok(())
         }
     }
 }
 
-fn files(folder: &PathBuf) -> io::Result<Vec<Listed>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut listed = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.parse::<SecretName>().is_ok() {
-            let set_at = entry.metadata()?.modified()?.into();
-            listed.push(Listed { name, role: None, set_at: Some(set_at) });
-        }
-    }
-    listed.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(listed)
+fn write(path: PathBuf, text: &str) -> Result<(), Failure> {
+    settings::write_private(&path, text.as_bytes()).map_err(|error| Failure::File { path, error })
 }
 
-fn show(context: &Context, listed: &[Listed]) -> Result<(), Failure> {
+/// Removes a file; says whether there was one.
+fn remove(path: PathBuf) -> Result<bool, Failure> {
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Failure::File { path, error }),
+    }
+}
+
+/// Whether a list says which roles may use a secret: on one machine every run is its owner's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Roles {
+    Shown,
+    Hidden,
+}
+
+fn show(context: &Context, listed: &[SecretRecord], roles: Roles) -> Result<(), Failure> {
+    let role_of = |one: &SecretRecord| (roles == Roles::Shown).then_some(one.role);
     if context.is_json() {
-        let one = |one: &Listed| serde_json::json!({"name": one.name, "role": one.role, "set_at": one.set_at.map(moment::exact)});
+        let one = |one: &SecretRecord| {
+            let set_at = one.set_at.map(moment::exact);
+            serde_json::json!({"name": one.name, "role": role_of(one), "set_at": set_at, "hosts": one.git_hosts()})
+        };
         let secrets: Vec<_> = listed.iter().map(one).collect();
         return output::text(context, &format!("{}\n", serde_json::json!({ "secrets": secrets })));
     }
@@ -238,11 +280,12 @@ fn show(context: &Context, listed: &[Listed]) -> Result<(), Failure> {
         context.screen.say("no secrets");
         return Ok(());
     }
-    let row = |one: &Listed| {
-        let role = one.role.map(|role| format!("{role:?}").to_lowercase()).unwrap_or_default();
+    let row = |one: &SecretRecord| {
+        let role = role_of(one).map(|role| role.to_string()).unwrap_or_default();
         let age = one.set_at.map(|at| moment::short(Utc::now() - at)).unwrap_or_default();
-        format!("{:<32}  {role:<6}  {age:>4}\n", one.name)
+        let line = format!("{:<32}  {role:<6}  {age:>4}  {}", one.name, joined(&one.git_hosts()));
+        format!("{}\n", line.trim_end())
     };
-    let head = format!("{:<32}  {:<6}  {:>4}\n", "NAME", "ROLE", "AGE");
+    let head = format!("{:<32}  {:<6}  {:>4}  {}\n", "NAME", "ROLE", "AGE", "FOR HOSTS");
     output::text(context, &std::iter::once(head).chain(listed.iter().map(row)).collect::<String>())
 }

@@ -15,7 +15,9 @@ use domain::{
     Timestamp,
     ecs::{RunTaskInput, Task},
     execution::{Execution, State},
+    git::{GIT_SSH_KEY, GIT_TOKEN},
     id::{AttemptId, ExecutionId},
+    key::Role,
     limit::CapacityPool,
     message::{Message, Outgoing},
     ports::{
@@ -25,7 +27,7 @@ use domain::{
     request::Source,
     secret::SecretRecord,
     settings::Settings,
-    task::{GIT_TOKEN, TaskDefinition},
+    task::TaskDefinition,
     throttle::{DEFINITIONS_RATE, Quota, Rate},
 };
 use futures_util::FutureExt as _;
@@ -113,6 +115,7 @@ struct Ecs {
     registrations: Mutex<Vec<(Timestamp, String)>>,
     gone: Mutex<BTreeSet<String>>,
     started: Mutex<BTreeMap<String, usize>>,
+    inputs: Mutex<Vec<RunTaskInput>>,
 }
 
 impl Ecs {
@@ -144,6 +147,7 @@ impl Tasks for Ecs {
         if !known || self.gone.lock().unwrap().contains(&input.task_definition) {
             return Err(LaunchError::NoDefinition("TaskDefinition is inactive".into()));
         }
+        self.inputs.lock().unwrap().push(input.clone());
         *self.started.lock().unwrap().entry(input.started_by.clone()).or_default() += 1;
         Ok(Task {
             task_arn: format!("arn:aws:ecs:x:1:task/cluster/{}", input.started_by),
@@ -167,7 +171,7 @@ impl Tasks for Ecs {
     }
 }
 
-/// No logs, no secrets.
+/// No logs, and of git's secrets a spoilt one and one for administrators.
 #[derive(Debug)]
 struct Nothing;
 
@@ -186,6 +190,9 @@ impl Secrets for Nothing {
     async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
         match name {
             GIT_TOKEN => Err(PortError::corrupt("the record of the secret GIT_TOKEN", "it was spoilt by a test")),
+            GIT_SSH_KEY => {
+                Ok(Some(SecretRecord { name: name.into(), role: Role::Admin, set_at: None, hosts: Vec::new() }))
+            }
             _ => Ok(None),
         }
     }
@@ -219,6 +226,7 @@ impl<S: Store + Definitions + 'static> World<S> {
             registrations: Mutex::default(),
             gone: Mutex::default(),
             started: Mutex::default(),
+            inputs: Mutex::default(),
         };
         let (memories, pace, submitted) = (Default::default(), Pace::default(), AtomicU64::default());
         Arc::new(Self { store, ambient, mail, ecs, settings, memories, pace, submitted })
@@ -485,4 +493,34 @@ async fn a_secret_that_is_unreadable_holds_up_nobody_who_needs_it_not() {
     let held = world.load(&[needs_it.id]).await.remove(0);
     let State::Waiting { reason, .. } = &held.state else { panic!("{held:#?}") };
     assert!(reason.contains("the record of the secret GIT_TOKEN cannot be read"), "{reason}");
+}
+
+/// A key for git that only administrators' runs may use stays away from the others, and their logs say so.
+#[tokio::test]
+async fn a_credential_for_administrators_is_given_to_their_runs_alone() {
+    let world = World::with(MemoryStore::default(), settings());
+    let submitted = |entropy, role| {
+        let mut execution = Wish { entropy, ..Wish::default() }.execution();
+        let repo = "git@github.com:acme/infra.git".parse().unwrap();
+        execution.request.source = Some(Source { repo, reference: None });
+        execution.submitted_role = role;
+        execution
+    };
+    let runs = [submitted(1, Some(Role::Admin)), submitted(2, Some(Role::Submit)), submitted(3, None)];
+    for execution in &runs {
+        world.store.create(execution, None).await.unwrap();
+    }
+    world.submit(1, 1).await;
+    world.work().await;
+    let mut definitions = BTreeSet::new();
+    for (execution, gets_it) in runs.iter().zip([true, false, false]) {
+        let inputs = world.ecs.inputs.lock().unwrap();
+        let launch = inputs.iter().find(|input| input.started_by.starts_with(execution.id.as_str())).unwrap();
+        let environment = &launch.overrides.container_overrides[0].environment;
+        let note = environment.iter().find(|pair| pair.name == "MYCLI_WITHOUT").map(|pair| pair.value.as_str());
+        let expected = "GIT_SSH_KEY is for runs that a key of role admin submits; the clone goes on without it";
+        assert_eq!(note, (!gets_it).then_some(expected));
+        definitions.insert((gets_it, launch.task_definition.clone()));
+    }
+    assert_eq!(definitions.len(), 2, "one with the key and one without: {definitions:?}");
 }

@@ -44,7 +44,7 @@ async fn post(store: &MemoryStore, caller: &Caller, path: &str, body: &Value) ->
 /// A run of an administrator's that names a secret which nobody else's may.
 async fn privileged(store: &MemoryStore) -> ExecutionId {
     let set_at = Some(DateTime::UNIX_EPOCH);
-    store.set_secret(SecretRecord { name: "PROD".into(), role: Role::Admin, set_at });
+    store.set_secret(SecretRecord { name: "PROD".into(), role: Role::Admin, set_at, hosts: Vec::new() });
     let request = json!({"command": "make", "secrets": ["PROD"], "env": {"A": "a"}});
     let (status, answer) = post(store, &caller(Role::Admin), "/execute", &request).await;
     assert_eq!(status, 202, "{answer}");

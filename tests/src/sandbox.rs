@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -179,6 +179,25 @@ impl Sandbox {
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).expect("its mode");
     }
 
+    /// Keeps the value of a credential for git, for repositories on this machine.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn keep_credential(&self, name: &str, value: &str) {
+        self.keep_secret(&format!("{name}.hosts"), "127.0.0.1\nlocalhost\n");
+        self.keep_secret(name, value);
+    }
+
+    /// Writes a program into the working directory.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write_program(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(self.path(name), text).expect("a file");
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).expect("its mode");
+    }
+
     /// `mycli` with these arguments, in the working directory, with none of this process's environment but PATH.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
@@ -197,6 +216,20 @@ impl Sandbox {
     #[must_use]
     pub fn run(&self, arguments: &[&str]) -> Ran {
         self.start(arguments).end()
+    }
+
+    /// Runs `mycli` to its end, with a text on its standard input.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut command = self.command(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mycli starts");
+        // One that refuses its arguments does not read.
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).ok();
+        Ran::from(child.wait_with_output().expect("it ends"))
     }
 
     /// Runs `mycli --local` to its end.

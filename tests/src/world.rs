@@ -4,10 +4,9 @@ use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs,
-    io::Write,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -250,11 +249,7 @@ impl World {
     /// When it cannot be started.
     #[must_use]
     pub fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
-        let mut command = self.user.command(arguments);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mycli");
-        child.stdin.take().expect("its standard input").write_all(input.as_bytes()).expect("it reads");
-        Ran::from(child.wait_with_output().expect("it ends"))
+        self.user.run_with(arguments, input)
     }
 
     /// What Lambda says of a function.

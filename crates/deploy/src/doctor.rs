@@ -391,7 +391,7 @@ mod tests {
             outputs: texts(&[("Version", "1.2.3")]),
             tags: BTreeMap::new(),
         };
-        let record = SecretRecord { name: "TOKEN".into(), role: Role::Submit, set_at: None };
+        let record = SecretRecord { name: "TOKEN".into(), role: Role::Submit, set_at: None, hosts: Vec::new() };
         Facts {
             account: Ok("123456789012 (user/alice) in eu-west-1".into()),
             clock_ahead: Some(TimeDelta::seconds(-2)),

@@ -2,7 +2,13 @@
 
 use aws::ssm::{ParameterError, Parameters};
 use chrono::{SubsecRound, Utc};
-use domain::{key::Role, ports::PortError, request::SecretName, secret::SecretRecord};
+use domain::{
+    git::GitHost,
+    key::Role,
+    ports::{PortError, Secrets as _},
+    request::SecretName,
+    secret::SecretRecord,
+};
 use secrecy::SecretString;
 
 use crate::{Account, activity, stack::StackView};
@@ -51,7 +57,16 @@ impl Kept {
     }
 }
 
-/// Sets a secret. The value goes first: what is recorded can be used. Idempotent.
+/// Who may use a secret. What is not said stays as it is, so that setting a new value opens the secret to nobody else.
+#[derive(Clone, Debug, Default)]
+pub struct Uses {
+    /// The least role of a key whose runs may use it; [`Role::Submit`] of one that is new.
+    pub role: Option<Role>,
+    /// The hosts that a credential for git is for; empty for those that it has, or for the default ones if it is new.
+    pub hosts: Vec<GitHost>,
+}
+
+/// Sets a secret and returns its record. Idempotent.
 ///
 /// # Errors
 /// [`SecretError`].
@@ -60,12 +75,33 @@ pub async fn set(
     stack: &StackView,
     path: String,
     name: &SecretName,
-    role: Role,
+    uses: Uses,
     value: &SecretString,
-) -> Result<(), SecretError> {
+) -> Result<SecretRecord, SecretError> {
+    let store = activity::store(account, stack);
+    let before = match store.find_secret(name.as_str()).await {
+        // To set it anew mends it.
+        Err(PortError::Corrupt(_)) => None,
+        before => before?,
+    };
+    let is_new = before.is_none();
+    let (role, hosts) = before.map_or((Role::Submit, Vec::new()), |before| (before.role, before.hosts));
+    let record = SecretRecord {
+        name: name.to_string(),
+        role: uses.role.unwrap_or(role),
+        set_at: Some(Utc::now().trunc_subsecs(3)),
+        hosts: if uses.hosts.is_empty() { hosts } else { uses.hosts },
+    };
+    // Of a new secret the value goes first: what is recorded can be used. Later the record does: the new value is never used for what only
+    // the old one was for.
+    if !is_new {
+        store.put_secret(&record).await?;
+    }
     Parameters::new(&account.config, path).put(name, value).await?;
-    let record = SecretRecord { name: name.to_string(), role, set_at: Some(Utc::now().trunc_subsecs(3)) };
-    Ok(activity::store(account, stack).put_secret(&record).await?)
+    if is_new {
+        store.put_secret(&record).await?;
+    }
+    Ok(record)
 }
 
 /// Lists them.

@@ -7,6 +7,7 @@ use crate::{
     Timestamp,
     ecs::{RunTaskInput, Task},
     id::{AttemptId, ExecutionId},
+    key::Role,
     limit::{CapacityPool, Holding, LimitKey},
     marker::Marker,
     principal::Principal,
@@ -34,6 +35,9 @@ pub struct Execution {
     /// Who submitted it; none in a record of before there were principals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_by_id: Option<Principal>,
+    /// The role of the key that submitted it; none in a record of before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_role: Option<Role>,
     /// When it was accepted.
     pub submitted_at: Timestamp,
     /// Where it stands.

@@ -14,6 +14,7 @@ pub mod error;
 pub mod execution;
 pub mod fair;
 pub mod forget;
+pub mod git;
 pub mod history;
 pub mod id;
 pub mod key;

@@ -29,7 +29,7 @@ pub use env::{Env, EnvError, EnvName, RESERVED_PREFIX, SecretName, without_value
 pub use git_ref::{GitRef, REF_MAX, RefError, RefRule};
 pub use image::{IMAGE_NAME_MAX, ImageError, ImageRef, TAG_MAX};
 pub use name::{IDEMPOTENCY_KEY_MAX, IdempotencyKey, IdempotencyKeyError, NAME_MAX, Name, NameError};
-pub use repo::{REPO_MAX, RepoError, RepoKind, RepoUrl};
+pub use repo::{REPO_MAX, RepoError, RepoKind, RepoUrl, is_host};
 pub use role::{RegistrySecret, ResourceError, TaskRole};
 pub use scalar::Scalar;
 pub use size::{SizeError, TaskSize};

@@ -60,6 +60,12 @@ pub mod variable {
     pub const SSH_KEY: &str = "MYCLI_SSH_KEY";
     /// The host keys to trust, in `known_hosts` form; by default [`KNOWN_HOSTS`](super::KNOWN_HOSTS).
     pub const KNOWN_HOSTS: &str = "MYCLI_KNOWN_HOSTS";
+    /// Why the clone goes without a credential, one line that the log shows.
+    pub const WITHOUT: &str = "MYCLI_WITHOUT";
+    /// The names of the request's variables that the set-up must not see ([`crate::git::steers_set_up`]), with spaces between them.
+    pub const HELD: &str = "MYCLI_HELD";
+    /// What such a variable's name begins with until the set-up is over.
+    pub const HELD_PREFIX: &str = "MYCLI_ENV_";
     /// Set for the command: the full id of the commit it runs on.
     pub const COMMIT: &str = "MYCLI_COMMIT";
 }

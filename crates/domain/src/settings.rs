@@ -71,14 +71,3 @@ pub struct Allowed {
     /// What the name of a registry secret begins with.
     pub registry_secret_prefix: String,
 }
-
-/// Which secrets for git are set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GitAccess {
-    /// [`crate::task::GIT_TOKEN`].
-    pub token: bool,
-    /// [`crate::task::GIT_SSH_KEY`].
-    pub ssh_key: bool,
-    /// [`crate::task::GIT_KNOWN_HOSTS`]; without it the script's own list is trusted.
-    pub known_hosts: bool,
-}

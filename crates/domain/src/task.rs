@@ -6,24 +6,18 @@ use sha2::{Digest, Sha256};
 use crate::{
     ecs::{CONTAINER, ContainerOverride, KeyValuePair, RunTaskInput, TaskOverride},
     execution::Execution,
+    git::{self, GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN, GitAccess},
     id::{AttemptId, ExecutionId},
     limit::CapacityPool,
-    request::{Arch, FieldError, ImageRef, LaunchRequest, RegistrySecret, RepoKind, SecretName, Source},
-    script,
-    settings::{GitAccess, Settings},
+    request::{Arch, FieldError, ImageRef, LaunchRequest, RegistrySecret, SecretName, Source},
+    script::{self, variable},
+    settings::Settings,
 };
 
 /// Most characters of a task's overrides, JSON punctuation included (ECS API reference, `RunTask`, `overrides`).
 pub const OVERRIDES_MAX: usize = 8192;
 /// awslogs names a stream `prefix/container/task-id`; this is the prefix (DESIGN §6).
 pub const STREAM_PREFIX: &str = "task";
-/// The secret that holds the token for private repositories over HTTPS.
-pub const GIT_TOKEN: &str = "GIT_TOKEN";
-/// The secret that holds the private key for repositories over SSH.
-pub const GIT_SSH_KEY: &str = "GIT_SSH_KEY";
-/// The secret that holds the host keys to trust, as lines of a `known_hosts` file. Kept like a secret so that it takes nothing of the
-/// overrides' 8192 characters.
-pub const GIT_KNOWN_HOSTS: &str = "GIT_KNOWN_HOSTS";
 
 /// What `RunTask` cannot override, and so what a task definition is cached by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,15 +53,14 @@ pub struct SecretMapping {
 impl TaskDefinition {
     /// The definition that a request needs.
     #[must_use]
-    pub fn of(request: &LaunchRequest, git: GitAccess, settings: &Settings) -> Self {
+    pub fn of(request: &LaunchRequest, git: &GitAccess, settings: &Settings) -> Self {
         let asked = request.secrets.iter().map(|name| mapping(name.as_str(), name));
-        let git = request.source.iter().flat_map(|source| git_secrets(source, git));
         Self {
             image: request.image.clone(),
             arch: request.arch,
             entry_point: vec!["/bin/sh".into(), "-c".into()],
             command: vec![script::text().to_owned()],
-            secrets: asked.chain(git).collect(),
+            secrets: asked.chain(git.secrets.iter().filter_map(|name| git_secret(name))).collect(),
             registry_secret: request.registry_secret.clone(),
             log_group: settings.log_group.clone(),
         }
@@ -97,16 +90,15 @@ fn mapping(variable: &str, secret: &SecretName) -> SecretMapping {
     SecretMapping { name: variable.to_owned(), value_from: secret.to_string() }
 }
 
-fn git_secrets(source: &Source, git: GitAccess) -> Vec<SecretMapping> {
-    let over_http = matches!(source.repo.kind(), RepoKind::Https | RepoKind::Http);
-    let over_ssh = matches!(source.repo.kind(), RepoKind::Ssh | RepoKind::ScpLike);
-    let wanted = [
-        (over_http && git.token, "MYCLI_GIT_TOKEN", GIT_TOKEN),
-        (over_ssh && git.ssh_key, "MYCLI_SSH_KEY", GIT_SSH_KEY),
-        (over_ssh && git.known_hosts, "MYCLI_KNOWN_HOSTS", GIT_KNOWN_HOSTS),
-    ];
-    let mapping = |variable: &str, secret: &str| SecretMapping { name: variable.into(), value_from: secret.into() };
-    wanted.into_iter().filter(|(wanted, ..)| *wanted).map(|(_, variable, secret)| mapping(variable, secret)).collect()
+/// The variable that the set-up finds one of git's secrets in.
+fn git_secret(name: &str) -> Option<SecretMapping> {
+    let variable = match name {
+        GIT_TOKEN => variable::GIT_TOKEN,
+        GIT_SSH_KEY => variable::SSH_KEY,
+        GIT_KNOWN_HOSTS => variable::KNOWN_HOSTS,
+        _ => return None,
+    };
+    Some(SecretMapping { name: variable.into(), value_from: name.into() })
 }
 
 /// The stream of a task's output, by the task's ARN.
@@ -118,9 +110,21 @@ pub fn log_stream(task_arn: &str) -> String {
 
 /// The input of `RunTask` for the next attempt at an execution.
 #[must_use]
-pub fn run_task(execution: &Execution, definition_arn: &str, nonce: &str, settings: &Settings) -> RunTaskInput {
+pub fn run_task(
+    execution: &Execution,
+    definition_arn: &str,
+    nonce: &str,
+    git: &GitAccess,
+    settings: &Settings,
+) -> RunTaskInput {
     let (number, client_token) = execution.next_attempt();
     let attempt = execution.id.attempt(number);
+    let with_note = overrides(&execution.request, &attempt, nonce, git.without.as_deref());
+    // A record of before this note was counted may have no room for it.
+    let overrides = match characters(&with_note) > OVERRIDES_MAX {
+        true => overrides(&execution.request, &attempt, nonce, None),
+        false => with_note,
+    };
     RunTaskInput {
         cluster: settings.cluster.clone(),
         task_definition: definition_arn.to_owned(),
@@ -129,35 +133,47 @@ pub fn run_task(execution: &Execution, definition_arn: &str, nonce: &str, settin
         count: 1,
         capacity_provider: execution.pool.provider().map(str::to_owned),
         network_configuration: settings.network.clone(),
-        overrides: overrides(&execution.request, &attempt, nonce),
+        overrides,
     }
 }
 
-/// What differs between runs: sizes and the container's environment.
+/// What differs between runs: sizes and the container's environment. `without` is why the clone goes without a credential, for the log.
 #[must_use]
-pub fn overrides(request: &LaunchRequest, attempt: &AttemptId, nonce: &str) -> TaskOverride {
-    let own = |name: &str, value: &str| KeyValuePair { name: format!("MYCLI_{name}"), value: value.to_owned() };
+pub fn overrides(request: &LaunchRequest, attempt: &AttemptId, nonce: &str, without: Option<&str>) -> TaskOverride {
+    let pair = |name: &str, value: &str| KeyValuePair { name: name.to_owned(), value: value.to_owned() };
     let mut environment = vec![
-        own("COMMAND", &request.command),
-        own("TIMEOUT", &request.timeout.seconds().to_string()),
-        own("NONCE", nonce),
-        own("EXECUTION_ID", attempt.execution().as_str()),
-        own("ATTEMPT_ID", &attempt.to_string()),
+        pair(variable::COMMAND, &request.command),
+        pair(variable::TIMEOUT, &request.timeout.seconds().to_string()),
+        pair(variable::NONCE, nonce),
+        pair(variable::EXECUTION_ID, attempt.execution().as_str()),
+        pair(variable::ATTEMPT_ID, &attempt.to_string()),
     ];
     if let Some(source) = &request.source {
-        environment.push(own("REPO", source.repo.as_str()));
-        environment.extend(source.reference.iter().map(|reference| own("REF", reference.as_str())));
-        environment.extend(git_user(source).map(|user| own("GIT_USERNAME", user)));
+        environment.push(pair(variable::REPO, source.repo.as_str()));
+        environment.extend(source.reference.iter().map(|reference| pair(variable::REF, reference.as_str())));
+        environment.extend(git_user(source).map(|user| pair(variable::GIT_USERNAME, user)));
+        environment.extend(without.map(|why| pair(variable::WITHOUT, why)));
     }
-    environment.extend(
-        request.env.iter().map(|(name, value)| KeyValuePair { name: name.to_string(), value: value.to_owned() }),
-    );
+    let is_held = |name: &str| request.source.is_some() && git::steers_set_up(name);
+    let held: Vec<_> = request.env.iter().map(|(name, _)| name.as_str()).filter(|name| is_held(name)).collect();
+    if !held.is_empty() {
+        environment.push(pair(variable::HELD, &held.join(" ")));
+    }
+    environment.extend(request.env.iter().map(|(name, value)| match is_held(name.as_str()) {
+        true => pair(&format!("{}{name}", variable::HELD_PREFIX), value),
+        false => pair(name.as_str(), value),
+    }));
     TaskOverride {
         cpu: request.size.cpu().to_string(),
         memory: request.size.memory().to_string(),
         task_role_arn: request.task_role.as_ref().map(ToString::to_string),
         container_overrides: vec![ContainerOverride { name: CONTAINER.to_owned(), environment }],
     }
+}
+
+/// How many characters ECS counts.
+fn characters(overrides: &TaskOverride) -> usize {
+    serde_json::to_string(overrides).unwrap_or_default().chars().count()
 }
 
 /// GitLab wants `oauth2` as the name beside a token; the script's default suits GitHub (GitLab and GitHub docs on HTTPS tokens).
@@ -169,8 +185,8 @@ fn git_user(source: &Source) -> Option<&'static str> {
 #[must_use]
 pub fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
     let attempt = ExecutionId::new(crate::Timestamp::default(), 0).attempt(99);
-    let json = serde_json::to_string(&overrides(request, &attempt, &"0".repeat(32))).unwrap_or_default();
-    let count = json.chars().count();
+    let without = request.source.as_ref().and_then(GitAccess::longest_note);
+    let count = characters(&overrides(request, &attempt, &"0".repeat(32), without.as_deref()));
     (count > OVERRIDES_MAX).then(|| FieldError {
         field: "command".into(),
         message: format!(

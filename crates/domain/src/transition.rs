@@ -83,6 +83,7 @@ impl Execution {
             pool,
             submitted_by: by.name.clone(),
             submitted_by_id: Some(by.principal.clone()),
+            submitted_role: Some(by.role),
             submitted_at: now,
             state: State::Queued { line: LimitKey::Pool(pool) },
             cancel: None,
@@ -569,6 +570,7 @@ fn backoff(number: u32, id: &ExecutionId) -> TimeDelta {
 mod tests {
     use super::*;
     use crate::{
+        git::GitAccess,
         request::{Defaults, SubmitRequest},
         settings::Settings,
         task,
@@ -613,7 +615,7 @@ mod tests {
     }
 
     fn relaunched(execution: &Execution, now: Timestamp) -> Execution {
-        let run_task = task::run_task(execution, "arn:def", NONCE, &settings());
+        let run_task = task::run_task(execution, "arn:def", NONCE, &GitAccess::default(), &settings());
         execution.launching(Plan { nonce: NONCE.into(), run_task }, now).expect("may be launched")
     }
 
@@ -833,7 +835,10 @@ mod tests {
             assert!(
                 execution
                     .launching(
-                        Plan { nonce: NONCE.into(), run_task: task::run_task(&execution, "d", NONCE, &settings()) },
+                        Plan {
+                            nonce: NONCE.into(),
+                            run_task: task::run_task(&execution, "d", NONCE, &GitAccess::default(), &settings())
+                        },
                         at(2)
                     )
                     .is_none(),

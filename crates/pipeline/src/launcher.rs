@@ -9,11 +9,13 @@ use domain::{
     ceiling::Shortage,
     ecs::{RunTaskInput, Task},
     execution::{Attempt, Execution},
+    git::{self, GitAccess},
     id::ExecutionId,
+    key::Role,
     limit::LimitKey,
     message::Message,
     ports::{Clock, Definitions, Entropy, LaunchError, Logs, PortError, Queue, Secrets, Store, Tasks},
-    settings::{GitAccess, Settings},
+    settings::Settings,
     stored::FormError,
     task::{self, TaskDefinition},
     transition::Observation,
@@ -137,17 +139,16 @@ where
         response
     }
 
-    /// The definition an execution needs, with the credentials for git that there are now.
-    async fn definition(&self, execution: &Execution) -> Result<TaskDefinition, PortError> {
-        let git = match &execution.request.source {
-            None => GitAccess::default(),
-            Some(_) => GitAccess {
-                token: self.secrets.find_secret(task::GIT_TOKEN).await?.is_some(),
-                ssh_key: self.secrets.find_secret(task::GIT_SSH_KEY).await?.is_some(),
-                known_hosts: self.secrets.find_secret(task::GIT_KNOWN_HOSTS).await?.is_some(),
-            },
-        };
-        Ok(TaskDefinition::of(&execution.request, git, self.settings))
+    /// What an execution may clone with, by the secrets that there are now.
+    async fn git_access(&self, execution: &Execution) -> Result<GitAccess, PortError> {
+        let Some(source) = &execution.request.source else { return Ok(GitAccess::default()) };
+        let mut set = Vec::new();
+        for name in git::secrets_for(&source.repo) {
+            set.extend(self.secrets.find_secret(name).await?);
+        }
+        // A record of before the role was kept has the least that may submit.
+        let submitter = execution.submitted_role.unwrap_or(Role::Submit);
+        Ok(GitAccess::of(source, submitter, &set))
     }
 
     /// Calls `RunTask` for the first time for a launch, and writes down what came of it.
@@ -196,7 +197,8 @@ where
                 return advance_from(self.store, self.queue, now, execution, ended).await.map(|_| Ran::Settled);
             }
             LaunchError::NoDefinition(why) => {
-                let hash = self.definition(&execution).await?.content_hash();
+                let git = self.git_access(&execution).await?;
+                let hash = TaskDefinition::of(&execution.request, &git, self.settings).content_hash();
                 self.registered.forget(self.store, &hash, &input.task_definition).await?;
                 why
             }

@@ -80,7 +80,7 @@ fn is_within_limits(launch: &LaunchRequest, defaults: &Defaults) {
         assert!(!word.starts_with('-') && !word.contains(char::is_control), "{word:?}");
     }
     let id = ExecutionId::new(chrono::DateTime::UNIX_EPOCH, 0);
-    let overrides = task::overrides(launch, &id.attempt(1), &"f".repeat(32));
+    let overrides = task::overrides(launch, &id.attempt(1), &"f".repeat(32), None);
     let length = serde_json::to_string(&overrides).expect("JSON").chars().count();
     assert!(length <= OVERRIDES_MAX, "{length} characters");
     let stored = serde_json::to_string(launch).expect("it can be stored");

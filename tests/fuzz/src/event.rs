@@ -6,6 +6,7 @@ use domain::{
     Timestamp,
     ecs::Task,
     execution::{Attempt, Execution, State},
+    git::GitAccess,
     id::ExecutionId,
     limit::CapacityPool,
     request::{Defaults, SubmitRequest},
@@ -50,7 +51,7 @@ fn launched() -> Execution {
     let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
     let request = request.validate(&Defaults::aws()).expect("a request");
     let new = Execution::submitted(ExecutionId::new(NOW, 0), request, CapacityPool::Fargate, &Caller::local("me"), NOW);
-    let run_task = task::run_task(&new, "definition", "nonce", &settings());
+    let run_task = task::run_task(&new, "definition", "nonce", &GitAccess::default(), &settings());
     new.launching(Plan { nonce: "f".repeat(32), run_task }, NOW).expect("it is due")
 }
 

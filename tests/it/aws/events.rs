@@ -8,6 +8,7 @@ use domain::{
     Timestamp,
     ecs::Task,
     execution::{Execution, State},
+    git::GitAccess,
     limit::CapacityPool,
     marker::Marker,
     request::{Defaults, SubmitRequest},
@@ -52,7 +53,8 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
         unlisted_seconds: 120,
         log_delay_seconds: 10,
     };
-    let run_task = task::run_task(&queued, "arn:aws:ecs:task-definition/x:1", &"0".repeat(32), &settings);
+    let run_task =
+        task::run_task(&queued, "arn:aws:ecs:task-definition/x:1", &"0".repeat(32), &GitAccess::default(), &settings);
     queued.launching(Plan { nonce: "0".repeat(32), run_task }, at(0)).unwrap()
 }
 

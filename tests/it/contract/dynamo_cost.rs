@@ -38,6 +38,7 @@ mod typical {
         Timestamp,
         ecs::{CONTAINER, Container, NetworkConfiguration, STOPPED, StopCode, Task},
         execution::Execution,
+        git::GitAccess,
         id::ExecutionId,
         key::Caller,
         limit::CapacityPool,
@@ -102,7 +103,7 @@ mod typical {
 
     pub(super) fn launching(execution: &Execution) -> Execution {
         let definition = format!("{ACCOUNT}:task-definition/mycli-default-0123456789abcdef0123456789abcdef:1");
-        let run_task = task::run_task(execution, &definition, NONCE, &settings());
+        let run_task = task::run_task(execution, &definition, NONCE, &GitAccess::default(), &settings());
         let now = at(10_000);
         execution.launching(Plan { nonce: NONCE.into(), run_task }, now).expect("it has a due ticket")
     }

@@ -5,6 +5,7 @@ use domain::{
     Timestamp,
     ecs::{CONTAINER, Container, RunTaskInput, STOPPED, StopCode, Task},
     execution::Execution,
+    git::GitAccess,
     id::ExecutionId,
     limit::{Admission, CapacityPool, LimitKey},
     ports::{Claim, Created, Store},
@@ -109,7 +110,7 @@ pub(crate) fn settings() -> Settings {
 }
 
 pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
-    task::run_task(execution, "arn:aws:ecs:task-definition/x:1", &"0".repeat(32), &settings())
+    task::run_task(execution, "arn:aws:ecs:task-definition/x:1", &"0".repeat(32), &GitAccess::default(), &settings())
 }
 
 pub(crate) fn launching(execution: &Execution, now: Timestamp) -> Execution {

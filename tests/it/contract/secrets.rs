@@ -56,7 +56,7 @@ impl Kept for DynamoStore {
     }
 
     async fn set(&self, name: &str) {
-        let record = SecretRecord { name: name.into(), role: Role::Submit, set_at: None };
+        let record = SecretRecord { name: name.into(), role: Role::Submit, set_at: None, hosts: Vec::new() };
         self.put_secret(&record).await.expect(ANSWERS);
     }
 

@@ -6,9 +6,9 @@ use std::{future::Future, time::Duration};
 use chrono::TimeDelta;
 use domain::{
     ecs::{RunTaskInput, STOPPED},
+    git::GitAccess,
     id::AttemptId,
     ports::Tasks,
-    settings::GitAccess,
     task::{self, TaskDefinition},
 };
 use local::{
@@ -138,7 +138,7 @@ impl Case for OnThisMachine {
     }
 
     fn definition(&self) -> TaskDefinition {
-        TaskDefinition::of(&Wish::default().execution().request, GitAccess::default(), &settings())
+        TaskDefinition::of(&Wish::default().execution().request, &GitAccess::default(), &settings())
     }
 
     fn attempt(&self, number: u32) -> AttemptId {
@@ -152,8 +152,8 @@ impl Case for OnThisMachine {
         RunTaskInput {
             client_token: attempt.to_string(),
             started_by: attempt.to_string(),
-            overrides: task::overrides(&execution.request, &attempt, &nonce),
-            ..task::run_task(&execution, definition_arn, &nonce, &settings())
+            overrides: task::overrides(&execution.request, &attempt, &nonce, None),
+            ..task::run_task(&execution, definition_arn, &nonce, &GitAccess::default(), &settings())
         }
     }
 

@@ -97,14 +97,14 @@ fn check_a_run(sandbox: &Sandbox, url: &str, git: &Planted) {
 fn a_token_and_a_secret_reach_whom_they_are_for_and_are_found_nowhere_else() {
     let token = planted::value();
     let (sandbox, server) = (loud(), private_server(&token));
-    sandbox.keep_secret("GIT_TOKEN", &format!("{token}\n"));
+    sandbox.keep_credential("GIT_TOKEN", &format!("{token}\n"));
     check_a_run(&sandbox, &server.url(), &Planted::default().with("the token", &token));
 }
 
 #[test]
 fn a_key_for_git_is_found_nowhere_else() {
     let (sandbox, server) = (loud(), SshServer::new());
-    sandbox.keep_secret("GIT_SSH_KEY", &server.key("user"));
+    sandbox.keep_credential("GIT_SSH_KEY", &server.key("user"));
     sandbox.keep_secret("known_hosts", &server.pin("host"));
     check_a_run(&sandbox, &server.url(), &Planted::default().with("git's key", &server.secret_of("user")));
 }
@@ -114,7 +114,7 @@ fn a_key_for_git_is_found_nowhere_else() {
 fn a_fault_of_mycli_s_own_ends_it_loses_no_run_and_tells_no_secret() {
     let (token, password) = (planted::value(), planted::value());
     let (sandbox, server) = (loud(), private_server(&token));
-    sandbox.keep_secret("GIT_TOKEN", &format!("{token}\n"));
+    sandbox.keep_credential("GIT_TOKEN", &format!("{token}\n"));
     sandbox.keep_secret("API_PASSWORD", &password);
     let planted = Planted::default().with("the token", &token).with("the password", &password);
     let watch = planted.watch();
@@ -185,7 +185,7 @@ fn the_command_itself_is_not_given_the_token() {
         Planted::default().with("the token", &token).with("another secret", &other).with("the user's key", &key);
     let sandbox = Sandbox::new().with("MYCLI_API_KEY", &key).with("MYCLI_SECRET_OTHER", &other);
     let server = private_server(&token);
-    sandbox.keep_secret("GIT_TOKEN", &token);
+    sandbox.keep_credential("GIT_TOKEN", &token);
     let search = "env; cat .git/config; cat /proc/self/environ /proc/$$/environ /proc/$PPID/environ | tr '\\0' '\\n'; \
                   git config --list; ls -A \"$HOME\" \"$TMPDIR\"; grep -rs planted . \"$HOME\" \"$TMPDIR\"; echo searched";
     let ran = sandbox.local(&["exec", "--repo", &server.url(), search]).exits(0);
@@ -195,11 +195,81 @@ fn the_command_itself_is_not_given_the_token() {
 }
 
 #[test]
+fn a_token_is_shown_to_its_own_hosts_only_and_the_log_says_so() {
+    let token = planted::value();
+    let (sandbox, server) = (Sandbox::new(), private_server(&token));
+    let exec = ["exec", "--repo", &server.url(), "cat f"];
+    sandbox.keep_secret("GIT_TOKEN", &token);
+    let ran = sandbox.local(&exec).exits(125).says("set-up failed");
+    assert!(ran.out.contains("mycli: GIT_TOKEN is not for 127.0.0.1"), "{ran:#?}");
+    assert_eq!(server.shown(), [] as [&str; 0]);
+    let port = server.url().split([':', '/']).nth(4).unwrap().to_owned();
+    for (host, opens) in [("127.0.0.1:1", false), ("127.0.0.1", true), (&*format!("127.0.0.1:{port}"), true)] {
+        let set = ["--local", "secrets", "set", "GIT_TOKEN", "--host", "git.example.com", "--host", host];
+        sandbox.run_with(&set, &token).exits(0).says(&format!("for git.example.com, {host}"));
+        sandbox.local(&exec).exits(if opens { 0 } else { 125 });
+        assert_eq!(!server.shown().is_empty(), opens, "{host}");
+    }
+    // A new value is for the same hosts.
+    sandbox.run_with(&["--local", "secrets", "set", "GIT_TOKEN"], &token).exits(0).says(&format!("127.0.0.1:{port}"));
+    let listed = sandbox.run(&["--local", "secrets", "list", "-o", "json"]).exits(0).json();
+    assert_eq!(listed["secrets"][0]["hosts"], serde_json::json!(["git.example.com", format!("127.0.0.1:{port}")]));
+    sandbox.run(&["--local", "secrets", "remove", "GIT_TOKEN"]).exits(0);
+    sandbox.run_with(&["--local", "secrets", "set", "GIT_TOKEN"], &token).exits(0).says("for github.com, gitlab.com");
+}
+
+#[test]
+fn hosts_are_for_credentials_of_git_and_are_hosts() {
+    let sandbox = Sandbox::new();
+    for (set, says) in [
+        (&["set", "NPM_TOKEN", "--host", "github.com"][..], "NPM_TOKEN is not used for cloning"),
+        (&["set", "GIT_TOKEN", "--host", "https://github.com/me"], "write the host alone"),
+        (&["set", "GIT_TOKEN", "--host", "*.github.com"], "is no host"),
+    ] {
+        sandbox.run_with(&[&["--local", "secrets"], set].concat(), "x").exits(2).says(says);
+    }
+    sandbox.run(&["--local", "secrets", "list"]).exits(0).says("no secrets");
+}
+
+/// A request may set anything for its command. Of that, the set-up sees nothing that could make it show its token to somebody else.
+#[test]
+fn a_request_s_proxies_loader_and_path_reach_its_command_and_not_the_set_up() {
+    let token = planted::value();
+    let (sandbox, server) = (Sandbox::new(), private_server(&token));
+    sandbox.keep_credential("GIT_TOKEN", &token);
+    let stolen = sandbox.path("stolen");
+    sandbox
+        .write_program("git", &format!("#!/bin/sh\n/usr/bin/env >>'{}'\nexec /usr/bin/git \"$@\"\n", stolen.display()));
+    let evil = sandbox.path("").display().to_string();
+    let environment = [
+        "http_proxy=http://127.0.0.1:9/".to_owned(),
+        "HTTPS_PROXY=http://127.0.0.1:9/".into(),
+        "LD_PRELOAD=/nonexistent/steal.so".into(),
+        "GIT_SSL_NO_VERIFY=it's \"1\" $HOME".into(),
+        format!("PATH={evil}:/usr/bin:/bin"),
+        format!("HOME={evil}"),
+    ];
+    let variables: Vec<&str> = environment.iter().flat_map(|variable| ["--env", variable]).collect();
+    let show = "printf '%s|' \"$http_proxy\" \"$HTTPS_PROXY\" \"$LD_PRELOAD\" \"$GIT_SSL_NO_VERIFY\" \"$PATH\" \"$HOME\"; \
+                printf '%s|' ${MYCLI_HELD-none} ${MYCLI_ENV_PATH-none}; command -v git 2>/dev/null";
+    let ran = sandbox.local(&[&["exec", "--repo", &server.url()], &variables[..], &[show]].concat()).exits(0);
+    let expected = format!(
+        "http://127.0.0.1:9/|http://127.0.0.1:9/|/nonexistent/steal.so|it's \"1\" $HOME|{evil}:/usr/bin:/bin|{evil}|none|none|{evil}/git\n"
+    );
+    let own: String = ran.out.lines().filter(|line| !line.contains("ld.so")).map(|line| format!("{line}\n")).collect();
+    assert_eq!(own, expected);
+    assert!(!stolen.exists(), "the set-up used the request's git");
+    // bash would read its options from it, and print what the set-up knows.
+    let refused = sandbox.local(&["exec", "--no-repo", "--env", "SHELLOPTS=xtrace", "true"]).exits(2);
+    assert!(refused.err.contains("SHELLOPTS") && refused.err.contains("set -o"), "{refused:#?}");
+}
+
+#[test]
 fn a_token_that_is_refused_is_not_shown() {
     let (sandbox, server) =
         (Sandbox::new(), HttpServer::new(Habits { login: Some("x-access-token:another"), ..Habits::default() }));
     let token = planted::value();
-    sandbox.keep_secret("GIT_TOKEN", &token);
+    sandbox.keep_credential("GIT_TOKEN", &token);
     let ran = sandbox.run(&["-v", "--local", "exec", "--repo", &server.url(), "true"]).exits(125).says(&server.url());
     let planted = Planted::default().with("the token", &token);
     check_said(&planted, &ran);

@@ -261,7 +261,7 @@ fn neither_a_repository_s_path_nor_a_secret_s_value_is_shell_text() {
     }
     let token = format!("t'\"$(touch {0})`touch {0}`%s\\n;é", canary.0.display());
     let server = HttpServer::new(Habits { login: Some(format!("x-access-token:{token}").leak()), ..Habits::default() });
-    sandbox.keep_secret("GIT_TOKEN", &token);
+    sandbox.keep_credential("GIT_TOKEN", &token);
     sandbox.keep_secret("TEXT", &token);
     let ran = sandbox.local(&["exec", "--repo", &server.url(), "--secret", "TEXT", "cat f; printf '%s\\n' \"$TEXT\""]);
     ran.exits(0).prints(&format!("main\n{token}\n"));

@@ -10,6 +10,7 @@ use domain::{
     Timestamp,
     ecs::Task,
     execution::{Execution, ExecutionStatus, Outcome},
+    git::GitAccess,
     id::ExecutionId,
     limit::CapacityPool,
     marker::Marker,
@@ -76,9 +77,9 @@ fn story(
     ecs.lock().unwrap().script(&submitted.id.attempt(1).to_string(), life);
     let clock = Manual::new(start());
     let tasks = InProcess::new(Arc::clone(&ecs), clock.clone());
-    let definition = TaskDefinition::of(&submitted.request, Default::default(), &settings);
+    let definition = TaskDefinition::of(&submitted.request, &GitAccess::default(), &settings);
     let arn = tasks.register_definition(&definition).now_or_never().unwrap().unwrap();
-    let run_task = task::run_task(&submitted, &arn, NONCE, &settings);
+    let run_task = task::run_task(&submitted, &arn, NONCE, &GitAccess::default(), &settings);
     let launched = submitted.launching(Plan { nonce: NONCE.into(), run_task: run_task.clone() }, start()).unwrap();
     let first = tasks.run_task(&run_task).now_or_never().unwrap().unwrap();
     if let Some((second, reason)) = stopped {

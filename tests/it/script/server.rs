@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -102,7 +102,11 @@ pub(crate) struct HttpServer {
     pub(crate) origin: Origin,
     address: SocketAddr,
     runtime: Option<tokio::runtime::Runtime>,
+    shown: Shown,
 }
+
+/// The `Authorization` headers that a server was sent.
+type Shown = Arc<Mutex<Vec<String>>>;
 
 impl HttpServer {
     pub(crate) fn new(habits: Habits) -> Self {
@@ -110,9 +114,16 @@ impl HttpServer {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let router = Router::new().fallback(any(serve)).with_state((habits, origin.root.path().to_owned()));
+        let shown = Shown::default();
+        let state = (habits, origin.root.path().to_owned(), shown.clone());
+        let router = Router::new().fallback(any(serve)).with_state(state);
         runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { origin, address, runtime: Some(runtime) }
+        Self { origin, address, runtime: Some(runtime), shown }
+    }
+
+    /// The `Authorization` headers that it was sent so far.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        self.shown.lock().unwrap().clone()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -129,7 +140,7 @@ impl Drop for HttpServer {
 }
 
 async fn serve(
-    State((habits, root)): State<(Habits, PathBuf)>,
+    State((habits, root, shown)): State<(Habits, PathBuf, Shown)>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -139,6 +150,7 @@ async fn serve(
         return std::future::pending().await;
     }
     let given = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default().to_owned());
+    shown.lock().unwrap().extend(given.clone());
     if let Some(login) = habits.login
         && given != Some(format!("Basic {}", BASE64_STANDARD.encode(login)))
     {

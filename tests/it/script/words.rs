@@ -135,6 +135,30 @@ fn the_users_variables_arrive_untouched_and_ours_are_gone() {
     }
 }
 
+/// What the set-up must not see comes to the command under its own name, whatever is in it.
+#[test]
+fn variables_that_are_held_until_the_set_up_is_over_reach_the_command() {
+    let origin = super::server::Origin::new();
+    let held = [("PATH", "/evil:/usr/bin:/bin"), ("LD_LIBRARY_PATH", "a'b\"c $HOME `id`\n\\n"), ("http_proxy", "")];
+    let names: Vec<_> = held.iter().map(|(name, _)| *name).collect();
+    let show = "printf '%s|' \"$PATH\" \"$LD_LIBRARY_PATH\" \"${http_proxy-unset}\"; env | grep -c MYCLI_ENV_";
+    for shell in SHELLS {
+        for repository in [false, true] {
+            let mut stage = Stage::new(shell, show).env("MYCLI_HELD", names.join(" ")).env("MYCLI_WITHOUT", "no token");
+            for (name, value) in held {
+                stage = stage.env(&format!("MYCLI_ENV_{name}"), value);
+            }
+            if repository {
+                stage = stage.repo(origin.path(), "main");
+            }
+            let outcome = stage.play();
+            let values: String = held.iter().map(|(_, value)| format!("{value}|")).collect();
+            assert_eq!(outcome.out(), format!("{values}0\n"), "{shell:?}: {outcome:?}");
+            assert_eq!(outcome.err().contains("mycli: no token\n"), repository, "{shell:?}: {outcome:?}");
+        }
+    }
+}
+
 #[test]
 fn without_a_repository_nothing_is_said_but_start_and_exit() {
     for shell in SHELLS {

@@ -30,7 +30,12 @@ fn a_private_repository_is_cloned_with_the_stack_s_token_and_its_commit_recorded
     let server = HttpServer::new(Habits { login: Some("x-access-token:planted-git-token"), ..Habits::default() });
     let exec = ["exec", "--image", DEBIAN_GIT, "--repo", &server.url(), "cat f; env"];
     world.run(&exec).exits(125).says("set-up failed");
-    world.run_with(&["secrets", "set", "GIT_TOKEN"], "planted-git-token").exits(0);
+    // For other hosts: it stays away, the log says so, and the server is not shown it.
+    world.run_with(&["secrets", "set", "GIT_TOKEN"], "planted-git-token").exits(0).says("for github.com, gitlab.com");
+    world.run(&exec).exits(125).says("GIT_TOKEN is not for 127.0.0.1");
+    assert_eq!(server.shown(), [] as [&str; 0]);
+    let set = ["secrets", "set", "GIT_TOKEN", "--host", "127.0.0.1"];
+    world.run_with(&set, "planted-git-token").exits(0).says("for 127.0.0.1");
     let ran = world.run(&exec).exits(0);
     assert!(ran.out.starts_with("main\n") && !ran.out.contains("planted"), "{ran:#?}");
     let record = world.run(&["status", "-o", "json"]).exits(0).json();

@@ -96,8 +96,8 @@ fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
 
     let exec = ["exec", "--no-repo", "--secret", "API_PASSWORD", "true"];
     said(&loudly(&world, &exec, "").end().exits(2).says("mycli secrets set API_PASSWORD"));
-    loud(&["secrets", "set", "GIT_TOKEN"], &token, 0);
-    loud(&["secrets", "set", "GIT_SSH_KEY"], &ssh.key("user"), 0);
+    loud(&["secrets", "set", "GIT_TOKEN", "--host", "127.0.0.1"], &token, 0);
+    loud(&["secrets", "set", "GIT_SSH_KEY", "--host", "127.0.0.1", "--host", "localhost"], &ssh.key("user"), 0);
     loud(&["secrets", "set", "GIT_KNOWN_HOSTS"], &ssh.pin("host"), 0);
     loud(&["secrets", "set", "API_PASSWORD"], &password, 0);
     let login = json!({"username": "ann", "password": registry}).to_string();

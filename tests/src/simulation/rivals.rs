@@ -10,6 +10,7 @@ use domain::{
     Timestamp,
     ecs::RunTaskInput,
     execution::Execution,
+    git::GitAccess,
     ports::{Clock, LaunchError, Tasks},
     task,
     throttle::{Bucket, RUN_TASK_RATE},
@@ -50,11 +51,12 @@ const VISIBLE_AGAIN: TimeDelta = TimeDelta::seconds(60);
 const RECEIVES: u32 = 5;
 
 fn input(execution: &Execution, plan: &Plan, definition: &str) -> RunTaskInput {
-    task::run_task(execution, definition, &"0".repeat(32), &settings(&plan.account))
+    task::run_task(execution, definition, &"0".repeat(32), &GitAccess::default(), &settings(&plan.account))
 }
 
 async fn registered(tasks: &InProcess<Virtual>, plan: &Plan, execution: &Execution) -> String {
-    let definition = domain::task::TaskDefinition::of(&execution.request, Default::default(), &settings(&plan.account));
+    let definition =
+        domain::task::TaskDefinition::of(&execution.request, &GitAccess::default(), &settings(&plan.account));
     tasks.register_definition(&definition).await.unwrap_or_else(|error| panic!("{error}"))
 }
 

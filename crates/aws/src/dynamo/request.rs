@@ -1,6 +1,6 @@
 //! The item of an execution that never changes.
 
-use domain::{Timestamp, execution::Execution, principal::Principal, request::LaunchRequest};
+use domain::{Timestamp, execution::Execution, key::Role, principal::Principal, request::LaunchRequest};
 use serde::{Deserialize, Serialize};
 
 use super::item::{expiry, shard, sharded};
@@ -14,6 +14,8 @@ pub(super) struct RequestItem {
     pub(super) submitted_by: String,
     #[serde(default)]
     pub(super) submitted_by_id: Option<Principal>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) submitted_role: Option<Role>,
     pub(super) submitted_at: Timestamp,
     /// When it may go: later than the state, which counts from the end.
     pub(super) expires: i64,
@@ -28,6 +30,7 @@ impl RequestItem {
             request: execution.request.clone(),
             submitted_by: execution.submitted_by.clone(),
             submitted_by_id: execution.submitted_by_id.clone(),
+            submitted_role: execution.submitted_role,
             submitted_at: execution.submitted_at,
             expires: expiry(expires),
         }

@@ -409,6 +409,7 @@ fn joined(request: Item, state: Item) -> Result<Execution, Box<dyn std::error::E
         request: request.request,
         submitted_by: request.submitted_by,
         submitted_by_id: request.submitted_by_id,
+        submitted_role: request.submitted_role,
         submitted_at: request.submitted_at,
         state: stands,
         cancel: state.cancel.map(|cancel| Cancel { at: cancel.at, by: cancel.by, by_id: cancel.by_id }),

@@ -38,6 +38,9 @@ pub enum EnvError {
     /// The name belongs to mycli.
     #[error("{} is reserved: names that start with `MYCLI_` are mycli's own, choose another", shown(.0))]
     Reserved(String),
+    /// The name is bash's own, and cannot be given back once the set-up is over.
+    #[error("{} sets options of the shell, also of the one that sets the run up: use `set -o` in the command", shown(.0))]
+    ShellOptions(String),
     /// The value holds a NUL byte, which no process environment can.
     #[error("the value holds a NUL byte, which no environment can carry: encode it, for example as base64")]
     Nul,
@@ -67,6 +70,15 @@ fn check_name(text: &str) -> Result<(), EnvError> {
         return Err(EnvError::Reserved(text.to_owned()));
     }
     Ok(())
+}
+
+/// Refuses the names that bash reads its options from: with `xtrace` among them the set-up would print what it knows. Not a part of the
+/// name's form, since records of before have such names.
+pub(super) fn settable(name: EnvName) -> Result<EnvName, EnvError> {
+    match name.as_str() {
+        "SHELLOPTS" | "BASHOPTS" => Err(EnvError::ShellOptions(name.to_string())),
+        _ => Ok(name),
+    }
 }
 
 /// A name that was given as `NAME=value` is shown without the value: it may be a secret.

@@ -142,6 +142,17 @@ impl RepoUrl {
         form(&self.0).ok().map(|form| form.host).filter(|host| !host.is_empty())
     }
 
+    /// The port it is on, if it names one; else its transport's own.
+    pub fn port(&self) -> Option<u16> {
+        let form = form(&self.0).ok()?;
+        form.port.or(match form.kind {
+            RepoKind::Https => Some(443),
+            RepoKind::Http => Some(80),
+            RepoKind::Ssh | RepoKind::ScpLike => Some(22),
+            RepoKind::File | RepoKind::Path => None,
+        })
+    }
+
     /// The directory it is in, if it is on this machine.
     pub fn local_path(&self) -> Option<PathBuf> {
         match self.kind() {
@@ -167,12 +178,13 @@ struct Form<'a> {
     kind: RepoKind,
     /// Empty for local forms; IPv6 addresses without their brackets.
     host: &'a str,
+    port: Option<u16>,
 }
 
 fn form(text: &str) -> Result<Form<'_>, RepoError> {
     check_whole(text)?;
     if text.starts_with('/') {
-        return Ok(Form { kind: RepoKind::Path, host: "" });
+        return Ok(Form { kind: RepoKind::Path, host: "", port: None });
     }
     let scheme_end = text.find(|c| !is_scheme_character(c)).unwrap_or(text.len());
     let (scheme, rest) = text.split_at(scheme_end);
@@ -216,11 +228,11 @@ fn url_form<'a>(scheme: &str, rest: &'a str) -> Result<Form<'a>, RepoError> {
     check_credentials(kind, authority)?;
     check_url_text(rest)?;
     if kind == RepoKind::File {
-        return if authority.is_empty() { Ok(Form { kind, host: "" }) } else { Err(RepoError::FileHost) };
+        return if authority.is_empty() { Ok(Form { kind, host: "", port: None }) } else { Err(RepoError::FileHost) };
     }
-    let host = host_of(authority)?;
+    let (host, port) = host_and_port_of(authority)?;
     check_path(path.trim_matches('/'))?;
-    Ok(Form { kind, host })
+    Ok(Form { kind, host, port })
 }
 
 /// Only ssh URLs have a user name (it chooses the account, and proves nothing), and none has a password.
@@ -259,25 +271,25 @@ fn holds_encoded_control(text: &str) -> bool {
     })
 }
 
-/// The host of `[user@]host[:port]`, its port checked.
-fn host_of(authority: &str) -> Result<&str, RepoError> {
+/// The host and the port of `[user@]host[:port]`.
+fn host_and_port_of(authority: &str) -> Result<(&str, Option<u16>), RepoError> {
     let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, after)| after);
     let (host, port) = match host_and_port.rfind(']') {
         Some(bracket) => host_and_port.split_at(bracket + 1),
         None => host_and_port.split_at(host_and_port.find(':').unwrap_or(host_and_port.len())),
     };
-    check_port(port)?;
-    checked_host(host)
+    let port = checked_port(port)?;
+    Ok((checked_host(host)?, port))
 }
 
-fn check_port(port: &str) -> Result<(), RepoError> {
+fn checked_port(port: &str) -> Result<Option<u16>, RepoError> {
     let Some(number) = port.strip_prefix(':') else {
-        return if port.is_empty() { Ok(()) } else { Err(RepoError::Port(port.to_owned())) };
+        return if port.is_empty() { Ok(None) } else { Err(RepoError::Port(port.to_owned())) };
     };
     // `u16` alone would take `+22`.
     let digits = number.bytes().all(|byte| byte.is_ascii_digit());
     match number.parse::<u16>() {
-        Ok(1..) if digits => Ok(()),
+        Ok(port @ 1..) if digits => Ok(Some(port)),
         _ => Err(RepoError::Port(number.to_owned())),
     }
 }
@@ -292,6 +304,11 @@ fn checked_host(host: &str) -> Result<&str, RepoError> {
         None if is_host_name(host) => Ok(host),
         _ => Err(RepoError::Host(host.to_owned())),
     }
+}
+
+/// Whether this is a host's name or address, an IPv6 address without its brackets.
+pub fn is_host(text: &str) -> bool {
+    is_host_name(text) || text.parse::<Ipv6Addr>().is_ok()
 }
 
 /// Also says yes to IPv4 addresses. Underscores are not DNS's, but the names of containers have them.
@@ -318,7 +335,7 @@ fn scp_form(text: &str) -> Result<Form<'_>, RepoError> {
         return Err(RepoError::Credentials);
     }
     check_credentials(RepoKind::Ssh, authority)?;
-    let host = host_of(authority)?;
+    let (host, port) = host_and_port_of(authority)?;
     if matches!(host, "https" | "http" | "ssh" | "git" | "file" | "ftp" | "ftps") {
         return Err(RepoError::Transport(format!("{host}:")));
     }
@@ -326,7 +343,7 @@ fn scp_form(text: &str) -> Result<Form<'_>, RepoError> {
         return Err(RepoError::Character(character));
     }
     check_path(path)?;
-    Ok(Form { kind: RepoKind::ScpLike, host })
+    Ok(Form { kind: RepoKind::ScpLike, host, port })
 }
 
 fn split_scp(text: &str) -> Option<(&str, &str)> {

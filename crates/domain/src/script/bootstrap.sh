@@ -17,8 +17,9 @@ mycli_nonce=${MYCLI_NONCE-} mycli_text=${MYCLI_COMMAND-} mycli_timeout=${MYCLI_T
 mycli_repo=${MYCLI_REPO-} mycli_ref=${MYCLI_REF-} mycli_limit=${MYCLI_SETUP_TIMEOUT:-600} mycli_base=${MYCLI_WORKDIR-}
 mycli_token=${MYCLI_GIT_TOKEN-} mycli_user=${MYCLI_GIT_USERNAME:-x-access-token}
 mycli_key=${MYCLI_SSH_KEY-} mycli_hosts=${MYCLI_KNOWN_HOSTS:-$mycli_pins}
+mycli_without=${MYCLI_WITHOUT-} mycli_held=${MYCLI_HELD-}
 unset MYCLI_NONCE MYCLI_COMMAND MYCLI_TIMEOUT MYCLI_GRACE MYCLI_REPO MYCLI_REF MYCLI_SETUP_TIMEOUT MYCLI_WORKDIR \
-	MYCLI_GIT_TOKEN MYCLI_GIT_USERNAME MYCLI_SSH_KEY MYCLI_KNOWN_HOSTS MYCLI_COMMIT
+	MYCLI_GIT_TOKEN MYCLI_GIT_USERNAME MYCLI_SSH_KEY MYCLI_KNOWN_HOSTS MYCLI_COMMIT MYCLI_WITHOUT MYCLI_HELD
 
 # Set-up failed for reason $1, one line.
 mycli_fail() {
@@ -241,6 +242,7 @@ mycli_set_up() {
 	trap mycli_end=signal TERM INT HUP QUIT
 	mycli_expired() { :; }
 	mycli_mark setup
+	[ -z "$mycli_without" ] || printf 'mycli: %s\n' "$mycli_without" >&4
 	mycli_classify
 	mycli_make_room
 	mycli_checkout=$mycli_work/$mycli_name mycli_why='' mycli_commit=''
@@ -263,7 +265,17 @@ mycli_set_up() {
 	exec 2>&4 4>&-
 }
 
+# Gives the command those of its variables that could turn the set-up against its credentials: a proxy, a library to load, a PATH.
+mycli_release() {
+	while [ -n "$mycli_held" ]; do
+		mycli_name=${mycli_held%% *}
+		eval "export $mycli_name=\"\$MYCLI_ENV_$mycli_name\"; unset MYCLI_ENV_$mycli_name"
+		mycli_held=${mycli_held#"$mycli_name"} mycli_held=${mycli_held# }
+	done
+}
+
 [ -z "$mycli_repo" ] || mycli_set_up
+mycli_release
 set -- "$mycli_text" "$mycli_timeout" "$mycli_grace" "$mycli_env"
 [ -z "$mycli_open" ] || eval "$mycli_stage2"
 exec /bin/sh -c "$mycli_stage2" mycli "$@" 3<<END

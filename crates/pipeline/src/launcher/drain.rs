@@ -16,7 +16,7 @@ use domain::{
     message::Message,
     ports::{Clock, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks, Update, UpdateError},
     request::TaskSize,
-    task,
+    task::{self, TaskDefinition},
     throttle::{self, Usage},
     transition::Plan,
 };
@@ -605,7 +605,7 @@ where
     /// The record with the next attempt, once its task definition is there.
     async fn launching(&self, before: &Execution) -> Result<Ready, PortError> {
         let now = self.ambient.now();
-        let definition = match self.definition(before).await {
+        let git = match self.git_access(before).await {
             // A secret's record that cannot be read holds up those that need the secret, and nobody else in the line.
             Err(PortError::Corrupt(corrupt)) => {
                 corrupt.note();
@@ -613,12 +613,13 @@ where
                     |execution: &Execution| execution.postponed(corrupt.to_string(), now + UNREADABLE_NAP, now);
                 return advance(self.store, self.queue, now, &before.id, postponed).await.map(|_| Ready::Elsewhere);
             }
-            definition => definition?,
+            git => git?,
         };
+        let definition = TaskDefinition::of(&before.request, &git, self.settings);
         match self.registered.ensure(self.store, self.tasks, self.settings, &definition, now).await? {
             Ensured::Ready(arn) => {
                 let nonce = format!("{:032x}", self.ambient.bits());
-                let run_task = task::run_task(before, &arn, &nonce, self.settings);
+                let run_task = task::run_task(before, &arn, &nonce, &git, self.settings);
                 let after = before.launching(Plan { nonce, run_task }, now);
                 Ok(after.map_or(Ready::Elsewhere, |after| Ready::Now(Box::new(after))))
             }

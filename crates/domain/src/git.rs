@@ -1,0 +1,309 @@
+//! Which of git's secrets a clone may use: only those for the repository's host, and only if the submitter may use them.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    key::Role,
+    request::{RepoKind, RepoUrl, Source, is_host},
+    secret::SecretRecord,
+};
+
+/// The secret that holds the token for private repositories over HTTPS.
+pub const GIT_TOKEN: &str = "GIT_TOKEN";
+/// The secret that holds the private key for repositories over SSH.
+pub const GIT_SSH_KEY: &str = "GIT_SSH_KEY";
+/// The secret that holds the host keys to trust, as lines of a `known_hosts` file. Kept like a secret so that it takes nothing of the
+/// overrides' 8192 characters.
+pub const GIT_KNOWN_HOSTS: &str = "GIT_KNOWN_HOSTS";
+
+/// The hosts that a credential for git is for, unless others were named (DESIGN §6).
+const DEFAULT_HOSTS: [&str; 2] = ["github.com", "gitlab.com"];
+
+/// A host that a credential for git is for: a name or an address in lower case. Without a port it stands for every port of that host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct GitHost {
+    name: String,
+    port: Option<u16>,
+}
+
+/// Why a text is no [`GitHost`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum GitHostError {
+    /// It is the address of a repository, or has a user name.
+    #[error("`{0}` is more than a host: write the host alone, as in github.com or git.example.com:8443")]
+    MoreThanAHost(String),
+    /// It is neither a name nor an address.
+    #[error("`{0}` is no host: write a name or an address, as in github.com or git.example.com:8443")]
+    NoHost(String),
+}
+
+impl GitHost {
+    /// Whether a repository is on this host.
+    #[must_use]
+    pub fn has(&self, repo: &RepoUrl) -> bool {
+        let name_fits = repo.host().is_some_and(|host| host.eq_ignore_ascii_case(&self.name));
+        name_fits && (self.port.is_none() || self.port == repo.port())
+    }
+}
+
+impl FromStr for GitHost {
+    type Err = GitHostError;
+
+    fn from_str(text: &str) -> Result<Self, GitHostError> {
+        let shown = || text.escape_debug().to_string();
+        if text.contains(['/', '@']) {
+            return Err(GitHostError::MoreThanAHost(shown()));
+        }
+        // An IPv6 address may come without its brackets, but then it has no port.
+        let (name, port) = match text.rsplit_once(':') {
+            Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
+            _ => (text, None),
+        };
+        let name = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+        let port = port.map(|port| port.parse().ok().filter(|port| *port != 0)).map(|port| port.ok_or(())).transpose();
+        match port {
+            Ok(port) if is_host(name) => Ok(Self { name: name.to_ascii_lowercase(), port }),
+            _ => Err(GitHostError::NoHost(shown())),
+        }
+    }
+}
+
+impl fmt::Display for GitHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.port, self.name.contains(':')) {
+            (None, _) => f.write_str(&self.name),
+            (Some(port), false) => write!(f, "{}:{port}", self.name),
+            (Some(port), true) => write!(f, "[{}]:{port}", self.name),
+        }
+    }
+}
+
+impl TryFrom<String> for GitHost {
+    type Error = GitHostError;
+
+    fn try_from(text: String) -> Result<Self, GitHostError> {
+        text.parse()
+    }
+}
+
+impl From<GitHost> for String {
+    fn from(host: GitHost) -> Self {
+        host.to_string()
+    }
+}
+
+/// Whether a secret of this name is a credential for git, which belongs to hosts.
+#[must_use]
+pub fn has_hosts(secret: &str) -> bool {
+    matches!(secret, GIT_TOKEN | GIT_SSH_KEY)
+}
+
+/// The hosts that a credential for git is for, if none were named.
+#[must_use]
+pub fn default_hosts() -> Vec<GitHost> {
+    DEFAULT_HOSTS.map(|name| GitHost { name: name.to_owned(), port: None }).to_vec()
+}
+
+/// The names of the secrets that a clone of this repository may use.
+#[must_use]
+pub fn secrets_for(repo: &RepoUrl) -> &'static [&'static str] {
+    match repo.kind() {
+        RepoKind::Https | RepoKind::Http => &[GIT_TOKEN],
+        RepoKind::Ssh | RepoKind::ScpLike => &[GIT_SSH_KEY, GIT_KNOWN_HOSTS],
+        RepoKind::File | RepoKind::Path => &[],
+    }
+}
+
+/// What the set-up of a run gets to clone with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GitAccess {
+    /// The names of the secrets that it gets.
+    pub secrets: Vec<String>,
+    /// Why it goes without a credential that is set, as a sentence for the run's log.
+    pub without: Option<String>,
+}
+
+impl GitAccess {
+    /// The longest note that a clone of `source` may have to carry.
+    #[must_use]
+    pub fn longest_note(source: &Source) -> Option<String> {
+        let secret =
+            |name: &&str| SecretRecord { name: (*name).into(), role: Role::Admin, set_at: None, hosts: Vec::new() };
+        let notes =
+            |name: &&str| [Role::Submit, Role::Admin].map(|submitter| withheld(&secret(name), &source.repo, submitter));
+        secrets_for(&source.repo).iter().flat_map(notes).flatten().max_by_key(String::len)
+    }
+
+    /// What a clone of `source` gets of the secrets that are set, for a run that was submitted by a key of this role.
+    #[must_use]
+    pub fn of<'a>(source: &Source, submitter: Role, set: impl IntoIterator<Item = &'a SecretRecord>) -> Self {
+        let mut access = Self::default();
+        for secret in set {
+            match withheld(secret, &source.repo, submitter) {
+                None => access.secrets.push(secret.name.clone()),
+                why => access.without = access.without.or(why),
+            }
+        }
+        access
+    }
+}
+
+/// Why a clone goes without this secret.
+fn withheld(secret: &SecretRecord, repo: &RepoUrl, submitter: Role) -> Option<String> {
+    let name = &secret.name;
+    if submitter < secret.role {
+        return Some(format!(
+            "{name} is for runs that a key of role {} submits; the clone goes on without it",
+            secret.role
+        ));
+    }
+    let hosts = secret.git_hosts();
+    if !has_hosts(name) || hosts.iter().any(|host| host.has(repo)) {
+        return None;
+    }
+    let host = repo.host().unwrap_or_default();
+    Some(format!(
+        "{name} is not for {host} (`mycli secrets set --host` says for which hosts it is); the clone goes on without it"
+    ))
+}
+
+/// Beginnings of names in [`steers_set_up`].
+const STEERING_PREFIXES: [&str; 15] = [
+    "BASH_", "CURL_", "DYLD_", "GCONV_", "GIT_", "GNUTLS_", "LD_", "MALLOC_", "NSS_", "OPENSSL_", "PERL", "PYTHON",
+    "SSH_", "SSL", "XDG_",
+];
+/// Whole names in [`steers_set_up`].
+const STEERING_NAMES: [&str; 15] = [
+    "CDPATH",
+    "ENV",
+    "GLIBC_TUNABLES",
+    "HOME",
+    "HOSTALIASES",
+    "LOCALDOMAIN",
+    "LOCPATH",
+    "NETRC",
+    "NLSPATH",
+    "PATH",
+    "PS4",
+    "RESOLV_HOST_CONF",
+    "RES_OPTIONS",
+    "SHELL",
+    "ZDOTDIR",
+];
+
+/// Whether an environment variable decides which programs and libraries run, which server is asked, or what is believed of it: proxies,
+/// TLS, the loader, git, ssh, the resolver. A request's own variables of these names are kept from the set-up, which has credentials.
+#[must_use]
+pub fn steers_set_up(name: &str) -> bool {
+    let upper = name.to_ascii_uppercase();
+    upper.ends_with("_PROXY")
+        || STEERING_NAMES.contains(&upper.as_str())
+        || STEERING_PREFIXES.iter().any(|prefix| upper.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(repo: &str) -> Source {
+        Source { repo: repo.parse().expect("a repository"), reference: None }
+    }
+
+    fn secret(name: &str, role: Role, hosts: &[&str]) -> SecretRecord {
+        let hosts = hosts.iter().map(|host| host.parse().expect("a host")).collect();
+        SecretRecord { name: name.into(), role, set_at: None, hosts }
+    }
+
+    fn gets(repo: &str, submitter: Role, secret: &SecretRecord) -> bool {
+        let access = GitAccess::of(&source(repo), submitter, [secret]);
+        assert_eq!(access.secrets.is_empty(), access.without.is_some(), "{access:?}");
+        !access.secrets.is_empty()
+    }
+
+    #[test]
+    fn a_credential_goes_to_its_hosts_only() {
+        let usual = secret(GIT_TOKEN, Role::Submit, &[]);
+        let own = secret(GIT_TOKEN, Role::Submit, &["Git.Example.com", "10.0.0.1:8443", "[2001:db8::1]:444", "::1"]);
+        for (repo, to_usual, to_own) in [
+            ("https://github.com/me/a", true, false),
+            ("https://GitHub.com:443/me/a", true, false),
+            ("https://gitlab.com/me/a", true, false),
+            ("https://evil.example/x.git", false, false),
+            ("https://github.com.evil.example/x.git", false, false),
+            ("https://evil-github.com/x.git", false, false),
+            ("https://gist.github.com/x.git", false, false),
+            ("https://git.example.com/a", false, true),
+            ("https://git.example.com:8443/a", false, true),
+            ("https://10.0.0.1:8443/a", false, true),
+            ("https://10.0.0.1/a", false, false),
+            ("https://10.0.0.1:443/a", false, false),
+            ("https://[2001:db8::1]:444/a", false, true),
+            ("https://[2001:db8::1]/a", false, false),
+            ("http://[::1]:3000/a", false, true),
+        ] {
+            assert_eq!(gets(repo, Role::Submit, &usual), to_usual, "{repo}");
+            assert_eq!(gets(repo, Role::Submit, &own), to_own, "{repo}");
+        }
+    }
+
+    #[test]
+    fn a_key_for_ssh_goes_to_its_hosts_only_and_public_host_keys_to_all() {
+        let (key, pins) = (secret(GIT_SSH_KEY, Role::Submit, &[]), secret(GIT_KNOWN_HOSTS, Role::Submit, &[]));
+        assert!(gets("git@github.com:me/a.git", Role::Submit, &key));
+        assert!(!gets("ssh://git@git.example.com/me/a.git", Role::Submit, &key));
+        assert!(gets("ssh://git@git.example.com/me/a.git", Role::Submit, &pins));
+    }
+
+    #[test]
+    fn a_role_counts_for_a_clone_too() {
+        let token = secret(GIT_TOKEN, Role::Admin, &[]);
+        assert!(gets("https://github.com/me/a", Role::Admin, &token));
+        assert!(!gets("https://github.com/me/a", Role::Submit, &token));
+    }
+
+    #[test]
+    fn the_log_says_what_the_clone_goes_without_and_how_to_allow_it() {
+        let without = |repo, secret| GitAccess::of(&source(repo), Role::Submit, [&secret]).without;
+        assert_eq!(
+            without("https://evil.example/x.git", secret(GIT_TOKEN, Role::Submit, &[])).as_deref(),
+            Some(
+                "GIT_TOKEN is not for evil.example (`mycli secrets set --host` says for which hosts it is); the clone goes \
+                 on without it"
+            )
+        );
+        assert_eq!(
+            without("https://github.com/x.git", secret(GIT_TOKEN, Role::Admin, &[])).as_deref(),
+            Some("GIT_TOKEN is for runs that a key of role admin submits; the clone goes on without it")
+        );
+    }
+
+    #[test]
+    fn a_host_is_a_host_and_nothing_else() {
+        for (text, shown) in [("GitHub.com", "github.com"), ("[::1]:22", "[::1]:22"), ("::1", "::1"), ("[::1]", "::1")]
+        {
+            assert_eq!(text.parse::<GitHost>().expect("a host").to_string(), shown);
+        }
+        for text in ["https://github.com", "github.com/me", "git@github.com"] {
+            assert!(matches!(text.parse::<GitHost>(), Err(GitHostError::MoreThanAHost(_))), "{text}");
+        }
+        for text in ["", "a b", "*.github.com", "github.com:", "github.com:0", "github.com:99999", "-x", "a..b", ":1"] {
+            assert!(matches!(text.parse::<GitHost>(), Err(GitHostError::NoHost(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_steers_the_set_up_is_known_by_its_name() {
+        for name in
+            ["https_proxy", "HTTPS_PROXY", "all_proxy", "LD_PRELOAD", "GIT_SSL_NO_VERIFY", "SSLKEYLOGFILE", "PATH"]
+        {
+            assert!(steers_set_up(name), "{name}");
+        }
+        for name in ["TF_VAR_x", "LDAP_URL", "PATHS", "AWS_REGION", "TMPDIR", "DEBUG"] {
+            assert!(!steers_set_up(name), "{name}");
+        }
+    }
+}
