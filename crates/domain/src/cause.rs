@@ -1,11 +1,14 @@
 //! Why a task did not end as it should, in plain words, and whether another try could help.
 
+use self::start_failure::start_failure;
 use crate::{
     ecs::{StopCode, Task},
     execution::Said,
 };
 
-/// Why an attempt failed.
+mod start_failure;
+
+/// Why an attempt failed. A text is what ECS said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The command exited with this code.
@@ -20,10 +23,24 @@ pub enum Cause {
     ImageNotFound(String),
     /// The image could not be pulled, for a reason that may pass.
     Pull(String),
+    /// The image is larger than the task's storage.
+    Disk(String),
+    /// The task did not reach a service or a registry.
+    Network(String),
     /// A secret does not exist or may not be read.
     Secret(String),
     /// Reading a secret was throttled.
     SecretThrottled(String),
+    /// The log cannot be written: the log group is not there, or the execution role may not write to it.
+    Log(String),
+    /// ECS cannot assume the execution role or the task role.
+    Role(String),
+    /// ECS cannot assume its own service-linked role, which takes a while after it was made.
+    ServiceLinkedRole(String),
+    /// Fargate has no capacity at this moment.
+    Capacity(String),
+    /// The container's process cannot be started: the image has no `/bin/sh`, say.
+    EntryPoint(String),
     /// Fargate Spot took its capacity back.
     Spot(Option<i32>),
     /// The host failed.
@@ -51,7 +68,28 @@ impl Cause {
     /// Whether another try is made without having been asked for, provided the command had not started: the causes that pass.
     #[must_use]
     pub fn passes(&self) -> bool {
-        matches!(self, Self::Pull(_) | Self::SecretThrottled(_) | Self::Spot(_) | Self::Host(_))
+        match self {
+            Self::Pull(_)
+            | Self::Network(_)
+            | Self::SecretThrottled(_)
+            | Self::ServiceLinkedRole(_)
+            | Self::Capacity(_)
+            | Self::Spot(_)
+            | Self::Host(_) => true,
+            Self::Exit(_)
+            | Self::OutOfMemory(_)
+            | Self::SetUp(_)
+            | Self::Manifest(_)
+            | Self::ImageNotFound(_)
+            | Self::Disk(_)
+            | Self::Secret(_)
+            | Self::Log(_)
+            | Self::Role(_)
+            | Self::EntryPoint(_)
+            | Self::StoppedOutside(_)
+            | Self::NeverStarted(_)
+            | Self::NoExitCode(_) => false,
+        }
     }
 }
 
@@ -74,9 +112,40 @@ impl std::fmt::Display for Cause {
                     "the image has no variant for this architecture; try the other with --arch (x86_64 or arm64): {why}"
                 )
             }
-            Self::ImageNotFound(why) => write!(f, "image not found or not readable: {why}"),
+            Self::ImageNotFound(why) => write!(
+                f,
+                "image not found or not readable (check its name; a private registry needs registry_secret): {why}"
+            ),
+            Self::Pull(why) if is_rate_limited(why) => write!(
+                f,
+                "the registry limits pulls (sign in with registry_secret, or use an ECR pull-through cache): {why}"
+            ),
             Self::Pull(why) => write!(f, "the image could not be pulled: {why}"),
-            Self::Secret(why) => write!(f, "a secret could not be read: {why}"),
+            Self::Disk(why) => write!(f, "the image is larger than the task's storage; use a smaller one: {why}"),
+            Self::Network(why) => write!(
+                f,
+                "the task did not reach a service that it needs (its subnets need public addresses, a NAT gateway, or VPC \
+                 endpoints for ECR, S3, CloudWatch Logs and SSM): {why}"
+            ),
+            Self::Log(why) => {
+                write!(f, "the task's log cannot be written (`mycli doctor` looks at its log group and role): {why}")
+            }
+            Self::Role(why) => {
+                write!(f, "ECS cannot assume a role of the task (the role must trust ecs-tasks.amazonaws.com): {why}")
+            }
+            Self::ServiceLinkedRole(why) => {
+                write!(f, "ECS cannot use its service-linked role yet (`mycli init` makes one): {why}")
+            }
+            Self::Capacity(why) => write!(f, "Fargate has no capacity at this moment: {why}"),
+            Self::EntryPoint(why) => {
+                write!(
+                    f,
+                    "the container could not start (does the image have /bin/sh, and may its user run it?): {why}"
+                )
+            }
+            Self::Secret(why) => {
+                write!(f, "a secret could not be read (`mycli secrets list` shows those that are set): {why}")
+            }
             Self::SecretThrottled(why) => write!(f, "reading a secret was throttled: {why}"),
             Self::Spot(_) => {
                 f.write_str("Spot interruption: Fargate Spot took its capacity back (--retry-on spot tries again)")
@@ -108,6 +177,11 @@ fn signal_name(number: i32) -> Option<&'static str> {
     })
 }
 
+fn is_rate_limited(why: &str) -> bool {
+    let lower = why.to_lowercase();
+    lower.contains("toomanyrequests") || lower.contains("pull rate limit") || lower.contains("too many requests")
+}
+
 /// What a stopped task died of; `None` if it exited 0. An absent exit code is never taken for 0.
 #[must_use]
 pub fn of(task: &Task, said: &Said) -> Option<Cause> {
@@ -120,10 +194,18 @@ pub fn of(task: &Task, said: &Said) -> Option<Cause> {
     match task.stop_code.as_ref() {
         Some(StopCode::SpotInterruption | StopCode::TerminationNotice) => return Some(Cause::Spot(exit_code)),
         Some(StopCode::InfrastructureHealth) => return Some(Cause::Host(words)),
+        // Told apart from the scheduler's own stops by its words alone (Developer Guide, "task maintenance").
+        Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated) if words.contains("maintenance") => {
+            return Some(Cause::Host(words));
+        }
         Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated) => {
             return Some(Cause::StoppedOutside(words));
         }
         Some(StopCode::TaskFailedToStart) => return Some(start_failure(words)),
+        // Spot's events came without a code in public reports.
+        Some(StopCode::Other(_)) | None if words.contains("Spot Task was interrupted") => {
+            return Some(Cause::Spot(exit_code));
+        }
         Some(StopCode::EssentialContainerExited | StopCode::Other(_)) | None => {}
     }
     if let Some(why) = &said.set_up_failure {
@@ -132,7 +214,10 @@ pub fn of(task: &Task, said: &Said) -> Option<Cause> {
     match exit_code {
         Some(0) => None,
         Some(code) => Some(Cause::Exit(code)),
-        None => Some(Cause::NoExitCode(words)),
+        None => Some(match container.and_then(|c| c.reason.as_ref()).map(|_| start_failure(words.clone())) {
+            Some(Cause::NeverStarted(_)) | None => Cause::NoExitCode(words),
+            Some(cause) => cause,
+        }),
     }
 }
 
@@ -151,43 +236,7 @@ fn words(task: &Task) -> String {
 }
 
 fn is_out_of_memory(reason: &str) -> bool {
-    reason.starts_with("OutOfMemory")
-}
-
-/// Sorts the reasons of `TaskFailedToStart` by their words: ECS gives nothing else (Developer Guide, "stopped task error codes").
-fn start_failure(words: String) -> Cause {
-    let lower = words.to_lowercase();
-    let has = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
-    let throttled =
-        has(&["throttl", "rate exceeded", "toomanyrequests", "too many requests", "request limit exceeded"]);
-    if has(&["resourceinitializationerror", "secret", "parameter"]) && has(&["secret", "ssm", "parameter"]) {
-        return if throttled { Cause::SecretThrottled(words) } else { Cause::Secret(words) };
-    }
-    if has(&[
-        "image manifest does not contain descriptor matching platform",
-        "no matching manifest",
-        "exec format error",
-    ]) {
-        return Cause::Manifest(words);
-    }
-    if has(&["cannotpullcontainererror", "cannotpull", "pull image", "imagenotfound"]) {
-        let missing = has(&[
-            "not found",
-            "no such image",
-            "does not exist",
-            "manifest unknown",
-            "access denied",
-            "denied",
-            "unauthorized",
-            "invalid reference",
-            "name unknown",
-        ]);
-        return if missing && !throttled { Cause::ImageNotFound(words) } else { Cause::Pull(words) };
-    }
-    if has(&["internal error", "server error", "timeout waiting for network interface"]) {
-        return Cause::Host(words);
-    }
-    Cause::NeverStarted(words)
+    reason.to_lowercase().starts_with("outofmemory")
 }
 
 #[cfg(test)]

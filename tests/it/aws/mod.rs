@@ -14,6 +14,7 @@ mod partial;
 mod quotas;
 mod refused_by;
 mod stand_in;
+mod stop_reasons;
 
 /// The configuration for an endpoint that does not look at credentials.
 pub(crate) fn config(endpoint: &str) -> SdkConfig {

@@ -1,0 +1,115 @@
+//! Tells apart why a task did not start, by the words of ECS: it gives nothing else (Developer Guide, "stopped task error codes").
+//!
+//! The words are neither stable nor whole: ECS cuts them, spells them in several ways, and changes them. So a rule looks for the shortest
+//! part that tells. `tests/it/aws/fixtures/stop_reasons.json` has a hundred that public reports quote, each with its source.
+
+use super::Cause;
+
+/// Words that say that too much was asked of a service at once.
+const THROTTLED: &[&str] =
+    &["throttl", "rate exceeded", "toomanyrequests", "too many requests", "request limit exceeded"];
+const FULL_DISK: &[&str] = &["no space left", "not enough space"];
+const NO_VARIANT: &[&str] =
+    &["descriptor matching platform", "descriptor for platform", "no matching manifest", "exec format error"];
+const PULL: &[&str] =
+    &["cannotpull", "can’t pull the image", "can't pull the image", "pull image", "imagenotfound", "image not found"];
+/// What another try does not change about a pull.
+const NO_IMAGE: &[&str] = &[
+    "not found",
+    "(404)",
+    "no such image",
+    "does not exist",
+    "manifest unknown",
+    "name unknown",
+    "denied",
+    "not authorized",
+    "unauthorized",
+    "403 forbidden",
+    "failed to fetch anonymous token.",
+    "invalid reference",
+    "has the permissions",
+];
+const HOST: &[&str] = &[
+    "internal error",
+    "internalerror",
+    "server error",
+    "timeouterror",
+    "cannotinspect",
+    "cannotcreatevolumeerror",
+    "provisioning to complete",
+    "network interface provision",
+];
+/// The task, or the agent on its behalf, did not reach a service. "retried 5 time(s)" is where ECS cuts off what follows: it stands for
+/// calls that got no answer, while a refusal is not repeated.
+const UNREACHED: &[&str] = &[
+    "connection issue",
+    "requesterror",
+    "request send failed",
+    "requestcanceled",
+    "deadline exceeded",
+    "context deadli",
+    "i/o timeout",
+    "signal: killed",
+    "connection reset",
+    "connection refused",
+    "no such host",
+    "failed to resolve \"fs-",
+    "retried 5 time(s)",
+    "retrieve ecr registry auth: service call",
+    "create network interface",
+];
+const REFUSED: &[&str] = &["accessdenied", "not authorized"];
+const LOG: &[&str] = &["logger args", "logging driver"];
+const SECRET: &[&str] = &[
+    "pull secrets or registry auth",
+    "fetching secret data",
+    "retrieve secret",
+    "retrieve parameter",
+    "secrets manager",
+    "parameter store",
+];
+const ENTRY_POINT: &[&str] = &["starting container process", "executable file not found"];
+
+/// Why a task did not start. The rules' order matters: several may fit, and the first one says more.
+pub(super) fn start_failure(words: String) -> Cause {
+    let lower = words.to_lowercase();
+    let has = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
+    if has(FULL_DISK) {
+        return Cause::Disk(words);
+    }
+    if has(NO_VARIANT) {
+        return Cause::Manifest(words);
+    }
+    if has(PULL) {
+        return if has(NO_IMAGE) && !has(THROTTLED) { Cause::ImageNotFound(words) } else { Cause::Pull(words) };
+    }
+    if has(&["assume the service linked role"]) {
+        return Cause::ServiceLinkedRole(words);
+    }
+    if has(&["unable to assume"]) {
+        return Cause::Role(words);
+    }
+    if has(&["capacity is unavailable"]) {
+        return Cause::Capacity(words);
+    }
+    if has(HOST) {
+        return Cause::Host(words);
+    }
+    if has(UNREACHED) && !has(REFUSED) {
+        return Cause::Network(words);
+    }
+    if has(LOG) {
+        return Cause::Log(words);
+    }
+    if has(SECRET) {
+        return if has(THROTTLED) { Cause::SecretThrottled(words) } else { Cause::Secret(words) };
+    }
+    if has(ENTRY_POINT) {
+        return Cause::EntryPoint(words);
+    }
+    // Said without a cause where the network interface could not be made, and seen to pass.
+    if lower == "task failed to start" {
+        return Cause::Host(words);
+    }
+    Cause::NeverStarted(words)
+}
