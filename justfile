@@ -44,6 +44,11 @@ quick:
 seen NAME:
     tests/seen.sh {{ NAME }}
 
+# Inputs that broke other tools, as a new user would type them (tests/cases): `just cases`, or `just cases 5 17`
+cases *NUMBERS:
+    cargo build --locked --package mycli
+    tests/cases.sh {{ NUMBERS }}
+
 # The benches, against the tools a user would take instead; `just bench functions requests` only those sections
 bench *SECTIONS: package
     tests/setup.sh bench

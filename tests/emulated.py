@@ -6,7 +6,11 @@
   environment variables").
 - It starts tasks of a definition that was deregistered, which ECS refuses (API reference, `DeregisterTaskDefinition`), in the words of
   `it/aws/fixtures/answers/definition-inactive.json`.
+- It lists no families of task definitions where all are asked for (API reference, `ListTaskDefinitionFamilies`: `ALL`), so that `mycli destroy`
+  would find none to remove.
 - It takes no Spot capacity back. A StopTask for the reason that ECS gives then does (`it/aws/fixtures/events/spot-interruption.json`).
+- It takes requests that AWS refuses. Each one that is signed is held to AWS's own API models first (`models.py`): a fault is a 400 that says
+  so and a line of `faults.jsonl`, and `checked.jsonl` has a line for each operation that was seen. MYCLI_TESTS_NO_MODELS=1 leaves it out.
 - A new index of a table is ready at once, and one update of a stack may change as many as it likes. DynamoDB takes its time, refuses other
   changes meanwhile (`ResourceInUseException`), and takes one index an update; CloudFormation does not wait for it.
 
@@ -14,6 +18,7 @@ Everything else is its own.
 """
 
 import json
+import os
 import re
 import time
 from functools import partial
@@ -22,6 +27,10 @@ from ministack.app import app  # noqa: F401  (served by hypercorn)
 from ministack.core.responses import error_response_json
 from ministack.services import dynamodb, ecs, lambda_svc, ssm
 from ministack.services.cloudformation import provisioners
+
+models = None
+if os.environ.get("MYCLI_TESTS_NO_MODELS") != "1":
+    import models
 
 _build_run_kwargs = ecs._build_run_kwargs
 
@@ -53,6 +62,16 @@ def _run_active_task(request):
 ecs._ACTION_MAP["RunTask"] = _run_active_task
 
 
+_list_families = ecs._list_task_definition_families
+
+
+def _list_all_families(request):
+    return _list_families(request | {"status": ""} if request.get("status") == "ALL" else request)
+
+
+ecs._ACTION_MAP["ListTaskDefinitionFamilies"] = _list_all_families
+
+
 _mark_task_stopped = ecs._mark_task_stopped
 
 
@@ -69,6 +88,8 @@ ecs._mark_task_stopped = _mark_task_stopped_or_interrupted
 # DynamoDB would have billed. The functions say who they are in their user agent, as they do on AWS.
 _server = app
 _WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"}
+# What was seen in `checked.jsonl`.
+_checked = set()
 
 
 async def _body(receive):
@@ -81,22 +102,59 @@ async def _body(receive):
 
 
 async def app(scope, receive, send):  # noqa: F811
-    headers = dict(scope.get("headers") or []) if scope["type"] == "http" else {}
-    caller = re.search(rb"app/(mycli-[a-z0-9-]+)", headers.get(b"user-agent", b""))
-    if not caller:
+    sent = scope.get("headers") or [] if scope["type"] == "http" else []
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in sent}
+    caller = re.search("app/(mycli-[a-z0-9-]+)", headers.get("user-agent", ""))
+    signed = models and models.is_signed(headers)
+    if not (caller or signed):
         return await _server(scope, receive, send)
     body = await _body(receive)
+    refusal = _held_to_its_model(scope, headers, body) if signed else None
+    if refusal:
+        return await _answer(scope, send, *refusal)
+    if not caller:
+        return await _server(scope, _again(body, receive), send)
     asked = json.loads(body or b"{}")
-    call = {"function": caller[1].decode(), "target": headers.get(b"x-amz-target", b"").decode(), "body": asked}
+    call = {"function": caller[1], "target": headers.get("x-amz-target", ""), "body": asked}
     service, _, operation = call["target"].partition(".")
     if service == "DynamoDB_20120810" and operation in _WRITES:
         body = json.dumps(asked | {"ReturnConsumedCapacity": "TOTAL"}).encode()
-    unread, answer = [{"type": "http.request", "body": body, "more_body": False}], []
-    await _server(scope, lambda: _next(unread, receive), lambda message: _noted(answer, send, message))
+    answer = []
+    await _server(scope, _again(body, receive), lambda message: _noted(answer, send, message))
     if service == "DynamoDB_20120810":
         answered = json.loads(b"".join(answer) or b"{}")
         call |= {"units": _units(operation, asked, answered), "refused": "__type" in answered}
     _note("calls.jsonl", call)
+
+
+def _held_to_its_model(scope, headers, body):
+    """The headers and the body of a refusal, if AWS's model of the operation has one."""
+    request = scope["method"], scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1"), headers, body
+    try:
+        service, operation, faults = models.check(*request)
+    except Exception as error:  # What it cannot read is no request that it may let pass.
+        service, operation, faults = "", None, [f"tests/models.py failed: {error!r}"]
+    if faults:
+        agent = headers.get("user-agent", "")
+        _note("faults.jsonl", {"service": service, "operation": operation, "faults": faults, "agent": agent})
+        return models.refusal(service, faults)
+    if (service, operation) not in _checked:
+        _checked.add((service, operation))
+        _note("checked.jsonl", {"service": service, "operation": operation})
+    return None
+
+
+async def _answer(scope, send, headers, body):
+    named = [(name.encode(), value.encode()) for name, value in headers.items()]
+    named.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": 400, "headers": named})
+    # An answer to HEAD has none, and so no reason: `faults.jsonl` has it.
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+def _again(body, receive):
+    unread = [{"type": "http.request", "body": body, "more_body": False}]
+    return lambda: _next(unread, receive)
 
 
 async def _next(unread, receive):

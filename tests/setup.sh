@@ -16,6 +16,9 @@ NEXTEST=0.9.143
 CARGO_DENY=0.20.2
 CARGO_AUDIT=0.22.2
 MINISTACK=1.5.33 # As in tests/emulator.sh.
+BOTOCORE=1.44.8  # As in tests/models.py.
+REGEX=2026.11.19
+PARLIAMENT=1.6.4 # As in tests/policies.py.
 CFN_LINT=1.58.0
 CHECKOV=3.2.459
 SCHEMATHESIS=4.32.5
@@ -110,6 +113,16 @@ install_ministack() {
   install_python "ministack-$MINISTACK" "ministack==$MINISTACK" 'docker>=7'
 }
 
+# AWS's models of its APIs, and regular expressions as they have them. Nothing is run of botocore, so it needs nothing else.
+install_models() {
+  install_python "botocore-$BOTOCORE" --no-deps --no-compile "botocore==$BOTOCORE" "regex==$REGEX"
+}
+
+# A linter of IAM policies with AWS's list of actions. It asks setuptools for `pkg_resources`, which newer ones have not.
+install_parliament() {
+  install_python "parliament-$PARLIAMENT" --no-deps "parliament==$PARLIAMENT" json-cfg==0.4.2 kwonly-args==1.0.10 'pyyaml>=6' setuptools==80.9.0
+}
+
 # install_command PACKAGE VERSION: a folder for each, because they want different versions of the same.
 install_command() {
   local folder=$tools/$1-$2
@@ -152,6 +165,8 @@ fi
 install_packages "${PACKAGES[@]}"
 install_just
 install_ministack
+install_models
+install_parliament
 install_command cfn-lint "$CFN_LINT"
 install_command checkov "$CHECKOV"
 install_command schemathesis "$SCHEMATHESIS"
