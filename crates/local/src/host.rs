@@ -36,8 +36,8 @@ use crate::{
     runner::{Ended, StartFailure},
 };
 
-/// What is put before the script: it waits for our word, the nonce, which comes once the process is on record. If we die before, it reads
-/// the end of the file instead and never starts the command. So no process's initial environment holds the nonce.
+/// What is put before the script: it waits for our word, its tokens, which come once the process is on record. If we die before, it reads
+/// the end of the file instead and never starts the command. So no process's initial environment holds them.
 const GATE: &str = "IFS= read -r MYCLI_NONCE || exit 125; exec </dev/null\n";
 /// Pauses between two looks at the output of a running command, in milliseconds: the first, and the longest.
 const LOOK_MILLIS: (u64, u64) = (5, 80);
@@ -158,7 +158,8 @@ impl HostRunner {
             .iter()
             .map(|(name, value)| (name, value))
             .partition(|(name, _)| *name == script::variable::NONCE);
-        let word = nonce.into_iter().map(|(_, nonce)| nonce.clone()).collect();
+        // Its log and its output are files that the command may read.
+        let word = nonce.into_iter().map(|(_, nonce)| marker::tokens(nonce)).collect();
         failpoint!("host.spawn.before");
         let mut child = Command::new(shell)
             .args(options)

@@ -670,8 +670,8 @@ impl Inner {
         if lines.is_empty() {
             return;
         }
-        let marker = format!("{}{}:", domain::marker::PREFIX, job.nonce);
-        let markers: Vec<_> = lines.into_iter().filter(|line| line.text.contains(&marker)).collect();
+        let is_marker = |line: &LogLine| domain::marker::split(&job.nonce, &line.text).1.is_some();
+        let markers: Vec<_> = lines.into_iter().filter(is_marker).collect();
         if !markers.is_empty() {
             let _nobody_listens = self.reports.send(TaskReport::Lines(job.arn().to_owned(), markers));
         }
