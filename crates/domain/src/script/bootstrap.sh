@@ -75,13 +75,14 @@ mycli_is_final() {
 	esac
 }
 
-# Names, connections, a server in trouble: what may pass by itself. An answer that the server meant to give (`remote error`) does not.
+# Names, connections, a server in trouble: what may pass by itself. An answer that the server meant to give does not, whatever it says of
+# a connection that git itself then ends.
 mycli_may_pass() {
 	case $mycli_all in
-	*'remote error: '* | *'unadvertised object'* | *'returned error: 4'[!2]*) return 1 ;;
+	*'remote error: '* | *'unadvertised object'* | *'not found in upstream'* | *'find remote ref'* | *'does not support'* | *'returned error: 4'[!2]*) return 1 ;;
 	*'returned error: '[45]* | *'RPC failed'* | *'Could not resolve '* | *'Failed to connect to'* | *'onnection timed out'* | *'onnection timeout'* | *'esolving timed out'* | *'peration timed out'* | *'peration too slow'*) ;;
 	*'onnection reset by'* | *'onnection closed by'* | *'onnection refused'* | *'Broken pipe'* | *'Empty reply from server'* | *'transfer closed with'* | *'was not closed cleanly'* | *'HTTP2 framing layer'*) ;;
-	*'SSL_ERROR_SYSCALL'* | *'unexpected eof'* | *'non-properly terminated'* | *'pull function'* | *'early EOF'* | *'hung up unexpectedly'* | *'unexpected disconnect'* | *'expected flush after ref listing'*) ;;
+	*'SSL_ERROR_SYSCALL'* | *'unexpected eof'* | *'non-properly terminated'* | *'pull function'* | *'early EOF'* | *'hung up unexpectedly'* | *'unexpected disconnect'*) ;;
 	*'unable to look up'* | *'unable to connect to'* | *'ssh: connect to host'* | *'exchange_identification'* | *'not responding'*) ;;
 	*) return 1 ;;
 	esac
