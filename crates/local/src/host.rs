@@ -48,9 +48,17 @@ const LOOK_MILLIS: (u64, u64) = (5, 80);
 /// Most bytes taken from the output in one look.
 const CHUNK: usize = 256 * 1024;
 /// The reader: moves what the task says from its pipe to its file until everybody who could say something is gone. Written to by path
-/// (`> /dev/stderr`), a pipe is neither truncated nor overwritten, as a file would be. What a signal or a full disk ended begins again, and
-/// meanwhile this shell holds the pipe open, so that the command waits and is not killed. Without a `cat` it ends, for it would wait for ever.
-const READER: &str = "trap '' HUP INT TERM; until cat; do [ $? -ne 127 ] || exit; sleep 1; done";
+/// (`> /dev/stderr`), a pipe is neither truncated nor overwritten, as a file would be. A `cat` that was killed, or had no room on the disk,
+/// is begun again once there is room for what it reads at a time; meanwhile this shell holds the pipe open, so that the command waits and
+/// is not killed. Without a `cat` it ends, for it would wait for ever.
+const READER: &str = "trap '' HUP INT TERM; room=${MYCLI_READS_INTO%.output}.room
+    until cat; do
+        [ $? -ne 127 ] || exit
+        until head -c 131072 /dev/zero >\"$room\"; do sleep 1; done
+        rm -f \"$room\"
+    done";
+/// How much is tried to be written where the reader may be waiting for room.
+const ROOM: usize = 128 * 1024;
 /// The variable by which a reader is known; its value is the path of its file.
 const READS: &str = "MYCLI_READS_INTO";
 /// How long a reader is waited for that does not end, because a process that got away holds the pipe: from the script's last word, which
@@ -147,6 +155,11 @@ impl HostRunner {
 
     fn output(&self, task_id: &str) -> PathBuf {
         self.dir.join(format!("{task_id}.output"))
+    }
+
+    /// A file that is there for a moment, to see whether there is room.
+    fn room(&self, task_id: &str) -> PathBuf {
+        self.dir.join(format!("{task_id}.room"))
     }
 
     /// The pipe that takes a task's output, with a reader of its own at its other end.
@@ -288,6 +301,7 @@ impl HostRunner {
         while !output.is_complete()? {
             let patience = if output.all_said { LAST_WORD_WAIT } else { SILENCE };
             if since.elapsed() > patience {
+                self.has_room(task_id)?;
                 process::kill_carriers(READS, self.output(task_id).as_os_str());
                 return Ok(());
             }
@@ -298,6 +312,13 @@ impl HostRunner {
             }
         }
         Ok(())
+    }
+
+    /// A reader that is silent may be waiting for room; then so does whoever follows the run.
+    fn has_room(&self, task_id: &str) -> io::Result<()> {
+        let written = fs::write(self.room(task_id), [0; ROOM]);
+        let _gone = fs::remove_file(self.room(task_id));
+        written.or_else(|error| if is_for_want_of_room(&error) { Err(error) } else { Ok(()) })
     }
 
     /// How a process ended that was not our child: the script's own last word tells.
@@ -337,6 +358,7 @@ impl HostRunner {
     pub fn clean_up(&self, task_id: &str) {
         failpoint!("host.clean_up.before");
         let (work, temp, output) = (self.work(task_id), self.temp(task_id), self.output(task_id));
+        let _gone = fs::remove_file(self.room(task_id));
         for removed in [fs::remove_file(output), remove_dir(&temp), remove_dir(&work)] {
             if let Err(error) = removed
                 && error.kind() != io::ErrorKind::NotFound
@@ -346,6 +368,14 @@ impl HostRunner {
         }
         failpoint!("host.clean_up.after");
     }
+}
+
+/// Whether a write failed because the disk is full, or cannot be written for now.
+pub fn is_for_want_of_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 /// Most commands leave their directories empty, and then there is nothing to search.

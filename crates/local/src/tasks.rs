@@ -31,7 +31,7 @@ use crate::{
     container::ContainerRunner,
     database::{Database, TaskRow},
     form,
-    host::{self, HostRunner, Running, Shell},
+    host::{self, HostRunner, Running, Shell, is_for_want_of_room},
     log_file::{LocalLogs, LogWriter},
     process::ProcessId,
     runner::{Ended, Launch, StartFailure},
@@ -111,13 +111,6 @@ struct Inner {
 
 /// How long to wait before what failed for want of room is tried again. Ours: a disk is not emptied faster.
 const AGAIN: Duration = Duration::from_secs(1);
-
-fn is_for_want_of_room(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
-    )
-}
 
 async fn again_soon(job: &Job, error: &(impl std::fmt::Display + Sync)) {
     tracing::warn!(task = job.arn(), %error, "what becomes of a task cannot be written down; trying again");
