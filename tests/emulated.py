@@ -11,6 +11,7 @@
 - It takes no Spot capacity back. A StopTask for the reason that ECS gives then does (`it/aws/fixtures/events/spot-interruption.json`).
 - Its account has ECS's service-linked role, as one that has used ECS has. With MYCLI_TESTS_NEW_ACCOUNT=1 it has none, and ECS cannot use
   the role yet when the first cluster is made (AWS-FACTS, "The first day").
+- A stage of an API that a stack makes has no access log.
 - It takes requests that AWS refuses. Each one that is signed is held to AWS's own API models first (`models.py`): a fault is a 400 that says
   so and a line of `faults.jsonl`, and `checked.jsonl` has a line for each operation that was seen. MYCLI_TESTS_NO_MODELS=1 leaves it out.
 - A new index of a table is ready at once, and one update of a stack may change as many as it likes. DynamoDB takes its time, refuses other
@@ -273,6 +274,22 @@ def _source(event):
 
 
 lambda_svc._execute_function_provided_warm = _invoked
+
+
+_stage = provisioners._RESOURCE_HANDLERS["AWS::ApiGateway::Stage"]
+_create_stage = _stage["create"]
+
+
+def _create_logging_stage(logical_id, props, stack_name):
+    made = _create_stage(logical_id, props, stack_name)
+    log = props.get("AccessLogSetting")
+    if log:
+        stage = provisioners._apigw_v1._stages_v1[props["RestApiId"]][props["StageName"]]
+        stage["accessLogSettings"] = {"destinationArn": log["DestinationArn"], "format": log["Format"]}
+    return made
+
+
+_stage["create"] = _create_logging_stage
 
 
 # How many times an index that was added is described as being built.

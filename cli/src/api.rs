@@ -1,7 +1,7 @@
 //! The API's calls, by name.
 
 use domain::{
-    api::{Accepted, BulkAnswer, ExecutionView, HistoryPage, LogsPage, Whoami},
+    api::{Accepted, BulkAnswer, ExecutionView, GroupView, HistoryPage, LogsPage, Whoami},
     execution::ExecutionStatus,
     id::ExecutionId,
     request::SubmitRequest,
@@ -133,6 +133,17 @@ impl Client {
     pub(crate) async fn cancel(&self, id: &ExecutionId) -> Result<ExecutionStatus, CallError> {
         let answer = self.call(Call::post(path(&["executions", id.as_str(), "cancel"], &[]), None)).await?;
         Ok(self.read::<Asked>(&answer)?.status)
+    }
+
+    /// Marks a group as cancelled; again is no harm.
+    pub(crate) async fn cancel_group(&self, group: &str) -> Result<GroupView, CallError> {
+        let answer = self.call(Call::post(path(&["groups", group, "cancel"], &[]), None)).await?;
+        self.read(&answer)
+    }
+
+    /// How far a cancelled group is.
+    pub(crate) async fn group(&self, group: &str) -> Result<Got<GroupView>, CallError> {
+        self.got(Call::get(path(&["groups", group], &[])).following()).await
     }
 
     async fn got<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<Got<T>, CallError> {

@@ -1,18 +1,20 @@
 //! `mycli cancel`: asks a run to stop, or all of a group.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use clap::Args;
 use domain::{
-    api::{ExecutionView, Listed, Problem},
+    api::{ExecutionView, GroupCancelView, Listed},
     execution::ExecutionStatus,
     id::ExecutionId,
 };
-use futures_util::stream::{self, StreamExt};
 
 use crate::{
     api::Got,
-    client::{CallError, Client},
+    client::{CallError, Client, PAUSE},
     context::Context,
     exit,
     failure::Failure,
@@ -29,9 +31,6 @@ Examples:
   mycli cancel --group nightly --yes  all of a group that are not over
 
 Exit code: 0 once the stop is asked for (or the run was over already), 1 if it cannot be.";
-
-/// Cancels under way at once. Ours.
-const IN_FLIGHT: usize = 8;
 
 /// The statuses that can be cancelled, as a run comes by them: who moves on while others are looked at is met again.
 const OPEN: [ExecutionStatus; 4] =
@@ -90,34 +89,31 @@ impl Cancel {
     }
 
     async fn cancel_group(&self, context: &Context, client: &Client, group: &str) -> Result<u8, Failure> {
-        let mut open = open(client, group).await?;
-        if open.is_empty() {
-            return Err(Failure::Nothing(format!("no run of the group {group} is under way")));
-        }
-        let counts: Counts = open.values().cloned().collect();
         if !self.yes && typed::can_ask() {
+            let open = open(client, group).await?;
+            if open.is_empty() {
+                return Err(Failure::Nothing(format!("no run of the group {group} is under way")));
+            }
+            let counts: Counts = open.values().cloned().collect();
             let question = format!("cancel {} of {group} ({})?", counts.total(), counts.line());
             if !typed::agreed(context, &question)? {
                 return Err(Failure::Nothing("nothing was cancelled".into()));
             }
         }
-        let mut done = Cancelled::default();
-        // Until a look finds nobody new: some may have moved on, or have come, between two looks.
-        while !open.is_empty() {
-            done.cancel(context, client, open).await?;
-            open = self::open(client, group).await?;
-            open.retain(|id, _| !done.asked.contains(id));
-        }
-        context.screen.no_progress();
+        let marked = mark(context, client, group).await?;
         if self.wait {
-            let mut watch = Watch::new(done.to_follow().cloned().map(|id| (0, id)), BTreeSet::from([group.to_owned()]));
-            watch.follow(client, &context.screen).await?;
-            context.screen.no_progress();
-            // By now it is known how each of them ended.
-            done.cancelled = watch.runs().filter(|(_, run)| run.status == ExecutionStatus::Cancelled).count();
-            done.over = done.to_follow().count() - done.cancelled;
+            self.wait_for(context, client, group).await?;
         }
-        done.report(context, group)
+        report_group(context, group, &marked)
+    }
+
+    /// Waits until none of the group is under way. Runs that were submitted after the mark are of no concern.
+    async fn wait_for(&self, context: &Context, client: &Client, group: &str) -> Result<(), Failure> {
+        let open = open(client, group).await?;
+        let mut watch = Watch::new(open.into_keys().map(|id| (0, id)), BTreeSet::from([group.to_owned()]));
+        watch.follow(client, &context.screen).await?;
+        context.screen.no_progress();
+        Ok(())
     }
 
     fn report(&self, context: &Context, run: &Got<ExecutionView>) -> Result<u8, Failure> {
@@ -140,73 +136,60 @@ async fn open(client: &Client, group: &str) -> Result<BTreeMap<ExecutionId, Exec
     Ok(open)
 }
 
-/// What came of cancelling many.
-#[derive(Default)]
-struct Cancelled {
-    asked: BTreeSet<ExecutionId>,
-    /// How many of them will not start.
-    cancelled: usize,
-    /// How many of them were over before they could be.
-    over: usize,
-    /// Why the others could not be asked to stop.
-    refused: BTreeMap<ExecutionId, String>,
+/// Marks a group, and shows how its members are closed until all were looked at. The mark holds from the first moment on; whoever leaves meanwhile
+/// stops nothing.
+///
+/// # Errors
+/// The API's; [`Failure::Nothing`] if no member was under way.
+pub(crate) async fn mark(context: &Context, client: &Client, group: &str) -> Result<GroupCancelView, Failure> {
+    if let Client::Local(machine) = client {
+        machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
+    }
+    let set = client.cancel_group(group).await?.cancel;
+    let since = set.as_ref().map(|set| set.at);
+    let mut shown = set;
+    while let Some(cancel) = &shown
+        && !cancel.looked_at_all
+    {
+        context.screen.progress(&format!("no more of {group} start; closing them: {}", closed(cancel)));
+        let got = client.group(group).await?;
+        client.pause(&got.answer, false, PAUSE).await;
+        // A later mark covers what this one does.
+        shown = got.value.cancel.filter(|newer| Some(newer.at) >= since);
+    }
+    context.screen.no_progress();
+    let nothing = || Failure::Nothing(format!("no run of the group {group} is under way"));
+    shown.filter(|shown| shown.cancelled + shown.stopping + shown.passed_over > 0).ok_or_else(nothing)
 }
 
-/// Whether the refusal is about one run alone, so that the others are cancelled all the same.
-fn is_of_one_run(problem: &Problem) -> bool {
-    ["unreadable_record", "status_not_known", "not_found"].contains(&problem.code.as_str())
+/// How far a cancelled group is, in words: `1,200 cancelled, 12 stopping`.
+pub(crate) fn closed(cancel: &GroupCancelView) -> String {
+    let mut text = format!("{} cancelled, {} stopping", cancel.cancelled, cancel.stopping);
+    if cancel.passed_over > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ", {} passed over", cancel.passed_over);
+    }
+    text
 }
 
-impl Cancelled {
-    async fn cancel(
-        &mut self,
-        context: &Context,
-        client: &Client,
-        runs: BTreeMap<ExecutionId, ExecutionStatus>,
-    ) -> Result<(), CallError> {
-        let all = self.asked.len() + runs.len();
-        let calls = runs.into_keys().map(async |id| (client.cancel(&id).await, id));
-        let mut calls = std::pin::pin!(stream::iter(calls).buffer_unordered(IN_FLIGHT));
-        while let Some((answer, id)) = calls.next().await {
-            match answer {
-                Ok(ExecutionStatus::Cancelled) => self.cancelled += 1,
-                Ok(_) => {}
-                Err(CallError::Refused(problem)) if problem.code == "already_final" => self.over += 1,
-                Err(CallError::Refused(problem)) if is_of_one_run(&problem) => {
-                    self.refused.insert(id.clone(), problem.title);
-                }
-                Err(error) => return Err(error),
-            }
-            self.asked.insert(id);
-            context.screen.gauge(self.asked.len(), all, "cancelled");
-        }
-        Ok(())
+fn report_group(context: &Context, group: &str, marked: &GroupCancelView) -> Result<u8, Failure> {
+    if marked.passed_over > 0 {
+        context.screen.say(&format!(
+            "{} runs of {group} were not cancelled: their records cannot be read, or only a newer release can stop them (`mycli history --group \
+             {group}` shows them)",
+            marked.passed_over
+        ));
     }
-
-    /// Those that were asked to stop, or had ended already.
-    fn to_follow(&self) -> impl Iterator<Item = &ExecutionId> {
-        self.asked.iter().filter(|id| !self.refused.contains_key(*id))
+    if context.is_json() {
+        let json = serde_json::json!({
+            "group": group, "at": marked.at, "cancelled": marked.cancelled, "stopping": marked.stopping,
+            "passed_over": marked.passed_over
+        });
+        output::text(context, &format!("{json}\n"))?;
+    } else {
+        output::text(context, &format!("cancelled  {}\nstopping   {}\n", marked.cancelled, marked.stopping))?;
     }
-
-    fn report(&self, context: &Context, group: &str) -> Result<u8, Failure> {
-        let Self { cancelled, over, refused, .. } = self;
-        // How these end is for the future to tell: a command may be done before the signal comes.
-        let stopping = self.to_follow().count() - cancelled - over;
-        for (id, why) in refused {
-            context.screen.say(&format!("{id} was not cancelled: {why}"));
-        }
-        if context.is_json() {
-            let refused: Vec<_> = refused.keys().collect();
-            let json = serde_json::json!({
-                "group": group, "cancelled": cancelled, "stopping": stopping, "over": over, "refused": refused
-            });
-            output::text(context, &format!("{json}\n"))?;
-        } else {
-            let text = format!("cancelled  {cancelled}\nstopping   {stopping}\nover       {over}\n");
-            output::text(context, &text)?;
-        }
-        Ok(if refused.is_empty() { exit::SUCCESS } else { exit::FAILURE })
-    }
+    Ok(if marked.passed_over == 0 { exit::SUCCESS } else { exit::FAILURE })
 }
 
 /// Of a run that is in this state once it was asked to stop.

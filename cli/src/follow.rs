@@ -287,7 +287,7 @@ pub(crate) async fn attended(
                 screen.no_progress();
                 return ended.map(|got| Ended::Final(Box::new(got))).inspect_err(|_| screen.say(&hint(client, id)));
             }
-            wish = interrupts.wish(screen) => match wish {
+            wish = interrupts.wish("the run", screen) => match wish {
                 Wish::Stay => {}
                 Wish::Cancel => cancel(client, id, screen).await,
                 Wish::Detach => {

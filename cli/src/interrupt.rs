@@ -49,8 +49,8 @@ impl Interrupts {
         }
     }
 
-    /// The next wish. On a terminal Ctrl-C asks, and a second one means to leave; elsewhere nobody can answer.
-    pub(crate) async fn wish(&mut self, screen: &Screen) -> Wish {
+    /// The next wish about `what`. On a terminal Ctrl-C asks, and a second one means to leave; elsewhere nobody can answer.
+    pub(crate) async fn wish(&mut self, what: &str, screen: &Screen) -> Wish {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => return Wish::Detach,
@@ -62,15 +62,15 @@ impl Interrupts {
         // A spinner would be drawn over the question.
         let _asking = screen.asking();
         tokio::select! {
-            wish = answer() => wish,
+            wish = answer(what) => wish,
             () = self.any() => Wish::Detach,
         }
     }
 }
 
 /// Asks on the terminal. A thread of its own reads, because nothing can interrupt that: the process ends without waiting for it.
-async fn answer() -> Wish {
-    let question = "\nmycli: c cancels the run, d (or Ctrl-C again) leaves it running, Enter goes on following: ";
+async fn answer(what: &str) -> Wish {
+    let question = format!("\nmycli: c cancels {what}, d (or Ctrl-C again) leaves it running, Enter goes on: ");
     // Who cannot be asked is not asked again: no answer means to leave.
     drop(io::stderr().lock().write_all(question.as_bytes()));
     let (sender, receiver) = oneshot::channel();

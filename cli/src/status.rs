@@ -2,15 +2,23 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
+use chrono::Utc;
 use clap::Args;
 use domain::{
     Timestamp,
-    api::{AttemptView, ExecutionView, Listed},
+    api::{AttemptView, ExecutionView, GroupCancelView, Listed},
 };
 use serde::Serialize;
 
 use crate::{
-    client::Client, context::Context, exit, failure::Failure, follow, group, group::Counts, moment, output, screen,
+    cancel,
+    client::{CallError, Client},
+    context::Context,
+    exit,
+    failure::Failure,
+    follow, group,
+    group::Counts,
+    moment, output, screen,
     screen::Screen,
 };
 
@@ -68,6 +76,9 @@ struct Standing {
     counts: Counts,
     /// For each reason, in its last wording, how many wait for it.
     waiting: BTreeMap<String, usize>,
+    /// How it was last cancelled, and how far that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cancel: Option<GroupCancelView>,
 }
 
 impl Standing {
@@ -90,9 +101,15 @@ impl Standing {
         for (reason, count) in by_kind.into_values() {
             *waiting.entry(reason).or_insert(0) += count;
         }
+        let cancel = match client.group(group).await {
+            Ok(got) => got.value.cancel,
+            // A stack of before knows no such thing.
+            Err(CallError::Refused(problem)) if problem.status == 404 => None,
+            Err(error) => return Err(error.into()),
+        };
         match counts.total() {
             0 => Err(Failure::Nothing(format!("there are no runs in the group {group}"))),
-            total => Ok(Self { group: group.to_owned(), total, counts, waiting }),
+            total => Ok(Self { group: group.to_owned(), total, counts, waiting, cancel }),
         }
     }
 
@@ -108,6 +125,12 @@ impl Standing {
         }
         for (reason, count) in &self.waiting {
             let _ = writeln!(text, "waiting    {count:>6}  {}", screen::one_line(reason, usize::MAX));
+        }
+        if let Some(cancel) = &self.cancel {
+            let going_on = if cancel.looked_at_all { "" } else { ", going on" };
+            let age = moment::short(Utc::now() - cancel.at);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "cancelled by {} {age} ago: {}{going_on}", cancel.by, cancel::closed(cancel));
         }
         output::text(context, &text)
     }

@@ -21,12 +21,13 @@ use ulid::Ulid;
 
 use crate::{
     bulk::lines::{Keys, Ready},
+    cancel,
     client::{CallError, Client},
     context::Context,
     exit,
     failure::Failure,
     group::{Counts, Watch},
-    interrupt::Interrupts,
+    interrupt::{Interrupts, Wish},
     output,
 };
 
@@ -152,6 +153,8 @@ impl Sent {
 enum Ended {
     All,
     Interrupted,
+    /// All of it is to be cancelled.
+    Cancelled,
     Failed(CallError),
 }
 
@@ -264,6 +267,11 @@ pub(crate) async fn run(
             report(context, submission, batch, &sent, None)?;
             Ok(if sent.rejected.is_empty() { exit::SUCCESS } else { exit::FAILURE })
         }
+        Ended::Cancelled => {
+            cancel_all(context, client, submission, batch).await?;
+            report(context, submission, batch, &sent, None)?;
+            Ok(exit::CANCELLED)
+        }
         Ended::Interrupted => {
             go_on(context, submission, &sent, batch.len());
             report(context, submission, batch, &sent, None)?;
@@ -290,10 +298,15 @@ async fn send(
     sent: &mut Sent,
 ) -> Ended {
     let mut answers = batch.answers(client, submission);
+    let what = all_of(submission);
     loop {
         let answer = tokio::select! {
             answer = answers.next() => answer,
-            () = interrupts.any() => return Ended::Interrupted,
+            wish = interrupts.wish(&what, &context.screen) => match wish {
+                Wish::Stay => continue,
+                Wish::Detach => return Ended::Interrupted,
+                Wish::Cancel => return Ended::Cancelled,
+            },
         };
         match answer {
             None => return Ended::All,
@@ -311,6 +324,29 @@ fn tell_rejected(context: &Context, batch: Batch<'_>, sent: &Sent) {
             context.screen.say(&format!("{what} is rejected: {error}"));
         }
     }
+}
+
+/// What is cancelled at the prompt of Ctrl-C.
+fn all_of(submission: &Submission) -> String {
+    format!("all of the group {}", submission.group)
+}
+
+/// Marks the groups of a submission as cancelled. Lines that are still on their way find the mark.
+async fn cancel_all(
+    context: &Context,
+    client: &Client,
+    submission: &Submission,
+    batch: Batch<'_>,
+) -> Result<(), Failure> {
+    for group in batch.groups(submission) {
+        match cancel::mark(context, client, &group).await {
+            Ok(cancel) => context.screen.say(&format!("cancelled the group {group}: {}", cancel::closed(&cancel))),
+            // All of it was over, or nothing had come yet.
+            Err(Failure::Nothing(_)) => context.screen.say(&format!("cancelled the group {group}")),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// What is known once sending was cut short: a request under way may have been taken all the same.
@@ -338,9 +374,17 @@ async fn follow(
     interrupts: &mut Interrupts,
 ) -> Result<u8, Failure> {
     let mut watch = Watch::new(sent.recorded().cloned(), batch.groups(submission));
-    let ended = tokio::select! {
-        ended = watch.follow(client, &context.screen) => Some(ended),
-        () = interrupts.any() => None,
+    let what = all_of(submission);
+    let ended = loop {
+        let wish = tokio::select! {
+            ended = watch.follow(client, &context.screen) => break Some(ended),
+            wish = interrupts.wish(&what, &context.screen) => wish,
+        };
+        match wish {
+            Wish::Stay => {}
+            Wish::Detach => break None,
+            Wish::Cancel => cancel_all(context, client, submission, batch).await?,
+        }
     };
     context.screen.no_progress();
     report(context, submission, batch, sent, Some(&watch))?;

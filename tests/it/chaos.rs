@@ -47,6 +47,16 @@ fn a_process_that_dies_at_any_await_loses_and_doubles_nothing() {
     }
 }
 
+/// The red button. Of ten thousand that wait none starts from a second after the answer on, whatever the weather, and all of them end.
+#[test]
+fn ten_thousand_waiting_are_cancelled_by_one_request_in_bad_weather() {
+    for seed in [7, 21, 42] {
+        let plan = Plan::ten_thousand_cancelled(seed);
+        let outcome = holds(&plan, &format!("Plan::ten_thousand_cancelled({seed})"));
+        assert!(outcome.tasks < 2_000, "{} were started before the cancel came", outcome.tasks);
+    }
+}
+
 #[test]
 fn no_rule_is_broken_in_the_first_quarter_of_the_seeds() {
     seeds(0..500);

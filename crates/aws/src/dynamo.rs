@@ -15,6 +15,7 @@ use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
     execution::{Execution, Ticket},
+    group::GroupCancel,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
@@ -22,6 +23,7 @@ use domain::{
     line::LineState,
     ports::{Claim, Created, Definitions, Keys, PortError, Secrets, Store, Update, UpdateError},
     principal::Principal,
+    request::Name,
     secret::SecretRecord,
     throttle::{Rate, Usage},
 };
@@ -33,6 +35,7 @@ mod drift;
 mod find;
 mod flights;
 mod forget;
+mod groups;
 mod history;
 mod input;
 mod item;
@@ -201,6 +204,19 @@ impl Store for DynamoStore {
 
     async fn reconcile(&self) -> Result<(), PortError> {
         self.bring_in_line().await
+    }
+
+    async fn group_cancel(&self, group: &Name) -> Result<Option<GroupCancel>, PortError> {
+        self.read_group_cancel(group).await
+    }
+
+    /// Conditional on the revision.
+    async fn set_group_cancel(&self, mark: &GroupCancel) -> Result<bool, PortError> {
+        self.write_group_cancel(mark).await
+    }
+
+    async fn open_group_cancels(&self) -> Result<Vec<GroupCancel>, PortError> {
+        self.list_open_group_cancels().await
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Timestamp,
     execution::{Attempt, Event, Execution, ExecutionStatus, UNREADABLE},
+    group::GroupCancel,
     id::ExecutionId,
     key::{Caller, KeyRecord, Role},
     limit::CapacityPool,
@@ -400,6 +401,48 @@ pub struct HistoryPage {
     pub executions: Vec<Listed>,
     /// Pass it as `cursor` for the next page; `null` on the last.
     pub next_cursor: Option<String>,
+}
+
+/// The answer to `GET /groups/{group}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// Its name.
+    pub group: String,
+    /// How it was last cancelled; `null` if it was not, in the last two days.
+    pub cancel: Option<GroupCancelView>,
+}
+
+/// A group that was cancelled, and how far its members are closed. The answer to `POST /groups/{group}/cancel` has it too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupCancelView {
+    /// Members that were submitted up to this moment do not start any more.
+    pub at: Timestamp,
+    /// The name of the key that asked.
+    pub by: String,
+    /// Members that were closed before they were started.
+    pub cancelled: u32,
+    /// Members that were asked to stop.
+    pub stopping: u32,
+    /// Members that could not be read, or that only a newer release can stop.
+    pub passed_over: u32,
+    /// All members were looked at once.
+    pub looked_at_all: bool,
+    /// All members are closed or asked to stop, and none can come any more.
+    pub done: bool,
+}
+
+impl From<&GroupCancel> for GroupCancelView {
+    fn from(mark: &GroupCancel) -> Self {
+        Self {
+            at: mark.at,
+            by: mark.by.clone(),
+            cancelled: mark.cancelled,
+            stopping: mark.stopping,
+            passed_over: mark.passed_over,
+            looked_at_all: mark.looks > 0,
+            done: mark.done,
+        }
+    }
 }
 
 /// The answer to `GET /executions/{id}/logs`.

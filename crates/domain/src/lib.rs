@@ -15,6 +15,7 @@ pub mod execution;
 pub mod fair;
 pub mod forget;
 pub mod git;
+pub mod group;
 pub mod history;
 pub mod id;
 pub mod key;

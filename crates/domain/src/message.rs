@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::ExecutionId,
     limit::LimitKey,
+    request::Name,
     stored::{self, FormError},
 };
 
@@ -28,6 +29,11 @@ pub enum Message {
     Check {
         /// Which execution.
         id: ExecutionId,
+    },
+    /// A group's mark has members to close ([`crate::group::GroupCancel`]). On the control queue.
+    CancelGroup {
+        /// Which group.
+        group: Name,
     },
 }
 
@@ -78,7 +84,7 @@ impl Message {
     pub fn queue(&self) -> QueueName {
         match self {
             Self::Line { .. } => QueueName::Launch,
-            Self::Check { .. } => QueueName::Control,
+            Self::Check { .. } | Self::CancelGroup { .. } => QueueName::Control,
         }
     }
 }

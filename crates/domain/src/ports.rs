@@ -13,6 +13,7 @@ use crate::{
     ceiling::Shortage,
     ecs::{RunTaskInput, Task},
     execution::{Execution, Ticket},
+    group::GroupCancel,
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
@@ -20,6 +21,7 @@ use crate::{
     line::LineState,
     message::Outgoing,
     principal::Principal,
+    request::Name,
     secret::SecretRecord,
     task::TaskDefinition,
     throttle::{Rate, Usage},
@@ -191,6 +193,16 @@ pub trait Store: Send + Sync {
     /// Brings what is derived from the records and not written together with them back in line with them. Idempotent; harmless
     /// beside launches and ends, and beside itself.
     fn reconcile(&self) -> impl Future<Output = Result<(), PortError>> + Send;
+
+    /// The mark of a group that was cancelled, as last written; one that has expired is none. Strongly consistent.
+    fn group_cancel(&self, group: &Name) -> impl Future<Output = Result<Option<GroupCancel>, PortError>> + Send;
+
+    /// Writes a mark if what is stored has the mark's own revision still (0 where none is); says whether it did, and counts the revision up.
+    /// Conditional.
+    fn set_group_cancel(&self, mark: &GroupCancel) -> impl Future<Output = Result<bool, PortError>> + Send;
+
+    /// The marks that are not done. One that cannot be read is passed over.
+    fn open_group_cancels(&self) -> impl Future<Output = Result<Vec<GroupCancel>, PortError>> + Send;
 
     /// Where the sweep before was cut short, if it was.
     fn bookmark(&self) -> impl Future<Output = Result<Option<Cursor>, PortError>> + Send;

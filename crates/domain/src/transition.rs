@@ -322,6 +322,12 @@ impl Execution {
     /// Somebody wants it stopped.
     #[must_use]
     pub fn cancelled(&self, by: &Caller, now: Timestamp) -> CancelDecision {
+        self.cancelled_as(Cancel { at: now, by: by.name.clone(), by_id: Some(by.principal.clone()) }, now)
+    }
+
+    /// It is to stop, as this says.
+    #[must_use]
+    pub fn cancelled_as(&self, cancel: Cancel, now: Timestamp) -> CancelDecision {
         if let Some(end) = self.end() {
             return CancelDecision::Final(end.outcome.status());
         }
@@ -332,9 +338,10 @@ impl Execution {
             return CancelDecision::Asked;
         }
         let mut next = self.clone();
-        next.cancel = Some(Cancel { at: now, by: by.name.clone(), by_id: Some(by.principal.clone()) });
+        let reason = cancel_reason(&cancel.by, "before it was started");
+        next.cancel = Some(cancel);
         if next.ticket().is_some() {
-            next.finish(Outcome::Cancelled { reason: cancel_reason(&by.name, "before it was started") }, now);
+            next.finish(Outcome::Cancelled { reason }, now);
         }
         CancelDecision::Changed(Box::new(next))
     }

@@ -7,18 +7,21 @@ use domain::{
     Timestamp,
     execution::{Execution, Ticket},
     forget::Forgetting,
+    group::GroupCancel,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
     line::LineState,
-    ports::{Claim, Created, Definitions, Keys, PortError, Store, Update, UpdateError},
+    ports::{Claim, Clock, Created, Definitions, Keys, PortError, Store, Update, UpdateError},
     principal::Principal,
+    request::Name,
     throttle::{Rate, Usage},
 };
 use rusqlite::Connection;
 
 use crate::{
+    ambient::System,
     database::{Database, PumpId, millis},
     failpoint, form,
 };
@@ -27,6 +30,7 @@ mod bookmark;
 mod columns;
 mod definitions;
 mod forget;
+pub(crate) mod groups;
 mod history;
 mod keys;
 mod limits;
@@ -230,6 +234,28 @@ impl Store for LocalStore {
     /// Nothing to do: usage is summed up in the same transaction as the record that holds it, so the two cannot differ.
     async fn reconcile(&self) -> Result<(), PortError> {
         Ok(())
+    }
+
+    async fn group_cancel(&self, group: &Name) -> Result<Option<GroupCancel>, PortError> {
+        let (name, now) = (group.to_string(), System.now());
+        let json = self.database.read(SERVICE, move |db| groups::find(db, &name, now)).await?;
+        json.as_deref().map(groups::parsed).transpose()
+    }
+
+    /// Conditional on the revision.
+    async fn set_group_cancel(&self, mark: &GroupCancel) -> Result<bool, PortError> {
+        let (next, now) = (groups::Next::of(mark)?, System.now());
+        failpoint!("store.set_group_cancel.before");
+        let set = self.database.write(SERVICE, move |db| groups::set(db, &next, now)).await?;
+        failpoint!("store.set_group_cancel.after");
+        Ok(set)
+    }
+
+    async fn open_group_cancels(&self) -> Result<Vec<GroupCancel>, PortError> {
+        let now = System.now();
+        let rows = self.database.read(SERVICE, move |db| groups::open(db, now)).await?;
+        let readable = rows.iter().filter_map(|json| groups::parsed(json).inspect_err(PortError::note_corrupt).ok());
+        Ok(readable.collect())
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {

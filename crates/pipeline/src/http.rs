@@ -40,6 +40,10 @@ pub enum Route {
     Cancel(String),
     /// `POST /executions/{id}/rerun`
     Rerun(String),
+    /// `GET /groups/{group}`
+    Group(String),
+    /// `POST /groups/{group}/cancel`
+    CancelGroup(String),
     /// `GET /keys`
     ListKeys,
     /// `POST /keys`
@@ -83,6 +87,8 @@ impl Route {
             ["executions", id, "logs"] => vec![(Method::GET, Self::Logs((*id).into()))],
             ["executions", id, "cancel"] => vec![(Method::POST, Self::Cancel((*id).into()))],
             ["executions", id, "rerun"] => vec![(Method::POST, Self::Rerun((*id).into()))],
+            ["groups", group] => vec![(Method::GET, Self::Group((*group).into()))],
+            ["groups", group, "cancel"] => vec![(Method::POST, Self::CancelGroup((*group).into()))],
             ["keys"] => vec![(Method::GET, Self::ListKeys), (Method::POST, Self::CreateKey)],
             ["keys", name] => vec![(Method::DELETE, Self::RevokeKey((*name).into()))],
             ["keys", name, "rotate"] => vec![(Method::POST, Self::RotateKey((*name).into()))],
@@ -96,8 +102,8 @@ impl Route {
     #[must_use]
     pub fn role(&self) -> Role {
         match self {
-            Self::List | Self::Get(_) | Self::Logs(_) | Self::Whoami | Self::Version => Role::Read,
-            Self::Execute | Self::Bulk | Self::Cancel(_) | Self::Rerun(_) => Role::Submit,
+            Self::List | Self::Get(_) | Self::Logs(_) | Self::Group(_) | Self::Whoami | Self::Version => Role::Read,
+            Self::Execute | Self::Bulk | Self::Cancel(_) | Self::Rerun(_) | Self::CancelGroup(_) => Role::Submit,
             Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) | Self::RotateKey(_) => Role::Admin,
         }
     }
@@ -105,7 +111,7 @@ impl Route {
     /// Whether it reads only: then the query function serves it, else submit.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::List | Self::Get(_) | Self::Logs(_) | Self::Whoami | Self::Version)
+        matches!(self, Self::List | Self::Get(_) | Self::Logs(_) | Self::Group(_) | Self::Whoami | Self::Version)
     }
 }
 

@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod drain;
+mod groups;
 mod lines;
 
 use drain::Launched;
@@ -117,6 +118,12 @@ where
                 Ok(Message::Check { id }) => {
                     if let Err(error) = passed_over(self.attend(&id).await) {
                         tracing::warn!(execution = %id, %error, "an execution could not be attended to");
+                        failed.push(message_id);
+                    }
+                }
+                Ok(Message::CancelGroup { group }) => {
+                    if let Err(error) = self.close_group(&group).await {
+                        tracing::warn!(%group, %error, "the members of a cancelled group could not be closed");
                         failed.push(message_id);
                     }
                 }
@@ -239,7 +246,8 @@ where
     /// # Errors
     /// When something does not answer; repeating the call is right.
     pub async fn attend(&self, id: &ExecutionId) -> Result<(), PortError> {
-        match self.store.load(id).await? {
+        let Some(found) = self.store.load(id).await? else { return Ok(()) };
+        match self.heeding_its_mark(&found).await? {
             Some(execution) => self.attend_to(&execution).await,
             None => Ok(()),
         }
@@ -314,6 +322,10 @@ where
         let calling = |execution: &Execution| execution.calling_again(token, pause, now);
         let calls = advance::change(self.store, execution.clone(), calling).await?;
         let advance::Changed::Yes { after, .. } = calls else { return Ok(Called::Elsewhere) };
+        // Last of all: the write before may have taken long, and a member that was cancelled meanwhile is not to start.
+        if self.heeding_its_mark(&after).await?.is_none_or(|execution| execution.cancel.is_some()) {
+            return Ok(Called::Unknown);
+        }
         let error = match self.tasks.run_task(input).await {
             Ok(task) => return self.started(*after, number, &task).await.map(|()| Called::Started),
             Err(error) if is_unknown(&error) => return Ok(Called::Unknown),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use domain::{
     api::{
-        ExecutionView, HistoryPage, Listed, LogLineView, LogsPage, Problem, UnreadableView, Version, WaitingView,
-        Whoami,
+        ExecutionView, GroupCancelView, GroupView, HistoryPage, Listed, LogLineView, LogsPage, Problem, UnreadableView,
+        Version, WaitingView, Whoami,
     },
     backoff,
     error::{Corrupt, What},
@@ -18,7 +18,7 @@ use domain::{
     line::{HeldBy, LineState},
     marker,
     ports::{Clock, Entropy, Keys, LogLine, LogPage, Logs, PortError, ReadError, Store},
-    request::FieldError,
+    request::{FieldError, Name},
     settings::Settings,
     stored, task,
     throttle::{self, Rate, Usage},
@@ -99,6 +99,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             Route::List => self.list(caller, request).await,
             Route::Get(id) => self.get(caller, &id, request).await,
             Route::Logs(id) => self.log(&id, request).await,
+            Route::Group(group) => self.group(&group, request).await,
             Route::Whoami => whoami(caller, request),
             Route::Version => version(request),
             _ => Err(Problem::new(404, "no_such_path", "this function serves only what reads")),
@@ -141,6 +142,19 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         let execution = self.load(id).await?;
         let view = self.view(&execution, &mut Seen::default()).await.map_err(|e| http::failed(&e))?;
         Ok(http::json(200, &view.shown_to(caller)))
+    }
+
+    async fn group(&self, group: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+        http::only_parameters(request, &[])?;
+        let none = || Problem::new(404, "no_such_group", format!("there are no runs in the group '{}'", shown(group)));
+        let name: Name = group.parse().map_err(|_| none())?;
+        let mark = self.store.group_cancel(&name).await.map_err(|e| http::failed(&e))?;
+        let members = Filter { group: Some(name.clone()), ..Filter::default() };
+        if mark.is_none() && self.store.list(&members, None, 1).await.map_err(|e| http::failed(&e))?.items.is_empty() {
+            return Err(none());
+        }
+        let cancel = mark.as_ref().map(GroupCancelView::from);
+        Ok(http::json(200, &GroupView { group: name.to_string(), cancel }))
     }
 
     async fn log(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {

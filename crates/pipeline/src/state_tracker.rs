@@ -207,6 +207,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     /// When something does not answer; the next sweep goes on.
     pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Swept, PortError> {
         self.hint_at_lines().await?;
+        self.go_on_with_groups().await?;
         if from.is_none() {
             self.refresh_quotas().await?;
             if let Err(error) = self.store.reconcile().await {
@@ -240,6 +241,14 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
             }
         }
         Ok(())
+    }
+
+    /// A message for each cancelled group whose members nobody seems to close any more.
+    async fn go_on_with_groups(&self) -> Result<(), PortError> {
+        let (now, marks) = (self.ambient.now(), self.store.open_group_cancels().await?);
+        let stalled = marks.into_iter().filter(|mark| mark.is_stalled(now));
+        let messages: Vec<_> = stalled.map(|mark| Message::CancelGroup { group: mark.group }.into()).collect();
+        if messages.is_empty() { Ok(()) } else { self.queue.send(messages).await }
     }
 
     /// One hint for each line that has somebody due: enough, because a launcher drains the line.

@@ -6,9 +6,10 @@ use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    api::{Accepted, BULK_BODY_MAX, BULK_EVENT_MAX, KeyView, Problem, length_in_event},
+    api::{Accepted, BULK_BODY_MAX, BULK_EVENT_MAX, GroupCancelView, GroupView, KeyView, Problem, length_in_event},
     error::Corrupt,
     execution::{Execution, ExecutionStatus},
+    group::GroupCancel,
     id::ExecutionId,
     key::{ApiKey, Caller, Role},
     limit::{CapacityPool, LimitKey},
@@ -147,12 +148,13 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 self.bulk(caller, http::body(request, BULK_BODY_MAX)?).await
             }
             Route::Cancel(id) => self.cancel(caller, &id).await,
+            Route::CancelGroup(group) => self.cancel_group(caller, &group).await,
             Route::Rerun(id) => self.rerun(caller, &id, http::optional_body(request, BODY_MAX)?).await,
             Route::ListKeys => self.list_keys().await,
             Route::CreateKey => self.create_key(http::body(request, BODY_MAX)?).await,
             Route::RevokeKey(name) => self.revoke_key(&name).await,
             Route::RotateKey(name) => self.rotate_key(&name, http::optional_body(request, BODY_MAX)?).await,
-            Route::List | Route::Get(_) | Route::Logs(_) | Route::Whoami | Route::Version => {
+            Route::List | Route::Get(_) | Route::Logs(_) | Route::Group(_) | Route::Whoami | Route::Version => {
                 Err(Problem::new(404, "no_such_path", "this function serves only what writes"))
             }
         }
@@ -302,6 +304,28 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                     self.queue.send(vec![check]).await.map_err(|e| http::failed(&e))?;
                 }
                 Ok(accepted(&id, execution.status()))
+            }
+        }
+    }
+
+    /// One mark, however many members there are. From a second after the answer on, none that was submitted up to it starts.
+    async fn cancel_group(&self, caller: &Caller, group: &str) -> Result<ApiGatewayProxyResponse, Problem> {
+        // Also one without members yet: the first lines of a submission may be on their way.
+        let name: Name = group.parse().map_err(|e: domain::request::NameError| {
+            Problem::invalid(vec![FieldError { field: "group".into(), message: e.to_string() }])
+        })?;
+        let mark = self.mark(caller, &name).await.map_err(|e| http::failed(&e))?;
+        Ok(http::json(202, &GroupView { group: name.to_string(), cancel: Some(GroupCancelView::from(&mark)) }))
+    }
+
+    async fn mark(&self, caller: &Caller, group: &Name) -> Result<GroupCancel, PortError> {
+        loop {
+            // One that cannot be read is replaced: its only loss is the count of an earlier cancel.
+            let before = passed_over(self.store.group_cancel(group).await)?;
+            let mark = GroupCancel::new(group.clone(), caller, self.ambient.now(), before.as_ref());
+            if self.store.set_group_cancel(&mark).await? {
+                self.queue.send(vec![Message::CancelGroup { group: group.clone() }.into()]).await?;
+                return Ok(mark);
             }
         }
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use chrono::TimeDelta;
+use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
     cause::Cause,
     ceiling::{Ceiling, Shortage},
     ecs::{CONTAINER, Container, Task},
     execution::{Execution, ExecutionStatus, Ticket},
+    group::{Closed, GroupCancel},
     history::{Cursor, Filter},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey, RateKey},
@@ -16,6 +17,7 @@ use domain::{
     marker::Marker,
     ports::{Created, Store, Update, UpdateError},
     principal::Principal,
+    request::Name,
     throttle::Rate,
     transition::{CancelDecision, Observation},
 };
@@ -54,6 +56,7 @@ macro_rules! suite {
             of_several_launches_the_first_that_fit_are_made
             a_group_holds_as_many_as_its_executions_say
             a_lines_state_is_replaced_only_by_who_has_read_it
+            a_groups_mark_is_replaced_only_by_who_has_read_it
             concurrent_launches_never_exceed_the_limit
             without_a_limit_everything_is_admitted
             usage_follows_a_launch_to_its_end
@@ -473,6 +476,40 @@ pub(crate) async fn a_lines_state_is_replaced_only_by_who_has_read_it(store: imp
         assert!(store.set_line_state(&key, &read, read.free()).await.expect(ANSWERS));
         assert_eq!(store.line_state(&key).await.expect(ANSWERS).held, None);
     }
+}
+
+pub(crate) async fn a_groups_mark_is_replaced_only_by_who_has_read_it(store: impl Store) {
+    let (nightly, matrix): (Name, Name) = ("nightly".parse().expect("a name"), "matrix".parse().expect("a name"));
+    assert_eq!(store.group_cancel(&nightly).await.expect(ANSWERS), None);
+    assert_eq!(store.open_group_cancels().await.expect(ANSWERS), []);
+    // Marks expire by the clock of the machine.
+    let now = Utc::now().trunc_subsecs(3);
+    let mark = GroupCancel::new(nightly.clone(), &caller("alice"), now, None);
+    assert!(store.set_group_cancel(&mark).await.expect(ANSWERS));
+    assert!(!store.set_group_cancel(&mark).await.expect(ANSWERS), "somebody else was faster");
+    let read = store.group_cancel(&nightly).await.expect(ANSWERS).expect("it is marked");
+    assert_eq!(read, GroupCancel { revision: read.revision, unknown: read.unknown.clone(), ..mark });
+    assert_eq!(store.group_cancel(&matrix).await.expect(ANSWERS), None);
+    assert_eq!(store.open_group_cancels().await.expect(ANSWERS), std::slice::from_ref(&read));
+    let page = Closed { cancelled: 90, stopping: 9, passed_over: 1 };
+    let on_its_way = read.after(page, Some(&Cursor(Wish::default().execution().id)), now);
+    assert!(store.set_group_cancel(&on_its_way).await.expect(ANSWERS));
+    assert!(!store.set_group_cancel(&read.after(page, None, now)).await.expect(ANSWERS));
+    let read = store.group_cancel(&nightly).await.expect(ANSWERS).expect("it is marked");
+    assert_eq!((read.cancelled, read.stopping, read.looks), (90, 9, 0));
+    assert!(read.cursor.is_some());
+    let done = GroupCancel { done: true, ..read };
+    assert!(store.set_group_cancel(&done).await.expect(ANSWERS));
+    assert_eq!(store.open_group_cancels().await.expect(ANSWERS), []);
+    let again = GroupCancel::new(
+        nightly.clone(),
+        &caller("bob"),
+        now,
+        store.group_cancel(&nightly).await.expect(ANSWERS).as_ref(),
+    );
+    assert!(store.set_group_cancel(&again).await.expect(ANSWERS));
+    let read = store.group_cancel(&nightly).await.expect(ANSWERS).expect("it is marked");
+    assert_eq!((read.by.as_str(), read.cancelled, read.done), ("bob", 0, false));
 }
 
 pub(crate) async fn concurrent_launches_never_exceed_the_limit(store: impl Shared) {

@@ -57,16 +57,18 @@ fn documented(route: &Route) -> (Method, &'static str) {
         Route::CreateKey => (Method::POST, "/keys"),
         Route::RevokeKey(_) => (Method::DELETE, "/keys/{name}"),
         Route::RotateKey(_) => (Method::POST, "/keys/{name}/rotate"),
+        Route::Group(_) => (Method::GET, "/groups/{group}"),
+        Route::CancelGroup(_) => (Method::POST, "/groups/{group}/cancel"),
         Route::Whoami => (Method::GET, "/whoami"),
         Route::Version => (Method::GET, "/version"),
     }
 }
 
-const ROUTES: usize = 13;
+const ROUTES: usize = 15;
 
 #[test]
 fn the_documented_routes_are_those_there_are() {
-    let document = document();
+    let (document, template) = (document(), Template::read());
     let operations = operations(&document);
     for (method, path, operation) in &operations {
         let route = route(method, path).unwrap();
@@ -75,6 +77,11 @@ fn the_documented_routes_are_those_there_are() {
         let function = if route.is_read() { "QueryFunction" } else { "SubmitFunction" };
         let uri = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"].as_str().unwrap();
         assert!(uri.contains(&format!("${{{function}.Arn}}")), "{method} {path}: {uri}");
+        // API Gateway may call a function for those methods and paths only that its permission names.
+        let permission = if route.is_read() { "QueryPermission" } else { "SubmitPermission" };
+        let allowed = template.resource(permission)["Properties"]["SourceArn"]["Fn::Sub"].as_str().unwrap();
+        let allowed = allowed.split_once("/prod/").unwrap().1.strip_suffix('*').expect("a pattern");
+        assert!(format!("{method}{path}").starts_with(allowed), "{method} {path}: {allowed}");
     }
     assert_eq!(operations.len(), ROUTES);
     let known: BTreeSet<_> = operations.iter().map(|(method, path, _)| (method.to_string(), path.clone())).collect();

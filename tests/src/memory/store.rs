@@ -8,6 +8,7 @@ use std::{
 use domain::{
     Timestamp,
     execution::{Execution, Ticket},
+    group::GroupCancel,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
@@ -15,6 +16,7 @@ use domain::{
     line::LineState,
     ports::{Claim, Created, Definitions, Keys, PortError, Secrets, Store, Update, UpdateError},
     principal::Principal,
+    request::Name,
     secret::SecretRecord,
     throttle::{Rate, Usage},
 };
@@ -219,6 +221,26 @@ impl Store for MemoryStore {
     /// Nothing to do: usage changes in one step with the record that holds it.
     async fn reconcile(&self) -> Result<(), PortError> {
         Ok(())
+    }
+
+    /// Marks do not expire here.
+    async fn group_cancel(&self, group: &Name) -> Result<Option<GroupCancel>, PortError> {
+        Ok(self.call("group_cancel").group_cancels.get(group).cloned())
+    }
+
+    async fn set_group_cancel(&self, mark: &GroupCancel) -> Result<bool, PortError> {
+        let mut state = self.call("set_group_cancel");
+        if state.group_cancels.get(&mark.group).is_some_and(|known| known.revision != mark.revision) {
+            return Ok(false);
+        }
+        let after = GroupCancel { revision: mark.revision + 1, ..mark.clone() };
+        state.group_cancels.insert(mark.group.clone(), after);
+        Ok(true)
+    }
+
+    async fn open_group_cancels(&self) -> Result<Vec<GroupCancel>, PortError> {
+        let state = self.call("open_group_cancels");
+        Ok(state.group_cancels.values().filter(|mark| !mark.done).cloned().collect())
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {

@@ -62,5 +62,6 @@ fn prune(db: &Connection, before: Timestamp) -> rusqlite::Result<Pruned> {
     db.prepare_cached("DELETE FROM claims WHERE NOT EXISTS (SELECT 1 FROM executions WHERE id = execution)")?
         .execute([])?;
     crate::store::submissions::forget(db, before)?;
+    crate::store::groups::forget(db, before)?;
     Ok(pruned)
 }

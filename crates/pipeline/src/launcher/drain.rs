@@ -261,6 +261,9 @@ where
         let head = self.head(line, self.worth_a_look(line, &state, used, now), now).await?;
         let standing = head.standing;
         let Some(first) = standing.first() else { return Ok(if head.stale { Round::Stale } else { Round::Empty }) };
+        if self.close_marked(&standing).await? {
+            return Ok(Round::Moved(0));
+        }
         let known = (line, &state, used);
         let pool = self.look_at_pool(first, known, now).await?;
         // Behind a lock or a group only the first may start, so only that has had its chances; in the pool's line all wait for the pool.
@@ -503,6 +506,7 @@ where
             // Others were faster, or took what there was.
             return Ok(Round::Stale);
         }
+        let launched = self.without_marked(launched).await?;
         next.extend(launched.iter().filter_map(|launched| calls_next(line, &launched.execution)));
         let count = launched.len();
         // Each to its end: what one cannot write down is no reason to leave the others in the middle of their calls.

@@ -15,6 +15,7 @@ use domain::{
     ports::{Clock, Created, Entropy, Keys, PortError, Queue, Secrets, Store},
     request::{FieldError, IdempotencyKey, LaunchRequest},
     task,
+    transition::CancelDecision,
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -43,6 +44,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         if !lines.is_empty() {
             let submission = self.opened(caller, id).await?;
             let executions = lines.into_iter().filter_map(|line| self.execution(caller, &submission, line)).collect();
+            let executions = self.heeding_marks(executions).await?;
             self.record_all(executions, &mut answer).await?;
         }
         answer.rejected.sort_by_key(|rejection| rejection.index);
@@ -85,6 +87,25 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         Some((line.index, Execution::submitted(id, line.request, pool, caller, at)))
     }
 
+    /// Lines of a submission whose group was cancelled since it began are recorded as cancelled: their sender hears what became of them, and none
+    /// starts.
+    async fn heeding_marks(&self, lines: Vec<(u32, Execution)>) -> Result<Vec<(u32, Execution)>, PortError> {
+        let groups: BTreeSet<_> = lines.iter().filter_map(|(_, line)| line.request.group.clone()).collect();
+        let mut marks = Vec::new();
+        for group in groups {
+            marks.extend(passed_over(self.store.group_cancel(&group).await)?);
+        }
+        let now = self.ambient.now();
+        let heeding = |execution: Execution| match marks.iter().find(|mark| mark.covers(&execution)) {
+            Some(mark) => match execution.cancelled_as(mark.cancel(), now) {
+                CancelDecision::Changed(cancelled) => *cancelled,
+                _ => execution,
+            },
+            None => execution,
+        };
+        Ok(lines.into_iter().map(|(index, execution)| (index, heeding(execution))).collect())
+    }
+
     /// Records them, and then hints once at each line (of those that wait) that they stand in. Accepted is durable: if a hint is lost,
     /// the sweep sends another.
     async fn record_all(&self, executions: Vec<(u32, Execution)>, answer: &mut BulkAnswer) -> Result<(), PortError> {
@@ -92,7 +113,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             self.store.create_all(executions.iter().map(|(_, execution)| execution.clone()).collect()).await?;
         let (new, known): (Vec<_>, Vec<_>) =
             executions.into_iter().zip(created).partition(|(_, created)| *created == Created::New);
-        let mut lines: BTreeSet<_> = new.iter().map(|((_, execution), _)| line_of(execution)).collect();
+        let waiting = new.iter().filter(|((_, execution), _)| execution.ticket().is_some());
+        let mut lines: BTreeSet<_> = waiting.map(|((_, execution), _)| line_of(execution)).collect();
         let entry = |(index, execution): (u32, Execution)| BulkEntry { index, execution_id: execution.id };
         answer.accepted.extend(new.into_iter().map(|(line, _)| entry(line)));
         for ((index, execution), found) in self.recorded_before(known).await? {

@@ -57,6 +57,8 @@ pub struct Errand {
     pub is_bulk: bool,
     /// Which of them to cancel, and how long after the submission.
     pub cancels: Vec<(usize, TimeDelta)>,
+    /// Which group to cancel, and how long after the submission.
+    pub cancels_group: Option<(String, TimeDelta)>,
     /// Whether the first is submitted anew once it has ended.
     pub reruns: bool,
 }
@@ -110,6 +112,7 @@ impl Plan {
             requests: vec![request],
             is_bulk: false,
             cancels,
+            cancels_group: None,
             reruns: false,
         };
         let mut account = Account::new(1, "chaos").with_vcpus(Kind::Spot, 1).with_vcpus(Kind::OnDemand, 1);
@@ -138,6 +141,30 @@ impl Plan {
         }
     }
 
+    /// Ten thousand runs of one group, sent in twenty requests, of which a few run when somebody cancels the group; in all the weather that this
+    /// seed stands for.
+    #[must_use]
+    pub fn ten_thousand_cancelled(seed: u64) -> Self {
+        const LINES: usize = 500;
+        let drawn = Self::drawn(seed);
+        let request = SubmitRequest {
+            command: Some("make".into()),
+            timeout: Some("10m".to_owned().into()),
+            group: Some("nightly".into()),
+            ..SubmitRequest::default()
+        };
+        let errand = |number: i64| Errand {
+            at: TimeDelta::milliseconds(100 * number),
+            by: "alice".into(),
+            requests: vec![request.clone(); LINES],
+            is_bulk: true,
+            cancels: Vec::new(),
+            cancels_group: (number == 0).then(|| ("nightly".to_owned(), TimeDelta::seconds(40))),
+            reruns: false,
+        };
+        Self { errands: (0..20).map(errand).collect(), ..drawn }
+    }
+
     /// What this seed stands for.
     #[must_use]
     pub fn drawn(seed: u64) -> Self {
@@ -147,7 +174,7 @@ impl Plan {
             seed,
             account: account(seed, draw),
             spot_fallback_after: draw.one_of(&[None, Some(1), Some(3)]),
-            errands: (0..3 + draw.below(7)).map(|number| errand(number, draw)).collect(),
+            errands: cancelling((0..3 + draw.below(7)).map(|number| errand(number, draw)).collect(), seed),
             weather: weather(draw),
             clear_after: WEATHER,
             quotas: quotas(draw),
@@ -252,8 +279,22 @@ fn errand(number: u64, draw: &mut Random) -> Errand {
         requests,
         is_bulk,
         cancels,
+        cancels_group: None,
         reruns: draw.chance(0.1),
     }
+}
+
+/// Some of the users cancel a whole group. Drawn by itself, so that all else of a seed is as it was before there was such a thing.
+fn cancelling(mut errands: Vec<Errand>, seed: u64) -> Vec<Errand> {
+    let draw = &mut Random::keyed(seed, "groups", 0);
+    for errand in &mut errands {
+        if draw.chance(0.15) {
+            let after = i64::try_from(draw.below(120_000)).unwrap_or_default();
+            let group = draw.one_of(&["nightly", "matrix"]).to_owned();
+            errand.cancels_group = Some((group, TimeDelta::milliseconds(after)));
+        }
+    }
+    errands
 }
 
 fn request(name: &str, in_bulk: bool, draw: &mut Random) -> SubmitRequest {

@@ -8,6 +8,7 @@ use std::{
 
 use chrono::TimeDelta;
 use domain::{
+    Timestamp,
     ecs::{RunTaskInput, STOPPED, StopCode, Task},
     execution::{Attempt, Execution, Outcome, State},
     id::{AttemptId, ExecutionId},
@@ -35,7 +36,12 @@ struct Seen {
     accepted: BTreeMap<ExecutionId, SubmitRequest>,
     /// Users that are not done.
     users: usize,
+    /// Groups that were cancelled: up to which moment, and when that was answered.
+    cancelled: Vec<(String, Timestamp, Timestamp)>,
 }
+
+/// How long after the answer to a group's cancel a member may yet be started.
+const CANCEL_HOLDS_AFTER: TimeDelta = TimeDelta::seconds(1);
 
 /// One line for a change of a record.
 pub(super) fn change(before: &Execution, after: &Execution) -> String {
@@ -109,6 +115,29 @@ impl Rules {
 
     fn has_started(&self, attempt: &str) -> bool {
         locked(&self.0).started.contains(attempt)
+    }
+
+    /// A user was told that a group is cancelled up to this moment.
+    pub(super) fn group_is_cancelled(&self, world: &World, group: &str, at: &Value) {
+        let Some(at) = at.as_str().and_then(|at| at.parse().ok()) else {
+            return self.break_(world, &format!("the cancel of {group} was answered without a moment: {at}"));
+        };
+        locked(&self.0).cancelled.push((group.to_owned(), at, world.time.now()));
+    }
+
+    /// A launcher calls RunTask now.
+    pub(super) fn asks_to_launch(&self, world: &World, input: &RunTaskInput) {
+        let Some(own) = record_of(world, &input.started_by) else { return };
+        let cancelled = locked(&self.0).cancelled.clone();
+        let mark = cancelled.iter().find(|(group, at, answered_at)| {
+            own.request.group.as_ref().is_some_and(|own| own.as_str() == group)
+                && own.submitted_at <= *at
+                && world.time.now() > *answered_at + CANCEL_HOLDS_AFTER
+        });
+        if let Some((group, _, answered_at)) = mark {
+            let late = world.time.now() - *answered_at;
+            self.break_(world, &format!("{} of {group} is started {late} after the group was cancelled", own.id));
+        }
     }
 
     /// RunTask is carried out now.

@@ -44,6 +44,16 @@ async fn run(world: &Arc<World>, number: usize, errand: Errand) {
             world.rules.user_is_done();
         });
     }
+    if let Some((group, after)) = errand.cancels_group.clone() {
+        let (world, by) = (Arc::clone(world), by.to_owned());
+        world.rules.user_comes();
+        world.time.clone().spawn(async move {
+            world.time.sleep(after).await;
+            let (_, answer) = ask(&world, &by, &format!("/groups/{group}/cancel"), None, &[202]).await;
+            world.rules.group_is_cancelled(&world, &group, &answer["cancel"]["at"]);
+            world.rules.user_is_done();
+        });
+    }
     if errand.reruns {
         while world.store_has_no_end(&ids[0]).await {
             world.time.sleep(LOOK).await;

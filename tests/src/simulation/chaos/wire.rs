@@ -6,6 +6,7 @@ use domain::{
     Timestamp,
     ecs::{RunTaskInput, Task},
     execution::{Execution, Ticket},
+    group::GroupCancel,
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
@@ -17,6 +18,7 @@ use domain::{
         PortError, Queue, ReadError, Secrets, Store, Tasks, Update, UpdateError,
     },
     principal::Principal,
+    request::Name,
     secret::SecretRecord,
     task::TaskDefinition,
     throttle::{Rate, Usage},
@@ -208,6 +210,18 @@ impl Store for Wire {
         self.read("reconcile", self.world.store.reconcile()).await
     }
 
+    async fn group_cancel(&self, group: &Name) -> Result<Option<GroupCancel>, PortError> {
+        self.read("the mark of a group", self.world.store.group_cancel(group)).await
+    }
+
+    async fn set_group_cancel(&self, mark: &GroupCancel) -> Result<bool, PortError> {
+        self.call(|| format!("marks {} as cancelled", mark.group), self.world.store.set_group_cancel(mark)).await
+    }
+
+    async fn open_group_cancels(&self) -> Result<Vec<GroupCancel>, PortError> {
+        self.read("the open marks of groups", self.world.store.open_group_cancels()).await
+    }
+
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
         self.read("the bookmark", self.world.store.bookmark()).await
     }
@@ -293,6 +307,7 @@ impl Tasks for Wire {
     }
 
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
+        self.world.rules.asks_to_launch(&self.world, input);
         let act = async {
             let result = match self.world.fate.strikes(|weather| weather.throttled) {
                 true => Err(LaunchError::Throttled("Rate exceeded".into())),

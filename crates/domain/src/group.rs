@@ -1,0 +1,156 @@
+//! Cancelling a group by one mark, a moment: none of its members that were submitted up to that moment is to start.
+//!
+//! The mark is what counts. Closing the members one by one takes its time, and is done from page to page beside everything else, so a launcher
+//! looks at the mark before it starts a member.
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Timestamp,
+    execution::{Cancel, Execution},
+    history::Cursor,
+    key::Caller,
+    principal::Principal,
+    request::Name,
+    stored::Unknown,
+};
+
+/// How long a mark is kept. A submission's lines may be sent for 24 hours after its first one (DESIGN §7), and those that come late are to find
+/// the mark.
+pub const KEPT: TimeDelta = TimeDelta::hours(48);
+/// How long after the mark the members are looked at once more: who was recorded while they were looked at the first time had not heard of the
+/// mark. Ours: above what a request may take (API Gateway's 29 s).
+pub const LAST_LOOK: TimeDelta = TimeDelta::seconds(35);
+/// After how long without progress the sweep takes it that nobody works on a mark. Ours: above the time of the launcher function.
+pub const STALLED: TimeDelta = TimeDelta::seconds(90);
+
+/// The mark of a group, and how far its members are closed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupCancel {
+    /// The group.
+    pub group: Name,
+    /// Counts the writes; the store's condition.
+    pub revision: u64,
+    /// Members that were submitted up to this moment are not to start, and those that run are stopped.
+    pub at: Timestamp,
+    /// The name of the key that asked, for people.
+    pub by: String,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_id: Option<Principal>,
+    /// The members that were closed, as they had not started.
+    pub cancelled: u32,
+    /// The members that were asked to stop.
+    pub stopping: u32,
+    /// The members that could not be read, or that only a newer release knows how to stop.
+    pub passed_over: u32,
+    /// How often all members were looked at.
+    pub looks: u32,
+    /// Where the look that is under way goes on; `None` at its beginning.
+    pub cursor: Option<String>,
+    /// When somebody last worked on it.
+    pub touched_at: Timestamp,
+    /// All members are closed or asked to stop, and none can come any more.
+    pub done: bool,
+    /// What a newer release wrote into the stored form; the store writes it back.
+    #[serde(skip)]
+    pub unknown: Unknown,
+}
+
+/// What a page of members came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// Closed, as they had not started.
+    pub cancelled: u32,
+    /// Asked to stop.
+    pub stopping: u32,
+    /// Not looked into.
+    pub passed_over: u32,
+}
+
+impl GroupCancel {
+    /// A mark that is set now, in place of one that was set before.
+    #[must_use]
+    pub fn new(group: Name, by: &Caller, now: Timestamp, before: Option<&Self>) -> Self {
+        Self {
+            group,
+            revision: before.map_or(0, |before| before.revision),
+            at: before.map_or(now, |before| before.at.max(now)),
+            by: by.name.clone(),
+            by_id: Some(by.principal.clone()),
+            cancelled: 0,
+            stopping: 0,
+            passed_over: 0,
+            looks: 0,
+            cursor: None,
+            touched_at: now,
+            done: false,
+            unknown: before.map(|before| before.unknown.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Whether this execution is a member that is not to start, or is to stop.
+    #[must_use]
+    pub fn covers(&self, execution: &Execution) -> bool {
+        execution.request.group.as_ref() == Some(&self.group)
+            && execution.submitted_at <= self.at
+            && execution.end().is_none()
+    }
+
+    /// What its members are cancelled by.
+    #[must_use]
+    pub fn cancel(&self) -> Cancel {
+        Cancel { at: self.at, by: self.by.clone(), by_id: self.by_id.clone() }
+    }
+
+    /// The mark after a page of members was dealt with; `next` is where the look goes on, `None` at its end.
+    #[must_use]
+    pub fn after(&self, page: Closed, next: Option<&Cursor>, now: Timestamp) -> Self {
+        let is_over = next.is_none();
+        // Of an earlier look nothing is counted twice: who was closed then is final now, and who was asked then is asked only once. Only those
+        // that are passed over are met in each look.
+        let passed_over = if self.cursor.is_none() { page.passed_over } else { self.passed_over + page.passed_over };
+        Self {
+            cancelled: self.cancelled + page.cancelled,
+            stopping: self.stopping + page.stopping,
+            passed_over,
+            looks: self.looks + u32::from(is_over),
+            cursor: next.map(Cursor::encode),
+            touched_at: now,
+            done: is_over && self.began_late_enough(),
+            ..self.clone()
+        }
+    }
+
+    /// The mark with what somebody else closed beside whoever moves it on.
+    #[must_use]
+    pub fn counting(&self, closed: Closed, now: Timestamp) -> Self {
+        let (cancelled, stopping) = (self.cancelled + closed.cancelled, self.stopping + closed.stopping);
+        Self { cancelled, stopping, touched_at: now, ..self.clone() }
+    }
+
+    /// Whether the look that ends now began when nobody could come any more who had not heard of the mark.
+    fn began_late_enough(&self) -> bool {
+        self.looks > 0
+    }
+
+    /// How long to wait before the next look begins; `None` while one is under way, or once all is done.
+    #[must_use]
+    pub fn next_look(&self, now: Timestamp) -> Option<TimeDelta> {
+        let waits = self.looks > 0 && self.cursor.is_none() && !self.done;
+        waits.then(|| self.at + LAST_LOOK - now).filter(|left| *left > TimeDelta::zero())
+    }
+
+    /// Whether nobody seems to work on it.
+    #[must_use]
+    pub fn is_stalled(&self, now: Timestamp) -> bool {
+        !self.done && now - self.touched_at >= STALLED
+    }
+
+    /// Until when it is kept.
+    #[must_use]
+    pub fn expires_at(&self) -> Timestamp {
+        self.at + KEPT
+    }
+}
