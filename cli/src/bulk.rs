@@ -189,7 +189,7 @@ impl Bulk {
 fn absolute(context: &Context, mut keys: Keys) -> Result<Keys, Failure> {
     if let (true, Some(Value::String(repo))) = (context.global.local, keys.get_mut("repo")) {
         let here = std::env::current_dir().map_err(Failure::io("find the working directory"))?;
-        *repo = draft::absolute(repo, &here);
+        *repo = draft::absolute(repo, &here).map_err(Failure::Usage)?;
     }
     Ok(keys)
 }

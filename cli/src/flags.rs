@@ -25,7 +25,7 @@ pub(crate) struct RunFlags {
     /// Set a variable; a name alone takes its value from the environment
     #[arg(short, long = "env", value_name = "K=V|K")]
     pub(crate) env: Vec<String>,
-    /// Read variables from a file, one K=V or K a line
+    /// Read variables from a file, one K=V or K a line; quotes are part of the value, as for docker run
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
     /// Give the command a secret of the stack as a variable
@@ -99,7 +99,7 @@ impl RunFlags {
     /// Puts what was given in the place of what `request` says: single values replace, variables and secrets join, by name.
     ///
     /// # Errors
-    /// [`EnvFileError`]. `absent` hears of each variable that the environment does not have.
+    /// [`EnvFileError`]. `absent` hears what to say of each variable that the environment does not have.
     pub(crate) fn apply(&self, request: &mut SubmitRequest, absent: impl FnMut(&str)) -> Result<(), EnvFileError> {
         self.apply_source(request);
         self.apply_values(request);
@@ -154,7 +154,7 @@ impl RunFlags {
         for variable in given {
             match variable {
                 Variable::Set(name, value) => drop(request.env.insert(name, value)),
-                Variable::Absent(name) => absent(&name),
+                Variable::Absent(words) => absent(&words),
             }
         }
         Ok(())

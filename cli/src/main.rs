@@ -27,6 +27,7 @@ mod dead_letters;
 mod destroy;
 mod doctor;
 mod draft;
+mod encoding;
 mod env_file;
 mod exec;
 mod exit;

@@ -130,7 +130,9 @@ fn dry_run_checks_and_prints_and_sends_nothing() {
         "90",
         "make",
     ]);
-    let ran = super::stand_in::Ran::from(command.env("FROM_HERE", "x").output().unwrap()).exits(0).says("no NOWHERE");
+    let ran = super::stand_in::Ran::from(command.env("FROM_HERE", "x").output().unwrap())
+        .exits(0)
+        .says("vars:5: the environment has no variable of this name");
     assert_eq!(
         ran.json(),
         json!({"command": "make", "env": {"A": "2", "B": "\"q\"", "FROM_HERE": "x"}, "timeout": "90"})
