@@ -207,7 +207,10 @@ fn what_failed_of_a_group_is_rerun_by_id_and_a_refusal_of_all_ends_it() {
         _ => Reply::json(&empty),
     });
     let mycli = Mycli::on(&api);
-    let again = ["rerun", "--failed", "--group", "g", "-e", "A=b", "--into", "h", "--resume", "nightly", "-o", "json"];
+    let now = domain::id::ExecutionId::new(chrono::Utc::now(), 7);
+    let submission = now.as_str().replace("exec_", "sub_");
+    let again =
+        ["rerun", "--failed", "--group", "g", "-e", "A=b", "--into", "h", "--resume", &submission, "-o", "json"];
     let report = mycli.run(&again).exits(0).json();
     assert_eq!(report["accepted"], json!([{"line": 1, "execution_id": ID, "rerun_of": ID}]));
     mycli.run(&again).exits(1).says("cut short: 0 of 1").says("there is no such path");

@@ -128,6 +128,13 @@ fn too_many_variables_are_not_blamed_on_the_command() {
     let ran = sandbox.local(&["exec", "--no-repo", "-e", &long, "true"]).exits(2);
     let ran = ran.says("\n  env: makes the task's overrides").says("8192").says("`LONG` alone 9008").says("secret");
     assert!(!ran.err.contains("command:") && !ran.err.contains("hiddenhidden"), "{ran:#?}");
+    fs::write(
+        sandbox.path("jobs.jsonl"),
+        "{\"command\": \"true\"}\n{\"command\": \"true\", \"env\": {\"B\": \"b\"}}\n",
+    )
+    .unwrap();
+    let ran = sandbox.local(&["bulk", "jobs.jsonl", "--no-repo", "-e", &long]).exits(2);
+    ran.says("\n  env: makes").says("\n  jobs.jsonl:2: env: makes");
 }
 
 #[test]
