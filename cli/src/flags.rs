@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use domain::request::SubmitRequest;
+use domain::request::{MAX_PARALLEL_MAX, PRIORITY_MAX, RETRIES_MAX, SubmitRequest};
 
-use crate::env_file::{self, EnvFileError, Variable};
+use crate::{
+    env_file::{self, EnvFileError, Variable},
+    number::whole,
+};
 
 /// Each is a key of the request; what is not given is left to `.mycli.yaml` and the stack.
 #[derive(Args, Clone, Debug, Default)]
@@ -62,13 +65,13 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "NAME")]
     pub(crate) group: Option<String>,
     /// Run at most N of the group at a time
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(1..=i64::from(MAX_PARALLEL_MAX)))]
     pub(crate) max_parallel: Option<i64>,
     /// -100 to 100: among your waiting runs the higher goes first
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(-i64::from(PRIORITY_MAX)..=i64::from(PRIORITY_MAX)))]
     pub(crate) priority: Option<i64>,
     /// Try again up to N times when it fails
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(0..=i64::from(RETRIES_MAX)))]
     pub(crate) retries: Option<i64>,
     /// Only when it failed for these causes: spot, host, failure
     #[arg(long, value_name = "CAUSE,…", value_delimiter = ',')]

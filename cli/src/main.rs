@@ -46,6 +46,7 @@ mod launch;
 mod local;
 mod logs;
 mod moment;
+mod number;
 mod one_machine;
 mod output;
 mod project;

@@ -138,6 +138,20 @@ fn too_many_variables_are_not_blamed_on_the_command() {
 }
 
 #[test]
+fn a_number_that_is_none_is_told_the_range() {
+    let sandbox = Sandbox::new();
+    for (flag, range) in [("--retries", "0 to 10"), ("--priority", "-100 to 100"), ("--max-parallel", "1 to 100000")] {
+        for wrong in ["x", "1.5", "100001"] {
+            let ran = sandbox.local(&["exec", "--no-repo", flag, wrong, "true"]).exits(2);
+            ran.says(flag).says(&format!("write a whole number, {range}"));
+        }
+    }
+    sandbox.local(&["history", "--limit", "many"]).exits(2).says("write a whole number, 1 to 200");
+    sandbox.local(&["logs", "--tail", "-5"]).exits(2);
+    sandbox.local(&["logs", "--tail", "all"]).exits(2).says("write a whole number, 0 to");
+}
+
+#[test]
 fn a_name_that_is_given_twice_and_a_null_are_refused_with_their_line() {
     let sandbox = Sandbox::new();
     for (text, said) in [
