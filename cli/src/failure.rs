@@ -219,5 +219,6 @@ impl Failure {
 
 /// Whether the caller asked for what cannot be, and nothing was started: the same is refused again until it is asked for otherwise.
 fn is_of_the_request(problem: &Problem) -> bool {
-    problem.has_faults() || problem.code == "idempotency_key_reused"
+    let codes = ["idempotency_key_reused", "invalid_json", "body_too_large"];
+    problem.has_faults() || codes.contains(&problem.code.as_str())
 }

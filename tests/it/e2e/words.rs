@@ -137,6 +137,22 @@ fn too_many_variables_are_not_blamed_on_the_command() {
     ran.says("\n  env: makes").says("\n  jobs.jsonl:2: env: makes");
 }
 
+/// More than the API reads of a request at all.
+#[test]
+fn a_request_that_is_far_too_large_is_told_the_same_fault() {
+    let sandbox = Sandbox::new();
+    let long = "x".repeat(70_000);
+    let serve = sandbox.serve(&[]);
+    for ran in [
+        sandbox.local(&["exec", "--no-repo", &format!(": {long}")]),
+        serve.run(&sandbox, &["exec", "--no-repo", &format!(": {long}")]),
+    ] {
+        ran.exits(2).says("\n  command: makes the task's overrides 70").says("over the limit of 8192");
+    }
+    let ran = serve.run(&sandbox, &["exec", "--no-repo", "-e", &format!("LONG={long}"), "true"]).exits(2);
+    ran.says("\n  env: makes the task's overrides 70");
+}
+
 #[test]
 fn a_number_that_is_none_is_told_the_range() {
     let sandbox = Sandbox::new();
