@@ -56,8 +56,11 @@ impl Project {
         // Whatever it is: a folder of this name, or a link to nothing, is a mistake that a run without the file's settings would hide.
         let there_is = |path: &PathBuf| path.symlink_metadata().is_ok();
         let Some(path) = places(folder).into_iter().find(there_is) else { return Ok(None) };
-        if path.is_dir() {
-            let problem = "is a folder: the settings of a project are a file of this name".to_owned();
+        // Of anything but a file, a pipe perhaps, reading might never end.
+        let is_other = fs::metadata(&path).is_ok_and(|found| !found.is_file());
+        if is_other {
+            let what = if path.is_dir() { "a folder" } else { "no plain file" };
+            let problem = format!("is {what}: the settings of a project are a file of this name");
             return Err(ProjectError::Form { path, line: None, problem });
         }
         let bytes = fs::read(&path).map_err(|error| ProjectError::Read { path: path.clone(), error })?;
@@ -204,6 +207,9 @@ mod tests {
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("nowhere", &path).unwrap();
         check("failed to read");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        check("is no plain file");
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         check("is a folder");

@@ -119,8 +119,8 @@ impl Visitor<'_> for NewName<'_> {
     }
 }
 
-/// A text; the words are said of a null. YAML's texts need no quotes, so that only its reader knows one from the other, and tells it of
-/// what may be left out alone.
+/// A text; the words are said of a null. YAML's reader gives `null` as a text to whoever asks for one, quoted or not. Only whoever asks for
+/// something that may be missing hears which it is.
 struct NoNull<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for NoNull<'_> {
