@@ -1,6 +1,6 @@
 //! Processes of tasks on the host: known by pid and start time, found by the attempt they belong to, ended with all they started.
 
-use std::{fs, time::Duration};
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, time::Duration};
 
 use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
@@ -111,15 +111,25 @@ pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
     tracing::warn!(attempt, "processes of an ended attempt do not die");
 }
 
+/// Kills every process that carries this variable with this value in its environment.
+pub fn kill_carriers(name: &str, value: &OsStr) {
+    for pid in every_process().into_iter().filter(|pid| carries(*pid, name, value)).filter_map(Pid::from_raw) {
+        let _gone = rustix::process::kill_process(pid, Signal::KILL);
+    }
+}
+
+fn carries(pid: i32, name: &str, value: &OsStr) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+        let wanted = [name.as_bytes(), b"=", value.as_bytes()].concat();
+        environ.split(|byte| *byte == 0).any(|variable| variable == wanted)
+    })
+}
+
 /// Whether a process, or zombie, is of this group or carries this attempt's id in its environment. The leader itself is somebody
 /// else's to wait for.
 fn belongs(pid: i32, group: Option<i32>, attempt: &str) -> bool {
     let in_group = stat(pid).is_some_and(|stat| Some(stat.group) == group);
-    in_group
-        || fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-            let wanted = format!("MYCLI_ATTEMPT_ID={attempt}");
-            environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
-        })
+    in_group || carries(pid, "MYCLI_ATTEMPT_ID", attempt.as_ref())
 }
 
 /// The children of our main thread: that is where adopted orphans go. Empty where the kernel does not list them.
