@@ -15,7 +15,7 @@ use crate::{
     client::Client,
     context::Context,
     draft::{self, Draft},
-    exit,
+    encoding, exit,
     failure::Failure,
     flags::RunFlags,
     launch, output,
@@ -35,11 +35,15 @@ pub(crate) const EXAMPLES: &str = r#"Examples:
 
 The keys of a line are those of .mycli.yaml, and command. What a line says goes before
 the flags, these before .mycli.yaml, that before git's origin; variables and secrets
-join, by name; null leaves a key out. Empty lines are skipped, and counted. All lines
-are checked before any is sent.
+join, by name; null leaves a key out, also one that a flag gives. A variable may be a
+number, true or false, as in .mycli.yaml. Empty lines are skipped, and counted. All
+lines are checked before any is sent.
 
 The value of --map-over-… is the variable VALUE of the command. It is not pasted into
 the command, so it may hold anything: write "$VALUE" in quotes.
+
+--resume takes the id that a submission began with. If nothing was known of it, its lines
+run as new ones, and that is said.
 
 Exit code: 0 all accepted, with --wait all succeeded; 1 some not; 2 wrong usage or bad
 lines, and then nothing was sent; 130 interrupted. What was accepted runs in any case."#;
@@ -135,8 +139,11 @@ impl Bulk {
         for line in lines {
             let keys = submission.group_in(absolute(context, lines::over(&base, &line.keys))?);
             for fault in lines::check(&keys, &defaults) {
-                let fault = if line.says(&fault.field) { fault } else { draft.placed_one(fault) };
-                faults.add(line.number, None, Some(&fault.field), &fault.message);
+                let is_shared = !lines::say(&line.keys, &fault.field) && lines::say(&base, &fault.field);
+                match is_shared {
+                    true => faults.add_shared(line.number, draft.placed_one(fault)),
+                    false => faults.add(line.number, None, Some(&fault.field), &fault.message),
+                }
             }
             ready.push(Ready { number: line.number, keys });
         }
@@ -170,11 +177,11 @@ impl Bulk {
                     "a command takes --map-over-values or --map-over-file; else give a file with one request a line";
                 return Err(Failure::Usage(words.into()));
             };
-            return Ok(lines::read(&read(Path::new(file))?, faults));
+            return Ok(lines::read(&self.read(Path::new(file))?, faults));
         }
         let command = launch::command_text(self.what.as_slice(), &self.argv)?;
         let values = match &self.map_over_file {
-            Some(path) => lines::values(&read(path)?, faults),
+            Some(path) => lines::values(&self.read(path)?, faults),
             None => (1..).zip(self.map_over_values.iter().cloned()).collect(),
         };
         let keys = |value: String| {
@@ -183,24 +190,36 @@ impl Bulk {
         };
         Ok(values.into_iter().map(|(number, value)| Line { number, keys: keys(value) }).collect())
     }
+
+    /// What is to be read line by line. A file that is not there is as wrong as a flag that is none.
+    fn read(&self, path: &Path) -> Result<Vec<u8>, Failure> {
+        let source = self.source();
+        let bytes = match path.as_os_str() == "-" {
+            true => from_standard_input(),
+            false => fs::read(path),
+        };
+        let bytes = bytes.map_err(|error| Failure::Usage(format!("failed to read {source}: {error}")))?;
+        // As it is, each of its lines would be told as broken.
+        match encoding::utf16(&bytes).and_then(|_| encoding::fault(&bytes)) {
+            Some(problem) => Err(Failure::Usage(format!("{source} {problem}"))),
+            None => Ok(bytes),
+        }
+    }
+}
+
+fn from_standard_input() -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// With `--local` a line's repository may be a directory, from here on.
 fn absolute(context: &Context, mut keys: Keys) -> Result<Keys, Failure> {
     if let (true, Some(Value::String(repo))) = (context.global.local, keys.get_mut("repo")) {
         let here = std::env::current_dir().map_err(Failure::io("find the working directory"))?;
-        *repo = draft::absolute(repo, &here);
+        *repo = draft::absolute(repo, &here).map_err(Failure::Usage)?;
     }
     Ok(keys)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    if path.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        io::stdin().lock().read_to_end(&mut bytes).map_err(Failure::io("read standard input"))?;
-        return Ok(bytes);
-    }
-    fs::read(path).map_err(|error| Failure::File { path: path.to_owned(), error })
 }
 
 /// One request a line.

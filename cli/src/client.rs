@@ -13,7 +13,7 @@ use crate::{local, screen::Screen};
 mod remote;
 mod retry;
 
-pub(crate) use remote::{EndpointError, Remote, is_loopback};
+pub(crate) use remote::{EndpointError, Remote, is_address, is_loopback};
 pub(crate) use retry::Patience;
 
 /// How long to pause between two looks at something that has not changed, unless the API says otherwise.

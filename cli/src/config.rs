@@ -152,7 +152,7 @@ fn use_stack(context: &Context, name: StackName) -> Result<(), Failure> {
 }
 
 fn key_origin(context: &Context) -> Result<Option<Origin>, Failure> {
-    if variable(API_KEY).is_some() {
+    if variable(API_KEY)?.is_some() {
         return Ok(Some(Origin::Environment));
     }
     let settings = context.settings()?;

@@ -1,13 +1,13 @@
 //! What every command starts from: the global flags, the user's folder, the screen, and the client they lead to.
 
-use std::{path::PathBuf, rc::Rc};
+use std::{env::VarError, path::PathBuf, rc::Rc};
 
 use clap::{Args, ValueEnum};
 use deploy::StackName;
 use secrecy::SecretString;
 
 use crate::{
-    client::{Client, Remote},
+    client::{Client, Remote, is_address},
     failure::Failure,
     home::Home,
     local,
@@ -102,13 +102,14 @@ impl Context {
     /// The endpoint that the flags, the environment or the file name, in this order.
     ///
     /// # Errors
-    /// A configuration file that cannot be used, if it comes to it, or that lacks the stack that is named.
+    /// What is no address, or a configuration file that cannot be used, if it comes to it, or that lacks the stack that is named.
     pub(crate) fn endpoint(&self) -> Result<Option<Endpoint>, Failure> {
         if let Some(url) = &self.global.endpoint {
-            return Ok(Some(Endpoint { url: url.clone(), origin: Origin::Flag }));
+            return Ok(Some(Endpoint { url: address("--endpoint", url)?, origin: Origin::Flag }));
         }
-        if let Some(url) = variable(ENDPOINT).filter(|_| self.global.stack.is_none()) {
-            return Ok(Some(Endpoint { url, origin: Origin::Environment }));
+        let in_environment = if self.global.stack.is_none() { variable(ENDPOINT)? } else { None };
+        if let Some(url) = in_environment {
+            return Ok(Some(Endpoint { url: address(ENDPOINT, url.trim())?, origin: Origin::Environment }));
         }
         let settings = self.settings()?;
         let named = self.named_stack()?;
@@ -137,7 +138,7 @@ impl Context {
         if let Some(name) = &self.global.stack {
             return Ok(Some(name.clone()));
         }
-        let name = variable(STACK).map(|name| name.trim().parse::<StackName>()).transpose();
+        let name = variable(STACK)?.map(|name| name.trim().parse::<StackName>()).transpose();
         name.map_err(|error| Failure::Usage(format!("{STACK}: {error}")))
     }
 
@@ -169,7 +170,7 @@ impl Context {
 
     /// The key for `endpoint`. The file's is for the file's endpoint: to another address it is not sent.
     fn key(&self, endpoint: &Endpoint) -> Result<SecretString, Failure> {
-        if let Some(key) = variable(API_KEY) {
+        if let Some(key) = variable(API_KEY)? {
             return Ok(key.trim().to_owned().into());
         }
         let settings = self.settings()?;
@@ -203,13 +204,31 @@ fn belongs(entry: &Entry<'_>, url: &str) -> bool {
     same.unwrap_or(entry.stack.is_none()) && entry.key.is_some()
 }
 
+/// What `said_by` gives as the address of a stack. Looked at before a key is asked for, and not repeated: a password may be in it.
+fn address(said_by: &str, url: &str) -> Result<String, Failure> {
+    if is_address(url) {
+        return Ok(url.to_owned());
+    }
+    Err(Failure::Usage(format!(
+        "{said_by} is no URL of a stack: write https://host/stage, as `mycli init` printed it, without user name and query"
+    )))
+}
+
 /// A variable's value, if it is set to something.
-pub(crate) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+///
+/// # Errors
+/// A value that is no text, which is not taken for none.
+pub(crate) fn variable(name: &str) -> Result<Option<String>, Failure> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Failure::Usage(format!("{name} is not UTF-8: set it again, or unset it"))),
+    }
 }
 
 /// The name that this machine's runs are submitted by.
 pub(crate) fn user() -> String {
-    let name = variable("USER").or_else(|| variable("LOGNAME"));
+    // A name that is no text is none to show.
+    let name = ["USER", "LOGNAME"].into_iter().find_map(|name| variable(name).ok().flatten());
     name.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()))
 }

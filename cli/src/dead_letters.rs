@@ -4,7 +4,7 @@ use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
 use deploy::dead_letters::{DeadLetter, DeadLetters as Queues, DeadQueue, Redriven};
 
-use crate::{context::Context, exit, failure::Failure, moment, output, site::AwsFlags};
+use crate::{context::Context, exit, failure::Failure, moment, number::whole, output, site::AwsFlags};
 
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
@@ -36,7 +36,7 @@ enum Action {
         #[arg(long, value_enum)]
         queue: Option<QueueName>,
         /// How many of each queue
-        #[arg(long, value_name = "N", default_value_t = 100)]
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = whole(1..=1_000_000_usize))]
         limit: usize,
         #[command(flatten)]
         aws: AwsFlags,

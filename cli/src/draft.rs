@@ -42,11 +42,12 @@ impl Draft {
         let project = Project::find(&here)?;
         let mut request = project.as_ref().map(|project| project.request.clone()).unwrap_or_default();
         if let (true, Some(project)) = (local, &project) {
-            request.repo = request.repo.map(|repo| absolute(&repo, project.path.parent().unwrap_or(&here)));
+            let folder = project.path.parent().unwrap_or(&here);
+            request.repo = request.repo.map(|repo| absolute(&repo, folder)).transpose().map_err(Failure::Usage)?;
         }
         apply(flags, &mut request, screen)?;
         if local {
-            request.repo = request.repo.map(|repo| absolute(&repo, &here));
+            request.repo = request.repo.map(|repo| absolute(&repo, &here)).transpose().map_err(Failure::Usage)?;
         }
         Ok(Self { request, project })
     }
@@ -98,18 +99,24 @@ impl Draft {
 /// # Errors
 /// A `-e` or `--env-file` that cannot be used.
 pub(crate) fn apply(flags: &RunFlags, request: &mut SubmitRequest, screen: &Screen) -> Result<(), Failure> {
-    flags.apply(request, |name| screen.say(&format!("the environment has no {name}: it is not set for the run")))?;
+    flags.apply(request, |words| screen.say(words))?;
     Ok(())
 }
 
 /// A plain relative path made absolute from `folder`; anything else as it is.
-pub(crate) fn absolute(repo: &str, folder: &Path) -> String {
+///
+/// # Errors
+/// Says of a path that is no text what to do: a request is one.
+pub(crate) fn absolute(repo: &str, folder: &Path) -> Result<String, String> {
     if !is_relative_path(repo) {
-        return repo.to_owned();
+        return Ok(repo.to_owned());
     }
     let path = folder.join(repo);
     let path = path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path);
-    path.into_os_string().into_string().unwrap_or_else(|_| repo.to_owned())
+    path.into_os_string().into_string().map_err(|path| {
+        let shown = path.to_string_lossy();
+        format!("the repository's path {shown} is not UTF-8, and a request cannot hold it: move or link it to a path that is")
+    })
 }
 
 /// git's own rule: a colon before the first slash makes it a host.
@@ -138,9 +145,17 @@ mod tests {
     fn only_plain_relative_paths_are_made_absolute() {
         let same = ["/a/b", "https://h/p", "git@h:p", "file:///x", "host:path", "-x", ""];
         for repo in same {
-            assert_eq!(absolute(repo, &folder()), repo);
+            assert_eq!(absolute(repo, &folder()).as_deref(), Ok(repo));
         }
-        assert_eq!(absolute(".", &folder()), folder().to_str().unwrap());
-        assert_eq!(absolute("no-such/repo", &folder()), folder().join("no-such/repo").to_str().unwrap());
+        assert_eq!(absolute(".", &folder()).unwrap(), folder().to_str().unwrap());
+        assert_eq!(absolute("no-such/repo", &folder()).unwrap(), folder().join("no-such/repo").to_str().unwrap());
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_is_told_and_not_sent_as_another() {
+        use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+        let odd = Path::new("/no-such").join(OsStr::from_bytes(b"a\xffb"));
+        assert!(absolute("repo", &odd).unwrap_err().contains("is not UTF-8"));
+        assert_eq!(absolute("https://h/p", &odd).as_deref(), Ok("https://h/p"));
     }
 }

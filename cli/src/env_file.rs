@@ -1,11 +1,16 @@
-//! `--env-file` and `-e`, as `docker run` reads them.
+//! `--env-file` and `-e`, as `docker run` reads them: a line is a variable, and quotes are part of its value. Compose reads the same files
+//! otherwise, with quotes that are taken off and values of several lines. What it alone would understand is refused here: torn apart, the
+//! pieces of a key would become variables, and would be told as the names of missing ones.
 
 use std::{
+    env::{VarError, var},
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// Why variables cannot be taken. Never holds a value.
+use crate::encoding;
+
+/// Why variables cannot be taken. Never holds a value, nor a piece of one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvFileError {
     /// The file cannot be read.
@@ -16,51 +21,101 @@ pub(crate) enum EnvFileError {
         /// Why.
         error: io::Error,
     },
+    /// The file is no text.
+    #[error("{} {problem}", path.display())]
+    Encoding {
+        /// Which.
+        path: PathBuf,
+        /// What it is, and what to do.
+        problem: String,
+    },
     /// A line that sets nothing.
-    #[error("{}:{line}: {problem}", path.display())]
+    #[error("{}:{line}: {fault}", path.display())]
     Line {
         /// Which file.
         path: PathBuf,
         /// Which line, from 1.
         line: usize,
         /// What is wrong.
-        problem: &'static str,
+        fault: Fault,
     },
     /// The same in a `-e`.
     #[error("-e: {0}")]
-    Flag(&'static str),
+    Flag(Fault),
+    /// A `-e NAME` whose value here is no text.
+    #[error("-e: the value of {0} in this environment is not UTF-8: encode it, for example as base64")]
+    FlagNotText(String),
 }
+
+/// What is wrong with a variable. The words for a file hold nothing of the line: it may be a piece of the value before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    /// Nothing at all.
+    #[error("is empty: write NAME=value, or NAME alone for the value that it has here")]
+    Empty,
+    /// A value alone.
+    #[error("has no name before the `=`: write NAME=value{SEVERAL}")]
+    NoName,
+    /// `export A=1`.
+    #[error("has a name with a space in it: write NAME=value, without `export`{SEVERAL}")]
+    Space,
+    /// What stands for the name is none.
+    #[error("sets no variable: write NAME=value, with a name of letters, digits and `_`{SEVERAL}")]
+    NoVariable,
+    /// A quote that does not end.
+    #[error("has a value that begins with a quote and does not end with one{SEVERAL}")]
+    Quote,
+    /// The first line of a key or a certificate.
+    #[error("has the first line alone of a key or a certificate{SEVERAL}")]
+    Pem,
+    /// A NUL byte.
+    #[error("holds a NUL byte, which no environment can carry: encode the value, for example as base64")]
+    Nul,
+    /// The environment's value for a name.
+    #[error("the value that the environment has for this name is not UTF-8: encode it, for example as base64")]
+    NotText,
+}
+
+/// What to do with a value of several lines.
+const SEVERAL: &str = ". A value is one line, with its quotes, as for docker's --env-file: one of several lines goes with \
+                       -e NAME=\"$(cat FILE)\", or as a secret";
 
 /// What a `K=V` or a `K` gives.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Variable {
     /// A value.
     Set(String, String),
-    /// `K` alone, and the environment has none: docker gives nothing, and so do we.
+    /// `K` alone, and the environment has none: docker gives nothing, and so do we. What to say of it.
     Absent(String),
 }
 
-/// Reads `K=V`, or `K` for what `environment` has.
-///
-/// # Errors
-/// What is wrong with it.
-fn variable(text: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Variable, &'static str> {
-    let (name, value) = match text.split_once('=') {
-        Some((name, value)) => (name, Some(value.to_owned())),
-        None => (text, environment(text)),
-    };
-    if name.is_empty() {
-        return Err("has no name before the `=`: write NAME=value");
-    }
-    if name.contains(char::is_whitespace) {
-        return Err("has a name with a space in it: write NAME=value");
-    }
-    Ok(value.map_or_else(|| Variable::Absent(name.to_owned()), |value| Variable::Set(name.to_owned(), value)))
+/// What a text asks for.
+enum Asked<'t> {
+    Value(&'t str, &'t str),
+    FromHere(&'t str),
 }
 
-/// Of this process.
-fn own(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+/// Reads `K=V` or `K`.
+fn asked(text: &str) -> Result<Asked<'_>, Fault> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (text, None),
+    };
+    match value {
+        _ if text.is_empty() => Err(Fault::Empty),
+        _ if text.contains('\0') => Err(Fault::Nul),
+        _ if name.is_empty() => Err(Fault::NoName),
+        _ if name.contains(char::is_whitespace) => Err(Fault::Space),
+        Some(value) => Ok(Asked::Value(name, value)),
+        None if is_name(name) => Ok(Asked::FromHere(name)),
+        None => Err(Fault::NoVariable),
+    }
+}
+
+/// POSIX's rule. That a request takes no others is for the request's own check to say, in more words.
+fn is_name(text: &str) -> bool {
+    let character = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.chars().all(character) && !text.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// Reads the value of a `-e`.
@@ -68,7 +123,16 @@ fn own(name: &str) -> Option<String> {
 /// # Errors
 /// [`EnvFileError::Flag`].
 pub(crate) fn flag(text: &str) -> Result<Variable, EnvFileError> {
-    variable(text, own).map_err(EnvFileError::Flag)
+    match asked(text).map_err(EnvFileError::Flag)? {
+        Asked::Value(name, value) => Ok(Variable::Set(name.to_owned(), value.to_owned())),
+        Asked::FromHere(name) => match var(name) {
+            Ok(value) => Ok(Variable::Set(name.to_owned(), value)),
+            Err(VarError::NotPresent) => {
+                Ok(Variable::Absent(format!("the environment has no {name}: it is not set for the run")))
+            }
+            Err(VarError::NotUnicode(_)) => Err(EnvFileError::FlagNotText(name.to_owned())),
+        },
+    }
 }
 
 /// Reads a file of them, in order: one a line, `#` begins a comment at the start of a line only, quotes are part of the value.
@@ -76,15 +140,66 @@ pub(crate) fn flag(text: &str) -> Result<Variable, EnvFileError> {
 /// # Errors
 /// [`EnvFileError`].
 pub(crate) fn read(path: &Path) -> Result<Vec<Variable>, EnvFileError> {
-    let text = fs::read_to_string(path).map_err(|error| EnvFileError::Read { path: path.to_owned(), error })?;
-    parse(&text, own).map_err(|(line, problem)| EnvFileError::Line { path: path.to_owned(), line, problem })
+    let bytes = fs::read(path).map_err(|error| EnvFileError::Read { path: path.to_owned(), error })?;
+    if let Some(problem) = encoding::fault(&bytes) {
+        return Err(EnvFileError::Encoding { path: path.to_owned(), problem });
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    parse(path, &text, |name| var(name)).map_err(|(line, fault)| EnvFileError::Line {
+        path: path.to_owned(),
+        line,
+        fault,
+    })
 }
 
-fn parse(text: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Vec<Variable>, (usize, &'static str)> {
+fn parse(
+    path: &Path,
+    text: &str,
+    environment: impl Fn(&str) -> Result<String, VarError>,
+) -> Result<Vec<Variable>, (usize, Fault)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines = text.lines().map(str::trim_start).enumerate();
+    let lines = (1..).zip(text.lines().map(str::trim_start));
     let meant = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    meant.map(|(index, line)| variable(line, &environment).map_err(|problem| (index + 1, problem))).collect()
+    let read = |(number, line): (usize, &str)| {
+        let place = format!("{}:{number}", path.display());
+        variable(line, &place, &environment).map_err(|fault| (number, fault))
+    };
+    meant.map(read).collect()
+}
+
+fn variable(
+    line: &str,
+    place: &str,
+    environment: impl Fn(&str) -> Result<String, VarError>,
+) -> Result<Variable, Fault> {
+    match asked(line)? {
+        Asked::Value(name, _) if !is_name(name) => Err(Fault::NoVariable),
+        Asked::Value(_, value) if is_torn(value) => Err(Fault::Quote),
+        Asked::Value(_, value) if value.contains("-----BEGIN ") && !value.contains("-----END ") => Err(Fault::Pem),
+        Asked::Value(name, value) => Ok(Variable::Set(name.to_owned(), value.to_owned())),
+        Asked::FromHere(name) => match environment(name) {
+            Ok(value) => Ok(Variable::Set(name.to_owned(), value)),
+            // The name may be a line of a key: its place is said instead.
+            Err(VarError::NotPresent) => Ok(Variable::Absent(format!(
+                "{place}: the environment has no variable of this name: it is not set for the run"
+            ))),
+            Err(VarError::NotUnicode(_)) => Err(Fault::NotText),
+        },
+    }
+}
+
+/// Whether a value begins with a quote that does not end on its line. A quote after a backslash ends nothing, unless nothing follows.
+fn is_torn(value: &str) -> bool {
+    let value = value.trim_end();
+    let Some(quote) = value.chars().next().filter(|first| matches!(first, '"' | '\'')) else { return false };
+    let rest = &value[1..];
+    let mut escaped = false;
+    let ends = |character: char| {
+        let ends = character == quote && !escaped;
+        escaped = character == '\\' && quote == '"' && !escaped;
+        ends
+    };
+    !rest.ends_with(quote) && !rest.chars().any(ends)
 }
 
 #[cfg(test)]
@@ -95,24 +210,72 @@ mod tests {
         Variable::Set(name.into(), value.into())
     }
 
+    fn none(_: &str) -> Result<String, VarError> {
+        Err(VarError::NotPresent)
+    }
+
+    fn parsed(text: &str) -> Result<Vec<Variable>, (usize, Fault)> {
+        parse(Path::new("f"), text, none)
+    }
+
     #[test]
     fn a_file_is_read_as_docker_reads_it() {
-        let text = "\u{feff}A=1\r\n# comment\n\n  B=\"two # words\"\nC=\nHOME\nNONE\nD=a=b \n";
-        let environment = |name: &str| (name == "HOME").then(|| "/h".to_owned());
+        let text = "\u{feff}A=1\r\n# comment\n\n  B=\"two # words\"\nC=\nHOME\nNONE\nD=a=b \nE=it's\nF='x' y\nG=\"C:\\dir\\\"\n";
+        let environment = |name: &str| if name == "HOME" { Ok("/h".to_owned()) } else { Err(VarError::NotPresent) };
         let expected = [
             set("A", "1"),
             set("B", "\"two # words\""),
             set("C", ""),
             set("HOME", "/h"),
-            Variable::Absent("NONE".into()),
+            Variable::Absent("f:7: the environment has no variable of this name: it is not set for the run".into()),
             set("D", "a=b "),
+            set("E", "it's"),
+            set("F", "'x' y"),
+            set("G", "\"C:\\dir\\\""),
         ];
-        assert_eq!(parse(text, environment).unwrap(), expected);
+        assert_eq!(parse(Path::new("f"), text, environment).unwrap(), expected);
     }
 
     #[test]
-    fn a_line_without_a_name_is_named() {
-        assert_eq!(parse("A=1\n\n=secret", |_| None).unwrap_err().0, 3);
-        assert_eq!(parse("export A=secret", |_| None).unwrap_err().0, 1);
+    fn a_line_without_a_name_is_refused_with_its_number() {
+        assert_eq!(parsed("A=1\n\n=secret"), Err((3, Fault::NoName)));
+        assert_eq!(parsed("export A=secret"), Err((1, Fault::Space)));
+        assert_eq!(parsed("A=1\nB=a\0b"), Err((2, Fault::Nul)));
+    }
+
+    #[test]
+    fn a_value_of_several_lines_is_refused_with_the_first_line_that_shows_it() {
+        for (text, line, fault) in [
+            ("A=1\nCERT=\"line1\nline2==\"\n", 2, Fault::Quote),
+            ("CERT='line1\nline2'\n", 1, Fault::Quote),
+            ("CERT=\"say \\\"x\\\" to\nline2\"\n", 1, Fault::Quote),
+            ("CERT=\"\n", 1, Fault::Quote),
+            ("CERT=-----BEGIN PRIVATE KEY-----\nMIIE\n", 1, Fault::Pem),
+            ("A=1\nsecret+/abc==\n", 2, Fault::NoVariable),
+            ("A=1\nsecret+/abc\n", 2, Fault::NoVariable),
+            ("A={\n  \"key\":\"secret=\"\n", 2, Fault::NoVariable),
+            ("A={\n  \"key\": \"secret=\"\n", 2, Fault::Space),
+            ("A=1\n\"secret\"\n", 2, Fault::NoVariable),
+            ("A=1\n1secret=\n", 2, Fault::NoVariable),
+        ] {
+            assert_eq!(parsed(text), Err((line, fault)), "{text:?}");
+            assert!(!fault.to_string().contains("secret=") && fault.to_string().contains("$(cat FILE)"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn what_the_environment_has_and_cannot_be_sent_is_told_as_that() {
+        let environment = |_: &str| Err(VarError::NotUnicode("x".into()));
+        assert_eq!(parse(Path::new("f"), "A=1\nBAD\n", environment), Err((2, Fault::NotText)));
+    }
+
+    #[test]
+    fn a_flag_says_what_is_wrong_with_it() {
+        let fault = |text: &str| flag(text).unwrap_err().to_string();
+        assert_eq!(fault(""), "-e: is empty: write NAME=value, or NAME alone for the value that it has here");
+        assert!(fault("=x").starts_with("-e: has no name before the `=`"), "{}", fault("=x"));
+        assert!(!fault("hidden+/\nhidden").contains("hidden"));
+        assert_eq!(flag("A=\"x\ny").unwrap(), set("A", "\"x\ny"), "a flag's value may have several lines");
+        assert_eq!(flag("1A=x").unwrap(), set("1A", "x"), "its name is for the request's own check to refuse");
     }
 }

@@ -21,6 +21,9 @@ Examples:
   mycli exec --no-repo -e STAGE --env-file .env --timeout 10m './migrate.sh'
   id=$(mycli exec --detach 'make nightly')       follow it with: mycli logs -f $id
 
+--env-file is read as docker run reads it: quotes are part of a value, and a value is one
+line. One of several lines goes with -e NAME=\"$(cat FILE)\", or as a secret.
+
 What no flag says is taken from .mycli.yaml, here or in the nearest folder above
 within the git repository; the repository and branch then from its origin.
 

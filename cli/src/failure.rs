@@ -6,7 +6,7 @@ use deploy::{
     CallError as AwsError, StackName, account::AccountError, dead_letters::DeadLetterError, forget::ForgetError,
     install::InstallError, package::PackageError, remove::RemoveError, secrets::SecretError, stack::StackError,
 };
-use domain::{ports::PortError, request::FieldError};
+use domain::{api::Problem, ports::PortError, request::FieldError};
 
 use crate::{
     client::{CallError, EndpointError},
@@ -211,8 +211,14 @@ impl Failure {
             | Self::Lines(..)
             | Self::Project(_)
             | Self::EnvFile(_) => crate::exit::USAGE,
-            Self::Call(CallError::Refused(problem)) if problem.has_faults() => crate::exit::USAGE,
+            Self::Call(CallError::Refused(problem)) if is_of_the_request(problem) => crate::exit::USAGE,
             _ => code,
         }
     }
+}
+
+/// Whether the caller asked for what cannot be, and nothing was started: the same is refused again until it is asked for otherwise.
+fn is_of_the_request(problem: &Problem) -> bool {
+    let codes = ["idempotency_key_reused", "invalid_json", "body_too_large"];
+    problem.has_faults() || codes.contains(&problem.code.as_str())
 }

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use domain::request::SubmitRequest;
+use domain::request::{MAX_PARALLEL_MAX, PRIORITY_MAX, RETRIES_MAX, SubmitRequest};
 
-use crate::env_file::{self, EnvFileError, Variable};
+use crate::{
+    env_file::{self, EnvFileError, Variable},
+    number::whole,
+};
 
 /// Each is a key of the request; what is not given is left to `.mycli.yaml` and the stack.
 #[derive(Args, Clone, Debug, Default)]
@@ -25,7 +28,7 @@ pub(crate) struct RunFlags {
     /// Set a variable; a name alone takes its value from the environment
     #[arg(short, long = "env", value_name = "K=V|K")]
     pub(crate) env: Vec<String>,
-    /// Read variables from a file, one K=V or K a line
+    /// Read variables from a file, one K=V or K a line; quotes are part of the value, as for docker run
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
     /// Give the command a secret of the stack as a variable
@@ -62,13 +65,13 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "NAME")]
     pub(crate) group: Option<String>,
     /// Run at most N of the group at a time
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(1..=i64::from(MAX_PARALLEL_MAX)))]
     pub(crate) max_parallel: Option<i64>,
     /// -100 to 100: among your waiting runs the higher goes first
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = whole(-i64::from(PRIORITY_MAX)..=i64::from(PRIORITY_MAX)))]
     pub(crate) priority: Option<i64>,
     /// Try again up to N times when it fails
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(0..=i64::from(RETRIES_MAX)))]
     pub(crate) retries: Option<i64>,
     /// Only when it failed for these causes: spot, host, failure
     #[arg(long, value_name = "CAUSE,…", value_delimiter = ',')]
@@ -99,7 +102,7 @@ impl RunFlags {
     /// Puts what was given in the place of what `request` says: single values replace, variables and secrets join, by name.
     ///
     /// # Errors
-    /// [`EnvFileError`]. `absent` hears of each variable that the environment does not have.
+    /// [`EnvFileError`]. `absent` hears what to say of each variable that the environment does not have.
     pub(crate) fn apply(&self, request: &mut SubmitRequest, absent: impl FnMut(&str)) -> Result<(), EnvFileError> {
         self.apply_source(request);
         self.apply_values(request);
@@ -154,7 +157,7 @@ impl RunFlags {
         for variable in given {
             match variable {
                 Variable::Set(name, value) => drop(request.env.insert(name, value)),
-                Variable::Absent(name) => absent(&name),
+                Variable::Absent(words) => absent(&words),
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! What the working directory's git repository says about where to run: the remote `origin`, and the current branch there.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Stdio, time::Duration};
 
 use domain::request::{Place, RepoUrl};
 use tokio::process::Command;
@@ -38,10 +38,10 @@ enum Remote {
 /// # Errors
 /// Why there is none; completes "name a repository" in [`crate::failure::Failure::NoRepository`].
 pub(crate) async fn checkout(branch: Option<&str>) -> Result<Checkout, String> {
-    let root = git(&["rev-parse", "--show-toplevel"]).await.ok_or("this is not a git repository")?;
+    let root = output(&["rev-parse", "--show-toplevel"]).await.ok_or("this is not a git repository")?;
     let url = git(&["remote", "get-url", REMOTE]).await;
     let url = url.ok_or_else(|| format!("this git repository has no remote `{REMOTE}`"))?;
-    let url = absolute(&url, Path::new(&root));
+    let url = absolute(&url, Path::new(OsStr::from_bytes(root.trim_ascii_end())))?;
     // What will be refused is not asked for its branches: the process that git does it by would show the URL, and a password in it, to
     // every user of this machine.
     let is_usable = RepoUrl::parse(&url, Place::OneMachine).is_ok();
@@ -103,12 +103,17 @@ async fn uncommitted() -> Option<String> {
     (files > 0).then(|| format!("warning: {files} {noun} not committed; changes to them will not be in the run"))
 }
 
-/// What git prints, trimmed; `None` if it fails, is missing or takes too long. It asks nobody for a password.
+/// What git prints, trimmed; `None` if that is no text, or as of [`output`].
 async fn git(arguments: &[&str]) -> Option<String> {
+    let text = String::from_utf8(output(arguments).await?).ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// What git prints; `None` if it fails, is missing or takes too long. It asks nobody for a password.
+async fn output(arguments: &[&str]) -> Option<Vec<u8>> {
     let mut command = Command::new("git");
     command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     command.env("GIT_TERMINAL_PROMPT", "0").env_remove("MYCLI_API_KEY");
     let output = tokio::time::timeout(PATIENCE, command.output()).await.ok()?.ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then(|| text.trim().to_owned())
+    output.status.success().then_some(output.stdout)
 }

@@ -15,7 +15,9 @@ use crate::{
     context::Context,
     exit,
     failure::Failure,
-    follow, moment, output,
+    follow, moment,
+    number::whole,
+    output,
     screen::{Screen, one_line},
 };
 
@@ -36,7 +38,7 @@ const FIXED: usize = 31 + 2 + 10 + 2 + 4 + 2 + 4 + 2 + 4 + 2;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct History {
     /// How many
-    #[arg(long, value_name = "N", default_value_t = PAGE_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(PAGE_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = PAGE_DEFAULT, value_parser = whole(1..=PAGE_MAX))]
     limit: u32,
     /// Only in this status: queued, waiting, launching, running, succeeded, failed, timed_out, cancelled, lost
     #[arg(long, value_parser = str::parse::<ExecutionStatus>)]

@@ -52,8 +52,20 @@ pub(crate) async fn run(
     }
     start(client, flags).await?;
     let key = key_or_random(request.idempotency_key)?;
-    let accepted = client.submit(&SubmitRequest { idempotency_key: Some(key), ..request }).await?;
-    go_on(context, client, &accepted, flags).await
+    let request = SubmitRequest { idempotency_key: Some(key), ..request };
+    match client.submit(&request).await {
+        Ok(accepted) => go_on(context, client, &accepted, flags).await,
+        Err(failure) => Err(explained(context, request, failure)),
+    }
+}
+
+/// A body that is too large was not read, so that only we can tell what of the request is.
+fn explained(context: &Context, request: SubmitRequest, failure: Failure) -> Failure {
+    if !matches!(&failure, Failure::Call(CallError::Refused(problem)) if problem.code == "body_too_large") {
+        return failure;
+    }
+    let faults = defaults(context).ok().and_then(|defaults| request.validate(&defaults).err());
+    faults.map_or(failure, Failure::Faults)
 }
 
 /// Runs an execution again with changes and, unless told to detach, follows the new run to its end.

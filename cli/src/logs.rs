@@ -9,7 +9,9 @@ use crate::{
     exit,
     failure::Failure,
     follow::{self, Ended, Show},
-    moment, output,
+    moment,
+    number::whole,
+    output,
     screen::{Stream, one_line},
 };
 
@@ -23,6 +25,9 @@ Examples:
 
 Exit code: 0, or 1 if there is no log to show; with -f as of exec.";
 
+/// Most lines of `--tail`. Ours: they are kept while the log is read to its end.
+const TAIL_MAX: usize = 10_000_000;
+
 /// The command line of `logs`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Logs {
@@ -32,7 +37,7 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Only the last N lines of what there is
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(0..=TAIL_MAX))]
     tail: Option<usize>,
     /// Only lines from then on: 30m, 2h, a date, or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = moment::since)]

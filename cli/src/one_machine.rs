@@ -174,7 +174,7 @@ fn quoted(path: &Path) -> String {
 
 /// The administrator's key: the environment's, else the one kept in `serve.key`, made the first time.
 fn key(folder: &Path) -> Result<(ApiKey, Option<PathBuf>), Failure> {
-    if let Some(text) = variable(API_KEY) {
+    if let Some(text) = variable(API_KEY)? {
         let wrong = || {
             Failure::Key(format!(
                 "{API_KEY} holds no key: it begins with sk_live_ and has 64 hexadecimal digits after that"

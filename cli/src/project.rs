@@ -1,11 +1,15 @@
 //! `.mycli.yaml`: what a project asks of every run.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use domain::request::{FieldError, SubmitRequest};
+use serde::{Deserialize, de::IgnoredAny};
+
+use crate::encoding;
 
 /// Its name.
 pub(crate) const FILE: &str = ".mycli.yaml";
@@ -49,9 +53,21 @@ impl Project {
     /// # Errors
     /// [`ProjectError`].
     pub(crate) fn find(folder: &Path) -> Result<Option<Self>, ProjectError> {
-        let Some(path) = places(folder).into_iter().find(|path| path.is_file()) else { return Ok(None) };
-        let text = fs::read_to_string(&path).map_err(|error| ProjectError::Read { path: path.clone(), error })?;
-        Self::parse(path, text).map(Some)
+        // Whatever it is: a folder of this name, or a link to nothing, is a mistake that a run without the file's settings would hide.
+        let there_is = |path: &PathBuf| path.symlink_metadata().is_ok();
+        let Some(path) = places(folder).into_iter().find(there_is) else { return Ok(None) };
+        // Of anything but a file, a pipe perhaps, reading might never end.
+        let is_other = fs::metadata(&path).is_ok_and(|found| !found.is_file());
+        if is_other {
+            let what = if path.is_dir() { "a folder" } else { "no plain file" };
+            let problem = format!("is {what}: the settings of a project are a file of this name");
+            return Err(ProjectError::Form { path, line: None, problem });
+        }
+        let bytes = fs::read(&path).map_err(|error| ProjectError::Read { path: path.clone(), error })?;
+        match encoding::fault(&bytes) {
+            Some(problem) => Err(ProjectError::Form { path, line: None, problem }),
+            None => Self::parse(path, String::from_utf8_lossy(&bytes).into_owned()).map(Some),
+        }
     }
 
     /// Reads the text of the file at `path`.
@@ -62,7 +78,7 @@ impl Project {
         let parsed = serde_norway::from_str::<Option<SubmitRequest>>(&text);
         let request = match parsed {
             Ok(request) => request.unwrap_or_default(),
-            Err(error) => return Err(malformed(path, &error)),
+            Err(error) => return Err(malformed(path, &text, &error)),
         };
         let project = Self { path, request, text };
         match key_of_one_run(&project.request) {
@@ -96,14 +112,41 @@ fn key_of_one_run(request: &SubmitRequest) -> Option<&'static str> {
 }
 
 /// serde's words name the key and those that are known; the place is said in front of them.
-fn malformed(path: PathBuf, error: &serde_norway::Error) -> ProjectError {
+fn malformed(path: PathBuf, text: &str, error: &serde_norway::Error) -> ProjectError {
     let place = error.location();
     let problem = error.to_string();
     let problem = match &place {
         Some(place) => problem.replace(&format!(" at line {} column {}", place.line(), place.column()), ""),
         None => problem,
     };
-    ProjectError::Form { path, line: place.map(|place| place.line()), problem }
+    let null = problem.contains(" is null: ").then(|| line_of_null(text)).flatten();
+    ProjectError::Form { path, line: null.or(place.map(|place| place.line())), problem }
+}
+
+/// The variables, of which only is read whether they are null.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Nulls {
+    env: Option<BTreeMap<String, Option<IgnoredAny>>>,
+}
+
+/// Where the first variable is whose value is null. The place of the error is that of the whole `env`, since the reader of YAML keeps none
+/// of a null.
+fn line_of_null(text: &str) -> Option<usize> {
+    let nulls: Nulls = serde_norway::from_str(text).ok()?;
+    let names = nulls.env?.into_iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name);
+    let names: Vec<_> = names.collect();
+    let start = text.lines().position(|line| line.starts_with("env"))?;
+    let is_null = |line: &str| names.iter().any(|name| names_key(line, name));
+    let line = text.lines().skip(start).position(is_null)?;
+    Some(start + line + 1)
+}
+
+/// Whether a line begins with this key, in quotes or without.
+fn names_key(line: &str, key: &str) -> bool {
+    let line = line.trim_start().trim_start_matches(['"', '\'']);
+    let rest = line.strip_prefix(key).map(|rest| rest.trim_start_matches(['"', '\'']).trim_start());
+    rest.is_some_and(|rest| rest.starts_with(':'))
 }
 
 fn places(folder: &Path) -> Vec<PathBuf> {
@@ -125,6 +168,51 @@ mod tests {
         check("image: alpine\ntimeuot: 3m\n", "p/.mycli.yaml:2: unknown field `timeuot`, expected one of");
         check("image: alpine\n\ncommand: ls\n", "p/.mycli.yaml:3: `command` belongs to one run");
         check("env:\n  A: 1\n  B: [\n", "p/.mycli.yaml:");
+    }
+
+    #[test]
+    fn a_name_that_is_given_twice_is_told_with_the_line_of_the_second() {
+        check("env: {A: first, A: second}\n", "p/.mycli.yaml:1: env: duplicate field `A`");
+        check("env:\n  A: first\n  B: x\n  \"A\": second\n", "p/.mycli.yaml:4: env: duplicate field `A`");
+        check("env:\n  A: 1\n  A: 2\n", "p/.mycli.yaml:3: env: duplicate field `A`");
+        check("image: a\nimage: b\n", "p/.mycli.yaml:");
+    }
+
+    #[test]
+    fn null_is_no_value_of_a_variable_and_no_entry_of_a_list() {
+        check("env: {A: null}\n", "p/.mycli.yaml:1: env: `A` is null: write \"\"");
+        check("image: a\nenv:\n  A: 1\n  'B': ~\n", "p/.mycli.yaml:4: env: `B` is null: write \"\"");
+        check("env:\n  A:\n  B: 1\n", "p/.mycli.yaml:2: env: `A` is null: write \"\"");
+        check("secrets: [null]\n", "p/.mycli.yaml:1: secrets: entry 1 is null: leave it out");
+        check("image: a\nretry_on:\n- spot\n- ~\n", "p/.mycli.yaml:");
+        let text = "env:\n  A: ''\n  B: 'null'\n  C: 1.10\n  D: yes\nsecrets:\nimage: null\n";
+        let request = Project::parse(PathBuf::from("p"), text.into()).unwrap().request;
+        let env = [("A", ""), ("B", "null"), ("C", "1.10"), ("D", "yes")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(request, SubmitRequest { env: env.into(), ..SubmitRequest::default() });
+    }
+
+    #[test]
+    fn what_is_no_file_of_utf8_is_told_as_what_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let check = |expected: &str| {
+            let error = Project::find(root.path()).unwrap_err().to_string();
+            assert!(error.contains(FILE) && error.contains(expected), "{error}");
+        };
+        let path = root.path().join(FILE);
+        fs::write(&path, "image: a\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()).unwrap();
+        check("iconv -f utf-16le -t utf-8");
+        fs::write(&path, b"image: a\nname: \xff\n").unwrap();
+        check("is not UTF-8 in line 2");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("nowhere", &path).unwrap();
+        check("failed to read");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        check("is no plain file");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        check("is a folder");
     }
 
     #[test]

@@ -165,7 +165,7 @@ fn changes(context: &Context, flags: &RunFlags) -> Result<Changes, Failure> {
     draft::apply(flags, &mut request, &context.screen)?;
     if context.global.local {
         let here = std::env::current_dir().map_err(Failure::io("find the working directory"))?;
-        request.repo = request.repo.map(|repo| draft::absolute(&repo, &here));
+        request.repo = request.repo.map(|repo| draft::absolute(&repo, &here)).transpose().map_err(Failure::Usage)?;
     }
     let mut changes = Changes::from(request);
     if flags.no_repo {

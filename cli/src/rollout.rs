@@ -12,10 +12,13 @@ use deploy::{
     template::Template,
 };
 
-use crate::{context::Context, failure::Failure, site::Site, telling::Telling};
+use crate::{context::Context, failure::Failure, number::whole, site::Site, telling::Telling};
 
 /// This program's version, which the functions have too.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Most vCPUs of a limit. Ours: more than any account has.
+const VCPUS_MAX: u32 = 1_000_000;
 
 /// What to deploy.
 #[derive(Args, Clone, Debug)]
@@ -24,10 +27,10 @@ pub(crate) struct Rollout {
     #[arg(long, value_name = "DIR")]
     functions: Option<PathBuf>,
     /// How many vCPUs of Fargate Spot may be in use at once [default: as it was; at first the account's quota holds]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(0..=VCPUS_MAX))]
     vcpus_spot: Option<u32>,
     /// The same of Fargate on demand
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole(0..=VCPUS_MAX))]
     vcpus_on_demand: Option<u32>,
     /// A parameter of the template; the others stay as they were (see --print-template of `mycli init`)
     #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]

@@ -1,6 +1,6 @@
 //! `mycli secrets`: values that runs get by name. They go from standard input to where they are kept, and nowhere else.
 
-use std::{fs, io, path::PathBuf};
+use std::{fmt::Display, fs, io, path::PathBuf};
 
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
@@ -12,7 +12,7 @@ use domain::{
     git::{self, GitHost, GitHostError},
     key::Role,
     request::{EnvError, SecretName},
-    secret::SecretRecord,
+    secret::{SecretRecord, readable_value},
 };
 use local::secrets::Secrets as Files;
 use secrecy::{ExposeSecret, SecretString};
@@ -43,7 +43,10 @@ A stack's values are SecureString parameters (AWS Systems Manager) that its task
 started with. GIT_TOKEN, GIT_SSH_KEY and GIT_KNOWN_HOSTS are used for cloning; commands
 do not see them unless they ask. GIT_TOKEN and GIT_SSH_KEY are for github.com and gitlab.com
 unless --host names others: a repository on another host is cloned without them, and the
-run's log says so. A new value keeps the hosts and the role that the secret has.";
+run's log says so. A new value keeps the hosts and the role that the secret has.
+
+A value is text in UTF-8, of several lines if need be; one line end after it is taken off. A
+stack keeps 4096 bytes of it, and on this machine NAME=value may have 131,071.";
 
 /// The command line of `secrets`.
 #[derive(Args, Clone, Debug)]
@@ -169,6 +172,7 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
             let uses = Uses { role: role.map(Role::from), hosts: hosts(&name, &for_hosts_named)? };
             let (site, stack, path) = opened(context, &aws).await?;
             let value = value(context, &name)?;
+            secrets::check(&name, &value).map_err(|error| unset(&name, &error))?;
             let record = secrets::set(&site.account, &stack, path, &name, uses, &value).await?;
             context.screen.say(&format!("set {name} in {}{}", site.name.full(), for_hosts(&record)));
         }
@@ -196,13 +200,20 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The value for a secret. What no task can be started with is refused here, and not by each run that names the secret.
 fn value(context: &Context, name: &SecretName) -> Result<SecretString, Failure> {
-    let value =
+    let bytes =
         typed::secret_value(context, &format!("type or paste the value of {name} (it is not shown), then Enter:"))?;
-    if value.expose_secret().is_empty() {
+    if bytes.is_empty() {
         return Err(Failure::Nothing("the value is empty: nothing was set".into()));
     }
-    Ok(value)
+    let value = readable_value(name.as_str(), bytes);
+    value.map(SecretString::from).map_err(|error| unset(name, &error))
+}
+
+/// A value that was refused, of which the error holds nothing.
+fn unset(name: &SecretName, error: &impl Display) -> Failure {
+    Failure::Usage(format!("{name}: {error}. Nothing was set"))
 }
 
 /// This machine's secrets are files that only their owner can read.

@@ -12,6 +12,8 @@ use deploy::StackName;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use crate::encoding;
+
 /// What the file says.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -79,6 +81,14 @@ pub(crate) enum SettingsError {
         /// Where, if that is known.
         line: Option<usize>,
     },
+    /// Not UTF-8.
+    #[error("{} {fault}", path.display())]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        fault: String,
+    },
     /// A stack that is not in the file.
     #[error("there is no stack `{name}` in {}{}", path.display(), there_are(known))]
     NoStack {
@@ -115,8 +125,8 @@ impl Settings {
     /// [`SettingsError`], also when others may read the file.
     pub(crate) fn read(path: &Path) -> Result<Self, SettingsError> {
         let failed = |error| SettingsError::Io { path: path.to_owned(), error };
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(failed(error)),
         };
@@ -124,6 +134,10 @@ impl Settings {
         if mode & 0o077 != 0 {
             return Err(SettingsError::Readable { path: path.to_owned(), mode });
         }
+        if let Some(fault) = encoding::fault(&bytes) {
+            return Err(SettingsError::Encoding { path: path.to_owned(), fault });
+        }
+        let text = String::from_utf8_lossy(&bytes);
         Self::parse(&text).map_err(|line| SettingsError::Form { path: path.to_owned(), line })
     }
 

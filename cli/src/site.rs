@@ -46,13 +46,18 @@ pub(crate) struct Site {
 }
 
 impl AwsFlags {
-    fn access(&self, known: Option<&Profile>) -> Access {
+    /// The flags, then the environment, then the file.
+    fn access(&self, known: Option<&Profile>) -> Result<Access, Failure> {
         let known = known.cloned().unwrap_or_default();
-        Access {
+        let given = |flag: &Option<String>, name: &str| match flag {
+            Some(value) => Ok(Some(value.clone())),
+            None => variable(name),
+        };
+        Ok(Access {
             region: self.region.clone().or(known.region),
-            profile: self.profile.clone().or_else(|| variable(AWS_PROFILE)).or(known.aws_profile),
-            endpoint_url: self.endpoint_url.clone().or_else(|| variable(ENDPOINT_URL)).or(known.endpoint_url),
-        }
+            profile: given(&self.profile, AWS_PROFILE)?.or(known.aws_profile),
+            endpoint_url: given(&self.endpoint_url, ENDPOINT_URL)?.or(known.endpoint_url),
+        })
     }
 
     /// Finds credentials and asks AWS who they are.
@@ -67,7 +72,7 @@ impl AwsFlags {
         }
         let name = context.stack()?;
         let known = context.settings()?.stacks.get(&name).cloned();
-        let access = self.access(known.as_ref());
+        let access = self.access(known.as_ref())?;
         context.screen.progress("asking AWS who we are");
         let account = Account::open(&access).await;
         context.screen.no_progress();

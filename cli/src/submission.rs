@@ -39,6 +39,8 @@ use self::reruns::Reruns;
 const IN_FLIGHT: usize = 4;
 /// What an id of ours begins with.
 const PREFIX: &str = "sub_";
+/// How far the clock of the machine that made an id may be ahead of this one's. Ours.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(1);
 /// How long the API knows a submission (DESIGN §7: as long as an idempotency key).
 const KNOWN_FOR: TimeDelta = TimeDelta::hours(24);
 
@@ -57,18 +59,12 @@ impl Submission {
     /// A new one, or the one with this id.
     ///
     /// # Errors
-    /// An id that the API has forgotten: its lines would all run again.
+    /// An id that was never made here, or that the API has forgotten: its lines would all run anew, or again.
     pub(crate) fn begin(resume: Option<&Name>, group: Option<&str>) -> Result<Self, Failure> {
         let id = match resume {
-            Some(id) => id.clone(),
+            Some(id) => resumable(id)?,
             None => new_id()?,
         };
-        if let Some(at) = made_at(&id).filter(|at| Utc::now() - *at > KNOWN_FOR) {
-            let at = crate::moment::shown(at);
-            return Err(Failure::Usage(format!(
-                "--resume: {id} is of {at}, and a submission can be resumed for 24 hours; `mycli history --group {id}` shows what ran of it"
-            )));
-        }
         Ok(Self { group: group.unwrap_or(id.as_str()).to_owned(), resumed: resume.is_some(), id })
     }
 
@@ -91,6 +87,25 @@ impl Submission {
     }
 }
 
+/// The id, if the API may still know it. Whether it does, only what becomes of the lines tells.
+fn resumable(id: &Name) -> Result<Name, Failure> {
+    let now = Utc::now();
+    let why = match made_at(id) {
+        Some(at) if now - at > KNOWN_FOR => {
+            let at = crate::moment::shown(at);
+            format!(
+                "{id} is of {at}, and a submission can be resumed for 24 hours; `mycli history --group {id}` shows what ran of it"
+            )
+        }
+        Some(at) if at - now <= CLOCKS_DIFFER => return Ok(id.clone()),
+        _ => format!(
+            "`{id}` is no submission's id: they begin with {PREFIX}, and the first line of what was cut short has it. Without --resume it \
+             is a new submission"
+        ),
+    };
+    Err(Failure::Usage(format!("--resume: {why}")))
+}
+
 fn new_id() -> Result<Name, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
@@ -100,9 +115,10 @@ fn new_id() -> Result<Name, Failure> {
     id.parse::<Name>().map_err(|error| Failure::Local(format!("the submission's id {error}")))
 }
 
-/// When an id of ours was made.
+/// When an id of ours was made. One that is written otherwise, in lower case perhaps, is another to the API.
 fn made_at(id: &Name) -> Option<Timestamp> {
-    let ulid = Ulid::from_string(id.as_str().strip_prefix(PREFIX)?).ok()?;
+    let text = id.as_str().strip_prefix(PREFIX)?;
+    let ulid = Ulid::from_string(text).ok().filter(|ulid| ulid.to_string() == text)?;
     Timestamp::from_timestamp_millis(i64::try_from(ulid.timestamp_ms()).ok()?)
 }
 
@@ -258,7 +274,14 @@ pub(crate) async fn run(
     context.screen.no_progress();
     let sent = sent.sorted();
     if submission.resumed && sent.existing.is_empty() && !sent.accepted.is_empty() {
-        context.screen.say(&format!("nothing was known of {id}: its runs were submitted for the first time"));
+        context.screen.say(&format!(
+            "nothing was known of {id}: {} new {} for the first time. If others were meant, the id is another, or the key or stack is: \
+             `{} cancel --group {}` stops these",
+            sent.accepted.len(),
+            if sent.accepted.len() == 1 { "run was submitted" } else { "runs were submitted" },
+            program(context),
+            submission.group
+        ));
     }
     tell_rejected(context, batch, &sent);
     match ended {
@@ -570,7 +593,20 @@ mod tests {
     fn an_old_submission_is_not_begun_anew() {
         let old: Name = format!("{PREFIX}{}", Ulid::from_parts(1_764_000_000_000, 7)).parse().unwrap();
         assert!(matches!(Submission::begin(Some(&old), None), Err(Failure::Usage(_))));
-        let own: Name = "nightly".parse().unwrap();
-        assert_eq!(Submission::begin(Some(&own), None).unwrap().group, "nightly");
+        let own = new_id().unwrap();
+        assert_eq!(Submission::begin(Some(&own), None).unwrap().group, own.as_str());
+    }
+
+    #[test]
+    fn what_was_never_a_submission_s_id_is_not_resumed() {
+        let future = format!("{PREFIX}{}", Ulid::from_parts(32_503_680_000_000, 7));
+        let own = new_id().unwrap();
+        let cut = &own.as_str()[..own.as_str().len() - 1];
+        for wrong in ["nightly", "sub_", "sub_1", cut, "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9", &future] {
+            let Err(Failure::Usage(words)) = Submission::begin(Some(&wrong.parse().unwrap()), None) else {
+                panic!("{wrong} is resumed")
+            };
+            assert!(words.starts_with("--resume: `") && words.contains("is no submission's id"), "{words}");
+        }
     }
 }

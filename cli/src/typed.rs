@@ -7,7 +7,8 @@ use secrecy::SecretString;
 
 use crate::{context::Context, failure::Failure};
 
-/// Longest value that is read. Ours: far above what any secret store takes.
+/// Most bytes of a value that are read. Ours: eight times what any variable can hold, so that what is too long by mistake is told with its
+/// length, and what has no end does not fill the memory.
 const VALUE_MAX: u64 = 1 << 20;
 
 /// A line of standard input; on a terminal it is asked for with `prompt`, and not shown.
@@ -15,25 +16,37 @@ const VALUE_MAX: u64 = 1 << 20;
 /// # Errors
 /// Standard input's.
 pub(crate) fn secret_line(context: &Context, prompt: &str) -> Result<SecretString, Failure> {
-    line_unseen(context, prompt).map(SecretString::from).map_err(Failure::io("read standard input"))
+    let line = line_unseen(context, prompt).map_err(Failure::io("read standard input"))?;
+    let line = String::from_utf8(line).map_err(|_| Failure::Usage("what is on standard input is not UTF-8".into()))?;
+    Ok(line.into())
 }
 
-/// A value: a line that is typed unseen, or all of standard input but for the line end after it.
+/// The bytes of a value: a line that is typed unseen, or all of standard input but for the line end after it.
 ///
 /// # Errors
-/// Standard input's, and what is no text.
-pub(crate) fn secret_value(context: &Context, prompt: &str) -> Result<SecretString, Failure> {
+/// Standard input's, and a value that is too long for any use.
+pub(crate) fn secret_value(context: &Context, prompt: &str) -> Result<Vec<u8>, Failure> {
     let read = || {
         if io::stdin().is_terminal() {
             return line_unseen(context, prompt);
         }
-        let mut text = String::new();
-        io::stdin().lock().take(VALUE_MAX).read_to_string(&mut text)?;
-        Ok(text)
+        let mut bytes = Vec::new();
+        io::stdin().lock().take(VALUE_MAX + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
     };
-    let text = read().map_err(Failure::io("read the value from standard input"))?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(text.strip_suffix('\r').unwrap_or(text).to_owned().into())
+    let bytes = read().map_err(Failure::io("read the value from standard input"))?;
+    if bytes.len() as u64 > VALUE_MAX {
+        let message = format!("the value is longer than {VALUE_MAX} bytes: nothing was set. No variable can hold it");
+        return Err(Failure::Usage(message));
+    }
+    Ok(without_line_end(bytes))
+}
+
+/// Takes off one line end, `\n` or `\r\n`.
+fn without_line_end(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.strip_suffix(b"\n").map_or(bytes.len(), |rest| rest.strip_suffix(b"\r").unwrap_or(rest).len());
+    bytes.truncate(end);
+    bytes
 }
 
 /// Asks a question; `true` for yes. Nobody is asked where nobody can answer.
@@ -62,15 +75,15 @@ pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-fn line_unseen(context: &Context, prompt: &str) -> io::Result<String> {
+fn line_unseen(context: &Context, prompt: &str) -> io::Result<Vec<u8>> {
     let _silence = if io::stdin().is_terminal() {
         context.screen.say(prompt);
         Some(Silence::begin()?)
     } else {
         None
     };
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
+    let mut line = Vec::new();
+    io::stdin().lock().read_until(b'\n', &mut line)?;
     Ok(line)
 }
 
@@ -91,5 +104,19 @@ impl Drop for Silence {
     fn drop(&mut self) {
         // The terminal is gone if this fails.
         let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_taken_off_a_value_and_nothing_else() {
+        for (given, kept) in
+            [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a\r", "a\r"), ("a\nb", "a\nb"), ("", "")]
+        {
+            assert_eq!(without_line_end(given.into()), kept.as_bytes(), "{given:?}");
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! The lines of a submission: read, laid over what flags and files say, and checked, all before anything is sent.
 
 use std::{
+    collections::BTreeSet,
     fmt::Display,
     str::{Utf8Error, from_utf8},
 };
 
 use domain::{
     api::BulkRequest,
-    request::{Defaults, FieldError, SubmitRequest},
+    request::{Defaults, FieldError, SubmitRequest, without_value, written_keys},
 };
 use serde_json::{Map, Value};
 
@@ -23,13 +24,11 @@ pub(super) struct Line {
     pub(super) keys: Keys,
 }
 
-impl Line {
-    /// Whether it has the key that a fault is about.
-    pub(super) fn says(&self, field: &str) -> bool {
-        match field.strip_prefix("env.") {
-            Some(name) => self.keys.get("env").is_some_and(|env| env.get(name).is_some()),
-            None => self.keys.contains_key(field.split('[').next().unwrap_or_default()),
-        }
+/// Whether these keys have the one that a fault is about.
+pub(super) fn say(keys: &Keys, field: &str) -> bool {
+    match field.strip_prefix("env.") {
+        Some(name) => keys.get("env").is_some_and(|env| env.get(name).is_some()),
+        None => keys.contains_key(field.split('[').next().unwrap_or_default()),
     }
 }
 
@@ -47,11 +46,15 @@ pub(super) struct Faults<'a> {
     source: &'a str,
     /// With the line's number, for their order.
     found: Vec<(usize, FieldError)>,
+    /// What is wrong with all lines that do not say otherwise. It is told once.
+    shared: Vec<FieldError>,
+    /// The lines that are at fault.
+    numbers: BTreeSet<usize>,
 }
 
 impl<'a> Faults<'a> {
     pub(super) fn of(source: &'a str) -> Self {
-        Self { source, found: Vec::new() }
+        Self { source, found: Vec::new(), shared: Vec::new(), numbers: BTreeSet::new() }
     }
 
     pub(super) fn add(&mut self, number: usize, column: Option<usize>, field: Option<&str>, message: impl Display) {
@@ -59,14 +62,22 @@ impl<'a> Faults<'a> {
         let place = format!("{}:{number}{column}", self.source);
         let field = field.map_or_else(|| place.clone(), |field| format!("{place}: {field}"));
         self.found.push((number, FieldError { field, message: message.to_string() }));
+        self.numbers.insert(number);
     }
 
-    /// How many lines are at fault, and every fault, in the order of the lines.
+    /// A fault of what a line takes from elsewhere: from a flag, or from `.mycli.yaml`.
+    pub(super) fn add_shared(&mut self, number: usize, fault: FieldError) {
+        self.numbers.insert(number);
+        if !self.shared.contains(&fault) {
+            self.shared.push(fault);
+        }
+    }
+
+    /// How many lines are at fault, and every fault: first those of many lines, then the others in the order of the lines.
     pub(super) fn told(mut self) -> Option<(usize, Vec<FieldError>)> {
         self.found.sort_by_key(|(number, _)| *number);
-        let mut numbers: Vec<_> = self.found.iter().map(|(number, _)| *number).collect();
-        numbers.dedup();
-        (!numbers.is_empty()).then(|| (numbers.len(), self.found.into_iter().map(|(_, fault)| fault).collect()))
+        let found = self.found.into_iter().map(|(_, fault)| fault);
+        (!self.numbers.is_empty()).then(|| (self.numbers.len(), self.shared.into_iter().chain(found).collect()))
     }
 }
 
@@ -100,8 +111,8 @@ fn text<'l>(number: usize, line: &'l [u8], faults: &mut Faults<'_>) -> Option<&'
 
 fn keys(number: usize, line: &[u8], faults: &mut Faults<'_>) -> Option<Keys> {
     let text = text(number, line, faults).filter(|text| !text.trim().is_empty())?;
-    let keys: Keys = serde_json::from_str(text).map_err(|error| malformed(number, &error, faults)).ok()?;
-    match serde_json::from_str::<SubmitRequest>(text) {
+    let keys = written_keys(text).map_err(|error| malformed(number, &error, faults)).ok()?;
+    match serde_json::from_value::<SubmitRequest>(Value::Object(keys.clone())) {
         Ok(_) => Some(keys),
         Err(error) => {
             let before = faults.found.len();
@@ -119,6 +130,9 @@ fn malformed(number: usize, error: &serde_json::Error, faults: &mut Faults<'_>) 
     let place = format!(" at line {} column {}", error.line(), error.column());
     let problem = error.to_string().replace(&place, "").replace("expected a map", "expected an object");
     let column = Some(error.column()).filter(|column| *column > 0);
+    if problem.starts_with("duplicate field") {
+        return faults.add(number, column, None, format!("{problem}: give it once"));
+    }
     if error.is_data() {
         return faults.add(number, column, None, format!("{problem}: write a line as {{\"command\": …}}"));
     }
@@ -129,32 +143,39 @@ fn malformed(number: usize, error: &serde_json::Error, faults: &mut Faults<'_>) 
 /// Each key by itself, so that all that are wrong are told.
 fn check_key(number: usize, key: &str, value: &Value, faults: &mut Faults<'_>) {
     let alone = Keys::from_iter([(key.to_owned(), value.clone())]);
-    if let Err(error) = serde_json::from_value::<SubmitRequest>(Value::Object(alone)) {
-        // What a variable is set to is told to nobody, not even where it has the wrong type.
-        let problem = if key == "env" { "is not an object of texts".to_owned() } else { error.to_string() };
-        let odd =
-            value.as_object().filter(|_| key == "env").into_iter().flatten().filter(|(_, value)| !value.is_string());
-        let odd: Vec<_> = odd.map(|(name, _)| format!("env.{name}")).collect();
-        if odd.is_empty() {
-            faults.add(number, None, Some(key), problem);
-        }
-        odd.iter().for_each(|name| faults.add(number, None, Some(name), "is no text: write it in quotes"));
+    let Err(error) = serde_json::from_value::<SubmitRequest>(Value::Object(alone)) else { return };
+    if key != "env" {
+        return faults.add(number, None, Some(key), error);
+    }
+    // What a variable is set to is told to nobody, not even where it has the wrong type.
+    let Value::Object(variables) = value else {
+        return faults.add(number, None, Some(key), "is not an object of texts");
+    };
+    for (name, value) in variables.iter().filter(|(_, value)| !value.is_string()) {
+        let problem = match value {
+            Value::Null => "is null: write \"\" for an empty text, or leave it out",
+            _ => "is no text: write it in quotes",
+        };
+        faults.add(number, None, Some(&format!("env.{}", without_value(name).escape_debug())), problem);
     }
 }
 
 /// Lays a line over the defaults: what it says replaces what they say; variables and secrets join, by name; null leaves a key out. Another
-/// repository drops the defaults' branch, and one of CPU and memory the other, as on the command line.
+/// repository drops the defaults' branch, and one of CPU and memory the other, as on the command line. No key is null in what comes of it,
+/// so that the same is sent whenever the submission is: the API takes no null.
 pub(super) fn over(defaults: &Keys, line: &Keys) -> Keys {
     let mut keys = defaults.clone();
-    let mut drop_with = |given: &[&str], dropped: &[&str]| {
-        if given.iter().any(|key| line.contains_key(*key)) {
-            dropped.iter().for_each(|key| drop(keys.remove(*key)));
-        }
-    };
-    drop_with(&["repo"], &["branch"]);
-    drop_with(&["cpu", "memory"], &["cpu", "memory"]);
+    let is_given = |key: &str| line.get(key).is_some_and(|value| !value.is_null());
+    if line.contains_key("repo") {
+        keys.remove("branch");
+    }
+    if is_given("cpu") || is_given("memory") {
+        keys.remove("cpu");
+        keys.remove("memory");
+    }
     for (key, value) in line {
         match (keys.get_mut(key), value) {
+            (_, Value::Null) => drop(keys.remove(key)),
             (Some(Value::Object(ours)), Value::Object(theirs)) => ours.extend(theirs.clone()),
             (Some(Value::Array(ours)), Value::Array(theirs)) if key == "secrets" => {
                 let new: Vec<_> = theirs.iter().filter(|name| !ours.contains(name)).cloned().collect();
@@ -229,14 +250,45 @@ mod tests {
         check_faults(b"\n{\"command\": \"a\xff\"}", &["f:2:15: is not UTF-8"]);
         check_faults(b"[1]\n\"x\"", &["f:1: invalid type: sequence, expected an object", "f:2:3: invalid type"]);
         check_faults(
-            b"{\"comand\": \"a\", \"retries\": \"x\", \"env\": {\"A\": 5}, \"image\": \"i\"}",
+            b"{\"comand\": \"a\", \"retries\": \"x\", \"env\": {\"A\": [5]}, \"image\": \"i\"}",
             &[
                 "f:1: comand: unknown field `comand`, expected one of",
                 "f:1: env.A: is no text",
                 "f:1: retries: invalid type",
             ],
         );
+        check_faults(
+            b"{\"command\": \"a\", \"env\": {\"A\": null, \"B=hidden\": []}, \"secrets\": [null]}",
+            &[
+                "f:1: env.A: is null: write \"\"",
+                "f:1: env.B=: is no text",
+                "f:1: secrets: entry 1 is null: leave it out",
+            ],
+        );
         check_faults(b"{\"command\": \"a\", \"command\": \"b\"}", &["f:1:26: duplicate field `command`"]);
+        check_faults(
+            b"{}\n{\"env\": {\"A\": \"first\", \"\\u0041\": \"second\"}}",
+            &["f:2:31: duplicate field `A`: give it once"],
+        );
+    }
+
+    #[test]
+    fn a_fault_of_all_lines_is_told_once_and_counted_for_each() {
+        let mut faults = Faults::of("f");
+        let shared = FieldError { field: "cpu".into(), message: "is odd".into() };
+        faults.add(2, None, Some("retries"), "is 99");
+        (1..=3).for_each(|number| faults.add_shared(number, shared.clone()));
+        let (lines, told) = faults.told().unwrap();
+        assert_eq!(lines, 3);
+        assert_eq!(told.iter().map(ToString::to_string).collect::<Vec<_>>(), ["cpu: is odd", "f:2: retries: is 99"]);
+    }
+
+    #[test]
+    fn variables_may_be_numbers_as_in_the_project_s_file() {
+        let mut faults = Faults::of("f");
+        let lines = read(b"{\"env\": {\"A\": 1.10, \"B\": true, \"C\": \"c\"}}", &mut faults);
+        assert!(faults.told().is_none());
+        assert_eq!(lines[0].keys["env"], json!({"A": "1.10", "B": "true", "C": "c"}));
     }
 
     #[test]
@@ -251,7 +303,16 @@ mod tests {
         );
         check(
             json!({"repo": "q", "memory": 1024, "env": null, "secrets": null}),
-            json!({"image": "a", "repo": "q", "memory": 1024, "env": null, "secrets": null}),
+            json!({"image": "a", "repo": "q", "memory": 1024}),
         );
+        check(
+            json!({"repo": null, "cpu": null, "image": null, "name": null}),
+            json!({"env": {"A": "1", "B": "2"}, "secrets": ["S"]}),
+        );
+        check(json!({"branch": null, "memory": null}), {
+            let mut same = Value::Object(defaults.clone());
+            same.as_object_mut().unwrap().remove("branch");
+            same
+        });
     }
 }

@@ -59,6 +59,16 @@ pub(crate) fn is_loopback(endpoint: &str) -> bool {
     Url::parse(endpoint).is_ok_and(|url| on_loopback(&url))
 }
 
+/// Whether a text is the address of a stack as far as its form tells.
+pub(crate) fn is_address(endpoint: &str) -> bool {
+    address(endpoint).is_some()
+}
+
+fn address(endpoint: &str) -> Option<Url> {
+    let url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.filter(|url| url.query().is_none() && url.password().is_none() && url.username().is_empty())
+}
+
 fn on_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -74,9 +84,7 @@ impl Remote {
     /// # Errors
     /// [`EndpointError`].
     pub(crate) fn new(endpoint: &str, key: &SecretString, screen: &Rc<Screen>) -> Result<Self, EndpointError> {
-        let url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let url = url.filter(|url| url.query().is_none() && url.password().is_none() && url.username().is_empty());
-        let url = url.ok_or(EndpointError::Form)?;
+        let url = address(endpoint).ok_or(EndpointError::Form)?;
         Ok(Self {
             http: http(&url, key)?,
             screen: Rc::clone(screen),

@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn submission(id: &str) -> Submission {
-        Submission::begin(Some(&id.parse().unwrap()), None).unwrap()
+        Submission { id: id.parse().unwrap(), group: id.to_owned(), resumed: true }
     }
 
     #[test]

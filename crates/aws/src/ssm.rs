@@ -9,7 +9,11 @@ use aws_sdk_ssm::{
     types::{ParameterMetadata, ParameterStringFilter, ParameterTier, ParameterType},
 };
 use aws_smithy_types::error::operation::BuildError;
-use domain::{Timestamp, request::SecretName};
+use domain::{
+    Timestamp,
+    request::SecretName,
+    secret::{self, ValueError},
+};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::error::Fault;
@@ -34,6 +38,9 @@ pub enum ParameterError {
     /// The Parameter Store takes no empty values.
     #[error("the value is empty")]
     Empty,
+    /// No task could be started with it.
+    #[error(transparent)]
+    Unusable(#[from] ValueError),
     /// The Parameter Store said no, or nothing.
     #[error("failed to use the Parameter Store: {0}")]
     Store(#[from] Fault),
@@ -81,16 +88,24 @@ impl Parameters {
         Self { key, ..self }
     }
 
+    /// Whether a value can be kept, and a task started with it.
+    ///
+    /// # Errors
+    /// See [`ParameterError`].
+    pub fn check(name: &SecretName, value: &SecretString) -> Result<(), ParameterError> {
+        match value.expose_secret().len() {
+            0 => Err(ParameterError::Empty),
+            length if length > VALUE_MAX => Err(ParameterError::TooLong(length)),
+            _ => Ok(secret::check_value(name.as_str(), value.expose_secret())?),
+        }
+    }
+
     /// Keeps a value, in place of one that was there. Idempotent.
     ///
     /// # Errors
     /// See [`ParameterError`].
     pub async fn put(&self, name: &SecretName, value: &SecretString) -> Result<(), ParameterError> {
-        match value.expose_secret().len() {
-            0 => return Err(ParameterError::Empty),
-            length if length > VALUE_MAX => return Err(ParameterError::TooLong(length)),
-            _ => {}
-        }
+        Self::check(name, value)?;
         let call = self
             .client
             .put_parameter()
@@ -136,5 +151,22 @@ impl Parameters {
             self.client.delete_parameters().set_names(Some(names)).send().await.map_err(|error| Fault::of(&error))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_cannot_be_used_is_refused_before_anything_is_asked_of_aws() {
+        let check = |value: String| Parameters::check(&"T".parse().expect("a name"), &value.into());
+        assert!(check("x".repeat(VALUE_MAX)).is_ok());
+        assert!(matches!(check("x".repeat(VALUE_MAX + 1)), Err(ParameterError::TooLong(4097))));
+        assert!(matches!(check(String::new()), Err(ParameterError::Empty)));
+        let refused = check("hidden\0b".to_owned()).expect_err("a NUL");
+        assert!(
+            matches!(refused, ParameterError::Unusable(ValueError::Nul)) && !refused.to_string().contains("hidden")
+        );
     }
 }

@@ -66,6 +66,14 @@ pub struct Uses {
     pub hosts: Vec<GitHost>,
 }
 
+/// Whether a value can be kept, and a task started with it. [`set`] asks too.
+///
+/// # Errors
+/// [`SecretError::Value`].
+pub fn check(name: &SecretName, value: &SecretString) -> Result<(), SecretError> {
+    Ok(Parameters::check(name, value)?)
+}
+
 /// Sets a secret and returns its record. Idempotent.
 ///
 /// # Errors
@@ -78,6 +86,8 @@ pub async fn set(
     uses: Uses,
     value: &SecretString,
 ) -> Result<SecretRecord, SecretError> {
+    // Before the record of a secret that is there changes: who may use the value that stays is not to hang on one that is refused.
+    check(name, value)?;
     let store = activity::store(account, stack);
     let before = match store.find_secret(name.as_str()).await {
         // To set it anew mends it.

@@ -13,6 +13,7 @@ mod choice;
 mod duration;
 mod env;
 mod git_ref;
+mod given;
 mod image;
 mod name;
 mod repo;
@@ -21,6 +22,7 @@ mod scalar;
 mod size;
 mod text;
 mod validate;
+mod written;
 
 pub use changes::Changes;
 pub use choice::{Arch, Capacity, ChoiceError, RetryOn};
@@ -33,6 +35,7 @@ pub use repo::{REPO_MAX, RepoError, RepoKind, RepoUrl, is_host};
 pub use role::{RegistrySecret, ResourceError, TaskRole};
 pub use scalar::Scalar;
 pub use size::{SizeError, TaskSize};
+pub use written::written_keys;
 
 /// Greatest distance of a priority from the default 0, either way. Ours.
 pub const PRIORITY_MAX: i32 = 100;
@@ -67,10 +70,10 @@ pub struct SubmitRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Environment variables by name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "given::variables")]
     pub env: BTreeMap<String, String>,
     /// Secrets to give to the command, by name.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "given::texts")]
     pub secrets: Vec<String>,
     /// How long it may run: `30m`, `1h30m`, or seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,7 +106,7 @@ pub struct SubmitRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<i64>,
     /// For which causes to run it again: `spot`, `host`, `failure`.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "given::texts")]
     pub retry_on: Vec<String>,
     /// A short name for people.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,11 +147,6 @@ impl<'de> Deserialize<'de> for SubmitRequest {
 
         deserializer.deserialize_map(Keys)
     }
-}
-
-/// `env:` with nothing below it is null to YAML, and means the same as no `env` at all.
-fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A request that passed validation: everything that shapes a run, as history keeps it.

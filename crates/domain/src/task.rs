@@ -9,7 +9,7 @@ use crate::{
     git::{self, GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN, GitAccess},
     id::{AttemptId, ExecutionId},
     limit::CapacityPool,
-    request::{Arch, FieldError, ImageRef, LaunchRequest, RegistrySecret, SecretName, Source},
+    request::{Arch, EnvName, FieldError, ImageRef, LaunchRequest, RegistrySecret, SecretName, Source},
     script::{self, variable},
     settings::Settings,
 };
@@ -181,20 +181,46 @@ fn git_user(source: &Source) -> Option<&'static str> {
     source.repo.host().filter(|host| host.contains("gitlab")).map(|_| "oauth2")
 }
 
-/// The fault of a request whose overrides would be too large, with the exact count.
+/// The fault of a request whose overrides would be too large, with the exact count. It is told of what takes the most.
 #[must_use]
 pub fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
     let attempt = ExecutionId::new(crate::Timestamp::default(), 0).attempt(99);
     let without = request.source.as_ref().and_then(GitAccess::longest_note);
     let count = characters(&overrides(request, &attempt, &"0".repeat(32), without.as_deref()));
-    (count > OVERRIDES_MAX).then(|| FieldError {
-        field: "command".into(),
-        message: format!(
-            "makes the task's overrides (command and env, as JSON) {count} characters, {} over the limit of {OVERRIDES_MAX} \
-             that ECS sets; put the text into a file of the repository and run that",
-            count - OVERRIDES_MAX
-        ),
-    })
+    let over = count.checked_sub(OVERRIDES_MAX).filter(|over| *over > 0)?;
+    let total = format!(
+        "makes the task's overrides {count} characters as JSON, {over} over the limit of {OVERRIDES_MAX} that ECS sets"
+    );
+    Some(blamed(request, &total))
+}
+
+/// The fault of the larger one of command and variables.
+fn blamed(request: &LaunchRequest, total: &str) -> FieldError {
+    let of_variable = |(name, value): (&EnvName, &str)| json_length(name.as_str()) + json_length(value);
+    let (command, env) = (json_length(&request.command), request.env.iter().map(of_variable).sum::<usize>());
+    match request.env.iter().max_by_key(|variable| of_variable(*variable)) {
+        Some(largest) if env > command => FieldError {
+            field: "env".into(),
+            message: format!(
+                "{total}: the variables take {env} of them, `{}` alone {}, and the command {command}. Put long values into a \
+                 file of the repository or a secret, or give fewer variables",
+                largest.0,
+                of_variable(largest)
+            ),
+        },
+        _ => FieldError {
+            field: "command".into(),
+            message: format!(
+                "{total}: the command takes {command} of them, and the variables {env}. Put the text into a file of the \
+                 repository and run that"
+            ),
+        },
+    }
+}
+
+/// How many characters a text takes in JSON.
+fn json_length(text: &str) -> usize {
+    serde_json::to_string(text).unwrap_or_default().chars().count()
 }
 
 /// The pool an execution of this request uses.

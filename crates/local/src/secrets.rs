@@ -1,13 +1,17 @@
 //! Secrets on one machine: files that only their owner can read. They reach a task's environment when it starts, and nothing else.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStringExt, fs::MetadataExt},
+    path::PathBuf,
+};
 
 use domain::{
     git::{self, GIT_KNOWN_HOSTS, GitHost},
     key::Role,
     ports::{self, PortError},
     request::SecretName,
-    secret::SecretRecord,
+    secret::{self, SecretRecord, ValueError},
 };
 use secrecy::SecretString;
 
@@ -29,9 +33,13 @@ impl Secrets {
     }
 
     /// The value of a secret; `None` if it is not set, or if others could read it.
-    #[must_use]
-    pub fn value(&self, name: &str) -> Option<SecretString> {
-        self.kept(name).or_else(|| std::env::var(format!("MYCLI_SECRET_{name}")).ok()).map(SecretString::from)
+    ///
+    /// # Errors
+    /// A value that no task can be given: it was put there by hand.
+    pub fn value(&self, name: &str) -> Result<Option<SecretString>, ValueError> {
+        let bytes = self.kept(name).or_else(|| std::env::var_os(in_environment(name)).map(OsStringExt::into_vec));
+        let value = bytes.map(|bytes| secret::readable_value(name, bytes)).transpose()?;
+        Ok(value.map(SecretString::from))
     }
 
     /// Where the value of a secret is kept.
@@ -89,30 +97,108 @@ impl Secrets {
         Ok(SecretRecord { name: name.to_owned(), role: Role::Submit, set_at: None, hosts: self.hosts(name)? })
     }
 
-    fn kept(&self, name: &str) -> Option<String> {
+    fn kept(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.path(name);
-        let mode = fs::metadata(&path).ok()?.mode();
-        // Host keys are public.
-        if mode & 0o077 != 0 && name != GIT_KNOWN_HOSTS {
+        if self.is_open_to_others(name) {
             tracing::warn!(path = %path.display(), "a secret that others can read is not used; chmod 600 it");
             return None;
         }
-        let text = fs::read_to_string(&path).ok()?;
-        Some(text.strip_suffix('\n').map_or(text.clone(), str::to_owned))
+        let mut bytes = fs::read(&path).ok()?;
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+        }
+        Some(bytes)
+    }
+
+    /// Host keys are public.
+    fn is_open_to_others(&self, name: &str) -> bool {
+        name != GIT_KNOWN_HOSTS && fs::metadata(self.path(name)).is_ok_and(|file| file.mode() & 0o077 != 0)
+    }
+
+    /// What stands in the place of a value that cannot be used.
+    fn unusable(&self, name: &str, error: ValueError) -> PortError {
+        let path = self.path(name);
+        let place = if path.exists() { format!("the file {}", path.display()) } else { in_environment(name) };
+        PortError::corrupt(place, error)
     }
 }
 
 impl ports::Secrets for Secrets {
+    /// A credential for git whose value cannot be used is found: its clone says what is wrong, and the launcher is not held up.
     async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
         let unreadable = |error| PortError::corrupt(format!("the file {}", self.hosts_path(name).display()), error);
-        self.value(name).map(|_| self.record(name).map_err(unreadable)).transpose()
+        let is_set = match self.value(name) {
+            Ok(value) => value.is_some(),
+            Err(_) if is_for_git(name) => true,
+            Err(error) => return Err(self.unusable(name, error)),
+        };
+        is_set.then(|| self.record(name).map_err(unreadable)).transpose()
     }
 
     fn how_to_set(&self, name: &str) -> String {
         let path = self.path(name);
+        if self.is_open_to_others(name) {
+            return format!("others can read {0}, so it is not used; `chmod 600 {0}` mends that", path.display());
+        }
         format!(
             "it is not set; `mycli --local secrets set {name}` keeps it, or put its value into {} (mode 0600)",
             path.display()
         )
+    }
+}
+
+/// The variable of mycli's own environment that a secret without a file is looked for in.
+fn in_environment(name: &str) -> String {
+    format!("MYCLI_SECRET_{name}")
+}
+
+fn is_for_git(name: &str) -> bool {
+    git::has_hosts(name) || name == GIT_KNOWN_HOSTS
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use domain::ports::Secrets as _;
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn secrets(name: &str, bytes: &[u8], mode: u32) -> (Secrets, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let secrets = Secrets::new(dir.path().to_owned());
+        fs::write(secrets.path(name), bytes).unwrap();
+        fs::set_permissions(secrets.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        (secrets, dir)
+    }
+
+    #[tokio::test]
+    async fn a_value_that_no_task_can_be_given_is_told_by_its_file_and_not_taken_for_none() {
+        for (bytes, words) in
+            [(&b"hidden\0b\n"[..], "NUL"), (b"hidden\xff", "UTF-8"), (&[b'h'; 200_000], "200000 bytes")]
+        {
+            let (secrets, _dir) = secrets("T", bytes, 0o600);
+            let said = secrets.find_secret("T").await.unwrap_err().to_string();
+            assert!(said.contains(words) && said.contains("/T") && !said.contains("hidden"), "{said}");
+        }
+        let (secrets, _dir) = secrets("GIT_TOKEN", b"hidden\0b", 0o600);
+        assert!(secrets.find_secret("GIT_TOKEN").await.unwrap().is_some());
+        assert_eq!(secrets.value("GIT_TOKEN").unwrap_err(), ValueError::Nul);
+    }
+
+    #[tokio::test]
+    async fn one_line_end_is_taken_off_and_nothing_else() {
+        let (secrets, _dir) = secrets("T", b"two\nlines\n\n", 0o600);
+        assert_eq!(secrets.value("T").unwrap().unwrap().expose_secret(), "two\nlines\n");
+        assert!(secrets.find_secret("T").await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_others_can_read_is_told_as_what_it_is() {
+        let (secrets, _dir) = secrets("T", b"hidden", 0o644);
+        assert_eq!(secrets.find_secret("T").await.unwrap(), None);
+        let mend = secrets.how_to_set("T");
+        assert!(mend.contains("chmod 600") && !mend.contains("not set"), "{mend}");
     }
 }

@@ -691,13 +691,14 @@ impl Inner {
     fn secret_values(&self, definition: &TaskDefinition) -> Result<Vec<(String, SecretString)>, StartFailure> {
         let value_of = |mapping: &SecretMapping| {
             let name = &mapping.value_from;
-            let missing = || {
-                let where_to = ports::Secrets::how_to_set(&self.setup.secrets, name);
-                StartFailure::never(format!(
-                    "ResourceInitializationError: unable to retrieve secret {name}: {where_to}"
-                ))
+            let failed = |why: String| {
+                StartFailure::never(format!("ResourceInitializationError: unable to retrieve secret {name}: {why}"))
             };
-            self.setup.secrets.value(name).map(|value| (mapping.name.clone(), value)).ok_or_else(missing)
+            match self.setup.secrets.value(name) {
+                Ok(Some(value)) => Ok((mapping.name.clone(), value)),
+                Ok(None) => Err(failed(ports::Secrets::how_to_set(&self.setup.secrets, name))),
+                Err(error) => Err(failed(error.to_string())),
+            }
         };
         definition.secrets.iter().map(value_of).collect()
     }

@@ -195,13 +195,14 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(not_json(&"it is a list; send an object"));
     }
+    // Before its types are looked at: what each of them says of null, if it says anything, names no field.
+    if let Some(at) = null_in(&bytes) {
+        return Err(not_json(&format!("`{at}` is null; leave it out, or give it a value")));
+    }
     let mut json = serde_json::Deserializer::from_slice(&bytes);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|e| not_json(&misread(&e)))?;
     json.end().map_err(|e| not_json(&e))?;
-    match null_in(&bytes) {
-        Some(at) => Err(not_json(&format!("`{at}` is null; leave it out"))),
-        None => Ok(read),
-    }
+    Ok(read)
 }
 
 /// The same of a body that may be left out, which then says nothing.
@@ -359,4 +360,63 @@ fn answer(status: u16, content_type: &'static str, body: String) -> ApiGatewayPr
     response.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.body = Some(Body::Text(body));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{
+        api::BulkRequest,
+        key::Role,
+        request::{Changes, SubmitRequest},
+    };
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[track_caller]
+    fn check<T: DeserializeOwned>(text: &str, expected: &str) {
+        let mut request = ApiGatewayProxyRequest::default();
+        request.body = Some(text.to_owned());
+        let problem = body::<T>(&request, 1_000).err().expect(text);
+        assert_eq!((problem.status, problem.code.as_str()), (400, "invalid_json"));
+        let said = problem.title.strip_prefix("the body cannot be read: ").expect("our words");
+        assert!(said.starts_with(expected), "{said}");
+    }
+
+    #[derive(Deserialize)]
+    struct NewKey {
+        #[expect(dead_code, reason = "it is only read")]
+        role: Role,
+    }
+
+    #[test]
+    fn a_null_is_named_by_its_field_whatever_belongs_there() {
+        let left_out = |at: &str| format!("`{at}` is null; leave it out");
+        check::<SubmitRequest>(r#"{"command":"x","image":null}"#, &left_out("image"));
+        check::<SubmitRequest>(r#"{"command":"x","secrets":["A",null]}"#, &left_out("secrets[1]"));
+        check::<SubmitRequest>(r#"{"command":"x","env":{"A=hidden":null}}"#, &left_out("env.A="));
+        check::<Changes>(r#"{"env":null}"#, &left_out("env"));
+        check::<BulkRequest>(
+            r#"{"submission_id":"s","executions":[{"env":{"A":null}}]}"#,
+            &left_out("executions[0].env.A"),
+        );
+        check::<NewKey>(r#"{"name":"x","role":null}"#, &left_out("role"));
+    }
+
+    #[test]
+    fn a_variable_that_is_given_twice_is_named_without_its_values() {
+        let twice = r#"{"env":{"A":"first","\u0041":"second"}}"#;
+        check::<SubmitRequest>(twice, "`env.A`: duplicate field `A` at line 1");
+        check::<Changes>(twice, "`env.A`: duplicate field `A` at line 1");
+        let bulk = format!(r#"{{"submission_id":"s","executions":[{{}},{twice}]}}"#);
+        check::<BulkRequest>(&bulk, "`executions[1].env.A`: duplicate field `A` at line 1");
+    }
+
+    #[test]
+    fn what_has_another_type_is_named_by_its_place() {
+        check::<SubmitRequest>(r#"{"env":{"A":1}}"#, "`env.A`: invalid type: integer `1`, expected a string");
+        check::<SubmitRequest>(r#"{"secrets":["A",3]}"#, "`secrets[1]`: invalid type: integer `3`, expected a string");
+        check::<SubmitRequest>(r#"{"retry_on":"spot"}"#, "`retry_on`: invalid type: string \"spot\", expected a list");
+        check::<SubmitRequest>(r#"{"env":[]}"#, "`env`: invalid type: sequence, expected keys with values");
+    }
 }

@@ -11,6 +11,8 @@ mod event;
 mod files;
 mod marker;
 
+#[path = "../../../cli/src/encoding.rs"]
+mod encoding;
 #[path = "../../../cli/src/bulk/lines.rs"]
 #[expect(dead_code, reason = "not all of it is tried here")]
 mod lines;

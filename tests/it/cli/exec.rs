@@ -130,7 +130,9 @@ fn dry_run_checks_and_prints_and_sends_nothing() {
         "90",
         "make",
     ]);
-    let ran = super::stand_in::Ran::from(command.env("FROM_HERE", "x").output().unwrap()).exits(0).says("no NOWHERE");
+    let ran = super::stand_in::Ran::from(command.env("FROM_HERE", "x").output().unwrap())
+        .exits(0)
+        .says("vars:5: the environment has no variable of this name");
     assert_eq!(
         ran.json(),
         json!({"command": "make", "env": {"A": "2", "B": "\"q\"", "FROM_HERE": "x"}, "timeout": "90"})
@@ -205,7 +207,10 @@ fn what_failed_of_a_group_is_rerun_by_id_and_a_refusal_of_all_ends_it() {
         _ => Reply::json(&empty),
     });
     let mycli = Mycli::on(&api);
-    let again = ["rerun", "--failed", "--group", "g", "-e", "A=b", "--into", "h", "--resume", "nightly", "-o", "json"];
+    let now = domain::id::ExecutionId::new(chrono::Utc::now(), 7);
+    let submission = now.as_str().replace("exec_", "sub_");
+    let again =
+        ["rerun", "--failed", "--group", "g", "-e", "A=b", "--into", "h", "--resume", &submission, "-o", "json"];
     let report = mycli.run(&again).exits(0).json();
     assert_eq!(report["accepted"], json!([{"line": 1, "execution_id": ID, "rerun_of": ID}]));
     mycli.run(&again).exits(1).says("cut short: 0 of 1").says("there is no such path");

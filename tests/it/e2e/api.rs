@@ -215,6 +215,14 @@ fn a_request_that_is_none_is_told_what_is_wrong_with_it() {
     told(json!({"command": "x", "env": {"A": 1}}), "`env.A`: invalid type: integer `1`, expected a string");
     told(json!({"command": "x", "secrets": ["A", 3]}), "`secrets[1]`: invalid type: integer `3`, expected a string");
     told(json!({"command": "x", "retry_on": "spot"}), "`retry_on`: invalid type: string \"spot\", expected a list");
+    let null = execute("{\"command\":\"x\",\"secrets\":[null]}");
+    let title = null.refuses(400, "invalid_json").body["title"].as_str().unwrap();
+    assert!(title.contains("`secrets[0]` is null; leave it out"), "{title}");
+    let twice = execute("{\"command\":\"true\",\"env\":{\"A\":\"first\",\"\\u0041\":\"second\"}}");
+    let title = twice.refuses(400, "invalid_json").body["title"].as_str().unwrap();
+    assert!(title.contains("`env.A`: duplicate field `A`") && !title.contains("first"), "{title}");
+    let role = http.send(Method::POST, "/keys", b"{\"name\":\"x\",\"role\":null}".to_vec());
+    assert!(role.refuses(400, "invalid_json").body["title"].as_str().unwrap().contains("`role` is null"), "{role:#?}");
     execute("{\"command\":\"true\"} {}").refuses(400, "invalid_json");
     execute(&json!({"command": "x".repeat(70_000)}).to_string()).refuses(413, "body_too_large");
     let huge = "x".repeat(4 * 1024 * 1024 + 1);
@@ -249,6 +257,9 @@ fn a_request_with_faults_hears_of_all_of_them() {
     assert_eq!(answer.refuses(422, "invalid_request").fields(), expected, "{answer:#?}");
     let long = http.post("/execute", &json!({"command": "x".repeat(9000)}));
     assert!(long.refuses(422, "invalid_request").body.to_string().contains("8192"), "{long:#?}");
+    assert_eq!(long.fields(), BTreeSet::from(["command"]));
+    let long = http.post("/execute", &json!({"command": "true", "env": {"LONG": "x".repeat(9000)}}));
+    assert_eq!(long.refuses(422, "invalid_request").fields(), BTreeSet::from(["env"]), "{long:#?}");
 }
 
 #[test]

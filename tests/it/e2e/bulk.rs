@@ -110,7 +110,8 @@ fn all_bad_lines_are_told_before_anything_is_sent() {
     sandbox.local(&BULK).exits(2).says("\n  jobs.jsonl:2:14: is not UTF-8\n");
     write(&sandbox, "\n\n");
     sandbox.local(&BULK).exits(2).says("jobs.jsonl holds nothing to run");
-    sandbox.local(&["bulk", "no-such-file", "--no-repo"]).exits(1).says("no-such-file");
+    sandbox.local(&["bulk", "no-such-file", "--no-repo"]).exits(2).says("failed to read no-such-file");
+    sandbox.local(&["bulk", "true", "--map-over-file", "no-such-file", "--no-repo"]).exits(2).says("no-such-file");
     assert_eq!(sandbox.local(&["history", "-o", "json"]).json()["executions"], json!([]));
 }
 
@@ -206,6 +207,124 @@ fn another_file_under_the_same_id_is_told_line_by_line() {
     ran.says("line 3 is rejected: submission_id: was used within 24 hours with another request at this index");
     assert_eq!(Http::to(&serve).history("").len(), 3);
     bulk(&serve, &sandbox, &["--resume", "sub_01AN4Z07BY79KA1307SR9X4MV3"]).exits(2).says("24 hours");
+    for wrong in ["nightly", "sub_", &id[..id.len() - 1], &id.to_lowercase()] {
+        bulk(&serve, &sandbox, &["--resume", wrong]).exits(2).says("is no submission's id");
+    }
+    assert_eq!(Http::to(&serve).history("").len(), 3, "nothing was submitted anew");
+}
+
+/// An id of which nobody can tell whether it was ever used: the first request of that submission may have been lost.
+#[test]
+fn a_submission_that_nothing_was_known_of_says_so() {
+    let sandbox = Sandbox::new();
+    let now = domain::id::ExecutionId::new(chrono::Utc::now(), 7);
+    let id = now.as_str().replace("exec_", "sub_");
+    write(&sandbox, &lines(2));
+    let ran = sandbox.local(&[&BULK, &["--resume", &id][..]].concat()).exits(0);
+    ran.says(&format!("nothing was known of {id}: 2 new runs were submitted")).says(&format!("cancel --group {id}"));
+}
+
+#[test]
+fn null_in_a_line_leaves_the_key_out_wherever_it_would_come_from() {
+    let sandbox = Sandbox::new();
+    let keys = [
+        "repo",
+        "branch",
+        "image",
+        "env",
+        "secrets",
+        "timeout",
+        "cpu",
+        "memory",
+        "arch",
+        "capacity",
+        "lock",
+        "group",
+        "max_parallel",
+        "priority",
+        "retries",
+        "retry_on",
+        "name",
+        "task_role",
+        "registry_secret",
+        "idempotency_key",
+    ];
+    let line = |key: &&str| format!("{{\"command\": \"true\", \"{key}\": null}}\n");
+    write(&sandbox, &keys.iter().map(line).collect::<String>());
+    let report = sandbox.local(&[&BULK, &["--wait", "-o", "json"][..]].concat()).exits(0).json();
+    assert_eq!(report["counts"], json!({"SUCCEEDED": keys.len()}));
+    let id = report["submission_id"].as_str().unwrap();
+    let again = sandbox.local(&[&BULK, &["--resume", id, "-o", "json"][..]].concat()).exits(0).json();
+    assert_eq!(entries(&again, "existing").len(), keys.len(), "{again:#}");
+    let serve = sandbox.serve(&[]);
+    bulk(&serve, &sandbox, &["--wait"]).exits(0);
+
+    let all = keys.iter().map(|key| format!(", \"{key}\": null")).collect::<String>();
+    write(&sandbox, &format!("{{\"command\": \"true\"{all}}}\n"));
+    let flags = [
+        "--image",
+        "a",
+        "-e",
+        "A=1",
+        "--secret",
+        "S",
+        "--cpu",
+        "512",
+        "--priority",
+        "5",
+        "--retries",
+        "2",
+        "--dry-run",
+    ];
+    fs::write(sandbox.path(".mycli.yaml"), "timeout: 5m\nlock: l\n").unwrap();
+    let shown = sandbox.local(&[&BULK, &flags[..]].concat()).exits(0).json();
+    assert_eq!(shown, json!({"command": "true"}));
+    for (line, said) in [
+        ("{\"command\": null}", "jobs.jsonl:1: command: is missing"),
+        ("{\"command\": \"true\", \"env\": {\"A\": null}}", "jobs.jsonl:1: env.A: is null: write \"\""),
+        ("{\"command\": \"true\", \"secrets\": [null]}", "jobs.jsonl:1: secrets: entry 1 is null: leave it out"),
+    ] {
+        write(&sandbox, line);
+        sandbox.local(&BULK).exits(2).says(said);
+    }
+}
+
+#[test]
+fn a_variable_of_a_line_is_given_once_and_may_be_a_number() {
+    let sandbox = Sandbox::new();
+    for twice in ["\"A\"", "\"\\u0041\""] {
+        let env = format!("{{\"A\": \"hidden1\", {twice}: \"hidden2\"}}");
+        write(&sandbox, &format!("{{\"command\": \"true\"}}\n{{\"command\": \"true\", \"env\": {env}}}\n"));
+        let ran = sandbox.local(&BULK).exits(2).says("jobs.jsonl:2:").says("duplicate field `A`: give it once");
+        assert!(!ran.err.contains("hidden"), "{ran:#?}");
+    }
+    write(&sandbox, "{\"command\": \"true\", \"retry_on\": [\"spot\", \"spot\"]}\n");
+    sandbox.local(&BULK).exits(2).says("jobs.jsonl:1: retry_on[1]: `spot` is named twice");
+    write(&sandbox, "{\"command\": \"echo $A $B $C\", \"env\": {\"A\": 1.10, \"B\": true, \"C\": 7}}\n");
+    let report = sandbox.local(&[&BULK, &["--wait", "-o", "json"][..]].concat()).exits(0).json();
+    sandbox.local(&["logs", entries(&report, "accepted")[0].1]).exits(0).prints("1.10 true 7\n");
+}
+
+#[test]
+fn a_fault_of_a_flag_is_told_once_and_not_for_each_line() {
+    let sandbox = Sandbox::new();
+    write(&sandbox, &format!("{}{{\"command\": \"true\", \"cpu\": 256}}\n", lines(50)));
+    let ran = sandbox.local(&[&BULK, &["--cpu", "3", "--timeout", "soon"][..]].concat()).exits(2);
+    let ran =
+        ran.says("error: 51 lines cannot be run; nothing was sent\n  timeout: `soon`").says("\n  cpu: 3 CPU units");
+    assert_eq!(ran.err.lines().count(), 3, "{}", ran.err);
+    fs::write(sandbox.path(".mycli.yaml"), "name: a\nlock: a b\n").unwrap();
+    let ran = sandbox.local(&BULK).exits(2).says(".mycli.yaml:2)");
+    assert_eq!(ran.err.matches("lock: ").count(), 1, "{}", ran.err);
+}
+
+#[test]
+fn a_file_in_utf16_is_told_as_a_whole() {
+    let sandbox = Sandbox::new();
+    let text = "\u{feff}{\"command\": \"true\"}\n".encode_utf16().flat_map(u16::to_le_bytes);
+    fs::write(sandbox.path("jobs.jsonl"), text.collect::<Vec<_>>()).unwrap();
+    let ran = sandbox.local(&BULK).exits(2).says("jobs.jsonl is in UTF-16").says("`iconv -f utf-16 -t utf-8`");
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
 }
 
 #[test]

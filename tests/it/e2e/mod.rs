@@ -16,3 +16,4 @@ mod rerun;
 mod secrecy;
 mod signals;
 mod unreadable;
+mod words;

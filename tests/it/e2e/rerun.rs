@@ -137,7 +137,7 @@ fn changes_with_faults_are_told_as_of_any_request() {
     // More than the quota is, and more than one launch can say.
     faulty(json!({"cpu": 2048}), &["cpu"]);
     let fits_alone = "x".repeat(7_900);
-    faulty(json!({"env": {"LONG": fits_alone, "MORE": "x".repeat(500)}}), &["command"]);
+    faulty(json!({"env": {"LONG": fits_alone, "MORE": "x".repeat(500)}}), &["env"]);
     rerun(&http, &id, &json!({"command": "x".repeat(70_000)})).refuses(413, "body_too_large");
     assert_eq!(http.history("").len(), 1, "nothing was recorded");
 }

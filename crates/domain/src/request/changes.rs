@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LaunchRequest, Scalar, SubmitRequest};
+use super::{LaunchRequest, Scalar, SubmitRequest, given};
 
 /// The changes of a rerun: the body of `POST /executions/{id}/rerun`.
 ///
@@ -24,10 +24,10 @@ pub struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Variables to set; all others stay.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "given::variables")]
     pub env: BTreeMap<String, String>,
     /// All of the secrets.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given::given_texts")]
     pub secrets: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Scalar>,
@@ -50,7 +50,7 @@ pub struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<i64>,
     /// All of the causes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given::given_texts")]
     pub retry_on: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

@@ -192,8 +192,15 @@ impl Faults {
     }
 
     fn retry_on(&mut self, causes: &[String]) -> BTreeSet<RetryOn> {
-        let parsed = causes.iter().enumerate();
-        parsed.filter_map(|(index, cause)| self.keep(format!("retry_on[{index}]"), cause.parse())).collect()
+        let mut seen = BTreeSet::new();
+        for (index, cause) in causes.iter().enumerate() {
+            let field = format!("retry_on[{index}]");
+            let Some(cause) = self.keep(&field, cause.parse::<RetryOn>()) else { continue };
+            if !seen.insert(cause) {
+                self.add(&field, format!("`{cause}` is named twice: name it once"));
+            }
+        }
+        seen
     }
 }
 

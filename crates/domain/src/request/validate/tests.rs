@@ -104,7 +104,7 @@ fn full() -> Value {
         "action": "exec", "command": "make", "repo": "https://github.com/me/project", "branch": "main",
         "image": "alpine:3.20", "env": {"A": "1"}, "secrets": ["TOKEN"], "timeout": "1h30m", "cpu": 1024,
         "memory": "4096", "arch": "amd64", "capacity": "on-demand", "lock": "prod", "group": "nightly", "priority": -3,
-        "retries": 2, "retry_on": ["host", "spot", "host"], "name": "build", "idempotency_key": "k 1",
+        "retries": 2, "retry_on": ["host", "spot"], "name": "build", "idempotency_key": "k 1",
         "task_role": "deployer", "registry_secret": "ci/registry"
     })
 }
@@ -128,7 +128,7 @@ fn every_fault_is_named_at_once() {
         "action": "stop", "command": " ", "repo": "https://me:hunter2@github.com/a", "branch": "-b", "image": "Ubuntu",
         "env": {"1A": "x", "MYCLI_X": "y", "NUL": "a\u{0}b", "OK": "z"}, "secrets": ["OK", "T", "T", "a-b"],
         "timeout": "8d", "cpu": 300, "memory": "1G", "arch": "riscv", "capacity": "cheap", "lock": "-", "group": "",
-        "priority": 101, "retries": 11, "retry_on": ["spot", "rain"], "name": "a b", "idempotency_key": "",
+        "priority": 101, "retries": 11, "retry_on": ["spot", "rain", "spot"], "name": "a b", "idempotency_key": "",
         "task_role": "a b", "registry_secret": "user:hunter2"
     }));
     insta::assert_snapshot!(faults.join("\n"), @r#"
@@ -153,6 +153,7 @@ fn every_fault_is_named_at_once() {
     priority: is 101: use -100 to 100, the higher goes first
     retries: is 11: use 0 to 10
     retry_on[1]: `rain` is not known: use `spot`, `host` or `failure`
+    retry_on[2]: `spot` is named twice: name it once
     name: `a b` holds ' ': use only letters, digits, `.`, `_` and `-`
     idempotency_key: is empty: give 1 to 64 characters, or leave it out
     task_role: is neither a role's name (1 to 64 letters, digits or `+=,.@_-`) nor its ARN: write it like `my-role` or `arn:aws:iam::123456789012:role/my-role`
@@ -180,6 +181,25 @@ fn what_is_too_large_for_ecs_is_refused_but_only_once_all_else_is_right() {
     let fault = fault("command", json!(long));
     assert!(fault.starts_with("command: ") && fault.contains("8192"), "{fault}");
     assert_eq!(faults(json!({"command": long, "priority": 101})).len(), 1);
+}
+
+#[test]
+fn what_is_too_large_is_told_of_what_takes_the_most() {
+    let check = |command: usize, env: Value, expected: &[&str]| {
+        let faults = faults(json!({"command": "x".repeat(command), "env": env}));
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(expected.iter().all(|part| faults[0].contains(part)), "{expected:?} in {faults:?}");
+    };
+    check(
+        4,
+        json!({"LONG": "v".repeat(9_000), "B": "b"}),
+        &["env: makes", "8192", "`LONG` alone 9008", "the command 6."],
+    );
+    check(5_000, json!({"A": "v".repeat(4_000)}), &["command: makes", "the command takes 5002", "the variables 4005."]);
+    check(4_000, json!({"A": "v".repeat(3_000), "B": "v".repeat(2_000)}), &["env: makes", "`A` alone 3005"]);
+    // No value is repeated, however it is written.
+    let quotes = faults(json!({"command": "x", "env": {"Q": "\"hidden\"".repeat(1_000)}}));
+    assert!(quotes[0].starts_with("env: ") && !quotes[0].contains("hidden"), "{quotes:?}");
 }
 
 #[test]
