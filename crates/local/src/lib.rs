@@ -9,6 +9,7 @@ pub mod host;
 pub mod liveness;
 pub mod log_file;
 pub mod machine;
+mod platform;
 pub mod process;
 pub mod pump;
 pub mod queue;

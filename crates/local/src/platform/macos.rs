@@ -1,0 +1,116 @@
+//! macOS: it has no `/proc`, and its calls for looking at processes are no safe code's. Its own programs tell the same.
+//!
+//! Written from their manuals and not yet seen to work: what runs on a Mac is tried first by whoever has one.
+
+use std::{
+    process::{Command, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use chrono::NaiveDateTime;
+
+use super::{Mark, Process};
+
+/// How often a process that is not our child is looked at. Ours: a look is a program of some milliseconds.
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
+/// What `ps` is asked of one process: ps(1), with no header.
+const OF_ONE: [&str; 6] = ["-o", "pgid=", "-o", "stat=", "-o", "lstart="];
+/// What it is asked of all: `-E` adds the environment to the command, as far as the system shows it.
+const OF_ALL: [&str; 7] = ["-axEww", "-o", "pid=", "-o", "pgid=", "-o", "command="];
+/// How `lstart` tells a time, in UTC and the C locale.
+const LSTART: &str = "%a %b %e %H:%M:%S %Y";
+
+/// Which boot this is.
+pub(crate) fn boot() -> Option<String> {
+    static BOOT: OnceLock<Option<String>> = OnceLock::new();
+    let ask = || said("/usr/sbin/sysctl", &["-n", "kern.bootsessionuuid"]).map(|boot| boot.trim().to_owned());
+    BOOT.get_or_init(ask).clone()
+}
+
+/// The process of this pid.
+pub(crate) fn process(pid: i32) -> Option<Process> {
+    read_process(&said("/bin/ps", &[&OF_ONE[..], &["-p", &pid.to_string()]].concat())?)
+}
+
+/// Group, state (a zombie's begins with Z) and start.
+fn read_process(line: &str) -> Option<Process> {
+    let (group, rest) = line.trim().split_once(' ')?;
+    let (state, started) = rest.trim_start().split_once(' ')?;
+    let started = NaiveDateTime::parse_from_str(started.trim(), LSTART).ok()?;
+    Some(Process {
+        group: group.parse().ok()?,
+        start_time: u64::try_from(started.and_utc().timestamp()).ok()?,
+        is_zombie: state.starts_with('Z'),
+    })
+}
+
+/// There is no such thing here: orphans are looked for by their mark alone.
+pub(crate) fn adopt_orphans() {}
+
+/// No orphan is ours, and our children are waited for where they were started.
+pub(crate) fn own_children() -> Vec<i32> {
+    Vec::new()
+}
+
+/// The processes, and zombies, that have this mark. One that left its group is found only as far as the system shows its environment, which
+/// it does not for programs of its own.
+pub(crate) fn remains(mark: Mark<'_>, _thorough: bool) -> Vec<i32> {
+    let all = said("/bin/ps", &OF_ALL).unwrap_or_default();
+    let own = std::process::id().cast_signed();
+    all.lines().filter_map(|line| marked(line, mark)).filter(|pid| *pid != own).collect()
+}
+
+/// The pid of this line, if it has the mark.
+fn marked(line: &str, mark: Mark<'_>) -> Option<i32> {
+    let (pid, rest) = line.trim_start().split_once(' ')?;
+    let (group, command) = rest.trim_start().split_once(' ')?;
+    let in_group = group.parse().ok().is_some_and(|group: i32| Some(group) == mark.group);
+    let carries = command.split_ascii_whitespace().any(|word| word == mark.variable);
+    if in_group || carries { pid.parse().ok() } else { None }
+}
+
+/// What one of the system's programs says, if it succeeds.
+fn said(program: &str, arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("LC_ALL", "C").env("TZ", "UTC0").stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `ps` of Linux (procps) has the same words.
+    #[test]
+    fn a_process_is_read_from_what_ps_says() {
+        let pid = std::process::id().cast_signed();
+        let seen = process(pid).expect("ps tells of it");
+        let group = rustix::process::getpgrp().as_raw_nonzero().get();
+        let now = u64::try_from(chrono::Utc::now().timestamp()).expect("after 1970");
+        assert_eq!((seen.group, seen.is_zombie), (group, false));
+        assert!((now - 3600..=now + 60).contains(&seen.start_time), "{seen:?} at {now}");
+        assert_eq!(process(pid), Some(seen), "the same at each look");
+        assert_eq!(process(i32::MAX), None);
+    }
+
+    /// As ps(1) of macOS shows them: right-aligned numbers, a state of several letters, a day of the month without its zero.
+    #[test]
+    fn lines_of_macos_are_read() {
+        let line = "  501 Ss+  Thu Nov  5 09:07:03 2026    \n";
+        let read = Process { group: 501, start_time: 1_793_869_623, is_zombie: false };
+        assert_eq!(read_process(line), Some(read));
+        assert!(read_process("501 Z Thu Nov  5 09:07:03 2026").is_some_and(|process| process.is_zombie));
+        assert_eq!(read_process(""), None);
+    }
+
+    #[test]
+    fn a_mark_is_a_group_or_a_whole_word_of_the_environment() {
+        let mark = Mark { group: Some(40), variable: "MYCLI_ATTEMPT_ID=exec_A-1" };
+        assert_eq!(marked("   41    40 sleep 5", mark), Some(41));
+        assert_eq!(marked("   42    42 sleep 5 HOME=/x MYCLI_ATTEMPT_ID=exec_A-1 TERM=x", mark), Some(42));
+        assert_eq!(marked("   43    43 sleep 5 MYCLI_ATTEMPT_ID=exec_A-12", mark), None);
+        assert_eq!(marked("   44    44 sleep 5", Mark { group: None, ..mark }), None);
+    }
+}
