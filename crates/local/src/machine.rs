@@ -526,8 +526,7 @@ pub async fn prune(options: Options, older_than: TimeDelta) -> Result<u64, OpenE
 
 /// Hears other processes' calls to look.
 async fn listen(alive: Arc<Alive>, pump: Pump) {
-    let mut byte = [0];
-    while alive.socket.recv(&mut byte).await.is_ok() {
+    while alive.woken().await.is_ok() {
         pump.queue.look();
         if let Err(error) = pump.tasks.look_for_stops().await {
             tracing::warn!(%error, "which tasks are to be stopped cannot be read");

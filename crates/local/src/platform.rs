@@ -1,4 +1,4 @@
-//! What each operating system does in its own way: how processes are looked at. Each has a file with the same
+//! What each operating system does in its own way: how processes are looked at, and a named pipe made. Each has a file with the same
 //! functions; no other file knows which one it is on (`tests/platform.sh` holds us to that).
 
 #[cfg(target_os = "linux")]
@@ -9,9 +9,9 @@ mod linux;
 mod macos;
 
 #[cfg(target_os = "linux")]
-pub(crate) use self::linux::{LOOK, adopt_orphans, boot, own_children, process, remains};
+pub(crate) use self::linux::{LOOK, adopt_orphans, boot, make_pipe, own_children, process, remains};
 #[cfg(target_os = "macos")]
-pub(crate) use self::macos::{LOOK, adopt_orphans, boot, own_children, process, remains};
+pub(crate) use self::macos::{LOOK, adopt_orphans, boot, make_pipe, own_children, process, remains};
 
 /// A process at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

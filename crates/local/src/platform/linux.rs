@@ -1,6 +1,8 @@
 //! Linux: `/proc`, and calls that only Linux has.
 
-use std::{fs, time::Duration};
+use std::{fs, io, path::Path, time::Duration};
+
+use rustix::fs::{CWD, Mode};
 
 use super::{Mark, Process};
 
@@ -57,4 +59,9 @@ fn every_process() -> Vec<i32> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|pid| *pid != std::process::id().cast_signed())
         .collect()
+}
+
+/// Makes a named pipe that is its owner's alone.
+pub(crate) fn make_pipe(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR)?)
 }

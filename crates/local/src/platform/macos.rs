@@ -3,6 +3,8 @@
 //! Written from their manuals and not yet seen to work: what runs on a Mac is tried first by whoever has one.
 
 use std::{
+    io,
+    path::Path,
     process::{Command, Stdio},
     sync::OnceLock,
     time::Duration,
@@ -70,6 +72,16 @@ fn marked(line: &str, mark: Mark<'_>) -> Option<i32> {
     if in_group || carries { pid.parse().ok() } else { None }
 }
 
+/// Makes a named pipe that is its owner's alone.
+pub(crate) fn make_pipe(path: &Path) -> io::Result<()> {
+    let made = Command::new("/usr/bin/mkfifo").args(["-m", "600", "--"]).arg(path).stdin(Stdio::null()).output()?;
+    if made.status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&made.stderr).trim().to_owned()))
+    }
+}
+
 /// What one of the system's programs says, if it succeeds.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
@@ -112,5 +124,16 @@ mod tests {
         assert_eq!(marked("   42    42 sleep 5 HOME=/x MYCLI_ATTEMPT_ID=exec_A-1 TERM=x", mark), Some(42));
         assert_eq!(marked("   43    43 sleep 5 MYCLI_ATTEMPT_ID=exec_A-12", mark), None);
         assert_eq!(marked("   44    44 sleep 5", Mark { group: None, ..mark }), None);
+    }
+
+    #[test]
+    fn a_pipe_is_made_for_its_owner() {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pipe");
+        make_pipe(&path).expect("it is made");
+        let metadata = std::fs::metadata(&path).expect("it is there");
+        assert!(metadata.file_type().is_fifo() && metadata.mode() & 0o777 == 0o600);
+        assert!(make_pipe(&path).is_err(), "it is there already");
     }
 }
