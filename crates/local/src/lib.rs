@@ -13,6 +13,8 @@ mod platform;
 pub mod process;
 pub mod pump;
 pub mod queue;
+mod remains;
+mod removal;
 pub mod runner;
 pub mod secrets;
 pub mod server;
@@ -20,5 +22,6 @@ pub mod store;
 pub mod tasks;
 
 pub use database::Limits;
-pub use machine::{Bounds, Machine, OpenError, Options, SERVE_KEY, prune, supervise};
+pub use machine::{Bounds, Machine, OpenError, Options, SERVE_KEY, Upkeep, prune, supervise};
+pub use remains::Remains;
 pub use server::serve;
