@@ -23,5 +23,6 @@ pub mod tasks;
 
 pub use database::Limits;
 pub use machine::{Bounds, Machine, OpenError, Options, SERVE_KEY, Upkeep, prune, supervise};
+pub use process::keep_inherited_files;
 pub use remains::Remains;
 pub use server::serve;

@@ -59,6 +59,13 @@ impl ProcessId {
     }
 }
 
+/// Keeps the files that this process was started with to itself, but for its standard three: none that it starts gets them. A run that goes on
+/// without its caller would hold the caller's locks and pipes, and a command would see files that it was not given. All files that we open
+/// ourselves are kept like this anyway. To be called before anything else, as long as there is one thread.
+pub fn keep_inherited_files() {
+    close_fds::set_fds_cloexec(3, &[]);
+}
+
 /// Kills everything that an ended attempt left behind: its process group, and who left that but still carries the attempt's id.
 ///
 /// `thorough` looks at every process of this user; else only at our own adopted children, which is enough while we have been there
@@ -88,4 +95,25 @@ pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     tracing::warn!(attempt, "processes of an ended attempt do not die");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::AsRawFd, process::Command};
+
+    use rustix::io::{FdFlags, fcntl_setfd};
+
+    use super::*;
+
+    #[test]
+    fn inherited_files_are_for_nobody_else() {
+        let file = tempfile::tempfile().expect("a file");
+        fcntl_setfd(&file, FdFlags::empty()).expect("as a caller leaves it");
+        let test = format!("[ -e /dev/fd/{} ]", file.as_raw_fd());
+        let is_seen = || Command::new("sh").args(["-c", &test]).status().expect("it runs").success();
+        assert!(is_seen());
+        keep_inherited_files();
+        assert!(!is_seen());
+        assert!(file.metadata().is_ok(), "it is open here");
+    }
 }

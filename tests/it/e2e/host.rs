@@ -1,8 +1,15 @@
 //! A run on the host and what is around it: the home's path, the caller's descriptors, folders that it leaves, another server.
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    io::Read,
+    process::{Command, Stdio},
+};
 
-use tests::sandbox::{Sandbox, files};
+use tests::{
+    mycli,
+    sandbox::{Sandbox, files},
+};
 
 /// A user whose folder has a path of over 200 characters.
 fn deep() -> Sandbox {
@@ -57,4 +64,43 @@ fn what_cannot_be_removed_is_told_once() {
     let told = "left in /x cannot be removed: f: Operation not permitted; `mycli local prune` tries again";
     sandbox.local(&["history"]).exits(0).says(told);
     assert_eq!(sandbox.local(&["history"]).exits(0).err, "");
+}
+
+/// What a shell script of the user's does, with `mycli` as `$0`, the environment of a user and three files of its own open.
+fn script(sandbox: &Sandbox, text: &str) -> Command {
+    let template = sandbox.command(&[]);
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("exec 7</etc/passwd 9>lock; flock 9; {text}")]).arg(mycli());
+    command.env_clear().current_dir(sandbox.path("")).stdin(Stdio::null());
+    command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
+/// The command's own three, and the folder that `ls` has open.
+const OWN: &str = "0\n1\n2\n3\n";
+
+/// bats#80: a run that outlives its caller must not hold what the caller has open.
+#[test]
+fn a_detached_run_holds_nothing_of_its_caller_s() {
+    let sandbox = Sandbox::new();
+    let detached =
+        "\"$0\" --local exec --no-repo --detach 'ls /proc/self/fd; until [ -e \"$OLDPWD/go\" ]; do sleep 0.05; done'";
+    let text = detached.replace("$OLDPWD", &sandbox.path("").display().to_string());
+    let mut child = script(&sandbox, &format!("{text} 8>&1")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut id = String::new();
+    // Ends only once nobody has the pipe any more.
+    child.stdout.take().unwrap().read_to_string(&mut id).unwrap();
+    assert!(child.wait().unwrap().success());
+    let lock = File::open(sandbox.path("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("nobody holds it");
+    fs::write(sandbox.path("go"), "").unwrap();
+    sandbox.local(&["wait", id.trim()]).exits(0);
+    sandbox.local(&["logs", id.trim()]).exits(0).prints(OWN);
+}
+
+#[test]
+fn a_command_sees_no_file_of_its_caller_s() {
+    let sandbox = Sandbox::new();
+    let output = script(&sandbox, "\"$0\" --local exec --no-repo 'ls /proc/self/fd'").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), OWN);
 }
