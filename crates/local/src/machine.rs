@@ -116,6 +116,18 @@ pub enum OpenError {
     /// The key to serve with is of no use. The text completes "the key that the server was given ".
     #[error("the key that the server was given {0}")]
     Key(String),
+    /// Another server has the folder.
+    #[error(
+        "a server{} already serves {}: use that one, or end it first; `--dir` takes another folder",
+        on(address.as_deref()),
+        dir.display()
+    )]
+    Served {
+        /// The folder.
+        dir: PathBuf,
+        /// Where the server is, once it has said so.
+        address: Option<String>,
+    },
     /// The address cannot be listened on.
     #[error("failed to listen on {address}: {source}")]
     Listen {
@@ -124,6 +136,10 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+}
+
+fn on(address: Option<&str>) -> String {
+    address.map(|address| format!(" on {address}")).unwrap_or_default()
 }
 
 /// One machine. See the module.

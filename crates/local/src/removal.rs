@@ -19,12 +19,14 @@ use rustix::{
 /// The first thing that cannot be removed, with its name.
 pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
     // Most commands leave their folders empty, and then there is nothing to search.
-    let removed = fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path));
+    let removed = fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path)).or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ if is_folder(path) => by_force(path),
+        _ => fs::remove_file(path),
+    });
     match removed {
-        Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(_) if !is_folder(path) => fs::remove_file(path),
-        Err(_) => by_force(path),
+        removed => removed,
     }
 }
 
@@ -112,13 +114,16 @@ impl Removal {
     fn unlink(&mut self, folder: Option<&OwnedFd>, name: &CStr, flags: AtFlags) {
         match rustix::fs::unlinkat(folder.unwrap_or(&self.top), name, flags) {
             Ok(()) => self.changes += 1,
-            Err(Errno::NOENT) => {}
             Err(error) => self.fails(name, error),
         }
     }
 
     fn fails(&mut self, name: &CStr, error: impl Into<io::Error>) {
         let error = error.into();
+        // Somebody else was faster.
+        if error.kind() == io::ErrorKind::NotFound {
+            return;
+        }
         let named = || io::Error::new(error.kind(), format!("{}: {error}", name.to_string_lossy()));
         self.fault.get_or_insert_with(named);
     }

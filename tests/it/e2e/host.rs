@@ -104,3 +104,17 @@ fn a_command_sees_no_file_of_its_caller_s() {
     let output = script(&sandbox, "\"$0\" --local exec --no-repo 'ls /proc/self/fd'").output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), OWN);
 }
+
+/// Two would have limits of their own side by side, and the second might take the first one's key away.
+#[test]
+fn a_folder_has_one_server() {
+    let sandbox = Sandbox::new();
+    let first = sandbox.serve(&[]);
+    let second = ["local", "serve", "--listen", "127.0.0.1:0"];
+    sandbox.run(&second).exits(1).says(&format!("a server on {} already serves", first.endpoint));
+    first.run(&sandbox, &["exec", "--no-repo", "echo hello"]).exits(0).prints("hello\n");
+    // After the first one's end, however that comes, there is room.
+    first.end(rustix::process::Signal::KILL);
+    let second = sandbox.serve(&[]);
+    second.run(&sandbox, &["exec", "--no-repo", "echo hello"]).exits(0).prints("hello\n");
+}
