@@ -9,6 +9,8 @@
 - It lists no families of task definitions where all are asked for (API reference, `ListTaskDefinitionFamilies`: `ALL`), so that `mycli destroy`
   would find none to remove.
 - It takes no Spot capacity back. A StopTask for the reason that ECS gives then does (`it/aws/fixtures/events/spot-interruption.json`).
+- Its account has ECS's service-linked role, as one that has used ECS has. With MYCLI_TESTS_NEW_ACCOUNT=1 it has none, and ECS cannot use
+  the role yet when the first cluster is made (AWS-FACTS, "The first day").
 - It takes requests that AWS refuses. Each one that is signed is held to AWS's own API models first (`models.py`): a fault is a 400 that says
   so and a line of `faults.jsonl`, and `checked.jsonl` has a line for each operation that was seen. MYCLI_TESTS_NO_MODELS=1 leaves it out.
 - A new index of a table is ready at once, and one update of a stack may change as many as it likes. DynamoDB takes its time, refuses other
@@ -25,7 +27,7 @@ from functools import partial
 
 from ministack.app import app  # noqa: F401  (served by hypercorn)
 from ministack.core.responses import error_response_json
-from ministack.services import dynamodb, ecs, lambda_svc, ssm
+from ministack.services import dynamodb, ecs, iam, lambda_svc, ssm
 from ministack.services.cloudformation import provisioners
 
 models = None
@@ -70,6 +72,36 @@ def _list_all_families(request):
 
 
 ecs._ACTION_MAP["ListTaskDefinitionFamilies"] = _list_all_families
+
+
+_is_new_account = os.environ.get("MYCLI_TESTS_NEW_ACCOUNT") == "1"
+_create_service_linked_role = iam._IAM_HANDLERS["CreateServiceLinkedRole"]
+_cluster = provisioners._RESOURCE_HANDLERS["AWS::ECS::Cluster"]
+_create_cluster = _cluster["create"]
+_not_assumed = (
+    'Resource handler returned message: "Invalid request provided: CreateCluster Invalid Request: Unable to assume the service linked role. '
+    'Please verify that the ECS service linked role exists."'
+)
+
+
+def _create_role_once(request):
+    made = _create_service_linked_role(request) if _is_new_account else None
+    if made and made[0] == 200:
+        return made
+    words = "Service role name AWSServiceRoleForECS has been taken in this account, please try a different suffix."
+    return iam._error(400, "InvalidInput", words, ns="iam")
+
+
+def _create_cluster_the_second_time(*arguments, **more):
+    global _is_new_account
+    if _is_new_account:
+        _is_new_account = False
+        raise ValueError(_not_assumed)
+    return _create_cluster(*arguments, **more)
+
+
+iam._IAM_HANDLERS["CreateServiceLinkedRole"] = _create_role_once
+_cluster["create"] = _create_cluster_the_second_time
 
 
 _mark_task_stopped = ecs._mark_task_stopped

@@ -85,6 +85,13 @@ pub(crate) struct Answer {
     pub(crate) held: bool,
 }
 
+impl Answer {
+    /// How long the API asks whoever asks again to wait.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.headers.get(RETRY_AFTER).and_then(retry::retry_after)
+    }
+}
+
 /// Why there is no good answer. `Display` is shown to the user; the key is in none of it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
@@ -161,16 +168,16 @@ impl Client {
         serde_json::from_slice(&answer.body).map_err(|error| CallError::Unreadable { endpoint: self.name(), error })
     }
 
-    /// Pauses after `answer` before asking the same again: until something changes here, or for `usual` unless the API wishes
-    /// otherwise. An API that held its answer until there was news has paused already.
+    /// Pauses after `answer` before asking the same again: until something changes here, else for `usual`, or longer if the API asks for it.
+    /// An API that held its answer until there was news has paused already.
     pub(crate) async fn pause(&self, answer: &Answer, news: bool, usual: Duration) {
         match self {
             Self::Local(_) if news => {}
             // Both ends of the wait are fine.
             Self::Local(machine) => drop(tokio::time::timeout(LOCAL_PAUSE, machine.changed()).await),
             Self::Remote(remote) => {
-                let pause = answer.headers.get(RETRY_AFTER).and_then(retry::retry_after).unwrap_or(usual);
-                let left = pause.saturating_sub(answer.took);
+                let asked = answer.retry_after().unwrap_or_default();
+                let left = usual.max(asked).saturating_sub(answer.took);
                 if remote.answers_at_once(answer, news, left) {
                     tokio::time::sleep(left).await;
                 }

@@ -170,7 +170,7 @@ fn origin(origin: Origin) -> &'static str {
 fn set_endpoint(context: &Context, value: Option<String>) -> Result<(), Failure> {
     let value = value.ok_or_else(|| Failure::Usage("give the address: mycli config set endpoint https://…".into()))?;
     // Checks the address; nothing is sent.
-    Remote::new(&value, &String::new().into())?;
+    Remote::new(&value, &String::new().into(), &context.screen)?;
     set(context, Name::Endpoint, Some(value.into()))
 }
 

@@ -1,6 +1,6 @@
 //! What every command starts from: the global flags, the user's folder, the screen, and the client they lead to.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, rc::Rc};
 
 use clap::{Args, ValueEnum};
 use deploy::StackName;
@@ -83,7 +83,7 @@ pub(crate) struct Context {
     /// The user's folder.
     pub(crate) home: Home,
     /// The screen.
-    pub(crate) screen: Screen,
+    pub(crate) screen: Rc<Screen>,
     /// What to type for a first look at this command, without `mycli --local`.
     pub(crate) example: &'static str,
 }
@@ -91,7 +91,7 @@ pub(crate) struct Context {
 impl Context {
     /// Of these flags.
     pub(crate) fn new(global: Global, example: &'static str) -> Self {
-        Self { home: Home::find(), screen: Screen::new(global.no_color), global, example }
+        Self { home: Home::find(), screen: Rc::new(Screen::new(global.no_color)), global, example }
     }
 
     /// Whether programs read the output.
@@ -164,7 +164,7 @@ impl Context {
         }
         let endpoint = self.endpoint()?.ok_or_else(|| Failure::Unconfigured(self.example.to_owned()))?;
         let key = self.key(&endpoint)?;
-        Ok(Client::Remote(Remote::new(&endpoint.url, &key)?))
+        Ok(Client::Remote(Remote::new(&endpoint.url, &key, &self.screen)?))
     }
 
     /// The key for `endpoint`. The file's is for the file's endpoint: to another address it is not sent.

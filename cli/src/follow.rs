@@ -11,6 +11,7 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     api::{ExecutionView, LogLineView, WaitingView},
+    backoff,
     id::ExecutionId,
 };
 
@@ -29,6 +30,8 @@ const FULL_PAGE: usize = 100;
 const EMPTY_PAGES: u32 = 10;
 /// How often a quiet run's record is read, in case its log is never completed.
 const RECORD_EVERY: Duration = Duration::from_secs(5);
+/// What is shown while a log may not be read.
+const THROTTLED: &str = "logs are read too often in this AWS account and region; waiting for a turn";
 /// How long the rest of a log is waited for once its run is over.
 const LATE_LOG: Duration = Duration::from_secs(60);
 
@@ -109,7 +112,12 @@ impl<'a> Printer<'a> {
 pub(crate) async fn so_far(client: &Client, id: &ExecutionId, show: Show, screen: &Screen) -> Result<(), Failure> {
     let (mut printer, mut cursor, mut empty) = (Printer::new(show, screen), None, 0);
     loop {
-        let page = client.logs(id, cursor.as_deref()).await?.value;
+        let Got { value: page, answer } = client.logs(id, cursor.as_deref()).await?;
+        if page.throttled {
+            screen.progress(THROTTLED);
+            client.pause(&answer, false, backoff::before_the_next_look(1, answer.retry_after(), chance())).await;
+            continue;
+        }
         printer.page(&page.lines)?;
         empty = if page.lines.is_empty() { empty + 1 } else { 0 };
         let is_end = page.complete || page.next_cursor.is_none() || page.next_cursor == cursor;
@@ -139,6 +147,7 @@ pub(crate) async fn to_the_end(
     screen: &Screen,
 ) -> Result<Got<ExecutionView>, Failure> {
     let (mut printer, mut cursor, mut record) = (Printer::new(show, screen), None, Record::default());
+    let mut empty_looks = 0;
     loop {
         // The first look is not held up: somebody may be waiting to hear why nothing happens.
         let page = match record.seen_at {
@@ -146,6 +155,10 @@ pub(crate) async fn to_the_end(
             Some(_) => client.logs_followed(id, cursor.as_deref()).await?,
         };
         let lines = page.value.lines.len();
+        if page.value.throttled {
+            record.give_the_log_time();
+        }
+        empty_looks = if lines > 0 || record.is_over() { 0 } else { empty_looks + 1 };
         printer.page(&page.value.lines)?;
         cursor = page.value.next_cursor.or(cursor);
         if page.value.complete {
@@ -164,9 +177,14 @@ pub(crate) async fn to_the_end(
             return Ok(late);
         }
         if lines < FULL_PAGE {
-            client.pause(&page.answer, lines > 0, PAUSE).await;
+            let pause = backoff::before_the_next_look(empty_looks, page.answer.retry_after(), chance());
+            client.pause(&page.answer, lines > 0, pause).await;
         }
     }
+}
+
+fn chance() -> u128 {
+    u128::from(getrandom::u32().unwrap_or_default())
 }
 
 /// What is remembered of the record while the log is followed.
@@ -179,6 +197,16 @@ struct Record {
 }
 
 impl Record {
+    /// Whether the run is known to be over: then its last lines are awaited.
+    fn is_over(&self) -> bool {
+        self.over_since.is_some()
+    }
+
+    /// The log may not be read now: that it comes late is no sign that it will not come.
+    fn give_the_log_time(&mut self) {
+        self.over_since = self.over_since.map(|_| Instant::now());
+    }
+
     /// Reads the record if it is time to, shows its status, and gives it once the log is overdue.
     async fn look(
         &mut self,

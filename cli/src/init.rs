@@ -1,6 +1,6 @@
 //! `mycli init`: makes a stack in the user's AWS account, or repairs it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use deploy::{
@@ -8,7 +8,7 @@ use deploy::{
     install::{Change, Deployed},
     stack::StackView,
 };
-use domain::{key::ApiKey, request::Name};
+use domain::{backoff::Backoff, key::ApiKey, request::Name};
 use secrecy::ExposeSecret;
 
 use crate::{
@@ -40,8 +40,9 @@ that is as it should be, repairs what is missing, and goes on where it was cut s
 
 Exit code: 0 if the stack stands and its API takes your key, 1 if not.";
 
-/// The pauses between questions to an API that was just made. Ours.
-const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+/// How long an API that was just made is waited for, and the pauses between questions. Ours: its parts hear of each other within a minute.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(8) };
 
 /// The command line of `init`.
 #[derive(Args, Clone, Debug)]
@@ -146,13 +147,15 @@ fn write_profile(context: &Context, site: &Site, endpoint: &str, key: &ApiKey) -
 /// until all of its parts know of each other; until then others answer for it, or nobody.
 async fn answers(context: &Context, endpoint: &str, key: &ApiKey) -> Result<(), Failure> {
     context.screen.progress("asking the API");
-    let client = Client::Remote(Remote::new(endpoint, &key.expose().to_owned().into())?);
-    let mut pauses = PAUSES.into_iter();
+    let client = Client::Remote(Remote::new(endpoint, &key.expose().to_owned().into(), &context.screen)?);
+    let (begun, mut round) = (Instant::now(), 0);
     loop {
         let answer = client.call(Call::get("/executions?limit=1".into())).await;
         let may_pass = matches!(&answer, Err(CallError::Foreign { .. } | CallError::Unreachable { .. }));
-        if let Some(pause) = pauses.next().filter(|_| may_pass) {
+        let pause = PAUSES.pause(round, u128::from(getrandom::u32().unwrap_or_default()));
+        if may_pass && begun.elapsed() + pause <= PATIENCE {
             tokio::time::sleep(pause).await;
+            round += 1;
             continue;
         }
         context.screen.no_progress();

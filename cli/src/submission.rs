@@ -9,7 +9,7 @@ use std::{
 use chrono::{TimeDelta, Utc};
 use domain::{
     Timestamp,
-    api::{BULK_BODY_MAX, BULK_MAX, BulkAnswer, BulkRejection},
+    api::{BULK_BODY_MAX, BULK_EVENT_MAX, BULK_MAX, BulkAnswer, BulkRejection, length_in_event},
     execution::ExecutionStatus,
     id::ExecutionId,
     request::{FieldError, Name},
@@ -206,20 +206,26 @@ impl<'a> Batch<'a> {
 fn chunks(submission: &Submission, lines: &[Ready]) -> Vec<Vec<u8>> {
     let head = |first: usize| format!(r#"{{"submission_id":"{}","first_index":{first},"executions":["#, submission.id);
     let (mut chunks, mut first, mut body) = (Vec::new(), 0, head(0));
+    let mut in_event = length_in_event(&body);
     for (index, line) in lines.iter().enumerate() {
         let text = Value::Object(line.keys.clone()).to_string();
-        let full = index - first == BULK_MAX || body.len() + text.len() + "],}".len() > BULK_BODY_MAX;
-        if full && index > first {
+        let length = length_in_event(&text);
+        let is_long = body.len() + text.len() + AROUND > BULK_BODY_MAX || in_event + length + AROUND > BULK_EVENT_MAX;
+        if (index - first == BULK_MAX || is_long) && index > first {
             chunks.push(closed(std::mem::replace(&mut body, head(index))));
-            first = index;
+            (first, in_event) = (index, length_in_event(&body));
         }
         let comma = if index > first { "," } else { "" };
         body.push_str(comma);
         body.push_str(&text);
+        in_event += comma.len() + length;
     }
     chunks.push(closed(body));
     chunks
 }
+
+/// What may yet come to a body: a comma before a line, and its end.
+const AROUND: usize = ",]}".len();
 
 fn closed(body: String) -> Vec<u8> {
     (body + "]}").into_bytes()
@@ -497,7 +503,10 @@ mod tests {
         let chunks = chunks(&submission, lines);
         let read: Vec<BulkRequest> = chunks.iter().map(|body| serde_json::from_slice(body).unwrap()).collect();
         assert_eq!(read.iter().map(|chunk| (chunk.first_index, chunk.executions.len())).collect::<Vec<_>>(), expected);
-        assert!(chunks.iter().all(|chunk| chunk.len() <= BULK_BODY_MAX));
+        for chunk in &chunks {
+            let event = serde_json::to_string(std::str::from_utf8(chunk).unwrap()).unwrap();
+            assert!(chunk.len() <= BULK_BODY_MAX && event.len() - 2 <= BULK_EVENT_MAX, "{}", event.len());
+        }
         let sent = read.into_iter().flat_map(|chunk| chunk.executions).map(|request| request.command.unwrap());
         assert!(sent.eq(lines.iter().map(|line| line.keys["command"].as_str().unwrap().to_owned())));
     }
@@ -508,6 +517,9 @@ mod tests {
         check(&small, &[(0, 500), (500, 500), (1000, 1)]);
         let large: Vec<_> = (0..7).map(|number| line(number, &"x".repeat(1_000_000))).collect();
         check(&large, &[(0, 4), (4, 3)]);
+        // Each quote takes two bytes in a request, and four in the event that Lambda is given.
+        let quotes: Vec<_> = (0..7).map(|number| line(number, &"\"".repeat(500_000))).collect();
+        check(&quotes, &[(0, 2), (2, 2), (4, 2), (6, 1)]);
     }
 
     #[test]

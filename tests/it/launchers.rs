@@ -180,7 +180,7 @@ impl Logs for Nothing {
         Ok(LogPage::default())
     }
 
-    async fn last(&self, _stream: &str) -> Result<Vec<LogLine>, PortError> {
+    async fn last(&self, _stream: &str) -> Result<Vec<LogLine>, ReadError> {
         Ok(Vec::new())
     }
 }

@@ -11,6 +11,8 @@ mod e2e;
 mod ecs;
 mod fault;
 mod fixtures;
+mod flood;
+mod followers;
 mod hostile;
 mod infra;
 mod launchers;

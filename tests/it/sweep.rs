@@ -99,7 +99,7 @@ impl Logs for Cloud {
         Ok(LogPage { lines, next: Some("on".into()), more: true })
     }
 
-    async fn last(&self, _: &str) -> Result<Vec<LogLine>, PortError> {
+    async fn last(&self, _: &str) -> Result<Vec<LogLine>, ReadError> {
         *self.parts_read.lock().unwrap() += 1;
         let words = ["output".to_owned(), said("exit:7")];
         Ok(words.map(|text| LogLine { at: at(9_000), text }).into())

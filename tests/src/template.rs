@@ -132,6 +132,7 @@ impl Template {
             "Fn::GetAZs" => ["a", "b", "c"].map(|zone| format!("{}{zone}", stack.region)).to_vec().into(),
             "Fn::Equals" => (text(item(0)) == text(item(1))).into(),
             "Fn::Not" => (!self.holds(item(0), stack)).into(),
+            "Fn::Or" => argument.as_array().expect("a list").iter().any(|one| self.holds(one, stack)).into(),
             "Fn::And" => argument.as_array().expect("a list").iter().all(|one| self.holds(one, stack)).into(),
             other => panic!("{other} is not known here"),
         })

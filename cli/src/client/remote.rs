@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     error::Error as _,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -14,18 +15,25 @@ use reqwest::{
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
-use super::{Answer, Call, CallError, accepted, retry};
+use super::{
+    Answer, Call, CallError, accepted,
+    retry::{self, Setback},
+};
+use crate::screen::Screen;
 
 /// API Gateway answers within 29 s or not at all (AWS-FACTS, API Gateway's integration timeout).
 const TIMEOUT: Duration = Duration::from_secs(35);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many seconds the server may hold an answer: well within API Gateway's 29 s.
 const HOLD: &str = "wait=5";
+/// After how long somebody who waits is told why. Ours.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// An endpoint, and the connection to it.
 pub(crate) struct Remote {
     http: reqwest::Client,
     base: String,
+    screen: Rc<Screen>,
     /// It was seen to answer at once when asked to hold its answer, as API Gateway does.
     holds_not: Cell<bool>,
 }
@@ -65,12 +73,13 @@ impl Remote {
     ///
     /// # Errors
     /// [`EndpointError`].
-    pub(crate) fn new(endpoint: &str, key: &SecretString) -> Result<Self, EndpointError> {
+    pub(crate) fn new(endpoint: &str, key: &SecretString, screen: &Rc<Screen>) -> Result<Self, EndpointError> {
         let url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = url.filter(|url| url.query().is_none() && url.password().is_none() && url.username().is_empty());
         let url = url.ok_or(EndpointError::Form)?;
         Ok(Self {
             http: http(&url, key)?,
+            screen: Rc::clone(screen),
             base: url.as_str().trim_end_matches('/').to_owned(),
             holds_not: Cell::new(false),
         })
@@ -92,17 +101,33 @@ impl Remote {
 
     /// Asks until there is an answer, or patience ends.
     pub(super) async fn call(&self, call: &Call) -> Result<Answer, CallError> {
-        let mut tried = 0;
+        let (begun, mut tried, mut told) = (Instant::now(), 0, false);
         loop {
             tried += 1;
             let tried_at = Instant::now();
             let attempt = self.attempt(call).await;
-            let Some(pause) = pause_after(&attempt, call, tried) else {
-                return self.sorted(attempt, call, tried_at.elapsed());
-            };
+            let pause = setback(&attempt).and_then(|setback| {
+                let chance = getrandom::u32().unwrap_or_default();
+                let pause = call.patience.pause(tried, begun.elapsed(), setback, chance)?;
+                Some((setback, pause))
+            });
+            let Some((setback, pause)) = pause else { return self.sorted(attempt, call, tried_at.elapsed()) };
             tracing::debug!(path = call.path, tried, ?pause, "asking again");
+            if !told && begun.elapsed() + pause >= SILENCE {
+                told = true;
+                self.tell(setback);
+            }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Whoever waits is told why, once.
+    fn tell(&self, setback: Setback) {
+        let why = match setback {
+            Setback::Unreachable => "does not answer",
+            Setback::NotNow(_) => "is busy",
+        };
+        self.screen.say(&format!("{} {why}; trying again, and nothing is lost meanwhile", self.base));
     }
 
     async fn attempt(&self, call: &Call) -> Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error> {
@@ -142,18 +167,16 @@ impl Remote {
     }
 }
 
-fn pause_after(
-    attempt: &Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>,
-    call: &Call,
-    tried: u32,
-) -> Option<Duration> {
-    let asked = match attempt {
-        Ok((status, headers, _)) if retry::is_passing(*status) => headers.get(RETRY_AFTER).and_then(retry::retry_after),
-        Ok(_) => return None,
-        Err(error) if error.is_builder() => return None,
-        Err(_) => None,
-    };
-    call.patience.pause(tried, asked, getrandom::u32().unwrap_or_default())
+/// What stands in the way for now; `None` if the answer is final.
+fn setback(attempt: &Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>) -> Option<Setback> {
+    match attempt {
+        Ok((status, headers, _)) if retry::is_passing(*status) => {
+            Some(Setback::NotNow(headers.get(RETRY_AFTER).and_then(retry::retry_after)))
+        }
+        Ok(_) => None,
+        Err(error) if error.is_builder() => None,
+        Err(_) => Some(Setback::Unreachable),
+    }
 }
 
 fn http(url: &Url, key: &SecretString) -> Result<reqwest::Client, EndpointError> {
@@ -187,12 +210,13 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_plain_url_of_http() {
-        let new = |text: &str| Remote::new(text, &"k".to_owned().into());
+        let screen = Rc::new(Screen::new(true));
+        let new = |text: &str| Remote::new(text, &"k".to_owned().into(), &screen);
         assert_eq!(new("https://a.example/prod/").unwrap().name(), "https://a.example/prod");
         for wrong in ["", "a.example", "ftp://a.example", "https://user:pw@a.example", "https://a.example/?x=1"] {
             assert!(matches!(new(wrong), Err(EndpointError::Form)), "{wrong}");
         }
-        assert!(matches!(Remote::new("http://a", &"a\nb".to_owned().into()), Err(EndpointError::Key)));
+        assert!(matches!(Remote::new("http://a", &"a\nb".to_owned().into(), &screen), Err(EndpointError::Key)));
     }
 
     #[test]

@@ -16,27 +16,43 @@ const OBEYED: Duration = Duration::from_secs(60);
 pub(crate) enum Patience {
     /// One try: what was done cannot be told from what is done again.
     Once,
-    /// Five tries, three seconds in all: somebody waits for an answer.
+    /// Somebody waits for an answer.
     Short,
-    /// About five minutes: a run is followed, and outlives a lost network.
+    /// A run is followed, which outlives a lost network; or work is handed in, of which nothing is to be lost.
     Long,
 }
 
+/// What a try came to that may end otherwise later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setback {
+    /// Nobody answered.
+    Unreachable,
+    /// The server answered that it cannot do it now, and perhaps after how long to ask again.
+    NotNow(Option<Duration>),
+}
+
 impl Patience {
-    fn tries(self) -> u32 {
-        match self {
-            Self::Once => 1,
-            Self::Short => 5,
-            Self::Long => 35,
-        }
+    /// How long it is tried. Whoever answers that they are busy is worth a longer wait than whoever does not answer.
+    fn limit(self, setback: Setback) -> Duration {
+        Duration::from_secs(match (self, setback) {
+            (Self::Once, _) => 0,
+            (Self::Short, Setback::Unreachable) => 4,
+            (Self::Short, Setback::NotNow(_)) => 45,
+            (Self::Long, _) => 300,
+        })
     }
 
-    /// How long to pause after try number `tried` (from 1), which the server answered with `asked` if it did; `None` to give up.
-    pub(crate) fn pause(self, tried: u32, asked: Option<Duration>, chance: u32) -> Option<Duration> {
-        if tried >= self.tries() || asked.is_some_and(|asked| asked > OBEYED) {
-            return None;
-        }
-        Some(asked.unwrap_or_else(|| PAUSES.pause(tried.saturating_sub(1), u128::from(chance))))
+    /// How long to pause after try number `tried` (from 1), `spent` after the first one began; `None` to give up. It is the larger of what
+    /// the server asked for and our own backoff, and up to a quarter of that more by chance where the server named a time: it named the
+    /// same to others.
+    pub(crate) fn pause(self, tried: u32, spent: Duration, setback: Setback, chance: u32) -> Option<Duration> {
+        let own = PAUSES.pause(tried.saturating_sub(1), u128::from(chance));
+        let pause = match setback {
+            Setback::NotNow(Some(asked)) if asked > OBEYED => return None,
+            Setback::NotNow(Some(asked)) => own.max(asked + asked / 4 * (chance % 1000) / 1000),
+            Setback::NotNow(None) | Setback::Unreachable => own,
+        };
+        (spent + pause <= self.limit(setback)).then_some(pause)
     }
 }
 
@@ -65,18 +81,45 @@ pub(crate) fn retry_after(value: &HeaderValue) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn pauses_grow_and_end() {
-        let pauses: Vec<_> = (1..9).map_while(|tried| Patience::Short.pause(tried, None, 0)).collect();
-        assert_eq!(pauses, [100, 200, 400, 800].map(Duration::from_millis));
-        assert_eq!(Patience::Long.pause(20, None, 0), Some(PAUSES.longest / 2));
+    /// All pauses, where each try takes no time.
+    fn pauses(patience: Patience, setback: Setback) -> Vec<Duration> {
+        let mut pauses: Vec<Duration> = Vec::new();
+        while let Some(pause) = patience.pause(pauses.len() as u32 + 1, pauses.iter().sum(), setback, 0) {
+            pauses.push(pause);
+        }
+        pauses
     }
 
     #[test]
-    fn the_server_s_own_wish_is_kept_but_not_for_ever() {
-        let asked = |seconds| Patience::Short.pause(1, Some(Duration::from_secs(seconds)), 300);
-        assert_eq!(asked(7), Some(Duration::from_secs(7)));
-        assert_eq!(asked(61), None);
+    fn pauses_grow_and_patience_ends_with_time() {
+        assert_eq!(
+            pauses(Patience::Short, Setback::Unreachable),
+            [100, 200, 400, 800, 1600].map(Duration::from_millis)
+        );
+        assert!(pauses(Patience::Once, Setback::NotNow(None)).is_empty());
+        for (patience, setback, most) in [
+            (Patience::Short, Setback::NotNow(None), 45),
+            (Patience::Short, Setback::NotNow(Some(Duration::from_secs(9))), 45),
+            (Patience::Long, Setback::Unreachable, 300),
+        ] {
+            let all: Duration = pauses(patience, setback).iter().sum();
+            assert!((most - 10..=most).contains(&all.as_secs()), "{patience:?} {setback:?}: {all:?}");
+        }
+        // A try that takes long counts too.
+        let late = Duration::from_secs(299);
+        assert_eq!(Patience::Long.pause(2, late, Setback::NotNow(Some(Duration::from_secs(5))), 0), None);
+    }
+
+    #[test]
+    fn the_larger_of_both_wishes_counts() {
+        let asked = |tried, seconds, chance| {
+            let setback = Setback::NotNow(Some(Duration::from_secs(seconds)));
+            Patience::Long.pause(tried, Duration::ZERO, setback, chance)
+        };
+        assert_eq!(asked(1, 8, 0), Some(Duration::from_secs(8)));
+        assert_eq!(asked(1, 8, 500), Some(Duration::from_secs(9)));
+        assert_eq!(asked(20, 1, 0), Some(PAUSES.longest / 2), "our own is longer by then");
+        assert_eq!(asked(1, 61, 0), None, "the user had better know");
     }
 
     #[test]

@@ -3,13 +3,21 @@
 use std::fmt;
 
 use aws_config::SdkConfig;
-use aws_sdk_cloudwatchlogs::{Client, operation::get_log_events::GetLogEventsOutput, types::OutputLogEvent};
+use aws_sdk_cloudwatchlogs::{
+    Client,
+    config::{Builder, retry::RetryConfig},
+    operation::get_log_events::GetLogEventsOutput,
+    types::OutputLogEvent,
+};
 use domain::{
     Timestamp,
-    ports::{LogLine, LogPage, Logs, PortError, ReadError},
+    ports::{LogLine, LogPage, Logs, ReadError},
 };
 
-use crate::{connect::Lazily, error::Fault};
+use crate::{
+    connect::Lazily,
+    error::{Fault, Mend},
+};
 
 const SERVICE: &str = "CloudWatch Logs";
 /// Most bytes that a page may take in an answer of the API. A synchronous invocation's answer has 6 MB at most (AWS Lambda quotas), and
@@ -19,6 +27,8 @@ const PAGE_MAX: usize = 5_000_000;
 /// reference, `GetLogEvents`), and an empty page may stand before the end; but of a stream whose lines have expired, each page
 /// is empty and has another token, without end (boto/boto3#4591). Ours; Airflow takes the same number.
 const EMPTY_PAGES: usize = 3;
+/// How often a read is tried that got no answer. Ours.
+const TRIES: u32 = 3;
 /// What stands around a line in that answer, its time and names included.
 const AROUND_A_LINE: usize = 80;
 
@@ -79,8 +89,18 @@ impl CloudWatchLogs {
             .start_from_head(matches!(from, End::Head))
             .set_next_token(cursor.map(str::to_owned))
             .set_limit(limit);
-        match call.send().await.map_err(|error| Fault::of(&error)) {
+        let mut tried = 1;
+        // Not the SDK's repetitions, which would ask a throttled service two times more.
+        let answer = loop {
+            let once = Builder::new().retry_config(RetryConfig::disabled());
+            match call.clone().customize().config_override(once).send().await.map_err(|error| Fault::of(&error)) {
+                Err(fault) if fault.mend == Mend::Ask && tried < TRIES => tried += 1,
+                answer => break answer,
+            }
+        };
+        match answer {
             Ok(page) => Ok(Some(page)),
+            Err(fault) if fault.mend == Mend::Wait => Err(ReadError::Throttled),
             Err(fault) if fault.is("ResourceNotFoundException") => Ok(None),
             // All else that is asked is ours. A token lives for 24 hours (API reference, `GetLogEvents`).
             Err(fault) if cursor.is_some() && fault.is("InvalidParameterException") => Err(ReadError::Cursor),
@@ -106,7 +126,7 @@ impl Logs for CloudWatchLogs {
         Ok(LogPage { lines: Vec::new(), next: at, more: false })
     }
 
-    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, PortError> {
+    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, ReadError> {
         let mut at = None;
         for _ in 0..EMPTY_PAGES {
             let Some(page) = self.page(stream, at.as_deref(), End::Tail, None).await? else { break };

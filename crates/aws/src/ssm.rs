@@ -59,6 +59,7 @@ pub struct Parameter {
 pub struct Parameters {
     client: Client,
     path: String,
+    key: Option<String>,
 }
 
 impl fmt::Debug for Parameters {
@@ -71,7 +72,13 @@ impl Parameters {
     /// The parameters under this path, which ends with a slash.
     #[must_use]
     pub fn new(config: &SdkConfig, path: String) -> Self {
-        Self { client: Client::new(config), path }
+        Self { client: Client::new(config), path, key: None }
+    }
+
+    /// The same, whose values are encrypted with this KMS key instead of the Parameter Store's own.
+    #[must_use]
+    pub fn with_key(self, key: Option<String>) -> Self {
+        Self { key, ..self }
     }
 
     /// Keeps a value, in place of one that was there. Idempotent.
@@ -90,6 +97,7 @@ impl Parameters {
             .name(format!("{}{name}", self.path))
             .value(value.expose_secret())
             .r#type(ParameterType::SecureString)
+            .set_key_id(self.key.clone())
             .tier(ParameterTier::Standard)
             .overwrite(true);
         call.send().await.map(drop).map_err(|error| Fault::of(&error).into())

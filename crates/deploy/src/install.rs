@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use crate::{
     Account, CallError, StackName,
     bucket::Bucket,
+    gateway_log::{self, LogRole},
     indexes::PlanError,
     kept,
     package::Functions,
     rolling::Rolling,
+    service_role::{self, ServiceRole},
     stack::{Condition, Progress, Setting, Settings, StackError, StackView, Stacks},
     table::SettleError,
     template::{Template, TemplateError},
+    zones,
 };
 
 /// The parameters that follow from the code and the account; a user does not choose them.
@@ -77,6 +80,12 @@ pub enum InstallError {
          good with `mycli destroy`"
     )]
     KeptTable(String),
+    /// The account's setting cannot be looked at, and must not be replaced unseen.
+    #[error(
+        "{0}.\nAPI Gateway has one log role for the account and region: say with --parameter GatewayLogRole=keep that one is set, or with \
+         --parameter GatewayLogRole=create that one is to be made"
+    )]
+    GatewayLogRole(CallError),
     /// The table's keys or indexes.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -114,13 +123,15 @@ pub async fn deploy(
     let bucket = Bucket::new(account, name);
     upload(&bucket, wish.functions, tell).await?;
     let own = own_parameters(account, name, &bucket, wish);
-    let settings = settings(template, before.as_ref(), &own, wish);
+    let found = found_parameters(account, name, before.as_ref(), wish, tell).await?;
+    let settings = settings(template, before.as_ref(), &own, &found, wish.parameters);
     let version_before = before.as_ref().and_then(StackView::version).map(str::to_owned);
     let (stack, change) = match before {
         None => {
+            service_role(account, tell).await?;
             tell(Progress::Step(format!("making the stack {} ({} resources)", name.full(), template.size())));
             let url = bucket.put_template(template).await?;
-            (stacks.create(&url, &settings, tell).await?, Change::Made)
+            (make(&stacks, &url, &settings, tell).await?, Change::Made)
         }
         Some(before) => {
             let table = before.outputs.get("Table").cloned().unwrap_or_else(|| name.table());
@@ -129,6 +140,78 @@ pub async fn deploy(
         }
     };
     Ok(Deployed { stack, change, version_before })
+}
+
+/// Sees to ECS's service-linked role, which a new account lacks.
+async fn service_role(account: &Account, tell: &impl Fn(Progress)) -> Result<(), CallError> {
+    match service_role::ensure(account).await? {
+        ServiceRole::There => {}
+        ServiceRole::Made => tell(Progress::Step("made ECS's service-linked role".into())),
+        ServiceRole::Denied(why) => {
+            tell(Progress::Step(format!("{why}; that matters only if this account never used ECS")));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the stack. A service-linked role that was just made may still be unknown to ECS, which then works the next time.
+async fn make(
+    stacks: &Stacks,
+    url: &str,
+    settings: &Settings,
+    tell: &impl Fn(Progress),
+) -> Result<StackView, InstallError> {
+    match stacks.create(url, settings, tell).await {
+        Err(StackError::Failed { resource: Some(event), .. }) if service_role::is_not_ready(&event) => {
+            tell(Progress::Step("ECS could not use its service-linked role yet: once more".into()));
+            ready(stacks, tell).await?;
+            Ok(stacks.create(url, settings, tell).await?)
+        }
+        made => Ok(made?),
+    }
+}
+
+/// Parameters that follow from what there is in the account, unless the user sets them: the zones of the network, and whether API Gateway's
+/// log role is to be made. Of a stack that stands the zones are those of its subnets, and the role stays as it is.
+async fn found_parameters(
+    account: &Account,
+    name: &StackName,
+    before: Option<&StackView>,
+    wish: &Wish<'_>,
+    tell: &impl Fn(Progress),
+) -> Result<BTreeMap<&'static str, String>, InstallError> {
+    let mut found = BTreeMap::new();
+    let takes = |parameter: &str| {
+        wish.template.parameters().any(|known| known == parameter) && !wish.parameters.contains_key(parameter)
+    };
+    let has_own_network = wish.parameters.get("SubnetIds").is_none_or(String::is_empty);
+    if zones::PARAMETERS.iter().all(|parameter| takes(parameter)) {
+        let zones = match before {
+            // Once they are parameters, they stay.
+            Some(before) if before.parameters.contains_key(zones::PARAMETERS[0]) => Vec::new(),
+            Some(_) => zones::of_stack(account, name).await?,
+            None if has_own_network => zones::choose(account).await?,
+            None => Vec::new(),
+        };
+        found.extend(zones::PARAMETERS.into_iter().zip(zones));
+    }
+    if before.is_none() && takes(gateway_log::PARAMETER) {
+        let what = match gateway_log::look(account).await.map_err(InstallError::GatewayLogRole)? {
+            LogRole::Unset => "create",
+            LogRole::Set(arn) => {
+                tell(Progress::Step(format!("API Gateway logs with {arn} in this account and region: that stays")));
+                "keep"
+            }
+            LogRole::Gone(arn) => {
+                let told =
+                    format!("API Gateway is to log with {arn}, which is not there any more: making another role");
+                tell(Progress::Step(told));
+                "create"
+            }
+        };
+        found.insert(gateway_log::PARAMETER, what.to_owned());
+    }
+    Ok(found)
 }
 
 fn check_parameters(template: &Template, given: &BTreeMap<String, String>) -> Result<(), InstallError> {
@@ -210,15 +293,16 @@ fn own_parameters(
     ])
 }
 
-/// What follows from the code, then what the user wishes, then what was; for the rest the template's defaults.
+/// What follows from the code, then what the user wishes, then what was found, then what was; for the rest the template's defaults.
 fn settings(
     template: &Template,
     before: Option<&StackView>,
     own: &BTreeMap<&'static str, String>,
-    wish: &Wish<'_>,
+    found: &BTreeMap<&'static str, String>,
+    wished: &BTreeMap<String, String>,
 ) -> Settings {
     let one = |name: &str| {
-        let value = own.get(name).or_else(|| wish.parameters.get(name)).cloned().map(Setting::Value);
+        let value = own.get(name).or_else(|| wished.get(name)).or_else(|| found.get(name)).cloned().map(Setting::Value);
         let previous = before.filter(|stack| stack.parameters.contains_key(name)).map(|_| Setting::Previous);
         Some((name.to_owned(), value.or(previous)?))
     };
@@ -248,27 +332,19 @@ mod tests {
     #[test]
     fn what_the_user_set_before_stays_and_what_follows_from_the_code_does_not() {
         let template = Template::built_in().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let mut program = b"\x7fELF\x02\x01\x01".to_vec();
-        program.resize(18, 0);
-        program.extend([0x3e, 0]);
-        for name in crate::package::FUNCTIONS {
-            std::fs::write(folder.path().join(name), &program).unwrap();
-        }
-        crate::package::pack(folder.path(), folder.path()).unwrap();
-        let functions = Functions::find(&[folder.path().to_owned()]).unwrap();
         let given = texts(&[("RetentionDays", "30")]);
-        let wish = Wish { template: &template, functions: &functions, version: "2.0.0", parameters: &given };
         let own = BTreeMap::from([("Version", "2.0.0".to_owned())]);
+        let zones = BTreeMap::from([("ZoneA", "eu-west-1b".to_owned())]);
         let value = |text: &str| Some(Setting::Value(text.to_owned()));
 
-        let new = settings(&template, None, &own, &wish);
+        let new = settings(&template, None, &own, &zones, &given);
         assert_eq!(new.get("SpotVcpus"), None, "it follows the account's quota");
         assert_eq!(new.get("RetentionDays").cloned(), value("30"));
         assert_eq!(new.get("DefaultImage"), None);
+        assert_eq!(new.get("ZoneA").cloned(), value("eu-west-1b"));
 
         let before = stack(&[("Version", "1.0.0"), ("SpotVcpus", "12"), ("RetentionDays", "90"), ("Gone", "1")]);
-        let next = settings(&template, Some(&before), &own, &wish);
+        let next = settings(&template, Some(&before), &own, &BTreeMap::new(), &given);
         assert_eq!(next.get("Version").cloned(), value("2.0.0"));
         assert_eq!(next.get("SpotVcpus"), Some(&Setting::Previous));
         assert_eq!(next.get("RetentionDays").cloned(), value("30"));

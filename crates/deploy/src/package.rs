@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use goblin::elf::{Elf, header};
 use sha2::{Digest, Sha256};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
@@ -35,14 +36,34 @@ impl Architecture {
         }
     }
 
-    /// Reads it off the head of a Linux program: bytes 18 and 19 of an ELF file name the machine.
-    fn of(program: &[u8]) -> Option<Self> {
-        let head = program.get(..20).filter(|head| head.starts_with(b"\x7fELF"))?;
-        match u16::from_le_bytes([head[18], head[19]]) {
-            0xb7 => Some(Self::Arm64),
-            0x3e => Some(Self::X86_64),
+    fn of(program: &Elf<'_>) -> Option<Self> {
+        match program.header.e_machine {
+            header::EM_AARCH64 => Some(Self::Arm64),
+            header::EM_X86_64 => Some(Self::X86_64),
             _ => None,
         }
+    }
+}
+
+/// A version of glibc, as a program names it: `GLIBC_2.34` is 2 and 34.
+type Glibc = (u32, u32);
+
+/// What Lambda's `provided.al2023` has (AWS-FACTS §9).
+const GLIBC: Glibc = (2, 34);
+
+/// The newest version of glibc that a program asks for; none if it is linked statically.
+fn glibc_needed(program: &Elf<'_>) -> Option<Glibc> {
+    let needs = program.verneed.iter().flat_map(goblin::elf::symver::VerneedSection::iter);
+    let versions = needs.flat_map(|library| library.iter().collect::<Vec<_>>());
+    versions.filter_map(|version| glibc_version(program.dynstrtab.get_at(version.vna_name)?)).max()
+}
+
+/// Symbols of glibc's own are not for programs, and `GLIBC_ABI_…` is no version.
+fn glibc_version(text: &str) -> Option<Glibc> {
+    let mut numbers = text.strip_prefix("GLIBC_")?.split('.').map(str::parse);
+    match (numbers.next()?, numbers.next()) {
+        (Ok(major), Some(Ok(minor))) => Some((major, minor)),
+        _ => None,
     }
 }
 
@@ -74,6 +95,17 @@ pub enum PackageError {
     /// It holds something else.
     #[error("{} holds no Linux program called `{PROGRAM}` for arm64 or x86_64: was it built for another system?", .0.display())]
     Program(PathBuf),
+    /// It asks for more than Lambda has.
+    #[error(
+        "{} asks for glibc {}.{}, and Lambda has {}.{}: build it against an older one, with `just package arm64` (cargo-lambda) or \
+         `cargo zigbuild --target …-unknown-linux-gnu.2.34`, or on an older distribution", path.display(), needed.0, needed.1, GLIBC.0, GLIBC.1
+    )]
+    Glibc {
+        /// Which.
+        path: PathBuf,
+        /// What it asks for.
+        needed: (u32, u32),
+    },
     /// Zips of two builds.
     #[error("the functions in {} are built for different processors: build them anew", .0.display())]
     Mixed(PathBuf),
@@ -151,16 +183,30 @@ fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture, PackageError>
     let zip = |error| PackageError::Zip { path: path.to_owned(), error };
     let none = || PackageError::Program(path.to_owned());
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(zip)?;
-    let program = match archive.by_name(PROGRAM) {
+    let entry = match archive.by_name(PROGRAM) {
         Err(zip::result::ZipError::FileNotFound) => return Err(none()),
         other => other.map_err(zip)?,
     };
-    let mut head = Vec::with_capacity(20);
-    program.take(20).read_to_end(&mut head).map_err(|error| PackageError::File { path: path.to_owned(), error })?;
-    Architecture::of(&head).ok_or_else(none)
+    let mut program = Vec::new();
+    entry
+        .take(PROGRAM_MAX)
+        .read_to_end(&mut program)
+        .map_err(|error| PackageError::File { path: path.to_owned(), error })?;
+    checked(path, &program)
 }
 
-/// Packs the built functions of one folder into zips in another. The same programs give the same bytes, whenever and wherever that is
+/// The processor that a program is for, if Lambda can run it.
+fn checked(path: &Path, program: &[u8]) -> Result<Architecture, PackageError> {
+    let none = || PackageError::Program(path.to_owned());
+    let elf = Elf::parse(program).map_err(|_| none())?;
+    let architecture = Architecture::of(&elf).ok_or_else(none)?;
+    match glibc_needed(&elf).filter(|needed| *needed > GLIBC) {
+        Some(needed) => Err(PackageError::Glibc { path: path.to_owned(), needed }),
+        None => Ok(architecture),
+    }
+}
+
+/// Packs the built functions of one folder into zips in another, if Lambda can run them. The same programs give the same bytes, whenever and wherever that is
 /// done: there are no times in the zips, and the permissions are fixed.
 ///
 /// # Errors
@@ -172,12 +218,13 @@ pub fn pack(programs: &Path, zips: &Path) -> Result<(), PackageError> {
     };
     fs::create_dir_all(zips).map_err(failed(zips))?;
     for name in FUNCTIONS {
-        let (program, path) = (program_in(programs, name), zip_in(zips, name));
-        let size = fs::metadata(&program).map_err(failed(&program))?.len();
+        let (built, path) = (program_in(programs, name), zip_in(zips, name));
+        let size = fs::metadata(&built).map_err(failed(&built))?.len();
         if size > PROGRAM_MAX {
-            return Err(PackageError::Program(program));
+            return Err(PackageError::Program(built));
         }
-        let program = fs::read(&program).map_err(failed(&program))?;
+        let program = fs::read(&built).map_err(failed(&built))?;
+        checked(&built, &program)?;
         let file = File::create(&path).map_err(failed(&path))?;
         write(file, &program).map_err(|error| PackageError::Zip { path, error })?;
     }
@@ -207,20 +254,30 @@ fn write(file: impl Write + io::Seek, program: &[u8]) -> zip::result::ZipResult<
 mod tests {
     use super::*;
 
+    /// A program that calls one function of glibc, which it asks for by this version. Made with `gcc -nostdlib` and a library of that name
+    /// whose only symbol has that version.
+    const NEEDS_2_34: &[u8] = include_bytes!("../fixtures/needs-glibc-2.34");
+    const NEEDS_2_38: &[u8] = include_bytes!("../fixtures/needs-glibc-2.38");
+
+    /// The same program for another processor, as far as its head tells.
     fn elf(machine: u8) -> Vec<u8> {
-        let mut program = b"\x7fELF\x02\x01\x01".to_vec();
-        program.resize(18, 0);
-        program.extend([machine, 0]);
-        program.extend(b"the rest of it");
+        let mut program = NEEDS_2_34.to_vec();
+        program[18] = machine;
         program
     }
 
-    fn packed(programs: [Vec<u8>; 4]) -> tempfile::TempDir {
+    fn tried(programs: [Vec<u8>; 4]) -> (tempfile::TempDir, Result<(), PackageError>) {
         let folder = tempfile::tempdir().unwrap();
         for (name, program) in FUNCTIONS.iter().zip(programs) {
             fs::write(folder.path().join(name), program).unwrap();
         }
-        pack(folder.path(), &folder.path().join("zips")).unwrap();
+        let result = pack(folder.path(), &folder.path().join("zips"));
+        (folder, result)
+    }
+
+    fn packed(programs: [Vec<u8>; 4]) -> tempfile::TempDir {
+        let (folder, result) = tried(programs);
+        result.unwrap();
         folder
     }
 
@@ -249,11 +306,27 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_asks_for_a_newer_glibc_than_lambda_has_is_neither_packed_nor_deployed() {
+        let new = || NEEDS_2_38.to_vec();
+        let error = tried([elf(0x3e), elf(0x3e), new(), elf(0x3e)]).1.unwrap_err().to_string();
+        for part in ["state-tracker asks for glibc 2.38", "Lambda has 2.34", "cargo-lambda", "zigbuild"] {
+            assert!(error.contains(part), "{error}");
+        }
+        // Somebody else may have packed it.
+        let zips = packed([(); 4].map(|()| elf(0x3e)));
+        write(File::create(zips.path().join("zips/query.zip")).unwrap(), &new()).unwrap();
+        assert!(matches!(read(&zips), Err(PackageError::Glibc { needed: (2, 38), .. })));
+    }
+
+    #[test]
     fn what_lambda_could_not_run_is_not_deployed() {
         let mixed = packed([elf(0x3e), elf(0x3e), elf(0x3e), elf(0xb7)]);
         assert!(matches!(read(&mixed), Err(PackageError::Mixed(_))));
-        let script = packed([elf(0x3e), b"#!/bin/sh\nexec of a kind\n".to_vec(), elf(0x3e), elf(0x3e)]);
-        assert!(matches!(read(&script), Err(PackageError::Program(path)) if path.ends_with("launcher.zip")));
+        let script = tried([elf(0x3e), b"#!/bin/sh\nexec of a kind\n".to_vec(), elf(0x3e), elf(0x3e)]).1;
+        assert!(matches!(script, Err(PackageError::Program(path)) if path.ends_with("launcher")));
+        let zips = packed([(); 4].map(|()| elf(0x3e)));
+        write(File::create(zips.path().join("zips/launcher.zip")).unwrap(), b"MZ").unwrap();
+        assert!(matches!(read(&zips), Err(PackageError::Program(path)) if path.ends_with("launcher.zip")));
         let none = tempfile::tempdir().unwrap();
         let error = Functions::find(&[none.path().to_owned()]).unwrap_err().to_string();
         assert!(error.contains("--functions") && error.contains("just package"), "{error}");

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use crate::{
     Account, CallError, StackName,
     bucket::Bucket,
+    gateway_log::{self, Left},
     kept,
     stack::{Condition, Progress, Setting, StackError, StackView, Stacks},
     template::{Template, TemplateError},
@@ -76,6 +77,7 @@ pub async fn remove(
     let tasks = Tasks { client: Client::new(&account.config) };
     let mut removed = Removed::default();
     let mut stack = settled(&stacks, tell).await?;
+    let log_roles = gateway_log::ours(account, name, stack.is_some()).await?;
     if let Some(found) = stack.take() {
         let found = if keep_history { keep_table(account, name, &stacks, found, tell).await? } else { found };
         removed.tasks = remove_stack(&stacks, &tasks, &found, tell).await?;
@@ -83,6 +85,9 @@ pub async fn remove(
     }
     if !keep_history {
         removed.kept_table = remove_kept_table(account, name, tell).await?;
+    }
+    for role in log_roles {
+        remove_log_role(account, &role, tell).await?;
     }
     removed.secrets = remove_secrets(account, name, tell).await?;
     removed.definitions = tasks.forget_definitions(name, tell).await?;
@@ -98,6 +103,15 @@ async fn remove_kept_table(account: &Account, name: &StackName, tell: &impl Fn(P
     tell(Progress::Step(format!("removing the history that was kept in the table {table}")));
     kept::remove(account, &table).await?;
     Ok(true)
+}
+
+/// The stack lets API Gateway's log role outlive it, since the role is the whole account's.
+async fn remove_log_role(account: &Account, role: &str, tell: &impl Fn(Progress)) -> Result<(), CallError> {
+    tell(Progress::Step(match gateway_log::remove(account, role).await? {
+        Left::Nothing => format!("removed {role}, by which API Gateway wrote its logs"),
+        Left::InUse => format!("{role} stays: other APIs of this region write their logs by it"),
+    }));
+    Ok(())
 }
 
 async fn remove_secrets(

@@ -97,7 +97,8 @@ pub async fn set(
     if !is_new {
         store.put_secret(&record).await?;
     }
-    Parameters::new(&account.config, path).put(name, value).await?;
+    let key = stack.parameters.get("KmsKeyArn").filter(|key| !key.is_empty());
+    Parameters::new(&account.config, path).with_key(key.cloned()).put(name, value).await?;
     if is_new {
         store.put_secret(&record).await?;
     }

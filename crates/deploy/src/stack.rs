@@ -178,10 +178,49 @@ fn blamed(resource: Option<&ResourceEvent>, stack_reason: Option<&str>) -> Strin
     match resource {
         Some(event) => {
             let reason = event.reason.as_deref().unwrap_or("AWS gave no reason");
-            format!(": {} ({}) {}: {reason}", event.name, event.kind, event.status)
+            let way_out = way_out(reason).map(|words| format!(".\n{words}")).unwrap_or_default();
+            format!(": {} ({}) {}: {reason}{way_out}", event.name, event.kind, event.status)
         }
         None => stack_reason.map(|reason| format!(": {reason}")).unwrap_or_default(),
     }
+}
+
+/// What to do about a quota of the account that stops a stack, by AWS's words for it. The codes are those of Service Quotas.
+const WAYS_OUT: [(&[&str], &str); 6] = [
+    (
+        &["maximum number of vpcs", "vpclimitexceeded"],
+        "A region has five VPCs unless the quota was raised: use a network that is there, with --parameter VpcId=… and --parameter \
+         SubnetIds=…, or have the quota L-F678F1CE (vpc) raised",
+    ),
+    (
+        &["maximum number of internet gateways", "internetgatewaylimitexceeded"],
+        "A region has as many internet gateways as VPCs: use a network that is there, with --parameter VpcId=… and --parameter \
+         SubnetIds=…, or have the quota L-A4707A72 (vpc) raised",
+    ),
+    (
+        &["maximum number of addresses", "addresslimitexceeded"],
+        "A region has five Elastic IP addresses unless the quota was raised, and a NAT gateway takes one: use subnets that are there, with \
+         --parameter VpcId=… and --parameter SubnetIds=…, or have the quota L-0263D0A3 (ec2) raised",
+    ),
+    (
+        &["maximum number of regional apis", "maximum number of apis"],
+        "The account has no room for one more API in this region: remove one, or have the quota L-AA0FF27B (apigateway) raised",
+    ),
+    (
+        &["rolesperaccount"],
+        "The account has no room for the stack's roles: remove some, or have the quota L-FE177D64 (iam) raised",
+    ),
+    (
+        &["unreservedconcurrentexecution"],
+        "The account's Lambda concurrency has no room for what is to be reserved: leave ReservedConcurrency at 0, or have the quota \
+         L-B99A9384 (lambda) raised",
+    ),
+];
+
+fn way_out(reason: &str) -> Option<&'static str> {
+    let lower = reason.to_lowercase();
+    let fits = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
+    WAYS_OUT.iter().find(|(needles, _)| fits(needles)).map(|(_, words)| *words)
 }
 
 /// A value for a parameter.
@@ -437,6 +476,41 @@ mod tests {
         ] {
             assert_eq!(Condition::of(status), condition, "{status}");
         }
+    }
+
+    /// AWS's words as public reports quote them.
+    #[test]
+    fn a_quota_that_stops_a_stack_is_named_with_the_way_out() {
+        let told = |kind: &str, reason: &str| {
+            let event = ResourceEvent {
+                at: DateTime::default(),
+                name: "Vpc".into(),
+                kind: kind.into(),
+                status: "CREATE_FAILED".into(),
+                reason: Some(reason.into()),
+            };
+            blamed(Some(&event), None)
+        };
+        for (kind, reason, way_out) in [
+            (
+                "AWS::EC2::VPC",
+                "Resource handler returned message: \"The maximum number of VPCs has been reached. (Service: Ec2, Status Code: 400)\"",
+                "VpcId",
+            ),
+            ("AWS::EC2::InternetGateway", "The maximum number of internet gateways has been reached.", "L-A4707A72"),
+            ("AWS::EC2::EIP", "The maximum number of addresses has been reached.", "SubnetIds"),
+            ("AWS::ApiGateway::RestApi", "Maximum number of Regional APIs for the account was reached", "L-AA0FF27B"),
+            ("AWS::IAM::Role", "Cannot exceed quota for RolesPerAccount: 1000", "L-FE177D64"),
+            (
+                "AWS::Lambda::Function",
+                "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its minimum value of [10].",
+                "ReservedConcurrency",
+            ),
+        ] {
+            let told = told(kind, reason);
+            assert!(told.contains(reason) && told.contains(way_out), "{told}");
+        }
+        assert!(told("AWS::EC2::VPC", "Internal failure").ends_with("Internal failure"));
     }
 
     #[test]

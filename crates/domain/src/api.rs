@@ -25,6 +25,21 @@ pub struct Accepted {
 
 /// Largest body of `POST /executions/bulk`, in bytes: below Lambda's 6 MB (AWS-FACTS §7), with room for the event around it.
 pub const BULK_BODY_MAX: usize = 4 * 1024 * 1024;
+/// Largest such body as a text within the JSON of Lambda's event, in bytes ([`length_in_event`]). Lambda takes 6 MB of all (AWS-FACTS §7); the
+/// rest is for what stands around the body.
+pub const BULK_EVENT_MAX: usize = 5 * 1024 * 1024;
+
+/// How long a body is within the JSON of Lambda's event, where each quote and each backslash takes two bytes.
+#[must_use]
+pub fn length_in_event(body: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..b' ' => 6,
+        _ => 1,
+    };
+    body.bytes().map(escaped).sum()
+}
+
 /// Most executions in one `POST /executions/bulk`. Ours.
 pub const BULK_MAX: usize = 500;
 
@@ -388,7 +403,7 @@ pub struct HistoryPage {
 }
 
 /// The answer to `GET /executions/{id}/logs`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogsPage {
     /// The command's own lines, in order.
     pub lines: Vec<LogLineView>,
@@ -396,6 +411,10 @@ pub struct LogsPage {
     pub next_cursor: Option<String>,
     /// Nothing will follow.
     pub complete: bool,
+    /// Nothing was read, because logs are read too often in this account and region: ask again with the same cursor, not before
+    /// `Retry-After`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub throttled: bool,
 }
 
 /// A line of a log.

@@ -24,6 +24,33 @@ impl Backoff {
     }
 }
 
+/// The pauses between looks at a log that says nothing, in seconds: after the first empty look, the second, and all others. A quiet log is looked
+/// at seldom, because the calls are few: CloudWatch Logs takes 10 to 25 a second of an account and region (AWS-FACTS §9).
+const QUIET: [u64; 3] = [1, 2, 5];
+/// How long whoever was throttled is asked to stay away, in seconds: the least and the most. So many followers spread over that time.
+const THROTTLED: (u64, u64) = (5, 15);
+
+/// How long to pause before a log is looked at again, after so many looks in a row that brought nothing. What the server asked for counts if it
+/// is more. Up to a quarter more by chance, so that many followers do not come together.
+#[must_use]
+pub fn before_the_next_look(empty_looks: u32, asked: Option<Duration>, chance: u128) -> Duration {
+    let step = usize::try_from(empty_looks.saturating_sub(1)).unwrap_or(usize::MAX).min(QUIET.len() - 1);
+    spread(Duration::from_secs(QUIET[step]).max(asked.unwrap_or_default()), chance)
+}
+
+/// The pause and up to a quarter more by chance.
+fn spread(pause: Duration, chance: u128) -> Duration {
+    let part = u32::try_from(chance % 1000).unwrap_or_default();
+    pause + pause / 4 * part / 1000
+}
+
+/// How many seconds whoever reads logs too often is asked to stay away.
+#[must_use]
+pub fn throttled_seconds(chance: u128) -> u32 {
+    let (least, most) = THROTTLED;
+    u32::try_from(u128::from(least) + chance % u128::from(most - least + 1)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -38,7 +65,28 @@ mod tests {
         assert_eq!(least, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
     }
 
+    #[test]
+    fn a_quiet_log_is_looked_at_more_and_more_seldom() {
+        let looks: Vec<_> = (0..6).map(|looks| before_the_next_look(looks, None, 0).as_secs()).collect();
+        assert_eq!(looks, [1, 1, 2, 5, 5, 5]);
+        let asked = |seconds| before_the_next_look(2, Some(Duration::from_secs(seconds)), 0).as_secs();
+        assert_eq!((asked(1), asked(9)), (2, 9));
+    }
+
     proptest! {
+        #[test]
+        fn whoever_is_throttled_stays_away_for_5_to_15_seconds(chance: u128) {
+            prop_assert!((5..=15).contains(&throttled_seconds(chance)));
+        }
+
+        #[test]
+        fn a_look_comes_not_before_it_is_due(looks: u32, asked in 0..60_u64, chance: u128) {
+            let asked = Duration::from_secs(asked);
+            let due = before_the_next_look(looks, None, 0).max(asked);
+            let pause = before_the_next_look(looks, Some(asked), chance);
+            prop_assert!(due <= pause && pause <= due + due / 4);
+        }
+
         #[test]
         fn it_is_between_half_and_the_whole(round: u32, chance: u128) {
             let pause = BACKOFF.pause(round, chance);

@@ -1,7 +1,11 @@
 //! The lines in a task's output that the script writes for us, `::mycli:<nonce>:<version>:<word>[:<value>]`. Without a version it is a line of
 //! before there were versions.
 //!
-//! The nonce is the attempt's own and the command cannot know it, so the command cannot forge one.
+//! The nonce is the attempt's own and the command cannot know it, so the command cannot forge one. Where the command can read what was said
+//! before it (on the host, whose files are its user's), a [`token`] of the word stands in the nonce's place: it tells no other word's, so that
+//! whoever has read `start` still cannot say `exit`.
+
+use sha2::{Digest, Sha256};
 
 use crate::stored;
 
@@ -35,6 +39,21 @@ impl Marker {
     }
 }
 
+/// The words of ours, without their values.
+const WORDS: [&str; 6] = ["setup", "commit", "start", "exit", "timeout", "fail"];
+
+/// What stands in the nonce's place before this word alone. It tells neither the nonce nor the token of another word.
+#[must_use]
+pub fn token(nonce: &str, word: &str) -> String {
+    hex::encode(&Sha256::digest(format!("{nonce}:{word}"))[..16])
+}
+
+/// What a script is given instead of the nonce to say every word with a token: `word=token`, separated by spaces.
+#[must_use]
+pub fn tokens(nonce: &str) -> String {
+    WORDS.map(|word| format!("{word}={}", token(nonce, word))).join(" ")
+}
+
 /// Splits a line of output into the command's own text and the marker at its end, if there is one with this nonce.
 ///
 /// A marker may follow an unfinished line of the command's, so it is looked for anywhere in the line. The text is `None` when the
@@ -42,8 +61,15 @@ impl Marker {
 #[must_use]
 pub fn split<'a>(nonce: &str, line: &'a str) -> (Option<&'a str>, Option<Marker>) {
     let found = starts(line).find_map(|start| {
-        let word = line[start + PREFIX.len()..].strip_prefix(nonce)?.strip_prefix(':')?;
-        Some((start, parse(word)?))
+        let text = &line[start + PREFIX.len()..];
+        match text.strip_prefix(nonce).and_then(|text| text.strip_prefix(':')) {
+            Some(text) => Some((start, parse(text)?.1)),
+            None => {
+                let (given, text) = text.split_once(':').filter(|(given, _)| is_token(given))?;
+                let (word, marker) = parse(text)?;
+                (given == token(nonce, word)).then_some((start, marker))
+            }
+        }
     });
     match found {
         Some((0, marker)) => (None, Some(marker)),
@@ -58,14 +84,18 @@ fn starts(line: &str) -> impl Iterator<Item = usize> {
     std::iter::successors(next(0), move |start| next(start + 1))
 }
 
-fn parse(text: &str) -> Option<Marker> {
+/// Looked at first, because a hash costs more.
+fn is_token(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The word without its value, and what it means.
+fn parse(text: &str) -> Option<(&str, Marker)> {
     let text = text.trim_end_matches('\r');
     let versioned = text.split_once(':').and_then(|(version, word)| Some((version.parse::<u64>().ok()?, word)));
-    match versioned {
-        Some((version, _)) if version > stored::FORM => Some(Marker::Other),
-        Some((_, word)) => parse_word(word),
-        None => parse_word(text),
-    }
+    let (version, said) = versioned.unwrap_or((stored::FORM, text));
+    let marker = if version > stored::FORM { Some(Marker::Other) } else { parse_word(said) };
+    Some((said.split(':').next().unwrap_or_default(), marker?))
 }
 
 fn parse_word(word: &str) -> Option<Marker> {
@@ -84,8 +114,7 @@ fn parse_word(word: &str) -> Option<Marker> {
 
 /// Whether it is a word as a release may have them, and none of ours with a value that it cannot have.
 fn is_another_word(name: &str) -> bool {
-    const OURS: [&str; 6] = ["setup", "commit", "start", "exit", "timeout", "fail"];
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !OURS.contains(&name)
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !WORDS.contains(&name)
 }
 
 /// A full SHA-1 or SHA-256 object id.
@@ -143,6 +172,24 @@ mod tests {
         assert_eq!(split(NONCE, &line), (Some(line.as_str()), None));
         let both = format!("{line}{PREFIX}{NONCE}:exit:3");
         assert_eq!(split(NONCE, &both), (Some(line.as_str()), Some(Marker::Exit(3))));
+    }
+
+    #[test]
+    fn a_words_token_says_that_word_alone() {
+        let line = |token: &str, said: &str| format!("50%{PREFIX}{token}:1:{said}");
+        let said = ["setup".to_owned(), format!("commit:{}", "a".repeat(40)), "start".into(), "exit:7".into()];
+        for said in said.into_iter().chain(["timeout".into(), "fail:no git: here".into(), "uploaded:17".into()]) {
+            let own = said.split(':').next().expect("a word");
+            let (text, marker) = (Some("50%"), split(NONCE, &line(NONCE, &said)).1);
+            assert!(marker.is_some(), "{said}");
+            assert_eq!(split(NONCE, &line(&token(NONCE, own), &said)), (text, marker), "{said}");
+            for other in WORDS.iter().filter(|word| **word != own) {
+                let forged = line(&token(NONCE, other), &said);
+                assert_eq!(split(NONCE, &forged), (Some(forged.as_str()), None), "{said} by {other}");
+            }
+        }
+        assert_eq!(tokens(NONCE).split(' ').count(), WORDS.len());
+        assert!(!tokens(NONCE).contains(NONCE));
     }
 
     proptest! {

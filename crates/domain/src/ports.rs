@@ -346,6 +346,9 @@ pub enum ReadError {
     /// The cursor is none of this stream's, or not any more.
     #[error("the cursor leads nowhere")]
     Cursor,
+    /// Logs are read too often in this account and region: nothing was read, and the same read is right later.
+    #[error("CloudWatch Logs is asked too often in this account and region")]
+    Throttled,
     /// The call itself failed.
     #[error(transparent)]
     Failed(#[from] PortError),
@@ -356,6 +359,7 @@ impl From<ReadError> for PortError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Cursor => Self::invalid("the log", error),
+            ReadError::Throttled => Self::unavailable("the log", error),
             ReadError::Failed(error) => error,
         }
     }
@@ -367,5 +371,5 @@ pub trait Logs: Send + Sync {
     fn read(&self, stream: &str, cursor: Option<&str>) -> impl Future<Output = Result<LogPage, ReadError>> + Send;
 
     /// The last lines of a stream, the oldest of them first: as many as a part has. None if there is no such stream.
-    fn last(&self, stream: &str) -> impl Future<Output = Result<Vec<LogLine>, PortError>> + Send;
+    fn last(&self, stream: &str) -> impl Future<Output = Result<Vec<LogLine>, ReadError>> + Send;
 }

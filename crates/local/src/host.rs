@@ -1,17 +1,18 @@
 //! Runs a task as processes of this host: no image, `sh`, a private directory and a clean environment.
 //!
-//! The output goes straight into a file, so the command neither notices nor suffers when mycli dies: the next mycli finds the process
-//! by pid and start time, and the end of the story in the file.
+//! The output goes through a pipe into a file. Who moves it there outlives mycli, so the command neither notices nor suffers when mycli
+//! dies: the next mycli finds the process by pid and start time, and the end of the story in the file.
 
 use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, PipeReader, PipeWriter, Read, Seek, SeekFrom},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use domain::{
@@ -20,7 +21,10 @@ use domain::{
     ports::{Clock, LogLine},
     script,
 };
-use rustix::process::Signal;
+use rustix::{
+    fs::{FlockOperation, Mode, fchmod, flock},
+    process::Signal,
+};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     io::AsyncWriteExt,
@@ -38,13 +42,31 @@ use crate::{
     runner::{Ended, StartFailure},
 };
 
-/// What is put before the script: it waits for our word, the nonce, which comes once the process is on record. If we die before, it reads
-/// the end of the file instead and never starts the command. So no process's initial environment holds the nonce.
+/// What is put before the script: it waits for our word, its tokens, which come once the process is on record. If we die before, it reads
+/// the end of the file instead and never starts the command. So no process's initial environment holds them.
 const GATE: &str = "IFS= read -r MYCLI_NONCE || exit 125; exec </dev/null\n";
 /// Pauses between two looks at the output of a running command, in milliseconds: the first, and the longest.
 const LOOK_MILLIS: (u64, u64) = (5, 80);
 /// Most bytes taken from the output in one look.
 const CHUNK: usize = 256 * 1024;
+/// The reader: moves what the task says from its pipe to its file until everybody who could say something is gone. Written to by path
+/// (`> /dev/stderr`), a pipe is neither truncated nor overwritten, as a file would be. A `cat` that was killed, or had no room on the disk,
+/// is begun again once there is room for what it reads at a time; meanwhile this shell holds the pipe open, so that the command waits and
+/// is not killed. Without a `cat` it ends, for it would wait for ever.
+const READER: &str = "trap '' HUP INT TERM; room=${MYCLI_READS_INTO%.output}.room
+    until cat; do
+        [ $? -ne 127 ] || exit
+        until head -c 131072 /dev/zero >\"$room\"; do sleep 1; done
+        rm -f \"$room\"
+    done";
+/// How much is tried to be written where the reader may be waiting for room.
+const ROOM: usize = 128 * 1024;
+/// The variable by which a reader is known; its value is the path of its file.
+const READS: &str = "MYCLI_READS_INTO";
+/// How long a reader is waited for that does not end, because a process that got away holds the pipe: from the script's last word, which
+/// comes after all else; and, where that is not seen, from the last byte. Ours.
+const LAST_WORD_WAIT: Duration = Duration::from_millis(100);
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// What a shell on the host is started with.
 pub struct Shell {
@@ -138,22 +160,69 @@ impl HostRunner {
         self.dir.join(format!("{task_id}.output"))
     }
 
+    /// A file that is there for a moment, to see whether there is room.
+    fn room(&self, task_id: &str) -> PathBuf {
+        self.dir.join(format!("{task_id}.room"))
+    }
+
+    /// The pipe that takes a task's output, with a reader of its own at its other end.
+    async fn output_pipe(&self, task_id: &str) -> io::Result<PipeWriter> {
+        let path = self.output(task_id);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        let output = File::options().append(true).create(true).open(&path)?;
+        // Held by the reader alone, and so until it ends. One whose mycli died before the start was on record is about to.
+        let since = Instant::now();
+        while let Err(error) = flock(&output, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK || since.elapsed() > SILENCE {
+                return Err(error.into());
+            }
+            tokio::time::sleep(Duration::from_millis(LOOK_MILLIS.0)).await;
+        }
+        let (reading, writing) = io::pipe()?;
+        // For a command that becomes another user and then opens /dev/stdout. Where pipes have no modes, it cannot.
+        let _refused = fchmod(&writing, Mode::from_raw_mode(0o622));
+        Self::start_reader(&path, reading, output)?;
+        failpoint!("host.reader.after");
+        Ok(writing)
+    }
+
+    /// In a group of its own and without the attempt's id, so that it is not killed with what the task left behind: it still has to read.
+    fn start_reader(path: &Path, reading: PipeReader, output: File) -> io::Result<()> {
+        let mut programs = OsString::from("/usr/bin:/bin:");
+        programs.push(search_path());
+        // Whom nobody waits for, tokio does, and after a death of ours init.
+        let _reader = Command::new("/bin/sh")
+            .args(["-c", READER])
+            .env_clear()
+            .env("PATH", programs)
+            .env(READS, path)
+            .current_dir("/")
+            .process_group(0)
+            .stdin(reading)
+            .stdout(output)
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(())
+    }
+
     /// Starts the script, which then waits at its gate.
     ///
     /// # Errors
     /// When the shell cannot be started.
     pub async fn start(&self, task_id: &str, launch: &Shell) -> Result<Gated, StartFailure> {
         let env = self.env.get_or_init(env_with_default_signal).await;
-        self.spawn(task_id, launch, env.as_deref())
-            .map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}")))
+        let spawned = match self.output_pipe(task_id).await {
+            Ok(output) => self.spawn(task_id, launch, env.as_deref(), output),
+            Err(error) => Err(error),
+        };
+        spawned.map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}")))
     }
 
-    fn spawn(&self, task_id: &str, launch: &Shell, env: Option<&Path>) -> io::Result<Gated> {
+    fn spawn(&self, task_id: &str, launch: &Shell, env: Option<&Path>, output: PipeWriter) -> io::Result<Gated> {
         let (work, temp) = (self.work(task_id), self.temp(task_id));
         for dir in [&work, &temp] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
-        let output = File::options().append(true).create(true).open(self.output(task_id))?;
         let (shell, options) = launch.entry_point.split_first().ok_or_else(|| io::Error::other("no entry point"))?;
         let script = format!("{GATE}{}", launch.command.first().map(String::as_str).unwrap_or_default());
         let (nonce, environment): (Vec<_>, Vec<_>) = launch
@@ -161,7 +230,8 @@ impl HostRunner {
             .iter()
             .map(|(name, value)| (name, value))
             .partition(|(name, _)| *name == script::variable::NONCE);
-        let word = nonce.into_iter().map(|(_, nonce)| nonce.clone()).collect();
+        // Its log and its output are files that the command may read.
+        let word = nonce.into_iter().map(|(_, nonce)| marker::tokens(nonce)).collect();
         failpoint!("host.spawn.before");
         let mut child = Command::new(shell)
             .args(options)
@@ -198,27 +268,60 @@ impl HostRunner {
         log: &mut LogWriter,
         mut written: impl FnMut(Vec<LogLine>),
     ) -> io::Result<Ended> {
-        let mut output = File::open(self.output(task_id))?;
-        output.seek(SeekFrom::Start(log.taken()))?;
+        let mut output = Output::open(&self.output(task_id), nonce, log)?;
         let mut pause = LOOK_MILLIS.0;
         let status = loop {
             tokio::select! {
                 biased;
                 status = end_of(running) => break status?,
-                () = tokio::time::sleep(std::time::Duration::from_millis(pause)) => {}
+                () = tokio::time::sleep(Duration::from_millis(pause)) => {}
             }
-            let got = drain(&mut output, log, &mut written)?;
+            let got = output.drain(&mut written)?;
             pause = if got { LOOK_MILLIS.0 } else { (pause * 2).min(LOOK_MILLIS.1) };
         };
         let found = matches!(running, Running::Found(_));
         process::kill_leftovers(running.process(), attempt, found).await;
-        drain(&mut output, log, &mut written)?;
+        self.reader_ends(task_id, &mut output, &mut written).await?;
+        output.drain(&mut written)?;
         let stopped_at = System.now();
-        written(log.finish(stopped_at)?.into_iter().collect());
+        written(output.log.finish(stopped_at)?.into_iter().collect());
         Ok(match status {
             Some(status) => Ended { exit_code: Some(status), reason: None, stopped_at },
             None => self.read_end(task_id, nonce, stopped_at)?,
         })
+    }
+
+    /// Waits until all that was said is in the file. The reader ends when nobody holds the pipe any more; one that does not, because
+    /// somebody got away, is ended: what he says from now on is no output of the task's.
+    async fn reader_ends(
+        &self,
+        task_id: &str,
+        output: &mut Output<'_>,
+        written: &mut impl FnMut(Vec<LogLine>),
+    ) -> io::Result<()> {
+        let mut since = Instant::now();
+        let mut pause = 1;
+        while !output.is_complete()? {
+            let patience = if output.all_said { LAST_WORD_WAIT } else { SILENCE };
+            if since.elapsed() > patience {
+                self.has_room(task_id)?;
+                process::kill_carriers(READS, self.output(task_id).as_os_str());
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            pause = (pause * 2).min(LOOK_MILLIS.0);
+            if output.drain(written)? {
+                since = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// A reader that is silent may be waiting for room; then so does whoever follows the run.
+    fn has_room(&self, task_id: &str) -> io::Result<()> {
+        let written = fs::write(self.room(task_id), [0; ROOM]);
+        let _gone = fs::remove_file(self.room(task_id));
+        written.or_else(|error| if is_for_want_of_room(&error) { Err(error) } else { Ok(()) })
     }
 
     /// How a process ended that was not our child: the script's own last word tells.
@@ -258,6 +361,7 @@ impl HostRunner {
     pub fn clean_up(&self, task_id: &str) -> Option<String> {
         failpoint!("host.clean_up.before");
         let (work, temp, output) = (self.work(task_id), self.temp(task_id), self.output(task_id));
+        let _gone = fs::remove_file(self.room(task_id));
         let left = [(&output, remove_file(&output)), (&temp, remove_folder(&temp)), (&work, remove_folder(&work))];
         let left = left.into_iter().find_map(|(path, removed)| Some(left_words(path, &removed.err()?)));
         match &left {
@@ -270,6 +374,14 @@ impl HostRunner {
         failpoint!("host.clean_up.after");
         left
     }
+}
+
+/// Whether a write failed because the disk is full, or cannot be written for now.
+pub fn is_for_want_of_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 fn left_words(path: &Path, error: &io::Error) -> String {
@@ -307,18 +419,48 @@ async fn end_of(running: &mut Running) -> io::Result<Option<i32>> {
     }
 }
 
-/// Moves what has been written since into the log; says whether there was anything.
-fn drain(output: &mut File, log: &mut LogWriter, written: &mut impl FnMut(Vec<LogLine>)) -> io::Result<bool> {
-    let (mut chunk, mut any) = (vec![0; 8 * 1024], false);
-    loop {
-        let got = output.read(&mut chunk)?;
-        if got == 0 {
-            return Ok(any);
+/// What a task said, on its way into its log.
+struct Output<'a> {
+    file: File,
+    log: &'a mut LogWriter,
+    nonce: &'a str,
+    /// The script's last word has come by.
+    all_said: bool,
+}
+
+impl<'a> Output<'a> {
+    /// From where the log ends.
+    fn open(path: &Path, nonce: &'a str, log: &'a mut LogWriter) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(log.taken()))?;
+        Ok(Self { file, log, nonce, all_said: false })
+    }
+
+    /// Whether nobody writes into the file any more: its reader holds a lock for as long as it lives.
+    fn is_complete(&self) -> io::Result<bool> {
+        match flock(&self.file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
         }
-        any = true;
-        written(log.append(System.now(), &chunk[..got])?);
-        if got == chunk.len() && got < CHUNK {
-            chunk.resize(CHUNK, 0);
+    }
+
+    /// Moves what has been written since into the log; says whether there was anything.
+    fn drain(&mut self, written: &mut impl FnMut(Vec<LogLine>)) -> io::Result<bool> {
+        let (mut chunk, mut any) = (vec![0; 8 * 1024], false);
+        loop {
+            let got = self.file.read(&mut chunk)?;
+            if got == 0 {
+                return Ok(any);
+            }
+            any = true;
+            let lines = self.log.append(System.now(), &chunk[..got])?;
+            let is_last = |line: &LogLine| marker::split(self.nonce, &line.text).1.is_some_and(|said| said.is_last());
+            self.all_said = self.all_said || lines.iter().any(is_last);
+            written(lines);
+            if got == chunk.len() && got < CHUNK {
+                chunk.resize(CHUNK, 0);
+            }
         }
     }
 }
@@ -347,4 +489,186 @@ fn clean_environment(home: &Path, temp: &Path) -> Vec<(&'static str, OsString)> 
         ("LANG", "C.UTF-8".into()),
         ("SHELL", "/bin/sh".into()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: &str = "0123456789abcdef0123456789abcdef";
+    const TASK: &str = "task";
+
+    /// How a task went.
+    #[derive(Debug)]
+    struct Told {
+        ended: Ended,
+        /// The command's own lines.
+        lines: Vec<String>,
+        markers: Vec<Marker>,
+    }
+
+    struct World {
+        folder: tempfile::TempDir,
+        runner: HostRunner,
+        attempt: String,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a directory");
+            let runner = HostRunner::new(folder.path().join("tasks"), Remains::new(folder.path().join("remains")));
+            // What carries another world's is nobody's of ours.
+            let attempt = folder.path().display().to_string();
+            Self { folder, runner, attempt }
+        }
+
+        async fn start(&self, command: &str, timeout: &str) -> Running {
+            let variables = [
+                (script::variable::COMMAND, command),
+                (script::variable::TIMEOUT, timeout),
+                (script::variable::GRACE, "2"),
+                (script::variable::NONCE, NONCE),
+                (script::variable::ATTEMPT_ID, &self.attempt),
+            ];
+            let shell = Shell {
+                entry_point: vec!["/bin/sh".into(), "-c".into()],
+                command: vec![script::text().into()],
+                environment: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+                secrets: Vec::new(),
+            };
+            self.runner.start(TASK, &shell).await.expect("it starts").release().await.expect("it is there")
+        }
+
+        async fn follow(&self, mut running: Running) -> Told {
+            let mut log = LogWriter::open(&self.folder.path().join("task.log")).expect("a log");
+            let mut all = Vec::new();
+            let follow =
+                self.runner.follow(TASK, &self.attempt, NONCE, &mut running, &mut log, |lines| all.extend(lines));
+            let ended = tokio::time::timeout(Duration::from_secs(30), follow).await.expect("in time").expect("an end");
+            let since = Instant::now();
+            while !readers(&self.runner.output(TASK)).is_empty() {
+                assert!(since.elapsed() < Duration::from_secs(10), "no reader outlives the run");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let split: Vec<_> = all.iter().map(|line| marker::split(NONCE, &line.text)).collect();
+            Told {
+                ended,
+                lines: split.iter().filter_map(|(own, _)| own.map(str::to_owned)).collect(),
+                markers: split.into_iter().filter_map(|(_, marker)| marker).collect(),
+            }
+        }
+
+        async fn play(&self, command: &str) -> Told {
+            self.follow(self.start(command, "20").await).await
+        }
+    }
+
+    /// The processes that read for this file: the shell, and what it runs.
+    fn readers(output: &Path) -> Vec<i32> {
+        let wanted = format!("{READS}={}", output.display());
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").expect("there are processes").flatten() {
+            let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
+            if environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()) {
+                found.extend(entry.file_name().to_str().and_then(|pid| pid.parse::<i32>().ok()));
+            }
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_written_by_path_is_whole_and_in_order() {
+        let by_path = "log() { echo \"[info] $*\" > /dev/stderr; }; log start; echo building; : > /dev/stdout; sleep 0.1; \
+                       log built; truncate -s 0 /dev/stderr; echo result: 42 > /proc/self/fd/1; exit 3";
+        let told = World::new().play(by_path).await;
+        let said: Vec<_> = told.lines.iter().filter(|line| !line.starts_with("truncate")).collect();
+        assert_eq!(said, ["[info] start", "building", "[info] built", "result: 42"], "{told:?}");
+        assert_eq!((told.ended.exit_code, &*told.markers), (Some(3), &[Marker::Start, Marker::Exit(3)][..]));
+    }
+
+    #[tokio::test]
+    async fn a_last_word_by_path_hides_no_timeout() {
+        let world = World::new();
+        let running = world.start("trap 'echo bye > /dev/stderr; exit 1' TERM; while :; do sleep 0.1; done", "1").await;
+        let told = world.follow(running).await;
+        // dash says of its `sleep` that it was terminated.
+        assert_eq!(told.lines.last().map(String::as_str), Some("bye"), "{told:?}");
+        assert_eq!((told.ended.exit_code, &*told.markers), (Some(124), &[Marker::Start, Marker::Timeout][..]));
+    }
+
+    #[tokio::test]
+    async fn many_lines_come_whole_and_in_order_with_the_last_one() {
+        let told = World::new().play("seq 200000; printf end >&2").await;
+        let expected: Vec<_> = (1..=200_000).map(|number| number.to_string()).chain(["end".into()]).collect();
+        assert!(told.lines == expected, "{} lines", told.lines.len());
+        assert_eq!(told.markers, [Marker::Start, Marker::Exit(0)]);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_killed_costs_the_command_nothing() {
+        // Its shell begins anew; what it may lose is what it had read and not written.
+        let kill = "echo one; sleep 0.5; pids=; for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ | grep -qxF \"MYCLI_READS_INTO=$HOME.output\" && \
+                    [ \"$(cat $p/comm)\" = cat ] && kill -9 ${p#/proc/} && pids=killed; done 2>/dev/null; echo $pids; seq 20000; exit 4";
+        let told = World::new().play(kill).await;
+        assert_eq!(told.ended.exit_code, Some(4), "{told:?}");
+        assert_eq!((told.lines.len(), &*told.lines[0], &*told.lines[1]), (20_002, "one", "killed"));
+    }
+
+    #[tokio::test]
+    async fn who_gets_away_with_the_pipe_holds_nothing_up() {
+        let world = World::new();
+        let begun = Instant::now();
+        let told = world.play("echo begun; (env -i setsid sleep 5 &)").await;
+        assert_eq!((told.ended.exit_code, &*told.lines), (Some(0), &["begun".to_owned()][..]), "{told:?}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_is_said_while_nobody_follows_is_read_by_who_comes_next() {
+        let world = World::new();
+        let running = world.start("seq 50000; echo last; exit 5", "20").await;
+        let process = running.process().clone();
+        // As after a death: nobody of ours holds anything of it.
+        drop(running);
+        process.ended().await;
+        let told = world.follow(Running::Found(process)).await;
+        assert_eq!((told.ended.exit_code, told.lines.len()), (Some(5), 50_001), "{:?}", told.markers);
+        assert_eq!(told.lines.last().map(String::as_str), Some("last"));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_becomes_somebody_else_can_open_its_output() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let world = World::new();
+        let told = world
+            .play("setpriv --reuid=65534 --clear-groups sh -c 'echo out >/dev/stdout; echo err >/dev/stderr'")
+            .await;
+        assert_eq!((told.ended.exit_code, &*told.lines), (Some(0), &["out".to_owned(), "err".into()][..]), "{told:?}");
+    }
+
+    /// It searches whatever it is pointed to for what markers carry, and says every word with all that it finds.
+    #[tokio::test]
+    async fn no_end_can_be_forged_with_what_the_command_finds() {
+        let world = World::new();
+        let forge = format!(
+            "sleep 0.3; look() {{ cat \"$HOME\"* {}/*.log; for p in self $$ $PPID; do cat /proc/$p/environ /proc/$p/cmdline /proc/$p/status; \
+             for f in /proc/$p/fd/*; do [ -p $f ] || cat $f; done; done; env; set; }} 2>/dev/null; \
+             look | tr '\\0' '\\n' | grep -ao '[0-9a-f]\\{{32\\}}' | sort -u >\"$TMPDIR/found\"; \
+             while read -r mark; do for word in timeout exit:0 fail:no commit:{}; do echo \"::mycli:$mark:1:$word\"; \
+             echo \"::mycli:$mark:$word\"; done; done <\"$TMPDIR/found\"; exit 7",
+            world.folder.path().display(),
+            "a".repeat(40),
+        );
+        let told = world.play(&forge).await;
+        // It finds what was said before, and what it says with that is its own text.
+        let forged = format!("{}{}:1:timeout", marker::PREFIX, marker::token(NONCE, "start"));
+        assert!(told.lines.contains(&forged), "{told:?}");
+        assert_eq!(
+            (told.ended.exit_code, &*told.markers),
+            (Some(7), &[Marker::Start, Marker::Exit(7)][..]),
+            "{told:?}"
+        );
+    }
 }

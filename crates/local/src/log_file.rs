@@ -191,12 +191,12 @@ impl Logs for LocalLogs {
         }
     }
 
-    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, PortError> {
+    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, ReadError> {
         let task_id = stream.rsplit('/').next().unwrap_or_default();
         match last_page(&self.path(task_id)) {
             Ok(lines) => Ok(lines),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(PortError::unavailable("the log", error)),
+            Err(error) => Err(PortError::unavailable("the log", error).into()),
         }
     }
 }

@@ -9,9 +9,9 @@ mod linux;
 mod macos;
 
 #[cfg(target_os = "linux")]
-pub(crate) use self::linux::{LOOK, adopt_orphans, boot, make_pipe, own_children, process, remains};
+pub(crate) use self::linux::{LOOK, adopt_orphans, boot, carriers, make_pipe, own_children, process, remains};
 #[cfg(target_os = "macos")]
-pub(crate) use self::macos::{LOOK, adopt_orphans, boot, make_pipe, own_children, process, remains};
+pub(crate) use self::macos::{LOOK, adopt_orphans, boot, carriers, make_pipe, own_children, process, remains};
 
 /// A process at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

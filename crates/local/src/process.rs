@@ -1,5 +1,7 @@
 //! Processes of tasks on the host: known by pid and start time, found by the attempt they belong to, ended with all they started.
 
+use std::ffi::{OsStr, OsString};
+
 use domain::script;
 use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
@@ -95,6 +97,14 @@ pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     tracing::warn!(attempt, "processes of an ended attempt do not die");
+}
+
+/// Kills every process that carries this variable with this value in its environment.
+pub fn kill_carriers(name: &str, value: &OsStr) {
+    let variable = [OsStr::new(name), OsStr::new("="), value].iter().copied().collect::<OsString>();
+    for pid in platform::carriers(&variable).into_iter().filter_map(Pid::from_raw) {
+        let _gone = rustix::process::kill_process(pid, Signal::KILL);
+    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use crate::{
     container::ContainerRunner,
     database::{Database, TaskRow},
     form,
-    host::{self, HostRunner, Running, Shell},
+    host::{self, HostRunner, Running, Shell, is_for_want_of_room},
     log_file::{LocalLogs, LogWriter},
     process::ProcessId,
     remains::Remains,
@@ -114,13 +114,6 @@ struct Inner {
 
 /// How long to wait before what failed for want of room is tried again. Ours: a disk is not emptied faster.
 const AGAIN: Duration = Duration::from_secs(1);
-
-fn is_for_want_of_room(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
-    )
-}
 
 async fn again_soon(job: &Job, error: &(impl std::fmt::Display + Sync)) {
     tracing::warn!(task = job.arn(), %error, "what becomes of a task cannot be written down; trying again");
@@ -679,8 +672,8 @@ impl Inner {
         if lines.is_empty() {
             return;
         }
-        let marker = format!("{}{}:", domain::marker::PREFIX, job.nonce);
-        let markers: Vec<_> = lines.into_iter().filter(|line| line.text.contains(&marker)).collect();
+        let is_marker = |line: &LogLine| domain::marker::split(&job.nonce, &line.text).1.is_some();
+        let markers: Vec<_> = lines.into_iter().filter(is_marker).collect();
         if !markers.is_empty() {
             let _nobody_listens = self.reports.send(TaskReport::Lines(job.arn().to_owned(), markers));
         }

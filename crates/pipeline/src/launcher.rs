@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use chrono::TimeDelta;
 use domain::{
+    backoff,
     cause::Cause,
     ceiling::Shortage,
     ecs::{RunTaskInput, Task},
@@ -13,8 +14,8 @@ use domain::{
     id::ExecutionId,
     key::Role,
     limit::LimitKey,
-    message::Message,
-    ports::{Clock, Definitions, Entropy, LaunchError, Logs, PortError, Queue, Secrets, Store, Tasks},
+    message::{Message, Outgoing},
+    ports::{Clock, Definitions, Entropy, LaunchError, Logs, PortError, Queue, ReadError, Secrets, Store, Tasks},
     settings::Settings,
     stored::FormError,
     task::{self, TaskDefinition},
@@ -348,12 +349,23 @@ pub(crate) async fn read_log(
         return queue.send(vec![again]).await;
     }
     let said = match attempt.task_arn.as_deref() {
-        Some(arn) => markers::read_ends(logs, &task::log_stream(arn), &attempt.nonce).await?,
         None => Vec::new(),
+        Some(arn) => match markers::read_ends(logs, &task::log_stream(arn), &attempt.nonce).await {
+            // Waiting is not failing: a message given back comes again a few times only.
+            Err(ReadError::Throttled) => return queue.send(vec![read_later(&execution.id)]).await,
+            said => said?,
+        },
     };
     let (now, number) = (clock.now(), attempt.number);
     let heard = |execution: &Execution| execution.observe(number, &Observation::WholeLog(&said), now);
     advance(store, queue, now, &execution.id, heard).await.map(|_| ())
+}
+
+/// Logs are read too often at this moment. The id spreads those that come back.
+fn read_later(id: &ExecutionId) -> Outgoing {
+    let chance = id.as_str().bytes().fold(0_u128, |sum, byte| sum.wrapping_mul(31).wrapping_add(u128::from(byte)));
+    let pause = i64::from(backoff::throttled_seconds(chance)) * 1000;
+    delayed(Message::Check { id: id.clone() }, pause)
 }
 
 fn parse(record: &SqsMessage) -> Result<Message, FormError> {

@@ -12,6 +12,7 @@ pub mod http;
 pub mod launcher;
 pub mod markers;
 pub mod query;
+pub mod recent;
 pub mod state_tracker;
 pub mod submit;
 pub mod unreadable;

@@ -8,6 +8,7 @@ use domain::{
         ExecutionView, HistoryPage, Listed, LogLineView, LogsPage, Problem, UnreadableView, Version, WaitingView,
         Whoami,
     },
+    backoff,
     error::{Corrupt, What},
     execution::{Attempt, Execution, ExecutionStatus, State, Ticket},
     history::{Cursor, Filter, LogCursor, PAGE_DEFAULT, PAGE_MAX},
@@ -16,7 +17,7 @@ use domain::{
     limit::{CapacityPool, LimitKey, RateKey},
     line::{HeldBy, LineState},
     marker,
-    ports::{Clock, Keys, LogLine, LogPage, Logs, PortError, ReadError, Store},
+    ports::{Clock, Entropy, Keys, LogLine, LogPage, Logs, PortError, ReadError, Store},
     request::FieldError,
     settings::Settings,
     stored, task,
@@ -46,7 +47,7 @@ pub struct Query<'a, S, K, L, A> {
     pub keys: &'a K,
     /// The tasks' output.
     pub logs: &'a L,
-    /// The clock.
+    /// Clock and randomness.
     pub ambient: &'a A,
     /// Verifies keys.
     pub auth: &'a Auth,
@@ -73,7 +74,7 @@ struct Part {
     again: u32,
 }
 
-impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
+impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
         match self.auth.admit(request, self.keys, self.ambient.now()).await {
@@ -150,10 +151,17 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
             .map_err(|e| Problem::invalid(vec![e]))?;
         // Loaded before the log is read: what is final now has written its last line already.
         let execution = self.load(id).await?;
-        let part = self.log_part(&execution, cursor.unwrap_or_default()).await.map_err(|error| match error {
-            ReadError::Cursor => Problem::invalid(vec![LogCursor::fault()]),
-            ReadError::Failed(error) => http::failed(&error),
-        })?;
+        let cursor = cursor.unwrap_or_default();
+        let part = match self.log_part(&execution, cursor.clone()).await {
+            Ok(part) => part,
+            // No failure: the follower comes again, later and not together with the others.
+            Err(ReadError::Throttled) => Part {
+                page: LogsPage { next_cursor: Some(cursor.encode()), throttled: true, ..LogsPage::default() },
+                again: backoff::throttled_seconds(self.ambient.bits()),
+            },
+            Err(ReadError::Cursor) => return Err(Problem::invalid(vec![LogCursor::fault()])),
+            Err(ReadError::Failed(error)) => return Err(http::failed(&error)),
+        };
         let idle = part.page.lines.is_empty() && !part.page.complete;
         let response = http::json(200, &part.page);
         Ok(if idle { http::retry_after(response, part.again) } else { response })
@@ -167,7 +175,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
         }
         let Some(attempt) = execution.attempts.iter().find(|attempt| attempt.number == number) else {
             let complete = execution.end().is_some();
-            let page = LogsPage { lines: Vec::new(), next_cursor: Some(from.encode()), complete };
+            let page = LogsPage { next_cursor: Some(from.encode()), complete, ..LogsPage::default() };
             return Ok(Part { page, again: PENDING_SECONDS });
         };
         let writes = attempt.may_have_output();
@@ -185,7 +193,8 @@ impl<S: Store, K: Keys, L: Logs, A: Clock> Query<'_, S, K, L, A> {
             LogCursor { attempt: number, stream: page.next.clone().or(from.stream), ended }
         };
         let complete = over && last && execution.end().is_some();
-        let page = LogsPage { lines: own_lines(attempt, page), next_cursor: Some(next.encode()), complete };
+        let page =
+            LogsPage { lines: own_lines(attempt, page), next_cursor: Some(next.encode()), complete, throttled: false };
         Ok(Part { page, again: if writes { POLL_SECONDS } else { PENDING_SECONDS } })
     }
 

@@ -12,7 +12,7 @@ use aws::{
 };
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
-use pipeline::{auth::Auth, query::Query};
+use pipeline::{auth::Auth, query::Query, recent::Recent};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Error> {
     let Installation { settings, names, .. } = Installation::from_environment(Function::Query)?;
     let config = connect::from_environment()?;
     let store = DynamoStore::of(&config, names.table, names.retention_days);
-    let logs = CloudWatchLogs::new(&config, settings.log_group.clone());
+    let logs = Recent::new(CloudWatchLogs::new(&config, settings.log_group.clone()), &System);
     let auth = Auth::default();
     let query = Query { store: &store, keys: &store, logs: &logs, ambient: &System, auth: &auth, settings: &settings };
     let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| Ok::<_, Error>(query.handle(&event.payload).await);

@@ -76,12 +76,21 @@ async fn a_page_that_no_answer_could_hold_is_read_again_in_a_shorter_form() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_not_there_is_no_fault_and_a_throttle_is_one_that_passes() {
+async fn a_stream_that_is_not_there_is_no_fault() {
     let nothing = StandIn::always(File(400, "logs-none.json")).await;
     assert_eq!(logs(&nothing).read(STREAM, Some("f/1")).await.unwrap().next, None);
+}
+
+/// Asking a service that is asked too often two times more is no help.
+#[tokio::test]
+async fn a_throttled_read_is_asked_once_and_one_without_an_answer_again() {
     let busy = StandIn::always(File(400, "throttled.json")).await;
-    let error = logs(&busy).read(STREAM, None).await.unwrap_err();
-    assert_eq!(error.to_string(), "CloudWatch Logs is unavailable: ThrottlingException: Rate exceeded");
+    assert!(matches!(logs(&busy).read(STREAM, None).await, Err(ReadError::Throttled)));
+    assert!(matches!(logs(&busy).last(STREAM).await, Err(ReadError::Throttled)));
+    assert_eq!(busy.calls().len(), 2);
+    let broken = StandIn::new(|_, _| Text(500, r#"{"__type":"ServiceUnavailableException"}"#.to_owned())).await;
+    assert!(matches!(logs(&broken).read(STREAM, None).await, Err(ReadError::Failed(_))));
+    assert_eq!(broken.calls().len(), 3);
 }
 
 /// A token lives for a day, and a caller may send any: that is the caller's fault, and no reason to ask again.

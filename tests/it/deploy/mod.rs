@@ -2,6 +2,7 @@
 //! that do nothing: what these commands promise of a stack, whatever runs in it.
 
 mod doctor;
+mod first_day;
 mod forget;
 mod indexes;
 mod life;

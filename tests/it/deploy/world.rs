@@ -19,7 +19,11 @@ pub(super) struct World {
 impl World {
     /// Nothing deployed yet.
     pub(super) fn new() -> Self {
-        let emulator = Emulator::start();
+        Self::on(Emulator::start())
+    }
+
+    /// Nothing deployed yet in this account.
+    pub(super) fn on(emulator: Emulator) -> Self {
         let user = Sandbox::new()
             .with("AWS_ENDPOINT_URL", emulator.endpoint())
             .with("AWS_REGION", REGION)
@@ -95,14 +99,47 @@ impl World {
 
     /// What CloudFormation says of a stack, as it says it.
     pub(super) fn describe(&self, stack: &str) -> (u16, String) {
-        let body = format!("Action=DescribeStacks&Version=2010-05-15&StackName={stack}");
-        let request = Self::client().post(self.emulator.endpoint()).body(body);
-        self.send(request.header("content-type", "application/x-www-form-urlencoded"), "cloudformation")
+        self.query("cloudformation", &format!("Action=DescribeStacks&Version=2010-05-15&StackName={stack}"))
+    }
+
+    /// Asks a service that speaks the query protocol: status and text.
+    pub(super) fn query(&self, service: &str, body: &str) -> (u16, String) {
+        let request = Self::client().post(self.emulator.endpoint()).body(body.to_owned());
+        self.send(request.header("content-type", "application/x-www-form-urlencoded"), service)
+    }
+
+    /// The role that API Gateway logs with in this account and region.
+    pub(super) fn gateway_log_role(&self) -> Option<String> {
+        let request = Self::client().get(format!("{}/account", self.emulator.endpoint()));
+        let (status, text) = self.send(request, "apigateway");
+        assert_eq!(status, 200, "{text}");
+        let account: Value = serde_json::from_str(&text).unwrap();
+        account["cloudwatchRoleArn"].as_str().filter(|arn| !arn.is_empty()).map(str::to_owned)
+    }
+
+    /// Sets it.
+    pub(super) fn set_gateway_log_role(&self, arn: &str) {
+        let patch = json!({"patchOperations": [{"op": "replace", "path": "/cloudwatchRoleArn", "value": arn}]});
+        let request = Self::client().patch(format!("{}/account", self.emulator.endpoint())).body(patch.to_string());
+        let (status, text) = self.send(request.header("content-type", "application/json"), "apigateway");
+        assert_eq!(status, 200, "{text}");
+    }
+
+    /// The names of the account's roles.
+    pub(super) fn roles(&self) -> Vec<String> {
+        let (status, text) = self.query("iam", "Action=ListRoles&Version=2010-05-08");
+        assert_eq!(status, 200, "{text}");
+        text.split("<RoleName>").skip(1).filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())).collect()
     }
 
     /// A parameter's value in the stack.
     pub(super) fn parameter(&self, name: &str) -> String {
-        let (_, text) = self.describe("mycli-default");
+        self.parameter_of("mycli-default", name)
+    }
+
+    /// A parameter's value in this stack.
+    pub(super) fn parameter_of(&self, stack: &str, name: &str) -> String {
+        let (_, text) = self.describe(stack);
         let after = text.split(&format!("<ParameterKey>{name}</ParameterKey>")).nth(1).unwrap_or_default();
         let value = after.split("<ParameterValue>").nth(1).unwrap_or_default();
         value.split('<').next().unwrap_or_default().to_owned()

@@ -47,6 +47,36 @@ fn what_a_left_behind_child_printed_before_the_end_is_shown() {
 }
 
 #[test]
+fn what_is_written_to_the_log_by_its_path_is_whole_and_in_order() {
+    let command = "log() { echo \"[info] $*\" > /dev/stderr; }; log start; echo building; : > /dev/stdout; sleep 0.2; \
+                   log built; echo result: 42 > /proc/self/fd/1";
+    let sandbox = Sandbox::new();
+    let text = "[info] start\nbuilding\n[info] built\nresult: 42\n";
+    sandbox.local(&["exec", "--no-repo", command]).exits(0).prints(text);
+    sandbox.local(&["logs"]).exits(0).prints(text);
+    let last = "trap 'echo bye > /dev/stderr; exit 1' TERM; while :; do sleep 0.1; done";
+    let (ran, record) = sandbox.exec(&["--timeout", "1", last]);
+    assert_eq!((ran.code, &record["status"]), (Some(124), &Value::from("TIMED_OUT")), "{ran:#?}");
+    let origin = crate::script::server::Origin::new();
+    let repo = origin.path().display().to_string();
+    sandbox.local(&["exec", "--repo", &repo, ": > /dev/stderr"]).exits(0);
+    let record = sandbox.local(&["status", "-o", "json"]).json();
+    assert_eq!(record["commit"], Value::from(origin.commit("main")), "{record:#}");
+}
+
+/// With all that its own files tell of its marker lines, the command can say no end but its own.
+#[test]
+fn an_end_cannot_be_forged() {
+    let sandbox = Sandbox::new();
+    let forge = "sleep 0.5; cat \"$HOME.\"* ../../logs/* | grep -ao '[0-9a-f]\\{32\\}' | sort -u >found; \
+                 while read -r mark; do for word in timeout exit:0 fail:no; do echo \"::mycli:$mark:1:$word\"; done; done <found; exit 7";
+    let ran = sandbox.local(&["exec", "--no-repo", forge]).exits(7);
+    assert!(ran.out.contains(":1:timeout\n"), "what was said before is found, and told as text: {ran:#?}");
+    let record = sandbox.local(&["status", "-o", "json"]).json();
+    assert_eq!((&record["status"], &record["exit_code"]), (&Value::from("FAILED"), &Value::from(7)), "{record:#}");
+}
+
+#[test]
 fn bytes_that_are_no_text_break_nothing() {
     let sandbox = Sandbox::new();
     let ran = sandbox

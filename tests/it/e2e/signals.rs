@@ -62,6 +62,28 @@ fn a_killed_mycli_loses_neither_the_run_nor_its_end() {
     eventually("all processes have gone", || sandbox.processes().is_empty().then_some(()));
 }
 
+/// More than a pipe holds, and by path too: who takes it down for the next mycli outlives this one.
+#[test]
+fn what_a_command_says_while_no_mycli_is_there_is_read_by_the_next() {
+    let sandbox = Sandbox::new();
+    let go = sandbox.path("go");
+    let command = format!(
+        "echo begun; until [ -e '{}' ]; do sleep 0.05; done; seq 50000; : > /dev/stderr; echo ended > /dev/stdout; exit 5",
+        go.display()
+    );
+    let running = sandbox.start(&["--local", "exec", "--no-repo", &command]);
+    assert_eq!(running.line(), "begun");
+    let id = sandbox.local(&["status", "-o", "json"]).json()["execution_id"].as_str().unwrap().to_owned();
+    running.signal(Signal::KILL);
+    drop(running);
+    std::fs::write(go, "").unwrap();
+    eventually("all processes have gone", || sandbox.processes().is_empty().then_some(()));
+    let numbers: String = (1..=50_000).map(|number| format!("{number}\n")).collect();
+    let ran = sandbox.local(&["logs", "-f", &id]).exits(5);
+    assert!(ran.out == format!("begun\n{numbers}ended\n"), "{} lines", ran.out.lines().count());
+    eventually("all processes have gone", || sandbox.processes().is_empty().then_some(()));
+}
+
 #[test]
 fn a_server_that_is_stopped_leaves_its_runs_running() {
     let sandbox = Sandbox::new();

@@ -358,9 +358,8 @@ fn what_api_gateway_answers_itself_is_a_problem_too() {
     let responses = document["x-amazon-apigateway-gateway-responses"].as_object().unwrap();
     for (kind, response) in responses {
         let template = response["responseTemplates"]["application/json"].as_str().unwrap();
-        let filled = template
-            .replace("$context.error.messageString", "\"Bad \\\"thing\\\"\"")
-            .replace("$context.error.validationErrorString", "[instance type (integer) does not match]");
+        // Of what API Gateway puts in, only this one is escaped: any other may hold a quote that a client wrote.
+        let filled = template.replace("$context.error.messageString", "\"Bad \\\"thing\\\"\"");
         assert!(!filled.contains("$context"), "{kind}: {filled}");
         let problem: Problem =
             serde_json::from_str(&filled).unwrap_or_else(|error| panic!("{kind}: {error} in {filled}"));
@@ -370,6 +369,11 @@ fn what_api_gateway_answers_itself_is_a_problem_too() {
         assert_eq!(headers["gatewayresponse.header.Content-Type"], "'application/problem+json'", "{kind}");
         let may_pass = matches!(problem.status, 429 | 503);
         assert_eq!(!headers["gatewayresponse.header.Retry-After"].is_null(), may_pass, "{kind}");
+    }
+    for (kind, status) in
+        [("ACCESS_DENIED", "403"), ("INVALID_API_KEY", "403"), ("EXPIRED_TOKEN", "403"), ("WAF_FILTERED", "403")]
+    {
+        assert_eq!(responses[kind]["statusCode"], status, "{kind}");
     }
     for kind in [
         "BAD_REQUEST_BODY",

@@ -66,13 +66,20 @@ fn a_given_network_is_used_as_it_is_and_nothing_is_made() {
         "VPCGatewayAttachment",
         "RouteTable",
         "Route",
+        "EIP",
+        "NatGateway",
         "SubnetRouteTableAssociation",
         "SecurityGroup",
     ] {
         for (name, resource) in template.of_type(&format!("AWS::EC2::{kind}")) {
             let condition = resource["Condition"].as_str().unwrap_or_else(|| panic!("{name} is always made"));
             assert!(!template.condition(condition, &stack), "{name}");
-            assert!(template.condition(condition, &Stack::named("default")), "{name}");
+            let made = Stack::named("default").with("ZoneC", "us-east-1c").with("PrivateSubnets", "true");
+            assert!(template.condition(condition, &made), "{name}");
+            // A NAT gateway is billed by the hour: nobody has one without asking.
+            let is_of_nat = name.contains("Nat");
+            let usual = Stack::named("default").with("ZoneC", "us-east-1c");
+            assert_eq!(template.condition(condition, &usual), !is_of_nat, "{name}");
         }
     }
 }

@@ -170,3 +170,68 @@ fn the_table_forgets_by_itself_and_can_be_brought_back() {
     assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"], true);
     assert_eq!(table["StreamSpecification"]["StreamViewType"], "NEW_IMAGE");
 }
+
+/// API Gateway escapes nothing of what it puts into a line of the access log, so nothing is in there that a client may choose freely.
+#[test]
+fn no_client_can_break_a_line_of_the_access_log() {
+    let template = Template::read();
+    let format = template.resource("Stage")["Properties"]["AccessLogSetting"]["Format"].as_str().unwrap();
+    let mut rest = format;
+    let mut filled = String::new();
+    while let Some((before, after)) = rest.split_once("$context.") {
+        let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(after.len());
+        let (variable, tail) = after.split_at(end);
+        // What API Gateway makes itself, an address, and the method of a resource that it found.
+        assert!(
+            [
+                "requestTime",
+                "requestId",
+                "identity.sourceIp",
+                "httpMethod",
+                "resourcePath",
+                "status",
+                "responseLength",
+                "responseLatency",
+                "integrationLatency",
+                "error.responseType"
+            ]
+            .contains(&variable),
+            "{variable}"
+        );
+        filled.push_str(before);
+        rest = tail;
+    }
+    filled.push_str(rest);
+    assert!(serde_json::from_str::<Value>(&filled).is_ok(), "{filled}");
+}
+
+/// What the account's owner sets once holds for each of its kind.
+#[test]
+fn a_boundary_a_key_and_a_topic_reach_all_that_can_have_them() {
+    let template = Template::read();
+    let (boundary, key) = ("arn:aws:iam::123456789012:policy/edge", "arn:aws:kms:us-east-1:123456789012:key/k");
+    let topic = "arn:aws:sns:us-east-1:123456789012:rings";
+    let set = Stack::named("default")
+        .with("PermissionsBoundaryArn", boundary)
+        .with("KmsKeyArn", key)
+        .with("AlarmTopicArn", topic);
+    let properties = |stack: &Stack, resource: &Value| template.resolved(&resource["Properties"], stack).unwrap();
+    for (kind, property, value) in [
+        ("AWS::IAM::Role", "PermissionsBoundary", json!(boundary)),
+        ("AWS::SQS::Queue", "KmsMasterKeyId", json!(key)),
+        ("AWS::Logs::LogGroup", "KmsKeyId", json!(key)),
+        ("AWS::CloudWatch::Alarm", "AlarmActions", json!([topic])),
+        (
+            "AWS::DynamoDB::Table",
+            "SSESpecification",
+            json!({"SSEEnabled": true, "SSEType": "KMS", "KMSMasterKeyId": key}),
+        ),
+    ] {
+        let all: Vec<_> = template.of_type(kind).collect();
+        assert!(!all.is_empty(), "{kind}");
+        for (name, resource) in all {
+            assert_eq!(properties(&set, resource)[property], value, "{name}");
+            assert_eq!(properties(&Stack::named("default"), resource).get(property), None, "{name}");
+        }
+    }
+}

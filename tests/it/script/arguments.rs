@@ -1,8 +1,14 @@
 //! What the script is told by who runs it: it saves processes, and changes nothing else.
 
-use domain::{marker::Marker, script};
+use domain::{
+    marker::{self, Marker},
+    script,
+};
 
-use super::stage::{NONCE, SHELLS, Shell, Stage, holds};
+use super::{
+    server::Origin,
+    stage::{NONCE, SHELLS, Shell, Stage, holds},
+};
 
 const ENV: &str = "/usr/bin/env";
 
@@ -63,4 +69,20 @@ fn unless_told_that_it_is_open_the_environment_is_left_behind() {
     let command = "tr '\\0' '\\n' </proc/$PPID/environ";
     let outcome = Stage::new(Shell::Dash, command).told(ENV, "").play();
     assert!(!holds(&outcome.stdout, NONCE) && holds(&outcome.stdout, "MYCLI_ATTEMPT_ID"), "{}", outcome.out());
+}
+
+/// As on the host, where the command can read what was said before it.
+#[test]
+fn each_word_may_have_a_token_of_its_own() {
+    let origin = Origin::new();
+    for shell in SHELLS {
+        let with_tokens = |command: &str| Stage::new(shell, command).env("MYCLI_NONCE", marker::tokens(NONCE));
+        let commit = Marker::Commit(origin.commit("v1"));
+        let cloned = with_tokens("exit 3").repo(origin.path(), "v1").play();
+        assert_eq!(cloned.markers, [Marker::SetUp, commit, Marker::Start, Marker::Exit(3)], "{shell:?}: {cloned:?}");
+        let failed = with_tokens("exit 3").repo(origin.path(), "nope").play();
+        assert!(failed.failure().starts_with("no branch, tag or commit nope in "), "{shell:?}: {failed:?}");
+        let late = with_tokens("sleep 7712").env("MYCLI_TIMEOUT", "1").env("MYCLI_GRACE", "1").play();
+        assert_eq!(late.markers, [Marker::Start, Marker::Timeout], "{shell:?}: {late:?}");
+    }
 }

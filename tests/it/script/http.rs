@@ -5,7 +5,8 @@ use super::{
     stage::{SHELLS, Shell, Stage},
 };
 
-const PRIVATE: Habits = Habits { login: Some("x-access-token:tok-3n"), old: false, silent: false };
+const PRIVATE: Habits =
+    Habits { login: Some("x-access-token:tok-3n"), old: false, silent: false, first: &[], plain: false };
 
 #[test]
 fn a_token_opens_a_private_repository() {
@@ -93,6 +94,26 @@ fn servers_with_filters_are_asked_for_history_alone() {
         assert!(outcome.out().starts_with("old\n"), "{shell:?}: {outcome:?}");
         // What the user gets is whole: nothing is fetched later, without the token.
         assert!(!outcome.out().contains("promisor"), "{shell:?}: {outcome:?}");
+    }
+}
+
+/// What a filter left out, git looks for by another git, which on such a server does the same: hundreds of them, for ten minutes.
+#[test]
+fn a_server_of_plain_files_is_asked_for_what_it_has_and_no_more() {
+    let server = HttpServer::new(Habits { plain: true, ..Habits::default() });
+    let full = server.origin.commit("v1");
+    let there = [("", "main"), ("main", "main"), ("noted", "old"), (&*full, "old"), (&full[..8], "old")];
+    for shell in SHELLS {
+        for (name, text) in there {
+            let outcome = Stage::new(shell, "cat f").repo(server.url(), name).play();
+            assert_eq!(outcome.out(), format!("{text}\n"), "{shell:?} {name}: {outcome:?}");
+            assert!(server.asked() < 100, "{shell:?} {name}");
+        }
+        for name in ["deadbee1", "dead00000000000000000000000000000000beef", "nope"] {
+            let outcome = Stage::new(shell, "echo ran").repo(server.url(), name).play();
+            assert_eq!(outcome.failure(), format!("no branch, tag or commit {name} in {}", server.url()), "{shell:?}");
+            assert!(server.asked() < 100, "{shell:?} {name}");
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a step of a test that fails shows its value")]
 
+mod again;
 mod arguments;
 mod ending;
 mod http;

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
 };
@@ -95,7 +95,14 @@ pub(crate) struct Habits {
     pub(crate) old: bool,
     /// Answers no request before it is stopped.
     pub(crate) silent: bool,
+    /// The statuses of its first answers, which say nothing else.
+    pub(crate) first: &'static [u16],
+    /// Serves the repository's files as they are, and knows nothing of git.
+    pub(crate) plain: bool,
 }
+
+/// How often a server of plain files answers: so no storm of git's outlives a test that finds one.
+const PLAIN_ANSWERS: usize = 150;
 
 /// git's smart HTTP, by `git http-backend`.
 pub(crate) struct HttpServer {
@@ -103,22 +110,41 @@ pub(crate) struct HttpServer {
     address: SocketAddr,
     runtime: Option<tokio::runtime::Runtime>,
     shown: Shown,
+    asked: Arc<AtomicUsize>,
 }
 
 /// The `Authorization` headers that a server was sent.
 type Shown = Arc<Mutex<Vec<String>>>;
 
+/// What a request is answered with.
+#[derive(Clone)]
+struct Behind {
+    habits: Habits,
+    root: PathBuf,
+    shown: Shown,
+    asked: Arc<AtomicUsize>,
+}
+
 impl HttpServer {
     pub(crate) fn new(habits: Habits) -> Self {
         let origin = Origin::new();
+        if habits.plain {
+            git(&origin.path(), &["update-server-info"]);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        let shown = Shown::default();
-        let state = (habits, origin.root.path().to_owned(), shown.clone());
-        let router = Router::new().fallback(any(serve)).with_state(state);
+        let (shown, asked) = (Shown::default(), Arc::<AtomicUsize>::default());
+        let root = origin.root.path().to_owned();
+        let behind = Behind { habits, root, shown: Arc::clone(&shown), asked: Arc::clone(&asked) };
+        let router = Router::new().fallback(any(serve)).with_state(behind);
         runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { origin, address, runtime: Some(runtime), shown }
+        Self { origin, address, runtime: Some(runtime), shown, asked }
+    }
+
+    /// How many requests it was sent since this was last asked.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.swap(0, Ordering::SeqCst)
     }
 
     /// The `Authorization` headers that it was sent so far.
@@ -140,7 +166,7 @@ impl Drop for HttpServer {
 }
 
 async fn serve(
-    State((habits, root, shown)): State<(Habits, PathBuf, Shown)>,
+    State(Behind { habits, root, shown, asked }): State<Behind>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -149,15 +175,31 @@ async fn serve(
     if habits.silent {
         return std::future::pending().await;
     }
+    let number = asked.fetch_add(1, Ordering::SeqCst);
+    if let Some(status) = habits.first.get(number) {
+        return refusal(StatusCode::from_u16(*status).unwrap());
+    }
     let given = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default().to_owned());
     shown.lock().unwrap().extend(given.clone());
     if let Some(login) = habits.login
         && given != Some(format!("Basic {}", BASE64_STANDARD.encode(login)))
     {
-        let refusal = Response::builder().status(StatusCode::UNAUTHORIZED);
-        return refusal.header(header::WWW_AUTHENTICATE, "Basic realm=\"git\"").body(Body::from("no")).unwrap();
+        return refusal(StatusCode::UNAUTHORIZED);
+    }
+    if habits.plain {
+        let file = fs::read(root.join(uri.path().trim_start_matches('/'))).ok();
+        let file = file.filter(|_| number < PLAIN_ANSWERS);
+        return file.map_or_else(|| refusal(StatusCode::NOT_FOUND), |bytes| Response::new(Body::from(bytes)));
     }
     tokio::task::spawn_blocking(move || backend(&habits, &root, &method, &uri, &headers, &body)).await.unwrap()
+}
+
+fn refusal(status: StatusCode) -> Response<Body> {
+    let mut refusal = Response::builder().status(status);
+    if status == StatusCode::UNAUTHORIZED {
+        refusal = refusal.header(header::WWW_AUTHENTICATE, "Basic realm=\"git\"");
+    }
+    refusal.body(Body::from("no")).unwrap()
 }
 
 /// One request by CGI.
@@ -207,6 +249,11 @@ pub(crate) struct SshServer {
 
 impl SshServer {
     pub(crate) fn new() -> Self {
+        Self::that_drops(0)
+    }
+
+    /// One that drops so many connections before it takes the next.
+    pub(crate) fn that_drops(count: usize) -> Self {
         let keys = tempfile::tempdir().unwrap();
         for name in ["host", "user", "other"] {
             let file = keys.path().join(name);
@@ -227,7 +274,7 @@ impl SshServer {
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let accept = thread::spawn(move || accept(&listener, &config, &stopped));
+        let accept = thread::spawn(move || accept(&listener, &config, &stopped, count));
         Self { origin: Origin::new(), keys, address, stop, accept: Some(accept) }
     }
 
@@ -265,11 +312,14 @@ impl Drop for SshServer {
     }
 }
 
-fn accept(listener: &TcpListener, config: &Path, stop: &AtomicBool) {
+fn accept(listener: &TcpListener, config: &Path, stop: &AtomicBool, dropped: usize) {
     let mut children = Vec::new();
-    for stream in listener.incoming().map_while(Result::ok) {
+    for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
         if stop.load(Ordering::SeqCst) {
             break;
+        }
+        if number < dropped {
+            continue;
         }
         let (input, output) = (stream.try_clone().unwrap(), stream);
         let mut command = Command::new("/usr/sbin/sshd");

@@ -44,3 +44,17 @@ fn a_key_that_the_server_does_not_know_is_said_so() {
         assert!(outcome.failure().contains("Permission denied (publickey)"), "{shell:?}: {outcome:?}");
     }
 }
+
+/// git ends the connection itself then, and its server says that it hung up: nothing that would pass.
+#[test]
+fn a_name_that_is_not_there_is_not_asked_for_again() {
+    let server = SshServer::new();
+    for shell in SHELLS {
+        for name in ["nope", "0123456", "0123456789012345678901234567890123456789", "refs/heads/nope"] {
+            let stage = Stage::new(shell, "echo ran").repo(server.url(), name).env("MYCLI_SSH_KEY", server.key("user"));
+            let outcome = stage.env("MYCLI_KNOWN_HOSTS", server.pin("host")).play();
+            assert_eq!(outcome.failure(), format!("no branch, tag or commit {name} in {}", server.url()), "{shell:?}");
+            assert!(!outcome.err().contains("trying again"), "{shell:?} {name}: {outcome:?}");
+        }
+    }
+}

@@ -124,7 +124,7 @@ impl Logs for NoLogs {
         Ok(LogPage::default())
     }
 
-    async fn last(&self, _: &str) -> Result<Vec<LogLine>, PortError> {
+    async fn last(&self, _: &str) -> Result<Vec<LogLine>, ReadError> {
         Ok(Vec::new())
     }
 }

@@ -64,6 +64,47 @@ mycli_said() {
 	done <"$mycli_setup/said"
 }
 
+# What a failure says, in LC_ALL=C, by whose words it is: git's (http.c, remote-curl.c, connect.c, pkt-line.c, sideband.c, index-pack.c), curl's
+# (strerror.c, hostip.c, connect.c, transfer.c, http2.c, vtls/*.c), which git repeats, or ssh's (ssh.c, sshconnect.c, packet.c, kex.c).
+# Refused or not there: to ask again, or for something else, is no use.
+mycli_is_final() {
+	case $mycli_all in
+	*'Authentication failed'* | *'could not read Username'* | *'could not read Password'* | *'returned error: 40'[134]* | *'returned error: 407'* | *'returned error: 410'* | *"repository '"*"' not found"* | *'ertificate '*) ;;
+	*'Permission denied'* | *'Host key verification failed'* | *'Repository not found'* | *'does not appear to be a git repository'*) ;;
+	*) return 1 ;;
+	esac
+}
+
+# Names, connections, a server in trouble: what may pass by itself. An answer that the server meant to give does not, whatever it says of
+# a connection that git itself then ends.
+mycli_may_pass() {
+	case $mycli_all in
+	*'remote error: '* | *'unadvertised object'* | *'not found in upstream'* | *'find remote ref'* | *'does not support'* | *'returned error: 4'[!2]*) return 1 ;;
+	*'returned error: '[45]* | *'RPC failed'* | *'Could not resolve '* | *'Failed to connect to'* | *'onnection timed out'* | *'onnection timeout'* | *'esolving timed out'* | *'peration timed out'* | *'peration too slow'*) ;;
+	*'onnection reset by'* | *'onnection closed by'* | *'onnection refused'* | *'Broken pipe'* | *'Empty reply from server'* | *'transfer closed with'* | *'was not closed cleanly'* | *'HTTP2 framing layer'*) ;;
+	*'SSL_ERROR_SYSCALL'* | *'unexpected eof'* | *'non-properly terminated'* | *'pull function'* | *'early EOF'* | *'hung up unexpectedly'* | *'unexpected disconnect'*) ;;
+	*'unable to look up'* | *'unable to connect to'* | *'ssh: connect to host'* | *'exchange_identification'* | *'not responding'*) ;;
+	*) return 1 ;;
+	esac
+}
+
+# Runs $@, which asks the server. What may pass is tried three times over the whole set-up; what is final ends it.
+mycli_ask() {
+	until mycli_quietly "$@"; do
+		mycli_said
+		if mycli_is_final; then
+			mycli_refuse "cannot clone $mycli_repo: $mycli_all"
+		elif mycli_may_pass; then
+			[ -n "$mycli_pauses" ] || mycli_refuse "cannot clone $mycli_repo: $mycli_all"
+			printf 'mycli: cannot reach %s: %s; trying again in %s s\n' "$mycli_repo" "$mycli_all" "${mycli_pauses%% *}" >&4
+			sleep "${mycli_pauses%% *}"
+			mycli_pauses=${mycli_pauses#* }
+		else
+			return 1
+		fi
+	done
+}
+
 mycli_install() {
 	mycli_how="use an image that has git, or --no-repo"
 	[ "$(id -u)" -eq 0 ] || mycli_refuse "$mycli_want is not in this image and cannot be installed without root: $mycli_how"
@@ -102,7 +143,7 @@ mycli_forget_git_settings() {
 		mycli_names=${mycli_names#* }
 	done
 	unset CDPATH ENV BASH_ENV XDG_CONFIG_HOME SSH_ASKPASS
-	export GIT_TERMINAL_PROMPT=0 GIT_ASKPASS='' LC_ALL=C
+	export GIT_TERMINAL_PROMPT=0 GIT_ASKPASS='' GIT_NO_LAZY_FETCH=1 LC_ALL=C
 }
 
 # Credentials reach git by the environment of the set-up alone; argv and .git/config only ever see the variables' names.
@@ -142,7 +183,7 @@ mycli_give_credentials() {
 }
 
 mycli_clone() {
-	mycli_quietly mycli_git clone --quiet --no-local "$@" ${mycli_ref:+"--branch=$mycli_ref"} -- "$mycli_repo" "$mycli_checkout"
+	mycli_ask mycli_git clone --quiet --no-local "$@" ${mycli_ref:+"--branch=$mycli_ref"} -- "$mycli_repo" "$mycli_checkout"
 }
 
 # An empty repository that knows its origin, to fetch a commit into.
@@ -151,14 +192,14 @@ mycli_empty() {
 }
 
 mycli_everything() {
-	mycli_quietly mycli_git -C "$@" origin '+refs/heads/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*'
+	mycli_ask mycli_git -C "$@" origin '+refs/heads/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*'
 }
 
 # Checks out what $1 (a full id, or a name beginning with refs/) is at the origin. Servers that refuse to be asked for a bare id, or
 # cannot do shallow clones, are asked for everything.
 mycli_exact() {
 	mycli_empty "$mycli_checkout" || return
-	if mycli_quietly mycli_git -C "$mycli_checkout" fetch --quiet --depth=1 origin "$1"; then
+	if mycli_ask mycli_git -C "$mycli_checkout" fetch --quiet --depth=1 origin "$1"; then
 		mycli_quietly mycli_git -C "$mycli_checkout" checkout --quiet --detach FETCH_HEAD && return
 	elif mycli_everything "$mycli_checkout" fetch --quiet; then
 		mycli_quietly mycli_git -C "$mycli_checkout" checkout --quiet --detach "$1" -- && return
@@ -167,13 +208,22 @@ mycli_exact() {
 	return 1
 }
 
-# Finds the full id of the abbreviated $1 in a history without files, and checks that out.
+# Finds the full id of the abbreviated $1 in a history without files, and checks that out. A server of plain files, which cannot leave files
+# out, must not be asked to: git would look there for each that is missing, by a git that looks for it in turn, and so on. It has no depths
+# either, and git says so before it asks for anything; to others this depth means all (as with --unshallow).
 mycli_abbreviated() {
 	mycli_scan=$mycli_setup/scan
 	mycli_empty "$mycli_scan" || return
-	mycli_everything "$mycli_scan" fetch --quiet --filter=blob:none || mycli_everything "$mycli_scan" fetch --quiet || return
+	mycli_everything "$mycli_scan" fetch --quiet --filter=blob:none --depth=2147483647 || {
+		rm -rf "$mycli_scan"
+		mycli_empty "$mycli_scan" && mycli_everything "$mycli_scan" fetch --quiet || return
+	}
 	mycli_full=$(git -C "$mycli_scan" rev-parse --quiet --verify "$1^{commit}" 2>"$mycli_setup/said") || return
 	mycli_exact "$mycli_full"
+}
+
+mycli_list() {
+	mycli_git ls-remote --quiet -- "$mycli_repo" ${mycli_ref:+"refs/heads/$mycli_ref" "refs/tags/$mycli_ref"} >"$mycli_setup/tips"
 }
 
 # Branch, then tag, then commit. But a full id goes first: nobody may pin a commit and be given a branch of that name.
@@ -189,8 +239,8 @@ mycli_check_out() {
 	esac
 	mycli_clone --depth=1 && return
 	# Looked into only now, so that the usual clone costs one connection.
-	mycli_tips=$(mycli_git ls-remote --quiet -- "$mycli_repo" ${mycli_ref:+"refs/heads/$mycli_ref" "refs/tags/$mycli_ref"} 2>"$mycli_setup/said") || return
-	if [ -n "$mycli_tips" ]; then
+	mycli_ask mycli_list || return
+	if [ -s "$mycli_setup/tips" ]; then
 		mycli_clone
 		return
 	fi
@@ -204,7 +254,7 @@ mycli_body() {
 	PATH="${PATH-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	export PATH
 	mycli_forget_git_settings
-	mycli_want=''
+	mycli_want='' mycli_pauses='2 6 '
 	command -v git >/dev/null || mycli_want=git
 	[ -z "$mycli_ssh" ] || command -v ssh >/dev/null || mycli_want="${mycli_want:+$mycli_want and }an ssh client"
 	[ -z "$mycli_want" ] || mycli_install

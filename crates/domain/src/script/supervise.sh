@@ -8,8 +8,10 @@
 # The real stderr is fd 4 here: fd 2 would carry the shell's remarks on its jobs.
 
 # One line, one write(2): a line longer than PIPE_BUF could be torn by the command's own output. 1 is the version of its form.
+# Where the command can read what was said before, the nonce is a list of `word=token`: no token tells another word's.
 mycli_mark() {
-	printf '::mycli:%s:1:%s\n' "$mycli_nonce" "$1" >&4
+	mycli_seal=${mycli_nonce##*"${1%%:*}="}
+	printf '::mycli:%s:1:%s\n' "${mycli_seal%% *}" "$1" >&4
 }
 
 # Whole seconds since boot, without a fork; empty where /proc is not mounted.

@@ -1,6 +1,6 @@
 //! Linux: `/proc`, and calls that only Linux has.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{ffi::OsStr, fs, io, os::unix::ffi::OsStrExt, path::Path, time::Duration};
 
 use rustix::fs::{CWD, Mode};
 
@@ -47,10 +47,20 @@ pub(crate) fn remains(mark: Mark<'_>, thorough: bool) -> Vec<i32> {
     pids
 }
 
+/// The processes that were started with this variable, `NAME=value`.
+pub(crate) fn carriers(variable: &OsStr) -> Vec<i32> {
+    let mut pids = every_process();
+    pids.retain(|pid| carries(*pid, variable));
+    pids
+}
+
 fn has(pid: i32, mark: Mark<'_>) -> bool {
-    process(pid).is_some_and(|process| Some(process.group) == mark.group)
-        || fs::read(format!("/proc/{pid}/environ"))
-            .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == mark.variable.as_bytes()))
+    process(pid).is_some_and(|process| Some(process.group) == mark.group) || carries(pid, mark.variable.as_ref())
+}
+
+fn carries(pid: i32, wanted: &OsStr) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()))
 }
 
 fn every_process() -> Vec<i32> {

@@ -3,6 +3,7 @@
 //! Written from their manuals and not yet seen to work: what runs on a Mac is tried first by whoever has one.
 
 use std::{
+    ffi::OsStr,
     io,
     path::Path,
     process::{Command, Stdio},
@@ -58,18 +59,36 @@ pub(crate) fn own_children() -> Vec<i32> {
 /// The processes, and zombies, that have this mark. One that left its group is found only as far as the system shows its environment, which
 /// it does not for programs of its own.
 pub(crate) fn remains(mark: Mark<'_>, _thorough: bool) -> Vec<i32> {
-    let all = said("/bin/ps", &OF_ALL).unwrap_or_default();
-    let own = std::process::id().cast_signed();
-    all.lines().filter_map(|line| marked(line, mark)).filter(|pid| *pid != own).collect()
+    find(|group, command| Some(group) == mark.group || carries(command, mark.variable))
 }
 
-/// The pid of this line, if it has the mark.
-fn marked(line: &str, mark: Mark<'_>) -> Option<i32> {
+/// The processes that were started with this variable, `NAME=value`, as far as the system shows that.
+pub(crate) fn carriers(variable: &OsStr) -> Vec<i32> {
+    variable.to_str().map_or_else(Vec::new, |variable| find(|_, command| carries(command, variable)))
+}
+
+/// The other processes of which `is_wanted` by their group and command.
+fn find(is_wanted: impl Fn(i32, &str) -> bool) -> Vec<i32> {
+    let all = said("/bin/ps", &OF_ALL).unwrap_or_default();
+    let own = std::process::id().cast_signed();
+    let wanted =
+        all.lines().filter_map(read_line).filter(|(pid, group, command)| *pid != own && is_wanted(*group, command));
+    wanted.map(|(pid, ..)| pid).collect()
+}
+
+/// Pid, group and command with environment.
+fn read_line(line: &str) -> Option<(i32, i32, &str)> {
     let (pid, rest) = line.trim_start().split_once(' ')?;
     let (group, command) = rest.trim_start().split_once(' ')?;
-    let in_group = group.parse().ok().is_some_and(|group: i32| Some(group) == mark.group);
-    let carries = command.split_ascii_whitespace().any(|word| word == mark.variable);
-    if in_group || carries { pid.parse().ok() } else { None }
+    Some((pid.parse().ok()?, group.parse().ok()?, command))
+}
+
+/// Whether a variable stands in it, between spaces. Its value may have some of its own.
+fn carries(command: &str, variable: &str) -> bool {
+    command.match_indices(variable).any(|(at, _)| {
+        let (before, after) = (&command[..at], &command[at + variable.len()..]);
+        before.ends_with(' ') && (after.is_empty() || after.starts_with(' '))
+    })
 }
 
 /// Makes a named pipe that is its owner's alone.
@@ -118,12 +137,20 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_a_group_or_a_whole_word_of_the_environment() {
-        let mark = Mark { group: Some(40), variable: "MYCLI_ATTEMPT_ID=exec_A-1" };
-        assert_eq!(marked("   41    40 sleep 5", mark), Some(41));
-        assert_eq!(marked("   42    42 sleep 5 HOME=/x MYCLI_ATTEMPT_ID=exec_A-1 TERM=x", mark), Some(42));
-        assert_eq!(marked("   43    43 sleep 5 MYCLI_ATTEMPT_ID=exec_A-12", mark), None);
-        assert_eq!(marked("   44    44 sleep 5", Mark { group: None, ..mark }), None);
+    fn a_variable_is_found_whole_in_a_command_with_its_environment() {
+        let line = "   42    40 sleep 5 HOME=/x MYCLI_ATTEMPT_ID=exec_A-1 READS=/a folder/b TERM=x";
+        let (pid, group, command) = read_line(line).expect("a line");
+        assert_eq!((pid, group), (42, 40));
+        for (variable, is_there) in [
+            ("MYCLI_ATTEMPT_ID=exec_A-1", true),
+            ("READS=/a folder/b", true),
+            ("TERM=x", true),
+            ("MYCLI_ATTEMPT_ID=exec_A", false),
+            ("ATTEMPT_ID=exec_A-1", false),
+        ] {
+            assert_eq!(carries(command, variable), is_there, "{variable}");
+        }
+        assert_eq!(read_line(""), None);
     }
 
     #[test]

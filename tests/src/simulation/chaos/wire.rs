@@ -343,8 +343,8 @@ impl Logs for Wire {
         Ok(Wire::read(self, "read a log", act).await?)
     }
 
-    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, PortError> {
+    async fn last(&self, stream: &str) -> Result<Vec<LogLine>, ReadError> {
         let act = async { Ok(self.world.logs.read(stream, None, self.world.time.now()).lines) };
-        Wire::read(self, "read the end of a log", act).await
+        Ok(Wire::read(self, "read the end of a log", act).await?)
     }
 }

@@ -1,0 +1,102 @@
+//! What `init` finds in a real account, and leaves there.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tests::emulator::Emulator;
+
+use super::world::World;
+
+const OTHERS: &str = "arn:aws:iam::000000000000:role/others";
+
+fn make_role(world: &World, name: &str) {
+    let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"apigateway.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+    let trust: String = trust.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let body = format!("Action=CreateRole&Version=2010-05-08&RoleName={name}&AssumeRolePolicyDocument={trust}");
+    let (status, text) = world.query("iam", &body);
+    assert_eq!(status, 200, "{text}");
+}
+
+/// Nobody ever used ECS in this account: its service-linked role is not there, and cannot be used at once.
+#[test]
+fn a_new_account_gets_ecs_s_service_linked_role_and_the_stack_a_second_try() {
+    let world = World::on(Emulator::with(|command| {
+        command.env("MYCLI_TESTS_NEW_ACCOUNT", "1");
+    }));
+    let ran = world.init(&[]).exits(0).says("made ECS's service-linked role").says("once more");
+    ran.says("Unable to assume the service linked role").says("takes your key");
+    world.init(&[]).exits(0).says("nothing to change");
+}
+
+#[test]
+fn a_log_role_that_is_set_is_kept_and_said_so() {
+    let world = World::new();
+    make_role(&world, "others");
+    world.set_gateway_log_role(OTHERS);
+    world.init(&[]).exits(0).says(&format!("API Gateway logs with {OTHERS}")).says("that stays");
+    assert_eq!(world.gateway_log_role().as_deref(), Some(OTHERS));
+    assert!(!world.roles().iter().any(|role| role.contains("GatewayRole")), "{:?}", world.roles());
+    world.run(&["destroy", "--yes"]).exits(0);
+    assert_eq!(world.gateway_log_role().as_deref(), Some(OTHERS));
+    assert!(world.roles().contains(&"others".to_owned()));
+}
+
+#[test]
+fn a_log_role_that_is_gone_is_replaced() {
+    let world = World::new();
+    world.set_gateway_log_role(OTHERS);
+    world.init(&[]).exits(0).says("is not there any more");
+    assert!(world.gateway_log_role().is_some_and(|arn| arn.contains("GatewayRole")));
+}
+
+/// The second stack logs with the first one's role. It goes with whichever stack goes last.
+#[test]
+fn our_own_log_role_goes_with_the_last_stack_that_uses_it() {
+    let world = World::with_stack();
+    let role = world.gateway_log_role().expect("init made one");
+    world.init(&["--stack", "ci"]).exits(0).says(&format!("API Gateway logs with {role}"));
+    world.run(&["destroy", "--yes"]).exits(0).says("stays: other APIs of this region");
+    assert_eq!(world.gateway_log_role(), Some(role));
+    world.run(&["destroy", "--stack", "ci", "--yes"]).exits(0).says("by which API Gateway wrote its logs");
+    assert_eq!(world.gateway_log_role(), None);
+    assert!(!world.roles().iter().any(|role| role.contains("GatewayRole")), "{:?}", world.roles());
+}
+
+/// A stack that was made before zones were parameters has subnets in the zones that CloudFormation found. They stay there.
+#[test]
+fn a_stack_of_before_keeps_the_zones_of_its_subnets() {
+    let world = World::new();
+    let mut old: Value = world.run(&["init", "--print-template"]).exits(0).json();
+    let resources = old["Resources"].as_object_mut().unwrap();
+    for (subnet, index) in [("SubnetA", 2), ("SubnetB", 1)] {
+        let zone = json!({"Fn::Select": [index, {"Fn::GetAZs": {"Ref": "AWS::Region"}}]});
+        resources[subnet]["Properties"]["AvailabilityZone"] = zone;
+    }
+    for name in ["SubnetC", "RouteOfSubnetC"] {
+        resources.remove(name);
+    }
+    let subnets = json!({"Fn::Join": [",", [{"Ref": "SubnetA"}, {"Ref": "SubnetB"}]]});
+    resources["LauncherFunction"]["Properties"]["Environment"]["Variables"]["MYCLI_SUBNETS"] = subnets;
+    for name in ["MakeThirdSubnet", "HasZones"] {
+        old["Conditions"].as_object_mut().unwrap().remove(name);
+    }
+    resources_without_nat(&mut old);
+    for name in ["ZoneA", "ZoneB", "ZoneC"] {
+        old["Parameters"].as_object_mut().unwrap().remove(name);
+    }
+    fs::write(world.user.path("old.json"), old.to_string()).unwrap();
+    world.init(&["--template", "old.json"]).exits(0);
+    world.init(&[]).exits(0);
+    assert_eq!(["ZoneA", "ZoneB", "ZoneC"].map(|name| world.parameter(name)), ["us-east-1c", "us-east-1b", ""]);
+    world.init(&["--stack", "new"]).exits(0);
+    let zones = ["ZoneA", "ZoneB", "ZoneC"].map(|name| world.parameter_of("mycli-new", name));
+    assert_eq!(zones, ["us-east-1a", "us-east-1b", "us-east-1c"]);
+}
+
+fn resources_without_nat(template: &mut Value) {
+    let resources = template["Resources"].as_object_mut().unwrap();
+    resources.retain(|name, _| !name.contains("Nat"));
+    let route = resources["InternetRoute"]["Properties"].as_object_mut().unwrap();
+    route.remove("NatGatewayId");
+    route.insert("GatewayId".into(), json!({"Ref": "InternetGateway"}));
+}

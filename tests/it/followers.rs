@@ -1,0 +1,229 @@
+//! Many who follow logs at once, on what CloudWatch Logs takes of one account and region.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    sync::{
+        Mutex,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_lambda_events::apigw::ApiGatewayProxyRequest;
+use chrono::TimeDelta;
+use domain::{
+    Timestamp,
+    api::LogsPage,
+    backoff,
+    ecs::{RUNNING, Task},
+    execution::Execution,
+    ports::{Clock, Entropy, LogLine, LogPage, Logs, ReadError, Store},
+    throttle::{Bucket, Rate},
+    transition::Observation,
+};
+use futures_util::FutureExt as _;
+use pipeline::{auth::Auth, query::Query, recent::Recent};
+use tests::{callers::caller, memory::MemoryStore};
+
+use crate::contract::records::{Wish, at, launch, settings, stopped, task_arn};
+
+const FOLLOWERS: u128 = 200;
+/// Each run says a line a second until it ends.
+const SECONDS: i64 = 60;
+/// Nobody follows for longer: a bound on a hang.
+const PATIENCE: i64 = 3_600_000;
+
+/// A clock that is set, and numbers that follow from one another.
+#[derive(Debug, Default)]
+struct Ambient {
+    millis: AtomicI64,
+    number: AtomicU64,
+}
+
+impl Clock for Ambient {
+    fn now(&self) -> Timestamp {
+        at(self.millis.load(Ordering::SeqCst))
+    }
+
+    async fn sleep(&self, _: TimeDelta) {
+        panic!("a read of a log does not sleep");
+    }
+}
+
+impl Entropy for Ambient {
+    fn bits(&self) -> u128 {
+        // Weyl's sequence: spread evenly.
+        u128::from(self.number.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst) >> 32)
+    }
+}
+
+/// The logs of the runs, of which so many reads a second are answered.
+struct Region<'a> {
+    ambient: &'a Ambient,
+    rate: Rate,
+    bucket: Mutex<Bucket>,
+    reads: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+impl Region<'_> {
+    fn has_a_token(&self) -> bool {
+        let mut bucket = self.bucket.lock().unwrap();
+        let (granted, left) = (*bucket).take(self.rate, 1, self.ambient.now());
+        *bucket = left;
+        granted == 1
+    }
+}
+
+impl Logs for Region<'_> {
+    async fn read(&self, _: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
+        if !self.has_a_token() {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(ReadError::Throttled);
+        }
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let from: i64 = cursor.map_or(0, |cursor| cursor.parse().unwrap());
+        let second = (self.ambient.now() - at(0)).num_seconds().min(SECONDS);
+        let line = |second| LogLine { at: at(1000 * second), text: format!("line {second}") };
+        let lines: Vec<_> = (from + 1..=second).map(line).collect();
+        Ok(LogPage { lines, next: Some(second.max(from).to_string()), more: false })
+    }
+
+    async fn last(&self, _: &str) -> Result<Vec<LogLine>, ReadError> {
+        panic!("nobody reads the end alone");
+    }
+}
+
+/// Somebody who follows a run as the command line does.
+#[derive(Default)]
+struct Follower {
+    cursor: Option<String>,
+    lines: Vec<String>,
+    empty_looks: u32,
+    complete_at: Option<i64>,
+}
+
+fn request(execution: &Execution, cursor: Option<&str>) -> ApiGatewayProxyRequest {
+    let mut request = ApiGatewayProxyRequest::default();
+    request.path = Some(format!("/executions/{}/logs", execution.id));
+    let parameters: std::collections::HashMap<String, Vec<String>> =
+        cursor.map(|cursor| ("cursor".to_owned(), vec![cursor.to_owned()])).into_iter().collect();
+    request.query_string_parameters = parameters.into();
+    request
+}
+
+/// What came of it: when the last follower had all, how many reads there were, and how many were refused.
+struct Outcome {
+    last: i64,
+    reads: usize,
+    refused: usize,
+}
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("nothing here has to be waited for")
+}
+
+/// Everybody follows a run of their own from its start. Whoever looks, looks again when the command line would.
+fn follow(rate: Rate) -> Outcome {
+    let (store, ambient, settings, auth) = (MemoryStore::default(), Ambient::default(), settings(), Auth::default());
+    let region = Region {
+        ambient: &ambient,
+        rate,
+        bucket: Mutex::new(Bucket { spent: 0.0, at: at(0) }),
+        reads: AtomicUsize::default(),
+        refused: AtomicUsize::default(),
+    };
+    let logs = Recent::new(region, &ambient);
+    let query = Query { store: &store, keys: &store, logs: &logs, ambient: &ambient, auth: &auth, settings: &settings };
+    let runs: Vec<Execution> = (0..FOLLOWERS).map(|entropy| now(running(&store, entropy))).collect();
+    let mut followers: Vec<Follower> = runs.iter().map(|_| Follower::default()).collect();
+    let mut looks: BinaryHeap<Reverse<(i64, usize)>> = (0..runs.len()).map(|index| Reverse((0, index))).collect();
+    let mut over = false;
+    while let Some(Reverse((millis, index))) = looks.pop() {
+        assert!(millis < PATIENCE, "follower {index} has {:?}", followers[index].lines.last());
+        ambient.millis.store(millis, Ordering::SeqCst);
+        if !over && millis >= 1000 * SECONDS {
+            over = true;
+            runs.iter().for_each(|run| drop(now(store.update(run, stopped(run, 0), &[])).expect("it is recorded")));
+        }
+        let follower = &mut followers[index];
+        let asked = request(&runs[index], follower.cursor.as_deref());
+        let answer = now(query.answer(&caller("alice"), &asked));
+        assert_eq!(answer.status_code, 200, "{:?}", answer.body);
+        let page: LogsPage = serde_json::from_slice(answer.body.as_deref().unwrap()).unwrap();
+        let retry = answer.headers.get("retry-after").map(|value| value.to_str().unwrap().parse().unwrap());
+        if page.throttled {
+            assert!(page.lines.is_empty() && !page.complete && (5..=15).contains(&retry.unwrap()), "{page:?}");
+            assert!(follower.cursor.is_none() || page.next_cursor == follower.cursor, "{page:?}");
+        }
+        follower.empty_looks = if page.lines.is_empty() { follower.empty_looks + 1 } else { 0 };
+        follower.lines.extend(page.lines.into_iter().map(|line| line.text));
+        follower.cursor = page.next_cursor;
+        if page.complete {
+            follower.complete_at = Some(millis);
+            continue;
+        }
+        let pause = backoff::before_the_next_look(follower.empty_looks, retry.map(Duration::from_secs), ambient.bits());
+        looks.push(Reverse((millis + i64::try_from(pause.as_millis()).unwrap(), index)));
+    }
+    let all: Vec<String> = (1..=SECONDS).map(|second| format!("line {second}")).collect();
+    for follower in &followers {
+        assert_eq!(follower.lines, all);
+    }
+    let last = followers.iter().filter_map(|follower| follower.complete_at).max().expect("all are");
+    let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+    Outcome { last, reads: count(&logs.logs().reads), refused: count(&logs.logs().refused) }
+}
+
+async fn running(store: &MemoryStore, entropy: u128) -> Execution {
+    let submitted = Wish { entropy, ..Wish::default() }.submit(store).await;
+    let launched = launch(store, &submitted).await;
+    let task = Task { task_arn: task_arn(&launched), last_status: RUNNING.into(), version: 1, ..Task::default() };
+    let running = launched.observe(1, &Observation::Task(&task), at(2)).expect("it is news");
+    store.update(&launched, running, &[]).await.expect("nobody else writes it")
+}
+
+/// GetLogEvents takes 10 to 25 calls a second of an account and region. Two hundred who follow are twenty times too many for that, so most are
+/// sent away again and again; none of them sees a failure, and each sees each line once.
+#[test]
+fn two_hundred_followers_on_what_a_region_takes_fail_nobody_and_lose_no_line() {
+    for (per_second, seconds) in [(10.0, 60), (25.0, 30)] {
+        let outcome = follow(Rate { burst: per_second, per_second });
+        assert!(outcome.refused > 0, "the region was asked for more than it takes");
+        let late = outcome.last / 1000 - SECONDS;
+        assert!(late <= seconds, "the last one had all {late} s after the end, with {} reads", outcome.reads);
+    }
+}
+
+/// Many who follow the same run are one reader for CloudWatch Logs.
+#[test]
+fn what_was_read_under_a_second_ago_is_answered_from_memory() {
+    let ambient = Ambient::default();
+    let region = Region {
+        ambient: &ambient,
+        rate: Rate { burst: 1000.0, per_second: 1000.0 },
+        bucket: Mutex::new(Bucket { spent: 0.0, at: at(0) }),
+        reads: AtomicUsize::default(),
+        refused: AtomicUsize::default(),
+    };
+    let logs = Recent::new(region, &ambient);
+    let mut seen = BTreeMap::new();
+    for (millis, stream, cursor) in [
+        (3000, "a", None),
+        (3400, "a", None),
+        (3999, "a", None),
+        (3999, "b", None),
+        (3999, "a", Some("1")),
+        (4000, "a", None),
+    ] {
+        ambient.millis.store(millis, Ordering::SeqCst);
+        let page = now(logs.read(stream, cursor)).unwrap();
+        seen.insert((millis, stream, cursor), (page.lines.len(), logs.logs().reads.load(Ordering::SeqCst)));
+    }
+    assert_eq!(
+        seen.into_values().collect::<Vec<_>>(),
+        [(3, 1), (3, 1), (3, 1), (2, 3), (3, 2), (4, 4)],
+        "lines, and reads by then; in order of time, stream and cursor"
+    );
+}
