@@ -17,10 +17,15 @@ check: fmt lint deny doc test
 fmt:
     cargo fmt --all --check
 
-# Lints of Rust and shell
+# Lints of Rust and shell; calls of one operating system are where they belong
 lint:
+    tests/platform.sh
     cargo clippy --workspace --all-targets --locked -- -D warnings
     git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+
+# Whether it compiles for macOS, as far as that can be told without Apple's headers: `just macos`, or `just macos local mycli`
+macos *PACKAGES:
+    tests/macos.sh {{ PACKAGES }}
 
 # Licences, bans and sources of the dependencies; advisories where their database can be had
 deny:

@@ -200,11 +200,14 @@ impl Client {
 
     /// Ends it in order. What runs here is left to a supervisor.
     pub(crate) async fn close(self, screen: &Screen) {
-        if let Self::Local(machine) = self
-            && let Err(error) = machine.close().await
-        {
+        let Self::Local(machine) = self else { return };
+        let remains = machine.remains();
+        if let Err(error) = machine.close().await {
             // The answer is known by now, and the next start finds what was left.
             screen.say(&format!("failed to close this machine's history: {error}"));
+        }
+        for words in remains.tell() {
+            screen.say(&format!("{words}; `mycli local prune` tries again"));
         }
     }
 

@@ -65,6 +65,7 @@ mod wait;
 mod whoami;
 
 fn main() -> ExitCode {
+    local::keep_inherited_files();
     let cli = Cli::parse();
     let code = cli.verb.failure_code();
     fail_as_a_whole(code);

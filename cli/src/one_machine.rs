@@ -207,11 +207,14 @@ fn new_key() -> Result<ApiKey, Failure> {
 impl Prune {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
         let place = Place { dir: self.dir, host: false };
-        let pruned = local::prune(place.options(context)?, self.older_than).await.map_err(failed)?;
+        let local::Upkeep { executions, remains } =
+            local::prune(place.options(context)?, self.older_than).await.map_err(failed)?;
         if context.is_json() {
-            output::text(context, &format!("{}\n", serde_json::json!({"executions": pruned})))?;
+            let upkeep = serde_json::json!({"executions": executions, "remains": remains});
+            output::text(context, &format!("{upkeep}\n"))?;
         } else {
-            context.screen.say(&format!("removed {pruned} runs with their logs"));
+            context.screen.say(&format!("removed {executions} runs with their logs"));
+            remains.iter().for_each(|words| context.screen.say(words));
         }
         Ok(exit::SUCCESS)
     }

@@ -37,6 +37,8 @@ use crate::{
     failpoint,
     log_file::LogWriter,
     process::{self, ProcessId},
+    remains::Remains,
+    removal::remove_folder,
     runner::{Ended, StartFailure},
 };
 
@@ -89,6 +91,7 @@ impl Shell {
 #[derive(Clone, Debug)]
 pub struct HostRunner {
     dir: PathBuf,
+    remains: Remains,
     /// This host's `env` if it has `--default-signal`, found out once: asking costs each task two processes.
     env: Arc<OnceCell<Option<PathBuf>>>,
 }
@@ -138,10 +141,10 @@ impl Gated {
 }
 
 impl HostRunner {
-    /// Tasks get directories of their own beneath this one.
+    /// Tasks get directories of their own beneath this one; what cannot be removed of them is noted.
     #[must_use]
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir, env: Arc::default() }
+    pub fn new(dir: PathBuf, remains: Remains) -> Self {
+        Self { dir, remains, env: Arc::default() }
     }
 
     /// Where the command begins; its home.
@@ -354,19 +357,22 @@ impl HostRunner {
         Ok(ids)
     }
 
-    /// Removes what a task used, its log excepted.
-    pub fn clean_up(&self, task_id: &str) {
+    /// Removes what a task used, its log excepted. What cannot be removed is noted, and told in words.
+    pub fn clean_up(&self, task_id: &str) -> Option<String> {
         failpoint!("host.clean_up.before");
         let (work, temp, output) = (self.work(task_id), self.temp(task_id), self.output(task_id));
         let _gone = fs::remove_file(self.room(task_id));
-        for removed in [fs::remove_file(output), remove_dir(&temp), remove_dir(&work)] {
-            if let Err(error) = removed
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(task_id, %error, "what a task used cannot be removed");
+        let left = [(&output, remove_file(&output)), (&temp, remove_folder(&temp)), (&work, remove_folder(&work))];
+        let left = left.into_iter().find_map(|(path, removed)| Some(left_words(path, &removed.err()?)));
+        match &left {
+            None => self.remains.settle(task_id),
+            Some(words) => {
+                tracing::warn!(task_id, "{words}");
+                self.remains.note(task_id, words);
             }
         }
         failpoint!("host.clean_up.after");
+        left
     }
 }
 
@@ -378,9 +384,15 @@ pub fn is_for_want_of_room(error: &io::Error) -> bool {
     )
 }
 
-/// Most commands leave their directories empty, and then there is nothing to search.
-fn remove_dir(path: &Path) -> io::Result<()> {
-    fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path))
+fn left_words(path: &Path, error: &io::Error) -> String {
+    format!("what a run left in {} cannot be removed: {error}", path.display())
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// The reason of a process that ended before its command began, with nobody there: at the gate, because mycli died, or in its set-up.
@@ -504,7 +516,7 @@ mod tests {
     impl World {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("a directory");
-            let runner = HostRunner::new(folder.path().join("tasks"));
+            let runner = HostRunner::new(folder.path().join("tasks"), Remains::new(folder.path().join("remains")));
             // What carries another world's is nobody's of ours.
             let attempt = folder.path().display().to_string();
             Self { folder, runner, attempt }

@@ -1,4 +1,7 @@
 //! Who is alive: each process that runs work owns a *pump*, and holds a lock that the kernel lets go of when the process dies.
+//!
+//! Others wake it through a named pipe beside that lock. A socket would do as well, but the path of a socket has at most 107 bytes (103 on
+//! macOS), and homes are deeper than that.
 
 use std::{
     fs::{self, File},
@@ -7,33 +10,66 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock},
+    io::Errno,
+};
+use tokio::net::unix::pipe;
 
-use crate::database::PumpId;
+use crate::{database::PumpId, platform};
 
 /// How often a new pump's lock is tried before that is an error. Whoever holds it does so for the blink of an eye. Ours.
 const DECLARE_TRIES: u32 = 10_000;
 
-/// The directory of the pumps' locks and sockets.
+/// The directory of the pumps' locks and pipes.
 #[derive(Clone, Debug)]
 pub struct Pumps {
     dir: PathBuf,
 }
 
-/// Held while a pump lives; its socket is how other processes wake it.
+/// Held while a pump lives; its pipe is how other processes wake it.
 #[derive(Debug)]
 pub struct Alive {
-    /// Datagrams arrive here when there is something to look at.
-    pub socket: tokio::net::UnixDatagram,
+    wakes: pipe::Receiver,
+    /// As long as somebody has it open for writing, a pipe has no end.
+    _open: pipe::Sender,
     _lock: File,
-    paths: [PathBuf; 2],
+    paths: Paths,
+}
+
+impl Alive {
+    /// Resolves when there is something to look at. Calls that came since it last did are one.
+    ///
+    /// # Errors
+    /// When the pipe cannot be read any more.
+    pub async fn woken(&self) -> io::Result<()> {
+        let mut calls = [0; 256];
+        loop {
+            self.wakes.readable().await?;
+            match self.wakes.try_read(&mut calls) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read.map(drop),
+            }
+        }
+    }
+}
+
+/// What a pump leaves in the directory.
+#[derive(Clone, Debug)]
+struct Paths {
+    /// A byte written here wakes it.
+    pipe: PathBuf,
+    /// What pumps of earlier releases have in the pipe's place.
+    socket: PathBuf,
+    /// Held while it lives, and while the pipe is made and removed.
+    lock: PathBuf,
 }
 
 /// Held while a dead pump's work is taken over, so that only one process does.
 #[derive(Debug)]
 pub struct Inheritance {
     _lock: File,
-    paths: [PathBuf; 2],
+    paths: Paths,
 }
 
 impl Pumps {
@@ -46,9 +82,9 @@ impl Pumps {
         Ok(Self { dir })
     }
 
-    /// The socket, and the lock that is held while the socket is made and removed.
-    fn paths(&self, pump: &PumpId) -> [PathBuf; 2] {
-        [self.dir.join(format!("{pump}.sock")), self.dir.join(format!("{pump}.lock"))]
+    fn paths(&self, pump: &PumpId) -> Paths {
+        let path = |kind: &str| self.dir.join(format!("{pump}.{kind}"));
+        Paths { pipe: path("wake"), socket: path("sock"), lock: path("lock") }
     }
 
     /// Every pump that has left a trace here, dead or alive: one may die before the store knows it, or after the store forgot it.
@@ -68,14 +104,16 @@ impl Pumps {
     /// Declares this pump alive until the value is dropped or the process dies.
     ///
     /// # Errors
-    /// When the lock or the socket cannot be made.
+    /// When the lock or the pipe cannot be made.
     pub fn declare(&self, pump: &PumpId) -> io::Result<Alive> {
         let paths = self.paths(pump);
         for _ in 0..DECLARE_TRIES {
             // Who clears up after the dead may have taken the new file for a dead one's: then it is, or is about to be, removed.
-            let Some(lock) = locked(&paths[1])?.filter(|lock| is_at(lock, &paths[1])) else { continue };
-            let socket = tokio::net::UnixDatagram::bind(&paths[0])?;
-            return Ok(Alive { socket, _lock: lock, paths });
+            let Some(lock) = locked(&paths.lock)?.filter(|lock| is_at(lock, &paths.lock)) else { continue };
+            platform::make_pipe(&paths.pipe)?;
+            let wakes = pipe::OpenOptions::new().open_receiver(&paths.pipe)?;
+            let open = pipe::OpenOptions::new().open_sender(&paths.pipe)?;
+            return Ok(Alive { wakes, _open: open, _lock: lock, paths });
         }
         Err(io::Error::other("the new pump's lock is held"))
     }
@@ -86,17 +124,31 @@ impl Pumps {
     /// When its lock cannot be looked at.
     pub fn inherit(&self, pump: &PumpId) -> io::Result<Option<Inheritance>> {
         let paths = self.paths(pump);
-        Ok(locked(&paths[1])?.map(|lock| Inheritance { _lock: lock, paths }))
+        Ok(locked(&paths.lock)?.map(|lock| Inheritance { _lock: lock, paths }))
     }
 
     /// Wakes another pump. If it is gone, whoever inherits from it finds the message.
     pub fn wake(&self, pump: &PumpId) {
-        let [socket, _] = self.paths(pump);
-        let _gone = UnixDatagram::unbound().and_then(|from| {
-            from.set_nonblocking(true)?;
-            from.send_to(b"!", socket)
-        });
+        let paths = self.paths(pump);
+        let _gone = match call(&paths.pipe) {
+            Err(Errno::NOENT) => call_socket(&paths.socket),
+            // If it is full, it has calls enough.
+            called => called.map_err(io::Error::from),
+        };
     }
+}
+
+/// Writes a byte into a pipe that somebody reads.
+fn call(pipe: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let pipe = rustix::fs::open(pipe, flags, Mode::empty())?;
+    rustix::io::write(pipe, b"!").map(drop)
+}
+
+fn call_socket(socket: &Path) -> io::Result<()> {
+    let from = UnixDatagram::unbound()?;
+    from.set_nonblocking(true)?;
+    from.send_to(b"!", socket).map(drop)
 }
 
 impl Drop for Alive {
@@ -112,9 +164,9 @@ impl Inheritance {
     }
 }
 
-/// The lock goes last: as long as it is there and held, nobody makes a new socket.
-fn remove(paths: &[PathBuf]) {
-    for path in paths {
+/// The lock goes last: as long as it is there and held, nobody makes a new pipe.
+fn remove(paths: &Paths) {
+    for path in [&paths.pipe, &paths.socket, &paths.lock] {
         let _gone = fs::remove_file(path);
     }
 }
@@ -127,11 +179,66 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// The lock, if nobody holds it.
-fn locked(path: &Path) -> io::Result<Option<File>> {
+pub(crate) fn locked(path: &Path) -> io::Result<Option<File>> {
     let file = File::options().create(true).truncate(false).write(true).open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory as deep as a home may be.
+    fn deep() -> (tempfile::TempDir, Pumps) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("d".repeat(200)).join("pumps");
+        let pumps = Pumps::new(dir).expect("a directory");
+        (folder, pumps)
+    }
+
+    #[tokio::test]
+    async fn calls_reach_a_pump_in_a_deep_folder_and_are_one() {
+        let (_folder, pumps) = deep();
+        let pump = PumpId::new();
+        let alive = pumps.declare(&pump).expect("declared");
+        for _ in 0..100_000 {
+            pumps.wake(&pump);
+        }
+        let mut heard = 0;
+        while tokio::time::timeout(std::time::Duration::from_millis(50), alive.woken()).await.is_ok() {
+            heard += 1;
+        }
+        // A full pipe takes no more, and holds up nobody who calls.
+        assert!((1..1_000).contains(&heard), "{heard}");
+        pumps.wake(&pump);
+        alive.woken().await.expect("it hears on");
+    }
+
+    #[tokio::test]
+    async fn what_a_pump_leaves_goes_with_it() {
+        let (_folder, pumps) = deep();
+        let pump = PumpId::new();
+        let alive = pumps.declare(&pump).expect("declared");
+        assert!(pumps.inherit(&pump).expect("looked at").is_none(), "it lives");
+        drop(alive);
+        assert!(pumps.traces().expect("read").is_empty());
+        pumps.wake(&pump);
+    }
+
+    /// A release before waits at a socket, and leaves that when it dies.
+    #[tokio::test]
+    async fn a_pump_with_a_socket_is_woken_and_inherited_from() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pumps = Pumps::new(folder.path().to_owned()).expect("a directory");
+        let pump = PumpId::new();
+        let socket = UnixDatagram::bind(pumps.paths(&pump).socket).expect("bound");
+        pumps.wake(&pump);
+        assert_eq!(socket.recv(&mut [0; 8]).expect("a call"), 1);
+        pumps.inherit(&pump).expect("looked at").expect("dead").complete();
+        assert!(pumps.traces().expect("read").is_empty());
     }
 }

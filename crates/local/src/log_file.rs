@@ -16,8 +16,11 @@ use domain::{
     ports::{LogLine, LogPage, Logs, PortError, ReadError},
 };
 
-/// Longest text in one line of the file; what is longer is cut into parts. The size of a CloudWatch Logs event (256 KB).
+/// Longest text in one line of the file, without its line end; what is longer is cut into parts. The size of a CloudWatch Logs event
+/// (256 KB).
 const PART_MAX: usize = 256 * 1024;
+/// Most bytes of one character in UTF-8 (RFC 3629).
+const CHARACTER_MAX: usize = 4;
 /// Most bytes read for one page: well below API Gateway's and Lambda's 6 MB (AWS-FACTS §7), also when escaped as JSON.
 const PAGE_BYTES: u64 = 1024 * 1024;
 
@@ -62,9 +65,8 @@ impl LogWriter {
         let (mut lines, mut out, mut payload) = (Vec::new(), Vec::with_capacity(bytes.len() + 64), 0);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.partial.extend_from_slice(piece);
-            let full = self.partial.last() == Some(&b'\n');
-            while self.partial.len() > PART_MAX || (full && !self.partial.is_empty()) {
-                let text: Vec<u8> = self.partial.drain(..self.partial.len().min(PART_MAX)).collect();
+            while let Some(length) = next_part(&self.partial) {
+                let text: Vec<u8> = self.partial.drain(..length).collect();
                 payload += text.len() as u64;
                 lines.push(encode(at, &text, &mut out));
             }
@@ -89,6 +91,29 @@ impl LogWriter {
         self.written += text.len() as u64;
         Ok(Some(line))
     }
+}
+
+/// How long the part is that the beginning of a line makes, with the line end if it comes so far; `None` while it may yet grow.
+fn next_part(line: &[u8]) -> Option<usize> {
+    let text = line.strip_suffix(b"\n");
+    if text.unwrap_or(line).len() > PART_MAX {
+        return Some(cut(line));
+    }
+    text.map(|_| line.len())
+}
+
+/// Where a line that is longer than a part is cut: before the character that does not fit whole. What is no UTF-8 is cut at the limit.
+fn cut(line: &[u8]) -> usize {
+    let is_beginning = |at: &usize| line[*at] & 0b1100_0000 != 0b1000_0000;
+    let Some(at) = (PART_MAX + 1 - CHARACTER_MAX..=PART_MAX).rev().find(is_beginning) else { return PART_MAX };
+    let character = &line[at..line.len().min(at + CHARACTER_MAX)];
+    let valid = match std::str::from_utf8(character) {
+        Ok(text) => text.len(),
+        // The rest of it has not come yet.
+        Err(error) if error.valid_up_to() == 0 && error.error_len().is_none() => CHARACTER_MAX,
+        Err(error) => error.valid_up_to(),
+    };
+    if at + valid > PART_MAX { at } else { PART_MAX }
 }
 
 /// Writes one piece of output, with its line end if it has one, in the file's format.
@@ -282,6 +307,76 @@ mod tests {
         assert_eq!(log.taken(), (PART_MAX * 2 + 10 + 5) as u64);
         assert_eq!(LogWriter::open(&path).expect("opens").taken(), log.taken());
         assert_eq!(texts(&path).last().map(String::as_str), Some("end"));
+    }
+
+    /// The lines of a log of these pieces of output.
+    fn written(pieces: &[&[u8]]) -> Vec<String> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.log");
+        let mut log = LogWriter::open(&path).expect("opens");
+        for piece in pieces {
+            log.append(now(), piece).expect("appends");
+        }
+        log.finish(now()).expect("finishes");
+        assert_eq!(log.taken(), pieces.iter().map(|piece| piece.len() as u64).sum::<u64>());
+        let (mut lines, mut from) = (Vec::new(), 0);
+        loop {
+            let page = page(&path, from).expect("it is read").expect("a page");
+            lines.extend(page.lines.into_iter().map(|line| line.text));
+            from = page.next.expect("a cursor").parse().expect("a number");
+            if !page.more {
+                return lines;
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        for character in ["é", "☃", "😀"] {
+            for before in 0..=CHARACTER_MAX {
+                let text = "x".repeat(PART_MAX - before) + &character.repeat(PART_MAX);
+                let line = text.clone() + "\n";
+                // Whole, and torn so that the character at the limit comes in two pieces.
+                for torn in [line.len(), PART_MAX + 1, PART_MAX + 2] {
+                    let (first, second) = line.as_bytes().split_at(torn);
+                    let lines = written(&[first, second, b"next\n"]);
+                    let (next, parts) = lines.split_last().expect("lines");
+                    assert_eq!(next, "next");
+                    assert!(parts.concat() == text, "{character} {before} before the limit, torn at {torn}");
+                    assert!(parts.iter().all(|part| part.len() <= PART_MAX));
+                    let all_but_the_last = &parts[..parts.len() - 1];
+                    assert!(
+                        all_but_the_last.iter().all(|part| part.len() > PART_MAX - CHARACTER_MAX),
+                        "no part too many"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_as_long_as_a_part_may_be_is_one() {
+        let text = "x".repeat(PART_MAX);
+        let line = text.clone() + "\n";
+        for torn in [line.len(), PART_MAX, 10] {
+            let (first, second) = line.as_bytes().split_at(torn);
+            assert!(written(&[first, second, b"next\n"]) == [text.as_str(), "next"], "torn at {torn}");
+        }
+        let over = format!("{text}y\n");
+        assert!(written(&[over.as_bytes()]) == [text.as_str(), "y"]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_cut_at_the_limit() {
+        for byte in [0x80, 0xc3, 0xe2, 0xff] {
+            let bytes = [byte; PART_MAX + 1];
+            let parts = written(&[&bytes]);
+            let characters = parts.iter().map(|part| part.chars().count());
+            assert_eq!(characters.collect::<Vec<_>>()[1..], [1], "{byte:x}");
+        }
+        // A character that is whole before the limit, and a byte behind it that belongs to none.
+        let odd = [vec![b'x'; PART_MAX - 2], "é".into(), vec![0x80, b'y']].concat();
+        assert_eq!(written(&[&odd])[1], "\u{fffd}y");
     }
 
     #[test]

@@ -48,6 +48,7 @@ use crate::{
     process,
     pump::Pump,
     queue::LocalQueue,
+    remains::Remains,
     secrets::Secrets,
     store::LocalStore,
     tasks::{LocalTasks, Setup, TaskReport},
@@ -115,6 +116,18 @@ pub enum OpenError {
     /// The key to serve with is of no use. The text completes "the key that the server was given ".
     #[error("the key that the server was given {0}")]
     Key(String),
+    /// Another server has the folder.
+    #[error(
+        "a server{} already serves {}: use that one, or end it first; `--dir` takes another folder",
+        on(address.as_deref()),
+        dir.display()
+    )]
+    Served {
+        /// The folder.
+        dir: PathBuf,
+        /// Where the server is, once it has said so.
+        address: Option<String>,
+    },
     /// The address cannot be listened on.
     #[error("failed to listen on {address}: {source}")]
     Listen {
@@ -123,6 +136,10 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+}
+
+fn on(address: Option<&str>) -> String {
+    address.map(|address| format!(" on {address}")).unwrap_or_default()
 }
 
 /// One machine. See the module.
@@ -196,8 +213,13 @@ impl Shop {
         let (logs, changed) = (LocalLogs::new(dir.join("logs")), watch::Sender::new(()));
         let (sender, reports) = mpsc::unbounded_channel();
         let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
-        let setup =
-            Setup { tasks_dir: dir.join("tasks"), home, secrets: secrets.clone(), host_only: options.host_only };
+        let setup = Setup {
+            tasks_dir: dir.join("tasks"),
+            remains: Remains::new(dir.join("remains")),
+            home,
+            secrets: secrets.clone(),
+            host_only: options.host_only,
+        };
         let tasks = LocalTasks::new(database.clone(), logs.clone(), setup, sender, changed.clone());
         let wake = pumps.clone();
         let queue = LocalQueue::new(database.clone(), move |pump: &PumpId| wake.wake(pump));
@@ -246,7 +268,8 @@ impl Shop {
             dead = true;
         }
         if dead {
-            self.pump.tasks.tidy().await?;
+            // What cannot be removed is noted.
+            let _left = self.pump.tasks.tidy().await?;
         }
         self.leave(&left).await?;
         Ok(any)
@@ -405,6 +428,12 @@ impl Machine {
         response
     }
 
+    /// What could not be removed of runs that are over. To be told once the machine is closed, since that waits for removals.
+    #[must_use]
+    pub fn remains(&self) -> Remains {
+        self.shop.pump.tasks.remains()
+    }
+
     /// Resolves when something may have changed since this last resolved: at once for what this process runs, within 100 ms for what others do.
     pub async fn changed(&self) {
         let mut seen = self.seen.lock().await;
@@ -511,23 +540,35 @@ pub async fn supervise(options: Options) -> Result<(), OpenError> {
     machine.close().await.map(drop)
 }
 
-/// Removes the records and logs of executions that ended longer ago than `older_than`.
+/// What an upkeep came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upkeep {
+    /// How many executions were removed.
+    pub executions: u64,
+    /// What cannot be removed of any execution that is over, in words.
+    pub remains: Vec<String>,
+}
+
+/// Removes the records and logs of executions that ended longer ago than `older_than`, and what could not be removed before of any that is over.
 ///
 /// # Errors
 /// When the machine cannot be opened.
-pub async fn prune(options: Options, older_than: TimeDelta) -> Result<u64, OpenError> {
+pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, OpenError> {
     let machine = Machine::open(options).await?;
     let before = System.now().checked_sub_signed(older_than).unwrap_or(domain::Timestamp::MIN_UTC);
     let pruned = machine.shop.database.prune(before).await?;
-    machine.shop.pump.tasks.prune_logs().await?;
+    let tasks = &machine.shop.pump.tasks;
+    tasks.prune_logs().await?;
+    let remains = tasks.tidy().await?;
+    // It is all among that.
+    let _told = tasks.remains().tell();
     machine.close().await?;
-    Ok(pruned.executions)
+    Ok(Upkeep { executions: pruned.executions, remains })
 }
 
 /// Hears other processes' calls to look.
 async fn listen(alive: Arc<Alive>, pump: Pump) {
-    let mut byte = [0];
-    while alive.socket.recv(&mut byte).await.is_ok() {
+    while alive.woken().await.is_ok() {
         pump.queue.look();
         if let Err(error) = pump.tasks.look_for_stops().await {
             tracing::warn!(%error, "which tasks are to be stopped cannot be read");

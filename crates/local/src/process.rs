@@ -1,21 +1,22 @@
 //! Processes of tasks on the host: known by pid and start time, found by the attempt they belong to, ended with all they started.
 
-use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, time::Duration};
+use std::ffi::{OsStr, OsString};
 
+use domain::script;
 use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 
-/// How often a process that is not our child is looked at. Ours.
-const LOOK: Duration = Duration::from_millis(20);
+pub(crate) use crate::platform::adopt_orphans;
+use crate::platform::{self, Mark};
 
 /// A process that cannot be taken for another: pids are used again, these together are not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
     /// The pid, which is its process group too.
     pub pid: i32,
-    /// Clock ticks from boot to its start (proc(5), `stat`, field 22).
+    /// When it started, in the system's own count (Linux: clock ticks since boot; macOS: seconds since 1970).
     pub start_time: u64,
-    /// Which boot (`/proc/sys/kernel/random/boot_id`).
+    /// Which boot, as the system names it.
     pub boot: String,
 }
 
@@ -23,29 +24,32 @@ impl ProcessId {
     /// The process that has this pid now.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        Some(Self { pid, start_time: stat(pid)?.start_time, boot })
+        Some(Self { pid, start_time: platform::process(pid)?.start_time, boot: platform::boot().unwrap_or_default() })
     }
 
     /// Whether it is there and not a zombie.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.start_time == self.start_time && stat.state != 'Z' && stat.state != 'X')
-            && fs::read_to_string("/proc/sys/kernel/random/boot_id").is_ok_and(|boot| boot.trim() == self.boot)
+        platform::process(self.pid).is_some_and(|seen| seen.start_time == self.start_time && !seen.is_zombie)
+            && self.is_of_this_boot()
     }
 
     /// Whether its process group can still be its own: the number is free for others once nobody of the group is left, and then
     /// some other process may lead a group of that number.
     fn has_group(&self) -> bool {
-        let leader = stat(self.pid).is_none_or(|stat| stat.start_time == self.start_time);
-        leader && fs::read_to_string("/proc/sys/kernel/random/boot_id").is_ok_and(|boot| boot.trim() == self.boot)
+        let leader = platform::process(self.pid).is_none_or(|seen| seen.start_time == self.start_time);
+        leader && self.is_of_this_boot()
+    }
+
+    fn is_of_this_boot(&self) -> bool {
+        platform::boot().unwrap_or_default() == self.boot
     }
 
     /// Resolves when it has ended; at once if it has already. It need not be a child of this process, so it is looked at in turns:
     /// only those that outlived their mycli are waited for in this way.
     pub async fn ended(&self) {
         while self.is_alive() {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(platform::LOOK).await;
         }
     }
 
@@ -57,28 +61,11 @@ impl ProcessId {
     }
 }
 
-struct Stat {
-    state: char,
-    group: i32,
-    start_time: u64,
-}
-
-/// `/proc/PID/stat`. The name in parentheses may hold anything, so fields count from the last one.
-fn stat(pid: i32) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<_> = text.rsplit_once(") ")?.1.split(' ').collect();
-    Some(Stat {
-        state: fields.first()?.chars().next()?,
-        group: fields.get(2)?.parse().ok()?,
-        start_time: fields.get(19)?.parse().ok()?,
-    })
-}
-
-/// From now on orphans of the processes we start become our children, so that none escapes by leaving its group.
-pub fn adopt_orphans() {
-    if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        tracing::warn!(%error, "orphans of commands cannot be adopted; they are looked for in /proc instead");
-    }
+/// Keeps the files that this process was started with to itself, but for its standard three: none that it starts gets them. A run that goes on
+/// without its caller would hold the caller's locks and pipes, and a command would see files that it was not given. All files that we open
+/// ourselves are kept like this anyway. To be called before anything else, as long as there is one thread.
+pub fn keep_inherited_files() {
+    close_fds::set_fds_cloexec(3, &[]);
 }
 
 /// Kills everything that an ended attempt left behind: its process group, and who left that but still carries the attempt's id.
@@ -87,15 +74,16 @@ pub fn adopt_orphans() {
 /// throughout.
 pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
     let group = leader.has_group().then_some(leader.pid);
+    let variable = format!("{}={attempt}", script::variable::ATTEMPT_ID);
     // What forks while it is being killed needs more than one look.
     for _ in 0..50 {
         if let Some(pid) = group.and_then(Pid::from_raw) {
             let _gone = rustix::process::kill_process_group(pid, Signal::KILL);
         }
-        let orphans = own_children();
-        let suspects = if thorough { every_process() } else { orphans.clone() };
-        let left: Vec<i32> =
-            suspects.into_iter().filter(|pid| *pid != leader.pid && belongs(*pid, group, attempt)).collect();
+        let mut left = platform::remains(Mark { group, variable: &variable }, thorough);
+        // The leader itself is somebody else's to wait for.
+        left.retain(|pid| *pid != leader.pid);
+        let orphans = platform::own_children();
         for pid in &left {
             let Some(pid) = Pid::from_raw(*pid) else { continue };
             let _gone = rustix::process::kill_process(pid, Signal::KILL);
@@ -113,36 +101,29 @@ pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
 
 /// Kills every process that carries this variable with this value in its environment.
 pub fn kill_carriers(name: &str, value: &OsStr) {
-    for pid in every_process().into_iter().filter(|pid| carries(*pid, name, value)).filter_map(Pid::from_raw) {
+    let variable = [OsStr::new(name), OsStr::new("="), value].iter().copied().collect::<OsString>();
+    for pid in platform::carriers(&variable).into_iter().filter_map(Pid::from_raw) {
         let _gone = rustix::process::kill_process(pid, Signal::KILL);
     }
 }
 
-fn carries(pid: i32, name: &str, value: &OsStr) -> bool {
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-        let wanted = [name.as_bytes(), b"=", value.as_bytes()].concat();
-        environ.split(|byte| *byte == 0).any(|variable| variable == wanted)
-    })
-}
+#[cfg(test)]
+mod tests {
+    use std::{os::fd::AsRawFd, process::Command};
 
-/// Whether a process, or zombie, is of this group or carries this attempt's id in its environment. The leader itself is somebody
-/// else's to wait for.
-fn belongs(pid: i32, group: Option<i32>, attempt: &str) -> bool {
-    let in_group = stat(pid).is_some_and(|stat| Some(stat.group) == group);
-    in_group || carries(pid, "MYCLI_ATTEMPT_ID", attempt.as_ref())
-}
+    use rustix::io::{FdFlags, fcntl_setfd};
 
-/// The children of our main thread: that is where adopted orphans go. Empty where the kernel does not list them.
-fn own_children() -> Vec<i32> {
-    let pid = std::process::id();
-    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    listed.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
+    use super::*;
 
-fn every_process() -> Vec<i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != std::process::id().cast_signed())
-        .collect()
+    #[test]
+    fn inherited_files_are_for_nobody_else() {
+        let file = tempfile::tempfile().expect("a file");
+        fcntl_setfd(&file, FdFlags::empty()).expect("as a caller leaves it");
+        let test = format!("[ -e /dev/fd/{} ]", file.as_raw_fd());
+        let is_seen = || Command::new("sh").args(["-c", &test]).status().expect("it runs").success();
+        assert!(is_seen());
+        keep_inherited_files();
+        assert!(!is_seen());
+        assert!(file.metadata().is_ok(), "it is open here");
+    }
 }

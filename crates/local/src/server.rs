@@ -1,6 +1,15 @@
 //! The REST API on loopback: what API Gateway does on AWS.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     body::{Body, HttpBody},
@@ -22,7 +31,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::machine::{self, Machine, OpenError, Options};
+use crate::{
+    liveness,
+    machine::{self, Machine, OpenError, Options},
+};
 
 /// The longest that a request for a log is held until there is news. API Gateway's own limit is 29 s (AWS-FACTS §7).
 const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -36,6 +48,9 @@ const ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// How long, and how many bytes of, a body that is too large is still read and thrown away. Many a client sends all before it reads anything:
 /// were the connection closed meanwhile, it would hear of a broken pipe and not of the limit. Ours.
 const LINGERS: (Duration, usize) = (Duration::from_secs(2), 32 << 20);
+/// How long a start waits for the server before it to be gone, and how often it looks. Ours: one that was killed is gone once the programs that
+/// it was about to start are.
+const TAKES_OVER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(50));
 /// After a connection that could not be taken: no file is left for it, say. Ours.
 const BREATHER: Duration = Duration::from_millis(100);
 
@@ -51,6 +66,7 @@ pub async fn serve(
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<bool, OpenError> {
+    let mut lock = ServeLock::take(&options.dir).await?;
     let listener = TcpListener::bind(listen).await.map_err(|source| OpenError::Listen { address: listen, source })?;
     let address = listener.local_addr().map_err(|source| OpenError::Listen { address: listen, source })?;
     let machine = Machine::open(options).await?;
@@ -61,6 +77,7 @@ pub async fn serve(
     }
     let machine = Arc::new(machine);
     machine.start().await?;
+    lock.announce(address)?;
     let (ending, ended) = watch::channel(false);
     ready(address);
     let mut connections = JoinSet::new();
@@ -76,6 +93,39 @@ pub async fn serve(
     match Arc::into_inner(machine) {
         Some(machine) => machine.close().await,
         None => Ok(false),
+    }
+}
+
+/// Held by the server of a folder. A second one would have limits of its own beside the first one's, and might take its key away.
+struct ServeLock {
+    path: PathBuf,
+    file: File,
+}
+
+impl ServeLock {
+    async fn take(dir: &Path) -> Result<Self, OpenError> {
+        let path = dir.join("serve.lock");
+        let failed = |source| OpenError::Dir { path: dir.to_owned(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        let until = tokio::time::Instant::now() + TAKES_OVER.0;
+        loop {
+            if let Some(file) = liveness::locked(&path).map_err(failed)? {
+                // The address is that of the server before.
+                file.set_len(0).map_err(failed)?;
+                return Ok(Self { path, file });
+            }
+            if tokio::time::Instant::now() >= until {
+                let address = fs::read_to_string(&path).ok().filter(|address| !address.is_empty());
+                return Err(OpenError::Served { dir: dir.to_owned(), address });
+            }
+            tokio::time::sleep(TAKES_OVER.1).await;
+        }
+    }
+
+    /// For the words that the next one gets.
+    fn announce(&mut self, address: SocketAddr) -> Result<(), OpenError> {
+        let failed = |source| OpenError::Dir { path: self.path.clone(), source };
+        self.file.write_all(format!("http://{address}").as_bytes()).map_err(failed)
     }
 }
 

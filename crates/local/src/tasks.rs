@@ -34,6 +34,7 @@ use crate::{
     host::{self, HostRunner, Running, Shell, is_for_want_of_room},
     log_file::{LocalLogs, LogWriter},
     process::ProcessId,
+    remains::Remains,
     runner::{Ended, Launch, StartFailure},
     secrets,
 };
@@ -81,6 +82,8 @@ impl TaskReport {
 pub struct Setup {
     /// Where tasks get their directories.
     pub tasks_dir: PathBuf,
+    /// Where it is noted what could not be removed of them.
+    pub remains: Remains,
     /// Where the user's home is, for the container engine's configuration.
     pub home: PathBuf,
     /// Secrets' values.
@@ -141,7 +144,7 @@ impl LocalTasks {
         reports: mpsc::UnboundedSender<TaskReport>,
         changed: watch::Sender<()>,
     ) -> Self {
-        let host = HostRunner::new(setup.tasks_dir.clone());
+        let host = HostRunner::new(setup.tasks_dir.clone(), setup.remains.clone());
         let (engine, followed, definitions) = (OnceCell::new(), Mutex::default(), Mutex::default());
         let closing = watch::Sender::new(0);
         Self(Arc::new(Inner { database, logs, setup, host, engine, reports, followed, definitions, changed, closing }))
@@ -185,18 +188,23 @@ impl LocalTasks {
         let _never_gone = closing.wait_for(|closing| *closing == 0).await;
     }
 
-    /// Removes the directories of tasks that are over: who died between the record of an end and the removal left one.
+    /// Removes the directories of tasks that are over: who died between the record of an end and the removal left one, and some could not be
+    /// removed at that time. Says of which that is still so, in words.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn tidy(&self) -> Result<(), PortError> {
+    pub async fn tidy(&self) -> Result<Vec<String>, PortError> {
         // The directories first: a task is on record before it has one.
         let ids = self.0.host.task_ids().map_err(|error| PortError::unavailable("the tasks' directory", error))?;
         let open = self.0.database.every_open_task().await?;
-        for id in ids.iter().filter(|id| !open.contains(&arn_of(id))) {
-            self.0.host.clean_up(id);
-        }
-        Ok(())
+        let over = ids.iter().filter(|id| !open.contains(&arn_of(id)));
+        Ok(over.filter_map(|id| self.0.host.clean_up(id)).collect())
+    }
+
+    /// What could not be removed of tasks that are over.
+    #[must_use]
+    pub fn remains(&self) -> Remains {
+        self.0.setup.remains.clone()
     }
 
     /// Removes the logs of tasks that are not on record any more.
@@ -603,7 +611,8 @@ impl Inner {
         let clean_up = |job: &Job| {
             self.report(job);
             if job.image.is_none() {
-                self.host.clean_up(job.id());
+                // It is noted.
+                let _left = self.host.clean_up(job.id());
             }
         };
         self.write_down(job, None, clean_up).await
@@ -873,6 +882,7 @@ mod tests {
         }
         let setup = Setup {
             tasks_dir: at("tasks"),
+            remains: Remains::new(at("remains")),
             home: folder.path().to_owned(),
             secrets: secrets::Secrets::new(at("secrets")),
             host_only: true,

@@ -171,6 +171,7 @@ async fn on_this_machine() -> (OnThisMachine, mpsc::UnboundedReceiver<local::tas
     let database = Database::open(&at("store.sqlite"), PumpId::new()).expect("it opens");
     let setup = Setup {
         tasks_dir: at("tasks"),
+        remains: local::Remains::new(at("remains")),
         home: folder.path().to_owned(),
         secrets: Secrets::new(at("secrets")),
         host_only: true,

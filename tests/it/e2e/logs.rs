@@ -103,6 +103,23 @@ fn a_line_of_a_megabyte_comes_through() {
     assert!(ran.out.ends_with("x\nend\n"));
 }
 
+/// The most that one line of a log holds.
+const PART: usize = 256 * 1024;
+
+/// vector#14644: characters at the cut were destroyed.
+#[test]
+fn a_line_is_cut_between_characters_and_not_where_it_fits() {
+    let sandbox = Sandbox::new();
+    let x = "x".repeat(PART - 1);
+    std::fs::write(sandbox.path("in"), format!("{x}é and more\n{x}x\nend\n{}\n", "☃".repeat(PART))).unwrap();
+    let ran = sandbox.local(&["exec", "--no-repo", &format!("cat '{}'", sandbox.path("in").display())]).exits(0);
+    let lines: Vec<_> = ran.out.lines().collect();
+    assert!(lines[0] == x && lines[1] == "é and more" && lines[2] == x.clone() + "x" && lines[3] == "end");
+    assert!(lines[4..].concat() == "☃".repeat(PART), "{} lines", lines.len());
+    assert!(lines[4..].iter().all(|part| part.len() <= PART));
+    assert!(sandbox.local(&["logs"]).exits(0).out == ran.out);
+}
+
 /// A run that prints `one`, `two`, and `three` once the file `go` is there.
 fn halfway(sandbox: &Sandbox) -> String {
     let go = sandbox.path("go");

@@ -7,6 +7,7 @@ mod crowd;
 mod ending;
 mod first_run;
 mod forget;
+mod host;
 mod identity;
 mod line;
 mod logs;

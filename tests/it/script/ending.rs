@@ -85,6 +85,18 @@ fn its_time_is_over_for_the_whole_tree() {
     }
 }
 
+/// As on macOS, whose `sh` is a bash.
+#[test]
+fn its_time_is_over_for_the_whole_tree_where_there_is_no_proc() {
+    for shell in [Shell::Dash, Shell::Bash] {
+        for command in ["sleep 7703 & sleep 7703", "setsid sleep 7703 & wait", "trap '' TERM; sleep 7703 & sleep 7703"]
+        {
+            let stage = Stage::new(shell, command).env("MYCLI_TIMEOUT", "1").env("MYCLI_GRACE", "1");
+            assert_timed_out(&stage.without_proc().play(), "7703");
+        }
+    }
+}
+
 #[test]
 fn killing_the_timer_does_not_stop_the_clock() {
     for shell in SHELLS {

@@ -65,6 +65,7 @@ pub(crate) struct Stage {
     prepare: String,
     root_directory: Option<PathBuf>,
     before: &'static str,
+    proc: &'static str,
     told: [&'static str; 2],
 }
 
@@ -96,6 +97,7 @@ impl Stage {
             prepare: String::new(),
             root_directory: None,
             before: "",
+            proc: "/proc",
             told: [""; 2],
         }
     }
@@ -116,6 +118,11 @@ impl Stage {
         self.env.retain(|(name, _)| name != "MYCLI_NONCE");
         fs::write(self.directory("home").join("nonce"), format!("{NONCE}\n")).unwrap();
         Self { before: "IFS= read -r MYCLI_NONCE <nonce; rm nonce\n", ..self }
+    }
+
+    /// On a system that has no `/proc`.
+    pub(crate) fn without_proc(self) -> Self {
+        Self { proc: "/no-proc", ..self }
     }
 
     /// With a repository, cloned beneath the stage's own directory.
@@ -159,7 +166,8 @@ impl Stage {
     }
 
     pub(crate) fn start(self) -> Running {
-        let (text, [env, open]) = (format!("{}{}", self.before, script::text()), self.told);
+        let (text, [env, open]) = (script::text().replace("/proc", self.proc), self.told);
+        let text = format!("{}{text}", self.before);
         self.launch(&["/bin/sh", "-c", &text, "mycli", env, open].map(OsStr::new))
     }
 

@@ -85,6 +85,19 @@ mycli_finish() {
 	mycli_stop
 }
 
+# Fills mycli_table for mycli_tree where there is no /proc (macOS). The ps itself, our child, is left out.
+mycli_ask_ps() {
+	mycli_lines=$(exec /usr/bin/env PATH="${PATH-}:/usr/bin:/bin" LC_ALL=C ps -A -o pid= -o stat= -o ppid= -o pgid= -o comm=)
+	while IFS=' ' read -r mycli_pid mycli_state mycli_parent mycli_group mycli_line; do
+		case $mycli_pid:$mycli_state:$mycli_parent:$mycli_line in
+		$$:*) mycli_own=$mycli_group ;;
+		*:[ZX]*:*:* | *:$$:ps | *:$$:*/ps) ;;
+		*) mycli_table="$mycli_table $mycli_pid:$mycli_parent:$mycli_group" ;; esac
+	done <<END
+$mycli_lines
+END
+}
+
 # Lists in mycli_alive who belongs to the command: as pid 1 everyone else; otherwise our process group, where it is ours, and all
 # descendants, also of those seen before (their parents may be gone by now). Zombies do not count.
 mycli_tree() {
@@ -99,6 +112,7 @@ mycli_tree() {
 		case $mycli_pid:$mycli_state in $$:*) mycli_own=$mycli_group ;; *:[ZX]) ;;
 		*) mycli_table="$mycli_table $mycli_pid:$mycli_parent:$mycli_group" ;; esac
 	done
+	[ -r /proc/self/stat ] || mycli_ask_ps
 	[ "$$" -ne 1 ] || mycli_own=any
 	[ "$mycli_own" = "$$" ] || [ "$mycli_own" = any ] || mycli_own=none
 	mycli_kin=" $$ $mycli_seen" mycli_grew=1
