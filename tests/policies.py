@@ -41,6 +41,12 @@ ALLOWED = [
         "Whether the action knows a resource changed over the years (Service Authorization Reference, Amazon ECS), and an account that is asked "
         "for one that it does not know denies the call. What is registered can only be run with the roles that may be passed.",
     ),
+    (
+        "ExecutionRole/start-tasks",
+        r"RESOURCE_MISMATCH: .*ecr:BatchImportUpstreamImage.*",
+        "The linter's list knows the action with `*` alone. ECR's guide says that a repository's own policy may grant it too (pull through "
+        "cache, required permissions), so it is asked for a repository, and is given for those below the prefix.",
+    ),
 ]
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
@@ -53,7 +59,7 @@ _PSEUDO = {
     "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/mycli-default/0",
 }
 # For parameters without a default that can be used.
-_PARAMETERS = {"StackName": "default"}
+_PARAMETERS = {"StackName": "default", "KmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0"}
 # The end of a resource's ARN, by its type: what comes after account and region, and which property has the name.
 _ARNS = {
     "AWS::DynamoDB::Table": ("dynamodb", "table/{}", "TableName"),

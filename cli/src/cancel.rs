@@ -101,19 +101,13 @@ impl Cancel {
             }
         }
         let marked = mark(context, client, group).await?;
+        let mut ends = Ends { cancelled: marked.cancelled, stopping: marked.stopping, over: 0 };
         if self.wait {
-            self.wait_for(context, client, group).await?;
+            ends.over = wait_for(context, client, group, &marked).await?;
+            ends.cancelled += ends.stopping.saturating_sub(ends.over);
+            ends.stopping = 0;
         }
-        report_group(context, group, &marked)
-    }
-
-    /// Waits until none of the group is under way. Runs that were submitted after the mark are of no concern.
-    async fn wait_for(&self, context: &Context, client: &Client, group: &str) -> Result<(), Failure> {
-        let open = open(client, group).await?;
-        let mut watch = Watch::new(open.into_keys().map(|id| (0, id)), BTreeSet::from([group.to_owned()]));
-        watch.follow(client, &context.screen).await?;
-        context.screen.no_progress();
-        Ok(())
+        report_group(context, group, &marked, &ends)
     }
 
     fn report(&self, context: &Context, run: &Got<ExecutionView>) -> Result<u8, Failure> {
@@ -134,6 +128,31 @@ async fn open(client: &Client, group: &str) -> Result<BTreeMap<ExecutionId, Exec
         group::walk(client, group, Some(&status), see).await?;
     }
     Ok(open)
+}
+
+/// What became of a group's members.
+struct Ends {
+    cancelled: u32,
+    stopping: u32,
+    /// Ended by themselves, though they were asked to stop.
+    over: u32,
+}
+
+/// Waits until none of those that the mark covers is under way; gives how many ended otherwise than cancelled.
+async fn wait_for(context: &Context, client: &Client, group: &str, mark: &GroupCancelView) -> Result<u32, Failure> {
+    let mut open = BTreeSet::new();
+    for status in OPEN {
+        let see = |listed: Listed| match listed {
+            Listed::Run(run) if run.submitted_at <= mark.at => open.extend([run.execution_id.clone()]),
+            Listed::Run(_) | Listed::Unreadable(_) => {}
+        };
+        group::walk(client, group, Some(&status), see).await?;
+    }
+    let mut watch = Watch::new(open.into_iter().map(|id| (0, id)), BTreeSet::from([group.to_owned()]));
+    watch.follow(client, &context.screen).await?;
+    context.screen.no_progress();
+    let otherwise = watch.runs().filter(|(_, run)| run.status != ExecutionStatus::Cancelled).count();
+    Ok(u32::try_from(otherwise).unwrap_or(u32::MAX))
 }
 
 /// Marks a group, and shows how its members are closed until all were looked at. The mark holds from the first moment on; whoever leaves meanwhile
@@ -172,22 +191,24 @@ pub(crate) fn closed(cancel: &GroupCancelView) -> String {
     text
 }
 
-fn report_group(context: &Context, group: &str, marked: &GroupCancelView) -> Result<u8, Failure> {
+fn report_group(context: &Context, group: &str, marked: &GroupCancelView, ends: &Ends) -> Result<u8, Failure> {
+    let Ends { cancelled, stopping, over } = ends;
     if marked.passed_over > 0 {
         context.screen.say(&format!(
-            "{} runs of {group} were not cancelled: their records cannot be read, or only a newer release can stop them (`mycli history --group \
-             {group}` shows them)",
+            "not cancelled in {group}: {}, because the record cannot be read or only a newer release can stop the run (`mycli history --group \
+             {group}` shows which)",
             marked.passed_over
         ));
     }
     if context.is_json() {
         let json = serde_json::json!({
-            "group": group, "at": marked.at, "cancelled": marked.cancelled, "stopping": marked.stopping,
+            "group": group, "at": marked.at, "cancelled": cancelled, "stopping": stopping, "over": over,
             "passed_over": marked.passed_over
         });
         output::text(context, &format!("{json}\n"))?;
     } else {
-        output::text(context, &format!("cancelled  {}\nstopping   {}\n", marked.cancelled, marked.stopping))?;
+        let text = format!("cancelled  {cancelled}\nstopping   {stopping}\nover       {over}\n");
+        output::text(context, &text)?;
     }
     Ok(if marked.passed_over == 0 { exit::SUCCESS } else { exit::FAILURE })
 }

@@ -70,7 +70,8 @@ impl Interrupts {
 
 /// Asks on the terminal. A thread of its own reads, because nothing can interrupt that: the process ends without waiting for it.
 async fn answer(what: &str) -> Wish {
-    let question = format!("\nmycli: c cancels {what}, d (or Ctrl-C again) leaves it running, Enter goes on: ");
+    let question =
+        format!("\nmycli: c cancels {what}, d (or Ctrl-C again) leaves it running, Enter goes on following: ");
     // Who cannot be asked is not asked again: no answer means to leave.
     drop(io::stderr().lock().write_all(question.as_bytes()));
     let (sender, receiver) = oneshot::channel();

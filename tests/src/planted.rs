@@ -80,7 +80,8 @@ impl Planted {
     #[must_use]
     pub fn found_beneath(&self, folder: &Path, kept: &[PathBuf]) -> Vec<(PathBuf, &'static str)> {
         let searched = files(folder).into_iter().filter(|path| !kept.iter().any(|kept| path.starts_with(kept)));
-        let searched: Vec<_> = searched.collect();
+        // A pipe with a name holds nothing, and to open it would wait for who writes.
+        let searched: Vec<_> = searched.filter(|path| path.is_file()).collect();
         assert!(!searched.is_empty(), "there is nothing in {}", folder.display());
         // What is gone by now is not there to be found.
         let found = |path: PathBuf| Some((self.found_in(&std::fs::read(&path).unwrap_or_default())?, path));

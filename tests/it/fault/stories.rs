@@ -51,6 +51,7 @@ pub(super) const ON_HOST: &[Story] = &[
     Story { name: "taking over what was recorded", engine: false, play: take_over_recorded },
     Story { name: "taking over what runs", engine: false, play: take_over_running },
     Story { name: "serve, submit, cancel", engine: false, play: serve_on_host },
+    Story { name: "serve, submit, cancel the group", engine: false, play: cancel_group_on_host },
     Story { name: "serve with a new key", engine: false, play: serve_with_new_key },
     Story { name: "dead letters", engine: false, play: dead_letters },
     Story { name: "prune", engine: false, play: prune },
@@ -233,9 +234,14 @@ impl<'a> Server<'a> {
 
     /// Submits; `None` if it died before it answered.
     fn submit(&self, tag: &str, image: Option<&str>, command: &str) -> Option<String> {
+        self.submit_with(tag, image.map(|image| ("image", image)), command)
+    }
+
+    /// Submits a request with one more field.
+    fn submit_with(&self, tag: &str, field: Option<(&str, &str)>, command: &str) -> Option<String> {
         let mut body = json!({"action": "exec", "command": command, "name": tag});
-        if let Some(image) = image {
-            body["image"] = json!(image);
+        if let Some((name, value)) = field {
+            body[name] = json!(value);
         }
         let (status, answer) = http::post(self.address, "/execute", &self.key, &body)?;
         assert_eq!(status, 202, "{answer}");
@@ -260,6 +266,13 @@ impl<'a> Server<'a> {
         Some(())
     }
 
+    fn cancel_group(&self, group: &str, tags: &[&str]) -> Option<()> {
+        tags.iter().for_each(|tag| self.world.cancels(tag));
+        let (status, answer) = http::post(self.address, &format!("/groups/{group}/cancel"), &self.key, &json!({}))?;
+        assert_eq!(status, 202, "{answer}");
+        Some(())
+    }
+
     /// Ends it in order, unless it died; says whether it did.
     pub(super) fn died(mut self) -> bool {
         self.process.signal(Signal::TERM);
@@ -277,6 +290,29 @@ fn serve_on_host(world: &World, point: &str) -> bool {
     let _died = submit_and_cancel(world, &mut server);
     say(world, "go");
     server.died()
+}
+
+/// One of the group runs, and another waits behind it, when the group is cancelled.
+fn cancel_group_on_host(world: &World, point: &str) -> bool {
+    let mut server = match Server::start(world, &["--vcpus", "0.25", "--launch-rate", "50"], Some(point)) {
+        Ok(server) => server,
+        Err(mut process) => return process.died(),
+    };
+    let _died = submit_and_cancel_group(world, &mut server);
+    say(world, "go");
+    server.died()
+}
+
+fn submit_and_cancel_group(world: &World, server: &mut Server<'_>) -> Option<()> {
+    for tag in ["first", "second"] {
+        world.promise(tag, "SUCCEEDED", Some(0));
+    }
+    let first = server.submit_with("first", Some(("group", "crew")), &world.marking("first", &until(world, "go")))?;
+    let second = server.submit_with("second", Some(("group", "crew")), &world.marking("second", "true"))?;
+    server.wait(&first, |run| run["status"] == "RUNNING")?;
+    server.cancel_group("crew", &["first", "second"])?;
+    server.wait(&first, is_final)?;
+    server.wait(&second, is_final)
 }
 
 /// Its key's file was lost.

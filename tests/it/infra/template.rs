@@ -1,7 +1,9 @@
 //! The template as a whole.
 
 use std::{
+    ffi::OsStr,
     fs, io,
+    path::Path,
     process::Command,
     sync::{Arc, Mutex},
 };
@@ -22,6 +24,31 @@ fn linters_find_nothing() {
     let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/lint.sh")).arg(&file).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+/// Runs one of the scripts beside the tests, which says what is wrong.
+#[track_caller]
+fn says_nothing_is_wrong(script: &str, arguments: &[&OsStr]) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
+    let output = Command::new("python3").arg(script).args(arguments).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+}
+
+/// Each action of each role is one that AWS has, on a resource that it can be used on.
+#[test]
+fn policies_are_what_the_service_authorization_reference_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("template.json");
+    fs::write(&file, format!("{:#}", Template::read().0)).unwrap();
+    says_nothing_is_wrong("policies.py", &[file.as_os_str()]);
+}
+
+/// The lint of policies, and the one of requests that the emulator answers, find what they are there for.
+#[test]
+fn who_looks_at_policies_and_requests_finds_what_is_wrong() {
+    says_nothing_is_wrong("policies.py", &[OsStr::new("self-test")]);
+    says_nothing_is_wrong("models.py", &[OsStr::new("self-test")]);
 }
 
 #[test]
