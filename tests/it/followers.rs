@@ -18,6 +18,8 @@ use domain::{
     backoff,
     ecs::{RUNNING, Task},
     execution::Execution,
+    history::{LogCursor, LogEnds},
+    marker::PREFIX,
     ports::{Clock, Entropy, LogLine, LogPage, Logs, ReadError, Store},
     throttle::{Bucket, Rate},
     transition::Observation,
@@ -226,4 +228,67 @@ fn what_was_read_under_a_second_ago_is_answered_from_memory() {
         [(3, 1), (3, 1), (3, 1), (2, 3), (3, 2), (4, 4)],
         "lines, and reads by then; in order of time, stream and cursor"
     );
+}
+
+/// A log that grows while it is read.
+#[derive(Default)]
+struct Growing(Mutex<Vec<String>>);
+
+impl Growing {
+    fn grow(&self, lines: &[&str]) {
+        self.0.lock().unwrap().extend(lines.iter().map(|&line| line.replace("mark:", &format!("{PREFIX}{}:1:", "0".repeat(32)))));
+    }
+}
+
+impl Logs for Growing {
+    async fn read(&self, _: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
+        let lines = self.0.lock().unwrap();
+        let from: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
+        let new = lines[from..].iter().map(|text| LogLine { at: at(3), text: text.clone() }).collect();
+        Ok(LogPage { lines: new, next: Some(lines.len().to_string()), more: false })
+    }
+
+    async fn last(&self, _: &str) -> Result<Vec<LogLine>, ReadError> {
+        panic!("nobody reads the end alone");
+    }
+}
+
+/// Stdout and stderr come to the log by two pipes, and one may be behind the other. The log was taken for whole with the first end, and what
+/// came after it was told to nobody.
+#[test]
+fn a_line_of_stdout_that_comes_after_the_end_of_stderr_is_told() {
+    let (store, ambient, settings, auth) = (MemoryStore::default(), Ambient::default(), settings(), Auth::default());
+    let logs = Growing::default();
+    let query = Query { store: &store, keys: &store, logs: &logs, ambient: &ambient, auth: &auth, settings: &settings };
+    let run = now(running(&store, 1));
+    let over = now(store.update(&run, stopped(&run, 0), &[])).unwrap();
+    let settled = over.attempts[0].log_settles_at(&settings).unwrap();
+    let look = |cursor: Option<&str>, millis: i64| {
+        ambient.millis.store(millis, Ordering::SeqCst);
+        let answer = now(query.answer(&caller("alice"), &request(&run, cursor)));
+        let page: LogsPage = serde_json::from_slice(answer.body.as_deref().unwrap()).unwrap();
+        let lines: Vec<String> = page.lines.into_iter().map(|line| line.text).collect();
+        (lines, page.complete, page.next_cursor.unwrap())
+    };
+    let before = settled.timestamp_millis() - 1;
+    logs.grow(&["early", "mark:exit:0", "mark:ended"]);
+    let (lines, complete, cursor) = look(None, before);
+    assert_eq!((lines, complete), (vec!["early".to_owned()], false), "one end");
+    let (_, complete, _) = look(Some(&cursor), before + 1);
+    assert!(complete, "whoever said one end alone is waited for as long as a line may take");
+    logs.grow(&["late", "unfinishedmark:ended"]);
+    let (lines, complete, cursor) = look(Some(&cursor), before);
+    assert_eq!((lines, complete), (vec!["late".to_owned(), "unfinished".into()], true), "both ends");
+    assert_eq!(look(Some(&cursor), before), (vec![], true, cursor.clone()));
+}
+
+/// A follower of before an upgrade goes on after it.
+#[test]
+fn a_cursor_of_a_release_with_one_end_is_taken() {
+    let old = "eyJhIjoyLCJjIjoiZi8zODE2NDk3MjMiLCJlIjp0cnVlfQ";
+    let cursor = LogCursor::decode(old).unwrap();
+    assert_eq!((cursor.attempt, cursor.ends), (2, LogEnds::Both));
+    assert_eq!(cursor.encode(), old);
+    let half = LogCursor { ends: LogEnds::One, ..cursor };
+    assert_eq!(LogCursor::decode(&half.encode()), Ok(half));
 }

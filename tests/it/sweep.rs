@@ -2,7 +2,10 @@
 
 use std::sync::Mutex;
 
-use aws_lambda_events::eventbridge::EventBridgeEvent;
+use aws_lambda_events::{
+    cloudwatch_logs::{LogEntry, LogsEvent},
+    eventbridge::EventBridgeEvent,
+};
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
@@ -19,7 +22,7 @@ use domain::{
         Store, Tasks,
     },
     settings::Settings,
-    task::TaskDefinition,
+    task::{TaskDefinition, log_stream},
     transition::Observation,
 };
 use pipeline::{announce::announce, state_tracker::StateTracker};
@@ -262,6 +265,34 @@ async fn a_record_that_is_unreadable_holds_up_none_of_the_others() {
     let told = Told::default();
     announce(&store, &told, ended).await.expect("what ended after it is announced");
     assert_eq!(told.0.lock().unwrap().len(), 2);
+}
+
+/// Whoever may write into the group writes into streams of his own, and CloudWatch Logs asks whether anybody listens. Neither is worth an error,
+/// which would bring it again.
+#[tokio::test]
+async fn of_all_lines_only_those_of_its_task_tell_of_a_run() {
+    let store = MemoryStore::default();
+    let execution = running(&store, 1).await;
+    let stream = log_stream(&task_arn(&execution));
+    let cloud = Cloud::default();
+    let told = async |kind: &str, stream: &str| {
+        let mut event = LogsEvent::default();
+        let data = &mut event.aws_logs.data;
+        (data.message_type, data.log_stream) = (kind.into(), stream.into());
+        let mut entry = LogEntry::default();
+        (entry.timestamp, entry.message) = (at(3_000).timestamp_millis(), said("start"));
+        data.log_events = vec![entry];
+        tracker(&store, &cloud, &settings()).lines_written(&event).await.expect("it is answered");
+        let record = store.load(&execution.id).await.unwrap().unwrap();
+        record.attempts[0].said.started_at
+    };
+    let id = stream.rsplit('/').next().unwrap();
+    let foreign = ["", id, &format!("x/{stream}"), &format!("task/other/{id}"), &format!("task/main/x/{id}"), "task/main/"];
+    for stream in foreign {
+        assert_eq!(told("DATA_MESSAGE", stream).await, None, "{stream}");
+    }
+    assert_eq!(told("CONTROL_MESSAGE", &stream).await, None);
+    assert_eq!(told("DATA_MESSAGE", &stream).await, Some(at(3_000)));
 }
 
 #[derive(Default)]

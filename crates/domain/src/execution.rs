@@ -388,9 +388,9 @@ impl Said {
             Marker::Fail(why) => {
                 self.set_up_failure = self.set_up_failure.take().or_else(|| Some(why.clone()));
             }
-            Marker::Other => {}
+            Marker::Ended | Marker::Other => {}
         }
-        if marker.is_last() {
+        if marker.is_outcome() {
             self.ended_at = self.ended_at.or(Some(at));
         }
     }

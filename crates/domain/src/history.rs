@@ -87,17 +87,69 @@ impl Cursor {
 
 /// Where the reader of an execution's log is: in which attempt, and where in its stream. Opaque to callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "StoredLogCursor", into = "StoredLogCursor")]
 pub struct LogCursor {
     /// The attempt's number; 0 before there is one.
-    #[serde(rename = "a")]
     pub attempt: u32,
     /// The stream's own cursor.
-    #[serde(rename = "c")]
     pub stream: Option<String>,
-    /// The script's last word was seen: nothing follows it.
+    /// Which ends of the log were seen.
+    pub ends: LogEnds,
+}
+
+/// Which of the marker lines at the end of a log were seen: the script tells its end on stdout and on stderr, which come in any order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogEnds {
+    /// Neither.
+    #[default]
+    None,
+    /// That of one of the two: lines of the other may still come.
+    One,
+    /// Both: no line follows.
+    Both,
+}
+
+impl LogEnds {
+    /// With so many more.
+    #[must_use]
+    pub fn and(self, more: usize) -> Self {
+        match (self, more) {
+            (ends, 0) => ends,
+            (Self::None, 1) => Self::One,
+            _ => Self::Both,
+        }
+    }
+}
+
+/// The cursor as callers carry it. Without `h` it is as releases wrote it whose script told one end alone.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredLogCursor {
+    #[serde(rename = "a")]
+    attempt: u32,
+    #[serde(rename = "c")]
+    stream: Option<String>,
     #[serde(rename = "e")]
-    pub ended: bool,
+    both_ends: bool,
+    #[serde(rename = "h", default, skip_serializing_if = "std::ops::Not::not")]
+    one_end: bool,
+}
+
+impl From<StoredLogCursor> for LogCursor {
+    fn from(stored: StoredLogCursor) -> Self {
+        let ends = match (stored.both_ends, stored.one_end) {
+            (true, _) => LogEnds::Both,
+            (false, true) => LogEnds::One,
+            (false, false) => LogEnds::None,
+        };
+        Self { attempt: stored.attempt, stream: stored.stream, ends }
+    }
+}
+
+impl From<LogCursor> for StoredLogCursor {
+    fn from(LogCursor { attempt, stream, ends }: LogCursor) -> Self {
+        Self { attempt, stream, both_ends: ends == LogEnds::Both, one_end: ends == LogEnds::One }
+    }
 }
 
 impl LogCursor {

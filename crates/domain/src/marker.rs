@@ -27,20 +27,22 @@ pub enum Marker {
     Timeout,
     /// `fail:<message>`: set-up failed; the command did not start.
     Fail(String),
+    /// `ended`: the script says nothing more on this stream. It is told on stdout and on stderr, so that a log with both has all lines.
+    Ended,
     /// A word, or a version, of a newer release. Nothing follows from it here, and it is no output of the command's either.
     Other,
 }
 
 impl Marker {
-    /// Whether the script says nothing after it.
+    /// Whether it tells how the command ended.
     #[must_use]
-    pub fn is_last(&self) -> bool {
+    pub fn is_outcome(&self) -> bool {
         matches!(self, Self::Exit(_) | Self::Timeout | Self::Fail(_))
     }
 }
 
 /// The words of ours, without their values.
-const WORDS: [&str; 6] = ["setup", "commit", "start", "exit", "timeout", "fail"];
+const WORDS: [&str; 7] = ["setup", "commit", "start", "exit", "timeout", "fail", "ended"];
 
 /// What stands in the nonce's place before this word alone. It tells neither the nonce nor the token of another word.
 #[must_use]
@@ -103,6 +105,7 @@ fn parse_word(word: &str) -> Option<Marker> {
         None if word == "setup" => Some(Marker::SetUp),
         None if word == "start" => Some(Marker::Start),
         None if word == "timeout" => Some(Marker::Timeout),
+        None if word == "ended" => Some(Marker::Ended),
         Some(("commit", sha)) if is_commit(sha) => Some(Marker::Commit(sha.to_owned())),
         Some(("exit", code)) => code.parse().ok().filter(|code| (0..=255).contains(code)).map(Marker::Exit),
         Some(("fail", why)) => Some(Marker::Fail(why.to_owned())),
@@ -137,6 +140,7 @@ mod tests {
         assert_eq!(read("start"), Some(Marker::Start));
         assert_eq!(read("exit:137"), Some(Marker::Exit(137)));
         assert_eq!(read("timeout"), Some(Marker::Timeout));
+        assert_eq!(read("ended"), Some(Marker::Ended));
         assert_eq!(read("fail:no git: here"), Some(Marker::Fail("no git: here".into())));
         assert_eq!((read("exit:256"), read("exit:x"), read("commit:main"), read("")), (None, None, None, None));
         assert_eq!((read("1:setup"), read("1:exit:137")), (Some(Marker::SetUp), Some(Marker::Exit(137))));
@@ -149,7 +153,7 @@ mod tests {
             let line = format!("50%{PREFIX}{NONCE}:{word}");
             assert_eq!(split(NONCE, &line), (Some("50%"), Some(Marker::Other)), "{line}");
         }
-        assert!(!Marker::Other.is_last());
+        assert!(!Marker::Other.is_outcome());
     }
 
     #[test]

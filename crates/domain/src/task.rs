@@ -108,6 +108,13 @@ pub fn log_stream(task_arn: &str) -> String {
     format!("{STREAM_PREFIX}/{CONTAINER}/{task_id}")
 }
 
+/// The id of the task whose output this stream is; `None` of a stream that is no task's of ours.
+#[must_use]
+pub fn of_log_stream(stream: &str) -> Option<&str> {
+    let rest = stream.strip_prefix(STREAM_PREFIX)?.strip_prefix('/')?.strip_prefix(CONTAINER)?.strip_prefix('/')?;
+    Some(rest).filter(|task_id| !task_id.is_empty() && !task_id.contains('/'))
+}
+
 /// The input of `RunTask` for the next attempt at an execution.
 #[must_use]
 pub fn run_task(

@@ -12,6 +12,7 @@ mod log;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +34,7 @@ use domain::backoff::Backoff;
 use domain::ports::Entropy;
 use domain::request::Arch;
 use secrecy::ExposeSecret;
+use tokio::sync::Mutex;
 
 use self::endpoint::{Candidate, Endpoint};
 pub use self::error::EngineError;
@@ -211,6 +213,15 @@ impl ContainerRunner {
     }
 }
 
+/// Whose turn it is to look at a container and start it, in this process; another process that works on the same tasks is kept out by the
+/// pump's lock. Containers share a turn by chance, which costs one of them the other's start.
+fn turn(name: &str) -> &'static Mutex<()> {
+    static TURNS: [Mutex<()>; 64] = [const { Mutex::const_new(()) }; 64];
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    &TURNS[usize::try_from(hasher.finish() % 64).unwrap_or_default()]
+}
+
 /// Starting.
 impl ContainerRunner {
     /// The container of this attempt, if an earlier call made it.
@@ -229,7 +240,7 @@ impl ContainerRunner {
         found: ContainerInspectResponse,
         unwanted: impl Future<Output = ()> + Send,
     ) -> Result<Started, StartFailure> {
-        match self.begin_unless_begun(launch, &found).await {
+        match self.begin(&container_name(launch)).await {
             Ok(()) => {}
             // A fresh one with fewer limits may do better.
             Err(NotBegun::Never(_)) => {
@@ -289,7 +300,7 @@ impl ContainerRunner {
             Ok(_) => self.begin(&container_name(launch)).await,
             // Made by a call whose answer was lost.
             Err(fault) if is_conflict(&fault) => match self.existing(launch).await.map_err(NotBegun::Unknown)? {
-                Some(found) => self.begin_unless_begun(launch, &found).await,
+                Some(_) => self.begin(&container_name(launch)).await,
                 None => Err(NotBegun::Unknown(cannot_create(&plain(&fault)))),
             },
             Err(fault) => Err(NotBegun::Never(cannot_create(&plain(&fault)))),
@@ -300,16 +311,16 @@ impl ContainerRunner {
         begun
     }
 
-    async fn begin_unless_begun(&self, launch: &Launch, found: &ContainerInspectResponse) -> Result<(), NotBegun> {
-        match stage(found) {
-            Stage::Created => self.begin(&container_name(launch)).await,
-            Stage::Running | Stage::Ended => Ok(()),
-        }
-    }
-
-    /// Starts a container that was made. Whether it then runs, the engine is asked and not taken at its word: a lost answer is no
-    /// failure, and a command that may have started is not run again.
+    /// Starts a container that was made, unless it runs or has run. Whether it then runs, the engine is asked and not taken at its word: a lost
+    /// answer is no failure, and a command that may have started is not run again.
     async fn begin(&self, name: &str) -> Result<(), NotBegun> {
+        // No engine has a "start unless it has run": who looked, and started what had run to its end since, would run it a second time.
+        let _turn = turn(name).lock().await;
+        match self.inspect(name).await {
+            Ok(found) if stage(&found) != Stage::Created => return Ok(()),
+            Ok(_) => {}
+            Err(fault) => return Err(NotBegun::Unknown(unknown(&plain(&fault)))),
+        }
         failpoint!("container.start.before");
         let started = self.docker.start_container(name, None).await;
         failpoint!("container.start.after");

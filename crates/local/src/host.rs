@@ -333,7 +333,7 @@ impl HostRunner {
             Marker::Exit(code) => Some(*code),
             Marker::Timeout => Some(script::EXIT_TIMED_OUT),
             Marker::Fail(_) => Some(script::EXIT_SET_UP_FAILED),
-            Marker::SetUp | Marker::Commit(_) | Marker::Start | Marker::Other => None,
+            Marker::SetUp | Marker::Commit(_) | Marker::Start | Marker::Ended | Marker::Other => None,
         });
         let started = said.contains(&Marker::Start);
         let reason = match (exit_code, started) {
@@ -455,8 +455,8 @@ impl<'a> Output<'a> {
             }
             any = true;
             let lines = self.log.append(System.now(), &chunk[..got])?;
-            let is_last = |line: &LogLine| marker::split(self.nonce, &line.text).1.is_some_and(|said| said.is_last());
-            self.all_said = self.all_said || lines.iter().any(is_last);
+            let tells = |line: &LogLine| marker::split(self.nonce, &line.text).1.is_some_and(|said| said.is_outcome());
+            self.all_said = self.all_said || lines.iter().any(tells);
             written(lines);
             if got == chunk.len() && got < CHUNK {
                 chunk.resize(CHUNK, 0);
@@ -583,7 +583,7 @@ mod tests {
         let told = World::new().play(by_path).await;
         let said: Vec<_> = told.lines.iter().filter(|line| !line.starts_with("truncate")).collect();
         assert_eq!(said, ["[info] start", "building", "[info] built", "result: 42"], "{told:?}");
-        assert_eq!((told.ended.exit_code, &*told.markers), (Some(3), &[Marker::Start, Marker::Exit(3)][..]));
+        assert_eq!((told.ended.exit_code, &*told.markers), (Some(3), &[Marker::Start, Marker::Exit(3), Marker::Ended, Marker::Ended][..]));
     }
 
     #[tokio::test]
@@ -593,7 +593,7 @@ mod tests {
         let told = world.follow(running).await;
         // dash says of its `sleep` that it was terminated.
         assert_eq!(told.lines.last().map(String::as_str), Some("bye"), "{told:?}");
-        assert_eq!((told.ended.exit_code, &*told.markers), (Some(124), &[Marker::Start, Marker::Timeout][..]));
+        assert_eq!((told.ended.exit_code, &*told.markers), (Some(124), &[Marker::Start, Marker::Timeout, Marker::Ended, Marker::Ended][..]));
     }
 
     #[tokio::test]
@@ -601,7 +601,7 @@ mod tests {
         let told = World::new().play("seq 200000; printf end >&2").await;
         let expected: Vec<_> = (1..=200_000).map(|number| number.to_string()).chain(["end".into()]).collect();
         assert!(told.lines == expected, "{} lines", told.lines.len());
-        assert_eq!(told.markers, [Marker::Start, Marker::Exit(0)]);
+        assert_eq!(told.markers, [Marker::Start, Marker::Exit(0), Marker::Ended, Marker::Ended]);
     }
 
     #[tokio::test]
@@ -667,7 +667,7 @@ mod tests {
         assert!(told.lines.contains(&forged), "{told:?}");
         assert_eq!(
             (told.ended.exit_code, &*told.markers),
-            (Some(7), &[Marker::Start, Marker::Exit(7)][..]),
+            (Some(7), &[Marker::Start, Marker::Exit(7), Marker::Ended, Marker::Ended][..]),
             "{told:?}"
         );
     }

@@ -21,7 +21,7 @@ use futures_util::future::join_all;
 use pipeline::{
     definitions::Registered,
     launcher::{Launcher, Pace},
-    state_tracker::StateTracker,
+    state_tracker::{DATA_MESSAGE, StateTracker},
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -304,7 +304,7 @@ fn task_event(task: &Task) -> EventBridgeEvent<Task> {
 fn logs_event(arn: &str, lines: &[LogLine], settings: &Settings) -> LogsEvent {
     let mut event = LogsEvent::default();
     let data = &mut event.aws_logs.data;
-    data.message_type = "DATA_MESSAGE".into();
+    data.message_type = DATA_MESSAGE.into();
     data.log_group.clone_from(&settings.log_group);
     data.log_stream = task::log_stream(arn);
     data.log_events = lines

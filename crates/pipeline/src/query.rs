@@ -11,12 +11,12 @@ use domain::{
     backoff,
     error::{Corrupt, What},
     execution::{Attempt, Execution, ExecutionStatus, State, Ticket},
-    history::{Cursor, Filter, LogCursor, PAGE_DEFAULT, PAGE_MAX},
+    history::{Cursor, Filter, LogCursor, LogEnds, PAGE_DEFAULT, PAGE_MAX},
     id::ExecutionId,
     key::Caller,
     limit::{CapacityPool, LimitKey, RateKey},
     line::{HeldBy, LineState},
-    marker,
+    marker::{self, Marker},
     ports::{Clock, Entropy, Keys, LogLine, LogPage, Logs, PortError, ReadError, Store},
     request::{FieldError, Name},
     settings::Settings,
@@ -198,13 +198,13 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             Some(arn) => self.logs.read(&task::log_stream(arn), from.stream.as_deref()).await?,
             None => LogPage::default(),
         };
-        let ended = from.ended || page.lines.iter().any(|line| ends(attempt, line));
-        let over = attempt.closed.is_some() && !page.more && (ended || self.has_settled(attempt));
+        let ends = from.ends.and(page.lines.iter().filter(|line| is_end(attempt, line)).count());
+        let over = attempt.closed.is_some() && !page.more && (ends == LogEnds::Both || self.has_settled(attempt));
         let last = execution.attempts.last().is_some_and(|last| last.number == number);
         let next = if over && !last {
             LogCursor { attempt: number + 1, ..LogCursor::default() }
         } else {
-            LogCursor { attempt: number, stream: page.next.clone().or(from.stream), ended }
+            LogCursor { attempt: number, stream: page.next.clone().or(from.stream), ends }
         };
         let complete = over && last && execution.end().is_some();
         let page =
@@ -409,9 +409,9 @@ fn unreadable_entry(corrupt: &Corrupt) -> Option<Listed> {
     Some(Listed::Unreadable(UnreadableView::new(id, format!("its record cannot be read: {}", corrupt.source))))
 }
 
-/// Whether this is the last line that the script writes.
-fn ends(attempt: &Attempt, line: &LogLine) -> bool {
-    marker::split(&attempt.nonce, &line.text).1.is_some_and(|marker| marker.is_last())
+/// Whether this is the last line that the script writes to one of its two streams.
+fn is_end(attempt: &Attempt, line: &LogLine) -> bool {
+    marker::split(&attempt.nonce, &line.text).1 == Some(Marker::Ended)
 }
 
 /// The command's own lines: without our markers.

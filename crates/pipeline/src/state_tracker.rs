@@ -15,6 +15,7 @@ use domain::{
     message::Message,
     ports::{AccountQuotas, Clock, Logs, PortError, Queue, Store, Tasks},
     settings::Settings,
+    task,
     transition::Observation,
 };
 
@@ -33,6 +34,11 @@ const PAGE: u32 = 100;
 const QUOTA_HOLDS: TimeDelta = TimeDelta::minutes(10);
 /// After how long a launch without news is asked after. Ours.
 const SILENT: TimeDelta = TimeDelta::seconds(30);
+
+/// What CloudWatch Logs calls a message that carries lines (CloudWatch Logs user guide, subscription filters).
+pub const DATA_MESSAGE: &str = "DATA_MESSAGE";
+/// What the log says of a message that carries no line of a task's. The stack counts it by this text.
+pub const NO_TASKS_LINES: &str = "lines of no task are passed over";
 
 /// What the function is invoked with, told apart by its shape.
 #[derive(Clone, Debug)]
@@ -125,13 +131,18 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         self.observed(&attempt, &Observation::Task(&event.detail)).await
     }
 
-    /// Takes marker lines from the logs' subscription.
+    /// Takes marker lines from the logs' subscription. Whatever is no line of a task's output is counted ([`NO_TASKS_LINES`]) and means nothing:
+    /// CloudWatch Logs asks now and then whether anybody listens, and others may write streams into the group.
     ///
     /// # Errors
     /// When something does not answer, or the task is not on record yet; delivering the event again is right.
     pub async fn lines_written(&self, event: &LogsEvent) -> Result<(), PortError> {
         let data = &event.aws_logs.data;
-        let task_id = data.log_stream.rsplit('/').next().unwrap_or_default();
+        let stream = task::of_log_stream(&data.log_stream).filter(|_| data.message_type == DATA_MESSAGE);
+        let Some(task_id) = stream else {
+            tracing::info!(kind = data.message_type, stream = data.log_stream, "{NO_TASKS_LINES}");
+            return Ok(());
+        };
         let found = self.store.find(task_id, 1).await?;
         let Some(id) = found.first() else {
             return Err(PortError::unavailable(
@@ -141,7 +152,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         };
         let Some(execution) = passed_over(self.store.load(id).await)? else { return Ok(()) };
         let mine = |attempt: &&domain::execution::Attempt| {
-            attempt.task_arn.as_deref().is_some_and(|arn| arn.ends_with(task_id))
+            attempt.task_arn.as_deref().is_some_and(|arn| task::log_stream(arn) == data.log_stream)
         };
         let Some(attempt) = execution.attempts.iter().find(mine) else { return Ok(()) };
         let said: Vec<(Timestamp, Marker)> = data

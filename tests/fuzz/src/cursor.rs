@@ -1,6 +1,6 @@
 //! Places in history and in logs, which callers give back to us.
 
-use domain::history::{Cursor, LogCursor};
+use domain::history::{Cursor, LogCursor, LogEnds};
 
 pub(crate) const HISTORY: &[&str] =
     &["ZXhlY18wMUpEM1pRNVQ3WTlXMU44TTJLNEM2WDdROQ", "ZXhlY183WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWg", ""];
@@ -30,7 +30,7 @@ pub(crate) fn log(bytes: &[u8]) {
         Ok(cursor) => assert_eq!(cursor.encode(), text),
         Err(fault) => assert_eq!(fault.field, "cursor"),
     }
-    let number = u32::from(bytes.first().copied().unwrap_or_default());
-    let cursor = LogCursor { attempt: number, stream: Some(text.to_owned()), ended: number % 2 == 0 };
+    let first = bytes.first().copied().unwrap_or_default();
+    let cursor = LogCursor { attempt: first.into(), stream: Some(text.to_owned()), ends: LogEnds::default().and(usize::from(first % 3)) };
     assert_eq!(LogCursor::decode(&cursor.encode()), Ok(cursor));
 }

@@ -12,6 +12,7 @@ use domain::{
     error::{Corrupt, PASSED_OVER},
     id::ExecutionId,
 };
+use pipeline::state_tracker::NO_TASKS_LINES;
 use serde_json::{Value, json};
 use tests::template::{Stack, Template};
 
@@ -148,7 +149,10 @@ fn every_record_that_is_passed_over_rings() {
         template.of_type("AWS::Logs::MetricFilter").map(|(name, _)| template.properties(name, &stack)).collect();
     for (name, _) in template.of_type("AWS::Lambda::Function") {
         let log = template.properties(name, &stack)["LoggingConfig"]["LogGroup"].clone();
-        let filter = filters.iter().find(|filter| filter["LogGroupName"] == log).unwrap_or_else(|| panic!("{name}"));
+        let unreadable = |filter: &&Value| {
+            filter["LogGroupName"] == log && filter["MetricTransformations"][0]["MetricName"] == alarm["MetricName"]
+        };
+        let filter = filters.iter().find(unreadable).unwrap_or_else(|| panic!("{name}"));
         assert_eq!(filter["FilterPattern"], format!("\"{PASSED_OVER}\""), "{name}");
         let metric = &filter["MetricTransformations"][0];
         assert_eq!(
@@ -157,6 +161,12 @@ fn every_record_that_is_passed_over_rings() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn lines_of_no_task_are_counted() {
+    let filter = Template::read().properties("StateTrackerForeignLines", &Stack::named("default"));
+    assert_eq!(filter["FilterPattern"], format!("\"{NO_TASKS_LINES}\""));
 }
 
 /// What a function writes.

@@ -14,6 +14,7 @@ fn its_exit_code_is_its_own() {
                 (code, &[Marker::Start, Marker::Exit(code)][..]),
                 "{shell:?}"
             );
+            assert_eq!(outcome.ends, [true, true], "{shell:?}: the end is told on stdout and on stderr");
         }
     }
 }
@@ -62,6 +63,7 @@ fn is_running(argument: &str) -> bool {
 
 fn assert_timed_out(outcome: &Outcome, left_over: &str) {
     assert_eq!((outcome.code, &outcome.markers[..]), (124, &[Marker::Start, Marker::Timeout][..]), "{outcome:?}");
+    assert_eq!(outcome.ends, [true, true], "{outcome:?}");
     assert!(outcome.left.is_empty() && !is_running(left_over), "left behind: {outcome:?}");
 }
 

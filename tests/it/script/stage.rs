@@ -260,7 +260,7 @@ impl Running {
         // A process that was left behind would hold the pipes.
         let left: Vec<_> = processes().filter(|found| found.group == self.pid() && !found.zombie).collect();
         let stdout = self.stdout.join().unwrap();
-        Outcome::new(status, stdout, &self.stderr.join().unwrap(), left, self.root)
+        Outcome::new(status, &stdout, &self.stderr.join().unwrap(), left, self.root)
     }
 }
 
@@ -282,6 +282,26 @@ pub(crate) fn processes() -> impl Iterator<Item = Process> {
     })
 }
 
+/// The text without the marker lines, and these.
+fn without_markers(text: &[u8]) -> (Vec<u8>, Vec<Marker>) {
+    let (mut said, mut markers) = (Vec::new(), Vec::new());
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        // What is not UTF-8 is the command's, and stays as it is.
+        let Ok(text) = str::from_utf8(line) else {
+            said.extend_from_slice(line);
+            continue;
+        };
+        match marker::split(NONCE, text.trim_end_matches('\n')) {
+            (_, None) => said.extend_from_slice(line),
+            (before, Some(marker)) => {
+                said.extend_from_slice(before.unwrap_or_default().as_bytes());
+                markers.push(marker);
+            }
+        }
+    }
+    (said, markers)
+}
+
 /// How it went.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -290,31 +310,23 @@ pub(crate) struct Outcome {
     pub(crate) stdout: Vec<u8>,
     /// Standard error without the marker lines.
     pub(crate) stderr: Vec<u8>,
+    /// But for the last: see `ends`.
     pub(crate) markers: Vec<Marker>,
+    /// Whether the last that the script said was its end, on stdout and on stderr.
+    pub(crate) ends: [bool; 2],
     /// Who of the script's process group outlived it.
     pub(crate) left: Vec<Process>,
     pub(crate) root: TempDir,
 }
 
 impl Outcome {
-    fn new(status: ExitStatus, stdout: Vec<u8>, stderr: &[u8], left: Vec<Process>, root: TempDir) -> Self {
+    fn new(status: ExitStatus, stdout: &[u8], stderr: &[u8], left: Vec<Process>, root: TempDir) -> Self {
         let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap();
-        let (mut said, mut markers) = (Vec::new(), Vec::new());
-        for line in stderr.split_inclusive(|byte| *byte == b'\n') {
-            // What is not UTF-8 is the command's, and stays as it is.
-            let Ok(text) = str::from_utf8(line) else {
-                said.extend_from_slice(line);
-                continue;
-            };
-            match marker::split(NONCE, text.trim_end_matches('\n')) {
-                (_, None) => said.extend_from_slice(line),
-                (before, Some(marker)) => {
-                    said.extend_from_slice(before.unwrap_or_default().as_bytes());
-                    markers.push(marker);
-                }
-            }
-        }
-        Self { code, stdout, stderr: said, markers, left, root }
+        let ((stdout, mut out), (stderr, mut markers)) = (without_markers(stdout), without_markers(stderr));
+        let has_ended = |markers: &mut Vec<Marker>| markers.pop_if(|last| *last == Marker::Ended).is_some();
+        let ends = [has_ended(&mut out), has_ended(&mut markers)];
+        assert_eq!(out, [], "nothing else is said on stdout");
+        Self { code, stdout, stderr, markers, ends, left, root }
     }
 
     pub(crate) fn out(&self) -> String {
@@ -327,7 +339,7 @@ impl Outcome {
 
     /// Why set-up failed.
     pub(crate) fn failure(&self) -> &str {
-        assert_eq!(self.code, script::EXIT_SET_UP_FAILED, "{self:?}");
+        assert_eq!((self.code, self.ends), (script::EXIT_SET_UP_FAILED, [true, true]), "{self:?}");
         match self.markers.last() {
             Some(Marker::Fail(why)) => why,
             other => panic!("{other:?} instead of a failure: {self:?}"),

@@ -12,6 +12,7 @@ use domain::{
     ports::{Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, ReadError, Tasks},
     task::{self, TaskDefinition},
 };
+use pipeline::state_tracker::DATA_MESSAGE;
 
 use super::{World, time::Time, way::Way};
 use crate::ecs::End;
@@ -56,7 +57,7 @@ impl<W: Way> Scripted<W> {
             tell(&world, &arn, &nonce, &["setup".into(), "start".into()]).await;
             world.clock.sleep(life.work).await;
             if let End::Exit(code) = life.end {
-                tell(&world, &arn, &nonce, &[format!("exit:{code}")]).await;
+                tell(&world, &arn, &nonce, &[format!("exit:{code}"), "ended".into(), "ended".into()]).await;
             }
         });
     }
@@ -64,6 +65,7 @@ impl<W: Way> Scripted<W> {
 
 async fn tell<W: Way>(world: &World<W>, arn: &str, nonce: &str, words: &[String]) {
     let mut event = LogsEvent::default();
+    event.aws_logs.data.message_type = DATA_MESSAGE.into();
     event.aws_logs.data.log_stream = task::log_stream(arn);
     let now = world.clock.now().timestamp_millis();
     event.aws_logs.data.log_events = words

@@ -25,7 +25,7 @@ unset MYCLI_NONCE MYCLI_COMMAND MYCLI_TIMEOUT MYCLI_GRACE MYCLI_REPO MYCLI_REF M
 mycli_fail() {
 	printf 'mycli: %s\n' "$1" >&4
 	mycli_mark "fail:$1"
-	exit 125
+	mycli_leave 125
 }
 
 # What a set-up step leaves for the parent: the reason of its failure, on one line.
@@ -264,7 +264,7 @@ mycli_body() {
 		mycli_refuse "cannot clone $mycli_repo: ${mycli_all:-git failed}"
 	}
 	git -C "$mycli_checkout" rev-parse --verify 'HEAD^{commit}' >"$mycli_setup/commit" ||
-		mycli_refuse "$mycli_repo has no commit to check out"
+		mycli_refuse "there is no commit at ${mycli_ref:-HEAD, the default branch,} of $mycli_repo: name a branch or a commit that is there"
 	exit 0
 } </dev/null
 

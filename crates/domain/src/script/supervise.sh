@@ -7,11 +7,20 @@
 # The nonce is one line on fd 3, so that neither argv nor the initial environment of any process holds it, or set already by stage 1.
 # The real stderr is fd 4 here: fd 2 would carry the shell's remarks on its jobs.
 
-# One line, one write(2): a line longer than PIPE_BUF could be torn by the command's own output. 1 is the version of its form.
+# Says word $1 on stderr, or on fd $2. One line, one write(2): a line longer than PIPE_BUF could be torn by the command's own output. 1 is the version of its form.
 # Where the command can read what was said before, the nonce is a list of `word=token`: no token tells another word's.
 mycli_mark() {
 	mycli_seal=${mycli_nonce##*"${1%%:*}="}
-	printf '::mycli:%s:1:%s\n' "${mycli_seal%% *}" "$1" >&4
+	printf '::mycli:%s:1:%s\n' "${mycli_seal%% *}" "$1" >&"${2:-4}"
+}
+
+# Ends with status $1. Two pipes lead to the log, and one may be read later than the other: only when both have told their end is all in it.
+# Nobody may be there to read any more, which is no reason to end otherwise.
+mycli_leave() {
+	trap '' PIPE
+	mycli_mark ended
+	mycli_mark ended 1
+	exit "$1"
 }
 
 # Whole seconds since boot, without a fork; empty where /proc is not mounted.
@@ -226,9 +235,9 @@ mycli_command() {
 	fi
 	mycli_mark start
 	mycli_run "$2"
-	[ "$mycli_end" != timeout ] || exit 124
+	[ "$mycli_end" != timeout ] || mycli_leave 124
 	mycli_mark "exit:$mycli_code"
-	exit "$mycli_code"
+	mycli_leave "$mycli_code"
 }
 
 [ -n "${mycli_setting_up-}" ] || mycli_command "$@"

@@ -11,6 +11,7 @@ use domain::{
     ports::{Clock, LaunchError, LogLine, LogPage, Tasks},
     task,
 };
+use pipeline::state_tracker::DATA_MESSAGE;
 
 use super::{
     super::{script::locked, time::Time},
@@ -133,6 +134,9 @@ async fn write(world: &Arc<World>, arn: &str, nonce: &str, by: &str, life: &Life
         Ended::TimedOut => say(world, arn, nonce, "timeout"),
         Ended::SetUpFailed => say(world, arn, nonce, "fail:no such branch"),
     }
+    // On stderr and on stdout.
+    say(world, arn, nonce, "ended");
+    say(world, arn, nonce, "ended");
 }
 
 fn say(world: &Arc<World>, arn: &str, nonce: &str, word: &str) {
@@ -152,6 +156,7 @@ fn say(world: &Arc<World>, arn: &str, nonce: &str, word: &str) {
 async fn deliver(world: &Arc<World>, stream: String, text: String, at: Timestamp) {
     world.time.sleep(world.fate.within(SUBSCRIPTION)).await;
     let mut event = LogsEvent::default();
+    event.aws_logs.data.message_type = DATA_MESSAGE.into();
     event.aws_logs.data.log_stream = stream;
     let mut entry = LogEntry::default();
     (entry.timestamp, entry.message) = (at.timestamp_millis(), text);

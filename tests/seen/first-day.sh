@@ -1,0 +1,21 @@
+# shellcheck shell=bash
+# The first day: a real account, a stranger's input. Points are those of the issue.
+
+tests 1-credentials "go to their hosts only" \
+  'test(/domain::git|git::tests|a_token_is_shown_to_its_own_hosts|hosts_are_for_credentials|a_request_s_proxies_loader/)'
+tests 2-service-linked-role "made first, and the stack tried again" 'test(/service_linked_role/)'
+tests 3-glibc "a newer one than Lambda has is refused" 'test(/newer_glibc/)'
+tests 4-followers "200 on 10 and 25 reads a second" 'test(/^followers::|whoever_is_throttled/)'
+tests 5-wrong-keys "refused without bcrypt" 'test(/^flood::/)'
+tests 6-log-role "kept, made, or taken along" 'test(/first_day::.*log_role/)'
+tests 7-zones "asked for; those without Fargate left out" 'test(/zones::tests|zones_of_its_subnets/)'
+tests 8-causes "each stop reason told, retried where right" 'test(/^aws::stop_reasons/)'
+tests 9-markers "from tasks' streams alone, both ends seen" \
+  'test(/only_those_of_its_task|lines_of_no_task|after_the_end_of_stderr|its_exit_code_is_its_own/)'
+tests 11-set-up "DNS, 5xx, 429 tried again; 401, 404 not" 'test(/^script::/) & test(/again|without_asking|transient/)'
+tests 12-policies "actions and resources that AWS has" 'test(/policies_are_what|who_looks_at_policies/)'
+tests 12-template "boundary, key and topic reach all" 'test(/a_boundary_a_key_and_a_topic|every_dead_letter_rings/)'
+tests 13-emulator "the whole stack on one machine" 'test(/^stack::/)'
+tests 16-cancel-group "10,000 by one request" 'test(/cancelled_by_one_request|groups_mark/)'
+
+command_says cases "CASES as a new user types them" '[0-9]+ passed.*' just cases
