@@ -59,7 +59,8 @@ bench *SECTIONS: package
     tests/setup.sh bench
     cargo build --release --locked --package mycli
     cargo build --profile functions --locked --package query --example empty
-    cargo bench --package tests --locked -- {{ SECTIONS }}
+    # What holds requests to AWS's models is no part of what is measured.
+    MYCLI_TESTS_NO_MODELS=1 cargo bench --package tests --locked -- {{ SECTIONS }}
 
 # The tests with 100 times the property cases and those too long for every day; ten thousand simulations; every mutation; an upgrade
 nightly: (simulate "10000") mutants upgrade
