@@ -100,7 +100,8 @@ impl Cancel {
                 return Err(Failure::Nothing("nothing was cancelled".into()));
             }
         }
-        let marked = mark(context, client, group).await?;
+        let set = set_mark(client, group).await?;
+        let marked = until_closed(context, client, group, set).await?;
         let mut ends = Ends { cancelled: marked.cancelled, stopping: marked.stopping, over: 0 };
         if self.wait {
             ends.over = wait_for(context, client, group, &marked).await?;
@@ -155,16 +156,27 @@ async fn wait_for(context: &Context, client: &Client, group: &str, mark: &GroupC
     Ok(u32::try_from(otherwise).unwrap_or(u32::MAX))
 }
 
-/// Marks a group, and shows how its members are closed until all were looked at. The mark holds from the first moment on; whoever leaves meanwhile
-/// stops nothing.
+/// Marks a group. From then on the mark holds, whether or not somebody stays to see its members closed.
 ///
 /// # Errors
-/// The API's; [`Failure::Nothing`] if no member was under way.
-pub(crate) async fn mark(context: &Context, client: &Client, group: &str) -> Result<GroupCancelView, Failure> {
+/// The API's.
+pub(crate) async fn set_mark(client: &Client, group: &str) -> Result<Option<GroupCancelView>, Failure> {
     if let Client::Local(machine) = client {
         machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
     }
-    let set = client.cancel_group(group).await?.cancel;
+    Ok(client.cancel_group(group).await?.cancel)
+}
+
+/// Shows how the members of a group that was marked are closed, until all were looked at.
+///
+/// # Errors
+/// The API's; [`Failure::Nothing`] if no member was under way.
+pub(crate) async fn until_closed(
+    context: &Context,
+    client: &Client,
+    group: &str,
+    set: Option<GroupCancelView>,
+) -> Result<GroupCancelView, Failure> {
     let since = set.as_ref().map(|set| set.at);
     let mut shown = set;
     while let Some(cancel) = &shown

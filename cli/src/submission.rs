@@ -291,9 +291,9 @@ pub(crate) async fn run(
             Ok(if sent.rejected.is_empty() { exit::SUCCESS } else { exit::FAILURE })
         }
         Ended::Cancelled => {
-            cancel_all(context, client, submission, batch).await?;
+            let cancelled = cancel_all(context, client, submission, batch, &mut interrupts).await;
             report(context, submission, batch, &sent, None)?;
-            Ok(exit::CANCELLED)
+            cancelled.map(|()| exit::CANCELLED)
         }
         Ended::Interrupted => {
             go_on(context, submission, &sent, batch.len());
@@ -354,15 +354,31 @@ fn all_of(submission: &Submission) -> String {
     format!("all of the group {}", submission.group)
 }
 
-/// Marks the groups of a submission as cancelled. Lines that are still on their way find the mark.
+/// Marks the groups of a submission as cancelled, and shows how they are closed. Lines that are still on their way find the mark. Who does not
+/// want to see the end leaves with another signal: the marks hold.
 async fn cancel_all(
     context: &Context,
     client: &Client,
     submission: &Submission,
     batch: Batch<'_>,
+    interrupts: &mut Interrupts,
 ) -> Result<(), Failure> {
+    let mut marked = Vec::new();
+    // First all, so that none of the last group starts while the first is closed.
     for group in batch.groups(submission) {
-        match cancel::mark(context, client, &group).await {
+        let mark = cancel::set_mark(client, &group).await?;
+        marked.push((group, mark));
+    }
+    for (group, mark) in marked {
+        let closed = tokio::select! {
+            closed = cancel::until_closed(context, client, &group, mark) => closed,
+            () = interrupts.any() => {
+                context.screen.no_progress();
+                context.screen.say("nothing more of it starts; those that run are stopped without anybody looking on");
+                return Ok(());
+            }
+        };
+        match closed {
             Ok(cancel) => context.screen.say(&format!("cancelled the group {group}: {}", cancel::closed(&cancel))),
             // All of it was over, or nothing had come yet.
             Err(Failure::Nothing(_)) => context.screen.say(&format!("cancelled the group {group}")),
@@ -406,7 +422,7 @@ async fn follow(
         match wish {
             Wish::Stay => {}
             Wish::Detach => break None,
-            Wish::Cancel => cancel_all(context, client, submission, batch).await?,
+            Wish::Cancel => cancel_all(context, client, submission, batch, interrupts).await?,
         }
     };
     context.screen.no_progress();

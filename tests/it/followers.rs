@@ -236,7 +236,10 @@ struct Growing(Mutex<Vec<String>>);
 
 impl Growing {
     fn grow(&self, lines: &[&str]) {
-        self.0.lock().unwrap().extend(lines.iter().map(|&line| line.replace("mark:", &format!("{PREFIX}{}:1:", "0".repeat(32)))));
+        self.0
+            .lock()
+            .unwrap()
+            .extend(lines.iter().map(|&line| line.replace("mark:", &format!("{PREFIX}{}:1:", "0".repeat(32)))));
     }
 }
 

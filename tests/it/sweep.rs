@@ -287,7 +287,8 @@ async fn of_all_lines_only_those_of_its_task_tell_of_a_run() {
         record.attempts[0].said.started_at
     };
     let id = stream.rsplit('/').next().unwrap();
-    let foreign = ["", id, &format!("x/{stream}"), &format!("task/other/{id}"), &format!("task/main/x/{id}"), "task/main/"];
+    let foreign =
+        ["", id, &format!("x/{stream}"), &format!("task/other/{id}"), &format!("task/main/x/{id}"), "task/main/"];
     for stream in foreign {
         assert_eq!(told("DATA_MESSAGE", stream).await, None, "{stream}");
     }

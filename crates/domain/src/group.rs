@@ -69,6 +69,23 @@ pub struct Closed {
     pub passed_over: u32,
 }
 
+impl Closed {
+    /// One more, as it stands after it was cancelled.
+    pub fn count(&mut self, after: &Execution) {
+        match after.end() {
+            Some(_) => self.cancelled += 1,
+            None => self.stopping += 1,
+        }
+    }
+
+    /// Those of another look.
+    pub fn add(&mut self, other: Self) {
+        self.cancelled += other.cancelled;
+        self.stopping += other.stopping;
+        self.passed_over += other.passed_over;
+    }
+}
+
 impl GroupCancel {
     /// A mark that is set now, in place of one that was set before.
     #[must_use]
@@ -123,11 +140,17 @@ impl GroupCancel {
         }
     }
 
-    /// The mark with what somebody else closed beside whoever moves it on.
+    /// Whether it is the same mark, and nobody looked at a page of its members since.
     #[must_use]
-    pub fn counting(&self, closed: Closed, now: Timestamp) -> Self {
+    pub fn is_at_the_page_of(&self, earlier: &Self) -> bool {
+        (self.at, self.looks, &self.cursor) == (earlier.at, earlier.looks, &earlier.cursor)
+    }
+
+    /// The mark with what somebody else closed beside whoever moves it on. That is no sign that somebody moves it on.
+    #[must_use]
+    pub fn counting(&self, closed: Closed) -> Self {
         let (cancelled, stopping) = (self.cancelled + closed.cancelled, self.stopping + closed.stopping);
-        Self { cancelled, stopping, touched_at: now, ..self.clone() }
+        Self { cancelled, stopping, ..self.clone() }
     }
 
     /// Whether the look that ends now began when nobody could come any more who had not heard of the mark.

@@ -583,7 +583,10 @@ mod tests {
         let told = World::new().play(by_path).await;
         let said: Vec<_> = told.lines.iter().filter(|line| !line.starts_with("truncate")).collect();
         assert_eq!(said, ["[info] start", "building", "[info] built", "result: 42"], "{told:?}");
-        assert_eq!((told.ended.exit_code, &*told.markers), (Some(3), &[Marker::Start, Marker::Exit(3), Marker::Ended, Marker::Ended][..]));
+        assert_eq!(
+            (told.ended.exit_code, &*told.markers),
+            (Some(3), &[Marker::Start, Marker::Exit(3), Marker::Ended, Marker::Ended][..])
+        );
     }
 
     #[tokio::test]
@@ -593,7 +596,10 @@ mod tests {
         let told = world.follow(running).await;
         // dash says of its `sleep` that it was terminated.
         assert_eq!(told.lines.last().map(String::as_str), Some("bye"), "{told:?}");
-        assert_eq!((told.ended.exit_code, &*told.markers), (Some(124), &[Marker::Start, Marker::Timeout, Marker::Ended, Marker::Ended][..]));
+        assert_eq!(
+            (told.ended.exit_code, &*told.markers),
+            (Some(124), &[Marker::Start, Marker::Timeout, Marker::Ended, Marker::Ended][..])
+        );
     }
 
     #[tokio::test]

@@ -107,6 +107,7 @@ where
     pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
         let mut lines: BTreeMap<LimitKey, (Vec<String>, Vec<ExecutionId>)> = BTreeMap::new();
         let mut failed = Vec::new();
+        let until = self.ambient.now() + groups::WORK;
         for record in event.records {
             let message_id = record.message_id.clone().unwrap_or_default();
             match parse(&record) {
@@ -122,7 +123,7 @@ where
                     }
                 }
                 Ok(Message::CancelGroup { group }) => {
-                    if let Err(error) = self.close_group(&group).await {
+                    if let Err(error) = self.close_group(&group, until).await {
                         tracing::warn!(%group, %error, "the members of a cancelled group could not be closed");
                         failed.push(message_id);
                     }

@@ -31,6 +31,10 @@ pub(crate) fn log(bytes: &[u8]) {
         Err(fault) => assert_eq!(fault.field, "cursor"),
     }
     let first = bytes.first().copied().unwrap_or_default();
-    let cursor = LogCursor { attempt: first.into(), stream: Some(text.to_owned()), ends: LogEnds::default().and(usize::from(first % 3)) };
+    let cursor = LogCursor {
+        attempt: first.into(),
+        stream: Some(text.to_owned()),
+        ends: LogEnds::default().and(usize::from(first % 3)),
+    };
     assert_eq!(LogCursor::decode(&cursor.encode()), Ok(cursor));
 }

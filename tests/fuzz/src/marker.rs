@@ -25,7 +25,9 @@ pub(crate) fn marker(bytes: &[u8]) {
             let is_sound = match found {
                 Marker::Exit(code) => (0..=255).contains(&code),
                 Marker::Commit(sha) => sha.bytes().all(|byte| byte.is_ascii_hexdigit()),
-                Marker::SetUp | Marker::Start | Marker::Timeout | Marker::Fail(_) | Marker::Other => true,
+                Marker::SetUp | Marker::Start | Marker::Timeout | Marker::Fail(_) | Marker::Ended | Marker::Other => {
+                    true
+                }
             };
             assert!(is_sound, "{line:?}");
         }

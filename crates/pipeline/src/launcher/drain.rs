@@ -506,17 +506,20 @@ where
             // Others were faster, or took what there was.
             return Ok(Round::Stale);
         }
-        let launched = self.without_marked(launched).await?;
+        let (launched, marked) = self.by_their_marks(launched).await?;
         next.extend(launched.iter().filter_map(|launched| calls_next(line, &launched.execution)));
         let count = launched.len();
         // Each to its end: what one cannot write down is no reason to leave the others in the middle of their calls.
         let (mut ran, mut failure) = (Vec::new(), None);
-        for result in join_all(launched.into_iter().map(|launched| self.run(launched))).await {
+        let runs = join_all(launched.into_iter().map(|launched| self.run(launched)));
+        let (results, cancelled) = futures_util::future::join(runs, self.cancel_by_mark(&marked)).await;
+        for result in results {
             match result {
                 Ok(one) => ran.push(one),
                 Err(error) => failure = Some(error),
             }
         }
+        failure = failure.or(cancelled.err());
         lines::note_pace(self.store, self.pace, (line, state), count, self.ambient.now()).await?;
         let round = self.learn(&pool, ran).await?;
         failure.map_or(Ok(round), Err)

@@ -1,17 +1,23 @@
 //! Groups that were cancelled: who is not to start by their mark, and closing the members page by page.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use chrono::TimeDelta;
 use domain::{
+    Timestamp,
     execution::Execution,
     group::{Closed, GroupCancel},
     history::{Cursor, Filter, Loaded},
+    id::ExecutionId,
     message::{Message, Outgoing},
     ports::{Clock, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks, Update, UpdateError},
     request::Name,
     transition::CancelDecision,
 };
+use futures_util::future::try_join_all;
 
 use super::{Launcher, drain::Launched};
 use crate::{
@@ -19,8 +25,10 @@ use crate::{
     unreadable::passed_over,
 };
 
-/// How long one message is worked on, well below the function's 60 s: then the next message goes on.
-const WORK: TimeDelta = TimeDelta::seconds(40);
+/// How long the messages of one batch are worked on together, well below the function's 60 s: then the next batch goes on.
+pub(super) const WORK: TimeDelta = TimeDelta::seconds(30);
+/// How often marks are asked for that are to be fresh. Ours: a store that is so slow will not be faster at the next try.
+const TRIES: usize = 5;
 /// How old a mark may be where a member is started next. Ours: half of the second after which nobody starts (DESIGN §7 knows no number; the
 /// manual promises one second).
 const FRESH: TimeDelta = TimeDelta::milliseconds(500);
@@ -32,6 +40,12 @@ const TOGETHER: usize = 20;
 /// The marks of the groups that some executions are of.
 type Marks = BTreeMap<Name, GroupCancel>;
 
+/// Executions that are not to start, with the marks that say so.
+pub(super) struct Marked {
+    marks: Marks,
+    executions: Vec<Execution>,
+}
+
 impl<S, Q, T, L, X, A> Launcher<'_, S, Q, T, L, X, A>
 where
     S: Store + Definitions,
@@ -41,88 +55,112 @@ where
     X: Secrets,
     A: Clock + Entropy,
 {
-    /// The marks as they are now: one read for each group, however many are of it.
+    /// The marks as they are now: one read for each group, however many are of it, all at once.
     async fn marks<'e>(&self, executions: impl Iterator<Item = &'e Execution>) -> Result<Marks, PortError> {
         let groups: BTreeSet<_> = executions.filter_map(|execution| execution.request.group.as_ref()).collect();
-        let mut marks = Marks::new();
-        for group in groups {
-            if let Some(mark) = passed_over(self.store.group_cancel(group).await)? {
-                marks.insert(group.clone(), mark);
-            }
-        }
-        Ok(marks)
+        let reads = groups.into_iter().map(async |group| passed_over(self.store.group_cancel(group).await));
+        let marks = try_join_all(reads).await?;
+        Ok(marks.into_iter().flatten().map(|mark| (mark.group.clone(), mark)).collect())
     }
 
-    /// The same, of which none was read longer ago than is allowed where something is started next. A store that is slow is asked once more.
+    /// The same, of which none was read longer ago than is allowed where something is started next. A store that is slow is asked again.
     async fn fresh_marks<'e>(
         &self,
         executions: impl Iterator<Item = &'e Execution> + Clone,
     ) -> Result<Marks, PortError> {
-        loop {
+        for _ in 0..TRIES {
             let asked_at = self.ambient.now();
             let marks = self.marks(executions.clone()).await?;
             if self.ambient.now() - asked_at <= FRESH {
                 return Ok(marks);
             }
         }
+        Err(PortError::unavailable(
+            "the store",
+            format!("it took longer than {FRESH} to tell of groups, {TRIES} times in a row"),
+        ))
     }
 
     /// Closes those of a line's first that a mark covers, before anything is written for their start; says whether there were any.
     pub(super) async fn close_marked(&self, standing: &[Execution]) -> Result<bool, PortError> {
         let marks = self.marks(standing.iter()).await?;
-        let mut closed = false;
-        for execution in standing {
-            if let Some(mark) = mark_on(&marks, execution) {
-                self.cancel_marked(execution, mark).await?;
-                closed = true;
-            }
-        }
-        Ok(closed)
+        let marked: Vec<_> =
+            standing.iter().filter(|execution| mark_on(&marks, execution).is_some()).cloned().collect();
+        self.cancel_marked(&marks, &marked).await?;
+        Ok(!marked.is_empty())
     }
 
-    /// Those of the launches on record that may go on. A mark may have come since the line was looked at; what it covers has no task yet that
-    /// we know of, so it is cancelled, and the control queue finds out.
-    pub(super) async fn without_marked(&self, launched: Vec<Launched>) -> Result<Vec<Launched>, PortError> {
+    /// Parts the launches on record: those that may go on, and those that a mark covers, which may have come since the line was looked at. What
+    /// may go on is to go on at once: a mark that comes later is not heard.
+    pub(super) async fn by_their_marks(&self, launched: Vec<Launched>) -> Result<(Vec<Launched>, Marked), PortError> {
         let marks = self.fresh_marks(launched.iter().map(|launched| &launched.execution)).await?;
-        let mut go_on = Vec::with_capacity(launched.len());
-        for one in launched {
-            match mark_on(&marks, &one.execution) {
-                Some(mark) => self.cancel_marked(&one.execution, mark).await?,
-                None => go_on.push(one),
-            }
-        }
-        Ok(go_on)
+        let (marked, go_on): (Vec<_>, Vec<_>) =
+            launched.into_iter().partition(|one| mark_on(&marks, &one.execution).is_some());
+        let marked = marked.into_iter().map(|one| one.execution).collect();
+        Ok((go_on, Marked { marks, executions: marked }))
+    }
+
+    /// Cancels those. They have no task yet that we know of, which the control queue finds out.
+    pub(super) async fn cancel_by_mark(&self, marked: &Marked) -> Result<(), PortError> {
+        self.cancel_marked(&marked.marks, &marked.executions).await
     }
 
     /// The execution, cancelled if a mark covers it and nobody has done so yet.
     pub(super) async fn heeding_its_mark(&self, execution: &Execution) -> Result<Option<Execution>, PortError> {
         let marks =
             self.fresh_marks(Some(execution).filter(|execution| execution.cancel.is_none()).into_iter()).await?;
-        match mark_on(&marks, execution) {
-            Some(mark) => {
-                let now = self.ambient.now();
-                let cancelled = |execution: &Execution| cancelled_by(mark, execution, now);
-                advance(self.store, self.queue, now, &execution.id, cancelled).await
-            }
-            None => Ok(Some(execution.clone())),
-        }
+        let Some(mark) = mark_on(&marks, execution) else { return Ok(Some(execution.clone())) };
+        let (after, closed) = self.cancel_one(mark, &execution.id).await?;
+        self.note_closed_beside(mark, closed).await?;
+        Ok(after)
     }
 
-    async fn cancel_marked(&self, execution: &Execution, mark: &GroupCancel) -> Result<(), PortError> {
-        let now = self.ambient.now();
-        let cancelled = |execution: &Execution| cancelled_by(mark, execution, now);
-        let after = advance(self.store, self.queue, now, &execution.id, cancelled).await?;
-        match after.filter(|after| after.end().is_none()) {
-            Some(after) => self.queue.send(vec![Message::Check { id: after.id }.into()]).await,
-            None => Ok(()),
+    /// Cancels each, and counts them as their marks'.
+    async fn cancel_marked(&self, marks: &Marks, executions: &[Execution]) -> Result<(), PortError> {
+        let mut closed: BTreeMap<&Name, Closed> = BTreeMap::new();
+        let mut checks: Vec<Outgoing> = Vec::new();
+        for execution in executions {
+            let Some(mark) = mark_on(marks, execution) else { continue };
+            let (after, one) = self.cancel_one(mark, &execution.id).await?;
+            closed.entry(&mark.group).or_default().add(one);
+            let open = after.filter(|after| after.end().is_none());
+            checks.extend(open.map(|after| Message::Check { id: after.id }.into()));
         }
+        if !checks.is_empty() {
+            self.queue.send(checks).await?;
+        }
+        for (group, closed) in closed {
+            if let Some(mark) = marks.get(group) {
+                self.note_closed_beside(mark, closed).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The record afterwards, and what was changed here, not by somebody else.
+    async fn cancel_one(&self, mark: &GroupCancel, id: &ExecutionId) -> Result<(Option<Execution>, Closed), PortError> {
+        let now = self.ambient.now();
+        let changed = AtomicBool::new(false);
+        let cancelled = |execution: &Execution| {
+            let after = cancelled_by(mark, execution, now);
+            changed.store(after.is_some(), Ordering::Relaxed);
+            after
+        };
+        let after = advance(self.store, self.queue, now, id, cancelled).await?;
+        let mut closed = Closed::default();
+        if let Some(after) = after.as_ref().filter(|_| changed.into_inner()) {
+            closed.count(after);
+        }
+        Ok((after, closed))
     }
 
     /// Closes the members of a cancelled group, from where somebody stopped, until all are closed or the time is up. Harmless beside others who
     /// do the same.
-    pub(super) async fn close_group(&self, group: &Name) -> Result<(), PortError> {
-        let until = self.ambient.now() + WORK;
+    pub(super) async fn close_group(&self, group: &Name, until: Timestamp) -> Result<(), PortError> {
         loop {
+            if self.ambient.now() >= until {
+                return self.queue.send(vec![go_on(group).into()]).await;
+            }
             let Some(mark) = passed_over(self.store.group_cancel(group).await)?.filter(|mark| !mark.done) else {
                 return Ok(());
             };
@@ -134,19 +172,33 @@ where
             let page = self.store.list(&members, from.as_ref(), PAGE).await?;
             let closed = self.close(&mark, page.items).await?;
             self.note_closed(&mark, closed, page.next.as_ref()).await?;
-            if self.ambient.now() >= until {
-                return self.queue.send(vec![go_on(group).into()]).await;
-            }
         }
     }
 
-    /// Writes down how far a mark is. Where somebody else was faster, only what was closed here is added to theirs.
+    /// Writes down how far a mark is. Where somebody else looked at that page, or set a newer mark, only what was closed here is added to theirs.
     async fn note_closed(&self, mark: &GroupCancel, closed: Closed, next: Option<&Cursor>) -> Result<(), PortError> {
-        let now = self.ambient.now();
-        let mut written = self.store.set_group_cancel(&mark.after(closed, next, now)).await?;
-        while !written {
+        let mut now_there = mark.clone();
+        loop {
+            let written = if now_there.is_at_the_page_of(mark) {
+                now_there.after(closed, next, self.ambient.now())
+            } else {
+                now_there.counting(closed)
+            };
+            if self.store.set_group_cancel(&written).await? {
+                return Ok(());
+            }
             let Some(theirs) = passed_over(self.store.group_cancel(&mark.group).await)? else { return Ok(()) };
-            written = self.store.set_group_cancel(&theirs.counting(closed, now)).await?;
+            now_there = theirs;
+        }
+    }
+
+    /// Adds what was closed here to the mark, which others move on.
+    async fn note_closed_beside(&self, mark: &GroupCancel, closed: Closed) -> Result<(), PortError> {
+        while closed != Closed::default() {
+            let Some(theirs) = passed_over(self.store.group_cancel(&mark.group).await)? else { return Ok(()) };
+            if self.store.set_group_cancel(&theirs.counting(closed)).await? {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -174,12 +226,9 @@ where
         while !updates.is_empty() {
             let rest = updates.split_off(updates.len().min(TOGETHER));
             for after in self.write_closed(mark, std::mem::replace(&mut updates, rest)).await? {
-                match after.end() {
-                    Some(_) => closed.cancelled += 1,
-                    None => {
-                        closed.stopping += 1;
-                        checks.push(Message::Check { id: after.id }.into());
-                    }
+                closed.count(&after);
+                if after.end().is_none() {
+                    checks.push(Message::Check { id: after.id }.into());
                 }
             }
         }
@@ -189,7 +238,7 @@ where
         Ok(closed)
     }
 
-    /// The members as written; without those that ended by themselves in the meantime.
+    /// The members as written; without those that ended by themselves in the meantime, or that somebody else closed.
     async fn write_closed(&self, mark: &GroupCancel, updates: Vec<Update>) -> Result<Vec<Execution>, PortError> {
         let now = self.ambient.now();
         let befores: Vec<_> = updates.iter().map(|update| update.before.clone()).collect();
@@ -203,9 +252,8 @@ where
                 Err(UpdateError::Failed(error)) => return Err(error),
                 // Somebody moved it on: decided anew.
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {
-                    let cancelled = |execution: &Execution| cancelled_by(mark, execution, now);
-                    let after = advance(self.store, self.queue, now, &before.id, cancelled).await?;
-                    written.extend(after.filter(|after| after.cancel == Some(mark.cancel())));
+                    let (after, closed) = self.cancel_one(mark, &before.id).await?;
+                    written.extend(after.filter(|_| closed != Closed::default()));
                 }
             }
         }
@@ -217,7 +265,7 @@ fn mark_on<'m>(marks: &'m Marks, execution: &Execution) -> Option<&'m GroupCance
     marks.get(execution.request.group.as_ref()?).filter(|mark| mark.covers(execution))
 }
 
-fn cancelled_by(mark: &GroupCancel, execution: &Execution, now: domain::Timestamp) -> Option<Execution> {
+fn cancelled_by(mark: &GroupCancel, execution: &Execution, now: Timestamp) -> Option<Execution> {
     match execution.cancelled_as(mark.cancel(), now) {
         CancelDecision::Changed(after) if mark.covers(execution) => Some(*after),
         _ => None,
