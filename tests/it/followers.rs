@@ -273,7 +273,7 @@ fn a_line_of_stdout_that_comes_after_the_end_of_stderr_is_told() {
         let lines: Vec<String> = page.lines.into_iter().map(|line| line.text).collect();
         (lines, page.complete, page.next_cursor.unwrap())
     };
-    let before = settled.timestamp_millis() - 1;
+    let before = (settled - at(0)).num_milliseconds() - 1;
     logs.grow(&["early", "mark:exit:0", "mark:ended"]);
     let (lines, complete, cursor) = look(None, before);
     assert_eq!((lines, complete), (vec!["early".to_owned()], false), "one end");

@@ -15,7 +15,7 @@ use std::{
 };
 
 use domain::{
-    marker::{self, Marker},
+    marker::{self, Marker, PREFIX},
     script,
 };
 use tempfile::TempDir;
@@ -286,13 +286,15 @@ pub(crate) fn processes() -> impl Iterator<Item = Process> {
 fn without_markers(text: &[u8]) -> (Vec<u8>, Vec<Marker>) {
     let (mut said, mut markers) = (Vec::new(), Vec::new());
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        // What is not UTF-8 is the command's, and stays as it is.
-        let Ok(text) = str::from_utf8(line) else {
-            said.extend_from_slice(line);
-            continue;
+        // What is not UTF-8 is the command's, and stays as it is; our own may follow it.
+        let ours = match str::from_utf8(line) {
+            Ok(_) => Some(0),
+            Err(_) => line.windows(PREFIX.len()).rposition(|window| window == PREFIX.as_bytes()),
         };
-        match marker::split(NONCE, text.trim_end_matches('\n')) {
-            (_, None) => said.extend_from_slice(line),
+        let (theirs, rest) = line.split_at(ours.unwrap_or(line.len()));
+        said.extend_from_slice(theirs);
+        match marker::split(NONCE, str::from_utf8(rest).unwrap_or_default().trim_end_matches('\n')) {
+            (_, None) => said.extend_from_slice(rest),
             (before, Some(marker)) => {
                 said.extend_from_slice(before.unwrap_or_default().as_bytes());
                 markers.push(marker);
