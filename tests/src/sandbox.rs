@@ -49,7 +49,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// All that this process may look at, but for itself. Zombies have neither arguments nor environment, and are left out.
+    /// All that this process may look at, but for itself. Left out are zombies, which have neither arguments nor
+    /// environment, and whoever ends while it is looked at.
     pub fn all() -> impl Iterator<Item = Self> {
         let pids = fs::read_dir("/proc").into_iter().flatten();
         let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -59,7 +60,9 @@ impl Process {
     fn of(pid: i32) -> Option<Self> {
         let read = |name: &str| fs::read(format!("/proc/{pid}/{name}"));
         let process = Self { pid, argv: read("cmdline").ok()?, environ: read("environ").unwrap_or_default() };
-        (!process.argv.is_empty()).then_some(process)
+        // It is read in pieces, and who ends between two of them has told a part.
+        let is_torn = process.environ.last().is_some_and(|byte| *byte != 0);
+        (!process.argv.is_empty() && !is_torn).then_some(process)
     }
 
     /// Whether its arguments or its environment hold a text.
