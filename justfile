@@ -59,7 +59,7 @@ bench *SECTIONS: package
     tests/setup.sh bench
     cargo build --release --locked --package mycli
     cargo build --profile functions --locked --package query --example empty
-    # What holds requests to AWS's models is no part of what is measured.
+    # The check of requests against AWS's models is not measured.
     MYCLI_TESTS_NO_MODELS=1 cargo bench --package tests --locked -- {{ SECTIONS }}
 
 # The tests with 100 times the property cases and those too long for every day; ten thousand simulations; every mutation; an upgrade

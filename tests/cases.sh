@@ -22,7 +22,7 @@ done
 root=$(mktemp -d /tmp/mycli-cases.XXXXXX)
 spared=''
 
-# The processes that run our copy of mycli, or have their home or working directory beneath ours. What left its group and emptied its
+# The processes that run our copy of mycli, or have their home or working directory beneath ours. A process that left its group and emptied its
 # environment is known by its working directory alone.
 our_processes() {
   {

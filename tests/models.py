@@ -45,7 +45,7 @@ sys.path.append(str(_FOLDER))
 import regex  # noqa: E402
 
 # What is no fault of ours: (service, operation, what the fault says, why). The first three are regular expressions, each for the whole text.
-# Nothing is here yet. Whoever adds something says in AWS's own words why AWS takes it.
+# Nothing is here yet. An entry says in AWS's own words why AWS takes it.
 ALLOWED = []
 
 # Limits that the model has in words only: of a shape, or of a structure's member. The words are those of the documentation in the model.
@@ -216,7 +216,7 @@ def _model(service):
 
 
 class Model:
-    """One service. What checks a shape is made when the shape is first met, and kept."""
+    """One service. The check of a shape is made when the shape is first met, and kept."""
 
     def __init__(self, service, data):
         self.service = service

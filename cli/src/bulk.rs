@@ -191,7 +191,7 @@ impl Bulk {
         Ok(values.into_iter().map(|(number, value)| Line { number, keys: keys(value) }).collect())
     }
 
-    /// What is to be read line by line. A file that is not there is as wrong as a flag that is none.
+    /// The input, read line by line. A missing file is an error of usage, like an unknown flag.
     fn read(&self, path: &Path) -> Result<Vec<u8>, Failure> {
         let source = self.source();
         let bytes = match path.as_os_str() == "-" {

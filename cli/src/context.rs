@@ -102,7 +102,7 @@ impl Context {
     /// The endpoint that the flags, the environment or the file name, in this order.
     ///
     /// # Errors
-    /// What is no address, or a configuration file that cannot be used, if it comes to it, or that lacks the stack that is named.
+    /// The error, for later, if the address is none, the configuration file cannot be used, or it lacks the stack that is named.
     pub(crate) fn endpoint(&self) -> Result<Option<Endpoint>, Failure> {
         if let Some(url) = &self.global.endpoint {
             return Ok(Some(Endpoint { url: address("--endpoint", url)?, origin: Origin::Flag }));

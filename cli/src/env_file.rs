@@ -59,7 +59,7 @@ pub(crate) enum Fault {
     /// `export A=1`.
     #[error("has a name with a space in it: write NAME=value, without `export`{SEVERAL}")]
     Space,
-    /// What stands for the name is none.
+    /// The text before the `=` is no name.
     #[error("sets no variable: write NAME=value, with a name of letters, digits and `_`{SEVERAL}")]
     NoVariable,
     /// A quote that does not end.

@@ -200,7 +200,7 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The value for a secret. What no task can be started with is refused here, and not by each run that names the secret.
+/// The value for a secret. A value that no task can be started with is refused here, and not by each run that names the secret.
 fn value(context: &Context, name: &SecretName) -> Result<SecretString, Failure> {
     let bytes =
         typed::secret_value(context, &format!("type or paste the value of {name} (it is not shown), then Enter:"))?;

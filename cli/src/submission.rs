@@ -354,8 +354,8 @@ fn all_of(submission: &Submission) -> String {
     format!("all of the group {}", submission.group)
 }
 
-/// Marks the groups of a submission as cancelled, and shows how they are closed. Lines that are still on their way find the mark. Who does not
-/// want to see the end leaves with another signal: the marks hold.
+/// Marks the groups of a submission as cancelled, and shows how they are closed. Lines that are still on their way find the mark. Another
+/// signal ends the waiting: the marks hold.
 async fn cancel_all(
     context: &Context,
     client: &Client,

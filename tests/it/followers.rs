@@ -126,7 +126,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("nothing here has to be waited for")
 }
 
-/// Everybody follows a run of their own from its start. Whoever looks, looks again when the command line would.
+/// Everybody follows a run of their own from its start. Each looks again when the command line would.
 fn follow(rate: Rate) -> Outcome {
     let (store, ambient, settings, auth) = (MemoryStore::default(), Ambient::default(), settings(), Auth::default());
     let region = Region {

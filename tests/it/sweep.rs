@@ -267,7 +267,7 @@ async fn a_record_that_is_unreadable_holds_up_none_of_the_others() {
     assert_eq!(told.0.lock().unwrap().len(), 2);
 }
 
-/// Whoever may write into the group writes into streams of his own, and CloudWatch Logs asks whether anybody listens. Neither is worth an error,
+/// Other writers of the group have streams of their own, and CloudWatch Logs asks whether anybody listens. Neither is worth an error,
 /// which would bring it again.
 #[tokio::test]
 async fn of_all_lines_only_those_of_its_task_tell_of_a_run() {

@@ -46,7 +46,7 @@ pub(super) struct Faults<'a> {
     source: &'a str,
     /// With the line's number, for their order.
     found: Vec<(usize, FieldError)>,
-    /// What is wrong with all lines that do not say otherwise. It is told once.
+    /// The faults of a flag, which all lines share that do not override it. They are told once.
     shared: Vec<FieldError>,
     /// The lines that are at fault.
     numbers: BTreeSet<usize>,
@@ -147,7 +147,7 @@ fn check_key(number: usize, key: &str, value: &Value, faults: &mut Faults<'_>) {
     if key != "env" {
         return faults.add(number, None, Some(key), error);
     }
-    // What a variable is set to is told to nobody, not even where it has the wrong type.
+    // A variable's value is never printed, not even where it has the wrong type.
     let Value::Object(variables) = value else {
         return faults.add(number, None, Some(key), "is not an object of texts");
     };

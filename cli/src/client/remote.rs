@@ -129,7 +129,7 @@ impl Remote {
         }
     }
 
-    /// Whoever waits is told why, once.
+    /// Tells the user once why the command waits.
     fn tell(&self, setback: Setback) {
         let why = match setback {
             Setback::Unreachable => "does not answer",
@@ -175,7 +175,7 @@ impl Remote {
     }
 }
 
-/// What stands in the way for now; `None` if the answer is final.
+/// The reason to try again later; `None` if the answer is final.
 fn setback(attempt: &Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>) -> Option<Setback> {
     match attempt {
         Ok((status, headers, _)) if retry::is_passing(*status) => {

@@ -22,7 +22,7 @@ pub(crate) enum Patience {
     Long,
 }
 
-/// What a try came to that may end otherwise later.
+/// Why a try failed that may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Setback {
     /// Nobody answered.
@@ -32,7 +32,7 @@ pub(crate) enum Setback {
 }
 
 impl Patience {
-    /// How long it is tried. Whoever answers that they are busy is worth a longer wait than whoever does not answer.
+    /// How long it is tried. A server that says it is busy is worth a longer wait than one that does not answer.
     fn limit(self, setback: Setback) -> Duration {
         Duration::from_secs(match (self, setback) {
             (Self::Once, _) => 0,

@@ -293,7 +293,8 @@ fn own_parameters(
     ])
 }
 
-/// What follows from the code, then what the user wishes, then what was found, then what was; for the rest the template's defaults.
+/// The parameters, by precedence: those that follow from the code, the user's, those that were found in the account, those of before. The rest
+/// are the template's defaults.
 fn settings(
     template: &Template,
     before: Option<&StackView>,

@@ -57,7 +57,7 @@ impl Kept {
     }
 }
 
-/// Who may use a secret. What is not said stays as it is, so that setting a new value opens the secret to nobody else.
+/// Who may use a secret. A setting that is not given stays as it is, so that setting a new value opens the secret to nobody else.
 #[derive(Clone, Debug, Default)]
 pub struct Uses {
     /// The least role of a key whose runs may use it; [`Role::Submit`] of one that is new.

@@ -30,7 +30,7 @@ const QUIET: [u64; 3] = [1, 2, 5];
 /// How long whoever was throttled is asked to stay away, in seconds: the least and the most. So many followers spread over that time.
 const THROTTLED: (u64, u64) = (5, 15);
 
-/// How long to pause before a log is looked at again, after so many looks in a row that brought nothing. What the server asked for counts if it
+/// How long to pause before a log is looked at again, after so many looks in a row that brought nothing. The server's `Retry-After` counts if it
 /// is more. Up to a quarter more by chance, so that many followers do not come together.
 #[must_use]
 pub fn before_the_next_look(empty_looks: u32, asked: Option<Duration>, chance: u128) -> Duration {

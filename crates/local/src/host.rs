@@ -1,6 +1,6 @@
 //! Runs a task as processes of this host: no image, `sh`, a private directory and a clean environment.
 //!
-//! The output goes through a pipe into a file. Who moves it there outlives mycli, so the command neither notices nor suffers when mycli
+//! The output goes through a pipe into a file. The process that moves it there outlives mycli, so the command neither notices nor suffers when mycli
 //! dies: the next mycli finds the process by pid and start time, and the end of the story in the file.
 
 use std::{
@@ -357,7 +357,7 @@ impl HostRunner {
         Ok(ids)
     }
 
-    /// Removes what a task used, its log excepted. What cannot be removed is noted, and told in words.
+    /// Removes what a task used, its log excepted. Anything that cannot be removed is noted, and told in words.
     pub fn clean_up(&self, task_id: &str) -> Option<String> {
         failpoint!("host.clean_up.before");
         let (work, temp, output) = (self.work(task_id), self.temp(task_id), self.output(task_id));
@@ -376,7 +376,7 @@ impl HostRunner {
     }
 }
 
-/// Whether a write failed because the disk is full, or cannot be written for now.
+/// Whether a write failed because the disk is full or read-only, which somebody may mend.
 pub fn is_for_want_of_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -517,7 +517,7 @@ mod tests {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("a directory");
             let runner = HostRunner::new(folder.path().join("tasks"), Remains::new(folder.path().join("remains")));
-            // What carries another world's is nobody's of ours.
+            // A process with another world's mark is none of ours.
             let attempt = folder.path().display().to_string();
             Self { folder, runner, attempt }
         }

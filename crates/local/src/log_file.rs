@@ -102,7 +102,7 @@ fn next_part(line: &[u8]) -> Option<usize> {
     text.map(|_| line.len())
 }
 
-/// Where a line that is longer than a part is cut: before the character that does not fit whole. What is no UTF-8 is cut at the limit.
+/// Where a line that is longer than a part is cut: before the character that does not fit whole. Bytes that are no UTF-8 are cut at the limit.
 fn cut(line: &[u8]) -> usize {
     let is_beginning = |at: &usize| line[*at] & 0b1100_0000 != 0b1000_0000;
     let Some(at) = (PART_MAX + 1 - CHARACTER_MAX..=PART_MAX).rev().find(is_beginning) else { return PART_MAX };

@@ -268,7 +268,7 @@ impl Shop {
             dead = true;
         }
         if dead {
-            // What cannot be removed is noted.
+            // Anything that cannot be removed is noted.
             let _left = self.pump.tasks.tidy().await?;
         }
         self.leave(&left).await?;

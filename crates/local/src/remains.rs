@@ -1,4 +1,4 @@
-//! What could not be removed of tasks that are over: noted for whoever uses this machine next, and told once.
+//! What could not be removed of tasks that are over: noted for the next user of this machine, and told once.
 
 use std::{
     fs, io,

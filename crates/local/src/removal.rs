@@ -13,7 +13,7 @@ use rustix::{
     path::Arg,
 };
 
-/// Removes a folder with all that is in it. One that is not there is removed already. What can be removed is, also if something cannot.
+/// Removes a folder with all that is in it. One that is not there is removed already. Everything that can be removed is, also if something cannot.
 ///
 /// # Errors
 /// The first thing that cannot be removed, with its name.

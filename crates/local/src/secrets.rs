@@ -92,7 +92,7 @@ impl Secrets {
         Ok(records)
     }
 
-    /// Whoever may submit may name each: all keys of this machine are its owner's.
+    /// Every submitter may name each: all keys of this machine are its owner's.
     fn record(&self, name: &str) -> io::Result<SecretRecord> {
         Ok(SecretRecord { name: name.to_owned(), role: Role::Submit, set_at: None, hosts: self.hosts(name)? })
     }

@@ -131,7 +131,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         self.observed(&attempt, &Observation::Task(&event.detail)).await
     }
 
-    /// Takes marker lines from the logs' subscription. Whatever is no line of a task's output is counted ([`NO_TASKS_LINES`]) and means nothing:
+    /// Takes marker lines from the logs' subscription. All else is counted ([`NO_TASKS_LINES`]) and means nothing:
     /// CloudWatch Logs asks now and then whether anybody listens, and others may write streams into the group.
     ///
     /// # Errors

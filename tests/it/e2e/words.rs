@@ -1,4 +1,4 @@
-//! What is wrong with what a user gave is told in words that are true and say what to do; nothing is started, and no value is shown.
+//! Faults of a user's input are told in words that are true and say what to do; nothing is started, and no value is shown.
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
 

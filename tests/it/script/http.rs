@@ -97,7 +97,7 @@ fn servers_with_filters_are_asked_for_history_alone() {
     }
 }
 
-/// What a filter left out, git looks for by another git, which on such a server does the same: hundreds of them, for ten minutes.
+/// Git fetches objects that a filter left out with another git, which on such a server does the same: hundreds of them, for ten minutes.
 #[test]
 fn a_server_of_plain_files_is_asked_for_what_it_has_and_no_more() {
     let server = HttpServer::new(Habits { plain: true, ..Habits::default() });

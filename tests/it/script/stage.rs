@@ -286,7 +286,7 @@ pub(crate) fn processes() -> impl Iterator<Item = Process> {
 fn without_markers(text: &[u8]) -> (Vec<u8>, Vec<Marker>) {
     let (mut said, mut markers) = (Vec::new(), Vec::new());
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        // What is not UTF-8 is the command's, and stays as it is; our own may follow it.
+        // Text that is not UTF-8 is the command's, and stays as it is; a marker may follow it.
         let ours = match str::from_utf8(line) {
             Ok(_) => Some(0),
             Err(_) => line.windows(PREFIX.len()).rposition(|window| window == PREFIX.as_bytes()),

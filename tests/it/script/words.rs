@@ -135,7 +135,7 @@ fn the_users_variables_arrive_untouched_and_ours_are_gone() {
     }
 }
 
-/// What the set-up must not see comes to the command under its own name, whatever is in it.
+/// Variables that the set-up must not see reach the command under their own names, whatever they hold.
 #[test]
 fn variables_that_are_held_until_the_set_up_is_over_reach_the_command() {
     let origin = super::server::Origin::new();

@@ -16,7 +16,7 @@ use super::given::NewName;
 /// A number or a boolean among the variables of `env` becomes the text that was written, as in `.mycli.yaml`: `1.10` stays `1.10`.
 ///
 /// # Errors
-/// What is no JSON, no object, or has a name twice.
+/// The text is no JSON, no object, or has a name twice.
 pub fn written_keys(text: &str) -> serde_json::Result<Map<String, Value>> {
     let Keys(mut keys) = serde_json::from_str(text)?;
     if let Some(Value::Object(env)) = keys.get_mut("env")

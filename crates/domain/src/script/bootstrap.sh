@@ -88,7 +88,7 @@ mycli_may_pass() {
 	esac
 }
 
-# Runs $@, which asks the server. What may pass is tried three times over the whole set-up; what is final ends it.
+# Runs $@, which asks the server. Failures that may pass are tried three times over the whole set-up; a final one ends it.
 mycli_ask() {
 	until mycli_quietly "$@"; do
 		mycli_said
