@@ -1,7 +1,7 @@
 //! The API's calls, by name.
 
 use domain::{
-    api::{Accepted, BulkAnswer, ExecutionView, GroupView, HistoryPage, LogsPage, Whoami},
+    api::{Accepted, BulkAnswer, ExecutionView, GroupRerunRequest, GroupView, HistoryPage, LogsPage, Whoami},
     execution::ExecutionStatus,
     id::ExecutionId,
     request::SubmitRequest,
@@ -141,7 +141,14 @@ impl Client {
         self.read(&answer)
     }
 
-    /// How far a cancelled group is.
+    /// Has the failed runs of a group run again. The request must name a submission, so that a lost answer never makes two of one.
+    pub(crate) async fn rerun_group(&self, group: &str, request: &GroupRerunRequest) -> Result<GroupView, Failure> {
+        let body = serde_json::to_vec(request).map_err(|error| Failure::Local(error.to_string()))?;
+        let answer = self.call(Call::post(path(&["groups", group, "rerun-failed"], &[]), Some(body))).await?;
+        Ok(self.read(&answer)?)
+    }
+
+    /// How far the cancel of a group is, and its rerun.
     pub(crate) async fn group(&self, group: &str) -> Result<Got<GroupView>, CallError> {
         self.got(Call::get(path(&["groups", group], &[])).following()).await
     }

@@ -19,7 +19,7 @@ use crate::{
     failure::Failure,
     flags::RunFlags,
     launch, output,
-    submission::{self, Batch, Submission},
+    submission::{self, Submission},
 };
 
 pub(crate) mod lines;
@@ -107,7 +107,7 @@ impl Bulk {
         if let (Client::Local(machine), true) = (client, self.wait) {
             machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
         }
-        submission::run(context, client, &submission, Batch::Lines(&lines), self.wait).await
+        submission::run(context, client, &submission, &lines, self.wait).await
     }
 
     /// What would be sent, but for an id that nobody will see again.

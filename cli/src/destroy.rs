@@ -23,7 +23,7 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli destroy                       asks for the stack's name first
   mycli destroy --stack ci --yes
-  mycli destroy --keep-history        the table with all records outlives the stack
+  mycli destroy --keep-history        the table with all records outlives the stack; the next init takes it up
   mycli destroy --force               also while runs are under way: their tasks are stopped
 
 Removes the stack, its bucket, its task definitions and the values of its secrets, and
@@ -120,7 +120,11 @@ impl Destroy {
         let name = site.name.full();
         let text = match removed.stack || removed.bucket || removed.kept_table {
             true if self.keep_history => {
-                format!("removed {name}; its history stays in the table {}", site.name.table())
+                let table = site.name.table();
+                format!(
+                    "removed {name}; its history stays in the table {table}, and the next `{}` takes it up",
+                    site.command("init")
+                )
             }
             true => format!("removed {name}"),
             false => format!("there was nothing left of {name}"),

@@ -4,24 +4,20 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use domain::{
-    api::{ExecutionView, Listed},
-    execution::ExecutionStatus,
-    id::ExecutionId,
+    api::{ExecutionView, GroupRerunRequest, Listed},
+    group::rerun::{add_secrets, key},
     request::{Changes, Name, SubmitRequest},
 };
 
 use crate::{
     bulk::{self, lines::Ready},
-    client::{CallError, Client},
+    client::Client,
     context::Context,
     draft,
     failure::Failure,
     flags::{LaunchFlags, RunFlags},
     group, launch,
-    submission::{
-        self, Batch, Submission,
-        reruns::{self, Reruns},
-    },
+    submission::{Submission, reruns},
 };
 
 /// Examples for `--help`.
@@ -39,9 +35,6 @@ branch, and --cpu or --memory alone chooses the other to fit. -e and --secret ad
 variables and secrets of the run before.
 
 Exit code: as of exec; with --failed as of bulk.";
-
-/// What --failed runs again. What was cancelled was not wanted.
-const FAILED: [ExecutionStatus; 3] = [ExecutionStatus::Failed, ExecutionStatus::TimedOut, ExecutionStatus::Lost];
 
 /// The command line of `rerun`.
 #[derive(Args, Clone, Debug)]
@@ -88,36 +81,18 @@ impl Rerun {
     }
 
     async fn all_again(&self, context: &Context, client: &Client, group: &str) -> Result<u8, Failure> {
-        let (mut runs, mut unreadable): (Vec<ExecutionView>, Vec<ExecutionId>) = Default::default();
-        // Of all statuses: a record that cannot be read has none, and may be one of those that failed.
-        let see = |listed: Listed| match listed {
-            Listed::Run(run) => runs.extend(Some(*run).filter(|run| FAILED.contains(&run.status))),
-            Listed::Unreadable(view) => unreadable.push(view.execution_id),
-        };
-        group::walk(client, group, None, see).await?;
-        for id in &unreadable {
-            context.screen.say(&format!("the record of {id} cannot be read, so it is not run again"));
-        }
         let submission = Submission::begin(self.resume.as_ref(), self.into.as_ref().map(Name::as_str))?;
-        drop_own(&submission, &mut runs);
-        if runs.is_empty() {
-            return Err(Failure::Nothing(format!("nothing of the group {group} has failed")));
-        }
-        runs.sort_by(|one, other| one.execution_id.cmp(&other.execution_id));
         let flags = RunFlags { group: Some(submission.group.clone()), ..self.run.clone() };
         let changes = changes(context, &flags)?;
         if self.launch.dry_run {
-            return show_all(context, &changes, runs);
+            return show_all(context, client, group, &submission, &changes).await;
         }
-        let mut reruns = Reruns::new(made_before(client, &submission).await?);
-        for run in runs {
-            let changes = with_secrets_of(&run, &changes);
-            reruns.add(&submission, run.execution_id, changes)?;
-        }
-        if let (Client::Local(machine), true) = (client, self.wait) {
-            machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
-        }
-        submission::run(context, client, &submission, Batch::Reruns(&reruns), self.wait).await
+        let request = GroupRerunRequest {
+            submission_id: Some(submission.id.to_string()),
+            add_secrets: changes.secrets.clone().unwrap_or_default(),
+            changes: Changes { secrets: None, ..changes },
+        };
+        reruns::run(context, client, &submission, group, request, self.wait).await
     }
 
     async fn again(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
@@ -135,25 +110,6 @@ impl Rerun {
         }
         launch::rerun(context, client, &before.execution_id, changes, self.launch).await
     }
-}
-
-/// Leaves out what the submission itself made: with `--into` they may be of the same group, and may have failed by the time it goes on.
-fn drop_own(submission: &Submission, runs: &mut Vec<ExecutionView>) {
-    if !submission.is_resumed() {
-        return;
-    }
-    let keys: BTreeSet<_> = runs.iter().map(|run| reruns::key(submission, &run.execution_id)).collect();
-    runs.retain(|run| run.request.idempotency_key.as_ref().is_none_or(|key| !keys.contains(key)));
-}
-
-/// The runs that are in the submission's group before it is sent again: an answer does not tell a new run from one of before.
-async fn made_before(client: &Client, submission: &Submission) -> Result<BTreeSet<ExecutionId>, CallError> {
-    let mut made = BTreeSet::new();
-    if submission.is_resumed() {
-        let note = |listed: Listed| made.extend([listed.id().clone()]);
-        group::walk(client, &submission.group, None, note).await?;
-    }
-    Ok(made)
 }
 
 /// What the flags change.
@@ -177,9 +133,9 @@ fn changes(context: &Context, flags: &RunFlags) -> Result<Changes, Failure> {
 /// `--secret` adds to the secrets of the run before, of which history tells the names.
 fn with_secrets_of(before: &ExecutionView, changes: &Changes) -> Changes {
     let Some(given) = &changes.secrets else { return changes.clone() };
-    let kept = &before.request.secrets;
-    let added = given.iter().filter(|name| !kept.contains(name));
-    Changes { secrets: Some(kept.iter().chain(added).cloned().collect()), ..changes.clone() }
+    let mut secrets = before.request.secrets.clone();
+    add_secrets(&mut secrets, given);
+    Changes { secrets: Some(secrets), ..changes.clone() }
 }
 
 /// The request that the server would make of it, as far as its parts are shown to the caller.
@@ -195,7 +151,32 @@ fn would_be(context: &Context, before: ExecutionView, changes: Changes) -> Submi
     request
 }
 
-fn show_all(context: &Context, changes: &Changes, runs: Vec<ExecutionView>) -> Result<u8, Failure> {
+/// The requests that would be made of what failed, without those that a submission which goes on made itself.
+async fn show_all(
+    context: &Context,
+    client: &Client,
+    group: &str,
+    submission: &Submission,
+    changes: &Changes,
+) -> Result<u8, Failure> {
+    let mut runs = Vec::new();
+    // Of all statuses: a record that cannot be read has none, and may be one of those that failed.
+    let see = |listed: Listed| match listed {
+        Listed::Run(run) => runs.extend(Some(*run).filter(|run| run.status.is_failure())),
+        Listed::Unreadable(view) => {
+            let words = format!("the record of {} cannot be read, so it is not run again", view.execution_id);
+            context.screen.say(&words);
+        }
+    };
+    group::walk(client, group, None, see).await?;
+    if submission.is_resumed() {
+        let keys: BTreeSet<_> = runs.iter().map(|run| key(submission.id.as_str(), &run.execution_id)).collect();
+        runs.retain(|run| run.request.idempotency_key.as_ref().is_none_or(|key| !keys.contains(key)));
+    }
+    if runs.is_empty() {
+        return Err(Failure::Nothing(format!("nothing of the group {group} has failed")));
+    }
+    runs.sort_by(|one, other| one.execution_id.cmp(&other.execution_id));
     let request = |run: ExecutionView| {
         let changes = with_secrets_of(&run, changes);
         would_be(context, run, changes)

@@ -6,7 +6,8 @@ use chrono::Utc;
 use clap::Args;
 use domain::{
     Timestamp,
-    api::{AttemptView, ExecutionView, GroupCancelView, Listed},
+    api::{AttemptView, ExecutionView, GroupCancelView, GroupRerunView, Listed},
+    group::rerun::Rerun,
 };
 use serde::Serialize;
 
@@ -79,6 +80,9 @@ struct Standing {
     /// How it was last cancelled, and how far that is.
     #[serde(skip_serializing_if = "Option::is_none")]
     cancel: Option<GroupCancelView>,
+    /// The failed runs of a group that were last run again in this one, and how far that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rerun: Option<GroupRerunView>,
 }
 
 impl Standing {
@@ -101,15 +105,15 @@ impl Standing {
         for (reason, count) in by_kind.into_values() {
             *waiting.entry(reason).or_insert(0) += count;
         }
-        let cancel = match client.group(group).await {
-            Ok(got) => got.value.cancel,
+        let (cancel, rerun) = match client.group(group).await {
+            Ok(got) => (got.value.cancel, got.value.rerun),
             // A stack of before knows no such thing.
-            Err(CallError::Refused(problem)) if problem.status == 404 => None,
+            Err(CallError::Refused(problem)) if problem.status == 404 => (None, None),
             Err(error) => return Err(error.into()),
         };
         match counts.total() {
             0 => Err(Failure::Nothing(format!("there are no runs in the group {group}"))),
-            total => Ok(Self { group: group.to_owned(), total, counts, waiting, cancel }),
+            total => Ok(Self { group: group.to_owned(), total, counts, waiting, cancel, rerun }),
         }
     }
 
@@ -125,6 +129,23 @@ impl Standing {
         }
         for (reason, count) in &self.waiting {
             let _ = writeln!(text, "waiting    {count:>6}  {}", screen::one_line(reason, usize::MAX));
+        }
+        if let Some(rerun) = &self.rerun {
+            let going_on = match (rerun.done, rerun.cancelled) {
+                (false, _) => ", going on",
+                (true, true) => ", ended by the cancel of this group",
+                (true, false) => "",
+            };
+            let age = moment::short(Utc::now() - rerun.at);
+            let Rerun { accepted, existing, rejected, .. } = rerun.counts;
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                text,
+                "failed runs of {} run again by {} {age} ago: {} accepted, {rejected} rejected{going_on}",
+                rerun.of,
+                rerun.by,
+                accepted + existing
+            );
         }
         if let Some(cancel) = &self.cancel {
             let going_on = if cancel.looked_at_all { "" } else { ", going on" };

@@ -1,20 +1,22 @@
 //! Sending many requests as one submission and, if wanted, following them: the common end of `bulk` and `rerun --failed`.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     fmt::Write as _,
+    pin::pin,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use chrono::{TimeDelta, Utc};
 use domain::{
     Timestamp,
-    api::{BULK_BODY_MAX, BULK_EVENT_MAX, BULK_MAX, BulkAnswer, BulkRejection, length_in_event},
+    api::{BULK_BODY_MAX, BULK_EVENT_MAX, BULK_MAX, BulkAnswer, BulkRejection, GroupCancelView, length_in_event},
     execution::ExecutionStatus,
     id::ExecutionId,
     request::{FieldError, Name},
 };
-use futures_util::stream::{self, LocalBoxStream, StreamExt};
+use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use serde_json::Value;
 use ulid::Ulid;
@@ -149,6 +151,10 @@ impl Sent {
         self.rejected.extend(more.rejected);
     }
 
+    fn totals(&self) -> Totals {
+        Totals { accepted: self.accepted.len(), existing: self.existing.len(), rejected: self.rejected.len() }
+    }
+
     fn count(&self) -> usize {
         self.accepted.len() + self.existing.len() + self.rejected.len()
     }
@@ -165,13 +171,21 @@ impl Sent {
     }
 }
 
+/// What became of the lines, by number.
+#[derive(Clone, Copy, Debug)]
+struct Totals {
+    accepted: usize,
+    existing: usize,
+    rejected: usize,
+}
+
 /// How sending ended.
 enum Ended {
     All,
     Interrupted,
     /// All of it is to be cancelled.
     Cancelled,
-    Failed(CallError),
+    Failed(Failure),
 }
 
 /// What is sent.
@@ -179,7 +193,7 @@ enum Ended {
 pub(crate) enum Batch<'a> {
     /// The lines of a `bulk`, many in a request.
     Lines(&'a [Ready]),
-    /// Runs to run again, one in a request.
+    /// Runs that the server runs again.
     Reruns(&'a Reruns),
 }
 
@@ -208,16 +222,6 @@ impl<'a> Batch<'a> {
             }
             Self::Reruns(_) => [submission.group.clone()].into(),
         }
-    }
-
-    /// What becomes of the runs, as the answers come in.
-    fn answers(self, client: &'a Client, submission: &Submission) -> LocalBoxStream<'a, Result<Sent, CallError>> {
-        let lines = match self {
-            Self::Lines(lines) => lines,
-            Self::Reruns(reruns) => return reruns.answers(client),
-        };
-        let asked = move |body| async move { Ok(Sent::of(client.submit_lines(body).await?, lines)) };
-        stream::iter(chunks(submission, lines)).map(asked).buffer_unordered(IN_FLIGHT).boxed_local()
     }
 }
 
@@ -250,7 +254,7 @@ fn closed(body: String) -> Vec<u8> {
     (body + "]}").into_bytes()
 }
 
-/// Sends the batch, then follows the runs if `wait`; gives the exit code.
+/// Sends the lines of a `bulk`, then follows the runs if `wait`; gives the exit code.
 ///
 /// # Errors
 /// A request that was refused or had no answer; what was accepted before has been told by then.
@@ -258,9 +262,10 @@ pub(crate) async fn run(
     context: &Context,
     client: &Client,
     submission: &Submission,
-    batch: Batch<'_>,
+    lines: &[Ready],
     wait: bool,
 ) -> Result<u8, Failure> {
+    let batch = Batch::Lines(lines);
     let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
     let id = &submission.id;
     let begun = if submission.resumed { "resuming" } else { "submitting" };
@@ -270,7 +275,7 @@ pub(crate) async fn run(
         runs(batch.len())
     ));
     let mut sent = Sent::default();
-    let ended = send(context, client, submission, batch, &mut interrupts, &mut sent).await;
+    let ended = send(context, client, submission, lines, &mut interrupts, &mut sent).await;
     context.screen.no_progress();
     let sent = sent.sorted();
     if submission.resumed && sent.existing.is_empty() && !sent.accepted.is_empty() {
@@ -284,26 +289,19 @@ pub(crate) async fn run(
         ));
     }
     tell_rejected(context, batch, &sent);
+    let told = Told { context, client, submission, batch, totals: sent.totals(), sent: &sent };
     match ended {
-        Ended::All if wait => follow(context, client, submission, batch, &sent, &mut interrupts).await,
-        Ended::All => {
-            report(context, submission, batch, &sent, None)?;
-            Ok(if sent.rejected.is_empty() { exit::SUCCESS } else { exit::FAILURE })
-        }
-        Ended::Cancelled => {
-            let cancelled = cancel_all(context, client, submission, batch, &mut interrupts).await;
-            report(context, submission, batch, &sent, None)?;
-            cancelled.map(|()| exit::CANCELLED)
-        }
+        Ended::All => told.all_sent(wait, &mut interrupts).await,
+        Ended::Cancelled => told.cancelled(&mut interrupts).await,
         Ended::Interrupted => {
             go_on(context, submission, &sent, batch.len());
-            report(context, submission, batch, &sent, None)?;
+            told.report(None)?;
             Ok(exit::CANCELLED)
         }
         Ended::Failed(error) => {
             go_on(context, submission, &sent, batch.len());
-            report(context, submission, batch, &sent, None)?;
-            Err(error.into())
+            told.report(None)?;
+            Err(error)
         }
     }
 }
@@ -316,28 +314,50 @@ async fn send(
     context: &Context,
     client: &Client,
     submission: &Submission,
-    batch: Batch<'_>,
+    lines: &[Ready],
     interrupts: &mut Interrupts,
     sent: &mut Sent,
 ) -> Ended {
-    let mut answers = batch.answers(client, submission);
+    let is_cancelled = Cell::new(false);
+    let asked = async |body| Ok::<_, CallError>(Sent::of(client.submit_lines(body).await?, lines));
+    let chunks = chunks(submission, lines).into_iter().take_while(|_| !is_cancelled.get());
+    let mut answers = pin!(stream::iter(chunks).map(asked).buffer_unordered(IN_FLIGHT));
     let what = all_of(submission);
     loop {
         let answer = tokio::select! {
             answer = answers.next() => answer,
-            wish = interrupts.wish(&what, &context.screen) => match wish {
+            wish = wish(interrupts, &what, context, is_cancelled.get()) => match wish {
                 Wish::Stay => continue,
+                Wish::Detach if is_cancelled.get() => return Ended::Cancelled,
                 Wish::Detach => return Ended::Interrupted,
-                Wish::Cancel => return Ended::Cancelled,
+                Wish::Cancel => {
+                    is_cancelled.set(true);
+                    // Nothing starts from now on. A submission that nobody knows yet begins with what is under way, so that is waited for,
+                    // and the groups are marked once more.
+                    match mark_all(client, submission, Batch::Lines(lines)).await {
+                        Ok(_) => continue,
+                        Err(error) => return Ended::Failed(error),
+                    }
+                }
             },
         };
         match answer {
+            None if is_cancelled.get() => return Ended::Cancelled,
             None => return Ended::All,
-            Some(Err(error)) => return Ended::Failed(error),
+            Some(Err(error)) => return Ended::Failed(error.into()),
             Some(Ok(more)) => sent.add(more),
         }
-        context.screen.gauge(sent.count(), batch.len(), "submitted");
+        context.screen.gauge(sent.count(), lines.len(), "submitted");
     }
+}
+
+/// The user's next wish. Once all of it is cancelled there is nothing left to ask.
+async fn wish(interrupts: &mut Interrupts, what: &str, context: &Context, is_cancelled: bool) -> Wish {
+    if is_cancelled {
+        interrupts.any().await;
+        return Wish::Detach;
+    }
+    interrupts.wish(what, &context.screen).await
 }
 
 fn tell_rejected(context: &Context, batch: Batch<'_>, sent: &Sent) {
@@ -363,13 +383,8 @@ async fn cancel_all(
     batch: Batch<'_>,
     interrupts: &mut Interrupts,
 ) -> Result<(), Failure> {
-    let mut marked = Vec::new();
     // First all, so that none of the last group starts while the first is closed.
-    for group in batch.groups(submission) {
-        let mark = cancel::set_mark(client, &group).await?;
-        marked.push((group, mark));
-    }
-    for (group, mark) in marked {
+    for (group, mark) in mark_all(client, submission, batch).await? {
         let closed = tokio::select! {
             closed = cancel::until_closed(context, client, &group, mark) => closed,
             () = interrupts.any() => {
@@ -388,6 +403,20 @@ async fn cancel_all(
     Ok(())
 }
 
+/// Marks each of the groups.
+async fn mark_all(
+    client: &Client,
+    submission: &Submission,
+    batch: Batch<'_>,
+) -> Result<Vec<(String, Option<GroupCancelView>)>, Failure> {
+    let mut marked = Vec::new();
+    for group in batch.groups(submission) {
+        let mark = cancel::set_mark(client, &group).await?;
+        marked.push((group, mark));
+    }
+    Ok(marked)
+}
+
 /// What is known once sending was cut short: a request under way may have been taken all the same.
 fn go_on(context: &Context, submission: &Submission, sent: &Sent, of: usize) {
     let id = &submission.id;
@@ -404,44 +433,121 @@ fn program(context: &Context) -> &'static str {
     if context.global.local { "mycli --local" } else { "mycli" }
 }
 
-async fn follow(
-    context: &Context,
-    client: &Client,
-    submission: &Submission,
-    batch: Batch<'_>,
-    sent: &Sent,
-    interrupts: &mut Interrupts,
-) -> Result<u8, Failure> {
-    let mut watch = Watch::new(sent.recorded().cloned(), batch.groups(submission));
-    let what = all_of(submission);
-    let ended = loop {
-        let wish = tokio::select! {
-            ended = watch.follow(client, &context.screen) => break Some(ended),
-            wish = interrupts.wish(&what, &context.screen) => wish,
+/// A submission that was sent, with what became of it, for the user.
+struct Told<'a> {
+    context: &'a Context,
+    client: &'a Client,
+    submission: &'a Submission,
+    batch: Batch<'a>,
+    /// Each run, as far as it is to be told.
+    sent: &'a Sent,
+    totals: Totals,
+}
+
+impl Told<'_> {
+    /// All of it was sent: follows the runs if `wait`; gives the exit code.
+    async fn all_sent(&self, wait: bool, interrupts: &mut Interrupts) -> Result<u8, Failure> {
+        if wait {
+            return self.follow(interrupts).await;
+        }
+        self.report(None)?;
+        Ok(if self.totals.rejected == 0 { exit::SUCCESS } else { exit::FAILURE })
+    }
+
+    /// All of it is to be cancelled.
+    async fn cancelled(&self, interrupts: &mut Interrupts) -> Result<u8, Failure> {
+        let Self { context, client, submission, batch, .. } = self;
+        let cancelled = cancel_all(context, client, submission, *batch, interrupts).await;
+        self.report(None)?;
+        cancelled.map(|()| exit::CANCELLED)
+    }
+
+    async fn follow(&self, interrupts: &mut Interrupts) -> Result<u8, Failure> {
+        let Self { context, client, submission, batch, sent, .. } = self;
+        let mut watch = Watch::new(sent.recorded().cloned(), batch.groups(submission));
+        let what = all_of(submission);
+        let ended = loop {
+            let wish = tokio::select! {
+                ended = watch.follow(client, &context.screen) => break Some(ended),
+                wish = interrupts.wish(&what, &context.screen) => wish,
+            };
+            match wish {
+                Wish::Stay => {}
+                Wish::Detach => break None,
+                Wish::Cancel => cancel_all(context, client, submission, *batch, interrupts).await?,
+            }
         };
-        match wish {
-            Wish::Stay => {}
-            Wish::Detach => break None,
-            Wish::Cancel => cancel_all(context, client, submission, batch, interrupts).await?,
+        context.screen.no_progress();
+        self.report(Some(&watch))?;
+        let group = &submission.group;
+        match ended {
+            Some(Ok(())) => {
+                let all = watch.runs().all(|(_, run)| run.status == ExecutionStatus::Succeeded);
+                Ok(if all && self.totals.rejected == 0 { exit::SUCCESS } else { exit::FAILURE })
+            }
+            Some(Err(error)) => Err(error.into()),
+            None => {
+                let program = program(context);
+                context.screen.say(&format!(
+                    "no longer following; the runs go on. To look at them: {program} status --group {group}   to stop them: {program} \
+                     cancel --group {group}"
+                ));
+                Ok(exit::CANCELLED)
+            }
         }
-    };
-    context.screen.no_progress();
-    report(context, submission, batch, sent, Some(&watch))?;
-    let group = &submission.group;
-    match ended {
-        Some(Ok(())) => {
-            let all = watch.runs().all(|(_, run)| run.status == ExecutionStatus::Succeeded);
-            Ok(if all && sent.rejected.is_empty() { exit::SUCCESS } else { exit::FAILURE })
+    }
+
+    fn report(&self, watch: Option<&Watch>) -> Result<(), Failure> {
+        let Self { context, submission, batch, sent, .. } = self;
+        if !context.is_json() {
+            return output::text(context, &self.text(watch));
         }
-        Some(Err(error)) => Err(error.into()),
-        None => {
-            let program = program(context);
-            context.screen.say(&format!(
-                "no longer following; the runs go on. To look at them: {program} status --group {group}   to stop them: {program} cancel \
-                 --group {group}"
-            ));
-            Ok(exit::CANCELLED)
+        let report = Report {
+            submission_id: submission.id.as_str(),
+            group: &submission.group,
+            accepted: entries(*batch, &sent.accepted),
+            existing: entries(*batch, &sent.existing),
+            rejected: sent
+                .rejected
+                .iter()
+                .map(|(line, errors)| Rejection { line: *line, rerun_of: batch.before(*line), errors })
+                .collect(),
+            counts: watch.map(Watch::counts),
+            failed: watch.map(|watch| failed(*batch, watch)),
+        };
+        let json = serde_json::to_string(&report).map_err(|error| Failure::Local(error.to_string()))?;
+        output::text(context, &format!("{json}\n"))
+    }
+
+    fn text(&self, watch: Option<&Watch>) -> String {
+        let Totals { accepted, existing, rejected } = self.totals;
+        let mut text = format!("accepted  {accepted}\n");
+        for (label, count) in [("existing", existing), ("rejected", rejected)] {
+            if count > 0 {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "{label}  {count}");
+            }
         }
+        let (group, program) = (&self.submission.group, program(self.context));
+        let _ = writeln!(text, "group     {group}");
+        let Some(watch) = watch else {
+            let _ = write!(
+                text,
+                "next      {program} status --group {group}\n          {program} history --group {group} --status failed\n          \
+                 {program} cancel --group {group}\n"
+            );
+            return text;
+        };
+        let _ = writeln!(text, "ended     {}", watch.counts().line());
+        for run in failed(self.batch, watch) {
+            let reason = run.reason.map(|reason| crate::screen::one_line(reason, usize::MAX)).unwrap_or_default();
+            let what = run.rerun_of.map_or_else(|| format!("line {}", run.line), |before| format!("rerun of {before}"));
+            let _ = writeln!(text, "{what}  {}  {}  {reason}", run.execution_id, run.status);
+        }
+        if watch.runs().any(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded) {
+            let _ = writeln!(text, "next      {program} rerun --failed --group {group}");
+        }
+        text
     }
 }
 
@@ -510,63 +616,6 @@ fn failed<'a>(batch: Batch<'a>, watch: &'a Watch) -> Vec<Failed<'a>> {
         .collect();
     failed.sort_by_key(|run| run.line);
     failed
-}
-
-fn report(
-    context: &Context,
-    submission: &Submission,
-    batch: Batch<'_>,
-    sent: &Sent,
-    watch: Option<&Watch>,
-) -> Result<(), Failure> {
-    if !context.is_json() {
-        return output::text(context, &text(context, submission, batch, sent, watch));
-    }
-    let report = Report {
-        submission_id: submission.id.as_str(),
-        group: &submission.group,
-        accepted: entries(batch, &sent.accepted),
-        existing: entries(batch, &sent.existing),
-        rejected: sent
-            .rejected
-            .iter()
-            .map(|(line, errors)| Rejection { line: *line, rerun_of: batch.before(*line), errors })
-            .collect(),
-        counts: watch.map(Watch::counts),
-        failed: watch.map(|watch| failed(batch, watch)),
-    };
-    let json = serde_json::to_string(&report).map_err(|error| Failure::Local(error.to_string()))?;
-    output::text(context, &format!("{json}\n"))
-}
-
-fn text(context: &Context, submission: &Submission, batch: Batch<'_>, sent: &Sent, watch: Option<&Watch>) -> String {
-    let mut text = format!("accepted  {}\n", sent.accepted.len());
-    for (label, count) in [("existing", sent.existing.len()), ("rejected", sent.rejected.len())] {
-        if count > 0 {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{label}  {count}");
-        }
-    }
-    let (group, program) = (&submission.group, program(context));
-    let _ = writeln!(text, "group     {group}");
-    let Some(watch) = watch else {
-        let _ = write!(
-            text,
-            "next      {program} status --group {group}\n          {program} history --group {group} --status failed\n          \
-             {program} cancel --group {group}\n"
-        );
-        return text;
-    };
-    let _ = writeln!(text, "ended     {}", watch.counts().line());
-    for run in failed(batch, watch) {
-        let reason = run.reason.map(|reason| crate::screen::one_line(reason, usize::MAX)).unwrap_or_default();
-        let what = run.rerun_of.map_or_else(|| format!("line {}", run.line), |before| format!("rerun of {before}"));
-        let _ = writeln!(text, "{what}  {}  {}  {reason}", run.execution_id, run.status);
-    }
-    if watch.runs().any(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded) {
-        let _ = writeln!(text, "next      {program} rerun --failed --group {group}");
-    }
-    text
 }
 
 #[cfg(test)]

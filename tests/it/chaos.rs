@@ -57,6 +57,16 @@ fn ten_thousand_waiting_are_cancelled_by_one_request_in_bad_weather() {
     }
 }
 
+/// Whatever dies, is lost or comes twice in between, each that failed is run again once.
+#[test]
+fn five_hundred_that_failed_are_run_again_by_one_request_in_bad_weather() {
+    for seed in [7, 21, 42] {
+        let plan = Plan::a_thousand_rerun(seed);
+        let outcome = holds(&plan, &format!("Plan::a_thousand_rerun({seed})"));
+        assert!(outcome.tasks > 1_400, "{} tasks are not all", outcome.tasks);
+    }
+}
+
 #[test]
 fn no_rule_is_broken_in_the_first_quarter_of_the_seeds() {
     seeds(0..500);

@@ -4,12 +4,20 @@ use aws::ambient::System;
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use chrono::DateTime;
 use domain::{
-    id::ExecutionId,
+    ecs::{RunTaskInput, Task},
+    group::GroupRerun,
+    id::{AttemptId, ExecutionId},
     key::{Caller, Role},
-    ports::Store,
+    ports::{Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, ReadError, Store, Tasks},
     secret::SecretRecord,
+    task::TaskDefinition,
 };
-use pipeline::{auth::Auth, submit::Submit};
+use pipeline::{
+    auth::Auth,
+    definitions::Registered,
+    launcher::{Launcher, Pace},
+    submit::Submit,
+};
 use serde_json::{Value, json};
 use tests::{
     memory::{MemoryQueue, MemoryStore},
@@ -79,4 +87,125 @@ async fn what_cannot_be_read_cannot_be_run_again_and_says_so() {
     let (status, answer) = post(&store, &caller(Role::Admin), &format!("/executions/{id}/rerun"), &json!({})).await;
     assert_eq!((status, &answer["code"]), (500, &json!("unreadable_record")));
     assert!(answer["title"].as_str().unwrap().contains(id.as_str()), "{answer}");
+}
+
+/// Nothing is started here, and no log is read.
+struct Idle;
+
+impl Tasks for Idle {
+    async fn register_definition(&self, _: &TaskDefinition) -> Result<String, LaunchError> {
+        Err(LaunchError::Throttled("nothing is registered here".into()))
+    }
+
+    async fn run_task(&self, _: &RunTaskInput) -> Result<Task, LaunchError> {
+        Err(LaunchError::Throttled("nothing is started here".into()))
+    }
+
+    async fn stop_task(&self, _: &str, _: &str) -> Result<(), PortError> {
+        Ok(())
+    }
+
+    async fn describe_tasks(&self, _: &[String]) -> Result<Described, PortError> {
+        Ok(Described::default())
+    }
+
+    async fn list_tasks(&self, _: &AttemptId) -> Result<Vec<String>, PortError> {
+        Ok(Vec::new())
+    }
+}
+
+impl Logs for Idle {
+    async fn read(&self, _: &str, _: Option<&str>) -> Result<LogPage, ReadError> {
+        Ok(LogPage::default())
+    }
+
+    async fn last(&self, _: &str) -> Result<Vec<LogLine>, ReadError> {
+        Ok(Vec::new())
+    }
+}
+
+/// The launcher is told of the rerun into this group.
+async fn work(store: &MemoryStore, group: &str) {
+    let (queue, settings) = (MemoryQueue::new(System), simulation::settings(&simulation::account(7, 6)));
+    let (registered, pace) = (Registered::default(), Pace::default());
+    let launcher = Launcher {
+        store,
+        queue: &queue,
+        tasks: &Idle,
+        logs: &Idle,
+        secrets: store,
+        registered: &registered,
+        pace: &pace,
+        ambient: &System,
+        settings: &settings,
+    };
+    let message = json!({"kind": "rerun_group", "group": group, "v": 1}).to_string();
+    let event = json!({"Records": [{"messageId": "1", "body": message}]});
+    let response = launcher.handle(serde_json::from_value(event).unwrap()).await;
+    assert!(response.batch_item_failures.is_empty(), "{response:?}");
+}
+
+/// A member that was lost, so that nothing but the store is needed for its end.
+async fn lost(store: &MemoryStore, request: &Value) -> ExecutionId {
+    let (status, answer) = post(store, &caller(Role::Admin), "/execute", request).await;
+    assert_eq!(status, 202, "{answer}");
+    let id: ExecutionId = answer["execution_id"].as_str().unwrap().parse().unwrap();
+    let before = store.load(&id).await.unwrap().unwrap();
+    let started = crate::contract::records::launch(store, &before).await;
+    let lost = started.lost("nobody knows of its task", System.now()).unwrap();
+    store.update(&started, lost, &[]).await.unwrap();
+    id
+}
+
+/// One that must not be run again by this caller is told with its reason, and holds up none of the others.
+#[tokio::test]
+async fn a_member_that_the_caller_may_not_run_is_rejected_by_itself() {
+    let store = MemoryStore::default();
+    let set_at = Some(DateTime::UNIX_EPOCH);
+    store.set_secret(SecretRecord { name: "PROD".into(), role: Role::Admin, set_at, hosts: Vec::new() });
+    let secret = lost(&store, &json!({"command": "make", "secrets": ["PROD"], "group": "nightly"})).await;
+    lost(&store, &json!({"command": "make", "group": "nightly"})).await;
+    let spoilt = lost(&store, &json!({"command": "make", "group": "nightly"})).await;
+    store.spoil(&spoilt);
+    let asked = json!({"submission_id": "again"});
+    let (status, answer) = post(&store, &caller(Role::Submit), "/groups/nightly/rerun-failed", &asked).await;
+    assert_eq!(status, 202, "{answer}");
+    work(&store, "again").await;
+    let done: GroupRerun = store.group_work(&"again".parse().unwrap()).await.unwrap().unwrap();
+    let counts = (done.counts.accepted, done.counts.rejected, done.counts.passed_over);
+    assert_eq!((counts, done.done), ((1, 1, 1), true), "{done:?}");
+    assert_eq!(done.rejections[0].execution_id, secret);
+    assert_eq!(done.rejections[0].errors[0].message, "`PROD` may be named by keys of role admin only");
+}
+
+#[tokio::test]
+async fn one_rerun_at_a_time_goes_into_a_group() {
+    let store = MemoryStore::default();
+    lost(&store, &json!({"command": "make", "group": "nightly"})).await;
+    let (alice, path) = (caller(Role::Submit), "/groups/nightly/rerun-failed");
+    let first = json!({"submission_id": "one", "changes": {"group": "again"}});
+    assert_eq!(post(&store, &alice, path, &first).await.0, 202);
+    assert_eq!(post(&store, &alice, path, &first).await.0, 202, "the same again is no harm");
+    let other = json!({"submission_id": "two", "changes": {"group": "again"}});
+    let (status, answer) = post(&store, &alice, path, &other).await;
+    assert_eq!((status, &answer["code"]), (409, &json!("rerun_under_way")));
+    work(&store, "again").await;
+    assert_eq!(post(&store, &alice, path, &other).await.0, 202, "the first is over");
+}
+
+/// The red button reaches what the server has not run again yet.
+#[tokio::test]
+async fn a_cancel_of_the_new_group_ends_a_rerun() {
+    let store = MemoryStore::default();
+    let before = lost(&store, &json!({"command": "make", "group": "nightly"})).await;
+    let alice = caller(Role::Submit);
+    let asked = json!({"submission_id": "again"});
+    assert_eq!(post(&store, &alice, "/groups/nightly/rerun-failed", &asked).await.0, 202);
+    assert_eq!(post(&store, &alice, "/groups/again/cancel", &json!({})).await.0, 202);
+    work(&store, "again").await;
+    let done: GroupRerun = store.group_work(&"again".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!((done.done, done.cancelled, done.counts.accepted), (true, true, 0));
+    let mut all = Vec::new();
+    store.for_each(|execution| all.push(execution.id.clone()));
+    assert_eq!(all, [before]);
 }

@@ -15,7 +15,12 @@ tests 9-markers "from tasks' streams alone, both ends seen" \
 tests 11-set-up "DNS, 5xx, 429 tried again; 401, 404 not" 'test(/^script::/) & test(/again|without_asking|transient/)'
 tests 12-policies "actions and resources that AWS has" 'test(/policies_are_what|who_looks_at_policies/)'
 tests 12-template "boundary, key and topic reach all" 'test(/a_boundary_a_key_and_a_topic|every_dead_letter_rings/)'
+tests 12-history "protected, and taken up by the next init" 'test(/deploy::life::.*(history|table_of_somebody)/)'
+tests 12-regions "share no role; short ARNs are told" 'test(/first_day::(roles_for_runs|an_account_with_short)/)'
+tests 12-tags "tell stack, submitter and group" 'test(/a_task_is_tagged|a_task_is_started_exactly/)'
+tests 12-dead-letters "hold no variables" 'test(/no_event_of_a_task_becomes/)'
 tests 13-emulator "the whole stack on one machine" 'test(/^stack::/)'
 tests 16-cancel-group "10,000 by one request" 'test(/cancelled_by_one_request|groups_mark/)'
+tests 16-rerun-group "500 by one request" 'test(/^rerun::|run_again_by_one_request|runs_again_what_failed|groups_rerun/)'
 
 command_says cases "CASES as a new user types them" '[0-9]+ passed.*' just cases

@@ -304,6 +304,7 @@ pub fn settings(account: &Account) -> Settings {
             security_groups: vec!["sg-a".into()],
             assign_public_ip: true,
         }),
+        task_tags: Some("default".into()),
         unlisted_seconds: 120,
         log_delay_seconds: 10,
     }

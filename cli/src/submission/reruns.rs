@@ -1,167 +1,238 @@
-//! The runs of `rerun --failed`: each is asked for in a request of its own, which names the run before and what changes.
+//! The runs of `rerun --failed`: one request, on which the server runs them again one after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
-    api::{Accepted, Problem},
+    api::{ExecutionView, GroupRerunRequest, GroupRerunView, Listed},
+    group::rerun::Rejection,
     id::ExecutionId,
-    request::{Changes, FieldError},
 };
-use futures_util::stream::{self, LocalBoxStream, StreamExt};
-use sha2::{Digest, Sha256};
 
-use super::{Sent, Submission};
+use super::{Batch, Sent, Submission, Told, Totals, all_of, program};
 use crate::{
-    client::{CallError, Client},
+    client::{CallError, Client, PAUSE},
+    context::Context,
+    exit,
     failure::Failure,
+    group,
+    interrupt::{Interrupts, Wish},
 };
 
-/// Requests under way at once. Ours: a new account's functions run ten times at once (AWS-FACTS §7), and others use them too. The price is that
-/// neighbours may be recorded, and so launched, in another order than that of the runs before. The report keeps that order.
-const IN_FLIGHT: usize = 8;
-
-/// Runs to run again.
-#[derive(Debug)]
-pub(crate) struct Reruns {
-    runs: Vec<Again>,
-    /// What the submission is known to have made before.
-    known: BTreeSet<ExecutionId>,
-}
-
-/// A run to run again.
-#[derive(Debug)]
-struct Again {
-    /// Counted from 1.
-    number: usize,
-    before: ExecutionId,
-    /// The changes, as the body of a request.
-    body: Vec<u8>,
-}
+/// The runs that are run again, each with its number, counted from 1.
+#[derive(Debug, Default)]
+pub(crate) struct Reruns(Vec<ExecutionId>);
 
 impl Reruns {
-    /// None yet. `known` are the runs of an earlier part of the submission: an answer that names one of them is not a new run.
-    pub(crate) fn new(known: BTreeSet<ExecutionId>) -> Self {
-        Self { runs: Vec::new(), known }
-    }
-
-    /// Adds one, under the key that the submission has for it.
-    ///
-    /// # Errors
-    /// Changes that are no JSON.
-    pub(crate) fn add(
-        &mut self,
-        submission: &Submission,
-        before: ExecutionId,
-        changes: Changes,
-    ) -> Result<(), Failure> {
-        let changes = Changes { idempotency_key: Some(key(submission, &before)), ..changes };
-        let body = serde_json::to_vec(&changes).map_err(|error| Failure::Local(error.to_string()))?;
-        self.runs.push(Again { number: self.runs.len() + 1, before, body });
-        Ok(())
-    }
-
     /// The run that the one with this number repeats.
     pub(super) fn before(&self, number: usize) -> Option<&ExecutionId> {
-        self.runs.get(number.checked_sub(1)?).map(|again| &again.before)
+        self.0.get(number.checked_sub(1)?)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.runs.len()
+        self.0.len()
     }
+}
 
-    /// What becomes of each, as the answers come in.
-    pub(super) fn answers<'a>(&'a self, client: &'a Client) -> LocalBoxStream<'a, Result<Sent, CallError>> {
-        let asked = move |again: &'a Again| async move {
-            let answer = client.rerun(&again.before, again.body.clone()).await;
-            self.outcome(again.number, answer.map(|got| got.value))
+/// Has the failed runs of a group run again, then follows them if `wait`; gives the exit code.
+///
+/// # Errors
+/// A request that was refused or had no answer; [`Failure::Nothing`] if none has failed.
+pub(crate) async fn run(
+    context: &Context,
+    client: &Client,
+    submission: &Submission,
+    of: &str,
+    request: GroupRerunRequest,
+    wait: bool,
+) -> Result<u8, Failure> {
+    let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
+    // An answer does not tell a new run from one of before.
+    let known = if submission.is_resumed() { members(client, &submission.group).await? } else { BTreeMap::new() };
+    let id = &submission.id;
+    context.screen.say(&format!(
+        "running again what failed of {of}, as {id}; if that is cut short, the same command with --resume {id} goes on"
+    ));
+    if let Client::Local(machine) = client {
+        machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
+    }
+    let began = client.rerun_group(of, &request).await?.rerun;
+    let (rerun, ended) = until_done(context, client, submission, began, &mut interrupts).await?;
+    context.screen.no_progress();
+    tell(context, of, submission, &rerun);
+    let counts = rerun.counts;
+    if ended == Done::All && counts.accepted + counts.existing + counts.rejected == 0 {
+        return Err(Failure::Nothing(format!("nothing of the group {of} has failed")));
+    }
+    let (reruns, sent) = if context.is_json() || (wait && ended == Done::All) {
+        let failed = failed(client, of, &rerun).await?;
+        let made = members(client, &submission.group).await?;
+        entries(&failed, &made, &known, &rerun.rejections, &rerun.submission_id)
+    } else {
+        Default::default()
+    };
+    let totals = totals(submission, &rerun);
+    let batch = Batch::Reruns(&reruns);
+    let told = Told { context, client, submission, batch, sent: &sent, totals };
+    match ended {
+        Done::All => told.all_sent(wait, &mut interrupts).await,
+        Done::Cancelled => told.cancelled(&mut interrupts).await,
+        Done::Left => {
+            let (group, program) = (&submission.group, program(context));
+            context.screen.say(&format!(
+                "no longer following; the rest is run again all the same. To look at them: {program} status --group {group}   to stop them: \
+                 {program} cancel --group {group}"
+            ));
+            told.report(None)?;
+            Ok(exit::CANCELLED)
+        }
+    }
+}
+
+/// How looking on ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// All are run again.
+    All,
+    /// They are to be cancelled.
+    Cancelled,
+    /// The user left.
+    Left,
+}
+
+/// Shows how far the server is, until all failed runs were looked at.
+async fn until_done(
+    context: &Context,
+    client: &Client,
+    submission: &Submission,
+    began: Option<GroupRerunView>,
+    interrupts: &mut Interrupts,
+) -> Result<(GroupRerunView, Done), Failure> {
+    let foreign = || Failure::Local("the API does not say how far the rerun is".to_owned());
+    let what = all_of(submission);
+    let mut rerun = began.ok_or_else(foreign)?;
+    while !rerun.done {
+        let so_far = rerun.counts.accepted + rerun.counts.existing;
+        context.screen.progress(&format!("run again so far: {so_far}"));
+        let look = async {
+            let got = client.group(&submission.group).await?;
+            client.pause(&got.answer, false, PAUSE).await;
+            Ok::<_, CallError>(got.value.rerun)
         };
-        stream::iter(&self.runs).map(asked).buffer_unordered(IN_FLIGHT).boxed_local()
-    }
-
-    fn outcome(&self, number: usize, answer: Result<Accepted, CallError>) -> Result<Sent, CallError> {
-        let mut sent = Sent::default();
-        match answer {
-            Ok(Accepted { execution_id: id, .. }) if self.known.contains(&id) => sent.existing.push((number, id)),
-            Ok(Accepted { execution_id: id, .. }) => sent.accepted.push((number, id)),
-            Err(CallError::Refused(problem)) if is_of_one_run(&problem) => {
-                sent.rejected.push((number, faults(problem)));
-            }
-            Err(error) => return Err(error),
+        tokio::select! {
+            seen = look => rerun = seen?.ok_or_else(foreign)?,
+            wish = interrupts.wish(&what, &context.screen) => match wish {
+                Wish::Stay => {}
+                Wish::Detach => return Ok((rerun, Done::Left)),
+                Wish::Cancel => return Ok((rerun, Done::Cancelled)),
+            },
         }
-        Ok(sent)
     }
+    Ok((rerun, Done::All))
 }
 
-/// The idempotency key of a rerun: the same whenever the submission is sent again, whatever else has failed by then. A hash, because a
-/// submission's id may be as long as a key.
-pub(crate) fn key(submission: &Submission, before: &ExecutionId) -> String {
-    let digest = hex::encode(Sha256::digest(format!("{}/{before}", submission.id)));
-    format!("rerun-{}", &digest[..32])
-}
-
-/// Whether the others may be accepted all the same.
-fn is_of_one_run(problem: &Problem) -> bool {
-    let codes = ["idempotency_key_reused", "not_found", "unreadable_record"];
-    problem.has_faults() || codes.contains(&problem.code.as_str())
-}
-
-fn faults(problem: Problem) -> Vec<FieldError> {
-    if !problem.errors.is_empty() {
-        return problem.errors;
-    }
-    let fault = |field: &str, message: &str| vec![FieldError { field: field.into(), message: message.into() }];
-    match problem.code.as_str() {
-        "idempotency_key_reused" => {
-            fault("submission_id", "was used within 24 hours with other changes of this run; use a new one")
+/// What is not run again, and why.
+fn tell(context: &Context, of: &str, submission: &Submission, rerun: &GroupRerunView) {
+    for Rejection { execution_id, errors } in &rerun.rejections {
+        for error in errors {
+            context.screen.say(&format!("the rerun of {execution_id} is rejected: {error}"));
         }
-        _ => fault("id", &problem.title),
     }
+    let told = u32::try_from(rerun.rejections.len()).unwrap_or(u32::MAX);
+    if rerun.counts.rejected > told {
+        context.screen.say(&format!("{} more are rejected", rerun.counts.rejected - told));
+    }
+    if rerun.counts.passed_over > 0 {
+        context.screen.say(&format!(
+            "{} of {of} are not run again, because their records cannot be read (`{} history --group {of}` shows which)",
+            rerun.counts.passed_over,
+            program(context)
+        ));
+    }
+    if rerun.cancelled {
+        let group = &submission.group;
+        context.screen.say(&format!("the group {group} was cancelled: nothing more of {of} is run again in it"));
+    }
+}
+
+/// Of a new submission nothing was there before, whatever the server met twice.
+fn totals(submission: &Submission, rerun: &GroupRerunView) -> Totals {
+    let (accepted, existing) = match (rerun.counts.accepted, rerun.counts.existing) {
+        (accepted, existing) if submission.is_resumed() => (accepted, existing),
+        (accepted, existing) => (accepted + existing, 0),
+    };
+    let [accepted, existing, rejected] =
+        [accepted, existing, rerun.counts.rejected].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    Totals { accepted, existing, rejected }
+}
+
+/// The runs that are run again, the oldest first.
+async fn failed(client: &Client, of: &str, rerun: &GroupRerunView) -> Result<BTreeSet<ExecutionId>, CallError> {
+    let mut failed = BTreeSet::new();
+    let see = |listed: Listed| match listed {
+        Listed::Run(run) if is_covered(&run, rerun) => failed.extend([run.execution_id.clone()]),
+        Listed::Run(_) | Listed::Unreadable(_) => {}
+    };
+    group::walk(client, of, None, see).await?;
+    Ok(failed)
+}
+
+fn is_covered(run: &ExecutionView, rerun: &GroupRerunView) -> bool {
+    run.status.is_failure() && run.submitted_at < rerun.at
+}
+
+/// The runs of a group by their idempotency keys.
+async fn members(client: &Client, group: &str) -> Result<BTreeMap<String, ExecutionId>, CallError> {
+    let mut members = BTreeMap::new();
+    let see = |listed: Listed| {
+        if let Listed::Run(run) = listed
+            && let Some(key) = run.request.idempotency_key
+        {
+            members.insert(key, run.execution_id);
+        }
+    };
+    group::walk(client, group, None, see).await?;
+    Ok(members)
+}
+
+/// Which run repeats which, by the key that each rerun has.
+fn entries(
+    failed: &BTreeSet<ExecutionId>,
+    members: &BTreeMap<String, ExecutionId>,
+    known: &BTreeMap<String, ExecutionId>,
+    rejections: &[Rejection],
+    submission: &str,
+) -> (Reruns, Sent) {
+    let mut sent = Sent::default();
+    for (number, before) in (1..).zip(failed) {
+        let key = domain::group::rerun::key(submission, before);
+        let rejection = rejections.iter().find(|rejection| rejection.execution_id == *before);
+        match (members.get(&key), rejection) {
+            (_, Some(rejection)) => sent.rejected.push((number, rejection.errors.clone())),
+            (Some(id), None) if known.contains_key(&key) => sent.existing.push((number, id.clone())),
+            (Some(id), None) => sent.accepted.push((number, id.clone())),
+            // It failed after the server had looked at it.
+            (None, None) => {}
+        }
+    }
+    (Reruns(failed.iter().cloned().collect()), sent)
 }
 
 #[cfg(test)]
 mod tests {
+    use domain::{group::rerun::key, request::FieldError};
+
     use super::*;
 
-    fn id(number: u128) -> ExecutionId {
-        ExecutionId::new(domain::Timestamp::UNIX_EPOCH, number)
-    }
-
-    fn submission(id: &str) -> Submission {
-        Submission { id: id.parse().unwrap(), group: id.to_owned(), resumed: true }
-    }
-
     #[test]
-    fn a_run_has_one_key_in_a_submission_and_another_in_any_other() {
-        let long = "x".repeat(64);
-        let first = key(&submission(&long), &id(1));
-        assert_eq!(first, key(&submission(&long), &id(1)));
-        assert_ne!(first, key(&submission(&long), &id(2)));
-        assert_ne!(first, key(&submission("y"), &id(1)));
-        assert!(first.parse::<domain::request::IdempotencyKey>().is_ok());
-    }
-
-    #[track_caller]
-    fn check(answer: Result<Accepted, CallError>, accepted: usize, existing: usize, rejected: &[&str]) {
-        let sent = Reruns::new([id(7)].into()).outcome(1, answer).unwrap();
-        assert_eq!((sent.accepted.len(), sent.existing.len()), (accepted, existing));
-        let told = sent.rejected.iter().flat_map(|(_, faults)| faults).map(|fault| fault.field.as_str());
-        assert_eq!(told.collect::<Vec<_>>(), rejected);
-    }
-
-    #[test]
-    fn a_refusal_of_one_run_stops_no_other() {
-        let accepted =
-            |number| Accepted { execution_id: id(number), status: domain::execution::ExecutionStatus::Queued };
-        let refused = |problem| Err(CallError::Refused(problem));
-        check(Ok(accepted(8)), 1, 0, &[]);
-        check(Ok(accepted(7)), 0, 1, &[]);
+    fn each_new_run_is_told_with_the_one_that_it_repeats() {
+        let id = |number| ExecutionId::new(domain::Timestamp::UNIX_EPOCH, number);
+        let of = |numbers: &[u128]| numbers.iter().map(|number| (key("sub", &id(*number)), id(100 + number))).collect();
+        let failed = [1, 2, 3, 4].map(id).into();
         let fault = FieldError { field: "cpu".into(), message: "is odd".into() };
-        check(refused(Problem::invalid(vec![fault])), 0, 0, &["cpu"]);
-        check(refused(Problem::new(409, "idempotency_key_reused", "used")), 0, 0, &["submission_id"]);
-        check(refused(Problem::new(404, "not_found", "pruned")), 0, 0, &["id"]);
-        let ends_all = [Problem::new(403, "forbidden", "no"), Problem::new(404, "no_such_path", "of before")];
-        for problem in ends_all {
-            assert!(Reruns::new(BTreeSet::new()).outcome(1, refused(problem)).is_err());
-        }
+        let rejections = [Rejection { execution_id: id(3), errors: vec![fault] }];
+        let (reruns, sent) = entries(&failed, &of(&[1, 2]), &of(&[1]), &rejections, "sub");
+        assert_eq!((sent.existing, sent.accepted), (vec![(1, id(101))], vec![(2, id(102))]));
+        assert_eq!(sent.rejected.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [3]);
+        assert_eq!((reruns.before(3), reruns.before(0), reruns.len()), (Some(&id(3)), None, 4));
     }
 }

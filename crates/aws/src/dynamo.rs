@@ -15,7 +15,7 @@ use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
     execution::{Execution, Ticket},
-    group::GroupCancel,
+    group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
@@ -206,17 +206,17 @@ impl Store for DynamoStore {
         self.bring_in_line().await
     }
 
-    async fn group_cancel(&self, group: &Name) -> Result<Option<GroupCancel>, PortError> {
-        self.read_group_cancel(group).await
+    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
+        self.read_group_work(group).await
     }
 
     /// Conditional on the revision.
-    async fn set_group_cancel(&self, mark: &GroupCancel) -> Result<bool, PortError> {
-        self.write_group_cancel(mark).await
+    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+        self.write_group_work(work).await
     }
 
-    async fn open_group_cancels(&self) -> Result<Vec<GroupCancel>, PortError> {
-        self.list_open_group_cancels().await
+    async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
+        self.list_open_group_work().await
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {

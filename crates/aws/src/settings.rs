@@ -51,10 +51,12 @@ impl Function {
 
 const ALL: &[Function] = &[Submit, Launcher, StateTracker, Query];
 const SENDERS: &[Function] = &[Submit, Launcher, StateTracker];
+/// It takes in the requests of reruns of groups. Its release before was not given these variables, so it starts without them.
+const TAKES_IN: &[Function] = &[Launcher];
 const JUDGES: &[Function] = &[Submit, Launcher, Query];
 
 /// Each variable, the functions that cannot do without it, and those that can.
-const VARIABLES: [(&str, &[Function], &[Function]); 29] = [
+const VARIABLES: [(&str, &[Function], &[Function]); 30] = [
     ("MYCLI_STACK", ALL, &[]),
     ("MYCLI_VERSION", ALL, &[]),
     ("MYCLI_TABLE", ALL, &[]),
@@ -70,15 +72,16 @@ const VARIABLES: [(&str, &[Function], &[Function]); 29] = [
     ("MYCLI_TASK_ROLE_ARN", &[Launcher], &[]),
     ("MYCLI_SECRETS_PATH", &[Launcher], &[]),
     ("MYCLI_FAMILY_PREFIX", &[Launcher], &[]),
-    ("MYCLI_TASK_ROLE_PREFIX", &[Submit], &[]),
-    ("MYCLI_REGISTRY_SECRET_PREFIX", &[Submit], &[]),
-    ("MYCLI_DEFAULT_IMAGE", &[Submit], &[]),
-    ("MYCLI_DEFAULT_CPU", &[Submit], &[]),
-    ("MYCLI_DEFAULT_MEMORY", &[Submit], &[]),
-    ("MYCLI_DEFAULT_ARCH", &[Submit], &[]),
-    ("MYCLI_DEFAULT_CAPACITY", &[Submit], &[]),
-    ("MYCLI_DEFAULT_TIMEOUT", &[Submit], &[]),
-    ("MYCLI_MAX_TIMEOUT", &[Submit], &[]),
+    ("MYCLI_TAG_TASKS", &[], &[Launcher]),
+    ("MYCLI_TASK_ROLE_PREFIX", &[Submit], TAKES_IN),
+    ("MYCLI_REGISTRY_SECRET_PREFIX", &[Submit], TAKES_IN),
+    ("MYCLI_DEFAULT_IMAGE", &[Submit], TAKES_IN),
+    ("MYCLI_DEFAULT_CPU", &[Submit], TAKES_IN),
+    ("MYCLI_DEFAULT_MEMORY", &[Submit], TAKES_IN),
+    ("MYCLI_DEFAULT_ARCH", &[Submit], TAKES_IN),
+    ("MYCLI_DEFAULT_CAPACITY", &[Submit], TAKES_IN),
+    ("MYCLI_DEFAULT_TIMEOUT", &[Submit], TAKES_IN),
+    ("MYCLI_MAX_TIMEOUT", &[Submit], TAKES_IN),
     ("MYCLI_SPOT_VCPUS", &[], JUDGES),
     ("MYCLI_ON_DEMAND_VCPUS", &[], JUDGES),
     ("MYCLI_LAUNCHES_PER_SECOND", &[], &[Launcher, Query]),
@@ -181,6 +184,7 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
                 registry_secret_prefix: self.text("MYCLI_REGISTRY_SECRET_PREFIX"),
             }),
             network: self.network(),
+            task_tags: self.task_tags(),
             unlisted_seconds: UNLISTED_SECONDS,
             log_delay_seconds: LOG_DELAY_SECONDS,
         }
@@ -228,6 +232,11 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
         let (subnets, security_groups) = (self.list("MYCLI_SUBNETS"), self.list("MYCLI_SECURITY_GROUPS"));
         let assign_public_ip = self.parsed("MYCLI_ASSIGN_PUBLIC_IP").unwrap_or_default();
         (!subnets.is_empty()).then_some(NetworkConfiguration { subnets, security_groups, assign_public_ip })
+    }
+
+    fn task_tags(&mut self) -> Option<String> {
+        let tagged: Option<bool> = self.parsed("MYCLI_TAG_TASKS");
+        tagged.unwrap_or_default().then(|| self.text("MYCLI_STACK"))
     }
 
     fn registration(&mut self) -> Option<Registration> {
@@ -308,6 +317,7 @@ mod tests {
             ("MYCLI_TASK_ROLE_ARN", "arn:aws:iam::1:role/task"),
             ("MYCLI_SECRETS_PATH", "/mycli/team/secrets/"),
             ("MYCLI_FAMILY_PREFIX", "mycli-team"),
+            ("MYCLI_TAG_TASKS", "true"),
             ("MYCLI_TASK_ROLE_PREFIX", "arn:aws:iam::1:role/mycli/team/"),
             ("MYCLI_REGISTRY_SECRET_PREFIX", "mycli/team/"),
             ("MYCLI_DEFAULT_IMAGE", "alpine:3.20"),

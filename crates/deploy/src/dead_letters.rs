@@ -190,6 +190,7 @@ fn hint(body: &str) -> (String, Option<ExecutionId>) {
         Ok(Message::Line { line, id }) => (format!("start what waits for {line}"), id),
         Ok(Message::Check { id }) => ("look after this execution".into(), Some(id)),
         Ok(Message::CancelGroup { group }) => (format!("close the members of the cancelled group {group}"), None),
+        Ok(Message::RerunGroup { group }) => (format!("run again what failed, as members of {group}"), None),
         Err(_) => ("not a message of mycli's".into(), None),
     }
 }

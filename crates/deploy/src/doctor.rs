@@ -390,6 +390,7 @@ mod tests {
             parameters: texts(&[("SpotVcpus", "6"), ("OnDemandVcpus", "6")]),
             outputs: texts(&[("Version", "1.2.3")]),
             tags: BTreeMap::new(),
+            is_adopted: false,
         };
         let record = SecretRecord { name: "TOKEN".into(), role: Role::Submit, set_at: None, hosts: Vec::new() };
         Facts {

@@ -8,12 +8,13 @@ use crate::{
     bucket::Bucket,
     gateway_log::{self, LogRole},
     indexes::PlanError,
-    kept,
+    kept::{self, Kept},
+    long_arns,
     package::Functions,
     rolling::Rolling,
     service_role::{self, ServiceRole},
     stack::{Condition, Progress, Setting, Settings, StackError, StackView, Stacks},
-    table::SettleError,
+    table::{SettleError, Table},
     template::{Template, TemplateError},
     zones,
 };
@@ -21,6 +22,9 @@ use crate::{
 /// The parameters that follow from the code and the account; a user does not choose them.
 pub const OWN_PARAMETERS: [&str; 6] =
     ["StackName", "CodeBucket", "CodePrefix", "Version", "Architecture", "EndpointUrl"];
+
+/// The parameter with the IAM path of the roles that runs may name.
+const TASK_ROLE_PATH: &str = "TaskRolePath";
 
 /// What to deploy.
 #[derive(Clone, Debug)]
@@ -74,12 +78,15 @@ pub enum InstallError {
     /// `destroy` got stuck.
     #[error("the stack is half removed{}: finish that with `mycli destroy`", .0.as_deref().map(|why| format!(" ({why})")).unwrap_or_default())]
     HalfRemoved(Option<String>),
-    /// A history that was kept stands in the way.
+    /// A table that mycli did not make stands in the way.
+    #[error("there is a table {0} that mycli did not make: choose another name with --stack")]
+    ForeignTable(String),
+    /// The account has opted out of ECS's long ARNs.
     #[error(
-        "the table {0} with the history of a removed stack is still there: choose another name with --stack, or remove that history for \
-         good with `mycli destroy`"
+        "this account keeps ECS's short ARNs of tasks, which match none of the stack's roles and take no tags: opt in with \
+         `aws ecs put-account-setting-default --name taskLongArnFormat --value enabled --region {0}`, then run this again"
     )]
-    KeptTable(String),
+    ShortArns(String),
     /// The account's setting cannot be looked at, and must not be replaced unseen.
     #[error(
         "{0}.\nAPI Gateway has one log role for the account and region: say with --parameter GatewayLogRole=keep that one is set, or with \
@@ -115,20 +122,27 @@ pub async fn deploy(
 ) -> Result<Deployed, InstallError> {
     let template = wish.template;
     check_parameters(template, wish.parameters)?;
-    let stacks = Stacks::new(account, name);
-    let before = ready(&stacks, tell).await?;
-    if before.is_none() {
-        refuse_a_kept_table(account, name).await?;
+    if long_arns::are_off(account).await {
+        return Err(InstallError::ShortArns(account.region.clone()));
     }
+    let stacks = Stacks::new(account, name);
     let bucket = Bucket::new(account, name);
+    let before = match ready(&stacks, tell).await? {
+        None => adopted(account, name, &bucket, &stacks, template, tell).await?,
+        stands => stands,
+    };
     upload(&bucket, wish.functions, tell).await?;
     let own = own_parameters(account, name, &bucket, wish);
-    let found = found_parameters(account, name, before.as_ref(), wish, tell).await?;
-    let settings = settings(template, before.as_ref(), &own, &found, wish.parameters);
+    // One that holds only an imported table has no settings yet.
+    let as_set = before.as_ref().filter(|stack| !stack.is_adopted);
+    let found = found_parameters(account, name, as_set, wish, tell).await?;
+    let settings = settings(template, as_set, &own, &found, wish.parameters);
+    if as_set.is_none() {
+        service_role(account, tell).await?;
+    }
     let version_before = before.as_ref().and_then(StackView::version).map(str::to_owned);
     let (stack, change) = match before {
         None => {
-            service_role(account, tell).await?;
             tell(Progress::Step(format!("making the stack {} ({} resources)", name.full(), template.size())));
             let url = bucket.put_template(template).await?;
             (make(&stacks, &url, &settings, tell).await?, Change::Made)
@@ -136,9 +150,17 @@ pub async fn deploy(
         Some(before) => {
             let table = before.outputs.get("Table").cloned().unwrap_or_else(|| name.table());
             let rolling = Rolling::of(account, &bucket, &stacks, &table, tell);
-            rolling.update(before, template, &settings).await?
+            let is_adopted = before.is_adopted;
+            let (stack, change) = rolling.update(before, template, &settings).await?;
+            if is_adopted {
+                kept::unmark(account, &table).await?;
+                (stack, Change::Made)
+            } else {
+                (stack, change)
+            }
         }
     };
+    protect(account, name, tell).await;
     Ok(Deployed { stack, change, version_before })
 }
 
@@ -194,6 +216,10 @@ async fn found_parameters(
             None => Vec::new(),
         };
         found.extend(zones::PARAMETERS.into_iter().zip(zones));
+    }
+    if before.is_none() && takes(TASK_ROLE_PATH) {
+        // IAM knows no regions: a role for the stack of this name in another region is not for this one.
+        found.insert(TASK_ROLE_PATH, format!("/mycli/{name}.{}/", account.region));
     }
     if before.is_none() && takes(gateway_log::PARAMETER) {
         let what = match gateway_log::look(account).await.map_err(InstallError::GatewayLogRole)? {
@@ -251,22 +277,49 @@ async fn ready(stacks: &Stacks, tell: &impl Fn(Progress)) -> Result<Option<Stack
     }
 }
 
-/// A table that was kept would fail the stack after minutes, and with words that help nobody.
-async fn refuse_a_kept_table(account: &Account, name: &StackName) -> Result<(), InstallError> {
-    match kept::is_kept(account, &name.table()).await {
-        Ok(true) => Err(InstallError::KeptTable(name.table())),
-        Ok(false) => Ok(()),
+/// A stack of the history that an earlier one left, if there is any: CloudFormation imports the table, and an update adds the rest. To make a table
+/// of that name would fail after minutes.
+async fn adopted(
+    account: &Account,
+    name: &StackName,
+    bucket: &Bucket,
+    stacks: &Stacks,
+    template: &Template,
+    tell: &impl Fn(Progress),
+) -> Result<Option<StackView>, InstallError> {
+    let table = name.table();
+    match kept::look(account, name).await {
+        Ok(Kept::Nothing) => return Ok(None),
+        Ok(Kept::Foreign) => return Err(InstallError::ForeignTable(table)),
+        Ok(Kept::History) => {}
         // Who may not look is told by the stack.
-        Err(error) if error.is_denied() => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) if error.is_denied() => return Ok(None),
+        Err(error) => return Err(error.into()),
     }
+    let Some(seen) = Table::new(account, &table).look().await? else { return Ok(None) };
+    tell(Progress::Step(format!("taking the history in the table {table} into the new stack")));
+    ensure(bucket, tell).await?;
+    let url = bucket.put_template(&template.of_kept_table(&table, &seen.shape)?).await?;
+    Ok(Some(stacks.import(&url, &template.table_name()?, &table, tell).await?))
+}
+
+/// That it cannot be protected is no reason to fail what stands.
+async fn protect(account: &Account, name: &StackName, tell: &impl Fn(Progress)) {
+    if let Err(error) = Table::new(account, &name.table()).protect(true).await {
+        tell(Progress::Step(format!("the history is not protected against deletion: {error}")));
+    }
+}
+
+async fn ensure(bucket: &Bucket, tell: &impl Fn(Progress)) -> Result<(), CallError> {
+    if bucket.ensure().await? {
+        tell(Progress::Step(format!("made the bucket {}", bucket.name())));
+    }
+    Ok(())
 }
 
 /// Stores the functions' code.
 async fn upload(bucket: &Bucket, functions: &Functions, tell: &impl Fn(Progress)) -> Result<(), CallError> {
-    if bucket.ensure().await? {
-        tell(Progress::Step(format!("made the bucket {}", bucket.name())));
-    }
+    ensure(bucket, tell).await?;
     let mut stored = false;
     for (name, zip) in &functions.zips {
         stored |= bucket.put(&format!("{}/{name}.zip", functions.prefix()), zip.clone()).await?;
@@ -323,6 +376,7 @@ mod tests {
             parameters,
             outputs: BTreeMap::new(),
             tags: BTreeMap::new(),
+            is_adopted: false,
         }
     }
 

@@ -13,6 +13,7 @@ mod gateway_log;
 pub mod indexes;
 pub mod install;
 mod kept;
+mod long_arns;
 pub mod names;
 pub mod package;
 pub mod quotas;

@@ -15,8 +15,9 @@ use crate::{
     Account, CallError, StackName,
     bucket::Bucket,
     gateway_log::{self, Left},
-    kept,
+    kept::{self, Kept},
     stack::{Condition, Progress, Setting, StackError, StackView, Stacks},
+    table::Table,
     template::{Template, TemplateError},
 };
 
@@ -79,7 +80,12 @@ pub async fn remove(
     let mut stack = settled(&stacks, tell).await?;
     let log_roles = gateway_log::ours(account, name, stack.is_some()).await?;
     if let Some(found) = stack.take() {
-        let found = if keep_history { keep_table(account, name, &stacks, found, tell).await? } else { found };
+        let found = if keep_history {
+            keep_table(account, name, &stacks, found, tell).await?
+        } else {
+            Table::new(account, &name.table()).protect(false).await?;
+            found
+        };
         removed.tasks = remove_stack(&stacks, &tasks, &found, tell).await?;
         removed.stack = true;
     }
@@ -97,7 +103,7 @@ pub async fn remove(
 
 async fn remove_kept_table(account: &Account, name: &StackName, tell: &impl Fn(Progress)) -> Result<bool, CallError> {
     let table = name.table();
-    if !kept::is_kept(account, &table).await? {
+    if kept::look(account, name).await? != Kept::History {
         return Ok(false);
     }
     tell(Progress::Step(format!("removing the history that was kept in the table {table}")));

@@ -5,18 +5,27 @@ use std::{collections::BTreeMap, time::Duration};
 use aws_sdk_cloudformation::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
-    types::{Capability, Parameter, Stack, StackEvent, Tag, TemplateStage},
+    types::{
+        Capability, ChangeSetStatus, ChangeSetType, Parameter, ResourceToImport, Stack, StackEvent, Tag, TemplateStage,
+    },
 };
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
 
-use crate::{Account, CallError, StackName, names::TAG};
+use crate::{
+    Account, CallError, StackName,
+    names::TAG,
+    template::{ADOPTED, TABLE},
+};
 
 /// The pauses between two looks: short at first, since a change may be small; CloudFormation shows about one event a second. Ours.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How long any change may take. A network, a REST API and four functions take a few minutes. Ours.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
+
+/// The name of the change set that imports a table.
+const IMPORT: &str = "mycli-import";
 
 /// What is told while something long goes on.
 #[derive(Clone, Debug)]
@@ -78,6 +87,8 @@ pub struct StackView {
     pub outputs: BTreeMap<String, String>,
     /// Tags.
     pub tags: BTreeMap<String, String>,
+    /// It holds the history of a stack of before and nothing else yet.
+    pub is_adopted: bool,
 }
 
 /// What can be done with a stack in a status.
@@ -101,6 +112,7 @@ impl Condition {
     pub fn of(status: &str) -> Self {
         match status {
             "CREATE_FAILED" | "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "REVIEW_IN_PROGRESS" => Self::NeverStood,
+            "IMPORT_ROLLBACK_COMPLETE" | "IMPORT_ROLLBACK_FAILED" => Self::NeverStood,
             "UPDATE_ROLLBACK_FAILED" => Self::Stuck,
             "DELETE_FAILED" => Self::HalfRemoved,
             busy if busy.ends_with("_IN_PROGRESS") => Self::Busy,
@@ -144,6 +156,7 @@ impl From<&Stack> for StackView {
             parameters: map(stack.parameters().iter().map(|one| (one.parameter_key(), one.parameter_value()))),
             outputs: map(stack.outputs().iter().map(|one| (one.output_key(), one.output_value()))),
             tags: map(stack.tags().iter().map(|one| (one.key(), one.value()))),
+            is_adopted: stack.description() == Some(ADOPTED),
         }
     }
 }
@@ -269,7 +282,7 @@ impl Stacks {
     pub async fn find(&self) -> Result<Option<StackView>, StackError> {
         let found = self.describe(&self.name.full()).await?;
         match found {
-            Some(stack) if stack.tags.get(TAG).is_none_or(|name| name != self.name.as_str()) => {
+            Some(stack) if !stack.is_adopted && stack.tags.get(TAG).is_none_or(|name| name != self.name.as_str()) => {
                 Err(StackError::Foreign(self.name.full()))
             }
             other => Ok(other),
@@ -297,6 +310,67 @@ impl Stacks {
         let made = asked.map_err(CallError::of(self.doing("make")))?;
         let id = made.stack_id().map_or_else(|| self.name.full(), str::to_owned);
         self.follow(&id, None, "CREATE_COMPLETE", tell).await
+    }
+
+    /// Makes it of a table that is there, and waits until it stands.
+    pub(crate) async fn import(
+        &self,
+        template_url: &str,
+        logical_name: &str,
+        table: &str,
+        tell: &impl Fn(Progress),
+    ) -> Result<StackView, StackError> {
+        let resource = ResourceToImport::builder()
+            .resource_type(TABLE)
+            .logical_resource_id(logical_name)
+            .resource_identifier("TableName", table)
+            .build();
+        let call = self.client.create_change_set().stack_name(self.name.full()).change_set_name(IMPORT);
+        let call = call.change_set_type(ChangeSetType::Import).template_url(template_url).resources_to_import(resource);
+        let made = call.send().await.map_err(CallError::of(self.doing("import the table into")))?;
+        let change_set = made.id().unwrap_or(IMPORT).to_owned();
+        self.reviewed(&change_set).await?;
+        let call = self.client.execute_change_set().stack_name(self.name.full()).change_set_name(&change_set);
+        call.send().await.map_err(CallError::of(self.doing("import the table into")))?;
+        let id = made.stack_id().map_or_else(|| self.name.full(), str::to_owned);
+        self.begun(&id).await?;
+        self.follow(&id, None, "IMPORT_COMPLETE", tell).await
+    }
+
+    /// Waits until a change set may be carried out.
+    async fn reviewed(&self, change_set: &str) -> Result<(), StackError> {
+        let end = Instant::now() + PATIENCE;
+        let mut pause = FIRST_PAUSE;
+        while Instant::now() < end {
+            let call = self.client.describe_change_set().stack_name(self.name.full()).change_set_name(change_set);
+            let seen = call.send().await.map_err(CallError::of(self.doing("look at a change of")))?;
+            match seen.status() {
+                Some(ChangeSetStatus::CreateComplete) => return Ok(()),
+                Some(status @ ChangeSetStatus::Failed) => {
+                    return Err(StackError::Failed {
+                        stack: self.name.full(),
+                        status: status.as_str().to_owned(),
+                        reason: seen.status_reason().map(str::to_owned),
+                        resource: None,
+                    });
+                }
+                _ => sleep(pause).await,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Err(StackError::Slow(self.name.full()))
+    }
+
+    /// Waits until a change set that is carried out shows in the stack's status.
+    async fn begun(&self, id: &str) -> Result<(), StackError> {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            match self.describe(id).await? {
+                Some(stack) if stack.status == "REVIEW_IN_PROGRESS" => sleep(FIRST_PAUSE).await,
+                _ => return Ok(()),
+            }
+        }
+        Err(StackError::Slow(self.name.full()))
     }
 
     /// Changes it, and waits until that is done; `None` if there is nothing to change.

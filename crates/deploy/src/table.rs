@@ -110,6 +110,24 @@ impl Table {
         }
     }
 
+    /// Protects it against deletion, or no longer. Nobody loses a history then by deleting the stack or the table in the AWS console. Idempotent; a
+    /// table that is not there is none to protect.
+    pub(crate) async fn protect(&self, on: bool) -> Result<(), CallError> {
+        let doing = || {
+            format!("{} deletion protection of the table {}", if on { "switch on" } else { "switch off" }, self.name)
+        };
+        let found = match self.client.describe_table().table_name(&self.name).send().await {
+            Ok(found) => found,
+            Err(error) if error.code() == Some("ResourceNotFoundException") => return Ok(()),
+            Err(error) => return Err(CallError::of(doing())(error)),
+        };
+        if found.table().and_then(TableDescription::deletion_protection_enabled) == Some(on) {
+            return Ok(());
+        }
+        let call = self.client.update_table().table_name(&self.name).deletion_protection_enabled(on);
+        call.send().await.map(drop).map_err(CallError::of(doing()))
+    }
+
     /// Waits until every index of this shape is ready for use, `dropped` is gone, and none is being built or dropped.
     ///
     /// CloudFormation does not wait for that (its user guide, `AWS::DynamoDB::Table`). Whoever stops this stops the waiting alone.

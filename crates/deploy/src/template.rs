@@ -71,10 +71,45 @@ impl Template {
         Ok(self)
     }
 
+    /// A template of nothing but the table, as it stands: what CloudFormation imports into a new stack. An import makes and changes nothing else.
+    pub(crate) fn of_kept_table(&self, name: &str, shape: &TableShape) -> Result<Self, TemplateError> {
+        let whole = self.with_table(shape)?;
+        let (logical_name, table) = whole.table_resource()?;
+        let mut properties = table["Properties"].clone();
+        if let Value::Object(properties) = &mut properties {
+            // What depends on parameters or is the stack's to change comes with the update after the import.
+            properties.retain(|_, value| !value.to_string().contains("\"Fn::If\""));
+            properties.insert("TableName".into(), name.into());
+            for index in
+                properties.get_mut("GlobalSecondaryIndexes").and_then(Value::as_array_mut).into_iter().flatten()
+            {
+                if let Value::Object(index) = index {
+                    index.retain(|_, value| !value.to_string().contains("\"Fn::If\""));
+                }
+            }
+        }
+        let table = json!({
+            "Type": TABLE, "DeletionPolicy": "Retain", "UpdateReplacePolicy": "Retain", "Properties": properties
+        });
+        Ok(Self(json!({
+            "AWSTemplateFormatVersion": "2010-09-09", "Description": ADOPTED, "Resources": {logical_name: table}
+        })))
+    }
+
+    /// The name of its table within the template.
+    pub(crate) fn table_name(&self) -> Result<String, TemplateError> {
+        Ok(self.table_resource()?.0.clone())
+    }
+
+    fn table_resource(&self) -> Result<(&String, &Value), TemplateError> {
+        let mut resources = self.0["Resources"].as_object().into_iter().flatten();
+        resources.find(|(_, resource)| resource["Type"] == TABLE).ok_or(TemplateError::Lacks("table"))
+    }
+
     fn table_mut(&mut self) -> Result<&mut Map<String, Value>, TemplateError> {
         let resources = self.0.pointer_mut("/Resources").and_then(Value::as_object_mut);
         let mut resources = resources.into_iter().flat_map(Map::values_mut);
-        let table = resources.find(|resource| resource["Type"] == "AWS::DynamoDB::Table");
+        let table = resources.find(|resource| resource["Type"] == TABLE);
         table.and_then(Value::as_object_mut).ok_or(TemplateError::Lacks("table"))
     }
 
@@ -83,9 +118,7 @@ impl Template {
     /// # Errors
     /// A template without a table, or one whose keys are not written out.
     pub fn table(&self) -> Result<TableShape, TemplateError> {
-        let resources = self.0["Resources"].as_object().into_iter().flat_map(Map::values);
-        let mut tables = resources.filter(|resource| resource["Type"] == "AWS::DynamoDB::Table");
-        let table = tables.next().ok_or(TemplateError::Lacks("table"))?;
+        let (_, table) = self.table_resource()?;
         let shape = serde_json::from_value(table["Properties"].clone());
         shape.map_err(|error| TemplateError::Form("table of the template", error.to_string()))
     }
@@ -137,6 +170,12 @@ impl Template {
         format!("templates/{}.json", digest(&self.text()))
     }
 }
+
+/// The type of its table.
+pub(crate) const TABLE: &str = "AWS::DynamoDB::Table";
+
+/// The description of a stack that holds an imported table and nothing else yet. An import can give a stack no tag, so this says that it is ours.
+pub(crate) const ADOPTED: &str = "mycli: the history of a removed stack, on its way into a new one";
 
 /// Marks a table that `destroy --keep-history` left.
 pub const KEPT_TAG: &str = "mycli:kept";

@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Timestamp,
     execution::{Attempt, Event, Execution, ExecutionStatus, UNREADABLE},
-    group::GroupCancel,
+    group::{
+        GroupCancel, GroupRerun,
+        rerun::{Rejection, Rerun},
+    },
     id::ExecutionId,
     key::{Caller, KeyRecord, Role},
     limit::CapacityPool,
     principal::Principal,
-    request::{FieldError, SubmitRequest},
+    request::{Changes, FieldError, SubmitRequest},
 };
 
 /// The answer to `POST /execute`.
@@ -410,6 +413,60 @@ pub struct GroupView {
     pub group: String,
     /// How it was last cancelled; `null` if it was not, in the last two days.
     pub cancel: Option<GroupCancelView>,
+    /// The failed runs of a group that were last run again as members of this one; `null` if none were, in the last two days.
+    #[serde(default)]
+    pub rerun: Option<GroupRerunView>,
+}
+
+/// The body of `POST /groups/{group}/rerun-failed`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GroupRerunRequest {
+    /// Sent again under the same id within 24 hours, nothing is run a second time. Without one a new id is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submission_id: Option<String>,
+    /// What changes in each request; `group` is where the new executions are counted, the submission's id by default.
+    pub changes: Changes,
+    /// Secrets that each gets beside its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add_secrets: Vec<String>,
+}
+
+/// Failed members of a group that are run again, and how far that is. The answer to `POST /groups/{group}/rerun-failed` has it too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRerunView {
+    /// The group whose failed members are run again.
+    pub of: String,
+    /// The submission that the new executions are of.
+    pub submission_id: String,
+    /// Members that were submitted before this moment are run again.
+    pub at: Timestamp,
+    /// The name of the key that asked.
+    pub by: String,
+    /// What became of the failed members so far, by number.
+    #[serde(flatten)]
+    pub counts: Rerun,
+    /// The first of those that cannot be run again, with the reasons.
+    pub rejections: Vec<Rejection>,
+    /// The new group was cancelled meanwhile, so the rest is not run again.
+    pub cancelled: bool,
+    /// All members were looked at.
+    pub done: bool,
+}
+
+impl From<GroupRerun> for GroupRerunView {
+    fn from(rerun: GroupRerun) -> Self {
+        Self {
+            of: rerun.of.to_string(),
+            submission_id: rerun.submission,
+            at: rerun.at,
+            by: rerun.by,
+            counts: rerun.counts,
+            rejections: rerun.rejections,
+            cancelled: rerun.cancelled,
+            done: rerun.done,
+        }
+    }
 }
 
 /// A group that was cancelled, and how far its members are closed. The answer to `POST /groups/{group}/cancel` has it too.

@@ -180,6 +180,16 @@ pub struct RunTaskInput {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub network_configuration: Option<NetworkConfiguration>,
     pub overrides: TaskOverride,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub tags: Vec<Tag>,
+}
+
+/// A tag of a task, by which the account's costs can be told apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under Tag")]
+pub struct Tag {
+    pub key: String,
+    pub value: String,
 }
 
 /// The network of a task in `awsvpc` mode, the only one of Fargate.

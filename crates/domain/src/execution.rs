@@ -251,6 +251,12 @@ impl ExecutionStatus {
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::TimedOut | Self::Cancelled | Self::Lost)
     }
+
+    /// Whether it ended otherwise than was wanted. A cancelled one was not wanted any more.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed | Self::TimedOut | Self::Lost)
+    }
 }
 
 impl std::fmt::Display for ExecutionStatus {

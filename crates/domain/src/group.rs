@@ -1,4 +1,6 @@
-//! Cancelling a group by one mark, a moment: none of its members that were submitted up to that moment is to start.
+//! Work on all members of a group by one request: cancelling them, and running the failed ones again ([`rerun`]).
+//!
+//! A group is cancelled by one mark, a moment: none of its members that were submitted up to that moment is to start.
 //!
 //! The mark is what counts. Closing the members one by one takes its time, and is done from page to page beside everything else, so a launcher
 //! looks at the mark before it starts a member.
@@ -11,10 +13,17 @@ use crate::{
     execution::{Cancel, Execution},
     history::Cursor,
     key::Caller,
+    message::Message,
     principal::Principal,
     request::Name,
     stored::Unknown,
 };
+
+pub mod rerun;
+mod work;
+
+pub use rerun::GroupRerun;
+pub use work::{GroupWork, GroupWorkKind, STALLED};
 
 /// How long a mark is kept. A submission's lines may be sent for 24 hours after its first one (DESIGN §7), and those that come late are to find
 /// the mark.
@@ -22,8 +31,6 @@ pub const KEPT: TimeDelta = TimeDelta::hours(48);
 /// How long after the mark the members are looked at once more: who was recorded while they were looked at the first time had not heard of the
 /// mark. Ours: above what a request may take (API Gateway's 29 s).
 pub const LAST_LOOK: TimeDelta = TimeDelta::seconds(35);
-/// After how long without progress the sweep takes it that nobody works on a mark. Ours: above the time of the launcher function.
-pub const STALLED: TimeDelta = TimeDelta::seconds(90);
 
 /// The mark of a group, and how far its members are closed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,17 +94,18 @@ impl Closed {
 }
 
 impl GroupCancel {
-    /// A mark that is set now, in place of one that was set before.
+    /// A mark that is set now, in place of one that was set before. What was closed by that goes on being counted if it is not done.
     #[must_use]
     pub fn new(group: Name, by: &Caller, now: Timestamp, before: Option<&Self>) -> Self {
+        let counted = before.filter(|before| !before.done);
         Self {
             group,
             revision: before.map_or(0, |before| before.revision),
             at: before.map_or(now, |before| before.at.max(now)),
             by: by.name.clone(),
             by_id: Some(by.principal.clone()),
-            cancelled: 0,
-            stopping: 0,
+            cancelled: counted.map_or(0, |before| before.cancelled),
+            stopping: counted.map_or(0, |before| before.stopping),
             passed_over: 0,
             looks: 0,
             cursor: None,
@@ -164,16 +172,41 @@ impl GroupCancel {
         let waits = self.looks > 0 && self.cursor.is_none() && !self.done;
         waits.then(|| self.at + LAST_LOOK - now).filter(|left| *left > TimeDelta::zero())
     }
+}
 
-    /// Whether nobody seems to work on it.
-    #[must_use]
-    pub fn is_stalled(&self, now: Timestamp) -> bool {
-        !self.done && now - self.touched_at >= STALLED
+impl GroupWork for GroupCancel {
+    const KIND: GroupWorkKind = GroupWorkKind::Cancel;
+    const WHAT: &'static str = "the mark of a group";
+
+    fn group(&self) -> &Name {
+        &self.group
     }
 
-    /// Until when it is kept.
-    #[must_use]
-    pub fn expires_at(&self) -> Timestamp {
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn touched_at(&self) -> Timestamp {
+        self.touched_at
+    }
+
+    fn expires_at(&self) -> Timestamp {
         self.at + KEPT
+    }
+
+    fn message(&self) -> Message {
+        Message::CancelGroup { group: self.group.clone() }
+    }
+
+    fn unknown(&self) -> &Unknown {
+        &self.unknown
+    }
+
+    fn stored_as(self, revision: u64, unknown: Unknown) -> Self {
+        Self { revision, unknown, ..self }
     }
 }

@@ -35,6 +35,11 @@ pub enum Message {
         /// Which group.
         group: Name,
     },
+    /// Failed members of a group are to be run again ([`crate::group::GroupRerun`]). On the control queue.
+    RerunGroup {
+        /// The group that the new executions are counted in.
+        group: Name,
+    },
 }
 
 /// The two queues.
@@ -84,7 +89,7 @@ impl Message {
     pub fn queue(&self) -> QueueName {
         match self {
             Self::Line { .. } => QueueName::Launch,
-            Self::Check { .. } | Self::CancelGroup { .. } => QueueName::Control,
+            Self::Check { .. } | Self::CancelGroup { .. } | Self::RerunGroup { .. } => QueueName::Control,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     ceiling::Shortage,
     ecs::{RunTaskInput, Task},
     execution::{Execution, Ticket},
-    group::GroupCancel,
+    group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
@@ -194,15 +194,15 @@ pub trait Store: Send + Sync {
     /// beside launches and ends, and beside itself.
     fn reconcile(&self) -> impl Future<Output = Result<(), PortError>> + Send;
 
-    /// The mark of a group that was cancelled, as last written; one that has expired is none. Strongly consistent.
-    fn group_cancel(&self, group: &Name) -> impl Future<Output = Result<Option<GroupCancel>, PortError>> + Send;
+    /// The work of this kind on a group, as last written; work that has expired is none. Strongly consistent.
+    fn group_work<W: GroupWork>(&self, group: &Name) -> impl Future<Output = Result<Option<W>, PortError>> + Send;
 
-    /// Writes a mark if what is stored has the mark's own revision still (0 where none is); says whether it did, and counts the revision up.
-    /// Conditional.
-    fn set_group_cancel(&self, mark: &GroupCancel) -> impl Future<Output = Result<bool, PortError>> + Send;
+    /// Writes down work if what is stored has the work's own revision still (0 where none is); says whether it did, and counts the revision
+    /// up. Conditional.
+    fn set_group_work<W: GroupWork>(&self, work: &W) -> impl Future<Output = Result<bool, PortError>> + Send;
 
-    /// The marks that are not done. One that cannot be read is passed over.
-    fn open_group_cancels(&self) -> impl Future<Output = Result<Vec<GroupCancel>, PortError>> + Send;
+    /// The work of this kind that is not done. Work that cannot be read is passed over.
+    fn open_group_work<W: GroupWork>(&self) -> impl Future<Output = Result<Vec<W>, PortError>> + Send;
 
     /// Where the sweep before was cut short, if it was.
     fn bookmark(&self) -> impl Future<Output = Result<Option<Cursor>, PortError>> + Send;

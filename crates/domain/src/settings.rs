@@ -27,6 +27,8 @@ pub struct Settings {
     pub allowed: Option<Allowed>,
     /// The network that tasks are in; `None` on one machine.
     pub network: Option<NetworkConfiguration>,
+    /// The name of the stack, if tasks are tagged for whoever splits the account's costs.
+    pub task_tags: Option<String>,
     /// After how many seconds a launch of which ECS lists no task surely made none: ECS is eventually consistent.
     pub unlisted_seconds: u32,
     /// For how many seconds after a task's end lines of its output may still come in: CloudWatch Logs shows a line some time after it
@@ -44,7 +46,7 @@ impl Allowed {
             let named = role.as_str();
             let arn = if named.contains(':') { named.to_owned() } else { format!("{}{named}", self.task_role_prefix) };
             match arn.parse() {
-                Ok(role) if arn.starts_with(&self.task_role_prefix) => request.task_role = Some(role),
+                Ok(role) if is_below(&arn, &self.task_role_prefix) => request.task_role = Some(role),
                 _ => fault(
                     "task_role",
                     format!("is none of this stack's: its ARN must begin with {}", self.task_role_prefix),
@@ -53,7 +55,7 @@ impl Allowed {
         }
         if let Some(secret) = &request.registry_secret {
             let name = secret.as_str().rsplit_once(":secret:").map_or(secret.as_str(), |(_, name)| name);
-            if !name.starts_with(&self.registry_secret_prefix) {
+            if !is_below(name, &self.registry_secret_prefix) {
                 let message =
                     format!("is none of this stack's: its name must begin with {}", self.registry_secret_prefix);
                 fault("registry_secret", message);
@@ -61,6 +63,11 @@ impl Allowed {
         }
         faults
     }
+}
+
+/// Nothing is below an empty prefix: a function that is given none allows nothing.
+fn is_below(name: &str, prefix: &str) -> bool {
+    !prefix.is_empty() && name.starts_with(prefix)
 }
 
 /// What a request may name of the account that the stack is in.

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    ecs::{CONTAINER, ContainerOverride, KeyValuePair, RunTaskInput, TaskOverride},
+    ecs::{CONTAINER, ContainerOverride, KeyValuePair, RunTaskInput, Tag, TaskOverride},
     execution::Execution,
     git::{self, GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN, GitAccess},
     id::{AttemptId, ExecutionId},
     limit::CapacityPool,
-    request::{Arch, EnvName, FieldError, ImageRef, LaunchRequest, RegistrySecret, SecretName, Source},
+    request::{Arch, EnvName, FieldError, ImageRef, LaunchRequest, Name, RegistrySecret, SecretName, Source},
     script::{self, variable},
     settings::Settings,
 };
@@ -141,7 +141,28 @@ pub fn run_task(
         capacity_provider: execution.pool.provider().map(str::to_owned),
         network_configuration: settings.network.clone(),
         overrides,
+        tags: settings.task_tags.as_deref().map(|stack| tags(execution, stack)).unwrap_or_default(),
     }
+}
+
+/// What the keys of a task's tags begin with.
+pub const TAG_PREFIX: &str = "mycli:";
+
+/// The tags of an execution's tasks, for whoever splits the account's costs.
+fn tags(execution: &Execution, stack: &str) -> Vec<Tag> {
+    let group = execution.request.group.as_ref().map(Name::as_str);
+    let named = [("stack", Some(stack)), ("submitter", Some(&*execution.submitted_by)), ("group", group)];
+    let tag = |(key, value): (&str, Option<&str>)| {
+        Some(Tag { key: format!("{TAG_PREFIX}{key}"), value: value.map(tag_value)? })
+    };
+    named.into_iter().filter_map(tag).collect()
+}
+
+/// A tag's value has letters, digits, spaces and `+ - = . _ : / @`, at most 256 characters (ECS API reference, `Tag`). What else a name has
+/// becomes `_`.
+fn tag_value(text: &str) -> String {
+    let allowed = |c: char| if c.is_alphanumeric() || " +-=._:/@".contains(c) { c } else { '_' };
+    text.chars().map(allowed).take(256).collect()
 }
 
 /// What differs between runs: sizes and the container's environment. `without` is why the clone goes without a credential, for the log.

@@ -600,6 +600,7 @@ mod tests {
             definitions_rate: None,
             allowed: None,
             network: None,
+            task_tags: None,
             unlisted_seconds: 60,
             log_delay_seconds: 15,
         }

@@ -37,16 +37,17 @@ const SERVICE: &str = "the store";
 
 /// The steps from an empty file to the newest schema. SQLite's `user_version` counts those that were made. A step that was released is never
 /// changed (docs/UPGRADING.md).
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("database/migrations/1.sql"),
     include_str!("database/migrations/2.sql"),
     include_str!("database/migrations/3.sql"),
     include_str!("database/migrations/4.sql"),
     include_str!("database/migrations/5.sql"),
     include_str!("database/migrations/6.sql"),
+    include_str!("database/migrations/7.sql"),
 ];
 /// The version of the newest schema.
-const SCHEMA_VERSION: i64 = 6;
+const SCHEMA_VERSION: i64 = 7;
 const _: () = assert!(MIGRATIONS.len() == SCHEMA_VERSION as usize, "each step is one version");
 /// Most writes put into one transaction. Ours: enough that the commit costs each next to nothing, few enough to bound the wait.
 const BATCH_MAX: usize = 256;

@@ -607,6 +607,7 @@ fn settings(limits: Limits) -> Settings {
         definitions_rate: None,
         allowed: None,
         network: None,
+        task_tags: None,
         unlisted_seconds: 10,
         log_delay_seconds: 0,
     }

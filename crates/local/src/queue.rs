@@ -284,7 +284,7 @@ impl Letter {
                 .query_row([id.as_str()], |row| row.get(0))
                 .optional(),
             // Its sender's own: the members are of any pump, and whoever runs one of them may be stopped.
-            Message::CancelGroup { .. } => Ok(None),
+            Message::CancelGroup { .. } | Message::RerunGroup { .. } => Ok(None),
             // The oldest ticket that can be started: one that is backed off would swallow the hint.
             Message::Line { line, id: None } => line::head(db, &line.to_string(), millis(now)),
         }

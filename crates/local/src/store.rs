@@ -7,7 +7,7 @@ use domain::{
     Timestamp,
     execution::{Execution, Ticket},
     forget::Forgetting,
-    group::GroupCancel,
+    group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
@@ -236,24 +236,24 @@ impl Store for LocalStore {
         Ok(())
     }
 
-    async fn group_cancel(&self, group: &Name) -> Result<Option<GroupCancel>, PortError> {
+    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
         let (name, now) = (group.to_string(), System.now());
-        let json = self.database.read(SERVICE, move |db| groups::find(db, &name, now)).await?;
+        let json = self.database.read(SERVICE, move |db| groups::find(db, W::KIND.as_str(), &name, now)).await?;
         json.as_deref().map(groups::parsed).transpose()
     }
 
     /// Conditional on the revision.
-    async fn set_group_cancel(&self, mark: &GroupCancel) -> Result<bool, PortError> {
-        let (next, now) = (groups::Next::of(mark)?, System.now());
-        failpoint!("store.set_group_cancel.before");
+    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+        let (next, now) = (groups::Next::of(work)?, System.now());
+        failpoint!("store.set_group_work.before");
         let set = self.database.write(SERVICE, move |db| groups::set(db, &next, now)).await?;
-        failpoint!("store.set_group_cancel.after");
+        failpoint!("store.set_group_work.after");
         Ok(set)
     }
 
-    async fn open_group_cancels(&self) -> Result<Vec<GroupCancel>, PortError> {
+    async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
         let now = System.now();
-        let rows = self.database.read(SERVICE, move |db| groups::open(db, now)).await?;
+        let rows = self.database.read(SERVICE, move |db| groups::open(db, W::KIND.as_str(), now)).await?;
         let readable = rows.iter().filter_map(|json| groups::parsed(json).inspect_err(PortError::note_corrupt).ok());
         Ok(readable.collect())
     }

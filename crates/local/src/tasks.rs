@@ -841,6 +841,7 @@ mod tests {
             started_by: "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9-1".into(),
             count: 1,
             capacity_provider: None,
+            tags: Vec::new(),
             network_configuration: None,
             overrides: TaskOverride {
                 cpu: "256".into(),

@@ -44,6 +44,8 @@ pub enum Route {
     Group(String),
     /// `POST /groups/{group}/cancel`
     CancelGroup(String),
+    /// `POST /groups/{group}/rerun-failed`
+    RerunGroup(String),
     /// `GET /keys`
     ListKeys,
     /// `POST /keys`
@@ -89,6 +91,7 @@ impl Route {
             ["executions", id, "rerun"] => vec![(Method::POST, Self::Rerun((*id).into()))],
             ["groups", group] => vec![(Method::GET, Self::Group((*group).into()))],
             ["groups", group, "cancel"] => vec![(Method::POST, Self::CancelGroup((*group).into()))],
+            ["groups", group, "rerun-failed"] => vec![(Method::POST, Self::RerunGroup((*group).into()))],
             ["keys"] => vec![(Method::GET, Self::ListKeys), (Method::POST, Self::CreateKey)],
             ["keys", name] => vec![(Method::DELETE, Self::RevokeKey((*name).into()))],
             ["keys", name, "rotate"] => vec![(Method::POST, Self::RotateKey((*name).into()))],
@@ -103,7 +106,12 @@ impl Route {
     pub fn role(&self) -> Role {
         match self {
             Self::List | Self::Get(_) | Self::Logs(_) | Self::Group(_) | Self::Whoami | Self::Version => Role::Read,
-            Self::Execute | Self::Bulk | Self::Cancel(_) | Self::Rerun(_) | Self::CancelGroup(_) => Role::Submit,
+            Self::Execute
+            | Self::Bulk
+            | Self::Cancel(_)
+            | Self::Rerun(_)
+            | Self::CancelGroup(_)
+            | Self::RerunGroup(_) => Role::Submit,
             Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) | Self::RotateKey(_) => Role::Admin,
         }
     }

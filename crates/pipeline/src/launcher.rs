@@ -32,6 +32,7 @@ use crate::{
 mod drain;
 mod groups;
 mod lines;
+mod reruns;
 
 use drain::Launched;
 pub use lines::Pace;
@@ -125,6 +126,12 @@ where
                 Ok(Message::CancelGroup { group }) => {
                     if let Err(error) = self.close_group(&group, until).await {
                         tracing::warn!(%group, %error, "the members of a cancelled group could not be closed");
+                        failed.push(message_id);
+                    }
+                }
+                Ok(Message::RerunGroup { group }) => {
+                    if let Err(error) = self.rerun_group(&group, until).await {
+                        tracing::warn!(%group, %error, "the failed members of a group could not be run again");
                         failed.push(message_id);
                     }
                 }

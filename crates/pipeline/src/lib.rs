@@ -9,6 +9,7 @@ pub mod auth;
 pub mod definitions;
 pub mod forget;
 pub mod http;
+mod intake;
 pub mod launcher;
 pub mod markers;
 pub mod query;

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use domain::{
     api::{
-        ExecutionView, GroupCancelView, GroupView, HistoryPage, Listed, LogLineView, LogsPage, Problem, UnreadableView,
-        Version, WaitingView, Whoami,
+        ExecutionView, GroupCancelView, GroupRerunView, GroupView, HistoryPage, Listed, LogLineView, LogsPage, Problem,
+        UnreadableView, Version, WaitingView, Whoami,
     },
     backoff,
     error::{Corrupt, What},
     execution::{Attempt, Execution, ExecutionStatus, State, Ticket},
+    group::{GroupCancel, GroupRerun},
     history::{Cursor, Filter, LogCursor, LogEnds, PAGE_DEFAULT, PAGE_MAX},
     id::ExecutionId,
     key::Caller,
@@ -53,6 +54,11 @@ pub struct Query<'a, S, K, L, A> {
     pub auth: &'a Auth,
     /// The installation's settings.
     pub settings: &'a Settings,
+}
+
+/// There is no run in the group.
+pub(crate) fn no_such_group(group: &str) -> Problem {
+    Problem::new(404, "no_such_group", format!("there are no runs in the group '{}'", shown(group)))
 }
 
 /// Longest text that may name a submitter, a key or an execution, in bytes. Ours: above any user's name and any task's ARN, and within DynamoDB's 2,048
@@ -146,15 +152,17 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
 
     async fn group(&self, group: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &[])?;
-        let none = || Problem::new(404, "no_such_group", format!("there are no runs in the group '{}'", shown(group)));
-        let name: Name = group.parse().map_err(|_| none())?;
-        let mark = self.store.group_cancel(&name).await.map_err(|e| http::failed(&e))?;
+        let failed = |error: PortError| http::failed(&error);
+        let name: Name = group.parse().map_err(|_| no_such_group(group))?;
+        let mark: Option<GroupCancel> = self.store.group_work(&name).await.map_err(failed)?;
+        let rerun: Option<GroupRerun> = self.store.group_work(&name).await.map_err(failed)?;
         let members = Filter { group: Some(name.clone()), ..Filter::default() };
-        if mark.is_none() && self.store.list(&members, None, 1).await.map_err(|e| http::failed(&e))?.items.is_empty() {
-            return Err(none());
+        let is_known = mark.is_some() || rerun.is_some();
+        if !is_known && self.store.list(&members, None, 1).await.map_err(failed)?.items.is_empty() {
+            return Err(no_such_group(group));
         }
-        let cancel = mark.as_ref().map(GroupCancelView::from);
-        Ok(http::json(200, &GroupView { group: name.to_string(), cancel }))
+        let (cancel, rerun) = (mark.as_ref().map(GroupCancelView::from), rerun.map(GroupRerunView::from));
+        Ok(http::json(200, &GroupView { group: name.to_string(), cancel, rerun }))
     }
 
     async fn log(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {

@@ -8,6 +8,7 @@ use domain::{
     Timestamp,
     ecs::Task,
     execution::{Attempt, Execution},
+    group::{GroupCancel, GroupRerun, GroupWork},
     history::Cursor,
     id::{AttemptId, ExecutionId},
     limit::{CapacityPool, LimitKey},
@@ -218,7 +219,8 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     /// When something does not answer; the next sweep goes on.
     pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Swept, PortError> {
         self.hint_at_lines().await?;
-        self.go_on_with_groups().await?;
+        self.go_on_with_groups::<GroupCancel>().await?;
+        self.go_on_with_groups::<GroupRerun>().await?;
         if from.is_none() {
             self.refresh_quotas().await?;
             if let Err(error) = self.store.reconcile().await {
@@ -254,11 +256,11 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         Ok(())
     }
 
-    /// A message for each cancelled group whose members nobody seems to close any more.
-    async fn go_on_with_groups(&self) -> Result<(), PortError> {
-        let (now, marks) = (self.ambient.now(), self.store.open_group_cancels().await?);
-        let stalled = marks.into_iter().filter(|mark| mark.is_stalled(now));
-        let messages: Vec<_> = stalled.map(|mark| Message::CancelGroup { group: mark.group }.into()).collect();
+    /// A message for work of this kind on each group on which nobody seems to work any more.
+    async fn go_on_with_groups<W: GroupWork>(&self) -> Result<(), PortError> {
+        let (now, open) = (self.ambient.now(), self.store.open_group_work::<W>().await?);
+        let stalled = open.into_iter().filter(|work| work.is_stalled(now));
+        let messages: Vec<_> = stalled.map(|work| work.message().into()).collect();
         if messages.is_empty() { Ok(()) } else { self.queue.send(messages).await }
     }
 

@@ -1,46 +1,38 @@
 //! The submit function: every route that writes. It records and sends messages; it never touches ECS.
 
-use std::collections::{BTreeMap, btree_map::Entry};
-
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    api::{Accepted, BULK_BODY_MAX, BULK_EVENT_MAX, GroupCancelView, GroupView, KeyView, Problem, length_in_event},
-    error::Corrupt,
+    api::{Accepted, BULK_BODY_MAX, BULK_EVENT_MAX, KeyView, Problem, length_in_event},
     execution::{Execution, ExecutionStatus},
-    group::GroupCancel,
-    id::ExecutionId,
+    id::{ExecutionId, Submission},
     key::{ApiKey, Caller, Role},
-    limit::{CapacityPool, LimitKey},
     message::Message,
     ports::{Claim, Clock, Created, Entropy, Keys, PortError, Queue, Secrets, Store, UpdateError},
     principal::Principal,
     request::{Changes, FieldError, LaunchRequest, Name, SubmitRequest},
-    secret::SecretRecord,
     settings::Settings,
-    task, throttle,
     transition::CancelDecision,
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::{
     advance,
     auth::{self, Auth},
     http::{self, Route},
+    intake::{CLAIM, Intake, line_of},
     query,
     unreadable::passed_over,
 };
 
 mod bulk;
+mod groups;
 
 /// Largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far smaller. Ours.
 pub const BODY_MAX: usize = 64 * 1024;
 /// How long a rotated key is still good (DESIGN §7).
 const OLD_KEY_GOOD: TimeDelta = TimeDelta::hours(24);
-/// How long an idempotency key holds (DESIGN §7).
-const CLAIM: TimeDelta = TimeDelta::hours(24);
 
 /// The submit function.
 #[derive(Debug)]
@@ -61,27 +53,12 @@ pub struct Submit<'a, S, K, Q, X, A> {
     pub settings: &'a Settings,
 }
 
-/// A request that can be run as far as it alone tells, with what the installation has against it.
-struct Draft {
-    request: LaunchRequest,
-    faults: Vec<FieldError>,
-}
-
 /// Why an execution is not cancelled.
 enum NotCancelled {
     /// It is over already, like this.
     Final(ExecutionStatus),
     /// It stands where only a newer release knows how to stop it.
     NotKnown(ExecutionStatus),
-}
-
-/// What is known of what requests name; looked up once, however many name it.
-#[derive(Default)]
-struct Known {
-    /// Each secret; `None` for those that are not set.
-    secrets: BTreeMap<String, Result<Option<SecretRecord>, Corrupt>>,
-    /// The CPU units that may be in use of each pool at all.
-    quotas: BTreeMap<CapacityPool, Option<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -149,6 +126,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             }
             Route::Cancel(id) => self.cancel(caller, &id).await,
             Route::CancelGroup(group) => self.cancel_group(caller, &group).await,
+            Route::RerunGroup(group) => self.rerun_group(caller, &group, http::optional_body(request, BODY_MAX)?).await,
             Route::Rerun(id) => self.rerun(caller, &id, http::optional_body(request, BODY_MAX)?).await,
             Route::ListKeys => self.list_keys().await,
             Route::CreateKey => self.create_key(http::body(request, BODY_MAX)?).await,
@@ -161,9 +139,9 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     async fn execute(&self, caller: &Caller, request: SubmitRequest) -> Result<ApiGatewayProxyResponse, Problem> {
-        let request = self.validated(caller, request).await.map_err(|e| http::failed(&e))?;
+        let request = self.intake().validated(caller, request).await.map_err(|e| http::failed(&e))?;
         let request = request.map_err(Problem::invalid)?;
-        let claim = request.idempotency_key.as_ref().map(|key| self.claim(caller, key.as_str(), &request));
+        let claim = request.idempotency_key.as_ref().map(|key| self.intake().claim(caller, key.as_str(), &request));
         let (created, execution) = self.record(caller, request, claim.as_ref()).await.map_err(|e| http::failed(&e))?;
         match created {
             Created::New => Ok(accepted(&execution.id, execution.status())),
@@ -184,73 +162,6 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         self.execute(caller, changes.applied_to(&before.request)).await
     }
 
-    /// The request as it will be run, or every fault of it.
-    async fn validated(
-        &self,
-        caller: &Caller,
-        request: SubmitRequest,
-    ) -> Result<Result<LaunchRequest, Vec<FieldError>>, PortError> {
-        let draft = self.draft(request);
-        let known = self.known(draft.iter()).await?;
-        Ok(draft.and_then(|draft| self.judged(caller, draft, &known)))
-    }
-
-    fn draft(&self, request: SubmitRequest) -> Result<Draft, Vec<FieldError>> {
-        let mut request = request.validate(&self.settings.defaults)?;
-        let mut faults = self.settings.allowed.as_ref().map_or_else(Vec::new, |allowed| allowed.apply(&mut request));
-        faults.extend(task::budget_fault(&request));
-        Ok(Draft { request, faults })
-    }
-
-    async fn known(&self, drafts: impl Iterator<Item = &Draft>) -> Result<Known, PortError> {
-        let mut known = Known::default();
-        for draft in drafts {
-            for name in &draft.request.secrets {
-                if !known.secrets.contains_key(name.as_str()) {
-                    let secret = match self.secrets.find_secret(name.as_str()).await {
-                        Err(PortError::Corrupt(corrupt)) => {
-                            corrupt.note();
-                            Err(corrupt)
-                        }
-                        found => Ok(found?),
-                    };
-                    known.secrets.insert(name.to_string(), secret);
-                }
-            }
-            let pool = task::pool(&draft.request, self.settings);
-            if let Entry::Vacant(unknown) = known.quotas.entry(pool) {
-                unknown.insert(self.quota(pool).await?);
-            }
-        }
-        Ok(known)
-    }
-
-    /// What the installation sets for a pool, else what the account may use, as the sweep last read it.
-    async fn quota(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
-        match self.settings.quotas.of(pool).cpu {
-            None => Ok(self.store.line_state(&LimitKey::Pool(pool)).await?.quota(None)),
-            set => Ok(set),
-        }
-    }
-
-    fn judged(&self, caller: &Caller, draft: Draft, known: &Known) -> Result<LaunchRequest, Vec<FieldError>> {
-        let Draft { request, mut faults } = draft;
-        let quota = known.quotas.get(&task::pool(&request, self.settings)).copied().flatten();
-        if let Some(message) = throttle::impossible(request.size.cpu(), quota) {
-            faults.push(FieldError { field: "cpu".into(), message });
-        }
-        for (index, name) in request.secrets.iter().enumerate() {
-            let message = match known.secrets.get(name.as_str()) {
-                Some(Ok(Some(secret))) if secret.is_open_to(caller) => continue,
-                Some(Ok(Some(secret))) => format!("`{name}` may be named by keys of role {} only", secret.role),
-                Some(Err(corrupt)) => format!("`{name}`: {corrupt}; an administrator can set it anew"),
-                Some(Ok(None)) | None => format!("`{name}`: {}", self.secrets.how_to_set(name.as_str())),
-            };
-            faults.push(FieldError { field: format!("secrets[{index}]"), message });
-        }
-        if faults.is_empty() { Ok(request) } else { Err(faults) }
-    }
-
     /// Records an execution and then hints at it. Accepted is durable: if the hint is lost, the sweep sends another.
     async fn record(
         &self,
@@ -258,11 +169,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         request: LaunchRequest,
         claim: Option<&Claim>,
     ) -> Result<(Created, Execution), PortError> {
-        let now = self.ambient.now();
-        let id = ExecutionId::new(now, self.ambient.bits());
-        let pool = task::pool(&request, self.settings);
-        let execution = Execution::submitted(id, request, pool, caller, now);
-        let created = self.store.create(&execution, claim).await?;
+        let (created, execution) = self.intake().record(caller, request, claim, self.ambient.now()).await?;
         if created == Created::New {
             let hint = Message::Line { line: line_of(&execution), id: Some(execution.id.clone()) };
             self.queue.send(vec![hint.into()]).await?;
@@ -270,13 +177,15 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         Ok((created, execution))
     }
 
-    fn claim(&self, caller: &Caller, key: &str, request: &LaunchRequest) -> Claim {
-        let json = serde_json::to_vec(request).unwrap_or_default();
-        Claim {
-            key: format!("{}/{key}", caller.principal),
-            digest: hex::encode(Sha256::digest(json)),
-            expires_at: self.ambient.now() + CLAIM,
-        }
+    fn intake(&self) -> Intake<'_, S, X, A> {
+        let Self { store, secrets, ambient, settings, .. } = self;
+        Intake { store, secrets, ambient, settings }
+    }
+
+    /// The submission as it was first heard of.
+    async fn opened(&self, caller: &Caller, id: &str) -> Result<Submission, PortError> {
+        let now = self.ambient.now();
+        self.store.open_submission(&caller.principal, id, now, now + CLAIM).await
     }
 
     async fn existing(&self, id: ExecutionId) -> Result<ApiGatewayProxyResponse, Problem> {
@@ -304,28 +213,6 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                     self.queue.send(vec![check]).await.map_err(|e| http::failed(&e))?;
                 }
                 Ok(accepted(&id, execution.status()))
-            }
-        }
-    }
-
-    /// One mark, however many members there are. From a second after the answer on, none that was submitted up to it starts.
-    async fn cancel_group(&self, caller: &Caller, group: &str) -> Result<ApiGatewayProxyResponse, Problem> {
-        // Also one without members yet: the first lines of a submission may be on their way.
-        let name: Name = group.parse().map_err(|e: domain::request::NameError| {
-            Problem::invalid(vec![FieldError { field: "group".into(), message: e.to_string() }])
-        })?;
-        let mark = self.mark(caller, &name).await.map_err(|e| http::failed(&e))?;
-        Ok(http::json(202, &GroupView { group: name.to_string(), cancel: Some(GroupCancelView::from(&mark)) }))
-    }
-
-    async fn mark(&self, caller: &Caller, group: &Name) -> Result<GroupCancel, PortError> {
-        loop {
-            // One that cannot be read is replaced: its only loss is the count of an earlier cancel.
-            let before = passed_over(self.store.group_cancel(group).await)?;
-            let mark = GroupCancel::new(group.clone(), caller, self.ambient.now(), before.as_ref());
-            if self.store.set_group_cancel(&mark).await? {
-                self.queue.send(vec![Message::CancelGroup { group: group.clone() }.into()]).await?;
-                return Ok(mark);
             }
         }
     }
@@ -437,11 +324,6 @@ fn refuse_what_no_event_holds(request: &ApiGatewayProxyRequest) -> Result<(), Pr
 
 fn no_such_key(name: &str) -> Problem {
     Problem::new(404, "no_such_key", format!("there is no key '{}'", query::shown(name)))
-}
-
-/// The line that an execution just recorded stands in.
-fn line_of(execution: &Execution) -> LimitKey {
-    execution.ticket().map_or(LimitKey::Pool(execution.pool), |ticket| ticket.line)
 }
 
 fn accepted(id: &ExecutionId, status: ExecutionStatus) -> ApiGatewayProxyResponse {

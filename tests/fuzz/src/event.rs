@@ -66,6 +66,7 @@ fn settings() -> Settings {
         definitions_rate: None,
         allowed: None,
         network: None,
+        task_tags: None,
         unlisted_seconds: 10,
         log_delay_seconds: 0,
     }

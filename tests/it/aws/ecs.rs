@@ -2,11 +2,14 @@
 
 use aws::ecs::{EcsTasks, Registration};
 use domain::{
-    ecs::{ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, StopCode, TaskOverride},
+    ecs::{ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, StopCode, Tag, TaskOverride},
+    execution::Execution,
+    git::GitAccess,
     id::AttemptId,
     ports::{LaunchError, Tasks},
     request::Arch,
-    task::{SecretMapping, TaskDefinition},
+    settings::Settings,
+    task::{self, SecretMapping, TaskDefinition},
 };
 use serde_json::json;
 
@@ -14,6 +17,7 @@ use super::stand_in::{
     Answer::{self, Cut, File},
     StandIn,
 };
+use crate::contract::records::{Wish, settings};
 
 const CLUSTER: &str = "mycli-team";
 const ATTEMPT: &str = "exec_01KAPR1BX00000000000000000-1";
@@ -38,6 +42,7 @@ fn input() -> RunTaskInput {
         started_by: ATTEMPT.into(),
         count: 1,
         capacity_provider: Some("FARGATE_SPOT".into()),
+        tags: vec![Tag { key: "mycli:stack".into(), value: "team".into() }],
         network_configuration: Some(NetworkConfiguration {
             subnets: vec!["subnet-a".into(), "subnet-b".into(), "subnet-c".into()],
             security_groups: vec!["sg-a".into()],
@@ -53,6 +58,24 @@ fn input() -> RunTaskInput {
             }],
         },
     }
+}
+
+/// Whoever splits the account's costs sees who spent what.
+#[test]
+fn a_task_is_tagged_with_stack_submitter_and_group() {
+    let tags = |execution: &Execution, stack: Option<&str>| {
+        let settings = Settings { task_tags: stack.map(str::to_owned), ..settings() };
+        let input = task::run_task(execution, "arn", &"0".repeat(32), &GitAccess::default(), &settings);
+        input.tags.into_iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect::<Vec<_>>()
+    };
+    let mut execution = Wish { group: Some("nightly"), ..Wish::of("alice", 0) }.execution();
+    let all = ["mycli:stack=team", "mycli:submitter=alice", "mycli:group=nightly"];
+    assert_eq!(tags(&execution, Some("team")), all);
+    assert_eq!(tags(&execution, None), [""; 0]);
+    execution.request.group = None;
+    // A name of before names were checked.
+    execution.submitted_by = "Bob <bob@example.com>".into();
+    assert_eq!(tags(&execution, Some("team")), ["mycli:stack=team", "mycli:submitter=Bob _bob@example.com_"]);
 }
 
 fn definition() -> TaskDefinition {

@@ -177,6 +177,7 @@ async fn a_task_is_registered_started_listed_described_and_stopped() {
         started_by: attempt.to_string(),
         count: 1,
         capacity_provider: Some("FARGATE_SPOT".into()),
+        tags: Vec::new(),
         network_configuration: None,
         overrides: TaskOverride {
             cpu: "256".into(),

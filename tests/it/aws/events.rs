@@ -50,6 +50,7 @@ fn launched(event: &EventBridgeEvent<Task>, retries: i64) -> Execution {
         definitions_rate: None,
         allowed: None,
         network: None,
+        task_tags: None,
         unlisted_seconds: 120,
         log_delay_seconds: 10,
     };

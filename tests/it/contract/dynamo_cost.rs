@@ -96,6 +96,7 @@ mod typical {
             definitions_rate: None,
             allowed: None,
             network: Some(network),
+            task_tags: Some("default".into()),
             unlisted_seconds: 60,
             log_delay_seconds: 10,
         }

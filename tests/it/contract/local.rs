@@ -538,7 +538,7 @@ fn the_files_are_the_owners_alone() {
 #[tokio::test]
 async fn a_file_of_the_first_version_is_brought_up_to_date() {
     a_file_is_brought_up_to_date(
-        "DROP TABLE group_cancels; DROP TABLE submissions; DROP TABLE line_states; DROP TABLE bookmark; DROP TABLE registrations; DROP INDEX executions_launched;
+        "DROP TABLE group_work; DROP TABLE submissions; DROP TABLE line_states; DROP TABLE bookmark; DROP TABLE registrations; DROP INDEX executions_launched;
          ALTER TABLE buckets RENAME COLUMN key TO pool; PRAGMA user_version = 1;",
     )
     .await;
@@ -547,7 +547,7 @@ async fn a_file_of_the_first_version_is_brought_up_to_date() {
 #[tokio::test]
 async fn a_file_of_the_version_before_is_brought_up_to_date() {
     a_file_is_brought_up_to_date(
-        "DROP TABLE group_cancels; DROP TABLE submissions; DROP TABLE line_states; PRAGMA user_version = 2;",
+        "DROP TABLE group_work; DROP TABLE submissions; DROP TABLE line_states; PRAGMA user_version = 2;",
     )
     .await;
 }
@@ -561,7 +561,7 @@ async fn two_names_that_used_one_idempotency_key_are_brought_up_to_date() {
     connection.execute_batch(BEFORE_PRINCIPALS).expect("what it was");
     connection
         .execute_batch(
-            "DROP TABLE group_cancels; ALTER TABLE submissions DROP COLUMN seed; PRAGMA user_version = 3;
+            "DROP TABLE group_work; ALTER TABLE submissions DROP COLUMN seed; PRAGMA user_version = 3;
              INSERT INTO claims VALUES
                  ('alice/nightly', 'd', 'exec_A', 99999999999999), ('uid-7/nightly', 'd', 'exec_B', 99999999999998),
                  ('bob/old', 'd', 'exec_C', 5);

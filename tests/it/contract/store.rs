@@ -9,7 +9,7 @@ use domain::{
     ceiling::{Ceiling, Shortage},
     ecs::{CONTAINER, Container, Task},
     execution::{Execution, ExecutionStatus, Ticket},
-    group::{Closed, GroupCancel},
+    group::{Closed, GroupCancel, GroupRerun, rerun},
     history::{Cursor, Filter},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey, RateKey},
@@ -17,7 +17,7 @@ use domain::{
     marker::Marker,
     ports::{Created, Store, Update, UpdateError},
     principal::Principal,
-    request::Name,
+    request::{Changes, FieldError, Name},
     throttle::Rate,
     transition::{CancelDecision, Observation},
 };
@@ -57,6 +57,7 @@ macro_rules! suite {
             a_group_holds_as_many_as_its_executions_say
             a_lines_state_is_replaced_only_by_who_has_read_it
             a_groups_mark_is_replaced_only_by_who_has_read_it
+            a_groups_rerun_is_kept_beside_its_mark
             concurrent_launches_never_exceed_the_limit
             without_a_limit_everything_is_admitted
             usage_follows_a_launch_to_its_end
@@ -480,36 +481,68 @@ pub(crate) async fn a_lines_state_is_replaced_only_by_who_has_read_it(store: imp
 
 pub(crate) async fn a_groups_mark_is_replaced_only_by_who_has_read_it(store: impl Store) {
     let (nightly, matrix): (Name, Name) = ("nightly".parse().expect("a name"), "matrix".parse().expect("a name"));
-    assert_eq!(store.group_cancel(&nightly).await.expect(ANSWERS), None);
-    assert_eq!(store.open_group_cancels().await.expect(ANSWERS), []);
+    assert_eq!(store.group_work::<GroupCancel>(&nightly).await.expect(ANSWERS), None);
+    assert_eq!(store.open_group_work::<GroupCancel>().await.expect(ANSWERS), []);
     // Marks expire by the clock of the machine.
     let now = Utc::now().trunc_subsecs(3);
     let mark = GroupCancel::new(nightly.clone(), &caller("alice"), now, None);
-    assert!(store.set_group_cancel(&mark).await.expect(ANSWERS));
-    assert!(!store.set_group_cancel(&mark).await.expect(ANSWERS), "somebody else was faster");
-    let read = store.group_cancel(&nightly).await.expect(ANSWERS).expect("it is marked");
+    assert!(store.set_group_work(&mark).await.expect(ANSWERS));
+    assert!(!store.set_group_work(&mark).await.expect(ANSWERS), "somebody else was faster");
+    let read = store.group_work::<GroupCancel>(&nightly).await.expect(ANSWERS).expect("it is marked");
     assert_eq!(read, GroupCancel { revision: read.revision, unknown: read.unknown.clone(), ..mark });
-    assert_eq!(store.group_cancel(&matrix).await.expect(ANSWERS), None);
-    assert_eq!(store.open_group_cancels().await.expect(ANSWERS), std::slice::from_ref(&read));
+    assert_eq!(store.group_work::<GroupCancel>(&matrix).await.expect(ANSWERS), None);
+    assert_eq!(store.open_group_work::<GroupCancel>().await.expect(ANSWERS), std::slice::from_ref(&read));
     let page = Closed { cancelled: 90, stopping: 9, passed_over: 1 };
     let on_its_way = read.after(page, Some(&Cursor(Wish::default().execution().id)), now);
-    assert!(store.set_group_cancel(&on_its_way).await.expect(ANSWERS));
-    assert!(!store.set_group_cancel(&read.after(page, None, now)).await.expect(ANSWERS));
-    let read = store.group_cancel(&nightly).await.expect(ANSWERS).expect("it is marked");
+    assert!(store.set_group_work(&on_its_way).await.expect(ANSWERS));
+    assert!(!store.set_group_work(&read.after(page, None, now)).await.expect(ANSWERS));
+    let read = store.group_work::<GroupCancel>(&nightly).await.expect(ANSWERS).expect("it is marked");
     assert_eq!((read.cancelled, read.stopping, read.looks), (90, 9, 0));
     assert!(read.cursor.is_some());
     let done = GroupCancel { done: true, ..read };
-    assert!(store.set_group_cancel(&done).await.expect(ANSWERS));
-    assert_eq!(store.open_group_cancels().await.expect(ANSWERS), []);
+    assert!(store.set_group_work(&done).await.expect(ANSWERS));
+    assert_eq!(store.open_group_work::<GroupCancel>().await.expect(ANSWERS), []);
     let again = GroupCancel::new(
         nightly.clone(),
         &caller("bob"),
         now,
-        store.group_cancel(&nightly).await.expect(ANSWERS).as_ref(),
+        store.group_work::<GroupCancel>(&nightly).await.expect(ANSWERS).as_ref(),
     );
-    assert!(store.set_group_cancel(&again).await.expect(ANSWERS));
-    let read = store.group_cancel(&nightly).await.expect(ANSWERS).expect("it is marked");
+    assert!(store.set_group_work(&again).await.expect(ANSWERS));
+    let read = store.group_work::<GroupCancel>(&nightly).await.expect(ANSWERS).expect("it is marked");
     assert_eq!((read.by.as_str(), read.cancelled, read.done), ("bob", 0, false));
+}
+
+/// Of both kinds there is one for each group, and neither knows of the other.
+pub(crate) async fn a_groups_rerun_is_kept_beside_its_mark(store: impl Store) {
+    let nightly: Name = "nightly".parse().expect("a name");
+    let now = Utc::now().trunc_subsecs(3);
+    let mark = GroupCancel::new(nightly.clone(), &caller("alice"), now, None);
+    assert!(store.set_group_work(&mark).await.expect(ANSWERS));
+    let wish = rerun::Wish {
+        of: "matrix".parse().expect("a name"),
+        into: nightly.clone(),
+        submission: "sub_1".into(),
+        changes: Changes { env: [("A".into(), "a".into())].into(), timeout: Some("1h".into()), ..Changes::default() },
+        add_secrets: vec!["TOKEN".into()],
+    };
+    let begun = GroupRerun::new(wish.clone(), &caller("bob"), now, now, None);
+    assert!(store.set_group_work(&begun).await.expect(ANSWERS));
+    assert!(!store.set_group_work(&begun).await.expect(ANSWERS), "somebody else was faster");
+    let read: GroupRerun = store.group_work(&nightly).await.expect(ANSWERS).expect("it is there");
+    assert_eq!(read, GroupRerun { revision: read.revision, unknown: read.unknown.clone(), ..begun });
+    assert!(read.is_for(&wish, &caller("bob")) && !read.is_for(&wish, &caller("alice")));
+    assert_eq!(store.open_group_work::<GroupRerun>().await.expect(ANSWERS), std::slice::from_ref(&read));
+    let fault = FieldError { field: "cpu".into(), message: "is odd".into() };
+    let rejection = rerun::Rejection { execution_id: Wish::default().execution().id, errors: vec![fault] };
+    let counts = rerun::Rerun { accepted: 90, existing: 3, rejected: 1, passed_over: 2 };
+    let page = rerun::Page { counts, rejections: vec![rejection] };
+    assert!(store.set_group_work(&read.after(page.clone(), None, now)).await.expect(ANSWERS));
+    let done: GroupRerun = store.group_work(&nightly).await.expect(ANSWERS).expect("it is there");
+    assert_eq!((done.counts, &done.rejections, done.done), (counts, &page.rejections, true));
+    assert_eq!(store.open_group_work::<GroupRerun>().await.expect(ANSWERS), []);
+    let mark: GroupCancel = store.group_work(&nightly).await.expect(ANSWERS).expect("it is marked");
+    assert_eq!((mark.by.as_str(), store.open_group_work::<GroupCancel>().await.expect(ANSWERS).len()), ("alice", 1));
 }
 
 pub(crate) async fn concurrent_launches_never_exceed_the_limit(store: impl Shared) {

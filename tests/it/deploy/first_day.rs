@@ -29,6 +29,26 @@ fn a_new_account_gets_ecs_s_service_linked_role_and_the_stack_a_second_try() {
 }
 
 #[test]
+fn an_account_with_short_arns_is_told_to_opt_in() {
+    let world = World::new();
+    let setting = |value| json!({"name": "taskLongArnFormat", "value": value});
+    world.ask("ecs", "AmazonEC2ContainerServiceV20141113.PutAccountSettingDefault", &setting("disabled"));
+    world.init(&[]).exits(1).says("put-account-setting-default --name taskLongArnFormat --value enabled");
+    assert_eq!((world.describe("mycli-default").0, world.bucket("?versioning").0), (400, 404));
+    world.ask("ecs", "AmazonEC2ContainerServiceV20141113.PutAccountSettingDefault", &setting("enabled"));
+    world.init(&[]).exits(0);
+}
+
+/// IAM knows no regions, so a role for the stack of this name in one region is not for that in another.
+#[test]
+fn roles_for_runs_are_of_one_region() {
+    let world = World::with_stack();
+    assert_eq!(world.parameter("TaskRolePath"), "/mycli/default.us-east-1/");
+    world.init(&["--parameter", "TaskRolePath=/teams/one/"]).exits(0);
+    assert_eq!(world.parameter("TaskRolePath"), "/teams/one/");
+}
+
+#[test]
 fn a_log_role_that_is_set_is_kept_and_said_so() {
     let world = World::new();
     make_role(&world, "others");

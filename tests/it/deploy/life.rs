@@ -152,16 +152,72 @@ fn destroy_leaves_nothing_and_can_be_run_again() {
     world.run(&["destroy", "--yes"]).exits(0).says("nothing left");
 }
 
+/// What DynamoDB says of the stack's table.
+fn table(world: &World) -> Value {
+    world.ask("dynamodb", "DynamoDB_20120810.DescribeTable", &json!({"TableName": "mycli-default"}))["Table"].clone()
+}
+
+fn tables(world: &World) -> Value {
+    world.ask("dynamodb", "DynamoDB_20120810.ListTables", &json!({}))["TableNames"].clone()
+}
+
 #[test]
-fn a_history_can_outlive_its_stack() {
+fn a_kept_history_is_taken_up_by_the_next_stack() {
     let world = World::with_stack();
-    world.run(&["destroy", "--yes", "--keep-history"]).exits(0).says("its history stays in the table mycli-default");
-    let tables = || world.ask("dynamodb", "DynamoDB_20120810.ListTables", &json!({}))["TableNames"].clone();
-    assert_eq!((tables(), world.describe("mycli-default").0), (json!(["mycli-default"]), 400));
-    world.init(&[]).exits(1).says("--stack").says("mycli destroy");
+    let ran = world.run(&["exec", "--no-repo", "--detach", "--name", "before", "true"]).exits(0);
+    let id = ran.out.trim().to_owned();
+    let ran = world.run(&["destroy", "--yes", "--force", "--keep-history"]).exits(0);
+    ran.says("its history stays in the table mycli-default, and the next `mycli init` takes it up");
+    assert_eq!((tables(&world), world.describe("mycli-default").0), (json!(["mycli-default"]), 400));
+    let made = table(&world)["CreationDateTime"].clone();
+    world
+        .init(&[])
+        .exits(0)
+        .says("taking the history in the table mycli-default into the new stack")
+        .says("takes your key");
+    assert_eq!(table(&world)["CreationDateTime"], made, "it is the same table");
+    let history = world.run(&["history", "-o", "json"]).exits(0).json();
+    assert_eq!(history["executions"][0]["execution_id"], json!(id), "{history}");
+    world.init(&[]).exits(0).says("nothing to change");
+    // A stack like any other: what it holds goes with it.
+    world.run(&["destroy", "--yes", "--force"]).exits(0).says("removed mycli-default");
+    assert_eq!(tables(&world), json!([]));
+}
+
+#[test]
+fn a_kept_history_can_be_removed_for_good() {
+    let world = World::with_stack();
+    world.run(&["destroy", "--yes", "--keep-history"]).exits(0);
     world.run(&["destroy", "--yes"]).exits(0).says("removed");
-    assert_eq!(tables(), json!([]));
+    assert_eq!(tables(&world), json!([]));
     world.init(&[]).exits(0);
+}
+
+#[test]
+fn a_table_of_somebody_elses_is_left_alone() {
+    let world = World::new();
+    let key = json!([{"AttributeName": "id", "KeyType": "HASH"}]);
+    let attributes = json!([{"AttributeName": "id", "AttributeType": "S"}]);
+    let foreign = json!({
+        "TableName": "mycli-default", "BillingMode": "PAY_PER_REQUEST", "KeySchema": key, "AttributeDefinitions": attributes
+    });
+    world.ask("dynamodb", "DynamoDB_20120810.CreateTable", &foreign);
+    world.init(&[]).exits(1).says("there is a table mycli-default that mycli did not make").says("--stack");
+    world.run(&["destroy", "--yes"]).exits(0).says("nothing left");
+    assert_eq!(tables(&world), json!(["mycli-default"]));
+}
+
+/// Whoever deletes the stack in the console deletes no history with it.
+#[test]
+fn the_history_is_protected_against_deletion() {
+    let world = World::with_stack();
+    assert_eq!(table(&world)["DeletionProtectionEnabled"], json!(true));
+    let unprotected = json!({"TableName": "mycli-default", "DeletionProtectionEnabled": false});
+    world.ask("dynamodb", "DynamoDB_20120810.UpdateTable", &unprotected);
+    world.init(&[]).exits(0).says("nothing to change");
+    assert_eq!(table(&world)["DeletionProtectionEnabled"], json!(true));
+    world.run(&["destroy", "--yes"]).exits(0);
+    assert_eq!(tables(&world), json!([]));
 }
 
 #[test]

@@ -249,6 +249,76 @@ fn what_failed_of_a_group_is_run_again_once_however_often_it_is_sent() {
     assert_eq!(http.history("").len(), 60);
 }
 
+/// What `GET /groups/{group}` tells of a rerun, once all members were looked at.
+fn rerun_done(http: &Http, group: &str) -> Value {
+    tests::sandbox::eventually("all members were looked at", || {
+        let rerun = http.get(&format!("/groups/{group}")).body["rerun"].clone();
+        (rerun["done"] == true).then_some(rerun)
+    })
+}
+
+#[test]
+fn the_server_runs_again_what_failed_of_a_group_by_one_request() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&[]);
+    let http = Http::to(&serve);
+    let rerun = |body: &Value| http.post("/groups/nightly/rerun-failed", body);
+    rerun(&json!({})).refuses(404, "no_such_group");
+    for (name, code) in [("good", 0), ("bad", 1), ("worse", 3)] {
+        http.submit(&json!({"command": format!("exit {code}"), "name": name, "group": "nightly", "lock": name}));
+    }
+    http.until_quiet();
+    let answer = rerun(&json!({"submission_id": "second", "changes": {"env": {"A": "b"}}}));
+    assert_eq!((answer.status, &answer.body["group"]), (202, &json!("second")), "{answer:#?}");
+    let done = rerun_done(&http, "second");
+    assert_eq!(
+        (&done["of"], &done["accepted"], &done["rejected"]),
+        (&json!("nightly"), &json!(2), &json!(0)),
+        "{done}"
+    );
+    http.until_quiet();
+    let again = http.history("group=second");
+    let names: BTreeSet<_> = again.iter().map(|run| run["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["bad", "worse"].into());
+    assert!(again.iter().all(|run| run["env"] == json!({"A": "b"}) && run["lock"] == run["name"]), "{again:#?}");
+    // Sent again, it is the same submission; without an id it is a new one.
+    rerun(&json!({"submission_id": "second", "changes": {"env": {"A": "b"}}}));
+    assert_eq!(rerun_done(&http, "second")["existing"], 2);
+    let third = rerun(&json!({})).body["group"].as_str().unwrap().to_owned();
+    assert_eq!((third.len(), &third[..4]), (30, "sub_"));
+    assert_eq!(rerun_done(&http, &third)["accepted"], 2);
+    http.until_quiet();
+    assert_eq!(http.history("group=second").len(), 2);
+    assert_eq!(http.history("").len(), 7);
+}
+
+#[test]
+fn faults_of_a_groups_rerun_are_told_before_anything_runs() {
+    let sandbox = Sandbox::new();
+    let serve = sandbox.serve(&[]);
+    let http = Http::to(&serve);
+    http.submit(&json!({"command": "exit 1", "group": "nightly"}));
+    http.until_quiet();
+    let faulty = |body: Value, field: &str| {
+        let answer = http.post("/groups/nightly/rerun-failed", &body);
+        let errors = answer.refuses(422, "invalid_request").body["errors"].as_array().unwrap().clone();
+        assert_eq!(errors.iter().map(|error| error["field"].as_str().unwrap()).collect::<Vec<_>>(), [field], "{body}");
+    };
+    faulty(json!({"changes": {"cpu": 3}}), "changes.cpu");
+    faulty(json!({"changes": {"env": {"1A": "x"}}}), "changes.env.1A");
+    faulty(json!({"changes": {"branch": "main"}}), "changes.branch");
+    faulty(json!({"changes": {"group": "a b"}}), "changes.group");
+    faulty(json!({"changes": {"idempotency_key": "k"}}), "changes.idempotency_key");
+    faulty(json!({"add_secrets": ["NO_SUCH"]}), "add_secrets");
+    faulty(json!({"submission_id": "a/b"}), "submission_id");
+    faulty(json!({"submission_id": ""}), "submission_id");
+    http.post("/groups/a b/rerun-failed", &json!({})).refuses(422, "invalid_request");
+    http.post("/groups/nightly/rerun-failed", &json!({"change": {}})).refuses(400, "invalid_json");
+    http.get("/groups/nightly/rerun-failed").refuses(405, "method_not_allowed");
+    with_role(&serve, "ann", "read").post("/groups/nightly/rerun-failed", &json!({})).refuses(403, "forbidden");
+    assert_eq!(http.history("").len(), 1, "nothing was recorded");
+}
+
 /// The group of what failed may be the one that the new runs are counted in.
 #[test]
 fn a_resumed_rerun_does_not_run_its_own_runs_again() {

@@ -80,6 +80,7 @@ pub(crate) fn input(number: u32, definition_arn: &str) -> RunTaskInput {
         started_by: attempt,
         count: 1,
         capacity_provider: Some("FARGATE_SPOT".into()),
+        tags: Vec::new(),
         network_configuration: Some(NetworkConfiguration {
             subnets: vec!["subnet-a".into(), "subnet-b".into()],
             security_groups: vec!["sg-a".into()],

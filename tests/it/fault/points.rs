@@ -57,7 +57,7 @@ fn chosen_cases(name: &str, turn: usize) -> Vec<Case> {
         Some("container") => return all_cases(name).into_iter().filter(|case| case.story.is_for(name)).collect(),
         Some("queue") => &["dead letters"],
         _ if name.contains("prune") => &["prune"],
-        _ if name.contains("group_cancel") => &["serve, submit, cancel the group"],
+        _ if name.contains("group_work") => &["serve, submit, cancel the group", "rerun what failed of a group"],
         _ if name.contains("_key") => &["serve with a new key"],
         _ if name.contains("submission") || name.contains("create_all") => &["bulk"],
         _ => &["exec that fails", "exec --timeout", "taking over what runs", "prune", "dead letters"],

@@ -52,6 +52,7 @@ pub(super) const ON_HOST: &[Story] = &[
     Story { name: "taking over what runs", engine: false, play: take_over_running },
     Story { name: "serve, submit, cancel", engine: false, play: serve_on_host },
     Story { name: "serve, submit, cancel the group", engine: false, play: cancel_group_on_host },
+    Story { name: "rerun what failed of a group", engine: false, play: rerun_group_on_host },
     Story { name: "serve with a new key", engine: false, play: serve_with_new_key },
     Story { name: "dead letters", engine: false, play: dead_letters },
     Story { name: "prune", engine: false, play: prune },
@@ -252,9 +253,13 @@ impl<'a> Server<'a> {
 
     /// Waits until this is so of an execution; `None` if it died before that.
     fn wait(&mut self, id: &str, so: impl Fn(&Value) -> bool) -> Option<()> {
+        self.wait_for(&format!("/executions/{id}"), so)
+    }
+
+    fn wait_for(&mut self, path: &str, so: impl Fn(&Value) -> bool) -> Option<()> {
         let (address, key) = (self.address, self.key.clone());
-        eventually("the execution gets on", || {
-            let seen = http::get(address, &format!("/executions/{id}"), &key).is_some_and(|(_, run)| so(&run));
+        eventually("it gets on", || {
+            let seen = http::get(address, path, &key).is_some_and(|(_, shown)| so(&shown));
             seen.then_some(Some(())).or_else(|| self.process.is_over().then_some(None))
         })
     }
@@ -313,6 +318,47 @@ fn submit_and_cancel_group(world: &World, server: &mut Server<'_>) -> Option<()>
     server.cancel_group("crew", &["first", "second"])?;
     server.wait(&first, is_final)?;
     server.wait(&second, is_final)
+}
+
+/// One of the group has failed, and is run again by one request. The request is sent again once somebody else serves.
+fn rerun_group_on_host(world: &World, point: &str) -> bool {
+    let mut server = match Server::start(world, &[], Some(point)) {
+        Ok(server) => server,
+        Err(mut process) => return process.died(),
+    };
+    world.promise("failing", "FAILED", Some(1));
+    world.promise("again", "SUCCEEDED", Some(0));
+    let command = world.marking("again", "true");
+    let rerun = |server: &Server<'_>| {
+        let body = json!({"submission_id": "sub_story", "changes": {"command": command, "name": "again"}});
+        let (status, answer) = http::post(server.address, "/groups/crew/rerun-failed", &server.key, &body)?;
+        assert_eq!(status, 202, "{answer}");
+        Some(())
+    };
+    let _died = fail_and_rerun(world, &mut server, rerun);
+    let died = server.died();
+    let mut next = Server::start(world, &[], None).unwrap_or_else(|process| panic!("it serves: {}", process.err()));
+    if http::get(next.address, "/groups/crew", &next.key).is_some_and(|(status, _)| status == 200) {
+        let all_over = |page: &Value| page["executions"].as_array().is_some_and(|runs| runs.iter().all(is_final));
+        next.wait_for("/executions?group=crew", all_over).expect("it lives");
+        rerun(&next).expect("it lives");
+        next.wait_for("/groups/sub_story", |group| group["rerun"]["done"] == true).expect("it lives");
+        let (_, made) = http::get(next.address, "/executions?group=sub_story", &next.key).expect("it lives");
+        let made = made["executions"].as_array().expect("a list");
+        assert_eq!(made.len(), 1, "it is run again once: {made:?}");
+        let id = made[0]["execution_id"].as_str().expect("an id");
+        world.accepted(id);
+        next.wait(id, is_final).expect("it lives");
+    }
+    next.died();
+    died
+}
+
+fn fail_and_rerun(world: &World, server: &mut Server<'_>, rerun: impl Fn(&Server<'_>) -> Option<()>) -> Option<()> {
+    let failing = server.submit_with("failing", Some(("group", "crew")), &world.marking("failing", "exit 1"))?;
+    server.wait(&failing, is_final)?;
+    rerun(server)?;
+    server.wait_for("/groups/sub_story", |group| group["rerun"]["done"] == true)
 }
 
 /// Its key's file was lost.

@@ -59,12 +59,13 @@ fn documented(route: &Route) -> (Method, &'static str) {
         Route::RotateKey(_) => (Method::POST, "/keys/{name}/rotate"),
         Route::Group(_) => (Method::GET, "/groups/{group}"),
         Route::CancelGroup(_) => (Method::POST, "/groups/{group}/cancel"),
+        Route::RerunGroup(_) => (Method::POST, "/groups/{group}/rerun-failed"),
         Route::Whoami => (Method::GET, "/whoami"),
         Route::Version => (Method::GET, "/version"),
     }
 }
 
-const ROUTES: usize = 15;
+const ROUTES: usize = 16;
 
 #[test]
 fn the_documented_routes_are_those_there_are() {
@@ -128,7 +129,7 @@ fn examples_of_requests_are_accepted() {
     let serve = sandbox.serve(&[]);
     let http = Http::to(&serve);
     let document = document();
-    let run = http.submit(&json!({"command": "true"}));
+    let run = http.submit(&json!({"command": "true", "group": "nightly"}));
     for (method, path, operation) in operations(&document) {
         let example = &operation["requestBody"]["content"]["application/json"]["example"];
         if example.is_null() {
@@ -136,10 +137,13 @@ fn examples_of_requests_are_accepted() {
         }
         // Here is neither Docker nor a network nor that secret; that the request is understood is what counts.
         let mut example = example.clone();
-        for key in ["repo", "branch", "image", "secrets"] {
-            example.as_object_mut().unwrap().remove(key);
+        for keys in ["", "/changes"] {
+            if let Some(keys) = example.pointer_mut(keys).and_then(Value::as_object_mut) {
+                keys.retain(|key, _| !["repo", "branch", "image", "secrets", "add_secrets"].contains(&key.as_str()));
+            }
         }
-        let answer = http.post(&path.replace("{id}", &run).replace("{name}", "ci"), &example);
+        let path_to = path.replace("{id}", &run).replace("{name}", "ci").replace("{group}", "nightly");
+        let answer = http.post(&path_to, &example);
         assert!((200..300).contains(&answer.status), "{method} {path}: {answer:#?}");
         is_as_documented(&document, &method, &path, &answer);
     }

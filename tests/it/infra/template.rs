@@ -85,6 +85,22 @@ fn every_dead_letter_rings() {
     }
 }
 
+/// An event of a task holds its variables, and a dead letter is kept for two weeks. The sweep makes good what such an event would have told.
+#[test]
+fn no_event_of_a_task_becomes_a_dead_letter() {
+    let template = Template::read();
+    let stack = Stack::named("default");
+    let targets = template.properties("TaskRule", &stack)["Targets"].clone();
+    assert_eq!((targets.as_array().unwrap().len(), &targets[0]["DeadLetterConfig"]), (1, &Value::Null), "{targets:#}");
+    let invocation = template.properties("StateTrackerInvocation", &stack);
+    assert_eq!(invocation["DestinationConfig"], Value::Null, "{invocation:#}");
+    let alarms = template.of_type("AWS::CloudWatch::Alarm").map(|(name, _)| template.properties(name, &stack));
+    assert!(
+        alarms.into_iter().any(|alarm| alarm["MetricName"] == "AsyncEventsDropped"),
+        "that they are given up rings"
+    );
+}
+
 /// Lambda cuts a chain of invocations of one function after sixteen, and what waits for room goes round as long as it waits.
 #[test]
 fn what_the_launcher_sends_itself_is_not_taken_for_a_loop() {

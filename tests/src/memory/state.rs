@@ -6,7 +6,7 @@ use domain::{
     Timestamp,
     error::Corrupt,
     execution::Execution,
-    group::GroupCancel,
+    group::{GroupWork, GroupWorkKind},
     history::{Cursor, Filter, Loaded, Page},
     id::ExecutionId,
     key::KeyRecord,
@@ -15,6 +15,7 @@ use domain::{
     ports::{Claim, Created, UpdateError},
     request::Name,
     secret::SecretRecord,
+    stored,
     throttle::Bucket,
 };
 
@@ -24,6 +25,23 @@ use super::{find::Names, line::Line, meter::Meter};
 pub(super) enum Definition {
     Turn(Timestamp),
     Registered(String),
+}
+
+/// Work on a group in its stored form.
+pub(super) struct Work(serde_json::Value);
+
+impl Work {
+    /// With its revision counted up.
+    pub(super) fn of<W: GroupWork>(work: &W) -> Self {
+        let after = work.clone().stored_as(work.revision() + 1, work.unknown().clone());
+        Self(stored::write(&after, after.unknown()).expect("it can be spelled in JSON"))
+    }
+
+    pub(super) fn read<W: GroupWork>(&self) -> W {
+        let (work, unknown) = stored::read::<W>(self.0.clone()).expect("it was written as this");
+        let revision = work.revision();
+        work.stored_as(revision, unknown)
+    }
 }
 
 struct Claimed {
@@ -48,7 +66,8 @@ pub(super) struct State {
     pub(super) line_states: BTreeMap<LimitKey, LineState>,
     pub(super) usage: BTreeMap<LimitKey, u32>,
     pub(super) buckets: BTreeMap<RateKey, Bucket>,
-    pub(super) group_cancels: BTreeMap<Name, GroupCancel>,
+    /// By kind and group.
+    pub(super) group_work: BTreeMap<(GroupWorkKind, Name), Work>,
     pub(super) bookmark: Option<Cursor>,
     pub(super) definitions: BTreeMap<String, Definition>,
     pub(super) keys: BTreeMap<String, KeyRecord>,

@@ -8,7 +8,7 @@ use std::{
 use domain::{
     Timestamp,
     execution::{Execution, Ticket},
-    group::GroupCancel,
+    group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
@@ -23,7 +23,7 @@ use domain::{
 
 use super::{
     meter::{Meter, Shared, counters},
-    state::{Definition, State},
+    state::{Definition, State, Work},
 };
 
 /// A store in memory. Clones are handles of the same one.
@@ -224,23 +224,25 @@ impl Store for MemoryStore {
     }
 
     /// Marks do not expire here.
-    async fn group_cancel(&self, group: &Name) -> Result<Option<GroupCancel>, PortError> {
-        Ok(self.call("group_cancel").group_cancels.get(group).cloned())
+    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
+        let state = self.call("group_work");
+        Ok(state.group_work.get(&(W::KIND, group.clone())).map(Work::read))
     }
 
-    async fn set_group_cancel(&self, mark: &GroupCancel) -> Result<bool, PortError> {
-        let mut state = self.call("set_group_cancel");
-        if state.group_cancels.get(&mark.group).is_some_and(|known| known.revision != mark.revision) {
+    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+        let mut state = self.call("set_group_work");
+        let key = (W::KIND, work.group().clone());
+        if state.group_work.get(&key).is_some_and(|known| known.read::<W>().revision() != work.revision()) {
             return Ok(false);
         }
-        let after = GroupCancel { revision: mark.revision + 1, ..mark.clone() };
-        state.group_cancels.insert(mark.group.clone(), after);
+        state.group_work.insert(key, Work::of(work));
         Ok(true)
     }
 
-    async fn open_group_cancels(&self) -> Result<Vec<GroupCancel>, PortError> {
-        let state = self.call("open_group_cancels");
-        Ok(state.group_cancels.values().filter(|mark| !mark.done).cloned().collect())
+    async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
+        let state = self.call("open_group_work");
+        let of_kind = state.group_work.iter().filter(|((kind, _), _)| *kind == W::KIND);
+        Ok(of_kind.map(|(_, work)| work.read::<W>()).filter(|work| !work.is_done()).collect())
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use chrono::TimeDelta;
 use domain::{
     ecs::{STOPPED, StopCode, Task},
+    group::GroupRerun,
     id::ExecutionId,
     ports::{Clock, Store},
     settings::Settings,
@@ -104,6 +105,11 @@ impl World {
 
     async fn store_has_no_end(&self, id: &ExecutionId) -> bool {
         self.store.load(id).await.is_ok_and(|record| record.is_some_and(|record| record.end().is_none()))
+    }
+
+    async fn rerun_is_open(&self, group: &str) -> bool {
+        let Ok(group) = group.parse() else { return false };
+        self.store.group_work::<GroupRerun>(&group).await.is_ok_and(|rerun| rerun.is_some_and(|rerun| !rerun.done))
     }
 
     fn is_at_rest(&self) -> bool {

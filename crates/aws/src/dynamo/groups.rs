@@ -1,6 +1,10 @@
-//! The marks of groups that were cancelled.
+//! Work on groups: the marks of those that were cancelled, and reruns of what failed.
 
-use domain::{group::GroupCancel, ports::PortError, request::Name};
+use domain::{
+    group::{GroupWork, GroupWorkKind},
+    ports::PortError,
+    request::Name,
+};
 
 use super::{
     DynamoStore,
@@ -8,41 +12,46 @@ use super::{
     table::Condition,
 };
 
-/// The partition of all marks by group: a few, each read by whoever starts a member, and kept for two days.
-const GROUPS: &str = "GROUPS";
-
-fn key(group: &str) -> Key {
-    Key::new(GROUPS, group)
+/// The partition of all work of a kind, by group: a few, each read by whoever starts a member, and kept for two days.
+fn partition(kind: GroupWorkKind) -> &'static str {
+    match kind {
+        GroupWorkKind::Cancel => "GROUPS",
+        GroupWorkKind::Rerun => "RERUNS",
+    }
 }
 
-fn mark_of(item: Item) -> Result<GroupCancel, PortError> {
-    let (mark, unknown) =
-        form_of::<GroupCancel>(item).map_err(|error| PortError::corrupt("the mark of a group", error))?;
-    Ok(GroupCancel { unknown, ..mark })
+fn key<W: GroupWork>(group: &Name) -> Key {
+    Key::new(partition(W::KIND), group.as_str())
+}
+
+fn work_of<W: GroupWork>(item: Item) -> Result<W, PortError> {
+    let (work, unknown) = form_of::<W>(item).map_err(|error| PortError::corrupt(W::WHAT, error))?;
+    let revision = work.revision();
+    Ok(work.stored_as(revision, unknown))
 }
 
 impl DynamoStore {
-    pub(super) async fn read_group_cancel(&self, group: &Name) -> Result<Option<GroupCancel>, PortError> {
-        let item = self.get(key(group.as_str())).await?.filter(|item| !has_expired(item, (self.now)()));
-        item.map(mark_of).transpose()
+    pub(super) async fn read_group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
+        let item = self.get(key::<W>(group)).await?.filter(|item| !has_expired(item, (self.now)()));
+        item.map(work_of).transpose()
     }
 
-    pub(super) async fn write_group_cancel(&self, mark: &GroupCancel) -> Result<bool, PortError> {
-        let after = GroupCancel { revision: mark.revision + 1, ..mark.clone() };
-        let mut item = item_of(key(mark.group.as_str()), &after, &after.unknown)?;
+    pub(super) async fn write_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+        let after = work.clone().stored_as(work.revision() + 1, work.unknown().clone());
+        let mut item = item_of(key::<W>(work.group()), &after, after.unknown())?;
         item.insert("expires".to_owned(), number(expiry(after.expires_at())));
-        // One that has expired may still be there, and counts as none.
+        // Work that has expired may still be there, and counts as none.
         let unchanged = Condition::new(
             "attribute_not_exists(pk) OR revision = :revision OR expires <= :now",
-            [(":revision", number(mark.revision)), (":now", number((self.now)().timestamp()))],
+            [(":revision", number(work.revision())), (":now", number((self.now)().timestamp()))],
         );
         self.put_if(item, unchanged).await.map(|wrote| wrote.is_yes())
     }
 
-    pub(super) async fn list_open_group_cancels(&self) -> Result<Vec<GroupCancel>, PortError> {
+    pub(super) async fn list_open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
         let now = (self.now)();
-        let items = self.collection(GROUPS, "").await?.into_iter().filter(|item| !has_expired(item, now));
-        let readable = items.filter_map(|item| mark_of(item).inspect_err(PortError::note_corrupt).ok());
-        Ok(readable.filter(|mark| !mark.done).collect())
+        let items = self.collection(partition(W::KIND), "").await?.into_iter().filter(|item| !has_expired(item, now));
+        let readable = items.filter_map(|item| work_of::<W>(item).inspect_err(PortError::note_corrupt).ok());
+        Ok(readable.filter(|work| !work.is_done()).collect())
     }
 }

@@ -5,9 +5,10 @@
 //! makes an input looks like by then.
 
 use domain::{
-    ecs::{ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, TaskOverride},
+    ecs::{ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, Tag, TaskOverride},
     id::AttemptId,
     request::LaunchRequest,
+    task::TAG_PREFIX,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,11 +26,12 @@ pub(super) struct Known<'a> {
     pub(super) request: &'a LaunchRequest,
     pub(super) attempt: AttemptId,
     pub(super) nonce: &'a str,
+    pub(super) submitted_by: &'a str,
 }
 
 impl Known<'_> {
     /// Texts by their words. None of them changes while an attempt has an input.
-    fn words(&self) -> [(&'static str, Option<String>); 6] {
+    fn words(&self) -> [(&'static str, Option<String>); 8] {
         let source = self.request.source.as_ref();
         [
             ("attempt", Some(self.attempt.to_string())),
@@ -38,6 +40,8 @@ impl Known<'_> {
             ("command", Some(self.request.command.clone())),
             ("repo", source.map(|source| source.repo.as_str().to_owned())),
             ("ref", source.and_then(|source| source.reference.as_ref()).map(|reference| reference.as_str().to_owned())),
+            ("submitter", Some(self.submitted_by.to_owned())),
+            ("group", self.request.group.as_ref().map(ToString::to_string)),
         ]
     }
 
@@ -91,12 +95,24 @@ pub(super) struct InputItem {
     memory: String,
     role: Option<String>,
     containers: Vec<ContainerItem>,
+    /// Spelled as variables, their keys without what all begin with. None in a record of before tasks had tags.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct ContainerItem {
     name: String,
     env: Vec<String>,
+}
+
+fn named(tag: &Tag) -> KeyValuePair {
+    let name = tag.key.strip_prefix(TAG_PREFIX).unwrap_or(&tag.key);
+    KeyValuePair { name: name.to_owned(), value: tag.value.clone() }
+}
+
+fn tag(KeyValuePair { name, value }: KeyValuePair) -> Tag {
+    Tag { key: format!("{TAG_PREFIX}{name}"), value }
 }
 
 impl InputItem {
@@ -119,6 +135,7 @@ impl InputItem {
             memory: input.overrides.memory.clone(),
             role: input.overrides.task_role_arn.clone(),
             containers: input.overrides.container_overrides.iter().map(container).collect(),
+            tags: input.tags.iter().map(|tag| known.spell(&named(tag))).collect(),
         }
     }
 
@@ -143,6 +160,7 @@ impl InputItem {
                 task_role_arn: self.role,
                 container_overrides: containers,
             },
+            tags: self.tags.iter().map(|spelled| known.read(spelled).map(tag)).collect::<Result<_, _>>()?,
         })
     }
 }

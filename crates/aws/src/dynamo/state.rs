@@ -12,7 +12,6 @@ use domain::{
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
     principal::Principal,
-    request::LaunchRequest,
     stored::Unknown,
 };
 use serde::{Deserialize, Serialize};
@@ -276,8 +275,12 @@ impl CalledAgainItem {
 
 impl AttemptItem {
     fn of(execution: &Execution, attempt: &Attempt) -> Self {
-        let known =
-            Known { request: &execution.request, attempt: execution.attempt_id(attempt), nonce: &attempt.nonce };
+        let known = Known {
+            request: &execution.request,
+            attempt: execution.attempt_id(attempt),
+            nonce: &attempt.nonce,
+            submitted_by: &execution.submitted_by,
+        };
         Self {
             number: attempt.number,
             pool: Some(attempt.pool).filter(|pool| *pool != execution.pool),
@@ -296,8 +299,13 @@ impl AttemptItem {
         }
     }
 
-    fn attempt(self, id: &ExecutionId, pool: CapacityPool, request: &LaunchRequest) -> Result<Attempt, Broken> {
-        let known = Known { request, attempt: id.attempt(self.number), nonce: &self.nonce };
+    fn attempt(self, id: &ExecutionId, pool: CapacityPool, asked: &RequestItem) -> Result<Attempt, Broken> {
+        let known = Known {
+            request: &asked.request,
+            attempt: id.attempt(self.number),
+            nonce: &self.nonce,
+            submitted_by: &asked.submitted_by,
+        };
         let run_task = self.input.map(|input| input.input(&known)).transpose()?;
         Ok(Attempt {
             number: self.number,
@@ -400,7 +408,7 @@ fn joined(request: Item, state: Item) -> Result<Execution, Box<dyn std::error::E
     let (request, of_request): (RequestItem, _) = form_of(request)?;
     let (mut state, of_state): (StateItem, _) = form_of(state)?;
     let stands = state.state()?;
-    let attempt = |attempt: AttemptItem| attempt.attempt(&state.id, state.pool, &request.request);
+    let attempt = |attempt: AttemptItem| attempt.attempt(&state.id, state.pool, &request);
     let attempts = state.attempts.into_iter().map(attempt).collect::<Result<_, _>>()?;
     Ok(Execution {
         id: state.id,

@@ -8,13 +8,15 @@ use aws_sdk_ecs::{
         AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, Compatibility, Container as SdkContainer,
         ContainerDefinition, ContainerOverride as SdkContainerOverride, CpuArchitecture, KeyValuePair as SdkPair,
         LogConfiguration, LogDriver, NetworkConfiguration as SdkNetwork, NetworkMode, OsFamily, RepositoryCredentials,
-        RuntimePlatform, Secret, Task as SdkTask, TaskOverride as SdkTaskOverride,
+        RuntimePlatform, Secret, Tag as SdkTag, Task as SdkTask, TaskOverride as SdkTaskOverride,
     },
 };
 use aws_smithy_types::DateTime;
 use domain::{
     Timestamp,
-    ecs::{CONTAINER, Container, ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, StopCode, Task},
+    ecs::{
+        CONTAINER, Container, ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, StopCode, Tag, Task,
+    },
     request::{Arch, TaskSize},
     task::{STREAM_PREFIX, SecretMapping, TaskDefinition},
     transition::GRACE_SECONDS,
@@ -101,8 +103,7 @@ fn log_configuration(definition: &TaskDefinition, registration: &Registration) -
 
 /// The call that starts a task: exactly what is stored.
 ///
-/// A capacity provider goes without a launch type. No tags: neither ECS's own nor copied ones, each of which would be a call to `TagResource`'s
-/// bucket of 20 and 10 a second (AWS-FACTS §2).
+/// A capacity provider goes without a launch type. ECS's own tags and copied ones are left out: they would say nothing that the given ones do not.
 pub(super) fn run_task(input: &RunTaskInput) -> Result<RunTaskInputBuilder, String> {
     let strategy = input.capacity_provider.as_ref().map(|provider| {
         let item = CapacityProviderStrategyItem::builder().capacity_provider(provider).weight(1).build();
@@ -116,6 +117,7 @@ pub(super) fn run_task(input: &RunTaskInput) -> Result<RunTaskInputBuilder, Stri
         .started_by(&input.started_by)
         .count(i32::try_from(input.count).map_err(|error| error.to_string())?)
         .enable_ecs_managed_tags(false)
+        .set_tags(Some(input.tags.iter().map(tag).collect()).filter(|tags: &Vec<_>| !tags.is_empty()))
         .set_capacity_provider_strategy(strategy.transpose()?)
         .set_network_configuration(network)
         .overrides(
@@ -128,6 +130,10 @@ pub(super) fn run_task(input: &RunTaskInput) -> Result<RunTaskInputBuilder, Stri
                 ))
                 .build(),
         ))
+}
+
+fn tag(tag: &Tag) -> SdkTag {
+    SdkTag::builder().key(&tag.key).value(&tag.value).build()
 }
 
 fn network(network: &NetworkConfiguration) -> Result<SdkNetwork, String> {

@@ -1,6 +1,6 @@
-//! The marks of groups that were cancelled.
+//! Work on groups: the marks of those that were cancelled, and reruns of what failed.
 
-use domain::{Timestamp, group::GroupCancel, ports::PortError};
+use domain::{Timestamp, group::GroupWork, ports::PortError};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::{
@@ -8,8 +8,9 @@ use crate::{
     form,
 };
 
-/// A mark as it is to be written.
+/// Work as it is to be written.
 pub(super) struct Next {
+    kind: &'static str,
     name: String,
     from_revision: i64,
     done: bool,
@@ -18,52 +19,54 @@ pub(super) struct Next {
 }
 
 impl Next {
-    pub(super) fn of(mark: &GroupCancel) -> Result<Self, PortError> {
-        let after = GroupCancel { revision: mark.revision + 1, ..mark.clone() };
+    pub(super) fn of<W: GroupWork>(work: &W) -> Result<Self, PortError> {
+        let after = work.clone().stored_as(work.revision() + 1, work.unknown().clone());
         Ok(Self {
-            name: mark.group.to_string(),
-            from_revision: integer(mark.revision),
-            done: mark.done,
-            expires_at: millis(mark.expires_at()),
-            json: form::json(&after, &after.unknown)?,
+            kind: W::KIND.as_str(),
+            name: work.group().to_string(),
+            from_revision: integer(work.revision()),
+            done: work.is_done(),
+            expires_at: millis(work.expires_at()),
+            json: form::json(&after, after.unknown())?,
         })
     }
 }
 
-/// A mark out of its column.
-pub(super) fn parsed(json: &str) -> Result<GroupCancel, PortError> {
-    let (mark, unknown) =
-        form::read::<GroupCancel>(json.as_bytes()).map_err(|error| PortError::corrupt("the mark of a group", error))?;
-    Ok(GroupCancel { unknown, ..mark })
+/// Work out of its column.
+pub(super) fn parsed<W: GroupWork>(json: &str) -> Result<W, PortError> {
+    let (work, unknown) = form::read::<W>(json.as_bytes()).map_err(|error| PortError::corrupt(W::WHAT, error))?;
+    let revision = work.revision();
+    Ok(work.stored_as(revision, unknown))
 }
 
-pub(super) fn find(db: &Connection, name: &str, now: Timestamp) -> rusqlite::Result<Option<String>> {
-    db.prepare_cached("SELECT mark FROM group_cancels WHERE name = ?1 AND expires_at > ?2")?
-        .query_row(params![name, millis(now)], |row| row.get(0))
+pub(super) fn find(db: &Connection, kind: &str, name: &str, now: Timestamp) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached("SELECT form FROM group_work WHERE kind = ?1 AND name = ?2 AND expires_at > ?3")?
+        .query_row(params![kind, name, millis(now)], |row| row.get(0))
         .optional()
 }
 
 pub(super) fn set(db: &Connection, next: &Next, now: Timestamp) -> rusqlite::Result<bool> {
     let found: Option<i64> = db
-        .prepare_cached("SELECT revision FROM group_cancels WHERE name = ?1 AND expires_at > ?2")?
-        .query_row(params![next.name, millis(now)], |row| row.get(0))
+        .prepare_cached("SELECT revision FROM group_work WHERE kind = ?1 AND name = ?2 AND expires_at > ?3")?
+        .query_row(params![next.kind, next.name, millis(now)], |row| row.get(0))
         .optional()?;
     if found.is_some_and(|revision| revision != next.from_revision) {
         return Ok(false);
     }
     db.prepare_cached(
-        "INSERT OR REPLACE INTO group_cancels (name, revision, done, expires_at, mark) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT OR REPLACE INTO group_work (kind, name, revision, done, expires_at, form) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
-    .execute(params![next.name, next.from_revision + 1, next.done, next.expires_at, next.json])?;
+    .execute(params![next.kind, next.name, next.from_revision + 1, next.done, next.expires_at, next.json])?;
     Ok(true)
 }
 
-pub(super) fn open(db: &Connection, now: Timestamp) -> rusqlite::Result<Vec<String>> {
-    let mut statement = db.prepare_cached("SELECT mark FROM group_cancels WHERE NOT done AND expires_at > ?1")?;
-    statement.query_map([millis(now)], |row| row.get(0))?.collect()
+pub(super) fn open(db: &Connection, kind: &str, now: Timestamp) -> rusqlite::Result<Vec<String>> {
+    let mut statement =
+        db.prepare_cached("SELECT form FROM group_work WHERE kind = ?1 AND NOT done AND expires_at > ?2")?;
+    statement.query_map(params![kind, millis(now)], |row| row.get(0))?.collect()
 }
 
-/// Forgets those that are over.
+/// Forgets the work that is over.
 pub(crate) fn forget(db: &Connection, before: Timestamp) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM group_cancels WHERE expires_at <= ?1")?.execute([millis(before)]).map(drop)
+    db.prepare_cached("DELETE FROM group_work WHERE expires_at <= ?1")?.execute([millis(before)]).map(drop)
 }

@@ -9,7 +9,7 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     execution::Execution,
-    group::{Closed, GroupCancel},
+    group::{Closed, GroupCancel, GroupWork},
     history::{Cursor, Filter, Loaded},
     id::ExecutionId,
     message::{Message, Outgoing},
@@ -33,9 +33,9 @@ const TRIES: usize = 5;
 /// manual promises one second).
 const FRESH: TimeDelta = TimeDelta::milliseconds(500);
 /// Members looked at before the mark is written again. Ours: what a page of history costs at most.
-const PAGE: u32 = 100;
+pub(super) const PAGE: u32 = 100;
 /// Members closed at once. Ours: as many as are launched at once.
-const TOGETHER: usize = 20;
+pub(super) const TOGETHER: usize = 20;
 
 /// The marks of the groups that some executions are of.
 type Marks = BTreeMap<Name, GroupCancel>;
@@ -58,7 +58,8 @@ where
     /// The marks as they are now: one read for each group, however many are of it, all at once.
     async fn marks<'e>(&self, executions: impl Iterator<Item = &'e Execution>) -> Result<Marks, PortError> {
         let groups: BTreeSet<_> = executions.filter_map(|execution| execution.request.group.as_ref()).collect();
-        let reads = groups.into_iter().map(async |group| passed_over(self.store.group_cancel(group).await));
+        let reads =
+            groups.into_iter().map(async |group| passed_over(self.store.group_work::<GroupCancel>(group).await));
         let marks = try_join_all(reads).await?;
         Ok(marks.into_iter().flatten().map(|mark| (mark.group.clone(), mark)).collect())
     }
@@ -159,13 +160,14 @@ where
     pub(super) async fn close_group(&self, group: &Name, until: Timestamp) -> Result<(), PortError> {
         loop {
             if self.ambient.now() >= until {
-                return self.queue.send(vec![go_on(group).into()]).await;
+                return self.queue.send(vec![Message::CancelGroup { group: group.clone() }.into()]).await;
             }
-            let Some(mark) = passed_over(self.store.group_cancel(group).await)?.filter(|mark| !mark.done) else {
+            let Some(mark) = passed_over(self.store.group_work::<GroupCancel>(group).await)?.filter(|mark| !mark.done)
+            else {
                 return Ok(());
             };
             if let Some(pause) = mark.next_look(self.ambient.now()) {
-                return self.queue.send(vec![delayed(go_on(group), pause.num_milliseconds())]).await;
+                return self.queue.send(vec![delayed(mark.message(), pause.num_milliseconds())]).await;
             }
             let from = mark.cursor.as_deref().and_then(|cursor| Cursor::decode(cursor).ok());
             let members = Filter { group: Some(group.clone()), ..Filter::default() };
@@ -184,10 +186,12 @@ where
             } else {
                 now_there.counting(closed)
             };
-            if self.store.set_group_cancel(&written).await? {
+            if self.store.set_group_work(&written).await? {
                 return Ok(());
             }
-            let Some(theirs) = passed_over(self.store.group_cancel(&mark.group).await)? else { return Ok(()) };
+            let Some(theirs) = passed_over(self.store.group_work::<GroupCancel>(&mark.group).await)? else {
+                return Ok(());
+            };
             now_there = theirs;
         }
     }
@@ -195,8 +199,10 @@ where
     /// Adds what was closed here to the mark, which others move on.
     async fn note_closed_beside(&self, mark: &GroupCancel, closed: Closed) -> Result<(), PortError> {
         while closed != Closed::default() {
-            let Some(theirs) = passed_over(self.store.group_cancel(&mark.group).await)? else { return Ok(()) };
-            if self.store.set_group_cancel(&theirs.counting(closed)).await? {
+            let Some(theirs) = passed_over(self.store.group_work::<GroupCancel>(&mark.group).await)? else {
+                return Ok(());
+            };
+            if self.store.set_group_work(&theirs.counting(closed)).await? {
                 return Ok(());
             }
         }
@@ -270,8 +276,4 @@ fn cancelled_by(mark: &GroupCancel, execution: &Execution, now: Timestamp) -> Op
         CancelDecision::Changed(after) if mark.covers(execution) => Some(*after),
         _ => None,
     }
-}
-
-fn go_on(group: &Name) -> Message {
-    Message::CancelGroup { group: group.clone() }
 }

@@ -9,6 +9,7 @@ use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use domain::{
     api::{BULK_MAX, BulkAnswer, BulkEntry, BulkRejection, BulkRequest, Problem},
     execution::Execution,
+    group::GroupCancel,
     id::{ExecutionId, LINES_MAX, Submission},
     key::Caller,
     message::Message,
@@ -19,8 +20,8 @@ use domain::{
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::{CLAIM, Submit, line_of};
-use crate::{http, unreadable::passed_over};
+use super::Submit;
+use crate::{http, intake::line_of, unreadable::passed_over};
 
 /// Records that are read at once, to compare them with what is sent again. Ours.
 const READS: usize = 32;
@@ -42,7 +43,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         let (lines, rejected) = self.sorted(caller, bulk).await?;
         let mut answer = BulkAnswer { rejected, ..BulkAnswer::default() };
         if !lines.is_empty() {
-            let submission = self.opened(caller, id).await?;
+            let submission = self.opened(caller, id.as_str()).await?;
             let executions = lines.into_iter().filter_map(|line| self.execution(caller, &submission, line)).collect();
             let executions = self.heeding_marks(executions).await?;
             self.record_all(executions, &mut answer).await?;
@@ -58,27 +59,22 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             .into_iter()
             .map(|request| {
                 let misplaced = BulkRequest::line_fault(&request);
-                let draft = self.draft(request);
+                let draft = self.intake().draft(request);
                 match misplaced {
                     Some(fault) => Err(std::iter::once(fault).chain(draft.err().into_iter().flatten()).collect()),
                     None => draft,
                 }
             })
             .collect();
-        let known = self.known(drafts.iter().flatten()).await?;
+        let known = self.intake().known(drafts.iter().flatten()).await?;
         let (mut lines, mut rejected) = (Vec::new(), Vec::new());
         for (index, draft) in (bulk.first_index..).zip(drafts) {
-            match draft.and_then(|draft| self.judged(caller, draft, &known)) {
+            match draft.and_then(|draft| self.intake().judged(caller, draft, &known)) {
                 Ok(request) => lines.push(Line { index, request }),
                 Err(errors) => rejected.push(BulkRejection { index, errors }),
             }
         }
         Ok((lines, rejected))
-    }
-
-    async fn opened(&self, caller: &Caller, id: &IdempotencyKey) -> Result<Submission, PortError> {
-        let now = self.ambient.now();
-        self.store.open_submission(&caller.principal, id.as_str(), now, now + CLAIM).await
     }
 
     fn execution(&self, caller: &Caller, submission: &Submission, line: Line) -> Option<(u32, Execution)> {
@@ -93,7 +89,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         let groups: BTreeSet<_> = lines.iter().filter_map(|(_, line)| line.request.group.clone()).collect();
         let mut marks = Vec::new();
         for group in groups {
-            marks.extend(passed_over(self.store.group_cancel(&group).await)?);
+            marks.extend(passed_over(self.store.group_work::<GroupCancel>(&group).await)?);
         }
         let now = self.ambient.now();
         let heeding = |execution: Execution| match marks.iter().find(|mark| mark.covers(&execution)) {

@@ -61,6 +61,8 @@ pub struct Errand {
     pub cancels_group: Option<(String, TimeDelta)>,
     /// Whether the first is submitted anew once it has ended.
     pub reruns: bool,
+    /// Of which group what failed is run again, and how long after the submission.
+    pub reruns_group: Option<(String, TimeDelta)>,
 }
 
 /// One simulation.
@@ -114,6 +116,7 @@ impl Plan {
             cancels,
             cancels_group: None,
             reruns: false,
+            reruns_group: None,
         };
         let mut account = Account::new(1, "chaos").with_vcpus(Kind::Spot, 1).with_vcpus(Kind::OnDemand, 1);
         account.lives.start_up = seconds(5..=8);
@@ -161,8 +164,23 @@ impl Plan {
             cancels: Vec::new(),
             cancels_group: (number == 0).then(|| ("nightly".to_owned(), TimeDelta::seconds(40))),
             reruns: false,
+            reruns_group: None,
         };
         Self { errands: (0..20).map(errand).collect(), ..drawn }
+    }
+
+    /// A thousand runs of one group, of which every other fails, and one request that runs the failed ones again; in all the weather that this seed
+    /// stands for.
+    #[must_use]
+    pub fn a_thousand_rerun(seed: u64) -> Self {
+        let mut plan = Self::ten_thousand_cancelled(seed);
+        plan.errands.truncate(2);
+        plan.errands[0].cancels_group = None;
+        plan.errands[0].reruns_group = Some(("nightly".to_owned(), TimeDelta::minutes(20)));
+        plan.account.lives.ends = vec![(0.5, End::Exit(1))];
+        plan.account = plan.account.with_vcpus(Kind::Spot, 100);
+        plan.quotas.clear();
+        plan
     }
 
     /// What this seed stands for.
@@ -174,7 +192,7 @@ impl Plan {
             seed,
             account: account(seed, draw),
             spot_fallback_after: draw.one_of(&[None, Some(1), Some(3)]),
-            errands: cancelling((0..3 + draw.below(7)).map(|number| errand(number, draw)).collect(), seed),
+            errands: with_groups((0..3 + draw.below(7)).map(|number| errand(number, draw)).collect(), seed),
             weather: weather(draw),
             clear_after: WEATHER,
             quotas: quotas(draw),
@@ -281,18 +299,21 @@ fn errand(number: u64, draw: &mut Random) -> Errand {
         cancels,
         cancels_group: None,
         reruns: draw.chance(0.1),
+        reruns_group: None,
     }
 }
 
-/// Some of the users cancel a whole group. Drawn by itself, so that all else of a seed is as it was before there was such a thing.
-fn cancelling(mut errands: Vec<Errand>, seed: u64) -> Vec<Errand> {
-    let draw = &mut Random::keyed(seed, "groups", 0);
+/// Some of the users cancel a whole group, or run again what failed of one. Each is drawn by itself, so that all else of a seed is as it was before
+/// there was such a thing.
+fn with_groups(mut errands: Vec<Errand>, seed: u64) -> Vec<Errand> {
+    fn group(draw: &mut Random, within: u64) -> (String, TimeDelta) {
+        let after = i64::try_from(draw.below(within)).unwrap_or_default();
+        (draw.one_of(&["nightly", "matrix"]).to_owned(), TimeDelta::milliseconds(after))
+    }
+    let [cancels, reruns] = &mut ["groups", "group reruns"].map(|stream| Random::keyed(seed, stream, 0));
     for errand in &mut errands {
-        if draw.chance(0.15) {
-            let after = i64::try_from(draw.below(120_000)).unwrap_or_default();
-            let group = draw.one_of(&["nightly", "matrix"]).to_owned();
-            errand.cancels_group = Some((group, TimeDelta::milliseconds(after)));
-        }
+        errand.cancels_group = cancels.chance(0.15).then(|| group(cancels, 120_000));
+        errand.reruns_group = reruns.chance(0.15).then(|| group(reruns, 600_000));
     }
     errands
 }

@@ -11,10 +11,11 @@ use domain::{
     Timestamp,
     ecs::{RunTaskInput, STOPPED, StopCode, Task},
     execution::{Attempt, Execution, Outcome, State},
+    group::rerun::key,
     id::{AttemptId, ExecutionId},
     limit::LimitKey,
     ports::{Clock, Store},
-    request::SubmitRequest,
+    request::{IdempotencyKey, SubmitRequest},
 };
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -38,6 +39,18 @@ struct Seen {
     users: usize,
     /// Groups that were cancelled: up to which moment, and when that was answered.
     cancelled: Vec<(String, Timestamp, Timestamp)>,
+    /// Groups of which what failed is run again.
+    rerun: Vec<Rerun>,
+}
+
+/// What failed of a group is run again.
+#[derive(Clone)]
+struct Rerun {
+    of: String,
+    /// The submission, after which the group of the new executions is named.
+    submission: String,
+    /// The members that had failed when it was asked for.
+    failed: Vec<ExecutionId>,
 }
 
 /// How long after the answer to a group's cancel a member may yet be started.
@@ -123,6 +136,46 @@ impl Rules {
             return self.break_(world, &format!("the cancel of {group} was answered without a moment: {at}"));
         };
         locked(&self.0).cancelled.push((group.to_owned(), at, world.time.now()));
+    }
+
+    /// A user was told that what failed of a group, of what was submitted before this moment, is run again.
+    pub(super) fn group_is_rerun(&self, world: &World, of: &str, submission: &str, at: &Value) {
+        let Some(at) = at.as_str().and_then(|at| at.parse::<Timestamp>().ok()) else {
+            return self.break_(world, &format!("the rerun of {of} was answered without a moment: {at}"));
+        };
+        let mut failed = Vec::new();
+        world.store.for_each(|record| {
+            if is_of(record, of) && record.status().is_failure() && record.submitted_at < at {
+                failed.push(record.id.clone());
+            }
+        });
+        locked(&self.0).rerun.push(Rerun { of: of.into(), submission: submission.into(), failed });
+    }
+
+    /// Each member that had failed is run again once, and nothing else is.
+    fn reruns_are_right(&self, world: &World, records: &BTreeMap<ExecutionId, Execution>) -> usize {
+        let mut made = 0;
+        for Rerun { of, submission, failed } in locked(&self.0).rerun.clone() {
+            let reruns: Vec<_> = records.values().filter(|record| is_of(record, &submission)).collect();
+            made += reruns.len();
+            let keys: BTreeSet<_> = reruns
+                .iter()
+                .filter_map(|record| record.request.idempotency_key.as_ref())
+                .map(IdempotencyKey::as_str)
+                .collect();
+            self.check(world, keys.len() == reruns.len(), || {
+                format!("{} runs of {submission} have {} keys (rule 3)", reruns.len(), keys.len())
+            });
+            for id in failed.iter().filter(|id| !keys.contains(&*key(&submission, id))) {
+                self.break_(world, &format!("{id} of {of} had failed and is not run again as {submission} (rule 1)"));
+            }
+            let may = records.values().filter(|record| is_of(record, &of) && record.status().is_failure());
+            let may: BTreeSet<_> = may.map(|record| key(&submission, &record.id)).collect();
+            for key in keys.iter().filter(|key| !may.contains(**key)) {
+                self.break_(world, &format!("{key} of {submission} repeats nothing that failed (rule 4)"));
+            }
+        }
+        made
     }
 
     /// A launcher calls RunTask now.
@@ -261,9 +314,10 @@ impl Rules {
         for id in accepted.keys().filter(|id| !records.contains_key(id)) {
             self.break_(world, &format!("{id} was accepted and is not on record (rule 1)"));
         }
+        let again = self.reruns_are_right(world, &records);
         let wanted: usize = world.plan.errands.iter().map(|e| e.requests.len() + usize::from(e.reruns)).sum();
-        self.check(world, records.len() == wanted, || {
-            format!("{wanted} were submitted and {} are on record (rule 1)", records.len())
+        self.check(world, records.len() == wanted + again, || {
+            format!("{wanted} were submitted, {again} run again, and {} are on record (rule 1)", records.len())
         });
         self.check(world, accepted.len() == wanted, || {
             format!("{wanted} were submitted and {} accepted (rule 1)", accepted.len())
@@ -338,6 +392,10 @@ impl Rules {
 /// What the store has at this moment: it answers at once.
 fn now<T: Default, E>(answer: impl Future<Output = Result<T, E>>) -> T {
     answer.now_or_never().and_then(Result::ok).unwrap_or_default()
+}
+
+fn is_of(record: &Execution, group: &str) -> bool {
+    record.request.group.as_ref().is_some_and(|own| own.as_str() == group)
 }
 
 fn record_of(world: &World, started_by: &str) -> Option<Execution> {

@@ -54,6 +54,15 @@ async fn run(world: &Arc<World>, number: usize, errand: Errand) {
             world.rules.user_is_done();
         });
     }
+    if let Some((group, after)) = errand.reruns_group.clone() {
+        let (world, by) = (Arc::clone(world), by.to_owned());
+        world.rules.user_comes();
+        world.time.clone().spawn(async move {
+            world.time.sleep(after).await;
+            rerun_group(&world, &by, &group, &format!("again-{number}")).await;
+            world.rules.user_is_done();
+        });
+    }
     if errand.reruns {
         while world.store_has_no_end(&ids[0]).await {
             world.time.sleep(LOOK).await;
@@ -101,6 +110,20 @@ async fn rerun(world: &Arc<World>, by: &str, id: &ExecutionId, key: &str, before
     let path = format!("/executions/{id}/rerun");
     let (_, answer) = ask(world, by, &path, Some(json!({"idempotency_key": key})), &[202]).await;
     world.rules.accepted(&answer["execution_id"], before.clone());
+}
+
+/// Into a group that is named after the submission. Where nobody has submitted a member there is no such group.
+async fn rerun_group(world: &Arc<World>, by: &str, of: &str, submission: &str) {
+    let path = format!("/groups/{of}/rerun-failed");
+    let body = json!({"submission_id": submission});
+    let (status, answer) = ask(world, by, &path, Some(body), &[202, 404]).await;
+    if status == 404 {
+        return;
+    }
+    world.rules.group_is_rerun(world, of, submission, &answer["rerun"]["at"]);
+    while world.rerun_is_open(submission).await {
+        world.time.sleep(LOOK).await;
+    }
 }
 
 async fn submit_all(world: &Arc<World>, by: &str, id: &str, requests: &[SubmitRequest]) -> Vec<ExecutionId> {

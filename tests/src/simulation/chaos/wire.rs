@@ -6,7 +6,7 @@ use domain::{
     Timestamp,
     ecs::{RunTaskInput, Task},
     execution::{Execution, Ticket},
-    group::GroupCancel,
+    group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
@@ -210,16 +210,17 @@ impl Store for Wire {
         self.read("reconcile", self.world.store.reconcile()).await
     }
 
-    async fn group_cancel(&self, group: &Name) -> Result<Option<GroupCancel>, PortError> {
-        self.read("the mark of a group", self.world.store.group_cancel(group)).await
+    async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
+        self.read(W::WHAT, self.world.store.group_work(group)).await
     }
 
-    async fn set_group_cancel(&self, mark: &GroupCancel) -> Result<bool, PortError> {
-        self.call(|| format!("marks {} as cancelled", mark.group), self.world.store.set_group_cancel(mark)).await
+    async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+        let what = || format!("writes {} {}", W::WHAT, work.group());
+        self.call(what, self.world.store.set_group_work(work)).await
     }
 
-    async fn open_group_cancels(&self) -> Result<Vec<GroupCancel>, PortError> {
-        self.read("the open marks of groups", self.world.store.open_group_cancels()).await
+    async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
+        self.read("the open work on groups", self.world.store.open_group_work()).await
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {

@@ -1,0 +1,311 @@
+//! Running again what failed of a group: one request, worked off page by page.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{GroupWork, GroupWorkKind, KEPT};
+use crate::{
+    Timestamp,
+    execution::Execution,
+    history::Cursor,
+    id::ExecutionId,
+    key::{Caller, Role},
+    message::Message,
+    principal::Principal,
+    request::{Changes, FieldError, Name, SubmitRequest},
+    stored::Unknown,
+};
+
+/// How many rejections are kept with their reasons; the others are only counted. Ours: the record is rewritten after each page.
+pub const REJECTIONS_MAX: usize = 100;
+
+/// The failed members of one group that are run again as members of another, or of the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupRerun {
+    /// The group that the new executions are counted in.
+    pub group: Name,
+    /// The group whose failed members are run again.
+    pub of: Name,
+    /// The submission that the new executions are of: sent again, it makes none twice.
+    pub submission: String,
+    /// Counts the writes; the store's condition.
+    pub revision: u64,
+    /// When the submission was first sent. Members that were submitted before are run again, so none that it made itself.
+    pub at: Timestamp,
+    /// The name of the key that asked, for people.
+    pub by: String,
+    /// Who asked.
+    pub by_id: Principal,
+    /// The role that the key had.
+    pub role: Role,
+    /// What changes in each request.
+    pub changes: Changes,
+    /// The secrets that each gets beside its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_secrets: Vec<String>,
+    /// How far it is.
+    #[serde(flatten)]
+    pub counts: Rerun,
+    /// The first of those that cannot be run again, with the reasons.
+    pub rejections: Vec<Rejection>,
+    /// The new group was cancelled meanwhile, so the rest is not run again.
+    pub cancelled: bool,
+    /// Where the walk through the members goes on; `None` at its beginning.
+    pub cursor: Option<String>,
+    /// When somebody last worked on it.
+    pub touched_at: Timestamp,
+    /// All members were looked at.
+    pub done: bool,
+    /// What a newer release wrote into the stored form; the store writes it back.
+    #[serde(skip)]
+    pub unknown: Unknown,
+}
+
+/// What became of failed members, by number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rerun {
+    /// Run again.
+    pub accepted: u32,
+    /// Run again by the same submission before.
+    pub existing: u32,
+    /// Not run again, since the request is not valid any more.
+    pub rejected: u32,
+    /// Members whose record cannot be read.
+    pub passed_over: u32,
+}
+
+/// A member that cannot be run again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// Which.
+    pub execution_id: ExecutionId,
+    /// Why.
+    pub errors: Vec<FieldError>,
+}
+
+/// What a page of members came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// By number.
+    pub counts: Rerun,
+    /// Those that cannot be run again.
+    pub rejections: Vec<Rejection>,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wish {
+    /// The group whose failed members are run again.
+    pub of: Name,
+    /// The group that the new executions are counted in.
+    pub into: Name,
+    /// The submission's id.
+    pub submission: String,
+    /// What changes.
+    pub changes: Changes,
+    /// The secrets that each gets beside its own.
+    pub add_secrets: Vec<String>,
+}
+
+impl GroupRerun {
+    /// One that begins now, of a submission that was first heard of `at`, in place of one that is done.
+    #[must_use]
+    pub fn new(wish: Wish, by: &Caller, at: Timestamp, now: Timestamp, before: Option<&Self>) -> Self {
+        Self {
+            group: wish.into,
+            of: wish.of,
+            submission: wish.submission,
+            revision: before.map_or(0, |before| before.revision),
+            at,
+            by: by.name.clone(),
+            by_id: by.principal.clone(),
+            role: by.role,
+            changes: wish.changes,
+            add_secrets: wish.add_secrets,
+            counts: Rerun::default(),
+            rejections: Vec::new(),
+            cancelled: false,
+            cursor: None,
+            touched_at: now,
+            done: false,
+            unknown: before.map(|before| before.unknown.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Whether it asks for the same as this.
+    #[must_use]
+    pub fn is_for(&self, wish: &Wish, by: &Caller) -> bool {
+        (&self.of, &self.submission, &self.by_id) == (&wish.of, &wish.submission, &by.principal)
+            && (&self.changes, &self.add_secrets) == (&wish.changes, &wish.add_secrets)
+    }
+
+    /// Who asked.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        Caller { name: self.by.clone(), role: self.role, principal: self.by_id.clone() }
+    }
+
+    /// Whether this member is to be run again. What was cancelled was not wanted.
+    #[must_use]
+    pub fn covers(&self, execution: &Execution) -> bool {
+        execution.request.group.as_ref() == Some(&self.of)
+            && execution.submitted_at < self.at
+            && execution.status().is_failure()
+    }
+
+    /// What is asked for in place of this member.
+    #[must_use]
+    pub fn request(&self, member: &Execution) -> SubmitRequest {
+        let changes = Changes {
+            group: Some(self.group.to_string()),
+            idempotency_key: Some(key(&self.submission, &member.id)),
+            ..self.changes.clone()
+        };
+        let mut request = changes.applied_to(&member.request);
+        add_secrets(&mut request.secrets, &self.add_secrets);
+        request
+    }
+
+    /// The same after a page of members; `next` is where the walk goes on, `None` at its end.
+    #[must_use]
+    pub fn after(&self, page: Page, next: Option<&Cursor>, now: Timestamp) -> Self {
+        let (Rerun { accepted, existing, rejected, passed_over }, more) = (self.counts, page.counts);
+        let counts = Rerun {
+            accepted: accepted + more.accepted,
+            existing: existing + more.existing,
+            rejected: rejected + more.rejected,
+            passed_over: passed_over + more.passed_over,
+        };
+        let rejections = self.rejections.iter().cloned().chain(page.rejections).take(REJECTIONS_MAX).collect();
+        let cursor = next.map(Cursor::encode);
+        Self { counts, rejections, cursor, touched_at: now, done: next.is_none(), ..self.clone() }
+    }
+
+    /// The same with executions that somebody recorded beside whoever moves it on, who met them as existing.
+    #[must_use]
+    pub fn recorded_beside(&self, accepted: u32) -> Self {
+        let Rerun { accepted: before, existing, .. } = self.counts;
+        let counts = Rerun { accepted: before + accepted, existing: existing.saturating_sub(accepted), ..self.counts };
+        Self { counts, ..self.clone() }
+    }
+
+    /// The same, once the new group was cancelled: nothing more of it is run again.
+    #[must_use]
+    pub fn given_up(&self, now: Timestamp) -> Self {
+        Self { cancelled: true, done: true, touched_at: now, ..self.clone() }
+    }
+
+    /// Whether it is of the same submission.
+    #[must_use]
+    pub fn is_of_the_submission_of(&self, other: &Self) -> bool {
+        (&self.submission, &self.by_id, self.at) == (&other.submission, &other.by_id, other.at)
+    }
+
+    /// Whether it is the same walk, and nobody looked at a page of members since.
+    #[must_use]
+    pub fn is_at_the_page_of(&self, earlier: &Self) -> bool {
+        self.is_of_the_submission_of(earlier) && (&self.cursor, self.done) == (&earlier.cursor, earlier.done)
+    }
+
+    /// A fault of a request made by [`GroupRerun::request`], as one of the changes, if these are to blame for it.
+    #[must_use]
+    pub fn own_fault(&self, request: &SubmitRequest, fault: FieldError) -> Option<FieldError> {
+        let head = fault.field.split(['[', '.']).next().unwrap_or_default();
+        let is_added = || {
+            let index = fault.field.strip_prefix("secrets[")?.strip_suffix(']')?.parse::<usize>().ok()?;
+            self.add_secrets.contains(request.secrets.get(index)?).then_some(())
+        };
+        if is_added().is_some() {
+            return Some(FieldError { field: "add_secrets".into(), ..fault });
+        }
+        let changes = serde_json::to_value(&self.changes).ok()?;
+        changes.get(head)?;
+        Some(FieldError { field: format!("changes.{}", fault.field), ..fault })
+    }
+}
+
+impl GroupWork for GroupRerun {
+    const KIND: GroupWorkKind = GroupWorkKind::Rerun;
+    const WHAT: &'static str = "the rerun of a group";
+
+    fn group(&self) -> &Name {
+        &self.group
+    }
+
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn touched_at(&self) -> Timestamp {
+        self.touched_at
+    }
+
+    fn expires_at(&self) -> Timestamp {
+        self.at + KEPT
+    }
+
+    fn message(&self) -> Message {
+        Message::RerunGroup { group: self.group.clone() }
+    }
+
+    fn unknown(&self) -> &Unknown {
+        &self.unknown
+    }
+
+    fn stored_as(self, revision: u64, unknown: Unknown) -> Self {
+        Self { revision, unknown, ..self }
+    }
+}
+
+/// The id of a submission for which the caller gave none.
+#[must_use]
+pub fn fresh_submission(now: Timestamp, bits: u128) -> String {
+    format!("sub_{}", ulid::Ulid::from_parts(u64::try_from(now.timestamp_millis()).unwrap_or_default(), bits))
+}
+
+/// The idempotency key of a rerun: the same whenever the submission is sent again, whatever else has failed by then. A hash, because a
+/// submission's id may be as long as a key.
+#[must_use]
+pub fn key(submission: &str, member: &ExecutionId) -> String {
+    let digest = hex::encode(Sha256::digest(format!("{submission}/{member}")));
+    format!("rerun-{}", &digest[..32])
+}
+
+/// Adds the secrets that a request does not name yet.
+pub fn add_secrets(secrets: &mut Vec<String>, added: &[String]) {
+    for name in added {
+        if !secrets.contains(name) {
+            secrets.push(name.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u128) -> ExecutionId {
+        ExecutionId::new(Timestamp::UNIX_EPOCH, number)
+    }
+
+    #[test]
+    fn a_run_has_one_key_in_a_submission_and_another_in_any_other() {
+        let long = "x".repeat(64);
+        let first = key(&long, &id(1));
+        assert_eq!(first, key(&long, &id(1)));
+        assert_ne!(first, key(&long, &id(2)));
+        assert_ne!(first, key("y", &id(1)));
+        assert!(first.parse::<crate::request::IdempotencyKey>().is_ok());
+    }
+
+    #[test]
+    fn secrets_are_added_once() {
+        let mut secrets = vec!["A".to_owned()];
+        add_secrets(&mut secrets, &["B".to_owned(), "A".to_owned(), "B".to_owned()]);
+        assert_eq!(secrets, ["A", "B"]);
+    }
+}

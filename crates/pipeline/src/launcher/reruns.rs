@@ -1,0 +1,161 @@
+//! Running again what failed of a group, page by page.
+
+use std::collections::BTreeSet;
+
+use domain::{
+    Timestamp,
+    execution::Execution,
+    group::{
+        GroupCancel, GroupRerun, GroupWork,
+        rerun::{Page, Rejection},
+    },
+    history::{Cursor, Filter, Loaded},
+    id::ExecutionId,
+    key::Caller,
+    message::Message,
+    ports::{Clock, Created, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks},
+    request::{FieldError, LaunchRequest, Name},
+};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{
+    Launcher,
+    groups::{PAGE, TOGETHER},
+};
+use crate::{
+    intake::{Intake, line_of},
+    unreadable::passed_over,
+};
+
+impl<S, Q, T, L, X, A> Launcher<'_, S, Q, T, L, X, A>
+where
+    S: Store + Definitions,
+    Q: Queue,
+    T: Tasks,
+    L: Logs,
+    X: Secrets,
+    A: Clock + Entropy,
+{
+    /// Runs the failed members again, from where somebody stopped, until all were looked at or the time is up. Harmless beside others who do the
+    /// same: a member has one key, under which it is recorded once.
+    pub(super) async fn rerun_group(&self, group: &Name, until: Timestamp) -> Result<(), PortError> {
+        loop {
+            let Some(rerun) = passed_over(self.store.group_work::<GroupRerun>(group).await)?.filter(|work| !work.done)
+            else {
+                return Ok(());
+            };
+            if self.ambient.now() >= until {
+                return self.queue.send(vec![rerun.message().into()]).await;
+            }
+            let mark = passed_over(self.store.group_work::<GroupCancel>(group).await)?;
+            // Its executions count as submitted at that moment, so none of them would start.
+            if mark.is_some_and(|mark| mark.at >= rerun.at) {
+                self.store.set_group_work(&rerun.given_up(self.ambient.now())).await?;
+                continue;
+            }
+            let from = rerun.cursor.as_deref().and_then(|cursor| Cursor::decode(cursor).ok());
+            let members = Filter { group: Some(rerun.of.clone()), ..Filter::default() };
+            let page = self.store.list(&members, from.as_ref(), PAGE).await?;
+            let came_to = self.run_again(&rerun, page.items).await?;
+            self.note_rerun(&rerun, came_to, page.next.as_ref()).await?;
+        }
+    }
+
+    async fn run_again(&self, rerun: &GroupRerun, members: Vec<Loaded>) -> Result<Page, PortError> {
+        let (mut page, mut failed) = (Page::default(), Vec::new());
+        for member in members {
+            match member {
+                Ok(member) if rerun.covers(&member) => failed.push(member),
+                Ok(_) => {}
+                Err(corrupt) => {
+                    corrupt.note();
+                    page.counts.passed_over += 1;
+                }
+            }
+        }
+        let caller = rerun.caller();
+        let (requests, rejections) = self.checked(&caller, rerun, failed).await?;
+        page.rejections = rejections;
+        let record = async |(member, request): (ExecutionId, LaunchRequest)| {
+            self.record_rerun(&caller, rerun, request).await.map(|recorded| (member, recorded))
+        };
+        let recorded: Vec<_> = stream::iter(requests.into_iter().map(record)).buffered(TOGETHER).try_collect().await?;
+        let mut lines = BTreeSet::new();
+        for (member, (created, execution)) in recorded {
+            match created {
+                Created::New => page.counts.accepted += 1,
+                Created::Existing(_) => page.counts.existing += 1,
+                Created::Mismatch(_) => page.rejections.push(Rejection { execution_id: member, errors: vec![other()] }),
+            }
+            // Also of one that is there already: somebody may have died before the hint.
+            lines.insert(line_of(&execution));
+        }
+        page.counts.rejected = u32::try_from(page.rejections.len()).unwrap_or(u32::MAX);
+        let hints: Vec<_> = lines.into_iter().map(|line| Message::Line { line, id: None }.into()).collect();
+        if !hints.is_empty() {
+            self.queue.send(hints).await?;
+        }
+        Ok(page)
+    }
+
+    /// The requests that can be run, and the others with everything that is wrong with them.
+    async fn checked(
+        &self,
+        caller: &Caller,
+        rerun: &GroupRerun,
+        failed: Vec<Execution>,
+    ) -> Result<(Vec<(ExecutionId, LaunchRequest)>, Vec<Rejection>), PortError> {
+        let intake = self.intake();
+        let drafts: Vec<_> =
+            failed.into_iter().map(|member| (intake.draft(rerun.request(&member)), member.id)).collect();
+        let known = intake.known(drafts.iter().filter_map(|(draft, _)| draft.as_ref().ok())).await?;
+        let (mut requests, mut rejections) = (Vec::new(), Vec::new());
+        for (draft, execution_id) in drafts {
+            match draft.and_then(|draft| intake.judged(caller, draft, &known)) {
+                Ok(request) => requests.push((execution_id, request)),
+                Err(errors) => rejections.push(Rejection { execution_id, errors }),
+            }
+        }
+        Ok((requests, rejections))
+    }
+
+    async fn record_rerun(
+        &self,
+        caller: &Caller,
+        rerun: &GroupRerun,
+        request: LaunchRequest,
+    ) -> Result<(Created, Execution), PortError> {
+        let intake = self.intake();
+        let claim = request.idempotency_key.as_ref().map(|key| intake.claim(caller, key.as_str(), &request));
+        intake.record(caller, request, claim.as_ref(), rerun.at).await
+    }
+
+    fn intake(&self) -> Intake<'_, S, X, A> {
+        let Self { store, secrets, ambient, settings, .. } = self;
+        Intake { store, secrets, ambient, settings }
+    }
+
+    /// Writes down how far it is. Where somebody else looked at that page, only what was found here is added to theirs.
+    async fn note_rerun(&self, rerun: &GroupRerun, page: Page, next: Option<&Cursor>) -> Result<(), PortError> {
+        let mut now_there = rerun.clone();
+        loop {
+            let written = if now_there.is_at_the_page_of(rerun) {
+                now_there.after(page.clone(), next, self.ambient.now())
+            } else {
+                now_there.recorded_beside(page.counts.accepted)
+            };
+            if self.store.set_group_work(&written).await? {
+                return Ok(());
+            }
+            let theirs = passed_over(self.store.group_work::<GroupRerun>(&rerun.group).await)?;
+            // One of another submission has nothing to do with this page.
+            let Some(theirs) = theirs.filter(|theirs| theirs.is_of_the_submission_of(rerun)) else { return Ok(()) };
+            now_there = theirs;
+        }
+    }
+}
+
+fn other() -> FieldError {
+    let message = "was used within 24 hours with other changes of this run; use a new one";
+    FieldError { field: "submission_id".into(), message: message.into() }
+}

@@ -1,0 +1,141 @@
+//! What is asked for of a whole group by one request. It is only written down here: the control queue does it.
+
+use aws_lambda_events::apigw::ApiGatewayProxyResponse;
+use domain::{
+    api::{GroupCancelView, GroupRerunRequest, GroupRerunView, GroupView, Problem},
+    execution::Execution,
+    group::{
+        GroupCancel, GroupRerun, GroupWork,
+        rerun::{Wish, fresh_submission},
+    },
+    history::Filter,
+    key::Caller,
+    ports::{Clock, Entropy, Keys, PortError, Queue, Secrets, Store},
+    request::{FieldError, IdempotencyKey, Name, NameError},
+};
+
+use super::Submit;
+use crate::{http, query};
+
+impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
+    /// One mark, however many members there are. From a second after the answer on, none that was submitted up to it starts.
+    pub(super) async fn cancel_group(&self, caller: &Caller, group: &str) -> Result<ApiGatewayProxyResponse, Problem> {
+        // Also one without members yet: the first lines of a submission may be on their way.
+        let group = name("group", group)?;
+        let mark = self.mark(caller, &group).await.map_err(|e| http::failed(&e))?;
+        let view = GroupView { group: group.to_string(), cancel: Some(GroupCancelView::from(&mark)), rerun: None };
+        Ok(http::json(202, &view))
+    }
+
+    async fn mark(&self, caller: &Caller, group: &Name) -> Result<GroupCancel, PortError> {
+        loop {
+            let before = self.store.group_work(group).await?;
+            let mark = GroupCancel::new(group.clone(), caller, self.ambient.now(), before.as_ref());
+            if self.write_down(&mark).await? {
+                return Ok(mark);
+            }
+        }
+    }
+
+    /// One record, however many members have failed. They are run again one after the other.
+    pub(super) async fn rerun_group(
+        &self,
+        caller: &Caller,
+        group: &str,
+        request: GroupRerunRequest,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
+        let of = name("group", group)?;
+        let wish = self.wish(of, request)?;
+        let opened = self.opened(caller, &wish.submission).await.map_err(|e| http::failed(&e))?;
+        let rerun = GroupRerun::new(wish.clone(), caller, opened.opened_at, self.ambient.now(), None);
+        self.check_changes(caller, &rerun).await?;
+        let rerun = self.begin(caller, wish, rerun).await?;
+        let view = GroupView { group: rerun.group.to_string(), cancel: None, rerun: Some(GroupRerunView::from(rerun)) };
+        Ok(http::json(202, &view))
+    }
+
+    /// What is asked for, if it makes sense by itself.
+    fn wish(&self, of: Name, request: GroupRerunRequest) -> Result<Wish, Problem> {
+        let GroupRerunRequest { submission_id, changes, add_secrets } = request;
+        let submission = submission_id.unwrap_or_else(|| fresh_submission(self.ambient.now(), self.ambient.bits()));
+        submission.parse::<IdempotencyKey>().map_err(|error| fault("submission_id", error.to_string()))?;
+        let into = match &changes.group {
+            Some(group) => name("changes.group", group)?,
+            None => name("submission_id", &submission)?,
+        };
+        if changes.idempotency_key.is_some() {
+            return Err(fault("changes.idempotency_key", "leave it out: each run has a key of its own here".into()));
+        }
+        Ok(Wish { of, into, submission, changes, add_secrets })
+    }
+
+    /// Refuses changes that are wrong by themselves, as the newest member shows, before anything is run again. What else a member may have
+    /// against it is told of that one.
+    async fn check_changes(&self, caller: &Caller, rerun: &GroupRerun) -> Result<(), Problem> {
+        let members = Filter { group: Some(rerun.of.clone()), ..Filter::default() };
+        let newest = self.store.list(&members, None, 1).await.map_err(|e| http::failed(&e))?.items;
+        if newest.is_empty() {
+            return Err(query::no_such_group(rerun.of.as_str()));
+        }
+        let Some(member) = newest.into_iter().find_map(Result::ok) else { return Ok(()) };
+        let faults = self.faults_of_changes(caller, rerun, &member).await.map_err(|e| http::failed(&e))?;
+        if faults.is_empty() { Ok(()) } else { Err(Problem::invalid(faults)) }
+    }
+
+    async fn faults_of_changes(
+        &self,
+        caller: &Caller,
+        rerun: &GroupRerun,
+        member: &Execution,
+    ) -> Result<Vec<FieldError>, PortError> {
+        let request = rerun.request(member);
+        let checked = self.intake().validated(caller, request.clone()).await?;
+        let faults = checked.err().unwrap_or_default();
+        Ok(faults.into_iter().filter_map(|fault| rerun.own_fault(&request, fault)).collect())
+    }
+
+    /// Writes it down, unless another rerun into the same group is not over.
+    async fn begin(&self, caller: &Caller, wish: Wish, rerun: GroupRerun) -> Result<GroupRerun, Problem> {
+        let failed = |error: PortError| http::failed(&error);
+        loop {
+            let before: Option<GroupRerun> = self.store.group_work(&rerun.group).await.map_err(failed)?;
+            if let Some(before) = before.as_ref().filter(|before| !before.done) {
+                if !before.is_for(&wish, caller) {
+                    return Err(under_way(before));
+                }
+                // The message may have been lost.
+                self.queue.send(vec![before.message().into()]).await.map_err(failed)?;
+                return Ok(before.clone());
+            }
+            let rerun = GroupRerun::new(wish.clone(), caller, rerun.at, self.ambient.now(), before.as_ref());
+            if self.write_down(&rerun).await.map_err(failed)? {
+                return Ok(rerun);
+            }
+        }
+    }
+
+    /// Writes down what is to be done, and has it done. If the message is lost, the sweep sends another.
+    async fn write_down<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
+        let written = self.store.set_group_work(work).await?;
+        if written {
+            self.queue.send(vec![work.message().into()]).await?;
+        }
+        Ok(written)
+    }
+}
+
+fn fault(field: &str, message: String) -> Problem {
+    Problem::invalid(vec![FieldError { field: field.into(), message }])
+}
+
+fn name(field: &str, text: &str) -> Result<Name, Problem> {
+    text.parse().map_err(|error: NameError| fault(field, error.to_string()))
+}
+
+fn under_way(other: &GroupRerun) -> Problem {
+    let GroupRerun { of, group, by, .. } = other;
+    let title = format!(
+        "{by} is running again what failed of {of} as members of {group}, and that is not over: wait for it, or choose another group"
+    );
+    Problem::new(409, "rerun_under_way", title)
+}
