@@ -14,6 +14,7 @@
 - A stage of an API that a stack makes has no access log.
 - It takes requests that AWS refuses. Each one that is signed is held to AWS's own API models first (`models.py`): a fault is a 400 that says
   so and a line of `faults.jsonl`, and `checked.jsonl` has a line for each operation that was seen. MYCLI_TESTS_NO_MODELS=1 leaves it out.
+- It asks no policy. The calls that MYCLI_TESTS_DENIED names, as `iam:GetRole`, are denied in IAM's words, whoever makes them.
 - A new index of a table is ready at once, and one update of a stack may change as many as it likes. DynamoDB takes its time, refuses other
   changes meanwhile (`ResourceInUseException`), and takes one index an update; CloudFormation does not wait for it.
 
@@ -123,6 +124,7 @@ _server = app
 _WRITES = {"PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWriteItems"}
 # What was seen in `checked.jsonl`.
 _checked = set()
+_denied = os.environ.get("MYCLI_TESTS_DENIED", "").split()
 
 
 async def _body(receive):
@@ -161,7 +163,7 @@ async def app(scope, receive, send):  # noqa: F811
 
 
 def _held_to_its_model(scope, headers, body):
-    """The headers and the body of a refusal, if AWS's model of the operation has one."""
+    """Status, headers and body of a refusal, if AWS's model of the operation has one, or the call is to be denied."""
     request = scope["method"], scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1"), headers, body
     try:
         service, operation, faults = models.check(*request)
@@ -170,17 +172,26 @@ def _held_to_its_model(scope, headers, body):
     if faults:
         agent = headers.get("user-agent", "")
         _note("faults.jsonl", {"service": service, "operation": operation, "faults": faults, "agent": agent})
-        return models.refusal(service, faults)
+        return 400, *models.refusal(service, faults)
+    if f"{service}:{operation}" in _denied:
+        return 403, *_denial(service, operation)
     if (service, operation) not in _checked:
         _checked.add((service, operation))
         _note("checked.jsonl", {"service": service, "operation": operation})
     return None
 
 
-async def _answer(scope, send, headers, body):
+def _denial(service, operation):
+    """What IAM says, for services of the query protocol."""
+    words = f"User: arn:aws:iam::000000000000:user/alice is not authorized to perform: {service}:{operation} on resource: *"
+    error = f"<Error><Type>Sender</Type><Code>AccessDenied</Code><Message>{words}</Message></Error>"
+    return {"content-type": "text/xml"}, f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>".encode()
+
+
+async def _answer(scope, send, status, headers, body):
     named = [(name.encode(), value.encode()) for name, value in headers.items()]
     named.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": 400, "headers": named})
+    await send({"type": "http.response.start", "status": status, "headers": named})
     # An answer to HEAD has none, and so no reason: `faults.jsonl` has it.
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 

@@ -20,10 +20,11 @@ Examples:
   mycli doctor --stack ci -o json | jq -r '.checks[] | select(.verdict == \"wrong\") | .mend'
 
 Looks at the credentials, the clock, the stack, the functions' version, the account's
-quotas, dead letters, what waits and starts, the secrets, and whether the API takes
-your key. Changes nothing.
+quotas, dead letters, what waits and starts, the secrets, roles and users other than the
+stack's that can write into the logs of tasks, and whether the API takes your key.
+Changes nothing.
 
-Exit code: 0 if nothing is wrong, 1 if something is.";
+Exit code: 0 if nothing is wrong, 1 if something is. A warning is no failure.";
 
 /// The command line of `doctor`.
 #[derive(Args, Clone, Debug)]
@@ -71,11 +72,12 @@ fn show(context: &Context, checks: &[Check]) -> Result<(), Failure> {
     let line = |check: &Check| {
         let word = match check.verdict {
             Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
             Verdict::Wrong => "WRONG",
             Verdict::Unknown => "?",
         };
-        let mend = check.mend.as_deref().map(|mend| format!("{:23}mend: {mend}\n", "")).unwrap_or_default();
-        format!("{word:<7}{:<16}{}\n{mend}", check.name, check.detail)
+        let mend = check.mend.as_deref().map(|mend| format!("{:25}mend: {mend}\n", "")).unwrap_or_default();
+        format!("{word:<9}{:<16}{}\n{mend}", check.name, check.detail)
     };
     output::text(context, &checks.iter().map(line).collect::<String>())
 }

@@ -7,6 +7,7 @@ use crate::{
     Account, StackName,
     activity::{self, Activity, Unreadable},
     dead_letters::{DeadLetters, DeadQueue},
+    log_writers::{self, Writers},
     quotas::{self, Known, Pool},
     secrets::{self, Kept},
     stack::{Condition, StackView, Stacks},
@@ -18,6 +19,8 @@ const CLOCK_MAX: TimeDelta = TimeDelta::seconds(60);
 const LAUNCH_MAX: TimeDelta = TimeDelta::minutes(15);
 /// How long the head of a line may wait. Ours: the default timeout of what it waits for.
 const WAIT_MAX: TimeDelta = TimeDelta::hours(1);
+/// How many of many are named. Ours: a line or two.
+const NAMED: usize = 5;
 
 /// What was found out. What could not be is an error in words.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub struct Facts {
     pub activity: Result<Activity, String>,
     /// The secrets.
     pub secrets: Result<Kept, String>,
+    /// Who may write into the streams of tasks.
+    pub log_writers: Result<Writers, String>,
     /// Whether the API takes the configured key; `None` if that was not tried.
     pub api: Option<Result<(), String>>,
 }
@@ -62,6 +67,7 @@ impl Facts {
             dead_letters: Vec::new(),
             activity: Err(unknown()),
             secrets: Err(unknown()),
+            log_writers: Err(unknown()),
             api: None,
         }
     }
@@ -76,6 +82,7 @@ impl Facts {
             clock_ahead: account.clock_ahead,
             activity: Err(no_stack()),
             secrets: Err(no_stack()),
+            log_writers: Err(no_stack()),
             stack,
             ..Self::without_account(name, version, String::new())
         };
@@ -98,6 +105,7 @@ impl Facts {
         self.activity = activity::look(account, stack).await.map_err(|error| error.to_string());
         let path = self.name.secrets_path();
         self.secrets = secrets::list(account, stack, path).await.map_err(|error| error.to_string());
+        self.log_writers = log_writers::find(account, &self.name, stack).await.map_err(|error| error.to_string());
     }
 
     /// A command for this stack.
@@ -119,7 +127,7 @@ pub struct Check {
     pub verdict: Verdict,
     /// In words.
     pub detail: String,
-    /// What to do, if something is wrong.
+    /// What to do, if something is wrong, or could be better.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
 }
@@ -130,6 +138,8 @@ pub struct Check {
 pub enum Verdict {
     /// As it should be.
     Ok,
+    /// It works, and somebody could do harm by it. Whether that is to be changed is the account's owner's to say, so it fails nothing.
+    Warning,
     /// Wrong.
     Wrong,
     /// It could not be found out, and that is nobody's fault.
@@ -143,6 +153,10 @@ impl Check {
 
     fn wrong(name: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
         Self { name, verdict: Verdict::Wrong, detail: detail.into(), mend: Some(mend.into()) }
+    }
+
+    fn warning(name: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warning, ..Self::wrong(name, detail, mend) }
     }
 
     fn unknown(name: &'static str, detail: impl Into<String>) -> Self {
@@ -167,6 +181,7 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         checks.extend(records(facts));
         checks.extend(waiting(facts));
         checks.push(secrets_kept(facts));
+        checks.push(log_writers(facts));
         checks.extend(facts.api.as_ref().map(|api| key(facts, api)));
     }
     checks
@@ -362,6 +377,52 @@ fn secrets_kept(facts: &Facts) -> Check {
     Check::ok(name, format!("{} set", kept.records.len()))
 }
 
+/// Roles and users that could forge how a run ended. Any account has administrators, so these are told and no reason to warn; and nearly any
+/// has functions whose roles may write every log, which is why the others are a warning and not wrong.
+fn log_writers(facts: &Facts) -> Check {
+    let name = "log writers";
+    let writers = match &facts.log_writers {
+        Ok(writers) => writers,
+        Err(why) => return Check::unknown(name, why),
+    };
+    let untold = |(why, names): (&String, &Vec<String>)| {
+        format!("whether {} can write into the streams of tasks is not known: {why}", some_of(names))
+    };
+    let untold: Vec<_> = writers.untold.iter().map(untold).collect();
+    if !writers.others.is_empty() {
+        let found = format!(
+            "{} can write into the streams of tasks, and forge how a run ended if they learn its secret",
+            some_of(&writers.others)
+        );
+        let detail = [vec![found], untold].concat().join("; ");
+        let mend = format!(
+            "let each write to its own log group only (Resource …:log-group:/aws/lambda/NAME:*), or give it a permissions boundary that \
+             denies logs:PutLogEvents on {}:*",
+            writers.group
+        );
+        return Check::warning(name, detail, mend);
+    }
+    if !untold.is_empty() {
+        return Check::unknown(name, untold.join("; "));
+    }
+    match writers.administrators.as_slice() {
+        [] => Check::ok(name, "only the stack itself can write into the streams of tasks"),
+        some => {
+            let some = some_of(some);
+            Check::ok(name, format!("only the stack and administrators can write into the streams of tasks: {some}"))
+        }
+    }
+}
+
+/// The first few of many, and how many more there are.
+fn some_of(names: &[String]) -> String {
+    let first = names[..names.len().min(NAMED)].join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 fn key(facts: &Facts, api: &Result<(), String>) -> Check {
     match api {
         Ok(()) => Check::ok("API", "it answers, and takes your key"),
@@ -401,6 +462,7 @@ mod tests {
             dead_letters: DeadQueue::ALL.map(|queue| (queue, Ok(0))).to_vec(),
             activity: Ok(Activity::default()),
             secrets: Ok(Kept { records: vec![record], values: vec!["TOKEN".into()], unreadable: Vec::new() }),
+            log_writers: Ok(Writers { administrators: vec!["role/Admin".into()], ..Writers::default() }),
             api: Some(Ok(())),
             ..Facts::without_account(&StackName::default(), "1.2.3", String::new())
         }
@@ -427,7 +489,7 @@ mod tests {
     fn a_stack_that_is_well_has_no_findings() {
         let checks = judge(&well());
         assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:#?}");
-        assert_eq!(checks.len(), 13);
+        assert_eq!(checks.len(), 14);
     }
 
     #[test]
@@ -545,6 +607,51 @@ mod tests {
         );
         let facts = secrets(|kept| kept.values.push("OTHER".into()));
         one_finding(&facts, "secrets", "did not set them: OTHER", "mycli secrets remove OTHER");
+    }
+
+    fn look_at_writers(log_writers: Result<Writers, String>) -> Check {
+        let checks = judge(&Facts { log_writers, ..well() });
+        let (ours, others): (Vec<_>, Vec<_>) = checks.into_iter().partition(|check| check.name == "log writers");
+        assert!(others.iter().all(|check| check.verdict == Verdict::Ok), "{others:#?}");
+        ours.into_iter().next().expect("a look at those that write")
+    }
+
+    fn names(count: usize) -> Vec<String> {
+        (1..=count).map(|number| format!("role/{number}")).collect()
+    }
+
+    #[test]
+    fn foreign_writers_of_the_logs_of_tasks_are_named_with_the_mend_and_fail_nothing() {
+        let group = "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/default".to_owned();
+        let found =
+            look_at_writers(Ok(Writers { group, others: names(7), administrators: names(2), ..Writers::default() }));
+        assert_eq!(found.verdict, Verdict::Warning);
+        assert!(found.detail.starts_with("role/1, role/2, role/3, role/4, role/5 and 2 more can write"), "{found:#?}");
+        let mend = found.mend.unwrap();
+        assert!(mend.contains("permissions boundary") && mend.contains("log-group:/aws/mycli/default:*"), "{mend}");
+        assert_eq!(serde_json::to_value(Verdict::Warning).unwrap(), "warning");
+    }
+
+    #[test]
+    fn administrators_are_no_reason_to_warn_of_foreign_writers() {
+        let of = |count| look_at_writers(Ok(Writers { administrators: names(count), ..Writers::default() }));
+        assert_eq!((of(9).verdict, of(0).verdict), (Verdict::Ok, Verdict::Ok));
+        assert!(of(9).detail.ends_with("role/5 and 4 more") && of(0).detail.starts_with("only the stack itself"));
+    }
+
+    #[test]
+    fn foreign_writers_that_cannot_be_told_are_unknown_with_the_reason() {
+        let denied = "failed to list the roles and users of the account: not authorized to perform: iam:GetAccountAuthorizationDetails";
+        let found = look_at_writers(Err(denied.into()));
+        assert_eq!((found.verdict, found.detail.as_str(), found.mend), (Verdict::Unknown, denied, None));
+        let untold = BTreeMap::from([("only 50 are looked at closely".to_owned(), names(6))]);
+        let some =
+            look_at_writers(Ok(Writers { untold: untold.clone(), administrators: names(1), ..Writers::default() }));
+        assert_eq!(some.verdict, Verdict::Unknown);
+        assert!(some.detail.contains("role/5 and 1 more") && some.detail.contains("only 50"), "{some:#?}");
+        let both = look_at_writers(Ok(Writers { untold, others: names(1), ..Writers::default() }));
+        assert_eq!(both.verdict, Verdict::Warning);
+        assert!(both.detail.contains("only 50"), "{both:#?}");
     }
 
     #[test]

@@ -7,10 +7,9 @@ use aws_sdk_apigateway::{
     Client as Gateway,
     types::{Op, PatchOperation},
 };
-use aws_sdk_cloudformation::Client as CloudFormation;
 use aws_sdk_iam::{Client as Iam, error::ProvideErrorMetadata};
 
-use crate::{Account, CallError, StackName, names::TAG};
+use crate::{Account, CallError, StackName, names::TAG, stack::Stacks};
 
 /// The template's parameter.
 pub(crate) const PARAMETER: &str = "GatewayLogRole";
@@ -61,7 +60,7 @@ pub(crate) async fn look(account: &Account) -> Result<LogRole, CallError> {
 pub(crate) async fn ours(account: &Account, name: &StackName, stands: bool) -> Result<BTreeSet<String>, CallError> {
     let mut roles = BTreeSet::new();
     if stands {
-        roles.extend(made_by(account, name).await?);
+        roles.extend(Stacks::new(account, name).resources().await?.remove(RESOURCE));
     }
     let set = look(account).await?;
     if let Some(role) = set.arn().map(name_of)
@@ -70,13 +69,6 @@ pub(crate) async fn ours(account: &Account, name: &StackName, stands: bool) -> R
         roles.insert(role.to_owned());
     }
     Ok(roles)
-}
-
-async fn made_by(account: &Account, name: &StackName) -> Result<Option<String>, CallError> {
-    let asked = CloudFormation::new(&account.config).describe_stack_resources().stack_name(name.full()).send().await;
-    let answer = asked.map_err(CallError::of(format!("list the resources of the stack {}", name.full())))?;
-    let role = answer.stack_resources().iter().find(|one| one.logical_resource_id() == Some(RESOURCE));
-    Ok(role.and_then(|role| role.physical_resource_id()).map(str::to_owned))
 }
 
 /// Whether a role has the tag that a stack of ours gives to all that it makes.

@@ -14,6 +14,7 @@ pub mod indexes;
 pub mod install;
 mod kept;
 mod long_arns;
+pub mod log_writers;
 pub mod names;
 pub mod package;
 pub mod quotas;

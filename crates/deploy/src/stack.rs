@@ -420,6 +420,17 @@ impl Stacks {
         Ok(self.watch(&stack.id, seen, tell).await?.0)
     }
 
+    /// Its resources' own names, by their names in the template. One answer lists a hundred (CloudFormation API reference,
+    /// `DescribeStackResources`), which is more than the template has.
+    pub(crate) async fn resources(&self) -> Result<BTreeMap<String, String>, CallError> {
+        let asked = self.client.describe_stack_resources().stack_name(self.name.full()).send().await;
+        let answer = asked.map_err(CallError::of(self.doing("list the resources of")))?;
+        let pairs = answer.stack_resources().iter().filter_map(|resource| {
+            Some((resource.logical_resource_id()?.to_owned(), resource.physical_resource_id()?.to_owned()))
+        });
+        Ok(pairs.collect())
+    }
+
     /// The template that it was last deployed with.
     pub(crate) async fn template(&self) -> Result<String, CallError> {
         let call = self.client.get_template().stack_name(self.name.full()).template_stage(TemplateStage::Original);

@@ -3,13 +3,12 @@
 //! CloudFormation's `Fn::GetAZs` lists only zones that have a default subnet, and knows nothing of Fargate, so that the third of the list may
 //! not exist, or take no task. EC2 is asked instead.
 
-use aws_sdk_cloudformation::Client as CloudFormation;
 use aws_sdk_ec2::{
     Client,
     types::{AvailabilityZone, AvailabilityZoneState, Filter},
 };
 
-use crate::{Account, CallError, StackName};
+use crate::{Account, CallError, StackName, stack::Stacks};
 
 /// The parameters that take the zones, in order; the third one may be empty.
 pub(crate) const PARAMETERS: [&str; 3] = ["ZoneA", "ZoneB", "ZoneC"];
@@ -63,14 +62,8 @@ fn chosen(region: &str, zones: &[AvailabilityZone]) -> Vec<String> {
 /// # Errors
 /// When CloudFormation or EC2 does not answer.
 pub(crate) async fn of_stack(account: &Account, name: &StackName) -> Result<Vec<String>, CallError> {
-    let resources =
-        CloudFormation::new(&account.config).describe_stack_resources().stack_name(name.full()).send().await;
-    let resources = resources.map_err(CallError::of(format!("list the resources of the stack {}", name.full())))?;
-    let id_of = |subnet: &str| {
-        let found = resources.stack_resources().iter().find(|one| one.logical_resource_id() == Some(subnet));
-        found.and_then(|one| one.physical_resource_id()).map(str::to_owned)
-    };
-    let ids: Vec<_> = SUBNETS.into_iter().filter_map(id_of).collect();
+    let mut resources = Stacks::new(account, name).resources().await?;
+    let ids: Vec<_> = SUBNETS.into_iter().filter_map(|subnet| resources.remove(subnet)).collect();
     if ids.is_empty() {
         return Ok(Vec::new());
     }

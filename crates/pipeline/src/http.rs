@@ -141,7 +141,8 @@ fn parts(request: &ApiGatewayProxyRequest, path: &str) -> Vec<String> {
 }
 
 /// Undoes percent-encoding; what is not valid stays as it is.
-fn decoded(part: &str) -> String {
+#[must_use]
+pub fn decoded(part: &str) -> String {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

@@ -14,7 +14,7 @@ use domain::{
     request::{Defaults, SubmitRequest},
 };
 use serde_json::{Value, json};
-use tests::table;
+use tests::{emulator::Emulator, table};
 
 use super::world::World;
 use crate::contract::records::launching;
@@ -135,6 +135,76 @@ fn an_api_that_is_not_where_it_was() {
     finds(&world, "API", "mycli init");
     world.init(&[]).exits(0);
     well(&world);
+}
+
+/// The look at those that write into the logs of tasks: verdict, detail, mend.
+fn writers(world: &World) -> (String, String, String) {
+    let checks = world.run(&["doctor", "-o", "json"]).exits(0).json()["checks"].clone();
+    let check = checks.as_array().unwrap().iter().find(|check| check["name"] == "log writers").unwrap().clone();
+    let text = |field: &str| check[field].as_str().unwrap_or_default().to_owned();
+    (text("verdict"), text("detail"), text("mend"))
+}
+
+fn allow(action: &str, resource: &str) -> Value {
+    json!({"Effect": "Allow", "Action": action, "Resource": resource})
+}
+
+/// The account's administrators are told and nothing more; a function's role that may write every log is told of with the mend. A role that
+/// keeps to its own group, or that a denial keeps away, is not.
+#[test]
+fn foreign_writers_of_the_logs_of_tasks() {
+    let world = World::with_stack();
+    let (verdict, detail, _) = writers(&world);
+    assert_eq!((verdict.as_str(), detail.contains("only the stack itself")), ("ok", true), "{detail}");
+    let stream = "arn:aws:logs:us-east-1:000000000000:log-group:/aws/mycli/default:*";
+    world.make_role_with("own-group", &[allow("logs:*", "arn:aws:logs:*:*:log-group:/aws/lambda/own-group:*")]);
+    let denial = json!({"Effect": "Deny", "Action": "logs:PutLogEvents", "Resource": stream});
+    world.make_role_with("kept-away", &[allow("logs:*", "*"), denial]);
+    world.make_role_with("administrator", &[allow("*", "*")]);
+    let (verdict, detail, _) = writers(&world);
+    assert_eq!(
+        (verdict.as_str(), detail.ends_with("administrators can write into the streams of tasks: role/administrator")),
+        ("ok", true),
+        "{detail}"
+    );
+    world.make_role_with("thumbnails", &[allow("logs:PutLogEvents", "arn:aws:logs:*:*:*")]);
+    world.make_member("alice", "arn:aws:iam::aws:policy/CloudWatchLogsFullAccess");
+    let (verdict, detail, mend) = writers(&world);
+    assert_eq!(verdict, "warning");
+    assert!(detail.starts_with("role/thumbnails, user/alice can write into the streams of tasks"), "{detail}");
+    assert!(mend.contains("permissions boundary") && mend.contains(stream), "{mend}");
+    let shown = world.run(&["doctor"]).exits(0);
+    assert!(shown.out.contains("warning  log writers"), "{shown:#?}");
+}
+
+/// A task's command that may write there is the worst of them, so the stack's own role of tasks is looked at as well.
+#[test]
+fn foreign_writers_are_commands_too_if_the_owner_gives_them_every_log() {
+    let world = World::new();
+    world.init(&["--parameter", "TaskRolePolicyArns=arn:aws:iam::aws:policy/CloudWatchLogsFullAccess"]).exits(0);
+    let (verdict, detail, _) = writers(&world);
+    assert!(verdict == "warning" && detail.contains("-TaskRole-"), "{verdict}: {detail}");
+}
+
+#[test]
+fn foreign_writers_are_not_known_where_iam_says_nothing() {
+    let denied = |call: &str| {
+        let call = call.to_owned();
+        World::on(Emulator::with(|command| {
+            command.env("MYCLI_TESTS_DENIED", call);
+        }))
+    };
+    let world = denied("iam:GetAccountAuthorizationDetails");
+    world.init(&[]).exits(0);
+    let (verdict, detail, mend) = writers(&world);
+    assert_eq!((verdict.as_str(), mend.as_str()), ("unknown", ""));
+    assert!(detail.contains("not authorized to perform: iam:GetAccountAuthorizationDetails"), "{detail}");
+    let world = denied("iam:SimulatePrincipalPolicy");
+    world.init(&[]).exits(0);
+    world.make_role_with("thumbnails", &[allow("logs:*", "*")]);
+    let (verdict, detail, _) = writers(&world);
+    assert_eq!(verdict, "unknown");
+    assert!(detail.contains("whether role/thumbnails") && detail.contains("iam:SimulatePrincipalPolicy"), "{detail}");
 }
 
 #[test]

@@ -9,14 +9,6 @@ use super::world::World;
 
 const OTHERS: &str = "arn:aws:iam::000000000000:role/others";
 
-fn make_role(world: &World, name: &str) {
-    let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"apigateway.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
-    let trust: String = trust.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let body = format!("Action=CreateRole&Version=2010-05-08&RoleName={name}&AssumeRolePolicyDocument={trust}");
-    let (status, text) = world.query("iam", &body);
-    assert_eq!(status, 200, "{text}");
-}
-
 /// Nobody ever used ECS in this account: its service-linked role is not there, and cannot be used at once.
 #[test]
 fn a_new_account_gets_ecs_s_service_linked_role_and_the_stack_a_second_try() {
@@ -51,7 +43,7 @@ fn roles_for_runs_are_of_one_region() {
 #[test]
 fn a_log_role_that_is_set_is_kept_and_said_so() {
     let world = World::new();
-    make_role(&world, "others");
+    world.make_role("others", "apigateway.amazonaws.com");
     world.set_gateway_log_role(OTHERS);
     world.init(&[]).exits(0).says(&format!("API Gateway logs with {OTHERS}")).says("that stays");
     assert_eq!(world.gateway_log_role().as_deref(), Some(OTHERS));

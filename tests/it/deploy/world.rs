@@ -125,6 +125,36 @@ impl World {
         assert_eq!(status, 200, "{text}");
     }
 
+    fn iam(&self, action: &str, parameters: &[(&str, &str)]) {
+        let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        let parameters: String = parameters.iter().map(|(name, value)| format!("&{name}={}", encoded(value))).collect();
+        let (status, text) = self.query("iam", &format!("Action={action}&Version=2010-05-08{parameters}"));
+        assert_eq!(status, 200, "{text}");
+    }
+
+    /// Makes a role that a service may use.
+    pub(super) fn make_role(&self, name: &str, service: &str) {
+        let trust = json!({"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"});
+        let trust = json!({"Version": "2012-10-17", "Statement": [trust]}).to_string();
+        self.iam("CreateRole", &[("RoleName", name), ("AssumeRolePolicyDocument", &trust)]);
+    }
+
+    /// Makes a role of a function that has these statements.
+    pub(super) fn make_role_with(&self, name: &str, statements: &[Value]) {
+        self.make_role(name, "lambda.amazonaws.com");
+        let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
+        self.iam("PutRolePolicy", &[("RoleName", name), ("PolicyName", "inline"), ("PolicyDocument", &policy)]);
+    }
+
+    /// Makes a user of a group that has this managed policy.
+    pub(super) fn make_member(&self, name: &str, policy: &str) {
+        let group = format!("{name}-group");
+        self.iam("CreateGroup", &[("GroupName", &group)]);
+        self.iam("AttachGroupPolicy", &[("GroupName", &group), ("PolicyArn", policy)]);
+        self.iam("CreateUser", &[("UserName", name)]);
+        self.iam("AddUserToGroup", &[("GroupName", &group), ("UserName", name)]);
+    }
+
     /// The names of the account's roles.
     pub(super) fn roles(&self) -> Vec<String> {
         let (status, text) = self.query("iam", "Action=ListRoles&Version=2010-05-08");

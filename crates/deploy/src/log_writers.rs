@@ -1,0 +1,575 @@
+//! Finding roles and users, other than the stack's own, that may write into the log streams of its tasks. A marker line there that has the
+//! attempt's secret tells how a run ended, so a stranger who learns that secret could forge an end.
+//!
+//! IAM lists everybody with all policies in a few pages (`GetAccountAuthorizationDetails`), and simulates one principal a call. So the listing
+//! is looked through here first, generously: a statement that may allow the write is enough. IAM itself then says of each principal that is
+//! left whether the write is allowed, with denials, boundaries and conditions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_iam::{
+    Client,
+    error::ProvideErrorMetadata,
+    operation::simulate_principal_policy::SimulatePrincipalPolicyOutput,
+    types::{
+        AttachedPolicy, ContextEntry, ContextKeyTypeEnum, GroupDetail, ManagedPolicyDetail, PolicyDetail,
+        PolicyEvaluationDecisionType, ResourceSpecificResult, RoleDetail, UserDetail,
+    },
+};
+use pipeline::http::decoded;
+use serde_json::Value;
+
+use crate::{
+    Account, CallError, StackName,
+    bucket::partition,
+    gateway_log,
+    stack::{StackView, Stacks},
+};
+
+/// How many principals IAM is asked about. Ours: IAM names no rate for the simulation, an answer takes some tenths of a second, and the
+/// first findings are enough to act on.
+const ASKED_MAX: usize = 50;
+/// Most items of one page (IAM API reference, `GetAccountAuthorizationDetails`).
+const PAGE: i32 = 1000;
+/// The call that writes, as IAM knows it, and in lower case, since names of actions do not depend on case.
+const WRITE: &str = "logs:PutLogEvents";
+const WRITE_LOWER: &str = "logs:putlogevents";
+/// The role of the template that writes the logs of tasks.
+const WRITER: &str = "ExecutionRole";
+/// The path of service-linked roles. AWS alone changes and uses them.
+const SERVICE_LINKED: &str = "/aws-service-role/";
+
+/// Who may write into the log streams of a stack's tasks, beside the stack itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writers {
+    /// The log group's ARN.
+    pub group: String,
+    /// Those that IAM lets write and that are no administrators, as `role/name`.
+    pub others: Vec<String>,
+    /// Those that may do everything.
+    pub administrators: Vec<String>,
+    /// Those of which it cannot be told, by the reason.
+    pub untold: BTreeMap<String, Vec<String>>,
+}
+
+/// Finds them.
+///
+/// # Errors
+/// When CloudFormation, API Gateway or IAM does not answer, or these credentials may not look.
+pub(crate) async fn find(account: &Account, name: &StackName, stack: &StackView) -> Result<Writers, CallError> {
+    let own = own_roles(account, name).await?;
+    let group = format!(
+        "arn:{}:logs:{}:{}:log-group:{}",
+        partition(&account.region),
+        account.region,
+        account.id,
+        stack.output("LogGroup")?
+    );
+    // As the log driver names them: prefix, container, task.
+    let stream = format!("{group}:log-stream:task/main/0123456789abcdef0123456789abcdef");
+    let client = Client::new(&account.config);
+    let suspects = list(&client).await?.suspects(&own, &stream);
+    let writers = Writers { group, administrators: suspects.administrators, ..Writers::default() };
+    let simulation = Simulation { client, stream, region: account.region.clone() };
+    Ok(simulation.tell(writers, suspects.others).await)
+}
+
+/// The names of the roles that are meant to write there: the one by which ECS does, and the one by which API Gateway writes its own logs, whose
+/// policy AWS made and names no log groups.
+async fn own_roles(account: &Account, name: &StackName) -> Result<BTreeSet<String>, CallError> {
+    let mut own = gateway_log::ours(account, name, true).await?;
+    own.extend(Stacks::new(account, name).resources().await?.remove(WRITER));
+    Ok(own)
+}
+
+async fn list(client: &Client) -> Result<Listing, CallError> {
+    let mut pages = client.get_account_authorization_details().max_items(PAGE).into_paginator().send();
+    let mut listing = Listing::default();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(CallError::of("list the roles and users of the account"))?;
+        listing.principals.extend(page.role_detail_list().iter().map(Principal::from));
+        listing.principals.extend(page.user_detail_list().iter().map(Principal::from));
+        listing.groups.extend(page.group_detail_list().iter().map(group));
+        listing.managed.extend(page.policies().iter().filter_map(managed));
+    }
+    Ok(listing)
+}
+
+/// The policies of somebody.
+#[derive(Clone, Debug, Default)]
+struct Policies {
+    /// Documents, percent-encoded as IAM gives them.
+    inline: Vec<String>,
+    /// ARNs of managed policies.
+    attached: Vec<String>,
+}
+
+impl Policies {
+    fn new(inline: &[PolicyDetail], attached: &[AttachedPolicy]) -> Self {
+        let documents = inline.iter().filter_map(PolicyDetail::policy_document);
+        let arns = attached.iter().filter_map(AttachedPolicy::policy_arn);
+        Self { inline: documents.map(str::to_owned).collect(), attached: arns.map(str::to_owned).collect() }
+    }
+}
+
+/// A role or a user.
+#[derive(Clone, Debug, Default)]
+struct Principal {
+    arn: String,
+    name: String,
+    path: String,
+    policies: Policies,
+    /// A user's.
+    groups: Vec<String>,
+    /// Whether a permissions boundary holds.
+    is_bounded: bool,
+}
+
+impl From<&RoleDetail> for Principal {
+    fn from(role: &RoleDetail) -> Self {
+        Self {
+            arn: role.arn().unwrap_or_default().to_owned(),
+            name: role.role_name().unwrap_or_default().to_owned(),
+            path: role.path().unwrap_or_default().to_owned(),
+            policies: Policies::new(role.role_policy_list(), role.attached_managed_policies()),
+            groups: Vec::new(),
+            is_bounded: role.permissions_boundary().is_some(),
+        }
+    }
+}
+
+impl From<&UserDetail> for Principal {
+    fn from(user: &UserDetail) -> Self {
+        Self {
+            arn: user.arn().unwrap_or_default().to_owned(),
+            name: user.user_name().unwrap_or_default().to_owned(),
+            path: user.path().unwrap_or_default().to_owned(),
+            policies: Policies::new(user.user_policy_list(), user.attached_managed_policies()),
+            groups: user.group_list().to_vec(),
+            is_bounded: user.permissions_boundary().is_some(),
+        }
+    }
+}
+
+impl Principal {
+    fn is_role(&self) -> bool {
+        words(&self.arn).starts_with("role/")
+    }
+}
+
+fn group(group: &GroupDetail) -> (String, Policies) {
+    let policies = Policies::new(group.group_policy_list(), group.attached_managed_policies());
+    (group.group_name().unwrap_or_default().to_owned(), policies)
+}
+
+/// A managed policy's ARN and the document that counts.
+fn managed(policy: &ManagedPolicyDetail) -> Option<(String, String)> {
+    let counts = policy.policy_version_list().iter().find(|version| version.is_default_version())?;
+    Some((policy.arn()?.to_owned(), counts.document()?.to_owned()))
+}
+
+/// An account's principals and policies, as IAM lists them.
+#[derive(Clone, Debug, Default)]
+struct Listing {
+    principals: Vec<Principal>,
+    groups: BTreeMap<String, Policies>,
+    managed: BTreeMap<String, String>,
+}
+
+/// Principals that a policy may let write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Suspects {
+    /// As `role/name`. IAM is not asked about them: a denial would not hold those that can change it.
+    administrators: Vec<String>,
+    /// The most likely first.
+    others: Vec<Suspect>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Suspect {
+    arn: String,
+    /// Whether all that may let it write has a condition, or is not known here.
+    depends: bool,
+}
+
+impl Listing {
+    fn suspects(&self, own: &BTreeSet<String>, stream: &str) -> Suspects {
+        let mut suspects = Suspects::default();
+        for principal in &self.principals {
+            let is_own = principal.is_role() && own.contains(&principal.name);
+            if is_own || principal.path.starts_with(SERVICE_LINKED) {
+                continue;
+            }
+            let suspect = |depends| Suspect { arn: principal.arn.clone(), depends };
+            match self.reach(principal, stream) {
+                Reach::Nothing => {}
+                Reach::Everything if !principal.is_bounded => {
+                    suspects.administrators.push(words(&principal.arn).to_owned());
+                }
+                Reach::Stream | Reach::Everything => suspects.others.push(suspect(false)),
+                Reach::Perhaps => suspects.others.push(suspect(true)),
+            }
+        }
+        suspects.administrators.sort_unstable();
+        suspects.others.sort_unstable_by(|one, other| (one.depends, &one.arn).cmp(&(other.depends, &other.arn)));
+        suspects
+    }
+
+    /// How far the policies of a principal reach, its groups' among them.
+    fn reach(&self, principal: &Principal, stream: &str) -> Reach {
+        let groups = principal.groups.iter().filter_map(|group| self.groups.get(group));
+        let policies = groups.chain([&principal.policies]);
+        let reaches = policies.flat_map(|policies| {
+            let inline = policies.inline.iter().map(|document| reach(document, stream));
+            // IAM lists each policy that is attached to somebody. One that is missing all the same is left to the simulation.
+            let attached = policies.attached.iter().map(|arn| match self.managed.get(arn) {
+                Some(document) => reach(document, stream),
+                None => Reach::Perhaps,
+            });
+            inline.chain(attached)
+        });
+        reaches.max().unwrap_or(Reach::Nothing)
+    }
+}
+
+/// How far a statement's permission reaches, before denials and boundaries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    /// Not to the streams of tasks.
+    Nothing,
+    /// To them, under a condition; or the policy cannot be read here.
+    Perhaps,
+    /// To them.
+    Stream,
+    /// To all that there is.
+    Everything,
+}
+
+/// How far a policy document reaches, percent-encoded as IAM gives it.
+fn reach(document: &str, stream: &str) -> Reach {
+    let Ok(policy) = serde_json::from_str::<Value>(&decoded(document)) else { return Reach::Perhaps };
+    one_or_more(&policy["Statement"]).iter().map(|one| statement(one, stream)).max().unwrap_or(Reach::Nothing)
+}
+
+fn statement(statement: &Value, stream: &str) -> Reach {
+    let allows = statement["Effect"] == "Allow";
+    let writes = covers(statement, "Action", |pattern| like(&pattern.to_lowercase(), WRITE_LOWER));
+    let there = covers(statement, "Resource", |pattern| like(pattern, stream));
+    let any = |element: &str, all: &[&str]| texts(&statement[element]).any(|text| all.contains(&text));
+    if !(allows && writes && there) {
+        Reach::Nothing
+    } else if !statement["Condition"].is_null() {
+        Reach::Perhaps
+    } else if any("Action", &["*", "*:*"]) && any("Resource", &["*"]) {
+        Reach::Everything
+    } else {
+        Reach::Stream
+    }
+}
+
+/// Whether an element, or its negation (`NotAction` for `Action`), covers what `fits` stands for. A variable may have any value, so it covers
+/// more where it allows, and excludes nothing where it does not.
+fn covers(statement: &Value, element: &str, fits: impl Fn(&str) -> bool) -> bool {
+    match &statement[element] {
+        Value::Null => {
+            let mut excluded = texts(&statement[format!("Not{element}")]).filter(|pattern| !pattern.contains("${"));
+            !excluded.any(fits)
+        }
+        given => texts(given).any(|pattern| fits(&with_any_value(pattern))),
+    }
+}
+
+/// A pattern with a `*` for each variable.
+fn with_any_value(pattern: &str) -> String {
+    let mut parts = pattern.split("${");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |whole, part| whole + "*" + part.split_once('}').map_or("", |(_, rest)| rest))
+}
+
+fn one_or_more(value: &Value) -> &[Value] {
+    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    one_or_more(value).iter().filter_map(Value::as_str)
+}
+
+/// `*` stands for any text, `?` for any character. IAM lets no wildcard reach beyond its part of an ARN; this does, which suits a first look.
+fn like(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut at, mut seen) = (0, 0);
+    // The last `*`, and how much of the text it stood for up to now ends where.
+    let mut star: Option<(usize, usize)> = None;
+    while seen < text.len() {
+        match pattern.get(at) {
+            Some('*') => {
+                star = Some((at, seen));
+                at += 1;
+            }
+            Some(wanted) if *wanted == '?' || *wanted == text[seen] => {
+                at += 1;
+                seen += 1;
+            }
+            _ => {
+                let Some((place, end)) = star else { return false };
+                star = Some((place, end + 1));
+                at = place + 1;
+                seen = end + 1;
+            }
+        }
+    }
+    pattern[at..].iter().all(|rest| *rest == '*')
+}
+
+/// A principal in few words: `role/path/name` of its ARN.
+fn words(arn: &str) -> &str {
+    arn.rsplit_once(':').map_or(arn, |(_, resource)| resource)
+}
+
+/// What IAM says of one principal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    /// It may write.
+    May,
+    /// It may not.
+    MayNot,
+    /// That depends on what these condition keys are at the time.
+    Depends(Vec<String>),
+}
+
+/// IAM's policy simulator.
+struct Simulation {
+    client: Client,
+    stream: String,
+    region: String,
+}
+
+impl Simulation {
+    /// Asks about each of them, the first [`ASKED_MAX`] at most, until an answer fails.
+    async fn tell(&self, mut writers: Writers, suspects: Vec<Suspect>) -> Writers {
+        let mut refusal = None;
+        for (asked, suspect) in suspects.into_iter().enumerate() {
+            let name = words(&suspect.arn).to_owned();
+            if asked == ASKED_MAX {
+                refusal.get_or_insert_with(|| format!("only {ASKED_MAX} are looked at closely"));
+            }
+            let answer = match refusal.clone() {
+                Some(why) => Err(why),
+                None => self.ask(&suspect).await.map_err(|error| error.to_string()),
+            };
+            match answer {
+                Ok(Answer::May) => writers.others.push(name),
+                Ok(Answer::MayNot) => {}
+                Ok(Answer::Depends(keys)) => {
+                    writers.untold.entry(format!("that depends on {}", keys.join(", "))).or_default().push(name);
+                }
+                Err(why) => {
+                    writers.untold.entry(refusal.insert(why).clone()).or_default().push(name);
+                }
+            }
+        }
+        writers
+    }
+
+    async fn ask(&self, suspect: &Suspect) -> Result<Answer, CallError> {
+        let doing = || format!("simulate what {} may do", words(&suspect.arn));
+        let region = ContextEntry::builder()
+            .context_key_name("aws:RequestedRegion")
+            .context_key_values(&self.region)
+            .context_key_type(ContextKeyTypeEnum::String)
+            .build();
+        let call = self.client.simulate_principal_policy().policy_source_arn(&suspect.arn).action_names(WRITE);
+        match call.resource_arns(&self.stream).context_entries(region).send().await {
+            Ok(said) => Ok(answer(&said, suspect.depends)),
+            // It was removed since it was listed.
+            Err(error) if error.code() == Some("NoSuchEntity") => Ok(Answer::MayNot),
+            Err(error) => Err(CallError::of(doing())(error)),
+        }
+    }
+}
+
+/// A condition whose key is not given to the simulation does not hold there, so a principal that may write only under one is not cleared by it.
+fn answer(said: &SimulatePrincipalPolicyOutput, depends: bool) -> Answer {
+    let Some(result) = said.evaluation_results().first() else { return Answer::MayNot };
+    let of_resources =
+        result.resource_specific_results().iter().flat_map(ResourceSpecificResult::missing_context_values);
+    let missing: BTreeSet<_> = result.missing_context_values().iter().chain(of_resources).cloned().collect();
+    match result.eval_decision() {
+        PolicyEvaluationDecisionType::Allowed => Answer::May,
+        PolicyEvaluationDecisionType::ImplicitDeny if depends && !missing.is_empty() => {
+            Answer::Depends(missing.into_iter().collect())
+        }
+        _ => Answer::MayNot,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_iam::types::EvaluationResult;
+    use serde_json::json;
+
+    use super::*;
+
+    const STREAM: &str = "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/default:log-stream:task/main/01";
+
+    /// As IAM gives a document.
+    fn encoded(document: &Value) -> String {
+        document.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect()
+    }
+
+    fn of(statement: &Value) -> Reach {
+        reach(&encoded(&json!({"Version": "2012-10-17", "Statement": statement})), STREAM)
+    }
+
+    fn allow(action: impl Into<Value>, resource: impl Into<Value>) -> Value {
+        let (action, resource): (Value, Value) = (action.into(), resource.into());
+        json!({"Effect": "Allow", "Action": action, "Resource": resource})
+    }
+
+    #[test]
+    fn a_statement_reaches_as_far_as_its_wildcards() {
+        let to = |resource: &str| of(&allow(json!(["s3:*", "logs:PutLogEvents"]), json!(resource)));
+        for resource in [
+            "*",
+            "arn:aws:logs:*:*:*",
+            "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/*",
+            "arn:aws:logs:eu-west-1:123456789012:log-group:*:log-stream:*",
+            "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/${aws:PrincipalTag/stack}:*",
+            "arn:aws:logs:eu-west-?:123456789012:log-group:/aws/mycli/default:log-stream:task/main/*",
+        ] {
+            assert_eq!(to(resource), Reach::Stream, "{resource}");
+        }
+        for resource in [
+            "arn:aws:logs:*:*:log-group:/aws/lambda/*",
+            "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/default:log-stream:command/*",
+            // The log group itself, which is no stream of it.
+            "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/default",
+            "arn:aws:logs:us-east-1:123456789012:*",
+        ] {
+            assert_eq!(to(resource), Reach::Nothing, "{resource}");
+        }
+        for (action, reached) in [
+            ("*", Reach::Everything),
+            ("*:*", Reach::Everything),
+            ("LOGS:put*", Reach::Stream),
+            ("logs:CreateLogStream", Reach::Nothing),
+            ("logs:Put?Events", Reach::Nothing),
+        ] {
+            assert_eq!(of(&allow(json!(action), json!("*"))), reached, "{action}");
+        }
+    }
+
+    #[test]
+    fn what_is_excluded_and_what_has_a_condition_is_told_apart() {
+        let but = |element: &str, excluded: Value| {
+            let mut statement = allow(json!("logs:*"), json!("*"));
+            let fields = statement.as_object_mut().unwrap();
+            fields.remove(element);
+            fields.insert(format!("Not{element}"), excluded);
+            of(&json!([statement]))
+        };
+        assert_eq!(but("Action", json!(["iam:*", "organizations:*"])), Reach::Stream);
+        assert_eq!(but("Action", json!("logs:*")), Reach::Nothing);
+        assert_eq!(but("Resource", json!("arn:aws:logs:*:*:log-group:/aws/mycli/*")), Reach::Nothing);
+        assert_eq!(but("Resource", json!("arn:aws:logs:*:*:log-group:/aws/mycli/${aws:username}:*")), Reach::Stream);
+        let mut conditional = allow(json!("*"), json!("*"));
+        conditional["Condition"] = json!({"Bool": {"aws:MultiFactorAuthPresent": "true"}});
+        assert_eq!(of(&conditional), Reach::Perhaps);
+        assert_eq!(of(&json!({"Effect": "Deny", "Action": "*", "Resource": "*"})), Reach::Nothing);
+        assert_eq!(reach("not a document", STREAM), Reach::Perhaps);
+    }
+
+    fn principal(words: &str, inline: &[Value], attached: &[&str]) -> Principal {
+        let (kind, name) = words.rsplit_once('/').unwrap();
+        let document = |statement: &Value| encoded(&json!({"Statement": statement}));
+        Principal {
+            arn: format!("arn:aws:iam::123456789012:{words}"),
+            name: name.to_owned(),
+            path: kind.split_once('/').map_or("/".into(), |(_, path)| format!("/{path}/")),
+            policies: Policies {
+                inline: inline.iter().map(document).collect(),
+                attached: attached.iter().map(|arn| (*arn).to_owned()).collect(),
+            },
+            ..Principal::default()
+        }
+    }
+
+    #[test]
+    fn everybody_who_may_write_is_a_suspect_but_the_stack_and_what_aws_alone_changes() {
+        let (all, logs) = (allow(json!("*"), json!("*")), allow(json!("logs:*"), json!("arn:aws:logs:*:*:*")));
+        let mut in_group = principal("user/alice", &[], &[]);
+        in_group.groups = vec!["developers".into()];
+        let mut bounded = principal("role/bounded", std::slice::from_ref(&all), &[]);
+        bounded.is_bounded = true;
+        let listing = Listing {
+            principals: vec![
+                principal("role/unknown", &[], &["arn:aws:iam::aws:policy/Unlisted"]),
+                principal("role/service-role/thumbnails", &[], &["arn:aws:iam::123456789012:policy/logs"]),
+                principal("role/mycli-default-ExecutionRole-1", std::slice::from_ref(&logs), &[]),
+                principal("user/mycli-default-ExecutionRole-1", std::slice::from_ref(&logs), &[]),
+                principal("role/aws-service-role/ops.amazonaws.com/Ops", std::slice::from_ref(&logs), &[]),
+                principal("role/reader", &[allow(json!("logs:Get*"), json!("*"))], &[]),
+                principal("role/Admin", std::slice::from_ref(&all), &[]),
+                in_group,
+                bounded,
+            ],
+            groups: [("developers".to_owned(), principal("group/x", std::slice::from_ref(&logs), &[]).policies)].into(),
+            managed: [(
+                "arn:aws:iam::123456789012:policy/logs".to_owned(),
+                encoded(&json!({"Statement": [logs.clone()]})),
+            )]
+            .into(),
+        };
+        let found = listing.suspects(&BTreeSet::from(["mycli-default-ExecutionRole-1".to_owned()]), STREAM);
+        let others: Vec<_> = found.others.iter().map(|one| (words(&one.arn), one.depends)).collect();
+        assert_eq!(found.administrators, ["role/Admin"]);
+        assert_eq!(
+            others,
+            [
+                ("role/bounded", false),
+                ("role/service-role/thumbnails", false),
+                ("user/alice", false),
+                ("user/mycli-default-ExecutionRole-1", false),
+                ("role/unknown", true),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_condition_that_the_simulation_knows_nothing_of_clears_nobody() {
+        let said = |decision: PolicyEvaluationDecisionType, missing: &[&str]| {
+            let keys = missing.iter().map(|key| (*key).to_owned()).collect();
+            let of_resource = ResourceSpecificResult::builder()
+                .eval_resource_name(STREAM)
+                .eval_resource_decision(decision.clone())
+                .set_missing_context_values(Some(keys))
+                .build();
+            let result = EvaluationResult::builder()
+                .eval_action_name(WRITE)
+                .eval_decision(decision)
+                .resource_specific_results(of_resource.unwrap())
+                .build();
+            SimulatePrincipalPolicyOutput::builder().evaluation_results(result.unwrap()).build()
+        };
+        let implicit = PolicyEvaluationDecisionType::ImplicitDeny;
+        assert_eq!(answer(&said(PolicyEvaluationDecisionType::Allowed, &["a"]), true), Answer::May);
+        assert_eq!(
+            answer(&said(implicit.clone(), &["aws:SourceIp"]), true),
+            Answer::Depends(vec!["aws:SourceIp".into()])
+        );
+        // A permission without a condition is held back by something else: a boundary, or the organization.
+        assert_eq!(answer(&said(implicit.clone(), &["aws:SourceIp"]), false), Answer::MayNot);
+        assert_eq!(answer(&said(implicit, &[]), true), Answer::MayNot);
+        assert_eq!(answer(&said(PolicyEvaluationDecisionType::ExplicitDeny, &["a"]), true), Answer::MayNot);
+    }
+
+    #[test]
+    fn wildcards_stand_for_any_text() {
+        for (pattern, text) in [("*", ""), ("a*c", "abbc"), ("a?c*", "abcdé"), ("*b*d", "abcbd"), ("", "")] {
+            assert!(like(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("a?c", "ac"), ("a*c", "abd"), ("", "a"), ("a*b*c", "acb")] {
+            assert!(!like(pattern, text), "{pattern} {text}");
+        }
+    }
+}
