@@ -26,6 +26,7 @@ import os
 import re
 import time
 from functools import partial
+from urllib.parse import parse_qsl
 
 from ministack.app import app  # noqa: F401  (served by hypercorn)
 from ministack.core.responses import error_response_json
@@ -173,12 +174,23 @@ def _held_to_its_model(scope, headers, body):
         agent = headers.get("user-agent", "")
         _note("faults.jsonl", {"service": service, "operation": operation, "faults": faults, "agent": agent})
         return 400, *models.refusal(service, faults)
+    # The command line says who it is without a function's name.
+    if re.search(r"app/mycli(?![a-z0-9-])", headers.get("user-agent", "")):
+        asked = {"service": service, "operation": operation, "method": scope["method"], "path": scope["path"]}
+        _note("commands.jsonl", asked | {"parameters": _parameters(headers, body)})
     if f"{service}:{operation}" in _denied:
         return 403, *_denial(service, operation)
     if (service, operation) not in _checked:
         _checked.add((service, operation))
         _note("checked.jsonl", {"service": service, "operation": operation})
     return None
+
+
+def _parameters(headers, body):
+    """Those of the query protocol and of JSON. A body of another kind is not looked at."""
+    if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return dict(parse_qsl(body.decode()))
+    return json.loads(body or b"{}") if "x-amz-target" in headers else {}
 
 
 def _denial(service, operation):

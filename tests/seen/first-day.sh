@@ -15,6 +15,7 @@ tests 9-markers "from tasks' streams alone, both ends seen" \
 tests 9-foreign-writers "told, with the mend; administrators apart" 'test(/foreign_writers|^log_writers::/)'
 tests 11-set-up "DNS, 5xx, 429 tried again; 401, 404 not" 'test(/^script::/) & test(/again|without_asking|transient/)'
 tests 12-policies "actions and resources that AWS has" 'test(/policies_are_what|who_looks_at_policies/)'
+tests 12-init-policy "what CloudFormation and the commands take" 'test(/init_polic|permissions::/)'
 tests 12-template "boundary, key and topic reach all" 'test(/a_boundary_a_key_and_a_topic|every_dead_letter_rings/)'
 tests 12-history "protected, and taken up by the next init" 'test(/deploy::life::.*(history|table_of_somebody)/)'
 tests 12-regions "share no role; short ARNs are told" 'test(/first_day::(roles_for_runs|an_account_with_short)/)'

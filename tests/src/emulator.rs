@@ -131,6 +131,13 @@ impl Emulator {
         self.folder.path().join("calls.jsonl")
     }
 
+    /// The file that has a line of JSON for each request of the command line: `service` and `operation` as AWS's models have them, `method`,
+    /// `path`, and `parameters` where the protocol has them in the body as texts or as JSON.
+    #[must_use]
+    pub fn commands_log(&self) -> PathBuf {
+        self.folder.path().join("commands.jsonl")
+    }
+
     /// The file that has a line of JSON for each invocation of a function: `function`, `source` (an ARN, or the field that tells what sort of
     /// event it is), `records`, `ms`, and the function's `memory`.
     #[must_use]

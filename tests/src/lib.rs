@@ -9,6 +9,7 @@ pub mod json_protocol;
 pub mod loaded;
 pub mod memory;
 pub mod meter;
+pub mod operator;
 pub mod pattern;
 pub mod planted;
 pub mod policy;

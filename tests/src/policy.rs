@@ -67,6 +67,14 @@ impl Policy {
         Self(policies.iter().flat_map(|policy| statements(&policy["PolicyDocument"])).collect())
     }
 
+    /// Several documents that somebody has at once.
+    ///
+    /// # Panics
+    /// When one uses what is not known here.
+    pub fn of_documents<'a>(documents: impl IntoIterator<Item = &'a Value>) -> Self {
+        Self(documents.into_iter().flat_map(statements).collect())
+    }
+
     /// Whether the call is allowed.
     #[must_use]
     pub fn allows(&self, call: &Call) -> bool {

@@ -6,5 +6,6 @@ mod first_day;
 mod forget;
 mod indexes;
 mod life;
+mod permissions;
 mod queues;
 mod world;

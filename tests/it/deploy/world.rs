@@ -9,6 +9,8 @@ use tests::{
     sandbox::{Ran, Sandbox},
 };
 
+use super::permissions;
+
 pub(super) const FUNCTIONS: [&str; 4] = ["submit", "launcher", "state-tracker", "query"];
 
 pub(super) struct World {
@@ -54,8 +56,13 @@ impl World {
         zips
     }
 
+    /// Runs `mycli`, and holds what it asks of AWS to the policies that are offered for it.
+    #[track_caller]
     pub(super) fn run(&self, arguments: &[&str]) -> Ran {
-        self.user.run(arguments)
+        let before = permissions::requests(self).len();
+        let ran = self.user.run(arguments);
+        permissions::check(arguments, &permissions::requests(self)[before..]);
+        ran
     }
 
     pub(super) fn init(&self, arguments: &[&str]) -> Ran {

@@ -3,6 +3,7 @@
 pub(crate) mod api;
 mod events;
 mod functions;
+mod init_policy;
 pub(crate) mod roles;
 mod table;
 mod template;

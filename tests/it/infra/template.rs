@@ -29,7 +29,7 @@ fn linters_find_nothing() {
 
 /// Runs one of the scripts beside the tests, which says what is wrong.
 #[track_caller]
-fn says_nothing_is_wrong(script: &str, arguments: &[&OsStr]) {
+pub(super) fn says_nothing_is_wrong(script: &str, arguments: &[&OsStr]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
     let output = Command::new("python3").arg(script).args(arguments).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
