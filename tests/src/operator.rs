@@ -49,7 +49,7 @@ pub fn calls_of(request: &Value, stack: &Stack) -> Vec<Call> {
         ("sts", "GetCallerIdentity") => Vec::new(),
         ("cloudformation", _) => cloudformation(operation, given, stack),
         ("s3", _) => s3(operation, text(request, "path")),
-        ("dynamodb", "ListTagsOfResource") => one(text(given, "ResourceArn").to_owned()),
+        ("dynamodb", "ListTagsOfResource" | "UntagResource") => one(text(given, "ResourceArn").to_owned()),
         ("dynamodb", _) => policy::calls_of(&format!("DynamoDB_20120810.{operation}"), given, stack),
         ("sqs", _) => policy::calls_of(&format!("AmazonSQS.{operation}"), given, stack),
         ("ssm", "DescribeParameters") => one("*".into()),
@@ -59,7 +59,10 @@ pub fn calls_of(request: &Value, stack: &Stack) -> Vec<Call> {
         ("ecs", "ListTasks" | "StopTask") => {
             policy::calls_of(&format!("AmazonEC2ContainerServiceV20141113.{operation}"), given, stack)
         }
-        ("ecs", "ListTaskDefinitionFamilies" | "ListTaskDefinitions" | "DeregisterTaskDefinition") => one("*".into()),
+        (
+            "ecs",
+            "DeregisterTaskDefinition" | "ListAccountSettings" | "ListTaskDefinitionFamilies" | "ListTaskDefinitions",
+        ) => one("*".into()),
         ("ecs", "DeleteTaskDefinitions") => {
             texts(&given["taskDefinitions"]).map(|arn| Call::new("ecs:DeleteTaskDefinitions", arn)).collect()
         }

@@ -68,6 +68,8 @@ fn use_all(world: &World) -> Vec<Value> {
     world.package("newer", b"another build");
     world.run(&["upgrade", "--functions", "newer"]).exits(0);
     world.run(&["destroy", "--yes", "--keep-history"]).exits(0);
+    world.init(&[]).exits(0);
+    world.run(&["destroy", "--yes", "--keep-history"]).exits(0);
     world.run(&["destroy", "--yes"]).exits(0);
     asked.extend_from_slice(&requests(world)[set_up..]);
     asked
