@@ -56,7 +56,8 @@ impl Client {
 
     /// Submits some lines of a submission. Sent again they are the same executions.
     pub(crate) async fn submit_lines(&self, body: Vec<u8>) -> Result<BulkAnswer, CallError> {
-        Ok(self.got(Call::post(path(&["executions", "bulk"], &[]), Some(body))).await?.value)
+        let call = Call::post(path(&["executions", "bulk"], &[]), Some(body)).handing_in();
+        Ok(self.got(call).await?.value)
     }
 
     /// Runs an execution again. `changes` must hold an idempotency key, so that a lost answer never makes two runs.

@@ -66,6 +66,11 @@ impl Call {
         Self { patience: Patience::Once, ..self }
     }
 
+    /// The same, for lines of a submission: a server that is busy is waited for.
+    pub(crate) fn handing_in(self) -> Self {
+        Self { patience: Patience::HandingIn, ..self }
+    }
+
     /// The same, for something that is followed: the server may hold its answer, and an outage does not end it soon.
     pub(crate) fn following(self) -> Self {
         Self { hold: true, patience: Patience::Long, ..self }

@@ -11,7 +11,10 @@ use std::{
 use chrono::{TimeDelta, Utc};
 use domain::{
     Timestamp,
-    api::{BULK_BODY_MAX, BULK_EVENT_MAX, BULK_MAX, BulkAnswer, BulkRejection, GroupCancelView, length_in_event},
+    api::{
+        BULK_BODY_MAX, BULK_EVENT_MAX, BULK_IN_FLIGHT, BULK_MAX, BulkAnswer, BulkRejection, GroupCancelView,
+        length_in_event,
+    },
     execution::ExecutionStatus,
     id::ExecutionId,
     request::{FieldError, Name},
@@ -37,8 +40,6 @@ pub(crate) mod reruns;
 
 use self::reruns::Reruns;
 
-/// Requests of lines under way at once. Ours: enough that the network's delay does not count, few enough for one user of a stack.
-const IN_FLIGHT: usize = 4;
 /// What an id of ours begins with.
 const PREFIX: &str = "sub_";
 /// How far the clock of the machine that made an id may be ahead of this one's. Ours.
@@ -321,7 +322,7 @@ async fn send(
     let is_cancelled = Cell::new(false);
     let asked = async |body| Ok::<_, CallError>(Sent::of(client.submit_lines(body).await?, lines));
     let chunks = chunks(submission, lines).into_iter().take_while(|_| !is_cancelled.get());
-    let mut answers = pin!(stream::iter(chunks).map(asked).buffer_unordered(IN_FLIGHT));
+    let mut answers = pin!(stream::iter(chunks).map(asked).buffer_unordered(BULK_IN_FLIGHT));
     let what = all_of(submission);
     loop {
         let answer = tokio::select! {

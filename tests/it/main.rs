@@ -14,6 +14,7 @@ mod fixtures;
 mod flood;
 mod followers;
 mod hostile;
+mod hot_key;
 mod infra;
 mod launchers;
 mod property;

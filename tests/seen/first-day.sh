@@ -13,6 +13,7 @@ tests 8-causes "each stop reason told, retried where right" 'test(/^aws::stop_re
 tests 9-markers "from tasks' streams alone, both ends seen" \
   'test(/only_those_of_its_task|lines_of_no_task|after_the_end_of_stderr|its_exit_code_is_its_own/)'
 tests 9-foreign-writers "told, with the mend; administrators apart" 'test(/foreign_writers|^log_writers::/)'
+tests 10-hot-key "10,000 lines on one index key" 'test(/^hot_key::/)'
 tests 11-set-up "DNS, 5xx, 429 tried again; 401, 404 not" 'test(/^script::/) & test(/again|without_asking|transient/)'
 tests 12-policies "actions and resources that AWS has" 'test(/policies_are_what|who_looks_at_policies/)'
 tests 12-init-policy "what CloudFormation and the commands take" 'test(/init_polic|permissions::/)'

@@ -178,7 +178,7 @@ impl Remote {
 /// The reason to try again later; `None` if the answer is final.
 fn setback(attempt: &Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>) -> Option<Setback> {
     match attempt {
-        Ok((status, headers, _)) if retry::is_passing(*status) => {
+        Ok((status, headers, _)) if retry::is_passing(status.as_u16()) => {
             Some(Setback::NotNow(headers.get(RETRY_AFTER).and_then(retry::retry_after)))
         }
         Ok(_) => None,

@@ -47,6 +47,10 @@ pub fn length_in_event(body: &str) -> usize {
 /// Most executions in one `POST /executions/bulk`. Ours.
 pub const BULK_MAX: usize = 500;
 
+/// Requests of one submission's lines that a client has under way at once. Ours: enough that the network's delay does not count, few enough
+/// for one user of a stack.
+pub const BULK_IN_FLIGHT: usize = 4;
+
 /// The body of `POST /executions/bulk`: some consecutive lines of a submission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -23,6 +23,7 @@ pub mod limit;
 pub mod line;
 pub mod marker;
 pub mod message;
+pub mod patience;
 pub mod ports;
 pub mod principal;
 pub mod request;
