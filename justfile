@@ -62,8 +62,8 @@ bench *SECTIONS: package
     # The check of requests against AWS's models is not measured.
     MYCLI_TESTS_NO_MODELS=1 cargo bench --package tests --locked -- {{ SECTIONS }}
 
-# The tests with 100 times the property cases and those too long for every day; ten thousand simulations; every mutation; an upgrade
-nightly: (simulate "10000") mutants upgrade
+# The tests with 100 times the property cases and those too long for every day; ten thousand simulations; every mutation; an upgrade; opinions
+nightly: (simulate "10000") mutants upgrade opinions
     PROPTEST_CASES=25600 cargo nextest run --workspace --locked --profile nightly --run-ignored all
 
 # So many simulations in bad weather, from a seed on: `just simulate 10000`, or `just simulate 1 4711 story` for one with its story
@@ -77,6 +77,11 @@ mutants SEEDS="300" *NAMES:
 # Two commits on one stack of the emulator: an upgrade under runs, functions of both at once, and the way back (docs/UPGRADING.md)
 upgrade OLD=upgrade_from NEW="HEAD":
     tests/upgrade.sh {{ OLD }} {{ NEW }}
+
+# The contracts of store and queue over a DynamoDB and an SQS that others wrote: `just opinions`, or `just opinions dynalite`
+opinions *NAMES:
+    tests/setup.sh nightly
+    tests/opinions.sh {{ NAMES }}
 
 # libFuzzer on a property of tests/fuzz: `just fuzz request 600`; without a name it tells them
 fuzz TARGET="" SECONDS="120":

@@ -2,11 +2,12 @@
 # Installs what the tests need on a Debian 12 machine that has a Rust toolchain and Python; run again, it only looks.
 # Needs root for apt-get and for the containers.
 #
-#   tests/setup.sh         for `just check`
-#   tests/setup.sh bench   also what the benches compare with
-#   tests/setup.sh audit   cargo-audit alone, for tests/advisories.sh
+#   tests/setup.sh           for `just check`
+#   tests/setup.sh bench     also what the benches compare with
+#   tests/setup.sh audit     cargo-audit alone, for tests/advisories.sh
+#   tests/setup.sh nightly   the second opinions alone, for tests/opinions.sh
 #
-# Nothing is fetched but through apt-get, pip and cargo, as this machine has them configured. Tools of ours and the
+# Nothing is fetched but through apt-get, pip, npm and cargo, as this machine has them configured. Tools of ours and the
 # Debian image's file system are kept in $MYCLI_TESTS_CACHE (default ~/.cache/mycli-tests), so that a fresh clone need
 # not build them again.
 set -euo pipefail
@@ -23,6 +24,11 @@ CFN_LINT=1.58.0
 CHECKOV=3.2.459
 SCHEMATHESIS=4.32.5
 PUEUE=4.0.4
+DYNALITE=4.0.0 # As in tests/opinions.sh.
+MOTO=5.2.5     # As in tests/opinions.sh.
+FLASK=3.1.3
+FLASK_CORS=6.0.5
+NODE=20 # The oldest that dynalite runs on.
 
 # For the containers, the script's shells and servers, the local package repositories, the build, and the checks.
 PACKAGES=(
@@ -131,6 +137,25 @@ install_command() {
   chmod +x "$tools/bin/$1"
 }
 
+# Only what the two services need: moto's own "server" brings ten times as much.
+install_moto() {
+  install_python "moto-$MOTO" "moto[dynamodb,sqs]==$MOTO" "flask==$FLASK" "flask-cors==$FLASK_CORS"
+}
+
+# No script of a package is run: what would be compiled comes ready-made.
+install_dynalite() {
+  local folder=$tools/dynalite-$DYNALITE version
+  [ -d "$folder" ] && return
+  command -v npm >/dev/null || install_packages nodejs npm
+  version=$(node --version)
+  version=${version#v}
+  [ "${version%%.*}" -ge "$NODE" ] || die "dynalite $DYNALITE needs Node.js $NODE or newer, and this is $version"
+  say "installing dynalite-$DYNALITE"
+  rm -rf "$folder.part"
+  npm install --silent --no-audit --no-fund --no-save --ignore-scripts --prefix "$folder.part" "dynalite@$DYNALITE" >&2
+  mv "$folder.part" "$folder"
+}
+
 # install_crate CRATE VERSION: compiled here, for speed of compiling and not of running.
 install_crate() {
   say "compiling $1 $2 (once, some minutes)"
@@ -160,6 +185,11 @@ mkdir -p "$tools/bin"
 PATH=$tools/bin:$PATH
 if [ "${1:-}" = audit ]; then
   install_pinned cargo-audit "$CARGO_AUDIT" cargo-audit
+  exit
+fi
+if [ "${1:-}" = nightly ]; then
+  install_dynalite
+  install_moto
   exit
 fi
 install_packages "${PACKAGES[@]}"
