@@ -57,7 +57,7 @@ fn ten_thousand_waiting_are_cancelled_by_one_request_in_bad_weather() {
     }
 }
 
-/// Whatever dies, is lost or comes twice in between, each that failed is run again once.
+/// Each run that failed is run again once, whatever dies, is lost or comes twice in between.
 #[test]
 fn five_hundred_that_failed_are_run_again_by_one_request_in_bad_weather() {
     for seed in [7, 21, 42] {

@@ -77,7 +77,7 @@ impl Template {
         let (logical_name, table) = whole.table_resource()?;
         let mut properties = table["Properties"].clone();
         if let Value::Object(properties) = &mut properties {
-            // What depends on parameters or is the stack's to change comes with the update after the import.
+            // The update after the import brings what depends on parameters.
             properties.retain(|_, value| !value.to_string().contains("\"Fn::If\""));
             properties.insert("TableName".into(), name.into());
             for index in

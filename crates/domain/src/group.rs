@@ -94,7 +94,7 @@ impl Closed {
 }
 
 impl GroupCancel {
-    /// A mark that is set now, in place of one that was set before. What was closed by that goes on being counted if it is not done.
+    /// A mark that is set now, in place of one that was set before. The count goes on if that one is not done.
     #[must_use]
     pub fn new(group: Name, by: &Caller, now: Timestamp, before: Option<&Self>) -> Self {
         let counted = before.filter(|before| !before.done);

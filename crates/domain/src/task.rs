@@ -158,8 +158,8 @@ fn tags(execution: &Execution, stack: &str) -> Vec<Tag> {
     named.into_iter().filter_map(tag).collect()
 }
 
-/// A tag's value has letters, digits, spaces and `+ - = . _ : / @`, at most 256 characters (ECS API reference, `Tag`). What else a name has
-/// becomes `_`.
+/// A tag's value has letters, digits, spaces and `+ - = . _ : / @`, at most 256 characters (ECS API reference, `Tag`). Any other character of a
+/// name becomes `_`.
 fn tag_value(text: &str) -> String {
     let allowed = |c: char| if c.is_alphanumeric() || " +-=._:/@".contains(c) { c } else { '_' };
     text.chars().map(allowed).take(256).collect()

@@ -60,7 +60,7 @@ fn input() -> RunTaskInput {
     }
 }
 
-/// Whoever splits the account's costs sees who spent what.
+/// The account's costs can be split by stack, submitter and group.
 #[test]
 fn a_task_is_tagged_with_stack_submitter_and_group() {
     let tags = |execution: &Execution, stack: Option<&str>| {

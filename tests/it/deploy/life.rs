@@ -216,7 +216,7 @@ fn a_table_of_somebody_elses_is_left_alone() {
     assert_eq!(tables(&world), json!(["mycli-default"]));
 }
 
-/// Whoever deletes the stack in the console deletes no history with it.
+/// Deleting the stack or the table in the console deletes no history.
 #[test]
 fn the_history_is_protected_against_deletion() {
     let world = World::with_stack();

@@ -145,7 +145,7 @@ impl GroupRerun {
         Caller { name: self.by.clone(), role: self.role, principal: self.by_id.clone() }
     }
 
-    /// Whether this member is to be run again. What was cancelled was not wanted.
+    /// Whether this member is to be run again. One that was cancelled was not wanted.
     #[must_use]
     pub fn covers(&self, execution: &Execution) -> bool {
         execution.request.group.as_ref() == Some(&self.of)

@@ -69,8 +69,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         Ok(Wish { of, into, submission, changes, add_secrets })
     }
 
-    /// Refuses changes that are wrong by themselves, as the newest member shows, before anything is run again. What else a member may have
-    /// against it is told of that one.
+    /// Refuses changes that are wrong by themselves, as the newest member shows, before anything is run again. Any other fault of a member is told
+    /// of that one.
     async fn check_changes(&self, caller: &Caller, rerun: &GroupRerun) -> Result<(), Problem> {
         let members = Filter { group: Some(rerun.of.clone()), ..Filter::default() };
         let newest = self.store.list(&members, None, 1).await.map_err(|e| http::failed(&e))?.items;
