@@ -31,7 +31,7 @@ from urllib.parse import parse_qsl
 from ministack.app import app  # noqa: F401  (served by hypercorn)
 from ministack.core.responses import error_response_json
 from ministack.services import dynamodb, ecs, iam, lambda_svc, ssm
-from ministack.services.cloudformation import provisioners
+from ministack.services.cloudformation import changesets, provisioners
 
 models = None
 if os.environ.get("MYCLI_TESTS_NO_MODELS") != "1":
@@ -301,6 +301,19 @@ lambda_svc._execute_function_provided_warm = _invoked
 
 _stage = provisioners._RESOURCE_HANDLERS["AWS::ApiGateway::Stage"]
 _create_stage = _stage["create"]
+
+
+_start_import = changesets._start_import
+
+
+def _start_described_import(change_set, stack):
+    """An import takes no tags, and the stack that it makes has the description of its template, which the emulator leaves out."""
+    stack["Description"] = change_set["_template"].get("Description", "")
+    stack["Tags"] = []
+    _start_import(change_set, stack)
+
+
+changesets._start_import = _start_described_import
 
 
 def _create_logging_stage(logical_id, props, stack_name):

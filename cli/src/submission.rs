@@ -180,12 +180,15 @@ struct Totals {
     rejected: usize,
 }
 
+/// The groups that were marked as cancelled, and how each mark stood.
+type Marks = Vec<(String, Option<GroupCancelView>)>;
+
 /// How sending ended.
 enum Ended {
     All,
     Interrupted,
-    /// All of it is to be cancelled.
-    Cancelled,
+    /// All of it is to be cancelled. The marks that were set after the last answer came, if none has come since.
+    Cancelled(Option<Marks>),
     Failed(Failure),
 }
 
@@ -293,7 +296,7 @@ pub(crate) async fn run(
     let told = Told { context, client, submission, batch, totals: sent.totals(), sent: &sent };
     match ended {
         Ended::All => told.all_sent(wait, &mut interrupts).await,
-        Ended::Cancelled => told.cancelled(&mut interrupts).await,
+        Ended::Cancelled(marks) => told.cancelled(marks, &mut interrupts).await,
         Ended::Interrupted => {
             go_on(context, submission, &sent, batch.len());
             told.report(None)?;
@@ -319,7 +322,7 @@ async fn send(
     interrupts: &mut Interrupts,
     sent: &mut Sent,
 ) -> Ended {
-    let is_cancelled = Cell::new(false);
+    let (is_cancelled, mut marks) = (Cell::new(false), None);
     let asked = async |body| Ok::<_, CallError>(Sent::of(client.submit_lines(body).await?, lines));
     let chunks = chunks(submission, lines).into_iter().take_while(|_| !is_cancelled.get());
     let mut answers = pin!(stream::iter(chunks).map(asked).buffer_unordered(BULK_IN_FLIGHT));
@@ -329,24 +332,28 @@ async fn send(
             answer = answers.next() => answer,
             wish = wish(interrupts, &what, context, is_cancelled.get()) => match wish {
                 Wish::Stay => continue,
-                Wish::Detach if is_cancelled.get() => return Ended::Cancelled,
+                Wish::Detach if is_cancelled.get() => return Ended::Cancelled(marks),
                 Wish::Detach => return Ended::Interrupted,
                 Wish::Cancel => {
                     is_cancelled.set(true);
                     // Nothing starts from now on. A submission that nobody knows yet begins with what is under way, so that is waited for,
-                    // and the groups are marked once more.
+                    // and if something came the groups are marked once more.
                     match mark_all(client, submission, Batch::Lines(lines)).await {
-                        Ok(_) => continue,
+                        Ok(set) => marks = Some(set),
                         Err(error) => return Ended::Failed(error),
                     }
+                    continue;
                 }
             },
         };
         match answer {
-            None if is_cancelled.get() => return Ended::Cancelled,
+            None if is_cancelled.get() => return Ended::Cancelled(marks),
             None => return Ended::All,
             Some(Err(error)) => return Ended::Failed(error.into()),
-            Some(Ok(more)) => sent.add(more),
+            Some(Ok(more)) => {
+                sent.add(more);
+                marks = None;
+            }
         }
         context.screen.gauge(sent.count(), lines.len(), "submitted");
     }
@@ -382,10 +389,15 @@ async fn cancel_all(
     client: &Client,
     submission: &Submission,
     batch: Batch<'_>,
+    marks: Option<Marks>,
     interrupts: &mut Interrupts,
 ) -> Result<(), Failure> {
     // First all, so that none of the last group starts while the first is closed.
-    for (group, mark) in mark_all(client, submission, batch).await? {
+    let marks = match marks {
+        Some(marks) => marks,
+        None => mark_all(client, submission, batch).await?,
+    };
+    for (group, mark) in marks {
         let closed = tokio::select! {
             closed = cancel::until_closed(context, client, &group, mark) => closed,
             () = interrupts.any() => {
@@ -405,11 +417,7 @@ async fn cancel_all(
 }
 
 /// Marks each of the groups.
-async fn mark_all(
-    client: &Client,
-    submission: &Submission,
-    batch: Batch<'_>,
-) -> Result<Vec<(String, Option<GroupCancelView>)>, Failure> {
+async fn mark_all(client: &Client, submission: &Submission, batch: Batch<'_>) -> Result<Marks, Failure> {
     let mut marked = Vec::new();
     for group in batch.groups(submission) {
         let mark = cancel::set_mark(client, &group).await?;
@@ -455,10 +463,10 @@ impl Told<'_> {
         Ok(if self.totals.rejected == 0 { exit::SUCCESS } else { exit::FAILURE })
     }
 
-    /// All of it is to be cancelled.
-    async fn cancelled(&self, interrupts: &mut Interrupts) -> Result<u8, Failure> {
+    /// All of it is to be cancelled, unless it has these marks already.
+    async fn cancelled(&self, marks: Option<Marks>, interrupts: &mut Interrupts) -> Result<u8, Failure> {
         let Self { context, client, submission, batch, .. } = self;
-        let cancelled = cancel_all(context, client, submission, *batch, interrupts).await;
+        let cancelled = cancel_all(context, client, submission, *batch, marks, interrupts).await;
         self.report(None)?;
         cancelled.map(|()| exit::CANCELLED)
     }
@@ -475,7 +483,7 @@ impl Told<'_> {
             match wish {
                 Wish::Stay => {}
                 Wish::Detach => break None,
-                Wish::Cancel => cancel_all(context, client, submission, *batch, interrupts).await?,
+                Wish::Cancel => cancel_all(context, client, submission, *batch, None, interrupts).await?,
             }
         };
         context.screen.no_progress();

@@ -286,6 +286,10 @@ fn ecs(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
                 stack.arn("ecs", &format!("task-definition/{definition}"))
             };
             let mut calls = passed_roles(&body["overrides"]);
+            if body["tags"].as_array().is_some_and(|tags| !tags.is_empty()) {
+                let task = stack.arn("ecs", &format!("task/{cluster}/0123456789abcdef"));
+                calls.push(Call::new("ecs:TagResource", task).with("ecs:CreateAction", "RunTask"));
+            }
             calls.push(call(definition));
             calls
         }

@@ -75,7 +75,7 @@ pub(crate) async fn run(
     let told = Told { context, client, submission, batch, sent: &sent, totals };
     match ended {
         Done::All => told.all_sent(wait, &mut interrupts).await,
-        Done::Cancelled => told.cancelled(&mut interrupts).await,
+        Done::Cancelled => told.cancelled(None, &mut interrupts).await,
         Done::Left => {
             let (group, program) = (&submission.group, program(context));
             context.screen.say(&format!(
@@ -143,7 +143,7 @@ fn tell(context: &Context, of: &str, submission: &Submission, rerun: &GroupRerun
     }
     if rerun.counts.passed_over > 0 {
         context.screen.say(&format!(
-            "{} of {of} are not run again, because their records cannot be read (`{} history --group {of}` shows which)",
+            "not run again of {of}: {}, because the record cannot be read (`{} history --group {of}` shows which)",
             rerun.counts.passed_over,
             program(context)
         ));

@@ -156,7 +156,7 @@ impl From<&Stack> for StackView {
             parameters: map(stack.parameters().iter().map(|one| (one.parameter_key(), one.parameter_value()))),
             outputs: map(stack.outputs().iter().map(|one| (one.output_key(), one.output_value()))),
             tags: map(stack.tags().iter().map(|one| (one.key(), one.value()))),
-            is_adopted: stack.description() == Some(ADOPTED),
+            is_adopted: stack.description() == Some(ADOPTED) && stack.outputs().is_empty(),
         }
     }
 }

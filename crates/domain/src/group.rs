@@ -94,18 +94,17 @@ impl Closed {
 }
 
 impl GroupCancel {
-    /// A mark that is set now, in place of one that was set before. The count goes on if that one is not done.
+    /// A mark that is set now, in place of one that was set before.
     #[must_use]
     pub fn new(group: Name, by: &Caller, now: Timestamp, before: Option<&Self>) -> Self {
-        let counted = before.filter(|before| !before.done);
         Self {
             group,
             revision: before.map_or(0, |before| before.revision),
             at: before.map_or(now, |before| before.at.max(now)),
             by: by.name.clone(),
             by_id: Some(by.principal.clone()),
-            cancelled: counted.map_or(0, |before| before.cancelled),
-            stopping: counted.map_or(0, |before| before.stopping),
+            cancelled: 0,
+            stopping: 0,
             passed_over: 0,
             looks: 0,
             cursor: None,

@@ -194,33 +194,58 @@ fn a_rerun_whose_answer_is_lost_is_asked_for_again_under_the_same_key() {
     assert_eq!(sent[0], sent[1]);
 }
 
-/// Somebody with a stack of before hears what its API says.
+/// A rerun of the group `g` into the group `h`, as the API tells of it.
+fn rerun_view(submission: &str, accepted: u32, done: bool) -> Value {
+    json!({"group": "h", "cancel": null, "rerun": {
+        "of": "g", "submission_id": submission, "at": "2026-01-02T04:00:00Z", "by": "alice", "accepted": accepted, "existing": 0,
+        "rejected": 1, "passed_over": 0, "cancelled": false, "done": done,
+        "rejections": [{"execution_id": OTHER, "errors": [{"field": "cpu", "message": "is odd"}]}]
+    }})
+}
+
+/// Another run's id, which comes after that of the record.
+const OTHER: &str = "exec_7ZZZZZZZZZ0000000000000000";
+
 #[test]
-fn what_failed_of_a_group_is_rerun_by_id_and_a_refusal_of_all_ends_it() {
-    let page = json!({"executions": [record("FAILED", Some(1), None)], "next_cursor": null});
-    let empty = json!({"executions": [], "next_cursor": null});
-    let problem = Reply::problem(404, "no_such_path", "there is no such path", &json!([]));
-    let mut answers = vec![Reply::accepted(), problem];
-    let api = StandIn::new(move |asked| match asked.path.as_str() {
-        path if path.ends_with("/rerun") => answers.remove(0),
-        path if path.contains("group=g&") || path.ends_with("group=g") => Reply::json(&page),
-        _ => Reply::json(&empty),
+fn what_failed_of_a_group_is_rerun_by_one_request_and_the_answer_is_looked_up() {
+    let submission = domain::id::ExecutionId::new(chrono::Utc::now(), 7).as_str().replace("exec_", "sub_");
+    let failed = |id: &str| {
+        let mut failed = record("FAILED", Some(1), None);
+        failed["execution_id"] = json!(id);
+        failed
+    };
+    let new_id = "exec_01KAPR1BX00000000000000009";
+    let mut new = failed(new_id);
+    new["idempotency_key"] = json!(domain::group::rerun::key(&submission, &ID.parse().unwrap()));
+    let page = |runs: &[Value]| json!({"executions": runs, "next_cursor": null});
+    let (of, into, mut looks) = (page(&[failed(OTHER), failed(ID)]), page(&[new]), 0);
+    let id = submission.clone();
+    let api = StandIn::new(move |asked| match asked.line().as_str() {
+        "POST /groups/g/rerun-failed" if asked.json()["changes"]["env"].is_null() => {
+            Reply::problem(404, "no_such_path", "there is no such path", &json!([]))
+        }
+        "POST /groups/g/rerun-failed" => Reply::json(&rerun_view(&id, 0, false)),
+        "GET /groups/h" => {
+            looks += 1;
+            Reply::json(&rerun_view(&id, looks, looks == 2))
+        }
+        line if line.contains("group=g") => Reply::json(&of),
+        line if line.contains("group=h") && looks > 0 => Reply::json(&into),
+        _ => Reply::json(&page(&[])),
     });
     let mycli = Mycli::on(&api);
-    let now = domain::id::ExecutionId::new(chrono::Utc::now(), 7);
-    let submission = now.as_str().replace("exec_", "sub_");
     let again =
-        ["rerun", "--failed", "--group", "g", "-e", "A=b", "--into", "h", "--resume", &submission, "-o", "json"];
-    let report = mycli.run(&again).exits(0).json();
-    assert_eq!(report["accepted"], json!([{"line": 1, "execution_id": ID, "rerun_of": ID}]));
-    mycli.run(&again).exits(1).says("cut short: 0 of 1").says("there is no such path");
-    let sent = reruns(&api);
-    assert_eq!(sent[0], sent[1], "the key follows from the submission and the run");
-    assert_eq!(sent[0].0, format!("/executions/{ID}/rerun"));
-    let body = &sent[0].1;
-    assert_eq!((&body["env"], &body["group"]), (&json!({"A": "b"}), &json!("h")));
-    assert!(body["idempotency_key"].as_str().unwrap().starts_with("rerun-"));
-    assert_eq!(body.as_object().unwrap().len(), 3, "{body}");
+        ["rerun", "--failed", "--group", "g", "--into", "h", "--resume", &submission, "--secret", "T", "-o", "json"];
+    let ran = mycli.run(&[&again[..], &["-e", "A=b"]].concat()).exits(1);
+    let report = ran.says(&format!("the rerun of {OTHER} is rejected: cpu: is odd")).json();
+    assert_eq!(report["accepted"], json!([{"line": 1, "execution_id": new_id, "rerun_of": ID}]));
+    assert_eq!(report["rejected"][0]["rerun_of"], OTHER);
+    // Somebody with a stack of before hears what its API says.
+    mycli.run(&again).exits(1).says("there is no such path");
+    let sent: Vec<_> =
+        api.asked().into_iter().filter(|asked| asked.method == "POST").map(|asked| asked.json()).collect();
+    let changes = json!({"env": {"A": "b"}, "group": "h"});
+    assert_eq!(sent[0], json!({"submission_id": submission, "changes": changes, "add_secrets": ["T"]}));
 }
 
 /// Neither comes by itself: an administrator has to do something, so that trying again would only keep the user waiting.

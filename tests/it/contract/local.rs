@@ -8,9 +8,11 @@ use std::{
     time::Duration,
 };
 
+use chrono::{SubsecRound, Utc};
 use domain::{
     ecs::{RunTaskInput, STOPPED, Task},
     execution::{Execution, ExecutionStatus},
+    group::{GroupCancel, GroupRerun},
     history::Filter,
     id::ExecutionId,
     limit::{LimitKey, RateKey},
@@ -18,6 +20,7 @@ use domain::{
     message::{Message, Outgoing, QueueName},
     ports::{Definitions, PortError, Queue, Store},
     principal::Principal,
+    request::Name,
     stored::FORM,
     task::TaskDefinition,
     throttle::Rate,
@@ -29,7 +32,7 @@ use local::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tests::loaded::all;
+use tests::{callers::caller, loaded::all};
 
 use super::{
     queue::{Got, Receiver},
@@ -550,6 +553,31 @@ async fn a_file_of_the_version_before_is_brought_up_to_date() {
         "DROP TABLE group_work; DROP TABLE submissions; DROP TABLE line_states; PRAGMA user_version = 2;",
     )
     .await;
+}
+
+#[tokio::test]
+async fn the_mark_of_a_group_in_a_file_of_the_version_before_is_kept() {
+    let dir = Dir::new();
+    let store = LocalStore::new(dir.open());
+    let group: Name = "nightly".parse().expect("a name");
+    let mark = GroupCancel::new(group.clone(), &caller("alice"), Utc::now().trunc_subsecs(3), None);
+    assert!(store.set_group_work(&mark).await.expect(ANSWERS));
+    let before: Option<GroupCancel> = store.group_work(&group).await.expect(ANSWERS);
+    drop(store);
+    let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
+    connection
+        .execute_batch(
+            "CREATE TABLE group_cancels (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, done INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+                 mark TEXT NOT NULL) WITHOUT ROWID;
+             INSERT INTO group_cancels SELECT name, revision, done, expires_at, form FROM group_work;
+             DROP TABLE group_work; PRAGMA user_version = 6;",
+        )
+        .expect("what it was");
+    drop(connection);
+    let store = LocalStore::new(dir.open());
+    assert!(before.is_some());
+    assert_eq!(store.group_work::<GroupCancel>(&group).await.expect(ANSWERS), before);
+    assert_eq!(store.open_group_work::<GroupRerun>().await.expect(ANSWERS), []);
 }
 
 /// Several names are the machine's own user's from then on.

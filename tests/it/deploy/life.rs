@@ -194,6 +194,20 @@ fn a_kept_history_is_taken_up_by_the_next_stack() {
 }
 
 #[test]
+fn taking_up_a_kept_history_goes_on_where_it_was_cut_short() {
+    let world = World::with_stack();
+    world.run(&["destroy", "--yes", "--keep-history"]).exits(0);
+    let mut broken = template(&world);
+    broken["Resources"]["Broken"] =
+        json!({"Type": "AWS::Lambda::Url", "Properties": {"TargetFunctionArn": "nobody", "AuthType": "AWS_IAM"}});
+    fs::write(world.user.path("broken.json"), broken.to_string()).unwrap();
+    world.init(&["--template", "broken.json"]).exits(1).says("taking the history").says("Broken");
+    assert_eq!(tables(&world), json!(["mycli-default"]));
+    world.init(&[]).exits(0).says("made the stack mycli-default").says("takes your key");
+    world.init(&[]).exits(0).says("nothing to change");
+}
+
+#[test]
 fn a_kept_history_can_be_removed_for_good() {
     let world = World::with_stack();
     world.run(&["destroy", "--yes", "--keep-history"]).exits(0);
