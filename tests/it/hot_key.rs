@@ -250,7 +250,7 @@ fn ten_thousand_lines_on_one_index_key_are_recorded_once_each() {
 
 /// Twenty thousand lines are 40,000 units of the table: at 4,000 a second as long as what each key takes.
 #[test]
-#[ignore = "nightly: a minute of one core, and the other two show how a key is shared"]
+#[ignore = "nightly: a minute of one core"]
 fn two_submitters_have_a_key_each_and_share_the_table() {
     let (stack, took) = play(vec![batch("alice", 0, LINES), batch("bob", 0, LINES)]);
     assert!(stack.table.throttled().contains_key("the table"), "the table bounds them too");
