@@ -22,7 +22,8 @@ wants_output "$lines"
 tell a "all lines in order" "4 lines, from exec and from logs"
 
 fresh
-run exec --local --no-repo --timeout 1 'trap "echo bye > /dev/stderr; exit 1" TERM; while :; do sleep .1; done'
+# Without a child: the stop is for the whole tree, and a shell whose child it reaches first says so on its stderr.
+run exec --local --no-repo --timeout 1 'trap "echo bye > /dev/stderr; exit 1" TERM; while :; do :; done'
 wants_code 124
 wants_output $'bye\n'
 wants_record status TIMED_OUT
