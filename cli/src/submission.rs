@@ -172,7 +172,7 @@ impl Sent {
     }
 }
 
-/// What became of the lines, by number.
+/// The outcomes of the lines, by number.
 #[derive(Clone, Copy, Debug)]
 struct Totals {
     accepted: usize,

@@ -34,7 +34,7 @@ fn document(file: &Path, stack: &Stack) -> Value {
     serde_json::from_str(&text.replace("STACK", &stack.parameters["StackName"])).expect("JSON")
 }
 
-/// What a request of the command line amounts to for IAM, by a line of the emulator's `commands.jsonl`. The actions are those of the Service
+/// The calls that a request of the command line amounts to for IAM, by a line of the emulator's `commands.jsonl`. The actions are those of the Service
 /// Authorization Reference, where an operation's name differs from its action's.
 ///
 /// # Panics

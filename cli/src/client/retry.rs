@@ -1,4 +1,4 @@
-//! What an answer says of another try.
+//! The part of an answer that is about another try.
 
 use std::time::Duration;
 

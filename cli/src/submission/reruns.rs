@@ -130,7 +130,7 @@ async fn until_done(
     Ok((rerun, Done::All))
 }
 
-/// What is not run again, and why.
+/// Tells the runs that are not run again, with the reasons.
 fn tell(context: &Context, of: &str, submission: &Submission, rerun: &GroupRerunView) {
     for Rejection { execution_id, errors } in &rerun.rejections {
         for error in errors {

@@ -45,7 +45,7 @@ pub struct Facts {
     pub activity: Result<Activity, String>,
     /// The secrets.
     pub secrets: Result<Kept, String>,
-    /// Who may write into the streams of tasks.
+    /// The principals that may write into the streams of tasks.
     pub log_writers: Result<Writers, String>,
     /// Whether the API takes the configured key; `None` if that was not tried.
     pub api: Option<Result<(), String>>,
@@ -127,7 +127,7 @@ pub struct Check {
     pub verdict: Verdict,
     /// In words.
     pub detail: String,
-    /// What to do, if something is wrong, or could be better.
+    /// The way to mend it, if something is wrong or could be better.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mend: Option<String>,
 }

@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::{Client, error::ProvideErrorMetadata};
 
 use crate::{Account, CallError, StackName, names::TAG, table::Table, template::KEPT_TAG};
 
-/// What a table of a stack's name is, while there is no such stack.
+/// The nature of a table that has a stack's name, while there is no such stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
     /// There is none.

@@ -39,7 +39,7 @@ const WRITER: &str = "ExecutionRole";
 /// The path of service-linked roles. AWS alone changes and uses them.
 const SERVICE_LINKED: &str = "/aws-service-role/";
 
-/// Who may write into the log streams of a stack's tasks, beside the stack itself.
+/// The principals that may write into the log streams of a stack's tasks, beside the stack itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writers {
     /// The log group's ARN.

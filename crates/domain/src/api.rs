@@ -429,7 +429,7 @@ pub struct GroupRerunRequest {
     /// Sent again under the same id within 24 hours, nothing is run a second time. Without one a new id is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submission_id: Option<String>,
-    /// What changes in each request; `group` is where the new executions are counted, the submission's id by default.
+    /// The changes of each request; `group` is where the new executions are counted, the submission's id by default.
     pub changes: Changes,
     /// Secrets that each gets beside its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]

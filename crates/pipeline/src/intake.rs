@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 /// How long an idempotency key holds (DESIGN §7).
 pub(crate) const CLAIM: TimeDelta = TimeDelta::hours(24);
 
-/// What a request is checked with and recorded in.
+/// The surroundings that a request is checked with and recorded in.
 #[derive(Debug)]
 pub(crate) struct Intake<'a, S, X, A> {
     /// Where executions are recorded.
@@ -41,7 +41,7 @@ pub(crate) struct Draft {
     faults: Vec<FieldError>,
 }
 
-/// What is known of what requests name; looked up once, however many name it.
+/// Facts about the things that requests name, looked up once however many name them.
 #[derive(Default)]
 pub(crate) struct Known {
     /// Each secret; `None` for those that are not set.
@@ -70,7 +70,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         Ok(Draft { request, faults })
     }
 
-    /// What is known of what these name.
+    /// Looks up the things that these name.
     pub(crate) async fn known(&self, drafts: impl Iterator<Item = &Draft>) -> Result<Known, PortError> {
         let mut known = Known::default();
         for draft in drafts {

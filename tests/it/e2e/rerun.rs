@@ -249,7 +249,7 @@ fn what_failed_of_a_group_is_run_again_once_however_often_it_is_sent() {
     assert_eq!(http.history("").len(), 60);
 }
 
-/// What `GET /groups/{group}` tells of a rerun, once all members were looked at.
+/// The answer of `GET /groups/{group}` about a rerun, once all members were looked at.
 fn rerun_done(http: &Http, group: &str) -> Value {
     tests::sandbox::eventually("all members were looked at", || {
         let rerun = http.get(&format!("/groups/{group}")).body["rerun"].clone();

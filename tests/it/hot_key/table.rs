@@ -52,7 +52,7 @@ const INDEXES: [Index; 3] = [
 /// An item as it comes over the wire.
 type Item = Map<String, Value>;
 
-/// What is written to, and bounded.
+/// A bounded part of the table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Bounded {
     /// The table, or an index.
@@ -79,7 +79,7 @@ impl Bounded {
 
 /// Why a write was not made.
 enum Refused {
-    /// Too much of it, for now.
+    /// Too many writes at once: the same one is taken later.
     Throttled(String),
     /// Its condition does not hold for this one.
     Condition(Option<Item>),

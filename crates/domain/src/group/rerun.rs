@@ -61,7 +61,7 @@ pub struct GroupRerun {
     pub unknown: Unknown,
 }
 
-/// What became of failed members, by number.
+/// The outcomes of failed members, by number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rerun {
     /// Run again.
@@ -83,7 +83,7 @@ pub struct Rejection {
     pub errors: Vec<FieldError>,
 }
 
-/// What a page of members came to.
+/// The outcome of a page of members.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
     /// By number.
@@ -92,7 +92,7 @@ pub struct Page {
     pub rejections: Vec<Rejection>,
 }
 
-/// What is asked for.
+/// A caller's wish, before it is written down.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wish {
     /// The group whose failed members are run again.
@@ -153,7 +153,7 @@ impl GroupRerun {
             && execution.status().is_failure()
     }
 
-    /// What is asked for in place of this member.
+    /// The request for this member's rerun.
     #[must_use]
     pub fn request(&self, member: &Execution) -> SubmitRequest {
         let changes = Changes {

@@ -13,7 +13,7 @@ use crate::{Timestamp, message::Message, request::Name, stored::Unknown};
 /// After how long without progress the sweep takes it that nobody does the work. Ours: above the time of the launcher function.
 pub const STALLED: TimeDelta = TimeDelta::seconds(90);
 
-/// What is done with the members.
+/// The kinds of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GroupWorkKind {
     /// They are cancelled.
@@ -37,7 +37,7 @@ impl GroupWorkKind {
 pub trait GroupWork: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Its kind.
     const KIND: GroupWorkKind;
-    /// What an error calls it.
+    /// Its name in an error.
     const WHAT: &'static str;
 
     /// The group it is found by.

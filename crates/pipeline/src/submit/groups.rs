@@ -1,4 +1,4 @@
-//! What is asked for of a whole group by one request. It is only written down here: the control queue does it.
+//! Requests about a whole group. They are only written down here: the control queue carries them out.
 
 use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use domain::{
@@ -54,7 +54,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         Ok(http::json(202, &view))
     }
 
-    /// What is asked for, if it makes sense by itself.
+    /// The caller's wish, if it makes sense by itself.
     fn wish(&self, of: Name, request: GroupRerunRequest) -> Result<Wish, Problem> {
         let GroupRerunRequest { submission_id, changes, add_secrets } = request;
         let submission = submission_id.unwrap_or_else(|| fresh_submission(self.ambient.now(), self.ambient.bits()));

@@ -43,7 +43,7 @@ struct Seen {
     rerun: Vec<Rerun>,
 }
 
-/// What failed of a group is run again.
+/// A rerun of the failed members of a group.
 #[derive(Clone)]
 struct Rerun {
     of: String,
