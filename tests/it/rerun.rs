@@ -173,7 +173,7 @@ async fn a_member_that_the_caller_may_not_run_is_rejected_by_itself() {
     work(&store, "again").await;
     let done: GroupRerun = store.group_work(&"again".parse().unwrap()).await.unwrap().unwrap();
     let counts = (done.counts.accepted, done.counts.rejected, done.counts.passed_over);
-    assert_eq!((counts, done.done), ((1, 1, 1), true), "{done:?}");
+    assert_eq!((counts, done.progress.done), ((1, 1, 1), true), "{done:?}");
     assert_eq!(done.rejections[0].execution_id, secret);
     assert_eq!(done.rejections[0].errors[0].message, "`PROD` may be named by keys of role admin only");
 }
@@ -204,7 +204,7 @@ async fn a_cancel_of_the_new_group_ends_a_rerun() {
     assert_eq!(post(&store, &alice, "/groups/again/cancel", &json!({})).await.0, 202);
     work(&store, "again").await;
     let done: GroupRerun = store.group_work(&"again".parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!((done.done, done.cancelled, done.counts.accepted), (true, true, 0));
+    assert_eq!((done.progress.done, done.cancelled, done.counts.accepted), (true, true, 0));
     let mut all = Vec::new();
     store.for_each(|execution| all.push(execution.id.clone()));
     assert_eq!(all, [before]);

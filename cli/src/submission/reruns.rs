@@ -55,7 +55,7 @@ pub(crate) async fn run(
     if let Client::Local(machine) = client {
         machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
     }
-    let began = client.rerun_group(of, &request).await?.rerun;
+    let began = client.rerun_group(of, &request).await.map_err(in_flags)?.rerun;
     let (rerun, ended) = until_done(context, client, submission, began, &mut interrupts).await?;
     context.screen.no_progress();
     tell(context, of, submission, &rerun);
@@ -86,6 +86,17 @@ pub(crate) async fn run(
             Ok(exit::CANCELLED)
         }
     }
+}
+
+/// The same with the changes' fields named as the flags that gave them: `cpu`, not `changes.cpu`.
+fn in_flags(failure: Failure) -> Failure {
+    let Failure::Call(CallError::Refused(mut problem)) = failure else { return failure };
+    for error in &mut problem.errors {
+        if let Some(flag) = error.field.strip_prefix("changes.") {
+            error.field = flag.to_owned();
+        }
+    }
+    Failure::Call(CallError::Refused(problem))
 }
 
 /// How looking on ended.

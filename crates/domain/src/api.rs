@@ -463,12 +463,12 @@ impl From<GroupRerun> for GroupRerunView {
         Self {
             of: rerun.of.to_string(),
             submission_id: rerun.submission,
-            at: rerun.at,
+            at: rerun.progress.at,
             by: rerun.by,
             counts: rerun.counts,
             rejections: rerun.rejections,
             cancelled: rerun.cancelled,
-            done: rerun.done,
+            done: rerun.progress.done,
         }
     }
 }
@@ -495,13 +495,13 @@ pub struct GroupCancelView {
 impl From<&GroupCancel> for GroupCancelView {
     fn from(mark: &GroupCancel) -> Self {
         Self {
-            at: mark.at,
+            at: mark.progress.at,
             by: mark.by.clone(),
             cancelled: mark.cancelled,
             stopping: mark.stopping,
             passed_over: mark.passed_over,
             looked_at_all: mark.looks > 0,
-            done: mark.done,
+            done: mark.progress.done,
         }
     }
 }

@@ -16,14 +16,13 @@ use crate::{
     message::Message,
     principal::Principal,
     request::Name,
-    stored::Unknown,
 };
 
 pub mod rerun;
 mod work;
 
 pub use rerun::GroupRerun;
-pub use work::{GroupWork, GroupWorkKind, STALLED};
+pub use work::{GroupWork, GroupWorkKind, Progress, STALLED};
 
 /// How long a mark is kept. A submission's lines may be sent for 24 hours after its first one (DESIGN §7), and those that come late are to find
 /// the mark.
@@ -35,12 +34,10 @@ pub const LAST_LOOK: TimeDelta = TimeDelta::seconds(35);
 /// The mark of a group, and how far its members are closed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupCancel {
-    /// The group.
-    pub group: Name,
-    /// Counts the writes; the store's condition.
-    pub revision: u64,
-    /// Members that were submitted up to this moment are not to start, and those that run are stopped.
-    pub at: Timestamp,
+    /// How far it is. Members that were submitted up to `at` are not to start, and those that run are stopped; it is done when none of them is
+    /// left and none can come any more.
+    #[serde(flatten)]
+    pub progress: Progress,
     /// The name of the key that asked, for people.
     pub by: String,
     /// Who asked.
@@ -54,15 +51,6 @@ pub struct GroupCancel {
     pub passed_over: u32,
     /// How often all members were looked at.
     pub looks: u32,
-    /// Where the look that is under way goes on; `None` at its beginning.
-    pub cursor: Option<String>,
-    /// When somebody last worked on it.
-    pub touched_at: Timestamp,
-    /// All members are closed or asked to stop, and none can come any more.
-    pub done: bool,
-    /// What a newer release wrote into the stored form; the store writes it back.
-    #[serde(skip)]
-    pub unknown: Unknown,
 }
 
 /// What a page of members came to.
@@ -97,35 +85,31 @@ impl GroupCancel {
     /// A mark that is set now, in place of one that was set before.
     #[must_use]
     pub fn new(group: Name, by: &Caller, now: Timestamp, before: Option<&Self>) -> Self {
+        let before = before.map(|before| &before.progress);
+        let at = before.map_or(now, |before| before.at.max(now));
         Self {
-            group,
-            revision: before.map_or(0, |before| before.revision),
-            at: before.map_or(now, |before| before.at.max(now)),
+            progress: Progress::new(group, at, now, before),
             by: by.name.clone(),
             by_id: Some(by.principal.clone()),
             cancelled: 0,
             stopping: 0,
             passed_over: 0,
             looks: 0,
-            cursor: None,
-            touched_at: now,
-            done: false,
-            unknown: before.map(|before| before.unknown.clone()).unwrap_or_default(),
         }
     }
 
     /// Whether this execution is a member that is not to start, or is to stop.
     #[must_use]
     pub fn covers(&self, execution: &Execution) -> bool {
-        execution.request.group.as_ref() == Some(&self.group)
-            && execution.submitted_at <= self.at
+        execution.request.group.as_ref() == Some(&self.progress.group)
+            && execution.submitted_at <= self.progress.at
             && execution.end().is_none()
     }
 
     /// What its members are cancelled by.
     #[must_use]
     pub fn cancel(&self) -> Cancel {
-        Cancel { at: self.at, by: self.by.clone(), by_id: self.by_id.clone() }
+        Cancel { at: self.progress.at, by: self.by.clone(), by_id: self.by_id.clone() }
     }
 
     /// The mark after a page of members was dealt with; `next` is where the look goes on, `None` at its end.
@@ -134,15 +118,15 @@ impl GroupCancel {
         let is_over = next.is_none();
         // Of an earlier look nothing is counted twice: who was closed then is final now, and who was asked then is asked only once. Only those
         // that are passed over are met in each look.
-        let passed_over = if self.cursor.is_none() { page.passed_over } else { self.passed_over + page.passed_over };
+        let is_first_page = self.progress.cursor.is_none();
+        let passed_over = if is_first_page { page.passed_over } else { self.passed_over + page.passed_over };
+        let done = is_over && self.began_late_enough();
         Self {
+            progress: Progress { done, ..self.progress.after_page(next, now) },
             cancelled: self.cancelled + page.cancelled,
             stopping: self.stopping + page.stopping,
             passed_over,
             looks: self.looks + u32::from(is_over),
-            cursor: next.map(Cursor::encode),
-            touched_at: now,
-            done: is_over && self.began_late_enough(),
             ..self.clone()
         }
     }
@@ -150,7 +134,8 @@ impl GroupCancel {
     /// Whether it is the same mark, and nobody looked at a page of its members since.
     #[must_use]
     pub fn is_at_the_page_of(&self, earlier: &Self) -> bool {
-        (self.at, self.looks, &self.cursor) == (earlier.at, earlier.looks, &earlier.cursor)
+        let page = |mark: &Self| (mark.progress.at, mark.looks, mark.progress.cursor.clone());
+        page(self) == page(earlier)
     }
 
     /// The mark with what somebody else closed beside whoever moves it on. That is no sign that somebody moves it on.
@@ -168,8 +153,8 @@ impl GroupCancel {
     /// How long to wait before the next look begins; `None` while one is under way, or once all is done.
     #[must_use]
     pub fn next_look(&self, now: Timestamp) -> Option<TimeDelta> {
-        let waits = self.looks > 0 && self.cursor.is_none() && !self.done;
-        waits.then(|| self.at + LAST_LOOK - now).filter(|left| *left > TimeDelta::zero())
+        let waits = self.looks > 0 && self.progress.cursor.is_none() && !self.progress.done;
+        waits.then(|| self.progress.at + LAST_LOOK - now).filter(|left| *left > TimeDelta::zero())
     }
 }
 
@@ -177,35 +162,15 @@ impl GroupWork for GroupCancel {
     const KIND: GroupWorkKind = GroupWorkKind::Cancel;
     const WHAT: &'static str = "the mark of a group";
 
-    fn group(&self) -> &Name {
-        &self.group
+    fn progress(&self) -> &Progress {
+        &self.progress
     }
 
-    fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    fn is_done(&self) -> bool {
-        self.done
-    }
-
-    fn touched_at(&self) -> Timestamp {
-        self.touched_at
-    }
-
-    fn expires_at(&self) -> Timestamp {
-        self.at + KEPT
+    fn progress_mut(&mut self) -> &mut Progress {
+        &mut self.progress
     }
 
     fn message(&self) -> Message {
-        Message::CancelGroup { group: self.group.clone() }
-    }
-
-    fn unknown(&self) -> &Unknown {
-        &self.unknown
-    }
-
-    fn stored_as(self, revision: u64, unknown: Unknown) -> Self {
-        Self { revision, unknown, ..self }
+        Message::CancelGroup { group: self.progress.group.clone() }
     }
 }

@@ -9,7 +9,7 @@ use domain::{
     ceiling::{Ceiling, Shortage},
     ecs::{CONTAINER, Container, Task},
     execution::{Execution, ExecutionStatus, Ticket},
-    group::{Closed, GroupCancel, GroupRerun, rerun},
+    group::{Closed, GroupCancel, GroupRerun, GroupWork, Progress, rerun},
     history::{Cursor, Filter},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey, RateKey},
@@ -479,6 +479,12 @@ pub(crate) async fn a_lines_state_is_replaced_only_by_who_has_read_it(store: imp
     }
 }
 
+/// What was written, with what the store counts and keeps by itself.
+fn stored<W: GroupWork>(read: &W, written: &W) -> Progress {
+    let Progress { revision, unknown, .. } = read.progress().clone();
+    Progress { revision, unknown, ..written.progress().clone() }
+}
+
 pub(crate) async fn a_groups_mark_is_replaced_only_by_who_has_read_it(store: impl Store) {
     let (nightly, matrix): (Name, Name) = ("nightly".parse().expect("a name"), "matrix".parse().expect("a name"));
     assert_eq!(store.group_work::<GroupCancel>(&nightly).await.expect(ANSWERS), None);
@@ -489,7 +495,7 @@ pub(crate) async fn a_groups_mark_is_replaced_only_by_who_has_read_it(store: imp
     assert!(store.set_group_work(&mark).await.expect(ANSWERS));
     assert!(!store.set_group_work(&mark).await.expect(ANSWERS), "somebody else was faster");
     let read = store.group_work::<GroupCancel>(&nightly).await.expect(ANSWERS).expect("it is marked");
-    assert_eq!(read, GroupCancel { revision: read.revision, unknown: read.unknown.clone(), ..mark });
+    assert_eq!(read, GroupCancel { progress: stored(&read, &mark), ..mark });
     assert_eq!(store.group_work::<GroupCancel>(&matrix).await.expect(ANSWERS), None);
     assert_eq!(store.open_group_work::<GroupCancel>().await.expect(ANSWERS), std::slice::from_ref(&read));
     let page = Closed { cancelled: 90, stopping: 9, passed_over: 1 };
@@ -498,8 +504,8 @@ pub(crate) async fn a_groups_mark_is_replaced_only_by_who_has_read_it(store: imp
     assert!(!store.set_group_work(&read.after(page, None, now)).await.expect(ANSWERS));
     let read = store.group_work::<GroupCancel>(&nightly).await.expect(ANSWERS).expect("it is marked");
     assert_eq!((read.cancelled, read.stopping, read.looks), (90, 9, 0));
-    assert!(read.cursor.is_some());
-    let done = GroupCancel { done: true, ..read };
+    assert!(read.progress.cursor.is_some());
+    let done = GroupCancel { progress: Progress { done: true, ..read.progress }, ..read };
     assert!(store.set_group_work(&done).await.expect(ANSWERS));
     assert_eq!(store.open_group_work::<GroupCancel>().await.expect(ANSWERS), []);
     let again = GroupCancel::new(
@@ -510,7 +516,7 @@ pub(crate) async fn a_groups_mark_is_replaced_only_by_who_has_read_it(store: imp
     );
     assert!(store.set_group_work(&again).await.expect(ANSWERS));
     let read = store.group_work::<GroupCancel>(&nightly).await.expect(ANSWERS).expect("it is marked");
-    assert_eq!((read.by.as_str(), read.cancelled, read.done), ("bob", 0, false));
+    assert_eq!((read.by.as_str(), read.cancelled, read.progress.done), ("bob", 0, false));
 }
 
 /// Of both kinds there is one for each group, and neither knows of the other.
@@ -530,7 +536,7 @@ pub(crate) async fn a_groups_rerun_is_kept_beside_its_mark(store: impl Store) {
     assert!(store.set_group_work(&begun).await.expect(ANSWERS));
     assert!(!store.set_group_work(&begun).await.expect(ANSWERS), "somebody else was faster");
     let read: GroupRerun = store.group_work(&nightly).await.expect(ANSWERS).expect("it is there");
-    assert_eq!(read, GroupRerun { revision: read.revision, unknown: read.unknown.clone(), ..begun });
+    assert_eq!(read, GroupRerun { progress: stored(&read, &begun), ..begun });
     assert!(read.is_for(&wish, &caller("bob")) && !read.is_for(&wish, &caller("alice")));
     assert_eq!(store.open_group_work::<GroupRerun>().await.expect(ANSWERS), std::slice::from_ref(&read));
     let fault = FieldError { field: "cpu".into(), message: "is odd".into() };
@@ -539,7 +545,7 @@ pub(crate) async fn a_groups_rerun_is_kept_beside_its_mark(store: impl Store) {
     let page = rerun::Page { counts, rejections: vec![rejection] };
     assert!(store.set_group_work(&read.after(page.clone(), None, now)).await.expect(ANSWERS));
     let done: GroupRerun = store.group_work(&nightly).await.expect(ANSWERS).expect("it is there");
-    assert_eq!((done.counts, &done.rejections, done.done), (counts, &page.rejections, true));
+    assert_eq!((done.counts, &done.rejections, done.progress.done), (counts, &page.rejections, true));
     assert_eq!(store.open_group_work::<GroupRerun>().await.expect(ANSWERS), []);
     let mark: GroupCancel = store.group_work(&nightly).await.expect(ANSWERS).expect("it is marked");
     assert_eq!((mark.by.as_str(), store.open_group_work::<GroupCancel>().await.expect(ANSWERS).len()), ("alice", 1));

@@ -316,6 +316,9 @@ fn faults_of_a_groups_rerun_are_told_before_anything_runs() {
     http.post("/groups/nightly/rerun-failed", &json!({"change": {}})).refuses(400, "invalid_json");
     http.get("/groups/nightly/rerun-failed").refuses(405, "method_not_allowed");
     with_role(&serve, "ann", "read").post("/groups/nightly/rerun-failed", &json!({})).refuses(403, "forbidden");
+    let flags = ["rerun", "--failed", "--group", "nightly", "--cpu", "3", "-e", "1A=x"];
+    let refused = serve.run(&sandbox, &flags).exits(2).says("cpu: ").says("env.1A: ");
+    assert!(!refused.err.contains("changes."), "{refused:#?}");
     assert_eq!(http.history("").len(), 1, "nothing was recorded");
 }
 

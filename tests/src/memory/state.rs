@@ -33,14 +33,12 @@ pub(super) struct Work(serde_json::Value);
 impl Work {
     /// With its revision counted up.
     pub(super) fn of<W: GroupWork>(work: &W) -> Self {
-        let after = work.clone().stored_as(work.revision() + 1, work.unknown().clone());
-        Self(stored::write(&after, after.unknown()).expect("it can be spelled in JSON"))
+        Self(stored::write(&work.next_revision(), &work.progress().unknown).expect("it can be spelled in JSON"))
     }
 
     pub(super) fn read<W: GroupWork>(&self) -> W {
         let (work, unknown) = stored::read::<W>(self.0.clone()).expect("it was written as this");
-        let revision = work.revision();
-        work.stored_as(revision, unknown)
+        work.with_unknown(unknown)
     }
 }
 

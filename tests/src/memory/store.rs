@@ -231,8 +231,12 @@ impl Store for MemoryStore {
 
     async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
         let mut state = self.call("set_group_work");
-        let key = (W::KIND, work.group().clone());
-        if state.group_work.get(&key).is_some_and(|known| known.read::<W>().revision() != work.revision()) {
+        let key = (W::KIND, work.progress().group.clone());
+        if state
+            .group_work
+            .get(&key)
+            .is_some_and(|known| known.read::<W>().progress().revision != work.progress().revision)
+        {
             return Ok(false);
         }
         state.group_work.insert(key, Work::of(work));
@@ -242,7 +246,7 @@ impl Store for MemoryStore {
     async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
         let state = self.call("open_group_work");
         let of_kind = state.group_work.iter().filter(|((kind, _), _)| *kind == W::KIND);
-        Ok(of_kind.map(|(_, work)| work.read::<W>()).filter(|work| !work.is_done()).collect())
+        Ok(of_kind.map(|(_, work)| work.read::<W>()).filter(|work| !work.progress().done).collect())
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {

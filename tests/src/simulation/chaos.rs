@@ -109,7 +109,10 @@ impl World {
 
     async fn rerun_is_open(&self, group: &str) -> bool {
         let Ok(group) = group.parse() else { return false };
-        self.store.group_work::<GroupRerun>(&group).await.is_ok_and(|rerun| rerun.is_some_and(|rerun| !rerun.done))
+        self.store
+            .group_work::<GroupRerun>(&group)
+            .await
+            .is_ok_and(|rerun| rerun.is_some_and(|rerun| !rerun.progress.done))
     }
 
     fn is_at_rest(&self) -> bool {

@@ -26,8 +26,7 @@ fn key<W: GroupWork>(group: &Name) -> Key {
 
 fn work_of<W: GroupWork>(item: Item) -> Result<W, PortError> {
     let (work, unknown) = form_of::<W>(item).map_err(|error| PortError::corrupt(W::WHAT, error))?;
-    let revision = work.revision();
-    Ok(work.stored_as(revision, unknown))
+    Ok(work.with_unknown(unknown))
 }
 
 impl DynamoStore {
@@ -37,13 +36,13 @@ impl DynamoStore {
     }
 
     pub(super) async fn write_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
-        let after = work.clone().stored_as(work.revision() + 1, work.unknown().clone());
-        let mut item = item_of(key::<W>(work.group()), &after, after.unknown())?;
-        item.insert("expires".to_owned(), number(expiry(after.expires_at())));
+        let (before, after) = (work.progress(), work.next_revision());
+        let mut item = item_of(key::<W>(&before.group), &after, &before.unknown)?;
+        item.insert("expires".to_owned(), number(expiry(work.expires_at())));
         // Work that has expired may still be there, and counts as none.
         let unchanged = Condition::new(
             "attribute_not_exists(pk) OR revision = :revision OR expires <= :now",
-            [(":revision", number(work.revision())), (":now", number((self.now)().timestamp()))],
+            [(":revision", number(before.revision)), (":now", number((self.now)().timestamp()))],
         );
         self.put_if(item, unchanged).await.map(|wrote| wrote.is_yes())
     }
@@ -52,6 +51,6 @@ impl DynamoStore {
         let now = (self.now)();
         let items = self.collection(partition(W::KIND), "").await?.into_iter().filter(|item| !has_expired(item, now));
         let readable = items.filter_map(|item| work_of::<W>(item).inspect_err(PortError::note_corrupt).ok());
-        Ok(readable.filter(|work| !work.is_done()).collect())
+        Ok(readable.filter(|work| !work.progress().done).collect())
     }
 }

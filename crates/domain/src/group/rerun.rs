@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{GroupWork, GroupWorkKind, KEPT};
+use super::{GroupWork, GroupWorkKind, Progress};
 use crate::{
     Timestamp,
     execution::Execution,
@@ -13,7 +13,6 @@ use crate::{
     message::Message,
     principal::Principal,
     request::{Changes, FieldError, Name, SubmitRequest},
-    stored::Unknown,
 };
 
 /// How many rejections are kept with their reasons; the others are only counted. Ours: the record is rewritten after each page.
@@ -22,16 +21,14 @@ pub const REJECTIONS_MAX: usize = 100;
 /// The failed members of one group that are run again as members of another, or of the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupRerun {
-    /// The group that the new executions are counted in.
-    pub group: Name,
+    /// How far it is in the group that the new executions are counted in. Members of the other group that were submitted before `at`, when the
+    /// submission was first sent, are run again, so none that it made itself.
+    #[serde(flatten)]
+    pub progress: Progress,
     /// The group whose failed members are run again.
     pub of: Name,
     /// The submission that the new executions are of: sent again, it makes none twice.
     pub submission: String,
-    /// Counts the writes; the store's condition.
-    pub revision: u64,
-    /// When the submission was first sent. Members that were submitted before are run again, so none that it made itself.
-    pub at: Timestamp,
     /// The name of the key that asked, for people.
     pub by: String,
     /// Who asked.
@@ -43,22 +40,13 @@ pub struct GroupRerun {
     /// The secrets that each gets beside its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add_secrets: Vec<String>,
-    /// How far it is.
+    /// The outcomes so far.
     #[serde(flatten)]
     pub counts: Rerun,
     /// The first of those that cannot be run again, with the reasons.
     pub rejections: Vec<Rejection>,
     /// The new group was cancelled meanwhile, so the rest is not run again.
     pub cancelled: bool,
-    /// Where the walk through the members goes on; `None` at its beginning.
-    pub cursor: Option<String>,
-    /// When somebody last worked on it.
-    pub touched_at: Timestamp,
-    /// All members were looked at.
-    pub done: bool,
-    /// What a newer release wrote into the stored form; the store writes it back.
-    #[serde(skip)]
-    pub unknown: Unknown,
 }
 
 /// The outcomes of failed members, by number.
@@ -112,11 +100,9 @@ impl GroupRerun {
     #[must_use]
     pub fn new(wish: Wish, by: &Caller, at: Timestamp, now: Timestamp, before: Option<&Self>) -> Self {
         Self {
-            group: wish.into,
+            progress: Progress::new(wish.into, at, now, before.map(|before| &before.progress)),
             of: wish.of,
             submission: wish.submission,
-            revision: before.map_or(0, |before| before.revision),
-            at,
             by: by.name.clone(),
             by_id: by.principal.clone(),
             role: by.role,
@@ -125,10 +111,6 @@ impl GroupRerun {
             counts: Rerun::default(),
             rejections: Vec::new(),
             cancelled: false,
-            cursor: None,
-            touched_at: now,
-            done: false,
-            unknown: before.map(|before| before.unknown.clone()).unwrap_or_default(),
         }
     }
 
@@ -149,7 +131,7 @@ impl GroupRerun {
     #[must_use]
     pub fn covers(&self, execution: &Execution) -> bool {
         execution.request.group.as_ref() == Some(&self.of)
-            && execution.submitted_at < self.at
+            && execution.submitted_at < self.progress.at
             && execution.status().is_failure()
     }
 
@@ -157,7 +139,7 @@ impl GroupRerun {
     #[must_use]
     pub fn request(&self, member: &Execution) -> SubmitRequest {
         let changes = Changes {
-            group: Some(self.group.to_string()),
+            group: Some(self.progress.group.to_string()),
             idempotency_key: Some(key(&self.submission, &member.id)),
             ..self.changes.clone()
         };
@@ -177,8 +159,8 @@ impl GroupRerun {
             passed_over: passed_over + more.passed_over,
         };
         let rejections = self.rejections.iter().cloned().chain(page.rejections).take(REJECTIONS_MAX).collect();
-        let cursor = next.map(Cursor::encode);
-        Self { counts, rejections, cursor, touched_at: now, done: next.is_none(), ..self.clone() }
+        let progress = Progress { done: next.is_none(), ..self.progress.after_page(next, now) };
+        Self { progress, counts, rejections, ..self.clone() }
     }
 
     /// The same with executions that somebody recorded beside whoever moves it on, who met them as existing.
@@ -192,19 +174,21 @@ impl GroupRerun {
     /// The same, once the new group was cancelled: nothing more of it is run again.
     #[must_use]
     pub fn given_up(&self, now: Timestamp) -> Self {
-        Self { cancelled: true, done: true, touched_at: now, ..self.clone() }
+        let progress = Progress { done: true, touched_at: now, ..self.progress.clone() };
+        Self { progress, cancelled: true, ..self.clone() }
     }
 
     /// Whether it is of the same submission.
     #[must_use]
     pub fn is_of_the_submission_of(&self, other: &Self) -> bool {
-        (&self.submission, &self.by_id, self.at) == (&other.submission, &other.by_id, other.at)
+        (&self.submission, &self.by_id, self.progress.at) == (&other.submission, &other.by_id, other.progress.at)
     }
 
     /// Whether it is the same walk, and nobody looked at a page of members since.
     #[must_use]
     pub fn is_at_the_page_of(&self, earlier: &Self) -> bool {
-        self.is_of_the_submission_of(earlier) && (&self.cursor, self.done) == (&earlier.cursor, earlier.done)
+        let page = |rerun: &Self| (rerun.progress.cursor.clone(), rerun.progress.done);
+        self.is_of_the_submission_of(earlier) && page(self) == page(earlier)
     }
 
     /// A fault of a request made by [`GroupRerun::request`], as one of the changes, if these are to blame for it.
@@ -228,36 +212,16 @@ impl GroupWork for GroupRerun {
     const KIND: GroupWorkKind = GroupWorkKind::Rerun;
     const WHAT: &'static str = "the rerun of a group";
 
-    fn group(&self) -> &Name {
-        &self.group
+    fn progress(&self) -> &Progress {
+        &self.progress
     }
 
-    fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    fn is_done(&self) -> bool {
-        self.done
-    }
-
-    fn touched_at(&self) -> Timestamp {
-        self.touched_at
-    }
-
-    fn expires_at(&self) -> Timestamp {
-        self.at + KEPT
+    fn progress_mut(&mut self) -> &mut Progress {
+        &mut self.progress
     }
 
     fn message(&self) -> Message {
-        Message::RerunGroup { group: self.group.clone() }
-    }
-
-    fn unknown(&self) -> &Unknown {
-        &self.unknown
-    }
-
-    fn stored_as(self, revision: u64, unknown: Unknown) -> Self {
-        Self { revision, unknown, ..self }
+        Message::RerunGroup { group: self.progress.group.clone() }
     }
 }
 

@@ -20,14 +20,14 @@ pub(super) struct Next {
 
 impl Next {
     pub(super) fn of<W: GroupWork>(work: &W) -> Result<Self, PortError> {
-        let after = work.clone().stored_as(work.revision() + 1, work.unknown().clone());
+        let (before, after) = (work.progress(), work.next_revision());
         Ok(Self {
             kind: W::KIND.as_str(),
-            name: work.group().to_string(),
-            from_revision: integer(work.revision()),
-            done: work.is_done(),
+            name: before.group.to_string(),
+            from_revision: integer(before.revision),
+            done: before.done,
             expires_at: millis(work.expires_at()),
-            json: form::json(&after, after.unknown())?,
+            json: form::json(&after, &before.unknown)?,
         })
     }
 }
@@ -35,8 +35,7 @@ impl Next {
 /// Work out of its column.
 pub(super) fn parsed<W: GroupWork>(json: &str) -> Result<W, PortError> {
     let (work, unknown) = form::read::<W>(json.as_bytes()).map_err(|error| PortError::corrupt(W::WHAT, error))?;
-    let revision = work.revision();
-    Ok(work.stored_as(revision, unknown))
+    Ok(work.with_unknown(unknown))
 }
 
 pub(super) fn find(db: &Connection, kind: &str, name: &str, now: Timestamp) -> rusqlite::Result<Option<String>> {

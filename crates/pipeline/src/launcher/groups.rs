@@ -61,7 +61,7 @@ where
         let reads =
             groups.into_iter().map(async |group| passed_over(self.store.group_work::<GroupCancel>(group).await));
         let marks = try_join_all(reads).await?;
-        Ok(marks.into_iter().flatten().map(|mark| (mark.group.clone(), mark)).collect())
+        Ok(marks.into_iter().flatten().map(|mark| (mark.progress.group.clone(), mark)).collect())
     }
 
     /// The same, of which none was read longer ago than is allowed where something is started next. A store that is slow is asked again.
@@ -123,7 +123,7 @@ where
         for execution in executions {
             let Some(mark) = mark_on(marks, execution) else { continue };
             let (after, one) = self.cancel_one(mark, &execution.id).await?;
-            closed.entry(&mark.group).or_default().add(one);
+            closed.entry(&mark.progress.group).or_default().add(one);
             let open = after.filter(|after| after.end().is_none());
             checks.extend(open.map(|after| Message::Check { id: after.id }.into()));
         }
@@ -162,16 +162,16 @@ where
             if self.ambient.now() >= until {
                 return self.queue.send(vec![Message::CancelGroup { group: group.clone() }.into()]).await;
             }
-            let Some(mark) = passed_over(self.store.group_work::<GroupCancel>(group).await)?.filter(|mark| !mark.done)
+            let Some(mark) =
+                passed_over(self.store.group_work::<GroupCancel>(group).await)?.filter(|mark| !mark.progress.done)
             else {
                 return Ok(());
             };
             if let Some(pause) = mark.next_look(self.ambient.now()) {
                 return self.queue.send(vec![delayed(mark.message(), pause.num_milliseconds())]).await;
             }
-            let from = mark.cursor.as_deref().and_then(|cursor| Cursor::decode(cursor).ok());
             let members = Filter { group: Some(group.clone()), ..Filter::default() };
-            let page = self.store.list(&members, from.as_ref(), PAGE).await?;
+            let page = self.store.list(&members, mark.progress.next().as_ref(), PAGE).await?;
             let closed = self.close(&mark, page.items).await?;
             self.note_closed(&mark, closed, page.next.as_ref()).await?;
         }
@@ -189,7 +189,7 @@ where
             if self.store.set_group_work(&written).await? {
                 return Ok(());
             }
-            let Some(theirs) = passed_over(self.store.group_work::<GroupCancel>(&mark.group).await)? else {
+            let Some(theirs) = passed_over(self.store.group_work::<GroupCancel>(&mark.progress.group).await)? else {
                 return Ok(());
             };
             now_there = theirs;
@@ -199,7 +199,7 @@ where
     /// Adds what was closed here to the mark, which others move on.
     async fn note_closed_beside(&self, mark: &GroupCancel, closed: Closed) -> Result<(), PortError> {
         while closed != Closed::default() {
-            let Some(theirs) = passed_over(self.store.group_work::<GroupCancel>(&mark.group).await)? else {
+            let Some(theirs) = passed_over(self.store.group_work::<GroupCancel>(&mark.progress.group).await)? else {
                 return Ok(());
             };
             if self.store.set_group_work(&theirs.counting(closed)).await? {

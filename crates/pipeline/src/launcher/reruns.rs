@@ -40,7 +40,8 @@ where
     /// same: a member has one key, under which it is recorded once.
     pub(super) async fn rerun_group(&self, group: &Name, until: Timestamp) -> Result<(), PortError> {
         loop {
-            let Some(rerun) = passed_over(self.store.group_work::<GroupRerun>(group).await)?.filter(|work| !work.done)
+            let Some(rerun) =
+                passed_over(self.store.group_work::<GroupRerun>(group).await)?.filter(|work| !work.progress.done)
             else {
                 return Ok(());
             };
@@ -49,13 +50,12 @@ where
             }
             let mark = passed_over(self.store.group_work::<GroupCancel>(group).await)?;
             // Its executions count as submitted at that moment, so none of them would start.
-            if mark.is_some_and(|mark| mark.at >= rerun.at) {
+            if mark.is_some_and(|mark| mark.progress.at >= rerun.progress.at) {
                 self.store.set_group_work(&rerun.given_up(self.ambient.now())).await?;
                 continue;
             }
-            let from = rerun.cursor.as_deref().and_then(|cursor| Cursor::decode(cursor).ok());
             let members = Filter { group: Some(rerun.of.clone()), ..Filter::default() };
-            let page = self.store.list(&members, from.as_ref(), PAGE).await?;
+            let page = self.store.list(&members, rerun.progress.next().as_ref(), PAGE).await?;
             let came_to = self.run_again(&rerun, page.items).await?;
             self.note_rerun(&rerun, came_to, page.next.as_ref()).await?;
         }
@@ -127,7 +127,7 @@ where
     ) -> Result<(Created, Execution), PortError> {
         let intake = self.intake();
         let claim = request.idempotency_key.as_ref().map(|key| intake.claim(caller, key.as_str(), &request));
-        intake.record(caller, request, claim.as_ref(), rerun.at).await
+        intake.record(caller, request, claim.as_ref(), rerun.progress.at).await
     }
 
     fn intake(&self) -> Intake<'_, S, X, A> {
@@ -147,7 +147,7 @@ where
             if self.store.set_group_work(&written).await? {
                 return Ok(());
             }
-            let theirs = passed_over(self.store.group_work::<GroupRerun>(&rerun.group).await)?;
+            let theirs = passed_over(self.store.group_work::<GroupRerun>(&rerun.progress.group).await)?;
             // One of another submission has nothing to do with this page.
             let Some(theirs) = theirs.filter(|theirs| theirs.is_of_the_submission_of(rerun)) else { return Ok(()) };
             now_there = theirs;

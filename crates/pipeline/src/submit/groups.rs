@@ -50,7 +50,11 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         let rerun = GroupRerun::new(wish.clone(), caller, opened.opened_at, self.ambient.now(), None);
         self.check_changes(caller, &rerun).await?;
         let rerun = self.begin(caller, wish, rerun).await?;
-        let view = GroupView { group: rerun.group.to_string(), cancel: None, rerun: Some(GroupRerunView::from(rerun)) };
+        let view = GroupView {
+            group: rerun.progress.group.to_string(),
+            cancel: None,
+            rerun: Some(GroupRerunView::from(rerun)),
+        };
         Ok(http::json(202, &view))
     }
 
@@ -98,8 +102,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     async fn begin(&self, caller: &Caller, wish: Wish, rerun: GroupRerun) -> Result<GroupRerun, Problem> {
         let failed = |error: PortError| http::failed(&error);
         loop {
-            let before: Option<GroupRerun> = self.store.group_work(&rerun.group).await.map_err(failed)?;
-            if let Some(before) = before.as_ref().filter(|before| !before.done) {
+            let before: Option<GroupRerun> = self.store.group_work(&rerun.progress.group).await.map_err(failed)?;
+            if let Some(before) = before.as_ref().filter(|before| !before.progress.done) {
                 if !before.is_for(&wish, caller) {
                     return Err(under_way(before));
                 }
@@ -107,7 +111,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 self.queue.send(vec![before.message().into()]).await.map_err(failed)?;
                 return Ok(before.clone());
             }
-            let rerun = GroupRerun::new(wish.clone(), caller, rerun.at, self.ambient.now(), before.as_ref());
+            let rerun = GroupRerun::new(wish.clone(), caller, rerun.progress.at, self.ambient.now(), before.as_ref());
             if self.write_down(&rerun).await.map_err(failed)? {
                 return Ok(rerun);
             }
@@ -133,7 +137,8 @@ fn name(field: &str, text: &str) -> Result<Name, Problem> {
 }
 
 fn under_way(other: &GroupRerun) -> Problem {
-    let GroupRerun { of, group, by, .. } = other;
+    let GroupRerun { of, by, progress, .. } = other;
+    let group = &progress.group;
     let title = format!(
         "{by} is running again what failed of {of} as members of {group}, and that is not over: wait for it, or choose another group"
     );

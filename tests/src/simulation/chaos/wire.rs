@@ -215,7 +215,7 @@ impl Store for Wire {
     }
 
     async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
-        let what = || format!("writes {} {}", W::WHAT, work.group());
+        let what = || format!("writes {} {}", W::WHAT, work.progress().group);
         self.call(what, self.world.store.set_group_work(work)).await
     }
 
