@@ -51,7 +51,8 @@ seen NAME:
 
 # Inputs that broke other tools, as a new user would type them (tests/cases): `just cases`, or `just cases 5 17`
 cases *NUMBERS:
-    cargo build --locked --package mycli
+    # All of it: for one package alone cargo would choose other features of the AWS SDKs, and build those anew.
+    cargo build --locked --workspace
     tests/cases.sh {{ NUMBERS }}
 
 # The benches, against the tools a user would take instead; `just bench functions requests` only those sections
