@@ -17,9 +17,10 @@ check: fmt lint deny doc test
 fmt:
     cargo fmt --all --check
 
-# Lints of Rust and shell; calls of one operating system are where they belong
+# Lints of Rust and shell; calls of one operating system are where they belong; each mutation still applies
 lint:
     tests/platform.sh
+    tests/mutations.sh check
     cargo clippy --workspace --all-targets --locked -- -D warnings
     git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 

@@ -4,9 +4,20 @@
 # Exits with 1 if one is not caught, or does not apply any more.
 #
 #   mutations.sh [SEEDS [NAME…]]   how many seeds at most for each (default 300), and which patches (default all)
+#   mutations.sh check             only whether each patch applies: part of `just lint`, so that it is cut anew with the code
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+if [ "${1:-}" = check ]; then
+  stale=0
+  for patch in "$root"/tests/mutations/*.patch; do
+    (cd "$root" && patch --strip=1 --dry-run --quiet --forward <"$patch" >/dev/null) || {
+      echo "mutations.sh: $(basename "$patch") does not apply any more: cut it anew" >&2
+      stale=1
+    }
+  done
+  exit "$stale"
+fi
 seeds=${1:-300}
 shift || true
 [ $# -gt 0 ] || set -- "$root"/tests/mutations/*.patch
