@@ -20,7 +20,7 @@ use crate::{
     failure::Failure,
     follow,
     group::{self, Counts, Watch},
-    output, typed,
+    output, prompt,
 };
 
 /// Examples for `--help`.
@@ -89,14 +89,14 @@ impl Cancel {
     }
 
     async fn cancel_group(&self, context: &Context, client: &Client, group: &str) -> Result<u8, Failure> {
-        if !self.yes && typed::can_ask() {
+        if !self.yes && prompt::can_ask() {
             let open = open(client, group).await?;
             if open.is_empty() {
                 return Err(Failure::Nothing(format!("no run of the group {group} is under way")));
             }
             let counts: Counts = open.values().cloned().collect();
             let question = format!("cancel {} of {group} ({})?", counts.total(), counts.line());
-            if !typed::agreed(context, &question)? {
+            if !prompt::agreed(context, &question)? {
                 return Err(Failure::Nothing("nothing was cancelled".into()));
             }
         }

@@ -10,9 +10,8 @@ use crate::{
     context::{API_KEY, Context, Origin, variable},
     exit,
     failure::Failure,
-    output,
+    output, prompt,
     settings::{Settings, SettingsError},
-    typed,
 };
 
 /// Examples for `--help`.
@@ -175,7 +174,7 @@ fn set_endpoint(context: &Context, value: Option<String>) -> Result<(), Failure>
 }
 
 fn set_key(context: &Context) -> Result<(), Failure> {
-    let line = typed::secret_line(context, "type or paste the key (it is not shown), then Enter:")?;
+    let line = prompt::secret_line(context, "type or paste the key (it is not shown), then Enter:")?;
     let key = ApiKey::parse(line.expose_secret().trim());
     let key = key.ok_or_else(|| {
         Failure::Key("that is no key: it begins with sk_live_ and has 64 hexadecimal digits after that".into())

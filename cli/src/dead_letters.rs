@@ -4,7 +4,7 @@ use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
 use deploy::dead_letters::{DeadLetter, DeadLetters as Queues, DeadQueue, Redriven};
 
-use crate::{context::Context, exit, failure::Failure, moment, number::whole, output, site::AwsFlags};
+use crate::{context::Context, exit, failure::Failure, moment, number::whole, output, target::AwsFlags};
 
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
@@ -85,11 +85,11 @@ impl DeadLetters {
 }
 
 async fn list(context: &Context, aws: &AwsFlags, queues: &[DeadQueue], limit: usize) -> Result<u8, Failure> {
-    let site = aws.open(context).await?;
-    let stack = site.stack().await?;
+    let target = aws.open(context).await?;
+    let stack = target.stack().await?;
     let mut letters = Vec::new();
     for queue in queues {
-        letters.extend(Queues::new(&site.account, &stack).list(*queue, limit).await?);
+        letters.extend(Queues::new(&target.account, &stack).list(*queue, limit).await?);
     }
     if context.is_json() {
         let one = |letter: &DeadLetter| {
@@ -119,11 +119,11 @@ fn table(letters: &[DeadLetter]) -> String {
 }
 
 async fn redrive(context: &Context, aws: &AwsFlags, queues: &[DeadQueue]) -> Result<u8, Failure> {
-    let site = aws.open(context).await?;
-    let stack = site.stack().await?;
+    let target = aws.open(context).await?;
+    let stack = target.stack().await?;
     let mut all = Vec::new();
     for queue in queues {
-        let redriven = Queues::new(&site.account, &stack).redrive(*queue).await?;
+        let redriven = Queues::new(&target.account, &stack).redrive(*queue).await?;
         if !context.is_json() {
             context.screen.say(&format!("{}: {}", queue.as_str(), words(redriven)));
         }

@@ -13,9 +13,9 @@ use crate::{
     exit,
     failure::Failure,
     output,
-    site::{AwsFlags, Site},
-    telling::Telling,
-    typed,
+    progress::ProgressPrinter,
+    prompt,
+    target::{AwsFlags, Target},
 };
 
 /// Examples for `--help`.
@@ -54,44 +54,44 @@ impl Destroy {
     /// # Errors
     /// Whatever stands in the way.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let site = self.aws.open(context).await?;
-        let stack = site.find().await?;
-        self.look_first(context, &site, stack.as_ref()).await?;
-        self.confirm(context, &site)?;
-        let telling = Telling::on(&context.screen);
+        let target = self.aws.open(context).await?;
+        let stack = target.find().await?;
+        self.look_first(context, &target, stack.as_ref()).await?;
+        self.confirm(context, &target)?;
+        let printer = ProgressPrinter::on(&context.screen);
         let removed =
-            remove::remove(&site.account, &site.name, self.keep_history, &|progress| telling.tell(progress)).await;
+            remove::remove(&target.account, &target.name, self.keep_history, &|progress| printer.tell(progress)).await;
         context.screen.no_progress();
         let removed = removed?;
-        if context.settings()?.stacks.contains_key(&site.name) {
+        if context.settings()?.stacks.contains_key(&target.name) {
             config::change(context, |settings| {
-                settings.stacks.remove(&site.name);
-                settings.stack.take_if(|used| *used == site.name);
+                settings.stacks.remove(&target.name);
+                settings.stack.take_if(|used| *used == target.name);
             })?;
         }
-        self.report(context, &site, removed)?;
+        self.report(context, &target, removed)?;
         Ok(exit::SUCCESS)
     }
 
     /// Work under way is not thrown away by the way.
-    async fn look_first(&self, context: &Context, site: &Site, stack: Option<&StackView>) -> Result<(), Failure> {
+    async fn look_first(&self, context: &Context, target: &Target, stack: Option<&StackView>) -> Result<(), Failure> {
         let Some(stack) = stack.filter(|stack| stack.condition() == Condition::Stands) else { return Ok(()) };
         if self.force {
             return Ok(());
         }
-        let activity = activity::look(&site.account, stack).await?;
+        let activity = activity::look(&target.account, stack).await?;
         if activity.is_idle() {
             return Ok(());
         }
         context.screen.no_progress();
-        Err(Failure::UnderWay { words: activity.words(), command: site.command("history --status running") })
+        Err(Failure::UnderWay { words: activity.words(), command: target.command("history --status running") })
     }
 
-    fn confirm(&self, context: &Context, site: &Site) -> Result<(), Failure> {
+    fn confirm(&self, context: &Context, target: &Target) -> Result<(), Failure> {
         if self.yes {
             return Ok(());
         }
-        if !typed::can_ask() {
+        if !prompt::can_ask() {
             return Err(Failure::Usage(
                 "nobody can be asked here: give --yes to remove the stack without a question".into(),
             ));
@@ -99,31 +99,31 @@ impl Destroy {
         let history = if self.keep_history { "its history is kept" } else { "its history too" };
         let question = format!(
             "removing the stack {} in {}, {history}. Type its name, {}, to go on:",
-            site.name.full(),
-            site.place(),
-            site.name
+            target.name.full(),
+            target.place(),
+            target.name
         );
-        if typed::answer(context, &question)? == site.name.as_str() {
+        if prompt::answer(context, &question)? == target.name.as_str() {
             return Ok(());
         }
         Err(Failure::Nothing("that is not its name: nothing was removed".into()))
     }
 
-    fn report(&self, context: &Context, site: &Site, removed: Removed) -> Result<(), Failure> {
+    fn report(&self, context: &Context, target: &Target, removed: Removed) -> Result<(), Failure> {
         if context.is_json() {
             let line = serde_json::json!({
-                "stack": site.name, "removed": removed.stack, "tasks_stopped": removed.tasks, "secrets": removed.secrets,
-                "task_definitions": removed.definitions, "history_kept": self.keep_history.then(|| site.name.table())
+                "stack": target.name, "removed": removed.stack, "tasks_stopped": removed.tasks, "secrets": removed.secrets,
+                "task_definitions": removed.definitions, "history_kept": self.keep_history.then(|| target.name.table())
             });
             return output::text(context, &format!("{line}\n"));
         }
-        let name = site.name.full();
+        let name = target.name.full();
         let text = match removed.stack || removed.bucket || removed.kept_table {
             true if self.keep_history => {
-                let table = site.name.table();
+                let table = target.name.table();
                 format!(
                     "removed {name}; its history stays in the table {table}, and the next `{}` takes it up",
-                    site.command("init")
+                    target.command("init")
                 )
             }
             true => format!("removed {name}"),

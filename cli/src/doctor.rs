@@ -10,14 +10,14 @@ use crate::{
     failure::Failure,
     output,
     rollout::VERSION,
-    site::AwsFlags,
+    target::AwsFlags,
 };
 
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
 Examples:
   mycli doctor
-  mycli doctor --stack ci -o json | jq -r '.checks[] | select(.verdict == \"wrong\") | .mend'
+  mycli doctor --stack ci -o json | jq -r '.checks[] | select(.verdict == \"wrong\") | .fix'
 
 Looks at the credentials, the clock, the stack, the functions' version, the account's
 quotas, dead letters, what waits and starts, the secrets, roles and users other than the
@@ -40,10 +40,10 @@ impl Doctor {
     /// Standard output's, and a configuration that cannot be used.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let facts = match self.aws.open(context).await {
-            Ok(site) => {
+            Ok(target) => {
                 context.screen.progress("looking at the stack");
-                let mut facts = Facts::gather(&site.account, &site.name, VERSION).await;
-                if site.known.is_some() {
+                let mut facts = Facts::gather(&target.account, &target.name, VERSION).await;
+                if target.known.is_some() {
                     facts.api = Some(api(context).await);
                 }
                 facts
@@ -76,8 +76,8 @@ fn show(context: &Context, checks: &[Check]) -> Result<(), Failure> {
             Verdict::Wrong => "WRONG",
             Verdict::Unknown => "?",
         };
-        let mend = check.mend.as_deref().map(|mend| format!("{:25}mend: {mend}\n", "")).unwrap_or_default();
-        format!("{word:<9}{:<16}{}\n{mend}", check.name, check.detail)
+        let fix = check.fix.as_deref().map(|fix| format!("{:25}fix: {fix}\n", "")).unwrap_or_default();
+        format!("{word:<9}{:<16}{}\n{fix}", check.name, check.detail)
     };
     output::text(context, &checks.iter().map(line).collect::<String>())
 }

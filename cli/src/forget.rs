@@ -9,9 +9,8 @@ use crate::{
     exit,
     failure::Failure,
     local::Machine,
-    output,
-    site::AwsFlags,
-    typed,
+    output, prompt,
+    target::AwsFlags,
 };
 
 /// Examples for `--help`.
@@ -75,9 +74,9 @@ impl Forget {
     }
 
     async fn on_a_stack(&self, context: &Context) -> Result<u8, Failure> {
-        let site = self.aws.open(context).await?;
-        let stack = site.stack().await?;
-        let records = Records::of(&site.account, &stack);
+        let target = self.aws.open(context).await?;
+        let stack = target.stack().await?;
+        let records = Records::of(&target.account, &stack);
         let found = records.unreadable(&self.id).await?;
         self.confirm(context, &found)?;
         let forgotten = records.forget(&found.id).await?;
@@ -88,7 +87,7 @@ impl Forget {
         if self.yes {
             return Ok(());
         }
-        if !typed::can_ask() {
+        if !prompt::can_ask() {
             let why = "nobody can be asked here: give --yes to remove the record without a question";
             return Err(Failure::Usage(why.into()));
         }
@@ -96,7 +95,7 @@ impl Forget {
         let question = format!(
             "{id} cannot be read: {why}. Remove it? A task that runs for it is stopped; the record cannot be brought back"
         );
-        if typed::agreed(context, &question)? {
+        if prompt::agreed(context, &question)? {
             return Ok(());
         }
         Err(Failure::Nothing("nothing was removed".into()))

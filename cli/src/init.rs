@@ -17,11 +17,10 @@ use crate::{
     context::{self, Context},
     exit,
     failure::Failure,
-    output,
+    output, prompt,
     rollout::{Rollout, VERSION},
     settings::Profile,
-    site::{AwsFlags, Site},
-    typed,
+    target::{AwsFlags, Target},
 };
 
 /// Examples for `--help`.
@@ -69,47 +68,47 @@ impl Init {
             output::text(context, &self.rollout.template()?.pretty())?;
             return Ok(exit::SUCCESS);
         }
-        let site = self.aws.open(context).await?;
+        let target = self.aws.open(context).await?;
         let functions = self.rollout.code()?;
-        let before = site.find().await?;
-        if before.is_none() && !self.agreed(context, &site)? {
+        let before = target.find().await?;
+        if before.is_none() && !self.agreed(context, &target)? {
             return Err(Failure::Nothing("nothing was made".into()));
         }
-        let deployed = self.rollout.roll_out(context, &site, &functions, before.as_ref()).await?;
-        let endpoint = site.account.api_address(deployed.stack.output("Endpoint")?);
-        let key = keep(context, &site, &deployed.stack, &endpoint).await?;
+        let deployed = self.rollout.roll_out(context, &target, &functions, before.as_ref()).await?;
+        let endpoint = target.account.api_address(deployed.stack.output("Endpoint")?);
+        let key = keep(context, &target, &deployed.stack, &endpoint).await?;
         answers(context, &endpoint, &key).await?;
-        report(context, &site, &deployed, &endpoint)?;
+        report(context, &target, &deployed, &endpoint)?;
         Ok(exit::SUCCESS)
     }
 
     /// Making something in an account is agreed to where somebody can be asked.
-    fn agreed(&self, context: &Context, site: &Site) -> Result<bool, Failure> {
-        let what = format!("the stack {} in {}", site.name.full(), site.place());
-        if self.yes || !typed::can_ask() {
+    fn agreed(&self, context: &Context, target: &Target) -> Result<bool, Failure> {
+        let what = format!("the stack {} in {}", target.name.full(), target.place());
+        if self.yes || !prompt::can_ask() {
             context.screen.say(&format!("making {what}"));
             return Ok(true);
         }
-        typed::agreed(context, &format!("make {what}?"))
+        prompt::agreed(context, &format!("make {what}?"))
     }
 }
 
 /// Sees to it that the file has the stack's endpoint and a key that the stack knows.
-async fn keep(context: &Context, site: &Site, stack: &StackView, endpoint: &str) -> Result<ApiKey, Failure> {
+async fn keep(context: &Context, target: &Target, stack: &StackView, endpoint: &str) -> Result<ApiKey, Failure> {
     let held =
-        site.known.as_ref().and_then(|known| known.key.as_ref()).and_then(|key| ApiKey::parse(key.expose_secret()));
+        target.known.as_ref().and_then(|known| known.key.as_ref()).and_then(|key| ApiKey::parse(key.expose_secret()));
     let known = match &held {
-        Some(key) => first_key::is_known(&site.account, stack, key).await?,
+        Some(key) => first_key::is_known(&target.account, stack, key).await?,
         None => false,
     };
     if let Some(key) = held.filter(|_| known) {
-        write_profile(context, site, endpoint, &key)?;
+        write_profile(context, target, endpoint, &key)?;
         return Ok(key);
     }
     // Into the file first: a key that the stack knows and nobody has could never be used, nor be told from others.
     let key = first_key::make()?;
-    write_profile(context, site, endpoint, &key)?;
-    let name = first_key::add(&site.account, stack, &key, &key_name()).await?;
+    write_profile(context, target, endpoint, &key)?;
+    let name = first_key::add(&target.account, stack, &key, &key_name()).await?;
     context
         .screen
         .say(&format!("made the administrator's key `{name}`; it is in {}", context.home.config()?.display()));
@@ -123,23 +122,23 @@ fn key_name() -> String {
     user.parse::<Name>().map_or_else(|_| "admin".into(), |name| name.as_str().to_owned())
 }
 
-fn write_profile(context: &Context, site: &Site, endpoint: &str, key: &ApiKey) -> Result<(), Failure> {
+fn write_profile(context: &Context, target: &Target, endpoint: &str, key: &ApiKey) -> Result<(), Failure> {
     let profile = Profile {
         endpoint: Some(endpoint.to_owned()),
         key: Some(key.expose().to_owned().into()),
-        account: Some(site.account.id.clone()),
-        region: Some(site.account.region.clone()),
-        aws_profile: site.aws_profile.clone(),
-        endpoint_url: site.account.endpoint_url.clone(),
+        account: Some(target.account.id.clone()),
+        region: Some(target.account.region.clone()),
+        aws_profile: target.aws_profile.clone(),
+        endpoint_url: target.account.endpoint_url.clone(),
     };
     let settings = context.settings()?;
-    let same = settings.stacks.get(&site.name).is_some_and(|known| known.same(&profile));
+    let same = settings.stacks.get(&target.name).is_some_and(|known| known.same(&profile));
     if same && settings.stack.is_some() {
         return Ok(());
     }
     config::change(context, |settings| {
-        settings.stacks.insert(site.name.clone(), profile);
-        settings.stack.get_or_insert_with(|| site.name.clone());
+        settings.stacks.insert(target.name.clone(), profile);
+        settings.stack.get_or_insert_with(|| target.name.clone());
     })
 }
 
@@ -163,7 +162,7 @@ async fn answers(context: &Context, endpoint: &str, key: &ApiKey) -> Result<(), 
     }
 }
 
-fn report(context: &Context, site: &Site, deployed: &Deployed, endpoint: &str) -> Result<(), Failure> {
+fn report(context: &Context, target: &Target, deployed: &Deployed, endpoint: &str) -> Result<(), Failure> {
     if context.is_json() {
         let change = match deployed.change {
             Change::Made => "made",
@@ -171,17 +170,17 @@ fn report(context: &Context, site: &Site, deployed: &Deployed, endpoint: &str) -
             Change::Nothing => "nothing",
         };
         let line = serde_json::json!({
-            "stack": site.name, "endpoint": endpoint, "account": site.account.id, "region": site.account.region,
+            "stack": target.name, "endpoint": endpoint, "account": target.account.id, "region": target.account.region,
             "version": VERSION, "change": change, "status": deployed.stack.status
         });
         return output::text(context, &format!("{line}\n"));
     }
     context.screen.say(&format!("the API is at {endpoint}, and takes your key"));
     let used = context.settings()?.stack;
-    if used.as_ref() == Some(&site.name) {
+    if used.as_ref() == Some(&target.name) {
         context.screen.say("try it: mycli exec --no-repo 'echo hello'");
     } else {
-        context.screen.say(&format!("use it: {}, or mycli config use {}", site.command("exec …"), site.name));
+        context.screen.say(&format!("use it: {}, or mycli config use {}", target.command("exec …"), target.name));
     }
     Ok(())
 }

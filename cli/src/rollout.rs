@@ -12,7 +12,7 @@ use deploy::{
     template::Template,
 };
 
-use crate::{context::Context, failure::Failure, number::whole, site::Site, telling::Telling};
+use crate::{context::Context, failure::Failure, number::whole, progress::ProgressPrinter, target::Target};
 
 /// This program's version, which the functions have too.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -82,24 +82,24 @@ impl Rollout {
     pub(crate) async fn roll_out(
         &self,
         context: &Context,
-        site: &Site,
+        target: &Target,
         functions: &Functions,
         before: Option<&StackView>,
     ) -> Result<Deployed, Failure> {
         self.refuse_downgrade(before)?;
         let given = self.given();
         let stands = before.is_some_and(|stack| stack.condition() != deploy::stack::Condition::NeverStood);
-        let quotas = if stands { Vec::new() } else { self.quotas(context, site).await };
+        let quotas = if stands { Vec::new() } else { self.quotas(context, target).await };
         let template = self.template()?;
         let wish = Wish { template: &template, functions, version: VERSION, parameters: &given };
-        let telling = Telling::on(&context.screen);
-        let deployed = install::deploy(&site.account, &site.name, &wish, &|progress| telling.tell(progress)).await;
+        let printer = ProgressPrinter::on(&context.screen);
+        let deployed = install::deploy(&target.account, &target.name, &wish, &|progress| printer.tell(progress)).await;
         context.screen.no_progress();
         let deployed = deployed?;
         for (pool, vcpus) in quotas {
-            quotas::keep(&site.account, &deployed.stack, pool, vcpus).await?;
+            quotas::keep(&target.account, &deployed.stack, pool, vcpus).await?;
         }
-        context.screen.say(&said(site, &deployed));
+        context.screen.say(&said(target, &deployed));
         Ok(deployed)
     }
 
@@ -119,12 +119,12 @@ impl Rollout {
     }
 
     /// The account's quotas, for a new stack, as far as they are known and no limit is given.
-    async fn quotas(&self, context: &Context, site: &Site) -> Vec<(Pool, u32)> {
+    async fn quotas(&self, context: &Context, target: &Target) -> Vec<(Pool, u32)> {
         let given = self.given();
         let mut found = Vec::new();
         for pool in Pool::ALL.into_iter().filter(|pool| !given.contains_key(pool.parameter())) {
             let title = pool.title();
-            match quotas::read(&site.account, pool).await {
+            match quotas::read(&target.account, pool).await {
                 Known::Vcpus(vcpus) => {
                     context.screen.say(&format!("{title}: the account's quota is {vcpus} vCPUs"));
                     found.push((pool, vcpus));
@@ -142,8 +142,8 @@ impl Rollout {
     }
 }
 
-fn said(site: &Site, deployed: &Deployed) -> String {
-    let stack = site.name.full();
+fn said(target: &Target, deployed: &Deployed) -> String {
+    let stack = target.name.full();
     match (deployed.change, deployed.version_before.as_deref()) {
         (Change::Made, _) => format!("made the stack {stack} (version {VERSION})"),
         (Change::Changed, Some(before)) if before != VERSION => {

@@ -21,9 +21,8 @@ use crate::{
     context::Context,
     exit,
     failure::Failure,
-    moment, output, settings,
-    site::{AwsFlags, Site},
-    typed,
+    moment, output, prompt, settings,
+    target::{AwsFlags, Target},
 };
 
 /// Examples for `--help`.
@@ -158,10 +157,10 @@ fn refuse_value(value: Option<&String>) -> Result<(), Failure> {
     if value.is_some() { Err(Failure::Usage(message.into())) } else { Ok(()) }
 }
 
-async fn opened(context: &Context, aws: &AwsFlags) -> Result<(Site, StackView, String), Failure> {
-    let site = aws.open(context).await?;
-    let (stack, path) = (site.stack().await?, site.name.secrets_path());
-    Ok((site, stack, path))
+async fn opened(context: &Context, aws: &AwsFlags) -> Result<(Target, StackView, String), Failure> {
+    let target = aws.open(context).await?;
+    let (stack, path) = (target.stack().await?, target.name.secrets_path());
+    Ok((target, stack, path))
 }
 
 async fn there(context: &Context, action: Action) -> Result<(), Failure> {
@@ -170,15 +169,15 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
             let name = named(&name)?;
             refuse_value(given.as_ref())?;
             let uses = Uses { role: role.map(Role::from), hosts: hosts(&name, &for_hosts_named)? };
-            let (site, stack, path) = opened(context, &aws).await?;
+            let (target, stack, path) = opened(context, &aws).await?;
             let value = value(context, &name)?;
             secrets::check(&name, &value).map_err(|error| unset(&name, &error))?;
-            let record = secrets::set(&site.account, &stack, path, &name, uses, &value).await?;
-            context.screen.say(&format!("set {name} in {}{}", site.name.full(), for_hosts(&record)));
+            let record = secrets::set(&target.account, &stack, path, &name, uses, &value).await?;
+            context.screen.say(&format!("set {name} in {}{}", target.name.full(), for_hosts(&record)));
         }
         Action::List { aws } => {
-            let (site, stack, path) = opened(context, &aws).await?;
-            let kept = secrets::list(&site.account, &stack, path).await?;
+            let (target, stack, path) = opened(context, &aws).await?;
+            let kept = secrets::list(&target.account, &stack, path).await?;
             let lacking: Vec<_> = kept.without_value();
             if !lacking.is_empty() {
                 context.screen.say(&format!("these have no value any more: {}", lacking.join(", ")));
@@ -190,11 +189,11 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
         }
         Action::Remove { name, aws } => {
             let name = named(&name)?;
-            let (site, stack, path) = opened(context, &aws).await?;
-            if !secrets::remove(&site.account, &stack, path, &name).await? {
+            let (target, stack, path) = opened(context, &aws).await?;
+            if !secrets::remove(&target.account, &stack, path, &name).await? {
                 return Err(Failure::Nothing(format!("there is no secret {name}")));
             }
-            context.screen.say(&format!("removed {name} from {}", site.name.full()));
+            context.screen.say(&format!("removed {name} from {}", target.name.full()));
         }
     }
     Ok(())
@@ -203,7 +202,7 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
 /// The value for a secret. A value that no task can be started with is refused here, and not by each run that names the secret.
 fn value(context: &Context, name: &SecretName) -> Result<SecretString, Failure> {
     let bytes =
-        typed::secret_value(context, &format!("type or paste the value of {name} (it is not shown), then Enter:"))?;
+        prompt::secret_value(context, &format!("type or paste the value of {name} (it is not shown), then Enter:"))?;
     if bytes.is_empty() {
         return Err(Failure::Nothing("the value is empty: nothing was set".into()));
     }

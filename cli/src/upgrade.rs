@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     output,
     rollout::{Rollout, VERSION},
-    site::AwsFlags,
+    target::AwsFlags,
 };
 
 /// Examples for `--help`.
@@ -40,25 +40,25 @@ impl Upgrade {
     /// # Errors
     /// Whatever stands in the way.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let site = self.aws.open(context).await?;
+        let target = self.aws.open(context).await?;
         let functions = self.rollout.code()?;
-        let before = site.stack().await?;
+        let before = target.stack().await?;
         let theirs = before.version().unwrap_or("unknown");
         context.screen.say(&format!(
             "{} in {}: version {theirs}; this mycli: {VERSION}",
-            site.name.full(),
-            site.place()
+            target.name.full(),
+            target.place()
         ));
-        let deployed = self.rollout.roll_out(context, &site, &functions, Some(&before)).await?;
-        let endpoint = site.account.api_address(deployed.stack.output("Endpoint")?);
-        if site.known.as_ref().is_some_and(|known| known.endpoint.as_deref() != Some(endpoint.as_str())) {
+        let deployed = self.rollout.roll_out(context, &target, &functions, Some(&before)).await?;
+        let endpoint = target.account.api_address(deployed.stack.output("Endpoint")?);
+        if target.known.as_ref().is_some_and(|known| known.endpoint.as_deref() != Some(endpoint.as_str())) {
             config::change(context, |settings| {
-                settings.stacks.entry(site.name.clone()).or_default().endpoint = Some(endpoint);
+                settings.stacks.entry(target.name.clone()).or_default().endpoint = Some(endpoint);
             })?;
         }
         if context.is_json() {
             let line = serde_json::json!({
-                "stack": site.name, "version_before": deployed.version_before, "version": VERSION,
+                "stack": target.name, "version_before": deployed.version_before, "version": VERSION,
                 "change": if deployed.change == deploy::install::Change::Nothing { "nothing" } else { "changed" },
                 "status": deployed.stack.status
             });

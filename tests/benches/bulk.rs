@@ -18,7 +18,7 @@ use crate::programs;
 const COUNT: usize = 10_000;
 /// Room for four runs, which on this emulator never end, so that all others wait: what is measured is how they are accepted.
 const QUOTA: &str = "SpotVcpus=1";
-/// What records commands, and what hints at them.
+/// What records commands, and what wakeups at them.
 const WRITE: &str = "PutItem";
 const SEND: &str = "SendMessageBatch";
 /// What accepts them.

@@ -41,7 +41,7 @@ mod local {
     use std::fs;
 
     use ::local::{
-        database::{Database, PumpId},
+        database::{Database, WorkerId},
         store::LocalStore,
     };
     use domain::{
@@ -82,7 +82,7 @@ mod local {
 
     fn open(sandbox: &Sandbox) -> LocalStore {
         LocalStore::new(
-            Database::open(&sandbox.store().join("store.sqlite"), PumpId::new())
+            Database::open(&sandbox.store().join("store.sqlite"), WorkerId::new())
                 .expect("it is brought to the newest schema"),
         )
     }
@@ -252,13 +252,13 @@ mod dynamo {
             let gone = store.update(execution, gone, &[]).await.expect("it is written");
             let ended = gone.observe(number, &Observation::WholeLog(&[]), now()).expect("that is news");
             let ended = store.update(&gone, ended, &[]).await.expect("it is written");
-            assert!(ended.end().is_some() || ended.ticket().is_some(), "{:?}", ended.state);
+            assert!(ended.end().is_some() || ended.backlog_entry().is_some(), "{:?}", ended.state);
         }
-        let lines = store.lines(now()).await.expect("they are listed");
-        assert!(lines.contains(&LimitKey::Pool(CapacityPool::FargateSpot)), "{lines:?}");
-        for line in &lines {
-            assert!(!store.line(line, now(), 20).await.expect("it is read").is_empty(), "{line}");
-            store.line_state(line).await.expect("it is read");
+        let backlogs = store.backlogs(now()).await.expect("they are listed");
+        assert!(backlogs.contains(&LimitKey::Pool(CapacityPool::FargateSpot)), "{backlogs:?}");
+        for backlog in &backlogs {
+            assert!(!store.backlog(backlog, now(), 20).await.expect("it is read").is_empty(), "{backlog}");
+            store.backlog_state(backlog).await.expect("it is read");
         }
         store.reconcile().await.expect("it is compared");
     }

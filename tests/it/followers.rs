@@ -38,12 +38,12 @@ const PATIENCE: i64 = 3_600_000;
 
 /// A clock that is set, and numbers that follow from one another.
 #[derive(Debug, Default)]
-struct Ambient {
+struct VirtualSystem {
     millis: AtomicI64,
     number: AtomicU64,
 }
 
-impl Clock for Ambient {
+impl Clock for VirtualSystem {
     fn now(&self) -> Timestamp {
         at(self.millis.load(Ordering::SeqCst))
     }
@@ -53,7 +53,7 @@ impl Clock for Ambient {
     }
 }
 
-impl Entropy for Ambient {
+impl Entropy for VirtualSystem {
     fn bits(&self) -> u128 {
         // Weyl's sequence: spread evenly.
         u128::from(self.number.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst) >> 32)
@@ -62,7 +62,7 @@ impl Entropy for Ambient {
 
 /// The logs of the runs, of which so many reads a second are answered.
 struct Region<'a> {
-    ambient: &'a Ambient,
+    system: &'a VirtualSystem,
     rate: Rate,
     bucket: Mutex<Bucket>,
     reads: AtomicUsize,
@@ -72,7 +72,7 @@ struct Region<'a> {
 impl Region<'_> {
     fn has_a_token(&self) -> bool {
         let mut bucket = self.bucket.lock().unwrap();
-        let (granted, left) = (*bucket).take(self.rate, 1, self.ambient.now());
+        let (granted, left) = (*bucket).take(self.rate, 1, self.system.now());
         *bucket = left;
         granted == 1
     }
@@ -86,7 +86,7 @@ impl Logs for Region<'_> {
         }
         self.reads.fetch_add(1, Ordering::SeqCst);
         let from: i64 = cursor.map_or(0, |cursor| cursor.parse().unwrap());
-        let second = (self.ambient.now() - at(0)).num_seconds().min(SECONDS);
+        let second = (self.system.now() - at(0)).num_seconds().min(SECONDS);
         let line = |second| LogLine { at: at(1000 * second), text: format!("line {second}") };
         let lines: Vec<_> = (from + 1..=second).map(line).collect();
         Ok(LogPage { lines, next: Some(second.max(from).to_string()), more: false })
@@ -128,23 +128,24 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 
 /// Everybody follows a run of their own from its start. Each looks again when the command line would.
 fn follow(rate: Rate) -> Outcome {
-    let (store, ambient, settings, auth) = (MemoryStore::default(), Ambient::default(), settings(), Auth::default());
+    let (store, system, settings, auth) =
+        (MemoryStore::default(), VirtualSystem::default(), settings(), Auth::default());
     let region = Region {
-        ambient: &ambient,
+        system: &system,
         rate,
         bucket: Mutex::new(Bucket { spent: 0.0, at: at(0) }),
         reads: AtomicUsize::default(),
         refused: AtomicUsize::default(),
     };
-    let logs = Recent::new(region, &ambient);
-    let query = Query { store: &store, keys: &store, logs: &logs, ambient: &ambient, auth: &auth, settings: &settings };
+    let logs = Recent::new(region, &system);
+    let query = Query { store: &store, keys: &store, logs: &logs, system: &system, auth: &auth, settings: &settings };
     let runs: Vec<Execution> = (0..FOLLOWERS).map(|entropy| now(running(&store, entropy))).collect();
     let mut followers: Vec<Follower> = runs.iter().map(|_| Follower::default()).collect();
     let mut looks: BinaryHeap<Reverse<(i64, usize)>> = (0..runs.len()).map(|index| Reverse((0, index))).collect();
     let mut over = false;
     while let Some(Reverse((millis, index))) = looks.pop() {
         assert!(millis < PATIENCE, "follower {index} has {:?}", followers[index].lines.last());
-        ambient.millis.store(millis, Ordering::SeqCst);
+        system.millis.store(millis, Ordering::SeqCst);
         if !over && millis >= 1000 * SECONDS {
             over = true;
             runs.iter().for_each(|run| drop(now(store.update(run, stopped(run, 0), &[])).expect("it is recorded")));
@@ -166,7 +167,7 @@ fn follow(rate: Rate) -> Outcome {
             follower.complete_at = Some(millis);
             continue;
         }
-        let pause = backoff::before_the_next_look(follower.empty_looks, retry.map(Duration::from_secs), ambient.bits());
+        let pause = backoff::before_the_next_look(follower.empty_looks, retry.map(Duration::from_secs), system.bits());
         looks.push(Reverse((millis + i64::try_from(pause.as_millis()).unwrap(), index)));
     }
     let all: Vec<String> = (1..=SECONDS).map(|second| format!("line {second}")).collect();
@@ -201,15 +202,15 @@ fn two_hundred_followers_on_what_a_region_takes_fail_nobody_and_lose_no_line() {
 /// Many who follow the same run are one reader for CloudWatch Logs.
 #[test]
 fn what_was_read_under_a_second_ago_is_answered_from_memory() {
-    let ambient = Ambient::default();
+    let system = VirtualSystem::default();
     let region = Region {
-        ambient: &ambient,
+        system: &system,
         rate: Rate { burst: 1000.0, per_second: 1000.0 },
         bucket: Mutex::new(Bucket { spent: 0.0, at: at(0) }),
         reads: AtomicUsize::default(),
         refused: AtomicUsize::default(),
     };
-    let logs = Recent::new(region, &ambient);
+    let logs = Recent::new(region, &system);
     let mut seen = BTreeMap::new();
     for (millis, stream, cursor) in [
         (3000, "a", None),
@@ -219,7 +220,7 @@ fn what_was_read_under_a_second_ago_is_answered_from_memory() {
         (3999, "a", Some("1")),
         (4000, "a", None),
     ] {
-        ambient.millis.store(millis, Ordering::SeqCst);
+        system.millis.store(millis, Ordering::SeqCst);
         let page = now(logs.read(stream, cursor)).unwrap();
         seen.insert((millis, stream, cursor), (page.lines.len(), logs.logs().reads.load(Ordering::SeqCst)));
     }
@@ -260,14 +261,15 @@ impl Logs for Growing {
 /// came after it was told to nobody.
 #[test]
 fn a_line_of_stdout_that_comes_after_the_end_of_stderr_is_told() {
-    let (store, ambient, settings, auth) = (MemoryStore::default(), Ambient::default(), settings(), Auth::default());
+    let (store, system, settings, auth) =
+        (MemoryStore::default(), VirtualSystem::default(), settings(), Auth::default());
     let logs = Growing::default();
-    let query = Query { store: &store, keys: &store, logs: &logs, ambient: &ambient, auth: &auth, settings: &settings };
+    let query = Query { store: &store, keys: &store, logs: &logs, system: &system, auth: &auth, settings: &settings };
     let run = now(running(&store, 1));
     let over = now(store.update(&run, stopped(&run, 0), &[])).unwrap();
     let settled = over.attempts[0].log_settles_at(&settings).unwrap();
     let look = |cursor: Option<&str>, millis: i64| {
-        ambient.millis.store(millis, Ordering::SeqCst);
+        system.millis.store(millis, Ordering::SeqCst);
         let answer = now(query.answer(&caller("alice"), &request(&run, cursor)));
         let page: LogsPage = serde_json::from_slice(answer.body.as_deref().unwrap()).unwrap();
         let lines: Vec<String> = page.lines.into_iter().map(|line| line.text).collect();

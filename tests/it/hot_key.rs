@@ -39,12 +39,12 @@ const GATEWAY: TimeDelta = TimeDelta::seconds(29);
 
 /// The clock, and numbers that are the same in each run.
 #[derive(Debug)]
-struct Ambient {
+struct VirtualSystem {
     time: Virtual,
     random: std::sync::Mutex<Random>,
 }
 
-impl Clock for Ambient {
+impl Clock for VirtualSystem {
     fn now(&self) -> Timestamp {
         self.time.now()
     }
@@ -54,7 +54,7 @@ impl Clock for Ambient {
     }
 }
 
-impl Entropy for Ambient {
+impl Entropy for VirtualSystem {
     fn bits(&self) -> u128 {
         u128::from(self.random.lock().unwrap().bits()) << 64
     }
@@ -65,7 +65,7 @@ struct Stack {
     time: Virtual,
     table: Table,
     queue: MemoryQueue<Virtual>,
-    ambient: Ambient,
+    system: VirtualSystem,
     auth: Auth,
     settings: Settings,
     /// The processes of the function that wait for an invocation.
@@ -90,7 +90,7 @@ impl Stack {
             time: time.clone(),
             table: Table::new(time.clone()),
             queue: MemoryQueue::new(time.clone()),
-            ambient: Ambient { time: time.clone(), random: Random::keyed(0, "hot key", 0).into() },
+            system: VirtualSystem { time: time.clone(), random: Random::keyed(0, "hot key", 0).into() },
             auth: Auth::default(),
             settings: Settings { defaults: Defaults::aws(), ..settings() },
             idle: RefCell::default(),
@@ -108,7 +108,7 @@ impl Stack {
             keys: &store,
             queue: &self.queue,
             secrets: &store,
-            ambient: &self.ambient,
+            system: &self.system,
             auth: &self.auth,
             settings: &self.settings,
         };
@@ -146,7 +146,7 @@ impl Stack {
             }
             let asked = answer.headers.get("retry-after").map(|value| value.to_str().unwrap().parse().unwrap());
             let setback = Setback::NotNow(asked.map(Duration::from_secs));
-            let chance = u32::try_from(self.ambient.bits() >> 96).unwrap();
+            let chance = u32::try_from(self.system.bits() >> 96).unwrap();
             let pause = Patience::HandingIn.pause(tried, spent.to_std().unwrap(), setback, chance);
             let pause = pause.unwrap_or_else(|| panic!("{who} gives up after {tried} tries and {spent}"));
             self.time.sleep(TimeDelta::from_std(pause).unwrap()).await;

@@ -47,14 +47,14 @@ const BATCH: usize = 10;
 
 /// A clock that is set, and a source of numbers that never come again.
 #[derive(Debug, Default)]
-struct Ambient {
+struct VirtualSystem {
     millis: AtomicI64,
     number: AtomicU64,
     /// Whether the clock goes on while somebody sleeps: for one launcher by itself.
     goes: AtomicBool,
 }
 
-impl Clock for Ambient {
+impl Clock for VirtualSystem {
     fn now(&self) -> Timestamp {
         at(self.millis.load(Ordering::SeqCst))
     }
@@ -68,7 +68,7 @@ impl Clock for Ambient {
     }
 }
 
-impl Entropy for Ambient {
+impl Entropy for VirtualSystem {
     fn bits(&self) -> u128 {
         self.number.fetch_add(1, Ordering::SeqCst).into()
     }
@@ -77,13 +77,13 @@ impl Entropy for Ambient {
 /// Both queues.
 #[derive(Debug)]
 struct Mail {
-    ambient: Arc<Ambient>,
+    system: Arc<VirtualSystem>,
     messages: Mutex<Vec<(Timestamp, Message)>>,
 }
 
 impl Queue for Mail {
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
-        let due = |delay: u32| self.ambient.now() + TimeDelta::seconds(delay.into());
+        let due = |delay: u32| self.system.now() + TimeDelta::seconds(delay.into());
         let stamped = messages.into_iter().map(|outgoing| (due(outgoing.delay_seconds), outgoing.message));
         self.messages.lock().unwrap().extend(stamped);
         Ok(())
@@ -93,7 +93,7 @@ impl Queue for Mail {
 impl Mail {
     /// What is due, no more than so many.
     fn due(&self, most: usize) -> Vec<Message> {
-        let (now, mut messages) = (self.ambient.now(), self.messages.lock().unwrap());
+        let (now, mut messages) = (self.system.now(), self.messages.lock().unwrap());
         let (mut due, later): (Vec<_>, Vec<_>) = mem::take(&mut *messages).into_iter().partition(|(at, _)| *at <= now);
         *messages = due.split_off(due.len().min(most));
         messages.extend(later);
@@ -104,14 +104,14 @@ impl Mail {
     fn wait(&self) -> bool {
         let next = self.messages.lock().unwrap().iter().map(|(at, _)| *at).min();
         let millis = next.map(|next| (next - at(0)).num_milliseconds());
-        millis.inspect(|millis| _ = self.ambient.millis.fetch_max(*millis, Ordering::SeqCst)).is_some()
+        millis.inspect(|millis| _ = self.system.millis.fetch_max(*millis, Ordering::SeqCst)).is_some()
     }
 }
 
 /// ECS: which definitions there are, and when each was asked for.
 #[derive(Debug)]
 struct Ecs {
-    ambient: Arc<Ambient>,
+    system: Arc<VirtualSystem>,
     registrations: Mutex<Vec<(Timestamp, String)>>,
     gone: Mutex<BTreeSet<String>>,
     started: Mutex<BTreeMap<String, usize>>,
@@ -138,7 +138,7 @@ impl Tasks for Ecs {
         }
         let mut known = self.registrations.lock().unwrap();
         let arn = format!("arn:aws:ecs:x:1:task-definition/{}:{}", definition.content_hash(), known.len() + 1);
-        known.push((self.ambient.now(), arn.clone()));
+        known.push((self.system.now(), arn.clone()));
         Ok(arn)
     }
 
@@ -204,7 +204,7 @@ impl Secrets for Nothing {
 
 struct World<S> {
     store: S,
-    ambient: Arc<Ambient>,
+    system: Arc<VirtualSystem>,
     mail: Mail,
     ecs: Ecs,
     settings: Settings,
@@ -219,17 +219,17 @@ impl<S: Store + Definitions + 'static> World<S> {
     }
 
     fn with(store: S, settings: Settings) -> Arc<Self> {
-        let ambient = Arc::new(Ambient::default());
-        let mail = Mail { ambient: Arc::clone(&ambient), messages: Mutex::default() };
+        let system = Arc::new(VirtualSystem::default());
+        let mail = Mail { system: Arc::clone(&system), messages: Mutex::default() };
         let ecs = Ecs {
-            ambient: Arc::clone(&ambient),
+            system: Arc::clone(&system),
             registrations: Mutex::default(),
             gone: Mutex::default(),
             started: Mutex::default(),
             inputs: Mutex::default(),
         };
         let (memories, pace, submitted) = (Default::default(), Pace::default(), AtomicU64::default());
-        Arc::new(Self { store, ambient, mail, ecs, settings, memories, pace, submitted })
+        Arc::new(Self { store, system, mail, ecs, settings, memories, pace, submitted })
     }
 
     /// So many executions at once, whose tasks need so many different definitions.
@@ -239,7 +239,7 @@ impl<S: Store + Definitions + 'static> World<S> {
             let entropy = self.submitted.fetch_add(1, Ordering::SeqCst).into();
             let image = Some(format!("tool:{}", number % contents));
             let id = Wish { entropy, image, ..Wish::default() }.submit(&self.store).await.id;
-            let hint = Message::Line { line: POOL, id: Some(id.clone()) };
+            let hint = Message::Wakeup { backlog: POOL, id: Some(id.clone()) };
             self.mail.send(vec![hint.into()]).await.unwrap();
             ids.push(id);
         }
@@ -256,7 +256,7 @@ impl<S: Store + Definitions + 'static> World<S> {
             secrets: &Nothing,
             registered: &self.memories[number],
             pace: &self.pace,
-            ambient: &*self.ambient,
+            system: &*self.system,
             settings: &self.settings,
         };
         let record = |(number, message): (usize, &Message)| json!({"messageId": number.to_string(), "body": serde_json::to_string(message).unwrap()});
@@ -394,14 +394,14 @@ async fn who_waits_for_a_definition_is_not_looked_at_again_and_again() {
     assert!(updates <= 15 * 200, "{updates} changes besides the launches of 200");
 }
 
-/// The slot comes back between the last look at a line and the word that nobody watches it any more: who gave it back told nobody.
+/// The slot comes back between the last look at a backlog and the word that nobody watches it any more: who gave it back told nobody.
 #[tokio::test]
-async fn what_comes_back_while_a_launcher_leaves_a_line_is_started() {
+async fn what_comes_back_while_a_launcher_leaves_a_backlog_is_started() {
     let store = MemoryStore::default();
     let quotas = [CapacityPool::Machine].map(|pool| (pool, Quota { cpu: Some(12 * CPU), rate: None })).into();
     let run_task_rate = Some(Rate { burst: 100.0, per_second: 100.0 });
     let world = World::with(store.clone(), Settings { run_task_rate, quotas, ..settings() });
-    world.ambient.goes.store(true, Ordering::SeqCst);
+    world.system.goes.store(true, Ordering::SeqCst);
     let other = launch(&store, &Wish { entropy: 1_000, ..Wish::default() }.submit(&store).await).await;
     let ids = world.submit(12, 1).await;
     // It watches, it waits for more, it leaves.
@@ -462,9 +462,9 @@ async fn records_that_are_unreadable_hide_nobody_behind_them() {
     assert!(!world.mail.wait(), "no message about them comes again and again");
 }
 
-/// Those that come to a line without room are told why they wait.
+/// Those that come to a backlog without room are told why they wait.
 #[tokio::test]
-async fn a_newcomer_that_is_unreadable_hides_nobody_where_a_line_is_held() {
+async fn a_newcomer_that_is_unreadable_hides_nobody_where_a_backlog_is_held() {
     let store = MemoryStore::default();
     let quotas = [CapacityPool::Machine].map(|pool| (pool, Quota { cpu: Some(CPU), rate: None })).into();
     let world = World::with(store.clone(), Settings { quotas, ..settings() });

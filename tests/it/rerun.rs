@@ -1,6 +1,6 @@
 //! The submit function's rerun over a store in memory: what one machine cannot show.
 
-use aws::ambient::System;
+use aws::system::System;
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use chrono::DateTime;
 use domain::{
@@ -32,15 +32,8 @@ fn caller(role: Role) -> Caller {
 async fn post(store: &MemoryStore, caller: &Caller, path: &str, body: &Value) -> (i64, Value) {
     let (queue, auth, settings) =
         (MemoryQueue::new(System), Auth::default(), simulation::settings(&simulation::account(7, 6)));
-    let submit = Submit {
-        store,
-        keys: store,
-        queue: &queue,
-        secrets: store,
-        ambient: &System,
-        auth: &auth,
-        settings: &settings,
-    };
+    let submit =
+        Submit { store, keys: store, queue: &queue, secrets: store, system: &System, auth: &auth, settings: &settings };
     let mut request = ApiGatewayProxyRequest::default();
     request.http_method = axum::http::Method::POST;
     request.path = Some(path.into());
@@ -136,7 +129,7 @@ async fn work(store: &MemoryStore, group: &str) {
         secrets: store,
         registered: &registered,
         pace: &pace,
-        ambient: &System,
+        system: &System,
         settings: &settings,
     };
     let message = json!({"kind": "rerun_group", "group": group, "v": 1}).to_string();

@@ -1,6 +1,6 @@
 //! The whole pipeline on virtual time: what the throttle promises, held to in an account with default quotas.
 
-use aws::ambient::System;
+use aws::system::System;
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use chrono::TimeDelta;
 use domain::{
@@ -51,7 +51,7 @@ fn six_hundred_runs_take_hardly_longer_than_for_a_launcher_that_knows_everything
 }
 
 /// 400 slots of some seconds each: fifty are given back in a second.
-fn brisk() -> Plan {
+fn fast() -> Plan {
     let mut plan = Plan::of(account(100), 2_000);
     let rate = Shape { burst: 100, per_second: 100 };
     plan.account.rates = Rates { run_task: rate, launches: rate, run_and_stop: rate, look: rate, ..plan.account.rates };
@@ -61,8 +61,8 @@ fn brisk() -> Plan {
 }
 
 #[test]
-fn where_slots_come_briskly_nobody_is_told_of_each_and_each_is_used_within_a_second() {
-    let outcome = simulation::run(&brisk());
+fn where_slots_come_fast_no_wakeup_is_sent_for_each_and_each_is_used_within_a_second() {
+    let outcome = simulation::run(&fast());
     nothing_is_lost_or_doubled(&outcome, 2_000);
     assert!(outcome.messages.0 < 400, "{:?} messages for 2,000 runs", outcome.messages);
     let slowest = outcome.reuse(400).into_iter().max().unwrap();
@@ -238,17 +238,17 @@ fn a_group_that_waits_for_a_full_pool_is_fair_within_itself() {
 
 /// The submit function in front of an account with one vCPU of Spot, as the sweep read it.
 async fn answered_with_one_vcpu(body: serde_json::Value) -> (i64, String) {
-    let (store, ambient) = (MemoryStore::default(), System);
+    let (store, system) = (MemoryStore::default(), System);
     let line = LimitKey::Pool(CapacityPool::FargateSpot);
-    let unknown = store.line_state(&line).await.unwrap();
-    assert!(store.set_line_state(&line, &unknown, unknown.with_quota(Some(VCPU), start())).await.unwrap());
+    let unknown = store.backlog_state(&line).await.unwrap();
+    assert!(store.set_backlog_state(&line, &unknown, unknown.with_quota(Some(VCPU), start())).await.unwrap());
     let (queue, auth, settings) = (MemoryQueue::new(System), Auth::default(), simulation::settings(&account(1)));
     let submit = Submit {
         store: &store,
         keys: &store,
         queue: &queue,
         secrets: &store,
-        ambient: &ambient,
+        system: &system,
         auth: &auth,
         settings: &settings,
     };

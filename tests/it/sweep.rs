@@ -10,11 +10,11 @@ use chrono::TimeDelta;
 use domain::{
     Timestamp,
     announcement::Announcement,
+    backlog::BacklogState,
     ecs::{CONTAINER, Container, RUNNING, RunTaskInput, STOPPED, StopCode, Task},
     execution::{Execution, ExecutionStatus},
     id::AttemptId,
     limit::CapacityPool,
-    line::LineState,
     marker::{self, Marker},
     message::{Message, Outgoing},
     ports::{
@@ -147,7 +147,7 @@ async fn running(store: &MemoryStore, entropy: u128) -> Execution {
 type Tracker<'a> = StateTracker<'a, MemoryStore, Cloud, Cloud, Cloud, Cloud, Cloud>;
 
 fn tracker<'a>(store: &'a MemoryStore, cloud: &'a Cloud, settings: &'a Settings) -> Tracker<'a> {
-    StateTracker { store, queue: cloud, tasks: cloud, logs: cloud, quotas: cloud, ambient: cloud, settings }
+    StateTracker { store, queue: cloud, tasks: cloud, logs: cloud, quotas: cloud, system: cloud, settings }
 }
 
 async fn sweep(store: &MemoryStore, cloud: &Cloud) -> Result<(), PortError> {
@@ -226,14 +226,14 @@ async fn a_task_that_a_later_call_started_is_not_given_up_before_ecs_can_list_it
 
 /// Its message comes back in minutes; the sweep comes in one.
 #[tokio::test]
-async fn of_room_in_a_line_whose_watcher_died_the_sweep_tells() {
+async fn the_sweep_wakes_a_backlog_whose_watcher_died() {
     let store = MemoryStore::default();
     let (first, second) = (running(&store, 1).await, running(&store, 2).await);
     Wish { entropy: 3, ..Wish::default() }.submit(&store).await;
-    let watched = LineState { watched_until: Some(at(NOW + 2_000)), ..LineState::default() };
-    assert!(store.set_line_state(&POOL, &LineState::default(), watched).await.unwrap());
+    let watched = BacklogState { watched_until: Some(at(NOW + 2_000)), ..BacklogState::default() };
+    assert!(store.set_backlog_state(&POOL, &BacklogState::default(), watched).await.unwrap());
     let cloud = Cloud { tasks: vec![task(&second, 1)], ..Cloud::default() };
-    let told = || cloud.sent.lock().unwrap().contains(&Message::Line { line: POOL, id: None });
+    let told = || cloud.sent.lock().unwrap().contains(&Message::Wakeup { backlog: POOL, id: None });
     changed(&store, &cloud, ended(&first)).await;
     assert_eq!(status(&store, &first).await, ExecutionStatus::Failed);
     assert!(!told(), "somebody watches the line");
@@ -241,8 +241,8 @@ async fn of_room_in_a_line_whose_watcher_died_the_sweep_tells() {
     assert!(told());
 
     cloud.sent.lock().unwrap().clear();
-    let watched = store.line_state(&POOL).await.unwrap();
-    assert!(store.set_line_state(&POOL, &watched, watched.unwatched(watched.watched_until)).await.unwrap());
+    let watched = store.backlog_state(&POOL).await.unwrap();
+    assert!(store.set_backlog_state(&POOL, &watched, watched.unwatched(watched.watched_until)).await.unwrap());
     changed(&store, &cloud, ended(&second)).await;
     assert!(told(), "nobody watches any more");
 }
@@ -284,7 +284,7 @@ async fn of_all_lines_only_those_of_its_task_tell_of_a_run() {
         data.log_events = vec![entry];
         tracker(&store, &cloud, &settings()).lines_written(&event).await.expect("it is answered");
         let record = store.load(&execution.id).await.unwrap().unwrap();
-        record.attempts[0].said.started_at
+        record.attempts[0].markers.started_at
     };
     let id = stream.rsplit('/').next().unwrap();
     let foreign =

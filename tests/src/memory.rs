@@ -3,8 +3,8 @@
 //! They keep the ports' promises as the adapters of one machine and of AWS do, which the same contract suites show; everything in them is
 //! ordered, so that a simulation with the same seed is the same simulation.
 
+mod backlog;
 mod find;
-mod line;
 mod meter;
 mod queue;
 mod state;

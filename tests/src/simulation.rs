@@ -36,21 +36,21 @@ use crate::{
     memory::{MemoryQueue, MemoryStore, Meter},
 };
 
-mod ambient;
 pub mod chaos;
 mod drive;
 mod news;
 pub mod rivals;
 mod script;
+mod system;
 pub mod time;
 mod way;
 
-use ambient::Ambient;
 use script::Scripted;
+use system::VirtualSystem;
 use time::{Time, Virtual};
 use way::{InThisProcess, OverTheWire, Way};
 
-/// How many commands of a bulk submission come with one hint.
+/// How many commands of a bulk submission come with one wakeup.
 const CHUNK: usize = 500;
 /// When to give up, in virtual time.
 const GIVE_UP: TimeDelta = TimeDelta::hours(6);
@@ -172,15 +172,22 @@ fn refusals_per_call(counts: &Counts) -> f64 {
 
 /// The functions of a stack, and their queues.
 type LauncherOf<'a, W> =
-    Launcher<'a, MemoryStore, Mail<W>, Scripted<W>, script::NoLogs, MemoryStore, Ambient<<W as Way>::Time>>;
-type TrackerOf<'a, W> =
-    StateTracker<'a, MemoryStore, Mail<W>, Scripted<W>, script::NoLogs, <W as Way>::Quotas, Ambient<<W as Way>::Time>>;
+    Launcher<'a, MemoryStore, Mail<W>, Scripted<W>, script::NoLogs, MemoryStore, VirtualSystem<<W as Way>::Time>>;
+type TrackerOf<'a, W> = StateTracker<
+    'a,
+    MemoryStore,
+    Mail<W>,
+    Scripted<W>,
+    script::NoLogs,
+    <W as Way>::Quotas,
+    VirtualSystem<<W as Way>::Time>,
+>;
 type Mail<W> = MemoryQueue<<W as Way>::Time>;
 
 /// The stack: what its functions share.
 struct World<W: Way> {
     clock: W::Time,
-    ambient: Ambient<W::Time>,
+    system: VirtualSystem<W::Time>,
     store: MemoryStore,
     queue: Mail<W>,
     ecs: Arc<Mutex<Ecs>>,
@@ -198,7 +205,7 @@ impl<W: Way> World<W> {
     /// In front of this model, which is reached by these.
     fn new(plan: &Plan, clock: &W::Time, ecs: Arc<Mutex<Ecs>>, tasks: W::Tasks, quotas: W::Quotas) -> Arc<Self> {
         Arc::new_cyclic(|world| Self {
-            ambient: Ambient::new(clock.clone(), plan.account.seed),
+            system: VirtualSystem::new(clock.clone(), plan.account.seed),
             store: MemoryStore::default(),
             queue: MemoryQueue::new(clock.clone()),
             tasks: Scripted::new(tasks, clock.clone(), world.clone()),
@@ -215,13 +222,13 @@ impl<W: Way> World<W> {
     }
 
     fn launcher(&self) -> LauncherOf<'_, W> {
-        let Self { store, queue, tasks, logs, registered, pace, ambient, settings, .. } = self;
-        Launcher { store, queue, tasks, logs, secrets: store, registered, pace, ambient, settings }
+        let Self { store, queue, tasks, logs, registered, pace, system, settings, .. } = self;
+        Launcher { store, queue, tasks, logs, secrets: store, registered, pace, system, settings }
     }
 
     fn tracker(&self) -> TrackerOf<'_, W> {
-        let Self { store, queue, tasks, logs, quotas, ambient, settings, .. } = self;
-        StateTracker { store, queue, tasks, logs, quotas, ambient, settings }
+        let Self { store, queue, tasks, logs, quotas, system, settings, .. } = self;
+        StateTracker { store, queue, tasks, logs, quotas, system, settings }
     }
 
     /// Submits all of a plan, and sees it to its end.
@@ -237,7 +244,7 @@ impl<W: Way> World<W> {
         self.outcome()
     }
 
-    /// As the submit function does: recorded, then hinted at, a hint for each chunk.
+    /// As the submit function does: recorded, then woken, a wakeup for each chunk.
     async fn submit(&self, mut executions: impl Iterator<Item = Execution>) {
         loop {
             let chunk: Vec<_> = executions.by_ref().take(CHUNK).collect();
@@ -247,9 +254,10 @@ impl<W: Way> World<W> {
             for execution in &chunk {
                 self.store.create(execution, None).await.unwrap_or_else(|error| panic!("{error}"));
             }
-            let lines: BTreeSet<_> = chunk.iter().filter_map(|execution| Some(execution.ticket()?.line)).collect();
-            let hints = lines.into_iter().map(|line| Message::Line { line, id: None }.into());
-            let sent = self.queue.send(hints.collect()).await;
+            let backlogs: BTreeSet<_> =
+                chunk.iter().filter_map(|execution| Some(execution.backlog_entry()?.backlog)).collect();
+            let wakeups = backlogs.into_iter().map(|backlog| Message::Wakeup { backlog, id: None }.into());
+            let sent = self.queue.send(wakeups.collect()).await;
             sent.unwrap_or_else(|error| panic!("{error}"));
         }
     }
@@ -337,7 +345,7 @@ pub fn run_over_the_wire(plan: &Plan, factor: u32) -> Outcome {
         let (wire, events) = Wire::serve(Ecs::new(plan.account.clone()), time).await;
         let (tasks, quotas) = way::adapters(&wire, &plan.account);
         let world = World::<OverTheWire>::new(plan, &time, wire.model(), tasks, quotas);
-        time.spawn(drive::hear_events(Arc::clone(&world), events));
+        time.spawn(drive::watch_events(Arc::clone(&world), events));
         world.run(plan).await
     })
 }

@@ -136,8 +136,8 @@ fn malformed(number: usize, error: &serde_json::Error, faults: &mut Faults<'_>) 
     if error.is_data() {
         return faults.add(number, column, None, format!("{problem}: write a line as {{\"command\": …}}"));
     }
-    let mend = "write a line as {\"command\": …}, or run one command for each plain line with --map-over-file";
-    faults.add(number, column, None, format!("is not JSON ({problem}): {mend}"));
+    let remedy = "write a line as {\"command\": …}, or run one command for each plain line with --map-over-file";
+    faults.add(number, column, None, format!("is not JSON ({problem}): {remedy}"));
 }
 
 /// Each key by itself, so that all that are wrong are told.

@@ -9,8 +9,8 @@ use domain::{
 use futures_util::stream::{self, StreamExt};
 
 use crate::{
-    ambient::System,
-    error::{Fault, Mend},
+    error::{Fault, Remedy},
+    system::System,
 };
 
 /// Most entries of one call (Amazon SQS, `SendMessageBatch`; Amazon EventBridge, `PutEvents`).
@@ -32,7 +32,7 @@ pub(crate) struct Left<T> {
 impl<T> Left<T> {
     /// Whether sending it again may do.
     pub(crate) fn may_pass(&self) -> bool {
-        self.fault.mend != Mend::Change
+        self.fault.remedy != Remedy::Change
     }
 }
 

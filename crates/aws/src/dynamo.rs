@@ -3,9 +3,9 @@
 //! ARCHITECTURE.md has the table's design: which item serves which question, and at what cost. Two rules hold for all of it:
 //! no question is answered by a scan, and nothing that is written for every run goes to one constant partition.
 //!
-//! An index is behind the table by some milliseconds on AWS (an emulator has no such delay), so what an index names is a hint: the
-//! record itself is read before anything is decided or shown. A ticket that an index still shows after its launch is skipped by
-//! the launcher; one that it does not show yet waits for the next hint at its line, or for the sweep.
+//! An index is behind the table by some milliseconds on AWS (an emulator has no such delay), so what an index names is a wakeup: the
+//! record itself is read before anything is decided or shown. An entry that an index still shows after its launch is skipped by
+//! the launcher; one that it does not show yet waits for the next wakeup at its backlog, or for the sweep.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,13 +14,13 @@ use aws_sdk_dynamodb::Client;
 use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
     Timestamp,
-    execution::{Execution, Ticket},
+    backlog::BacklogState,
+    execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
-    line::LineState,
     ports::{Claim, Created, Definitions, Keys, PortError, Secrets, Store, Update, UpdateError},
     principal::Principal,
     request::Name,
@@ -28,21 +28,21 @@ use domain::{
     throttle::{Rate, Usage},
 };
 
+mod backlog;
+mod backlog_state;
 mod batch;
 mod definitions;
 mod directory;
 mod drift;
 mod find;
-mod flights;
 mod forget;
 mod groups;
 mod history;
 mod input;
 mod item;
 mod keys;
+mod launch_batches;
 mod limits;
-mod line;
-mod line_state;
 mod memory;
 mod record;
 mod request;
@@ -58,7 +58,7 @@ const SERVICE: &str = "the store";
 
 /// The table of one stack.
 ///
-/// A clone shares what this process remembers: which lines and days it has noted already, and whom it last saw in a line.
+/// A clone shares what this process remembers: which backlogs and days it has noted already, and whom it last saw in a backlog.
 /// Forgetting that costs a write or two and nothing else.
 #[derive(Clone, Debug)]
 pub struct DynamoStore {
@@ -166,31 +166,36 @@ impl Store for DynamoStore {
         self.open(after, limit).await
     }
 
-    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, PortError> {
+    async fn backlog(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<BacklogEntry>, PortError> {
         self.head(key, now, limit).await
     }
 
-    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
+    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
         self.anybody_due(key, now).await
     }
 
-    /// Also forgets who has not been in a line for a day.
-    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        self.lines_due(now).await
+    /// Also forgets who has not been in a backlog for a day.
+    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
+        self.backlogs_due(now).await
     }
 
-    /// Backed-off tickets are counted too. Of one submitter, at most `line::COUNT_MAX` are.
-    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, PortError> {
-        self.count_ahead(ticket, exact).await
+    /// Backed-off entries are counted too. Of one submitter, at most `backlog::COUNT_MAX` are.
+    async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
+        self.count_ahead(entry, exact).await
     }
 
-    async fn line_state(&self, key: &LimitKey) -> Result<LineState, PortError> {
-        self.read_line_state(key).await
+    async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
+        self.read_backlog_state(key).await
     }
 
     /// Conditional on the revision.
-    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, PortError> {
-        self.write_line_state(key, before, &LineState { revision: before.revision + 1, ..after }).await
+    async fn set_backlog_state(
+        &self,
+        key: &LimitKey,
+        before: &BacklogState,
+        after: BacklogState,
+    ) -> Result<bool, PortError> {
+        self.write_backlog_state(key, before, &BacklogState { revision: before.revision + 1, ..after }).await
     }
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {

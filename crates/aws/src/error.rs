@@ -8,7 +8,7 @@ use domain::error::{PortError, Rejected, Rejection};
 
 /// What a failed call means for a repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mend {
+pub enum Remedy {
     /// Nothing was done, and the same call is right later: too fast, or the caller's credentials are just being replaced.
     Wait,
     /// Nothing was done, and the same call is refused again until something else changes.
@@ -25,7 +25,7 @@ pub struct Fault {
     /// What the service said, or what happened on the way to it.
     pub words: String,
     /// What can mend it.
-    pub mend: Mend,
+    pub remedy: Remedy,
 }
 
 /// Codes that say "too fast" (the retry behaviour that AWS's SDKs share, "Throttling error codes"), whatever the status is.
@@ -97,8 +97,8 @@ impl Fault {
             }
             SdkError::ResponseError(answer) => Self::answered(answer.raw().status().as_u16(), None, &chain(error)),
             // Nothing was sent, and the same request cannot be built again either.
-            SdkError::ConstructionFailure(_) => Self { code: None, words: chain(error), mend: Mend::Change },
-            _ => Self { code: None, words: chain(error), mend: Mend::Ask },
+            SdkError::ConstructionFailure(_) => Self { code: None, words: chain(error), remedy: Remedy::Change },
+            _ => Self { code: None, words: chain(error), remedy: Remedy::Ask },
         }
     }
 
@@ -106,22 +106,22 @@ impl Fault {
     #[must_use]
     pub fn answered(status: u16, code: Option<&str>, message: &str) -> Self {
         let is = |codes: &[&str]| code.is_some_and(|code| codes.contains(&code));
-        let mend = match status {
-            _ if is(&TOO_FAST) || is(&NOT_NOW) || is_throttle_in_disguise(message) => Mend::Wait,
-            429 => Mend::Wait,
-            _ if is(&SERVERS_FAULT) => Mend::Ask,
+        let remedy = match status {
+            _ if is(&TOO_FAST) || is(&NOT_NOW) || is_throttle_in_disguise(message) => Remedy::Wait,
+            429 => Remedy::Wait,
+            _ if is(&SERVERS_FAULT) => Remedy::Ask,
             // An answer of a client error that is none of the known says that the service has looked at it and will not do it.
-            400..=499 if status != 408 && code.is_some() => Mend::Change,
-            _ => Mend::Ask,
+            400..=499 if status != 408 && code.is_some() => Remedy::Change,
+            _ => Remedy::Ask,
         };
         let words = if message.is_empty() { format!("status {status}") } else { message.to_owned() };
-        Self { code: code.map(str::to_owned), words, mend }
+        Self { code: code.map(str::to_owned), words, remedy }
     }
 
     /// A part of an answer that is not there.
     #[must_use]
     pub(crate) fn no_answer() -> Self {
-        Self { code: None, words: "no answer".to_owned(), mend: Mend::Ask }
+        Self { code: None, words: "no answer".to_owned(), remedy: Remedy::Ask }
     }
 
     /// Whether this is the code.
@@ -133,9 +133,9 @@ impl Fault {
     /// The port's error: unavailable where a repetition may help, else rejected.
     #[must_use]
     pub fn of_service(self, service: &'static str) -> PortError {
-        match self.mend {
-            Mend::Wait | Mend::Ask => PortError::unavailable(service, self),
-            Mend::Change => Rejected { service, rejection: self.rejection(), source: Arc::new(self) }.into(),
+        match self.remedy {
+            Remedy::Wait | Remedy::Ask => PortError::unavailable(service, self),
+            Remedy::Change => Rejected { service, rejection: self.rejection(), source: Arc::new(self) }.into(),
         }
     }
 
@@ -202,49 +202,49 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 mod tests {
     use super::*;
 
-    fn mend(status: u16, code: &str, message: &str) -> Mend {
-        Fault::answered(status, Some(code), message).mend
+    fn remedy(status: u16, code: &str, message: &str) -> Remedy {
+        Fault::answered(status, Some(code), message).remedy
     }
 
     #[test]
     fn throttles_are_known_by_code_by_status_and_by_words() {
-        assert_eq!(mend(400, "ThrottlingException", "Rate exceeded"), Mend::Wait);
-        assert_eq!(mend(400, "ThrottlingException", ""), Mend::Wait);
-        assert_eq!(mend(503, "SlowDown", "Please reduce your request rate."), Mend::Wait);
-        assert_eq!(mend(429, "Whatever", ""), Mend::Wait);
+        assert_eq!(remedy(400, "ThrottlingException", "Rate exceeded"), Remedy::Wait);
+        assert_eq!(remedy(400, "ThrottlingException", ""), Remedy::Wait);
+        assert_eq!(remedy(503, "SlowDown", "Please reduce your request rate."), Remedy::Wait);
+        assert_eq!(remedy(429, "Whatever", ""), Remedy::Wait);
         let ec2 = "Error retrieving security group information for [sg-1]: Request limit exceeded. (ErrorCode: RequestLimitExceeded)";
-        assert_eq!(mend(400, "InvalidParameterException", ec2), Mend::Wait);
+        assert_eq!(remedy(400, "InvalidParameterException", ec2), Remedy::Wait);
         let family = "Too many concurrent attempts to create a new revision of the specified family.";
-        assert_eq!(mend(400, "ClientException", family), Mend::Wait);
+        assert_eq!(remedy(400, "ClientException", family), Remedy::Wait);
     }
 
     #[test]
     fn a_refusal_is_one_until_something_changes() {
-        assert_eq!(mend(400, "InvalidParameterException", "Invalid CPU"), Mend::Change);
-        assert_eq!(mend(400, "AccessDeniedException", "not authorized"), Mend::Change);
+        assert_eq!(remedy(400, "InvalidParameterException", "Invalid CPU"), Remedy::Change);
+        assert_eq!(remedy(400, "AccessDeniedException", "not authorized"), Remedy::Change);
     }
 
     #[test]
     fn credentials_that_are_not_good_now_may_be_later() {
-        assert_eq!(mend(400, "ExpiredTokenException", "The security token is expired"), Mend::Wait);
+        assert_eq!(remedy(400, "ExpiredTokenException", "The security token is expired"), Remedy::Wait);
     }
 
     #[test]
     fn what_is_no_answer_may_have_been_done() {
-        assert_eq!(mend(500, "ServerException", ""), Mend::Ask);
-        assert_eq!(mend(400, "ServerException", ""), Mend::Ask);
-        assert_eq!(Fault::answered(502, None, "").mend, Mend::Ask);
-        assert_eq!(Fault::answered(400, None, "").mend, Mend::Ask, "a proxy's page, not the service's word");
-        assert_eq!(Fault::answered(408, Some("RequestTimeout"), "").mend, Mend::Ask);
+        assert_eq!(remedy(500, "ServerException", ""), Remedy::Ask);
+        assert_eq!(remedy(400, "ServerException", ""), Remedy::Ask);
+        assert_eq!(Fault::answered(502, None, "").remedy, Remedy::Ask);
+        assert_eq!(Fault::answered(400, None, "").remedy, Remedy::Ask, "a proxy's page, not the service's word");
+        assert_eq!(Fault::answered(408, Some("RequestTimeout"), "").remedy, Remedy::Ask);
     }
 
     #[test]
     fn a_request_that_cannot_be_built_is_not_worth_another_try() {
         type Fails = SdkError<aws_sdk_dynamodb::operation::get_item::GetItemError, HttpResponse>;
         let fault = Fault::of(&Fails::construction_failure("no such field"));
-        assert_eq!(fault.mend, Mend::Change);
+        assert_eq!(fault.remedy, Remedy::Change);
         assert!(!fault.of_service("the store").may_pass());
-        assert_eq!(Fault::of(&Fails::timeout_error("no answer")).mend, Mend::Ask);
+        assert_eq!(Fault::of(&Fails::timeout_error("no answer")).remedy, Remedy::Ask);
     }
 
     #[test]

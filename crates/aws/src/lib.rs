@@ -1,6 +1,5 @@
 //! The ports over AWS. No SDK type crosses this crate's edge, but for the configuration that its parts are made of.
 
-pub mod ambient;
 mod batch;
 pub mod connect;
 pub mod dynamo;
@@ -12,3 +11,4 @@ pub mod quotas;
 pub mod settings;
 pub mod sqs;
 pub mod ssm;
+pub mod system;

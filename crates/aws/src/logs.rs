@@ -16,7 +16,7 @@ use domain::{
 
 use crate::{
     connect::Lazily,
-    error::{Fault, Mend},
+    error::{Fault, Remedy},
 };
 
 const SERVICE: &str = "CloudWatch Logs";
@@ -94,13 +94,13 @@ impl CloudWatchLogs {
         let answer = loop {
             let once = Builder::new().retry_config(RetryConfig::disabled());
             match call.clone().customize().config_override(once).send().await.map_err(|error| Fault::of(&error)) {
-                Err(fault) if fault.mend == Mend::Ask && tried < TRIES => tried += 1,
+                Err(fault) if fault.remedy == Remedy::Ask && tried < TRIES => tried += 1,
                 answer => break answer,
             }
         };
         match answer {
             Ok(page) => Ok(Some(page)),
-            Err(fault) if fault.mend == Mend::Wait => Err(ReadError::Throttled),
+            Err(fault) if fault.remedy == Remedy::Wait => Err(ReadError::Throttled),
             Err(fault) if fault.is("ResourceNotFoundException") => Ok(None),
             // All else that is asked is ours. A token lives for 24 hours (API reference, `GetLogEvents`).
             Err(fault) if cursor.is_some() && fault.is("InvalidParameterException") => Err(ReadError::Cursor),

@@ -1,7 +1,7 @@
 //! The queues: sending for the functions, and what the CLI needs of dead letters.
 //!
-//! The queues are standard ones. They could be made fair by a `MessageGroupId`, but there is nothing to gain: a message is a hint at a line
-//! with work, who is first is decided in the store, and one hint serves a whole line.
+//! The queues are standard ones. They could be made fair by a `MessageGroupId`, but there is nothing to gain: a message is a wakeup at a line
+//! with work, who is first is decided in the store, and one wakeup serves a whole line.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,11 +22,11 @@ use domain::{
 use crate::{
     batch::{self, ENTRIES, Left},
     connect::Lazily,
-    error::{Fault, Mend, failed},
+    error::{Fault, Remedy, failed},
 };
 
 const SERVICE: &str = "the queue";
-/// Longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`). Who wanted to wait longer is hinted at early, and waits again.
+/// Longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`). Who wanted to wait longer is woken early, and waits again.
 const DELAY_MAX_SECONDS: u32 = 900;
 /// How long a receive waits for a message. Above zero, SQS asks all its servers and not just some (SQS Developer Guide, "long polling").
 const POLL_SECONDS: i32 = 1;
@@ -114,7 +114,7 @@ impl Messages {
         Self { client: Lazily::of(config, Client::new), url }
     }
 
-    /// Ten at a time. A call's bytes need no counting: a hint has some hundred, a call may have 1 MiB (Amazon SQS, "Message quotas").
+    /// Ten at a time. A call's bytes need no counting: a wakeup has some hundred, a call may have 1 MiB (Amazon SQS, "Message quotas").
     async fn send(&self, entries: Vec<Entry>) -> Result<(), PortError> {
         batch::send(SERVICE, entries, |entries| self.send_batch(entries)).await
     }
@@ -265,12 +265,12 @@ fn left_over<T>(items: Vec<T>, failed: &[BatchResultErrorEntry]) -> Vec<Left<T>>
         let entry = failed.get(&place)?;
         let fault = Fault::answered(400, Some(entry.code()), entry.message().unwrap_or_default());
         // A throttle is the sender's fault to SQS, and passes all the same.
-        let mend = match fault.mend {
-            Mend::Wait => Mend::Wait,
-            Mend::Ask | Mend::Change if entry.sender_fault() => Mend::Change,
-            Mend::Ask | Mend::Change => Mend::Ask,
+        let remedy = match fault.remedy {
+            Remedy::Wait => Remedy::Wait,
+            Remedy::Ask | Remedy::Change if entry.sender_fault() => Remedy::Change,
+            Remedy::Ask | Remedy::Change => Remedy::Ask,
         };
-        Some(Left { item, fault: Fault { mend, ..fault } })
+        Some(Left { item, fault: Fault { remedy, ..fault } })
     };
     items.into_iter().enumerate().filter_map(left).collect()
 }

@@ -48,7 +48,7 @@ pub enum ParameterError {
 
 impl From<BuildError> for ParameterError {
     fn from(error: BuildError) -> Self {
-        Self::Store(Fault { code: None, words: error.to_string(), mend: crate::error::Mend::Change })
+        Self::Store(Fault { code: None, words: error.to_string(), remedy: crate::error::Remedy::Change })
     }
 }
 

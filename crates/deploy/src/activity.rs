@@ -35,9 +35,9 @@ pub struct Launched {
     pub since: DateTime<Utc>,
 }
 
-/// A line with somebody in it.
+/// A backlog with somebody in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct Backlog {
     /// The limit that it waits for.
     pub key: String,
     /// Who is its head.
@@ -60,8 +60,8 @@ pub struct Unreadable {
 pub struct Activity {
     /// Launching and running; of very many only the newest.
     pub launched: Vec<Launched>,
-    /// Lines of those that wait.
-    pub lines: Vec<Line>,
+    /// Backlogs of those that wait.
+    pub backlogs: Vec<Backlog>,
     /// Records that cannot be read.
     pub unreadable: Vec<Unreadable>,
     /// The ids of those among them that were launched, and may run.
@@ -72,7 +72,7 @@ impl Activity {
     /// Whether nothing is left to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.launched.is_empty() && self.lines.is_empty() && self.may_run.is_empty()
+        self.launched.is_empty() && self.backlogs.is_empty() && self.may_run.is_empty()
     }
 
     fn note_launched(&mut self, loaded: &[Loaded]) {
@@ -97,11 +97,11 @@ impl Activity {
             n if n >= LOOK_MAX => Some(format!("{n} or more running or starting")),
             n => Some(format!("{n} running or starting")),
         };
-        let lines: Vec<_> = self.lines.iter().map(|line| line.key.as_str()).collect();
-        let lines = (!lines.is_empty()).then(|| format!("some waiting for {}", lines.join(", ")));
+        let backlogs: Vec<_> = self.backlogs.iter().map(|backlog| backlog.key.as_str()).collect();
+        let backlogs = (!backlogs.is_empty()).then(|| format!("some waiting for {}", backlogs.join(", ")));
         let may_run = (!self.may_run.is_empty())
             .then(|| format!("{} launched, with a record that cannot be read", self.may_run.join(", ")));
-        launched.into_iter().chain(lines).chain(may_run).collect::<Vec<_>>().join(", ")
+        launched.into_iter().chain(backlogs).chain(may_run).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -122,12 +122,12 @@ pub async fn look(account: &Account, stack: &StackView) -> Result<Activity, Port
         }
     }
     activity.note_unreadable(&store.list(&Filter::default(), None, PAGE_MAX).await?.items);
-    for key in store.lines(Utc::now()).await? {
-        let Some(ticket) = store.line(&key, Utc::now(), 1).await?.into_iter().next() else { continue };
-        if let Err(PortError::Corrupt(corrupt)) = store.load(&ticket.id).await {
+    for key in store.backlogs(Utc::now()).await? {
+        let Some(entry) = store.backlog(&key, Utc::now(), 1).await?.into_iter().next() else { continue };
+        if let Err(PortError::Corrupt(corrupt)) = store.load(&entry.id).await {
             activity.note_unreadable(&[Err(corrupt)]);
         }
-        activity.lines.push(Line { key: key.to_string(), since: ticket.submitted_at, head: ticket.id.to_string() });
+        activity.backlogs.push(Backlog { key: key.to_string(), since: entry.submitted_at, head: entry.id.to_string() });
     }
     Ok(activity)
 }

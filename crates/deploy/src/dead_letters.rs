@@ -187,7 +187,7 @@ fn letter(queue: DeadQueue, message: &Received) -> DeadLetter {
 
 fn hint(body: &str) -> (String, Option<ExecutionId>) {
     match serde_json::from_str(body) {
-        Ok(Message::Line { line, id }) => (format!("start what waits for {line}"), id),
+        Ok(Message::Wakeup { backlog, id }) => (format!("start what waits for {backlog}"), id),
         Ok(Message::Check { id }) => ("look after this execution".into(), Some(id)),
         Ok(Message::CancelGroup { group }) => (format!("close the members of the cancelled group {group}"), None),
         Ok(Message::RerunGroup { group }) => (format!("run again what failed, as members of {group}"), None),

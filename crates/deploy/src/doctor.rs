@@ -17,9 +17,9 @@ use crate::{
 const CLOCK_MAX: TimeDelta = TimeDelta::seconds(60);
 /// How long a task may take to start. Ours: a start takes a minute, a large image some more.
 const LAUNCH_MAX: TimeDelta = TimeDelta::minutes(15);
-/// How long the head of a line may wait. Ours: the default timeout of what it waits for.
+/// How long the head of a backlog may wait. Ours: the default timeout of what it waits for.
 const WAIT_MAX: TimeDelta = TimeDelta::hours(1);
-/// How many of many are named. Ours: a line or two.
+/// How many of many are named. Ours: a backlog or two.
 const NAMED: usize = 5;
 
 /// What was found out. What could not be is an error in words.
@@ -127,9 +127,9 @@ pub struct Check {
     pub verdict: Verdict,
     /// In words.
     pub detail: String,
-    /// The way to mend it, if something is wrong or could be better.
+    /// The way to fix it, if something is wrong or could be better.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mend: Option<String>,
+    pub fix: Option<String>,
 }
 
 /// How something is.
@@ -148,19 +148,19 @@ pub enum Verdict {
 
 impl Check {
     fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, detail: detail.into(), mend: None }
+        Self { name, verdict: Verdict::Ok, detail: detail.into(), fix: None }
     }
 
-    fn wrong(name: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Wrong, detail: detail.into(), mend: Some(mend.into()) }
+    fn wrong(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Wrong, detail: detail.into(), fix: Some(fix.into()) }
     }
 
-    fn warning(name: &'static str, detail: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Warning, ..Self::wrong(name, detail, mend) }
+    fn warning(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Warning, ..Self::wrong(name, detail, fix) }
     }
 
     fn unknown(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Unknown, detail: detail.into(), mend: None }
+        Self { name, verdict: Verdict::Unknown, detail: detail.into(), fix: None }
     }
 }
 
@@ -236,12 +236,12 @@ fn version(facts: &Facts, stack: &StackView) -> Check {
         return Check::ok("version", format!("the functions are of this version, {theirs}"));
     }
     let detail = format!("the functions are of version {theirs}, this mycli is {}", facts.version);
-    let mend = if is_newer(theirs, &facts.version) {
+    let fix = if is_newer(theirs, &facts.version) {
         "install that version of mycli".into()
     } else {
         facts.command("upgrade")
     };
-    Check::wrong("version", detail, mend)
+    Check::wrong("version", detail, fix)
 }
 
 /// Whether one version comes after another.
@@ -282,12 +282,12 @@ fn dead_letters(facts: &Facts, queue: DeadQueue, count: &Result<usize, String>) 
     match count {
         Ok(0) => Check::ok(name, format!("{}: none", queue.as_str())),
         Ok(count) => {
-            let mend = format!(
+            let fix = format!(
                 "{0} shows them; {1}",
                 facts.command("dead-letters list"),
                 facts.command("dead-letters redrive")
             );
-            Check::wrong(name, format!("{}: {count} could not be processed", queue.as_str()), mend)
+            Check::wrong(name, format!("{}: {count} could not be processed", queue.as_str()), fix)
         }
         Err(why) => Check::wrong(
             name,
@@ -302,12 +302,12 @@ fn records(facts: &Facts) -> Vec<Check> {
     let name = "records";
     let Ok(activity) = &facts.activity else { return Vec::new() };
     let check = |record: &Unreadable| {
-        let mend = format!(
+        let fix = format!(
             "a newer release may read it: {}; or give it up: {}",
             facts.command("upgrade"),
             facts.command(&format!("forget {}", record.id))
         );
-        Check::wrong(name, format!("{} cannot be read: {}", record.id, record.why), mend)
+        Check::wrong(name, format!("{} cannot be read: {}", record.id, record.why), fix)
     };
     if activity.unreadable.is_empty() {
         return vec![Check::ok(name, "all that were looked at can be read")];
@@ -330,21 +330,21 @@ fn waiting(facts: &Facts) -> Vec<Check> {
     let mut checks = Vec::new();
     if let Some(first) = overdue.first() {
         let detail = format!("{} launched over {} minutes ago do not run yet", overdue.len(), LAUNCH_MAX.num_minutes());
-        let mend = format!(
+        let fix = format!(
             "look at why: {}; or stop it: {}",
             facts.command(&format!("status {}", first.id)),
             facts.command(&format!("cancel {}", first.id))
         );
-        checks.push(Check::wrong(name, detail, mend));
+        checks.push(Check::wrong(name, detail, fix));
     }
-    for line in activity.lines.iter().filter(|line| facts.now - line.since > WAIT_MAX) {
-        let hours = (facts.now - line.since).num_hours();
-        let detail = format!("the first in line for {} has waited for {hours} h", line.key);
-        let mend = format!(
+    for backlog in activity.backlogs.iter().filter(|backlog| facts.now - backlog.since > WAIT_MAX) {
+        let hours = (facts.now - backlog.since).num_hours();
+        let detail = format!("the first in line for {} has waited for {hours} h", backlog.key);
+        let fix = format!(
             "{} says what it waits for; raise the quota, or cancel what holds it",
-            facts.command(&format!("status {}", line.head))
+            facts.command(&format!("status {}", backlog.head))
         );
-        checks.push(Check::wrong(name, detail, mend));
+        checks.push(Check::wrong(name, detail, fix));
     }
     if checks.is_empty() {
         let detail = if activity.is_idle() { "nothing is under way".into() } else { activity.words() };
@@ -367,12 +367,12 @@ fn secrets_kept(facts: &Facts) -> Check {
     if let Some(first) = without_record.first() {
         let detail =
             format!("values that no run may name, since mycli did not set them: {}", without_record.join(", "));
-        let mend = format!(
+        let fix = format!(
             "{}, or {}",
             facts.command(&format!("secrets set {first}")),
             facts.command(&format!("secrets remove {first}"))
         );
-        return Check::wrong(name, detail, mend);
+        return Check::wrong(name, detail, fix);
     }
     Check::ok(name, format!("{} set", kept.records.len()))
 }
@@ -395,12 +395,12 @@ fn log_writers(facts: &Facts) -> Check {
             some_of(&writers.others)
         );
         let detail = [vec![found], untold].concat().join("; ");
-        let mend = format!(
+        let fix = format!(
             "let each write to its own log group only (Resource …:log-group:/aws/lambda/NAME:*), or give it a permissions boundary that \
              denies logs:PutLogEvents on {}:*",
             writers.group
         );
-        return Check::warning(name, detail, mend);
+        return Check::warning(name, detail, fix);
     }
     if !untold.is_empty() {
         return Check::unknown(name, untold.join("; "));
@@ -437,7 +437,7 @@ mod tests {
     use domain::{execution::ExecutionStatus, key::Role, secret::SecretRecord};
 
     use super::*;
-    use crate::activity::{Launched, Line};
+    use crate::activity::{Backlog, Launched};
 
     fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -476,13 +476,13 @@ mod tests {
         facts
     }
 
-    /// Exactly one thing is wrong; its detail and its mend hold these texts.
+    /// Exactly one thing is wrong; its detail and its fix hold these texts.
     #[track_caller]
-    fn one_finding(facts: &Facts, name: &str, detail: &str, mend: &str) {
+    fn one_finding(facts: &Facts, name: &str, detail: &str, fix: &str) {
         let wrong: Vec<_> = judge(facts).into_iter().filter(|check| check.verdict == Verdict::Wrong).collect();
         let [found] = wrong.as_slice() else { panic!("{wrong:#?}") };
-        let told = found.mend.clone().unwrap_or_default();
-        assert!(found.name == name && found.detail.contains(detail) && told.contains(mend), "{found:#?}");
+        let told = found.fix.clone().unwrap_or_default();
+        assert!(found.name == name && found.detail.contains(detail) && told.contains(fix), "{found:#?}");
     }
 
     #[test]
@@ -569,18 +569,23 @@ mod tests {
     fn launches_that_come_to_nothing_and_lines_that_stand_still() {
         let launched =
             |status, minutes| Launched { id: "exec_1".into(), status, since: well().now - TimeDelta::minutes(minutes) };
-        let of = |launched, lines| Activity { launched, lines, ..Activity::default() };
-        let activity = |launched, lines| Facts { activity: Ok(of(launched, lines)), ..well() };
+        let of = |launched, backlogs| Activity { launched, backlogs, ..Activity::default() };
+        let activity = |launched, backlogs| Facts { activity: Ok(of(launched, backlogs)), ..well() };
         let facts =
             activity(vec![launched(ExecutionStatus::Launching, 16), launched(ExecutionStatus::Running, 600)], vec![]);
         one_finding(&facts, "runs", "1 launched over 15 minutes ago", "mycli cancel exec_1");
-        let line = |minutes| Line {
+        let backlog = |minutes| Backlog {
             key: "lock:prod".into(),
             head: "exec_2".into(),
             since: well().now - TimeDelta::minutes(minutes),
         };
-        one_finding(&activity(vec![], vec![line(121)]), "runs", "lock:prod has waited for 2 h", "mycli status exec_2");
-        let fine = activity(vec![launched(ExecutionStatus::Launching, 2)], vec![line(30)]);
+        one_finding(
+            &activity(vec![], vec![backlog(121)]),
+            "runs",
+            "lock:prod has waited for 2 h",
+            "mycli status exec_2",
+        );
+        let fine = activity(vec![launched(ExecutionStatus::Launching, 2)], vec![backlog(30)]);
         assert!(judge(&fine).iter().all(|check| check.verdict == Verdict::Ok));
     }
 
@@ -627,8 +632,8 @@ mod tests {
             look_at_writers(Ok(Writers { group, others: names(7), administrators: names(2), ..Writers::default() }));
         assert_eq!(found.verdict, Verdict::Warning);
         assert!(found.detail.starts_with("role/1, role/2, role/3, role/4, role/5 and 2 more can write"), "{found:#?}");
-        let mend = found.mend.unwrap();
-        assert!(mend.contains("permissions boundary") && mend.contains("log-group:/aws/mycli/default:*"), "{mend}");
+        let fix = found.fix.unwrap();
+        assert!(fix.contains("permissions boundary") && fix.contains("log-group:/aws/mycli/default:*"), "{fix}");
         assert_eq!(serde_json::to_value(Verdict::Warning).unwrap(), "warning");
     }
 
@@ -643,7 +648,7 @@ mod tests {
     fn foreign_writers_that_cannot_be_told_are_unknown_with_the_reason() {
         let denied = "failed to list the roles and users of the account: not authorized to perform: iam:GetAccountAuthorizationDetails";
         let found = look_at_writers(Err(denied.into()));
-        assert_eq!((found.verdict, found.detail.as_str(), found.mend), (Verdict::Unknown, denied, None));
+        assert_eq!((found.verdict, found.detail.as_str(), found.fix), (Verdict::Unknown, denied, None));
         let untold = BTreeMap::from([("only 50 are looked at closely".to_owned(), names(6))]);
         let some =
             look_at_writers(Ok(Writers { untold: untold.clone(), administrators: names(1), ..Writers::default() }));

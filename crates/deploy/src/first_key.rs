@@ -1,6 +1,6 @@
 //! The administrator's key. It is made on this machine and only its hash leaves it, so that it is never in a log or an output of AWS's.
 
-use aws::ambient::System;
+use aws::system::System;
 use chrono::{SubsecRound, Utc};
 use domain::{
     key::{ApiKey, KeyRecord, Role},

@@ -1,6 +1,6 @@
 //! Removing a record of a stack that cannot be read.
 
-use aws::{ambient::System, dynamo::DynamoStore, ecs::EcsTasks};
+use aws::{dynamo::DynamoStore, ecs::EcsTasks, system::System};
 use domain::{forget::Forgotten, id::ExecutionId};
 use pipeline::forget;
 pub use pipeline::forget::{ForgetError, Unreadable};

@@ -88,9 +88,9 @@ pub async fn read(account: &Account, pool: Pool) -> Known {
 /// # Errors
 /// When the table does not answer.
 pub async fn keep(account: &Account, stack: &StackView, pool: Pool, vcpus: u32) -> Result<(), PortError> {
-    let (store, line) = (activity::store(account, stack), LimitKey::Pool(pool.limit()));
-    let before = store.line_state(&line).await?;
+    let (store, backlog) = (activity::store(account, stack), LimitKey::Pool(pool.limit()));
+    let before = store.backlog_state(&backlog).await?;
     let after = before.with_quota(Some(vcpus.saturating_mul(1024)), Utc::now().trunc_subsecs(3));
     // Whoever wrote in between was the sweep, which knows it too.
-    store.set_line_state(&line, &before, after).await.map(drop)
+    store.set_backlog_state(&backlog, &before, after).await.map(drop)
 }

@@ -262,7 +262,7 @@ impl ExecutionView {
             launched_at: execution.attempts.first().map(|attempt| attempt.launched_at),
             started_at: last.and_then(Attempt::started_at),
             stopped_at: end.map(|end| end.at),
-            commit: execution.attempts.iter().rev().find_map(|attempt| attempt.said.commit.clone()),
+            commit: execution.attempts.iter().rev().find_map(|attempt| attempt.markers.commit.clone()),
             image_digest: last.and_then(|a| a.task.as_ref()?.container()?.image_digest.clone()),
             waiting,
             attempts: execution.attempts.iter().map(AttemptView::from).collect(),

@@ -3,7 +3,7 @@
 use self::start_failure::start_failure;
 use crate::{
     ecs::{StopCode, Task},
-    execution::Said,
+    execution::MarkerFacts,
 };
 
 mod start_failure;
@@ -184,7 +184,7 @@ fn is_rate_limited(why: &str) -> bool {
 
 /// What a stopped task died of; `None` if it exited 0. An absent exit code is never taken for 0.
 #[must_use]
-pub fn of(task: &Task, said: &Said) -> Option<Cause> {
+pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
     let container = task.container();
     let exit_code = container.and_then(|c| c.exit_code);
     let words = words(task);
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     fn stopped(json: &str) -> Option<Cause> {
-        of(&serde_json::from_str(json).expect("ECS's JSON"), &Said::default())
+        of(&serde_json::from_str(json).expect("ECS's JSON"), &MarkerFacts::default())
     }
 
     fn failed_to_start(reason: &str) -> Cause {
@@ -253,7 +253,7 @@ mod tests {
             stopped_reason: Some(reason.into()),
             ..Task::default()
         };
-        of(&task, &Said::default()).expect("a cause")
+        of(&task, &MarkerFacts::default()).expect("a cause")
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     ecs::{RunTaskInput, Task},
     id::{AttemptId, ExecutionId},
     key::Role,
-    limit::{CapacityPool, Holding, LimitKey},
+    limit::{Allocation, CapacityPool, LimitKey},
     marker::Marker,
     principal::Principal,
     request::LaunchRequest,
@@ -59,13 +59,15 @@ pub struct Execution {
 pub enum State {
     /// Recorded; nobody has looked at it yet.
     Queued {
-        /// The line its ticket stands in.
-        line: LimitKey,
+        /// The backlog its entry stands in.
+        #[serde(rename = "line")]
+        backlog: LimitKey,
     },
     /// The throttle holds it, or a retry is due later.
     Waiting {
-        /// The line its ticket stands in.
-        line: LimitKey,
+        /// The backlog its entry stands in.
+        #[serde(rename = "line")]
+        backlog: LimitKey,
         /// Which limit holds it, in words; refreshed whenever the launcher looks.
         reason: String,
         /// Not before this moment (a retry's backoff).
@@ -333,8 +335,8 @@ pub struct Attempt {
     /// When `RunTask` was about to be called.
     pub launched_at: Timestamp,
     /// The calls of `RunTask` again, as its outcome was unknown: the latest, and those before it that may have started the task.
-    #[serde(default)]
-    pub called_again: Vec<CalledAgain>,
+    #[serde(default, rename = "called_again")]
+    pub repeated_calls: Vec<RepeatedCall>,
     /// How often `RunTask` refused this attempt for want of capacity; part of the next client token.
     pub refusals: u32,
     /// The task, once known.
@@ -342,7 +344,8 @@ pub struct Attempt {
     /// The newest snapshot of the task.
     pub task: Option<Task>,
     /// What the script said.
-    pub said: Said,
+    #[serde(rename = "said")]
+    pub markers: MarkerFacts,
     /// The sweep asked for a stop because the time was long over.
     pub overdue: bool,
     /// ECS no longer knows the task.
@@ -353,7 +356,7 @@ pub struct Attempt {
 
 /// A call of `RunTask` with an input that it was called with before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CalledAgain {
+pub struct RepeatedCall {
     /// When it was about to be made.
     pub at: Timestamp,
     /// It was refused, and so started nothing.
@@ -363,7 +366,7 @@ pub struct CalledAgain {
 /// What the script said in its marker lines; each is said at most once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Said {
+pub struct MarkerFacts {
     /// When set-up began.
     pub set_up_at: Option<Timestamp>,
     /// The commit that was checked out.
@@ -382,9 +385,9 @@ pub struct Said {
     pub complete: bool,
 }
 
-impl Said {
+impl MarkerFacts {
     /// Joins one marker line.
-    pub fn hear(&mut self, at: Timestamp, marker: &Marker) {
+    pub fn record(&mut self, at: Timestamp, marker: &Marker) {
         match marker {
             Marker::SetUp => self.set_up_at = self.set_up_at.or(Some(at)),
             Marker::Commit(commit) => self.commit = self.commit.take().or_else(|| Some(commit.clone())),
@@ -412,7 +415,11 @@ impl Attempt {
     /// The last call of `RunTask` that may have started the task: it may take a while from then on until ECS lists it.
     #[must_use]
     pub fn last_called_at(&self) -> Timestamp {
-        self.called_again.iter().filter(|call| !call.refused).map(|call| call.at).fold(self.launched_at, Timestamp::max)
+        self.repeated_calls
+            .iter()
+            .filter(|call| !call.refused)
+            .map(|call| call.at)
+            .fold(self.launched_at, Timestamp::max)
     }
 
     /// Whether the attempt holds its slot.
@@ -436,7 +443,7 @@ impl Attempt {
     /// Whether its task may have written something: it was seen to run or to have stopped, or the script has spoken.
     #[must_use]
     pub fn may_have_output(&self) -> bool {
-        self.said.set_up_at.is_some() || self.runs() || self.is_stopped()
+        self.markers.set_up_at.is_some() || self.runs() || self.is_stopped()
     }
 
     /// When the last line of a stopped task's output has surely come in; `None` while it runs.
@@ -456,22 +463,22 @@ impl Attempt {
     /// When the command started, as well as it is known: the script's word, else the task's.
     #[must_use]
     pub fn started_at(&self) -> Option<Timestamp> {
-        self.said.started_at.or_else(|| self.task.as_ref()?.started_at)
+        self.markers.started_at.or_else(|| self.task.as_ref()?.started_at)
     }
 }
 
-/// An execution's place in a line.
+/// An execution's place in a backlog.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct BacklogEntry {
     /// Whose.
     pub id: ExecutionId,
-    /// The line.
-    pub line: LimitKey,
-    /// Who submitted it ([`Execution::submitter`]); lines are fair between these.
+    /// The backlog.
+    pub backlog: LimitKey,
+    /// Who submitted it ([`Execution::submitter`]); backlogs are fair between these.
     pub submitter: String,
     /// Larger goes first among one submitter's.
     pub priority: i32,
-    /// Then older goes first. It does not change when the ticket moves to another line and back.
+    /// Then older goes first. It does not change when the entry moves to another backlog and back.
     pub submitted_at: Timestamp,
     /// Not before this moment.
     pub not_before: Option<Timestamp>,
@@ -514,23 +521,23 @@ impl Execution {
         self.id.attempt(attempt.number)
     }
 
-    /// By what lines are fair: who submitted it, or the name in a record of before there were principals.
+    /// By what backlogs are fair: who submitted it, or the name in a record of before there were principals.
     #[must_use]
     pub fn submitter(&self) -> String {
         self.submitted_by_id.as_ref().map_or_else(|| self.submitted_by.clone(), ToString::to_string)
     }
 
-    /// Its ticket, while it stands in a line.
+    /// Its entry, while it stands in a backlog.
     #[must_use]
-    pub fn ticket(&self) -> Option<Ticket> {
-        let (line, not_before) = match &self.state {
-            State::Queued { line } => (line, None),
-            State::Waiting { line, not_before, .. } => (line, *not_before),
+    pub fn backlog_entry(&self) -> Option<BacklogEntry> {
+        let (backlog, not_before) = match &self.state {
+            State::Queued { backlog } => (backlog, None),
+            State::Waiting { backlog, not_before, .. } => (backlog, *not_before),
             State::Launching | State::Running | State::Final(_) | State::Other { .. } => return None,
         };
-        Some(Ticket {
+        Some(BacklogEntry {
             id: self.id.clone(),
-            line: line.clone(),
+            backlog: backlog.clone(),
             submitter: self.submitter(),
             priority: self.request.priority,
             submitted_at: self.submitted_at,
@@ -538,26 +545,26 @@ impl Execution {
         })
     }
 
-    /// What it would hold once launched: all of it or nothing. In the order in which its ticket passes their lines.
+    /// What it would hold once launched: all of it or nothing. In the order in which its entry passes their backlogs.
     #[must_use]
-    pub fn demand(&self) -> Vec<Holding> {
-        let pool = Holding { key: LimitKey::Pool(self.pool), amount: self.request.size.cpu() };
+    pub fn demand(&self) -> Vec<Allocation> {
+        let pool = Allocation { key: LimitKey::Pool(self.pool), amount: self.request.size.cpu() };
         let lock = self.request.lock.clone().map(LimitKey::Lock);
         let group = self.request.max_parallel.and(self.request.group.clone()).map(LimitKey::Group);
-        let own = lock.into_iter().chain(group).map(|key| Holding { key, amount: 1 });
+        let own = lock.into_iter().chain(group).map(|key| Allocation { key, amount: 1 });
         own.chain([pool]).collect()
     }
 
-    /// The lines that a start of it is charged to, once it is launched: all that it passed, so that who is sent from a group's line to the
+    /// The backlogs that a start of it is charged to, once it is launched: all that it passed, so that who is sent from a group's backlog to the
     /// pool's has had its turn in both.
     pub fn started_from(&self) -> impl Iterator<Item = LimitKey> {
-        self.holdings().into_iter().map(|holding| holding.key)
+        self.allocations().into_iter().map(|allocation| allocation.key)
     }
 
     /// What it holds now. A store derives its counters from the difference between two versions of a record, in the write that
     /// makes it, so a slot can be neither leaked nor released twice.
     #[must_use]
-    pub fn holdings(&self) -> Vec<Holding> {
+    pub fn allocations(&self) -> Vec<Allocation> {
         let holds = self.open_attempt().is_some() || self.may_hold();
         if holds { self.demand() } else { Vec::new() }
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     execution::ExecutionStatus,
     id::ExecutionId,
-    limit::{CapacityPool, Holding, LimitKey},
+    limit::{Allocation, CapacityPool, LimitKey},
     request::Name,
 };
 
@@ -106,7 +106,7 @@ impl fmt::Display for Untold {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
     /// What it holds of its limits.
-    pub holdings: Vec<Holding>,
+    pub allocations: Vec<Allocation>,
     /// What is not known.
     pub untold: Vec<Untold>,
     /// The task of the last attempt that has one and is not over.
@@ -125,7 +125,7 @@ impl RawRecord {
             None => traces.untold.push(Untold::Task),
         }
         match self.holds() {
-            Some(true) => self.note_holdings(&mut traces),
+            Some(true) => self.note_allocations(&mut traces),
             Some(false) => {}
             None => traces.untold.push(Untold::Anything),
         }
@@ -136,7 +136,7 @@ impl RawRecord {
         self.attempts.as_ref()?.last()
     }
 
-    /// Whether it holds what it asked for, by the rule of [`crate::execution::Execution::holdings`]. `None` if that cannot be told.
+    /// Whether it holds what it asked for, by the rule of [`crate::execution::Execution::allocations`]. `None` if that cannot be told.
     fn holds(&self) -> Option<bool> {
         let status = self.status.as_str().map(|word| ExecutionStatus::from(word.to_owned()));
         let open = |launched: fn(&RawAttempt) -> bool| {
@@ -152,7 +152,7 @@ impl RawRecord {
         }
     }
 
-    fn note_holdings(&self, traces: &mut Traces) {
+    fn note_allocations(&self, traces: &mut Traces) {
         let Some(request) = self.request.as_object() else {
             traces.untold.extend([Untold::Lock, Untold::Group]);
             return self.note_pool(traces);
@@ -185,7 +185,7 @@ fn name(value: &Value) -> Option<Name> {
 impl Traces {
     fn note(&mut self, key: Option<LimitKey>, amount: u32, otherwise: Untold) {
         match key {
-            Some(key) => self.holdings.push(Holding { key, amount }),
+            Some(key) => self.allocations.push(Allocation { key, amount }),
             None => self.untold.push(otherwise),
         }
     }
@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn keys(traces: &Traces) -> Vec<String> {
-        traces.holdings.iter().map(|holding| format!("{}={}", holding.key, holding.amount)).collect()
+        traces.allocations.iter().map(|allocation| format!("{}={}", allocation.key, allocation.amount)).collect()
     }
 
     #[test]
@@ -280,17 +280,17 @@ mod tests {
     fn what_waits_or_is_over_holds_nothing() {
         for status in ["QUEUED", "WAITING", "FINAL", "SUCCEEDED", "LOST"] {
             let traces = record(json!(status), request(), running()).traces();
-            assert!(traces.holdings.is_empty() && traces.untold.is_empty(), "{status}: {traces:?}");
+            assert!(traces.allocations.is_empty() && traces.untold.is_empty(), "{status}: {traces:?}");
         }
         let mut attempts = running();
         attempts[1]["closed"] = json!({"outcome": "lost"});
         let traces = record(json!("RUNNING"), request(), attempts).traces();
-        assert_eq!((traces.holdings.len(), traces.open_task), (0, None));
+        assert_eq!((traces.allocations.len(), traces.open_task), (0, None));
     }
 
     #[test]
     fn a_status_of_a_newer_release_holds_what_was_launched() {
-        let held = |attempts| record(json!("PAUSED"), request(), attempts).traces().holdings.len();
+        let held = |attempts| record(json!("PAUSED"), request(), attempts).traces().allocations.len();
         assert_eq!(held(running()), 3);
         assert_eq!(held(json!([{"number": 1, "cpu": 256, "run_task": {}}])), 3);
         assert_eq!(held(json!([{"number": 1, "cpu": 256}])), 0);

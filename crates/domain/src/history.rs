@@ -36,9 +36,9 @@ impl Filter {
     /// Whether an execution is wanted.
     #[must_use]
     pub fn admits(&self, execution: &Execution) -> bool {
-        let in_line = |status: &ExecutionStatus| matches!(status, ExecutionStatus::Queued | ExecutionStatus::Waiting);
+        let members = |status: &ExecutionStatus| matches!(status, ExecutionStatus::Queued | ExecutionStatus::Waiting);
         let stands = execution.status();
-        let is = |status: &ExecutionStatus| stands == *status || (in_line(status) && in_line(&stands));
+        let is = |status: &ExecutionStatus| stands == *status || (members(status) && members(&stands));
         self.status.as_ref().is_none_or(is)
             && self.group.as_ref().is_none_or(|group| execution.request.group.as_ref() == Some(group))
             && self.by.as_ref().is_none_or(|by| execution.submitted_by == *by)

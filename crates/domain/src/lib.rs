@@ -3,11 +3,12 @@
 //! Nothing here does I/O, reads a clock, an environment variable or a random source: whatever varies is an argument. The
 //! [`ports`] are what the handlers in `pipeline` need of the world; adapters implement them.
 
+pub mod adaptive_limit;
 pub mod announcement;
 pub mod api;
+pub mod backlog;
 pub mod backoff;
 pub mod cause;
-pub mod ceiling;
 pub mod drift;
 pub mod ecs;
 pub mod error;
@@ -20,7 +21,6 @@ pub mod history;
 pub mod id;
 pub mod key;
 pub mod limit;
-pub mod line;
 pub mod marker;
 pub mod message;
 pub mod patience;

@@ -1,4 +1,4 @@
-//! What a launch must fit under: the concurrent capacity of a pool, locks, and groups. Each limit has a line of its own.
+//! What a launch must fit under: the concurrent capacity of a pool, locks, and groups. Each limit has a backlog of its own.
 
 use std::{fmt, str::FromStr};
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::{Capacity, Name, Place};
 
-/// Where a task's vCPUs come from. Each pool has its own quota, its own launch rate and its own line.
+/// Where a task's vCPUs come from. Each pool has its own quota, its own launch rate and its own backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CapacityPool {
@@ -50,7 +50,7 @@ impl CapacityPool {
     }
 }
 
-/// The key of a limit, and of the line of those who wait for it: `pool:machine`, `lock:NAME`, `group:NAME`.
+/// The key of a limit, and of the backlog of those who wait for it: `pool:machine`, `lock:NAME`, `group:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LimitKey {
@@ -131,7 +131,7 @@ impl fmt::Display for RateKey {
 
 /// So much of a limit, held by an attempt that is not closed: CPU units of a pool, or 1 of a lock or a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holding {
+pub struct Allocation {
     /// Of which limit.
     pub key: LimitKey,
     /// How much: CPU units of a pool, 1 of a lock or a group.

@@ -1,6 +1,6 @@
 //! What the functions say to each other through the queues.
 //!
-//! A message is only a hint that there is something to look at: the truth is in the store. So a duplicate is harmless, a lost one
+//! A message is only a wakeup that there is something to look at: the truth is in the store. So a duplicate is harmless, a lost one
 //! is repaired by the sweep, and an old one finds nothing left to do.
 
 use serde::{Deserialize, Serialize};
@@ -16,10 +16,12 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Message {
-    /// A line has work, or room: start its head. On the launch queue.
-    Line {
-        /// Which line.
-        line: LimitKey,
+    /// A backlog has work, or room: start its head. On the launch queue.
+    #[serde(rename = "line")]
+    Wakeup {
+        /// Which backlog.
+        #[serde(rename = "line")]
+        backlog: LimitKey,
         /// The execution that was just recorded in it, if that is why. It is told why it waits if it cannot start at once.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         id: Option<ExecutionId>,
@@ -88,7 +90,7 @@ impl Message {
     #[must_use]
     pub fn queue(&self) -> QueueName {
         match self {
-            Self::Line { .. } => QueueName::Launch,
+            Self::Wakeup { .. } => QueueName::Launch,
             Self::Check { .. } | Self::CancelGroup { .. } | Self::RerunGroup { .. } => QueueName::Control,
         }
     }

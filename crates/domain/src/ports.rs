@@ -9,16 +9,16 @@ use chrono::TimeDelta;
 
 use crate::{
     Timestamp,
+    adaptive_limit::Shortage,
     announcement::Announcement,
-    ceiling::Shortage,
+    backlog::BacklogState,
     ecs::{RunTaskInput, Task},
-    execution::{Execution, Ticket},
+    execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, CapacityPool, LimitKey, RateKey},
-    line::LineState,
     message::Outgoing,
     principal::Principal,
     request::Name,
@@ -91,7 +91,7 @@ pub struct Update {
     pub admissions: Vec<Admission>,
 }
 
-/// The records, and all that is derived from them: lines, usage, history.
+/// The records, and all that is derived from them: backlogs, usage, history.
 pub trait Store: Send + Sync {
     /// Records a new execution, unless its id exists (then it is `Existing` itself) or the claim is taken. Idempotent.
     fn create(
@@ -150,32 +150,32 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> impl Future<Output = Result<Page<Loaded>, PortError>> + Send;
 
-    /// The first tickets of a line that are due at `now`, in the order of [`crate::fair::order`].
-    fn line(
+    /// The first entries of a backlog that are due at `now`, in the order of [`crate::fair::order`].
+    fn backlog(
         &self,
         key: &LimitKey,
         now: Timestamp,
         limit: u32,
-    ) -> impl Future<Output = Result<Vec<Ticket>, PortError>> + Send;
+    ) -> impl Future<Output = Result<Vec<BacklogEntry>, PortError>> + Send;
 
-    /// Whether anybody, of whichever process, is in this line and due: then a hint at it is worth a message.
-    fn has_line(&self, key: &LimitKey, now: Timestamp) -> impl Future<Output = Result<bool, PortError>> + Send;
+    /// Whether anybody, of whichever process, is in this backlog and due: then a wakeup at it is worth a message.
+    fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> impl Future<Output = Result<bool, PortError>> + Send;
 
-    /// The lines that have a ticket due at `now`.
-    fn lines(&self, now: Timestamp) -> impl Future<Output = Result<Vec<LimitKey>, PortError>> + Send;
+    /// The backlogs that have an entry due at `now`.
+    fn backlogs(&self, now: Timestamp) -> impl Future<Output = Result<Vec<LimitKey>, PortError>> + Send;
 
-    /// How many stand before this ticket in its line: exact up to `exact`, an estimate beyond.
-    fn ahead(&self, ticket: &Ticket, exact: u32) -> impl Future<Output = Result<u32, PortError>> + Send;
+    /// How many stand before this entry in its backlog: exact up to `exact`, an estimate beyond.
+    fn ahead(&self, entry: &BacklogEntry, exact: u32) -> impl Future<Output = Result<u32, PortError>> + Send;
 
-    /// What is known of a line as a whole.
-    fn line_state(&self, key: &LimitKey) -> impl Future<Output = Result<LineState, PortError>> + Send;
+    /// What is known of a backlog as a whole.
+    fn backlog_state(&self, key: &LimitKey) -> impl Future<Output = Result<BacklogState, PortError>> + Send;
 
-    /// Replaces the state of a line if it is still the one that was read (by revision); says whether it was. Conditional.
-    fn set_line_state(
+    /// Replaces the state of a backlog if it is still the one that was read (by revision); says whether it was. Conditional.
+    fn set_backlog_state(
         &self,
         key: &LimitKey,
-        before: &LineState,
-        after: LineState,
+        before: &BacklogState,
+        after: BacklogState,
     ) -> impl Future<Output = Result<bool, PortError>> + Send;
 
     /// How much of a limit is in use.

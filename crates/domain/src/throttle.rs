@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
-    ceiling::{Ceiling, Shortage},
+    adaptive_limit::{AdaptiveLimit, Shortage},
     execution::Execution,
     limit::{Admission, CapacityPool, LimitKey, RateKey},
     request::LaunchRequest,
@@ -119,7 +119,11 @@ pub fn fitting(amounts: impl IntoIterator<Item = u32>, used: u32, max: Option<u3
 #[must_use]
 pub fn admissions(execution: &Execution, pool: Option<u32>) -> Vec<Admission> {
     let max = |key: &LimitKey| max_of(key, &execution.request, pool);
-    execution.demand().into_iter().map(|holding| Admission { max: max(&holding.key), key: holding.key }).collect()
+    execution
+        .demand()
+        .into_iter()
+        .map(|allocation| Admission { max: max(&allocation.key), key: allocation.key })
+        .collect()
 }
 
 /// Whether an execution can never be launched under this quota of its pool, and why: it would wait for ever.
@@ -160,14 +164,19 @@ pub fn reason(key: &LimitKey, usage: Usage, max: Option<u32>) -> String {
 
 /// Why a pool holds somebody, in words: it is full, or ECS refuses more below that.
 #[must_use]
-pub fn pool_reason(pool: CapacityPool, used: u32, quota: Option<u32>, ceiling: Option<&Ceiling>) -> String {
+pub fn pool_reason(
+    pool: CapacityPool,
+    used: u32,
+    quota: Option<u32>,
+    adaptive_limit: Option<&AdaptiveLimit>,
+) -> String {
     let usage = reason(&LimitKey::Pool(pool), Usage { used }, quota);
-    let Some(ceiling) = ceiling.filter(|_| quota.is_none_or(|quota| used < quota)) else { return usage };
-    let why = match ceiling.shortage {
+    let Some(adaptive_limit) = adaptive_limit.filter(|_| quota.is_none_or(|quota| used < quota)) else { return usage };
+    let why = match adaptive_limit.shortage {
         Shortage::Quota => "the account's quota is used up, by others too",
         Shortage::Capacity => "AWS has no capacity of this kind now",
     };
-    format!("{usage} by mycli, and {why}; tried again every 5 to 15 s ({})", ceiling.words)
+    format!("{usage} by mycli, and {why}; tried again every 5 to 15 s ({})", adaptive_limit.words)
 }
 
 /// Why a rate holds somebody, in words.

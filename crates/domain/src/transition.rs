@@ -12,7 +12,7 @@ use crate::{
     backoff::Backoff,
     cause::{self, Cause},
     ecs::{RUNNING, RunTaskInput, STOPPED, StopCode, Task},
-    execution::{Attempt, CalledAgain, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
+    execution::{Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome, RepeatedCall, State},
     id::ExecutionId,
     key::Caller,
     limit::{CapacityPool, LimitKey},
@@ -85,35 +85,41 @@ impl Execution {
             submitted_by_id: Some(by.principal.clone()),
             submitted_role: Some(by.role),
             submitted_at: now,
-            state: State::Queued { line: LimitKey::Pool(pool) },
+            state: State::Queued { backlog: LimitKey::Pool(pool) },
             cancel: None,
             attempts: Vec::new(),
             events: Vec::new(),
             unknown: Unknown::default(),
         };
-        execution.state = State::Queued { line: execution.first_line() };
+        execution.state = State::Queued { backlog: execution.first_backlog() };
         execution.note(now, None);
         execution
     }
 
-    /// It waits in this line, for this reason.
+    /// It waits in this backlog, for this reason.
     #[must_use]
-    pub fn parked(&self, line: LimitKey, reason: String, now: Timestamp) -> Option<Self> {
-        let not_before = self.ticket()?.not_before;
-        self.waiting(line, reason, not_before, now)
+    pub fn parked(&self, backlog: LimitKey, reason: String, now: Timestamp) -> Option<Self> {
+        let not_before = self.backlog_entry()?.not_before;
+        self.waiting(backlog, reason, not_before, now)
     }
 
-    /// It stays in its line, out of everybody's way until that moment, for this reason.
+    /// It stays in its backlog, out of everybody's way until that moment, for this reason.
     #[must_use]
     pub fn postponed(&self, reason: String, until: Timestamp, now: Timestamp) -> Option<Self> {
-        let line = self.ticket()?.line;
-        self.waiting(line, reason, Some(until), now)
+        let backlog = self.backlog_entry()?.backlog;
+        self.waiting(backlog, reason, Some(until), now)
     }
 
-    fn waiting(&self, line: LimitKey, reason: String, not_before: Option<Timestamp>, now: Timestamp) -> Option<Self> {
+    fn waiting(
+        &self,
+        backlog: LimitKey,
+        reason: String,
+        not_before: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<Self> {
         self.changed(|next| {
             let first = !matches!(next.state, State::Waiting { .. });
-            next.state = State::Waiting { line, reason: reason.clone(), not_before };
+            next.state = State::Waiting { backlog, reason: reason.clone(), not_before };
             if first {
                 next.note(now, Some(reason));
             }
@@ -135,7 +141,7 @@ impl Execution {
     /// `RunTask` is about to be called.
     #[must_use]
     pub fn launching(&self, plan: Plan, now: Timestamp) -> Option<Self> {
-        self.ticket().filter(|ticket| ticket.not_before.is_none_or(|due| due <= now))?;
+        self.backlog_entry().filter(|entry| entry.not_before.is_none_or(|due| due <= now))?;
         let (number, _) = self.next_attempt();
         self.changed(|next| {
             let refusals = match next.attempts.last() {
@@ -149,11 +155,11 @@ impl Execution {
                 nonce: plan.nonce,
                 run_task: Some(plan.run_task),
                 launched_at: now,
-                called_again: Vec::new(),
+                repeated_calls: Vec::new(),
                 refusals,
                 task_arn: None,
                 task: None,
-                said: Said::default(),
+                markers: MarkerFacts::default(),
                 overdue: false,
                 gone: false,
                 closed: None,
@@ -166,13 +172,13 @@ impl Execution {
     /// Fargate Spot has no room for it, so it goes on demand: its capacity is a wish, not a condition.
     #[must_use]
     pub fn falls_back(&self, why: &str, now: Timestamp) -> Option<Self> {
-        let ticket = self.ticket().filter(|_| self.pool == CapacityPool::FargateSpot)?;
+        let entry = self.backlog_entry().filter(|_| self.pool == CapacityPool::FargateSpot)?;
         let pool = CapacityPool::Fargate;
-        let line = if ticket.line == LimitKey::Pool(self.pool) { LimitKey::Pool(pool) } else { ticket.line };
+        let backlog = if entry.backlog == LimitKey::Pool(self.pool) { LimitKey::Pool(pool) } else { entry.backlog };
         let reason = format!("{why}: on demand instead of Spot");
         self.changed(|next| {
             next.pool = pool;
-            next.state = State::Waiting { line, reason: reason.clone(), not_before: ticket.not_before };
+            next.state = State::Waiting { backlog, reason: reason.clone(), not_before: entry.not_before };
             next.note(now, Some(reason));
         })
     }
@@ -192,14 +198,14 @@ impl Execution {
     #[must_use]
     pub fn calling_again(&self, token: &str, pause: TimeDelta, now: Timestamp) -> Option<Self> {
         let attempt = self.launched_with(token)?;
-        let last = attempt.called_again.last().map_or(attempt.launched_at, |call| call.at);
+        let last = attempt.repeated_calls.last().map_or(attempt.launched_at, |call| call.at);
         if now - last < pause {
             return None;
         }
         self.with_calls(token, |calls| {
             calls.retain(|call| !call.refused);
             calls.drain(..calls.len().saturating_sub(CALLS_MAX - 1));
-            calls.push(CalledAgain { at: now, refused: false });
+            calls.push(RepeatedCall { at: now, refused: false });
         })
     }
 
@@ -211,19 +217,19 @@ impl Execution {
         })
     }
 
-    fn with_calls(&self, token: &str, change: impl FnOnce(&mut Vec<CalledAgain>)) -> Option<Self> {
+    fn with_calls(&self, token: &str, change: impl FnOnce(&mut Vec<RepeatedCall>)) -> Option<Self> {
         let number = self.launched_with(token)?.number;
         self.changed(|next| {
             if let Some(attempt) = next.attempt_mut(number) {
-                change(&mut attempt.called_again);
+                change(&mut attempt.repeated_calls);
             }
         })
     }
 
-    /// `RunTask` with this client token started nothing, for a reason that passes: back into the line, or to its end if somebody cancelled
+    /// `RunTask` with this client token started nothing, for a reason that passes: back into the backlog, or to its end if somebody cancelled
     /// it meanwhile. That uses up no retry. Of another launch than the open one it says nothing.
     #[must_use]
-    pub fn refused(&self, token: &str, line: LimitKey, reason: &str, now: Timestamp) -> Option<Self> {
+    pub fn refused(&self, token: &str, backlog: LimitKey, reason: &str, now: Timestamp) -> Option<Self> {
         let number = self.launched_with(token)?.number;
         if let Some(cancelled) = self.cancelled_unlaunched(now) {
             return Some(cancelled);
@@ -233,7 +239,7 @@ impl Execution {
                 attempt.refusals += 1;
                 attempt.run_task = None;
             }
-            next.state = State::Waiting { line, reason: reason.to_owned(), not_before: Some(now) };
+            next.state = State::Waiting { backlog, reason: reason.to_owned(), not_before: Some(now) };
             next.note_a_try(now, Some(reason.to_owned()));
         })
     }
@@ -264,7 +270,7 @@ impl Execution {
     /// It cannot be launched at all: a request that no limit here will ever admit.
     #[must_use]
     pub fn rejected(&self, reason: String, now: Timestamp) -> Option<Self> {
-        self.ticket()?;
+        self.backlog_entry()?;
         self.changed(|next| next.finish(Outcome::Failed { exit_code: None, reason }, now))
     }
 
@@ -289,7 +295,7 @@ impl Execution {
 
     fn is_overdue(&self, attempt: &Attempt, now: Timestamp) -> bool {
         let own = self.request.timeout.seconds() + GRACE_SECONDS + OVERDUE_SECONDS;
-        let (from, allowed) = match (attempt.said.started_at, attempt.task.as_ref().and_then(|t| t.started_at)) {
+        let (from, allowed) = match (attempt.markers.started_at, attempt.task.as_ref().and_then(|t| t.started_at)) {
             (Some(started), _) => (started, own),
             (None, Some(started)) => (started, own + SET_UP_SECONDS),
             (None, None) => return false,
@@ -305,8 +311,7 @@ impl Execution {
         }
         let has_source = self.request.source.is_some();
         self.changed(|next| {
-            let Some(attempt) =
-                next.attempt_mut(number).filter(|attempt| !attempt.hears_it_again(observation, has_source))
+            let Some(attempt) = next.attempt_mut(number).filter(|attempt| !attempt.has_seen(observation, has_source))
             else {
                 return;
             };
@@ -340,7 +345,7 @@ impl Execution {
         let mut next = self.clone();
         let reason = cancel_reason(&cancel.by, "before it was started");
         next.cancel = Some(cancel);
-        if next.ticket().is_some() {
+        if next.backlog_entry().is_some() {
             next.finish(Outcome::Cancelled { reason }, now);
         }
         CancelDecision::Changed(Box::new(next))
@@ -367,14 +372,14 @@ impl Execution {
             }
         } else if matches!(self.state, State::Launching) && attempt.runs() {
             self.state = State::Running;
-            let at = attempt.started_at().or(attempt.said.set_up_at).unwrap_or(now);
+            let at = attempt.started_at().or(attempt.markers.set_up_at).unwrap_or(now);
             self.note(at, None);
         }
     }
 
     /// What a stopped attempt amounts to; `None` while its log has to be read first.
     fn verdict(&self, attempt: &Attempt) -> Option<Verdict> {
-        let (said, never_ran) = (&attempt.said, attempt.failed_to_start());
+        let (said, never_ran) = (&attempt.markers, attempt.failed_to_start());
         if !never_ran && !said.is_conclusive() && !said.complete && !self.surely_succeeded(attempt) {
             return None;
         }
@@ -397,7 +402,7 @@ impl Execution {
     /// 0, which the script exits with for nothing but a command that did.
     fn surely_succeeded(&self, attempt: &Attempt) -> bool {
         let ended_well = |task: &Task| {
-            task.stop_code == Some(StopCode::EssentialContainerExited) && cause::of(task, &attempt.said).is_none()
+            task.stop_code == Some(StopCode::EssentialContainerExited) && cause::of(task, &attempt.markers).is_none()
         };
         attempt.told_of_its_start(self.request.source.is_some()) && attempt.task.as_ref().is_some_and(ended_well)
     }
@@ -413,8 +418,8 @@ impl Execution {
             attempt.close(Final { outcome, at });
         }
         let reason = format!("attempt {number} failed ({cause}); trying again in {} s", pause.num_seconds());
-        let line = self.first_line();
-        self.state = State::Waiting { line, reason: reason.clone(), not_before: Some(now + pause) };
+        let backlog = self.first_backlog();
+        self.state = State::Waiting { backlog, reason: reason.clone(), not_before: Some(now + pause) };
         self.note(now, Some(reason));
     }
 
@@ -458,10 +463,10 @@ impl Execution {
         }
     }
 
-    /// The line its ticket first stands in: the lock's, then the group's, if there are any, so that who waits for those blocks nobody in
+    /// The backlog its entry first stands in: the lock's, then the group's, if there are any, so that who waits for those blocks nobody in
     /// the pool's.
-    fn first_line(&self) -> LimitKey {
-        self.demand().into_iter().next().map_or(LimitKey::Pool(self.pool), |holding| holding.key)
+    fn first_backlog(&self) -> LimitKey {
+        self.demand().into_iter().next().map_or(LimitKey::Pool(self.pool), |allocation| allocation.key)
     }
 
     fn attempt_mut(&mut self, number: u32) -> Option<&mut Attempt> {
@@ -492,10 +497,10 @@ impl Attempt {
             }
             Observation::Task(_) => {}
             Observation::Gone => self.gone = !self.is_stopped() || self.gone,
-            Observation::Markers(markers) => markers.iter().for_each(|(at, marker)| self.said.hear(*at, marker)),
+            Observation::Markers(markers) => markers.iter().for_each(|(at, marker)| self.markers.record(*at, marker)),
             Observation::WholeLog(markers) => {
-                markers.iter().for_each(|(at, marker)| self.said.hear(*at, marker));
-                self.said.complete = true;
+                markers.iter().for_each(|(at, marker)| self.markers.record(*at, marker));
+                self.markers.complete = true;
             }
         }
     }
@@ -510,15 +515,15 @@ impl Attempt {
 
     /// Whether the script has said all there is to say before the command.
     fn told_of_its_start(&self, has_source: bool) -> bool {
-        self.said.started_at.is_some() && (self.said.commit.is_some() || !has_source)
+        self.markers.started_at.is_some() && (self.markers.commit.is_some() || !has_source)
     }
 
     /// Whether this need not be kept, and so costs no write: nothing follows from it now, and the task's end tells it once more. That is
     /// so of a snapshot of a task of which the script has said already that it runs; and of a success that the script reports before ECS does.
-    fn hears_it_again(&self, observation: &Observation<'_>, has_source: bool) -> bool {
+    fn has_seen(&self, observation: &Observation<'_>, has_source: bool) -> bool {
         match observation {
             Observation::Task(task) => {
-                task.last_status == RUNNING && self.task.is_some() && self.said.started_at.is_some()
+                task.last_status == RUNNING && self.task.is_some() && self.markers.started_at.is_some()
             }
             Observation::Markers(markers) => {
                 let success = |(_, marker): &(Timestamp, Marker)| *marker == Marker::Exit(0);
@@ -534,7 +539,7 @@ impl Attempt {
     }
 
     pub(crate) fn runs(&self) -> bool {
-        let said = self.said.set_up_at.or(self.said.started_at).is_some();
+        let said = self.markers.set_up_at.or(self.markers.started_at).is_some();
         said || self.task.as_ref().is_some_and(|task| task.last_status == RUNNING)
     }
 
@@ -545,10 +550,10 @@ impl Attempt {
     /// What the task died of. Where ECS has no exit code, the script's own word counts; without either nobody can tell.
     fn cause(&self) -> Verdict {
         let cause = match (&self.task, self.gone) {
-            (Some(task), false) => cause::of(task, &self.said),
+            (Some(task), false) => cause::of(task, &self.markers),
             _ => Some(Cause::NoExitCode("ECS no longer knows the task".into())),
         };
-        match (cause, self.said.exit, &self.said.set_up_failure) {
+        match (cause, self.markers.exit, &self.markers.set_up_failure) {
             (None, ..) | (Some(Cause::NoExitCode(_) | Cause::Host(_)), Some(0), _) => {
                 Verdict::Outcome(Outcome::Succeeded)
             }
@@ -750,7 +755,7 @@ mod tests {
                     later = later.observe(1, &Observation::WholeLog(&other.markers), at(99)).unwrap_or(later);
                 }
                 prop_assert_eq!(later.end(), end.end());
-                prop_assert!(later.holdings().is_empty());
+                prop_assert!(later.allocations().is_empty());
             }
         }
     }
@@ -787,14 +792,14 @@ mod tests {
     #[test]
     fn a_slot_is_held_from_launch_to_close() {
         let queued = submitted(SubmitRequest { lock: Some("deploy".into()), ..SubmitRequest::default() });
-        assert!(queued.holdings().is_empty());
+        assert!(queued.allocations().is_empty());
         let launched = relaunched(&queued, at(1));
-        assert_eq!(launched.holdings(), launched.demand());
+        assert_eq!(launched.allocations(), launched.demand());
         assert_eq!(launched.demand().len(), 2);
         let over = launched
             .observe(1, &Observation::Task(&stopped(2, StopCode::TaskFailedToStart, None)), at(2))
             .expect("ends");
-        assert!(over.holdings().is_empty());
+        assert!(over.allocations().is_empty());
     }
 
     #[test]
@@ -864,8 +869,8 @@ mod tests {
     }
 
     fn put_back(launched: &Execution, now: Timestamp) -> Execution {
-        let line = LimitKey::Pool(CapacityPool::FargateSpot);
-        launched.refused(&token(launched), line, "full", now).expect("goes back")
+        let backlog = LimitKey::Pool(CapacityPool::FargateSpot);
+        launched.refused(&token(launched), backlog, "full", now).expect("goes back")
     }
 
     #[test]
@@ -886,7 +891,7 @@ mod tests {
     fn called(execution: &Execution) -> (Vec<(i64, bool)>, i64) {
         let attempt = execution.open_attempt().expect("it is open");
         let second = |moment: Timestamp| (moment - at(0)).num_seconds();
-        (attempt.called_again.iter().map(|c| (second(c.at), c.refused)).collect(), second(attempt.last_called_at()))
+        (attempt.repeated_calls.iter().map(|c| (second(c.at), c.refused)).collect(), second(attempt.last_called_at()))
     }
 
     #[test]
@@ -912,7 +917,7 @@ mod tests {
             panic!()
         };
         let end = put_back(&asked, at(2));
-        assert_eq!((end.status(), end.holdings().len()), (ExecutionStatus::Cancelled, 0));
+        assert_eq!((end.status(), end.allocations().len()), (ExecutionStatus::Cancelled, 0));
     }
 
     #[test]
@@ -949,7 +954,7 @@ mod tests {
     #[test]
     fn a_refusal_uses_up_no_retry_and_takes_a_new_token() {
         let refused = put_back(&launched(SubmitRequest::default()), at(1));
-        assert!(refused.holdings().is_empty());
+        assert!(refused.allocations().is_empty());
         let again = relaunched(&refused, at(7));
         assert_eq!(again.attempts.len(), 1);
         let token = again.attempts[0].run_task.as_ref().map(|input| input.client_token.clone());

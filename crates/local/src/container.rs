@@ -42,9 +42,9 @@ use self::error::{failed, is_conflict, is_missing, plain};
 use self::follow::Follower;
 use self::image::architecture;
 use self::limits::Limits;
-use crate::ambient::System;
 use crate::failpoint;
 use crate::runner::{Ended, Launch, Pull, StartFailure, Started};
+use crate::system::System;
 
 /// The label by which a task's container is found; its value is the task's ARN.
 pub const TASK_LABEL: &str = "mycli.task";
@@ -214,7 +214,7 @@ impl ContainerRunner {
 }
 
 /// Whose turn it is to look at a container and start it, in this process; another process that works on the same tasks is kept out by the
-/// pump's lock. Containers share a turn by chance, which costs one of them the other's start.
+/// worker's lock. Containers share a turn by chance, which costs one of them the other's start.
 fn turn(name: &str) -> &'static Mutex<()> {
     static TURNS: [Mutex<()>; 64] = [const { Mutex::const_new(()) }; 64];
     let mut hasher = DefaultHasher::new();

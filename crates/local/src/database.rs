@@ -21,16 +21,16 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::oneshot;
 
-use crate::{ambient, failpoint};
+use crate::{failpoint, system};
 
 mod prune;
-mod pumps;
 mod tasks;
+mod workers;
 
 pub use prune::Pruned;
-pub use pumps::Limits;
-pub(crate) use pumps::register;
 pub use tasks::TaskRow;
+pub use workers::Limits;
+pub(crate) use workers::register;
 
 /// The name errors give to what is kept here.
 const SERVICE: &str = "the store";
@@ -60,14 +60,14 @@ const STATEMENTS: usize = 96;
 
 /// One process that runs work, by a name that no other process ever has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PumpId(String);
+pub struct WorkerId(String);
 
-impl PumpId {
+impl WorkerId {
     /// A fresh name: 80 random bits, short enough for a socket's path to hold it.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "each is another one")]
     pub fn new() -> Self {
-        Self(hex::encode(ambient::bytes::<10>()))
+        Self(hex::encode(system::bytes::<10>()))
     }
 
     /// The name as it is.
@@ -77,13 +77,13 @@ impl PumpId {
     }
 }
 
-impl From<String> for PumpId {
+impl From<String> for WorkerId {
     fn from(name: String) -> Self {
         Self(name)
     }
 }
 
-impl fmt::Display for PumpId {
+impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -124,24 +124,24 @@ pub struct Database(Arc<Inner>);
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Database").field(self.pump()).finish()
+        f.debug_tuple("Database").field(self.worker()).finish()
     }
 }
 
 struct Inner {
-    pump: PumpId,
+    worker: WorkerId,
     writes: Worker<Box<dyn Write>>,
     reads: Worker<Read>,
 }
 
 impl Database {
-    /// Opens the file, and makes it (0600) and its directory (0700) if there is none. What this handle records belongs to `pump`.
+    /// Opens the file, and makes it (0600) and its directory (0700) if there is none. What this handle records belongs to `worker`.
     ///
     /// Two processes that do so at once wait for each other, so that neither sees a half-made file.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(path: &Path, pump: PumpId) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, worker: WorkerId) -> Result<Self, OpenError> {
         // Held until both connections are open; the file itself stays, because removing it would let two processes hold "it".
         let _guard = guard(path)?;
         let sqlite = |error: rusqlite::Error| OpenError::Sqlite { path: path.to_owned(), detail: explain(&error) };
@@ -154,13 +154,13 @@ impl Database {
         let reads = Worker::start("store-reader", move |jobs: mpsc::Receiver<Read>| {
             jobs.iter().for_each(|job| job(&reader));
         });
-        Ok(Self(Arc::new(Inner { pump, writes, reads: reads.map_err(thread)? })))
+        Ok(Self(Arc::new(Inner { worker, writes, reads: reads.map_err(thread)? })))
     }
 
     /// Whose work this handle records.
     #[must_use]
-    pub fn pump(&self) -> &PumpId {
-        &self.0.pump
+    pub fn worker(&self) -> &WorkerId {
+        &self.0.worker
     }
 
     /// Runs `work` in a transaction together with others' and answers once that is committed. An error undoes this work only.
@@ -496,7 +496,7 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_fails_undoes_itself_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let database = Database::open(&dir.path().join("store.sqlite"), PumpId::new()).unwrap();
+        let database = Database::open(&dir.path().join("store.sqlite"), WorkerId::new()).unwrap();
         let fails_halfway = |db: &Connection| {
             add("half")(db)?;
             db.execute("INSERT INTO nowhere (id) VALUES (1)", []).map(drop)
@@ -509,7 +509,7 @@ mod tests {
         );
         assert!(one.is_ok() && two.is_ok());
         assert!(failed.unwrap_err().to_string().contains("nowhere"));
-        let mut names: Vec<_> = database.pumps().await.unwrap().into_iter().map(|pump| pump.0).collect();
+        let mut names: Vec<_> = database.workers().await.unwrap().into_iter().map(|worker| worker.0).collect();
         names.sort();
         assert_eq!(names, ["one", "two"]);
     }
@@ -518,7 +518,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_is_said_and_passes() {
         let dir = tempfile::tempdir().unwrap();
-        let database = Database::open(&dir.path().join("store.sqlite"), PumpId::new()).unwrap();
+        let database = Database::open(&dir.path().join("store.sqlite"), WorkerId::new()).unwrap();
         let limit = |pages: i64| {
             move |db: &Connection| db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
         };
@@ -532,6 +532,6 @@ mod tests {
         drop(beside);
         database.write(SERVICE, limit(1_000_000)).await.unwrap();
         database.write(SERVICE, large).await.unwrap();
-        assert_eq!(database.pumps().await.unwrap().iter().filter(|pump| pump.0.len() == 200_000).count(), 1);
+        assert_eq!(database.workers().await.unwrap().iter().filter(|worker| worker.0.len() == 200_000).count(), 1);
     }
 }

@@ -33,13 +33,13 @@ use tokio::{
 };
 
 use crate::{
-    ambient::System,
     failpoint,
     log_file::LogWriter,
     process::{self, ProcessId},
     remains::Remains,
     removal::remove_folder,
     runner::{Ended, StartFailure},
+    system::System,
 };
 
 /// What is put before the script: it waits for our word, its tokens, which come once the process is on record. If we die before, it reads

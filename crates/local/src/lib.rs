@@ -1,6 +1,5 @@
 //! mycli on one machine: the handlers of `pipeline` on a SQLite store and queue, with containers and processes as tasks.
 
-pub mod ambient;
 pub mod container;
 pub mod database;
 pub mod failpoint;
@@ -11,7 +10,6 @@ pub mod log_file;
 pub mod machine;
 mod platform;
 pub mod process;
-pub mod pump;
 pub mod queue;
 mod remains;
 mod removal;
@@ -19,7 +17,9 @@ pub mod runner;
 pub mod secrets;
 pub mod server;
 pub mod store;
+pub mod system;
 pub mod tasks;
+pub mod worker;
 
 pub use database::Limits;
 pub use machine::{Bounds, Machine, OpenError, Options, SERVE_KEY, Upkeep, prune, supervise};

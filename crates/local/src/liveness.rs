@@ -1,4 +1,4 @@
-//! Who is alive: each process that runs work owns a *pump*, and holds a lock that the kernel lets go of when the process dies.
+//! Who is alive: each process that runs work owns a *worker*, and holds a lock that the kernel lets go of when the process dies.
 //!
 //! Others wake it through a named pipe beside that lock. A socket would do as well, but the path of a socket has at most 107 bytes (103 on
 //! macOS), and homes are deeper than that.
@@ -16,18 +16,18 @@ use rustix::{
 };
 use tokio::net::unix::pipe;
 
-use crate::{database::PumpId, platform};
+use crate::{database::WorkerId, platform};
 
-/// How often a new pump's lock is tried before that is an error. Whoever holds it does so for the blink of an eye. Ours.
+/// How often a new worker's lock is tried before that is an error. Whoever holds it does so for the blink of an eye. Ours.
 const DECLARE_TRIES: u32 = 10_000;
 
-/// The directory of the pumps' locks and pipes.
+/// The directory of the workers' locks and pipes.
 #[derive(Clone, Debug)]
-pub struct Pumps {
+pub struct Workers {
     dir: PathBuf,
 }
 
-/// Held while a pump lives; its pipe is how other processes wake it.
+/// Held while a worker lives; its pipe is how other processes wake it.
 #[derive(Debug)]
 pub struct Alive {
     wakes: pipe::Receiver,
@@ -54,26 +54,26 @@ impl Alive {
     }
 }
 
-/// What a pump leaves in the directory.
+/// What a worker leaves in the directory.
 #[derive(Clone, Debug)]
 struct Paths {
     /// A byte written here wakes it.
     pipe: PathBuf,
-    /// What pumps of earlier releases have in the pipe's place.
+    /// What workers of earlier releases have in the pipe's place.
     socket: PathBuf,
     /// Held while it lives, and while the pipe is made and removed.
     lock: PathBuf,
 }
 
-/// Held while a dead pump's work is taken over, so that only one process does.
+/// Held while a dead worker's work is taken over, so that only one process does.
 #[derive(Debug)]
 pub struct Inheritance {
     _lock: File,
     paths: Paths,
 }
 
-impl Pumps {
-    /// Pumps that keep their locks in this directory.
+impl Workers {
+    /// Workers that keep their locks in this directory.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -82,31 +82,31 @@ impl Pumps {
         Ok(Self { dir })
     }
 
-    fn paths(&self, pump: &PumpId) -> Paths {
-        let path = |kind: &str| self.dir.join(format!("{pump}.{kind}"));
+    fn paths(&self, worker: &WorkerId) -> Paths {
+        let path = |kind: &str| self.dir.join(format!("{worker}.{kind}"));
         Paths { pipe: path("wake"), socket: path("sock"), lock: path("lock") }
     }
 
-    /// Every pump that has left a trace here, dead or alive: one may die before the store knows it, or after the store forgot it.
+    /// Every worker that has left a trace here, dead or alive: one may die before the store knows it, or after the store forgot it.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn traces(&self) -> io::Result<Vec<PumpId>> {
-        let mut pumps = Vec::new();
+    pub fn traces(&self) -> io::Result<Vec<WorkerId>> {
+        let mut workers = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             let name = path.file_stem().and_then(|name| name.to_str());
-            pumps.extend(name.map(|name| PumpId::from(name.to_owned())));
+            workers.extend(name.map(|name| WorkerId::from(name.to_owned())));
         }
-        Ok(pumps)
+        Ok(workers)
     }
 
-    /// Declares this pump alive until the value is dropped or the process dies.
+    /// Declares this worker alive until the value is dropped or the process dies.
     ///
     /// # Errors
     /// When the lock or the pipe cannot be made.
-    pub fn declare(&self, pump: &PumpId) -> io::Result<Alive> {
-        let paths = self.paths(pump);
+    pub fn declare(&self, worker: &WorkerId) -> io::Result<Alive> {
+        let paths = self.paths(worker);
         for _ in 0..DECLARE_TRIES {
             // Who clears up after the dead may have taken the new file for a dead one's: then it is, or is about to be, removed.
             let Some(lock) = locked(&paths.lock)?.filter(|lock| is_at(lock, &paths.lock)) else { continue };
@@ -115,21 +115,21 @@ impl Pumps {
             let open = pipe::OpenOptions::new().open_sender(&paths.pipe)?;
             return Ok(Alive { wakes, _open: open, _lock: lock, paths });
         }
-        Err(io::Error::other("the new pump's lock is held"))
+        Err(io::Error::other("the new worker's lock is held"))
     }
 
-    /// Takes the place of a pump whose process is dead; `None` if it lives, or if somebody else is taking its place.
+    /// Takes the place of a worker whose process is dead; `None` if it lives, or if somebody else is taking its place.
     ///
     /// # Errors
     /// When its lock cannot be looked at.
-    pub fn inherit(&self, pump: &PumpId) -> io::Result<Option<Inheritance>> {
-        let paths = self.paths(pump);
+    pub fn inherit(&self, worker: &WorkerId) -> io::Result<Option<Inheritance>> {
+        let paths = self.paths(worker);
         Ok(locked(&paths.lock)?.map(|lock| Inheritance { _lock: lock, paths }))
     }
 
-    /// Wakes another pump. If it is gone, whoever inherits from it finds the message.
-    pub fn wake(&self, pump: &PumpId) {
-        let paths = self.paths(pump);
+    /// Wakes another worker. If it is gone, whoever inherits from it finds the message.
+    pub fn wake(&self, worker: &WorkerId) {
+        let paths = self.paths(worker);
         let _gone = match call(&paths.pipe) {
             Err(Errno::NOENT) => call_socket(&paths.socket),
             // If it is full, it has calls enough.
@@ -158,7 +158,7 @@ impl Drop for Alive {
 }
 
 impl Inheritance {
-    /// The dead pump is no more.
+    /// The dead worker is no more.
     pub fn complete(self) {
         remove(&self.paths);
     }
@@ -193,20 +193,20 @@ mod tests {
     use super::*;
 
     /// A directory as deep as a home may be.
-    fn deep() -> (tempfile::TempDir, Pumps) {
+    fn deep() -> (tempfile::TempDir, Workers) {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().join("d".repeat(200)).join("pumps");
-        let pumps = Pumps::new(dir).expect("a directory");
-        (folder, pumps)
+        let workers = Workers::new(dir).expect("a directory");
+        (folder, workers)
     }
 
     #[tokio::test]
-    async fn calls_reach_a_pump_in_a_deep_folder_and_are_one() {
-        let (_folder, pumps) = deep();
-        let pump = PumpId::new();
-        let alive = pumps.declare(&pump).expect("declared");
+    async fn calls_reach_a_worker_in_a_deep_folder_and_are_one() {
+        let (_folder, workers) = deep();
+        let worker = WorkerId::new();
+        let alive = workers.declare(&worker).expect("declared");
         for _ in 0..100_000 {
-            pumps.wake(&pump);
+            workers.wake(&worker);
         }
         let mut heard = 0;
         while tokio::time::timeout(std::time::Duration::from_millis(50), alive.woken()).await.is_ok() {
@@ -214,31 +214,31 @@ mod tests {
         }
         // A full pipe takes no more, and holds up nobody who calls.
         assert!((1..1_000).contains(&heard), "{heard}");
-        pumps.wake(&pump);
+        workers.wake(&worker);
         alive.woken().await.expect("it hears on");
     }
 
     #[tokio::test]
-    async fn what_a_pump_leaves_goes_with_it() {
-        let (_folder, pumps) = deep();
-        let pump = PumpId::new();
-        let alive = pumps.declare(&pump).expect("declared");
-        assert!(pumps.inherit(&pump).expect("looked at").is_none(), "it lives");
+    async fn what_a_worker_leaves_goes_with_it() {
+        let (_folder, workers) = deep();
+        let worker = WorkerId::new();
+        let alive = workers.declare(&worker).expect("declared");
+        assert!(workers.inherit(&worker).expect("looked at").is_none(), "it lives");
         drop(alive);
-        assert!(pumps.traces().expect("read").is_empty());
-        pumps.wake(&pump);
+        assert!(workers.traces().expect("read").is_empty());
+        workers.wake(&worker);
     }
 
     /// A release before waits at a socket, and leaves that when it dies.
     #[tokio::test]
-    async fn a_pump_with_a_socket_is_woken_and_inherited_from() {
+    async fn a_worker_with_a_socket_is_woken_and_inherited_from() {
         let folder = tempfile::tempdir().expect("a folder");
-        let pumps = Pumps::new(folder.path().to_owned()).expect("a directory");
-        let pump = PumpId::new();
-        let socket = UnixDatagram::bind(pumps.paths(&pump).socket).expect("bound");
-        pumps.wake(&pump);
+        let workers = Workers::new(folder.path().to_owned()).expect("a directory");
+        let worker = WorkerId::new();
+        let socket = UnixDatagram::bind(workers.paths(&worker).socket).expect("bound");
+        workers.wake(&worker);
         assert_eq!(socket.recv(&mut [0; 8]).expect("a call"), 1);
-        pumps.inherit(&pump).expect("looked at").expect("dead").complete();
-        assert!(pumps.traces().expect("read").is_empty());
+        workers.inherit(&worker).expect("looked at").expect("dead").complete();
+        assert!(workers.traces().expect("read").is_empty());
     }
 }

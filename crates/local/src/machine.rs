@@ -40,25 +40,25 @@ use tokio::{
 };
 
 use crate::{
-    ambient::System,
-    database::{self, Database, Limits, PumpId},
+    database::{self, Database, Limits, WorkerId},
     failpoint,
-    liveness::{Alive, Pumps},
+    liveness::{Alive, Workers},
     log_file::LocalLogs,
     process,
-    pump::Pump,
     queue::LocalQueue,
     remains::Remains,
     secrets::Secrets,
     store::LocalStore,
+    system::System,
     tasks::{LocalTasks, Setup, TaskReport},
+    worker::Pump,
 };
 
 /// How long a start waits for the end of what dead processes left to be written down, before it goes on with its own. Ours.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How often others' work is looked at. Ours.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often a long-lived process looks for dead pumps. Ours.
+/// How often a long-lived process looks for dead workers. Ours.
 const INHERIT: Duration = Duration::from_secs(5);
 /// The name of the key that `local serve` is given.
 pub const SERVE_KEY: &str = "local-serve";
@@ -145,20 +145,20 @@ fn on(address: Option<&str>) -> String {
 /// One machine. See the module.
 #[derive(Debug)]
 pub struct Machine {
-    shop: Arc<Shop>,
+    parts: Arc<Parts>,
     auth: Auth,
     caller: Caller,
-    heir: JoinHandle<()>,
+    successor: JoinHandle<()>,
     /// How far [`Machine::changed`] has come.
     seen: Mutex<watch::Receiver<()>>,
 }
 
 /// What works: the part of a machine that goes on by itself.
 #[derive(Debug)]
-struct Shop {
+struct Parts {
     options: Options,
-    pumps: Pumps,
-    pump: Pump,
+    workers: Workers,
+    worker: Pump,
     database: Database,
     alive: Mutex<Option<Arc<Alive>>>,
     running: Mutex<Option<Engine>>,
@@ -169,8 +169,8 @@ struct Shop {
 #[derive(Debug)]
 struct Engine {
     stop: watch::Sender<bool>,
-    pump: JoinHandle<()>,
-    ears: JoinHandle<()>,
+    worker: JoinHandle<()>,
+    listener: JoinHandle<()>,
 }
 
 impl Machine {
@@ -180,13 +180,13 @@ impl Machine {
     /// When the directory or the store cannot be used.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let caller = Caller::local(options.submitter.clone());
-        let shop = Arc::new(Shop::assemble(options)?);
-        if shop.take_over().await? {
-            shop.settle().await?;
+        let parts = Arc::new(Parts::assemble(options)?);
+        if parts.take_over().await? {
+            parts.settle().await?;
         }
-        let heir = tokio::spawn(Arc::clone(&shop).keep_inheriting());
-        let seen = Mutex::new(shop.pump.changed.subscribe());
-        Ok(Self { shop, auth: Auth::default(), caller, heir, seen })
+        let successor = tokio::spawn(Arc::clone(&parts).keep_inheriting());
+        let seen = Mutex::new(parts.worker.changed.subscribe());
+        Ok(Self { parts, auth: Auth::default(), caller, successor, seen })
     }
 
     /// Begins to run work: its own, and what it has taken over. Idempotent.
@@ -194,20 +194,21 @@ impl Machine {
     /// # Errors
     /// When this process cannot be declared alive.
     pub async fn start(&self) -> Result<(), OpenError> {
-        self.shop.start().await
+        self.parts.start().await
     }
 }
 
-impl Shop {
+impl Parts {
     fn assemble(options: Options) -> Result<Self, OpenError> {
         let dir = &options.dir;
         for path in [dir.clone(), dir.join("logs"), dir.join("tasks")] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
             made.map_err(|source| OpenError::Dir { path, source })?;
         }
-        let pumps_dir = dir.join("pumps");
-        let pumps = Pumps::new(pumps_dir.clone()).map_err(|source| OpenError::Dir { path: pumps_dir, source })?;
-        let database = Database::open(&dir.join("store.sqlite"), PumpId::new())?;
+        let workers_dir = dir.join("pumps");
+        let workers =
+            Workers::new(workers_dir.clone()).map_err(|source| OpenError::Dir { path: workers_dir, source })?;
+        let database = Database::open(&dir.join("store.sqlite"), WorkerId::new())?;
         let secrets = Secrets::new(dir.join("secrets"));
         let settings = watch::Sender::new(Arc::new(settings(options.bounds.own())));
         let (logs, changed) = (LocalLogs::new(dir.join("logs")), watch::Sender::new(()));
@@ -221,13 +222,13 @@ impl Shop {
             host_only: options.host_only,
         };
         let tasks = LocalTasks::new(database.clone(), logs.clone(), setup, sender, changed.clone());
-        let wake = pumps.clone();
-        let queue = LocalQueue::new(database.clone(), move |pump: &PumpId| wake.wake(pump));
+        let wake = workers.clone();
+        let queue = LocalQueue::new(database.clone(), move |worker: &WorkerId| wake.wake(worker));
         let (store, inherited) = (LocalStore::new(database.clone()), Arc::default());
         let (registered, pace) = (Arc::default(), Arc::default());
-        let pump = Pump { store, queue, tasks, logs, secrets, registered, pace, settings, changed, inherited };
+        let worker = Pump { store, queue, tasks, logs, secrets, registered, pace, settings, changed, inherited };
         let (alive, running, reports) = (Mutex::new(None), Mutex::new(None), Mutex::new(Some(reports)));
-        Ok(Self { options, pumps, pump, database, alive, running, reports })
+        Ok(Self { options, workers, worker, database, alive, running, reports })
     }
 
     /// Takes over what dead processes left, and goes on with it; says whether there was anything.
@@ -235,9 +236,9 @@ impl Shop {
         let any = self.inherit().await?;
         if any {
             self.start().await?;
-            self.pump.tasks.resume().await?;
-            self.pump.inherited.notify_one();
-            self.pump.queue.look();
+            self.worker.tasks.resume().await?;
+            self.worker.inherited.notify_one();
+            self.worker.queue.look();
         }
         Ok(any)
     }
@@ -246,30 +247,30 @@ impl Shop {
     async fn inherit(&self) -> Result<bool, OpenError> {
         let (mut any, mut dead, mut left) = (false, false, Vec::new());
         let mut limits = self.own_limits().await?;
-        for pump in self.others().await? {
-            let Some(inheritance) = self.pumps.inherit(&pump).map_err(|source| self.dir_error(source))? else {
+        for worker in self.others().await? {
+            let Some(inheritance) = self.workers.inherit(&worker).map_err(|source| self.dir_error(source))? else {
                 continue;
             };
-            let theirs = self.database.limits(&pump).await?;
+            let theirs = self.database.limits(&worker).await?;
             match self.options.bounds {
                 Bounds::None if !theirs.is_none() => {
-                    left.push(pump);
+                    left.push(worker);
                     continue;
                 }
                 Bounds::Inherited => limits = limits.and(theirs),
                 Bounds::Own(_) | Bounds::None => {}
             }
             // Before the work is there, so that none of it is launched beyond them.
-            self.pump.settings.send_replace(Arc::new(settings(limits)));
+            self.worker.settings.send_replace(Arc::new(settings(limits)));
             // Who takes over must itself be known, should it die in the middle.
             self.declare().await?;
-            any |= self.database.adopt(&pump, limits).await?;
+            any |= self.database.adopt(&worker, limits).await?;
             inheritance.complete();
             dead = true;
         }
         if dead {
             // Anything that cannot be removed is noted.
-            let _left = self.pump.tasks.tidy().await?;
+            let _left = self.worker.tasks.tidy().await?;
         }
         self.leave(&left).await?;
         Ok(any)
@@ -278,19 +279,19 @@ impl Shop {
     /// The limits that it keeps to by now.
     async fn own_limits(&self) -> Result<Limits, OpenError> {
         match self.options.bounds {
-            Bounds::Inherited => Ok(self.database.limits(self.database.pump()).await?),
+            Bounds::Inherited => Ok(self.database.limits(self.database.worker()).await?),
             bounds => Ok(bounds.own()),
         }
     }
 
-    /// Leaves the work of dead pumps to a supervisor, and waits until that has it.
-    async fn leave(&self, dead: &[PumpId]) -> Result<(), OpenError> {
+    /// Leaves the work of dead workers to a supervisor, and waits until that has it.
+    async fn leave(&self, dead: &[WorkerId]) -> Result<(), OpenError> {
         if dead.is_empty() {
             return Ok(());
         }
         spawn_supervisor(&self.options).map_err(|source| self.dir_error(source))?;
         let taken = async {
-            while self.database.pumps().await?.iter().any(|pump| dead.contains(pump)) {
+            while self.database.workers().await?.iter().any(|worker| dead.contains(worker)) {
                 tokio::time::sleep(LOOK).await;
             }
             Ok(())
@@ -298,28 +299,28 @@ impl Shop {
         tokio::time::timeout(SETTLE, taken).await.unwrap_or(Ok(()))
     }
 
-    /// Every other pump that is known, or has left a trace.
-    async fn others(&self) -> Result<BTreeSet<PumpId>, OpenError> {
-        // The traces first: who takes a pump's place removes them last.
-        let mut pumps: BTreeSet<_> =
-            self.pumps.traces().map_err(|source| self.dir_error(source))?.into_iter().collect();
-        pumps.extend(self.database.pumps().await?);
-        pumps.remove(self.database.pump());
-        Ok(pumps)
+    /// Every other worker that is known, or has left a trace.
+    async fn others(&self) -> Result<BTreeSet<WorkerId>, OpenError> {
+        // The traces first: who takes a worker's place removes them last.
+        let mut workers: BTreeSet<_> =
+            self.workers.traces().map_err(|source| self.dir_error(source))?.into_iter().collect();
+        workers.extend(self.database.workers().await?);
+        workers.remove(self.database.worker());
+        Ok(workers)
     }
 
     fn dir_error(&self, source: io::Error) -> OpenError {
         OpenError::Dir { path: self.options.dir.clone(), source }
     }
 
-    /// Makes this process's pump known, so that what it records is found if it dies. Idempotent.
+    /// Makes this process's worker known, so that what it records is found if it dies. Idempotent.
     async fn declare(&self) -> Result<Arc<Alive>, OpenError> {
         let mut held = self.alive.lock().await;
         if let Some(alive) = held.as_ref() {
             return Ok(Arc::clone(alive));
         }
-        let alive = Arc::new(self.pumps.declare(self.database.pump()).map_err(|source| self.dir_error(source))?);
-        self.database.register_pump(self.options.bounds.own()).await?;
+        let alive = Arc::new(self.workers.declare(self.database.worker()).map_err(|source| self.dir_error(source))?);
+        self.database.register_worker(self.options.bounds.own()).await?;
         *held = Some(Arc::clone(&alive));
         Ok(alive)
     }
@@ -329,11 +330,11 @@ impl Shop {
         let Some(reports) = self.reports.lock().await.take() else { return Ok(()) };
         let alive = self.declare().await?;
         process::adopt_orphans();
-        self.pump.tasks.resume().await?;
+        self.worker.tasks.resume().await?;
         let (stop, stopped) = watch::channel(false);
-        let pump = tokio::spawn(self.pump.clone().run(reports, stopped));
-        let ears = tokio::spawn(listen(alive, self.pump.clone()));
-        *running = Some(Engine { stop, pump, ears });
+        let worker = tokio::spawn(self.worker.clone().run(reports, stopped));
+        let listener = tokio::spawn(listen(alive, self.worker.clone()));
+        *running = Some(Engine { stop, worker, listener });
         Ok(())
     }
 
@@ -341,8 +342,8 @@ impl Shop {
     async fn settle(&self) -> Result<(), OpenError> {
         let settled = async {
             loop {
-                let mut changes = self.pump.changed.subscribe();
-                if self.database.unsettled().await? == 0 && !self.pump.tasks.any_dead().await? {
+                let mut changes = self.worker.changed.subscribe();
+                if self.database.unsettled().await? == 0 && !self.worker.tasks.any_dead().await? {
                     return Ok(());
                 }
                 let _either = tokio::time::timeout(LOOK, changes.changed()).await;
@@ -363,24 +364,24 @@ impl Shop {
 
     async fn stop_engine(&self) {
         let engine = self.running.lock().await.take();
-        if let Some(Engine { stop, pump, ears }) = engine {
+        if let Some(Engine { stop, worker, listener }) = engine {
             let _gone = stop.send(true);
-            let _ended = pump.await;
-            ears.abort();
-            let _ended = ears.await;
+            let _ended = worker.await;
+            listener.abort();
+            let _ended = listener.await;
         }
     }
 
     /// Whether something is left that can be finished. A record that cannot be read is nobody's to finish.
     async fn has_work(&self) -> Result<bool, PortError> {
-        Ok(self.database.unfinished_here().await? > 0 && self.pump.store.has_work().await?)
+        Ok(self.database.unfinished_here().await? > 0 && self.worker.store.has_work().await?)
     }
 
     async fn close(&self) -> Result<bool, OpenError> {
         self.stop_engine().await;
         // What is not cleaned up by then is found by whoever takes over from the next who dies.
-        let _either = tokio::time::timeout(SETTLE, self.pump.tasks.closed()).await;
-        let finished = self.alive.lock().await.is_none() || self.database.unregister_pump().await?;
+        let _either = tokio::time::timeout(SETTLE, self.worker.tasks.closed()).await;
+        let finished = self.alive.lock().await.is_none() || self.database.unregister_worker().await?;
         let finished = finished || !self.has_work().await?;
         // Lets go of the lock: what is unfinished can be taken over from here on.
         self.alive.lock().await.take();
@@ -396,7 +397,7 @@ impl Machine {
     pub async fn call(&self, method: Method, path_and_query: &str, body: Option<Vec<u8>>) -> (u16, HeaderMap, Vec<u8>) {
         // What is recorded must have an owner that others know.
         if method != Method::GET
-            && let Err(error) = self.shop.declare().await
+            && let Err(error) = self.parts.declare().await
         {
             let problem = Problem::new(503, "unavailable", error.to_string());
             return parts(pipeline::http::problem(&problem));
@@ -411,10 +412,10 @@ impl Machine {
         request: &ApiGatewayProxyRequest,
         caller: Option<&Caller>,
     ) -> ApiGatewayProxyResponse {
-        let Pump { store, queue, logs, secrets, .. } = &self.shop.pump;
-        let settings = &self.shop.pump.settings();
-        let query = Query { store, keys: store, logs, ambient: &System, auth: &self.auth, settings };
-        let submit = Submit { store, keys: store, queue, secrets, ambient: &System, auth: &self.auth, settings };
+        let Pump { store, queue, logs, secrets, .. } = &self.parts.worker;
+        let settings = &self.parts.worker.settings();
+        let query = Query { store, keys: store, logs, system: &System, auth: &self.auth, settings };
+        let submit = Submit { store, keys: store, queue, secrets, system: &System, auth: &self.auth, settings };
         let reads = Route::of(request).is_ok_and(|route| route.is_read());
         let response = match (reads, caller) {
             (true, Some(caller)) => query.answer(caller, request).await,
@@ -423,7 +424,7 @@ impl Machine {
             (false, None) => submit.handle(request).await,
         };
         if !reads {
-            self.shop.pump.changed.send_replace(());
+            self.parts.worker.changed.send_replace(());
         }
         response
     }
@@ -431,7 +432,7 @@ impl Machine {
     /// What could not be removed of runs that are over. To be told once the machine is closed, since that waits for removals.
     #[must_use]
     pub fn remains(&self) -> Remains {
-        self.shop.pump.tasks.remains()
+        self.parts.worker.tasks.remains()
     }
 
     /// Resolves when something may have changed since this last resolved: at once for what this process runs, within 100 ms for what others do.
@@ -442,7 +443,7 @@ impl Machine {
 
     /// The changes from this moment on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
-        self.shop.pump.changed.subscribe()
+        self.parts.worker.changed.subscribe()
     }
 
     /// The record that a text names, which must be one that cannot be read.
@@ -450,7 +451,7 @@ impl Machine {
     /// # Errors
     /// As [`pipeline::forget::look`].
     pub async fn unreadable(&self, text: &str) -> Result<Unreadable, ForgetError> {
-        forget::look(&self.shop.pump.store, text).await
+        forget::look(&self.parts.worker.store, text).await
     }
 
     /// Removes a record that cannot be read, and gives back what it holds. If a task runs for it, that is stopped first, whichever process
@@ -459,16 +460,16 @@ impl Machine {
     /// # Errors
     /// As [`pipeline::forget::remove`].
     pub async fn forget(&self, id: &ExecutionId) -> Result<Forgotten, ForgetError> {
-        let Pump { store, queue, tasks, .. } = &self.shop.pump;
+        let Pump { store, queue, tasks, .. } = &self.parts.worker;
         let stop = async |task_arn: &str| {
             tasks.stop_task(task_arn, forget::REASON).await?;
-            if let Some(task) = self.shop.database.task(task_arn).await? {
-                self.shop.pumps.wake(&task.pump);
+            if let Some(task) = self.parts.database.task(task_arn).await? {
+                self.parts.workers.wake(&task.worker);
             }
             forget::stop(tasks, &System, task_arn).await
         };
         let forgotten = forget::remove(id, async |stopped: Option<&str>| store.forget(id, stopped).await, stop).await?;
-        let wakeup = |limit: &LimitKey| Message::Line { line: limit.clone(), id: None }.into();
+        let wakeup = |limit: &LimitKey| Message::Wakeup { backlog: limit.clone(), id: None }.into();
         queue.send(forgotten.released.iter().map(wakeup).collect()).await?;
         Ok(forgotten)
     }
@@ -478,10 +479,10 @@ impl Machine {
     /// # Errors
     /// When the store does not answer, or the supervisor cannot be started; the next start then finds the work.
     pub async fn close(self) -> Result<bool, OpenError> {
-        // An inheritance that is cut short is found again: the heir is on record before anything is its own.
-        self.heir.abort();
-        let _ended = self.heir.await;
-        self.shop.close().await
+        // An inheritance that is cut short is found again: the successor is on record before anything is its own.
+        self.successor.abort();
+        let _ended = self.successor.await;
+        self.parts.close().await
     }
 
     /// Makes a key good for the REST API, in the place of the one that the server had before.
@@ -489,7 +490,7 @@ impl Machine {
     /// # Errors
     /// [`OpenError::Key`] for a key that was rotated, or has less than an administrator's rights.
     pub(crate) async fn set_serve_key(&self, key: &ApiKey) -> Result<(), OpenError> {
-        let (store, now) = (&self.shop.pump.store, System.now());
+        let (store, now) = (&self.parts.worker.store, System.now());
         if let Some(known) = store.find_key(&key.id()).await? {
             // A rotated key may be known to somebody, so a start must not make it good again.
             if known.expires_at.is_some() {
@@ -534,7 +535,7 @@ impl Machine {
 pub async fn supervise(options: Options) -> Result<(), OpenError> {
     let machine = Machine::open(Options { bounds: Bounds::Inherited, ..options }).await?;
     machine.start().await?;
-    while machine.shop.has_work().await? {
+    while machine.parts.has_work().await? {
         machine.changed().await;
     }
     machine.close().await.map(drop)
@@ -556,8 +557,8 @@ pub struct Upkeep {
 pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, OpenError> {
     let machine = Machine::open(options).await?;
     let before = System.now().checked_sub_signed(older_than).unwrap_or(domain::Timestamp::MIN_UTC);
-    let pruned = machine.shop.database.prune(before).await?;
-    let tasks = &machine.shop.pump.tasks;
+    let pruned = machine.parts.database.prune(before).await?;
+    let tasks = &machine.parts.worker.tasks;
     tasks.prune_logs().await?;
     let remains = tasks.tidy().await?;
     // It is all among that.
@@ -567,10 +568,10 @@ pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, Op
 }
 
 /// Hears other processes' calls to look.
-async fn listen(alive: Arc<Alive>, pump: Pump) {
+async fn listen(alive: Arc<Alive>, worker: Pump) {
     while alive.woken().await.is_ok() {
-        pump.queue.look();
-        if let Err(error) = pump.tasks.look_for_stops().await {
+        worker.queue.look();
+        if let Err(error) = worker.tasks.look_for_stops().await {
             tracing::warn!(%error, "which tasks are to be stopped cannot be read");
         }
     }

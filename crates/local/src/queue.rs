@@ -1,7 +1,7 @@
 //! The two queues of one machine, over SQLite, with what SQS promises: a message received is hidden for a while and comes back
 //! unless it is deleted, each receive is counted, and what is received too often goes to the dead letters.
 //!
-//! Each pump has its own messages. A message is sent to the pump that runs what it is about, and that process is woken.
+//! Each worker has its own messages. A message is sent to the worker that runs what it is about, and that process is woken.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -14,10 +14,10 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use tokio::sync::Notify;
 
 use crate::{
-    ambient::System,
-    database::{Database, PumpId, count, integer, millis, moment},
+    database::{Database, WorkerId, count, integer, millis, moment},
     failpoint,
-    store::line,
+    store::backlog,
+    system::System,
 };
 
 /// How often a message is received before it is a dead letter. Ours; SQS leaves the number to its user (`maxReceiveCount`).
@@ -31,7 +31,7 @@ const SERVICE: &str = "the queue";
 #[derive(Clone)]
 pub struct LocalQueue {
     database: Database,
-    wake: Arc<dyn Fn(&PumpId) + Send + Sync>,
+    wake: Arc<dyn Fn(&WorkerId) + Send + Sync>,
     arrivals: Arc<[Notify; QueueName::ALL.len()]>,
 }
 
@@ -74,19 +74,19 @@ pub struct DeadLetter {
 }
 
 impl LocalQueue {
-    /// Over this file. `wake` is called after a message for another pump is committed; it must not block.
+    /// Over this file. `wake` is called after a message for another worker is committed; it must not block.
     #[must_use]
-    pub fn new(database: Database, wake: impl Fn(&PumpId) + Send + Sync + 'static) -> Self {
+    pub fn new(database: Database, wake: impl Fn(&WorkerId) + Send + Sync + 'static) -> Self {
         Self { database, wake: Arc::new(wake), arrivals: Arc::default() }
     }
 
-    /// Takes up to `max` due messages of this pump, and hides them for `visibility`. Conditional: no two receivers get the same
+    /// Takes up to `max` due messages of this worker, and hides them for `visibility`. Conditional: no two receivers get the same
     /// message within that time. What was received [`MAX_RECEIVES`] times becomes a dead letter instead.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub async fn receive(&self, queue: QueueName, max: u32, visibility: Duration) -> Result<Vec<Received>, PortError> {
-        let wanted = Wanted { pump: self.database.pump().clone(), queue, now: System.now(), max };
+        let wanted = Wanted { worker: self.database.worker().clone(), queue, now: System.now(), max };
         // Most looks find nothing, and need not wait for the writer.
         let probe = wanted.clone();
         if !self.database.read(SERVICE, move |db| probe.any(db)).await? {
@@ -137,20 +137,20 @@ impl LocalQueue {
         Ok(())
     }
 
-    /// When this pump's next message is due, received ones that are hidden included: the moment to look again.
+    /// When this worker's next message is due, received ones that are hidden included: the moment to look again.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn next_due(&self, queue: QueueName) -> Result<Option<Timestamp>, PortError> {
-        let pump = self.database.pump().clone();
+        let worker = self.database.worker().clone();
         let read = move |db: &Connection| {
             db.prepare_cached("SELECT min(visible_at) FROM messages WHERE pump = ?1 AND queue = ?2")?
-                .query_row([pump.as_str(), queue.as_str()], |row| row.get::<_, Option<i64>>(0))
+                .query_row([worker.as_str(), queue.as_str()], |row| row.get::<_, Option<i64>>(0))
         };
         Ok(self.database.read(SERVICE, read).await?.map(moment))
     }
 
-    /// Waits until it is worth while to receive: something was sent to this pump since the last wait, or is due now. One waiter
+    /// Waits until it is worth while to receive: something was sent to this worker since the last wait, or is due now. One waiter
     /// for each queue.
     pub async fn arrived(&self, queue: QueueName) {
         let arrival = self.arrivals[place(queue)].notified();
@@ -168,12 +168,12 @@ impl LocalQueue {
         }
     }
 
-    /// Lets the waiters look: another process has sent something to this pump, or its work was taken over.
+    /// Lets the waiters look: another process has sent something to this worker, or its work was taken over.
     pub fn look(&self) {
         self.arrivals.iter().for_each(Notify::notify_one);
     }
 
-    /// The dead letters of every pump, oldest first.
+    /// The dead letters of every worker, oldest first.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -181,14 +181,14 @@ impl LocalQueue {
         self.database.read(SERVICE, |db| dead_letters(db, "", &[])).await
     }
 
-    /// This pump's dead letters that nobody has acted on: what they are about must not wait for ever. Each is returned again until
+    /// This worker's dead letters that nobody has acted on: what they are about must not wait for ever. Each is returned again until
     /// [`LocalQueue::settle`] is told that it was dealt with.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn unsettled_dead_letters(&self) -> Result<Vec<DeadLetter>, PortError> {
-        let pump = self.database.pump().to_string();
-        self.database.read(SERVICE, move |db| dead_letters(db, "WHERE NOT settled AND pump = ?1", &[&pump])).await
+        let worker = self.database.worker().to_string();
+        self.database.read(SERVICE, move |db| dead_letters(db, "WHERE NOT settled AND pump = ?1", &[&worker])).await
     }
 
     /// What these dead letters were about is closed. They stay on the list. Idempotent.
@@ -215,27 +215,27 @@ impl Queue for LocalQueue {
         }
         let queues: Vec<_> = messages.iter().map(|outgoing| outgoing.message.queue()).collect();
         let letters = messages.into_iter().map(Letter::of).collect::<Result<Vec<_>, _>>()?;
-        let (own, now) = (self.database.pump().clone(), System.now());
+        let (own, now) = (self.database.worker().clone(), System.now());
         failpoint!("queue.send.before");
-        let pumps =
+        let workers =
             self.database.write(SERVICE, move |db| letters.iter().map(|l| l.post(db, &own, now)).collect()).await?;
         failpoint!("queue.send.after");
-        self.tell(&queues, pumps);
+        self.tell(&queues, workers);
         Ok(())
     }
 }
 
 impl LocalQueue {
     /// Wakes each that has got something, once.
-    fn tell(&self, queues: &[QueueName], mut pumps: Vec<PumpId>) {
-        for (queue, pump) in queues.iter().zip(&pumps) {
-            if pump == self.database.pump() {
+    fn tell(&self, queues: &[QueueName], mut workers: Vec<WorkerId>) {
+        for (queue, worker) in queues.iter().zip(&workers) {
+            if worker == self.database.worker() {
                 self.arrivals[place(*queue)].notify_one();
             }
         }
-        pumps.sort_unstable();
-        pumps.dedup();
-        pumps.iter().filter(|pump| *pump != self.database.pump()).for_each(|pump| (self.wake)(pump));
+        workers.sort_unstable();
+        workers.dedup();
+        workers.iter().filter(|worker| *worker != self.database.worker()).for_each(|worker| (self.wake)(worker));
     }
 }
 
@@ -261,32 +261,32 @@ impl Letter {
     }
 
     /// Puts it on its queue; says whose it is.
-    fn post(&self, db: &Connection, own: &PumpId, now: Timestamp) -> rusqlite::Result<PumpId> {
-        let pump = self.addressee(db, now)?.map_or_else(|| own.clone(), PumpId::from);
+    fn post(&self, db: &Connection, own: &WorkerId, now: Timestamp) -> rusqlite::Result<WorkerId> {
+        let worker = self.addressee(db, now)?.map_or_else(|| own.clone(), WorkerId::from);
         db.prepare_cached(
             "INSERT INTO messages (queue, pump, visible_at, receives, sent_at, body) VALUES (?1, ?2, ?3, 0, ?4, ?5)",
         )?
         .execute(params![
             self.message.queue().as_str(),
-            pump.as_str(),
+            worker.as_str(),
             after(now, self.delay),
             millis(now),
             self.body
         ])?;
-        Ok(pump)
+        Ok(worker)
     }
 
-    /// The pump that runs what this is about; `None` if nobody does.
+    /// The worker that runs what this is about; `None` if nobody does.
     fn addressee(&self, db: &Connection, now: Timestamp) -> rusqlite::Result<Option<String>> {
         match &self.message {
-            Message::Check { id } | Message::Line { id: Some(id), .. } => db
+            Message::Check { id } | Message::Wakeup { id: Some(id), .. } => db
                 .prepare_cached("SELECT pump FROM executions WHERE id = ?1")?
                 .query_row([id.as_str()], |row| row.get(0))
                 .optional(),
-            // Its sender's own: the members are of any pump, and whoever runs one of them may be stopped.
+            // Its sender's own: the members are of any worker, and whoever runs one of them may be stopped.
             Message::CancelGroup { .. } | Message::RerunGroup { .. } => Ok(None),
-            // The oldest ticket that can be started: one that is backed off would swallow the hint.
-            Message::Line { line, id: None } => line::head(db, &line.to_string(), millis(now)),
+            // The oldest entry that can be started: one that is backed off would swallow the wakeup.
+            Message::Wakeup { backlog, id: None } => backlog::head(db, &backlog.to_string(), millis(now)),
         }
     }
 }
@@ -298,7 +298,7 @@ fn after(now: Timestamp, delay: Duration) -> i64 {
 /// What a receiver may take now.
 #[derive(Clone)]
 struct Wanted {
-    pump: PumpId,
+    worker: WorkerId,
     queue: QueueName,
     now: Timestamp,
     max: u32,
@@ -307,7 +307,7 @@ struct Wanted {
 impl Wanted {
     fn any(&self, db: &Connection) -> rusqlite::Result<bool> {
         db.prepare_cached("SELECT 1 FROM messages WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3")?
-            .exists(params![self.pump.as_str(), self.queue.as_str(), millis(self.now)])
+            .exists(params![self.worker.as_str(), self.queue.as_str(), millis(self.now)])
     }
 
     /// The messages, and how many became dead letters.
@@ -317,7 +317,7 @@ impl Wanted {
                 "SELECT id, body, receives + 1, sent_at FROM messages
                  WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3 ORDER BY visible_at, id LIMIT ?4",
             )?
-            .query_map(params![self.pump.as_str(), self.queue.as_str(), millis(self.now), self.max], received)?
+            .query_map(params![self.worker.as_str(), self.queue.as_str(), millis(self.now), self.max], received)?
             .collect::<rusqlite::Result<_>>()?;
         let (messages, dead): (Vec<_>, Vec<_>) = due.into_iter().partition(|message| message.receives <= MAX_RECEIVES);
         let mut hide =

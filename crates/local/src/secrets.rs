@@ -198,7 +198,7 @@ mod tests {
     async fn a_file_that_others_can_read_is_told_as_what_it_is() {
         let (secrets, _dir) = secrets("T", b"hidden", 0o644);
         assert_eq!(secrets.find_secret("T").await.unwrap(), None);
-        let mend = secrets.how_to_set("T");
-        assert!(mend.contains("chmod 600") && !mend.contains("not set"), "{mend}");
+        let remedy = secrets.how_to_set("T");
+        assert!(remedy.contains("chmod 600") && !remedy.contains("not set"), "{remedy}");
     }
 }

@@ -5,14 +5,14 @@
 
 use domain::{
     Timestamp,
-    execution::{Execution, Ticket},
+    backlog::BacklogState,
+    execution::{BacklogEntry, Execution},
     forget::Forgetting,
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
-    line::LineState,
     ports::{Claim, Clock, Created, Definitions, Keys, PortError, Store, Update, UpdateError},
     principal::Principal,
     request::Name,
@@ -21,11 +21,13 @@ use domain::{
 use rusqlite::Connection;
 
 use crate::{
-    ambient::System,
-    database::{Database, PumpId, millis},
+    database::{Database, WorkerId, millis},
     failpoint, form,
+    system::System,
 };
 
+pub(crate) mod backlog;
+mod backlog_state;
 mod bookmark;
 mod columns;
 mod definitions;
@@ -34,8 +36,6 @@ pub(crate) mod groups;
 mod history;
 mod keys;
 mod limits;
-pub(crate) mod line;
-mod line_state;
 mod record;
 pub(crate) mod submissions;
 
@@ -45,8 +45,8 @@ const MANY: usize = 64;
 
 /// The records of one machine, and all that is derived from them.
 ///
-/// Executions are shared by every process on the file, and so are usage, launch rates and history. A line is not: each pump
-/// starts what it accepted, so [`Store::line`], [`Store::lines`] and [`Store::launched`] show this pump's own only.
+/// Executions are shared by every process on the file, and so are usage, launch rates and history. A backlog is not: each worker
+/// starts what it accepted, so [`Store::backlog`], [`Store::backlogs`] and [`Store::launched`] show this worker's own only.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     database: Database,
@@ -61,8 +61,8 @@ impl LocalStore {
 
     /// Whose work this store records.
     #[must_use]
-    pub fn pump(&self) -> &PumpId {
-        self.database.pump()
+    pub fn worker(&self) -> &WorkerId {
+        self.database.worker()
     }
 
     /// Removes a record that cannot be read, and gives back what it holds. Conditional, in one transaction: a record that can be read
@@ -75,13 +75,13 @@ impl LocalStore {
         self.database.write(SERVICE, move |db| forget::forget(db, &id, stopped.as_deref())).await
     }
 
-    /// Whether this pump has an open task, or an execution that this release can bring to its end.
+    /// Whether this worker has an open task, or an execution that this release can bring to its end.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn has_work(&self) -> Result<bool, PortError> {
-        let pump = self.database.pump().clone();
-        let rows = self.database.read(SERVICE, move |db| history::unfinished(db, &pump, MANY)).await?;
+        let worker = self.database.worker().clone();
+        let rows = self.database.read(SERVICE, move |db| history::unfinished(db, &worker, MANY)).await?;
         Ok(rows.is_none_or(|rows| rows.len() == MANY || rows.iter().any(columns::Raw::can_be_finished)))
     }
 }
@@ -90,9 +90,9 @@ impl Store for LocalStore {
     /// Idempotent. Whether a claim has expired is judged at the moment of the new execution's submission.
     async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, PortError> {
         let (new, claim) = (record::New::of(execution)?, claim.cloned());
-        let pump = self.database.pump().clone();
+        let worker = self.database.worker().clone();
         failpoint!("store.create.before");
-        let created = self.database.write(SERVICE, move |db| record::create(db, &new, claim.as_ref(), &pump)).await?;
+        let created = self.database.write(SERVICE, move |db| record::create(db, &new, claim.as_ref(), &worker)).await?;
         failpoint!("store.create.after");
         created.checked()
     }
@@ -116,8 +116,8 @@ impl Store for LocalStore {
     /// Idempotent. All of them in one transaction.
     async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
         let new = executions.iter().map(record::New::of).collect::<Result<Vec<_>, _>>()?;
-        let pump = self.database.pump().clone();
-        let write = move |db: &Connection| new.iter().map(|new| record::create(db, new, None, &pump)).collect();
+        let worker = self.database.worker().clone();
+        let write = move |db: &Connection| new.iter().map(|new| record::create(db, new, None, &worker)).collect();
         failpoint!("store.create_all.before");
         let created: Vec<record::Came> = self.database.write(SERVICE, write).await?;
         failpoint!("store.create_all.after");
@@ -171,49 +171,54 @@ impl Store for LocalStore {
         Ok(Page { items: items.into_iter().filter(is_shown).collect(), next })
     }
 
-    /// This pump's own, oldest first.
+    /// This worker's own, oldest first.
     async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
-        let query = history::Query::launched(self.database.pump(), after, limit);
+        let query = history::Query::launched(self.database.worker(), after, limit);
         let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
         Ok(columns::page(&records, limit))
     }
 
-    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, PortError> {
-        let line = line::Line { key: key.clone(), pump: self.database.pump().clone() };
-        let rows = self.database.read(SERVICE, move |db| line.rows(db, millis(now), limit)).await?;
+    async fn backlog(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<BacklogEntry>, PortError> {
+        let backlog = backlog::Backlog { key: key.clone(), worker: self.database.worker().clone() };
+        let rows = self.database.read(SERVICE, move |db| backlog.rows(db, millis(now), limit)).await?;
         Ok(rows.order(limit))
     }
 
-    /// Over all pumps: a limit is shared by them, and who waits for it may be another's.
-    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
+    /// Over all workers: a limit is shared by them, and who waits for it may be another's.
+    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
         let key = key.to_string();
-        self.database.read(SERVICE, move |db| line::head(db, &key, millis(now))).await.map(|head| head.is_some())
+        self.database.read(SERVICE, move |db| backlog::head(db, &key, millis(now))).await.map(|head| head.is_some())
     }
 
-    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        let pump = self.database.pump().clone();
-        let keys = self.database.read(SERVICE, move |db| line::lines(db, &pump, millis(now))).await?;
+    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
+        let worker = self.database.worker().clone();
+        let keys = self.database.read(SERVICE, move |db| backlog::backlogs(db, &worker, millis(now))).await?;
         Ok(keys.iter().filter_map(|key| columns::limit_key(key)).collect())
     }
 
-    /// In the line of the pump that has the ticket, backed-off ones counted too. Exact up to 10,000 of one submitter.
-    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, PortError> {
-        let (ticket, own) = (ticket.clone(), self.database.pump().clone());
-        self.database.read(SERVICE, move |db| line::ahead(db, &ticket, &own, exact)).await
+    /// In the backlog of the worker that has the entry, backed-off ones counted too. Exact up to 10,000 of one submitter.
+    async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
+        let (entry, own) = (entry.clone(), self.database.worker().clone());
+        self.database.read(SERVICE, move |db| backlog::ahead(db, &entry, &own, exact)).await
     }
 
-    async fn line_state(&self, key: &LimitKey) -> Result<LineState, PortError> {
-        let (key, pump) = (key.to_string(), self.database.pump().clone());
-        let row = self.database.read(SERVICE, move |db| line_state::find(db, &key, &pump)).await?;
-        Ok(row.as_ref().map(line_state::Row::state).unwrap_or_default())
+    async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
+        let (key, worker) = (key.to_string(), self.database.worker().clone());
+        let row = self.database.read(SERVICE, move |db| backlog_state::find(db, &key, &worker)).await?;
+        Ok(row.as_ref().map(backlog_state::Row::state).unwrap_or_default())
     }
 
     /// Conditional on the revision.
-    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, PortError> {
-        let after = LineState { revision: before.revision + 1, ..after };
-        let (next, pump) = (line_state::Next::of(key, before, &after)?, self.database.pump().clone());
+    async fn set_backlog_state(
+        &self,
+        key: &LimitKey,
+        before: &BacklogState,
+        after: BacklogState,
+    ) -> Result<bool, PortError> {
+        let after = BacklogState { revision: before.revision + 1, ..after };
+        let (next, worker) = (backlog_state::Next::of(key, before, &after)?, self.database.worker().clone());
         failpoint!("store.set_line_state.before");
-        let set = self.database.write(SERVICE, move |db| line_state::set(db, &next, &pump)).await?;
+        let set = self.database.write(SERVICE, move |db| backlog_state::set(db, &next, &worker)).await?;
         failpoint!("store.set_line_state.after");
         Ok(set)
     }

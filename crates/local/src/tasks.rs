@@ -27,7 +27,6 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, mpsc, watch};
 
 use crate::{
-    ambient::System,
     container::ContainerRunner,
     database::{Database, TaskRow},
     form,
@@ -37,6 +36,7 @@ use crate::{
     remains::Remains,
     runner::{Ended, Launch, StartFailure},
     secrets,
+    system::System,
 };
 
 /// The names that errors give to what is kept of a task.
@@ -150,7 +150,7 @@ impl LocalTasks {
         Self(Arc::new(Inner { database, logs, setup, host, engine, reports, followed, definitions, changed, closing }))
     }
 
-    /// Follows on what was begun: every task of this pump that is not stopped and not followed yet.
+    /// Follows on what was begun: every task of this worker that is not stopped and not followed yet.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -831,7 +831,7 @@ mod tests {
     use domain::{ecs::TaskOverride, request::Arch};
 
     use super::*;
-    use crate::database::PumpId;
+    use crate::database::WorkerId;
 
     fn input() -> RunTaskInput {
         RunTaskInput {
@@ -877,7 +877,7 @@ mod tests {
     async fn world() -> World {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let database = Database::open(&at("store.sqlite"), PumpId::new()).unwrap();
+        let database = Database::open(&at("store.sqlite"), WorkerId::new()).unwrap();
         for name in ["logs", "tasks", "secrets"] {
             fs::create_dir(at(name)).unwrap();
         }

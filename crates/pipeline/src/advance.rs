@@ -98,7 +98,7 @@ where
 /// Writes one change and sends what follows from it.
 ///
 /// # Errors
-/// As [`Store::update`]. A lost hint is repaired by the sweep.
+/// As [`Store::update`]. A lost wakeup is repaired by the sweep.
 pub async fn commit(
     store: &impl Store,
     queue: &impl Queue,
@@ -120,30 +120,30 @@ pub(crate) async fn wake(
     written: &Execution,
 ) -> Result<(), PortError> {
     let mut messages = Vec::new();
-    for line in released(before, written) {
-        if !store.line_state(&line).await?.is_watched(now) && store.has_line(&line, now).await? {
-            messages.push(Message::Line { line, id: None }.into());
+    for backlog in released(before, written) {
+        if !store.backlog_state(&backlog).await?.is_watched(now) && store.has_backlog(&backlog, now).await? {
+            messages.push(Message::Wakeup { backlog, id: None }.into());
         }
     }
     messages.extend(due_later(before, written, now));
     if messages.is_empty() { Ok(()) } else { queue.send(messages).await }
 }
 
-/// The limits that have more room after this change, or whose line got a new head.
+/// The limits that have more room after this change, or whose backlog got a new head.
 fn released(before: &Execution, after: &Execution) -> Vec<LimitKey> {
-    let held = before.holdings();
-    let left_the_line = after.end().is_some() && before.ticket().is_some();
-    let freed = if left_the_line { before.demand() } else { held };
-    let still = after.holdings();
-    freed.into_iter().filter(|holding| !still.contains(holding)).map(|holding| holding.key).collect()
+    let held = before.allocations();
+    let left_the_backlog = after.end().is_some() && before.backlog_entry().is_some();
+    let freed = if left_the_backlog { before.demand() } else { held };
+    let still = after.allocations();
+    freed.into_iter().filter(|allocation| !still.contains(allocation)).map(|allocation| allocation.key).collect()
 }
 
-/// The hint for a ticket that is due later.
+/// The wakeup for an entry that is due later.
 fn due_later(before: &Execution, after: &Execution, now: Timestamp) -> Option<Outgoing> {
-    let ticket = after.ticket()?;
-    let known = before.ticket().and_then(|ticket| ticket.not_before);
-    let due = ticket.not_before.filter(|due| *due > now && Some(*due) != known)?;
-    Some(delayed(Message::Line { line: ticket.line, id: None }, (due - now).num_milliseconds()))
+    let entry = after.backlog_entry()?;
+    let known = before.backlog_entry().and_then(|entry| entry.not_before);
+    let due = entry.not_before.filter(|due| *due > now && Some(*due) != known)?;
+    Some(delayed(Message::Wakeup { backlog: entry.backlog, id: None }, (due - now).num_milliseconds()))
 }
 
 /// A message that is received no sooner than after so many milliseconds, rounded up to SQS's seconds.

@@ -25,7 +25,7 @@ const REMEMBERED_MAX: usize = 1024;
 
 /// How far apart turns are planned: ECS takes one registration a second (AWS-FACTS §2).
 const EVERY: TimeDelta = TimeDelta::seconds(1);
-/// How far ahead turns are planned. Ours: so often the line's own order, and who has come meanwhile, count anew.
+/// How far ahead turns are planned. Ours: so often the backlog's own order, and who has come meanwhile, count anew.
 const AHEAD: TimeDelta = TimeDelta::seconds(10);
 
 /// What this process knows to be registered, and when what is not has its turn.

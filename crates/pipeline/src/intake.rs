@@ -30,7 +30,7 @@ pub(crate) struct Intake<'a, S, X, A> {
     /// Which secrets are set.
     pub(crate) secrets: &'a X,
     /// Clock and randomness.
-    pub(crate) ambient: &'a A,
+    pub(crate) system: &'a A,
     /// The installation's settings.
     pub(crate) settings: &'a Settings,
 }
@@ -97,7 +97,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
     /// What the installation sets for a pool, else what the account may use, as the sweep last read it.
     async fn quota(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
         match self.settings.quotas.of(pool).cpu {
-            None => Ok(self.store.line_state(&LimitKey::Pool(pool)).await?.quota(None)),
+            None => Ok(self.store.backlog_state(&LimitKey::Pool(pool)).await?.quota(None)),
             set => Ok(set),
         }
     }
@@ -134,7 +134,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         claim: Option<&Claim>,
         at: Timestamp,
     ) -> Result<(Created, Execution), PortError> {
-        let id = ExecutionId::new(at, self.ambient.bits());
+        let id = ExecutionId::new(at, self.system.bits());
         let pool = task::pool(&request, self.settings);
         let execution = Execution::submitted(id, request, pool, caller, at);
         let created = self.store.create(&execution, claim).await?;
@@ -147,12 +147,12 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         Claim {
             key: format!("{}/{key}", caller.principal),
             digest: hex::encode(Sha256::digest(json)),
-            expires_at: self.ambient.now() + CLAIM,
+            expires_at: self.system.now() + CLAIM,
         }
     }
 }
 
-/// The line that an execution just recorded stands in.
-pub(crate) fn line_of(execution: &Execution) -> LimitKey {
-    execution.ticket().map_or(LimitKey::Pool(execution.pool), |ticket| ticket.line)
+/// The backlog that an execution just recorded stands in.
+pub(crate) fn backlog_of(execution: &Execution) -> LimitKey {
+    execution.backlog_entry().map_or(LimitKey::Pool(execution.pool), |backlog_entry| backlog_entry.backlog)
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use chrono::TimeDelta;
 use domain::{
+    adaptive_limit::Shortage,
     backoff,
     cause::Cause,
-    ceiling::Shortage,
     ecs::{RunTaskInput, Task},
     execution::{Attempt, Execution},
     git::{self, GitAccess},
@@ -29,13 +29,13 @@ use crate::{
     unreadable::passed_over,
 };
 
+mod backlogs;
 mod drain;
 mod groups;
-mod lines;
 mod reruns;
 
+pub use backlogs::Pace;
 use drain::Launched;
-pub use lines::Pace;
 
 /// How long a client token surely lives: ECS keeps it for at least an hour after the task ends; ten minutes of margin (AWS-FACTS §1).
 const TOKEN_LIVES: TimeDelta = TimeDelta::minutes(50);
@@ -49,7 +49,7 @@ const ASKED_MAX: TimeDelta = TimeDelta::seconds(60);
 pub struct Launcher<'a, S, Q, T, L, X, A> {
     /// Where executions are recorded.
     pub store: &'a S,
-    /// Where hints are sent.
+    /// Where wakeups are sent.
     pub queue: &'a Q,
     /// ECS.
     pub tasks: &'a T,
@@ -59,10 +59,10 @@ pub struct Launcher<'a, S, Q, T, L, X, A> {
     pub secrets: &'a X,
     /// Which task definitions are registered.
     pub registered: &'a Registered,
-    /// How fast held lines move.
+    /// How fast held backlogs move.
     pub pace: &'a Pace,
     /// Clock and randomness.
-    pub ambient: &'a A,
+    pub system: &'a A,
     /// The installation's settings.
     pub settings: &'a Settings,
 }
@@ -106,14 +106,14 @@ where
 {
     /// Takes a batch of messages. What could not be dealt with now comes back as a failure and is received again.
     pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
-        let mut lines: BTreeMap<LimitKey, (Vec<String>, Vec<ExecutionId>)> = BTreeMap::new();
+        let mut backlogs: BTreeMap<LimitKey, (Vec<String>, Vec<ExecutionId>)> = BTreeMap::new();
         let mut failed = Vec::new();
-        let until = self.ambient.now() + groups::WORK;
+        let until = self.system.now() + groups::WORK;
         for record in event.records {
             let message_id = record.message_id.clone().unwrap_or_default();
             match parse(&record) {
-                Ok(Message::Line { line, id }) => {
-                    let (messages, ids) = lines.entry(line).or_default();
+                Ok(Message::Wakeup { backlog, id }) => {
+                    let (messages, ids) = backlogs.entry(backlog).or_default();
                     messages.push(message_id);
                     ids.extend(id);
                 }
@@ -142,10 +142,10 @@ where
             }
         }
         // At once: one that has to wait holds up none of the others.
-        let drained = lines.into_iter().map(async |(line, (messages, ids))| {
-            let result = self.drain_all(line.clone(), &ids).await;
+        let drained = backlogs.into_iter().map(async |(backlog, (messages, ids))| {
+            let result = self.drain_all(backlog.clone(), &ids).await;
             result.err().map_or_else(Vec::new, |error| {
-                tracing::warn!(%line, %error, "a line could not be drained");
+                tracing::warn!(%backlog, %error, "a backlog could not be drained");
                 messages
             })
         });
@@ -175,7 +175,7 @@ where
         match self.tasks.run_task(&input).await {
             Ok(task) => self.started(execution, number, &task).await.map(|()| Ran::Started),
             // By now somebody else may have called too, and started it.
-            Err(error) if is_unknown(&error) || self.ambient.now() - launched_at >= IN_FLIGHT => {
+            Err(error) if is_unknown(&error) || self.system.now() - launched_at >= IN_FLIGHT => {
                 tracing::warn!(execution = %execution.id, %error, "the outcome of a launch is unknown; asking again");
                 self.ask_again(&execution.id, IN_FLIGHT).await.map(|()| Ran::Settled)
             }
@@ -185,7 +185,7 @@ where
 
     /// The task is there.
     async fn started(&self, execution: Execution, number: u32, task: &Task) -> Result<(), PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         let seen = |execution: &Execution| execution.observe(number, &Observation::Task(task), now);
         match advance_from(self.store, self.queue, now, execution, seen).await? {
             Some(execution) => self.stop_if_unwanted(&execution, number, task).await,
@@ -198,10 +198,10 @@ where
         &self,
         execution: Execution,
         input: &RunTaskInput,
-        line: LimitKey,
+        backlog: LimitKey,
         error: LaunchError,
     ) -> Result<Ran, PortError> {
-        let (now, token) = (self.ambient.now(), &*input.client_token);
+        let (now, token) = (self.system.now(), &*input.client_token);
         let called_at = |execution: &Execution| execution.open_attempt().map(Attempt::last_called_at);
         let known = called_at(&execution);
         // What was called meanwhile may have started something.
@@ -220,8 +220,8 @@ where
             }
             LaunchError::Throttled(why) | LaunchError::Full { words: why, .. } | LaunchError::Unknown(why) => why,
         };
-        // Back into the line it came from, to its place. Nobody is told of the room it had: there is none.
-        let back = |execution: &Execution| Some(execution).filter(is_last)?.refused(token, line.clone(), why, now);
+        // Back into the backlog it came from, to its place. Nobody is told of the room it had: there is none.
+        let back = |execution: &Execution| Some(execution).filter(is_last)?.refused(token, backlog.clone(), why, now);
         if let advance::Changed::Yes { before, after } = advance::change(self.store, execution, back).await?
             && after.end().is_some()
         {
@@ -264,7 +264,7 @@ where
     async fn attend_to(&self, execution: &Execution) -> Result<(), PortError> {
         let Some(attempt) = execution.open_attempt() else { return Ok(()) };
         if attempt.needs_its_log() {
-            return read_log(self.store, self.queue, self.logs, self.ambient, self.settings, execution, attempt).await;
+            return read_log(self.store, self.queue, self.logs, self.system, self.settings, execution, attempt).await;
         }
         match &attempt.task_arn {
             None => self.find_out(execution, attempt).await,
@@ -279,7 +279,7 @@ where
     /// throttle, say, comes before the token is looked at. So whether there is none is for ECS's lists to say, once what the last call may have
     /// started would surely be there; what stays unknown is lost, and never launched again.
     async fn find_out(&self, execution: &Execution, attempt: &Attempt) -> Result<(), PortError> {
-        let (now, number, id) = (self.ambient.now(), attempt.number, &execution.id);
+        let (now, number, id) = (self.system.now(), attempt.number, &execution.id);
         let age = now - attempt.launched_at;
         let pause = (age / 4).clamp(IN_FLIGHT, ASKED_MAX);
         let unlisted = TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
@@ -326,7 +326,7 @@ where
         input: &RunTaskInput,
         pause: TimeDelta,
     ) -> Result<Called, PortError> {
-        let (now, token) = (self.ambient.now(), &*input.client_token);
+        let (now, token) = (self.system.now(), &*input.client_token);
         let calling = |execution: &Execution| execution.calling_again(token, pause, now);
         let calls = advance::change(self.store, execution.clone(), calling).await?;
         let advance::Changed::Yes { after, .. } = calls else { return Ok(Called::Elsewhere) };

@@ -8,15 +8,15 @@ use domain::{
         ExecutionView, GroupCancelView, GroupRerunView, GroupView, HistoryPage, Listed, LogLineView, LogsPage, Problem,
         UnreadableView, Version, WaitingView, Whoami,
     },
+    backlog::{BacklogState, HeldBy},
     backoff,
     error::{Corrupt, What},
-    execution::{Attempt, Execution, ExecutionStatus, State, Ticket},
+    execution::{Attempt, BacklogEntry, Execution, ExecutionStatus, State},
     group::{GroupCancel, GroupRerun},
     history::{Cursor, Filter, LogCursor, LogEnds, PAGE_DEFAULT, PAGE_MAX},
     id::ExecutionId,
     key::Caller,
     limit::{CapacityPool, LimitKey, RateKey},
-    line::{HeldBy, LineState},
     marker::{self, Marker},
     ports::{Clock, Entropy, Keys, LogLine, LogPage, Logs, PortError, ReadError, Store},
     request::{FieldError, Name},
@@ -30,7 +30,7 @@ use crate::{
     http::{self, Route},
 };
 
-/// Up to which place in line the number is exact (DESIGN §5).
+/// Up to which place in the backlog the number is exact (DESIGN §5).
 const EXACT_PLACES: u32 = 100;
 /// How many candidates an ambiguous id is answered with. Ours.
 const CANDIDATES: u32 = 5;
@@ -49,7 +49,7 @@ pub struct Query<'a, S, K, L, A> {
     /// The tasks' output.
     pub logs: &'a L,
     /// Clock and randomness.
-    pub ambient: &'a A,
+    pub system: &'a A,
     /// Verifies keys.
     pub auth: &'a Auth,
     /// The installation's settings.
@@ -68,9 +68,9 @@ pub(crate) const TEXT_MAX: usize = 512;
 /// What is known of lines while a page is made: each is looked at once, however many of the page stand in it.
 #[derive(Default)]
 struct Seen {
-    states: BTreeMap<LimitKey, LineState>,
+    states: BTreeMap<LimitKey, BacklogState>,
     usage: BTreeMap<LimitKey, Usage>,
-    /// The last place in line that was told, by line, submitter and priority.
+    /// The last place in the backlog that was told, by backlog, submitter and priority.
     places: BTreeMap<(LimitKey, String, i32), u32>,
 }
 
@@ -83,7 +83,7 @@ struct Part {
 impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        match self.auth.admit(request, self.keys, self.ambient.now()).await {
+        match self.auth.admit(request, self.keys, self.system.now()).await {
             Ok(caller) => self.answer(&caller, request).await,
             Err(problem) => http::problem(&problem),
         }
@@ -121,12 +121,12 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         let (filter, limit, cursor) = asked(caller, request).map_err(Problem::invalid)?;
         let page = self.store.list(&filter, cursor.as_ref(), limit).await.map_err(|e| http::failed(&e))?;
         let (mut executions, mut seen) = (Vec::with_capacity(page.items.len()), Seen::default());
-        // From the oldest on, as they stand in line.
+        // From the oldest on, as they stand in the backlog.
         for loaded in page.items.iter().rev() {
             match loaded {
                 Ok(execution) => {
                     let view = self.view(execution, &mut seen).await.map_err(|e| http::failed(&e))?;
-                    // The store tells those in a line, which of them waits is for the line to say.
+                    // The store tells those in a backlog, which of them waits is for its state to say.
                     if filter.status.as_ref().is_none_or(|status| view.status == *status) {
                         executions.push(Listed::Run(Box::new(view.shown_to(caller))));
                     }
@@ -179,7 +179,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             // No failure: the follower comes again, later and not together with the others.
             Err(ReadError::Throttled) => Part {
                 page: LogsPage { next_cursor: Some(cursor.encode()), throttled: true, ..LogsPage::default() },
-                again: backoff::throttled_seconds(self.ambient.bits()),
+                again: backoff::throttled_seconds(self.system.bits()),
             },
             Err(ReadError::Cursor) => return Err(Problem::invalid(vec![LogCursor::fault()])),
             Err(ReadError::Failed(error)) => return Err(http::failed(&error)),
@@ -222,7 +222,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
 
     /// Whether no line can come in any more, as far as time tells.
     fn has_settled(&self, attempt: &Attempt) -> bool {
-        attempt.log_settles_at(self.settings).is_none_or(|at| at <= self.ambient.now())
+        attempt.log_settles_at(self.settings).is_none_or(|at| at <= self.system.now())
     }
 
     async fn load(&self, id: &str) -> Result<Execution, Problem> {
@@ -232,38 +232,38 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     }
 
     async fn view(&self, execution: &Execution, seen: &mut Seen) -> Result<ExecutionView, PortError> {
-        let Some(ticket) = execution.ticket() else { return Ok(ExecutionView::new(execution, None)) };
-        let state = self.line_state(&ticket.line, seen).await?;
-        let waiting = self.waiting(execution, &ticket, &state, seen).await?;
+        let Some(entry) = execution.backlog_entry() else { return Ok(ExecutionView::new(execution, None)) };
+        let state = self.backlog_state(&entry.backlog, seen).await?;
+        let waiting = self.waiting(execution, &entry, &state, seen).await?;
         let view = ExecutionView::new(execution, Some(waiting));
-        // Who stands in a line that is held waits, whether or not somebody wrote that into each of ten thousand records.
+        // Who stands in a backlog that is held waits, whether or not somebody wrote that into each of ten thousand records.
         let status = if state.held.is_some() { ExecutionStatus::Waiting } else { view.status };
         Ok(ExecutionView { status, ..view })
     }
 
-    /// Why it waits: its own reason while it is not due, else what holds its line.
+    /// Why it waits: its own reason while it is not due, else what holds its backlog.
     async fn waiting(
         &self,
         execution: &Execution,
-        ticket: &Ticket,
-        line: &LineState,
+        entry: &BacklogEntry,
+        state: &BacklogState,
         seen: &mut Seen,
     ) -> Result<WaitingView, PortError> {
-        let now = self.ambient.now();
-        let by = line.held.as_ref().map(|held| held.by);
-        // Who waits behind the first of its line that waits for the pool waits for the pool.
-        let pool_line = LimitKey::Pool(execution.pool);
-        let key = if by == Some(HeldBy::Pool) { &pool_line } else { &ticket.line };
-        let of_key = if *key == ticket.line { line.clone() } else { self.line_state(key, seen).await? };
+        let now = self.system.now();
+        let by = state.held.as_ref().map(|held| held.by);
+        // Who waits behind the first of its backlog that waits for the pool waits for the pool.
+        let pool_backlog = LimitKey::Pool(execution.pool);
+        let key = if by == Some(HeldBy::Pool) { &pool_backlog } else { &entry.backlog };
+        let of_key = if *key == entry.backlog { state.clone() } else { self.backlog_state(key, seen).await? };
         let quota = of_key.quota(self.settings.quotas.of(execution.pool).cpu);
         let (usage, max) = (self.usage(key, seen).await?, throttle::max_of(key, &execution.request, quota));
-        let place = self.place(ticket, seen).await?;
-        let postponed = ticket.not_before.filter(|due| *due > now);
+        let place = self.place(entry, seen).await?;
+        let postponed = entry.not_before.filter(|due| *due > now);
         let reason = match (&execution.state, by) {
             (State::Waiting { reason, .. }, _) if postponed.is_some() => reason.clone(),
             (_, Some(HeldBy::Rate)) => self.rate_reason(execution.pool),
             (_, Some(_)) => match key {
-                LimitKey::Pool(pool) => throttle::pool_reason(*pool, usage.used, quota, of_key.ceiling.as_ref()),
+                LimitKey::Pool(pool) => throttle::pool_reason(*pool, usage.used, quota, of_key.adaptive_limit.as_ref()),
                 LimitKey::Lock(_) | LimitKey::Group(_) => throttle::reason(key, usage, max),
             },
             (State::Waiting { reason, .. }, None) => reason.clone(),
@@ -278,7 +278,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             (None, Some(HeldBy::Rate)) => {
                 self.launches_per_second(execution.pool).map(|rate| throttle::seconds(place, rate))
             }
-            (None, _) => line.estimate_seconds(place, now),
+            (None, _) => state.estimate_seconds(place, now),
         };
         Ok(WaitingView {
             reason,
@@ -290,11 +290,11 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         })
     }
 
-    async fn line_state(&self, key: &LimitKey, seen: &mut Seen) -> Result<LineState, PortError> {
+    async fn backlog_state(&self, key: &LimitKey, seen: &mut Seen) -> Result<BacklogState, PortError> {
         if let Some(state) = seen.states.get(key) {
             return Ok(state.clone());
         }
-        let state = self.store.line_state(key).await?;
+        let state = self.store.backlog_state(key).await?;
         seen.states.insert(key.clone(), state.clone());
         Ok(state)
     }
@@ -309,14 +309,14 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     }
 
     /// From 1. Beyond the exact ones, who comes after another of the same submitter is taken to stand behind that one: counting again
-    /// for each of a page would cost as much as the line is long.
-    async fn place(&self, ticket: &Ticket, seen: &mut Seen) -> Result<u32, PortError> {
-        let peers = (ticket.line.clone(), ticket.submitter.clone(), ticket.priority);
+    /// for each of a page would cost as much as the backlog is long.
+    async fn place(&self, entry: &BacklogEntry, seen: &mut Seen) -> Result<u32, PortError> {
+        let peers = (entry.backlog.clone(), entry.submitter.clone(), entry.priority);
         if let Some(last) = seen.places.get_mut(&peers).filter(|last| **last > EXACT_PLACES) {
             *last += 1;
             return Ok(*last);
         }
-        let place = self.store.ahead(ticket, EXACT_PLACES).await? + 1;
+        let place = self.store.ahead(entry, EXACT_PLACES).await? + 1;
         seen.places.insert(peers, place);
         Ok(place)
     }

@@ -108,7 +108,7 @@ pub struct Swept {
 pub struct StateTracker<'a, S, Q, T, L, U, A> {
     /// Where executions are recorded.
     pub store: &'a S,
-    /// Where hints are sent.
+    /// Where wakeups are sent.
     pub queue: &'a Q,
     /// ECS.
     pub tasks: &'a T,
@@ -117,7 +117,7 @@ pub struct StateTracker<'a, S, Q, T, L, U, A> {
     /// What the account may use.
     pub quotas: &'a U,
     /// The clock.
-    pub ambient: &'a A,
+    pub system: &'a A,
     /// The installation's settings.
     pub settings: &'a Settings,
 }
@@ -164,7 +164,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
                 Some((Timestamp::from_timestamp_millis(entry.timestamp)?, marker))
             })
             .collect();
-        let (number, now) = (attempt.number, self.ambient.now());
+        let (number, now) = (attempt.number, self.system.now());
         let seen = |execution: &Execution| execution.observe(number, &Observation::Markers(&said), now);
         match advance_from(self.store, self.queue, now, execution, seen).await? {
             Some(execution) => self.read_last_words(&execution).await,
@@ -173,7 +173,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     }
 
     async fn observed(&self, attempt: &AttemptId, observation: &Observation<'_>) -> Result<(), PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         let seen = |execution: &Execution| execution.observe(attempt.number(), observation, now);
         let advanced = advance(self.store, self.queue, now, attempt.execution(), seen).await;
         let Some(execution) = passed_over(advanced)? else {
@@ -192,7 +192,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     async fn read_last_words(&self, execution: &Execution) -> Result<(), PortError> {
         match execution.open_attempt().filter(|attempt| attempt.needs_its_log()) {
             Some(attempt) => {
-                read_log(self.store, self.queue, self.logs, self.ambient, self.settings, execution, attempt).await
+                read_log(self.store, self.queue, self.logs, self.system, self.settings, execution, attempt).await
             }
             None => Ok(()),
         }
@@ -211,14 +211,14 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         swept.failure.map_or(Ok(()), Err)
     }
 
-    /// Hints at the lines, and looks at everything that is launching or running, from the cursor on, until the time is up.
+    /// Wakeups at the lines, and looks at everything that is launching or running, from the cursor on, until the time is up.
     ///
-    /// Repairs what was lost on the way: hints, events, stop requests; and stops what is long past its timeout.
+    /// Repairs what was lost on the way: wakeups, events, stop requests; and stops what is long past its timeout.
     ///
     /// # Errors
     /// When something does not answer; the next sweep goes on.
     pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Swept, PortError> {
-        self.hint_at_lines().await?;
+        self.send_wakeups().await?;
         self.go_on_with_groups::<GroupCancel>().await?;
         self.go_on_with_groups::<GroupRerun>().await?;
         if from.is_none() {
@@ -232,7 +232,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
             let page = self.store.launched(next.as_ref(), PAGE).await?;
             failure = self.ask_after(&readable(page.items)).await?.or(failure);
             next = page.next;
-            if next.is_none() || self.ambient.now() >= until {
+            if next.is_none() || self.system.now() >= until {
                 return Ok(Swept { next, failure });
             }
         }
@@ -242,15 +242,15 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     /// refusals teach the rest.
     async fn refresh_quotas(&self) -> Result<(), PortError> {
         for pool in [CapacityPool::FargateSpot, CapacityPool::Fargate] {
-            let (line, now) = (LimitKey::Pool(pool), self.ambient.now());
-            let before = self.store.line_state(&line).await?;
+            let (backlog, now) = (LimitKey::Pool(pool), self.system.now());
+            let before = self.store.backlog_state(&backlog).await?;
             if before.quota.is_some_and(|quota| now - quota.read_at < QUOTA_HOLDS) {
                 continue;
             }
             match self.quotas.cpu(pool).await {
                 // Somebody else's write in between only means that the next sweep asks again.
-                Ok(cpu) => drop(self.store.set_line_state(&line, &before, before.with_quota(cpu, now)).await?),
-                Err(error) => tracing::warn!(%line, %error, "the account's quota cannot be read"),
+                Ok(cpu) => drop(self.store.set_backlog_state(&backlog, &before, before.with_quota(cpu, now)).await?),
+                Err(error) => tracing::warn!(%backlog, %error, "the account's quota cannot be read"),
             }
         }
         Ok(())
@@ -258,22 +258,23 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
 
     /// A message for work of this kind on each group on which nobody seems to work any more.
     async fn go_on_with_groups<W: GroupWork>(&self) -> Result<(), PortError> {
-        let (now, open) = (self.ambient.now(), self.store.open_group_work::<W>().await?);
+        let (now, open) = (self.system.now(), self.store.open_group_work::<W>().await?);
         let stalled = open.into_iter().filter(|work| work.is_stalled(now));
         let messages: Vec<_> = stalled.map(|work| work.message().into()).collect();
         if messages.is_empty() { Ok(()) } else { self.queue.send(messages).await }
     }
 
-    /// One hint for each line that has somebody due: enough, because a launcher drains the line.
-    async fn hint_at_lines(&self) -> Result<(), PortError> {
-        let lines = self.store.lines(self.ambient.now()).await?;
-        let hints: Vec<_> = lines.into_iter().map(|line| Message::Line { line, id: None }.into()).collect();
-        if hints.is_empty() { Ok(()) } else { self.queue.send(hints).await }
+    /// One wakeup for each line that has somebody due: enough, because a launcher drains the line.
+    async fn send_wakeups(&self) -> Result<(), PortError> {
+        let backlogs = self.store.backlogs(self.system.now()).await?;
+        let wakeups: Vec<_> =
+            backlogs.into_iter().map(|backlog| Message::Wakeup { backlog, id: None }.into()).collect();
+        if wakeups.is_empty() { Ok(()) } else { self.queue.send(wakeups).await }
     }
 
     /// One that cannot be looked at holds up none of the others: of several the last failure is returned.
     async fn ask_after(&self, executions: &[Execution]) -> Result<Option<PortError>, PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         let mut known = Vec::new();
         for execution in executions {
             let Some(attempt) = execution.open_attempt() else { continue };
@@ -316,7 +317,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         attempt: &Attempt,
         observation: Option<&Observation<'_>>,
     ) -> Result<(), PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         if let Some(observation) = observation
             && (attempt.needs_its_log() || execution.observe(attempt.number, observation, now).is_some())
         {
@@ -332,7 +333,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
 
     /// Stops what is past its time, or was cancelled and still runs.
     async fn enforce(&self, execution: &Execution, task_arn: &str) -> Result<(), PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         let written = advance(self.store, self.queue, now, &execution.id, |execution| execution.overdue(now)).await?;
         let Some(execution) = written else { return Ok(()) };
         let unwanted = execution.open_attempt().is_some_and(|a| a.overdue || execution.cancel.is_some());

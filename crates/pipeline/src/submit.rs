@@ -21,7 +21,7 @@ use crate::{
     advance,
     auth::{self, Auth},
     http::{self, Route},
-    intake::{CLAIM, Intake, line_of},
+    intake::{CLAIM, Intake, backlog_of},
     query,
     unreadable::passed_over,
 };
@@ -41,12 +41,12 @@ pub struct Submit<'a, S, K, Q, X, A> {
     pub store: &'a S,
     /// The API keys.
     pub keys: &'a K,
-    /// Where hints are sent.
+    /// Where wakeups are sent.
     pub queue: &'a Q,
     /// Which secrets are set.
     pub secrets: &'a X,
     /// Clock and randomness.
-    pub ambient: &'a A,
+    pub system: &'a A,
     /// Verifies keys.
     pub auth: &'a Auth,
     /// The installation's settings.
@@ -98,7 +98,7 @@ struct NewKeyAnswer<'a> {
 impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     /// Answers an event of API Gateway.
     pub async fn handle(&self, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        match self.auth.admit(request, self.keys, self.ambient.now()).await {
+        match self.auth.admit(request, self.keys, self.system.now()).await {
             Ok(caller) => self.answer(&caller, request).await,
             Err(problem) => http::problem(&problem),
         }
@@ -162,29 +162,29 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         self.execute(caller, changes.applied_to(&before.request)).await
     }
 
-    /// Records an execution and then hints at it. Accepted is durable: if the hint is lost, the sweep sends another.
+    /// Records an execution and then wakeups at it. Accepted is durable: if the wakeup is lost, the sweep sends another.
     async fn record(
         &self,
         caller: &Caller,
         request: LaunchRequest,
         claim: Option<&Claim>,
     ) -> Result<(Created, Execution), PortError> {
-        let (created, execution) = self.intake().record(caller, request, claim, self.ambient.now()).await?;
+        let (created, execution) = self.intake().record(caller, request, claim, self.system.now()).await?;
         if created == Created::New {
-            let hint = Message::Line { line: line_of(&execution), id: Some(execution.id.clone()) };
+            let hint = Message::Wakeup { backlog: backlog_of(&execution), id: Some(execution.id.clone()) };
             self.queue.send(vec![hint.into()]).await?;
         }
         Ok((created, execution))
     }
 
     fn intake(&self) -> Intake<'_, S, X, A> {
-        let Self { store, secrets, ambient, settings, .. } = self;
-        Intake { store, secrets, ambient, settings }
+        let Self { store, secrets, system, settings, .. } = self;
+        Intake { store, secrets, system, settings }
     }
 
     /// The submission as it was first heard of.
     async fn opened(&self, caller: &Caller, id: &str) -> Result<Submission, PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         self.store.open_submission(&caller.principal, id, now, now + CLAIM).await
     }
 
@@ -223,7 +223,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         id: &ExecutionId,
     ) -> Result<Option<Result<Execution, NotCancelled>>, PortError> {
         loop {
-            let now = self.ambient.now();
+            let now = self.system.now();
             let Some(before) = self.store.load(id).await? else { return Ok(None) };
             let after = match before.cancelled(caller, now) {
                 CancelDecision::Final(status) => return Ok(Some(Err(NotCancelled::Final(status)))),
@@ -241,7 +241,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 
     async fn list_keys(&self) -> Result<ApiGatewayProxyResponse, Problem> {
         let keys = self.keys.list_keys().await.map_err(|e| http::failed(&e))?;
-        let now = self.ambient.now();
+        let now = self.system.now();
         let views: Vec<_> = keys.iter().map(|key| KeyView::new(key, now)).collect();
         Ok(http::json(200, &serde_json::json!({ "keys": views })))
     }
@@ -251,7 +251,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             Problem::invalid(vec![FieldError { field: "name".into(), message: e.to_string() }])
         })?;
         let key = ApiKey::from_entropy(self.entropy_of_a_key());
-        let added = self.add(&key, name.as_str(), new.role, self.ambient.now()).await.map_err(|e| http::failed(&e))?;
+        let added = self.add(&key, name.as_str(), new.role, self.system.now()).await.map_err(|e| http::failed(&e))?;
         if !added {
             return Err(Problem::new(
                 409,
@@ -264,20 +264,20 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 
     fn entropy_of_a_key(&self) -> [u8; 32] {
         let mut bytes = [0; 32];
-        bytes[..16].copy_from_slice(&self.ambient.bits().to_le_bytes());
-        bytes[16..].copy_from_slice(&self.ambient.bits().to_le_bytes());
+        bytes[..16].copy_from_slice(&self.system.bits().to_le_bytes());
+        bytes[16..].copy_from_slice(&self.system.bits().to_le_bytes());
         bytes
     }
 
     async fn add(&self, key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Result<bool, PortError> {
-        let principal = Principal::new(now, self.ambient.bits());
+        let principal = Principal::new(now, self.system.bits());
         self.keys.add_key(&auth::record(key, name, role, principal, now).await?).await
     }
 
     /// A new key in the place of one, for the same principal. The old one is good for a day more, so that those who use it can be told, unless
     /// it is to go at once.
     async fn rotate_key(&self, name: &str, rotation: Rotation) -> Result<ApiGatewayProxyResponse, Problem> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         let keys = self.keys.list_keys().await.map_err(|e| http::failed(&e))?;
         let Some(old) = keys.into_iter().find(|key| key.name == name) else { return Err(no_such_key(name)) };
         let key = ApiKey::from_entropy(self.entropy_of_a_key());

@@ -4,13 +4,13 @@
 #![recursion_limit = "256"]
 
 use aws::{
-    ambient::System,
     connect,
     dynamo::DynamoStore,
     ecs::EcsTasks,
     logs::CloudWatchLogs,
     settings::{Function, Installation},
     sqs::SqsQueue,
+    system::System,
 };
 use aws_lambda_events::sqs::SqsEvent;
 use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Error> {
         secrets: &store,
         registered: &registered,
         pace: &pace,
-        ambient: &System,
+        system: &System,
         settings: &settings,
     };
     let answer = async |event: LambdaEvent<SqsEvent>| Ok::<_, Error>(launcher.handle(event.payload).await);

@@ -4,11 +4,11 @@
 #![recursion_limit = "256"]
 
 use aws::{
-    ambient::System,
     connect,
     dynamo::DynamoStore,
     logs::CloudWatchLogs,
     settings::{Function, Installation},
+    system::System,
 };
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Error> {
     let store = DynamoStore::of(&config, names.table, names.retention_days);
     let logs = Recent::new(CloudWatchLogs::new(&config, settings.log_group.clone()), &System);
     let auth = Auth::default();
-    let query = Query { store: &store, keys: &store, logs: &logs, ambient: &System, auth: &auth, settings: &settings };
+    let query = Query { store: &store, keys: &store, logs: &logs, system: &System, auth: &auth, settings: &settings };
     let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| Ok::<_, Error>(query.handle(&event.payload).await);
     lambda_runtime::run(service_fn(answer)).await
 }

@@ -5,7 +5,6 @@
 #![recursion_limit = "256"]
 
 use aws::{
-    ambient::System,
     connect,
     dynamo::DynamoStore,
     ecs::EcsTasks,
@@ -14,6 +13,7 @@ use aws::{
     quotas::ServiceQuotas,
     settings::{Function, Installation},
     sqs::SqsQueue,
+    system::System,
 };
 use domain::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Error> {
         tasks: &tasks,
         logs: &logs,
         quotas: &quotas,
-        ambient: &System,
+        system: &System,
         settings: &settings,
     };
     let answer = async |event: LambdaEvent<Value>| {

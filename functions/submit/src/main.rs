@@ -4,11 +4,11 @@
 #![recursion_limit = "256"]
 
 use aws::{
-    ambient::System,
     connect,
     dynamo::DynamoStore,
     settings::{Function, Installation},
     sqs::SqsQueue,
+    system::System,
 };
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Error> {
         keys: &store,
         queue: &queue,
         secrets: &store,
-        ambient: &System,
+        system: &System,
         auth: &auth,
         settings: &settings,
     };

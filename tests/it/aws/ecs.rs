@@ -182,8 +182,8 @@ async fn nobody_there_is_unknown_too() {
 }
 
 #[tokio::test]
-async fn what_can_never_be_started_is_refused_with_a_mend() {
-    for (file, mend) in [
+async fn what_can_never_be_started_is_refused_with_the_way_out() {
+    for (file, remedy) in [
         ("access-denied.json", "iam:PassRole on resource: arn:aws:iam::111122223333:role/mycli/team/deployer"),
         ("blocked.json", "AWS Support"),
         ("no-cluster.json", "mycli doctor"),
@@ -191,7 +191,7 @@ async fn what_can_never_be_started_is_refused_with_a_mend() {
         ("unsupported.json", "--on-demand"),
     ] {
         let (error, _) = launched(File(400, file)).await;
-        assert!(matches!(&error, LaunchError::Refused(words) if words.contains(mend)), "{file}: {error:?}");
+        assert!(matches!(&error, LaunchError::Refused(words) if words.contains(remedy)), "{file}: {error:?}");
     }
     let (error, _) = launched(File(200, "run-task-attribute.json")).await;
     assert!(matches!(error, LaunchError::Refused(_)), "{error:?}");

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use aws::{
-    ambient::System,
     ecs::{EcsTasks, Registration},
     events::EventBus,
     sqs::Messages,
     ssm::{ParameterError, Parameters, VALUE_MAX},
+    system::System,
 };
 use aws_sdk_eventbridge::types::Target;
 use aws_sdk_ssm::types::ParameterType;

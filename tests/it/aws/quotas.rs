@@ -1,6 +1,6 @@
 //! Service Quotas, which no emulator has.
 
-use aws::{error::Mend, quotas::ServiceQuotas};
+use aws::{error::Remedy, quotas::ServiceQuotas};
 use domain::limit::CapacityPool;
 
 use super::stand_in::{Answer::File, StandIn};
@@ -35,6 +35,6 @@ async fn a_number_that_nobody_names_is_not_made_up() {
 async fn who_may_not_ask_is_told_so() {
     let stand_in = StandIn::always(File(400, "quota-denied.json")).await;
     let fault = ServiceQuotas::new(&stand_in.config()).vcpus(CapacityPool::Fargate).await.unwrap_err();
-    assert_eq!(fault.mend, Mend::Change);
+    assert_eq!(fault.remedy, Remedy::Change);
     assert!(fault.to_string().contains("servicequotas:GetServiceQuota"), "{fault}");
 }

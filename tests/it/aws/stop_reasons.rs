@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use domain::{
     cause::{self, Cause},
     ecs::{CONTAINER, Container, StopCode, Task},
-    execution::Said,
+    execution::MarkerFacts,
 };
 use serde::Deserialize;
 
@@ -38,7 +38,7 @@ fn cause_of(report: &Report) -> Cause {
         containers: vec![container],
         ..Task::default()
     };
-    cause::of(&task, &Said::default()).expect("no report is of a success")
+    cause::of(&task, &MarkerFacts::default()).expect("no report is of a success")
 }
 
 /// The kind as the fixture spells it.

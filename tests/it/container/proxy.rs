@@ -72,9 +72,9 @@ impl Drop for Proxy {
 }
 
 fn fate_of(head: &str, plan: &Plan) -> Option<Fate> {
-    let first_line = head.lines().next().unwrap_or_default();
+    let first_backlog = head.lines().next().unwrap_or_default();
     let mut plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
-    let index = plan.iter().position(|(part, _)| first_line.contains(part))?;
+    let index = plan.iter().position(|(part, _)| first_backlog.contains(part))?;
     Some(plan.remove(index).1)
 }
 

@@ -53,7 +53,7 @@ async fn container_image_with_everything_awkward_runs_the_script() {
 }
 
 #[tokio::test]
-async fn container_has_no_standing_input_and_no_terminal() {
+async fn container_has_no_standard_input_and_no_terminal() {
     let case = Case::new(BUSYBOX, "cat; [ -t 0 ] || [ -t 1 ] || echo none");
     let (ended, output) = case.run(&runner().await).await;
     assert_eq!((ended.exit_code, text(&output).as_str()), (Some(0), "none\n"));

@@ -69,7 +69,7 @@ impl Raw {
         call.send().await.expect("it answers").item.expect("it is there")
     }
 
-    fn line_key(key: &LimitKey) -> Item {
+    fn backlog_key(key: &LimitKey) -> Item {
         [("pk", format!("L#{key}")), ("sk", "L".to_owned())].map(|(name, text)| (name.to_owned(), s(&text))).into()
     }
 }
@@ -112,15 +112,15 @@ impl Newer for Raw {
         self.set(state, "v", AttributeValue::N((FORM + 1).to_string())).await;
     }
 
-    async fn change_line_state(&self, key: &LimitKey, held: Option<&str>) {
+    async fn change_backlog_state(&self, key: &LimitKey, held: Option<&str>) {
         match held {
-            Some(held) => self.set(Self::line_key(key), "held", s(held)).await,
-            None => self.set(Self::line_key(key), FIELD, s("new")).await,
+            Some(held) => self.set(Self::backlog_key(key), "held", s(held)).await,
+            None => self.set(Self::backlog_key(key), FIELD, s("new")).await,
         }
     }
 
-    async fn line_state_field(&self, key: &LimitKey) -> Option<String> {
-        self.get(Self::line_key(key)).await.get(FIELD)?.as_s().ok().cloned()
+    async fn backlog_state_field(&self, key: &LimitKey) -> Option<String> {
+        self.get(Self::backlog_key(key)).await.get(FIELD)?.as_s().ok().cloned()
     }
 }
 

@@ -305,7 +305,7 @@ async fn a_run_of_many_costs_at_most_twelve_write_units() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_single_run_costs_the_counter_and_the_flight_alone() {
+async fn a_single_run_costs_the_counter_and_the_launch_batch_alone() {
     let single = steps(Life { claimed: true, together: 1, ..Life::default() }).await;
     check_steps(single, Steps { accepted: 5.0, launched: 4.0, known: 2.0, runs: 1.0, ended: 2.0, swept: 1.0 });
 }

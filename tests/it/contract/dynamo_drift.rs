@@ -40,8 +40,8 @@ struct Cut(Arc<Mutex<Option<&'static str>>>);
 
 /// The partition of the states.
 const STATES: &str = "X#";
-/// The partitions of the flights.
-const FLIGHTS: &str = "OPEN#";
+/// The partitions of the launch batches.
+const BATCHES: &str = "OPEN#";
 /// The partition of the counters.
 const COUNTERS: &str = "U#";
 
@@ -130,7 +130,7 @@ async fn a_launcher_that_dies_after_it_took_a_slot_leaves_it_free_after_two_swee
 async fn what_was_taken_for_a_launch_that_could_not_be_announced_is_given_back_at_once() {
     let World { store, cut, table: _table } = world().await;
     let execution = submit(&store, 1).await;
-    cut.before(Some(FLIGHTS));
+    cut.before(Some(BATCHES));
     let failed = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(CPU))).await;
     assert!(matches!(failed, Err(UpdateError::Failed(_))), "{failed:?}");
     cut.before(None);
@@ -211,22 +211,22 @@ async fn nothing_is_corrected_that_is_not_wrong_while_runs_come_and_go() {
 async fn what_is_launched_slowly_is_not_forgotten_by_a_sweep_in_between() {
     let World { store, cut, table } = world().await;
     let execution = submit(&store, 1).await;
-    // Its flight is written, its record not yet.
+    // Its launch batch is written, its record not yet.
     cut.before(Some(STATES));
     let slow = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, None)).await;
     assert!(slow.is_err());
     cut.before(None);
     store.reconcile().await.expect(ANSWERS);
-    assert_eq!(flights(&table).await, 1, "the sweep took a launch that was on its way for none");
+    assert_eq!(batches(&table).await, 1, "the sweep took a launch that was on its way for none");
     let much_later = store.with_clock(later);
     much_later.reconcile().await.expect(ANSWERS);
-    assert_eq!(flights(&table).await, 0, "what was never launched is swept for ever");
+    assert_eq!(batches(&table).await, 0, "what was never launched is swept for ever");
 }
 
-async fn flights(table: &Table) -> usize {
+async fn batches(table: &Table) -> usize {
     let items = table.client.scan().table_name(&table.name).send().await.expect("it answers").items.unwrap_or_default();
-    let is_flight = |item: &&std::collections::HashMap<String, AttributeValue>| {
+    let is_launch_batch = |item: &&std::collections::HashMap<String, AttributeValue>| {
         item.get("pk").and_then(|pk| pk.as_s().ok()).is_some_and(|pk| pk.starts_with("OPEN"))
     };
-    items.iter().filter(is_flight).count()
+    items.iter().filter(is_launch_batch).count()
 }

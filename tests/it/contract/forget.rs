@@ -15,7 +15,7 @@ use domain::{
     transition::Observation,
 };
 use local::{
-    database::{Database, PumpId},
+    database::{Database, WorkerId},
     store::LocalStore,
 };
 use tempfile::TempDir;
@@ -44,7 +44,7 @@ macro_rules! suite {
             what_is_not_there_is_missing
             a_lock_and_a_place_of_a_group_are_free_again
             what_others_hold_stays_held
-            what_waits_leaves_its_line
+            what_waits_leaves_its_backlog
         }
     };
 }
@@ -131,14 +131,14 @@ pub(crate) async fn what_others_hold_stays_held<C: Case>(case: C) {
     assert_eq!(store.load(&other.id).await.expect(ANSWERS), Some(other));
 }
 
-pub(crate) async fn what_waits_leaves_its_line<C: Case>(case: C) {
+pub(crate) async fn what_waits_leaves_its_backlog<C: Case>(case: C) {
     let store = case.store();
     let holder = running(store, locked(0)).await;
     let (spoilt, next) = (locked(1).submit(store).await, locked(2).submit(store).await);
     case.spoil(&spoilt.id).await;
     assert_eq!(forgotten(&case, &spoilt.id).await.released, []);
-    let line = store.line(&lock("deploy"), at(9), 9).await.expect(ANSWERS);
-    assert_eq!(line.into_iter().map(|ticket| ticket.id).collect::<Vec<_>>(), [next.id]);
+    let backlog = store.backlog(&lock("deploy"), at(9), 9).await.expect(ANSWERS);
+    assert_eq!(backlog.into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [next.id]);
     assert_eq!(used(store, &lock("deploy")).await, 1);
     assert_eq!(store.load(&holder.id).await.expect(ANSWERS), Some(holder));
 }
@@ -175,7 +175,7 @@ impl Case for OneMachine {
 #[expect(clippy::unused_async, reason = "as the other is")]
 async fn on_one_machine() -> (OneMachine, ()) {
     let folder = tempfile::tempdir().expect("a folder");
-    let database = Database::open(&folder.path().join("store.sqlite"), PumpId::new()).expect("it opens");
+    let database = Database::open(&folder.path().join("store.sqlite"), WorkerId::new()).expect("it opens");
     (OneMachine { store: LocalStore::new(database), folder }, ())
 }
 

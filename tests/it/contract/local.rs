@@ -10,13 +10,13 @@ use std::{
 
 use chrono::{SubsecRound, Utc};
 use domain::{
+    backlog::BacklogState,
     ecs::{RunTaskInput, STOPPED, Task},
     execution::{Execution, ExecutionStatus},
     group::{GroupCancel, GroupRerun},
     history::Filter,
     id::ExecutionId,
     limit::{LimitKey, RateKey},
-    line::LineState,
     message::{Message, Outgoing, QueueName},
     ports::{Definitions, PortError, Queue, Store},
     principal::Principal,
@@ -26,7 +26,7 @@ use domain::{
     throttle::Rate,
 };
 use local::{
-    database::{Database, Limits, OpenError, PumpId},
+    database::{Database, Limits, OpenError, WorkerId},
     queue::{LocalQueue, MAX_RECEIVES, Received},
     store::LocalStore,
 };
@@ -55,7 +55,7 @@ impl Dir {
     }
 
     fn open(&self) -> Database {
-        Database::open(&self.path(), PumpId::new()).expect("it opens")
+        Database::open(&self.path(), WorkerId::new()).expect("it opens")
     }
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn fresh_store() -> (LocalStore, Dir) {
 
 async fn fresh_queue() -> (LocalQueue, Dir) {
     let dir = Dir::new();
-    (LocalQueue::new(dir.open(), |pump| panic!("{pump} is nobody here")), dir)
+    (LocalQueue::new(dir.open(), |worker| panic!("{worker} is nobody here")), dir)
 }
 
 /// Reaches the records past the store, as another release's process would.
@@ -89,7 +89,7 @@ impl Dir {
         serde_json::from_str(&json).expect("JSON")
     }
 
-    fn line_state(&self, key: &LimitKey) -> Value {
+    fn backlog_state(&self, key: &LimitKey) -> Value {
         let select = "SELECT state FROM line_states WHERE line = ?1";
         let json: String = self.raw().query_row(select, [key.to_string()], |row| row.get(0)).expect("it is there");
         serde_json::from_str(&json).expect("JSON")
@@ -124,8 +124,8 @@ impl Newer for Dir {
         self.change(id, |record| record["v"] = json!(FORM + 1));
     }
 
-    async fn change_line_state(&self, key: &LimitKey, held: Option<&str>) {
-        let mut state = self.line_state(key);
+    async fn change_backlog_state(&self, key: &LimitKey, held: Option<&str>) {
+        let mut state = self.backlog_state(key);
         match held {
             Some(held) => state["held"] = json!(held),
             None => state["of_a_newer_release"] = json!("new"),
@@ -134,8 +134,8 @@ impl Newer for Dir {
         assert_eq!(self.raw().execute(set, [key.to_string(), state.to_string()]), Ok(1));
     }
 
-    async fn line_state_field(&self, key: &LimitKey) -> Option<String> {
-        self.line_state(key)["of_a_newer_release"].as_str().map(str::to_owned)
+    async fn backlog_state_field(&self, key: &LimitKey) -> Option<String> {
+        self.backlog_state(key)["of_a_newer_release"].as_str().map(str::to_owned)
     }
 }
 
@@ -187,7 +187,7 @@ fn message(body: &str) -> Message {
     serde_json::from_str(body).expect("a message")
 }
 
-/// Two processes, told apart by their pumps, on one file.
+/// Two processes, told apart by their workers, on one file.
 struct Two {
     _dir: Dir,
     here: Database,
@@ -206,15 +206,18 @@ impl Two {
     }
 
     /// The queue of the first, and who it woke.
-    fn queue(&self) -> (LocalQueue, Arc<Mutex<Vec<PumpId>>>) {
+    fn queue(&self) -> (LocalQueue, Arc<Mutex<Vec<WorkerId>>>) {
         let woken = Arc::new(Mutex::new(Vec::new()));
         let wake = Arc::clone(&woken);
-        (LocalQueue::new(self.here.clone(), move |pump| wake.lock().expect("not poisoned").push(pump.clone())), woken)
+        (
+            LocalQueue::new(self.here.clone(), move |worker| wake.lock().expect("not poisoned").push(worker.clone())),
+            woken,
+        )
     }
 }
 
 #[tokio::test]
-async fn a_pump_has_its_own_lines_and_shares_all_else() {
+async fn a_worker_has_its_own_backlogs_and_shares_all_else() {
     let two = Two::new();
     let (here, there) = two.stores();
     let mine = Wish::of("a", 0).submit(&here).await;
@@ -222,21 +225,21 @@ async fn a_pump_has_its_own_lines_and_shares_all_else() {
     let (mine_too, theirs_too) = (Wish::of("a", 2).submit(&here).await, Wish::of("a", 3).submit(&there).await);
     let launched = launch(&here, &mine_too).await;
     launch(&there, &theirs_too).await;
-    let line = here.line(&POOL, at(9), 9).await.expect(ANSWERS);
-    assert_eq!(line.iter().map(|ticket| &ticket.id).collect::<Vec<_>>(), [&mine.id]);
-    let place = here.ahead(&theirs.ticket().expect("it waits"), 9).await.expect(ANSWERS);
+    let backlog = here.backlog(&POOL, at(9), 9).await.expect(ANSWERS);
+    assert_eq!(backlog.iter().map(|backlog_entry| &backlog_entry.id).collect::<Vec<_>>(), [&mine.id]);
+    let place = here.ahead(&theirs.backlog_entry().expect("it waits"), 9).await.expect(ANSWERS);
     assert_eq!(place, 0, "the place counts those in its own pump's line");
     assert_eq!(all(here.launched(None, 9).await.expect(ANSWERS).items), [launched]);
 
     launch(&here, &mine).await;
-    assert_eq!(here.lines(at(9)).await.expect(ANSWERS), []);
-    assert_eq!(there.lines(at(9)).await.expect(ANSWERS), [POOL]);
+    assert_eq!(here.backlogs(at(9)).await.expect(ANSWERS), []);
+    assert_eq!(there.backlogs(at(9)).await.expect(ANSWERS), [POOL]);
     assert_eq!(there.usage(&POOL).await.expect(ANSWERS).used, 3 * CPU);
     assert_eq!(there.list(&Filter::default(), None, 9).await.expect(ANSWERS).items.len(), 4);
 }
 
 #[tokio::test]
-async fn what_a_dead_pump_left_is_taken_over_once() {
+async fn what_a_dead_worker_left_is_taken_over_once() {
     let two = Two::new();
     let (here, there) = two.stores();
     let running = Wish::of("a", 0).submit(&there).await;
@@ -249,16 +252,16 @@ async fn what_a_dead_pump_left_is_taken_over_once() {
     queue.send(vec![Message::Check { id: running.id.clone() }.into()]).await.expect(ANSWERS);
 
     assert_eq!(two.there.unfinished_here().await.expect(ANSWERS), 2);
-    let dead = two.there.pump().clone();
-    assert!(two.here.pumps().await.expect(ANSWERS).contains(&dead), "who has recorded something is known");
+    let dead = two.there.worker().clone();
+    assert!(two.here.workers().await.expect(ANSWERS).contains(&dead), "who has recorded something is known");
     assert!(two.here.adopt(&dead, Limits::default()).await.expect(ANSWERS));
     assert!(!two.here.adopt(&dead, Limits::default()).await.expect(ANSWERS), "there is nothing left to take");
-    assert!(!two.here.pumps().await.expect(ANSWERS).contains(&dead));
+    assert!(!two.here.workers().await.expect(ANSWERS).contains(&dead));
 
     let mine: Vec<_> =
         all(here.launched(None, 9).await.expect(ANSWERS).items).into_iter().map(|execution| execution.id).collect();
     assert_eq!(mine, std::slice::from_ref(&running.id));
-    assert_eq!(here.line(&POOL, at(9), 9).await.expect(ANSWERS)[0].id, waiting.id);
+    assert_eq!(here.backlog(&POOL, at(9), 9).await.expect(ANSWERS)[0].id, waiting.id);
     assert_eq!(two.here.open_tasks().await.expect(ANSWERS).len(), 1);
     assert_eq!(two.there.open_tasks().await.expect(ANSWERS), []);
     assert_eq!(queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS).len(), 1);
@@ -282,35 +285,35 @@ fn of_two_limits_the_tighter_one_holds() {
 #[tokio::test]
 async fn limits_go_with_the_work_that_they_are_for() {
     let two = Two::new();
-    let (bounded, dead) = (Limits { vcpus: Some(2.0), launch_rate: Some(0.5) }, two.there.pump().clone());
-    two.there.register_pump(bounded).await.expect(ANSWERS);
+    let (bounded, dead) = (Limits { vcpus: Some(2.0), launch_rate: Some(0.5) }, two.there.worker().clone());
+    two.there.register_worker(bounded).await.expect(ANSWERS);
     assert_eq!(two.here.limits(&dead).await.expect(ANSWERS), Limits::default(), "there is nothing to be run");
     Wish::of("a", 0).submit(&two.stores().1).await;
     assert_eq!(two.here.limits(&dead).await.expect(ANSWERS), bounded);
     assert!(two.here.adopt(&dead, bounded).await.expect(ANSWERS));
-    assert_eq!(two.there.limits(two.here.pump()).await.expect(ANSWERS), bounded, "whoever comes next finds them");
+    assert_eq!(two.there.limits(two.here.worker()).await.expect(ANSWERS), bounded, "whoever comes next finds them");
 }
 
 #[tokio::test]
-async fn a_pump_with_unfinished_work_is_not_forgotten() {
+async fn a_worker_with_unfinished_work_is_not_forgotten() {
     let dir = Dir::new();
     let database = dir.open();
     let store = LocalStore::new(database.clone());
-    database.register_pump(Limits::default()).await.expect(ANSWERS);
+    database.register_worker(Limits::default()).await.expect(ANSWERS);
     let execution = Wish::default().submit(&store).await;
-    assert!(!database.unregister_pump().await.expect(ANSWERS));
-    assert_eq!(database.pumps().await.expect(ANSWERS), [database.pump().clone()]);
+    assert!(!database.unregister_worker().await.expect(ANSWERS));
+    assert_eq!(database.workers().await.expect(ANSWERS), [database.worker().clone()]);
     let launched = launch(&store, &execution).await;
     insert_task(&database, &launched).await;
     close(&store, &launched, 0).await;
-    assert!(!database.unregister_pump().await.expect(ANSWERS), "its task is not stopped");
+    assert!(!database.unregister_worker().await.expect(ANSWERS), "its task is not stopped");
     stop_task(&database, &launched).await;
-    assert!(database.unregister_pump().await.expect(ANSWERS));
-    assert_eq!(database.pumps().await.expect(ANSWERS), []);
+    assert!(database.unregister_worker().await.expect(ANSWERS));
+    assert_eq!(database.workers().await.expect(ANSWERS), []);
 }
 
 #[tokio::test]
-async fn a_message_goes_to_the_pump_that_runs_what_it_is_about() {
+async fn a_message_goes_to_the_worker_that_runs_what_it_is_about() {
     let two = Two::new();
     let (here, there) = two.stores();
     let (queue, woken) = two.queue();
@@ -318,16 +321,16 @@ async fn a_message_goes_to_the_pump_that_runs_what_it_is_about() {
     let theirs = Wish::of("a", 1).submit(&there).await;
     let there_queue = LocalQueue::new(two.there.clone(), |_| {});
 
-    let about = |id| Message::Line { line: POOL, id };
+    let about = |id| Message::Wakeup { backlog: POOL, id };
     let messages =
         [Message::Check { id: theirs.id.clone() }, about(Some(theirs.id.clone())), about(Some(mine.id.clone()))];
     queue.send(messages.into_iter().map(Outgoing::from).collect()).await.expect(ANSWERS);
-    assert_eq!(*woken.lock().unwrap(), [two.there.pump().clone()], "once for two messages, and never ourselves");
+    assert_eq!(*woken.lock().unwrap(), [two.there.worker().clone()], "once for two messages, and never ourselves");
     assert_eq!(there_queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS).len(), 1);
     assert_eq!(there_queue.receive(QueueName::Launch, 9, LONG).await.expect(ANSWERS).len(), 1);
     assert_eq!(queue.receive(QueueName::Launch, 9, LONG).await.expect(ANSWERS).len(), 1);
 
-    // A line without an execution: whose ticket is the oldest, else our own.
+    // A line without an execution: whose entry is the oldest, else our own.
     queue.send(vec![about(None).into()]).await.expect(ANSWERS);
     assert_eq!(queue.receive(QueueName::Launch, 9, LONG).await.expect(ANSWERS).len(), 1);
     launch(&here, &mine).await;
@@ -417,7 +420,7 @@ async fn a_client_token_names_one_task() {
     let input = RunTaskInput { client_token: execution.id.attempt(1).to_string(), ..run_task_input(&execution) };
     let other = Task { task_arn: "arn:other".into(), ..task(&execution, "PENDING") };
     let row = two.there.insert_task(&input, "hash", &other).await.expect(ANSWERS);
-    assert_eq!((row.arn, row.pump), (task_arn(&execution), two.here.pump().clone()));
+    assert_eq!((row.arn, row.worker), (task_arn(&execution), two.here.worker().clone()));
     assert_eq!(two.here.tasks_started_by(&execution.id.attempt(1)).await.expect(ANSWERS), [task_arn(&execution)]);
     assert_eq!(two.here.tasks_started_by(&execution.id.attempt(11)).await.expect(ANSWERS), [] as [String; 0]);
     let unknown = RunTaskInput { client_token: "new".into(), ..input };
@@ -432,7 +435,7 @@ async fn a_stop_is_asked_for_once_and_of_who_runs_the_task() {
     insert_task(&two.there, &execution).await;
     let arn = task_arn(&execution);
     assert_eq!(two.here.stop_requested(&arn).await.expect(ANSWERS), None);
-    assert_eq!(two.here.request_stop(&arn, "first").await.expect(ANSWERS), Some(two.there.pump().clone()));
+    assert_eq!(two.here.request_stop(&arn, "first").await.expect(ANSWERS), Some(two.there.worker().clone()));
     two.here.request_stop(&arn, "second").await.expect(ANSWERS);
     assert_eq!(two.there.stop_requested(&arn).await.expect(ANSWERS).as_deref(), Some("first"));
     two.there.update_task(&arn, Some("{\"pid\":7}".into()), "{}".into(), false).await.expect(ANSWERS);
@@ -490,8 +493,8 @@ async fn what_is_over_leaves_no_counter_behind() {
     for moment in 0..3 {
         Wish { lock: Some("once"), ..Wish::of("a", moment) }.submit(&store).await;
     }
-    for ticket in store.line(&lock("once"), at(9), 9).await.expect(ANSWERS) {
-        let execution = store.load(&ticket.id).await.expect(ANSWERS).expect("it waits");
+    for backlog_entry in store.backlog(&lock("once"), at(9), 9).await.expect(ANSWERS) {
+        let execution = store.load(&backlog_entry.id).await.expect(ANSWERS).expect("it waits");
         close(&store, &launch(&store, &execution).await, 0).await;
     }
     drop(store);
@@ -503,9 +506,9 @@ async fn what_is_over_leaves_no_counter_behind() {
     }
 }
 
-/// Where the index has to bring the line's first tickets, at a cost that does not show in how long the line is.
+/// Where the index has to bring the line's first entries, at a cost that does not show in how long the line is.
 #[tokio::test]
-async fn a_long_line_of_one_does_not_hide_another() {
+async fn a_long_backlog_of_one_does_not_hide_another() {
     let dir = Dir::new();
     let store = LocalStore::new(dir.open());
     for chunk in 0..30 {
@@ -517,9 +520,9 @@ async fn a_long_line_of_one_does_not_hide_another() {
         tasks.join_all().await;
     }
     let one = Wish::of("one", 90_000).submit(&store).await;
-    let line = store.line(&POOL, at(99_999), 2).await.expect(ANSWERS);
-    assert_eq!(line[1].id, one.id);
-    let last = Wish::of("many", 2_999).execution().ticket().expect("it waits");
+    let backlog = store.backlog(&POOL, at(99_999), 2).await.expect(ANSWERS);
+    assert_eq!(backlog[1].id, one.id);
+    let last = Wish::of("many", 2_999).execution().backlog_entry().expect("it waits");
     assert_eq!(store.ahead(&last, 100).await.expect(ANSWERS), 3_000);
 }
 
@@ -630,7 +633,7 @@ async fn a_file_is_brought_up_to_date(back: &str) {
     assert_eq!(all(store.launched(None, 9).await.expect(ANSWERS).items), [], "it is the other process's");
     assert_eq!(store.bookmark().await.expect(ANSWERS), None);
     assert_eq!(store.definition("x").await.expect(ANSWERS), None);
-    assert_eq!(store.line_state(&POOL).await.expect(ANSWERS), LineState::default());
+    assert_eq!(store.backlog_state(&POOL).await.expect(ANSWERS), BacklogState::default());
     assert_eq!(store.open_submission(&Principal::Local, "s", at(1), at(2)).await.expect(ANSWERS).opened_at, at(1));
 }
 
@@ -641,7 +644,7 @@ fn a_newer_file_is_left_alone_and_said_to_be_so() {
     let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
     connection.pragma_update(None, "user_version", 99).expect("it is set");
     drop(connection);
-    let error = Database::open(&dir.path(), PumpId::new()).expect_err("it is newer");
+    let error = Database::open(&dir.path(), WorkerId::new()).expect_err("it is newer");
     assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error:?}");
     assert!(error.to_string().contains("newer mycli"), "{error}");
 }
@@ -651,12 +654,12 @@ fn what_is_no_store_is_named_and_kept() {
     let dir = Dir::new();
     std::fs::create_dir_all(dir.path().parent().expect("it has one")).expect("made");
     std::fs::write(dir.path(), "not a database, but long enough to be looked at as one: ".repeat(50)).expect("written");
-    let error = Database::open(&dir.path(), PumpId::new()).expect_err("it is no database").to_string();
+    let error = Database::open(&dir.path(), WorkerId::new()).expect_err("it is no database").to_string();
     assert!(error.contains("store.sqlite") && error.contains("damaged or is not mycli's"), "{error}");
     assert!(std::fs::read_to_string(dir.path()).expect("still text").starts_with("not a database"));
 
     let below_a_file = dir.path().join("store.sqlite");
-    let error = Database::open(&below_a_file, PumpId::new()).expect_err("a file is no directory");
+    let error = Database::open(&below_a_file, WorkerId::new()).expect_err("a file is no directory");
     assert!(matches!(error, OpenError::File { .. }), "{error:?}");
 }
 
@@ -672,7 +675,7 @@ const WRITES: u32 = 40;
 async fn child_that_writes() {
     let (Ok(path), Ok(number)) = (std::env::var(CHILD_PATH), std::env::var(CHILD_NUMBER)) else { return };
     let number: u128 = number.parse().expect("a number");
-    let database = Database::open(Path::new(&path), PumpId::new()).expect("it opens beside the others");
+    let database = Database::open(Path::new(&path), WorkerId::new()).expect("it opens beside the others");
     let (store, queue) = (LocalStore::new(database.clone()), LocalQueue::new(database, |_| {}));
     for write in 0..WRITES {
         let execution = Wish { entropy: number * 1000 + u128::from(write), ..Wish::default() }.submit(&store).await;
@@ -751,7 +754,7 @@ async fn a_killed_writer_leaves_whole_writes_only() {
         let items = all(store.list(&Filter::default(), None, 99).await.expect(ANSWERS).items);
         let used = store.usage(&POOL).await.expect(ANSWERS).used;
         assert_eq!((items.len(), used), (recorded, held), "{place}");
-        let holding: u32 = items.iter().flat_map(Execution::holdings).map(|holding| holding.amount).sum();
-        assert_eq!(used, holding, "{place}: the counter is what the records hold");
+        let allocation: u32 = items.iter().flat_map(Execution::allocations).map(|allocation| allocation.amount).sum();
+        assert_eq!(used, allocation, "{place}: the counter is what the records hold");
     }
 }

@@ -100,7 +100,7 @@ async fn group() -> (Group, ()) {
     let endpoint = tokio::task::spawn_blocking(emulator::shared).await.expect("it has an address");
     let config = crate::aws::config(&endpoint);
     // The emulator is shared.
-    let name = format!("/aws/mycli/test-{:032x}", aws::ambient::System.bits());
+    let name = format!("/aws/mycli/test-{:032x}", aws::system::System.bits());
     let client = Client::new(&config);
     client.create_log_group().log_group_name(&name).send().await.expect(ANSWERS);
     (Group { logs: CloudWatchLogs::new(&config, name.clone()), client, name }, ())

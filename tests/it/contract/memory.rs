@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aws::ambient::System;
+use aws::system::System;
 use chrono::TimeDelta;
 use domain::{
     id::ExecutionId,

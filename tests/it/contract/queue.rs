@@ -83,7 +83,8 @@ async fn received<R: Receiver>(queue: &R, name: QueueName, visibility: Duration)
 
 pub(crate) async fn what_is_sent_is_received_as_it_was(queue: impl Receiver) {
     let id = Wish::default().execution().id;
-    let messages = [Message::Line { line: POOL, id: Some(id) }, Message::Line { line: lock("deploy"), id: None }];
+    let messages =
+        [Message::Wakeup { backlog: POOL, id: Some(id) }, Message::Wakeup { backlog: lock("deploy"), id: None }];
     send(&queue, messages.clone()).await;
     let got = received(&queue, Launch, LONG).await;
     assert_eq!(got.iter().map(|got| got.message.clone()).collect::<Vec<_>>(), messages);
@@ -91,12 +92,12 @@ pub(crate) async fn what_is_sent_is_received_as_it_was(queue: impl Receiver) {
 }
 
 pub(crate) async fn each_message_is_on_its_own_queue(queue: impl Receiver) {
-    send(&queue, [check(1), Message::Line { line: POOL, id: None }]).await;
+    send(&queue, [check(1), Message::Wakeup { backlog: POOL, id: None }]).await;
     let control = received(&queue, Control, LONG).await;
     assert_eq!(control.iter().map(|got| &got.message).collect::<Vec<_>>(), [&check(1)]);
     let launch = received(&queue, Launch, LONG).await;
     assert_eq!(launch.len(), 1);
-    assert!(matches!(launch[0].message, Message::Line { .. }));
+    assert!(matches!(launch[0].message, Message::Wakeup { .. }));
 }
 
 pub(crate) async fn a_received_message_is_hidden(queue: impl Receiver) {

@@ -11,7 +11,7 @@ macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::rules! { secrets, $fresh:
             a_secret_that_is_set_is_known_by_its_name
-            one_that_is_not_set_is_not_known_and_the_mend_is_a_command
+            one_that_is_not_set_is_not_known_and_the_fix_is_a_command
             one_that_was_removed_is_not_known_any_more
         }
     };
@@ -85,10 +85,10 @@ pub(crate) async fn a_secret_that_is_set_is_known_by_its_name(kept: impl Kept) {
     assert_eq!(kept.secrets().find_secret("TOKE").await.expect(ANSWERS), None);
 }
 
-pub(crate) async fn one_that_is_not_set_is_not_known_and_the_mend_is_a_command(kept: impl Kept) {
+pub(crate) async fn one_that_is_not_set_is_not_known_and_the_fix_is_a_command(kept: impl Kept) {
     assert_eq!(kept.secrets().find_secret("TOKEN").await.expect(ANSWERS), None);
-    let mend = kept.secrets().how_to_set("TOKEN");
-    assert!(mend.contains("`mycli ") && mend.contains("secrets set TOKEN`"), "{mend}");
+    let remedy = kept.secrets().how_to_set("TOKEN");
+    assert!(remedy.contains("`mycli ") && remedy.contains("secrets set TOKEN`"), "{remedy}");
 }
 
 pub(crate) async fn one_that_was_removed_is_not_known_any_more(kept: impl Kept) {

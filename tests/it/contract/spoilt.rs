@@ -1,12 +1,12 @@
 //! A record that cannot be read stops nothing but itself (rule 12), and what a newer release wrote is neither lost nor guessed at (rule 13).
 
 use domain::{
+    backlog::BacklogState,
     error::{Corrupt, PortError},
     execution::{Execution, ExecutionStatus, State},
     history::{Filter, Loaded},
     id::ExecutionId,
     limit::LimitKey,
-    line::LineState,
     marker::Marker,
     ports::Store,
     transition::{CancelDecision, Observation},
@@ -21,7 +21,7 @@ macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::spoilt::rules! { $fresh:
             a_page_of_history_shows_the_others_and_names_it
-            it_hides_nobody_at_the_head_of_a_line
+            it_hides_nobody_at_the_head_of_a_backlog
             a_sweep_meets_it_and_goes_on
             what_is_derived_is_brought_in_line_all_the_same
         }
@@ -36,8 +36,8 @@ macro_rules! newer {
             fields_of_a_newer_release_survive_a_rewrite
             a_status_of_a_newer_release_loads_as_such_and_is_left_alone
             a_form_of_a_newer_version_is_not_read
-            the_state_of_a_line_that_cannot_be_read_is_made_anew
-            unknown_fields_of_a_lines_state_survive_a_rewrite
+            the_state_of_a_backlog_that_cannot_be_read_is_made_anew
+            unknown_fields_of_a_backlogs_state_survive_a_rewrite
         }
     };
 }
@@ -78,11 +78,11 @@ pub(crate) trait Newer {
     /// Raises the version of the record's form by one.
     async fn raise_version(&self, id: &ExecutionId);
 
-    /// Puts this text where the state of a line has what holds it; `None` for a field that this release does not know.
-    async fn change_line_state(&self, key: &LimitKey, held: Option<&str>);
+    /// Puts this text where the state of a backlog has what holds it; `None` for a field that this release does not know.
+    async fn change_backlog_state(&self, key: &LimitKey, held: Option<&str>);
 
-    /// That field of the line's state, as it is stored now.
-    async fn line_state_field(&self, key: &LimitKey) -> Option<String>;
+    /// That field of the backlog's state, as it is stored now.
+    async fn backlog_state_field(&self, key: &LimitKey) -> Option<String>;
 }
 
 fn ids(items: &[Loaded]) -> Vec<ExecutionId> {
@@ -134,15 +134,15 @@ pub(crate) async fn a_page_of_history_shows_the_others_and_names_it(store: impl 
     assert_eq!(store.find(part, 2).await.expect(ANSWERS), [executions[2].id.clone()]);
 }
 
-pub(crate) async fn it_hides_nobody_at_the_head_of_a_line(store: impl Store, raw: impl Spoil) {
+pub(crate) async fn it_hides_nobody_at_the_head_of_a_backlog(store: impl Store, raw: impl Spoil) {
     let executions = five(&store).await;
     raw.spoil(&executions[0].id).await;
-    let tickets = store.line(&POOL, at(1_000_000), 50).await.expect(ANSWERS);
-    let behind: Vec<_> = tickets.iter().map(|ticket| &ticket.id).filter(|id| **id != executions[0].id).collect();
+    let entries = store.backlog(&POOL, at(1_000_000), 50).await.expect(ANSWERS);
+    let behind: Vec<_> = entries.iter().map(|entry| &entry.id).filter(|id| **id != executions[0].id).collect();
     assert_eq!(behind, executions[1..].iter().map(|execution| &execution.id).collect::<Vec<_>>());
-    assert!(store.has_line(&POOL, at(1_000_000)).await.expect(ANSWERS));
-    assert_eq!(store.lines(at(1_000_000)).await.expect(ANSWERS), [POOL]);
-    let last = executions[4].ticket().expect("it waits");
+    assert!(store.has_backlog(&POOL, at(1_000_000)).await.expect(ANSWERS));
+    assert_eq!(store.backlogs(at(1_000_000)).await.expect(ANSWERS), [POOL]);
+    let last = executions[4].backlog_entry().expect("it waits");
     assert!((3..=4).contains(&store.ahead(&last, 100).await.expect(ANSWERS)));
     launch(&store, &executions[1]).await;
 }
@@ -195,7 +195,7 @@ pub(crate) async fn a_status_of_a_newer_release_loads_as_such_and_is_left_alone(
     let loaded = store.load(&execution.id).await.expect(ANSWERS).expect("it is there");
     assert_eq!(loaded.state, State::Other { status: "BLOCKED".into() });
     assert_eq!(loaded.status().to_string(), "BLOCKED");
-    assert_eq!((loaded.ticket(), loaded.holdings()), (None, Vec::new()), "it is not launched on a guess");
+    assert_eq!((loaded.backlog_entry(), loaded.allocations()), (None, Vec::new()), "it is not launched on a guess");
     let blocked = CancelDecision::NotKnown(ExecutionStatus::Other("BLOCKED".into()));
     assert_eq!(loaded.cancelled(&caller("bob"), at(9)), blocked);
     let page = store.list(&Filter::default(), None, 9).await.expect(ANSWERS);
@@ -209,23 +209,23 @@ pub(crate) async fn a_form_of_a_newer_version_is_not_read(store: impl Store, raw
     assert!(error.contains("a newer release of mycli wrote"), "{error}");
 }
 
-pub(crate) async fn the_state_of_a_line_that_cannot_be_read_is_made_anew(store: impl Store, raw: impl Newer) {
-    let advice = LineState { next_look: Some(at(7)), ..LineState::default() };
-    assert!(store.set_line_state(&POOL, &LineState::default(), advice).await.expect(ANSWERS));
-    raw.change_line_state(&POOL, Some("by the moon")).await;
-    let read = store.line_state(&POOL).await.expect(ANSWERS);
+pub(crate) async fn the_state_of_a_backlog_that_cannot_be_read_is_made_anew(store: impl Store, raw: impl Newer) {
+    let advice = BacklogState { next_look: Some(at(7)), ..BacklogState::default() };
+    assert!(store.set_backlog_state(&POOL, &BacklogState::default(), advice).await.expect(ANSWERS));
+    raw.change_backlog_state(&POOL, Some("by the moon")).await;
+    let read = store.backlog_state(&POOL).await.expect(ANSWERS);
     assert_eq!((read.next_look, &read.held), (None, &None));
-    let anew = LineState { next_look: Some(at(8)), ..read.clone() };
-    assert!(store.set_line_state(&POOL, &read, anew).await.expect(ANSWERS));
-    assert_eq!(store.line_state(&POOL).await.expect(ANSWERS).next_look, Some(at(8)));
+    let anew = BacklogState { next_look: Some(at(8)), ..read.clone() };
+    assert!(store.set_backlog_state(&POOL, &read, anew).await.expect(ANSWERS));
+    assert_eq!(store.backlog_state(&POOL).await.expect(ANSWERS).next_look, Some(at(8)));
 }
 
-pub(crate) async fn unknown_fields_of_a_lines_state_survive_a_rewrite(store: impl Store, raw: impl Newer) {
-    let advice = LineState { next_look: Some(at(7)), ..LineState::default() };
-    assert!(store.set_line_state(&POOL, &LineState::default(), advice).await.expect(ANSWERS));
-    raw.change_line_state(&POOL, None).await;
-    let read = store.line_state(&POOL).await.expect(ANSWERS);
-    let next = LineState { next_look: Some(at(8)), ..read.clone() };
-    assert!(store.set_line_state(&POOL, &read, next).await.expect(ANSWERS));
-    assert_eq!(raw.line_state_field(&POOL).await.as_deref(), Some("new"));
+pub(crate) async fn unknown_fields_of_a_backlogs_state_survive_a_rewrite(store: impl Store, raw: impl Newer) {
+    let advice = BacklogState { next_look: Some(at(7)), ..BacklogState::default() };
+    assert!(store.set_backlog_state(&POOL, &BacklogState::default(), advice).await.expect(ANSWERS));
+    raw.change_backlog_state(&POOL, None).await;
+    let read = store.backlog_state(&POOL).await.expect(ANSWERS);
+    let next = BacklogState { next_look: Some(at(8)), ..read.clone() };
+    assert!(store.set_backlog_state(&POOL, &read, next).await.expect(ANSWERS));
+    assert_eq!(raw.backlog_state_field(&POOL).await.as_deref(), Some("new"));
 }

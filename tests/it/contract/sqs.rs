@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aws::{
-    ambient::System,
     sqs::{Messages, SqsQueue},
+    system::System,
 };
 use aws_sdk_sqs::{Client, types::QueueAttributeName};
 use aws_types::SdkConfig;

@@ -12,7 +12,7 @@ use domain::{
     task::{self, TaskDefinition},
 };
 use local::{
-    database::{Database, PumpId},
+    database::{Database, WorkerId},
     log_file::LocalLogs,
     secrets::Secrets,
     tasks::{LocalTasks, Setup},
@@ -168,7 +168,7 @@ async fn on_this_machine() -> (OnThisMachine, mpsc::UnboundedReceiver<local::tas
     for name in ["logs", "tasks", "secrets"] {
         std::fs::create_dir(at(name)).expect("a folder");
     }
-    let database = Database::open(&at("store.sqlite"), PumpId::new()).expect("it opens");
+    let database = Database::open(&at("store.sqlite"), WorkerId::new()).expect("it opens");
     let setup = Setup {
         tasks_dir: at("tasks"),
         remains: local::Remains::new(at("remains")),

@@ -19,20 +19,20 @@ use tests::{emulator::Emulator, table};
 use super::world::World;
 use crate::contract::records::launching;
 
-/// What is wrong, as (check, mend).
+/// What is wrong, as (check, fix).
 fn findings(world: &World) -> Vec<(String, String)> {
     let ran = world.run(&["doctor", "-o", "json"]);
     let checks = ran.json()["checks"].as_array().unwrap().clone();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let wrong: Vec<_> = checks.iter().filter(|check| check["verdict"] == "wrong").collect();
     assert_eq!(ran.code, Some(if wrong.is_empty() { 0 } else { 1 }), "{ran:#?}");
-    wrong.iter().map(|check| (text(&check["name"]), text(&check["mend"]))).collect()
+    wrong.iter().map(|check| (text(&check["name"]), text(&check["fix"]))).collect()
 }
 
 #[track_caller]
-fn finds(world: &World, name: &str, mend: &str) {
+fn finds(world: &World, name: &str, fix: &str) {
     let found = findings(world);
-    assert!(found.len() == 1 && found[0].0 == name && found[0].1.contains(mend), "{found:#?}");
+    assert!(found.len() == 1 && found[0].0 == name && found[0].1.contains(fix), "{found:#?}");
 }
 
 #[track_caller]
@@ -73,12 +73,12 @@ fn a_secret_without_its_value_and_a_value_without_its_secret() {
 #[test]
 fn functions_of_another_version() {
     let world = World::new();
-    for (version, mend) in [("0.0.1", "mycli upgrade"), ("999.0.0", "install that version")] {
+    for (version, fix) in [("0.0.1", "mycli upgrade"), ("999.0.0", "install that version")] {
         let mut template = world.run(&["init", "--print-template"]).exits(0).json();
         template["Outputs"]["Version"]["Value"] = version.into();
         fs::write(world.user.path("another.json"), template.to_string()).unwrap();
         world.init(&["--template", "another.json"]).exits(0);
-        finds(&world, "version", mend);
+        finds(&world, "version", fix);
     }
     world.run(&["upgrade", "--functions", "functions"]).exits(1).says("999.0.0");
     world.run(&["upgrade", "--functions", "functions", "--allow-downgrade"]).exits(0);
@@ -109,7 +109,7 @@ fn plant(world: &World, age: TimeDelta, is_launched: bool) -> String {
 }
 
 #[test]
-fn a_line_that_stands_still() {
+fn a_backlog_that_stands_still() {
     let world = World::with_stack();
     plant(&world, TimeDelta::minutes(50), false);
     well(&world);
@@ -137,19 +137,19 @@ fn an_api_that_is_not_where_it_was() {
     well(&world);
 }
 
-/// The look at those that write into the logs of tasks: verdict, detail, mend.
+/// The look at those that write into the logs of tasks: verdict, detail, fix.
 fn writers(world: &World) -> (String, String, String) {
     let checks = world.run(&["doctor", "-o", "json"]).exits(0).json()["checks"].clone();
     let check = checks.as_array().unwrap().iter().find(|check| check["name"] == "log writers").unwrap().clone();
     let text = |field: &str| check[field].as_str().unwrap_or_default().to_owned();
-    (text("verdict"), text("detail"), text("mend"))
+    (text("verdict"), text("detail"), text("fix"))
 }
 
 fn allow(action: &str, resource: &str) -> Value {
     json!({"Effect": "Allow", "Action": action, "Resource": resource})
 }
 
-/// The account's administrators are told and nothing more; a function's role that may write every log is told of with the mend. A role that
+/// The account's administrators are told and nothing more; a function's role that may write every log is told of with the fix. A role that
 /// keeps to its own group, or that a denial keeps away, is not.
 #[test]
 fn foreign_writers_of_the_logs_of_tasks() {
@@ -169,10 +169,10 @@ fn foreign_writers_of_the_logs_of_tasks() {
     );
     world.make_role_with("thumbnails", &[allow("logs:PutLogEvents", "arn:aws:logs:*:*:*")]);
     world.make_member("alice", "arn:aws:iam::aws:policy/CloudWatchLogsFullAccess");
-    let (verdict, detail, mend) = writers(&world);
+    let (verdict, detail, fix) = writers(&world);
     assert_eq!(verdict, "warning");
     assert!(detail.starts_with("role/thumbnails, user/alice can write into the streams of tasks"), "{detail}");
-    assert!(mend.contains("permissions boundary") && mend.contains(stream), "{mend}");
+    assert!(fix.contains("permissions boundary") && fix.contains(stream), "{fix}");
     let shown = world.run(&["doctor"]).exits(0);
     assert!(shown.out.contains("warning  log writers"), "{shown:#?}");
 }
@@ -196,8 +196,8 @@ fn foreign_writers_are_not_known_where_iam_says_nothing() {
     };
     let world = denied("iam:GetAccountAuthorizationDetails");
     world.init(&[]).exits(0);
-    let (verdict, detail, mend) = writers(&world);
-    assert_eq!((verdict.as_str(), mend.as_str()), ("unknown", ""));
+    let (verdict, detail, fix) = writers(&world);
+    assert_eq!((verdict.as_str(), fix.as_str()), ("unknown", ""));
     assert!(detail.contains("not authorized to perform: iam:GetAccountAuthorizationDetails"), "{detail}");
     let world = denied("iam:SimulatePrincipalPolicy");
     world.init(&[]).exits(0);

@@ -427,7 +427,7 @@ fn a_group_is_looked_at_cancelled_and_what_failed_is_run_again() {
 
 /// A page of those that wait tells their places as each alone would, whether they are counted one by one or not.
 #[test]
-fn the_places_on_a_page_of_history_are_those_in_line() {
+fn the_positions_on_a_page_of_history_are_those_in_the_backlog() {
     let sandbox = Sandbox::new();
     let serve = sandbox.serve(&["--vcpus", "0.25"]);
     let http = Http::to(&serve);

@@ -1,6 +1,7 @@
 //! The built `mycli` as a user runs it, on this machine: commands, repositories, logs, history, the server, containers, secrets.
 
 pub(crate) mod api;
+mod backlog;
 mod bulk;
 mod container;
 mod crowd;
@@ -9,7 +10,6 @@ mod first_run;
 mod forget;
 mod host;
 mod identity;
-mod line;
 mod logs;
 mod past;
 mod repository;

@@ -33,7 +33,7 @@ fn history_shows_it_by_its_id_and_all_others_as_ever() {
 }
 
 #[test]
-fn at_the_head_of_a_line_it_holds_up_nobody() {
+fn at_the_head_of_a_backlog_it_holds_up_nobody() {
     let sandbox = Sandbox::new();
     let serve = sandbox.serve(&["--vcpus", "0.25"]);
     let submit = |command: &str| {

@@ -4,7 +4,7 @@ use aws::quotas::ServiceQuotas;
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    ceiling::Shortage,
+    adaptive_limit::Shortage,
     ecs::{RUNNING, RunTaskInput, STOPPED, StopCode, Task},
     limit::CapacityPool,
     ports::{LaunchError, Tasks},

@@ -67,9 +67,9 @@ fn a_command_on_the_host_is_not_begun_again_in_its_image() {
     let args = ["--local", "exec", "--no-repo", "--host", "--image", "localhost/any", "--name", "host", &command];
     let mut runner = world.start(&args, Some("host.release.after"));
     assert!(runner.died(), "{}", runner.err());
-    let mut heir = world.start(&["local", "supervise"], None);
+    let mut successor = world.start(&["local", "supervise"], None);
     eventually("it runs", || ran(&world, "host"));
     fs::write(&go, "").expect("a file");
-    assert_eq!(heir.end().code(), Some(0), "{}", heir.err());
+    assert_eq!(successor.end().code(), Some(0), "{}", successor.err());
     world.recovers();
 }

@@ -131,10 +131,10 @@ fn take_over_running(world: &World, point: &str) -> bool {
     world.promise("running", "FAILED", Some(7));
     let command = world.marking("running", &format!("{} exit 7", until(world, "go")));
     crash(world, &exec("running", &["--no-repo"], &command), "host.release.after");
-    let mut heir = world.start(&["local", "supervise"], Some(point));
-    eventually("it runs", || (heir.is_over() || world.path("ran-running").exists()).then_some(()));
+    let mut successor = world.start(&["local", "supervise"], Some(point));
+    eventually("it runs", || (successor.is_over() || world.path("ran-running").exists()).then_some(()));
     say(world, "go");
-    heir.died()
+    successor.died()
 }
 
 /// Shell text that waits until a file is there.
@@ -185,14 +185,14 @@ fn dead_letters(world: &World, point: &str) -> bool {
     let command = world.marking("letters", "sleep 0.3");
     crash(world, &exec("letters", &["--no-repo", "--detach"], &command), RECORDED);
     let store = world.store();
-    let pump: String = store.query_row("SELECT pump FROM executions", [], |row| row.get(0)).expect("it is recorded");
+    let worker: String = store.query_row("SELECT pump FROM executions", [], |row| row.get(0)).expect("it is recorded");
     store
-        .execute("INSERT INTO messages (queue, pump, visible_at, receives, sent_at, body) VALUES ('launch', ?1, 0, 0, 0, 'torn')", [&pump])
+        .execute("INSERT INTO messages (queue, pump, visible_at, receives, sent_at, body) VALUES ('launch', ?1, 0, 0, 0, 'torn')", [&worker])
         .expect("it is sent");
     store
         .execute(
             "INSERT INTO dead_letters (id, queue, pump, body, receives, sent_at, died_at, reason) VALUES (99, 'launch', ?1, 'torn', 5, 0, 0, 'torn')",
-            params![pump],
+            params![worker],
         )
         .expect("it is kept");
     drop(store);

@@ -95,7 +95,7 @@ fn records_are_read_by_all_and_written_by_those_who_change_them() {
 }
 
 #[test]
-fn hints_are_sent_by_who_writes_and_received_for_the_launcher() {
+fn wakeups_are_sent_by_who_writes_and_received_for_the_launcher() {
     for queue in ["mycli-default-launch", "mycli-default-control"] {
         check(&Call::new("sqs:SendMessage", arn("sqs", queue)), WRITERS);
         check(&Call::new("sqs:ReceiveMessage", arn("sqs", queue)), LAUNCHER);

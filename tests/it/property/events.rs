@@ -150,7 +150,7 @@ fn ends_right(story: &Story, record: &Execution, told: &[usize]) {
     let closed = end.attempts[0].closed.as_ref();
     let outcome = closed.map(|closed| &closed.outcome);
     assert_eq!(
-        (end.status(), outcome.and_then(Outcome::exit_code), end.holdings().len()),
+        (end.status(), outcome.and_then(Outcome::exit_code), end.allocations().len()),
         (story.status.clone(), story.exit_code, 0),
         "{}, told {told:?}: {end:#?}",
         story.name

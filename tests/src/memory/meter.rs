@@ -12,8 +12,8 @@ use domain::{
 pub enum Shared {
     /// How much of a limit is in use.
     Usage(LimitKey),
-    /// What is known of a line.
-    Line(LimitKey),
+    /// What is known of a backlog.
+    Backlog(LimitKey),
     /// The tokens of a rate.
     Tokens(&'static str),
 }
@@ -56,8 +56,8 @@ impl Meter {
 
 /// The counters that a change of a record changes.
 pub(super) fn counters(before: &Execution, after: &Execution) -> Vec<Shared> {
-    let (held, holds) = (before.holdings(), after.holdings());
-    let only = |these: &[domain::limit::Holding], others: &[domain::limit::Holding]| {
+    let (held, holds) = (before.allocations(), after.allocations());
+    let only = |these: &[domain::limit::Allocation], others: &[domain::limit::Allocation]| {
         these.iter().filter(|one| !others.contains(one)).map(|one| Shared::Usage(one.key.clone())).collect::<Vec<_>>()
     };
     let mut changed = [only(&held, &holds), only(&holds, &held)].concat();

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::{
     Timestamp,
+    backlog::BacklogState,
     error::Corrupt,
     execution::Execution,
     group::{GroupWork, GroupWorkKind},
     history::{Cursor, Filter, Loaded, Page},
     id::ExecutionId,
     key::KeyRecord,
-    limit::{Admission, Holding, LimitKey, RateKey},
-    line::LineState,
+    limit::{Admission, Allocation, LimitKey, RateKey},
     ports::{Claim, Created, UpdateError},
     request::Name,
     secret::SecretRecord,
@@ -19,7 +19,7 @@ use domain::{
     throttle::Bucket,
 };
 
-use super::{find::Names, line::Line, meter::Meter};
+use super::{backlog::Backlog, find::Names, meter::Meter};
 
 /// Who may register a definition, or what it is registered as.
 pub(super) enum Definition {
@@ -60,8 +60,8 @@ pub(super) struct State {
     claims: BTreeMap<String, Claimed>,
     /// When each was opened, and when it is over.
     pub(super) submissions: BTreeMap<String, (Timestamp, Timestamp)>,
-    pub(super) lines: BTreeMap<LimitKey, Line>,
-    pub(super) line_states: BTreeMap<LimitKey, LineState>,
+    pub(super) backlogs: BTreeMap<LimitKey, Backlog>,
+    pub(super) backlog_states: BTreeMap<LimitKey, BacklogState>,
     pub(super) usage: BTreeMap<LimitKey, u32>,
     pub(super) buckets: BTreeMap<RateKey, Bucket>,
     /// By kind and group.
@@ -133,9 +133,13 @@ impl State {
 
     /// The first limit that would be overdrawn.
     fn first_full(&self, before: &Execution, after: &Execution, admissions: &[Admission]) -> Option<LimitKey> {
-        let (held, holds) = (before.holdings(), after.holdings());
-        let amount = |holdings: &[Holding], key: &LimitKey| {
-            holdings.iter().filter(|holding| holding.key == *key).map(|holding| i64::from(holding.amount)).sum::<i64>()
+        let (held, holds) = (before.allocations(), after.allocations());
+        let amount = |allocations: &[Allocation], key: &LimitKey| {
+            allocations
+                .iter()
+                .filter(|allocation| allocation.key == *key)
+                .map(|allocation| i64::from(allocation.amount))
+                .sum::<i64>()
         };
         let overdrawn = admissions.iter().find(|Admission { key, max }| {
             let used = i64::from(self.usage.get(key).copied().unwrap_or_default());
@@ -144,13 +148,13 @@ impl State {
         overdrawn.map(|admission| admission.key.clone())
     }
 
-    /// Lines, usage and names follow the record.
+    /// Backlogs, usage and names follow the record.
     fn derive(&mut self, before: Option<&Execution>, after: &Execution) {
-        for holding in before.map(Execution::holdings).unwrap_or_default() {
-            self.release(&holding);
+        for allocation in before.map(Execution::allocations).unwrap_or_default() {
+            self.release(&allocation);
         }
-        for holding in after.holdings() {
-            *self.usage.entry(holding.key).or_default() += holding.amount;
+        for allocation in after.allocations() {
+            *self.usage.entry(allocation.key).or_default() += allocation.amount;
         }
         for arn in after.attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref()) {
             self.names.add_task(arn, &after.id);
@@ -162,36 +166,36 @@ impl State {
             Some(_) => self.open.insert(after.id.clone()),
             None => self.open.remove(&after.id),
         };
-        self.move_ticket(before, after);
+        self.move_entry(before, after);
     }
 
-    fn release(&mut self, holding: &Holding) {
-        if let Some(used) = self.usage.get_mut(&holding.key) {
-            *used = used.saturating_sub(holding.amount);
+    fn release(&mut self, allocation: &Allocation) {
+        if let Some(used) = self.usage.get_mut(&allocation.key) {
+            *used = used.saturating_sub(allocation.amount);
             if *used == 0 {
-                self.usage.remove(&holding.key);
+                self.usage.remove(&allocation.key);
             }
         }
     }
 
-    /// A line that is empty is forgotten: who comes next comes to a new one.
-    fn move_ticket(&mut self, before: Option<&Execution>, after: &Execution) {
-        let (old, new) = (before.and_then(Execution::ticket), after.ticket());
+    /// A backlog that is empty is forgotten: who comes next comes to a new one.
+    fn move_entry(&mut self, before: Option<&Execution>, after: &Execution) {
+        let (old, new) = (before.and_then(Execution::backlog_entry), after.backlog_entry());
         if let Some(old) = old.filter(|old| new.as_ref() != Some(old)) {
-            if let Some(line) = self.lines.get_mut(&old.line) {
-                line.remove(&old);
-                if line.is_empty() {
-                    self.lines.remove(&old.line);
+            if let Some(backlog) = self.backlogs.get_mut(&old.backlog) {
+                backlog.remove(&old);
+                if backlog.is_empty() {
+                    self.backlogs.remove(&old.backlog);
                 }
             }
             for key in after.started_from() {
-                if let Some(line) = self.lines.get_mut(&key) {
-                    line.charge(&old.submitter);
+                if let Some(backlog) = self.backlogs.get_mut(&key) {
+                    backlog.charge(&old.submitter);
                 }
             }
         }
         if let Some(new) = new {
-            self.lines.entry(new.line.clone()).or_default().add(&new);
+            self.backlogs.entry(new.backlog.clone()).or_default().add(&new);
         }
     }
 

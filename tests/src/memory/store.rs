@@ -7,13 +7,13 @@ use std::{
 
 use domain::{
     Timestamp,
-    execution::{Execution, Ticket},
+    backlog::BacklogState,
+    execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, LimitKey, RateKey},
-    line::LineState,
     ports::{Claim, Created, Definitions, Keys, PortError, Secrets, Store, Update, UpdateError},
     principal::Principal,
     request::Name,
@@ -170,38 +170,44 @@ impl Store for MemoryStore {
         Ok(self.call("launched").launched(after, limit))
     }
 
-    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, PortError> {
-        Ok(self.call("line").lines.get(key).map(|line| line.first(key, now, limit)).unwrap_or_default())
+    async fn backlog(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<BacklogEntry>, PortError> {
+        Ok(self.call("backlog").backlogs.get(key).map(|backlog| backlog.first(key, now, limit)).unwrap_or_default())
     }
 
-    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
-        Ok(self.call("has_line").lines.get(key).is_some_and(|line| line.has_due(now)))
+    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
+        Ok(self.call("has_line").backlogs.get(key).is_some_and(|backlog| backlog.has_due(now)))
     }
 
-    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        let state = self.call("lines");
-        let due = state.lines.iter().filter(|(_, line)| line.has_due(now));
+    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
+        let state = self.call("backlogs");
+        let due = state.backlogs.iter().filter(|(_, backlog)| backlog.has_due(now));
         Ok(due.map(|(key, _)| key.clone()).collect())
     }
 
-    /// Exact, however long the line.
-    async fn ahead(&self, ticket: &Ticket, _exact: u32) -> Result<u32, PortError> {
-        let ahead = self.call("ahead").lines.get(&ticket.line).map_or(0, |line| line.ahead(ticket));
+    /// Exact, however long the backlog.
+    async fn ahead(&self, backlog_entry: &BacklogEntry, _exact: u32) -> Result<u32, PortError> {
+        let ahead =
+            self.call("ahead").backlogs.get(&backlog_entry.backlog).map_or(0, |backlog| backlog.ahead(backlog_entry));
         Ok(u32::try_from(ahead).unwrap_or(u32::MAX))
     }
 
-    async fn line_state(&self, key: &LimitKey) -> Result<LineState, PortError> {
-        Ok(self.call("line_state").line_states.get(key).cloned().unwrap_or_default())
+    async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
+        Ok(self.call("line_state").backlog_states.get(key).cloned().unwrap_or_default())
     }
 
-    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, PortError> {
+    async fn set_backlog_state(
+        &self,
+        key: &LimitKey,
+        before: &BacklogState,
+        after: BacklogState,
+    ) -> Result<bool, PortError> {
         let mut state = self.call("set_line_state");
-        state.meter.write(Shared::Line(key.clone()));
-        let known = state.line_states.entry(key.clone()).or_default();
+        state.meter.write(Shared::Backlog(key.clone()));
+        let known = state.backlog_states.entry(key.clone()).or_default();
         if known.revision != before.revision {
             return Ok(false);
         }
-        *known = LineState { revision: before.revision + 1, ..after };
+        *known = BacklogState { revision: before.revision + 1, ..after };
         Ok(true)
     }
 

@@ -79,7 +79,7 @@ pub(super) async fn look_for_events<W: Way<Time = Virtual>>(world: Arc<World<W>>
 }
 
 /// EventBridge where the model stands behind a wire, which tells of each event when it comes.
-pub(super) async fn hear_events<W: Way>(world: Arc<World<W>>, mut events: UnboundedReceiver<Change>) {
+pub(super) async fn watch_events<W: Way>(world: Arc<World<W>>, mut events: UnboundedReceiver<Change>) {
     while let Some(change) = events.recv().await {
         deliver(&world, change);
     }

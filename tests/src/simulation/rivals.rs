@@ -78,11 +78,11 @@ pub fn ideal(plan: &Plan) -> TimeDelta {
     let definition = time.run(async move { registered(&tasks, &asked, &own).await });
     let mut ecs = locked(&ecs);
     let cap = plan.account.vcpus.get(&Kind::Spot).copied().unwrap_or_default().cpu();
-    let mut line: VecDeque<_> = executions.iter().map(|execution| input(execution, plan, &definition)).collect();
+    let mut backlog: VecDeque<_> = executions.iter().map(|execution| input(execution, plan, &definition)).collect();
     let (mut now, mut bucket) = (start(), Bucket::default());
-    while !line.is_empty() || ecs.next_event_at().is_some() {
+    while !backlog.is_empty() || ecs.next_event_at().is_some() {
         drop(ecs.take_events(now));
-        while let Some(next) = line.front() {
+        while let Some(next) = backlog.front() {
             let size = next.overrides.cpu.parse().unwrap_or(VCPU);
             let in_use = ecs.in_use(Kind::Spot);
             if in_use + size > cap {
@@ -94,7 +94,7 @@ pub fn ideal(plan: &Plan) -> TimeDelta {
             }
             bucket = after;
             match ecs.run_task(&RunTask::from(next), now) {
-                Ok(answered) if !answered.tasks.is_empty() => drop(line.pop_front()),
+                Ok(answered) if !answered.tasks.is_empty() => drop(backlog.pop_front()),
                 _ => break,
             }
         }

@@ -91,7 +91,7 @@ impl DynamoStore {
         let admitted: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
         let opening = steps.iter().zip(&outcomes).filter(|(step, outcome)| step.opens() && outcome.is_ok());
         let ids: Vec<_> = opening.map(|(step, _)| step.after.id.clone()).collect();
-        let announced = self.take_off(&ids).await;
+        let announced = self.record_launch_batch(&ids).await;
         match &announced {
             Ok(()) => self.write_all(steps, &mut outcomes).await,
             Err(error) => fail(&mut outcomes, error),
@@ -188,13 +188,13 @@ impl DynamoStore {
     async fn charge_all(&self, steps: &[Step<'_>], outcomes: &[Outcome]) {
         let mut starts: BTreeMap<(LimitKey, String), u64> = BTreeMap::new();
         for (step, _) in steps.iter().zip(outcomes).filter(|(step, outcome)| step.opens() && outcome.is_ok()) {
-            for line in step.after.started_from() {
-                *starts.entry((line, step.after.submitter())).or_default() += 1;
+            for backlog in step.after.started_from() {
+                *starts.entry((backlog, step.after.submitter())).or_default() += 1;
             }
         }
-        for ((line, submitter), count) in starts {
-            if let Err(error) = self.charge(&line, &submitter, count).await {
-                tracing::warn!(%line, submitter, %error, "starts could not be charged to their submitter");
+        for ((backlog, submitter), count) in starts {
+            if let Err(error) = self.charge(&backlog, &submitter, count).await {
+                tracing::warn!(%backlog, submitter, %error, "starts could not be charged to their submitter");
             }
         }
     }

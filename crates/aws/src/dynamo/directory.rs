@@ -1,4 +1,4 @@
-//! Small directories of what there is, so that nobody has to look where nothing is: the lines with who has been in each, and
+//! Small directories of what there is, so that nobody has to look where nothing is: the backlogs with who has been in each, and
 //! the days with submissions, or with ends of one kind. A process notes a thing once in a while, not once for each run.
 
 use std::str::FromStr;
@@ -20,29 +20,29 @@ use super::{
 
 /// The partition of the directory of lines. It is read whole, and written a few times an hour.
 const LINES: &str = "LINES";
-/// How long somebody who has not been seen in a line stays in its directory. Ours.
+/// How long somebody who has not been seen in a backlog stays in its directory. Ours.
 const FORGOTTEN_AFTER: TimeDelta = TimeDelta::days(1);
 
-/// Somebody who is, or was lately, in a line.
+/// Somebody who is, or was lately, in a backlog.
 #[derive(Clone, Debug)]
-pub(super) struct InLine {
-    pub(super) line: LimitKey,
+pub(super) struct BacklogMember {
+    pub(super) backlog: LimitKey,
     pub(super) submitter: String,
-    /// How many starts it was charged for, by the line's virtual time.
+    /// How many starts it was charged for, by the backlog's virtual time.
     pub(super) served: u64,
     /// Milliseconds since the epoch.
     seen_at: i64,
 }
 
-fn in_line_key(line: &LimitKey, submitter: &str) -> Key {
-    Key::new(LINES, format!("{line}|{submitter}"))
+fn member_key(backlog: &LimitKey, submitter: &str) -> Key {
+    Key::new(LINES, format!("{backlog}|{submitter}"))
 }
 
-impl InLine {
+impl BacklogMember {
     fn of(item: &Item) -> Option<Self> {
-        let (line, submitter) = text_of(item, "sk")?.split_once('|')?;
+        let (backlog, submitter) = text_of(item, "sk")?.split_once('|')?;
         Some(Self {
-            line: LimitKey::from_str(line).ok()?,
+            backlog: LimitKey::from_str(backlog).ok()?,
             submitter: submitter.to_owned(),
             served: number_of(item, "served").unwrap_or_default(),
             seen_at: number_of(item, "seen_at").unwrap_or_default(),
@@ -54,7 +54,7 @@ impl InLine {
         self.seen_at
     }
 
-    /// Whether it may be forgotten, if it has no ticket.
+    /// Whether it may be forgotten, if it has no entry.
     pub(super) fn is_old(&self, now: Timestamp) -> bool {
         now.timestamp_millis() - self.seen_at > FORGOTTEN_AFTER.num_milliseconds()
     }
@@ -66,10 +66,10 @@ fn days_of(status: Option<&ExecutionStatus>) -> String {
 }
 
 impl DynamoStore {
-    /// Makes known where this record can be found, before it is: its line, and the day of what has ended.
+    /// Makes known where this record can be found, before it is: its backlog, and the day of what has ended.
     pub(super) async fn note_whereabouts(&self, execution: &Execution) -> Result<(), PortError> {
-        if let Some(ticket) = execution.ticket() {
-            self.note_line(&ticket.line, &ticket.submitter).await?;
+        if let Some(entry) = execution.backlog_entry() {
+            self.note_member(&entry.backlog, &entry.submitter).await?;
         }
         match execution.status() {
             status if has_entry(&status) => self.note_day(Some(&status), day(&execution.id)).await,
@@ -82,13 +82,13 @@ impl DynamoStore {
         self.note_day(None, day(&execution.id)).await
     }
 
-    async fn note_line(&self, line: &LimitKey, submitter: &str) -> Result<(), PortError> {
-        let (note, now) = (format!("{line}|{submitter}"), (self.now)());
+    async fn note_member(&self, backlog: &LimitKey, submitter: &str) -> Result<(), PortError> {
+        let (note, now) = (format!("{backlog}|{submitter}"), (self.now)());
         if self.memory.has_noted(&note, now) {
             return Ok(());
         }
         let seen = Condition::new("", [(":now", number(now.timestamp_millis()))]);
-        self.update_if(in_line_key(line, submitter), "SET seen_at = :now, v = if_not_exists(v, :v)", seen).await?;
+        self.update_if(member_key(backlog, submitter), "SET seen_at = :now, v = if_not_exists(v, :v)", seen).await?;
         self.memory.note(note, now);
         Ok(())
     }
@@ -112,30 +112,30 @@ impl DynamoStore {
         Ok(current.filter_map(|item| text_of(item, "sk")).map(str::to_owned).collect())
     }
 
-    /// Who may be in a line.
-    pub(super) async fn in_line(&self, line: &LimitKey) -> Result<Vec<InLine>, PortError> {
-        let items = self.collection(LINES, &format!("{line}|")).await?;
-        Ok(items.iter().filter_map(InLine::of).collect())
+    /// Who may be in a backlog.
+    pub(super) async fn members(&self, backlog: &LimitKey) -> Result<Vec<BacklogMember>, PortError> {
+        let items = self.collection(LINES, &format!("{backlog}|")).await?;
+        Ok(items.iter().filter_map(BacklogMember::of).collect())
     }
 
-    /// Who may be in any line.
-    pub(super) async fn in_any_line(&self) -> Result<Vec<InLine>, PortError> {
+    /// Who may be in any backlog.
+    pub(super) async fn in_any_backlog(&self) -> Result<Vec<BacklogMember>, PortError> {
         let items = self.collection(LINES, "").await?;
-        Ok(items.iter().filter_map(InLine::of).collect())
+        Ok(items.iter().filter_map(BacklogMember::of).collect())
     }
 
-    /// Takes somebody out of a line's directory, unless seen there again meanwhile.
-    pub(super) async fn leave_line(&self, who: &InLine) -> Result<(), PortError> {
+    /// Takes somebody out of a backlog's directory, unless seen there again meanwhile.
+    pub(super) async fn leave_backlog(&self, who: &BacklogMember) -> Result<(), PortError> {
         let unchanged = Condition::new("seen_at = :seen", [(":seen", number(who.seen_at))]);
-        self.delete_if(in_line_key(&who.line, &who.submitter), unchanged).await.map(drop)
+        self.delete_if(member_key(&who.backlog, &who.submitter), unchanged).await.map(drop)
     }
 
-    /// Charges somebody for so many starts out of a line that others are in too.
+    /// Charges somebody for so many starts out of a backlog that others are in too.
     ///
-    /// It is not a part of the starts' own writes, so a crash between the two gives some for nothing: the line's order is fair
+    /// It is not a part of the starts' own writes, so a crash between the two gives some for nothing: the backlog's order is fair
     /// over time, not a promise about each start.
-    pub(super) async fn charge(&self, line: &LimitKey, submitter: &str, starts: u64) -> Result<(), PortError> {
-        let mut seen = self.memory.seen(line);
+    pub(super) async fn charge(&self, backlog: &LimitKey, submitter: &str, starts: u64) -> Result<(), PortError> {
+        let mut seen = self.memory.seen(backlog);
         if seen.len() < 2 {
             return Ok(());
         }
@@ -148,15 +148,15 @@ impl DynamoStore {
                 Condition::new("", [(":served", number(reached + starts))]),
             )
         };
-        self.update_if(in_line_key(line, submitter), change, condition).await?;
+        self.update_if(member_key(backlog, submitter), change, condition).await?;
         let charged = (0..starts).fold(served, |served, _| domain::fair::charge(served, reached));
         seen.insert(submitter.to_owned(), charged);
-        self.memory.see(line, seen);
+        self.memory.see(backlog, seen);
         Ok(())
     }
 }
 
-/// A line's virtual time: where the start that was made last began. Starts are made in that order, so it is the greatest.
+/// A backlog's virtual time: where the start that was made last began. Starts are made in that order, so it is the greatest.
 pub(super) fn reached(served: impl Iterator<Item = u64>) -> u64 {
     served.max().unwrap_or_default().saturating_sub(1)
 }

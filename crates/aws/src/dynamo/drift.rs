@@ -1,4 +1,4 @@
-//! What is derived from the records, brought in line with them by the sweep: the flights, and the counters of the pools.
+//! What is derived from the records, brought in line with them by the sweep: the launch batches, and the counters of the pools.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,8 +19,8 @@ use futures_util::{
 
 use super::{
     DynamoStore,
-    flights::is_open,
     item::{Item, number, number_of},
+    launch_batches::is_open,
     limits::{counter_key, reading},
     table::Condition,
 };
@@ -70,11 +70,11 @@ struct Seen {
 
 impl Seen {
     fn look_at(&mut self, record: Execution) {
-        let holdings = record.holdings();
+        let allocations = record.allocations();
         // A status of a newer release holds something, or it is over and the newer release forgets it.
-        let is_open = is_open(&record) || !holdings.is_empty();
-        for holding in holdings {
-            *self.held.entry(holding.key).or_default() += i64::from(holding.amount);
+        let is_open = is_open(&record) || !allocations.is_empty();
+        for allocation in allocations {
+            *self.held.entry(allocation.key).or_default() += i64::from(allocation.amount);
         }
         if is_open {
             self.open.insert(record.id);
@@ -111,10 +111,10 @@ impl DynamoStore {
         .await
     }
 
-    /// Forgets what is over of every flight, and sums up what is open.
+    /// Forgets what is over of every launch batch, and sums up what is open.
     async fn tidy(&self) -> Result<Held, PortError> {
-        let flights = self.flights().await?;
-        let ids: BTreeSet<_> = flights.iter().flat_map(|flight| flight.ids.iter().cloned()).collect();
+        let batches = self.launch_batches().await?;
+        let ids: BTreeSet<_> = batches.iter().flat_map(|batch| batch.ids.iter().cloned()).collect();
         let mut seen = Seen::default();
         for ids in ids.into_iter().collect::<Vec<_>>().chunks(LOADED) {
             for loaded in self.load_all(ids).await? {
@@ -128,7 +128,8 @@ impl DynamoStore {
                 }
             }
         }
-        let landings: Vec<_> = flights.iter().map(|flight| self.land(flight, &seen.open, &seen.over)).collect();
+        let landings: Vec<_> =
+            batches.iter().map(|batch| self.close_launch_batch(batch, &seen.open, &seen.over)).collect();
         stream::iter(landings).buffer_unordered(PARALLEL).try_collect::<()>().await?;
         Ok(seen.held)
     }

@@ -4,7 +4,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use domain::{
     forget::{Forgetting, Forgotten, RawAttempt, RawRecord, Traces, Untold},
     id::ExecutionId,
-    limit::{Holding, LimitKey},
+    limit::{Allocation, LimitKey},
     ports::PortError,
 };
 use serde_json::Value;
@@ -109,40 +109,40 @@ impl DynamoStore {
             self.delete_part(state_key(id), broken.unchanged())?,
             self.delete_part(request_key(id), Condition::default())?,
         ];
-        for holding in &held {
-            writes.push(self.less(holding)?);
+        for allocation in &held {
+            writes.push(self.less(allocation)?);
         }
         if !self.all_or_nothing(&writes).await? {
             return Ok(None);
         }
         self.forget_traces(id, broken, &traces.task_ids).await;
         let untold = traces.untold.into_iter().filter(|untold| *untold != Untold::Pool).collect();
-        let released = held.into_iter().map(|holding| holding.key).collect();
+        let released = held.into_iter().map(|allocation| allocation.key).collect();
         Ok(Some(Forgotten { id: id.clone(), released, untold, task_arn: stopped.map(str::to_owned) }))
     }
 
     /// What it holds of the limits that are counted with the records, as far as the counters agree: none may fall below zero.
-    async fn in_use(&self, traces: &Traces) -> Result<Vec<Holding>, PortError> {
+    async fn in_use(&self, traces: &Traces) -> Result<Vec<Allocation>, PortError> {
         let mut held = Vec::new();
-        for holding in traces.holdings.iter().filter(|holding| !matches!(holding.key, LimitKey::Pool(_))) {
-            let counter = self.get(counter_key(&holding.key)).await?.unwrap_or_default();
+        for allocation in traces.allocations.iter().filter(|allocation| !matches!(allocation.key, LimitKey::Pool(_))) {
+            let counter = self.get(counter_key(&allocation.key)).await?.unwrap_or_default();
             let used: i64 = number_of(&counter, "used").unwrap_or_default();
-            held.extend(Some(holding.clone()).filter(|holding| used >= i64::from(holding.amount)));
+            held.extend(Some(allocation.clone()).filter(|allocation| used >= i64::from(allocation.amount)));
         }
         Ok(held)
     }
 
     /// The counter without this holding, under the condition that it is counted in it.
-    fn less(&self, holding: &Holding) -> Result<TransactWriteItem, PortError> {
+    fn less(&self, allocation: &Allocation) -> Result<TransactWriteItem, PortError> {
         let values: [(&str, AttributeValue); 4] = [
-            (":by", number(-i64::from(holding.amount))),
-            (":amount", number(holding.amount)),
+            (":by", number(-i64::from(allocation.amount))),
+            (":amount", number(allocation.amount)),
             (":expires", number(expiry((self.now)() + UNUSED))),
             (":v", number(domain::stored::FORM)),
         ];
         let update = Update::builder()
             .table_name(&self.table)
-            .set_key(Some(counter_key(&holding.key).into_item()))
+            .set_key(Some(counter_key(&allocation.key).into_item()))
             .update_expression("ADD used :by SET expires = :expires, v = if_not_exists(v, :v)")
             .condition_expression("used >= :amount")
             .set_expression_attribute_values(Some(values.map(|(name, value)| (name.to_owned(), value)).into()))

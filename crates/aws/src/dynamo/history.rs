@@ -15,9 +15,9 @@ use domain::{
 
 use super::{
     DynamoStore, SERVICE,
-    directory::InLine,
-    flights,
-    item::{SHARDS, day, day_name, partition_of_day, sharded, standing_final, standing_in_line, text, text_of},
+    directory::BacklogMember,
+    item::{SHARDS, backlog_partition, day, day_name, ended_partition, partition_of_day, sharded, text, text_of},
+    launch_batches,
     state::has_entry,
 };
 use crate::error::failed;
@@ -29,7 +29,7 @@ const SLACK: usize = 200;
 const TOGETHER: usize = 25;
 /// Most days whose partitions are asked at once. Ours: eight shards each.
 const DAYS_AT_ONCE: usize = 4;
-/// Most tickets that are sorted to find the newest ones that wait. Ours; where there are more, the newest submissions are looked
+/// Most entries that are sorted to find the newest ones that wait. Ours; where there are more, the newest submissions are looked
 /// through instead, as most of them wait then.
 const WAITING_MAX: usize = 1_000;
 
@@ -209,7 +209,7 @@ impl<'a> Ids<'a> {
         let ends = self.ends.clone();
         let of_day = |day: String| match &ends {
             None => (0..SHARDS).map(|shard| Source::new(Index::Day, partition_of_day(&day, shard))).collect(),
-            Some(status) => Source::shards(Index::Standing, &standing_final(status, &day)),
+            Some(status) => Source::shards(Index::Standing, &ended_partition(status, &day)),
         };
         self.sources = self.days.drain(..next).flat_map(of_day).collect();
     }
@@ -268,7 +268,7 @@ impl DynamoStore {
         let by = filter.by.as_deref();
         match (filter.status.clone(), &filter.group, by) {
             (Some(ExecutionStatus::Launching | ExecutionStatus::Running), ..) => {
-                Ok(Ids::known(self, range, self.aloft().await?.into_iter().collect()))
+                Ok(Ids::known(self, range, self.launched_ids().await?.into_iter().collect()))
             }
             (Some(ExecutionStatus::Queued | ExecutionStatus::Waiting), group, by) => match self
                 .waiting(filter.by_id.as_ref())
@@ -303,11 +303,11 @@ impl DynamoStore {
     async fn waiting(&self, by: Option<&Principal>) -> Result<Option<Vec<ExecutionId>>, PortError> {
         let by = by.map(ToString::to_string);
         let mut ids = Vec::new();
-        let entries = self.in_any_line().await?;
-        for InLine { line, submitter, .. } in
+        let entries = self.in_any_backlog().await?;
+        for BacklogMember { backlog, submitter, .. } in
             entries.iter().filter(|entry| by.as_ref().is_none_or(|by| *by == entry.submitter))
         {
-            let entries = self.first_in(&standing_in_line(line, submitter), WAITING_MAX + 1 - ids.len()).await?;
+            let entries = self.first_in(&backlog_partition(backlog, submitter), WAITING_MAX + 1 - ids.len()).await?;
             let id = |entry| text_of(entry, "place")?.rsplit('#').next()?.parse().ok();
             ids.extend(entries.iter().filter_map(id));
             if ids.len() > WAITING_MAX {
@@ -321,8 +321,8 @@ impl DynamoStore {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         // However long ago: what runs is not forgotten.
         let range = Range::between(Timestamp::UNIX_EPOCH, after);
-        let ids = Ids::known(self, range, self.aloft().await?.into_iter().collect());
-        self.page(ids, limit, |loaded| loaded.as_ref().map_or(true, flights::is_open)).await
+        let ids = Ids::known(self, range, self.launched_ids().await?.into_iter().collect());
+        self.page(ids, limit, |loaded| loaded.as_ref().map_or(true, launch_batches::is_open)).await
     }
 
     /// The first `limit` of these that are admitted, or fewer if too many are not.

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{NaiveDate, TimeDelta};
 use domain::{
     Timestamp,
-    execution::{ExecutionStatus, Ticket},
+    execution::{BacklogEntry, ExecutionStatus},
     id::ExecutionId,
     limit::LimitKey,
     ports::PortError,
@@ -199,33 +199,38 @@ pub(super) fn sharded(name: &str, shard: usize) -> String {
     format!("{name}#{shard}")
 }
 
-/// The partition of `by_standing` with the tickets that one submitter has in one line.
-pub(super) fn standing_in_line(line: &LimitKey, submitter: &str) -> String {
-    format!("line#{line}#{submitter}")
+/// The partition of `by_standing` with the entries that one submitter has in one backlog.
+pub(super) fn backlog_partition(backlog: &LimitKey, submitter: &str) -> String {
+    format!("line#{backlog}#{submitter}")
 }
 
 /// The partitions of what was submitted on a day and ended like this, without the shard.
-pub(super) fn standing_final(status: &ExecutionStatus, day: &str) -> String {
+pub(super) fn ended_partition(status: &ExecutionStatus, day: &str) -> String {
     format!("final#{status}#{day}")
 }
 
 /// Bounds an inverted priority to three digits (`domain::request::PRIORITY_MAX` is 100).
 const PRIORITY_TOP: i32 = 500;
 
-/// A ticket's place among its submitter's: priority, time, id, so that the text's order is the line's.
-pub(super) fn place(ticket: &Ticket) -> String {
-    format!("{:03}#{:013}#{}", PRIORITY_TOP - ticket.priority, ticket.submitted_at.timestamp_millis(), ticket.id)
+/// An entry's place among its submitter's: priority, time, id, so that the text's order is the backlog's.
+pub(super) fn place(backlog_entry: &BacklogEntry) -> String {
+    format!(
+        "{:03}#{:013}#{}",
+        PRIORITY_TOP - backlog_entry.priority,
+        backlog_entry.submitted_at.timestamp_millis(),
+        backlog_entry.id
+    )
 }
 
-/// The ticket of an entry of `by_standing`.
-pub(super) fn ticket(line: &LimitKey, submitter: &str, entry: &Item) -> Option<Ticket> {
+/// The entry of an entry of `by_standing`.
+pub(super) fn backlog_entry(backlog: &LimitKey, submitter: &str, entry: &Item) -> Option<BacklogEntry> {
     let mut parts = text_of(entry, "place")?.splitn(3, '#');
     let priority: i32 = parts.next()?.parse().ok()?;
     let millis = parts.next()?.parse().ok()?;
     let not_before = number_of(entry, "not_before").and_then(Timestamp::from_timestamp_millis);
-    Some(Ticket {
+    Some(BacklogEntry {
         id: parts.next()?.parse().ok()?,
-        line: line.clone(),
+        backlog: backlog.clone(),
         submitter: submitter.to_owned(),
         priority: PRIORITY_TOP - priority,
         submitted_at: Timestamp::from_timestamp_millis(millis)?,

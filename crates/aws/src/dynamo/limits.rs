@@ -28,7 +28,7 @@ use super::{
     item::{Item, Key, expiry, number, number_of, small_item},
     table::{AGAIN, Condition, pause},
 };
-use crate::error::{Fault, Mend};
+use crate::error::{Fault, Remedy};
 
 /// How long the counter of a lock or a group is kept once something was given back: they can have any number of names. Others may still
 /// hold it then, so that it is longer than the longest run. A pool's counter stays. Ours.
@@ -50,11 +50,11 @@ impl Change {
     /// Of each limit whose use is in question.
     pub(super) fn between(before: Option<&Execution>, after: &Execution, admissions: &[Admission]) -> Vec<Self> {
         let mut by: BTreeMap<LimitKey, i64> = BTreeMap::new();
-        for holding in before.map(Execution::holdings).unwrap_or_default() {
-            *by.entry(holding.key).or_default() -= i64::from(holding.amount);
+        for allocation in before.map(Execution::allocations).unwrap_or_default() {
+            *by.entry(allocation.key).or_default() -= i64::from(allocation.amount);
         }
-        for holding in after.holdings() {
-            *by.entry(holding.key).or_default() += i64::from(holding.amount);
+        for allocation in after.allocations() {
+            *by.entry(allocation.key).or_default() += i64::from(allocation.amount);
         }
         let max_of = |key: &LimitKey| admissions.iter().find(|a| a.key == *key).and_then(|a| a.max);
         let changes = by.into_iter().map(|(key, by)| Self { max: max_of(&key), by, key });
@@ -158,7 +158,7 @@ impl DynamoStore {
                 return Ok(Added::Full(used.unwrap_or_default()));
             }
             let fault = Fault::of(&error);
-            if fault.mend != Mend::Wait || round >= AGAIN {
+            if fault.remedy != Remedy::Wait || round >= AGAIN {
                 return Err(fault.of_service(SERVICE));
             }
             pause(round).await;

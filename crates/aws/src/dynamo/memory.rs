@@ -22,7 +22,7 @@ pub(super) struct Memory {
 struct Inner {
     /// Notes made in directories, by what they say.
     noted: HashMap<String, Timestamp>,
-    /// Who was in a line when it was last looked at, and how much each was served.
+    /// Who was in a backlog when it was last looked at, and how much each was served.
     seen: HashMap<LimitKey, BTreeMap<String, u64>>,
 }
 
@@ -40,17 +40,17 @@ impl Memory {
         inner.noted.insert(note, now);
     }
 
-    pub(super) fn see(&self, line: &LimitKey, served: BTreeMap<String, u64>) {
+    pub(super) fn see(&self, backlog: &LimitKey, served: BTreeMap<String, u64>) {
         let mut inner = self.lock();
         if inner.seen.len() >= MOST {
             inner.seen.clear();
         }
-        inner.seen.insert(line.clone(), served);
+        inner.seen.insert(backlog.clone(), served);
     }
 
-    /// Who was last seen in a line; nobody if it was never looked at.
-    pub(super) fn seen(&self, line: &LimitKey) -> BTreeMap<String, u64> {
-        self.lock().seen.get(line).cloned().unwrap_or_default()
+    /// Who was last seen in a backlog; nobody if it was never looked at.
+    pub(super) fn seen(&self, backlog: &LimitKey) -> BTreeMap<String, u64> {
+        self.lock().seen.get(backlog).cloned().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -34,8 +34,8 @@ use super::{
     table::{AGAIN, Condition, Wrote, pause},
 };
 use crate::{
-    ambient::System,
-    error::{Fault, Mend, failed},
+    error::{Fault, Remedy, failed},
+    system::System,
 };
 
 /// Least time that a request is kept beyond its state's: how long a run may wait and run before its end. Ours.
@@ -196,7 +196,7 @@ impl DynamoStore {
         after: &Execution,
         changes: &[Change],
     ) -> Result<(), UpdateError> {
-        if before.status() != after.status() || before.ticket() != after.ticket() {
+        if before.status() != after.status() || before.backlog_entry() != after.backlog_entry() {
             self.note_whereabouts(after).await?;
         }
         if self.outlives_its_request(after) {
@@ -328,7 +328,7 @@ fn refused(
         }
         _ => {
             let fault = Fault::of(error);
-            (fault.mend == Mend::Wait || fault.is("TransactionInProgressException"))
+            (fault.remedy == Remedy::Wait || fault.is("TransactionInProgressException"))
                 .then(|| Refused::Busy(fault.to_string()))
         }
     }

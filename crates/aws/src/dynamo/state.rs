@@ -7,7 +7,7 @@ use domain::{
     Timestamp,
     ecs::{CONTAINER, Container, StopCode, Task},
     error::Corrupt,
-    execution::{Attempt, CalledAgain, Cancel, Event, Execution, ExecutionStatus, Final, Outcome, Said, State},
+    execution::{Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome, RepeatedCall, State},
     history::Loaded,
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     input::{InputItem, Known},
-    item::{Item, day, day_name, expiry, form_of, place, shard, sharded, standing_final, standing_in_line},
+    item::{Item, backlog_partition, day, day_name, ended_partition, expiry, form_of, place, shard, sharded},
     request::RequestItem,
 };
 
@@ -36,8 +36,9 @@ pub(super) struct StateItem {
     /// Functions that listen to the table's stream choose by it.
     status: ExecutionStatus,
     pool: CapacityPool,
-    /// The line its ticket stands in.
-    line: Option<LimitKey>,
+    /// The backlog its entry stands in.
+    #[serde(rename = "line")]
+    backlog: Option<LimitKey>,
     /// Why it waits.
     reason: Option<String>,
     /// Not before this moment, if it waits.
@@ -88,7 +89,7 @@ struct EventItem {
 }
 
 #[derive(Serialize, Deserialize)]
-struct CalledAgainItem {
+struct RepeatedCallItem {
     #[serde(with = "ts_milliseconds")]
     at: Timestamp,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -105,15 +106,15 @@ struct AttemptItem {
     input: Option<InputItem>,
     #[serde(with = "ts_milliseconds")]
     launched: Timestamp,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    called_again: Vec<CalledAgainItem>,
+    #[serde(default, rename = "called_again", skip_serializing_if = "Vec::is_empty")]
+    repeated_calls: Vec<RepeatedCallItem>,
     #[serde(default, skip_serializing_if = "is_default")]
     refusals: u32,
     /// The task's ARN.
     arn: Option<String>,
     task: Option<TaskItem>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    said: SaidItem,
+    #[serde(default, rename = "said", skip_serializing_if = "is_default")]
+    markers: MarkerFactsItem,
     #[serde(default, skip_serializing_if = "is_default")]
     overdue: bool,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -146,7 +147,7 @@ struct MainItem {
 }
 
 #[derive(PartialEq, Default, Serialize, Deserialize)]
-struct SaidItem {
+struct MarkerFactsItem {
     #[serde(default, with = "ts_milliseconds_option")]
     set_up: Option<Timestamp>,
     commit: Option<String>,
@@ -169,9 +170,9 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 impl StateItem {
     /// `expires` counts once it is over: what is not must not vanish.
     pub(super) fn of(execution: &Execution, expires: Option<Timestamp>) -> Self {
-        let (line, reason, not_before) = match &execution.state {
-            State::Queued { line } => (Some(line), None, None),
-            State::Waiting { line, reason, not_before } => (Some(line), Some(reason), *not_before),
+        let (backlog, reason, not_before) = match &execution.state {
+            State::Queued { backlog } => (Some(backlog), None, None),
+            State::Waiting { backlog, reason, not_before } => (Some(backlog), Some(reason), *not_before),
             State::Launching | State::Running | State::Final(_) | State::Other { .. } => (None, None, None),
         };
         let last = execution.attempts.last().and_then(|attempt| attempt.closed.as_ref());
@@ -181,7 +182,7 @@ impl StateItem {
             revision: execution.revision,
             status: execution.status(),
             pool: execution.pool,
-            line: line.cloned(),
+            backlog: backlog.cloned(),
             reason: reason.cloned(),
             not_before,
             end: execution.end().filter(|end| Some(*end) != last).map(|end| End::Known(EndItem::of(end))),
@@ -199,11 +200,11 @@ impl StateItem {
     }
 
     fn state(&mut self) -> Result<State, Broken> {
-        let line = || self.line.clone().ok_or(Broken("it waits, and has no line"));
+        let backlog = || self.backlog.clone().ok_or(Broken("it waits, and has no backlog"));
         Ok(match &self.status {
-            ExecutionStatus::Queued => State::Queued { line: line()? },
+            ExecutionStatus::Queued => State::Queued { backlog: backlog()? },
             ExecutionStatus::Waiting => State::Waiting {
-                line: line()?,
+                backlog: backlog()?,
                 reason: self.reason.take().unwrap_or_default(),
                 not_before: self.not_before,
             },
@@ -227,14 +228,14 @@ impl StateItem {
     }
 }
 
-/// Where an execution stands in the index: its ticket in its line, or how it ended. What is open is found by its flight, and a
+/// Where an execution stands in the index: its entry in its backlog, or how it ended. What is open is found by its launch batch, and a
 /// success, as the usual end, by its day: neither has an entry here.
 fn standing(execution: &Execution) -> Option<(String, String)> {
-    if let Some(ticket) = execution.ticket() {
-        return Some((standing_in_line(&ticket.line, &ticket.submitter), place(&ticket)));
+    if let Some(entry) = execution.backlog_entry() {
+        return Some((backlog_partition(&entry.backlog, &entry.submitter), place(&entry)));
     }
     let status = execution.end().map(|end| end.outcome.status()).filter(has_entry)?;
-    let name = standing_final(&status, &day_name(day(&execution.id)));
+    let name = ended_partition(&status, &day_name(day(&execution.id)));
     Some((sharded(&name, shard(&execution.id)), execution.id.to_string()))
 }
 
@@ -263,13 +264,13 @@ impl EventItem {
     }
 }
 
-impl CalledAgainItem {
-    fn of(call: &CalledAgain) -> Self {
+impl RepeatedCallItem {
+    fn of(call: &RepeatedCall) -> Self {
         Self { at: call.at, refused: call.refused }
     }
 
-    fn call(self) -> CalledAgain {
-        CalledAgain { at: self.at, refused: self.refused }
+    fn call(self) -> RepeatedCall {
+        RepeatedCall { at: self.at, refused: self.refused }
     }
 }
 
@@ -288,11 +289,11 @@ impl AttemptItem {
             nonce: attempt.nonce.clone(),
             input: attempt.run_task.as_ref().map(|input| InputItem::of(input, &known)),
             launched: attempt.launched_at,
-            called_again: attempt.called_again.iter().map(CalledAgainItem::of).collect(),
+            repeated_calls: attempt.repeated_calls.iter().map(RepeatedCallItem::of).collect(),
             refusals: attempt.refusals,
             arn: attempt.task_arn.clone(),
             task: attempt.task.as_ref().map(TaskItem::of),
-            said: SaidItem::of(&attempt.said),
+            markers: MarkerFactsItem::of(&attempt.markers),
             overdue: attempt.overdue,
             gone: attempt.gone,
             closed: attempt.closed.as_ref().map(EndItem::of),
@@ -313,11 +314,11 @@ impl AttemptItem {
             cpu: self.cpu,
             run_task,
             launched_at: self.launched,
-            called_again: self.called_again.into_iter().map(CalledAgainItem::call).collect(),
+            repeated_calls: self.repeated_calls.into_iter().map(RepeatedCallItem::call).collect(),
             refusals: self.refusals,
             task: self.task.map(TaskItem::task),
             task_arn: self.arn,
-            said: self.said.said(),
+            markers: self.markers.facts(),
             overdue: self.overdue,
             gone: self.gone,
             closed: self.closed.as_ref().map(EndItem::end),
@@ -367,22 +368,22 @@ impl TaskItem {
     }
 }
 
-impl SaidItem {
-    fn of(said: &Said) -> Self {
+impl MarkerFactsItem {
+    fn of(facts: &MarkerFacts) -> Self {
         Self {
-            set_up: said.set_up_at,
-            commit: said.commit.clone(),
-            start: said.started_at,
-            end: said.ended_at,
-            exit: said.exit,
-            timed_out: said.timed_out,
-            failure: said.set_up_failure.clone(),
-            complete: said.complete,
+            set_up: facts.set_up_at,
+            commit: facts.commit.clone(),
+            start: facts.started_at,
+            end: facts.ended_at,
+            exit: facts.exit,
+            timed_out: facts.timed_out,
+            failure: facts.set_up_failure.clone(),
+            complete: facts.complete,
         }
     }
 
-    fn said(self) -> Said {
-        Said {
+    fn facts(self) -> MarkerFacts {
+        MarkerFacts {
             set_up_at: self.set_up,
             commit: self.commit,
             started_at: self.start,

@@ -28,8 +28,8 @@ use super::{
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::{
-    ambient::System,
-    error::{Fault, Mend, failed},
+    error::{Fault, Remedy, failed},
+    system::System,
 };
 
 /// Most keys of one BatchGetItem (DynamoDB API reference), two for each execution.
@@ -102,7 +102,7 @@ impl Undone {
             };
         }
         let fault = Fault::of(error);
-        (fault.mend == Mend::Wait || fault.is("TransactionInProgressException")).then_some(Self::Busy)
+        (fault.remedy == Remedy::Wait || fault.is("TransactionInProgressException")).then_some(Self::Busy)
     }
 }
 

@@ -3,12 +3,12 @@
 //! No type of the SDK is needed for that, so that a model of ECS without a wire is understood by the same code.
 
 use domain::{
-    ceiling::Shortage,
+    adaptive_limit::Shortage,
     ecs::Task,
     ports::{Described, LaunchError},
 };
 
-use crate::error::{Fault, Mend};
+use crate::error::{Fault, Remedy};
 
 /// Why ECS placed no task, in its words: an entry of `failures[]`.
 #[derive(Clone, Copy, Debug)]
@@ -43,8 +43,8 @@ fn unplaced(failure: Unplaced<'_>) -> LaunchError {
         Some(detail) if !detail.is_empty() => format!("ECS: {reason} ({detail})"),
         _ => format!("ECS: {reason}"),
     };
-    match Fault::answered(200, None, reason).mend {
-        Mend::Wait => LaunchError::Throttled(words),
+    match Fault::answered(200, None, reason).remedy {
+        Remedy::Wait => LaunchError::Throttled(words),
         _ if matches!(reason, "ATTRIBUTE" | "INACTIVE" | "MISSING" | "LOCATION") => LaunchError::Refused(words),
         _ => full(words),
     }
@@ -68,23 +68,23 @@ pub fn existing(described: Described, said: &Fault) -> Result<Task, LaunchError>
 /// An error of `RunTask` or `RegisterTaskDefinition`.
 #[must_use]
 pub fn refusal(fault: &Fault) -> LaunchError {
-    match fault.mend {
-        Mend::Wait => LaunchError::Throttled(fault.to_string()),
+    match fault.remedy {
+        Remedy::Wait => LaunchError::Throttled(fault.to_string()),
         // Even a connection that was refused is not told apart from one that was cut: the same call with the same token is right for both.
-        Mend::Ask => LaunchError::Unknown(fault.to_string()),
-        Mend::Change if is_full(fault) => full(format!("ECS: {}", fault.words)),
-        Mend::Change if is_first_use(fault) => full(format!(
+        Remedy::Ask => LaunchError::Unknown(fault.to_string()),
+        Remedy::Change if is_full(fault) => full(format!("ECS: {}", fault.words)),
+        Remedy::Change if is_first_use(fault) => full(format!(
             "ECS: {} ECS makes it when an account first uses it; if this stays, run `aws iam create-service-linked-role \
              --aws-service-name ecs.amazonaws.com`",
             fault.words
         )),
-        Mend::Change if is_unknown_definition(fault) => LaunchError::NoDefinition(fault.to_string()),
-        Mend::Change => LaunchError::Refused(format!("{fault}{}", mend(fault))),
+        Remedy::Change if is_unknown_definition(fault) => LaunchError::NoDefinition(fault.to_string()),
+        Remedy::Change => LaunchError::Refused(format!("{fault}{}", remedy(fault))),
     }
 }
 
 /// What the user or the operator can do about a refusal.
-fn mend(fault: &Fault) -> &'static str {
+fn remedy(fault: &Fault) -> &'static str {
     let about_roles = ["iam:PassRole", "assume the role", "AssumeRole"].iter().any(|words| fault.words.contains(words));
     match fault.code.as_deref() {
         _ if fault.words.contains("above your limit") => {

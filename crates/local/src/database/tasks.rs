@@ -11,7 +11,7 @@ use domain::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Database, PumpId, SERVICE};
+use super::{Database, SERVICE, WorkerId};
 use crate::{failpoint, form::json};
 
 /// All that is kept of one task.
@@ -22,7 +22,7 @@ pub struct TaskRow {
     /// Whether it is not `STOPPED` yet.
     pub open: bool,
     /// The process that runs it.
-    pub pump: PumpId,
+    pub worker: WorkerId,
     /// What it was started with: a [`RunTaskInput`] as JSON.
     pub input: String,
     /// What it was started from: a [`TaskDefinition`] as JSON.
@@ -70,9 +70,9 @@ impl Database {
             task: json(task, &Unknown::default())?,
             input: json(input, &Unknown::default())?,
         };
-        let pump = self.pump().clone();
+        let worker = self.worker().clone();
         failpoint!("database.insert_task.before");
-        let row = self.write(SERVICE, move |db| insert(db, &new, &pump)).await?;
+        let row = self.write(SERVICE, move |db| insert(db, &new, &worker)).await?;
         failpoint!("database.insert_task.after");
         row.ok_or_else(|| PortError::invalid(SERVICE, format!("there is no task definition {definition} in it")))
     }
@@ -110,17 +110,17 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn request_stop(&self, arn: &str, reason: &str) -> Result<Option<PumpId>, PortError> {
+    pub async fn request_stop(&self, arn: &str, reason: &str) -> Result<Option<WorkerId>, PortError> {
         let (arn, reason) = (arn.to_owned(), reason.to_owned());
         let write = move |db: &Connection| {
             db.prepare_cached("UPDATE tasks SET stop = coalesce(stop, ?2) WHERE arn = ?1 AND open RETURNING pump")?
-                .query_row([arn, reason], |row| row.get(0).map(PumpId))
+                .query_row([arn, reason], |row| row.get(0).map(WorkerId))
                 .optional()
         };
         failpoint!("database.request_stop.before");
-        let pump = self.write(SERVICE, write).await?;
+        let worker = self.write(SERVICE, write).await?;
         failpoint!("database.request_stop.after");
-        Ok(pump)
+        Ok(worker)
     }
 
     /// Why somebody wants this task stopped, if anybody does.
@@ -139,16 +139,16 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
-    /// The open tasks of this pump that somebody wants stopped.
+    /// The open tasks of this worker that somebody wants stopped.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn to_be_stopped(&self) -> Result<Vec<String>, PortError> {
-        let pump = self.pump().clone();
+        let worker = self.worker().clone();
         let read = move |db: &Connection| {
             let mut select =
                 db.prepare_cached("SELECT arn FROM tasks WHERE open AND pump = ?1 AND stop IS NOT NULL")?;
-            select.query_map([pump.as_str()], |row| row.get(0))?.collect()
+            select.query_map([worker.as_str()], |row| row.get(0))?.collect()
         };
         self.read(SERVICE, read).await
     }
@@ -206,13 +206,13 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
-    /// The tasks of this pump that are not stopped.
+    /// The tasks of this worker that are not stopped.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn open_tasks(&self) -> Result<Vec<TaskRow>, PortError> {
-        let pump = self.pump().clone();
-        self.read(SERVICE, move |db| select(db, "open AND pump = ?1", pump.as_str())).await
+        let worker = self.worker().clone();
+        self.read(SERVICE, move |db| select(db, "open AND pump = ?1", worker.as_str())).await
     }
 }
 
@@ -231,7 +231,7 @@ struct NewTask {
 }
 
 /// `None` without the definition: then nothing is recorded.
-fn insert(db: &Connection, new: &NewTask, pump: &PumpId) -> rusqlite::Result<Option<TaskRow>> {
+fn insert(db: &Connection, new: &NewTask, worker: &WorkerId) -> rusqlite::Result<Option<TaskRow>> {
     if !has_definition(db, &new.definition)? {
         return Ok(None);
     }
@@ -239,8 +239,8 @@ fn insert(db: &Connection, new: &NewTask, pump: &PumpId) -> rusqlite::Result<Opt
         "INSERT INTO tasks (arn, client_token, started_by, pump, open, definition, task, input) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (client_token) DO NOTHING",
     )?
-    .execute(params![new.arn, new.client_token, new.started_by, pump.as_str(), new.open, new.definition, new.task, new.input])?;
-    super::pumps::register(db, pump)?;
+    .execute(params![new.arn, new.client_token, new.started_by, worker.as_str(), new.open, new.definition, new.task, new.input])?;
+    super::workers::register(db, worker)?;
     Ok(select(db, "client_token = ?1", &new.client_token)?.pop())
 }
 
@@ -255,7 +255,7 @@ fn select(db: &Connection, condition: &str, value: &str) -> rusqlite::Result<Vec
 fn row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
     Ok(TaskRow {
         arn: row.get(0)?,
-        pump: row.get(1).map(PumpId)?,
+        worker: row.get(1).map(WorkerId)?,
         input: row.get(2)?,
         definition: row.get(3)?,
         runtime: row.get(4)?,

@@ -48,9 +48,9 @@ pub(super) fn id(text: &str) -> Result<ExecutionId, PortError> {
     text.parse().map_err(|error| PortError::corrupt("an id in the store", error))
 }
 
-/// A line of a kind that this release knows.
+/// A backlog of a kind that this release knows.
 pub(super) fn limit_key(text: &str) -> Option<LimitKey> {
-    text.parse().inspect_err(|_| tracing::error!("a line in the store has a key that cannot be read")).ok()
+    text.parse().inspect_err(|_| tracing::error!("a backlog in the store has a key that cannot be read")).ok()
 }
 
 /// The page of these rows, of which one more than `limit` was asked for to know whether there is a next page.

@@ -56,13 +56,13 @@ impl Kept {
     /// What it holds. `None` if that cannot be told whole.
     fn holds(&self) -> Option<Use> {
         let id = self.raw.id.parse().ok()?;
-        let holdings = match columns::execution(id, &self.raw.record) {
-            Ok(execution) => execution.holdings(),
-            Err(_) => Some(self.traces()).filter(Traces::tells_all_it_holds)?.holdings,
+        let allocations = match columns::execution(id, &self.raw.record) {
+            Ok(execution) => execution.allocations(),
+            Err(_) => Some(self.traces()).filter(Traces::tells_all_it_holds)?.allocations,
         };
         let mut sum = Use::new();
-        for holding in holdings {
-            *sum.entry(holding.key.to_string()).or_default() += i64::from(holding.amount);
+        for allocation in allocations {
+            *sum.entry(allocation.key.to_string()).or_default() += i64::from(allocation.amount);
         }
         Some(sum)
     }
@@ -125,8 +125,8 @@ fn release(db: &Connection, traces: &Traces) -> rusqlite::Result<(Vec<LimitKey>,
 
 fn less(before: &Use, traces: &Traces) -> Use {
     let mut after = before.clone();
-    for holding in &traces.holdings {
-        *after.entry(holding.key.to_string()).or_default() -= i64::from(holding.amount);
+    for allocation in &traces.allocations {
+        *after.entry(allocation.key.to_string()).or_default() -= i64::from(allocation.amount);
     }
     after
 }

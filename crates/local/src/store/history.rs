@@ -9,7 +9,7 @@ use domain::{
 use rusqlite::{Connection, params, params_from_iter, types::Value};
 
 use super::columns::Raw;
-use crate::database::{PumpId, millis, moment};
+use crate::database::{WorkerId, millis, moment};
 
 /// What a user may mean: ids that begin or end like this, or the execution of this task.
 pub(super) enum Wanted {
@@ -79,11 +79,11 @@ impl Query {
         Self::of(conditions, "id DESC", limit)
     }
 
-    /// Oldest first, of this pump.
-    pub(super) fn launched(pump: &PumpId, after: Option<&Cursor>, limit: u32) -> Self {
+    /// Oldest first, of this worker.
+    pub(super) fn launched(worker: &WorkerId, after: Option<&Cursor>, limit: u32) -> Self {
         let after = after.map_or_else(String::new, |cursor| cursor.0.to_string());
         Self::of(
-            [("ended_at IS NULL AND line IS NULL AND pump = ?", Some(pump.to_string())), ("id > ?", Some(after))],
+            [("ended_at IS NULL AND line IS NULL AND pump = ?", Some(worker.to_string())), ("id > ?", Some(after))],
             "id",
             limit,
         )
@@ -102,14 +102,14 @@ impl Query {
     }
 }
 
-/// The unfinished executions of a pump, so many at most; `None` if a task of it is open.
-pub(super) fn unfinished(db: &Connection, pump: &PumpId, most: usize) -> rusqlite::Result<Option<Vec<Raw>>> {
+/// The unfinished executions of a worker, so many at most; `None` if a task of it is open.
+pub(super) fn unfinished(db: &Connection, worker: &WorkerId, most: usize) -> rusqlite::Result<Option<Vec<Raw>>> {
     let mut open = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM tasks WHERE open AND pump = ?1)")?;
-    if open.query_row([pump.as_str()], |row| row.get(0))? {
+    if open.query_row([worker.as_str()], |row| row.get(0))? {
         return Ok(None);
     }
     db.prepare_cached("SELECT id, record FROM executions WHERE ended_at IS NULL AND pump = ?1 LIMIT ?2")?
-        .query_map(params![pump.as_str(), i64::try_from(most).unwrap_or(i64::MAX)], Raw::of)?
+        .query_map(params![worker.as_str(), i64::try_from(most).unwrap_or(i64::MAX)], Raw::of)?
         .collect::<rusqlite::Result<_>>()
         .map(Some)
 }
@@ -122,7 +122,7 @@ fn by(filter: &Filter) -> (&'static str, Option<String>) {
     }
 }
 
-/// Those in a line are both taken for either of their statuses (see [`Filter::status`]).
+/// Those in a backlog are both taken for either of their statuses (see [`Filter::status`]).
 fn status_is(status: Option<&ExecutionStatus>) -> (&'static str, Option<String>) {
     match status {
         Some(ExecutionStatus::Queued | ExecutionStatus::Waiting) => {

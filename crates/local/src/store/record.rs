@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use domain::{
     Timestamp,
-    execution::{Execution, Ticket},
+    execution::{BacklogEntry, Execution},
     fair,
     id::ExecutionId,
-    limit::{Admission, Holding, LimitKey},
+    limit::{Admission, Allocation, LimitKey},
     ports::{Claim, Created, PortError},
 };
 use rusqlite::{Connection, OptionalExtension, named_params, params};
@@ -17,7 +17,7 @@ use super::{
     limits,
 };
 use crate::{
-    database::{PumpId, count, integer, millis},
+    database::{WorkerId, count, integer, millis},
     form,
 };
 
@@ -27,21 +27,21 @@ struct Row {
     revision: i64,
     status: String,
     ended_at: Option<i64>,
-    line: Option<String>,
+    backlog: Option<String>,
     not_before: Option<i64>,
     record: String,
 }
 
 impl Row {
     fn of(execution: &Execution) -> Result<Self, PortError> {
-        let ticket = execution.ticket();
+        let backlog_entry = execution.backlog_entry();
         Ok(Self {
             id: execution.id.to_string(),
             revision: integer(execution.revision),
             status: execution.status().into(),
             ended_at: execution.end().map(|end| millis(end.at)),
-            line: ticket.as_ref().map(|ticket| ticket.line.to_string()),
-            not_before: ticket.and_then(|ticket| ticket.not_before).map(millis),
+            backlog: backlog_entry.as_ref().map(|backlog_entry| backlog_entry.backlog.to_string()),
+            not_before: backlog_entry.and_then(|backlog_entry| backlog_entry.not_before).map(millis),
             record: form::json(execution, &execution.unknown)?,
         })
     }
@@ -69,7 +69,7 @@ impl New {
             submitted_at: execution.submitted_at,
             priority: execution.request.priority,
             task_ids: task_ids(execution).map(str::to_owned).collect(),
-            usage: difference(&[], &execution.holdings()),
+            usage: difference(&[], &execution.allocations()),
         })
     }
 }
@@ -91,7 +91,7 @@ impl Came {
     }
 }
 
-pub(super) fn create(db: &Connection, new: &New, claim: Option<&Claim>, pump: &PumpId) -> rusqlite::Result<Came> {
+pub(super) fn create(db: &Connection, new: &New, claim: Option<&Claim>, worker: &WorkerId) -> rusqlite::Result<Came> {
     if exists(db, &new.row.id)? {
         return Ok(Came::Existing(new.row.id.clone()));
     }
@@ -100,9 +100,9 @@ pub(super) fn create(db: &Connection, new: &New, claim: Option<&Claim>, pump: &P
     {
         return Ok(if digest == claim.digest { Came::Existing(holder) } else { Came::Mismatch(holder) });
     }
-    insert(db, new, pump)?;
+    insert(db, new, worker)?;
     // Whoever has something must be known, or nobody would take it over after its death.
-    crate::database::register(db, pump)?;
+    crate::database::register(db, worker)?;
     if let Some(claim) = claim {
         hold(db, claim, &new.row.id)?;
     }
@@ -128,7 +128,7 @@ fn hold(db: &Connection, claim: &Claim, id: &str) -> rusqlite::Result<()> {
         .map(drop)
 }
 
-fn insert(db: &Connection, new: &New, pump: &PumpId) -> rusqlite::Result<()> {
+fn insert(db: &Connection, new: &New, worker: &WorkerId) -> rusqlite::Result<()> {
     let reversed: String = new.row.id.chars().rev().collect();
     db.prepare_cached(
         "INSERT INTO executions (id, revision, pump, status, ended_at, submitter, by_name, grp, submitted_at, priority, reversed, line, not_before, record)
@@ -137,7 +137,7 @@ fn insert(db: &Connection, new: &New, pump: &PumpId) -> rusqlite::Result<()> {
     .execute(named_params! {
         ":id": new.row.id,
         ":revision": new.row.revision,
-        ":pump": pump.as_str(),
+        ":pump": worker.as_str(),
         ":status": new.row.status,
         ":ended_at": new.row.ended_at,
         ":submitter": new.submitter,
@@ -146,7 +146,7 @@ fn insert(db: &Connection, new: &New, pump: &PumpId) -> rusqlite::Result<()> {
         ":submitted_at": millis(new.submitted_at),
         ":priority": new.priority,
         ":reversed": reversed,
-        ":line": new.row.line,
+        ":line": new.row.backlog,
         ":not_before": new.row.not_before,
         ":record": new.row.record,
     })
@@ -161,29 +161,29 @@ pub(super) fn load(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option
 pub(super) struct Change {
     row: Row,
     from_revision: i64,
-    /// Status, line and time in it are as before: no index needs to be touched.
+    /// Status, backlog and time in it are as before: no index needs to be touched.
     only_record: bool,
     task_ids: Vec<String>,
     usage: BTreeMap<String, i64>,
     admissions: Vec<Admission>,
-    /// The ticket that is used up by a start, in each line that it passed.
-    started: Vec<Ticket>,
+    /// The entry that is used up by a start, in each backlog that it passed.
+    started: Vec<BacklogEntry>,
 }
 
 impl Change {
     pub(super) fn between(before: &Execution, after: &Execution, admissions: &[Admission]) -> Result<Self, PortError> {
-        let (held, holds) = (before.holdings(), after.holdings());
-        let starts = holds.iter().any(|holding| matches!(holding.key, LimitKey::Pool(_)));
+        let (held, holds) = (before.allocations(), after.allocations());
+        let starts = holds.iter().any(|allocation| matches!(allocation.key, LimitKey::Pool(_)));
         let known: Vec<_> = task_ids(before).collect();
         Ok(Self {
             row: Row::of(after)?,
             from_revision: integer(before.revision),
-            only_record: before.status() == after.status() && before.ticket() == after.ticket(),
+            only_record: before.status() == after.status() && before.backlog_entry() == after.backlog_entry(),
             task_ids: task_ids(after).filter(|task_id| !known.contains(task_id)).map(str::to_owned).collect(),
             usage: difference(&held, &holds),
             admissions: admissions.to_vec(),
-            started: before.ticket().filter(|_| starts).map_or_else(Vec::new, |ticket| {
-                after.started_from().map(|line| Ticket { line, ..ticket.clone() }).collect()
+            started: before.backlog_entry().filter(|_| starts).map_or_else(Vec::new, |backlog_entry| {
+                after.started_from().map(|backlog| BacklogEntry { backlog, ..backlog_entry.clone() }).collect()
             }),
         })
     }
@@ -198,20 +198,20 @@ pub(super) enum Verdict {
 
 /// Everything is checked before anything is written, so a refusal leaves nothing behind.
 pub(super) fn update(db: &Connection, change: &Change) -> rusqlite::Result<Verdict> {
-    let Some(pump) = owner_at(db, change)? else { return Ok(Verdict::Conflict) };
+    let Some(worker) = owner_at(db, change)? else { return Ok(Verdict::Conflict) };
     if let Some(full) = limits::first_full(db, &change.admissions, &change.usage)? {
         return Ok(Verdict::Full(full));
     }
     write(db, change)?;
     note_task_ids(db, &change.row.id, &change.task_ids)?;
     limits::change(db, &change.usage)?;
-    for ticket in &change.started {
-        charge(db, ticket, &pump)?;
+    for backlog_entry in &change.started {
+        charge(db, backlog_entry, &worker)?;
     }
     Ok(Verdict::Written)
 }
 
-/// The pump of the record, if it still has the revision that was read.
+/// The worker of the record, if it still has the revision that was read.
 fn owner_at(db: &Connection, change: &Change) -> rusqlite::Result<Option<String>> {
     db.prepare_cached("SELECT pump FROM executions WHERE id = ?1 AND revision = ?2")?
         .query_row(params![change.row.id, change.from_revision], |row| row.get(0))
@@ -229,7 +229,7 @@ fn write(db: &Connection, change: &Change) -> rusqlite::Result<()> {
     db.prepare_cached(
         "UPDATE executions SET revision = ?2, status = ?3, ended_at = ?4, line = ?5, not_before = ?6, record = ?7 WHERE id = ?1",
     )?
-    .execute(params![row.id, row.revision, row.status, row.ended_at, row.line, row.not_before, row.record])
+    .execute(params![row.id, row.revision, row.status, row.ended_at, row.backlog, row.not_before, row.record])
     .map(drop)
 }
 
@@ -246,36 +246,38 @@ fn task_ids(execution: &Execution) -> impl Iterator<Item = &str> {
 }
 
 /// By how much the use of each limit changes.
-fn difference(before: &[Holding], after: &[Holding]) -> BTreeMap<String, i64> {
+fn difference(before: &[Allocation], after: &[Allocation]) -> BTreeMap<String, i64> {
     let mut change = BTreeMap::new();
-    for (holdings, sign) in [(before, -1), (after, 1)] {
-        for holding in holdings {
-            *change.entry(holding.key.to_string()).or_default() += sign * i64::from(holding.amount);
+    for (allocations, sign) in [(before, -1), (after, 1)] {
+        for allocation in allocations {
+            *change.entry(allocation.key.to_string()).or_default() += sign * i64::from(allocation.amount);
         }
     }
     change.retain(|_, difference| *difference != 0);
     change
 }
 
-/// Charges the submitter for one start out of a line. An empty line is forgotten: who comes next comes to a new one.
-fn charge(db: &Connection, ticket: &Ticket, pump: &str) -> rusqlite::Result<()> {
-    let line = ticket.line.to_string();
-    let waiting =
-        db.prepare_cached("SELECT 1 FROM executions WHERE line = ?1 AND pump = ?2")?.exists([line.as_str(), pump])?;
+/// Charges the submitter for one start out of a backlog. An empty backlog is forgotten: who comes next comes to a new one.
+fn charge(db: &Connection, backlog_entry: &BacklogEntry, worker: &str) -> rusqlite::Result<()> {
+    let backlog = backlog_entry.backlog.to_string();
+    let waiting = db
+        .prepare_cached("SELECT 1 FROM executions WHERE line = ?1 AND pump = ?2")?
+        .exists([backlog.as_str(), worker])?;
     if !waiting {
-        db.prepare_cached("DELETE FROM shares WHERE line = ?1 AND pump = ?2")?.execute([line.as_str(), pump])?;
-        db.prepare_cached("DELETE FROM line_times WHERE line = ?1 AND pump = ?2")?.execute([line.as_str(), pump])?;
+        db.prepare_cached("DELETE FROM shares WHERE line = ?1 AND pump = ?2")?.execute([backlog.as_str(), worker])?;
+        db.prepare_cached("DELETE FROM line_times WHERE line = ?1 AND pump = ?2")?
+            .execute([backlog.as_str(), worker])?;
         return Ok(());
     }
     let served: Option<i64> = db
         .prepare_cached("SELECT served FROM shares WHERE line = ?1 AND pump = ?2 AND submitter = ?3")?
-        .query_row(params![line, pump, ticket.submitter], |row| row.get(0))
+        .query_row(params![backlog, worker, backlog_entry.submitter], |row| row.get(0))
         .optional()?;
-    let served = fair::charge(count(served.unwrap_or_default()), super::line::reached(db, &line, pump)?);
+    let served = fair::charge(count(served.unwrap_or_default()), super::backlog::reached(db, &backlog, worker)?);
     db.prepare_cached("INSERT OR REPLACE INTO shares (line, pump, submitter, served) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![line, pump, ticket.submitter, integer(served)])?;
-    // The line is now where this start began.
+        .execute(params![backlog, worker, backlog_entry.submitter, integer(served)])?;
+    // The backlog is now where this start began.
     db.prepare_cached("INSERT OR REPLACE INTO line_times (line, pump, reached) VALUES (?1, ?2, ?3)")?
-        .execute(params![line, pump, integer(served.saturating_sub(1))])
+        .execute(params![backlog, worker, integer(served.saturating_sub(1))])
         .map(drop)
 }

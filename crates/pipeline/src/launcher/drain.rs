@@ -1,18 +1,18 @@
-//! Draining a line: its first ones are started as long as there is room, as fast as may be, and never faster.
+//! Draining a backlog: its first ones are started as long as there is room, as fast as may be, and never faster.
 //!
 //! A launch takes its lock, its group and its pool in one write, all or none. Who has a lock or is of a group that has a limit starts out
-//! of that line; where only the pool has no room, the first of the line goes to the pool's line and stands there for all behind it.
+//! of that backlog; where only the pool has no room, the first of the backlog goes to the pool's backlog and stands there for all behind it.
 
 use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
 use domain::{
     Timestamp,
-    ceiling::{Ceiling, Shortage},
-    execution::{Execution, State, Ticket},
+    adaptive_limit::{AdaptiveLimit, Shortage},
+    backlog::{BacklogState, HeldBy, Room},
+    execution::{BacklogEntry, Execution, State},
     id::ExecutionId,
     limit::{CapacityPool, LimitKey, RateKey},
-    line::{HeldBy, LineState, Room},
     message::Message,
     ports::{Clock, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks, Update, UpdateError},
     request::TaskSize,
@@ -22,36 +22,36 @@ use domain::{
 };
 use futures_util::future::join_all;
 
-use super::{Launcher, Ran, lines};
+use super::{Launcher, Ran, backlogs};
 use crate::{
     advance::{advance, delayed},
     definitions::Ensured,
     unreadable::passed_over,
 };
 
-/// How many tickets are looked at in one round: RunTask takes 20 calls a second (AWS-FACTS §2).
+/// How many entries are looked at in one round: RunTask takes 20 calls a second (AWS-FACTS §2).
 const ROUND: u32 = 20;
-/// How many tickets more than can start are looked at: the line's index is behind the records by some milliseconds, so that it still names those
+/// How many entries more than can start are looked at: the backlog's index is behind the records by some milliseconds, so that it still names those
 /// that this launcher has just started. Ours.
 const SPARE: u32 = 4;
-/// How many tickets are looked at where those before them cannot be read. Ours: as many records are some megabytes.
+/// How many entries are looked at where those before them cannot be read. Ours: as many records are some megabytes.
 const HIDDEN_MAX: u32 = 1_000;
-/// How long one invocation goes on before it leaves the rest to another hint. Ours: far below the function's timeout.
+/// How long one invocation goes on before it leaves the rest to another wakeup. Ours: far below the function's timeout.
 const DRAIN: TimeDelta = TimeDelta::seconds(5);
-/// After how long without having to wait another launcher is called: a round takes a few tenths of a second (SCALING: 100 starts a second). Ours.
+/// After how long without having to wait another launcher is promoted: a round takes a few tenths of a second (SCALING: 100 starts a second). Ours.
 const HELP: TimeDelta = TimeDelta::seconds(1);
 /// The longest a launcher waits within an invocation (DESIGN §5).
 const NAP_MAX: TimeDelta = TimeDelta::seconds(1);
-/// The shortest: tokens gather meanwhile, so that a line that only its rate holds is looked at twice a second and not at each token. Ours.
+/// The shortest: tokens gather meanwhile, so that a backlog that only its rate holds is looked at twice a second and not at each token. Ours.
 const NAP_MIN: TimeDelta = TimeDelta::milliseconds(500);
-/// How long a watch is good for without being renewed. Ours: a round takes some tenths of a second; who dies leaves a line unwatched for so long.
+/// How long a watch is good for without being renewed. Ours: a round takes some tenths of a second; who dies leaves a backlog unwatched for so long.
 const WATCH: TimeDelta = TimeDelta::seconds(2);
 /// How long a run waits that needs a secret whose record cannot be read. Ours: an administrator sets it anew.
 const UNREADABLE_NAP: TimeDelta = TimeDelta::minutes(1);
-/// A pause where the line's index is behind the records. Ours: it is by some milliseconds.
+/// A pause where the backlog's index is behind the records. Ours: it is by some milliseconds.
 const STALE_NAP: TimeDelta = TimeDelta::milliseconds(100);
 
-/// What came of one look at a line.
+/// What came of one look at a backlog.
 enum Round {
     /// Nobody is in it and due.
     Empty,
@@ -65,7 +65,7 @@ enum Round {
     Held(Hold),
 }
 
-/// The first of a line.
+/// The first of a backlog.
 struct Head {
     /// Those that can be started from there.
     standing: Vec<Execution>,
@@ -73,23 +73,23 @@ struct Head {
     stale: bool,
 }
 
-/// Why a line does not move now.
+/// Why a backlog does not move now.
 struct Hold {
     by: HeldBy,
     reason: String,
-    /// When to look again without being told; a slot of ours that is given back comes with a hint.
+    /// When to look again without being told; a slot of ours that is given back comes with a wakeup.
     look_at: Option<Timestamp>,
 }
 
-/// How a launcher gets on with a line.
+/// How a launcher gets on with a backlog.
 struct Watch {
     /// Since when it has not had to wait.
     since: Timestamp,
     /// How many it started since then.
     started: usize,
-    /// Until when those who give something back need not tell: what it last wrote into the line's state.
+    /// Until when those who give something back need not tell: what it last wrote into the backlog's state.
     mark: Option<Timestamp>,
-    /// Whether it called another one.
+    /// Whether it promoted another one.
     helped: bool,
 }
 
@@ -101,9 +101,9 @@ impl Watch {
 
 /// A pool, as it stands at a look.
 struct PoolLook {
-    line: LimitKey,
+    backlog: LimitKey,
     pool: CapacityPool,
-    state: LineState,
+    state: BacklogState,
     used: u32,
     room: Room,
     /// What the installation sets.
@@ -135,33 +135,33 @@ where
     X: Secrets,
     A: Clock + Entropy,
 {
-    /// Drains a line, and then those that the first of it went to or made room in. No message is sent for that: what is not finished comes
+    /// Drains a backlog, and then those that the first of it went to or made room in. No message is sent for that: what is not finished comes
     /// again with the message that began it.
-    pub(super) async fn drain_all(&self, line: LimitKey, newcomers: &[ExecutionId]) -> Result<(), PortError> {
-        let until = self.ambient.now() + DRAIN;
-        let mut next = self.drain(&line, newcomers).await?;
-        while let Some(line) = next.pop_first() {
-            if self.ambient.now() >= until {
-                next.insert(line);
+    pub(super) async fn drain_all(&self, backlog: LimitKey, newcomers: &[ExecutionId]) -> Result<(), PortError> {
+        let until = self.system.now() + DRAIN;
+        let mut next = self.drain(&backlog, newcomers).await?;
+        while let Some(backlog) = next.pop_first() {
+            if self.system.now() >= until {
+                next.insert(backlog);
                 return self.queue.send(next.iter().map(hint).collect()).await;
             }
-            next.extend(self.drain(&line, &[]).await?);
+            next.extend(self.drain(&backlog, &[]).await?);
         }
         Ok(())
     }
 
-    /// Starts the first of a line as long as there is room, and tells the newly come why they wait. Returns the lines to look at next.
-    async fn drain(&self, line: &LimitKey, newcomers: &[ExecutionId]) -> Result<BTreeSet<LimitKey>, PortError> {
-        let (mut next, mut watch) = (BTreeSet::new(), Watch::since(self.ambient.now()));
-        let drained = self.drain_while(line, newcomers, &mut next, &mut watch).await;
+    /// Starts the first of a backlog as long as there is room, and tells the newly come why they wait. Returns the backlogs to look at next.
+    async fn drain(&self, backlog: &LimitKey, newcomers: &[ExecutionId]) -> Result<BTreeSet<LimitKey>, PortError> {
+        let (mut next, mut watch) = (BTreeSet::new(), Watch::since(self.system.now()));
+        let drained = self.drain_while(backlog, newcomers, &mut next, &mut watch).await;
         if drained.is_err() {
-            // The message that began it comes again in minutes. Until then nobody is told of the next lines, nor of room that came under the watch:
+            // The message that began it comes again in minutes. Until then nobody is told of the next backlogs, nor of room that came under the watch:
             // so a look once that is over.
-            next.extend(watch.mark.map(|_| line.clone()));
-            let again = |line| delayed(Message::Line { line, id: None }, (NAP_MAX + WATCH).num_milliseconds());
+            next.extend(watch.mark.map(|_| backlog.clone()));
+            let again = |backlog| delayed(Message::Wakeup { backlog, id: None }, (NAP_MAX + WATCH).num_milliseconds());
             let again: Vec<_> = next.iter().cloned().map(again).collect();
             if !again.is_empty() && self.queue.send(again).await.is_err() {
-                tracing::warn!(%line, "that a line was left could not be told; the sweep will");
+                tracing::warn!(%backlog, "no wakeup could be sent for a backlog that was left; the sweep sends one");
             }
         }
         drained.map(|()| next)
@@ -169,105 +169,105 @@ where
 
     async fn drain_while(
         &self,
-        line: &LimitKey,
+        backlog: &LimitKey,
         newcomers: &[ExecutionId],
         next: &mut BTreeSet<LimitKey>,
         watch: &mut Watch,
     ) -> Result<(), PortError> {
-        let until = self.ambient.now() + DRAIN;
-        while self.ambient.now() < until {
-            match self.round(line, next).await? {
+        let until = self.system.now() + DRAIN;
+        while self.system.now() < until {
+            match self.round(backlog, next).await? {
                 Round::Moved(started) => {
                     watch.started += started;
-                    self.watch(line, watch).await?;
+                    self.watch(backlog, watch).await?;
                 }
                 Round::Stale => {
-                    self.ambient.sleep(STALE_NAP).await;
-                    watch.since = self.ambient.now();
+                    self.system.sleep(STALE_NAP).await;
+                    watch.since = self.system.now();
                 }
                 Round::Empty => {
-                    if !self.is_empty(line, watch).await? {
+                    if !self.is_empty(backlog, watch).await? {
                         return Ok(());
                     }
                 }
-                Round::Attended => return self.unwatch(line, watch).await,
+                Round::Attended => return self.unwatch(backlog, watch).await,
                 Round::Held(hold) => {
                     let nap = self.nap(&hold, watch, next);
-                    let unwatched = self.hold(line, &hold, nap, watch).await?;
-                    self.tell(newcomers, line, &hold.reason).await?;
+                    let unwatched = self.hold(backlog, &hold, nap, watch).await?;
+                    self.tell(newcomers, backlog, &hold.reason).await?;
                     match nap {
-                        Some(nap) => self.ambient.sleep(nap).await,
+                        Some(nap) => self.system.sleep(nap).await,
                         None if unwatched => {}
                         None => return Ok(()),
                     }
-                    (watch.since, watch.started) = (self.ambient.now(), 0);
+                    (watch.since, watch.started) = (self.system.now(), 0);
                 }
             }
         }
         // First this, or who takes the message might leave before room comes that nobody tells of.
-        self.unwatch(line, watch).await?;
-        self.queue.send(vec![hint(line)]).await
+        self.unwatch(backlog, watch).await?;
+        self.queue.send(vec![hint(backlog)]).await
     }
 
     /// Whether so much starts that being told of each slot is dearer than looking. Not where nothing bounds the rate, on one machine: there a
     /// slot is to be used at once.
-    fn is_brisk(&self, watch: &Watch) -> bool {
-        self.settings.run_task_rate.is_some() && self.pace.is_brisk(watch.started)
+    fn is_fast(&self, watch: &Watch) -> bool {
+        self.settings.run_task_rate.is_some() && self.pace.is_fast(watch.started)
     }
 
-    /// Makes known that this launcher goes on looking at a line that moves briskly, and calls another one where it does not keep up.
-    async fn watch(&self, line: &LimitKey, watch: &mut Watch) -> Result<(), PortError> {
-        let (now, until) = (self.ambient.now(), self.ambient.now() + WATCH);
-        if !self.is_brisk(watch) {
+    /// Makes known that this launcher goes on looking at a backlog that moves briskly, and calls another one where it does not keep up.
+    async fn watch(&self, backlog: &LimitKey, watch: &mut Watch) -> Result<(), PortError> {
+        let (now, until) = (self.system.now(), self.system.now() + WATCH);
+        if !self.is_fast(watch) {
             return Ok(());
         }
         if !watch.helped && now - watch.since >= HELP {
             watch.helped = true;
-            self.queue.send(vec![hint(line)]).await?;
+            self.queue.send(vec![hint(backlog)]).await?;
         }
         if watch.mark.is_some_and(|mark| mark - now > WATCH / 2) {
             return Ok(());
         }
         watch.mark = Some(until);
-        let watched = |state: &LineState| Some(LineState { watched_until: Some(until), ..state.clone() });
-        lines::change_line(self.store, line, watched).await.map(drop)
+        let watched = |state: &BacklogState| Some(BacklogState { watched_until: Some(until), ..state.clone() });
+        backlogs::change_backlog(self.store, backlog, watched).await.map(drop)
     }
 
-    /// Takes its watch back, for others go on with the line.
-    async fn unwatch(&self, line: &LimitKey, watch: &mut Watch) -> Result<(), PortError> {
+    /// Takes its watch back, for others go on with the backlog.
+    async fn unwatch(&self, backlog: &LimitKey, watch: &mut Watch) -> Result<(), PortError> {
         if watch.mark.is_some() {
-            lines::change_line(self.store, line, |state| Some(state.unwatched(watch.mark))).await?;
+            backlogs::change_backlog(self.store, backlog, |state| Some(state.unwatched(watch.mark))).await?;
             watch.mark = None;
         }
         Ok(())
     }
 
-    /// How long to wait for the rate, or for the slots of a full line that moves briskly, if that is worth while and holds up no other line.
+    /// How long to wait for the rate, or for the slots of a full backlog that moves briskly, if that is worth while and holds up no other backlog.
     fn nap(&self, hold: &Hold, watch: &Watch, next: &BTreeSet<LimitKey>) -> Option<TimeDelta> {
         match hold.by {
-            HeldBy::Rate => hold.look_at.map(|at| at - self.ambient.now()).filter(|left| *left <= NAP_MAX),
-            HeldBy::Full => Some(NAP_MIN).filter(|_| self.is_brisk(watch) && next.is_empty()),
+            HeldBy::Rate => hold.look_at.map(|at| at - self.system.now()).filter(|left| *left <= NAP_MAX),
+            HeldBy::Full => Some(NAP_MIN).filter(|_| self.is_fast(watch) && next.is_empty()),
             HeldBy::Refusals | HeldBy::Pool => None,
         }
     }
 
-    async fn round(&self, line: &LimitKey, next: &mut BTreeSet<LimitKey>) -> Result<Round, PortError> {
-        let now = self.ambient.now();
-        let state = self.store.line_state(line).await?;
+    async fn round(&self, backlog: &LimitKey, next: &mut BTreeSet<LimitKey>) -> Result<Round, PortError> {
+        let now = self.system.now();
+        let state = self.store.backlog_state(backlog).await?;
         if state.is_attended(now) {
             return Ok(Round::Attended);
         }
-        let used = self.store.usage(line).await?.used;
-        let head = self.head(line, self.worth_a_look(line, &state, used, now), now).await?;
+        let used = self.store.usage(backlog).await?.used;
+        let head = self.head(backlog, self.worth_a_look(backlog, &state, used, now), now).await?;
         let standing = head.standing;
         let Some(first) = standing.first() else { return Ok(if head.stale { Round::Stale } else { Round::Empty }) };
         if self.close_marked(&standing).await? {
             return Ok(Round::Moved(0));
         }
-        let known = (line, &state, used);
+        let known = (backlog, &state, used);
         let pool = self.look_at_pool(first, known, now).await?;
-        // Behind a lock or a group only the first may start, so only that has had its chances; in the pool's line all wait for the pool.
-        let waiting_for_pool = if *line == pool.line { standing.len() } else { 1 };
+        // Behind a lock or a group only the first may start, so only that has had its chances; in the pool's backlog all wait for the pool.
+        let waiting_for_pool = if *backlog == pool.backlog { standing.len() } else { 1 };
         if let Some(moved) = self.without_hope(&standing[..waiting_for_pool], &pool, next).await? {
             return Ok(moved);
         }
@@ -276,19 +276,19 @@ where
         if fit == 0 {
             return match hold {
                 Some(hold) => Ok(Round::Held(hold)),
-                None => self.call(line, batch, &pool, next).await,
+                None => self.call(backlog, batch, &pool, next).await,
             };
         }
-        self.start(line, &state, batch.into_iter().take(fit), pool, next).await
+        self.start(backlog, &state, batch.into_iter().take(fit), pool, next).await
     }
 
-    /// The first of a line. Where none of those that were looked at can be read, more are looked at, so that they hide nobody.
-    async fn head(&self, line: &LimitKey, worth_a_look: u32, now: Timestamp) -> Result<Head, PortError> {
+    /// The first of a backlog. Where none of those that were looked at can be read, more are looked at, so that they hide nobody.
+    async fn head(&self, backlog: &LimitKey, worth_a_look: u32, now: Timestamp) -> Result<Head, PortError> {
         let mut most = worth_a_look;
         loop {
-            let tickets = self.store.line(line, now, most).await?;
-            let looked_at = u32::try_from(tickets.len()).unwrap_or(u32::MAX);
-            let head = self.standing(&tickets, now).await?;
+            let entries = self.store.backlog(backlog, now, most).await?;
+            let looked_at = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+            let head = self.standing(&entries, now).await?;
             let hidden = head.standing.is_empty() && !head.stale && looked_at >= most;
             if !hidden || most >= HIDDEN_MAX {
                 return Ok(head);
@@ -297,14 +297,14 @@ where
         }
     }
 
-    /// Those of the tickets that still stand there, in their order.
-    async fn standing(&self, tickets: &[Ticket], now: Timestamp) -> Result<Head, PortError> {
+    /// Those of the entries that still stand there, in their order.
+    async fn standing(&self, entries: &[BacklogEntry], now: Timestamp) -> Result<Head, PortError> {
         let mut head = Head { standing: Vec::new(), stale: false };
-        let loaded = join_all(tickets.iter().map(|ticket| self.store.load(&ticket.id))).await;
-        for (found, ticket) in loaded.into_iter().zip(tickets) {
+        let loaded = join_all(entries.iter().map(|entry| self.store.load(&entry.id))).await;
+        for (found, entry) in loaded.into_iter().zip(entries) {
             let is_there = |execution: &Execution| {
-                let current = execution.ticket();
-                current.is_some_and(|c| c.line == ticket.line && c.not_before.is_none_or(|due| due <= now))
+                let current = execution.backlog_entry();
+                current.is_some_and(|c| c.backlog == entry.backlog && c.not_before.is_none_or(|due| due <= now))
             };
             match found {
                 Ok(Some(execution)) if is_there(&execution) => head.standing.push(execution),
@@ -318,9 +318,9 @@ where
         Ok(head)
     }
 
-    /// How many tickets of a line are worth a look: as many as there may be room for, and some more. Each of them is a record to be read.
-    fn worth_a_look(&self, line: &LimitKey, state: &LineState, used: u32, now: Timestamp) -> u32 {
-        let most = match line {
+    /// How many entries of a backlog are worth a look: as many as there may be room for, and some more. Each of them is a record to be read.
+    fn worth_a_look(&self, backlog: &LimitKey, state: &BacklogState, used: u32, now: Timestamp) -> u32 {
+        let most = match backlog {
             LimitKey::Lock(_) => 1,
             LimitKey::Group(_) => ROUND,
             LimitKey::Pool(pool) => {
@@ -334,22 +334,22 @@ where
         most.saturating_add(SPARE).min(ROUND)
     }
 
-    /// The pool that the first of a line needs; of the line itself state and usage are known.
+    /// The pool that the first of a backlog needs; of the backlog itself state and usage are known.
     async fn look_at_pool(
         &self,
         first: &Execution,
-        (line, state, used): (&LimitKey, &LineState, u32),
+        (backlog, state, used): (&LimitKey, &BacklogState, u32),
         now: Timestamp,
     ) -> Result<PoolLook, PortError> {
         let pool = first.pool;
         let own = LimitKey::Pool(pool);
-        let (state, used) = match *line == own {
+        let (state, used) = match *backlog == own {
             true => (state.clone(), used),
-            false => (self.store.line_state(&own).await?, self.store.usage(&own).await?.used),
+            false => (self.store.backlog_state(&own).await?, self.store.usage(&own).await?.used),
         };
         let set = self.settings.quotas.of(pool).cpu;
         let room = state.room(set, used, first.request.size.cpu(), now);
-        Ok(PoolLook { line: own, pool, state, used, room, set })
+        Ok(PoolLook { backlog: own, pool, state, used, room, set })
     }
 
     /// Ends what no limit here will ever admit, and lets go on demand what Spot has had its chances with. `None` if there is neither.
@@ -361,15 +361,15 @@ where
     ) -> Result<Option<Round>, PortError> {
         let mut moved = false;
         for execution in standing.iter().filter(|execution| execution.pool == pool.pool) {
-            let now = self.ambient.now();
+            let now = self.system.now();
             if let Some(why) = throttle::impossible(execution.request.size.cpu(), pool.state.quota(pool.set)) {
                 let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
                 advance(self.store, self.queue, now, &execution.id, rejected).await?;
                 moved = true;
             } else if let Some(why) = self.gives_up_spot(execution, pool) {
-                let line = self.fall_back(execution, &why).await?;
-                moved |= line.is_some();
-                next.extend(line);
+                let backlog = self.fall_back(execution, &why).await?;
+                moved |= backlog.is_some();
+                next.extend(backlog);
             }
         }
         Ok(moved.then_some(Round::Moved(0)))
@@ -390,25 +390,33 @@ where
         if fits {
             return None;
         }
-        let ceiling = pool.state.ceiling.as_ref().filter(|ceiling| ceiling.shortage == Shortage::Capacity)?;
-        (ceiling.refusals >= after)
-            .then(|| format!("Fargate Spot had no capacity {} times in a row ({})", ceiling.refusals, ceiling.words))
+        let adaptive_limit = pool
+            .state
+            .adaptive_limit
+            .as_ref()
+            .filter(|adaptive_limit| adaptive_limit.shortage == Shortage::Capacity)?;
+        (adaptive_limit.refusals >= after).then(|| {
+            format!(
+                "Fargate Spot had no capacity {} times in a row ({})",
+                adaptive_limit.refusals, adaptive_limit.words
+            )
+        })
     }
 
-    /// The line it then stands in, if it did fall back.
+    /// The backlog it then stands in, if it did fall back.
     async fn fall_back(&self, execution: &Execution, why: &str) -> Result<Option<LimitKey>, PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         let falls_back = |execution: &Execution| execution.falls_back(why, now);
         let fallen = advance(self.store, self.queue, now, &execution.id, falls_back).await?;
         let fallen = fallen.filter(|fallen| fallen.pool != execution.pool);
-        Ok(fallen.and_then(|fallen| fallen.ticket()).map(|ticket| ticket.line))
+        Ok(fallen.and_then(|fallen| fallen.backlog_entry()).map(|entry| entry.backlog))
     }
 
     /// How many of these may start now by their limits, and what holds the first if it is none of them. (0, `None`) where only the pool
-    /// has no room for the first of a lock's or a group's line.
+    /// has no room for the first of a lock's or a group's backlog.
     async fn fitting(
         &self,
-        (line, state, used): (&LimitKey, &LineState, u32),
+        (backlog, state, used): (&LimitKey, &BacklogState, u32),
         batch: &[Execution],
         pool: &PoolLook,
     ) -> Result<(usize, Option<Hold>), PortError> {
@@ -416,74 +424,75 @@ where
             Room::UpTo(max) => throttle::fitting(batch.iter().map(|e| e.request.size.cpu()), pool.used, max),
             Room::Probe(count) => usize::try_from(count).unwrap_or_default().min(batch.len()),
         };
-        if *line == pool.line {
+        if *backlog == pool.backlog {
             let hold = if in_pool == 0 { Some(self.held_by_pool(pool)) } else { None };
             return Ok((in_pool, hold));
         }
-        if self.somebody_is_called(line, state).await? {
+        if self.somebody_is_promoted(backlog, state).await? {
             return Ok((0, Some(Hold { by: HeldBy::Pool, reason: self.pool_reason(pool), look_at: None })));
         }
         let usage = Usage { used };
-        let max = batch.first().and_then(|first| throttle::max_of(line, &first.request, None));
+        let max = batch.first().and_then(|first| throttle::max_of(backlog, &first.request, None));
         let own = throttle::fitting(batch.iter().map(|_| 1), usage.used, max);
         let hold =
-            (own == 0).then(|| Hold { by: HeldBy::Full, reason: throttle::reason(line, usage, max), look_at: None });
+            (own == 0).then(|| Hold { by: HeldBy::Full, reason: throttle::reason(backlog, usage, max), look_at: None });
         Ok((own.min(in_pool), hold))
     }
 
     fn held_by_pool(&self, pool: &PoolLook) -> Hold {
         let quota = pool.state.quota(pool.set);
-        let ceiling = pool.state.ceiling.as_ref().filter(|_| quota.is_none_or(|quota| pool.used < quota));
+        let adaptive_limit = pool.state.adaptive_limit.as_ref().filter(|_| quota.is_none_or(|quota| pool.used < quota));
         Hold {
-            by: if ceiling.is_some() { HeldBy::Refusals } else { HeldBy::Full },
+            by: if adaptive_limit.is_some() { HeldBy::Refusals } else { HeldBy::Full },
             reason: self.pool_reason(pool),
-            look_at: ceiling.map(|ceiling| ceiling.probe_at),
+            look_at: adaptive_limit.map(|adaptive_limit| adaptive_limit.probe_at),
         }
     }
 
     fn pool_reason(&self, pool: &PoolLook) -> String {
         let quota = pool.state.quota(pool.set);
-        throttle::pool_reason(pool.pool, pool.used, quota, pool.state.ceiling.as_ref())
+        throttle::pool_reason(pool.pool, pool.used, quota, pool.state.adaptive_limit.as_ref())
     }
 
-    /// Whether one of this lock's or group's line stands in a pool's line, for all behind it.
-    async fn somebody_is_called(&self, line: &LimitKey, state: &LineState) -> Result<bool, PortError> {
-        let Some(id) = &state.called else { return Ok(false) };
-        // One whose record cannot be read has had its turn: the others of its line are not to wait for it.
-        let called = passed_over(self.store.load(id).await)?.and_then(|execution| execution.ticket());
-        Ok(called.is_some_and(|ticket| ticket.line != *line))
+    /// Whether one of this lock's or group's backlog stands in a pool's backlog, for all behind it.
+    async fn somebody_is_promoted(&self, backlog: &LimitKey, state: &BacklogState) -> Result<bool, PortError> {
+        let Some(id) = &state.promoted else { return Ok(false) };
+        // One whose record cannot be read has had its turn: the others of its backlog are not to wait for it.
+        let promoted = passed_over(self.store.load(id).await)?.and_then(|execution| execution.backlog_entry());
+        Ok(promoted.is_some_and(|entry| entry.backlog != *backlog))
     }
 
-    /// Sends the first of a lock's or a group's line to its pool's.
+    /// Sends the first of a lock's or a group's backlog to its pool's.
     async fn call(
         &self,
-        line: &LimitKey,
+        backlog: &LimitKey,
         batch: Vec<Execution>,
         pool: &PoolLook,
         next: &mut BTreeSet<LimitKey>,
     ) -> Result<Round, PortError> {
         let Some(first) = batch.into_iter().next() else { return Ok(Round::Stale) };
-        let (now, reason) = (self.ambient.now(), self.pool_reason(pool));
-        let called = Some(first.id.clone());
-        let state =
-            lines::change_line(self.store, line, |state| Some(LineState { called: called.clone(), ..state.clone() }));
-        if state.await?.1.called != called {
+        let (now, reason) = (self.system.now(), self.pool_reason(pool));
+        let promoted = Some(first.id.clone());
+        let state = backlogs::change_backlog(self.store, backlog, |state| {
+            Some(BacklogState { promoted: promoted.clone(), ..state.clone() })
+        });
+        if state.await?.1.promoted != promoted {
             return Ok(Round::Stale);
         }
         let goes = |execution: &Execution| {
-            execution.ticket().filter(|ticket| ticket.line == *line)?;
-            execution.parked(pool.line.clone(), reason.clone(), now)
+            execution.backlog_entry().filter(|entry| entry.backlog == *backlog)?;
+            execution.parked(pool.backlog.clone(), reason.clone(), now)
         };
         advance(self.store, self.queue, now, &first.id, goes).await?;
-        next.insert(pool.line.clone());
+        next.insert(pool.backlog.clone());
         Ok(Round::Held(Hold { by: HeldBy::Pool, reason, look_at: None }))
     }
 
     /// Starts these, as far as the rate lets it.
     async fn start(
         &self,
-        line: &LimitKey,
-        state: &LineState,
+        backlog: &LimitKey,
+        state: &BacklogState,
         batch: impl Iterator<Item = Execution>,
         pool: PoolLook,
         next: &mut BTreeSet<LimitKey>,
@@ -501,13 +510,13 @@ where
             return Ok(Round::Held(held));
         }
         updates.truncate(granted);
-        let launched = self.record(line, updates, &pool).await?;
+        let launched = self.record(backlog, updates, &pool).await?;
         if launched.is_empty() {
             // Others were faster, or took what there was.
             return Ok(Round::Stale);
         }
         let (launched, marked) = self.by_their_marks(launched).await?;
-        next.extend(launched.iter().filter_map(|launched| calls_next(line, &launched.execution)));
+        next.extend(launched.iter().filter_map(|launched| calls_next(backlog, &launched.execution)));
         let count = launched.len();
         // Each to its end: what one cannot write down is no reason to leave the others in the middle of their calls.
         let (mut ran, mut failure) = (Vec::new(), None);
@@ -520,7 +529,7 @@ where
             }
         }
         failure = failure.or(cancelled.err());
-        lines::note_pace(self.store, self.pace, (line, state), count, self.ambient.now()).await?;
+        backlogs::note_pace(self.store, self.pace, (backlog, state), count, self.system.now()).await?;
         let round = self.learn(&pool, ran).await?;
         failure.map_or(Ok(round), Err)
     }
@@ -531,7 +540,7 @@ where
             (RateKey::RunTask, self.settings.run_task_rate),
             (RateKey::Launches(pool), self.settings.quotas.of(pool).rate),
         ];
-        let now = self.ambient.now();
+        let now = self.system.now();
         let mut granted = u32::try_from(want).unwrap_or(ROUND);
         let mut hold = Hold { by: HeldBy::Rate, reason: String::new(), look_at: None };
         for (key, rate) in rates {
@@ -549,9 +558,10 @@ where
 
     /// A probe is one launcher's; for the others the pool is held.
     async fn claim_probe(&self, pool: &PoolLook) -> Result<Option<Hold>, PortError> {
-        let (Room::Probe(_), Some(ceiling)) = (pool.room, &pool.state.ceiling) else { return Ok(None) };
-        let probing = LineState { ceiling: Some(ceiling.probing(self.ambient.now())), ..pool.state.clone() };
-        let mine = self.store.set_line_state(&pool.line, &pool.state, probing).await?;
+        let (Room::Probe(_), Some(adaptive_limit)) = (pool.room, &pool.state.adaptive_limit) else { return Ok(None) };
+        let probing =
+            BacklogState { adaptive_limit: Some(adaptive_limit.probing(self.system.now())), ..pool.state.clone() };
+        let mine = self.store.set_backlog_state(&pool.backlog, &pool.state, probing).await?;
         Ok((!mine).then(|| self.held_by_pool(pool)))
     }
 
@@ -581,26 +591,31 @@ where
 
     /// Writes the launches down under their limits, each all or none, before anything is started. An error if none could be written: those
     /// that are on record go on.
-    async fn record(&self, line: &LimitKey, updates: Vec<Update>, pool: &PoolLook) -> Result<Vec<Launched>, PortError> {
-        let tickets: Vec<_> = updates.iter().filter_map(|update| update.before.ticket()).collect();
+    async fn record(
+        &self,
+        backlog: &LimitKey,
+        updates: Vec<Update>,
+        pool: &PoolLook,
+    ) -> Result<Vec<Launched>, PortError> {
+        let entries: Vec<_> = updates.iter().filter_map(|update| update.before.backlog_entry()).collect();
         let (mut launched, mut back, mut failure) = (Vec::new(), Vec::new(), None);
-        for (ticket, result) in tickets.iter().zip(self.store.update_all(updates).await) {
+        for (entry, result) in entries.iter().zip(self.store.update_all(updates).await) {
             match result {
-                Ok(execution) => launched.push(Launched { execution, from: line.clone() }),
-                Err(UpdateError::Full(full)) if full != *line && full != pool.line => {
-                    back.push((ticket, full));
+                Ok(execution) => launched.push(Launched { execution, from: backlog.clone() }),
+                Err(UpdateError::Full(full)) if full != *backlog && full != pool.backlog => {
+                    back.push((entry, full));
                 }
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {}
                 Err(UpdateError::Failed(error)) => {
-                    tracing::warn!(execution = %ticket.id, %error, "a launch could not be recorded");
+                    tracing::warn!(execution = %entry.id, %error, "a launch could not be recorded");
                     failure = Some(error);
                 }
             }
         }
-        for (ticket, full) in back {
-            if let Err(error) = self.turn_back(ticket, full).await {
+        for (entry, full) in back {
+            if let Err(error) = self.turn_back(entry, full).await {
                 // It is tried again from where it stands; those that are on record are not held up by it.
-                tracing::warn!(execution = %ticket.id, %error, "a ticket could not be sent back to its line");
+                tracing::warn!(execution = %entry.id, %error, "an entry could not be sent back to its backlog");
             }
         }
         match failure {
@@ -611,9 +626,9 @@ where
 
     /// The record with the next attempt, once its task definition is there.
     async fn launching(&self, before: &Execution) -> Result<Ready, PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         let git = match self.git_access(before).await {
-            // A secret's record that cannot be read holds up those that need the secret, and nobody else in the line.
+            // A secret's record that cannot be read holds up those that need the secret, and nobody else in the backlog.
             Err(PortError::Corrupt(corrupt)) => {
                 corrupt.note();
                 let postponed =
@@ -625,7 +640,7 @@ where
         let definition = TaskDefinition::of(&before.request, &git, self.settings);
         match self.registered.ensure(self.store, self.tasks, self.settings, &definition, now).await? {
             Ensured::Ready(arn) => {
-                let nonce = format!("{:032x}", self.ambient.bits());
+                let nonce = format!("{:032x}", self.system.bits());
                 let run_task = task::run_task(before, &arn, &nonce, &git, self.settings);
                 let after = before.launching(Plan { nonce, run_task }, now);
                 Ok(after.map_or(Ready::Elsewhere, |after| Ready::Now(Box::new(after))))
@@ -643,20 +658,20 @@ where
         }
     }
 
-    /// Its lock or its group is used up again: back into that line.
-    async fn turn_back(&self, ticket: &Ticket, full: LimitKey) -> Result<(), PortError> {
-        let (now, usage) = (self.ambient.now(), self.store.usage(&full).await?);
+    /// Its lock or its group is used up again: back into that backlog.
+    async fn turn_back(&self, entry: &BacklogEntry, full: LimitKey) -> Result<(), PortError> {
+        let (now, usage) = (self.system.now(), self.store.usage(&full).await?);
         let goes_back = |execution: &Execution| {
-            execution.ticket().filter(|current| current.line == ticket.line)?;
+            execution.backlog_entry().filter(|current| current.backlog == entry.backlog)?;
             let reason = throttle::reason(&full, usage, throttle::max_of(&full, &execution.request, None));
             execution.parked(full.clone(), reason, now)
         };
-        advance(self.store, self.queue, now, &ticket.id, goes_back).await.map(drop)
+        advance(self.store, self.queue, now, &entry.id, goes_back).await.map(drop)
     }
 
     /// What ECS's answers to a round of launches teach of the pool.
     async fn learn(&self, pool: &PoolLook, ran: Vec<Ran>) -> Result<Round, PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         let short = ran.iter().find_map(|ran| match ran {
             Ran::Short(shortage, words) => Some((*shortage, words)),
             Ran::Started | Ran::Settled | Ran::Throttled(_) => None,
@@ -665,17 +680,19 @@ where
         let started = ran.iter().filter(|ran| matches!(ran, Ran::Started)).count();
         let taken = matches!(pool.room, Room::Probe(_)) && started > 0;
         if short.is_some() || taken {
-            let (used, spread) = (self.store.usage(&pool.line).await?.used, self.ambient.bits());
+            let (used, spread) = (self.store.usage(&pool.backlog).await?.used, self.system.bits());
             let quota = pool.state.quota(pool.set);
-            let taught = |state: &LineState| {
-                let before = state.ceiling.as_ref();
-                let ceiling = match short {
-                    Some((kind, words)) => Some(Ceiling::refused(before, used, (kind, words.clone()), now, spread)),
+            let taught = |state: &BacklogState| {
+                let before = state.adaptive_limit.as_ref();
+                let adaptive_limit = match short {
+                    Some((kind, words)) => {
+                        Some(AdaptiveLimit::refused(before, used, (kind, words.clone()), now, spread))
+                    }
                     None => before?.accepted(used, now, quota),
                 };
-                Some(LineState { ceiling, ..state.clone() })
+                Some(BacklogState { adaptive_limit, ..state.clone() })
             };
-            lines::change_line(self.store, &pool.line, taught).await?;
+            backlogs::change_backlog(self.store, &pool.backlog, taught).await?;
         }
         let throttled =
             ran.into_iter().find_map(|ran| if let Ran::Throttled(words) = ran { Some(words) } else { None });
@@ -684,62 +701,64 @@ where
         }))
     }
 
-    /// Writes down what holds a line and sees to the next look at it: in a moment by this launcher, or by a delayed hint. Whether its watch was
+    /// Writes down what holds a backlog and sees to the next look at it: in a moment by this launcher, or by a delayed wakeup. Whether its watch was
     /// taken back with that: who gave something back under it told nobody, so that another look is due.
     async fn hold(
         &self,
-        line: &LimitKey,
+        backlog: &LimitKey,
         hold: &Hold,
         nap: Option<TimeDelta>,
         watch: &mut Watch,
     ) -> Result<bool, PortError> {
-        let (now, mine) = (self.ambient.now(), watch.mark);
+        let (now, mine) = (self.system.now(), watch.mark);
         let look_at = hold.look_at.filter(|at| *at > now);
-        let pending = |before: &LineState| {
+        let pending = |before: &BacklogState| {
             before.next_look.is_some_and(|at| at > now && hold.look_at.is_some_and(|look_at| at <= look_at))
         };
         let mark = nap.filter(|_| self.settings.run_task_rate.is_some()).map(|nap| now + nap + WATCH);
-        // Should the write fail, either may stand in the line's state.
+        // Should the write fail, either may stand in the backlog's state.
         watch.mark = mark.or(mine);
-        let held = |before: &LineState| {
+        let held = |before: &BacklogState| {
             let next_look = if pending(before) { before.next_look } else { look_at };
-            let held = LineState { next_look, ..before.held_by(hold.by, now) };
-            Some(if mark.is_some() { LineState { watched_until: mark, ..held } } else { held.unwatched(mine) })
+            let held = BacklogState { next_look, ..before.held_by(hold.by, now) };
+            Some(if mark.is_some() { BacklogState { watched_until: mark, ..held } } else { held.unwatched(mine) })
         };
-        let (before, after) = lines::change_line(self.store, line, held).await?;
+        let (before, after) = backlogs::change_backlog(self.store, backlog, held).await?;
         watch.mark = mark;
         if let Some(at) = look_at.filter(|_| nap.is_none() && before != after && !pending(&before)) {
-            let again = Message::Line { line: line.clone(), id: None };
+            let again = Message::Wakeup { backlog: backlog.clone(), id: None };
             self.queue.send(vec![delayed(again, (at - now).num_milliseconds())]).await?;
         }
         Ok(mark.is_none() && mine.is_some())
     }
 
     /// Nothing holds it. Whether its watch was taken back with that, so that another look is due.
-    async fn is_empty(&self, line: &LimitKey, watch: &mut Watch) -> Result<bool, PortError> {
-        lines::change_line(self.store, line, |state| Some(state.free().unwatched(watch.mark))).await?;
+    async fn is_empty(&self, backlog: &LimitKey, watch: &mut Watch) -> Result<bool, PortError> {
+        backlogs::change_backlog(self.store, backlog, |state| Some(state.free().unwatched(watch.mark))).await?;
         Ok(watch.mark.take().is_some())
     }
 
-    /// Those who came with this hint and still stand in this line learn why.
-    async fn tell(&self, ids: &[ExecutionId], line: &LimitKey, reason: &str) -> Result<(), PortError> {
-        let now = self.ambient.now();
+    /// Those who came with this wakeup and still stand in this backlog learn why.
+    async fn tell(&self, ids: &[ExecutionId], backlog: &LimitKey, reason: &str) -> Result<(), PortError> {
+        let now = self.system.now();
         let told = ids.iter().map(|id| {
             advance(self.store, self.queue, now, id, |execution| {
-                let ticket = execution.ticket().filter(|ticket| ticket.line == *line && ticket.not_before.is_none())?;
-                execution.parked(ticket.line, reason.to_owned(), now)
+                let entry = execution
+                    .backlog_entry()
+                    .filter(|entry| entry.backlog == *backlog && entry.not_before.is_none())?;
+                execution.parked(entry.backlog, reason.to_owned(), now)
             })
         });
         join_all(told).await.into_iter().map(passed_over).collect::<Result<Vec<_>, _>>().map(drop)
     }
 }
 
-/// The line of the group for which an execution stood in the pool's line: its next is to be called.
-fn calls_next(line: &LimitKey, execution: &Execution) -> Option<LimitKey> {
-    let mut demand = execution.demand().into_iter().map(|holding| holding.key);
-    demand.find(|key| matches!(key, LimitKey::Group(_)) && key != line)
+/// The backlog of the group for which an execution stood in the pool's backlog: its next is to be promoted.
+fn calls_next(backlog: &LimitKey, execution: &Execution) -> Option<LimitKey> {
+    let mut demand = execution.demand().into_iter().map(|allocation| allocation.key);
+    demand.find(|key| matches!(key, LimitKey::Group(_)) && key != backlog)
 }
 
-fn hint(line: &LimitKey) -> domain::message::Outgoing {
-    Message::Line { line: line.clone(), id: None }.into()
+fn hint(backlog: &LimitKey) -> domain::message::Outgoing {
+    Message::Wakeup { backlog: backlog.clone(), id: None }.into()
 }

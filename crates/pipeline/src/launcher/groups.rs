@@ -70,9 +70,9 @@ where
         executions: impl Iterator<Item = &'e Execution> + Clone,
     ) -> Result<Marks, PortError> {
         for _ in 0..TRIES {
-            let asked_at = self.ambient.now();
+            let asked_at = self.system.now();
             let marks = self.marks(executions.clone()).await?;
-            if self.ambient.now() - asked_at <= FRESH {
+            if self.system.now() - asked_at <= FRESH {
                 return Ok(marks);
             }
         }
@@ -82,7 +82,7 @@ where
         ))
     }
 
-    /// Closes those of a line's first that a mark covers, before anything is written for their start; says whether there were any.
+    /// Closes those of a backlog's first that a mark covers, before anything is written for their start; says whether there were any.
     pub(super) async fn close_marked(&self, standing: &[Execution]) -> Result<bool, PortError> {
         let marks = self.marks(standing.iter()).await?;
         let marked: Vec<_> =
@@ -91,7 +91,7 @@ where
         Ok(!marked.is_empty())
     }
 
-    /// Parts the launches on record: those that may go on, and those that a mark covers, which may have come since the line was looked at. What
+    /// Parts the launches on record: those that may go on, and those that a mark covers, which may have come since the backlog was looked at. What
     /// may go on is to go on at once: a mark that comes later is not heard.
     pub(super) async fn by_their_marks(&self, launched: Vec<Launched>) -> Result<(Vec<Launched>, Marked), PortError> {
         let marks = self.fresh_marks(launched.iter().map(|launched| &launched.execution)).await?;
@@ -140,7 +140,7 @@ where
 
     /// The record afterwards, and what was changed here, not by somebody else.
     async fn cancel_one(&self, mark: &GroupCancel, id: &ExecutionId) -> Result<(Option<Execution>, Closed), PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         let changed = AtomicBool::new(false);
         let cancelled = |execution: &Execution| {
             let after = cancelled_by(mark, execution, now);
@@ -159,7 +159,7 @@ where
     /// do the same.
     pub(super) async fn close_group(&self, group: &Name, until: Timestamp) -> Result<(), PortError> {
         loop {
-            if self.ambient.now() >= until {
+            if self.system.now() >= until {
                 return self.queue.send(vec![Message::CancelGroup { group: group.clone() }.into()]).await;
             }
             let Some(mark) =
@@ -167,7 +167,7 @@ where
             else {
                 return Ok(());
             };
-            if let Some(pause) = mark.next_look(self.ambient.now()) {
+            if let Some(pause) = mark.next_look(self.system.now()) {
                 return self.queue.send(vec![delayed(mark.message(), pause.num_milliseconds())]).await;
             }
             let members = Filter { group: Some(group.clone()), ..Filter::default() };
@@ -182,7 +182,7 @@ where
         let mut now_there = mark.clone();
         loop {
             let written = if now_there.is_at_the_page_of(mark) {
-                now_there.after(closed, next, self.ambient.now())
+                now_there.after(closed, next, self.system.now())
             } else {
                 now_there.counting(closed)
             };
@@ -211,7 +211,7 @@ where
 
     async fn close(&self, mark: &GroupCancel, members: Vec<Loaded>) -> Result<Closed, PortError> {
         let (mut closed, mut updates) = (Closed::default(), Vec::new());
-        let now = self.ambient.now();
+        let now = self.system.now();
         for member in members {
             match member {
                 Err(corrupt) => {
@@ -246,7 +246,7 @@ where
 
     /// The members as written; without those that ended by themselves in the meantime, or that somebody else closed.
     async fn write_closed(&self, mark: &GroupCancel, updates: Vec<Update>) -> Result<Vec<Execution>, PortError> {
-        let now = self.ambient.now();
+        let now = self.system.now();
         let befores: Vec<_> = updates.iter().map(|update| update.before.clone()).collect();
         let mut written = Vec::new();
         for (before, result) in befores.into_iter().zip(self.store.update_all(updates).await) {

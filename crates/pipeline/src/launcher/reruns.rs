@@ -23,7 +23,7 @@ use super::{
     groups::{PAGE, TOGETHER},
 };
 use crate::{
-    intake::{Intake, line_of},
+    intake::{Intake, backlog_of},
     unreadable::passed_over,
 };
 
@@ -45,13 +45,13 @@ where
             else {
                 return Ok(());
             };
-            if self.ambient.now() >= until {
+            if self.system.now() >= until {
                 return self.queue.send(vec![rerun.message().into()]).await;
             }
             let mark = passed_over(self.store.group_work::<GroupCancel>(group).await)?;
             // Its executions count as submitted at that moment, so none of them would start.
             if mark.is_some_and(|mark| mark.progress.at >= rerun.progress.at) {
-                self.store.set_group_work(&rerun.given_up(self.ambient.now())).await?;
+                self.store.set_group_work(&rerun.given_up(self.system.now())).await?;
                 continue;
             }
             let members = Filter { group: Some(rerun.of.clone()), ..Filter::default() };
@@ -80,18 +80,18 @@ where
             self.record_rerun(&caller, rerun, request).await.map(|recorded| (member, recorded))
         };
         let recorded: Vec<_> = stream::iter(requests.into_iter().map(record)).buffered(TOGETHER).try_collect().await?;
-        let mut lines = BTreeSet::new();
+        let mut backlogs = BTreeSet::new();
         for (member, (created, execution)) in recorded {
             match created {
                 Created::New => page.counts.accepted += 1,
                 Created::Existing(_) => page.counts.existing += 1,
                 Created::Mismatch(_) => page.rejections.push(Rejection { execution_id: member, errors: vec![other()] }),
             }
-            // Also of one that is there already: somebody may have died before the hint.
-            lines.insert(line_of(&execution));
+            // Also of one that is there already: somebody may have died before the wakeup.
+            backlogs.insert(backlog_of(&execution));
         }
         page.counts.rejected = u32::try_from(page.rejections.len()).unwrap_or(u32::MAX);
-        let hints: Vec<_> = lines.into_iter().map(|line| Message::Line { line, id: None }.into()).collect();
+        let hints: Vec<_> = backlogs.into_iter().map(|backlog| Message::Wakeup { backlog, id: None }.into()).collect();
         if !hints.is_empty() {
             self.queue.send(hints).await?;
         }
@@ -131,8 +131,8 @@ where
     }
 
     fn intake(&self) -> Intake<'_, S, X, A> {
-        let Self { store, secrets, ambient, settings, .. } = self;
-        Intake { store, secrets, ambient, settings }
+        let Self { store, secrets, system, settings, .. } = self;
+        Intake { store, secrets, system, settings }
     }
 
     /// Writes down how far it is. Where somebody else looked at that page, only what was found here is added to theirs.
@@ -140,7 +140,7 @@ where
         let mut now_there = rerun.clone();
         loop {
             let written = if now_there.is_at_the_page_of(rerun) {
-                now_there.after(page.clone(), next, self.ambient.now())
+                now_there.after(page.clone(), next, self.system.now())
             } else {
                 now_there.recorded_beside(page.counts.accepted)
             };

@@ -21,7 +21,7 @@ use domain::{
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::Submit;
-use crate::{http, intake::line_of, unreadable::passed_over};
+use crate::{http, intake::backlog_of, unreadable::passed_over};
 
 /// Records that are read at once, to compare them with what is sent again. Ours.
 const READS: usize = 32;
@@ -91,7 +91,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         for group in groups {
             marks.extend(passed_over(self.store.group_work::<GroupCancel>(&group).await)?);
         }
-        let now = self.ambient.now();
+        let now = self.system.now();
         let heeding = |execution: Execution| match marks.iter().find(|mark| mark.covers(&execution)) {
             Some(mark) => match execution.cancelled_as(mark.cancel(), now) {
                 CancelDecision::Changed(cancelled) => *cancelled,
@@ -102,20 +102,20 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         Ok(lines.into_iter().map(|(index, execution)| (index, heeding(execution))).collect())
     }
 
-    /// Records them, and then hints once at each line (of those that wait) that they stand in. Accepted is durable: if a hint is lost,
+    /// Records them, and then wakeups once at each line (of those that wait) that they stand in. Accepted is durable: if a wakeup is lost,
     /// the sweep sends another.
     async fn record_all(&self, executions: Vec<(u32, Execution)>, answer: &mut BulkAnswer) -> Result<(), PortError> {
         let created =
             self.store.create_all(executions.iter().map(|(_, execution)| execution.clone()).collect()).await?;
         let (new, known): (Vec<_>, Vec<_>) =
             executions.into_iter().zip(created).partition(|(_, created)| *created == Created::New);
-        let waiting = new.iter().filter(|((_, execution), _)| execution.ticket().is_some());
-        let mut lines: BTreeSet<_> = waiting.map(|((_, execution), _)| line_of(execution)).collect();
+        let waiting = new.iter().filter(|((_, execution), _)| execution.backlog_entry().is_some());
+        let mut backlogs: BTreeSet<_> = waiting.map(|((_, execution), _)| backlog_of(execution)).collect();
         let entry = |(index, execution): (u32, Execution)| BulkEntry { index, execution_id: execution.id };
         answer.accepted.extend(new.into_iter().map(|(line, _)| entry(line)));
         for ((index, execution), found) in self.recorded_before(known).await? {
-            // Who recorded it may have died before the hint.
-            lines.extend(found.iter().filter(|found| found.ticket().is_some()).map(line_of));
+            // Who recorded it may have died before the wakeup.
+            backlogs.extend(found.iter().filter(|found| found.backlog_entry().is_some()).map(backlog_of));
             match found {
                 Some(found) if found.request != execution.request => {
                     answer.rejected.push(BulkRejection { index, errors: vec![another(&execution.id)] });
@@ -123,7 +123,9 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 _ => answer.existing.push(entry((index, execution))),
             }
         }
-        self.queue.send(lines.into_iter().map(|line| Message::Line { line, id: None }.into()).collect()).await
+        self.queue
+            .send(backlogs.into_iter().map(|backlog| Message::Wakeup { backlog, id: None }.into()).collect())
+            .await
     }
 
     /// What is recorded under the same ids.

@@ -30,7 +30,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     async fn mark(&self, caller: &Caller, group: &Name) -> Result<GroupCancel, PortError> {
         loop {
             let before = self.store.group_work(group).await?;
-            let mark = GroupCancel::new(group.clone(), caller, self.ambient.now(), before.as_ref());
+            let mark = GroupCancel::new(group.clone(), caller, self.system.now(), before.as_ref());
             if self.write_down(&mark).await? {
                 return Ok(mark);
             }
@@ -47,7 +47,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         let of = name("group", group)?;
         let wish = self.wish(of, request)?;
         let opened = self.opened(caller, &wish.submission).await.map_err(|e| http::failed(&e))?;
-        let rerun = GroupRerun::new(wish.clone(), caller, opened.opened_at, self.ambient.now(), None);
+        let rerun = GroupRerun::new(wish.clone(), caller, opened.opened_at, self.system.now(), None);
         self.check_changes(caller, &rerun).await?;
         let rerun = self.begin(caller, wish, rerun).await?;
         let view = GroupView {
@@ -61,7 +61,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     /// The caller's wish, if it makes sense by itself.
     fn wish(&self, of: Name, request: GroupRerunRequest) -> Result<Wish, Problem> {
         let GroupRerunRequest { submission_id, changes, add_secrets } = request;
-        let submission = submission_id.unwrap_or_else(|| fresh_submission(self.ambient.now(), self.ambient.bits()));
+        let submission = submission_id.unwrap_or_else(|| fresh_submission(self.system.now(), self.system.bits()));
         submission.parse::<IdempotencyKey>().map_err(|error| fault("submission_id", error.to_string()))?;
         let into = match &changes.group {
             Some(group) => name("changes.group", group)?,
@@ -111,7 +111,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 self.queue.send(vec![before.message().into()]).await.map_err(failed)?;
                 return Ok(before.clone());
             }
-            let rerun = GroupRerun::new(wish.clone(), caller, rerun.progress.at, self.ambient.now(), before.as_ref());
+            let rerun = GroupRerun::new(wish.clone(), caller, rerun.progress.at, self.system.now(), before.as_ref());
             if self.write_down(&rerun).await.map_err(failed)? {
                 return Ok(rerun);
             }

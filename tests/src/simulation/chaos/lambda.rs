@@ -14,9 +14,9 @@ use pipeline::{
 
 use super::{
     super::{
-        ambient::Ambient,
         drive,
         script::locked,
+        system::VirtualSystem,
         time::{Time, Virtual},
     },
     World,
@@ -38,7 +38,7 @@ const LONG: TimeDelta = TimeDelta::minutes(10);
 pub(super) struct Environment {
     world: Arc<World>,
     wire: Wire,
-    ambient: Ambient<Virtual>,
+    system: VirtualSystem<Virtual>,
     registered: Registered,
     pace: Pace,
     auth: Auth,
@@ -49,16 +49,16 @@ impl Environment {
         let (time, seed) = (world.time.clone(), world.plan.seed ^ world.fate.below(u64::MAX));
         Self {
             wire: Wire { world: Arc::clone(world), who: who.to_owned() },
-            ambient: Ambient::skewed(time, seed, world.fate.skew()),
+            system: VirtualSystem::skewed(time, seed, world.fate.skew()),
             world: Arc::clone(world),
             registered: Registered::default(),
-            pace: Pace::brisk_from(world.plan.brisk),
+            pace: Pace::fast_from(world.plan.fast),
             auth: Auth::default(),
         }
     }
 
-    fn launcher(&self) -> Launcher<'_, Wire, Wire, Wire, Wire, Wire, Ambient<Virtual>> {
-        let Self { wire, ambient, registered, pace, .. } = self;
+    fn launcher(&self) -> Launcher<'_, Wire, Wire, Wire, Wire, Wire, VirtualSystem<Virtual>> {
+        let Self { wire, system, registered, pace, .. } = self;
         let settings = &self.world.settings;
         Launcher {
             store: wire,
@@ -68,20 +68,20 @@ impl Environment {
             secrets: wire,
             registered,
             pace,
-            ambient,
+            system,
             settings,
         }
     }
 
-    pub(super) fn tracker(&self) -> StateTracker<'_, Wire, Wire, Wire, Wire, Wire, Ambient<Virtual>> {
-        let Self { wire, ambient, .. } = self;
+    pub(super) fn tracker(&self) -> StateTracker<'_, Wire, Wire, Wire, Wire, Wire, VirtualSystem<Virtual>> {
+        let Self { wire, system, .. } = self;
         let settings = &self.world.settings;
-        StateTracker { store: wire, queue: wire, tasks: wire, logs: wire, quotas: wire, ambient, settings }
+        StateTracker { store: wire, queue: wire, tasks: wire, logs: wire, quotas: wire, system, settings }
     }
 
-    pub(super) fn submit(&self) -> Submit<'_, Wire, Wire, Wire, Wire, Ambient<Virtual>> {
-        let Self { wire, ambient, auth, .. } = self;
-        Submit { store: wire, keys: wire, queue: wire, secrets: wire, ambient, auth, settings: &self.world.settings }
+    pub(super) fn submit(&self) -> Submit<'_, Wire, Wire, Wire, Wire, VirtualSystem<Virtual>> {
+        let Self { wire, system, auth, .. } = self;
+        Submit { store: wire, keys: wire, queue: wire, secrets: wire, system, auth, settings: &self.world.settings }
     }
 }
 
@@ -106,7 +106,7 @@ async fn poll(world: Arc<World>, queue: QueueName, who: String) {
             continue;
         }
         world.time.sleep(world.fate.latency()).await;
-        let doubled = world.fate.strikes(|weather| weather.hint_doubled);
+        let doubled = world.fate.strikes(|weather| weather.wakeup_doubled);
         if doubled {
             world.queue.release(&received);
             world.news.tell();

@@ -33,9 +33,9 @@ pub struct Weather {
     /// An invocation's process dies, at any of its first awaits.
     pub crash: f64,
     /// A message is lost on its way.
-    pub hint_lost: f64,
+    pub wakeup_lost: f64,
     /// A message is received twice, by two at once.
-    pub hint_doubled: f64,
+    pub wakeup_doubled: f64,
     /// Marker lines do not reach the state tracker by their subscription.
     pub line_lost: f64,
     /// They do twice.
@@ -75,7 +75,7 @@ pub struct Plan {
     /// After how many refusals or interruptions Spot is given up.
     pub spot_fallback_after: Option<u32>,
     /// How many starts without a pause make a launcher watch a line: ten would hardly come about here.
-    pub brisk: usize,
+    pub fast: usize,
     /// The users.
     pub errands: Vec<Errand>,
     /// What goes wrong, until [`Plan::clear_after`].
@@ -131,7 +131,7 @@ impl Plan {
             seed: 1,
             account,
             spot_fallback_after: None,
-            brisk: 1,
+            fast: 1,
             errands: vec![
                 one(1, keyed(locked("first")), vec![]),
                 one(2, keyed(locked("second")), vec![(0, TimeDelta::seconds(28))]),
@@ -196,7 +196,7 @@ impl Plan {
             weather: weather(draw),
             clear_after: WEATHER,
             quotas: quotas(draw),
-            brisk: draw.one_of(&[1, 2, 10]),
+            fast: draw.one_of(&[1, 2, 10]),
             crash_at: None,
         }
     }
@@ -209,8 +209,8 @@ fn weather(draw: &mut Random) -> Weather {
         slow: draw.one_of(&[0.0, 0.01, 0.05]),
         conflict: draw.one_of(&[0.0, 0.02]),
         crash: draw.one_of(&[0.0, 0.02, 0.15]),
-        hint_lost: draw.one_of(&[0.0, 0.0, 0.1, 1.0]),
-        hint_doubled: draw.one_of(&[0.0, 0.1, 0.5]),
+        wakeup_lost: draw.one_of(&[0.0, 0.0, 0.1, 1.0]),
+        wakeup_doubled: draw.one_of(&[0.0, 0.1, 0.5]),
         line_lost: draw.one_of(&[0.0, 0.1, 1.0]),
         line_doubled: draw.one_of(&[0.0, 0.2]),
         skew: draw.one_of(&[TimeDelta::zero(), TimeDelta::milliseconds(300), TimeDelta::seconds(3)]),

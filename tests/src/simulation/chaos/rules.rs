@@ -56,12 +56,12 @@ struct Rerun {
 /// How long after the answer to a group's cancel a member may yet be started.
 const CANCEL_HOLDS_AFTER: TimeDelta = TimeDelta::seconds(1);
 
-/// One line for a change of a record.
+/// One backlog for a change of a record.
 pub(super) fn change(before: &Execution, after: &Execution) -> String {
     let mut text = format!("{}: {} -> {}", after.id, before.status(), after.status());
-    if let State::Waiting { line, reason, not_before } = &after.state {
+    if let State::Waiting { backlog, reason, not_before } = &after.state {
         let due = not_before.map(|at| format!(" from {} on", clock(at))).unwrap_or_default();
-        let _ = write!(text, " in {line}{due} ({reason})");
+        let _ = write!(text, " in {backlog}{due} ({reason})");
     }
     if let Some(end) = after.end() {
         let _ = write!(text, " ({:?})", end.outcome);
@@ -268,7 +268,7 @@ impl Rules {
                 });
             }
         }
-        if !before.holdings().is_empty() && after.holdings().is_empty() {
+        if !before.allocations().is_empty() && after.allocations().is_empty() {
             let mine = |by: &String| by.parse::<AttemptId>().is_ok_and(|attempt| attempt.execution() == id);
             let alive: Vec<_> = live_tasks(world).into_iter().filter(mine).collect();
             self.check(world, alive.is_empty(), || format!("{id} gave back what {alive:?} still uses (rule 6)"));
@@ -332,13 +332,13 @@ impl Rules {
         self.check(world, doubled.is_empty(), || format!("attempts with more than one task: {doubled:?} (rule 3)"));
         let pools =
             [domain::limit::CapacityPool::FargateSpot, domain::limit::CapacityPool::Fargate].map(LimitKey::Pool);
-        let own = records.values().flat_map(Execution::demand).map(|holding| holding.key);
+        let own = records.values().flat_map(Execution::demand).map(|allocation| allocation.key);
         for key in own.chain(pools).collect::<BTreeSet<_>>() {
             let used = now(world.store.usage(&key)).used;
             self.check(world, used == 0, || format!("{used} of {key} are still held (rule 6)"));
         }
-        let lines = now(world.store.lines(world.time.now() + TimeDelta::days(1)));
-        self.check(world, lines.is_empty(), || format!("somebody stands in {lines:?} (rule 10)"));
+        let backlogs = now(world.store.backlogs(world.time.now() + TimeDelta::days(1)));
+        self.check(world, backlogs.is_empty(), || format!("somebody stands in {backlogs:?} (rule 10)"));
         let alive = live_tasks(world);
         self.check(world, alive.is_empty(), || format!("tasks of {alive:?} still run (rule 6)"));
     }
@@ -347,10 +347,14 @@ impl Rules {
     fn ended_right(&self, world: &World, record: &Execution) {
         let id = &record.id;
         let Some(end) = record.end() else {
-            let line = record.ticket().map(|ticket| ticket.line);
-            let state = line.as_ref().map(|line| (now(world.store.line_state(line)), now(world.store.usage(line))));
-            return self
-                .break_(world, &format!("{id} has not ended: {:?}; its line: {state:?} (rules 7, 10)", record.state));
+            let backlog = record.backlog_entry().map(|entry| entry.backlog);
+            let state = backlog
+                .as_ref()
+                .map(|backlog| (now(world.store.backlog_state(backlog)), now(world.store.usage(backlog))));
+            return self.break_(
+                world,
+                &format!("{id} has not ended: {:?}; its backlog: {state:?} (rules 7, 10)", record.state),
+            );
         };
         let Some(attempt) = record.attempts.last() else {
             let right = matches!(end.outcome, Outcome::Cancelled { .. } | Outcome::Failed { exit_code: None, .. });

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use domain::{
     Timestamp,
+    backlog::BacklogState,
     ecs::{RunTaskInput, Task},
-    execution::{Execution, Ticket},
+    execution::{BacklogEntry, Execution},
     group::GroupWork,
     history::{Cursor, Filter, Loaded, Page},
     id::{AttemptId, ExecutionId, Submission},
     key::KeyRecord,
     limit::{Admission, CapacityPool, LimitKey, RateKey},
-    line::LineState,
     message::Outgoing,
     ports::{
         AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogLine, LogPage, Logs,
@@ -174,28 +174,33 @@ impl Store for Wire {
         self.read("what is launched", self.world.store.launched(after, limit)).await
     }
 
-    async fn line(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, PortError> {
-        self.read("a line", self.world.store.line(key, now, limit)).await
+    async fn backlog(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<BacklogEntry>, PortError> {
+        self.read("a backlog", self.world.store.backlog(key, now, limit)).await
     }
 
-    async fn has_line(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
-        self.read("whether a line has anybody", self.world.store.has_line(key, now)).await
+    async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
+        self.read("whether a backlog has anybody", self.world.store.has_backlog(key, now)).await
     }
 
-    async fn lines(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        self.read("the lines", self.world.store.lines(now)).await
+    async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
+        self.read("the backlogs", self.world.store.backlogs(now)).await
     }
 
-    async fn ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, PortError> {
-        self.read("a place", self.world.store.ahead(ticket, exact)).await
+    async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
+        self.read("a place", self.world.store.ahead(entry, exact)).await
     }
 
-    async fn line_state(&self, key: &LimitKey) -> Result<LineState, PortError> {
-        self.read("a line's state", self.world.store.line_state(key)).await
+    async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
+        self.read("a backlog's state", self.world.store.backlog_state(key)).await
     }
 
-    async fn set_line_state(&self, key: &LimitKey, before: &LineState, after: LineState) -> Result<bool, PortError> {
-        self.call(|| format!("write the state of {key}"), self.world.store.set_line_state(key, before, after)).await
+    async fn set_backlog_state(
+        &self,
+        key: &LimitKey,
+        before: &BacklogState,
+        after: BacklogState,
+    ) -> Result<bool, PortError> {
+        self.call(|| format!("write the state of {key}"), self.world.store.set_backlog_state(key, before, after)).await
     }
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
@@ -290,7 +295,7 @@ impl Queue for Wire {
         let struck = fate.strikes(|weather| weather.no_answer);
         let sent = if struck { fate.below(messages.len() as u64 + 1) } else { messages.len() as u64 };
         for outgoing in messages.into_iter().take(usize::try_from(sent).unwrap_or_default()) {
-            let lost = fate.strikes(|weather| weather.hint_lost);
+            let lost = fate.strikes(|weather| weather.wakeup_lost);
             self.tell(|| format!("sends {outgoing:?}{}", if lost { ", which is lost" } else { "" }));
             if !lost {
                 queue.send(vec![outgoing]).await?;

@@ -1,6 +1,6 @@
-//! What is known of a line as a whole: what holds it, how fast it moves, and how much its pool takes.
+//! What is known of a backlog as a whole: what holds it, how fast it moves, and how much its pool takes.
 //!
-//! All of it is advice: the tickets are in the records and the room in the counters. A write that is lost costs a look or a hint, and
+//! All of it is advice: the entries are in the records and the room in the counters. A write that is lost costs a look or a wakeup, and
 //! never a launch.
 
 use chrono::TimeDelta;
@@ -8,33 +8,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Timestamp,
-    ceiling::{Allowance, Ceiling},
+    adaptive_limit::{AdaptiveLimit, Allowance},
     id::ExecutionId,
     stored::Unknown,
 };
 
-/// From when on a line's pace is forgotten by half, so that it follows what happens: ten minutes. Ours.
+/// From when on a backlog's pace is forgotten by half, so that it follows what happens: ten minutes. Ours.
 const PACE: TimeDelta = TimeDelta::minutes(10);
 
-/// The state of a line. The default is that of one that nobody has looked at.
+/// The state of a backlog. The default is that of one that nobody has looked at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct LineState {
+pub struct BacklogState {
     /// Counts the writes; the store's condition.
     pub revision: u64,
     /// What held its head when a launcher last looked; `None` while it moves.
     pub held: Option<Held>,
-    /// A look is sure to come then, without another hint: a launcher waits until then, or a delayed hint is under way.
+    /// A look is sure to come then, without another wakeup: a launcher waits until then, or a delayed wakeup is under way.
     pub next_look: Option<Timestamp>,
     /// Until then a launcher looks at it again of its own accord, unless it dies (then the sweep tells), so that who gives back what others
     /// wait for need not tell.
     pub watched_until: Option<Timestamp>,
-    /// Of a lock's or a group's line: whose turn it is, while it waits in its pool's line. Nobody behind it starts before it does.
-    pub called: Option<ExecutionId>,
+    /// Of a lock's or a group's backlog: whose turn it is, while it waits in its pool's backlog. Nobody behind it starts before it does.
+    #[serde(rename = "called")]
+    pub promoted: Option<ExecutionId>,
     /// Of a pool: what Service Quotas last said.
     pub quota: Option<AccountQuota>,
     /// Of a pool: what ECS's refusals taught.
-    pub ceiling: Option<Ceiling>,
+    #[serde(rename = "ceiling")]
+    pub adaptive_limit: Option<AdaptiveLimit>,
     /// What a newer release wrote into the stored form; the store writes it back.
     #[serde(skip)]
     pub unknown: Unknown,
@@ -49,7 +51,7 @@ pub struct AccountQuota {
     pub read_at: Timestamp,
 }
 
-/// A line that does not move, or only as others make room.
+/// A backlog that does not move, or only as others make room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// By what.
@@ -60,7 +62,7 @@ pub struct Held {
     pub started: u32,
 }
 
-/// What holds a line.
+/// What holds a backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldBy {
@@ -83,26 +85,26 @@ pub enum Room {
     Probe(u32),
 }
 
-impl LineState {
+impl BacklogState {
     /// The CPU units of a pool that may be in use at all: what the stack sets, else what the account has.
     #[must_use]
     pub fn quota(&self, set: Option<u32>) -> Option<u32> {
         set.or_else(|| self.quota?.cpu)
     }
 
-    /// With what the account may use, as just read. A ceiling that it contradicts is forgotten: who raised the quota wants it used.
+    /// With what the account may use, as just read. An adaptive limit that it contradicts is forgotten: who raised the quota wants it used.
     #[must_use]
     pub fn with_quota(&self, cpu: Option<u32>, now: Timestamp) -> Self {
         let raised = self.quota.is_some_and(|before| before.cpu < cpu);
-        let ceiling = self.ceiling.clone().filter(|_| !raised);
-        Self { quota: Some(AccountQuota { cpu, read_at: now }), ceiling, ..self.clone() }
+        let adaptive_limit = self.adaptive_limit.clone().filter(|_| !raised);
+        Self { quota: Some(AccountQuota { cpu, read_at: now }), adaptive_limit, ..self.clone() }
     }
 
     /// What a pool takes now, with `used` in use and a launch of so many CPU units the next.
     #[must_use]
     pub fn room(&self, set: Option<u32>, used: u32, wanted: u32, now: Timestamp) -> Room {
         let quota = self.quota(set);
-        match self.ceiling.as_ref().map(|ceiling| ceiling.allows(used, wanted, now)) {
+        match self.adaptive_limit.as_ref().map(|adaptive_limit| adaptive_limit.allows(used, wanted, now)) {
             Some(Allowance::Probe(count)) if quota.is_none_or(|quota| used.saturating_add(wanted) <= quota) => {
                 Room::Probe(count)
             }
@@ -118,7 +120,7 @@ impl LineState {
         by_rate && self.next_look.is_some_and(|at| now < at)
     }
 
-    /// Whether what is given back now will be seen without a hint.
+    /// Whether what is given back now will be seen without a wakeup.
     #[must_use]
     pub fn is_watched(&self, now: Timestamp) -> bool {
         self.watched_until.is_some_and(|until| now < until)
@@ -159,7 +161,7 @@ impl LineState {
         Self { watched_until: self.watched_until.filter(|until| Some(*until) != watch), ..self.clone() }
     }
 
-    /// About how many seconds the one at this place (from 1) still waits, by the pace since the line was held; `None` if none started since.
+    /// About how many seconds the one at this place (from 1) still waits, by the pace since the backlog was held; `None` if none started since.
     #[must_use]
     pub fn estimate_seconds(&self, place: u32, now: Timestamp) -> Option<u64> {
         let held = self.held.as_ref().filter(|held| held.started > 0)?;
@@ -172,7 +174,7 @@ impl LineState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ceiling::Shortage;
+    use crate::adaptive_limit::Shortage;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_timestamp(1_764_000_000 + second, 0).expect("in range")
@@ -180,16 +182,17 @@ mod tests {
 
     #[test]
     fn the_stacks_own_number_goes_before_the_accounts() {
-        let state = LineState { quota: Some(AccountQuota { cpu: Some(6144), read_at: at(0) }), ..LineState::default() };
+        let state =
+            BacklogState { quota: Some(AccountQuota { cpu: Some(6144), read_at: at(0) }), ..BacklogState::default() };
         assert_eq!(state.room(None, 0, 256, at(0)), Room::UpTo(Some(6144)));
         assert_eq!(state.room(Some(1024), 0, 256, at(0)), Room::UpTo(Some(1024)));
-        assert_eq!(LineState::default().room(None, 0, 256, at(0)), Room::UpTo(None));
+        assert_eq!(BacklogState::default().room(None, 0, 256, at(0)), Room::UpTo(None));
     }
 
     #[test]
-    fn a_ceiling_is_below_the_quota_and_is_probed() {
-        let ceiling = Ceiling::refused(None, 512, (Shortage::Quota, String::new()), at(0), 0);
-        let state = LineState { ceiling: Some(ceiling), ..LineState::default() };
+    fn an_adaptive_limit_is_below_the_quota_and_is_probed() {
+        let adaptive_limit = AdaptiveLimit::refused(None, 512, (Shortage::Quota, String::new()), at(0), 0);
+        let state = BacklogState { adaptive_limit: Some(adaptive_limit), ..BacklogState::default() };
         assert_eq!(state.room(Some(6144), 512, 256, at(1)), Room::UpTo(Some(512)));
         assert_eq!(state.room(Some(6144), 512, 256, at(15)), Room::Probe(1));
         assert_eq!(state.room(Some(512), 512, 256, at(15)), Room::UpTo(Some(512)), "no probe above the quota");
@@ -197,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_estimate_follows_the_pace() {
-        let held = LineState::default().held_by(HeldBy::Full, at(0));
+        let held = BacklogState::default().held_by(HeldBy::Full, at(0));
         assert_eq!(held.estimate_seconds(3, at(60)), None, "nothing has started yet");
         let moved = held.moved(30, at(60));
         assert_eq!(moved.estimate_seconds(10, at(60)), Some(20));
@@ -206,7 +209,7 @@ mod tests {
 
     #[test]
     fn an_old_pace_is_forgotten_by_and_by() {
-        let mut state = LineState::default().held_by(HeldBy::Full, at(0)).moved(10_000, at(60));
+        let mut state = BacklogState::default().held_by(HeldBy::Full, at(0)).moved(10_000, at(60));
         for minute in 2..120 {
             state = state.moved(1, at(minute * 60));
         }
@@ -216,14 +219,15 @@ mod tests {
 
     #[test]
     fn only_who_waits_for_the_rate_attends() {
-        let rate = LineState { next_look: Some(at(1)), ..LineState::default().held_by(HeldBy::Rate, at(0)) };
+        let rate = BacklogState { next_look: Some(at(1)), ..BacklogState::default().held_by(HeldBy::Rate, at(0)) };
         assert!(rate.is_attended(at(0)) && !rate.is_attended(at(1)));
         assert!(!rate.held_by(HeldBy::Full, at(0)).is_attended(at(0)), "room may have come");
     }
 
     #[test]
     fn a_watch_is_good_until_it_is_over_or_taken_back_by_whose_it_is() {
-        let watched = LineState { watched_until: Some(at(2)), ..LineState::default().held_by(HeldBy::Full, at(0)) };
+        let watched =
+            BacklogState { watched_until: Some(at(2)), ..BacklogState::default().held_by(HeldBy::Full, at(0)) };
         assert!(watched.is_watched(at(1)) && !watched.is_watched(at(2)));
         assert!(watched.unwatched(Some(at(1))).is_watched(at(1)) && watched.unwatched(None).is_watched(at(1)));
         assert!(!watched.unwatched(Some(at(2))).is_watched(at(1)));

@@ -1,6 +1,6 @@
 //! How much a pool takes, as ECS's refusals teach it: the quota belongs to the account, and others use it too.
 //!
-//! A refusal sets a ceiling at what was in use then. A probe, one launch above it, is made every 5 to 15 seconds (DESIGN §5). That one is
+//! A refusal sets an adaptive limit at what was in use then. A probe, one launch above it, is made every 5 to 15 seconds (DESIGN §5). That one is
 //! taken proves little: a task of ours may just have stopped and its event not have come. So some more are tried one by one, and only then
 //! twice as many each time, until the quota is reached or ECS refuses again. So room that others give back is found within one probe and used
 //! within seconds, and what they keep costs one refusal for each probe.
@@ -30,7 +30,7 @@ pub enum Shortage {
 
 /// What a pool takes for sure, and how more is tried. All amounts are CPU units of our own tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ceiling {
+pub struct AdaptiveLimit {
     /// So much was in use when ECS refused more.
     pub cpu: u32,
     /// Probes in a row that were taken since.
@@ -41,7 +41,7 @@ pub struct Ceiling {
     pub probe_at: Timestamp,
     /// Somebody tries.
     pub probing: bool,
-    /// Launches below the ceiling were refused too: others take what we give back, so that nothing is sure until a probe is taken.
+    /// Launches below the adaptive limit were refused too: others take what we give back, so that nothing is sure until a probe is taken.
     pub shrinking: bool,
     /// What ECS was short of.
     pub shortage: Shortage,
@@ -49,7 +49,7 @@ pub struct Ceiling {
     pub words: String,
 }
 
-/// What a ceiling allows at a moment.
+/// What an adaptive limit allows at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {
     /// So much may be in use.
@@ -58,7 +58,7 @@ pub enum Allowance {
     Probe(u32),
 }
 
-impl Ceiling {
+impl AdaptiveLimit {
     /// After a refusal while `used` was in use. `spread` is random, so that several stacks of an account do not probe together.
     ///
     /// Several launches that were under way together are refused together: that counts once.
@@ -84,7 +84,7 @@ impl Ceiling {
         Self { cpu, taken: 0, refusals, probe_at, probing: false, shrinking, shortage, words }
     }
 
-    /// After launches were taken, so that `used` is in use; `None` once the ceiling is of no more use.
+    /// After launches were taken, so that `used` is in use; `None` once the adaptive limit is of no more use.
     #[must_use]
     pub fn accepted(&self, used: u32, now: Timestamp, quota: Option<u32>) -> Option<Self> {
         if !self.probing {
@@ -104,7 +104,7 @@ impl Ceiling {
         Self { probe_at: now + TimeDelta::seconds(PROBE_SECONDS), probing: true, ..self.clone() }
     }
 
-    /// What may be in use now, or be tried, for a launch of so many CPU units. One that is larger than what is free below the ceiling is
+    /// What may be in use now, or be tried, for a launch of so many CPU units. One that is larger than what is free below the adaptive limit is
     /// tried like any other: who needs more at once than was in use at the refusal would wait for ever otherwise.
     #[must_use]
     pub fn allows(&self, used: u32, wanted: u32, now: Timestamp) -> Allowance {
@@ -134,26 +134,26 @@ mod tests {
         Timestamp::from_timestamp_millis(1_764_000_000_000 + millis).expect("in range")
     }
 
-    fn refused(before: Option<&Ceiling>, used: u32, now: Timestamp) -> Ceiling {
-        Ceiling::refused(before, used, (Shortage::Quota, "no".into()), now, 0)
+    fn refused(before: Option<&AdaptiveLimit>, used: u32, now: Timestamp) -> AdaptiveLimit {
+        AdaptiveLimit::refused(before, used, (Shortage::Quota, "no".into()), now, 0)
     }
 
     /// A probe that is made now, and taken.
-    fn taken(ceiling: &Ceiling, used: u32, now: Timestamp) -> Option<Ceiling> {
-        ceiling.probing(now).accepted(used, now, Some(1000 * SLOT))
+    fn taken(adaptive_limit: &AdaptiveLimit, used: u32, now: Timestamp) -> Option<AdaptiveLimit> {
+        adaptive_limit.probing(now).accepted(used, now, Some(1000 * SLOT))
     }
 
     #[test]
-    fn a_refusal_is_a_ceiling_at_what_was_in_use() {
-        let ceiling = refused(None, 10 * SLOT, at(0));
-        assert_eq!(ceiling.allows(10 * SLOT, SLOT, at(0)), Allowance::UpTo(10 * SLOT));
-        assert_eq!(ceiling.allows(10 * SLOT, SLOT, ceiling.probe_at), Allowance::Probe(1));
+    fn a_refusal_limits_the_pool_to_what_was_in_use() {
+        let adaptive_limit = refused(None, 10 * SLOT, at(0));
+        assert_eq!(adaptive_limit.allows(10 * SLOT, SLOT, at(0)), Allowance::UpTo(10 * SLOT));
+        assert_eq!(adaptive_limit.allows(10 * SLOT, SLOT, adaptive_limit.probe_at), Allowance::Probe(1));
     }
 
     #[test]
     fn a_slot_of_ours_that_is_free_needs_no_probe() {
-        let ceiling = refused(None, 10 * SLOT, at(0));
-        assert_eq!(ceiling.allows(9 * SLOT, SLOT, ceiling.probe_at), Allowance::UpTo(10 * SLOT));
+        let adaptive_limit = refused(None, 10 * SLOT, at(0));
+        assert_eq!(adaptive_limit.allows(9 * SLOT, SLOT, adaptive_limit.probe_at), Allowance::UpTo(10 * SLOT));
     }
 
     #[test]
@@ -165,11 +165,11 @@ mod tests {
 
     #[test]
     fn probes_come_after_5_10_and_15_seconds() {
-        let (mut ceiling, mut now, mut pauses) = (refused(None, 0, at(0)), at(0), Vec::new());
+        let (mut adaptive_limit, mut now, mut pauses) = (refused(None, 0, at(0)), at(0), Vec::new());
         for _ in 0..4 {
-            pauses.push((ceiling.probe_at - now).num_seconds());
-            now = ceiling.probe_at;
-            ceiling = refused(Some(&ceiling.probing(now)), 0, now);
+            pauses.push((adaptive_limit.probe_at - now).num_seconds());
+            now = adaptive_limit.probe_at;
+            adaptive_limit = refused(Some(&adaptive_limit.probing(now)), 0, now);
         }
         assert_eq!(pauses, [5, 10, 15, 15]);
     }
@@ -177,12 +177,12 @@ mod tests {
     #[test]
     fn what_others_give_back_is_used_within_twenty_steps() {
         let (quota, mut used) = (1000 * SLOT, 500 * SLOT);
-        let mut ceiling = Some(refused(None, used, at(0)));
-        let (now, mut steps) = (ceiling.as_ref().expect("one").probe_at, 0);
-        while let Some(known) = ceiling {
+        let mut adaptive_limit = Some(refused(None, used, at(0)));
+        let (now, mut steps) = (adaptive_limit.as_ref().expect("one").probe_at, 0);
+        while let Some(known) = adaptive_limit {
             let Allowance::Probe(count) = known.allows(used, SLOT, now) else { panic!("held at {used}: {known:?}") };
             used = (used + count * SLOT).min(quota);
-            ceiling = taken(&known, used, now);
+            adaptive_limit = taken(&known, used, now);
             steps += 1;
         }
         assert!(steps <= 20, "{steps}");
@@ -217,13 +217,13 @@ mod tests {
 
     #[test]
     fn one_probe_at_a_time() {
-        let ceiling = refused(None, 0, at(0));
-        let now = ceiling.probe_at;
-        assert_eq!(ceiling.probing(now).allows(0, SLOT, now), Allowance::UpTo(0));
+        let adaptive_limit = refused(None, 0, at(0));
+        let now = adaptive_limit.probe_at;
+        assert_eq!(adaptive_limit.probing(now).allows(0, SLOT, now), Allowance::UpTo(0));
     }
 
     #[test]
-    fn one_that_is_larger_than_the_ceiling_is_tried_though_nothing_is_in_use() {
+    fn one_that_is_larger_than_the_adaptive_limit_is_tried_though_nothing_is_in_use() {
         let first = refused(None, 2 * SLOT, at(0));
         assert_eq!(first.allows(0, 4 * SLOT, first.probe_at), Allowance::Probe(1));
         assert_eq!(first.allows(0, 2 * SLOT, first.probe_at), Allowance::UpTo(2 * SLOT));
@@ -233,13 +233,13 @@ mod tests {
         /// Whatever comes, there is always a moment at which more is tried: nothing is held for ever.
         #[test]
         fn there_is_always_a_next_probe(refusals in prop::collection::vec((0_u32..100, 0_i64..20_000, any::<u128>()), 1..30)) {
-            let (mut ceiling, mut now) = (None, 0);
+            let (mut adaptive_limit, mut now) = (None, 0);
             for (used, pause, spread) in refusals {
                 now += pause;
-                let next = Ceiling::refused(ceiling.as_ref(), used * SLOT, (Shortage::Capacity, "no".into()), at(now), spread);
+                let next = AdaptiveLimit::refused(adaptive_limit.as_ref(), used * SLOT, (Shortage::Capacity, "no".into()), at(now), spread);
                 prop_assert!(next.probe_at > at(now) && next.probe_at <= at(now) + TimeDelta::seconds(PROBE_MAX_SECONDS));
                 prop_assert!(next.allows(next.cpu, SLOT, next.probe_at) == Allowance::Probe(1));
-                ceiling = Some(next);
+                adaptive_limit = Some(next);
             }
         }
     }

@@ -1,30 +1,30 @@
-//! The lines: who is next, and how many are before whom.
+//! The backlogs: who is next, and how many are before whom.
 //!
-//! A line is one partition of the index `by_standing` for each submitter, in that submitter's own order; the directory of lines tells
-//! whose there are. The order between submitters is [`fair::order`]'s, over start-time-fair tags: a submitter's k-th ticket has the
-//! tag `begins + k`, where it begins at its own virtual time or at the line's, whichever is later.
+//! A backlog is one partition of the index `by_standing` for each submitter, in that submitter's own order; the directory of lines tells
+//! whose there are. The order between submitters is [`fair::order`]'s, over start-time-fair tags: a submitter's k-th entry has the
+//! tag `begins + k`, where it begins at its own virtual time or at the backlog's, whichever is later.
 
 use std::collections::{BTreeMap, HashMap};
 
-use domain::{Timestamp, execution::Ticket, fair, limit::LimitKey, ports::PortError};
+use domain::{Timestamp, execution::BacklogEntry, fair, limit::LimitKey, ports::PortError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{
     DynamoStore, SERVICE,
-    directory::{InLine, reached},
-    item::{self, Item, standing_in_line, text},
+    directory::{BacklogMember, reached},
+    item::{self, Item, backlog_partition, text},
 };
 use crate::error::failed;
 
-/// Most tickets of one submitter that are counted to tell a place; beyond, a place is an estimate from below. Ours: it bounds what an
-/// answer costs to about 20 read units for each submitter, however long the line.
+/// Most entries of one submitter that are counted to tell a place; beyond, a place is an estimate from below. Ours: it bounds what an
+/// answer costs to about 20 read units for each submitter, however long the backlog.
 pub(super) const COUNT_MAX: u32 = 1_000;
 /// Entries that are read together at least: those that are backed off stand before those that are due. Ours.
 const BACKED_OFF: usize = 24;
 /// Partitions asked at once. Ours.
 const PARALLEL: usize = 8;
 
-/// A submitter and the tag of its first ticket.
+/// A submitter and the tag of its first entry.
 #[derive(Clone, Debug)]
 struct Turn {
     submitter: String,
@@ -32,66 +32,74 @@ struct Turn {
 }
 
 /// Everybody's turn, who begins first before the others.
-fn turns(entries: &[InLine]) -> Vec<Turn> {
+fn turns(entries: &[BacklogMember]) -> Vec<Turn> {
     let reached = reached(entries.iter().map(|entry| entry.served));
-    let turn = |entry: &InLine| Turn { submitter: entry.submitter.clone(), begins: reached.max(entry.served) };
+    let turn = |entry: &BacklogMember| Turn { submitter: entry.submitter.clone(), begins: reached.max(entry.served) };
     let mut turns: Vec<_> = entries.iter().map(turn).collect();
     turns.sort_by_key(|turn| turn.begins);
     turns
 }
 
-fn is_due(ticket: &Ticket, now: Timestamp) -> bool {
-    ticket.not_before.is_none_or(|not_before| not_before <= now)
+fn is_due(backlog_entry: &BacklogEntry, now: Timestamp) -> bool {
+    backlog_entry.not_before.is_none_or(|not_before| not_before <= now)
 }
 
 impl DynamoStore {
-    /// Each submitter's first tickets that are due, of as many submitters as it takes to know the first `limit` of the line.
-    pub(super) async fn head(&self, line: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<Ticket>, PortError> {
-        let entries = self.in_line(line).await?;
+    /// Each submitter's first entries that are due, of as many submitters as it takes to know the first `limit` of the backlog.
+    pub(super) async fn head(
+        &self,
+        backlog: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<BacklogEntry>, PortError> {
+        let entries = self.members(backlog).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let turns = turns(&entries);
         let begins: BTreeMap<_, _> = turns.iter().map(|turn| (turn.submitter.clone(), turn.begins)).collect();
-        let (mut tickets, mut tags) = (Vec::new(), Vec::new());
+        let (mut backlog_entries, mut tags) = (Vec::new(), Vec::new());
         for some in turns.chunks(PARALLEL) {
             // Tags of later submitters only grow, so enough smaller ones settle it.
             let settled = tags.iter().filter(|tag| some.first().is_some_and(|turn| **tag < turn.begins)).count();
             if settled >= limit {
                 break;
             }
-            let due = some.iter().map(|turn| self.due(line, &turn.submitter, now, limit));
+            let due = some.iter().map(|turn| self.due(backlog, &turn.submitter, now, limit));
             for (turn, own) in some.iter().zip(futures_util::future::try_join_all(due).await?) {
                 tags.extend((turn.begins..).take(own.len()));
-                tickets.extend(own);
+                backlog_entries.extend(own);
             }
         }
-        self.remember(line, &entries, &tickets);
-        let mut ordered = fair::order(tickets, &begins);
+        self.remember(backlog, &entries, &backlog_entries);
+        let mut ordered = fair::order(backlog_entries, &begins);
         ordered.truncate(limit);
         Ok(ordered)
     }
 
-    /// Who is in a line decides whether the next start from it is charged for.
-    fn remember(&self, line: &LimitKey, entries: &[InLine], tickets: &[Ticket]) {
-        let waits = |entry: &&InLine| tickets.iter().any(|ticket| ticket.submitter == entry.submitter);
+    /// Who is in a backlog decides whether the next start from it is charged for.
+    fn remember(&self, backlog: &LimitKey, entries: &[BacklogMember], backlog_entries: &[BacklogEntry]) {
+        let waits = |entry: &&BacklogMember| {
+            backlog_entries.iter().any(|backlog_entry| backlog_entry.submitter == entry.submitter)
+        };
         let served = entries.iter().filter(waits).map(|entry| (entry.submitter.clone(), entry.served));
-        self.memory.see(line, served.collect());
+        self.memory.see(backlog, served.collect());
     }
 
-    /// A submitter's first tickets in a line that are due. Backed-off ones before them are read and skipped.
+    /// A submitter's first entries in a backlog that are due. Backed-off ones before them are read and skipped.
     async fn due(
         &self,
-        line: &LimitKey,
+        backlog: &LimitKey,
         submitter: &str,
         now: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Ticket>, PortError> {
+    ) -> Result<Vec<BacklogEntry>, PortError> {
         let (mut due, mut start) = (Vec::new(), None);
         while due.len() < limit {
             // One entry is 0.1 kB, and a page costs by 4 kB.
             let most = (limit - due.len()).max(BACKED_OFF);
-            let page = self.standing(&standing_in_line(line, submitter), None, most, start).await?;
-            let tickets = page.entries.iter().filter_map(|entry| item::ticket(line, submitter, entry));
-            due.extend(tickets.filter(|ticket| is_due(ticket, now)));
+            let page = self.standing(&backlog_partition(backlog, submitter), None, most, start).await?;
+            let backlog_entries =
+                page.entries.iter().filter_map(|entry| item::backlog_entry(backlog, submitter, entry));
+            due.extend(backlog_entries.filter(|backlog_entry| is_due(backlog_entry, now)));
             start = page.next;
             if start.is_none() {
                 break;
@@ -141,10 +149,10 @@ impl DynamoStore {
     }
 
     /// Stops at the first who is.
-    pub(super) async fn anybody_due(&self, line: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
-        let mut entries = self.in_line(line).await?;
+    pub(super) async fn anybody_due(&self, backlog: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
+        let mut entries = self.members(backlog).await?;
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.seen()));
-        let looks: Vec<_> = entries.iter().map(|entry| self.due(line, &entry.submitter, now, 1)).collect();
+        let looks: Vec<_> = entries.iter().map(|entry| self.due(backlog, &entry.submitter, now, 1)).collect();
         let mut found = stream::iter(looks).buffer_unordered(PARALLEL);
         while let Some(due) = found.try_next().await? {
             if !due.is_empty() {
@@ -154,13 +162,13 @@ impl DynamoStore {
         Ok(false)
     }
 
-    /// The lines with a due ticket. Who is in none, and was not for long, leaves the directory.
-    pub(super) async fn lines_due(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        let entries = self.in_any_line().await?;
+    /// The backlogs with a due entry. Who is in none, and was not for long, leaves the directory.
+    pub(super) async fn backlogs_due(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
+        let entries = self.in_any_backlog().await?;
         let looks: Vec<_> = entries.iter().map(|entry| self.look(entry, now)).collect();
         let mut due: Vec<LimitKey> = stream::iter(looks)
             .buffer_unordered(PARALLEL)
-            .try_filter_map(|line| std::future::ready(Ok(line)))
+            .try_filter_map(|backlog| std::future::ready(Ok(backlog)))
             .try_collect()
             .await?;
         due.sort();
@@ -168,27 +176,27 @@ impl DynamoStore {
         Ok(due)
     }
 
-    /// The line, if this one has a due ticket in it.
-    async fn look(&self, entry: &InLine, now: Timestamp) -> Result<Option<LimitKey>, PortError> {
-        if !self.due(&entry.line, &entry.submitter, now, 1).await?.is_empty() {
-            return Ok(Some(entry.line.clone()));
+    /// The backlog, if this one has a due entry in it.
+    async fn look(&self, entry: &BacklogMember, now: Timestamp) -> Result<Option<LimitKey>, PortError> {
+        if !self.due(&entry.backlog, &entry.submitter, now, 1).await?.is_empty() {
+            return Ok(Some(entry.backlog.clone()));
         }
         if entry.is_old(now) {
-            let partition = standing_in_line(&entry.line, &entry.submitter);
+            let partition = backlog_partition(&entry.backlog, &entry.submitter);
             if self.standing(&partition, None, 1, None).await?.entries.is_empty() {
-                self.leave_line(entry).await?;
+                self.leave_backlog(entry).await?;
             }
         }
         Ok(None)
     }
 
-    pub(super) async fn count_ahead(&self, ticket: &Ticket, exact: u32) -> Result<u32, PortError> {
-        let turns = turns(&self.in_line(&ticket.line).await?);
-        let counting = Counting { store: self, ticket, max: u64::from(exact.max(COUNT_MAX)) };
+    pub(super) async fn count_ahead(&self, backlog_entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
+        let turns = turns(&self.members(&backlog_entry.backlog).await?);
+        let counting = Counting { store: self, backlog_entry, max: u64::from(exact.max(COUNT_MAX)) };
         let before = counting.of_the_same().await?;
-        let begins = turns.iter().find(|turn| turn.submitter == ticket.submitter).map_or(0, |turn| turn.begins);
+        let begins = turns.iter().find(|turn| turn.submitter == backlog_entry.submitter).map_or(0, |turn| turn.begins);
         let tag = begins + before;
-        let others = turns.iter().filter(|turn| turn.submitter != ticket.submitter && turn.begins <= tag);
+        let others = turns.iter().filter(|turn| turn.submitter != backlog_entry.submitter && turn.begins <= tag);
         let counts: Vec<_> = others.map(|turn| counting.of_another(turn, tag)).collect();
         let others: Vec<u64> = stream::iter(counts).buffer_unordered(PARALLEL).try_collect().await?;
         Ok(u32::try_from(before + others.iter().sum::<u64>()).unwrap_or(u32::MAX))
@@ -202,30 +210,30 @@ struct Entries {
 
 struct Counting<'a> {
     store: &'a DynamoStore,
-    ticket: &'a Ticket,
+    backlog_entry: &'a BacklogEntry,
     max: u64,
 }
 
 impl Counting<'_> {
-    /// The submitter's own tickets before this one.
+    /// The submitter's own entries before this one.
     async fn of_the_same(&self) -> Result<u64, PortError> {
-        let place = item::place(self.ticket);
-        Ok(self.entries(&self.ticket.submitter, Some(&place), self.max).await?.len() as u64)
+        let place = item::place(self.backlog_entry);
+        Ok(self.entries(&self.backlog_entry.submitter, Some(&place), self.max).await?.len() as u64)
     }
 
-    /// Another submitter's tickets with a smaller tag, and the one with the same tag if it comes first by itself.
+    /// Another submitter's entries with a smaller tag, and the one with the same tag if it comes first by itself.
     async fn of_another(&self, turn: &Turn, tag: u64) -> Result<u64, PortError> {
         let smaller = tag.saturating_sub(turn.begins).min(self.max);
         let first = self.entries(&turn.submitter, None, smaller + 1).await?;
         let tie = usize::try_from(smaller).ok().and_then(|place| first.get(place));
-        let own = item::place(self.ticket);
+        let own = item::place(self.backlog_entry);
         let comes_first = tie.and_then(|tie| item::text_of(tie, "place")).is_some_and(|place| place < own.as_str());
         Ok(smaller.min(first.len() as u64) + u64::from(comes_first))
     }
 
-    /// A submitter's first tickets in the line, at most so many.
+    /// A submitter's first entries in the backlog, at most so many.
     async fn entries(&self, submitter: &str, before: Option<&str>, most: u64) -> Result<Vec<Item>, PortError> {
-        let partition = standing_in_line(&self.ticket.line, submitter);
+        let partition = backlog_partition(&self.backlog_entry.backlog, submitter);
         self.store.first_before(&partition, before, usize::try_from(most).unwrap_or(usize::MAX)).await
     }
 }

@@ -37,7 +37,7 @@ fn until_places(http: &Http, ids: &[String], places: &[Value]) {
 }
 
 #[test]
-fn places_in_line_are_told_and_move_up() {
+fn positions_are_shown_and_move_up() {
     let sandbox = Sandbox::new();
     let (serve, _) = blocked(&sandbox);
     let http = Http::to(&serve);

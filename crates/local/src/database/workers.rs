@@ -3,7 +3,7 @@
 use domain::ports::PortError;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Database, PumpId, SERVICE, count};
+use super::{Database, SERVICE, WorkerId, count};
 use crate::failpoint;
 
 /// The most that one process runs. The other processes of a machine have limits of their own.
@@ -31,15 +31,15 @@ impl Limits {
 }
 
 impl Database {
-    /// Makes this handle's pump known with its limits, so that others can take over what it leaves. Idempotent.
+    /// Makes this handle's worker known with its limits, so that others can take over what it leaves. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn register_pump(&self, limits: Limits) -> Result<(), PortError> {
-        let pump = self.pump().clone();
+    pub async fn register_worker(&self, limits: Limits) -> Result<(), PortError> {
+        let worker = self.worker().clone();
         let write = move |db: &Connection| {
-            register(db, &pump)?;
-            set_limits(db, &pump, limits)
+            register(db, &worker)?;
+            set_limits(db, &worker, limits)
         };
         failpoint!("database.register_pump.before");
         self.write(SERVICE, write).await?;
@@ -47,141 +47,142 @@ impl Database {
         Ok(())
     }
 
-    /// The limits within which the unfinished work of a pump is to be run. None if there is no such work.
+    /// The limits within which the unfinished work of a worker is to be run. None if there is no such work.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn limits(&self, pump: &PumpId) -> Result<Limits, PortError> {
-        let pump = pump.clone();
-        let read =
-            move |db: &Connection| if unfinished(db, &pump)? > 0 { limits(db, &pump) } else { Ok(Limits::default()) };
+    pub async fn limits(&self, worker: &WorkerId) -> Result<Limits, PortError> {
+        let worker = worker.clone();
+        let read = move |db: &Connection| {
+            if unfinished(db, &worker)? > 0 { limits(db, &worker) } else { Ok(Limits::default()) }
+        };
         self.read(SERVICE, read).await
     }
 
-    /// Every known pump, this one among them, dead or alive.
+    /// Every known worker, this one among them, dead or alive.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub async fn pumps(&self) -> Result<Vec<PumpId>, PortError> {
+    pub async fn workers(&self) -> Result<Vec<WorkerId>, PortError> {
         let read = |db: &Connection| {
             db.prepare_cached("SELECT id FROM pumps ORDER BY id")?
-                .query_map([], |row| row.get(0).map(PumpId))?
+                .query_map([], |row| row.get(0).map(WorkerId))?
                 .collect()
         };
         self.read(SERVICE, read).await
     }
 
-    /// Makes everything unfinished of `dead` this pump's own, and forgets `dead`; says whether there was anything. The caller
-    /// knows that it is dead. This pump has these limits from then on. Idempotent: of two that try, one gets everything and the other
+    /// Makes everything unfinished of `dead` this worker's own, and forgets `dead`; says whether there was anything. The caller
+    /// knows that it is dead. This worker has these limits from then on. Idempotent: of two that try, one gets everything and the other
     /// nothing.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing was taken.
-    pub async fn adopt(&self, dead: &PumpId, limits: Limits) -> Result<bool, PortError> {
-        let (heir, dead) = (self.pump().clone(), dead.clone());
+    pub async fn adopt(&self, dead: &WorkerId, limits: Limits) -> Result<bool, PortError> {
+        let (successor, dead) = (self.worker().clone(), dead.clone());
         failpoint!("database.adopt.before");
-        let adopted = self.write(SERVICE, move |db| adopt(db, &dead, &heir, limits)).await?;
+        let adopted = self.write(SERVICE, move |db| adopt(db, &dead, &successor, limits)).await?;
         failpoint!("database.adopt.after");
         Ok(adopted)
     }
 
-    /// Forgets this pump, and says so; refuses while an execution or a task of its own is unfinished, so that another process
-    /// can take that over. Messages left are hints about what is finished, and go with it. Idempotent.
+    /// Forgets this worker, and says so; refuses while an execution or a task of its own is unfinished, so that another process
+    /// can take that over. Messages left are wakeups about what is finished, and go with it. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn unregister_pump(&self) -> Result<bool, PortError> {
-        let pump = self.pump().clone();
+    pub async fn unregister_worker(&self) -> Result<bool, PortError> {
+        let worker = self.worker().clone();
         failpoint!("database.unregister_pump.before");
-        let gone = self.write(SERVICE, move |db| unregister(db, &pump)).await?;
+        let gone = self.write(SERVICE, move |db| unregister(db, &worker)).await?;
         failpoint!("database.unregister_pump.after");
         Ok(gone)
     }
 
-    /// How many executions and tasks of this pump are unfinished, a task counted only if its execution is finished.
+    /// How many executions and tasks of this worker are unfinished, a task counted only if its execution is finished.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn unfinished_here(&self) -> Result<u64, PortError> {
-        let pump = self.pump().clone();
-        self.read(SERVICE, move |db| unfinished(db, &pump)).await
+        let worker = self.worker().clone();
+        self.read(SERVICE, move |db| unfinished(db, &worker)).await
     }
 
-    /// How many executions of this pump were launched, are not final, and have no task that is still open: they are about to
+    /// How many executions of this worker were launched, are not final, and have no task that is still open: they are about to
     /// be closed or launched again, as soon as somebody looks.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn unsettled(&self) -> Result<u64, PortError> {
-        let pump = self.pump().clone();
+        let worker = self.worker().clone();
         let read = move |db: &Connection| {
             db.prepare_cached(
                 "SELECT count(*) FROM executions WHERE ended_at IS NULL AND pump = ?1 AND line IS NULL AND NOT EXISTS (
                      SELECT 1 FROM tasks WHERE open AND started_by > executions.id || '-' AND started_by < executions.id || '.')",
             )?
-            .query_row([pump.as_str()], |row| row.get(0).map(count))
+            .query_row([worker.as_str()], |row| row.get(0).map(count))
         };
         self.read(SERVICE, read).await
     }
 }
 
-pub(crate) fn register(db: &Connection, pump: &PumpId) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR IGNORE INTO pumps (id) VALUES (?1)")?.execute([pump.as_str()]).map(drop)
+pub(crate) fn register(db: &Connection, worker: &WorkerId) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR IGNORE INTO pumps (id) VALUES (?1)")?.execute([worker.as_str()]).map(drop)
 }
 
-fn set_limits(db: &Connection, pump: &PumpId, limits: Limits) -> rusqlite::Result<()> {
+fn set_limits(db: &Connection, worker: &WorkerId, limits: Limits) -> rusqlite::Result<()> {
     db.prepare_cached("UPDATE pumps SET vcpus = ?2, launch_rate = ?3 WHERE id = ?1")?
-        .execute(params![pump.as_str(), limits.vcpus, limits.launch_rate])
+        .execute(params![worker.as_str(), limits.vcpus, limits.launch_rate])
         .map(drop)
 }
 
-fn limits(db: &Connection, pump: &PumpId) -> rusqlite::Result<Limits> {
+fn limits(db: &Connection, worker: &WorkerId) -> rusqlite::Result<Limits> {
     let known = db
         .prepare_cached("SELECT vcpus, launch_rate FROM pumps WHERE id = ?1")?
-        .query_row([pump.as_str()], |row| Ok(Limits { vcpus: row.get(0)?, launch_rate: row.get(1)? }))
+        .query_row([worker.as_str()], |row| Ok(Limits { vcpus: row.get(0)?, launch_rate: row.get(1)? }))
         .optional()?;
     Ok(known.unwrap_or_default())
 }
 
-fn adopt(db: &Connection, dead: &PumpId, heir: &PumpId, limits: Limits) -> rusqlite::Result<bool> {
-    if dead == heir {
+fn adopt(db: &Connection, dead: &WorkerId, successor: &WorkerId, limits: Limits) -> rusqlite::Result<bool> {
+    if dead == successor {
         return Ok(false);
     }
-    let names = [dead.as_str(), heir.as_str()];
+    let names = [dead.as_str(), successor.as_str()];
     let adopted =
         db.prepare_cached("UPDATE executions SET pump = ?2 WHERE ended_at IS NULL AND pump = ?1")?.execute(names)?
             + db.prepare_cached("UPDATE tasks SET pump = ?2 WHERE open AND pump = ?1")?.execute(names)?
             + db.prepare_cached("UPDATE messages SET pump = ?2 WHERE pump = ?1")?.execute(names)?
             + db.prepare_cached("UPDATE dead_letters SET pump = ?2 WHERE NOT settled AND pump = ?1")?.execute(names)?;
     if adopted > 0 {
-        register(db, heir)?;
-        set_limits(db, heir, limits)?;
+        register(db, successor)?;
+        set_limits(db, successor, limits)?;
     }
     forget(db, dead)?;
     Ok(adopted > 0)
 }
 
-fn unfinished(db: &Connection, pump: &PumpId) -> rusqlite::Result<u64> {
+fn unfinished(db: &Connection, worker: &WorkerId) -> rusqlite::Result<u64> {
     db.prepare_cached(
         "SELECT (SELECT count(*) FROM executions WHERE ended_at IS NULL AND pump = ?1)
               + (SELECT count(*) FROM tasks WHERE open AND pump = ?1 AND NOT EXISTS (
                      SELECT 1 FROM executions WHERE ended_at IS NULL AND id = substr(started_by, 1, instr(started_by, '-') - 1)))",
     )?
-    .query_row([pump.as_str()], |row| row.get(0).map(count))
+    .query_row([worker.as_str()], |row| row.get(0).map(count))
 }
 
-fn unregister(db: &Connection, pump: &PumpId) -> rusqlite::Result<bool> {
-    let finished = unfinished(db, pump)? == 0;
+fn unregister(db: &Connection, worker: &WorkerId) -> rusqlite::Result<bool> {
+    let finished = unfinished(db, worker)? == 0;
     if finished {
-        db.prepare_cached("DELETE FROM messages WHERE pump = ?1")?.execute([pump.as_str()])?;
-        forget(db, pump)?;
+        db.prepare_cached("DELETE FROM messages WHERE pump = ?1")?.execute([worker.as_str()])?;
+        forget(db, worker)?;
     }
     Ok(finished)
 }
 
-fn forget(db: &Connection, pump: &PumpId) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM shares WHERE pump = ?1")?.execute([pump.as_str()])?;
-    db.prepare_cached("DELETE FROM line_states WHERE pump = ?1")?.execute([pump.as_str()])?;
-    db.prepare_cached("DELETE FROM line_times WHERE pump = ?1")?.execute([pump.as_str()])?;
-    db.prepare_cached("DELETE FROM pumps WHERE id = ?1")?.execute([pump.as_str()]).map(drop)
+fn forget(db: &Connection, worker: &WorkerId) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM shares WHERE pump = ?1")?.execute([worker.as_str()])?;
+    db.prepare_cached("DELETE FROM line_states WHERE pump = ?1")?.execute([worker.as_str()])?;
+    db.prepare_cached("DELETE FROM line_times WHERE pump = ?1")?.execute([worker.as_str()])?;
+    db.prepare_cached("DELETE FROM pumps WHERE id = ?1")?.execute([worker.as_str()]).map(drop)
 }

@@ -34,7 +34,7 @@ pub(crate) struct AwsFlags {
 }
 
 /// An account that answered, and a stack's name in it.
-pub(crate) struct Site {
+pub(crate) struct Target {
     /// The stack's name.
     pub(crate) name: StackName,
     /// The account.
@@ -64,7 +64,7 @@ impl AwsFlags {
     ///
     /// # Errors
     /// No credentials, no region, or those of another account than the stack's.
-    pub(crate) async fn open(&self, context: &Context) -> Result<Site, Failure> {
+    pub(crate) async fn open(&self, context: &Context) -> Result<Target, Failure> {
         if context.global.local || context.global.endpoint.is_some() {
             let message =
                 "this is about a stack in an AWS account: name it with --stack, without --local and --endpoint";
@@ -80,7 +80,7 @@ impl AwsFlags {
         if let Some(known) = &known {
             same_place(&name, known, &account)?;
         }
-        Ok(Site { name, account, aws_profile: access.profile, known })
+        Ok(Target { name, account, aws_profile: access.profile, known })
     }
 }
 
@@ -98,7 +98,7 @@ fn same_place(name: &StackName, known: &Profile, account: &Account) -> Result<()
     })
 }
 
-impl Site {
+impl Target {
     /// The stack, if there is one, in whatever condition.
     ///
     /// # Errors

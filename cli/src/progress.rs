@@ -10,13 +10,13 @@ use deploy::stack::{Progress, ResourceEvent};
 use crate::screen::{Screen, one_line};
 
 /// Tells it.
-pub(crate) struct Telling<'a> {
+pub(crate) struct ProgressPrinter<'a> {
     screen: &'a Screen,
     on_terminal: bool,
     done: Cell<usize>,
 }
 
-impl<'a> Telling<'a> {
+impl<'a> ProgressPrinter<'a> {
     /// On this screen.
     pub(crate) fn on(screen: &'a Screen) -> Self {
         Self { screen, on_terminal: io::stderr().is_terminal(), done: Cell::new(0) }

@@ -1,27 +1,27 @@
-//! The lines: who is next, and how many are before whom.
+//! The backlogs: who is next, and how many are before whom.
 //!
-//! The order is [`fair::order`]'s, over start-time-fair tags: a submitter's k-th ticket has the tag `begins + k`, where it
-//! begins at its own virtual time or at the line's, whichever is later, so that who comes anew has no credit for the past.
+//! The order is [`fair::order`]'s, over start-time-fair tags: a submitter's k-th entry has the tag `begins + k`, where it
+//! begins at its own virtual time or at the backlog's, whichever is later, so that who comes anew has no credit for the past.
 
 use std::collections::BTreeMap;
 
-use domain::{execution::Ticket, fair, limit::LimitKey};
+use domain::{execution::BacklogEntry, fair, limit::LimitKey};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns;
-use crate::database::{PumpId, count, moment};
+use crate::database::{WorkerId, count, moment};
 
-/// Most tickets of one submitter that are counted to tell a place; beyond, a place is an estimate from below. Ours: it bounds the cost of
-/// an answer to about a millisecond, however long the line.
+/// Most entries of one submitter that are counted to tell a place; beyond, a place is an estimate from below. Ours: it bounds the cost of
+/// an answer to about a millisecond, however long the backlog.
 pub(super) const COUNT_MAX: u32 = 10_000;
 
-/// One pump's line for a limit.
-pub(super) struct Line {
+/// One worker's backlog for a limit.
+pub(super) struct Backlog {
     pub(super) key: LimitKey,
-    pub(super) pump: PumpId,
+    pub(super) worker: WorkerId,
 }
 
-/// A submitter and the tag of its first ticket.
+/// A submitter and the tag of its first entry.
 struct Turn {
     submitter: String,
     begins: u64,
@@ -35,7 +35,7 @@ struct Row {
     not_before: Option<i64>,
 }
 
-/// Tickets as the file has them, enough to know the first ones of the line.
+/// Entries as the file has them, enough to know the first ones of the backlog.
 pub(super) struct Rows {
     key: LimitKey,
     rows: Vec<Row>,
@@ -44,9 +44,9 @@ pub(super) struct Rows {
 
 impl Rows {
     /// In order, the first `limit`.
-    pub(super) fn order(self, limit: u32) -> Vec<Ticket> {
-        let tickets = self.rows.into_iter().filter_map(|row| row.ticket(&self.key)).collect();
-        let mut ordered = fair::order(tickets, &self.begins);
+    pub(super) fn order(self, limit: u32) -> Vec<BacklogEntry> {
+        let entries = self.rows.into_iter().filter_map(|row| row.backlog_entry(&self.key)).collect();
+        let mut ordered = fair::order(entries, &self.begins);
         ordered.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         ordered
     }
@@ -54,11 +54,12 @@ impl Rows {
 
 impl Row {
     /// `None` for a row whose id is none.
-    fn ticket(self, line: &LimitKey) -> Option<Ticket> {
-        let id = columns::id(&self.id).inspect_err(|error| tracing::error!(%error, "a ticket is passed over")).ok()?;
-        Some(Ticket {
+    fn backlog_entry(self, backlog: &LimitKey) -> Option<BacklogEntry> {
+        let id =
+            columns::id(&self.id).inspect_err(|error| tracing::error!(%error, "a backlog entry is skipped")).ok()?;
+        Some(BacklogEntry {
             id,
-            line: line.clone(),
+            backlog: backlog.clone(),
             submitter: self.submitter,
             priority: self.priority,
             submitted_at: moment(self.submitted_at),
@@ -67,11 +68,11 @@ impl Row {
     }
 }
 
-impl Line {
-    /// Each submitter's first tickets that are due, of as many submitters as it takes to know the first `limit` of the line.
+impl Backlog {
+    /// Each submitter's first entries that are due, of as many submitters as it takes to know the first `limit` of the backlog.
     pub(super) fn rows(self, db: &Connection, now: i64, limit: u32) -> rusqlite::Result<Rows> {
         let snapshot = db.unchecked_transaction()?;
-        let mut turns = turns(&snapshot, &self.key.to_string(), &self.pump)?;
+        let mut turns = turns(&snapshot, &self.key.to_string(), &self.worker)?;
         turns.sort_by_key(|turn| turn.begins);
         let (mut rows, mut tags) = (Vec::new(), Vec::new());
         for turn in &turns {
@@ -94,7 +95,7 @@ impl Line {
              WHERE line = ?1 AND pump = ?2 AND submitter = ?3 AND (not_before IS NULL OR not_before <= ?4)
              ORDER BY priority DESC, submitted_at, id LIMIT ?5",
         )?
-        .query_map(params![self.key.to_string(), self.pump.as_str(), submitter, now, limit], |row| {
+        .query_map(params![self.key.to_string(), self.worker.as_str(), submitter, now, limit], |row| {
             Ok(Row {
                 id: row.get(0)?,
                 submitter: submitter.to_owned(),
@@ -107,9 +108,9 @@ impl Line {
     }
 }
 
-/// Who has tickets in a line. Jumps from name to name in the index, so ten thousand tickets of one cost as much as one.
-fn turns(db: &Connection, line: &str, pump: &PumpId) -> rusqlite::Result<Vec<Turn>> {
-    let reached = reached(db, line, pump.as_str())?;
+/// Who has entries in a backlog. Jumps from name to name in the index, so ten thousand entries of one cost as much as one.
+fn turns(db: &Connection, backlog: &str, worker: &WorkerId) -> rusqlite::Result<Vec<Turn>> {
+    let reached = reached(db, backlog, worker.as_str())?;
     db.prepare_cached(
         "WITH RECURSIVE names (name) AS (
              SELECT min(submitter) FROM executions WHERE line = ?1 AND pump = ?2
@@ -119,34 +120,34 @@ fn turns(db: &Connection, line: &str, pump: &PumpId) -> rusqlite::Result<Vec<Tur
          )
          SELECT name, served FROM names LEFT JOIN shares ON line = ?1 AND pump = ?2 AND submitter = name WHERE name IS NOT NULL",
     )?
-    .query_map([line, pump.as_str()], |row| {
+    .query_map([backlog, worker.as_str()], |row| {
         let served: Option<i64> = row.get(1)?;
         Ok(Turn { submitter: row.get(0)?, begins: reached.max(count(served.unwrap_or_default())) })
     })?
     .collect()
 }
 
-/// The virtual time of a line: where the start that was made last began.
-pub(super) fn reached(db: &Connection, line: &str, pump: &str) -> rusqlite::Result<u64> {
+/// The virtual time of a backlog: where the start that was made last began.
+pub(super) fn reached(db: &Connection, backlog: &str, worker: &str) -> rusqlite::Result<u64> {
     let reached = db
         .prepare_cached("SELECT reached FROM line_times WHERE line = ?1 AND pump = ?2")?
-        .query_row([line, pump], |row| row.get(0))
+        .query_row([backlog, worker], |row| row.get(0))
         .optional()?;
     Ok(count(reached.unwrap_or_default()))
 }
 
-/// The pump with the oldest ticket of a line that can be started, whosever it is; `None` if nobody is due.
-pub(crate) fn head(db: &Connection, line: &str, now: i64) -> rusqlite::Result<Option<String>> {
+/// The worker with the oldest entry of a backlog that can be started, whosever it is; `None` if nobody is due.
+pub(crate) fn head(db: &Connection, backlog: &str, now: i64) -> rusqlite::Result<Option<String>> {
     db.prepare_cached(
         "SELECT pump FROM executions INDEXED BY executions_oldest
          WHERE line = ?1 AND (not_before IS NULL OR not_before <= ?2) ORDER BY id LIMIT 1",
     )?
-    .query_row(params![line, now], |row| row.get(0))
+    .query_row(params![backlog, now], |row| row.get(0))
     .optional()
 }
 
-/// The lines of a pump that have a due ticket.
-pub(super) fn lines(db: &Connection, pump: &PumpId, now: i64) -> rusqlite::Result<Vec<String>> {
+/// The backlogs of a worker that have a due entry.
+pub(super) fn backlogs(db: &Connection, worker: &WorkerId, now: i64) -> rusqlite::Result<Vec<String>> {
     db.prepare_cached(
         "WITH RECURSIVE lines (key) AS (
              SELECT min(line) FROM executions WHERE line IS NOT NULL
@@ -157,56 +158,56 @@ pub(super) fn lines(db: &Connection, pump: &PumpId, now: i64) -> rusqlite::Resul
              SELECT 1 FROM executions INDEXED BY executions_line
              WHERE line = key AND pump = ?1 AND (not_before IS NULL OR not_before <= ?2))",
     )?
-    .query_map(params![pump.as_str(), now], |row| row.get(0))?
+    .query_map(params![worker.as_str(), now], |row| row.get(0))?
     .collect()
 }
 
-/// How many tickets of a line come before this one. Counts index entries, of each submitter at most so many.
-pub(super) fn ahead(db: &Connection, ticket: &Ticket, own: &PumpId, exact: u32) -> rusqlite::Result<u32> {
+/// How many entries of a backlog come before this one. Counts index entries, of each submitter at most so many.
+pub(super) fn ahead(db: &Connection, entry: &BacklogEntry, own: &WorkerId, exact: u32) -> rusqlite::Result<u32> {
     let snapshot = db.unchecked_transaction()?;
     let owner: Option<String> = snapshot
         .prepare_cached("SELECT pump FROM executions WHERE id = ?1")?
-        .query_row([ticket.id.as_str()], |row| row.get(0))
+        .query_row([entry.id.as_str()], |row| row.get(0))
         .optional()?;
     let counting = Counting {
         db: &snapshot,
-        line: ticket.line.to_string(),
-        pump: owner.map_or_else(|| own.clone(), PumpId::from),
+        backlog: entry.backlog.to_string(),
+        worker: owner.map_or_else(|| own.clone(), WorkerId::from),
         max: i64::from(exact.max(COUNT_MAX)),
-        ticket,
+        entry,
     };
     counting.all()
 }
 
 struct Counting<'a> {
     db: &'a Connection,
-    line: String,
-    pump: PumpId,
+    backlog: String,
+    worker: WorkerId,
     max: i64,
-    ticket: &'a Ticket,
+    entry: &'a BacklogEntry,
 }
 
 impl Counting<'_> {
     fn all(&self) -> rusqlite::Result<u32> {
-        let turns = turns(self.db, &self.line, &self.pump)?;
+        let turns = turns(self.db, &self.backlog, &self.worker)?;
         let before = self.of_the_same()?;
-        let begins = turns.iter().find(|turn| turn.submitter == self.ticket.submitter).map_or(0, |turn| turn.begins);
+        let begins = turns.iter().find(|turn| turn.submitter == self.entry.submitter).map_or(0, |turn| turn.begins);
         let tag = begins + count::<u64>(before);
-        let others = turns.iter().filter(|turn| turn.submitter != self.ticket.submitter);
+        let others = turns.iter().filter(|turn| turn.submitter != self.entry.submitter);
         let others: i64 = others.map(|turn| self.of_another(turn, tag)).sum::<rusqlite::Result<_>>()?;
         Ok(count(before + others))
     }
 
-    /// The submitter's own tickets before this one.
+    /// The submitter's own entries before this one.
     fn of_the_same(&self) -> rusqlite::Result<i64> {
-        let Ticket { submitter, priority, submitted_at, id, .. } = self.ticket;
+        let BacklogEntry { submitter, priority, submitted_at, id, .. } = self.entry;
         let more_urgent = self
             .db
             .prepare_cached(
                 "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY executions_line
                  WHERE line = ?1 AND pump = ?2 AND submitter = ?3 AND priority > ?4 LIMIT ?5)",
             )?
-            .query_row(params![self.line, self.pump.as_str(), submitter, priority, self.max], |row| {
+            .query_row(params![self.backlog, self.worker.as_str(), submitter, priority, self.max], |row| {
                 row.get::<_, i64>(0)
             })?;
         let older: i64 = self
@@ -216,13 +217,13 @@ impl Counting<'_> {
                  WHERE line = ?1 AND pump = ?2 AND submitter = ?3 AND priority = ?4 AND (submitted_at, id) < (?5, ?6) LIMIT ?7)",
             )?
             .query_row(
-                params![self.line, self.pump.as_str(), submitter, priority, submitted_at.timestamp_millis(), id.as_str(), self.max - more_urgent],
+                params![self.backlog, self.worker.as_str(), submitter, priority, submitted_at.timestamp_millis(), id.as_str(), self.max - more_urgent],
                 |row| row.get(0),
             )?;
         Ok(more_urgent + older)
     }
 
-    /// Another submitter's tickets with a smaller tag, and the one with the same tag if it comes first by itself.
+    /// Another submitter's entries with a smaller tag, and the one with the same tag if it comes first by itself.
     fn of_another(&self, turn: &Turn, tag: u64) -> rusqlite::Result<i64> {
         let Some(smaller) = tag.checked_sub(turn.begins) else { return Ok(0) };
         let smaller = crate::database::integer(smaller).min(self.max);
@@ -232,7 +233,7 @@ impl Counting<'_> {
                 "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY executions_line
                  WHERE line = ?1 AND pump = ?2 AND submitter = ?3 LIMIT ?4)",
             )?
-            .query_row(params![self.line, self.pump.as_str(), turn.submitter, smaller], |row| row.get(0))?;
+            .query_row(params![self.backlog, self.worker.as_str(), turn.submitter, smaller], |row| row.get(0))?;
         if counted < smaller {
             return Ok(counted);
         }
@@ -247,11 +248,11 @@ impl Counting<'_> {
                  WHERE line = ?1 AND pump = ?2 AND submitter = ?3
                  ORDER BY priority DESC, submitted_at, id LIMIT 1 OFFSET ?4",
             )?
-            .query_row(params![self.line, self.pump.as_str(), turn.submitter, place], |row| {
+            .query_row(params![self.backlog, self.worker.as_str(), turn.submitter, place], |row| {
                 Ok((std::cmp::Reverse(row.get::<_, i32>(0)?), row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
             })
             .optional()?;
-        let Ticket { priority, submitted_at, id, .. } = self.ticket;
+        let BacklogEntry { priority, submitted_at, id, .. } = self.entry;
         Ok(tie.is_some_and(|tie| tie < (std::cmp::Reverse(*priority), submitted_at.timestamp_millis(), id.to_string())))
     }
 }

@@ -29,11 +29,11 @@ use tokio::{
 };
 
 use crate::{
-    ambient::System,
     log_file::LocalLogs,
     queue::{LocalQueue, Received},
     secrets::Secrets,
     store::LocalStore,
+    system::System,
     tasks::{LocalTasks, TaskReport, task_id},
 };
 
@@ -69,7 +69,7 @@ pub struct Pump {
     pub secrets: Secrets,
     /// The task definitions.
     pub registered: Arc<Registered>,
-    /// How fast held lines move.
+    /// How fast held backlogs move.
     pub pace: Arc<Pace>,
     /// What the installation is set to.
     pub settings: watch::Sender<Arc<Settings>>,
@@ -80,8 +80,8 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// Runs until `stop` becomes true. What has been begun is finished first: a write and the hint that follows from it belong
-    /// together, and others may wait for that hint.
+    /// Runs until `stop` becomes true. What has been begun is finished first: a write and the wakeup that follows from it belong
+    /// together, and others may wait for that wakeup.
     pub async fn run(self, reports: mpsc::UnboundedReceiver<TaskReport>, stop: watch::Receiver<bool>) {
         tokio::join!(
             self.take_messages(QueueName::Launch, stop.clone()),
@@ -101,7 +101,7 @@ impl Pump {
         settings: &'a Settings,
     ) -> Launcher<'a, LocalStore, LocalQueue, LocalTasks, LocalLogs, Secrets, System> {
         let Self { store, queue, tasks, logs, secrets, registered, pace, .. } = self;
-        Launcher { store, queue, tasks, logs, secrets, registered, pace, ambient: &System, settings }
+        Launcher { store, queue, tasks, logs, secrets, registered, pace, system: &System, settings }
     }
 
     fn tracker<'a>(
@@ -109,10 +109,10 @@ impl Pump {
         settings: &'a Settings,
     ) -> StateTracker<'a, LocalStore, LocalQueue, LocalTasks, LocalLogs, System, System> {
         let Self { store, queue, tasks, logs, .. } = self;
-        StateTracker { store, queue, tasks, logs, quotas: &System, ambient: &System, settings }
+        StateTracker { store, queue, tasks, logs, quotas: &System, system: &System, settings }
     }
 
-    /// Batches are dealt with side by side, as by a function's instances: a line that waits for its rate holds up no other.
+    /// Batches are dealt with side by side, as by a function's instances: a backlog that waits for its rate holds up no other.
     async fn take_messages(&self, name: QueueName, mut stop: watch::Receiver<bool>) {
         let mut batches = JoinSet::new();
         while !*stop.borrow() {
@@ -192,7 +192,7 @@ impl Pump {
         }
     }
 
-    /// A dead letter was only a hint: its execution goes on by the sweep. It stays on the list of dead letters.
+    /// A dead letter was only a wakeup: its execution goes on by the sweep. It stays on the list of dead letters.
     async fn settle_dead_letters(&self) -> Result<(), PortError> {
         let letters = self.queue.unsettled_dead_letters().await?;
         for letter in &letters {

@@ -1,7 +1,7 @@
 //! What was launched together: a small item for each batch, written before any of it is launched. So the sweep finds whatever is
 //! open, and no run pays for an entry of its own that comes and goes.
 //!
-//! A flight names executions that may be open; the records tell. It is only ever made smaller, by the sweep.
+//! A launch batch names executions that may be open; the records tell. It is only ever made smaller, by the sweep.
 
 use std::collections::BTreeSet;
 
@@ -20,16 +20,16 @@ use super::{
     item::{Item, Key, SHARDS, id_of_ulid, number, number_of, sharded, small_item, text, ulid},
     table::Condition,
 };
-use crate::ambient::System;
+use crate::system::System;
 
-/// Most executions of one flight: their ids stay below the 1 KB of one write unit.
+/// Most executions of one launch batch: their ids stay below the 1 KB of one write unit.
 const TOGETHER: usize = 30;
-/// After how long whatever a flight names is surely launched, or surely not: twice what a launcher may take (the template's `Timeout`).
+/// After how long whatever a launch batch names is surely launched, or surely not: twice what a launcher may take (the template's `Timeout`).
 const DEPARTED_AFTER: TimeDelta = TimeDelta::minutes(2);
 
 /// Executions that were launched together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Flight {
+pub(super) struct LaunchBatch {
     key: Key,
     at: i64,
     pub(super) ids: Vec<ExecutionId>,
@@ -39,7 +39,7 @@ fn partition(shard: usize) -> String {
     sharded("OPEN", shard)
 }
 
-impl Flight {
+impl LaunchBatch {
     fn new(ids: Vec<ExecutionId>, now: Timestamp) -> Self {
         let (at, bits) = (now.timestamp_millis(), System.bits());
         let shard = usize::try_from(bits % SHARDS as u128).unwrap_or_default();
@@ -77,47 +77,47 @@ pub(super) fn is_open(execution: &Execution) -> bool {
 
 impl DynamoStore {
     /// Makes known that these may be open from now on. Idempotent: naming one twice is harmless.
-    pub(super) async fn take_off(&self, ids: &[ExecutionId]) -> Result<(), PortError> {
+    pub(super) async fn record_launch_batch(&self, ids: &[ExecutionId]) -> Result<(), PortError> {
         let now = (self.now)();
-        let flights = ids.chunks(TOGETHER).map(|ids| self.put(Flight::new(ids.to_vec(), now).item()));
-        try_join_all(flights).await.map(drop)
+        let batches = ids.chunks(TOGETHER).map(|ids| self.put(LaunchBatch::new(ids.to_vec(), now).item()));
+        try_join_all(batches).await.map(drop)
     }
 
-    /// Every flight there is.
-    pub(super) async fn flights(&self) -> Result<Vec<Flight>, PortError> {
+    /// Every launch batch there is.
+    pub(super) async fn launch_batches(&self) -> Result<Vec<LaunchBatch>, PortError> {
         let shards: Vec<_> = (0..SHARDS).map(partition).collect();
         let items = try_join_all(shards.iter().map(|shard| self.collection(shard, ""))).await?.concat();
         let unread = || tracing::error!("a launch batch cannot be read; the sweep does not see its runs");
-        let flight = |item: &Item| {
-            Flight::of(item).or_else(|| {
+        let batch = |item: &Item| {
+            LaunchBatch::of(item).or_else(|| {
                 unread();
                 None
             })
         };
-        Ok(items.iter().filter_map(flight).collect())
+        Ok(items.iter().filter_map(batch).collect())
     }
 
     /// Whatever may be open, each once.
-    pub(super) async fn aloft(&self) -> Result<BTreeSet<ExecutionId>, PortError> {
-        Ok(self.flights().await?.into_iter().flat_map(|flight| flight.ids).collect())
+    pub(super) async fn launched_ids(&self) -> Result<BTreeSet<ExecutionId>, PortError> {
+        Ok(self.launch_batches().await?.into_iter().flat_map(|batch| batch.ids).collect())
     }
 
-    /// Forgets of a flight what is over: all of it when nothing is left, else once that is half of it, so that no flight is written
-    /// more than a few times. A run that is not open yet may be about to be launched while the flight is young. `open` also names the
+    /// Forgets of a launch batch what is over: all of it when nothing is left, else once that is half of it, so that no launch batch is written
+    /// more than a few times. A run that is not open yet may be about to be launched while the launch batch is young. `open` also names the
     /// runs that may be open: nothing else leads the sweep to them.
-    pub(super) async fn land(
+    pub(super) async fn close_launch_batch(
         &self,
-        flight: &Flight,
+        batch: &LaunchBatch,
         open: &BTreeSet<ExecutionId>,
         over: &BTreeSet<ExecutionId>,
     ) -> Result<(), PortError> {
-        let departed = (self.now)().timestamp_millis() - flight.at > DEPARTED_AFTER.num_milliseconds();
-        let left = flight.without(|id| over.contains(id) || (departed && !open.contains(id)));
+        let departed = (self.now)().timestamp_millis() - batch.at > DEPARTED_AFTER.num_milliseconds();
+        let left = batch.without(|id| over.contains(id) || (departed && !open.contains(id)));
         match left.ids.len() {
-            0 => self.delete_if(flight.key.clone(), Condition::new("attribute_exists(pk)", [])).await.map(drop),
-            few if few * 2 <= flight.ids.len() => {
+            0 => self.delete_if(batch.key.clone(), Condition::new("attribute_exists(pk)", [])).await.map(drop),
+            few if few * 2 <= batch.ids.len() => {
                 let there = Condition::new("attribute_exists(pk)", [(":ids", left.ids())]);
-                self.update_if(flight.key.clone(), "SET ids = :ids, v = if_not_exists(v, :v)", there).await.map(drop)
+                self.update_if(batch.key.clone(), "SET ids = :ids, v = if_not_exists(v, :v)", there).await.map(drop)
             }
             _ => Ok(()),
         }

@@ -11,14 +11,14 @@ use sha2::{Digest, Sha256};
 
 /// A clock, and bits that depend on the seed and on how many were asked for before.
 #[derive(Debug)]
-pub(super) struct Ambient<C> {
+pub(super) struct VirtualSystem<C> {
     clock: C,
     skew: TimeDelta,
     seed: u64,
     asked: AtomicU64,
 }
 
-impl<C> Ambient<C> {
+impl<C> VirtualSystem<C> {
     pub(super) fn new(clock: C, seed: u64) -> Self {
         Self::skewed(clock, seed, TimeDelta::zero())
     }
@@ -29,7 +29,7 @@ impl<C> Ambient<C> {
     }
 }
 
-impl<C: Clock> Clock for Ambient<C> {
+impl<C: Clock> Clock for VirtualSystem<C> {
     fn now(&self) -> Timestamp {
         self.clock.now() + self.skew
     }
@@ -39,7 +39,7 @@ impl<C: Clock> Clock for Ambient<C> {
     }
 }
 
-impl<C: Clock> Entropy for Ambient<C> {
+impl<C: Clock> Entropy for VirtualSystem<C> {
     fn bits(&self) -> u128 {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let digest = Sha256::digest([self.seed.to_le_bytes(), number.to_le_bytes()].concat());

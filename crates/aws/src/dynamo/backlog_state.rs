@@ -1,0 +1,55 @@
+//! What is known of a backlog as a whole: one item for each backlog.
+
+use chrono::TimeDelta;
+use domain::{backlog::BacklogState, limit::LimitKey, ports::PortError};
+
+use super::{
+    DynamoStore,
+    item::{Item, Key, expiry, form_of, item_of, number, number_of},
+    table::Condition,
+};
+
+/// How long the state of a lock's or a group's backlog is kept unchanged: they can have any number of names. A pool's stays. Ours.
+const UNCHANGED: TimeDelta = TimeDelta::days(1);
+
+fn key(backlog: &LimitKey) -> Key {
+    Key::single('L', backlog)
+}
+
+/// It is advice. So one that cannot be read is taken for that of a backlog nobody has looked at, and replaced at the next look.
+fn state_of(mut item: Item) -> BacklogState {
+    // It stands beside the form, and is written anew each time.
+    item.remove("expires");
+    let revision = number_of(&item, "revision").unwrap_or_default();
+    match form_of::<BacklogState>(item) {
+        Ok((state, unknown)) => BacklogState { unknown, ..state },
+        Err(error) => {
+            tracing::error!(%error, "the state of a backlog cannot be read");
+            BacklogState { revision, ..BacklogState::default() }
+        }
+    }
+}
+
+impl DynamoStore {
+    pub(super) async fn read_backlog_state(&self, backlog: &LimitKey) -> Result<BacklogState, PortError> {
+        let item: Option<Item> = self.get(key(backlog)).await?;
+        Ok(item.map(state_of).unwrap_or_default())
+    }
+
+    pub(super) async fn write_backlog_state(
+        &self,
+        backlog: &LimitKey,
+        before: &BacklogState,
+        after: &BacklogState,
+    ) -> Result<bool, PortError> {
+        let mut item = item_of(key(backlog), after, &after.unknown)?;
+        if !matches!(backlog, LimitKey::Pool(_)) {
+            item.insert("expires".to_owned(), number(expiry((self.now)() + UNCHANGED)));
+        }
+        let unchanged = Condition::new(
+            "attribute_not_exists(pk) OR revision = :revision",
+            [(":revision", number(before.revision))],
+        );
+        self.put_if(item, unchanged).await.map(|wrote| wrote.is_yes())
+    }
+}

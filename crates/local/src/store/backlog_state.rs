@@ -1,0 +1,76 @@
+//! What is known of a backlog as a whole. Each worker has its own, since each has a backlog of its own.
+
+use domain::{backlog::BacklogState, limit::LimitKey, ports::PortError};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::{
+    database::{WorkerId, count, integer},
+    form,
+};
+
+/// A backlog's state as the file has it, and whether it is this worker's.
+pub(super) struct Row {
+    json: String,
+    revision: i64,
+    own: bool,
+}
+
+impl Row {
+    /// Of another worker only what holds its backlog is of interest: who looks at a backlog's place from another process learns why it waits.
+    ///
+    /// It is advice. So one that cannot be read is taken for that of a backlog nobody has looked at, and replaced at the next look.
+    pub(super) fn state(&self) -> BacklogState {
+        let state = match form::read::<BacklogState>(self.json.as_bytes()) {
+            Ok((state, unknown)) => BacklogState { unknown, ..state },
+            Err(error) => {
+                tracing::error!(%error, "the state of a backlog cannot be read");
+                BacklogState { revision: count(self.revision), ..BacklogState::default() }
+            }
+        };
+        if self.own { state } else { BacklogState { held: state.held, ..BacklogState::default() } }
+    }
+}
+
+pub(super) fn find(db: &Connection, key: &str, worker: &WorkerId) -> rusqlite::Result<Option<Row>> {
+    db.prepare_cached(
+        "SELECT state, pump = ?2, revision FROM line_states WHERE line = ?1 ORDER BY pump = ?2 DESC LIMIT 1",
+    )?
+    .query_row([key, worker.as_str()], |row| Ok(Row { json: row.get(0)?, own: row.get(1)?, revision: row.get(2)? }))
+    .optional()
+}
+
+/// A backlog's next state; `None` if it is that of one nobody has looked at, which is not kept: locks can have any number of names.
+pub(super) struct Next {
+    key: String,
+    from_revision: i64,
+    revision: i64,
+    json: Option<String>,
+}
+
+impl Next {
+    pub(super) fn of(key: &LimitKey, before: &BacklogState, after: &BacklogState) -> Result<Self, PortError> {
+        let forgotten = *after == BacklogState { revision: after.revision, ..BacklogState::default() };
+        let json = if forgotten { None } else { Some(form::json(after, &after.unknown)?) };
+        let (from_revision, revision) = (integer(before.revision), integer(after.revision));
+        Ok(Self { key: key.to_string(), from_revision, revision, json })
+    }
+}
+
+pub(super) fn set(db: &Connection, next: &Next, worker: &WorkerId) -> rusqlite::Result<bool> {
+    let found: Option<i64> = db
+        .prepare_cached("SELECT revision FROM line_states WHERE line = ?1 AND pump = ?2")?
+        .query_row([next.key.as_str(), worker.as_str()], |row| row.get(0))
+        .optional()?;
+    if found.unwrap_or_default() != next.from_revision {
+        return Ok(false);
+    }
+    match &next.json {
+        Some(json) => db
+            .prepare_cached("INSERT OR REPLACE INTO line_states (line, pump, revision, state) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![next.key, worker.as_str(), next.revision, json])?,
+        None => db
+            .prepare_cached("DELETE FROM line_states WHERE line = ?1 AND pump = ?2")?
+            .execute([next.key.as_str(), worker.as_str()])?,
+    };
+    Ok(true)
+}
