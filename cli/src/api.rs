@@ -1,7 +1,10 @@
 //! The API's calls, by name.
 
 use domain::{
-    api::{Accepted, BulkAnswer, ExecutionView, GroupRerunRequest, GroupView, HistoryPage, LogsPage, Whoami},
+    api::{
+        Accepted, BulkAnswer, ExecutionView, GroupRerunRequest, GroupView, HistoryPage, LogsPage,
+        Whoami,
+    },
     execution::ExecutionStatus,
     id::ExecutionId,
     request::SubmitRequest,
@@ -24,7 +27,9 @@ pub(crate) struct Got<T> {
 /// A path of `segments`, each escaped, and a query of those `pairs` that have a value.
 pub(crate) fn path(segments: &[&str], pairs: &[(&str, Option<&str>)]) -> String {
     // Only its path and query are used. A constant that parses.
-    let Ok(mut url) = Url::parse("http://any/") else { return String::new() };
+    let Ok(mut url) = Url::parse("http://any/") else {
+        return String::new();
+    };
     if let Ok(mut path) = url.path_segments_mut() {
         path.clear().extend(segments);
     }
@@ -39,19 +44,30 @@ pub(crate) fn path(segments: &[&str], pairs: &[(&str, Option<&str>)]) -> String 
     }
 }
 
-/// How an execution is named in a path. A task goes by its id, the end of its ARN: the slashes of an ARN, escaped or not, may be taken for
-/// parts of the path on the way.
+/// How an execution is named in a path. A task goes by its id, the end of its ARN: the slashes of
+/// an ARN, escaped or not, may be taken for parts of the path on the way.
 fn name_in_path(id: &str) -> &str {
-    if id.starts_with("arn:") { id.rsplit('/').next().unwrap_or(id) } else { id }
+    if id.starts_with("arn:") {
+        id.rsplit('/').next().unwrap_or(id)
+    } else {
+        id
+    }
 }
 
 impl Client {
-    /// Submits. The request must have an idempotency key, so that a lost answer never makes two runs.
+    /// Submits. The request must have an idempotency key, so that a lost answer never makes two
+    /// runs.
     pub(crate) async fn submit(&self, request: &SubmitRequest) -> Result<Got<Accepted>, Failure> {
         debug_assert!(request.idempotency_key.is_some());
-        let request = SubmitRequest { action: Some("exec".into()), ..request.clone() };
-        let body = serde_json::to_vec(&request).map_err(|error| Failure::Local(error.to_string()))?;
-        Ok(self.got(Call::post(path(&["execute"], &[]), Some(body))).await?)
+        let request = SubmitRequest {
+            action: Some("exec".into()),
+            ..request.clone()
+        };
+        let body =
+            serde_json::to_vec(&request).map_err(|error| Failure::Local(error.to_string()))?;
+        Ok(self
+            .got(Call::post(path(&["execute"], &[]), Some(body)))
+            .await?)
     }
 
     /// Submits some lines of a submission. Sent again they are the same executions.
@@ -60,9 +76,18 @@ impl Client {
         Ok(self.got(call).await?.value)
     }
 
-    /// Runs an execution again. `changes` must hold an idempotency key, so that a lost answer never makes two runs.
-    pub(crate) async fn rerun(&self, id: &ExecutionId, changes: Vec<u8>) -> Result<Got<Accepted>, CallError> {
-        self.got(Call::post(path(&["executions", id.as_str(), "rerun"], &[]), Some(changes))).await
+    /// Runs an execution again. `changes` must hold an idempotency key, so that a lost answer never
+    /// makes two runs.
+    pub(crate) async fn rerun(
+        &self,
+        id: &ExecutionId,
+        changes: Vec<u8>,
+    ) -> Result<Got<Accepted>, CallError> {
+        self.got(Call::post(
+            path(&["executions", id.as_str(), "rerun"], &[]),
+            Some(changes),
+        ))
+        .await
     }
 
     /// The caller, as the installation sees it.
@@ -72,19 +97,28 @@ impl Client {
 
     /// An execution, by anything that names it.
     pub(crate) async fn execution(&self, id: &str) -> Result<Got<ExecutionView>, CallError> {
-        self.got(Call::get(path(&["executions", name_in_path(id)], &[]))).await
+        self.got(Call::get(path(&["executions", name_in_path(id)], &[])))
+            .await
     }
 
     /// The same, followed.
-    pub(crate) async fn execution_followed(&self, id: &ExecutionId) -> Result<Got<ExecutionView>, CallError> {
-        self.got(Call::get(path(&["executions", id.as_str()], &[])).following()).await
+    pub(crate) async fn execution_followed(
+        &self,
+        id: &ExecutionId,
+    ) -> Result<Got<ExecutionView>, CallError> {
+        self.got(Call::get(path(&["executions", id.as_str()], &[])).following())
+            .await
     }
 
     /// The caller's latest execution.
     pub(crate) async fn latest(&self) -> Result<ExecutionId, Failure> {
-        let page = self.history(&[("limit", Some("1")), ("by", Some("me"))]).await?;
+        let page = self
+            .history(&[("limit", Some("1")), ("by", Some("me"))])
+            .await?;
         let latest = page.value.executions.into_iter().next();
-        latest.map(|latest| latest.id().clone()).ok_or_else(|| Failure::Nothing("you have no runs yet".into()))
+        latest
+            .map(|latest| latest.id().clone())
+            .ok_or_else(|| Failure::Nothing("you have no runs yet".into()))
     }
 
     /// The execution that `id` names; without one, the caller's latest.
@@ -112,12 +146,19 @@ impl Client {
     }
 
     /// A page of history.
-    pub(crate) async fn history(&self, filter: &[(&str, Option<&str>)]) -> Result<Got<HistoryPage>, CallError> {
+    pub(crate) async fn history(
+        &self,
+        filter: &[(&str, Option<&str>)],
+    ) -> Result<Got<HistoryPage>, CallError> {
         self.got(Call::get(path(&["executions"], filter))).await
     }
 
     /// What the log holds from `cursor` on.
-    pub(crate) async fn logs(&self, id: &ExecutionId, cursor: Option<&str>) -> Result<Got<LogsPage>, CallError> {
+    pub(crate) async fn logs(
+        &self,
+        id: &ExecutionId,
+        cursor: Option<&str>,
+    ) -> Result<Got<LogsPage>, CallError> {
         self.got(Call::get(logs_path(id, cursor))).await
     }
 
@@ -132,31 +173,53 @@ impl Client {
 
     /// Asks for a stop; again is no harm.
     pub(crate) async fn cancel(&self, id: &ExecutionId) -> Result<ExecutionStatus, CallError> {
-        let answer = self.call(Call::post(path(&["executions", id.as_str(), "cancel"], &[]), None)).await?;
+        let answer = self
+            .call(Call::post(
+                path(&["executions", id.as_str(), "cancel"], &[]),
+                None,
+            ))
+            .await?;
         Ok(self.read::<Asked>(&answer)?.status)
     }
 
     /// Marks a group as cancelled; again is no harm.
     pub(crate) async fn cancel_group(&self, group: &str) -> Result<GroupView, CallError> {
-        let answer = self.call(Call::post(path(&["groups", group, "cancel"], &[]), None)).await?;
+        let answer = self
+            .call(Call::post(path(&["groups", group, "cancel"], &[]), None))
+            .await?;
         self.read(&answer)
     }
 
-    /// Has the failed runs of a group run again. The request must name a submission, so that a lost answer never makes two of one.
-    pub(crate) async fn rerun_group(&self, group: &str, request: &GroupRerunRequest) -> Result<GroupView, Failure> {
-        let body = serde_json::to_vec(request).map_err(|error| Failure::Local(error.to_string()))?;
-        let answer = self.call(Call::post(path(&["groups", group, "rerun-failed"], &[]), Some(body))).await?;
+    /// Has the failed runs of a group run again. The request must name a submission, so that a lost
+    /// answer never makes two of one.
+    pub(crate) async fn rerun_group(
+        &self,
+        group: &str,
+        request: &GroupRerunRequest,
+    ) -> Result<GroupView, Failure> {
+        let body =
+            serde_json::to_vec(request).map_err(|error| Failure::Local(error.to_string()))?;
+        let answer = self
+            .call(Call::post(
+                path(&["groups", group, "rerun-failed"], &[]),
+                Some(body),
+            ))
+            .await?;
         Ok(self.read(&answer)?)
     }
 
     /// How far the cancel of a group is, and its rerun.
     pub(crate) async fn group(&self, group: &str) -> Result<Got<GroupView>, CallError> {
-        self.got(Call::get(path(&["groups", group], &[])).following()).await
+        self.got(Call::get(path(&["groups", group], &[])).following())
+            .await
     }
 
     async fn got<T: serde::de::DeserializeOwned>(&self, call: Call) -> Result<Got<T>, CallError> {
         let answer = self.call(call).await?;
-        Ok(Got { value: self.read(&answer)?, answer })
+        Ok(Got {
+            value: self.read(&answer)?,
+            answer,
+        })
     }
 }
 
@@ -176,9 +239,18 @@ mod tests {
 
     #[test]
     fn what_a_user_types_stays_in_its_place() {
-        assert_eq!(path(&["executions", "../keys?x=1#y"], &[]), "/executions/..%2Fkeys%3Fx=1%23y");
-        assert_eq!(path(&["executions"], &[("by", Some("a&b")), ("group", None)]), "/executions?by=a%26b");
-        assert_eq!(name_in_path("arn:aws:ecs:eu-central-1:123456789012:task/mycli-default/0f9d"), "0f9d");
+        assert_eq!(
+            path(&["executions", "../keys?x=1#y"], &[]),
+            "/executions/..%2Fkeys%3Fx=1%23y"
+        );
+        assert_eq!(
+            path(&["executions"], &[("by", Some("a&b")), ("group", None)]),
+            "/executions?by=a%26b"
+        );
+        assert_eq!(
+            name_in_path("arn:aws:ecs:eu-central-1:123456789012:task/mycli-default/0f9d"),
+            "0f9d"
+        );
         assert_eq!(name_in_path("exec_0/1"), "exec_0/1");
     }
 }

@@ -121,7 +121,8 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    /// The exit code when mycli fails: commands that pass on a run's exit code have one of their own for that.
+    /// The exit code when mycli fails: commands that pass on a run's exit code have one of their
+    /// own for that.
     pub(crate) fn failure_code(&self) -> u8 {
         match self {
             Self::Rerun(rerun) if rerun.is_of_a_group() => exit::FAILURE,

@@ -54,8 +54,13 @@ const VALUE: &str = "VALUE";
 /// The command line of `bulk`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Bulk {
-    /// File with one request a line, as JSON, or - for standard input; with --map-over-… the command, as shell text
-    #[arg(value_name = "FILE|COMMAND", required_unless_present = "argv", conflicts_with = "argv")]
+    /// File with one request a line, as JSON, or - for standard input; with --map-over-… the
+    /// command, as shell text
+    #[arg(
+        value_name = "FILE|COMMAND",
+        required_unless_present = "argv",
+        conflicts_with = "argv"
+    )]
     what: Option<String>,
     /// With --map-over-…: a command whose words are kept as they are
     #[arg(last = true, value_name = "ARGV")]
@@ -105,7 +110,10 @@ impl Bulk {
     async fn submit(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
         let (submission, lines) = self.prepare(context).await?;
         if let (Client::Local(machine), true) = (client, self.wait) {
-            machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
+            machine
+                .start()
+                .await
+                .map_err(|error| Failure::Local(error.to_string()))?;
         }
         submission::run(context, client, &submission, &lines, self.wait).await
     }
@@ -114,10 +122,13 @@ impl Bulk {
     async fn show(&self, context: &Context) -> Result<u8, Failure> {
         let (submission, mut lines) = self.prepare(context).await?;
         if self.resume.is_none() && submission.names_its_group() {
-            context.screen.say("runs of no group will be counted in one named by the submission's id");
+            context
+                .screen
+                .say("runs of no group will be counted in one named by the submission's id");
             let made_up = Value::String(submission.group);
             for line in &mut lines {
-                line.keys.retain(|key, value| key != "group" || *value != made_up);
+                line.keys
+                    .retain(|key, value| key != "group" || *value != made_up);
             }
         }
         print(context, &lines)
@@ -139,31 +150,44 @@ impl Bulk {
         for line in lines {
             let keys = submission.group_in(absolute(context, lines::over(&base, &line.keys))?);
             for fault in lines::check(&keys, &defaults) {
-                let is_shared = !lines::say(&line.keys, &fault.field) && lines::say(&base, &fault.field);
+                let is_shared =
+                    !lines::say(&line.keys, &fault.field) && lines::say(&base, &fault.field);
                 match is_shared {
                     true => faults.add_shared(line.number, draft.placed_one(fault)),
                     false => faults.add(line.number, None, Some(&fault.field), &fault.message),
                 }
             }
-            ready.push(Ready { number: line.number, keys });
+            ready.push(Ready {
+                number: line.number,
+                keys,
+            });
         }
         match faults.told() {
             Some((1, found)) => Err(Failure::Lines("1 line cannot be run".to_owned(), found)),
             Some((bad, found)) => Err(Failure::Lines(format!("{bad} lines cannot be run"), found)),
-            None if ready.is_empty() => Err(Failure::Usage(format!("{source} holds nothing to run"))),
+            None if ready.is_empty() => {
+                Err(Failure::Usage(format!("{source} holds nothing to run")))
+            }
             None => Ok((submission, ready)),
         }
     }
 
     /// What faults are told of.
     fn source(&self) -> String {
-        let file = self.map_over_file.as_ref().map(|path| path.display().to_string());
+        let file = self
+            .map_over_file
+            .as_ref()
+            .map(|path| path.display().to_string());
         let name = match file {
             Some(name) => name,
             None if self.maps() => "value".into(),
             None => self.what.clone().unwrap_or_default(),
         };
-        if name == "-" { "standard input".into() } else { name }
+        if name == "-" {
+            "standard input".into()
+        } else {
+            name
+        }
     }
 
     fn maps(&self) -> bool {
@@ -173,8 +197,7 @@ impl Bulk {
     fn given(&self, faults: &mut Faults<'_>) -> Result<Vec<Line>, Failure> {
         if !self.maps() {
             let Some(file) = self.what.as_ref().filter(|_| self.argv.is_empty()) else {
-                let words =
-                    "a command takes --map-over-values or --map-over-file; else give a file with one request a line";
+                let words = "a command takes --map-over-values or --map-over-file; else give a file with one request a line";
                 return Err(Failure::Usage(words.into()));
             };
             return Ok(lines::read(&self.read(Path::new(file))?, faults));
@@ -186,9 +209,18 @@ impl Bulk {
         };
         let keys = |value: String| {
             let env = Keys::from_iter([(VALUE.to_owned(), Value::String(value))]);
-            Keys::from_iter([("command".into(), Value::String(command.clone())), ("env".into(), Value::Object(env))])
+            Keys::from_iter([
+                ("command".into(), Value::String(command.clone())),
+                ("env".into(), Value::Object(env)),
+            ])
         };
-        Ok(values.into_iter().map(|(number, value)| Line { number, keys: keys(value) }).collect())
+        Ok(values
+            .into_iter()
+            .map(|(number, value)| Line {
+                number,
+                keys: keys(value),
+            })
+            .collect())
     }
 
     /// The input, read line by line. A missing file is an error of usage, like an unknown flag.
@@ -198,7 +230,8 @@ impl Bulk {
             true => from_standard_input(),
             false => fs::read(path),
         };
-        let bytes = bytes.map_err(|error| Failure::Usage(format!("failed to read {source}: {error}")))?;
+        let bytes =
+            bytes.map_err(|error| Failure::Usage(format!("failed to read {source}: {error}")))?;
         // As it is, each of its lines would be told as broken.
         match encoding::utf16(&bytes).and_then(|_| encoding::fault(&bytes)) {
             Some(problem) => Err(Failure::Usage(format!("{source} {problem}"))),
@@ -224,7 +257,10 @@ fn absolute(context: &Context, mut keys: Keys) -> Result<Keys, Failure> {
 
 /// One request a line.
 pub(crate) fn print(context: &Context, lines: &[Ready]) -> Result<u8, Failure> {
-    let text: String = lines.iter().map(|line| format!("{}\n", Value::Object(line.keys.clone()))).collect();
+    let text: String = lines
+        .iter()
+        .map(|line| format!("{}\n", Value::Object(line.keys.clone())))
+        .collect();
     output::text(context, &text)?;
     Ok(exit::SUCCESS)
 }

@@ -32,9 +32,14 @@ Examples:
 
 Exit code: 0 once the stop is asked for (or the run was over already), 1 if it cannot be.";
 
-/// The statuses that can be cancelled, as a run comes by them: who moves on while others are looked at is met again.
-const OPEN: [ExecutionStatus; 4] =
-    [ExecutionStatus::Queued, ExecutionStatus::Waiting, ExecutionStatus::Launching, ExecutionStatus::Running];
+/// The statuses that can be cancelled, as a run comes by them: who moves on while others are looked
+/// at is met again.
+const OPEN: [ExecutionStatus; 4] = [
+    ExecutionStatus::Queued,
+    ExecutionStatus::Waiting,
+    ExecutionStatus::Launching,
+    ExecutionStatus::Running,
+];
 
 /// The command line of `cancel`.
 #[derive(Args, Clone, Debug)]
@@ -72,27 +77,40 @@ impl Cancel {
         let run = client.find(self.id.as_deref()).await?;
         let id = run.value.execution_id.clone();
         if run.value.is_over() {
-            context.screen.say(&format!("{id} was over already: {}", run.value.status));
+            context
+                .screen
+                .say(&format!("{id} was over already: {}", run.value.status));
             return self.report(context, &run);
         }
         let asked = client.cancel(&id).await?;
-        context.screen.say(&format!("cancelling {id}: {}", consequence(&asked)));
+        context
+            .screen
+            .say(&format!("cancelling {id}: {}", consequence(&asked)));
         let after = if self.wait {
             follow::until_final(client, &id, &context.screen).await?
         } else {
             client.execution(id.as_str()).await?
         };
         if self.wait {
-            context.screen.say(&format!("{id} is {}", after.value.status));
+            context
+                .screen
+                .say(&format!("{id} is {}", after.value.status));
         }
         self.report(context, &after)
     }
 
-    async fn cancel_group(&self, context: &Context, client: &Client, group: &str) -> Result<u8, Failure> {
+    async fn cancel_group(
+        &self,
+        context: &Context,
+        client: &Client,
+        group: &str,
+    ) -> Result<u8, Failure> {
         if !self.yes && prompt::can_ask() {
             let open = open(client, group).await?;
             if open.is_empty() {
-                return Err(Failure::Nothing(format!("no run of the group {group} is under way")));
+                return Err(Failure::Nothing(format!(
+                    "no run of the group {group} is under way"
+                )));
             }
             let counts: Counts = open.values().cloned().collect();
             let question = format!("cancel {} of {group} ({})?", counts.total(), counts.line());
@@ -102,7 +120,11 @@ impl Cancel {
         }
         let set = set_mark(client, group).await?;
         let marked = until_closed(context, client, group, set).await?;
-        let mut ends = Ends { cancelled: marked.cancelled, stopping: marked.stopping, over: 0 };
+        let mut ends = Ends {
+            cancelled: marked.cancelled,
+            stopping: marked.stopping,
+            over: 0,
+        };
         if self.wait {
             ends.over = wait_for(context, client, group, &marked).await?;
             ends.cancelled += ends.stopping.saturating_sub(ends.over);
@@ -120,7 +142,10 @@ impl Cancel {
 }
 
 /// Who of a group is not over.
-async fn open(client: &Client, group: &str) -> Result<BTreeMap<ExecutionId, ExecutionStatus>, CallError> {
+async fn open(
+    client: &Client,
+    group: &str,
+) -> Result<BTreeMap<ExecutionId, ExecutionStatus>, CallError> {
     let mut open = BTreeMap::new();
     for status in OPEN {
         let see = |listed: Listed| {
@@ -139,30 +164,51 @@ struct Ends {
     over: u32,
 }
 
-/// Waits until none of those that the mark covers is under way; gives how many ended otherwise than cancelled.
-async fn wait_for(context: &Context, client: &Client, group: &str, mark: &GroupCancelView) -> Result<u32, Failure> {
+/// Waits until none of those that the mark covers is under way; gives how many ended otherwise than
+/// cancelled.
+async fn wait_for(
+    context: &Context,
+    client: &Client,
+    group: &str,
+    mark: &GroupCancelView,
+) -> Result<u32, Failure> {
     let mut open = BTreeSet::new();
     for status in OPEN {
         let see = |listed: Listed| match listed {
-            Listed::Run(run) if run.submitted_at <= mark.at => open.extend([run.execution_id.clone()]),
+            Listed::Run(run) if run.submitted_at <= mark.at => {
+                open.extend([run.execution_id.clone()])
+            }
             Listed::Run(_) | Listed::Unreadable(_) => {}
         };
         group::walk(client, group, Some(&status), see).await?;
     }
-    let mut watch = Watch::new(open.into_iter().map(|id| (0, id)), BTreeSet::from([group.to_owned()]));
+    let mut watch = Watch::new(
+        open.into_iter().map(|id| (0, id)),
+        BTreeSet::from([group.to_owned()]),
+    );
     watch.follow(client, &context.screen).await?;
     context.screen.no_progress();
-    let otherwise = watch.runs().filter(|(_, run)| run.status != ExecutionStatus::Cancelled).count();
+    let otherwise = watch
+        .runs()
+        .filter(|(_, run)| run.status != ExecutionStatus::Cancelled)
+        .count();
     Ok(u32::try_from(otherwise).unwrap_or(u32::MAX))
 }
 
-/// Marks a group. From then on the mark holds, whether or not somebody stays to see its members closed.
+/// Marks a group. From then on the mark holds, whether or not somebody stays to see its members
+/// closed.
 ///
 /// # Errors
 /// The API's.
-pub(crate) async fn set_mark(client: &Client, group: &str) -> Result<Option<GroupCancelView>, Failure> {
+pub(crate) async fn set_mark(
+    client: &Client,
+    group: &str,
+) -> Result<Option<GroupCancelView>, Failure> {
     if let Client::Local(machine) = client {
-        machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
+        machine
+            .start()
+            .await
+            .map_err(|error| Failure::Local(error.to_string()))?;
     }
     Ok(client.cancel_group(group).await?.cancel)
 }
@@ -182,7 +228,10 @@ pub(crate) async fn until_closed(
     while let Some(cancel) = &shown
         && !cancel.looked_at_all
     {
-        context.screen.progress(&format!("no more of {group} start; closing them: {}", closed(cancel)));
+        context.screen.progress(&format!(
+            "no more of {group} start; closing them: {}",
+            closed(cancel)
+        ));
         let got = client.group(group).await?;
         client.pause(&got.answer, false, PAUSE).await;
         // A later mark covers what this one does.
@@ -190,12 +239,17 @@ pub(crate) async fn until_closed(
     }
     context.screen.no_progress();
     let nothing = || Failure::Nothing(format!("no run of the group {group} is under way"));
-    shown.filter(|shown| shown.cancelled + shown.stopping + shown.passed_over > 0).ok_or_else(nothing)
+    shown
+        .filter(|shown| shown.cancelled + shown.stopping + shown.passed_over > 0)
+        .ok_or_else(nothing)
 }
 
 /// How far a cancelled group is, in words: `1,200 cancelled, 12 stopping`.
 pub(crate) fn closed(cancel: &GroupCancelView) -> String {
-    let mut text = format!("{} cancelled, {} stopping", cancel.cancelled, cancel.stopping);
+    let mut text = format!(
+        "{} cancelled, {} stopping",
+        cancel.cancelled, cancel.stopping
+    );
     if cancel.passed_over > 0 {
         // Writing to a String cannot fail.
         let _ = write!(text, ", {} passed over", cancel.passed_over);
@@ -203,8 +257,17 @@ pub(crate) fn closed(cancel: &GroupCancelView) -> String {
     text
 }
 
-fn report_group(context: &Context, group: &str, marked: &GroupCancelView, ends: &Ends) -> Result<u8, Failure> {
-    let Ends { cancelled, stopping, over } = ends;
+fn report_group(
+    context: &Context,
+    group: &str,
+    marked: &GroupCancelView,
+    ends: &Ends,
+) -> Result<u8, Failure> {
+    let Ends {
+        cancelled,
+        stopping,
+        over,
+    } = ends;
     if marked.passed_over > 0 {
         context.screen.say(&format!(
             "not cancelled in {group}: {}, because the record cannot be read or only a newer release can stop the run (`mycli history --group \
@@ -222,7 +285,11 @@ fn report_group(context: &Context, group: &str, marked: &GroupCancelView, ends: 
         let text = format!("cancelled  {cancelled}\nstopping   {stopping}\nover       {over}\n");
         output::text(context, &text)?;
     }
-    Ok(if marked.passed_over == 0 { exit::SUCCESS } else { exit::FAILURE })
+    Ok(if marked.passed_over == 0 {
+        exit::SUCCESS
+    } else {
+        exit::FAILURE
+    })
 }
 
 /// Of a run that is in this state once it was asked to stop.

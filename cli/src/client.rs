@@ -1,4 +1,5 @@
-//! One client for the two worlds: a stack behind HTTPS, or this machine. Nothing above it knows the difference.
+//! One client for the two worlds: a stack behind HTTPS, or this machine. Nothing above it knows the
+//! difference.
 
 use std::time::Duration;
 
@@ -16,9 +17,11 @@ mod retry;
 pub(crate) use remote::{EndpointError, Remote, is_address, is_loopback};
 pub(crate) use retry::Patience;
 
-/// How long to pause between two looks at something that has not changed, unless the API says otherwise.
+/// How long to pause between two looks at something that has not changed, unless the API says
+/// otherwise.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
-/// A notice of a change may be missed, by a crash of who would have given it: look again after this time anyway.
+/// A notice of a change may be missed, by a crash of who would have given it: look again after this
+/// time anyway.
 const LOCAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Who answers. There is one in a process.
@@ -36,8 +39,9 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     /// The path, from `/` on, and the query.
     pub(crate) path: String,
-    /// JSON. `POST`s are only ever sent with an idempotency key in it, or are idempotent by themselves (cancel), so that each call may
-    /// be repeated when its answer is lost; the one that is neither is sent once (a new API key).
+    /// JSON. `POST`s are only ever sent with an idempotency key in it, or are idempotent by
+    /// themselves (cancel), so that each call may be repeated when its answer is lost; the one that
+    /// is neither is sent once (a new API key).
     pub(crate) body: Option<Vec<u8>>,
     /// Ask the server to hold its answer until there is news.
     pub(crate) hold: bool,
@@ -48,32 +52,61 @@ pub(crate) struct Call {
 impl Call {
     /// A `GET`.
     pub(crate) fn get(path: String) -> Self {
-        Self { method: Method::GET, path, body: None, hold: false, patience: Patience::Short }
+        Self {
+            method: Method::GET,
+            path,
+            body: None,
+            hold: false,
+            patience: Patience::Short,
+        }
     }
 
     /// A `POST`.
     pub(crate) fn post(path: String, body: Option<Vec<u8>>) -> Self {
-        Self { method: Method::POST, path, body, hold: false, patience: Patience::Short }
+        Self {
+            method: Method::POST,
+            path,
+            body,
+            hold: false,
+            patience: Patience::Short,
+        }
     }
 
     /// A `DELETE`.
     pub(crate) fn delete(path: String) -> Self {
-        Self { method: Method::DELETE, path, body: None, hold: false, patience: Patience::Short }
+        Self {
+            method: Method::DELETE,
+            path,
+            body: None,
+            hold: false,
+            patience: Patience::Short,
+        }
     }
 
     /// The same, but never a second time.
     pub(crate) fn once(self) -> Self {
-        Self { patience: Patience::Once, ..self }
+        Self {
+            patience: Patience::Once,
+            ..self
+        }
     }
 
     /// The same, for lines of a submission: a server that is busy is waited for.
     pub(crate) fn handing_in(self) -> Self {
-        Self { patience: Patience::HandingIn, ..self }
+        Self {
+            patience: Patience::HandingIn,
+            ..self
+        }
     }
 
-    /// The same, for something that is followed: the server may hold its answer, and an outage does not end it soon.
+    /// The same, for something that is followed: the server may hold its answer, and an outage does
+    /// not end it soon.
     pub(crate) fn following(self) -> Self {
-        Self { hold: true, patience: Patience::Long, ..self }
+        Self {
+            hold: true,
+            patience: Patience::Long,
+            ..self
+        }
     }
 }
 
@@ -134,7 +167,11 @@ pub(crate) enum CallError {
 }
 
 fn said(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!(": {text}") }
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!(": {text}")
+    }
 }
 
 impl CallError {
@@ -142,7 +179,9 @@ impl CallError {
     pub(crate) fn is_about_the_key(&self) -> bool {
         match self {
             Self::Refused(problem) => problem.status == 401,
-            Self::Foreign { status, .. } => *status == StatusCode::UNAUTHORIZED || *status == StatusCode::FORBIDDEN,
+            Self::Foreign { status, .. } => {
+                *status == StatusCode::UNAUTHORIZED || *status == StatusCode::FORBIDDEN
+            }
             Self::Unreadable { .. } | Self::Unreachable { .. } => false,
         }
     }
@@ -157,9 +196,16 @@ impl Client {
         match self {
             Self::Remote(remote) => remote.call(&call).await,
             Self::Local(machine) => {
-                let (status, headers, body) = machine.call(call.method, &call.path, call.body).await;
-                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let answer = Answer { headers, body, took: Duration::ZERO, held: false };
+                let (status, headers, body) =
+                    machine.call(call.method, &call.path, call.body).await;
+                let status =
+                    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let answer = Answer {
+                    headers,
+                    body,
+                    took: Duration::ZERO,
+                    held: false,
+                };
                 accepted(&self.name(), status, answer)
             }
         }
@@ -169,17 +215,26 @@ impl Client {
     ///
     /// # Errors
     /// [`CallError::Unreadable`].
-    pub(crate) fn read<T: serde::de::DeserializeOwned>(&self, answer: &Answer) -> Result<T, CallError> {
-        serde_json::from_slice(&answer.body).map_err(|error| CallError::Unreadable { endpoint: self.name(), error })
+    pub(crate) fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        answer: &Answer,
+    ) -> Result<T, CallError> {
+        serde_json::from_slice(&answer.body).map_err(|error| CallError::Unreadable {
+            endpoint: self.name(),
+            error,
+        })
     }
 
-    /// Pauses after `answer` before asking the same again: until something changes here, else for `usual`, or longer if the API asks for it.
-    /// An API that held its answer until there was news has paused already.
+    /// Pauses after `answer` before asking the same again: until something changes here, else for
+    /// `usual`, or longer if the API asks for it. An API that held its answer until there was news
+    /// has paused already.
     pub(crate) async fn pause(&self, answer: &Answer, news: bool, usual: Duration) {
         match self {
             Self::Local(_) if news => {}
             // Both ends of the wait are fine.
-            Self::Local(machine) => drop(tokio::time::timeout(LOCAL_PAUSE, machine.changed()).await),
+            Self::Local(machine) => {
+                drop(tokio::time::timeout(LOCAL_PAUSE, machine.changed()).await)
+            }
             Self::Remote(remote) => {
                 let asked = answer.retry_after().unwrap_or_default();
                 let left = usual.max(asked).saturating_sub(answer.took);
@@ -231,15 +286,27 @@ fn accepted(endpoint: &str, status: StatusCode, answer: Answer) -> Result<Answer
     }
     match serde_json::from_slice(&answer.body) {
         Ok(problem) => Err(CallError::Refused(problem)),
-        Err(_) => Err(CallError::Foreign { endpoint: endpoint.to_owned(), status, text: start_of(&answer.body) }),
+        Err(_) => Err(CallError::Foreign {
+            endpoint: endpoint.to_owned(),
+            status,
+            text: start_of(&answer.body),
+        }),
     }
 }
 
-/// API Gateway's own errors are `{"message": …}`; a proxy's are pages, of which the first line will do.
+/// API Gateway's own errors are `{"message": …}`; a proxy's are pages, of which the first line will
+/// do.
 fn start_of(body: &[u8]) -> String {
     let json = serde_json::from_slice::<serde_json::Value>(body).ok();
     let message = json.as_ref().and_then(|json| json.get("message")?.as_str());
     let text = message.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned);
-    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    line.trim().chars().filter(|c| !c.is_control()).take(200).collect()
+    let line = text
+        .lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default();
+    line.trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(200)
+        .collect()
 }

@@ -81,15 +81,26 @@ impl Config {
     pub(crate) fn run(self, context: &Context) -> Result<u8, Failure> {
         match self.action {
             Action::Show => show(context)?,
-            Action::Set { name: Name::Endpoint, value } => set_endpoint(context, value)?,
-            Action::Set { name: Name::Key, value: None } => set_key(context)?,
-            Action::Set { name: Name::Key, value: Some(_) } => {
+            Action::Set {
+                name: Name::Endpoint,
+                value,
+            } => set_endpoint(context, value)?,
+            Action::Set {
+                name: Name::Key,
+                value: None,
+            } => set_key(context)?,
+            Action::Set {
+                name: Name::Key,
+                value: Some(_),
+            } => {
                 let message = "a key on the command line can be seen by every user of this machine: run `mycli config set key` and type it";
                 return Err(Failure::Usage(message.into()));
             }
             Action::Unset { name } => unset(context, name)?,
             Action::Use { name } => use_stack(context, name)?,
-            Action::Path => output::text(context, &format!("{}\n", context.home.config()?.display()))?,
+            Action::Path => {
+                output::text(context, &format!("{}\n", context.home.config()?.display()))?
+            }
         }
         Ok(exit::SUCCESS)
     }
@@ -99,7 +110,9 @@ fn show(context: &Context) -> Result<(), Failure> {
     let endpoint = context.endpoint()?;
     let key = key_origin(context)?;
     let settings = context.settings()?;
-    let used = endpoint.as_ref().filter(|endpoint| endpoint.origin == Origin::File);
+    let used = endpoint
+        .as_ref()
+        .filter(|endpoint| endpoint.origin == Origin::File);
     let used = used.and(settings.entry(context.named_stack()?.as_ref()).stack);
     if context.is_json() {
         let url = endpoint.as_ref().map(|endpoint| &endpoint.url);
@@ -110,11 +123,11 @@ fn show(context: &Context) -> Result<(), Failure> {
             })
         }).collect();
         let file = context.home.config()?;
-        let shown =
-            serde_json::json!({"file": file, "endpoint": url, "key": key.is_some(), "stack": used, "stacks": stacks});
+        let shown = serde_json::json!({"file": file, "endpoint": url, "key": key.is_some(), "stack": used, "stacks": stacks});
         return output::text(context, &format!("{shown}\n"));
     }
-    let endpoint = endpoint.map(|endpoint| format!("{} ({})", endpoint.url, origin(endpoint.origin)));
+    let endpoint =
+        endpoint.map(|endpoint| format!("{} ({})", endpoint.url, origin(endpoint.origin)));
     let key = key.map(|from| format!("set ({})", origin(from)));
     let unset = || "not set".to_owned();
     let text = format!(
@@ -129,7 +142,10 @@ fn show(context: &Context) -> Result<(), Failure> {
 /// One line a stack, the one in use with a star.
 fn stacks(settings: &Settings, used: Option<&StackName>) -> String {
     let line = |(index, (name, profile)): (usize, (&StackName, &crate::settings::Profile))| {
-        let (head, star) = (if index == 0 { "stacks" } else { "" }, if used == Some(name) { '*' } else { ' ' });
+        let (head, star) = (
+            if index == 0 { "stacks" } else { "" },
+            if used == Some(name) { '*' } else { ' ' },
+        );
         let place = [profile.account.as_deref(), profile.region.as_deref()];
         let place = place.into_iter().flatten().collect::<Vec<_>>().join(" ");
         let line = format!(
@@ -145,7 +161,12 @@ fn use_stack(context: &Context, name: StackName) -> Result<(), Failure> {
     let settings = context.settings()?;
     if !settings.stacks.contains_key(&name) {
         let known = settings.stacks.keys().cloned().collect();
-        return Err(SettingsError::NoStack { name, path: context.home.config()?, known }.into());
+        return Err(SettingsError::NoStack {
+            name,
+            path: context.home.config()?,
+            known,
+        }
+        .into());
     }
     change(context, |settings| settings.stack = Some(name))
 }
@@ -155,7 +176,10 @@ fn key_origin(context: &Context) -> Result<Option<Origin>, Failure> {
         return Ok(Some(Origin::Environment));
     }
     let settings = context.settings()?;
-    Ok(settings.entry(context.named_stack()?.as_ref()).key.map(|_| Origin::File))
+    Ok(settings
+        .entry(context.named_stack()?.as_ref())
+        .key
+        .map(|_| Origin::File))
 }
 
 fn origin(origin: Origin) -> &'static str {
@@ -167,17 +191,25 @@ fn origin(origin: Origin) -> &'static str {
 }
 
 fn set_endpoint(context: &Context, value: Option<String>) -> Result<(), Failure> {
-    let value = value.ok_or_else(|| Failure::Usage("give the address: mycli config set endpoint https://…".into()))?;
+    let value = value.ok_or_else(|| {
+        Failure::Usage("give the address: mycli config set endpoint https://…".into())
+    })?;
     // Checks the address; nothing is sent.
     Remote::new(&value, &String::new().into(), &context.screen)?;
     set(context, Name::Endpoint, Some(value.into()))
 }
 
 fn set_key(context: &Context) -> Result<(), Failure> {
-    let line = prompt::secret_line(context, "type or paste the key (it is not shown), then Enter:")?;
+    let line = prompt::secret_line(
+        context,
+        "type or paste the key (it is not shown), then Enter:",
+    )?;
     let key = ApiKey::parse(line.expose_secret().trim());
     let key = key.ok_or_else(|| {
-        Failure::Key("that is no key: it begins with sk_live_ and has 64 hexadecimal digits after that".into())
+        Failure::Key(
+            "that is no key: it begins with sk_live_ and has 64 hexadecimal digits after that"
+                .into(),
+        )
     })?;
     set(context, Name::Key, Some(key.expose().to_owned().into()))
 }
@@ -186,8 +218,8 @@ fn unset(context: &Context, name: Name) -> Result<(), Failure> {
     set(context, name, None)
 }
 
-/// Sets or forgets a value of the stack that is named or in use, else of the endpoint without one. A stack that is named and not there
-/// is added.
+/// Sets or forgets a value of the stack that is named or in use, else of the endpoint without one.
+/// A stack that is named and not there is added.
 fn set(context: &Context, name: Name, value: Option<SecretString>) -> Result<(), Failure> {
     let named = context.named_stack()?;
     change(context, |settings| {
@@ -204,7 +236,9 @@ fn set(context: &Context, name: Name, value: Option<SecretString>) -> Result<(),
                 let value = value.map(|value| value.expose_secret().to_owned());
                 // A key goes to the endpoint that it was given for, and to no other.
                 if endpoint.is_some() && *endpoint != value && key.take().is_some() {
-                    context.screen.say("forgot the key of the endpoint that was set before");
+                    context
+                        .screen
+                        .say("forgot the key of the endpoint that was set before");
                 }
                 *endpoint = value;
             }

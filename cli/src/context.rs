@@ -1,4 +1,5 @@
-//! What every command starts from: the global flags, the user's folder, the screen, and the client they lead to.
+//! What every command starts from: the global flags, the user's folder, the screen, and the client
+//! they lead to.
 
 use std::{env::VarError, path::PathBuf, rc::Rc};
 
@@ -91,7 +92,12 @@ pub(crate) struct Context {
 impl Context {
     /// Of these flags.
     pub(crate) fn new(global: Global, example: &'static str) -> Self {
-        Self { home: Home::find(), screen: Rc::new(Screen::new(global.no_color)), global, example }
+        Self {
+            home: Home::find(),
+            screen: Rc::new(Screen::new(global.no_color)),
+            global,
+            example,
+        }
     }
 
     /// Whether programs read the output.
@@ -102,23 +108,45 @@ impl Context {
     /// The endpoint that the flags, the environment or the file name, in this order.
     ///
     /// # Errors
-    /// The error, for later, if the address is none, the configuration file cannot be used, or it lacks the stack that is named.
+    /// The error, for later, if the address is none, the configuration file cannot be used, or it
+    /// lacks the stack that is named.
     pub(crate) fn endpoint(&self) -> Result<Option<Endpoint>, Failure> {
         if let Some(url) = &self.global.endpoint {
-            return Ok(Some(Endpoint { url: address("--endpoint", url)?, origin: Origin::Flag }));
+            return Ok(Some(Endpoint {
+                url: address("--endpoint", url)?,
+                origin: Origin::Flag,
+            }));
         }
-        let in_environment = if self.global.stack.is_none() { variable(ENDPOINT)? } else { None };
+        let in_environment = if self.global.stack.is_none() {
+            variable(ENDPOINT)?
+        } else {
+            None
+        };
         if let Some(url) = in_environment {
-            return Ok(Some(Endpoint { url: address(ENDPOINT, url.trim())?, origin: Origin::Environment }));
+            return Ok(Some(Endpoint {
+                url: address(ENDPOINT, url.trim())?,
+                origin: Origin::Environment,
+            }));
         }
         let settings = self.settings()?;
         let named = self.named_stack()?;
-        if let Some(name) = named.as_ref().filter(|name| !settings.stacks.contains_key(name)) {
+        if let Some(name) = named
+            .as_ref()
+            .filter(|name| !settings.stacks.contains_key(name))
+        {
             let known = settings.stacks.keys().cloned().collect();
-            return Err(SettingsError::NoStack { name: name.clone(), path: self.home.config()?, known }.into());
+            return Err(SettingsError::NoStack {
+                name: name.clone(),
+                path: self.home.config()?,
+                known,
+            }
+            .into());
         }
         let url = settings.entry(named.as_ref()).endpoint.map(str::to_owned);
-        Ok(url.map(|url| Endpoint { url, origin: Origin::File }))
+        Ok(url.map(|url| Endpoint {
+            url,
+            origin: Origin::File,
+        }))
     }
 
     /// What the file says.
@@ -127,7 +155,9 @@ impl Context {
     /// A file that cannot be used.
     pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
         // Who has no home has no settings, and may need none.
-        self.home.config().map_or_else(|_| Ok(Settings::default()), |path| Settings::read(&path))
+        self.home
+            .config()
+            .map_or_else(|_| Ok(Settings::default()), |path| Settings::read(&path))
     }
 
     /// The stack that the flag or the environment names.
@@ -138,7 +168,9 @@ impl Context {
         if let Some(name) = &self.global.stack {
             return Ok(Some(name.clone()));
         }
-        let name = variable(STACK)?.map(|name| name.trim().parse::<StackName>()).transpose();
+        let name = variable(STACK)?
+            .map(|name| name.trim().parse::<StackName>())
+            .transpose();
         name.map_err(|error| Failure::Usage(format!("{STACK}: {error}")))
     }
 
@@ -151,7 +183,11 @@ impl Context {
             return Ok(name);
         }
         let settings = self.settings()?;
-        Ok(settings.stack.clone().or_else(|| settings.entry(None).stack.cloned()).unwrap_or_default())
+        Ok(settings
+            .stack
+            .clone()
+            .or_else(|| settings.entry(None).stack.cloned())
+            .unwrap_or_default())
     }
 
     /// The client. On this machine work is not begun yet: see [`local::Machine::start`].
@@ -163,22 +199,35 @@ impl Context {
             let options = local_options(self.home.local()?, host_only);
             return Ok(Client::Local(local::Machine::open(options).await?));
         }
-        let endpoint = self.endpoint()?.ok_or_else(|| Failure::Unconfigured(self.example.to_owned()))?;
+        let endpoint = self
+            .endpoint()?
+            .ok_or_else(|| Failure::Unconfigured(self.example.to_owned()))?;
         let key = self.key(&endpoint)?;
-        Ok(Client::Remote(Remote::new(&endpoint.url, &key, &self.screen)?))
+        Ok(Client::Remote(Remote::new(
+            &endpoint.url,
+            &key,
+            &self.screen,
+        )?))
     }
 
-    /// The key for `endpoint`. The file's is for the file's endpoint: to another address it is not sent.
+    /// The key for `endpoint`. The file's is for the file's endpoint: to another address it is not
+    /// sent.
     fn key(&self, endpoint: &Endpoint) -> Result<SecretString, Failure> {
         if let Some(key) = variable(API_KEY)? {
             return Ok(key.trim().to_owned().into());
         }
         let settings = self.settings()?;
-        let mut entries = settings.entries().filter(|entry| entry.key.is_some()).peekable();
+        let mut entries = settings
+            .entries()
+            .filter(|entry| entry.key.is_some())
+            .peekable();
         let any = entries.peek().is_some();
         let named = settings.entry(self.named_stack()?.as_ref());
         // The entry that is in use first: two may have the same address.
-        match std::iter::once(named).chain(entries).find(|entry| belongs(entry, &endpoint.url)) {
+        match std::iter::once(named)
+            .chain(entries)
+            .find(|entry| belongs(entry, &endpoint.url))
+        {
             Some(Entry { key: Some(key), .. }) => Ok(key.clone()),
             _ if any && endpoint.origin != Origin::File => Err(Failure::Key(format!(
                 "the key in {} belongs to the endpoint there: give the one for {} in {API_KEY}",
@@ -195,16 +244,25 @@ impl Context {
 
 /// How this machine's store and runner are opened.
 pub(crate) fn local_options(dir: PathBuf, host_only: bool) -> local::Options {
-    local::Options { dir, host_only, bounds: local::Bounds::None, submitter: user() }
+    local::Options {
+        dir,
+        host_only,
+        bounds: local::Bounds::None,
+        submitter: user(),
+    }
 }
 
-/// Whether an entry has a key, and that is for this address. The one of no stack is for any address if it names none.
+/// Whether an entry has a key, and that is for this address. The one of no stack is for any address
+/// if it names none.
 fn belongs(entry: &Entry<'_>, url: &str) -> bool {
-    let same = entry.endpoint.map(|own| own.trim_end_matches('/') == url.trim_end_matches('/'));
+    let same = entry
+        .endpoint
+        .map(|own| own.trim_end_matches('/') == url.trim_end_matches('/'));
     same.unwrap_or(entry.stack.is_none()) && entry.key.is_some()
 }
 
-/// What `said_by` gives as the address of a stack. Looked at before a key is asked for, and not repeated: a password may be in it.
+/// What `said_by` gives as the address of a stack. Looked at before a key is asked for, and not
+/// repeated: a password may be in it.
 fn address(said_by: &str, url: &str) -> Result<String, Failure> {
     if is_address(url) {
         return Ok(url.to_owned());
@@ -222,13 +280,17 @@ pub(crate) fn variable(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Failure::Usage(format!("{name} is not UTF-8: set it again, or unset it"))),
+        Err(VarError::NotUnicode(_)) => Err(Failure::Usage(format!(
+            "{name} is not UTF-8: set it again, or unset it"
+        ))),
     }
 }
 
 /// The name that this machine's runs are submitted by.
 pub(crate) fn user() -> String {
     // A name that is no text is none to show.
-    let name = ["USER", "LOGNAME"].into_iter().find_map(|name| variable(name).ok().flatten());
+    let name = ["USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| variable(name).ok().flatten());
     name.unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()))
 }

@@ -4,7 +4,9 @@ use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
 use deploy::dead_letters::{DeadLetter, DeadLetters as Queues, DeadQueue, Redriven};
 
-use crate::{context::Context, exit, failure::Failure, moment, number::whole, output, target::AwsFlags};
+use crate::{
+    context::Context, exit, failure::Failure, moment, number::whole, output, target::AwsFlags,
+};
 
 /// Examples for `--help`.
 pub(crate) const EXAMPLES: &str = "\
@@ -84,12 +86,21 @@ impl DeadLetters {
     }
 }
 
-async fn list(context: &Context, aws: &AwsFlags, queues: &[DeadQueue], limit: usize) -> Result<u8, Failure> {
+async fn list(
+    context: &Context,
+    aws: &AwsFlags,
+    queues: &[DeadQueue],
+    limit: usize,
+) -> Result<u8, Failure> {
     let target = aws.open(context).await?;
     let stack = target.stack().await?;
     let mut letters = Vec::new();
     for queue in queues {
-        letters.extend(Queues::new(&target.account, &stack).list(*queue, limit).await?);
+        letters.extend(
+            Queues::new(&target.account, &stack)
+                .list(*queue, limit)
+                .await?,
+        );
     }
     if context.is_json() {
         let one = |letter: &DeadLetter| {
@@ -99,7 +110,10 @@ async fn list(context: &Context, aws: &AwsFlags, queues: &[DeadQueue], limit: us
             })
         };
         let all: Vec<_> = letters.iter().map(one).collect();
-        output::text(context, &format!("{}\n", serde_json::json!({ "dead_letters": all })))?;
+        output::text(
+            context,
+            &format!("{}\n", serde_json::json!({ "dead_letters": all })),
+        )?;
     } else if letters.is_empty() {
         context.screen.say("no dead letters");
     } else {
@@ -110,12 +124,28 @@ async fn list(context: &Context, aws: &AwsFlags, queues: &[DeadQueue], limit: us
 
 fn table(letters: &[DeadLetter]) -> String {
     let row = |letter: &DeadLetter| {
-        let age = letter.sent_at.map(|at| moment::short(Utc::now() - at)).unwrap_or_default();
-        let execution = letter.execution.as_ref().map(ToString::to_string).unwrap_or_default();
-        format!("{:<7}  {age:>4}  {execution:<31}  {}\n", letter.queue.as_str(), letter.about)
+        let age = letter
+            .sent_at
+            .map(|at| moment::short(Utc::now() - at))
+            .unwrap_or_default();
+        let execution = letter
+            .execution
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        format!(
+            "{:<7}  {age:>4}  {execution:<31}  {}\n",
+            letter.queue.as_str(),
+            letter.about
+        )
     };
-    let head = format!("{:<7}  {:>4}  {:<31}  {}\n", "QUEUE", "AGE", "EXECUTION", "ABOUT");
-    std::iter::once(head).chain(letters.iter().map(row)).collect()
+    let head = format!(
+        "{:<7}  {:>4}  {:<31}  {}\n",
+        "QUEUE", "AGE", "EXECUTION", "ABOUT"
+    );
+    std::iter::once(head)
+        .chain(letters.iter().map(row))
+        .collect()
 }
 
 async fn redrive(context: &Context, aws: &AwsFlags, queues: &[DeadQueue]) -> Result<u8, Failure> {
@@ -125,7 +155,9 @@ async fn redrive(context: &Context, aws: &AwsFlags, queues: &[DeadQueue]) -> Res
     for queue in queues {
         let redriven = Queues::new(&target.account, &stack).redrive(*queue).await?;
         if !context.is_json() {
-            context.screen.say(&format!("{}: {}", queue.as_str(), words(redriven)));
+            context
+                .screen
+                .say(&format!("{}: {}", queue.as_str(), words(redriven)));
         }
         all.push((*queue, redriven));
     }
@@ -136,18 +168,34 @@ async fn redrive(context: &Context, aws: &AwsFlags, queues: &[DeadQueue]) -> Res
             })
         };
         let all: Vec<_> = all.iter().map(one).collect();
-        output::text(context, &format!("{}\n", serde_json::json!({ "queues": all })))?;
+        output::text(
+            context,
+            &format!("{}\n", serde_json::json!({ "queues": all })),
+        )?;
     }
     let left = all.iter().any(|(_, redriven)| redriven.left > 0);
     Ok(if left { exit::FAILURE } else { exit::SUCCESS })
 }
 
 fn words(redriven: Redriven) -> String {
-    let outlived =
-        (redriven.outlived > 0).then(|| format!("{} removed, the sweep has looked after it", redriven.outlived));
-    let left = (redriven.left > 0)
-        .then(|| format!("{} left, which cannot be repeated (see `mycli dead-letters list`)", redriven.left));
-    let moved =
-        (redriven.moved > 0 || (outlived.is_none() && left.is_none())).then(|| format!("{} moved", redriven.moved));
-    moved.into_iter().chain(outlived).chain(left).collect::<Vec<_>>().join("; ")
+    let outlived = (redriven.outlived > 0).then(|| {
+        format!(
+            "{} removed, the sweep has looked after it",
+            redriven.outlived
+        )
+    });
+    let left = (redriven.left > 0).then(|| {
+        format!(
+            "{} left, which cannot be repeated (see `mycli dead-letters list`)",
+            redriven.left
+        )
+    });
+    let moved = (redriven.moved > 0 || (outlived.is_none() && left.is_none()))
+        .then(|| format!("{} moved", redriven.moved));
+    moved
+        .into_iter()
+        .chain(outlived)
+        .chain(left)
+        .collect::<Vec<_>>()
+        .join("; ")
 }

@@ -59,8 +59,13 @@ impl Destroy {
         self.look_first(context, &target, stack.as_ref()).await?;
         self.confirm(context, &target)?;
         let printer = ProgressPrinter::on(&context.screen);
-        let removed =
-            remove::remove(&target.account, &target.name, self.keep_history, &|progress| printer.tell(progress)).await;
+        let removed = remove::remove(
+            &target.account,
+            &target.name,
+            self.keep_history,
+            &|progress| printer.tell(progress),
+        )
+        .await;
         context.screen.no_progress();
         let removed = removed?;
         if context.settings()?.stacks.contains_key(&target.name) {
@@ -74,8 +79,15 @@ impl Destroy {
     }
 
     /// Work under way is not thrown away by the way.
-    async fn look_first(&self, context: &Context, target: &Target, stack: Option<&StackView>) -> Result<(), Failure> {
-        let Some(stack) = stack.filter(|stack| stack.condition() == Condition::Stands) else { return Ok(()) };
+    async fn look_first(
+        &self,
+        context: &Context,
+        target: &Target,
+        stack: Option<&StackView>,
+    ) -> Result<(), Failure> {
+        let Some(stack) = stack.filter(|stack| stack.condition() == Condition::Stands) else {
+            return Ok(());
+        };
         if self.force {
             return Ok(());
         }
@@ -84,7 +96,10 @@ impl Destroy {
             return Ok(());
         }
         context.screen.no_progress();
-        Err(Failure::UnderWay { words: activity.words(), command: target.command("history --status running") })
+        Err(Failure::UnderWay {
+            words: activity.words(),
+            command: target.command("history --status running"),
+        })
     }
 
     fn confirm(&self, context: &Context, target: &Target) -> Result<(), Failure> {
@@ -93,10 +108,15 @@ impl Destroy {
         }
         if !prompt::can_ask() {
             return Err(Failure::Usage(
-                "nobody can be asked here: give --yes to remove the stack without a question".into(),
+                "nobody can be asked here: give --yes to remove the stack without a question"
+                    .into(),
             ));
         }
-        let history = if self.keep_history { "its history is kept" } else { "its history too" };
+        let history = if self.keep_history {
+            "its history is kept"
+        } else {
+            "its history too"
+        };
         let question = format!(
             "removing the stack {} in {}, {history}. Type its name, {}, to go on:",
             target.name.full(),
@@ -106,7 +126,9 @@ impl Destroy {
         if prompt::answer(context, &question)? == target.name.as_str() {
             return Ok(());
         }
-        Err(Failure::Nothing("that is not its name: nothing was removed".into()))
+        Err(Failure::Nothing(
+            "that is not its name: nothing was removed".into(),
+        ))
     }
 
     fn report(&self, context: &Context, target: &Target, removed: Removed) -> Result<(), Failure> {

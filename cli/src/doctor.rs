@@ -48,7 +48,9 @@ impl Doctor {
                 }
                 facts
             }
-            Err(Failure::Account(error)) => Facts::without_account(&context.stack()?, VERSION, error.to_string()),
+            Err(Failure::Account(error)) => {
+                Facts::without_account(&context.stack()?, VERSION, error.to_string())
+            }
             Err(other) => return Err(other),
         };
         context.screen.no_progress();
@@ -60,14 +62,26 @@ impl Doctor {
 }
 
 async fn api(context: &Context) -> Result<(), String> {
-    let client = context.client(false).await.map_err(|error| error.to_string())?;
-    let Client::Remote(_) = &client else { return Ok(()) };
-    client.call(Call::get("/executions?limit=1".into())).await.map(drop).map_err(|error| error.to_string())
+    let client = context
+        .client(false)
+        .await
+        .map_err(|error| error.to_string())?;
+    let Client::Remote(_) = &client else {
+        return Ok(());
+    };
+    client
+        .call(Call::get("/executions?limit=1".into()))
+        .await
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 fn show(context: &Context, checks: &[Check]) -> Result<(), Failure> {
     if context.is_json() {
-        return output::text(context, &format!("{}\n", serde_json::json!({ "checks": checks })));
+        return output::text(
+            context,
+            &format!("{}\n", serde_json::json!({ "checks": checks })),
+        );
     }
     let line = |check: &Check| {
         let word = match check.verdict {
@@ -76,7 +90,11 @@ fn show(context: &Context, checks: &[Check]) -> Result<(), Failure> {
             Verdict::Wrong => "WRONG",
             Verdict::Unknown => "?",
         };
-        let fix = check.fix.as_deref().map(|fix| format!("{:25}fix: {fix}\n", "")).unwrap_or_default();
+        let fix = check
+            .fix
+            .as_deref()
+            .map(|fix| format!("{:25}fix: {fix}\n", ""))
+            .unwrap_or_default();
         format!("{word:<9}{:<16}{}\n{fix}", check.name, check.detail)
     };
     output::text(context, &checks.iter().map(line).collect::<String>())

@@ -33,21 +33,37 @@ impl Draft {
         Ok(draft)
     }
 
-    /// The same without a command, and without a look at the git repository here: what flags and `.mycli.yaml` say.
+    /// The same without a command, and without a look at the git repository here: what flags and
+    /// `.mycli.yaml` say.
     ///
     /// # Errors
     /// A file that cannot be used.
-    pub(crate) fn settings(flags: &RunFlags, local: bool, screen: &Screen) -> Result<Self, Failure> {
+    pub(crate) fn settings(
+        flags: &RunFlags,
+        local: bool,
+        screen: &Screen,
+    ) -> Result<Self, Failure> {
         let here = std::env::current_dir().map_err(Failure::io("find the working directory"))?;
         let project = Project::find(&here)?;
-        let mut request = project.as_ref().map(|project| project.request.clone()).unwrap_or_default();
+        let mut request = project
+            .as_ref()
+            .map(|project| project.request.clone())
+            .unwrap_or_default();
         if let (true, Some(project)) = (local, &project) {
             let folder = project.path.parent().unwrap_or(&here);
-            request.repo = request.repo.map(|repo| absolute(&repo, folder)).transpose().map_err(Failure::Usage)?;
+            request.repo = request
+                .repo
+                .map(|repo| absolute(&repo, folder))
+                .transpose()
+                .map_err(Failure::Usage)?;
         }
         apply(flags, &mut request, screen)?;
         if local {
-            request.repo = request.repo.map(|repo| absolute(&repo, &here)).transpose().map_err(Failure::Usage)?;
+            request.repo = request
+                .repo
+                .map(|repo| absolute(&repo, &here))
+                .transpose()
+                .map_err(Failure::Usage)?;
         }
         Ok(Self { request, project })
     }
@@ -57,7 +73,9 @@ impl Draft {
     /// # Errors
     /// There is none.
     pub(crate) async fn take_origin(&mut self, screen: &Screen) -> Result<(), Failure> {
-        let found = git::checkout(self.request.branch.as_deref()).await.map_err(Failure::NoRepository)?;
+        let found = git::checkout(self.request.branch.as_deref())
+            .await
+            .map_err(Failure::NoRepository)?;
         for note in &found.notes {
             screen.say(note);
         }
@@ -68,7 +86,10 @@ impl Draft {
 
     /// Says of faults in what `.mycli.yaml` gave where they stand there.
     pub(crate) fn placed(&self, faults: Vec<FieldError>) -> Vec<FieldError> {
-        faults.into_iter().map(|fault| self.placed_one(fault)).collect()
+        faults
+            .into_iter()
+            .map(|fault| self.placed_one(fault))
+            .collect()
     }
 
     /// The same of one fault.
@@ -98,7 +119,11 @@ impl Draft {
 ///
 /// # Errors
 /// A `-e` or `--env-file` that cannot be used.
-pub(crate) fn apply(flags: &RunFlags, request: &mut SubmitRequest, screen: &Screen) -> Result<(), Failure> {
+pub(crate) fn apply(
+    flags: &RunFlags,
+    request: &mut SubmitRequest,
+    screen: &Screen,
+) -> Result<(), Failure> {
     flags.apply(request, |words| screen.say(words))?;
     Ok(())
 }
@@ -112,7 +137,10 @@ pub(crate) fn absolute(repo: &str, folder: &Path) -> Result<String, String> {
         return Ok(repo.to_owned());
     }
     let path = folder.join(repo);
-    let path = path.canonicalize().or_else(|_| std::path::absolute(&path)).unwrap_or(path);
+    let path = path
+        .canonicalize()
+        .or_else(|_| std::path::absolute(&path))
+        .unwrap_or(path);
     path.into_os_string().into_string().map_err(|path| {
         let shown = path.to_string_lossy();
         format!("the repository's path {shown} is not UTF-8, and a request cannot hold it: move or link it to a path that is")
@@ -127,8 +155,16 @@ fn is_relative_path(repo: &str) -> bool {
 
 /// What applies where a request says nothing: of this machine, or of a stack as it comes.
 pub(crate) fn defaults(one_machine: bool) -> Defaults {
-    let arch = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 };
-    if one_machine { Defaults::one_machine(arch) } else { Defaults::aws() }
+    let arch = if cfg!(target_arch = "aarch64") {
+        Arch::Arm64
+    } else {
+        Arch::X86_64
+    };
+    if one_machine {
+        Defaults::one_machine(arch)
+    } else {
+        Defaults::aws()
+    }
 }
 
 /// The directory a path is in, for messages and tests.
@@ -143,12 +179,26 @@ mod tests {
 
     #[test]
     fn only_plain_relative_paths_are_made_absolute() {
-        let same = ["/a/b", "https://h/p", "git@h:p", "file:///x", "host:path", "-x", ""];
+        let same = [
+            "/a/b",
+            "https://h/p",
+            "git@h:p",
+            "file:///x",
+            "host:path",
+            "-x",
+            "",
+        ];
         for repo in same {
             assert_eq!(absolute(repo, &folder()).as_deref(), Ok(repo));
         }
-        assert_eq!(absolute(".", &folder()).unwrap(), folder().to_str().unwrap());
-        assert_eq!(absolute("no-such/repo", &folder()).unwrap(), folder().join("no-such/repo").to_str().unwrap());
+        assert_eq!(
+            absolute(".", &folder()).unwrap(),
+            folder().to_str().unwrap()
+        );
+        assert_eq!(
+            absolute("no-such/repo", &folder()).unwrap(),
+            folder().join("no-such/repo").to_str().unwrap()
+        );
     }
 
     #[test]

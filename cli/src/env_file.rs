@@ -1,6 +1,7 @@
-//! `--env-file` and `-e`, as `docker run` reads them: a line is a variable, and quotes are part of its value. Compose reads the same files
-//! otherwise, with quotes that are taken off and values of several lines. What it alone would understand is refused here: torn apart, the
-//! pieces of a key would become variables, and would be told as the names of missing ones.
+//! `--env-file` and `-e`, as `docker run` reads them: a line is a variable, and quotes are part of
+//! its value. Compose reads the same files otherwise, with quotes that are taken off and values of
+//! several lines. What it alone would understand is refused here: torn apart, the pieces of a key
+//! would become variables, and would be told as the names of missing ones.
 
 use std::{
     env::{VarError, var},
@@ -43,11 +44,14 @@ pub(crate) enum EnvFileError {
     #[error("-e: {0}")]
     Flag(Fault),
     /// A `-e NAME` whose value here is no text.
-    #[error("-e: the value of {0} in this environment is not UTF-8: encode it, for example as base64")]
+    #[error(
+        "-e: the value of {0} in this environment is not UTF-8: encode it, for example as base64"
+    )]
     FlagNotText(String),
 }
 
-/// What is wrong with a variable. The words for a file hold nothing of the line: it may be a piece of the value before it.
+/// What is wrong with a variable. The words for a file hold nothing of the line: it may be a piece
+/// of the value before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     /// Nothing at all.
@@ -69,10 +73,14 @@ pub(crate) enum Fault {
     #[error("has the first line alone of a key or a certificate{SEVERAL}")]
     Pem,
     /// A NUL byte.
-    #[error("holds a NUL byte, which no environment can carry: encode the value, for example as base64")]
+    #[error(
+        "holds a NUL byte, which no environment can carry: encode the value, for example as base64"
+    )]
     Nul,
     /// The environment's value for a name.
-    #[error("the value that the environment has for this name is not UTF-8: encode it, for example as base64")]
+    #[error(
+        "the value that the environment has for this name is not UTF-8: encode it, for example as base64"
+    )]
     NotText,
 }
 
@@ -85,7 +93,8 @@ const SEVERAL: &str = ". A value is one line, with its quotes, as for docker's -
 pub(crate) enum Variable {
     /// A value.
     Set(String, String),
-    /// `K` alone, and the environment has none: docker gives nothing, and so do we. What to say of it.
+    /// `K` alone, and the environment has none: docker gives nothing, and so do we. What to say of
+    /// it.
     Absent(String),
 }
 
@@ -112,7 +121,8 @@ fn asked(text: &str) -> Result<Asked<'_>, Fault> {
     }
 }
 
-/// POSIX's rule. That a request takes no others is for the request's own check to say, in more words.
+/// POSIX's rule. That a request takes no others is for the request's own check to say, in more
+/// words.
 fn is_name(text: &str) -> bool {
     let character = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.chars().all(character) && !text.starts_with(|c: char| c.is_ascii_digit())
@@ -127,22 +137,29 @@ pub(crate) fn flag(text: &str) -> Result<Variable, EnvFileError> {
         Asked::Value(name, value) => Ok(Variable::Set(name.to_owned(), value.to_owned())),
         Asked::FromHere(name) => match var(name) {
             Ok(value) => Ok(Variable::Set(name.to_owned(), value)),
-            Err(VarError::NotPresent) => {
-                Ok(Variable::Absent(format!("the environment has no {name}: it is not set for the run")))
-            }
+            Err(VarError::NotPresent) => Ok(Variable::Absent(format!(
+                "the environment has no {name}: it is not set for the run"
+            ))),
             Err(VarError::NotUnicode(_)) => Err(EnvFileError::FlagNotText(name.to_owned())),
         },
     }
 }
 
-/// Reads a file of them, in order: one a line, `#` begins a comment at the start of a line only, quotes are part of the value.
+/// Reads a file of them, in order: one a line, `#` begins a comment at the start of a line only,
+/// quotes are part of the value.
 ///
 /// # Errors
 /// [`EnvFileError`].
 pub(crate) fn read(path: &Path) -> Result<Vec<Variable>, EnvFileError> {
-    let bytes = fs::read(path).map_err(|error| EnvFileError::Read { path: path.to_owned(), error })?;
+    let bytes = fs::read(path).map_err(|error| EnvFileError::Read {
+        path: path.to_owned(),
+        error,
+    })?;
     if let Some(problem) = encoding::fault(&bytes) {
-        return Err(EnvFileError::Encoding { path: path.to_owned(), problem });
+        return Err(EnvFileError::Encoding {
+            path: path.to_owned(),
+            problem,
+        });
     }
     let text = String::from_utf8_lossy(&bytes);
     parse(path, &text, |name| var(name)).map_err(|(line, fault)| EnvFileError::Line {
@@ -175,7 +192,9 @@ fn variable(
     match asked(line)? {
         Asked::Value(name, _) if !is_name(name) => Err(Fault::NoVariable),
         Asked::Value(_, value) if is_torn(value) => Err(Fault::Quote),
-        Asked::Value(_, value) if value.contains("-----BEGIN ") && !value.contains("-----END ") => Err(Fault::Pem),
+        Asked::Value(_, value) if value.contains("-----BEGIN ") && !value.contains("-----END ") => {
+            Err(Fault::Pem)
+        }
         Asked::Value(name, value) => Ok(Variable::Set(name.to_owned(), value.to_owned())),
         Asked::FromHere(name) => match environment(name) {
             Ok(value) => Ok(Variable::Set(name.to_owned(), value)),
@@ -188,10 +207,17 @@ fn variable(
     }
 }
 
-/// Whether a value begins with a quote that does not end on its line. A quote after a backslash ends nothing, unless nothing follows.
+/// Whether a value begins with a quote that does not end on its line. A quote after a backslash
+/// ends nothing, unless nothing follows.
 fn is_torn(value: &str) -> bool {
     let value = value.trim_end();
-    let Some(quote) = value.chars().next().filter(|first| matches!(first, '"' | '\'')) else { return false };
+    let Some(quote) = value
+        .chars()
+        .next()
+        .filter(|first| matches!(first, '"' | '\''))
+    else {
+        return false;
+    };
     let rest = &value[1..];
     let mut escaped = false;
     let ends = |character: char| {
@@ -221,13 +247,22 @@ mod tests {
     #[test]
     fn a_file_is_read_as_docker_reads_it() {
         let text = "\u{feff}A=1\r\n# comment\n\n  B=\"two # words\"\nC=\nHOME\nNONE\nD=a=b \nE=it's\nF='x' y\nG=\"C:\\dir\\\"\n";
-        let environment = |name: &str| if name == "HOME" { Ok("/h".to_owned()) } else { Err(VarError::NotPresent) };
+        let environment = |name: &str| {
+            if name == "HOME" {
+                Ok("/h".to_owned())
+            } else {
+                Err(VarError::NotPresent)
+            }
+        };
         let expected = [
             set("A", "1"),
             set("B", "\"two # words\""),
             set("C", ""),
             set("HOME", "/h"),
-            Variable::Absent("f:7: the environment has no variable of this name: it is not set for the run".into()),
+            Variable::Absent(
+                "f:7: the environment has no variable of this name: it is not set for the run"
+                    .into(),
+            ),
             set("D", "a=b "),
             set("E", "it's"),
             set("F", "'x' y"),
@@ -259,23 +294,44 @@ mod tests {
             ("A=1\n1secret=\n", 2, Fault::NoVariable),
         ] {
             assert_eq!(parsed(text), Err((line, fault)), "{text:?}");
-            assert!(!fault.to_string().contains("secret=") && fault.to_string().contains("$(cat FILE)"), "{fault}");
+            assert!(
+                !fault.to_string().contains("secret=") && fault.to_string().contains("$(cat FILE)"),
+                "{fault}"
+            );
         }
     }
 
     #[test]
     fn what_the_environment_has_and_cannot_be_sent_is_told_as_that() {
         let environment = |_: &str| Err(VarError::NotUnicode("x".into()));
-        assert_eq!(parse(Path::new("f"), "A=1\nBAD\n", environment), Err((2, Fault::NotText)));
+        assert_eq!(
+            parse(Path::new("f"), "A=1\nBAD\n", environment),
+            Err((2, Fault::NotText))
+        );
     }
 
     #[test]
     fn a_flag_says_what_is_wrong_with_it() {
         let fault = |text: &str| flag(text).unwrap_err().to_string();
-        assert_eq!(fault(""), "-e: is empty: write NAME=value, or NAME alone for the value that it has here");
-        assert!(fault("=x").starts_with("-e: has no name before the `=`"), "{}", fault("=x"));
+        assert_eq!(
+            fault(""),
+            "-e: is empty: write NAME=value, or NAME alone for the value that it has here"
+        );
+        assert!(
+            fault("=x").starts_with("-e: has no name before the `=`"),
+            "{}",
+            fault("=x")
+        );
         assert!(!fault("hidden+/\nhidden").contains("hidden"));
-        assert_eq!(flag("A=\"x\ny").unwrap(), set("A", "\"x\ny"), "a flag's value may have several lines");
-        assert_eq!(flag("1A=x").unwrap(), set("1A", "x"), "its name is for the request's own check to refuse");
+        assert_eq!(
+            flag("A=\"x\ny").unwrap(),
+            set("A", "\"x\ny"),
+            "a flag's value may have several lines"
+        );
+        assert_eq!(
+            flag("1A=x").unwrap(),
+            set("1A", "x"),
+            "its name is for the request's own check to refuse"
+        );
     }
 }

@@ -35,7 +35,11 @@ leave it running; where nobody can answer it is left running.";
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Exec {
     /// Shell text, as one argument
-    #[arg(value_name = "COMMAND", required_unless_present = "argv", conflicts_with = "argv")]
+    #[arg(
+        value_name = "COMMAND",
+        required_unless_present = "argv",
+        conflicts_with = "argv"
+    )]
     command: Vec<String>,
     /// A command whose words are kept as they are
     #[arg(last = true, value_name = "ARGV")]
@@ -66,7 +70,12 @@ impl Exec {
         ended
     }
 
-    async fn submit(&self, context: &Context, client: &Client, draft: Result<Draft, Failure>) -> Result<u8, Failure> {
+    async fn submit(
+        &self,
+        context: &Context,
+        client: &Client,
+        draft: Result<Draft, Failure>,
+    ) -> Result<u8, Failure> {
         let draft = draft?;
         let ended = launch::run(context, client, draft.request.clone(), self.launch).await;
         ended.map_err(|error| launch::placed(error, |faults| draft.placed(faults)))

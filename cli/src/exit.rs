@@ -10,7 +10,8 @@ pub(crate) const FAILURE: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// The run was stopped by its timeout. As GNU `timeout` does.
 pub(crate) const TIMED_OUT: u8 = 124;
-/// The command never ran, was lost, or mycli itself failed: nothing is known of an exit code. As `docker run` does.
+/// The command never ran, was lost, or mycli itself failed: nothing is known of an exit code. As
+/// `docker run` does.
 pub(crate) const UNKNOWN: u8 = 125;
 /// The run was cancelled: 128 and SIGINT.
 pub(crate) const CANCELLED: u8 = 130;
@@ -19,7 +20,10 @@ pub(crate) const CANCELLED: u8 = 130;
 pub(crate) fn of(run: &ExecutionView) -> u8 {
     match run.status {
         ExecutionStatus::Succeeded => SUCCESS,
-        ExecutionStatus::Failed => run.exit_code.and_then(|code| u8::try_from(code).ok()).unwrap_or(UNKNOWN),
+        ExecutionStatus::Failed => run
+            .exit_code
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(UNKNOWN),
         ExecutionStatus::TimedOut => TIMED_OUT,
         ExecutionStatus::Cancelled => CANCELLED,
         ExecutionStatus::Lost => UNKNOWN,
@@ -33,7 +37,9 @@ pub(crate) fn of(run: &ExecutionView) -> u8 {
 
 /// One line on how the run ended, unless its exit code says it all.
 pub(crate) fn remark(run: &ExecutionView) -> Option<String> {
-    let plain = run.exit_code.map(|code| format!("the command exited with code {code}"));
+    let plain = run
+        .exit_code
+        .map(|code| format!("the command exited with code {code}"));
     if run.status == ExecutionStatus::Succeeded || (plain.is_some() && run.reason == plain) {
         return None;
     }

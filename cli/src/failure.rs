@@ -3,8 +3,9 @@
 use std::{io, path::PathBuf};
 
 use deploy::{
-    CallError as AwsError, StackName, account::AccountError, dead_letters::DeadLetterError, forget::ForgetError,
-    install::InstallError, package::PackageError, remove::RemoveError, secrets::SecretError, stack::StackError,
+    CallError as AwsError, StackName, account::AccountError, dead_letters::DeadLetterError,
+    forget::ForgetError, install::InstallError, package::PackageError, remove::RemoveError,
+    secrets::SecretError, stack::StackError,
 };
 use domain::{api::Problem, ports::PortError, request::FieldError};
 
@@ -17,7 +18,8 @@ use crate::{
     settings::SettingsError,
 };
 
-/// Everything that ends a command early. `Display` is what follows `error: `; more lines are indented.
+/// Everything that ends a command early. `Display` is what follows `error: `; more lines are
+/// indented.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Something about the command line that clap cannot see.
@@ -117,7 +119,9 @@ pub(crate) enum Failure {
         theirs: String,
     },
     /// The stack is being used.
-    #[error("the stack is in use: {words}. Wait for the end ({command}), or stop them all with --force")]
+    #[error(
+        "the stack is in use: {words}. Wait for the end ({command}), or stop them all with --force"
+    )]
     UnderWay {
         /// By what.
         words: String,
@@ -211,13 +215,16 @@ impl Failure {
             | Self::Lines(..)
             | Self::Project(_)
             | Self::EnvFile(_) => crate::exit::USAGE,
-            Self::Call(CallError::Refused(problem)) if is_of_the_request(problem) => crate::exit::USAGE,
+            Self::Call(CallError::Refused(problem)) if is_of_the_request(problem) => {
+                crate::exit::USAGE
+            }
             _ => code,
         }
     }
 }
 
-/// Whether the caller asked for what cannot be, and nothing was started: the same is refused again until it is asked for otherwise.
+/// Whether the caller asked for what cannot be, and nothing was started: the same is refused again
+/// until it is asked for otherwise.
 fn is_of_the_request(problem: &Problem) -> bool {
     let codes = ["idempotency_key_reused", "invalid_json", "body_too_large"];
     problem.has_faults() || codes.contains(&problem.code.as_str())

@@ -16,7 +16,8 @@ pub(crate) struct RunFlags {
     /// Repository to clone: https://…, ssh://…, git@host:path; with --local also a directory
     #[arg(long, value_name = "URL", conflicts_with = "no_repo")]
     pub(crate) repo: Option<String>,
-    /// Branch, tag or commit to check out [default: the current branch if the remote has it, else the remote's default]
+    /// Branch, tag or commit to check out [default: the current branch if the remote has it, else
+    /// the remote's default]
     #[arg(long, value_name = "REF", conflicts_with = "no_repo")]
     pub(crate) branch: Option<String>,
     /// Run without a repository
@@ -28,7 +29,8 @@ pub(crate) struct RunFlags {
     /// Set a variable; a name alone takes its value from the environment
     #[arg(short, long = "env", value_name = "K=V|K")]
     pub(crate) env: Vec<String>,
-    /// Read variables from a file, one K=V or K a line; quotes are part of the value, as for docker run
+    /// Read variables from a file, one K=V or K a line; quotes are part of the value, as for docker
+    /// run
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
     /// Give the command a secret of the stack as a variable
@@ -99,11 +101,17 @@ pub(crate) struct LaunchFlags {
 }
 
 impl RunFlags {
-    /// Puts what was given in the place of what `request` says: single values replace, variables and secrets join, by name.
+    /// Puts what was given in the place of what `request` says: single values replace, variables
+    /// and secrets join, by name.
     ///
     /// # Errors
-    /// [`EnvFileError`]. `absent` hears what to say of each variable that the environment does not have.
-    pub(crate) fn apply(&self, request: &mut SubmitRequest, absent: impl FnMut(&str)) -> Result<(), EnvFileError> {
+    /// [`EnvFileError`]. `absent` hears what to say of each variable that the environment does not
+    /// have.
+    pub(crate) fn apply(
+        &self,
+        request: &mut SubmitRequest,
+        absent: impl FnMut(&str),
+    ) -> Result<(), EnvFileError> {
         self.apply_source(request);
         self.apply_values(request);
         self.apply_env(request, absent)
@@ -128,7 +136,11 @@ impl RunFlags {
         replace(&mut request.cpu, self.cpu.as_ref());
         replace(&mut request.memory, self.memory.as_ref());
         replace(&mut request.arch, self.arch.as_ref());
-        let capacity = if self.spot { Some("spot") } else { self.on_demand.then_some("on-demand") };
+        let capacity = if self.spot {
+            Some("spot")
+        } else {
+            self.on_demand.then_some("on-demand")
+        };
         replace(&mut request.capacity, capacity.as_ref());
         replace(&mut request.task_role, self.task_role.as_ref());
         replace(&mut request.registry_secret, self.registry_secret.as_ref());
@@ -142,11 +154,20 @@ impl RunFlags {
         if !self.retry_on.is_empty() {
             request.retry_on.clone_from(&self.retry_on);
         }
-        let new = self.secrets.iter().filter(|name| !request.secrets.contains(name)).cloned().collect::<Vec<_>>();
+        let new = self
+            .secrets
+            .iter()
+            .filter(|name| !request.secrets.contains(name))
+            .cloned()
+            .collect::<Vec<_>>();
         request.secrets.extend(new);
     }
 
-    fn apply_env(&self, request: &mut SubmitRequest, mut absent: impl FnMut(&str)) -> Result<(), EnvFileError> {
+    fn apply_env(
+        &self,
+        request: &mut SubmitRequest,
+        mut absent: impl FnMut(&str),
+    ) -> Result<(), EnvFileError> {
         let mut given = Vec::new();
         for path in &self.env_file {
             given.extend(env_file::read(path)?);

@@ -24,14 +24,17 @@ use crate::{
     screen::{Screen, Stream},
 };
 
-/// A page with fewer lines than this reaches the present end of the log; a fuller one may be followed by more at once.
+/// A page with fewer lines than this reaches the present end of the log; a fuller one may be
+/// followed by more at once.
 const FULL_PAGE: usize = 100;
-/// CloudWatch Logs may give empty pages in the middle of a log (`GetLogEvents`); this many in a row are its end.
+/// CloudWatch Logs may give empty pages in the middle of a log (`GetLogEvents`); this many in a row
+/// are its end.
 const EMPTY_PAGES: u32 = 10;
 /// How often a quiet run's record is read, in case its log is never completed.
 const RECORD_EVERY: Duration = Duration::from_secs(5);
 /// What is shown while a log may not be read.
-const THROTTLED: &str = "logs are read too often in this AWS account and region; waiting for a turn";
+const THROTTLED: &str =
+    "logs are read too often in this AWS account and region; waiting for a turn";
 /// How long the rest of a log is waited for once its run is over.
 const LATE_LOG: Duration = Duration::from_secs(60);
 
@@ -53,19 +56,33 @@ pub(crate) struct Show {
 impl Show {
     /// All lines as they are.
     pub(crate) fn all(to: Stream) -> Self {
-        Self { tail: None, since: None, timestamps: false, json: false, to }
+        Self {
+            tail: None,
+            since: None,
+            timestamps: false,
+            json: false,
+            to,
+        }
     }
 
     fn line(&self, line: &LogLineView) -> String {
         if self.json {
-            return format!("{}\n", serde_json::json!({"at": moment::exact(line.at), "text": line.text}));
+            return format!(
+                "{}\n",
+                serde_json::json!({"at": moment::exact(line.at), "text": line.text})
+            );
         }
-        let at = if self.timestamps { format!("{} ", moment::exact(line.at)) } else { String::new() };
+        let at = if self.timestamps {
+            format!("{} ", moment::exact(line.at))
+        } else {
+            String::new()
+        };
         format!("{at}{}\n", line.text)
     }
 }
 
-/// Shows lines page by page. With `tail`, what is there already is held back until its end is known.
+/// Shows lines page by page. With `tail`, what is there already is held back until its end is
+/// known.
 struct Printer<'a> {
     show: Show,
     screen: &'a Screen,
@@ -74,16 +91,24 @@ struct Printer<'a> {
 
 impl<'a> Printer<'a> {
     fn new(show: Show, screen: &'a Screen) -> Self {
-        Self { show, screen, held: show.tail.map(|_| VecDeque::new()) }
+        Self {
+            show,
+            screen,
+            held: show.tail.map(|_| VecDeque::new()),
+        }
     }
 
     fn page(&mut self, lines: &[LogLineView]) -> Result<(), Failure> {
-        let wanted = lines.iter().filter(|line| self.show.since.is_none_or(|since| line.at >= since));
+        let wanted = lines
+            .iter()
+            .filter(|line| self.show.since.is_none_or(|since| line.at >= since));
         let texts = wanted.map(|line| self.show.line(line));
         match &mut self.held {
             Some(held) => {
                 held.extend(texts);
-                let excess = held.len().saturating_sub(self.show.tail.unwrap_or_default());
+                let excess = held
+                    .len()
+                    .saturating_sub(self.show.tail.unwrap_or_default());
                 held.drain(..excess);
                 Ok(())
             }
@@ -101,7 +126,9 @@ impl<'a> Printer<'a> {
         if !text.is_empty() {
             self.screen.no_progress();
         }
-        self.screen.write(self.show.to, text).map_err(Failure::io("write the log"))
+        self.screen
+            .write(self.show.to, text)
+            .map_err(Failure::io("write the log"))
     }
 }
 
@@ -109,13 +136,27 @@ impl<'a> Printer<'a> {
 ///
 /// # Errors
 /// The API's, and standard output's.
-pub(crate) async fn so_far(client: &Client, id: &ExecutionId, show: Show, screen: &Screen) -> Result<(), Failure> {
+pub(crate) async fn so_far(
+    client: &Client,
+    id: &ExecutionId,
+    show: Show,
+    screen: &Screen,
+) -> Result<(), Failure> {
     let (mut printer, mut cursor, mut empty) = (Printer::new(show, screen), None, 0);
     loop {
-        let Got { value: page, answer } = client.logs(id, cursor.as_deref()).await?;
+        let Got {
+            value: page,
+            answer,
+        } = client.logs(id, cursor.as_deref()).await?;
         if page.throttled {
             screen.progress(THROTTLED);
-            client.pause(&answer, false, backoff::before_the_next_look(1, answer.retry_after(), chance())).await;
+            client
+                .pause(
+                    &answer,
+                    false,
+                    backoff::before_the_next_look(1, answer.retry_after(), chance()),
+                )
+                .await;
             continue;
         }
         printer.page(&page.lines)?;
@@ -146,7 +187,8 @@ pub(crate) async fn to_the_end(
     show: Show,
     screen: &Screen,
 ) -> Result<Got<ExecutionView>, Failure> {
-    let (mut printer, mut cursor, mut record) = (Printer::new(show, screen), None, Record::default());
+    let (mut printer, mut cursor, mut record) =
+        (Printer::new(show, screen), None, Record::default());
     let mut empty_looks = 0;
     loop {
         // The first look is not held up: somebody may be waiting to hear why nothing happens.
@@ -158,7 +200,11 @@ pub(crate) async fn to_the_end(
         if page.value.throttled {
             record.give_the_log_time();
         }
-        empty_looks = if lines > 0 || record.is_over() { 0 } else { empty_looks + 1 };
+        empty_looks = if lines > 0 || record.is_over() {
+            0
+        } else {
+            empty_looks + 1
+        };
         printer.page(&page.value.lines)?;
         cursor = page.value.next_cursor.or(cursor);
         if page.value.complete {
@@ -173,11 +219,14 @@ pub(crate) async fn to_the_end(
         if lines == 0
             && let Some(late) = record.look(client, id, screen).await?
         {
-            screen.say("the run is over, but its log was not completed: the last lines may be missing");
+            screen.say(
+                "the run is over, but its log was not completed: the last lines may be missing",
+            );
             return Ok(late);
         }
         if lines < FULL_PAGE {
-            let pause = backoff::before_the_next_look(empty_looks, page.answer.retry_after(), chance());
+            let pause =
+                backoff::before_the_next_look(empty_looks, page.answer.retry_after(), chance());
             client.pause(&page.answer, lines > 0, pause).await;
         }
     }
@@ -230,15 +279,32 @@ impl Record {
 }
 
 impl Record {
-    /// A run that is tried again takes longer than its user expects: each time is said aloud, also where nobody looked while it waited.
+    /// A run that is tried again takes longer than its user expects: each time is said aloud, also
+    /// where nobody looked while it waited.
     fn tell_of_failed_tries(&mut self, run: &ExecutionView, screen: &Screen) {
-        let waits = run.waiting.as_ref().filter(|_| run.attempts.last().is_some_and(|last| last.stopped_at.is_some()));
-        let failed = run.attempts.len().saturating_sub(usize::from(waits.is_none()));
-        for (index, attempt) in run.attempts.iter().enumerate().take(failed).skip(self.failed_tries) {
+        let waits = run.waiting.as_ref().filter(|_| {
+            run.attempts
+                .last()
+                .is_some_and(|last| last.stopped_at.is_some())
+        });
+        let failed = run
+            .attempts
+            .len()
+            .saturating_sub(usize::from(waits.is_none()));
+        for (index, attempt) in run
+            .attempts
+            .iter()
+            .enumerate()
+            .take(failed)
+            .skip(self.failed_tries)
+        {
             match waits.filter(|_| index + 1 == run.attempts.len()) {
                 Some(waiting) => screen.say(&waiting.reason),
                 None => {
-                    let (number, why) = (attempt.attempt, attempt.reason.as_deref().unwrap_or("no reason is known"));
+                    let (number, why) = (
+                        attempt.attempt,
+                        attempt.reason.as_deref().unwrap_or("no reason is known"),
+                    );
                     screen.say(&format!("attempt {number} failed ({why}); trying again"));
                 }
             }
@@ -325,10 +391,21 @@ pub(crate) fn progress(run: &ExecutionView) -> String {
 /// A place in line, in words: `12th in line: Fargate Spot vCPU 6 of 6 in use, about 3 min`.
 pub(crate) fn place(waiting: &WaitingView) -> String {
     let about = if waiting.place > 100 { "about " } else { "" };
-    let mut text = format!("{about}{} in line: {}", ordinal(waiting.place), waiting.reason);
-    if let Some(seconds) = waiting.estimate_seconds.and_then(|seconds| i64::try_from(seconds).ok()) {
+    let mut text = format!(
+        "{about}{} in line: {}",
+        ordinal(waiting.place),
+        waiting.reason
+    );
+    if let Some(seconds) = waiting
+        .estimate_seconds
+        .and_then(|seconds| i64::try_from(seconds).ok())
+    {
         // Writing to a String cannot fail.
-        let _ = write!(text, ", about {}", moment::words(TimeDelta::seconds(seconds)));
+        let _ = write!(
+            text,
+            ", about {}",
+            moment::words(TimeDelta::seconds(seconds))
+        );
     }
     text
 }
@@ -363,6 +440,9 @@ mod tests {
             place: 12,
             estimate_seconds: Some(180),
         };
-        assert_eq!(place(&waiting), "12th in line: Fargate Spot vCPU 6 of 6 in use, about 3 min");
+        assert_eq!(
+            place(&waiting),
+            "12th in line: Fargate Spot vCPU 6 of 6 in use, about 3 min"
+        );
     }
 }

@@ -48,20 +48,29 @@ impl Forget {
     /// The store's; no such record; one that can be read.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         if self.id.trim().trim_matches('.').is_empty() {
-            return Err(Failure::Usage(format!("`{}` is no id: give a run's id, or a part of it", self.id)));
+            return Err(Failure::Usage(format!(
+                "`{}` is no id: give a run's id, or a part of it",
+                self.id
+            )));
         }
         if context.global.endpoint.is_some() {
             let how = "a record is removed on its machine (--local), or with the credentials of its account (--stack), and not through the API";
             return Err(Failure::Usage(how.into()));
         }
-        if context.global.local { self.here(context).await } else { self.on_a_stack(context).await }
+        if context.global.local {
+            self.here(context).await
+        } else {
+            self.on_a_stack(context).await
+        }
     }
 
     async fn here(&self, context: &Context) -> Result<u8, Failure> {
         let machine = Machine::open(local_options(context.home.local()?, false)).await?;
         let forgotten = self.of_machine(context, &machine).await;
         if let Err(error) = machine.close().await {
-            context.screen.say(&format!("failed to close this machine's history: {error}"));
+            context
+                .screen
+                .say(&format!("failed to close this machine's history: {error}"));
         }
         let forgotten = forgotten?;
         report(context, &forgotten)
@@ -88,7 +97,8 @@ impl Forget {
             return Ok(());
         }
         if !prompt::can_ask() {
-            let why = "nobody can be asked here: give --yes to remove the record without a question";
+            let why =
+                "nobody can be asked here: give --yes to remove the record without a question";
             return Err(Failure::Usage(why.into()));
         }
         let Unreadable { id, why } = found;
@@ -103,7 +113,12 @@ impl Forget {
 }
 
 fn report(context: &Context, forgotten: &Forgotten) -> Result<u8, Failure> {
-    let Forgotten { id, released, untold, task_arn } = forgotten;
+    let Forgotten {
+        id,
+        released,
+        untold,
+        task_arn,
+    } = forgotten;
     let released: Vec<_> = released.iter().map(ToString::to_string).collect();
     let untold: Vec<_> = untold.iter().map(ToString::to_string).collect();
     if context.is_json() {
@@ -118,7 +133,9 @@ fn report(context: &Context, forgotten: &Forgotten) -> Result<u8, Failure> {
     }
     context.screen.say(&format!("removed the record of {id}"));
     if !released.is_empty() {
-        context.screen.say(&format!("free again: {}", released.join(", ")));
+        context
+            .screen
+            .say(&format!("free again: {}", released.join(", ")));
     }
     untold.iter().for_each(|words| context.screen.say(words));
     Ok(exit::SUCCESS)

@@ -1,4 +1,5 @@
-//! What the working directory's git repository says about where to run: the remote `origin`, and the current branch there.
+//! What the working directory's git repository says about where to run: the remote `origin`, and
+//! the current branch there.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Stdio, time::Duration};
 
@@ -9,7 +10,8 @@ use crate::draft::absolute;
 
 /// The only remote that is looked at.
 const REMOTE: &str = "origin";
-/// A remote that does not answer within this time is not waited for: the run's own clone has a time limit of its own.
+/// A remote that does not answer within this time is not waited for: the run's own clone has a time
+/// limit of its own.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What was found.
@@ -33,20 +35,31 @@ enum Remote {
     Silent,
 }
 
-/// The remote `origin` of the working directory's repository; with a `branch` that was asked for, nothing is said of the current one.
+/// The remote `origin` of the working directory's repository; with a `branch` that was asked for,
+/// nothing is said of the current one.
 ///
 /// # Errors
 /// Why there is none; completes "name a repository" in [`crate::failure::Failure::NoRepository`].
 pub(crate) async fn checkout(branch: Option<&str>) -> Result<Checkout, String> {
-    let root = output(&["rev-parse", "--show-toplevel"]).await.ok_or("this is not a git repository")?;
+    let root = output(&["rev-parse", "--show-toplevel"])
+        .await
+        .ok_or("this is not a git repository")?;
     let url = git(&["remote", "get-url", REMOTE]).await;
     let url = url.ok_or_else(|| format!("this git repository has no remote `{REMOTE}`"))?;
     let url = absolute(&url, Path::new(OsStr::from_bytes(root.trim_ascii_end())))?;
-    // What will be refused is not asked for its branches: the process that git does it by would show the URL, and a password in it, to
-    // every user of this machine.
+    // What will be refused is not asked for its branches: the process that git does it by would
+    // show the URL, and a password in it, to every user of this machine.
     let is_usable = RepoUrl::parse(&url, Place::OneMachine).is_ok();
-    let found = Checkout { url, branch: branch.map(str::to_owned), notes: Vec::new() };
-    Ok(if branch.is_none() && is_usable { found.with_current_branch().await } else { found })
+    let found = Checkout {
+        url,
+        branch: branch.map(str::to_owned),
+        notes: Vec::new(),
+    };
+    Ok(if branch.is_none() && is_usable {
+        found.with_current_branch().await
+    } else {
+        found
+    })
 }
 
 impl Checkout {
@@ -65,12 +78,15 @@ impl Checkout {
                 self.notes.push(note);
             }
             Remote::Has(commit) => {
-                self.notes.push(format!("running on branch {branch} of {REMOTE}"));
+                self.notes
+                    .push(format!("running on branch {branch} of {REMOTE}"));
                 self.notes.extend(unpushed(&branch, &commit).await);
                 self.branch = Some(branch);
             }
             Remote::Silent => {
-                self.notes.push(format!("{REMOTE} did not say whether it has the branch {branch}; running on that"));
+                self.notes.push(format!(
+                    "{REMOTE} did not say whether it has the branch {branch}; running on that"
+                ));
                 self.branch = Some(branch);
             }
         }
@@ -81,9 +97,18 @@ impl Checkout {
 
 async fn ask(branch: &str) -> Remote {
     let reference = format!("refs/heads/{branch}");
-    match git(&["ls-remote", "--heads", REMOTE, &reference]).await.as_deref() {
+    match git(&["ls-remote", "--heads", REMOTE, &reference])
+        .await
+        .as_deref()
+    {
         Some("") => Remote::HasNot,
-        Some(lines) => Remote::Has(lines.split_whitespace().next().unwrap_or_default().to_owned()),
+        Some(lines) => Remote::Has(
+            lines
+                .split_whitespace()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        ),
         None => Remote::Silent,
     }
 }
@@ -93,14 +118,18 @@ async fn unpushed(branch: &str, commit: &str) -> Option<String> {
     // Fails when the remote's commit is not known here: then the remote is ahead in any case.
     let count = git(&["rev-list", "--count", &format!("{commit}..HEAD")]).await?;
     let commits = if count == "1" { "commit" } else { "commits" };
-    (count != "0").then(|| format!("warning: {count} {commits} of {branch} not pushed yet will not be in the run"))
+    (count != "0").then(|| {
+        format!("warning: {count} {commits} of {branch} not pushed yet will not be in the run")
+    })
 }
 
 async fn uncommitted() -> Option<String> {
     let changes = git(&["status", "--porcelain"]).await?;
     let files = changes.lines().count();
     let noun = if files == 1 { "file is" } else { "files are" };
-    (files > 0).then(|| format!("warning: {files} {noun} not committed; changes to them will not be in the run"))
+    (files > 0).then(|| {
+        format!("warning: {files} {noun} not committed; changes to them will not be in the run")
+    })
 }
 
 /// What git prints, trimmed; `None` if that is no text, or as of [`output`].
@@ -109,11 +138,21 @@ async fn git(arguments: &[&str]) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-/// What git prints; `None` if it fails, is missing or takes too long. It asks nobody for a password.
+/// What git prints; `None` if it fails, is missing or takes too long. It asks nobody for a
+/// password.
 async fn output(arguments: &[&str]) -> Option<Vec<u8>> {
     let mut command = Command::new("git");
-    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    command.env("GIT_TERMINAL_PROMPT", "0").env_remove("MYCLI_API_KEY");
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.ok()?.ok()?;
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    command
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env_remove("MYCLI_API_KEY");
+    let output = tokio::time::timeout(PATIENCE, command.output())
+        .await
+        .ok()?
+        .ok()?;
     output.status.success().then_some(output.stdout)
 }

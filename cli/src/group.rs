@@ -1,4 +1,5 @@
-//! Runs by the group they are counted in: walked through page by page, counted, and followed to their ends.
+//! Runs by the group they are counted in: walked through page by page, counted, and followed to
+//! their ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +32,12 @@ async fn page(
 ) -> Result<HistoryPage, CallError> {
     let limit = PAGE_MAX.to_string();
     let status = status.map(ExecutionStatus::as_str);
-    let filter = [("limit", Some(limit.as_str())), ("group", Some(group)), ("status", status), ("cursor", cursor)];
+    let filter = [
+        ("limit", Some(limit.as_str())),
+        ("group", Some(group)),
+        ("status", status),
+        ("cursor", cursor),
+    ];
     Ok(client.history(&filter).await?.value)
 }
 
@@ -79,12 +85,18 @@ impl Counts {
 
     /// How many are over.
     pub(crate) fn over(&self) -> usize {
-        self.each().filter(|(status, _)| status.is_final()).map(|(_, count)| count).sum()
+        self.each()
+            .filter(|(status, _)| status.is_final())
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// All of it in one line: `8 RUNNING, 90 WAITING, 2 SUCCEEDED`.
     pub(crate) fn line(&self) -> String {
-        let parts: Vec<_> = self.each().map(|(status, count)| format!("{count} {status}")).collect();
+        let parts: Vec<_> = self
+            .each()
+            .map(|(status, count)| format!("{count} {status}"))
+            .collect();
         parts.join(", ")
     }
 }
@@ -114,9 +126,9 @@ pub(crate) struct Followed {
 
 /// Many runs that are followed together.
 ///
-/// A look is at one page of history, and there is one look after each pause: what it costs a second does not grow with the number of
-/// runs. A page on which all are over is not looked at again, nor often one on which nothing has begun, since a submission starts in
-/// its order.
+/// A look is at one page of history, and there is one look after each pause: what it costs a second
+/// does not grow with the number of runs. A page on which all are over is not looked at again, nor
+/// often one on which nothing has begun, since a submission starts in its order.
 pub(crate) struct Watch {
     runs: BTreeMap<ExecutionId, Followed>,
     groups: BTreeSet<String>,
@@ -135,11 +147,27 @@ struct Watched {
 
 impl Watch {
     /// Of these runs, with the lines they are from, which are in these groups.
-    pub(crate) fn new(runs: impl IntoIterator<Item = (usize, ExecutionId)>, groups: BTreeSet<String>) -> Self {
-        let queued =
-            |line| Followed { line, status: ExecutionStatus::Queued, over: false, exit_code: None, reason: None };
-        let runs = runs.into_iter().map(|(line, id)| (id, queued(line))).collect();
-        Self { runs, groups, pages: Vec::new(), turn: 0 }
+    pub(crate) fn new(
+        runs: impl IntoIterator<Item = (usize, ExecutionId)>,
+        groups: BTreeSet<String>,
+    ) -> Self {
+        let queued = |line| Followed {
+            line,
+            status: ExecutionStatus::Queued,
+            over: false,
+            exit_code: None,
+            reason: None,
+        };
+        let runs = runs
+            .into_iter()
+            .map(|(line, id)| (id, queued(line)))
+            .collect();
+        Self {
+            runs,
+            groups,
+            pages: Vec::new(),
+            turn: 0,
+        }
     }
 
     /// The runs, in their lines' order.
@@ -156,7 +184,11 @@ impl Watch {
     ///
     /// # Errors
     /// The API's.
-    pub(crate) async fn follow(&mut self, client: &Client, screen: &Screen) -> Result<(), CallError> {
+    pub(crate) async fn follow(
+        &mut self,
+        client: &Client,
+        screen: &Screen,
+    ) -> Result<(), CallError> {
         let mut pause = PAUSE / 16;
         while self.is_open() {
             self.find(client, screen).await?;
@@ -191,14 +223,25 @@ impl Watch {
             let mut cursor = None;
             while !unseen.is_empty() {
                 let page = page(client, &group, None, cursor.as_deref()).await?;
-                let ids: Vec<_> = page.executions.iter().map(|listed| listed.id().clone()).collect();
+                let ids: Vec<_> = page
+                    .executions
+                    .iter()
+                    .map(|listed| listed.id().clone())
+                    .collect();
                 for id in &ids {
                     unseen.remove(id);
                 }
                 self.note(&page);
                 self.show(screen);
-                let ids = ids.into_iter().filter(|id| self.runs.contains_key(id)).collect();
-                self.pages.push(Watched { group: group.clone(), cursor, ids });
+                let ids = ids
+                    .into_iter()
+                    .filter(|id| self.runs.contains_key(id))
+                    .collect();
+                self.pages.push(Watched {
+                    group: group.clone(),
+                    cursor,
+                    ids,
+                });
                 cursor = page.next_cursor;
                 if cursor.is_none() {
                     break;
@@ -221,7 +264,11 @@ impl Watch {
                 self.give_up(id, ExecutionStatus::Lost, "it is not in history any more");
             }
             Err(CallError::Refused(problem)) if problem.code == "unreadable_record" => {
-                self.give_up(id, ExecutionStatus::Other(UNREADABLE.into()), &problem.title);
+                self.give_up(
+                    id,
+                    ExecutionStatus::Other(UNREADABLE.into()),
+                    &problem.title,
+                );
             }
             Err(error) => return Err(error),
         }
@@ -232,7 +279,9 @@ impl Watch {
         for listed in &page.executions {
             match listed {
                 Listed::Run(run) => self.note_run(run),
-                Listed::Unreadable(found) => self.give_up(&found.execution_id, found.status.clone(), &found.reason),
+                Listed::Unreadable(found) => {
+                    self.give_up(&found.execution_id, found.status.clone(), &found.reason)
+                }
             }
         }
     }
@@ -245,7 +294,11 @@ impl Watch {
     }
 
     fn note_run(&mut self, seen: &ExecutionView) {
-        if let Some(run) = self.runs.get_mut(&seen.execution_id).filter(|run| !run.over) {
+        if let Some(run) = self
+            .runs
+            .get_mut(&seen.execution_id)
+            .filter(|run| !run.over)
+        {
             run.status = seen.status.clone();
             run.over = seen.is_over();
             run.exit_code = seen.exit_code;
@@ -253,12 +306,24 @@ impl Watch {
         }
     }
 
-    /// The pages to look at next: those where something moves, the first that stands still, and of the others one in turn. `None` when
-    /// there is nothing left on any.
+    /// The pages to look at next: those where something moves, the first that stands still, and of
+    /// the others one in turn. `None` when there is nothing left on any.
     fn turn(&mut self) -> Option<Vec<usize>> {
-        let runs = |page: &Watched| -> Vec<&Followed> { page.ids.iter().filter_map(|id| self.runs.get(id)).collect() };
-        let open = self.pages.iter().map(runs).enumerate().filter(|(_, runs)| runs.iter().any(|run| !run.over));
-        let waits = |run: &&Followed| matches!(run.status, ExecutionStatus::Queued | ExecutionStatus::Waiting);
+        let runs = |page: &Watched| -> Vec<&Followed> {
+            page.ids.iter().filter_map(|id| self.runs.get(id)).collect()
+        };
+        let open = self
+            .pages
+            .iter()
+            .map(runs)
+            .enumerate()
+            .filter(|(_, runs)| runs.iter().any(|run| !run.over));
+        let waits = |run: &&Followed| {
+            matches!(
+                run.status,
+                ExecutionStatus::Queued | ExecutionStatus::Waiting
+            )
+        };
         let stands_still = |runs: &Vec<&Followed>| runs.iter().all(waits);
         let (still, mut turn): (Vec<_>, Vec<_>) = open.partition(|(_, runs)| stands_still(runs));
         self.turn += 1;
@@ -269,13 +334,17 @@ impl Watch {
         (!turn.is_empty()).then(|| turn.into_iter().map(|(place, _)| place).collect())
     }
 
-    /// Looks at one page again. Who is not on it any more, because others came to it, is on the next.
+    /// Looks at one page again. Who is not on it any more, because others came to it, is on the
+    /// next.
     async fn look(&mut self, client: &Client, place: usize) -> Result<(), CallError> {
-        let Some(watched) = self.pages.get_mut(place) else { return Ok(()) };
+        let Some(watched) = self.pages.get_mut(place) else {
+            return Ok(());
+        };
         let page = page(client, &watched.group, None, watched.cursor.as_deref()).await?;
         let there: BTreeSet<_> = page.executions.iter().map(Listed::id).collect();
-        let (ids, moved): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut watched.ids).into_iter().partition(|id| there.contains(id));
+        let (ids, moved): (Vec<_>, Vec<_>) = std::mem::take(&mut watched.ids)
+            .into_iter()
+            .partition(|id| there.contains(id));
         watched.ids = ids;
         let group = watched.group.clone();
         self.note(&page);
@@ -286,7 +355,11 @@ impl Watch {
                     self.find_alone(client, &id).await?;
                 }
             }
-            cursor => self.pages.push(Watched { group, cursor, ids: moved }),
+            cursor => self.pages.push(Watched {
+                group,
+                cursor,
+                ids: moved,
+            }),
         }
         Ok(())
     }
@@ -307,31 +380,59 @@ mod tests {
             let ids: Vec<_> = (0..).zip(*statuses).map(|(line, _)| id(line)).collect();
             for (id, status) in ids.iter().zip(*statuses) {
                 let (status, over) = (status.clone(), status.is_final());
-                watch.runs.insert(id.clone(), Followed { line: 0, status, over, exit_code: None, reason: None });
+                watch.runs.insert(
+                    id.clone(),
+                    Followed {
+                        line: 0,
+                        status,
+                        over,
+                        exit_code: None,
+                        reason: None,
+                    },
+                );
             }
-            watch.pages.push(Watched { group: "g".into(), cursor: None, ids });
+            watch.pages.push(Watched {
+                group: "g".into(),
+                cursor: None,
+                ids,
+            });
         }
         watch
     }
 
     #[test]
     fn a_look_is_at_what_moves_and_never_at_what_is_over() {
-        let mut pages =
-            vec![&[Succeeded, Succeeded][..], &[Succeeded, Queued], &[Running, Waiting], &[Queued, Waiting]];
+        let mut pages = vec![
+            &[Succeeded, Succeeded][..],
+            &[Succeeded, Queued],
+            &[Running, Waiting],
+            &[Queued, Waiting],
+        ];
         pages.extend([&[Queued][..]; 40]);
         let mut watch = watch(&pages);
         let mut seen = BTreeSet::new();
         for _ in 0..40 {
             let turn = watch.turn().expect("something is open");
-            assert_eq!((turn.len(), &turn[..3]), (4, &[1, 2, 3][..]), "few, however many stand still: {turn:?}");
+            assert_eq!(
+                (turn.len(), &turn[..3]),
+                (4, &[1, 2, 3][..]),
+                "few, however many stand still: {turn:?}"
+            );
             seen.extend(turn);
         }
-        assert_eq!(seen, (1..44).collect(), "whoever stands still has a turn too");
+        assert_eq!(
+            seen,
+            (1..44).collect(),
+            "whoever stands still has a turn too"
+        );
     }
 
     #[test]
     fn when_all_are_over_there_is_nothing_to_look_at() {
-        assert_eq!(watch(&[&[Succeeded], &[ExecutionStatus::Failed]]).turn(), None);
+        assert_eq!(
+            watch(&[&[Succeeded], &[ExecutionStatus::Failed]]).turn(),
+            None
+        );
         assert_eq!(watch(&[]).turn(), None);
     }
 }

@@ -40,7 +40,8 @@ pub(crate) struct History {
     /// How many
     #[arg(long, value_name = "N", default_value_t = PAGE_DEFAULT, value_parser = whole(1..=PAGE_MAX))]
     limit: u32,
-    /// Only in this status: queued, waiting, launching, running, succeeded, failed, timed_out, cancelled, lost
+    /// Only in this status: queued, waiting, launching, running, succeeded, failed, timed_out,
+    /// cancelled, lost
     #[arg(long, value_parser = str::parse::<ExecutionStatus>)]
     status: Option<ExecutionStatus>,
     /// Only submitted since: 30m, 2h, a date, or RFC 3339
@@ -101,7 +102,9 @@ fn hint(context: &Context, page: &HistoryPage) {
         ));
     }
     if let Some(cursor) = &page.next_cursor {
-        context.screen.say(&format!("there are more: the same with --cursor {cursor}"));
+        context
+            .screen
+            .say(&format!("there are more: the same with --cursor {cursor}"));
     }
 }
 
@@ -110,37 +113,54 @@ fn table(page: &HistoryPage, screen: &Screen, now: Timestamp) -> String {
         return String::new();
     }
     let command = screen.width() - FIXED;
-    let head = format!("{:<31}  {:<10}  {:>4}  {:>4}  {:>4}  {}\n", "ID", "STATUS", "EXIT", "AGE", "RAN", "COMMAND");
+    let head = format!(
+        "{:<31}  {:<10}  {:>4}  {:>4}  {:>4}  {}\n",
+        "ID", "STATUS", "EXIT", "AGE", "RAN", "COMMAND"
+    );
     let rows = page.executions.iter().map(|listed| match listed {
         Listed::Run(run) => row(run, screen, now, command),
         Listed::Unreadable(unreadable) => unreadable_row(unreadable, screen, now, command),
     });
-    std::iter::once(head).chain(rows).chain(reasons(page)).collect()
+    std::iter::once(head)
+        .chain(rows)
+        .chain(reasons(page))
+        .collect()
 }
 
 /// Why those of the page wait, each reason once.
 fn reasons(page: &HistoryPage) -> impl Iterator<Item = String> {
     let mut reasons: BTreeMap<&str, (usize, Option<u64>)> = BTreeMap::new();
-    for waiting in page.executions.iter().filter_map(|listed| listed.run()?.waiting.as_ref()) {
+    for waiting in page
+        .executions
+        .iter()
+        .filter_map(|listed| listed.run()?.waiting.as_ref())
+    {
         let (count, longest) = reasons.entry(&waiting.reason).or_default();
         *count += 1;
         *longest = (*longest).max(waiting.estimate_seconds);
     }
     reasons.into_iter().map(|(reason, (count, longest))| {
         let verb = if count == 1 { "waits" } else { "wait" };
-        let longest = longest.and_then(|seconds| i64::try_from(seconds).ok()).map(TimeDelta::seconds);
-        let about = longest.map_or_else(String::new, |span| format!(", the last for about {}", moment::words(span)));
+        let longest = longest
+            .and_then(|seconds| i64::try_from(seconds).ok())
+            .map(TimeDelta::seconds);
+        let about = longest.map_or_else(String::new, |span| {
+            format!(", the last for about {}", moment::words(span))
+        });
         format!("{count} {verb}: {reason}{about}\n")
     })
 }
 
 fn row(run: &ExecutionView, screen: &Screen, now: Timestamp, width: usize) -> String {
-    let code = run.exit_code.map(|code| code.to_string()).unwrap_or_default();
+    let code = run
+        .exit_code
+        .map(|code| code.to_string())
+        .unwrap_or_default();
     let what = run.request.name.as_ref().unwrap_or(&run.request.command);
-    let what = &run
-        .waiting
-        .as_ref()
-        .map_or_else(|| what.clone(), |waiting| format!("{} in line: {what}", follow::ordinal(waiting.place)));
+    let what = &run.waiting.as_ref().map_or_else(
+        || what.clone(),
+        |waiting| format!("{} in line: {what}", follow::ordinal(waiting.place)),
+    );
     format!(
         "{:<31}  {}  {code:>4}  {:>4}  {:>4}  {}\n",
         run.execution_id,

@@ -9,11 +9,17 @@ use crate::failure::Failure;
 pub(crate) struct Home(Option<PathBuf>);
 
 impl Home {
-    /// Reads `MYCLI_HOME` and `HOME`, and asks for the user's home directory. The working directory is none: what somebody else put there
-    /// would be taken for the user's settings.
+    /// Reads `MYCLI_HOME` and `HOME`, and asks for the user's home directory. The working directory
+    /// is none: what somebody else put there would be taken for the user's settings.
     pub(crate) fn find() -> Self {
-        let named = std::env::var_os("MYCLI_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let own = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".mycli"));
+        let named = std::env::var_os("MYCLI_HOME")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
+        let own = || {
+            std::env::home_dir()
+                .filter(|home| home.is_absolute())
+                .map(|home| home.join(".mycli"))
+        };
         Self(named.or_else(own))
     }
 

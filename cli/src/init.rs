@@ -39,9 +39,13 @@ that is as it should be, repairs what is missing, and goes on where it was cut s
 
 Exit code: 0 if the stack stands and its API takes your key, 1 if not.";
 
-/// How long an API that was just made is waited for, and the pauses between questions. Ours: its parts hear of each other within a minute.
+/// How long an API that was just made is waited for, and the pauses between questions. Ours: its
+/// parts hear of each other within a minute.
 const PATIENCE: Duration = Duration::from_secs(60);
-const PAUSES: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(8) };
+const PAUSES: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(8),
+};
 
 /// The command line of `init`.
 #[derive(Args, Clone, Debug)]
@@ -74,8 +78,13 @@ impl Init {
         if before.is_none() && !self.agreed(context, &target)? {
             return Err(Failure::Nothing("nothing was made".into()));
         }
-        let deployed = self.rollout.roll_out(context, &target, &functions, before.as_ref()).await?;
-        let endpoint = target.account.api_address(deployed.stack.output("Endpoint")?);
+        let deployed = self
+            .rollout
+            .roll_out(context, &target, &functions, before.as_ref())
+            .await?;
+        let endpoint = target
+            .account
+            .api_address(deployed.stack.output("Endpoint")?);
         let key = keep(context, &target, &deployed.stack, &endpoint).await?;
         answers(context, &endpoint, &key).await?;
         report(context, &target, &deployed, &endpoint)?;
@@ -94,9 +103,17 @@ impl Init {
 }
 
 /// Sees to it that the file has the stack's endpoint and a key that the stack knows.
-async fn keep(context: &Context, target: &Target, stack: &StackView, endpoint: &str) -> Result<ApiKey, Failure> {
-    let held =
-        target.known.as_ref().and_then(|known| known.key.as_ref()).and_then(|key| ApiKey::parse(key.expose_secret()));
+async fn keep(
+    context: &Context,
+    target: &Target,
+    stack: &StackView,
+    endpoint: &str,
+) -> Result<ApiKey, Failure> {
+    let held = target
+        .known
+        .as_ref()
+        .and_then(|known| known.key.as_ref())
+        .and_then(|key| ApiKey::parse(key.expose_secret()));
     let known = match &held {
         Some(key) => first_key::is_known(&target.account, stack, key).await?,
         None => false,
@@ -105,24 +122,41 @@ async fn keep(context: &Context, target: &Target, stack: &StackView, endpoint: &
         write_profile(context, target, endpoint, &key)?;
         return Ok(key);
     }
-    // Into the file first: a key that the stack knows and nobody has could never be used, nor be told from others.
+    // Into the file first: a key that the stack knows and nobody has could never be used, nor be
+    // told from others.
     let key = first_key::make()?;
     write_profile(context, target, endpoint, &key)?;
     let name = first_key::add(&target.account, stack, &key, &key_name()).await?;
-    context
-        .screen
-        .say(&format!("made the administrator's key `{name}`; it is in {}", context.home.config()?.display()));
+    context.screen.say(&format!(
+        "made the administrator's key `{name}`; it is in {}",
+        context.home.config()?.display()
+    ));
     Ok(key)
 }
 
-/// Runs are shown with the name of the key that submitted them, so a person's key has the person's name.
+/// Runs are shown with the name of the key that submitted them, so a person's key has the person's
+/// name.
 fn key_name() -> String {
-    let user: String =
-        context::user().chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }).collect();
-    user.parse::<Name>().map_or_else(|_| "admin".into(), |name| name.as_str().to_owned())
+    let user: String = context::user()
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                c
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    user.parse::<Name>()
+        .map_or_else(|_| "admin".into(), |name| name.as_str().to_owned())
 }
 
-fn write_profile(context: &Context, target: &Target, endpoint: &str, key: &ApiKey) -> Result<(), Failure> {
+fn write_profile(
+    context: &Context,
+    target: &Target,
+    endpoint: &str,
+    key: &ApiKey,
+) -> Result<(), Failure> {
     let profile = Profile {
         endpoint: Some(endpoint.to_owned()),
         key: Some(key.expose().to_owned().into()),
@@ -132,7 +166,10 @@ fn write_profile(context: &Context, target: &Target, endpoint: &str, key: &ApiKe
         endpoint_url: target.account.endpoint_url.clone(),
     };
     let settings = context.settings()?;
-    let same = settings.stacks.get(&target.name).is_some_and(|known| known.same(&profile));
+    let same = settings
+        .stacks
+        .get(&target.name)
+        .is_some_and(|known| known.same(&profile));
     if same && settings.stack.is_some() {
         return Ok(());
     }
@@ -142,15 +179,23 @@ fn write_profile(context: &Context, target: &Target, endpoint: &str, key: &ApiKe
     })
 }
 
-/// A first question to the API: the functions start, find their table and take the key. An API that was just made may take a moment
-/// until all of its parts know of each other; until then others answer for it, or nobody.
+/// A first question to the API: the functions start, find their table and take the key. An API that
+/// was just made may take a moment until all of its parts know of each other; until then others
+/// answer for it, or nobody.
 async fn answers(context: &Context, endpoint: &str, key: &ApiKey) -> Result<(), Failure> {
     context.screen.progress("asking the API");
-    let client = Client::Remote(Remote::new(endpoint, &key.expose().to_owned().into(), &context.screen)?);
+    let client = Client::Remote(Remote::new(
+        endpoint,
+        &key.expose().to_owned().into(),
+        &context.screen,
+    )?);
     let (begun, mut round) = (Instant::now(), 0);
     loop {
         let answer = client.call(Call::get("/executions?limit=1".into())).await;
-        let may_pass = matches!(&answer, Err(CallError::Foreign { .. } | CallError::Unreachable { .. }));
+        let may_pass = matches!(
+            &answer,
+            Err(CallError::Foreign { .. } | CallError::Unreachable { .. })
+        );
         let pause = PAUSES.pause(round, u128::from(getrandom::u32().unwrap_or_default()));
         if may_pass && begun.elapsed() + pause <= PATIENCE {
             tokio::time::sleep(pause).await;
@@ -158,11 +203,19 @@ async fn answers(context: &Context, endpoint: &str, key: &ApiKey) -> Result<(), 
             continue;
         }
         context.screen.no_progress();
-        return answer.map(drop).map_err(|error| Failure::Silent { endpoint: endpoint.to_owned(), error });
+        return answer.map(drop).map_err(|error| Failure::Silent {
+            endpoint: endpoint.to_owned(),
+            error,
+        });
     }
 }
 
-fn report(context: &Context, target: &Target, deployed: &Deployed, endpoint: &str) -> Result<(), Failure> {
+fn report(
+    context: &Context,
+    target: &Target,
+    deployed: &Deployed,
+    endpoint: &str,
+) -> Result<(), Failure> {
     if context.is_json() {
         let change = match deployed.change {
             Change::Made => "made",
@@ -175,12 +228,20 @@ fn report(context: &Context, target: &Target, deployed: &Deployed, endpoint: &st
         });
         return output::text(context, &format!("{line}\n"));
     }
-    context.screen.say(&format!("the API is at {endpoint}, and takes your key"));
+    context
+        .screen
+        .say(&format!("the API is at {endpoint}, and takes your key"));
     let used = context.settings()?.stack;
     if used.as_ref() == Some(&target.name) {
-        context.screen.say("try it: mycli exec --no-repo 'echo hello'");
+        context
+            .screen
+            .say("try it: mycli exec --no-repo 'echo hello'");
     } else {
-        context.screen.say(&format!("use it: {}, or mycli config use {}", target.command("exec …"), target.name));
+        context.screen.say(&format!(
+            "use it: {}, or mycli config use {}",
+            target.command("exec …"),
+            target.name
+        ));
     }
     Ok(())
 }

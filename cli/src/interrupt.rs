@@ -49,7 +49,8 @@ impl Interrupts {
         }
     }
 
-    /// The next wish about `what`. On a terminal Ctrl-C asks, and a second one means to leave; elsewhere nobody can answer.
+    /// The next wish about `what`. On a terminal Ctrl-C asks, and a second one means to leave;
+    /// elsewhere nobody can answer.
     pub(crate) async fn wish(&mut self, what: &str, screen: &Screen) -> Wish {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -68,10 +69,12 @@ impl Interrupts {
     }
 }
 
-/// Asks on the terminal. A thread of its own reads, because nothing can interrupt that: the process ends without waiting for it.
+/// Asks on the terminal. A thread of its own reads, because nothing can interrupt that: the process
+/// ends without waiting for it.
 async fn answer(what: &str) -> Wish {
-    let question =
-        format!("\nmycli: c cancels {what}, d (or Ctrl-C again) leaves it running, Enter goes on following: ");
+    let question = format!(
+        "\nmycli: c cancels {what}, d (or Ctrl-C again) leaves it running, Enter goes on following: "
+    );
     // Who cannot be asked is not asked again: no answer means to leave.
     drop(io::stderr().lock().write_all(question.as_bytes()));
     let (sender, receiver) = oneshot::channel();
@@ -100,6 +103,9 @@ mod tests {
 
     #[test]
     fn only_a_clear_word_cancels() {
-        assert_eq!([" C\n", "d\n", "\n", "yes\n"].map(meaning), [Wish::Cancel, Wish::Detach, Wish::Stay, Wish::Stay]);
+        assert_eq!(
+            [" C\n", "d\n", "\n", "yes\n"].map(meaning),
+            [Wish::Cancel, Wish::Detach, Wish::Stay, Wish::Stay]
+        );
     }
 }

@@ -121,13 +121,23 @@ impl Keys {
     }
 }
 
-async fn create(context: &Context, client: &Client, name: &Name, role: Role) -> Result<(), Failure> {
-    let body = serde_json::json!({"name": name, "role": role}).to_string().into_bytes();
+async fn create(
+    context: &Context,
+    client: &Client,
+    name: &Name,
+    role: Role,
+) -> Result<(), Failure> {
+    let body = serde_json::json!({"name": name, "role": role})
+        .to_string()
+        .into_bytes();
     // Once: a second key of this name would be refused, and the first one's answer is lost.
-    let answer = client.call(Call::post(path(&["keys"], &[]), Some(body)).once()).await;
+    let answer = client
+        .call(Call::post(path(&["keys"], &[]), Some(body)).once())
+        .await;
     if let Err(error @ CallError::Unreachable { .. }) = answer {
-        let hint =
-            format!("whether there is a key `{name}` now is not known: `mycli keys revoke {name}`, then make it again");
+        let hint = format!(
+            "whether there is a key `{name}` now is not known: `mycli keys revoke {name}`, then make it again"
+        );
         return Err(Failure::Key(format!("{error}; {hint}")));
     }
     let answer = answer?;
@@ -135,18 +145,26 @@ async fn create(context: &Context, client: &Client, name: &Name, role: Role) -> 
         return output::json(context, &answer);
     }
     let made: Made = client.read(&answer)?;
-    context.screen.say(&format!("made the key `{name}`; it is not shown again:"));
+    context
+        .screen
+        .say(&format!("made the key `{name}`; it is not shown again:"));
     output::text(context, &format!("{}\n", made.key))
 }
 
 async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> Result<(), Failure> {
     let body = serde_json::json!({"now": now}).to_string().into_bytes();
     let own = client.whoami().await.map(|own| own.value);
-    let is_own = own.is_ok_and(|own| own.name == name.as_str() && own.principal != Principal::Local);
-    // Once: where the answer is lost there is a new key that nobody knows, and another one in its place is the way out.
-    let answer = client.call(Call::post(path(&["keys", name.as_str(), "rotate"], &[]), Some(body)).once()).await;
+    let is_own =
+        own.is_ok_and(|own| own.name == name.as_str() && own.principal != Principal::Local);
+    // Once: where the answer is lost there is a new key that nobody knows, and another one in its
+    // place is the way out.
+    let answer = client
+        .call(Call::post(path(&["keys", name.as_str(), "rotate"], &[]), Some(body)).once())
+        .await;
     if let Err(error @ CallError::Unreachable { .. }) = answer {
-        let hint = format!("whether `{name}` has a new key is not known: do the same again, which makes another one");
+        let hint = format!(
+            "whether `{name}` has a new key is not known: do the same again, which makes another one"
+        );
         return Err(Failure::Key(format!("{error}; {hint}")));
     }
     let answer = answer?;
@@ -154,16 +172,22 @@ async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> R
         return output::json(context, &answer);
     }
     if name.as_str() == local::SERVE_KEY {
-        context.screen.say("`mycli local serve` reads this key from serve.key: put the new one into that file");
+        context.screen.say(
+            "`mycli local serve` reads this key from serve.key: put the new one into that file",
+        );
     } else if is_own {
-        context.screen.say("mycli itself uses this key here: give it the new one with `mycli config set key`");
+        context.screen.say(
+            "mycli itself uses this key here: give it the new one with `mycli config set key`",
+        );
     }
     let made: Rotated = client.read(&answer)?;
     let old = match made.old_key_until {
         Some(until) => format!("the old one is good until {}", moment::shown(until)),
         None => "the old one is refused within a minute".to_owned(),
     };
-    context.screen.say(&format!("made a new key for `{name}`; {old}. It is not shown again:"));
+    context.screen.say(&format!(
+        "made a new key for `{name}`; {old}. It is not shown again:"
+    ));
     output::text(context, &format!("{}\n", made.key))
 }
 
@@ -175,15 +199,31 @@ async fn list(context: &Context, client: &Client) -> Result<(), Failure> {
     let listed: Listed = client.read(&answer)?;
     let row = |key: &KeyView| {
         let role = format!("{:?}", key.role).to_lowercase();
-        let old = key.old_key_until.map(|until| format!("  an old key is good until {}", moment::shown(until)));
+        let old = key
+            .old_key_until
+            .map(|until| format!("  an old key is good until {}", moment::shown(until)));
         let age = moment::short(Utc::now() - key.created_at);
-        format!("{:<24}  {role:<6}  {age:>4}{}\n", key.name, old.unwrap_or_default())
+        format!(
+            "{:<24}  {role:<6}  {age:>4}{}\n",
+            key.name,
+            old.unwrap_or_default()
+        )
     };
     let head = format!("{:<24}  {:<6}  {:>4}\n", "NAME", "ROLE", "AGE");
-    output::text(context, &std::iter::once(head).chain(listed.keys.iter().map(row)).collect::<String>())
+    output::text(
+        context,
+        &std::iter::once(head)
+            .chain(listed.keys.iter().map(row))
+            .collect::<String>(),
+    )
 }
 
-async fn revoke(context: &Context, client: &Client, name: &Name, last: bool) -> Result<(), Failure> {
+async fn revoke(
+    context: &Context,
+    client: &Client,
+    name: &Name,
+    last: bool,
+) -> Result<(), Failure> {
     if !last {
         let answer = client.call(Call::get(path(&["keys"], &[]))).await?;
         let keys = client.read::<Listed>(&answer)?.keys;
@@ -194,7 +234,15 @@ async fn revoke(context: &Context, client: &Client, name: &Name, last: bool) -> 
             )));
         }
     }
-    let answer = client.call(Call::delete(path(&["keys", name.as_str()], &[]))).await?;
-    context.screen.say(&format!("revoked `{name}`; who uses it may be let in for another minute"));
-    if context.is_json() { output::json(context, &answer) } else { Ok(()) }
+    let answer = client
+        .call(Call::delete(path(&["keys", name.as_str()], &[])))
+        .await?;
+    context.screen.say(&format!(
+        "revoked `{name}`; who uses it may be let in for another minute"
+    ));
+    if context.is_json() {
+        output::json(context, &answer)
+    } else {
+        Ok(())
+    }
 }

@@ -27,8 +27,9 @@ pub(crate) fn command_text(command: &[String], argv: &[String]) -> Result<String
         ([text], []) => Ok(text.clone()),
         ([], words) => {
             let words = words.iter().map(String::as_str);
-            shlex::try_join(words)
-                .map_err(|_| Failure::Usage("the command holds a NUL byte, which no shell can be given".into()))
+            shlex::try_join(words).map_err(|_| {
+                Failure::Usage("the command holds a NUL byte, which no shell can be given".into())
+            })
         }
         (words, _) => Err(Failure::Usage(format!(
             "the command is {} arguments: quote it to make it one shell text, or put `--` before it to keep its words",
@@ -48,11 +49,16 @@ pub(crate) async fn run(
     flags: LaunchFlags,
 ) -> Result<u8, Failure> {
     if let (true, Some(image)) = (flags.host, &request.image) {
-        context.screen.say(&format!("runs by this machine's own shell (--host), not in the image {image}"));
+        context.screen.say(&format!(
+            "runs by this machine's own shell (--host), not in the image {image}"
+        ));
     }
     start(client, flags).await?;
     let key = key_or_random(request.idempotency_key)?;
-    let request = SubmitRequest { idempotency_key: Some(key), ..request };
+    let request = SubmitRequest {
+        idempotency_key: Some(key),
+        ..request
+    };
     match client.submit(&request).await {
         Ok(accepted) => go_on(context, client, &accepted, flags).await,
         Err(failure) => Err(explained(context, request, failure)),
@@ -61,10 +67,13 @@ pub(crate) async fn run(
 
 /// A body that is too large was not read, so that only we can tell what of the request is.
 fn explained(context: &Context, request: SubmitRequest, failure: Failure) -> Failure {
-    if !matches!(&failure, Failure::Call(CallError::Refused(problem)) if problem.code == "body_too_large") {
+    if !matches!(&failure, Failure::Call(CallError::Refused(problem)) if problem.code == "body_too_large")
+    {
         return failure;
     }
-    let faults = defaults(context).ok().and_then(|defaults| request.validate(&defaults).err());
+    let faults = defaults(context)
+        .ok()
+        .and_then(|defaults| request.validate(&defaults).err());
     faults.map_or(failure, Failure::Faults)
 }
 
@@ -81,7 +90,10 @@ pub(crate) async fn rerun(
 ) -> Result<u8, Failure> {
     start(client, flags).await?;
     let key = key_or_random(changes.idempotency_key)?;
-    let changes = Changes { idempotency_key: Some(key), ..changes };
+    let changes = Changes {
+        idempotency_key: Some(key),
+        ..changes
+    };
     let body = serde_json::to_vec(&changes).map_err(|error| Failure::Local(error.to_string()))?;
     let accepted = client.rerun(before, body).await?;
     go_on(context, client, &accepted, flags).await
@@ -90,9 +102,10 @@ pub(crate) async fn rerun(
 /// What is followed on this machine runs in this process.
 async fn start(client: &Client, flags: LaunchFlags) -> Result<(), Failure> {
     match client {
-        Client::Local(machine) if !flags.detach => {
-            machine.start().await.map_err(|error| Failure::Local(error.to_string()))
-        }
+        Client::Local(machine) if !flags.detach => machine
+            .start()
+            .await
+            .map_err(|error| Failure::Local(error.to_string())),
         Client::Local(_) | Client::Remote(_) => Ok(()),
     }
 }
@@ -103,7 +116,11 @@ async fn go_on(
     accepted: &Got<Accepted>,
     flags: LaunchFlags,
 ) -> Result<u8, Failure> {
-    if flags.detach { announce(context, accepted) } else { see_through(context, client, &accepted.value).await }
+    if flags.detach {
+        announce(context, accepted)
+    } else {
+        see_through(context, client, &accepted.value).await
+    }
 }
 
 fn announce(context: &Context, accepted: &Got<Accepted>) -> Result<u8, Failure> {
@@ -119,11 +136,19 @@ fn announce(context: &Context, accepted: &Got<Accepted>) -> Result<u8, Failure> 
     told.map(|()| exit::SUCCESS)
 }
 
-async fn see_through(context: &Context, client: &Client, accepted: &Accepted) -> Result<u8, Failure> {
+async fn see_through(
+    context: &Context,
+    client: &Client,
+    accepted: &Accepted,
+) -> Result<u8, Failure> {
     let (id, screen) = (&accepted.execution_id, &context.screen);
     tracing::info!(execution_id = %id, "submitted");
     screen.progress(&format!("{id}: {}", accepted.status));
-    let show = Show::all(if context.is_json() { Stream::Err } else { Stream::Out });
+    let show = Show::all(if context.is_json() {
+        Stream::Err
+    } else {
+        Stream::Out
+    });
     let following = follow::to_the_end(client, id, show, screen);
     match follow::attended(client, id, screen, following).await? {
         Ended::Final(got) => {
@@ -144,7 +169,8 @@ fn key_or_random(given: Option<String>) -> Result<String, Failure> {
 
 fn random_key() -> Result<String, Failure> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
     Ok(format!("mycli-{}", hex::encode(bytes)))
 }
 
@@ -153,23 +179,34 @@ fn random_key() -> Result<String, Failure> {
 /// # Errors
 /// Every fault there is.
 pub(crate) fn dry_run(context: &Context, request: &SubmitRequest) -> Result<u8, Failure> {
-    request.clone().validate(&defaults(context)?).map_err(Failure::Faults)?;
-    let text = serde_json::to_string_pretty(request).map_err(|error| Failure::Local(error.to_string()))?;
+    request
+        .clone()
+        .validate(&defaults(context)?)
+        .map_err(Failure::Faults)?;
+    let text =
+        serde_json::to_string_pretty(request).map_err(|error| Failure::Local(error.to_string()))?;
     output::text(context, &format!("{text}\n"))?;
     Ok(exit::SUCCESS)
 }
 
-/// What applies where a request says nothing, as far as can be known before it is sent: of this machine, or of a stack as it comes.
+/// What applies where a request says nothing, as far as can be known before it is sent: of this
+/// machine, or of a stack as it comes.
 ///
 /// # Errors
 /// A configuration file that cannot be used.
 pub(crate) fn defaults(context: &Context) -> Result<Defaults, Failure> {
-    let one_machine = context.global.local || context.endpoint()?.is_some_and(|endpoint| is_loopback(&endpoint.url));
+    let one_machine = context.global.local
+        || context
+            .endpoint()?
+            .is_some_and(|endpoint| is_loopback(&endpoint.url));
     Ok(draft::defaults(one_machine))
 }
 
 /// Adds to a refusal's faults where they come from.
-pub(crate) fn placed(error: Failure, place: impl FnOnce(Vec<FieldError>) -> Vec<FieldError>) -> Failure {
+pub(crate) fn placed(
+    error: Failure,
+    place: impl FnOnce(Vec<FieldError>) -> Vec<FieldError>,
+) -> Failure {
     match error {
         Failure::Call(CallError::Refused(mut problem)) => {
             problem.errors = place(problem.errors);

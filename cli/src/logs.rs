@@ -62,26 +62,44 @@ impl Logs {
     async fn show(&self, context: &Context, client: &Client) -> Result<u8, Failure> {
         let run = client.find(self.id.as_deref()).await?.value;
         let id = run.execution_id.clone();
-        let has_log = run.attempts.iter().any(|attempt| attempt.log_stream.is_some());
+        let has_log = run
+            .attempts
+            .iter()
+            .any(|attempt| attempt.log_stream.is_some());
         let pending = !has_log && !run.is_over() && run.status != ExecutionStatus::Running;
         if pending {
-            context.screen.say(&format!("{id} has not started, there is no log yet. It is {}", follow::progress(&run)));
+            context.screen.say(&format!(
+                "{id} has not started, there is no log yet. It is {}",
+                follow::progress(&run)
+            ));
         }
         if self.follow {
             return self.follow(context, client, &id).await;
         }
         if !has_log && run.is_over() && run.started_at.is_none() {
-            let reason = run.reason.map(|reason| format!(": {}", one_line(&reason, usize::MAX))).unwrap_or_default();
+            let reason = run
+                .reason
+                .map(|reason| format!(": {}", one_line(&reason, usize::MAX)))
+                .unwrap_or_default();
             return Err(Failure::Nothing(format!(
                 "{id} never started, so it has no log. It is {}{reason}",
                 run.status
             )));
         }
         follow::so_far(client, &id, self.what(context), &context.screen).await?;
-        Ok(if pending { exit::FAILURE } else { exit::SUCCESS })
+        Ok(if pending {
+            exit::FAILURE
+        } else {
+            exit::SUCCESS
+        })
     }
 
-    async fn follow(&self, context: &Context, client: &Client, id: &ExecutionId) -> Result<u8, Failure> {
+    async fn follow(
+        &self,
+        context: &Context,
+        client: &Client,
+        id: &ExecutionId,
+    ) -> Result<u8, Failure> {
         let following = follow::to_the_end(client, id, self.what(context), &context.screen);
         tokio::select! {
             ended = follow::attended(client, id, &context.screen, following) => match ended? {

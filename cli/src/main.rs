@@ -1,4 +1,5 @@
-//! `mycli`: the command line. One file a command; everything above [`client`] is the same for a stack and for this machine.
+//! `mycli`: the command line. One file a command; everything above [`client`] is the same for a
+//! stack and for this machine.
 
 use std::{
     io::{self, Write as _},
@@ -87,8 +88,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// A fault of ours in one task would leave the others waiting for it for ever. The process ends instead, which everything is made for: what it had
-/// under way is taken over, as after any other sudden end.
+/// A fault of ours in one task would leave the others waiting for it for ever. The process ends
+/// instead, which everything is made for: what it had under way is taken over, as after any other
+/// sudden end.
 fn fail_as_a_whole(code: u8) {
     let told = panic::take_hook();
     panic::set_hook(Box::new(move |fault| {
@@ -104,8 +106,15 @@ fn fail_as_a_whole(code: u8) {
 
 fn run(verb: Verb, context: &Context) -> Result<u8, Failure> {
     use tokio::runtime::Builder;
-    let mut builder = if verb.is_busy() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
-    let runtime = builder.enable_all().build().map_err(Failure::io("start the runtime"))?;
+    let mut builder = if verb.is_busy() {
+        Builder::new_multi_thread()
+    } else {
+        Builder::new_current_thread()
+    };
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(Failure::io("start the runtime"))?;
     let ended = runtime.block_on(verb.run(context));
     // A thread may be reading the terminal: it is not waited for.
     runtime.shutdown_background();
@@ -114,9 +123,19 @@ fn run(verb: Verb, context: &Context) -> Result<u8, Failure> {
 
 /// What mycli does, and nothing of what libraries do: theirs may hold headers.
 fn trace(level: &str, colored: bool) {
-    let ours = ["mycli", "local", "pipeline", "domain"].map(|name| format!("{name}={level}")).join(",");
-    let filter = EnvFilter::try_from_env("MYCLI_LOG").unwrap_or_else(|_| EnvFilter::new(format!("off,{ours}")));
+    let ours = ["mycli", "local", "pipeline", "domain"]
+        .map(|name| format!("{name}={level}"))
+        .join(",");
+    let filter = EnvFilter::try_from_env("MYCLI_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("off,{ours}")));
     // Whatever was asked for: this one would write a task's environment, and so its secrets.
-    let filter = ["bollard=off", "hyper=off"].into_iter().flat_map(str::parse).fold(filter, EnvFilter::add_directive);
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colored).with_writer(io::stderr).init();
+    let filter = ["bollard=off", "hyper=off"]
+        .into_iter()
+        .flat_map(str::parse)
+        .fold(filter, EnvFilter::add_directive);
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colored)
+        .with_writer(io::stderr)
+        .init();
 }

@@ -13,11 +13,21 @@ pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
             .ok()
             .and_then(|ago| Utc::now().checked_sub_signed(ago))
     };
-    let date = || text.parse::<NaiveDate>().ok()?.and_hms_opt(0, 0, 0)?.and_local_timezone(Local).earliest();
+    let date = || {
+        text.parse::<NaiveDate>()
+            .ok()?
+            .and_hms_opt(0, 0, 0)?
+            .and_local_timezone(Local)
+            .earliest()
+    };
     let exact = || text.parse::<Timestamp>().ok();
-    let moment = ago().or_else(|| date().map(|date| date.to_utc())).or_else(exact);
-    moment
-        .ok_or_else(|| "write how long ago (30m, 2h, 7d), a date (2026-01-31) or a time (2026-01-31T12:00:00Z)".into())
+    let moment = ago()
+        .or_else(|| date().map(|date| date.to_utc()))
+        .or_else(exact);
+    moment.ok_or_else(|| {
+        "write how long ago (30m, 2h, 7d), a date (2026-01-31) or a time (2026-01-31T12:00:00Z)"
+            .into()
+    })
 }
 
 /// Reads a span: `90s`, `30m`, `12h`, `30d`.
@@ -25,7 +35,8 @@ pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
 /// # Errors
 /// Says what is wrong.
 pub(crate) fn span(text: &str) -> Result<TimeDelta, String> {
-    let span = humantime::parse_duration(text).map_err(|error| format!("{error}; write it as in 12h or 30d"))?;
+    let span = humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write it as in 12h or 30d"))?;
     TimeDelta::from_std(span).map_err(|_| "that is too long".into())
 }
 
@@ -36,7 +47,10 @@ pub(crate) fn exact(moment: Timestamp) -> String {
 
 /// A moment to the second, in the user's time zone.
 pub(crate) fn shown(moment: Timestamp) -> String {
-    moment.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S %:z").to_string()
+    moment
+        .with_timezone(&Local)
+        .format("%Y-%m-%d %H:%M:%S %:z")
+        .to_string()
 }
 
 /// A span in its one or two largest units: `850 ms`, `12 s`, `3 min 5 s`, `2 h 10 min`, `4 d 1 h`.
@@ -53,7 +67,11 @@ pub(crate) fn words(span: TimeDelta) -> String {
 }
 
 fn two(large: i64, unit: &str, small: i64, small_unit: &str) -> String {
-    if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {small_unit}") }
+    if small == 0 {
+        format!("{large} {unit}")
+    } else {
+        format!("{large} {unit} {small} {small_unit}")
+    }
 }
 
 /// A span in its largest unit and at most four characters: `12s`, `3m`, `2h`, `400d`.
@@ -85,7 +103,13 @@ mod tests {
         for (seconds, expected) in said {
             assert_eq!(words(TimeDelta::seconds(seconds)), expected);
         }
-        for (seconds, expected) in [(-1, "0s"), (59, "59s"), (119, "1m"), (7199, "1h"), (864_000, "10d")] {
+        for (seconds, expected) in [
+            (-1, "0s"),
+            (59, "59s"),
+            (119, "1m"),
+            (7199, "1h"),
+            (864_000, "10d"),
+        ] {
             assert_eq!(short(TimeDelta::seconds(seconds)), expected);
         }
     }
@@ -94,7 +118,10 @@ mod tests {
     fn a_moment_is_given_in_three_forms() {
         let ago = Utc::now() - since("2h").unwrap();
         assert!((ago - TimeDelta::hours(2)).abs() < TimeDelta::minutes(1));
-        assert_eq!(since("2026-01-31T12:00:00+01:00").unwrap().to_rfc3339(), "2026-01-31T11:00:00+00:00");
+        assert_eq!(
+            since("2026-01-31T12:00:00+01:00").unwrap().to_rfc3339(),
+            "2026-01-31T11:00:00+00:00"
+        );
         let midnight = since("2026-01-31").unwrap().with_timezone(&Local);
         assert_eq!(midnight.format("%F %T").to_string(), "2026-01-31 00:00:00");
         for wrong in ["", "yesterday", "2026-13-01", "99999999999y"] {

@@ -2,13 +2,19 @@
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
-/// Reads a whole number of a range, for clap: what is none is told the range, where clap itself would say that a digit is invalid.
-pub(crate) fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+/// Reads a whole number of a range, for clap: what is none is told the range, where clap itself
+/// would say that a digit is invalid.
+pub(crate) fn whole<T>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
 where
     T: FromStr + PartialOrd + Display + Clone + Send + Sync + 'static,
 {
     move |text: &str| {
-        let number = text.parse::<T>().ok().filter(|number| range.contains(number));
+        let number = text
+            .parse::<T>()
+            .ok()
+            .filter(|number| range.contains(number));
         number.ok_or_else(|| format!("write a whole number, {} to {}", range.start(), range.end()))
     }
 }
@@ -20,9 +26,16 @@ mod tests {
     #[test]
     fn what_is_no_number_of_the_range_is_told_the_range() {
         let priority = whole(-100..=100);
-        assert_eq!((priority("-100"), priority("+7"), priority("100")), (Ok(-100), Ok(7), Ok(100)));
+        assert_eq!(
+            (priority("-100"), priority("+7"), priority("100")),
+            (Ok(-100), Ok(7), Ok(100))
+        );
         for wrong in ["", "x", "1.5", "101", "9999999999999999999999", " 1"] {
-            assert_eq!(priority(wrong), Err("write a whole number, -100 to 100".to_owned()), "{wrong:?}");
+            assert_eq!(
+                priority(wrong),
+                Err("write a whole number, -100 to 100".to_owned()),
+                "{wrong:?}"
+            );
         }
     }
 }

@@ -104,7 +104,9 @@ impl OneMachine {
             Action::Serve(serve) => serve.run(context).await,
             Action::Prune(prune) => prune.run(context).await,
             Action::Supervise(place) => {
-                local::supervise(place.options(context)?).await.map_err(failed)?;
+                local::supervise(place.options(context)?)
+                    .await
+                    .map_err(failed)?;
                 Ok(exit::SUCCESS)
             }
         }
@@ -126,20 +128,37 @@ impl Serve {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
         // Over plain HTTP, whoever hears the key may run commands as this user.
         if !self.listen.ip().is_loopback() {
-            let message =
-                format!("{} is not a loopback address: the server is for this machine alone", self.listen.ip());
+            let message = format!(
+                "{} is not a loopback address: the server is for this machine alone",
+                self.listen.ip()
+            );
             return Err(Failure::Usage(message));
         }
         let options = self.place.options(context)?;
-        let limits = local::Limits { vcpus: self.vcpus, launch_rate: self.launch_rate };
-        let options = local::Options { bounds: local::Bounds::Own(limits), ..options };
+        let limits = local::Limits {
+            vcpus: self.vcpus,
+            launch_rate: self.launch_rate,
+        };
+        let options = local::Options {
+            bounds: local::Bounds::Own(limits),
+            ..options
+        };
         let (key, file) = key(&options.dir)?;
         let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
         let bound = |address| announce(context, address, file.as_deref());
         let ended = async move { interrupts.any().await };
-        if local::serve(options, self.listen, &key, bound, ended).await.map_err(failed)? {
-            let how = if self.place.dir.is_none() { "; `mycli --local history` shows them" } else { "" };
-            context.screen.say(&format!("some runs are not over: a supervisor process goes on with them{how}"));
+        if local::serve(options, self.listen, &key, bound, ended)
+            .await
+            .map_err(failed)?
+        {
+            let how = if self.place.dir.is_none() {
+                "; `mycli --local history` shows them"
+            } else {
+                ""
+            };
+            context.screen.say(&format!(
+                "some runs are not over: a supervisor process goes on with them{how}"
+            ));
         }
         Ok(exit::SUCCESS)
     }
@@ -154,17 +173,27 @@ fn announce(context: &Context, address: SocketAddr, key_file: Option<&Path>) {
         drop(output::text(context, &format!("{line}\n")));
         return;
     }
-    context.screen.say(&format!("serving on {endpoint} until Ctrl-C. To use it, in another shell:"));
+    context.screen.say(&format!(
+        "serving on {endpoint} until Ctrl-C. To use it, in another shell:"
+    ));
     let key = key_file.map(|path| format!("  export {API_KEY}=\"$(cat {})\"\n", quoted(path)));
-    let key = key.unwrap_or_else(|| format!("  export {API_KEY}=…      the key that it was started with\n"));
+    let key = key
+        .unwrap_or_else(|| format!("  export {API_KEY}=…      the key that it was started with\n"));
     // What cannot be said on standard error is not said.
-    drop(io::stderr().lock().write_all(format!("  export MYCLI_ENDPOINT={endpoint}\n{key}").as_bytes()));
+    drop(
+        io::stderr()
+            .lock()
+            .write_all(format!("  export MYCLI_ENDPOINT={endpoint}\n{key}").as_bytes()),
+    );
 }
 
 fn above_zero(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
-    // One start in nearly three hours: moments that are further away than a clock goes are for nobody.
-    (number >= 0.0001 && number.is_finite()).then_some(number).ok_or_else(|| "must be 0.0001 or more".to_owned())
+    // One start in nearly three hours: moments that are further away than a clock goes are for
+    // nobody.
+    (number >= 0.0001 && number.is_finite())
+        .then_some(number)
+        .ok_or_else(|| "must be 0.0001 or more".to_owned())
 }
 
 fn quoted(path: &Path) -> String {
@@ -172,7 +201,8 @@ fn quoted(path: &Path) -> String {
     shlex::try_quote(&text).map_or_else(|_| text.clone(), std::borrow::Cow::into_owned)
 }
 
-/// The administrator's key: the environment's, else the one kept in `serve.key`, made the first time.
+/// The administrator's key: the environment's, else the one kept in `serve.key`, made the first
+/// time.
 fn key(folder: &Path) -> Result<(ApiKey, Option<PathBuf>), Failure> {
     if let Some(text) = variable(API_KEY)? {
         let wrong = || {
@@ -183,15 +213,27 @@ fn key(folder: &Path) -> Result<(ApiKey, Option<PathBuf>), Failure> {
         return Ok((ApiKey::parse(text.trim()).ok_or_else(wrong)?, None));
     }
     let path = folder.join("serve.key");
-    let failed = |error| Failure::File { path: path.clone(), error };
+    let failed = |error| Failure::File {
+        path: path.clone(),
+        error,
+    };
     match fs::read_to_string(&path) {
         Ok(text) => {
-            let wrong = || Failure::Key(format!("{} holds no key: remove it, and a new one is made", path.display()));
-            Ok((ApiKey::parse(text.trim()).ok_or_else(wrong)?, Some(path.clone())))
+            let wrong = || {
+                Failure::Key(format!(
+                    "{} holds no key: remove it, and a new one is made",
+                    path.display()
+                ))
+            };
+            Ok((
+                ApiKey::parse(text.trim()).ok_or_else(wrong)?,
+                Some(path.clone()),
+            ))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = new_key()?;
-            settings::write_private(&path, format!("{}\n", key.expose()).as_bytes()).map_err(failed)?;
+            settings::write_private(&path, format!("{}\n", key.expose()).as_bytes())
+                .map_err(failed)?;
             Ok((key, Some(path.clone())))
         }
         Err(error) => Err(failed(error)),
@@ -200,20 +242,30 @@ fn key(folder: &Path) -> Result<(ApiKey, Option<PathBuf>), Failure> {
 
 fn new_key() -> Result<ApiKey, Failure> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
     Ok(ApiKey::from_entropy(bytes))
 }
 
 impl Prune {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
-        let place = Place { dir: self.dir, host: false };
-        let local::Upkeep { executions, remains } =
-            local::prune(place.options(context)?, self.older_than).await.map_err(failed)?;
+        let place = Place {
+            dir: self.dir,
+            host: false,
+        };
+        let local::Upkeep {
+            executions,
+            remains,
+        } = local::prune(place.options(context)?, self.older_than)
+            .await
+            .map_err(failed)?;
         if context.is_json() {
             let upkeep = serde_json::json!({"executions": executions, "remains": remains});
             output::text(context, &format!("{upkeep}\n"))?;
         } else {
-            context.screen.say(&format!("removed {executions} runs with their logs"));
+            context
+                .screen
+                .say(&format!("removed {executions} runs with their logs"));
             remains.iter().for_each(|words| context.screen.say(words));
         }
         Ok(exit::SUCCESS)

@@ -9,7 +9,10 @@ use crate::{client::Answer, context::Context, exit, failure::Failure};
 /// # Errors
 /// Standard output's.
 pub(crate) fn text(context: &Context, text: &str) -> Result<(), Failure> {
-    context.screen.print(text).map_err(Failure::io("write the output"))
+    context
+        .screen
+        .print(text)
+        .map_err(Failure::io("write the output"))
 }
 
 /// Prints an answer as the API gave it, on one line.
@@ -17,7 +20,10 @@ pub(crate) fn text(context: &Context, text: &str) -> Result<(), Failure> {
 /// # Errors
 /// Standard output's.
 pub(crate) fn json(context: &Context, answer: &Answer) -> Result<(), Failure> {
-    text(context, &format!("{}\n", String::from_utf8_lossy(&answer.body).trim_end()))
+    text(
+        context,
+        &format!("{}\n", String::from_utf8_lossy(&answer.body).trim_end()),
+    )
 }
 
 /// Says how a run ended if its exit code does not say all, and gives the exit code.

@@ -1,4 +1,5 @@
-//! What is told while a stack is changed: on a terminal one line that changes, else a line for each event.
+//! What is told while a stack is changed: on a terminal one line that changes, else a line for each
+//! event.
 
 use std::{
     cell::Cell,
@@ -19,7 +20,11 @@ pub(crate) struct ProgressPrinter<'a> {
 impl<'a> ProgressPrinter<'a> {
     /// On this screen.
     pub(crate) fn on(screen: &'a Screen) -> Self {
-        Self { screen, on_terminal: io::stderr().is_terminal(), done: Cell::new(0) }
+        Self {
+            screen,
+            on_terminal: io::stderr().is_terminal(),
+            done: Cell::new(0),
+        }
     }
 
     /// Tells that something has happened.
@@ -38,10 +43,18 @@ impl<'a> ProgressPrinter<'a> {
             self.done.set(self.done.get() + 1);
         }
         if self.on_terminal && !event.is_failure() {
-            let text = format!("{} done; {} {}", self.done.get(), event.name, words(&event.status));
+            let text = format!(
+                "{} done; {} {}",
+                self.done.get(),
+                event.name,
+                words(&event.status)
+            );
             return self.screen.progress(&text);
         }
-        let reason = event.reason.as_deref().map(|reason| format!(": {}", one_line(reason, usize::MAX)));
+        let reason = event
+            .reason
+            .as_deref()
+            .map(|reason| format!(": {}", one_line(reason, usize::MAX)));
         let time = event.at.format("%H:%M:%S");
         self.screen.say(&format!(
             "{time} {} {} ({}){}",

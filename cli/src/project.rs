@@ -48,24 +48,43 @@ pub(crate) enum ProjectError {
 }
 
 impl Project {
-    /// The file in `folder` or the nearest parent that has one, up to the root of the git repository (outside of one: in `folder` alone).
+    /// The file in `folder` or the nearest parent that has one, up to the root of the git
+    /// repository (outside of one: in `folder` alone).
     ///
     /// # Errors
     /// [`ProjectError`].
     pub(crate) fn find(folder: &Path) -> Result<Option<Self>, ProjectError> {
-        // Whatever it is: a folder of this name, or a link to nothing, is a mistake that a run without the file's settings would hide.
+        // Whatever it is: a folder of this name, or a link to nothing, is a mistake that a run
+        // without the file's settings would hide.
         let there_is = |path: &PathBuf| path.symlink_metadata().is_ok();
-        let Some(path) = places(folder).into_iter().find(there_is) else { return Ok(None) };
+        let Some(path) = places(folder).into_iter().find(there_is) else {
+            return Ok(None);
+        };
         // Of anything but a file, a pipe perhaps, reading might never end.
         let is_other = fs::metadata(&path).is_ok_and(|found| !found.is_file());
         if is_other {
-            let what = if path.is_dir() { "a folder" } else { "no plain file" };
+            let what = if path.is_dir() {
+                "a folder"
+            } else {
+                "no plain file"
+            };
             let problem = format!("is {what}: the settings of a project are a file of this name");
-            return Err(ProjectError::Form { path, line: None, problem });
+            return Err(ProjectError::Form {
+                path,
+                line: None,
+                problem,
+            });
         }
-        let bytes = fs::read(&path).map_err(|error| ProjectError::Read { path: path.clone(), error })?;
+        let bytes = fs::read(&path).map_err(|error| ProjectError::Read {
+            path: path.clone(),
+            error,
+        })?;
         match encoding::fault(&bytes) {
-            Some(problem) => Err(ProjectError::Form { path, line: None, problem }),
+            Some(problem) => Err(ProjectError::Form {
+                path,
+                line: None,
+                problem,
+            }),
             None => Self::parse(path, String::from_utf8_lossy(&bytes).into_owned()).map(Some),
         }
     }
@@ -80,7 +99,11 @@ impl Project {
             Ok(request) => request.unwrap_or_default(),
             Err(error) => return Err(malformed(path, &text, &error)),
         };
-        let project = Self { path, request, text };
+        let project = Self {
+            path,
+            request,
+            text,
+        };
         match key_of_one_run(&project.request) {
             Some(key) => Err(ProjectError::Form {
                 line: project.line_of(key),
@@ -94,21 +117,35 @@ impl Project {
     /// Says of a fault in what this file asked where it stands.
     pub(crate) fn placed(&self, fault: FieldError) -> FieldError {
         let key = fault.field.split(['.', '[']).next().unwrap_or_default();
-        let line = self.line_of(key).map(|line| format!(":{line}")).unwrap_or_default();
-        FieldError { message: format!("{} ({}{line})", fault.message, self.path.display()), field: fault.field }
+        let line = self
+            .line_of(key)
+            .map(|line| format!(":{line}"))
+            .unwrap_or_default();
+        FieldError {
+            message: format!("{} ({}{line})", fault.message, self.path.display()),
+            field: fault.field,
+        }
     }
 
     fn line_of(&self, key: &str) -> Option<usize> {
-        let is_key = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'));
+        let is_key = |line: &str| {
+            line.strip_prefix(key)
+                .is_some_and(|rest| rest.trim_start().starts_with(':'))
+        };
         self.text.lines().position(is_key).map(|index| index + 1)
     }
 }
 
 /// A key that makes no sense for all runs of a project.
 fn key_of_one_run(request: &SubmitRequest) -> Option<&'static str> {
-    let set =
-        [("command", &request.command), ("action", &request.action), ("idempotency_key", &request.idempotency_key)];
-    set.into_iter().find(|(_, value)| value.is_some()).map(|(key, _)| key)
+    let set = [
+        ("command", &request.command),
+        ("action", &request.action),
+        ("idempotency_key", &request.idempotency_key),
+    ];
+    set.into_iter()
+        .find(|(_, value)| value.is_some())
+        .map(|(key, _)| key)
 }
 
 /// serde's words name the key and those that are known; the place is said in front of them.
@@ -116,11 +153,21 @@ fn malformed(path: PathBuf, text: &str, error: &serde_norway::Error) -> ProjectE
     let place = error.location();
     let problem = error.to_string();
     let problem = match &place {
-        Some(place) => problem.replace(&format!(" at line {} column {}", place.line(), place.column()), ""),
+        Some(place) => problem.replace(
+            &format!(" at line {} column {}", place.line(), place.column()),
+            "",
+        ),
         None => problem,
     };
-    let null = problem.contains(" is null: ").then(|| line_of_null(text)).flatten();
-    ProjectError::Form { path, line: null.or(place.map(|place| place.line())), problem }
+    let null = problem
+        .contains(" is null: ")
+        .then(|| line_of_null(text))
+        .flatten();
+    ProjectError::Form {
+        path,
+        line: null.or(place.map(|place| place.line())),
+        problem,
+    }
 }
 
 /// The variables, of which only is read whether they are null.
@@ -130,11 +177,15 @@ struct Nulls {
     env: Option<BTreeMap<String, Option<IgnoredAny>>>,
 }
 
-/// Where the first variable is whose value is null. The place of the error is that of the whole `env`, since the reader of YAML keeps none
-/// of a null.
+/// Where the first variable is whose value is null. The place of the error is that of the whole
+/// `env`, since the reader of YAML keeps none of a null.
 fn line_of_null(text: &str) -> Option<usize> {
     let nulls: Nulls = serde_norway::from_str(text).ok()?;
-    let names = nulls.env?.into_iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name);
+    let names = nulls
+        .env?
+        .into_iter()
+        .filter(|(_, value)| value.is_none())
+        .map(|(name, _)| name);
     let names: Vec<_> = names.collect();
     let start = text.lines().position(|line| line.starts_with("env"))?;
     let is_null = |line: &str| names.iter().any(|name| names_key(line, name));
@@ -145,13 +196,22 @@ fn line_of_null(text: &str) -> Option<usize> {
 /// Whether a line begins with this key, in quotes or without.
 fn names_key(line: &str, key: &str) -> bool {
     let line = line.trim_start().trim_start_matches(['"', '\'']);
-    let rest = line.strip_prefix(key).map(|rest| rest.trim_start_matches(['"', '\'']).trim_start());
+    let rest = line
+        .strip_prefix(key)
+        .map(|rest| rest.trim_start_matches(['"', '\'']).trim_start());
     rest.is_some_and(|rest| rest.starts_with(':'))
 }
 
 fn places(folder: &Path) -> Vec<PathBuf> {
-    let depth = folder.ancestors().position(|parent| parent.join(".git").exists()).unwrap_or(0);
-    folder.ancestors().take(depth + 1).map(|parent| parent.join(FILE)).collect()
+    let depth = folder
+        .ancestors()
+        .position(|parent| parent.join(".git").exists())
+        .unwrap_or(0);
+    folder
+        .ancestors()
+        .take(depth + 1)
+        .map(|parent| parent.join(FILE))
+        .collect()
 }
 
 #[cfg(test)]
@@ -165,31 +225,66 @@ mod tests {
 
     #[test]
     fn a_fault_is_named_with_its_line() {
-        check("image: alpine\ntimeuot: 3m\n", "p/.mycli.yaml:2: unknown field `timeuot`, expected one of");
-        check("image: alpine\n\ncommand: ls\n", "p/.mycli.yaml:3: `command` belongs to one run");
+        check(
+            "image: alpine\ntimeuot: 3m\n",
+            "p/.mycli.yaml:2: unknown field `timeuot`, expected one of",
+        );
+        check(
+            "image: alpine\n\ncommand: ls\n",
+            "p/.mycli.yaml:3: `command` belongs to one run",
+        );
         check("env:\n  A: 1\n  B: [\n", "p/.mycli.yaml:");
     }
 
     #[test]
     fn a_name_that_is_given_twice_is_told_with_the_line_of_the_second() {
-        check("env: {A: first, A: second}\n", "p/.mycli.yaml:1: env: duplicate field `A`");
-        check("env:\n  A: first\n  B: x\n  \"A\": second\n", "p/.mycli.yaml:4: env: duplicate field `A`");
-        check("env:\n  A: 1\n  A: 2\n", "p/.mycli.yaml:3: env: duplicate field `A`");
+        check(
+            "env: {A: first, A: second}\n",
+            "p/.mycli.yaml:1: env: duplicate field `A`",
+        );
+        check(
+            "env:\n  A: first\n  B: x\n  \"A\": second\n",
+            "p/.mycli.yaml:4: env: duplicate field `A`",
+        );
+        check(
+            "env:\n  A: 1\n  A: 2\n",
+            "p/.mycli.yaml:3: env: duplicate field `A`",
+        );
         check("image: a\nimage: b\n", "p/.mycli.yaml:");
     }
 
     #[test]
     fn null_is_no_value_of_a_variable_and_no_entry_of_a_list() {
-        check("env: {A: null}\n", "p/.mycli.yaml:1: env: `A` is null: write \"\"");
-        check("image: a\nenv:\n  A: 1\n  'B': ~\n", "p/.mycli.yaml:4: env: `B` is null: write \"\"");
-        check("env:\n  A:\n  B: 1\n", "p/.mycli.yaml:2: env: `A` is null: write \"\"");
-        check("secrets: [null]\n", "p/.mycli.yaml:1: secrets: entry 1 is null: leave it out");
+        check(
+            "env: {A: null}\n",
+            "p/.mycli.yaml:1: env: `A` is null: write \"\"",
+        );
+        check(
+            "image: a\nenv:\n  A: 1\n  'B': ~\n",
+            "p/.mycli.yaml:4: env: `B` is null: write \"\"",
+        );
+        check(
+            "env:\n  A:\n  B: 1\n",
+            "p/.mycli.yaml:2: env: `A` is null: write \"\"",
+        );
+        check(
+            "secrets: [null]\n",
+            "p/.mycli.yaml:1: secrets: entry 1 is null: leave it out",
+        );
         check("image: a\nretry_on:\n- spot\n- ~\n", "p/.mycli.yaml:");
         let text = "env:\n  A: ''\n  B: 'null'\n  C: 1.10\n  D: yes\nsecrets:\nimage: null\n";
-        let request = Project::parse(PathBuf::from("p"), text.into()).unwrap().request;
+        let request = Project::parse(PathBuf::from("p"), text.into())
+            .unwrap()
+            .request;
         let env = [("A", ""), ("B", "null"), ("C", "1.10"), ("D", "yes")];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(request, SubmitRequest { env: env.into(), ..SubmitRequest::default() });
+        assert_eq!(
+            request,
+            SubmitRequest {
+                env: env.into(),
+                ..SubmitRequest::default()
+            }
+        );
     }
 
     #[test]
@@ -200,7 +295,14 @@ mod tests {
             assert!(error.contains(FILE) && error.contains(expected), "{error}");
         };
         let path = root.path().join(FILE);
-        fs::write(&path, "image: a\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>()).unwrap();
+        fs::write(
+            &path,
+            "image: a\n"
+                .encode_utf16()
+                .flat_map(u16::to_le_bytes)
+                .collect::<Vec<_>>(),
+        )
+        .unwrap();
         check("iconv -f utf-16le -t utf-8");
         fs::write(&path, b"image: a\nname: \xff\n").unwrap();
         check("is not UTF-8 in line 2");
@@ -225,8 +327,19 @@ mod tests {
         fs::create_dir(root.path().join("repo/.git")).unwrap();
         assert!(Project::find(&deep).unwrap().is_none());
         fs::write(root.path().join("repo").join(FILE), "image: root").unwrap();
-        assert_eq!(Project::find(&deep).unwrap().unwrap().request.image.as_deref(), Some("root"));
+        assert_eq!(
+            Project::find(&deep)
+                .unwrap()
+                .unwrap()
+                .request
+                .image
+                .as_deref(),
+            Some("root")
+        );
         fs::write(deep.join(FILE), "# nothing").unwrap();
-        assert_eq!(Project::find(&deep).unwrap().unwrap().request, SubmitRequest::default());
+        assert_eq!(
+            Project::find(&deep).unwrap().unwrap().request,
+            SubmitRequest::default()
+        );
     }
 }

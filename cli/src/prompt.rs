@@ -7,8 +7,8 @@ use secrecy::SecretString;
 
 use crate::{context::Context, failure::Failure};
 
-/// Most bytes of a value that are read. Ours: eight times what any variable can hold, so that what is too long by mistake is told with its
-/// length, and what has no end does not fill the memory.
+/// Most bytes of a value that are read. Ours: eight times what any variable can hold, so that what
+/// is too long by mistake is told with its length, and what has no end does not fill the memory.
 const VALUE_MAX: u64 = 1 << 20;
 
 /// A line of standard input; on a terminal it is asked for with `prompt`, and not shown.
@@ -17,11 +17,13 @@ const VALUE_MAX: u64 = 1 << 20;
 /// Standard input's.
 pub(crate) fn secret_line(context: &Context, prompt: &str) -> Result<SecretString, Failure> {
     let line = line_unseen(context, prompt).map_err(Failure::io("read standard input"))?;
-    let line = String::from_utf8(line).map_err(|_| Failure::Usage("what is on standard input is not UTF-8".into()))?;
+    let line = String::from_utf8(line)
+        .map_err(|_| Failure::Usage("what is on standard input is not UTF-8".into()))?;
     Ok(line.into())
 }
 
-/// The bytes of a value: a line that is typed unseen, or all of standard input but for the line end after it.
+/// The bytes of a value: a line that is typed unseen, or all of standard input but for the line end
+/// after it.
 ///
 /// # Errors
 /// Standard input's, and a value that is too long for any use.
@@ -31,12 +33,17 @@ pub(crate) fn secret_value(context: &Context, prompt: &str) -> Result<Vec<u8>, F
             return line_unseen(context, prompt);
         }
         let mut bytes = Vec::new();
-        io::stdin().lock().take(VALUE_MAX + 1).read_to_end(&mut bytes)?;
+        io::stdin()
+            .lock()
+            .take(VALUE_MAX + 1)
+            .read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = read().map_err(Failure::io("read the value from standard input"))?;
     if bytes.len() as u64 > VALUE_MAX {
-        let message = format!("the value is longer than {VALUE_MAX} bytes: nothing was set. No variable can hold it");
+        let message = format!(
+            "the value is longer than {VALUE_MAX} bytes: nothing was set. No variable can hold it"
+        );
         return Err(Failure::Usage(message));
     }
     Ok(without_line_end(bytes))
@@ -44,7 +51,9 @@ pub(crate) fn secret_value(context: &Context, prompt: &str) -> Result<Vec<u8>, F
 
 /// Takes off one line end, `\n` or `\r\n`.
 fn without_line_end(mut bytes: Vec<u8>) -> Vec<u8> {
-    let end = bytes.strip_suffix(b"\n").map_or(bytes.len(), |rest| rest.strip_suffix(b"\r").unwrap_or(rest).len());
+    let end = bytes.strip_suffix(b"\n").map_or(bytes.len(), |rest| {
+        rest.strip_suffix(b"\r").unwrap_or(rest).len()
+    });
     bytes.truncate(end);
     bytes
 }
@@ -66,7 +75,10 @@ pub(crate) fn answer(context: &Context, question: &str) -> Result<String, Failur
     context.screen.no_progress();
     context.screen.say(question);
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line).map_err(Failure::io("read the answer"))?;
+    io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(Failure::io("read the answer"))?;
     Ok(line.trim().to_owned())
 }
 
@@ -113,9 +125,14 @@ mod tests {
 
     #[test]
     fn one_line_end_is_taken_off_a_value_and_nothing_else() {
-        for (given, kept) in
-            [("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a\r", "a\r"), ("a\nb", "a\nb"), ("", "")]
-        {
+        for (given, kept) in [
+            ("a\n", "a"),
+            ("a\r\n", "a"),
+            ("a\n\n", "a\n"),
+            ("a\r", "a\r"),
+            ("a\nb", "a\nb"),
+            ("", ""),
+        ] {
             assert_eq!(without_line_end(given.into()), kept.as_bytes(), "{given:?}");
         }
     }

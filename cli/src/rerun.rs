@@ -80,9 +80,18 @@ impl Rerun {
         self.failed
     }
 
-    async fn all_again(&self, context: &Context, client: &Client, group: &str) -> Result<u8, Failure> {
-        let submission = Submission::begin(self.resume.as_ref(), self.into.as_ref().map(Name::as_str))?;
-        let flags = RunFlags { group: Some(submission.group.clone()), ..self.run.clone() };
+    async fn all_again(
+        &self,
+        context: &Context,
+        client: &Client,
+        group: &str,
+    ) -> Result<u8, Failure> {
+        let submission =
+            Submission::begin(self.resume.as_ref(), self.into.as_ref().map(Name::as_str))?;
+        let flags = RunFlags {
+            group: Some(submission.group.clone()),
+            ..self.run.clone()
+        };
         let changes = changes(context, &flags)?;
         if self.launch.dry_run {
             return show_all(context, client, group, &submission, &changes).await;
@@ -90,7 +99,10 @@ impl Rerun {
         let request = GroupRerunRequest {
             submission_id: Some(submission.id.to_string()),
             add_secrets: changes.secrets.clone().unwrap_or_default(),
-            changes: Changes { secrets: None, ..changes },
+            changes: Changes {
+                secrets: None,
+                ..changes
+            },
         };
         reruns::run(context, client, &submission, group, request, self.wait).await
     }
@@ -115,13 +127,19 @@ impl Rerun {
 /// What the flags change.
 fn changes(context: &Context, flags: &RunFlags) -> Result<Changes, Failure> {
     if flags.repo.as_ref().is_some_and(String::is_empty) {
-        return Err(Failure::Usage("--repo is empty: give a repository, or --no-repo to run without one".into()));
+        return Err(Failure::Usage(
+            "--repo is empty: give a repository, or --no-repo to run without one".into(),
+        ));
     }
     let mut request = SubmitRequest::default();
     draft::apply(flags, &mut request, &context.screen)?;
     if context.global.local {
         let here = std::env::current_dir().map_err(Failure::io("find the working directory"))?;
-        request.repo = request.repo.map(|repo| draft::absolute(&repo, &here)).transpose().map_err(Failure::Usage)?;
+        request.repo = request
+            .repo
+            .map(|repo| draft::absolute(&repo, &here))
+            .transpose()
+            .map_err(Failure::Usage)?;
     }
     let mut changes = Changes::from(request);
     if flags.no_repo {
@@ -132,26 +150,38 @@ fn changes(context: &Context, flags: &RunFlags) -> Result<Changes, Failure> {
 
 /// `--secret` adds to the secrets of the run before, of which history tells the names.
 fn with_secrets_of(before: &ExecutionView, changes: &Changes) -> Changes {
-    let Some(given) = &changes.secrets else { return changes.clone() };
+    let Some(given) = &changes.secrets else {
+        return changes.clone();
+    };
     let mut secrets = before.request.secrets.clone();
     add_secrets(&mut secrets, given);
-    Changes { secrets: Some(secrets), ..changes.clone() }
+    Changes {
+        secrets: Some(secrets),
+        ..changes.clone()
+    }
 }
 
 /// The request that the server would make of it, as far as its parts are shown to the caller.
 fn would_be(context: &Context, before: ExecutionView, changes: Changes) -> SubmitRequest {
-    let hidden = before.request.env.iter().filter(|(name, value)| value.is_none() && !changes.env.contains_key(*name));
+    let hidden = before
+        .request
+        .env
+        .iter()
+        .filter(|(name, value)| value.is_none() && !changes.env.contains_key(*name));
     let hidden: Vec<_> = hidden.map(|(name, _)| name.as_str()).collect();
     if !hidden.is_empty() {
         let (id, names) = (&before.execution_id, hidden.join(", "));
-        context.screen.say(&format!("{id}: values that this key may not see are left out here: {names}"));
+        context.screen.say(&format!(
+            "{id}: values that this key may not see are left out here: {names}"
+        ));
     }
     let mut request = SubmitRequest::from(before.request);
     changes.apply(&mut request);
     request
 }
 
-/// The requests that would be made of what failed, without those that a submission which goes on made itself.
+/// The requests that would be made of what failed, without those that a submission which goes on
+/// made itself.
 async fn show_all(
     context: &Context,
     client: &Client,
@@ -164,24 +194,40 @@ async fn show_all(
     let see = |listed: Listed| match listed {
         Listed::Run(run) => runs.extend(Some(*run).filter(|run| run.status.is_failure())),
         Listed::Unreadable(view) => {
-            let words = format!("the record of {} cannot be read, so it is not run again", view.execution_id);
+            let words = format!(
+                "the record of {} cannot be read, so it is not run again",
+                view.execution_id
+            );
             context.screen.say(&words);
         }
     };
     group::walk(client, group, None, see).await?;
     if submission.is_resumed() {
-        let keys: BTreeSet<_> = runs.iter().map(|run| key(submission.id.as_str(), &run.execution_id)).collect();
-        runs.retain(|run| run.request.idempotency_key.as_ref().is_none_or(|key| !keys.contains(key)));
+        let keys: BTreeSet<_> = runs
+            .iter()
+            .map(|run| key(submission.id.as_str(), &run.execution_id))
+            .collect();
+        runs.retain(|run| {
+            run.request
+                .idempotency_key
+                .as_ref()
+                .is_none_or(|key| !keys.contains(key))
+        });
     }
     if runs.is_empty() {
-        return Err(Failure::Nothing(format!("nothing of the group {group} has failed")));
+        return Err(Failure::Nothing(format!(
+            "nothing of the group {group} has failed"
+        )));
     }
     runs.sort_by(|one, other| one.execution_id.cmp(&other.execution_id));
     let request = |run: ExecutionView| {
         let changes = with_secrets_of(&run, changes);
         would_be(context, run, changes)
     };
-    let line = |(number, request)| Ready { number, keys: bulk::lines::keys_of(&request) };
+    let line = |(number, request)| Ready {
+        number,
+        keys: bulk::lines::keys_of(&request),
+    };
     let lines: Vec<_> = (1..).zip(runs.into_iter().map(request)).map(line).collect();
     bulk::print(context, &lines)
 }
@@ -194,7 +240,9 @@ fn introduction(before: &ExecutionView) -> String {
             format!("running {id} again, at commit {commit}")
         }
         (Some(commit), Some(branch)) => {
-            format!("running {id} again, on {branch}; it ran at commit {commit} then (--branch {commit} to pin it)")
+            format!(
+                "running {id} again, on {branch}; it ran at commit {commit} then (--branch {commit} to pin it)"
+            )
         }
         (Some(commit), None) => {
             format!(

@@ -12,7 +12,9 @@ use deploy::{
     template::Template,
 };
 
-use crate::{context::Context, failure::Failure, number::whole, progress::ProgressPrinter, target::Target};
+use crate::{
+    context::Context, failure::Failure, number::whole, progress::ProgressPrinter, target::Target,
+};
 
 /// This program's version, which the functions have too.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -26,13 +28,15 @@ pub(crate) struct Rollout {
     /// The folder with the functions' zips [default: `functions` beside this program]
     #[arg(long, value_name = "DIR")]
     functions: Option<PathBuf>,
-    /// How many vCPUs of Fargate Spot may be in use at once [default: as it was; at first the account's quota holds]
+    /// How many vCPUs of Fargate Spot may be in use at once [default: as it was; at first the
+    /// account's quota holds]
     #[arg(long, value_name = "N", value_parser = whole(0..=VCPUS_MAX))]
     vcpus_spot: Option<u32>,
     /// The same of Fargate on demand
     #[arg(long, value_name = "N", value_parser = whole(0..=VCPUS_MAX))]
     vcpus_on_demand: Option<u32>,
-    /// A parameter of the template; the others stay as they were (see --print-template of `mycli init`)
+    /// A parameter of the template; the others stay as they were (see --print-template of `mycli
+    /// init`)
     #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
     parameters: Vec<(String, String)>,
     /// A template of your own, made from what `mycli init --print-template` prints
@@ -54,7 +58,9 @@ impl Rollout {
     /// # Errors
     /// None there, or none that can be deployed.
     pub(crate) fn code(&self) -> Result<Functions, Failure> {
-        let beside = std::env::current_exe().ok().and_then(|program| program.canonicalize().ok());
+        let beside = std::env::current_exe()
+            .ok()
+            .and_then(|program| program.canonicalize().ok());
         let beside = beside.and_then(|program| Some(program.parent()?.join("functions")));
         let folders: Vec<_> = self.functions.clone().or(beside).into_iter().collect();
         Ok(Functions::find(&folders)?)
@@ -68,7 +74,10 @@ impl Rollout {
         let template = match &self.template {
             None => Template::built_in(),
             Some(path) => {
-                let failed = |error| Failure::File { path: path.clone(), error };
+                let failed = |error| Failure::File {
+                    path: path.clone(),
+                    error,
+                };
                 Template::whole(&fs::read_to_string(path).map_err(failed)?)
             }
         };
@@ -88,12 +97,25 @@ impl Rollout {
     ) -> Result<Deployed, Failure> {
         self.refuse_downgrade(before)?;
         let given = self.given();
-        let stands = before.is_some_and(|stack| stack.condition() != deploy::stack::Condition::NeverStood);
-        let quotas = if stands { Vec::new() } else { self.quotas(context, target).await };
+        let stands =
+            before.is_some_and(|stack| stack.condition() != deploy::stack::Condition::NeverStood);
+        let quotas = if stands {
+            Vec::new()
+        } else {
+            self.quotas(context, target).await
+        };
         let template = self.template()?;
-        let wish = Wish { template: &template, functions, version: VERSION, parameters: &given };
+        let wish = Wish {
+            template: &template,
+            functions,
+            version: VERSION,
+            parameters: &given,
+        };
         let printer = ProgressPrinter::on(&context.screen);
-        let deployed = install::deploy(&target.account, &target.name, &wish, &|progress| printer.tell(progress)).await;
+        let deployed = install::deploy(&target.account, &target.name, &wish, &|progress| {
+            printer.tell(progress)
+        })
+        .await;
         context.screen.no_progress();
         let deployed = deployed?;
         for (pool, vcpus) in quotas {
@@ -105,15 +127,23 @@ impl Rollout {
 
     fn given(&self) -> BTreeMap<String, String> {
         let mut given: BTreeMap<_, _> = self.parameters.iter().cloned().collect();
-        for (pool, vcpus) in [(Pool::Spot, self.vcpus_spot), (Pool::OnDemand, self.vcpus_on_demand)] {
+        for (pool, vcpus) in [
+            (Pool::Spot, self.vcpus_spot),
+            (Pool::OnDemand, self.vcpus_on_demand),
+        ] {
             given.extend(vcpus.map(|vcpus| (pool.parameter().to_owned(), vcpus.to_string())));
         }
         given
     }
 
     fn refuse_downgrade(&self, before: Option<&StackView>) -> Result<(), Failure> {
-        match before.and_then(StackView::version).filter(|theirs| is_newer(theirs, VERSION)) {
-            Some(theirs) if !self.allow_downgrade => Err(Failure::Older { theirs: theirs.to_owned() }),
+        match before
+            .and_then(StackView::version)
+            .filter(|theirs| is_newer(theirs, VERSION))
+        {
+            Some(theirs) if !self.allow_downgrade => Err(Failure::Older {
+                theirs: theirs.to_owned(),
+            }),
             _ => Ok(()),
         }
     }
@@ -122,19 +152,32 @@ impl Rollout {
     async fn quotas(&self, context: &Context, target: &Target) -> Vec<(Pool, u32)> {
         let given = self.given();
         let mut found = Vec::new();
-        for pool in Pool::ALL.into_iter().filter(|pool| !given.contains_key(pool.parameter())) {
+        for pool in Pool::ALL
+            .into_iter()
+            .filter(|pool| !given.contains_key(pool.parameter()))
+        {
             let title = pool.title();
             match quotas::read(&target.account, pool).await {
                 Known::Vcpus(vcpus) => {
-                    context.screen.say(&format!("{title}: the account's quota is {vcpus} vCPUs"));
+                    context
+                        .screen
+                        .say(&format!("{title}: the account's quota is {vcpus} vCPUs"));
                     found.push((pool, vcpus));
                 }
                 Known::Unset => {
-                    context.screen.say(&format!("{title}: AWS names no quota; set a limit with {}", pool.flag()));
+                    context.screen.say(&format!(
+                        "{title}: AWS names no quota; set a limit with {}",
+                        pool.flag()
+                    ));
                 }
                 Known::Unknown(why) => {
-                    let hint = format!("ECS's refusals will teach it, or set a limit with {}", pool.flag());
-                    context.screen.say(&format!("{title}: the quota cannot be read ({why}): {hint}"));
+                    let hint = format!(
+                        "ECS's refusals will teach it, or set a limit with {}",
+                        pool.flag()
+                    );
+                    context.screen.say(&format!(
+                        "{title}: the quota cannot be read ({why}): {hint}"
+                    ));
                 }
             }
         }
@@ -150,6 +193,8 @@ fn said(target: &Target, deployed: &Deployed) -> String {
             format!("changed the stack {stack}: version {before} to {VERSION}")
         }
         (Change::Changed, _) => format!("changed the stack {stack} (version {VERSION})"),
-        (Change::Nothing, _) => format!("the stack {stack} is as it should be (version {VERSION}): nothing to change"),
+        (Change::Nothing, _) => {
+            format!("the stack {stack} is as it should be (version {VERSION}): nothing to change")
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Standard output and error: whole lines, no colour where nobody sees it, and no noise when the reader goes away.
+//! Standard output and error: whole lines, no colour where nobody sees it, and no noise when the
+//! reader goes away.
 
 use std::{
     cell::{Cell, RefCell},
@@ -50,7 +51,8 @@ impl Drop for Asking<'_> {
 impl Screen {
     /// `plain` forbids colour, as `NO_COLOR` does (any value but an empty one).
     pub(crate) fn new(plain: bool) -> Self {
-        let forbidden = plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let forbidden =
+            plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
             plain: forbidden,
             colored: !forbidden && io::stdout().is_terminal(),
@@ -118,7 +120,11 @@ impl Screen {
         // Nothing is left to tell it to.
         drop(self.write(
             Stream::Err,
-            &format!("error: {}{}\n", inert(&failure.to_string()), inert(&fields.collect::<String>())),
+            &format!(
+                "error: {}{}\n",
+                inert(&failure.to_string()),
+                inert(&fields.collect::<String>())
+            ),
         ));
     }
 
@@ -195,7 +201,10 @@ impl Screen {
     /// How many columns there are: the terminal's, else 80.
     pub(crate) fn width(&self) -> usize {
         let size = rustix::termios::tcgetwinsize(io::stdout());
-        size.map(|size| usize::from(size.ws_col)).ok().filter(|columns| *columns >= WIDTH).unwrap_or(WIDTH)
+        size.map(|size| usize::from(size.ws_col))
+            .ok()
+            .filter(|columns| *columns >= WIDTH)
+            .unwrap_or(WIDTH)
     }
 
     fn beside_the_spinner<T>(&self, write: impl FnOnce() -> T) -> T {
@@ -231,21 +240,31 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
-/// Whether a terminal obeys this character instead of showing it, or shows what follows in another order or line.
+/// Whether a terminal obeys this character instead of showing it, or shows what follows in another
+/// order or line.
 fn is_obeyed(character: char) -> bool {
     let order = ['\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'];
-    let embedding = ('\u{202a}'..='\u{202e}').contains(&character) || ('\u{2066}'..='\u{2069}').contains(&character);
+    let embedding = ('\u{202a}'..='\u{202e}').contains(&character)
+        || ('\u{2066}'..='\u{2069}').contains(&character);
     character.is_control() || embedding || order.contains(&character)
 }
 
-/// Text that may hold some of others, such as what a git server said; only its line ends are obeyed.
+/// Text that may hold some of others, such as what a git server said; only its line ends are
+/// obeyed.
 fn inert(text: &str) -> String {
-    text.chars().map(|c| if c != '\n' && is_obeyed(c) { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c != '\n' && is_obeyed(c) { ' ' } else { c })
+        .collect()
 }
 
-/// Text of others, on one line: what a terminal would obey is replaced, and what is wider than `width` cut.
+/// Text of others, on one line: what a terminal would obey is replaced, and what is wider than
+/// `width` cut.
 pub(crate) fn one_line(text: &str, width: usize) -> String {
-    let clean: String = text.trim().chars().map(|c| if is_obeyed(c) { ' ' } else { c }).collect();
+    let clean: String = text
+        .trim()
+        .chars()
+        .map(|c| if is_obeyed(c) { ' ' } else { c })
+        .collect();
     if clean.width() <= width {
         return clean;
     }
@@ -266,7 +285,10 @@ mod tests {
         assert_eq!(one_line("echo a\n\x1b[2Jb", 80), "echo a  [2Jb");
         assert_eq!(one_line("a\u{202e}b\u{2028}c", 80), "a b c");
         assert_eq!(inert("a\x1b]0;x\x07\nb\u{202e}\r"), "a ]0;x \nb  ");
-        assert_eq!(one_line("terraform plan", 9), "terraform"[..8].to_owned() + "…");
+        assert_eq!(
+            one_line("terraform plan", 9),
+            "terraform"[..8].to_owned() + "…"
+        );
         assert_eq!(one_line("日本語", 5), "日本…");
         assert_eq!(one_line("日本語", 6), "日本語");
     }

@@ -1,4 +1,5 @@
-//! `mycli secrets`: values that runs get by name. They go from standard input to where they are kept, and nowhere else.
+//! `mycli secrets`: values that runs get by name. They go from standard input to where they are
+//! kept, and nowhere else.
 
 use std::{fmt::Display, fs, io, path::PathBuf};
 
@@ -67,7 +68,8 @@ enum Action {
         /// The least role of a key whose runs may use it, by name or for cloning [default: submit]
         #[arg(long, value_enum)]
         role: Option<Least>,
-        /// A host that GIT_TOKEN or GIT_SSH_KEY is for, with a port or for all of its ports; may be repeated [default: github.com and gitlab.com]
+        /// A host that GIT_TOKEN or GIT_SSH_KEY is for, with a port or for all of its ports; may be
+        /// repeated [default: github.com and gitlab.com]
         #[arg(long = "host", value_name = "HOST")]
         hosts: Vec<String>,
         #[command(flatten)]
@@ -124,17 +126,24 @@ impl Secrets {
 
 /// A name. Not read by clap: its message would repeat `NAME=value`, and with it the value.
 fn named(name: &str) -> Result<SecretName, Failure> {
-    name.parse().map_err(|error: EnvError| Failure::Usage(error.to_string()))
+    name.parse()
+        .map_err(|error: EnvError| Failure::Usage(error.to_string()))
 }
 
 /// The hosts that are named for a secret.
 fn hosts(name: &SecretName, hosts: &[String]) -> Result<Vec<GitHost>, Failure> {
     if !hosts.is_empty() && !git::has_hosts(name.as_str()) {
-        let message =
-            format!("--host is for {} and {}: {name} is not used for cloning", git::GIT_TOKEN, git::GIT_SSH_KEY);
+        let message = format!(
+            "--host is for {} and {}: {name} is not used for cloning",
+            git::GIT_TOKEN,
+            git::GIT_SSH_KEY
+        );
         return Err(Failure::Usage(message));
     }
-    let read = |host: &String| host.parse().map_err(|error: GitHostError| Failure::Usage(format!("--host: {error}")));
+    let read = |host: &String| {
+        host.parse()
+            .map_err(|error: GitHostError| Failure::Usage(format!("--host: {error}")))
+    };
     hosts.iter().map(read).collect()
 }
 
@@ -147,14 +156,22 @@ fn for_hosts(record: &SecretRecord) -> String {
 }
 
 fn joined(hosts: &[GitHost]) -> String {
-    hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    hosts
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// See [`Action::Set`].
 fn refuse_value(value: Option<&String>) -> Result<(), Failure> {
     let message = "a value on the command line can be seen by every user of this machine: leave it out and type it, or send it to \
                    standard input";
-    if value.is_some() { Err(Failure::Usage(message.into())) } else { Ok(()) }
+    if value.is_some() {
+        Err(Failure::Usage(message.into()))
+    } else {
+        Ok(())
+    }
 }
 
 async fn opened(context: &Context, aws: &AwsFlags) -> Result<(Target, StackView, String), Failure> {
@@ -165,25 +182,43 @@ async fn opened(context: &Context, aws: &AwsFlags) -> Result<(Target, StackView,
 
 async fn there(context: &Context, action: Action) -> Result<(), Failure> {
     match action {
-        Action::Set { name, value: given, role, hosts: for_hosts_named, aws } => {
+        Action::Set {
+            name,
+            value: given,
+            role,
+            hosts: for_hosts_named,
+            aws,
+        } => {
             let name = named(&name)?;
             refuse_value(given.as_ref())?;
-            let uses = Uses { role: role.map(Role::from), hosts: hosts(&name, &for_hosts_named)? };
+            let uses = Uses {
+                role: role.map(Role::from),
+                hosts: hosts(&name, &for_hosts_named)?,
+            };
             let (target, stack, path) = opened(context, &aws).await?;
             let value = value(context, &name)?;
             secrets::check(&name, &value).map_err(|error| unset(&name, &error))?;
             let record = secrets::set(&target.account, &stack, path, &name, uses, &value).await?;
-            context.screen.say(&format!("set {name} in {}{}", target.name.full(), for_hosts(&record)));
+            context.screen.say(&format!(
+                "set {name} in {}{}",
+                target.name.full(),
+                for_hosts(&record)
+            ));
         }
         Action::List { aws } => {
             let (target, stack, path) = opened(context, &aws).await?;
             let kept = secrets::list(&target.account, &stack, path).await?;
             let lacking: Vec<_> = kept.without_value();
             if !lacking.is_empty() {
-                context.screen.say(&format!("these have no value any more: {}", lacking.join(", ")));
+                context.screen.say(&format!(
+                    "these have no value any more: {}",
+                    lacking.join(", ")
+                ));
             }
             for unreadable in &kept.unreadable {
-                context.screen.say(&format!("{unreadable}. `mycli secrets set` sets it anew"));
+                context
+                    .screen
+                    .say(&format!("{unreadable}. `mycli secrets set` sets it anew"));
             }
             show(context, &kept.records, Roles::Shown)?;
         }
@@ -193,21 +228,30 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
             if !secrets::remove(&target.account, &stack, path, &name).await? {
                 return Err(Failure::Nothing(format!("there is no secret {name}")));
             }
-            context.screen.say(&format!("removed {name} from {}", target.name.full()));
+            context
+                .screen
+                .say(&format!("removed {name} from {}", target.name.full()));
         }
     }
     Ok(())
 }
 
-/// The value for a secret. A value that no task can be started with is refused here, and not by each run that names the secret.
+/// The value for a secret. A value that no task can be started with is refused here, and not by
+/// each run that names the secret.
 fn value(context: &Context, name: &SecretName) -> Result<SecretString, Failure> {
-    let bytes =
-        prompt::secret_value(context, &format!("type or paste the value of {name} (it is not shown), then Enter:"))?;
+    let bytes = prompt::secret_value(
+        context,
+        &format!("type or paste the value of {name} (it is not shown), then Enter:"),
+    )?;
     if bytes.is_empty() {
-        return Err(Failure::Nothing("the value is empty: nothing was set".into()));
+        return Err(Failure::Nothing(
+            "the value is empty: nothing was set".into(),
+        ));
     }
     let value = readable_value(name.as_str(), bytes);
-    value.map(SecretString::from).map_err(|error| unset(name, &error))
+    value
+        .map(SecretString::from)
+        .map_err(|error| unset(name, &error))
 }
 
 /// A value that was refused, of which the error holds nothing.
@@ -219,10 +263,16 @@ fn unset(name: &SecretName, error: &impl Display) -> Failure {
 fn here(context: &Context, action: Action) -> Result<(), Failure> {
     let files = Files::new(context.home.local()?.join("secrets"));
     match action {
-        Action::Set { role: Some(_), .. } => {
-            Err(Failure::Usage("--role is for a stack: on this machine every run is yours".into()))
-        }
-        Action::Set { name, value: given, role: None, hosts: for_hosts_named, .. } => {
+        Action::Set { role: Some(_), .. } => Err(Failure::Usage(
+            "--role is for a stack: on this machine every run is yours".into(),
+        )),
+        Action::Set {
+            name,
+            value: given,
+            role: None,
+            hosts: for_hosts_named,
+            ..
+        } => {
             let name = named(&name)?;
             refuse_value(given.as_ref())?;
             let named_hosts = hosts(&name, &for_hosts_named)?;
@@ -232,17 +282,37 @@ fn here(context: &Context, action: Action) -> Result<(), Failure> {
                 let lines: String = named_hosts.iter().map(|host| format!("{host}\n")).collect();
                 write(files.hosts_path(name.as_str()), &lines)?;
             }
-            // One line end is taken off when it is read, so that a file that was made by hand may have one.
-            write(files.path(name.as_str()), &format!("{}\n", value.expose_secret()))?;
+            // One line end is taken off when it is read, so that a file that was made by hand may
+            // have one.
+            write(
+                files.path(name.as_str()),
+                &format!("{}\n", value.expose_secret()),
+            )?;
             let hosts_path = files.hosts_path(name.as_str());
-            let kept = files.hosts(name.as_str()).map_err(|error| Failure::File { path: hosts_path, error })?;
-            let record = SecretRecord { name: name.to_string(), role: Role::Submit, set_at: None, hosts: kept };
-            context.screen.say(&format!("set {name} on this machine{}", for_hosts(&record)));
+            let kept = files.hosts(name.as_str()).map_err(|error| Failure::File {
+                path: hosts_path,
+                error,
+            })?;
+            let record = SecretRecord {
+                name: name.to_string(),
+                role: Role::Submit,
+                set_at: None,
+                hosts: kept,
+            };
+            context
+                .screen
+                .say(&format!("set {name} on this machine{}", for_hosts(&record)));
             Ok(())
         }
         Action::List { .. } => {
             let path = files.path("");
-            show(context, &files.list().map_err(|error| Failure::File { path, error })?, Roles::Hidden)
+            show(
+                context,
+                &files
+                    .list()
+                    .map_err(|error| Failure::File { path, error })?,
+                Roles::Hidden,
+            )
         }
         Action::Remove { name, .. } => {
             let name = named(&name)?;
@@ -250,7 +320,9 @@ fn here(context: &Context, action: Action) -> Result<(), Failure> {
             if !remove(files.path(name.as_str()))? {
                 return Err(Failure::Nothing(format!("there is no secret {name}")));
             }
-            context.screen.say(&format!("removed {name} from this machine"));
+            context
+                .screen
+                .say(&format!("removed {name} from this machine"));
             Ok(())
         }
     }
@@ -284,18 +356,38 @@ fn show(context: &Context, listed: &[SecretRecord], roles: Roles) -> Result<(), 
             serde_json::json!({"name": one.name, "role": role_of(one), "set_at": set_at, "hosts": one.git_hosts()})
         };
         let secrets: Vec<_> = listed.iter().map(one).collect();
-        return output::text(context, &format!("{}\n", serde_json::json!({ "secrets": secrets })));
+        return output::text(
+            context,
+            &format!("{}\n", serde_json::json!({ "secrets": secrets })),
+        );
     }
     if listed.is_empty() {
         context.screen.say("no secrets");
         return Ok(());
     }
     let row = |one: &SecretRecord| {
-        let role = role_of(one).map(|role| role.to_string()).unwrap_or_default();
-        let age = one.set_at.map(|at| moment::short(Utc::now() - at)).unwrap_or_default();
-        let line = format!("{:<32}  {role:<6}  {age:>4}  {}", one.name, joined(&one.git_hosts()));
+        let role = role_of(one)
+            .map(|role| role.to_string())
+            .unwrap_or_default();
+        let age = one
+            .set_at
+            .map(|at| moment::short(Utc::now() - at))
+            .unwrap_or_default();
+        let line = format!(
+            "{:<32}  {role:<6}  {age:>4}  {}",
+            one.name,
+            joined(&one.git_hosts())
+        );
         format!("{}\n", line.trim_end())
     };
-    let head = format!("{:<32}  {:<6}  {:>4}  {}\n", "NAME", "ROLE", "AGE", "FOR HOSTS");
-    output::text(context, &std::iter::once(head).chain(listed.iter().map(row)).collect::<String>())
+    let head = format!(
+        "{:<32}  {:<6}  {:>4}  {}\n",
+        "NAME", "ROLE", "AGE", "FOR HOSTS"
+    );
+    output::text(
+        context,
+        &std::iter::once(head)
+            .chain(listed.iter().map(row))
+            .collect::<String>(),
+    )
 }

@@ -111,11 +111,16 @@ pub(crate) enum SettingsError {
 
 fn there_are(known: &[StackName]) -> String {
     let names: Vec<_> = known.iter().map(StackName::as_str).collect();
-    if names.is_empty() { ": `mycli init` makes one".into() } else { format!(": there are {}", names.join(", ")) }
+    if names.is_empty() {
+        ": `mycli init` makes one".into()
+    } else {
+        format!(": there are {}", names.join(", "))
+    }
 }
 
 fn at(line: Option<usize>) -> String {
-    line.map(|line| format!(" in line {line}")).unwrap_or_default()
+    line.map(|line| format!(" in line {line}"))
+        .unwrap_or_default()
 }
 
 impl Settings {
@@ -124,7 +129,10 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`], also when others may read the file.
     pub(crate) fn read(path: &Path) -> Result<Self, SettingsError> {
-        let failed = |error| SettingsError::Io { path: path.to_owned(), error };
+        let failed = |error| SettingsError::Io {
+            path: path.to_owned(),
+            error,
+        };
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
@@ -132,47 +140,82 @@ impl Settings {
         };
         let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(SettingsError::Readable { path: path.to_owned(), mode });
+            return Err(SettingsError::Readable {
+                path: path.to_owned(),
+                mode,
+            });
         }
         if let Some(fault) = encoding::fault(&bytes) {
-            return Err(SettingsError::Encoding { path: path.to_owned(), fault });
+            return Err(SettingsError::Encoding {
+                path: path.to_owned(),
+                fault,
+            });
         }
         let text = String::from_utf8_lossy(&bytes);
-        Self::parse(&text).map_err(|line| SettingsError::Form { path: path.to_owned(), line })
+        Self::parse(&text).map_err(|line| SettingsError::Form {
+            path: path.to_owned(),
+            line,
+        })
     }
 
     fn parse(text: &str) -> Result<Self, Option<usize>> {
         let parsed = serde_norway::from_str::<Option<Self>>(text);
-        parsed.map(Option::unwrap_or_default).map_err(|error| error.location().map(|place| place.line()))
+        parsed
+            .map(Option::unwrap_or_default)
+            .map_err(|error| error.location().map(|place| place.line()))
     }
 
-    /// Puts the file in place whole, readable by the user alone: whoever reads meanwhile sees the old or the new one.
+    /// Puts the file in place whole, readable by the user alone: whoever reads meanwhile sees the
+    /// old or the new one.
     ///
     /// # Errors
     /// [`SettingsError::Io`].
     pub(crate) fn write(&self, path: &Path) -> Result<(), SettingsError> {
-        write_private(path, self.text().as_bytes()).map_err(|error| SettingsError::Io { path: path.to_owned(), error })
+        write_private(path, self.text().as_bytes()).map_err(|error| SettingsError::Io {
+            path: path.to_owned(),
+            error,
+        })
     }
 
     /// JSON strings are YAML too, and need no thought about quoting.
     fn text(&self) -> String {
-        let mut text = lines("", &[("endpoint", self.endpoint.as_deref()), ("key", exposed(self.key.as_ref()))]);
+        let mut text = lines(
+            "",
+            &[
+                ("endpoint", self.endpoint.as_deref()),
+                ("key", exposed(self.key.as_ref())),
+            ],
+        );
         text += &lines("", &[("stack", self.stack.as_ref().map(StackName::as_str))]);
         if !self.stacks.is_empty() {
             text += "stacks:\n";
         }
         for (name, profile) in &self.stacks {
             let values = profile.lines();
-            text += &format!("  {}:{}", serde_json::json!(name), if values.is_empty() { " {}\n" } else { "\n" });
+            text += &format!(
+                "  {}:{}",
+                serde_json::json!(name),
+                if values.is_empty() { " {}\n" } else { "\n" }
+            );
             text += &values;
         }
         text
     }
 
-    /// The entry of the stack that is named, else of the one in use, else the one without a name, else the only stack there is.
+    /// The entry of the stack that is named, else of the one in use, else the one without a name,
+    /// else the only stack there is.
     pub(crate) fn entry(&self, named: Option<&StackName>) -> Entry<'_> {
-        let plain = Entry { stack: None, endpoint: self.endpoint.as_deref(), key: self.key.as_ref() };
-        let only = || self.stacks.keys().next().filter(|_| self.stacks.len() == 1 && self.is_plain_unset());
+        let plain = Entry {
+            stack: None,
+            endpoint: self.endpoint.as_deref(),
+            key: self.key.as_ref(),
+        };
+        let only = || {
+            self.stacks
+                .keys()
+                .next()
+                .filter(|_| self.stacks.len() == 1 && self.is_plain_unset())
+        };
         let name = named.or(self.stack.as_ref()).or_else(only);
         name.and_then(|name| self.entry_of(name)).unwrap_or(plain)
     }
@@ -183,14 +226,24 @@ impl Settings {
 
     fn entry_of(&self, name: &StackName) -> Option<Entry<'_>> {
         let (name, profile) = self.stacks.get_key_value(name)?;
-        Some(Entry { stack: Some(name), endpoint: profile.endpoint.as_deref(), key: profile.key.as_ref() })
+        Some(Entry {
+            stack: Some(name),
+            endpoint: profile.endpoint.as_deref(),
+            key: profile.key.as_ref(),
+        })
     }
 
     /// All entries that have something.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        let plain = Entry { stack: None, endpoint: self.endpoint.as_deref(), key: self.key.as_ref() };
+        let plain = Entry {
+            stack: None,
+            endpoint: self.endpoint.as_deref(),
+            key: self.key.as_ref(),
+        };
         let plain = (!self.is_plain_unset()).then_some(plain);
-        plain.into_iter().chain(self.stacks.keys().filter_map(|name| self.entry_of(name)))
+        plain
+            .into_iter()
+            .chain(self.stacks.keys().filter_map(|name| self.entry_of(name)))
     }
 }
 
@@ -220,7 +273,12 @@ fn exposed(key: Option<&SecretString>) -> Option<&str> {
 fn lines(indent: &str, values: &[(&str, Option<&str>)]) -> String {
     values
         .iter()
-        .filter_map(|(name, value)| Some(format!("{indent}{name}: {}\n", serde_json::json!((*value)?))))
+        .filter_map(|(name, value)| {
+            Some(format!(
+                "{indent}{name}: {}\n",
+                serde_json::json!((*value)?)
+            ))
+        })
         .collect()
 }
 
@@ -230,7 +288,10 @@ fn lines(indent: &str, values: &[(&str, Option<&str>)]) -> String {
 /// Those of the file system.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
@@ -247,10 +308,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/config.yaml");
         let key = Some("sk: \"quoted\" # text".to_owned().into());
-        Settings { endpoint: Some("https://example.com/prod".into()), key, ..Settings::default() }
-            .write(&path)
-            .unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        Settings {
+            endpoint: Some("https://example.com/prod".into()),
+            key,
+            ..Settings::default()
+        }
+        .write(&path)
+        .unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let read = Settings::read(&path).unwrap();
         assert_eq!(read.endpoint.as_deref(), Some("https://example.com/prod"));
         assert_eq!(read.key.unwrap().expose_secret(), "sk: \"quoted\" # text");
@@ -274,19 +342,34 @@ mod tests {
             ..Profile::default()
         };
         let stacks = [(name("a"), Profile::default()), (name("no"), profile)].into();
-        Settings { stack: Some(name("no")), stacks, ..Settings::default() }.write(&path).unwrap();
+        Settings {
+            stack: Some(name("no")),
+            stacks,
+            ..Settings::default()
+        }
+        .write(&path)
+        .unwrap();
         let read = Settings::read(&path).unwrap();
         assert_eq!(read.entry(None).endpoint, Some("https://b.example/prod"));
         assert_eq!(read.entry(Some(&name("a"))).endpoint, None);
-        assert_eq!(read.stacks[&name("no")].account.as_deref(), Some("012345678901"));
+        assert_eq!(
+            read.stacks[&name("no")].account.as_deref(),
+            Some("012345678901")
+        );
     }
 
     #[test]
     fn the_only_stack_is_used_unless_another_endpoint_is_set() {
         let one = "stacks: {ci: {endpoint: 'https://ci.example/prod'}}";
-        assert_eq!(Settings::parse(one).unwrap().entry(None).endpoint, Some("https://ci.example/prod"));
+        assert_eq!(
+            Settings::parse(one).unwrap().entry(None).endpoint,
+            Some("https://ci.example/prod")
+        );
         let old = format!("endpoint: http://old.example\n{one}");
-        assert_eq!(Settings::parse(&old).unwrap().entry(None).endpoint, Some("http://old.example"));
+        assert_eq!(
+            Settings::parse(&old).unwrap().entry(None).endpoint,
+            Some("http://old.example")
+        );
         assert_eq!(Settings::parse(&old).unwrap().entries().count(), 2);
         assert!(Settings::parse("stacks: {NO: {}}").is_err());
     }

@@ -52,7 +52,9 @@ impl Status {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let shown = match &self.group {
-            Some(group) => Standing::of(&client, group).await.and_then(|standing| standing.show(context)),
+            Some(group) => Standing::of(&client, group)
+                .await
+                .and_then(|standing| standing.show(context)),
             None => self.show(context, &client).await,
         };
         client.close(&context.screen).await;
@@ -93,9 +95,14 @@ impl Standing {
             if let Listed::Run(run) = listed
                 && let Some(why) = run.waiting
             {
-                // A limit's usage changes while its runs are looked at, page by page: but for its numbers it is one reason, and the last holds.
-                let kind = why.reason.replace(|letter: char| letter.is_ascii_digit(), "");
-                let (reason, count) = by_kind.entry((why.limit, kind)).or_insert((String::new(), 0));
+                // A limit's usage changes while its runs are looked at, page by page: but for its
+                // numbers it is one reason, and the last holds.
+                let kind = why
+                    .reason
+                    .replace(|letter: char| letter.is_ascii_digit(), "");
+                let (reason, count) = by_kind
+                    .entry((why.limit, kind))
+                    .or_insert((String::new(), 0));
                 *reason = why.reason;
                 *count += 1;
             }
@@ -112,23 +119,42 @@ impl Standing {
             Err(error) => return Err(error.into()),
         };
         match counts.total() {
-            0 => Err(Failure::Nothing(format!("there are no runs in the group {group}"))),
-            total => Ok(Self { group: group.to_owned(), total, counts, waiting, cancel, rerun }),
+            0 => Err(Failure::Nothing(format!(
+                "there are no runs in the group {group}"
+            ))),
+            total => Ok(Self {
+                group: group.to_owned(),
+                total,
+                counts,
+                waiting,
+                cancel,
+                rerun,
+            }),
         }
     }
 
     fn show(&self, context: &Context) -> Result<(), Failure> {
         if context.is_json() {
-            let json = serde_json::to_string(self).map_err(|error| Failure::Local(error.to_string()))?;
+            let json =
+                serde_json::to_string(self).map_err(|error| Failure::Local(error.to_string()))?;
             return output::text(context, &format!("{json}\n"));
         }
-        let mut text = format!("{}  {} of {} over\n", self.group, self.counts.over(), self.total);
+        let mut text = format!(
+            "{}  {} of {} over\n",
+            self.group,
+            self.counts.over(),
+            self.total
+        );
         for (status, count) in self.counts.each() {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{}  {count:>6}", context.screen.status(status, 9));
         }
         for (reason, count) in &self.waiting {
-            let _ = writeln!(text, "waiting    {count:>6}  {}", screen::one_line(reason, usize::MAX));
+            let _ = writeln!(
+                text,
+                "waiting    {count:>6}  {}",
+                screen::one_line(reason, usize::MAX)
+            );
         }
         if let Some(rerun) = &self.rerun {
             let going_on = match (rerun.done, rerun.cancelled) {
@@ -137,7 +163,12 @@ impl Standing {
                 (true, false) => "",
             };
             let age = moment::short(Utc::now() - rerun.at);
-            let Rerun { accepted, existing, rejected, .. } = rerun.counts;
+            let Rerun {
+                accepted,
+                existing,
+                rejected,
+                ..
+            } = rerun.counts;
             // Writing to a String cannot fail.
             let _ = writeln!(
                 text,
@@ -148,10 +179,19 @@ impl Standing {
             );
         }
         if let Some(cancel) = &self.cancel {
-            let going_on = if cancel.looked_at_all { "" } else { ", going on" };
+            let going_on = if cancel.looked_at_all {
+                ""
+            } else {
+                ", going on"
+            };
             let age = moment::short(Utc::now() - cancel.at);
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "cancelled by {} {age} ago: {}{going_on}", cancel.by, cancel::closed(cancel));
+            let _ = writeln!(
+                text,
+                "cancelled by {} {age} ago: {}{going_on}",
+                cancel.by,
+                cancel::closed(cancel)
+            );
         }
         output::text(context, &text)
     }
@@ -164,13 +204,21 @@ impl Page {
     fn row(&mut self, label: &str, value: impl Into<Option<String>>) {
         if let Some(value) = value.into() {
             // Writing to a String cannot fail.
-            let _ = writeln!(self.0, "{label:<11}{}", screen::one_line(&value, usize::MAX));
+            let _ = writeln!(
+                self.0,
+                "{label:<11}{}",
+                screen::one_line(&value, usize::MAX)
+            );
         }
     }
 }
 
 fn page(run: &ExecutionView, screen: &Screen) -> String {
-    let mut page = Page(format!("{}  {}\n", run.execution_id, screen.status(&run.status, 0)));
+    let mut page = Page(format!(
+        "{}  {}\n",
+        run.execution_id,
+        screen.status(&run.status, 0)
+    ));
     outcome_rows(&mut page, run);
     request_rows(&mut page, run);
     phase_rows(&mut page, run);
@@ -198,13 +246,22 @@ fn request_rows(page: &mut Page, run: &ExecutionView) {
     page.row("secrets", names(request.secrets.iter()));
     page.row(
         "size",
-        format!("{} CPU units, {} MB, {}, {}", request.cpu, request.memory, request.arch, request.capacity),
+        format!(
+            "{} CPU units, {} MB, {}, {}",
+            request.cpu, request.memory, request.arch, request.capacity
+        ),
     );
     page.row("timeout", request.timeout.clone());
     page.row("lock", request.lock.clone());
     page.row("group", request.group.clone());
-    page.row("priority", (request.priority != 0).then(|| request.priority.to_string()));
-    page.row("retries", (request.retries > 0).then(|| retries(request.retries, &request.retry_on)));
+    page.row(
+        "priority",
+        (request.priority != 0).then(|| request.priority.to_string()),
+    );
+    page.row(
+        "retries",
+        (request.retries > 0).then(|| retries(request.retries, &request.retry_on)),
+    );
 }
 
 /// Values may be secret, names are not.
@@ -214,20 +271,46 @@ fn names<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
 }
 
 fn retries(retries: u8, causes: &[String]) -> String {
-    if causes.is_empty() { format!("up to {retries}") } else { format!("up to {retries}, on {}", causes.join(", ")) }
+    if causes.is_empty() {
+        format!("up to {retries}")
+    } else {
+        format!("up to {retries}, on {}", causes.join(", "))
+    }
 }
 
 /// Each phase with the time it took from the one before.
 fn phase_rows(page: &mut Page, run: &ExecutionView) {
-    page.row("submitted", format!("{} by {}", moment::shown(run.submitted_at), run.submitted_by));
+    page.row(
+        "submitted",
+        format!(
+            "{} by {}",
+            moment::shown(run.submitted_at),
+            run.submitted_by
+        ),
+    );
     let mut before = run.submitted_at;
     for (label, word, at) in [
         ("launched", "after", run.launched_at),
         ("started", "after", run.started_at),
-        ("stopped", if run.started_at.is_some() { "ran" } else { "after" }, run.stopped_at),
+        (
+            "stopped",
+            if run.started_at.is_some() {
+                "ran"
+            } else {
+                "after"
+            },
+            run.stopped_at,
+        ),
     ] {
         if let Some(at) = at {
-            page.row(label, format!("{} ({word} {})", moment::shown(at), moment::words(at - before)));
+            page.row(
+                label,
+                format!(
+                    "{} ({word} {})",
+                    moment::shown(at),
+                    moment::words(at - before)
+                ),
+            );
             before = at;
         }
     }
@@ -235,7 +318,10 @@ fn phase_rows(page: &mut Page, run: &ExecutionView) {
 
 fn attempt_rows(page: &mut Page, attempts: &[AttemptView]) {
     for attempt in attempts {
-        page.row(&format!("attempt {}", attempt.attempt), attempt_line(attempt));
+        page.row(
+            &format!("attempt {}", attempt.attempt),
+            attempt_line(attempt),
+        );
     }
 }
 
@@ -246,19 +332,35 @@ fn attempt_line(attempt: &AttemptView) -> String {
         (None, None, Some(_)) => "ended".into(),
         (None, None, None) => "under way".into(),
     };
-    let took =
-        attempt.started_at.zip(attempt.stopped_at).map(|(from, to)| format!(", ran {}", moment::words(to - from)));
+    let took = attempt
+        .started_at
+        .zip(attempt.stopped_at)
+        .map(|(from, to)| format!(", ran {}", moment::words(to - from)));
     let task = attempt.task_arn.as_ref().map(|arn| format!(", {arn}"));
-    format!("on {}: {end}{}{}", attempt.capacity, took.unwrap_or_default(), task.unwrap_or_default())
+    format!(
+        "on {}: {end}{}{}",
+        attempt.capacity,
+        took.unwrap_or_default(),
+        task.unwrap_or_default()
+    )
 }
 
 fn event_rows(page: &mut Page, run: &ExecutionView) {
     for event in &run.events {
-        let reason = event.reason.as_ref().map(|reason| format!("  {reason}")).unwrap_or_default();
-        page.row("", format!("{}  {:<9}{reason}", clock(event.at), event.status));
+        let reason = event
+            .reason
+            .as_ref()
+            .map(|reason| format!("  {reason}"))
+            .unwrap_or_default();
+        page.row(
+            "",
+            format!("{}  {:<9}{reason}", clock(event.at), event.status),
+        );
     }
 }
 
 fn clock(at: Timestamp) -> String {
-    at.with_timezone(&chrono::Local).format("%H:%M:%S%.3f").to_string()
+    at.with_timezone(&chrono::Local)
+        .format("%H:%M:%S%.3f")
+        .to_string()
 }

@@ -1,4 +1,5 @@
-//! Sending many requests as one submission and, if wanted, following them: the common end of `bulk` and `rerun --failed`.
+//! Sending many requests as one submission and, if wanted, following them: the common end of `bulk`
+//! and `rerun --failed`.
 
 use std::{
     cell::Cell,
@@ -12,8 +13,8 @@ use chrono::{TimeDelta, Utc};
 use domain::{
     Timestamp,
     api::{
-        BULK_BODY_MAX, BULK_EVENT_MAX, BULK_IN_FLIGHT, BULK_MAX, BulkAnswer, BulkRejection, GroupCancelView,
-        length_in_event,
+        BULK_BODY_MAX, BULK_EVENT_MAX, BULK_IN_FLIGHT, BULK_MAX, BulkAnswer, BulkRejection,
+        GroupCancelView, length_in_event,
     },
     execution::ExecutionStatus,
     id::ExecutionId,
@@ -62,13 +63,18 @@ impl Submission {
     /// A new one, or the one with this id.
     ///
     /// # Errors
-    /// An id that was never made here, or that the API has forgotten: its lines would all run anew, or again.
+    /// An id that was never made here, or that the API has forgotten: its lines would all run anew,
+    /// or again.
     pub(crate) fn begin(resume: Option<&Name>, group: Option<&str>) -> Result<Self, Failure> {
         let id = match resume {
             Some(id) => resumable(id)?,
             None => new_id()?,
         };
-        Ok(Self { group: group.unwrap_or(id.as_str()).to_owned(), resumed: resume.is_some(), id })
+        Ok(Self {
+            group: group.unwrap_or(id.as_str()).to_owned(),
+            resumed: resume.is_some(),
+            id,
+        })
     }
 
     /// Whether it was begun before, so that some of it may be accepted already.
@@ -111,17 +117,28 @@ fn resumable(id: &Name) -> Result<Name, Failure> {
 
 fn new_id() -> Result<Name, Failure> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
-    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::Local(format!("failed to get random bytes: {error}")))?;
+    let millis = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
     let millis = u64::try_from(millis).map_err(|error| Failure::Local(error.to_string()))?;
-    let id = format!("{PREFIX}{}", Ulid::from_parts(millis, u128::from_le_bytes(bytes)));
-    id.parse::<Name>().map_err(|error| Failure::Local(format!("the submission's id {error}")))
+    let id = format!(
+        "{PREFIX}{}",
+        Ulid::from_parts(millis, u128::from_le_bytes(bytes))
+    );
+    id.parse::<Name>()
+        .map_err(|error| Failure::Local(format!("the submission's id {error}")))
 }
 
-/// When an id of ours was made. One that is written otherwise, in lower case perhaps, is another to the API.
+/// When an id of ours was made. One that is written otherwise, in lower case perhaps, is another to
+/// the API.
 fn made_at(id: &Name) -> Option<Timestamp> {
     let text = id.as_str().strip_prefix(PREFIX)?;
-    let ulid = Ulid::from_string(text).ok().filter(|ulid| ulid.to_string() == text)?;
+    let ulid = Ulid::from_string(text)
+        .ok()
+        .filter(|ulid| ulid.to_string() == text)?;
     Timestamp::from_timestamp_millis(i64::try_from(ulid.timestamp_ms()).ok()?)
 }
 
@@ -136,8 +153,13 @@ struct Sent {
 impl Sent {
     /// `lines` gives the number of the line with an index.
     fn of(answer: BulkAnswer, lines: &[Ready]) -> Self {
-        let number = |index: u32| usize::try_from(index).ok().and_then(|index| Some(lines.get(index)?.number));
-        let known = |entry: domain::api::BulkEntry| Some((number(entry.index)?, entry.execution_id));
+        let number = |index: u32| {
+            usize::try_from(index)
+                .ok()
+                .and_then(|index| Some(lines.get(index)?.number))
+        };
+        let known =
+            |entry: domain::api::BulkEntry| Some((number(entry.index)?, entry.execution_id));
         let rejected = |entry: BulkRejection| Some((number(entry.index)?, entry.errors));
         Self {
             accepted: answer.accepted.into_iter().filter_map(known).collect(),
@@ -153,7 +175,11 @@ impl Sent {
     }
 
     fn totals(&self) -> Totals {
-        Totals { accepted: self.accepted.len(), existing: self.existing.len(), rejected: self.rejected.len() }
+        Totals {
+            accepted: self.accepted.len(),
+            existing: self.existing.len(),
+            rejected: self.rejected.len(),
+        }
     }
 
     fn count(&self) -> usize {
@@ -187,7 +213,8 @@ type Marks = Vec<(String, Option<GroupCancelView>)>;
 enum Ended {
     All,
     Interrupted,
-    /// All of it is to be cancelled. The marks that were set after the last answer came, if none has come since.
+    /// All of it is to be cancelled. The marks that were set after the last answer came, if none
+    /// has come since.
     Cancelled(Option<Marks>),
     Failed(Failure),
 }
@@ -221,8 +248,11 @@ impl<'a> Batch<'a> {
     fn groups(self, submission: &Submission) -> BTreeSet<String> {
         match self {
             Self::Lines(lines) => {
-                let own = lines.iter().map(|line| line.keys.get("group").and_then(Value::as_str));
-                own.map(|group| group.unwrap_or(&submission.group).to_owned()).collect()
+                let own = lines
+                    .iter()
+                    .map(|line| line.keys.get("group").and_then(Value::as_str));
+                own.map(|group| group.unwrap_or(&submission.group).to_owned())
+                    .collect()
             }
             Self::Reruns(_) => [submission.group.clone()].into(),
         }
@@ -231,13 +261,19 @@ impl<'a> Batch<'a> {
 
 /// Consecutive lines, as the body of one request.
 fn chunks(submission: &Submission, lines: &[Ready]) -> Vec<Vec<u8>> {
-    let head = |first: usize| format!(r#"{{"submission_id":"{}","first_index":{first},"executions":["#, submission.id);
+    let head = |first: usize| {
+        format!(
+            r#"{{"submission_id":"{}","first_index":{first},"executions":["#,
+            submission.id
+        )
+    };
     let (mut chunks, mut first, mut body) = (Vec::new(), 0, head(0));
     let mut in_event = length_in_event(&body);
     for (index, line) in lines.iter().enumerate() {
         let text = Value::Object(line.keys.clone()).to_string();
         let length = length_in_event(&text);
-        let is_long = body.len() + text.len() + AROUND > BULK_BODY_MAX || in_event + length + AROUND > BULK_EVENT_MAX;
+        let is_long = body.len() + text.len() + AROUND > BULK_BODY_MAX
+            || in_event + length + AROUND > BULK_EVENT_MAX;
         if (index - first == BULK_MAX || is_long) && index > first {
             chunks.push(closed(std::mem::replace(&mut body, head(index))));
             (first, in_event) = (index, length_in_event(&body));
@@ -272,14 +308,26 @@ pub(crate) async fn run(
     let batch = Batch::Lines(lines);
     let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
     let id = &submission.id;
-    let begun = if submission.resumed { "resuming" } else { "submitting" };
+    let begun = if submission.resumed {
+        "resuming"
+    } else {
+        "submitting"
+    };
     context.screen.say(&format!(
         "{begun} {} {} as {id}; if that is cut short, the same command with --resume {id} goes on",
         batch.len(),
         runs(batch.len())
     ));
     let mut sent = Sent::default();
-    let ended = send(context, client, submission, lines, &mut interrupts, &mut sent).await;
+    let ended = send(
+        context,
+        client,
+        submission,
+        lines,
+        &mut interrupts,
+        &mut sent,
+    )
+    .await;
     context.screen.no_progress();
     let sent = sent.sorted();
     if submission.resumed && sent.existing.is_empty() && !sent.accepted.is_empty() {
@@ -293,7 +341,14 @@ pub(crate) async fn run(
         ));
     }
     tell_rejected(context, batch, &sent);
-    let told = Told { context, client, submission, batch, totals: sent.totals(), sent: &sent };
+    let told = Told {
+        context,
+        client,
+        submission,
+        batch,
+        totals: sent.totals(),
+        sent: &sent,
+    };
     match ended {
         Ended::All => told.all_sent(wait, &mut interrupts).await,
         Ended::Cancelled(marks) => told.cancelled(marks, &mut interrupts).await,
@@ -324,8 +379,14 @@ async fn send(
 ) -> Ended {
     let (is_cancelled, mut marks) = (Cell::new(false), None);
     let asked = async |body| Ok::<_, CallError>(Sent::of(client.submit_lines(body).await?, lines));
-    let chunks = chunks(submission, lines).into_iter().take_while(|_| !is_cancelled.get());
-    let mut answers = pin!(stream::iter(chunks).map(asked).buffer_unordered(BULK_IN_FLIGHT));
+    let chunks = chunks(submission, lines)
+        .into_iter()
+        .take_while(|_| !is_cancelled.get());
+    let mut answers = pin!(
+        stream::iter(chunks)
+            .map(asked)
+            .buffer_unordered(BULK_IN_FLIGHT)
+    );
     let what = all_of(submission);
     loop {
         let answer = tokio::select! {
@@ -336,8 +397,9 @@ async fn send(
                 Wish::Detach => return Ended::Interrupted,
                 Wish::Cancel => {
                     is_cancelled.set(true);
-                    // Nothing starts from now on. A submission that nobody knows yet begins with what is under way, so that is waited for,
-                    // and if something came the groups are marked once more.
+                    // Nothing starts from now on. A submission that nobody knows yet begins with
+                    // what is under way, so that is waited for, and if something came the groups
+                    // are marked once more.
                     match mark_all(client, submission, Batch::Lines(lines)).await {
                         Ok(set) => marks = Some(set),
                         Err(error) => return Ended::Failed(error),
@@ -360,7 +422,12 @@ async fn send(
 }
 
 /// The user's next wish. Once all of it is cancelled there is nothing left to ask.
-async fn wish(interrupts: &mut Interrupts, what: &str, context: &Context, is_cancelled: bool) -> Wish {
+async fn wish(
+    interrupts: &mut Interrupts,
+    what: &str,
+    context: &Context,
+    is_cancelled: bool,
+) -> Wish {
     if is_cancelled {
         interrupts.any().await;
         return Wish::Detach;
@@ -370,7 +437,9 @@ async fn wish(interrupts: &mut Interrupts, what: &str, context: &Context, is_can
 
 fn tell_rejected(context: &Context, batch: Batch<'_>, sent: &Sent) {
     for (line, errors) in &sent.rejected {
-        let what = batch.before(*line).map_or_else(|| format!("line {line}"), |id| format!("the rerun of {id}"));
+        let what = batch
+            .before(*line)
+            .map_or_else(|| format!("line {line}"), |id| format!("the rerun of {id}"));
         for error in errors {
             context.screen.say(&format!("{what} is rejected: {error}"));
         }
@@ -382,8 +451,8 @@ fn all_of(submission: &Submission) -> String {
     format!("all of the group {}", submission.group)
 }
 
-/// Marks the groups of a submission as cancelled, and shows how they are closed. Lines that are still on their way find the mark. Another
-/// signal ends the waiting: the marks hold.
+/// Marks the groups of a submission as cancelled, and shows how they are closed. Lines that are
+/// still on their way find the mark. Another signal ends the waiting: the marks hold.
 async fn cancel_all(
     context: &Context,
     client: &Client,
@@ -407,7 +476,10 @@ async fn cancel_all(
             }
         };
         match closed {
-            Ok(cancel) => context.screen.say(&format!("cancelled the group {group}: {}", cancel::closed(&cancel))),
+            Ok(cancel) => context.screen.say(&format!(
+                "cancelled the group {group}: {}",
+                cancel::closed(&cancel)
+            )),
             // All of it was over, or nothing had come yet.
             Err(Failure::Nothing(_)) => context.screen.say(&format!("cancelled the group {group}")),
             Err(error) => return Err(error),
@@ -417,7 +489,11 @@ async fn cancel_all(
 }
 
 /// Marks each of the groups.
-async fn mark_all(client: &Client, submission: &Submission, batch: Batch<'_>) -> Result<Marks, Failure> {
+async fn mark_all(
+    client: &Client,
+    submission: &Submission,
+    batch: Batch<'_>,
+) -> Result<Marks, Failure> {
     let mut marked = Vec::new();
     for group in batch.groups(submission) {
         let mark = cancel::set_mark(client, &group).await?;
@@ -439,7 +515,11 @@ fn go_on(context: &Context, submission: &Submission, sent: &Sent, of: usize) {
 }
 
 fn program(context: &Context) -> &'static str {
-    if context.global.local { "mycli --local" } else { "mycli" }
+    if context.global.local {
+        "mycli --local"
+    } else {
+        "mycli"
+    }
 }
 
 /// A submission that was sent, with what became of it, for the user.
@@ -460,19 +540,40 @@ impl Told<'_> {
             return self.follow(interrupts).await;
         }
         self.report(None)?;
-        Ok(if self.totals.rejected == 0 { exit::SUCCESS } else { exit::FAILURE })
+        Ok(if self.totals.rejected == 0 {
+            exit::SUCCESS
+        } else {
+            exit::FAILURE
+        })
     }
 
     /// All of it is to be cancelled, unless it has these marks already.
-    async fn cancelled(&self, marks: Option<Marks>, interrupts: &mut Interrupts) -> Result<u8, Failure> {
-        let Self { context, client, submission, batch, .. } = self;
+    async fn cancelled(
+        &self,
+        marks: Option<Marks>,
+        interrupts: &mut Interrupts,
+    ) -> Result<u8, Failure> {
+        let Self {
+            context,
+            client,
+            submission,
+            batch,
+            ..
+        } = self;
         let cancelled = cancel_all(context, client, submission, *batch, marks, interrupts).await;
         self.report(None)?;
         cancelled.map(|()| exit::CANCELLED)
     }
 
     async fn follow(&self, interrupts: &mut Interrupts) -> Result<u8, Failure> {
-        let Self { context, client, submission, batch, sent, .. } = self;
+        let Self {
+            context,
+            client,
+            submission,
+            batch,
+            sent,
+            ..
+        } = self;
         let mut watch = Watch::new(sent.recorded().cloned(), batch.groups(submission));
         let what = all_of(submission);
         let ended = loop {
@@ -483,7 +584,9 @@ impl Told<'_> {
             match wish {
                 Wish::Stay => {}
                 Wish::Detach => break None,
-                Wish::Cancel => cancel_all(context, client, submission, *batch, None, interrupts).await?,
+                Wish::Cancel => {
+                    cancel_all(context, client, submission, *batch, None, interrupts).await?
+                }
             }
         };
         context.screen.no_progress();
@@ -491,8 +594,14 @@ impl Told<'_> {
         let group = &submission.group;
         match ended {
             Some(Ok(())) => {
-                let all = watch.runs().all(|(_, run)| run.status == ExecutionStatus::Succeeded);
-                Ok(if all && self.totals.rejected == 0 { exit::SUCCESS } else { exit::FAILURE })
+                let all = watch
+                    .runs()
+                    .all(|(_, run)| run.status == ExecutionStatus::Succeeded);
+                Ok(if all && self.totals.rejected == 0 {
+                    exit::SUCCESS
+                } else {
+                    exit::FAILURE
+                })
             }
             Some(Err(error)) => Err(error.into()),
             None => {
@@ -507,7 +616,13 @@ impl Told<'_> {
     }
 
     fn report(&self, watch: Option<&Watch>) -> Result<(), Failure> {
-        let Self { context, submission, batch, sent, .. } = self;
+        let Self {
+            context,
+            submission,
+            batch,
+            sent,
+            ..
+        } = self;
         if !context.is_json() {
             return output::text(context, &self.text(watch));
         }
@@ -519,17 +634,26 @@ impl Told<'_> {
             rejected: sent
                 .rejected
                 .iter()
-                .map(|(line, errors)| Rejection { line: *line, rerun_of: batch.before(*line), errors })
+                .map(|(line, errors)| Rejection {
+                    line: *line,
+                    rerun_of: batch.before(*line),
+                    errors,
+                })
                 .collect(),
             counts: watch.map(Watch::counts),
             failed: watch.map(|watch| failed(*batch, watch)),
         };
-        let json = serde_json::to_string(&report).map_err(|error| Failure::Local(error.to_string()))?;
+        let json =
+            serde_json::to_string(&report).map_err(|error| Failure::Local(error.to_string()))?;
         output::text(context, &format!("{json}\n"))
     }
 
     fn text(&self, watch: Option<&Watch>) -> String {
-        let Totals { accepted, existing, rejected } = self.totals;
+        let Totals {
+            accepted,
+            existing,
+            rejected,
+        } = self.totals;
         let mut text = format!("accepted  {accepted}\n");
         for (label, count) in [("existing", existing), ("rejected", rejected)] {
             if count > 0 {
@@ -549,11 +673,24 @@ impl Told<'_> {
         };
         let _ = writeln!(text, "ended     {}", watch.counts().line());
         for run in failed(self.batch, watch) {
-            let reason = run.reason.map(|reason| crate::screen::one_line(reason, usize::MAX)).unwrap_or_default();
-            let what = run.rerun_of.map_or_else(|| format!("line {}", run.line), |before| format!("rerun of {before}"));
-            let _ = writeln!(text, "{what}  {}  {}  {reason}", run.execution_id, run.status);
+            let reason = run
+                .reason
+                .map(|reason| crate::screen::one_line(reason, usize::MAX))
+                .unwrap_or_default();
+            let what = run.rerun_of.map_or_else(
+                || format!("line {}", run.line),
+                |before| format!("rerun of {before}"),
+            );
+            let _ = writeln!(
+                text,
+                "{what}  {}  {}  {reason}",
+                run.execution_id, run.status
+            );
         }
-        if watch.runs().any(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded) {
+        if watch
+            .runs()
+            .any(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded)
+        {
             let _ = writeln!(text, "next      {program} rerun --failed --group {group}");
         }
         text
@@ -612,7 +749,9 @@ fn entries<'a>(batch: Batch<'a>, entries: &'a [(usize, ExecutionId)]) -> Vec<Ent
 
 /// Those that are over and did not succeed, in the order of their lines: ids may be in another.
 fn failed<'a>(batch: Batch<'a>, watch: &'a Watch) -> Vec<Failed<'a>> {
-    let ended = watch.runs().filter(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded);
+    let ended = watch
+        .runs()
+        .filter(|(_, run)| run.over && run.status != ExecutionStatus::Succeeded);
     let mut failed: Vec<_> = ended
         .map(|(execution_id, run)| Failed {
             line: run.line,
@@ -635,40 +774,73 @@ mod tests {
     use super::*;
 
     fn line(number: usize, command: &str) -> Ready {
-        let Value::Object(keys) = json!({"command": command}) else { panic!("an object") };
+        let Value::Object(keys) = json!({"command": command}) else {
+            panic!("an object")
+        };
         Ready { number, keys }
     }
 
     fn check(lines: &[Ready], expected: &[(u32, usize)]) {
         let submission = Submission::begin(None, None).unwrap();
         let chunks = chunks(&submission, lines);
-        let read: Vec<BulkRequest> = chunks.iter().map(|body| serde_json::from_slice(body).unwrap()).collect();
-        assert_eq!(read.iter().map(|chunk| (chunk.first_index, chunk.executions.len())).collect::<Vec<_>>(), expected);
+        let read: Vec<BulkRequest> = chunks
+            .iter()
+            .map(|body| serde_json::from_slice(body).unwrap())
+            .collect();
+        assert_eq!(
+            read.iter()
+                .map(|chunk| (chunk.first_index, chunk.executions.len()))
+                .collect::<Vec<_>>(),
+            expected
+        );
         for chunk in &chunks {
             let event = serde_json::to_string(std::str::from_utf8(chunk).unwrap()).unwrap();
-            assert!(chunk.len() <= BULK_BODY_MAX && event.len() - 2 <= BULK_EVENT_MAX, "{}", event.len());
+            assert!(
+                chunk.len() <= BULK_BODY_MAX && event.len() - 2 <= BULK_EVENT_MAX,
+                "{}",
+                event.len()
+            );
         }
-        let sent = read.into_iter().flat_map(|chunk| chunk.executions).map(|request| request.command.unwrap());
-        assert!(sent.eq(lines.iter().map(|line| line.keys["command"].as_str().unwrap().to_owned())));
+        let sent = read
+            .into_iter()
+            .flat_map(|chunk| chunk.executions)
+            .map(|request| request.command.unwrap());
+        assert!(
+            sent.eq(lines
+                .iter()
+                .map(|line| line.keys["command"].as_str().unwrap().to_owned()))
+        );
     }
 
     #[test]
     fn chunks_keep_to_the_api_s_limits() {
         let small: Vec<_> = (0..1001).map(|number| line(number * 2, "true")).collect();
         check(&small, &[(0, 500), (500, 500), (1000, 1)]);
-        let large: Vec<_> = (0..7).map(|number| line(number, &"x".repeat(1_000_000))).collect();
+        let large: Vec<_> = (0..7)
+            .map(|number| line(number, &"x".repeat(1_000_000)))
+            .collect();
         check(&large, &[(0, 4), (4, 3)]);
         // Each quote takes two bytes in a request, and four in the event that Lambda is given.
-        let quotes: Vec<_> = (0..7).map(|number| line(number, &"\"".repeat(500_000))).collect();
+        let quotes: Vec<_> = (0..7)
+            .map(|number| line(number, &"\"".repeat(500_000)))
+            .collect();
         check(&quotes, &[(0, 2), (2, 2), (4, 2), (6, 1)]);
     }
 
     #[test]
     fn an_old_submission_is_not_begun_anew() {
-        let old: Name = format!("{PREFIX}{}", Ulid::from_parts(1_764_000_000_000, 7)).parse().unwrap();
-        assert!(matches!(Submission::begin(Some(&old), None), Err(Failure::Usage(_))));
+        let old: Name = format!("{PREFIX}{}", Ulid::from_parts(1_764_000_000_000, 7))
+            .parse()
+            .unwrap();
+        assert!(matches!(
+            Submission::begin(Some(&old), None),
+            Err(Failure::Usage(_))
+        ));
         let own = new_id().unwrap();
-        assert_eq!(Submission::begin(Some(&own), None).unwrap().group, own.as_str());
+        assert_eq!(
+            Submission::begin(Some(&own), None).unwrap().group,
+            own.as_str()
+        );
     }
 
     #[test]
@@ -676,11 +848,22 @@ mod tests {
         let future = format!("{PREFIX}{}", Ulid::from_parts(32_503_680_000_000, 7));
         let own = new_id().unwrap();
         let cut = &own.as_str()[..own.as_str().len() - 1];
-        for wrong in ["nightly", "sub_", "sub_1", cut, "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9", &future] {
-            let Err(Failure::Usage(words)) = Submission::begin(Some(&wrong.parse().unwrap()), None) else {
+        for wrong in [
+            "nightly",
+            "sub_",
+            "sub_1",
+            cut,
+            "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9",
+            &future,
+        ] {
+            let Err(Failure::Usage(words)) = Submission::begin(Some(&wrong.parse().unwrap()), None)
+            else {
                 panic!("{wrong} is resumed")
             };
-            assert!(words.starts_with("--resume: `") && words.contains("is no submission's id"), "{words}");
+            assert!(
+                words.starts_with("--resume: `") && words.contains("is no submission's id"),
+                "{words}"
+            );
         }
     }
 }

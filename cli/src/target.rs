@@ -66,8 +66,7 @@ impl AwsFlags {
     /// No credentials, no region, or those of another account than the stack's.
     pub(crate) async fn open(&self, context: &Context) -> Result<Target, Failure> {
         if context.global.local || context.global.endpoint.is_some() {
-            let message =
-                "this is about a stack in an AWS account: name it with --stack, without --local and --endpoint";
+            let message = "this is about a stack in an AWS account: name it with --stack, without --local and --endpoint";
             return Err(Failure::Usage(message.into()));
         }
         let name = context.stack()?;
@@ -80,20 +79,29 @@ impl AwsFlags {
         if let Some(known) = &known {
             same_place(&name, known, &account)?;
         }
-        Ok(Target { name, account, aws_profile: access.profile, known })
+        Ok(Target {
+            name,
+            account,
+            aws_profile: access.profile,
+            known,
+        })
     }
 }
 
 /// A stack's name stands for one stack: that of another account or region takes another name.
 fn same_place(name: &StackName, known: &Profile, account: &Account) -> Result<(), Failure> {
-    let differs = |known: &Option<String>, found: &str| known.as_deref().is_some_and(|known| known != found);
+    let differs =
+        |known: &Option<String>, found: &str| known.as_deref().is_some_and(|known| known != found);
     if !differs(&known.account, &account.id) && !differs(&known.region, &account.region) {
         return Ok(());
     }
     let place = |account: &str, region: &str| format!("account {account}, {region}");
     Err(Failure::Elsewhere {
         name: name.clone(),
-        known: place(known.account.as_deref().unwrap_or("unknown"), known.region.as_deref().unwrap_or("unknown")),
+        known: place(
+            known.account.as_deref().unwrap_or("unknown"),
+            known.region.as_deref().unwrap_or("unknown"),
+        ),
         found: place(&account.id, &account.region),
     })
 }
@@ -112,13 +120,23 @@ impl Target {
     /// # Errors
     /// CloudFormation's, and no stack.
     pub(crate) async fn stack(&self) -> Result<StackView, Failure> {
-        let found = self.find().await?.filter(|stack| stack.condition() != Condition::NeverStood);
-        found.ok_or_else(|| Failure::NoStack { name: self.name.clone(), place: self.place() })
+        let found = self
+            .find()
+            .await?
+            .filter(|stack| stack.condition() != Condition::NeverStood);
+        found.ok_or_else(|| Failure::NoStack {
+            name: self.name.clone(),
+            place: self.place(),
+        })
     }
 
     /// "account 123456789012 (user/alice), eu-west-1".
     pub(crate) fn place(&self) -> String {
-        let emulator = self.account.endpoint_url.as_ref().map(|url| format!(", emulated at {url}"));
+        let emulator = self
+            .account
+            .endpoint_url
+            .as_ref()
+            .map(|url| format!(", emulated at {url}"));
         format!(
             "account {} ({}), {}{}",
             self.account.id,

@@ -49,11 +49,24 @@ impl Upgrade {
             target.name.full(),
             target.place()
         ));
-        let deployed = self.rollout.roll_out(context, &target, &functions, Some(&before)).await?;
-        let endpoint = target.account.api_address(deployed.stack.output("Endpoint")?);
-        if target.known.as_ref().is_some_and(|known| known.endpoint.as_deref() != Some(endpoint.as_str())) {
+        let deployed = self
+            .rollout
+            .roll_out(context, &target, &functions, Some(&before))
+            .await?;
+        let endpoint = target
+            .account
+            .api_address(deployed.stack.output("Endpoint")?);
+        if target
+            .known
+            .as_ref()
+            .is_some_and(|known| known.endpoint.as_deref() != Some(endpoint.as_str()))
+        {
             config::change(context, |settings| {
-                settings.stacks.entry(target.name.clone()).or_default().endpoint = Some(endpoint);
+                settings
+                    .stacks
+                    .entry(target.name.clone())
+                    .or_default()
+                    .endpoint = Some(endpoint);
             })?;
         }
         if context.is_json() {

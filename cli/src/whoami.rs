@@ -51,7 +51,13 @@ async fn show(context: &Context, client: &Client) -> Result<(), Failure> {
         json["release"] = version.into();
         return output::text(context, &format!("{json}\n"));
     }
-    let Answer { name, principal, role } = caller.value;
-    let text = format!("name       {name}\nprincipal  {principal}\nrole       {role}\nrelease    {version}\n");
+    let Answer {
+        name,
+        principal,
+        role,
+    } = caller.value;
+    let text = format!(
+        "name       {name}\nprincipal  {principal}\nrole       {role}\nrelease    {version}\n"
+    );
     output::text(context, &text)
 }

@@ -23,12 +23,20 @@ struct Price {
 impl Price {
     /// As AWS-FACTS has it.
     const fn known(dollars: f64, per: f64) -> Self {
-        Self { dollars, per, source: "AWS-FACTS §6" }
+        Self {
+            dollars,
+            per,
+            source: "AWS-FACTS §6",
+        }
     }
 
     /// Looked up nowhere.
     const fn remembered(dollars: f64, per: f64) -> Self {
-        Self { dollars, per, source: "from memory" }
+        Self {
+            dollars,
+            per,
+            source: "from memory",
+        }
     }
 }
 
@@ -48,14 +56,21 @@ const LOGS: Price = Price::remembered(0.50, GIGABYTE);
 /// For the 90 days that a record is kept, with point-in-time recovery: $0.25 and $0.20 a month.
 const STORAGE: Price = Price::remembered(3.0 * 0.45, GIGABYTE);
 
-/// What CloudWatch Logs adds to each event when it reckons its size (API reference, `PutLogEvents`).
+/// What CloudWatch Logs adds to each event when it reckons its size (API reference,
+/// `PutLogEvents`).
 const LOG_EVENT_OVERHEAD: f64 = 26.0;
-/// What DynamoDB adds to each item it keeps, and to each entry of an index (Developer Guide, "Item sizes and formats").
+/// What DynamoDB adds to each item it keeps, and to each entry of an index (Developer Guide, "Item
+/// sizes and formats").
 const ITEM_OVERHEAD: f64 = 100.0;
 /// A line of the API's access log, by the template's format. The emulator writes none.
 const ACCESS_LINE: f64 = 330.0;
 /// The table's indexes: the attributes that an entry has beside the item's key.
-const INDEXES: [[&str; 2]; 4] = [["day", "id"], ["submitter", "id"], ["grp", "id"], ["standing", "place"]];
+const INDEXES: [[&str; 2]; 4] = [
+    ["day", "id"],
+    ["submitter", "id"],
+    ["grp", "id"],
+    ["standing", "place"],
+];
 const GROUPS: [&str; 5] = [
     "/aws/mycli/default",
     "/aws/lambda/mycli-default-submit",
@@ -79,7 +94,10 @@ impl Mark {
         Self {
             calls: lines(&emulator.calls_log()).len(),
             invocations: lines(&emulator.invocations_log()).len(),
-            log_bytes: GROUPS.into_iter().map(|group| (group, log_bytes(world, group))).collect(),
+            log_bytes: GROUPS
+                .into_iter()
+                .map(|group| (group, log_bytes(world, group)))
+                .collect(),
             kept: kept(&emulator.endpoint()),
         }
     }
@@ -94,15 +112,20 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// What these functions did, with what they logged. The tasks' log counts with the state tracker, which is told of it.
+    /// What these functions did, with what they logged. The tasks' log counts with the state
+    /// tracker, which is told of it.
     pub(crate) fn since(mark: &Mark, world: &World, functions: &[&str]) -> Self {
         let logs_with = |group: &str| {
-            let writer = group.strip_prefix("/aws/lambda/mycli-default-").unwrap_or("state-tracker");
+            let writer = group
+                .strip_prefix("/aws/lambda/mycli-default-")
+                .unwrap_or("state-tracker");
             functions.contains(&writer)
         };
         let groups = GROUPS.into_iter().filter(|group| logs_with(group));
         Self {
-            log_bytes: groups.map(|group| log_bytes(world, group) - mark.log_bytes[group]).sum(),
+            log_bytes: groups
+                .map(|group| log_bytes(world, group) - mark.log_bytes[group])
+                .sum(),
             kept: kept(&world.emulator.endpoint()) - mark.kept,
             ..Self::so_far(mark, world, functions)
         }
@@ -110,8 +133,18 @@ impl Seen {
 
     /// The same without a look at what is kept, which takes a while.
     pub(crate) fn so_far(mark: &Mark, world: &World, functions: &[&str]) -> Self {
-        let is_theirs = |line: &Value| functions.iter().any(|name| line["function"] == format!("mycli-default-{name}"));
-        let new = |path: &Path, from: usize| lines(path).into_iter().skip(from).filter(is_theirs).collect();
+        let is_theirs = |line: &Value| {
+            functions
+                .iter()
+                .any(|name| line["function"] == format!("mycli-default-{name}"))
+        };
+        let new = |path: &Path, from: usize| {
+            lines(path)
+                .into_iter()
+                .skip(from)
+                .filter(is_theirs)
+                .collect()
+        };
         Self {
             calls: new(&world.emulator.calls_log(), mark.calls),
             invocations: new(&world.emulator.invocations_log(), mark.invocations),
@@ -122,12 +155,17 @@ impl Seen {
 
     /// How many entries were published on the event bus.
     pub(crate) fn published(&self) -> f64 {
-        self.calls_of("AWSEvents.").map(|call| number(call["body"]["Entries"].as_array().map_or(0, Vec::len))).sum()
+        self.calls_of("AWSEvents.")
+            .map(|call| number(call["body"]["Entries"].as_array().map_or(0, Vec::len)))
+            .sum()
     }
 
     /// How many invocations there were, but for the sweeps.
     pub(crate) fn invocations(&self) -> usize {
-        self.invocations.iter().filter(|one| one["source"] != "sweep").count()
+        self.invocations
+            .iter()
+            .filter(|one| one["source"] != "sweep")
+            .count()
     }
 
     /// How many sweeps there were.
@@ -142,28 +180,47 @@ impl Seen {
 
     /// Messages received, over all queues.
     pub(crate) fn receives(&self) -> f64 {
-        self.of_queues().filter_map(|one| one["records"].as_f64()).sum()
+        self.of_queues()
+            .filter_map(|one| one["records"].as_f64())
+            .sum()
     }
 
     fn units(&self, kind: &str) -> f64 {
-        self.calls.iter().filter_map(|call| call["units"][kind].as_f64()).sum()
+        self.calls
+            .iter()
+            .filter_map(|call| call["units"][kind].as_f64())
+            .sum()
     }
 
     fn calls_of<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.calls.iter().filter(move |call| call["target"].as_str().is_some_and(|target| target.starts_with(prefix)))
+        self.calls.iter().filter(move |call| {
+            call["target"]
+                .as_str()
+                .is_some_and(|target| target.starts_with(prefix))
+        })
     }
 
     fn of_queues(&self) -> impl Iterator<Item = &Value> {
-        self.invocations.iter().filter(|one| one["source"].as_str().is_some_and(|source| source.contains(":sqs:")))
+        self.invocations.iter().filter(|one| {
+            one["source"]
+                .as_str()
+                .is_some_and(|source| source.contains(":sqs:"))
+        })
     }
 
     fn of_gateway(&self) -> f64 {
-        number(self.invocations.iter().filter(|one| one["source"] == "httpMethod").count())
+        number(
+            self.invocations
+                .iter()
+                .filter(|one| one["source"] == "httpMethod")
+                .count(),
+        )
     }
 
     /// Seconds of a gigabyte.
     fn lambda_time(&self) -> f64 {
-        let of = |one: &Value| Some(one["ms"].as_f64()? / 1000.0 * one["memory"].as_f64()? / 1024.0);
+        let of =
+            |one: &Value| Some(one["ms"].as_f64()? / 1000.0 * one["memory"].as_f64()? / 1024.0);
         self.invocations.iter().filter_map(of).sum()
     }
 
@@ -171,9 +228,13 @@ impl Seen {
     pub(crate) fn calls(&self, runs: f64) -> String {
         let mut counts: BTreeMap<(String, String), [f64; 4]> = BTreeMap::new();
         for call in &self.calls {
-            let [function, target] = ["function", "target"].map(|field| call[field].as_str().unwrap_or_default());
+            let [function, target] =
+                ["function", "target"].map(|field| call[field].as_str().unwrap_or_default());
             let (service, action) = target.split_once('.').unwrap_or_default();
-            let key = (function.replace("mycli-default-", ""), format!("{} {action}", short(service)));
+            let key = (
+                function.replace("mycli-default-", ""),
+                format!("{} {action}", short(service)),
+            );
             let count = counts.entry(key).or_default();
             count[0] += 1.0;
             count[1] += call["units"]["writes"].as_f64().unwrap_or_default();
@@ -183,7 +244,13 @@ impl Seen {
         let mut table = String::from(
             "| function | action | calls | refused | write units | read units |\n|---|---|---|---|---|---|\n",
         );
-        let cell = |count: f64| if count == 0.0 { String::new() } else { format!("{:.2}", count / runs) };
+        let cell = |count: f64| {
+            if count == 0.0 {
+                String::new()
+            } else {
+                format!("{:.2}", count / runs)
+            }
+        };
         for ((function, action), [calls, writes, reads, refused]) in counts {
             let cells = [calls, refused, writes, reads].map(cell).join(" | ");
             let _infallible = writeln!(table, "| {function} | {action} | {cells} |");
@@ -195,15 +262,26 @@ impl Seen {
     pub(crate) fn invoked(&self, runs: f64) -> String {
         let mut times: BTreeMap<(String, &str), Vec<f64>> = BTreeMap::new();
         for one in &self.invocations {
-            let function = one["function"].as_str().unwrap_or_default().replace("mycli-default-", "");
+            let function = one["function"]
+                .as_str()
+                .unwrap_or_default()
+                .replace("mycli-default-", "");
             let source = source(one["source"].as_str().unwrap_or_default());
-            times.entry((function, source)).or_default().push(one["ms"].as_f64().unwrap_or_default());
+            times
+                .entry((function, source))
+                .or_default()
+                .push(one["ms"].as_f64().unwrap_or_default());
         }
-        let mut table = String::from("| function | invoked by | invocations | median time |\n|---|---|---|---|\n");
+        let mut table = String::from(
+            "| function | invoked by | invocations | median time |\n|---|---|---|---|\n",
+        );
         for ((function, source), times) in times {
             let count = number(times.len()) / runs;
-            let _infallible =
-                writeln!(table, "| {function} | {source} | {count:.2} | {:.0} ms |", crate::sample::median(times));
+            let _infallible = writeln!(
+                table,
+                "| {function} | {source} | {count:.2} | {:.0} ms |",
+                crate::sample::median(times)
+            );
         }
         table
     }
@@ -215,24 +293,48 @@ impl Seen {
         let items = [
             ("DynamoDB write units", self.writes(), WRITES),
             ("DynamoDB read units", self.units("reads"), READS),
-            ("SQS requests", number(self.calls_of("AmazonSQS.").count()) + receives_and_deletes, SQS),
+            (
+                "SQS requests",
+                number(self.calls_of("AmazonSQS.").count()) + receives_and_deletes,
+                SQS,
+            ),
             ("Lambda requests", number(self.invocations.len()), LAMBDA),
             ("Lambda GB-seconds", self.lambda_time(), LAMBDA_TIME),
             ("API Gateway requests", self.of_gateway(), GATEWAY),
             ("EventBridge events", self.published(), EVENTS),
-            ("CloudWatch Logs, bytes taken in", self.log_bytes + access_log, LOGS),
+            (
+                "CloudWatch Logs, bytes taken in",
+                self.log_bytes + access_log,
+                LOGS,
+            ),
             ("DynamoDB, bytes kept for 90 days", self.kept, STORAGE),
         ];
-        let mut table =
-            String::from("| | a run | US$ | for a | price | US$ a million runs |\n|---|---|---|---|---|---|\n");
+        let mut table = String::from(
+            "| | a run | US$ | for a | price | US$ a million runs |\n|---|---|---|---|---|---|\n",
+        );
         let mut sum = 0.0;
-        for (name, count, Price { dollars, per, source }) in items {
+        for (
+            name,
+            count,
+            Price {
+                dollars,
+                per,
+                source,
+            },
+        ) in items
+        {
             // An empty sum is a negative zero.
             let count = count / runs + 0.0;
-            let (cost, unit) = (count / per * dollars * MILLION, if per == GIGABYTE { "GB" } else { "million" });
+            let (cost, unit) = (
+                count / per * dollars * MILLION,
+                if per == GIGABYTE { "GB" } else { "million" },
+            );
             sum += cost;
-            let _infallible =
-                writeln!(table, "| {name} | {} | {dollars:.3} | {unit} | {source} | {cost:.2} |", figure(count));
+            let _infallible = writeln!(
+                table,
+                "| {name} | {} | {dollars:.3} | {unit} | {source} | {cost:.2} |",
+                figure(count)
+            );
         }
         let _infallible = writeln!(table, "| **together** | | | | | **{sum:.2}** |");
         (table, sum)
@@ -240,7 +342,11 @@ impl Seen {
 }
 
 fn figure(count: f64) -> String {
-    if count >= 100.0 { format!("{count:.0}") } else { format!("{count:.3}") }
+    if count >= 100.0 {
+        format!("{count:.0}")
+    } else {
+        format!("{count:.3}")
+    }
 }
 
 /// `X-Amz-Target` names a service by its protocol.
@@ -272,7 +378,9 @@ fn source(source: &str) -> &str {
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     // The last line may be half written.
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
 }
 
 /// What a log group holds, as CloudWatch Logs reckons it.
@@ -297,17 +405,36 @@ fn log_bytes(world: &World, group: &str) -> f64 {
 /// What the table and its indexes keep, in bytes.
 fn kept(endpoint: &str) -> f64 {
     let client = aws_sdk_dynamodb::Client::new(&table::configuration(endpoint.to_owned()));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let pages = client.scan().table_name("mycli-default").into_paginator().items().send();
-    let items = runtime.block_on(pages.collect::<Result<Vec<_>, _>>()).expect("the table can be read");
-    items.iter().map(|item| number(meter::size(item)) + ITEM_OVERHEAD + indexed(item)).sum()
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let pages = client
+        .scan()
+        .table_name("mycli-default")
+        .into_paginator()
+        .items()
+        .send();
+    let items = runtime
+        .block_on(pages.collect::<Result<Vec<_>, _>>())
+        .expect("the table can be read");
+    items
+        .iter()
+        .map(|item| number(meter::size(item)) + ITEM_OVERHEAD + indexed(item))
+        .sum()
 }
 
 fn indexed(item: &HashMap<String, AttributeValue>) -> f64 {
     let part = |name: &&str| Some(((*name).to_owned(), item.get(*name)?.clone()));
-    let entries = INDEXES.iter().filter(|names| names.iter().all(|name| item.contains_key(*name)));
-    let entry = |names: &[&str; 2]| -> HashMap<_, _> { names.iter().chain(&["pk", "sk"]).filter_map(part).collect() };
-    entries.map(|names| number(meter::size(&entry(names))) + ITEM_OVERHEAD).sum()
+    let entries = INDEXES
+        .iter()
+        .filter(|names| names.iter().all(|name| item.contains_key(*name)));
+    let entry = |names: &[&str; 2]| -> HashMap<_, _> {
+        names.iter().chain(&["pk", "sk"]).filter_map(part).collect()
+    };
+    entries
+        .map(|names| number(meter::size(&entry(names))) + ITEM_OVERHEAD)
+        .sum()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a few million at most")]

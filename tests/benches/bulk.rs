@@ -1,4 +1,5 @@
-//! Ten thousand commands with `mycli bulk` on the emulator, beside a bare loop that makes the same writes and sends the same messages.
+//! Ten thousand commands with `mycli bulk` on the emulator, beside a bare loop that makes the same
+//! writes and sends the same messages.
 
 use std::{
     fs,
@@ -16,16 +17,19 @@ use tests::{
 use crate::programs;
 
 const COUNT: usize = 10_000;
-/// Room for four runs, which on this emulator never end, so that all others wait: what is measured is how they are accepted.
+/// Room for four runs, which on this emulator never end, so that all others wait: what is measured
+/// is how they are accepted.
 const QUOTA: &str = "SpotVcpus=1";
 /// What records commands, and what wakeups at them.
 const WRITE: &str = "PutItem";
 const SEND: &str = "SendMessageBatch";
 /// What accepts them.
 const FUNCTION: &str = "mycli-default-submit";
-/// Writes under way at once: four requests of the CLI, and thirty-two writes of the function for each.
+/// Writes under way at once: four requests of the CLI, and thirty-two writes of the function for
+/// each.
 const PARALLEL: usize = 4 * 32;
-/// SubmitJob calls a second that AWS Batch takes, a quota that cannot be raised (AWS Batch User Guide, "Service quotas").
+/// SubmitJob calls a second that AWS Batch takes, a quota that cannot be raised (AWS Batch User
+/// Guide, "Service quotas").
 const AWS_BATCH: f64 = 50.0;
 
 /// Compares them, each on a stack of its own.
@@ -58,13 +62,17 @@ fn world() -> World {
     World::without_containers(&programs::target().join("package"), &[QUOTA])
 }
 
-/// How long `mycli bulk` takes, and what its function wrote and sent. A submission before it starts the functions.
+/// How long `mycli bulk` takes, and what its function wrote and sent. A submission before it starts
+/// the functions.
 fn bulk() -> (Duration, Vec<Value>) {
     let world = world();
     let send = |count: usize| {
-        let lines = (0..count).map(|number| format!("{}\n", json!({"command": format!("echo {number}")})));
+        let lines =
+            (0..count).map(|number| format!("{}\n", json!({"command": format!("echo {number}")})));
         fs::write(world.user.path("jobs.jsonl"), lines.collect::<String>()).expect("a file");
-        let mut command = world.user.command(&["bulk", "jobs.jsonl", "--no-repo", "-o", "json"]);
+        let mut command = world
+            .user
+            .command(&["bulk", "jobs.jsonl", "--no-repo", "-o", "json"]);
         let start = Instant::now();
         let ran = Ran::from(command.output().expect("mycli"));
         let took = start.elapsed();
@@ -75,8 +83,13 @@ fn bulk() -> (Duration, Vec<Value>) {
     send(1);
     let before = calls(&world).len();
     let took = send(COUNT);
-    let of_bulk = |call: &Value| call["function"] == FUNCTION && (is(call, WRITE) || is(call, SEND));
-    let asked = calls(&world).into_iter().skip(before).filter(of_bulk).collect();
+    let of_bulk =
+        |call: &Value| call["function"] == FUNCTION && (is(call, WRITE) || is(call, SEND));
+    let asked = calls(&world)
+        .into_iter()
+        .skip(before)
+        .filter(of_bulk)
+        .collect();
     (took, elsewhere(asked, &world.emulator.endpoint(), ANYWHERE))
 }
 
@@ -84,36 +97,51 @@ fn bulk() -> (Duration, Vec<Value>) {
 const ANYWHERE: &str = "http://emulator";
 
 fn elsewhere(calls: Vec<Value>, from: &str, to: &str) -> Vec<Value> {
-    let moved = |call: Value| serde_json::from_str(&call.to_string().replace(from, to)).expect("JSON");
+    let moved =
+        |call: Value| serde_json::from_str(&call.to_string().replace(from, to)).expect("JSON");
     calls.into_iter().map(moved).collect()
 }
 
 fn calls(world: &World) -> Vec<Value> {
     let log = fs::read_to_string(world.emulator.calls_log()).unwrap_or_default();
-    log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    log.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
 }
 
 fn is(call: &Value, operation: &str) -> bool {
-    call["target"].as_str().is_some_and(|target| target.ends_with(operation))
+    call["target"]
+        .as_str()
+        .is_some_and(|target| target.ends_with(operation))
 }
 
 /// How long the same calls take by themselves, on a stack that has seen one submission too.
 fn bare(calls: &[Value]) -> Duration {
     let world = world();
-    world.run(&["bulk", "true", "--no-repo", "--map-over-values", "one"]).exits(0);
+    world
+        .run(&["bulk", "true", "--no-repo", "--map-over-values", "one"])
+        .exits(0);
     let endpoint = world.emulator.endpoint();
     let client = client();
     let calls = elsewhere(calls.to_vec(), ANYWHERE, &endpoint);
     // Made before the clock runs, as by somebody who has nothing else to do.
     let (sends, writes): (Vec<_>, Vec<_>) = calls.iter().partition(|call| is(call, SEND));
-    let requests =
-        |calls: Vec<&Value>| calls.into_iter().map(|call| request(&client, &endpoint, call)).collect::<Vec<_>>();
+    let requests = |calls: Vec<&Value>| {
+        calls
+            .into_iter()
+            .map(|call| request(&client, &endpoint, call))
+            .collect::<Vec<_>>()
+    };
     let (writes, sends) = (requests(writes), requests(sends));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let start = Instant::now();
     runtime.block_on(async {
         for requests in [writes, sends] {
-            stream::iter(requests).map(carried_out).buffer_unordered(PARALLEL).collect::<()>().await;
+            stream::iter(requests)
+                .map(carried_out)
+                .buffer_unordered(PARALLEL)
+                .collect::<()>()
+                .await;
         }
     });
     start.elapsed()
@@ -122,15 +150,27 @@ fn bare(calls: &[Value]) -> Duration {
 /// A call under the function's name, so that the emulator counts it as it counts the function's.
 fn request(client: &Client, endpoint: &str, call: &Value) -> RequestBuilder {
     let target = call["target"].as_str().expect("what is asked for");
-    let service = if target.starts_with("DynamoDB") { "dynamodb" } else { "sqs" };
-    let request =
-        client.post(endpoint).header("x-amz-target", target).header("content-type", "application/x-amz-json-1.0");
-    signed(request, service).header("user-agent", format!("app/{FUNCTION}")).body(call["body"].to_string())
+    let service = if target.starts_with("DynamoDB") {
+        "dynamodb"
+    } else {
+        "sqs"
+    };
+    let request = client
+        .post(endpoint)
+        .header("x-amz-target", target)
+        .header("content-type", "application/x-amz-json-1.0");
+    signed(request, service)
+        .header("user-agent", format!("app/{FUNCTION}"))
+        .body(call["body"].to_string())
 }
 
 async fn carried_out(request: RequestBuilder) {
     let answer = request.send().await.expect("the emulator answers");
     let (status, text) = (answer.status(), answer.text().await.expect("a text"));
-    // A submission is opened once, and its other requests find it open: so was the function refused.
-    assert!(status.is_success() || text.contains("ConditionalCheckFailed"), "{status}: {text}");
+    // A submission is opened once, and its other requests find it open: so was the function
+    // refused.
+    assert!(
+        status.is_success() || text.contains("ConditionalCheckFailed"),
+        "{status}: {text}"
+    );
 }

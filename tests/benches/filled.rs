@@ -31,12 +31,16 @@ pub(crate) fn compare() -> String {
         "| full of our own: vCPUs | runs | full for | makespan over ideal | receives a run (aim ≤ 3) | dead letters | refusals a call | lost | doubled \
          | an end is heard of → RunTask: median | 99 % | longest (aim ≤ 1 s) |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    VCPUS.into_iter().for_each(|vcpus| text.push_str(&by_us(vcpus)));
+    VCPUS
+        .into_iter()
+        .for_each(|vcpus| text.push_str(&by_us(vcpus)));
     text.push_str(
         "\n| full of others | given back | in use after: median | longest (aim ≤ 15 s and a little) | all of it after: median | longest \
          | refusals a minute | receives a run | dead letters | lost | doubled |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    VCPUS.into_iter().for_each(|vcpus| text.push_str(&by_one_other(vcpus)));
+    VCPUS
+        .into_iter()
+        .for_each(|vcpus| text.push_str(&by_one_other(vcpus)));
     text.push_str(&by_many_others());
     text
 }
@@ -71,21 +75,41 @@ fn by_us(vcpus: u32) -> String {
 fn by_one_other(vcpus: u32) -> String {
     let until = start() + TimeDelta::hours(1);
     let mut account = account(SEED, vcpus);
-    account.foreign.push(Foreign { kind: Kind::Spot, from: start(), until, cpu: vcpus * VCPU });
+    account.foreign.push(Foreign {
+        kind: Kind::Spot,
+        from: start(),
+        until,
+        cpu: vcpus * VCPU,
+    });
     let slots = size(vcpus * SLOTS);
-    row(&format!("all {vcpus} vCPUs, one other's"), "at once", &account, 2 * slots, &[(until, slots)])
+    row(
+        &format!("all {vcpus} vCPUs, one other's"),
+        "at once",
+        &account,
+        2 * slots,
+        &[(until, slots)],
+    )
 }
 
-/// Many others have all, and give it back one after the other, while what was started goes on: each a bit later in its minute than the one
-/// before, so that it is at another moment between two probes.
+/// Many others have all, and give it back one after the other, while what was started goes on: each
+/// a bit later in its minute than the one before, so that it is at another moment between two
+/// probes.
 fn by_many_others() -> String {
     let mut account = account(SEED, TENANTS * OF_A_TENANT);
     let work = TimeDelta::hours(2);
     account.lives.work = work..=work;
-    let moments = (1..=TENANTS).map(|minute| start() + TimeDelta::seconds(i64::from(60 * minute + minute % 20)));
-    let tenant = |until| Foreign { kind: Kind::Spot, from: start(), until, cpu: OF_A_TENANT * VCPU };
+    let moments = (1..=TENANTS)
+        .map(|minute| start() + TimeDelta::seconds(i64::from(60 * minute + minute % 20)));
+    let tenant = |until| Foreign {
+        kind: Kind::Spot,
+        from: start(),
+        until,
+        cpu: OF_A_TENANT * VCPU,
+    };
     account.foreign = moments.clone().map(tenant).collect();
-    let given: Vec<_> = moments.zip(iter::repeat(size(OF_A_TENANT * SLOTS))).collect();
+    let given: Vec<_> = moments
+        .zip(iter::repeat(size(OF_A_TENANT * SLOTS)))
+        .collect();
     let runs = size(TENANTS * OF_A_TENANT * SLOTS);
     row(
         &format!("all {} vCPUs, {TENANTS} others'", TENANTS * OF_A_TENANT),
@@ -97,14 +121,23 @@ fn by_many_others() -> String {
 }
 
 /// `given` says when others gave how many slots back.
-fn row(name: &str, how: &str, account: &Account, runs: usize, given: &[(Timestamp, usize)]) -> String {
+fn row(
+    name: &str,
+    how: &str,
+    account: &Account,
+    runs: usize,
+    given: &[(Timestamp, usize)],
+) -> String {
     let mut plan = Plan::of(account.clone(), runs);
     plan.request.timeout = Some("3h".into());
     let outcome = simulation::run(&plan);
     let (mut first, mut all, mut before) = (Vec::new(), Vec::new(), 0);
     for (at, slots) in given {
-        let after =
-            |number: usize| (outcome.starts[number].0 - *at).to_std().expect("nobody starts before there is room");
+        let after = |number: usize| {
+            (outcome.starts[number].0 - *at)
+                .to_std()
+                .expect("nobody starts before there is room")
+        };
         first.push(after(before));
         all.push(after(before + slots - 1));
         before += slots;
@@ -119,7 +152,8 @@ fn row(name: &str, how: &str, account: &Account, runs: usize, given: &[(Timestam
         first.per_mille(1000).as_secs_f64(),
         all.median().as_secs_f64(),
         all.per_mille(1000).as_secs_f64(),
-        whole(outcome.counts.refused_by_quotas()) / f64::from(i32::try_from(minutes).unwrap_or(i32::MAX)),
+        whole(outcome.counts.refused_by_quotas())
+            / f64::from(i32::try_from(minutes).unwrap_or(i32::MAX)),
         receives_a_run(&outcome),
         outcome.dead_letters,
         outcome.lost(runs),

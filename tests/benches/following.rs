@@ -22,7 +22,10 @@ const TEN_MINUTES: f64 = 600.0;
 /// What is followed, told and run.
 const COMMANDS: [(&str, &str); 2] = [
     ("says nothing", "echo begun; sleep 300"),
-    ("prints a line each second", "for n in $(seq 300); do echo $n; sleep 1; done"),
+    (
+        "prints a line each second",
+        "for n in $(seq 300); do echo $n; sleep 1; done",
+    ),
 ];
 
 /// Counts and prices them, for ten minutes.

@@ -38,7 +38,8 @@ struct Start {
     init: Duration,
     /// The processor time that it took, of all its threads.
     busy: Duration,
-    /// Resident memory when it asks for work, and the most there was of it by the end of its first invocation; in bytes.
+    /// Resident memory when it asks for work, and the most there was of it by the end of its first
+    /// invocation; in bytes.
     idle: f64,
     peak: f64,
 }
@@ -47,7 +48,11 @@ struct Start {
 pub(crate) fn compare() -> String {
     let target = programs::target();
     let functions = functions(&target.join("functions"));
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let mut starts: Vec<Vec<Start>> = functions.iter().map(|_| Vec::new()).collect();
     for _ in 0..ROUNDS {
         for (function, starts) in functions.iter().zip(&mut starts) {
@@ -57,12 +62,24 @@ pub(crate) fn compare() -> String {
     let mut seen = functions.iter().zip(starts);
     let (function, starts) = seen.next().expect("the empty one");
     let empty = Medians::of(&starts);
-    let first = row(function.name, &starts, [String::new(), String::new(), String::new()]);
+    let first = row(
+        function.name,
+        &starts,
+        [String::new(), String::new(), String::new()],
+    );
     let rows = seen.map(|(function, starts)| {
         let ours = Medians::of(&starts);
         let ratio = |ours: f64, empty: f64| format!(" (**{:.2} ×**)", ours / empty);
         let zip = format!("**{:.1} MB**", zip(&target.join("package"), function.name));
-        row(function.name, &starts, [ratio(ours.init, empty.init), ratio(ours.busy, empty.busy), zip])
+        row(
+            function.name,
+            &starts,
+            [
+                ratio(ours.init, empty.init),
+                ratio(ours.busy, empty.busy),
+                zip,
+            ],
+        )
     });
     let rows: String = rows.collect();
     format!(
@@ -83,9 +100,18 @@ struct Medians {
 
 impl Medians {
     fn of(starts: &[Start]) -> Self {
-        let millis =
-            |of: fn(&Start) -> Duration| median(starts.iter().map(|start| of(start).as_secs_f64() * 1e3).collect());
-        Self { init: millis(|start| start.init), busy: millis(|start| start.busy) }
+        let millis = |of: fn(&Start) -> Duration| {
+            median(
+                starts
+                    .iter()
+                    .map(|start| of(start).as_secs_f64() * 1e3)
+                    .collect(),
+            )
+        };
+        Self {
+            init: millis(|start| start.init),
+            busy: millis(|start| start.busy),
+        }
     }
 }
 
@@ -102,7 +128,8 @@ fn row(name: &str, starts: &[Start], [over, busier, zip]: [String; 3]) -> String
 
 fn zip(folder: &Path, name: &str) -> f64 {
     let path = folder.join(format!("{name}.zip"));
-    let found = fs::metadata(&path).unwrap_or_else(|error| panic!("{}: {error}: just package", path.display()));
+    let found = fs::metadata(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}: just package", path.display()));
     #[expect(clippy::cast_precision_loss, reason = "a few million")]
     let size = found.len() as f64;
     size / MEGABYTE
@@ -124,7 +151,12 @@ fn start(runtime: &Runtime, function: &Function) -> Start {
     let init = api.asked_at(runtime).duration_since(begun);
     let (busy, idle) = (process.busy(), process.memory("VmRSS"));
     api.work(runtime);
-    Start { init, busy, idle, peak: process.memory("VmHWM") }
+    Start {
+        init,
+        busy,
+        idle,
+        peak: process.memory("VmHWM"),
+    }
 }
 
 /// The empty one, and then ours with what the template gives them.
@@ -143,24 +175,41 @@ fn functions(programs: &Path) -> Vec<Function> {
     };
     let empty = programs::in_folder(programs, EMPTY, "just bench builds it");
     vec![
-        Function { name: "empty", program: empty, variables: lambdas_own("empty"), event: Value::Null },
+        Function {
+            name: "empty",
+            program: empty,
+            variables: lambdas_own("empty"),
+            event: Value::Null,
+        },
         of("submit", "SubmitFunction", request.clone()),
         of("query", "QueryFunction", request),
         of("launcher", "LauncherFunction", hint),
-        of("state-tracker", "StateTrackerFunction", json!({"sweep": true})),
+        of(
+            "state-tracker",
+            "StateTrackerFunction",
+            json!({"sweep": true}),
+        ),
     ]
 }
 
 fn variables(resource: &str) -> BTreeMap<String, String> {
     let properties = Template::read().properties(resource, &Stack::named("default"));
-    let given = properties["Environment"]["Variables"].as_object().expect("its variables").clone();
-    let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let given = properties["Environment"]["Variables"]
+        .as_object()
+        .expect("its variables")
+        .clone();
+    let text = |value: Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
     let mut variables = lambdas_own(properties["FunctionName"].as_str().expect("its name"));
     variables.extend(given.into_iter().map(|(name, value)| (name, text(value))));
     variables
 }
 
-/// What Lambda itself gives a function (Lambda Developer Guide, "Defined runtime environment variables").
+/// What Lambda itself gives a function (Lambda Developer Guide, "Defined runtime environment
+/// variables").
 fn lambdas_own(name: &str) -> BTreeMap<String, String> {
     let own = [
         ("AWS_LAMBDA_FUNCTION_NAME", name),
@@ -173,5 +222,6 @@ fn lambdas_own(name: &str) -> BTreeMap<String, String> {
         ("AWS_ACCESS_KEY_ID", "test"),
         ("AWS_SECRET_ACCESS_KEY", "test"),
     ];
-    own.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    own.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
 }

@@ -1,5 +1,6 @@
-//! A stand-in of Lambda's runtime API for one function and one event, and of the AWS that the function calls: that one answers everything with
-//! `{}`, as DynamoDB does for an item that is not there.
+//! A stand-in of Lambda's runtime API for one function and one event, and of the AWS that the
+//! function calls: that one answers everything with `{}`, as DynamoDB does for an item that is not
+//! there.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
@@ -49,16 +50,33 @@ impl RuntimeApi {
         let (asking, asked) = unbounded_channel();
         let (answering, answered) = unbounded_channel();
         let (events, waiting) = unbounded_channel();
-        let desk = Arc::new(Desk { asked: asking, answered: answering, events: Mutex::new(waiting) });
+        let desk = Arc::new(Desk {
+            asked: asking,
+            answered: answering,
+            events: Mutex::new(waiting),
+        });
         let routes = Router::new()
             .route("/2018-06-01/runtime/invocation/next", get(next))
-            .route("/2018-06-01/runtime/invocation/{id}/{outcome}", post(answer))
+            .route(
+                "/2018-06-01/runtime/invocation/{id}/{outcome}",
+                post(answer),
+            )
             .fallback(async || ([(CONTENT_TYPE, "application/x-amz-json-1.0")], "{}"))
             .with_state(desk);
-        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("loopback");
+        let listener = runtime
+            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+            .expect("loopback");
         let address = listener.local_addr().expect("it is bound").to_string();
-        let server = runtime.spawn(async { axum::serve(listener, routes).await.expect("it serves") });
-        Self { address, event, server, asked, answered, events }
+        let server =
+            runtime.spawn(async { axum::serve(listener, routes).await.expect("it serves") });
+        Self {
+            address,
+            event,
+            server,
+            asked,
+            answered,
+            events,
+        }
     }
 
     /// When the function asked for its first event.
@@ -89,9 +107,15 @@ async fn next(State(desk): State<Arc<Desk>>) -> impl IntoResponse {
     let _gone = desk.asked.send(Instant::now());
     let event = desk.events.lock().await.recv().await.unwrap_or_default();
     let headers = [
-        ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),
+        (
+            "lambda-runtime-aws-request-id",
+            "8476a536-e9f4-11e8-9739-2dfe598c3fcd",
+        ),
         ("lambda-runtime-deadline-ms", "4102444800000"),
-        ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-central-1:123456789012:function:f"),
+        (
+            "lambda-runtime-invoked-function-arn",
+            "arn:aws:lambda:eu-central-1:123456789012:function:f",
+        ),
         ("content-type", "application/json"),
     ];
     (headers, event)

@@ -24,6 +24,9 @@ pub(crate) fn load() -> String {
 /// Memory that programs may still take, in kB; 0 where nobody tells.
 pub(crate) fn free_kb() -> usize {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or_default()
 }

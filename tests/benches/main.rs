@@ -1,4 +1,5 @@
-//! What mycli costs, beside what a user would take instead, as ratios measured in one run. Prints Markdown, for `BENCHMARKS.md`.
+//! What mycli costs, beside what a user would take instead, as ratios measured in one run. Prints
+//! Markdown, for `BENCHMARKS.md`.
 //!
 //! The load of the machine is printed before and after: numbers of a busy machine say little.
 
@@ -45,9 +46,18 @@ const SECTIONS: [(&str, Section); 11] = [
 
 fn main() {
     // cargo adds `--bench`.
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let unknown = words.iter().find(|word| SECTIONS.iter().all(|(name, _)| name != word));
-    assert!(unknown.is_none(), "{unknown:?} is none of {:?}", SECTIONS.map(|(name, _)| name));
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with('-'))
+        .collect();
+    let unknown = words
+        .iter()
+        .find(|word| SECTIONS.iter().all(|(name, _)| name != word));
+    assert!(
+        unknown.is_none(),
+        "{unknown:?} is none of {:?}",
+        SECTIONS.map(|(name, _)| name)
+    );
     println!("{}", machine::line());
     println!("Load before: {}.\n", machine::load());
     for (name, section) in SECTIONS {

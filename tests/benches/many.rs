@@ -31,9 +31,18 @@ const VCPUS: u32 = 1;
 /// Commands at once, the same for all.
 const PARALLEL: usize = 4;
 
-/// Compares `mycli local serve` with pueue and Slurm, which keep what they ran too, and with `xargs -P`, which keeps nothing.
+/// Compares `mycli local serve` with pueue and Slurm, which keep what they ran too, and with `xargs
+/// -P`, which keeps nothing.
 pub(crate) fn compare() -> String {
-    programs::require(&["xargs", "pueue", "pueued", "sbatch", "slurmctld", "slurmd", "munged"]);
+    programs::require(&[
+        "xargs",
+        "pueue",
+        "pueued",
+        "sbatch",
+        "slurmctld",
+        "slurmd",
+        "munged",
+    ]);
     let programs = &Programs::find();
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
     let mut round = || {
@@ -44,10 +53,22 @@ pub(crate) fn compare() -> String {
     let long = mycli(programs, LONG);
     round();
     let tuned = rate(COUNT, Cluster::start(PARALLEL, Settings::Tuned).run(COUNT));
-    let slurm = rate(SLURM_COUNT, Cluster::start(PARALLEL, Settings::Default).run(SLURM_COUNT));
-    let pueue = rate(PUEUE_COUNT, Daemon::start(PARALLEL).run(PUEUE_COUNT, "true"));
-    let (took, spent) = ours.into_iter().map(|drained| (drained.took, drained.spent)).unzip();
-    let (ours, spent) = (rate(COUNT, Times::of(took).median()), a_run(COUNT, Times::of(spent).median()));
+    let slurm = rate(
+        SLURM_COUNT,
+        Cluster::start(PARALLEL, Settings::Default).run(SLURM_COUNT),
+    );
+    let pueue = rate(
+        PUEUE_COUNT,
+        Daemon::start(PARALLEL).run(PUEUE_COUNT, "true"),
+    );
+    let (took, spent) = ours
+        .into_iter()
+        .map(|drained| (drained.took, drained.spent))
+        .unzip();
+    let (ours, spent) = (
+        rate(COUNT, Times::of(took).median()),
+        a_run(COUNT, Times::of(spent).median()),
+    );
     let (rate_of_long, spent_on_long) = (rate(LONG, long.took), a_run(LONG, long.spent));
     let floor = rate(COUNT, Times::of(floor).median());
     format!(
@@ -91,7 +112,10 @@ struct Drained {
 
 fn mycli(programs: &Programs, count: usize) -> Drained {
     let server = Server::start(programs, VCPUS);
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let start = Instant::now();
         for _ in 0..count {
@@ -100,7 +124,10 @@ fn mycli(programs: &Programs, count: usize) -> Drained {
         while !server.is_idle().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let drained = Drained { took: start.elapsed(), spent: server.spent() };
+        let drained = Drained {
+            took: start.elapsed(),
+            spent: server.spent(),
+        };
         assert_eq!(server.succeeded().await, count, "every command succeeded");
         drained
     })
@@ -114,7 +141,12 @@ fn xargs() -> Duration {
         .spawn()
         .expect("xargs");
     let words: String = (0..COUNT).map(|number| format!("{number}\n")).collect();
-    process.stdin.take().expect("its input").write_all(words.as_bytes()).expect("it reads");
+    process
+        .stdin
+        .take()
+        .expect("its input")
+        .write_all(words.as_bytes())
+        .expect("it reads");
     assert!(process.wait().expect("it ends").success());
     start.elapsed()
 }

@@ -13,7 +13,10 @@ pub(crate) fn compare() -> String {
     let home = tempfile::tempdir().expect("a directory");
     let mycli = || {
         let mut command = Command::new(&programs.mycli);
-        command.args(["exec", "--local", "--no-repo", "true"]).current_dir(home.path()).env("MYCLI_HOME", home.path());
+        command
+            .args(["exec", "--local", "--no-repo", "true"])
+            .current_dir(home.path())
+            .env("MYCLI_HOME", home.path());
         sample::time(&mut command)
     };
     let shell = || sample::time(Command::new("sh").args(["-c", "true"]));

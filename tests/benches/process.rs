@@ -17,7 +17,11 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub(crate) fn of(command: &mut Command) -> Self {
-        Self(command.spawn().unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program())))
+        Self(
+            command
+                .spawn()
+                .unwrap_or_else(|error| panic!("{:?}: {error}", command.get_program())),
+        )
     }
 
     /// The processor time of its threads that still run.
@@ -25,29 +29,48 @@ impl Process {
     /// # Panics
     /// When it has ended.
     pub(crate) fn busy(&self) -> Duration {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("it runs").flatten();
-        // A thread may end in between. The first number is nanoseconds on a processor (the kernel's `sched-stats`).
-        let times = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
-        times.filter_map(|time| Some(Duration::from_nanos(time.split(' ').next()?.parse().ok()?))).sum()
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0.id()))
+            .expect("it runs")
+            .flatten();
+        // A thread may end in between. The first number is nanoseconds on a processor (the kernel's
+        // `sched-stats`).
+        let times =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+        times
+            .filter_map(|time| Some(Duration::from_nanos(time.split(' ').next()?.parse().ok()?)))
+            .sum()
     }
 
-    /// The processor time of all its threads, those that have ended too, to a hundredth of a second.
+    /// The processor time of all its threads, those that have ended too, to a hundredth of a
+    /// second.
     ///
     /// # Panics
     /// When it has ended.
     pub(crate) fn spent(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("it runs");
-        // After the name, which may hold anything: the 12th and 13th are in user and in kernel mode (proc_pid_stat(5)).
+        // After the name, which may hold anything: the 12th and 13th are in user and in kernel mode
+        // (proc_pid_stat(5)).
         let (_, numbers) = stat.rsplit_once(") ").expect("its name");
-        let ticks = numbers.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number"));
+        let ticks = numbers
+            .split(' ')
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().expect("a number"));
         Duration::from_millis(10 * ticks.sum::<u64>())
     }
 
     /// A size out of `/proc/PID/status`, in bytes.
     pub(crate) fn memory(&self, name: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("its memory");
-        let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .expect("its memory");
+        let kilobytes: f64 = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number");
         kilobytes * 1024.0
     }
 }

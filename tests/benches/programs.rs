@@ -17,7 +17,13 @@ impl Programs {
     /// # Panics
     /// When one is missing, with what to do.
     pub(crate) fn find() -> Self {
-        Self { mycli: in_folder(&target().join("release"), "mycli", "cargo build --release -p mycli") }
+        Self {
+            mycli: in_folder(
+                &target().join("release"),
+                "mycli",
+                "cargo build --release -p mycli",
+            ),
+        }
     }
 }
 
@@ -36,7 +42,11 @@ pub(crate) fn require(programs: &[&str]) {
 /// The target folder that this bench was built in, whatever its profile.
 pub(crate) fn target() -> PathBuf {
     let bench = env::current_exe().expect("a bench knows itself");
-    bench.ancestors().nth(3).expect("target/release/deps/bench").to_owned()
+    bench
+        .ancestors()
+        .nth(3)
+        .expect("target/release/deps/bench")
+        .to_owned()
 }
 
 /// A program in a folder.
@@ -45,6 +55,10 @@ pub(crate) fn target() -> PathBuf {
 /// When it is missing, with what makes it.
 pub(crate) fn in_folder(folder: &Path, name: &str, made_by: &str) -> PathBuf {
     let program = folder.join(name);
-    assert!(program.is_file(), "{} is missing: {made_by}", program.display());
+    assert!(
+        program.is_file(),
+        "{} is missing: {made_by}",
+        program.display()
+    );
     program
 }

@@ -34,35 +34,59 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let daemon = Self { process: command.spawn().expect("pueued"), home };
+        let daemon = Self {
+            process: command.spawn().expect("pueued"),
+            home,
+        };
         daemon.wait_until(|daemon| daemon.ask(&["status"]).is_some());
-        daemon.ask(&["parallel", &parallel.to_string()]).expect("pueue takes its parallelism");
+        daemon
+            .ask(&["parallel", &parallel.to_string()])
+            .expect("pueue takes its parallelism");
         daemon
     }
 
-    /// Adds `command` so many times, one call after the other as its users do, and waits until all are done.
+    /// Adds `command` so many times, one call after the other as its users do, and waits until all
+    /// are done.
     pub(crate) fn run(&self, count: usize, command: &str) -> Duration {
         let start = Instant::now();
         for _ in 0..count {
-            self.ask(&["add", "--", command]).expect("pueue takes a command");
+            self.ask(&["add", "--", command])
+                .expect("pueue takes a command");
         }
         let done = count.to_string();
-        self.wait_until(|daemon| daemon.count("Success").is_some_and(|found| found.to_string() == done));
+        self.wait_until(|daemon| {
+            daemon
+                .count("Success")
+                .is_some_and(|found| found.to_string() == done)
+        });
         start.elapsed()
     }
 
     /// How many of its tasks have this result.
     fn count(&self, result: &str) -> Option<usize> {
-        let status: serde_json::Value = serde_json::from_str(&self.ask(&["status", "--json"])?).ok()?;
+        let status: serde_json::Value =
+            serde_json::from_str(&self.ask(&["status", "--json"])?).ok()?;
         let tasks = status["tasks"].as_object()?;
-        Some(tasks.values().filter(|task| task["status"]["Done"]["result"].as_str() == Some(result)).count())
+        Some(
+            tasks
+                .values()
+                .filter(|task| task["status"]["Done"]["result"].as_str() == Some(result))
+                .count(),
+        )
     }
 
     /// What `pueue` answers; `None` when it fails.
     fn ask(&self, words: &[&str]) -> Option<String> {
-        let output =
-            Command::new("pueue").arg("--config").arg(self.home.path().join("pueue.yml")).args(words).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        let output = Command::new("pueue")
+            .arg("--config")
+            .arg(self.home.path().join("pueue.yml"))
+            .args(words)
+            .output()
+            .ok()?;
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn wait_until(&self, holds: impl Fn(&Self) -> bool) {
@@ -76,7 +100,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Of its own accord it ends in order; the daemon was started here, so it is waited for here.
+        // Of its own accord it ends in order; the daemon was started here, so it is waited for
+        // here.
         if self.ask(&["shutdown"]).is_none() {
             let _gone = self.process.kill();
         }

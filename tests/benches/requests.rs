@@ -1,4 +1,5 @@
-//! What a run on AWS costs beside Fargate: many runs in a few bulk submissions, on the emulator, with containers for tasks.
+//! What a run on AWS costs beside Fargate: many runs in a few bulk submissions, on the emulator,
+//! with containers for tasks.
 
 use std::{
     thread,
@@ -18,10 +19,12 @@ const RUNS: usize = 100;
 const CHUNKS: usize = 4;
 /// The vCPUs of a new account: 24 runs at once, the others wait in line.
 const QUOTA: &str = "SpotVcpus=6";
-/// All functions that have to do with a run. What is asked about it (`query`) is counted apart, in `following`.
+/// All functions that have to do with a run. What is asked about it (`query`) is counted apart, in
+/// `following`.
 const FUNCTIONS: [&str; 3] = ["submit", "launcher", "state-tracker"];
 const LOOK: Duration = Duration::from_secs(2);
-/// The end of a log is read ten seconds after its task's end: silence for longer is the end of all work.
+/// The end of a log is read ten seconds after its task's end: silence for longer is the end of all
+/// work.
 const SILENCE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -39,7 +42,18 @@ pub(crate) fn count() -> String {
     }
     settle(&world, &mark, RUNS);
     let took = begun.elapsed().as_secs_f64();
-    let history = world.run(&["history", "--status", "succeeded", "--limit", "200", "-o", "json"]).exits(0).json();
+    let history = world
+        .run(&[
+            "history",
+            "--status",
+            "succeeded",
+            "--limit",
+            "200",
+            "-o",
+            "json",
+        ])
+        .exits(0)
+        .json();
     let succeeded = history["executions"].as_array().map(Vec::len);
     assert_eq!(succeeded, Some(RUNS + 1), "{}", world.run(&["history"]).out);
     let seen = Seen::since(&mark, &world, &FUNCTIONS);
@@ -67,7 +81,11 @@ pub(crate) fn count() -> String {
 }
 
 fn missed(seen: f64, aim: f64) -> String {
-    if seen > aim { format!(", **missed** ({:.1} ×)", seen / aim) } else { String::new() }
+    if seen > aim {
+        format!(", **missed** ({:.1} ×)", seen / aim)
+    } else {
+        String::new()
+    }
 }
 
 fn submit(world: &World, submission: &str, count: usize) {
@@ -75,7 +93,11 @@ fn submit(world: &World, submission: &str, count: usize) {
     let body = json!({"submission_id": submission, "executions": executions}).to_string();
     let (status, text) = world.call("POST", "/executions/bulk", &world.api().1, Some(body));
     let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-    assert_eq!((status, answer["accepted"].as_array().map(Vec::len)), (202, Some(count)), "{text}");
+    assert_eq!(
+        (status, answer["accepted"].as_array().map(Vec::len)),
+        (202, Some(count)),
+        "{text}"
+    );
 }
 
 /// Waits until the ends of so many runs are published, and nothing else is done.
@@ -90,7 +112,12 @@ fn settle(world: &World, mark: &Mark, count: usize) {
         if seen.published() >= count as f64 && busy.1.elapsed() > SILENCE {
             return;
         }
-        assert!(Instant::now() < end, "{} of {count} ends are published\n{}", seen.published(), world.said());
+        assert!(
+            Instant::now() < end,
+            "{} of {count} ends are published\n{}",
+            seen.published(),
+            world.said()
+        );
         thread::sleep(LOOK);
     }
 }

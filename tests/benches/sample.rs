@@ -10,11 +10,18 @@ use std::{
 /// # Panics
 /// When it cannot be started or fails: what fails is not measured.
 pub(crate) fn time(command: &mut Command) -> Duration {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit());
     let start = Instant::now();
     let status = command.status().expect("the command can be started");
     let took = start.elapsed();
-    assert!(status.success(), "{:?} ended with {status}", command.get_program());
+    assert!(
+        status.success(),
+        "{:?} ended with {status}",
+        command.get_program()
+    );
     took
 }
 

@@ -1,5 +1,5 @@
-//! Up to a million runs, on virtual time, in an account whose quotas were raised to 500 launches a second: what grows with their number, and
-//! what bounds it.
+//! Up to a million runs, on virtual time, in an account whose quotas were raised to 500 launches a
+//! second: what grows with their number, and what bounds it.
 
 use std::fmt::Write as _;
 
@@ -17,10 +17,11 @@ const LAUNCHES: u32 = 500;
 /// vCPUs of Spot: as many quarters as run at a time, at that rate and a minute and a half each.
 const CAP: u32 = 12_500;
 const SIZES: [usize; 5] = [1_000, 10_000, 100_000, 300_000, 1_000_000];
-/// What a run takes of this machine's memory, in kB: its record, its task, what the model of ECS keeps of the call.
+/// What a run takes of this machine's memory, in kB: its record, its task, what the model of ECS
+/// keeps of the call.
 const KB_A_RUN: usize = 12;
-/// A thousand runs do not fill the account, so that nobody waits and nobody is told of room; in this part of it they wait as a hundred
-/// thousand do in the whole.
+/// A thousand runs do not fill the account, so that nobody waits and nobody is told of room; in
+/// this part of it they wait as a hundred thousand do in the whole.
 const PART: u32 = 100;
 /// One item of DynamoDB takes so many write units a second (AWS-FACTS §6: a partition's).
 const ITEM_MOST: u32 = 1_000;
@@ -29,26 +30,51 @@ const ITEM_MOST: u32 = 1_000;
 fn account(part: u32) -> Account {
     let mut account = Account::new(20_261_127, "scale").with_vcpus(Kind::Spot, CAP / part);
     let launches = LAUNCHES / part;
-    let rate = Shape { burst: launches, per_second: launches };
-    let twice = Shape { burst: 2 * launches, per_second: 2 * launches };
-    account.rates = Rates { run_task: rate, launches: rate, run_and_stop: twice, look: twice, ..account.rates };
-    account.delivery =
-        Delivery { delay: TimeDelta::milliseconds(100)..=TimeDelta::milliseconds(1_000), ..Delivery::default() };
+    let rate = Shape {
+        burst: launches,
+        per_second: launches,
+    };
+    let twice = Shape {
+        burst: 2 * launches,
+        per_second: 2 * launches,
+    };
+    account.rates = Rates {
+        run_task: rate,
+        launches: rate,
+        run_and_stop: twice,
+        look: twice,
+        ..account.rates
+    };
+    account.delivery = Delivery {
+        delay: TimeDelta::milliseconds(100)..=TimeDelta::milliseconds(1_000),
+        ..Delivery::default()
+    };
     account
 }
 
 /// Requests for each run, by service; none of them is a submission's, which is the same for each.
 #[expect(clippy::cast_precision_loss, reason = "millions")]
 fn requests(outcome: &Outcome, count: usize) -> [f64; 3] {
-    let creations = outcome.meter.calls.get("create").copied().unwrap_or_default();
+    let creations = outcome
+        .meter
+        .calls
+        .get("create")
+        .copied()
+        .unwrap_or_default();
     let store = outcome.meter.calls.values().sum::<u64>() - creations;
     let (sent, received) = outcome.messages;
-    [store, outcome.counts.all_calls(), sent + received].map(|requests| requests as f64 / count as f64)
+    [store, outcome.counts.all_calls(), sent + received]
+        .map(|requests| requests as f64 / count as f64)
 }
 
 /// The busiest of what many runs share.
 fn busiest(outcome: &Outcome) -> Option<(&Shared, u32)> {
-    outcome.meter.most_in_a_second.iter().map(|(what, most)| (what, *most)).max_by_key(|(_, most)| *most)
+    outcome
+        .meter
+        .most_in_a_second
+        .iter()
+        .map(|(what, most)| (what, *most))
+        .max_by_key(|(_, most)| *most)
 }
 
 /// A row for each size.
@@ -61,9 +87,17 @@ pub(crate) fn compare() -> String {
          over those of 1,000 in a {PART}th of the account | busiest item, writes a second (at most {ITEM_MOST}) | lost | doubled |\n\
          |---|---|---|---|---|---|---|---|---|---|---|\n"
     );
-    let asked = std::env::var("MYCLI_BENCH_RUNS").ok().and_then(|most| most.parse().ok()).unwrap_or(usize::MAX);
+    let asked = std::env::var("MYCLI_BENCH_RUNS")
+        .ok()
+        .and_then(|most| most.parse().ok())
+        .unwrap_or(usize::MAX);
     let mut first = None;
-    let crowded: f64 = requests(&simulation::run(&Plan::of(account(PART), SIZES[0])), SIZES[0]).iter().sum();
+    let crowded: f64 = requests(
+        &simulation::run(&Plan::of(account(PART), SIZES[0])),
+        SIZES[0],
+    )
+    .iter()
+    .sum();
     for count in SIZES.into_iter().filter(|count| *count <= asked) {
         if count * KB_A_RUN > machine::free_kb() {
             let _ = writeln!(
@@ -77,7 +111,8 @@ pub(crate) fn compare() -> String {
         let [store, ecs, messages] = requests(&outcome, count);
         let all = store + ecs + messages;
         let seconds = outcome.makespan.as_seconds_f64();
-        let busiest = busiest(&outcome).map_or_else(String::new, |(what, most)| format!("{most}: {what:?}"));
+        let busiest =
+            busiest(&outcome).map_or_else(String::new, |(what, most)| format!("{most}: {what:?}"));
         let _ = writeln!(
             text,
             "| {count} | {seconds:.0} s | {:.0} | {store:.2} | {ecs:.2} | {messages:.2} | **{:.3}** | {:.3} | {busiest} | {} | {} |",

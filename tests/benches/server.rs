@@ -14,11 +14,13 @@ use tempfile::TempDir;
 use crate::{process::Process, programs::Programs};
 
 /// The key of the servers here. It opens nothing else.
-pub(crate) const KEY: &str = "sk_live_5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed";
+pub(crate) const KEY: &str =
+    "sk_live_5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed";
 /// The statuses that are not final.
 const UNFINISHED: [&str; 4] = ["QUEUED", "WAITING", "LAUNCHING", "RUNNING"];
 
-/// A running server with a history of its own; it ends, and its history is removed, when this is dropped.
+/// A running server with a history of its own; it ends, and its history is removed, when this is
+/// dropped.
 pub(crate) struct Server {
     process: Process,
     /// Its address.
@@ -33,21 +35,40 @@ impl Server {
         let home = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(&programs.mycli);
         command
-            .args(["local", "serve", "--listen", "127.0.0.1:0", "-o", "json", "--vcpus", &vcpus.to_string()])
+            .args([
+                "local",
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "-o",
+                "json",
+                "--vcpus",
+                &vcpus.to_string(),
+            ])
             .env("MYCLI_HOME", home.path())
             .env("MYCLI_API_KEY", KEY)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut process = Process::of(&mut command);
         let mut line = String::new();
-        let _read =
-            BufReader::new(process.0.stdout.take().expect("its output")).read_line(&mut line).expect("its address");
+        let _read = BufReader::new(process.0.stdout.take().expect("its output"))
+            .read_line(&mut line)
+            .expect("its address");
         let said: Value = serde_json::from_str(&line).expect("a line of JSON");
         let endpoint = said["endpoint"].as_str().expect("an endpoint").to_owned();
         // One provider for the process: another installation says no, and changes nothing.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let client = Client::builder().no_proxy().pool_max_idle_per_host(1).build().expect("a client");
-        Self { process, endpoint, client, home }
+        let client = Client::builder()
+            .no_proxy()
+            .pool_max_idle_per_host(1)
+            .build()
+            .expect("a client");
+        Self {
+            process,
+            endpoint,
+            client,
+            home,
+        }
     }
 
     /// The processor time it has taken.
@@ -63,7 +84,11 @@ impl Server {
     /// Accepts a command; gives its id.
     pub(crate) async fn submit(&self, command: &str) -> String {
         let request = json!({"action": "exec", "command": command, "cpu": 256});
-        let request = self.client.post(format!("{}/execute", self.endpoint)).bearer_auth(KEY).json(&request);
+        let request = self
+            .client
+            .post(format!("{}/execute", self.endpoint))
+            .bearer_auth(KEY)
+            .json(&request);
         let answer = request.send().await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::ACCEPTED);
         let accepted: Value = answer.json().await.expect("JSON");
@@ -72,7 +97,10 @@ impl Server {
 
     /// One page of history.
     pub(crate) async fn page(&self, query: &str) -> Value {
-        let request = self.client.get(format!("{}/executions?{query}", self.endpoint)).bearer_auth(KEY);
+        let request = self
+            .client
+            .get(format!("{}/executions?{query}", self.endpoint))
+            .bearer_auth(KEY);
         let answer = request.send().await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::OK);
         answer.json().await.expect("JSON")
@@ -95,7 +123,9 @@ impl Server {
     pub(crate) async fn succeeded(&self) -> usize {
         let (mut count, mut cursor) = (0, String::new());
         loop {
-            let page = self.page(&format!("limit=100&status=SUCCEEDED{cursor}")).await;
+            let page = self
+                .page(&format!("limit=100&status=SUCCEEDED{cursor}"))
+                .await;
             count += page["executions"].as_array().map_or(0, Vec::len);
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),

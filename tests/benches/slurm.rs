@@ -1,4 +1,5 @@
-//! The peer for many commands on one machine that schedulers of clusters are: Slurm, with one node on loopback, run from a folder of its own.
+//! The peer for many commands on one machine that schedulers of clusters are: Slurm, with one node
+//! on loopback, run from a folder of its own.
 
 use std::{
     fmt, fs,
@@ -22,8 +23,9 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) enum Settings {
     /// As it comes: it looks at what it may start some seconds apart.
     Default,
-    /// For many short jobs, as its High Throughput Computing Guide has it: no pause between two looks, none after a submission, first come
-    /// first served, all of the queue looked at, little logged.
+    /// For many short jobs, as its High Throughput Computing Guide has it: no pause between two
+    /// looks, none after a submission, first come first served, all of the queue looked at, little
+    /// logged.
     Tuned,
 }
 
@@ -54,15 +56,28 @@ impl Cluster {
     /// Starts one whose node runs so many jobs at once.
     pub(crate) fn start(parallel: usize, settings: Settings) -> Self {
         let home = tempfile::tempdir().expect("a folder");
-        fs::write(home.path().join("slurm.conf"), configuration(home.path(), parallel, settings)).expect("a file");
+        fs::write(
+            home.path().join("slurm.conf"),
+            configuration(home.path(), parallel, settings),
+        )
+        .expect("a file");
         fs::write(home.path().join("munge.key"), [7; 128]).expect("a file");
         let munge = Process::of(&mut munged(home.path()));
-        wait_until("munge listens", || home.path().join("munge.socket").exists());
+        wait_until("munge listens", || {
+            home.path().join("munge.socket").exists()
+        });
         let controller = Process::of(daemon("slurmctld", home.path()).arg("-c"));
         let node = Process::of(&mut daemon("slurmd", home.path()));
-        let cluster = Self { _node: node, _controller: controller, _munge: munge, home };
+        let cluster = Self {
+            _node: node,
+            _controller: controller,
+            _munge: munge,
+            home,
+        };
         wait_until("the node is there", || {
-            cluster.ask(&["sinfo", "-h", "-o", "%T"]).is_some_and(|state| state.trim() == "idle")
+            cluster
+                .ask(&["sinfo", "-h", "-o", "%T"])
+                .is_some_and(|state| state.trim() == "idle")
         });
         cluster
     }
@@ -71,7 +86,14 @@ impl Cluster {
     pub(crate) fn run(&self, count: usize) -> Duration {
         let start = Instant::now();
         let array = format!("--array=1-{count}");
-        self.ask(&["sbatch", &array, "--output=/dev/null", "--chdir=/", "--wrap=true"]).expect("it takes an array");
+        self.ask(&[
+            "sbatch",
+            &array,
+            "--output=/dev/null",
+            "--chdir=/",
+            "--wrap=true",
+        ])
+        .expect("it takes an array");
         wait_until("all jobs have succeeded", || self.completed() == count);
         start.elapsed()
     }
@@ -79,14 +101,24 @@ impl Cluster {
     /// How many jobs have succeeded, as the controller's own record of jobs has it.
     fn completed(&self) -> usize {
         let record = fs::read_to_string(self.home.path().join("jobs")).unwrap_or_default();
-        record.lines().filter(|line| line.contains("JobState=COMPLETED")).count()
+        record
+            .lines()
+            .filter(|line| line.contains("JobState=COMPLETED"))
+            .count()
     }
 
     /// What one of its programs answers; `None` when it fails.
     fn ask(&self, words: &[&str]) -> Option<String> {
         let conf = self.home.path().join("slurm.conf");
-        let output = Command::new(words[0]).args(&words[1..]).env("SLURM_CONF", conf).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        let output = Command::new(words[0])
+            .args(&words[1..])
+            .env("SLURM_CONF", conf)
+            .output()
+            .ok()?;
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }
 
@@ -94,8 +126,22 @@ fn munged(home: &Path) -> Command {
     let file = |name: &str| home.join(name).display().to_string();
     let mut command = Command::new("munged");
     command
-        .args(["--foreground", "--force", "--key-file", &file("munge.key"), "--socket", &file("munge.socket")])
-        .args(["--pid-file", &file("munge.pid"), "--log-file", &file("munge.log"), "--seed-file", &file("munge.seed")]);
+        .args([
+            "--foreground",
+            "--force",
+            "--key-file",
+            &file("munge.key"),
+            "--socket",
+            &file("munge.socket"),
+        ])
+        .args([
+            "--pid-file",
+            &file("munge.pid"),
+            "--log-file",
+            &file("munge.log"),
+            "--seed-file",
+            &file("munge.seed"),
+        ]);
     quiet(command)
 }
 
@@ -106,7 +152,10 @@ fn daemon(name: &str, home: &Path) -> Command {
 }
 
 fn quiet(mut command: Command) -> Command {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command
 }
 
@@ -128,7 +177,8 @@ fn configuration(home: &Path, parallel: usize, settings: Settings) -> String {
 
 /// Ports of loopback that nobody listens on now.
 fn free_ports() -> [u16; 2] {
-    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback"));
+    let listeners =
+        [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback"));
     listeners.map(|listener| listener.local_addr().expect("it is bound").port())
 }
 

@@ -18,15 +18,25 @@ pub(crate) fn compare() -> String {
     programs::require(&["curl"]);
     let programs = Programs::find();
     let server = Server::start(&programs, 1);
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     let id = runtime.block_on(server.submit("true"));
     let mycli = || {
         let mut command = Command::new(&programs.mycli);
         command.args(["status", &id, "--endpoint", &server.endpoint]);
-        sample::time(command.env("MYCLI_HOME", server.home()).env("MYCLI_API_KEY", KEY))
+        sample::time(
+            command
+                .env("MYCLI_HOME", server.home())
+                .env("MYCLI_API_KEY", KEY),
+        )
     };
     let curl = || {
-        let (header, url) = (format!("Authorization: Bearer {KEY}"), format!("{}/executions/{id}", server.endpoint));
+        let (header, url) = (
+            format!("Authorization: Bearer {KEY}"),
+            format!("{}/executions/{id}", server.endpoint),
+        );
         sample::time(Command::new("curl").args(["--silent", "--fail", "--header", &header, &url]))
     };
     let (ours, theirs) = sample::in_turns(ROUNDS, mycli, curl);

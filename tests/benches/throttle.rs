@@ -1,4 +1,5 @@
-//! Ten thousand runs under an account's quotas, on virtual time: beside a launcher that knows everything, and a plain one.
+//! Ten thousand runs under an account's quotas, on virtual time: beside a launcher that knows
+//! everything, and a plain one.
 
 use std::fmt::Write as _;
 
@@ -32,7 +33,11 @@ pub(crate) fn seconds(span: TimeDelta) -> f64 {
 /// How a launcher fared with a plan.
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
 pub(crate) fn row(text: &mut String, name: &str, plan: &Plan, outcome: &Outcome, ideal: TimeDelta) {
-    let count: usize = plan.submissions.iter().map(|submission| submission.count).sum();
+    let count: usize = plan
+        .submissions
+        .iter()
+        .map(|submission| submission.count)
+        .sum();
     let lost = outcome.lost(count);
     let _ = writeln!(
         text,
@@ -58,12 +63,21 @@ pub(crate) fn compare() -> String {
     row(&mut text, "mycli, one submitter", &alone, &outcome, ideal);
     let three = Plan {
         submissions: [("large", 9_000), ("middle", 1_000), ("small", 100)]
-            .map(|(by, count)| Submission { by: by.into(), count })
+            .map(|(by, count)| Submission {
+                by: by.into(),
+                count,
+            })
             .into(),
         ..Plan::of(account(SEED, CAP), RUNS)
     };
     let shared = simulation::run(&three);
-    row(&mut text, "three submitters: 9,000, 1,000, 100", &three, &shared, rivals::ideal(&three));
+    row(
+        &mut text,
+        "three submitters: 9,000, 1,000, 100",
+        &three,
+        &shared,
+        rivals::ideal(&three),
+    );
     let mut foreign = Plan::of(account(SEED, CAP), RUNS);
     foreign.account.foreign.push(Foreign {
         kind: Kind::Spot,
@@ -72,7 +86,13 @@ pub(crate) fn compare() -> String {
         cpu: CAP * VCPU / 2,
     });
     let beside = simulation::run(&foreign);
-    row(&mut text, "a foreign tenant has half the cap for ten minutes", &foreign, &beside, rivals::ideal(&foreign));
+    row(
+        &mut text,
+        "a foreign tenant has half the cap for ten minutes",
+        &foreign,
+        &beside,
+        rivals::ideal(&foreign),
+    );
     let plain = rivals::plain(&alone);
     let _ = writeln!(
         text,
@@ -102,8 +122,21 @@ fn shares(outcome: &Outcome) -> String {
         "\nStarts in each minute, by submitter:\n\n| minute | large | middle | small |\n|---|---|---|---|\n".to_owned();
     let minute = |at: &domain::Timestamp| (*at - start()).num_minutes();
     for number in 0..8 {
-        let of = |name: &str| outcome.starts.iter().filter(|(at, by)| minute(at) == number && by == name).count();
-        let _ = writeln!(text, "| {} | {} | {} | {} |", number + 1, of("large"), of("middle"), of("small"));
+        let of = |name: &str| {
+            outcome
+                .starts
+                .iter()
+                .filter(|(at, by)| minute(at) == number && by == name)
+                .count()
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            number + 1,
+            of("large"),
+            of("middle"),
+            of("small")
+        );
     }
     text
 }
@@ -111,12 +144,22 @@ fn shares(outcome: &Outcome) -> String {
 /// How soon slots that our own tasks gave back were in use again.
 pub(crate) fn pauses(outcome: &Outcome, vcpus: u32) -> Times {
     let slots = usize::try_from(vcpus * SLOTS).unwrap_or(usize::MAX);
-    Times::of(outcome.reuse(slots).into_iter().map(|pause| pause.to_std().unwrap_or_default()).collect())
+    Times::of(
+        outcome
+            .reuse(slots)
+            .into_iter()
+            .map(|pause| pause.to_std().unwrap_or_default())
+            .collect(),
+    )
 }
 
 fn reuse(outcome: &Outcome) -> String {
     let pauses = pauses(outcome, CAP);
-    let succeeded = outcome.ends.get(&ExecutionStatus::Succeeded).copied().unwrap_or_default();
+    let succeeded = outcome
+        .ends
+        .get(&ExecutionStatus::Succeeded)
+        .copied()
+        .unwrap_or_default();
     format!(
         "\nFrom the tracker's hearing of an end to RunTask for the next: median {} ms, 99 % {} ms, longest {} ms (aim ≤ 1 s). \
          {succeeded} succeeded.\n",

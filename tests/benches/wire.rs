@@ -1,4 +1,5 @@
-//! Hundreds of runs over the wire: the real handlers with the real adapters, beside the same plan on virtual time.
+//! Hundreds of runs over the wire: the real handlers with the real adapters, beside the same plan
+//! on virtual time.
 
 use std::time::Instant;
 
@@ -31,16 +32,34 @@ pub(crate) fn compare() -> String {
         throttle::HEAD,
     );
     throttle::row(&mut text, "over the wire", &plan, &wired, ideal);
-    throttle::row(&mut text, "in one process, on virtual time", &plan, &in_process, ideal);
+    throttle::row(
+        &mut text,
+        "in one process, on virtual time",
+        &plan,
+        &in_process,
+        ideal,
+    );
     let ratio = seconds(wired.makespan) / seconds(in_process.makespan);
-    let (wired, in_process) = (told("Over the wire", &wired), told("On virtual time", &in_process));
-    text + &format!("\nOver the wire it took {ratio:.3} × as long as on virtual time.\n\n{wired}{in_process}")
+    let (wired, in_process) = (
+        told("Over the wire", &wired),
+        told("On virtual time", &in_process),
+    );
+    text + &format!(
+        "\nOver the wire it took {ratio:.3} × as long as on virtual time.\n\n{wired}{in_process}"
+    )
 }
 
 /// What was asked of ECS, and how soon slots were in use again.
 fn told(name: &str, outcome: &Outcome) -> String {
     let pauses = throttle::pauses(outcome, CAP);
-    let calls = |operation| outcome.counts.calls.get(&operation).copied().unwrap_or_default();
+    let calls = |operation| {
+        outcome
+            .counts
+            .calls
+            .get(&operation)
+            .copied()
+            .unwrap_or_default()
+    };
     format!(
         "- {name}: {} calls of RunTask, {} of DescribeTasks; from the tracker's hearing of an end to RunTask for the next median {} ms, 99 % {} ms, \
          longest {} ms (aim ≤ 1 s).\n",

@@ -1,8 +1,9 @@
-//! `upgrade OLD NEW`: two releases on one stack of the emulator. Each argument is a folder with `mycli` and the four functions of a commit
-//! (`tests/upgrade.sh` builds them).
+//! `upgrade OLD NEW`: two releases on one stack of the emulator. Each argument is a folder with
+//! `mycli` and the four functions of a commit (`tests/upgrade.sh` builds them).
 //!
-//! OLD's stack is upgraded to NEW while runs are under way; then functions of both take turns; then the stack goes back to OLD. Whatever
-//! was submitted must have ended once, with its exit code. Exits with 101 at the first thing that is not so, having told it.
+//! OLD's stack is upgraded to NEW while runs are under way; then functions of both take turns; then
+//! the stack goes back to OLD. Whatever was submitted must have ended once, with its exit code.
+//! Exits with 101 at the first thing that is not so, having told it.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result")]
 
@@ -37,12 +38,19 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let began = Instant::now();
-    let (old, new) = (Release::of("the old release", old), Release::of("the new release", new));
+    let (old, new) = (
+        Release::of("the old release", old),
+        Release::of("the new release", new),
+    );
     let mut story = Story::begin(&old);
     story.upgrade_under_runs(&new);
     story.take_turns(&old, &new);
     story.go_back(&old, &new);
-    println!("{} runs over two releases, each ended once, in {:.0} s", story.runs.len(), began.elapsed().as_secs_f64());
+    println!(
+        "{} runs over two releases, each ended once, in {:.0} s",
+        story.runs.len(),
+        began.elapsed().as_secs_f64()
+    );
     ExitCode::SUCCESS
 }
 
@@ -59,8 +67,16 @@ impl Release {
     fn of(name: &'static str, programs: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let zips = world::pack(programs, folder.path());
-        let mycli = programs.canonicalize().expect("the folder is there").join("mycli");
-        Self { name, mycli, zips, _folder: folder }
+        let mycli = programs
+            .canonicalize()
+            .expect("the folder is there")
+            .join("mycli");
+        Self {
+            name,
+            mycli,
+            zips,
+            _folder: folder,
+        }
     }
 
     fn deploys(&self, world: &World, more: &[&str]) -> Ran {
@@ -85,7 +101,10 @@ impl Story {
     /// OLD's stack, with runs that are over, that run, and that wait for a lock and for the pool.
     fn begin(old: &Release) -> Self {
         let world = World::deployed_by(&old.mycli, &old.zips, &PARAMETERS);
-        let mut story = Self { world, runs: BTreeMap::new() };
+        let mut story = Self {
+            world,
+            runs: BTreeMap::new(),
+        };
         println!("deployed {}", old.name);
         for code in [0, 3] {
             let id = story.submits(&[], 0, code);
@@ -115,7 +134,11 @@ impl Story {
             thread::sleep(LOOK);
         };
         let attempts = record["attempts"].as_array().map_or(0, Vec::len);
-        assert_eq!((&record["exit_code"], attempts), (&json!(self.runs[id]), 1), "{record:#}");
+        assert_eq!(
+            (&record["exit_code"], attempts),
+            (&json!(self.runs[id]), 1),
+            "{record:#}"
+        );
         assert!(record["stopped_at"].is_string(), "{record:#}");
     }
 
@@ -124,12 +147,21 @@ impl Story {
         for id in self.runs.keys() {
             self.ends(id);
         }
-        let page = self.world.run(&["history", "--limit", "100", "-o", "json"]).exits(0).json();
+        let page = self
+            .world
+            .run(&["history", "--limit", "100", "-o", "json"])
+            .exits(0)
+            .json();
         let listed = page["executions"].as_array().expect("a list").iter();
-        let mut listed: Vec<_> = listed.map(|run| run["execution_id"].as_str().expect("an id")).collect();
+        let mut listed: Vec<_> = listed
+            .map(|run| run["execution_id"].as_str().expect("an id"))
+            .collect();
         listed.sort_unstable();
         let known: Vec<_> = self.runs.keys().map(String::as_str).collect();
-        assert_eq!(listed, known, "history is what was submitted, no more and no less");
+        assert_eq!(
+            listed, known,
+            "history is what was submitted, no more and no less"
+        );
         assert!(!page.to_string().contains("UNREADABLE"), "{page:#}");
         for queue in ["launch-dead", "control-dead", "events-dead"] {
             assert_eq!(self.messages(queue), 0, "{queue}");
@@ -140,8 +172,12 @@ impl Story {
         let name = json!({"QueueName": format!("mycli-default-{queue}")});
         let url = self.world.ask("sqs", "AmazonSQS.GetQueueUrl", &name)["QueueUrl"].clone();
         let body = json!({"QueueUrl": url, "AttributeNames": ["All"]});
-        let attributes = self.world.ask("sqs", "AmazonSQS.GetQueueAttributes", &body)["Attributes"].clone();
-        attributes["ApproximateNumberOfMessages"].as_str().and_then(|number| number.parse().ok()).expect("a number")
+        let attributes =
+            self.world.ask("sqs", "AmazonSQS.GetQueueAttributes", &body)["Attributes"].clone();
+        attributes["ApproximateNumberOfMessages"]
+            .as_str()
+            .and_then(|number| number.parse().ok())
+            .expect("a number")
     }
 
     /// Runs are under way, and a submission is half sent; then comes NEW.
@@ -157,32 +193,67 @@ impl Story {
             self.submits(&[], 2, code);
         }
         let file = self.world.user.path("jobs.jsonl");
-        let lines = (0..LINES).map(|line| format!("{}\n", json!({"command": format!("exit {}", line % 3)})));
+        let lines = (0..LINES)
+            .map(|line| format!("{}\n", json!({"command": format!("exit {}", line % 3)})));
         fs::write(file, lines.collect::<String>()).expect("a file");
         self.sends_half();
 
         self.world.user.use_program(&new.mycli);
         new.deploys(&self.world, &[]).exits(0);
         println!("upgraded to {} under {} runs", new.name, self.runs.len());
-        let resumed = self.world.run(&["bulk", "jobs.jsonl", "--no-repo", "--resume", "half", "-o", "json"]);
+        let resumed = self.world.run(&[
+            "bulk",
+            "jobs.jsonl",
+            "--no-repo",
+            "--resume",
+            "half",
+            "-o",
+            "json",
+        ]);
         let report = resumed.exits(0).json();
         let count = |list: &str| report[list].as_array().map_or(0, Vec::len);
-        assert_eq!((count("existing"), count("accepted"), count("rejected")), (SENT, LINES - SENT, 0), "{report:#}");
-        self.notes(&report["accepted"], |entry| entry["line"].as_u64().map(|line| line - 1));
+        assert_eq!(
+            (count("existing"), count("accepted"), count("rejected")),
+            (SENT, LINES - SENT, 0),
+            "{report:#}"
+        );
+        self.notes(&report["accepted"], |entry| {
+            entry["line"].as_u64().map(|line| line - 1)
+        });
         self.all_end();
     }
 
     /// The first lines of the file, as `bulk` would send them.
     fn sends_half(&mut self) {
-        let requests =
-            self.world.run(&["bulk", "jobs.jsonl", "--no-repo", "--group", "half", "--dry-run"]).exits(0).out;
-        let requests: Vec<Value> = requests.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let requests = self
+            .world
+            .run(&[
+                "bulk",
+                "jobs.jsonl",
+                "--no-repo",
+                "--group",
+                "half",
+                "--dry-run",
+            ])
+            .exits(0)
+            .out;
+        let requests: Vec<Value> = requests
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
         assert_eq!(requests.len(), LINES, "{requests:#?}");
-        let body = json!({"submission_id": "half", "first_index": 0, "executions": requests[..SENT]});
+        let body =
+            json!({"submission_id": "half", "first_index": 0, "executions": requests[..SENT]});
         let key = self.world.api().1;
-        let (status, text) = self.world.call("POST", "/executions/bulk", &key, Some(body.to_string()));
+        let (status, text) =
+            self.world
+                .call("POST", "/executions/bulk", &key, Some(body.to_string()));
         let answer: Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!((status, answer["accepted"].as_array().map(Vec::len)), (202, Some(SENT)), "{text}");
+        assert_eq!(
+            (status, answer["accepted"].as_array().map(Vec::len)),
+            (202, Some(SENT)),
+            "{text}"
+        );
         self.notes(&answer["accepted"], |entry| entry["index"].as_u64());
     }
 
@@ -190,12 +261,15 @@ impl Story {
     fn notes(&mut self, accepted: &Value, line: impl Fn(&Value) -> Option<u64>) {
         for entry in accepted.as_array().into_iter().flatten() {
             let id = entry["execution_id"].as_str().expect("an id").to_owned();
-            let code = line(entry).and_then(|line| u8::try_from(line % 3).ok()).expect("a line");
+            let code = line(entry)
+                .and_then(|line| u8::try_from(line % 3).ok())
+                .expect("a line");
             self.runs.insert(id, code);
         }
     }
 
-    /// One function after the other is OLD's for a while, and then all but that one; each change comes under runs.
+    /// One function after the other is OLD's for a while, and then all but that one; each change
+    /// comes under runs.
     fn take_turns(&mut self, old: &Release, new: &Release) {
         for one in FUNCTIONS {
             for (release, others) in [(old, new), (new, old)] {
@@ -224,7 +298,11 @@ impl Story {
 
     fn runs_code_of(&self, release: &Release, function: &str) {
         let body = json!({"ZipFile": STANDARD.encode(release.zip(function))});
-        let answer = self.world.lambda("PUT", &format!("functions/mycli-default-{function}/code"), &body);
+        let answer = self.world.lambda(
+            "PUT",
+            &format!("functions/mycli-default-{function}/code"),
+            &body,
+        );
         assert!(answer["CodeSha256"].is_string(), "{answer:#}");
     }
 

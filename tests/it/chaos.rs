@@ -10,12 +10,16 @@ fn holds(plan: &Plan, again: &str) -> chaos::Outcome {
     let outcome = chaos::run(plan);
     if !outcome.broken.is_empty() {
         let story = chaos::tell(plan).story.join("\n");
-        panic!("{story}\n\nbroken:\n{}\n\nagain: {again}", outcome.broken.join("\n"));
+        panic!(
+            "{story}\n\nbroken:\n{}\n\nagain: {again}",
+            outcome.broken.join("\n")
+        );
     }
     outcome
 }
 
-/// Seeds of CI: always the same, so that a failure is of the change and not of the day. `just simulate` has more.
+/// Seeds of CI: always the same, so that a failure is of the change and not of the day. `just
+/// simulate` has more.
 #[track_caller]
 fn seeds(range: Range<u64>) {
     for seed in range {
@@ -36,24 +40,33 @@ fn the_same_seed_is_the_same_story() {
     assert_ne!(one.story, chaos::tell(&Plan::drawn(4)).story);
 }
 
-/// Every await of every handler and of the sweep, one after the other: the process dies there, in the middle of whatever it had under way.
+/// Every await of every handler and of the sweep, one after the other: the process dies there, in
+/// the middle of whatever it had under way.
 #[test]
 fn a_process_that_dies_at_any_await_loses_and_doubles_nothing() {
     let awaits = chaos::run(&Plan::small()).awaits;
     assert!(awaits > 300, "{awaits} awaits are not all there are");
     for number in 0..awaits {
-        let plan = Plan { crash_at: Some(number), ..Plan::small() };
+        let plan = Plan {
+            crash_at: Some(number),
+            ..Plan::small()
+        };
         let _ = holds(&plan, &format!("the crash at await {number} of {awaits}"));
     }
 }
 
-/// The red button. Of ten thousand that wait none starts from a second after the answer on, whatever the weather, and all of them end.
+/// The red button. Of ten thousand that wait none starts from a second after the answer on,
+/// whatever the weather, and all of them end.
 #[test]
 fn ten_thousand_waiting_are_cancelled_by_one_request_in_bad_weather() {
     for seed in [7, 21, 42] {
         let plan = Plan::ten_thousand_cancelled(seed);
         let outcome = holds(&plan, &format!("Plan::ten_thousand_cancelled({seed})"));
-        assert!(outcome.tasks < 2_000, "{} were started before the cancel came", outcome.tasks);
+        assert!(
+            outcome.tasks < 2_000,
+            "{} were started before the cancel came",
+            outcome.tasks
+        );
     }
 }
 

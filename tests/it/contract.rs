@@ -1,8 +1,9 @@
-//! What every adapter of a port must do, whatever it is made of: the sentences of `domain::ports`, as tests.
+//! What every adapter of a port must do, whatever it is made of: the sentences of `domain::ports`,
+//! as tests.
 //!
-//! Each suite is a set of functions over the port, one for each rule, and a macro that makes a test of each for one adapter:
-//! `store::suite!(fresh)` with an async function that makes an empty store and whatever must outlive it. Below that stand the
-//! rules that only one machine has.
+//! Each suite is a set of functions over the port, one for each rule, and a macro that makes a test
+//! of each for one adapter: `store::suite!(fresh)` with an async function that makes an empty store
+//! and whatever must outlive it. Below that stand the rules that only one machine has.
 
 mod definitions;
 pub(crate) mod dynamo;

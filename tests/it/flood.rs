@@ -15,7 +15,10 @@ use crate::contract::records::at;
 
 /// A runtime with a single thread for what takes a core's time. bcrypt runs there.
 fn with_one_blocking_thread() -> Runtime {
-    Builder::new_current_thread().max_blocking_threads(1).build().expect("a runtime")
+    Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .expect("a runtime")
 }
 
 fn key(number: u8) -> ApiKey {
@@ -26,7 +29,8 @@ fn header(key: &ApiKey) -> String {
     format!("Bearer {}", key.expose())
 }
 
-/// The function's one thread for bcrypt is taken by somebody else for good. Keys that nobody has are refused all the same; a right one waits.
+/// The function's one thread for bcrypt is taken by somebody else for good. Keys that nobody has
+/// are refused all the same; a right one waits.
 #[test]
 fn keys_that_nobody_has_are_refused_without_bcrypt() {
     let runtime = with_one_blocking_thread();
@@ -34,7 +38,9 @@ fn keys_that_nobody_has_are_refused_without_bcrypt() {
     let right = key(1);
     let principal = Principal::Key("alice".into());
     runtime.block_on(async {
-        let record = auth::record(&right, "alice", Role::Submit, principal, at(0)).await.expect("random bytes");
+        let record = auth::record(&right, "alice", Role::Submit, principal, at(0))
+            .await
+            .expect("random bytes");
         assert!(store.add_key(&record).await.expect("it answers"));
     });
     let (busy, done) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
@@ -46,13 +52,18 @@ fn keys_that_nobody_has_are_refused_without_bcrypt() {
     busy.wait();
     runtime.block_on(async {
         for number in 2..=255 {
-            let verdict = auth.caller(Some(&header(&key(number))), &store, at(1)).await;
+            let verdict = auth
+                .caller(Some(&header(&key(number))), &store, at(1))
+                .await;
             assert!(matches!(verdict, Err(AuthError::Unknown)), "{verdict:?}");
         }
         let header = header(&right);
         let right = auth.caller(Some(&header), &store, at(1));
         tokio::pin!(right);
-        assert!(futures_util::poll!(&mut right).is_pending(), "a key that is known is verified, and that takes a core");
+        assert!(
+            futures_util::poll!(&mut right).is_pending(),
+            "a key that is known is verified, and that takes a core"
+        );
         done.wait();
         assert_eq!(right.await.expect("it is right").name, "alice");
     });

@@ -56,7 +56,11 @@ impl Clock for VirtualSystem {
 impl Entropy for VirtualSystem {
     fn bits(&self) -> u128 {
         // Weyl's sequence: spread evenly.
-        u128::from(self.number.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst) >> 32)
+        u128::from(
+            self.number
+                .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::SeqCst)
+                >> 32,
+        )
     }
 }
 
@@ -87,9 +91,16 @@ impl Logs for Region<'_> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         let from: i64 = cursor.map_or(0, |cursor| cursor.parse().unwrap());
         let second = (self.system.now() - at(0)).num_seconds().min(SECONDS);
-        let line = |second| LogLine { at: at(1000 * second), text: format!("line {second}") };
+        let line = |second| LogLine {
+            at: at(1000 * second),
+            text: format!("line {second}"),
+        };
         let lines: Vec<_> = (from + 1..=second).map(line).collect();
-        Ok(LogPage { lines, next: Some(second.max(from).to_string()), more: false })
+        Ok(LogPage {
+            lines,
+            next: Some(second.max(from).to_string()),
+            more: false,
+        })
     }
 
     async fn last(&self, _: &str) -> Result<Vec<LogLine>, ReadError> {
@@ -109,13 +120,16 @@ struct Follower {
 fn request(execution: &Execution, cursor: Option<&str>) -> ApiGatewayProxyRequest {
     let mut request = ApiGatewayProxyRequest::default();
     request.path = Some(format!("/executions/{}/logs", execution.id));
-    let parameters: std::collections::HashMap<String, Vec<String>> =
-        cursor.map(|cursor| ("cursor".to_owned(), vec![cursor.to_owned()])).into_iter().collect();
+    let parameters: std::collections::HashMap<String, Vec<String>> = cursor
+        .map(|cursor| ("cursor".to_owned(), vec![cursor.to_owned()]))
+        .into_iter()
+        .collect();
     request.query_string_parameters = parameters.into();
     request
 }
 
-/// What came of it: when the last follower had all, how many reads there were, and how many were refused.
+/// What came of it: when the last follower had all, how many reads there were, and how many were
+/// refused.
 struct Outcome {
     last: i64,
     reads: usize,
@@ -123,79 +137,163 @@ struct Outcome {
 }
 
 fn now<T>(future: impl Future<Output = T>) -> T {
-    future.now_or_never().expect("nothing here has to be waited for")
+    future
+        .now_or_never()
+        .expect("nothing here has to be waited for")
 }
 
-/// Everybody follows a run of their own from its start. Each looks again when the command line would.
+/// Everybody follows a run of their own from its start. Each looks again when the command line
+/// would.
 fn follow(rate: Rate) -> Outcome {
-    let (store, system, settings, auth) =
-        (MemoryStore::default(), VirtualSystem::default(), settings(), Auth::default());
+    let (store, system, settings, auth) = (
+        MemoryStore::default(),
+        VirtualSystem::default(),
+        settings(),
+        Auth::default(),
+    );
     let region = Region {
         system: &system,
         rate,
-        bucket: Mutex::new(Bucket { spent: 0.0, at: at(0) }),
+        bucket: Mutex::new(Bucket {
+            spent: 0.0,
+            at: at(0),
+        }),
         reads: AtomicUsize::default(),
         refused: AtomicUsize::default(),
     };
     let logs = Recent::new(region, &system);
-    let query = Query { store: &store, keys: &store, logs: &logs, system: &system, auth: &auth, settings: &settings };
-    let runs: Vec<Execution> = (0..FOLLOWERS).map(|entropy| now(running(&store, entropy))).collect();
+    let query = Query {
+        store: &store,
+        keys: &store,
+        logs: &logs,
+        system: &system,
+        auth: &auth,
+        settings: &settings,
+    };
+    let runs: Vec<Execution> = (0..FOLLOWERS)
+        .map(|entropy| now(running(&store, entropy)))
+        .collect();
     let mut followers: Vec<Follower> = runs.iter().map(|_| Follower::default()).collect();
-    let mut looks: BinaryHeap<Reverse<(i64, usize)>> = (0..runs.len()).map(|index| Reverse((0, index))).collect();
+    let mut looks: BinaryHeap<Reverse<(i64, usize)>> =
+        (0..runs.len()).map(|index| Reverse((0, index))).collect();
     let mut over = false;
     while let Some(Reverse((millis, index))) = looks.pop() {
-        assert!(millis < PATIENCE, "follower {index} has {:?}", followers[index].lines.last());
+        assert!(
+            millis < PATIENCE,
+            "follower {index} has {:?}",
+            followers[index].lines.last()
+        );
         system.millis.store(millis, Ordering::SeqCst);
         if !over && millis >= 1000 * SECONDS {
             over = true;
-            runs.iter().for_each(|run| drop(now(store.update(run, stopped(run, 0), &[])).expect("it is recorded")));
+            runs.iter().for_each(|run| {
+                drop(now(store.update(run, stopped(run, 0), &[])).expect("it is recorded"))
+            });
         }
         let follower = &mut followers[index];
         let asked = request(&runs[index], follower.cursor.as_deref());
         let answer = now(query.answer(&caller("alice"), &asked));
         assert_eq!(answer.status_code, 200, "{:?}", answer.body);
         let page: LogsPage = serde_json::from_slice(answer.body.as_deref().unwrap()).unwrap();
-        let retry = answer.headers.get("retry-after").map(|value| value.to_str().unwrap().parse().unwrap());
+        let retry = answer
+            .headers
+            .get("retry-after")
+            .map(|value| value.to_str().unwrap().parse().unwrap());
         if page.throttled {
-            assert!(page.lines.is_empty() && !page.complete && (5..=15).contains(&retry.unwrap()), "{page:?}");
-            assert!(follower.cursor.is_none() || page.next_cursor == follower.cursor, "{page:?}");
+            assert!(
+                page.lines.is_empty() && !page.complete && (5..=15).contains(&retry.unwrap()),
+                "{page:?}"
+            );
+            assert!(
+                follower.cursor.is_none() || page.next_cursor == follower.cursor,
+                "{page:?}"
+            );
         }
-        follower.empty_looks = if page.lines.is_empty() { follower.empty_looks + 1 } else { 0 };
-        follower.lines.extend(page.lines.into_iter().map(|line| line.text));
+        follower.empty_looks = if page.lines.is_empty() {
+            follower.empty_looks + 1
+        } else {
+            0
+        };
+        follower
+            .lines
+            .extend(page.lines.into_iter().map(|line| line.text));
         follower.cursor = page.next_cursor;
         if page.complete {
             follower.complete_at = Some(millis);
             continue;
         }
-        let pause = backoff::before_the_next_look(follower.empty_looks, retry.map(Duration::from_secs), system.bits());
-        looks.push(Reverse((millis + i64::try_from(pause.as_millis()).unwrap(), index)));
+        let pause = backoff::before_the_next_look(
+            follower.empty_looks,
+            retry.map(Duration::from_secs),
+            system.bits(),
+        );
+        looks.push(Reverse((
+            millis + i64::try_from(pause.as_millis()).unwrap(),
+            index,
+        )));
     }
-    let all: Vec<String> = (1..=SECONDS).map(|second| format!("line {second}")).collect();
+    let all: Vec<String> = (1..=SECONDS)
+        .map(|second| format!("line {second}"))
+        .collect();
     for follower in &followers {
         assert_eq!(follower.lines, all);
     }
-    let last = followers.iter().filter_map(|follower| follower.complete_at).max().expect("all are");
+    let last = followers
+        .iter()
+        .filter_map(|follower| follower.complete_at)
+        .max()
+        .expect("all are");
     let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
-    Outcome { last, reads: count(&logs.logs().reads), refused: count(&logs.logs().refused) }
+    Outcome {
+        last,
+        reads: count(&logs.logs().reads),
+        refused: count(&logs.logs().refused),
+    }
 }
 
 async fn running(store: &MemoryStore, entropy: u128) -> Execution {
-    let submitted = Wish { entropy, ..Wish::default() }.submit(store).await;
+    let submitted = Wish {
+        entropy,
+        ..Wish::default()
+    }
+    .submit(store)
+    .await;
     let launched = launch(store, &submitted).await;
-    let task = Task { task_arn: task_arn(&launched), last_status: RUNNING.into(), version: 1, ..Task::default() };
-    let running = launched.observe(1, &Observation::Task(&task), at(2)).expect("it is news");
-    store.update(&launched, running, &[]).await.expect("nobody else writes it")
+    let task = Task {
+        task_arn: task_arn(&launched),
+        last_status: RUNNING.into(),
+        version: 1,
+        ..Task::default()
+    };
+    let running = launched
+        .observe(1, &Observation::Task(&task), at(2))
+        .expect("it is news");
+    store
+        .update(&launched, running, &[])
+        .await
+        .expect("nobody else writes it")
 }
 
-/// GetLogEvents takes 10 to 25 calls a second of an account and region. Two hundred who follow are twenty times too many for that, so most are
-/// sent away again and again; none of them sees a failure, and each sees each line once.
+/// GetLogEvents takes 10 to 25 calls a second of an account and region. Two hundred who follow are
+/// twenty times too many for that, so most are sent away again and again; none of them sees a
+/// failure, and each sees each line once.
 #[test]
 fn two_hundred_followers_on_what_a_region_takes_fail_nobody_and_lose_no_line() {
     for (per_second, seconds) in [(10.0, 60), (25.0, 30)] {
-        let outcome = follow(Rate { burst: per_second, per_second });
-        assert!(outcome.refused > 0, "the region was asked for more than it takes");
+        let outcome = follow(Rate {
+            burst: per_second,
+            per_second,
+        });
+        assert!(
+            outcome.refused > 0,
+            "the region was asked for more than it takes"
+        );
         let late = outcome.last / 1000 - SECONDS;
-        assert!(late <= seconds, "the last one had all {late} s after the end, with {} reads", outcome.reads);
+        assert!(
+            late <= seconds,
+            "the last one had all {late} s after the end, with {} reads",
+            outcome.reads
+        );
     }
 }
 
@@ -205,8 +303,14 @@ fn what_was_read_under_a_second_ago_is_answered_from_memory() {
     let system = VirtualSystem::default();
     let region = Region {
         system: &system,
-        rate: Rate { burst: 1000.0, per_second: 1000.0 },
-        bucket: Mutex::new(Bucket { spent: 0.0, at: at(0) }),
+        rate: Rate {
+            burst: 1000.0,
+            per_second: 1000.0,
+        },
+        bucket: Mutex::new(Bucket {
+            spent: 0.0,
+            at: at(0),
+        }),
         reads: AtomicUsize::default(),
         refused: AtomicUsize::default(),
     };
@@ -222,7 +326,10 @@ fn what_was_read_under_a_second_ago_is_answered_from_memory() {
     ] {
         system.millis.store(millis, Ordering::SeqCst);
         let page = now(logs.read(stream, cursor)).unwrap();
-        seen.insert((millis, stream, cursor), (page.lines.len(), logs.logs().reads.load(Ordering::SeqCst)));
+        seen.insert(
+            (millis, stream, cursor),
+            (page.lines.len(), logs.logs().reads.load(Ordering::SeqCst)),
+        );
     }
     assert_eq!(
         seen.into_values().collect::<Vec<_>>(),
@@ -237,10 +344,11 @@ struct Growing(Mutex<Vec<String>>);
 
 impl Growing {
     fn grow(&self, lines: &[&str]) {
-        self.0
-            .lock()
-            .unwrap()
-            .extend(lines.iter().map(|&line| line.replace("mark:", &format!("{PREFIX}{}:1:", "0".repeat(32)))));
+        self.0.lock().unwrap().extend(
+            lines
+                .iter()
+                .map(|&line| line.replace("mark:", &format!("{PREFIX}{}:1:", "0".repeat(32)))),
+        );
     }
 }
 
@@ -248,8 +356,18 @@ impl Logs for Growing {
     async fn read(&self, _: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
         let lines = self.0.lock().unwrap();
         let from: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
-        let new = lines[from..].iter().map(|text| LogLine { at: at(3), text: text.clone() }).collect();
-        Ok(LogPage { lines: new, next: Some(lines.len().to_string()), more: false })
+        let new = lines[from..]
+            .iter()
+            .map(|text| LogLine {
+                at: at(3),
+                text: text.clone(),
+            })
+            .collect();
+        Ok(LogPage {
+            lines: new,
+            next: Some(lines.len().to_string()),
+            more: false,
+        })
     }
 
     async fn last(&self, _: &str) -> Result<Vec<LogLine>, ReadError> {
@@ -257,14 +375,25 @@ impl Logs for Growing {
     }
 }
 
-/// Stdout and stderr come to the log by two pipes, and one may be behind the other. The log was taken for whole with the first end, and what
-/// came after it was told to nobody.
+/// Stdout and stderr come to the log by two pipes, and one may be behind the other. The log was
+/// taken for whole with the first end, and what came after it was told to nobody.
 #[test]
 fn a_line_of_stdout_that_comes_after_the_end_of_stderr_is_told() {
-    let (store, system, settings, auth) =
-        (MemoryStore::default(), VirtualSystem::default(), settings(), Auth::default());
+    let (store, system, settings, auth) = (
+        MemoryStore::default(),
+        VirtualSystem::default(),
+        settings(),
+        Auth::default(),
+    );
     let logs = Growing::default();
-    let query = Query { store: &store, keys: &store, logs: &logs, system: &system, auth: &auth, settings: &settings };
+    let query = Query {
+        store: &store,
+        keys: &store,
+        logs: &logs,
+        system: &system,
+        auth: &auth,
+        settings: &settings,
+    };
     let run = now(running(&store, 1));
     let over = now(store.update(&run, stopped(&run, 0), &[])).unwrap();
     let settled = over.attempts[0].log_settles_at(&settings).unwrap();
@@ -278,12 +407,23 @@ fn a_line_of_stdout_that_comes_after_the_end_of_stderr_is_told() {
     let before = (settled - at(0)).num_milliseconds() - 1;
     logs.grow(&["early", "mark:exit:0", "mark:ended"]);
     let (lines, complete, cursor) = look(None, before);
-    assert_eq!((lines, complete), (vec!["early".to_owned()], false), "one end");
+    assert_eq!(
+        (lines, complete),
+        (vec!["early".to_owned()], false),
+        "one end"
+    );
     let (_, complete, _) = look(Some(&cursor), before + 1);
-    assert!(complete, "whoever said one end alone is waited for as long as a line may take");
+    assert!(
+        complete,
+        "whoever said one end alone is waited for as long as a line may take"
+    );
     logs.grow(&["late", "unfinishedmark:ended"]);
     let (lines, complete, cursor) = look(Some(&cursor), before);
-    assert_eq!((lines, complete), (vec!["late".to_owned(), "unfinished".into()], true), "both ends");
+    assert_eq!(
+        (lines, complete),
+        (vec!["late".to_owned(), "unfinished".into()], true),
+        "both ends"
+    );
     assert_eq!(look(Some(&cursor), before), (vec![], true, cursor.clone()));
 }
 
@@ -294,6 +434,9 @@ fn a_cursor_of_a_release_with_one_end_is_taken() {
     let cursor = LogCursor::decode(old).unwrap();
     assert_eq!((cursor.attempt, cursor.ends), (2, LogEnds::Both));
     assert_eq!(cursor.encode(), old);
-    let half = LogCursor { ends: LogEnds::One, ..cursor };
+    let half = LogCursor {
+        ends: LogEnds::One,
+        ..cursor
+    };
     assert_eq!(LogCursor::decode(&half.encode()), Ok(half));
 }

@@ -1,7 +1,9 @@
-//! Many lines of one submitter: they stand in one line, which is one key of an index, and one key takes 1,000 writes a second.
+//! Many lines of one submitter: they stand in one line, which is one key of an index, and one key
+//! takes 1,000 writes a second.
 //!
-//! All of it is real but DynamoDB and the network: the submit function with its store and the SDK, and the command line's own rule of when to
-//! send a body again. A process of the function needs no processor's time here, so it asks for more than a real one could.
+//! All of it is real but DynamoDB and the network: the submit function with its store and the SDK,
+//! and the command line's own rule of when to send a body again. A process of the function needs no
+//! processor's time here, so it asks for more than a real one could.
 
 use std::{cell::RefCell, collections::BTreeMap, pin::pin, rc::Rc, time::Duration};
 
@@ -90,15 +92,22 @@ impl Stack {
             time: time.clone(),
             table: Table::new(time.clone()),
             queue: MemoryQueue::new(time.clone()),
-            system: VirtualSystem { time: time.clone(), random: Random::keyed(0, "hot key", 0).into() },
+            system: VirtualSystem {
+                time: time.clone(),
+                random: Random::keyed(0, "hot key", 0).into(),
+            },
             auth: Auth::default(),
-            settings: Settings { defaults: Defaults::aws(), ..settings() },
+            settings: Settings {
+                defaults: Defaults::aws(),
+                ..settings()
+            },
             idle: RefCell::default(),
             answers: RefCell::default(),
         }
     }
 
-    /// One invocation, by a process that is warm or by a new one. One that takes longer than the gateway waits is ended, and so is its process.
+    /// One invocation, by a process that is warm or by a new one. One that takes longer than the
+    /// gateway waits is ended, and so is its process.
     async fn invoke(&self, who: &str, body: &str) -> ApiGatewayProxyResponse {
         let new = || DynamoStore::new(self.table.client(), "mycli", 90).with_clock(|| at(0));
         let warm = self.idle.borrow_mut().pop();
@@ -129,7 +138,11 @@ impl Stack {
                 late
             }
         };
-        *self.answers.borrow_mut().entry(u16::try_from(answer.status_code).unwrap()).or_default() += 1;
+        *self
+            .answers
+            .borrow_mut()
+            .entry(u16::try_from(answer.status_code).unwrap())
+            .or_default() += 1;
         answer
     }
 
@@ -142,13 +155,20 @@ impl Stack {
             let status = u16::try_from(answer.status_code).unwrap();
             if !patience::is_passing(status) {
                 assert_eq!(status, 202, "{:?}", answer.body);
-                return (serde_json::from_slice(answer.body.as_deref().unwrap()).unwrap(), spent);
+                return (
+                    serde_json::from_slice(answer.body.as_deref().unwrap()).unwrap(),
+                    spent,
+                );
             }
-            let asked = answer.headers.get("retry-after").map(|value| value.to_str().unwrap().parse().unwrap());
+            let asked = answer
+                .headers
+                .get("retry-after")
+                .map(|value| value.to_str().unwrap().parse().unwrap());
             let setback = Setback::NotNow(asked.map(Duration::from_secs));
             let chance = u32::try_from(self.system.bits() >> 96).unwrap();
             let pause = Patience::HandingIn.pause(tried, spent.to_std().unwrap(), setback, chance);
-            let pause = pause.unwrap_or_else(|| panic!("{who} gives up after {tried} tries and {spent}"));
+            let pause =
+                pause.unwrap_or_else(|| panic!("{who} gives up after {tried} tries and {spent}"));
             self.time.sleep(TimeDelta::from_std(pause).unwrap()).await;
         }
         unreachable!("tries do not end")
@@ -157,11 +177,13 @@ impl Stack {
     /// Hands in a batch, as `mycli bulk` does.
     async fn bulk(&self, batch: &Batch) -> Told {
         let (begun, id) = (self.time.now(), &batch.id);
-        let line = |number: usize| json!({ "command": format!("python fold.py {number}"), "group": id });
+        let line =
+            |number: usize| json!({ "command": format!("python fold.py {number}"), "group": id });
         let numbers: Vec<_> = (0..batch.lines).collect();
         let body = |numbers: &[usize]| {
             let executions: Vec<_> = numbers.iter().map(|number| line(*number)).collect();
-            json!({ "submission_id": id, "first_index": numbers[0], "executions": executions }).to_string()
+            json!({ "submission_id": id, "first_index": numbers[0], "executions": executions })
+                .to_string()
         };
         let bodies: Vec<_> = numbers.chunks(BULK_MAX).map(body).collect();
         let handed_in = bodies.into_iter().map(|body| self.hand_in(batch.by, body));
@@ -183,7 +205,11 @@ impl Stack {
 
     /// How many answers said so.
     fn answers(&self, status: u16) -> usize {
-        self.answers.borrow().get(&status).copied().unwrap_or_default()
+        self.answers
+            .borrow()
+            .get(&status)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -194,9 +220,12 @@ struct Batch {
     lines: usize,
 }
 
-/// All of these are handed in at once. Asserts that each line was told of once, with a run of its own, and that these runs are all that there
-/// is; gives the stack, and how long the last one took.
-#[expect(clippy::print_stdout, reason = "the figures are what the test is run for")]
+/// All of these are handed in at once. Asserts that each line was told of once, with a run of its
+/// own, and that these runs are all that there is; gives the stack, and how long the last one took.
+#[expect(
+    clippy::print_stdout,
+    reason = "the figures are what the test is run for"
+)]
 fn play(batches: Vec<Batch>) -> (Rc<Stack>, f64) {
     // The SDK's pauses are drawn from it.
     fastrand::seed(0);
@@ -204,20 +233,53 @@ fn play(batches: Vec<Batch>) -> (Rc<Stack>, f64) {
     let stack = Rc::new(Stack::new(&time));
     let (there, batches) = (Rc::clone(&stack), Rc::new(batches));
     let handed_in = Rc::clone(&batches);
-    let all = time.run(async move { future::join_all(handed_in.iter().map(|batch| there.bulk(batch))).await });
+    let all =
+        time.run(
+            async move { future::join_all(handed_in.iter().map(|batch| there.bulk(batch))).await },
+        );
     for (batch, told) in batches.iter().zip(&all) {
-        assert!(told.runs.keys().copied().eq(0..u32::try_from(batch.lines).unwrap()), "each line is told of");
+        assert!(
+            told.runs
+                .keys()
+                .copied()
+                .eq(0..u32::try_from(batch.lines).unwrap()),
+            "each line is told of"
+        );
     }
-    let mut runs: Vec<_> = all.iter().flat_map(|told| told.runs.values()).map(ToString::to_string).collect();
+    let mut runs: Vec<_> = all
+        .iter()
+        .flat_map(|told| told.runs.values())
+        .map(ToString::to_string)
+        .collect();
     runs.sort();
     let states = stack.table.values("id");
-    assert!(states == runs, "{} states of {} runs", states.len(), runs.len());
-    let requests: Vec<_> = stack.table.values("sk").into_iter().filter(|sk| sk.starts_with("exec_")).collect();
-    assert!(requests == runs, "{} requests of {} runs", requests.len(), runs.len());
-    assert_eq!(stack.table.values("place").len(), runs.len(), "each stands in a line");
+    assert!(
+        states == runs,
+        "{} states of {} runs",
+        states.len(),
+        runs.len()
+    );
+    let requests: Vec<_> = stack
+        .table
+        .values("sk")
+        .into_iter()
+        .filter(|sk| sk.starts_with("exec_"))
+        .collect();
+    assert!(
+        requests == runs,
+        "{} requests of {} runs",
+        requests.len(),
+        runs.len()
+    );
+    assert_eq!(
+        stack.table.values("place").len(),
+        runs.len(),
+        "each stands in a line"
+    );
     let (hints, _) = stack.queue.counts(QueueName::Launch);
     assert!(hints > 0, "the launcher is told");
-    let longest = |span: fn(&Told) -> TimeDelta| all.iter().map(span).max().unwrap().as_seconds_f64();
+    let longest =
+        |span: fn(&Told) -> TimeDelta| all.iter().map(span).max().unwrap().as_seconds_f64();
     let took = longest(|told| told.took);
     println!(
         "{} lines in {took:.3} s; a body in up to {:.3} s; accepted {}, existing {}; answers {:?}; refused writes {:?}",
@@ -232,36 +294,57 @@ fn play(batches: Vec<Batch>) -> (Rc<Stack>, f64) {
 }
 
 fn batch(by: &'static str, number: usize, lines: usize) -> Batch {
-    Batch { by, id: format!("sub_{by}_{number}"), lines }
+    Batch {
+        by,
+        id: format!("sub_{by}_{number}"),
+        lines,
+    }
 }
 
 /// What the key takes at least: a second's worth comes at once.
 const LEAST: f64 = 9.0;
-/// What the key takes at 1,000 a second, and then the SDK's two pauses before a third try, of a second and two at most.
+/// What the key takes at 1,000 a second, and then the SDK's two pauses before a third try, of a
+/// second and two at most.
 const MOST: f64 = 10.0 + 3.0;
 
-/// The four requests under way ask for far more than the key takes. The SDK's pauses bring that down to what it takes.
+/// The four requests under way ask for far more than the key takes. The SDK's pauses bring that
+/// down to what it takes.
 #[test]
 fn ten_thousand_lines_on_one_index_key_are_recorded_once_each() {
     let (stack, took) = play(vec![batch("alice", 0, LINES)]);
-    assert!(stack.table.throttled().contains_key("a key of by_standing"), "the key is what bounds them");
+    assert!(
+        stack.table.throttled().contains_key("a key of by_standing"),
+        "the key is what bounds them"
+    );
     assert!((LEAST..=MOST).contains(&took), "{took} s");
 }
 
-/// Twenty thousand lines are 40,000 units of the table: at 4,000 a second as long as what each key takes.
+/// Twenty thousand lines are 40,000 units of the table: at 4,000 a second as long as what each key
+/// takes.
 #[test]
 #[ignore = "nightly: a minute of one core"]
 fn two_submitters_have_a_key_each_and_share_the_table() {
     let (stack, took) = play(vec![batch("alice", 0, LINES), batch("bob", 0, LINES)]);
-    assert!(stack.table.throttled().contains_key("the table"), "the table bounds them too");
+    assert!(
+        stack.table.throttled().contains_key("the table"),
+        "the table bounds them too"
+    );
     assert!((LEAST..=MOST).contains(&took), "{took} s");
 }
 
-/// Twenty requests at once on one key: for some lines three tries are too few, and their requests are answered with 503. The lines that were
-/// recorded by then cost the key nothing when they are sent again.
+/// Twenty requests at once on one key: for some lines three tries are too few, and their requests
+/// are answered with 503. The lines that were recorded by then cost the key nothing when they are
+/// sent again.
 #[test]
 fn ten_batches_of_one_submitter_share_its_key_and_wait_for_it() {
-    let (stack, took) = play((0..10).map(|number| batch("alice", number, LINES / 10)).collect());
-    assert!(stack.answers(503) > 0, "more is asked for than the function can wait for");
+    let (stack, took) = play(
+        (0..10)
+            .map(|number| batch("alice", number, LINES / 10))
+            .collect(),
+    );
+    assert!(
+        stack.answers(503) > 0,
+        "more is asked for than the function can wait for"
+    );
     assert!((LEAST..=2.0 * MOST).contains(&took), "{took} s");
 }

@@ -1,4 +1,5 @@
-//! Launchers side by side: eight warm functions over one store, on a clock that stands until all that is due is done.
+//! Launchers side by side: eight warm functions over one store, on a clock that stands until all
+//! that is due is done.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,8 +22,8 @@ use domain::{
     limit::CapacityPool,
     message::{Message, Outgoing},
     ports::{
-        Clock, Definitions, Described, Entropy, LaunchError, LogLine, LogPage, Logs, PortError, Queue, ReadError,
-        Secrets, Store, Tasks,
+        Clock, Definitions, Described, Entropy, LaunchError, LogLine, LogPage, Logs, PortError,
+        Queue, ReadError, Secrets, Store, Tasks,
     },
     request::Source,
     secret::SecretRecord,
@@ -62,7 +63,8 @@ impl Clock for VirtualSystem {
     /// The clock stands, unless it goes, but others get on.
     async fn sleep(&self, time: TimeDelta) {
         if self.goes.load(Ordering::SeqCst) {
-            self.millis.fetch_add(time.num_milliseconds(), Ordering::SeqCst);
+            self.millis
+                .fetch_add(time.num_milliseconds(), Ordering::SeqCst);
         }
         tokio::task::yield_now().await;
     }
@@ -84,7 +86,9 @@ struct Mail {
 impl Queue for Mail {
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         let due = |delay: u32| self.system.now() + TimeDelta::seconds(delay.into());
-        let stamped = messages.into_iter().map(|outgoing| (due(outgoing.delay_seconds), outgoing.message));
+        let stamped = messages
+            .into_iter()
+            .map(|outgoing| (due(outgoing.delay_seconds), outgoing.message));
         self.messages.lock().unwrap().extend(stamped);
         Ok(())
     }
@@ -94,7 +98,9 @@ impl Mail {
     /// What is due, no more than so many.
     fn due(&self, most: usize) -> Vec<Message> {
         let (now, mut messages) = (self.system.now(), self.messages.lock().unwrap());
-        let (mut due, later): (Vec<_>, Vec<_>) = mem::take(&mut *messages).into_iter().partition(|(at, _)| *at <= now);
+        let (mut due, later): (Vec<_>, Vec<_>) = mem::take(&mut *messages)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
         *messages = due.split_off(due.len().min(most));
         messages.extend(later);
         due.into_iter().map(|(_, message)| message).collect()
@@ -102,9 +108,17 @@ impl Mail {
 
     /// Sets the clock to when the next is due; `false` if there is none.
     fn wait(&self) -> bool {
-        let next = self.messages.lock().unwrap().iter().map(|(at, _)| *at).min();
+        let next = self
+            .messages
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(at, _)| *at)
+            .min();
         let millis = next.map(|next| (next - at(0)).num_milliseconds());
-        millis.inspect(|millis| _ = self.system.millis.fetch_max(*millis, Ordering::SeqCst)).is_some()
+        millis
+            .inspect(|millis| _ = self.system.millis.fetch_max(*millis, Ordering::SeqCst))
+            .is_some()
     }
 }
 
@@ -120,35 +134,62 @@ struct Ecs {
 
 impl Ecs {
     fn registered(&self) -> Vec<Timestamp> {
-        self.registrations.lock().unwrap().iter().map(|(at, _)| *at).collect()
+        self.registrations
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(at, _)| *at)
+            .collect()
     }
 
     /// Somebody deregisters all that there is.
     fn forget(&self) {
         let known = self.registrations.lock().unwrap();
-        self.gone.lock().unwrap().extend(known.iter().map(|(_, arn)| arn.clone()));
+        self.gone
+            .lock()
+            .unwrap()
+            .extend(known.iter().map(|(_, arn)| arn.clone()));
     }
 }
 
 impl Tasks for Ecs {
-    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+    async fn register_definition(
+        &self,
+        definition: &TaskDefinition,
+    ) -> Result<String, LaunchError> {
         // The others get on meanwhile.
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
         let mut known = self.registrations.lock().unwrap();
-        let arn = format!("arn:aws:ecs:x:1:task-definition/{}:{}", definition.content_hash(), known.len() + 1);
+        let arn = format!(
+            "arn:aws:ecs:x:1:task-definition/{}:{}",
+            definition.content_hash(),
+            known.len() + 1
+        );
         known.push((self.system.now(), arn.clone()));
         Ok(arn)
     }
 
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
-        let known = self.registrations.lock().unwrap().iter().any(|(_, arn)| *arn == input.task_definition);
+        let known = self
+            .registrations
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|(_, arn)| *arn == input.task_definition);
         if !known || self.gone.lock().unwrap().contains(&input.task_definition) {
-            return Err(LaunchError::NoDefinition("TaskDefinition is inactive".into()));
+            return Err(LaunchError::NoDefinition(
+                "TaskDefinition is inactive".into(),
+            ));
         }
         self.inputs.lock().unwrap().push(input.clone());
-        *self.started.lock().unwrap().entry(input.started_by.clone()).or_default() += 1;
+        *self
+            .started
+            .lock()
+            .unwrap()
+            .entry(input.started_by.clone())
+            .or_default() += 1;
         Ok(Task {
             task_arn: format!("arn:aws:ecs:x:1:task/cluster/{}", input.started_by),
             last_status: "PROVISIONING".into(),
@@ -189,10 +230,16 @@ impl Secrets for Nothing {
     /// The record of the one for git cannot be read.
     async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
         match name {
-            GIT_TOKEN => Err(PortError::corrupt("the record of the secret GIT_TOKEN", "it was spoilt by a test")),
-            GIT_SSH_KEY => {
-                Ok(Some(SecretRecord { name: name.into(), role: Role::Admin, set_at: None, hosts: Vec::new() }))
-            }
+            GIT_TOKEN => Err(PortError::corrupt(
+                "the record of the secret GIT_TOKEN",
+                "it was spoilt by a test",
+            )),
+            GIT_SSH_KEY => Ok(Some(SecretRecord {
+                name: name.into(),
+                role: Role::Admin,
+                set_at: None,
+                hosts: Vec::new(),
+            })),
             _ => Ok(None),
         }
     }
@@ -215,12 +262,21 @@ struct World<S> {
 
 impl<S: Store + Definitions + 'static> World<S> {
     fn of(store: S) -> Arc<Self> {
-        Self::with(store, Settings { definitions_rate: Some(DEFINITIONS_RATE), ..settings() })
+        Self::with(
+            store,
+            Settings {
+                definitions_rate: Some(DEFINITIONS_RATE),
+                ..settings()
+            },
+        )
     }
 
     fn with(store: S, settings: Settings) -> Arc<Self> {
         let system = Arc::new(VirtualSystem::default());
-        let mail = Mail { system: Arc::clone(&system), messages: Mutex::default() };
+        let mail = Mail {
+            system: Arc::clone(&system),
+            messages: Mutex::default(),
+        };
         let ecs = Ecs {
             system: Arc::clone(&system),
             registrations: Mutex::default(),
@@ -228,8 +284,18 @@ impl<S: Store + Definitions + 'static> World<S> {
             started: Mutex::default(),
             inputs: Mutex::default(),
         };
-        let (memories, pace, submitted) = (Default::default(), Pace::default(), AtomicU64::default());
-        Arc::new(Self { store, system, mail, ecs, settings, memories, pace, submitted })
+        let (memories, pace, submitted) =
+            (Default::default(), Pace::default(), AtomicU64::default());
+        Arc::new(Self {
+            store,
+            system,
+            mail,
+            ecs,
+            settings,
+            memories,
+            pace,
+            submitted,
+        })
     }
 
     /// So many executions at once, whose tasks need so many different definitions.
@@ -238,8 +304,18 @@ impl<S: Store + Definitions + 'static> World<S> {
         for number in 0..count {
             let entropy = self.submitted.fetch_add(1, Ordering::SeqCst).into();
             let image = Some(format!("tool:{}", number % contents));
-            let id = Wish { entropy, image, ..Wish::default() }.submit(&self.store).await.id;
-            let hint = Message::Wakeup { backlog: POOL, id: Some(id.clone()) };
+            let id = Wish {
+                entropy,
+                image,
+                ..Wish::default()
+            }
+            .submit(&self.store)
+            .await
+            .id;
+            let hint = Message::Wakeup {
+                backlog: POOL,
+                id: Some(id.clone()),
+            };
             self.mail.send(vec![hint.into()]).await.unwrap();
             ids.push(id);
         }
@@ -265,7 +341,10 @@ impl<S: Store + Definitions + 'static> World<S> {
         // A store that is busy may fail a message, which SQS then delivers again.
         for failed in launcher.handle(event).await.batch_item_failures {
             let number: usize = failed.item_identifier.parse().unwrap();
-            self.mail.send(vec![messages[number].clone().into()]).await.unwrap();
+            self.mail
+                .send(vec![messages[number].clone().into()])
+                .await
+                .unwrap();
         }
     }
 
@@ -305,8 +384,15 @@ impl<S: Store + Definitions + 'static> World<S> {
     async fn all_started_once(&self, ids: &[ExecutionId]) {
         let started = self.ecs.started.lock().unwrap().clone();
         for execution in self.load(ids).await {
-            assert_eq!(started.get(&execution.id.attempt(1).to_string()), Some(&1), "{execution:#?}");
-            assert!(execution.attempts.len() == 1 && execution.attempts[0].task_arn.is_some(), "{execution:#?}");
+            assert_eq!(
+                started.get(&execution.id.attempt(1).to_string()),
+                Some(&1),
+                "{execution:#?}"
+            );
+            assert!(
+                execution.attempts.len() == 1 && execution.attempts[0].task_arn.is_some(),
+                "{execution:#?}"
+            );
         }
     }
 }
@@ -317,10 +403,19 @@ fn who_waits(executions: &[Execution]) -> Vec<&str> {
     for execution in executions {
         match &execution.state {
             State::Waiting { reason, .. } => reasons.push(reason.as_str()),
-            state => assert!(execution.open_attempt().is_some(), "{} is {state:?}", execution.id),
+            state => assert!(
+                execution.open_attempt().is_some(),
+                "{} is {state:?}",
+                execution.id
+            ),
         }
     }
-    assert!(reasons.iter().all(|reason| reason.contains("task definition for it is")), "{reasons:#?}");
+    assert!(
+        reasons
+            .iter()
+            .all(|reason| reason.contains("task definition for it is")),
+        "{reasons:#?}"
+    );
     reasons
 }
 
@@ -330,7 +425,10 @@ fn within_the_rate(registered: &[Timestamp]) {
         #[expect(clippy::cast_precision_loss, reason = "seconds of a test")]
         let seconds = (*at_that_time - at(0)).num_milliseconds() as f64 / 1000.0;
         let most = DEFINITIONS_RATE.burst + seconds * DEFINITIONS_RATE.per_second;
-        assert!(f64::from(number) <= most, "{number} after {seconds} s: {registered:#?}");
+        assert!(
+            f64::from(number) <= most,
+            "{number} after {seconds} s: {registered:#?}"
+        );
     }
 }
 
@@ -349,24 +447,39 @@ async fn each_content_is_registered_once<S: Store + Definitions + 'static>(store
     assert_eq!(world.ecs.registered().len(), 3);
 }
 
-async fn registrations_keep_to_ecs_rate<S: Store + Definitions + 'static>(store: S, contents: usize) {
+async fn registrations_keep_to_ecs_rate<S: Store + Definitions + 'static>(
+    store: S,
+    contents: usize,
+) {
     let world = World::of(store);
     let ids = world.submit(contents * 2, contents).await;
     world.work().await;
     let waiting = world.load(&ids).await;
     let reasons = who_waits(&waiting);
-    let held_by_rate = reasons.iter().filter(|reason| reason.contains("ECS takes 1 a second")).count();
+    let held_by_rate = reasons
+        .iter()
+        .filter(|reason| reason.contains("ECS takes 1 a second"))
+        .count();
     assert!(held_by_rate >= contents - 20, "{reasons:#?}");
     world.work_to_the_end().await;
     world.all_started_once(&ids).await;
     let registered = world.ecs.registered();
     assert_eq!(registered.len(), contents);
     within_the_rate(&registered);
-    let (last, soonest) = (*registered.last().unwrap(), i64::try_from(contents - 20).unwrap());
-    assert!(last <= at(3_000 * soonest), "the rate is used, not only kept to: {registered:#?}");
+    let (last, soonest) = (
+        *registered.last().unwrap(),
+        i64::try_from(contents - 20).unwrap(),
+    );
+    assert!(
+        last <= at(3_000 * soonest),
+        "the rate is used, not only kept to: {registered:#?}"
+    );
 }
 
-async fn what_is_gone_is_registered_once_more<S: Store + Definitions + 'static>(store: S, each: usize) {
+async fn what_is_gone_is_registered_once_more<S: Store + Definitions + 'static>(
+    store: S,
+    each: usize,
+) {
     let world = World::of(store);
     let ids = world.submit(LAUNCHERS * each, 2).await;
     world.work_to_the_end().await;
@@ -379,7 +492,8 @@ async fn what_is_gone_is_registered_once_more<S: Store + Definitions + 'static>(
     assert_eq!(world.ecs.registered().len(), 4, "{:#?}", world.ecs);
 }
 
-/// Each was sent away a second at a time, until its definition had its turn: the more there were, the oftener each.
+/// Each was sent away a second at a time, until its definition had its turn: the more there were,
+/// the oftener each.
 #[tokio::test]
 async fn who_waits_for_a_definition_is_not_looked_at_again_and_again() {
     let store = MemoryStore::default();
@@ -389,25 +503,63 @@ async fn who_waits_for_a_definition_is_not_looked_at_again_and_again() {
     world.all_started_once(&ids).await;
     let registered = world.ecs.registered();
     within_the_rate(&registered);
-    assert!(*registered.last().unwrap() <= at(1_500 * 180), "the rate is used, not only kept to: {registered:#?}");
+    assert!(
+        *registered.last().unwrap() <= at(1_500 * 180),
+        "the rate is used, not only kept to: {registered:#?}"
+    );
     let updates = store.meter().calls["update"];
-    assert!(updates <= 15 * 200, "{updates} changes besides the launches of 200");
+    assert!(
+        updates <= 15 * 200,
+        "{updates} changes besides the launches of 200"
+    );
 }
 
-/// The slot comes back between the last look at a backlog and the word that nobody watches it any more: who gave it back told nobody.
+/// The slot comes back between the last look at a backlog and the word that nobody watches it any
+/// more: who gave it back told nobody.
 #[tokio::test]
 async fn what_comes_back_while_a_launcher_leaves_a_backlog_is_started() {
     let store = MemoryStore::default();
-    let quotas = [CapacityPool::Machine].map(|pool| (pool, Quota { cpu: Some(12 * CPU), rate: None })).into();
-    let run_task_rate = Some(Rate { burst: 100.0, per_second: 100.0 });
-    let world = World::with(store.clone(), Settings { run_task_rate, quotas, ..settings() });
+    let quotas = [CapacityPool::Machine]
+        .map(|pool| {
+            (
+                pool,
+                Quota {
+                    cpu: Some(12 * CPU),
+                    rate: None,
+                },
+            )
+        })
+        .into();
+    let run_task_rate = Some(Rate {
+        burst: 100.0,
+        per_second: 100.0,
+    });
+    let world = World::with(
+        store.clone(),
+        Settings {
+            run_task_rate,
+            quotas,
+            ..settings()
+        },
+    );
     world.system.goes.store(true, Ordering::SeqCst);
-    let other = launch(&store, &Wish { entropy: 1_000, ..Wish::default() }.submit(&store).await).await;
+    let other = launch(
+        &store,
+        &Wish {
+            entropy: 1_000,
+            ..Wish::default()
+        }
+        .submit(&store)
+        .await,
+    )
+    .await;
     let ids = world.submit(12, 1).await;
     // It watches, it waits for more, it leaves.
     store.interrupt("set_line_state", 2, move |store| {
         let ended = store.update(&other, stopped(&other, 0), &[]).now_or_never();
-        ended.expect("it answers at once").expect("nobody else writes it");
+        ended
+            .expect("it answers at once")
+            .expect("nobody else writes it");
     });
     let messages = world.mail.due(BATCH);
     world.launch(0, &messages).await;
@@ -447,7 +599,8 @@ over_both_stores! {
     what_was_deregistered_is_registered_once_more_by_whoever_notices: what_is_gone_is_registered_once_more, 10, 5;
 }
 
-/// More of them than are looked at in a round: who stands behind them starts all the same, and what was sent about one is done with.
+/// More of them than are looked at in a round: who stands behind them starts all the same, and what
+/// was sent about one is done with.
 #[tokio::test]
 async fn records_that_are_unreadable_hide_nobody_behind_them() {
     let store = MemoryStore::default();
@@ -455,19 +608,51 @@ async fn records_that_are_unreadable_hide_nobody_behind_them() {
     let unreadable = world.submit(60, 1).await;
     let behind = world.submit(3, 1).await;
     unreadable.iter().for_each(|id| store.spoil(id));
-    world.mail.send(vec![Message::Check { id: unreadable[0].clone() }.into()]).await.unwrap();
+    world
+        .mail
+        .send(vec![
+            Message::Check {
+                id: unreadable[0].clone(),
+            }
+            .into(),
+        ])
+        .await
+        .unwrap();
     world.work().await;
     world.all_started_once(&behind).await;
-    assert_eq!(world.ecs.started.lock().unwrap().len(), behind.len(), "none of the others was started on a guess");
-    assert!(!world.mail.wait(), "no message about them comes again and again");
+    assert_eq!(
+        world.ecs.started.lock().unwrap().len(),
+        behind.len(),
+        "none of the others was started on a guess"
+    );
+    assert!(
+        !world.mail.wait(),
+        "no message about them comes again and again"
+    );
 }
 
 /// Those that come to a backlog without room are told why they wait.
 #[tokio::test]
 async fn a_newcomer_that_is_unreadable_hides_nobody_where_a_backlog_is_held() {
     let store = MemoryStore::default();
-    let quotas = [CapacityPool::Machine].map(|pool| (pool, Quota { cpu: Some(CPU), rate: None })).into();
-    let world = World::with(store.clone(), Settings { quotas, ..settings() });
+    let quotas = [CapacityPool::Machine]
+        .map(|pool| {
+            (
+                pool,
+                Quota {
+                    cpu: Some(CPU),
+                    rate: None,
+                },
+            )
+        })
+        .into();
+    let world = World::with(
+        store.clone(),
+        Settings {
+            quotas,
+            ..settings()
+        },
+    );
     let first = world.submit(1, 1).await;
     world.work().await;
     world.all_started_once(&first).await;
@@ -475,38 +660,68 @@ async fn a_newcomer_that_is_unreadable_hides_nobody_where_a_backlog_is_held() {
     store.spoil(&newcomers[0]);
     world.work().await;
     for execution in world.load(&newcomers[1..]).await {
-        assert!(matches!(execution.state, State::Waiting { .. }), "{execution:#?}");
+        assert!(
+            matches!(execution.state, State::Waiting { .. }),
+            "{execution:#?}"
+        );
     }
-    assert!(!world.mail.wait(), "no message about it comes again and again");
+    assert!(
+        !world.mail.wait(),
+        "no message about it comes again and again"
+    );
 }
 
 /// It holds up those that need it, and they say so.
 #[tokio::test]
 async fn a_secret_that_is_unreadable_holds_up_nobody_who_needs_it_not() {
     let world = World::with(MemoryStore::default(), settings());
-    let mut needs_it = Wish { entropy: 1_000, ..Wish::default() }.execution();
-    needs_it.request.source = Some(Source { repo: "https://github.com/acme/infra".parse().unwrap(), reference: None });
+    let mut needs_it = Wish {
+        entropy: 1_000,
+        ..Wish::default()
+    }
+    .execution();
+    needs_it.request.source = Some(Source {
+        repo: "https://github.com/acme/infra".parse().unwrap(),
+        reference: None,
+    });
     world.store.create(&needs_it, None).await.unwrap();
     let others = world.submit(3, 1).await;
     world.work().await;
     world.all_started_once(&others).await;
     let held = world.load(&[needs_it.id]).await.remove(0);
-    let State::Waiting { reason, .. } = &held.state else { panic!("{held:#?}") };
-    assert!(reason.contains("the record of the secret GIT_TOKEN cannot be read"), "{reason}");
+    let State::Waiting { reason, .. } = &held.state else {
+        panic!("{held:#?}")
+    };
+    assert!(
+        reason.contains("the record of the secret GIT_TOKEN cannot be read"),
+        "{reason}"
+    );
 }
 
-/// A key for git that only administrators' runs may use stays away from the others, and their logs say so.
+/// A key for git that only administrators' runs may use stays away from the others, and their logs
+/// say so.
 #[tokio::test]
 async fn a_credential_for_administrators_is_given_to_their_runs_alone() {
     let world = World::with(MemoryStore::default(), settings());
     let submitted = |entropy, role| {
-        let mut execution = Wish { entropy, ..Wish::default() }.execution();
+        let mut execution = Wish {
+            entropy,
+            ..Wish::default()
+        }
+        .execution();
         let repo = "git@github.com:acme/infra.git".parse().unwrap();
-        execution.request.source = Some(Source { repo, reference: None });
+        execution.request.source = Some(Source {
+            repo,
+            reference: None,
+        });
         execution.submitted_role = role;
         execution
     };
-    let runs = [submitted(1, Some(Role::Admin)), submitted(2, Some(Role::Submit)), submitted(3, None)];
+    let runs = [
+        submitted(1, Some(Role::Admin)),
+        submitted(2, Some(Role::Submit)),
+        submitted(3, None),
+    ];
     for execution in &runs {
         world.store.create(execution, None).await.unwrap();
     }
@@ -515,12 +730,22 @@ async fn a_credential_for_administrators_is_given_to_their_runs_alone() {
     let mut definitions = BTreeSet::new();
     for (execution, gets_it) in runs.iter().zip([true, false, false]) {
         let inputs = world.ecs.inputs.lock().unwrap();
-        let launch = inputs.iter().find(|input| input.started_by.starts_with(execution.id.as_str())).unwrap();
+        let launch = inputs
+            .iter()
+            .find(|input| input.started_by.starts_with(execution.id.as_str()))
+            .unwrap();
         let environment = &launch.overrides.container_overrides[0].environment;
-        let note = environment.iter().find(|pair| pair.name == "MYCLI_WITHOUT").map(|pair| pair.value.as_str());
+        let note = environment
+            .iter()
+            .find(|pair| pair.name == "MYCLI_WITHOUT")
+            .map(|pair| pair.value.as_str());
         let expected = "GIT_SSH_KEY is for runs that a key of role admin submits; the clone goes on without it";
         assert_eq!(note, (!gets_it).then_some(expected));
         definitions.insert((gets_it, launch.task_definition.clone()));
     }
-    assert_eq!(definitions.len(), 2, "one with the key and one without: {definitions:?}");
+    assert_eq!(
+        definitions.len(),
+        2,
+        "one with the key and one without: {definitions:?}"
+    );
 }

@@ -8,7 +8,9 @@ use domain::{
     group::GroupRerun,
     id::{AttemptId, ExecutionId},
     key::{Caller, Role},
-    ports::{Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, ReadError, Store, Tasks},
+    ports::{
+        Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, ReadError, Store, Tasks,
+    },
     secret::SecretRecord,
     task::TaskDefinition,
 };
@@ -25,27 +27,48 @@ use tests::{
 };
 
 fn caller(role: Role) -> Caller {
-    Caller { role, ..tests::callers::caller(&format!("{role:?}")) }
+    Caller {
+        role,
+        ..tests::callers::caller(&format!("{role:?}"))
+    }
 }
 
 /// What the submit function answers to a `POST`.
 async fn post(store: &MemoryStore, caller: &Caller, path: &str, body: &Value) -> (i64, Value) {
-    let (queue, auth, settings) =
-        (MemoryQueue::new(System), Auth::default(), simulation::settings(&simulation::account(7, 6)));
-    let submit =
-        Submit { store, keys: store, queue: &queue, secrets: store, system: &System, auth: &auth, settings: &settings };
+    let (queue, auth, settings) = (
+        MemoryQueue::new(System),
+        Auth::default(),
+        simulation::settings(&simulation::account(7, 6)),
+    );
+    let submit = Submit {
+        store,
+        keys: store,
+        queue: &queue,
+        secrets: store,
+        system: &System,
+        auth: &auth,
+        settings: &settings,
+    };
     let mut request = ApiGatewayProxyRequest::default();
     request.http_method = axum::http::Method::POST;
     request.path = Some(path.into());
     request.body = Some(body.to_string());
     let answer = submit.answer(caller, &request).await;
-    (answer.status_code, serde_json::from_slice(&answer.body.unwrap()).unwrap())
+    (
+        answer.status_code,
+        serde_json::from_slice(&answer.body.unwrap()).unwrap(),
+    )
 }
 
 /// A run of an administrator's that names a secret which nobody else's may.
 async fn privileged(store: &MemoryStore) -> ExecutionId {
     let set_at = Some(DateTime::UNIX_EPOCH);
-    store.set_secret(SecretRecord { name: "PROD".into(), role: Role::Admin, set_at, hosts: Vec::new() });
+    store.set_secret(SecretRecord {
+        name: "PROD".into(),
+        role: Role::Admin,
+        set_at,
+        hosts: Vec::new(),
+    });
     let request = json!({"command": "make", "secrets": ["PROD"], "env": {"A": "a"}});
     let (status, answer) = post(store, &caller(Role::Admin), "/execute", &request).await;
     assert_eq!(status, 202, "{answer}");
@@ -60,7 +83,10 @@ async fn a_secret_is_checked_against_who_runs_it_again() {
     let (status, answer) = post(&store, &caller(Role::Submit), &path, &json!({})).await;
     assert_eq!(
         (status, &answer["errors"]),
-        (422, &json!([{"field": "secrets[0]", "message": "`PROD` may be named by keys of role admin only"}]))
+        (
+            422,
+            &json!([{"field": "secrets[0]", "message": "`PROD` may be named by keys of role admin only"}])
+        )
     );
     let without = json!({"secrets": []});
     let (status, answer) = post(&store, &caller(Role::Submit), &path, &without).await;
@@ -77,9 +103,21 @@ async fn what_cannot_be_read_cannot_be_run_again_and_says_so() {
     let store = MemoryStore::default();
     let id = privileged(&store).await;
     store.spoil(&id);
-    let (status, answer) = post(&store, &caller(Role::Admin), &format!("/executions/{id}/rerun"), &json!({})).await;
-    assert_eq!((status, &answer["code"]), (500, &json!("unreadable_record")));
-    assert!(answer["title"].as_str().unwrap().contains(id.as_str()), "{answer}");
+    let (status, answer) = post(
+        &store,
+        &caller(Role::Admin),
+        &format!("/executions/{id}/rerun"),
+        &json!({}),
+    )
+    .await;
+    assert_eq!(
+        (status, &answer["code"]),
+        (500, &json!("unreadable_record"))
+    );
+    assert!(
+        answer["title"].as_str().unwrap().contains(id.as_str()),
+        "{answer}"
+    );
 }
 
 /// Nothing is started here, and no log is read.
@@ -119,7 +157,10 @@ impl Logs for Idle {
 
 /// The launcher is told of the rerun into this group.
 async fn work(store: &MemoryStore, group: &str) {
-    let (queue, settings) = (MemoryQueue::new(System), simulation::settings(&simulation::account(7, 6)));
+    let (queue, settings) = (
+        MemoryQueue::new(System),
+        simulation::settings(&simulation::account(7, 6)),
+    );
     let (registered, pace) = (Registered::default(), Pace::default());
     let launcher = Launcher {
         store,
@@ -134,7 +175,9 @@ async fn work(store: &MemoryStore, group: &str) {
     };
     let message = json!({"kind": "rerun_group", "group": group, "v": 1}).to_string();
     let event = json!({"Records": [{"messageId": "1", "body": message}]});
-    let response = launcher.handle(serde_json::from_value(event).unwrap()).await;
+    let response = launcher
+        .handle(serde_json::from_value(event).unwrap())
+        .await;
     assert!(response.batch_item_failures.is_empty(), "{response:?}");
 }
 
@@ -145,7 +188,9 @@ async fn lost(store: &MemoryStore, request: &Value) -> ExecutionId {
     let id: ExecutionId = answer["execution_id"].as_str().unwrap().parse().unwrap();
     let before = store.load(&id).await.unwrap().unwrap();
     let started = crate::contract::records::launch(store, &before).await;
-    let lost = started.lost("nobody knows of its task", System.now()).unwrap();
+    let lost = started
+        .lost("nobody knows of its task", System.now())
+        .unwrap();
     store.update(&started, lost, &[]).await.unwrap();
     // A rerun is of what was submitted before it, and the clock counts milliseconds.
     while System.now() <= before.submitted_at {
@@ -154,25 +199,52 @@ async fn lost(store: &MemoryStore, request: &Value) -> ExecutionId {
     id
 }
 
-/// One that must not be run again by this caller is told with its reason, and holds up none of the others.
+/// One that must not be run again by this caller is told with its reason, and holds up none of the
+/// others.
 #[tokio::test]
 async fn a_member_that_the_caller_may_not_run_is_rejected_by_itself() {
     let store = MemoryStore::default();
     let set_at = Some(DateTime::UNIX_EPOCH);
-    store.set_secret(SecretRecord { name: "PROD".into(), role: Role::Admin, set_at, hosts: Vec::new() });
-    let secret = lost(&store, &json!({"command": "make", "secrets": ["PROD"], "group": "nightly"})).await;
+    store.set_secret(SecretRecord {
+        name: "PROD".into(),
+        role: Role::Admin,
+        set_at,
+        hosts: Vec::new(),
+    });
+    let secret = lost(
+        &store,
+        &json!({"command": "make", "secrets": ["PROD"], "group": "nightly"}),
+    )
+    .await;
     lost(&store, &json!({"command": "make", "group": "nightly"})).await;
     let spoilt = lost(&store, &json!({"command": "make", "group": "nightly"})).await;
     store.spoil(&spoilt);
     let asked = json!({"submission_id": "again"});
-    let (status, answer) = post(&store, &caller(Role::Submit), "/groups/nightly/rerun-failed", &asked).await;
+    let (status, answer) = post(
+        &store,
+        &caller(Role::Submit),
+        "/groups/nightly/rerun-failed",
+        &asked,
+    )
+    .await;
     assert_eq!(status, 202, "{answer}");
     work(&store, "again").await;
-    let done: GroupRerun = store.group_work(&"again".parse().unwrap()).await.unwrap().unwrap();
-    let counts = (done.counts.accepted, done.counts.rejected, done.counts.passed_over);
+    let done: GroupRerun = store
+        .group_work(&"again".parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    let counts = (
+        done.counts.accepted,
+        done.counts.rejected,
+        done.counts.passed_over,
+    );
     assert_eq!((counts, done.progress.done), ((1, 1, 1), true), "{done:?}");
     assert_eq!(done.rejections[0].execution_id, secret);
-    assert_eq!(done.rejections[0].errors[0].message, "`PROD` may be named by keys of role admin only");
+    assert_eq!(
+        done.rejections[0].errors[0].message,
+        "`PROD` may be named by keys of role admin only"
+    );
 }
 
 #[tokio::test]
@@ -182,12 +254,20 @@ async fn one_rerun_at_a_time_goes_into_a_group() {
     let (alice, path) = (caller(Role::Submit), "/groups/nightly/rerun-failed");
     let first = json!({"submission_id": "one", "changes": {"group": "again"}});
     assert_eq!(post(&store, &alice, path, &first).await.0, 202);
-    assert_eq!(post(&store, &alice, path, &first).await.0, 202, "the same again is no harm");
+    assert_eq!(
+        post(&store, &alice, path, &first).await.0,
+        202,
+        "the same again is no harm"
+    );
     let other = json!({"submission_id": "two", "changes": {"group": "again"}});
     let (status, answer) = post(&store, &alice, path, &other).await;
     assert_eq!((status, &answer["code"]), (409, &json!("rerun_under_way")));
     work(&store, "again").await;
-    assert_eq!(post(&store, &alice, path, &other).await.0, 202, "the first is over");
+    assert_eq!(
+        post(&store, &alice, path, &other).await.0,
+        202,
+        "the first is over"
+    );
 }
 
 /// The red button reaches what the server has not run again yet.
@@ -197,11 +277,28 @@ async fn a_cancel_of_the_new_group_ends_a_rerun() {
     let before = lost(&store, &json!({"command": "make", "group": "nightly"})).await;
     let alice = caller(Role::Submit);
     let asked = json!({"submission_id": "again"});
-    assert_eq!(post(&store, &alice, "/groups/nightly/rerun-failed", &asked).await.0, 202);
-    assert_eq!(post(&store, &alice, "/groups/again/cancel", &json!({})).await.0, 202);
+    assert_eq!(
+        post(&store, &alice, "/groups/nightly/rerun-failed", &asked)
+            .await
+            .0,
+        202
+    );
+    assert_eq!(
+        post(&store, &alice, "/groups/again/cancel", &json!({}))
+            .await
+            .0,
+        202
+    );
     work(&store, "again").await;
-    let done: GroupRerun = store.group_work(&"again".parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!((done.progress.done, done.cancelled, done.counts.accepted), (true, true, 0));
+    let done: GroupRerun = store
+        .group_work(&"again".parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (done.progress.done, done.cancelled, done.counts.accepted),
+        (true, true, 0)
+    );
     let mut all = Vec::new();
     store.for_each(|execution| all.push(execution.id.clone()));
     assert_eq!(all, [before]);

@@ -18,8 +18,8 @@ use domain::{
     marker::{self, Marker},
     message::{Message, Outgoing},
     ports::{
-        AccountQuotas, Announcer, Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError, Queue, ReadError,
-        Store, Tasks,
+        AccountQuotas, Announcer, Clock, Described, LaunchError, LogLine, LogPage, Logs, PortError,
+        Queue, ReadError, Store, Tasks,
     },
     settings::Settings,
     task::{TaskDefinition, log_stream},
@@ -53,7 +53,10 @@ impl Clock for Cloud {
 
 impl Queue for Cloud {
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
-        self.sent.lock().unwrap().extend(messages.into_iter().map(|outgoing| outgoing.message));
+        self.sent
+            .lock()
+            .unwrap()
+            .extend(messages.into_iter().map(|outgoing| outgoing.message));
         Ok(())
     }
 }
@@ -79,10 +82,18 @@ impl Tasks for Cloud {
     }
 
     async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
-        let known: Vec<_> = self.tasks.iter().filter(|task| task_arns.contains(&task.task_arn)).cloned().collect();
+        let known: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|task| task_arns.contains(&task.task_arn))
+            .cloned()
+            .collect();
         let is_missing = |arn: &&String| known.iter().all(|task| task.task_arn != **arn);
         let missing = task_arns.iter().filter(is_missing).cloned().collect();
-        Ok(Described { tasks: known, missing })
+        Ok(Described {
+            tasks: known,
+            missing,
+        })
     }
 
     async fn list_tasks(&self, _: &AttemptId) -> Result<Vec<String>, PortError> {
@@ -97,15 +108,31 @@ impl Logs for Cloud {
         if !self.silent.is_empty() && stream.ends_with(&self.silent) {
             return Err(PortError::unavailable("the log", "nothing").into());
         }
-        let line = if cursor.is_none() { said("start") } else { "output".into() };
-        let lines = vec![LogLine { at: at(2_000), text: line }];
-        Ok(LogPage { lines, next: Some("on".into()), more: true })
+        let line = if cursor.is_none() {
+            said("start")
+        } else {
+            "output".into()
+        };
+        let lines = vec![LogLine {
+            at: at(2_000),
+            text: line,
+        }];
+        Ok(LogPage {
+            lines,
+            next: Some("on".into()),
+            more: true,
+        })
     }
 
     async fn last(&self, _: &str) -> Result<Vec<LogLine>, ReadError> {
         *self.parts_read.lock().unwrap() += 1;
         let words = ["output".to_owned(), said("exit:7")];
-        Ok(words.map(|text| LogLine { at: at(9_000), text }).into())
+        Ok(words
+            .map(|text| LogLine {
+                at: at(9_000),
+                text,
+            })
+            .into())
     }
 }
 
@@ -119,7 +146,11 @@ fn ended(execution: &Execution) -> Task {
         last_status: STOPPED.into(),
         desired_status: STOPPED.into(),
         stop_code: Some(StopCode::EssentialContainerExited),
-        containers: vec![Container { name: CONTAINER.into(), exit_code: Some(7), ..Container::default() }],
+        containers: vec![Container {
+            name: CONTAINER.into(),
+            exit_code: Some(7),
+            ..Container::default()
+        }],
         stopped_at: Some(at(10_000)),
         ..task(execution, 2)
     }
@@ -137,27 +168,56 @@ fn task(execution: &Execution, version: i64) -> Task {
 }
 
 async fn running(store: &MemoryStore, entropy: u128) -> Execution {
-    let execution = Wish { entropy, ..Wish::default() }.submit(store).await;
+    let execution = Wish {
+        entropy,
+        ..Wish::default()
+    }
+    .submit(store)
+    .await;
     let launched = launch(store, &execution).await;
-    let runs = launched.observe(1, &Observation::Task(&task(&launched, 1)), at(1_500)).expect("it is news");
-    let runs = runs.observe(1, &Observation::Markers(&[(at(2_000), Marker::SetUp)]), at(2_000)).unwrap_or(runs);
-    store.update(&launched, runs, &[]).await.expect("nobody else writes it")
+    let runs = launched
+        .observe(1, &Observation::Task(&task(&launched, 1)), at(1_500))
+        .expect("it is news");
+    let runs = runs
+        .observe(
+            1,
+            &Observation::Markers(&[(at(2_000), Marker::SetUp)]),
+            at(2_000),
+        )
+        .unwrap_or(runs);
+    store
+        .update(&launched, runs, &[])
+        .await
+        .expect("nobody else writes it")
 }
 
 type Tracker<'a> = StateTracker<'a, MemoryStore, Cloud, Cloud, Cloud, Cloud, Cloud>;
 
 fn tracker<'a>(store: &'a MemoryStore, cloud: &'a Cloud, settings: &'a Settings) -> Tracker<'a> {
-    StateTracker { store, queue: cloud, tasks: cloud, logs: cloud, quotas: cloud, system: cloud, settings }
+    StateTracker {
+        store,
+        queue: cloud,
+        tasks: cloud,
+        logs: cloud,
+        quotas: cloud,
+        system: cloud,
+        settings,
+    }
 }
 
 async fn sweep(store: &MemoryStore, cloud: &Cloud) -> Result<(), PortError> {
-    tracker(store, cloud, &settings()).next_sweep(at(NOW + 45_000)).await
+    tracker(store, cloud, &settings())
+        .next_sweep(at(NOW + 45_000))
+        .await
 }
 
 async fn changed(store: &MemoryStore, cloud: &Cloud, task: Task) {
     let mut event = EventBridgeEvent::<Task>::default();
     event.detail = task;
-    tracker(store, cloud, &settings()).task_changed(&event).await.expect("nothing fails");
+    tracker(store, cloud, &settings())
+        .task_changed(&event)
+        .await
+        .expect("nothing fails");
 }
 
 async fn status(store: &MemoryStore, execution: &Execution) -> ExecutionStatus {
@@ -167,17 +227,31 @@ async fn status(store: &MemoryStore, execution: &Execution) -> ExecutionStatus {
 #[tokio::test]
 async fn one_whose_log_cannot_be_read_holds_up_none_of_the_others() {
     let store = MemoryStore::default();
-    let (first, second, third) = (running(&store, 1).await, running(&store, 2).await, running(&store, 3).await);
+    let (first, second, third) = (
+        running(&store, 1).await,
+        running(&store, 2).await,
+        running(&store, 3).await,
+    );
     let tasks = [&first, &second, &third].map(ended).into();
     let silent = task_arn(&first).rsplit('/').next().unwrap().to_owned();
-    let mut cloud = Cloud { tasks, silent, ..Cloud::default() };
-    sweep(&store, &cloud).await.expect_err("a failed look is told, so that it rings");
+    let mut cloud = Cloud {
+        tasks,
+        silent,
+        ..Cloud::default()
+    };
+    sweep(&store, &cloud)
+        .await
+        .expect_err("a failed look is told, so that it rings");
     assert_eq!(status(&store, &first).await, ExecutionStatus::Running);
     assert_eq!(
         (status(&store, &second).await, status(&store, &third).await),
         (ExecutionStatus::Failed, ExecutionStatus::Failed)
     );
-    assert_eq!(store.bookmark().await.unwrap(), None, "the next one begins anew");
+    assert_eq!(
+        store.bookmark().await.unwrap(),
+        None,
+        "the next one begins anew"
+    );
     cloud.silent.clear();
     sweep(&store, &cloud).await.expect("nothing fails any more");
     assert_eq!(status(&store, &first).await, ExecutionStatus::Failed);
@@ -188,10 +262,17 @@ async fn one_whose_log_cannot_be_read_holds_up_none_of_the_others() {
 async fn of_a_log_without_end_its_two_ends_are_read() {
     let store = MemoryStore::default();
     let execution = running(&store, 1).await;
-    let cloud = Cloud { tasks: vec![ended(&execution)], ..Cloud::default() };
+    let cloud = Cloud {
+        tasks: vec![ended(&execution)],
+        ..Cloud::default()
+    };
     sweep(&store, &cloud).await.expect("nothing fails");
     let record = store.load(&execution.id).await.unwrap().unwrap();
-    assert_eq!(record.end().and_then(|end| end.outcome.exit_code()), Some(7), "{record:#?}");
+    assert_eq!(
+        record.end().and_then(|end| end.outcome.exit_code()),
+        Some(7),
+        "{record:#?}"
+    );
     assert_eq!(*cloud.parts_read.lock().unwrap(), 2);
 }
 
@@ -199,25 +280,66 @@ async fn of_a_log_without_end_its_two_ends_are_read() {
 async fn a_second_task_of_an_attempt_is_stopped_and_not_believed() {
     let store = MemoryStore::default();
     let execution = running(&store, 1).await;
-    let other = Task { task_arn: format!("{}x", task_arn(&execution)), ..task(&execution, 9) };
+    let other = Task {
+        task_arn: format!("{}x", task_arn(&execution)),
+        ..task(&execution, 9)
+    };
     let cloud = Cloud::default();
     changed(&store, &cloud, other.clone()).await;
     assert_eq!(*cloud.stopped.lock().unwrap(), [&*other.task_arn]);
-    changed(&store, &cloud, Task { last_status: STOPPED.into(), desired_status: STOPPED.into(), ..other }).await;
-    assert_eq!(status(&store, &execution).await, ExecutionStatus::Running, "its own goes on");
+    changed(
+        &store,
+        &cloud,
+        Task {
+            last_status: STOPPED.into(),
+            desired_status: STOPPED.into(),
+            ..other
+        },
+    )
+    .await;
+    assert_eq!(
+        status(&store, &execution).await,
+        ExecutionStatus::Running,
+        "its own goes on"
+    );
     assert_eq!(store.usage(&POOL).await.unwrap().used, 256);
 }
 
-/// One of which `RunTask` was called again when the answer had not come for an hour, and so started its task only then.
+/// One of which `RunTask` was called again when the answer had not come for an hour, and so started
+/// its task only then.
 #[tokio::test]
 async fn a_task_that_a_later_call_started_is_not_given_up_before_ecs_can_list_it() {
-    for (called, status) in [(NOW - 5_000, ExecutionStatus::Running), (NOW - 15_000, ExecutionStatus::Failed)] {
+    for (called, status) in [
+        (NOW - 5_000, ExecutionStatus::Running),
+        (NOW - 15_000, ExecutionStatus::Failed),
+    ] {
         let store = MemoryStore::default();
-        let launched = launch(&store, &Wish { entropy: 1, ..Wish::default() }.submit(&store).await).await;
-        let token = launched.attempts[0].run_task.as_ref().unwrap().client_token.clone();
-        let called = launched.calling_again(&token, TimeDelta::zero(), at(called)).expect("it is the open launch");
-        let runs = called.observe(1, &Observation::Task(&task(&called, 1)), at(NOW - 1_000)).expect("it is news");
-        store.update(&launched, runs.clone(), &[]).await.expect("nobody else writes it");
+        let launched = launch(
+            &store,
+            &Wish {
+                entropy: 1,
+                ..Wish::default()
+            }
+            .submit(&store)
+            .await,
+        )
+        .await;
+        let token = launched.attempts[0]
+            .run_task
+            .as_ref()
+            .unwrap()
+            .client_token
+            .clone();
+        let called = launched
+            .calling_again(&token, TimeDelta::zero(), at(called))
+            .expect("it is the open launch");
+        let runs = called
+            .observe(1, &Observation::Task(&task(&called, 1)), at(NOW - 1_000))
+            .expect("it is news");
+        store
+            .update(&launched, runs.clone(), &[])
+            .await
+            .expect("nobody else writes it");
         let cloud = Cloud::default();
         sweep(&store, &cloud).await.expect("nothing fails");
         assert_eq!(self::status(&store, &runs).await, status);
@@ -229,11 +351,32 @@ async fn a_task_that_a_later_call_started_is_not_given_up_before_ecs_can_list_it
 async fn the_sweep_wakes_a_backlog_whose_watcher_died() {
     let store = MemoryStore::default();
     let (first, second) = (running(&store, 1).await, running(&store, 2).await);
-    Wish { entropy: 3, ..Wish::default() }.submit(&store).await;
-    let watched = BacklogState { watched_until: Some(at(NOW + 2_000)), ..BacklogState::default() };
-    assert!(store.set_backlog_state(&POOL, &BacklogState::default(), watched).await.unwrap());
-    let cloud = Cloud { tasks: vec![task(&second, 1)], ..Cloud::default() };
-    let told = || cloud.sent.lock().unwrap().contains(&Message::Wakeup { backlog: POOL, id: None });
+    Wish {
+        entropy: 3,
+        ..Wish::default()
+    }
+    .submit(&store)
+    .await;
+    let watched = BacklogState {
+        watched_until: Some(at(NOW + 2_000)),
+        ..BacklogState::default()
+    };
+    assert!(
+        store
+            .set_backlog_state(&POOL, &BacklogState::default(), watched)
+            .await
+            .unwrap()
+    );
+    let cloud = Cloud {
+        tasks: vec![task(&second, 1)],
+        ..Cloud::default()
+    };
+    let told = || {
+        cloud.sent.lock().unwrap().contains(&Message::Wakeup {
+            backlog: POOL,
+            id: None,
+        })
+    };
     changed(&store, &cloud, ended(&first)).await;
     assert_eq!(status(&store, &first).await, ExecutionStatus::Failed);
     assert!(!told(), "somebody watches the line");
@@ -242,7 +385,12 @@ async fn the_sweep_wakes_a_backlog_whose_watcher_died() {
 
     cloud.sent.lock().unwrap().clear();
     let watched = store.backlog_state(&POOL).await.unwrap();
-    assert!(store.set_backlog_state(&POOL, &watched, watched.unwatched(watched.watched_until)).await.unwrap());
+    assert!(
+        store
+            .set_backlog_state(&POOL, &watched, watched.unwatched(watched.watched_until))
+            .await
+            .unwrap()
+    );
     changed(&store, &cloud, ended(&second)).await;
     assert!(told(), "nobody watches any more");
 }
@@ -251,24 +399,39 @@ async fn the_sweep_wakes_a_backlog_whose_watcher_died() {
 #[tokio::test]
 async fn a_record_that_is_unreadable_holds_up_none_of_the_others() {
     let store = MemoryStore::default();
-    let (first, second, third) = (running(&store, 1).await, running(&store, 2).await, running(&store, 3).await);
+    let (first, second, third) = (
+        running(&store, 1).await,
+        running(&store, 2).await,
+        running(&store, 3).await,
+    );
     let tasks = [&first, &second, &third].map(ended).into();
     store.spoil(&second.id);
-    let cloud = Cloud { tasks, ..Cloud::default() };
-    sweep(&store, &cloud).await.expect("it is passed over, which is no failure");
+    let cloud = Cloud {
+        tasks,
+        ..Cloud::default()
+    };
+    sweep(&store, &cloud)
+        .await
+        .expect("it is passed over, which is no failure");
     for other in [&first, &third] {
         assert_eq!(status(&store, other).await, ExecutionStatus::Failed);
     }
-    assert_eq!(store.bookmark().await.unwrap(), None, "the next one begins anew");
+    assert_eq!(
+        store.bookmark().await.unwrap(),
+        None,
+        "the next one begins anew"
+    );
     changed(&store, &cloud, ended(&second)).await;
     let ended = [&first, &second, &third].map(|execution| execution.id.clone());
     let told = Told::default();
-    announce(&store, &told, ended).await.expect("what ended after it is announced");
+    announce(&store, &told, ended)
+        .await
+        .expect("what ended after it is announced");
     assert_eq!(told.0.lock().unwrap().len(), 2);
 }
 
-/// Other writers of the group have streams of their own, and CloudWatch Logs asks whether anybody listens. Neither is worth an error,
-/// which would bring it again.
+/// Other writers of the group have streams of their own, and CloudWatch Logs asks whether anybody
+/// listens. Neither is worth an error, which would bring it again.
 #[tokio::test]
 async fn of_all_lines_only_those_of_its_task_tell_of_a_run() {
     let store = MemoryStore::default();
@@ -282,13 +445,22 @@ async fn of_all_lines_only_those_of_its_task_tell_of_a_run() {
         let mut entry = LogEntry::default();
         (entry.timestamp, entry.message) = (at(3_000).timestamp_millis(), said("start"));
         data.log_events = vec![entry];
-        tracker(&store, &cloud, &settings()).lines_written(&event).await.expect("it is answered");
+        tracker(&store, &cloud, &settings())
+            .lines_written(&event)
+            .await
+            .expect("it is answered");
         let record = store.load(&execution.id).await.unwrap().unwrap();
         record.attempts[0].markers.started_at
     };
     let id = stream.rsplit('/').next().unwrap();
-    let foreign =
-        ["", id, &format!("x/{stream}"), &format!("task/other/{id}"), &format!("task/main/x/{id}"), "task/main/"];
+    let foreign = [
+        "",
+        id,
+        &format!("x/{stream}"),
+        &format!("task/other/{id}"),
+        &format!("task/main/x/{id}"),
+        "task/main/",
+    ];
     for stream in foreign {
         assert_eq!(told("DATA_MESSAGE", stream).await, None, "{stream}");
     }

@@ -18,7 +18,11 @@ impl Scaled {
     /// One that shows this moment now.
     #[must_use]
     pub fn new(at: Timestamp, factor: u32) -> Self {
-        Self { began: Instant::now(), at, factor }
+        Self {
+            began: Instant::now(),
+            at,
+            factor,
+        }
     }
 }
 

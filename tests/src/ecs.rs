@@ -1,11 +1,12 @@
 //! ECS on Fargate, as a model: what the documentation says it does, and no more.
 //!
-//! It is a state machine without I/O, clock or threads: `now` is an argument of every call, and whatever is random is drawn from a seed.
-//! So one and the same model stands behind the wire-level stand-in ([`wire`]), which the real SDK talks to, and in the simulation
-//! ([`port`]), which runs on virtual time. Each behaviour names its source; "ours" is what no source tells.
+//! It is a state machine without I/O, clock or threads: `now` is an argument of every call, and
+//! whatever is random is drawn from a seed. So one and the same model stands behind the wire-level
+//! stand-in ([`wire`]), which the real SDK talks to, and in the simulation ([`port`]), which runs
+//! on virtual time. Each behaviour names its source; "ours" is what no source tells.
 //!
-//! It makes no events go anywhere by itself: whoever drives it asks when something may happen next ([`Ecs::next_event_at`]) and takes what has
-//! come until then ([`Ecs::take_events`]).
+//! It makes no events go anywhere by itself: whoever drives it asks when something may happen next
+//! ([`Ecs::next_event_at`]) and takes what has come until then ([`Ecs::take_events`]).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -36,7 +37,8 @@ pub mod wire;
 mod tests;
 
 pub use account::{
-    ACCOUNT, Account, Answers, DEFAULT_RATES, Delivery, Foreign, Kind, Outage, REGION, Rates, VCPU, VcpuQuota,
+    ACCOUNT, Account, Answers, DEFAULT_RATES, Delivery, Foreign, Kind, Outage, REGION, Rates, VCPU,
+    VcpuQuota,
 };
 pub use bucket::Shape;
 pub use counts::{Counts, Why};
@@ -52,10 +54,11 @@ use definition::Definitions;
 use delivery::Outbox;
 use task::{Facts, PENDING, PROVISIONING, Record};
 
-/// How long a stopped task is described and listed: at least an hour (AWS-FACTS §4); here exactly that.
+/// How long a stopped task is described and listed: at least an hour (AWS-FACTS §4); here exactly
+/// that.
 const KEPT: TimeDelta = TimeDelta::hours(1);
-/// The longest life of a client token, and how long it outlives its tasks (API Reference, "Ensuring idempotency"). One whose request
-/// started nothing lives for the second of the two (ours).
+/// The longest life of a client token, and how long it outlives its tasks (API Reference, "Ensuring
+/// idempotency"). One whose request started nothing lives for the second of the two (ours).
 const TOKEN_LIVES: TimeDelta = TimeDelta::hours(24);
 const TOKEN_OUTLIVES: TimeDelta = TimeDelta::hours(1);
 /// The most tasks that DescribeTasks takes (API Reference).
@@ -93,7 +96,8 @@ enum Next {
 /// What may happen to a task on demand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strike {
-    /// Fargate Spot takes its capacity back: an event and TERM, and KILL after the definition's `stopTimeout` (AWS-FACTS §4).
+    /// Fargate Spot takes its capacity back: an event and TERM, and KILL after the definition's
+    /// `stopTimeout` (AWS-FACTS §4).
     SpotInterruption,
     /// Its host fails: `InfrastructureHealth`, no exit code.
     HostFailure,
@@ -122,7 +126,9 @@ impl Buckets {
     fn new(rates: &Rates) -> Self {
         Self {
             run_task: Bucket::new(rates.run_task),
-            launches: Kind::ALL.map(|kind| (kind, Bucket::new(rates.launches))).into(),
+            launches: Kind::ALL
+                .map(|kind| (kind, Bucket::new(rates.launches)))
+                .into(),
             run_and_stop: Bucket::new(rates.run_and_stop),
             look: Bucket::new(rates.look),
             register: Bucket::new(rates.register),
@@ -135,7 +141,9 @@ impl Buckets {
         match operation {
             Operation::RunTask | Operation::StopTask => Some(&mut self.run_and_stop),
             Operation::DescribeTasks | Operation::ListTasks => Some(&mut self.look),
-            Operation::RegisterTaskDefinition | Operation::DeregisterTaskDefinition => Some(&mut self.register),
+            Operation::RegisterTaskDefinition | Operation::DeregisterTaskDefinition => {
+                Some(&mut self.register)
+            }
             Operation::DescribeTaskDefinition => Some(&mut self.describe_definition),
             Operation::GetServiceQuota | Operation::GetAwsDefaultServiceQuota => None,
         }
@@ -214,7 +222,9 @@ impl Ecs {
     /// CPU units of a kind that others use.
     #[must_use]
     pub fn in_foreign_use(&self, kind: Kind) -> u32 {
-        self.foreigners(kind).map(|(index, _)| self.foreign[index]).sum()
+        self.foreigners(kind)
+            .map(|(index, _)| self.foreign[index])
+            .sum()
     }
 
     /// Every task there ever was, in the order of their starts.
@@ -252,7 +262,8 @@ impl Ecs {
         self.to_lose += count;
     }
 
-    /// When the next event comes or something else may happen; `None` if nothing ever will without a call.
+    /// When the next event comes or something else may happen; `None` if nothing ever will without
+    /// a call.
     #[must_use]
     pub fn next_event_at(&self) -> Option<Timestamp> {
         let planned = self.plans.first_key_value().map(|((at, _), _)| *at);
@@ -270,7 +281,8 @@ impl Ecs {
     /// RunTask.
     ///
     /// # Errors
-    /// As ECS answers: too fast, a conflict, a request that cannot be, or the server's own fault, after which a task may be there.
+    /// As ECS answers: too fast, a conflict, a request that cannot be, or the server's own fault,
+    /// after which a task may be there.
     pub fn run_task(&mut self, request: &RunTask, now: Timestamp) -> Answer<Answered> {
         let now = self.called(Operation::RunTask, now)?;
         let answer = self.run(request, now);
@@ -291,7 +303,8 @@ impl Ecs {
             return answer;
         }
         let answer = self.place(request, kind, now)?;
-        let lost = random.chance(self.account.answers.lost) || (self.to_lose > 0 && !answer.tasks.is_empty());
+        let lost = random.chance(self.account.answers.lost)
+            || (self.to_lose > 0 && !answer.tasks.is_empty());
         if lost {
             self.to_lose = self.to_lose.saturating_sub(1);
             return Err(self.refuse(Operation::RunTask, Why::Server, Refusal::server()));
@@ -299,8 +312,8 @@ impl Ecs {
         Ok(answer)
     }
 
-    /// The answer to a request whose client token is in use: the original one, its failures too (API Reference, "Ensuring idempotency"), or a
-    /// conflict.
+    /// The answer to a request whose client token is in use: the original one, its failures too
+    /// (API Reference, "Ensuring idempotency"), or a conflict.
     fn repeated(&mut self, request: &RunTask, now: Timestamp) -> Option<Answer<Answered>> {
         let token = self.tokens.get(request.client_token.as_ref()?)?;
         if !self.lives(token, now) {
@@ -310,35 +323,62 @@ impl Ecs {
             self.counts.repeated += 1;
             return Some(Ok(token.answer.clone()));
         }
-        let arns = token.tasks.iter().map(|task| self.tasks[*task].shown.task.task_arn.clone()).collect();
+        let arns = token
+            .tasks
+            .iter()
+            .map(|task| self.tasks[*task].shown.task.task_arn.clone())
+            .collect();
         let conflict = Refusal::conflict(request.client_token.as_deref().unwrap_or_default(), arns);
-        Some(Err(self.refuse(Operation::RunTask, Why::Conflict, conflict)))
+        Some(Err(self.refuse(
+            Operation::RunTask,
+            Why::Conflict,
+            conflict,
+        )))
     }
 
     /// min(24 h, the task's life and an hour).
     fn lives(&self, token: &Token, now: Timestamp) -> bool {
         let outlives = |ended: Timestamp| now < ended + TOKEN_OUTLIVES;
         let of_task = |task: &usize| self.tasks[*task].stopped_at().is_none_or(outlives);
-        let bound = if token.tasks.is_empty() { outlives(token.made_at) } else { token.tasks.iter().any(of_task) };
+        let bound = if token.tasks.is_empty() {
+            outlives(token.made_at)
+        } else {
+            token.tasks.iter().any(of_task)
+        };
         bound && now < token.made_at + TOKEN_LIVES
     }
 
-    /// Starts what there is room for. The rest is a failure in a 200 (AWS-FACTS §1), which takes nothing of the launch rate (ours).
+    /// Starts what there is room for. The rest is a failure in a 200 (AWS-FACTS §1), which takes
+    /// nothing of the launch rate (ours).
     fn place(&mut self, request: &RunTask, kind: Kind, now: Timestamp) -> Answer<Answered> {
         let definition = self.definitions.active(&request.task_definition)?.clone();
         let (cpu, cpu_text, memory) = request.size(&definition)?;
         let out = self.account.is_out(kind, now);
         let free = self.account.cap(kind).saturating_sub(self.in_use(kind));
-        let placed = if out { 0 } else { request.count.min(free / cpu) };
-        let slow_enough = self.buckets.launches.get_mut(&kind).is_none_or(|bucket| bucket.take(placed, now));
+        let placed = if out {
+            0
+        } else {
+            request.count.min(free / cpu)
+        };
+        let slow_enough = self
+            .buckets
+            .launches
+            .get_mut(&kind)
+            .is_none_or(|bucket| bucket.take(placed, now));
         if !slow_enough {
-            return Err(self.refuse(Operation::RunTask, Why::LaunchRate(kind), Refusal::throttled()));
+            return Err(self.refuse(
+                Operation::RunTask,
+                Why::LaunchRate(kind),
+                Refusal::throttled(),
+            ));
         }
         let mut answer = Answered::default();
         let first = self.tasks.len();
         for _ in 0..placed {
             let facts = (cpu_text.clone(), memory.clone());
-            answer.tasks.push(self.start(request, &definition, kind, cpu, facts, now));
+            answer
+                .tasks
+                .push(self.start(request, &definition, kind, cpu, facts, now));
         }
         for _ in placed..request.count {
             let (why, failure) = match out {
@@ -350,7 +390,12 @@ impl Ecs {
         }
         if let Some(token) = &request.client_token {
             let tasks = (first..self.tasks.len()).collect();
-            let kept = Token { request: request.digest(), answer: answer.clone(), tasks, made_at: now };
+            let kept = Token {
+                request: request.digest(),
+                answer: answer.clone(),
+                tasks,
+                made_at: now,
+            };
             self.tokens.insert(token.clone(), kept);
         }
         Ok(answer)
@@ -377,9 +422,14 @@ impl Ecs {
             cpu: cpu_text,
             memory,
             overrides: request.overrides.to_string(),
-            group: request.group.clone().unwrap_or_else(|| format!("family:{}", definition.family)),
+            group: request
+                .group
+                .clone()
+                .unwrap_or_else(|| format!("family:{}", definition.family)),
             zone: ZONES[number % ZONES.len()],
-            container_arn: self.account.arn(&format!("container/{cluster}/{id}/{:016x}", random.bits())),
+            container_arn: self
+                .account
+                .arn(&format!("container/{cluster}/{id}/{:016x}", random.bits())),
         };
         let task = Task {
             cluster_arn: self.account.arn(&format!("cluster/{cluster}")),
@@ -398,7 +448,10 @@ impl Ecs {
         };
         let (pulls, runs) = (now + life.start_up / 4, now + life.start_up);
         self.tasks.push(Record {
-            shown: Shown { task, facts: Arc::new(facts) },
+            shown: Shown {
+                task,
+                facts: Arc::new(facts),
+            },
             kind,
             cpu,
             life,
@@ -422,22 +475,38 @@ impl Ecs {
         let all = self.by_starter.entry(starter.clone()).or_default();
         all.push(number);
         if all.len() > 1 {
-            let arns = all.iter().map(|task| self.tasks[*task].shown.task.task_arn.clone()).collect();
+            let arns = all
+                .iter()
+                .map(|task| self.tasks[*task].shown.task.task_arn.clone())
+                .collect();
             self.counts.doubled.insert(starter, arns);
         }
     }
 
-    /// StopTask: TERM, then KILL after the definition's `stopTimeout`. One that has stopped already is no error while it is described.
+    /// StopTask: TERM, then KILL after the definition's `stopTimeout`. One that has stopped already
+    /// is no error while it is described.
     ///
     /// # Errors
     /// As ECS answers: too fast, or a task that it does not know (any more, or yet).
-    pub fn stop_task(&mut self, cluster: &str, task: &str, reason: Option<&str>, now: Timestamp) -> Answer<Shown> {
+    pub fn stop_task(
+        &mut self,
+        cluster: &str,
+        task: &str,
+        reason: Option<&str>,
+        now: Timestamp,
+    ) -> Answer<Shown> {
         let now = self.called(Operation::StopTask, now)?;
         let answer = self.check_cluster(cluster).and_then(|()| {
-            self.seen(task, now).ok_or_else(|| Refusal::parameter("The referenced task was not found."))
+            self.seen(task, now)
+                .ok_or_else(|| Refusal::parameter("The referenced task was not found."))
         });
         let number = self.counted(Operation::StopTask, answer)?;
-        self.stop(number, StopCode::UserInitiated, reason.unwrap_or("Task stopped by user"), now);
+        self.stop(
+            number,
+            StopCode::UserInitiated,
+            reason.unwrap_or("Task stopped by user"),
+            now,
+        );
         Ok(self.tasks[number].shown.clone())
     }
 
@@ -445,13 +514,20 @@ impl Ecs {
     ///
     /// # Errors
     /// As ECS answers: too fast, or more than 100 tasks.
-    pub fn describe_tasks(&mut self, cluster: &str, tasks: &[String], now: Timestamp) -> Answer<Answered> {
+    pub fn describe_tasks(
+        &mut self,
+        cluster: &str,
+        tasks: &[String],
+        now: Timestamp,
+    ) -> Answer<Answered> {
         let now = self.called(Operation::DescribeTasks, now)?;
-        let answer = self.check_cluster(cluster).and_then(|()| match tasks.len() {
-            0 => Err(Refusal::parameter("Tasks cannot be empty.")),
-            1..=DESCRIBED_MAX => Ok(self.describe(tasks, now)),
-            _ => Err(Refusal::parameter("There are more than 100 tasks.")),
-        });
+        let answer = self
+            .check_cluster(cluster)
+            .and_then(|()| match tasks.len() {
+                0 => Err(Refusal::parameter("Tasks cannot be empty.")),
+                1..=DESCRIBED_MAX => Ok(self.describe(tasks, now)),
+                _ => Err(Refusal::parameter("There are more than 100 tasks.")),
+            });
         self.counted(Operation::DescribeTasks, answer)
     }
 
@@ -471,7 +547,8 @@ impl Ecs {
         if name.contains(':') {
             name.to_owned()
         } else {
-            self.account.arn(&format!("task/{}/{name}", self.account.cluster))
+            self.account
+                .arn(&format!("task/{}/{name}", self.account.cluster))
         }
     }
 
@@ -481,7 +558,9 @@ impl Ecs {
     /// As ECS answers: too fast, or filters that do not go together.
     pub fn list_tasks(&mut self, request: &ListTasks, now: Timestamp) -> Answer<Listed> {
         let now = self.called(Operation::ListTasks, now)?;
-        let answer = self.check_cluster(&request.cluster).and_then(|()| self.list(request, now));
+        let answer = self
+            .check_cluster(&request.cluster)
+            .and_then(|()| self.list(request, now));
         self.counted(Operation::ListTasks, answer)
     }
 
@@ -493,11 +572,19 @@ impl Ecs {
             None => all.collect(),
         };
         let mut wanted = numbers.into_iter().filter(|number| {
-            *number >= from && self.is_seen(&self.tasks[*number], now) && request.wants(&self.tasks[*number].shown)
+            *number >= from
+                && self.is_seen(&self.tasks[*number], now)
+                && request.wants(&self.tasks[*number].shown)
         });
-        let task_arns =
-            wanted.by_ref().take(most).map(|number| self.tasks[number].shown.task.task_arn.clone()).collect();
-        Ok(Listed { task_arns, next: wanted.next() })
+        let task_arns = wanted
+            .by_ref()
+            .take(most)
+            .map(|number| self.tasks[number].shown.task.task_arn.clone())
+            .collect();
+        Ok(Listed {
+            task_arns,
+            next: wanted.next(),
+        })
     }
 
     /// RegisterTaskDefinition: the next revision of its family.
@@ -506,7 +593,10 @@ impl Ecs {
     /// As ECS answers: too fast, or a definition that cannot be.
     pub fn register_task_definition(&mut self, body: &Value, now: Timestamp) -> Answer<Value> {
         let now = self.called(Operation::RegisterTaskDefinition, now)?;
-        let answer = self.definitions.register(&self.account, body, now).map(definition::Definition::json);
+        let answer = self
+            .definitions
+            .register(&self.account, body, now)
+            .map(definition::Definition::json);
         self.counted(Operation::RegisterTaskDefinition, answer)
     }
 
@@ -516,7 +606,10 @@ impl Ecs {
     /// As ECS answers: too fast, or no such definition.
     pub fn deregister_task_definition(&mut self, name: &str, now: Timestamp) -> Answer<Value> {
         let now = self.called(Operation::DeregisterTaskDefinition, now)?;
-        let answer = self.definitions.deregister(name, now).map(definition::Definition::json);
+        let answer = self
+            .definitions
+            .deregister(name, now)
+            .map(definition::Definition::json);
         self.counted(Operation::DeregisterTaskDefinition, answer)
     }
 
@@ -526,7 +619,10 @@ impl Ecs {
     /// As ECS answers: too fast, or no such definition.
     pub fn describe_task_definition(&mut self, name: &str, now: Timestamp) -> Answer<Value> {
         self.called(Operation::DescribeTaskDefinition, now)?;
-        let found = self.definitions.find(name).map(definition::Definition::json);
+        let found = self
+            .definitions
+            .find(name)
+            .map(definition::Definition::json);
         let answer = found.ok_or_else(|| Refusal::client("Unable to describe task definition."));
         self.counted(Operation::DescribeTaskDefinition, answer)
     }
@@ -535,7 +631,12 @@ impl Ecs {
     ///
     /// # Errors
     /// As Service Quotas answers: no such quota, or no applied value.
-    pub fn get_service_quota(&mut self, service: &str, code: &str, now: Timestamp) -> Answer<Value> {
+    pub fn get_service_quota(
+        &mut self,
+        service: &str,
+        code: &str,
+        now: Timestamp,
+    ) -> Answer<Value> {
         let quota = |quota: VcpuQuota| quota.applied;
         self.quota(Operation::GetServiceQuota, service, code, quota, now)
     }
@@ -544,9 +645,20 @@ impl Ecs {
     ///
     /// # Errors
     /// As Service Quotas answers: no such quota.
-    pub fn get_aws_default_service_quota(&mut self, service: &str, code: &str, now: Timestamp) -> Answer<Value> {
+    pub fn get_aws_default_service_quota(
+        &mut self,
+        service: &str,
+        code: &str,
+        now: Timestamp,
+    ) -> Answer<Value> {
         let quota = |quota: VcpuQuota| Some(quota.default);
-        self.quota(Operation::GetAwsDefaultServiceQuota, service, code, quota, now)
+        self.quota(
+            Operation::GetAwsDefaultServiceQuota,
+            service,
+            code,
+            quota,
+            now,
+        )
     }
 
     fn quota(
@@ -558,8 +670,11 @@ impl Ecs {
         now: Timestamp,
     ) -> Answer<Value> {
         self.called(operation, now)?;
-        let kind = Kind::ALL.into_iter().find(|kind| service == "fargate" && kind.quota_code() == code);
-        let value = kind.and_then(|kind| value(self.account.vcpus.get(&kind).copied().unwrap_or_default()));
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| service == "fargate" && kind.quota_code() == code);
+        let value =
+            kind.and_then(|kind| value(self.account.vcpus.get(&kind).copied().unwrap_or_default()));
         let shown = value.map(|value| {
             json!({
                 "Adjustable": true, "GlobalQuota": false, "QuotaCode": code, "ServiceCode": service, "Unit": "None",
@@ -569,24 +684,37 @@ impl Ecs {
         self.counted(operation, shown.ok_or_else(Refusal::no_resource))
     }
 
-    /// Makes something happen to a task now, unless it is stopping already or has no container yet; says whether it did.
+    /// Makes something happen to a task now, unless it is stopping already or has no container yet;
+    /// says whether it did.
     pub fn strike(&mut self, task: &str, strike: Strike, now: Timestamp) -> bool {
         let now = self.advance(now);
-        let Some(number) = self.number(task).filter(|number| !self.tasks[*number].is_stopping()) else { return false };
+        let Some(number) = self
+            .number(task)
+            .filter(|number| !self.tasks[*number].is_stopping())
+        else {
+            return false;
+        };
         match strike {
             Strike::SpotInterruption => self.interrupt(number, now),
             Strike::HostFailure => self.host_fails(number, now),
-            Strike::OutOfMemory if self.tasks[number].is(RUNNING) => self.out_of_memory(number, now),
+            Strike::OutOfMemory if self.tasks[number].is(RUNNING) => {
+                self.out_of_memory(number, now)
+            }
             Strike::OutOfMemory => return false,
         }
         true
     }
 
-    /// A call comes: what was due before it happens first, and it takes a token of ECS's own bucket.
+    /// A call comes: what was due before it happens first, and it takes a token of ECS's own
+    /// bucket.
     fn called(&mut self, operation: Operation, now: Timestamp) -> Answer<Timestamp> {
         let now = self.advance(now);
         *self.counts.calls.entry(operation).or_default() += 1;
-        if self.buckets.of(operation).is_none_or(|bucket| bucket.take(1, now)) {
+        if self
+            .buckets
+            .of(operation)
+            .is_none_or(|bucket| bucket.take(1, now))
+        {
             return Ok(now);
         }
         Err(self.refuse(operation, Why::ApiRate, Refusal::throttled()))
@@ -599,8 +727,15 @@ impl Ecs {
 
     /// Counts what was refused and was not counted with its reason yet: requests that cannot be.
     fn counted<T>(&mut self, operation: Operation, answer: Answer<T>) -> Answer<T> {
-        let known = ["ThrottlingException", "ConflictException", "ServerException"];
-        if answer.as_ref().is_err_and(|refusal| !known.contains(&refusal.code)) {
+        let known = [
+            "ThrottlingException",
+            "ConflictException",
+            "ServerException",
+        ];
+        if answer
+            .as_ref()
+            .is_err_and(|refusal| !known.contains(&refusal.code))
+        {
             self.counts.refuse(operation, Why::Invalid);
         }
         answer
@@ -608,7 +743,11 @@ impl Ecs {
 
     fn check_cluster(&self, cluster: &str) -> Answer<()> {
         let name = cluster.rsplit('/').next().unwrap_or_default();
-        if name == self.account.cluster { Ok(()) } else { Err(Refusal::no_cluster()) }
+        if name == self.account.cluster {
+            Ok(())
+        } else {
+            Err(Refusal::no_cluster())
+        }
     }
 
     fn number(&self, task: &str) -> Option<usize> {
@@ -616,7 +755,8 @@ impl Ecs {
     }
 
     fn seen(&self, task: &str, now: Timestamp) -> Option<usize> {
-        self.number(task).filter(|number| self.is_seen(&self.tasks[*number], now))
+        self.number(task)
+            .filter(|number| self.is_seen(&self.tasks[*number], now))
     }
 
     /// Not yet just after RunTask, and not any more an hour after the end.
@@ -637,7 +777,9 @@ impl Ecs {
             self.clock = at;
             match step {
                 Step::Foreign => self.foreigners_change(at),
-                Step::Of { task, plan, next } if self.tasks[task].plan == plan => self.carry_out(task, next, at),
+                Step::Of { task, plan, next } if self.tasks[task].plan == plan => {
+                    self.carry_out(task, next, at)
+                }
                 Step::Of { .. } => {}
             }
         }
@@ -670,15 +812,24 @@ impl Ecs {
         let (work, start_up) = (record.life.work, record.life.start_up);
         if let End::NeverStarts(reason) = record.life.end.clone() {
             record.wants_to_stop(StopCode::TaskFailedToStart, &reason, at);
-            record.container().into_iter().for_each(|container| container.reason = Some(reason.clone()));
+            record
+                .container()
+                .into_iter()
+                .for_each(|container| container.reason = Some(reason.clone()));
             return self.deprovisions(number, at);
         }
         let task = record.task();
         task.pull_started_at = Some(at - start_up / 2);
         task.pull_stopped_at = Some(at - start_up / 8);
         task.started_at = Some(at);
-        let runtime_id = format!("{}-{number}", task.task_arn.rsplit('/').next().unwrap_or_default());
-        record.container().into_iter().for_each(|container| container.runtime_id = Some(runtime_id.clone()));
+        let runtime_id = format!(
+            "{}-{number}",
+            task.task_arn.rsplit('/').next().unwrap_or_default()
+        );
+        record
+            .container()
+            .into_iter()
+            .for_each(|container| container.runtime_id = Some(runtime_id.clone()));
         self.changes(number, RUNNING, at);
         self.next(number, at + work, Next::Ends);
     }
@@ -697,12 +848,20 @@ impl Ecs {
 
     fn out_of_memory(&mut self, number: usize, at: Timestamp) {
         let reason = "OutOfMemoryError: Container killed due to memory usage";
-        self.tasks[number].container().into_iter().for_each(|container| container.reason = Some(reason.into()));
+        self.tasks[number]
+            .container()
+            .into_iter()
+            .for_each(|container| container.reason = Some(reason.into()));
         self.exits(number, Some(137), at);
     }
 
     fn interrupt(&mut self, number: usize, at: Timestamp) {
-        self.stop(number, StopCode::SpotInterruption, "Your Spot Task was interrupted.", at);
+        self.stop(
+            number,
+            StopCode::SpotInterruption,
+            "Your Spot Task was interrupted.",
+            at,
+        );
     }
 
     fn host_fails(&mut self, number: usize, at: Timestamp) {
@@ -711,7 +870,8 @@ impl Ecs {
         self.deprovisions(number, at);
     }
 
-    /// TERM to what runs, and KILL when `stopTimeout` is over; what does not run yet never will, and has no exit code.
+    /// TERM to what runs, and KILL when `stopTimeout` is over; what does not run yet never will,
+    /// and has no exit code.
     fn stop(&mut self, number: usize, code: StopCode, reason: &str, at: Timestamp) {
         let record = &mut self.tasks[number];
         if record.is_stopping() {
@@ -727,8 +887,10 @@ impl Ecs {
             OnTerm::Exits(after, code) if after <= record.stop_timeout => (after, code),
             _ => (record.stop_timeout, 137),
         };
-        let ends_first =
-            matches!(record.life.end, End::Exit(_) | End::NoExitCode | End::OutOfMemory) && natural_end < at + after;
+        let ends_first = matches!(
+            record.life.end,
+            End::Exit(_) | End::NoExitCode | End::OutOfMemory
+        ) && natural_end < at + after;
         self.changes(number, RUNNING, at);
         match ends_first {
             true => self.next(number, natural_end, Next::Ends),
@@ -739,14 +901,22 @@ impl Ecs {
     fn exits(&mut self, number: usize, code: Option<i32>, at: Timestamp) {
         let record = &mut self.tasks[number];
         if !record.is_stopping() {
-            record.wants_to_stop(StopCode::EssentialContainerExited, "Essential container in task exited", at);
+            record.wants_to_stop(
+                StopCode::EssentialContainerExited,
+                "Essential container in task exited",
+                at,
+            );
         }
         record.task().execution_stopped_at = Some(at);
-        record.container().into_iter().for_each(|container| container.exit_code = code);
+        record
+            .container()
+            .into_iter()
+            .for_each(|container| container.exit_code = code);
         self.deprovisions(number, at);
     }
 
-    /// The containers are over. DEACTIVATING and STOPPING, which the guide has in between, are left out: any may be missing (AWS-FACTS §4).
+    /// The containers are over. DEACTIVATING and STOPPING, which the guide has in between, are left
+    /// out: any may be missing (AWS-FACTS §4).
     fn deprovisions(&mut self, number: usize, at: Timestamp) {
         self.tasks[number].plan += 1;
         let wind_down = self.tasks[number].life.wind_down;
@@ -782,7 +952,11 @@ impl Ecs {
     }
 
     fn foreigners(&self, kind: Kind) -> impl Iterator<Item = (usize, &Foreign)> {
-        self.account.foreign.iter().enumerate().filter(move |(_, foreign)| foreign.kind == kind)
+        self.account
+            .foreign
+            .iter()
+            .enumerate()
+            .filter(move |(_, foreign)| foreign.kind == kind)
     }
 
     fn foreigners_change(&mut self, at: Timestamp) {
@@ -791,7 +965,9 @@ impl Ecs {
                 *held = 0;
             }
         }
-        Kind::ALL.into_iter().for_each(|kind| self.foreigners_take(kind));
+        Kind::ALL
+            .into_iter()
+            .for_each(|kind| self.foreigners_take(kind));
     }
 
     /// Whoever is there and wants more takes what is free.

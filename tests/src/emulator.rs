@@ -1,6 +1,7 @@
 //! The tests' own AWS: ministack on loopback, without any account.
 //!
-//! `tests/emulator.sh` owns the process; see `tests/README.md` for what this one does differently from AWS.
+//! `tests/emulator.sh` owns the process; see `tests/README.md` for what this one does differently
+//! from AWS.
 
 use std::{
     collections::BTreeMap,
@@ -29,33 +30,45 @@ pub const ACCOUNT: &str = "000000000000";
 /// The access key and the secret key. It checks neither.
 pub const ACCESS_KEY: &str = "test";
 
-/// The address of a DynamoDB for tests that each have a table of their own: `MYCLI_TEST_DYNAMODB_ENDPOINT`, else [`shared`].
+/// The address of a DynamoDB for tests that each have a table of their own:
+/// `MYCLI_TEST_DYNAMODB_ENDPOINT`, else [`shared`].
 #[must_use]
 pub fn dynamodb_endpoint() -> String {
     std::env::var("MYCLI_TEST_DYNAMODB_ENDPOINT").unwrap_or_else(|_| shared())
 }
 
-/// The address of an SQS for tests that each have queues of their own: `MYCLI_TEST_SQS_ENDPOINT`, else [`shared`].
+/// The address of an SQS for tests that each have queues of their own: `MYCLI_TEST_SQS_ENDPOINT`,
+/// else [`shared`].
 #[must_use]
 pub fn sqs_endpoint() -> String {
     std::env::var("MYCLI_TEST_SQS_ENDPOINT").unwrap_or_else(|_| shared())
 }
 
-/// The address of the emulator that all tests share, started unless it runs. It outlives this process on purpose: under nextest
-/// each test is a process of its own. It ends by itself when nobody uses it, or with `tests/run.sh`. It runs no containers.
+/// The address of the emulator that all tests share, started unless it runs. It outlives this
+/// process on purpose: under nextest each test is a process of its own. It ends by itself when
+/// nobody uses it, or with `tests/run.sh`. It runs no containers.
 ///
 /// # Panics
 /// When it cannot be started, with the reason: a test that needs it must not pass without.
 #[must_use]
 pub fn shared() -> String {
-    let output = Command::new(SCRIPT).arg("start").env_remove("DOCKER_HOST").output().expect("tests/emulator.sh runs");
+    let output = Command::new(SCRIPT)
+        .arg("start")
+        .env_remove("DOCKER_HOST")
+        .output()
+        .expect("tests/emulator.sh runs");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the tests' AWS emulator failed (run tests/setup.sh first): {said}");
-    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    assert!(
+        output.status.success(),
+        "the tests' AWS emulator failed (run tests/setup.sh first): {said}"
+    );
+    String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned()
 }
 
-/// An emulator of one test's own. It ends, with the functions it started, when this is dropped, and when the test's process ends
-/// in any other way.
+/// An emulator of one test's own. It ends, with the functions it started, when this is dropped, and
+/// when the test's process ends in any other way.
 #[derive(Debug)]
 pub struct Emulator {
     port: u16,
@@ -92,15 +105,30 @@ impl Emulator {
     /// When it cannot be started, with the reason.
     #[must_use]
     pub fn with(prepare: impl FnOnce(&mut Command)) -> Self {
-        let folder = tempfile::Builder::new().prefix("mycli-emulator-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new()
+            .prefix("mycli-emulator-")
+            .tempdir()
+            .expect("a folder");
         let port = free_port();
         let mut command = Command::new(SCRIPT);
-        command.arg("run").arg(port.to_string()).arg(folder.path()).env_remove("DOCKER_HOST");
+        command
+            .arg("run")
+            .arg(port.to_string())
+            .arg(folder.path())
+            .env_remove("DOCKER_HOST");
         prepare(&mut command);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut process = command.spawn().expect("tests/emulator.sh runs");
         let leash = process.stdin.take();
-        let mut emulator = Self { port, process, leash, folder };
+        let mut emulator = Self {
+            port,
+            process,
+            leash,
+            folder,
+        };
         emulator.wait();
         emulator
     }
@@ -117,29 +145,33 @@ impl Emulator {
         self.port
     }
 
-    /// The file that has a line for each request that came over the network: method, path, status, `X-Amz-Target` (`-` where the
-    /// service has none), user agent. What its parts ask one another (an event source's polling of a queue) is not in it.
+    /// The file that has a line for each request that came over the network: method, path, status,
+    /// `X-Amz-Target` (`-` where the service has none), user agent. What its parts ask one another
+    /// (an event source's polling of a queue) is not in it.
     #[must_use]
     pub fn request_log(&self) -> PathBuf {
         self.folder.path().join("requests.log")
     }
 
-    /// The file that has a line of JSON for each request of a stack's functions: `function`, `target` (the operation), `body`, and of
-    /// DynamoDB's the `units` (`writes`, `reads`) and whether it was `refused`.
+    /// The file that has a line of JSON for each request of a stack's functions: `function`,
+    /// `target` (the operation), `body`, and of DynamoDB's the `units` (`writes`, `reads`) and
+    /// whether it was `refused`.
     #[must_use]
     pub fn calls_log(&self) -> PathBuf {
         self.folder.path().join("calls.jsonl")
     }
 
-    /// The file that has a line of JSON for each request of the command line: `service` and `operation` as AWS's models have them, `method`,
-    /// `path`, and `parameters` where the protocol has them in the body as texts or as JSON.
+    /// The file that has a line of JSON for each request of the command line: `service` and
+    /// `operation` as AWS's models have them, `method`, `path`, and `parameters` where the protocol
+    /// has them in the body as texts or as JSON.
     #[must_use]
     pub fn commands_log(&self) -> PathBuf {
         self.folder.path().join("commands.jsonl")
     }
 
-    /// The file that has a line of JSON for each invocation of a function: `function`, `source` (an ARN, or the field that tells what sort of
-    /// event it is), `records`, `ms`, and the function's `memory`.
+    /// The file that has a line of JSON for each invocation of a function: `function`, `source` (an
+    /// ARN, or the field that tells what sort of event it is), `records`, `ms`, and the function's
+    /// `memory`.
     #[must_use]
     pub fn invocations_log(&self) -> PathBuf {
         self.folder.path().join("invocations.jsonl")
@@ -157,7 +189,10 @@ impl Emulator {
         let folder = self.folder.path().to_string_lossy().into_owned();
         let mut memory = BTreeMap::new();
         for process in Process::all().filter(|process| process.mentions(&folder)) {
-            if let (Some(name), Some(kilobytes)) = (process.variable("AWS_LAMBDA_FUNCTION_NAME"), process.resident()) {
+            if let (Some(name), Some(kilobytes)) = (
+                process.variable("AWS_LAMBDA_FUNCTION_NAME"),
+                process.resident(),
+            ) {
                 let most: &mut u64 = memory.entry(name).or_default();
                 *most = kilobytes.max(*most);
             }
@@ -172,9 +207,13 @@ impl Emulator {
     #[must_use]
     pub fn freeze(&self) -> Frozen {
         let folder = self.folder.path().to_string_lossy().into_owned();
-        let processes: Vec<_> = Process::all().filter(|process| process.mentions(&folder)).collect();
+        let processes: Vec<_> = Process::all()
+            .filter(|process| process.mentions(&folder))
+            .collect();
         assert!(!processes.is_empty(), "the emulator runs");
-        processes.iter().for_each(|process| process.signal(Signal::STOP));
+        processes
+            .iter()
+            .for_each(|process| process.signal(Signal::STOP));
         Frozen(processes)
     }
 
@@ -198,7 +237,9 @@ pub struct Frozen(Vec<Process>);
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        self.0.iter().for_each(|process| process.signal(Signal::CONT));
+        self.0
+            .iter()
+            .for_each(|process| process.signal(Signal::CONT));
     }
 }
 
@@ -271,10 +312,20 @@ mod tests {
         let emulator = Emulator::start();
         let port = format!(":{:04X}", emulator.port());
         let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
-        let listeners = table.lines().filter_map(|line| line.split_whitespace().nth(1));
-        let bound: Vec<_> = listeners.filter(|address| address.ends_with(&port)).collect();
-        assert!(bound.iter().any(|address| address.starts_with("0100007F")), "{bound:?}");
-        assert!(!bound.iter().any(|address| address.starts_with("00000000")), "it listens everywhere");
+        let listeners = table
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1));
+        let bound: Vec<_> = listeners
+            .filter(|address| address.ends_with(&port))
+            .collect();
+        assert!(
+            bound.iter().any(|address| address.starts_with("0100007F")),
+            "{bound:?}"
+        );
+        assert!(
+            !bound.iter().any(|address| address.starts_with("00000000")),
+            "it listens everywhere"
+        );
         let six = std::fs::read_to_string("/proc/net/tcp6").unwrap_or_default();
         assert!(!six.contains(&port), "it listens on IPv6 too");
     }

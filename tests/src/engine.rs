@@ -1,6 +1,7 @@
 //! The tests' own container engine: Podman behind the Docker API, and the images made for it.
 //!
-//! `tests/images/engine.sh` owns the process; see `tests/README.md` for what this engine does differently from Docker.
+//! `tests/images/engine.sh` owns the process; see `tests/README.md` for what this engine does
+//! differently from Docker.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -23,13 +24,15 @@ pub const WORKDIR: &str = "localhost/mycli-test/workdir";
 pub const USER: &str = "localhost/mycli-test/user";
 /// [`DEBIAN_GIT`] with such an ENTRYPOINT, WORKDIR and USER at once; HOME cannot be written.
 pub const AWKWARD: &str = "localhost/mycli-test/awkward";
-/// An image that is not there; its pull is refused at once, as `.invalid` never resolves (RFC 2606).
+/// An image that is not there; its pull is refused at once, as `.invalid` never resolves (RFC
+/// 2606).
 pub const MISSING: &str = "registry.invalid/mycli-test/missing:1";
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images/engine.sh");
 
-/// The running engine. It outlives this process on purpose: under nextest each test is a process of its own, and all
-/// share one engine. It ends by itself when nobody uses it, or with `tests/run.sh`.
+/// The running engine. It outlives this process on purpose: under nextest each test is a process of
+/// its own, and all share one engine. It ends by itself when nobody uses it, or with
+/// `tests/run.sh`.
 #[derive(Debug)]
 pub struct Engine {
     docker_host: String,
@@ -39,11 +42,14 @@ impl Engine {
     /// Starts the engine unless it runs.
     ///
     /// # Panics
-    /// When it cannot be started, with the reason and what to do: a test that needs containers must not pass without.
+    /// When it cannot be started, with the reason and what to do: a test that needs containers must
+    /// not pass without.
     #[must_use]
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Engine> = OnceLock::new();
-        SHARED.get_or_init(|| Self { docker_host: run(Command::new(SCRIPT).arg("start")) })
+        SHARED.get_or_init(|| Self {
+            docker_host: run(Command::new(SCRIPT).arg("start")),
+        })
     }
 
     /// The value of `DOCKER_HOST` under which a program finds this engine: `unix://` and a path.
@@ -71,11 +77,15 @@ impl Engine {
     #[must_use]
     pub fn containers(&self, label: &str) -> Vec<String> {
         let filter = format!("label={label}");
-        self.podman(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]).lines().map(str::to_owned).collect()
+        self.podman(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter])
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 }
 
-/// One more service on the same storage, which a test may stop in the middle of something. Ends when dropped; containers do not end with it.
+/// One more service on the same storage, which a test may stop in the middle of something. Ends
+/// when dropped; containers do not end with it.
 #[derive(Debug)]
 pub struct Service {
     process: Child,
@@ -92,10 +102,20 @@ impl Service {
         // The storage and the images are there after this.
         let _shared = Engine::shared();
         let mut command = Command::new(SCRIPT);
-        command.arg("serve").arg(socket).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn().expect("tests/images/engine.sh can be started");
+        command
+            .arg("serve")
+            .arg(socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let process = command
+            .spawn()
+            .expect("tests/images/engine.sh can be started");
         eventually("the service answers", || UnixStream::connect(socket).ok());
-        Self { process, socket: socket.to_owned() }
+        Self {
+            process,
+            socket: socket.to_owned(),
+        }
     }
 
     /// Kills it; nobody listens on its socket afterwards.
@@ -120,13 +140,17 @@ impl Drop for Service {
 }
 
 fn run(command: &mut Command) -> String {
-    let output = command.output().expect("tests/images/engine.sh can be started");
+    let output = command
+        .output()
+        .expect("tests/images/engine.sh can be started");
     assert!(
         output.status.success(),
         "the tests' container engine failed (run tests/setup.sh first): {command:?}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned()
 }
 
 #[cfg(test)]
@@ -137,16 +161,30 @@ mod tests {
 
     /// What `script` prints when an image's own ENTRYPOINT is set aside.
     fn sh(image: &str, script: &str) -> String {
-        let args = ["run", "--rm", "--network=none", "--entrypoint", "/bin/sh", image, "-c", script];
+        let args = [
+            "run",
+            "--rm",
+            "--network=none",
+            "--entrypoint",
+            "/bin/sh",
+            image,
+            "-c",
+            script,
+        ];
         Engine::shared().podman(&args)
     }
 
     #[test]
     fn container_engine_answers_on_the_docker_api() {
-        let mut socket = UnixStream::connect(Engine::shared().socket()).expect("the socket is there");
-        socket.write_all(b"GET /v1.41/_ping HTTP/1.0\r\n\r\n").expect("it takes a request");
+        let mut socket =
+            UnixStream::connect(Engine::shared().socket()).expect("the socket is there");
+        socket
+            .write_all(b"GET /v1.41/_ping HTTP/1.0\r\n\r\n")
+            .expect("it takes a request");
         let mut answer = String::new();
-        socket.read_to_string(&mut answer).expect("it answers in text");
+        socket
+            .read_to_string(&mut answer)
+            .expect("it answers in text");
         assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
         assert!(answer.ends_with("OK"), "{answer}");
     }
@@ -163,10 +201,27 @@ mod tests {
 
     #[test]
     fn container_images_break_who_trusts_their_settings() {
-        let naive = ["run", "--rm", "--network=none", ENTRYPOINT, "sh", "-c", "exit 3"];
-        assert_eq!(Engine::shared().podman(&naive), "the entry point ran with: sh -c exit 3");
-        assert_eq!(sh(WORKDIR, "pwd; echo $FROM_IMAGE"), "/srv/app\nset by the image");
-        assert_eq!(sh(USER, "id -u; pwd; touch x && echo ok"), "1000\n/home/app\nok");
+        let naive = [
+            "run",
+            "--rm",
+            "--network=none",
+            ENTRYPOINT,
+            "sh",
+            "-c",
+            "exit 3",
+        ];
+        assert_eq!(
+            Engine::shared().podman(&naive),
+            "the entry point ran with: sh -c exit 3"
+        );
+        assert_eq!(
+            sh(WORKDIR, "pwd; echo $FROM_IMAGE"),
+            "/srv/app\nset by the image"
+        );
+        assert_eq!(
+            sh(USER, "id -u; pwd; touch x && echo ok"),
+            "1000\n/home/app\nok"
+        );
         let homeless = "id -u; pwd; touch $HOME/x 2>/dev/null || echo refused";
         assert_eq!(sh(AWKWARD, homeless), "1000\n/srv/app\nrefused");
     }
@@ -174,7 +229,13 @@ mod tests {
     #[test]
     fn container_killed_for_its_memory_is_told_as_docker_tells_it() {
         let engine = Engine::shared();
-        let over = ["--memory=32m", "--memory-swap=32m", BUSYBOX, "tail", "/dev/zero"];
+        let over = [
+            "--memory=32m",
+            "--memory-swap=32m",
+            BUSYBOX,
+            "tail",
+            "/dev/zero",
+        ];
         let within = ["--memory=32m", "--memory-swap=32m", BUSYBOX, "true"];
         for (arguments, expected) in [(over.as_slice(), "137 true"), (&within, "0 false")] {
             let id = engine.podman(&[&["create", "--network=none"], arguments].concat());
@@ -192,7 +253,14 @@ mod tests {
         let engine = Engine::shared();
         let label = format!("mycli-test-engine={}", std::process::id());
         assert_eq!(engine.containers(&label), Vec::<String>::new());
-        let id = engine.podman(&["create", "--network=none", "--label", &label, BUSYBOX, "true"]);
+        let id = engine.podman(&[
+            "create",
+            "--network=none",
+            "--label",
+            &label,
+            BUSYBOX,
+            "true",
+        ]);
         let found = engine.containers(&label);
         let _ = engine.podman(&["rm", "--force", &id]);
         assert_eq!(found, [id]);

@@ -15,7 +15,8 @@ pub fn all(items: Vec<Loaded>) -> Vec<Execution> {
     items.into_iter().map(readable).collect()
 }
 
-/// Every page of a list, the first one first. `page` asks a store for the page that begins at a cursor.
+/// Every page of a list, the first one first. `page` asks a store for the page that begins at a
+/// cursor.
 pub async fn pages(mut page: impl AsyncFnMut(Option<&Cursor>) -> Page<Loaded>) -> Vec<Vec<Loaded>> {
     let (mut pages, mut cursor) = (Vec::new(), None);
     loop {

@@ -1,7 +1,7 @@
 //! What calls of DynamoDB cost: an interceptor that asks every call for it and adds it up.
 //!
-//! Writes count what DynamoDB reports. Reads count what it would bill by the size of the items, because the emulator reports one flat
-//! unit for any query.
+//! Writes count what DynamoDB reports. Reads count what it would bill by the size of the items,
+//! because the emulator reports one flat unit for any query.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,9 @@ use aws_sdk_dynamodb::{
     Client,
     config::{
         ConfigBag, Intercept, RuntimeComponents,
-        interceptors::{AfterDeserializationInterceptorContextRef, BeforeSerializationInterceptorContextMut},
+        interceptors::{
+            AfterDeserializationInterceptorContextRef, BeforeSerializationInterceptorContextMut,
+        },
     },
     error::BoxError,
     operation::{
@@ -58,7 +60,13 @@ impl Meter {
     /// The same client, with its calls counted. Only for calls made one after the other.
     #[must_use]
     pub fn attach(&self, client: &Client) -> Client {
-        Client::from_conf(client.config().to_builder().interceptor(self.clone()).build())
+        Client::from_conf(
+            client
+                .config()
+                .to_builder()
+                .interceptor(self.clone())
+                .build(),
+        )
     }
 
     /// What was used since the last time.
@@ -120,13 +128,18 @@ impl Intercept for Meter {
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let Ok(output) = context.output_or_error() else { return Ok(()) };
+        let Ok(output) = context.output_or_error() else {
+            return Ok(());
+        };
         if let Some(output) = output.downcast_ref::<QueryOutput>() {
             self.add(|spent, consistent| query(spent, output, consistent));
         } else if let Some(output) = output.downcast_ref::<GetItemOutput>() {
             self.add(|spent, _| {
                 spent.items += 1;
-                spent.reads += output.item.as_ref().map_or(1.0, |item| units(size(item), 4096));
+                spent.reads += output
+                    .item
+                    .as_ref()
+                    .map_or(1.0, |item| units(size(item), 4096));
             });
         } else if let Some(output) = output.downcast_ref::<BatchGetItemOutput>() {
             self.add(|spent, _| batch(spent, output));
@@ -139,13 +152,37 @@ impl Intercept for Meter {
 
 /// What a writing call was billed, by its answer.
 fn written(output: &aws_smithy_runtime_api::client::interceptors::context::Output) -> Option<f64> {
-    let one = |capacity: Option<&ConsumedCapacity>| capacity.and_then(|c| c.capacity_units).unwrap_or_default();
-    let all = |capacity: &Option<Vec<ConsumedCapacity>>| capacity.iter().flatten().map(|c| one(Some(c))).sum();
-    None.or_else(|| output.downcast_ref::<PutItemOutput>().map(|output| one(output.consumed_capacity.as_ref())))
-        .or_else(|| output.downcast_ref::<UpdateItemOutput>().map(|output| one(output.consumed_capacity.as_ref())))
-        .or_else(|| output.downcast_ref::<DeleteItemOutput>().map(|output| one(output.consumed_capacity.as_ref())))
-        .or_else(|| output.downcast_ref::<TransactWriteItemsOutput>().map(|output| all(&output.consumed_capacity)))
-        .or_else(|| output.downcast_ref::<BatchWriteItemOutput>().map(|output| all(&output.consumed_capacity)))
+    let one = |capacity: Option<&ConsumedCapacity>| {
+        capacity.and_then(|c| c.capacity_units).unwrap_or_default()
+    };
+    let all = |capacity: &Option<Vec<ConsumedCapacity>>| {
+        capacity.iter().flatten().map(|c| one(Some(c))).sum()
+    };
+    None.or_else(|| {
+        output
+            .downcast_ref::<PutItemOutput>()
+            .map(|output| one(output.consumed_capacity.as_ref()))
+    })
+    .or_else(|| {
+        output
+            .downcast_ref::<UpdateItemOutput>()
+            .map(|output| one(output.consumed_capacity.as_ref()))
+    })
+    .or_else(|| {
+        output
+            .downcast_ref::<DeleteItemOutput>()
+            .map(|output| one(output.consumed_capacity.as_ref()))
+    })
+    .or_else(|| {
+        output
+            .downcast_ref::<TransactWriteItemsOutput>()
+            .map(|output| all(&output.consumed_capacity))
+    })
+    .or_else(|| {
+        output
+            .downcast_ref::<BatchWriteItemOutput>()
+            .map(|output| all(&output.consumed_capacity))
+    })
 }
 
 /// A query is billed by the sum of the sizes (DynamoDB Developer Guide, "Read consumption").
@@ -157,7 +194,12 @@ fn query(spent: &mut Spent, output: &QueryOutput, consistent: bool) {
 
 /// A batch is billed item by item; all of ours read consistently.
 fn batch(spent: &mut Spent, output: &BatchGetItemOutput) {
-    for item in output.responses.iter().flatten().flat_map(|(_, items)| items) {
+    for item in output
+        .responses
+        .iter()
+        .flatten()
+        .flat_map(|(_, items)| items)
+    {
         spent.items += 1;
         spent.reads += units(size(item), 4096);
     }
@@ -171,7 +213,9 @@ fn units(bytes: usize, each: usize) -> f64 {
 /// The size of an item (DynamoDB Developer Guide, "Item sizes and formats").
 #[must_use]
 pub fn size<S: std::hash::BuildHasher>(item: &HashMap<String, AttributeValue, S>) -> usize {
-    item.iter().map(|(name, value)| name.len() + value_size(value)).sum()
+    item.iter()
+        .map(|(name, value)| name.len() + value_size(value))
+        .sum()
 }
 
 fn value_size(value: &AttributeValue) -> usize {
@@ -179,7 +223,12 @@ fn value_size(value: &AttributeValue) -> usize {
         AttributeValue::S(text) => text.len(),
         AttributeValue::N(digits) => digits.len().div_ceil(2) + 1,
         AttributeValue::M(map) => 3 + map.len() + size(map),
-        AttributeValue::L(list) => 3 + list.iter().map(|value| 1 + value_size(value)).sum::<usize>(),
+        AttributeValue::L(list) => {
+            3 + list
+                .iter()
+                .map(|value| 1 + value_size(value))
+                .sum::<usize>()
+        }
         _ => 1,
     }
 }

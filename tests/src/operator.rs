@@ -1,4 +1,5 @@
-//! What `mycli init`, `upgrade`, `destroy` and `doctor` ask of AWS, as IAM sees it, and the policies that docs/init-policy offers for them.
+//! What `mycli init`, `upgrade`, `destroy` and `doctor` ask of AWS, as IAM sees it, and the
+//! policies that docs/init-policy offers for them.
 
 use std::{fs, path::Path};
 
@@ -11,31 +12,43 @@ use crate::{
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/init-policy");
 
-/// The policy documents by their file's name, for one stack: its placeholders are replaced as docs/ACCOUNT.md says.
+/// The policy documents by their file's name, for one stack: its placeholders are replaced as
+/// docs/ACCOUNT.md says.
 ///
 /// # Panics
 /// When one cannot be read.
 #[must_use]
 pub fn documents(stack: &Stack) -> Vec<(String, Value)> {
-    let mut files: Vec<_> =
-        fs::read_dir(FOLDER).expect("docs/init-policy").map(|file| file.expect("a file").path()).collect();
+    let mut files: Vec<_> = fs::read_dir(FOLDER)
+        .expect("docs/init-policy")
+        .map(|file| file.expect("a file").path())
+        .collect();
     files.sort_unstable();
     assert!(!files.is_empty(), "docs/init-policy is empty");
-    files.iter().map(|file| (name_of(file), document(file, stack))).collect()
+    files
+        .iter()
+        .map(|file| (name_of(file), document(file, stack)))
+        .collect()
 }
 
 fn name_of(file: &Path) -> String {
-    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    file.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn document(file: &Path, stack: &Stack) -> Value {
     let text = fs::read_to_string(file).expect("a policy");
-    let text = text.replace("REGION", &stack.region).replace("ACCOUNT", &stack.account);
+    let text = text
+        .replace("REGION", &stack.region)
+        .replace("ACCOUNT", &stack.account);
     serde_json::from_str(&text.replace("STACK", &stack.parameters["StackName"])).expect("JSON")
 }
 
-/// The calls that a request of the command line amounts to for IAM, by a line of the emulator's `commands.jsonl`. The actions are those of the Service
-/// Authorization Reference, where an operation's name differs from its action's.
+/// The calls that a request of the command line amounts to for IAM, by a line of the emulator's
+/// `commands.jsonl`. The actions are those of the Service Authorization Reference, where an
+/// operation's name differs from its action's.
 ///
 /// # Panics
 /// When the operation is not one of those that these commands call.
@@ -49,42 +62,71 @@ pub fn calls_of(request: &Value, stack: &Stack) -> Vec<Call> {
         ("sts", "GetCallerIdentity") => Vec::new(),
         ("cloudformation", _) => cloudformation(operation, given, stack),
         ("s3", _) => s3(operation, text(request, "path")),
-        ("dynamodb", "ListTagsOfResource" | "UntagResource") => one(text(given, "ResourceArn").to_owned()),
-        ("dynamodb", _) => policy::calls_of(&format!("DynamoDB_20120810.{operation}"), given, stack),
+        ("dynamodb", "ListTagsOfResource" | "UntagResource") => {
+            one(text(given, "ResourceArn").to_owned())
+        }
+        ("dynamodb", _) => {
+            policy::calls_of(&format!("DynamoDB_20120810.{operation}"), given, stack)
+        }
         ("sqs", _) => policy::calls_of(&format!("AmazonSQS.{operation}"), given, stack),
         ("ssm", "DescribeParameters") => one("*".into()),
         ("ssm", "DeleteParameters") => texts(&given["Names"])
-            .map(|name| Call::new("ssm:DeleteParameters", stack.arn("ssm", &format!("parameter{name}"))))
+            .map(|name| {
+                Call::new(
+                    "ssm:DeleteParameters",
+                    stack.arn("ssm", &format!("parameter{name}")),
+                )
+            })
             .collect(),
-        ("ecs", "ListTasks" | "StopTask") => {
-            policy::calls_of(&format!("AmazonEC2ContainerServiceV20141113.{operation}"), given, stack)
-        }
+        ("ecs", "ListTasks" | "StopTask") => policy::calls_of(
+            &format!("AmazonEC2ContainerServiceV20141113.{operation}"),
+            given,
+            stack,
+        ),
         (
             "ecs",
-            "DeregisterTaskDefinition" | "ListAccountSettings" | "ListTaskDefinitionFamilies" | "ListTaskDefinitions",
+            "DeregisterTaskDefinition"
+            | "ListAccountSettings"
+            | "ListTaskDefinitionFamilies"
+            | "ListTaskDefinitions",
         ) => one("*".into()),
-        ("ecs", "DeleteTaskDefinitions") => {
-            texts(&given["taskDefinitions"]).map(|arn| Call::new("ecs:DeleteTaskDefinitions", arn)).collect()
-        }
+        ("ecs", "DeleteTaskDefinitions") => texts(&given["taskDefinitions"])
+            .map(|arn| Call::new("ecs:DeleteTaskDefinitions", arn))
+            .collect(),
         ("ec2", "DescribeAvailabilityZones" | "DescribeSubnets") => one("*".into()),
         ("apigateway", _) => {
-            let resource = format!("arn:aws:apigateway:{}::{}", stack.region, text(request, "path"));
-            vec![Call::new(&format!("apigateway:{}", text(request, "method")), resource)]
+            let resource = format!(
+                "arn:aws:apigateway:{}::{}",
+                stack.region,
+                text(request, "path")
+            );
+            vec![Call::new(
+                &format!("apigateway:{}", text(request, "method")),
+                resource,
+            )]
         }
         ("iam", "GetAccountAuthorizationDetails") => one("*".into()),
         ("iam", "SimulatePrincipalPolicy") => one(text(given, "PolicySourceArn").to_owned()),
         ("iam", "CreateServiceLinkedRole") => {
             let service = text(given, "AWSServiceName");
-            let role = format!("arn:aws:iam::{}:role/aws-service-role/{service}/AWSServiceRoleForECS", stack.account);
+            let role = format!(
+                "arn:aws:iam::{}:role/aws-service-role/{service}/AWSServiceRoleForECS",
+                stack.account
+            );
             vec![Call::new("iam:CreateServiceLinkedRole", role).with("iam:AWSServiceName", service)]
         }
-        ("iam", _) => one(format!("arn:aws:iam::{}:role/{}", stack.account, text(given, "RoleName"))),
+        ("iam", _) => one(format!(
+            "arn:aws:iam::{}:role/{}",
+            stack.account,
+            text(given, "RoleName")
+        )),
         ("service-quotas", _) => vec![Call::new(&format!("servicequotas:{operation}"), "*")],
         _ => panic!("these commands are not meant to call {service}:{operation}"),
     }
 }
 
-/// CloudFormation reads the template with the rights of the caller, and tags what it makes by an action of its own.
+/// CloudFormation reads the template with the rights of the caller, and tags what it makes by an
+/// action of its own.
 fn cloudformation(operation: &str, given: &Value, stack: &Stack) -> Vec<Call> {
     let name = text(given, "StackName");
     let arn = if name.starts_with("arn:") {
@@ -94,10 +136,17 @@ fn cloudformation(operation: &str, given: &Value, stack: &Stack) -> Vec<Call> {
     };
     let mut calls = vec![Call::new(&format!("cloudformation:{operation}"), &arn)];
     if let Some(url) = given.get("TemplateURL").and_then(Value::as_str) {
-        let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).expect("an address").1;
+        let path = url
+            .split_once("://")
+            .and_then(|(_, rest)| rest.split_once('/'))
+            .expect("an address")
+            .1;
         calls.push(Call::new("s3:GetObject", format!("arn:aws:s3:::{path}")));
     }
-    if given.as_object().is_some_and(|given| given.keys().any(|name| name.starts_with("Tags."))) {
+    if given
+        .as_object()
+        .is_some_and(|given| given.keys().any(|name| name.starts_with("Tags.")))
+    {
         calls.push(Call::new("cloudformation:TagResource", arn));
     }
     calls
@@ -106,30 +155,44 @@ fn cloudformation(operation: &str, given: &Value, stack: &Stack) -> Vec<Call> {
 fn s3(operation: &str, path: &str) -> Vec<Call> {
     let path = path.trim_matches('/');
     let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
-    let (bucket, object) = (format!("arn:aws:s3:::{bucket}"), format!("arn:aws:s3:::{bucket}/{key}"));
+    let (bucket, object) = (
+        format!("arn:aws:s3:::{bucket}"),
+        format!("arn:aws:s3:::{bucket}/{key}"),
+    );
     let actions: &[(&str, &String)] = match operation {
         "HeadBucket" => &[("ListBucket", &bucket)],
         "ListObjectVersions" => &[("ListBucketVersions", &bucket)],
         "PutPublicAccessBlock" => &[("PutBucketPublicAccessBlock", &bucket)],
         "PutBucketEncryption" => &[("PutEncryptionConfiguration", &bucket)],
-        "CreateBucket" | "DeleteBucket" | "PutBucketPolicy" | "PutBucketTagging" | "PutBucketVersioning" => {
-            &[(operation, &bucket)]
-        }
+        "CreateBucket"
+        | "DeleteBucket"
+        | "PutBucketPolicy"
+        | "PutBucketTagging"
+        | "PutBucketVersioning" => &[(operation, &bucket)],
         // An object that is not there is a 404 only for a caller that may list the bucket.
         "HeadObject" => &[("GetObject", &object), ("ListBucket", &bucket)],
         "PutObject" => &[("PutObject", &object)],
         "DeleteObjects" => &[("DeleteObject", &object), ("DeleteObjectVersion", &object)],
         _ => panic!("these commands are not meant to call s3:{operation}"),
     };
-    actions.iter().map(|(action, resource)| Call::new(&format!("s3:{action}"), *resource)).collect()
+    actions
+        .iter()
+        .map(|(action, resource)| Call::new(&format!("s3:{action}"), *resource))
+        .collect()
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
-    value[field].as_str().unwrap_or_else(|| panic!("{value} has no {field}"))
+    value[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} has no {field}"))
 }
 
 fn texts(value: &Value) -> impl Iterator<Item = &str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str)
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
 }
 
 #[cfg(test)]
@@ -143,7 +206,10 @@ mod tests {
         let stack = Stack::named("one");
         let of = |request: Value| calls_of(&request, &stack);
         let put = json!({"service": "s3", "operation": "PutBucketEncryption", "method": "PUT", "path": "/b", "parameters": {}});
-        assert_eq!(of(put), [Call::new("s3:PutEncryptionConfiguration", "arn:aws:s3:::b")]);
+        assert_eq!(
+            of(put),
+            [Call::new("s3:PutEncryptionConfiguration", "arn:aws:s3:::b")]
+        );
         let create = json!({
             "service": "cloudformation", "operation": "CreateStack", "method": "POST", "path": "/",
             "parameters": {"StackName": "mycli-one", "TemplateURL": "http://localhost:1/b/k/t.json", "Tags.member.1.Key": "k"},
@@ -157,16 +223,26 @@ mod tests {
                 Call::new("cloudformation:TagResource", arn),
             ]
         );
-        let patch =
-            json!({"service": "apigateway", "operation": "UpdateAccount", "method": "PATCH", "path": "/account"});
-        assert_eq!(of(patch), [Call::new("apigateway:PATCH", "arn:aws:apigateway:eu-central-1::/account")]);
+        let patch = json!({"service": "apigateway", "operation": "UpdateAccount", "method": "PATCH", "path": "/account"});
+        assert_eq!(
+            of(patch),
+            [Call::new(
+                "apigateway:PATCH",
+                "arn:aws:apigateway:eu-central-1::/account"
+            )]
+        );
     }
 
     #[test]
     fn a_document_is_for_one_stack() {
         for (name, document) in documents(&Stack::named("one")) {
             let text = document.to_string();
-            assert!(!["REGION", "ACCOUNT", "STACK"].iter().any(|left| text.contains(left)), "{name}");
+            assert!(
+                !["REGION", "ACCOUNT", "STACK"]
+                    .iter()
+                    .any(|left| text.contains(left)),
+                "{name}"
+            );
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Event patterns as EventBridge and Lambda's event filters read them (Amazon EventBridge User Guide, "Comparison operators"), since no
-//! emulator evaluates them.
+//! Event patterns as EventBridge and Lambda's event filters read them (Amazon EventBridge User
+//! Guide, "Comparison operators"), since no emulator evaluates them.
 //!
-//! What this project's patterns use, and what users write in their first rules: exact values, `prefix`, `suffix`,
-//! `equals-ignore-case`, `anything-but` and `exists`. Another operator is an error, never a match.
+//! What this project's patterns use, and what users write in their first rules: exact values,
+//! `prefix`, `suffix`, `equals-ignore-case`, `anything-but` and `exists`. Another operator is an
+//! error, never a match.
 
 use serde_json::Value;
 
@@ -47,17 +48,29 @@ impl Pattern {
     }
 
     fn below(pattern: &Value, path: &str) -> Result<Self, PatternError> {
-        let fault = |field: &str, fault: String| PatternError { field: field.to_owned(), fault };
-        let map = pattern.as_object().ok_or_else(|| fault(path, "is no object".into()))?;
+        let fault = |field: &str, fault: String| PatternError {
+            field: field.to_owned(),
+            fault,
+        };
+        let map = pattern
+            .as_object()
+            .ok_or_else(|| fault(path, "is no object".into()))?;
         let fields = map.iter().map(|(key, value)| {
             let path = format!("{path}.{key}");
             let field = match value {
                 Value::Object(_) => Field::Object(Self::below(value, &path)?),
                 Value::Array(tests) if !tests.is_empty() => {
-                    let tests = tests.iter().map(|test| Test::parse(test).map_err(|message| fault(&path, message)));
+                    let tests = tests
+                        .iter()
+                        .map(|test| Test::parse(test).map_err(|message| fault(&path, message)));
                     Field::Any(tests.collect::<Result<_, _>>()?)
                 }
-                other => return Err(fault(&path, format!("{other} is neither an object nor a list of values"))),
+                other => {
+                    return Err(fault(
+                        &path,
+                        format!("{other} is neither an object nor a list of values"),
+                    ));
+                }
             };
             Ok((key.clone(), field))
         });
@@ -75,12 +88,14 @@ impl Field {
     fn fits(&self, value: Option<&Value>) -> bool {
         match (self, value) {
             // Of a list of objects one has to fit, and of a list of values one too.
-            (Self::Object(pattern), Some(Value::Array(items))) => items.iter().any(|item| pattern.matches(item)),
+            (Self::Object(pattern), Some(Value::Array(items))) => {
+                items.iter().any(|item| pattern.matches(item))
+            }
             (Self::Object(pattern), Some(value)) => pattern.matches(value),
             (Self::Object(pattern), None) => pattern.matches(&Value::Null),
-            (Self::Any(tests), Some(Value::Array(items))) if !items.is_empty() => {
-                items.iter().any(|item| tests.iter().any(|test| test.holds(Some(item))))
-            }
+            (Self::Any(tests), Some(Value::Array(items))) if !items.is_empty() => items
+                .iter()
+                .any(|item| tests.iter().any(|test| test.holds(Some(item)))),
             (Self::Any(tests), value) => tests.iter().any(|test| test.holds(value)),
         }
     }
@@ -100,7 +115,9 @@ impl Test {
             (Some((name, argument)), None) => match (name.as_str(), argument) {
                 ("prefix", Value::String(text)) => Ok(Self::StartsWith(text.clone())),
                 ("suffix", Value::String(text)) => Ok(Self::EndsWith(text.clone())),
-                ("equals-ignore-case", Value::String(text)) => Ok(Self::IgnoringCase(text.to_lowercase())),
+                ("equals-ignore-case", Value::String(text)) => {
+                    Ok(Self::IgnoringCase(text.to_lowercase()))
+                }
                 ("exists", Value::Bool(exists)) => Ok(Self::Exists(*exists)),
                 ("anything-but", Value::Array(values)) => Ok(Self::AnythingBut(values.clone())),
                 ("anything-but", value @ (Value::String(_) | Value::Number(_))) => {
@@ -133,20 +150,36 @@ mod tests {
 
     #[track_caller]
     fn check(pattern: &Value, event: &Value, expected: bool) {
-        assert_eq!(Pattern::parse(pattern).expect("a pattern").matches(event), expected, "{pattern} of {event}");
+        assert_eq!(
+            Pattern::parse(pattern).expect("a pattern").matches(event),
+            expected,
+            "{pattern} of {event}"
+        );
     }
 
     #[test]
     fn every_field_has_to_fit_and_of_its_values_one() {
         let pattern = json!({"source": ["a", "b"], "detail": {"n": [1, null]}});
-        check(&pattern, &json!({"source": "b", "detail": {"n": 1}, "more": true}), true);
-        check(&pattern, &json!({"source": "b", "detail": {"n": null}}), true);
+        check(
+            &pattern,
+            &json!({"source": "b", "detail": {"n": 1}, "more": true}),
+            true,
+        );
+        check(
+            &pattern,
+            &json!({"source": "b", "detail": {"n": null}}),
+            true,
+        );
         check(&pattern, &json!({"source": "b", "detail": {"n": 2}}), false);
         check(&pattern, &json!({"source": "c", "detail": {"n": 1}}), false);
         check(&pattern, &json!({"source": "b", "detail": {}}), false);
         check(&pattern, &json!({"source": "b"}), false);
         check(&pattern, &json!({"source": "B", "detail": {"n": 1}}), false);
-        check(&pattern, &json!({"source": "b", "detail": {"n": "1"}}), false);
+        check(
+            &pattern,
+            &json!({"source": "b", "detail": {"n": "1"}}),
+            false,
+        );
     }
 
     #[test]
@@ -154,18 +187,50 @@ mod tests {
         check(&json!({"a": ["x"]}), &json!({"a": ["w", "x"]}), true);
         check(&json!({"a": ["x"]}), &json!({"a": ["w"]}), false);
         check(&json!({"a": ["x"]}), &json!({"a": []}), false);
-        check(&json!({"a": {"b": ["x"]}}), &json!({"a": [{"b": "w"}, {"b": "x"}]}), true);
-        check(&json!({"a": {"b": ["x"]}}), &json!({"a": [{"b": "w"}]}), false);
+        check(
+            &json!({"a": {"b": ["x"]}}),
+            &json!({"a": [{"b": "w"}, {"b": "x"}]}),
+            true,
+        );
+        check(
+            &json!({"a": {"b": ["x"]}}),
+            &json!({"a": [{"b": "w"}]}),
+            false,
+        );
     }
 
     #[test]
     fn operators() {
-        check(&json!({"a": [{"prefix": "ab"}]}), &json!({"a": "abc"}), true);
-        check(&json!({"a": [{"prefix": "bc"}]}), &json!({"a": "abc"}), false);
-        check(&json!({"a": [{"suffix": "bc"}]}), &json!({"a": "abc"}), true);
-        check(&json!({"a": [{"equals-ignore-case": "ABC"}]}), &json!({"a": "aBc"}), true);
-        check(&json!({"a": [{"anything-but": ["x", "y"]}]}), &json!({"a": "z"}), true);
-        check(&json!({"a": [{"anything-but": "x"}]}), &json!({"a": "x"}), false);
+        check(
+            &json!({"a": [{"prefix": "ab"}]}),
+            &json!({"a": "abc"}),
+            true,
+        );
+        check(
+            &json!({"a": [{"prefix": "bc"}]}),
+            &json!({"a": "abc"}),
+            false,
+        );
+        check(
+            &json!({"a": [{"suffix": "bc"}]}),
+            &json!({"a": "abc"}),
+            true,
+        );
+        check(
+            &json!({"a": [{"equals-ignore-case": "ABC"}]}),
+            &json!({"a": "aBc"}),
+            true,
+        );
+        check(
+            &json!({"a": [{"anything-but": ["x", "y"]}]}),
+            &json!({"a": "z"}),
+            true,
+        );
+        check(
+            &json!({"a": [{"anything-but": "x"}]}),
+            &json!({"a": "x"}),
+            false,
+        );
         check(&json!({"a": [{"anything-but": "x"}]}), &json!({}), false);
         check(&json!({"a": [{"exists": true}]}), &json!({"a": null}), true);
         check(&json!({"a": [{"exists": false}]}), &json!({"b": 1}), true);

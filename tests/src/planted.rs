@@ -1,4 +1,5 @@
-//! Values planted where a secret may enter, and the search for them: as they are, in the usual encodings, and in pieces.
+//! Values planted where a secret may enter, and the search for them: as they are, in the usual
+//! encodings, and in pieces.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,17 +20,23 @@ use base64::{
 
 use crate::sandbox::{Process, files};
 
-/// Bytes that tell a planted value: a value cut in two is found if one part has as many. Few enough to find parts, and enough that no
-/// two random texts have them in common.
+/// Bytes that tell a planted value: a value cut in two is found if one part has as many. Few enough
+/// to find parts, and enough that no two random texts have them in common.
 const PIECE: usize = 12;
 
-/// Between two looks at all processes: less than any of them lives that talks to another, and no core's whole time.
+/// Between two looks at all processes: less than any of them lives that talks to another, and no
+/// core's whole time.
 const LOOK: Duration = Duration::from_millis(3);
 
-/// A value to plant that no other test has: a watch sees the processes of all of them. It begins with `p-` and ends with `=`.
+/// A value to plant that no other test has: a watch sees the processes of all of them. It begins
+/// with `p-` and ends with `=`.
 #[must_use]
 pub fn value() -> String {
-    let random = [RandomState::new().hash_one(0), RandomState::new().hash_one(1)].map(u64::to_be_bytes);
+    let random = [
+        RandomState::new().hash_one(0),
+        RandomState::new().hash_one(1),
+    ]
+    .map(u64::to_be_bytes);
     // What is written otherwise in a URL, so that it can be told from the plain form.
     format!("p-{}/+&%=", STANDARD_NO_PAD.encode(random.concat()))
 }
@@ -50,10 +57,14 @@ pub struct Planted {
 }
 
 impl Planted {
-    /// With one more value, of at least 24 random characters (so that either half tells); `name` is what a finding is reported by.
+    /// With one more value, of at least 24 random characters (so that either half tells); `name` is
+    /// what a finding is reported by.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
-        assert!(value.len() >= 2 * PIECE, "{name} is too short to be found in parts");
+        assert!(
+            value.len() >= 2 * PIECE,
+            "{name} is too short to be found in parts"
+        );
         self.begins.resize(256, false);
         for form in forms(value.as_bytes()) {
             for piece in form.array_windows() {
@@ -64,28 +75,49 @@ impl Planted {
         self
     }
 
-    /// Whose value is in there, whole or in part, in any form, also where lines were broken within it.
+    /// Whose value is in there, whole or in part, in any form, also where lines were broken within
+    /// it.
     #[must_use]
     pub fn found_in(&self, bytes: &[u8]) -> Option<&'static str> {
         let begins = |piece: &&[u8; PIECE]| self.begins[usize::from(piece[0])];
-        let search =
-            |bytes: &[u8]| bytes.array_windows().filter(begins).find_map(|piece| self.pieces.get(piece).copied());
+        let search = |bytes: &[u8]| {
+            bytes
+                .array_windows()
+                .filter(begins)
+                .find_map(|piece| self.pieces.get(piece).copied())
+        };
         search(bytes).or_else(|| search(&joined(bytes)))
     }
 
-    /// The files beneath a folder that hold a value, but for those in `kept`, which are there to hold it.
+    /// The files beneath a folder that hold a value, but for those in `kept`, which are there to
+    /// hold it.
     ///
     /// # Panics
     /// When there is no file to look at.
     #[must_use]
     pub fn found_beneath(&self, folder: &Path, kept: &[PathBuf]) -> Vec<(PathBuf, &'static str)> {
-        let searched = files(folder).into_iter().filter(|path| !kept.iter().any(|kept| path.starts_with(kept)));
+        let searched = files(folder)
+            .into_iter()
+            .filter(|path| !kept.iter().any(|kept| path.starts_with(kept)));
         // A pipe with a name holds nothing, and to open it would wait for who writes.
         let searched: Vec<_> = searched.filter(|path| path.is_file()).collect();
-        assert!(!searched.is_empty(), "there is nothing in {}", folder.display());
+        assert!(
+            !searched.is_empty(),
+            "there is nothing in {}",
+            folder.display()
+        );
         // What is gone by now is not there to be found.
-        let found = |path: PathBuf| Some((self.found_in(&std::fs::read(&path).unwrap_or_default())?, path));
-        searched.into_iter().filter_map(found).map(|(name, path)| (path, name)).collect()
+        let found = |path: PathBuf| {
+            Some((
+                self.found_in(&std::fs::read(&path).unwrap_or_default())?,
+                path,
+            ))
+        };
+        searched
+            .into_iter()
+            .filter_map(found)
+            .map(|(name, path)| (path, name))
+            .collect()
     }
 
     /// Looks at the arguments and the environments of all processes from now on.
@@ -130,14 +162,25 @@ fn joined(bytes: &[u8]) -> Vec<u8> {
 /// How a value may be written down.
 fn forms(value: &[u8]) -> Vec<Vec<u8>> {
     let lower = hex::encode(value);
-    let mut forms = vec![value.to_vec(), lower.to_uppercase().into_bytes(), lower.into_bytes()];
-    forms.extend([percent(value, char::to_ascii_uppercase), percent(value, char::to_ascii_lowercase)]);
+    let mut forms = vec![
+        value.to_vec(),
+        lower.to_uppercase().into_bytes(),
+        lower.into_bytes(),
+    ];
+    forms.extend([
+        percent(value, char::to_ascii_uppercase),
+        percent(value, char::to_ascii_lowercase),
+    ]);
     forms.push(serde_json::to_vec(&String::from_utf8_lossy(value)).unwrap_or_default());
-    // Base64 of a text that holds the value: what it looks like depends on how many bytes stand before it.
+    // Base64 of a text that holds the value: what it looks like depends on how many bytes stand
+    // before it.
     for before in 0..3 {
         let padded = [&[0; 2][..before], value].concat();
         let (clean, whole) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
-        for text in [STANDARD_NO_PAD.encode(&padded), URL_SAFE_NO_PAD.encode(&padded)] {
+        for text in [
+            STANDARD_NO_PAD.encode(&padded),
+            URL_SAFE_NO_PAD.encode(&padded),
+        ] {
             forms.push(text.as_bytes()[clean..whole].to_vec());
         }
     }
@@ -149,7 +192,10 @@ fn percent(value: &[u8], case: fn(&char) -> char) -> Vec<u8> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let code = |byte: &u8| match plain(*byte) {
         true => char::from(*byte).to_string(),
-        false => format!("%{byte:02x}").chars().map(|digit| case(&digit)).collect(),
+        false => format!("%{byte:02x}")
+            .chars()
+            .map(|digit| case(&digit))
+            .collect(),
     };
     value.iter().map(code).collect::<String>().into_bytes()
 }
@@ -201,7 +247,9 @@ impl Seen {
             }
             self.sightings.arguments.insert(text);
         }
-        if self.hashes.insert(self.hasher.hash_one((&process.argv, &process.environ)))
+        if self
+            .hashes
+            .insert(self.hasher.hash_one((&process.argv, &process.environ)))
             && let Some(name) = planted.found_in(&process.environ)
         {
             self.sightings.in_environments.push((name, process));
@@ -224,23 +272,45 @@ mod tests {
     #[test]
     fn a_value_is_found_however_it_is_written() {
         let partly = "k7Q%2Bx%2F2Vb9%3DLm%26T4w%25Zs8RcNhYp3";
-        let mut written = vec![VALUE.to_owned(), hex::encode(VALUE), hex::encode_upper(VALUE), partly.to_owned()];
-        written.push(partly.replace("%2B", "%2b").replace("%2F", "%2f").replace("%3D", "%3d"));
-        written
-            .extend(["", "x", "xy", "user:"].map(|before| BASE64_STANDARD.encode(format!("{before}{VALUE} and more"))));
+        let mut written = vec![
+            VALUE.to_owned(),
+            hex::encode(VALUE),
+            hex::encode_upper(VALUE),
+            partly.to_owned(),
+        ];
+        written.push(
+            partly
+                .replace("%2B", "%2b")
+                .replace("%2F", "%2f")
+                .replace("%3D", "%3d"),
+        );
+        written.extend(
+            ["", "x", "xy", "user:"]
+                .map(|before| BASE64_STANDARD.encode(format!("{before}{VALUE} and more"))),
+        );
         written.push(format!("{}\n{}", &VALUE[..9], &VALUE[9..]));
         written.push(format!("{}\\n    {}", &VALUE[..9], &VALUE[9..]));
         written.push(VALUE[4..20].to_owned());
         let encoded = BASE64_STANDARD.encode(VALUE);
         written.push(format!("{}\r\n{}", &encoded[..11], &encoded[11..]));
         for text in written {
-            assert_eq!(planted().found_in(format!("before {text} after").as_bytes()), Some("the value"), "{text}");
+            assert_eq!(
+                planted().found_in(format!("before {text} after").as_bytes()),
+                Some("the value"),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn nothing_else_is() {
-        for text in ["", "k7Q", &VALUE[..11], &VALUE.to_lowercase()[..], &VALUE.chars().rev().collect::<String>()[..]] {
+        for text in [
+            "",
+            "k7Q",
+            &VALUE[..11],
+            &VALUE.to_lowercase()[..],
+            &VALUE.chars().rev().collect::<String>()[..],
+        ] {
             assert_eq!(planted().found_in(text.as_bytes()), None, "{text}");
         }
     }

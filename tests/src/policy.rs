@@ -1,5 +1,6 @@
-//! What a role may do, by the rules of IAM (IAM User Guide, "Policy evaluation logic" and "IAM JSON policy elements"), since no emulator
-//! asks: nothing unless a statement allows it, and nothing that one denies.
+//! What a role may do, by the rules of IAM (IAM User Guide, "Policy evaluation logic" and "IAM JSON
+//! policy elements"), since no emulator asks: nothing unless a statement allows it, and nothing
+//! that one denies.
 //!
 //! Elements and operators that the template does not use are refused rather than guessed at.
 
@@ -24,7 +25,11 @@ impl Call {
     /// A call without condition keys.
     #[must_use]
     pub fn new(action: &str, resource: impl Into<String>) -> Self {
-        Self { action: action.into(), resource: resource.into(), context: BTreeMap::new() }
+        Self {
+            action: action.into(),
+            resource: resource.into(),
+            context: BTreeMap::new(),
+        }
     }
 
     /// With a condition key.
@@ -63,8 +68,15 @@ impl Policy {
     #[must_use]
     pub fn of_role(template: &Template, role: &str, stack: &Stack) -> Self {
         let properties = template.properties(role, stack);
-        let policies = properties["Policies"].as_array().unwrap_or_else(|| panic!("{role} has no policies"));
-        Self(policies.iter().flat_map(|policy| statements(&policy["PolicyDocument"])).collect())
+        let policies = properties["Policies"]
+            .as_array()
+            .unwrap_or_else(|| panic!("{role} has no policies"));
+        Self(
+            policies
+                .iter()
+                .flat_map(|policy| statements(&policy["PolicyDocument"]))
+                .collect(),
+        )
     }
 
     /// Several documents that somebody has at once.
@@ -78,7 +90,11 @@ impl Policy {
     /// Whether the call is allowed.
     #[must_use]
     pub fn allows(&self, call: &Call) -> bool {
-        let mut fitting = self.0.iter().filter(|statement| statement.fits(call)).peekable();
+        let mut fitting = self
+            .0
+            .iter()
+            .filter(|statement| statement.fits(call))
+            .peekable();
         fitting.peek().is_some() && fitting.all(|statement| statement.allows)
     }
 
@@ -86,14 +102,24 @@ impl Policy {
     #[must_use]
     pub fn actions(&self) -> BTreeSet<&str> {
         let allowing = self.0.iter().filter(|statement| statement.allows);
-        allowing.flat_map(|statement| &statement.actions).map(String::as_str).collect()
+        allowing
+            .flat_map(|statement| &statement.actions)
+            .map(String::as_str)
+            .collect()
     }
 
     /// The actions that are allowed and that none of these calls needed.
     #[must_use]
     pub fn unseen(&self, calls: &[Call]) -> BTreeSet<&str> {
-        let seen = |action: &&str| calls.iter().any(|call| like(&action.to_lowercase(), &call.action.to_lowercase()));
-        self.actions().into_iter().filter(|action| !seen(action)).collect()
+        let seen = |action: &&str| {
+            calls
+                .iter()
+                .any(|call| like(&action.to_lowercase(), &call.action.to_lowercase()))
+        };
+        self.actions()
+            .into_iter()
+            .filter(|action| !seen(action))
+            .collect()
     }
 }
 
@@ -103,7 +129,12 @@ impl Policy {
 /// When it uses what is not known here.
 fn statements(document: &Value) -> Vec<Statement> {
     assert_eq!(document["Version"], "2012-10-17", "{document}");
-    document["Statement"].as_array().expect("a list of statements").iter().map(Statement::parse).collect()
+    document["Statement"]
+        .as_array()
+        .expect("a list of statements")
+        .iter()
+        .map(Statement::parse)
+        .collect()
 }
 
 impl Statement {
@@ -115,7 +146,11 @@ impl Statement {
                 "{field} is not known here"
             );
         }
-        let conditions = fields.get("Condition").and_then(Value::as_object).into_iter().flatten();
+        let conditions = fields
+            .get("Condition")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten();
         let conditions = conditions.flat_map(|(operator, keys)| {
             let keys = keys.as_object().expect("keys of a condition").iter();
             keys.map(move |(key, values)| Condition {
@@ -127,7 +162,11 @@ impl Statement {
         let conditions: Vec<_> = conditions.collect();
         for condition in &conditions {
             let known = ["StringEquals", "StringLike", "ArnEquals", "ArnLike"];
-            assert!(known.contains(&condition.operator.as_str()), "{} is not known here", condition.operator);
+            assert!(
+                known.contains(&condition.operator.as_str()),
+                "{} is not known here",
+                condition.operator
+            );
         }
         Self {
             allows: match fields["Effect"].as_str() {
@@ -143,31 +182,49 @@ impl Statement {
 
     fn fits(&self, call: &Call) -> bool {
         let action = call.action.to_lowercase();
-        self.actions.iter().any(|pattern| like(&pattern.to_lowercase(), &action))
-            && self.resources.iter().any(|pattern| like_arn(pattern, &call.resource))
-            && self.conditions.iter().all(|condition| condition.holds(&call.context))
+        self.actions
+            .iter()
+            .any(|pattern| like(&pattern.to_lowercase(), &action))
+            && self
+                .resources
+                .iter()
+                .any(|pattern| like_arn(pattern, &call.resource))
+            && self
+                .conditions
+                .iter()
+                .all(|condition| condition.holds(&call.context))
     }
 }
 
 impl Condition {
-    /// A key that is not in the request makes a condition fail, for all of the operators known here.
+    /// A key that is not in the request makes a condition fail, for all of the operators known
+    /// here.
     fn holds(&self, context: &BTreeMap<String, String>) -> bool {
         // Names of keys do not depend on case; values do.
-        let found = context.iter().find(|(key, _)| key.eq_ignore_ascii_case(&self.key)).map(|(_, value)| value);
+        let found = context
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(&self.key))
+            .map(|(_, value)| value);
         let Some(found) = found else { return false };
-        self.values.iter().any(|value| match self.operator.as_str() {
-            "StringEquals" => value == found,
-            "StringLike" => like(value, found),
-            // Both operators compare part by part, with wildcards (IAM User Guide, "ARN condition operators").
-            _ => like_arn(value, found),
-        })
+        self.values
+            .iter()
+            .any(|value| match self.operator.as_str() {
+                "StringEquals" => value == found,
+                "StringLike" => like(value, found),
+                // Both operators compare part by part, with wildcards (IAM User Guide, "ARN
+                // condition operators").
+                _ => like_arn(value, found),
+            })
     }
 }
 
 fn texts(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text.clone()],
-        Value::Array(items) => items.iter().map(|item| item.as_str().expect("a text").to_owned()).collect(),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_str().expect("a text").to_owned())
+            .collect(),
         other => panic!("{other} is neither a text nor a list of texts"),
     }
 }
@@ -176,11 +233,12 @@ fn texts(value: &Value) -> Vec<String> {
 fn like(pattern: &str, text: &str) -> bool {
     match pattern.chars().next() {
         None => text.is_empty(),
-        Some('*') => {
-            (0..=text.len()).filter(|at| text.is_char_boundary(*at)).any(|at| like(&pattern[1..], &text[at..]))
-        }
+        Some('*') => (0..=text.len())
+            .filter(|at| text.is_char_boundary(*at))
+            .any(|at| like(&pattern[1..], &text[at..])),
         Some(wanted) => text.chars().next().is_some_and(|found| {
-            (wanted == '?' || wanted == found) && like(&pattern[wanted.len_utf8()..], &text[found.len_utf8()..])
+            (wanted == '?' || wanted == found)
+                && like(&pattern[wanted.len_utf8()..], &text[found.len_utf8()..])
         }),
     }
 }
@@ -190,65 +248,111 @@ fn like_arn(pattern: &str, arn: &str) -> bool {
     if pattern == "*" {
         return true;
     }
-    let (patterns, parts): (Vec<_>, Vec<_>) = (pattern.splitn(6, ':').collect(), arn.splitn(6, ':').collect());
-    patterns.len() == parts.len() && patterns.iter().zip(parts).all(|(pattern, part)| like(pattern, part))
+    let (patterns, parts): (Vec<_>, Vec<_>) = (
+        pattern.splitn(6, ':').collect(),
+        arn.splitn(6, ':').collect(),
+    );
+    patterns.len() == parts.len()
+        && patterns
+            .iter()
+            .zip(parts)
+            .all(|(pattern, part)| like(pattern, part))
 }
 
-/// What a request to AWS amounts to for IAM: one call for each action and each resource, from its `X-Amz-Target` and its JSON body.
+/// What a request to AWS amounts to for IAM: one call for each action and each resource, from its
+/// `X-Amz-Target` and its JSON body.
 ///
 /// # Panics
-/// When the operation is not one of those that this project's functions call, or the body is not as they write it.
+/// When the operation is not one of those that this project's functions call, or the body is not as
+/// they write it.
 #[must_use]
 pub fn calls_of(target: &str, body: &Value, stack: &Stack) -> Vec<Call> {
-    let (service, operation) = target.split_once('.').unwrap_or_else(|| panic!("{target} is no operation"));
+    let (service, operation) = target
+        .split_once('.')
+        .unwrap_or_else(|| panic!("{target} is no operation"));
     match service {
         "DynamoDB_20120810" => dynamodb(operation, body, stack),
         "AmazonSQS" => sqs(operation, body, stack),
         "AmazonEC2ContainerServiceV20141113" => ecs(operation, body, stack),
         "Logs_20140328" if operation == "GetLogEvents" => {
             let (group, stream) = (text(body, "logGroupName"), text(body, "logStreamName"));
-            vec![Call::new("logs:GetLogEvents", stack.arn("logs", &format!("log-group:{group}:log-stream:{stream}")))]
+            vec![Call::new(
+                "logs:GetLogEvents",
+                stack.arn("logs", &format!("log-group:{group}:log-stream:{stream}")),
+            )]
         }
         "ServiceQuotasV20190624" => vec![Call::new(&format!("servicequotas:{operation}"), "*")],
-        "AWSEvents" if operation == "PutEvents" => {
-            list(body, "Entries").iter().map(|entry| put_event(entry, stack)).collect()
-        }
+        "AWSEvents" if operation == "PutEvents" => list(body, "Entries")
+            .iter()
+            .map(|entry| put_event(entry, stack))
+            .collect(),
         _ => panic!("no function is meant to call {target}"),
     }
 }
 
 fn put_event(entry: &Value, stack: &Stack) -> Call {
-    let bus = entry.get("EventBusName").and_then(Value::as_str).unwrap_or("default");
-    let bus = if bus.starts_with("arn:") { bus.to_owned() } else { stack.arn("events", &format!("event-bus/{bus}")) };
+    let bus = entry
+        .get("EventBusName")
+        .and_then(Value::as_str)
+        .unwrap_or("default");
+    let bus = if bus.starts_with("arn:") {
+        bus.to_owned()
+    } else {
+        stack.arn("events", &format!("event-bus/{bus}"))
+    };
     Call::new("events:PutEvents", bus)
         .with("events:source", text(entry, "Source"))
         .with("events:detail-type", text(entry, "DetailType"))
 }
 
-/// A transaction, or a batch, is what is in it (Amazon DynamoDB Developer Guide, "Using IAM with DynamoDB transactions").
+/// A transaction, or a batch, is what is in it (Amazon DynamoDB Developer Guide, "Using IAM with
+/// DynamoDB transactions").
 fn dynamodb(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
     let table = |name: &str| stack.arn("dynamodb", &format!("table/{name}"));
     match operation {
         "TransactWriteItems" => {
-            let action =
-                |name: &str| if name == "ConditionCheck" { "ConditionCheckItem".into() } else { format!("{name}Item") };
-            let items = list(body, "TransactItems").iter().flat_map(|item| item.as_object().expect("an item"));
-            let calls = items
-                .map(|(name, item)| Call::new(&format!("dynamodb:{}", action(name)), table(&text(item, "TableName"))));
+            let action = |name: &str| {
+                if name == "ConditionCheck" {
+                    "ConditionCheckItem".into()
+                } else {
+                    format!("{name}Item")
+                }
+            };
+            let items = list(body, "TransactItems")
+                .iter()
+                .flat_map(|item| item.as_object().expect("an item"));
+            let calls = items.map(|(name, item)| {
+                Call::new(
+                    &format!("dynamodb:{}", action(name)),
+                    table(&text(item, "TableName")),
+                )
+            });
             calls.collect()
         }
         "TransactGetItems" => {
-            let items = list(body, "TransactItems").iter().map(|item| text(&item["Get"], "TableName"));
-            items.map(|name| Call::new("dynamodb:GetItem", table(&name))).collect()
+            let items = list(body, "TransactItems")
+                .iter()
+                .map(|item| text(&item["Get"], "TableName"));
+            items
+                .map(|name| Call::new("dynamodb:GetItem", table(&name)))
+                .collect()
         }
         "BatchGetItem" | "BatchWriteItem" => {
             let tables = body["RequestItems"].as_object().expect("tables").keys();
-            tables.map(|name| Call::new(&format!("dynamodb:{operation}"), table(name))).collect()
+            tables
+                .map(|name| Call::new(&format!("dynamodb:{operation}"), table(name)))
+                .collect()
         }
         _ => {
             let table = table(&text(body, "TableName"));
-            let index = body.get("IndexName").and_then(Value::as_str).map(|index| format!("{table}/index/{index}"));
-            vec![Call::new(&format!("dynamodb:{operation}"), index.unwrap_or(table))]
+            let index = body
+                .get("IndexName")
+                .and_then(Value::as_str)
+                .map(|index| format!("{table}/index/{index}"));
+            vec![Call::new(
+                &format!("dynamodb:{operation}"),
+                index.unwrap_or(table),
+            )]
         }
     }
 }
@@ -262,15 +366,20 @@ fn sqs(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
 }
 
 fn ecs(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
-    let cluster = body.get("cluster").and_then(Value::as_str).unwrap_or("default");
+    let cluster = body
+        .get("cluster")
+        .and_then(Value::as_str)
+        .unwrap_or("default");
     let cluster = cluster.rsplit('/').next().unwrap_or_default();
     let task = |task: &Value| match task.as_str().expect("a task") {
         arn if arn.starts_with("arn:") => arn.to_owned(),
         id => stack.arn("ecs", &format!("task/{cluster}/{id}")),
     };
     let call = |resource: String| {
-        Call::new(&format!("ecs:{operation}"), resource)
-            .with("ecs:cluster", stack.arn("ecs", &format!("cluster/{cluster}")))
+        Call::new(&format!("ecs:{operation}"), resource).with(
+            "ecs:cluster",
+            stack.arn("ecs", &format!("cluster/{cluster}")),
+        )
     };
     match operation {
         "RegisterTaskDefinition" => {
@@ -293,7 +402,10 @@ fn ecs(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
             calls.push(call(definition));
             calls
         }
-        "DescribeTasks" => list(body, "tasks").iter().map(|one| call(task(one))).collect(),
+        "DescribeTasks" => list(body, "tasks")
+            .iter()
+            .map(|one| call(task(one)))
+            .collect(),
         "StopTask" => vec![call(task(&body["task"]))],
         "ListTasks" => vec![call("*".into())],
         _ => panic!("no function is meant to call ecs:{operation}"),
@@ -302,16 +414,27 @@ fn ecs(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
 
 /// Whoever names a role for a task passes it.
 fn passed_roles(body: &Value) -> Vec<Call> {
-    let roles = ["taskRoleArn", "executionRoleArn"].iter().filter_map(|name| body.get(name)?.as_str());
-    roles.map(|role| Call::new("iam:PassRole", role).with("iam:PassedToService", "ecs-tasks.amazonaws.com")).collect()
+    let roles = ["taskRoleArn", "executionRoleArn"]
+        .iter()
+        .filter_map(|name| body.get(name)?.as_str());
+    roles
+        .map(|role| {
+            Call::new("iam:PassRole", role).with("iam:PassedToService", "ecs-tasks.amazonaws.com")
+        })
+        .collect()
 }
 
 fn text(body: &Value, field: &str) -> String {
-    body[field].as_str().unwrap_or_else(|| panic!("{body} has no {field}")).to_owned()
+    body[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("{body} has no {field}"))
+        .to_owned()
 }
 
 fn list<'a>(body: &'a Value, field: &str) -> &'a [Value] {
-    body[field].as_array().unwrap_or_else(|| panic!("{body} has no list {field}"))
+    body[field]
+        .as_array()
+        .unwrap_or_else(|| panic!("{body} has no list {field}"))
 }
 
 #[cfg(test)]
@@ -320,15 +443,18 @@ mod tests {
     use serde_json::json;
 
     fn policy(of: &Value) -> Policy {
-        Policy(statements(&json!({"Version": "2012-10-17", "Statement": of})))
+        Policy(statements(
+            &json!({"Version": "2012-10-17", "Statement": of}),
+        ))
     }
 
     const QUEUE: &str = "arn:aws:sqs:eu-central-1:123456789012:q";
 
     #[test]
     fn nothing_is_allowed_unless_a_statement_says_so() {
-        let policy =
-            policy(&json!([{"Effect": "Allow", "Action": ["sqs:SendMessage", "sqs:Get*"], "Resource": QUEUE}]));
+        let policy = policy(
+            &json!([{"Effect": "Allow", "Action": ["sqs:SendMessage", "sqs:Get*"], "Resource": QUEUE}]),
+        );
         assert!(policy.allows(&Call::new("sqs:SendMessage", QUEUE)));
         assert!(policy.allows(&Call::new("SQS:getqueueurl", QUEUE)));
         assert!(!policy.allows(&Call::new("sqs:DeleteMessage", QUEUE)));
@@ -349,9 +475,15 @@ mod tests {
     #[test]
     fn conditions_all_hold_and_a_missing_key_does_not() {
         let condition = json!({"StringEquals": {"a:x": ["1", "2"], "a:y": "3"}, "ArnEquals": {"ecs:cluster": "arn:aws:ecs:*:1:cluster/c"}});
-        let policy = policy(&json!([{"Effect": "Allow", "Action": "a:b", "Resource": "*", "Condition": condition}]));
-        let call =
-            |x: &str, cluster: &str| Call::new("a:b", "r").with("a:x", x).with("A:Y", "3").with("ecs:cluster", cluster);
+        let policy = policy(
+            &json!([{"Effect": "Allow", "Action": "a:b", "Resource": "*", "Condition": condition}]),
+        );
+        let call = |x: &str, cluster: &str| {
+            Call::new("a:b", "r")
+                .with("a:x", x)
+                .with("A:Y", "3")
+                .with("ecs:cluster", cluster)
+        };
         assert!(policy.allows(&call("2", "arn:aws:ecs:eu-central-1:1:cluster/c")));
         assert!(!policy.allows(&call("4", "arn:aws:ecs:eu-central-1:1:cluster/c")));
         assert!(!policy.allows(&call("2", "arn:aws:ecs:eu-central-1:1:cluster/d")));
@@ -380,35 +512,55 @@ mod tests {
     fn a_request_is_told_by_its_target_and_body() {
         let stack = Stack::named("one");
         let of = |target: &str, body: Value| calls_of(target, &body, &stack);
-        let arn = |service: &str, path: &str| format!("arn:aws:{service}:eu-central-1:123456789012:{path}");
+        let arn = |service: &str, path: &str| {
+            format!("arn:aws:{service}:eu-central-1:123456789012:{path}")
+        };
         assert_eq!(
-            of("DynamoDB_20120810.Query", json!({"TableName": "t", "IndexName": "i"})),
-            [Call::new("dynamodb:Query", arn("dynamodb", "table/t/index/i"))]
+            of(
+                "DynamoDB_20120810.Query",
+                json!({"TableName": "t", "IndexName": "i"})
+            ),
+            [Call::new(
+                "dynamodb:Query",
+                arn("dynamodb", "table/t/index/i")
+            )]
         );
-        let transaction =
-            json!({"TransactItems": [{"Update": {"TableName": "t"}}, {"ConditionCheck": {"TableName": "t"}}]});
-        let actions: Vec<_> =
-            of("DynamoDB_20120810.TransactWriteItems", transaction).into_iter().map(|call| call.action).collect();
-        assert_eq!(actions, ["dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"]);
+        let transaction = json!({"TransactItems": [{"Update": {"TableName": "t"}}, {"ConditionCheck": {"TableName": "t"}}]});
+        let actions: Vec<_> = of("DynamoDB_20120810.TransactWriteItems", transaction)
+            .into_iter()
+            .map(|call| call.action)
+            .collect();
         assert_eq!(
-            of("AmazonSQS.SendMessageBatch", json!({"QueueUrl": "http://localhost:1/123456789012/q"})),
+            actions,
+            ["dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"]
+        );
+        assert_eq!(
+            of(
+                "AmazonSQS.SendMessageBatch",
+                json!({"QueueUrl": "http://localhost:1/123456789012/q"})
+            ),
             [Call::new("sqs:SendMessage", QUEUE)]
         );
         let role = "arn:aws:iam::123456789012:role/mycli/one/x";
-        let run = json!({"cluster": "c", "taskDefinition": "f:3", "overrides": {"taskRoleArn": role}});
+        let run =
+            json!({"cluster": "c", "taskDefinition": "f:3", "overrides": {"taskRoleArn": role}});
         let cluster = arn("ecs", "cluster/c");
         assert_eq!(
             of("AmazonEC2ContainerServiceV20141113.RunTask", run),
             [
-                Call::new("iam:PassRole", role).with("iam:PassedToService", "ecs-tasks.amazonaws.com"),
-                Call::new("ecs:RunTask", arn("ecs", "task-definition/f:3")).with("ecs:cluster", cluster),
+                Call::new("iam:PassRole", role)
+                    .with("iam:PassedToService", "ecs-tasks.amazonaws.com"),
+                Call::new("ecs:RunTask", arn("ecs", "task-definition/f:3"))
+                    .with("ecs:cluster", cluster),
             ]
         );
         let events = json!({"Entries": [{"Source": "mycli", "DetailType": "d"}]});
         let event = Call::new("events:PutEvents", arn("events", "event-bus/default"));
         assert_eq!(
             of("AWSEvents.PutEvents", events),
-            [event.with("events:source", "mycli").with("events:detail-type", "d")]
+            [event
+                .with("events:source", "mycli")
+                .with("events:detail-type", "d")]
         );
     }
 }

@@ -6,8 +6,8 @@ use chrono::TimeDelta;
 
 /// A stream of numbers (SplitMix64).
 ///
-/// Each stream is keyed by what it is for: so a draw does not change when others come before it, and two launchers that start the same
-/// tasks in another order meet the same tasks.
+/// Each stream is keyed by what it is for: so a draw does not change when others come before it,
+/// and two launchers that start the same tasks in another order meet the same tasks.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -16,10 +16,13 @@ impl Random {
     #[must_use]
     pub fn keyed(seed: u64, purpose: &str, number: u64) -> Self {
         // FNV-1a, whose values are the same on every machine.
-        let hash = purpose.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        let mut random = Self(seed ^ hash.rotate_left(17) ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let hash = purpose
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+        let mut random =
+            Self(seed ^ hash.rotate_left(17) ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         random.bits();
         random
     }
@@ -35,14 +38,20 @@ impl Random {
 
     /// Whether what happens with this probability happens now.
     pub fn chance(&mut self, probability: f64) -> bool {
-        #[expect(clippy::cast_precision_loss, reason = "53 bits, which a float holds exactly")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "53 bits, which a float holds exactly"
+        )]
         let drawn = (self.bits() >> 11) as f64 / (1_u64 << 53) as f64;
         drawn < probability
     }
 
     /// A time in this range, to the millisecond.
     pub fn within(&mut self, range: &RangeInclusive<TimeDelta>) -> TimeDelta {
-        let (least, most) = (range.start().num_milliseconds(), range.end().num_milliseconds());
+        let (least, most) = (
+            range.start().num_milliseconds(),
+            range.end().num_milliseconds(),
+        );
         let span = u64::try_from(most - least).unwrap_or_default() + 1;
         TimeDelta::milliseconds(least + i64::try_from(self.bits() % span).unwrap_or_default())
     }

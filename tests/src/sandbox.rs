@@ -1,4 +1,5 @@
-//! A user of this machine: a home of their own, `mycli` as they run it, and nothing left of them afterwards.
+//! A user of this machine: a home of their own, `mycli` as they run it, and nothing left of them
+//! afterwards.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -49,17 +50,22 @@ pub struct Process {
 }
 
 impl Process {
-    /// All that this process may look at, but for itself. Left out are zombies, which have neither arguments nor
-    /// environment, and whoever ends while it is looked at.
+    /// All that this process may look at, but for itself. Left out are zombies, which have neither
+    /// arguments nor environment, and whoever ends while it is looked at.
     pub fn all() -> impl Iterator<Item = Self> {
         let pids = fs::read_dir("/proc").into_iter().flatten();
         let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        pids.filter(|pid: &i32| u32::try_from(*pid).ok() != Some(std::process::id())).filter_map(Self::of)
+        pids.filter(|pid: &i32| u32::try_from(*pid).ok() != Some(std::process::id()))
+            .filter_map(Self::of)
     }
 
     fn of(pid: i32) -> Option<Self> {
         let read = |name: &str| fs::read(format!("/proc/{pid}/{name}"));
-        let process = Self { pid, argv: read("cmdline").ok()?, environ: read("environ").unwrap_or_default() };
+        let process = Self {
+            pid,
+            argv: read("cmdline").ok()?,
+            environ: read("environ").unwrap_or_default(),
+        };
         // It is read in pieces, and who ends between two of them has told a part.
         let is_torn = process.environ.last().is_some_and(|byte| *byte != 0);
         (!process.argv.is_empty() && !is_torn).then_some(process)
@@ -76,23 +82,39 @@ impl Process {
     pub fn variable(&self, name: &str) -> Option<String> {
         let prefix = format!("{name}=");
         let environ = String::from_utf8_lossy(&self.environ).into_owned();
-        environ.split('\0').find_map(|variable| variable.strip_prefix(&prefix).map(str::to_owned))
+        environ
+            .split('\0')
+            .find_map(|variable| variable.strip_prefix(&prefix).map(str::to_owned))
     }
 
     /// Its resident memory, in kB; `None` once it is gone.
     #[must_use]
     pub fn resident(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok())
+        status.lines().find_map(|line| {
+            line.strip_prefix("VmRSS:")?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
     }
 
     /// For a failure's text: its arguments, and the names in its environment.
     #[must_use]
     pub fn shown(&self) -> String {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let names: Vec<_> =
-            self.environ.split(|byte| *byte == 0).filter_map(|one| one.split(|byte| *byte == b'=').next()).collect();
-        format!("process {} {} ({})", self.pid, text(&self.argv).replace('\0', " "), text(&names.join(&b' ')))
+        let names: Vec<_> = self
+            .environ
+            .split(|byte| *byte == 0)
+            .filter_map(|one| one.split(|byte| *byte == b'=').next())
+            .collect();
+        format!(
+            "process {} {} ({})",
+            self.pid,
+            text(&self.argv).replace('\0', " "),
+            text(&names.join(&b' '))
+        )
     }
 
     /// Sends it a signal; it may be gone.
@@ -109,7 +131,9 @@ fn send(pid: i32, signal: Signal) {
 /// Does `haystack` hold `needle`?
 #[must_use]
 pub fn holds(haystack: &[u8], needle: &str) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle.as_bytes())
 }
 
 /// A user with nothing configured.
@@ -133,11 +157,18 @@ impl Sandbox {
     /// When the folders cannot be made.
     #[must_use]
     pub fn new() -> Self {
-        let root = tempfile::Builder::new().prefix("mycli-e2e-").tempdir().expect("a folder");
+        let root = tempfile::Builder::new()
+            .prefix("mycli-e2e-")
+            .tempdir()
+            .expect("a folder");
         for name in ["home", "work"] {
             fs::create_dir(root.path().join(name)).expect("a folder");
         }
-        Self { root, env: Vec::new(), program: None }
+        Self {
+            root,
+            env: Vec::new(),
+            program: None,
+        }
     }
 
     /// With a variable in the environment of everything that is run.
@@ -179,7 +210,8 @@ impl Sandbox {
         let folder = self.store().join("secrets");
         fs::create_dir_all(&folder).expect("a folder");
         fs::write(folder.join(name), value).expect("a file");
-        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).expect("its mode");
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600))
+            .expect("its mode");
     }
 
     /// Keeps the value of a credential for git, for repositories on this machine.
@@ -201,13 +233,23 @@ impl Sandbox {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).expect("its mode");
     }
 
-    /// `mycli` with these arguments, in the working directory, with none of this process's environment but PATH.
+    /// `mycli` with these arguments, in the working directory, with none of this process's
+    /// environment but PATH.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.program.clone().unwrap_or_else(mycli));
-        command.args(arguments).current_dir(self.path("")).env_clear().stdin(Stdio::null());
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.home());
-        command.env("TZ", "UTC").env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CEILING_DIRECTORIES", self.root.path());
+        command
+            .args(arguments)
+            .current_dir(self.path(""))
+            .env_clear()
+            .stdin(Stdio::null());
+        command
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.home());
+        command
+            .env("TZ", "UTC")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CEILING_DIRECTORIES", self.root.path());
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -228,10 +270,19 @@ impl Sandbox {
     #[must_use]
     pub fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
         let mut command = self.command(arguments);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mycli starts");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("mycli starts");
         // One that refuses its arguments does not read.
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).ok();
+        child
+            .stdin
+            .take()
+            .expect("piped")
+            .write_all(input.as_bytes())
+            .ok();
         Ran::from(child.wait_with_output().expect("it ends"))
     }
 
@@ -252,7 +303,9 @@ impl Sandbox {
     /// Submits a command without a repository and leaves it; gives its id.
     #[must_use]
     pub fn detach(&self, arguments: &[&str]) -> String {
-        let ran = self.local(&[&["exec", "--no-repo", "--detach"], arguments].concat()).exits(0);
+        let ran = self
+            .local(&[&["exec", "--no-repo", "--detach"], arguments].concat())
+            .exits(0);
         ran.out.trim_end().to_owned()
     }
 
@@ -264,7 +317,9 @@ impl Sandbox {
 
     /// Waits until a run has this status.
     pub fn until_status(&self, id: &str, status: &str) {
-        eventually(&format!("{id} is {status}"), || (self.record(id)["status"] == status).then_some(()));
+        eventually(&format!("{id} is {status}"), || {
+            (self.record(id)["status"] == status).then_some(())
+        });
     }
 
     /// Starts `mycli` and lets it run.
@@ -296,17 +351,24 @@ impl Sandbox {
         command.envs(variables.iter().copied());
         let running = Running::of(command);
         let line = running.line();
-        let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        let said: Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         let key = fs::read_to_string(said["key_file"].as_str().expect("a file")).expect("the key");
         let endpoint = said["endpoint"].as_str().expect("an address").to_owned();
-        Serve { endpoint, key: key.trim().to_owned(), running: Some(running) }
+        Serve {
+            endpoint,
+            key: key.trim().to_owned(),
+            running: Some(running),
+        }
     }
 
     /// All processes that belong to this user: those that know the home's path.
     #[must_use]
     pub fn processes(&self) -> Vec<Process> {
         let path = self.root.path().to_string_lossy().into_owned();
-        Process::all().filter(|process| process.mentions(&path)).collect()
+        Process::all()
+            .filter(|process| process.mentions(&path))
+            .collect()
     }
 }
 
@@ -340,9 +402,16 @@ impl Running {
     /// When it cannot be started.
     #[must_use]
     pub fn of(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("mycli starts");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("mycli starts");
         let (sender, out) = channel();
-        let (stdout, mut stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+        let (stdout, mut stderr) = (
+            child.stdout.take().expect("piped"),
+            child.stderr.take().expect("piped"),
+        );
         thread::spawn(move || {
             let (mut reader, mut line) = (BufReader::new(stdout), Vec::new());
             while reader.read_until(b'\n', &mut line).is_ok_and(|got| got > 0)
@@ -354,7 +423,11 @@ impl Running {
             stderr.read_to_end(&mut bytes).expect("it can be read");
             bytes
         });
-        Self { child, out, err: Some(err) }
+        Self {
+            child,
+            out,
+            err: Some(err),
+        }
     }
 
     /// Its process.
@@ -374,9 +447,13 @@ impl Running {
     /// When there is none for [`PATIENCE`], or it has ended its output.
     #[must_use]
     pub fn line(&self) -> String {
-        let line =
-            self.out.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no line on standard output: {error}"));
-        String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned()
+        let line = self
+            .out
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|error| panic!("no line on standard output: {error}"));
+        String::from_utf8_lossy(&line)
+            .trim_end_matches('\n')
+            .to_owned()
     }
 
     /// Waits for its end. What [`Self::line`] has taken is not in it.
@@ -392,19 +469,31 @@ impl Running {
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
                     self.signal(Signal::KILL);
-                    let err = self.err.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
+                    let err = self
+                        .err
+                        .take()
+                        .and_then(|reader| reader.join().ok())
+                        .unwrap_or_default();
                     let [out, err] = [&out, &err].map(|bytes| String::from_utf8_lossy(bytes));
-                    panic!("it does not end; so far it printed: {out}\nand on standard error: {err}");
+                    panic!(
+                        "it does not end; so far it printed: {out}\nand on standard error: {err}"
+                    );
                 }
             }
         }
         let status = self.exited();
-        let err = self.err.take().and_then(|reader| reader.join().ok()).expect("the reader ends");
+        let err = self
+            .err
+            .take()
+            .and_then(|reader| reader.join().ok())
+            .expect("the reader ends");
         Ran::of(status, out, err)
     }
 
     fn exited(&mut self) -> ExitStatus {
-        eventually("it ends", || self.child.try_wait().expect("it is our child"))
+        eventually("it ends", || {
+            self.child.try_wait().expect("it is our child")
+        })
     }
 }
 
@@ -428,7 +517,11 @@ impl From<Output> for Ran {
 impl Ran {
     fn of(status: ExitStatus, out: Vec<u8>, err: Vec<u8>) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("mycli prints UTF-8");
-        Self { code: status.code(), out: text(out), err: text(err) }
+        Self {
+            code: status.code(),
+            out: text(out),
+            err: text(err),
+        }
     }
 
     /// Asserts the exit code; shows everything if it is another.
@@ -486,7 +579,9 @@ impl Serve {
     #[must_use]
     pub fn command(&self, sandbox: &Sandbox, arguments: &[&str]) -> Command {
         let mut command = sandbox.command(arguments);
-        command.env("MYCLI_ENDPOINT", &self.endpoint).env("MYCLI_API_KEY", &self.key);
+        command
+            .env("MYCLI_ENDPOINT", &self.endpoint)
+            .env("MYCLI_API_KEY", &self.key);
         command
     }
 
@@ -518,7 +613,9 @@ impl Serve {
 
 impl Drop for Serve {
     fn drop(&mut self) {
-        let Some(running) = &mut self.running else { return };
+        let Some(running) = &mut self.running else {
+            return;
+        };
         running.signal(Signal::TERM);
         let end = Instant::now() + Duration::from_secs(15);
         while Instant::now() < end {
@@ -550,7 +647,10 @@ impl Drop for Running {
 pub fn files(folder: &Path) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry")) {
+        for entry in fs::read_dir(&folder)
+            .expect("a folder")
+            .map(|entry| entry.expect("an entry"))
+        {
             if entry.file_type().expect("its kind").is_dir() {
                 folders.push(entry.path());
             } else {

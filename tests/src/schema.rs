@@ -1,4 +1,5 @@
-//! Whether JSON is as a schema of the API's document says: the part of OpenAPI 3.0 that the document uses, and nothing that it does not.
+//! Whether JSON is as a schema of the API's document says: the part of OpenAPI 3.0 that the
+//! document uses, and nothing that it does not.
 
 use serde_json::Value;
 
@@ -9,7 +10,11 @@ use serde_json::Value;
 #[must_use]
 pub fn faults(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let mut faults = Vec::new();
-    Check { document, faults: &mut faults }.value(schema, value, "");
+    Check {
+        document,
+        faults: &mut faults,
+    }
+    .value(schema, value, "");
     faults
 }
 
@@ -21,11 +26,17 @@ struct Check<'a> {
 impl Check<'_> {
     fn value(&mut self, schema: &Value, value: &Value, at: &str) {
         if let Some(path) = schema.get("$ref").and_then(Value::as_str) {
-            let target =
-                self.document.pointer(path.trim_start_matches('#')).unwrap_or_else(|| panic!("{path} leads nowhere"));
+            let target = self
+                .document
+                .pointer(path.trim_start_matches('#'))
+                .unwrap_or_else(|| panic!("{path} leads nowhere"));
             return self.value(&target.clone(), value, at);
         }
-        for keyword in schema.as_object().into_iter().flat_map(|keywords| keywords.keys()) {
+        for keyword in schema
+            .as_object()
+            .into_iter()
+            .flat_map(|keywords| keywords.keys())
+        {
             let known = [
                 "type",
                 "description",
@@ -37,7 +48,10 @@ impl Check<'_> {
                 "required",
                 "additionalProperties",
             ];
-            assert!(known.contains(&keyword.as_str()), "the keyword {keyword} is not known here");
+            assert!(
+                known.contains(&keyword.as_str()),
+                "the keyword {keyword} is not known here"
+            );
         }
         if value.is_null() && schema["nullable"] == true {
             return;
@@ -45,7 +59,10 @@ impl Check<'_> {
         if let Some(kind) = schema["type"].as_str().filter(|kind| !is_a(value, kind)) {
             return self.fault(at, &format!("{value} is no {kind}"));
         }
-        if schema["enum"].as_array().is_some_and(|allowed| !allowed.contains(value)) {
+        if schema["enum"]
+            .as_array()
+            .is_some_and(|allowed| !allowed.contains(value))
+        {
             self.fault(at, &format!("{value} is none of {}", schema["enum"]));
         }
         match value {
@@ -60,14 +77,22 @@ impl Check<'_> {
     }
 
     fn object(&mut self, schema: &Value, value: &Value, at: &str) {
-        for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        for name in schema["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             if value.get(name).is_none() {
                 self.fault(at, &format!("{name} is missing"));
             }
         }
         for (name, inner) in value.as_object().into_iter().flatten() {
             let at = format!("{at}.{name}");
-            match (schema["properties"].get(name), &schema["additionalProperties"]) {
+            match (
+                schema["properties"].get(name),
+                &schema["additionalProperties"],
+            ) {
                 (Some(property), _) => self.value(property, inner, &at),
                 (None, Value::Bool(false)) => self.fault(&at, "is not known"),
                 (None, Value::Object(_)) => self.value(&schema["additionalProperties"], inner, &at),
@@ -77,7 +102,10 @@ impl Check<'_> {
     }
 
     fn fault(&mut self, at: &str, message: &str) {
-        self.faults.push(format!("{}: {message}", if at.is_empty() { "the whole" } else { at }));
+        self.faults.push(format!(
+            "{}: {message}",
+            if at.is_empty() { "the whole" } else { at }
+        ));
     }
 }
 

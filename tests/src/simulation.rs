@@ -1,9 +1,10 @@
 //! The whole pipeline: the real handlers over the model of ECS, with a store and queues in memory.
 //!
-//! On virtual time ([`run`]) an hour takes seconds, and the same plan is the same run each time. Over the wire ([`run_over_the_wire`]) the real
-//! adapters talk to the model through the SDK, on a clock that is only so many times as fast as the real one. Beside them stand two launchers
-//! to compare with, over the same model, the same tasks and the same order: one that knows everything ([`rivals::ideal`]) and one that calls
-//! RunTask as the SDK would have it ([`rivals::plain`]).
+//! On virtual time ([`run`]) an hour takes seconds, and the same plan is the same run each time.
+//! Over the wire ([`run_over_the_wire`]) the real adapters talk to the model through the SDK, on a
+//! clock that is only so many times as fast as the real one. Beside them stand two launchers to
+//! compare with, over the same model, the same tasks and the same order: one that knows everything
+//! ([`rivals::ideal`]) and one that calls RunTask as the SDK would have it ([`rivals::plain`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -81,31 +82,58 @@ impl Plan {
     /// So many commands of one submitter.
     #[must_use]
     pub fn of(account: Account, count: usize) -> Self {
-        let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
-        let submissions = vec![Submission { by: "alice".into(), count }];
-        Self { account, submissions, request, spot_fallback_after: None }
+        let request = SubmitRequest {
+            command: Some("true".into()),
+            ..SubmitRequest::default()
+        };
+        let submissions = vec![Submission {
+            by: "alice".into(),
+            count,
+        }];
+        Self {
+            account,
+            submissions,
+            request,
+            spot_fallback_after: None,
+        }
     }
 
     /// The executions, in the order of their submission.
     pub fn executions(&self) -> impl Iterator<Item = Execution> {
         let at = start();
-        let commands =
-            self.submissions.iter().flat_map(|submission| std::iter::repeat_n(&submission.by, submission.count));
-        let request = self.request.clone().validate(&Defaults::aws()).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let commands = self
+            .submissions
+            .iter()
+            .flat_map(|submission| std::iter::repeat_n(&submission.by, submission.count));
+        let request = self
+            .request
+            .clone()
+            .validate(&Defaults::aws())
+            .unwrap_or_else(|faults| panic!("{faults:?}"));
         let execution = move |(number, by): (usize, &String)| {
             let id = ExecutionId::new(at, number as u128);
-            Execution::submitted(id, request.clone(), CapacityPool::FargateSpot, &caller(by), at)
+            Execution::submitted(
+                id,
+                request.clone(),
+                CapacityPool::FargateSpot,
+                &caller(by),
+                at,
+            )
         };
         commands.enumerate().map(execution)
     }
 }
 
-/// An account with default buckets and so many vCPUs of Spot, whose events take a tenth of a second to one.
+/// An account with default buckets and so many vCPUs of Spot, whose events take a tenth of a second
+/// to one.
 #[must_use]
 pub fn account(seed: u64, vcpus: u32) -> Account {
     let delay = TimeDelta::milliseconds(100)..=TimeDelta::milliseconds(1_000);
     let mut account = Account::new(seed, "simulated").with_vcpus(Kind::Spot, vcpus);
-    account.delivery = Delivery { delay, ..Delivery::default() };
+    account.delivery = Delivery {
+        delay,
+        ..Delivery::default()
+    };
     account
 }
 
@@ -145,7 +173,12 @@ impl Outcome {
     #[must_use]
     pub fn lost(&self, of: usize) -> usize {
         let known = |(status, _): &(&ExecutionStatus, &usize)| **status != ExecutionStatus::Lost;
-        of - self.ends.iter().filter(known).map(|(_, count)| count).sum::<usize>()
+        of - self
+            .ends
+            .iter()
+            .filter(known)
+            .map(|(_, count)| count)
+            .sum::<usize>()
     }
 
     /// Refusals by quotas, for each call of RunTask.
@@ -154,25 +187,42 @@ impl Outcome {
         refusals_per_call(&self.counts)
     }
 
-    /// How long after the tracker closed an attempt its slot was in use again, where `slots` are all there are and only their number
-    /// holds the line: so from when on they were all in use.
+    /// How long after the tracker closed an attempt its slot was in use again, where `slots` are
+    /// all there are and only their number holds the line: so from when on they were all in use.
     #[must_use]
     pub fn reuse(&self, slots: usize) -> Vec<TimeDelta> {
-        let Some((full, _)) = slots.checked_sub(1).and_then(|last| self.starts.get(last)) else { return Vec::new() };
+        let Some((full, _)) = slots.checked_sub(1).and_then(|last| self.starts.get(last)) else {
+            return Vec::new();
+        };
         let later = self.starts.iter().skip(slots).map(|(at, _)| *at);
-        later.zip(&self.freed).filter(|(_, freed)| *freed > full).map(|(started, freed)| started - *freed).collect()
+        later
+            .zip(&self.freed)
+            .filter(|(_, freed)| *freed > full)
+            .map(|(started, freed)| started - *freed)
+            .collect()
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
 fn refusals_per_call(counts: &Counts) -> f64 {
-    let calls = counts.calls.get(&Operation::RunTask).copied().unwrap_or_default();
+    let calls = counts
+        .calls
+        .get(&Operation::RunTask)
+        .copied()
+        .unwrap_or_default();
     counts.refused_by_quotas() as f64 / calls.max(1) as f64
 }
 
 /// The functions of a stack, and their queues.
-type LauncherOf<'a, W> =
-    Launcher<'a, MemoryStore, Mail<W>, Scripted<W>, script::NoLogs, MemoryStore, VirtualSystem<<W as Way>::Time>>;
+type LauncherOf<'a, W> = Launcher<
+    'a,
+    MemoryStore,
+    Mail<W>,
+    Scripted<W>,
+    script::NoLogs,
+    MemoryStore,
+    VirtualSystem<<W as Way>::Time>,
+>;
 type TrackerOf<'a, W> = StateTracker<
     'a,
     MemoryStore,
@@ -203,7 +253,13 @@ struct World<W: Way> {
 
 impl<W: Way> World<W> {
     /// In front of this model, which is reached by these.
-    fn new(plan: &Plan, clock: &W::Time, ecs: Arc<Mutex<Ecs>>, tasks: W::Tasks, quotas: W::Quotas) -> Arc<Self> {
+    fn new(
+        plan: &Plan,
+        clock: &W::Time,
+        ecs: Arc<Mutex<Ecs>>,
+        tasks: W::Tasks,
+        quotas: W::Quotas,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|world| Self {
             system: VirtualSystem::new(clock.clone(), plan.account.seed),
             store: MemoryStore::default(),
@@ -215,27 +271,70 @@ impl<W: Way> World<W> {
             logs: script::NoLogs,
             registered: Registered::default(),
             pace: Pace::default(),
-            settings: Settings { spot_fallback_after: plan.spot_fallback_after, ..settings(&plan.account) },
+            settings: Settings {
+                spot_fallback_after: plan.spot_fallback_after,
+                ..settings(&plan.account)
+            },
             starts: Mutex::default(),
             freed: Mutex::default(),
         })
     }
 
     fn launcher(&self) -> LauncherOf<'_, W> {
-        let Self { store, queue, tasks, logs, registered, pace, system, settings, .. } = self;
-        Launcher { store, queue, tasks, logs, secrets: store, registered, pace, system, settings }
+        let Self {
+            store,
+            queue,
+            tasks,
+            logs,
+            registered,
+            pace,
+            system,
+            settings,
+            ..
+        } = self;
+        Launcher {
+            store,
+            queue,
+            tasks,
+            logs,
+            secrets: store,
+            registered,
+            pace,
+            system,
+            settings,
+        }
     }
 
     fn tracker(&self) -> TrackerOf<'_, W> {
-        let Self { store, queue, tasks, logs, quotas, system, settings, .. } = self;
-        StateTracker { store, queue, tasks, logs, quotas, system, settings }
+        let Self {
+            store,
+            queue,
+            tasks,
+            logs,
+            quotas,
+            system,
+            settings,
+            ..
+        } = self;
+        StateTracker {
+            store,
+            queue,
+            tasks,
+            logs,
+            quotas,
+            system,
+            settings,
+        }
     }
 
     /// Submits all of a plan, and sees it to its end.
     async fn run(self: &Arc<Self>, plan: &Plan) -> Outcome {
         drive::start(self);
         // As `init` does: the quotas are known before anything is submitted.
-        self.tracker().next_sweep(start() + TimeDelta::minutes(1)).await.unwrap_or_else(|error| panic!("{error}"));
+        self.tracker()
+            .next_sweep(start() + TimeDelta::minutes(1))
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
         self.submit(plan.executions()).await;
         while self.store.unfinished() > 0 && self.clock.now() < start() + GIVE_UP {
             self.clock.sleep(TimeDelta::seconds(1)).await;
@@ -252,11 +351,18 @@ impl<W: Way> World<W> {
                 return;
             }
             for execution in &chunk {
-                self.store.create(execution, None).await.unwrap_or_else(|error| panic!("{error}"));
+                self.store
+                    .create(execution, None)
+                    .await
+                    .unwrap_or_else(|error| panic!("{error}"));
             }
-            let backlogs: BTreeSet<_> =
-                chunk.iter().filter_map(|execution| Some(execution.backlog_entry()?.backlog)).collect();
-            let wakeups = backlogs.into_iter().map(|backlog| Message::Wakeup { backlog, id: None }.into());
+            let backlogs: BTreeSet<_> = chunk
+                .iter()
+                .filter_map(|execution| Some(execution.backlog_entry()?.backlog))
+                .collect();
+            let wakeups = backlogs
+                .into_iter()
+                .map(|backlog| Message::Wakeup { backlog, id: None }.into());
             let sent = self.queue.send(wakeups.collect()).await;
             sent.unwrap_or_else(|error| panic!("{error}"));
         }
@@ -270,9 +376,19 @@ impl<W: Way> World<W> {
             *ends.entry(end.outcome.status()).or_default() += 1;
             last = last.max(end.at);
         }
-        let submitters: BTreeMap<_, _> = records.iter().map(|record| (&record.id, &record.submitted_by)).collect();
-        let name = |id| submitters.get(id).map_or_else(String::new, |by| (*by).clone());
-        let mut starts: Vec<_> = script::locked(&self.starts).iter().map(|(at, id)| (*at, name(id))).collect();
+        let submitters: BTreeMap<_, _> = records
+            .iter()
+            .map(|record| (&record.id, &record.submitted_by))
+            .collect();
+        let name = |id| {
+            submitters
+                .get(id)
+                .map_or_else(String::new, |by| (*by).clone())
+        };
+        let mut starts: Vec<_> = script::locked(&self.starts)
+            .iter()
+            .map(|(at, id)| (*at, name(id)))
+            .collect();
         // Calls that are under way together are noted in the order of their answers.
         starts.sort_by_key(|(at, _)| *at);
         Outcome {
@@ -284,7 +400,10 @@ impl<W: Way> World<W> {
                 .into_iter()
                 .map(|queue| self.queue.counts(queue))
                 .fold((0, 0), |all, one| (all.0 + one.0, all.1 + one.1)),
-            receives: QueueName::ALL.into_iter().map(|queue| self.queue.counts(queue).1).sum(),
+            receives: QueueName::ALL
+                .into_iter()
+                .map(|queue| self.queue.counts(queue).1)
+                .sum(),
             dead_letters: self.queue.dead_letters().len(),
             starts,
             freed: script::locked(&self.freed).clone(),
@@ -296,13 +415,24 @@ impl<W: Way> World<W> {
 /// What a stack in such an account is set to: nothing but what is Fargate's own.
 #[must_use]
 pub fn settings(account: &Account) -> Settings {
-    let rate = |shape: Shape| Some(Rate { burst: shape.burst.into(), per_second: shape.per_second.into() });
-    let quota = || Quota { cpu: None, rate: rate(account.rates.launches) };
+    let rate = |shape: Shape| {
+        Some(Rate {
+            burst: shape.burst.into(),
+            per_second: shape.per_second.into(),
+        })
+    };
+    let quota = || Quota {
+        cpu: None,
+        rate: rate(account.rates.launches),
+    };
     Settings {
         cluster: account.cluster.clone(),
         log_group: "/aws/mycli/simulated".into(),
         defaults: Defaults::aws(),
-        quotas: Quotas::from([(CapacityPool::FargateSpot, quota()), (CapacityPool::Fargate, quota())]),
+        quotas: Quotas::from([
+            (CapacityPool::FargateSpot, quota()),
+            (CapacityPool::Fargate, quota()),
+        ]),
         run_task_rate: rate(account.rates.run_task),
         spot_fallback_after: None,
         definitions_rate: rate(account.rates.register),
@@ -332,8 +462,9 @@ pub fn run(plan: &Plan) -> Outcome {
     time.run(async move { world.run(&plan).await })
 }
 
-/// Runs a plan to its end with the real adapters, which talk to the model over the wire, on a clock that is so many times as fast as the real
-/// one. So a call takes so many times as long as on loopback.
+/// Runs a plan to its end with the real adapters, which talk to the model over the wire, on a clock
+/// that is so many times as fast as the real one. So a call takes so many times as long as on
+/// loopback.
 ///
 /// # Panics
 /// When there is no runtime.

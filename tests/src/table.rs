@@ -5,8 +5,8 @@ use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_dynamodb::{
     Client,
     types::{
-        AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
-        ScalarAttributeType, TableStatus,
+        AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType,
+        Projection, ProjectionType, ScalarAttributeType, TableStatus,
     },
 };
 use serde::Deserialize;
@@ -29,7 +29,11 @@ pub struct Table {
 #[must_use]
 pub fn configuration(endpoint: String) -> aws_config::SdkConfig {
     let credentials = Credentials::new(ACCESS_KEY, ACCESS_KEY, None, None, "the tests");
-    connect::configuration(REGION.into(), SharedCredentialsProvider::new(credentials), Some(endpoint))
+    connect::configuration(
+        REGION.into(),
+        SharedCredentialsProvider::new(credentials),
+        Some(endpoint),
+    )
 }
 
 impl Table {
@@ -39,7 +43,9 @@ impl Table {
     /// When it cannot be made.
     pub async fn create() -> Self {
         // The script that starts the emulator may have to wait for it.
-        let endpoint = tokio::task::spawn_blocking(dynamodb_endpoint).await.expect("it has an address");
+        let endpoint = tokio::task::spawn_blocking(dynamodb_endpoint)
+            .await
+            .expect("it has an address");
         let client = Client::new(&configuration(endpoint));
         let name = format!("mycli-test-{:016x}", u64::from_ne_bytes(random()));
         let described = Described::read();
@@ -47,9 +53,21 @@ impl Table {
             .create_table()
             .table_name(&name)
             .billing_mode(BillingMode::PayPerRequest)
-            .set_attribute_definitions(Some(described.attribute_definitions.iter().map(Attribute::build).collect()))
+            .set_attribute_definitions(Some(
+                described
+                    .attribute_definitions
+                    .iter()
+                    .map(Attribute::build)
+                    .collect(),
+            ))
             .set_key_schema(Some(keys(&described.key_schema)))
-            .set_global_secondary_indexes(Some(described.global_secondary_indexes.iter().map(Index::build).collect()))
+            .set_global_secondary_indexes(Some(
+                described
+                    .global_secondary_indexes
+                    .iter()
+                    .map(Index::build)
+                    .collect(),
+            ))
             .send()
             .await
             .expect("a table can be made");
@@ -61,7 +79,13 @@ impl Table {
     /// A real DynamoDB takes seconds to make one; the test's own time limit bounds this.
     async fn wait(&self) {
         loop {
-            let described = self.client.describe_table().table_name(&self.name).send().await.expect("it is there");
+            let described = self
+                .client
+                .describe_table()
+                .table_name(&self.name)
+                .send()
+                .await
+                .expect("it is there");
             if described.table.and_then(|table| table.table_status) == Some(TableStatus::Active) {
                 return;
             }
@@ -145,7 +169,9 @@ impl Attribute {
 impl Index {
     fn build(&self) -> GlobalSecondaryIndex {
         let projection = Projection::builder()
-            .projection_type(ProjectionType::from(self.projection.projection_type.as_str()))
+            .projection_type(ProjectionType::from(
+                self.projection.projection_type.as_str(),
+            ))
             .set_non_key_attributes(self.projection.non_key_attributes.clone())
             .build();
         GlobalSecondaryIndex::builder()
@@ -160,7 +186,11 @@ impl Index {
 fn keys(parts: &[Part]) -> Vec<KeySchemaElement> {
     let part = |part: &Part| {
         let key_type = KeyType::from(part.key_type.as_str());
-        KeySchemaElement::builder().attribute_name(&part.attribute_name).key_type(key_type).build().expect("complete")
+        KeySchemaElement::builder()
+            .attribute_name(&part.attribute_name)
+            .key_type(key_type)
+            .build()
+            .expect("complete")
     };
     parts.iter().map(part).collect()
 }

@@ -1,5 +1,5 @@
-//! The stack's template as it is deployed, for the tests that read it: with the API in it, and with every intrinsic function resolved
-//! for one stack.
+//! The stack's template as it is deployed, for the tests that read it: with the API in it, and with
+//! every intrinsic function resolved for one stack.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,8 @@ pub struct Stack {
     pub region: String,
     /// Parameters that differ from their defaults.
     pub parameters: BTreeMap<String, String>,
-    /// What `Ref` and `Fn::GetAtt` give, by `Name` and `Name.Attribute`, where it differs from what [`Stack`] makes up out of the
-    /// resource's own name.
+    /// What `Ref` and `Fn::GetAtt` give, by `Name` and `Name.Attribute`, where it differs from what
+    /// [`Stack`] makes up out of the resource's own name.
     pub known: BTreeMap<String, String>,
 }
 
@@ -27,11 +27,18 @@ impl Stack {
     /// A stack of this short name, with code somewhere and nothing else out of the ordinary.
     #[must_use]
     pub fn named(name: &str) -> Self {
-        let given = [("StackName", name), ("CodeBucket", "code"), ("CodePrefix", "functions/0"), ("Version", "0.0.0")];
+        let given = [
+            ("StackName", name),
+            ("CodeBucket", "code"),
+            ("CodePrefix", "functions/0"),
+            ("Version", "0.0.0"),
+        ];
         Self {
             account: "123456789012".into(),
             region: "eu-central-1".into(),
-            parameters: given.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            parameters: given
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             known: BTreeMap::new(),
         }
     }
@@ -67,7 +74,9 @@ impl Template {
     /// When there is none of this name.
     #[must_use]
     pub fn resource(&self, name: &str) -> &Value {
-        self.0["Resources"].get(name).unwrap_or_else(|| panic!("the template has no {name}"))
+        self.0["Resources"]
+            .get(name)
+            .unwrap_or_else(|| panic!("the template has no {name}"))
     }
 
     /// The resources of a type, by name.
@@ -84,7 +93,8 @@ impl Template {
     /// When there is no such resource, or an intrinsic function is not known here.
     #[must_use]
     pub fn properties(&self, name: &str, stack: &Stack) -> Value {
-        self.resolved(&self.resource(name)["Properties"], stack).unwrap_or_default()
+        self.resolved(&self.resource(name)["Properties"], stack)
+            .unwrap_or_default()
     }
 
     /// A value in this stack; `None` is `AWS::NoValue`.
@@ -94,14 +104,20 @@ impl Template {
     #[must_use]
     pub fn resolved(&self, value: &Value, stack: &Stack) -> Option<Value> {
         match value {
-            Value::Array(items) => Some(items.iter().filter_map(|item| self.resolved(item, stack)).collect()),
+            Value::Array(items) => Some(
+                items
+                    .iter()
+                    .filter_map(|item| self.resolved(item, stack))
+                    .collect(),
+            ),
             Value::Object(map) => match only(map) {
                 Some((function, argument)) if function == "Ref" || function.starts_with("Fn::") => {
                     self.call(function, argument, stack)
                 }
                 _ => {
-                    let entries =
-                        map.iter().filter_map(|(key, value)| Some((key.clone(), self.resolved(value, stack)?)));
+                    let entries = map.iter().filter_map(|(key, value)| {
+                        Some((key.clone(), self.resolved(value, stack)?))
+                    });
                     Some(Value::Object(entries.collect()))
                 }
             },
@@ -120,20 +136,48 @@ impl Template {
             "Fn::Join" => {
                 let parts = self.resolved(item(1), stack).unwrap_or_default();
                 let parts = parts.as_array().cloned().unwrap_or_else(|| vec![parts]);
-                parts.iter().map(text_of).collect::<Vec<_>>().join(&text(item(0))).into()
+                parts
+                    .iter()
+                    .map(text_of)
+                    .collect::<Vec<_>>()
+                    .join(&text(item(0)))
+                    .into()
             }
             "Fn::If" => {
-                return self.resolved(item(if self.condition(&text_of(item(0)), stack) { 1 } else { 2 }), stack);
+                return self.resolved(
+                    item(if self.condition(&text_of(item(0)), stack) {
+                        1
+                    } else {
+                        2
+                    }),
+                    stack,
+                );
             }
             "Fn::Select" => {
-                let index = item(0).as_u64().and_then(|index| usize::try_from(index).ok()).expect("an index");
+                let index = item(0)
+                    .as_u64()
+                    .and_then(|index| usize::try_from(index).ok())
+                    .expect("an index");
                 self.resolved(item(1), stack)?[index].clone()
             }
-            "Fn::GetAZs" => ["a", "b", "c"].map(|zone| format!("{}{zone}", stack.region)).to_vec().into(),
+            "Fn::GetAZs" => ["a", "b", "c"]
+                .map(|zone| format!("{}{zone}", stack.region))
+                .to_vec()
+                .into(),
             "Fn::Equals" => (text(item(0)) == text(item(1))).into(),
             "Fn::Not" => (!self.holds(item(0), stack)).into(),
-            "Fn::Or" => argument.as_array().expect("a list").iter().any(|one| self.holds(one, stack)).into(),
-            "Fn::And" => argument.as_array().expect("a list").iter().all(|one| self.holds(one, stack)).into(),
+            "Fn::Or" => argument
+                .as_array()
+                .expect("a list")
+                .iter()
+                .any(|one| self.holds(one, stack))
+                .into(),
+            "Fn::And" => argument
+                .as_array()
+                .expect("a list")
+                .iter()
+                .all(|one| self.holds(one, stack))
+                .into(),
             other => panic!("{other} is not known here"),
         })
     }
@@ -144,8 +188,9 @@ impl Template {
     /// When there is none of this name.
     #[must_use]
     pub fn condition(&self, name: &str, stack: &Stack) -> bool {
-        let condition =
-            self.0["Conditions"].get(name).unwrap_or_else(|| panic!("the template has no condition {name}"));
+        let condition = self.0["Conditions"]
+            .get(name)
+            .unwrap_or_else(|| panic!("the template has no condition {name}"));
         self.holds(condition, stack)
     }
 
@@ -179,7 +224,11 @@ impl Template {
             "AWS::URLSuffix" => "amazonaws.com".into(),
             "AWS::StackName" => format!("mycli-{}", stack.parameters["StackName"]),
             _ => match self.0["Parameters"].get(name) {
-                Some(parameter) => text_of(parameter.get("Default").expect("a parameter that was given")),
+                Some(parameter) => text_of(
+                    parameter
+                        .get("Default")
+                        .expect("a parameter that was given"),
+                ),
                 None => self.of_resource(name, stack),
             },
         }
@@ -190,19 +239,38 @@ impl Template {
         let (logical, attribute) = name.split_once('.').unwrap_or((name, ""));
         let resource = self.resource(logical);
         let kind = resource["Type"].as_str().unwrap_or_default();
-        let own = ["QueueName", "TableName", "ClusterName", "FunctionName", "LogGroupName", "RoleName"];
-        let own = own.iter().find_map(|property| resource["Properties"].get(property));
-        let own = own.or_else(|| resource["Properties"].get("Name")).and_then(|own| self.resolved(own, stack));
-        let own = own.map_or_else(|| format!("mycli-{}-{logical}", stack.parameters["StackName"]), |own| text_of(&own));
+        let own = [
+            "QueueName",
+            "TableName",
+            "ClusterName",
+            "FunctionName",
+            "LogGroupName",
+            "RoleName",
+        ];
+        let own = own
+            .iter()
+            .find_map(|property| resource["Properties"].get(property));
+        let own = own
+            .or_else(|| resource["Properties"].get("Name"))
+            .and_then(|own| self.resolved(own, stack));
+        let own = own.map_or_else(
+            || format!("mycli-{}-{logical}", stack.parameters["StackName"]),
+            |own| text_of(&own),
+        );
         let (region, account) = (&stack.region, &stack.account);
         let arn = |service: &str, path: &str| stack.arn(service, &format!("{path}{own}"));
         match (kind, attribute) {
-            ("AWS::SQS::Queue", "") => format!("https://sqs.{region}.amazonaws.com/{account}/{own}"),
+            ("AWS::SQS::Queue", "") => {
+                format!("https://sqs.{region}.amazonaws.com/{account}/{own}")
+            }
             (_, "" | "QueueName") => own,
             ("AWS::SQS::Queue", "Arn") => arn("sqs", ""),
             ("AWS::DynamoDB::Table", "Arn") => arn("dynamodb", "table/"),
             ("AWS::DynamoDB::Table", "StreamArn") => {
-                format!("{}/stream/2026-11-24T00:00:00.000", arn("dynamodb", "table/"))
+                format!(
+                    "{}/stream/2026-11-24T00:00:00.000",
+                    arn("dynamodb", "table/")
+                )
             }
             ("AWS::ECS::Cluster", "Arn") => arn("ecs", "cluster/"),
             ("AWS::Lambda::Function", "Arn") => arn("lambda", "function:"),
@@ -221,7 +289,9 @@ fn only(map: &Map<String, Value>) -> Option<(&String, &Value)> {
 
 /// Parameters are text, whatever they look like in YAML.
 fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -248,7 +318,10 @@ mod tests {
             resolved(&json!({"Fn::GetAtt": "Queue.Arn"}), &stack).unwrap(),
             "arn:aws:sqs:eu-central-1:123456789012:q-one"
         );
-        assert_eq!(resolved(&json!({"Fn::Sub": "a${Size}${Queue.QueueName}z"}), &stack).unwrap(), "a3q-onez");
+        assert_eq!(
+            resolved(&json!({"Fn::Sub": "a${Size}${Queue.QueueName}z"}), &stack).unwrap(),
+            "a3q-onez"
+        );
         let zones = json!({"Fn::Join": [",", ["x", {"Fn::Select": [1, {"Fn::GetAZs": ""}]}, {"Ref": "AWS::NoValue"}]]});
         assert_eq!(resolved(&zones, &stack).unwrap(), "x,eu-central-1b");
     }
@@ -257,13 +330,19 @@ mod tests {
     fn conditions_choose() {
         let zone = json!({"a": {"Fn::If": ["Zoned", {"Ref": "Zone"}, {"Ref": "AWS::NoValue"}]}});
         assert_eq!(resolved(&zone, &Stack::named("one")).unwrap(), json!({}));
-        assert_eq!(resolved(&zone, &Stack::named("one").with("Zone", "z")).unwrap(), json!({"a": "z"}));
+        assert_eq!(
+            resolved(&zone, &Stack::named("one").with("Zone", "z")).unwrap(),
+            json!({"a": "z"})
+        );
     }
 
     #[test]
     fn what_is_known_of_a_real_stack_goes_first() {
         let mut stack = Stack::named("one");
         stack.known.insert("Queue.Arn".into(), "arn:real".into());
-        assert_eq!(resolved(&json!([{"Fn::GetAtt": "Queue.Arn"}]), &stack).unwrap(), json!(["arn:real"]));
+        assert_eq!(
+            resolved(&json!([{"Fn::GetAtt": "Queue.Arn"}]), &stack).unwrap(),
+            json!(["arn:real"])
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A stack as a user has it: the template deployed by `mycli init`, the real functions, and containers for tasks.
+//! A stack as a user has it: the template deployed by `mycli init`, the real functions, and
+//! containers for tasks.
 
 use std::{
     collections::BTreeMap,
@@ -50,13 +51,20 @@ impl Drop for World {
         if thread::panicking() {
             let answer = |arguments: &[&str]| {
                 let output = self.user.command(arguments).output();
-                output.map_or_else(|error| error.to_string(), |output| format!("{:?}", Ran::from(output)))
+                output.map_or_else(
+                    |error| error.to_string(),
+                    |output| format!("{:?}", Ran::from(output)),
+                )
             };
             eprintln!("its last run: {}", answer(&["status", "-o", "json"]));
             eprintln!("its log: {}", answer(&["logs"]));
             eprintln!(
                 "containers:\n{}",
-                Engine::shared().podman(&["ps", "--all", "--format={{.ID}} {{.Image}} {{.Status}} {{.Labels}}"])
+                Engine::shared().podman(&[
+                    "ps",
+                    "--all",
+                    "--format={{.ID}} {{.Image}} {{.Status}} {{.Labels}}"
+                ])
             );
             eprintln!("the emulator and the functions:\n{}", self.said());
         }
@@ -70,7 +78,8 @@ impl Default for World {
 }
 
 impl World {
-    /// With a stack that runs x86-64 busybox unless asked for something else, and the functions as they were built with the tests.
+    /// With a stack that runs x86-64 busybox unless asked for something else, and the functions as
+    /// they were built with the tests.
     ///
     /// # Panics
     /// When it cannot be deployed.
@@ -99,7 +108,8 @@ impl World {
         Self::without_stack().deploy(zips, parameters)
     }
 
-    /// The same with tasks that are no containers, stay RUNNING for ever, and are told of to nobody.
+    /// The same with tasks that are no containers, stay RUNNING for ever, and are told of to
+    /// nobody.
     ///
     /// # Panics
     /// When it cannot be deployed.
@@ -110,7 +120,8 @@ impl World {
         world
     }
 
-    /// The same deployed by another `mycli`, which the user goes on with, with functions packed elsewhere.
+    /// The same deployed by another `mycli`, which the user goes on with, with functions packed
+    /// elsewhere.
     ///
     /// # Panics
     /// When it cannot be deployed.
@@ -133,7 +144,11 @@ impl World {
             .with("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .with("AWS_SECRET_ACCESS_KEY", ACCESS_KEY)
             .with("USER", "alice");
-        Self { emulator, user, events: None }
+        Self {
+            emulator,
+            user,
+            events: None,
+        }
     }
 
     fn deploy(mut self, zips: &Path, parameters: &[&str]) -> Self {
@@ -168,7 +183,9 @@ impl World {
     /// Submits without waiting; the id.
     #[must_use]
     pub fn detach(&self, arguments: &[&str]) -> String {
-        let ran = self.run(&[&["exec", "--detach", "--no-repo"], arguments].concat()).exits(0);
+        let ran = self
+            .run(&[&["exec", "--detach", "--no-repo"], arguments].concat())
+            .exits(0);
         ran.out.trim().to_owned()
     }
 
@@ -189,7 +206,11 @@ impl World {
             if record["status"] == status {
                 return record;
             }
-            assert!(Instant::now() < end, "{id} never became {status}: {record:#}\n{}", self.said());
+            assert!(
+                Instant::now() < end,
+                "{id} never became {status}: {record:#}\n{}",
+                self.said()
+            );
             thread::sleep(LOOK);
         }
     }
@@ -198,7 +219,14 @@ impl World {
     #[must_use]
     pub fn said(&self) -> String {
         let log = fs::read_to_string(self.emulator.server_log()).unwrap_or_default();
-        log.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+        log.lines()
+            .rev()
+            .take(40)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// The API's address and the administrator's key, as `init` wrote them.
@@ -207,10 +235,15 @@ impl World {
     /// When it wrote none.
     #[must_use]
     pub fn api(&self) -> (String, String) {
-        let config = fs::read_to_string(self.user.home().join(".mycli/config.yaml")).expect("init wrote it");
+        let config =
+            fs::read_to_string(self.user.home().join(".mycli/config.yaml")).expect("init wrote it");
         let value = |name: &str| {
-            let line = config.lines().find_map(|line| line.trim().strip_prefix(&format!("{name}: ")));
-            line.unwrap_or_else(|| panic!("no {name} in the configuration")).trim_matches('"').to_owned()
+            let line = config
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(&format!("{name}: ")));
+            line.unwrap_or_else(|| panic!("no {name} in the configuration"))
+                .trim_matches('"')
+                .to_owned()
         };
         (value("endpoint"), value("key"))
     }
@@ -230,12 +263,26 @@ impl World {
     /// # Panics
     /// When it does not answer.
     #[must_use]
-    pub fn answer(&self, method: &str, path: &str, key: &str, body: Option<String>) -> (u16, HeaderMap, String) {
+    pub fn answer(
+        &self,
+        method: &str,
+        path: &str,
+        key: &str,
+        body: Option<String>,
+    ) -> (u16, HeaderMap, String) {
         let url = format!("{}{path}", self.api().0);
         let method = method.parse().expect("a method");
-        let request = client().request(method, url).bearer_auth(key).header("content-type", "application/json");
-        let request = body.into_iter().fold(request, reqwest::RequestBuilder::body);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let request = client()
+            .request(method, url)
+            .bearer_auth(key)
+            .header("content-type", "application/json");
+        let request = body
+            .into_iter()
+            .fold(request, reqwest::RequestBuilder::body);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         runtime.block_on(async {
             let answer = request.send().await.expect("the API answers");
             let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
@@ -268,7 +315,11 @@ impl World {
     pub fn lambda(&self, method: &str, path: &str, body: &Value) -> Value {
         let url = format!("{}/2015-03-31/{path}", self.emulator.endpoint());
         let request = client().request(method.parse().expect("a method"), url);
-        let request = if body.is_null() { request } else { request.body(body.to_string()) };
+        let request = if body.is_null() {
+            request
+        } else {
+            request.body(body.to_string())
+        };
         let text = send(request, "lambda").expect("the emulator answers");
         serde_json::from_str(&text).expect("JSON")
     }
@@ -287,8 +338,8 @@ impl World {
     }
 }
 
-/// The folder with the zips of the functions as they were built with the tests, without their debug information: packed once for each
-/// build, since that takes half a minute.
+/// The folder with the zips of the functions as they were built with the tests, without their debug
+/// information: packed once for each build, since that takes half a minute.
 fn packed() -> PathBuf {
     let all = built(FUNCTIONS[0]).with_file_name("packed-functions");
     let folder = all.join(build());
@@ -304,13 +355,18 @@ fn packed() -> PathBuf {
     folder
 }
 
-/// Packs the functions in a folder of programs, without their debug information, into `zips` within another folder; the zips' folder.
+/// Packs the functions in a folder of programs, without their debug information, into `zips` within
+/// another folder; the zips' folder.
 ///
 /// # Panics
 /// When one is missing or cannot be packed.
 pub fn pack(programs: &Path, folder: &Path) -> PathBuf {
     for name in FUNCTIONS {
-        let status = Command::new("strip").arg("-o").arg(folder.join(name)).arg(programs.join(name)).status();
+        let status = Command::new("strip")
+            .arg("-o")
+            .arg(folder.join(name))
+            .arg(programs.join(name))
+            .status();
         assert!(status.is_ok_and(|status| status.success()), "strip {name}");
     }
     let zips = folder.join("zips");
@@ -319,9 +375,15 @@ pub fn pack(programs: &Path, folder: &Path) -> PathBuf {
 }
 
 fn remove_older(folder: &Path) {
-    let is_hash = |path: &PathBuf| path.file_name().map(OsStr::len) == folder.file_name().map(OsStr::len);
-    let all = fs::read_dir(folder.with_file_name("")).into_iter().flatten().flatten().map(|entry| entry.path());
-    all.filter(|path| path != folder && is_hash(path)).for_each(|older| _ = fs::remove_dir_all(older));
+    let is_hash =
+        |path: &PathBuf| path.file_name().map(OsStr::len) == folder.file_name().map(OsStr::len);
+    let all = fs::read_dir(folder.with_file_name(""))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    all.filter(|path| path != folder && is_hash(path))
+        .for_each(|older| _ = fs::remove_dir_all(older));
 }
 
 /// A name that no other build of the functions has.
@@ -344,13 +406,17 @@ pub fn containers(task_arn: &str) -> Vec<String> {
 /// # Panics
 /// When one stays.
 pub fn until_gone(task_arn: &str) {
-    eventually("no container of the task is left", || containers(task_arn).is_empty().then_some(()));
+    eventually("no container of the task is left", || {
+        containers(task_arn).is_empty().then_some(())
+    });
 }
 
 /// Asks a service that speaks JSON.
 fn ask(endpoint: &str, service: &str, target: &str, body: &Value) -> Result<Value, String> {
     let request = client().post(endpoint).header("x-amz-target", target);
-    let request = request.header("content-type", "application/x-amz-json-1.1").body(body.to_string());
+    let request = request
+        .header("content-type", "application/x-amz-json-1.1")
+        .body(body.to_string());
     let text = send(request, service)?;
     serde_json::from_str(&text).map_err(|error| format!("{target}: {error}: {text}"))
 }
@@ -370,21 +436,34 @@ pub fn client() -> reqwest::Client {
 /// A request for a service, as if it were signed: the emulator looks at the names in it only.
 pub fn signed(request: reqwest::RequestBuilder, service: &str) -> reqwest::RequestBuilder {
     let scope = format!("{ACCESS_KEY}/20260101/{REGION}/{service}/aws4_request");
-    request.header("authorization", format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"))
+    request.header(
+        "authorization",
+        format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"),
+    )
 }
 
 fn send(request: reqwest::RequestBuilder, service: &str) -> Result<String, String> {
     let signed = signed(request, service);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let answer = signed.send().await.map_err(|error| error.to_string())?;
-        let (status, text) = (answer.status(), answer.text().await.map_err(|error| error.to_string())?);
-        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
+        let (status, text) = (
+            answer.status(),
+            answer.text().await.map_err(|error| error.to_string())?,
+        );
+        if status.is_success() {
+            Ok(text)
+        } else {
+            Err(format!("{status}: {text}"))
+        }
     })
 }
 
-/// Stands for the part of EventBridge that the emulator has not: looks at the cluster's tasks, and invokes the state tracker with each change
-/// in ECS's own envelope.
+/// Stands for the part of EventBridge that the emulator has not: looks at the cluster's tasks, and
+/// invokes the state tracker with each change in ECS's own envelope.
 #[derive(Debug)]
 struct Events {
     stop: Arc<AtomicBool>,
@@ -403,7 +482,10 @@ impl Events {
                 thread::sleep(LOOK);
             }
         });
-        Self { stop, teller: Some(teller) }
+        Self {
+            stop,
+            teller: Some(teller),
+        }
     }
 }
 
@@ -419,15 +501,26 @@ impl Drop for Events {
 /// Tells what has changed since `told`.
 fn tell(endpoint: &str, told: &mut BTreeMap<String, Value>) -> Result<(), String> {
     let ecs = |operation: &str, body: Value| {
-        ask(endpoint, "ecs", &format!("AmazonEC2ContainerServiceV20141113.{operation}"), &body)
+        ask(
+            endpoint,
+            "ecs",
+            &format!("AmazonEC2ContainerServiceV20141113.{operation}"),
+            &body,
+        )
     };
     let mut arns = Vec::new();
     for status in ["RUNNING", "STOPPED"] {
-        let listed = ecs("ListTasks", json!({"cluster": "mycli-default", "desiredStatus": status}))?;
+        let listed = ecs(
+            "ListTasks",
+            json!({"cluster": "mycli-default", "desiredStatus": status}),
+        )?;
         arns.extend(listed["taskArns"].as_array().cloned().unwrap_or_default());
     }
     for arns in arns.chunks(100) {
-        let described = ecs("DescribeTasks", json!({"cluster": "mycli-default", "tasks": arns}))?;
+        let described = ecs(
+            "DescribeTasks",
+            json!({"cluster": "mycli-default", "tasks": arns}),
+        )?;
         for task in described["tasks"].as_array().into_iter().flatten() {
             tell_of(endpoint, task, told)?;
         }
@@ -448,7 +541,10 @@ fn tell_of(endpoint: &str, task: &Value, told: &mut BTreeMap<String, Value>) -> 
         "resources": [arn], "detail": task,
     });
     let url = format!("{endpoint}/2015-03-31/functions/mycli-default-state-tracker/invocations");
-    let request = client().post(url).header("x-amz-invocation-type", "Event").body(event.to_string());
+    let request = client()
+        .post(url)
+        .header("x-amz-invocation-type", "Event")
+        .body(event.to_string());
     send(request, "lambda")?;
     told.insert(arn, task["version"].clone());
     Ok(())

@@ -1,4 +1,5 @@
-//! The lines of a submission: read, laid over what flags and files say, and checked, all before anything is sent.
+//! The lines of a submission: read, laid over what flags and files say, and checked, all before
+//! anything is sent.
 
 use std::{
     collections::BTreeSet,
@@ -54,14 +55,33 @@ pub(super) struct Faults<'a> {
 
 impl<'a> Faults<'a> {
     pub(super) fn of(source: &'a str) -> Self {
-        Self { source, found: Vec::new(), shared: Vec::new(), numbers: BTreeSet::new() }
+        Self {
+            source,
+            found: Vec::new(),
+            shared: Vec::new(),
+            numbers: BTreeSet::new(),
+        }
     }
 
-    pub(super) fn add(&mut self, number: usize, column: Option<usize>, field: Option<&str>, message: impl Display) {
-        let column = column.map(|column| format!(":{column}")).unwrap_or_default();
+    pub(super) fn add(
+        &mut self,
+        number: usize,
+        column: Option<usize>,
+        field: Option<&str>,
+        message: impl Display,
+    ) {
+        let column = column
+            .map(|column| format!(":{column}"))
+            .unwrap_or_default();
         let place = format!("{}:{number}{column}", self.source);
         let field = field.map_or_else(|| place.clone(), |field| format!("{place}: {field}"));
-        self.found.push((number, FieldError { field, message: message.to_string() }));
+        self.found.push((
+            number,
+            FieldError {
+                field,
+                message: message.to_string(),
+            },
+        ));
         self.numbers.insert(number);
     }
 
@@ -73,17 +93,30 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// How many lines are at fault, and every fault: first those of many lines, then the others in the order of the lines.
+    /// How many lines are at fault, and every fault: first those of many lines, then the others in
+    /// the order of the lines.
     pub(super) fn told(mut self) -> Option<(usize, Vec<FieldError>)> {
         self.found.sort_by_key(|(number, _)| *number);
         let found = self.found.into_iter().map(|(_, fault)| fault);
-        (!self.numbers.is_empty()).then(|| (self.numbers.len(), self.shared.into_iter().chain(found).collect()))
+        (!self.numbers.is_empty()).then(|| {
+            (
+                self.numbers.len(),
+                self.shared.into_iter().chain(found).collect(),
+            )
+        })
     }
 }
 
 /// Reads one request a line. What is wrong goes to `faults`; empty lines are nothing.
 pub(super) fn read(bytes: &[u8], faults: &mut Faults<'_>) -> Vec<Line> {
-    lines(bytes).filter_map(|(number, line)| Some(Line { number, keys: keys(number, line, faults)? })).collect()
+    lines(bytes)
+        .filter_map(|(number, line)| {
+            Some(Line {
+                number,
+                keys: keys(number, line, faults)?,
+            })
+        })
+        .collect()
 }
 
 /// Reads one value a line, with their lines' numbers.
@@ -103,20 +136,31 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 
 fn text<'l>(number: usize, line: &'l [u8], faults: &mut Faults<'_>) -> Option<&'l str> {
     let not_text = |error: Utf8Error| {
-        let sound = line.get(..error.valid_up_to()).map(String::from_utf8_lossy).unwrap_or_default();
-        faults.add(number, Some(sound.chars().count() + 1), None, "is not UTF-8");
+        let sound = line
+            .get(..error.valid_up_to())
+            .map(String::from_utf8_lossy)
+            .unwrap_or_default();
+        faults.add(
+            number,
+            Some(sound.chars().count() + 1),
+            None,
+            "is not UTF-8",
+        );
     };
     from_utf8(line).map_err(not_text).ok()
 }
 
 fn keys(number: usize, line: &[u8], faults: &mut Faults<'_>) -> Option<Keys> {
     let text = text(number, line, faults).filter(|text| !text.trim().is_empty())?;
-    let keys = written_keys(text).map_err(|error| malformed(number, &error, faults)).ok()?;
+    let keys = written_keys(text)
+        .map_err(|error| malformed(number, &error, faults))
+        .ok()?;
     match serde_json::from_value::<SubmitRequest>(Value::Object(keys.clone())) {
         Ok(_) => Some(keys),
         Err(error) => {
             let before = faults.found.len();
-            keys.iter().for_each(|(key, value)| check_key(number, key, value, faults));
+            keys.iter()
+                .for_each(|(key, value)| check_key(number, key, value, faults));
             if faults.found.len() == before {
                 malformed(number, &error, faults);
             }
@@ -128,22 +172,37 @@ fn keys(number: usize, line: &[u8], faults: &mut Faults<'_>) -> Option<Keys> {
 /// The column is said in front, as compilers do.
 fn malformed(number: usize, error: &serde_json::Error, faults: &mut Faults<'_>) {
     let place = format!(" at line {} column {}", error.line(), error.column());
-    let problem = error.to_string().replace(&place, "").replace("expected a map", "expected an object");
+    let problem = error
+        .to_string()
+        .replace(&place, "")
+        .replace("expected a map", "expected an object");
     let column = Some(error.column()).filter(|column| *column > 0);
     if problem.starts_with("duplicate field") {
         return faults.add(number, column, None, format!("{problem}: give it once"));
     }
     if error.is_data() {
-        return faults.add(number, column, None, format!("{problem}: write a line as {{\"command\": …}}"));
+        return faults.add(
+            number,
+            column,
+            None,
+            format!("{problem}: write a line as {{\"command\": …}}"),
+        );
     }
     let remedy = "write a line as {\"command\": …}, or run one command for each plain line with --map-over-file";
-    faults.add(number, column, None, format!("is not JSON ({problem}): {remedy}"));
+    faults.add(
+        number,
+        column,
+        None,
+        format!("is not JSON ({problem}): {remedy}"),
+    );
 }
 
 /// Each key by itself, so that all that are wrong are told.
 fn check_key(number: usize, key: &str, value: &Value, faults: &mut Faults<'_>) {
     let alone = Keys::from_iter([(key.to_owned(), value.clone())]);
-    let Err(error) = serde_json::from_value::<SubmitRequest>(Value::Object(alone)) else { return };
+    let Err(error) = serde_json::from_value::<SubmitRequest>(Value::Object(alone)) else {
+        return;
+    };
     if key != "env" {
         return faults.add(number, None, Some(key), error);
     }
@@ -156,13 +215,19 @@ fn check_key(number: usize, key: &str, value: &Value, faults: &mut Faults<'_>) {
             Value::Null => "is null: write \"\" for an empty text, or leave it out",
             _ => "is no text: write it in quotes",
         };
-        faults.add(number, None, Some(&format!("env.{}", without_value(name).escape_debug())), problem);
+        faults.add(
+            number,
+            None,
+            Some(&format!("env.{}", without_value(name).escape_debug())),
+            problem,
+        );
     }
 }
 
-/// Lays a line over the defaults: what it says replaces what they say; variables and secrets join, by name; null leaves a key out. Another
-/// repository drops the defaults' branch, and one of CPU and memory the other, as on the command line. No key is null in what comes of it,
-/// so that the same is sent whenever the submission is: the API takes no null.
+/// Lays a line over the defaults: what it says replaces what they say; variables and secrets join,
+/// by name; null leaves a key out. Another repository drops the defaults' branch, and one of CPU
+/// and memory the other, as on the command line. No key is null in what comes of it, so that the
+/// same is sent whenever the submission is: the API takes no null.
 pub(super) fn over(defaults: &Keys, line: &Keys) -> Keys {
     let mut keys = defaults.clone();
     let is_given = |key: &str| line.get(key).is_some_and(|value| !value.is_null());
@@ -178,7 +243,11 @@ pub(super) fn over(defaults: &Keys, line: &Keys) -> Keys {
             (_, Value::Null) => drop(keys.remove(key)),
             (Some(Value::Object(ours)), Value::Object(theirs)) => ours.extend(theirs.clone()),
             (Some(Value::Array(ours)), Value::Array(theirs)) if key == "secrets" => {
-                let new: Vec<_> = theirs.iter().filter(|name| !ours.contains(name)).cloned().collect();
+                let new: Vec<_> = theirs
+                    .iter()
+                    .filter(|name| !ours.contains(name))
+                    .cloned()
+                    .collect();
                 ours.extend(new);
             }
             _ => drop(keys.insert(key.clone(), value.clone())),
@@ -192,10 +261,16 @@ pub(super) fn check(keys: &Keys, defaults: &Defaults) -> Vec<FieldError> {
     match serde_json::from_value::<SubmitRequest>(Value::Object(keys.clone())) {
         Ok(request) => {
             let misplaced = BulkRequest::line_fault(&request);
-            misplaced.into_iter().chain(request.validate(defaults).err().into_iter().flatten()).collect()
+            misplaced
+                .into_iter()
+                .chain(request.validate(defaults).err().into_iter().flatten())
+                .collect()
         }
         // Both of its parts were read as requests before.
-        Err(error) => vec![FieldError { field: "line".into(), message: error.to_string() }],
+        Err(error) => vec![FieldError {
+            field: "line".into(),
+            message: error.to_string(),
+        }],
     }
 }
 
@@ -215,7 +290,9 @@ mod tests {
     use super::*;
 
     fn object(value: Value) -> Keys {
-        let Value::Object(keys) = value else { panic!("{value} is no object") };
+        let Value::Object(keys) = value else {
+            panic!("{value} is no object")
+        };
         keys
     }
 
@@ -227,7 +304,10 @@ mod tests {
         let told: Vec<_> = told.iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), expected.len(), "{told:?}");
         for (told, expected) in told.iter().zip(expected) {
-            assert!(told.starts_with(expected), "{told:?} is not {expected:?}; lines {lines:?}");
+            assert!(
+                told.starts_with(expected),
+                "{told:?} is not {expected:?}; lines {lines:?}"
+            );
         }
     }
 
@@ -237,7 +317,10 @@ mod tests {
         let text = "\u{feff}{\"command\":\"a\"}\r\n\n  \t\n{\"command\":\"b\"}";
         let lines = read(text.as_bytes(), &mut faults);
         assert!(faults.told().is_none());
-        assert_eq!(lines.iter().map(|line| line.number).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(
+            lines.iter().map(|line| line.number).collect::<Vec<_>>(),
+            [1, 4]
+        );
         assert_eq!(lines[1].keys["command"], "b");
     }
 
@@ -245,10 +328,19 @@ mod tests {
     fn every_fault_has_its_place() {
         check_faults(
             b"{\"command\": \"a\"\n\n{\"command\":}\n",
-            &["f:1:15: is not JSON (EOF", "f:3:12: is not JSON (expected value)"],
+            &[
+                "f:1:15: is not JSON (EOF",
+                "f:3:12: is not JSON (expected value)",
+            ],
         );
         check_faults(b"\n{\"command\": \"a\xff\"}", &["f:2:15: is not UTF-8"]);
-        check_faults(b"[1]\n\"x\"", &["f:1: invalid type: sequence, expected an object", "f:2:3: invalid type"]);
+        check_faults(
+            b"[1]\n\"x\"",
+            &[
+                "f:1: invalid type: sequence, expected an object",
+                "f:2:3: invalid type",
+            ],
+        );
         check_faults(
             b"{\"comand\": \"a\", \"retries\": \"x\", \"env\": {\"A\": [5]}, \"image\": \"i\"}",
             &[
@@ -265,7 +357,10 @@ mod tests {
                 "f:1: secrets: entry 1 is null: leave it out",
             ],
         );
-        check_faults(b"{\"command\": \"a\", \"command\": \"b\"}", &["f:1:26: duplicate field `command`"]);
+        check_faults(
+            b"{\"command\": \"a\", \"command\": \"b\"}",
+            &["f:1:26: duplicate field `command`"],
+        );
         check_faults(
             b"{}\n{\"env\": {\"A\": \"first\", \"\\u0041\": \"second\"}}",
             &["f:2:31: duplicate field `A`: give it once"],
@@ -275,20 +370,32 @@ mod tests {
     #[test]
     fn a_fault_of_all_lines_is_told_once_and_counted_for_each() {
         let mut faults = Faults::of("f");
-        let shared = FieldError { field: "cpu".into(), message: "is odd".into() };
+        let shared = FieldError {
+            field: "cpu".into(),
+            message: "is odd".into(),
+        };
         faults.add(2, None, Some("retries"), "is 99");
         (1..=3).for_each(|number| faults.add_shared(number, shared.clone()));
         let (lines, told) = faults.told().unwrap();
         assert_eq!(lines, 3);
-        assert_eq!(told.iter().map(ToString::to_string).collect::<Vec<_>>(), ["cpu: is odd", "f:2: retries: is 99"]);
+        assert_eq!(
+            told.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["cpu: is odd", "f:2: retries: is 99"]
+        );
     }
 
     #[test]
     fn variables_may_be_numbers_as_in_the_project_s_file() {
         let mut faults = Faults::of("f");
-        let lines = read(b"{\"env\": {\"A\": 1.10, \"B\": true, \"C\": \"c\"}}", &mut faults);
+        let lines = read(
+            b"{\"env\": {\"A\": 1.10, \"B\": true, \"C\": \"c\"}}",
+            &mut faults,
+        );
         assert!(faults.told().is_none());
-        assert_eq!(lines[0].keys["env"], json!({"A": "1.10", "B": "true", "C": "c"}));
+        assert_eq!(
+            lines[0].keys["env"],
+            json!({"A": "1.10", "B": "true", "C": "c"})
+        );
     }
 
     #[test]
@@ -296,7 +403,9 @@ mod tests {
         let defaults = object(
             json!({"image": "a", "repo": "r", "branch": "b", "cpu": "512", "env": {"A": "1", "B": "2"}, "secrets": ["S"]}),
         );
-        let check = |line: Value, expected: Value| assert_eq!(Value::Object(over(&defaults, &object(line))), expected);
+        let check = |line: Value, expected: Value| {
+            assert_eq!(Value::Object(over(&defaults, &object(line))), expected)
+        };
         check(
             json!({"command": "c", "env": {"B": "3"}, "secrets": ["T", "S"]}),
             json!({"command": "c", "image": "a", "repo": "r", "branch": "b", "cpu": "512", "env": {"A": "1", "B": "3"}, "secrets": ["S", "T"]}),

@@ -47,7 +47,9 @@ pub(crate) enum EndpointError {
     )]
     Form,
     /// A key with characters that no header can carry.
-    #[error("the API key holds a character that cannot be sent: copy it again, without spaces or line ends within")]
+    #[error(
+        "the API key holds a character that cannot be sent: copy it again, without spaces or line ends within"
+    )]
     Key,
     /// The HTTP library could not be set up.
     #[error("failed to set up HTTP: {0}")]
@@ -65,7 +67,9 @@ pub(crate) fn is_address(endpoint: &str) -> bool {
 }
 
 fn address(endpoint: &str) -> Option<Url> {
-    let url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let url = Url::parse(endpoint)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     url.filter(|url| url.query().is_none() && url.password().is_none() && url.username().is_empty())
 }
 
@@ -83,7 +87,11 @@ impl Remote {
     ///
     /// # Errors
     /// [`EndpointError`].
-    pub(crate) fn new(endpoint: &str, key: &SecretString, screen: &Rc<Screen>) -> Result<Self, EndpointError> {
+    pub(crate) fn new(
+        endpoint: &str,
+        key: &SecretString,
+        screen: &Rc<Screen>,
+    ) -> Result<Self, EndpointError> {
         let url = address(endpoint).ok_or(EndpointError::Form)?;
         Ok(Self {
             http: http(&url, key)?,
@@ -98,8 +106,8 @@ impl Remote {
         self.base.clone()
     }
 
-    /// Whether the caller has to pause: this server does not hold its answers until there is news. A quick answer without any
-    /// gives it away; until then it is believed to.
+    /// Whether the caller has to pause: this server does not hold its answers until there is news.
+    /// A quick answer without any gives it away; until then it is believed to.
     pub(super) fn answers_at_once(&self, answer: &Answer, news: bool, left: Duration) -> bool {
         if answer.held && !news && !left.is_zero() {
             self.holds_not.set(true);
@@ -116,10 +124,14 @@ impl Remote {
             let attempt = self.attempt(call).await;
             let pause = setback(&attempt).and_then(|setback| {
                 let chance = getrandom::u32().unwrap_or_default();
-                let pause = call.patience.pause(tried, begun.elapsed(), setback, chance)?;
+                let pause = call
+                    .patience
+                    .pause(tried, begun.elapsed(), setback, chance)?;
                 Some((setback, pause))
             });
-            let Some((setback, pause)) = pause else { return self.sorted(attempt, call, tried_at.elapsed()) };
+            let Some((setback, pause)) = pause else {
+                return self.sorted(attempt, call, tried_at.elapsed());
+            };
             tracing::debug!(path = call.path, tried, ?pause, "asking again");
             if !told && begun.elapsed() + pause >= SILENCE {
                 told = true;
@@ -135,16 +147,26 @@ impl Remote {
             Setback::Unreachable => "does not answer",
             Setback::NotNow(_) => "is busy",
         };
-        self.screen.say(&format!("{} {why}; trying again, and nothing is lost meanwhile", self.base));
+        self.screen.say(&format!(
+            "{} {why}; trying again, and nothing is lost meanwhile",
+            self.base
+        ));
     }
 
-    async fn attempt(&self, call: &Call) -> Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error> {
-        let mut request = self.http.request(call.method.clone(), format!("{}{}", self.base, call.path));
+    async fn attempt(
+        &self,
+        call: &Call,
+    ) -> Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error> {
+        let mut request = self
+            .http
+            .request(call.method.clone(), format!("{}{}", self.base, call.path));
         if call.hold {
             request = request.header("prefer", HOLD);
         }
         if let Some(body) = &call.body {
-            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
+            request = request
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.clone());
         }
         let mut answer = request.send().await?;
         let headers = std::mem::take(answer.headers_mut());
@@ -158,29 +180,45 @@ impl Remote {
         took: Duration,
     ) -> Result<Answer, CallError> {
         let (status, headers, body) = attempt.map_err(|error| self.unreachable(&error))?;
-        accepted(&self.base, status, Answer { headers, body, took, held: call.hold })
+        accepted(
+            &self.base,
+            status,
+            Answer {
+                headers,
+                body,
+                took,
+                held: call.hold,
+            },
+        )
     }
 
     /// The innermost cause is the one that says something: "Connection refused".
     fn unreachable(&self, error: &reqwest::Error) -> CallError {
         let mut cause = error.source();
-        let mut text = if error.is_timeout() { "no answer in time".to_owned() } else { error.to_string() };
+        let mut text = if error.is_timeout() {
+            "no answer in time".to_owned()
+        } else {
+            error.to_string()
+        };
         while let Some(inner) = cause {
             if !error.is_timeout() {
                 text = inner.to_string();
             }
             cause = inner.source();
         }
-        CallError::Unreachable { endpoint: self.base.clone(), error: text }
+        CallError::Unreachable {
+            endpoint: self.base.clone(),
+            error: text,
+        }
     }
 }
 
 /// The reason to try again later; `None` if the answer is final.
 fn setback(attempt: &Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>) -> Option<Setback> {
     match attempt {
-        Ok((status, headers, _)) if retry::is_passing(status.as_u16()) => {
-            Some(Setback::NotNow(headers.get(RETRY_AFTER).and_then(retry::retry_after)))
-        }
+        Ok((status, headers, _)) if retry::is_passing(status.as_u16()) => Some(Setback::NotNow(
+            headers.get(RETRY_AFTER).and_then(retry::retry_after),
+        )),
         Ok(_) => None,
         Err(error) if error.is_builder() => None,
         Err(_) => Some(Setback::Unreachable),
@@ -190,8 +228,8 @@ fn setback(attempt: &Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>) -
 fn http(url: &Url, key: &SecretString) -> Result<reqwest::Client, EndpointError> {
     // One process, one provider: a second installation says no, and changes nothing.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let mut bearer =
-        HeaderValue::try_from(format!("Bearer {}", key.expose_secret())).map_err(|_| EndpointError::Key)?;
+    let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose_secret()))
+        .map_err(|_| EndpointError::Key)?;
     bearer.set_sensitive(true);
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("mycli/", env!("CARGO_PKG_VERSION")))
@@ -220,11 +258,23 @@ mod tests {
     fn an_endpoint_is_a_plain_url_of_http() {
         let screen = Rc::new(Screen::new(true));
         let new = |text: &str| Remote::new(text, &"k".to_owned().into(), &screen);
-        assert_eq!(new("https://a.example/prod/").unwrap().name(), "https://a.example/prod");
-        for wrong in ["", "a.example", "ftp://a.example", "https://user:pw@a.example", "https://a.example/?x=1"] {
+        assert_eq!(
+            new("https://a.example/prod/").unwrap().name(),
+            "https://a.example/prod"
+        );
+        for wrong in [
+            "",
+            "a.example",
+            "ftp://a.example",
+            "https://user:pw@a.example",
+            "https://a.example/?x=1",
+        ] {
             assert!(matches!(new(wrong), Err(EndpointError::Form)), "{wrong}");
         }
-        assert!(matches!(Remote::new("http://a", &"a\nb".to_owned().into(), &screen), Err(EndpointError::Key)));
+        assert!(matches!(
+            Remote::new("http://a", &"a\nb".to_owned().into(), &screen),
+            Err(EndpointError::Key)
+        ));
     }
 
     #[test]

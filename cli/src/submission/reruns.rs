@@ -1,4 +1,5 @@
-//! The runs of `rerun --failed`: one request, on which the server runs them again one after the other.
+//! The runs of `rerun --failed`: one request, on which the server runs them again one after the
+//! other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,32 +48,58 @@ pub(crate) async fn run(
 ) -> Result<u8, Failure> {
     let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
     // An answer does not tell a new run from one of before.
-    let known = if submission.is_resumed() { members(client, &submission.group).await? } else { BTreeMap::new() };
+    let known = if submission.is_resumed() {
+        members(client, &submission.group).await?
+    } else {
+        BTreeMap::new()
+    };
     let id = &submission.id;
     context.screen.say(&format!(
         "running again what failed of {of}, as {id}; if that is cut short, the same command with --resume {id} goes on"
     ));
     if let Client::Local(machine) = client {
-        machine.start().await.map_err(|error| Failure::Local(error.to_string()))?;
+        machine
+            .start()
+            .await
+            .map_err(|error| Failure::Local(error.to_string()))?;
     }
-    let began = client.rerun_group(of, &request).await.map_err(in_flags)?.rerun;
+    let began = client
+        .rerun_group(of, &request)
+        .await
+        .map_err(in_flags)?
+        .rerun;
     let (rerun, ended) = until_done(context, client, submission, began, &mut interrupts).await?;
     context.screen.no_progress();
     tell(context, of, submission, &rerun);
     let counts = rerun.counts;
     if ended == Done::All && counts.accepted + counts.existing + counts.rejected == 0 {
-        return Err(Failure::Nothing(format!("nothing of the group {of} has failed")));
+        return Err(Failure::Nothing(format!(
+            "nothing of the group {of} has failed"
+        )));
     }
     let (reruns, sent) = if context.is_json() || (wait && ended == Done::All) {
         let failed = failed(client, of, &rerun).await?;
         let made = members(client, &submission.group).await?;
-        entries(&failed, &made, &known, &rerun.rejections, &rerun.submission_id)
+        entries(
+            &failed,
+            &made,
+            &known,
+            &rerun.rejections,
+            &rerun.submission_id,
+        )
     } else {
         Default::default()
     };
     let totals = totals(submission, &rerun);
     let batch = Batch::Reruns(&reruns);
-    let told = Told { context, client, submission, batch, sent: &sent, totals };
+    let told = Told {
+        context,
+        client,
+        submission,
+        batch,
+        sent: &sent,
+        totals,
+    };
     match ended {
         Done::All => told.all_sent(wait, &mut interrupts).await,
         Done::Cancelled => told.cancelled(None, &mut interrupts).await,
@@ -90,7 +117,9 @@ pub(crate) async fn run(
 
 /// The same with the changes' fields named as the flags that gave them: `cpu`, not `changes.cpu`.
 fn in_flags(failure: Failure) -> Failure {
-    let Failure::Call(CallError::Refused(mut problem)) = failure else { return failure };
+    let Failure::Call(CallError::Refused(mut problem)) = failure else {
+        return failure;
+    };
     for error in &mut problem.errors {
         if let Some(flag) = error.field.strip_prefix("changes.") {
             error.field = flag.to_owned();
@@ -123,7 +152,9 @@ async fn until_done(
     let mut rerun = began.ok_or_else(foreign)?;
     while !rerun.done {
         let so_far = rerun.counts.accepted + rerun.counts.existing;
-        context.screen.progress(&format!("run again so far: {so_far}"));
+        context
+            .screen
+            .progress(&format!("run again so far: {so_far}"));
         let look = async {
             let got = client.group(&submission.group).await?;
             client.pause(&got.answer, false, PAUSE).await;
@@ -143,14 +174,23 @@ async fn until_done(
 
 /// Tells the runs that are not run again, with the reasons.
 fn tell(context: &Context, of: &str, submission: &Submission, rerun: &GroupRerunView) {
-    for Rejection { execution_id, errors } in &rerun.rejections {
+    for Rejection {
+        execution_id,
+        errors,
+    } in &rerun.rejections
+    {
         for error in errors {
-            context.screen.say(&format!("the rerun of {execution_id} is rejected: {error}"));
+            context
+                .screen
+                .say(&format!("the rerun of {execution_id} is rejected: {error}"));
         }
     }
     let told = u32::try_from(rerun.rejections.len()).unwrap_or(u32::MAX);
     if rerun.counts.rejected > told {
-        context.screen.say(&format!("{} more are rejected", rerun.counts.rejected - told));
+        context.screen.say(&format!(
+            "{} more are rejected",
+            rerun.counts.rejected - told
+        ));
     }
     if rerun.counts.passed_over > 0 {
         context.screen.say(&format!(
@@ -161,7 +201,9 @@ fn tell(context: &Context, of: &str, submission: &Submission, rerun: &GroupRerun
     }
     if rerun.cancelled {
         let group = &submission.group;
-        context.screen.say(&format!("the group {group} was cancelled: nothing more of {of} is run again in it"));
+        context.screen.say(&format!(
+            "the group {group} was cancelled: nothing more of {of} is run again in it"
+        ));
     }
 }
 
@@ -171,13 +213,21 @@ fn totals(submission: &Submission, rerun: &GroupRerunView) -> Totals {
         (accepted, existing) if submission.is_resumed() => (accepted, existing),
         (accepted, existing) => (accepted + existing, 0),
     };
-    let [accepted, existing, rejected] =
-        [accepted, existing, rerun.counts.rejected].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
-    Totals { accepted, existing, rejected }
+    let [accepted, existing, rejected] = [accepted, existing, rerun.counts.rejected]
+        .map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    Totals {
+        accepted,
+        existing,
+        rejected,
+    }
 }
 
 /// The runs that are run again, the oldest first.
-async fn failed(client: &Client, of: &str, rerun: &GroupRerunView) -> Result<BTreeSet<ExecutionId>, CallError> {
+async fn failed(
+    client: &Client,
+    of: &str,
+    rerun: &GroupRerunView,
+) -> Result<BTreeSet<ExecutionId>, CallError> {
     let mut failed = BTreeSet::new();
     let see = |listed: Listed| match listed {
         Listed::Run(run) if is_covered(&run, rerun) => failed.extend([run.execution_id.clone()]),
@@ -216,10 +266,14 @@ fn entries(
     let mut sent = Sent::default();
     for (number, before) in (1..).zip(failed) {
         let key = domain::group::rerun::key(submission, before);
-        let rejection = rejections.iter().find(|rejection| rejection.execution_id == *before);
+        let rejection = rejections
+            .iter()
+            .find(|rejection| rejection.execution_id == *before);
         match (members.get(&key), rejection) {
             (_, Some(rejection)) => sent.rejected.push((number, rejection.errors.clone())),
-            (Some(id), None) if known.contains_key(&key) => sent.existing.push((number, id.clone())),
+            (Some(id), None) if known.contains_key(&key) => {
+                sent.existing.push((number, id.clone()))
+            }
             (Some(id), None) => sent.accepted.push((number, id.clone())),
             // It failed after the server had looked at it.
             (None, None) => {}
@@ -237,13 +291,36 @@ mod tests {
     #[test]
     fn each_new_run_is_told_with_the_one_that_it_repeats() {
         let id = |number| ExecutionId::new(domain::Timestamp::UNIX_EPOCH, number);
-        let of = |numbers: &[u128]| numbers.iter().map(|number| (key("sub", &id(*number)), id(100 + number))).collect();
+        let of = |numbers: &[u128]| {
+            numbers
+                .iter()
+                .map(|number| (key("sub", &id(*number)), id(100 + number)))
+                .collect()
+        };
         let failed = [1, 2, 3, 4].map(id).into();
-        let fault = FieldError { field: "cpu".into(), message: "is odd".into() };
-        let rejections = [Rejection { execution_id: id(3), errors: vec![fault] }];
+        let fault = FieldError {
+            field: "cpu".into(),
+            message: "is odd".into(),
+        };
+        let rejections = [Rejection {
+            execution_id: id(3),
+            errors: vec![fault],
+        }];
         let (reruns, sent) = entries(&failed, &of(&[1, 2]), &of(&[1]), &rejections, "sub");
-        assert_eq!((sent.existing, sent.accepted), (vec![(1, id(101))], vec![(2, id(102))]));
-        assert_eq!(sent.rejected.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [3]);
-        assert_eq!((reruns.before(3), reruns.before(0), reruns.len()), (Some(&id(3)), None, 4));
+        assert_eq!(
+            (sent.existing, sent.accepted),
+            (vec![(1, id(101))], vec![(2, id(102))])
+        );
+        assert_eq!(
+            sent.rejected
+                .iter()
+                .map(|(number, _)| *number)
+                .collect::<Vec<_>>(),
+            [3]
+        );
+        assert_eq!(
+            (reruns.before(3), reruns.before(0), reruns.len()),
+            (Some(&id(3)), None, 4)
+        );
     }
 }

@@ -20,7 +20,10 @@ const PARALLEL: usize = 4;
 /// How often what failed is sent again. Ours.
 const AGAIN: u32 = 3;
 /// The pauses before that. Ours.
-const PAUSE: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(3) };
+const PAUSE: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    longest: Duration::from_secs(3),
+};
 
 /// An item that was not taken.
 pub(crate) struct Left<T> {
@@ -36,7 +39,8 @@ impl<T> Left<T> {
     }
 }
 
-/// Sends every item at least once, in calls of at most ten. What is left over is sent again a few times, and then it is said.
+/// Sends every item at least once, in calls of at most ten. What is left over is sent again a few
+/// times, and then it is said.
 pub(crate) async fn send<T, F>(
     service: &'static str,
     items: Vec<T>,
@@ -68,10 +72,17 @@ where
     F: Future<Output = Result<Vec<Left<T>>, PortError>>,
 {
     let mut items = items.into_iter().peekable();
-    let batches =
-        std::iter::from_fn(|| items.peek().is_some().then(|| items.by_ref().take(ENTRIES).collect::<Vec<_>>()));
+    let batches = std::iter::from_fn(|| {
+        items
+            .peek()
+            .is_some()
+            .then(|| items.by_ref().take(ENTRIES).collect::<Vec<_>>())
+    });
     let calls: Vec<_> = batches.map(call).collect();
-    let answers: Vec<_> = stream::iter(calls).buffer_unordered(PARALLEL).collect().await;
+    let answers: Vec<_> = stream::iter(calls)
+        .buffer_unordered(PARALLEL)
+        .collect()
+        .await;
     answers.into_iter().try_fold(Vec::new(), |mut all, left| {
         all.extend(left?);
         Ok(all)
@@ -85,8 +96,15 @@ mod tests {
     use super::*;
 
     fn left(item: u32, may_pass: bool) -> Left<u32> {
-        let code = if may_pass { "InternalError" } else { "InvalidMessageContents" };
-        Left { item, fault: Fault::answered(400, Some(code), "try again") }
+        let code = if may_pass {
+            "InternalError"
+        } else {
+            "InvalidMessageContents"
+        };
+        Left {
+            item,
+            fault: Fault::answered(400, Some(code), "try again"),
+        }
     }
 
     #[tokio::test]
@@ -94,12 +112,23 @@ mod tests {
         let calls = Mutex::new(Vec::new());
         let call = |items: Vec<u32>| {
             let again = items.len() < ENTRIES;
-            let failed = items.iter().filter(|item| !again && *item % 7 == 0).map(|item| left(*item, true)).collect();
+            let failed = items
+                .iter()
+                .filter(|item| !again && *item % 7 == 0)
+                .map(|item| left(*item, true))
+                .collect();
             calls.lock().unwrap().push(items);
             async { Ok(failed) }
         };
         send("the queue", (1..=20).collect(), call).await.unwrap();
-        assert_eq!(*calls.lock().unwrap(), [(1..=10).collect::<Vec<_>>(), (11..=20).collect(), vec![7, 14]]);
+        assert_eq!(
+            *calls.lock().unwrap(),
+            [
+                (1..=10).collect::<Vec<_>>(),
+                (11..=20).collect(),
+                vec![7, 14]
+            ]
+        );
     }
 
     #[tokio::test]
@@ -110,13 +139,18 @@ mod tests {
             async move { Ok(items.into_iter().map(|item| left(item, true)).collect()) }
         };
         let error = send("the queue", vec![1], call).await.unwrap_err();
-        assert_eq!(error.to_string(), "the queue is unavailable: InternalError: 1 were not taken: try again");
+        assert_eq!(
+            error.to_string(),
+            "the queue is unavailable: InternalError: 1 were not taken: try again"
+        );
         assert_eq!(*calls.lock().unwrap(), AGAIN + 1);
     }
 
     #[tokio::test]
     async fn the_senders_own_fault_is_not_repeated() {
-        let call = |items: Vec<u32>| async move { Ok(items.into_iter().map(|item| left(item, false)).collect()) };
+        let call = |items: Vec<u32>| async move {
+            Ok(items.into_iter().map(|item| left(item, false)).collect())
+        };
         assert!(send("the queue", vec![1], call).await.is_err());
     }
 
@@ -126,7 +160,13 @@ mod tests {
         let call = |items: Vec<u32>| {
             let fails = items.contains(&1);
             taken.lock().unwrap().extend(items);
-            async move { if fails { Err(PortError::unavailable("the queue", "cut")) } else { Ok(Vec::new()) } }
+            async move {
+                if fails {
+                    Err(PortError::unavailable("the queue", "cut"))
+                } else {
+                    Ok(Vec::new())
+                }
+            }
         };
         assert!(send("the queue", (1..=20).collect(), call).await.is_err());
         assert_eq!(taken.lock().unwrap().len(), 20);

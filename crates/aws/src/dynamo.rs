@@ -1,11 +1,14 @@
-//! The records of a stack: the ports [`Store`], [`Keys`], [`Definitions`] and [`Secrets`] over one DynamoDB table.
+//! The records of a stack: the ports [`Store`], [`Keys`], [`Definitions`] and [`Secrets`] over one
+//! DynamoDB table.
 //!
-//! ARCHITECTURE.md has the table's design: which item serves which question, and at what cost. Two rules hold for all of it:
-//! no question is answered by a scan, and nothing that is written for every run goes to one constant partition.
+//! ARCHITECTURE.md has the table's design: which item serves which question, and at what cost. Two
+//! rules hold for all of it: no question is answered by a scan, and nothing that is written for
+//! every run goes to one constant partition.
 //!
-//! An index is behind the table by some milliseconds on AWS (an emulator has no such delay), so what an index names is a wakeup: the
-//! record itself is read before anything is decided or shown. An entry that an index still shows after its launch is skipped by
-//! the launcher; one that it does not show yet waits for the next wakeup at its backlog, or for the sweep.
+//! An index is behind the table by some milliseconds on AWS (an emulator has no such delay), so
+//! what an index names is a wakeup: the record itself is read before anything is decided or shown.
+//! An entry that an index still shows after its launch is skipped by the launcher; one that it does
+//! not show yet waits for the next wakeup at its backlog, or for the sweep.
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,8 +61,8 @@ const SERVICE: &str = "the store";
 
 /// The table of one stack.
 ///
-/// A clone shares what this process remembers: which backlogs and days it has noted already, and whom it last saw in a backlog.
-/// Forgetting that costs a write or two and nothing else.
+/// A clone shares what this process remembers: which backlogs and days it has noted already, and
+/// whom it last saw in a backlog. Forgetting that costs a write or two and nothing else.
 #[derive(Clone, Debug)]
 pub struct DynamoStore {
     client: Client,
@@ -104,9 +107,13 @@ impl DynamoStore {
 }
 
 impl Store for DynamoStore {
-    /// Idempotent. The claim is taken first, the record's last write makes it exist: who finds a claim without a record finishes
-    /// that creation, under the claimed id.
-    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, PortError> {
+    /// Idempotent. The claim is taken first, the record's last write makes it exist: who finds a
+    /// claim without a record finishes that creation, under the claimed id.
+    async fn create(
+        &self,
+        execution: &Execution,
+        claim: Option<&Claim>,
+    ) -> Result<Created, PortError> {
         match claim {
             Some(claim) => self.create_claimed(execution, claim).await,
             None => self.create_unclaimed(execution).await,
@@ -137,15 +144,18 @@ impl Store for DynamoStore {
         self.find_by_fragment(fragment, limit).await
     }
 
-    /// Conditional on the revision and the admissions. A transaction only where a lock changes hands; what is held of a pool is
-    /// counted before or after, and never too low.
+    /// Conditional on the revision and the admissions. A transaction only where a lock changes
+    /// hands; what is held of a pool is counted before or after, and never too low.
     async fn update(
         &self,
         before: &Execution,
         after: Execution,
         admissions: &[Admission],
     ) -> Result<Execution, UpdateError> {
-        let written = Execution { revision: before.revision + 1, ..after };
+        let written = Execution {
+            revision: before.revision + 1,
+            ..after
+        };
         self.replace_one(before, &written, admissions).await?;
         Ok(written)
     }
@@ -155,18 +165,33 @@ impl Store for DynamoStore {
         self.change_all(updates).await
     }
 
-    /// Newest first by id, which begins with the moment of submission. A page is short, and not the last, where its filter admits
-    /// few of what the best index names: the records read for it are bounded.
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
+    /// Newest first by id, which begins with the moment of submission. A page is short, and not the
+    /// last, where its filter admits few of what the best index names: the records read for it are
+    /// bounded.
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
         self.history(filter, after, limit).await
     }
 
     /// Newest first.
-    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
+    async fn launched(
+        &self,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
         self.open(after, limit).await
     }
 
-    async fn backlog(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<BacklogEntry>, PortError> {
+    async fn backlog(
+        &self,
+        key: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<BacklogEntry>, PortError> {
         self.head(key, now, limit).await
     }
 
@@ -195,15 +220,30 @@ impl Store for DynamoStore {
         before: &BacklogState,
         after: BacklogState,
     ) -> Result<bool, PortError> {
-        self.write_backlog_state(key, before, &BacklogState { revision: before.revision + 1, ..after }).await
+        self.write_backlog_state(
+            key,
+            before,
+            &BacklogState {
+                revision: before.revision + 1,
+                ..after
+            },
+        )
+        .await
     }
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
         self.used(key).await
     }
 
-    /// Conditional on the bucket's last change: what two callers take never adds up to more than it holds.
-    async fn take_tokens(&self, key: RateKey, rate: Rate, want: u32, now: Timestamp) -> Result<(u32, u64), PortError> {
+    /// Conditional on the bucket's last change: what two callers take never adds up to more than it
+    /// holds.
+    async fn take_tokens(
+        &self,
+        key: RateKey,
+        rate: Rate,
+        want: u32,
+        now: Timestamp,
+    ) -> Result<(u32, u64), PortError> {
         self.take(key, rate, want, now).await
     }
 
@@ -239,7 +279,12 @@ impl Definitions for DynamoStore {
     }
 
     /// Conditional on nobody else's turn.
-    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, PortError> {
+    async fn claim_definition(
+        &self,
+        hash: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, PortError> {
         self.take_turn(hash, now, until).await
     }
 
@@ -285,6 +330,8 @@ impl Secrets for DynamoStore {
     }
 
     fn how_to_set(&self, name: &str) -> String {
-        format!("it is not set in this stack; set it with `mycli secrets set {name}`, or leave it out")
+        format!(
+            "it is not set in this stack; set it with `mycli secrets set {name}`, or leave it out"
+        )
     }
 }

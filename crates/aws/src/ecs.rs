@@ -49,7 +49,8 @@ pub struct Registration {
 #[derive(Clone)]
 pub struct EcsTasks {
     client: Lazily<Client>,
-    /// The same without the SDK's own repetitions: what became of a launch decides about the next call, and the launcher decides.
+    /// The same without the SDK's own repetitions: what became of a launch decides about the next
+    /// call, and the launcher decides.
     once: Lazily<Client>,
     cluster: String,
     registration: Option<Registration>,
@@ -57,24 +58,40 @@ pub struct EcsTasks {
 
 impl fmt::Debug for EcsTasks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EcsTasks").field("cluster", &self.cluster).finish_non_exhaustive()
+        f.debug_struct("EcsTasks")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
     }
 }
 
 /// A client that makes one attempt.
 fn once(config: &SdkConfig) -> Client {
-    Client::from_conf(aws_sdk_ecs::config::Builder::from(config).retry_config(RetryConfig::disabled()).build())
+    Client::from_conf(
+        aws_sdk_ecs::config::Builder::from(config)
+            .retry_config(RetryConfig::disabled())
+            .build(),
+    )
 }
 
 impl EcsTasks {
     /// The tasks of this cluster. Who only looks at tasks and stops them needs no registration.
     #[must_use]
     pub fn new(config: &SdkConfig, cluster: String, registration: Option<Registration>) -> Self {
-        Self { client: Lazily::of(config, Client::new), once: Lazily::of(config, once), cluster, registration }
+        Self {
+            client: Lazily::of(config, Client::new),
+            once: Lazily::of(config, once),
+            cluster,
+            registration,
+        }
     }
 
-    async fn list(&self, started_by: &AttemptId, status: DesiredStatus) -> Result<Vec<String>, PortError> {
-        // `startedBy` must be the only filter; the desired status is none of those (ECS API reference, `ListTasks`).
+    async fn list(
+        &self,
+        started_by: &AttemptId,
+        status: DesiredStatus,
+    ) -> Result<Vec<String>, PortError> {
+        // `startedBy` must be the only filter; the desired status is none of those (ECS API
+        // reference, `ListTasks`).
         let pages = self
             .client
             .list_tasks()
@@ -83,30 +100,45 @@ impl EcsTasks {
             .desired_status(status)
             .into_paginator()
             .items();
-        pages.send().collect::<Result<_, _>>().await.map_err(failed(SERVICE))
+        pages
+            .send()
+            .collect::<Result<_, _>>()
+            .await
+            .map_err(failed(SERVICE))
     }
 }
 
 impl Tasks for EcsTasks {
-    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+    async fn register_definition(
+        &self,
+        definition: &TaskDefinition,
+    ) -> Result<String, LaunchError> {
         let registration = self.registration.as_ref();
-        let registration =
-            registration.ok_or_else(|| LaunchError::Refused("this function registers no task definitions".into()))?;
+        let registration = registration.ok_or_else(|| {
+            LaunchError::Refused("this function registers no task definitions".into())
+        })?;
         let input = shape::definition(definition, registration).map_err(LaunchError::Refused)?;
         let sent = input.send_with(&self.once).await;
         let output = sent.map_err(|error| answer::refusal(&Fault::of(&error)))?;
-        let arn = output.task_definition.and_then(|definition| definition.task_definition_arn);
-        arn.ok_or_else(|| LaunchError::Unknown("RegisterTaskDefinition answered without an ARN".into()))
+        let arn = output
+            .task_definition
+            .and_then(|definition| definition.task_definition_arn);
+        arn.ok_or_else(|| {
+            LaunchError::Unknown("RegisterTaskDefinition answered without an ARN".into())
+        })
     }
 
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
         let request = shape::run_task(input).map_err(LaunchError::Refused)?;
         match request.send_with(&self.once).await {
-            Ok(output) => {
-                answer::started(output.tasks().first().map(shape::task), output.failures().first().map(unplaced))
-            }
+            Ok(output) => answer::started(
+                output.tasks().first().map(shape::task),
+                output.failures().first().map(unplaced),
+            ),
             Err(error) => match conflict(&error) {
-                Some(task_arns) => answer::existing(self.describe_tasks(task_arns).await?, &Fault::of(&error)),
+                Some(task_arns) => {
+                    answer::existing(self.describe_tasks(task_arns).await?, &Fault::of(&error))
+                }
                 None => Err(answer::refusal(&Fault::of(&error))),
             },
         }
@@ -114,7 +146,12 @@ impl Tasks for EcsTasks {
 
     async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
         let reason: String = reason.chars().take(REASON_MAX).collect();
-        let call = self.client.stop_task().cluster(&self.cluster).task(task_arn).reason(reason);
+        let call = self
+            .client
+            .stop_task()
+            .cluster(&self.cluster)
+            .task(task_arn)
+            .reason(reason);
         match call.send().await.map_err(|error| Fault::of(&error)) {
             Ok(_) => Ok(()),
             Err(fault) if answer::is_unknown_task(&fault) => Ok(()),
@@ -126,10 +163,17 @@ impl Tasks for EcsTasks {
         if task_arns.is_empty() {
             return Ok(Described::default());
         }
-        let call = self.client.describe_tasks().cluster(&self.cluster).set_tasks(Some(task_arns.to_vec()));
+        let call = self
+            .client
+            .describe_tasks()
+            .cluster(&self.cluster)
+            .set_tasks(Some(task_arns.to_vec()));
         let output = call.send().await.map_err(failed(SERVICE))?;
-        let missing =
-            output.failures().iter().filter(|failure| is_missing(failure)).filter_map(|failure| failure.arn());
+        let missing = output
+            .failures()
+            .iter()
+            .filter(|failure| is_missing(failure))
+            .filter_map(|failure| failure.arn());
         Ok(Described {
             tasks: output.tasks().iter().map(shape::task).collect(),
             missing: missing.map(str::to_owned).collect(),
@@ -147,10 +191,14 @@ impl Tasks for EcsTasks {
 }
 
 fn unplaced(failure: &Failure) -> Unplaced<'_> {
-    Unplaced { reason: failure.reason(), detail: failure.detail() }
+    Unplaced {
+        reason: failure.reason(),
+        detail: failure.detail(),
+    }
 }
 
-/// `MISSING` is what ECS says of a task that it does not know (any more); other failures say nothing about the task.
+/// `MISSING` is what ECS says of a task that it does not know (any more); other failures say
+/// nothing about the task.
 fn is_missing(failure: &Failure) -> bool {
     failure.reason() == Some("MISSING")
 }

@@ -9,15 +9,18 @@ use domain::error::{PortError, Rejected, Rejection};
 /// What a failed call means for a repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// Nothing was done, and the same call is right later: too fast, or the caller's credentials are just being replaced.
+    /// Nothing was done, and the same call is right later: too fast, or the caller's credentials
+    /// are just being replaced.
     Wait,
     /// Nothing was done, and the same call is refused again until something else changes.
     Change,
-    /// There is no answer that can be used (a cut connection, a timeout, the server's own fault, garbage): it may have been done.
+    /// There is no answer that can be used (a cut connection, a timeout, the server's own fault,
+    /// garbage): it may have been done.
     Ask,
 }
 
-/// A call that failed: the service's own code and words, and what they mean. It holds nothing of the request.
+/// A call that failed: the service's own code and words, and what they mean. It holds nothing of
+/// the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The error's code, if the service gave one: `ThrottlingException`.
@@ -28,7 +31,8 @@ pub struct Fault {
     pub remedy: Remedy,
 }
 
-/// Codes that say "too fast" (the retry behaviour that AWS's SDKs share, "Throttling error codes"), whatever the status is.
+/// Codes that say "too fast" (the retry behaviour that AWS's SDKs share, "Throttling error codes"),
+/// whatever the status is.
 const TOO_FAST: [&str; 12] = [
     "BandwidthLimitExceeded",
     "EC2ThrottledException",
@@ -44,8 +48,9 @@ const TOO_FAST: [&str; 12] = [
     "TooManyRequestsException",
 ];
 
-/// Codes that say the caller's credentials or clock are not good now: a function is given new ones, and the request was not looked at
-/// (AWS's common errors). Without them a minute of bad credentials would fail a whole line for good.
+/// Codes that say the caller's credentials or clock are not good now: a function is given new ones,
+/// and the request was not looked at (AWS's common errors). Without them a minute of bad
+/// credentials would fail a whole line for good.
 const NOT_NOW: [&str; 8] = [
     "ExpiredToken",
     "ExpiredTokenException",
@@ -57,7 +62,8 @@ const NOT_NOW: [&str; 8] = [
     "UnrecognizedClientException",
 ];
 
-/// Codes that say that the caller may not do it (AWS's common errors; the others are DynamoDB's, ECS's, SQS's and S3's spellings).
+/// Codes that say that the caller may not do it (AWS's common errors; the others are DynamoDB's,
+/// ECS's, SQS's and S3's spellings).
 const DENIED: [&str; 6] = [
     "AccessDenied",
     "AccessDeniedException",
@@ -89,16 +95,32 @@ const SERVERS_FAULT: [&str; 6] = [
 
 impl Fault {
     /// Reads the error of any operation of any service.
-    pub fn of<E: ProvideErrorMetadata + Error + 'static>(error: &SdkError<E, HttpResponse>) -> Self {
+    pub fn of<E: ProvideErrorMetadata + Error + 'static>(
+        error: &SdkError<E, HttpResponse>,
+    ) -> Self {
         match error {
             SdkError::ServiceError(answer) => {
                 let status = answer.raw().status().as_u16();
-                Self::answered(status, answer.err().code(), answer.err().message().unwrap_or_default())
+                Self::answered(
+                    status,
+                    answer.err().code(),
+                    answer.err().message().unwrap_or_default(),
+                )
             }
-            SdkError::ResponseError(answer) => Self::answered(answer.raw().status().as_u16(), None, &chain(error)),
+            SdkError::ResponseError(answer) => {
+                Self::answered(answer.raw().status().as_u16(), None, &chain(error))
+            }
             // Nothing was sent, and the same request cannot be built again either.
-            SdkError::ConstructionFailure(_) => Self { code: None, words: chain(error), remedy: Remedy::Change },
-            _ => Self { code: None, words: chain(error), remedy: Remedy::Ask },
+            SdkError::ConstructionFailure(_) => Self {
+                code: None,
+                words: chain(error),
+                remedy: Remedy::Change,
+            },
+            _ => Self {
+                code: None,
+                words: chain(error),
+                remedy: Remedy::Ask,
+            },
         }
     }
 
@@ -110,18 +132,31 @@ impl Fault {
             _ if is(&TOO_FAST) || is(&NOT_NOW) || is_throttle_in_disguise(message) => Remedy::Wait,
             429 => Remedy::Wait,
             _ if is(&SERVERS_FAULT) => Remedy::Ask,
-            // An answer of a client error that is none of the known says that the service has looked at it and will not do it.
+            // An answer of a client error that is none of the known says that the service has
+            // looked at it and will not do it.
             400..=499 if status != 408 && code.is_some() => Remedy::Change,
             _ => Remedy::Ask,
         };
-        let words = if message.is_empty() { format!("status {status}") } else { message.to_owned() };
-        Self { code: code.map(str::to_owned), words, remedy }
+        let words = if message.is_empty() {
+            format!("status {status}")
+        } else {
+            message.to_owned()
+        };
+        Self {
+            code: code.map(str::to_owned),
+            words,
+            remedy,
+        }
     }
 
     /// A part of an answer that is not there.
     #[must_use]
     pub(crate) fn no_answer() -> Self {
-        Self { code: None, words: "no answer".to_owned(), remedy: Remedy::Ask }
+        Self {
+            code: None,
+            words: "no answer".to_owned(),
+            remedy: Remedy::Ask,
+        }
     }
 
     /// Whether this is the code.
@@ -135,14 +170,25 @@ impl Fault {
     pub fn of_service(self, service: &'static str) -> PortError {
         match self.remedy {
             Remedy::Wait | Remedy::Ask => PortError::unavailable(service, self),
-            Remedy::Change => Rejected { service, rejection: self.rejection(), source: Arc::new(self) }.into(),
+            Remedy::Change => Rejected {
+                service,
+                rejection: self.rejection(),
+                source: Arc::new(self),
+            }
+            .into(),
         }
     }
 
     fn rejection(&self) -> Rejection {
-        let is = |codes: &[&str]| self.code.as_deref().is_some_and(|code| codes.contains(&code));
+        let is = |codes: &[&str]| {
+            self.code
+                .as_deref()
+                .is_some_and(|code| codes.contains(&code))
+        };
         if is(&DENIED) {
-            Rejection::Denied { permission: self.permission() }
+            Rejection::Denied {
+                permission: self.permission(),
+            }
         } else if is(&MISSING) {
             Rejection::Missing
         } else {
@@ -150,8 +196,9 @@ impl Fault {
         }
     }
 
-    /// The action that a refusal by IAM names: "User: … is not authorized to perform: dynamodb:PutItem on resource: …" (IAM User
-    /// Guide, "Troubleshoot access denied error messages").
+    /// The action that a refusal by IAM names: "User: … is not authorized to perform:
+    /// dynamodb:PutItem on resource: …" (IAM User Guide, "Troubleshoot access denied error
+    /// messages").
     fn permission(&self) -> Option<String> {
         let (_, rest) = self.words.split_once("not authorized to perform: ")?;
         let action = rest.split([' ', ',', ';']).next()?.trim_end_matches('.');
@@ -177,18 +224,26 @@ pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(
     move |error| Fault::of(&error).of_service(service)
 }
 
-/// What one service says when another throttled it comes under codes that mean something else: ECS's `InvalidParameterException` for
-/// EC2's "Request limit exceeded" (AWS-FACTS §1), its `ClientException` for two registrations of one family at a time.
+/// What one service says when another throttled it comes under codes that mean something else:
+/// ECS's `InvalidParameterException` for EC2's "Request limit exceeded" (AWS-FACTS §1), its
+/// `ClientException` for two registrations of one family at a time.
 fn is_throttle_in_disguise(message: &str) -> bool {
     let lower = message.to_lowercase();
-    ["request limit exceeded", "requestlimitexceeded", "rate exceeded", "throttl", "too many concurrent attempts"]
-        .iter()
-        .any(|words| lower.contains(words))
+    [
+        "request limit exceeded",
+        "requestlimitexceeded",
+        "rate exceeded",
+        "throttl",
+        "too many concurrent attempts",
+    ]
+    .iter()
+    .any(|words| lower.contains(words))
 }
 
 /// An error and its causes, each once. Their `Debug` would hold the raw answer.
 fn chain(error: &(dyn Error + 'static)) -> String {
-    let texts = std::iter::successors(Some(error), |error| (*error).source()).map(ToString::to_string);
+    let texts =
+        std::iter::successors(Some(error), |error| (*error).source()).map(ToString::to_string);
     let mut words: Vec<String> = Vec::new();
     for text in texts {
         if !words.iter().any(|known| known.contains(&text)) {
@@ -208,25 +263,45 @@ mod tests {
 
     #[test]
     fn throttles_are_known_by_code_by_status_and_by_words() {
-        assert_eq!(remedy(400, "ThrottlingException", "Rate exceeded"), Remedy::Wait);
+        assert_eq!(
+            remedy(400, "ThrottlingException", "Rate exceeded"),
+            Remedy::Wait
+        );
         assert_eq!(remedy(400, "ThrottlingException", ""), Remedy::Wait);
-        assert_eq!(remedy(503, "SlowDown", "Please reduce your request rate."), Remedy::Wait);
+        assert_eq!(
+            remedy(503, "SlowDown", "Please reduce your request rate."),
+            Remedy::Wait
+        );
         assert_eq!(remedy(429, "Whatever", ""), Remedy::Wait);
         let ec2 = "Error retrieving security group information for [sg-1]: Request limit exceeded. (ErrorCode: RequestLimitExceeded)";
         assert_eq!(remedy(400, "InvalidParameterException", ec2), Remedy::Wait);
-        let family = "Too many concurrent attempts to create a new revision of the specified family.";
+        let family =
+            "Too many concurrent attempts to create a new revision of the specified family.";
         assert_eq!(remedy(400, "ClientException", family), Remedy::Wait);
     }
 
     #[test]
     fn a_refusal_is_one_until_something_changes() {
-        assert_eq!(remedy(400, "InvalidParameterException", "Invalid CPU"), Remedy::Change);
-        assert_eq!(remedy(400, "AccessDeniedException", "not authorized"), Remedy::Change);
+        assert_eq!(
+            remedy(400, "InvalidParameterException", "Invalid CPU"),
+            Remedy::Change
+        );
+        assert_eq!(
+            remedy(400, "AccessDeniedException", "not authorized"),
+            Remedy::Change
+        );
     }
 
     #[test]
     fn credentials_that_are_not_good_now_may_be_later() {
-        assert_eq!(remedy(400, "ExpiredTokenException", "The security token is expired"), Remedy::Wait);
+        assert_eq!(
+            remedy(
+                400,
+                "ExpiredTokenException",
+                "The security token is expired"
+            ),
+            Remedy::Wait
+        );
     }
 
     #[test]
@@ -234,8 +309,15 @@ mod tests {
         assert_eq!(remedy(500, "ServerException", ""), Remedy::Ask);
         assert_eq!(remedy(400, "ServerException", ""), Remedy::Ask);
         assert_eq!(Fault::answered(502, None, "").remedy, Remedy::Ask);
-        assert_eq!(Fault::answered(400, None, "").remedy, Remedy::Ask, "a proxy's page, not the service's word");
-        assert_eq!(Fault::answered(408, Some("RequestTimeout"), "").remedy, Remedy::Ask);
+        assert_eq!(
+            Fault::answered(400, None, "").remedy,
+            Remedy::Ask,
+            "a proxy's page, not the service's word"
+        );
+        assert_eq!(
+            Fault::answered(408, Some("RequestTimeout"), "").remedy,
+            Remedy::Ask
+        );
     }
 
     #[test]
@@ -244,24 +326,38 @@ mod tests {
         let fault = Fault::of(&Fails::construction_failure("no such field"));
         assert_eq!(fault.remedy, Remedy::Change);
         assert!(!fault.of_service("the store").may_pass());
-        assert_eq!(Fault::of(&Fails::timeout_error("no answer")).remedy, Remedy::Ask);
+        assert_eq!(
+            Fault::of(&Fails::timeout_error("no answer")).remedy,
+            Remedy::Ask
+        );
     }
 
     #[test]
     fn a_denial_names_the_missing_permission() {
         let words = "User: arn:aws:sts::1:assumed-role/a/b is not authorized to perform: sqs:SendMessage on resource: arn:aws:sqs:q \
                      because no identity-based policy allows the sqs:SendMessage action";
-        let error = Fault::answered(400, Some("AccessDeniedException"), words).of_service("the queue");
+        let error =
+            Fault::answered(400, Some("AccessDeniedException"), words).of_service("the queue");
         assert_eq!(
             error.to_string(),
             format!(
                 "the queue denied access, the permission sqs:SendMessage is missing: AccessDeniedException: {words}"
             )
         );
-        let PortError::Rejected(rejected) = &error else { panic!("{error}") };
-        assert_eq!(rejected.rejection, Rejection::Denied { permission: Some("sqs:SendMessage".into()) });
+        let PortError::Rejected(rejected) = &error else {
+            panic!("{error}")
+        };
+        assert_eq!(
+            rejected.rejection,
+            Rejection::Denied {
+                permission: Some("sqs:SendMessage".into())
+            }
+        );
         let unnamed = Fault::answered(400, Some("AccessDenied"), "Access Denied").of_service("S3");
-        assert_eq!(unnamed.to_string(), "S3 denied access: AccessDenied: Access Denied");
+        assert_eq!(
+            unnamed.to_string(),
+            "S3 denied access: AccessDenied: Access Denied"
+        );
     }
 
     #[test]
@@ -279,8 +375,13 @@ mod tests {
 
     #[test]
     fn the_cause_is_kept() {
-        let error = Fault::answered(400, Some("ValidationException"), "too long").of_service("the store");
-        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<Fault>());
-        assert_eq!(cause.and_then(|fault| fault.code.as_deref()), Some("ValidationException"));
+        let error =
+            Fault::answered(400, Some("ValidationException"), "too long").of_service("the store");
+        let cause =
+            std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<Fault>());
+        assert_eq!(
+            cause.and_then(|fault| fault.code.as_deref()),
+            Some("ValidationException")
+        );
     }
 }

@@ -30,12 +30,18 @@ impl EventBus {
     /// The bus of this name.
     #[must_use]
     pub fn new(config: &SdkConfig, name: String) -> Self {
-        Self { client: Lazily::of(config, Client::new), name }
+        Self {
+            client: Lazily::of(config, Client::new),
+            name,
+        }
     }
 
     fn entry(&self, announcement: &Announcement) -> Result<PutEventsRequestEntry, PortError> {
-        let detail = serde_json::to_string(announcement).map_err(|error| PortError::invalid(SERVICE, error))?;
-        let time = announcement.stopped_at.map(|at| DateTime::from_millis(at.timestamp_millis()));
+        let detail = serde_json::to_string(announcement)
+            .map_err(|error| PortError::invalid(SERVICE, error))?;
+        let time = announcement
+            .stopped_at
+            .map(|at| DateTime::from_millis(at.timestamp_millis()));
         Ok(PutEventsRequestEntry::builder()
             .event_bus_name(&self.name)
             .source(SOURCE)
@@ -45,7 +51,10 @@ impl EventBus {
             .build())
     }
 
-    async fn put(&self, entries: Vec<PutEventsRequestEntry>) -> Result<Vec<Left<PutEventsRequestEntry>>, PortError> {
+    async fn put(
+        &self,
+        entries: Vec<PutEventsRequestEntry>,
+    ) -> Result<Vec<Left<PutEventsRequestEntry>>, PortError> {
         let call = self.client.put_events().set_entries(Some(entries.clone()));
         let output = call.send().await.map_err(failed(SERVICE))?;
         // The answers stand in the order of the entries (API reference, `PutEvents`).
@@ -55,17 +64,32 @@ impl EventBus {
 }
 
 impl Announcer for EventBus {
-    /// Ten at a time. A call's bytes need no counting: an announcement has about one thousand, a call may have 256 KB and more
-    /// (EventBridge quotas).
+    /// Ten at a time. A call's bytes need no counting: an announcement has about one thousand, a
+    /// call may have 256 KB and more (EventBridge quotas).
     async fn announce(&self, announcements: &[Announcement]) -> Result<(), PortError> {
-        let entries: Result<Vec<_>, _> = announcements.iter().map(|announcement| self.entry(announcement)).collect();
+        let entries: Result<Vec<_>, _> = announcements
+            .iter()
+            .map(|announcement| self.entry(announcement))
+            .collect();
         batch::send(SERVICE, entries?, |entries| self.put(entries)).await
     }
 }
 
 /// An entry that has no answer was not taken, as far as is known.
-fn left(item: PutEventsRequestEntry, answer: Option<&PutEventsResultEntry>) -> Option<Left<PutEventsRequestEntry>> {
-    let Some(answer) = answer else { return Some(Left { item, fault: Fault::no_answer() }) };
-    let fault = Fault::answered(400, Some(answer.error_code()?), answer.error_message().unwrap_or_default());
+fn left(
+    item: PutEventsRequestEntry,
+    answer: Option<&PutEventsResultEntry>,
+) -> Option<Left<PutEventsRequestEntry>> {
+    let Some(answer) = answer else {
+        return Some(Left {
+            item,
+            fault: Fault::no_answer(),
+        });
+    };
+    let fault = Fault::answered(
+        400,
+        Some(answer.error_code()?),
+        answer.error_message().unwrap_or_default(),
+    );
     Some(Left { item, fault })
 }

@@ -1,4 +1,5 @@
-//! The ports over AWS. No SDK type crosses this crate's edge, but for the configuration that its parts are made of.
+//! The ports over AWS. No SDK type crosses this crate's edge, but for the configuration that its
+//! parts are made of.
 
 mod batch;
 pub mod connect;

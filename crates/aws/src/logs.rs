@@ -20,12 +20,14 @@ use crate::{
 };
 
 const SERVICE: &str = "CloudWatch Logs";
-/// Most bytes that a page may take in an answer of the API. A synchronous invocation's answer has 6 MB at most (AWS Lambda quotas), and
-/// it is a JSON text with the page's JSON inside; the rest is for what stands around it.
+/// Most bytes that a page may take in an answer of the API. A synchronous invocation's answer has 6
+/// MB at most (AWS Lambda quotas), and it is a JSON text with the page's JSON inside; the rest is
+/// for what stands around it.
 const PAGE_MAX: usize = 5_000_000;
-/// After so many empty pages one after the other a stream is at its present end. Its token should say so by staying the same (API
-/// reference, `GetLogEvents`), and an empty page may stand before the end; but of a stream whose lines have expired, each page
-/// is empty and has another token, without end (boto/boto3#4591). Ours; Airflow takes the same number.
+/// After so many empty pages one after the other a stream is at its present end. Its token should
+/// say so by staying the same (API reference, `GetLogEvents`), and an empty page may stand before
+/// the end; but of a stream whose lines have expired, each page is empty and has another token,
+/// without end (boto/boto3#4591). Ours; Airflow takes the same number.
 const EMPTY_PAGES: usize = 3;
 /// How often a read is tried that got no answer. Ours.
 const TRIES: u32 = 3;
@@ -48,7 +50,9 @@ pub struct CloudWatchLogs {
 
 impl fmt::Debug for CloudWatchLogs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CloudWatchLogs").field("group", &self.group).finish_non_exhaustive()
+        f.debug_struct("CloudWatchLogs")
+            .field("group", &self.group)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,11 +60,15 @@ impl CloudWatchLogs {
     /// The streams of this group.
     #[must_use]
     pub fn new(config: &SdkConfig, group: String) -> Self {
-        Self { client: Lazily::of(config, Client::new), group }
+        Self {
+            client: Lazily::of(config, Client::new),
+            group,
+        }
     }
 
-    /// A page that an answer of the API can hold. One that it cannot (lines of control characters grow sevenfold there) is read once
-    /// more in a shorter form, so that the cursor fits the lines.
+    /// A page that an answer of the API can hold. One that it cannot (lines of control characters
+    /// grow sevenfold there) is read once more in a shorter form, so that the cursor fits the
+    /// lines.
     async fn page_that_fits(
         &self,
         stream: &str,
@@ -93,7 +101,14 @@ impl CloudWatchLogs {
         // Not the SDK's repetitions, which would ask a throttled service two times more.
         let answer = loop {
             let once = Builder::new().retry_config(RetryConfig::disabled());
-            match call.clone().customize().config_override(once).send().await.map_err(|error| Fault::of(&error)) {
+            match call
+                .clone()
+                .customize()
+                .config_override(once)
+                .send()
+                .await
+                .map_err(|error| Fault::of(&error))
+            {
                 Err(fault) if fault.remedy == Remedy::Ask && tried < TRIES => tried += 1,
                 answer => break answer,
             }
@@ -102,34 +117,49 @@ impl CloudWatchLogs {
             Ok(page) => Ok(Some(page)),
             Err(fault) if fault.remedy == Remedy::Wait => Err(ReadError::Throttled),
             Err(fault) if fault.is("ResourceNotFoundException") => Ok(None),
-            // All else that is asked is ours. A token lives for 24 hours (API reference, `GetLogEvents`).
-            Err(fault) if cursor.is_some() && fault.is("InvalidParameterException") => Err(ReadError::Cursor),
+            // All else that is asked is ours. A token lives for 24 hours (API reference,
+            // `GetLogEvents`).
+            Err(fault) if cursor.is_some() && fault.is("InvalidParameterException") => {
+                Err(ReadError::Cursor)
+            }
             Err(fault) => Err(fault.of_service(SERVICE).into()),
         }
     }
 }
 
 impl Logs for CloudWatchLogs {
-    /// As much as CloudWatch Logs gives at once (1 MB or 10,000 lines, API reference, `GetLogEvents`), because its calls are few: 10 to 25
-    /// a second for a whole region.
+    /// As much as CloudWatch Logs gives at once (1 MB or 10,000 lines, API reference,
+    /// `GetLogEvents`), because its calls are few: 10 to 25 a second for a whole region.
     async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
         let mut at = cursor.map(str::to_owned);
         for _ in 0..EMPTY_PAGES {
-            let Some(page) = self.page_that_fits(stream, at.as_deref()).await? else { return Ok(LogPage::default()) };
+            let Some(page) = self.page_that_fits(stream, at.as_deref()).await? else {
+                return Ok(LogPage::default());
+            };
             let next = page.next_forward_token.clone().or_else(|| at.clone());
             let (moved, lines) = (next != at, page.events.unwrap_or_default());
             if !moved || !lines.is_empty() {
-                return Ok(LogPage { lines: lines.into_iter().map(line).collect(), next, more: moved });
+                return Ok(LogPage {
+                    lines: lines.into_iter().map(line).collect(),
+                    next,
+                    more: moved,
+                });
             }
             at = next;
         }
-        Ok(LogPage { lines: Vec::new(), next: at, more: false })
+        Ok(LogPage {
+            lines: Vec::new(),
+            next: at,
+            more: false,
+        })
     }
 
     async fn last(&self, stream: &str) -> Result<Vec<LogLine>, ReadError> {
         let mut at = None;
         for _ in 0..EMPTY_PAGES {
-            let Some(page) = self.page(stream, at.as_deref(), End::Tail, None).await? else { break };
+            let Some(page) = self.page(stream, at.as_deref(), End::Tail, None).await? else {
+                break;
+            };
             let lines = page.events.unwrap_or_default();
             if !lines.is_empty() {
                 return Ok(lines.into_iter().map(line).collect());
@@ -141,7 +171,10 @@ impl Logs for CloudWatchLogs {
 }
 
 fn line(event: OutputLogEvent) -> LogLine {
-    let at = event.timestamp.and_then(Timestamp::from_timestamp_millis).unwrap_or_default();
+    let at = event
+        .timestamp
+        .and_then(Timestamp::from_timestamp_millis)
+        .unwrap_or_default();
     let mut text = event.message.unwrap_or_default();
     if text.ends_with('\n') {
         text.pop();
@@ -149,9 +182,12 @@ fn line(event: OutputLogEvent) -> LogLine {
     LogLine { at, text }
 }
 
-/// How many of these lines an answer can hold, if not all: at least one, since a line has 256 KB at most.
+/// How many of these lines an answer can hold, if not all: at least one, since a line has 256 KB at
+/// most.
 fn shorter(events: &[OutputLogEvent]) -> Option<i32> {
-    let weights = events.iter().map(|event| AROUND_A_LINE + event.message().map_or(0, weight));
+    let weights = events
+        .iter()
+        .map(|event| AROUND_A_LINE + event.message().map_or(0, weight));
     let fits = weights.scan(0, |sum, weight| {
         *sum += weight;
         Some(*sum)
@@ -160,7 +196,8 @@ fn shorter(events: &[OutputLogEvent]) -> Option<i32> {
     (count < events.len()).then(|| i32::try_from(count.max(1)).unwrap_or(i32::MAX))
 }
 
-/// A text's bytes as JSON within JSON: a quote or backslash becomes `\\\"`, another control character `\\u001b`.
+/// A text's bytes as JSON within JSON: a quote or backslash becomes `\\\"`, another control
+/// character `\\u001b`.
 fn weight(text: &str) -> usize {
     text.bytes()
         .map(|byte| {
@@ -184,8 +221,10 @@ mod tests {
     }
 
     fn answer(events: &[OutputLogEvent]) -> usize {
-        let lines: Vec<_> =
-            events.iter().map(|e| serde_json::json!({"at": "2026-11-24T00:00:00.000Z", "text": e.message()})).collect();
+        let lines: Vec<_> = events
+            .iter()
+            .map(|e| serde_json::json!({"at": "2026-11-24T00:00:00.000Z", "text": e.message()}))
+            .collect();
         let body = serde_json::json!({ "lines": lines }).to_string();
         serde_json::json!({ "body": body }).to_string().len()
     }
@@ -198,7 +237,12 @@ mod tests {
 
     #[test]
     fn a_page_that_no_answer_could_hold_is_made_shorter_until_one_can() {
-        for text in ["\u{1b}".repeat(100), "\"".repeat(100), "\\".repeat(100), String::new()] {
+        for text in [
+            "\u{1b}".repeat(100),
+            "\"".repeat(100),
+            "\\".repeat(100),
+            String::new(),
+        ] {
             let all = events(&text, 1_048_576 / 126);
             let kept = shorter(&all).map_or(all.len(), |limit| usize::try_from(limit).unwrap());
             assert!(answer(&all[..kept]) < 6_000_000, "{text:?}: {kept}");

@@ -1,4 +1,5 @@
-//! How many vCPUs an account may use at once, by Service Quotas. The numbers differ between accounts: none is assumed.
+//! How many vCPUs an account may use at once, by Service Quotas. The numbers differ between
+//! accounts: none is assumed.
 
 use aws_config::SdkConfig;
 use aws_sdk_servicequotas::{Client, types::ServiceQuota};
@@ -35,10 +36,13 @@ impl ServiceQuotas {
     /// The quotas of this account and region.
     #[must_use]
     pub fn new(config: &SdkConfig) -> Self {
-        Self { client: Client::new(config) }
+        Self {
+            client: Client::new(config),
+        }
     }
 
-    /// The vCPUs that may be in use at once in this pool; `None` for a pool that is none of Fargate's, or if AWS names no number.
+    /// The vCPUs that may be in use at once in this pool; `None` for a pool that is none of
+    /// Fargate's, or if AWS names no number.
     ///
     /// # Errors
     /// When Service Quotas does not answer, or may not be asked.
@@ -57,7 +61,11 @@ impl ServiceQuotas {
 
     /// The account's own value. An account that never asked for another may have none.
     async fn applied(&self, code: &str) -> Result<Option<f64>, Fault> {
-        let call = self.client.get_service_quota().service_code(FARGATE).quota_code(code);
+        let call = self
+            .client
+            .get_service_quota()
+            .service_code(FARGATE)
+            .quota_code(code);
         match call.send().await.map_err(|error| Fault::of(&error)) {
             Ok(output) => Ok(output.quota().and_then(ServiceQuota::value)),
             Err(fault) if fault.is("NoSuchResourceException") => Ok(None),
@@ -66,7 +74,11 @@ impl ServiceQuotas {
     }
 
     async fn default(&self, code: &str) -> Result<Option<f64>, Fault> {
-        let call = self.client.get_aws_default_service_quota().service_code(FARGATE).quota_code(code);
+        let call = self
+            .client
+            .get_aws_default_service_quota()
+            .service_code(FARGATE)
+            .quota_code(code);
         match call.send().await.map_err(|error| Fault::of(&error)) {
             Ok(output) => Ok(output.quota().and_then(ServiceQuota::value)),
             Err(fault) if fault.is("NoSuchResourceException") => Ok(None),
@@ -77,7 +89,10 @@ impl ServiceQuotas {
 
 impl AccountQuotas for ServiceQuotas {
     async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
-        let quota = self.vcpus(pool).await.map_err(|fault| fault.of_service("Service Quotas"))?;
+        let quota = self
+            .vcpus(pool)
+            .await
+            .map_err(|fault| fault.of_service("Service Quotas"))?;
         Ok(quota.map(|quota| whole(quota.vcpus).saturating_mul(1024)))
     }
 }

@@ -12,12 +12,18 @@ use domain::{
 
 use crate::ecs::Registration;
 
-/// How fast Fargate takes launches, for each kind of capacity by itself (ECS Developer Guide, "AWS Fargate throttling quotas").
-const LAUNCHES: Rate = Rate { burst: 100.0, per_second: 20.0 };
-/// After how many seconds a task that was started surely is in ECS's lists. Ours: they lag by seconds; a wrong "lost" cannot be mended.
+/// How fast Fargate takes launches, for each kind of capacity by itself (ECS Developer Guide, "AWS
+/// Fargate throttling quotas").
+const LAUNCHES: Rate = Rate {
+    burst: 100.0,
+    per_second: 20.0,
+};
+/// After how many seconds a task that was started surely is in ECS's lists. Ours: they lag by
+/// seconds; a wrong "lost" cannot be mended.
 const UNLISTED_SECONDS: u32 = 120;
-/// For how many seconds after a task's end CloudWatch Logs may come up with another line. Ours: awslogs sends at least every five seconds,
-/// and before the task counts as stopped; the rest is the time until a line can be read.
+/// For how many seconds after a task's end CloudWatch Logs may come up with another line. Ours:
+/// awslogs sends at least every five seconds, and before the task counts as stopped; the rest is
+/// the time until a line can be read.
 const LOG_DELAY_SECONDS: u32 = 10;
 
 /// The functions.
@@ -36,7 +42,8 @@ pub enum Function {
 use Function::{Launcher, Query, StateTracker, Submit};
 
 impl Function {
-    /// The variables that this function is given: those it cannot do without, and those that may be empty or missing.
+    /// The variables that this function is given: those it cannot do without, and those that may be
+    /// empty or missing.
     pub fn variables(self) -> impl Iterator<Item = &'static str> {
         let uses = move |(_, needed_by, may_have): &&(&str, &[Self], &[Self])| {
             needed_by.contains(&self) || may_have.contains(&self)
@@ -45,13 +52,16 @@ impl Function {
     }
 
     fn needs(self, name: &str) -> bool {
-        VARIABLES.iter().any(|(variable, needed_by, _)| *variable == name && needed_by.contains(&self))
+        VARIABLES
+            .iter()
+            .any(|(variable, needed_by, _)| *variable == name && needed_by.contains(&self))
     }
 }
 
 const ALL: &[Function] = &[Submit, Launcher, StateTracker, Query];
 const SENDERS: &[Function] = &[Submit, Launcher, StateTracker];
-/// It takes in the requests of reruns of groups. Its release before was not given these variables, so it starts without them.
+/// It takes in the requests of reruns of groups. Its release before was not given these variables,
+/// so it starts without them.
 const TAKES_IN: &[Function] = &[Launcher];
 const JUDGES: &[Function] = &[Submit, Launcher, Query];
 
@@ -137,13 +147,27 @@ impl Installation {
     ///
     /// # Errors
     /// [`BadEnvironment`].
-    pub fn read(function: Function, lookup: impl Fn(&str) -> Option<String>) -> Result<Self, BadEnvironment> {
-        let mut reader = Reader { function, lookup, faults: Vec::new() };
-        let installation =
-            Self { settings: reader.settings(), names: reader.names(), registration: reader.registration() };
+    pub fn read(
+        function: Function,
+        lookup: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, BadEnvironment> {
+        let mut reader = Reader {
+            function,
+            lookup,
+            faults: Vec::new(),
+        };
+        let installation = Self {
+            settings: reader.settings(),
+            names: reader.names(),
+            registration: reader.registration(),
+        };
         reader.faults.sort_unstable();
         reader.faults.dedup();
-        if reader.faults.is_empty() { Ok(installation) } else { Err(BadEnvironment(reader.faults)) }
+        if reader.faults.is_empty() {
+            Ok(installation)
+        } else {
+            Err(BadEnvironment(reader.faults))
+        }
     }
 }
 
@@ -177,7 +201,9 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
                 (CapacityPool::Fargate, self.quota("MYCLI_ON_DEMAND_VCPUS")),
             ]),
             run_task_rate: Some(self.run_task_rate()),
-            spot_fallback_after: self.parsed("MYCLI_SPOT_FALLBACK_AFTER").filter(|refusals| *refusals > 0),
+            spot_fallback_after: self
+                .parsed("MYCLI_SPOT_FALLBACK_AFTER")
+                .filter(|refusals| *refusals > 0),
             definitions_rate: Some(DEFINITIONS_RATE),
             allowed: Some(Allowed {
                 task_role_prefix: self.text("MYCLI_TASK_ROLE_PREFIX"),
@@ -192,19 +218,28 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
 
     fn defaults(&mut self) -> Defaults {
         let own = Defaults::aws();
-        let (cpu, memory) = (self.parsed("MYCLI_DEFAULT_CPU"), self.parsed("MYCLI_DEFAULT_MEMORY"));
+        let (cpu, memory) = (
+            self.parsed("MYCLI_DEFAULT_CPU"),
+            self.parsed("MYCLI_DEFAULT_MEMORY"),
+        );
         let size = match (cpu, memory) {
             (Some(cpu), Some(memory)) => TaskSize::new(cpu, memory),
             _ => Ok(own.size),
         };
         let size = self.noted("MYCLI_DEFAULT_CPU and MYCLI_DEFAULT_MEMORY", size);
-        let max_timeout = self.timeout("MYCLI_MAX_TIMEOUT", Timeout::MAX).unwrap_or(own.max_timeout);
+        let max_timeout = self
+            .timeout("MYCLI_MAX_TIMEOUT", Timeout::MAX)
+            .unwrap_or(own.max_timeout);
         Defaults {
             image: self.parsed("MYCLI_DEFAULT_IMAGE").or(own.image),
             size: size.unwrap_or(own.size),
             arch: self.parsed("MYCLI_DEFAULT_ARCH").unwrap_or(own.arch),
-            capacity: self.parsed("MYCLI_DEFAULT_CAPACITY").unwrap_or(own.capacity),
-            timeout: self.timeout("MYCLI_DEFAULT_TIMEOUT", max_timeout).unwrap_or(own.timeout),
+            capacity: self
+                .parsed("MYCLI_DEFAULT_CAPACITY")
+                .unwrap_or(own.capacity),
+            timeout: self
+                .timeout("MYCLI_DEFAULT_TIMEOUT", max_timeout)
+                .unwrap_or(own.timeout),
             max_timeout,
             place: Place::Aws,
         }
@@ -213,25 +248,43 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
     /// Whole vCPUs; without a number the account's quota holds, as the sweep reads it.
     fn quota(&mut self, name: &str) -> Quota {
         let vcpus: Option<u32> = self.parsed(name);
-        let rate = Rate { per_second: self.per_second(), ..LAUNCHES };
-        Quota { cpu: vcpus.map(|vcpus| vcpus.saturating_mul(1024)), rate: Some(rate) }
+        let rate = Rate {
+            per_second: self.per_second(),
+            ..LAUNCHES
+        };
+        Quota {
+            cpu: vcpus.map(|vcpus| vcpus.saturating_mul(1024)),
+            rate: Some(rate),
+        }
     }
 
     fn run_task_rate(&mut self) -> Rate {
         let per_second = self.per_second();
-        Rate { burst: per_second, per_second }
+        Rate {
+            burst: per_second,
+            per_second,
+        }
     }
 
     /// Launches a second: Fargate's own number, unless AWS raised it for the account.
     fn per_second(&mut self) -> f64 {
         let asked: Option<u32> = self.parsed("MYCLI_LAUNCHES_PER_SECOND");
-        asked.filter(|rate| *rate > 0).map_or(RUN_TASK_RATE.per_second, f64::from)
+        asked
+            .filter(|rate| *rate > 0)
+            .map_or(RUN_TASK_RATE.per_second, f64::from)
     }
 
     fn network(&mut self) -> Option<NetworkConfiguration> {
-        let (subnets, security_groups) = (self.list("MYCLI_SUBNETS"), self.list("MYCLI_SECURITY_GROUPS"));
+        let (subnets, security_groups) = (
+            self.list("MYCLI_SUBNETS"),
+            self.list("MYCLI_SECURITY_GROUPS"),
+        );
         let assign_public_ip = self.parsed("MYCLI_ASSIGN_PUBLIC_IP").unwrap_or_default();
-        (!subnets.is_empty()).then_some(NetworkConfiguration { subnets, security_groups, assign_public_ip })
+        (!subnets.is_empty()).then_some(NetworkConfiguration {
+            subnets,
+            security_groups,
+            assign_public_ip,
+        })
     }
 
     fn task_tags(&mut self) -> Option<String> {
@@ -251,7 +304,9 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
 
     /// Lambda's own variable, not the stack's.
     fn region(&mut self) -> String {
-        let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| (self.lookup)(name));
+        let region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+            .into_iter()
+            .find_map(|name| (self.lookup)(name));
         region.unwrap_or_else(|| {
             self.faults.push("AWS_REGION is missing".to_owned());
             String::new()
@@ -260,7 +315,9 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
 
     /// The value, if there is one; a fault if this function cannot do without.
     fn value(&mut self, name: &str) -> Option<String> {
-        let value = (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let value = (self.lookup)(name)
+            .map(|value| value.trim().to_owned())
+            .filter(|value| !value.is_empty());
         if value.is_none() && self.function.needs(name) {
             self.faults.push(format!("{name} is missing"));
         }
@@ -273,7 +330,11 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
 
     fn list(&mut self, name: &str) -> Vec<String> {
         let text = self.text(name);
-        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     fn parsed<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
@@ -287,7 +348,9 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
     }
 
     fn noted<T, E: Display>(&mut self, name: &str, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.faults.push(format!("{name}: {error}"))).ok()
+        result
+            .map_err(|error| self.faults.push(format!("{name}: {error}")))
+            .ok()
     }
 }
 
@@ -306,8 +369,14 @@ mod tests {
             ("MYCLI_VERSION", "0.1.0"),
             ("MYCLI_TABLE", "mycli-team"),
             ("MYCLI_RETENTION_DAYS", "90"),
-            ("MYCLI_LAUNCH_QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/1/mycli-team-launch"),
-            ("MYCLI_CONTROL_QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/1/mycli-team-control"),
+            (
+                "MYCLI_LAUNCH_QUEUE_URL",
+                "https://sqs.eu-west-1.amazonaws.com/1/mycli-team-launch",
+            ),
+            (
+                "MYCLI_CONTROL_QUEUE_URL",
+                "https://sqs.eu-west-1.amazonaws.com/1/mycli-team-control",
+            ),
             ("MYCLI_LOG_GROUP", "/aws/mycli/team"),
             ("MYCLI_CLUSTER", "mycli-team"),
             ("MYCLI_SUBNETS", "subnet-a, subnet-b,subnet-c"),
@@ -335,8 +404,13 @@ mod tests {
         ])
     }
 
-    fn read(function: Function, variables: &BTreeMap<&str, &str>) -> Result<Installation, BadEnvironment> {
-        Installation::read(function, |name| variables.get(name).map(|value| (*value).to_owned()))
+    fn read(
+        function: Function,
+        variables: &BTreeMap<&str, &str>,
+    ) -> Result<Installation, BadEnvironment> {
+        Installation::read(function, |name| {
+            variables.get(name).map(|value| (*value).to_owned())
+        })
     }
 
     #[test]
@@ -344,15 +418,34 @@ mod tests {
         let stack = read(Launcher, &stack()).unwrap();
         let network = stack.settings.network.unwrap();
         assert_eq!((network.subnets.len(), network.assign_public_ip), (3, true));
-        assert_eq!(stack.settings.quotas.of(CapacityPool::FargateSpot).cpu, Some(8 * 1024));
-        assert_eq!(stack.settings.quotas.of(CapacityPool::Fargate), Quota { cpu: None, rate: Some(LAUNCHES) });
-        let defaults = stack.settings.defaults;
-        assert_eq!((defaults.arch, defaults.capacity), (Arch::X86_64, Capacity::OnDemand));
         assert_eq!(
-            (defaults.size.cpu(), defaults.timeout.seconds(), defaults.max_timeout.seconds()),
+            stack.settings.quotas.of(CapacityPool::FargateSpot).cpu,
+            Some(8 * 1024)
+        );
+        assert_eq!(
+            stack.settings.quotas.of(CapacityPool::Fargate),
+            Quota {
+                cpu: None,
+                rate: Some(LAUNCHES)
+            }
+        );
+        let defaults = stack.settings.defaults;
+        assert_eq!(
+            (defaults.arch, defaults.capacity),
+            (Arch::X86_64, Capacity::OnDemand)
+        );
+        assert_eq!(
+            (
+                defaults.size.cpu(),
+                defaults.timeout.seconds(),
+                defaults.max_timeout.seconds()
+            ),
             (1024, 1800, 7200)
         );
-        assert_eq!(defaults.image.map(|image| image.to_string()).as_deref(), Some("alpine:3.20"));
+        assert_eq!(
+            defaults.image.map(|image| image.to_string()).as_deref(),
+            Some("alpine:3.20")
+        );
         assert_eq!(stack.registration.unwrap().region, "eu-west-1");
         assert_eq!(stack.names.retention_days, 90);
     }
@@ -362,9 +455,15 @@ mod tests {
         for function in [Submit, Launcher, StateTracker, Query] {
             let own: BTreeMap<_, _> = stack()
                 .into_iter()
-                .filter(|(name, _)| name.starts_with("AWS_") || function.variables().any(|own| own == *name))
+                .filter(|(name, _)| {
+                    name.starts_with("AWS_") || function.variables().any(|own| own == *name)
+                })
                 .collect();
-            assert!(read(function, &own).is_ok(), "{function:?}: {:?}", read(function, &own));
+            assert!(
+                read(function, &own).is_ok(),
+                "{function:?}: {:?}",
+                read(function, &own)
+            );
         }
     }
 
@@ -374,7 +473,10 @@ mod tests {
             let mut without = stack();
             without.remove(name);
             for function in needed_by {
-                assert_eq!(read(*function, &without).unwrap_err().0, [format!("{name} is missing")]);
+                assert_eq!(
+                    read(*function, &without).unwrap_err().0,
+                    [format!("{name} is missing")]
+                );
             }
             for function in may_have {
                 assert!(read(*function, &without).is_ok(), "{name}");
@@ -395,7 +497,11 @@ mod tests {
         ]);
         wrong.remove("MYCLI_TABLE");
         let faults = read(Submit, &wrong).unwrap_err();
-        let names: Vec<_> = faults.0.iter().map(|fault| fault.split([' ', ':']).next().unwrap_or_default()).collect();
+        let names: Vec<_> = faults
+            .0
+            .iter()
+            .map(|fault| fault.split([' ', ':']).next().unwrap_or_default())
+            .collect();
         assert_eq!(
             names,
             [

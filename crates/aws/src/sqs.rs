@@ -1,7 +1,8 @@
 //! The queues: sending for the functions, and what the CLI needs of dead letters.
 //!
-//! The queues are standard ones. They could be made fair by a `MessageGroupId`, but there is nothing to gain: a message is a wakeup at a line
-//! with work, who is first is decided in the store, and one wakeup serves a whole line.
+//! The queues are standard ones. They could be made fair by a `MessageGroupId`, but there is
+//! nothing to gain: a message is a wakeup at a line with work, who is first is decided in the
+//! store, and one wakeup serves a whole line.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,8 +10,9 @@ use aws_config::SdkConfig;
 use aws_sdk_sqs::{
     Client,
     types::{
-        BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry,
-        Message as SdkMessage, MessageSystemAttributeName, QueueAttributeName, SendMessageBatchRequestEntry,
+        BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry,
+        DeleteMessageBatchRequestEntry, Message as SdkMessage, MessageSystemAttributeName,
+        QueueAttributeName, SendMessageBatchRequestEntry,
     },
 };
 use domain::{
@@ -26,11 +28,14 @@ use crate::{
 };
 
 const SERVICE: &str = "the queue";
-/// Longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`). Who wanted to wait longer is woken early, and waits again.
+/// Longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`). Who wanted to wait longer
+/// is woken early, and waits again.
 const DELAY_MAX_SECONDS: u32 = 900;
-/// How long a receive waits for a message. Above zero, SQS asks all its servers and not just some (SQS Developer Guide, "long polling").
+/// How long a receive waits for a message. Above zero, SQS asks all its servers and not just some
+/// (SQS Developer Guide, "long polling").
 const POLL_SECONDS: i32 = 1;
-/// How long a dead letter is hidden while it is looked at. Ours: it is shown again at once afterwards; this is for a reader that died.
+/// How long a dead letter is hidden while it is looked at. Ours: it is shown again at once
+/// afterwards; this is for a reader that died.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// The two queues.
@@ -60,7 +65,11 @@ impl SqsQueue {
     /// The queues at these addresses.
     #[must_use]
     pub fn new(config: &SdkConfig, launch_url: String, control_url: String) -> Self {
-        Self { client: Lazily::of(config, Client::new), launch_url, control_url }
+        Self {
+            client: Lazily::of(config, Client::new),
+            launch_url,
+            control_url,
+        }
     }
 
     fn url(&self, queue: QueueName) -> &str {
@@ -73,7 +82,10 @@ impl SqsQueue {
     /// One of the queues as any queue. Functions do not receive: the event source does.
     #[must_use]
     pub fn messages(&self, queue: QueueName) -> Messages {
-        Messages { client: self.client.clone(), url: self.url(queue).to_owned() }
+        Messages {
+            client: self.client.clone(),
+            url: self.url(queue).to_owned(),
+        }
     }
 }
 
@@ -81,14 +93,24 @@ impl Queue for SqsQueue {
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         let mut by_queue: [Vec<Entry>; 2] = Default::default();
         for outgoing in messages {
-            let body = outgoing.message.body().map_err(|error| PortError::invalid(SERVICE, error))?;
+            let body = outgoing
+                .message
+                .body()
+                .map_err(|error| PortError::invalid(SERVICE, error))?;
             let place = usize::from(outgoing.message.queue() == QueueName::Control);
-            by_queue[place].push(Entry { body, delay_seconds: outgoing.delay_seconds.min(DELAY_MAX_SECONDS) });
+            by_queue[place].push(Entry {
+                body,
+                delay_seconds: outgoing.delay_seconds.min(DELAY_MAX_SECONDS),
+            });
         }
         let [launch, control] = by_queue;
-        let (launch_queue, control_queue) = (self.messages(QueueName::Launch), self.messages(QueueName::Control));
+        let (launch_queue, control_queue) = (
+            self.messages(QueueName::Launch),
+            self.messages(QueueName::Control),
+        );
         let (launched, controlled) =
-            futures_util::future::join(launch_queue.send(launch), control_queue.send(control)).await;
+            futures_util::future::join(launch_queue.send(launch), control_queue.send(control))
+                .await;
         launched.and(controlled)
     }
 }
@@ -111,18 +133,30 @@ impl Messages {
     /// The queue at this address.
     #[must_use]
     pub fn new(config: &SdkConfig, url: String) -> Self {
-        Self { client: Lazily::of(config, Client::new), url }
+        Self {
+            client: Lazily::of(config, Client::new),
+            url,
+        }
     }
 
-    /// Ten at a time. A call's bytes need no counting: a wakeup has some hundred, a call may have 1 MiB (Amazon SQS, "Message quotas").
+    /// Ten at a time. A call's bytes need no counting: a wakeup has some hundred, a call may have 1
+    /// MiB (Amazon SQS, "Message quotas").
     async fn send(&self, entries: Vec<Entry>) -> Result<(), PortError> {
         batch::send(SERVICE, entries, |entries| self.send_batch(entries)).await
     }
 
     async fn send_batch(&self, entries: Vec<Entry>) -> Result<Vec<Left<Entry>>, PortError> {
-        let requests: Result<Vec<_>, _> = entries.iter().enumerate().map(|(id, entry)| entry.request(id)).collect();
+        let requests: Result<Vec<_>, _> = entries
+            .iter()
+            .enumerate()
+            .map(|(id, entry)| entry.request(id))
+            .collect();
         let requests = requests.map_err(|error| PortError::invalid(SERVICE, error))?;
-        let call = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(requests));
+        let call = self
+            .client
+            .send_message_batch()
+            .queue_url(&self.url)
+            .set_entries(Some(requests));
         let output = call.send().await.map_err(failed(SERVICE))?;
         Ok(left_over(entries, output.failed()))
     }
@@ -131,7 +165,11 @@ impl Messages {
     ///
     /// # Errors
     /// When SQS does not answer.
-    pub async fn receive(&self, most: usize, visibility: Duration) -> Result<Vec<Received>, PortError> {
+    pub async fn receive(
+        &self,
+        most: usize,
+        visibility: Duration,
+    ) -> Result<Vec<Received>, PortError> {
         let seconds = |time: Duration| i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
         let output = self
             .client
@@ -145,7 +183,12 @@ impl Messages {
             .send()
             .await
             .map_err(failed(SERVICE))?;
-        Ok(output.messages.unwrap_or_default().into_iter().map(received).collect())
+        Ok(output
+            .messages
+            .unwrap_or_default()
+            .into_iter()
+            .map(received)
+            .collect())
     }
 
     /// Forgets messages that are done with. Idempotent.
@@ -158,11 +201,18 @@ impl Messages {
 
     async fn delete_batch(&self, receipts: Vec<String>) -> Result<Vec<Left<String>>, PortError> {
         let entry = |(id, receipt): (usize, &String)| {
-            DeleteMessageBatchRequestEntry::builder().id(id.to_string()).receipt_handle(receipt).build()
+            DeleteMessageBatchRequestEntry::builder()
+                .id(id.to_string())
+                .receipt_handle(receipt)
+                .build()
         };
         let entries: Result<Vec<_>, _> = receipts.iter().enumerate().map(entry).collect();
         let entries = entries.map_err(|error| PortError::invalid(SERVICE, error))?;
-        let call = self.client.delete_message_batch().queue_url(&self.url).set_entries(Some(entries));
+        let call = self
+            .client
+            .delete_message_batch()
+            .queue_url(&self.url)
+            .set_entries(Some(entries));
         let output = call.send().await.map_err(failed(SERVICE))?;
         Ok(left_over(receipts, output.failed()))
     }
@@ -182,7 +232,11 @@ impl Messages {
         };
         let entries: Result<Vec<_>, _> = receipts.iter().enumerate().map(entry).collect();
         let entries = entries.map_err(|error| PortError::invalid(SERVICE, error))?;
-        let call = self.client.change_message_visibility_batch().queue_url(&self.url).set_entries(Some(entries));
+        let call = self
+            .client
+            .change_message_visibility_batch()
+            .queue_url(&self.url)
+            .set_entries(Some(entries));
         let output = call.send().await.map_err(failed(SERVICE))?;
         Ok(left_over(receipts, output.failed()))
     }
@@ -193,10 +247,18 @@ impl Messages {
     /// When SQS does not answer.
     pub async fn count(&self) -> Result<usize, PortError> {
         let visible = QueueAttributeName::ApproximateNumberOfMessages;
-        let call = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(visible.clone());
+        let call = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&self.url)
+            .attribute_names(visible.clone());
         let output = call.send().await.map_err(failed(SERVICE))?;
-        let count = output.attributes().and_then(|attributes| attributes.get(&visible));
-        Ok(count.and_then(|count| count.parse().ok()).unwrap_or_default())
+        let count = output
+            .attributes()
+            .and_then(|attributes| attributes.get(&visible));
+        Ok(count
+            .and_then(|count| count.parse().ok())
+            .unwrap_or_default())
     }
 
     /// Looks at up to `most` messages, oldest first, and leaves all of them where they are.
@@ -212,9 +274,18 @@ impl Messages {
             if received.is_empty() {
                 break;
             }
-            seen.extend(received.into_iter().map(|message| (message.message_id.clone(), message)));
+            seen.extend(
+                received
+                    .into_iter()
+                    .map(|message| (message.message_id.clone(), message)),
+            );
         }
-        self.release(seen.values().map(|message| message.receipt.clone()).collect()).await?;
+        self.release(
+            seen.values()
+                .map(|message| message.receipt.clone())
+                .collect(),
+        )
+        .await?;
         let mut messages: Vec<_> = seen.into_values().collect();
         messages.sort_by_key(|message| message.sent_at);
         Ok(messages)
@@ -222,10 +293,11 @@ impl Messages {
 
     /// Moves up to `most` messages to another queue; says how many it were.
     ///
-    /// Each is sent there before it is deleted here: whoever dies in between leaves it in both, and a message twice is harmless. SQS's own
-    /// `StartMessageMoveTask` only starts moving, goes where the messages came from and nowhere else, and one runs at a time for a queue;
-    /// here the caller is told when it is done. A message that becomes a dead letter again meanwhile is not moved again: `most` is the
-    /// number that was there.
+    /// Each is sent there before it is deleted here: whoever dies in between leaves it in both, and
+    /// a message twice is harmless. SQS's own `StartMessageMoveTask` only starts moving, goes where
+    /// the messages came from and nowhere else, and one runs at a time for a queue; here the caller
+    /// is told when it is done. A message that becomes a dead letter again meanwhile is not moved
+    /// again: `most` is the number that was there.
     ///
     /// # Errors
     /// When SQS does not answer. What was moved until then is moved.
@@ -236,10 +308,19 @@ impl Messages {
             if received.is_empty() {
                 break;
             }
-            let entry = |message: &Received| Entry { body: message.body.clone(), delay_seconds: 0 };
+            let entry = |message: &Received| Entry {
+                body: message.body.clone(),
+                delay_seconds: 0,
+            };
             to.send(received.iter().map(entry).collect()).await?;
             moved += received.len();
-            self.delete(received.into_iter().map(|message| message.receipt).collect()).await?;
+            self.delete(
+                received
+                    .into_iter()
+                    .map(|message| message.receipt)
+                    .collect(),
+            )
+            .await?;
         }
         Ok(moved)
     }
@@ -251,16 +332,22 @@ impl Entry {
         id: usize,
     ) -> Result<SendMessageBatchRequestEntry, aws_smithy_types::error::operation::BuildError> {
         let delay = i32::try_from(self.delay_seconds).unwrap_or_default();
-        let entry = SendMessageBatchRequestEntry::builder().id(id.to_string()).message_body(&self.body);
+        let entry = SendMessageBatchRequestEntry::builder()
+            .id(id.to_string())
+            .message_body(&self.body);
         // A delay of zero is left out: it would override one that the queue itself has.
-        entry.set_delay_seconds((delay > 0).then_some(delay)).build()
+        entry
+            .set_delay_seconds((delay > 0).then_some(delay))
+            .build()
     }
 }
 
 /// The items that a batch call did not take, found by the ids it was given: their places.
 fn left_over<T>(items: Vec<T>, failed: &[BatchResultErrorEntry]) -> Vec<Left<T>> {
-    let failed: BTreeMap<usize, _> =
-        failed.iter().filter_map(|entry| Some((entry.id().parse().ok()?, entry))).collect();
+    let failed: BTreeMap<usize, _> = failed
+        .iter()
+        .filter_map(|entry| Some((entry.id().parse().ok()?, entry)))
+        .collect();
     let left = |(place, item)| {
         let entry = failed.get(&place)?;
         let fault = Fault::answered(400, Some(entry.code()), entry.message().unwrap_or_default());
@@ -270,18 +357,28 @@ fn left_over<T>(items: Vec<T>, failed: &[BatchResultErrorEntry]) -> Vec<Left<T>>
             Remedy::Ask | Remedy::Change if entry.sender_fault() => Remedy::Change,
             Remedy::Ask | Remedy::Change => Remedy::Ask,
         };
-        Some(Left { item, fault: Fault { remedy, ..fault } })
+        Some(Left {
+            item,
+            fault: Fault { remedy, ..fault },
+        })
     };
     items.into_iter().enumerate().filter_map(left).collect()
 }
 
 fn received(message: SdkMessage) -> Received {
-    let attribute = |name| message.attributes().and_then(|attributes| attributes.get(&name)).cloned();
+    let attribute = |name| {
+        message
+            .attributes()
+            .and_then(|attributes| attributes.get(&name))
+            .cloned()
+    };
     let receives = attribute(MessageSystemAttributeName::ApproximateReceiveCount);
     let sent_at = attribute(MessageSystemAttributeName::SentTimestamp);
     Received {
         receives: receives.and_then(|count| count.parse().ok()).unwrap_or(1),
-        sent_at: sent_at.and_then(|millis| millis.parse().ok()).and_then(Timestamp::from_timestamp_millis),
+        sent_at: sent_at
+            .and_then(|millis| millis.parse().ok())
+            .and_then(Timestamp::from_timestamp_millis),
         message_id: message.message_id.unwrap_or_default(),
         receipt: message.receipt_handle.unwrap_or_default(),
         body: message.body.unwrap_or_default(),
@@ -293,16 +390,27 @@ mod tests {
     use super::*;
 
     fn failed(id: &str, sender_fault: bool, code: &str) -> BatchResultErrorEntry {
-        BatchResultErrorEntry::builder().id(id).sender_fault(sender_fault).code(code).build().unwrap()
+        BatchResultErrorEntry::builder()
+            .id(id)
+            .sender_fault(sender_fault)
+            .code(code)
+            .build()
+            .unwrap()
     }
 
     #[test]
     fn what_a_batch_call_left_over_is_found_by_its_place() {
         let left = left_over(
             vec!["a", "b", "c"],
-            &[failed("1", false, "InternalError"), failed("2", true, "InvalidMessageContents")],
+            &[
+                failed("1", false, "InternalError"),
+                failed("2", true, "InvalidMessageContents"),
+            ],
         );
-        let seen: Vec<_> = left.iter().map(|left| (left.item, left.may_pass())).collect();
+        let seen: Vec<_> = left
+            .iter()
+            .map(|left| (left.item, left.may_pass()))
+            .collect();
         assert_eq!(seen, [("b", true), ("c", false)]);
     }
 

@@ -1,4 +1,5 @@
-//! The values of secrets, as SecureString parameters under the stack's own path. Only the CLI writes them, only ECS reads them.
+//! The values of secrets, as SecureString parameters under the stack's own path. Only the CLI
+//! writes them, only ECS reads them.
 
 use std::fmt;
 
@@ -20,8 +21,9 @@ use crate::error::Fault;
 
 /// Most bytes of a value (Systems Manager quotas, standard parameters).
 ///
-/// Advanced parameters take 8 KB for 0.05 dollars a month each, and cannot be made standard again. They are not offered: keys and tokens
-/// fit, and what does not is a file, which is better kept where the command can fetch it.
+/// Advanced parameters take 8 KB for 0.05 dollars a month each, and cannot be made standard again.
+/// They are not offered: keys and tokens fit, and what does not is a file, which is better kept
+/// where the command can fetch it.
 pub const VALUE_MAX: usize = 4096;
 /// Most names of one call (Systems Manager API reference, `DeleteParameters`).
 const NAMES: usize = 10;
@@ -48,7 +50,11 @@ pub enum ParameterError {
 
 impl From<BuildError> for ParameterError {
     fn from(error: BuildError) -> Self {
-        Self::Store(Fault { code: None, words: error.to_string(), remedy: crate::error::Remedy::Change })
+        Self::Store(Fault {
+            code: None,
+            words: error.to_string(),
+            remedy: crate::error::Remedy::Change,
+        })
     }
 }
 
@@ -71,7 +77,9 @@ pub struct Parameters {
 
 impl fmt::Debug for Parameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parameters").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Parameters")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,7 +87,11 @@ impl Parameters {
     /// The parameters under this path, which ends with a slash.
     #[must_use]
     pub fn new(config: &SdkConfig, path: String) -> Self {
-        Self { client: Client::new(config), path, key: None }
+        Self {
+            client: Client::new(config),
+            path,
+            key: None,
+        }
     }
 
     /// The same, whose values are encrypted with this KMS key instead of the Parameter Store's own.
@@ -115,7 +127,10 @@ impl Parameters {
             .set_key_id(self.key.clone())
             .tier(ParameterTier::Standard)
             .overwrite(true);
-        call.send().await.map(drop).map_err(|error| Fault::of(&error).into())
+        call.send()
+            .await
+            .map(drop)
+            .map_err(|error| Fault::of(&error).into())
     }
 
     /// Every parameter under the path, by name, without its value.
@@ -124,17 +139,33 @@ impl Parameters {
     /// When the Parameter Store does not answer.
     pub async fn list(&self) -> Result<Vec<Parameter>, ParameterError> {
         let path = self.path.trim_end_matches('/');
-        let below = ParameterStringFilter::builder().key("Path").option("OneLevel").values(path).build()?;
-        let pages = self.client.describe_parameters().parameter_filters(below).into_paginator();
-        let pages: Vec<_> = pages.send().collect::<Result<_, _>>().await.map_err(|error| Fault::of(&error))?;
+        let below = ParameterStringFilter::builder()
+            .key("Path")
+            .option("OneLevel")
+            .values(path)
+            .build()?;
+        let pages = self
+            .client
+            .describe_parameters()
+            .parameter_filters(below)
+            .into_paginator();
+        let pages: Vec<_> = pages
+            .send()
+            .collect::<Result<_, _>>()
+            .await
+            .map_err(|error| Fault::of(&error))?;
         let found = pages.iter().flat_map(DescribeParametersOutput::parameters);
-        let mut parameters: Vec<_> = found.filter_map(|parameter| self.parameter(parameter)).collect();
+        let mut parameters: Vec<_> = found
+            .filter_map(|parameter| self.parameter(parameter))
+            .collect();
         parameters.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(parameters)
     }
 
     fn parameter(&self, found: &ParameterMetadata) -> Option<Parameter> {
-        let set_at = found.last_modified_date().and_then(|at| at.to_millis().ok());
+        let set_at = found
+            .last_modified_date()
+            .and_then(|at| at.to_millis().ok());
         Some(Parameter {
             name: found.name()?.strip_prefix(&self.path)?.to_owned(),
             set_at: set_at.and_then(Timestamp::from_timestamp_millis),
@@ -147,8 +178,16 @@ impl Parameters {
     /// When the Parameter Store does not answer.
     pub async fn remove(&self, names: &[String]) -> Result<(), ParameterError> {
         for names in names.chunks(NAMES) {
-            let names = names.iter().map(|name| format!("{}{name}", self.path)).collect();
-            self.client.delete_parameters().set_names(Some(names)).send().await.map_err(|error| Fault::of(&error))?;
+            let names = names
+                .iter()
+                .map(|name| format!("{}{name}", self.path))
+                .collect();
+            self.client
+                .delete_parameters()
+                .set_names(Some(names))
+                .send()
+                .await
+                .map_err(|error| Fault::of(&error))?;
         }
         Ok(())
     }
@@ -162,11 +201,15 @@ mod tests {
     fn a_value_that_cannot_be_used_is_refused_before_anything_is_asked_of_aws() {
         let check = |value: String| Parameters::check(&"T".parse().expect("a name"), &value.into());
         assert!(check("x".repeat(VALUE_MAX)).is_ok());
-        assert!(matches!(check("x".repeat(VALUE_MAX + 1)), Err(ParameterError::TooLong(4097))));
+        assert!(matches!(
+            check("x".repeat(VALUE_MAX + 1)),
+            Err(ParameterError::TooLong(4097))
+        ));
         assert!(matches!(check(String::new()), Err(ParameterError::Empty)));
         let refused = check("hidden\0b".to_owned()).expect_err("a NUL");
         assert!(
-            matches!(refused, ParameterError::Unusable(ValueError::Nul)) && !refused.to_string().contains("hidden")
+            matches!(refused, ParameterError::Unusable(ValueError::Nul))
+                && !refused.to_string().contains("hidden")
         );
     }
 }

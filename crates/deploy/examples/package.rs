@@ -1,4 +1,5 @@
-//! `just package`: packs built functions into zips. `cargo run -p deploy --example package -- FOLDER_OF_PROGRAMS FOLDER_FOR_ZIPS`
+//! `just package`: packs built functions into zips. `cargo run -p deploy --example package --
+//! FOLDER_OF_PROGRAMS FOLDER_FOR_ZIPS`
 
 use std::{path::PathBuf, process::ExitCode};
 

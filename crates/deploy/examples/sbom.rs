@@ -1,7 +1,9 @@
-//! Says what a release is made of, as CycloneDX 1.6 (ECMA-424): `cargo run --package deploy --example sbom -- TARGET > FILE`.
+//! Says what a release is made of, as CycloneDX 1.6 (ECMA-424): `cargo run --package deploy
+//! --example sbom -- TARGET > FILE`.
 //!
-//! The programs, and every crate that is compiled into one of them for this target, with its licence, its checksum and what it depends on in turn. Out
-//! of `cargo metadata` and `Cargo.lock`, which are what the release was built from; the same source is the same text.
+//! The programs, and every crate that is compiled into one of them for this target, with its
+//! licence, its checksum and what it depends on in turn. Out of `cargo metadata` and `Cargo.lock`,
+//! which are what the release was built from; the same source is the same text.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,16 +19,28 @@ use serde_json::{Value, json};
 const PROGRAM: &str = "mycli";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let target = env::args().nth(1).ok_or("name the target the release is for, as rustc does")?;
+    let target = env::args()
+        .nth(1)
+        .ok_or("name the target the release is for, as rustc does")?;
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", &target]);
+    command.args([
+        "metadata",
+        "--locked",
+        "--format-version",
+        "1",
+        "--filter-platform",
+        &target,
+    ]);
     let output = command.stderr(std::process::Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err(format!("cargo metadata failed: {}", output.status).into());
     }
     let metadata: Value = serde_json::from_slice(&output.stdout)?;
-    let lock = std::fs::read_to_string(format!("{}/Cargo.lock", text(&metadata["workspace_root"])))?;
-    let programs: Vec<_> = std::iter::once(PROGRAM).chain(deploy::package::FUNCTIONS).collect();
+    let lock =
+        std::fs::read_to_string(format!("{}/Cargo.lock", text(&metadata["workspace_root"])))?;
+    let programs: Vec<_> = std::iter::once(PROGRAM)
+        .chain(deploy::package::FUNCTIONS)
+        .collect();
     let bom = bom(&metadata, &checksums(&lock), &programs)?;
     writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&bom)?)?;
     Ok(())
@@ -35,24 +49,45 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The checksums in a `Cargo.lock`, by name and version.
 fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     let value = |package: &str, key: &str| {
-        let line = package.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"'));
+        let line = package.lines().find_map(|line| {
+            line.strip_prefix(key)?
+                .strip_prefix(" = \"")?
+                .strip_suffix('"')
+        });
         line.map(str::to_owned)
     };
-    let package =
-        |package: &str| Some(((value(package, "name")?, value(package, "version")?), value(package, "checksum")?));
+    let package = |package: &str| {
+        Some((
+            (value(package, "name")?, value(package, "version")?),
+            value(package, "checksum")?,
+        ))
+    };
     lock.split("[[package]]").filter_map(package).collect()
 }
 
 /// The bill of materials of these programs.
-fn bom(metadata: &Value, checksums: &BTreeMap<(String, String), String>, programs: &[&str]) -> Result<Value, String> {
-    let packages: BTreeMap<_, _> = list(&metadata["packages"]).map(|package| (text(&package["id"]), package)).collect();
-    let needs: BTreeMap<_, _> =
-        list(&metadata["resolve"]["nodes"]).map(|node| (text(&node["id"]), compiled_in(node))).collect();
+fn bom(
+    metadata: &Value,
+    checksums: &BTreeMap<(String, String), String>,
+    programs: &[&str],
+) -> Result<Value, String> {
+    let packages: BTreeMap<_, _> = list(&metadata["packages"])
+        .map(|package| (text(&package["id"]), package))
+        .collect();
+    let needs: BTreeMap<_, _> = list(&metadata["resolve"]["nodes"])
+        .map(|node| (text(&node["id"]), compiled_in(node)))
+        .collect();
     let is_ours = |id: &str| packages[id]["source"].is_null();
     let mut roots = Vec::new();
     for program in programs {
-        let root = packages.iter().find(|(id, package)| package["name"] == *program && is_ours(id));
-        roots.push(*root.ok_or_else(|| format!("there is no package {program}"))?.0);
+        let root = packages
+            .iter()
+            .find(|(id, package)| package["name"] == *program && is_ours(id));
+        roots.push(
+            *root
+                .ok_or_else(|| format!("there is no package {program}"))?
+                .0,
+        );
     }
     let (mut found, mut left) = (BTreeSet::new(), roots.clone());
     while let Some(id) = left.pop() {
@@ -63,19 +98,31 @@ fn bom(metadata: &Value, checksums: &BTreeMap<(String, String), String>, program
     let reference = |id: &str| purl(packages[id]);
     let component = |id: &&str| {
         let package = packages[*id];
-        let kind = if roots.contains(id) { "application" } else { "library" };
+        let kind = if roots.contains(id) {
+            "application"
+        } else {
+            "library"
+        };
         let mut component = json!({
             "type": kind, "bom-ref": reference(id), "name": package["name"], "version": package["version"], "purl": reference(id),
             "licenses": [{"expression": text(&package["license"]).split('/').map(str::trim).collect::<Vec<_>>().join(" OR ")}],
         });
-        let key = (text(&package["name"]).to_owned(), text(&package["version"]).to_owned());
+        let key = (
+            text(&package["name"]).to_owned(),
+            text(&package["version"]).to_owned(),
+        );
         if let Some(checksum) = checksums.get(&key).filter(|_| !is_ours(id)) {
             component["hashes"] = json!([{"alg": "SHA-256", "content": checksum}]);
         }
         component
     };
     let dependency = |id: &&str| {
-        let on: BTreeSet<_> = needs.get(*id).into_iter().flatten().map(|id| reference(id)).collect();
+        let on: BTreeSet<_> = needs
+            .get(*id)
+            .into_iter()
+            .flatten()
+            .map(|id| reference(id))
+            .collect();
         json!({"ref": reference(id), "dependsOn": on})
     };
     let version = &packages[roots[0]]["version"];
@@ -90,14 +137,26 @@ fn bom(metadata: &Value, checksums: &BTreeMap<(String, String), String>, program
 
 /// What a crate needs to be compiled in; what its tests and its build script need is in no program.
 fn compiled_in(node: &Value) -> Vec<&str> {
-    let is_compiled_in = |needed: &&Value| list(&needed["dep_kinds"]).any(|kind| kind["kind"].is_null());
-    list(&node["deps"]).filter(is_compiled_in).map(|needed| text(&needed["pkg"])).collect()
+    let is_compiled_in =
+        |needed: &&Value| list(&needed["dep_kinds"]).any(|kind| kind["kind"].is_null());
+    list(&node["deps"])
+        .filter(is_compiled_in)
+        .map(|needed| text(&needed["pkg"]))
+        .collect()
 }
 
 /// <https://github.com/package-url/purl-spec>; our own crates are in no registry, and are told apart from what is.
 fn purl(package: &Value) -> String {
-    let kind = if package["source"].is_null() { "generic" } else { "cargo" };
-    format!("pkg:{kind}/{}@{}", text(&package["name"]), text(&package["version"]).replace('+', "%2B"))
+    let kind = if package["source"].is_null() {
+        "generic"
+    } else {
+        "cargo"
+    };
+    format!(
+        "pkg:{kind}/{}@{}",
+        text(&package["name"]),
+        text(&package["version"]).replace('+', "%2B")
+    )
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
@@ -124,7 +183,8 @@ mod tests {
     #[test]
     fn what_is_compiled_in_is_listed_and_nothing_else() {
         let registry = json!("registry+https://example.invalid");
-        let packages = ["deep", "direct", "for-tests", "for-building", "of-another"].map(|id| package(id, &registry));
+        let packages = ["deep", "direct", "for-tests", "for-building", "of-another"]
+            .map(|id| package(id, &registry));
         let metadata = json!({
             "packages": packages.into_iter().chain([package("tool", &Value::Null), package("another", &Value::Null)]).collect::<Vec<_>>(),
             "resolve": {"nodes": [
@@ -136,16 +196,31 @@ mod tests {
         });
         let lock = "[[package]]\nname = \"deep\"\nversion = \"1.0.0+a\"\nsource = \"registry\"\nchecksum = \"0123\"\n\n[[package]]\nname = \"tool\"\nversion = \"1.0.0+a\"\n";
         let bom = bom(&metadata, &checksums(lock), &["tool"]).expect("the program is there");
-        let names: Vec<_> = list(&bom["components"]).map(|one| text(&one["name"])).collect();
+        let names: Vec<_> = list(&bom["components"])
+            .map(|one| text(&one["name"]))
+            .collect();
         assert_eq!(names, ["deep", "direct", "tool"]);
         let deep = &bom["components"][0];
-        assert_eq!(deep["hashes"], json!([{"alg": "SHA-256", "content": "0123"}]));
-        assert_eq!(deep["licenses"], json!([{"expression": "MIT OR Apache-2.0"}]));
-        assert_eq!((&deep["purl"], &deep["type"]), (&json!("pkg:cargo/deep@1.0.0%2Ba"), &json!("library")));
+        assert_eq!(
+            deep["hashes"],
+            json!([{"alg": "SHA-256", "content": "0123"}])
+        );
+        assert_eq!(
+            deep["licenses"],
+            json!([{"expression": "MIT OR Apache-2.0"}])
+        );
+        assert_eq!(
+            (&deep["purl"], &deep["type"]),
+            (&json!("pkg:cargo/deep@1.0.0%2Ba"), &json!("library"))
+        );
         assert_eq!(bom["components"][2]["type"], "application");
-        let told: BTreeSet<_> = list(&bom["dependencies"]).map(|one| text(&one["ref"])).collect();
+        let told: BTreeSet<_> = list(&bom["dependencies"])
+            .map(|one| text(&one["ref"]))
+            .collect();
         assert!(
-            list(&bom["dependencies"]).flat_map(|one| list(&one["dependsOn"])).all(|one| told.contains(text(one))),
+            list(&bom["dependencies"])
+                .flat_map(|one| list(&one["dependsOn"]))
+                .all(|one| told.contains(text(one))),
             "{bom:#}"
         );
     }
@@ -153,6 +228,8 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_named() {
         let nothing = json!({"packages": [], "resolve": {"nodes": []}});
-        assert!(bom(&nothing, &BTreeMap::new(), &["tool"]).is_err_and(|error| error.contains("tool")));
+        assert!(
+            bom(&nothing, &BTreeMap::new(), &["tool"]).is_err_and(|error| error.contains("tool"))
+        );
     }
 }

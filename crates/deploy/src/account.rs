@@ -6,13 +6,17 @@ use std::{
     time::Duration,
 };
 
-use aws_config::{AppName, BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    AppName, BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig,
+};
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::error::ProvideErrorMetadata;
 use aws_smithy_runtime_api::{
     box_error::BoxError,
     client::{
-        interceptors::{Intercept, context::BeforeDeserializationInterceptorContextRef, dyn_dispatch_hint},
+        interceptors::{
+            Intercept, context::BeforeDeserializationInterceptorContextRef, dyn_dispatch_hint,
+        },
         runtime_components::RuntimeComponents,
     },
 };
@@ -21,7 +25,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::CallError;
 
-/// Which credentials and which region: as for `aws`, what is not given comes from the environment and `~/.aws`.
+/// Which credentials and which region: as for `aws`, what is not given comes from the environment
+/// and `~/.aws`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// The region.
@@ -44,7 +49,8 @@ pub struct Account {
     pub region: String,
     /// The address of an emulator.
     pub endpoint_url: Option<String>,
-    /// How far this machine's clock is ahead of AWS's, to a second; `None` if AWS did not tell its time.
+    /// How far this machine's clock is ahead of AWS's, to a second; `None` if AWS did not tell its
+    /// time.
     pub clock_ahead: Option<TimeDelta>,
 }
 
@@ -79,7 +85,8 @@ pub enum AccountError {
     Call(#[from] CallError),
 }
 
-/// How often a call is tried: somebody waits, and a deployment is not worth losing to one lost answer. Ours.
+/// How often a call is tried: somebody waits, and a deployment is not worth losing to one lost
+/// answer. Ours.
 const TRIES: u32 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -91,12 +98,21 @@ impl Account {
     /// [`AccountError`].
     pub async fn open(access: &Access) -> Result<Self, AccountError> {
         let config = load(access).await;
-        let region = config.region().map(ToString::to_string).ok_or(AccountError::NoRegion)?;
+        let region = config
+            .region()
+            .map(ToString::to_string)
+            .ok_or(AccountError::NoRegion)?;
         let clock = ServerClock::default();
         let sts = aws_sdk_sts::Client::new(&config);
-        let asked = sts.get_caller_identity().customize().interceptor(clock.clone()).send().await;
+        let asked = sts
+            .get_caller_identity()
+            .customize()
+            .interceptor(clock.clone())
+            .send()
+            .await;
         let identity = asked.map_err(|error| refused(error, access))?;
-        let address = || AccountError::Foreign(config.endpoint_url().unwrap_or("the endpoint").to_owned());
+        let address =
+            || AccountError::Foreign(config.endpoint_url().unwrap_or("the endpoint").to_owned());
         Ok(Self {
             id: identity.account().ok_or_else(address)?.to_owned(),
             arn: identity.arn().ok_or_else(address)?.to_owned(),
@@ -110,22 +126,34 @@ impl Account {
     /// Who we are there, in few words: the user's, role's or session's name.
     #[must_use]
     pub fn who(&self) -> &str {
-        self.arn.rsplit_once(':').map_or(self.arn.as_str(), |(_, resource)| resource)
+        self.arn
+            .rsplit_once(':')
+            .map_or(self.arn.as_str(), |(_, resource)| resource)
     }
 
-    /// The address of the API. AWS's own stands in the stack's output; an emulator serves the same API under its own address.
+    /// The address of the API. AWS's own stands in the stack's output; an emulator serves the same
+    /// API under its own address.
     #[must_use]
     pub fn api_address(&self, output: &str) -> String {
-        let own = self.endpoint_url.as_deref().and_then(|emulator| emulated(emulator, output));
+        let own = self
+            .endpoint_url
+            .as_deref()
+            .and_then(|emulator| emulated(emulator, output));
         own.unwrap_or_else(|| output.trim_end_matches('/').to_owned())
     }
 }
 
 /// `https://<api>.execute-api.<region>.amazonaws.com/<stage>` as an emulator serves it.
 fn emulated(emulator: &str, output: &str) -> Option<String> {
-    let (host, stage) = output.trim_end_matches('/').strip_prefix("https://")?.split_once('/')?;
+    let (host, stage) = output
+        .trim_end_matches('/')
+        .strip_prefix("https://")?
+        .split_once('/')?;
     let (api, _) = host.split_once(".execute-api.")?;
-    Some(format!("{}/_aws/execute-api/{api}/{stage}", emulator.trim_end_matches('/')))
+    Some(format!(
+        "{}/_aws/execute-api/{api}/{stage}",
+        emulator.trim_end_matches('/')
+    ))
 }
 
 async fn load(access: &Access) -> SdkConfig {
@@ -153,19 +181,28 @@ async fn load(access: &Access) -> SdkConfig {
     loader.load().await
 }
 
-type IdentityError = aws_sdk_sts::error::SdkError<aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError>;
+type IdentityError = aws_sdk_sts::error::SdkError<
+    aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityError,
+>;
 
 fn refused(error: IdentityError, access: &Access) -> AccountError {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code).map(str::to_owned);
+    let code = error
+        .as_service_error()
+        .and_then(ProvideErrorMetadata::code)
+        .map(str::to_owned);
     let sent = !matches!(
         error,
-        aws_sdk_sts::error::SdkError::ConstructionFailure(_) | aws_sdk_sts::error::SdkError::DispatchFailure(_)
+        aws_sdk_sts::error::SdkError::ConstructionFailure(_)
+            | aws_sdk_sts::error::SdkError::DispatchFailure(_)
     );
     let no_credentials = is_about_credentials(&error);
     let call = CallError::of("ask AWS who we are")(error);
     match code {
         Some(code) if code.starts_with("ExpiredToken") => AccountError::Expired(sign_in(access)),
-        Some(code) => AccountError::Refused { code, message: call.message },
+        Some(code) => AccountError::Refused {
+            code,
+            message: call.message,
+        },
         None if sent => AccountError::Call(call),
         None => unsigned(call, no_credentials, access),
     }
@@ -180,8 +217,15 @@ fn unsigned(call: CallError, no_credentials: bool, access: &Access) -> AccountEr
     if text.contains("sso") || (text.contains("token") && !text.contains("imds")) {
         return AccountError::Expired(sign_in(access));
     }
-    let emulator = access.endpoint_url.as_ref().map(|_| " (an emulator takes any: `test` and `test`)");
-    let tried = if text.contains("imds") { String::new() } else { format!(".\nTried last: {}", call.message) };
+    let emulator = access
+        .endpoint_url
+        .as_ref()
+        .map(|_| " (an emulator takes any: `test` and `test`)");
+    let tried = if text.contains("imds") {
+        String::new()
+    } else {
+        format!(".\nTried last: {}", call.message)
+    };
     AccountError::NoCredentials(format!("{}{tried}", emulator.unwrap_or_default()))
 }
 
@@ -198,7 +242,10 @@ fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
 }
 
 fn sign_in(access: &Access) -> String {
-    let profile = access.profile.as_ref().map(|profile| format!(" --profile {profile}"));
+    let profile = access
+        .profile
+        .as_ref()
+        .map(|profile| format!(" --profile {profile}"));
     format!("aws sso login{}", profile.unwrap_or_default())
 }
 
@@ -232,9 +279,16 @@ impl Intercept for ServerClock {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let date = context.response().headers().get("date").and_then(|text| DateTime::parse_from_rfc2822(text).ok());
+        let date = context
+            .response()
+            .headers()
+            .get("date")
+            .and_then(|text| DateTime::parse_from_rfc2822(text).ok());
         if let Some(date) = date {
-            let noted = Clocks { theirs: date.to_utc(), ours: Utc::now() };
+            let noted = Clocks {
+                theirs: date.to_utc(),
+                ours: Utc::now(),
+            };
             *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted);
         }
         Ok(())
@@ -249,20 +303,33 @@ mod tests {
     fn an_emulator_serves_the_api_under_its_own_address() {
         let output = "https://a1b2c3.execute-api.eu-west-1.amazonaws.com/prod";
         let at = |url: &str| emulated(url, output);
-        assert_eq!(at("http://localhost:4566/").unwrap(), "http://localhost:4566/_aws/execute-api/a1b2c3/prod");
-        assert_eq!(emulated("http://localhost:4566", "http://localhost:4566/own"), None);
+        assert_eq!(
+            at("http://localhost:4566/").unwrap(),
+            "http://localhost:4566/_aws/execute-api/a1b2c3/prod"
+        );
+        assert_eq!(
+            emulated("http://localhost:4566", "http://localhost:4566/own"),
+            None
+        );
     }
 
     #[test]
     fn what_the_sdk_says_leads_to_what_to_do() {
-        let access = Access { profile: Some("work".into()), ..Access::default() };
-        let said =
-            |text: &str, no_credentials| unsigned(CallError::new("ask", text), no_credentials, &access).to_string();
+        let access = Access {
+            profile: Some("work".into()),
+            ..Access::default()
+        };
+        let said = |text: &str, no_credentials| {
+            unsigned(CallError::new("ask", text), no_credentials, &access).to_string()
+        };
         assert!(
-            said("the SSO token has expired and cannot be refreshed", true).contains("aws sso login --profile work")
+            said("the SSO token has expired and cannot be refreshed", true)
+                .contains("aws sso login --profile work")
         );
         assert!(said("no providers in chain provided credentials", true).contains("aws configure"));
-        assert!(said("profile `work` was not defined", true).contains("profile `work` was not defined"));
+        assert!(
+            said("profile `work` was not defined", true).contains("profile `work` was not defined")
+        );
         assert!(said("failed to load IMDS session token", true).ends_with("AWS_SECRET_ACCESS_KEY"));
         assert_eq!(
             said("Connection refused (os error 111)", false),

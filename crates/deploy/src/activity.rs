@@ -20,7 +20,11 @@ const RETENTION_DAYS: u32 = 90;
 /// The records of a stack.
 pub(crate) fn store(account: &Account, stack: &StackView) -> DynamoStore {
     let table = stack.outputs.get("Table").cloned().unwrap_or_default();
-    let days = stack.parameters.get("RetentionDays").and_then(|days| days.parse().ok()).unwrap_or(RETENTION_DAYS);
+    let days = stack
+        .parameters
+        .get("RetentionDays")
+        .and_then(|days| days.parse().ok())
+        .unwrap_or(RETENTION_DAYS);
     DynamoStore::new(aws_sdk_dynamodb::Client::new(&account.config), table, days)
 }
 
@@ -77,15 +81,21 @@ impl Activity {
 
     fn note_launched(&mut self, loaded: &[Loaded]) {
         self.note_unreadable(loaded);
-        let corrupt = loaded.iter().filter_map(|loaded| loaded.as_ref().err()?.id());
+        let corrupt = loaded
+            .iter()
+            .filter_map(|loaded| loaded.as_ref().err()?.id());
         self.may_run.extend(corrupt.map(ToString::to_string));
         self.launched.extend(loaded.iter().flatten().map(launched));
     }
 
     fn note_unreadable(&mut self, loaded: &[Loaded]) {
         for corrupt in loaded.iter().filter_map(|loaded| loaded.as_ref().err()) {
-            let found = corrupt.id().map(|id| Unreadable { id: id.to_string(), why: corrupt.source.to_string() });
-            self.unreadable.extend(found.filter(|found| !self.unreadable.contains(found)));
+            let found = corrupt.id().map(|id| Unreadable {
+                id: id.to_string(),
+                why: corrupt.source.to_string(),
+            });
+            self.unreadable
+                .extend(found.filter(|found| !self.unreadable.contains(found)));
         }
     }
 
@@ -97,11 +107,25 @@ impl Activity {
             n if n >= LOOK_MAX => Some(format!("{n} or more running or starting")),
             n => Some(format!("{n} running or starting")),
         };
-        let backlogs: Vec<_> = self.backlogs.iter().map(|backlog| backlog.key.as_str()).collect();
-        let backlogs = (!backlogs.is_empty()).then(|| format!("some waiting for {}", backlogs.join(", ")));
-        let may_run = (!self.may_run.is_empty())
-            .then(|| format!("{} launched, with a record that cannot be read", self.may_run.join(", ")));
-        launched.into_iter().chain(backlogs).chain(may_run).collect::<Vec<_>>().join(", ")
+        let backlogs: Vec<_> = self
+            .backlogs
+            .iter()
+            .map(|backlog| backlog.key.as_str())
+            .collect();
+        let backlogs =
+            (!backlogs.is_empty()).then(|| format!("some waiting for {}", backlogs.join(", ")));
+        let may_run = (!self.may_run.is_empty()).then(|| {
+            format!(
+                "{} launched, with a record that cannot be read",
+                self.may_run.join(", ")
+            )
+        });
+        launched
+            .into_iter()
+            .chain(backlogs)
+            .chain(may_run)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
@@ -123,11 +147,17 @@ pub async fn look(account: &Account, stack: &StackView) -> Result<Activity, Port
     }
     activity.note_unreadable(&store.list(&Filter::default(), None, PAGE_MAX).await?.items);
     for key in store.backlogs(Utc::now()).await? {
-        let Some(entry) = store.backlog(&key, Utc::now(), 1).await?.into_iter().next() else { continue };
+        let Some(entry) = store.backlog(&key, Utc::now(), 1).await?.into_iter().next() else {
+            continue;
+        };
         if let Err(PortError::Corrupt(corrupt)) = store.load(&entry.id).await {
             activity.note_unreadable(&[Err(corrupt)]);
         }
-        activity.backlogs.push(Backlog { key: key.to_string(), since: entry.submitted_at, head: entry.id.to_string() });
+        activity.backlogs.push(Backlog {
+            key: key.to_string(),
+            since: entry.submitted_at,
+            head: entry.id.to_string(),
+        });
     }
     Ok(activity)
 }
@@ -136,7 +166,10 @@ fn launched(execution: &Execution) -> Launched {
     Launched {
         id: execution.id.to_string(),
         status: execution.status(),
-        since: execution.attempts.last().map_or(execution.submitted_at, |attempt| attempt.launched_at),
+        since: execution
+            .attempts
+            .last()
+            .map_or(execution.submitted_at, |attempt| attempt.launched_at),
     }
 }
 
@@ -152,11 +185,17 @@ mod tests {
         let mut activity = Activity::default();
         assert!(activity.is_idle());
         let id = ExecutionId::new(DateTime::UNIX_EPOCH, 7);
-        let unreadable = [Err(Corrupt::execution(id.clone(), "this release cannot read its `status`"))];
+        let unreadable = [Err(Corrupt::execution(
+            id.clone(),
+            "this release cannot read its `status`",
+        ))];
         activity.note_unreadable(&unreadable);
         assert!(activity.is_idle(), "one that is over holds up nothing");
         activity.note_launched(&unreadable);
         assert!(!activity.is_idle());
-        assert_eq!(activity.words(), format!("{id} launched, with a record that cannot be read"));
+        assert_eq!(
+            activity.words(),
+            format!("{id} launched, with a record that cannot be read")
+        );
     }
 }

@@ -1,14 +1,19 @@
-//! The bucket that holds the functions' code and the template: made before the stack, removed after it.
+//! The bucket that holds the functions' code and the template: made before the stack, removed after
+//! it.
 
 use aws_sdk_s3::{
     Client,
     error::ProvideErrorMetadata,
-    operation::{create_bucket::CreateBucketError, head_bucket::HeadBucketError, head_object::HeadObjectError},
+    operation::{
+        create_bucket::CreateBucketError, head_bucket::HeadBucketError,
+        head_object::HeadObjectError,
+    },
     primitives::ByteStream,
     types::{
-        BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, Delete, ObjectIdentifier,
-        PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
-        ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging, VersioningConfiguration,
+        BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, Delete,
+        ObjectIdentifier, PublicAccessBlockConfiguration, ServerSideEncryption,
+        ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule,
+        Tag, Tagging, VersioningConfiguration,
     },
 };
 
@@ -19,8 +24,8 @@ const FIRST_REGION: &str = "us-east-1";
 /// Most objects in one deletion (S3 API reference, `DeleteObjects`).
 const DELETE_MAX: i32 = 1000;
 
-/// A bucket of ours. Each call names the account it must belong to: names of buckets are everybody's, and another's bucket of the same
-/// name is neither written nor read.
+/// A bucket of ours. Each call names the account it must belong to: names of buckets are
+/// everybody's, and another's bucket of the same name is neither written nor read.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     client: Client,
@@ -35,7 +40,9 @@ impl Bucket {
     pub(crate) fn new(account: &Account, stack: &StackName) -> Self {
         // An emulator has one host name, not one a bucket.
         let config = aws_sdk_s3::config::Builder::from(&account.config);
-        let config = config.force_path_style(account.endpoint_url.is_some()).build();
+        let config = config
+            .force_path_style(account.endpoint_url.is_some())
+            .build();
         Self {
             client: Client::from_conf(config),
             name: stack.bucket(&account.id, &account.region),
@@ -56,17 +63,30 @@ impl Bucket {
 
     /// Whether it is there, and ours.
     pub(crate) async fn exists(&self) -> Result<bool, CallError> {
-        let head = self.client.head_bucket().bucket(&self.name).expected_bucket_owner(&self.owner).send().await;
+        let head = self
+            .client
+            .head_bucket()
+            .bucket(&self.name)
+            .expected_bucket_owner(&self.owner)
+            .send()
+            .await;
         match head {
             Ok(_) => Ok(true),
-            Err(error) if error.as_service_error().is_some_and(HeadBucketError::is_not_found) => Ok(false),
-            // S3 says no more than "403" here: it is another account's, or these credentials may not look.
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(HeadBucketError::is_not_found) =>
+            {
+                Ok(false)
+            }
+            // S3 says no more than "403" here: it is another account's, or these credentials may
+            // not look.
             Err(error) => Err(CallError::of(self.doing("look at"))(error)),
         }
     }
 
-    /// Makes it if it is not there (then it says `true`), and makes it private, versioned, encrypted and closed to plain HTTP.
-    /// Idempotent.
+    /// Makes it if it is not there (then it says `true`), and makes it private, versioned,
+    /// encrypted and closed to plain HTTP. Idempotent.
     pub(crate) async fn ensure(&self) -> Result<bool, CallError> {
         let missing = !self.exists().await?;
         if missing {
@@ -80,11 +100,23 @@ impl Bucket {
     async fn create(&self) -> Result<(), CallError> {
         let place = (self.region != FIRST_REGION).then(|| {
             let place = BucketLocationConstraint::from(self.region.as_str());
-            CreateBucketConfiguration::builder().location_constraint(place).build()
+            CreateBucketConfiguration::builder()
+                .location_constraint(place)
+                .build()
         });
-        let made = self.client.create_bucket().bucket(&self.name).set_create_bucket_configuration(place).send().await;
+        let made = self
+            .client
+            .create_bucket()
+            .bucket(&self.name)
+            .set_create_bucket_configuration(place)
+            .send()
+            .await;
         match made {
-            Err(error) if error.as_service_error().is_some_and(CreateBucketError::is_bucket_already_owned_by_you) => {
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(CreateBucketError::is_bucket_already_owned_by_you) =>
+            {
                 Ok(())
             }
             other => other.map(drop).map_err(CallError::of(self.doing("make"))),
@@ -98,13 +130,24 @@ impl Bucket {
             .block_public_policy(true)
             .restrict_public_buckets(true)
             .build();
-        let call = self.client.put_public_access_block().bucket(&self.name).expected_bucket_owner(&self.owner);
+        let call = self
+            .client
+            .put_public_access_block()
+            .bucket(&self.name)
+            .expected_bucket_owner(&self.owner);
         call.public_access_block_configuration(block)
             .send()
             .await
             .map_err(CallError::of(self.doing("close the public's access to")))?;
-        let call = self.client.put_bucket_policy().bucket(&self.name).expected_bucket_owner(&self.owner);
-        call.policy(self.tls_only()).send().await.map_err(CallError::of(self.doing("put a policy on")))?;
+        let call = self
+            .client
+            .put_bucket_policy()
+            .bucket(&self.name)
+            .expected_bucket_owner(&self.owner);
+        call.policy(self.tls_only())
+            .send()
+            .await
+            .map_err(CallError::of(self.doing("put a policy on")))?;
         Ok(())
     }
 
@@ -118,20 +161,39 @@ impl Bucket {
     }
 
     async fn make_safe(&self) -> Result<(), CallError> {
-        let versions = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-        let call = self.client.put_bucket_versioning().bucket(&self.name).expected_bucket_owner(&self.owner);
+        let versions = VersioningConfiguration::builder()
+            .status(BucketVersioningStatus::Enabled)
+            .build();
+        let call = self
+            .client
+            .put_bucket_versioning()
+            .bucket(&self.name)
+            .expected_bucket_owner(&self.owner);
         call.versioning_configuration(versions)
             .send()
             .await
             .map_err(CallError::of(self.doing("keep the versions of")))?;
         let doing = self.doing("encrypt");
-        let by_default = ServerSideEncryptionByDefault::builder().sse_algorithm(ServerSideEncryption::Aes256).build();
+        let by_default = ServerSideEncryptionByDefault::builder()
+            .sse_algorithm(ServerSideEncryption::Aes256)
+            .build();
         let by_default = by_default.map_err(|error| CallError::new(&doing, error.to_string()))?;
-        let rule = ServerSideEncryptionRule::builder().apply_server_side_encryption_by_default(by_default).build();
-        let rules = ServerSideEncryptionConfiguration::builder().rules(rule).build();
+        let rule = ServerSideEncryptionRule::builder()
+            .apply_server_side_encryption_by_default(by_default)
+            .build();
+        let rules = ServerSideEncryptionConfiguration::builder()
+            .rules(rule)
+            .build();
         let rules = rules.map_err(|error| CallError::new(&doing, error.to_string()))?;
-        let call = self.client.put_bucket_encryption().bucket(&self.name).expected_bucket_owner(&self.owner);
-        call.server_side_encryption_configuration(rules).send().await.map_err(CallError::of(doing))?;
+        let call = self
+            .client
+            .put_bucket_encryption()
+            .bucket(&self.name)
+            .expected_bucket_owner(&self.owner);
+        call.server_side_encryption_configuration(rules)
+            .send()
+            .await
+            .map_err(CallError::of(doing))?;
         self.tag().await
     }
 
@@ -141,31 +203,65 @@ impl Bucket {
         let tag = tag.map_err(|error| CallError::new(&doing, error.to_string()))?;
         let tags = Tagging::builder().tag_set(tag).build();
         let tags = tags.map_err(|error| CallError::new(&doing, error.to_string()))?;
-        let call = self.client.put_bucket_tagging().bucket(&self.name).expected_bucket_owner(&self.owner);
-        call.tagging(tags).send().await.map_err(CallError::of(doing))?;
+        let call = self
+            .client
+            .put_bucket_tagging()
+            .bucket(&self.name)
+            .expected_bucket_owner(&self.owner);
+        call.tagging(tags)
+            .send()
+            .await
+            .map_err(CallError::of(doing))?;
         Ok(())
     }
 
-    /// Stores an object unless there is one under this key already: keys are made of the content. Says whether it stored it.
+    /// Stores an object unless there is one under this key already: keys are made of the content.
+    /// Says whether it stored it.
     pub(crate) async fn put(&self, key: &str, content: Vec<u8>) -> Result<bool, CallError> {
-        let head = self.client.head_object().bucket(&self.name).key(key).expected_bucket_owner(&self.owner).send();
+        let head = self
+            .client
+            .head_object()
+            .bucket(&self.name)
+            .key(key)
+            .expected_bucket_owner(&self.owner)
+            .send();
         match head.await {
-            Ok(found) if found.content_length().and_then(|n| usize::try_from(n).ok()) == Some(content.len()) => {
+            Ok(found)
+                if found.content_length().and_then(|n| usize::try_from(n).ok())
+                    == Some(content.len()) =>
+            {
                 return Ok(false);
             }
             Ok(_) => {}
-            Err(error) if error.as_service_error().is_some_and(HeadObjectError::is_not_found) => {}
-            Err(error) => return Err(CallError::of(format!("look for {key} in the bucket {}", self.name))(error)),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(HeadObjectError::is_not_found) => {}
+            Err(error) => {
+                return Err(CallError::of(format!(
+                    "look for {key} in the bucket {}",
+                    self.name
+                ))(error));
+            }
         }
-        let call = self.client.put_object().bucket(&self.name).key(key).expected_bucket_owner(&self.owner);
+        let call = self
+            .client
+            .put_object()
+            .bucket(&self.name)
+            .key(key)
+            .expected_bucket_owner(&self.owner);
         let stored = call.body(ByteStream::from(content)).send().await;
-        stored.map_err(CallError::of(format!("store {key} in the bucket {}", self.name)))?;
+        stored.map_err(CallError::of(format!(
+            "store {key} in the bucket {}",
+            self.name
+        )))?;
         Ok(true)
     }
 
     /// Stores a template under its content's name; gives its address. Idempotent.
     pub(crate) async fn put_template(&self, template: &Template) -> Result<String, CallError> {
-        self.put(&template.key(), template.text().into_bytes()).await?;
+        self.put(&template.key(), template.text().into_bytes())
+            .await?;
         Ok(self.url(&template.key()))
     }
 
@@ -173,7 +269,12 @@ impl Bucket {
     pub(crate) fn url(&self, key: &str) -> String {
         match &self.endpoint_url {
             Some(emulator) => format!("{}/{}/{key}", emulator.trim_end_matches('/'), self.name),
-            None => format!("https://{}.s3.{}.{}/{key}", self.name, self.region, domain(&self.region)),
+            None => format!(
+                "https://{}.s3.{}.{}/{key}",
+                self.name,
+                self.region,
+                domain(&self.region)
+            ),
         }
     }
 
@@ -183,30 +284,64 @@ impl Bucket {
             return Ok(false);
         }
         while self.remove_page().await? {}
-        let gone = self.client.delete_bucket().bucket(&self.name).expected_bucket_owner(&self.owner).send().await;
+        let gone = self
+            .client
+            .delete_bucket()
+            .bucket(&self.name)
+            .expected_bucket_owner(&self.owner)
+            .send()
+            .await;
         match gone {
             Err(error) if error.code() == Some("NoSuchBucket") => Ok(true),
-            other => other.map(|_| true).map_err(CallError::of(self.doing("remove"))),
+            other => other
+                .map(|_| true)
+                .map_err(CallError::of(self.doing("remove"))),
         }
     }
 
     /// Removes up to a thousand versions and marks of deletion; says whether there were any.
     async fn remove_page(&self) -> Result<bool, CallError> {
-        let call = self.client.list_object_versions().bucket(&self.name).expected_bucket_owner(&self.owner);
-        let page = call.max_keys(DELETE_MAX).send().await.map_err(CallError::of(self.doing("list")))?;
-        let versions = page.versions().iter().map(|version| (version.key(), version.version_id()));
-        let marks = page.delete_markers().iter().map(|mark| (mark.key(), mark.version_id()));
+        let call = self
+            .client
+            .list_object_versions()
+            .bucket(&self.name)
+            .expected_bucket_owner(&self.owner);
+        let page = call
+            .max_keys(DELETE_MAX)
+            .send()
+            .await
+            .map_err(CallError::of(self.doing("list")))?;
+        let versions = page
+            .versions()
+            .iter()
+            .map(|version| (version.key(), version.version_id()));
+        let marks = page
+            .delete_markers()
+            .iter()
+            .map(|mark| (mark.key(), mark.version_id()));
         let objects = versions.chain(marks).filter_map(|(key, version)| {
-            ObjectIdentifier::builder().key(key?).set_version_id(version.map(str::to_owned)).build().ok()
+            ObjectIdentifier::builder()
+                .key(key?)
+                .set_version_id(version.map(str::to_owned))
+                .build()
+                .ok()
         });
         let objects: Vec<_> = objects.collect();
         if objects.is_empty() {
             return Ok(false);
         }
         let doing = self.doing("empty");
-        let all = Delete::builder().set_objects(Some(objects)).quiet(true).build();
+        let all = Delete::builder()
+            .set_objects(Some(objects))
+            .quiet(true)
+            .build();
         let all = all.map_err(|error| CallError::new(&doing, error.to_string()))?;
-        let call = self.client.delete_objects().bucket(&self.name).expected_bucket_owner(&self.owner).delete(all);
+        let call = self
+            .client
+            .delete_objects()
+            .bucket(&self.name)
+            .expected_bucket_owner(&self.owner)
+            .delete(all);
         let answer = call.send().await.map_err(CallError::of(&doing))?;
         match answer.errors().first() {
             None => Ok(true),
@@ -229,5 +364,9 @@ pub(crate) fn partition(region: &str) -> &'static str {
 }
 
 fn domain(region: &str) -> &'static str {
-    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
+    if region.starts_with("cn-") {
+        "amazonaws.com.cn"
+    } else {
+        "amazonaws.com"
+    }
 }

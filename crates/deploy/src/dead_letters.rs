@@ -104,7 +104,10 @@ impl<'a> DeadLetters<'a> {
     }
 
     fn messages(&self, queue: DeadQueue) -> Result<Messages, CallError> {
-        Ok(Messages::new(&self.account.config, self.stack.output(queue.output())?.to_owned()))
+        Ok(Messages::new(
+            &self.account.config,
+            self.stack.output(queue.output())?.to_owned(),
+        ))
     }
 
     /// About how many there are.
@@ -119,9 +122,16 @@ impl<'a> DeadLetters<'a> {
     ///
     /// # Errors
     /// [`DeadLetterError`].
-    pub async fn list(&self, queue: DeadQueue, most: usize) -> Result<Vec<DeadLetter>, DeadLetterError> {
+    pub async fn list(
+        &self,
+        queue: DeadQueue,
+        most: usize,
+    ) -> Result<Vec<DeadLetter>, DeadLetterError> {
         let received = self.messages(queue)?.list(most).await?;
-        Ok(received.iter().map(|message| letter(queue, message)).collect())
+        Ok(received
+            .iter()
+            .map(|message| letter(queue, message))
+            .collect())
     }
 
     /// Sends all that are in a queue now on their way again.
@@ -137,15 +147,23 @@ impl<'a> DeadLetters<'a> {
         };
         let to = Messages::new(&self.account.config, self.stack.output(source)?.to_owned());
         let moved = self.messages(queue)?.redrive(&to, most).await?;
-        Ok(Redriven { moved, ..Redriven::default() })
+        Ok(Redriven {
+            moved,
+            ..Redriven::default()
+        })
     }
 
-    /// An event cannot be told again: it has no queue of its own. What it told of an execution can be looked up anew, which is what a
-    /// check on the control queue asks for; what the sweep looks after by itself every minute is over by now.
+    /// An event cannot be told again: it has no queue of its own. What it told of an execution can
+    /// be looked up anew, which is what a check on the control queue asks for; what the sweep looks
+    /// after by itself every minute is over by now.
     async fn look_again(&self, most: usize) -> Result<Redriven, DeadLetterError> {
         let dead = self.messages(DeadQueue::Events)?;
         let url = |output| self.stack.output(output).map(str::to_owned);
-        let queues = SqsQueue::new(&self.account.config, url("LaunchQueueUrl")?, url("ControlQueueUrl")?);
+        let queues = SqsQueue::new(
+            &self.account.config,
+            url("LaunchQueueUrl")?,
+            url("ControlQueueUrl")?,
+        );
         let (mut redriven, mut seen, mut kept) = (Redriven::default(), 0, Vec::new());
         while seen < most {
             let received = dead.receive((most - seen).min(BATCH), HIDDEN).await?;
@@ -182,15 +200,27 @@ fn letter(queue: DeadQueue, message: &Received) -> DeadLetter {
         DeadQueue::Launch | DeadQueue::Control => hint(&message.body),
         DeadQueue::Events => event(&message.body),
     };
-    DeadLetter { queue, id: message.message_id.clone(), sent_at: message.sent_at, about, execution }
+    DeadLetter {
+        queue,
+        id: message.message_id.clone(),
+        sent_at: message.sent_at,
+        about,
+        execution,
+    }
 }
 
 fn hint(body: &str) -> (String, Option<ExecutionId>) {
     match serde_json::from_str(body) {
         Ok(Message::Wakeup { backlog, id }) => (format!("start what waits for {backlog}"), id),
         Ok(Message::Check { id }) => ("look after this execution".into(), Some(id)),
-        Ok(Message::CancelGroup { group }) => (format!("close the members of the cancelled group {group}"), None),
-        Ok(Message::RerunGroup { group }) => (format!("run again what failed, as members of {group}"), None),
+        Ok(Message::CancelGroup { group }) => (
+            format!("close the members of the cancelled group {group}"),
+            None,
+        ),
+        Ok(Message::RerunGroup { group }) => (
+            format!("run again what failed, as members of {group}"),
+            None,
+        ),
         Err(_) => ("not a message of mycli's".into(), None),
     }
 }
@@ -200,7 +230,10 @@ fn event(body: &str) -> (String, Option<ExecutionId>) {
         Event::Task(id) => ("a task has changed".into(), Some(id)),
         Event::Log => ("lines of a log".into(), None),
         Event::Sweep => ("the minute's sweep".into(), None),
-        Event::Ends(n) => (format!("{n} ends of executions could not be announced"), None),
+        Event::Ends(n) => (
+            format!("{n} ends of executions could not be announced"),
+            None,
+        ),
         Event::Unknown => ("not an event that mycli knows".into(), None),
     }
 }
@@ -220,11 +253,19 @@ enum Event {
     Unknown,
 }
 
-/// EventBridge keeps the event itself, Lambda wraps it as `requestPayload`, and of a stream's records only says where they stood.
+/// EventBridge keeps the event itself, Lambda wraps it as `requestPayload`, and of a stream's
+/// records only says where they stood.
 fn meaning(body: &str) -> Event {
-    let Ok(whole) = serde_json::from_str::<Value>(body) else { return Event::Unknown };
-    let event = whole.get("requestPayload").filter(|payload| payload.is_object()).unwrap_or(&whole);
-    let attempt = event["detail"]["startedBy"].as_str().and_then(|text| text.parse::<AttemptId>().ok());
+    let Ok(whole) = serde_json::from_str::<Value>(body) else {
+        return Event::Unknown;
+    };
+    let event = whole
+        .get("requestPayload")
+        .filter(|payload| payload.is_object())
+        .unwrap_or(&whole);
+    let attempt = event["detail"]["startedBy"]
+        .as_str()
+        .and_then(|text| text.parse::<AttemptId>().ok());
     if let Some(attempt) = attempt {
         return Event::Task(attempt.execution().clone());
     }
@@ -248,24 +289,49 @@ mod tests {
 
     #[test]
     fn an_event_is_known_bare_and_as_lambda_wraps_it() {
-        let bare = format!(r#"{{"source":"aws.ecs","detail":{{"startedBy":"{ID}-2","lastStatus":"STOPPED"}}}}"#);
+        let bare = format!(
+            r#"{{"source":"aws.ecs","detail":{{"startedBy":"{ID}-2","lastStatus":"STOPPED"}}}}"#
+        );
         let task = Event::Task(ID.parse().unwrap());
         assert_eq!(meaning(&bare), task);
-        assert_eq!(meaning(&format!(r#"{{"requestContext":{{}},"requestPayload":{bare}}}"#)), task);
-        assert_eq!(meaning(r#"{"requestPayload":{"sweep":true}}"#), Event::Sweep);
+        assert_eq!(
+            meaning(&format!(
+                r#"{{"requestContext":{{}},"requestPayload":{bare}}}"#
+            )),
+            task
+        );
+        assert_eq!(
+            meaning(r#"{"requestPayload":{"sweep":true}}"#),
+            Event::Sweep
+        );
         assert_eq!(meaning(r#"{"awslogs":{"data":"H4sI"}}"#), Event::Log);
-        assert_eq!(meaning(r#"{"DDBStreamBatchInfo":{"batchSize":3}}"#), Event::Ends(3));
+        assert_eq!(
+            meaning(r#"{"DDBStreamBatchInfo":{"batchSize":3}}"#),
+            Event::Ends(3)
+        );
         assert_eq!(meaning("not json"), Event::Unknown);
-        assert_eq!(meaning(r#"{"detail":{"startedBy":"ecs-svc/1"}}"#), Event::Unknown);
+        assert_eq!(
+            meaning(r#"{"detail":{"startedBy":"ecs-svc/1"}}"#),
+            Event::Unknown
+        );
     }
 
     #[test]
     fn a_dead_letter_is_told_without_the_values_in_it() {
-        let body =
-            format!(r#"{{"detail":{{"startedBy":"{ID}-1","overrides":{{"environment":[{{"value":"hunter2"}}]}}}}}}"#);
+        let body = format!(
+            r#"{{"detail":{{"startedBy":"{ID}-1","overrides":{{"environment":[{{"value":"hunter2"}}]}}}}}}"#
+        );
         let (about, execution) = event(&body);
-        assert_eq!((about.as_str(), execution.unwrap().as_str()), ("a task has changed", ID));
-        let (about, execution) = hint(&format!(r#"{{"kind":"line","line":"pool:fargate-spot","id":"{ID}"}}"#));
-        assert_eq!((about.as_str(), execution.unwrap().as_str()), ("start what waits for pool:fargate-spot", ID));
+        assert_eq!(
+            (about.as_str(), execution.unwrap().as_str()),
+            ("a task has changed", ID)
+        );
+        let (about, execution) = hint(&format!(
+            r#"{{"kind":"line","line":"pool:fargate-spot","id":"{ID}"}}"#
+        ));
+        assert_eq!(
+            (about.as_str(), execution.unwrap().as_str()),
+            ("start what waits for pool:fargate-spot", ID)
+        );
     }
 }

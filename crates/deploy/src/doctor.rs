@@ -1,4 +1,5 @@
-//! Finding out what is wrong with a stack. Gathering facts and judging them are apart: the judgement is pure.
+//! Finding out what is wrong with a stack. Gathering facts and judging them are apart: the
+//! judgement is pure.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -13,7 +14,8 @@ use crate::{
     stack::{Condition, StackView, Stacks},
 };
 
-/// How far a clock may be off. Ours: AWS refuses signatures at five minutes, and times of this machine stand beside AWS's in what is shown.
+/// How far a clock may be off. Ours: AWS refuses signatures at five minutes, and times of this
+/// machine stand beside AWS's in what is shown.
 const CLOCK_MAX: TimeDelta = TimeDelta::seconds(60);
 /// How long a task may take to start. Ours: a start takes a minute, a large image some more.
 const LAUNCH_MAX: TimeDelta = TimeDelta::minutes(15);
@@ -75,7 +77,10 @@ impl Facts {
     /// Finds out all that AWS tells.
     pub async fn gather(account: &Account, name: &StackName, version: &str) -> Self {
         let who = format!("{} ({}) in {}", account.id, account.who(), account.region);
-        let stack = Stacks::new(account, name).find().await.map_err(|error| error.to_string());
+        let stack = Stacks::new(account, name)
+            .find()
+            .await
+            .map_err(|error| error.to_string());
         let no_stack = || "there is no stack".to_owned();
         let mut facts = Self {
             account: Ok(who),
@@ -100,12 +105,21 @@ impl Facts {
     async fn look_into(&mut self, account: &Account, stack: &StackView) {
         let dead = DeadLetters::new(account, stack);
         for queue in DeadQueue::ALL {
-            self.dead_letters.push((queue, dead.count(queue).await.map_err(|error| error.to_string())));
+            self.dead_letters.push((
+                queue,
+                dead.count(queue).await.map_err(|error| error.to_string()),
+            ));
         }
-        self.activity = activity::look(account, stack).await.map_err(|error| error.to_string());
+        self.activity = activity::look(account, stack)
+            .await
+            .map_err(|error| error.to_string());
         let path = self.name.secrets_path();
-        self.secrets = secrets::list(account, stack, path).await.map_err(|error| error.to_string());
-        self.log_writers = log_writers::find(account, &self.name, stack).await.map_err(|error| error.to_string());
+        self.secrets = secrets::list(account, stack, path)
+            .await
+            .map_err(|error| error.to_string());
+        self.log_writers = log_writers::find(account, &self.name, stack)
+            .await
+            .map_err(|error| error.to_string());
     }
 
     /// A command for this stack.
@@ -138,7 +152,8 @@ pub struct Check {
 pub enum Verdict {
     /// As it should be.
     Ok,
-    /// It works, and somebody could do harm by it. Whether that is to be changed is the account's owner's to say, so it fails nothing.
+    /// It works, and somebody could do harm by it. Whether that is to be changed is the account's
+    /// owner's to say, so it fails nothing.
     Warning,
     /// Wrong.
     Wrong,
@@ -148,19 +163,37 @@ pub enum Verdict {
 
 impl Check {
     fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, detail: detail.into(), fix: None }
+        Self {
+            name,
+            verdict: Verdict::Ok,
+            detail: detail.into(),
+            fix: None,
+        }
     }
 
     fn wrong(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Wrong, detail: detail.into(), fix: Some(fix.into()) }
+        Self {
+            name,
+            verdict: Verdict::Wrong,
+            detail: detail.into(),
+            fix: Some(fix.into()),
+        }
     }
 
     fn warning(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Warning, ..Self::wrong(name, detail, fix) }
+        Self {
+            verdict: Verdict::Warning,
+            ..Self::wrong(name, detail, fix)
+        }
     }
 
     fn unknown(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Unknown, detail: detail.into(), fix: None }
+        Self {
+            name,
+            verdict: Verdict::Unknown,
+            detail: detail.into(),
+            fix: None,
+        }
     }
 }
 
@@ -172,12 +205,27 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         return vec![account];
     }
     let stack = stack(facts);
-    let standing = facts.stack.as_ref().ok().and_then(Option::as_ref).filter(|_| stack.verdict == Verdict::Ok);
+    let standing = facts
+        .stack
+        .as_ref()
+        .ok()
+        .and_then(Option::as_ref)
+        .filter(|_| stack.verdict == Verdict::Ok);
     let mut checks = vec![account, clock(facts), stack];
     if let Some(stack) = standing {
         checks.push(version(facts, stack));
-        checks.extend(facts.quotas.iter().map(|(pool, known)| quota(facts, stack, *pool, known)));
-        checks.extend(facts.dead_letters.iter().map(|(queue, count)| dead_letters(facts, *queue, count)));
+        checks.extend(
+            facts
+                .quotas
+                .iter()
+                .map(|(pool, known)| quota(facts, stack, *pool, known)),
+        );
+        checks.extend(
+            facts
+                .dead_letters
+                .iter()
+                .map(|(queue, count)| dead_letters(facts, *queue, count)),
+        );
         checks.extend(records(facts));
         checks.extend(waiting(facts));
         checks.push(secrets_kept(facts));
@@ -190,9 +238,11 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
 fn credentials(facts: &Facts) -> Check {
     match &facts.account {
         Ok(who) => Check::ok("credentials", who),
-        Err(why) => {
-            Check::wrong("credentials", why, "see above; `aws sts get-caller-identity` shows whether it worked")
-        }
+        Err(why) => Check::wrong(
+            "credentials",
+            why,
+            "see above; `aws sts get-caller-identity` shows whether it worked",
+        ),
     }
 }
 
@@ -201,8 +251,15 @@ fn clock(facts: &Facts) -> Check {
         None => Check::unknown("clock", "AWS did not tell its time"),
         Some(ahead) if ahead.abs() <= CLOCK_MAX => Check::ok("clock", "agrees with AWS's"),
         Some(ahead) => {
-            let way = if ahead > TimeDelta::zero() { "ahead of" } else { "behind" };
-            let detail = format!("this machine's clock is {} s {way} AWS's", ahead.num_seconds().abs());
+            let way = if ahead > TimeDelta::zero() {
+                "ahead of"
+            } else {
+                "behind"
+            };
+            let detail = format!(
+                "this machine's clock is {} s {way} AWS's",
+                ahead.num_seconds().abs()
+            );
             Check::wrong(
                 "clock",
                 detail,
@@ -215,16 +272,34 @@ fn clock(facts: &Facts) -> Check {
 fn stack(facts: &Facts) -> Check {
     let name = "stack";
     match &facts.stack {
-        Err(why) => Check::wrong(name, why, "give these credentials the right to call CloudFormation, then ask again"),
-        Ok(None) => Check::wrong(name, format!("there is no stack {}", facts.name.full()), facts.command("init")),
+        Err(why) => Check::wrong(
+            name,
+            why,
+            "give these credentials the right to call CloudFormation, then ask again",
+        ),
+        Ok(None) => Check::wrong(
+            name,
+            format!("there is no stack {}", facts.name.full()),
+            facts.command("init"),
+        ),
         Ok(Some(stack)) => {
             let detail = format!("{} is {}", facts.name.full(), stack.status);
-            let why = stack.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let why = stack
+                .reason
+                .as_deref()
+                .map(|reason| format!(": {reason}"))
+                .unwrap_or_default();
             match stack.condition() {
                 Condition::Stands => Check::ok(name, detail),
-                Condition::Busy => Check::wrong(name, detail, "wait for the end of that, and ask again"),
-                Condition::NeverStood | Condition::Stuck => Check::wrong(name, detail + &why, facts.command("init")),
-                Condition::HalfRemoved => Check::wrong(name, detail + &why, facts.command("destroy")),
+                Condition::Busy => {
+                    Check::wrong(name, detail, "wait for the end of that, and ask again")
+                }
+                Condition::NeverStood | Condition::Stuck => {
+                    Check::wrong(name, detail + &why, facts.command("init"))
+                }
+                Condition::HalfRemoved => {
+                    Check::wrong(name, detail + &why, facts.command("destroy"))
+                }
             }
         }
     }
@@ -233,9 +308,15 @@ fn stack(facts: &Facts) -> Check {
 fn version(facts: &Facts, stack: &StackView) -> Check {
     let theirs = stack.version().unwrap_or("unknown");
     if theirs == facts.version {
-        return Check::ok("version", format!("the functions are of this version, {theirs}"));
+        return Check::ok(
+            "version",
+            format!("the functions are of this version, {theirs}"),
+        );
     }
-    let detail = format!("the functions are of version {theirs}, this mycli is {}", facts.version);
+    let detail = format!(
+        "the functions are of version {theirs}, this mycli is {}",
+        facts.version
+    );
     let fix = if is_newer(theirs, &facts.version) {
         "install that version of mycli".into()
     } else {
@@ -247,13 +328,20 @@ fn version(facts: &Facts, stack: &StackView) -> Check {
 /// Whether one version comes after another.
 #[must_use]
 pub fn is_newer(one: &str, other: &str) -> bool {
-    let numbers = |text: &str| -> Option<Vec<u64>> { text.split('.').map(|part| part.parse().ok()).collect() };
-    numbers(one).zip(numbers(other)).is_some_and(|(one, other)| one > other)
+    let numbers = |text: &str| -> Option<Vec<u64>> {
+        text.split('.').map(|part| part.parse().ok()).collect()
+    };
+    numbers(one)
+        .zip(numbers(other))
+        .is_some_and(|(one, other)| one > other)
 }
 
 fn quota(facts: &Facts, stack: &StackView, pool: Pool, known: &Known) -> Check {
     let (name, title) = ("quota", pool.title());
-    let limit = stack.parameters.get(pool.parameter()).and_then(|text| text.parse::<u32>().ok());
+    let limit = stack
+        .parameters
+        .get(pool.parameter())
+        .and_then(|text| text.parse::<u32>().ok());
     let raise = || {
         format!(
             "ask for more: aws service-quotas request-service-quota-increase --service-code fargate --quota-code {} --desired-value 64",
@@ -261,19 +349,34 @@ fn quota(facts: &Facts, stack: &StackView, pool: Pool, known: &Known) -> Check {
         )
     };
     match (known, limit) {
-        (Known::Unknown(why), _) => Check::unknown(name, format!("{title}: Service Quotas cannot be asked ({why})")),
+        (Known::Unknown(why), _) => Check::unknown(
+            name,
+            format!("{title}: Service Quotas cannot be asked ({why})"),
+        ),
         (Known::Unset, _) => Check::unknown(name, format!("{title}: AWS names no quota")),
-        (Known::Vcpus(0), _) => Check::wrong(name, format!("{title}: the account may use no vCPUs at all"), raise()),
-        (Known::Vcpus(quota), None) => {
-            Check::ok(name, format!("{title}: the stack follows the account's quota of {quota} vCPUs"))
-        }
+        (Known::Vcpus(0), _) => Check::wrong(
+            name,
+            format!("{title}: the account may use no vCPUs at all"),
+            raise(),
+        ),
+        (Known::Vcpus(quota), None) => Check::ok(
+            name,
+            format!("{title}: the stack follows the account's quota of {quota} vCPUs"),
+        ),
         (Known::Vcpus(quota), Some(limit)) if limit > *quota => {
-            let detail = format!("{title}: the stack starts up to {limit} vCPUs, the account may use {quota}");
-            Check::wrong(name, detail, facts.command(&format!("upgrade {} {quota}", pool.flag())))
+            let detail = format!(
+                "{title}: the stack starts up to {limit} vCPUs, the account may use {quota}"
+            );
+            Check::wrong(
+                name,
+                detail,
+                facts.command(&format!("upgrade {} {quota}", pool.flag())),
+            )
         }
-        (Known::Vcpus(quota), Some(limit)) => {
-            Check::ok(name, format!("{title}: the stack uses up to {limit} of the account's {quota} vCPUs"))
-        }
+        (Known::Vcpus(quota), Some(limit)) => Check::ok(
+            name,
+            format!("{title}: the stack uses up to {limit} of the account's {quota} vCPUs"),
+        ),
     }
 }
 
@@ -287,7 +390,11 @@ fn dead_letters(facts: &Facts, queue: DeadQueue, count: &Result<usize, String>) 
                 facts.command("dead-letters list"),
                 facts.command("dead-letters redrive")
             );
-            Check::wrong(name, format!("{}: {count} could not be processed", queue.as_str()), fix)
+            Check::wrong(
+                name,
+                format!("{}: {count} could not be processed", queue.as_str()),
+                fix,
+            )
         }
         Err(why) => Check::wrong(
             name,
@@ -300,14 +407,20 @@ fn dead_letters(facts: &Facts, queue: DeadQueue, count: &Result<usize, String>) 
 /// Records that cannot be read, each by its id.
 fn records(facts: &Facts) -> Vec<Check> {
     let name = "records";
-    let Ok(activity) = &facts.activity else { return Vec::new() };
+    let Ok(activity) = &facts.activity else {
+        return Vec::new();
+    };
     let check = |record: &Unreadable| {
         let fix = format!(
             "a newer release may read it: {}; or give it up: {}",
             facts.command("upgrade"),
             facts.command(&format!("forget {}", record.id))
         );
-        Check::wrong(name, format!("{} cannot be read: {}", record.id, record.why), fix)
+        Check::wrong(
+            name,
+            format!("{} cannot be read: {}", record.id, record.why),
+            fix,
+        )
     };
     if activity.unreadable.is_empty() {
         return vec![Check::ok(name, "all that were looked at can be read")];
@@ -320,16 +433,29 @@ fn waiting(facts: &Facts) -> Vec<Check> {
     let name = "runs";
     let activity = match &facts.activity {
         Ok(activity) => activity,
-        Err(why) => return vec![Check::wrong(name, why, "give these credentials the right to read the table")],
+        Err(why) => {
+            return vec![Check::wrong(
+                name,
+                why,
+                "give these credentials the right to read the table",
+            )];
+        }
     };
     let overdue: Vec<_> = activity
         .launched
         .iter()
-        .filter(|run| run.status == domain::execution::ExecutionStatus::Launching && facts.now - run.since > LAUNCH_MAX)
+        .filter(|run| {
+            run.status == domain::execution::ExecutionStatus::Launching
+                && facts.now - run.since > LAUNCH_MAX
+        })
         .collect();
     let mut checks = Vec::new();
     if let Some(first) = overdue.first() {
-        let detail = format!("{} launched over {} minutes ago do not run yet", overdue.len(), LAUNCH_MAX.num_minutes());
+        let detail = format!(
+            "{} launched over {} minutes ago do not run yet",
+            overdue.len(),
+            LAUNCH_MAX.num_minutes()
+        );
         let fix = format!(
             "look at why: {}; or stop it: {}",
             facts.command(&format!("status {}", first.id)),
@@ -337,9 +463,16 @@ fn waiting(facts: &Facts) -> Vec<Check> {
         );
         checks.push(Check::wrong(name, detail, fix));
     }
-    for backlog in activity.backlogs.iter().filter(|backlog| facts.now - backlog.since > WAIT_MAX) {
+    for backlog in activity
+        .backlogs
+        .iter()
+        .filter(|backlog| facts.now - backlog.since > WAIT_MAX)
+    {
         let hours = (facts.now - backlog.since).num_hours();
-        let detail = format!("the first in line for {} has waited for {hours} h", backlog.key);
+        let detail = format!(
+            "the first in line for {} has waited for {hours} h",
+            backlog.key
+        );
         let fix = format!(
             "{} says what it waits for; raise the quota, or cancel what holds it",
             facts.command(&format!("status {}", backlog.head))
@@ -347,7 +480,11 @@ fn waiting(facts: &Facts) -> Vec<Check> {
         checks.push(Check::wrong(name, detail, fix));
     }
     if checks.is_empty() {
-        let detail = if activity.is_idle() { "nothing is under way".into() } else { activity.words() };
+        let detail = if activity.is_idle() {
+            "nothing is under way".into()
+        } else {
+            activity.words()
+        };
         checks.push(Check::ok(name, detail));
     }
     checks
@@ -357,16 +494,27 @@ fn secrets_kept(facts: &Facts) -> Check {
     let name = "secrets";
     let kept = match &facts.secrets {
         Ok(kept) => kept,
-        Err(why) => return Check::wrong(name, why, "give these credentials the right to list the stack's parameters"),
+        Err(why) => {
+            return Check::wrong(
+                name,
+                why,
+                "give these credentials the right to list the stack's parameters",
+            );
+        }
     };
     let (without_value, without_record) = (kept.without_value(), kept.without_record());
     if let Some(first) = without_value.first() {
-        let detail = format!("set, but their values are gone: {}", without_value.join(", "));
+        let detail = format!(
+            "set, but their values are gone: {}",
+            without_value.join(", ")
+        );
         return Check::wrong(name, detail, facts.command(&format!("secrets set {first}")));
     }
     if let Some(first) = without_record.first() {
-        let detail =
-            format!("values that no run may name, since mycli did not set them: {}", without_record.join(", "));
+        let detail = format!(
+            "values that no run may name, since mycli did not set them: {}",
+            without_record.join(", ")
+        );
         let fix = format!(
             "{}, or {}",
             facts.command(&format!("secrets set {first}")),
@@ -377,8 +525,9 @@ fn secrets_kept(facts: &Facts) -> Check {
     Check::ok(name, format!("{} set", kept.records.len()))
 }
 
-/// Roles and users that could forge how a run ended. Any account has administrators, so these are told and no reason to warn; and nearly any
-/// has functions whose roles may write every log, which is why the others are a warning and not wrong.
+/// Roles and users that could forge how a run ended. Any account has administrators, so these are
+/// told and no reason to warn; and nearly any has functions whose roles may write every log, which
+/// is why the others are a warning and not wrong.
 fn log_writers(facts: &Facts) -> Check {
     let name = "log writers";
     let writers = match &facts.log_writers {
@@ -386,7 +535,10 @@ fn log_writers(facts: &Facts) -> Check {
         Err(why) => return Check::unknown(name, why),
     };
     let untold = |(why, names): (&String, &Vec<String>)| {
-        format!("whether {} can write into the streams of tasks is not known: {why}", some_of(names))
+        format!(
+            "whether {} can write into the streams of tasks is not known: {why}",
+            some_of(names)
+        )
     };
     let untold: Vec<_> = writers.untold.iter().map(untold).collect();
     if !writers.others.is_empty() {
@@ -406,10 +558,18 @@ fn log_writers(facts: &Facts) -> Check {
         return Check::unknown(name, untold.join("; "));
     }
     match writers.administrators.as_slice() {
-        [] => Check::ok(name, "only the stack itself can write into the streams of tasks"),
+        [] => Check::ok(
+            name,
+            "only the stack itself can write into the streams of tasks",
+        ),
         some => {
             let some = some_of(some);
-            Check::ok(name, format!("only the stack and administrators can write into the streams of tasks: {some}"))
+            Check::ok(
+                name,
+                format!(
+                    "only the stack and administrators can write into the streams of tasks: {some}"
+                ),
+            )
         }
     }
 }
@@ -440,7 +600,10 @@ mod tests {
     use crate::activity::{Backlog, Launched};
 
     fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     fn well() -> Facts {
@@ -453,7 +616,12 @@ mod tests {
             tags: BTreeMap::new(),
             is_adopted: false,
         };
-        let record = SecretRecord { name: "TOKEN".into(), role: Role::Submit, set_at: None, hosts: Vec::new() };
+        let record = SecretRecord {
+            name: "TOKEN".into(),
+            role: Role::Submit,
+            set_at: None,
+            hosts: Vec::new(),
+        };
         Facts {
             account: Ok("123456789012 (user/alice) in eu-west-1".into()),
             clock_ahead: Some(TimeDelta::seconds(-2)),
@@ -461,8 +629,15 @@ mod tests {
             quotas: Pool::ALL.map(|pool| (pool, Known::Vcpus(6))).to_vec(),
             dead_letters: DeadQueue::ALL.map(|queue| (queue, Ok(0))).to_vec(),
             activity: Ok(Activity::default()),
-            secrets: Ok(Kept { records: vec![record], values: vec!["TOKEN".into()], unreadable: Vec::new() }),
-            log_writers: Ok(Writers { administrators: vec!["role/Admin".into()], ..Writers::default() }),
+            secrets: Ok(Kept {
+                records: vec![record],
+                values: vec!["TOKEN".into()],
+                unreadable: Vec::new(),
+            }),
+            log_writers: Ok(Writers {
+                administrators: vec!["role/Admin".into()],
+                ..Writers::default()
+            }),
             api: Some(Ok(())),
             ..Facts::without_account(&StackName::default(), "1.2.3", String::new())
         }
@@ -479,16 +654,27 @@ mod tests {
     /// Exactly one thing is wrong; its detail and its fix hold these texts.
     #[track_caller]
     fn one_finding(facts: &Facts, name: &str, detail: &str, fix: &str) {
-        let wrong: Vec<_> = judge(facts).into_iter().filter(|check| check.verdict == Verdict::Wrong).collect();
-        let [found] = wrong.as_slice() else { panic!("{wrong:#?}") };
+        let wrong: Vec<_> = judge(facts)
+            .into_iter()
+            .filter(|check| check.verdict == Verdict::Wrong)
+            .collect();
+        let [found] = wrong.as_slice() else {
+            panic!("{wrong:#?}")
+        };
         let told = found.fix.clone().unwrap_or_default();
-        assert!(found.name == name && found.detail.contains(detail) && told.contains(fix), "{found:#?}");
+        assert!(
+            found.name == name && found.detail.contains(detail) && told.contains(fix),
+            "{found:#?}"
+        );
     }
 
     #[test]
     fn a_stack_that_is_well_has_no_findings() {
         let checks = judge(&well());
-        assert!(checks.iter().all(|check| check.verdict == Verdict::Ok), "{checks:#?}");
+        assert!(
+            checks.iter().all(|check| check.verdict == Verdict::Ok),
+            "{checks:#?}"
+        );
         assert_eq!(checks.len(), 14);
     }
 
@@ -505,15 +691,29 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_off() {
-        let facts = Facts { clock_ahead: Some(TimeDelta::seconds(200)), ..well() };
+        let facts = Facts {
+            clock_ahead: Some(TimeDelta::seconds(200)),
+            ..well()
+        };
         one_finding(&facts, "clock", "200 s ahead", "timedatectl");
-        let facts = Facts { clock_ahead: Some(TimeDelta::seconds(-61)), ..well() };
+        let facts = Facts {
+            clock_ahead: Some(TimeDelta::seconds(-61)),
+            ..well()
+        };
         one_finding(&facts, "clock", "61 s behind", "timedatectl");
     }
 
     #[test]
     fn a_stack_that_is_not_there_or_does_not_stand() {
-        one_finding(&Facts { stack: Ok(None), ..well() }, "stack", "no stack mycli-default", "mycli init");
+        one_finding(
+            &Facts {
+                stack: Ok(None),
+                ..well()
+            },
+            "stack",
+            "no stack mycli-default",
+            "mycli init",
+        );
         one_finding(
             &with_stack(|stack| stack.status = "ROLLBACK_COMPLETE".into()),
             "stack",
@@ -546,34 +746,93 @@ mod tests {
     fn quotas_below_or_unknown_to_the_stack() {
         let quota = |vcpus| vec![(Pool::Spot, Known::Vcpus(vcpus))];
         one_finding(
-            &Facts { quotas: quota(4), ..well() },
+            &Facts {
+                quotas: quota(4),
+                ..well()
+            },
             "quota",
             "account may use 4",
             "mycli upgrade --vcpus-spot 4",
         );
-        one_finding(&Facts { quotas: quota(0), ..well() }, "quota", "no vCPUs at all", "L-36FBB829");
-        let follows = with_stack(|stack| stack.parameters = texts(&[("SpotVcpus", "6"), ("OnDemandVcpus", "")]));
-        assert!(judge(&follows).iter().all(|check| check.verdict == Verdict::Ok));
-        let unknown = Facts { quotas: vec![(Pool::Spot, Known::Unknown("UnknownOperation".into()))], ..well() };
-        assert!(judge(&unknown).iter().all(|check| check.verdict != Verdict::Wrong));
-        assert!(judge(&Facts { quotas: quota(100), ..well() }).iter().all(|check| check.verdict == Verdict::Ok));
+        one_finding(
+            &Facts {
+                quotas: quota(0),
+                ..well()
+            },
+            "quota",
+            "no vCPUs at all",
+            "L-36FBB829",
+        );
+        let follows = with_stack(|stack| {
+            stack.parameters = texts(&[("SpotVcpus", "6"), ("OnDemandVcpus", "")])
+        });
+        assert!(
+            judge(&follows)
+                .iter()
+                .all(|check| check.verdict == Verdict::Ok)
+        );
+        let unknown = Facts {
+            quotas: vec![(Pool::Spot, Known::Unknown("UnknownOperation".into()))],
+            ..well()
+        };
+        assert!(
+            judge(&unknown)
+                .iter()
+                .all(|check| check.verdict != Verdict::Wrong)
+        );
+        assert!(
+            judge(&Facts {
+                quotas: quota(100),
+                ..well()
+            })
+            .iter()
+            .all(|check| check.verdict == Verdict::Ok)
+        );
     }
 
     #[test]
     fn dead_letters_lie_about() {
-        let facts = Facts { dead_letters: vec![(DeadQueue::Launch, Ok(0)), (DeadQueue::Control, Ok(3))], ..well() };
-        one_finding(&facts, "dead letters", "control: 3", "mycli dead-letters redrive");
+        let facts = Facts {
+            dead_letters: vec![(DeadQueue::Launch, Ok(0)), (DeadQueue::Control, Ok(3))],
+            ..well()
+        };
+        one_finding(
+            &facts,
+            "dead letters",
+            "control: 3",
+            "mycli dead-letters redrive",
+        );
     }
 
     #[test]
     fn launches_that_come_to_nothing_and_lines_that_stand_still() {
-        let launched =
-            |status, minutes| Launched { id: "exec_1".into(), status, since: well().now - TimeDelta::minutes(minutes) };
-        let of = |launched, backlogs| Activity { launched, backlogs, ..Activity::default() };
-        let activity = |launched, backlogs| Facts { activity: Ok(of(launched, backlogs)), ..well() };
-        let facts =
-            activity(vec![launched(ExecutionStatus::Launching, 16), launched(ExecutionStatus::Running, 600)], vec![]);
-        one_finding(&facts, "runs", "1 launched over 15 minutes ago", "mycli cancel exec_1");
+        let launched = |status, minutes| Launched {
+            id: "exec_1".into(),
+            status,
+            since: well().now - TimeDelta::minutes(minutes),
+        };
+        let of = |launched, backlogs| Activity {
+            launched,
+            backlogs,
+            ..Activity::default()
+        };
+        let activity = |launched, backlogs| Facts {
+            activity: Ok(of(launched, backlogs)),
+            ..well()
+        };
+        let facts = activity(
+            vec![
+                launched(ExecutionStatus::Launching, 16),
+                launched(ExecutionStatus::Running, 600),
+            ],
+            vec![],
+        );
+        one_finding(
+            &facts,
+            "runs",
+            "1 launched over 15 minutes ago",
+            "mycli cancel exec_1",
+        );
         let backlog = |minutes| Backlog {
             key: "lock:prod".into(),
             head: "exec_2".into(),
@@ -585,16 +844,36 @@ mod tests {
             "lock:prod has waited for 2 h",
             "mycli status exec_2",
         );
-        let fine = activity(vec![launched(ExecutionStatus::Launching, 2)], vec![backlog(30)]);
-        assert!(judge(&fine).iter().all(|check| check.verdict == Verdict::Ok));
+        let fine = activity(
+            vec![launched(ExecutionStatus::Launching, 2)],
+            vec![backlog(30)],
+        );
+        assert!(
+            judge(&fine)
+                .iter()
+                .all(|check| check.verdict == Verdict::Ok)
+        );
     }
 
     #[test]
     fn a_record_that_cannot_be_read_is_named_with_what_removes_it() {
-        let unreadable =
-            vec![Unreadable { id: "exec_9".into(), why: "this release cannot read its `request.arch`".into() }];
-        let facts = Facts { activity: Ok(Activity { unreadable, ..Activity::default() }), ..well() };
-        one_finding(&facts, "records", "exec_9 cannot be read", "mycli forget exec_9");
+        let unreadable = vec![Unreadable {
+            id: "exec_9".into(),
+            why: "this release cannot read its `request.arch`".into(),
+        }];
+        let facts = Facts {
+            activity: Ok(Activity {
+                unreadable,
+                ..Activity::default()
+            }),
+            ..well()
+        };
+        one_finding(
+            &facts,
+            "records",
+            "exec_9 cannot be read",
+            "mycli forget exec_9",
+        );
     }
 
     #[test]
@@ -602,7 +881,10 @@ mod tests {
         let secrets = |change: fn(&mut Kept)| {
             let mut kept = well().secrets.unwrap();
             change(&mut kept);
-            Facts { secrets: Ok(kept), ..well() }
+            Facts {
+                secrets: Ok(kept),
+                ..well()
+            }
         };
         one_finding(
             &secrets(|kept| kept.values.clear()),
@@ -611,13 +893,26 @@ mod tests {
             "mycli secrets set TOKEN",
         );
         let facts = secrets(|kept| kept.values.push("OTHER".into()));
-        one_finding(&facts, "secrets", "did not set them: OTHER", "mycli secrets remove OTHER");
+        one_finding(
+            &facts,
+            "secrets",
+            "did not set them: OTHER",
+            "mycli secrets remove OTHER",
+        );
     }
 
     fn look_at_writers(log_writers: Result<Writers, String>) -> Check {
-        let checks = judge(&Facts { log_writers, ..well() });
-        let (ours, others): (Vec<_>, Vec<_>) = checks.into_iter().partition(|check| check.name == "log writers");
-        assert!(others.iter().all(|check| check.verdict == Verdict::Ok), "{others:#?}");
+        let checks = judge(&Facts {
+            log_writers,
+            ..well()
+        });
+        let (ours, others): (Vec<_>, Vec<_>) = checks
+            .into_iter()
+            .partition(|check| check.name == "log writers");
+        assert!(
+            others.iter().all(|check| check.verdict == Verdict::Ok),
+            "{others:#?}"
+        );
         ours.into_iter().next().expect("a look at those that write")
     }
 
@@ -628,46 +923,91 @@ mod tests {
     #[test]
     fn foreign_writers_of_the_logs_of_tasks_are_named_with_the_mend_and_fail_nothing() {
         let group = "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/default".to_owned();
-        let found =
-            look_at_writers(Ok(Writers { group, others: names(7), administrators: names(2), ..Writers::default() }));
+        let found = look_at_writers(Ok(Writers {
+            group,
+            others: names(7),
+            administrators: names(2),
+            ..Writers::default()
+        }));
         assert_eq!(found.verdict, Verdict::Warning);
-        assert!(found.detail.starts_with("role/1, role/2, role/3, role/4, role/5 and 2 more can write"), "{found:#?}");
+        assert!(
+            found
+                .detail
+                .starts_with("role/1, role/2, role/3, role/4, role/5 and 2 more can write"),
+            "{found:#?}"
+        );
         let fix = found.fix.unwrap();
-        assert!(fix.contains("permissions boundary") && fix.contains("log-group:/aws/mycli/default:*"), "{fix}");
+        assert!(
+            fix.contains("permissions boundary") && fix.contains("log-group:/aws/mycli/default:*"),
+            "{fix}"
+        );
         assert_eq!(serde_json::to_value(Verdict::Warning).unwrap(), "warning");
     }
 
     #[test]
     fn administrators_are_no_reason_to_warn_of_foreign_writers() {
-        let of = |count| look_at_writers(Ok(Writers { administrators: names(count), ..Writers::default() }));
+        let of = |count| {
+            look_at_writers(Ok(Writers {
+                administrators: names(count),
+                ..Writers::default()
+            }))
+        };
         assert_eq!((of(9).verdict, of(0).verdict), (Verdict::Ok, Verdict::Ok));
-        assert!(of(9).detail.ends_with("role/5 and 4 more") && of(0).detail.starts_with("only the stack itself"));
+        assert!(
+            of(9).detail.ends_with("role/5 and 4 more")
+                && of(0).detail.starts_with("only the stack itself")
+        );
     }
 
     #[test]
     fn foreign_writers_that_cannot_be_told_are_unknown_with_the_reason() {
         let denied = "failed to list the roles and users of the account: not authorized to perform: iam:GetAccountAuthorizationDetails";
         let found = look_at_writers(Err(denied.into()));
-        assert_eq!((found.verdict, found.detail.as_str(), found.fix), (Verdict::Unknown, denied, None));
+        assert_eq!(
+            (found.verdict, found.detail.as_str(), found.fix),
+            (Verdict::Unknown, denied, None)
+        );
         let untold = BTreeMap::from([("only 50 are looked at closely".to_owned(), names(6))]);
-        let some =
-            look_at_writers(Ok(Writers { untold: untold.clone(), administrators: names(1), ..Writers::default() }));
+        let some = look_at_writers(Ok(Writers {
+            untold: untold.clone(),
+            administrators: names(1),
+            ..Writers::default()
+        }));
         assert_eq!(some.verdict, Verdict::Unknown);
-        assert!(some.detail.contains("role/5 and 1 more") && some.detail.contains("only 50"), "{some:#?}");
-        let both = look_at_writers(Ok(Writers { untold, others: names(1), ..Writers::default() }));
+        assert!(
+            some.detail.contains("role/5 and 1 more") && some.detail.contains("only 50"),
+            "{some:#?}"
+        );
+        let both = look_at_writers(Ok(Writers {
+            untold,
+            others: names(1),
+            ..Writers::default()
+        }));
         assert_eq!(both.verdict, Verdict::Warning);
         assert!(both.detail.contains("only 50"), "{both:#?}");
     }
 
     #[test]
     fn an_api_that_does_not_take_the_key() {
-        let facts = Facts { api: Some(Err("no valid API key".into())), ..well() };
+        let facts = Facts {
+            api: Some(Err("no valid API key".into())),
+            ..well()
+        };
         one_finding(&facts, "API", "no valid API key", "mycli init");
     }
 
     #[test]
     fn a_mend_is_for_the_stack_that_was_looked_at() {
-        let facts = Facts { name: "ci".parse().unwrap(), stack: Ok(None), ..well() };
-        one_finding(&facts, "stack", "no stack mycli-ci", "mycli --stack ci init");
+        let facts = Facts {
+            name: "ci".parse().unwrap(),
+            stack: Ok(None),
+            ..well()
+        };
+        one_finding(
+            &facts,
+            "stack",
+            "no stack mycli-ci",
+            "mycli --stack ci init",
+        );
     }
 }

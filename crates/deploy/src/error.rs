@@ -5,7 +5,8 @@ use std::error::Error;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-/// A call that failed. The SDK has repeated it already where that could help; the text is AWS's own, which names no secret.
+/// A call that failed. The SDK has repeated it already where that could help; the text is AWS's
+/// own, which names no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to {doing}: {message}{}", code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default())]
 pub struct CallError {
@@ -20,7 +21,11 @@ pub struct CallError {
 impl CallError {
     /// Not AWS's: something that a sequence of calls came to.
     pub fn new(doing: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { doing: doing.into(), code: None, message: message.into() }
+        Self {
+            doing: doing.into(),
+            code: None,
+            message: message.into(),
+        }
     }
 
     /// For `map_err`: what was being done completes "failed to".
@@ -33,24 +38,35 @@ impl CallError {
             let answer = error.as_service_error().map(ProvideErrorMetadata::meta);
             let code = answer.and_then(|meta| meta.code()).map(str::to_owned);
             let message = answer.and_then(|meta| meta.message()).map(str::to_owned);
-            Self { doing: doing.into(), message: message.unwrap_or_else(|| words(&error, code.is_some())), code }
+            Self {
+                doing: doing.into(),
+                message: message.unwrap_or_else(|| words(&error, code.is_some())),
+                code,
+            }
         }
     }
 
     /// Whether the service answered with one of these codes.
     #[must_use]
     pub fn is(&self, codes: &[&str]) -> bool {
-        self.code.as_deref().is_some_and(|code| codes.contains(&code))
+        self.code
+            .as_deref()
+            .is_some_and(|code| codes.contains(&code))
     }
 
     /// Whether these credentials may not do it.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        self.is(&["AccessDenied", "AccessDeniedException", "UnauthorizedOperation"])
+        self.is(&[
+            "AccessDenied",
+            "AccessDeniedException",
+            "UnauthorizedOperation",
+        ])
     }
 }
 
-/// The innermost cause is the one that says something: "Connection refused", "profile `x` was not defined".
+/// The innermost cause is the one that says something: "Connection refused", "profile `x` was not
+/// defined".
 fn words(error: &(dyn Error + 'static), answered: bool) -> String {
     if answered {
         return "AWS gave no further reason".into();
@@ -65,12 +81,21 @@ fn words(error: &(dyn Error + 'static), answered: bool) -> String {
     said.dedup();
     let last = said.pop().unwrap_or_else(|| "no answer".into());
     match said.pop() {
-        Some(before) if !last.contains(&before) && !before.contains(&last) => format!("{before}: {last}"),
+        Some(before) if !last.contains(&before) && !before.contains(&last) => {
+            format!("{before}: {last}")
+        }
         _ => last,
     }
 }
 
 /// What the SDK's layers say of themselves.
 fn is_wrapping(text: &str) -> bool {
-    ["dispatch failure", "service error", "failed to construct request", "io error", "other"].contains(&text)
+    [
+        "dispatch failure",
+        "service error",
+        "failed to construct request",
+        "io error",
+        "other",
+    ]
+    .contains(&text)
 }

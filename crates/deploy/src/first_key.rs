@@ -1,4 +1,5 @@
-//! The administrator's key. It is made on this machine and only its hash leaves it, so that it is never in a log or an output of AWS's.
+//! The administrator's key. It is made on this machine and only its hash leaves it, so that it is
+//! never in a log or an output of AWS's.
 
 use aws::system::System;
 use chrono::{SubsecRound, Utc};
@@ -19,8 +20,15 @@ const NAMES: u32 = 100;
 ///
 /// # Errors
 /// When the table does not answer.
-pub async fn is_known(account: &Account, stack: &StackView, key: &ApiKey) -> Result<bool, PortError> {
-    Ok(activity::store(account, stack).find_key(&key.id()).await?.is_some())
+pub async fn is_known(
+    account: &Account,
+    stack: &StackView,
+    key: &ApiKey,
+) -> Result<bool, PortError> {
+    Ok(activity::store(account, stack)
+        .find_key(&key.id())
+        .await?
+        .is_some())
 }
 
 /// A new key of 32 random bytes.
@@ -29,24 +37,41 @@ pub async fn is_known(account: &Account, stack: &StackView, key: &ApiKey) -> Res
 /// When the system has none.
 pub fn make() -> Result<ApiKey, PortError> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| PortError::unavailable("the system's random source", error))?;
+    getrandom::fill(&mut bytes)
+        .map_err(|error| PortError::unavailable("the system's random source", error))?;
     Ok(ApiKey::from_entropy(bytes))
 }
 
-/// Lets the stack know a key as an administrator's, under this name or, where that is taken, one with a number behind it. Gives the name.
+/// Lets the stack know a key as an administrator's, under this name or, where that is taken, one
+/// with a number behind it. Gives the name.
 ///
 /// # Errors
 /// When the table does not answer, or all names are taken.
-pub async fn add(account: &Account, stack: &StackView, key: &ApiKey, name: &str) -> Result<String, PortError> {
+pub async fn add(
+    account: &Account,
+    stack: &StackView,
+    key: &ApiKey,
+    name: &str,
+) -> Result<String, PortError> {
     let (store, now) = (activity::store(account, stack), Utc::now().trunc_subsecs(3));
     let principal = Principal::new(now, System.bits());
     let record = auth::record(key, name, Role::Admin, principal, now).await?;
     for number in 1..=NAMES {
-        let name = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
-        let record = KeyRecord { name, ..record.clone() };
+        let name = if number == 1 {
+            name.to_owned()
+        } else {
+            format!("{name}-{number}")
+        };
+        let record = KeyRecord {
+            name,
+            ..record.clone()
+        };
         if store.add_key(&record).await? {
             return Ok(record.name);
         }
     }
-    Err(PortError::invalid("the list of keys", format!("{NAMES} keys are called {name} already")))
+    Err(PortError::invalid(
+        "the list of keys",
+        format!("{NAMES} keys are called {name} already"),
+    ))
 }

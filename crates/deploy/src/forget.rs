@@ -20,7 +20,10 @@ impl Records {
     pub fn of(account: &Account, stack: &StackView) -> Self {
         // Without a cluster there are no tasks, and ECS says so.
         let cluster = stack.outputs.get("Cluster").cloned().unwrap_or_default();
-        Self { store: activity::store(account, stack), tasks: EcsTasks::new(&account.config, cluster, None) }
+        Self {
+            store: activity::store(account, stack),
+            tasks: EcsTasks::new(&account.config, cluster, None),
+        }
     }
 
     /// The record that a text names, which must be one that cannot be read.
@@ -37,6 +40,11 @@ impl Records {
     /// As [`forget::remove`].
     pub async fn forget(&self, id: &ExecutionId) -> Result<Forgotten, ForgetError> {
         let stop = async |task_arn: &str| forget::stop(&self.tasks, &System, task_arn).await;
-        forget::remove(id, async |stopped: Option<&str>| self.store.forget(id, stopped).await, stop).await
+        forget::remove(
+            id,
+            async |stopped: Option<&str>| self.store.forget(id, stopped).await,
+            stop,
+        )
+        .await
     }
 }

@@ -1,5 +1,6 @@
-//! The role by which API Gateway writes logs. There is one for the whole account and region, whoever set it (AWS-FACTS §9), so what is set
-//! stays, one is made only where there is none, and what we made goes with the last API that logs by it.
+//! The role by which API Gateway writes logs. There is one for the whole account and region,
+//! whoever set it (AWS-FACTS §9), so what is set stays, one is made only where there is none, and
+//! what we made goes with the last API that logs by it.
 
 use std::collections::BTreeSet;
 
@@ -43,8 +44,14 @@ impl LogRole {
 pub(crate) async fn look(account: &Account) -> Result<LogRole, CallError> {
     let asked = Gateway::new(&account.config).get_account().send().await;
     let answer = asked.map_err(CallError::of("look at the role that API Gateway logs with"))?;
-    let Some(arn) = answer.cloudwatch_role_arn().filter(|arn| !arn.is_empty()) else { return Ok(LogRole::Unset) };
-    let there = Iam::new(&account.config).get_role().role_name(name_of(arn)).send().await;
+    let Some(arn) = answer.cloudwatch_role_arn().filter(|arn| !arn.is_empty()) else {
+        return Ok(LogRole::Unset);
+    };
+    let there = Iam::new(&account.config)
+        .get_role()
+        .role_name(name_of(arn))
+        .send()
+        .await;
     Ok(match there {
         Err(error) if error.code() == Some("NoSuchEntity") => LogRole::Gone(arn.to_owned()),
         // One that these credentials may not look at is taken to be there.
@@ -52,15 +59,24 @@ pub(crate) async fn look(account: &Account) -> Result<LogRole, CallError> {
     })
 }
 
-/// The names of the roles that may have to go with a stack: the one that it made, as CloudFormation tells while the stack is there, and the one
-/// that is set if a stack of ours made it.
+/// The names of the roles that may have to go with a stack: the one that it made, as CloudFormation
+/// tells while the stack is there, and the one that is set if a stack of ours made it.
 ///
 /// # Errors
 /// When a service does not answer.
-pub(crate) async fn ours(account: &Account, name: &StackName, stands: bool) -> Result<BTreeSet<String>, CallError> {
+pub(crate) async fn ours(
+    account: &Account,
+    name: &StackName,
+    stands: bool,
+) -> Result<BTreeSet<String>, CallError> {
     let mut roles = BTreeSet::new();
     if stands {
-        roles.extend(Stacks::new(account, name).resources().await?.remove(RESOURCE));
+        roles.extend(
+            Stacks::new(account, name)
+                .resources()
+                .await?
+                .remove(RESOURCE),
+        );
     }
     let set = look(account).await?;
     if let Some(role) = set.arn().map(name_of)
@@ -73,12 +89,21 @@ pub(crate) async fn ours(account: &Account, name: &StackName, stands: bool) -> R
 
 /// Whether a role has the tag that a stack of ours gives to all that it makes.
 async fn is_tagged(account: &Account, role: &str) -> Result<bool, CallError> {
-    match Iam::new(&account.config).list_role_tags().role_name(role).send().await {
+    match Iam::new(&account.config)
+        .list_role_tags()
+        .role_name(role)
+        .send()
+        .await
+    {
         Ok(tags) => Ok(tags.tags().iter().any(|tag| tag.key() == TAG)),
         Err(error) if error.code() == Some("NoSuchEntity") => Ok(false),
         Err(error) => {
             let error = CallError::of(format!("read the tags of the role {role}"))(error);
-            if error.is_denied() { Ok(false) } else { Err(error) }
+            if error.is_denied() {
+                Ok(false)
+            } else {
+                Err(error)
+            }
         }
     }
 }
@@ -101,8 +126,16 @@ pub(crate) async fn remove(account: &Account, role: &str) -> Result<Left, CallEr
         if some_api_logs(account).await? {
             return Ok(Left::InUse);
         }
-        let unset = PatchOperation::builder().op(Op::Replace).path("/cloudwatchRoleArn").value("").build();
-        let asked = Gateway::new(&account.config).update_account().patch_operations(unset).send().await;
+        let unset = PatchOperation::builder()
+            .op(Op::Replace)
+            .path("/cloudwatchRoleArn")
+            .value("")
+            .build();
+        let asked = Gateway::new(&account.config)
+            .update_account()
+            .patch_operations(unset)
+            .send()
+            .await;
         asked.map_err(CallError::of("unset the role that API Gateway logs with"))?;
     }
     delete(&Iam::new(&account.config), role).await?;
@@ -115,13 +148,27 @@ async fn some_api_logs(account: &Account) -> Result<bool, CallError> {
     let mut apis = client.get_rest_apis().into_paginator().items().send();
     while let Some(api) = apis.next().await {
         let api = api.map_err(CallError::of("list the APIs of this region"))?;
-        let stages = client.get_stages().rest_api_id(api.id().unwrap_or_default()).send().await;
-        let stages = stages.map_err(CallError::of(format!("look at the API {}", api.name().unwrap_or_default())))?;
+        let stages = client
+            .get_stages()
+            .rest_api_id(api.id().unwrap_or_default())
+            .send()
+            .await;
+        let stages = stages.map_err(CallError::of(format!(
+            "look at the API {}",
+            api.name().unwrap_or_default()
+        )))?;
         let logs = |level: Option<&str>| level.is_some_and(|level| level != "OFF");
         let any = stages.item().iter().any(|stage| {
-            let settings = stage.method_settings().into_iter().flat_map(|settings| settings.values());
-            stage.access_log_settings().is_some_and(|access| access.destination_arn().is_some())
-                || settings.into_iter().any(|setting| logs(setting.logging_level()))
+            let settings = stage
+                .method_settings()
+                .into_iter()
+                .flat_map(|settings| settings.values());
+            stage
+                .access_log_settings()
+                .is_some_and(|access| access.destination_arn().is_some())
+                || settings
+                    .into_iter()
+                    .any(|setting| logs(setting.logging_level()))
         });
         if any {
             return Ok(true);
@@ -132,13 +179,21 @@ async fn some_api_logs(account: &Account) -> Result<bool, CallError> {
 
 async fn delete(client: &Iam, role: &str) -> Result<(), CallError> {
     let doing = || format!("remove the role {role}");
-    let mut policies = client.list_attached_role_policies().role_name(role).into_paginator().items().send();
+    let mut policies = client
+        .list_attached_role_policies()
+        .role_name(role)
+        .into_paginator()
+        .items()
+        .send();
     while let Some(policy) = policies.next().await {
         let policy = match policy {
             Err(error) if error.code() == Some("NoSuchEntity") => return Ok(()),
             policy => policy.map_err(CallError::of(doing()))?,
         };
-        let detach = client.detach_role_policy().role_name(role).policy_arn(policy.policy_arn().unwrap_or_default());
+        let detach = client
+            .detach_role_policy()
+            .role_name(role)
+            .policy_arn(policy.policy_arn().unwrap_or_default());
         detach.send().await.map_err(CallError::of(doing()))?;
     }
     match client.delete_role().role_name(role).send().await {

@@ -1,9 +1,12 @@
-//! The keys and indexes of the table, and by which steps it gets those of another release. Decided here, purely; `rolling` carries it out.
+//! The keys and indexes of the table, and by which steps it gets those of another release. Decided
+//! here, purely; `rolling` carries it out.
 //!
-//! DynamoDB adds or drops one global secondary index per table update (API reference, `UpdateTable`: "create or delete one global
-//! secondary index"), and CloudFormation refuses a template that asks for more. So each index takes a stack update of its own. The
-//! order is: every new index, then the functions and the rest of the template, then the indexes that nothing reads any more. So the
-//! old functions have their indexes until none of them is left, and the new ones have theirs from their first call.
+//! DynamoDB adds or drops one global secondary index per table update (API reference,
+//! `UpdateTable`: "create or delete one global secondary index"), and CloudFormation refuses a
+//! template that asks for more. So each index takes a stack update of its own. The order is: every
+//! new index, then the functions and the rest of the template, then the indexes that nothing reads
+//! any more. So the old functions have their indexes until none of them is left, and the new ones
+//! have theirs from their first call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,7 +74,8 @@ pub struct Projection {
 }
 
 impl Index {
-    /// Whether it has the same key and holds the same. Neither can be changed (API reference, `UpdateGlobalSecondaryIndexAction`).
+    /// Whether it has the same key and holds the same. Neither can be changed (API reference,
+    /// `UpdateGlobalSecondaryIndexAction`).
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         key(&self.key_schema) == key(&other.key_schema) && self.projection == other.projection
@@ -87,44 +91,64 @@ impl TableShape {
     /// An index by its name.
     #[must_use]
     pub fn index(&self, name: &str) -> Option<&Index> {
-        self.global_secondary_indexes.iter().find(|index| index.name == name)
+        self.global_secondary_indexes
+            .iter()
+            .find(|index| index.name == name)
     }
 
     /// Whether both have the same keys and indexes.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let has = |shape: &Self, index: &Index| shape.index(&index.name).is_some_and(|own| own.is_same(index));
+        let has = |shape: &Self, index: &Index| {
+            shape
+                .index(&index.name)
+                .is_some_and(|own| own.is_same(index))
+        };
         key(&self.key_schema) == key(&other.key_schema)
             && self.types() == other.types()
-            && self.global_secondary_indexes.iter().all(|index| has(other, index))
-            && other.global_secondary_indexes.iter().all(|index| has(self, index))
+            && self
+                .global_secondary_indexes
+                .iter()
+                .all(|index| has(other, index))
+            && other
+                .global_secondary_indexes
+                .iter()
+                .all(|index| has(self, index))
     }
 
     fn types(&self) -> BTreeMap<&str, &str> {
         let attributes = self.attribute_definitions.iter();
-        attributes.map(|one| (one.attribute_name.as_str(), one.attribute_type.as_str())).collect()
+        attributes
+            .map(|one| (one.attribute_name.as_str(), one.attribute_type.as_str()))
+            .collect()
     }
 
     /// With one more index, whose attributes are those of `source`.
     fn with(&self, index: &Index, source: &Self) -> Self {
         let mut more = self.clone();
         more.global_secondary_indexes.push(index.clone());
-        more.attribute_definitions.extend(source.attribute_definitions.iter().cloned());
+        more.attribute_definitions
+            .extend(source.attribute_definitions.iter().cloned());
         more.only_attributes_in_use()
     }
 
     fn without(&self, name: &str) -> Self {
         let mut less = self.clone();
-        less.global_secondary_indexes.retain(|index| index.name != name);
+        less.global_secondary_indexes
+            .retain(|index| index.name != name);
         less.only_attributes_in_use()
     }
 
     /// DynamoDB refuses an attribute definition that no key uses (API reference, `UpdateTable`).
     fn only_attributes_in_use(mut self) -> Self {
-        let indexes = self.global_secondary_indexes.iter().flat_map(|index| &index.key_schema);
+        let indexes = self
+            .global_secondary_indexes
+            .iter()
+            .flat_map(|index| &index.key_schema);
         let parts = self.key_schema.iter().chain(indexes);
         let mut left: BTreeSet<String> = parts.map(|part| part.attribute_name.clone()).collect();
-        self.attribute_definitions.retain(|one| left.remove(&one.attribute_name));
+        self.attribute_definitions
+            .retain(|one| left.remove(&one.attribute_name));
         self
     }
 }
@@ -143,7 +167,8 @@ pub struct Step {
 pub struct Plan {
     /// First these, each in a stack update that changes nothing else.
     pub adds: Vec<Step>,
-    /// Then the update that changes everything else, with a table like this: what is wanted, and what is still to be dropped.
+    /// Then the update that changes everything else, with a table like this: what is wanted, and
+    /// what is still to be dropped.
     pub switch: TableShape,
     /// Then these, each in an update of its own.
     pub drops: Vec<Step>,
@@ -172,31 +197,50 @@ pub enum PlanError {
     AttributeType(String),
 }
 
-/// The steps that make a table `wanted`. No step where nothing differs; the first run's remaining steps where one was cut short.
+/// The steps that make a table `wanted`. No step where nothing differs; the first run's remaining
+/// steps where one was cut short.
 ///
 /// # Errors
 /// [`PlanError`], for what no update can bring about.
 pub fn plan(deployed: &TableShape, wanted: &TableShape) -> Result<Plan, PlanError> {
     refuse_changes(deployed, wanted)?;
-    let new = wanted.global_secondary_indexes.iter().filter(|index| deployed.index(&index.name).is_none());
-    let old = deployed.global_secondary_indexes.iter().filter(|index| wanted.index(&index.name).is_none());
+    let new = wanted
+        .global_secondary_indexes
+        .iter()
+        .filter(|index| deployed.index(&index.name).is_none());
+    let old = deployed
+        .global_secondary_indexes
+        .iter()
+        .filter(|index| wanted.index(&index.name).is_none());
     let old: Vec<_> = old.collect();
 
     let mut table = deployed.clone();
     let mut adds = Vec::new();
     for index in new {
         table = table.with(index, wanted);
-        adds.push(Step { index: index.name.clone(), after: table.clone() });
+        adds.push(Step {
+            index: index.name.clone(),
+            after: table.clone(),
+        });
     }
 
-    let switch = old.iter().fold(wanted.clone(), |table, index| table.with(index, deployed));
+    let switch = old
+        .iter()
+        .fold(wanted.clone(), |table, index| table.with(index, deployed));
     let mut table = switch.clone();
     let mut drops = Vec::new();
     for index in old {
         table = table.without(&index.name);
-        drops.push(Step { index: index.name.clone(), after: table.clone() });
+        drops.push(Step {
+            index: index.name.clone(),
+            after: table.clone(),
+        });
     }
-    Ok(Plan { adds, switch, drops })
+    Ok(Plan {
+        adds,
+        switch,
+        drops,
+    })
 }
 
 fn refuse_changes(deployed: &TableShape, wanted: &TableShape) -> Result<(), PlanError> {
@@ -204,13 +248,23 @@ fn refuse_changes(deployed: &TableShape, wanted: &TableShape) -> Result<(), Plan
         return Err(PlanError::TableKey);
     }
     for index in &wanted.global_secondary_indexes {
-        if deployed.index(&index.name).is_some_and(|old| !old.is_same(index)) {
+        if deployed
+            .index(&index.name)
+            .is_some_and(|old| !old.is_same(index))
+        {
             return Err(PlanError::ChangedIndex(index.name.clone()));
         }
     }
     let types = deployed.types();
-    for Attribute { attribute_name: name, attribute_type } in &wanted.attribute_definitions {
-        if types.get(name.as_str()).is_some_and(|old| old != attribute_type) {
+    for Attribute {
+        attribute_name: name,
+        attribute_type,
+    } in &wanted.attribute_definitions
+    {
+        if types
+            .get(name.as_str())
+            .is_some_and(|old| old != attribute_type)
+        {
             return Err(PlanError::AttributeType(name.clone()));
         }
     }
@@ -225,8 +279,12 @@ mod tests {
 
     /// A table with these indexes; each has the key of its name, in upper case.
     fn table(indexes: &[&str]) -> TableShape {
-        let attributes = ["pk".to_owned()].into_iter().chain(indexes.iter().map(|name| name.to_uppercase()));
-        let attributes: Vec<_> = attributes.map(|name| json!({"AttributeName": name, "AttributeType": "S"})).collect();
+        let attributes = ["pk".to_owned()]
+            .into_iter()
+            .chain(indexes.iter().map(|name| name.to_uppercase()));
+        let attributes: Vec<_> = attributes
+            .map(|name| json!({"AttributeName": name, "AttributeType": "S"}))
+            .collect();
         let index = |name: &&str| {
             json!({
                 "IndexName": name, "Projection": {"ProjectionType": "KEYS_ONLY"},
@@ -242,30 +300,57 @@ mod tests {
     }
 
     fn indexes(table: &TableShape) -> Vec<&str> {
-        table.global_secondary_indexes.iter().map(|index| index.name.as_str()).collect()
+        table
+            .global_secondary_indexes
+            .iter()
+            .map(|index| index.name.as_str())
+            .collect()
     }
 
     fn attributes(table: &TableShape) -> Vec<&str> {
-        table.attribute_definitions.iter().map(|one| one.attribute_name.as_str()).collect()
+        table
+            .attribute_definitions
+            .iter()
+            .map(|one| one.attribute_name.as_str())
+            .collect()
     }
 
     #[test]
     fn the_same_table_takes_no_step() {
         let same = plan(&table(&["a", "b"]), &table(&["b", "a"])).unwrap();
-        assert_eq!((same.adds, same.drops, same.switch), (vec![], vec![], table(&["b", "a"])));
-        assert!(table(&["a", "b"]).is_same(&table(&["b", "a"])) && !table(&["a"]).is_same(&table(&["a", "b"])));
+        assert_eq!(
+            (same.adds, same.drops, same.switch),
+            (vec![], vec![], table(&["b", "a"]))
+        );
+        assert!(
+            table(&["a", "b"]).is_same(&table(&["b", "a"]))
+                && !table(&["a"]).is_same(&table(&["a", "b"]))
+        );
     }
 
     #[test]
     fn each_index_has_an_update_of_its_own_and_old_ones_outlive_the_switch() {
         let plan = plan(&table(&["a", "b", "c"]), &table(&["c", "d", "e"])).unwrap();
         let steps = |steps: &[Step]| -> Vec<(String, String)> {
-            steps.iter().map(|step| (step.index.clone(), indexes(&step.after).join(" "))).collect()
+            steps
+                .iter()
+                .map(|step| (step.index.clone(), indexes(&step.after).join(" ")))
+                .collect()
         };
-        let texts = |pairs: [(&str, &str); 2]| pairs.map(|(one, other)| (one.to_owned(), other.to_owned())).to_vec();
-        assert_eq!(steps(&plan.adds), texts([("d", "a b c d"), ("e", "a b c d e")]));
+        let texts = |pairs: [(&str, &str); 2]| {
+            pairs
+                .map(|(one, other)| (one.to_owned(), other.to_owned()))
+                .to_vec()
+        };
+        assert_eq!(
+            steps(&plan.adds),
+            texts([("d", "a b c d"), ("e", "a b c d e")])
+        );
         assert_eq!(indexes(&plan.switch), ["c", "d", "e", "a", "b"]);
-        assert_eq!(steps(&plan.drops), texts([("a", "c d e b"), ("b", "c d e")]));
+        assert_eq!(
+            steps(&plan.drops),
+            texts([("a", "c d e b"), ("b", "c d e")])
+        );
         assert!(plan.drops[1].after.is_same(&table(&["c", "d", "e"])));
     }
 
@@ -284,7 +369,10 @@ mod tests {
         let rest = plan(&whole.adds[0].after, &new).unwrap();
         assert_eq!(rest.adds, whole.adds[1..]);
         let rest = plan(&whole.drops[0].after, &new).unwrap();
-        assert_eq!((rest.adds, rest.drops.len(), &rest.drops[0].index), (vec![], 1, &"b".to_owned()));
+        assert_eq!(
+            (rest.adds, rest.drops.len(), &rest.drops[0].index),
+            (vec![], 1, &"b".to_owned())
+        );
     }
 
     #[test]
@@ -296,10 +384,14 @@ mod tests {
         };
         let error = refused(&|table| table.key_schema[0].attribute_name = "id".into());
         assert_eq!(error, PlanError::TableKey);
-        let error = refused(&|table| table.global_secondary_indexes[0].projection.projection_type = "ALL".into());
+        let error = refused(&|table| {
+            table.global_secondary_indexes[0].projection.projection_type = "ALL".into()
+        });
         assert_eq!(error, PlanError::ChangedIndex("a".into()));
         assert!(error.to_string().contains("new name"), "{error}");
-        let error = refused(&|table| table.global_secondary_indexes[0].key_schema[0].key_type = "RANGE".into());
+        let error = refused(&|table| {
+            table.global_secondary_indexes[0].key_schema[0].key_type = "RANGE".into()
+        });
         assert_eq!(error, PlanError::ChangedIndex("a".into()));
         let error = refused(&|table| table.attribute_definitions[1].attribute_type = "N".into());
         assert_eq!(error, PlanError::AttributeType("A".into()));

@@ -1,5 +1,6 @@
-//! Making a stack, or bringing one to this program's version: the bucket, the code, the template, the stack. Each step finds out what
-//! is there already, so that a run that was cut short is repaired by the next.
+//! Making a stack, or bringing one to this program's version: the bucket, the code, the template,
+//! the stack. Each step finds out what is there already, so that a run that was cut short is
+//! repaired by the next.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +21,14 @@ use crate::{
 };
 
 /// The parameters that follow from the code and the account; a user does not choose them.
-pub const OWN_PARAMETERS: [&str; 6] =
-    ["StackName", "CodeBucket", "CodePrefix", "Version", "Architecture", "EndpointUrl"];
+pub const OWN_PARAMETERS: [&str; 6] = [
+    "StackName",
+    "CodeBucket",
+    "CodePrefix",
+    "Version",
+    "Architecture",
+    "EndpointUrl",
+];
 
 /// The parameter with the IAM path of the roles that runs may name.
 const TASK_ROLE_PATH: &str = "TaskRolePath";
@@ -35,7 +42,8 @@ pub struct Wish<'a> {
     pub functions: &'a Functions,
     /// The version of this program.
     pub version: &'a str,
-    /// Parameters that are to have these values; the others stay as they are, or take their defaults.
+    /// Parameters that are to have these values; the others stay as they are, or take their
+    /// defaults.
     pub parameters: &'a BTreeMap<String, String>,
 }
 
@@ -140,15 +148,26 @@ pub async fn deploy(
     if as_set.is_none() {
         service_role(account, tell).await?;
     }
-    let version_before = before.as_ref().and_then(StackView::version).map(str::to_owned);
+    let version_before = before
+        .as_ref()
+        .and_then(StackView::version)
+        .map(str::to_owned);
     let (stack, change) = match before {
         None => {
-            tell(Progress::Step(format!("making the stack {} ({} resources)", name.full(), template.size())));
+            tell(Progress::Step(format!(
+                "making the stack {} ({} resources)",
+                name.full(),
+                template.size()
+            )));
             let url = bucket.put_template(template).await?;
             (make(&stacks, &url, &settings, tell).await?, Change::Made)
         }
         Some(before) => {
-            let table = before.outputs.get("Table").cloned().unwrap_or_else(|| name.table());
+            let table = before
+                .outputs
+                .get("Table")
+                .cloned()
+                .unwrap_or_else(|| name.table());
             let rolling = Rolling::of(account, &bucket, &stacks, &table, tell);
             let is_adopted = before.is_adopted;
             let (stack, change) = rolling.update(before, template, &settings).await?;
@@ -161,7 +180,11 @@ pub async fn deploy(
         }
     };
     protect(account, name, tell).await;
-    Ok(Deployed { stack, change, version_before })
+    Ok(Deployed {
+        stack,
+        change,
+        version_before,
+    })
 }
 
 /// Sees to ECS's service-linked role, which a new account lacks.
@@ -170,13 +193,16 @@ async fn service_role(account: &Account, tell: &impl Fn(Progress)) -> Result<(),
         ServiceRole::There => {}
         ServiceRole::Made => tell(Progress::Step("made ECS's service-linked role".into())),
         ServiceRole::Denied(why) => {
-            tell(Progress::Step(format!("{why}; that matters only if this account never used ECS")));
+            tell(Progress::Step(format!(
+                "{why}; that matters only if this account never used ECS"
+            )));
         }
     }
     Ok(())
 }
 
-/// Makes the stack. A service-linked role that was just made may still be unknown to ECS, which then works the next time.
+/// Makes the stack. A service-linked role that was just made may still be unknown to ECS, which
+/// then works the next time.
 async fn make(
     stacks: &Stacks,
     url: &str,
@@ -184,8 +210,13 @@ async fn make(
     tell: &impl Fn(Progress),
 ) -> Result<StackView, InstallError> {
     match stacks.create(url, settings, tell).await {
-        Err(StackError::Failed { resource: Some(event), .. }) if service_role::is_not_ready(&event) => {
-            tell(Progress::Step("ECS could not use its service-linked role yet: once more".into()));
+        Err(StackError::Failed {
+            resource: Some(event),
+            ..
+        }) if service_role::is_not_ready(&event) => {
+            tell(Progress::Step(
+                "ECS could not use its service-linked role yet: once more".into(),
+            ));
             ready(stacks, tell).await?;
             Ok(stacks.create(url, settings, tell).await?)
         }
@@ -193,8 +224,9 @@ async fn make(
     }
 }
 
-/// Parameters that follow from what there is in the account, unless the user sets them: the zones of the network, and whether API Gateway's
-/// log role is to be made. Of a stack that stands the zones are those of its subnets, and the role stays as it is.
+/// Parameters that follow from what there is in the account, unless the user sets them: the zones
+/// of the network, and whether API Gateway's log role is to be made. Of a stack that stands the
+/// zones are those of its subnets, and the role stays as it is.
 async fn found_parameters(
     account: &Account,
     name: &StackName,
@@ -204,9 +236,13 @@ async fn found_parameters(
 ) -> Result<BTreeMap<&'static str, String>, InstallError> {
     let mut found = BTreeMap::new();
     let takes = |parameter: &str| {
-        wish.template.parameters().any(|known| known == parameter) && !wish.parameters.contains_key(parameter)
+        wish.template.parameters().any(|known| known == parameter)
+            && !wish.parameters.contains_key(parameter)
     };
-    let has_own_network = wish.parameters.get("SubnetIds").is_none_or(String::is_empty);
+    let has_own_network = wish
+        .parameters
+        .get("SubnetIds")
+        .is_none_or(String::is_empty);
     if zones::PARAMETERS.iter().all(|parameter| takes(parameter)) {
         let zones = match before {
             // Once they are parameters, they stay.
@@ -218,19 +254,26 @@ async fn found_parameters(
         found.extend(zones::PARAMETERS.into_iter().zip(zones));
     }
     if before.is_none() && takes(TASK_ROLE_PATH) {
-        // IAM knows no regions: a role for the stack of this name in another region is not for this one.
+        // IAM knows no regions: a role for the stack of this name in another region is not for this
+        // one.
         found.insert(TASK_ROLE_PATH, format!("/mycli/{name}.{}/", account.region));
     }
     if before.is_none() && takes(gateway_log::PARAMETER) {
-        let what = match gateway_log::look(account).await.map_err(InstallError::GatewayLogRole)? {
+        let what = match gateway_log::look(account)
+            .await
+            .map_err(InstallError::GatewayLogRole)?
+        {
             LogRole::Unset => "create",
             LogRole::Set(arn) => {
-                tell(Progress::Step(format!("API Gateway logs with {arn} in this account and region: that stays")));
+                tell(Progress::Step(format!(
+                    "API Gateway logs with {arn} in this account and region: that stays"
+                )));
                 "keep"
             }
             LogRole::Gone(arn) => {
-                let told =
-                    format!("API Gateway is to log with {arn}, which is not there any more: making another role");
+                let told = format!(
+                    "API Gateway is to log with {arn}, which is not there any more: making another role"
+                );
                 tell(Progress::Step(told));
                 "create"
             }
@@ -240,36 +283,59 @@ async fn found_parameters(
     Ok(found)
 }
 
-fn check_parameters(template: &Template, given: &BTreeMap<String, String>) -> Result<(), InstallError> {
-    if let Some(own) = given.keys().find(|name| OWN_PARAMETERS.contains(&name.as_str())) {
+fn check_parameters(
+    template: &Template,
+    given: &BTreeMap<String, String>,
+) -> Result<(), InstallError> {
+    if let Some(own) = given
+        .keys()
+        .find(|name| OWN_PARAMETERS.contains(&name.as_str()))
+    {
         return Err(InstallError::Own(own.clone()));
     }
-    let known: Vec<_> = template.parameters().filter(|name| !OWN_PARAMETERS.contains(name)).collect();
+    let known: Vec<_> = template
+        .parameters()
+        .filter(|name| !OWN_PARAMETERS.contains(name))
+        .collect();
     match given.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(InstallError::Parameter { name: name.clone(), known: known.join(", ") }),
+        Some(name) => Err(InstallError::Parameter {
+            name: name.clone(),
+            known: known.join(", "),
+        }),
         None => Ok(()),
     }
 }
 
 /// The stack in a condition in which it can be changed; `None` if it is to be made.
-async fn ready(stacks: &Stacks, tell: &impl Fn(Progress)) -> Result<Option<StackView>, InstallError> {
+async fn ready(
+    stacks: &Stacks,
+    tell: &impl Fn(Progress),
+) -> Result<Option<StackView>, InstallError> {
     let mut found = stacks.find().await?;
     loop {
         let Some(stack) = found else { return Ok(None) };
         found = match stack.condition() {
             Condition::Stands => return Ok(Some(stack)),
             Condition::Busy => {
-                tell(Progress::Step(format!("the stack is {}: waiting for the end of that", stack.status)));
+                tell(Progress::Step(format!(
+                    "the stack is {}: waiting for the end of that",
+                    stack.status
+                )));
                 stacks.settle(&stack, tell).await?;
                 stacks.find().await?
             }
             Condition::NeverStood => {
-                tell(Progress::Step(format!("an earlier attempt ended as {}: removing what it left", stack.status)));
+                tell(Progress::Step(format!(
+                    "an earlier attempt ended as {}: removing what it left",
+                    stack.status
+                )));
                 stacks.delete(&stack, tell).await?;
                 None
             }
             Condition::Stuck => {
-                tell(Progress::Step("undoing an earlier change got stuck: going on with it".into()));
+                tell(Progress::Step(
+                    "undoing an earlier change got stuck: going on with it".into(),
+                ));
                 Some(stacks.unstick(&stack, tell).await?)
             }
             Condition::HalfRemoved => return Err(InstallError::HalfRemoved(stack.reason)),
@@ -277,8 +343,8 @@ async fn ready(stacks: &Stacks, tell: &impl Fn(Progress)) -> Result<Option<Stack
     }
 }
 
-/// A stack of the history that an earlier one left, if there is any: CloudFormation imports the table, and an update adds the rest. To make a table
-/// of that name would fail after minutes.
+/// A stack of the history that an earlier one left, if there is any: CloudFormation imports the
+/// table, and an update adds the rest. To make a table of that name would fail after minutes.
 async fn adopted(
     account: &Account,
     name: &StackName,
@@ -296,17 +362,29 @@ async fn adopted(
         Err(error) if error.is_denied() => return Ok(None),
         Err(error) => return Err(error.into()),
     }
-    let Some(seen) = Table::new(account, &table).look().await? else { return Ok(None) };
-    tell(Progress::Step(format!("taking the history in the table {table} into the new stack")));
+    let Some(seen) = Table::new(account, &table).look().await? else {
+        return Ok(None);
+    };
+    tell(Progress::Step(format!(
+        "taking the history in the table {table} into the new stack"
+    )));
     ensure(bucket, tell).await?;
-    let url = bucket.put_template(&template.of_kept_table(&table, &seen.shape)?).await?;
-    Ok(Some(stacks.import(&url, &template.table_name()?, &table, tell).await?))
+    let url = bucket
+        .put_template(&template.of_kept_table(&table, &seen.shape)?)
+        .await?;
+    Ok(Some(
+        stacks
+            .import(&url, &template.table_name()?, &table, tell)
+            .await?,
+    ))
 }
 
 /// That it cannot be protected is no reason to fail what stands.
 async fn protect(account: &Account, name: &StackName, tell: &impl Fn(Progress)) {
     if let Err(error) = Table::new(account, &name.table()).protect(true).await {
-        tell(Progress::Step(format!("the history is not protected against deletion: {error}")));
+        tell(Progress::Step(format!(
+            "the history is not protected against deletion: {error}"
+        )));
     }
 }
 
@@ -318,14 +396,23 @@ async fn ensure(bucket: &Bucket, tell: &impl Fn(Progress)) -> Result<(), CallErr
 }
 
 /// Stores the functions' code.
-async fn upload(bucket: &Bucket, functions: &Functions, tell: &impl Fn(Progress)) -> Result<(), CallError> {
+async fn upload(
+    bucket: &Bucket,
+    functions: &Functions,
+    tell: &impl Fn(Progress),
+) -> Result<(), CallError> {
     ensure(bucket, tell).await?;
     let mut stored = false;
     for (name, zip) in &functions.zips {
-        stored |= bucket.put(&format!("{}/{name}.zip", functions.prefix()), zip.clone()).await?;
+        stored |= bucket
+            .put(&format!("{}/{name}.zip", functions.prefix()), zip.clone())
+            .await?;
     }
     if stored {
-        tell(Progress::Step(format!("stored the functions' code ({})", functions.architecture.as_str())));
+        tell(Progress::Step(format!(
+            "stored the functions' code ({})",
+            functions.architecture.as_str()
+        )));
     }
     Ok(())
 }
@@ -341,13 +428,19 @@ fn own_parameters(
         ("CodeBucket", bucket.name().to_owned()),
         ("CodePrefix", wish.functions.prefix()),
         ("Version", wish.version.to_owned()),
-        ("Architecture", wish.functions.architecture.as_str().to_owned()),
-        ("EndpointUrl", account.endpoint_url.clone().unwrap_or_default()),
+        (
+            "Architecture",
+            wish.functions.architecture.as_str().to_owned(),
+        ),
+        (
+            "EndpointUrl",
+            account.endpoint_url.clone().unwrap_or_default(),
+        ),
     ])
 }
 
-/// The parameters, by precedence: those that follow from the code, the user's, those that were found in the account, those of before. The rest
-/// are the template's defaults.
+/// The parameters, by precedence: those that follow from the code, the user's, those that were
+/// found in the account, those of before. The rest are the template's defaults.
 fn settings(
     template: &Template,
     before: Option<&StackView>,
@@ -356,8 +449,15 @@ fn settings(
     wished: &BTreeMap<String, String>,
 ) -> Settings {
     let one = |name: &str| {
-        let value = own.get(name).or_else(|| wished.get(name)).or_else(|| found.get(name)).cloned().map(Setting::Value);
-        let previous = before.filter(|stack| stack.parameters.contains_key(name)).map(|_| Setting::Previous);
+        let value = own
+            .get(name)
+            .or_else(|| wished.get(name))
+            .or_else(|| found.get(name))
+            .cloned()
+            .map(Setting::Value);
+        let previous = before
+            .filter(|stack| stack.parameters.contains_key(name))
+            .map(|_| Setting::Previous);
         Some((name.to_owned(), value.or(previous)?))
     };
     template.parameters().filter_map(one).collect()
@@ -368,7 +468,10 @@ mod tests {
     use super::*;
 
     fn stack(parameters: &[(&str, &str)]) -> StackView {
-        let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let parameters = parameters
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         StackView {
             id: "id".into(),
             status: "CREATE_COMPLETE".into(),
@@ -381,7 +484,10 @@ mod tests {
     }
 
     fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -398,7 +504,12 @@ mod tests {
         assert_eq!(new.get("DefaultImage"), None);
         assert_eq!(new.get("ZoneA").cloned(), value("eu-west-1b"));
 
-        let before = stack(&[("Version", "1.0.0"), ("SpotVcpus", "12"), ("RetentionDays", "90"), ("Gone", "1")]);
+        let before = stack(&[
+            ("Version", "1.0.0"),
+            ("SpotVcpus", "12"),
+            ("RetentionDays", "90"),
+            ("Gone", "1"),
+        ]);
         let next = settings(&template, Some(&before), &own, &BTreeMap::new(), &given);
         assert_eq!(next.get("Version").cloned(), value("2.0.0"));
         assert_eq!(next.get("SpotVcpus"), Some(&Setting::Previous));
@@ -409,8 +520,16 @@ mod tests {
     #[test]
     fn a_parameter_that_is_none_is_named_with_those_that_are() {
         let template = Template::built_in().unwrap();
-        let error = check_parameters(&template, &texts(&[("RetentionDay", "30")])).unwrap_err().to_string();
-        assert!(error.contains("`RetentionDay`") && error.contains("RetentionDays"), "{error}");
-        assert!(matches!(check_parameters(&template, &texts(&[("Version", "1")])), Err(InstallError::Own(_))));
+        let error = check_parameters(&template, &texts(&[("RetentionDay", "30")]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`RetentionDay`") && error.contains("RetentionDays"),
+            "{error}"
+        );
+        assert!(matches!(
+            check_parameters(&template, &texts(&[("Version", "1")])),
+            Err(InstallError::Own(_))
+        ));
     }
 }

@@ -1,5 +1,6 @@
-//! Deploying mycli to an AWS account and looking after what is there: what `init`, `upgrade`, `destroy`, `doctor`, `secrets`,
-//! `dead-letters` and `forget` need. Kept out of the functions; no type of an SDK leaves this crate.
+//! Deploying mycli to an AWS account and looking after what is there: what `init`, `upgrade`,
+//! `destroy`, `doctor`, `secrets`, `dead-letters` and `forget` need. Kept out of the functions; no
+//! type of an SDK leaves this crate.
 
 pub mod account;
 pub mod activity;

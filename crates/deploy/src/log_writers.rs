@@ -1,8 +1,10 @@
-//! Finding roles and users, other than the stack's own, that may write into the log streams of its tasks. A marker line there that has the
-//! attempt's secret tells how a run ended, so a stranger who learns that secret could forge an end.
+//! Finding roles and users, other than the stack's own, that may write into the log streams of its
+//! tasks. A marker line there that has the attempt's secret tells how a run ended, so a stranger
+//! who learns that secret could forge an end.
 //!
-//! IAM lists everybody with all policies in a few pages (`GetAccountAuthorizationDetails`), and simulates one principal a call. So the listing
-//! is looked through here first, generously: a statement that may allow the write is enough. IAM itself then says of each principal that is
+//! IAM lists everybody with all policies in a few pages (`GetAccountAuthorizationDetails`), and
+//! simulates one principal a call. So the listing is looked through here first, generously: a
+//! statement that may allow the write is enough. IAM itself then says of each principal that is
 //! left whether the write is allowed, with denials, boundaries and conditions.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +14,8 @@ use aws_sdk_iam::{
     error::ProvideErrorMetadata,
     operation::simulate_principal_policy::SimulatePrincipalPolicyOutput,
     types::{
-        AttachedPolicy, ContextEntry, ContextKeyTypeEnum, GroupDetail, ManagedPolicyDetail, PolicyDetail,
-        PolicyEvaluationDecisionType, ResourceSpecificResult, RoleDetail, UserDetail,
+        AttachedPolicy, ContextEntry, ContextKeyTypeEnum, GroupDetail, ManagedPolicyDetail,
+        PolicyDetail, PolicyEvaluationDecisionType, ResourceSpecificResult, RoleDetail, UserDetail,
     },
 };
 use pipeline::http::decoded;
@@ -26,12 +28,13 @@ use crate::{
     stack::{StackView, Stacks},
 };
 
-/// How many principals IAM is asked about. Ours: IAM names no rate for the simulation, an answer takes some tenths of a second, and the
-/// first findings are enough to act on.
+/// How many principals IAM is asked about. Ours: IAM names no rate for the simulation, an answer
+/// takes some tenths of a second, and the first findings are enough to act on.
 const ASKED_MAX: usize = 50;
 /// Most items of one page (IAM API reference, `GetAccountAuthorizationDetails`).
 const PAGE: i32 = 1000;
-/// The call that writes, as IAM knows it, and in lower case, since names of actions do not depend on case.
+/// The call that writes, as IAM knows it, and in lower case, since names of actions do not depend
+/// on case.
 const WRITE: &str = "logs:PutLogEvents";
 const WRITE_LOWER: &str = "logs:putlogevents";
 /// The role of the template that writes the logs of tasks.
@@ -56,7 +59,11 @@ pub struct Writers {
 ///
 /// # Errors
 /// When CloudFormation, API Gateway or IAM does not answer, or these credentials may not look.
-pub(crate) async fn find(account: &Account, name: &StackName, stack: &StackView) -> Result<Writers, CallError> {
+pub(crate) async fn find(
+    account: &Account,
+    name: &StackName,
+    stack: &StackView,
+) -> Result<Writers, CallError> {
     let own = own_roles(account, name).await?;
     let group = format!(
         "arn:{}:logs:{}:{}:log-group:{}",
@@ -69,13 +76,21 @@ pub(crate) async fn find(account: &Account, name: &StackName, stack: &StackView)
     let stream = format!("{group}:log-stream:task/main/0123456789abcdef0123456789abcdef");
     let client = Client::new(&account.config);
     let suspects = list(&client).await?.suspects(&own, &stream);
-    let writers = Writers { group, administrators: suspects.administrators, ..Writers::default() };
-    let simulation = Simulation { client, stream, region: account.region.clone() };
+    let writers = Writers {
+        group,
+        administrators: suspects.administrators,
+        ..Writers::default()
+    };
+    let simulation = Simulation {
+        client,
+        stream,
+        region: account.region.clone(),
+    };
     Ok(simulation.tell(writers, suspects.others).await)
 }
 
-/// The names of the roles that are meant to write there: the one by which ECS does, and the one by which API Gateway writes its own logs, whose
-/// policy AWS made and names no log groups.
+/// The names of the roles that are meant to write there: the one by which ECS does, and the one by
+/// which API Gateway writes its own logs, whose policy AWS made and names no log groups.
 async fn own_roles(account: &Account, name: &StackName) -> Result<BTreeSet<String>, CallError> {
     let mut own = gateway_log::ours(account, name, true).await?;
     own.extend(Stacks::new(account, name).resources().await?.remove(WRITER));
@@ -83,14 +98,26 @@ async fn own_roles(account: &Account, name: &StackName) -> Result<BTreeSet<Strin
 }
 
 async fn list(client: &Client) -> Result<Listing, CallError> {
-    let mut pages = client.get_account_authorization_details().max_items(PAGE).into_paginator().send();
+    let mut pages = client
+        .get_account_authorization_details()
+        .max_items(PAGE)
+        .into_paginator()
+        .send();
     let mut listing = Listing::default();
     while let Some(page) = pages.next().await {
         let page = page.map_err(CallError::of("list the roles and users of the account"))?;
-        listing.principals.extend(page.role_detail_list().iter().map(Principal::from));
-        listing.principals.extend(page.user_detail_list().iter().map(Principal::from));
-        listing.groups.extend(page.group_detail_list().iter().map(group));
-        listing.managed.extend(page.policies().iter().filter_map(managed));
+        listing
+            .principals
+            .extend(page.role_detail_list().iter().map(Principal::from));
+        listing
+            .principals
+            .extend(page.user_detail_list().iter().map(Principal::from));
+        listing
+            .groups
+            .extend(page.group_detail_list().iter().map(group));
+        listing
+            .managed
+            .extend(page.policies().iter().filter_map(managed));
     }
     Ok(listing)
 }
@@ -108,7 +135,10 @@ impl Policies {
     fn new(inline: &[PolicyDetail], attached: &[AttachedPolicy]) -> Self {
         let documents = inline.iter().filter_map(PolicyDetail::policy_document);
         let arns = attached.iter().filter_map(AttachedPolicy::policy_arn);
-        Self { inline: documents.map(str::to_owned).collect(), attached: arns.map(str::to_owned).collect() }
+        Self {
+            inline: documents.map(str::to_owned).collect(),
+            attached: arns.map(str::to_owned).collect(),
+        }
     }
 }
 
@@ -164,7 +194,10 @@ fn group(group: &GroupDetail) -> (String, Policies) {
 
 /// A managed policy's ARN and the document that counts.
 fn managed(policy: &ManagedPolicyDetail) -> Option<(String, String)> {
-    let counts = policy.policy_version_list().iter().find(|version| version.is_default_version())?;
+    let counts = policy
+        .policy_version_list()
+        .iter()
+        .find(|version| version.is_default_version())?;
     Some((policy.arn()?.to_owned(), counts.document()?.to_owned()))
 }
 
@@ -179,7 +212,8 @@ struct Listing {
 /// Principals that a policy may let write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Suspects {
-    /// As `role/name`. IAM is not asked about them: a denial would not hold those that can change it.
+    /// As `role/name`. IAM is not asked about them: a denial would not hold those that can change
+    /// it.
     administrators: Vec<String>,
     /// The most likely first.
     others: Vec<Suspect>,
@@ -200,32 +234,49 @@ impl Listing {
             if is_own || principal.path.starts_with(SERVICE_LINKED) {
                 continue;
             }
-            let suspect = |depends| Suspect { arn: principal.arn.clone(), depends };
+            let suspect = |depends| Suspect {
+                arn: principal.arn.clone(),
+                depends,
+            };
             match self.reach(principal, stream) {
                 Reach::Nothing => {}
                 Reach::Everything if !principal.is_bounded => {
-                    suspects.administrators.push(words(&principal.arn).to_owned());
+                    suspects
+                        .administrators
+                        .push(words(&principal.arn).to_owned());
                 }
                 Reach::Stream | Reach::Everything => suspects.others.push(suspect(false)),
                 Reach::Perhaps => suspects.others.push(suspect(true)),
             }
         }
         suspects.administrators.sort_unstable();
-        suspects.others.sort_unstable_by(|one, other| (one.depends, &one.arn).cmp(&(other.depends, &other.arn)));
+        suspects.others.sort_unstable_by(|one, other| {
+            (one.depends, &one.arn).cmp(&(other.depends, &other.arn))
+        });
         suspects
     }
 
     /// How far the policies of a principal reach, its groups' among them.
     fn reach(&self, principal: &Principal, stream: &str) -> Reach {
-        let groups = principal.groups.iter().filter_map(|group| self.groups.get(group));
+        let groups = principal
+            .groups
+            .iter()
+            .filter_map(|group| self.groups.get(group));
         let policies = groups.chain([&principal.policies]);
         let reaches = policies.flat_map(|policies| {
-            let inline = policies.inline.iter().map(|document| reach(document, stream));
-            // IAM lists each policy that is attached to somebody. One that is missing all the same is left to the simulation.
-            let attached = policies.attached.iter().map(|arn| match self.managed.get(arn) {
-                Some(document) => reach(document, stream),
-                None => Reach::Perhaps,
-            });
+            let inline = policies
+                .inline
+                .iter()
+                .map(|document| reach(document, stream));
+            // IAM lists each policy that is attached to somebody. One that is missing all the same
+            // is left to the simulation.
+            let attached = policies
+                .attached
+                .iter()
+                .map(|arn| match self.managed.get(arn) {
+                    Some(document) => reach(document, stream),
+                    None => Reach::Perhaps,
+                });
             inline.chain(attached)
         });
         reaches.max().unwrap_or(Reach::Nothing)
@@ -247,15 +298,24 @@ enum Reach {
 
 /// How far a policy document reaches, percent-encoded as IAM gives it.
 fn reach(document: &str, stream: &str) -> Reach {
-    let Ok(policy) = serde_json::from_str::<Value>(&decoded(document)) else { return Reach::Perhaps };
-    one_or_more(&policy["Statement"]).iter().map(|one| statement(one, stream)).max().unwrap_or(Reach::Nothing)
+    let Ok(policy) = serde_json::from_str::<Value>(&decoded(document)) else {
+        return Reach::Perhaps;
+    };
+    one_or_more(&policy["Statement"])
+        .iter()
+        .map(|one| statement(one, stream))
+        .max()
+        .unwrap_or(Reach::Nothing)
 }
 
 fn statement(statement: &Value, stream: &str) -> Reach {
     let allows = statement["Effect"] == "Allow";
-    let writes = covers(statement, "Action", |pattern| like(&pattern.to_lowercase(), WRITE_LOWER));
+    let writes = covers(statement, "Action", |pattern| {
+        like(&pattern.to_lowercase(), WRITE_LOWER)
+    });
     let there = covers(statement, "Resource", |pattern| like(pattern, stream));
-    let any = |element: &str, all: &[&str]| texts(&statement[element]).any(|text| all.contains(&text));
+    let any =
+        |element: &str, all: &[&str]| texts(&statement[element]).any(|text| all.contains(&text));
     if !(allows && writes && there) {
         Reach::Nothing
     } else if !statement["Condition"].is_null() {
@@ -267,12 +327,14 @@ fn statement(statement: &Value, stream: &str) -> Reach {
     }
 }
 
-/// Whether an element, or its negation (`NotAction` for `Action`), covers what `fits` stands for. A variable may have any value, so it covers
-/// more where it allows, and excludes nothing where it does not.
+/// Whether an element, or its negation (`NotAction` for `Action`), covers what `fits` stands for. A
+/// variable may have any value, so it covers more where it allows, and excludes nothing where it
+/// does not.
 fn covers(statement: &Value, element: &str, fits: impl Fn(&str) -> bool) -> bool {
     match &statement[element] {
         Value::Null => {
-            let mut excluded = texts(&statement[format!("Not{element}")]).filter(|pattern| !pattern.contains("${"));
+            let mut excluded = texts(&statement[format!("Not{element}")])
+                .filter(|pattern| !pattern.contains("${"));
             !excluded.any(fits)
         }
         given => texts(given).any(|pattern| fits(&with_any_value(pattern))),
@@ -283,18 +345,23 @@ fn covers(statement: &Value, element: &str, fits: impl Fn(&str) -> bool) -> bool
 fn with_any_value(pattern: &str) -> String {
     let mut parts = pattern.split("${");
     let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |whole, part| whole + "*" + part.split_once('}').map_or("", |(_, rest)| rest))
+    parts.fold(first, |whole, part| {
+        whole + "*" + part.split_once('}').map_or("", |(_, rest)| rest)
+    })
 }
 
 fn one_or_more(value: &Value) -> &[Value] {
-    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+    value
+        .as_array()
+        .map_or(std::slice::from_ref(value), Vec::as_slice)
 }
 
 fn texts(value: &Value) -> impl Iterator<Item = &str> {
     one_or_more(value).iter().filter_map(Value::as_str)
 }
 
-/// `*` stands for any text, `?` for any character. IAM lets no wildcard reach beyond its part of an ARN; this does, which suits a first look.
+/// `*` stands for any text, `?` for any character. IAM lets no wildcard reach beyond its part of an
+/// ARN; this does, which suits a first look.
 fn like(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut seen) = (0, 0);
@@ -311,7 +378,9 @@ fn like(pattern: &str, text: &str) -> bool {
                 seen += 1;
             }
             _ => {
-                let Some((place, end)) = star else { return false };
+                let Some((place, end)) = star else {
+                    return false;
+                };
                 star = Some((place, end + 1));
                 at = place + 1;
                 seen = end + 1;
@@ -361,10 +430,18 @@ impl Simulation {
                 Ok(Answer::May) => writers.others.push(name),
                 Ok(Answer::MayNot) => {}
                 Ok(Answer::Depends(keys)) => {
-                    writers.untold.entry(format!("that depends on {}", keys.join(", "))).or_default().push(name);
+                    writers
+                        .untold
+                        .entry(format!("that depends on {}", keys.join(", ")))
+                        .or_default()
+                        .push(name);
                 }
                 Err(why) => {
-                    writers.untold.entry(refusal.insert(why).clone()).or_default().push(name);
+                    writers
+                        .untold
+                        .entry(refusal.insert(why).clone())
+                        .or_default()
+                        .push(name);
                 }
             }
         }
@@ -378,8 +455,17 @@ impl Simulation {
             .context_key_values(&self.region)
             .context_key_type(ContextKeyTypeEnum::String)
             .build();
-        let call = self.client.simulate_principal_policy().policy_source_arn(&suspect.arn).action_names(WRITE);
-        match call.resource_arns(&self.stream).context_entries(region).send().await {
+        let call = self
+            .client
+            .simulate_principal_policy()
+            .policy_source_arn(&suspect.arn)
+            .action_names(WRITE);
+        match call
+            .resource_arns(&self.stream)
+            .context_entries(region)
+            .send()
+            .await
+        {
             Ok(said) => Ok(answer(&said, suspect.depends)),
             // It was removed since it was listed.
             Err(error) if error.code() == Some("NoSuchEntity") => Ok(Answer::MayNot),
@@ -388,12 +474,22 @@ impl Simulation {
     }
 }
 
-/// A condition whose key is not given to the simulation does not hold there, so a principal that may write only under one is not cleared by it.
+/// A condition whose key is not given to the simulation does not hold there, so a principal that
+/// may write only under one is not cleared by it.
 fn answer(said: &SimulatePrincipalPolicyOutput, depends: bool) -> Answer {
-    let Some(result) = said.evaluation_results().first() else { return Answer::MayNot };
-    let of_resources =
-        result.resource_specific_results().iter().flat_map(ResourceSpecificResult::missing_context_values);
-    let missing: BTreeSet<_> = result.missing_context_values().iter().chain(of_resources).cloned().collect();
+    let Some(result) = said.evaluation_results().first() else {
+        return Answer::MayNot;
+    };
+    let of_resources = result
+        .resource_specific_results()
+        .iter()
+        .flat_map(ResourceSpecificResult::missing_context_values);
+    let missing: BTreeSet<_> = result
+        .missing_context_values()
+        .iter()
+        .chain(of_resources)
+        .cloned()
+        .collect();
     match result.eval_decision() {
         PolicyEvaluationDecisionType::Allowed => Answer::May,
         PolicyEvaluationDecisionType::ImplicitDeny if depends && !missing.is_empty() => {
@@ -410,15 +506,23 @@ mod tests {
 
     use super::*;
 
-    const STREAM: &str = "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/default:log-stream:task/main/01";
+    const STREAM: &str =
+        "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/default:log-stream:task/main/01";
 
     /// As IAM gives a document.
     fn encoded(document: &Value) -> String {
-        document.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect()
+        document
+            .to_string()
+            .bytes()
+            .map(|byte| format!("%{byte:02X}"))
+            .collect()
     }
 
     fn of(statement: &Value) -> Reach {
-        reach(&encoded(&json!({"Version": "2012-10-17", "Statement": statement})), STREAM)
+        reach(
+            &encoded(&json!({"Version": "2012-10-17", "Statement": statement})),
+            STREAM,
+        )
     }
 
     fn allow(action: impl Into<Value>, resource: impl Into<Value>) -> Value {
@@ -428,7 +532,12 @@ mod tests {
 
     #[test]
     fn a_statement_reaches_as_far_as_its_wildcards() {
-        let to = |resource: &str| of(&allow(json!(["s3:*", "logs:PutLogEvents"]), json!(resource)));
+        let to = |resource: &str| {
+            of(&allow(
+                json!(["s3:*", "logs:PutLogEvents"]),
+                json!(resource),
+            ))
+        };
         for resource in [
             "*",
             "arn:aws:logs:*:*:*",
@@ -468,14 +577,29 @@ mod tests {
             fields.insert(format!("Not{element}"), excluded);
             of(&json!([statement]))
         };
-        assert_eq!(but("Action", json!(["iam:*", "organizations:*"])), Reach::Stream);
+        assert_eq!(
+            but("Action", json!(["iam:*", "organizations:*"])),
+            Reach::Stream
+        );
         assert_eq!(but("Action", json!("logs:*")), Reach::Nothing);
-        assert_eq!(but("Resource", json!("arn:aws:logs:*:*:log-group:/aws/mycli/*")), Reach::Nothing);
-        assert_eq!(but("Resource", json!("arn:aws:logs:*:*:log-group:/aws/mycli/${aws:username}:*")), Reach::Stream);
+        assert_eq!(
+            but("Resource", json!("arn:aws:logs:*:*:log-group:/aws/mycli/*")),
+            Reach::Nothing
+        );
+        assert_eq!(
+            but(
+                "Resource",
+                json!("arn:aws:logs:*:*:log-group:/aws/mycli/${aws:username}:*")
+            ),
+            Reach::Stream
+        );
         let mut conditional = allow(json!("*"), json!("*"));
         conditional["Condition"] = json!({"Bool": {"aws:MultiFactorAuthPresent": "true"}});
         assert_eq!(of(&conditional), Reach::Perhaps);
-        assert_eq!(of(&json!({"Effect": "Deny", "Action": "*", "Resource": "*"})), Reach::Nothing);
+        assert_eq!(
+            of(&json!({"Effect": "Deny", "Action": "*", "Resource": "*"})),
+            Reach::Nothing
+        );
         assert_eq!(reach("not a document", STREAM), Reach::Perhaps);
     }
 
@@ -485,7 +609,9 @@ mod tests {
         Principal {
             arn: format!("arn:aws:iam::123456789012:{words}"),
             name: name.to_owned(),
-            path: kind.split_once('/').map_or("/".into(), |(_, path)| format!("/{path}/")),
+            path: kind
+                .split_once('/')
+                .map_or("/".into(), |(_, path)| format!("/{path}/")),
             policies: Policies {
                 inline: inline.iter().map(document).collect(),
                 attached: attached.iter().map(|arn| (*arn).to_owned()).collect(),
@@ -496,7 +622,10 @@ mod tests {
 
     #[test]
     fn everybody_who_may_write_is_a_suspect_but_the_stack_and_what_aws_alone_changes() {
-        let (all, logs) = (allow(json!("*"), json!("*")), allow(json!("logs:*"), json!("arn:aws:logs:*:*:*")));
+        let (all, logs) = (
+            allow(json!("*"), json!("*")),
+            allow(json!("logs:*"), json!("arn:aws:logs:*:*:*")),
+        );
         let mut in_group = principal("user/alice", &[], &[]);
         in_group.groups = vec!["developers".into()];
         let mut bounded = principal("role/bounded", std::slice::from_ref(&all), &[]);
@@ -504,24 +633,51 @@ mod tests {
         let listing = Listing {
             principals: vec![
                 principal("role/unknown", &[], &["arn:aws:iam::aws:policy/Unlisted"]),
-                principal("role/service-role/thumbnails", &[], &["arn:aws:iam::123456789012:policy/logs"]),
-                principal("role/mycli-default-ExecutionRole-1", std::slice::from_ref(&logs), &[]),
-                principal("user/mycli-default-ExecutionRole-1", std::slice::from_ref(&logs), &[]),
-                principal("role/aws-service-role/ops.amazonaws.com/Ops", std::slice::from_ref(&logs), &[]),
+                principal(
+                    "role/service-role/thumbnails",
+                    &[],
+                    &["arn:aws:iam::123456789012:policy/logs"],
+                ),
+                principal(
+                    "role/mycli-default-ExecutionRole-1",
+                    std::slice::from_ref(&logs),
+                    &[],
+                ),
+                principal(
+                    "user/mycli-default-ExecutionRole-1",
+                    std::slice::from_ref(&logs),
+                    &[],
+                ),
+                principal(
+                    "role/aws-service-role/ops.amazonaws.com/Ops",
+                    std::slice::from_ref(&logs),
+                    &[],
+                ),
                 principal("role/reader", &[allow(json!("logs:Get*"), json!("*"))], &[]),
                 principal("role/Admin", std::slice::from_ref(&all), &[]),
                 in_group,
                 bounded,
             ],
-            groups: [("developers".to_owned(), principal("group/x", std::slice::from_ref(&logs), &[]).policies)].into(),
+            groups: [(
+                "developers".to_owned(),
+                principal("group/x", std::slice::from_ref(&logs), &[]).policies,
+            )]
+            .into(),
             managed: [(
                 "arn:aws:iam::123456789012:policy/logs".to_owned(),
                 encoded(&json!({"Statement": [logs.clone()]})),
             )]
             .into(),
         };
-        let found = listing.suspects(&BTreeSet::from(["mycli-default-ExecutionRole-1".to_owned()]), STREAM);
-        let others: Vec<_> = found.others.iter().map(|one| (words(&one.arn), one.depends)).collect();
+        let found = listing.suspects(
+            &BTreeSet::from(["mycli-default-ExecutionRole-1".to_owned()]),
+            STREAM,
+        );
+        let others: Vec<_> = found
+            .others
+            .iter()
+            .map(|one| (words(&one.arn), one.depends))
+            .collect();
         assert_eq!(found.administrators, ["role/Admin"]);
         assert_eq!(
             others,
@@ -549,23 +705,44 @@ mod tests {
                 .eval_decision(decision)
                 .resource_specific_results(of_resource.unwrap())
                 .build();
-            SimulatePrincipalPolicyOutput::builder().evaluation_results(result.unwrap()).build()
+            SimulatePrincipalPolicyOutput::builder()
+                .evaluation_results(result.unwrap())
+                .build()
         };
         let implicit = PolicyEvaluationDecisionType::ImplicitDeny;
-        assert_eq!(answer(&said(PolicyEvaluationDecisionType::Allowed, &["a"]), true), Answer::May);
+        assert_eq!(
+            answer(&said(PolicyEvaluationDecisionType::Allowed, &["a"]), true),
+            Answer::May
+        );
         assert_eq!(
             answer(&said(implicit.clone(), &["aws:SourceIp"]), true),
             Answer::Depends(vec!["aws:SourceIp".into()])
         );
-        // A permission without a condition is held back by something else: a boundary, or the organization.
-        assert_eq!(answer(&said(implicit.clone(), &["aws:SourceIp"]), false), Answer::MayNot);
+        // A permission without a condition is held back by something else: a boundary, or the
+        // organization.
+        assert_eq!(
+            answer(&said(implicit.clone(), &["aws:SourceIp"]), false),
+            Answer::MayNot
+        );
         assert_eq!(answer(&said(implicit, &[]), true), Answer::MayNot);
-        assert_eq!(answer(&said(PolicyEvaluationDecisionType::ExplicitDeny, &["a"]), true), Answer::MayNot);
+        assert_eq!(
+            answer(
+                &said(PolicyEvaluationDecisionType::ExplicitDeny, &["a"]),
+                true
+            ),
+            Answer::MayNot
+        );
     }
 
     #[test]
     fn wildcards_stand_for_any_text() {
-        for (pattern, text) in [("*", ""), ("a*c", "abbc"), ("a?c*", "abcdé"), ("*b*d", "abcbd"), ("", "")] {
+        for (pattern, text) in [
+            ("*", ""),
+            ("a*c", "abbc"),
+            ("a?c*", "abcdé"),
+            ("*b*d", "abcbd"),
+            ("", ""),
+        ] {
             assert!(like(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("a?c", "ac"), ("a*c", "abd"), ("", "a"), ("a*b*c", "acb")] {

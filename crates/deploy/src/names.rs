@@ -4,8 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Longest name of a stack. Ours: `mycli-<name>-<account>-<region>` fits the 63 characters of a bucket's name (Amazon S3, "General
-/// purpose bucket naming rules") in every region.
+/// Longest name of a stack. Ours: `mycli-<name>-<account>-<region>` fits the 63 characters of a
+/// bucket's name (Amazon S3, "General purpose bucket naming rules") in every region.
 pub const STACK_NAME_MAX: usize = 20;
 
 /// The tag that everything of a stack carries, with the stack's short name.
@@ -60,11 +60,14 @@ impl StackName {
         format!("{}-", self.full())
     }
 
-    /// Whether a task definition's family is this stack's, and not that of a stack whose name only begins like this one.
+    /// Whether a task definition's family is this stack's, and not that of a stack whose name only
+    /// begins like this one.
     #[must_use]
     pub fn owns_family(&self, family: &str) -> bool {
         let hash = family.strip_prefix(&self.family_prefix());
-        hash.is_some_and(|hash| !hash.is_empty() && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        hash.is_some_and(|hash| {
+            !hash.is_empty() && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+        })
     }
 }
 
@@ -81,7 +84,11 @@ impl FromStr for StackName {
         let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         let whole = (1..=STACK_NAME_MAX).contains(&text.len()) && text.bytes().all(known);
         let ends = text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.ends_with('-');
-        if whole && ends { Ok(Self(text.to_owned())) } else { Err(StackNameError(text.chars().take(64).collect())) }
+        if whole && ends {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(StackNameError(text.chars().take(64).collect()))
+        }
     }
 }
 
@@ -113,7 +120,16 @@ mod tests {
     fn a_name_fits_into_every_name_made_of_it() {
         let longest: StackName = "a2345678901234567890".parse().unwrap();
         assert!(longest.bucket("123456789012", "ap-southeast-1").len() <= 63);
-        for wrong in ["", "A", "1a", "a_b", "a-", "-a", "a23456789012345678901", "a.b"] {
+        for wrong in [
+            "",
+            "A",
+            "1a",
+            "a_b",
+            "a-",
+            "-a",
+            "a23456789012345678901",
+            "a.b",
+        ] {
             assert!(wrong.parse::<StackName>().is_err(), "{wrong}");
         }
     }
@@ -122,7 +138,12 @@ mod tests {
     fn a_family_of_a_longer_name_is_another_stack_s() {
         let stack: StackName = "ci".parse().unwrap();
         assert!(stack.owns_family("mycli-ci-0a1b2c3d"));
-        for other in ["mycli-ci-two-0a1b2c3d", "mycli-cii-0a1b", "mycli-ci-", "ci-0a1b"] {
+        for other in [
+            "mycli-ci-two-0a1b2c3d",
+            "mycli-cii-0a1b",
+            "mycli-ci-",
+            "ci-0a1b",
+        ] {
             assert!(!stack.owns_family(other), "{other}");
         }
     }

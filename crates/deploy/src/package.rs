@@ -1,4 +1,5 @@
-//! The functions' code: one zip each, with one program named `bootstrap` (what Lambda's `provided.al2023` runs).
+//! The functions' code: one zip each, with one program named `bootstrap` (what Lambda's
+//! `provided.al2023` runs).
 
 use std::{
     fs::{self, File},
@@ -10,11 +11,13 @@ use goblin::elf::{Elf, header};
 use sha2::{Digest, Sha256};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
-/// The functions of a stack: each one's zip is called so, and its Lambda function `mycli-<stack>-<name>`.
+/// The functions of a stack: each one's zip is called so, and its Lambda function
+/// `mycli-<stack>-<name>`.
 pub const FUNCTIONS: [&str; 4] = ["submit", "launcher", "state-tracker", "query"];
 
 const PROGRAM: &str = "bootstrap";
-/// Largest program looked at. Lambda takes 250 MB unzipped (AWS Lambda quotas, "Deployment package").
+/// Largest program looked at. Lambda takes 250 MB unzipped (AWS Lambda quotas, "Deployment
+/// package").
 const PROGRAM_MAX: u64 = 250 << 20;
 
 /// The processors Lambda has.
@@ -53,9 +56,14 @@ const GLIBC: Glibc = (2, 34);
 
 /// The newest version of glibc that a program asks for; none if it is linked statically.
 fn glibc_needed(program: &Elf<'_>) -> Option<Glibc> {
-    let needs = program.verneed.iter().flat_map(goblin::elf::symver::VerneedSection::iter);
+    let needs = program
+        .verneed
+        .iter()
+        .flat_map(goblin::elf::symver::VerneedSection::iter);
     let versions = needs.flat_map(|library| library.iter().collect::<Vec<_>>());
-    versions.filter_map(|version| glibc_version(program.dynstrtab.get_at(version.vna_name)?)).max()
+    versions
+        .filter_map(|version| glibc_version(program.dynstrtab.get_at(version.vna_name)?))
+        .max()
 }
 
 /// Symbols of glibc's own are not for programs, and `GLIBC_ABI_…` is no version.
@@ -116,7 +124,11 @@ fn names() -> String {
 }
 
 fn list(folders: &[PathBuf]) -> String {
-    folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
+    folders
+        .iter()
+        .map(|folder| folder.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The code of all functions, of one build.
@@ -130,7 +142,9 @@ pub struct Functions {
 
 impl std::fmt::Debug for Functions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Functions").field("prefix", &self.prefix()).finish_non_exhaustive()
+        f.debug_struct("Functions")
+            .field("prefix", &self.prefix())
+            .finish_non_exhaustive()
     }
 }
 
@@ -140,8 +154,12 @@ impl Functions {
     /// # Errors
     /// [`PackageError`].
     pub fn find(folders: &[PathBuf]) -> Result<Self, PackageError> {
-        let has_any = |folder: &&PathBuf| FUNCTIONS.iter().any(|name| zip_in(folder, name).exists());
-        let folder = folders.iter().find(has_any).ok_or_else(|| PackageError::Missing(folders.to_vec()))?;
+        let has_any =
+            |folder: &&PathBuf| FUNCTIONS.iter().any(|name| zip_in(folder, name).exists());
+        let folder = folders
+            .iter()
+            .find(has_any)
+            .ok_or_else(|| PackageError::Missing(folders.to_vec()))?;
         Self::read(folder)
     }
 
@@ -150,7 +168,10 @@ impl Functions {
         let mut architectures = Vec::with_capacity(FUNCTIONS.len());
         for name in FUNCTIONS {
             let path = zip_in(folder, name);
-            let bytes = fs::read(&path).map_err(|error| PackageError::File { path: path.clone(), error })?;
+            let bytes = fs::read(&path).map_err(|error| PackageError::File {
+                path: path.clone(),
+                error,
+            })?;
             architectures.push(architecture(&path, &bytes)?);
             zips.push((name, bytes));
         }
@@ -161,8 +182,8 @@ impl Functions {
         Ok(Self { zips, architecture })
     }
 
-    /// Where they are kept in the bucket: a name made of their content, so that the same code is never stored or deployed twice and
-    /// other code is always noticed.
+    /// Where they are kept in the bucket: a name made of their content, so that the same code is
+    /// never stored or deployed twice and other code is always noticed.
     #[must_use]
     pub fn prefix(&self) -> String {
         let mut hash = Sha256::new();
@@ -180,7 +201,10 @@ fn zip_in(folder: &Path, name: &str) -> PathBuf {
 }
 
 fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture, PackageError> {
-    let zip = |error| PackageError::Zip { path: path.to_owned(), error };
+    let zip = |error| PackageError::Zip {
+        path: path.to_owned(),
+        error,
+    };
     let none = || PackageError::Program(path.to_owned());
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(zip)?;
     let entry = match archive.by_name(PROGRAM) {
@@ -191,7 +215,10 @@ fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture, PackageError>
     entry
         .take(PROGRAM_MAX)
         .read_to_end(&mut program)
-        .map_err(|error| PackageError::File { path: path.to_owned(), error })?;
+        .map_err(|error| PackageError::File {
+            path: path.to_owned(),
+            error,
+        })?;
     checked(path, &program)
 }
 
@@ -201,13 +228,17 @@ fn checked(path: &Path, program: &[u8]) -> Result<Architecture, PackageError> {
     let elf = Elf::parse(program).map_err(|_| none())?;
     let architecture = Architecture::of(&elf).ok_or_else(none)?;
     match glibc_needed(&elf).filter(|needed| *needed > GLIBC) {
-        Some(needed) => Err(PackageError::Glibc { path: path.to_owned(), needed }),
+        Some(needed) => Err(PackageError::Glibc {
+            path: path.to_owned(),
+            needed,
+        }),
         None => Ok(architecture),
     }
 }
 
-/// Packs the built functions of one folder into zips in another, if Lambda can run them. The same programs give the same bytes, whenever and wherever that is
-/// done: there are no times in the zips, and the permissions are fixed.
+/// Packs the built functions of one folder into zips in another, if Lambda can run them. The same
+/// programs give the same bytes, whenever and wherever that is done: there are no times in the
+/// zips, and the permissions are fixed.
 ///
 /// # Errors
 /// [`PackageError`].
@@ -234,7 +265,11 @@ pub fn pack(programs: &Path, zips: &Path) -> Result<(), PackageError> {
 /// cargo puts a program at `<name>`, cargo-lambda at `<name>/bootstrap`.
 fn program_in(folder: &Path, name: &str) -> PathBuf {
     let plain = folder.join(name);
-    if plain.is_dir() { plain.join(PROGRAM) } else { plain }
+    if plain.is_dir() {
+        plain.join(PROGRAM)
+    } else {
+        plain
+    }
 }
 
 fn write(file: impl Write + io::Seek, program: &[u8]) -> zip::result::ZipResult<()> {
@@ -254,8 +289,8 @@ fn write(file: impl Write + io::Seek, program: &[u8]) -> zip::result::ZipResult<
 mod tests {
     use super::*;
 
-    /// A program that calls one function of glibc, which it asks for by this version. Made with `gcc -nostdlib` and a library of that name
-    /// whose only symbol has that version.
+    /// A program that calls one function of glibc, which it asks for by this version. Made with
+    /// `gcc -nostdlib` and a library of that name whose only symbol has that version.
     const NEEDS_2_34: &[u8] = include_bytes!("../fixtures/needs-glibc-2.34");
     const NEEDS_2_38: &[u8] = include_bytes!("../fixtures/needs-glibc-2.38");
 
@@ -289,10 +324,14 @@ mod tests {
     fn the_same_programs_make_the_same_zips_and_others_are_noticed() {
         let of = |machine| packed([(); 4].map(|()| elf(machine)));
         let (one, two) = (of(0x3e), of(0x3e));
-        let bytes = |folder: &tempfile::TempDir| fs::read(folder.path().join("zips/submit.zip")).unwrap();
+        let bytes =
+            |folder: &tempfile::TempDir| fs::read(folder.path().join("zips/submit.zip")).unwrap();
         assert_eq!(bytes(&one), bytes(&two));
         let (one, arm) = (read(&one).unwrap(), read(&of(0xb7)).unwrap());
-        assert_eq!((one.architecture, arm.architecture), (Architecture::X86_64, Architecture::Arm64));
+        assert_eq!(
+            (one.architecture, arm.architecture),
+            (Architecture::X86_64, Architecture::Arm64)
+        );
         assert_ne!(one.prefix(), arm.prefix());
         assert_eq!(one.prefix().len(), "functions/".len() + 16);
     }
@@ -300,7 +339,8 @@ mod tests {
     #[test]
     fn a_bootstrap_can_be_executed() {
         let folder = packed([(); 4].map(|()| elf(0x3e)));
-        let mut zip = ZipArchive::new(File::open(folder.path().join("zips/query.zip")).unwrap()).unwrap();
+        let mut zip =
+            ZipArchive::new(File::open(folder.path().join("zips/query.zip")).unwrap()).unwrap();
         let entry = zip.by_name(PROGRAM).unwrap();
         assert_eq!(entry.unix_mode().unwrap() & 0o777, 0o755);
     }
@@ -308,27 +348,62 @@ mod tests {
     #[test]
     fn a_program_that_asks_for_a_newer_glibc_than_lambda_has_is_neither_packed_nor_deployed() {
         let new = || NEEDS_2_38.to_vec();
-        let error = tried([elf(0x3e), elf(0x3e), new(), elf(0x3e)]).1.unwrap_err().to_string();
-        for part in ["state-tracker asks for glibc 2.38", "Lambda has 2.34", "cargo-lambda", "zigbuild"] {
+        let error = tried([elf(0x3e), elf(0x3e), new(), elf(0x3e)])
+            .1
+            .unwrap_err()
+            .to_string();
+        for part in [
+            "state-tracker asks for glibc 2.38",
+            "Lambda has 2.34",
+            "cargo-lambda",
+            "zigbuild",
+        ] {
             assert!(error.contains(part), "{error}");
         }
         // Somebody else may have packed it.
         let zips = packed([(); 4].map(|()| elf(0x3e)));
-        write(File::create(zips.path().join("zips/query.zip")).unwrap(), &new()).unwrap();
-        assert!(matches!(read(&zips), Err(PackageError::Glibc { needed: (2, 38), .. })));
+        write(
+            File::create(zips.path().join("zips/query.zip")).unwrap(),
+            &new(),
+        )
+        .unwrap();
+        assert!(matches!(
+            read(&zips),
+            Err(PackageError::Glibc {
+                needed: (2, 38),
+                ..
+            })
+        ));
     }
 
     #[test]
     fn what_lambda_could_not_run_is_not_deployed() {
         let mixed = packed([elf(0x3e), elf(0x3e), elf(0x3e), elf(0xb7)]);
         assert!(matches!(read(&mixed), Err(PackageError::Mixed(_))));
-        let script = tried([elf(0x3e), b"#!/bin/sh\nexec of a kind\n".to_vec(), elf(0x3e), elf(0x3e)]).1;
+        let script = tried([
+            elf(0x3e),
+            b"#!/bin/sh\nexec of a kind\n".to_vec(),
+            elf(0x3e),
+            elf(0x3e),
+        ])
+        .1;
         assert!(matches!(script, Err(PackageError::Program(path)) if path.ends_with("launcher")));
         let zips = packed([(); 4].map(|()| elf(0x3e)));
-        write(File::create(zips.path().join("zips/launcher.zip")).unwrap(), b"MZ").unwrap();
-        assert!(matches!(read(&zips), Err(PackageError::Program(path)) if path.ends_with("launcher.zip")));
+        write(
+            File::create(zips.path().join("zips/launcher.zip")).unwrap(),
+            b"MZ",
+        )
+        .unwrap();
+        assert!(
+            matches!(read(&zips), Err(PackageError::Program(path)) if path.ends_with("launcher.zip"))
+        );
         let none = tempfile::tempdir().unwrap();
-        let error = Functions::find(&[none.path().to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("--functions") && error.contains("just package"), "{error}");
+        let error = Functions::find(&[none.path().to_owned()])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("--functions") && error.contains("just package"),
+            "{error}"
+        );
     }
 }

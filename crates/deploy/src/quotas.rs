@@ -76,7 +76,10 @@ pub enum Known {
 
 /// Asks Service Quotas.
 pub async fn read(account: &Account, pool: Pool) -> Known {
-    match ServiceQuotas::new(&account.config).vcpus(pool.limit()).await {
+    match ServiceQuotas::new(&account.config)
+        .vcpus(pool.limit())
+        .await
+    {
         Ok(Some(quota)) => Known::Vcpus(whole(quota.vcpus)),
         Ok(None) => Known::Unset,
         Err(fault) => Known::Unknown(fault.to_string()),
@@ -87,10 +90,24 @@ pub async fn read(account: &Account, pool: Pool) -> Known {
 ///
 /// # Errors
 /// When the table does not answer.
-pub async fn keep(account: &Account, stack: &StackView, pool: Pool, vcpus: u32) -> Result<(), PortError> {
-    let (store, backlog) = (activity::store(account, stack), LimitKey::Pool(pool.limit()));
+pub async fn keep(
+    account: &Account,
+    stack: &StackView,
+    pool: Pool,
+    vcpus: u32,
+) -> Result<(), PortError> {
+    let (store, backlog) = (
+        activity::store(account, stack),
+        LimitKey::Pool(pool.limit()),
+    );
     let before = store.backlog_state(&backlog).await?;
-    let after = before.with_quota(Some(vcpus.saturating_mul(1024)), Utc::now().trunc_subsecs(3));
+    let after = before.with_quota(
+        Some(vcpus.saturating_mul(1024)),
+        Utc::now().trunc_subsecs(3),
+    );
     // Whoever wrote in between was the sweep, which knows it too.
-    store.set_backlog_state(&backlog, &before, after).await.map(drop)
+    store
+        .set_backlog_state(&backlog, &before, after)
+        .await
+        .map(drop)
 }

@@ -1,5 +1,5 @@
-//! Removing a stack and all that belongs to it. Each step looks for what is left, so that a removal that was cut short is finished by
-//! the next.
+//! Removing a stack and all that belongs to it. Each step looks for what is left, so that a removal
+//! that was cut short is finished by the next.
 
 use std::time::Duration;
 
@@ -21,10 +21,12 @@ use crate::{
     template::{Template, TemplateError},
 };
 
-/// A cluster cannot be removed while tasks run in it, and a launcher may start one while they are stopped: so it is tried again. Ours.
+/// A cluster cannot be removed while tasks run in it, and a launcher may start one while they are
+/// stopped: so it is tried again. Ours.
 const TRIES: u32 = 4;
-/// How many deregistrations go at once, and how long to pause after each one more: ECS takes a burst of 20 and one a second after that
-/// (ECS API reference, "Request throttling for the Amazon ECS API").
+/// How many deregistrations go at once, and how long to pause after each one more: ECS takes a
+/// burst of 20 and one a second after that (ECS API reference, "Request throttling for the Amazon
+/// ECS API").
 const BURST: usize = 15;
 const PACE: Duration = Duration::from_millis(1100);
 /// Most task definitions in one deletion (ECS API reference, `DeleteTaskDefinitions`).
@@ -64,7 +66,8 @@ pub struct Removed {
     pub definitions: usize,
 }
 
-/// Removes the stack, its bucket and its task definitions; with `keep_history` all but the table. Idempotent.
+/// Removes the stack, its bucket and its task definitions; with `keep_history` all but the table.
+/// Idempotent.
 ///
 /// # Errors
 /// [`RemoveError`]. The next call goes on from there.
@@ -75,7 +78,9 @@ pub async fn remove(
     tell: &impl Fn(Progress),
 ) -> Result<Removed, RemoveError> {
     let stacks = Stacks::new(account, name);
-    let tasks = Tasks { client: Client::new(&account.config) };
+    let tasks = Tasks {
+        client: Client::new(&account.config),
+    };
     let mut removed = Removed::default();
     let mut stack = settled(&stacks, tell).await?;
     let log_roles = gateway_log::ours(account, name, stack.is_some()).await?;
@@ -101,22 +106,36 @@ pub async fn remove(
     Ok(removed)
 }
 
-async fn remove_kept_table(account: &Account, name: &StackName, tell: &impl Fn(Progress)) -> Result<bool, CallError> {
+async fn remove_kept_table(
+    account: &Account,
+    name: &StackName,
+    tell: &impl Fn(Progress),
+) -> Result<bool, CallError> {
     let table = name.table();
     if kept::look(account, name).await? != Kept::History {
         return Ok(false);
     }
-    tell(Progress::Step(format!("removing the history that was kept in the table {table}")));
+    tell(Progress::Step(format!(
+        "removing the history that was kept in the table {table}"
+    )));
     kept::remove(account, &table).await?;
     Ok(true)
 }
 
 /// The stack lets API Gateway's log role outlive it, since the role is the whole account's.
-async fn remove_log_role(account: &Account, role: &str, tell: &impl Fn(Progress)) -> Result<(), CallError> {
-    tell(Progress::Step(match gateway_log::remove(account, role).await? {
-        Left::Nothing => format!("removed {role}, by which API Gateway wrote its logs"),
-        Left::InUse => format!("{role} stays: other APIs of this region write their logs by it"),
-    }));
+async fn remove_log_role(
+    account: &Account,
+    role: &str,
+    tell: &impl Fn(Progress),
+) -> Result<(), CallError> {
+    tell(Progress::Step(
+        match gateway_log::remove(account, role).await? {
+            Left::Nothing => format!("removed {role}, by which API Gateway wrote its logs"),
+            Left::InUse => {
+                format!("{role} stays: other APIs of this region write their logs by it")
+            }
+        },
+    ));
     Ok(())
 }
 
@@ -126,25 +145,42 @@ async fn remove_secrets(
     tell: &impl Fn(Progress),
 ) -> Result<usize, ParameterError> {
     let parameters = Parameters::new(&account.config, name.secrets_path());
-    let names: Vec<_> = parameters.list().await?.into_iter().map(|parameter| parameter.name).collect();
+    let names: Vec<_> = parameters
+        .list()
+        .await?
+        .into_iter()
+        .map(|parameter| parameter.name)
+        .collect();
     if !names.is_empty() {
-        tell(Progress::Step(format!("removing the values of {} secrets", names.len())));
+        tell(Progress::Step(format!(
+            "removing the values of {} secrets",
+            names.len()
+        )));
         parameters.remove(&names).await?;
     }
     Ok(names.len())
 }
 
-async fn settled(stacks: &Stacks, tell: &impl Fn(Progress)) -> Result<Option<StackView>, StackError> {
-    let Some(stack) = stacks.find().await? else { return Ok(None) };
+async fn settled(
+    stacks: &Stacks,
+    tell: &impl Fn(Progress),
+) -> Result<Option<StackView>, StackError> {
+    let Some(stack) = stacks.find().await? else {
+        return Ok(None);
+    };
     if stack.condition() != Condition::Busy {
         return Ok(Some(stack));
     }
-    tell(Progress::Step(format!("the stack is {}: waiting for the end of that", stack.status)));
+    tell(Progress::Step(format!(
+        "the stack is {}: waiting for the end of that",
+        stack.status
+    )));
     stacks.settle(&stack, tell).await?;
     stacks.find().await
 }
 
-/// CloudFormation removes a table with its stack unless the template says otherwise, so the template is changed first.
+/// CloudFormation removes a table with its stack unless the template says otherwise, so the
+/// template is changed first.
 async fn keep_table(
     account: &Account,
     name: &StackName,
@@ -155,12 +191,19 @@ async fn keep_table(
     if stack.condition() != Condition::Stands {
         return Ok(stack);
     }
-    tell(Progress::Step(format!("letting the table {} outlive the stack", name.table())));
+    tell(Progress::Step(format!(
+        "letting the table {} outlive the stack",
+        name.table()
+    )));
     let template = Template::whole(&stacks.template().await?)?.keeping_the_table()?;
     let bucket = Bucket::new(account, name);
     bucket.ensure().await?;
     let url = bucket.put_template(&template).await?;
-    let settings = stack.parameters.keys().map(|name| (name.clone(), Setting::Previous)).collect();
+    let settings = stack
+        .parameters
+        .keys()
+        .map(|name| (name.clone(), Setting::Previous))
+        .collect();
     let changed = stacks.update(&stack, &url, &settings, tell).await?;
     Ok(changed.unwrap_or(stack))
 }
@@ -182,10 +225,13 @@ async fn remove_stack(
         tell(Progress::Step("removing the stack".into()));
         match stacks.delete(stack, tell).await {
             Ok(()) => return Ok(stopped),
-            Err(StackError::Failed { resource: Some(event), .. })
-                if tried < TRIES && event.kind == "AWS::ECS::Cluster" =>
-            {
-                tell(Progress::Step("tasks were started meanwhile: once more".into()));
+            Err(StackError::Failed {
+                resource: Some(event),
+                ..
+            }) if tried < TRIES && event.kind == "AWS::ECS::Cluster" => {
+                tell(Progress::Step(
+                    "tasks were started meanwhile: once more".into(),
+                ));
             }
             Err(error) => return Err(error.into()),
         }
@@ -200,58 +246,107 @@ struct Tasks {
 impl Tasks {
     /// Stops what runs in a cluster. Their runs end as lost with the table they are recorded in.
     async fn stop_all(&self, cluster: &str, tell: &impl Fn(Progress)) -> Result<usize, CallError> {
-        let call = self.client.list_tasks().cluster(cluster).desired_status(DesiredStatus::Running);
+        let call = self
+            .client
+            .list_tasks()
+            .cluster(cluster)
+            .desired_status(DesiredStatus::Running);
         let mut pages = call.into_paginator().items().send();
         let mut arns = Vec::new();
         while let Some(arn) = pages.next().await {
             match arn {
                 Ok(arn) => arns.push(arn),
                 Err(error) if error.code() == Some("ClusterNotFoundException") => return Ok(0),
-                Err(error) => return Err(CallError::of(format!("list the tasks of the cluster {cluster}"))(error)),
+                Err(error) => {
+                    return Err(CallError::of(format!(
+                        "list the tasks of the cluster {cluster}"
+                    ))(error));
+                }
             }
         }
         if !arns.is_empty() {
             tell(Progress::Step(format!("stopping {} tasks", arns.len())));
         }
         for arn in &arns {
-            let call = self.client.stop_task().cluster(cluster).task(arn).reason("mycli destroy");
-            call.send().await.map_err(CallError::of(format!("stop the task {arn}")))?;
+            let call = self
+                .client
+                .stop_task()
+                .cluster(cluster)
+                .task(arn)
+                .reason("mycli destroy");
+            call.send()
+                .await
+                .map_err(CallError::of(format!("stop the task {arn}")))?;
         }
         Ok(arns.len())
     }
 
     /// Deregisters and deletes the stack's task definitions; gives how many.
-    async fn forget_definitions(&self, name: &StackName, tell: &impl Fn(Progress)) -> Result<usize, CallError> {
+    async fn forget_definitions(
+        &self,
+        name: &StackName,
+        tell: &impl Fn(Progress),
+    ) -> Result<usize, CallError> {
         let active = self.definitions(name, TaskDefinitionStatus::Active).await?;
         if !active.is_empty() {
-            tell(Progress::Step(format!("removing {} task definitions", active.len())));
+            tell(Progress::Step(format!(
+                "removing {} task definitions",
+                active.len()
+            )));
         }
         for (index, arn) in active.iter().enumerate() {
             if index >= BURST {
                 sleep(PACE).await;
             }
-            let call = self.client.deregister_task_definition().task_definition(arn);
-            call.send().await.map_err(CallError::of(format!("deregister {arn}")))?;
+            let call = self
+                .client
+                .deregister_task_definition()
+                .task_definition(arn);
+            call.send()
+                .await
+                .map_err(CallError::of(format!("deregister {arn}")))?;
         }
-        let inactive = self.definitions(name, TaskDefinitionStatus::Inactive).await?;
+        let inactive = self
+            .definitions(name, TaskDefinitionStatus::Inactive)
+            .await?;
         for arns in inactive.chunks(DELETE_MAX) {
-            let call = self.client.delete_task_definitions().set_task_definitions(Some(arns.to_vec()));
-            call.send().await.map_err(CallError::of("delete task definitions"))?;
+            let call = self
+                .client
+                .delete_task_definitions()
+                .set_task_definitions(Some(arns.to_vec()));
+            call.send()
+                .await
+                .map_err(CallError::of("delete task definitions"))?;
         }
         Ok(active.len())
     }
 
-    async fn definitions(&self, name: &StackName, status: TaskDefinitionStatus) -> Result<Vec<String>, CallError> {
+    async fn definitions(
+        &self,
+        name: &StackName,
+        status: TaskDefinitionStatus,
+    ) -> Result<Vec<String>, CallError> {
         let doing = || "list task definitions";
-        let call = self.client.list_task_definition_families().family_prefix(name.family_prefix());
-        let mut families = call.status(TaskDefinitionFamilyStatus::All).into_paginator().items().send();
+        let call = self
+            .client
+            .list_task_definition_families()
+            .family_prefix(name.family_prefix());
+        let mut families = call
+            .status(TaskDefinitionFamilyStatus::All)
+            .into_paginator()
+            .items()
+            .send();
         let mut arns = Vec::new();
         while let Some(family) = families.next().await {
             let family = family.map_err(CallError::of(doing()))?;
             if !name.owns_family(&family) {
                 continue;
             }
-            let call = self.client.list_task_definitions().family_prefix(&family).status(status.clone());
+            let call = self
+                .client
+                .list_task_definitions()
+                .family_prefix(&family)
+                .status(status.clone());
             let mut pages = call.into_paginator().items().send();
             while let Some(arn) = pages.next().await {
                 arns.push(arn.map_err(CallError::of(doing()))?);

@@ -1,4 +1,5 @@
-//! The secrets of a stack: their values in the Parameter Store, and beside the history who may name them.
+//! The secrets of a stack: their values in the Parameter Store, and beside the history who may name
+//! them.
 
 use aws::ssm::{ParameterError, Parameters};
 use chrono::{SubsecRound, Utc};
@@ -57,12 +58,14 @@ impl Kept {
     }
 }
 
-/// Who may use a secret. A setting that is not given stays as it is, so that setting a new value opens the secret to nobody else.
+/// Who may use a secret. A setting that is not given stays as it is, so that setting a new value
+/// opens the secret to nobody else.
 #[derive(Clone, Debug, Default)]
 pub struct Uses {
     /// The least role of a key whose runs may use it; [`Role::Submit`] of one that is new.
     pub role: Option<Role>,
-    /// The hosts that a credential for git is for; empty for those that it has, or for the default ones if it is new.
+    /// The hosts that a credential for git is for; empty for those that it has, or for the default
+    /// ones if it is new.
     pub hosts: Vec<GitHost>,
 }
 
@@ -86,7 +89,8 @@ pub async fn set(
     uses: Uses,
     value: &SecretString,
 ) -> Result<SecretRecord, SecretError> {
-    // Before the record of a secret that is there changes: who may use the value that stays is not to hang on one that is refused.
+    // Before the record of a secret that is there changes: who may use the value that stays is not
+    // to hang on one that is refused.
     check(name, value)?;
     let store = activity::store(account, stack);
     let before = match store.find_secret(name.as_str()).await {
@@ -95,20 +99,32 @@ pub async fn set(
         before => before?,
     };
     let is_new = before.is_none();
-    let (role, hosts) = before.map_or((Role::Submit, Vec::new()), |before| (before.role, before.hosts));
+    let (role, hosts) = before.map_or((Role::Submit, Vec::new()), |before| {
+        (before.role, before.hosts)
+    });
     let record = SecretRecord {
         name: name.to_string(),
         role: uses.role.unwrap_or(role),
         set_at: Some(Utc::now().trunc_subsecs(3)),
-        hosts: if uses.hosts.is_empty() { hosts } else { uses.hosts },
+        hosts: if uses.hosts.is_empty() {
+            hosts
+        } else {
+            uses.hosts
+        },
     };
-    // Of a new secret the value goes first: what is recorded can be used. Later the record does: the new value is never used for what only
-    // the old one was for.
+    // Of a new secret the value goes first: what is recorded can be used. Later the record does:
+    // the new value is never used for what only the old one was for.
     if !is_new {
         store.put_secret(&record).await?;
     }
-    let key = stack.parameters.get("KmsKeyArn").filter(|key| !key.is_empty());
-    Parameters::new(&account.config, path).with_key(key.cloned()).put(name, value).await?;
+    let key = stack
+        .parameters
+        .get("KmsKeyArn")
+        .filter(|key| !key.is_empty());
+    Parameters::new(&account.config, path)
+        .with_key(key.cloned())
+        .put(name, value)
+        .await?;
     if is_new {
         store.put_secret(&record).await?;
     }
@@ -128,10 +144,14 @@ pub async fn list(account: &Account, stack: &StackView, path: String) -> Result<
         }
     }
     let values = Parameters::new(&account.config, path).list().await?;
-    Ok(Kept { values: values.into_iter().map(|parameter| parameter.name).collect(), ..kept })
+    Ok(Kept {
+        values: values.into_iter().map(|parameter| parameter.name).collect(),
+        ..kept
+    })
 }
 
-/// Removes a secret; says whether there was any of it. The record goes first: what is recorded can be used. Idempotent.
+/// Removes a secret; says whether there was any of it. The record goes first: what is recorded can
+/// be used. Idempotent.
 ///
 /// # Errors
 /// [`SecretError`].
@@ -142,8 +162,14 @@ pub async fn remove(
     name: &SecretName,
 ) -> Result<bool, SecretError> {
     let parameters = Parameters::new(&account.config, path);
-    let had_record = activity::store(account, stack).remove_secret(name.as_str()).await?;
-    let had_value = parameters.list().await?.iter().any(|parameter| parameter.name == name.as_str());
+    let had_record = activity::store(account, stack)
+        .remove_secret(name.as_str())
+        .await?;
+    let had_value = parameters
+        .list()
+        .await?
+        .iter()
+        .any(|parameter| parameter.name == name.as_str());
     parameters.remove(&[name.to_string()]).await?;
     Ok(had_record || had_value)
 }

@@ -1,4 +1,5 @@
-//! ECS's service-linked role. Without it the first cluster with capacity providers of an account cannot be made (AWS-FACTS §9).
+//! ECS's service-linked role. Without it the first cluster with capacity providers of an account
+//! cannot be made (AWS-FACTS §9).
 
 use std::time::Duration;
 
@@ -9,10 +10,12 @@ use crate::{Account, CallError, stack::ResourceEvent};
 
 const SERVICE: &str = "ecs.amazonaws.com";
 const ROLE: &str = "AWSServiceRoleForECS";
-/// How often and how long we look for a role that was just made. IAM is eventually consistent and names no bound.
+/// How often and how long we look for a role that was just made. IAM is eventually consistent and
+/// names no bound.
 const LOOKS: usize = 15;
 const LOOK: Duration = Duration::from_secs(2);
-/// How long after that it can surely be assumed. Ours: reports say that a second try, some ten seconds later, worked.
+/// How long after that it can surely be assumed. Ours: reports say that a second try, some ten
+/// seconds later, worked.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// What came of looking for the role.
@@ -32,18 +35,31 @@ pub(crate) enum ServiceRole {
 /// When IAM refuses for a reason other than a missing permission, or does not answer.
 pub(crate) async fn ensure(account: &Account) -> Result<ServiceRole, CallError> {
     let client = Client::new(&account.config);
-    match client.create_service_linked_role().aws_service_name(SERVICE).send().await {
+    match client
+        .create_service_linked_role()
+        .aws_service_name(SERVICE)
+        .send()
+        .await
+    {
         Ok(_) => {
             wait(&client).await?;
             Ok(ServiceRole::Made)
         }
         // IAM has one code, `InvalidInput`, for this and for a wrong name: only the words tell.
-        Err(error) if error.message().is_some_and(|message| message.contains("has been taken")) => {
+        Err(error)
+            if error
+                .message()
+                .is_some_and(|message| message.contains("has been taken")) =>
+        {
             Ok(ServiceRole::There)
         }
         Err(error) => {
             let error = CallError::of("make ECS's service-linked role")(error);
-            if error.is_denied() { Ok(ServiceRole::Denied(error.to_string())) } else { Err(error) }
+            if error.is_denied() {
+                Ok(ServiceRole::Denied(error.to_string()))
+            } else {
+                Err(error)
+            }
         }
     }
 }
@@ -55,7 +71,11 @@ async fn wait(client: &Client) -> Result<(), CallError> {
             Err(error) if error.code() == Some("NoSuchEntity") => sleep(LOOK).await,
             Err(error) => {
                 let error = CallError::of("look for ECS's service-linked role")(error);
-                if error.is_denied() { break } else { return Err(error) }
+                if error.is_denied() {
+                    break;
+                } else {
+                    return Err(error);
+                }
             }
         }
     }
@@ -65,5 +85,8 @@ async fn wait(client: &Client) -> Result<(), CallError> {
 
 /// Whether a resource failed because ECS cannot use the role yet.
 pub(crate) fn is_not_ready(event: &ResourceEvent) -> bool {
-    event.reason.as_deref().is_some_and(|reason| reason.contains("assume the service linked role"))
+    event
+        .reason
+        .as_deref()
+        .is_some_and(|reason| reason.contains("assume the service linked role"))
 }

@@ -6,7 +6,8 @@ use aws_sdk_cloudformation::{
     Client,
     error::{ProvideErrorMetadata, SdkError},
     types::{
-        Capability, ChangeSetStatus, ChangeSetType, Parameter, ResourceToImport, Stack, StackEvent, Tag, TemplateStage,
+        Capability, ChangeSetStatus, ChangeSetType, Parameter, ResourceToImport, Stack, StackEvent,
+        Tag, TemplateStage,
     },
 };
 use chrono::{DateTime, Utc};
@@ -18,7 +19,8 @@ use crate::{
     template::{ADOPTED, TABLE},
 };
 
-/// The pauses between two looks: short at first, since a change may be small; CloudFormation shows about one event a second. Ours.
+/// The pauses between two looks: short at first, since a change may be small; CloudFormation shows
+/// about one event a second. Ours.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// How long any change may take. A network, a REST API and four functions take a few minutes. Ours.
@@ -55,7 +57,10 @@ impl ResourceEvent {
     /// Whether it says that something could not be done, and is not only a consequence of that.
     #[must_use]
     pub fn is_failure(&self) -> bool {
-        let cancelled = self.reason.as_deref().is_some_and(|reason| reason.contains("cancelled"));
+        let cancelled = self
+            .reason
+            .as_deref()
+            .is_some_and(|reason| reason.contains("cancelled"));
         self.status.ends_with("_FAILED") && !cancelled
     }
 
@@ -111,7 +116,9 @@ impl Condition {
     #[must_use]
     pub fn of(status: &str) -> Self {
         match status {
-            "CREATE_FAILED" | "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "REVIEW_IN_PROGRESS" => Self::NeverStood,
+            "CREATE_FAILED" | "ROLLBACK_COMPLETE" | "ROLLBACK_FAILED" | "REVIEW_IN_PROGRESS" => {
+                Self::NeverStood
+            }
             "IMPORT_ROLLBACK_COMPLETE" | "IMPORT_ROLLBACK_FAILED" => Self::NeverStood,
             "UPDATE_ROLLBACK_FAILED" => Self::Stuck,
             "DELETE_FAILED" => Self::HalfRemoved,
@@ -133,28 +140,55 @@ impl StackView {
     /// # Errors
     /// A stack that is not one of ours, or half made.
     pub fn output(&self, name: &str) -> Result<&str, CallError> {
-        let missing = || CallError::new("read the stack's outputs", format!("there is no `{name}`: run `mycli init`"));
-        self.outputs.get(name).map(String::as_str).ok_or_else(missing)
+        let missing = || {
+            CallError::new(
+                "read the stack's outputs",
+                format!("there is no `{name}`: run `mycli init`"),
+            )
+        };
+        self.outputs
+            .get(name)
+            .map(String::as_str)
+            .ok_or_else(missing)
     }
 
     /// The version of mycli that it was made by.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
-        self.outputs.get("Version").or_else(|| self.parameters.get("Version")).map(String::as_str)
+        self.outputs
+            .get("Version")
+            .or_else(|| self.parameters.get("Version"))
+            .map(String::as_str)
     }
 }
 
 impl From<&Stack> for StackView {
     fn from(stack: &Stack) -> Self {
-        fn map<'a>(pairs: impl Iterator<Item = (Option<&'a str>, Option<&'a str>)>) -> BTreeMap<String, String> {
-            pairs.filter_map(|(name, value)| Some((name?.to_owned(), value?.to_owned()))).collect()
+        fn map<'a>(
+            pairs: impl Iterator<Item = (Option<&'a str>, Option<&'a str>)>,
+        ) -> BTreeMap<String, String> {
+            pairs
+                .filter_map(|(name, value)| Some((name?.to_owned(), value?.to_owned())))
+                .collect()
         }
         Self {
             id: stack.stack_id().unwrap_or_default().to_owned(),
-            status: stack.stack_status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
-            reason: stack.stack_status_reason().filter(|reason| !reason.is_empty()).map(str::to_owned),
-            parameters: map(stack.parameters().iter().map(|one| (one.parameter_key(), one.parameter_value()))),
-            outputs: map(stack.outputs().iter().map(|one| (one.output_key(), one.output_value()))),
+            status: stack
+                .stack_status()
+                .map(|status| status.as_str().to_owned())
+                .unwrap_or_default(),
+            reason: stack
+                .stack_status_reason()
+                .filter(|reason| !reason.is_empty())
+                .map(str::to_owned),
+            parameters: map(stack
+                .parameters()
+                .iter()
+                .map(|one| (one.parameter_key(), one.parameter_value()))),
+            outputs: map(stack
+                .outputs()
+                .iter()
+                .map(|one| (one.output_key(), one.output_value()))),
             tags: map(stack.tags().iter().map(|one| (one.key(), one.value()))),
             is_adopted: stack.description() == Some(ADOPTED) && stack.outputs().is_empty(),
         }
@@ -177,10 +211,14 @@ pub enum StackError {
         resource: Option<Box<ResourceEvent>>,
     },
     /// It takes longer than anything of ours.
-    #[error("the stack {0} is still busy after an hour: look at its events in the AWS console, then run this again")]
+    #[error(
+        "the stack {0} is still busy after an hour: look at its events in the AWS console, then run this again"
+    )]
     Slow(String),
     /// A stack of this name is not mycli's.
-    #[error("there is a CloudFormation stack {0} that mycli did not make: choose another name with --stack")]
+    #[error(
+        "there is a CloudFormation stack {0} that mycli did not make: choose another name with --stack"
+    )]
     Foreign(String),
     /// A call failed.
     #[error(transparent)]
@@ -191,14 +229,22 @@ fn blamed(resource: Option<&ResourceEvent>, stack_reason: Option<&str>) -> Strin
     match resource {
         Some(event) => {
             let reason = event.reason.as_deref().unwrap_or("AWS gave no reason");
-            let way_out = way_out(reason).map(|words| format!(".\n{words}")).unwrap_or_default();
-            format!(": {} ({}) {}: {reason}{way_out}", event.name, event.kind, event.status)
+            let way_out = way_out(reason)
+                .map(|words| format!(".\n{words}"))
+                .unwrap_or_default();
+            format!(
+                ": {} ({}) {}: {reason}{way_out}",
+                event.name, event.kind, event.status
+            )
         }
-        None => stack_reason.map(|reason| format!(": {reason}")).unwrap_or_default(),
+        None => stack_reason
+            .map(|reason| format!(": {reason}"))
+            .unwrap_or_default(),
     }
 }
 
-/// What to do about a quota of the account that stops a stack, by AWS's words for it. The codes are those of Service Quotas.
+/// What to do about a quota of the account that stops a stack, by AWS's words for it. The codes are
+/// those of Service Quotas.
 const WAYS_OUT: [(&[&str], &str); 6] = [
     (
         &["maximum number of vpcs", "vpclimitexceeded"],
@@ -206,7 +252,10 @@ const WAYS_OUT: [(&[&str], &str); 6] = [
          SubnetIds=…, or have the quota L-F678F1CE (vpc) raised",
     ),
     (
-        &["maximum number of internet gateways", "internetgatewaylimitexceeded"],
+        &[
+            "maximum number of internet gateways",
+            "internetgatewaylimitexceeded",
+        ],
         "A region has as many internet gateways as VPCs: use a network that is there, with --parameter VpcId=… and --parameter \
          SubnetIds=…, or have the quota L-A4707A72 (vpc) raised",
     ),
@@ -233,7 +282,10 @@ const WAYS_OUT: [(&[&str], &str); 6] = [
 fn way_out(reason: &str) -> Option<&'static str> {
     let lower = reason.to_lowercase();
     let fits = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
-    WAYS_OUT.iter().find(|(needles, _)| fits(needles)).map(|(_, words)| *words)
+    WAYS_OUT
+        .iter()
+        .find(|(needles, _)| fits(needles))
+        .map(|(_, words)| *words)
 }
 
 /// A value for a parameter.
@@ -268,7 +320,10 @@ impl Stacks {
     /// The stack of this name.
     #[must_use]
     pub fn new(account: &Account, name: &StackName) -> Self {
-        Self { client: Client::new(&account.config), name: name.clone() }
+        Self {
+            client: Client::new(&account.config),
+            name: name.clone(),
+        }
     }
 
     fn doing(&self, verb: &str) -> String {
@@ -282,7 +337,13 @@ impl Stacks {
     pub async fn find(&self) -> Result<Option<StackView>, StackError> {
         let found = self.describe(&self.name.full()).await?;
         match found {
-            Some(stack) if !stack.is_adopted && stack.tags.get(TAG).is_none_or(|name| name != self.name.as_str()) => {
+            Some(stack)
+                if !stack.is_adopted
+                    && stack
+                        .tags
+                        .get(TAG)
+                        .is_none_or(|name| name != self.name.as_str()) =>
+            {
                 Err(StackError::Foreign(self.name.full()))
             }
             other => Ok(other),
@@ -290,7 +351,13 @@ impl Stacks {
     }
 
     async fn describe(&self, name_or_id: &str) -> Result<Option<StackView>, CallError> {
-        match self.client.describe_stacks().stack_name(name_or_id).send().await {
+        match self
+            .client
+            .describe_stacks()
+            .stack_name(name_or_id)
+            .send()
+            .await
+        {
             Ok(found) => Ok(found.stacks().first().map(StackView::from)),
             Err(error) if says(&error, "does not exist") => Ok(None),
             Err(error) => Err(CallError::of(self.doing("look at"))(error)),
@@ -304,11 +371,19 @@ impl Stacks {
         settings: &Settings,
         tell: &impl Fn(Progress),
     ) -> Result<StackView, StackError> {
-        let call = self.client.create_stack().stack_name(self.name.full()).template_url(template_url);
-        let call = call.capabilities(Capability::CapabilityNamedIam).tags(self.tag());
+        let call = self
+            .client
+            .create_stack()
+            .stack_name(self.name.full())
+            .template_url(template_url);
+        let call = call
+            .capabilities(Capability::CapabilityNamedIam)
+            .tags(self.tag());
         let asked = call.set_parameters(Some(parameters(settings))).send().await;
         let made = asked.map_err(CallError::of(self.doing("make")))?;
-        let id = made.stack_id().map_or_else(|| self.name.full(), str::to_owned);
+        let id = made
+            .stack_id()
+            .map_or_else(|| self.name.full(), str::to_owned);
         self.follow(&id, None, "CREATE_COMPLETE", tell).await
     }
 
@@ -325,14 +400,32 @@ impl Stacks {
             .logical_resource_id(logical_name)
             .resource_identifier("TableName", table)
             .build();
-        let call = self.client.create_change_set().stack_name(self.name.full()).change_set_name(IMPORT);
-        let call = call.change_set_type(ChangeSetType::Import).template_url(template_url).resources_to_import(resource);
-        let made = call.send().await.map_err(CallError::of(self.doing("import the table into")))?;
+        let call = self
+            .client
+            .create_change_set()
+            .stack_name(self.name.full())
+            .change_set_name(IMPORT);
+        let call = call
+            .change_set_type(ChangeSetType::Import)
+            .template_url(template_url)
+            .resources_to_import(resource);
+        let made = call
+            .send()
+            .await
+            .map_err(CallError::of(self.doing("import the table into")))?;
         let change_set = made.id().unwrap_or(IMPORT).to_owned();
         self.reviewed(&change_set).await?;
-        let call = self.client.execute_change_set().stack_name(self.name.full()).change_set_name(&change_set);
-        call.send().await.map_err(CallError::of(self.doing("import the table into")))?;
-        let id = made.stack_id().map_or_else(|| self.name.full(), str::to_owned);
+        let call = self
+            .client
+            .execute_change_set()
+            .stack_name(self.name.full())
+            .change_set_name(&change_set);
+        call.send()
+            .await
+            .map_err(CallError::of(self.doing("import the table into")))?;
+        let id = made
+            .stack_id()
+            .map_or_else(|| self.name.full(), str::to_owned);
         self.begun(&id).await?;
         self.follow(&id, None, "IMPORT_COMPLETE", tell).await
     }
@@ -342,8 +435,15 @@ impl Stacks {
         let end = Instant::now() + PATIENCE;
         let mut pause = FIRST_PAUSE;
         while Instant::now() < end {
-            let call = self.client.describe_change_set().stack_name(self.name.full()).change_set_name(change_set);
-            let seen = call.send().await.map_err(CallError::of(self.doing("look at a change of")))?;
+            let call = self
+                .client
+                .describe_change_set()
+                .stack_name(self.name.full())
+                .change_set_name(change_set);
+            let seen = call
+                .send()
+                .await
+                .map_err(CallError::of(self.doing("look at a change of")))?;
             match seen.status() {
                 Some(ChangeSetStatus::CreateComplete) => return Ok(()),
                 Some(status @ ChangeSetStatus::Failed) => {
@@ -384,13 +484,26 @@ impl Stacks {
         let seen = self.latest_event(&stack.id).await?;
         match self.ask_update(template_url, settings).await? {
             Asked::Nothing => Ok(None),
-            Asked::Begun => self.follow(&stack.id, seen, "UPDATE_COMPLETE", tell).await.map(Some),
+            Asked::Begun => self
+                .follow(&stack.id, seen, "UPDATE_COMPLETE", tell)
+                .await
+                .map(Some),
         }
     }
 
-    async fn ask_update(&self, template_url: &str, settings: &Settings) -> Result<Asked, CallError> {
-        let call = self.client.update_stack().stack_name(self.name.full()).template_url(template_url);
-        let call = call.capabilities(Capability::CapabilityNamedIam).tags(self.tag());
+    async fn ask_update(
+        &self,
+        template_url: &str,
+        settings: &Settings,
+    ) -> Result<Asked, CallError> {
+        let call = self
+            .client
+            .update_stack()
+            .stack_name(self.name.full())
+            .template_url(template_url);
+        let call = call
+            .capabilities(Capability::CapabilityNamedIam)
+            .tags(self.tag());
         match call.set_parameters(Some(parameters(settings))).send().await {
             Ok(_) => Ok(Asked::Begun),
             Err(error) if says(&error, "No updates are to be performed") => Ok(Asked::Nothing),
@@ -399,42 +512,85 @@ impl Stacks {
     }
 
     /// Removes it, and waits until it is gone.
-    pub(crate) async fn delete(&self, stack: &StackView, tell: &impl Fn(Progress)) -> Result<(), StackError> {
+    pub(crate) async fn delete(
+        &self,
+        stack: &StackView,
+        tell: &impl Fn(Progress),
+    ) -> Result<(), StackError> {
         let seen = self.latest_event(&stack.id).await?;
-        let asked = self.client.delete_stack().stack_name(&stack.id).send().await;
+        let asked = self
+            .client
+            .delete_stack()
+            .stack_name(&stack.id)
+            .send()
+            .await;
         asked.map_err(CallError::of(self.doing("remove")))?;
-        self.follow(&stack.id, seen, "DELETE_COMPLETE", tell).await.map(drop)
+        self.follow(&stack.id, seen, "DELETE_COMPLETE", tell)
+            .await
+            .map(drop)
     }
 
     /// Goes on with the undoing of a change that got stuck.
-    pub(crate) async fn unstick(&self, stack: &StackView, tell: &impl Fn(Progress)) -> Result<StackView, StackError> {
+    pub(crate) async fn unstick(
+        &self,
+        stack: &StackView,
+        tell: &impl Fn(Progress),
+    ) -> Result<StackView, StackError> {
         let seen = self.latest_event(&stack.id).await?;
-        let asked = self.client.continue_update_rollback().stack_name(self.name.full()).send().await;
-        asked.map_err(CallError::of(self.doing("go on undoing the last change of")))?;
-        self.follow(&stack.id, seen, "UPDATE_ROLLBACK_COMPLETE", tell).await
+        let asked = self
+            .client
+            .continue_update_rollback()
+            .stack_name(self.name.full())
+            .send()
+            .await;
+        asked.map_err(CallError::of(
+            self.doing("go on undoing the last change of"),
+        ))?;
+        self.follow(&stack.id, seen, "UPDATE_ROLLBACK_COMPLETE", tell)
+            .await
     }
 
     /// Waits until nothing is being done to it.
-    pub(crate) async fn settle(&self, stack: &StackView, tell: &impl Fn(Progress)) -> Result<StackView, StackError> {
+    pub(crate) async fn settle(
+        &self,
+        stack: &StackView,
+        tell: &impl Fn(Progress),
+    ) -> Result<StackView, StackError> {
         let seen = self.latest_event(&stack.id).await?;
         Ok(self.watch(&stack.id, seen, tell).await?.0)
     }
 
-    /// Its resources' own names, by their names in the template. One answer lists a hundred (CloudFormation API reference,
-    /// `DescribeStackResources`), which is more than the template has.
+    /// Its resources' own names, by their names in the template. One answer lists a hundred
+    /// (CloudFormation API reference, `DescribeStackResources`), which is more than the template
+    /// has.
     pub(crate) async fn resources(&self) -> Result<BTreeMap<String, String>, CallError> {
-        let asked = self.client.describe_stack_resources().stack_name(self.name.full()).send().await;
+        let asked = self
+            .client
+            .describe_stack_resources()
+            .stack_name(self.name.full())
+            .send()
+            .await;
         let answer = asked.map_err(CallError::of(self.doing("list the resources of")))?;
         let pairs = answer.stack_resources().iter().filter_map(|resource| {
-            Some((resource.logical_resource_id()?.to_owned(), resource.physical_resource_id()?.to_owned()))
+            Some((
+                resource.logical_resource_id()?.to_owned(),
+                resource.physical_resource_id()?.to_owned(),
+            ))
         });
         Ok(pairs.collect())
     }
 
     /// The template that it was last deployed with.
     pub(crate) async fn template(&self) -> Result<String, CallError> {
-        let call = self.client.get_template().stack_name(self.name.full()).template_stage(TemplateStage::Original);
-        let got = call.send().await.map_err(CallError::of(self.doing("read the template of")))?;
+        let call = self
+            .client
+            .get_template()
+            .stack_name(self.name.full())
+            .template_stage(TemplateStage::Original);
+        let got = call
+            .send()
+            .await
+            .map_err(CallError::of(self.doing("read the template of")))?;
         Ok(got.template_body().unwrap_or_default().to_owned())
     }
 
@@ -468,7 +624,11 @@ impl Stacks {
         mut seen: Option<String>,
         tell: &impl Fn(Progress),
     ) -> Result<(StackView, Option<ResourceEvent>), StackError> {
-        let (end, mut pause, mut failure) = (Instant::now() + PATIENCE, FIRST_PAUSE, None::<ResourceEvent>);
+        let (end, mut pause, mut failure) = (
+            Instant::now() + PATIENCE,
+            FIRST_PAUSE,
+            None::<ResourceEvent>,
+        );
         loop {
             // The status first: what happened before it changed is then among the events.
             let stack = self.describe(id).await?;
@@ -491,14 +651,32 @@ impl Stacks {
     }
 
     async fn latest_event(&self, id: &str) -> Result<Option<String>, CallError> {
-        let page = self.client.describe_stack_events().stack_name(id).send().await;
+        let page = self
+            .client
+            .describe_stack_events()
+            .stack_name(id)
+            .send()
+            .await;
         let page = page.map_err(CallError::of(self.doing("read the events of")))?;
-        Ok(page.stack_events().first().and_then(StackEvent::event_id).map(str::to_owned))
+        Ok(page
+            .stack_events()
+            .first()
+            .and_then(StackEvent::event_id)
+            .map(str::to_owned))
     }
 
     /// Events with their ids, oldest first. CloudFormation gives the newest first.
-    async fn events_after(&self, id: &str, seen: Option<&str>) -> Result<Vec<(String, ResourceEvent)>, CallError> {
-        let mut pages = self.client.describe_stack_events().stack_name(id).into_paginator().send();
+    async fn events_after(
+        &self,
+        id: &str,
+        seen: Option<&str>,
+    ) -> Result<Vec<(String, ResourceEvent)>, CallError> {
+        let mut pages = self
+            .client
+            .describe_stack_events()
+            .stack_name(id)
+            .into_paginator()
+            .send();
         let mut events = Vec::new();
         'pages: while let Some(page) = pages.next().await {
             let page = page.map_err(CallError::of(self.doing("read the events of")))?;
@@ -506,7 +684,10 @@ impl Stacks {
                 if seen.is_some() && event.event_id() == seen {
                     break 'pages;
                 }
-                events.push((event.event_id().unwrap_or_default().to_owned(), resource_event(event)));
+                events.push((
+                    event.event_id().unwrap_or_default().to_owned(),
+                    resource_event(event),
+                ));
             }
         }
         events.reverse();
@@ -515,20 +696,32 @@ impl Stacks {
 }
 
 fn resource_event(event: &StackEvent) -> ResourceEvent {
-    let at = event.timestamp().and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
+    let at = event
+        .timestamp()
+        .and_then(|at| DateTime::from_timestamp(at.secs(), at.subsec_nanos()));
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     ResourceEvent {
         at: at.unwrap_or_default(),
         name: text(event.logical_resource_id()),
         kind: text(event.resource_type()),
-        status: event.resource_status().map(|status| status.as_str().to_owned()).unwrap_or_default(),
-        reason: event.resource_status_reason().filter(|reason| !reason.is_empty()).map(str::to_owned),
+        status: event
+            .resource_status()
+            .map(|status| status.as_str().to_owned())
+            .unwrap_or_default(),
+        reason: event
+            .resource_status_reason()
+            .filter(|reason| !reason.is_empty())
+            .map(str::to_owned),
     }
 }
 
-/// CloudFormation has one code, `ValidationError`, for all of these: only the words tell them apart.
+/// CloudFormation has one code, `ValidationError`, for all of these: only the words tell them
+/// apart.
 fn says<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, words: &str) -> bool {
-    error.as_service_error().and_then(ProvideErrorMetadata::message).is_some_and(|message| message.contains(words))
+    error
+        .as_service_error()
+        .and_then(ProvideErrorMetadata::message)
+        .is_some_and(|message| message.contains(words))
 }
 
 fn parameters(settings: &Settings) -> Vec<Parameter> {
@@ -582,10 +775,26 @@ mod tests {
                 "Resource handler returned message: \"The maximum number of VPCs has been reached. (Service: Ec2, Status Code: 400)\"",
                 "VpcId",
             ),
-            ("AWS::EC2::InternetGateway", "The maximum number of internet gateways has been reached.", "L-A4707A72"),
-            ("AWS::EC2::EIP", "The maximum number of addresses has been reached.", "SubnetIds"),
-            ("AWS::ApiGateway::RestApi", "Maximum number of Regional APIs for the account was reached", "L-AA0FF27B"),
-            ("AWS::IAM::Role", "Cannot exceed quota for RolesPerAccount: 1000", "L-FE177D64"),
+            (
+                "AWS::EC2::InternetGateway",
+                "The maximum number of internet gateways has been reached.",
+                "L-A4707A72",
+            ),
+            (
+                "AWS::EC2::EIP",
+                "The maximum number of addresses has been reached.",
+                "SubnetIds",
+            ),
+            (
+                "AWS::ApiGateway::RestApi",
+                "Maximum number of Regional APIs for the account was reached",
+                "L-AA0FF27B",
+            ),
+            (
+                "AWS::IAM::Role",
+                "Cannot exceed quota for RolesPerAccount: 1000",
+                "L-FE177D64",
+            ),
             (
                 "AWS::Lambda::Function",
                 "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its minimum value of [10].",

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use aws_sdk_dynamodb::{
     Client,
     error::ProvideErrorMetadata,
-    types::{self, GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, TableDescription, TableStatus},
+    types::{
+        self, GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, TableDescription,
+        TableStatus,
+    },
 };
 use domain::backoff::Backoff;
 use tokio::time::{Instant, sleep};
@@ -16,12 +19,18 @@ use crate::{
     stack::Progress,
 };
 
-/// The pauses between two looks at the table: an index of an empty table is built within a minute, that of a large one in hours. Ours.
-const PAUSES: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(30) };
-/// How long an index may take to be built or dropped. DynamoDB names no bound; this one is only for a table that never gets there. Ours.
+/// The pauses between two looks at the table: an index of an empty table is built within a minute,
+/// that of a large one in hours. Ours.
+const PAUSES: Backoff = Backoff {
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(30),
+};
+/// How long an index may take to be built or dropped. DynamoDB names no bound; this one is only for
+/// a table that never gets there. Ours.
 const PATIENCE: Duration = Duration::from_secs(12 * 60 * 60);
-/// How long an index that CloudFormation has added may be missing from the table's description, which is eventually consistent (API reference,
-/// `DescribeTable`). Ours: it is there within seconds.
+/// How long an index that CloudFormation has added may be missing from the table's description,
+/// which is eventually consistent (API reference, `DescribeTable`). Ours: it is there within
+/// seconds.
 const ABSENT: Duration = Duration::from_secs(2 * 60);
 /// How often somebody who waits is told so. Ours.
 const REMINDER: Duration = Duration::from_secs(5 * 60);
@@ -30,7 +39,9 @@ const REMINDER: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     /// It takes longer than we wait.
-    #[error("{why}, still so after {hours} hours: look at the table in the AWS console, then run this again")]
+    #[error(
+        "{why}, still so after {hours} hours: look at the table in the AWS console, then run this again"
+    )]
     Slow {
         /// What is waited for.
         why: String,
@@ -69,8 +80,8 @@ pub(crate) struct TableView {
 }
 
 impl TableView {
-    /// What has to come to an end before the table can be used and changed as one of this shape, which `dropped` just left, in words;
-    /// `None` if nothing has.
+    /// What has to come to an end before the table can be used and changed as one of this shape,
+    /// which `dropped` just left, in words; `None` if nothing has.
     pub(crate) fn pending(&self, shape: &TableShape, dropped: Option<&str>) -> Option<String> {
         if let Some((index, status)) = self.pending.first_key_value() {
             let doing = match status.as_str() {
@@ -80,17 +91,24 @@ impl TableView {
             };
             return Some(format!("the index {index} is {doing}"));
         }
-        let missing = self.absent(shape).map(|index| format!("the index {index} is not there yet"));
+        let missing = self
+            .absent(shape)
+            .map(|index| format!("the index {index} is not there yet"));
         let left = dropped.filter(|name| self.shape.index(name).is_some());
         let left = left.map(|name| format!("the index {name} is still there"));
-        missing.or(left).or_else(|| (!self.active).then(|| "the table is being changed".to_owned()))
+        missing
+            .or(left)
+            .or_else(|| (!self.active).then(|| "the table is being changed".to_owned()))
     }
 }
 
 impl TableView {
     /// An index of this shape that is not there, while none is being built or dropped.
     fn absent<'a>(&self, shape: &'a TableShape) -> Option<&'a str> {
-        let mut names = shape.global_secondary_indexes.iter().map(|index| index.name.as_str());
+        let mut names = shape
+            .global_secondary_indexes
+            .iter()
+            .map(|index| index.name.as_str());
         names.find(|name| self.pending.is_empty() && self.shape.index(name).is_none())
     }
 }
@@ -98,39 +116,71 @@ impl TableView {
 impl Table {
     /// The table of this name.
     pub(crate) fn new(account: &Account, name: &str) -> Self {
-        Self { client: Client::new(&account.config), name: name.to_owned() }
+        Self {
+            client: Client::new(&account.config),
+            name: name.to_owned(),
+        }
     }
 
     /// Looks at it; `None` if there is none.
     pub(crate) async fn look(&self) -> Result<Option<TableView>, CallError> {
-        match self.client.describe_table().table_name(&self.name).send().await {
+        match self
+            .client
+            .describe_table()
+            .table_name(&self.name)
+            .send()
+            .await
+        {
             Ok(found) => Ok(found.table().map(view)),
             Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(None),
-            Err(error) => Err(CallError::of(format!("look at the table {}", self.name))(error)),
+            Err(error) => Err(CallError::of(format!("look at the table {}", self.name))(
+                error,
+            )),
         }
     }
 
-    /// Protects it against deletion, or no longer. Nobody loses a history then by deleting the stack or the table in the AWS console. Idempotent; a
-    /// table that is not there is none to protect.
+    /// Protects it against deletion, or no longer. Nobody loses a history then by deleting the
+    /// stack or the table in the AWS console. Idempotent; a table that is not there is none to
+    /// protect.
     pub(crate) async fn protect(&self, on: bool) -> Result<(), CallError> {
         let doing = || {
-            format!("{} deletion protection of the table {}", if on { "switch on" } else { "switch off" }, self.name)
+            format!(
+                "{} deletion protection of the table {}",
+                if on { "switch on" } else { "switch off" },
+                self.name
+            )
         };
-        let found = match self.client.describe_table().table_name(&self.name).send().await {
+        let found = match self
+            .client
+            .describe_table()
+            .table_name(&self.name)
+            .send()
+            .await
+        {
             Ok(found) => found,
             Err(error) if error.code() == Some("ResourceNotFoundException") => return Ok(()),
             Err(error) => return Err(CallError::of(doing())(error)),
         };
-        if found.table().and_then(TableDescription::deletion_protection_enabled) == Some(on) {
+        if found
+            .table()
+            .and_then(TableDescription::deletion_protection_enabled)
+            == Some(on)
+        {
             return Ok(());
         }
-        let call = self.client.update_table().table_name(&self.name).deletion_protection_enabled(on);
+        let call = self
+            .client
+            .update_table()
+            .table_name(&self.name)
+            .deletion_protection_enabled(on);
         call.send().await.map(drop).map_err(CallError::of(doing()))
     }
 
-    /// Waits until every index of this shape is ready for use, `dropped` is gone, and none is being built or dropped.
+    /// Waits until every index of this shape is ready for use, `dropped` is gone, and none is being
+    /// built or dropped.
     ///
-    /// CloudFormation does not wait for that (its user guide, `AWS::DynamoDB::Table`). Whoever stops this stops the waiting alone.
+    /// CloudFormation does not wait for that (its user guide, `AWS::DynamoDB::Table`). Whoever
+    /// stops this stops the waiting alone.
     pub(crate) async fn settle(
         &self,
         shape: &TableShape,
@@ -140,8 +190,13 @@ impl Table {
         let begun = Instant::now();
         let (mut told, mut absent): (Option<(Instant, String)>, Option<Instant>) = (None, None);
         for round in 0.. {
-            let view = self.look().await?.ok_or_else(|| SettleError::Gone(self.name.clone()))?;
-            let Some(why) = view.pending(shape, dropped) else { return Ok(()) };
+            let view = self
+                .look()
+                .await?
+                .ok_or_else(|| SettleError::Gone(self.name.clone()))?;
+            let Some(why) = view.pending(shape, dropped) else {
+                return Ok(());
+            };
             match view.absent(shape) {
                 Some(index) if absent.get_or_insert_with(Instant::now).elapsed() > ABSENT => {
                     return Err(SettleError::Absent(index.to_owned()));
@@ -150,7 +205,10 @@ impl Table {
                 None => absent = None,
             }
             if begun.elapsed() > PATIENCE {
-                return Err(SettleError::Slow { why, hours: PATIENCE.as_secs() / 3600 });
+                return Err(SettleError::Slow {
+                    why,
+                    hours: PATIENCE.as_secs() / 3600,
+                });
             }
             let is_old = |(at, said): &(Instant, String)| *said == why && at.elapsed() < REMINDER;
             if !told.as_ref().is_some_and(is_old) {
@@ -179,8 +237,13 @@ fn chance() -> u128 {
 fn view(table: &TableDescription) -> TableView {
     let indexes = table.global_secondary_indexes();
     let status = |index: &GlobalSecondaryIndexDescription| {
-        let status = index.index_status().filter(|status| **status != IndexStatus::Active)?;
-        Some((index.index_name().unwrap_or_default().to_owned(), status.as_str().to_owned()))
+        let status = index
+            .index_status()
+            .filter(|status| **status != IndexStatus::Active)?;
+        Some((
+            index.index_name().unwrap_or_default().to_owned(),
+            status.as_str().to_owned(),
+        ))
     };
     let attributes = table.attribute_definitions().iter().map(|one| Attribute {
         attribute_name: one.attribute_name().to_owned(),
@@ -192,7 +255,9 @@ fn view(table: &TableDescription) -> TableView {
             attribute_definitions: attributes.collect(),
             global_secondary_indexes: indexes.iter().map(index).collect(),
         },
-        active: table.table_status().is_none_or(|status| *status == TableStatus::Active),
+        active: table
+            .table_status()
+            .is_none_or(|status| *status == TableStatus::Active),
         pending: indexes.iter().filter_map(status).collect(),
     }
 }
@@ -208,12 +273,16 @@ fn key(parts: &[KeySchemaElement]) -> Vec<KeyPart> {
 fn index(index: &GlobalSecondaryIndexDescription) -> Index {
     let projection = index.projection();
     let kind = projection.and_then(types::Projection::projection_type);
-    let included = projection.into_iter().flat_map(types::Projection::non_key_attributes);
+    let included = projection
+        .into_iter()
+        .flat_map(types::Projection::non_key_attributes);
     Index {
         name: index.index_name().unwrap_or_default().to_owned(),
         key_schema: key(index.key_schema()),
         projection: Projection {
-            projection_type: kind.map(|kind| kind.as_str().to_owned()).unwrap_or_default(),
+            projection_type: kind
+                .map(|kind| kind.as_str().to_owned())
+                .unwrap_or_default(),
             non_key_attributes: included.cloned().collect(),
         },
         rest: serde_json::Map::new(),
@@ -226,24 +295,45 @@ mod tests {
 
     fn table(indexes: &[(&str, &str)], status: TableStatus) -> TableView {
         let index = |(name, status): &(&str, &str)| {
-            GlobalSecondaryIndexDescription::builder().index_name(*name).index_status((*status).into()).build()
+            GlobalSecondaryIndexDescription::builder()
+                .index_name(*name)
+                .index_status((*status).into())
+                .build()
         };
         let indexes = indexes.iter().map(index).collect();
-        view(&TableDescription::builder().table_status(status).set_global_secondary_indexes(Some(indexes)).build())
+        view(
+            &TableDescription::builder()
+                .table_status(status)
+                .set_global_secondary_indexes(Some(indexes))
+                .build(),
+        )
     }
 
     #[test]
     fn an_index_that_is_being_built_or_dropped_or_not_shown_yet_is_waited_for() {
         let wanted = table(&[("a", "ACTIVE"), ("b", "ACTIVE")], TableStatus::Active).shape;
-        let pending = |indexes: &[(&str, &str)], status| table(indexes, status).pending(&wanted, Some("old"));
-        assert_eq!(pending(&[("a", "ACTIVE"), ("b", "ACTIVE")], TableStatus::Active), None);
+        let pending =
+            |indexes: &[(&str, &str)], status| table(indexes, status).pending(&wanted, Some("old"));
+        assert_eq!(
+            pending(&[("a", "ACTIVE"), ("b", "ACTIVE")], TableStatus::Active),
+            None
+        );
         let said = |text: &str| Some(text.to_owned());
         let building = pending(&[("a", "ACTIVE"), ("b", "CREATING")], TableStatus::Updating);
         assert_eq!(building, said("the index b is being built"));
-        let dropping = pending(&[("a", "ACTIVE"), ("b", "ACTIVE"), ("c", "DELETING")], TableStatus::Updating);
+        let dropping = pending(
+            &[("a", "ACTIVE"), ("b", "ACTIVE"), ("c", "DELETING")],
+            TableStatus::Updating,
+        );
         assert_eq!(dropping, said("the index c is being dropped"));
-        assert_eq!(pending(&[("a", "ACTIVE")], TableStatus::Active), said("the index b is not there yet"));
-        let left = pending(&[("a", "ACTIVE"), ("b", "ACTIVE"), ("old", "ACTIVE")], TableStatus::Active);
+        assert_eq!(
+            pending(&[("a", "ACTIVE")], TableStatus::Active),
+            said("the index b is not there yet")
+        );
+        let left = pending(
+            &[("a", "ACTIVE"), ("b", "ACTIVE"), ("old", "ACTIVE")],
+            TableStatus::Active,
+        );
         assert_eq!(left, said("the index old is still there"));
         let busy = pending(&[("a", "ACTIVE"), ("b", "ACTIVE")], TableStatus::Updating);
         assert_eq!(busy, said("the table is being changed"));

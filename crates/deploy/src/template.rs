@@ -1,4 +1,5 @@
-//! The CloudFormation template: `infra/template.yaml` with `infra/openapi.yaml` as the body of its API.
+//! The CloudFormation template: `infra/template.yaml` with `infra/openapi.yaml` as the body of its
+//! API.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -30,13 +31,19 @@ impl Template {
     /// A build with a broken template; its tests would have failed.
     pub fn built_in() -> Result<Self, TemplateError> {
         let mut template = yaml("template", TEMPLATE)?;
-        let api = template.pointer_mut("/Resources/Api/Properties").and_then(Value::as_object_mut);
+        let api = template
+            .pointer_mut("/Resources/Api/Properties")
+            .and_then(Value::as_object_mut);
         let body = yaml("OpenAPI document", OPENAPI)?;
         let name = format!("{DEPLOYMENT}{}", digest(&body.to_string()));
-        api.ok_or(TemplateError::Lacks("resource `Api`"))?.insert("Body".into(), body);
-        let resources = template.pointer_mut("/Resources").and_then(Value::as_object_mut);
+        api.ok_or(TemplateError::Lacks("resource `Api`"))?
+            .insert("Body".into(), body);
+        let resources = template
+            .pointer_mut("/Resources")
+            .and_then(Value::as_object_mut);
         let deployment = resources.and_then(|all| Some((all.remove(DEPLOYMENT)?, all)));
-        let (deployment, resources) = deployment.ok_or(TemplateError::Lacks("resource `Deployment`"))?;
+        let (deployment, resources) =
+            deployment.ok_or(TemplateError::Lacks("resource `Deployment`"))?;
         resources.insert(name.clone(), deployment);
         rename(&mut template["Resources"], &name);
         Ok(Self(template))
@@ -48,13 +55,17 @@ impl Template {
     /// A text that is no template.
     pub fn whole(text: &str) -> Result<Self, TemplateError> {
         let template = yaml("template", text)?;
-        if template["Resources"].is_object() { Ok(Self(template)) } else { Err(TemplateError::Lacks("resources")) }
+        if template["Resources"].is_object() {
+            Ok(Self(template))
+        } else {
+            Err(TemplateError::Lacks("resources"))
+        }
     }
 
     /// The same, but the table outlives the stack.
     ///
-    /// CloudFormation makes no update of a deletion policy alone (its user guide: "you can't update the ... attribute by itself"), so
-    /// the table gets a tag too, by which it is known later.
+    /// CloudFormation makes no update of a deletion policy alone (its user guide: "you can't update
+    /// the ... attribute by itself"), so the table gets a tag too, by which it is known later.
     pub(crate) fn keeping_the_table(mut self) -> Result<Self, TemplateError> {
         let table = self.table_mut()?;
         for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
@@ -71,8 +82,13 @@ impl Template {
         Ok(self)
     }
 
-    /// A template of nothing but the table, as it stands: what CloudFormation imports into a new stack. An import makes and changes nothing else.
-    pub(crate) fn of_kept_table(&self, name: &str, shape: &TableShape) -> Result<Self, TemplateError> {
+    /// A template of nothing but the table, as it stands: what CloudFormation imports into a new
+    /// stack. An import makes and changes nothing else.
+    pub(crate) fn of_kept_table(
+        &self,
+        name: &str,
+        shape: &TableShape,
+    ) -> Result<Self, TemplateError> {
         let whole = self.with_table(shape)?;
         let (logical_name, table) = whole.table_resource()?;
         let mut properties = table["Properties"].clone();
@@ -80,8 +96,11 @@ impl Template {
             // The update after the import brings what depends on parameters.
             properties.retain(|_, value| !value.to_string().contains("\"Fn::If\""));
             properties.insert("TableName".into(), name.into());
-            for index in
-                properties.get_mut("GlobalSecondaryIndexes").and_then(Value::as_array_mut).into_iter().flatten()
+            for index in properties
+                .get_mut("GlobalSecondaryIndexes")
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
             {
                 if let Value::Object(index) = index {
                     index.retain(|_, value| !value.to_string().contains("\"Fn::If\""));
@@ -103,14 +122,21 @@ impl Template {
 
     fn table_resource(&self) -> Result<(&String, &Value), TemplateError> {
         let mut resources = self.0["Resources"].as_object().into_iter().flatten();
-        resources.find(|(_, resource)| resource["Type"] == TABLE).ok_or(TemplateError::Lacks("table"))
+        resources
+            .find(|(_, resource)| resource["Type"] == TABLE)
+            .ok_or(TemplateError::Lacks("table"))
     }
 
     fn table_mut(&mut self) -> Result<&mut Map<String, Value>, TemplateError> {
-        let resources = self.0.pointer_mut("/Resources").and_then(Value::as_object_mut);
+        let resources = self
+            .0
+            .pointer_mut("/Resources")
+            .and_then(Value::as_object_mut);
         let mut resources = resources.into_iter().flat_map(Map::values_mut);
         let table = resources.find(|resource| resource["Type"] == TABLE);
-        table.and_then(Value::as_object_mut).ok_or(TemplateError::Lacks("table"))
+        table
+            .and_then(Value::as_object_mut)
+            .ok_or(TemplateError::Lacks("table"))
     }
 
     /// The keys and indexes of its table.
@@ -132,7 +158,10 @@ impl Template {
             return Ok(self.clone());
         }
         let mut template = self.clone();
-        let properties = template.table_mut()?.get_mut("Properties").and_then(Value::as_object_mut);
+        let properties = template
+            .table_mut()?
+            .get_mut("Properties")
+            .and_then(Value::as_object_mut);
         let properties = properties.ok_or(TemplateError::Lacks("property of the table"))?;
         let form = |error: serde_json::Error| TemplateError::Form("table", error.to_string());
         if let Value::Object(fields) = serde_json::to_value(shape).map_err(form)? {
@@ -143,7 +172,11 @@ impl Template {
 
     /// The names of its parameters.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
-        self.0["Parameters"].as_object().into_iter().flat_map(Map::keys).map(String::as_str)
+        self.0["Parameters"]
+            .as_object()
+            .into_iter()
+            .flat_map(Map::keys)
+            .map(String::as_str)
     }
 
     /// How many resources it has, those under a condition included.
@@ -152,7 +185,8 @@ impl Template {
         self.0["Resources"].as_object().map_or(0, Map::len)
     }
 
-    /// Its text: JSON without needless spaces, of which CloudFormation takes a megabyte (CloudFormation quotas, "Template, URL").
+    /// Its text: JSON without needless spaces, of which CloudFormation takes a megabyte
+    /// (CloudFormation quotas, "Template, URL").
     #[must_use]
     pub fn text(&self) -> String {
         self.0.to_string()
@@ -174,13 +208,15 @@ impl Template {
 /// The type of its table.
 pub(crate) const TABLE: &str = "AWS::DynamoDB::Table";
 
-/// The description of a stack that holds an imported table and nothing else yet. An import can give a stack no tag, so this says that it is ours.
+/// The description of a stack that holds an imported table and nothing else yet. An import can give
+/// a stack no tag, so this says that it is ours.
 pub(crate) const ADOPTED: &str = "mycli: the history of a removed stack, on its way into a new one";
 
 /// Marks a table that `destroy --keep-history` left.
 pub const KEPT_TAG: &str = "mycli:kept";
 
-/// The resource that is a snapshot of the API: CloudFormation makes a new one only under a new name, so it is named after the API.
+/// The resource that is a snapshot of the API: CloudFormation makes a new one only under a new
+/// name, so it is named after the API.
 const DEPLOYMENT: &str = "Deployment";
 
 fn digest(text: &str) -> String {
@@ -193,7 +229,9 @@ fn rename(value: &mut Value, name: &str) {
         Value::Object(entries) => {
             for (key, value) in entries {
                 match value {
-                    Value::String(text) if (key == "Ref" || key == "DependsOn") && text == DEPLOYMENT => {
+                    Value::String(text)
+                        if (key == "Ref" || key == "DependsOn") && text == DEPLOYMENT =>
+                    {
                         name.clone_into(text);
                     }
                     value => rename(value, name),
@@ -209,7 +247,9 @@ fn rename(value: &mut Value, name: &str) {
 fn yaml(what: &'static str, text: &str) -> Result<Value, TemplateError> {
     let value = serde_norway::from_str::<serde_norway::Value>(text);
     let value = value.map_err(|error| TemplateError::Form(what, error.to_string()))?;
-    json_of(value).ok_or_else(|| TemplateError::Form(what, "it has short forms like `!Ref`; write `Ref:`".into()))
+    json_of(value).ok_or_else(|| {
+        TemplateError::Form(what, "it has short forms like `!Ref`; write `Ref:`".into())
+    })
 }
 
 fn json_of(value: serde_norway::Value) -> Option<Value> {
@@ -219,9 +259,15 @@ fn json_of(value: serde_norway::Value) -> Option<Value> {
         Yaml::Bool(value) => value.into(),
         Yaml::Number(number) => serde_json::to_value(number).ok()?,
         Yaml::String(text) => text.into(),
-        Yaml::Sequence(items) => items.into_iter().map(json_of).collect::<Option<Vec<_>>>()?.into(),
+        Yaml::Sequence(items) => items
+            .into_iter()
+            .map(json_of)
+            .collect::<Option<Vec<_>>>()?
+            .into(),
         Yaml::Mapping(entries) => {
-            let entries = entries.into_iter().map(|(key, value)| Some((key_of(&key)?, json_of(value)?)));
+            let entries = entries
+                .into_iter()
+                .map(|(key, value)| Some((key_of(&key)?, json_of(value)?)));
             Value::Object(entries.collect::<Option<Map<_, _>>>()?)
         }
         Yaml::Tagged(_) => return None,
@@ -243,20 +289,38 @@ mod tests {
     #[test]
     fn the_built_in_template_is_whole() {
         let template = Template::built_in().unwrap();
-        assert!(template.0.pointer("/Resources/Api/Properties/Body/paths/~1execute").is_some());
-        assert!(template.text().len() < 1_000_000, "{}", template.text().len());
+        assert!(
+            template
+                .0
+                .pointer("/Resources/Api/Properties/Body/paths/~1execute")
+                .is_some()
+        );
+        assert!(
+            template.text().len() < 1_000_000,
+            "{}",
+            template.text().len()
+        );
         let deployment = &template.0["Resources"]["Stage"]["Properties"]["DeploymentId"]["Ref"];
         let deployment = deployment.as_str().unwrap();
         assert!(deployment.len() == DEPLOYMENT.len() + 16, "{deployment}");
-        assert!(template.0["Resources"][deployment].is_object() && template.0["Resources"][DEPLOYMENT].is_null());
+        assert!(
+            template.0["Resources"][deployment].is_object()
+                && template.0["Resources"][DEPLOYMENT].is_null()
+        );
         for name in crate::install::OWN_PARAMETERS {
-            assert!(template.parameters().any(|parameter| parameter == name), "{name}");
+            assert!(
+                template.parameters().any(|parameter| parameter == name),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn numbers_are_keys_of_json_too_and_short_forms_are_refused() {
-        assert_eq!(yaml("test", "200: {a: [1, 2.5, true, ~]}").unwrap(), json!({"200": {"a": [1, 2.5, true, null]}}));
+        assert_eq!(
+            yaml("test", "200: {a: [1, 2.5, true, ~]}").unwrap(),
+            json!({"200": {"a": [1, 2.5, true, null]}})
+        );
         assert!(yaml("test", "a: !Ref B").is_err());
     }
 
@@ -274,14 +338,23 @@ mod tests {
 
     #[test]
     fn a_kept_table_is_kept_and_changed_so_that_the_update_is_one() {
-        let table =
-            json!({"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Delete", "Properties": {"TableName": "t"}});
-        let before = Template(json!({"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}, "Table": table}}));
+        let table = json!({"Type": "AWS::DynamoDB::Table", "DeletionPolicy": "Delete", "Properties": {"TableName": "t"}});
+        let before =
+            Template(json!({"Resources": {"Queue": {"Type": "AWS::SQS::Queue"}, "Table": table}}));
         let after = before.clone().keeping_the_table().unwrap();
         let table = &after.0["Resources"]["Table"];
-        assert_eq!((&table["DeletionPolicy"], &table["UpdateReplacePolicy"]), (&json!("Retain"), &json!("Retain")));
-        assert_ne!(table["Properties"], before.0["Resources"]["Table"]["Properties"]);
-        assert_eq!(after.0["Resources"]["Queue"], before.0["Resources"]["Queue"]);
+        assert_eq!(
+            (&table["DeletionPolicy"], &table["UpdateReplacePolicy"]),
+            (&json!("Retain"), &json!("Retain"))
+        );
+        assert_ne!(
+            table["Properties"],
+            before.0["Resources"]["Table"]["Properties"]
+        );
+        assert_eq!(
+            after.0["Resources"]["Queue"],
+            before.0["Resources"]["Queue"]
+        );
         assert_eq!(after.clone().keeping_the_table().unwrap(), after);
     }
 }

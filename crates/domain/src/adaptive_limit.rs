@@ -1,9 +1,12 @@
-//! How much a pool takes, as ECS's refusals teach it: the quota belongs to the account, and others use it too.
+//! How much a pool takes, as ECS's refusals teach it: the quota belongs to the account, and others
+//! use it too.
 //!
-//! A refusal sets an adaptive limit at what was in use then. A probe, one launch above it, is made every 5 to 15 seconds (DESIGN §5). That one is
-//! taken proves little: a task of ours may just have stopped and its event not have come. So some more are tried one by one, and only then
-//! twice as many each time, until the quota is reached or ECS refuses again. So room that others give back is found within one probe and used
-//! within seconds, and what they keep costs one refusal for each probe.
+//! A refusal sets an adaptive limit at what was in use then. A probe, one launch above it, is made
+//! every 5 to 15 seconds (DESIGN §5). That one is taken proves little: a task of ours may just have
+//! stopped and its event not have come. So some more are tried one by one, and only then twice as
+//! many each time, until the quota is reached or ECS refuses again. So room that others give back
+//! is found within one probe and used within seconds, and what they keep costs one refusal for each
+//! probe.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -14,8 +17,9 @@ use crate::Timestamp;
 const PROBE_SECONDS: i64 = 5;
 /// The longest pause before a probe, in seconds (ibid.).
 const PROBE_MAX_SECONDS: i64 = 15;
-/// How many launches are tried one by one before more are tried together. Ours: as many of our own tasks may have stopped without our knowing
-/// yet, at twenty ends a second and half a second for each event.
+/// How many launches are tried one by one before more are tried together. Ours: as many of our own
+/// tasks may have stopped without our knowing yet, at twenty ends a second and half a second for
+/// each event.
 const ONE_BY_ONE: u32 = 10;
 
 /// Of what there was too little.
@@ -41,7 +45,8 @@ pub struct AdaptiveLimit {
     pub probe_at: Timestamp,
     /// Somebody tries.
     pub probing: bool,
-    /// Launches below the adaptive limit were refused too: others take what we give back, so that nothing is sure until a probe is taken.
+    /// Launches below the adaptive limit were refused too: others take what we give back, so that
+    /// nothing is sure until a probe is taken.
     pub shrinking: bool,
     /// What ECS was short of.
     pub shortage: Shortage,
@@ -59,7 +64,8 @@ pub enum Allowance {
 }
 
 impl AdaptiveLimit {
-    /// After a refusal while `used` was in use. `spread` is random, so that several stacks of an account do not probe together.
+    /// After a refusal while `used` was in use. `spread` is random, so that several stacks of an
+    /// account do not probe together.
     ///
     /// Several launches that were under way together are refused together: that counts once.
     #[must_use]
@@ -81,10 +87,20 @@ impl AdaptiveLimit {
         let cpu = before.map_or(used, |before| before.cpu.min(used));
         let below = |before: &Self| before.shrinking || (!before.probing && used < before.cpu);
         let shrinking = before.is_some_and(below);
-        Self { cpu, taken: 0, refusals, probe_at, probing: false, shrinking, shortage, words }
+        Self {
+            cpu,
+            taken: 0,
+            refusals,
+            probe_at,
+            probing: false,
+            shrinking,
+            shortage,
+            words,
+        }
     }
 
-    /// After launches were taken, so that `used` is in use; `None` once the adaptive limit is of no more use.
+    /// After launches were taken, so that `used` is in use; `None` once the adaptive limit is of no
+    /// more use.
     #[must_use]
     pub fn accepted(&self, used: u32, now: Timestamp, quota: Option<u32>) -> Option<Self> {
         if !self.probing {
@@ -92,20 +108,43 @@ impl AdaptiveLimit {
         }
         let taken = self.taken.saturating_add(1);
         let proven = taken > ONE_BY_ONE;
-        let cpu = if self.shrinking { used } else { used.max(self.cpu) };
-        let next = Self { cpu, taken, probe_at: now, probing: false, shrinking: false, ..self.clone() };
+        let cpu = if self.shrinking {
+            used
+        } else {
+            used.max(self.cpu)
+        };
+        let next = Self {
+            cpu,
+            taken,
+            probe_at: now,
+            probing: false,
+            shrinking: false,
+            ..self.clone()
+        };
         let enough = quota.map_or(taken > 2 * ONE_BY_ONE, |quota| used >= quota);
-        (!enough).then_some(if proven { Self { refusals: 0, ..next } } else { next })
+        (!enough).then_some(if proven {
+            Self {
+                refusals: 0,
+                ..next
+            }
+        } else {
+            next
+        })
     }
 
     /// Somebody makes the probe that is due: nobody else does meanwhile.
     #[must_use]
     pub fn probing(&self, now: Timestamp) -> Self {
-        Self { probe_at: now + TimeDelta::seconds(PROBE_SECONDS), probing: true, ..self.clone() }
+        Self {
+            probe_at: now + TimeDelta::seconds(PROBE_SECONDS),
+            probing: true,
+            ..self.clone()
+        }
     }
 
-    /// What may be in use now, or be tried, for a launch of so many CPU units. One that is larger than what is free below the adaptive limit is
-    /// tried like any other: who needs more at once than was in use at the refusal would wait for ever otherwise.
+    /// What may be in use now, or be tried, for a launch of so many CPU units. One that is larger
+    /// than what is free below the adaptive limit is tried like any other: who needs more at once
+    /// than was in use at the refusal would wait for ever otherwise.
     #[must_use]
     pub fn allows(&self, used: u32, wanted: u32, now: Timestamp) -> Allowance {
         if now >= self.probe_at && (self.shrinking || used.saturating_add(wanted) > self.cpu) {
@@ -140,32 +179,47 @@ mod tests {
 
     /// A probe that is made now, and taken.
     fn taken(adaptive_limit: &AdaptiveLimit, used: u32, now: Timestamp) -> Option<AdaptiveLimit> {
-        adaptive_limit.probing(now).accepted(used, now, Some(1000 * SLOT))
+        adaptive_limit
+            .probing(now)
+            .accepted(used, now, Some(1000 * SLOT))
     }
 
     #[test]
     fn a_refusal_limits_the_pool_to_what_was_in_use() {
         let adaptive_limit = refused(None, 10 * SLOT, at(0));
-        assert_eq!(adaptive_limit.allows(10 * SLOT, SLOT, at(0)), Allowance::UpTo(10 * SLOT));
-        assert_eq!(adaptive_limit.allows(10 * SLOT, SLOT, adaptive_limit.probe_at), Allowance::Probe(1));
+        assert_eq!(
+            adaptive_limit.allows(10 * SLOT, SLOT, at(0)),
+            Allowance::UpTo(10 * SLOT)
+        );
+        assert_eq!(
+            adaptive_limit.allows(10 * SLOT, SLOT, adaptive_limit.probe_at),
+            Allowance::Probe(1)
+        );
     }
 
     #[test]
     fn a_slot_of_ours_that_is_free_needs_no_probe() {
         let adaptive_limit = refused(None, 10 * SLOT, at(0));
-        assert_eq!(adaptive_limit.allows(9 * SLOT, SLOT, adaptive_limit.probe_at), Allowance::UpTo(10 * SLOT));
+        assert_eq!(
+            adaptive_limit.allows(9 * SLOT, SLOT, adaptive_limit.probe_at),
+            Allowance::UpTo(10 * SLOT)
+        );
     }
 
     #[test]
     fn twenty_refused_together_are_one_refusal() {
         let first = refused(None, 10 * SLOT, at(0));
         let second = refused(Some(&first), 9 * SLOT, at(300));
-        assert_eq!((second.refusals, second.probe_at, second.cpu), (1, first.probe_at, 9 * SLOT));
+        assert_eq!(
+            (second.refusals, second.probe_at, second.cpu),
+            (1, first.probe_at, 9 * SLOT)
+        );
     }
 
     #[test]
     fn probes_come_after_5_10_and_15_seconds() {
-        let (mut adaptive_limit, mut now, mut pauses) = (refused(None, 0, at(0)), at(0), Vec::new());
+        let (mut adaptive_limit, mut now, mut pauses) =
+            (refused(None, 0, at(0)), at(0), Vec::new());
         for _ in 0..4 {
             pauses.push((adaptive_limit.probe_at - now).num_seconds());
             now = adaptive_limit.probe_at;
@@ -180,7 +234,9 @@ mod tests {
         let mut adaptive_limit = Some(refused(None, used, at(0)));
         let (now, mut steps) = (adaptive_limit.as_ref().expect("one").probe_at, 0);
         while let Some(known) = adaptive_limit {
-            let Allowance::Probe(count) = known.allows(used, SLOT, now) else { panic!("held at {used}: {known:?}") };
+            let Allowance::Probe(count) = known.allows(used, SLOT, now) else {
+                panic!("held at {used}: {known:?}")
+            };
             used = (used + count * SLOT).min(quota);
             adaptive_limit = taken(&known, used, now);
             steps += 1;
@@ -193,17 +249,32 @@ mod tests {
         let first = refused(None, 10 * SLOT, at(0));
         let now = first.probe_at;
         let more = taken(&first, 11 * SLOT, now).expect("no end of it");
-        assert_eq!(more.allows(11 * SLOT, SLOT, now), Allowance::Probe(1), "one by one");
+        assert_eq!(
+            more.allows(11 * SLOT, SLOT, now),
+            Allowance::Probe(1),
+            "one by one"
+        );
         let again = refused(Some(&more.probing(now)), 11 * SLOT, now);
-        assert_eq!((again.refusals, again.cpu), (2, 11 * SLOT), "as if it had been refused at once");
+        assert_eq!(
+            (again.refusals, again.cpu),
+            (2, 11 * SLOT),
+            "as if it had been refused at once"
+        );
     }
 
     #[test]
     fn who_takes_what_we_give_back_costs_one_refusal_for_each_probe() {
         let first = refused(None, 10 * SLOT, at(0));
         let second = refused(Some(&first), 9 * SLOT, at(300));
-        assert_eq!(second.allows(8 * SLOT, SLOT, at(400)), Allowance::UpTo(0), "what is given back is taken by others");
-        assert_eq!(second.allows(5 * SLOT, SLOT, second.probe_at), Allowance::Probe(1));
+        assert_eq!(
+            second.allows(8 * SLOT, SLOT, at(400)),
+            Allowance::UpTo(0),
+            "what is given back is taken by others"
+        );
+        assert_eq!(
+            second.allows(5 * SLOT, SLOT, second.probe_at),
+            Allowance::Probe(1)
+        );
         let next = taken(&second, 6 * SLOT, second.probe_at).expect("no end of it");
         assert_eq!((next.cpu, next.shrinking), (6 * SLOT, false));
     }
@@ -211,26 +282,43 @@ mod tests {
     #[test]
     fn a_probe_that_is_refused_leaves_our_own_slots_alone() {
         let first = refused(None, 10 * SLOT, at(0));
-        let probed = refused(Some(&first.probing(first.probe_at)), 9 * SLOT, first.probe_at);
-        assert_eq!(probed.allows(8 * SLOT, SLOT, first.probe_at), Allowance::UpTo(9 * SLOT));
+        let probed = refused(
+            Some(&first.probing(first.probe_at)),
+            9 * SLOT,
+            first.probe_at,
+        );
+        assert_eq!(
+            probed.allows(8 * SLOT, SLOT, first.probe_at),
+            Allowance::UpTo(9 * SLOT)
+        );
     }
 
     #[test]
     fn one_probe_at_a_time() {
         let adaptive_limit = refused(None, 0, at(0));
         let now = adaptive_limit.probe_at;
-        assert_eq!(adaptive_limit.probing(now).allows(0, SLOT, now), Allowance::UpTo(0));
+        assert_eq!(
+            adaptive_limit.probing(now).allows(0, SLOT, now),
+            Allowance::UpTo(0)
+        );
     }
 
     #[test]
     fn one_that_is_larger_than_the_adaptive_limit_is_tried_though_nothing_is_in_use() {
         let first = refused(None, 2 * SLOT, at(0));
-        assert_eq!(first.allows(0, 4 * SLOT, first.probe_at), Allowance::Probe(1));
-        assert_eq!(first.allows(0, 2 * SLOT, first.probe_at), Allowance::UpTo(2 * SLOT));
+        assert_eq!(
+            first.allows(0, 4 * SLOT, first.probe_at),
+            Allowance::Probe(1)
+        );
+        assert_eq!(
+            first.allows(0, 2 * SLOT, first.probe_at),
+            Allowance::UpTo(2 * SLOT)
+        );
     }
 
     proptest! {
-        /// Whatever comes, there is always a moment at which more is tried: nothing is held for ever.
+        /// Whatever comes, there is always a moment at which more is tried: nothing is held for
+        /// ever.
         #[test]
         fn there_is_always_a_next_probe(refusals in prop::collection::vec((0_u32..100, 0_i64..20_000, any::<u128>()), 1..30)) {
             let (mut adaptive_limit, mut now) = (None, 0);

@@ -14,8 +14,8 @@ pub const SOURCE: &str = "mycli";
 /// Their `detail-type`.
 pub const DETAIL_TYPE: &str = "Execution State Change";
 
-/// The `detail` of the event that says how an execution ended. It holds no command, no value of a variable and no secret: who gets the
-/// event need not be somebody who may read executions.
+/// The `detail` of the event that says how an execution ended. It holds no command, no value of a
+/// variable and no secret: who gets the event need not be somebody who may read executions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
     /// Which execution.

@@ -27,13 +27,15 @@ pub struct Accepted {
     pub status: ExecutionStatus,
 }
 
-/// Largest body of `POST /executions/bulk`, in bytes: below Lambda's 6 MB (AWS-FACTS §7), with room for the event around it.
+/// Largest body of `POST /executions/bulk`, in bytes: below Lambda's 6 MB (AWS-FACTS §7), with room
+/// for the event around it.
 pub const BULK_BODY_MAX: usize = 4 * 1024 * 1024;
-/// Largest such body as a text within the JSON of Lambda's event, in bytes ([`length_in_event`]). Lambda takes 6 MB of all (AWS-FACTS §7); the
-/// rest is for what stands around the body.
+/// Largest such body as a text within the JSON of Lambda's event, in bytes ([`length_in_event`]).
+/// Lambda takes 6 MB of all (AWS-FACTS §7); the rest is for what stands around the body.
 pub const BULK_EVENT_MAX: usize = 5 * 1024 * 1024;
 
-/// How long a body is within the JSON of Lambda's event, where each quote and each backslash takes two bytes.
+/// How long a body is within the JSON of Lambda's event, where each quote and each backslash takes
+/// two bytes.
 #[must_use]
 pub fn length_in_event(body: &str) -> usize {
     let escaped = |byte: u8| match byte {
@@ -47,8 +49,8 @@ pub fn length_in_event(body: &str) -> usize {
 /// Most executions in one `POST /executions/bulk`. Ours.
 pub const BULK_MAX: usize = 500;
 
-/// Requests of one submission's lines that a client has under way at once. Ours: enough that the network's delay does not count, few enough
-/// for one user of a stack.
+/// Requests of one submission's lines that a client has under way at once. Ours: enough that the
+/// network's delay does not count, few enough for one user of a stack.
 pub const BULK_IN_FLIGHT: usize = 4;
 
 /// The body of `POST /executions/bulk`: some consecutive lines of a submission.
@@ -65,7 +67,8 @@ pub struct BulkRequest {
 }
 
 impl BulkRequest {
-    /// What is wrong with a line because it is one: everything else is the request's own validation.
+    /// What is wrong with a line because it is one: everything else is the request's own
+    /// validation.
     #[must_use]
     pub fn line_fault(request: &SubmitRequest) -> Option<FieldError> {
         request.idempotency_key.as_ref().map(|_| FieldError {
@@ -104,7 +107,8 @@ pub struct BulkRejection {
     pub errors: Vec<FieldError>,
 }
 
-/// An execution as `GET /executions/{id}` shows it: the request's keys and what became of it. What is not known is `null`.
+/// An execution as `GET /executions/{id}` shows it: the request's keys and what became of it. What
+/// is not known is `null`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExecutionView {
     /// Which.
@@ -145,7 +149,10 @@ pub struct ExecutionView {
 
 /// The request as history shows it: all keys, `null` where nothing was set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the keys of SubmitRequest, which documents them")]
+#[expect(
+    missing_docs,
+    reason = "the keys of SubmitRequest, which documents them"
+)]
 pub struct RequestView {
     pub command: String,
     pub repo: Option<String>,
@@ -235,7 +242,8 @@ impl From<&Attempt> for AttemptView {
 }
 
 impl ExecutionView {
-    /// Whether nothing will change it any more. A status of a newer release does not tell; that it has stopped does.
+    /// Whether nothing will change it any more. A status of a newer release does not tell; that it
+    /// has stopped does.
     #[must_use]
     pub fn is_over(&self) -> bool {
         match self.status {
@@ -253,16 +261,28 @@ impl ExecutionView {
             status: execution.status(),
             exit_code: end.and_then(|end| end.outcome.exit_code()),
             reason: end.map_or_else(
-                || execution.cancel.as_ref().map(|cancel| format!("cancelled by {}, not over yet", cancel.by)),
+                || {
+                    execution
+                        .cancel
+                        .as_ref()
+                        .map(|cancel| format!("cancelled by {}, not over yet", cancel.by))
+                },
                 |end| end.outcome.reason().map(str::to_owned),
             ),
             submitted_by: execution.submitted_by.clone(),
             submitted_by_id: execution.submitted_by_id.clone(),
             submitted_at: execution.submitted_at,
-            launched_at: execution.attempts.first().map(|attempt| attempt.launched_at),
+            launched_at: execution
+                .attempts
+                .first()
+                .map(|attempt| attempt.launched_at),
             started_at: last.and_then(Attempt::started_at),
             stopped_at: end.map(|end| end.at),
-            commit: execution.attempts.iter().rev().find_map(|attempt| attempt.markers.commit.clone()),
+            commit: execution
+                .attempts
+                .iter()
+                .rev()
+                .find_map(|attempt| attempt.markers.commit.clone()),
             image_digest: last.and_then(|a| a.task.as_ref()?.container()?.image_digest.clone()),
             waiting,
             attempts: execution.attempts.iter().map(AttemptView::from).collect(),
@@ -275,7 +295,10 @@ impl ExecutionView {
     #[must_use]
     pub fn shown_to(mut self, caller: &Caller) -> Self {
         if !caller.sees_values() {
-            self.request.env.values_mut().for_each(|value| *value = None);
+            self.request
+                .env
+                .values_mut()
+                .for_each(|value| *value = None);
         }
         self
     }
@@ -289,7 +312,11 @@ impl From<&crate::request::LaunchRequest> for RequestView {
             repo: asked.repo,
             branch: asked.branch,
             image: asked.image,
-            env: asked.env.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+            env: asked
+                .env
+                .into_iter()
+                .map(|(name, value)| (name, Some(value)))
+                .collect(),
             secrets: asked.secrets,
             timeout: request.timeout.to_string(),
             cpu: request.size.cpu(),
@@ -311,7 +338,8 @@ impl From<&crate::request::LaunchRequest> for RequestView {
 }
 
 impl From<RequestView> for SubmitRequest {
-    /// The request that asks for the same again, under no idempotency key. A variable whose value is hidden is not in it.
+    /// The request that asks for the same again, under no idempotency key. A variable whose value
+    /// is hidden is not in it.
     fn from(view: RequestView) -> Self {
         Self {
             action: Some("exec".into()),
@@ -319,7 +347,11 @@ impl From<RequestView> for SubmitRequest {
             repo: view.repo,
             branch: view.branch,
             image: view.image,
-            env: view.env.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+            env: view
+                .env
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect(),
             secrets: view.secrets,
             timeout: Some(view.timeout.into()),
             cpu: Some(view.cpu.to_string().into()),
@@ -397,7 +429,12 @@ impl UnreadableView {
     #[must_use]
     pub fn new(id: &ExecutionId, reason: String) -> Self {
         let status = ExecutionStatus::Other(UNREADABLE.to_owned());
-        Self { execution_id: id.clone(), status, reason, submitted_at: id.made_at() }
+        Self {
+            execution_id: id.clone(),
+            status,
+            reason,
+            submitted_at: id.made_at(),
+        }
     }
 }
 
@@ -417,7 +454,8 @@ pub struct GroupView {
     pub group: String,
     /// How it was last cancelled; `null` if it was not, in the last two days.
     pub cancel: Option<GroupCancelView>,
-    /// The failed runs of a group that were last run again as members of this one; `null` if none were, in the last two days.
+    /// The failed runs of a group that were last run again as members of this one; `null` if none
+    /// were, in the last two days.
     #[serde(default)]
     pub rerun: Option<GroupRerunView>,
 }
@@ -426,17 +464,20 @@ pub struct GroupView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GroupRerunRequest {
-    /// Sent again under the same id within 24 hours, nothing is run a second time. Without one a new id is made.
+    /// Sent again under the same id within 24 hours, nothing is run a second time. Without one a
+    /// new id is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submission_id: Option<String>,
-    /// The changes of each request; `group` is where the new executions are counted, the submission's id by default.
+    /// The changes of each request; `group` is where the new executions are counted, the
+    /// submission's id by default.
     pub changes: Changes,
     /// Secrets that each gets beside its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub add_secrets: Vec<String>,
 }
 
-/// Failed members of a group that are run again, and how far that is. The answer to `POST /groups/{group}/rerun-failed` has it too.
+/// Failed members of a group that are run again, and how far that is. The answer to `POST
+/// /groups/{group}/rerun-failed` has it too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRerunView {
     /// The group whose failed members are run again.
@@ -473,7 +514,8 @@ impl From<GroupRerun> for GroupRerunView {
     }
 }
 
-/// A group that was cancelled, and how far its members are closed. The answer to `POST /groups/{group}/cancel` has it too.
+/// A group that was cancelled, and how far its members are closed. The answer to `POST
+/// /groups/{group}/cancel` has it too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupCancelView {
     /// Members that were submitted up to this moment do not start any more.
@@ -515,8 +557,8 @@ pub struct LogsPage {
     pub next_cursor: Option<String>,
     /// Nothing will follow.
     pub complete: bool,
-    /// Nothing was read, because logs are read too often in this account and region: ask again with the same cursor, not before
-    /// `Retry-After`.
+    /// Nothing was read, because logs are read too often in this account and region: ask again with
+    /// the same cursor, not before `Retry-After`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub throttled: bool,
 }
@@ -551,7 +593,11 @@ impl KeyView {
     /// As it is at this moment.
     #[must_use]
     pub fn new(key: &KeyRecord, now: Timestamp) -> Self {
-        let previous = key.previous.iter().map(|previous| previous.until).filter(|until| now < *until);
+        let previous = key
+            .previous
+            .iter()
+            .map(|previous| previous.until)
+            .filter(|until| now < *until);
         Self {
             name: key.name.clone(),
             role: key.role,
@@ -603,7 +649,12 @@ impl Problem {
     /// A problem without fields.
     #[must_use]
     pub fn new(status: u16, code: &str, title: impl Into<String>) -> Self {
-        Self { status, code: code.to_owned(), title: title.into(), errors: Vec::new() }
+        Self {
+            status,
+            code: code.to_owned(),
+            title: title.into(),
+            errors: Vec::new(),
+        }
     }
 
     /// A request with faults: 422.
@@ -613,10 +664,14 @@ impl Problem {
             1 => "the request has a fault".to_owned(),
             n => format!("the request has {n} faults"),
         };
-        Self { errors, ..Self::new(422, INVALID_REQUEST, title) }
+        Self {
+            errors,
+            ..Self::new(422, INVALID_REQUEST, title)
+        }
     }
 
-    /// Whether it is a request with faults: the same request is refused again, and the caller can mend it.
+    /// Whether it is a request with faults: the same request is refused again, and the caller can
+    /// mend it.
     #[must_use]
     pub fn has_faults(&self) -> bool {
         self.code == INVALID_REQUEST

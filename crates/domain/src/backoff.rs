@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// A pause that doubles from try to try, up to a longest one, less up to half of it by chance: so that many who failed together do not come
-/// back together.
+/// A pause that doubles from try to try, up to a longest one, less up to half of it by chance: so
+/// that many who failed together do not come back together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The first pause.
@@ -13,29 +13,40 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause before try number `round + 2`: after the first failure `round` is 0. Any evenly spread number will do as `chance`.
+    /// The pause before try number `round + 2`: after the first failure `round` is 0. Any evenly
+    /// spread number will do as `chance`.
     #[must_use]
     pub fn pause(self, round: u32, chance: u128) -> Duration {
         const PARTS: u32 = 1000;
-        let doubled = self.first.saturating_mul(1_u32.checked_shl(round).unwrap_or(u32::MAX));
+        let doubled = self
+            .first
+            .saturating_mul(1_u32.checked_shl(round).unwrap_or(u32::MAX));
         let whole = doubled.min(self.longest);
         let part = u32::try_from(chance % u128::from(PARTS)).unwrap_or_default();
         whole / 2 + whole / 2 * part / PARTS
     }
 }
 
-/// The pauses between looks at a log that says nothing, in seconds: after the first empty look, the second, and all others. A quiet log is looked
-/// at seldom, because the calls are few: CloudWatch Logs takes 10 to 25 a second of an account and region (AWS-FACTS §9).
+/// The pauses between looks at a log that says nothing, in seconds: after the first empty look, the
+/// second, and all others. A quiet log is looked at seldom, because the calls are few: CloudWatch
+/// Logs takes 10 to 25 a second of an account and region (AWS-FACTS §9).
 const QUIET: [u64; 3] = [1, 2, 5];
-/// How long whoever was throttled is asked to stay away, in seconds: the least and the most. So many followers spread over that time.
+/// How long whoever was throttled is asked to stay away, in seconds: the least and the most. So
+/// many followers spread over that time.
 const THROTTLED: (u64, u64) = (5, 15);
 
-/// How long to pause before a log is looked at again, after so many looks in a row that brought nothing. The server's `Retry-After` counts if it
-/// is more. Up to a quarter more by chance, so that many followers do not come together.
+/// How long to pause before a log is looked at again, after so many looks in a row that brought
+/// nothing. The server's `Retry-After` counts if it is more. Up to a quarter more by chance, so
+/// that many followers do not come together.
 #[must_use]
 pub fn before_the_next_look(empty_looks: u32, asked: Option<Duration>, chance: u128) -> Duration {
-    let step = usize::try_from(empty_looks.saturating_sub(1)).unwrap_or(usize::MAX).min(QUIET.len() - 1);
-    spread(Duration::from_secs(QUIET[step]).max(asked.unwrap_or_default()), chance)
+    let step = usize::try_from(empty_looks.saturating_sub(1))
+        .unwrap_or(usize::MAX)
+        .min(QUIET.len() - 1);
+    spread(
+        Duration::from_secs(QUIET[step]).max(asked.unwrap_or_default()),
+        chance,
+    )
 }
 
 /// The pause and up to a quarter more by chance.
@@ -57,19 +68,27 @@ mod tests {
 
     use super::*;
 
-    const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(10) };
+    const BACKOFF: Backoff = Backoff {
+        first: Duration::from_millis(200),
+        longest: Duration::from_secs(10),
+    };
 
     #[test]
     fn it_doubles_up_to_the_longest() {
-        let least: Vec<_> = (0..8).map(|round| BACKOFF.pause(round, 0).as_millis()).collect();
+        let least: Vec<_> = (0..8)
+            .map(|round| BACKOFF.pause(round, 0).as_millis())
+            .collect();
         assert_eq!(least, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
     }
 
     #[test]
     fn a_quiet_log_is_looked_at_more_and_more_seldom() {
-        let looks: Vec<_> = (0..6).map(|looks| before_the_next_look(looks, None, 0).as_secs()).collect();
+        let looks: Vec<_> = (0..6)
+            .map(|looks| before_the_next_look(looks, None, 0).as_secs())
+            .collect();
         assert_eq!(looks, [1, 1, 2, 5, 5, 5]);
-        let asked = |seconds| before_the_next_look(2, Some(Duration::from_secs(seconds)), 0).as_secs();
+        let asked =
+            |seconds| before_the_next_look(2, Some(Duration::from_secs(seconds)), 0).as_secs();
         assert_eq!((asked(1), asked(9)), (2, 9));
     }
 

@@ -31,7 +31,8 @@ pub enum Cause {
     Secret(String),
     /// Reading a secret was throttled.
     SecretThrottled(String),
-    /// The log cannot be written: the log group is not there, or the execution role may not write to it.
+    /// The log cannot be written: the log group is not there, or the execution role may not write
+    /// to it.
     Log(String),
     /// ECS cannot assume the execution role or the task role.
     Role(String),
@@ -54,7 +55,8 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The command's own exit code, where it has one. A failure has never 0: a command that was stopped half-way may exit with that.
+    /// The command's own exit code, where it has one. A failure has never 0: a command that was
+    /// stopped half-way may exit with that.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
         let code = match self {
@@ -65,7 +67,8 @@ impl Cause {
         code.filter(|code| *code != 0)
     }
 
-    /// Whether another try is made without having been asked for, provided the command had not started: the causes that pass.
+    /// Whether another try is made without having been asked for, provided the command had not
+    /// started: the causes that pass.
     #[must_use]
     pub fn passes(&self) -> bool {
         match self {
@@ -179,7 +182,9 @@ fn signal_name(number: i32) -> Option<&'static str> {
 
 fn is_rate_limited(why: &str) -> bool {
     let lower = why.to_lowercase();
-    lower.contains("toomanyrequests") || lower.contains("pull rate limit") || lower.contains("too many requests")
+    lower.contains("toomanyrequests")
+        || lower.contains("pull rate limit")
+        || lower.contains("too many requests")
 }
 
 /// What a stopped task died of; `None` if it exited 0. An absent exit code is never taken for 0.
@@ -188,14 +193,22 @@ pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
     let container = task.container();
     let exit_code = container.and_then(|c| c.exit_code);
     let words = words(task);
-    if container.and_then(|c| c.reason.as_deref()).is_some_and(is_out_of_memory) {
+    if container
+        .and_then(|c| c.reason.as_deref())
+        .is_some_and(is_out_of_memory)
+    {
         return Some(Cause::OutOfMemory(exit_code));
     }
     match task.stop_code.as_ref() {
-        Some(StopCode::SpotInterruption | StopCode::TerminationNotice) => return Some(Cause::Spot(exit_code)),
+        Some(StopCode::SpotInterruption | StopCode::TerminationNotice) => {
+            return Some(Cause::Spot(exit_code));
+        }
         Some(StopCode::InfrastructureHealth) => return Some(Cause::Host(words)),
-        // Told apart from the scheduler's own stops by its words alone (Developer Guide, "task maintenance").
-        Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated) if words.contains("maintenance") => {
+        // Told apart from the scheduler's own stops by its words alone (Developer Guide, "task
+        // maintenance").
+        Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated)
+            if words.contains("maintenance") =>
+        {
             return Some(Cause::Host(words));
         }
         Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated) => {
@@ -214,19 +227,34 @@ pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
     match exit_code {
         Some(0) => None,
         Some(code) => Some(Cause::Exit(code)),
-        None => Some(match container.and_then(|c| c.reason.as_ref()).map(|_| start_failure(words.clone())) {
-            Some(Cause::NeverStarted(_)) | None => Cause::NoExitCode(words),
-            Some(cause) => cause,
-        }),
+        None => Some(
+            match container
+                .and_then(|c| c.reason.as_ref())
+                .map(|_| start_failure(words.clone()))
+            {
+                Some(Cause::NeverStarted(_)) | None => Cause::NoExitCode(words),
+                Some(cause) => cause,
+            },
+        ),
     }
 }
 
 /// What ECS says, from the task and from the container, each once.
 fn words(task: &Task) -> String {
     let stopped = task.stopped_reason.as_deref().unwrap_or_default();
-    let container = task.container().and_then(|c| c.reason.as_deref()).unwrap_or_default();
-    let code = task.stop_code.as_ref().map(ToString::to_string).unwrap_or_default();
-    match (stopped.is_empty(), container.is_empty() || stopped.contains(container)) {
+    let container = task
+        .container()
+        .and_then(|c| c.reason.as_deref())
+        .unwrap_or_default();
+    let code = task
+        .stop_code
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    match (
+        stopped.is_empty(),
+        container.is_empty() || stopped.contains(container),
+    ) {
         (false, true) => stopped.to_owned(),
         (false, false) => format!("{stopped}: {container}"),
         (true, false) => container.to_owned(),
@@ -244,7 +272,10 @@ mod tests {
     use super::*;
 
     fn stopped(json: &str) -> Option<Cause> {
-        of(&serde_json::from_str(json).expect("ECS's JSON"), &MarkerFacts::default())
+        of(
+            &serde_json::from_str(json).expect("ECS's JSON"),
+            &MarkerFacts::default(),
+        )
     }
 
     fn failed_to_start(reason: &str) -> Cause {
@@ -258,8 +289,9 @@ mod tests {
 
     #[test]
     fn an_absent_exit_code_is_not_zero() {
-        let cause =
-            stopped(r#"{"lastStatus":"STOPPED","stopCode":"EssentialContainerExited","containers":[{"name":"main"}]}"#);
+        let cause = stopped(
+            r#"{"lastStatus":"STOPPED","stopCode":"EssentialContainerExited","containers":[{"name":"main"}]}"#,
+        );
         assert!(matches!(cause, Some(Cause::NoExitCode(_))), "{cause:?}");
         assert!(stopped(r#"{"lastStatus":"STOPPED"}"#).is_some());
     }
@@ -285,15 +317,14 @@ mod tests {
         assert!(matches!(failed_to_start(denied), Cause::ImageNotFound(_)));
         let net = "CannotPullContainerError: failed to resolve ref: dial tcp: i/o timeout";
         assert!(failed_to_start(net).passes());
-        let hub = "CannotPullContainerError: toomanyrequests: You have reached your pull rate limit";
+        let hub =
+            "CannotPullContainerError: toomanyrequests: You have reached your pull rate limit";
         assert!(matches!(failed_to_start(hub), Cause::Pull(_)));
-        let manifest =
-            "CannotPullContainerError: image Manifest does not contain descriptor matching platform 'linux/arm64'";
+        let manifest = "CannotPullContainerError: image Manifest does not contain descriptor matching platform 'linux/arm64'";
         assert!(matches!(failed_to_start(manifest), Cause::Manifest(_)));
         let secret = "ResourceInitializationError: unable to pull secrets or registry auth: unable to retrieve secret from ssm: invalid parameters: /x";
         assert!(matches!(failed_to_start(secret), Cause::Secret(_)));
-        let busy =
-            "ResourceInitializationError: unable to retrieve secret from ssm: ThrottlingException: Rate exceeded";
+        let busy = "ResourceInitializationError: unable to retrieve secret from ssm: ThrottlingException: Rate exceeded";
         assert!(matches!(failed_to_start(busy), Cause::SecretThrottled(_)));
     }
 
@@ -311,7 +342,10 @@ mod tests {
             r#"{"stopCode":"EssentialContainerExited","containers":[{"name":"main","exitCode":137,"reason":"OutOfMemoryError: Container killed due to memory usage"}]}"#,
         );
         assert_eq!(oom, Some(Cause::OutOfMemory(Some(137))));
-        assert_eq!(stopped(r#"{"stopCode":"SpotInterruption"}"#), Some(Cause::Spot(None)));
+        assert_eq!(
+            stopped(r#"{"stopCode":"SpotInterruption"}"#),
+            Some(Cause::Spot(None))
+        );
         assert!(matches!(
             stopped(r#"{"stopCode":"InfrastructureHealth","stoppedReason":"bad"}"#),
             Some(Cause::Host(_))

@@ -1,10 +1,12 @@
 //! How far a counter of use is off, and when that is put right. Pure decisions over what was read.
 //!
-//! The truth is which attempts hold a slot. A store whose counters are not written together with the records takes from the counter
-//! *before* the write that opens an attempt and gives back *after* the write that closes it. So a process that dies between the two
-//! leaves the counter too high, which wastes a slot and exceeds nothing, until this finds it.
+//! The truth is which attempts hold a slot. A store whose counters are not written together with
+//! the records takes from the counter *before* the write that opens an attempt and gives back
+//! *after* the write that closes it. So a process that dies between the two leaves the counter too
+//! high, which wastes a slot and exceeds nothing, until this finds it.
 
-/// A counter as it was read. What it ever gave and got back tells what went on between two readings.
+/// A counter as it was read. What it ever gave and got back tells what went on between two
+/// readings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// How much is in use, by the counter.
@@ -17,8 +19,9 @@ pub struct Reading {
 
 /// What is held by the records, and the counter before and after those were read.
 ///
-/// Each reading has to be further away from the records' than any healthy writer's two writes are from each other: then whatever is
-/// seen of a launch or an end in the one and not in the other shows in what was taken or released meanwhile.
+/// Each reading has to be further away from the records' than any healthy writer's two writes are
+/// from each other: then whatever is seen of a launch or an end in the one and not in the other
+/// shows in what was taken or released meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     /// The counter, well before.
@@ -30,12 +33,16 @@ pub struct Look {
 }
 
 impl Look {
-    /// How much the counter surely is too high (positive) or too low (negative); 0 while what went on meanwhile may explain it.
+    /// How much the counter surely is too high (positive) or too low (negative); 0 while what went
+    /// on meanwhile may explain it.
     #[must_use]
     pub fn off(&self) -> i64 {
         let taken = difference(self.before.taken, self.after.taken);
         let released = difference(self.before.released, self.after.released);
-        let (least, most) = (self.before.used - self.held - released, self.before.used - self.held + taken);
+        let (least, most) = (
+            self.before.used - self.held - released,
+            self.before.used - self.held + taken,
+        );
         if least > 0 { least } else { most.min(0) }
     }
 
@@ -50,8 +57,8 @@ fn difference(before: u64, after: u64) -> i64 {
     i64::try_from(after.saturating_sub(before)).unwrap_or(i64::MAX)
 }
 
-/// By how much a counter is put right: by what two looks in a row agree on. A writer that was slower than any healthy one is over by
-/// the second look.
+/// By how much a counter is put right: by what two looks in a row agree on. A writer that was
+/// slower than any healthy one is over by the second look.
 #[must_use]
 pub fn correction(previous: i64, now: i64) -> i64 {
     match (previous.signum(), now.signum()) {
@@ -91,19 +98,36 @@ mod tests {
     }
 
     fn sum(lives: &[Life], counts: impl Fn(&Life) -> bool) -> i64 {
-        lives.iter().filter(|life| counts(life)).map(|life| life.amount).sum()
+        lives
+            .iter()
+            .filter(|life| counts(life))
+            .map(|life| life.amount)
+            .sum()
     }
 
     fn reading(lives: &[Life], drift: i64, at: i64) -> Reading {
-        let (taken, released) = (sum(lives, |life| life.taken <= at), sum(lives, |life| life.released <= at));
+        let (taken, released) = (
+            sum(lives, |life| life.taken <= at),
+            sum(lives, |life| life.released <= at),
+        );
         let unsigned = |amount| u64::try_from(amount).expect("a sum of positive amounts");
-        Reading { used: taken - released + drift, taken: unsigned(taken), released: unsigned(released) }
+        Reading {
+            used: taken - released + drift,
+            taken: unsigned(taken),
+            released: unsigned(released),
+        }
     }
 
     fn look(lives: &[Life], drift: i64) -> Look {
-        let held = sum(lives, |life| life.opened <= life.read && life.closed > life.read);
+        let held = sum(lives, |life| {
+            life.opened <= life.read && life.closed > life.read
+        });
         let (before, after) = (SCAN.start() - GAP, SCAN.end() + GAP);
-        Look { before: reading(lives, drift, before), held, after: reading(lives, drift, after) }
+        Look {
+            before: reading(lives, drift, before),
+            held,
+            after: reading(lives, drift, after),
+        }
     }
 
     proptest! {

@@ -1,6 +1,8 @@
-//! ECS's own JSON: tasks as `DescribeTasks` and the Task State Change event show them, and the input of `RunTask`.
+//! ECS's own JSON: tasks as `DescribeTasks` and the Task State Change event show them, and the
+//! input of `RunTask`.
 //!
-//! Only the fields this project reads or writes; unknown ones are tolerated (Amazon ECS Developer Guide, "Amazon ECS events").
+//! Only the fields this project reads or writes; unknown ones are tolerated (Amazon ECS Developer
+//! Guide, "Amazon ECS events").
 
 use std::fmt;
 
@@ -20,10 +22,14 @@ pub const STOPPED: &str = "STOPPED";
 /// The name of the one container of each task, and so part of its log stream's name.
 pub const CONTAINER: &str = "main";
 
-/// A task, as in the `detail` of an event (times are ISO 8601) and in `DescribeTasks` (times are seconds since the epoch).
+/// A task, as in the `detail` of an event (times are ISO 8601) and in `DescribeTasks` (times are
+/// seconds since the epoch).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under Task")]
+#[expect(
+    missing_docs,
+    reason = "the fields are ECS's, documented in its API reference under Task"
+)]
 pub struct Task {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub task_arn: String,
@@ -68,7 +74,8 @@ impl Task {
         self.containers.iter().find(|c| c.name == CONTAINER)
     }
 
-    /// What a record keeps of a snapshot: the fields that anything depends on. The attempt has the ARN.
+    /// What a record keeps of a snapshot: the fields that anything depends on. The attempt has the
+    /// ARN.
     #[must_use]
     pub fn essence(&self) -> Self {
         let main = |container: &Container| Container {
@@ -101,7 +108,10 @@ impl Task {
 /// A container of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under Container")]
+#[expect(
+    missing_docs,
+    reason = "the fields are ECS's, documented in its API reference under Container"
+)]
 pub struct Container {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,7 +165,10 @@ impl fmt::Display for StopCode {
 
 impl From<String> for StopCode {
     fn from(code: String) -> Self {
-        STOP_CODES.into_iter().find(|known| known.to_string() == code).unwrap_or(Self::Other(code))
+        STOP_CODES
+            .into_iter()
+            .find(|known| known.to_string() == code)
+            .unwrap_or(Self::Other(code))
     }
 }
 
@@ -165,10 +178,14 @@ impl From<StopCode> for String {
     }
 }
 
-/// The input of `RunTask`. It is stored, as it is, before the call, so that a repetition under the same client token is the same call.
+/// The input of `RunTask`. It is stored, as it is, before the call, so that a repetition under the
+/// same client token is the same call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under RunTask")]
+#[expect(
+    missing_docs,
+    reason = "the fields are ECS's, documented in its API reference under RunTask"
+)]
 pub struct RunTaskInput {
     pub cluster: String,
     pub task_definition: String,
@@ -186,7 +203,10 @@ pub struct RunTaskInput {
 
 /// A tag of a task, by which the account's costs can be told apart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under Tag")]
+#[expect(
+    missing_docs,
+    reason = "the fields are ECS's, documented in its API reference under Tag"
+)]
 pub struct Tag {
     pub key: String,
     pub value: String,
@@ -195,7 +215,10 @@ pub struct Tag {
 /// The network of a task in `awsvpc` mode, the only one of Fargate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under AwsVpcConfiguration")]
+#[expect(
+    missing_docs,
+    reason = "the fields are ECS's, documented in its API reference under AwsVpcConfiguration"
+)]
 pub struct NetworkConfiguration {
     /// In several zones, so that one without capacity does not stop everything.
     pub subnets: Vec<String>,
@@ -204,10 +227,14 @@ pub struct NetworkConfiguration {
     pub assign_public_ip: bool,
 }
 
-/// What differs between the runs of one task definition. At most 8192 characters as JSON (ECS API reference, `RunTask`).
+/// What differs between the runs of one task definition. At most 8192 characters as JSON (ECS API
+/// reference, `RunTask`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under TaskOverride")]
+#[expect(
+    missing_docs,
+    reason = "the fields are ECS's, documented in its API reference under TaskOverride"
+)]
 pub struct TaskOverride {
     /// CPU units, as ECS wants them: a string.
     pub cpu: String,
@@ -221,7 +248,10 @@ pub struct TaskOverride {
 /// The environment given to the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under ContainerOverride")]
+#[expect(
+    missing_docs,
+    reason = "the fields are ECS's, documented in its API reference under ContainerOverride"
+)]
 pub struct ContainerOverride {
     pub name: String,
     pub environment: Vec<KeyValuePair>,
@@ -241,7 +271,8 @@ impl fmt::Debug for KeyValuePair {
     }
 }
 
-/// Reads a time as an event writes it (ISO 8601) or as `DescribeTasks` does (seconds since the epoch).
+/// Reads a time as an event writes it (ISO 8601) or as `DescribeTasks` does (seconds since the
+/// epoch).
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -252,7 +283,10 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>,
     let time = Option::<Time>::deserialize(deserializer)?;
     Ok(time.and_then(|time| match time {
         Time::Iso(time) => Some(time),
-        #[expect(clippy::cast_possible_truncation, reason = "milliseconds since the epoch fit by far")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "milliseconds since the epoch fit by far"
+        )]
         Time::Epoch(seconds) => Timestamp::from_timestamp_millis((seconds * 1000.0).round() as i64),
     }))
 }
@@ -263,8 +297,10 @@ mod tests {
 
     #[test]
     fn times_are_read_in_both_forms() {
-        let iso: Task = serde_json::from_str(r#"{"startedAt":"2026-11-24T00:00:00.500Z"}"#).expect("ISO");
-        let epoch: Task = serde_json::from_str(r#"{"startedAt":1795478400.5,"attributes":[]}"#).expect("epoch");
+        let iso: Task =
+            serde_json::from_str(r#"{"startedAt":"2026-11-24T00:00:00.500Z"}"#).expect("ISO");
+        let epoch: Task =
+            serde_json::from_str(r#"{"startedAt":1795478400.5,"attributes":[]}"#).expect("epoch");
         assert!(iso.started_at.is_some());
         assert_eq!(iso.started_at, epoch.started_at);
     }
@@ -272,9 +308,13 @@ mod tests {
     #[test]
     fn an_unknown_stop_code_is_kept() {
         let task: Task =
-            serde_json::from_str(r#"{"stopCode":"Flood","containers":[{"name":"main"}]}"#).expect("a task");
+            serde_json::from_str(r#"{"stopCode":"Flood","containers":[{"name":"main"}]}"#)
+                .expect("a task");
         assert_eq!(task.stop_code, Some(StopCode::Other("Flood".into())));
         assert_eq!(task.container().and_then(|c| c.exit_code), None);
-        assert_eq!(serde_json::to_value(StopCode::SpotInterruption).expect("JSON"), "SpotInterruption");
+        assert_eq!(
+            serde_json::to_value(StopCode::SpotInterruption).expect("JSON"),
+            "SpotInterruption"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Why a call to something outside failed, by what can mend it.
 //!
-//! The type decides whether a call is made again: only [`Unavailable`] is. Each error keeps its cause as [`std::error::Error::source`]. Its text
-//! names the cause as well, because it ends in one line of a log or of a terminal.
+//! The type decides whether a call is made again: only [`Unavailable`] is. Each error keeps its
+//! cause as [`std::error::Error::source`]. Its text names the cause as well, because it ends in one
+//! line of a log or of a terminal.
 
 use std::{error::Error, fmt, sync::Arc};
 
@@ -19,25 +20,45 @@ pub enum PortError {
     /// The answer is no. The same call is refused again until somebody changes something.
     #[error(transparent)]
     Rejected(#[from] Rejected),
-    /// What is stored cannot be read. It stays so until a release that can read it comes, or somebody removes it.
+    /// What is stored cannot be read. It stays so until a release that can read it comes, or
+    /// somebody removes it.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
 }
 
 impl PortError {
     /// A service did not answer, or not in a way that can be used.
-    pub fn unavailable(service: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Unavailable { service, source: Arc::from(source.into()) }.into()
+    pub fn unavailable(
+        service: &'static str,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Unavailable {
+            service,
+            source: Arc::from(source.into()),
+        }
+        .into()
     }
 
     /// A service found a fault with a request that mycli made. That is a fault of mycli.
     pub fn invalid(service: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Rejected { service, rejection: Rejection::Invalid, source: Arc::from(source.into()) }.into()
+        Rejected {
+            service,
+            rejection: Rejection::Invalid,
+            source: Arc::from(source.into()),
+        }
+        .into()
     }
 
     /// A stored thing that is no execution cannot be read. `what` names it: "an API key's record".
-    pub fn corrupt(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Corrupt { what: What::Other(what.into()), source: Arc::from(source.into()) }.into()
+    pub fn corrupt(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Corrupt {
+            what: What::Other(what.into()),
+            source: Arc::from(source.into()),
+        }
+        .into()
     }
 
     /// Says in the log that it is passed over, if it is about something that cannot be read.
@@ -102,12 +123,23 @@ pub enum Rejection {
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, rejection, source } = self;
+        let Self {
+            service,
+            rejection,
+            source,
+        } = self;
         match rejection {
-            Rejection::Denied { permission: Some(permission) } => {
-                write!(f, "{service} denied access, the permission {permission} is missing: {source}")
+            Rejection::Denied {
+                permission: Some(permission),
+            } => {
+                write!(
+                    f,
+                    "{service} denied access, the permission {permission} is missing: {source}"
+                )
             }
-            Rejection::Denied { permission: None } => write!(f, "{service} denied access: {source}"),
+            Rejection::Denied { permission: None } => {
+                write!(f, "{service} denied access: {source}")
+            }
             Rejection::Missing => write!(f, "{service} does not have what was asked for: {source}"),
             Rejection::Invalid => write!(f, "{service} rejected the request: {source}"),
         }
@@ -138,8 +170,8 @@ pub enum What {
     Other(String),
 }
 
-/// What the log says of each record that is passed over because it cannot be read. A metric filter of the stack counts these lines
-/// (`UnreadableRecords` in infra/template.yaml).
+/// What the log says of each record that is passed over because it cannot be read. A metric filter
+/// of the stack counts these lines (`UnreadableRecords` in infra/template.yaml).
 pub const PASSED_OVER: &str = "a record cannot be read and is passed over";
 
 impl Corrupt {
@@ -160,12 +192,18 @@ impl Corrupt {
     /// Whether a newer release wrote it, in a form that this one does not read.
     #[must_use]
     pub fn is_newer(&self) -> bool {
-        matches!(self.source.downcast_ref::<FormError>(), Some(FormError::Newer { .. }))
+        matches!(
+            self.source.downcast_ref::<FormError>(),
+            Some(FormError::Newer { .. })
+        )
     }
 
     /// The record of this execution cannot be read.
     pub fn execution(id: ExecutionId, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { what: What::Execution(id), source: Arc::from(source.into()) }
+        Self {
+            what: What::Execution(id),
+            source: Arc::from(source.into()),
+        }
     }
 }
 

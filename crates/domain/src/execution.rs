@@ -18,8 +18,9 @@ use crate::{
 
 /// Everything history keeps of one execution.
 ///
-/// A store writes it whole and only if `revision` is still the one that was read, so every change is a pure function from one
-/// record to the next (see [`crate::transition`]) and two writers never overwrite each other.
+/// A store writes it whole and only if `revision` is still the one that was read, so every change
+/// is a pure function from one record to the next (see [`crate::transition`]) and two writers never
+/// overwrite each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Execution {
     /// Which execution.
@@ -79,7 +80,8 @@ pub enum State {
     Running,
     /// It is over.
     Final(Final),
-    /// A state of a newer release. Nothing here changes such a record: it is for that release to go on with it.
+    /// A state of a newer release. Nothing here changes such a record: it is for that release to go
+    /// on with it.
     #[serde(untagged)]
     Other {
         /// That release's word for it.
@@ -97,16 +99,27 @@ impl Serialize for State {
 }
 
 impl<'de> Deserialize<'de> for State {
-    /// A known state must be whole. One of a newer release is taken for what it is, also where only its outcome is new.
+    /// A known state must be whole. One of a newer release is taken for what it is, also where only
+    /// its outcome is new.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
-        let word =
-            |value: &serde_json::Value, name: &str| value.get(name).and_then(|word| word.as_str()).map(str::to_owned);
+        let word = |value: &serde_json::Value, name: &str| {
+            value
+                .get(name)
+                .and_then(|word| word.as_str())
+                .map(str::to_owned)
+        };
         let status = word(&value, "status").ok_or_else(|| D::Error::missing_field("status"))?;
-        let outcome = value.get("outcome").and_then(|outcome| word(outcome, "outcome"));
+        let outcome = value
+            .get("outcome")
+            .and_then(|outcome| word(outcome, "outcome"));
         let is_known = KNOWN_STATES.contains(&status.as_str())
             && outcome.is_none_or(|outcome| Outcome::WORDS.contains(&outcome.as_str()));
-        if is_known { Self::deserialize(value).map_err(D::Error::custom) } else { Ok(Self::Other { status }) }
+        if is_known {
+            Self::deserialize(value).map_err(D::Error::custom)
+        } else {
+            Ok(Self::Other { status })
+        }
     }
 }
 
@@ -251,7 +264,10 @@ impl ExecutionStatus {
     /// Whether nothing will change it any more.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::TimedOut | Self::Cancelled | Self::Lost)
+        matches!(
+            self,
+            Self::Succeeded | Self::Failed | Self::TimedOut | Self::Cancelled | Self::Lost
+        )
     }
 
     /// Whether it ended otherwise than was wanted. A cancelled one was not wanted any more.
@@ -270,7 +286,10 @@ impl std::fmt::Display for ExecutionStatus {
 impl From<String> for ExecutionStatus {
     /// Any word is a status: a newer release may have more of them.
     fn from(word: String) -> Self {
-        Self::ALL.into_iter().find(|status| status.as_str() == word).unwrap_or(Self::Other(word))
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == word)
+            .unwrap_or(Self::Other(word))
     }
 }
 
@@ -285,10 +304,13 @@ impl std::str::FromStr for ExecutionStatus {
 
     /// Reads a word that this release knows, in either case.
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(text)).ok_or_else(|| {
-            let words: Vec<_> = Self::ALL.iter().map(Self::as_str).collect();
-            format!("'{text}' is not a status; use one of {}", words.join(", "))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str().eq_ignore_ascii_case(text))
+            .ok_or_else(|| {
+                let words: Vec<_> = Self::ALL.iter().map(Self::as_str).collect();
+                format!("'{text}' is not a status; use one of {}", words.join(", "))
+            })
     }
 }
 
@@ -318,8 +340,9 @@ pub struct Event {
 
 /// One try to run an execution as a task.
 ///
-/// What is learned of the task is kept as *facts* that only ever join: the newest snapshot by `detail.version`, and each marker
-/// once. How the attempt stands is computed from them, so the order in which they come cannot matter.
+/// What is learned of the task is kept as *facts* that only ever join: the newest snapshot by
+/// `detail.version`, and each marker once. How the attempt stands is computed from them, so the
+/// order in which they come cannot matter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Counted from 1.
@@ -334,10 +357,12 @@ pub struct Attempt {
     pub run_task: Option<RunTaskInput>,
     /// When `RunTask` was about to be called.
     pub launched_at: Timestamp,
-    /// The calls of `RunTask` again, as its outcome was unknown: the latest, and those before it that may have started the task.
+    /// The calls of `RunTask` again, as its outcome was unknown: the latest, and those before it
+    /// that may have started the task.
     #[serde(default, rename = "called_again")]
     pub repeated_calls: Vec<RepeatedCall>,
-    /// How often `RunTask` refused this attempt for want of capacity; part of the next client token.
+    /// How often `RunTask` refused this attempt for want of capacity; part of the next client
+    /// token.
     pub refusals: u32,
     /// The task, once known.
     pub task_arn: Option<String>,
@@ -390,7 +415,9 @@ impl MarkerFacts {
     pub fn record(&mut self, at: Timestamp, marker: &Marker) {
         match marker {
             Marker::SetUp => self.set_up_at = self.set_up_at.or(Some(at)),
-            Marker::Commit(commit) => self.commit = self.commit.take().or_else(|| Some(commit.clone())),
+            Marker::Commit(commit) => {
+                self.commit = self.commit.take().or_else(|| Some(commit.clone()))
+            }
             Marker::Start => self.started_at = self.started_at.or(Some(at)),
             Marker::Exit(code) => self.exit = self.exit.or(Some(*code)),
             Marker::Timeout => self.timed_out = true,
@@ -412,7 +439,8 @@ impl MarkerFacts {
 }
 
 impl Attempt {
-    /// The last call of `RunTask` that may have started the task: it may take a while from then on until ECS lists it.
+    /// The last call of `RunTask` that may have started the task: it may take a while from then on
+    /// until ECS lists it.
     #[must_use]
     pub fn last_called_at(&self) -> Timestamp {
         self.repeated_calls
@@ -431,16 +459,22 @@ impl Attempt {
     /// Whether the task is over, as far as is known.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.gone || self.task.as_ref().is_some_and(|task| task.last_status == crate::ecs::STOPPED)
+        self.gone
+            || self
+                .task
+                .as_ref()
+                .is_some_and(|task| task.last_status == crate::ecs::STOPPED)
     }
 
-    /// Whether its end can only be told by reading its log: the task stopped, and the script's last word did not come by itself.
+    /// Whether its end can only be told by reading its log: the task stopped, and the script's last
+    /// word did not come by itself.
     #[must_use]
     pub fn needs_its_log(&self) -> bool {
         self.is_open() && self.is_stopped()
     }
 
-    /// Whether its task may have written something: it was seen to run or to have stopped, or the script has spoken.
+    /// Whether its task may have written something: it was seen to run or to have stopped, or the
+    /// script has spoken.
     #[must_use]
     pub fn may_have_output(&self) -> bool {
         self.markers.set_up_at.is_some() || self.runs() || self.is_stopped()
@@ -449,7 +483,11 @@ impl Attempt {
     /// When the last line of a stopped task's output has surely come in; `None` while it runs.
     #[must_use]
     pub fn log_settles_at(&self, settings: &Settings) -> Option<Timestamp> {
-        let stopped_at = self.task.as_ref().and_then(|task| task.stopped_at).filter(|_| self.is_stopped())?;
+        let stopped_at = self
+            .task
+            .as_ref()
+            .and_then(|task| task.stopped_at)
+            .filter(|_| self.is_stopped())?;
         Some(stopped_at + TimeDelta::seconds(i64::from(settings.log_delay_seconds)))
     }
 
@@ -463,7 +501,9 @@ impl Attempt {
     /// When the command started, as well as it is known: the script's word, else the task's.
     #[must_use]
     pub fn started_at(&self) -> Option<Timestamp> {
-        self.markers.started_at.or_else(|| self.task.as_ref()?.started_at)
+        self.markers
+            .started_at
+            .or_else(|| self.task.as_ref()?.started_at)
     }
 }
 
@@ -510,9 +550,9 @@ impl Execution {
     /// The attempt that is launching or running.
     #[must_use]
     pub fn open_attempt(&self) -> Option<&Attempt> {
-        self.attempts
-            .last()
-            .filter(|attempt| attempt.is_open() && matches!(self.state, State::Launching | State::Running))
+        self.attempts.last().filter(|attempt| {
+            attempt.is_open() && matches!(self.state, State::Launching | State::Running)
+        })
     }
 
     /// The id of the attempt of this number.
@@ -521,10 +561,13 @@ impl Execution {
         self.id.attempt(attempt.number)
     }
 
-    /// By what backlogs are fair: who submitted it, or the name in a record of before there were principals.
+    /// By what backlogs are fair: who submitted it, or the name in a record of before there were
+    /// principals.
     #[must_use]
     pub fn submitter(&self) -> String {
-        self.submitted_by_id.as_ref().map_or_else(|| self.submitted_by.clone(), ToString::to_string)
+        self.submitted_by_id
+            .as_ref()
+            .map_or_else(|| self.submitted_by.clone(), ToString::to_string)
     }
 
     /// Its entry, while it stands in a backlog.
@@ -532,8 +575,14 @@ impl Execution {
     pub fn backlog_entry(&self) -> Option<BacklogEntry> {
         let (backlog, not_before) = match &self.state {
             State::Queued { backlog } => (backlog, None),
-            State::Waiting { backlog, not_before, .. } => (backlog, *not_before),
-            State::Launching | State::Running | State::Final(_) | State::Other { .. } => return None,
+            State::Waiting {
+                backlog,
+                not_before,
+                ..
+            } => (backlog, *not_before),
+            State::Launching | State::Running | State::Final(_) | State::Other { .. } => {
+                return None;
+            }
         };
         Some(BacklogEntry {
             id: self.id.clone(),
@@ -545,40 +594,59 @@ impl Execution {
         })
     }
 
-    /// What it would hold once launched: all of it or nothing. In the order in which its entry passes their backlogs.
+    /// What it would hold once launched: all of it or nothing. In the order in which its entry
+    /// passes their backlogs.
     #[must_use]
     pub fn demand(&self) -> Vec<Allocation> {
-        let pool = Allocation { key: LimitKey::Pool(self.pool), amount: self.request.size.cpu() };
+        let pool = Allocation {
+            key: LimitKey::Pool(self.pool),
+            amount: self.request.size.cpu(),
+        };
         let lock = self.request.lock.clone().map(LimitKey::Lock);
-        let group = self.request.max_parallel.and(self.request.group.clone()).map(LimitKey::Group);
-        let own = lock.into_iter().chain(group).map(|key| Allocation { key, amount: 1 });
+        let group = self
+            .request
+            .max_parallel
+            .and(self.request.group.clone())
+            .map(LimitKey::Group);
+        let own = lock
+            .into_iter()
+            .chain(group)
+            .map(|key| Allocation { key, amount: 1 });
         own.chain([pool]).collect()
     }
 
-    /// The backlogs that a start of it is charged to, once it is launched: all that it passed, so that who is sent from a group's backlog to the
-    /// pool's has had its turn in both.
+    /// The backlogs that a start of it is charged to, once it is launched: all that it passed, so
+    /// that who is sent from a group's backlog to the pool's has had its turn in both.
     pub fn started_from(&self) -> impl Iterator<Item = LimitKey> {
-        self.allocations().into_iter().map(|allocation| allocation.key)
+        self.allocations()
+            .into_iter()
+            .map(|allocation| allocation.key)
     }
 
-    /// What it holds now. A store derives its counters from the difference between two versions of a record, in the write that
-    /// makes it, so a slot can be neither leaked nor released twice.
+    /// What it holds now. A store derives its counters from the difference between two versions of
+    /// a record, in the write that makes it, so a slot can be neither leaked nor released twice.
     #[must_use]
     pub fn allocations(&self) -> Vec<Allocation> {
         let holds = self.open_attempt().is_some() || self.may_hold();
         if holds { self.demand() } else { Vec::new() }
     }
 
-    /// Whether a state of a newer release may hold what its last attempt took: that attempt was launched, and is not over.
+    /// Whether a state of a newer release may hold what its last attempt took: that attempt was
+    /// launched, and is not over.
     fn may_hold(&self) -> bool {
-        let launched =
-            |attempt: &Attempt| attempt.is_open() && (attempt.run_task.is_some() || attempt.task_arn.is_some());
+        let launched = |attempt: &Attempt| {
+            attempt.is_open() && (attempt.run_task.is_some() || attempt.task_arn.is_some())
+        };
         matches!(self.state, State::Other { .. }) && self.attempts.last().is_some_and(launched)
     }
 
     /// The log stream of the current attempt, once its task is known.
     #[must_use]
     pub fn log_stream(&self) -> Option<String> {
-        self.attempts.last()?.task_arn.as_deref().map(crate::task::log_stream)
+        self.attempts
+            .last()?
+            .task_arn
+            .as_deref()
+            .map(crate::task::log_stream)
     }
 }

@@ -1,6 +1,8 @@
-//! Removing a record that cannot be read: what its raw form still tells of what it holds, so that this can be given back.
+//! Removing a record that cannot be read: what its raw form still tells of what it holds, so that
+//! this can be given back.
 //!
-//! Nothing here is sure of more than the raw form says. What it does not say is [`Untold`], and told to whoever removes the record.
+//! Nothing here is sure of more than the raw form says. What it does not say is [`Untold`], and
+//! told to whoever removes the record.
 
 use std::fmt;
 
@@ -13,7 +15,8 @@ use crate::{
     request::Name,
 };
 
-/// A record as it is stored, in the parts that matter here. A part that is not there, or is broken, is `null`.
+/// A record as it is stored, in the parts that matter here. A part that is not there, or is broken,
+/// is `null`.
 #[derive(Clone, Default)]
 pub struct RawRecord {
     /// The word for where it stands.
@@ -29,7 +32,9 @@ pub struct RawRecord {
 impl fmt::Debug for RawRecord {
     /// A request may hold anything, so that it is not shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RawRecord").field("attempts", &self.attempts).finish_non_exhaustive()
+        f.debug_struct("RawRecord")
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -47,7 +52,8 @@ pub struct RawAttempt {
 }
 
 impl RawAttempt {
-    /// From its stored form. `arn` and `input` are the names that the store gives to the task's ARN and to the input of `RunTask`.
+    /// From its stored form. `arn` and `input` are the names that the store gives to the task's ARN
+    /// and to the input of `RunTask`.
     #[must_use]
     pub fn of(form: &Value, arn: &str, input: &str) -> Self {
         let is_there = |name: &str| form.get(name).is_some_and(|value| !value.is_null());
@@ -136,16 +142,26 @@ impl RawRecord {
         self.attempts.as_ref()?.last()
     }
 
-    /// Whether it holds what it asked for, by the rule of [`crate::execution::Execution::allocations`]. `None` if that cannot be told.
+    /// Whether it holds what it asked for, by the rule of
+    /// [`crate::execution::Execution::allocations`]. `None` if that cannot be told.
     fn holds(&self) -> Option<bool> {
-        let status = self.status.as_str().map(|word| ExecutionStatus::from(word.to_owned()));
+        let status = self
+            .status
+            .as_str()
+            .map(|word| ExecutionStatus::from(word.to_owned()));
         let open = |launched: fn(&RawAttempt) -> bool| {
             let attempts = self.attempts.as_ref()?;
-            Some(attempts.last().is_some_and(|attempt| !attempt.closed && launched(attempt)))
+            Some(
+                attempts
+                    .last()
+                    .is_some_and(|attempt| !attempt.closed && launched(attempt)),
+            )
         };
         match status {
             // One whose attempts cannot be read holds something all the same.
-            Some(ExecutionStatus::Launching | ExecutionStatus::Running) => Some(open(|_| true).unwrap_or(true)),
+            Some(ExecutionStatus::Launching | ExecutionStatus::Running) => {
+                Some(open(|_| true).unwrap_or(true))
+            }
             Some(ExecutionStatus::Queued | ExecutionStatus::Waiting) => Some(false),
             Some(status) if status.is_final() || status.as_str() == FINAL => Some(false),
             _ => open(|attempt| attempt.launched),
@@ -169,9 +185,16 @@ impl RawRecord {
 
     fn note_pool(&self, traces: &mut Traces) {
         let of_request = || self.request.pointer("/size/cpu").and_then(whole);
-        let cpu = self.last().and_then(|attempt| attempt.cpu).or_else(of_request);
+        let cpu = self
+            .last()
+            .and_then(|attempt| attempt.cpu)
+            .or_else(of_request);
         let pool = serde_json::from_value::<CapacityPool>(self.pool.clone()).ok();
-        traces.note(pool.map(LimitKey::Pool).filter(|_| cpu.is_some()), cpu.unwrap_or_default(), Untold::Pool);
+        traces.note(
+            pool.map(LimitKey::Pool).filter(|_| cpu.is_some()),
+            cpu.unwrap_or_default(),
+            Untold::Pool,
+        );
     }
 }
 
@@ -191,11 +214,18 @@ impl Traces {
     }
 
     fn note_tasks(&mut self, attempts: &[RawAttempt]) {
-        let arns = attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref());
-        self.task_ids = arns.filter_map(|arn| arn.rsplit('/').next()).map(str::to_owned).collect();
+        let arns = attempts
+            .iter()
+            .filter_map(|attempt| attempt.task_arn.as_deref());
+        self.task_ids = arns
+            .filter_map(|arn| arn.rsplit('/').next())
+            .map(str::to_owned)
+            .collect();
         let open = attempts.iter().rev().filter(|attempt| !attempt.closed);
         self.open_task = open.filter_map(|attempt| attempt.task_arn.clone()).next();
-        let is_unanswered = |attempt: &RawAttempt| !attempt.closed && attempt.launched && attempt.task_arn.is_none();
+        let is_unanswered = |attempt: &RawAttempt| {
+            !attempt.closed && attempt.launched && attempt.task_arn.is_none()
+        };
         if attempts.last().is_some_and(is_unanswered) {
             self.untold.push(Untold::Launch);
         }
@@ -247,10 +277,25 @@ mod tests {
 
     fn record(status: Value, request: Value, attempts: Value) -> RawRecord {
         let Value::Array(attempts) = attempts else {
-            return RawRecord { status, request, pool: json!("fargate-spot"), attempts: None };
+            return RawRecord {
+                status,
+                request,
+                pool: json!("fargate-spot"),
+                attempts: None,
+            };
         };
-        let attempts = Some(attempts.iter().map(|form| RawAttempt::of(form, "task_arn", "run_task")).collect());
-        RawRecord { status, request, pool: json!("fargate-spot"), attempts }
+        let attempts = Some(
+            attempts
+                .iter()
+                .map(|form| RawAttempt::of(form, "task_arn", "run_task"))
+                .collect(),
+        );
+        RawRecord {
+            status,
+            request,
+            pool: json!("fargate-spot"),
+            attempts,
+        }
     }
 
     fn request() -> Value {
@@ -265,14 +310,24 @@ mod tests {
     }
 
     fn keys(traces: &Traces) -> Vec<String> {
-        traces.allocations.iter().map(|allocation| format!("{}={}", allocation.key, allocation.amount)).collect()
+        traces
+            .allocations
+            .iter()
+            .map(|allocation| format!("{}={}", allocation.key, allocation.amount))
+            .collect()
     }
 
     #[test]
     fn what_runs_holds_all_that_it_asked_for() {
         let traces = record(json!("RUNNING"), request(), running()).traces();
-        assert_eq!(keys(&traces), ["lock:deploy=1", "group:nightly=1", "pool:fargate-spot=512"]);
-        assert_eq!((traces.open_task.as_deref(), traces.untold.as_slice()), (Some(ARN), &[][..]));
+        assert_eq!(
+            keys(&traces),
+            ["lock:deploy=1", "group:nightly=1", "pool:fargate-spot=512"]
+        );
+        assert_eq!(
+            (traces.open_task.as_deref(), traces.untold.as_slice()),
+            (Some(ARN), &[][..])
+        );
         assert_eq!(traces.task_ids, ["1", "0f9d"]);
     }
 
@@ -280,7 +335,10 @@ mod tests {
     fn what_waits_or_is_over_holds_nothing() {
         for status in ["QUEUED", "WAITING", "FINAL", "SUCCEEDED", "LOST"] {
             let traces = record(json!(status), request(), running()).traces();
-            assert!(traces.allocations.is_empty() && traces.untold.is_empty(), "{status}: {traces:?}");
+            assert!(
+                traces.allocations.is_empty() && traces.untold.is_empty(),
+                "{status}: {traces:?}"
+            );
         }
         let mut attempts = running();
         attempts[1]["closed"] = json!({"outcome": "lost"});
@@ -290,7 +348,12 @@ mod tests {
 
     #[test]
     fn a_status_of_a_newer_release_holds_what_was_launched() {
-        let held = |attempts| record(json!("PAUSED"), request(), attempts).traces().allocations.len();
+        let held = |attempts| {
+            record(json!("PAUSED"), request(), attempts)
+                .traces()
+                .allocations
+                .len()
+        };
         assert_eq!(held(running()), 3);
         assert_eq!(held(json!([{"number": 1, "cpu": 256, "run_task": {}}])), 3);
         assert_eq!(held(json!([{"number": 1, "cpu": 256}])), 0);
@@ -301,25 +364,47 @@ mod tests {
     fn a_group_without_a_limit_holds_no_place() {
         let request = json!({"lock": null, "group": "nightly", "max_parallel": null});
         let traces = record(json!("RUNNING"), request, running()).traces();
-        assert_eq!((keys(&traces), traces.untold), (vec!["pool:fargate-spot=512".to_owned()], vec![]));
+        assert_eq!(
+            (keys(&traces), traces.untold),
+            (vec!["pool:fargate-spot=512".to_owned()], vec![])
+        );
     }
 
     #[test]
     fn what_cannot_be_told_is_said() {
         let untold = |record: RawRecord| record.traces().untold;
-        assert_eq!(untold(RawRecord::default()), [Untold::Task, Untold::Anything]);
-        assert_eq!(untold(record(json!("RUNNING"), Value::Null, running())), [Untold::Lock, Untold::Group]);
+        assert_eq!(
+            untold(RawRecord::default()),
+            [Untold::Task, Untold::Anything]
+        );
+        assert_eq!(
+            untold(record(json!("RUNNING"), Value::Null, running())),
+            [Untold::Lock, Untold::Group]
+        );
         let odd = json!({"lock": ["deploy"], "max_parallel": 1, "group": "a b"});
-        assert_eq!(untold(record(json!("RUNNING"), odd, running())), [Untold::Lock, Untold::Group]);
-        let unsized_one = RawRecord { pool: json!("moon"), ..record(json!("LAUNCHING"), json!({}), Value::Null) };
+        assert_eq!(
+            untold(record(json!("RUNNING"), odd, running())),
+            [Untold::Lock, Untold::Group]
+        );
+        let unsized_one = RawRecord {
+            pool: json!("moon"),
+            ..record(json!("LAUNCHING"), json!({}), Value::Null)
+        };
         assert_eq!(untold(unsized_one), [Untold::Task, Untold::Pool]);
         let whole = record(json!("RUNNING"), request(), Value::Null).traces();
-        assert!(whole.tells_all_it_holds() && keys(&whole).contains(&"pool:fargate-spot=512".to_owned()));
+        assert!(
+            whole.tells_all_it_holds()
+                && keys(&whole).contains(&"pool:fargate-spot=512".to_owned())
+        );
     }
 
     #[test]
     fn a_raw_record_does_not_show_its_request() {
-        let record = record(json!("RUNNING"), json!({"env": {"TOKEN": "hunter2"}}), running());
+        let record = record(
+            json!("RUNNING"),
+            json!({"env": {"TOKEN": "hunter2"}}),
+            running(),
+        );
         assert!(!format!("{record:?}").contains("hunter2"));
     }
 }

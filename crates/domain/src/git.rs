@@ -1,4 +1,5 @@
-//! Which of git's secrets a clone may use: only those for the repository's host, and only if the submitter may use them.
+//! Which of git's secrets a clone may use: only those for the repository's host, and only if the
+//! submitter may use them.
 
 use std::{fmt, str::FromStr};
 
@@ -15,14 +16,15 @@ use crate::{
 pub const GIT_TOKEN: &str = "GIT_TOKEN";
 /// The secret that holds the private key for repositories over SSH.
 pub const GIT_SSH_KEY: &str = "GIT_SSH_KEY";
-/// The secret that holds the host keys to trust, as lines of a `known_hosts` file. Kept like a secret so that it takes nothing of the
-/// overrides' 8192 characters.
+/// The secret that holds the host keys to trust, as lines of a `known_hosts` file. Kept like a
+/// secret so that it takes nothing of the overrides' 8192 characters.
 pub const GIT_KNOWN_HOSTS: &str = "GIT_KNOWN_HOSTS";
 
 /// The hosts that a credential for git is for, unless others were named (DESIGN §6).
 const DEFAULT_HOSTS: [&str; 2] = ["github.com", "gitlab.com"];
 
-/// A host that a credential for git is for: a name or an address in lower case. Without a port it stands for every port of that host.
+/// A host that a credential for git is for: a name or an address in lower case. Without a port it
+/// stands for every port of that host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GitHost {
@@ -34,10 +36,14 @@ pub struct GitHost {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum GitHostError {
     /// It is the address of a repository, or has a user name.
-    #[error("`{0}` is more than a host: write the host alone, as in github.com or git.example.com:8443")]
+    #[error(
+        "`{0}` is more than a host: write the host alone, as in github.com or git.example.com:8443"
+    )]
     MoreThanAHost(String),
     /// It is neither a name nor an address.
-    #[error("`{0}` is no host: write a name or an address, as in github.com or git.example.com:8443")]
+    #[error(
+        "`{0}` is no host: write a name or an address, as in github.com or git.example.com:8443"
+    )]
     NoHost(String),
 }
 
@@ -45,7 +51,9 @@ impl GitHost {
     /// Whether a repository is on this host.
     #[must_use]
     pub fn has(&self, repo: &RepoUrl) -> bool {
-        let name_fits = repo.host().is_some_and(|host| host.eq_ignore_ascii_case(&self.name));
+        let name_fits = repo
+            .host()
+            .is_some_and(|host| host.eq_ignore_ascii_case(&self.name));
         name_fits && (self.port.is_none() || self.port == repo.port())
     }
 }
@@ -63,10 +71,19 @@ impl FromStr for GitHost {
             Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, Some(port)),
             _ => (text, None),
         };
-        let name = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
-        let port = port.map(|port| port.parse().ok().filter(|port| *port != 0)).map(|port| port.ok_or(())).transpose();
+        let name = name
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(name);
+        let port = port
+            .map(|port| port.parse().ok().filter(|port| *port != 0))
+            .map(|port| port.ok_or(()))
+            .transpose();
         match port {
-            Ok(port) if is_host(name) => Ok(Self { name: name.to_ascii_lowercase(), port }),
+            Ok(port) if is_host(name) => Ok(Self {
+                name: name.to_ascii_lowercase(),
+                port,
+            }),
             _ => Err(GitHostError::NoHost(shown())),
         }
     }
@@ -105,7 +122,12 @@ pub fn has_hosts(secret: &str) -> bool {
 /// The hosts that a credential for git is for, if none were named.
 #[must_use]
 pub fn default_hosts() -> Vec<GitHost> {
-    DEFAULT_HOSTS.map(|name| GitHost { name: name.to_owned(), port: None }).to_vec()
+    DEFAULT_HOSTS
+        .map(|name| GitHost {
+            name: name.to_owned(),
+            port: None,
+        })
+        .to_vec()
 }
 
 /// The names of the secrets that a clone of this repository may use.
@@ -131,16 +153,31 @@ impl GitAccess {
     /// The longest note that a clone of `source` may have to carry.
     #[must_use]
     pub fn longest_note(source: &Source) -> Option<String> {
-        let secret =
-            |name: &&str| SecretRecord { name: (*name).into(), role: Role::Admin, set_at: None, hosts: Vec::new() };
-        let notes =
-            |name: &&str| [Role::Submit, Role::Admin].map(|submitter| withheld(&secret(name), &source.repo, submitter));
-        secrets_for(&source.repo).iter().flat_map(notes).flatten().max_by_key(String::len)
+        let secret = |name: &&str| SecretRecord {
+            name: (*name).into(),
+            role: Role::Admin,
+            set_at: None,
+            hosts: Vec::new(),
+        };
+        let notes = |name: &&str| {
+            [Role::Submit, Role::Admin]
+                .map(|submitter| withheld(&secret(name), &source.repo, submitter))
+        };
+        secrets_for(&source.repo)
+            .iter()
+            .flat_map(notes)
+            .flatten()
+            .max_by_key(String::len)
     }
 
-    /// What a clone of `source` gets of the secrets that are set, for a run that was submitted by a key of this role.
+    /// What a clone of `source` gets of the secrets that are set, for a run that was submitted by a
+    /// key of this role.
     #[must_use]
-    pub fn of<'a>(source: &Source, submitter: Role, set: impl IntoIterator<Item = &'a SecretRecord>) -> Self {
+    pub fn of<'a>(
+        source: &Source,
+        submitter: Role,
+        set: impl IntoIterator<Item = &'a SecretRecord>,
+    ) -> Self {
         let mut access = Self::default();
         for secret in set {
             match withheld(secret, &source.repo, submitter) {
@@ -173,8 +210,8 @@ fn withheld(secret: &SecretRecord, repo: &RepoUrl, submitter: Role) -> Option<St
 
 /// Beginnings of names in [`steers_set_up`].
 const STEERING_PREFIXES: [&str; 15] = [
-    "BASH_", "CURL_", "DYLD_", "GCONV_", "GIT_", "GNUTLS_", "LD_", "MALLOC_", "NSS_", "OPENSSL_", "PERL", "PYTHON",
-    "SSH_", "SSL", "XDG_",
+    "BASH_", "CURL_", "DYLD_", "GCONV_", "GIT_", "GNUTLS_", "LD_", "MALLOC_", "NSS_", "OPENSSL_",
+    "PERL", "PYTHON", "SSH_", "SSL", "XDG_",
 ];
 /// Whole names in [`steers_set_up`].
 const STEERING_NAMES: [&str; 15] = [
@@ -195,14 +232,17 @@ const STEERING_NAMES: [&str; 15] = [
     "ZDOTDIR",
 ];
 
-/// Whether an environment variable decides which programs and libraries run, which server is asked, or what is believed of it: proxies,
-/// TLS, the loader, git, ssh, the resolver. A request's own variables of these names are kept from the set-up, which has credentials.
+/// Whether an environment variable decides which programs and libraries run, which server is asked,
+/// or what is believed of it: proxies, TLS, the loader, git, ssh, the resolver. A request's own
+/// variables of these names are kept from the set-up, which has credentials.
 #[must_use]
 pub fn steers_set_up(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     upper.ends_with("_PROXY")
         || STEERING_NAMES.contains(&upper.as_str())
-        || STEERING_PREFIXES.iter().any(|prefix| upper.starts_with(prefix))
+        || STEERING_PREFIXES
+            .iter()
+            .any(|prefix| upper.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -210,24 +250,48 @@ mod tests {
     use super::*;
 
     fn source(repo: &str) -> Source {
-        Source { repo: repo.parse().expect("a repository"), reference: None }
+        Source {
+            repo: repo.parse().expect("a repository"),
+            reference: None,
+        }
     }
 
     fn secret(name: &str, role: Role, hosts: &[&str]) -> SecretRecord {
-        let hosts = hosts.iter().map(|host| host.parse().expect("a host")).collect();
-        SecretRecord { name: name.into(), role, set_at: None, hosts }
+        let hosts = hosts
+            .iter()
+            .map(|host| host.parse().expect("a host"))
+            .collect();
+        SecretRecord {
+            name: name.into(),
+            role,
+            set_at: None,
+            hosts,
+        }
     }
 
     fn gets(repo: &str, submitter: Role, secret: &SecretRecord) -> bool {
         let access = GitAccess::of(&source(repo), submitter, [secret]);
-        assert_eq!(access.secrets.is_empty(), access.without.is_some(), "{access:?}");
+        assert_eq!(
+            access.secrets.is_empty(),
+            access.without.is_some(),
+            "{access:?}"
+        );
         !access.secrets.is_empty()
     }
 
     #[test]
     fn a_credential_goes_to_its_hosts_only() {
         let usual = secret(GIT_TOKEN, Role::Submit, &[]);
-        let own = secret(GIT_TOKEN, Role::Submit, &["Git.Example.com", "10.0.0.1:8443", "[2001:db8::1]:444", "::1"]);
+        let own = secret(
+            GIT_TOKEN,
+            Role::Submit,
+            &[
+                "Git.Example.com",
+                "10.0.0.1:8443",
+                "[2001:db8::1]:444",
+                "::1",
+            ],
+        );
         for (repo, to_usual, to_own) in [
             ("https://github.com/me/a", true, false),
             ("https://GitHub.com:443/me/a", true, false),
@@ -252,10 +316,21 @@ mod tests {
 
     #[test]
     fn a_key_for_ssh_goes_to_its_hosts_only_and_public_host_keys_to_all() {
-        let (key, pins) = (secret(GIT_SSH_KEY, Role::Submit, &[]), secret(GIT_KNOWN_HOSTS, Role::Submit, &[]));
+        let (key, pins) = (
+            secret(GIT_SSH_KEY, Role::Submit, &[]),
+            secret(GIT_KNOWN_HOSTS, Role::Submit, &[]),
+        );
         assert!(gets("git@github.com:me/a.git", Role::Submit, &key));
-        assert!(!gets("ssh://git@git.example.com/me/a.git", Role::Submit, &key));
-        assert!(gets("ssh://git@git.example.com/me/a.git", Role::Submit, &pins));
+        assert!(!gets(
+            "ssh://git@git.example.com/me/a.git",
+            Role::Submit,
+            &key
+        ));
+        assert!(gets(
+            "ssh://git@git.example.com/me/a.git",
+            Role::Submit,
+            &pins
+        ));
     }
 
     #[test]
@@ -269,40 +344,83 @@ mod tests {
     fn the_log_says_what_the_clone_goes_without_and_how_to_allow_it() {
         let without = |repo, secret| GitAccess::of(&source(repo), Role::Submit, [&secret]).without;
         assert_eq!(
-            without("https://evil.example/x.git", secret(GIT_TOKEN, Role::Submit, &[])).as_deref(),
+            without(
+                "https://evil.example/x.git",
+                secret(GIT_TOKEN, Role::Submit, &[])
+            )
+            .as_deref(),
             Some(
                 "GIT_TOKEN is not for evil.example (`mycli secrets set --host` says for which hosts it is); the clone goes \
                  on without it"
             )
         );
         assert_eq!(
-            without("https://github.com/x.git", secret(GIT_TOKEN, Role::Admin, &[])).as_deref(),
-            Some("GIT_TOKEN is for runs that a key of role admin submits; the clone goes on without it")
+            without(
+                "https://github.com/x.git",
+                secret(GIT_TOKEN, Role::Admin, &[])
+            )
+            .as_deref(),
+            Some(
+                "GIT_TOKEN is for runs that a key of role admin submits; the clone goes on without it"
+            )
         );
     }
 
     #[test]
     fn a_host_is_a_host_and_nothing_else() {
-        for (text, shown) in [("GitHub.com", "github.com"), ("[::1]:22", "[::1]:22"), ("::1", "::1"), ("[::1]", "::1")]
-        {
+        for (text, shown) in [
+            ("GitHub.com", "github.com"),
+            ("[::1]:22", "[::1]:22"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+        ] {
             assert_eq!(text.parse::<GitHost>().expect("a host").to_string(), shown);
         }
         for text in ["https://github.com", "github.com/me", "git@github.com"] {
-            assert!(matches!(text.parse::<GitHost>(), Err(GitHostError::MoreThanAHost(_))), "{text}");
+            assert!(
+                matches!(text.parse::<GitHost>(), Err(GitHostError::MoreThanAHost(_))),
+                "{text}"
+            );
         }
-        for text in ["", "a b", "*.github.com", "github.com:", "github.com:0", "github.com:99999", "-x", "a..b", ":1"] {
-            assert!(matches!(text.parse::<GitHost>(), Err(GitHostError::NoHost(_))), "{text}");
+        for text in [
+            "",
+            "a b",
+            "*.github.com",
+            "github.com:",
+            "github.com:0",
+            "github.com:99999",
+            "-x",
+            "a..b",
+            ":1",
+        ] {
+            assert!(
+                matches!(text.parse::<GitHost>(), Err(GitHostError::NoHost(_))),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_steers_the_set_up_is_known_by_its_name() {
-        for name in
-            ["https_proxy", "HTTPS_PROXY", "all_proxy", "LD_PRELOAD", "GIT_SSL_NO_VERIFY", "SSLKEYLOGFILE", "PATH"]
-        {
+        for name in [
+            "https_proxy",
+            "HTTPS_PROXY",
+            "all_proxy",
+            "LD_PRELOAD",
+            "GIT_SSL_NO_VERIFY",
+            "SSLKEYLOGFILE",
+            "PATH",
+        ] {
             assert!(steers_set_up(name), "{name}");
         }
-        for name in ["TF_VAR_x", "LDAP_URL", "PATHS", "AWS_REGION", "TMPDIR", "DEBUG"] {
+        for name in [
+            "TF_VAR_x",
+            "LDAP_URL",
+            "PATHS",
+            "AWS_REGION",
+            "TMPDIR",
+            "DEBUG",
+        ] {
             assert!(!steers_set_up(name), "{name}");
         }
     }

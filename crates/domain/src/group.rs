@@ -1,9 +1,11 @@
-//! Work on all members of a group by one request: cancelling them, and running the failed ones again ([`rerun`]).
+//! Work on all members of a group by one request: cancelling them, and running the failed ones
+//! again ([`rerun`]).
 //!
-//! A group is cancelled by one mark, a moment: none of its members that were submitted up to that moment is to start.
+//! A group is cancelled by one mark, a moment: none of its members that were submitted up to that
+//! moment is to start.
 //!
-//! The mark is what counts. Closing the members one by one takes its time, and is done from page to page beside everything else, so a launcher
-//! looks at the mark before it starts a member.
+//! The mark is what counts. Closing the members one by one takes its time, and is done from page to
+//! page beside everything else, so a launcher looks at the mark before it starts a member.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -24,18 +26,19 @@ mod work;
 pub use rerun::GroupRerun;
 pub use work::{GroupWork, GroupWorkKind, Progress, STALLED};
 
-/// How long a mark is kept. A submission's lines may be sent for 24 hours after its first one (DESIGN §7), and those that come late are to find
-/// the mark.
+/// How long a mark is kept. A submission's lines may be sent for 24 hours after its first one
+/// (DESIGN §7), and those that come late are to find the mark.
 pub const KEPT: TimeDelta = TimeDelta::hours(48);
-/// How long after the mark the members are looked at once more: who was recorded while they were looked at the first time had not heard of the
-/// mark. Ours: above what a request may take (API Gateway's 29 s).
+/// How long after the mark the members are looked at once more: who was recorded while they were
+/// looked at the first time had not heard of the mark. Ours: above what a request may take (API
+/// Gateway's 29 s).
 pub const LAST_LOOK: TimeDelta = TimeDelta::seconds(35);
 
 /// The mark of a group, and how far its members are closed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupCancel {
-    /// How far it is. Members that were submitted up to `at` are not to start, and those that run are stopped; it is done when none of them is
-    /// left and none can come any more.
+    /// How far it is. Members that were submitted up to `at` are not to start, and those that run
+    /// are stopped; it is done when none of them is left and none can come any more.
     #[serde(flatten)]
     pub progress: Progress,
     /// The name of the key that asked, for people.
@@ -109,20 +112,32 @@ impl GroupCancel {
     /// What its members are cancelled by.
     #[must_use]
     pub fn cancel(&self) -> Cancel {
-        Cancel { at: self.progress.at, by: self.by.clone(), by_id: self.by_id.clone() }
+        Cancel {
+            at: self.progress.at,
+            by: self.by.clone(),
+            by_id: self.by_id.clone(),
+        }
     }
 
-    /// The mark after a page of members was dealt with; `next` is where the look goes on, `None` at its end.
+    /// The mark after a page of members was dealt with; `next` is where the look goes on, `None` at
+    /// its end.
     #[must_use]
     pub fn after(&self, page: Closed, next: Option<&Cursor>, now: Timestamp) -> Self {
         let is_over = next.is_none();
-        // Of an earlier look nothing is counted twice: who was closed then is final now, and who was asked then is asked only once. Only those
-        // that are passed over are met in each look.
+        // Of an earlier look nothing is counted twice: who was closed then is final now, and who
+        // was asked then is asked only once. Only those that are passed over are met in each look.
         let is_first_page = self.progress.cursor.is_none();
-        let passed_over = if is_first_page { page.passed_over } else { self.passed_over + page.passed_over };
+        let passed_over = if is_first_page {
+            page.passed_over
+        } else {
+            self.passed_over + page.passed_over
+        };
         let done = is_over && self.began_late_enough();
         Self {
-            progress: Progress { done, ..self.progress.after_page(next, now) },
+            progress: Progress {
+                done,
+                ..self.progress.after_page(next, now)
+            },
             cancelled: self.cancelled + page.cancelled,
             stopping: self.stopping + page.stopping,
             passed_over,
@@ -138,23 +153,35 @@ impl GroupCancel {
         page(self) == page(earlier)
     }
 
-    /// The mark with what somebody else closed beside whoever moves it on. That is no sign that somebody moves it on.
+    /// The mark with what somebody else closed beside whoever moves it on. That is no sign that
+    /// somebody moves it on.
     #[must_use]
     pub fn counting(&self, closed: Closed) -> Self {
-        let (cancelled, stopping) = (self.cancelled + closed.cancelled, self.stopping + closed.stopping);
-        Self { cancelled, stopping, ..self.clone() }
+        let (cancelled, stopping) = (
+            self.cancelled + closed.cancelled,
+            self.stopping + closed.stopping,
+        );
+        Self {
+            cancelled,
+            stopping,
+            ..self.clone()
+        }
     }
 
-    /// Whether the look that ends now began when nobody could come any more who had not heard of the mark.
+    /// Whether the look that ends now began when nobody could come any more who had not heard of
+    /// the mark.
     fn began_late_enough(&self) -> bool {
         self.looks > 0
     }
 
-    /// How long to wait before the next look begins; `None` while one is under way, or once all is done.
+    /// How long to wait before the next look begins; `None` while one is under way, or once all is
+    /// done.
     #[must_use]
     pub fn next_look(&self, now: Timestamp) -> Option<TimeDelta> {
         let waits = self.looks > 0 && self.progress.cursor.is_none() && !self.progress.done;
-        waits.then(|| self.progress.at + LAST_LOOK - now).filter(|left| *left > TimeDelta::zero())
+        waits
+            .then(|| self.progress.at + LAST_LOOK - now)
+            .filter(|left| *left > TimeDelta::zero())
     }
 }
 
@@ -171,6 +198,8 @@ impl GroupWork for GroupCancel {
     }
 
     fn message(&self) -> Message {
-        Message::CancelGroup { group: self.progress.group.clone() }
+        Message::CancelGroup {
+            group: self.progress.group.clone(),
+        }
     }
 }

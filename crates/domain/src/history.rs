@@ -14,13 +14,15 @@ use crate::{
 
 /// How many executions a page holds unless asked otherwise. Ours.
 pub const PAGE_DEFAULT: u32 = 20;
-/// The most executions a page holds: within API Gateway's answer of 6 MB (AWS-FACTS §7) at the largest records. Ours.
+/// The most executions a page holds: within API Gateway's answer of 6 MB (AWS-FACTS §7) at the
+/// largest records. Ours.
 pub const PAGE_MAX: u32 = 200;
 
 /// Which executions are wanted; all of the conditions given hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// In this status. Whether one that stands in a line is `QUEUED` or `WAITING` depends on its line, so a store takes both for either.
+    /// In this status. Whether one that stands in a line is `QUEUED` or `WAITING` depends on its
+    /// line, so a store takes both for either.
     pub status: Option<ExecutionStatus>,
     /// Of this group.
     pub group: Option<Name>,
@@ -36,18 +38,33 @@ impl Filter {
     /// Whether an execution is wanted.
     #[must_use]
     pub fn admits(&self, execution: &Execution) -> bool {
-        let members = |status: &ExecutionStatus| matches!(status, ExecutionStatus::Queued | ExecutionStatus::Waiting);
+        let members = |status: &ExecutionStatus| {
+            matches!(status, ExecutionStatus::Queued | ExecutionStatus::Waiting)
+        };
         let stands = execution.status();
-        let is = |status: &ExecutionStatus| stands == *status || (members(status) && members(&stands));
+        let is =
+            |status: &ExecutionStatus| stands == *status || (members(status) && members(&stands));
         self.status.as_ref().is_none_or(is)
-            && self.group.as_ref().is_none_or(|group| execution.request.group.as_ref() == Some(group))
-            && self.by.as_ref().is_none_or(|by| execution.submitted_by == *by)
-            && self.by_id.as_ref().is_none_or(|by| execution.submitted_by_id.as_ref() == Some(by))
-            && self.since.is_none_or(|since| execution.submitted_at >= since)
+            && self
+                .group
+                .as_ref()
+                .is_none_or(|group| execution.request.group.as_ref() == Some(group))
+            && self
+                .by
+                .as_ref()
+                .is_none_or(|by| execution.submitted_by == *by)
+            && self
+                .by_id
+                .as_ref()
+                .is_none_or(|by| execution.submitted_by_id.as_ref() == Some(by))
+            && self
+                .since
+                .is_none_or(|since| execution.submitted_at >= since)
     }
 }
 
-/// A record as it was loaded, or why it cannot be read. One that cannot stands where it would stand: it stops no page and no sweep.
+/// A record as it was loaded, or why it cannot be read. One that cannot stands where it would
+/// stand: it stops no page and no sweep.
 pub type Loaded = Result<Execution, Corrupt>;
 
 /// A page of something, newest first, and where the next begins.
@@ -76,16 +93,23 @@ impl Cursor {
     /// Names the field when the text is anything else.
     pub fn decode(text: &str) -> Result<Self, FieldError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-        let id = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|id| id.parse().ok());
+        let id = bytes
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .and_then(|id| id.parse().ok());
         // Nothing that only means the same.
-        id.map(Self).filter(|cursor| cursor.encode() == text).ok_or_else(|| FieldError {
-            field: "cursor".into(),
-            message: "is not a cursor of this API; pass next_cursor of the page before as it is".into(),
-        })
+        id.map(Self)
+            .filter(|cursor| cursor.encode() == text)
+            .ok_or_else(|| FieldError {
+                field: "cursor".into(),
+                message:
+                    "is not a cursor of this API; pass next_cursor of the page before as it is"
+                        .into(),
+            })
     }
 }
 
-/// Where the reader of an execution's log is: in which attempt, and where in its stream. Opaque to callers.
+/// Where the reader of an execution's log is: in which attempt, and where in its stream. Opaque to
+/// callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredLogCursor", into = "StoredLogCursor")]
 pub struct LogCursor {
@@ -97,7 +121,8 @@ pub struct LogCursor {
     pub ends: LogEnds,
 }
 
-/// Which of the marker lines at the end of a log were seen: the script tells its end on stdout and on stderr, which come in any order.
+/// Which of the marker lines at the end of a log were seen: the script tells its end on stdout and
+/// on stderr, which come in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogEnds {
     /// Neither.
@@ -121,7 +146,8 @@ impl LogEnds {
     }
 }
 
-/// The cursor as callers carry it. Without `h` it is as releases wrote it whose script told one end alone.
+/// The cursor as callers carry it. Without `h` it is as releases wrote it whose script told one end
+/// alone.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredLogCursor {
@@ -142,13 +168,28 @@ impl From<StoredLogCursor> for LogCursor {
             (false, true) => LogEnds::One,
             (false, false) => LogEnds::None,
         };
-        Self { attempt: stored.attempt, stream: stored.stream, ends }
+        Self {
+            attempt: stored.attempt,
+            stream: stored.stream,
+            ends,
+        }
     }
 }
 
 impl From<LogCursor> for StoredLogCursor {
-    fn from(LogCursor { attempt, stream, ends }: LogCursor) -> Self {
-        Self { attempt, stream, both_ends: ends == LogEnds::Both, one_end: ends == LogEnds::One }
+    fn from(
+        LogCursor {
+            attempt,
+            stream,
+            ends,
+        }: LogCursor,
+    ) -> Self {
+        Self {
+            attempt,
+            stream,
+            both_ends: ends == LogEnds::Both,
+            one_end: ends == LogEnds::One,
+        }
     }
 }
 
@@ -166,7 +207,9 @@ impl LogCursor {
     pub fn decode(text: &str) -> Result<Self, FieldError> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let cursor = bytes.and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        cursor.filter(|cursor| cursor.encode() == text).ok_or_else(Self::fault)
+        cursor
+            .filter(|cursor| cursor.encode() == text)
+            .ok_or_else(Self::fault)
     }
 
     /// What is said of a cursor that leads nowhere.

@@ -15,7 +15,10 @@ pub struct ExecutionId(String);
 
 /// Why a text is not an identifier.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("'{0}' is not an execution id: expected {expected}", expected = "exec_ and 26 characters of a ULID")]
+#[error(
+    "'{0}' is not an execution id: expected {expected}",
+    expected = "exec_ and 26 characters of a ULID"
+)]
 pub struct InvalidId(String);
 
 const PREFIX: &str = "exec_";
@@ -23,11 +26,13 @@ const PREFIX: &str = "exec_";
 /// Most lines of one submission: what 24 bits count. Ours.
 pub const LINES_MAX: u32 = 1 << 24;
 
-/// How many of a ULID's 80 free bits tell lines of one submission at one place apart from those of others: what [`LINES_MAX`] leaves.
+/// How many of a ULID's 80 free bits tell lines of one submission at one place apart from those of
+/// others: what [`LINES_MAX`] leaves.
 const TAG_BITS: u32 = 56;
 
-/// One submission of many lines: who made it, under which id, and when it was first heard of. Its lines' ids follow from that, so a
-/// line that is sent again is the same execution, and nothing has to be kept for each.
+/// One submission of many lines: who made it, under which id, and when it was first heard of. Its
+/// lines' ids follow from that, so a line that is sent again is the same execution, and nothing has
+/// to be kept for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
     /// Who made it ([`crate::principal::Principal`], as text).
@@ -39,15 +44,16 @@ pub struct Submission {
 }
 
 impl Submission {
-    /// The id of the line with this index: they are in the lines' order, and their last digits look random. `None` from
-    /// [`LINES_MAX`] on.
+    /// The id of the line with this index: they are in the lines' order, and their last digits look
+    /// random. `None` from [`LINES_MAX`] on.
     #[must_use]
     pub fn execution(&self, index: u32) -> Option<ExecutionId> {
         let entropy = u128::from(index) << TAG_BITS | u128::from(self.tag(index));
         (index < LINES_MAX).then(|| ExecutionId::new(self.opened_at, entropy))
     }
 
-    /// 56 bits that no two submissions of one moment share at a line. The id comes last, so no part can run into another.
+    /// 56 bits that no two submissions of one moment share at a line. The id comes last, so no part
+    /// can run into another.
     fn tag(&self, index: u32) -> u64 {
         let name_length = u64::try_from(self.by.len()).unwrap_or(u64::MAX);
         let hash = Sha256::new()
@@ -55,7 +61,11 @@ impl Submission {
             .chain_update(name_length.to_be_bytes())
             .chain_update(&self.by)
             .chain_update(&self.id);
-        let digits = hash.finalize().into_iter().take(8).fold(0, |number, byte| number << 8 | u64::from(byte));
+        let digits = hash
+            .finalize()
+            .into_iter()
+            .take(8)
+            .fold(0, |number, byte| number << 8 | u64::from(byte));
         digits >> (u64::BITS - TAG_BITS)
     }
 }
@@ -77,14 +87,21 @@ impl ExecutionId {
     /// The moment it was made for, to the millisecond: its first ten digits.
     #[must_use]
     pub fn made_at(&self) -> Timestamp {
-        let millis = Ulid::from_string(&self.0[PREFIX.len()..]).map_or(0, |ulid| ulid.timestamp_ms());
-        i64::try_from(millis).ok().and_then(Timestamp::from_timestamp_millis).unwrap_or_default()
+        let millis =
+            Ulid::from_string(&self.0[PREFIX.len()..]).map_or(0, |ulid| ulid.timestamp_ms());
+        i64::try_from(millis)
+            .ok()
+            .and_then(Timestamp::from_timestamp_millis)
+            .unwrap_or_default()
     }
 
     /// The id of attempt `number` (counted from 1) at this execution.
     #[must_use]
     pub fn attempt(&self, number: u32) -> AttemptId {
-        AttemptId { execution: self.clone(), number }
+        AttemptId {
+            execution: self.clone(),
+            number,
+        }
     }
 }
 
@@ -121,8 +138,8 @@ impl fmt::Display for ExecutionId {
 
 /// One try to run an execution as a task: `exec_<ULID>-<number>`.
 ///
-/// It is the task's `startedBy`, so it keeps to that field's alphabet (`[A-Za-z0-9-_/]`, at most 128 characters: ECS API model)
-/// and a task's events name the attempt by themselves.
+/// It is the task's `startedBy`, so it keeps to that field's alphabet (`[A-Za-z0-9-_/]`, at most
+/// 128 characters: ECS API model) and a task's events name the attempt by themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AttemptId {
@@ -151,7 +168,10 @@ impl FromStr for AttemptId {
         let invalid = || InvalidId(text.chars().take(64).collect());
         let (execution, number) = text.rsplit_once('-').ok_or_else(invalid)?;
         let number = number.parse().ok().filter(|n| *n > 0).ok_or_else(invalid)?;
-        Ok(Self { execution: execution.parse()?, number })
+        Ok(Self {
+            execution: execution.parse()?,
+            number,
+        })
     }
 }
 
@@ -180,7 +200,10 @@ mod tests {
     use super::*;
 
     fn id() -> ExecutionId {
-        ExecutionId::new(Timestamp::from_timestamp_millis(1_764_000_000_000).expect("in range"), 7)
+        ExecutionId::new(
+            Timestamp::from_timestamp_millis(1_764_000_000_000).expect("in range"),
+            7,
+        )
     }
 
     #[test]
@@ -195,7 +218,11 @@ mod tests {
     }
 
     fn submission(by: &str, name: &str) -> Submission {
-        Submission { by: by.to_owned(), id: name.to_owned(), opened_at: id().made_at() }
+        Submission {
+            by: by.to_owned(),
+            id: name.to_owned(),
+            opened_at: id().made_at(),
+        }
     }
 
     proptest::proptest! {
@@ -213,11 +240,22 @@ mod tests {
     fn the_same_line_of_another_submission_is_another_execution() {
         let first = submission("alice", "s").execution(7);
         assert_eq!(first, submission("alice", "s").execution(7));
-        let later = Submission { opened_at: id().made_at() + chrono::TimeDelta::days(1), ..submission("alice", "s") };
-        for other in [submission("alice", "t"), submission("bob", "s"), submission("alices", ""), later] {
+        let later = Submission {
+            opened_at: id().made_at() + chrono::TimeDelta::days(1),
+            ..submission("alice", "s")
+        };
+        for other in [
+            submission("alice", "t"),
+            submission("bob", "s"),
+            submission("alices", ""),
+            later,
+        ] {
             assert_ne!(first, other.execution(7), "{other:?}");
         }
-        assert_ne!(submission("ab", "c").execution(0), submission("a", "bc").execution(0));
+        assert_ne!(
+            submission("ab", "c").execution(0),
+            submission("a", "bc").execution(0)
+        );
     }
 
     /// Adapters spread executions by their ids' last digits.
@@ -226,11 +264,16 @@ mod tests {
         let lines = submission("alice", "s");
         let mut counts = std::collections::BTreeMap::new();
         for index in 0..8_000 {
-            let last = lines.execution(index).and_then(|id| id.as_str().chars().next_back());
+            let last = lines
+                .execution(index)
+                .and_then(|id| id.as_str().chars().next_back());
             *counts.entry(last).or_insert(0) += 1;
         }
         assert_eq!(counts.len(), 32);
-        assert!(counts.values().all(|count| (150..=350).contains(count)), "{counts:?}");
+        assert!(
+            counts.values().all(|count| (150..=350).contains(count)),
+            "{counts:?}"
+        );
     }
 
     #[test]
@@ -247,9 +290,14 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_refused() {
-        for text in
-            ["", "exec_", "01K", "exec_01K-1", "job_01KAPR1BX0000000000000000", "exec_01KAPR1BX000000000000000é"]
-        {
+        for text in [
+            "",
+            "exec_",
+            "01K",
+            "exec_01K-1",
+            "job_01KAPR1BX0000000000000000",
+            "exec_01KAPR1BX000000000000000é",
+        ] {
             assert!(text.parse::<ExecutionId>().is_err(), "{text}");
         }
         assert!(format!("{}-0", id()).parse::<AttemptId>().is_err());

@@ -57,7 +57,8 @@ impl ApiKey {
         self.0.expose_secret()
     }
 
-    /// The id it is found by, which says nothing of the key: the first 16 hexadecimal digits of its SHA-256.
+    /// The id it is found by, which says nothing of the key: the first 16 hexadecimal digits of its
+    /// SHA-256.
     #[must_use]
     pub fn id(&self) -> String {
         self.digest()[..16].to_owned()
@@ -97,8 +98,8 @@ pub struct KeyRecord {
     pub unknown: Unknown,
 }
 
-/// Most keys of before that are good beside a key. Ours: each costs a write when the key is rotated or revoked, and more rotations than these
-/// within a day are a mistake.
+/// Most keys of before that are good beside a key. Ours: each costs a write when the key is rotated
+/// or revoked, and more rotations than these within a day are a mistake.
 const PREVIOUS_MAX: usize = 8;
 
 /// A key that was rotated.
@@ -114,7 +115,9 @@ impl KeyRecord {
     /// Whose it is. A key of before there were principals is its own: nobody else ever has its id.
     #[must_use]
     pub fn principal(&self) -> Principal {
-        self.principal.clone().unwrap_or_else(|| Principal::Key(self.id.clone()))
+        self.principal
+            .clone()
+            .unwrap_or_else(|| Principal::Key(self.id.clone()))
     }
 
     /// Whether it is good at this moment.
@@ -123,15 +126,28 @@ impl KeyRecord {
         self.expires_at.is_none_or(|until| now < until)
     }
 
-    /// This key and the one that comes in its place, with the same principal, name and role. This one is good until then, and so are those of
-    /// before for as long as they were. None of them is if that moment is not in the future: then somebody knows a key who should not.
+    /// This key and the one that comes in its place, with the same principal, name and role. This
+    /// one is good until then, and so are those of before for as long as they were. None of them is
+    /// if that moment is not in the future: then somebody knows a key who should not.
     #[must_use]
     pub fn rotated(&self, fresh: Self, until: Timestamp, now: Timestamp) -> (Self, Self) {
-        let mut previous: Vec<_> = self.previous.iter().filter(|previous| now < previous.until).cloned().collect();
-        previous.push(Previous { id: self.id.clone(), until });
+        let mut previous: Vec<_> = self
+            .previous
+            .iter()
+            .filter(|previous| now < previous.until)
+            .cloned()
+            .collect();
+        previous.push(Previous {
+            id: self.id.clone(),
+            until,
+        });
         previous.drain(..previous.len().saturating_sub(PREVIOUS_MAX));
         previous.retain(|_| now < until);
-        let old = Self { expires_at: Some(until), previous: Vec::new(), ..self.clone() };
+        let old = Self {
+            expires_at: Some(until),
+            previous: Vec::new(),
+            ..self.clone()
+        };
         let new = Self {
             name: self.name.clone(),
             role: self.role,
@@ -153,13 +169,20 @@ impl KeyRecord {
     /// Who calls with it.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        Caller { name: self.name.clone(), principal: self.principal(), role: self.role }
+        Caller {
+            name: self.name.clone(),
+            principal: self.principal(),
+            role: self.role,
+        }
     }
 }
 
 impl std::fmt::Debug for KeyRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("KeyRecord").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
+        f.debug_struct("KeyRecord")
+            .field("name", &self.name)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
     }
 }
 
@@ -178,10 +201,15 @@ impl Caller {
     /// This machine's own user, by this name.
     #[must_use]
     pub fn local(name: impl Into<String>) -> Self {
-        Self { name: name.into(), principal: Principal::Local, role: Role::Admin }
+        Self {
+            name: name.into(),
+            principal: Principal::Local,
+            role: Role::Admin,
+        }
     }
 
-    /// Whether the values of a run's variables are shown to it. A key that only reads sees their names alone.
+    /// Whether the values of a run's variables are shown to it. A key that only reads sees their
+    /// names alone.
     #[must_use]
     pub fn sees_values(&self) -> bool {
         self.role >= Role::Submit

@@ -1,7 +1,8 @@
 //! The pure part of mycli: its words, its rules and its decisions.
 //!
-//! Nothing here does I/O, reads a clock, an environment variable or a random source: whatever varies is an argument. The
-//! [`ports`] are what the handlers in `pipeline` need of the world; adapters implement them.
+//! Nothing here does I/O, reads a clock, an environment variable or a random source: whatever
+//! varies is an argument. The [`ports`] are what the handlers in `pipeline` need of the world;
+//! adapters implement them.
 
 pub mod adaptive_limit;
 pub mod announcement;

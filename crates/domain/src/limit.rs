@@ -1,4 +1,5 @@
-//! What a launch must fit under: the concurrent capacity of a pool, locks, and groups. Each limit has a backlog of its own.
+//! What a launch must fit under: the concurrent capacity of a pool, locks, and groups. Each limit
+//! has a backlog of its own.
 
 use std::{fmt, str::FromStr};
 
@@ -6,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::{Capacity, Name, Place};
 
-/// Where a task's vCPUs come from. Each pool has its own quota, its own launch rate and its own backlog.
+/// Where a task's vCPUs come from. Each pool has its own quota, its own launch rate and its own
+/// backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CapacityPool {
@@ -50,7 +52,8 @@ impl CapacityPool {
     }
 }
 
-/// The key of a limit, and of the backlog of those who wait for it: `pool:machine`, `lock:NAME`, `group:NAME`.
+/// The key of a limit, and of the backlog of those who wait for it: `pool:machine`, `lock:NAME`,
+/// `group:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LimitKey {
@@ -87,8 +90,14 @@ impl FromStr for LimitKey {
             Some(("pool", "fargate-spot")) => Ok(Self::Pool(CapacityPool::FargateSpot)),
             Some(("pool", "fargate")) => Ok(Self::Pool(CapacityPool::Fargate)),
             Some(("pool", "machine")) => Ok(Self::Pool(CapacityPool::Machine)),
-            Some(("lock", name)) => name.parse().map(Self::Lock).map_err(|_| InvalidLimitKey(text.into())),
-            Some(("group", name)) => name.parse().map(Self::Group).map_err(|_| InvalidLimitKey(text.into())),
+            Some(("lock", name)) => name
+                .parse()
+                .map(Self::Lock)
+                .map_err(|_| InvalidLimitKey(text.into())),
+            Some(("group", name)) => name
+                .parse()
+                .map(Self::Group)
+                .map_err(|_| InvalidLimitKey(text.into())),
             _ => Err(InvalidLimitKey(text.into())),
         }
     }
@@ -129,7 +138,8 @@ impl fmt::Display for RateKey {
     }
 }
 
-/// So much of a limit, held by an attempt that is not closed: CPU units of a pool, or 1 of a lock or a group.
+/// So much of a limit, held by an attempt that is not closed: CPU units of a pool, or 1 of a lock
+/// or a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
     /// Of which limit.

@@ -1,15 +1,18 @@
-//! The lines in a task's output that the script writes for us, `::mycli:<nonce>:<version>:<word>[:<value>]`. Without a version it is a line of
-//! before there were versions.
+//! The lines in a task's output that the script writes for us,
+//! `::mycli:<nonce>:<version>:<word>[:<value>]`. Without a version it is a line of before there
+//! were versions.
 //!
-//! The nonce is the attempt's own and the command cannot know it, so the command cannot forge one. Where the command can read what was said
-//! before it (on the host, whose files are its user's), a [`token`] of the word stands in the nonce's place: it tells no other word's, so that
-//! whoever has read `start` still cannot say `exit`.
+//! The nonce is the attempt's own and the command cannot know it, so the command cannot forge one.
+//! Where the command can read what was said before it (on the host, whose files are its user's), a
+//! [`token`] of the word stands in the nonce's place: it tells no other word's, so that whoever has
+//! read `start` still cannot say `exit`.
 
 use sha2::{Digest, Sha256};
 
 use crate::stored;
 
-/// What every marker line contains, whatever its nonce: the pattern of the CloudWatch Logs subscription filter.
+/// What every marker line contains, whatever its nonce: the pattern of the CloudWatch Logs
+/// subscription filter.
 pub const PREFIX: &str = "::mycli:";
 
 /// What the script says.
@@ -27,9 +30,11 @@ pub enum Marker {
     Timeout,
     /// `fail:<message>`: set-up failed; the command did not start.
     Fail(String),
-    /// `ended`: the script says nothing more on this stream. It is told on stdout and on stderr, so that a log with both has all lines.
+    /// `ended`: the script says nothing more on this stream. It is told on stdout and on stderr, so
+    /// that a log with both has all lines.
     Ended,
-    /// A word, or a version, of a newer release. Nothing follows from it here, and it is no output of the command's either.
+    /// A word, or a version, of a newer release. Nothing follows from it here, and it is no output
+    /// of the command's either.
     Other,
 }
 
@@ -42,29 +47,40 @@ impl Marker {
 }
 
 /// The words of ours, without their values.
-const WORDS: [&str; 7] = ["setup", "commit", "start", "exit", "timeout", "fail", "ended"];
+const WORDS: [&str; 7] = [
+    "setup", "commit", "start", "exit", "timeout", "fail", "ended",
+];
 
-/// What stands in the nonce's place before this word alone. It tells neither the nonce nor the token of another word.
+/// What stands in the nonce's place before this word alone. It tells neither the nonce nor the
+/// token of another word.
 #[must_use]
 pub fn token(nonce: &str, word: &str) -> String {
     hex::encode(&Sha256::digest(format!("{nonce}:{word}"))[..16])
 }
 
-/// What a script is given instead of the nonce to say every word with a token: `word=token`, separated by spaces.
+/// What a script is given instead of the nonce to say every word with a token: `word=token`,
+/// separated by spaces.
 #[must_use]
 pub fn tokens(nonce: &str) -> String {
-    WORDS.map(|word| format!("{word}={}", token(nonce, word))).join(" ")
+    WORDS
+        .map(|word| format!("{word}={}", token(nonce, word)))
+        .join(" ")
 }
 
-/// Splits a line of output into the command's own text and the marker at its end, if there is one with this nonce.
+/// Splits a line of output into the command's own text and the marker at its end, if there is one
+/// with this nonce.
 ///
-/// A marker may follow an unfinished line of the command's, so it is looked for anywhere in the line. The text is `None` when the
-/// whole line is a marker. A marker with another nonce is the command's own text, and so is one with an unknown word.
+/// A marker may follow an unfinished line of the command's, so it is looked for anywhere in the
+/// line. The text is `None` when the whole line is a marker. A marker with another nonce is the
+/// command's own text, and so is one with an unknown word.
 #[must_use]
 pub fn split<'a>(nonce: &str, line: &'a str) -> (Option<&'a str>, Option<Marker>) {
     let found = starts(line).find_map(|start| {
         let text = &line[start + PREFIX.len()..];
-        match text.strip_prefix(nonce).and_then(|text| text.strip_prefix(':')) {
+        match text
+            .strip_prefix(nonce)
+            .and_then(|text| text.strip_prefix(':'))
+        {
             Some(text) => Some((start, parse(text)?.1)),
             None => {
                 let (given, text) = text.split_once(':').filter(|(given, _)| is_token(given))?;
@@ -80,7 +96,8 @@ pub fn split<'a>(nonce: &str, line: &'a str) -> (Option<&'a str>, Option<Marker>
     }
 }
 
-/// Where a marker may start. The command's text may end with the beginning of one, so one may start within another.
+/// Where a marker may start. The command's text may end with the beginning of one, so one may start
+/// within another.
 fn starts(line: &str) -> impl Iterator<Item = usize> {
     let next = |from: usize| Some(from + line.get(from..)?.find(PREFIX)?);
     std::iter::successors(next(0), move |start| next(start + 1))
@@ -94,9 +111,15 @@ fn is_token(text: &str) -> bool {
 /// The word without its value, and what it means.
 fn parse(text: &str) -> Option<(&str, Marker)> {
     let text = text.trim_end_matches('\r');
-    let versioned = text.split_once(':').and_then(|(version, word)| Some((version.parse::<u64>().ok()?, word)));
+    let versioned = text
+        .split_once(':')
+        .and_then(|(version, word)| Some((version.parse::<u64>().ok()?, word)));
     let (version, said) = versioned.unwrap_or((stored::FORM, text));
-    let marker = if version > stored::FORM { Some(Marker::Other) } else { parse_word(said) };
+    let marker = if version > stored::FORM {
+        Some(Marker::Other)
+    } else {
+        parse_word(said)
+    };
     Some((said.split(':').next().unwrap_or_default(), marker?))
 }
 
@@ -107,7 +130,11 @@ fn parse_word(word: &str) -> Option<Marker> {
         None if word == "timeout" => Some(Marker::Timeout),
         None if word == "ended" => Some(Marker::Ended),
         Some(("commit", sha)) if is_commit(sha) => Some(Marker::Commit(sha.to_owned())),
-        Some(("exit", code)) => code.parse().ok().filter(|code| (0..=255).contains(code)).map(Marker::Exit),
+        Some(("exit", code)) => code
+            .parse()
+            .ok()
+            .filter(|code| (0..=255).contains(code))
+            .map(Marker::Exit),
         Some(("fail", why)) => Some(Marker::Fail(why.to_owned())),
         Some((name, _)) if is_another_word(name) => Some(Marker::Other),
         None if is_another_word(word) => Some(Marker::Other),
@@ -115,9 +142,12 @@ fn parse_word(word: &str) -> Option<Marker> {
     }
 }
 
-/// Whether it is a word as a release may have them, and none of ours with a value that it cannot have.
+/// Whether it is a word as a release may have them, and none of ours with a value that it cannot
+/// have.
 fn is_another_word(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !WORDS.contains(&name)
+    !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+        && !WORDS.contains(&name)
 }
 
 /// A full SHA-1 or SHA-256 object id.
@@ -136,22 +166,50 @@ mod tests {
     fn each_word_is_read() {
         let read = |word: &str| split(NONCE, &format!("{PREFIX}{NONCE}:{word}")).1;
         assert_eq!(read("setup"), Some(Marker::SetUp));
-        assert_eq!(read(&format!("commit:{}", "a".repeat(40))), Some(Marker::Commit("a".repeat(40))));
+        assert_eq!(
+            read(&format!("commit:{}", "a".repeat(40))),
+            Some(Marker::Commit("a".repeat(40)))
+        );
         assert_eq!(read("start"), Some(Marker::Start));
         assert_eq!(read("exit:137"), Some(Marker::Exit(137)));
         assert_eq!(read("timeout"), Some(Marker::Timeout));
         assert_eq!(read("ended"), Some(Marker::Ended));
-        assert_eq!(read("fail:no git: here"), Some(Marker::Fail("no git: here".into())));
-        assert_eq!((read("exit:256"), read("exit:x"), read("commit:main"), read("")), (None, None, None, None));
-        assert_eq!((read("1:setup"), read("1:exit:137")), (Some(Marker::SetUp), Some(Marker::Exit(137))));
+        assert_eq!(
+            read("fail:no git: here"),
+            Some(Marker::Fail("no git: here".into()))
+        );
+        assert_eq!(
+            (
+                read("exit:256"),
+                read("exit:x"),
+                read("commit:main"),
+                read("")
+            ),
+            (None, None, None, None)
+        );
+        assert_eq!(
+            (read("1:setup"), read("1:exit:137")),
+            (Some(Marker::SetUp), Some(Marker::Exit(137)))
+        );
     }
 
-    /// What a newer release says is neither the command's output nor taken for something that it may not be.
+    /// What a newer release says is neither the command's output nor taken for something that it
+    /// may not be.
     #[test]
     fn a_word_of_a_newer_release_is_passed_over() {
-        for word in ["uploaded", "1:uploaded:17", "timed-out", "2:exit:0", "99:fail:why"] {
+        for word in [
+            "uploaded",
+            "1:uploaded:17",
+            "timed-out",
+            "2:exit:0",
+            "99:fail:why",
+        ] {
             let line = format!("50%{PREFIX}{NONCE}:{word}");
-            assert_eq!(split(NONCE, &line), (Some("50%"), Some(Marker::Other)), "{line}");
+            assert_eq!(
+                split(NONCE, &line),
+                (Some("50%"), Some(Marker::Other)),
+                "{line}"
+            );
         }
         assert!(!Marker::Other.is_outcome());
     }
@@ -164,9 +222,20 @@ mod tests {
 
     #[test]
     fn an_unfinished_line_may_end_like_the_beginning_of_one() {
-        for text in ["::mycli", "::mycli:", ":", "::", "::mycli::mycli", "::mycli:0123"] {
+        for text in [
+            "::mycli",
+            "::mycli:",
+            ":",
+            "::",
+            "::mycli::mycli",
+            "::mycli:0123",
+        ] {
             let line = format!("{text}{PREFIX}{NONCE}:exit:3");
-            assert_eq!(split(NONCE, &line), (Some(text), Some(Marker::Exit(3))), "{line}");
+            assert_eq!(
+                split(NONCE, &line),
+                (Some(text), Some(Marker::Exit(3))),
+                "{line}"
+            );
         }
     }
 
@@ -175,21 +244,41 @@ mod tests {
         let line = format!("{PREFIX}{}:exit:0", "f".repeat(32));
         assert_eq!(split(NONCE, &line), (Some(line.as_str()), None));
         let both = format!("{line}{PREFIX}{NONCE}:exit:3");
-        assert_eq!(split(NONCE, &both), (Some(line.as_str()), Some(Marker::Exit(3))));
+        assert_eq!(
+            split(NONCE, &both),
+            (Some(line.as_str()), Some(Marker::Exit(3)))
+        );
     }
 
     #[test]
     fn a_words_token_says_that_word_alone() {
         let line = |token: &str, said: &str| format!("50%{PREFIX}{token}:1:{said}");
-        let said = ["setup".to_owned(), format!("commit:{}", "a".repeat(40)), "start".into(), "exit:7".into()];
-        for said in said.into_iter().chain(["timeout".into(), "fail:no git: here".into(), "uploaded:17".into()]) {
+        let said = [
+            "setup".to_owned(),
+            format!("commit:{}", "a".repeat(40)),
+            "start".into(),
+            "exit:7".into(),
+        ];
+        for said in said.into_iter().chain([
+            "timeout".into(),
+            "fail:no git: here".into(),
+            "uploaded:17".into(),
+        ]) {
             let own = said.split(':').next().expect("a word");
             let (text, marker) = (Some("50%"), split(NONCE, &line(NONCE, &said)).1);
             assert!(marker.is_some(), "{said}");
-            assert_eq!(split(NONCE, &line(&token(NONCE, own), &said)), (text, marker), "{said}");
+            assert_eq!(
+                split(NONCE, &line(&token(NONCE, own), &said)),
+                (text, marker),
+                "{said}"
+            );
             for other in WORDS.iter().filter(|word| **word != own) {
                 let forged = line(&token(NONCE, other), &said);
-                assert_eq!(split(NONCE, &forged), (Some(forged.as_str()), None), "{said} by {other}");
+                assert_eq!(
+                    split(NONCE, &forged),
+                    (Some(forged.as_str()), None),
+                    "{said} by {other}"
+                );
             }
         }
         assert_eq!(tokens(NONCE).split(' ').count(), WORDS.len());

@@ -1,7 +1,8 @@
 //! What the functions say to each other through the queues.
 //!
-//! A message is only a wakeup that there is something to look at: the truth is in the store. So a duplicate is harmless, a lost one
-//! is repaired by the sweep, and an old one finds nothing left to do.
+//! A message is only a wakeup that there is something to look at: the truth is in the store. So a
+//! duplicate is harmless, a lost one is repaired by the sweep, and an old one finds nothing left to
+//! do.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,12 +23,13 @@ pub enum Message {
         /// Which backlog.
         #[serde(rename = "line")]
         backlog: LimitKey,
-        /// The execution that was just recorded in it, if that is why. It is told why it waits if it cannot start at once.
+        /// The execution that was just recorded in it, if that is why. It is told why it waits if
+        /// it cannot start at once.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         id: Option<ExecutionId>,
     },
-    /// Look at an execution that is not final: carry out a cancel, ask ECS about a launch whose outcome is unknown, read the end of its log.
-    /// On the control queue.
+    /// Look at an execution that is not final: carry out a cancel, ask ECS about a launch whose
+    /// outcome is unknown, read the end of its log. On the control queue.
     Check {
         /// Which execution.
         id: ExecutionId,
@@ -37,7 +39,8 @@ pub enum Message {
         /// Which group.
         group: Name,
     },
-    /// Failed members of a group are to be run again ([`crate::group::GroupRerun`]). On the control queue.
+    /// Failed members of a group are to be run again ([`crate::group::GroupRerun`]). On the control
+    /// queue.
     RerunGroup {
         /// The group that the new executions are counted in.
         group: Name,
@@ -49,7 +52,8 @@ pub enum Message {
 pub enum QueueName {
     /// Read by the launcher: starting.
     Launch,
-    /// Read by the launcher too, but never stuck behind ten thousand starts: cancelling and checking.
+    /// Read by the launcher too, but never stuck behind ten thousand starts: cancelling and
+    /// checking.
     Control,
 }
 
@@ -79,8 +83,8 @@ impl Message {
     /// Reads a body.
     ///
     /// # Errors
-    /// When it is of a kind or a form that this release does not know. It is left on its queue: another function of the stack may know it, and
-    /// if none does it becomes a dead letter.
+    /// When it is of a kind or a form that this release does not know. It is left on its queue:
+    /// another function of the stack may know it, and if none does it becomes a dead letter.
     pub fn read(body: &str) -> Result<Self, FormError> {
         let form = serde_json::from_str(body).map_err(|_| FormError::NoForm)?;
         stored::read(form).map(|(message, _)| message)
@@ -91,7 +95,9 @@ impl Message {
     pub fn queue(&self) -> QueueName {
         match self {
             Self::Wakeup { .. } => QueueName::Launch,
-            Self::Check { .. } | Self::CancelGroup { .. } | Self::RerunGroup { .. } => QueueName::Control,
+            Self::Check { .. } | Self::CancelGroup { .. } | Self::RerunGroup { .. } => {
+                QueueName::Control
+            }
         }
     }
 }
@@ -107,6 +113,9 @@ pub struct Outgoing {
 
 impl From<Message> for Outgoing {
     fn from(message: Message) -> Self {
-        Self { message, delay_seconds: 0 }
+        Self {
+            message,
+            delay_seconds: 0,
+        }
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 
 /// The pauses between tries. Ours.
-const PAUSES: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(10) };
+const PAUSES: Backoff = Backoff {
+    first: Duration::from_millis(200),
+    longest: Duration::from_secs(10),
+};
 /// The longest that an API's `Retry-After` is obeyed; beyond it the user had better know.
 const OBEYED: Duration = Duration::from_secs(60);
 
@@ -16,8 +19,8 @@ pub enum Patience {
     Once,
     /// Somebody waits for an answer.
     Short,
-    /// Lines of a submission are handed in. A busy server takes them later, and the same request is right then; one that is not there is told
-    /// soon.
+    /// Lines of a submission are handed in. A busy server takes them later, and the same request is
+    /// right then; one that is not there is told soon.
     HandingIn,
     /// A run is followed, which outlives a lost network.
     Long,
@@ -33,7 +36,8 @@ pub enum Setback {
 }
 
 impl Patience {
-    /// How long it is tried. A server that says it is busy is worth a longer wait than one that does not answer.
+    /// How long it is tried. A server that says it is busy is worth a longer wait than one that
+    /// does not answer.
     fn limit(self, setback: Setback) -> Duration {
         Duration::from_secs(match (self, setback) {
             (Self::Once, _) => 0,
@@ -43,11 +47,18 @@ impl Patience {
         })
     }
 
-    /// How long to pause after try number `tried` (from 1), `spent` after the first one began; `None` to give up. It is the larger of what
-    /// the server asked for and our own backoff, and up to a quarter of that more by chance where the server named a time: it named the
-    /// same to others.
+    /// How long to pause after try number `tried` (from 1), `spent` after the first one began;
+    /// `None` to give up. It is the larger of what the server asked for and our own backoff, and up
+    /// to a quarter of that more by chance where the server named a time: it named the same to
+    /// others.
     #[must_use]
-    pub fn pause(self, tried: u32, spent: Duration, setback: Setback, chance: u32) -> Option<Duration> {
+    pub fn pause(
+        self,
+        tried: u32,
+        spent: Duration,
+        setback: Setback,
+        chance: u32,
+    ) -> Option<Duration> {
         let own = PAUSES.pause(tried.saturating_sub(1), u128::from(chance));
         let pause = match setback {
             Setback::NotNow(Some(asked)) if asked > OBEYED => return None,
@@ -58,7 +69,8 @@ impl Patience {
     }
 }
 
-/// Whether a later try may end otherwise than with this status of HTTP: 429, and those of a server or gateway that is busy.
+/// Whether a later try may end otherwise than with this status of HTTP: 429, and those of a server
+/// or gateway that is busy.
 #[must_use]
 pub fn is_passing(status: u16) -> bool {
     matches!(status, 429 | 502 | 503 | 504)
@@ -71,7 +83,9 @@ mod tests {
     /// All pauses, where each try takes no time.
     fn pauses(patience: Patience, setback: Setback) -> Vec<Duration> {
         let mut pauses: Vec<Duration> = Vec::new();
-        while let Some(pause) = patience.pause(pauses.len() as u32 + 1, pauses.iter().sum(), setback, 0) {
+        while let Some(pause) =
+            patience.pause(pauses.len() as u32 + 1, pauses.iter().sum(), setback, 0)
+        {
             pauses.push(pause);
         }
         pauses
@@ -86,16 +100,30 @@ mod tests {
         assert!(pauses(Patience::Once, Setback::NotNow(None)).is_empty());
         for (patience, setback, most) in [
             (Patience::Short, Setback::NotNow(None), 45),
-            (Patience::Short, Setback::NotNow(Some(Duration::from_secs(9))), 45),
-            (Patience::HandingIn, Setback::NotNow(Some(Duration::from_secs(1))), 300),
+            (
+                Patience::Short,
+                Setback::NotNow(Some(Duration::from_secs(9))),
+                45,
+            ),
+            (
+                Patience::HandingIn,
+                Setback::NotNow(Some(Duration::from_secs(1))),
+                300,
+            ),
             (Patience::Long, Setback::Unreachable, 300),
         ] {
             let all: Duration = pauses(patience, setback).iter().sum();
-            assert!((most - 10..=most).contains(&all.as_secs()), "{patience:?} {setback:?}: {all:?}");
+            assert!(
+                (most - 10..=most).contains(&all.as_secs()),
+                "{patience:?} {setback:?}: {all:?}"
+            );
         }
         // A try that takes long counts too.
         let late = Duration::from_secs(299);
-        assert_eq!(Patience::Long.pause(2, late, Setback::NotNow(Some(Duration::from_secs(5))), 0), None);
+        assert_eq!(
+            Patience::Long.pause(2, late, Setback::NotNow(Some(Duration::from_secs(5))), 0),
+            None
+        );
     }
 
     #[test]
@@ -106,7 +134,11 @@ mod tests {
         };
         assert_eq!(asked(1, 8, 0), Some(Duration::from_secs(8)));
         assert_eq!(asked(1, 8, 500), Some(Duration::from_secs(9)));
-        assert_eq!(asked(20, 1, 0), Some(PAUSES.longest / 2), "our own is longer by then");
+        assert_eq!(
+            asked(20, 1, 0),
+            Some(PAUSES.longest / 2),
+            "our own is longer by then"
+        );
         assert_eq!(asked(1, 61, 0), None, "the user had better know");
     }
 }

@@ -7,13 +7,16 @@ use ulid::Ulid;
 
 use crate::Timestamp;
 
-/// The identity behind a key, or this machine's own user. Records, claims, submissions and fair shares go by it; names are for people.
+/// The identity behind a key, or this machine's own user. Records, claims, submissions and fair
+/// shares go by it; names are for people.
 ///
-/// A key that is revoked and made again under the same name is another principal. A key that is rotated is the same one.
+/// A key that is revoked and made again under the same name is another principal. A key that is
+/// rotated is the same one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Principal {
-    /// Of a key: a ULID made with it, or the id of a key that was made before there were principals.
+    /// Of a key: a ULID made with it, or the id of a key that was made before there were
+    /// principals.
     Key(String),
     /// This machine's own user.
     Local,
@@ -28,7 +31,8 @@ const LOCAL: &str = "local";
 pub struct InvalidPrincipal;
 
 impl Principal {
-    /// That of a key made now: 80 bits of `entropy` (its low ten bytes) tell it from all others of this millisecond.
+    /// That of a key made now: 80 bits of `entropy` (its low ten bytes) tell it from all others of
+    /// this millisecond.
     #[must_use]
     pub fn new(now: Timestamp, entropy: u128) -> Self {
         let millis = u64::try_from(now.timestamp_millis()).unwrap_or_default();
@@ -49,7 +53,8 @@ impl FromStr for Principal {
     type Err = InvalidPrincipal;
 
     fn from_str(text: &str) -> Result<Self, InvalidPrincipal> {
-        let is_id = |id: &&str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let is_id =
+            |id: &&str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
         match text.strip_prefix(KEY).filter(is_id) {
             Some(id) => Ok(Self::Key(id.to_owned())),
             None if text == LOCAL => Ok(Self::Local),
@@ -79,7 +84,11 @@ mod tests {
     #[test]
     fn a_principal_is_read_as_it_is_written() {
         let made = Principal::new(Timestamp::UNIX_EPOCH, 7);
-        for principal in [made, Principal::Key("0123456789abcdef".into()), Principal::Local] {
+        for principal in [
+            made,
+            Principal::Key("0123456789abcdef".into()),
+            Principal::Local,
+        ] {
             assert_eq!(principal.to_string().parse(), Ok(principal));
         }
         for wrong in ["", "key:", "key:a/b", "key:a b", "ci", "Local", "key"] {

@@ -1,4 +1,5 @@
-//! What a user asks for: untrusted ([`SubmitRequest`]), then validated once and for all ([`LaunchRequest`]).
+//! What a user asks for: untrusted ([`SubmitRequest`]), then validated once and for all
+//! ([`LaunchRequest`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,7 +31,9 @@ pub use duration::{TIMEOUT_MAX, Timeout, TimeoutError};
 pub use env::{Env, EnvError, EnvName, RESERVED_PREFIX, SecretName, without_value};
 pub use git_ref::{GitRef, REF_MAX, RefError, RefRule};
 pub use image::{IMAGE_NAME_MAX, ImageError, ImageRef, TAG_MAX};
-pub use name::{IDEMPOTENCY_KEY_MAX, IdempotencyKey, IdempotencyKeyError, NAME_MAX, Name, NameError};
+pub use name::{
+    IDEMPOTENCY_KEY_MAX, IdempotencyKey, IdempotencyKeyError, NAME_MAX, Name, NameError,
+};
 pub use repo::{REPO_MAX, RepoError, RepoKind, RepoUrl, is_host};
 pub use role::{RegistrySecret, ResourceError, TaskRole};
 pub use scalar::Scalar;
@@ -40,17 +43,19 @@ pub use written::written_keys;
 /// Greatest distance of a priority from the default 0, either way. Ours.
 pub const PRIORITY_MAX: i32 = 100;
 
-/// The most that `max_parallel` may say. Ours: more at a time than the largest bulk submission has lines is no limit.
+/// The most that `max_parallel` may say. Ours: more at a time than the largest bulk submission has
+/// lines is no limit.
 pub const MAX_PARALLEL_MAX: u32 = 100_000;
 
 /// Most retries of one execution. Ours: a command that failed eleven times needs a person.
 pub const RETRIES_MAX: u8 = 10;
 
-/// A request as a user wrote it: the body of `POST /execute`, a line of a bulk file, a `.mycli.yaml`, or flags.
+/// A request as a user wrote it: the body of `POST /execute`, a line of a bulk file, a
+/// `.mycli.yaml`, or flags.
 ///
-/// Nothing in it can be trusted; [`SubmitRequest::validate`] is the only way on. What is absent takes the stack's default. A
-/// key that is not listed here is an error, and so is a list of values without keys. `Debug` shows no value of `env` and no credentials in
-/// `repo`.
+/// Nothing in it can be trusted; [`SubmitRequest::validate`] is the only way on. What is absent
+/// takes the stack's default. A key that is not listed here is an error, and so is a list of values
+/// without keys. `Debug` shows no value of `env` and no credentials in `repo`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, remote = "Self")]
 pub struct SubmitRequest {
@@ -70,10 +75,16 @@ pub struct SubmitRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Environment variables by name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "given::variables")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "given::variables"
+    )]
     pub env: BTreeMap<String, String>,
     /// Secrets to give to the command, by name.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "given::texts")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "given::texts"
+    )]
     pub secrets: Vec<String>,
     /// How long it may run: `30m`, `1h30m`, or seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,7 +117,10 @@ pub struct SubmitRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<i64>,
     /// For which causes to run it again: `spot`, `host`, `failure`.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "given::texts")]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "given::texts"
+    )]
     pub retry_on: Vec<String>,
     /// A short name for people.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,7 +143,8 @@ impl Serialize for SubmitRequest {
 }
 
 impl<'de> Deserialize<'de> for SubmitRequest {
-    /// What serde derives would take the elements of a list for the keys in their order: `["exec", "true"]`.
+    /// What serde derives would take the elements of a list for the keys in their order: `["exec",
+    /// "true"]`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Keys;
 
@@ -174,7 +189,8 @@ pub struct LaunchRequest {
     pub lock: Option<Name>,
     /// The group it is counted in.
     pub group: Option<Name>,
-    /// It starts only while fewer of its group run that say so too; at least 1, and only with a group.
+    /// It starts only while fewer of its group run that say so too; at least 1, and only with a
+    /// group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<u32>,
     /// -100 to 100; the higher goes first.
@@ -189,14 +205,16 @@ pub struct LaunchRequest {
     pub idempotency_key: Option<IdempotencyKey>,
     /// The IAM role the command runs with; none means the stack's.
     pub task_role: Option<TaskRole>,
-    /// Credentials for a private registry; none means a public one, or one that the execution role opens.
+    /// Credentials for a private registry; none means a public one, or one that the execution role
+    /// opens.
     pub registry_secret: Option<RegistrySecret>,
 }
 
 impl LaunchRequest {
     /// Whether the user allowed the command to run again after `cause`.
     ///
-    /// `retries` alone allows it after any failure, the command's own non-zero exit included; `retry_on` narrows that down.
+    /// `retries` alone allows it after any failure, the command's own non-zero exit included;
+    /// `retry_on` narrows that down.
     pub fn retries_on(&self, cause: RetryOn) -> bool {
         self.retries > 0 && (self.retry_on.is_empty() || self.retry_on.contains(&cause))
     }
@@ -231,7 +249,8 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    /// A stack's defaults unless its parameters say otherwise: `ubuntu:22.04`, 256 CPU units, 512 MB, arm64, Spot, one hour.
+    /// A stack's defaults unless its parameters say otherwise: `ubuntu:22.04`, 256 CPU units, 512
+    /// MB, arm64, Spot, one hour.
     pub fn aws() -> Self {
         Self {
             image: Some(ImageRef::ubuntu()),
@@ -246,7 +265,13 @@ impl Defaults {
 
     /// One machine's defaults: its own shell and processor.
     pub fn one_machine(arch: Arch) -> Self {
-        Self { image: None, arch, capacity: Capacity::OnDemand, place: Place::OneMachine, ..Self::aws() }
+        Self {
+            image: None,
+            arch,
+            capacity: Capacity::OnDemand,
+            place: Place::OneMachine,
+            ..Self::aws()
+        }
     }
 }
 
@@ -265,7 +290,8 @@ pub enum Place {
 pub struct FieldError {
     /// The request's key, with `.name` or `[index]` for a part of it.
     pub field: String,
-    /// What is wrong, the limit, and what to do; reads on from the field's name. Holds no value that may be secret.
+    /// What is wrong, the limit, and what to do; reads on from the field's name. Holds no value
+    /// that may be secret.
     pub message: String,
 }
 
@@ -276,10 +302,13 @@ impl fmt::Display for FieldError {
 }
 
 impl fmt::Debug for SubmitRequest {
-    /// The request's JSON with lengths for `env`'s values, and `repo` without what may be a credential.
+    /// The request's JSON with lengths for `env`'s values, and `repo` without what may be a
+    /// credential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.clone();
-        let length = |(name, value): (&String, &String)| (env::without_value(name).to_owned(), env::length_of(value));
+        let length = |(name, value): (&String, &String)| {
+            (env::without_value(name).to_owned(), env::length_of(value))
+        };
         shown.env = self.env.iter().map(length).collect();
         shown.repo = self.repo.as_deref().map(repo::without_credentials);
         let text = serde_json::to_string(&shown).map_err(|_| fmt::Error)?;
@@ -288,15 +317,24 @@ impl fmt::Debug for SubmitRequest {
 }
 
 impl From<&LaunchRequest> for SubmitRequest {
-    /// The request that asks for exactly this run again, with nothing left to defaults. Of a rerun it is what [`Changes`] are applied to.
+    /// The request that asks for exactly this run again, with nothing left to defaults. Of a rerun
+    /// it is what [`Changes`] are applied to.
     fn from(launch: &LaunchRequest) -> Self {
         Self {
             action: None,
             command: Some(launch.command.clone()),
             repo: launch.source.as_ref().map(|source| text_of(&source.repo)),
-            branch: launch.source.as_ref().and_then(|source| source.reference.as_ref()).map(text_of),
+            branch: launch
+                .source
+                .as_ref()
+                .and_then(|source| source.reference.as_ref())
+                .map(text_of),
             image: launch.image.as_ref().map(text_of),
-            env: launch.env.iter().map(|(name, value)| (name.to_string(), value.to_owned())).collect(),
+            env: launch
+                .env
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_owned()))
+                .collect(),
             secrets: launch.secrets.iter().map(text_of).collect(),
             timeout: Some(launch.timeout.to_string().into()),
             cpu: Some(launch.size.cpu().to_string().into()),

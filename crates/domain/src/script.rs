@@ -1,20 +1,25 @@
 //! The text that every task runs: POSIX `sh`, for dash, busybox ash and bash.
 //!
-//! Stage 1 (`script/bootstrap.sh`) takes mycli's variables out of the environment and clones the repository; stage 2
-//! (`script/supervise.sh`) runs the command as a child and reports its end. One text carries both, stage 2 as a quoted string,
-//! because a task definition has room for one command and an image for no file of ours.
+//! Stage 1 (`script/bootstrap.sh`) takes mycli's variables out of the environment and clones the
+//! repository; stage 2 (`script/supervise.sh`) runs the command as a child and reports its end. One
+//! text carries both, stage 2 as a quoted string, because a task definition has room for one
+//! command and an image for no file of ours.
 //!
-//! Input is the environment (see [`variable`]) and two optional arguments that save time (see [`text`]); output is the marker lines of [`crate::marker`], on stderr.
+//! Input is the environment (see [`variable`]) and two optional arguments that save time (see
+//! [`text`]); output is the marker lines of [`crate::marker`], on stderr.
 
 use std::sync::LazyLock;
 
 const BOOTSTRAP: &str = include_str!("script/bootstrap.sh");
 const SUPERVISE: &str = include_str!("script/supervise.sh");
 
-/// The published ed25519 host keys of GitHub and GitLab, in `known_hosts` form: what an SSH clone trusts when the user pins nothing.
+/// The published ed25519 host keys of GitHub and GitLab, in `known_hosts` form: what an SSH clone
+/// trusts when the user pins nothing.
 ///
-/// Sources: GitHub, "GitHub's SSH key fingerprints" (SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU) and the `ssh_keys` of its
-/// `meta` endpoint; GitLab, "SSH known_hosts entries" of GitLab.com's settings (SHA256:eUXGGm1YGsMAS7vkcx6JOJdOGHPem5gQp4taiCfCLB8).
+/// Sources: GitHub, "GitHub's SSH key fingerprints"
+/// (SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU) and the `ssh_keys` of its `meta` endpoint;
+/// GitLab, "SSH known_hosts entries" of GitLab.com's settings
+/// (SHA256:eUXGGm1YGsMAS7vkcx6JOJdOGHPem5gQp4taiCfCLB8).
 pub const KNOWN_HOSTS: &str = "\
 github.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl
 gitlab.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAfuCHKVTjquxvt6CM6tdG4SLp1Btn/nOeHHE5UOzRdf";
@@ -22,15 +27,18 @@ gitlab.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAfuCHKVTjquxvt6CM6tdG4SLp1Btn/nO
 /// The exit status of a set-up that failed; without a `fail` marker it is the command's own.
 pub const EXIT_SET_UP_FAILED: i32 = 125;
 
-/// The exit status of a command whose time was over; without a `timeout` marker it is the command's own.
+/// The exit status of a command whose time was over; without a `timeout` marker it is the command's
+/// own.
 pub const EXIT_TIMED_OUT: i32 = 124;
 
-/// The script's second argument where the process's initial environment holds no credential and no nonce (a line before the script sets
-/// `MYCLI_NONCE`): stage 2 then runs in the same shell, for there is nothing that an `exec` would have to hide.
+/// The script's second argument where the process's initial environment holds no credential and no
+/// nonce (a line before the script sets `MYCLI_NONCE`): stage 2 then runs in the same shell, for
+/// there is nothing that an `exec` would have to hide.
 pub const OPEN: &str = "open";
 
-/// The environment variables that the script reads. All but [`EXECUTION_ID`](variable::EXECUTION_ID) and
-/// [`ATTEMPT_ID`](variable::ATTEMPT_ID) are gone from the command's environment.
+/// The environment variables that the script reads. All but
+/// [`EXECUTION_ID`](variable::EXECUTION_ID) and [`ATTEMPT_ID`](variable::ATTEMPT_ID) are gone from
+/// the command's environment.
 pub mod variable {
     /// The command, text for `sh -c`.
     pub const COMMAND: &str = "MYCLI_COMMAND";
@@ -44,13 +52,15 @@ pub mod variable {
     pub const GRACE: &str = "MYCLI_GRACE";
     /// Whole seconds that set-up may take; 600 by default.
     pub const SETUP_TIMEOUT: &str = "MYCLI_SETUP_TIMEOUT";
-    /// 32 hexadecimal digits that mark our lines in the output; or, where the command can read them, [`crate::marker::tokens`].
+    /// 32 hexadecimal digits that mark our lines in the output; or, where the command can read
+    /// them, [`crate::marker::tokens`].
     pub const NONCE: &str = "MYCLI_NONCE";
     /// The execution's id; the command sees it too.
     pub const EXECUTION_ID: &str = "MYCLI_EXECUTION_ID";
     /// The attempt's id; the command sees it too.
     pub const ATTEMPT_ID: &str = "MYCLI_ATTEMPT_ID";
-    /// The directory to clone beneath; by default the first writable one of the usual temporary places.
+    /// The directory to clone beneath; by default the first writable one of the usual temporary
+    /// places.
     pub const WORKDIR: &str = "MYCLI_WORKDIR";
     /// Password for an HTTP(S) clone.
     pub const GIT_TOKEN: &str = "MYCLI_GIT_TOKEN";
@@ -58,11 +68,13 @@ pub mod variable {
     pub const GIT_USERNAME: &str = "MYCLI_GIT_USERNAME";
     /// Text of the private key for an SSH clone.
     pub const SSH_KEY: &str = "MYCLI_SSH_KEY";
-    /// The host keys to trust, in `known_hosts` form; by default [`KNOWN_HOSTS`](super::KNOWN_HOSTS).
+    /// The host keys to trust, in `known_hosts` form; by default
+    /// [`KNOWN_HOSTS`](super::KNOWN_HOSTS).
     pub const KNOWN_HOSTS: &str = "MYCLI_KNOWN_HOSTS";
     /// Why the clone goes without a credential, one line that the log shows.
     pub const WITHOUT: &str = "MYCLI_WITHOUT";
-    /// The names of the request's variables that the set-up must not see ([`crate::git::steers_set_up`]), with spaces between them.
+    /// The names of the request's variables that the set-up must not see
+    /// ([`crate::git::steers_set_up`]), with spaces between them.
     pub const HELD: &str = "MYCLI_HELD";
     /// What such a variable's name begins with until the set-up is over.
     pub const HELD_PREFIX: &str = "MYCLI_ENV_";
@@ -72,13 +84,16 @@ pub mod variable {
 
 /// The script, to be run as `/bin/sh -c <text>`; lines may be put before it.
 ///
-/// After a `$0`, two arguments are understood: the path of an `env` known to have `--default-signal`, which is then not looked for; and
-/// [`OPEN`]. Either may be empty.
+/// After a `$0`, two arguments are understood: the path of an `env` known to have
+/// `--default-signal`, which is then not looked for; and [`OPEN`]. Either may be empty.
 #[must_use]
 pub fn text() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
         let (stage2, pins) = (quote(&strip(SUPERVISE)), quote(KNOWN_HOSTS));
-        format!("mycli_stage2={stage2} mycli_pins={pins}\n{}", strip(BOOTSTRAP))
+        format!(
+            "mycli_stage2={stage2} mycli_pins={pins}\n{}",
+            strip(BOOTSTRAP)
+        )
     });
     &TEXT
 }
@@ -88,11 +103,15 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// Leaves out comment lines, blank lines and indentation, which every task would carry and parse for nothing.
+/// Leaves out comment lines, blank lines and indentation, which every task would carry and parse
+/// for nothing.
 ///
 /// The two scripts have no string over several lines; a test holds them to it.
 fn strip(source: &str) -> String {
-    let lines = source.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = source
+        .lines()
+        .map(str::trim_start)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
@@ -114,7 +133,10 @@ mod tests {
     fn no_string_of_a_script_spans_lines() {
         for script in [BOOTSTRAP, SUPERVISE] {
             assert!(
-                script.lines().all(|line| line.matches('\'').count() % 2 == 0 || line.trim_start().starts_with('#'))
+                script
+                    .lines()
+                    .all(|line| line.matches('\'').count() % 2 == 0
+                        || line.trim_start().starts_with('#'))
             );
         }
     }

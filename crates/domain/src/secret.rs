@@ -10,15 +10,18 @@ use crate::{
     script::variable,
 };
 
-/// Most bytes of `NAME=value` in an environment: `MAX_ARG_STRLEN` of Linux (include/uapi/linux/binfmts.h: 32 pages of 4096 bytes), less the
-/// byte that ends it. execve takes no more of any one.
+/// Most bytes of `NAME=value` in an environment: `MAX_ARG_STRLEN` of Linux
+/// (include/uapi/linux/binfmts.h: 32 pages of 4096 bytes), less the byte that ends it. execve takes
+/// no more of any one.
 pub const VARIABLE_MAX: usize = 131_071;
 
 /// Why a value cannot be a secret's. Holds nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ValueError {
     /// It holds a NUL byte.
-    #[error("the value holds a NUL byte, which no environment can carry: encode it, for example as base64")]
+    #[error(
+        "the value holds a NUL byte, which no environment can carry: encode it, for example as base64"
+    )]
     Nul,
     /// It is not UTF-8.
     #[error("the value is not UTF-8, and a secret is a text: encode it, for example as base64")]
@@ -57,7 +60,8 @@ pub fn check_value(name: &str, value: &str) -> Result<(), ValueError> {
     }
 }
 
-/// The longest name of a variable that a secret is given in: those for git have names of ours in the set-up.
+/// The longest name of a variable that a secret is given in: those for git have names of ours in
+/// the set-up.
 fn variable_of(name: &str) -> &str {
     match name {
         GIT_TOKEN => variable::GIT_TOKEN,
@@ -76,7 +80,8 @@ pub struct SecretRecord {
     pub role: Role,
     /// When it was last set; `None` where that is not kept.
     pub set_at: Option<Timestamp>,
-    /// The hosts that a credential for git is for; empty for those that it is for by default, and for all other secrets.
+    /// The hosts that a credential for git is for; empty for those that it is for by default, and
+    /// for all other secrets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<GitHost>,
 }
@@ -108,7 +113,13 @@ mod tests {
         let long = |bytes: usize| "x".repeat(bytes);
         assert_eq!(check_value("T", &long(VARIABLE_MAX - 2)), Ok(()));
         let refused = check_value("T", &long(VARIABLE_MAX - 1));
-        assert_eq!(refused, Err(ValueError::TooLong { bytes: 131_070, most: 131_069 }));
+        assert_eq!(
+            refused,
+            Err(ValueError::TooLong {
+                bytes: 131_070,
+                most: 131_069
+            })
+        );
         // As the set-up is given it: MYCLI_GIT_TOKEN=…
         assert_eq!(check_value(GIT_TOKEN, &long(VARIABLE_MAX - 16)), Ok(()));
         assert!(check_value(GIT_TOKEN, &long(VARIABLE_MAX - 15)).is_err());
@@ -116,10 +127,16 @@ mod tests {
 
     #[test]
     fn what_no_environment_can_carry_is_told_without_a_piece_of_it() {
-        for (bytes, error) in [(&b"hidden\0b"[..], ValueError::Nul), (b"hidden\xff", ValueError::NotText)] {
+        for (bytes, error) in [
+            (&b"hidden\0b"[..], ValueError::Nul),
+            (b"hidden\xff", ValueError::NotText),
+        ] {
             assert_eq!(readable_value("T", bytes.to_vec()), Err(error));
             assert!(!error.to_string().contains("hidden"), "{error}");
         }
-        assert_eq!(readable_value("T", b"two\nlines \xc3\xa9".to_vec()).as_deref(), Ok("two\nlines é"));
+        assert_eq!(
+            readable_value("T", b"two\nlines \xc3\xa9".to_vec()).as_deref(),
+            Ok("two\nlines é")
+        );
     }
 }

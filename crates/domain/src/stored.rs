@@ -1,10 +1,12 @@
-//! What is stored outlives the release that wrote it. This module reads and writes a stored form so that no release loses what another wrote.
+//! What is stored outlives the release that wrote it. This module reads and writes a stored form so
+//! that no release loses what another wrote.
 //!
-//! A stored form is a JSON object, whatever the store makes of it. Three rules hold for each (docs/UPGRADING.md has them for whoever changes
-//! one):
+//! A stored form is a JSON object, whatever the store makes of it. Three rules hold for each
+//! (docs/UPGRADING.md has them for whoever changes one):
 //!
-//! - It carries the version of its form, as `v`. A form without one is of before there were versions. The version is raised only by a change
-//!   that an older release would misread; a new field is no such change.
+//! - It carries the version of its form, as `v`. A form without one is of before there were
+//!   versions. The version is raised only by a change that an older release would misread; a new
+//!   field is no such change.
 //! - A form of a newer version is not read: it is reported as [`FormError::Newer`] and left alone.
 //! - Fields that this release does not know are kept as [`Unknown`] and written back with the rest.
 
@@ -18,11 +20,14 @@ pub const FORM: u64 = 1;
 /// The field that has it.
 pub const VERSION: &str = "v";
 
-/// Why a stored form cannot be read. Neither its text nor its `Debug` nor its causes say anything of the content.
+/// Why a stored form cannot be read. Neither its text nor its `Debug` nor its causes say anything
+/// of the content.
 #[derive(Debug, thiserror::Error)]
 pub enum FormError {
     /// A newer release wrote it.
-    #[error("it has form {found}, which a newer release of mycli wrote; this one reads forms up to {FORM}")]
+    #[error(
+        "it has form {found}, which a newer release of mycli wrote; this one reads forms up to {FORM}"
+    )]
     Newer {
         /// Its version.
         found: u64,
@@ -46,7 +51,9 @@ impl FormError {
         let path = error.path().to_string();
         let said = error.inner().to_string();
         // "missing field `command`": of an object, which is all that the path names.
-        let missing = said.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let missing = said
+            .strip_prefix("missing field `")
+            .and_then(|rest| rest.split('`').next());
         let at = match (path.as_str(), missing) {
             (".", None) => "content".to_owned(),
             (".", Some(field)) => format!("`{field}`"),
@@ -58,14 +65,19 @@ impl FormError {
     }
 }
 
-/// Fields of a stored form that this release does not know. They are never looked at, only written back.
+/// Fields of a stored form that this release does not know. They are never looked at, only written
+/// back.
 #[derive(Clone, Default, PartialEq)]
 pub struct Unknown(Option<Box<Beyond>>);
 
 impl fmt::Debug for Unknown {
     /// They may be anything, secrets too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_none() { "Unknown" } else { "Unknown(…)" })
+        f.write_str(if self.is_none() {
+            "Unknown"
+        } else {
+            "Unknown(…)"
+        })
     }
 }
 
@@ -97,17 +109,22 @@ impl Unknown {
 #[derive(Clone, PartialEq)]
 enum Beyond {
     /// Of an object: whole fields, and what is within fields that are known.
-    Fields { new: Map<String, Value>, within: Vec<(String, Beyond)> },
+    Fields {
+        new: Map<String, Value>,
+        within: Vec<(String, Beyond)>,
+    },
     /// Of a list: what is within elements, each with what tells it from the others.
     Elements(Vec<(Identity, Beyond)>),
     /// Of several forms that make up one value.
     Forms(Vec<Unknown>),
 }
 
-/// The fields that tell the elements of our lists apart: attempts by number and nonce, what happened by its time.
+/// The fields that tell the elements of our lists apart: attempts by number and nonce, what
+/// happened by its time.
 const IDENTITY: [&str; 3] = ["number", "nonce", "at"];
 
-/// The difference between an element of a list and the others: its [`IDENTITY`] fields, and how many elements with equal ones stand before it.
+/// The difference between an element of a list and the others: its [`IDENTITY`] fields, and how
+/// many elements with equal ones stand before it.
 #[derive(Clone, PartialEq)]
 struct Identity {
     fields: Vec<Value>,
@@ -119,7 +136,11 @@ impl Identity {
     fn of_all(list: &[Value]) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         for element in list {
-            let fields: Vec<_> = IDENTITY.iter().filter_map(|name| element.get(name)).cloned().collect();
+            let fields: Vec<_> = IDENTITY
+                .iter()
+                .filter_map(|name| element.get(name))
+                .cloned()
+                .collect();
             let before = all.iter().filter(|other| other.fields == fields).count();
             all.push(Self { fields, before });
         }
@@ -139,7 +160,8 @@ pub fn read<T: DeserializeOwned + Serialize>(mut raw: Value) -> Result<(T, Unkno
         Some(Some(found)) => return Err(FormError::Newer { found }),
         Some(None) => return Err(FormError::NoForm),
     }
-    let value: T = serde_path_to_error::deserialize(raw.clone()).map_err(|error| FormError::malformed(&error))?;
+    let value: T = serde_path_to_error::deserialize(raw.clone())
+        .map_err(|error| FormError::malformed(&error))?;
     let known = serde_json::to_value(&value).map_err(|_| FormError::Unspeakable)?;
     Ok((value, Unknown(beyond(raw, &known).map(Box::new))))
 }
@@ -174,16 +196,22 @@ fn beyond(raw: Value, known: &Value) -> Option<Beyond> {
             (!new.is_empty() || !within.is_empty()).then_some(Beyond::Fields { new, within })
         }
         (Value::Array(raw), Value::Array(known)) => {
-            let pairs = raw.into_iter().zip(known).map(|(raw, known)| beyond(raw, known));
+            let pairs = raw
+                .into_iter()
+                .zip(known)
+                .map(|(raw, known)| beyond(raw, known));
             let pairs = Identity::of_all(known).into_iter().zip(pairs);
-            let elements: Vec<_> = pairs.filter_map(|(identity, beyond)| Some((identity, beyond?))).collect();
+            let elements: Vec<_> = pairs
+                .filter_map(|(identity, beyond)| Some((identity, beyond?)))
+                .collect();
             (!elements.is_empty()).then_some(Beyond::Elements(elements))
         }
         _ => None,
     }
 }
 
-/// Puts it back. What is known goes before it; what was within something that is not there any more goes with it.
+/// Puts it back. What is known goes before it; what was within something that is not there any more
+/// goes with it.
 fn join(form: &mut Value, beyond: &Beyond) {
     match (form, beyond) {
         (Value::Object(form), Beyond::Fields { new, within }) => {
@@ -259,12 +287,18 @@ mod tests {
         assert_eq!(write(&record, &unknown).unwrap(), of_a_newer_release());
         record.name = "c".into();
         record.attempts[1].said = Some("d".into());
-        record.attempts.push(Inner { number: 3, said: None });
+        record.attempts.push(Inner {
+            number: 3,
+            said: None,
+        });
         let written = write(&record, &unknown).unwrap();
         assert_eq!(written["cost"], json!({"usd": 1.5}));
         assert_eq!(
             (&written["name"], &written["attempts"][1]),
-            (&json!("c"), &json!({"number": 2, "said": "d", "timings": [3]}))
+            (
+                &json!("c"),
+                &json!({"number": 2, "said": "d", "timings": [3]})
+            )
         );
         assert_eq!(written["attempts"][2], json!({"number": 3}));
     }
@@ -277,7 +311,10 @@ mod tests {
         });
         let (mut record, unknown): (Record, _) = read(form.clone()).unwrap();
         assert_eq!(write(&record, &unknown).unwrap(), form);
-        record.attempts.push(Inner { number: 1, said: None });
+        record.attempts.push(Inner {
+            number: 1,
+            said: None,
+        });
         record.attempts.remove(2);
         let costs: Vec<_> = write(&record, &unknown).unwrap()["attempts"]
             .as_array()
@@ -294,7 +331,10 @@ mod tests {
         record.input = None;
         record.attempts.remove(0);
         let written = write(&record, &unknown).unwrap();
-        assert_eq!((written.get("input"), &written["attempts"]), (None, &json!([{"number": 2, "timings": [3]}])));
+        assert_eq!(
+            (written.get("input"), &written["attempts"]),
+            (None, &json!([{"number": 2, "timings": [3]}]))
+        );
     }
 
     #[test]
@@ -307,25 +347,42 @@ mod tests {
     #[test]
     fn a_form_of_a_newer_version_is_not() {
         let newer = read::<Record>(json!({"v": FORM + 1, "name": "a"})).unwrap_err();
-        assert!(matches!(newer, FormError::Newer { found } if found == FORM + 1), "{newer}");
-        assert!(matches!(read::<Record>(json!(["a"])), Err(FormError::NoForm)));
-        assert!(matches!(read::<Record>(json!({"v": "one"})), Err(FormError::NoForm)));
+        assert!(
+            matches!(newer, FormError::Newer { found } if found == FORM + 1),
+            "{newer}"
+        );
+        assert!(matches!(
+            read::<Record>(json!(["a"])),
+            Err(FormError::NoForm)
+        ));
+        assert!(matches!(
+            read::<Record>(json!({"v": "one"})),
+            Err(FormError::NoForm)
+        ));
     }
 
     #[test]
     fn an_error_shows_nothing_of_the_form() {
-        for form in
-            [json!({"name": ["hunter2"]}), json!({"attempts": "hunter2"}), json!({"attempts": [{"number": "hunter2"}]})]
-        {
+        for form in [
+            json!({"name": ["hunter2"]}),
+            json!({"attempts": "hunter2"}),
+            json!({"attempts": [{"number": "hunter2"}]}),
+        ] {
             let error = read::<Record>(form).unwrap_err();
             assert!(!error.to_string().contains("hunter2"), "{error}");
             let error = crate::error::PortError::corrupt("a record", error);
-            let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+            let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+                error.source()
+            });
             let said: Vec<_> = causes.map(|error| format!("{error} {error:?}")).collect();
             assert!(!said.concat().contains("hunter2"), "{said:?}");
         }
-        let error = read::<Record>(json!({"attempts": [{"number": 1}, {"number": "hunter2"}]})).unwrap_err();
-        assert_eq!(error.to_string(), "this release cannot read its `attempts[1].number`");
+        let error = read::<Record>(json!({"attempts": [{"number": 1}, {"number": "hunter2"}]}))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "this release cannot read its `attempts[1].number`"
+        );
         let (_, unknown): (Record, _) = read(json!({"token": "hunter2"})).unwrap();
         assert!(!format!("{unknown:?}").contains("hunter2"));
     }
@@ -339,13 +396,15 @@ mod tests {
         leaf.prop_recursive(3, 16, 3, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
-                prop::collection::btree_map("[a-z]{1,2}", inner, 0..3).prop_map(|fields| json!(fields)),
+                prop::collection::btree_map("[a-z]{1,2}", inner, 0..3)
+                    .prop_map(|fields| json!(fields)),
             ]
         })
     }
 
     proptest! {
-        /// Whatever a newer release adds, at any depth of what is known, reading and writing leaves the form as it was.
+        /// Whatever a newer release adds, at any depth of what is known, reading and writing leaves
+        /// the form as it was.
         #[test]
         fn reading_and_writing_changes_nothing(
             new in prop::collection::btree_map("x[a-z]{1,2}", values(), 0..4),

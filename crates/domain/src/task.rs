@@ -1,4 +1,5 @@
-//! The task that runs an execution: its definition, cached by content, and what differs from run to run.
+//! The task that runs an execution: its definition, cached by content, and what differs from run to
+//! run.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -9,12 +10,16 @@ use crate::{
     git::{self, GIT_KNOWN_HOSTS, GIT_SSH_KEY, GIT_TOKEN, GitAccess},
     id::{AttemptId, ExecutionId},
     limit::CapacityPool,
-    request::{Arch, EnvName, FieldError, ImageRef, LaunchRequest, Name, RegistrySecret, SecretName, Source},
+    request::{
+        Arch, EnvName, FieldError, ImageRef, LaunchRequest, Name, RegistrySecret, SecretName,
+        Source,
+    },
     script::{self, variable},
     settings::Settings,
 };
 
-/// Most characters of a task's overrides, JSON punctuation included (ECS API reference, `RunTask`, `overrides`).
+/// Most characters of a task's overrides, JSON punctuation included (ECS API reference, `RunTask`,
+/// `overrides`).
 pub const OVERRIDES_MAX: usize = 8192;
 /// awslogs names a stream `prefix/container/task-id`; this is the prefix (DESIGN §6).
 pub const STREAM_PREFIX: &str = "task";
@@ -54,30 +59,51 @@ impl TaskDefinition {
     /// The definition that a request needs.
     #[must_use]
     pub fn of(request: &LaunchRequest, git: &GitAccess, settings: &Settings) -> Self {
-        let asked = request.secrets.iter().map(|name| mapping(name.as_str(), name));
+        let asked = request
+            .secrets
+            .iter()
+            .map(|name| mapping(name.as_str(), name));
         Self {
             image: request.image.clone(),
             arch: request.arch,
             entry_point: vec!["/bin/sh".into(), "-c".into()],
             command: vec![script::text().to_owned()],
-            secrets: asked.chain(git.secrets.iter().filter_map(|name| git_secret(name))).collect(),
+            secrets: asked
+                .chain(git.secrets.iter().filter_map(|name| git_secret(name)))
+                .collect(),
             registry_secret: request.registry_secret.clone(),
             log_group: settings.log_group.clone(),
         }
     }
 
-    /// The first 32 hexadecimal digits of the SHA-256 of its content: equal for equal definitions, whoever computes it.
+    /// The first 32 hexadecimal digits of the SHA-256 of its content: equal for equal definitions,
+    /// whoever computes it.
     #[must_use]
     pub fn content_hash(&self) -> String {
         let mut hasher = Sha256::new();
         let parts = [
-            &self.image.as_ref().map(ToString::to_string).unwrap_or_default(),
+            &self
+                .image
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             &self.arch.to_string(),
             &self.log_group,
         ];
-        let registry = self.registry_secret.as_ref().map(ToString::to_string).unwrap_or_default();
-        let words = self.entry_point.iter().chain(&self.command).chain([&registry]);
-        let secrets = self.secrets.iter().flat_map(|secret| [&secret.name, &secret.value_from]);
+        let registry = self
+            .registry_secret
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let words = self
+            .entry_point
+            .iter()
+            .chain(&self.command)
+            .chain([&registry]);
+        let secrets = self
+            .secrets
+            .iter()
+            .flat_map(|secret| [&secret.name, &secret.value_from]);
         for part in parts.into_iter().chain(words).chain(secrets) {
             hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
             hasher.update(part);
@@ -87,7 +113,10 @@ impl TaskDefinition {
 }
 
 fn mapping(variable: &str, secret: &SecretName) -> SecretMapping {
-    SecretMapping { name: variable.to_owned(), value_from: secret.to_string() }
+    SecretMapping {
+        name: variable.to_owned(),
+        value_from: secret.to_string(),
+    }
 }
 
 /// The variable that the set-up finds one of git's secrets in.
@@ -98,7 +127,10 @@ fn git_secret(name: &str) -> Option<SecretMapping> {
         GIT_KNOWN_HOSTS => variable::KNOWN_HOSTS,
         _ => return None,
     };
-    Some(SecretMapping { name: variable.into(), value_from: name.into() })
+    Some(SecretMapping {
+        name: variable.into(),
+        value_from: name.into(),
+    })
 }
 
 /// The stream of a task's output, by the task's ARN.
@@ -111,7 +143,11 @@ pub fn log_stream(task_arn: &str) -> String {
 /// The id of the task whose output this stream is; `None` of a stream that is no task's of ours.
 #[must_use]
 pub fn of_log_stream(stream: &str) -> Option<&str> {
-    let rest = stream.strip_prefix(STREAM_PREFIX)?.strip_prefix('/')?.strip_prefix(CONTAINER)?.strip_prefix('/')?;
+    let rest = stream
+        .strip_prefix(STREAM_PREFIX)?
+        .strip_prefix('/')?
+        .strip_prefix(CONTAINER)?
+        .strip_prefix('/')?;
     Some(rest).filter(|task_id| !task_id.is_empty() && !task_id.contains('/'))
 }
 
@@ -141,7 +177,11 @@ pub fn run_task(
         capacity_provider: execution.pool.provider().map(str::to_owned),
         network_configuration: settings.network.clone(),
         overrides,
-        tags: settings.task_tags.as_deref().map(|stack| tags(execution, stack)).unwrap_or_default(),
+        tags: settings
+            .task_tags
+            .as_deref()
+            .map(|stack| tags(execution, stack))
+            .unwrap_or_default(),
     }
 }
 
@@ -151,24 +191,46 @@ pub const TAG_PREFIX: &str = "mycli:";
 /// The tags of an execution's tasks, for whoever splits the account's costs.
 fn tags(execution: &Execution, stack: &str) -> Vec<Tag> {
     let group = execution.request.group.as_ref().map(Name::as_str);
-    let named = [("stack", Some(stack)), ("submitter", Some(&*execution.submitted_by)), ("group", group)];
+    let named = [
+        ("stack", Some(stack)),
+        ("submitter", Some(&*execution.submitted_by)),
+        ("group", group),
+    ];
     let tag = |(key, value): (&str, Option<&str>)| {
-        Some(Tag { key: format!("{TAG_PREFIX}{key}"), value: value.map(tag_value)? })
+        Some(Tag {
+            key: format!("{TAG_PREFIX}{key}"),
+            value: value.map(tag_value)?,
+        })
     };
     named.into_iter().filter_map(tag).collect()
 }
 
-/// A tag's value has letters, digits, spaces and `+ - = . _ : / @`, at most 256 characters (ECS API reference, `Tag`). Any other character of a
-/// name becomes `_`.
+/// A tag's value has letters, digits, spaces and `+ - = . _ : / @`, at most 256 characters (ECS API
+/// reference, `Tag`). Any other character of a name becomes `_`.
 fn tag_value(text: &str) -> String {
-    let allowed = |c: char| if c.is_alphanumeric() || " +-=._:/@".contains(c) { c } else { '_' };
+    let allowed = |c: char| {
+        if c.is_alphanumeric() || " +-=._:/@".contains(c) {
+            c
+        } else {
+            '_'
+        }
+    };
     text.chars().map(allowed).take(256).collect()
 }
 
-/// What differs between runs: sizes and the container's environment. `without` is why the clone goes without a credential, for the log.
+/// What differs between runs: sizes and the container's environment. `without` is why the clone
+/// goes without a credential, for the log.
 #[must_use]
-pub fn overrides(request: &LaunchRequest, attempt: &AttemptId, nonce: &str, without: Option<&str>) -> TaskOverride {
-    let pair = |name: &str, value: &str| KeyValuePair { name: name.to_owned(), value: value.to_owned() };
+pub fn overrides(
+    request: &LaunchRequest,
+    attempt: &AttemptId,
+    nonce: &str,
+    without: Option<&str>,
+) -> TaskOverride {
+    let pair = |name: &str, value: &str| KeyValuePair {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
     let mut environment = vec![
         pair(variable::COMMAND, &request.command),
         pair(variable::TIMEOUT, &request.timeout.seconds().to_string()),
@@ -178,43 +240,75 @@ pub fn overrides(request: &LaunchRequest, attempt: &AttemptId, nonce: &str, with
     ];
     if let Some(source) = &request.source {
         environment.push(pair(variable::REPO, source.repo.as_str()));
-        environment.extend(source.reference.iter().map(|reference| pair(variable::REF, reference.as_str())));
+        environment.extend(
+            source
+                .reference
+                .iter()
+                .map(|reference| pair(variable::REF, reference.as_str())),
+        );
         environment.extend(git_user(source).map(|user| pair(variable::GIT_USERNAME, user)));
         environment.extend(without.map(|why| pair(variable::WITHOUT, why)));
     }
     let is_held = |name: &str| request.source.is_some() && git::steers_set_up(name);
-    let held: Vec<_> = request.env.iter().map(|(name, _)| name.as_str()).filter(|name| is_held(name)).collect();
+    let held: Vec<_> = request
+        .env
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .filter(|name| is_held(name))
+        .collect();
     if !held.is_empty() {
         environment.push(pair(variable::HELD, &held.join(" ")));
     }
-    environment.extend(request.env.iter().map(|(name, value)| match is_held(name.as_str()) {
-        true => pair(&format!("{}{name}", variable::HELD_PREFIX), value),
-        false => pair(name.as_str(), value),
-    }));
+    environment.extend(
+        request
+            .env
+            .iter()
+            .map(|(name, value)| match is_held(name.as_str()) {
+                true => pair(&format!("{}{name}", variable::HELD_PREFIX), value),
+                false => pair(name.as_str(), value),
+            }),
+    );
     TaskOverride {
         cpu: request.size.cpu().to_string(),
         memory: request.size.memory().to_string(),
         task_role_arn: request.task_role.as_ref().map(ToString::to_string),
-        container_overrides: vec![ContainerOverride { name: CONTAINER.to_owned(), environment }],
+        container_overrides: vec![ContainerOverride {
+            name: CONTAINER.to_owned(),
+            environment,
+        }],
     }
 }
 
 /// How many characters ECS counts.
 fn characters(overrides: &TaskOverride) -> usize {
-    serde_json::to_string(overrides).unwrap_or_default().chars().count()
+    serde_json::to_string(overrides)
+        .unwrap_or_default()
+        .chars()
+        .count()
 }
 
-/// GitLab wants `oauth2` as the name beside a token; the script's default suits GitHub (GitLab and GitHub docs on HTTPS tokens).
+/// GitLab wants `oauth2` as the name beside a token; the script's default suits GitHub (GitLab and
+/// GitHub docs on HTTPS tokens).
 fn git_user(source: &Source) -> Option<&'static str> {
-    source.repo.host().filter(|host| host.contains("gitlab")).map(|_| "oauth2")
+    source
+        .repo
+        .host()
+        .filter(|host| host.contains("gitlab"))
+        .map(|_| "oauth2")
 }
 
-/// The fault of a request whose overrides would be too large, with the exact count. It is told of what takes the most.
+/// The fault of a request whose overrides would be too large, with the exact count. It is told of
+/// what takes the most.
 #[must_use]
 pub fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
     let attempt = ExecutionId::new(crate::Timestamp::default(), 0).attempt(99);
     let without = request.source.as_ref().and_then(GitAccess::longest_note);
-    let count = characters(&overrides(request, &attempt, &"0".repeat(32), without.as_deref()));
+    let count = characters(&overrides(
+        request,
+        &attempt,
+        &"0".repeat(32),
+        without.as_deref(),
+    ));
     let over = count.checked_sub(OVERRIDES_MAX).filter(|over| *over > 0)?;
     let total = format!(
         "makes the task's overrides {count} characters as JSON, {over} over the limit of {OVERRIDES_MAX} that ECS sets"
@@ -224,9 +318,17 @@ pub fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
 
 /// The fault of the larger one of command and variables.
 fn blamed(request: &LaunchRequest, total: &str) -> FieldError {
-    let of_variable = |(name, value): (&EnvName, &str)| json_length(name.as_str()) + json_length(value);
-    let (command, env) = (json_length(&request.command), request.env.iter().map(of_variable).sum::<usize>());
-    match request.env.iter().max_by_key(|variable| of_variable(*variable)) {
+    let of_variable =
+        |(name, value): (&EnvName, &str)| json_length(name.as_str()) + json_length(value);
+    let (command, env) = (
+        json_length(&request.command),
+        request.env.iter().map(of_variable).sum::<usize>(),
+    );
+    match request
+        .env
+        .iter()
+        .max_by_key(|variable| of_variable(*variable))
+    {
         Some(largest) if env > command => FieldError {
             field: "env".into(),
             message: format!(
@@ -248,7 +350,10 @@ fn blamed(request: &LaunchRequest, total: &str) -> FieldError {
 
 /// How many characters a text takes in JSON.
 fn json_length(text: &str) -> usize {
-    serde_json::to_string(text).unwrap_or_default().chars().count()
+    serde_json::to_string(text)
+        .unwrap_or_default()
+        .chars()
+        .count()
 }
 
 /// The pool an execution of this request uses.

@@ -1,4 +1,5 @@
-//! The throttle: what may be started now, and why the rest may not. Pure decisions over `(Quota, Usage, now)`.
+//! The throttle: what may be started now, and why the rest may not. Pure decisions over `(Quota,
+//! Usage, now)`.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ use crate::{
 /// What an installation sets for a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quota {
-    /// CPU units in use at once, 1024 being one vCPU; `None` leaves it to the account's quota, where there is one.
+    /// CPU units in use at once, 1024 being one vCPU; `None` leaves it to the account's quota,
+    /// where there is one.
     pub cpu: Option<u32>,
     /// How fast tasks may be launched.
     pub rate: Option<Rate>,
@@ -40,7 +42,8 @@ impl<const N: usize> From<[(CapacityPool, Quota); N]> for Quotas {
     }
 }
 
-/// A token bucket's shape. On Fargate 100 and 20 a second for each capacity kind (ECS Developer Guide, "Fargate throttling quotas").
+/// A token bucket's shape. On Fargate 100 and 20 a second for each capacity kind (ECS Developer
+/// Guide, "Fargate throttling quotas").
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     /// The most tokens there can be.
@@ -72,8 +75,18 @@ impl Bucket {
         let spent = self.spent_at(rate, now);
         let free = (rate.burst - spent).max(0.0).floor();
         let granted = f64::from(want).min(free);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and want")]
-        (granted as u32, Self { spent: spent + granted, at: self.at.max(now) })
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and want"
+        )]
+        (
+            granted as u32,
+            Self {
+                spent: spent + granted,
+                at: self.at.max(now),
+            },
+        )
     }
 
     /// Milliseconds from `now` until a whole token is there.
@@ -83,30 +96,45 @@ impl Bucket {
         if missing <= 0.0 {
             return 0;
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and a float saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and a float saturates"
+        )]
         ((missing / rate.per_second * 1000.0).ceil() as u64)
     }
 
     fn spent_at(self, rate: Rate, now: Timestamp) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a pause, far below 2^52")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "milliseconds of a pause, far below 2^52"
+        )]
         let seconds = (now - self.at).num_milliseconds().max(0) as f64 / 1000.0;
         (self.spent - seconds * rate.per_second).max(0.0)
     }
 }
 
-/// How fast ECS takes task definitions: RegisterTaskDefinition and its opposite share a bucket of 20 and 1 a second (ECS API
-/// reference, "Request throttling for the Amazon ECS API").
-pub const DEFINITIONS_RATE: Rate = Rate { burst: 20.0, per_second: 1.0 };
+/// How fast ECS takes task definitions: RegisterTaskDefinition and its opposite share a bucket of
+/// 20 and 1 a second (ECS API reference, "Request throttling for the Amazon ECS API").
+pub const DEFINITIONS_RATE: Rate = Rate {
+    burst: 20.0,
+    per_second: 1.0,
+};
 
-/// How fast Fargate takes calls of `RunTask`, over all kinds of capacity; it publishes no burst beyond a second's worth (ECS Developer Guide,
-/// "AWS Fargate throttling quotas").
-pub const RUN_TASK_RATE: Rate = Rate { burst: 20.0, per_second: 20.0 };
+/// How fast Fargate takes calls of `RunTask`, over all kinds of capacity; it publishes no burst
+/// beyond a second's worth (ECS Developer Guide, "AWS Fargate throttling quotas").
+pub const RUN_TASK_RATE: Rate = Rate {
+    burst: 20.0,
+    per_second: 20.0,
+};
 
-/// How many of these, in their order, fit under a limit together. Nobody is overtaken: who does not fit ends it, so that the large are not
-/// starved by the small.
+/// How many of these, in their order, fit under a limit together. Nobody is overtaken: who does not
+/// fit ends it, so that the large are not starved by the small.
 #[must_use]
 pub fn fitting(amounts: impl IntoIterator<Item = u32>, used: u32, max: Option<u32>) -> usize {
-    let Some(max) = max else { return amounts.into_iter().count() };
+    let Some(max) = max else {
+        return amounts.into_iter().count();
+    };
     let mut then = used;
     let fits = |amount: &u32| {
         then = then.saturating_add(*amount);
@@ -115,18 +143,23 @@ pub fn fitting(amounts: impl IntoIterator<Item = u32>, used: u32, max: Option<u3
     amounts.into_iter().take_while(fits).count()
 }
 
-/// The conditions under which an execution may be launched, `pool` being the most that may be in use of its pool.
+/// The conditions under which an execution may be launched, `pool` being the most that may be in
+/// use of its pool.
 #[must_use]
 pub fn admissions(execution: &Execution, pool: Option<u32>) -> Vec<Admission> {
     let max = |key: &LimitKey| max_of(key, &execution.request, pool);
     execution
         .demand()
         .into_iter()
-        .map(|allocation| Admission { max: max(&allocation.key), key: allocation.key })
+        .map(|allocation| Admission {
+            max: max(&allocation.key),
+            key: allocation.key,
+        })
         .collect()
 }
 
-/// Whether an execution can never be launched under this quota of its pool, and why: it would wait for ever.
+/// Whether an execution can never be launched under this quota of its pool, and why: it would wait
+/// for ever.
 #[must_use]
 pub fn impossible(cpu: u32, quota: Option<u32>) -> Option<String> {
     let max = quota.filter(|max| cpu > *max)?;
@@ -152,12 +185,23 @@ pub fn max_of(key: &LimitKey, request: &LaunchRequest, pool: Option<u32>) -> Opt
 pub fn reason(key: &LimitKey, usage: Usage, max: Option<u32>) -> String {
     match (key, max) {
         (LimitKey::Pool(pool), Some(max)) => {
-            format!("{} vCPU {} of {} in use", title(*pool), vcpu(usage.used), vcpu(max))
+            format!(
+                "{} vCPU {} of {} in use",
+                title(*pool),
+                vcpu(usage.used),
+                vcpu(max)
+            )
         }
-        (LimitKey::Pool(pool), None) => format!("{} vCPU {} in use", title(*pool), vcpu(usage.used)),
+        (LimitKey::Pool(pool), None) => {
+            format!("{} vCPU {} in use", title(*pool), vcpu(usage.used))
+        }
         (LimitKey::Lock(name), _) => format!("lock '{name}' is held by another execution"),
         (LimitKey::Group(name), max) => {
-            format!("group '{name}': {} of {} at a time run", usage.used, max.unwrap_or(usage.used))
+            format!(
+                "group '{name}': {} of {} at a time run",
+                usage.used,
+                max.unwrap_or(usage.used)
+            )
         }
     }
 }
@@ -171,22 +215,33 @@ pub fn pool_reason(
     adaptive_limit: Option<&AdaptiveLimit>,
 ) -> String {
     let usage = reason(&LimitKey::Pool(pool), Usage { used }, quota);
-    let Some(adaptive_limit) = adaptive_limit.filter(|_| quota.is_none_or(|quota| used < quota)) else { return usage };
+    let Some(adaptive_limit) = adaptive_limit.filter(|_| quota.is_none_or(|quota| used < quota))
+    else {
+        return usage;
+    };
     let why = match adaptive_limit.shortage {
         Shortage::Quota => "the account's quota is used up, by others too",
         Shortage::Capacity => "AWS has no capacity of this kind now",
     };
-    format!("{usage} by mycli, and {why}; tried again every 5 to 15 s ({})", adaptive_limit.words)
+    format!(
+        "{usage} by mycli, and {why}; tried again every 5 to 15 s ({})",
+        adaptive_limit.words
+    )
 }
 
 /// Why a rate holds somebody, in words.
 #[must_use]
 pub fn rate_reason(key: RateKey, rate: Rate) -> String {
     match key {
-        RateKey::Launches(pool) => format!("{} launch rate: {} a second", title(pool), rate.per_second),
+        RateKey::Launches(pool) => {
+            format!("{} launch rate: {} a second", title(pool), rate.per_second)
+        }
         RateKey::RunTask => format!("rate of RunTask: {} a second", rate.per_second),
         RateKey::Definitions => {
-            format!("a task definition for it is to be registered, and ECS takes {} a second", rate.per_second)
+            format!(
+                "a task definition for it is to be registered, and ECS takes {} a second",
+                rate.per_second
+            )
         }
     }
 }
@@ -197,7 +252,11 @@ fn title(pool: CapacityPool) -> &'static str {
 
 /// How many seconds so many take at a rate, rounded up.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and a float saturates")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positive, and a float saturates"
+)]
 pub fn seconds(count: u32, per_second: f64) -> u64 {
     (f64::from(count) / per_second).ceil() as u64
 }
@@ -213,7 +272,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const RATE: Rate = Rate { burst: 100.0, per_second: 20.0 };
+    const RATE: Rate = Rate {
+        burst: 100.0,
+        per_second: 20.0,
+    };
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_timestamp_millis(1_764_000_000_000 + millis).expect("in range")
@@ -222,14 +284,21 @@ mod tests {
     #[test]
     fn a_full_pool_is_named_with_usage_and_limit() {
         let key = LimitKey::Pool(CapacityPool::FargateSpot);
-        assert_eq!(reason(&key, Usage { used: 6 * 1024 }, Some(6 * 1024)), "Fargate Spot vCPU 6 of 6 in use");
+        assert_eq!(
+            reason(&key, Usage { used: 6 * 1024 }, Some(6 * 1024)),
+            "Fargate Spot vCPU 6 of 6 in use"
+        );
     }
 
     #[test]
     fn the_small_do_not_overtake_the_large() {
         assert_eq!(fitting([256, 4096, 256], 0, Some(1024)), 1);
         assert_eq!(fitting([256, 256, 256], 512, Some(1024)), 2);
-        assert_eq!(fitting([256; 3], 2048, Some(1024)), 0, "more in use than allowed");
+        assert_eq!(
+            fitting([256; 3], 2048, Some(1024)),
+            0,
+            "more in use than allowed"
+        );
         assert_eq!(fitting([u32::MAX; 3], 0, None), 3);
     }
 

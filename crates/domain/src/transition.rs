@@ -1,7 +1,8 @@
 //! Every change of an execution's record, as pure functions from one record to the next.
 //!
-//! `None` means that nothing changes. History only moves forward: facts about an attempt join (see [`Attempt`]), what they amount
-//! to is computed, and a closed attempt stays closed. So any order, repetition or loss of a task's events, followed by a sweep, ends alike.
+//! `None` means that nothing changes. History only moves forward: facts about an attempt join (see
+//! [`Attempt`]), what they amount to is computed, and a closed attempt stays closed. So any order,
+//! repetition or loss of a task's events, followed by a sweep, ends alike.
 
 use std::time::Duration;
 
@@ -12,7 +13,10 @@ use crate::{
     backoff::Backoff,
     cause::{self, Cause},
     ecs::{RUNNING, RunTaskInput, STOPPED, StopCode, Task},
-    execution::{Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome, RepeatedCall, State},
+    execution::{
+        Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome,
+        RepeatedCall, State,
+    },
     id::ExecutionId,
     key::Caller,
     limit::{CapacityPool, LimitKey},
@@ -24,15 +28,20 @@ use crate::{
 /// Most tries that nobody asked for, for causes that pass and before the command started. Ours.
 pub const AUTOMATIC_RETRIES_MAX: usize = 3;
 /// The pauses before another try. Ours.
-const RETRY: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(300) };
+const RETRY: Backoff = Backoff {
+    first: Duration::from_secs(5),
+    longest: Duration::from_secs(300),
+};
 /// How long the script may take to set up (DESIGN §6).
 pub const SET_UP_SECONDS: u32 = 600;
 /// The time between TERM and KILL (DESIGN §6).
 pub const GRACE_SECONDS: u32 = 10;
-/// With so many changes noted, that it was tried and refused once more is noted no longer: the attempt counts it. A record is an item of
-/// 400 kB at most (AWS-FACTS §6), read and written whole, and what waits for capacity may be tried every few seconds for days. Ours.
+/// With so many changes noted, that it was tried and refused once more is noted no longer: the
+/// attempt counts it. A record is an item of 400 kB at most (AWS-FACTS §6), read and written whole,
+/// and what waits for capacity may be tried every few seconds for days. Ours.
 const EVENTS_MAX: usize = 48;
-/// Most calls of `RunTask` again that are remembered of a launch: those before are surely listed. Ours: they are seconds apart at least, up to a minute.
+/// Most calls of `RunTask` again that are remembered of a launch: those before are surely listed.
+/// Ours: they are seconds apart at least, up to a minute.
 const CALLS_MAX: usize = 8;
 /// How much later than the script itself the sweep enforces a timeout (DESIGN §5).
 const OVERDUE_SECONDS: u32 = 60;
@@ -75,7 +84,13 @@ pub enum CancelDecision {
 impl Execution {
     /// The record of a request just accepted.
     #[must_use]
-    pub fn submitted(id: ExecutionId, request: LaunchRequest, pool: CapacityPool, by: &Caller, now: Timestamp) -> Self {
+    pub fn submitted(
+        id: ExecutionId,
+        request: LaunchRequest,
+        pool: CapacityPool,
+        by: &Caller,
+        now: Timestamp,
+    ) -> Self {
         let mut execution = Self {
             id,
             revision: 0,
@@ -85,13 +100,17 @@ impl Execution {
             submitted_by_id: Some(by.principal.clone()),
             submitted_role: Some(by.role),
             submitted_at: now,
-            state: State::Queued { backlog: LimitKey::Pool(pool) },
+            state: State::Queued {
+                backlog: LimitKey::Pool(pool),
+            },
             cancel: None,
             attempts: Vec::new(),
             events: Vec::new(),
             unknown: Unknown::default(),
         };
-        execution.state = State::Queued { backlog: execution.first_backlog() };
+        execution.state = State::Queued {
+            backlog: execution.first_backlog(),
+        };
         execution.note(now, None);
         execution
     }
@@ -119,15 +138,19 @@ impl Execution {
     ) -> Option<Self> {
         self.changed(|next| {
             let first = !matches!(next.state, State::Waiting { .. });
-            next.state = State::Waiting { backlog, reason: reason.clone(), not_before };
+            next.state = State::Waiting {
+                backlog,
+                reason: reason.clone(),
+                not_before,
+            };
             if first {
                 next.note(now, Some(reason));
             }
         })
     }
 
-    /// The number of the attempt that a launch now would be, and the client token for it: new after each refusal, because ECS
-    /// answers a repeated token with the refusal it gave before.
+    /// The number of the attempt that a launch now would be, and the client token for it: new after
+    /// each refusal, because ECS answers a repeated token with the refusal it gave before.
     #[must_use]
     pub fn next_attempt(&self) -> (u32, String) {
         let (number, refusals) = match self.attempts.last() {
@@ -135,17 +158,27 @@ impl Execution {
             last => (last.map_or(0, |a| a.number) + 1, 0),
         };
         let id = self.id.attempt(number);
-        (number, if refusals == 0 { id.to_string() } else { format!("{id}-r{refusals}") })
+        (
+            number,
+            if refusals == 0 {
+                id.to_string()
+            } else {
+                format!("{id}-r{refusals}")
+            },
+        )
     }
 
     /// `RunTask` is about to be called.
     #[must_use]
     pub fn launching(&self, plan: Plan, now: Timestamp) -> Option<Self> {
-        self.backlog_entry().filter(|entry| entry.not_before.is_none_or(|due| due <= now))?;
+        self.backlog_entry()
+            .filter(|entry| entry.not_before.is_none_or(|due| due <= now))?;
         let (number, _) = self.next_attempt();
         self.changed(|next| {
             let refusals = match next.attempts.last() {
-                Some(last) if last.number == number => next.attempts.pop().map_or(0, |a| a.refusals),
+                Some(last) if last.number == number => {
+                    next.attempts.pop().map_or(0, |a| a.refusals)
+                }
                 _ => 0,
             };
             next.attempts.push(Attempt {
@@ -169,16 +202,27 @@ impl Execution {
         })
     }
 
-    /// Fargate Spot has no room for it, so it goes on demand: its capacity is a wish, not a condition.
+    /// Fargate Spot has no room for it, so it goes on demand: its capacity is a wish, not a
+    /// condition.
     #[must_use]
     pub fn falls_back(&self, why: &str, now: Timestamp) -> Option<Self> {
-        let entry = self.backlog_entry().filter(|_| self.pool == CapacityPool::FargateSpot)?;
+        let entry = self
+            .backlog_entry()
+            .filter(|_| self.pool == CapacityPool::FargateSpot)?;
         let pool = CapacityPool::Fargate;
-        let backlog = if entry.backlog == LimitKey::Pool(self.pool) { LimitKey::Pool(pool) } else { entry.backlog };
+        let backlog = if entry.backlog == LimitKey::Pool(self.pool) {
+            LimitKey::Pool(pool)
+        } else {
+            entry.backlog
+        };
         let reason = format!("{why}: on demand instead of Spot");
         self.changed(|next| {
             next.pool = pool;
-            next.state = State::Waiting { backlog, reason: reason.clone(), not_before: entry.not_before };
+            next.state = State::Waiting {
+                backlog,
+                reason: reason.clone(),
+                not_before: entry.not_before,
+            };
             next.note(now, Some(reason));
         })
     }
@@ -187,25 +231,38 @@ impl Execution {
     #[must_use]
     pub fn spot_interruptions(&self) -> u32 {
         let interrupted = |attempt: &&Attempt| {
-            let code = attempt.task.as_ref().and_then(|task| task.stop_code.as_ref());
-            matches!(code, Some(StopCode::SpotInterruption | StopCode::TerminationNotice))
+            let code = attempt
+                .task
+                .as_ref()
+                .and_then(|task| task.stop_code.as_ref());
+            matches!(
+                code,
+                Some(StopCode::SpotInterruption | StopCode::TerminationNotice)
+            )
         };
         u32::try_from(self.attempts.iter().filter(interrupted).count()).unwrap_or(u32::MAX)
     }
 
-    /// `RunTask` is about to be called again with this client token. Nothing if that is not the open launch any more, or if it was called
-    /// less than `pause` ago: then somebody else is at it.
+    /// `RunTask` is about to be called again with this client token. Nothing if that is not the
+    /// open launch any more, or if it was called less than `pause` ago: then somebody else is at
+    /// it.
     #[must_use]
     pub fn calling_again(&self, token: &str, pause: TimeDelta, now: Timestamp) -> Option<Self> {
         let attempt = self.launched_with(token)?;
-        let last = attempt.repeated_calls.last().map_or(attempt.launched_at, |call| call.at);
+        let last = attempt
+            .repeated_calls
+            .last()
+            .map_or(attempt.launched_at, |call| call.at);
         if now - last < pause {
             return None;
         }
         self.with_calls(token, |calls| {
             calls.retain(|call| !call.refused);
             calls.drain(..calls.len().saturating_sub(CALLS_MAX - 1));
-            calls.push(RepeatedCall { at: now, refused: false });
+            calls.push(RepeatedCall {
+                at: now,
+                refused: false,
+            });
         })
     }
 
@@ -213,7 +270,10 @@ impl Execution {
     #[must_use]
     pub fn call_refused(&self, token: &str, at: Timestamp) -> Option<Self> {
         self.with_calls(token, |calls| {
-            calls.iter_mut().filter(|call| call.at == at).for_each(|call| call.refused = true);
+            calls
+                .iter_mut()
+                .filter(|call| call.at == at)
+                .for_each(|call| call.refused = true);
         })
     }
 
@@ -226,10 +286,17 @@ impl Execution {
         })
     }
 
-    /// `RunTask` with this client token started nothing, for a reason that passes: back into the backlog, or to its end if somebody cancelled
-    /// it meanwhile. That uses up no retry. Of another launch than the open one it says nothing.
+    /// `RunTask` with this client token started nothing, for a reason that passes: back into the
+    /// backlog, or to its end if somebody cancelled it meanwhile. That uses up no retry. Of another
+    /// launch than the open one it says nothing.
     #[must_use]
-    pub fn refused(&self, token: &str, backlog: LimitKey, reason: &str, now: Timestamp) -> Option<Self> {
+    pub fn refused(
+        &self,
+        token: &str,
+        backlog: LimitKey,
+        reason: &str,
+        now: Timestamp,
+    ) -> Option<Self> {
         let number = self.launched_with(token)?.number;
         if let Some(cancelled) = self.cancelled_unlaunched(now) {
             return Some(cancelled);
@@ -239,7 +306,11 @@ impl Execution {
                 attempt.refusals += 1;
                 attempt.run_task = None;
             }
-            next.state = State::Waiting { backlog, reason: reason.to_owned(), not_before: Some(now) };
+            next.state = State::Waiting {
+                backlog,
+                reason: reason.to_owned(),
+                not_before: Some(now),
+            };
             next.note_a_try(now, Some(reason.to_owned()));
         })
     }
@@ -253,14 +324,26 @@ impl Execution {
 
     /// The open attempt, if it is this launch of it and nothing is known of its task.
     fn launched_with(&self, token: &str) -> Option<&Attempt> {
-        let is_it = |attempt: &&Attempt| attempt.run_task.as_ref().is_some_and(|input| input.client_token == token);
+        let is_it = |attempt: &&Attempt| {
+            attempt
+                .run_task
+                .as_ref()
+                .is_some_and(|input| input.client_token == token)
+        };
         self.open_attempt().filter(is_it)
     }
 
-    /// Whether a task that runs for this attempt is not wanted: it is not the one on record, or was given up by who cancelled.
+    /// Whether a task that runs for this attempt is not wanted: it is not the one on record, or was
+    /// given up by who cancelled.
     #[must_use]
     pub fn is_stray(&self, number: u32, task: &Task) -> bool {
-        let Some(attempt) = self.attempts.iter().find(|attempt| attempt.number == number) else { return false };
+        let Some(attempt) = self
+            .attempts
+            .iter()
+            .find(|attempt| attempt.number == number)
+        else {
+            return false;
+        };
         let is_its_own = attempt.task_arn.as_ref() == Some(&task.task_arn);
         // An old event of a task that is over asks for nothing.
         let given_up = !attempt.is_open() && !attempt.is_stopped() && self.cancel.is_some();
@@ -271,20 +354,38 @@ impl Execution {
     #[must_use]
     pub fn rejected(&self, reason: String, now: Timestamp) -> Option<Self> {
         self.backlog_entry()?;
-        self.changed(|next| next.finish(Outcome::Failed { exit_code: None, reason }, now))
+        self.changed(|next| {
+            next.finish(
+                Outcome::Failed {
+                    exit_code: None,
+                    reason,
+                },
+                now,
+            )
+        })
     }
 
     /// Nothing can tell what became of the open attempt. It is never launched again.
     #[must_use]
     pub fn lost(&self, reason: &str, now: Timestamp) -> Option<Self> {
         let number = self.open_attempt()?.number;
-        self.changed(|next| next.conclude(number, Outcome::Lost { reason: reason.to_owned() }, now))
+        self.changed(|next| {
+            next.conclude(
+                number,
+                Outcome::Lost {
+                    reason: reason.to_owned(),
+                },
+                now,
+            )
+        })
     }
 
     /// The sweep stops the task of this attempt because its time is long over.
     #[must_use]
     pub fn overdue(&self, now: Timestamp) -> Option<Self> {
-        let attempt = self.open_attempt().filter(|a| !a.overdue && self.is_overdue(a, now))?;
+        let attempt = self
+            .open_attempt()
+            .filter(|a| !a.overdue && self.is_overdue(a, now))?;
         let number = attempt.number;
         self.changed(|next| {
             if let Some(attempt) = next.attempt_mut(number) {
@@ -295,7 +396,10 @@ impl Execution {
 
     fn is_overdue(&self, attempt: &Attempt, now: Timestamp) -> bool {
         let own = self.request.timeout.seconds() + GRACE_SECONDS + OVERDUE_SECONDS;
-        let (from, allowed) = match (attempt.markers.started_at, attempt.task.as_ref().and_then(|t| t.started_at)) {
+        let (from, allowed) = match (
+            attempt.markers.started_at,
+            attempt.task.as_ref().and_then(|t| t.started_at),
+        ) {
             (Some(started), _) => (started, own),
             (None, Some(started)) => (started, own + SET_UP_SECONDS),
             (None, None) => return false,
@@ -305,19 +409,29 @@ impl Execution {
 
     /// Joins what was learned about an attempt and draws the conclusion, if there is one.
     #[must_use]
-    pub fn observe(&self, number: u32, observation: &Observation<'_>, now: Timestamp) -> Option<Self> {
+    pub fn observe(
+        &self,
+        number: u32,
+        observation: &Observation<'_>,
+        now: Timestamp,
+    ) -> Option<Self> {
         if let State::Other { .. } = self.state {
             return None;
         }
         let has_source = self.request.source.is_some();
         self.changed(|next| {
-            let Some(attempt) = next.attempt_mut(number).filter(|attempt| !attempt.has_seen(observation, has_source))
+            let Some(attempt) = next
+                .attempt_mut(number)
+                .filter(|attempt| !attempt.has_seen(observation, has_source))
             else {
                 return;
             };
             attempt.join(observation);
             if attempt.is_open()
-                && !matches!(next.state, State::Queued { .. } | State::Waiting { .. } | State::Final(_))
+                && !matches!(
+                    next.state,
+                    State::Queued { .. } | State::Waiting { .. } | State::Final(_)
+                )
             {
                 next.draw_conclusion(number, now);
             }
@@ -327,7 +441,14 @@ impl Execution {
     /// Somebody wants it stopped.
     #[must_use]
     pub fn cancelled(&self, by: &Caller, now: Timestamp) -> CancelDecision {
-        self.cancelled_as(Cancel { at: now, by: by.name.clone(), by_id: Some(by.principal.clone()) }, now)
+        self.cancelled_as(
+            Cancel {
+                at: now,
+                by: by.name.clone(),
+                by_id: Some(by.principal.clone()),
+            },
+            now,
+        )
     }
 
     /// It is to stop, as this says.
@@ -357,14 +478,26 @@ impl Execution {
         let by = self.cancel.as_ref()?.by.clone();
         let number = self.open_attempt().filter(|a| a.task_arn.is_none())?.number;
         self.changed(|next| {
-            next.conclude(number, Outcome::Cancelled { reason: cancel_reason(&by, "before it was started") }, now);
+            next.conclude(
+                number,
+                Outcome::Cancelled {
+                    reason: cancel_reason(&by, "before it was started"),
+                },
+                now,
+            );
         })
     }
 
     fn draw_conclusion(&mut self, number: u32, now: Timestamp) {
-        let Some(attempt) = self.attempt_mut(number).cloned() else { return };
+        let Some(attempt) = self.attempt_mut(number).cloned() else {
+            return;
+        };
         if attempt.is_stopped() {
-            let at = attempt.task.as_ref().and_then(|t| t.stopped_at.or(t.execution_stopped_at)).unwrap_or(now);
+            let at = attempt
+                .task
+                .as_ref()
+                .and_then(|t| t.stopped_at.or(t.execution_stopped_at))
+                .unwrap_or(now);
             match self.verdict(&attempt) {
                 Some(Verdict::Outcome(outcome)) => self.conclude(number, outcome, at),
                 Some(Verdict::Cause(cause)) => self.close(number, &cause, at, now),
@@ -372,7 +505,10 @@ impl Execution {
             }
         } else if matches!(self.state, State::Launching) && attempt.runs() {
             self.state = State::Running;
-            let at = attempt.started_at().or(attempt.markers.set_up_at).unwrap_or(now);
+            let at = attempt
+                .started_at()
+                .or(attempt.markers.set_up_at)
+                .unwrap_or(now);
             self.note(at, None);
         }
     }
@@ -380,36 +516,50 @@ impl Execution {
     /// What a stopped attempt amounts to; `None` while its log has to be read first.
     fn verdict(&self, attempt: &Attempt) -> Option<Verdict> {
         let (said, never_ran) = (&attempt.markers, attempt.failed_to_start());
-        if !never_ran && !said.is_conclusive() && !said.complete && !self.surely_succeeded(attempt) {
+        if !never_ran && !said.is_conclusive() && !said.complete && !self.surely_succeeded(attempt)
+        {
             return None;
         }
         let timeout = self.request.timeout;
         if said.timed_out {
-            return Some(Verdict::Outcome(Outcome::TimedOut { reason: format!("timed out after {timeout}") }));
+            return Some(Verdict::Outcome(Outcome::TimedOut {
+                reason: format!("timed out after {timeout}"),
+            }));
         }
         if attempt.overdue {
             let reason = format!("stopped because it was far past its timeout of {timeout}");
             return Some(Verdict::Outcome(Outcome::TimedOut { reason }));
         }
-        let by_request = attempt.task.as_ref().is_some_and(|t| t.stop_code == Some(StopCode::UserInitiated));
+        let by_request = attempt
+            .task
+            .as_ref()
+            .is_some_and(|t| t.stop_code == Some(StopCode::UserInitiated));
         if let Some(cancel) = self.cancel.as_ref().filter(|_| by_request || attempt.gone) {
-            return Some(Verdict::Outcome(Outcome::Cancelled { reason: cancel_reason(&cancel.by, "while it ran") }));
+            return Some(Verdict::Outcome(Outcome::Cancelled {
+                reason: cancel_reason(&cancel.by, "while it ran"),
+            }));
         }
         Some(attempt.cause())
     }
 
-    /// Whether ECS's word is enough: the script has said all there is to say but its last word, and the task ended by itself with
-    /// 0, which the script exits with for nothing but a command that did.
+    /// Whether ECS's word is enough: the script has said all there is to say but its last word, and
+    /// the task ended by itself with 0, which the script exits with for nothing but a command that
+    /// did.
     fn surely_succeeded(&self, attempt: &Attempt) -> bool {
         let ended_well = |task: &Task| {
-            task.stop_code == Some(StopCode::EssentialContainerExited) && cause::of(task, &attempt.markers).is_none()
+            task.stop_code == Some(StopCode::EssentialContainerExited)
+                && cause::of(task, &attempt.markers).is_none()
         };
-        attempt.told_of_its_start(self.request.source.is_some()) && attempt.task.as_ref().is_some_and(ended_well)
+        attempt.told_of_its_start(self.request.source.is_some())
+            && attempt.task.as_ref().is_some_and(ended_well)
     }
 
     /// Closes an attempt by its cause, and has another try where that is right.
     fn close(&mut self, number: u32, cause: &Cause, at: Timestamp, now: Timestamp) {
-        let outcome = Outcome::Failed { exit_code: cause.exit_code(), reason: cause.to_string() };
+        let outcome = Outcome::Failed {
+            exit_code: cause.exit_code(),
+            reason: cause.to_string(),
+        };
         let Some(pause) = self.retry_pause(number, cause) else {
             self.conclude(number, outcome, at);
             return;
@@ -417,31 +567,48 @@ impl Execution {
         if let Some(attempt) = self.attempt_mut(number) {
             attempt.close(Final { outcome, at });
         }
-        let reason = format!("attempt {number} failed ({cause}); trying again in {} s", pause.num_seconds());
+        let reason = format!(
+            "attempt {number} failed ({cause}); trying again in {} s",
+            pause.num_seconds()
+        );
         let backlog = self.first_backlog();
-        self.state = State::Waiting { backlog, reason: reason.clone(), not_before: Some(now + pause) };
+        self.state = State::Waiting {
+            backlog,
+            reason: reason.clone(),
+            not_before: Some(now + pause),
+        };
         self.note(now, Some(reason));
     }
 
     /// How long to wait before another try; `None` if there is to be none.
     fn retry_pause(&self, number: u32, cause: &Cause) -> Option<TimeDelta> {
         let attempt = self.attempts.iter().find(|a| a.number == number)?;
-        let started = self.attempts.iter().filter(|a| a.may_have_started()).count();
+        let started = self
+            .attempts
+            .iter()
+            .filter(|a| a.may_have_started())
+            .count();
         let asked = match cause {
             Cause::Spot(_) => RetryOn::Spot,
             Cause::Host(_) => RetryOn::Host,
             _ => RetryOn::Failure,
         };
-        let by_request = self.request.retries_on(asked) && started <= usize::from(self.request.retries);
+        let by_request =
+            self.request.retries_on(asked) && started <= usize::from(self.request.retries);
         let by_itself = cause.passes() && !attempt.may_have_started();
-        let endless = self.attempts.len() > usize::from(self.request.retries) + AUTOMATIC_RETRIES_MAX;
-        ((by_request || by_itself) && !endless && self.cancel.is_none()).then(|| backoff(number, &self.id))
+        let endless =
+            self.attempts.len() > usize::from(self.request.retries) + AUTOMATIC_RETRIES_MAX;
+        ((by_request || by_itself) && !endless && self.cancel.is_none())
+            .then(|| backoff(number, &self.id))
     }
 
     /// Closes an attempt, and with it the execution.
     fn conclude(&mut self, number: u32, outcome: Outcome, at: Timestamp) {
         if let Some(attempt) = self.attempt_mut(number) {
-            attempt.close(Final { outcome: outcome.clone(), at });
+            attempt.close(Final {
+                outcome: outcome.clone(),
+                at,
+            });
         }
         self.finish(outcome, at);
     }
@@ -453,7 +620,11 @@ impl Execution {
     }
 
     fn note(&mut self, at: Timestamp, reason: Option<String>) {
-        self.events.push(Event { at, status: self.status(), reason });
+        self.events.push(Event {
+            at,
+            status: self.status(),
+            reason,
+        });
     }
 
     /// Notes that it was tried to launch it, or refused.
@@ -463,14 +634,19 @@ impl Execution {
         }
     }
 
-    /// The backlog its entry first stands in: the lock's, then the group's, if there are any, so that who waits for those blocks nobody in
-    /// the pool's.
+    /// The backlog its entry first stands in: the lock's, then the group's, if there are any, so
+    /// that who waits for those blocks nobody in the pool's.
     fn first_backlog(&self) -> LimitKey {
-        self.demand().into_iter().next().map_or(LimitKey::Pool(self.pool), |allocation| allocation.key)
+        self.demand()
+            .into_iter()
+            .next()
+            .map_or(LimitKey::Pool(self.pool), |allocation| allocation.key)
     }
 
     fn attempt_mut(&mut self, number: u32) -> Option<&mut Attempt> {
-        self.attempts.iter_mut().find(|attempt| attempt.number == number)
+        self.attempts
+            .iter_mut()
+            .find(|attempt| attempt.number == number)
     }
 
     fn changed(&self, change: impl FnOnce(&mut Self)) -> Option<Self> {
@@ -490,22 +666,32 @@ impl Attempt {
     fn join(&mut self, observation: &Observation<'_>) {
         match observation {
             Observation::Task(task) if !self.may_be_its_own(task) => {}
-            Observation::Task(task) if self.task.as_ref().is_none_or(|known| known.version < task.version) => {
+            Observation::Task(task)
+                if self
+                    .task
+                    .as_ref()
+                    .is_none_or(|known| known.version < task.version) =>
+            {
                 self.task_arn.get_or_insert_with(|| task.task_arn.clone());
                 self.run_task = None;
                 self.task = Some(task.essence());
             }
             Observation::Task(_) => {}
             Observation::Gone => self.gone = !self.is_stopped() || self.gone,
-            Observation::Markers(markers) => markers.iter().for_each(|(at, marker)| self.markers.record(*at, marker)),
+            Observation::Markers(markers) => markers
+                .iter()
+                .for_each(|(at, marker)| self.markers.record(*at, marker)),
             Observation::WholeLog(markers) => {
-                markers.iter().for_each(|(at, marker)| self.markers.record(*at, marker));
+                markers
+                    .iter()
+                    .for_each(|(at, marker)| self.markers.record(*at, marker));
                 self.markers.complete = true;
             }
         }
     }
 
-    /// Whether this is the task of the launch that is on record: a launch that was refused has none.
+    /// Whether this is the task of the launch that is on record: a launch that was refused has
+    /// none.
     fn may_be_its_own(&self, task: &Task) -> bool {
         match &self.task_arn {
             Some(arn) => *arn == task.task_arn,
@@ -518,16 +704,21 @@ impl Attempt {
         self.markers.started_at.is_some() && (self.markers.commit.is_some() || !has_source)
     }
 
-    /// Whether this need not be kept, and so costs no write: nothing follows from it now, and the task's end tells it once more. That is
-    /// so of a snapshot of a task of which the script has said already that it runs; and of a success that the script reports before ECS does.
+    /// Whether this need not be kept, and so costs no write: nothing follows from it now, and the
+    /// task's end tells it once more. That is so of a snapshot of a task of which the script has
+    /// said already that it runs; and of a success that the script reports before ECS does.
     fn has_seen(&self, observation: &Observation<'_>, has_source: bool) -> bool {
         match observation {
             Observation::Task(task) => {
-                task.last_status == RUNNING && self.task.is_some() && self.markers.started_at.is_some()
+                task.last_status == RUNNING
+                    && self.task.is_some()
+                    && self.markers.started_at.is_some()
             }
             Observation::Markers(markers) => {
                 let success = |(_, marker): &(Timestamp, Marker)| *marker == Marker::Exit(0);
-                !self.is_stopped() && self.told_of_its_start(has_source) && markers.iter().all(success)
+                !self.is_stopped()
+                    && self.told_of_its_start(has_source)
+                    && markers.iter().all(success)
             }
             Observation::WholeLog(_) | Observation::Gone => false,
         }
@@ -540,14 +731,20 @@ impl Attempt {
 
     pub(crate) fn runs(&self) -> bool {
         let said = self.markers.set_up_at.or(self.markers.started_at).is_some();
-        said || self.task.as_ref().is_some_and(|task| task.last_status == RUNNING)
+        said || self
+            .task
+            .as_ref()
+            .is_some_and(|task| task.last_status == RUNNING)
     }
 
     fn failed_to_start(&self) -> bool {
-        self.task.as_ref().is_some_and(|task| task.stop_code == Some(StopCode::TaskFailedToStart))
+        self.task
+            .as_ref()
+            .is_some_and(|task| task.stop_code == Some(StopCode::TaskFailedToStart))
     }
 
-    /// What the task died of. Where ECS has no exit code, the script's own word counts; without either nobody can tell.
+    /// What the task died of. Where ECS has no exit code, the script's own word counts; without
+    /// either nobody can tell.
     fn cause(&self) -> Verdict {
         let cause = match (&self.task, self.gone) {
             (Some(task), false) => cause::of(task, &self.markers),
@@ -557,11 +754,15 @@ impl Attempt {
             (None, ..) | (Some(Cause::NoExitCode(_) | Cause::Host(_)), Some(0), _) => {
                 Verdict::Outcome(Outcome::Succeeded)
             }
-            (Some(Cause::NoExitCode(_) | Cause::Host(_)), Some(code), _) => Verdict::Cause(Cause::Exit(code)),
-            (Some(Cause::NoExitCode(_) | Cause::Host(_)), None, Some(why)) => Verdict::Cause(Cause::SetUp(why.clone())),
-            (Some(Cause::NoExitCode(why)), None, None) => {
-                Verdict::Outcome(Outcome::Lost { reason: format!("nothing can tell how it ended: {why}") })
+            (Some(Cause::NoExitCode(_) | Cause::Host(_)), Some(code), _) => {
+                Verdict::Cause(Cause::Exit(code))
             }
+            (Some(Cause::NoExitCode(_) | Cause::Host(_)), None, Some(why)) => {
+                Verdict::Cause(Cause::SetUp(why.clone()))
+            }
+            (Some(Cause::NoExitCode(why)), None, None) => Verdict::Outcome(Outcome::Lost {
+                reason: format!("nothing can tell how it ended: {why}"),
+            }),
             (Some(cause), ..) => Verdict::Cause(cause),
         }
     }
@@ -573,7 +774,9 @@ fn cancel_reason(by: &str, when: &str) -> String {
 
 /// Spread by the id, so that many that failed at once do not come back at once.
 fn backoff(number: u32, id: &ExecutionId) -> TimeDelta {
-    let chance = id.as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let chance = id.as_str().bytes().fold(0_u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+    });
     let pause = RETRY.pause(number.saturating_sub(1), u128::from(chance));
     i64::try_from(pause.as_millis()).map_or(TimeDelta::MAX, TimeDelta::milliseconds)
 }
@@ -612,7 +815,10 @@ mod tests {
     }
 
     fn submitted(request: SubmitRequest) -> Execution {
-        let request = SubmitRequest { command: Some("true".into()), ..request };
+        let request = SubmitRequest {
+            command: Some("true".into()),
+            ..request
+        };
         let request = request.validate(&Defaults::aws()).expect("valid");
         Execution::submitted(
             ExecutionId::new(at(0), 1),
@@ -628,18 +834,41 @@ mod tests {
     }
 
     fn relaunched(execution: &Execution, now: Timestamp) -> Execution {
-        let run_task = task::run_task(execution, "arn:def", NONCE, &GitAccess::default(), &settings());
-        execution.launching(Plan { nonce: NONCE.into(), run_task }, now).expect("may be launched")
+        let run_task = task::run_task(
+            execution,
+            "arn:def",
+            NONCE,
+            &GitAccess::default(),
+            &settings(),
+        );
+        execution
+            .launching(
+                Plan {
+                    nonce: NONCE.into(),
+                    run_task,
+                },
+                now,
+            )
+            .expect("may be launched")
     }
 
     const NONCE: &str = "0123456789abcdef0123456789abcdef";
 
     fn task(version: i64, status: &str) -> Task {
-        Task { task_arn: "arn:task/c/1".into(), version, last_status: status.into(), ..Task::default() }
+        Task {
+            task_arn: "arn:task/c/1".into(),
+            version,
+            last_status: status.into(),
+            ..Task::default()
+        }
     }
 
     fn stopped(version: i64, code: StopCode, exit_code: Option<i32>) -> Task {
-        let container = crate::ecs::Container { name: "main".into(), exit_code, ..Default::default() };
+        let container = crate::ecs::Container {
+            name: "main".into(),
+            exit_code,
+            ..Default::default()
+        };
         Task {
             stop_code: Some(code),
             containers: vec![container],
@@ -657,22 +886,62 @@ mod tests {
     }
 
     fn stories() -> Vec<Story> {
-        let run = |last: Task| vec![task(1, "PENDING"), task(2, "RUNNING"), task(3, "DEPROVISIONING"), last];
+        let run = |last: Task| {
+            vec![
+                task(1, "PENDING"),
+                task(2, "RUNNING"),
+                task(3, "DEPROVISIONING"),
+                last,
+            ]
+        };
         let exited = |code| stopped(4, StopCode::EssentialContainerExited, Some(code));
-        let said = |last: Marker| vec![(at(2), Marker::SetUp), (at(3), Marker::Start), (at(9), last)];
-        let story = |tasks, markers, ends| Story { tasks, markers, cancelled: false, ends };
+        let said = |last: Marker| {
+            vec![
+                (at(2), Marker::SetUp),
+                (at(3), Marker::Start),
+                (at(9), last),
+            ]
+        };
+        let story = |tasks, markers, ends| Story {
+            tasks,
+            markers,
+            cancelled: false,
+            ends,
+        };
         vec![
-            story(run(exited(0)), said(Marker::Exit(0)), ExecutionStatus::Succeeded),
-            story(run(exited(124)), said(Marker::Exit(124)), ExecutionStatus::Failed),
-            story(run(exited(124)), said(Marker::Timeout), ExecutionStatus::TimedOut),
-            story(run(exited(137)), said(Marker::Timeout), ExecutionStatus::TimedOut),
             story(
-                run(exited(125)),
-                vec![(at(2), Marker::SetUp), (at(3), Marker::Fail("no git".into()))],
+                run(exited(0)),
+                said(Marker::Exit(0)),
+                ExecutionStatus::Succeeded,
+            ),
+            story(
+                run(exited(124)),
+                said(Marker::Exit(124)),
                 ExecutionStatus::Failed,
             ),
             story(
-                vec![task(1, "PENDING"), stopped(2, StopCode::TaskFailedToStart, None)],
+                run(exited(124)),
+                said(Marker::Timeout),
+                ExecutionStatus::TimedOut,
+            ),
+            story(
+                run(exited(137)),
+                said(Marker::Timeout),
+                ExecutionStatus::TimedOut,
+            ),
+            story(
+                run(exited(125)),
+                vec![
+                    (at(2), Marker::SetUp),
+                    (at(3), Marker::Fail("no git".into())),
+                ],
+                ExecutionStatus::Failed,
+            ),
+            story(
+                vec![
+                    task(1, "PENDING"),
+                    stopped(2, StopCode::TaskFailedToStart, None),
+                ],
                 vec![],
                 ExecutionStatus::Failed,
             ),
@@ -696,11 +965,13 @@ mod tests {
         ]
     }
 
-    /// Tells part of a story in some order, then sweeps: asks ECS for the newest snapshot, and reads the log if need be.
+    /// Tells part of a story in some order, then sweeps: asks ECS for the newest snapshot, and
+    /// reads the log if need be.
     fn tell(story: &Story, order: &[usize]) -> Execution {
         let mut execution = launched(SubmitRequest::default());
         if story.cancelled {
-            let CancelDecision::Changed(asked) = execution.cancelled(&Caller::local("ci"), at(5)) else {
+            let CancelDecision::Changed(asked) = execution.cancelled(&Caller::local("ci"), at(5))
+            else {
                 panic!("not final yet")
             };
             execution = *asked;
@@ -709,9 +980,17 @@ mod tests {
         for index in order.iter().map(|index| index % events) {
             let observation = match story.tasks.get(index) {
                 Some(task) => Observation::Task(task),
-                None => Observation::Markers(&story.markers[index - story.tasks.len()..=index - story.tasks.len()]),
+                None => Observation::Markers(
+                    &story.markers[index - story.tasks.len()..=index - story.tasks.len()],
+                ),
             };
-            execution = swept(story, execution.observe(1, &observation, at(70)).unwrap_or(execution), false);
+            execution = swept(
+                story,
+                execution
+                    .observe(1, &observation, at(70))
+                    .unwrap_or(execution),
+                false,
+            );
         }
         swept(story, execution, true)
     }
@@ -719,19 +998,22 @@ mod tests {
     fn swept(story: &Story, execution: Execution, describe: bool) -> Execution {
         let last = story.tasks.last().expect("a story has an end");
         let execution = match describe {
-            true => execution.observe(1, &Observation::Task(last), at(71)).unwrap_or(execution),
+            true => execution
+                .observe(1, &Observation::Task(last), at(71))
+                .unwrap_or(execution),
             false => execution,
         };
         match execution.open_attempt() {
-            Some(attempt) if attempt.needs_its_log() => {
-                execution.observe(1, &Observation::WholeLog(&story.markers), at(72)).unwrap_or(execution)
-            }
+            Some(attempt) if attempt.needs_its_log() => execution
+                .observe(1, &Observation::WholeLog(&story.markers), at(72))
+                .unwrap_or(execution),
             _ => execution,
         }
     }
 
     proptest! {
-        /// Rule 5: permutation, duplication and loss, followed by a sweep, end in the same final state.
+        /// Rule 5: permutation, duplication and loss, followed by a sweep, end in the same final
+        /// state.
         #[test]
         fn any_order_ends_alike(order in prop::collection::vec(0_usize..12, 0..16)) {
             for story in stories() {
@@ -766,38 +1048,67 @@ mod tests {
             .observe(1, &Observation::Task(&task(1, "PROVISIONING")), at(2))
             .expect("known");
         let starts = [(at(3), Marker::SetUp), (at(4), Marker::Start)];
-        let runs = known.observe(1, &Observation::Markers(&starts), at(4)).expect("runs");
+        let runs = known
+            .observe(1, &Observation::Markers(&starts), at(4))
+            .expect("runs");
         assert_eq!(runs.status(), ExecutionStatus::Running);
-        assert_eq!(runs.observe(1, &Observation::Task(&task(2, "RUNNING")), at(5)), None);
-        assert_eq!(runs.observe(1, &Observation::Markers(&[(at(6), Marker::Exit(0))]), at(6)), None);
+        assert_eq!(
+            runs.observe(1, &Observation::Task(&task(2, "RUNNING")), at(5)),
+            None
+        );
+        assert_eq!(
+            runs.observe(1, &Observation::Markers(&[(at(6), Marker::Exit(0))]), at(6)),
+            None
+        );
         let failed = runs.observe(1, &Observation::Markers(&[(at(6), Marker::Exit(3))]), at(6));
-        assert!(failed.is_some(), "the word of a failure is kept: 124 and 125 have two meanings");
+        assert!(
+            failed.is_some(),
+            "the word of a failure is kept: 124 and 125 have two meanings"
+        );
         let over = stopped(4, StopCode::EssentialContainerExited, Some(0));
-        let end = runs.observe(1, &Observation::Task(&over), at(7)).expect("ends");
+        let end = runs
+            .observe(1, &Observation::Task(&over), at(7))
+            .expect("ends");
         assert_eq!(end.status(), ExecutionStatus::Succeeded);
     }
 
     #[test]
     fn a_success_whose_commit_is_not_known_waits_for_its_log() {
-        let request = SubmitRequest { repo: Some("https://github.com/a/b".into()), ..SubmitRequest::default() };
-        let runs = launched(request).observe(1, &Observation::Markers(&[(at(4), Marker::Start)]), at(4)).expect("runs");
+        let request = SubmitRequest {
+            repo: Some("https://github.com/a/b".into()),
+            ..SubmitRequest::default()
+        };
+        let runs = launched(request)
+            .observe(1, &Observation::Markers(&[(at(4), Marker::Start)]), at(4))
+            .expect("runs");
         let over = stopped(4, StopCode::EssentialContainerExited, Some(0));
-        let told = runs.observe(1, &Observation::Task(&over), at(7)).expect("learns");
+        let told = runs
+            .observe(1, &Observation::Task(&over), at(7))
+            .expect("learns");
         assert_eq!(told.status(), ExecutionStatus::Running);
         let commit = [(at(3), Marker::Commit("c".repeat(40)))];
-        let end = told.observe(1, &Observation::WholeLog(&commit), at(8)).expect("ends");
+        let end = told
+            .observe(1, &Observation::WholeLog(&commit), at(8))
+            .expect("ends");
         assert_eq!(end.status(), ExecutionStatus::Succeeded);
     }
 
     #[test]
     fn a_slot_is_held_from_launch_to_close() {
-        let queued = submitted(SubmitRequest { lock: Some("deploy".into()), ..SubmitRequest::default() });
+        let queued = submitted(SubmitRequest {
+            lock: Some("deploy".into()),
+            ..SubmitRequest::default()
+        });
         assert!(queued.allocations().is_empty());
         let launched = relaunched(&queued, at(1));
         assert_eq!(launched.allocations(), launched.demand());
         assert_eq!(launched.demand().len(), 2);
         let over = launched
-            .observe(1, &Observation::Task(&stopped(2, StopCode::TaskFailedToStart, None)), at(2))
+            .observe(
+                1,
+                &Observation::Task(&stopped(2, StopCode::TaskFailedToStart, None)),
+                at(2),
+            )
             .expect("ends");
         assert!(over.allocations().is_empty());
     }
@@ -808,16 +1119,28 @@ mod tests {
         let mut running = task(2, "RUNNING");
         running.started_at = Some(at(3));
         let end = |request: SubmitRequest| {
-            let run = launched(request).observe(1, &Observation::Task(&running), at(3)).expect("runs");
+            let run = launched(request)
+                .observe(1, &Observation::Task(&running), at(3))
+                .expect("runs");
             run.observe(1, &Observation::Task(&spot), at(60))
                 .expect("learns")
                 .observe(1, &Observation::WholeLog(&[]), at(61))
                 .expect("ends")
         };
-        assert_eq!(end(SubmitRequest::default()).status(), ExecutionStatus::Failed);
-        let asked = SubmitRequest { retries: Some(1), retry_on: vec!["spot".into()], ..SubmitRequest::default() };
+        assert_eq!(
+            end(SubmitRequest::default()).status(),
+            ExecutionStatus::Failed
+        );
+        let asked = SubmitRequest {
+            retries: Some(1),
+            retry_on: vec!["spot".into()],
+            ..SubmitRequest::default()
+        };
         assert_eq!(end(asked.clone()).status(), ExecutionStatus::Waiting);
-        let host_only = SubmitRequest { retry_on: vec!["host".into()], ..asked };
+        let host_only = SubmitRequest {
+            retry_on: vec!["host".into()],
+            ..asked
+        };
         assert_eq!(end(host_only).status(), ExecutionStatus::Failed);
     }
 
@@ -825,16 +1148,26 @@ mod tests {
     fn a_failing_command_is_run_again_as_often_as_asked() {
         let failed = stopped(4, StopCode::EssentialContainerExited, Some(1));
         let said = [(at(2), Marker::Start), (at(3), Marker::Exit(1))];
-        let mut execution = launched(SubmitRequest { retries: Some(2), ..SubmitRequest::default() });
+        let mut execution = launched(SubmitRequest {
+            retries: Some(2),
+            ..SubmitRequest::default()
+        });
         for number in 1..=3 {
-            execution = execution.observe(number, &Observation::Markers(&said), at(4)).expect("learns");
-            execution = execution.observe(number, &Observation::Task(&failed), at(5)).expect("fails");
+            execution = execution
+                .observe(number, &Observation::Markers(&said), at(4))
+                .expect("learns");
+            execution = execution
+                .observe(number, &Observation::Task(&failed), at(5))
+                .expect("fails");
             if number < 3 {
                 assert_eq!(execution.status(), ExecutionStatus::Waiting, "{number}");
                 execution = relaunched(&execution, at(10_000));
             }
         }
-        assert_eq!((execution.status(), execution.attempts.len()), (ExecutionStatus::Failed, 3));
+        assert_eq!(
+            (execution.status(), execution.attempts.len()),
+            (ExecutionStatus::Failed, 3)
+        );
     }
 
     #[test]
@@ -843,14 +1176,22 @@ mod tests {
         failure.stopped_reason = Some("CannotPullContainerError: i/o timeout".into());
         let mut execution = launched(SubmitRequest::default());
         for number in 1..=3 {
-            execution = execution.observe(number, &Observation::Task(&failure), at(2)).expect("fails");
+            execution = execution
+                .observe(number, &Observation::Task(&failure), at(2))
+                .expect("fails");
             assert_eq!(execution.status(), ExecutionStatus::Waiting, "{number}");
             assert!(
                 execution
                     .launching(
                         Plan {
                             nonce: NONCE.into(),
-                            run_task: task::run_task(&execution, "d", NONCE, &GitAccess::default(), &settings())
+                            run_task: task::run_task(
+                                &execution,
+                                "d",
+                                NONCE,
+                                &GitAccess::default(),
+                                &settings()
+                            )
                         },
                         at(2)
                     )
@@ -859,29 +1200,56 @@ mod tests {
             );
             execution = relaunched(&execution, at(10_000));
         }
-        let end = execution.observe(4, &Observation::Task(&failure), at(3)).expect("fails");
-        assert_eq!((end.status(), end.attempts.len()), (ExecutionStatus::Failed, 4));
+        let end = execution
+            .observe(4, &Observation::Task(&failure), at(3))
+            .expect("fails");
+        assert_eq!(
+            (end.status(), end.attempts.len()),
+            (ExecutionStatus::Failed, 4)
+        );
     }
 
     fn token(execution: &Execution) -> String {
-        let input = execution.open_attempt().and_then(|attempt| attempt.run_task.as_ref());
+        let input = execution
+            .open_attempt()
+            .and_then(|attempt| attempt.run_task.as_ref());
         input.expect("it is being launched").client_token.clone()
     }
 
     fn put_back(launched: &Execution, now: Timestamp) -> Execution {
         let backlog = LimitKey::Pool(CapacityPool::FargateSpot);
-        launched.refused(&token(launched), backlog, "full", now).expect("goes back")
+        launched
+            .refused(&token(launched), backlog, "full", now)
+            .expect("goes back")
     }
 
     #[test]
     fn a_refusal_is_of_the_launch_that_was_refused() {
         let first = launched(SubmitRequest::default());
         let (again, late) = (relaunched(&put_back(&first, at(2)), at(3)), token(&first));
-        assert_eq!(again.refused(&late, LimitKey::Pool(CapacityPool::FargateSpot), "full", at(4)), None);
-        assert_eq!(again.never_launched(&late, &Cause::NeverStarted("no".into()), at(4)), None);
-        let known = again.observe(1, &Observation::Task(&task(1, "PENDING")), at(4)).expect("known");
         assert_eq!(
-            known.refused(&token(&again), LimitKey::Pool(CapacityPool::FargateSpot), "full", at(5)),
+            again.refused(
+                &late,
+                LimitKey::Pool(CapacityPool::FargateSpot),
+                "full",
+                at(4)
+            ),
+            None
+        );
+        assert_eq!(
+            again.never_launched(&late, &Cause::NeverStarted("no".into()), at(4)),
+            None
+        );
+        let known = again
+            .observe(1, &Observation::Task(&task(1, "PENDING")), at(4))
+            .expect("known");
+        assert_eq!(
+            known.refused(
+                &token(&again),
+                LimitKey::Pool(CapacityPool::FargateSpot),
+                "full",
+                at(5)
+            ),
             None,
             "a task is there"
         );
@@ -891,48 +1259,84 @@ mod tests {
     fn called(execution: &Execution) -> (Vec<(i64, bool)>, i64) {
         let attempt = execution.open_attempt().expect("it is open");
         let second = |moment: Timestamp| (moment - at(0)).num_seconds();
-        (attempt.repeated_calls.iter().map(|c| (second(c.at), c.refused)).collect(), second(attempt.last_called_at()))
+        (
+            attempt
+                .repeated_calls
+                .iter()
+                .map(|c| (second(c.at), c.refused))
+                .collect(),
+            second(attempt.last_called_at()),
+        )
     }
 
     #[test]
     fn a_call_again_that_was_refused_started_nothing_and_those_before_it_may_have() {
         let first = launched(SubmitRequest::default());
         let (token, pause) = (token(&first), TimeDelta::seconds(5));
-        let calls = |execution: &Execution, second| execution.calling_again(&token, pause, at(second));
+        let calls =
+            |execution: &Execution, second| execution.calling_again(&token, pause, at(second));
         let unanswered = calls(&first, 10).expect("it may be called");
         assert_eq!(calls(&unanswered, 14), None, "somebody else is at it");
-        let refused = calls(&unanswered, 15).and_then(|e| e.call_refused(&token, at(15))).expect("it was called");
+        let refused = calls(&unanswered, 15)
+            .and_then(|e| e.call_refused(&token, at(15)))
+            .expect("it was called");
         assert_eq!(called(&refused), (vec![(10, false), (15, true)], 10));
         assert_eq!(calls(&refused, 19), None, "a refused call was one too");
         let again = calls(&refused, 20).expect("it may be called");
         assert_eq!(called(&again), (vec![(10, false), (20, false)], 20));
-        let known = again.observe(1, &Observation::Task(&task(1, "PENDING")), at(21)).expect("known");
+        let known = again
+            .observe(1, &Observation::Task(&task(1, "PENDING")), at(21))
+            .expect("known");
         assert_eq!(calls(&known, 90), None, "a task is there");
     }
 
     #[test]
     fn what_was_cancelled_while_it_was_launched_ends_with_the_refusal() {
-        let CancelDecision::Changed(asked) = launched(SubmitRequest::default()).cancelled(&Caller::local("ann"), at(1))
+        let CancelDecision::Changed(asked) =
+            launched(SubmitRequest::default()).cancelled(&Caller::local("ann"), at(1))
         else {
             panic!()
         };
         let end = put_back(&asked, at(2));
-        assert_eq!((end.status(), end.allocations().len()), (ExecutionStatus::Cancelled, 0));
+        assert_eq!(
+            (end.status(), end.allocations().len()),
+            (ExecutionStatus::Cancelled, 0)
+        );
     }
 
     #[test]
     fn a_task_that_is_not_the_launched_one_is_not_believed_and_is_a_stray() {
         let first = launched(SubmitRequest::default());
-        let other = Task { task_arn: "arn:task/c/2".into(), ..stopped(9, StopCode::UserInitiated, Some(143)) };
-        let runs = Task { desired_status: RUNNING.into(), ..other.clone() };
+        let other = Task {
+            task_arn: "arn:task/c/2".into(),
+            ..stopped(9, StopCode::UserInitiated, Some(143))
+        };
+        let runs = Task {
+            desired_status: RUNNING.into(),
+            ..other.clone()
+        };
         let waits = put_back(&first, at(2));
-        assert_eq!(waits.observe(1, &Observation::Task(&runs), at(3)), None, "it was refused: it has no task");
+        assert_eq!(
+            waits.observe(1, &Observation::Task(&runs), at(3)),
+            None,
+            "it was refused: it has no task"
+        );
         assert!(waits.is_stray(1, &runs));
-        let known =
-            relaunched(&waits, at(4)).observe(1, &Observation::Task(&task(1, "PENDING")), at(5)).expect("known");
+        let known = relaunched(&waits, at(4))
+            .observe(1, &Observation::Task(&task(1, "PENDING")), at(5))
+            .expect("known");
         assert_eq!(known.observe(1, &Observation::Task(&other), at(6)), None);
         assert!(known.is_stray(1, &runs) && !known.is_stray(1, &task(2, "RUNNING")));
-        assert!(!known.is_stray(1, &Task { desired_status: STOPPED.into(), ..other }), "it stops already");
+        assert!(
+            !known.is_stray(
+                1,
+                &Task {
+                    desired_status: STOPPED.into(),
+                    ..other
+                }
+            ),
+            "it stops already"
+        );
     }
 
     /// A record is read and written whole.
@@ -942,8 +1346,17 @@ mod tests {
         for turn in 1..2_000 {
             execution = relaunched(&put_back(&execution, at(turn)), at(turn));
         }
-        assert_eq!((execution.events.len(), execution.attempts[0].refusals), (EVENTS_MAX, 1_999));
-        let runs = execution.observe(1, &Observation::Markers(&[(at(2_000), Marker::Start)]), at(2_000)).expect("runs");
+        assert_eq!(
+            (execution.events.len(), execution.attempts[0].refusals),
+            (EVENTS_MAX, 1_999)
+        );
+        let runs = execution
+            .observe(
+                1,
+                &Observation::Markers(&[(at(2_000), Marker::Start)]),
+                at(2_000),
+            )
+            .expect("runs");
         assert_eq!(
             runs.events.last().map(|event| event.status.clone()),
             Some(ExecutionStatus::Running),
@@ -957,7 +1370,10 @@ mod tests {
         assert!(refused.allocations().is_empty());
         let again = relaunched(&refused, at(7));
         assert_eq!(again.attempts.len(), 1);
-        let token = again.attempts[0].run_task.as_ref().map(|input| input.client_token.clone());
+        let token = again.attempts[0]
+            .run_task
+            .as_ref()
+            .map(|input| input.client_token.clone());
         assert_eq!(token, Some(format!("{}-1-r1", again.id)));
     }
 
@@ -975,9 +1391,18 @@ mod tests {
             panic!()
         };
         assert_eq!(launching.status(), ExecutionStatus::Launching);
-        assert_eq!(launching.cancelled(&Caller::local("bob"), at(2)), CancelDecision::Asked);
-        assert_eq!(launching.cancelled_unlaunched(at(2)).map(|e| e.status()), Some(ExecutionStatus::Cancelled));
-        assert_eq!(queued.cancelled(&Caller::local("bob"), at(2)), CancelDecision::Final(ExecutionStatus::Cancelled));
+        assert_eq!(
+            launching.cancelled(&Caller::local("bob"), at(2)),
+            CancelDecision::Asked
+        );
+        assert_eq!(
+            launching.cancelled_unlaunched(at(2)).map(|e| e.status()),
+            Some(ExecutionStatus::Cancelled)
+        );
+        assert_eq!(
+            queued.cancelled(&Caller::local("bob"), at(2)),
+            CancelDecision::Final(ExecutionStatus::Cancelled)
+        );
     }
 
     #[test]
@@ -986,9 +1411,17 @@ mod tests {
             .observe(1, &Observation::Task(&task(1, "PENDING")), at(2))
             .expect("known");
         let gone = known.observe(1, &Observation::Gone, at(9)).expect("gone");
-        let lost = gone.observe(1, &Observation::WholeLog(&[]), at(9)).expect("concluded");
+        let lost = gone
+            .observe(1, &Observation::WholeLog(&[]), at(9))
+            .expect("concluded");
         assert_eq!(lost.status(), ExecutionStatus::Lost);
-        let told = gone.observe(1, &Observation::WholeLog(&[(at(5), Marker::Exit(3))]), at(9)).expect("concluded");
+        let told = gone
+            .observe(
+                1,
+                &Observation::WholeLog(&[(at(5), Marker::Exit(3))]),
+                at(9),
+            )
+            .expect("concluded");
         assert_eq!(told.end().and_then(|end| end.outcome.exit_code()), Some(3));
     }
 
@@ -996,17 +1429,33 @@ mod tests {
     fn the_sweep_stops_only_what_is_far_past_its_time() {
         let mut running = task(2, "RUNNING");
         running.started_at = Some(at(10));
-        let request = SubmitRequest { timeout: Some("30s".into()), ..SubmitRequest::default() };
-        let run = launched(request).observe(1, &Observation::Task(&running), at(10)).expect("runs");
-        let run = run.observe(1, &Observation::Markers(&[(at(12), Marker::Start)]), at(12)).expect("starts");
+        let request = SubmitRequest {
+            timeout: Some("30s".into()),
+            ..SubmitRequest::default()
+        };
+        let run = launched(request)
+            .observe(1, &Observation::Task(&running), at(10))
+            .expect("runs");
+        let run = run
+            .observe(1, &Observation::Markers(&[(at(12), Marker::Start)]), at(12))
+            .expect("starts");
         assert!(run.overdue(at(12 + 30 + 70)).is_none());
         let overdue = run.overdue(at(12 + 30 + 71)).expect("overdue");
         let end = overdue
-            .observe(1, &Observation::Task(&stopped(9, StopCode::UserInitiated, Some(137))), at(200))
+            .observe(
+                1,
+                &Observation::Task(&stopped(9, StopCode::UserInitiated, Some(137))),
+                at(200),
+            )
             .expect("learns");
-        let end = end.observe(1, &Observation::WholeLog(&[]), at(200)).expect("ends");
+        let end = end
+            .observe(1, &Observation::WholeLog(&[]), at(200))
+            .expect("ends");
         assert_eq!(
-            (end.status(), end.end().and_then(|end| end.outcome.exit_code())),
+            (
+                end.status(),
+                end.end().and_then(|end| end.outcome.exit_code())
+            ),
             (ExecutionStatus::TimedOut, None)
         );
     }

@@ -1,7 +1,8 @@
 //! Tasks with an image: containers, over the Docker API that Docker and Podman serve.
 //!
-//! The engine is the record. A container is named after its attempt, so it is made at most once, and labelled with its task, so
-//! it is found again after a crash of ours. One that has run is never started again.
+//! The engine is the record. A container is named after its attempt, so it is made at most once,
+//! and labelled with its task, so it is found again after a crash of ours. One that has run is
+//! never started again.
 
 mod endpoint;
 mod error;
@@ -20,12 +21,12 @@ use std::time::{Duration, Instant};
 
 use bollard::errors::Error as Fault;
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status, HostConfig,
-    HostConfigLogConfig, Mount, MountType,
+    ContainerCreateBody, ContainerInspectResponse, ContainerState,
+    ContainerStateStatusEnum as Status, HostConfig, HostConfigLogConfig, Mount, MountType,
 };
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder,
+    CreateContainerOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use chrono::SubsecRound;
@@ -49,19 +50,25 @@ use crate::system::System;
 /// The label by which a task's container is found; its value is the task's ARN.
 pub const TASK_LABEL: &str = "mycli.task";
 
-/// How long an engine may think before it begins to answer. As the `docker` command's own two minutes.
+/// How long an engine may think before it begins to answer. As the `docker` command's own two
+/// minutes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long a pull may take.
 const PULL_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// How long a container that runs is followed while the engine does not answer: an engine's restart takes seconds.
+/// How long a container that runs is followed while the engine does not answer: an engine's restart
+/// takes seconds.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
 /// The pauses before an engine is asked the same again. Ours.
-const PAUSE: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(1) };
+const PAUSE: Backoff = Backoff {
+    first: Duration::from_millis(50),
+    longest: Duration::from_secs(1),
+};
 
-/// More than a log will have. Said because an engine's own default may be a size at which it throws the beginning away.
+/// More than a log will have. Said because an engine's own default may be a size at which it throws
+/// the beginning away.
 const LOG_MAX: &str = "1t";
 
 /// What ECS says of a container that the kernel ended for its memory.
@@ -80,17 +87,23 @@ pub struct ContainerRunner {
 
 impl fmt::Debug for ContainerRunner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ContainerRunner").field("arch", &self.arch).finish_non_exhaustive()
+        f.debug_struct("ContainerRunner")
+            .field("arch", &self.arch)
+            .finish_non_exhaustive()
     }
 }
 
 impl ContainerRunner {
-    /// Finds the engine as the `docker` command does (DOCKER_HOST, the current context, Docker's socket), then Podman's sockets,
-    /// and takes the first that answers. `environment` looks up a variable, `home` is the user's home directory.
+    /// Finds the engine as the `docker` command does (DOCKER_HOST, the current context, Docker's
+    /// socket), then Podman's sockets, and takes the first that answers. `environment` looks up a
+    /// variable, `home` is the user's home directory.
     ///
     /// # Errors
     /// When none answers: what was tried, and what to do.
-    pub async fn connect(environment: impl Fn(&str) -> Option<String>, home: &Path) -> Result<Self, EngineError> {
+    pub async fn connect(
+        environment: impl Fn(&str) -> Option<String>,
+        home: &Path,
+    ) -> Result<Self, EngineError> {
         let mut tried = Vec::new();
         for candidate in endpoint::candidates(environment, home)? {
             match Self::open(&candidate).await {
@@ -105,26 +118,43 @@ impl ContainerRunner {
         let (opened, place) = match &candidate.endpoint {
             Endpoint::Unix(path) => {
                 let text = path.to_string_lossy().into_owned();
-                (Docker::connect_with_unix(&text, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION), text)
+                (
+                    Docker::connect_with_unix(&text, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION),
+                    text,
+                )
             }
-            Endpoint::Tcp(address) => {
-                (Docker::connect_with_http(address, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION), address.clone())
-            }
+            Endpoint::Tcp(address) => (
+                Docker::connect_with_http(address, ANSWER_TIMEOUT.as_secs(), API_DEFAULT_VERSION),
+                address.clone(),
+            ),
         };
         let seen = |reason: String| format!("{} {place}: {reason}", candidate.named_by);
         let docker = opened.map_err(|fault| seen(plain(&fault)))?;
         failpoint!("container.version.before");
-        let version = docker.version().await.map_err(|fault| seen(plain(&fault)))?;
+        let version = docker
+            .version()
+            .await
+            .map_err(|fault| seen(plain(&fault)))?;
         failpoint!("container.version.after");
         let arch = version.arch.as_deref().and_then(arch_named);
-        let loses_lines = version.components.iter().flatten().any(|component| component.name.starts_with("Podman"));
-        Ok(Self { docker, arch, loses_lines, warned: Arc::default() })
+        let loses_lines = version
+            .components
+            .iter()
+            .flatten()
+            .any(|component| component.name.starts_with("Podman"));
+        Ok(Self {
+            docker,
+            arch,
+            loses_lines,
+            warned: Arc::default(),
+        })
     }
 
-    /// Starts the task's container: fetches the image unless it is there, makes the container and starts it.
+    /// Starts the task's container: fetches the image unless it is there, makes the container and
+    /// starts it.
     ///
-    /// Idempotent by the attempt: a container that an earlier call made is taken over, started if it never was, and left alone if
-    /// it runs or has run. After a failure no container is left.
+    /// Idempotent by the attempt: a container that an earlier call made is taken over, started if
+    /// it never was, and left alone if it runs or has run. After a failure no container is left.
     ///
     /// # Errors
     /// Why the command never ran. No reason repeats a secret.
@@ -132,8 +162,9 @@ impl ContainerRunner {
         self.start_unless(launch, std::future::pending()).await
     }
 
-    /// The same, but gives up when `unwanted` resolves while the image is being pulled, which may take minutes. Later than that the
-    /// container is made, so that none is left that nobody knows; it can then be stopped.
+    /// The same, but gives up when `unwanted` resolves while the image is being pulled, which may
+    /// take minutes. Later than that the container is made, so that none is left that nobody knows;
+    /// it can then be stopped.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -158,8 +189,8 @@ impl ContainerRunner {
         Ok(found.into_iter().next().map(|(_, id)| id))
     }
 
-    /// Every container that this program has made and not removed, with its task's ARN, whatever its state and whichever store on
-    /// this machine it belongs to.
+    /// Every container that this program has made and not removed, with its task's ARN, whatever
+    /// its state and whichever store on this machine it belongs to.
     ///
     /// # Errors
     /// When the engine does not answer.
@@ -167,23 +198,31 @@ impl ContainerRunner {
         self.labelled(TASK_LABEL).await
     }
 
-    /// Hands on the container's output from byte `seen` on, until it has ended and everything is told; then says how it ended.
+    /// Hands on the container's output from byte `seen` on, until it has ended and everything is
+    /// told; then says how it ended.
     ///
-    /// `on` is called with the engine's time and a piece of output, in the engine's order, stdout and stderr together. A piece is a
-    /// line with its newline, or part of one. The sum of their lengths, kept, is the next call's `seen` after a crash: nothing is
-    /// lost or repeated. A broken connection is mended in the same way.
+    /// `on` is called with the engine's time and a piece of output, in the engine's order, stdout
+    /// and stderr together. A piece is a line with its newline, or part of one. The sum of their
+    /// lengths, kept, is the next call's `seen` after a crash: nothing is lost or repeated. A
+    /// broken connection is mended in the same way.
     ///
     /// # Errors
     /// When the container is gone, or the engine has not answered for a minute.
-    pub async fn follow<F>(&self, container_id: &str, seen: u64, on: F) -> Result<Ended, EngineError>
+    pub async fn follow<F>(
+        &self,
+        container_id: &str,
+        seen: u64,
+        on: F,
+    ) -> Result<Ended, EngineError>
     where
         F: FnMut(Timestamp, &[u8]) + Send,
     {
         Follower::new(self, container_id, seen, on).follow().await
     }
 
-    /// Ends the container: TERM, then KILL after the grace. Returns once it has ended; one that has ended already, or is unknown, is
-    /// left alone. An engine that does not do it is asked again for a minute; then that is logged.
+    /// Ends the container: TERM, then KILL after the grace. Returns once it has ended; one that has
+    /// ended already, or is unknown, is left alone. An engine that does not do it is asked again
+    /// for a minute; then that is logged.
     pub async fn stop(&self, container_id: &str, grace_seconds: u32) {
         let grace = Duration::from_secs(grace_seconds.into());
         // The answer comes when the container has ended.
@@ -198,23 +237,35 @@ impl ContainerRunner {
         }
     }
 
-    /// Removes the container, ending it if it runs. Idempotent. A failure is logged only: [`Self::leftovers`] finds it again.
+    /// Removes the container, ending it if it runs. Idempotent. A failure is logged only:
+    /// [`Self::leftovers`] finds it again.
     pub async fn remove(&self, container_id: &str) {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        let options = RemoveContainerOptionsBuilder::new()
+            .force(true)
+            .v(true)
+            .build();
         failpoint!("container.remove.before");
-        let removed = self.docker.remove_container(container_id, Some(options)).await;
+        let removed = self
+            .docker
+            .remove_container(container_id, Some(options))
+            .await;
         failpoint!("container.remove.after");
         match removed {
             Err(fault) if !is_missing(&fault) && !is_conflict(&fault) => {
-                tracing::warn!(container_id, reason = plain(&fault), "a container could not be removed");
+                tracing::warn!(
+                    container_id,
+                    reason = plain(&fault),
+                    "a container could not be removed"
+                );
             }
             _ => {}
         }
     }
 }
 
-/// Whose turn it is to look at a container and start it, in this process; another process that works on the same tasks is kept out by the
-/// worker's lock. Containers share a turn by chance, which costs one of them the other's start.
+/// Whose turn it is to look at a container and start it, in this process; another process that
+/// works on the same tasks is kept out by the worker's lock. Containers share a turn by chance,
+/// which costs one of them the other's start.
 fn turn(name: &str) -> &'static Mutex<()> {
     static TURNS: [Mutex<()>; 64] = [const { Mutex::const_new(()) }; 64];
     let mut hasher = DefaultHasher::new();
@@ -225,10 +276,16 @@ fn turn(name: &str) -> &'static Mutex<()> {
 /// Starting.
 impl ContainerRunner {
     /// The container of this attempt, if an earlier call made it.
-    async fn existing(&self, launch: &Launch) -> Result<Option<ContainerInspectResponse>, StartFailure> {
+    async fn existing(
+        &self,
+        launch: &Launch,
+    ) -> Result<Option<ContainerInspectResponse>, StartFailure> {
         match self.inspect(&container_name(launch)).await {
             Ok(found) if label(&found) == Some(launch.task_arn.as_str()) => Ok(Some(found)),
-            Ok(_) => Err(cannot_create(&format!("the name {} is taken by another container", container_name(launch)))),
+            Ok(_) => Err(cannot_create(&format!(
+                "the name {} is taken by another container",
+                container_name(launch)
+            ))),
             Err(fault) if is_missing(&fault) => Ok(None),
             Err(fault) => Err(cannot_create(&plain(&fault))),
         }
@@ -249,8 +306,15 @@ impl ContainerRunner {
             }
             Err(NotBegun::Unknown(failure)) => return Err(failure),
         }
-        let created_at = found.created.as_deref().and_then(log::timestamp).unwrap_or_else(now);
-        let pull = Pull { started_at: created_at, stopped_at: created_at };
+        let created_at = found
+            .created
+            .as_deref()
+            .and_then(log::timestamp)
+            .unwrap_or_else(now);
+        let pull = Pull {
+            started_at: created_at,
+            stopped_at: created_at,
+        };
         let image_digest = image::digest_of(&self.docker, &launch.image).await;
         self.started(launch, pull, image_digest).await
     }
@@ -260,9 +324,13 @@ impl ContainerRunner {
         launch: &Launch,
         unwanted: impl Future<Output = ()> + Send,
     ) -> Result<Started, StartFailure> {
-        // Podman would make an empty directory in its place, which the command would take for the real one.
+        // Podman would make an empty directory in its place, which the command would take for the
+        // real one.
         if let Some(absent) = launch.mounts.iter().find(|path| !path.exists()) {
-            return Err(cannot_create(&format!("{} does not exist", absent.display())));
+            return Err(cannot_create(&format!(
+                "{} does not exist",
+                absent.display()
+            )));
         }
         let image = tokio::select! {
             image = image::fetch(&self.docker, &launch.image, self.foreign(launch.arch)) => image?,
@@ -294,15 +362,20 @@ impl ContainerRunner {
     /// Leaves no container behind that never ran.
     async fn make_and_begin(&self, launch: &Launch, limits: Limits) -> Result<(), NotBegun> {
         failpoint!("container.create.before");
-        let created = self.docker.create_container(Some(self.options(launch)), body(launch, limits)).await;
+        let created = self
+            .docker
+            .create_container(Some(self.options(launch)), body(launch, limits))
+            .await;
         failpoint!("container.create.after");
         let begun = match created {
             Ok(_) => self.begin(&container_name(launch)).await,
             // Made by a call whose answer was lost.
-            Err(fault) if is_conflict(&fault) => match self.existing(launch).await.map_err(NotBegun::Unknown)? {
-                Some(_) => self.begin(&container_name(launch)).await,
-                None => Err(NotBegun::Unknown(cannot_create(&plain(&fault)))),
-            },
+            Err(fault) if is_conflict(&fault) => {
+                match self.existing(launch).await.map_err(NotBegun::Unknown)? {
+                    Some(_) => self.begin(&container_name(launch)).await,
+                    None => Err(NotBegun::Unknown(cannot_create(&plain(&fault)))),
+                }
+            }
             Err(fault) => Err(NotBegun::Never(cannot_create(&plain(&fault)))),
         };
         if matches!(begun, Err(NotBegun::Never(_))) {
@@ -311,10 +384,12 @@ impl ContainerRunner {
         begun
     }
 
-    /// Starts a container that was made, unless it runs or has run. Whether it then runs, the engine is asked and not taken at its word: a lost
-    /// answer is no failure, and a command that may have started is not run again.
+    /// Starts a container that was made, unless it runs or has run. Whether it then runs, the
+    /// engine is asked and not taken at its word: a lost answer is no failure, and a command that
+    /// may have started is not run again.
     async fn begin(&self, name: &str) -> Result<(), NotBegun> {
-        // No engine has a "start unless it has run": who looked, and started what had run to its end since, would run it a second time.
+        // No engine has a "start unless it has run": who looked, and started what had run to its
+        // end since, would run it a second time.
         let _turn = turn(name).lock().await;
         match self.inspect(name).await {
             Ok(found) if stage(&found) != Stage::Created => return Ok(()),
@@ -332,7 +407,9 @@ impl ContainerRunner {
                     return Err(NotBegun::Never(cannot_start(&plain(&fault))));
                 }
                 Ok(_) => return Ok(()),
-                Err(unseen) if is_missing(&unseen) => return Err(NotBegun::Unknown(unknown(&plain(&fault)))),
+                Err(unseen) if is_missing(&unseen) => {
+                    return Err(NotBegun::Unknown(unknown(&plain(&fault))));
+                }
                 Err(unseen) => patience
                     .spend(|| failed("tell of a container")(unseen))
                     .map_err(|error| NotBegun::Unknown(unknown(&error.to_string())))?,
@@ -349,9 +426,17 @@ impl ContainerRunner {
     ) -> Result<Started, StartFailure> {
         let found = self.inspect(&container_name(launch)).await;
         let found = found.map_err(|fault| unknown(&plain(&fault)))?;
-        let started_at = found.state.as_ref().and_then(|state| moment(state.started_at.as_deref()));
+        let started_at = found
+            .state
+            .as_ref()
+            .and_then(|state| moment(state.started_at.as_deref()));
         let container_id = found.id.unwrap_or_else(|| container_name(launch));
-        Ok(Started { container_id, image_digest, pull, started_at: started_at.unwrap_or_else(now) })
+        Ok(Started {
+            container_id,
+            image_digest,
+            pull,
+            started_at: started_at.unwrap_or_else(now),
+        })
     }
 
     /// The architecture to ask for, if the engine would not choose it by itself.
@@ -362,7 +447,9 @@ impl ContainerRunner {
     fn options(&self, launch: &Launch) -> CreateContainerOptions {
         let options = CreateContainerOptionsBuilder::new().name(&container_name(launch));
         match self.foreign(launch.arch) {
-            Some(arch) => options.platform(&format!("linux/{}", architecture(arch))).build(),
+            Some(arch) => options
+                .platform(&format!("linux/{}", architecture(arch)))
+                .build(),
             None => options.build(),
         }
     }
@@ -371,7 +458,9 @@ impl ContainerRunner {
 /// Asking.
 impl ContainerRunner {
     async fn stop_once(&self, docker: &Docker, id: &str, grace_seconds: u32) -> Result<(), Fault> {
-        let options = StopContainerOptionsBuilder::new().t(i32::try_from(grace_seconds).unwrap_or(i32::MAX)).build();
+        let options = StopContainerOptionsBuilder::new()
+            .t(i32::try_from(grace_seconds).unwrap_or(i32::MAX))
+            .build();
         failpoint!("container.stop.before");
         let stopped = docker.stop_container(id, Some(options)).await;
         failpoint!("container.stop.after");
@@ -396,7 +485,10 @@ impl ContainerRunner {
 
     async fn labelled(&self, label: &str) -> Result<Vec<(String, String)>, EngineError> {
         let filters = HashMap::from([("label", vec![label])]);
-        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let options = ListContainersOptionsBuilder::new()
+            .all(true)
+            .filters(&filters)
+            .build();
         let found = settled(|| async {
             failpoint!("container.list.before");
             let found = self.docker.list_containers(Some(options.clone())).await;
@@ -404,7 +496,9 @@ impl ContainerRunner {
             found
         });
         let found = found.await.map_err(failed("list containers"))?;
-        let known = found.into_iter().filter_map(|found| Some((found.labels?.remove(TASK_LABEL)?, found.id?)));
+        let known = found
+            .into_iter()
+            .filter_map(|found| Some((found.labels?.remove(TASK_LABEL)?, found.id?)));
         Ok(known.collect())
     }
 }
@@ -417,7 +511,10 @@ struct Patience {
 
 impl Patience {
     fn new() -> Self {
-        Self { rounds: 0, failing_since: None }
+        Self {
+            rounds: 0,
+            failing_since: None,
+        }
     }
 
     fn reset(&mut self) {
@@ -426,12 +523,19 @@ impl Patience {
 
     /// Fails with `error` once nothing but failures has been seen for [`OUTAGE_MAX`].
     fn spend(&mut self, error: impl FnOnce() -> EngineError) -> Result<(), EngineError> {
-        if self.is_spent() { Err(error()) } else { Ok(()) }
+        if self.is_spent() {
+            Err(error())
+        } else {
+            Ok(())
+        }
     }
 
     /// Counts a failure.
     fn is_spent(&mut self) -> bool {
-        self.failing_since.get_or_insert_with(Instant::now).elapsed() > OUTAGE_MAX
+        self.failing_since
+            .get_or_insert_with(Instant::now)
+            .elapsed()
+            > OUTAGE_MAX
     }
 
     async fn pause(&mut self) {
@@ -440,13 +544,16 @@ impl Patience {
     }
 }
 
-/// Asks again while a container is between two states. For the moment between a process's end and the record of it, Podman names a
-/// state that Docker's API does not have ("stopped"), or fails at reading about the process ("no such process").
+/// Asks again while a container is between two states. For the moment between a process's end and
+/// the record of it, Podman names a state that Docker's API does not have ("stopped"), or fails at
+/// reading about the process ("no such process").
 async fn settled<T, F: Future<Output = Result<T, Fault>>>(ask: impl Fn() -> F) -> Result<T, Fault> {
     let mut patience = Patience::new();
     loop {
         match ask().await {
-            Err(fault) if is_between_states(&fault) && !patience.is_spent() => patience.pause().await,
+            Err(fault) if is_between_states(&fault) && !patience.is_spent() => {
+                patience.pause().await
+            }
             answer => return answer,
         }
     }
@@ -455,7 +562,10 @@ async fn settled<T, F: Future<Output = Result<T, Fault>>>(ask: impl Fn() -> F) -
 fn is_between_states(fault: &Fault) -> bool {
     match fault {
         Fault::JsonDataError { .. } => true,
-        Fault::DockerResponseServerError { status_code: 500, message } => message.contains("no such process"),
+        Fault::DockerResponseServerError {
+            status_code: 500,
+            message,
+        } => message.contains("no such process"),
         _ => false,
     }
 }
@@ -481,8 +591,14 @@ enum Stage {
 
 fn stage(found: &ContainerInspectResponse) -> Stage {
     match found.state.as_ref() {
-        Some(ContainerState { status: Some(Status::CREATED), .. }) => Stage::Created,
-        Some(ContainerState { status: Some(Status::EXITED | Status::DEAD), .. }) => Stage::Ended,
+        Some(ContainerState {
+            status: Some(Status::CREATED),
+            ..
+        }) => Stage::Created,
+        Some(ContainerState {
+            status: Some(Status::EXITED | Status::DEAD),
+            ..
+        }) => Stage::Ended,
         _ => Stage::Running,
     }
 }
@@ -528,7 +644,8 @@ fn stopped_at(state: &ContainerState) -> Timestamp {
 
 /// An engine writes the year 1 for a moment that has not come.
 fn moment(text: Option<&str>) -> Option<Timestamp> {
-    text.and_then(log::timestamp).filter(|at| at.timestamp() > 0)
+    text.and_then(log::timestamp)
+        .filter(|at| at.timestamp() > 0)
 }
 
 fn now() -> Timestamp {
@@ -536,7 +653,13 @@ fn now() -> Timestamp {
 }
 
 fn label(found: &ContainerInspectResponse) -> Option<&str> {
-    found.config.as_ref()?.labels.as_ref()?.get(TASK_LABEL).map(String::as_str)
+    found
+        .config
+        .as_ref()?
+        .labels
+        .as_ref()?
+        .get(TASK_LABEL)
+        .map(String::as_str)
 }
 
 /// Names may hold letters, digits, `_`, `.` and `-`, which attempt ids do.
@@ -562,13 +685,22 @@ fn cannot_start(reason: &str) -> StartFailure {
 
 /// In words that no rule takes for a cause which another try could mend.
 fn unknown(reason: &str) -> StartFailure {
-    StartFailure::unknown(format!("ContainerEngineError: whether the command has started is not known: {reason}"))
+    StartFailure::unknown(format!(
+        "ContainerEngineError: whether the command has started is not known: {reason}"
+    ))
 }
 
 /// An engine may repeat what it was sent.
 fn without_secrets(failure: StartFailure, launch: &Launch) -> StartFailure {
-    let values = launch.secrets.iter().map(|(_, value)| value.expose_secret()).filter(|value| !value.is_empty());
-    StartFailure { reason: values.fold(failure.reason, |reason, value| reason.replace(value, "***")), ..failure }
+    let values = launch
+        .secrets
+        .iter()
+        .map(|(_, value)| value.expose_secret())
+        .filter(|value| !value.is_empty());
+    StartFailure {
+        reason: values.fold(failure.reason, |reason, value| reason.replace(value, "***")),
+        ..failure
+    }
 }
 
 fn body(launch: &Launch, limits: Limits) -> ContainerCreateBody {
@@ -577,7 +709,10 @@ fn body(launch: &Launch, limits: Limits) -> ContainerCreateBody {
         entrypoint: Some(launch.entry_point.clone()),
         cmd: Some(launch.command.clone()),
         env: Some(variables(launch)),
-        labels: Some(HashMap::from([(TASK_LABEL.to_owned(), launch.task_arn.clone())])),
+        labels: Some(HashMap::from([(
+            TASK_LABEL.to_owned(),
+            launch.task_arn.clone(),
+        )])),
         tty: Some(false),
         open_stdin: Some(false),
         attach_stdin: Some(false),
@@ -588,8 +723,14 @@ fn body(launch: &Launch, limits: Limits) -> ContainerCreateBody {
 
 /// Secrets after the rest, so that none is hidden by a plain variable of the same name.
 fn variables(launch: &Launch) -> Vec<String> {
-    let plain = launch.environment.iter().map(|(name, value)| format!("{name}={value}"));
-    let secret = launch.secrets.iter().map(|(name, value)| format!("{name}={}", value.expose_secret()));
+    let plain = launch
+        .environment
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"));
+    let secret = launch
+        .secrets
+        .iter()
+        .map(|(name, value)| format!("{name}={}", value.expose_secret()));
     plain.chain(secret).collect()
 }
 
@@ -599,9 +740,11 @@ fn host_config(launch: &Launch, limits: Limits) -> HostConfig {
         memory_swap: limits.memory,
         nano_cpus: limits.nano_cpus,
         mounts: Some(launch.mounts.iter().map(|path| read_only(path)).collect()),
-        // Else a machine with SELinux lets no container read a user's files; relabelling them would outlive the run.
+        // Else a machine with SELinux lets no container read a user's files; relabelling them would
+        // outlive the run.
         security_opt: (!launch.mounts.is_empty()).then(|| vec!["label=disable".to_owned()]),
-        // Said, because an engine's own choice may keep no log that can be read back (a remote driver), or drop lines (journald).
+        // Said, because an engine's own choice may keep no log that can be read back (a remote
+        // driver), or drop lines (journald).
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
             config: Some(HashMap::from([("max-size".to_owned(), LOG_MAX.to_owned())])),

@@ -1,7 +1,9 @@
-//! The SQLite file behind the store and the queue of one machine, shared by every process that runs there.
+//! The SQLite file behind the store and the queue of one machine, shared by every process that runs
+//! there.
 //!
-//! WAL with `synchronous=OFF`: a commit survives `kill -9` of any process, but not the loss of power. Each process has one
-//! thread that writes, which puts all that is waiting into one transaction, and one that reads and never waits for a write.
+//! WAL with `synchronous=OFF`: a commit survives `kill -9` of any process, but not the loss of
+//! power. Each process has one thread that writes, which puts all that is waiting into one
+//! transaction, and one that reads and never waits for a write.
 
 use std::{
     fmt,
@@ -35,8 +37,8 @@ pub(crate) use workers::register;
 /// The name errors give to what is kept here.
 const SERVICE: &str = "the store";
 
-/// The steps from an empty file to the newest schema. SQLite's `user_version` counts those that were made. A step that was released is never
-/// changed (docs/UPGRADING.md).
+/// The steps from an empty file to the newest schema. SQLite's `user_version` counts those that
+/// were made. A step that was released is never changed (docs/UPGRADING.md).
 const MIGRATIONS: [&str; 7] = [
     include_str!("database/migrations/1.sql"),
     include_str!("database/migrations/2.sql"),
@@ -48,8 +50,12 @@ const MIGRATIONS: [&str; 7] = [
 ];
 /// The version of the newest schema.
 const SCHEMA_VERSION: i64 = 7;
-const _: () = assert!(MIGRATIONS.len() == SCHEMA_VERSION as usize, "each step is one version");
-/// Most writes put into one transaction. Ours: enough that the commit costs each next to nothing, few enough to bound the wait.
+const _: () = assert!(
+    MIGRATIONS.len() == SCHEMA_VERSION as usize,
+    "each step is one version"
+);
+/// Most writes put into one transaction. Ours: enough that the commit costs each next to nothing,
+/// few enough to bound the wait.
 const BATCH_MAX: usize = 256;
 /// Pause between two looks at a file another process is writing to. Ours: a commit takes less.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -135,26 +141,41 @@ struct Inner {
 }
 
 impl Database {
-    /// Opens the file, and makes it (0600) and its directory (0700) if there is none. What this handle records belongs to `worker`.
+    /// Opens the file, and makes it (0600) and its directory (0700) if there is none. What this
+    /// handle records belongs to `worker`.
     ///
     /// Two processes that do so at once wait for each other, so that neither sees a half-made file.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path, worker: WorkerId) -> Result<Self, OpenError> {
-        // Held until both connections are open; the file itself stays, because removing it would let two processes hold "it".
+        // Held until both connections are open; the file itself stays, because removing it would
+        // let two processes hold "it".
         let _guard = guard(path)?;
-        let sqlite = |error: rusqlite::Error| OpenError::Sqlite { path: path.to_owned(), detail: explain(&error) };
+        let sqlite = |error: rusqlite::Error| OpenError::Sqlite {
+            path: path.to_owned(),
+            detail: explain(&error),
+        };
         let mut writer = connect(path).map_err(sqlite)?;
         migrate(&mut writer, path)?;
         let reader = connect(path).map_err(sqlite)?;
-        reader.pragma_update(None, "query_only", true).map_err(sqlite)?;
-        let thread = |source| OpenError::File { path: path.to_owned(), source };
-        let writes = Worker::start("store-writer", move |jobs| write_all(&writer, &jobs)).map_err(thread)?;
+        reader
+            .pragma_update(None, "query_only", true)
+            .map_err(sqlite)?;
+        let thread = |source| OpenError::File {
+            path: path.to_owned(),
+            source,
+        };
+        let writes =
+            Worker::start("store-writer", move |jobs| write_all(&writer, &jobs)).map_err(thread)?;
         let reads = Worker::start("store-reader", move |jobs: mpsc::Receiver<Read>| {
             jobs.iter().for_each(|job| job(&reader));
         });
-        Ok(Self(Arc::new(Inner { worker, writes, reads: reads.map_err(thread)? })))
+        Ok(Self(Arc::new(Inner {
+            worker,
+            writes,
+            reads: reads.map_err(thread)?,
+        })))
     }
 
     /// Whose work this handle records.
@@ -163,15 +184,19 @@ impl Database {
         &self.0.worker
     }
 
-    /// Runs `work` in a transaction together with others' and answers once that is committed. An error undoes this work only.
-    /// Dropping the future does not take the write back.
+    /// Runs `work` in a transaction together with others' and answers once that is committed. An
+    /// error undoes this work only. Dropping the future does not take the write back.
     pub(crate) async fn write<T, F>(&self, service: &'static str, work: F) -> Result<T, PortError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.0.writes.send(Box::new(Pending { work: Some(work), result: None, reply }));
+        self.0.writes.send(Box::new(Pending {
+            work: Some(work),
+            result: None,
+            reply,
+        }));
         answered(service, answer).await
     }
 
@@ -190,8 +215,14 @@ impl Database {
     }
 }
 
-async fn answered<T>(service: &'static str, answer: oneshot::Receiver<Result<T, Fault>>) -> Result<T, PortError> {
-    answer.await.unwrap_or(Err(Fault::Ended)).map_err(|fault| fault.of_service(service))
+async fn answered<T>(
+    service: &'static str,
+    answer: oneshot::Receiver<Result<T, Fault>>,
+) -> Result<T, PortError> {
+    answer
+        .await
+        .unwrap_or(Err(Fault::Ended))
+        .map_err(|fault| fault.of_service(service))
 }
 
 /// Why the file was not read or written.
@@ -214,11 +245,21 @@ impl From<rusqlite::Error> for Fault {
 impl Fault {
     /// The port's error, by who can mend it: time, the machine's owner, or nobody but us.
     fn of_service(self, service: &'static str) -> PortError {
-        let Self::Sqlite(error) = &self else { return PortError::unavailable(service, self) };
+        let Self::Sqlite(error) = &self else {
+            return PortError::unavailable(service, self);
+        };
         match (error.as_ref(), error.sqlite_error_code()) {
-            (_, Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen)) => {
+            (
+                _,
+                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen),
+            ) => {
                 let rejection = Rejection::Denied { permission: None };
-                Rejected { service, rejection, source: Arc::new(self) }.into()
+                Rejected {
+                    service,
+                    rejection,
+                    source: Arc::new(self),
+                }
+                .into()
             }
             (_, Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)) => {
                 PortError::corrupt("the store's file", self)
@@ -254,43 +295,70 @@ fn guard(path: &Path) -> Result<File, OpenError> {
         let path = path.to_owned();
         move |source: std::io::Error| OpenError::File { path, source }
     };
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(failed(directory))?;
     }
     let lock_path = path.with_added_extension("lock");
     let lock = private_file(&lock_path).map_err(failed(&lock_path))?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(&lock_path)(error.into()))?;
+    flock(&lock, FlockOperation::LockExclusive)
+        .map_err(|error| failed(&lock_path)(error.into()))?;
     // SQLite gives its side files the mode of this one, and would make it readable by all.
     private_file(path).map_err(failed(path))?;
     Ok(lock)
 }
 
 fn private_file(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let mut connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     connection.busy_handler(Some(wait_for_others))?;
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    connection
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     connection.pragma_update(None, "synchronous", "OFF")?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }
 
-/// SQLite's own busy handler sleeps up to 100 ms a time, far longer than another process's commit takes.
+/// SQLite's own busy handler sleeps up to 100 ms a time, far longer than another process's commit
+/// takes.
 fn wait_for_others(looks: i32) -> bool {
     std::thread::sleep(BUSY_PAUSE);
     looks < BUSY_LOOKS
 }
 
-/// Brings the file to the newest schema, in place and in one transaction: all steps that it lacks, or none.
+/// Brings the file to the newest schema, in place and in one transaction: all steps that it lacks,
+/// or none.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    let sqlite = |error: rusqlite::Error| OpenError::Sqlite { path: path.to_owned(), detail: explain(&error) };
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
-    let made = usize::try_from(found).ok().filter(|made| *made <= MIGRATIONS.len());
-    let made = made.ok_or_else(|| OpenError::Newer { path: path.to_owned(), found })?;
+    let sqlite = |error: rusqlite::Error| OpenError::Sqlite {
+        path: path.to_owned(),
+        detail: explain(&error),
+    };
+    let found: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(sqlite)?;
+    let made = usize::try_from(found)
+        .ok()
+        .filter(|made| *made <= MIGRATIONS.len());
+    let made = made.ok_or_else(|| OpenError::Newer {
+        path: path.to_owned(),
+        found,
+    })?;
     take_steps(connection, &MIGRATIONS[made..]).map_err(sqlite)
 }
 
@@ -298,7 +366,8 @@ fn take_steps(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<(
     if steps.is_empty() {
         return Ok(());
     }
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     for step in steps {
         transaction.execute_batch(step)?;
     }
@@ -314,7 +383,8 @@ fn explain(error: &rusqlite::Error) -> String {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             "the file is damaged or is not mycli's; move it away to start anew"
         }
-        // SQLite has a code of its own for a full disk, but where its shared memory or a page cannot be written it says only that.
+        // SQLite has a code of its own for a full disk, but where its shared memory or a page
+        // cannot be written it says only that.
         Some(ErrorCode::SystemIoFailure) if is_for_want_of_room(error) => {
             "the disk is full, or fails; free some space and try again"
         }
@@ -326,25 +396,38 @@ fn explain(error: &rusqlite::Error) -> String {
 
 fn is_for_want_of_room(error: &rusqlite::Error) -> bool {
     let extended = error.sqlite_error().map(|error| error.extended_code);
-    matches!(extended, Some(ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMMAP))
+    matches!(
+        extended,
+        Some(ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMMAP)
+    )
 }
 
-/// A thread that works off what it is sent. Dropping this ends the thread once all is done, and waits for that.
+/// A thread that works off what it is sent. Dropping this ends the thread once all is done, and
+/// waits for that.
 struct Worker<J> {
     jobs: Option<mpsc::Sender<J>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<J: Send + 'static> Worker<J> {
-    fn start(name: &str, run: impl FnOnce(mpsc::Receiver<J>) + Send + 'static) -> std::io::Result<Self> {
+    fn start(
+        name: &str,
+        run: impl FnOnce(mpsc::Receiver<J>) + Send + 'static,
+    ) -> std::io::Result<Self> {
         let (jobs, receiver) = mpsc::channel();
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(receiver))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || run(receiver))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
     }
 }
 
 impl<J> Worker<J> {
-    /// If the thread has ended, the job is dropped and with it the sender of the answer, which the caller notices.
+    /// If the thread has ended, the job is dropped and with it the sender of the answer, which the
+    /// caller notices.
     fn send(&self, job: J) {
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job);
@@ -444,7 +527,8 @@ fn write_batch(
     while let Some(mut job) = next {
         job.run(connection);
         batch.push(job);
-        // A full disk and its like undo the whole transaction: nothing more must be written outside of one.
+        // A full disk and its like undo the whole transaction: nothing more must be written outside
+        // of one.
         let goes_on = batch.len() < BATCH_MAX && !connection.is_autocommit();
         next = if goes_on { jobs.try_recv().ok() } else { None };
     }
@@ -456,7 +540,8 @@ fn commit(connection: &Connection) -> rusqlite::Result<()> {
     failpoint!("database.commit.before");
     if let Err(error) = execute(connection, "COMMIT") {
         if !connection.is_autocommit() {
-            // Best effort: whatever this says, the next transaction cannot begin before this one has ended.
+            // Best effort: whatever this says, the next transaction cannot begin before this one
+            // has ended.
             let _ = execute(connection, "ROLLBACK");
         }
         return Err(error);
@@ -490,7 +575,10 @@ mod tests {
     use super::*;
 
     fn add(name: &'static str) -> impl FnOnce(&Connection) -> rusqlite::Result<()> {
-        move |db| db.execute("INSERT INTO pumps (id) VALUES (?1)", [name]).map(drop)
+        move |db| {
+            db.execute("INSERT INTO pumps (id) VALUES (?1)", [name])
+                .map(drop)
+        }
     }
 
     #[tokio::test]
@@ -499,9 +587,11 @@ mod tests {
         let database = Database::open(&dir.path().join("store.sqlite"), WorkerId::new()).unwrap();
         let fails_halfway = |db: &Connection| {
             add("half")(db)?;
-            db.execute("INSERT INTO nowhere (id) VALUES (1)", []).map(drop)
+            db.execute("INSERT INTO nowhere (id) VALUES (1)", [])
+                .map(drop)
         };
-        // Sent before the first is answered, so that they share a transaction or follow each other closely.
+        // Sent before the first is answered, so that they share a transaction or follow each other
+        // closely.
         let (one, failed, two) = tokio::join!(
             database.write(SERVICE, add("one")),
             database.write(SERVICE, fails_halfway),
@@ -509,7 +599,13 @@ mod tests {
         );
         assert!(one.is_ok() && two.is_ok());
         assert!(failed.unwrap_err().to_string().contains("nowhere"));
-        let mut names: Vec<_> = database.workers().await.unwrap().into_iter().map(|worker| worker.0).collect();
+        let mut names: Vec<_> = database
+            .workers()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|worker| worker.0)
+            .collect();
         names.sort();
         assert_eq!(names, ["one", "two"]);
     }
@@ -520,11 +616,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let database = Database::open(&dir.path().join("store.sqlite"), WorkerId::new()).unwrap();
         let limit = |pages: i64| {
-            move |db: &Connection| db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            move |db: &Connection| {
+                db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            }
         };
         database.write(SERVICE, limit(1)).await.unwrap();
-        let large = |db: &Connection| db.execute("INSERT INTO pumps (id) VALUES (hex(zeroblob(100000)))", []).map(drop);
-        let (failed, beside) = tokio::join!(database.write(SERVICE, large), database.write(SERVICE, add("beside")));
+        let large = |db: &Connection| {
+            db.execute("INSERT INTO pumps (id) VALUES (hex(zeroblob(100000)))", [])
+                .map(drop)
+        };
+        let (failed, beside) = tokio::join!(
+            database.write(SERVICE, large),
+            database.write(SERVICE, add("beside"))
+        );
         let failed = failed.unwrap_err();
         assert!(failed.may_pass());
         let detail = failed.to_string();
@@ -532,6 +636,15 @@ mod tests {
         drop(beside);
         database.write(SERVICE, limit(1_000_000)).await.unwrap();
         database.write(SERVICE, large).await.unwrap();
-        assert_eq!(database.workers().await.unwrap().iter().filter(|worker| worker.0.len() == 200_000).count(), 1);
+        assert_eq!(
+            database
+                .workers()
+                .await
+                .unwrap()
+                .iter()
+                .filter(|worker| worker.0.len() == 200_000)
+                .count(),
+            1
+        );
     }
 }

@@ -1,19 +1,21 @@
 //! Places where a test may kill the process, to see that nothing is lost whatever the moment.
 //!
-//! `failpoint!("store.create.before")` does nothing unless this is a build with debug assertions and [`VARIABLE`] names the
-//! place; then the process gets the one signal that nobody can handle. Every name is a string literal in such a call, so a
-//! test enumerates the places by reading the source.
+//! `failpoint!("store.create.before")` does nothing unless this is a build with debug assertions
+//! and [`VARIABLE`] names the place; then the process gets the one signal that nobody can handle.
+//! Every name is a string literal in such a call, so a test enumerates the places by reading the
+//! source.
 
 use std::sync::{
     OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
-/// The environment variable that names the place: `NAME`, or `NAME:N` for its N-th hit (counted from 1). With a `!` at the end, what runs
-/// there panics instead, as by a fault of ours.
+/// The environment variable that names the place: `NAME`, or `NAME:N` for its N-th hit (counted
+/// from 1). With a `!` at the end, what runs there panics instead, as by a fault of ours.
 pub const VARIABLE: &str = "MYCLI_FAILPOINT";
 
-/// Kills this process by SIGKILL here (or panics), if the environment asks for it. Nothing in builds without debug assertions.
+/// Kills this process by SIGKILL here (or panics), if the environment asks for it. Nothing in
+/// builds without debug assertions.
 #[macro_export]
 macro_rules! failpoint {
     ($name:literal) => {
@@ -36,7 +38,9 @@ struct Chosen {
 /// If that is asked for.
 pub fn hit(name: &str) {
     static CHOSEN: OnceLock<Option<Chosen>> = OnceLock::new();
-    let chosen = CHOSEN.get_or_init(|| Chosen::parse(&std::env::var(VARIABLE).ok()?)).as_ref();
+    let chosen = CHOSEN
+        .get_or_init(|| Chosen::parse(&std::env::var(VARIABLE).ok()?))
+        .as_ref();
     if let Some(chosen) = chosen.filter(|chosen| chosen.name == name)
         && chosen.hits_left.fetch_sub(1, Ordering::SeqCst) == 1
     {
@@ -48,15 +52,22 @@ pub fn hit(name: &str) {
 impl Chosen {
     /// Reads `NAME[:N][!]`; `None` for an empty name, or for a count that is no positive number.
     fn parse(text: &str) -> Option<Self> {
-        let (text, panics) = text.strip_suffix('!').map_or((text, false), |text| (text, true));
+        let (text, panics) = text
+            .strip_suffix('!')
+            .map_or((text, false), |text| (text, true));
         let (name, hits) = text.split_once(':').unwrap_or((text, "1"));
         let hits = hits.parse().ok().filter(|hits| *hits > 0)?;
-        (!name.is_empty()).then(|| Self { name: name.to_owned(), hits_left: AtomicU64::new(hits), panics })
+        (!name.is_empty()).then(|| Self {
+            name: name.to_owned(),
+            hits_left: AtomicU64::new(hits),
+            panics,
+        })
     }
 }
 
 fn die() -> ! {
-    // Cannot fail for the process itself; should it, the end comes without the signal but still at once.
+    // Cannot fail for the process itself; should it, the end comes without the signal but still at
+    // once.
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     std::process::abort()
 }
@@ -67,7 +78,10 @@ mod tests {
 
     #[test]
     fn a_place_may_be_named_with_the_hit_that_counts() {
-        let read = |text| Chosen::parse(text).map(|chosen| (chosen.name, chosen.hits_left.into_inner(), chosen.panics));
+        let read = |text| {
+            Chosen::parse(text)
+                .map(|chosen| (chosen.name, chosen.hits_left.into_inner(), chosen.panics))
+        };
         assert_eq!(read("a.b"), Some(("a.b".into(), 1, false)));
         assert_eq!(read("a.b:3"), Some(("a.b".into(), 3, false)));
         assert_eq!(read("a.b:3!"), Some(("a.b".into(), 3, true)));

@@ -1,7 +1,9 @@
-//! Runs a task as processes of this host: no image, `sh`, a private directory and a clean environment.
+//! Runs a task as processes of this host: no image, `sh`, a private directory and a clean
+//! environment.
 //!
-//! The output goes through a pipe into a file. The process that moves it there outlives mycli, so the command neither notices nor suffers when mycli
-//! dies: the next mycli finds the process by pid and start time, and the end of the story in the file.
+//! The output goes through a pipe into a file. The process that moves it there outlives mycli, so
+//! the command neither notices nor suffers when mycli dies: the next mycli finds the process by pid
+//! and start time, and the end of the story in the file.
 
 use std::{
     collections::BTreeSet,
@@ -42,17 +44,21 @@ use crate::{
     system::System,
 };
 
-/// What is put before the script: it waits for our word, its tokens, which come once the process is on record. If we die before, it reads
-/// the end of the file instead and never starts the command. So no process's initial environment holds them.
+/// What is put before the script: it waits for our word, its tokens, which come once the process is
+/// on record. If we die before, it reads the end of the file instead and never starts the command.
+/// So no process's initial environment holds them.
 const GATE: &str = "IFS= read -r MYCLI_NONCE || exit 125; exec </dev/null\n";
-/// Pauses between two looks at the output of a running command, in milliseconds: the first, and the longest.
+/// Pauses between two looks at the output of a running command, in milliseconds: the first, and the
+/// longest.
 const LOOK_MILLIS: (u64, u64) = (5, 80);
 /// Most bytes taken from the output in one look.
 const CHUNK: usize = 256 * 1024;
-/// The reader: moves what the task says from its pipe to its file until everybody who could say something is gone. Written to by path
-/// (`> /dev/stderr`), a pipe is neither truncated nor overwritten, as a file would be. A `cat` that was killed, or had no room on the disk,
-/// is begun again once there is room for what it reads at a time; meanwhile this shell holds the pipe open, so that the command waits and
-/// is not killed. Without a `cat` it ends, for it would wait for ever.
+/// The reader: moves what the task says from its pipe to its file until everybody who could say
+/// something is gone. Written to by path (`> /dev/stderr`), a pipe is neither truncated nor
+/// overwritten, as a file would be. A `cat` that was killed, or had no room on the disk, is begun
+/// again once there is room for what it reads at a time; meanwhile this shell holds the pipe open,
+/// so that the command waits and is not killed. Without a `cat` it ends, for it would wait for
+/// ever.
 const READER: &str = "trap '' HUP INT TERM; room=${MYCLI_READS_INTO%.output}.room
     until cat; do
         [ $? -ne 127 ] || exit
@@ -63,8 +69,9 @@ const READER: &str = "trap '' HUP INT TERM; room=${MYCLI_READS_INTO%.output}.roo
 const ROOM: usize = 128 * 1024;
 /// The variable by which a reader is known; its value is the path of its file.
 const READS: &str = "MYCLI_READS_INTO";
-/// How long a reader is waited for that does not end, because a process that got away holds the pipe: from the script's last word, which
-/// comes after all else; and, where that is not seen, from the last byte. Ours.
+/// How long a reader is waited for that does not end, because a process that got away holds the
+/// pipe: from the script's last word, which comes after all else; and, where that is not seen, from
+/// the last byte. Ours.
 const LAST_WORD_WAIT: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -83,7 +90,9 @@ pub struct Shell {
 impl Shell {
     /// Whether the script clones a repository, for which it may have been given a credential.
     fn may_clone(&self) -> bool {
-        self.environment.iter().any(|(name, value)| name == script::variable::REPO && !value.is_empty())
+        self.environment
+            .iter()
+            .any(|(name, value)| name == script::variable::REPO && !value.is_empty())
     }
 }
 
@@ -92,7 +101,8 @@ impl Shell {
 pub struct HostRunner {
     dir: PathBuf,
     remains: Remains,
-    /// This host's `env` if it has `--default-signal`, found out once: asking costs each task two processes.
+    /// This host's `env` if it has `--default-signal`, found out once: asking costs each task two
+    /// processes.
     env: Arc<OnceCell<Option<PathBuf>>>,
 }
 
@@ -133,7 +143,8 @@ impl Gated {
     pub async fn release(mut self) -> io::Result<Running> {
         failpoint!("host.release.before");
         if let Some(mut gate) = self.gate.take() {
-            gate.write_all(format!("{}\n", self.word).as_bytes()).await?;
+            gate.write_all(format!("{}\n", self.word).as_bytes())
+                .await?;
         }
         failpoint!("host.release.after");
         Ok(Running::Child(self.child, self.process))
@@ -141,10 +152,15 @@ impl Gated {
 }
 
 impl HostRunner {
-    /// Tasks get directories of their own beneath this one; what cannot be removed of them is noted.
+    /// Tasks get directories of their own beneath this one; what cannot be removed of them is
+    /// noted.
     #[must_use]
     pub fn new(dir: PathBuf, remains: Remains) -> Self {
-        Self { dir, remains, env: Arc::default() }
+        Self {
+            dir,
+            remains,
+            env: Arc::default(),
+        }
     }
 
     /// Where the command begins; its home.
@@ -168,9 +184,13 @@ impl HostRunner {
     /// The pipe that takes a task's output, with a reader of its own at its other end.
     async fn output_pipe(&self, task_id: &str) -> io::Result<PipeWriter> {
         let path = self.output(task_id);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)?;
         let output = File::options().append(true).create(true).open(&path)?;
-        // Held by the reader alone, and so until it ends. One whose mycli died before the start was on record is about to.
+        // Held by the reader alone, and so until it ends. One whose mycli died before the start was
+        // on record is about to.
         let since = Instant::now();
         while let Err(error) = flock(&output, FlockOperation::NonBlockingLockExclusive) {
             if error != rustix::io::Errno::WOULDBLOCK || since.elapsed() > SILENCE {
@@ -179,14 +199,16 @@ impl HostRunner {
             tokio::time::sleep(Duration::from_millis(LOOK_MILLIS.0)).await;
         }
         let (reading, writing) = io::pipe()?;
-        // For a command that becomes another user and then opens /dev/stdout. Where pipes have no modes, it cannot.
+        // For a command that becomes another user and then opens /dev/stdout. Where pipes have no
+        // modes, it cannot.
         let _refused = fchmod(&writing, Mode::from_raw_mode(0o622));
         Self::start_reader(&path, reading, output)?;
         failpoint!("host.reader.after");
         Ok(writing)
     }
 
-    /// In a group of its own and without the attempt's id, so that it is not killed with what the task left behind: it still has to read.
+    /// In a group of its own and without the attempt's id, so that it is not killed with what the
+    /// task left behind: it still has to read.
     fn start_reader(path: &Path, reading: PipeReader, output: File) -> io::Result<()> {
         let mut programs = OsString::from("/usr/bin:/bin:");
         programs.push(search_path());
@@ -218,20 +240,42 @@ impl HostRunner {
         spawned.map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}")))
     }
 
-    fn spawn(&self, task_id: &str, launch: &Shell, env: Option<&Path>, output: PipeWriter) -> io::Result<Gated> {
+    fn spawn(
+        &self,
+        task_id: &str,
+        launch: &Shell,
+        env: Option<&Path>,
+        output: PipeWriter,
+    ) -> io::Result<Gated> {
         let (work, temp) = (self.work(task_id), self.temp(task_id));
         for dir in [&work, &temp] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)?;
         }
-        let (shell, options) = launch.entry_point.split_first().ok_or_else(|| io::Error::other("no entry point"))?;
-        let script = format!("{GATE}{}", launch.command.first().map(String::as_str).unwrap_or_default());
+        let (shell, options) = launch
+            .entry_point
+            .split_first()
+            .ok_or_else(|| io::Error::other("no entry point"))?;
+        let script = format!(
+            "{GATE}{}",
+            launch
+                .command
+                .first()
+                .map(String::as_str)
+                .unwrap_or_default()
+        );
         let (nonce, environment): (Vec<_>, Vec<_>) = launch
             .environment
             .iter()
             .map(|(name, value)| (name, value))
             .partition(|(name, _)| *name == script::variable::NONCE);
         // Its log and its output are files that the command may read.
-        let word = nonce.into_iter().map(|(_, nonce)| marker::tokens(nonce)).collect();
+        let word = nonce
+            .into_iter()
+            .map(|(_, nonce)| marker::tokens(nonce))
+            .collect();
         failpoint!("host.spawn.before");
         let mut child = Command::new(shell)
             .args(options)
@@ -241,7 +285,12 @@ impl HostRunner {
             .env_clear()
             .envs(clean_environment(&work, &temp))
             .envs(environment)
-            .envs(launch.secrets.iter().map(|(name, value)| (name, value.expose_secret())))
+            .envs(
+                launch
+                    .secrets
+                    .iter()
+                    .map(|(name, value)| (name, value.expose_secret())),
+            )
             .env(script::variable::WORKDIR, &work)
             .current_dir(&work)
             .process_group(0)
@@ -251,8 +300,15 @@ impl HostRunner {
             .spawn()?;
         failpoint!("host.spawn.after");
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let process = pid.and_then(ProcessId::of).ok_or_else(|| io::Error::other("the shell ended at once"))?;
-        Ok(Gated { gate: child.stdin.take(), child, word, process })
+        let process = pid
+            .and_then(ProcessId::of)
+            .ok_or_else(|| io::Error::other("the shell ended at once"))?;
+        Ok(Gated {
+            gate: child.stdin.take(),
+            child,
+            word,
+            process,
+        })
     }
 
     /// Follows a process to its end: its output goes into the log, whole, before this returns.
@@ -277,7 +333,11 @@ impl HostRunner {
                 () = tokio::time::sleep(Duration::from_millis(pause)) => {}
             }
             let got = output.drain(&mut written)?;
-            pause = if got { LOOK_MILLIS.0 } else { (pause * 2).min(LOOK_MILLIS.1) };
+            pause = if got {
+                LOOK_MILLIS.0
+            } else {
+                (pause * 2).min(LOOK_MILLIS.1)
+            };
         };
         let found = matches!(running, Running::Found(_));
         process::kill_leftovers(running.process(), attempt, found).await;
@@ -286,13 +346,18 @@ impl HostRunner {
         let stopped_at = System.now();
         written(output.log.finish(stopped_at)?.into_iter().collect());
         Ok(match status {
-            Some(status) => Ended { exit_code: Some(status), reason: None, stopped_at },
+            Some(status) => Ended {
+                exit_code: Some(status),
+                reason: None,
+                stopped_at,
+            },
             None => self.read_end(task_id, nonce, stopped_at)?,
         })
     }
 
-    /// Waits until all that was said is in the file. The reader ends when nobody holds the pipe any more; one that does not, because
-    /// somebody got away, is ended: what he says from now on is no output of the task's.
+    /// Waits until all that was said is in the file. The reader ends when nobody holds the pipe any
+    /// more; one that does not, because somebody got away, is ended: what he says from now on is no
+    /// output of the task's.
     async fn reader_ends(
         &self,
         task_id: &str,
@@ -302,7 +367,11 @@ impl HostRunner {
         let mut since = Instant::now();
         let mut pause = 1;
         while !output.is_complete()? {
-            let patience = if output.all_said { LAST_WORD_WAIT } else { SILENCE };
+            let patience = if output.all_said {
+                LAST_WORD_WAIT
+            } else {
+                SILENCE
+            };
             if since.elapsed() > patience {
                 self.has_room(task_id)?;
                 process::kill_carriers(READS, self.output(task_id).as_os_str());
@@ -321,19 +390,30 @@ impl HostRunner {
     fn has_room(&self, task_id: &str) -> io::Result<()> {
         let written = fs::write(self.room(task_id), [0; ROOM]);
         let _gone = fs::remove_file(self.room(task_id));
-        written.or_else(|error| if is_for_want_of_room(&error) { Err(error) } else { Ok(()) })
+        written.or_else(|error| {
+            if is_for_want_of_room(&error) {
+                Err(error)
+            } else {
+                Ok(())
+            }
+        })
     }
 
     /// How a process ended that was not our child: the script's own last word tells.
     fn read_end(&self, task_id: &str, nonce: &str, stopped_at: Timestamp) -> io::Result<Ended> {
         let text = fs::read(self.output(task_id))?;
         let text = String::from_utf8_lossy(&text);
-        let said: Vec<_> = text.lines().filter_map(|line| marker::split(nonce, line).1).collect();
+        let said: Vec<_> = text
+            .lines()
+            .filter_map(|line| marker::split(nonce, line).1)
+            .collect();
         let exit_code = said.iter().find_map(|marker| match marker {
             Marker::Exit(code) => Some(*code),
             Marker::Timeout => Some(script::EXIT_TIMED_OUT),
             Marker::Fail(_) => Some(script::EXIT_SET_UP_FAILED),
-            Marker::SetUp | Marker::Commit(_) | Marker::Start | Marker::Ended | Marker::Other => None,
+            Marker::SetUp | Marker::Commit(_) | Marker::Start | Marker::Ended | Marker::Other => {
+                None
+            }
         });
         let started = said.contains(&Marker::Start);
         let reason = match (exit_code, started) {
@@ -341,7 +421,11 @@ impl HostRunner {
             (None, true) => Some("it ended while mycli was not there to see how".to_owned()),
             (None, false) => Some(NEVER_STARTED.to_owned()),
         };
-        Ok(Ended { exit_code, reason, stopped_at })
+        Ok(Ended {
+            exit_code,
+            reason,
+            stopped_at,
+        })
     }
 
     /// The ids of the tasks that something is left of.
@@ -352,18 +436,29 @@ impl HostRunner {
         let mut ids = BTreeSet::new();
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
-            ids.extend(name.to_str().and_then(|name| name.split('.').next()).map(str::to_owned));
+            ids.extend(
+                name.to_str()
+                    .and_then(|name| name.split('.').next())
+                    .map(str::to_owned),
+            );
         }
         Ok(ids)
     }
 
-    /// Removes what a task used, its log excepted. Anything that cannot be removed is noted, and told in words.
+    /// Removes what a task used, its log excepted. Anything that cannot be removed is noted, and
+    /// told in words.
     pub fn clean_up(&self, task_id: &str) -> Option<String> {
         failpoint!("host.clean_up.before");
         let (work, temp, output) = (self.work(task_id), self.temp(task_id), self.output(task_id));
         let _gone = fs::remove_file(self.room(task_id));
-        let left = [(&output, remove_file(&output)), (&temp, remove_folder(&temp)), (&work, remove_folder(&work))];
-        let left = left.into_iter().find_map(|(path, removed)| Some(left_words(path, &removed.err()?)));
+        let left = [
+            (&output, remove_file(&output)),
+            (&temp, remove_folder(&temp)),
+            (&work, remove_folder(&work)),
+        ];
+        let left = left
+            .into_iter()
+            .find_map(|(path, removed)| Some(left_words(path, &removed.err()?)));
         match &left {
             None => self.remains.settle(task_id),
             Some(words) => {
@@ -380,12 +475,17 @@ impl HostRunner {
 pub fn is_for_want_of_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
     )
 }
 
 fn left_words(path: &Path, error: &io::Error) -> String {
-    format!("what a run left in {} cannot be removed: {error}", path.display())
+    format!(
+        "what a run left in {} cannot be removed: {error}",
+        path.display()
+    )
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {
@@ -395,7 +495,8 @@ fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The reason of a process that ended before its command began, with nobody there: at the gate, because mycli died, or in its set-up.
+/// The reason of a process that ended before its command began, with nobody there: at the gate,
+/// because mycli died, or in its set-up.
 pub const NEVER_STARTED: &str = "it ended before the command began, while mycli was not there";
 
 /// Kills a process with all that belongs to it.
@@ -404,13 +505,16 @@ pub async fn kill(process: &ProcessId, attempt: &str) {
     process::kill_leftovers(process, attempt, true).await;
 }
 
-/// The exit code as a shell tells it (128 + the signal's number), or `None` where only the parent could know it.
+/// The exit code as a shell tells it (128 + the signal's number), or `None` where only the parent
+/// could know it.
 async fn end_of(running: &mut Running) -> io::Result<Option<i32>> {
     match running {
         Running::Child(child, _) => {
             use std::os::unix::process::ExitStatusExt;
             let status = child.wait().await?;
-            Ok(status.code().or_else(|| status.signal().map(|signal| 128 + signal)))
+            Ok(status
+                .code()
+                .or_else(|| status.signal().map(|signal| 128 + signal)))
         }
         Running::Found(process) => {
             process.ended().await;
@@ -433,10 +537,16 @@ impl<'a> Output<'a> {
     fn open(path: &Path, nonce: &'a str, log: &'a mut LogWriter) -> io::Result<Self> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(log.taken()))?;
-        Ok(Self { file, log, nonce, all_said: false })
+        Ok(Self {
+            file,
+            log,
+            nonce,
+            all_said: false,
+        })
     }
 
-    /// Whether nobody writes into the file any more: its reader holds a lock for as long as it lives.
+    /// Whether nobody writes into the file any more: its reader holds a lock for as long as it
+    /// lives.
     fn is_complete(&self) -> io::Result<bool> {
         match flock(&self.file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(true),
@@ -455,7 +565,11 @@ impl<'a> Output<'a> {
             }
             any = true;
             let lines = self.log.append(System.now(), &chunk[..got])?;
-            let tells = |line: &LogLine| marker::split(self.nonce, &line.text).1.is_some_and(|said| said.is_outcome());
+            let tells = |line: &LogLine| {
+                marker::split(self.nonce, &line.text)
+                    .1
+                    .is_some_and(|said| said.is_outcome())
+            };
             self.all_said = self.all_said || lines.iter().any(tells);
             written(lines);
             if got == chunk.len() && got < CHUNK {
@@ -465,22 +579,36 @@ impl<'a> Output<'a> {
     }
 }
 
-/// The `env` that a task would find, if it can undo what a shell does to INT and QUIT in what it starts with `&`.
+/// The `env` that a task would find, if it can undo what a shell does to INT and QUIT in what it
+/// starts with `&`.
 async fn env_with_default_signal() -> Option<PathBuf> {
     let path = search_path();
-    let env =
-        std::env::split_paths(&path).map(|dir| dir.join("env")).find(|path| path.is_absolute() && path.is_file())?;
+    let env = std::env::split_paths(&path)
+        .map(|dir| dir.join("env"))
+        .find(|path| path.is_absolute() && path.is_file())?;
     let mut probe = Command::new(&env);
-    probe.args(["--default-signal=INT,QUIT", "true"]).env_clear().env("PATH", &path);
-    probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    probe.status().await.is_ok_and(|status| status.success()).then_some(env)
+    probe
+        .args(["--default-signal=INT,QUIT", "true"])
+        .env_clear()
+        .env("PATH", &path);
+    probe
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    probe
+        .status()
+        .await
+        .is_ok_and(|status| status.success())
+        .then_some(env)
 }
 
 fn search_path() -> OsString {
-    std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())
+    std::env::var_os("PATH")
+        .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())
 }
 
-/// What a command finds in its environment besides what was asked for: enough to find programs, and directories of its own.
+/// What a command finds in its environment besides what was asked for: enough to find programs, and
+/// directories of its own.
 fn clean_environment(home: &Path, temp: &Path) -> Vec<(&'static str, OsString)> {
     vec![
         ("PATH", search_path()),
@@ -516,10 +644,17 @@ mod tests {
     impl World {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("a directory");
-            let runner = HostRunner::new(folder.path().join("tasks"), Remains::new(folder.path().join("remains")));
+            let runner = HostRunner::new(
+                folder.path().join("tasks"),
+                Remains::new(folder.path().join("remains")),
+            );
             // A process with another world's mark is none of ours.
             let attempt = folder.path().display().to_string();
-            Self { folder, runner, attempt }
+            Self {
+                folder,
+                runner,
+                attempt,
+            }
         }
 
         async fn start(&self, command: &str, timeout: &str) -> Running {
@@ -533,27 +668,53 @@ mod tests {
             let shell = Shell {
                 entry_point: vec!["/bin/sh".into(), "-c".into()],
                 command: vec![script::text().into()],
-                environment: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+                environment: variables
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .into(),
                 secrets: Vec::new(),
             };
-            self.runner.start(TASK, &shell).await.expect("it starts").release().await.expect("it is there")
+            self.runner
+                .start(TASK, &shell)
+                .await
+                .expect("it starts")
+                .release()
+                .await
+                .expect("it is there")
         }
 
         async fn follow(&self, mut running: Running) -> Told {
             let mut log = LogWriter::open(&self.folder.path().join("task.log")).expect("a log");
             let mut all = Vec::new();
-            let follow =
-                self.runner.follow(TASK, &self.attempt, NONCE, &mut running, &mut log, |lines| all.extend(lines));
-            let ended = tokio::time::timeout(Duration::from_secs(30), follow).await.expect("in time").expect("an end");
+            let follow = self.runner.follow(
+                TASK,
+                &self.attempt,
+                NONCE,
+                &mut running,
+                &mut log,
+                |lines| all.extend(lines),
+            );
+            let ended = tokio::time::timeout(Duration::from_secs(30), follow)
+                .await
+                .expect("in time")
+                .expect("an end");
             let since = Instant::now();
             while !readers(&self.runner.output(TASK)).is_empty() {
-                assert!(since.elapsed() < Duration::from_secs(10), "no reader outlives the run");
+                assert!(
+                    since.elapsed() < Duration::from_secs(10),
+                    "no reader outlives the run"
+                );
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            let split: Vec<_> = all.iter().map(|line| marker::split(NONCE, &line.text)).collect();
+            let split: Vec<_> = all
+                .iter()
+                .map(|line| marker::split(NONCE, &line.text))
+                .collect();
             Told {
                 ended,
-                lines: split.iter().filter_map(|(own, _)| own.map(str::to_owned)).collect(),
+                lines: split
+                    .iter()
+                    .filter_map(|(own, _)| own.map(str::to_owned))
+                    .collect(),
                 markers: split.into_iter().filter_map(|(_, marker)| marker).collect(),
             }
         }
@@ -567,10 +728,21 @@ mod tests {
     fn readers(output: &Path) -> Vec<i32> {
         let wanted = format!("{READS}={}", output.display());
         let mut found = Vec::new();
-        for entry in fs::read_dir("/proc").expect("there are processes").flatten() {
+        for entry in fs::read_dir("/proc")
+            .expect("there are processes")
+            .flatten()
+        {
             let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
-            if environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()) {
-                found.extend(entry.file_name().to_str().and_then(|pid| pid.parse::<i32>().ok()));
+            if environ
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == wanted.as_bytes())
+            {
+                found.extend(
+                    entry
+                        .file_name()
+                        .to_str()
+                        .and_then(|pid| pid.parse::<i32>().ok()),
+                );
             }
         }
         found
@@ -581,33 +753,62 @@ mod tests {
         let by_path = "log() { echo \"[info] $*\" > /dev/stderr; }; log start; echo building; : > /dev/stdout; sleep 0.1; \
                        log built; truncate -s 0 /dev/stderr; echo result: 42 > /proc/self/fd/1; exit 3";
         let told = World::new().play(by_path).await;
-        let said: Vec<_> = told.lines.iter().filter(|line| !line.starts_with("truncate")).collect();
-        assert_eq!(said, ["[info] start", "building", "[info] built", "result: 42"], "{told:?}");
+        let said: Vec<_> = told
+            .lines
+            .iter()
+            .filter(|line| !line.starts_with("truncate"))
+            .collect();
+        assert_eq!(
+            said,
+            ["[info] start", "building", "[info] built", "result: 42"],
+            "{told:?}"
+        );
         assert_eq!(
             (told.ended.exit_code, &*told.markers),
-            (Some(3), &[Marker::Start, Marker::Exit(3), Marker::Ended, Marker::Ended][..])
+            (
+                Some(3),
+                &[Marker::Start, Marker::Exit(3), Marker::Ended, Marker::Ended][..]
+            )
         );
     }
 
     #[tokio::test]
     async fn a_last_word_by_path_hides_no_timeout() {
         let world = World::new();
-        let running = world.start("trap 'echo bye > /dev/stderr; exit 1' TERM; while :; do sleep 0.1; done", "1").await;
+        let running = world
+            .start(
+                "trap 'echo bye > /dev/stderr; exit 1' TERM; while :; do sleep 0.1; done",
+                "1",
+            )
+            .await;
         let told = world.follow(running).await;
         // dash says of its `sleep` that it was terminated.
-        assert_eq!(told.lines.last().map(String::as_str), Some("bye"), "{told:?}");
+        assert_eq!(
+            told.lines.last().map(String::as_str),
+            Some("bye"),
+            "{told:?}"
+        );
         assert_eq!(
             (told.ended.exit_code, &*told.markers),
-            (Some(124), &[Marker::Start, Marker::Timeout, Marker::Ended, Marker::Ended][..])
+            (
+                Some(124),
+                &[Marker::Start, Marker::Timeout, Marker::Ended, Marker::Ended][..]
+            )
         );
     }
 
     #[tokio::test]
     async fn many_lines_come_whole_and_in_order_with_the_last_one() {
         let told = World::new().play("seq 200000; printf end >&2").await;
-        let expected: Vec<_> = (1..=200_000).map(|number| number.to_string()).chain(["end".into()]).collect();
+        let expected: Vec<_> = (1..=200_000)
+            .map(|number| number.to_string())
+            .chain(["end".into()])
+            .collect();
         assert!(told.lines == expected, "{} lines", told.lines.len());
-        assert_eq!(told.markers, [Marker::Start, Marker::Exit(0), Marker::Ended, Marker::Ended]);
+        assert_eq!(
+            told.markers,
+            [Marker::Start, Marker::Exit(0), Marker::Ended, Marker::Ended]
+        );
     }
 
     #[tokio::test]
@@ -617,7 +818,10 @@ mod tests {
                     [ \"$(cat $p/comm)\" = cat ] && kill -9 ${p#/proc/} && pids=killed; done 2>/dev/null; echo $pids; seq 20000; exit 4";
         let told = World::new().play(kill).await;
         assert_eq!(told.ended.exit_code, Some(4), "{told:?}");
-        assert_eq!((told.lines.len(), &*told.lines[0], &*told.lines[1]), (20_002, "one", "killed"));
+        assert_eq!(
+            (told.lines.len(), &*told.lines[0], &*told.lines[1]),
+            (20_002, "one", "killed")
+        );
     }
 
     #[tokio::test]
@@ -625,8 +829,16 @@ mod tests {
         let world = World::new();
         let begun = Instant::now();
         let told = world.play("echo begun; (env -i setsid sleep 5 &)").await;
-        assert_eq!((told.ended.exit_code, &*told.lines), (Some(0), &["begun".to_owned()][..]), "{told:?}");
-        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert_eq!(
+            (told.ended.exit_code, &*told.lines),
+            (Some(0), &["begun".to_owned()][..]),
+            "{told:?}"
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            begun.elapsed()
+        );
     }
 
     #[tokio::test]
@@ -638,7 +850,12 @@ mod tests {
         drop(running);
         process.ended().await;
         let told = world.follow(Running::Found(process)).await;
-        assert_eq!((told.ended.exit_code, told.lines.len()), (Some(5), 50_001), "{:?}", told.markers);
+        assert_eq!(
+            (told.ended.exit_code, told.lines.len()),
+            (Some(5), 50_001),
+            "{:?}",
+            told.markers
+        );
         assert_eq!(told.lines.last().map(String::as_str), Some("last"));
     }
 
@@ -651,10 +868,15 @@ mod tests {
         let told = world
             .play("setpriv --reuid=65534 --clear-groups sh -c 'echo out >/dev/stdout; echo err >/dev/stderr'")
             .await;
-        assert_eq!((told.ended.exit_code, &*told.lines), (Some(0), &["out".to_owned(), "err".into()][..]), "{told:?}");
+        assert_eq!(
+            (told.ended.exit_code, &*told.lines),
+            (Some(0), &["out".to_owned(), "err".into()][..]),
+            "{told:?}"
+        );
     }
 
-    /// It searches whatever it is pointed to for what markers carry, and says every word with all that it finds.
+    /// It searches whatever it is pointed to for what markers carry, and says every word with all
+    /// that it finds.
     #[tokio::test]
     async fn no_end_can_be_forged_with_what_the_command_finds() {
         let world = World::new();
@@ -669,11 +891,18 @@ mod tests {
         );
         let told = world.play(&forge).await;
         // It finds what was said before, and what it says with that is its own text.
-        let forged = format!("{}{}:1:timeout", marker::PREFIX, marker::token(NONCE, "start"));
+        let forged = format!(
+            "{}{}:1:timeout",
+            marker::PREFIX,
+            marker::token(NONCE, "start")
+        );
         assert!(told.lines.contains(&forged), "{told:?}");
         assert_eq!(
             (told.ended.exit_code, &*told.markers),
-            (Some(7), &[Marker::Start, Marker::Exit(7), Marker::Ended, Marker::Ended][..]),
+            (
+                Some(7),
+                &[Marker::Start, Marker::Exit(7), Marker::Ended, Marker::Ended][..]
+            ),
             "{told:?}"
         );
     }

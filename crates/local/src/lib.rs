@@ -1,4 +1,5 @@
-//! mycli on one machine: the handlers of `pipeline` on a SQLite store and queue, with containers and processes as tasks.
+//! mycli on one machine: the handlers of `pipeline` on a SQLite store and queue, with containers
+//! and processes as tasks.
 
 pub mod container;
 pub mod database;

@@ -1,7 +1,8 @@
-//! Who is alive: each process that runs work owns a *worker*, and holds a lock that the kernel lets go of when the process dies.
+//! Who is alive: each process that runs work owns a *worker*, and holds a lock that the kernel lets
+//! go of when the process dies.
 //!
-//! Others wake it through a named pipe beside that lock. A socket would do as well, but the path of a socket has at most 107 bytes (103 on
-//! macOS), and homes are deeper than that.
+//! Others wake it through a named pipe beside that lock. A socket would do as well, but the path of
+//! a socket has at most 107 bytes (103 on macOS), and homes are deeper than that.
 
 use std::{
     fs::{self, File},
@@ -18,7 +19,8 @@ use tokio::net::unix::pipe;
 
 use crate::{database::WorkerId, platform};
 
-/// How often a new worker's lock is tried before that is an error. Whoever holds it does so for the blink of an eye. Ours.
+/// How often a new worker's lock is tried before that is an error. Whoever holds it does so for the
+/// blink of an eye. Ours.
 const DECLARE_TRIES: u32 = 10_000;
 
 /// The directory of the workers' locks and pipes.
@@ -84,10 +86,15 @@ impl Workers {
 
     fn paths(&self, worker: &WorkerId) -> Paths {
         let path = |kind: &str| self.dir.join(format!("{worker}.{kind}"));
-        Paths { pipe: path("wake"), socket: path("sock"), lock: path("lock") }
+        Paths {
+            pipe: path("wake"),
+            socket: path("sock"),
+            lock: path("lock"),
+        }
     }
 
-    /// Every worker that has left a trace here, dead or alive: one may die before the store knows it, or after the store forgot it.
+    /// Every worker that has left a trace here, dead or alive: one may die before the store knows
+    /// it, or after the store forgot it.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -108,17 +115,26 @@ impl Workers {
     pub fn declare(&self, worker: &WorkerId) -> io::Result<Alive> {
         let paths = self.paths(worker);
         for _ in 0..DECLARE_TRIES {
-            // Who clears up after the dead may have taken the new file for a dead one's: then it is, or is about to be, removed.
-            let Some(lock) = locked(&paths.lock)?.filter(|lock| is_at(lock, &paths.lock)) else { continue };
+            // Who clears up after the dead may have taken the new file for a dead one's: then it
+            // is, or is about to be, removed.
+            let Some(lock) = locked(&paths.lock)?.filter(|lock| is_at(lock, &paths.lock)) else {
+                continue;
+            };
             platform::make_pipe(&paths.pipe)?;
             let wakes = pipe::OpenOptions::new().open_receiver(&paths.pipe)?;
             let open = pipe::OpenOptions::new().open_sender(&paths.pipe)?;
-            return Ok(Alive { wakes, _open: open, _lock: lock, paths });
+            return Ok(Alive {
+                wakes,
+                _open: open,
+                _lock: lock,
+                paths,
+            });
         }
         Err(io::Error::other("the new worker's lock is held"))
     }
 
-    /// Takes the place of a worker whose process is dead; `None` if it lives, or if somebody else is taking its place.
+    /// Takes the place of a worker whose process is dead; `None` if it lives, or if somebody else
+    /// is taking its place.
     ///
     /// # Errors
     /// When its lock cannot be looked at.
@@ -171,16 +187,24 @@ fn remove(paths: &Paths) {
     }
 }
 
-/// Whether this open file is the one at that path, which somebody may have removed or made anew in the meantime.
+/// Whether this open file is the one at that path, which somebody may have removed or made anew in
+/// the meantime.
 fn is_at(file: &File, path: &Path) -> bool {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-    let (opened, there) = (file.metadata().map(identity), fs::metadata(path).map(identity));
+    let (opened, there) = (
+        file.metadata().map(identity),
+        fs::metadata(path).map(identity),
+    );
     matches!((opened, there), (Ok(opened), Ok(there)) if opened == there)
 }
 
 /// The lock, if nobody holds it.
 pub(crate) fn locked(path: &Path) -> io::Result<Option<File>> {
-    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -209,7 +233,10 @@ mod tests {
             workers.wake(&worker);
         }
         let mut heard = 0;
-        while tokio::time::timeout(std::time::Duration::from_millis(50), alive.woken()).await.is_ok() {
+        while tokio::time::timeout(std::time::Duration::from_millis(50), alive.woken())
+            .await
+            .is_ok()
+        {
             heard += 1;
         }
         // A full pipe takes no more, and holds up nobody who calls.
@@ -223,7 +250,10 @@ mod tests {
         let (_folder, workers) = deep();
         let worker = WorkerId::new();
         let alive = workers.declare(&worker).expect("declared");
-        assert!(workers.inherit(&worker).expect("looked at").is_none(), "it lives");
+        assert!(
+            workers.inherit(&worker).expect("looked at").is_none(),
+            "it lives"
+        );
         drop(alive);
         assert!(workers.traces().expect("read").is_empty());
         workers.wake(&worker);
@@ -238,7 +268,11 @@ mod tests {
         let socket = UnixDatagram::bind(workers.paths(&worker).socket).expect("bound");
         workers.wake(&worker);
         assert_eq!(socket.recv(&mut [0; 8]).expect("a call"), 1);
-        workers.inherit(&worker).expect("looked at").expect("dead").complete();
+        workers
+            .inherit(&worker)
+            .expect("looked at")
+            .expect("dead")
+            .complete();
         assert!(workers.traces().expect("read").is_empty());
     }
 }

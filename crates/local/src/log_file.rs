@@ -1,8 +1,8 @@
 //! Logs on one machine: a file for each task, in the format that Kubernetes' CRI uses.
 //!
-//! Each line is `<RFC 3339 time> <F|P> <text>`: `F` ends a line of output, `P` is a part of one (a very long line, or the last one when
-//! it has no line end). So the bytes of the output can be counted from the file alone, and after a crash the writer goes on exactly
-//! where it was.
+//! Each line is `<RFC 3339 time> <F|P> <text>`: `F` ends a line of output, `P` is a part of one (a
+//! very long line, or the last one when it has no line end). So the bytes of the output can be
+//! counted from the file alone, and after a crash the writer goes on exactly where it was.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,12 +16,13 @@ use domain::{
     ports::{LogLine, LogPage, Logs, PortError, ReadError},
 };
 
-/// Longest text in one line of the file, without its line end; what is longer is cut into parts. The size of a CloudWatch Logs event
-/// (256 KB).
+/// Longest text in one line of the file, without its line end; what is longer is cut into parts.
+/// The size of a CloudWatch Logs event (256 KB).
 const PART_MAX: usize = 256 * 1024;
 /// Most bytes of one character in UTF-8 (RFC 3629).
 const CHARACTER_MAX: usize = 4;
-/// Most bytes read for one page: well below API Gateway's and Lambda's 6 MB (AWS-FACTS §7), also when escaped as JSON.
+/// Most bytes read for one page: well below API Gateway's and Lambda's 6 MB (AWS-FACTS §7), also
+/// when escaped as JSON.
 const PAGE_BYTES: u64 = 1024 * 1024;
 
 /// Appends a task's output to its log.
@@ -40,7 +41,11 @@ impl LogWriter {
     /// # Errors
     /// When the file cannot be opened or read.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .open(path)?;
         let mut written = 0;
         if file.metadata()?.len() > 0 {
             let (payload, whole) = measure(&mut BufReader::new(&file))?;
@@ -48,7 +53,11 @@ impl LogWriter {
             file.seek(SeekFrom::End(0))?;
             written = payload;
         }
-        Ok(Self { file, written, partial: Vec::new() })
+        Ok(Self {
+            file,
+            written,
+            partial: Vec::new(),
+        })
     }
 
     /// How many bytes of output it has taken: where a source that begins anew has to go on.
@@ -62,7 +71,8 @@ impl LogWriter {
     /// # Errors
     /// When the file cannot be written (a full disk).
     pub fn append(&mut self, at: Timestamp, bytes: &[u8]) -> io::Result<Vec<LogLine>> {
-        let (mut lines, mut out, mut payload) = (Vec::new(), Vec::with_capacity(bytes.len() + 64), 0);
+        let (mut lines, mut out, mut payload) =
+            (Vec::new(), Vec::with_capacity(bytes.len() + 64), 0);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.partial.extend_from_slice(piece);
             while let Some(length) = next_part(&self.partial) {
@@ -93,7 +103,8 @@ impl LogWriter {
     }
 }
 
-/// How long the part is that the beginning of a line makes, with the line end if it comes so far; `None` while it may yet grow.
+/// How long the part is that the beginning of a line makes, with the line end if it comes so far;
+/// `None` while it may yet grow.
 fn next_part(line: &[u8]) -> Option<usize> {
     let text = line.strip_suffix(b"\n");
     if text.unwrap_or(line).len() > PART_MAX {
@@ -102,10 +113,16 @@ fn next_part(line: &[u8]) -> Option<usize> {
     text.map(|_| line.len())
 }
 
-/// Where a line that is longer than a part is cut: before the character that does not fit whole. Bytes that are no UTF-8 are cut at the limit.
+/// Where a line that is longer than a part is cut: before the character that does not fit whole.
+/// Bytes that are no UTF-8 are cut at the limit.
 fn cut(line: &[u8]) -> usize {
     let is_beginning = |at: &usize| line[*at] & 0b1100_0000 != 0b1000_0000;
-    let Some(at) = (PART_MAX + 1 - CHARACTER_MAX..=PART_MAX).rev().find(is_beginning) else { return PART_MAX };
+    let Some(at) = (PART_MAX + 1 - CHARACTER_MAX..=PART_MAX)
+        .rev()
+        .find(is_beginning)
+    else {
+        return PART_MAX;
+    };
     let character = &line[at..line.len().min(at + CHARACTER_MAX)];
     let valid = match std::str::from_utf8(character) {
         Ok(text) => text.len(),
@@ -118,19 +135,26 @@ fn cut(line: &[u8]) -> usize {
 
 /// Writes one piece of output, with its line end if it has one, in the file's format.
 fn encode(at: Timestamp, text: &[u8], out: &mut Vec<u8>) -> LogLine {
-    let (body, tag) = text.strip_suffix(b"\n").map_or((text, 'P'), |body| (body, 'F'));
+    let (body, tag) = text
+        .strip_suffix(b"\n")
+        .map_or((text, 'P'), |body| (body, 'F'));
     out.extend_from_slice(at.to_rfc3339_opts(SecondsFormat::Millis, true).as_bytes());
     out.extend_from_slice(&[b' ', tag as u8, b' ']);
     out.extend_from_slice(body);
     out.push(b'\n');
-    LogLine { at, text: String::from_utf8_lossy(body).into_owned() }
+    LogLine {
+        at,
+        text: String::from_utf8_lossy(body).into_owned(),
+    }
 }
 
 /// Bytes of output that whole lines hold, and bytes of the file that they take.
 fn measure(reader: &mut impl BufRead) -> io::Result<(u64, u64)> {
     let (mut payload, mut whole, mut line) = (0, 0, Vec::new());
     while reader.read_until(b'\n', &mut line)? > 0 {
-        let Some((_, tag, text)) = decode(&line) else { break };
+        let Some((_, tag, text)) = decode(&line) else {
+            break;
+        };
         payload += text.len() as u64 + u64::from(tag == b'F');
         whole += line.len() as u64;
         line.clear();
@@ -174,7 +198,11 @@ impl LocalLogs {
         let mut ids = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
-            ids.extend(name.to_str().and_then(|name| name.strip_suffix(".log")).map(str::to_owned));
+            ids.extend(
+                name.to_str()
+                    .and_then(|name| name.strip_suffix(".log"))
+                    .map(str::to_owned),
+            );
         }
         Ok(ids)
     }
@@ -203,7 +231,10 @@ impl Logs for LocalLogs {
 
 /// A cursor as we write it, and in no other form.
 fn offset(cursor: &str) -> Option<u64> {
-    cursor.parse().ok().filter(|offset: &u64| offset.to_string() == cursor)
+    cursor
+        .parse()
+        .ok()
+        .filter(|offset: &u64| offset.to_string() == cursor)
 }
 
 /// What begins in the last part of the file.
@@ -217,8 +248,13 @@ fn last_page(path: &Path) -> io::Result<Vec<LogLine>> {
     }
     let (mut lines, mut line) = (Vec::new(), Vec::new());
     while reader.read_until(b'\n', &mut line)? > 0 {
-        let Some((time, _, text)) = decode(&line) else { break };
-        lines.push(LogLine { at: time, text: String::from_utf8_lossy(text).into_owned() });
+        let Some((time, _, text)) = decode(&line) else {
+            break;
+        };
+        lines.push(LogLine {
+            at: time,
+            text: String::from_utf8_lossy(text).into_owned(),
+        });
         line.clear();
     }
     Ok(lines)
@@ -231,15 +267,29 @@ fn page(path: &Path, from: u64) -> io::Result<Option<LogPage>> {
     if from > size || !begins_a_line(&mut file, from)? {
         return Ok(None);
     }
-    let (mut reader, mut lines, mut at, mut line) = (BufReader::new(file.take(size)), Vec::new(), from, Vec::new());
+    let (mut reader, mut lines, mut at, mut line) = (
+        BufReader::new(file.take(size)),
+        Vec::new(),
+        from,
+        Vec::new(),
+    );
     while at - from < PAGE_BYTES && reader.read_until(b'\n', &mut line)? > 0 {
-        let Some((time, _, text)) = decode(&line) else { break };
-        lines.push(LogLine { at: time, text: String::from_utf8_lossy(text).into_owned() });
+        let Some((time, _, text)) = decode(&line) else {
+            break;
+        };
+        lines.push(LogLine {
+            at: time,
+            text: String::from_utf8_lossy(text).into_owned(),
+        });
         at += line.len() as u64;
         line.clear();
     }
     let more = !lines.is_empty() && at < size;
-    Ok(Some(LogPage { lines, next: Some(at.to_string()), more }))
+    Ok(Some(LogPage {
+        lines,
+        next: Some(at.to_string()),
+        more,
+    }))
 }
 
 /// Whether a line begins at this place, where the file is then read from.
@@ -261,7 +311,13 @@ mod tests {
     }
 
     fn texts(path: &Path) -> Vec<String> {
-        page(path, 0).expect("it is read").expect("a page").lines.into_iter().map(|line| line.text).collect()
+        page(path, 0)
+            .expect("it is read")
+            .expect("a page")
+            .lines
+            .into_iter()
+            .map(|line| line.text)
+            .collect()
     }
 
     #[test]
@@ -292,7 +348,11 @@ mod tests {
             .write_all(b"2026-11-24T00:00:00.000Z F to")
             .expect("tears");
         let log = LogWriter::open(&path).expect("opens again");
-        assert_eq!(log.taken(), 8, "the torn line and the unfinished one are to be written again");
+        assert_eq!(
+            log.taken(),
+            8,
+            "the torn line and the unfinished one are to be written again"
+        );
         assert_eq!(texts(&path), ["one", "two"]);
     }
 
@@ -318,7 +378,10 @@ mod tests {
             log.append(now(), piece).expect("appends");
         }
         log.finish(now()).expect("finishes");
-        assert_eq!(log.taken(), pieces.iter().map(|piece| piece.len() as u64).sum::<u64>());
+        assert_eq!(
+            log.taken(),
+            pieces.iter().map(|piece| piece.len() as u64).sum::<u64>()
+        );
         let (mut lines, mut from) = (Vec::new(), 0);
         loop {
             let page = page(&path, from).expect("it is read").expect("a page");
@@ -342,11 +405,16 @@ mod tests {
                     let lines = written(&[first, second, b"next\n"]);
                     let (next, parts) = lines.split_last().expect("lines");
                     assert_eq!(next, "next");
-                    assert!(parts.concat() == text, "{character} {before} before the limit, torn at {torn}");
+                    assert!(
+                        parts.concat() == text,
+                        "{character} {before} before the limit, torn at {torn}"
+                    );
                     assert!(parts.iter().all(|part| part.len() <= PART_MAX));
                     let all_but_the_last = &parts[..parts.len() - 1];
                     assert!(
-                        all_but_the_last.iter().all(|part| part.len() > PART_MAX - CHARACTER_MAX),
+                        all_but_the_last
+                            .iter()
+                            .all(|part| part.len() > PART_MAX - CHARACTER_MAX),
                         "no part too many"
                     );
                 }
@@ -360,7 +428,10 @@ mod tests {
         let line = text.clone() + "\n";
         for torn in [line.len(), PART_MAX, 10] {
             let (first, second) = line.as_bytes().split_at(torn);
-            assert!(written(&[first, second, b"next\n"]) == [text.as_str(), "next"], "torn at {torn}");
+            assert!(
+                written(&[first, second, b"next\n"]) == [text.as_str(), "next"],
+                "torn at {torn}"
+            );
         }
         let over = format!("{text}y\n");
         assert!(written(&[over.as_bytes()]) == [text.as_str(), "y"]);
@@ -385,7 +456,8 @@ mod tests {
         let path = dir.path().join("a.log");
         let mut log = LogWriter::open(&path).expect("opens");
         let lines: Vec<_> = (0..50_000).map(|n| format!("{n:060}")).collect();
-        log.append(now(), (lines.join("\n") + "\n").as_bytes()).expect("appends");
+        log.append(now(), (lines.join("\n") + "\n").as_bytes())
+            .expect("appends");
         let (mut seen, mut from) = (Vec::new(), 0);
         loop {
             let page = page(&path, from).expect("it is read").expect("a page");

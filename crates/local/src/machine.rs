@@ -1,4 +1,5 @@
-//! One machine as an installation: opens what is on disk, takes over what dead processes left, and answers the API in process.
+//! One machine as an installation: opens what is on disk, takes over what dead processes left, and
+//! answers the API in process.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -54,7 +55,8 @@ use crate::{
     worker::Pump,
 };
 
-/// How long a start waits for the end of what dead processes left to be written down, before it goes on with its own. Ours.
+/// How long a start waits for the end of what dead processes left to be written down, before it
+/// goes on with its own. Ours.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How often others' work is looked at. Ours.
 const LOOK: Duration = Duration::from_millis(100);
@@ -139,7 +141,9 @@ pub enum OpenError {
 }
 
 fn on(address: Option<&str>) -> String {
-    address.map(|address| format!(" on {address}")).unwrap_or_default()
+    address
+        .map(|address| format!(" on {address}"))
+        .unwrap_or_default()
 }
 
 /// One machine. See the module.
@@ -174,7 +178,8 @@ struct Engine {
 }
 
 impl Machine {
-    /// Opens the store. If processes died and left work, it is taken over: what has ended is closed truthfully before this returns.
+    /// Opens the store. If processes died and left work, it is taken over: what has ended is closed
+    /// truthfully before this returns.
     ///
     /// # Errors
     /// When the directory or the store cannot be used.
@@ -186,7 +191,13 @@ impl Machine {
         }
         let successor = tokio::spawn(Arc::clone(&parts).keep_inheriting());
         let seen = Mutex::new(parts.worker.changed.subscribe());
-        Ok(Self { parts, auth: Auth::default(), caller, successor, seen })
+        Ok(Self {
+            parts,
+            auth: Auth::default(),
+            caller,
+            successor,
+            seen,
+        })
     }
 
     /// Begins to run work: its own, and what it has taken over. Idempotent.
@@ -202,12 +213,17 @@ impl Parts {
     fn assemble(options: Options) -> Result<Self, OpenError> {
         let dir = &options.dir;
         for path in [dir.clone(), dir.join("logs"), dir.join("tasks")] {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+            let made = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path);
             made.map_err(|source| OpenError::Dir { path, source })?;
         }
         let workers_dir = dir.join("pumps");
-        let workers =
-            Workers::new(workers_dir.clone()).map_err(|source| OpenError::Dir { path: workers_dir, source })?;
+        let workers = Workers::new(workers_dir.clone()).map_err(|source| OpenError::Dir {
+            path: workers_dir,
+            source,
+        })?;
         let database = Database::open(&dir.join("store.sqlite"), WorkerId::new())?;
         let secrets = Secrets::new(dir.join("secrets"));
         let settings = watch::Sender::new(Arc::new(settings(options.bounds.own())));
@@ -221,14 +237,43 @@ impl Parts {
             secrets: secrets.clone(),
             host_only: options.host_only,
         };
-        let tasks = LocalTasks::new(database.clone(), logs.clone(), setup, sender, changed.clone());
+        let tasks = LocalTasks::new(
+            database.clone(),
+            logs.clone(),
+            setup,
+            sender,
+            changed.clone(),
+        );
         let wake = workers.clone();
         let queue = LocalQueue::new(database.clone(), move |worker: &WorkerId| wake.wake(worker));
         let (store, inherited) = (LocalStore::new(database.clone()), Arc::default());
         let (registered, pace) = (Arc::default(), Arc::default());
-        let worker = Pump { store, queue, tasks, logs, secrets, registered, pace, settings, changed, inherited };
-        let (alive, running, reports) = (Mutex::new(None), Mutex::new(None), Mutex::new(Some(reports)));
-        Ok(Self { options, workers, worker, database, alive, running, reports })
+        let worker = Pump {
+            store,
+            queue,
+            tasks,
+            logs,
+            secrets,
+            registered,
+            pace,
+            settings,
+            changed,
+            inherited,
+        };
+        let (alive, running, reports) = (
+            Mutex::new(None),
+            Mutex::new(None),
+            Mutex::new(Some(reports)),
+        );
+        Ok(Self {
+            options,
+            workers,
+            worker,
+            database,
+            alive,
+            running,
+            reports,
+        })
     }
 
     /// Takes over what dead processes left, and goes on with it; says whether there was anything.
@@ -248,7 +293,11 @@ impl Parts {
         let (mut any, mut dead, mut left) = (false, false, Vec::new());
         let mut limits = self.own_limits().await?;
         for worker in self.others().await? {
-            let Some(inheritance) = self.workers.inherit(&worker).map_err(|source| self.dir_error(source))? else {
+            let Some(inheritance) = self
+                .workers
+                .inherit(&worker)
+                .map_err(|source| self.dir_error(source))?
+            else {
                 continue;
             };
             let theirs = self.database.limits(&worker).await?;
@@ -261,7 +310,9 @@ impl Parts {
                 Bounds::Own(_) | Bounds::None => {}
             }
             // Before the work is there, so that none of it is launched beyond them.
-            self.worker.settings.send_replace(Arc::new(settings(limits)));
+            self.worker
+                .settings
+                .send_replace(Arc::new(settings(limits)));
             // Who takes over must itself be known, should it die in the middle.
             self.declare().await?;
             any |= self.database.adopt(&worker, limits).await?;
@@ -291,7 +342,13 @@ impl Parts {
         }
         spawn_supervisor(&self.options).map_err(|source| self.dir_error(source))?;
         let taken = async {
-            while self.database.workers().await?.iter().any(|worker| dead.contains(worker)) {
+            while self
+                .database
+                .workers()
+                .await?
+                .iter()
+                .any(|worker| dead.contains(worker))
+            {
                 tokio::time::sleep(LOOK).await;
             }
             Ok(())
@@ -302,15 +359,22 @@ impl Parts {
     /// Every other worker that is known, or has left a trace.
     async fn others(&self) -> Result<BTreeSet<WorkerId>, OpenError> {
         // The traces first: who takes a worker's place removes them last.
-        let mut workers: BTreeSet<_> =
-            self.workers.traces().map_err(|source| self.dir_error(source))?.into_iter().collect();
+        let mut workers: BTreeSet<_> = self
+            .workers
+            .traces()
+            .map_err(|source| self.dir_error(source))?
+            .into_iter()
+            .collect();
         workers.extend(self.database.workers().await?);
         workers.remove(self.database.worker());
         Ok(workers)
     }
 
     fn dir_error(&self, source: io::Error) -> OpenError {
-        OpenError::Dir { path: self.options.dir.clone(), source }
+        OpenError::Dir {
+            path: self.options.dir.clone(),
+            source,
+        }
     }
 
     /// Makes this process's worker known, so that what it records is found if it dies. Idempotent.
@@ -319,22 +383,34 @@ impl Parts {
         if let Some(alive) = held.as_ref() {
             return Ok(Arc::clone(alive));
         }
-        let alive = Arc::new(self.workers.declare(self.database.worker()).map_err(|source| self.dir_error(source))?);
-        self.database.register_worker(self.options.bounds.own()).await?;
+        let alive = Arc::new(
+            self.workers
+                .declare(self.database.worker())
+                .map_err(|source| self.dir_error(source))?,
+        );
+        self.database
+            .register_worker(self.options.bounds.own())
+            .await?;
         *held = Some(Arc::clone(&alive));
         Ok(alive)
     }
 
     async fn start(&self) -> Result<(), OpenError> {
         let mut running = self.running.lock().await;
-        let Some(reports) = self.reports.lock().await.take() else { return Ok(()) };
+        let Some(reports) = self.reports.lock().await.take() else {
+            return Ok(());
+        };
         let alive = self.declare().await?;
         process::adopt_orphans();
         self.worker.tasks.resume().await?;
         let (stop, stopped) = watch::channel(false);
         let worker = tokio::spawn(self.worker.clone().run(reports, stopped));
         let listener = tokio::spawn(listen(alive, self.worker.clone()));
-        *running = Some(Engine { stop, worker, listener });
+        *running = Some(Engine {
+            stop,
+            worker,
+            listener,
+        });
         Ok(())
     }
 
@@ -349,10 +425,13 @@ impl Parts {
                 let _either = tokio::time::timeout(LOOK, changes.changed()).await;
             }
         };
-        tokio::time::timeout(SETTLE, settled).await.unwrap_or(Ok(()))
+        tokio::time::timeout(SETTLE, settled)
+            .await
+            .unwrap_or(Ok(()))
     }
 
-    /// Takes over the work of processes that die while this one lives: it may be waiting for a limit that they hold.
+    /// Takes over the work of processes that die while this one lives: it may be waiting for a
+    /// limit that they hold.
     async fn keep_inheriting(self: Arc<Self>) {
         loop {
             tokio::time::sleep(INHERIT).await;
@@ -364,7 +443,12 @@ impl Parts {
 
     async fn stop_engine(&self) {
         let engine = self.running.lock().await.take();
-        if let Some(Engine { stop, worker, listener }) = engine {
+        if let Some(Engine {
+            stop,
+            worker,
+            listener,
+        }) = engine
+        {
             let _gone = stop.send(true);
             let _ended = worker.await;
             listener.abort();
@@ -372,7 +456,8 @@ impl Parts {
         }
     }
 
-    /// Whether something is left that can be finished. A record that cannot be read is nobody's to finish.
+    /// Whether something is left that can be finished. A record that cannot be read is nobody's to
+    /// finish.
     async fn has_work(&self) -> Result<bool, PortError> {
         Ok(self.database.unfinished_here().await? > 0 && self.worker.store.has_work().await?)
     }
@@ -381,7 +466,8 @@ impl Parts {
         self.stop_engine().await;
         // What is not cleaned up by then is found by whoever takes over from the next who dies.
         let _either = tokio::time::timeout(SETTLE, self.worker.tasks.closed()).await;
-        let finished = self.alive.lock().await.is_none() || self.database.unregister_worker().await?;
+        let finished =
+            self.alive.lock().await.is_none() || self.database.unregister_worker().await?;
         let finished = finished || !self.has_work().await?;
         // Lets go of the lock: what is unfinished can be taken over from here on.
         self.alive.lock().await.take();
@@ -394,7 +480,12 @@ impl Parts {
 
 impl Machine {
     /// Answers a request of this user, without a network and without a key.
-    pub async fn call(&self, method: Method, path_and_query: &str, body: Option<Vec<u8>>) -> (u16, HeaderMap, Vec<u8>) {
+    pub async fn call(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+    ) -> (u16, HeaderMap, Vec<u8>) {
         // What is recorded must have an owner that others know.
         if method != Method::GET
             && let Err(error) = self.parts.declare().await
@@ -406,16 +497,38 @@ impl Machine {
         parts(self.route(&request, Some(&self.caller)).await)
     }
 
-    /// Sends a request to the function that serves its route. Without a caller the request has to show a key.
+    /// Sends a request to the function that serves its route. Without a caller the request has to
+    /// show a key.
     pub(crate) async fn route(
         &self,
         request: &ApiGatewayProxyRequest,
         caller: Option<&Caller>,
     ) -> ApiGatewayProxyResponse {
-        let Pump { store, queue, logs, secrets, .. } = &self.parts.worker;
+        let Pump {
+            store,
+            queue,
+            logs,
+            secrets,
+            ..
+        } = &self.parts.worker;
         let settings = &self.parts.worker.settings();
-        let query = Query { store, keys: store, logs, system: &System, auth: &self.auth, settings };
-        let submit = Submit { store, keys: store, queue, secrets, system: &System, auth: &self.auth, settings };
+        let query = Query {
+            store,
+            keys: store,
+            logs,
+            system: &System,
+            auth: &self.auth,
+            settings,
+        };
+        let submit = Submit {
+            store,
+            keys: store,
+            queue,
+            secrets,
+            system: &System,
+            auth: &self.auth,
+            settings,
+        };
         let reads = Route::of(request).is_ok_and(|route| route.is_read());
         let response = match (reads, caller) {
             (true, Some(caller)) => query.answer(caller, request).await,
@@ -429,13 +542,15 @@ impl Machine {
         response
     }
 
-    /// What could not be removed of runs that are over. To be told once the machine is closed, since that waits for removals.
+    /// What could not be removed of runs that are over. To be told once the machine is closed,
+    /// since that waits for removals.
     #[must_use]
     pub fn remains(&self) -> Remains {
         self.parts.worker.tasks.remains()
     }
 
-    /// Resolves when something may have changed since this last resolved: at once for what this process runs, within 100 ms for what others do.
+    /// Resolves when something may have changed since this last resolved: at once for what this
+    /// process runs, within 100 ms for what others do.
     pub async fn changed(&self) {
         let mut seen = self.seen.lock().await;
         let _either = tokio::time::timeout(LOOK, seen.changed()).await;
@@ -454,13 +569,18 @@ impl Machine {
         forget::look(&self.parts.worker.store, text).await
     }
 
-    /// Removes a record that cannot be read, and gives back what it holds. If a task runs for it, that is stopped first, whichever process
-    /// follows it.
+    /// Removes a record that cannot be read, and gives back what it holds. If a task runs for it,
+    /// that is stopped first, whichever process follows it.
     ///
     /// # Errors
     /// As [`pipeline::forget::remove`].
     pub async fn forget(&self, id: &ExecutionId) -> Result<Forgotten, ForgetError> {
-        let Pump { store, queue, tasks, .. } = &self.parts.worker;
+        let Pump {
+            store,
+            queue,
+            tasks,
+            ..
+        } = &self.parts.worker;
         let stop = async |task_arn: &str| {
             tasks.stop_task(task_arn, forget::REASON).await?;
             if let Some(task) = self.parts.database.task(task_arn).await? {
@@ -468,18 +588,34 @@ impl Machine {
             }
             forget::stop(tasks, &System, task_arn).await
         };
-        let forgotten = forget::remove(id, async |stopped: Option<&str>| store.forget(id, stopped).await, stop).await?;
-        let wakeup = |limit: &LimitKey| Message::Wakeup { backlog: limit.clone(), id: None }.into();
-        queue.send(forgotten.released.iter().map(wakeup).collect()).await?;
+        let forgotten = forget::remove(
+            id,
+            async |stopped: Option<&str>| store.forget(id, stopped).await,
+            stop,
+        )
+        .await?;
+        let wakeup = |limit: &LimitKey| {
+            Message::Wakeup {
+                backlog: limit.clone(),
+                id: None,
+            }
+            .into()
+        };
+        queue
+            .send(forgotten.released.iter().map(wakeup).collect())
+            .await?;
         Ok(forgotten)
     }
 
-    /// Ends this process's part. Unfinished work is left to a supervisor process, which is started if there is any; says whether there is.
+    /// Ends this process's part. Unfinished work is left to a supervisor process, which is started
+    /// if there is any; says whether there is.
     ///
     /// # Errors
-    /// When the store does not answer, or the supervisor cannot be started; the next start then finds the work.
+    /// When the store does not answer, or the supervisor cannot be started; the next start then
+    /// finds the work.
     pub async fn close(self) -> Result<bool, OpenError> {
-        // An inheritance that is cut short is found again: the successor is on record before anything is its own.
+        // An inheritance that is cut short is found again: the successor is on record before
+        // anything is its own.
         self.successor.abort();
         let _ended = self.successor.await;
         self.parts.close().await
@@ -509,8 +645,14 @@ impl Machine {
             }
         }
         // It is the same principal at each start: what it submitted before is still its own.
-        let before = store.list_keys().await?.into_iter().find(|known| known.name == SERVE_KEY);
-        let principal = before.as_ref().map_or_else(|| Principal::new(now, System.bits()), KeyRecord::principal);
+        let before = store
+            .list_keys()
+            .await?
+            .into_iter()
+            .find(|known| known.name == SERVE_KEY);
+        let principal = before
+            .as_ref()
+            .map_or_else(|| Principal::new(now, System.bits()), KeyRecord::principal);
         let record = auth::record(key, SERVE_KEY, Role::Admin, principal, now).await?;
         let is_set = match before {
             Some(before) => {
@@ -523,7 +665,9 @@ impl Machine {
                 store.add_key(&record).await?
             }
         };
-        let other = || OpenError::Key("was changed by another server on this machine; start it again".into());
+        let other = || {
+            OpenError::Key("was changed by another server on this machine; start it again".into())
+        };
         is_set.then_some(()).ok_or_else(other)
     }
 }
@@ -533,7 +677,11 @@ impl Machine {
 /// # Errors
 /// When the machine cannot be opened.
 pub async fn supervise(options: Options) -> Result<(), OpenError> {
-    let machine = Machine::open(Options { bounds: Bounds::Inherited, ..options }).await?;
+    let machine = Machine::open(Options {
+        bounds: Bounds::Inherited,
+        ..options
+    })
+    .await?;
     machine.start().await?;
     while machine.parts.has_work().await? {
         machine.changed().await;
@@ -550,13 +698,17 @@ pub struct Upkeep {
     pub remains: Vec<String>,
 }
 
-/// Removes the records and logs of executions that ended longer ago than `older_than`, and what could not be removed before of any that is over.
+/// Removes the records and logs of executions that ended longer ago than `older_than`, and what
+/// could not be removed before of any that is over.
 ///
 /// # Errors
 /// When the machine cannot be opened.
 pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, OpenError> {
     let machine = Machine::open(options).await?;
-    let before = System.now().checked_sub_signed(older_than).unwrap_or(domain::Timestamp::MIN_UTC);
+    let before = System
+        .now()
+        .checked_sub_signed(older_than)
+        .unwrap_or(domain::Timestamp::MIN_UTC);
     let pruned = machine.parts.database.prune(before).await?;
     let tasks = &machine.parts.worker.tasks;
     tasks.prune_logs().await?;
@@ -564,7 +716,10 @@ pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, Op
     // It is all among that.
     let _told = tasks.remains().tell();
     machine.close().await?;
-    Ok(Upkeep { executions: pruned.executions, remains })
+    Ok(Upkeep {
+        executions: pruned.executions,
+        remains,
+    })
 }
 
 /// Hears other processes' calls to look.
@@ -579,14 +734,26 @@ async fn listen(alive: Arc<Alive>, worker: Pump) {
 
 fn spawn_supervisor(options: &Options) -> io::Result<()> {
     use std::os::unix::process::CommandExt;
-    let log = fs::File::options().create(true).append(true).open(options.dir.join("supervisor.log"))?;
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(options.dir.join("supervisor.log"))?;
     let mut command = std::process::Command::new(std::env::current_exe()?);
-    command.args(["local", "supervise", "--dir"]).arg(&options.dir);
+    command
+        .args(["local", "supervise", "--dir"])
+        .arg(&options.dir);
     if options.host_only {
         command.arg("--host");
     }
     failpoint!("machine.spawn_supervisor.before");
-    command.current_dir("/").process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().map(drop)
+    command
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .map(drop)
 }
 
 fn settings(limits: Limits) -> Settings {
@@ -595,9 +762,18 @@ fn settings(limits: Limits) -> Settings {
         clippy::cast_sign_loss,
         reason = "checked to be positive; a float saturates"
     )]
-    let cpu = limits.vcpus.map(|vcpus| (vcpus.max(0.0) * 1024.0).round() as u32);
-    let rate = limits.launch_rate.map(|per_second| Rate { burst: per_second.max(1.0), per_second });
-    let arch = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 };
+    let cpu = limits
+        .vcpus
+        .map(|vcpus| (vcpus.max(0.0) * 1024.0).round() as u32);
+    let rate = limits.launch_rate.map(|per_second| Rate {
+        burst: per_second.max(1.0),
+        per_second,
+    });
+    let arch = if cfg!(target_arch = "aarch64") {
+        Arch::Arm64
+    } else {
+        Arch::X86_64
+    };
     Settings {
         cluster: crate::tasks::CLUSTER.into(),
         log_group: "/mycli/local".into(),
@@ -621,19 +797,25 @@ pub(crate) fn request(
     headers: HeaderMap,
     body: Option<Vec<u8>>,
 ) -> ApiGatewayProxyRequest {
-    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+    let (path, query) = path_and_query
+        .split_once('?')
+        .unwrap_or((path_and_query, ""));
     let mut request = ApiGatewayProxyRequest::default();
     request.http_method = method;
     request.path = Some(path.to_owned());
     request.headers = headers;
     let mut parameters: HashMap<String, Vec<String>> = HashMap::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        parameters.entry(name.into_owned()).or_default().push(value.into_owned());
+        parameters
+            .entry(name.into_owned())
+            .or_default()
+            .push(value.into_owned());
     }
     request.query_string_parameters = parameters.into();
     if let Some(bytes) = body {
         request.body = Some(
-            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+            String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
         );
     }
     request
@@ -642,5 +824,9 @@ pub(crate) fn request(
 /// A function's answer as HTTP.
 pub(crate) fn parts(response: ApiGatewayProxyResponse) -> (u16, HeaderMap, Vec<u8>) {
     let body = response.body.map(|body| body.to_vec()).unwrap_or_default();
-    (u16::try_from(response.status_code).unwrap_or(500), response.headers, body)
+    (
+        u16::try_from(response.status_code).unwrap_or(500),
+        response.headers,
+        body,
+    )
 }

@@ -1,17 +1,25 @@
-//! What each operating system does in its own way: how processes are looked at, and a named pipe made. Each has a file with the same
-//! functions; no other file knows which one it is on (`tests/platform.sh` holds us to that).
+//! What each operating system does in its own way: how processes are looked at, and a named pipe
+//! made. Each has a file with the same functions; no other file knows which one it is on
+//! (`tests/platform.sh` holds us to that).
 
 #[cfg(target_os = "linux")]
 mod linux;
 // Its words are Linux's too, as far as `ps` goes, so what it reads is tested where we are.
 #[cfg(any(target_os = "macos", test))]
-#[cfg_attr(not(target_os = "macos"), expect(dead_code, reason = "compiled for its tests"))]
+#[cfg_attr(
+    not(target_os = "macos"),
+    expect(dead_code, reason = "compiled for its tests")
+)]
 mod macos;
 
 #[cfg(target_os = "linux")]
-pub(crate) use self::linux::{LOOK, adopt_orphans, boot, carriers, make_pipe, own_children, process, remains};
+pub(crate) use self::linux::{
+    LOOK, adopt_orphans, boot, carriers, make_pipe, own_children, process, remains,
+};
 #[cfg(target_os = "macos")]
-pub(crate) use self::macos::{LOOK, adopt_orphans, boot, carriers, make_pipe, own_children, process, remains};
+pub(crate) use self::macos::{
+    LOOK, adopt_orphans, boot, carriers, make_pipe, own_children, process, remains,
+};
 
 /// A process at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +49,19 @@ mod tests {
     fn this_process_is_seen() {
         let pid = std::process::id().cast_signed();
         let seen = process(pid).expect("it runs");
-        assert_eq!(seen.group, rustix::process::getpgrp().as_raw_nonzero().get());
+        assert_eq!(
+            seen.group,
+            rustix::process::getpgrp().as_raw_nonzero().get()
+        );
         assert!(!seen.is_zombie);
         assert_eq!(process(pid), Some(seen), "the same at each look");
     }
 
     #[test]
     fn what_was_never_waited_for_is_a_zombie() {
-        let mut child = std::process::Command::new("true").spawn().expect("it starts");
+        let mut child = std::process::Command::new("true")
+            .spawn()
+            .expect("it starts");
         let pid = child.id().cast_signed();
         while process(pid).is_some_and(|seen| !seen.is_zombie) {
             std::thread::yield_now();

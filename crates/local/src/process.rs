@@ -1,4 +1,5 @@
-//! Processes of tasks on the host: known by pid and start time, found by the attempt they belong to, ended with all they started.
+//! Processes of tasks on the host: known by pid and start time, found by the attempt they belong
+//! to, ended with all they started.
 
 use std::ffi::{OsStr, OsString};
 
@@ -14,7 +15,8 @@ use crate::platform::{self, Mark};
 pub struct ProcessId {
     /// The pid, which is its process group too.
     pub pid: i32,
-    /// When it started, in the system's own count (Linux: clock ticks since boot; macOS: seconds since 1970).
+    /// When it started, in the system's own count (Linux: clock ticks since boot; macOS: seconds
+    /// since 1970).
     pub start_time: u64,
     /// Which boot, as the system names it.
     pub boot: String,
@@ -24,20 +26,26 @@ impl ProcessId {
     /// The process that has this pid now.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
-        Some(Self { pid, start_time: platform::process(pid)?.start_time, boot: platform::boot().unwrap_or_default() })
+        Some(Self {
+            pid,
+            start_time: platform::process(pid)?.start_time,
+            boot: platform::boot().unwrap_or_default(),
+        })
     }
 
     /// Whether it is there and not a zombie.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        platform::process(self.pid).is_some_and(|seen| seen.start_time == self.start_time && !seen.is_zombie)
+        platform::process(self.pid)
+            .is_some_and(|seen| seen.start_time == self.start_time && !seen.is_zombie)
             && self.is_of_this_boot()
     }
 
-    /// Whether its process group can still be its own: the number is free for others once nobody of the group is left, and then
-    /// some other process may lead a group of that number.
+    /// Whether its process group can still be its own: the number is free for others once nobody of
+    /// the group is left, and then some other process may lead a group of that number.
     fn has_group(&self) -> bool {
-        let leader = platform::process(self.pid).is_none_or(|seen| seen.start_time == self.start_time);
+        let leader =
+            platform::process(self.pid).is_none_or(|seen| seen.start_time == self.start_time);
         leader && self.is_of_this_boot()
     }
 
@@ -45,8 +53,9 @@ impl ProcessId {
         platform::boot().unwrap_or_default() == self.boot
     }
 
-    /// Resolves when it has ended; at once if it has already. It need not be a child of this process, so it is looked at in turns:
-    /// only those that outlived their mycli are waited for in this way.
+    /// Resolves when it has ended; at once if it has already. It need not be a child of this
+    /// process, so it is looked at in turns: only those that outlived their mycli are waited for in
+    /// this way.
     pub async fn ended(&self) {
         while self.is_alive() {
             tokio::time::sleep(platform::LOOK).await;
@@ -61,17 +70,19 @@ impl ProcessId {
     }
 }
 
-/// Keeps the files that this process was started with to itself, but for its standard three: none that it starts gets them. A run that goes on
-/// without its caller would hold the caller's locks and pipes, and a command would see files that it was not given. All files that we open
-/// ourselves are kept like this anyway. To be called before anything else, as long as there is one thread.
+/// Keeps the files that this process was started with to itself, but for its standard three: none
+/// that it starts gets them. A run that goes on without its caller would hold the caller's locks
+/// and pipes, and a command would see files that it was not given. All files that we open ourselves
+/// are kept like this anyway. To be called before anything else, as long as there is one thread.
 pub fn keep_inherited_files() {
     close_fds::set_fds_cloexec(3, &[]);
 }
 
-/// Kills everything that an ended attempt left behind: its process group, and who left that but still carries the attempt's id.
+/// Kills everything that an ended attempt left behind: its process group, and who left that but
+/// still carries the attempt's id.
 ///
-/// `thorough` looks at every process of this user; else only at our own adopted children, which is enough while we have been there
-/// throughout.
+/// `thorough` looks at every process of this user; else only at our own adopted children, which is
+/// enough while we have been there throughout.
 pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
     let group = leader.has_group().then_some(leader.pid);
     let variable = format!("{}={attempt}", script::variable::ATTEMPT_ID);
@@ -80,12 +91,20 @@ pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
         if let Some(pid) = group.and_then(Pid::from_raw) {
             let _gone = rustix::process::kill_process_group(pid, Signal::KILL);
         }
-        let mut left = platform::remains(Mark { group, variable: &variable }, thorough);
+        let mut left = platform::remains(
+            Mark {
+                group,
+                variable: &variable,
+            },
+            thorough,
+        );
         // The leader itself is somebody else's to wait for.
         left.retain(|pid| *pid != leader.pid);
         let orphans = platform::own_children();
         for pid in &left {
-            let Some(pid) = Pid::from_raw(*pid) else { continue };
+            let Some(pid) = Pid::from_raw(*pid) else {
+                continue;
+            };
             let _gone = rustix::process::kill_process(pid, Signal::KILL);
             if orphans.contains(&pid.as_raw_nonzero().get()) {
                 let _reaped = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
@@ -101,8 +120,14 @@ pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
 
 /// Kills every process that carries this variable with this value in its environment.
 pub fn kill_carriers(name: &str, value: &OsStr) {
-    let variable = [OsStr::new(name), OsStr::new("="), value].iter().copied().collect::<OsString>();
-    for pid in platform::carriers(&variable).into_iter().filter_map(Pid::from_raw) {
+    let variable = [OsStr::new(name), OsStr::new("="), value]
+        .iter()
+        .copied()
+        .collect::<OsString>();
+    for pid in platform::carriers(&variable)
+        .into_iter()
+        .filter_map(Pid::from_raw)
+    {
         let _gone = rustix::process::kill_process(pid, Signal::KILL);
     }
 }
@@ -120,7 +145,13 @@ mod tests {
         let file = tempfile::tempfile().expect("a file");
         fcntl_setfd(&file, FdFlags::empty()).expect("as a caller leaves it");
         let test = format!("[ -e /dev/fd/{} ]", file.as_raw_fd());
-        let is_seen = || Command::new("sh").args(["-c", &test]).status().expect("it runs").success();
+        let is_seen = || {
+            Command::new("sh")
+                .args(["-c", &test])
+                .status()
+                .expect("it runs")
+                .success()
+        };
         assert!(is_seen());
         keep_inherited_files();
         assert!(!is_seen());

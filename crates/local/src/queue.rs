@@ -1,7 +1,9 @@
-//! The two queues of one machine, over SQLite, with what SQS promises: a message received is hidden for a while and comes back
-//! unless it is deleted, each receive is counted, and what is received too often goes to the dead letters.
+//! The two queues of one machine, over SQLite, with what SQS promises: a message received is hidden
+//! for a while and comes back unless it is deleted, each receive is counted, and what is received
+//! too often goes to the dead letters.
 //!
-//! Each worker has its own messages. A message is sent to the worker that runs what it is about, and that process is woken.
+//! Each worker has its own messages. A message is sent to the worker that runs what it is about,
+//! and that process is woken.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -20,7 +22,8 @@ use crate::{
     system::System,
 };
 
-/// How often a message is received before it is a dead letter. Ours; SQS leaves the number to its user (`maxReceiveCount`).
+/// How often a message is received before it is a dead letter. Ours; SQS leaves the number to its
+/// user (`maxReceiveCount`).
 pub const MAX_RECEIVES: u32 = 5;
 /// The longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`).
 pub const DELAY_MAX_SECONDS: u32 = 900;
@@ -37,7 +40,9 @@ pub struct LocalQueue {
 
 impl fmt::Debug for LocalQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalQueue").field("database", &self.database).finish_non_exhaustive()
+        f.debug_struct("LocalQueue")
+            .field("database", &self.database)
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,29 +79,52 @@ pub struct DeadLetter {
 }
 
 impl LocalQueue {
-    /// Over this file. `wake` is called after a message for another worker is committed; it must not block.
+    /// Over this file. `wake` is called after a message for another worker is committed; it must
+    /// not block.
     #[must_use]
     pub fn new(database: Database, wake: impl Fn(&WorkerId) + Send + Sync + 'static) -> Self {
-        Self { database, wake: Arc::new(wake), arrivals: Arc::default() }
+        Self {
+            database,
+            wake: Arc::new(wake),
+            arrivals: Arc::default(),
+        }
     }
 
-    /// Takes up to `max` due messages of this worker, and hides them for `visibility`. Conditional: no two receivers get the same
-    /// message within that time. What was received [`MAX_RECEIVES`] times becomes a dead letter instead.
+    /// Takes up to `max` due messages of this worker, and hides them for `visibility`. Conditional:
+    /// no two receivers get the same message within that time. What was received [`MAX_RECEIVES`]
+    /// times becomes a dead letter instead.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn receive(&self, queue: QueueName, max: u32, visibility: Duration) -> Result<Vec<Received>, PortError> {
-        let wanted = Wanted { worker: self.database.worker().clone(), queue, now: System.now(), max };
+    pub async fn receive(
+        &self,
+        queue: QueueName,
+        max: u32,
+        visibility: Duration,
+    ) -> Result<Vec<Received>, PortError> {
+        let wanted = Wanted {
+            worker: self.database.worker().clone(),
+            queue,
+            now: System.now(),
+            max,
+        };
         // Most looks find nothing, and need not wait for the writer.
         let probe = wanted.clone();
         if !self.database.read(SERVICE, move |db| probe.any(db)).await? {
             return Ok(Vec::new());
         }
         failpoint!("queue.receive.before");
-        let (received, dead) = self.database.write(SERVICE, move |db| wanted.take(db, visibility)).await?;
+        let (received, dead) = self
+            .database
+            .write(SERVICE, move |db| wanted.take(db, visibility))
+            .await?;
         failpoint!("queue.receive.after");
         if dead > 0 {
-            tracing::error!(queue = queue.as_str(), dead, "messages were received too often and are dead letters now");
+            tracing::error!(
+                queue = queue.as_str(),
+                dead,
+                "messages were received too often and are dead letters now"
+            );
         }
         Ok(received)
     }
@@ -111,7 +139,9 @@ impl LocalQueue {
         }
         failpoint!("queue.delete.before");
         self.database
-            .write(SERVICE, move |db| remove(db, done.iter().map(|message| message.message_id.as_str())))
+            .write(SERVICE, move |db| {
+                remove(db, done.iter().map(|message| message.message_id.as_str()))
+            })
             .await?;
         failpoint!("queue.delete.after");
         Ok(())
@@ -127,8 +157,11 @@ impl LocalQueue {
         }
         let due = after(System.now(), delay);
         let write = move |db: &Connection| {
-            let mut show = db.prepare_cached("UPDATE messages SET visible_at = ?2 WHERE id = ?1")?;
-            failed.iter().try_for_each(|message| show.execute(params![message.message_id, due]).map(drop))
+            let mut show =
+                db.prepare_cached("UPDATE messages SET visible_at = ?2 WHERE id = ?1")?;
+            failed
+                .iter()
+                .try_for_each(|message| show.execute(params![message.message_id, due]).map(drop))
         };
         failpoint!("queue.release.before");
         self.database.write(SERVICE, write).await?;
@@ -137,26 +170,33 @@ impl LocalQueue {
         Ok(())
     }
 
-    /// When this worker's next message is due, received ones that are hidden included: the moment to look again.
+    /// When this worker's next message is due, received ones that are hidden included: the moment
+    /// to look again.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn next_due(&self, queue: QueueName) -> Result<Option<Timestamp>, PortError> {
         let worker = self.database.worker().clone();
         let read = move |db: &Connection| {
-            db.prepare_cached("SELECT min(visible_at) FROM messages WHERE pump = ?1 AND queue = ?2")?
-                .query_row([worker.as_str(), queue.as_str()], |row| row.get::<_, Option<i64>>(0))
+            db.prepare_cached(
+                "SELECT min(visible_at) FROM messages WHERE pump = ?1 AND queue = ?2",
+            )?
+            .query_row([worker.as_str(), queue.as_str()], |row| {
+                row.get::<_, Option<i64>>(0)
+            })
         };
         Ok(self.database.read(SERVICE, read).await?.map(moment))
     }
 
-    /// Waits until it is worth while to receive: something was sent to this worker since the last wait, or is due now. One waiter
-    /// for each queue.
+    /// Waits until it is worth while to receive: something was sent to this worker since the last
+    /// wait, or is due now. One waiter for each queue.
     pub async fn arrived(&self, queue: QueueName) {
         let arrival = self.arrivals[place(queue)].notified();
         let due = async {
             match self.next_due(queue).await {
-                Ok(Some(due)) => tokio::time::sleep((due - System.now()).to_std().unwrap_or_default()).await,
+                Ok(Some(due)) => {
+                    tokio::time::sleep((due - System.now()).to_std().unwrap_or_default()).await
+                }
                 Ok(None) => std::future::pending().await,
                 // The receive that follows meets the same fault, and reports it.
                 Err(_) => {}
@@ -168,7 +208,8 @@ impl LocalQueue {
         }
     }
 
-    /// Lets the waiters look: another process has sent something to this worker, or its work was taken over.
+    /// Lets the waiters look: another process has sent something to this worker, or its work was
+    /// taken over.
     pub fn look(&self) {
         self.arrivals.iter().for_each(Notify::notify_one);
     }
@@ -178,17 +219,23 @@ impl LocalQueue {
     /// # Errors
     /// When the file cannot be read.
     pub async fn dead_letters(&self) -> Result<Vec<DeadLetter>, PortError> {
-        self.database.read(SERVICE, |db| dead_letters(db, "", &[])).await
+        self.database
+            .read(SERVICE, |db| dead_letters(db, "", &[]))
+            .await
     }
 
-    /// This worker's dead letters that nobody has acted on: what they are about must not wait for ever. Each is returned again until
-    /// [`LocalQueue::settle`] is told that it was dealt with.
+    /// This worker's dead letters that nobody has acted on: what they are about must not wait for
+    /// ever. Each is returned again until [`LocalQueue::settle`] is told that it was dealt with.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn unsettled_dead_letters(&self) -> Result<Vec<DeadLetter>, PortError> {
         let worker = self.database.worker().to_string();
-        self.database.read(SERVICE, move |db| dead_letters(db, "WHERE NOT settled AND pump = ?1", &[&worker])).await
+        self.database
+            .read(SERVICE, move |db| {
+                dead_letters(db, "WHERE NOT settled AND pump = ?1", &[&worker])
+            })
+            .await
     }
 
     /// What these dead letters were about is closed. They stay on the list. Idempotent.
@@ -197,8 +244,11 @@ impl LocalQueue {
     /// When the file cannot be written.
     pub async fn settle(&self, dealt_with: Vec<DeadLetter>) -> Result<(), PortError> {
         let write = move |db: &Connection| {
-            let mut settle = db.prepare_cached("UPDATE dead_letters SET settled = 1 WHERE id = ?1")?;
-            dealt_with.iter().try_for_each(|letter| settle.execute([&letter.message_id]).map(drop))
+            let mut settle =
+                db.prepare_cached("UPDATE dead_letters SET settled = 1 WHERE id = ?1")?;
+            dealt_with
+                .iter()
+                .try_for_each(|letter| settle.execute([&letter.message_id]).map(drop))
         };
         failpoint!("queue.settle.before");
         self.database.write(SERVICE, write).await?;
@@ -213,12 +263,22 @@ impl Queue for LocalQueue {
         if messages.is_empty() {
             return Ok(());
         }
-        let queues: Vec<_> = messages.iter().map(|outgoing| outgoing.message.queue()).collect();
-        let letters = messages.into_iter().map(Letter::of).collect::<Result<Vec<_>, _>>()?;
+        let queues: Vec<_> = messages
+            .iter()
+            .map(|outgoing| outgoing.message.queue())
+            .collect();
+        let letters = messages
+            .into_iter()
+            .map(Letter::of)
+            .collect::<Result<Vec<_>, _>>()?;
         let (own, now) = (self.database.worker().clone(), System.now());
         failpoint!("queue.send.before");
-        let workers =
-            self.database.write(SERVICE, move |db| letters.iter().map(|l| l.post(db, &own, now)).collect()).await?;
+        let workers = self
+            .database
+            .write(SERVICE, move |db| {
+                letters.iter().map(|l| l.post(db, &own, now)).collect()
+            })
+            .await?;
         failpoint!("queue.send.after");
         self.tell(&queues, workers);
         Ok(())
@@ -235,7 +295,10 @@ impl LocalQueue {
         }
         workers.sort_unstable();
         workers.dedup();
-        workers.iter().filter(|worker| *worker != self.database.worker()).for_each(|worker| (self.wake)(worker));
+        workers
+            .iter()
+            .filter(|worker| *worker != self.database.worker())
+            .for_each(|worker| (self.wake)(worker));
     }
 }
 
@@ -255,14 +318,23 @@ struct Letter {
 
 impl Letter {
     fn of(outgoing: Outgoing) -> Result<Self, PortError> {
-        let body = outgoing.message.body().map_err(|error| PortError::invalid(SERVICE, error))?;
+        let body = outgoing
+            .message
+            .body()
+            .map_err(|error| PortError::invalid(SERVICE, error))?;
         let delay = Duration::from_secs(u64::from(outgoing.delay_seconds.min(DELAY_MAX_SECONDS)));
-        Ok(Self { message: outgoing.message, body, delay })
+        Ok(Self {
+            message: outgoing.message,
+            body,
+            delay,
+        })
     }
 
     /// Puts it on its queue; says whose it is.
     fn post(&self, db: &Connection, own: &WorkerId, now: Timestamp) -> rusqlite::Result<WorkerId> {
-        let worker = self.addressee(db, now)?.map_or_else(|| own.clone(), WorkerId::from);
+        let worker = self
+            .addressee(db, now)?
+            .map_or_else(|| own.clone(), WorkerId::from);
         db.prepare_cached(
             "INSERT INTO messages (queue, pump, visible_at, receives, sent_at, body) VALUES (?1, ?2, ?3, 0, ?4, ?5)",
         )?
@@ -283,16 +355,22 @@ impl Letter {
                 .prepare_cached("SELECT pump FROM executions WHERE id = ?1")?
                 .query_row([id.as_str()], |row| row.get(0))
                 .optional(),
-            // Its sender's own: the members are of any worker, and whoever runs one of them may be stopped.
+            // Its sender's own: the members are of any worker, and whoever runs one of them may be
+            // stopped.
             Message::CancelGroup { .. } | Message::RerunGroup { .. } => Ok(None),
-            // The oldest entry that can be started: one that is backed off would swallow the wakeup.
-            Message::Wakeup { backlog, id: None } => backlog::head(db, &backlog.to_string(), millis(now)),
+            // The oldest entry that can be started: one that is backed off would swallow the
+            // wakeup.
+            Message::Wakeup { backlog, id: None } => {
+                backlog::head(db, &backlog.to_string(), millis(now))
+            }
         }
     }
 }
 
 fn after(now: Timestamp, delay: Duration) -> i64 {
-    millis(now).saturating_add(integer(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)))
+    millis(now).saturating_add(integer(
+        u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+    ))
 }
 
 /// What a receiver may take now.
@@ -306,12 +384,22 @@ struct Wanted {
 
 impl Wanted {
     fn any(&self, db: &Connection) -> rusqlite::Result<bool> {
-        db.prepare_cached("SELECT 1 FROM messages WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3")?
-            .exists(params![self.worker.as_str(), self.queue.as_str(), millis(self.now)])
+        db.prepare_cached(
+            "SELECT 1 FROM messages WHERE pump = ?1 AND queue = ?2 AND visible_at <= ?3",
+        )?
+        .exists(params![
+            self.worker.as_str(),
+            self.queue.as_str(),
+            millis(self.now)
+        ])
     }
 
     /// The messages, and how many became dead letters.
-    fn take(&self, db: &Connection, visibility: Duration) -> rusqlite::Result<(Vec<Received>, usize)> {
+    fn take(
+        &self,
+        db: &Connection,
+        visibility: Duration,
+    ) -> rusqlite::Result<(Vec<Received>, usize)> {
         let due: Vec<_> = db
             .prepare_cached(
                 "SELECT id, body, receives + 1, sent_at FROM messages
@@ -319,9 +407,12 @@ impl Wanted {
             )?
             .query_map(params![self.worker.as_str(), self.queue.as_str(), millis(self.now), self.max], received)?
             .collect::<rusqlite::Result<_>>()?;
-        let (messages, dead): (Vec<_>, Vec<_>) = due.into_iter().partition(|message| message.receives <= MAX_RECEIVES);
-        let mut hide =
-            db.prepare_cached("UPDATE messages SET receives = receives + 1, visible_at = ?2 WHERE id = ?1")?;
+        let (messages, dead): (Vec<_>, Vec<_>) = due
+            .into_iter()
+            .partition(|message| message.receives <= MAX_RECEIVES);
+        let mut hide = db.prepare_cached(
+            "UPDATE messages SET receives = receives + 1, visible_at = ?2 WHERE id = ?1",
+        )?;
         for message in &messages {
             hide.execute(params![message.message_id, after(self.now, visibility)])?;
         }
@@ -342,7 +433,11 @@ impl Wanted {
     }
 }
 
-fn dead_letters(db: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusqlite::Result<Vec<DeadLetter>> {
+fn dead_letters(
+    db: &Connection,
+    condition: &str,
+    values: &[&dyn ToSql],
+) -> rusqlite::Result<Vec<DeadLetter>> {
     db.prepare_cached(&format!(
         "SELECT id, queue, body, receives, sent_at, died_at, reason FROM dead_letters {condition} ORDER BY id"
     ))?
@@ -351,7 +446,12 @@ fn dead_letters(db: &Connection, condition: &str, values: &[&dyn ToSql]) -> rusq
 }
 
 fn received(row: &Row<'_>) -> rusqlite::Result<Received> {
-    Ok(Received { message_id: id(row)?, body: row.get(1)?, receives: count(row.get(2)?), sent_at: moment(row.get(3)?) })
+    Ok(Received {
+        message_id: id(row)?,
+        body: row.get(1)?,
+        receives: count(row.get(2)?),
+        sent_at: moment(row.get(3)?),
+    })
 }
 
 fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
@@ -366,12 +466,14 @@ fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     })
 }
 
-/// Ids are text to callers, as SQS's are. SQLite turns them back where it compares them with the column.
+/// Ids are text to callers, as SQS's are. SQLite turns them back where it compares them with the
+/// column.
 fn id(row: &Row<'_>) -> rusqlite::Result<String> {
     row.get::<_, i64>(0).map(|id| id.to_string())
 }
 
 fn remove(db: &Connection, ids: impl IntoIterator<Item = impl ToSql>) -> rusqlite::Result<()> {
     let mut remove = db.prepare_cached("DELETE FROM messages WHERE id = ?1")?;
-    ids.into_iter().try_for_each(|id| remove.execute([id]).map(drop))
+    ids.into_iter()
+        .try_for_each(|id| remove.execute([id]).map(drop))
 }

@@ -1,4 +1,5 @@
-//! What could not be removed of tasks that are over: noted for the next user of this machine, and told once.
+//! What could not be removed of tasks that are over: noted for the next user of this machine, and
+//! told once.
 
 use std::{
     fs, io,
@@ -9,8 +10,8 @@ use std::{
 /// The ending of a note that was told.
 const TOLD: &str = "told";
 
-/// Notes in a folder, which is there only once there was something to note: `TASK` until it is told, then `TASK.told` for as long as
-/// something remains.
+/// Notes in a folder, which is there only once there was something to note: `TASK` until it is
+/// told, then `TASK.told` for as long as something remains.
 #[derive(Clone, Debug)]
 pub struct Remains {
     dir: PathBuf,
@@ -26,12 +27,19 @@ impl Remains {
     /// What was not told yet, in words. It is told by this.
     #[must_use]
     pub fn tell(&self) -> Vec<String> {
-        let Ok(notes) = fs::read_dir(&self.dir) else { return Vec::new() };
-        let untold = notes.flatten().map(|note| note.path()).filter(|path| path.extension().is_none());
+        let Ok(notes) = fs::read_dir(&self.dir) else {
+            return Vec::new();
+        };
+        let untold = notes
+            .flatten()
+            .map(|note| note.path())
+            .filter(|path| path.extension().is_none());
         // Of two processes one moves it.
         let told = untold.filter_map(|path| {
             let words = fs::read_to_string(&path).ok()?;
-            fs::rename(&path, path.with_extension(TOLD)).ok().map(|()| words)
+            fs::rename(&path, path.with_extension(TOLD))
+                .ok()
+                .map(|()| words)
         });
         told.collect()
     }
@@ -59,7 +67,10 @@ impl Remains {
 /// Whole, or not at all: it may be read meanwhile.
 fn write(note: &Path, words: &str) -> io::Result<()> {
     if let Some(dir) = note.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
     }
     let new = note.with_extension("new");
     fs::write(&new, words)?;
@@ -81,7 +92,12 @@ mod tests {
         remains.note("1", "one");
         assert!(remains.tell().is_empty(), "it is known");
         remains.settle("1");
-        assert_eq!(fs::read_dir(folder.path().join("remains")).expect("there").count(), 0);
+        assert_eq!(
+            fs::read_dir(folder.path().join("remains"))
+                .expect("there")
+                .count(),
+            0
+        );
         remains.note("1", "again");
         assert_eq!(remains.tell(), ["again"]);
     }

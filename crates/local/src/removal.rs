@@ -1,7 +1,9 @@
-//! Removing what a command left, whatever the permissions that it gave it (Go makes its module cache read-only, say).
+//! Removing what a command left, whatever the permissions that it gave it (Go makes its module
+//! cache read-only, say).
 //!
-//! No link is followed, and nothing is reached by a path of several names: each step is one name within a folder that is open. Folders within
-//! folders are first moved to the top, so that no depth is too deep for a path or for the number of open files.
+//! No link is followed, and nothing is reached by a path of several names: each step is one name
+//! within a folder that is open. Folders within folders are first moved to the top, so that no
+//! depth is too deep for a path or for the number of open files.
 
 use std::{fs, io, path::Path};
 
@@ -13,17 +15,20 @@ use rustix::{
     path::Arg,
 };
 
-/// Removes a folder with all that is in it. One that is not there is removed already. Everything that can be removed is, also if something cannot.
+/// Removes a folder with all that is in it. One that is not there is removed already. Everything
+/// that can be removed is, also if something cannot.
 ///
 /// # Errors
 /// The first thing that cannot be removed, with its name.
 pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
     // Most commands leave their folders empty, and then there is nothing to search.
-    let removed = fs::remove_dir(path).or_else(|_| fs::remove_dir_all(path)).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ if is_folder(path) => by_force(path),
-        _ => fs::remove_file(path),
-    });
+    let removed = fs::remove_dir(path)
+        .or_else(|_| fs::remove_dir_all(path))
+        .or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ if is_folder(path) => by_force(path),
+            _ => fs::remove_file(path),
+        });
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
@@ -36,7 +41,12 @@ fn is_folder(path: &Path) -> bool {
 }
 
 fn by_force(path: &Path) -> io::Result<()> {
-    let mut removal = Removal { top: open(CWD, path)?, moved: 0, changes: 0, fault: None };
+    let mut removal = Removal {
+        top: open(CWD, path)?,
+        moved: 0,
+        changes: 0,
+        fault: None,
+    };
     while removal.pass()? {}
     match removal.fault {
         Some(fault) => Err(fault),
@@ -61,14 +71,19 @@ struct Entry {
 }
 
 impl Removal {
-    /// Removes what is at the top, and moves there what is two levels below. Says whether another pass may do more.
+    /// Removes what is at the top, and moves there what is two levels below. Says whether another
+    /// pass may do more.
     fn pass(&mut self) -> io::Result<bool> {
         (self.changes, self.fault) = (0, None);
         for entry in entries(self.top.as_fd())? {
             if entry.is_folder {
                 self.empty(&entry.name);
             }
-            let flags = if entry.is_folder { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            let flags = if entry.is_folder {
+                AtFlags::REMOVEDIR
+            } else {
+                AtFlags::empty()
+            };
             self.unlink(None, &entry.name, flags);
         }
         Ok(self.changes > 0)
@@ -76,7 +91,8 @@ impl Removal {
 
     /// Takes everything out of a folder at the top.
     fn empty(&mut self, name: &CStr) {
-        let listed = open(&self.top, name).and_then(|folder| Ok((entries(folder.as_fd())?, folder)));
+        let listed =
+            open(&self.top, name).and_then(|folder| Ok((entries(folder.as_fd())?, folder)));
         let (entries, folder) = match listed {
             Ok(listed) => listed,
             Err(error) => return self.fails(name, error),
@@ -92,7 +108,9 @@ impl Removal {
 
     /// Moves a folder to the top. It must itself be writable for that.
     fn move_up(&mut self, from: &OwnedFd, name: &CStr) {
-        let moved = open(from, name).map_err(io::Error::from).and_then(|_| self.rename(from, name));
+        let moved = open(from, name)
+            .map_err(io::Error::from)
+            .and_then(|_| self.rename(from, name));
         match moved {
             Ok(()) => self.changes += 1,
             Err(error) => self.fails(name, error),
@@ -155,12 +173,15 @@ fn entries(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<Entry>> {
         }
         // Some file systems do not tell.
         let kind = match entry.file_type() {
-            FileType::Unknown => {
-                FileType::from_raw_mode(rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
-            }
+            FileType::Unknown => FileType::from_raw_mode(
+                rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode,
+            ),
             kind => kind,
         };
-        entries.push(Entry { name: name.to_owned(), is_folder: kind == FileType::Directory });
+        entries.push(Entry {
+            name: name.to_owned(),
+            is_folder: kind == FileType::Directory,
+        });
     }
     Ok(entries)
 }
@@ -202,7 +223,13 @@ mod tests {
         let (_outside, task) = folder();
         make(&task.join("a/b/c"));
         make(&task.join("d"));
-        for (name, mode) in [("a/b/c", 0), ("a/b", 0o500), ("a", 0), ("d", 0o555), ("", 0o500)] {
+        for (name, mode) in [
+            ("a/b/c", 0),
+            ("a/b", 0o500),
+            ("a", 0),
+            ("d", 0o555),
+            ("", 0o500),
+        ] {
             set_mode(&task.join(name), mode);
         }
         check_gone(&task);
@@ -220,7 +247,10 @@ mod tests {
         }
         set_mode(&task.join("a"), 0o555);
         check_gone(&task);
-        assert_eq!(fs::metadata(&mine).expect("there").permissions().mode() & 0o777, 0o555);
+        assert_eq!(
+            fs::metadata(&mine).expect("there").permissions().mode() & 0o777,
+            0o555
+        );
         assert!(mine.join("file").exists());
         // The folder itself may be a link by now.
         symlink(&mine, &task).expect("a link");

@@ -1,4 +1,5 @@
-//! What the container runner and the host runner share: what a task is started with, and what is told of it.
+//! What the container runner and the host runner share: what a task is started with, and what is
+//! told of it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ use secrecy::SecretString;
 pub struct Launch {
     /// The task's ARN.
     pub task_arn: String,
-    /// The attempt it belongs to (ECS's `startedBy`). Unique, so that whatever is named after it is made at most once.
+    /// The attempt it belongs to (ECS's `startedBy`). Unique, so that whatever is named after it is
+    /// made at most once.
     pub attempt: String,
     /// The image to run.
     pub image: ImageRef,
@@ -77,8 +79,8 @@ pub struct Started {
 /// Why a task does not run, in ECS's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFailure {
-    /// `CannotPullContainerError: …`, `CannotCreateContainerError: …` or `CannotStartContainerError: …`, with the engine's own
-    /// reason.
+    /// `CannotPullContainerError: …`, `CannotCreateContainerError: …` or
+    /// `CannotStartContainerError: …`, with the engine's own reason.
     pub reason: String,
     /// The engine did not answer: the command may have started.
     pub may_have_started: bool,
@@ -88,13 +90,19 @@ impl StartFailure {
     /// Its command surely never ran.
     #[must_use]
     pub fn never(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), may_have_started: false }
+        Self {
+            reason: reason.into(),
+            may_have_started: false,
+        }
     }
 
     /// Whether its command ran is not known.
     #[must_use]
     pub fn unknown(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), may_have_started: true }
+        Self {
+            reason: reason.into(),
+            may_have_started: true,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Secrets on one machine: files that only their owner can read. They reach a task's environment when it starts, and nothing else.
+//! Secrets on one machine: files that only their owner can read. They reach a task's environment
+//! when it starts, and nothing else.
 
 use std::{
     fs, io,
@@ -15,11 +16,13 @@ use domain::{
 };
 use secrecy::SecretString;
 
-/// The file of [`GIT_KNOWN_HOSTS`], named as ssh's own is, so that `ssh-keyscan` can be told to write it.
+/// The file of [`GIT_KNOWN_HOSTS`], named as ssh's own is, so that `ssh-keyscan` can be told to
+/// write it.
 const KNOWN_HOSTS_FILE: &str = "known_hosts";
 
-/// The secrets of this machine: `<dir>/<NAME>`, mode 0600; else the variable `MYCLI_SECRET_<NAME>` of the process that runs the work.
-/// The hosts of a credential for git are lines of `<dir>/<NAME>.hosts`.
+/// The secrets of this machine: `<dir>/<NAME>`, mode 0600; else the variable `MYCLI_SECRET_<NAME>`
+/// of the process that runs the work. The hosts of a credential for git are lines of
+/// `<dir>/<NAME>.hosts`.
 #[derive(Clone, Debug)]
 pub struct Secrets {
     dir: PathBuf,
@@ -37,15 +40,23 @@ impl Secrets {
     /// # Errors
     /// A value that no task can be given: it was put there by hand.
     pub fn value(&self, name: &str) -> Result<Option<SecretString>, ValueError> {
-        let bytes = self.kept(name).or_else(|| std::env::var_os(in_environment(name)).map(OsStringExt::into_vec));
-        let value = bytes.map(|bytes| secret::readable_value(name, bytes)).transpose()?;
+        let bytes = self
+            .kept(name)
+            .or_else(|| std::env::var_os(in_environment(name)).map(OsStringExt::into_vec));
+        let value = bytes
+            .map(|bytes| secret::readable_value(name, bytes))
+            .transpose()?;
         Ok(value.map(SecretString::from))
     }
 
     /// Where the value of a secret is kept.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(if name == GIT_KNOWN_HOSTS { KNOWN_HOSTS_FILE } else { name })
+        self.dir.join(if name == GIT_KNOWN_HOSTS {
+            KNOWN_HOSTS_FILE
+        } else {
+            name
+        })
     }
 
     /// Where the hosts of a credential for git are kept.
@@ -63,7 +74,10 @@ impl Secrets {
             return Ok(Vec::new());
         }
         match fs::read_to_string(self.hosts_path(name)) {
-            Ok(text) => text.lines().map(|line| line.parse().map_err(io::Error::other)).collect(),
+            Ok(text) => text
+                .lines()
+                .map(|line| line.parse().map_err(io::Error::other))
+                .collect(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         }
@@ -82,10 +96,17 @@ impl Secrets {
         for entry in entries {
             let entry = entry?;
             let file = entry.file_name().to_string_lossy().into_owned();
-            let name = if file == KNOWN_HOSTS_FILE { GIT_KNOWN_HOSTS } else { file.as_str() };
+            let name = if file == KNOWN_HOSTS_FILE {
+                GIT_KNOWN_HOSTS
+            } else {
+                file.as_str()
+            };
             if name.parse::<SecretName>().is_ok() && entry.path() == self.path(name) {
                 let set_at = Some(entry.metadata()?.modified()?.into());
-                records.push(SecretRecord { set_at, ..self.record(name)? });
+                records.push(SecretRecord {
+                    set_at,
+                    ..self.record(name)?
+                });
             }
         }
         records.sort_by(|one, other| one.name.cmp(&other.name));
@@ -94,7 +115,12 @@ impl Secrets {
 
     /// Every submitter may name each: all keys of this machine are its owner's.
     fn record(&self, name: &str) -> io::Result<SecretRecord> {
-        Ok(SecretRecord { name: name.to_owned(), role: Role::Submit, set_at: None, hosts: self.hosts(name)? })
+        Ok(SecretRecord {
+            name: name.to_owned(),
+            role: Role::Submit,
+            set_at: None,
+            hosts: self.hosts(name)?,
+        })
     }
 
     fn kept(&self, name: &str) -> Option<Vec<u8>> {
@@ -112,33 +138,49 @@ impl Secrets {
 
     /// Host keys are public.
     fn is_open_to_others(&self, name: &str) -> bool {
-        name != GIT_KNOWN_HOSTS && fs::metadata(self.path(name)).is_ok_and(|file| file.mode() & 0o077 != 0)
+        name != GIT_KNOWN_HOSTS
+            && fs::metadata(self.path(name)).is_ok_and(|file| file.mode() & 0o077 != 0)
     }
 
     /// What stands in the place of a value that cannot be used.
     fn unusable(&self, name: &str, error: ValueError) -> PortError {
         let path = self.path(name);
-        let place = if path.exists() { format!("the file {}", path.display()) } else { in_environment(name) };
+        let place = if path.exists() {
+            format!("the file {}", path.display())
+        } else {
+            in_environment(name)
+        };
         PortError::corrupt(place, error)
     }
 }
 
 impl ports::Secrets for Secrets {
-    /// A credential for git whose value cannot be used is found: its clone says what is wrong, and the launcher is not held up.
+    /// A credential for git whose value cannot be used is found: its clone says what is wrong, and
+    /// the launcher is not held up.
     async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
-        let unreadable = |error| PortError::corrupt(format!("the file {}", self.hosts_path(name).display()), error);
+        let unreadable = |error| {
+            PortError::corrupt(
+                format!("the file {}", self.hosts_path(name).display()),
+                error,
+            )
+        };
         let is_set = match self.value(name) {
             Ok(value) => value.is_some(),
             Err(_) if is_for_git(name) => true,
             Err(error) => return Err(self.unusable(name, error)),
         };
-        is_set.then(|| self.record(name).map_err(unreadable)).transpose()
+        is_set
+            .then(|| self.record(name).map_err(unreadable))
+            .transpose()
     }
 
     fn how_to_set(&self, name: &str) -> String {
         let path = self.path(name);
         if self.is_open_to_others(name) {
-            return format!("others can read {0}, so it is not used; `chmod 600 {0}` mends that", path.display());
+            return format!(
+                "others can read {0}, so it is not used; `chmod 600 {0}` mends that",
+                path.display()
+            );
         }
         format!(
             "it is not set; `mycli --local secrets set {name}` keeps it, or put its value into {} (mode 0600)",
@@ -175,12 +217,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_value_that_no_task_can_be_given_is_told_by_its_file_and_not_taken_for_none() {
-        for (bytes, words) in
-            [(&b"hidden\0b\n"[..], "NUL"), (b"hidden\xff", "UTF-8"), (&[b'h'; 200_000], "200000 bytes")]
-        {
+        for (bytes, words) in [
+            (&b"hidden\0b\n"[..], "NUL"),
+            (b"hidden\xff", "UTF-8"),
+            (&[b'h'; 200_000], "200000 bytes"),
+        ] {
             let (secrets, _dir) = secrets("T", bytes, 0o600);
             let said = secrets.find_secret("T").await.unwrap_err().to_string();
-            assert!(said.contains(words) && said.contains("/T") && !said.contains("hidden"), "{said}");
+            assert!(
+                said.contains(words) && said.contains("/T") && !said.contains("hidden"),
+                "{said}"
+            );
         }
         let (secrets, _dir) = secrets("GIT_TOKEN", b"hidden\0b", 0o600);
         assert!(secrets.find_secret("GIT_TOKEN").await.unwrap().is_some());
@@ -190,7 +237,10 @@ mod tests {
     #[tokio::test]
     async fn one_line_end_is_taken_off_and_nothing_else() {
         let (secrets, _dir) = secrets("T", b"two\nlines\n\n", 0o600);
-        assert_eq!(secrets.value("T").unwrap().unwrap().expose_secret(), "two\nlines\n");
+        assert_eq!(
+            secrets.value("T").unwrap().unwrap().expose_secret(),
+            "two\nlines\n"
+        );
         assert!(secrets.find_secret("T").await.unwrap().is_some());
     }
 
@@ -199,6 +249,9 @@ mod tests {
         let (secrets, _dir) = secrets("T", b"hidden", 0o644);
         assert_eq!(secrets.find_secret("T").await.unwrap(), None);
         let remedy = secrets.how_to_set("T");
-        assert!(remedy.contains("chmod 600") && !remedy.contains("not set"), "{remedy}");
+        assert!(
+            remedy.contains("chmod 600") && !remedy.contains("not set"),
+            "{remedy}"
+        );
     }
 }

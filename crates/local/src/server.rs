@@ -36,26 +36,29 @@ use crate::{
     machine::{self, Machine, OpenError, Options},
 };
 
-/// The longest that a request for a log is held until there is news. API Gateway's own limit is 29 s (AWS-FACTS §7).
+/// The longest that a request for a log is held until there is news. API Gateway's own limit is 29
+/// s (AWS-FACTS §7).
 const WAIT_MAX: Duration = Duration::from_secs(20);
-/// How long a head, and then a body, may take to come. Ours: on loopback the largest takes milliseconds. Longer is only taken by who wants to
-/// hold us up.
+/// How long a head, and then a body, may take to come. Ours: on loopback the largest takes
+/// milliseconds. Longer is only taken by who wants to hold us up.
 const SENT_WITHIN: Duration = Duration::from_secs(10);
-/// Most connections at once; who comes then waits to be let in. Ours: a quarter of the files that a process may have open.
+/// Most connections at once; who comes then waits to be let in. Ours: a quarter of the files that a
+/// process may have open.
 const CONNECTIONS_MAX: usize = 256;
 /// How long an end waits for requests under way: what waits for news is told at once. Ours.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
-/// How long, and how many bytes of, a body that is too large is still read and thrown away. Many a client sends all before it reads anything:
-/// were the connection closed meanwhile, it would hear of a broken pipe and not of the limit. Ours.
+/// How long, and how many bytes of, a body that is too large is still read and thrown away. Many a
+/// client sends all before it reads anything: were the connection closed meanwhile, it would hear
+/// of a broken pipe and not of the limit. Ours.
 const LINGERS: (Duration, usize) = (Duration::from_secs(2), 32 << 20);
-/// How long a start waits for the server before it to be gone, and how often it looks. Ours: one that was killed is gone once the programs that
-/// it was about to start are.
+/// How long a start waits for the server before it to be gone, and how often it looks. Ours: one
+/// that was killed is gone once the programs that it was about to start are.
 const TAKES_OVER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(50));
 /// After a connection that could not be taken: no file is left for it, say. Ours.
 const BREATHER: Duration = Duration::from_millis(100);
 
-/// Serves the API until `shutdown` resolves. `ready` is told the address, which matters when the port was 0. Says whether unfinished work is
-/// left to a supervisor.
+/// Serves the API until `shutdown` resolves. `ready` is told the address, which matters when the
+/// port was 0. Says whether unfinished work is left to a supervisor.
 ///
 /// # Errors
 /// When the machine cannot be opened or the address cannot be listened on.
@@ -67,8 +70,16 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<bool, OpenError> {
     let mut lock = ServeLock::take(&options.dir).await?;
-    let listener = TcpListener::bind(listen).await.map_err(|source| OpenError::Listen { address: listen, source })?;
-    let address = listener.local_addr().map_err(|source| OpenError::Listen { address: listen, source })?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|source| OpenError::Listen {
+            address: listen,
+            source,
+        })?;
+    let address = listener.local_addr().map_err(|source| OpenError::Listen {
+        address: listen,
+        source,
+    })?;
     let machine = Machine::open(options).await?;
     if let Err(error) = machine.set_serve_key(key).await {
         // It may have taken work over by now.
@@ -88,7 +99,10 @@ pub async fn serve(
     drop(listener);
     let _nobody_waits = ending.send(true);
     // Who has not sent all of a request by then is cut off.
-    let _either = timeout(ENDS_WITHIN, async { while connections.join_next().await.is_some() {} }).await;
+    let _either = timeout(ENDS_WITHIN, async {
+        while connections.join_next().await.is_some() {}
+    })
+    .await;
     connections.shutdown().await;
     match Arc::into_inner(machine) {
         Some(machine) => machine.close().await,
@@ -96,7 +110,8 @@ pub async fn serve(
     }
 }
 
-/// Held by the server of a folder. A second one would have limits of its own beside the first one's, and might take its key away.
+/// Held by the server of a folder. A second one would have limits of its own beside the first
+/// one's, and might take its key away.
 struct ServeLock {
     path: PathBuf,
     file: File,
@@ -105,8 +120,15 @@ struct ServeLock {
 impl ServeLock {
     async fn take(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join("serve.lock");
-        let failed = |source| OpenError::Dir { path: dir.to_owned(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        let failed = |source| OpenError::Dir {
+            path: dir.to_owned(),
+            source,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed)?;
         let until = tokio::time::Instant::now() + TAKES_OVER.0;
         loop {
             if let Some(file) = liveness::locked(&path).map_err(failed)? {
@@ -115,8 +137,13 @@ impl ServeLock {
                 return Ok(Self { path, file });
             }
             if tokio::time::Instant::now() >= until {
-                let address = fs::read_to_string(&path).ok().filter(|address| !address.is_empty());
-                return Err(OpenError::Served { dir: dir.to_owned(), address });
+                let address = fs::read_to_string(&path)
+                    .ok()
+                    .filter(|address| !address.is_empty());
+                return Err(OpenError::Served {
+                    dir: dir.to_owned(),
+                    address,
+                });
             }
             tokio::time::sleep(TAKES_OVER.1).await;
         }
@@ -124,8 +151,13 @@ impl ServeLock {
 
     /// For the words that the next one gets.
     fn announce(&mut self, address: SocketAddr) -> Result<(), OpenError> {
-        let failed = |source| OpenError::Dir { path: self.path.clone(), source };
-        self.file.write_all(format!("http://{address}").as_bytes()).map_err(failed)
+        let failed = |source| OpenError::Dir {
+            path: self.path.clone(),
+            source,
+        };
+        self.file
+            .write_all(format!("http://{address}").as_bytes())
+            .map_err(failed)
     }
 }
 
@@ -157,13 +189,19 @@ async fn accept(
 }
 
 /// Answers the requests of one connection, one after the other.
-async fn converse(stream: TcpStream, machine: Arc<Machine>, ended: watch::Receiver<bool>) -> hyper::Result<()> {
+async fn converse(
+    stream: TcpStream,
+    machine: Arc<Machine>,
+    ended: watch::Receiver<bool>,
+) -> hyper::Result<()> {
     let answers = service_fn(|request: hyper::Request<Incoming>| {
         let (machine, ended) = (Arc::clone(&machine), ended.clone());
         async move { Ok::<_, io::Error>(answer(&machine, ended, request.map(Body::new)).await) }
     });
     let mut protocol = http1::Builder::new();
-    protocol.timer(TokioTimer::new()).header_read_timeout(SENT_WITHIN);
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(SENT_WITHIN);
     let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), answers));
     let mut end = ended.clone();
     tokio::select! {
@@ -185,13 +223,22 @@ async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Reques
             }
             let mut response = response(machine::parts(pipeline::http::problem(&problem)));
             // The rest of the body is not read to find the next request after it.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
     };
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let wait =
-        wanted_wait(&head.headers).filter(|_| path.split('?').next().is_some_and(|path| path.ends_with("/logs")));
+    let path = head
+        .uri
+        .path_and_query()
+        .map_or("/", |path| path.as_str())
+        .to_owned();
+    let wait = wanted_wait(&head.headers).filter(|_| {
+        path.split('?')
+            .next()
+            .is_some_and(|path| path.ends_with("/logs"))
+    });
     let request = machine::request(head.method, &path, head.headers, body);
     let until = tokio::time::Instant::now() + wait.unwrap_or_default();
     let mut changes = machine.changes();
@@ -213,8 +260,13 @@ async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Reques
 
 /// A request's body; none if it is empty.
 async fn whole(body: &mut Body) -> Result<Option<Vec<u8>>, Problem> {
-    let too_large =
-        || Problem::new(413, "body_too_large", format!("the body is over the limit of {BULK_BODY_MAX} bytes"));
+    let too_large = || {
+        Problem::new(
+            413,
+            "body_too_large",
+            format!("the body is over the limit of {BULK_BODY_MAX} bytes"),
+        )
+    };
     // As far as its length is told, before any of it is read.
     if body.size_hint().lower() > BULK_BODY_MAX as u64 {
         return Err(too_large());
@@ -222,9 +274,16 @@ async fn whole(body: &mut Body) -> Result<Option<Vec<u8>>, Problem> {
     match timeout(SENT_WITHIN, Limited::new(body, BULK_BODY_MAX).collect()).await {
         Ok(Ok(whole)) => Ok(Some(Vec::from(whole.to_bytes())).filter(|bytes| !bytes.is_empty())),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(400, "invalid_body", "the body does not come as its headers say")),
+        Ok(Err(_)) => Err(Problem::new(
+            400,
+            "invalid_body",
+            "the body does not come as its headers say",
+        )),
         Err(_) => {
-            let title = format!("the body did not come within {} seconds", SENT_WITHIN.as_secs());
+            let title = format!(
+                "the body did not come within {} seconds",
+                SENT_WITHIN.as_secs()
+            );
             Err(Problem::new(408, "request_timeout", title))
         }
     }
@@ -233,19 +292,28 @@ async fn whole(body: &mut Body) -> Result<Option<Vec<u8>>, Problem> {
 /// Reads what is still coming of a body, within bounds.
 async fn throw_away(body: Body) {
     let mut rest = Limited::new(body, LINGERS.1);
-    let _either = timeout(LINGERS.0, async { while let Some(Ok(_)) = rest.frame().await {} }).await;
+    let _either = timeout(LINGERS.0, async {
+        while let Some(Ok(_)) = rest.frame().await {}
+    })
+    .await;
 }
 
 /// The seconds of `Prefer: wait=N` (RFC 7240, section 4.3).
 fn wanted_wait(headers: &HeaderMap) -> Option<Duration> {
     let prefer = headers.get("prefer")?.to_str().ok()?;
-    let seconds = prefer.split(',').find_map(|part| part.trim().strip_prefix("wait="))?.parse().ok()?;
+    let seconds = prefer
+        .split(',')
+        .find_map(|part| part.trim().strip_prefix("wait="))?
+        .parse()
+        .ok()?;
     Some(Duration::from_secs(seconds).min(WAIT_MAX))
 }
 
 /// Whether an answer says that there is nothing new yet.
 fn is_idle((status, _, body): &(u16, HeaderMap, Vec<u8>)) -> bool {
-    *status == 200 && serde_json::from_slice::<LogsPage>(body).is_ok_and(|page| page.lines.is_empty() && !page.complete)
+    *status == 200
+        && serde_json::from_slice::<LogsPage>(body)
+            .is_ok_and(|page| page.lines.is_empty() && !page.complete)
 }
 
 fn response((status, headers, body): (u16, HeaderMap, Vec<u8>)) -> Response {

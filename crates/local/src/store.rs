@@ -1,7 +1,7 @@
 //! The store of one machine: the ports [`Store`] and [`Keys`] over SQLite.
 //!
-//! What a caller has to wait for is done outside of the writing thread where it can be: records become JSON, and JSON records,
-//! on the caller's side.
+//! What a caller has to wait for is done outside of the writing thread where it can be: records
+//! become JSON, and JSON records, on the caller's side.
 
 use domain::{
     Timestamp,
@@ -40,13 +40,15 @@ mod record;
 pub(crate) mod submissions;
 
 const SERVICE: &str = "the store";
-/// How many records are read to see whether one of them can be finished. Ours: a process that ends by itself leaves more than these to people.
+/// How many records are read to see whether one of them can be finished. Ours: a process that ends
+/// by itself leaves more than these to people.
 const MANY: usize = 64;
 
 /// The records of one machine, and all that is derived from them.
 ///
-/// Executions are shared by every process on the file, and so are usage, launch rates and history. A backlog is not: each worker
-/// starts what it accepted, so [`Store::backlog`], [`Store::backlogs`] and [`Store::launched`] show this worker's own only.
+/// Executions are shared by every process on the file, and so are usage, launch rates and history.
+/// A backlog is not: each worker starts what it accepted, so [`Store::backlog`],
+/// [`Store::backlogs`] and [`Store::launched`] show this worker's own only.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     database: Database,
@@ -65,34 +67,58 @@ impl LocalStore {
         self.database.worker()
     }
 
-    /// Removes a record that cannot be read, and gives back what it holds. Conditional, in one transaction: a record that can be read
-    /// stays. A task of it that runs is not stopped by this.
+    /// Removes a record that cannot be read, and gives back what it holds. Conditional, in one
+    /// transaction: a record that can be read stays. A task of it that runs is not stopped by this.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn forget(&self, id: &ExecutionId, stopped: Option<&str>) -> Result<Forgetting, PortError> {
+    pub async fn forget(
+        &self,
+        id: &ExecutionId,
+        stopped: Option<&str>,
+    ) -> Result<Forgetting, PortError> {
         let (id, stopped) = (id.clone(), stopped.map(str::to_owned));
-        self.database.write(SERVICE, move |db| forget::forget(db, &id, stopped.as_deref())).await
+        self.database
+            .write(SERVICE, move |db| {
+                forget::forget(db, &id, stopped.as_deref())
+            })
+            .await
     }
 
-    /// Whether this worker has an open task, or an execution that this release can bring to its end.
+    /// Whether this worker has an open task, or an execution that this release can bring to its
+    /// end.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn has_work(&self) -> Result<bool, PortError> {
         let worker = self.database.worker().clone();
-        let rows = self.database.read(SERVICE, move |db| history::unfinished(db, &worker, MANY)).await?;
-        Ok(rows.is_none_or(|rows| rows.len() == MANY || rows.iter().any(columns::Raw::can_be_finished)))
+        let rows = self
+            .database
+            .read(SERVICE, move |db| history::unfinished(db, &worker, MANY))
+            .await?;
+        Ok(rows.is_none_or(|rows| {
+            rows.len() == MANY || rows.iter().any(columns::Raw::can_be_finished)
+        }))
     }
 }
 
 impl Store for LocalStore {
-    /// Idempotent. Whether a claim has expired is judged at the moment of the new execution's submission.
-    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, PortError> {
+    /// Idempotent. Whether a claim has expired is judged at the moment of the new execution's
+    /// submission.
+    async fn create(
+        &self,
+        execution: &Execution,
+        claim: Option<&Claim>,
+    ) -> Result<Created, PortError> {
         let (new, claim) = (record::New::of(execution)?, claim.cloned());
         let worker = self.database.worker().clone();
         failpoint!("store.create.before");
-        let created = self.database.write(SERVICE, move |db| record::create(db, &new, claim.as_ref(), &worker)).await?;
+        let created = self
+            .database
+            .write(SERVICE, move |db| {
+                record::create(db, &new, claim.as_ref(), &worker)
+            })
+            .await?;
         failpoint!("store.create.after");
         created.checked()
     }
@@ -115,9 +141,16 @@ impl Store for LocalStore {
 
     /// Idempotent. All of them in one transaction.
     async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
-        let new = executions.iter().map(record::New::of).collect::<Result<Vec<_>, _>>()?;
+        let new = executions
+            .iter()
+            .map(record::New::of)
+            .collect::<Result<Vec<_>, _>>()?;
         let worker = self.database.worker().clone();
-        let write = move |db: &Connection| new.iter().map(|new| record::create(db, new, None, &worker)).collect();
+        let write = move |db: &Connection| {
+            new.iter()
+                .map(|new| record::create(db, new, None, &worker))
+                .collect()
+        };
         failpoint!("store.create_all.before");
         let created: Vec<record::Came> = self.database.write(SERVICE, write).await?;
         failpoint!("store.create_all.after");
@@ -126,15 +159,28 @@ impl Store for LocalStore {
 
     async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
         let (id, wanted) = (id.clone(), id.clone());
-        let record = self.database.read(SERVICE, move |db| record::load(db, &wanted)).await?;
-        let loaded = record.map(|raw| columns::execution(id, &raw.record)).transpose();
+        let record = self
+            .database
+            .read(SERVICE, move |db| record::load(db, &wanted))
+            .await?;
+        let loaded = record
+            .map(|raw| columns::execution(id, &raw.record))
+            .transpose();
         loaded.map_err(PortError::from)
     }
 
     async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
-        let Some(wanted) = history::Wanted::of(fragment) else { return Ok(Vec::new()) };
-        let ids = self.database.read(SERVICE, move |db| history::find(db, &wanted, limit)).await?;
-        Ok(ids.iter().filter_map(|id| columns::id(id).inspect_err(PortError::note_corrupt).ok()).collect())
+        let Some(wanted) = history::Wanted::of(fragment) else {
+            return Ok(Vec::new());
+        };
+        let ids = self
+            .database
+            .read(SERVICE, move |db| history::find(db, &wanted, limit))
+            .await?;
+        Ok(ids
+            .iter()
+            .filter_map(|id| columns::id(id).inspect_err(PortError::note_corrupt).ok())
+            .collect())
     }
 
     /// Conditional on the revision and the admissions.
@@ -144,10 +190,16 @@ impl Store for LocalStore {
         after: Execution,
         admissions: &[Admission],
     ) -> Result<Execution, UpdateError> {
-        let written = Execution { revision: before.revision + 1, ..after };
+        let written = Execution {
+            revision: before.revision + 1,
+            ..after
+        };
         let change = record::Change::between(before, &written, admissions)?;
         failpoint!("store.update.before");
-        let verdict = self.database.write(SERVICE, move |db| record::update(db, &change)).await?;
+        let verdict = self
+            .database
+            .write(SERVICE, move |db| record::update(db, &change))
+            .await?;
         failpoint!("store.update.after");
         match verdict {
             record::Verdict::Written => Ok(written),
@@ -158,54 +210,111 @@ impl Store for LocalStore {
 
     /// All of them reach the writing thread together, which puts them into one transaction.
     async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
-        let update = async |Update { before, after, admissions }| self.update(&before, after, &admissions).await;
+        let update = async |Update {
+                                before,
+                                after,
+                                admissions,
+                            }| self.update(&before, after, &admissions).await;
         futures_util::future::join_all(updates.into_iter().map(update)).await
     }
 
-    /// Newest first by id, which begins with the moment of submission. A record that cannot be read is in no status.
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
-        let (query, any_status) = (history::Query::history(filter, after, limit), filter.status.is_none());
+    /// Newest first by id, which begins with the moment of submission. A record that cannot be read
+    /// is in no status.
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        let (query, any_status) = (
+            history::Query::history(filter, after, limit),
+            filter.status.is_none(),
+        );
         let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
         let Page { items, next } = columns::page(&records, limit);
-        let is_shown = |loaded: &Loaded| any_status || loaded.as_ref().inspect_err(|corrupt| corrupt.note()).is_ok();
-        Ok(Page { items: items.into_iter().filter(is_shown).collect(), next })
+        let is_shown = |loaded: &Loaded| {
+            any_status
+                || loaded
+                    .as_ref()
+                    .inspect_err(|corrupt| corrupt.note())
+                    .is_ok()
+        };
+        Ok(Page {
+            items: items.into_iter().filter(is_shown).collect(),
+            next,
+        })
     }
 
     /// This worker's own, oldest first.
-    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
+    async fn launched(
+        &self,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
         let query = history::Query::launched(self.database.worker(), after, limit);
         let records = self.database.read(SERVICE, move |db| query.run(db)).await?;
         Ok(columns::page(&records, limit))
     }
 
-    async fn backlog(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<BacklogEntry>, PortError> {
-        let backlog = backlog::Backlog { key: key.clone(), worker: self.database.worker().clone() };
-        let rows = self.database.read(SERVICE, move |db| backlog.rows(db, millis(now), limit)).await?;
+    async fn backlog(
+        &self,
+        key: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<BacklogEntry>, PortError> {
+        let backlog = backlog::Backlog {
+            key: key.clone(),
+            worker: self.database.worker().clone(),
+        };
+        let rows = self
+            .database
+            .read(SERVICE, move |db| backlog.rows(db, millis(now), limit))
+            .await?;
         Ok(rows.order(limit))
     }
 
     /// Over all workers: a limit is shared by them, and who waits for it may be another's.
     async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
         let key = key.to_string();
-        self.database.read(SERVICE, move |db| backlog::head(db, &key, millis(now))).await.map(|head| head.is_some())
+        self.database
+            .read(SERVICE, move |db| backlog::head(db, &key, millis(now)))
+            .await
+            .map(|head| head.is_some())
     }
 
     async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
         let worker = self.database.worker().clone();
-        let keys = self.database.read(SERVICE, move |db| backlog::backlogs(db, &worker, millis(now))).await?;
-        Ok(keys.iter().filter_map(|key| columns::limit_key(key)).collect())
+        let keys = self
+            .database
+            .read(SERVICE, move |db| {
+                backlog::backlogs(db, &worker, millis(now))
+            })
+            .await?;
+        Ok(keys
+            .iter()
+            .filter_map(|key| columns::limit_key(key))
+            .collect())
     }
 
-    /// In the backlog of the worker that has the entry, backed-off ones counted too. Exact up to 10,000 of one submitter.
+    /// In the backlog of the worker that has the entry, backed-off ones counted too. Exact up to
+    /// 10,000 of one submitter.
     async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
         let (entry, own) = (entry.clone(), self.database.worker().clone());
-        self.database.read(SERVICE, move |db| backlog::ahead(db, &entry, &own, exact)).await
+        self.database
+            .read(SERVICE, move |db| backlog::ahead(db, &entry, &own, exact))
+            .await
     }
 
     async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
         let (key, worker) = (key.to_string(), self.database.worker().clone());
-        let row = self.database.read(SERVICE, move |db| backlog_state::find(db, &key, &worker)).await?;
-        Ok(row.as_ref().map(backlog_state::Row::state).unwrap_or_default())
+        let row = self
+            .database
+            .read(SERVICE, move |db| backlog_state::find(db, &key, &worker))
+            .await?;
+        Ok(row
+            .as_ref()
+            .map(backlog_state::Row::state)
+            .unwrap_or_default())
     }
 
     /// Conditional on the revision.
@@ -215,35 +324,63 @@ impl Store for LocalStore {
         before: &BacklogState,
         after: BacklogState,
     ) -> Result<bool, PortError> {
-        let after = BacklogState { revision: before.revision + 1, ..after };
-        let (next, worker) = (backlog_state::Next::of(key, before, &after)?, self.database.worker().clone());
+        let after = BacklogState {
+            revision: before.revision + 1,
+            ..after
+        };
+        let (next, worker) = (
+            backlog_state::Next::of(key, before, &after)?,
+            self.database.worker().clone(),
+        );
         failpoint!("store.set_line_state.before");
-        let set = self.database.write(SERVICE, move |db| backlog_state::set(db, &next, &worker)).await?;
+        let set = self
+            .database
+            .write(SERVICE, move |db| backlog_state::set(db, &next, &worker))
+            .await?;
         failpoint!("store.set_line_state.after");
         Ok(set)
     }
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
         let key = key.to_string();
-        self.database.read(SERVICE, move |db| limits::usage(db, &key)).await
+        self.database
+            .read(SERVICE, move |db| limits::usage(db, &key))
+            .await
     }
 
     /// Conditional: what two callers take never adds up to more than the bucket holds.
-    async fn take_tokens(&self, key: RateKey, rate: Rate, want: u32, now: Timestamp) -> Result<(u32, u64), PortError> {
+    async fn take_tokens(
+        &self,
+        key: RateKey,
+        rate: Rate,
+        want: u32,
+        now: Timestamp,
+    ) -> Result<(u32, u64), PortError> {
         failpoint!("store.take_tokens.before");
-        let taken = self.database.write(SERVICE, move |db| limits::take_tokens(db, key, rate, want, now)).await?;
+        let taken = self
+            .database
+            .write(SERVICE, move |db| {
+                limits::take_tokens(db, key, rate, want, now)
+            })
+            .await?;
         failpoint!("store.take_tokens.after");
         Ok(taken)
     }
 
-    /// Nothing to do: usage is summed up in the same transaction as the record that holds it, so the two cannot differ.
+    /// Nothing to do: usage is summed up in the same transaction as the record that holds it, so
+    /// the two cannot differ.
     async fn reconcile(&self) -> Result<(), PortError> {
         Ok(())
     }
 
     async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
         let (name, now) = (group.to_string(), System.now());
-        let json = self.database.read(SERVICE, move |db| groups::find(db, W::KIND.as_str(), &name, now)).await?;
+        let json = self
+            .database
+            .read(SERVICE, move |db| {
+                groups::find(db, W::KIND.as_str(), &name, now)
+            })
+            .await?;
         json.as_deref().map(groups::parsed).transpose()
     }
 
@@ -251,15 +388,25 @@ impl Store for LocalStore {
     async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
         let (next, now) = (groups::Next::of(work)?, System.now());
         failpoint!("store.set_group_work.before");
-        let set = self.database.write(SERVICE, move |db| groups::set(db, &next, now)).await?;
+        let set = self
+            .database
+            .write(SERVICE, move |db| groups::set(db, &next, now))
+            .await?;
         failpoint!("store.set_group_work.after");
         Ok(set)
     }
 
     async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
         let now = System.now();
-        let rows = self.database.read(SERVICE, move |db| groups::open(db, W::KIND.as_str(), now)).await?;
-        let readable = rows.iter().filter_map(|json| groups::parsed(json).inspect_err(PortError::note_corrupt).ok());
+        let rows = self
+            .database
+            .read(SERVICE, move |db| groups::open(db, W::KIND.as_str(), now))
+            .await?;
+        let readable = rows.iter().filter_map(|json| {
+            groups::parsed(json)
+                .inspect_err(PortError::note_corrupt)
+                .ok()
+        });
         Ok(readable.collect())
     }
 
@@ -271,46 +418,70 @@ impl Store for LocalStore {
 
     async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         let at = at.map(|cursor| cursor.0.to_string());
-        self.database.write(SERVICE, move |db| bookmark::write(db, at.as_deref())).await
+        self.database
+            .write(SERVICE, move |db| bookmark::write(db, at.as_deref()))
+            .await
     }
 }
 
 impl Definitions for LocalStore {
     async fn definition(&self, hash: &str) -> Result<Option<String>, PortError> {
         let hash = hash.to_owned();
-        self.database.read(SERVICE, move |db| definitions::find(db, &hash)).await
+        self.database
+            .read(SERVICE, move |db| definitions::find(db, &hash))
+            .await
     }
 
     /// Conditional on nobody else's turn.
-    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, PortError> {
+    async fn claim_definition(
+        &self,
+        hash: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, PortError> {
         let hash = hash.to_owned();
-        self.database.write(SERVICE, move |db| definitions::claim(db, &hash, millis(now), millis(until))).await
+        self.database
+            .write(SERVICE, move |db| {
+                definitions::claim(db, &hash, millis(now), millis(until))
+            })
+            .await
     }
 
     /// Idempotent.
     async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         let (hash, arn) = (hash.to_owned(), arn.to_owned());
         failpoint!("store.keep_definition.before");
-        self.database.write(SERVICE, move |db| definitions::keep(db, &hash, &arn)).await
+        self.database
+            .write(SERVICE, move |db| definitions::keep(db, &hash, &arn))
+            .await
     }
 
     /// Idempotent.
     async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         let (hash, arn) = (hash.to_owned(), arn.to_owned());
-        self.database.write(SERVICE, move |db| definitions::forget(db, &hash, &arn)).await
+        self.database
+            .write(SERVICE, move |db| definitions::forget(db, &hash, &arn))
+            .await
     }
 }
 
 impl Keys for LocalStore {
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         let id = id.to_owned();
-        let record = self.database.read(SERVICE, move |db| keys::find(db, &id)).await?;
+        let record = self
+            .database
+            .read(SERVICE, move |db| keys::find(db, &id))
+            .await?;
         record.as_deref().map(keys::record).transpose()
     }
 
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         let records = self.database.read(SERVICE, keys::list).await?;
-        let readable = |record: &String| keys::record(record).inspect_err(PortError::note_corrupt).ok();
+        let readable = |record: &String| {
+            keys::record(record)
+                .inspect_err(PortError::note_corrupt)
+                .ok()
+        };
         Ok(records.iter().filter_map(readable).collect())
     }
 
@@ -318,7 +489,10 @@ impl Keys for LocalStore {
     async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
         let (key, json) = (key.clone(), form::json(key, &key.unknown)?);
         failpoint!("store.add_key.before");
-        let added = self.database.write(SERVICE, move |db| keys::add(db, &key, &json)).await?;
+        let added = self
+            .database
+            .write(SERVICE, move |db| keys::add(db, &key, &json))
+            .await?;
         failpoint!("store.add_key.after");
         Ok(added)
     }
@@ -327,7 +501,10 @@ impl Keys for LocalStore {
     async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
         let rotation = keys::Rotation::of(old, new)?;
         failpoint!("store.rotate_key.before");
-        let rotated = self.database.write(SERVICE, move |db| keys::rotate(db, &rotation)).await?;
+        let rotated = self
+            .database
+            .write(SERVICE, move |db| keys::rotate(db, &rotation))
+            .await?;
         failpoint!("store.rotate_key.after");
         Ok(rotated)
     }
@@ -336,7 +513,10 @@ impl Keys for LocalStore {
     async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
         let name = name.to_owned();
         failpoint!("store.remove_key.before");
-        let removed = self.database.write(SERVICE, move |db| keys::remove(db, &name)).await?;
+        let removed = self
+            .database
+            .write(SERVICE, move |db| keys::remove(db, &name))
+            .await?;
         failpoint!("store.remove_key.after");
         Ok(removed)
     }

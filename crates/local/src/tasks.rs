@@ -1,5 +1,5 @@
-//! What stands for ECS on one machine: takes `RunTask` calls, keeps each task on record before anything of it runs, follows it to
-//! its end and reports every step as ECS's own JSON.
+//! What stands for ECS on one machine: takes `RunTask` calls, keeps each task on record before
+//! anything of it runs, follows it to its end and reports every step as ECS's own JSON.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -46,7 +46,8 @@ const DEFINITION: &str = "a task's definition";
 /// The cluster's name in ARNs.
 pub const CLUSTER: &str = "local";
 const ARN_PREFIX: &str = "arn:aws:ecs:local:000000000000";
-/// How long after TERM the task is killed: the script's own grace of 10 s and room for it to finish (DESIGN §6).
+/// How long after TERM the task is killed: the script's own grace of 10 s and room for it to finish
+/// (DESIGN §6).
 const STOP_SECONDS: u32 = 15;
 
 /// What runs a task, as it is kept on record.
@@ -112,7 +113,8 @@ struct Inner {
     closing: watch::Sender<usize>,
 }
 
-/// How long to wait before what failed for want of room is tried again. Ours: a disk is not emptied faster.
+/// How long to wait before what failed for want of room is tried again. Ours: a disk is not emptied
+/// faster.
 const AGAIN: Duration = Duration::from_secs(1);
 
 async fn again_soon(job: &Job, error: &(impl std::fmt::Display + Sync)) {
@@ -135,7 +137,8 @@ enum FollowError {
 }
 
 impl LocalTasks {
-    /// Tasks on this machine; what happens to them is sent to `reports`, and `changed` is told of every line and step.
+    /// Tasks on this machine; what happens to them is sent to `reports`, and `changed` is told of
+    /// every line and step.
     #[must_use]
     pub fn new(
         database: Database,
@@ -147,10 +150,22 @@ impl LocalTasks {
         let host = HostRunner::new(setup.tasks_dir.clone(), setup.remains.clone());
         let (engine, followed, definitions) = (OnceCell::new(), Mutex::default(), Mutex::default());
         let closing = watch::Sender::new(0);
-        Self(Arc::new(Inner { database, logs, setup, host, engine, reports, followed, definitions, changed, closing }))
+        Self(Arc::new(Inner {
+            database,
+            logs,
+            setup,
+            host,
+            engine,
+            reports,
+            followed,
+            definitions,
+            changed,
+            closing,
+        }))
     }
 
-    /// Follows on what was begun: every task of this worker that is not stopped and not followed yet.
+    /// Follows on what was begun: every task of this worker that is not stopped and not followed
+    /// yet.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -175,7 +190,11 @@ impl LocalTasks {
 
     /// The follower reads why by itself.
     fn tell_to_stop(&self, arn: &str) {
-        let followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let followed = self
+            .0
+            .followed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(stop) = followed.get(arn) {
             let _nobody_listens = stop.send(());
         }
@@ -188,14 +207,19 @@ impl LocalTasks {
         let _never_gone = closing.wait_for(|closing| *closing == 0).await;
     }
 
-    /// Removes the directories of tasks that are over: who died between the record of an end and the removal left one, and some could not be
-    /// removed at that time. Says of which that is still so, in words.
+    /// Removes the directories of tasks that are over: who died between the record of an end and
+    /// the removal left one, and some could not be removed at that time. Says of which that is
+    /// still so, in words.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn tidy(&self) -> Result<Vec<String>, PortError> {
         // The directories first: a task is on record before it has one.
-        let ids = self.0.host.task_ids().map_err(|error| PortError::unavailable("the tasks' directory", error))?;
+        let ids = self
+            .0
+            .host
+            .task_ids()
+            .map_err(|error| PortError::unavailable("the tasks' directory", error))?;
         let open = self.0.database.every_open_task().await?;
         let over = ids.iter().filter(|id| !open.contains(&arn_of(id)));
         Ok(over.filter_map(|id| self.0.host.clean_up(id)).collect())
@@ -213,8 +237,16 @@ impl LocalTasks {
     /// When the store does not answer.
     pub async fn prune_logs(&self) -> Result<(), PortError> {
         // The logs first, for the same reason.
-        let ids = self.0.logs.task_ids().map_err(|error| PortError::unavailable("the logs' directory", error))?;
-        let known = self.0.database.recorded_tasks(ids.iter().map(|id| arn_of(id)).collect()).await?;
+        let ids = self
+            .0
+            .logs
+            .task_ids()
+            .map_err(|error| PortError::unavailable("the logs' directory", error))?;
+        let known = self
+            .0
+            .database
+            .recorded_tasks(ids.iter().map(|id| arn_of(id)).collect())
+            .await?;
         for id in ids.iter().filter(|id| !known.contains(&arn_of(id))) {
             if let Err(error) = fs::remove_file(self.0.logs.path(id)) {
                 tracing::warn!(task_id = id, %error, "a log cannot be removed");
@@ -223,13 +255,16 @@ impl LocalTasks {
         Ok(())
     }
 
-    /// Whether a task on record as running is over: its process ended while nobody was there, and that is about to be written down.
+    /// Whether a task on record as running is over: its process ended while nobody was there, and
+    /// that is about to be written down.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn any_dead(&self) -> Result<bool, PortError> {
         let rows = self.0.database.open_tasks().await?;
-        let mut runtimes = rows.iter().filter_map(|row| form::parsed(RUNTIME, row.runtime.as_deref()?).ok());
+        let mut runtimes = rows
+            .iter()
+            .filter_map(|row| form::parsed(RUNTIME, row.runtime.as_deref()?).ok());
         Ok(runtimes.any(|runtime: Runtime| match runtime {
             Runtime::Process(process) => !process.is_alive(),
             Runtime::Container(_) => false,
@@ -239,7 +274,11 @@ impl LocalTasks {
     /// Takes no row: whoever follows reads it once nobody else can be about to close the task.
     fn follow_in_background(&self, arn: String, origin: Origin) {
         let (ask, stop) = watch::channel(());
-        let mut followed = self.0.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut followed = self
+            .0
+            .followed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if followed.contains_key(&arn) {
             return;
         }
@@ -274,9 +313,15 @@ struct Job {
 impl Job {
     /// Where it began to run, there it stays, whatever `host_only` says now.
     fn of(row: &TaskRow, host_only: bool) -> Result<Self, FollowError> {
-        let (input, definition): (RunTaskInput, TaskDefinition) =
-            (form::parsed(TASK, &row.input)?, form::parsed(DEFINITION, &row.definition)?);
-        let runtime: Option<Runtime> = row.runtime.as_deref().map(|json| form::parsed(RUNTIME, json)).transpose()?;
+        let (input, definition): (RunTaskInput, TaskDefinition) = (
+            form::parsed(TASK, &row.input)?,
+            form::parsed(DEFINITION, &row.definition)?,
+        );
+        let runtime: Option<Runtime> = row
+            .runtime
+            .as_deref()
+            .map(|json| form::parsed(RUNTIME, json))
+            .transpose()?;
         let on_host = match &runtime {
             Some(Runtime::Process(_)) => true,
             Some(Runtime::Container(_)) => false,
@@ -284,7 +329,14 @@ impl Job {
         };
         let image = definition.image.clone().filter(|_| !on_host);
         let nonce = variable(&input, script::variable::NONCE);
-        Ok(Self { task: form::parsed(TASK, &row.task)?, definition, input, nonce, image, runtime })
+        Ok(Self {
+            task: form::parsed(TASK, &row.task)?,
+            definition,
+            input,
+            nonce,
+            image,
+            runtime,
+        })
     }
 
     /// The id of the container it ran in.
@@ -303,7 +355,10 @@ impl Job {
 
     fn container(&mut self) -> &mut Container {
         if self.task.containers.is_empty() {
-            self.task.containers.push(Container { name: CONTAINER.into(), ..Container::default() });
+            self.task.containers.push(Container {
+                name: CONTAINER.into(),
+                ..Container::default()
+            });
         }
         &mut self.task.containers[0]
     }
@@ -311,27 +366,39 @@ impl Job {
     fn runs_since(&mut self, at: Timestamp, runtime_id: String) {
         (self.task.started_at, self.task.last_status) = (Some(at), ecs::RUNNING.into());
         let container = self.container();
-        (container.last_status, container.runtime_id) = (Some(ecs::RUNNING.into()), Some(runtime_id));
+        (container.last_status, container.runtime_id) =
+            (Some(ecs::RUNNING.into()), Some(runtime_id));
     }
 }
 
 impl Inner {
     /// Follows a task and closes it whatever happens.
-    async fn see_to_its_end(self: Arc<Self>, arn: String, origin: Origin, stop: watch::Receiver<()>) {
+    async fn see_to_its_end(
+        self: Arc<Self>,
+        arn: String,
+        origin: Origin,
+        stop: watch::Receiver<()>,
+    ) {
         match self.follow_unless_closed(&arn, origin, stop).await {
             Ok(()) => {}
-            Err(FollowError::Closed) => tracing::info!(task = %arn, "a task was closed by somebody else"),
+            Err(FollowError::Closed) => {
+                tracing::info!(task = %arn, "a task was closed by somebody else")
+            }
             Err(error) => {
                 tracing::error!(task = %arn, %error, "a task cannot be followed");
                 self.give_up(arn.clone(), error).await;
             }
         }
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner).remove(&arn);
+        self.followed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&arn);
         self.changed.send_replace(());
     }
 
-    /// The caller is registered as the task's follower. An earlier follower may have closed the task before that, and removed its
-    /// output: so the row is read now, and a closed task is left alone.
+    /// The caller is registered as the task's follower. An earlier follower may have closed the
+    /// task before that, and removed its output: so the row is read now, and a closed task is left
+    /// alone.
     async fn follow_unless_closed(
         &self,
         arn: &str,
@@ -359,7 +426,12 @@ impl Inner {
     }
 
     /// Sees a task from wherever it stands to its end.
-    async fn follow(&self, row: TaskRow, origin: Origin, stop: watch::Receiver<()>) -> Result<(), FollowError> {
+    async fn follow(
+        &self,
+        row: TaskRow,
+        origin: Origin,
+        stop: watch::Receiver<()>,
+    ) -> Result<(), FollowError> {
         let mut job = Job::of(&row, self.setup.host_only)?;
         let runtime = job.runtime.take();
         // Whoever died may have been told otherwise, and have come as far as a container.
@@ -376,11 +448,22 @@ impl Inner {
         // A stop asked for before anything ran: nothing needs to run.
         let stop_asked = runtime.is_none() && self.stop_reason(job.arn()).await.is_some();
         if stop_asked && !(job.image.is_some() && self.may_have_container(&job).await) {
-            return self.stopped(&mut job, Ended { exit_code: None, reason: None, stopped_at: System.now() }).await;
+            return self
+                .stopped(
+                    &mut job,
+                    Ended {
+                        exit_code: None,
+                        reason: None,
+                        stopped_at: System.now(),
+                    },
+                )
+                .await;
         }
         let ended = match (job.image.clone(), runtime) {
             (None, runtime) => self.follow_process(&mut job, runtime, stop).await?,
-            (Some(_), Some(Runtime::Container(id))) => Ok(self.follow_container(&job, &id, stop).await?),
+            (Some(_), Some(Runtime::Container(id))) => {
+                Ok(self.follow_container(&job, &id, stop).await?)
+            }
             (Some(image), _) => match self.start_container(&mut job, image, stop.clone()).await? {
                 Ok(id) => Ok(self.follow_container(&job, &id, stop).await?),
                 Err(failure) => Err(failure),
@@ -388,11 +471,29 @@ impl Inner {
         };
         match ended {
             Ok(ended) => self.stopped(&mut job, ended).await,
-            Err(failure) if failure.may_have_started || self.stop_reason(job.arn()).await.is_some() => {
+            Err(failure)
+                if failure.may_have_started || self.stop_reason(job.arn()).await.is_some() =>
+            {
                 let reason = Some(failure.reason);
-                self.stopped(&mut job, Ended { exit_code: None, reason, stopped_at: System.now() }).await
+                self.stopped(
+                    &mut job,
+                    Ended {
+                        exit_code: None,
+                        reason,
+                        stopped_at: System.now(),
+                    },
+                )
+                .await
             }
-            Err(failure) => self.over(&mut job, StopCode::TaskFailedToStart, Some(failure.reason), System.now()).await,
+            Err(failure) => {
+                self.over(
+                    &mut job,
+                    StopCode::TaskFailedToStart,
+                    Some(failure.reason),
+                    System.now(),
+                )
+                .await
+            }
         }
     }
 
@@ -403,7 +504,9 @@ impl Inner {
         stop: watch::Receiver<()>,
     ) -> Result<Result<Ended, StartFailure>, FollowError> {
         if let Some(Runtime::Process(process)) = runtime {
-            let ended = self.follow_running(job, Running::Found(process), stop.clone()).await?;
+            let ended = self
+                .follow_running(job, Running::Found(process), stop.clone())
+                .await?;
             let never_started = ended.reason.as_deref() == Some(host::NEVER_STARTED);
             if !never_started || self.stop_reason(job.arn()).await.is_some() {
                 return Ok(Ok(ended));
@@ -428,8 +531,12 @@ impl Inner {
                 // Opened anew, a log knows how much it has taken.
                 let followed = match LogWriter::open(&self.logs.path(job.id())) {
                     Ok(mut log) => {
-                        let (id, attempt, told) = (job.id(), &job.input.started_by, |lines| self.wrote(job, lines));
-                        self.host.follow(id, attempt, &job.nonce, &mut running, &mut log, told).await
+                        let (id, attempt, told) = (job.id(), &job.input.started_by, |lines| {
+                            self.wrote(job, lines)
+                        });
+                        self.host
+                            .follow(id, attempt, &job.nonce, &mut running, &mut log, told)
+                            .await
                     }
                     Err(error) => Err(error),
                 };
@@ -446,7 +553,10 @@ impl Inner {
     }
 
     /// Starts the process, puts it on record and only then lets it through its gate.
-    async fn start_process(&self, job: &mut Job) -> Result<Result<Running, StartFailure>, FollowError> {
+    async fn start_process(
+        &self,
+        job: &mut Job,
+    ) -> Result<Result<Running, StartFailure>, FollowError> {
         let secrets = match self.secret_values(&job.definition) {
             Ok(secrets) => secrets,
             Err(failure) => return Ok(Err(failure)),
@@ -462,11 +572,16 @@ impl Inner {
             Err(failure) => return Ok(Err(failure)),
         };
         job.runs_since(System.now(), gated.process.pid.to_string());
-        self.record(job, Some(&Runtime::Process(gated.process.clone()))).await?;
-        Ok(gated.release().await.map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}"))))
+        self.record(job, Some(&Runtime::Process(gated.process.clone())))
+            .await?;
+        Ok(gated
+            .release()
+            .await
+            .map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}"))))
     }
 
-    /// Starts the container, or finds the one that was started for this attempt before; then puts it on record.
+    /// Starts the container, or finds the one that was started for this attempt before; then puts
+    /// it on record.
     async fn start_container(
         &self,
         job: &mut Job,
@@ -474,7 +589,11 @@ impl Inner {
         stop: watch::Receiver<()>,
     ) -> Result<Result<String, StartFailure>, FollowError> {
         let started = match (self.engine().await, self.launch(job, image)) {
-            (Ok(engine), Ok(launch)) => engine.start_unless(&launch, self.stop_asked(job.arn(), stop)).await,
+            (Ok(engine), Ok(launch)) => {
+                engine
+                    .start_unless(&launch, self.stop_asked(job.arn(), stop))
+                    .await
+            }
             (Err(reason), _) => Err(StartFailure::never(reason)),
             (_, Err(failure)) => Err(failure),
         };
@@ -486,16 +605,24 @@ impl Inner {
             (Some(started.pull.started_at), Some(started.pull.stopped_at));
         job.runs_since(started.started_at, started.container_id.clone());
         job.container().image_digest = started.image_digest;
-        self.record(job, Some(&Runtime::Container(started.container_id.clone()))).await?;
+        self.record(job, Some(&Runtime::Container(started.container_id.clone())))
+            .await?;
         Ok(Ok(started.container_id))
     }
 
-    async fn follow_container(&self, job: &Job, id: &str, stop: watch::Receiver<()>) -> Result<Ended, FollowError> {
+    async fn follow_container(
+        &self,
+        job: &Job,
+        id: &str,
+        stop: watch::Receiver<()>,
+    ) -> Result<Ended, FollowError> {
         let engine = self.engine().await.map_err(FollowError::Engine)?;
         let follow = async {
             loop {
                 match self.follow_log(job, engine, id).await {
-                    Err(FollowError::Io(error)) if is_for_want_of_room(&error) => again_soon(job, &error).await,
+                    Err(FollowError::Io(error)) if is_for_want_of_room(&error) => {
+                        again_soon(job, &error).await
+                    }
                     ended => return ended,
                 }
             }
@@ -507,10 +634,16 @@ impl Inner {
     }
 
     /// Follows a container from where its log ends here.
-    async fn follow_log(&self, job: &Job, engine: &ContainerRunner, id: &str) -> Result<Ended, FollowError> {
+    async fn follow_log(
+        &self,
+        job: &Job,
+        engine: &ContainerRunner,
+        id: &str,
+    ) -> Result<Ended, FollowError> {
         let mut log = LogWriter::open(&self.logs.path(job.id()))?;
         let (seen, mut failure) = (log.taken(), None);
-        // What comes after the first part that cannot be written is not written either, or the log would have a hole.
+        // What comes after the first part that cannot be written is not written either, or the log
+        // would have a hole.
         let follow = engine.follow(id, seen, |at, bytes| {
             if failure.is_none() {
                 match log.append(at, bytes) {
@@ -519,7 +652,9 @@ impl Inner {
                 }
             }
         });
-        let ended = follow.await.map_err(|error| FollowError::Engine(error.to_string()))?;
+        let ended = follow
+            .await
+            .map_err(|error| FollowError::Engine(error.to_string()))?;
         if let Some(error) = failure {
             return Err(error.into());
         }
@@ -528,8 +663,14 @@ impl Inner {
         Ok(ended)
     }
 
-    /// When asked: TERM to the script, which passes it on; KILL to everything once that had its time.
-    async fn stop_process(&self, job: &Job, process: &ProcessId, stop: watch::Receiver<()>) -> Infallible {
+    /// When asked: TERM to the script, which passes it on; KILL to everything once that had its
+    /// time.
+    async fn stop_process(
+        &self,
+        job: &Job,
+        process: &ProcessId,
+        stop: watch::Receiver<()>,
+    ) -> Infallible {
         self.stop_asked(job.arn(), stop).await;
         process.signal(Signal::TERM);
         tokio::time::sleep(Duration::from_secs(STOP_SECONDS.into())).await;
@@ -571,14 +712,18 @@ impl Inner {
     async fn stopped(&self, job: &mut Job, ended: Ended) -> Result<(), FollowError> {
         let (code, reason) = match self.stop_reason(job.arn()).await {
             Some(reason) => (StopCode::UserInitiated, Some(reason)),
-            None => (StopCode::EssentialContainerExited, Some("Essential container in task exited".to_owned())),
+            None => (
+                StopCode::EssentialContainerExited,
+                Some("Essential container in task exited".to_owned()),
+            ),
         };
         let container = job.container();
         (container.exit_code, container.reason) = (ended.exit_code, ended.reason);
         self.over(job, code, reason, ended.stopped_at).await
     }
 
-    /// The end goes on record; once nothing is left that a crash could leave behind for good, the task is closed.
+    /// The end goes on record; once nothing is left that a crash could leave behind for good, the
+    /// task is closed.
     async fn over(
         &self,
         job: &mut Job,
@@ -598,13 +743,16 @@ impl Inner {
         self.close(job).await
     }
 
-    /// A container is removed before the task is closed, because nobody looks for those of closed tasks. A directory is removed after:
-    /// the exit code stands in it, and who takes over from the dead finds it again ([`LocalTasks::tidy`]).
+    /// A container is removed before the task is closed, because nobody looks for those of closed
+    /// tasks. A directory is removed after: the exit code stands in it, and who takes over from the
+    /// dead finds it again ([`LocalTasks::tidy`]).
     async fn close(&self, job: &mut Job) -> Result<(), FollowError> {
         if let Some(id) = job.container_id() {
             match self.engine().await {
                 Ok(engine) => engine.remove(&id).await,
-                Err(error) => tracing::warn!(container = id, error, "a container cannot be removed"),
+                Err(error) => {
+                    tracing::warn!(container = id, error, "a container cannot be removed")
+                }
             }
         }
         job.task.last_status = ecs::STOPPED.into();
@@ -620,10 +768,22 @@ impl Inner {
 
     /// A task that cannot be followed is told to have failed with its host, which is the truth.
     async fn give_up(&self, arn: String, error: FollowError) {
-        let Ok(Some(row)) = self.open_row(&arn).await else { return };
-        let Ok(mut job) = Job::of(&row, self.setup.host_only) else { return };
+        let Ok(Some(row)) = self.open_row(&arn).await else {
+            return;
+        };
+        let Ok(mut job) = Job::of(&row, self.setup.host_only) else {
+            return;
+        };
         let reason = Some(format!("this machine could not follow it: {error}"));
-        if let Err(error) = self.over(&mut job, StopCode::InfrastructureHealth, reason, System.now()).await {
+        if let Err(error) = self
+            .over(
+                &mut job,
+                StopCode::InfrastructureHealth,
+                reason,
+                System.now(),
+            )
+            .await
+        {
             tracing::error!(task = %arn, %error, "a task cannot be closed; the next start will");
         }
     }
@@ -634,15 +794,19 @@ impl Inner {
     }
 
     fn report(&self, job: &Job) {
-        let _nobody_listens = self.reports.send(TaskReport::Changed(Box::new(job.task.clone())));
+        let _nobody_listens = self
+            .reports
+            .send(TaskReport::Changed(Box::new(job.task.clone())));
     }
 
-    /// Writes the task's next version down, however long that takes: what is known of a task is known to nobody else (a disk may be full for
-    /// an hour). Who ends this process in an orderly way waits for one such write and what is to be done with it, and not for a store that
-    /// cannot be written.
+    /// Writes the task's next version down, however long that takes: what is known of a task is
+    /// known to nobody else (a disk may be full for an hour). Who ends this process in an orderly
+    /// way waits for one such write and what is to be done with it, and not for a store that cannot
+    /// be written.
     ///
     /// # Errors
-    /// [`FollowError::Closed`] when somebody else has closed the task: then nothing is written, and `then` is not done.
+    /// [`FollowError::Closed`] when somebody else has closed the task: then nothing is written, and
+    /// `then` is not done.
     async fn write_down(
         &self,
         job: &mut Job,
@@ -650,12 +814,17 @@ impl Inner {
         then: impl Fn(&Job),
     ) -> Result<(), FollowError> {
         job.task.version += 1;
-        let runtime = runtime.map(|runtime| form::json(runtime, &Unknown::default())).transpose()?;
+        let runtime = runtime
+            .map(|runtime| form::json(runtime, &Unknown::default()))
+            .transpose()?;
         let task = form::json(&job.task, &Unknown::default())?;
         let is_over = job.task.last_status == ecs::STOPPED;
         loop {
             self.closing.send_modify(|closing| *closing += 1);
-            let written = self.database.update_task(job.arn(), runtime.clone(), task.clone(), is_over).await;
+            let written = self
+                .database
+                .update_task(job.arn(), runtime.clone(), task.clone(), is_over)
+                .await;
             if matches!(written, Ok(true)) {
                 then(job);
             }
@@ -675,13 +844,19 @@ impl Inner {
         let is_marker = |line: &LogLine| domain::marker::split(&job.nonce, &line.text).1.is_some();
         let markers: Vec<_> = lines.into_iter().filter(is_marker).collect();
         if !markers.is_empty() {
-            let _nobody_listens = self.reports.send(TaskReport::Lines(job.arn().to_owned(), markers));
+            let _nobody_listens = self
+                .reports
+                .send(TaskReport::Lines(job.arn().to_owned(), markers));
         }
         self.changed.send_replace(());
     }
 
     fn launch(&self, job: &Job, image: ImageRef) -> Result<Launch, StartFailure> {
-        let repo = RepoUrl::parse(&variable(&job.input, script::variable::REPO), Place::OneMachine).ok();
+        let repo = RepoUrl::parse(
+            &variable(&job.input, script::variable::REPO),
+            Place::OneMachine,
+        )
+        .ok();
         Ok(Launch {
             task_arn: job.arn().to_owned(),
             attempt: job.input.started_by.clone(),
@@ -692,20 +867,31 @@ impl Inner {
             secrets: self.secret_values(&job.definition)?,
             cpu: job.input.overrides.cpu.parse().unwrap_or_default(),
             memory: job.input.overrides.memory.parse().unwrap_or_default(),
-            mounts: repo.and_then(|repo| repo.local_path()).into_iter().collect(),
+            mounts: repo
+                .and_then(|repo| repo.local_path())
+                .into_iter()
+                .collect(),
             arch: job.definition.arch,
         })
     }
 
-    fn secret_values(&self, definition: &TaskDefinition) -> Result<Vec<(String, SecretString)>, StartFailure> {
+    fn secret_values(
+        &self,
+        definition: &TaskDefinition,
+    ) -> Result<Vec<(String, SecretString)>, StartFailure> {
         let value_of = |mapping: &SecretMapping| {
             let name = &mapping.value_from;
             let failed = |why: String| {
-                StartFailure::never(format!("ResourceInitializationError: unable to retrieve secret {name}: {why}"))
+                StartFailure::never(format!(
+                    "ResourceInitializationError: unable to retrieve secret {name}: {why}"
+                ))
             };
             match self.setup.secrets.value(name) {
                 Ok(Some(value)) => Ok((mapping.name.clone(), value)),
-                Ok(None) => Err(failed(ports::Secrets::how_to_set(&self.setup.secrets, name))),
+                Ok(None) => Err(failed(ports::Secrets::how_to_set(
+                    &self.setup.secrets,
+                    name,
+                ))),
                 Err(error) => Err(failed(error.to_string())),
             }
         };
@@ -714,7 +900,10 @@ impl Inner {
 
     async fn engine(&self) -> Result<&ContainerRunner, String> {
         let connect = || ContainerRunner::connect(from_environment, &self.setup.home);
-        self.engine.get_or_try_init(connect).await.map_err(|error| error.to_string())
+        self.engine
+            .get_or_try_init(connect)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     async fn may_have_container(&self, job: &Job) -> bool {
@@ -729,19 +918,30 @@ impl Inner {
 }
 
 impl Tasks for LocalTasks {
-    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+    async fn register_definition(
+        &self,
+        definition: &TaskDefinition,
+    ) -> Result<String, LaunchError> {
         let hash = definition.content_hash();
         let arn = format!("{ARN_PREFIX}:task-definition/mycli:{hash}");
         if !self.0.known(&hash) {
             self.0.database.ensure_definition(&hash, definition).await?;
-            self.0.definitions.lock().unwrap_or_else(PoisonError::into_inner).insert(hash);
+            self.0
+                .definitions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(hash);
         }
         Ok(arn)
     }
 
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
         let definition = input.task_definition.rsplit(':').next().unwrap_or_default();
-        let row = self.0.database.insert_task(input, definition, &new_task(input)).await?;
+        let row = self
+            .0
+            .database
+            .insert_task(input, definition, &new_task(input))
+            .await?;
         let task: Task = form::parsed(TASK, &row.task)?;
         if task.last_status != ecs::STOPPED {
             self.follow_in_background(row.arn, Origin::New);
@@ -758,10 +958,18 @@ impl Tasks for LocalTasks {
     async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
         let mut described = Described::default();
         for arn in task_arns {
-            match self.0.database.task(arn).await?.map(|row| form::parsed(TASK, &row.task)) {
+            match self
+                .0
+                .database
+                .task(arn)
+                .await?
+                .map(|row| form::parsed(TASK, &row.task))
+            {
                 Some(Ok(task)) => described.tasks.push(task),
                 // It is there, so it is not missing: nothing must be concluded of it.
-                Some(Err(error)) => tracing::error!(task = arn, %error, "a task cannot be looked at"),
+                Some(Err(error)) => {
+                    tracing::error!(task = arn, %error, "a task cannot be looked at")
+                }
                 None => described.missing.push(arn.clone()),
             }
         }
@@ -775,11 +983,15 @@ impl Tasks for LocalTasks {
 
 impl Inner {
     fn known(&self, hash: &str) -> bool {
-        self.definitions.lock().unwrap_or_else(PoisonError::into_inner).contains(hash)
+        self.definitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(hash)
     }
 }
 
-/// The task as `RunTask` answers it. Its id derives from the client token, so the same call names the same task.
+/// The task as `RunTask` answers it. Its id derives from the client token, so the same call names
+/// the same task.
 fn new_task(input: &RunTaskInput) -> Task {
     let id = hex::encode(&Sha256::digest(&input.client_token)[..16]);
     Task {
@@ -805,13 +1017,23 @@ fn from_environment(name: &str) -> Option<String> {
 }
 
 fn environment(input: &RunTaskInput) -> Vec<(String, String)> {
-    let variables = input.overrides.container_overrides.iter().flat_map(|container| &container.environment);
-    let map: BTreeMap<_, _> = variables.map(|pair| (pair.name.clone(), pair.value.clone())).collect();
+    let variables = input
+        .overrides
+        .container_overrides
+        .iter()
+        .flat_map(|container| &container.environment);
+    let map: BTreeMap<_, _> = variables
+        .map(|pair| (pair.name.clone(), pair.value.clone()))
+        .collect();
     map.into_iter().collect()
 }
 
 fn variable(input: &RunTaskInput, name: &str) -> String {
-    environment(input).into_iter().find(|(known, _)| known == name).map(|(_, value)| value).unwrap_or_default()
+    environment(input)
+        .into_iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value)
+        .unwrap_or_default()
 }
 
 fn arn_of(task_id: &str) -> String {
@@ -890,16 +1112,38 @@ mod tests {
         };
         let (send, reports) = mpsc::unbounded_channel();
         let (tell, changed) = watch::channel(());
-        let tasks = LocalTasks::new(database.clone(), LocalLogs::new(at("logs")), setup, send, tell);
-        let task = Task { last_status: ecs::RUNNING.into(), ..new_task(&input()) };
-        database.ensure_definition("hash", &definition()).await.unwrap();
+        let tasks = LocalTasks::new(
+            database.clone(),
+            LocalLogs::new(at("logs")),
+            setup,
+            send,
+            tell,
+        );
+        let task = Task {
+            last_status: ecs::RUNNING.into(),
+            ..new_task(&input())
+        };
+        database
+            .ensure_definition("hash", &definition())
+            .await
+            .unwrap();
         database.insert_task(&input(), "hash", &task).await.unwrap();
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let gone = ProcessId::of(child.id().try_into().unwrap()).unwrap();
         child.wait().unwrap();
         let runtime = form::json(&Runtime::Process(gone), &Unknown::default()).unwrap();
-        database.update_task(&task.task_arn, Some(runtime), json(&task), false).await.unwrap();
-        World { database, tasks, reports, changed, task, folder }
+        database
+            .update_task(&task.task_arn, Some(runtime), json(&task), false)
+            .await
+            .unwrap();
+        World {
+            database,
+            tasks,
+            reports,
+            changed,
+            task,
+            folder,
+        }
     }
 
     fn json(task: &Task) -> String {
@@ -909,23 +1153,42 @@ mod tests {
     impl World {
         /// As an earlier follower does.
         async fn close(&self) -> String {
-            let stopped = json(&Task { last_status: ecs::STOPPED.into(), version: 7, ..self.task.clone() });
-            assert!(self.database.update_task(&self.task.task_arn, None, stopped.clone(), true).await.unwrap());
+            let stopped = json(&Task {
+                last_status: ecs::STOPPED.into(),
+                version: 7,
+                ..self.task.clone()
+            });
+            assert!(
+                self.database
+                    .update_task(&self.task.task_arn, None, stopped.clone(), true)
+                    .await
+                    .unwrap()
+            );
             stopped
         }
 
         async fn on_record(&self) -> String {
-            self.database.task(&self.task.task_arn).await.unwrap().unwrap().task
+            self.database
+                .task(&self.task.task_arn)
+                .await
+                .unwrap()
+                .unwrap()
+                .task
         }
     }
 
-    /// A follower closes the task after the takeover has looked at what is open, and before it follows that.
+    /// A follower closes the task after the takeover has looked at what is open, and before it
+    /// follows that.
     #[tokio::test]
     async fn a_task_that_is_closed_while_it_is_taken_over_keeps_its_end() {
         let mut world = world().await;
         // The reader answers the look at what is open only once that look has been asked for.
         let (let_go, held) = std::sync::mpsc::channel::<()>();
-        let mut hold = pin!(world.database.read("a test", move |_| Ok(held.recv().is_ok())));
+        let mut hold = pin!(
+            world
+                .database
+                .read("a test", move |_| Ok(held.recv().is_ok()))
+        );
         assert!(poll_fn(|cx| Poll::Ready(hold.as_mut().poll(cx).is_pending())).await);
         let tasks = world.tasks.clone();
         let mut resume = pin!(tasks.resume());
@@ -935,7 +1198,11 @@ mod tests {
         // The reader works in order: once this is answered, so is that look.
         world.on_record().await;
         let stopped = world.close().await;
-        assert_eq!(resume.await.unwrap(), 1, "it was open when it was looked at");
+        assert_eq!(
+            resume.await.unwrap(),
+            1,
+            "it was open when it was looked at"
+        );
         world.changed.changed().await.unwrap();
         assert_eq!(world.on_record().await, stopped);
         assert!(world.reports.try_recv().is_err(), "nothing is told of it");
@@ -948,10 +1215,26 @@ mod tests {
         let world = world().await;
         let stopped = world.close().await;
         let (arn, other) = (&world.task.task_arn, json(&world.task));
-        assert!(!world.database.update_task(arn, None, other.clone(), false).await.unwrap());
-        assert!(!world.database.update_task(arn, None, other, true).await.unwrap());
+        assert!(
+            !world
+                .database
+                .update_task(arn, None, other.clone(), false)
+                .await
+                .unwrap()
+        );
+        assert!(
+            !world
+                .database
+                .update_task(arn, None, other, true)
+                .await
+                .unwrap()
+        );
         assert_eq!(world.on_record().await, stopped);
-        let again = world.database.update_task(arn, None, stopped, true).await.unwrap();
+        let again = world
+            .database
+            .update_task(arn, None, stopped, true)
+            .await
+            .unwrap();
         assert!(again, "the same write again is no conflict");
     }
 }

@@ -1,5 +1,6 @@
-//! Moves things along on one machine: what SQS's event source, EventBridge, the logs' subscription and the one-minute schedule do on AWS.
-//! Messages and events reach the handlers in their real forms, and partial batch failures are honoured.
+//! Moves things along on one machine: what SQS's event source, EventBridge, the logs' subscription
+//! and the one-minute schedule do on AWS. Messages and events reach the handlers in their real
+//! forms, and partial batch failures are honoured.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -37,7 +38,8 @@ use crate::{
     tasks::{LocalTasks, TaskReport, task_id},
 };
 
-/// Messages taken at once (an SQS event source mapping's default, AWS-FACTS §5, is 10; there is no network here).
+/// Messages taken at once (an SQS event source mapping's default, AWS-FACTS §5, is 10; there is no
+/// network here).
 const BATCH: u32 = 100;
 /// How long a message is invisible while it is being dealt with. Ours: no handler takes this long.
 const VISIBILITY: Duration = Duration::from_secs(60);
@@ -49,7 +51,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(60);
 /// How many executions are looked at together. Ours.
 const PAGE: u32 = 100;
-/// How often a report that could not be written down is tried again before the sweep is left to repair it. Ours.
+/// How often a report that could not be written down is tried again before the sweep is left to
+/// repair it. Ours.
 const REPORT_TRIES: u32 = 5;
 /// Most reports taken at once. Ours: more than so many writes at a time gain nothing.
 const REPORTS: usize = 256;
@@ -80,9 +83,13 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// Runs until `stop` becomes true. What has been begun is finished first: a write and the wakeup that follows from it belong
-    /// together, and others may wait for that wakeup.
-    pub async fn run(self, reports: mpsc::UnboundedReceiver<TaskReport>, stop: watch::Receiver<bool>) {
+    /// Runs until `stop` becomes true. What has been begun is finished first: a write and the
+    /// wakeup that follows from it belong together, and others may wait for that wakeup.
+    pub async fn run(
+        self,
+        reports: mpsc::UnboundedReceiver<TaskReport>,
+        stop: watch::Receiver<bool>,
+    ) {
         tokio::join!(
             self.take_messages(QueueName::Launch, stop.clone()),
             self.take_messages(QueueName::Control, stop.clone()),
@@ -100,19 +107,53 @@ impl Pump {
         &'a self,
         settings: &'a Settings,
     ) -> Launcher<'a, LocalStore, LocalQueue, LocalTasks, LocalLogs, Secrets, System> {
-        let Self { store, queue, tasks, logs, secrets, registered, pace, .. } = self;
-        Launcher { store, queue, tasks, logs, secrets, registered, pace, system: &System, settings }
+        let Self {
+            store,
+            queue,
+            tasks,
+            logs,
+            secrets,
+            registered,
+            pace,
+            ..
+        } = self;
+        Launcher {
+            store,
+            queue,
+            tasks,
+            logs,
+            secrets,
+            registered,
+            pace,
+            system: &System,
+            settings,
+        }
     }
 
     fn tracker<'a>(
         &'a self,
         settings: &'a Settings,
     ) -> StateTracker<'a, LocalStore, LocalQueue, LocalTasks, LocalLogs, System, System> {
-        let Self { store, queue, tasks, logs, .. } = self;
-        StateTracker { store, queue, tasks, logs, quotas: &System, system: &System, settings }
+        let Self {
+            store,
+            queue,
+            tasks,
+            logs,
+            ..
+        } = self;
+        StateTracker {
+            store,
+            queue,
+            tasks,
+            logs,
+            quotas: &System,
+            system: &System,
+            settings,
+        }
     }
 
-    /// Batches are dealt with side by side, as by a function's instances: a backlog that waits for its rate holds up no other.
+    /// Batches are dealt with side by side, as by a function's instances: a backlog that waits for
+    /// its rate holds up no other.
     async fn take_messages(&self, name: QueueName, mut stop: watch::Receiver<bool>) {
         let mut batches = JoinSet::new();
         while !*stop.borrow() {
@@ -122,7 +163,9 @@ impl Pump {
                 continue;
             }
             match self.queue.receive(name, BATCH, VISIBILITY).await {
-                Ok(received) if received.is_empty() => until(&mut stop, self.queue.arrived(name)).await,
+                Ok(received) if received.is_empty() => {
+                    until(&mut stop, self.queue.arrived(name)).await
+                }
                 Ok(received) => drop(batches.spawn(self.clone().deal_with(name, received))),
                 Err(error) => {
                     tracing::error!(queue = name.as_str(), %error, "messages cannot be taken");
@@ -134,8 +177,13 @@ impl Pump {
     }
 
     async fn deal_with(self, name: QueueName, received: Vec<Received>) {
-        let response = self.launcher(&self.settings()).handle(event(&received)).await;
-        let (failed, done): (Vec<_>, Vec<_>) = received.into_iter().partition(|message| has_failed(&response, message));
+        let response = self
+            .launcher(&self.settings())
+            .handle(event(&received))
+            .await;
+        let (failed, done): (Vec<_>, Vec<_>) = received
+            .into_iter()
+            .partition(|message| has_failed(&response, message));
         let given_back = async {
             self.queue.delete(done).await?;
             self.queue.release(failed, RETRY).await
@@ -147,9 +195,14 @@ impl Pump {
         self.changed.send_replace(());
     }
 
-    /// Tells what has come meanwhile of all tasks at once, so that the writes share a transaction; of one task in order, so that its
-    /// history reads well and its writes are not in each other's way.
-    async fn tell(&self, mut reports: mpsc::UnboundedReceiver<TaskReport>, mut stop: watch::Receiver<bool>) {
+    /// Tells what has come meanwhile of all tasks at once, so that the writes share a transaction;
+    /// of one task in order, so that its history reads well and its writes are not in each other's
+    /// way.
+    async fn tell(
+        &self,
+        mut reports: mpsc::UnboundedReceiver<TaskReport>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut come = Vec::new();
         loop {
             tokio::select! {
@@ -157,11 +210,17 @@ impl Pump {
                 count = reports.recv_many(&mut come, REPORTS) => if count == 0 { return },
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            join_all(by_task(come.drain(..)).into_values().map(|reports| self.tell_in_order(reports))).await;
+            join_all(
+                by_task(come.drain(..))
+                    .into_values()
+                    .map(|reports| self.tell_in_order(reports)),
+            )
+            .await;
         }
     }
 
-    /// A report that cannot be written down is tried again on its own, so that it holds up no other: order does not matter.
+    /// A report that cannot be written down is tried again on its own, so that it holds up no
+    /// other: order does not matter.
     async fn tell_in_order(&self, reports: Vec<TaskReport>) {
         for report in reports {
             if let Err(error) = self.tell_one(&report).await {
@@ -188,23 +247,40 @@ impl Pump {
         let tracker = self.tracker(&settings);
         match report {
             TaskReport::Changed(task) => tracker.task_changed(&task_event(task)).await,
-            TaskReport::Lines(arn, lines) => tracker.lines_written(&logs_event(arn, lines, &settings)).await,
+            TaskReport::Lines(arn, lines) => {
+                tracker
+                    .lines_written(&logs_event(arn, lines, &settings))
+                    .await
+            }
         }
     }
 
-    /// A dead letter was only a wakeup: its execution goes on by the sweep. It stays on the list of dead letters.
+    /// A dead letter was only a wakeup: its execution goes on by the sweep. It stays on the list of
+    /// dead letters.
     async fn settle_dead_letters(&self) -> Result<(), PortError> {
         let letters = self.queue.unsettled_dead_letters().await?;
         for letter in &letters {
-            tracing::error!(body = letter.body, reason = letter.reason, "a message became a dead letter");
+            tracing::error!(
+                body = letter.body,
+                reason = letter.reason,
+                "a message became a dead letter"
+            );
         }
-        if letters.is_empty() { Ok(()) } else { self.queue.settle(letters).await }
+        if letters.is_empty() {
+            Ok(())
+        } else {
+            self.queue.settle(letters).await
+        }
     }
 
     async fn sweep(&self, mut stop: watch::Receiver<bool>) {
         let mut cursor: Option<Cursor> = None;
         while !*stop.borrow() {
-            match self.tracker(&self.settings()).sweep(cursor.take(), System.now() + SWEEP).await {
+            match self
+                .tracker(&self.settings())
+                .sweep(cursor.take(), System.now() + SWEEP)
+                .await
+            {
                 // What could not be looked at is said where it was.
                 Ok(swept) => cursor = swept.next,
                 Err(error) => tracing::error!(%error, "a sweep failed"),
@@ -223,24 +299,44 @@ impl Pump {
         }
     }
 
-    /// Who died between the record of a launch and the launch is in the middle of nothing any more, so that nobody has to wait for
-    /// the sweep's patience with launches that say nothing.
+    /// Who died between the record of a launch and the launch is in the middle of nothing any more,
+    /// so that nobody has to wait for the sweep's patience with launches that say nothing.
     async fn ask_after_launches(&self) {
         let mut cursor = None;
         loop {
             match self.ask_after_page(cursor).await {
                 Ok(None) => return,
                 Ok(next) => cursor = next,
-                Err(error) => return tracing::warn!(%error, "launches of a dead process are left to the sweep"),
+                Err(error) => {
+                    return tracing::warn!(%error, "launches of a dead process are left to the sweep");
+                }
             }
         }
     }
 
     async fn ask_after_page(&self, cursor: Option<Cursor>) -> Result<Option<Cursor>, PortError> {
         let page = self.store.launched(cursor.as_ref(), PAGE).await?;
-        let unknown = |execution: &&Execution| execution.open_attempt().is_some_and(|open| open.task_arn.is_none());
-        let check = |execution: &Execution| Message::Check { id: execution.id.clone() }.into();
-        self.queue.send(page.items.iter().flatten().filter(unknown).map(check).collect()).await?;
+        let unknown = |execution: &&Execution| {
+            execution
+                .open_attempt()
+                .is_some_and(|open| open.task_arn.is_none())
+        };
+        let check = |execution: &Execution| {
+            Message::Check {
+                id: execution.id.clone(),
+            }
+            .into()
+        };
+        self.queue
+            .send(
+                page.items
+                    .iter()
+                    .flatten()
+                    .filter(unknown)
+                    .map(check)
+                    .collect(),
+            )
+            .await?;
         Ok(page.next)
     }
 }
@@ -253,8 +349,8 @@ async fn until(stop: &mut watch::Receiver<bool>, something: impl Future<Output =
     }
 }
 
-/// Sorts reports by their tasks, each task's in their order. Lines that came one after the other are told together, as CloudWatch Logs
-/// would.
+/// Sorts reports by their tasks, each task's in their order. Lines that came one after the other
+/// are told together, as CloudWatch Logs would.
 fn by_task(reports: impl Iterator<Item = TaskReport>) -> BTreeMap<String, Vec<TaskReport>> {
     let mut sorted: BTreeMap<String, Vec<TaskReport>> = BTreeMap::new();
     for report in reports {
@@ -277,7 +373,10 @@ fn event(received: &[Received]) -> SqsEvent {
             record.message_id = Some(message.message_id.clone());
             record.body = Some(message.body.clone());
             record.event_source = Some("aws:sqs".into());
-            record.attributes.insert("ApproximateReceiveCount".into(), message.receives.to_string());
+            record.attributes.insert(
+                "ApproximateReceiveCount".into(),
+                message.receives.to_string(),
+            );
             record
         })
         .collect();
@@ -285,7 +384,10 @@ fn event(received: &[Received]) -> SqsEvent {
 }
 
 fn has_failed(response: &SqsBatchResponse, message: &Received) -> bool {
-    response.batch_item_failures.iter().any(|failure| failure.item_identifier == message.message_id)
+    response
+        .batch_item_failures
+        .iter()
+        .any(|failure| failure.item_identifier == message.message_id)
 }
 
 /// A task as EventBridge delivers its change.
@@ -326,11 +428,20 @@ mod tests {
     use super::*;
 
     fn lines(arn: &str, text: &str) -> TaskReport {
-        TaskReport::Lines(arn.into(), vec![LogLine { at: System.now(), text: text.into() }])
+        TaskReport::Lines(
+            arn.into(),
+            vec![LogLine {
+                at: System.now(),
+                text: text.into(),
+            }],
+        )
     }
 
     fn changed(arn: &str) -> TaskReport {
-        TaskReport::Changed(Box::new(Task { task_arn: arn.into(), ..Task::default() }))
+        TaskReport::Changed(Box::new(Task {
+            task_arn: arn.into(),
+            ..Task::default()
+        }))
     }
 
     /// What each report tells: a change, or its lines.
@@ -344,7 +455,14 @@ mod tests {
 
     #[test]
     fn a_tasks_reports_stay_in_order_and_lines_in_a_row_are_told_together() {
-        let come = [changed("a"), lines("a", "1"), lines("b", "x"), lines("a", "2"), changed("a"), lines("a", "3")];
+        let come = [
+            changed("a"),
+            lines("a", "1"),
+            lines("b", "x"),
+            lines("a", "2"),
+            changed("a"),
+            lines("a", "3"),
+        ];
         let sorted = by_task(come.into_iter());
         assert_eq!(told(&sorted["a"]), ["changed", "12", "changed", "3"]);
         assert_eq!(told(&sorted["b"]), ["x"]);

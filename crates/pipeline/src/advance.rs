@@ -1,4 +1,5 @@
-//! The one way in which a record changes: load, decide, write if it is still the same, and tell who has to know.
+//! The one way in which a record changes: load, decide, write if it is still the same, and tell who
+//! has to know.
 
 use domain::{
     Timestamp,
@@ -9,19 +10,22 @@ use domain::{
     ports::{PortError, Queue, Store, UpdateError},
 };
 
-/// How often a decision is made anew because another writer was faster. Each conflict means that somebody else got on, so more than
-/// this is a fault, not contention. Ours.
+/// How often a decision is made anew because another writer was faster. Each conflict means that
+/// somebody else got on, so more than this is a fault, not contention. Ours.
 const CONFLICTS_MAX: usize = 64;
 
 /// Longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`).
 const DELAY_MAX: i64 = 900;
 
-/// Loads an execution, decides, and writes the decision; decides anew when another writer was faster.
+/// Loads an execution, decides, and writes the decision; decides anew when another writer was
+/// faster.
 ///
-/// Returns the record as it stands afterwards (changed or not), or `None` if there is no such execution.
+/// Returns the record as it stands afterwards (changed or not), or `None` if there is no such
+/// execution.
 ///
 /// # Errors
-/// When the store or the queue does not answer. The change may have been made; repeating the call is right.
+/// When the store or the queue does not answer. The change may have been made; repeating the call
+/// is right.
 pub async fn advance<F>(
     store: &impl Store,
     queue: &impl Queue,
@@ -38,7 +42,8 @@ where
     }
 }
 
-/// The same, of a record that was just loaded or written. If it is out of date by now, it is loaded again.
+/// The same, of a record that was just loaded or written. If it is out of date by now, it is loaded
+/// again.
 ///
 /// # Errors
 /// As [`advance`].
@@ -53,7 +58,9 @@ where
     F: Fn(&Execution) -> Option<Execution> + Send + Sync,
 {
     match change(store, before, decide).await? {
-        Changed::Yes { before, after } => wake(store, queue, now, &before, &after).await.map(|()| Some(*after)),
+        Changed::Yes { before, after } => wake(store, queue, now, &before, &after)
+            .await
+            .map(|()| Some(*after)),
         Changed::No(execution) => Ok(execution.map(|execution| *execution)),
     }
 }
@@ -72,18 +79,32 @@ pub(crate) enum Changed {
 }
 
 /// Changes a record and tells nobody: for what is no news to anyone who waits.
-pub(crate) async fn change<F>(store: &impl Store, mut before: Execution, decide: F) -> Result<Changed, PortError>
+pub(crate) async fn change<F>(
+    store: &impl Store,
+    mut before: Execution,
+    decide: F,
+) -> Result<Changed, PortError>
 where
     F: Fn(&Execution) -> Option<Execution> + Send + Sync,
 {
     let id = before.id.clone();
     for _ in 0..CONFLICTS_MAX {
-        let Some(after) = decide(&before) else { return Ok(Changed::No(Some(Box::new(before)))) };
+        let Some(after) = decide(&before) else {
+            return Ok(Changed::No(Some(Box::new(before))));
+        };
         match store.update(&before, after, &[]).await {
-            Ok(written) => return Ok(Changed::Yes { before: Box::new(before), after: Box::new(written) }),
+            Ok(written) => {
+                return Ok(Changed::Yes {
+                    before: Box::new(before),
+                    after: Box::new(written),
+                });
+            }
             Err(UpdateError::Conflict) => {}
             Err(UpdateError::Full(key)) => {
-                return Err(PortError::invalid("the store", format!("{key} used up without an admission")));
+                return Err(PortError::invalid(
+                    "the store",
+                    format!("{key} used up without an admission"),
+                ));
             }
             Err(UpdateError::Failed(error)) => return Err(error),
         }
@@ -92,7 +113,10 @@ where
             None => return Ok(Changed::No(None)),
         }
     }
-    Err(PortError::unavailable("the store", format!("{id} was changed by others {CONFLICTS_MAX} times in a row")))
+    Err(PortError::unavailable(
+        "the store",
+        format!("{id} was changed by others {CONFLICTS_MAX} times in a row"),
+    ))
 }
 
 /// Writes one change and sends what follows from it.
@@ -121,34 +145,60 @@ pub(crate) async fn wake(
 ) -> Result<(), PortError> {
     let mut messages = Vec::new();
     for backlog in released(before, written) {
-        if !store.backlog_state(&backlog).await?.is_watched(now) && store.has_backlog(&backlog, now).await? {
+        if !store.backlog_state(&backlog).await?.is_watched(now)
+            && store.has_backlog(&backlog, now).await?
+        {
             messages.push(Message::Wakeup { backlog, id: None }.into());
         }
     }
     messages.extend(due_later(before, written, now));
-    if messages.is_empty() { Ok(()) } else { queue.send(messages).await }
+    if messages.is_empty() {
+        Ok(())
+    } else {
+        queue.send(messages).await
+    }
 }
 
 /// The limits that have more room after this change, or whose backlog got a new head.
 fn released(before: &Execution, after: &Execution) -> Vec<LimitKey> {
     let held = before.allocations();
     let left_the_backlog = after.end().is_some() && before.backlog_entry().is_some();
-    let freed = if left_the_backlog { before.demand() } else { held };
+    let freed = if left_the_backlog {
+        before.demand()
+    } else {
+        held
+    };
     let still = after.allocations();
-    freed.into_iter().filter(|allocation| !still.contains(allocation)).map(|allocation| allocation.key).collect()
+    freed
+        .into_iter()
+        .filter(|allocation| !still.contains(allocation))
+        .map(|allocation| allocation.key)
+        .collect()
 }
 
 /// The wakeup for an entry that is due later.
 fn due_later(before: &Execution, after: &Execution, now: Timestamp) -> Option<Outgoing> {
     let entry = after.backlog_entry()?;
     let known = before.backlog_entry().and_then(|entry| entry.not_before);
-    let due = entry.not_before.filter(|due| *due > now && Some(*due) != known)?;
-    Some(delayed(Message::Wakeup { backlog: entry.backlog, id: None }, (due - now).num_milliseconds()))
+    let due = entry
+        .not_before
+        .filter(|due| *due > now && Some(*due) != known)?;
+    Some(delayed(
+        Message::Wakeup {
+            backlog: entry.backlog,
+            id: None,
+        },
+        (due - now).num_milliseconds(),
+    ))
 }
 
-/// A message that is received no sooner than after so many milliseconds, rounded up to SQS's seconds.
+/// A message that is received no sooner than after so many milliseconds, rounded up to SQS's
+/// seconds.
 #[must_use]
 pub fn delayed(message: Message, millis: i64) -> Outgoing {
     let seconds = millis.max(0).saturating_add(999) / 1000;
-    Outgoing { message, delay_seconds: u32::try_from(seconds.min(DELAY_MAX)).unwrap_or_default() }
+    Outgoing {
+        message,
+        delay_seconds: u32::try_from(seconds.min(DELAY_MAX)).unwrap_or_default(),
+    }
 }

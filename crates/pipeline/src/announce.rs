@@ -8,11 +8,13 @@ use domain::{
 
 use crate::unreadable::passed_over;
 
-/// Publishes how these executions ended; those that have not ended, or are not there any more, are passed over.
+/// Publishes how these executions ended; those that have not ended, or are not there any more, are
+/// passed over.
 ///
 /// One whose record cannot be read is passed over: it would hold up all that ended after it.
 ///
-/// Called for each change that a stream of the store shows, and again until it succeeds: so each end is published at least once.
+/// Called for each change that a stream of the store shows, and again until it succeeds: so each
+/// end is published at least once.
 ///
 /// # Errors
 /// When something does not answer; the same call again is right.
@@ -23,7 +25,15 @@ pub async fn announce(
 ) -> Result<(), PortError> {
     let mut announcements = Vec::new();
     for id in ids.into_iter().collect::<Vec<_>>() {
-        announcements.extend(passed_over(store.load(&id).await)?.as_ref().and_then(Announcement::of));
+        announcements.extend(
+            passed_over(store.load(&id).await)?
+                .as_ref()
+                .and_then(Announcement::of),
+        );
     }
-    if announcements.is_empty() { Ok(()) } else { announcer.announce(&announcements).await }
+    if announcements.is_empty() {
+        Ok(())
+    } else {
+        announcer.announce(&announcements).await
+    }
 }

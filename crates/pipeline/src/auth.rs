@@ -19,7 +19,8 @@ use http::{HeaderMap, header::AUTHORIZATION};
 
 /// bcrypt's cost for API keys: 62 ms on a full core (AWS-FACTS §8).
 pub const COST: u32 = 10;
-/// How long a verdict is remembered, right or wrong: as long as a revoked key may go on working (DESIGN §7).
+/// How long a verdict is remembered, right or wrong: as long as a revoked key may go on working
+/// (DESIGN §7).
 const REMEMBERED: TimeDelta = TimeDelta::seconds(60);
 /// Most verdicts remembered at once. Ours: a flood of wrong keys must not fill the memory.
 const VERDICTS_MAX: usize = 4096;
@@ -55,7 +56,8 @@ impl From<AuthError> for Problem {
 }
 
 impl Auth {
-    /// The caller behind a request. Two `Authorization` headers are none: whoever stands before us may have looked at the other one.
+    /// The caller behind a request. Two `Authorization` headers are none: whoever stands before us
+    /// may have looked at the other one.
     ///
     /// # Errors
     /// The problem to answer with: 401 without a valid key.
@@ -67,10 +69,11 @@ impl Auth {
     ) -> Result<Caller, Problem> {
         // API Gateway tells the last of each name, and all of them beside.
         let is_one = |headers: &HeaderMap| headers.get_all(AUTHORIZATION).iter().count() <= 1;
-        let told = request
-            .headers
-            .get(AUTHORIZATION)
-            .filter(|_| [&request.headers, &request.multi_value_headers].into_iter().all(is_one));
+        let told = request.headers.get(AUTHORIZATION).filter(|_| {
+            [&request.headers, &request.multi_value_headers]
+                .into_iter()
+                .all(is_one)
+        });
         let header = told.and_then(|value| value.to_str().ok());
         self.caller(header, keys, now).await.map_err(Problem::from)
     }
@@ -79,9 +82,16 @@ impl Auth {
     ///
     /// # Errors
     /// [`AuthError::Unknown`] for anything but a valid key.
-    pub async fn caller(&self, header: Option<&str>, keys: &impl Keys, now: Timestamp) -> Result<Caller, AuthError> {
+    pub async fn caller(
+        &self,
+        header: Option<&str>,
+        keys: &impl Keys,
+        now: Timestamp,
+    ) -> Result<Caller, AuthError> {
         // The scheme's name may be written in any case (RFC 9110, section 11.1).
-        let (scheme, given) = header.and_then(|header| header.split_once(' ')).unwrap_or_default();
+        let (scheme, given) = header
+            .and_then(|header| header.split_once(' '))
+            .unwrap_or_default();
         let given = Some(given).filter(|_| scheme.eq_ignore_ascii_case("bearer"));
         let key = given.and_then(ApiKey::parse).ok_or(AuthError::Unknown)?;
         let digest = key.digest();
@@ -111,14 +121,21 @@ impl Auth {
     }
 }
 
-/// The caller with a key; `None` if the key is not one of this installation, or is not good any more. Takes about 60 ms of a core for a key whose
-/// id is known, and nothing for any other: else wrong keys, which anybody can send, would use up what the functions may use. That the two take
+/// The caller with a key; `None` if the key is not one of this installation, or is not good any
+/// more. Takes about 60 ms of a core for a key whose id is known, and nothing for any other: else
+/// wrong keys, which anybody can send, would use up what the functions may use. That the two take
 /// different times tells nobody a key: its id is a hash of all of it.
 ///
 /// # Errors
 /// When the keys cannot be read.
-pub async fn verify(key: ApiKey, keys: &impl Keys, now: Timestamp) -> Result<Option<Caller>, PortError> {
-    let Some(record) = keys.find_key(&key.id()).await? else { return Ok(None) };
+pub async fn verify(
+    key: ApiKey,
+    keys: &impl Keys,
+    now: Timestamp,
+) -> Result<Option<Caller>, PortError> {
+    let Some(record) = keys.find_key(&key.id()).await? else {
+        return Ok(None);
+    };
     let hash = record.hash.clone();
     let checked = tokio::task::spawn_blocking(move || bcrypt::verify(key.expose(), &hash)).await;
     let right = checked.ok().and_then(Result::ok).unwrap_or(false);
@@ -138,8 +155,9 @@ pub async fn record(
 ) -> Result<KeyRecord, PortError> {
     let text = key.clone();
     let hash = tokio::task::spawn_blocking(move || bcrypt::hash(text.expose(), COST)).await;
-    let hash =
-        hash.map_err(|e| PortError::unavailable("bcrypt", e))?.map_err(|e| PortError::unavailable("bcrypt", e))?;
+    let hash = hash
+        .map_err(|e| PortError::unavailable("bcrypt", e))?
+        .map_err(|e| PortError::unavailable("bcrypt", e))?;
     Ok(KeyRecord {
         id: key.id(),
         name: name.to_owned(),
@@ -161,5 +179,12 @@ pub fn require(caller: &Caller, role: Role) -> Result<(), Problem> {
     if caller.role >= role {
         return Ok(());
     }
-    Err(Problem::new(403, "forbidden", format!("key '{}' may not do this; it takes a key of role {role}", caller.name)))
+    Err(Problem::new(
+        403,
+        "forbidden",
+        format!(
+            "key '{}' may not do this; it takes a key of role {role}",
+            caller.name
+        ),
+    ))
 }

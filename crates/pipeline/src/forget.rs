@@ -1,4 +1,5 @@
-//! Removing a record that cannot be read: which ones may be removed, and in which order what belongs to one goes.
+//! Removing a record that cannot be read: which ones may be removed, and in which order what
+//! belongs to one goes.
 
 use chrono::TimeDelta;
 use domain::{
@@ -14,7 +15,8 @@ use crate::query::{not_found, resolve};
 
 /// Why the task of such a record is stopped.
 pub const REASON: &str = "its record could not be read and is removed";
-/// How long a task may take to end. ECS waits up to 120 s between TERM and KILL (AWS-FACTS §1) and then gives the task's network back.
+/// How long a task may take to end. ECS waits up to 120 s between TERM and KILL (AWS-FACTS §1) and
+/// then gives the task's network back.
 const PATIENCE: TimeDelta = TimeDelta::minutes(4);
 /// The time between two looks at the task. Ours.
 const PAUSE: TimeDelta = TimeDelta::milliseconds(500);
@@ -35,7 +37,9 @@ pub enum ForgetError {
     #[error("{}", .0.title)]
     Refused(Problem),
     /// Its task was told to stop, and has not.
-    #[error("the task {0} was told to stop and still runs, so nothing was removed; try again in a minute")]
+    #[error(
+        "the task {0} was told to stop and still runs, so nothing was removed; try again in a minute"
+    )]
     Runs(String),
     /// The store does not answer, or lets nobody in.
     #[error(transparent)]
@@ -56,21 +60,25 @@ pub async fn look(store: &impl Store, text: &str) -> Result<Unreadable, ForgetEr
                 "a newer release of mycli wrote the record of {id}; `mycli upgrade` makes it readable, so it was not removed"
             ),
         )),
-        Err(PortError::Corrupt(corrupt)) if corrupt.id() == Some(&id) => {
-            Ok(Unreadable { id, why: corrupt.source.to_string() })
-        }
+        Err(PortError::Corrupt(corrupt)) if corrupt.id() == Some(&id) => Ok(Unreadable {
+            id,
+            why: corrupt.source.to_string(),
+        }),
         Err(error) => Err(error.into()),
         Ok(Some(_)) => Err(readable(&id)),
         Ok(None) => Err(missing(&id)),
     }
 }
 
-/// Removes a record. `forget` is the store's, told of the task that is over; `stop` ends a task and waits for its end.
+/// Removes a record. `forget` is the store's, told of the task that is over; `stop` ends a task and
+/// waits for its end.
 ///
-/// The task goes first: the record may hold a lock, and no other run may have it while the task runs.
+/// The task goes first: the record may hold a lock, and no other run may have it while the task
+/// runs.
 ///
 /// # Errors
-/// [`ForgetError::Refused`] where somebody else was first, or has mended the record; what `forget` and `stop` say.
+/// [`ForgetError::Refused`] where somebody else was first, or has mended the record; what `forget`
+/// and `stop` say.
 pub async fn remove(
     id: &ExecutionId,
     forget: impl AsyncFn(Option<&str>) -> Result<Forgetting, PortError>,
@@ -94,7 +102,11 @@ pub async fn remove(
 ///
 /// # Errors
 /// [`ForgetError::Runs`] when it does not end in time; what the calls say.
-pub async fn stop(tasks: &impl Tasks, clock: &impl Clock, task_arn: &str) -> Result<(), ForgetError> {
+pub async fn stop(
+    tasks: &impl Tasks,
+    clock: &impl Clock,
+    task_arn: &str,
+) -> Result<(), ForgetError> {
     tasks.stop_task(task_arn, REASON).await?;
     let end = clock.now() + PATIENCE;
     while clock.now() < end {
@@ -108,7 +120,10 @@ pub async fn stop(tasks: &impl Tasks, clock: &impl Clock, task_arn: &str) -> Res
 }
 
 fn readable(id: &ExecutionId) -> ForgetError {
-    refused("readable", format!("the record of {id} can be read, so it was not removed"))
+    refused(
+        "readable",
+        format!("the record of {id} can be read, so it was not removed"),
+    )
 }
 
 fn refused(code: &str, title: String) -> ForgetError {

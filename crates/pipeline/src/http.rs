@@ -67,18 +67,38 @@ impl Route {
     /// 404 for an unknown path, 405 for a known one with another method.
     pub fn of(request: &ApiGatewayProxyRequest) -> Result<Self, Problem> {
         let known = Self::at(request);
-        let path = request.path.as_deref().unwrap_or_default().trim_end_matches('/');
+        let path = request
+            .path
+            .as_deref()
+            .unwrap_or_default()
+            .trim_end_matches('/');
         if known.is_empty() {
-            return Err(Problem::new(404, "no_such_path", format!("there is nothing at {path}")));
+            return Err(Problem::new(
+                404,
+                "no_such_path",
+                format!("there is nothing at {path}"),
+            ));
         }
-        let found = known.iter().find(|(method, _)| *method == request.http_method);
+        let found = known
+            .iter()
+            .find(|(method, _)| *method == request.http_method);
         let found = found.map(|(_, route)| route.clone());
-        found.ok_or_else(|| Problem::new(405, "method_not_allowed", format!("{path} takes {}", methods(&known))))
+        found.ok_or_else(|| {
+            Problem::new(
+                405,
+                "method_not_allowed",
+                format!("{path} takes {}", methods(&known)),
+            )
+        })
     }
 
     /// What there is at the request's path, by method.
     fn at(request: &ApiGatewayProxyRequest) -> Vec<(Method, Self)> {
-        let path = request.path.as_deref().unwrap_or_default().trim_end_matches('/');
+        let path = request
+            .path
+            .as_deref()
+            .unwrap_or_default()
+            .trim_end_matches('/');
         let parts = parts(request, path);
         let parts: Vec<_> = parts.iter().map(String::as_str).collect();
         match parts.as_slice() {
@@ -91,8 +111,13 @@ impl Route {
             ["executions", id, "rerun"] => vec![(Method::POST, Self::Rerun((*id).into()))],
             ["groups", group] => vec![(Method::GET, Self::Group((*group).into()))],
             ["groups", group, "cancel"] => vec![(Method::POST, Self::CancelGroup((*group).into()))],
-            ["groups", group, "rerun-failed"] => vec![(Method::POST, Self::RerunGroup((*group).into()))],
-            ["keys"] => vec![(Method::GET, Self::ListKeys), (Method::POST, Self::CreateKey)],
+            ["groups", group, "rerun-failed"] => {
+                vec![(Method::POST, Self::RerunGroup((*group).into()))]
+            }
+            ["keys"] => vec![
+                (Method::GET, Self::ListKeys),
+                (Method::POST, Self::CreateKey),
+            ],
             ["keys", name] => vec![(Method::DELETE, Self::RevokeKey((*name).into()))],
             ["keys", name, "rotate"] => vec![(Method::POST, Self::RotateKey((*name).into()))],
             ["whoami"] => vec![(Method::GET, Self::Whoami)],
@@ -105,39 +130,75 @@ impl Route {
     #[must_use]
     pub fn role(&self) -> Role {
         match self {
-            Self::List | Self::Get(_) | Self::Logs(_) | Self::Group(_) | Self::Whoami | Self::Version => Role::Read,
+            Self::List
+            | Self::Get(_)
+            | Self::Logs(_)
+            | Self::Group(_)
+            | Self::Whoami
+            | Self::Version => Role::Read,
             Self::Execute
             | Self::Bulk
             | Self::Cancel(_)
             | Self::Rerun(_)
             | Self::CancelGroup(_)
             | Self::RerunGroup(_) => Role::Submit,
-            Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) | Self::RotateKey(_) => Role::Admin,
+            Self::ListKeys | Self::CreateKey | Self::RevokeKey(_) | Self::RotateKey(_) => {
+                Role::Admin
+            }
         }
     }
 
     /// Whether it reads only: then the query function serves it, else submit.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        matches!(self, Self::List | Self::Get(_) | Self::Logs(_) | Self::Group(_) | Self::Whoami | Self::Version)
+        matches!(
+            self,
+            Self::List
+                | Self::Get(_)
+                | Self::Logs(_)
+                | Self::Group(_)
+                | Self::Whoami
+                | Self::Version
+        )
     }
 }
 
 fn methods(known: &[(Method, Route)]) -> String {
-    known.iter().map(|(method, _)| method.as_str()).collect::<Vec<_>>().join(", ")
+    known
+        .iter()
+        .map(|(method, _)| method.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
-/// The parts of the path. API Gateway tells which of its resources it is and what stands in the places of its parameters, whatever
-/// stage or base path comes before; elsewhere there is only the path.
+/// The parts of the path. API Gateway tells which of its resources it is and what stands in the
+/// places of its parameters, whatever stage or base path comes before; elsewhere there is only the
+/// path.
 fn parts(request: &ApiGatewayProxyRequest, path: &str) -> Vec<String> {
-    let Some(resource) = request.resource.as_deref().filter(|resource| resource.starts_with('/')) else {
+    let Some(resource) = request
+        .resource
+        .as_deref()
+        .filter(|resource| resource.starts_with('/'))
+    else {
         return path.split('/').skip(1).map(decoded).collect();
     };
-    let filled = |part: &str| match part.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
-        Some(name) => request.path_parameters.get(name).map(|value| decoded(value)).unwrap_or_default(),
+    let filled = |part: &str| match part
+        .strip_prefix('{')
+        .and_then(|name| name.strip_suffix('}'))
+    {
+        Some(name) => request
+            .path_parameters
+            .get(name)
+            .map(|value| decoded(value))
+            .unwrap_or_default(),
         None => part.to_owned(),
     };
-    resource.trim_end_matches('/').split('/').skip(1).map(filled).collect()
+    resource
+        .trim_end_matches('/')
+        .split('/')
+        .skip(1)
+        .map(filled)
+        .collect()
 }
 
 /// Undoes percent-encoding; what is not valid stays as it is.
@@ -146,7 +207,10 @@ pub fn decoded(part: &str) -> String {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        let code = (*first == b'%').then(|| tail.get(..2)).flatten().and_then(|hex| std::str::from_utf8(hex).ok());
+        let code = (*first == b'%')
+            .then(|| tail.get(..2))
+            .flatten()
+            .and_then(|hex| std::str::from_utf8(hex).ok());
         match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => (bytes.push(byte), rest = &tail[2..]).1,
             None => (bytes.push(*first), rest = tail).1,
@@ -175,14 +239,21 @@ pub fn only_parameters(request: &ApiGatewayProxyRequest, known: &[&str]) -> Resu
             message: format!("is not a parameter here; there are {}", known.join(", ")),
         })
         .collect();
-    if unknown.is_empty() { Ok(()) } else { Err(Problem::invalid(unknown)) }
+    if unknown.is_empty() {
+        Ok(())
+    } else {
+        Err(Problem::invalid(unknown))
+    }
 }
 
 /// Reads a JSON body of at most `max` bytes.
 ///
 /// # Errors
 /// 413 for a larger one, 400 for what is not this JSON, with the place of the fault.
-pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -> Result<T, Problem> {
+pub fn body<T: DeserializeOwned>(
+    request: &ApiGatewayProxyRequest,
+    max: usize,
+) -> Result<T, Problem> {
     let text = request.body.as_deref().unwrap_or_default();
     if text.len() > max {
         let title = format!("the body has {} bytes, the limit is {max}", text.len());
@@ -190,8 +261,12 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
     }
     // It repeats a key that is not known, which may be anything.
     let fit = |error: &dyn std::fmt::Display| {
-        let characters =
-            error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SAID_MAX).collect::<String>();
+        let characters = error
+            .to_string()
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .take(SAID_MAX)
+            .collect::<String>();
         format!("the body cannot be read: {characters}")
     };
     let not_json = |error: &dyn std::fmt::Display| Problem::new(400, "invalid_json", fit(error));
@@ -204,9 +279,12 @@ pub fn body<T: DeserializeOwned>(request: &ApiGatewayProxyRequest, max: usize) -
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(not_json(&"it is a list; send an object"));
     }
-    // Before its types are looked at: what each of them says of null, if it says anything, names no field.
+    // Before its types are looked at: what each of them says of null, if it says anything, names no
+    // field.
     if let Some(at) = null_in(&bytes) {
-        return Err(not_json(&format!("`{at}` is null; leave it out, or give it a value")));
+        return Err(not_json(&format!(
+            "`{at}` is null; leave it out, or give it a value"
+        )));
     }
     let mut json = serde_json::Deserializer::from_slice(&bytes);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|e| not_json(&misread(&e)))?;
@@ -236,12 +314,20 @@ fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
         ("expected a sequence", "expected a list"),
         ("expected a map", "expected keys with values"),
     ];
-    let said = WORDS.iter().fold(error.inner().to_string(), |said, (rust, json)| said.replace(rust, json));
+    let said = WORDS
+        .iter()
+        .fold(error.inner().to_string(), |said, (rust, json)| {
+            said.replace(rust, json)
+        });
     let at = error.path().iter().map(segment).collect::<String>();
     let at = at.trim_start_matches('.');
     // A key that is not known is in those words already.
     let is_told = said.starts_with("unknown field") && !at.contains(['.', '[']);
-    if error.inner().is_data() && !at.is_empty() && !is_told { format!("`{at}`: {said}") } else { said }
+    if error.inner().is_data() && !at.is_empty() && !is_told {
+        format!("`{at}`: {said}")
+    } else {
+        said
+    }
 }
 
 /// A step to a field. Of a name that was given as `NAME=value` the value may be a secret.
@@ -255,26 +341,35 @@ fn segment(step: &serde_path_to_error::Segment) -> String {
     }
 }
 
-/// Where a null is, which the API's document allows nowhere and API Gateway refuses; the types themselves take it for a key that is left out,
-/// as `.mycli.yaml` and a bulk file do.
+/// Where a null is, which the API's document allows nowhere and API Gateway refuses; the types
+/// themselves take it for a key that is left out, as `.mycli.yaml` and a bulk file do.
 fn null_in(bytes: &[u8]) -> Option<String> {
     fn find(value: &Value, at: String) -> Option<String> {
         let below = |name: &str| {
             let name = without_value(name);
-            if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }
+            if at.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{at}.{name}")
+            }
         };
         match value {
             Value::Null => Some(at),
-            Value::Object(keys) => keys.iter().find_map(|(name, value)| find(value, below(name))),
-            Value::Array(values) => {
-                values.iter().enumerate().find_map(|(index, value)| find(value, format!("{at}[{index}]")))
-            }
+            Value::Object(keys) => keys
+                .iter()
+                .find_map(|(name, value)| find(value, below(name))),
+            Value::Array(values) => values
+                .iter()
+                .enumerate()
+                .find_map(|(index, value)| find(value, format!("{at}[{index}]"))),
             Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
         }
     }
     // Most bodies have none, and are not read twice.
     let has_the_word = bytes.windows(4).any(|word| word == b"null");
-    let body = has_the_word.then(|| serde_json::from_slice(bytes).ok()).flatten()?;
+    let body = has_the_word
+        .then(|| serde_json::from_slice(bytes).ok())
+        .flatten()?;
     find(&body, String::new())
 }
 
@@ -291,12 +386,15 @@ pub fn problem(problem: &Problem) -> ApiGatewayProxyResponse {
     let body = serde_json::to_string(problem).unwrap_or_default();
     let mut response = answer(problem.status, "application/problem+json", body);
     if problem.status == 503 {
-        response.headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
+        response
+            .headers
+            .insert(RETRY_AFTER, HeaderValue::from(RETRY_SECONDS));
     }
     response
 }
 
-/// The same of a request; one whose method its path does not take is told the methods that it does (RFC 9110, section 15.5.6).
+/// The same of a request; one whose method its path does not take is told the methods that it does
+/// (RFC 9110, section 15.5.6).
 #[must_use]
 pub fn refusal(request: &ApiGatewayProxyRequest, of: &Problem) -> ApiGatewayProxyResponse {
     let mut response = problem(of);
@@ -311,42 +409,56 @@ pub fn refusal(request: &ApiGatewayProxyRequest, of: &Problem) -> ApiGatewayProx
 /// Tells the client when to ask again.
 #[must_use]
 pub fn retry_after(mut response: ApiGatewayProxyResponse, seconds: u32) -> ApiGatewayProxyResponse {
-    response.headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
+        .headers
+        .insert(RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 
-/// The problem of a call that failed on our side. What the service said goes into our log, not to the caller. Only a 503 is worth the same
-/// request again.
+/// The problem of a call that failed on our side. What the service said goes into our log, not to
+/// the caller. Only a 503 is worth the same request again.
 #[must_use]
 pub fn failed(error: &PortError) -> Problem {
     tracing::error!(%error, "a request failed");
     match error {
-        PortError::Unavailable(Unavailable { service, .. }) => {
-            Problem::new(503, "unavailable", format!("{service} did not answer; the same request may succeed later"))
-        }
+        PortError::Unavailable(Unavailable { service, .. }) => Problem::new(
+            503,
+            "unavailable",
+            format!("{service} did not answer; the same request may succeed later"),
+        ),
         PortError::Rejected(rejected) => refused(rejected),
         PortError::Corrupt(corrupt) => unreadable(corrupt),
     }
 }
 
-fn refused(Rejected { service, rejection, .. }: &Rejected) -> Problem {
+fn refused(
+    Rejected {
+        service, rejection, ..
+    }: &Rejected,
+) -> Problem {
     let (code, title) = match rejection {
-        Rejection::Denied { permission: Some(permission) } => (
+        Rejection::Denied {
+            permission: Some(permission),
+        } => (
             "permission_missing",
             format!(
                 "{service} denied access: this installation lacks the permission {permission}; an administrator can \
                  restore its roles with `mycli upgrade`, and `mycli doctor` looks for more"
             ),
         ),
-        Rejection::Denied { permission: None } => {
-            ("permission_missing", format!("{service} denied access to mycli itself; its log has the details"))
-        }
-        Rejection::Missing => {
-            ("resource_missing", format!("{service} is not there; an administrator can look with `mycli doctor`"))
-        }
+        Rejection::Denied { permission: None } => (
+            "permission_missing",
+            format!("{service} denied access to mycli itself; its log has the details"),
+        ),
+        Rejection::Missing => (
+            "resource_missing",
+            format!("{service} is not there; an administrator can look with `mycli doctor`"),
+        ),
         Rejection::Invalid => (
             "internal_error",
-            format!("{service} rejected what mycli asked of it; this is a fault of mycli, and its log has the details"),
+            format!(
+                "{service} rejected what mycli asked of it; this is a fault of mycli, and its log has the details"
+            ),
         ),
     };
     Problem::new(500, code, title)
@@ -358,7 +470,9 @@ fn unreadable(corrupt: &Corrupt) -> Problem {
             "the record of {id} cannot be read by this release of mycli. No other run is affected. A newer release may read it; \
              `mycli forget {id}` removes it (with --local on one machine)"
         ),
-        What::Other(what) => format!("{what} cannot be read by this release of mycli; its log has the details"),
+        What::Other(what) => {
+            format!("{what} cannot be read by this release of mycli; its log has the details")
+        }
     };
     Problem::new(500, "unreadable_record", title)
 }
@@ -366,7 +480,9 @@ fn unreadable(corrupt: &Corrupt) -> Problem {
 fn answer(status: u16, content_type: &'static str, body: String) -> ApiGatewayProxyResponse {
     let mut response = ApiGatewayProxyResponse::default();
     response.status_code = status.into();
-    response.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.body = Some(Body::Text(body));
     response
 }
@@ -387,8 +503,14 @@ mod tests {
         let mut request = ApiGatewayProxyRequest::default();
         request.body = Some(text.to_owned());
         let problem = body::<T>(&request, 1_000).err().expect(text);
-        assert_eq!((problem.status, problem.code.as_str()), (400, "invalid_json"));
-        let said = problem.title.strip_prefix("the body cannot be read: ").expect("our words");
+        assert_eq!(
+            (problem.status, problem.code.as_str()),
+            (400, "invalid_json")
+        );
+        let said = problem
+            .title
+            .strip_prefix("the body cannot be read: ")
+            .expect("our words");
         assert!(said.starts_with(expected), "{said}");
     }
 
@@ -402,8 +524,14 @@ mod tests {
     fn a_null_is_named_by_its_field_whatever_belongs_there() {
         let left_out = |at: &str| format!("`{at}` is null; leave it out");
         check::<SubmitRequest>(r#"{"command":"x","image":null}"#, &left_out("image"));
-        check::<SubmitRequest>(r#"{"command":"x","secrets":["A",null]}"#, &left_out("secrets[1]"));
-        check::<SubmitRequest>(r#"{"command":"x","env":{"A=hidden":null}}"#, &left_out("env.A="));
+        check::<SubmitRequest>(
+            r#"{"command":"x","secrets":["A",null]}"#,
+            &left_out("secrets[1]"),
+        );
+        check::<SubmitRequest>(
+            r#"{"command":"x","env":{"A=hidden":null}}"#,
+            &left_out("env.A="),
+        );
         check::<Changes>(r#"{"env":null}"#, &left_out("env"));
         check::<BulkRequest>(
             r#"{"submission_id":"s","executions":[{"env":{"A":null}}]}"#,
@@ -418,14 +546,29 @@ mod tests {
         check::<SubmitRequest>(twice, "`env.A`: duplicate field `A` at line 1");
         check::<Changes>(twice, "`env.A`: duplicate field `A` at line 1");
         let bulk = format!(r#"{{"submission_id":"s","executions":[{{}},{twice}]}}"#);
-        check::<BulkRequest>(&bulk, "`executions[1].env.A`: duplicate field `A` at line 1");
+        check::<BulkRequest>(
+            &bulk,
+            "`executions[1].env.A`: duplicate field `A` at line 1",
+        );
     }
 
     #[test]
     fn what_has_another_type_is_named_by_its_place() {
-        check::<SubmitRequest>(r#"{"env":{"A":1}}"#, "`env.A`: invalid type: integer `1`, expected a string");
-        check::<SubmitRequest>(r#"{"secrets":["A",3]}"#, "`secrets[1]`: invalid type: integer `3`, expected a string");
-        check::<SubmitRequest>(r#"{"retry_on":"spot"}"#, "`retry_on`: invalid type: string \"spot\", expected a list");
-        check::<SubmitRequest>(r#"{"env":[]}"#, "`env`: invalid type: sequence, expected keys with values");
+        check::<SubmitRequest>(
+            r#"{"env":{"A":1}}"#,
+            "`env.A`: invalid type: integer `1`, expected a string",
+        );
+        check::<SubmitRequest>(
+            r#"{"secrets":["A",3]}"#,
+            "`secrets[1]`: invalid type: integer `3`, expected a string",
+        );
+        check::<SubmitRequest>(
+            r#"{"retry_on":"spot"}"#,
+            "`retry_on`: invalid type: string \"spot\", expected a list",
+        );
+        check::<SubmitRequest>(
+            r#"{"env":[]}"#,
+            "`env`: invalid type: sequence, expected keys with values",
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Taking a request in: checking it against the settings and what it names, and recording it. The submit function does that for the API, the
-//! launcher for reruns of groups.
+//! Taking a request in: checking it against the settings and what it names, and recording it. The
+//! submit function does that for the API, the launcher for reruns of groups.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -65,13 +65,20 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
     /// The request as far as it alone tells, or every fault of it.
     pub(crate) fn draft(&self, request: SubmitRequest) -> Result<Draft, Vec<FieldError>> {
         let mut request = request.validate(&self.settings.defaults)?;
-        let mut faults = self.settings.allowed.as_ref().map_or_else(Vec::new, |allowed| allowed.apply(&mut request));
+        let mut faults = self
+            .settings
+            .allowed
+            .as_ref()
+            .map_or_else(Vec::new, |allowed| allowed.apply(&mut request));
         faults.extend(task::budget_fault(&request));
         Ok(Draft { request, faults })
     }
 
     /// Looks up the things that these name.
-    pub(crate) async fn known(&self, drafts: impl Iterator<Item = &Draft>) -> Result<Known, PortError> {
+    pub(crate) async fn known(
+        &self,
+        drafts: impl Iterator<Item = &Draft>,
+    ) -> Result<Known, PortError> {
         let mut known = Known::default();
         for draft in drafts {
             for name in &draft.request.secrets {
@@ -94,10 +101,15 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         Ok(known)
     }
 
-    /// What the installation sets for a pool, else what the account may use, as the sweep last read it.
+    /// What the installation sets for a pool, else what the account may use, as the sweep last read
+    /// it.
     async fn quota(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
         match self.settings.quotas.of(pool).cpu {
-            None => Ok(self.store.backlog_state(&LimitKey::Pool(pool)).await?.quota(None)),
+            None => Ok(self
+                .store
+                .backlog_state(&LimitKey::Pool(pool))
+                .await?
+                .quota(None)),
             set => Ok(set),
         }
     }
@@ -109,21 +121,44 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         draft: Draft,
         known: &Known,
     ) -> Result<LaunchRequest, Vec<FieldError>> {
-        let Draft { request, mut faults } = draft;
-        let quota = known.quotas.get(&task::pool(&request, self.settings)).copied().flatten();
+        let Draft {
+            request,
+            mut faults,
+        } = draft;
+        let quota = known
+            .quotas
+            .get(&task::pool(&request, self.settings))
+            .copied()
+            .flatten();
         if let Some(message) = throttle::impossible(request.size.cpu(), quota) {
-            faults.push(FieldError { field: "cpu".into(), message });
+            faults.push(FieldError {
+                field: "cpu".into(),
+                message,
+            });
         }
         for (index, name) in request.secrets.iter().enumerate() {
             let message = match known.secrets.get(name.as_str()) {
                 Some(Ok(Some(secret))) if secret.is_open_to(caller) => continue,
-                Some(Ok(Some(secret))) => format!("`{name}` may be named by keys of role {} only", secret.role),
-                Some(Err(corrupt)) => format!("`{name}`: {corrupt}; an administrator can set it anew"),
-                Some(Ok(None)) | None => format!("`{name}`: {}", self.secrets.how_to_set(name.as_str())),
+                Some(Ok(Some(secret))) => {
+                    format!("`{name}` may be named by keys of role {} only", secret.role)
+                }
+                Some(Err(corrupt)) => {
+                    format!("`{name}`: {corrupt}; an administrator can set it anew")
+                }
+                Some(Ok(None)) | None => {
+                    format!("`{name}`: {}", self.secrets.how_to_set(name.as_str()))
+                }
             };
-            faults.push(FieldError { field: format!("secrets[{index}]"), message });
+            faults.push(FieldError {
+                field: format!("secrets[{index}]"),
+                message,
+            });
         }
-        if faults.is_empty() { Ok(request) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(request)
+        } else {
+            Err(faults)
+        }
     }
 
     /// Records an execution that was submitted at that moment, once for each claim.
@@ -154,5 +189,9 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
 
 /// The backlog that an execution just recorded stands in.
 pub(crate) fn backlog_of(execution: &Execution) -> LimitKey {
-    execution.backlog_entry().map_or(LimitKey::Pool(execution.pool), |backlog_entry| backlog_entry.backlog)
+    execution
+        .backlog_entry()
+        .map_or(LimitKey::Pool(execution.pool), |backlog_entry| {
+            backlog_entry.backlog
+        })
 }

@@ -1,4 +1,5 @@
-//! The launcher function: starts the heads of lines, stops what is to be stopped, asks after what is unknown.
+//! The launcher function: starts the heads of lines, stops what is to be stopped, asks after what
+//! is unknown.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,10 @@ use domain::{
     key::Role,
     limit::LimitKey,
     message::{Message, Outgoing},
-    ports::{Clock, Definitions, Entropy, LaunchError, Logs, PortError, Queue, ReadError, Secrets, Store, Tasks},
+    ports::{
+        Clock, Definitions, Entropy, LaunchError, Logs, PortError, Queue, ReadError, Secrets,
+        Store, Tasks,
+    },
     settings::Settings,
     stored::FormError,
     task::{self, TaskDefinition},
@@ -37,11 +41,14 @@ mod reruns;
 pub use backlogs::Pace;
 use drain::Launched;
 
-/// How long a client token surely lives: ECS keeps it for at least an hour after the task ends; ten minutes of margin (AWS-FACTS §1).
+/// How long a client token surely lives: ECS keeps it for at least an hour after the task ends; ten
+/// minutes of margin (AWS-FACTS §1).
 const TOKEN_LIVES: TimeDelta = TimeDelta::minutes(50);
-/// How long a launcher may still be in the middle of its call before somebody else asks after the outcome. Ours.
+/// How long a launcher may still be in the middle of its call before somebody else asks after the
+/// outcome. Ours.
 const IN_FLIGHT: TimeDelta = TimeDelta::seconds(5);
-/// The longest pause between two questions after an unknown outcome. Ours: where ECS answers many calls badly, more calls are no help.
+/// The longest pause between two questions after an unknown outcome. Ours: where ECS answers many
+/// calls badly, more calls are no help.
 const ASKED_MAX: TimeDelta = TimeDelta::seconds(60);
 
 /// The launcher function.
@@ -73,7 +80,8 @@ enum Called {
     Started,
     /// No answer.
     Unknown,
-    /// Somebody else found out, or is at it, and sees to the next look. If they die, the sweep does.
+    /// Somebody else found out, or is at it, and sees to the next look. If they die, the sweep
+    /// does.
     Elsewhere,
     /// This call started nothing.
     Refused {
@@ -104,7 +112,8 @@ where
     X: Secrets,
     A: Clock + Entropy,
 {
-    /// Takes a batch of messages. What could not be dealt with now comes back as a failure and is received again.
+    /// Takes a batch of messages. What could not be dealt with now comes back as a failure and is
+    /// received again.
     pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
         let mut backlogs: BTreeMap<LimitKey, (Vec<String>, Vec<ExecutionId>)> = BTreeMap::new();
         let mut failed = Vec::new();
@@ -142,14 +151,21 @@ where
             }
         }
         // At once: one that has to wait holds up none of the others.
-        let drained = backlogs.into_iter().map(async |(backlog, (messages, ids))| {
-            let result = self.drain_all(backlog.clone(), &ids).await;
-            result.err().map_or_else(Vec::new, |error| {
-                tracing::warn!(%backlog, %error, "a backlog could not be drained");
-                messages
-            })
-        });
-        failed.extend(futures_util::future::join_all(drained).await.into_iter().flatten());
+        let drained = backlogs
+            .into_iter()
+            .map(async |(backlog, (messages, ids))| {
+                let result = self.drain_all(backlog.clone(), &ids).await;
+                result.err().map_or_else(Vec::new, |error| {
+                    tracing::warn!(%backlog, %error, "a backlog could not be drained");
+                    messages
+                })
+            });
+        failed.extend(
+            futures_util::future::join_all(drained)
+                .await
+                .into_iter()
+                .flatten(),
+        );
         let mut response = SqsBatchResponse::default();
         failed.into_iter().for_each(|id| response.add_failure(id));
         response
@@ -157,7 +173,9 @@ where
 
     /// What an execution may clone with, by the secrets that there are now.
     async fn git_access(&self, execution: &Execution) -> Result<GitAccess, PortError> {
-        let Some(source) = &execution.request.source else { return Ok(GitAccess::default()) };
+        let Some(source) = &execution.request.source else {
+            return Ok(GitAccess::default());
+        };
         let mut set = Vec::new();
         for name in git::secrets_for(&source.repo) {
             set.extend(self.secrets.find_secret(name).await?);
@@ -169,22 +187,36 @@ where
 
     /// Calls `RunTask` for the first time for a launch, and writes down what came of it.
     async fn run(&self, Launched { execution, from }: Launched) -> Result<Ran, PortError> {
-        let Some(attempt) = execution.open_attempt() else { return Ok(Ran::Settled) };
-        let (number, Some(input)) = (attempt.number, attempt.run_task.clone()) else { return Ok(Ran::Settled) };
+        let Some(attempt) = execution.open_attempt() else {
+            return Ok(Ran::Settled);
+        };
+        let (number, Some(input)) = (attempt.number, attempt.run_task.clone()) else {
+            return Ok(Ran::Settled);
+        };
         let launched_at = attempt.launched_at;
         match self.tasks.run_task(&input).await {
-            Ok(task) => self.started(execution, number, &task).await.map(|()| Ran::Started),
+            Ok(task) => self
+                .started(execution, number, &task)
+                .await
+                .map(|()| Ran::Started),
             // By now somebody else may have called too, and started it.
             Err(error) if is_unknown(&error) || self.system.now() - launched_at >= IN_FLIGHT => {
                 tracing::warn!(execution = %execution.id, %error, "the outcome of a launch is unknown; asking again");
-                self.ask_again(&execution.id, IN_FLIGHT).await.map(|()| Ran::Settled)
+                self.ask_again(&execution.id, IN_FLIGHT)
+                    .await
+                    .map(|()| Ran::Settled)
             }
             Err(error) => self.refused(execution, &input, from, error).await,
         }
     }
 
     /// The task is there.
-    async fn started(&self, execution: Execution, number: u32, task: &Task) -> Result<(), PortError> {
+    async fn started(
+        &self,
+        execution: Execution,
+        number: u32,
+        task: &Task,
+    ) -> Result<(), PortError> {
         let now = self.system.now();
         let seen = |execution: &Execution| execution.observe(number, &Observation::Task(task), now);
         match advance_from(self.store, self.queue, now, execution, seen).await? {
@@ -202,27 +234,45 @@ where
         error: LaunchError,
     ) -> Result<Ran, PortError> {
         let (now, token) = (self.system.now(), &*input.client_token);
-        let called_at = |execution: &Execution| execution.open_attempt().map(Attempt::last_called_at);
+        let called_at =
+            |execution: &Execution| execution.open_attempt().map(Attempt::last_called_at);
         let known = called_at(&execution);
         // What was called meanwhile may have started something.
         let is_last = |execution: &&Execution| called_at(execution) == known;
         let why = match &error {
             LaunchError::Refused(why) => {
                 let cause = Cause::NeverStarted(why.clone());
-                let ended = |execution: &Execution| Some(execution).filter(is_last)?.never_launched(token, &cause, now);
-                return advance_from(self.store, self.queue, now, execution, ended).await.map(|_| Ran::Settled);
+                let ended = |execution: &Execution| {
+                    Some(execution)
+                        .filter(is_last)?
+                        .never_launched(token, &cause, now)
+                };
+                return advance_from(self.store, self.queue, now, execution, ended)
+                    .await
+                    .map(|_| Ran::Settled);
             }
             LaunchError::NoDefinition(why) => {
                 let git = self.git_access(&execution).await?;
-                let hash = TaskDefinition::of(&execution.request, &git, self.settings).content_hash();
-                self.registered.forget(self.store, &hash, &input.task_definition).await?;
+                let hash =
+                    TaskDefinition::of(&execution.request, &git, self.settings).content_hash();
+                self.registered
+                    .forget(self.store, &hash, &input.task_definition)
+                    .await?;
                 why
             }
-            LaunchError::Throttled(why) | LaunchError::Full { words: why, .. } | LaunchError::Unknown(why) => why,
+            LaunchError::Throttled(why)
+            | LaunchError::Full { words: why, .. }
+            | LaunchError::Unknown(why) => why,
         };
-        // Back into the backlog it came from, to its place. Nobody is told of the room it had: there is none.
-        let back = |execution: &Execution| Some(execution).filter(is_last)?.refused(token, backlog.clone(), why, now);
-        if let advance::Changed::Yes { before, after } = advance::change(self.store, execution, back).await?
+        // Back into the backlog it came from, to its place. Nobody is told of the room it had:
+        // there is none.
+        let back = |execution: &Execution| {
+            Some(execution)
+                .filter(is_last)?
+                .refused(token, backlog.clone(), why, now)
+        };
+        if let advance::Changed::Yes { before, after } =
+            advance::change(self.store, execution, back).await?
             && after.end().is_some()
         {
             advance::wake(self.store, self.queue, now, &before, &after).await?;
@@ -230,31 +280,56 @@ where
         Ok(match error {
             LaunchError::Throttled(why) => Ran::Throttled(why),
             LaunchError::Full { shortage, words } => Ran::Short(shortage, words),
-            LaunchError::Refused(_) | LaunchError::NoDefinition(_) | LaunchError::Unknown(_) => Ran::Settled,
+            LaunchError::Refused(_) | LaunchError::NoDefinition(_) | LaunchError::Unknown(_) => {
+                Ran::Settled
+            }
         })
     }
 
     async fn ask_again(&self, id: &ExecutionId, pause: TimeDelta) -> Result<(), PortError> {
-        self.queue.send(vec![delayed(Message::Check { id: id.clone() }, pause.num_milliseconds())]).await
+        self.queue
+            .send(vec![delayed(
+                Message::Check { id: id.clone() },
+                pause.num_milliseconds(),
+            )])
+            .await
     }
 
     /// A task that was cancelled, or given up, while it was being started.
-    async fn stop_if_unwanted(&self, execution: &Execution, number: u32, task: &Task) -> Result<(), PortError> {
-        let open = execution.open_attempt().is_some_and(|attempt| attempt.number == number);
+    async fn stop_if_unwanted(
+        &self,
+        execution: &Execution,
+        number: u32,
+        task: &Task,
+    ) -> Result<(), PortError> {
+        let open = execution
+            .open_attempt()
+            .is_some_and(|attempt| attempt.number == number);
         if open && execution.cancel.is_none() && !execution.is_stray(number, task) {
             return Ok(());
         }
-        let over = execution.attempts.iter().any(|a| a.number == number && a.is_stopped());
-        if over { Ok(()) } else { self.tasks.stop_task(&task.task_arn, &stop_reason(execution)).await }
+        let over = execution
+            .attempts
+            .iter()
+            .any(|a| a.number == number && a.is_stopped());
+        if over {
+            Ok(())
+        } else {
+            self.tasks
+                .stop_task(&task.task_arn, &stop_reason(execution))
+                .await
+        }
     }
 
-    /// Brings an execution that is not final as far forward as can be: carries out a cancel, finds out about an unknown launch,
-    /// reads the end of a log.
+    /// Brings an execution that is not final as far forward as can be: carries out a cancel, finds
+    /// out about an unknown launch, reads the end of a log.
     ///
     /// # Errors
     /// When something does not answer; repeating the call is right.
     pub async fn attend(&self, id: &ExecutionId) -> Result<(), PortError> {
-        let Some(found) = self.store.load(id).await? else { return Ok(()) };
+        let Some(found) = self.store.load(id).await? else {
+            return Ok(());
+        };
         match self.heeding_its_mark(&found).await? {
             Some(execution) => self.attend_to(&execution).await,
             None => Ok(()),
@@ -262,9 +337,20 @@ where
     }
 
     async fn attend_to(&self, execution: &Execution) -> Result<(), PortError> {
-        let Some(attempt) = execution.open_attempt() else { return Ok(()) };
+        let Some(attempt) = execution.open_attempt() else {
+            return Ok(());
+        };
         if attempt.needs_its_log() {
-            return read_log(self.store, self.queue, self.logs, self.system, self.settings, execution, attempt).await;
+            return read_log(
+                self.store,
+                self.queue,
+                self.logs,
+                self.system,
+                self.settings,
+                execution,
+                attempt,
+            )
+            .await;
         }
         match &attempt.task_arn {
             None => self.find_out(execution, attempt).await,
@@ -275,8 +361,9 @@ where
         }
     }
 
-    /// The outcome of `RunTask` is unknown. While its token lives the same call tells if there is a task. That it is refused tells nothing: a
-    /// throttle, say, comes before the token is looked at. So whether there is none is for ECS's lists to say, once what the last call may have
+    /// The outcome of `RunTask` is unknown. While its token lives the same call tells if there is a
+    /// task. That it is refused tells nothing: a throttle, say, comes before the token is looked
+    /// at. So whether there is none is for ECS's lists to say, once what the last call may have
     /// started would surely be there; what stays unknown is lost, and never launched again.
     async fn find_out(&self, execution: &Execution, attempt: &Attempt) -> Result<(), PortError> {
         let (now, number, id) = (self.system.now(), attempt.number, &execution.id);
@@ -285,40 +372,63 @@ where
         let unlisted = TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
         let surely_listed = |attempt: &Attempt| now - attempt.last_called_at() >= unlisted;
         let mut refusal = None;
-        if let Some(input) = attempt.run_task.as_ref().filter(|_| execution.cancel.is_none() && age < TOKEN_LIVES) {
+        if let Some(input) = attempt
+            .run_task
+            .as_ref()
+            .filter(|_| execution.cancel.is_none() && age < TOKEN_LIVES)
+        {
             if age < IN_FLIGHT {
                 return self.ask_again(id, IN_FLIGHT).await;
             }
             match self.call_again(execution, number, input, pause / 2).await? {
                 Called::Started | Called::Elsewhere => return Ok(()),
-                Called::Refused { error, execution } if execution.open_attempt().is_some_and(surely_listed) => {
+                Called::Refused { error, execution }
+                    if execution.open_attempt().is_some_and(surely_listed) =>
+                {
                     refusal = Some((execution, input, error));
                 }
                 Called::Refused { .. } | Called::Unknown => return self.ask_again(id, pause).await,
             }
         }
-        let arns = self.tasks.list_tasks(&execution.attempt_id(attempt)).await?;
-        let tasks = if arns.is_empty() { Vec::new() } else { self.tasks.describe_tasks(&arns).await?.tasks };
+        let arns = self
+            .tasks
+            .list_tasks(&execution.attempt_id(attempt))
+            .await?;
+        let tasks = if arns.is_empty() {
+            Vec::new()
+        } else {
+            self.tasks.describe_tasks(&arns).await?.tasks
+        };
         if let Some(task) = tasks.first() {
             return self.started(execution.clone(), number, task).await;
         }
         if let Some((execution, input, error)) = refusal {
-            return self.refused(*execution, input, LimitKey::Pool(attempt.pool), error).await.map(drop);
+            return self
+                .refused(*execution, input, LimitKey::Pool(attempt.pool), error)
+                .await
+                .map(drop);
         }
         if !surely_listed(attempt) {
             return self.ask_again(id, pause).await;
         }
         let given_up = |execution: &Execution| {
-            execution.open_attempt().filter(|attempt| surely_listed(attempt))?;
+            execution
+                .open_attempt()
+                .filter(|attempt| surely_listed(attempt))?;
             execution.cancelled_unlaunched(now).or_else(|| {
-                execution.lost("RunTask was called, its answer never came, and ECS knows no such task", now)
+                execution.lost(
+                    "RunTask was called, its answer never came, and ECS knows no such task",
+                    now,
+                )
             })
         };
-        advance(self.store, self.queue, now, id, given_up).await.map(|_| ())
+        advance(self.store, self.queue, now, id, given_up)
+            .await
+            .map(|_| ())
     }
 
-    /// Calls `RunTask` again, unless somebody did less than `pause` ago. That is written down first: whoever misses the task has to know since
-    /// when it may not be listed yet.
+    /// Calls `RunTask` again, unless somebody did less than `pause` ago. That is written down
+    /// first: whoever misses the task has to know since when it may not be listed yet.
     async fn call_again(
         &self,
         execution: &Execution,
@@ -329,23 +439,38 @@ where
         let (now, token) = (self.system.now(), &*input.client_token);
         let calling = |execution: &Execution| execution.calling_again(token, pause, now);
         let calls = advance::change(self.store, execution.clone(), calling).await?;
-        let advance::Changed::Yes { after, .. } = calls else { return Ok(Called::Elsewhere) };
-        // Last of all: the write before may have taken long, and a member that was cancelled meanwhile is not to start.
-        if self.heeding_its_mark(&after).await?.is_none_or(|execution| execution.cancel.is_some()) {
+        let advance::Changed::Yes { after, .. } = calls else {
+            return Ok(Called::Elsewhere);
+        };
+        // Last of all: the write before may have taken long, and a member that was cancelled
+        // meanwhile is not to start.
+        if self
+            .heeding_its_mark(&after)
+            .await?
+            .is_none_or(|execution| execution.cancel.is_some())
+        {
             return Ok(Called::Unknown);
         }
         let error = match self.tasks.run_task(input).await {
-            Ok(task) => return self.started(*after, number, &task).await.map(|()| Called::Started),
+            Ok(task) => {
+                return self
+                    .started(*after, number, &task)
+                    .await
+                    .map(|()| Called::Started);
+            }
             Err(error) if is_unknown(&error) => return Ok(Called::Unknown),
             Err(error) => error,
         };
         let was_refused = |execution: &Execution| execution.call_refused(token, now);
-        Ok(match advance::change(self.store, *after, was_refused).await? {
-            advance::Changed::Yes { after: execution, .. } | advance::Changed::No(Some(execution)) => {
-                Called::Refused { error, execution }
-            }
-            advance::Changed::No(None) => Called::Elsewhere,
-        })
+        Ok(
+            match advance::change(self.store, *after, was_refused).await? {
+                advance::Changed::Yes {
+                    after: execution, ..
+                }
+                | advance::Changed::No(Some(execution)) => Called::Refused { error, execution },
+                advance::Changed::No(None) => Called::Elsewhere,
+            },
+        )
     }
 }
 
@@ -363,9 +488,16 @@ pub(crate) async fn read_log(
     execution: &Execution,
     attempt: &Attempt,
 ) -> Result<(), PortError> {
-    let left = attempt.log_settles_at(settings).map_or(TimeDelta::zero(), |at| at - clock.now());
+    let left = attempt
+        .log_settles_at(settings)
+        .map_or(TimeDelta::zero(), |at| at - clock.now());
     if left > TimeDelta::zero() {
-        let again = delayed(Message::Check { id: execution.id.clone() }, left.num_milliseconds());
+        let again = delayed(
+            Message::Check {
+                id: execution.id.clone(),
+            },
+            left.num_milliseconds(),
+        );
         return queue.send(vec![again]).await;
     }
     let said = match attempt.task_arn.as_deref() {
@@ -377,13 +509,18 @@ pub(crate) async fn read_log(
         },
     };
     let (now, number) = (clock.now(), attempt.number);
-    let heard = |execution: &Execution| execution.observe(number, &Observation::WholeLog(&said), now);
-    advance(store, queue, now, &execution.id, heard).await.map(|_| ())
+    let heard =
+        |execution: &Execution| execution.observe(number, &Observation::WholeLog(&said), now);
+    advance(store, queue, now, &execution.id, heard)
+        .await
+        .map(|_| ())
 }
 
 /// Logs are read too often at this moment. The id spreads those that come back.
 fn read_later(id: &ExecutionId) -> Outgoing {
-    let chance = id.as_str().bytes().fold(0_u128, |sum, byte| sum.wrapping_mul(31).wrapping_add(u128::from(byte)));
+    let chance = id.as_str().bytes().fold(0_u128, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u128::from(byte))
+    });
     let pause = i64::from(backoff::throttled_seconds(chance)) * 1000;
     delayed(Message::Check { id: id.clone() }, pause)
 }

@@ -1,7 +1,9 @@
-//! The handlers: one module for each function, over the ports of `domain` and AWS's own event types.
+//! The handlers: one module for each function, over the ports of `domain` and AWS's own event
+//! types.
 //!
-//! Each handler parses, loads, decides (in `domain`) and acts. The same code runs in the Lambda functions, on one machine and in the
-//! simulation; only the adapters differ. A handler's fields are its permissions: what it does not hold it cannot touch.
+//! Each handler parses, loads, decides (in `domain`) and acts. The same code runs in the Lambda
+//! functions, on one machine and in the simulation; only the adapters differ. A handler's fields
+//! are its permissions: what it does not hold it cannot touch.
 
 pub mod advance;
 pub mod announce;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use domain::{
     api::{
-        ExecutionView, GroupCancelView, GroupRerunView, GroupView, HistoryPage, Listed, LogLineView, LogsPage, Problem,
-        UnreadableView, Version, WaitingView, Whoami,
+        ExecutionView, GroupCancelView, GroupRerunView, GroupView, HistoryPage, Listed,
+        LogLineView, LogsPage, Problem, UnreadableView, Version, WaitingView, Whoami,
     },
     backlog::{BacklogState, HeldBy},
     backoff,
@@ -34,9 +34,11 @@ use crate::{
 const EXACT_PLACES: u32 = 100;
 /// How many candidates an ambiguous id is answered with. Ours.
 const CANDIDATES: u32 = 5;
-/// Seconds between two polls of a log that has nothing new: GetLogEvents allows 10 to 25 a second for a whole region (AWS-FACTS §7).
+/// Seconds between two polls of a log that has nothing new: GetLogEvents allows 10 to 25 a second
+/// for a whole region (AWS-FACTS §7).
 const POLL_SECONDS: u32 = 1;
-/// Seconds between two polls of what has not begun to write: starting a task takes 20 to 60 s (AWS-FACTS §3).
+/// Seconds between two polls of what has not begun to write: starting a task takes 20 to 60 s
+/// (AWS-FACTS §3).
 const PENDING_SECONDS: u32 = 2;
 
 /// The query function.
@@ -58,14 +60,19 @@ pub struct Query<'a, S, K, L, A> {
 
 /// There is no run in the group.
 pub(crate) fn no_such_group(group: &str) -> Problem {
-    Problem::new(404, "no_such_group", format!("there are no runs in the group '{}'", shown(group)))
+    Problem::new(
+        404,
+        "no_such_group",
+        format!("there are no runs in the group '{}'", shown(group)),
+    )
 }
 
-/// Longest text that may name a submitter, a key or an execution, in bytes. Ours: above any user's name and any task's ARN, and within DynamoDB's 2,048
-/// bytes of a key.
+/// Longest text that may name a submitter, a key or an execution, in bytes. Ours: above any user's
+/// name and any task's ARN, and within DynamoDB's 2,048 bytes of a key.
 pub(crate) const TEXT_MAX: usize = 512;
 
-/// What is known of lines while a page is made: each is looked at once, however many of the page stand in it.
+/// What is known of lines while a page is made: each is looked at once, however many of the page
+/// stand in it.
 #[derive(Default)]
 struct Seen {
     states: BTreeMap<LimitKey, BacklogState>,
@@ -90,8 +97,14 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     }
 
     /// Answers a request of a caller already known.
-    pub async fn answer(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        self.route(caller, request).await.unwrap_or_else(|problem| http::refusal(request, &problem))
+    pub async fn answer(
+        &self,
+        caller: &Caller,
+        request: &ApiGatewayProxyRequest,
+    ) -> ApiGatewayProxyResponse {
+        self.route(caller, request)
+            .await
+            .unwrap_or_else(|problem| http::refusal(request, &problem))
     }
 
     async fn route(
@@ -108,7 +121,11 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             Route::Group(group) => self.group(&group, request).await,
             Route::Whoami => whoami(caller, request),
             Route::Version => version(request),
-            _ => Err(Problem::new(404, "no_such_path", "this function serves only what reads")),
+            _ => Err(Problem::new(
+                404,
+                "no_such_path",
+                "this function serves only what reads",
+            )),
         }
     }
 
@@ -117,17 +134,32 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         caller: &Caller,
         request: &ApiGatewayProxyRequest,
     ) -> Result<ApiGatewayProxyResponse, Problem> {
-        http::only_parameters(request, &["status", "group", "by", "since", "limit", "cursor"])?;
+        http::only_parameters(
+            request,
+            &["status", "group", "by", "since", "limit", "cursor"],
+        )?;
         let (filter, limit, cursor) = asked(caller, request).map_err(Problem::invalid)?;
-        let page = self.store.list(&filter, cursor.as_ref(), limit).await.map_err(|e| http::failed(&e))?;
+        let page = self
+            .store
+            .list(&filter, cursor.as_ref(), limit)
+            .await
+            .map_err(|e| http::failed(&e))?;
         let (mut executions, mut seen) = (Vec::with_capacity(page.items.len()), Seen::default());
         // From the oldest on, as they stand in the backlog.
         for loaded in page.items.iter().rev() {
             match loaded {
                 Ok(execution) => {
-                    let view = self.view(execution, &mut seen).await.map_err(|e| http::failed(&e))?;
-                    // The store tells those in a backlog, which of them waits is for its state to say.
-                    if filter.status.as_ref().is_none_or(|status| view.status == *status) {
+                    let view = self
+                        .view(execution, &mut seen)
+                        .await
+                        .map_err(|e| http::failed(&e))?;
+                    // The store tells those in a backlog, which of them waits is for its state to
+                    // say.
+                    if filter
+                        .status
+                        .as_ref()
+                        .is_none_or(|status| view.status == *status)
+                    {
                         executions.push(Listed::Run(Box::new(view.shown_to(caller))));
                     }
                 }
@@ -135,7 +167,13 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             }
         }
         executions.reverse();
-        Ok(http::json(200, &HistoryPage { executions, next_cursor: page.next.map(|cursor| cursor.encode()) }))
+        Ok(http::json(
+            200,
+            &HistoryPage {
+                executions,
+                next_cursor: page.next.map(|cursor| cursor.encode()),
+            },
+        ))
     }
 
     async fn get(
@@ -146,26 +184,58 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     ) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &[])?;
         let execution = self.load(id).await?;
-        let view = self.view(&execution, &mut Seen::default()).await.map_err(|e| http::failed(&e))?;
+        let view = self
+            .view(&execution, &mut Seen::default())
+            .await
+            .map_err(|e| http::failed(&e))?;
         Ok(http::json(200, &view.shown_to(caller)))
     }
 
-    async fn group(&self, group: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn group(
+        &self,
+        group: &str,
+        request: &ApiGatewayProxyRequest,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &[])?;
         let failed = |error: PortError| http::failed(&error);
         let name: Name = group.parse().map_err(|_| no_such_group(group))?;
         let mark: Option<GroupCancel> = self.store.group_work(&name).await.map_err(failed)?;
         let rerun: Option<GroupRerun> = self.store.group_work(&name).await.map_err(failed)?;
-        let members = Filter { group: Some(name.clone()), ..Filter::default() };
+        let members = Filter {
+            group: Some(name.clone()),
+            ..Filter::default()
+        };
         let is_known = mark.is_some() || rerun.is_some();
-        if !is_known && self.store.list(&members, None, 1).await.map_err(failed)?.items.is_empty() {
+        if !is_known
+            && self
+                .store
+                .list(&members, None, 1)
+                .await
+                .map_err(failed)?
+                .items
+                .is_empty()
+        {
             return Err(no_such_group(group));
         }
-        let (cancel, rerun) = (mark.as_ref().map(GroupCancelView::from), rerun.map(GroupRerunView::from));
-        Ok(http::json(200, &GroupView { group: name.to_string(), cancel, rerun }))
+        let (cancel, rerun) = (
+            mark.as_ref().map(GroupCancelView::from),
+            rerun.map(GroupRerunView::from),
+        );
+        Ok(http::json(
+            200,
+            &GroupView {
+                group: name.to_string(),
+                cancel,
+                rerun,
+            },
+        ))
     }
 
-    async fn log(&self, id: &str, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+    async fn log(
+        &self,
+        id: &str,
+        request: &ApiGatewayProxyRequest,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         http::only_parameters(request, &["cursor"])?;
         let cursor = http::parameter(request, "cursor")
             .map(LogCursor::decode)
@@ -178,7 +248,11 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             Ok(part) => part,
             // No failure: the follower comes again, later and not together with the others.
             Err(ReadError::Throttled) => Part {
-                page: LogsPage { next_cursor: Some(cursor.encode()), throttled: true, ..LogsPage::default() },
+                page: LogsPage {
+                    next_cursor: Some(cursor.encode()),
+                    throttled: true,
+                    ..LogsPage::default()
+                },
                 again: backoff::throttled_seconds(self.system.bits()),
             },
             Err(ReadError::Cursor) => return Err(Problem::invalid(vec![LogCursor::fault()])),
@@ -186,7 +260,11 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         };
         let idle = part.page.lines.is_empty() && !part.page.complete;
         let response = http::json(200, &part.page);
-        Ok(if idle { http::retry_after(response, part.again) } else { response })
+        Ok(if idle {
+            http::retry_after(response, part.again)
+        } else {
+            response
+        })
     }
 
     async fn log_part(&self, execution: &Execution, from: LogCursor) -> Result<Part, ReadError> {
@@ -195,34 +273,79 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         if number > attempts.max(1) {
             return Err(ReadError::Cursor);
         }
-        let Some(attempt) = execution.attempts.iter().find(|attempt| attempt.number == number) else {
+        let Some(attempt) = execution
+            .attempts
+            .iter()
+            .find(|attempt| attempt.number == number)
+        else {
             let complete = execution.end().is_some();
-            let page = LogsPage { next_cursor: Some(from.encode()), complete, ..LogsPage::default() };
-            return Ok(Part { page, again: PENDING_SECONDS });
+            let page = LogsPage {
+                next_cursor: Some(from.encode()),
+                complete,
+                ..LogsPage::default()
+            };
+            return Ok(Part {
+                page,
+                again: PENDING_SECONDS,
+            });
         };
         let writes = attempt.may_have_output();
         // A log may begin before anybody has told that its task runs.
         let page = match attempt.task_arn.as_deref() {
-            Some(arn) => self.logs.read(&task::log_stream(arn), from.stream.as_deref()).await?,
+            Some(arn) => {
+                self.logs
+                    .read(&task::log_stream(arn), from.stream.as_deref())
+                    .await?
+            }
             None => LogPage::default(),
         };
-        let ends = from.ends.and(page.lines.iter().filter(|line| is_end(attempt, line)).count());
-        let over = attempt.closed.is_some() && !page.more && (ends == LogEnds::Both || self.has_settled(attempt));
-        let last = execution.attempts.last().is_some_and(|last| last.number == number);
+        let ends = from.ends.and(
+            page.lines
+                .iter()
+                .filter(|line| is_end(attempt, line))
+                .count(),
+        );
+        let over = attempt.closed.is_some()
+            && !page.more
+            && (ends == LogEnds::Both || self.has_settled(attempt));
+        let last = execution
+            .attempts
+            .last()
+            .is_some_and(|last| last.number == number);
         let next = if over && !last {
-            LogCursor { attempt: number + 1, ..LogCursor::default() }
+            LogCursor {
+                attempt: number + 1,
+                ..LogCursor::default()
+            }
         } else {
-            LogCursor { attempt: number, stream: page.next.clone().or(from.stream), ends }
+            LogCursor {
+                attempt: number,
+                stream: page.next.clone().or(from.stream),
+                ends,
+            }
         };
         let complete = over && last && execution.end().is_some();
-        let page =
-            LogsPage { lines: own_lines(attempt, page), next_cursor: Some(next.encode()), complete, throttled: false };
-        Ok(Part { page, again: if writes { POLL_SECONDS } else { PENDING_SECONDS } })
+        let page = LogsPage {
+            lines: own_lines(attempt, page),
+            next_cursor: Some(next.encode()),
+            complete,
+            throttled: false,
+        };
+        Ok(Part {
+            page,
+            again: if writes {
+                POLL_SECONDS
+            } else {
+                PENDING_SECONDS
+            },
+        })
     }
 
     /// Whether no line can come in any more, as far as time tells.
     fn has_settled(&self, attempt: &Attempt) -> bool {
-        attempt.log_settles_at(self.settings).is_none_or(|at| at <= self.system.now())
+        attempt
+            .log_settles_at(self.settings)
+            .is_none_or(|at| at <= self.system.now())
     }
 
     async fn load(&self, id: &str) -> Result<Execution, Problem> {
@@ -231,13 +354,24 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         found.ok_or_else(|| not_found(id.as_str()))
     }
 
-    async fn view(&self, execution: &Execution, seen: &mut Seen) -> Result<ExecutionView, PortError> {
-        let Some(entry) = execution.backlog_entry() else { return Ok(ExecutionView::new(execution, None)) };
+    async fn view(
+        &self,
+        execution: &Execution,
+        seen: &mut Seen,
+    ) -> Result<ExecutionView, PortError> {
+        let Some(entry) = execution.backlog_entry() else {
+            return Ok(ExecutionView::new(execution, None));
+        };
         let state = self.backlog_state(&entry.backlog, seen).await?;
         let waiting = self.waiting(execution, &entry, &state, seen).await?;
         let view = ExecutionView::new(execution, Some(waiting));
-        // Who stands in a backlog that is held waits, whether or not somebody wrote that into each of ten thousand records.
-        let status = if state.held.is_some() { ExecutionStatus::Waiting } else { view.status };
+        // Who stands in a backlog that is held waits, whether or not somebody wrote that into each
+        // of ten thousand records.
+        let status = if state.held.is_some() {
+            ExecutionStatus::Waiting
+        } else {
+            view.status
+        };
         Ok(ExecutionView { status, ..view })
     }
 
@@ -253,17 +387,30 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         let by = state.held.as_ref().map(|held| held.by);
         // Who waits behind the first of its backlog that waits for the pool waits for the pool.
         let pool_backlog = LimitKey::Pool(execution.pool);
-        let key = if by == Some(HeldBy::Pool) { &pool_backlog } else { &entry.backlog };
-        let of_key = if *key == entry.backlog { state.clone() } else { self.backlog_state(key, seen).await? };
+        let key = if by == Some(HeldBy::Pool) {
+            &pool_backlog
+        } else {
+            &entry.backlog
+        };
+        let of_key = if *key == entry.backlog {
+            state.clone()
+        } else {
+            self.backlog_state(key, seen).await?
+        };
         let quota = of_key.quota(self.settings.quotas.of(execution.pool).cpu);
-        let (usage, max) = (self.usage(key, seen).await?, throttle::max_of(key, &execution.request, quota));
+        let (usage, max) = (
+            self.usage(key, seen).await?,
+            throttle::max_of(key, &execution.request, quota),
+        );
         let place = self.place(entry, seen).await?;
         let postponed = entry.not_before.filter(|due| *due > now);
         let reason = match (&execution.state, by) {
             (State::Waiting { reason, .. }, _) if postponed.is_some() => reason.clone(),
             (_, Some(HeldBy::Rate)) => self.rate_reason(execution.pool),
             (_, Some(_)) => match key {
-                LimitKey::Pool(pool) => throttle::pool_reason(*pool, usage.used, quota, of_key.adaptive_limit.as_ref()),
+                LimitKey::Pool(pool) => {
+                    throttle::pool_reason(*pool, usage.used, quota, of_key.adaptive_limit.as_ref())
+                }
                 LimitKey::Lock(_) | LimitKey::Group(_) => throttle::reason(key, usage, max),
             },
             (State::Waiting { reason, .. }, None) => reason.clone(),
@@ -275,9 +422,9 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         };
         let estimate = match (postponed, by) {
             (Some(due), _) => u64::try_from((due - now).num_seconds()).ok(),
-            (None, Some(HeldBy::Rate)) => {
-                self.launches_per_second(execution.pool).map(|rate| throttle::seconds(place, rate))
-            }
+            (None, Some(HeldBy::Rate)) => self
+                .launches_per_second(execution.pool)
+                .map(|rate| throttle::seconds(place, rate)),
             (None, _) => state.estimate_seconds(place, now),
         };
         Ok(WaitingView {
@@ -290,7 +437,11 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         })
     }
 
-    async fn backlog_state(&self, key: &LimitKey, seen: &mut Seen) -> Result<BacklogState, PortError> {
+    async fn backlog_state(
+        &self,
+        key: &LimitKey,
+        seen: &mut Seen,
+    ) -> Result<BacklogState, PortError> {
         if let Some(state) = seen.states.get(key) {
             return Ok(state.clone());
         }
@@ -308,11 +459,20 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         Ok(usage)
     }
 
-    /// From 1. Beyond the exact ones, who comes after another of the same submitter is taken to stand behind that one: counting again
-    /// for each of a page would cost as much as the backlog is long.
+    /// From 1. Beyond the exact ones, who comes after another of the same submitter is taken to
+    /// stand behind that one: counting again for each of a page would cost as much as the backlog
+    /// is long.
     async fn place(&self, entry: &BacklogEntry, seen: &mut Seen) -> Result<u32, PortError> {
-        let peers = (entry.backlog.clone(), entry.submitter.clone(), entry.priority);
-        if let Some(last) = seen.places.get_mut(&peers).filter(|last| **last > EXACT_PLACES) {
+        let peers = (
+            entry.backlog.clone(),
+            entry.submitter.clone(),
+            entry.priority,
+        );
+        if let Some(last) = seen
+            .places
+            .get_mut(&peers)
+            .filter(|last| **last > EXACT_PLACES)
+        {
             *last += 1;
             return Ok(*last);
         }
@@ -323,9 +483,18 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
 
     /// The slowest of the rates that launches from a pool are held to.
     fn launch_rate(&self, pool: CapacityPool) -> Option<(RateKey, Rate)> {
-        let launches = self.settings.quotas.of(pool).rate.map(|rate| (RateKey::Launches(pool), rate));
-        let calls = self.settings.run_task_rate.map(|rate| (RateKey::RunTask, rate));
-        let slower = |a: &(RateKey, Rate), b: &(RateKey, Rate)| a.1.per_second.total_cmp(&b.1.per_second);
+        let launches = self
+            .settings
+            .quotas
+            .of(pool)
+            .rate
+            .map(|rate| (RateKey::Launches(pool), rate));
+        let calls = self
+            .settings
+            .run_task_rate
+            .map(|rate| (RateKey::RunTask, rate));
+        let slower =
+            |a: &(RateKey, Rate), b: &(RateKey, Rate)| a.1.per_second.total_cmp(&b.1.per_second);
         launches.into_iter().chain(calls).min_by(slower)
     }
 
@@ -334,7 +503,8 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     }
 
     fn rate_reason(&self, pool: CapacityPool) -> String {
-        self.launch_rate(pool).map_or_else(String::new, |(key, rate)| throttle::rate_reason(key, rate))
+        self.launch_rate(pool)
+            .map_or_else(String::new, |(key, rate)| throttle::rate_reason(key, rate))
     }
 }
 
@@ -349,13 +519,26 @@ pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Prob
     if text.len() > TEXT_MAX {
         return Err(not_found(text));
     }
-    let mut found = store.find(text, CANDIDATES + 1).await.map_err(|e| http::failed(&e))?;
+    let mut found = store
+        .find(text, CANDIDATES + 1)
+        .await
+        .map_err(|e| http::failed(&e))?;
     match found.len() {
         0 => Err(not_found(text)),
         1 => Ok(found.remove(0)),
         _ => Err(Problem {
-            errors: found.iter().map(|id| FieldError { field: "id".into(), message: format!("may be {id}") }).collect(),
-            ..Problem::new(409, "ambiguous_id", format!("'{text}' may mean several executions; give more of the id"))
+            errors: found
+                .iter()
+                .map(|id| FieldError {
+                    field: "id".into(),
+                    message: format!("may be {id}"),
+                })
+                .collect(),
+            ..Problem::new(
+                409,
+                "ambiguous_id",
+                format!("'{text}' may mean several executions; give more of the id"),
+            )
         }),
     }
 }
@@ -363,7 +546,11 @@ pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Prob
 /// The problem of an id that nothing has.
 #[must_use]
 pub fn not_found(id: &str) -> Problem {
-    Problem::new(404, "not_found", format!("there is no execution '{}'", shown(id)))
+    Problem::new(
+        404,
+        "not_found",
+        format!("there is no execution '{}'", shown(id)),
+    )
 }
 
 /// As much of a caller's text as a problem repeats.
@@ -371,50 +558,119 @@ pub(crate) fn shown(text: &str) -> String {
     text.chars().take(128).collect()
 }
 
-fn asked(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<(Filter, u32, Option<Cursor>), Vec<FieldError>> {
+fn asked(
+    caller: &Caller,
+    request: &ApiGatewayProxyRequest,
+) -> Result<(Filter, u32, Option<Cursor>), Vec<FieldError>> {
     let parameter = |name| http::parameter(request, name);
     let mut faults = Vec::new();
-    let mut fault = |field: &str, message: String| faults.push(FieldError { field: field.into(), message });
-    let status = parameter("status").and_then(|text| text.parse().map_err(|e| fault("status", e)).ok());
-    let group = parameter("group")
-        .and_then(|text| text.parse().map_err(|e: domain::request::NameError| fault("group", e.to_string())).ok());
+    let mut fault = |field: &str, message: String| {
+        faults.push(FieldError {
+            field: field.into(),
+            message,
+        })
+    };
+    let status =
+        parameter("status").and_then(|text| text.parse().map_err(|e| fault("status", e)).ok());
+    let group = parameter("group").and_then(|text| {
+        text.parse()
+            .map_err(|e: domain::request::NameError| fault("group", e.to_string()))
+            .ok()
+    });
     let since = parameter("since").and_then(|text| {
         let wanted = "is not a time; use RFC 3339 such as 2026-11-24T09:00:00Z".to_owned();
         text.parse().map_err(|_| fault("since", wanted)).ok()
     });
     let limit = parameter("limit").map_or(Some(PAGE_DEFAULT), |text| {
         let number = text.parse().ok().filter(|n| (1..=PAGE_MAX).contains(n));
-        number.or_else(|| (fault("limit", format!("is not a number from 1 to {PAGE_MAX}")), None).1)
+        number.or_else(|| {
+            (
+                fault("limit", format!("is not a number from 1 to {PAGE_MAX}")),
+                None,
+            )
+                .1
+        })
     });
-    let cursor = parameter("cursor").and_then(|text| Cursor::decode(text).map_err(|e| fault("cursor", e.message)).ok());
+    let cursor = parameter("cursor").and_then(|text| {
+        Cursor::decode(text)
+            .map_err(|e| fault("cursor", e.message))
+            .ok()
+    });
     let is_me = parameter("by") == Some("me");
-    let by = parameter("by").map(|by| if is_me { caller.name.clone() } else { by.to_owned() });
+    let by = parameter("by").map(|by| {
+        if is_me {
+            caller.name.clone()
+        } else {
+            by.to_owned()
+        }
+    });
     let by_id = is_me.then(|| caller.principal.clone());
-    if by.as_ref().is_some_and(|by| by.is_empty() || by.len() > TEXT_MAX) {
-        fault("by", format!("is no name of a key: give 1 to {TEXT_MAX} bytes"));
+    if by
+        .as_ref()
+        .is_some_and(|by| by.is_empty() || by.len() > TEXT_MAX)
+    {
+        fault(
+            "by",
+            format!("is no name of a key: give 1 to {TEXT_MAX} bytes"),
+        );
     }
     match (limit, faults.is_empty()) {
-        (Some(limit), true) => Ok((Filter { status, group, by, by_id, since }, limit, cursor)),
+        (Some(limit), true) => Ok((
+            Filter {
+                status,
+                group,
+                by,
+                by_id,
+                since,
+            },
+            limit,
+            cursor,
+        )),
         _ => Err(faults),
     }
 }
 
-fn whoami(caller: &Caller, request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+fn whoami(
+    caller: &Caller,
+    request: &ApiGatewayProxyRequest,
+) -> Result<ApiGatewayProxyResponse, Problem> {
     http::only_parameters(request, &[])?;
-    let Caller { name, principal, role } = caller.clone();
-    Ok(http::json(200, &Whoami { name, principal, role }))
+    let Caller {
+        name,
+        principal,
+        role,
+    } = caller.clone();
+    Ok(http::json(
+        200,
+        &Whoami {
+            name,
+            principal,
+            role,
+        },
+    ))
 }
 
 fn version(request: &ApiGatewayProxyRequest) -> Result<ApiGatewayProxyResponse, Problem> {
     http::only_parameters(request, &[])?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Ok(http::json(200, &Version { version, form: stored::FORM }))
+    Ok(http::json(
+        200,
+        &Version {
+            version,
+            form: stored::FORM,
+        },
+    ))
 }
 
 fn unreadable_entry(corrupt: &Corrupt) -> Option<Listed> {
     corrupt.note();
-    let What::Execution(id) = &corrupt.what else { return None };
-    Some(Listed::Unreadable(UnreadableView::new(id, format!("its record cannot be read: {}", corrupt.source))))
+    let What::Execution(id) = &corrupt.what else {
+        return None;
+    };
+    Some(Listed::Unreadable(UnreadableView::new(
+        id,
+        format!("its record cannot be read: {}", corrupt.source),
+    )))
 }
 
 /// Whether this is the last line that the script writes to one of its two streams.

@@ -1,4 +1,5 @@
-//! A memory of what was just read of logs: many who follow the same run cost one call a second and not one each.
+//! A memory of what was just read of logs: many who follow the same run cost one call a second and
+//! not one each.
 
 use std::{
     collections::HashMap,
@@ -30,7 +31,11 @@ type Part = (String, Option<String>);
 impl<'a, L, A: Clock> Recent<'a, L, A> {
     /// The logs, with a memory.
     pub fn new(logs: L, clock: &'a A) -> Self {
-        Self { logs, clock, parts: Mutex::default() }
+        Self {
+            logs,
+            clock,
+            parts: Mutex::default(),
+        }
     }
 
     /// The logs themselves.
@@ -39,13 +44,19 @@ impl<'a, L, A: Clock> Recent<'a, L, A> {
     }
 
     fn remembered(&self, part: &Part) -> Option<LogPage> {
-        let (now, parts) = (self.clock.now(), self.parts.lock().unwrap_or_else(PoisonError::into_inner));
+        let (now, parts) = (
+            self.clock.now(),
+            self.parts.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         let (at, page) = parts.get(part)?;
         is_recent(*at, now).then(|| page.clone())
     }
 
     fn remember(&self, part: Part, page: LogPage) {
-        let (now, mut parts) = (self.clock.now(), self.parts.lock().unwrap_or_else(PoisonError::into_inner));
+        let (now, mut parts) = (
+            self.clock.now(),
+            self.parts.lock().unwrap_or_else(PoisonError::into_inner),
+        );
         parts.retain(|_, (at, _)| is_recent(*at, now));
         if parts.len() < PARTS_MAX {
             parts.insert(part, (now, page));

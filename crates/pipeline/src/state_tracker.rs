@@ -1,4 +1,5 @@
-//! The state tracker function: turns ECS's events and the script's marker lines into history, and once a minute sweeps up what was missed.
+//! The state tracker function: turns ECS's events and the script's marker lines into history, and
+//! once a minute sweeps up what was missed.
 
 use std::collections::HashMap;
 
@@ -36,9 +37,11 @@ const QUOTA_HOLDS: TimeDelta = TimeDelta::minutes(10);
 /// After how long a launch without news is asked after. Ours.
 const SILENT: TimeDelta = TimeDelta::seconds(30);
 
-/// What CloudWatch Logs calls a message that carries lines (CloudWatch Logs user guide, subscription filters).
+/// What CloudWatch Logs calls a message that carries lines (CloudWatch Logs user guide,
+/// subscription filters).
 pub const DATA_MESSAGE: &str = "DATA_MESSAGE";
-/// What the log says of a message that carries no line of a task's. The stack counts it by this text.
+/// What the log says of a message that carries no line of a task's. The stack counts it by this
+/// text.
 pub const NO_TASKS_LINES: &str = "lines of no task are passed over";
 
 /// What the function is invoked with, told apart by its shape.
@@ -58,28 +61,44 @@ impl Input {
     /// Reads an event.
     ///
     /// # Errors
-    /// When it is none of these. The text repeats nothing of the event, which may hold a task's variables.
+    /// When it is none of these. The text repeats nothing of the event, which may hold a task's
+    /// variables.
     pub fn read(event: Value) -> Result<Self, UnknownInput> {
         let has = |name: &str| event.get(name).is_some();
-        let unreadable = |what| move |error: serde_json::Error| UnknownInput { what, error: Some(error.classify()) };
+        let unreadable = |what| {
+            move |error: serde_json::Error| UnknownInput {
+                what,
+                error: Some(error.classify()),
+            }
+        };
         if has("sweep") {
             Ok(Self::Sweep)
         } else if has("awslogs") {
-            serde_json::from_value(event).map(Self::Lines).map_err(unreadable("log lines"))
+            serde_json::from_value(event)
+                .map(Self::Lines)
+                .map_err(unreadable("log lines"))
         } else if has("detail") {
-            serde_json::from_value(event).map(Self::Task).map_err(unreadable("a task's change"))
+            serde_json::from_value(event)
+                .map(Self::Task)
+                .map_err(unreadable("a task's change"))
         } else if has("Records") {
-            let event: dynamodb::Event = serde_json::from_value(event).map_err(unreadable("changes of records"))?;
+            let event: dynamodb::Event =
+                serde_json::from_value(event).map_err(unreadable("changes of records"))?;
             Ok(Self::Ended(ended(&event)))
         } else {
-            Err(UnknownInput { what: "it", error: None })
+            Err(UnknownInput {
+                what: "it",
+                error: None,
+            })
         }
     }
 }
 
 /// An event that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("the state tracker was sent an event that it does not know: {what} cannot be read ({error:?})")]
+#[error(
+    "the state tracker was sent an event that it does not know: {what} cannot be read ({error:?})"
+)]
 pub struct UnknownInput {
     what: &'static str,
     error: Option<serde_json::error::Category>,
@@ -122,26 +141,39 @@ pub struct StateTracker<'a, S, Q, T, L, U, A> {
     pub settings: &'a Settings,
 }
 
-impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTracker<'_, S, Q, T, L, U, A> {
-    /// Takes a Task State Change event. Order, repetition and loss do not matter (see [`Observation`]).
+impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
+    StateTracker<'_, S, Q, T, L, U, A>
+{
+    /// Takes a Task State Change event. Order, repetition and loss do not matter (see
+    /// [`Observation`]).
     ///
     /// # Errors
     /// When something does not answer; delivering the event again is right.
     pub async fn task_changed(&self, event: &EventBridgeEvent<Task>) -> Result<(), PortError> {
-        let Some(attempt) = event.detail.attempt() else { return Ok(()) };
-        self.observed(&attempt, &Observation::Task(&event.detail)).await
+        let Some(attempt) = event.detail.attempt() else {
+            return Ok(());
+        };
+        self.observed(&attempt, &Observation::Task(&event.detail))
+            .await
     }
 
-    /// Takes marker lines from the logs' subscription. All else is counted ([`NO_TASKS_LINES`]) and means nothing:
-    /// CloudWatch Logs asks now and then whether anybody listens, and others may write streams into the group.
+    /// Takes marker lines from the logs' subscription. All else is counted ([`NO_TASKS_LINES`]) and
+    /// means nothing: CloudWatch Logs asks now and then whether anybody listens, and others may
+    /// write streams into the group.
     ///
     /// # Errors
-    /// When something does not answer, or the task is not on record yet; delivering the event again is right.
+    /// When something does not answer, or the task is not on record yet; delivering the event again
+    /// is right.
     pub async fn lines_written(&self, event: &LogsEvent) -> Result<(), PortError> {
         let data = &event.aws_logs.data;
-        let stream = task::of_log_stream(&data.log_stream).filter(|_| data.message_type == DATA_MESSAGE);
+        let stream =
+            task::of_log_stream(&data.log_stream).filter(|_| data.message_type == DATA_MESSAGE);
         let Some(task_id) = stream else {
-            tracing::info!(kind = data.message_type, stream = data.log_stream, "{NO_TASKS_LINES}");
+            tracing::info!(
+                kind = data.message_type,
+                stream = data.log_stream,
+                "{NO_TASKS_LINES}"
+            );
             return Ok(());
         };
         let found = self.store.find(task_id, 1).await?;
@@ -151,28 +183,41 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
                 format!("no execution is on record for task {task_id} yet"),
             ));
         };
-        let Some(execution) = passed_over(self.store.load(id).await)? else { return Ok(()) };
-        let mine = |attempt: &&domain::execution::Attempt| {
-            attempt.task_arn.as_deref().is_some_and(|arn| task::log_stream(arn) == data.log_stream)
+        let Some(execution) = passed_over(self.store.load(id).await)? else {
+            return Ok(());
         };
-        let Some(attempt) = execution.attempts.iter().find(mine) else { return Ok(()) };
+        let mine = |attempt: &&domain::execution::Attempt| {
+            attempt
+                .task_arn
+                .as_deref()
+                .is_some_and(|arn| task::log_stream(arn) == data.log_stream)
+        };
+        let Some(attempt) = execution.attempts.iter().find(mine) else {
+            return Ok(());
+        };
         let said: Vec<(Timestamp, Marker)> = data
             .log_events
             .iter()
             .filter_map(|entry| {
-                let marker = marker::split(&attempt.nonce, entry.message.trim_end_matches('\n')).1?;
+                let marker =
+                    marker::split(&attempt.nonce, entry.message.trim_end_matches('\n')).1?;
                 Some((Timestamp::from_timestamp_millis(entry.timestamp)?, marker))
             })
             .collect();
         let (number, now) = (attempt.number, self.system.now());
-        let seen = |execution: &Execution| execution.observe(number, &Observation::Markers(&said), now);
+        let seen =
+            |execution: &Execution| execution.observe(number, &Observation::Markers(&said), now);
         match advance_from(self.store, self.queue, now, execution, seen).await? {
             Some(execution) => self.read_last_words(&execution).await,
             None => Ok(()),
         }
     }
 
-    async fn observed(&self, attempt: &AttemptId, observation: &Observation<'_>) -> Result<(), PortError> {
+    async fn observed(
+        &self,
+        attempt: &AttemptId,
+        observation: &Observation<'_>,
+    ) -> Result<(), PortError> {
         let now = self.system.now();
         let seen = |execution: &Execution| execution.observe(attempt.number(), observation, now);
         let advanced = advance(self.store, self.queue, now, attempt.execution(), seen).await;
@@ -184,15 +229,29 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
             && execution.is_stray(attempt.number(), task)
         {
             tracing::warn!(%attempt, task = task.task_arn, "a task that is not wanted is stopped");
-            self.tasks.stop_task(&task.task_arn, &stop_reason(&execution)).await?;
+            self.tasks
+                .stop_task(&task.task_arn, &stop_reason(&execution))
+                .await?;
         }
         self.read_last_words(&execution).await
     }
 
     async fn read_last_words(&self, execution: &Execution) -> Result<(), PortError> {
-        match execution.open_attempt().filter(|attempt| attempt.needs_its_log()) {
+        match execution
+            .open_attempt()
+            .filter(|attempt| attempt.needs_its_log())
+        {
             Some(attempt) => {
-                read_log(self.store, self.queue, self.logs, self.system, self.settings, execution, attempt).await
+                read_log(
+                    self.store,
+                    self.queue,
+                    self.logs,
+                    self.system,
+                    self.settings,
+                    execution,
+                    attempt,
+                )
+                .await
             }
             None => Ok(()),
         }
@@ -201,7 +260,8 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     /// One sweep of many: goes on where the one before was cut short.
     ///
     /// # Errors
-    /// As [`Self::sweep`]; also when an execution could not be looked at. The others were, and the next sweep goes on behind them.
+    /// As [`Self::sweep`]; also when an execution could not be looked at. The others were, and the
+    /// next sweep goes on behind them.
     pub async fn next_sweep(&self, until: Timestamp) -> Result<(), PortError> {
         let from = self.store.bookmark().await?;
         let swept = self.sweep(from.clone(), until).await?;
@@ -211,9 +271,11 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         swept.failure.map_or(Ok(()), Err)
     }
 
-    /// Wakeups at the lines, and looks at everything that is launching or running, from the cursor on, until the time is up.
+    /// Wakeups at the lines, and looks at everything that is launching or running, from the cursor
+    /// on, until the time is up.
     ///
-    /// Repairs what was lost on the way: wakeups, events, stop requests; and stops what is long past its timeout.
+    /// Repairs what was lost on the way: wakeups, events, stop requests; and stops what is long
+    /// past its timeout.
     ///
     /// # Errors
     /// When something does not answer; the next sweep goes on.
@@ -238,19 +300,28 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         }
     }
 
-    /// The quotas may be raised, or lowered, at any time. That they cannot be read stops nothing: what was read last holds, and ECS's
-    /// refusals teach the rest.
+    /// The quotas may be raised, or lowered, at any time. That they cannot be read stops nothing:
+    /// what was read last holds, and ECS's refusals teach the rest.
     async fn refresh_quotas(&self) -> Result<(), PortError> {
         for pool in [CapacityPool::FargateSpot, CapacityPool::Fargate] {
             let (backlog, now) = (LimitKey::Pool(pool), self.system.now());
             let before = self.store.backlog_state(&backlog).await?;
-            if before.quota.is_some_and(|quota| now - quota.read_at < QUOTA_HOLDS) {
+            if before
+                .quota
+                .is_some_and(|quota| now - quota.read_at < QUOTA_HOLDS)
+            {
                 continue;
             }
             match self.quotas.cpu(pool).await {
                 // Somebody else's write in between only means that the next sweep asks again.
-                Ok(cpu) => drop(self.store.set_backlog_state(&backlog, &before, before.with_quota(cpu, now)).await?),
-                Err(error) => tracing::warn!(%backlog, %error, "the account's quota cannot be read"),
+                Ok(cpu) => drop(
+                    self.store
+                        .set_backlog_state(&backlog, &before, before.with_quota(cpu, now))
+                        .await?,
+                ),
+                Err(error) => {
+                    tracing::warn!(%backlog, %error, "the account's quota cannot be read")
+                }
             }
         }
         Ok(())
@@ -261,27 +332,47 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         let (now, open) = (self.system.now(), self.store.open_group_work::<W>().await?);
         let stalled = open.into_iter().filter(|work| work.is_stalled(now));
         let messages: Vec<_> = stalled.map(|work| work.message().into()).collect();
-        if messages.is_empty() { Ok(()) } else { self.queue.send(messages).await }
+        if messages.is_empty() {
+            Ok(())
+        } else {
+            self.queue.send(messages).await
+        }
     }
 
     /// One wakeup for each line that has somebody due: enough, because a launcher drains the line.
     async fn send_wakeups(&self) -> Result<(), PortError> {
         let backlogs = self.store.backlogs(self.system.now()).await?;
-        let wakeups: Vec<_> =
-            backlogs.into_iter().map(|backlog| Message::Wakeup { backlog, id: None }.into()).collect();
-        if wakeups.is_empty() { Ok(()) } else { self.queue.send(wakeups).await }
+        let wakeups: Vec<_> = backlogs
+            .into_iter()
+            .map(|backlog| Message::Wakeup { backlog, id: None }.into())
+            .collect();
+        if wakeups.is_empty() {
+            Ok(())
+        } else {
+            self.queue.send(wakeups).await
+        }
     }
 
-    /// One that cannot be looked at holds up none of the others: of several the last failure is returned.
+    /// One that cannot be looked at holds up none of the others: of several the last failure is
+    /// returned.
     async fn ask_after(&self, executions: &[Execution]) -> Result<Option<PortError>, PortError> {
         let now = self.system.now();
         let mut known = Vec::new();
         for execution in executions {
-            let Some(attempt) = execution.open_attempt() else { continue };
+            let Some(attempt) = execution.open_attempt() else {
+                continue;
+            };
             match &attempt.task_arn {
                 Some(arn) => known.push((execution, attempt, arn)),
                 None if now - attempt.launched_at >= SILENT || execution.cancel.is_some() => {
-                    self.queue.send(vec![Message::Check { id: execution.id.clone() }.into()]).await?;
+                    self.queue
+                        .send(vec![
+                            Message::Check {
+                                id: execution.id.clone(),
+                            }
+                            .into(),
+                        ])
+                        .await?;
                 }
                 None => {}
             }
@@ -291,12 +382,16 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
         }
         let arns: Vec<_> = known.iter().map(|(_, _, arn)| (*arn).clone()).collect();
         let described = self.tasks.describe_tasks(&arns).await?;
-        let tasks: HashMap<_, _> = described.tasks.iter().map(|task| (&*task.task_arn, task)).collect();
+        let tasks: HashMap<_, _> = described
+            .tasks
+            .iter()
+            .map(|task| (&*task.task_arn, task))
+            .collect();
         let mut failure = None;
         for (execution, attempt, arn) in known {
             // Just started it may not be listed yet: ECS is eventually consistent.
-            let surely_listed =
-                now - attempt.last_called_at() >= TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
+            let surely_listed = now - attempt.last_called_at()
+                >= TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
             let observation = match tasks.get(arn.as_str()) {
                 Some(task) => Some(Observation::Task(task)),
                 None if surely_listed && described.missing.contains(arn) => Some(Observation::Gone),
@@ -319,12 +414,20 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     ) -> Result<(), PortError> {
         let now = self.system.now();
         if let Some(observation) = observation
-            && (attempt.needs_its_log() || execution.observe(attempt.number, observation, now).is_some())
+            && (attempt.needs_its_log()
+                || execution
+                    .observe(attempt.number, observation, now)
+                    .is_some())
         {
-            self.observed(&execution.attempt_id(attempt), observation).await?;
+            self.observed(&execution.attempt_id(attempt), observation)
+                .await?;
         }
         match &attempt.task_arn {
-            Some(arn) if attempt.overdue || execution.cancel.is_some() || execution.overdue(now).is_some() => {
+            Some(arn)
+                if attempt.overdue
+                    || execution.cancel.is_some()
+                    || execution.overdue(now).is_some() =>
+            {
                 self.enforce(execution, arn).await
             }
             _ => Ok(()),
@@ -334,9 +437,22 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock> StateTra
     /// Stops what is past its time, or was cancelled and still runs.
     async fn enforce(&self, execution: &Execution, task_arn: &str) -> Result<(), PortError> {
         let now = self.system.now();
-        let written = advance(self.store, self.queue, now, &execution.id, |execution| execution.overdue(now)).await?;
-        let Some(execution) = written else { return Ok(()) };
-        let unwanted = execution.open_attempt().is_some_and(|a| a.overdue || execution.cancel.is_some());
-        if unwanted { self.tasks.stop_task(task_arn, &stop_reason(&execution)).await } else { Ok(()) }
+        let written = advance(self.store, self.queue, now, &execution.id, |execution| {
+            execution.overdue(now)
+        })
+        .await?;
+        let Some(execution) = written else {
+            return Ok(());
+        };
+        let unwanted = execution
+            .open_attempt()
+            .is_some_and(|a| a.overdue || execution.cancel.is_some());
+        if unwanted {
+            self.tasks
+                .stop_task(task_arn, &stop_reason(&execution))
+                .await
+        } else {
+            Ok(())
+        }
     }
 }

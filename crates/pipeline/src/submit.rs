@@ -1,4 +1,5 @@
-//! The submit function: every route that writes. It records and sends messages; it never touches ECS.
+//! The submit function: every route that writes. It records and sends messages; it never touches
+//! ECS.
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
 use chrono::TimeDelta;
@@ -29,7 +30,8 @@ use crate::{
 mod bulk;
 mod groups;
 
-/// Largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far smaller. Ours.
+/// Largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far
+/// smaller. Ours.
 pub const BODY_MAX: usize = 64 * 1024;
 /// How long a rotated key is still good (DESIGN §7).
 const OLD_KEY_GOOD: TimeDelta = TimeDelta::hours(24);
@@ -105,8 +107,14 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     /// Answers a request of a caller already known.
-    pub async fn answer(&self, caller: &Caller, request: &ApiGatewayProxyRequest) -> ApiGatewayProxyResponse {
-        self.route(caller, request).await.unwrap_or_else(|problem| http::refusal(request, &problem))
+    pub async fn answer(
+        &self,
+        caller: &Caller,
+        request: &ApiGatewayProxyRequest,
+    ) -> ApiGatewayProxyResponse {
+        self.route(caller, request)
+            .await
+            .unwrap_or_else(|problem| http::refusal(request, &problem))
     }
 
     async fn route(
@@ -126,91 +134,163 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             }
             Route::Cancel(id) => self.cancel(caller, &id).await,
             Route::CancelGroup(group) => self.cancel_group(caller, &group).await,
-            Route::RerunGroup(group) => self.rerun_group(caller, &group, http::optional_body(request, BODY_MAX)?).await,
-            Route::Rerun(id) => self.rerun(caller, &id, http::optional_body(request, BODY_MAX)?).await,
+            Route::RerunGroup(group) => {
+                self.rerun_group(caller, &group, http::optional_body(request, BODY_MAX)?)
+                    .await
+            }
+            Route::Rerun(id) => {
+                self.rerun(caller, &id, http::optional_body(request, BODY_MAX)?)
+                    .await
+            }
             Route::ListKeys => self.list_keys().await,
             Route::CreateKey => self.create_key(http::body(request, BODY_MAX)?).await,
             Route::RevokeKey(name) => self.revoke_key(&name).await,
-            Route::RotateKey(name) => self.rotate_key(&name, http::optional_body(request, BODY_MAX)?).await,
-            Route::List | Route::Get(_) | Route::Logs(_) | Route::Group(_) | Route::Whoami | Route::Version => {
-                Err(Problem::new(404, "no_such_path", "this function serves only what writes"))
+            Route::RotateKey(name) => {
+                self.rotate_key(&name, http::optional_body(request, BODY_MAX)?)
+                    .await
             }
+            Route::List
+            | Route::Get(_)
+            | Route::Logs(_)
+            | Route::Group(_)
+            | Route::Whoami
+            | Route::Version => Err(Problem::new(
+                404,
+                "no_such_path",
+                "this function serves only what writes",
+            )),
         }
     }
 
-    async fn execute(&self, caller: &Caller, request: SubmitRequest) -> Result<ApiGatewayProxyResponse, Problem> {
-        let request = self.intake().validated(caller, request).await.map_err(|e| http::failed(&e))?;
+    async fn execute(
+        &self,
+        caller: &Caller,
+        request: SubmitRequest,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
+        let request = self
+            .intake()
+            .validated(caller, request)
+            .await
+            .map_err(|e| http::failed(&e))?;
         let request = request.map_err(Problem::invalid)?;
-        let claim = request.idempotency_key.as_ref().map(|key| self.intake().claim(caller, key.as_str(), &request));
-        let (created, execution) = self.record(caller, request, claim.as_ref()).await.map_err(|e| http::failed(&e))?;
+        let claim = request
+            .idempotency_key
+            .as_ref()
+            .map(|key| self.intake().claim(caller, key.as_str(), &request));
+        let (created, execution) = self
+            .record(caller, request, claim.as_ref())
+            .await
+            .map_err(|e| http::failed(&e))?;
         match created {
             Created::New => Ok(accepted(&execution.id, execution.status())),
             Created::Existing(id) => self.existing(id).await,
             Created::Mismatch(id) => Err(Problem::new(
                 409,
                 "idempotency_key_reused",
-                format!("this idempotency_key was used for another request within 24 hours ({id}); use a new one"),
+                format!(
+                    "this idempotency_key was used for another request within 24 hours ({id}); use a new one"
+                ),
             )),
         }
     }
 
-    /// Copies the request of a run, whatever has become of it, and goes on as if the caller had sent the copy with the changes.
-    async fn rerun(&self, caller: &Caller, id: &str, changes: Changes) -> Result<ApiGatewayProxyResponse, Problem> {
+    /// Copies the request of a run, whatever has become of it, and goes on as if the caller had
+    /// sent the copy with the changes.
+    async fn rerun(
+        &self,
+        caller: &Caller,
+        id: &str,
+        changes: Changes,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         let id = query::resolve(self.store, id).await?;
         let before = self.store.load(&id).await.map_err(|e| http::failed(&e))?;
         let before = before.ok_or_else(|| query::not_found(id.as_str()))?;
-        self.execute(caller, changes.applied_to(&before.request)).await
+        self.execute(caller, changes.applied_to(&before.request))
+            .await
     }
 
-    /// Records an execution and then wakeups at it. Accepted is durable: if the wakeup is lost, the sweep sends another.
+    /// Records an execution and then wakeups at it. Accepted is durable: if the wakeup is lost, the
+    /// sweep sends another.
     async fn record(
         &self,
         caller: &Caller,
         request: LaunchRequest,
         claim: Option<&Claim>,
     ) -> Result<(Created, Execution), PortError> {
-        let (created, execution) = self.intake().record(caller, request, claim, self.system.now()).await?;
+        let (created, execution) = self
+            .intake()
+            .record(caller, request, claim, self.system.now())
+            .await?;
         if created == Created::New {
-            let hint = Message::Wakeup { backlog: backlog_of(&execution), id: Some(execution.id.clone()) };
+            let hint = Message::Wakeup {
+                backlog: backlog_of(&execution),
+                id: Some(execution.id.clone()),
+            };
             self.queue.send(vec![hint.into()]).await?;
         }
         Ok((created, execution))
     }
 
     fn intake(&self) -> Intake<'_, S, X, A> {
-        let Self { store, secrets, system, settings, .. } = self;
-        Intake { store, secrets, system, settings }
+        let Self {
+            store,
+            secrets,
+            system,
+            settings,
+            ..
+        } = self;
+        Intake {
+            store,
+            secrets,
+            system,
+            settings,
+        }
     }
 
     /// The submission as it was first heard of.
     async fn opened(&self, caller: &Caller, id: &str) -> Result<Submission, PortError> {
         let now = self.system.now();
-        self.store.open_submission(&caller.principal, id, now, now + CLAIM).await
+        self.store
+            .open_submission(&caller.principal, id, now, now + CLAIM)
+            .await
     }
 
     async fn existing(&self, id: ExecutionId) -> Result<ApiGatewayProxyResponse, Problem> {
         // One that this release cannot read is accepted all the same.
         let found = passed_over(self.store.load(&id).await).map_err(|e| http::failed(&e))?;
-        Ok(accepted(&id, found.map_or(ExecutionStatus::Queued, |execution| execution.status())))
+        Ok(accepted(
+            &id,
+            found.map_or(ExecutionStatus::Queued, |execution| execution.status()),
+        ))
     }
 
     async fn cancel(&self, caller: &Caller, id: &str) -> Result<ApiGatewayProxyResponse, Problem> {
         let id = query::resolve(self.store, id).await?;
-        let written = self.try_cancel(caller, &id).await.map_err(|e| http::failed(&e))?;
+        let written = self
+            .try_cancel(caller, &id)
+            .await
+            .map_err(|e| http::failed(&e))?;
         match written {
             None => Err(query::not_found(id.as_str())),
-            Some(Err(NotCancelled::Final(status))) => {
-                Err(Problem::new(409, "already_final", format!("{id} is {status} already; there is nothing to cancel")))
-            }
+            Some(Err(NotCancelled::Final(status))) => Err(Problem::new(
+                409,
+                "already_final",
+                format!("{id} is {status} already; there is nothing to cancel"),
+            )),
             Some(Err(NotCancelled::NotKnown(status))) => Err(Problem::new(
                 409,
                 "status_not_known",
-                format!("{id} is {status}, which this release of mycli does not know; cancel it with a newer one"),
+                format!(
+                    "{id} is {status}, which this release of mycli does not know; cancel it with a newer one"
+                ),
             )),
             Some(Ok(execution)) => {
                 if execution.end().is_none() {
                     let check = Message::Check { id: id.clone() }.into();
-                    self.queue.send(vec![check]).await.map_err(|e| http::failed(&e))?;
+                    self.queue
+                        .send(vec![check])
+                        .await
+                        .map_err(|e| http::failed(&e))?;
                 }
                 Ok(accepted(&id, execution.status()))
             }
@@ -224,11 +304,15 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     ) -> Result<Option<Result<Execution, NotCancelled>>, PortError> {
         loop {
             let now = self.system.now();
-            let Some(before) = self.store.load(id).await? else { return Ok(None) };
+            let Some(before) = self.store.load(id).await? else {
+                return Ok(None);
+            };
             let after = match before.cancelled(caller, now) {
                 CancelDecision::Final(status) => return Ok(Some(Err(NotCancelled::Final(status)))),
                 CancelDecision::Asked => return Ok(Some(Ok(before))),
-                CancelDecision::NotKnown(status) => return Ok(Some(Err(NotCancelled::NotKnown(status)))),
+                CancelDecision::NotKnown(status) => {
+                    return Ok(Some(Err(NotCancelled::NotKnown(status))));
+                }
                 CancelDecision::Changed(after) => *after,
             };
             match advance::commit(self.store, self.queue, now, &before, after).await {
@@ -248,10 +332,16 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 
     async fn create_key(&self, new: NewKey) -> Result<ApiGatewayProxyResponse, Problem> {
         let name: Name = new.name.parse().map_err(|e: domain::request::NameError| {
-            Problem::invalid(vec![FieldError { field: "name".into(), message: e.to_string() }])
+            Problem::invalid(vec![FieldError {
+                field: "name".into(),
+                message: e.to_string(),
+            }])
         })?;
         let key = ApiKey::from_entropy(self.entropy_of_a_key());
-        let added = self.add(&key, name.as_str(), new.role, self.system.now()).await.map_err(|e| http::failed(&e))?;
+        let added = self
+            .add(&key, name.as_str(), new.role, self.system.now())
+            .await
+            .map_err(|e| http::failed(&e))?;
         if !added {
             return Err(Problem::new(
                 409,
@@ -259,7 +349,14 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 format!("there is a key '{name}'; revoke it first or use another name"),
             ));
         }
-        Ok(http::json(201, &NewKeyAnswer { name: name.as_str(), role: new.role, key: key.expose() }))
+        Ok(http::json(
+            201,
+            &NewKeyAnswer {
+                name: name.as_str(),
+                role: new.role,
+                key: key.expose(),
+            },
+        ))
     }
 
     fn entropy_of_a_key(&self) -> [u8; 32] {
@@ -269,24 +366,51 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         bytes
     }
 
-    async fn add(&self, key: &ApiKey, name: &str, role: Role, now: Timestamp) -> Result<bool, PortError> {
+    async fn add(
+        &self,
+        key: &ApiKey,
+        name: &str,
+        role: Role,
+        now: Timestamp,
+    ) -> Result<bool, PortError> {
         let principal = Principal::new(now, self.system.bits());
-        self.keys.add_key(&auth::record(key, name, role, principal, now).await?).await
+        self.keys
+            .add_key(&auth::record(key, name, role, principal, now).await?)
+            .await
     }
 
-    /// A new key in the place of one, for the same principal. The old one is good for a day more, so that those who use it can be told, unless
-    /// it is to go at once.
-    async fn rotate_key(&self, name: &str, rotation: Rotation) -> Result<ApiGatewayProxyResponse, Problem> {
+    /// A new key in the place of one, for the same principal. The old one is good for a day more,
+    /// so that those who use it can be told, unless it is to go at once.
+    async fn rotate_key(
+        &self,
+        name: &str,
+        rotation: Rotation,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         let now = self.system.now();
         let keys = self.keys.list_keys().await.map_err(|e| http::failed(&e))?;
-        let Some(old) = keys.into_iter().find(|key| key.name == name) else { return Err(no_such_key(name)) };
+        let Some(old) = keys.into_iter().find(|key| key.name == name) else {
+            return Err(no_such_key(name));
+        };
         let key = ApiKey::from_entropy(self.entropy_of_a_key());
-        let fresh = auth::record(&key, name, old.role, old.principal(), now).await.map_err(|e| http::failed(&e))?;
-        let until = if rotation.now { now } else { now + OLD_KEY_GOOD };
+        let fresh = auth::record(&key, name, old.role, old.principal(), now)
+            .await
+            .map_err(|e| http::failed(&e))?;
+        let until = if rotation.now {
+            now
+        } else {
+            now + OLD_KEY_GOOD
+        };
         let (old, new) = old.rotated(fresh, until, now);
-        let rotated = self.keys.rotate_key(&old, &new).await.map_err(|e| http::failed(&e))?;
+        let rotated = self
+            .keys
+            .rotate_key(&old, &new)
+            .await
+            .map_err(|e| http::failed(&e))?;
         if !rotated {
-            let title = format!("the key '{}' was rotated or revoked meanwhile; look with `mycli keys list`", new.name);
+            let title = format!(
+                "the key '{}' was rotated or revoked meanwhile; look with `mycli keys list`",
+                new.name
+            );
             return Err(Problem::new(409, "key_changed", title));
         }
         let answer = RotatedKeyAnswer {
@@ -300,7 +424,11 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 
     async fn revoke_key(&self, name: &str) -> Result<ApiGatewayProxyResponse, Problem> {
         let was_there = match name.len() <= query::TEXT_MAX {
-            true => self.keys.remove_key(name).await.map_err(|e| http::failed(&e))?,
+            true => self
+                .keys
+                .remove_key(name)
+                .await
+                .map_err(|e| http::failed(&e))?,
             false => false,
         };
         if was_there {
@@ -310,7 +438,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 }
 
-/// Lambda would refuse the event of a body that is mostly quotes or backslashes. One machine has no such events, and the same limit.
+/// Lambda would refuse the event of a body that is mostly quotes or backslashes. One machine has no
+/// such events, and the same limit.
 fn refuse_what_no_event_holds(request: &ApiGatewayProxyRequest) -> Result<(), Problem> {
     let length = length_in_event(request.body.as_deref().unwrap_or_default());
     if length <= BULK_EVENT_MAX {
@@ -323,9 +452,19 @@ fn refuse_what_no_event_holds(request: &ApiGatewayProxyRequest) -> Result<(), Pr
 }
 
 fn no_such_key(name: &str) -> Problem {
-    Problem::new(404, "no_such_key", format!("there is no key '{}'", query::shown(name)))
+    Problem::new(
+        404,
+        "no_such_key",
+        format!("there is no key '{}'", query::shown(name)),
+    )
 }
 
 fn accepted(id: &ExecutionId, status: ExecutionStatus) -> ApiGatewayProxyResponse {
-    http::json(202, &Accepted { execution_id: id.clone(), status })
+    http::json(
+        202,
+        &Accepted {
+            execution_id: id.clone(),
+            status,
+        },
+    )
 }

@@ -1,4 +1,5 @@
-//! The launcher function: starts the heads of lines, stops what is to be stopped, asks after what is unknown.
+//! The launcher function: starts the heads of lines, stops what is to be stopped, asks after what
+//! is unknown.
 
 // The SDK's futures nest deeper than rustc looks by default.
 #![recursion_limit = "256"]
@@ -22,7 +23,11 @@ use pipeline::{
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     tracing::init_default_subscriber();
-    let Installation { settings, names, registration } = Installation::from_environment(Function::Launcher)?;
+    let Installation {
+        settings,
+        names,
+        registration,
+    } = Installation::from_environment(Function::Launcher)?;
     let config = connect::from_environment()?;
     let store = DynamoStore::of(&config, names.table, names.retention_days);
     let queue = SqsQueue::new(&config, names.launch_queue_url, names.control_queue_url);
@@ -40,6 +45,7 @@ async fn main() -> Result<(), Error> {
         system: &System,
         settings: &settings,
     };
-    let answer = async |event: LambdaEvent<SqsEvent>| Ok::<_, Error>(launcher.handle(event.payload).await);
+    let answer =
+        async |event: LambdaEvent<SqsEvent>| Ok::<_, Error>(launcher.handle(event.payload).await);
     lambda_runtime::run(service_fn(answer)).await
 }

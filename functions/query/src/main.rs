@@ -17,12 +17,26 @@ use pipeline::{auth::Auth, query::Query, recent::Recent};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     tracing::init_default_subscriber();
-    let Installation { settings, names, .. } = Installation::from_environment(Function::Query)?;
+    let Installation {
+        settings, names, ..
+    } = Installation::from_environment(Function::Query)?;
     let config = connect::from_environment()?;
     let store = DynamoStore::of(&config, names.table, names.retention_days);
-    let logs = Recent::new(CloudWatchLogs::new(&config, settings.log_group.clone()), &System);
+    let logs = Recent::new(
+        CloudWatchLogs::new(&config, settings.log_group.clone()),
+        &System,
+    );
     let auth = Auth::default();
-    let query = Query { store: &store, keys: &store, logs: &logs, system: &System, auth: &auth, settings: &settings };
-    let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| Ok::<_, Error>(query.handle(&event.payload).await);
+    let query = Query {
+        store: &store,
+        keys: &store,
+        logs: &logs,
+        system: &System,
+        auth: &auth,
+        settings: &settings,
+    };
+    let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| {
+        Ok::<_, Error>(query.handle(&event.payload).await)
+    };
     lambda_runtime::run(service_fn(answer)).await
 }

@@ -1,5 +1,5 @@
-//! The state tracker function: turns ECS's events and the script's marker lines into history, sweeps up what was missed, and makes the
-//! ends of executions known.
+//! The state tracker function: turns ECS's events and the script's marker lines into history,
+//! sweeps up what was missed, and makes the ends of executions known.
 
 // The SDK's futures nest deeper than rustc looks by default.
 #![recursion_limit = "256"]
@@ -23,13 +23,16 @@ use pipeline::{
 };
 use serde_json::Value;
 
-/// What a sweep leaves of the function's time, in milliseconds, for the page of executions that it is in the middle of. Ours.
+/// What a sweep leaves of the function's time, in milliseconds, for the page of executions that it
+/// is in the middle of. Ours.
 const SPARE_MILLIS: u64 = 15_000;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     tracing::init_default_subscriber();
-    let Installation { settings, names, .. } = Installation::from_environment(Function::StateTracker)?;
+    let Installation {
+        settings, names, ..
+    } = Installation::from_environment(Function::StateTracker)?;
     let config = connect::from_environment()?;
     let store = DynamoStore::of(&config, names.table, names.retention_days);
     let queue = SqsQueue::new(&config, names.launch_queue_url, names.control_queue_url);

@@ -1,4 +1,5 @@
-//! The submit function: every route that writes. It records and sends messages; it never touches ECS.
+//! The submit function: every route that writes. It records and sends messages; it never touches
+//! ECS.
 
 // The SDK's futures nest deeper than rustc looks by default.
 #![recursion_limit = "256"]
@@ -17,7 +18,9 @@ use pipeline::{auth::Auth, submit::Submit};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     tracing::init_default_subscriber();
-    let Installation { settings, names, .. } = Installation::from_environment(Function::Submit)?;
+    let Installation {
+        settings, names, ..
+    } = Installation::from_environment(Function::Submit)?;
     let config = connect::from_environment()?;
     let store = DynamoStore::of(&config, names.table, names.retention_days);
     let queue = SqsQueue::new(&config, names.launch_queue_url, names.control_queue_url);
@@ -31,6 +34,8 @@ async fn main() -> Result<(), Error> {
         auth: &auth,
         settings: &settings,
     };
-    let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| Ok::<_, Error>(submit.handle(&event.payload).await);
+    let answer = async |event: LambdaEvent<ApiGatewayProxyRequest>| {
+        Ok::<_, Error>(submit.handle(&event.payload).await)
+    };
     lambda_runtime::run(service_fn(answer)).await
 }

@@ -1,10 +1,17 @@
-//! That this package has a test of its program is why nextest builds the program itself, which the end-to-end tests deploy.
+//! That this package has a test of its program is why nextest builds the program itself, which the
+//! end-to-end tests deploy.
 
 use std::process::Command;
 
 #[test]
 fn without_its_environment_it_says_what_is_missing_and_ends() {
-    let output = Command::new(env!("CARGO_BIN_EXE_submit")).env_clear().output().expect("the function runs");
+    let output = Command::new(env!("CARGO_BIN_EXE_submit"))
+        .env_clear()
+        .output()
+        .expect("the function runs");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("MYCLI_TABLE"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("MYCLI_TABLE"),
+        "{said}"
+    );
 }

@@ -35,7 +35,10 @@ fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     match pipeline::http::body(&request, BULK_BODY_MAX) {
         Ok(body) => Some(body),
         Err(problem) => {
-            assert!((400..500).contains(&problem.status) && !problem.code.is_empty(), "{problem:?}");
+            assert!(
+                (400..500).contains(&problem.status) && !problem.code.is_empty(),
+                "{problem:?}"
+            );
             is_fit_for_a_terminal(&problem.title);
             None
         }
@@ -44,9 +47,14 @@ fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 /// What is accepted is within every limit, and survives being sent, stored, and asked for again.
 pub(crate) fn request(bytes: &[u8]) {
-    let Some(request) = read::<SubmitRequest>(bytes) else { return };
+    let Some(request) = read::<SubmitRequest>(bytes) else {
+        return;
+    };
     let sent = serde_json::to_string(&request).expect("it can be sent");
-    assert_eq!(serde_json::from_str::<SubmitRequest>(&sent).expect("it is read"), request);
+    assert_eq!(
+        serde_json::from_str::<SubmitRequest>(&sent).expect("it is read"),
+        request
+    );
     for defaults in places() {
         check(&request, &defaults);
     }
@@ -66,26 +74,55 @@ pub(crate) fn check(request: &SubmitRequest, defaults: &Defaults) {
 
 fn is_within_limits(launch: &LaunchRequest, defaults: &Defaults) {
     assert!(!launch.command.trim().is_empty() && !launch.command.contains('\0'));
-    assert!(launch.priority.abs() <= PRIORITY_MAX && launch.retries <= RETRIES_MAX && launch.timeout <= Timeout::MAX);
+    assert!(
+        launch.priority.abs() <= PRIORITY_MAX
+            && launch.retries <= RETRIES_MAX
+            && launch.timeout <= Timeout::MAX
+    );
     assert!(launch.env.iter().all(|(_, value)| !value.contains('\0')));
-    let names = [&launch.lock, &launch.group, &launch.name].into_iter().flatten();
-    assert!(names.clone().all(|name| name.as_str().len() <= 64 && !name.as_str().starts_with('-')));
+    let names = [&launch.lock, &launch.group, &launch.name]
+        .into_iter()
+        .flatten();
+    assert!(
+        names
+            .clone()
+            .all(|name| name.as_str().len() <= 64 && !name.as_str().starts_with('-'))
+    );
     let words = launch.source.iter().flat_map(|source| {
         [
             Some(source.repo.as_str().to_owned()),
-            source.reference.as_ref().map(|reference| reference.as_str().to_owned()),
+            source
+                .reference
+                .as_ref()
+                .map(|reference| reference.as_str().to_owned()),
         ]
     });
-    for word in words.flatten().chain(launch.image.iter().map(ToString::to_string)) {
-        assert!(!word.starts_with('-') && !word.contains(char::is_control), "{word:?}");
+    for word in words
+        .flatten()
+        .chain(launch.image.iter().map(ToString::to_string))
+    {
+        assert!(
+            !word.starts_with('-') && !word.contains(char::is_control),
+            "{word:?}"
+        );
     }
     let id = ExecutionId::new(chrono::DateTime::UNIX_EPOCH, 0);
     let overrides = task::overrides(launch, &id.attempt(1), &"f".repeat(32), None);
-    let length = serde_json::to_string(&overrides).expect("JSON").chars().count();
+    let length = serde_json::to_string(&overrides)
+        .expect("JSON")
+        .chars()
+        .count();
     assert!(length <= OVERRIDES_MAX, "{length} characters");
     let stored = serde_json::to_string(launch).expect("it can be stored");
-    assert_eq!(serde_json::from_str::<LaunchRequest>(&stored).expect("it is read"), *launch);
-    assert_eq!(SubmitRequest::from(launch).validate(defaults).as_ref(), Ok(launch), "asked for again it is the same");
+    assert_eq!(
+        serde_json::from_str::<LaunchRequest>(&stored).expect("it is read"),
+        *launch
+    );
+    assert_eq!(
+        SubmitRequest::from(launch).validate(defaults).as_ref(),
+        Ok(launch),
+        "asked for again it is the same"
+    );
     let execution = Execution::submitted(
         id,
         launch.clone(),
@@ -94,15 +131,25 @@ fn is_within_limits(launch: &LaunchRequest, defaults: &Defaults) {
         chrono::DateTime::UNIX_EPOCH,
     );
     let stored = serde_json::to_string(&execution).expect("it can be stored");
-    assert_eq!(serde_json::from_str::<Execution>(&stored).expect("it is read"), execution);
+    assert_eq!(
+        serde_json::from_str::<Execution>(&stored).expect("it is read"),
+        execution
+    );
 }
 
 /// What is read is what will be recorded, line by line.
 pub(crate) fn bulk(bytes: &[u8]) {
-    let Some(bulk) = read::<BulkRequest>(bytes) else { return };
+    let Some(bulk) = read::<BulkRequest>(bytes) else {
+        return;
+    };
     let sent = serde_json::to_string(&bulk).expect("it can be sent");
-    assert_eq!(serde_json::from_str::<BulkRequest>(&sent).expect("it is read"), bulk);
+    assert_eq!(
+        serde_json::from_str::<BulkRequest>(&sent).expect("it is read"),
+        bulk
+    );
     for request in &bulk.executions {
-        places().iter().for_each(|defaults| check(request, defaults));
+        places()
+            .iter()
+            .for_each(|defaults| check(request, defaults));
     }
 }

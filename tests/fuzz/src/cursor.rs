@@ -2,8 +2,11 @@
 
 use domain::history::{Cursor, LogCursor, LogEnds};
 
-pub(crate) const HISTORY: &[&str] =
-    &["ZXhlY18wMUpEM1pRNVQ3WTlXMU44TTJLNEM2WDdROQ", "ZXhlY183WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWg", ""];
+pub(crate) const HISTORY: &[&str] = &[
+    "ZXhlY18wMUpEM1pRNVQ3WTlXMU44TTJLNEM2WDdROQ",
+    "ZXhlY183WlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWg",
+    "",
+];
 pub(crate) const LOG: &[&str] = &[
     "eyJhIjoxLCJjIjoiMTIzIiwiZSI6ZmFsc2V9",
     "eyJhIjowLCJjIjpudWxsLCJlIjpmYWxzZX0",
@@ -12,20 +15,31 @@ pub(crate) const LOG: &[&str] = &[
 
 /// What is taken is what we would write, to the letter; all else is refused with the field's name.
 pub(crate) fn history(bytes: &[u8]) {
-    let Ok(text) = str::from_utf8(bytes) else { return };
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
     match Cursor::decode(text) {
         Ok(cursor) => assert_eq!(cursor.encode(), text),
         Err(fault) => assert_eq!(fault.field, "cursor"),
     }
     // What we write is taken, whatever its id.
     let mut seed = [0; 16];
-    bytes.iter().take(16).zip(&mut seed).for_each(|(byte, seed)| *seed = *byte);
-    let cursor = Cursor(domain::id::ExecutionId::new(chrono::DateTime::UNIX_EPOCH, u128::from_be_bytes(seed)));
+    bytes
+        .iter()
+        .take(16)
+        .zip(&mut seed)
+        .for_each(|(byte, seed)| *seed = *byte);
+    let cursor = Cursor(domain::id::ExecutionId::new(
+        chrono::DateTime::UNIX_EPOCH,
+        u128::from_be_bytes(seed),
+    ));
     assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
 }
 
 pub(crate) fn log(bytes: &[u8]) {
-    let Ok(text) = str::from_utf8(bytes) else { return };
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
     match LogCursor::decode(text) {
         Ok(cursor) => assert_eq!(cursor.encode(), text),
         Err(fault) => assert_eq!(fault.field, "cursor"),

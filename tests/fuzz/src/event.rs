@@ -32,27 +32,58 @@ pub(crate) const EVENTS: &[&str] = &[
 
 const NOW: Timestamp = DateTime::UNIX_EPOCH;
 
-/// What tells nothing is said to, without its content; what is read moves a record forward or not at all.
+/// What tells nothing is said to, without its content; what is read moves a record forward or not
+/// at all.
 pub(crate) fn event(bytes: &[u8]) {
-    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
+        return;
+    };
     match Input::read(value) {
         Ok(Input::Task(event)) => {
             let written = serde_json::to_string(&event.detail).expect("it can be stored");
-            assert_eq!(serde_json::from_str::<Task>(&written).expect("it is read"), event.detail);
+            assert_eq!(
+                serde_json::from_str::<Task>(&written).expect("it is read"),
+                event.detail
+            );
             seen(&event.detail);
         }
         Ok(Input::Lines(_) | Input::Ended(_) | Input::Sweep) => {}
-        Err(error) => assert!(error.to_string().len() < 200, "it may hold a secret: {error}"),
+        Err(error) => assert!(
+            error.to_string().len() < 200,
+            "it may hold a secret: {error}"
+        ),
     }
 }
 
 /// A record on which an attempt was launched.
 fn launched() -> Execution {
-    let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
+    let request = SubmitRequest {
+        command: Some("true".into()),
+        ..SubmitRequest::default()
+    };
     let request = request.validate(&Defaults::aws()).expect("a request");
-    let new = Execution::submitted(ExecutionId::new(NOW, 0), request, CapacityPool::Fargate, &Caller::local("me"), NOW);
-    let run_task = task::run_task(&new, "definition", "nonce", &GitAccess::default(), &settings());
-    new.launching(Plan { nonce: "f".repeat(32), run_task }, NOW).expect("it is due")
+    let new = Execution::submitted(
+        ExecutionId::new(NOW, 0),
+        request,
+        CapacityPool::Fargate,
+        &Caller::local("me"),
+        NOW,
+    );
+    let run_task = task::run_task(
+        &new,
+        "definition",
+        "nonce",
+        &GitAccess::default(),
+        &settings(),
+    );
+    new.launching(
+        Plan {
+            nonce: "f".repeat(32),
+            run_task,
+        },
+        NOW,
+    )
+    .expect("it is due")
 }
 
 fn settings() -> Settings {
@@ -81,21 +112,37 @@ fn seen(task: &Task) {
     // Told again, now or later, it says nothing new.
     assert_eq!(look(&after, NOW), None, "{task:?}");
     let stored = serde_json::to_string(&after).expect("it can be stored");
-    assert_eq!(serde_json::from_str::<Execution>(&stored).expect("it is read"), after);
+    assert_eq!(
+        serde_json::from_str::<Execution>(&stored).expect("it is read"),
+        after
+    );
     // What is over stays as it is.
-    let gone = before.observe(1, &Observation::Gone, later).unwrap_or_else(|| before.clone());
+    let gone = before
+        .observe(1, &Observation::Gone, later)
+        .unwrap_or_else(|| before.clone());
     let late = look(&gone, later).unwrap_or_else(|| gone.clone());
     moves_forward(&gone, &late);
 }
 
 fn moves_forward(before: &Execution, after: &Execution) {
-    assert_eq!((&before.id, &before.request, before.attempts.len()), (&after.id, &after.request, after.attempts.len()));
+    assert_eq!(
+        (&before.id, &before.request, before.attempts.len()),
+        (&after.id, &after.request, after.attempts.len())
+    );
     if let State::Final(_) = before.state {
         assert_eq!(before.end(), after.end(), "what is final stays");
     }
     let closed = |attempt: &&Attempt| !attempt.is_open();
-    for (was, is) in before.attempts.iter().zip(&after.attempts).filter(|(was, _)| closed(was)) {
+    for (was, is) in before
+        .attempts
+        .iter()
+        .zip(&after.attempts)
+        .filter(|(was, _)| closed(was))
+    {
         assert_eq!(was.closed, is.closed, "a closed attempt stays closed");
     }
-    assert!(after.events.starts_with(&before.events), "history only grows");
+    assert!(
+        after.events.starts_with(&before.events),
+        "history only grows"
+    );
 }

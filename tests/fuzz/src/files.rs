@@ -22,7 +22,9 @@ pub(crate) const LINES: &[&str] = &[
 
 /// What is read says the same when it is written down again; what is not is told in words.
 pub(crate) fn project(bytes: &[u8]) {
-    let Ok(text) = String::from_utf8(bytes.to_vec()) else { return };
+    let Ok(text) = String::from_utf8(bytes.to_vec()) else {
+        return;
+    };
     match Project::parse(PathBuf::from(".mycli.yaml"), text) {
         Ok(project) => {
             assert!(project.request.command.is_none() && project.request.idempotency_key.is_none());
@@ -32,7 +34,9 @@ pub(crate) fn project(bytes: &[u8]) {
                 project.request,
                 "{written}"
             );
-            places().iter().for_each(|defaults| check(&project.request, defaults));
+            places()
+                .iter()
+                .for_each(|defaults| check(&project.request, defaults));
         }
         Err(error) => assert!(error.to_string().starts_with(".mycli.yaml"), "{error}"),
     }
@@ -43,9 +47,17 @@ pub(crate) fn lines(bytes: &[u8]) {
     let mut faults = lines::Faults::of("lines");
     let read = lines::read(bytes, &mut faults);
     let (at_fault, told) = faults.told().unwrap_or_default();
-    assert!(told.iter().all(|fault| fault.to_string().starts_with("lines:")), "{told:?}");
+    assert!(
+        told.iter()
+            .all(|fault| fault.to_string().starts_with("lines:")),
+        "{told:?}"
+    );
     let written = bytes.split(|byte| *byte == b'\n').count();
-    assert!(read.len() + at_fault <= written, "{} and {at_fault} of {written}", read.len());
+    assert!(
+        read.len() + at_fault <= written,
+        "{} and {at_fault} of {written}",
+        read.len()
+    );
     let defaults = lines::keys_of(&SubmitRequest {
         image: Some("alpine".into()),
         env: [("A".to_owned(), "b".to_owned())].into(),
@@ -55,11 +67,15 @@ pub(crate) fn lines(bytes: &[u8]) {
     for line in &read {
         let mut again = lines::Faults::of("lines");
         let text = serde_json::to_vec(&line.keys).expect("it can be written");
-        let [same] = &lines::read(&text, &mut again)[..] else { panic!("a line that was read is refused: {line:?}") };
+        let [same] = &lines::read(&text, &mut again)[..] else {
+            panic!("a line that was read is refused: {line:?}")
+        };
         assert_eq!(same.keys, line.keys);
         let whole = lines::over(&defaults, &line.keys);
         for defaults in places() {
-            lines::check(&whole, &defaults).iter().for_each(|fault| is_fit_for_a_terminal(&fault.to_string()));
+            lines::check(&whole, &defaults)
+                .iter()
+                .for_each(|fault| is_fit_for_a_terminal(&fault.to_string()));
         }
     }
 }

@@ -1,5 +1,6 @@
-//! What holds for any input, however it was made. Each property panics where it does not hold; `it/hostile/fuzz.rs` tries each for a moment
-//! in every run, `just fuzz` by libFuzzer for as long as is wanted.
+//! What holds for any input, however it was made. Each property panics where it does not hold;
+//! `it/hostile/fuzz.rs` tries each for a moment in every run, `just fuzz` by libFuzzer for as long
+//! as is wanted.
 
 use domain::request::{Arch, Defaults};
 
@@ -33,14 +34,46 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: [Target; 8] = [
-    Target { name: "request", holds: api::request, seeds: api::REQUESTS },
-    Target { name: "bulk", holds: api::bulk, seeds: api::BULKS },
-    Target { name: "project", holds: files::project, seeds: files::PROJECTS },
-    Target { name: "lines", holds: files::lines, seeds: files::LINES },
-    Target { name: "event", holds: event::event, seeds: event::EVENTS },
-    Target { name: "history-cursor", holds: cursor::history, seeds: cursor::HISTORY },
-    Target { name: "log-cursor", holds: cursor::log, seeds: cursor::LOG },
-    Target { name: "marker", holds: marker::marker, seeds: marker::LINES },
+    Target {
+        name: "request",
+        holds: api::request,
+        seeds: api::REQUESTS,
+    },
+    Target {
+        name: "bulk",
+        holds: api::bulk,
+        seeds: api::BULKS,
+    },
+    Target {
+        name: "project",
+        holds: files::project,
+        seeds: files::PROJECTS,
+    },
+    Target {
+        name: "lines",
+        holds: files::lines,
+        seeds: files::LINES,
+    },
+    Target {
+        name: "event",
+        holds: event::event,
+        seeds: event::EVENTS,
+    },
+    Target {
+        name: "history-cursor",
+        holds: cursor::history,
+        seeds: cursor::HISTORY,
+    },
+    Target {
+        name: "log-cursor",
+        holds: cursor::log,
+        seeds: cursor::LOG,
+    },
+    Target {
+        name: "marker",
+        holds: marker::marker,
+        seeds: marker::LINES,
+    },
 ];
 
 /// The two places where commands run.
@@ -51,5 +84,8 @@ fn places() -> [Defaults; 2] {
 /// A message is text of ours, fit for a terminal: what a user wrote is escaped in it.
 #[track_caller]
 fn is_fit_for_a_terminal(message: &str) {
-    assert!(!message.chars().any(|c| c.is_control() && c != '\n'), "raw in a message: {message:?}");
+    assert!(
+        !message.chars().any(|c| c.is_control() && c != '\n'),
+        "raw in a message: {message:?}"
+    );
 }

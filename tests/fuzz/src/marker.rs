@@ -12,7 +12,8 @@ pub(crate) const LINES: &[&str] = &[
     "::mycli:0123456789abcdef0123456789abcdef:start",
 ];
 
-/// Without the nonce nothing is taken for a word of ours; whatever comes before one is left as it is.
+/// Without the nonce nothing is taken for a word of ours; whatever comes before one is left as it
+/// is.
 pub(crate) fn marker(bytes: &[u8]) {
     let line = String::from_utf8_lossy(bytes);
     let (text, found) = marker::split(NONCE, &line);
@@ -21,13 +22,19 @@ pub(crate) fn marker(bytes: &[u8]) {
         None => assert_eq!(text, Some(&*line)),
         Some(found) => {
             let before = text.unwrap_or_default();
-            assert!(line[before.len()..].starts_with(&ours), "{found:?} of {line:?}");
+            assert!(
+                line[before.len()..].starts_with(&ours),
+                "{found:?} of {line:?}"
+            );
             let is_sound = match found {
                 Marker::Exit(code) => (0..=255).contains(&code),
                 Marker::Commit(sha) => sha.bytes().all(|byte| byte.is_ascii_hexdigit()),
-                Marker::SetUp | Marker::Start | Marker::Timeout | Marker::Fail(_) | Marker::Ended | Marker::Other => {
-                    true
-                }
+                Marker::SetUp
+                | Marker::Start
+                | Marker::Timeout
+                | Marker::Fail(_)
+                | Marker::Ended
+                | Marker::Other => true,
             };
             assert!(is_sound, "{line:?}");
         }
@@ -37,5 +44,8 @@ pub(crate) fn marker(bytes: &[u8]) {
     assert_eq!(marker::split(NONCE, &forged), (Some(&*forged), None));
     let honest = format!("{forged}{ours}exit:3");
     let expected = (!forged.is_empty()).then_some(&*forged);
-    assert_eq!(marker::split(NONCE, &honest), (expected, Some(Marker::Exit(3))));
+    assert_eq!(
+        marker::split(NONCE, &honest),
+        (expected, Some(Marker::Exit(3)))
+    );
 }

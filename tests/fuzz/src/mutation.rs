@@ -83,7 +83,10 @@ pub fn input(seeds: &[&str], number: u64) -> Vec<u8> {
                 let part = random.below(other.len() + 1);
                 drop(bytes.splice(from..to, other[part..].iter().copied()));
             }
-            _ => drop(bytes.splice(from..to.min(from + 4), WORDS[random.below(WORDS.len())].bytes())),
+            _ => drop(bytes.splice(
+                from..to.min(from + 4),
+                WORDS[random.below(WORDS.len())].bytes(),
+            )),
         }
     }
     bytes

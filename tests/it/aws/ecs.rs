@@ -2,7 +2,10 @@
 
 use aws::ecs::{EcsTasks, Registration};
 use domain::{
-    ecs::{ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, StopCode, Tag, TaskOverride},
+    ecs::{
+        ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, StopCode, Tag,
+        TaskOverride,
+    },
     execution::Execution,
     git::GitAccess,
     id::AttemptId,
@@ -21,7 +24,8 @@ use crate::contract::records::{Wish, settings};
 
 const CLUSTER: &str = "mycli-team";
 const ATTEMPT: &str = "exec_01KAPR1BX00000000000000000-1";
-const TASK: &str = "arn:aws:ecs:eu-west-1:111122223333:task/mycli-team/0123456789abcdef0123456789abcdef";
+const TASK: &str =
+    "arn:aws:ecs:eu-west-1:111122223333:task/mycli-team/0123456789abcdef0123456789abcdef";
 
 fn tasks(stand_in: &StandIn) -> EcsTasks {
     let registration = Registration {
@@ -37,12 +41,17 @@ fn tasks(stand_in: &StandIn) -> EcsTasks {
 fn input() -> RunTaskInput {
     RunTaskInput {
         cluster: CLUSTER.into(),
-        task_definition: "arn:aws:ecs:eu-west-1:111122223333:task-definition/mycli-team-0011223344556677:1".into(),
+        task_definition:
+            "arn:aws:ecs:eu-west-1:111122223333:task-definition/mycli-team-0011223344556677:1"
+                .into(),
         client_token: ATTEMPT.into(),
         started_by: ATTEMPT.into(),
         count: 1,
         capacity_provider: Some("FARGATE_SPOT".into()),
-        tags: vec![Tag { key: "mycli:stack".into(), value: "team".into() }],
+        tags: vec![Tag {
+            key: "mycli:stack".into(),
+            value: "team".into(),
+        }],
         network_configuration: Some(NetworkConfiguration {
             subnets: vec!["subnet-a".into(), "subnet-b".into(), "subnet-c".into()],
             security_groups: vec!["sg-a".into()],
@@ -54,7 +63,10 @@ fn input() -> RunTaskInput {
             task_role_arn: Some("arn:aws:iam::111122223333:role/mycli/team/deployer".into()),
             container_overrides: vec![ContainerOverride {
                 name: "main".into(),
-                environment: vec![KeyValuePair { name: "MYCLI_COMMAND".into(), value: "make \"deploy\"".into() }],
+                environment: vec![KeyValuePair {
+                    name: "MYCLI_COMMAND".into(),
+                    value: "make \"deploy\"".into(),
+                }],
             }],
         },
     }
@@ -64,18 +76,42 @@ fn input() -> RunTaskInput {
 #[test]
 fn a_task_is_tagged_with_stack_submitter_and_group() {
     let tags = |execution: &Execution, stack: Option<&str>| {
-        let settings = Settings { task_tags: stack.map(str::to_owned), ..settings() };
-        let input = task::run_task(execution, "arn", &"0".repeat(32), &GitAccess::default(), &settings);
-        input.tags.into_iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect::<Vec<_>>()
+        let settings = Settings {
+            task_tags: stack.map(str::to_owned),
+            ..settings()
+        };
+        let input = task::run_task(
+            execution,
+            "arn",
+            &"0".repeat(32),
+            &GitAccess::default(),
+            &settings,
+        );
+        input
+            .tags
+            .into_iter()
+            .map(|tag| format!("{}={}", tag.key, tag.value))
+            .collect::<Vec<_>>()
     };
-    let mut execution = Wish { group: Some("nightly"), ..Wish::of("alice", 0) }.execution();
-    let all = ["mycli:stack=team", "mycli:submitter=alice", "mycli:group=nightly"];
+    let mut execution = Wish {
+        group: Some("nightly"),
+        ..Wish::of("alice", 0)
+    }
+    .execution();
+    let all = [
+        "mycli:stack=team",
+        "mycli:submitter=alice",
+        "mycli:group=nightly",
+    ];
     assert_eq!(tags(&execution, Some("team")), all);
     assert_eq!(tags(&execution, None), [""; 0]);
     execution.request.group = None;
     // A name of before names were checked.
     execution.submitted_by = "Bob <bob@example.com>".into();
-    assert_eq!(tags(&execution, Some("team")), ["mycli:stack=team", "mycli:submitter=Bob _bob@example.com_"]);
+    assert_eq!(
+        tags(&execution, Some("team")),
+        ["mycli:stack=team", "mycli:submitter=Bob _bob@example.com_"]
+    );
 }
 
 fn definition() -> TaskDefinition {
@@ -84,7 +120,10 @@ fn definition() -> TaskDefinition {
         arch: Arch::Arm64,
         entry_point: vec!["/bin/sh".into(), "-c".into()],
         command: vec!["the script".into()],
-        secrets: vec![SecretMapping { name: "DEPLOY_TOKEN".into(), value_from: "DEPLOY_TOKEN".into() }],
+        secrets: vec![SecretMapping {
+            name: "DEPLOY_TOKEN".into(),
+            value_from: "DEPLOY_TOKEN".into(),
+        }],
         registry_secret: Some("mycli/team/ghcr".parse().unwrap()),
         log_group: "/aws/mycli/team".into(),
     }
@@ -102,9 +141,19 @@ async fn a_task_is_started_exactly_as_it_is_stored() {
     let stand_in = StandIn::always(File(200, "run-task-started.json")).await;
     let task = tasks(&stand_in).run_task(&input()).await.unwrap();
     insta::assert_json_snapshot!("run_task", stand_in.calls()[0].body);
-    assert_eq!((task.task_arn.as_str(), task.last_status.as_str(), task.version), (TASK, "PROVISIONING", 1));
+    assert_eq!(
+        (
+            task.task_arn.as_str(),
+            task.last_status.as_str(),
+            task.version
+        ),
+        (TASK, "PROVISIONING", 1)
+    );
     assert_eq!(task.attempt().unwrap().to_string(), ATTEMPT);
-    assert_eq!(task.created_at.unwrap().timestamp_millis(), 1_795_478_400_123);
+    assert_eq!(
+        task.created_at.unwrap().timestamp_millis(),
+        1_795_478_400_123
+    );
     assert_eq!(task.container().unwrap().exit_code, None);
 }
 
@@ -117,7 +166,10 @@ async fn what_is_not_asked_for_is_left_to_ecs() {
     input.overrides.task_role_arn = None;
     tasks(&stand_in).run_task(&input).await.unwrap();
     let body = &stand_in.calls()[0].body;
-    assert_eq!((body.get("launchType"), body.get("capacityProviderStrategy")), (None, None));
+    assert_eq!(
+        (body.get("launchType"), body.get("capacityProviderStrategy")),
+        (None, None)
+    );
     assert_eq!(body.get("networkConfiguration"), None);
     assert_eq!(body["overrides"].get("taskRoleArn"), None);
 }
@@ -125,16 +177,25 @@ async fn what_is_not_asked_for_is_left_to_ecs() {
 #[tokio::test]
 async fn a_want_of_room_is_one_and_says_so_in_ecs_own_words() {
     for (file, words) in [
-        ("run-task-vcpu-limit.json", "ECS: You've reached the limit on the number of vCPUs you can run concurrently"),
+        (
+            "run-task-vcpu-limit.json",
+            "ECS: You've reached the limit on the number of vCPUs you can run concurrently",
+        ),
         (
             "run-task-no-capacity.json",
             "ECS: Capacity is unavailable at this time. Please try again later or in a different availability zone",
         ),
         ("run-task-resource.json", "ECS: RESOURCE:ENI"),
-        ("run-task-unheard-of.json", "ECS: SOLAR_FLARE (the region is being shielded)"),
+        (
+            "run-task-unheard-of.json",
+            "ECS: SOLAR_FLARE (the region is being shielded)",
+        ),
     ] {
         let (error, calls) = launched(File(200, file)).await;
-        assert!(matches!(&error, LaunchError::Full { words: said, .. } if said == words), "{file}: {error:?}");
+        assert!(
+            matches!(&error, LaunchError::Full { words: said, .. } if said == words),
+            "{file}: {error:?}"
+        );
         assert_eq!(calls, 1);
     }
 }
@@ -149,8 +210,14 @@ async fn every_shape_of_a_throttle_is_one() {
         (400, "expired-token.json"),
     ] {
         let (error, calls) = launched(File(status, file)).await;
-        assert!(matches!(error, LaunchError::Throttled(_)), "{file}: {error:?}");
-        assert_eq!(calls, 1, "the launcher decides about the next call, not the SDK");
+        assert!(
+            matches!(error, LaunchError::Throttled(_)),
+            "{file}: {error:?}"
+        );
+        assert_eq!(
+            calls, 1,
+            "the launcher decides about the next call, not the SDK"
+        );
     }
 }
 
@@ -166,7 +233,10 @@ async fn what_may_have_started_a_task_is_unknown_and_not_repeated_by_itself() {
         Cut(500, "server-error.json"),
     ] {
         let (error, calls) = launched(answer.clone()).await;
-        assert!(matches!(error, LaunchError::Unknown(_)), "{answer:?}: {error:?}");
+        assert!(
+            matches!(error, LaunchError::Unknown(_)),
+            "{answer:?}: {error:?}"
+        );
         assert_eq!(calls, 1, "{answer:?}");
     }
 }
@@ -184,14 +254,20 @@ async fn nobody_there_is_unknown_too() {
 #[tokio::test]
 async fn what_can_never_be_started_is_refused_with_the_way_out() {
     for (file, remedy) in [
-        ("access-denied.json", "iam:PassRole on resource: arn:aws:iam::111122223333:role/mycli/team/deployer"),
+        (
+            "access-denied.json",
+            "iam:PassRole on resource: arn:aws:iam::111122223333:role/mycli/team/deployer",
+        ),
         ("blocked.json", "AWS Support"),
         ("no-cluster.json", "mycli doctor"),
         ("platform.json", "--arch"),
         ("unsupported.json", "--on-demand"),
     ] {
         let (error, _) = launched(File(400, file)).await;
-        assert!(matches!(&error, LaunchError::Refused(words) if words.contains(remedy)), "{file}: {error:?}");
+        assert!(
+            matches!(&error, LaunchError::Refused(words) if words.contains(remedy)),
+            "{file}: {error:?}"
+        );
     }
     let (error, _) = launched(File(200, "run-task-attribute.json")).await;
     assert!(matches!(error, LaunchError::Refused(_)), "{error:?}");
@@ -201,7 +277,10 @@ async fn what_can_never_be_started_is_refused_with_the_way_out() {
 async fn a_definition_that_is_gone_is_said_to_be() {
     for file in ["definition-inactive.json", "definition-deleted.json"] {
         let (error, _) = launched(File(400, file)).await;
-        assert!(matches!(error, LaunchError::NoDefinition(_)), "{file}: {error:?}");
+        assert!(
+            matches!(error, LaunchError::NoDefinition(_)),
+            "{file}: {error:?}"
+        );
     }
 }
 
@@ -213,9 +292,15 @@ async fn a_token_that_is_known_is_answered_with_its_task() {
     })
     .await;
     let task = tasks(&stand_in).run_task(&input()).await.unwrap();
-    assert_eq!((task.task_arn.as_str(), task.started_by.as_deref()), (TASK, Some(ATTEMPT)));
+    assert_eq!(
+        (task.task_arn.as_str(), task.started_by.as_deref()),
+        (TASK, Some(ATTEMPT))
+    );
     assert_eq!(stand_in.operations(), ["RunTask", "DescribeTasks"]);
-    assert_eq!(stand_in.calls()[1].body, json!({ "cluster": CLUSTER, "tasks": [TASK] }));
+    assert_eq!(
+        stand_in.calls()[1].body,
+        json!({ "cluster": CLUSTER, "tasks": [TASK] })
+    );
 }
 
 #[tokio::test]
@@ -232,8 +317,14 @@ async fn a_known_token_whose_task_is_not_shown_yet_is_asked_about_again() {
 #[tokio::test]
 async fn a_definition_is_registered_whole_and_holds_no_secret() {
     let stand_in = StandIn::always(File(200, "register-task-definition.json")).await;
-    let arn = tasks(&stand_in).register_definition(&definition()).await.unwrap();
-    assert_eq!(arn, "arn:aws:ecs:eu-west-1:111122223333:task-definition/mycli-team-0011223344556677:1");
+    let arn = tasks(&stand_in)
+        .register_definition(&definition())
+        .await
+        .unwrap();
+    assert_eq!(
+        arn,
+        "arn:aws:ecs:eu-west-1:111122223333:task-definition/mycli-team-0011223344556677:1"
+    );
     let mut body = stand_in.calls()[0].body.clone();
     let family = std::mem::replace(&mut body["family"], json!("by content"));
     assert_eq!(family, format!("{CLUSTER}-{}", definition().content_hash()));
@@ -244,8 +335,14 @@ async fn a_definition_is_registered_whole_and_holds_no_secret() {
 async fn a_registration_that_is_throttled_is_waited_for_and_not_repeated_by_itself() {
     for file in ["throttled.json", "throttled-family.json"] {
         let stand_in = StandIn::always(File(400, file)).await;
-        let error = tasks(&stand_in).register_definition(&definition()).await.unwrap_err();
-        assert!(matches!(error, LaunchError::Throttled(_)), "{file}: {error:?}");
+        let error = tasks(&stand_in)
+            .register_definition(&definition())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, LaunchError::Throttled(_)),
+            "{file}: {error:?}"
+        );
         assert_eq!(stand_in.calls().len(), 1);
     }
 }
@@ -253,8 +350,14 @@ async fn a_registration_that_is_throttled_is_waited_for_and_not_repeated_by_itse
 #[tokio::test]
 async fn a_task_without_an_image_is_refused_before_ecs_is_asked() {
     let stand_in = StandIn::always(File(200, "register-task-definition.json")).await;
-    let imageless = TaskDefinition { image: None, ..definition() };
-    let error = tasks(&stand_in).register_definition(&imageless).await.unwrap_err();
+    let imageless = TaskDefinition {
+        image: None,
+        ..definition()
+    };
+    let error = tasks(&stand_in)
+        .register_definition(&imageless)
+        .await
+        .unwrap_err();
     assert!(matches!(error, LaunchError::Refused(_)), "{error:?}");
     assert_eq!(stand_in.operations().len(), 0);
 }
@@ -262,12 +365,20 @@ async fn a_task_without_an_image_is_refused_before_ecs_is_asked() {
 #[tokio::test]
 async fn a_described_task_is_the_same_as_its_event() {
     let stand_in = StandIn::always(File(200, "describe-tasks.json")).await;
-    let unknown = "arn:aws:ecs:eu-west-1:111122223333:task/mycli-team/ffffffffffffffffffffffffffffffff";
-    let described = tasks(&stand_in).describe_tasks(&[TASK.into(), unknown.into()]).await.unwrap();
+    let unknown =
+        "arn:aws:ecs:eu-west-1:111122223333:task/mycli-team/ffffffffffffffffffffffffffffffff";
+    let described = tasks(&stand_in)
+        .describe_tasks(&[TASK.into(), unknown.into()])
+        .await
+        .unwrap();
     assert_eq!(described.missing, [unknown]);
     let task = &described.tasks[0];
-    assert_eq!((task.version, &task.stop_code), (6, &Some(StopCode::EssentialContainerExited)));
-    let event: serde_json::Value = serde_json::from_str(include_str!("fixtures/events/exit-3.json")).unwrap();
+    assert_eq!(
+        (task.version, &task.stop_code),
+        (6, &Some(StopCode::EssentialContainerExited))
+    );
+    let event: serde_json::Value =
+        serde_json::from_str(include_str!("fixtures/events/exit-3.json")).unwrap();
     let of_event: domain::ecs::Task = serde_json::from_value(event["detail"].clone()).unwrap();
     assert_eq!(*task, of_event);
 }
@@ -275,7 +386,14 @@ async fn a_described_task_is_the_same_as_its_event() {
 #[tokio::test]
 async fn nothing_is_asked_about_no_tasks() {
     let stand_in = StandIn::always(File(200, "describe-tasks.json")).await;
-    assert!(tasks(&stand_in).describe_tasks(&[]).await.unwrap().tasks.is_empty());
+    assert!(
+        tasks(&stand_in)
+            .describe_tasks(&[])
+            .await
+            .unwrap()
+            .tasks
+            .is_empty()
+    );
     assert_eq!(stand_in.operations().len(), 0);
 }
 
@@ -287,16 +405,24 @@ async fn a_look_at_tasks_is_repeated_by_itself() {
         _ => File(200, "describe-tasks.json"),
     })
     .await;
-    let described = tasks(&stand_in).describe_tasks(&[TASK.into()]).await.unwrap();
+    let described = tasks(&stand_in)
+        .describe_tasks(&[TASK.into()])
+        .await
+        .unwrap();
     assert_eq!((described.tasks.len(), stand_in.calls().len()), (1, 3));
 }
 
 #[tokio::test]
 async fn an_attempts_tasks_are_listed_running_and_stopped_page_by_page_each_once() {
-    let stand_in = StandIn::new(|call, _| match (call.body["desiredStatus"].as_str(), call.body.get("nextToken")) {
-        (Some("RUNNING"), None) => File(200, "list-tasks-1.json"),
-        (Some("RUNNING"), Some(_)) => File(200, "list-tasks-2.json"),
-        _ => File(200, "list-tasks-stopped.json"),
+    let stand_in = StandIn::new(|call, _| {
+        match (
+            call.body["desiredStatus"].as_str(),
+            call.body.get("nextToken"),
+        ) {
+            (Some("RUNNING"), None) => File(200, "list-tasks-1.json"),
+            (Some("RUNNING"), Some(_)) => File(200, "list-tasks-2.json"),
+            _ => File(200, "list-tasks-stopped.json"),
+        }
     })
     .await;
     let attempt: AttemptId = ATTEMPT.parse().unwrap();
@@ -305,7 +431,10 @@ async fn an_attempts_tasks_are_listed_running_and_stopped_page_by_page_each_once
     assert_eq!(digits, ['1', '2', '3']);
     for call in stand_in.calls() {
         assert_eq!(call.body["startedBy"], ATTEMPT);
-        assert_eq!((call.body.get("family"), call.body.get("launchType")), (None, None));
+        assert_eq!(
+            (call.body.get("family"), call.body.get("launchType")),
+            (None, None)
+        );
     }
 }
 
@@ -315,13 +444,22 @@ async fn a_task_is_stopped_for_a_reason_and_one_that_is_over_is_no_error() {
     let tasks = tasks(&stand_in);
     tasks.stop_task(TASK, &"é".repeat(2000)).await.unwrap();
     let body = &stand_in.calls()[0].body;
-    assert_eq!((&body["cluster"], &body["task"]), (&json!(CLUSTER), &json!(TASK)));
+    assert_eq!(
+        (&body["cluster"], &body["task"]),
+        (&json!(CLUSTER), &json!(TASK))
+    );
     assert_eq!(body["reason"].as_str().unwrap().chars().count(), 1024);
 }
 
 #[tokio::test]
 async fn a_stop_that_is_not_answered_is_said() {
     let stand_in = StandIn::always(File(500, "server-error.json")).await;
-    let error = tasks(&stand_in).stop_task(TASK, "cancelled").await.unwrap_err();
-    assert_eq!(error.to_string(), "ECS is unavailable: ServerException: Service Unavailable. Please try again later.");
+    let error = tasks(&stand_in)
+        .stop_task(TASK, "cancelled")
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "ECS is unavailable: ServerException: Service Unavailable. Please try again later."
+    );
 }

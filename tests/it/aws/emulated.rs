@@ -36,22 +36,52 @@ fn unique(what: &str) -> String {
 
 #[tokio::test]
 async fn parameters_are_kept_replaced_listed_without_values_and_removed() {
-    let (path, other) = (unique("/mycli/test/secrets"), unique("/mycli/other/secrets"));
+    let (path, other) = (
+        unique("/mycli/test/secrets"),
+        unique("/mycli/other/secrets"),
+    );
     let parameters = Parameters::new(&config(), format!("{path}/"));
     let neighbour = Parameters::new(&config(), format!("{other}/"));
     let name = |name: &str| name.parse::<SecretName>().unwrap();
-    parameters.put(&name("TOKEN"), &"first".to_owned().into()).await.unwrap();
-    parameters.put(&name("TOKEN"), &"second".to_owned().into()).await.unwrap();
-    parameters.put(&name("KEY"), &"k".repeat(VALUE_MAX).into()).await.unwrap();
-    neighbour.put(&name("THEIRS"), &"theirs".to_owned().into()).await.unwrap();
+    parameters
+        .put(&name("TOKEN"), &"first".to_owned().into())
+        .await
+        .unwrap();
+    parameters
+        .put(&name("TOKEN"), &"second".to_owned().into())
+        .await
+        .unwrap();
+    parameters
+        .put(&name("KEY"), &"k".repeat(VALUE_MAX).into())
+        .await
+        .unwrap();
+    neighbour
+        .put(&name("THEIRS"), &"theirs".to_owned().into())
+        .await
+        .unwrap();
     let listed = parameters.list().await.unwrap();
-    assert_eq!(listed.iter().map(|parameter| parameter.name.as_str()).collect::<Vec<_>>(), ["KEY", "TOKEN"]);
+    assert_eq!(
+        listed
+            .iter()
+            .map(|parameter| parameter.name.as_str())
+            .collect::<Vec<_>>(),
+        ["KEY", "TOKEN"]
+    );
     assert!(listed.iter().all(|parameter| parameter.set_at.is_some()));
 
     let raw = aws_sdk_ssm::Client::new(&config());
-    let kept = raw.get_parameter().name(format!("{path}/TOKEN")).with_decryption(true).send().await.unwrap();
+    let kept = raw
+        .get_parameter()
+        .name(format!("{path}/TOKEN"))
+        .with_decryption(true)
+        .send()
+        .await
+        .unwrap();
     let kept = kept.parameter.unwrap();
-    assert_eq!((kept.value(), kept.r#type().map(ParameterType::as_str)), (Some("second"), Some("SecureString")));
+    assert_eq!(
+        (kept.value(), kept.r#type().map(ParameterType::as_str)),
+        (Some("second"), Some("SecureString"))
+    );
 
     let gone = ["TOKEN".to_owned(), "KEY".to_owned(), "NEVER_SET".to_owned()];
     parameters.remove(&gone).await.unwrap();
@@ -65,10 +95,19 @@ async fn parameters_are_kept_replaced_listed_without_values_and_removed() {
 async fn a_value_that_does_not_fit_is_refused_without_being_shown() {
     let parameters = Parameters::new(&config(), "/mycli/test/never/".into());
     let name: SecretName = "TOKEN".parse().unwrap();
-    let error = parameters.put(&name, &"s3cr3t".repeat(1000).into()).await.unwrap_err();
+    let error = parameters
+        .put(&name, &"s3cr3t".repeat(1000).into())
+        .await
+        .unwrap_err();
     assert!(matches!(error, ParameterError::TooLong(6000)), "{error:?}");
-    assert!(error.to_string().contains("6000 bytes") && !error.to_string().contains("s3cr3t"), "{error}");
-    let empty = parameters.put(&name, &String::new().into()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("6000 bytes") && !error.to_string().contains("s3cr3t"),
+        "{error}"
+    );
+    let empty = parameters
+        .put(&name, &String::new().into())
+        .await
+        .unwrap_err();
     assert!(matches!(empty, ParameterError::Empty), "{empty:?}");
 }
 
@@ -78,9 +117,25 @@ async fn an_end_is_announced_to_a_rule_that_asks_for_it() {
     let client = aws_sdk_eventbridge::Client::new(&config());
     let rule = unique("mycli-test");
     let pattern = r#"{"source":["mycli"],"detail-type":["Execution State Change"],"detail":{"submitted_by":["RULE"]}}"#;
-    client.put_rule().name(&rule).event_pattern(pattern.replace("RULE", &rule)).send().await.unwrap();
-    let target = Target::builder().id("queue").arn(queues.control_arn().await).build().unwrap();
-    client.put_targets().rule(&rule).targets(target).send().await.unwrap();
+    client
+        .put_rule()
+        .name(&rule)
+        .event_pattern(pattern.replace("RULE", &rule))
+        .send()
+        .await
+        .unwrap();
+    let target = Target::builder()
+        .id("queue")
+        .arn(queues.control_arn().await)
+        .build()
+        .unwrap();
+    client
+        .put_targets()
+        .rule(&rule)
+        .targets(target)
+        .send()
+        .await
+        .unwrap();
 
     let announcement = |number, by: &str| Announcement {
         execution_id: ExecutionId::new(domain::Timestamp::default(), number),
@@ -105,18 +160,33 @@ async fn an_end_is_announced_to_a_rule_that_asks_for_it() {
 
     let mut got = Vec::new();
     while got.len() < 12 {
-        let received = queues.control().receive(10, Duration::from_secs(60)).await.unwrap();
+        let received = queues
+            .control()
+            .receive(10, Duration::from_secs(60))
+            .await
+            .unwrap();
         assert!(!received.is_empty(), "only {} of 12 came", got.len());
         got.extend(received.into_iter().map(|message| {
             let event: serde_json::Value = serde_json::from_str(&message.body).unwrap();
-            serde_json::from_value::<Announcement>(event["detail"].clone()).unwrap().execution_id
+            serde_json::from_value::<Announcement>(event["detail"].clone())
+                .unwrap()
+                .execution_id
         }));
     }
     got.sort();
-    let mut expected: Vec<_> = all[..12].iter().map(|announcement| announcement.execution_id.clone()).collect();
+    let mut expected: Vec<_> = all[..12]
+        .iter()
+        .map(|announcement| announcement.execution_id.clone())
+        .collect();
     expected.sort();
     assert_eq!(got, expected);
-    client.remove_targets().rule(&rule).ids("queue").send().await.unwrap();
+    client
+        .remove_targets()
+        .rule(&rule)
+        .ids("queue")
+        .send()
+        .await
+        .unwrap();
     client.delete_rule().name(&rule).send().await.unwrap();
 }
 
@@ -134,13 +204,27 @@ async fn dead_letters_are_listed_without_being_taken_and_redriven_to_where_they_
         bodies.sort();
         bodies.dedup();
         assert_eq!(bodies.len(), 13);
-        assert!(listed.iter().all(|letter| letter.sent_at.is_some() && !letter.message_id.is_empty()));
+        assert!(
+            listed
+                .iter()
+                .all(|letter| letter.sent_at.is_some() && !letter.message_id.is_empty())
+        );
     }
     assert_eq!(dead.list(3).await.unwrap().len(), 3);
     assert_eq!(dead.redrive(&source, 4).await.unwrap(), 4);
     assert_eq!(dead.redrive(&source, 100).await.unwrap(), 9);
-    assert_eq!((dead.list(100).await.unwrap().len(), source.list(100).await.unwrap().len()), (0, 13));
-    assert_eq!(queues.all_control_dead().await, 0, "what was moved is still there, hidden");
+    assert_eq!(
+        (
+            dead.list(100).await.unwrap().len(),
+            source.list(100).await.unwrap().len()
+        ),
+        (0, 13)
+    );
+    assert_eq!(
+        queues.all_control_dead().await,
+        0,
+        "what was moved is still there, hidden"
+    );
     assert_eq!(dead.redrive(&source, 100).await.unwrap(), 0);
 }
 
@@ -148,7 +232,12 @@ async fn dead_letters_are_listed_without_being_taken_and_redriven_to_where_they_
 async fn a_task_is_registered_started_listed_described_and_stopped() {
     let client = aws_sdk_ecs::Client::new(&config());
     let cluster = unique("mycli-test");
-    client.create_cluster().cluster_name(&cluster).send().await.unwrap();
+    client
+        .create_cluster()
+        .cluster_name(&cluster)
+        .send()
+        .await
+        .unwrap();
     let registration = Registration {
         family_prefix: cluster.clone(),
         execution_role: "arn:aws:iam::000000000000:role/execution".into(),
@@ -167,7 +256,13 @@ async fn a_task_is_registered_started_listed_described_and_stopped() {
         log_group: "/aws/mycli/test".into(),
     };
     let arn = tasks.register_definition(&definition).await.unwrap();
-    assert!(arn.contains(&format!("task-definition/{cluster}-{}", definition.content_hash())), "{arn}");
+    assert!(
+        arn.contains(&format!(
+            "task-definition/{cluster}-{}",
+            definition.content_hash()
+        )),
+        "{arn}"
+    );
 
     let attempt = ExecutionId::new(domain::Timestamp::default(), System.bits()).attempt(1);
     let input = RunTaskInput {
@@ -188,15 +283,36 @@ async fn a_task_is_registered_started_listed_described_and_stopped() {
     };
     let task = tasks.run_task(&input).await.unwrap();
     assert_eq!(task.attempt(), Some(attempt.clone()));
-    assert_eq!(tasks.list_tasks(&attempt).await.unwrap(), std::slice::from_ref(&task.task_arn));
+    assert_eq!(
+        tasks.list_tasks(&attempt).await.unwrap(),
+        std::slice::from_ref(&task.task_arn)
+    );
     let nobody = ExecutionId::new(domain::Timestamp::default(), System.bits()).attempt(1);
-    assert_eq!(tasks.list_tasks(&nobody).await.unwrap(), Vec::<String>::new());
+    assert_eq!(
+        tasks.list_tasks(&nobody).await.unwrap(),
+        Vec::<String>::new()
+    );
 
-    tasks.stop_task(&task.task_arn, "the test is over").await.unwrap();
-    let described = tasks.describe_tasks(std::slice::from_ref(&task.task_arn)).await.unwrap();
+    tasks
+        .stop_task(&task.task_arn, "the test is over")
+        .await
+        .unwrap();
+    let described = tasks
+        .describe_tasks(std::slice::from_ref(&task.task_arn))
+        .await
+        .unwrap();
     assert_eq!(described.tasks[0].last_status, domain::ecs::STOPPED);
     let listed = tasks.list_tasks(&attempt).await.unwrap();
-    assert_eq!(listed, std::slice::from_ref(&task.task_arn), "a stopped task is found too");
+    assert_eq!(
+        listed,
+        std::slice::from_ref(&task.task_arn),
+        "a stopped task is found too"
+    );
     tasks.stop_task(&task.task_arn, "again").await.unwrap();
-    client.delete_cluster().cluster(&cluster).send().await.unwrap();
+    client
+        .delete_cluster()
+        .cluster(&cluster)
+        .send()
+        .await
+        .unwrap();
 }

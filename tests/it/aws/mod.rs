@@ -1,7 +1,7 @@
 //! The adapters over AWS: what goes over the wire, and what each of AWS's answers becomes.
 //!
-//! No emulator throttles, refuses or fails as AWS does, so a stand-in answers with AWS's own JSON (`fixtures/answers`). What an emulator does have
-//! is asked of the emulator.
+//! No emulator throttles, refuses or fails as AWS does, so a stand-in answers with AWS's own JSON
+//! (`fixtures/answers`). What an emulator does have is asked of the emulator.
 
 use aws_types::SdkConfig;
 use tests::table;

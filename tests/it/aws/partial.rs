@@ -20,7 +20,11 @@ fn check(number: u128) -> Outgoing {
 }
 
 fn queue(stand_in: &StandIn) -> SqsQueue {
-    SqsQueue::new(&stand_in.config(), "http://launch.invalid".into(), "http://control.invalid".into())
+    SqsQueue::new(
+        &stand_in.config(),
+        "http://launch.invalid".into(),
+        "http://control.invalid".into(),
+    )
 }
 
 fn ids(call: &Call) -> Vec<String> {
@@ -42,9 +46,18 @@ async fn messages_that_were_not_taken_are_sent_again_and_no_others() {
         _ => File(200, "send-message-batch.json"),
     })
     .await;
-    queue(&stand_in).send(vec![check(1), check(2)]).await.unwrap();
+    queue(&stand_in)
+        .send(vec![check(1), check(2)])
+        .await
+        .unwrap();
     let calls: Vec<_> = stand_in.calls().iter().map(ids).collect();
-    assert_eq!(calls, [vec![id(1).to_string(), id(2).to_string()], vec![id(2).to_string()]]);
+    assert_eq!(
+        calls,
+        [
+            vec![id(1).to_string(), id(2).to_string()],
+            vec![id(2).to_string()]
+        ]
+    );
 }
 
 #[tokio::test]
@@ -59,8 +72,15 @@ async fn a_message_that_sqs_never_takes_is_said_and_not_repeated() {
 #[tokio::test]
 async fn many_messages_go_ten_at_a_time() {
     let stand_in = StandIn::always(File(200, "send-message-batch.json")).await;
-    queue(&stand_in).send((0..25).map(check).collect()).await.unwrap();
-    let mut sent: Vec<_> = stand_in.calls().iter().map(|call| ids(call).len()).collect();
+    queue(&stand_in)
+        .send((0..25).map(check).collect())
+        .await
+        .unwrap();
+    let mut sent: Vec<_> = stand_in
+        .calls()
+        .iter()
+        .map(|call| ids(call).len())
+        .collect();
     sent.sort_unstable();
     assert_eq!(sent, [5, 10, 10]);
 }
@@ -68,11 +88,20 @@ async fn many_messages_go_ten_at_a_time() {
 #[tokio::test]
 async fn a_delay_is_sent_up_to_the_longest_that_sqs_takes() {
     let stand_in = StandIn::always(File(200, "send-message-batch.json")).await;
-    let delayed = |seconds| vec![Outgoing { delay_seconds: seconds, ..check(1) }];
+    let delayed = |seconds| {
+        vec![Outgoing {
+            delay_seconds: seconds,
+            ..check(1)
+        }]
+    };
     for seconds in [0, 7, 5_000] {
         queue(&stand_in).send(delayed(seconds)).await.unwrap();
     }
-    let sent: Vec<_> = stand_in.calls().iter().map(|call| call.body["Entries"][0]["DelaySeconds"].as_i64()).collect();
+    let sent: Vec<_> = stand_in
+        .calls()
+        .iter()
+        .map(|call| call.body["Entries"][0]["DelaySeconds"].as_i64())
+        .collect();
     assert_eq!(sent, [None, Some(7), Some(900)]);
 }
 
@@ -103,12 +132,17 @@ async fn events_that_were_not_taken_are_sent_again_and_no_others() {
     })
     .await;
     let bus = EventBus::new(&stand_in.config(), "default".into());
-    bus.announce(&[announcement(1), announcement(2)]).await.unwrap();
+    bus.announce(&[announcement(1), announcement(2)])
+        .await
+        .unwrap();
     let calls = stand_in.calls();
     assert_eq!(calls.len(), 2);
     assert_eq!(calls[1].body["Entries"].as_array().unwrap().len(), 1);
     let again = &calls[1].body["Entries"][0];
-    assert_eq!((&again["Source"], &again["DetailType"]), (&"mycli".into(), &"Execution State Change".into()));
+    assert_eq!(
+        (&again["Source"], &again["DetailType"]),
+        (&"mycli".into(), &"Execution State Change".into())
+    );
     let detail: Announcement = serde_json::from_str(again["Detail"].as_str().unwrap()).unwrap();
     assert_eq!(detail, announcement(2));
     assert_eq!(again["Time"].as_f64(), Some(1_795_478_475.0));

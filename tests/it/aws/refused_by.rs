@@ -1,4 +1,5 @@
-//! What a user is told where DynamoDB denies, rejects, or holds what cannot be read: each in words of its own, after one try.
+//! What a user is told where DynamoDB denies, rejects, or holds what cannot be read: each in words
+//! of its own, after one try.
 
 use aws::dynamo::DynamoStore;
 use aws_sdk_dynamodb::Client;
@@ -19,13 +20,15 @@ const ID: &str = "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9";
 fn error(code: &str, message: &str) -> Answer {
     Answer::Text(
         400,
-        json!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": message}).to_string(),
+        json!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": message})
+            .to_string(),
     )
 }
 
 /// What came of reading a record, what the API says of that, and how many calls it took.
 async fn load(stand_in: &StandIn) -> (PortError, Problem, usize) {
-    let store = DynamoStore::new(Client::new(&stand_in.config()), "table", 90).with_clock(|| Timestamp::UNIX_EPOCH);
+    let store = DynamoStore::new(Client::new(&stand_in.config()), "table", 90)
+        .with_clock(|| Timestamp::UNIX_EPOCH);
     let id: ExecutionId = ID.parse().unwrap();
     let error = store.load(&id).await.expect_err("it is refused");
     let problem = pipeline::http::failed(&error);
@@ -37,29 +40,62 @@ async fn a_missing_permission_is_named() {
     let words = "User: arn:aws:sts::1:assumed-role/mycli-query/x is not authorized to perform: dynamodb:GetItem on resource: arn:aws:dynamodb:…";
     let stand_in = StandIn::always(error("AccessDeniedException", words)).await;
     let (error, problem, calls) = load(&stand_in).await;
-    let PortError::Rejected(rejected) = &error else { panic!("{error}") };
-    assert_eq!(rejected.rejection, Rejection::Denied { permission: Some("dynamodb:GetItem".into()) });
-    assert_eq!((problem.status, &*problem.code), (500, "permission_missing"));
-    assert!(problem.title.contains("lacks the permission dynamodb:GetItem"), "{}", problem.title);
-    assert!(!problem.title.contains("arn:"), "what the service said is for our log: {}", problem.title);
-    assert!(calls <= 2, "one try for each of the two items, and no more: {calls}");
+    let PortError::Rejected(rejected) = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        rejected.rejection,
+        Rejection::Denied {
+            permission: Some("dynamodb:GetItem".into())
+        }
+    );
+    assert_eq!(
+        (problem.status, &*problem.code),
+        (500, "permission_missing")
+    );
+    assert!(
+        problem
+            .title
+            .contains("lacks the permission dynamodb:GetItem"),
+        "{}",
+        problem.title
+    );
+    assert!(
+        !problem.title.contains("arn:"),
+        "what the service said is for our log: {}",
+        problem.title
+    );
+    assert!(
+        calls <= 2,
+        "one try for each of the two items, and no more: {calls}"
+    );
 }
 
 #[tokio::test]
 async fn a_request_that_is_invalid_is_our_fault() {
-    let words =
-        "One or more parameter values were invalid: Size of hashkey has exceeded the maximum size limit of2048 bytes";
+    let words = "One or more parameter values were invalid: Size of hashkey has exceeded the maximum size limit of2048 bytes";
     let stand_in = StandIn::always(error("ValidationException", words)).await;
     let (error, problem, calls) = load(&stand_in).await;
-    assert!(matches!(&error, PortError::Rejected(rejected) if rejected.rejection == Rejection::Invalid), "{error}");
+    assert!(
+        matches!(&error, PortError::Rejected(rejected) if rejected.rejection == Rejection::Invalid),
+        "{error}"
+    );
     assert_eq!((problem.status, &*problem.code), (500, "internal_error"));
-    assert!(problem.title.contains("this is a fault of mycli"), "{}", problem.title);
+    assert!(
+        problem.title.contains("this is a fault of mycli"),
+        "{}",
+        problem.title
+    );
     assert!(calls <= 2, "{calls}");
 }
 
 #[tokio::test]
 async fn a_table_that_is_not_there_is_said() {
-    let stand_in = StandIn::always(error("ResourceNotFoundException", "Requested resource not found")).await;
+    let stand_in = StandIn::always(error(
+        "ResourceNotFoundException",
+        "Requested resource not found",
+    ))
+    .await;
     let (_, problem, calls) = load(&stand_in).await;
     assert_eq!((problem.status, &*problem.code), (500, "resource_missing"));
     assert!(problem.title.contains("mycli doctor"), "{}", problem.title);
@@ -69,8 +105,7 @@ async fn a_table_that_is_not_there_is_said() {
 #[tokio::test]
 async fn an_item_that_is_corrupt_is_named_by_its_run() {
     let stand_in = StandIn::new(|call, _| {
-        let item =
-            json!({"Item": {"pk": call.body["Key"]["pk"], "sk": call.body["Key"]["sk"], "status": {"S": "hunter2"}}});
+        let item = json!({"Item": {"pk": call.body["Key"]["pk"], "sk": call.body["Key"]["sk"], "status": {"S": "hunter2"}}});
         Answer::Text(200, item.to_string())
     });
     let stand_in = stand_in.await;
@@ -80,8 +115,15 @@ async fn an_item_that_is_corrupt_is_named_by_its_run() {
         "{error}"
     );
     assert_eq!((problem.status, &*problem.code), (500, "unreadable_record"));
-    assert!(problem.title.contains(&format!("mycli forget {ID}")), "{}", problem.title);
-    assert!(!format!("{error} {error:?} {}", problem.title).contains("hunter2"), "nothing of it is shown");
+    assert!(
+        problem.title.contains(&format!("mycli forget {ID}")),
+        "{}",
+        problem.title
+    );
+    assert!(
+        !format!("{error} {error:?} {}", problem.title).contains("hunter2"),
+        "nothing of it is shown"
+    );
     assert_eq!(calls, 2);
 }
 

@@ -34,18 +34,27 @@ pub(super) struct StandIn {
 
 impl StandIn {
     /// Answers each call by a function of it and of how many of its operation came before.
-    pub(super) async fn new(script: impl Fn(&Call, usize) -> Answer + Send + Sync + 'static) -> Self {
+    pub(super) async fn new(
+        script: impl Fn(&Call, usize) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let (calls, script) = (Arc::<Mutex<Vec<Call>>>::default(), Arc::new(script));
         let came = Arc::clone(&calls);
         let server = Loopback::serve(move |call| {
             let before = {
                 let mut calls = came.lock().unwrap();
                 calls.push(call.clone());
-                calls.iter().filter(|known| known.operation == call.operation).count() - 1
+                calls
+                    .iter()
+                    .filter(|known| known.operation == call.operation)
+                    .count()
+                    - 1
             };
             written(script(&call, before))
         });
-        Self { server: server.await, calls }
+        Self {
+            server: server.await,
+            calls,
+        }
     }
 
     /// Answers everything in the same way.
@@ -64,7 +73,10 @@ impl StandIn {
 
     /// How often each operation was called, in the order of the first calls.
     pub(super) fn operations(&self) -> Vec<String> {
-        self.calls().into_iter().map(|call| call.operation).collect()
+        self.calls()
+            .into_iter()
+            .map(|call| call.operation)
+            .collect()
     }
 }
 
@@ -83,6 +95,8 @@ fn written(answer: Answer) -> Response<Body> {
 
 /// A file of `fixtures/answers`.
 fn read(file: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("it/aws/fixtures/answers").join(file);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("it/aws/fixtures/answers")
+        .join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

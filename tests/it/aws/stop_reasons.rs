@@ -1,4 +1,5 @@
-//! Stop reasons that public reports and AWS's documentation quote, each with its source: what a run that ended so is told.
+//! Stop reasons that public reports and AWS's documentation quote, each with its source: what a run
+//! that ended so is told.
 
 use std::collections::BTreeMap;
 
@@ -75,10 +76,21 @@ fn each_stop_reason_that_was_reported_is_told_by_its_cause_and_tried_again_where
         .iter()
         .map(|report| (report, cause_of(report)))
         .filter(|(report, cause)| kind(cause) != report.cause || cause.passes() != report.may_pass)
-        .map(|(report, cause)| format!("{} (retried: {}) for {report:#?}", kind(&cause), cause.passes()))
+        .map(|(report, cause)| {
+            format!(
+                "{} (retried: {}) for {report:#?}",
+                kind(&cause),
+                cause.passes()
+            )
+        })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(reports.iter().all(|report| report.source.starts_with("https://")), "each has its source");
+    assert!(
+        reports
+            .iter()
+            .all(|report| report.source.starts_with("https://")),
+        "each has its source"
+    );
 }
 
 /// What a user reads names the mend where there is one, and keeps ECS's own words.
@@ -86,14 +98,23 @@ fn each_stop_reason_that_was_reported_is_told_by_its_cause_and_tried_again_where
 fn each_cause_is_told_in_words_that_keep_ecs_s_own() {
     let mut words: BTreeMap<&str, String> = BTreeMap::new();
     for report in reports() {
-        let (cause, said) = (cause_of(&report), report.stopped_reason.or(report.container_reason));
+        let (cause, said) = (
+            cause_of(&report),
+            report.stopped_reason.or(report.container_reason),
+        );
         let told = cause.to_string();
-        if !matches!(cause, Cause::Exit(_) | Cause::OutOfMemory(_) | Cause::Spot(_)) {
+        if !matches!(
+            cause,
+            Cause::Exit(_) | Cause::OutOfMemory(_) | Cause::Spot(_)
+        ) {
             assert!(said.is_some_and(|said| told.contains(&said)), "{told}");
         }
         let before_theirs = told.split(": ").next().unwrap_or_default().to_owned();
         words.entry(kind(&cause)).or_insert(before_theirs);
     }
-    let shown: String = words.into_iter().map(|(kind, words)| format!("{kind}: {words}\n")).collect();
+    let shown: String = words
+        .into_iter()
+        .map(|(kind, words)| format!("{kind}: {words}\n"))
+        .collect();
     insta::assert_snapshot!(shown);
 }

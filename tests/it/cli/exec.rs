@@ -5,24 +5,81 @@ use serde_json::{Value, json};
 use super::stand_in::{Asked, ID, KEY, Mycli, Reply, StandIn, page, record};
 
 #[track_caller]
-fn check_end(status: &str, exit_code: Option<i32>, reason: Option<&str>, expected: i32, said: &str) {
+fn check_end(
+    status: &str,
+    exit_code: Option<i32>,
+    reason: Option<&str>,
+    expected: i32,
+    said: &str,
+) {
     let api = StandIn::finished(record(status, exit_code, reason), &["one", "two"]);
-    let ran = Mycli::on(&api).run(&["exec", "--no-repo", "make"]).exits(expected).prints("one\ntwo\n");
+    let ran = Mycli::on(&api)
+        .run(&["exec", "--no-repo", "make"])
+        .exits(expected)
+        .prints("one\ntwo\n");
     assert_eq!(ran.err, said);
 }
 
 #[test]
 fn exec_exits_as_the_run_ended() {
     check_end("SUCCEEDED", Some(0), None, 0, "");
-    check_end("FAILED", Some(7), Some("the command exited with code 7"), 7, "");
-    check_end("FAILED", Some(255), Some("the command exited with code 255"), 255, "");
+    check_end(
+        "FAILED",
+        Some(7),
+        Some("the command exited with code 7"),
+        7,
+        "",
+    );
+    check_end(
+        "FAILED",
+        Some(255),
+        Some("the command exited with code 255"),
+        255,
+        "",
+    );
     let killed = "the command exited with code 137 (128 + 9: killed by SIGKILL)";
-    check_end("FAILED", Some(137), Some(killed), 137, &format!("mycli: FAILED: {killed}\n"));
-    check_end("FAILED", Some(124), Some("the command exited with code 124"), 124, "");
-    check_end("FAILED", None, Some("image not found"), 125, "mycli: FAILED: image not found\n");
-    check_end("FAILED", Some(256), Some("odd"), 125, "mycli: FAILED: odd\n");
-    check_end("TIMED_OUT", None, Some("timed out after 2s"), 124, "mycli: TIMED_OUT: timed out after 2s\n");
-    check_end("CANCELLED", None, Some("cancelled by bob"), 130, "mycli: CANCELLED: cancelled by bob\n");
+    check_end(
+        "FAILED",
+        Some(137),
+        Some(killed),
+        137,
+        &format!("mycli: FAILED: {killed}\n"),
+    );
+    check_end(
+        "FAILED",
+        Some(124),
+        Some("the command exited with code 124"),
+        124,
+        "",
+    );
+    check_end(
+        "FAILED",
+        None,
+        Some("image not found"),
+        125,
+        "mycli: FAILED: image not found\n",
+    );
+    check_end(
+        "FAILED",
+        Some(256),
+        Some("odd"),
+        125,
+        "mycli: FAILED: odd\n",
+    );
+    check_end(
+        "TIMED_OUT",
+        None,
+        Some("timed out after 2s"),
+        124,
+        "mycli: TIMED_OUT: timed out after 2s\n",
+    );
+    check_end(
+        "CANCELLED",
+        None,
+        Some("cancelled by bob"),
+        130,
+        "mycli: CANCELLED: cancelled by bob\n",
+    );
     check_end("LOST", None, None, 125, "mycli: LOST\n");
 }
 
@@ -32,16 +89,36 @@ fn exec_sends_the_command_under_a_key_of_its_own() {
     let mycli = Mycli::on(&api);
     for _ in 0..2 {
         mycli
-            .run(&["exec", "--no-repo", "--retry-on", "spot,host", "-e", "A=b=c", "--", "printf", "%s", "a b", "$HOME"])
+            .run(&[
+                "exec",
+                "--no-repo",
+                "--retry-on",
+                "spot,host",
+                "-e",
+                "A=b=c",
+                "--",
+                "printf",
+                "%s",
+                "a b",
+                "$HOME",
+            ])
             .exits(0);
     }
-    let sent: Vec<_> = api.asked().into_iter().filter(|asked| asked.line() == "POST /execute").collect();
+    let sent: Vec<_> = api
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.line() == "POST /execute")
+        .collect();
     let body = sent[0].json();
     assert_eq!(body["command"], "printf '%s' 'a b' '$HOME'");
     assert_eq!(body["env"], json!({"A": "b=c"}));
     assert_eq!(body["retry_on"], json!(["spot", "host"]));
     assert_eq!(sent[0].headers["authorization"], format!("Bearer {KEY}"));
-    assert_ne!(body["idempotency_key"], sent[1].json()["idempotency_key"], "each exec is a run of its own");
+    assert_ne!(
+        body["idempotency_key"],
+        sent[1].json()["idempotency_key"],
+        "each exec is a run of its own"
+    );
 }
 
 /// The answers of a POST in turn, then a finished run.
@@ -56,31 +133,57 @@ fn flaky(answers: Vec<Reply>) -> StandIn {
 }
 
 fn submissions(api: &StandIn) -> Vec<Value> {
-    api.asked().iter().filter(|asked| asked.line() == "POST /execute").map(Asked::json).collect()
+    api.asked()
+        .iter()
+        .filter(|asked| asked.line() == "POST /execute")
+        .map(Asked::json)
+        .collect()
 }
 
 #[test]
 fn a_lost_answer_is_asked_for_again_under_the_same_key() {
-    let api = flaky([502, 503, 504, 429].map(|status| Reply::status(status).header("retry-after", "0")).to_vec());
+    let api = flaky(
+        [502, 503, 504, 429]
+            .map(|status| Reply::status(status).header("retry-after", "0"))
+            .to_vec(),
+    );
     Mycli::on(&api).run(&["exec", "--no-repo", "make"]).exits(0);
     let sent = submissions(&api);
     assert_eq!(sent.len(), 5);
-    assert!(sent.iter().all(|body| *body == sent[0] && body["idempotency_key"].is_string()), "{sent:?}");
+    assert!(
+        sent.iter()
+            .all(|body| *body == sent[0] && body["idempotency_key"].is_string()),
+        "{sent:?}"
+    );
 }
 
 #[test]
 fn a_server_that_wants_an_hour_of_patience_is_told_about_at_once() {
     let api = flaky(vec![Reply::status(503).header("retry-after", "3600")]);
-    Mycli::on(&api).run(&["exec", "--no-repo", "make"]).exits(125).says("503 Service Unavailable");
+    Mycli::on(&api)
+        .run(&["exec", "--no-repo", "make"])
+        .exits(125)
+        .says("503 Service Unavailable");
     assert_eq!(submissions(&api).len(), 1);
 }
 
 #[test]
 fn a_refusal_names_every_field_and_is_not_repeated() {
     let faults = json!([{"field": "cpu", "message": "is odd"}, {"field": "env.A", "message": "is too long"}]);
-    let api = flaky(vec![Reply::problem(422, "invalid_request", "the request has 2 faults", &faults)]);
-    let ran = Mycli::on(&api).run(&["exec", "--no-repo", "make"]).exits(2).prints("");
-    assert_eq!(ran.err, "error: the request has 2 faults\n  cpu: is odd\n  env.A: is too long\n");
+    let api = flaky(vec![Reply::problem(
+        422,
+        "invalid_request",
+        "the request has 2 faults",
+        &faults,
+    )]);
+    let ran = Mycli::on(&api)
+        .run(&["exec", "--no-repo", "make"])
+        .exits(2)
+        .prints("");
+    assert_eq!(
+        ran.err,
+        "error: the request has 2 faults\n  cpu: is odd\n  env.A: is too long\n"
+    );
     assert_eq!(submissions(&api).len(), 1);
 }
 
@@ -88,28 +191,50 @@ fn a_refusal_names_every_field_and_is_not_repeated() {
 fn a_key_that_is_refused_is_never_shown() {
     let problem = Reply::problem(401, "unauthorized", "the key is not known", &json!([]));
     let api = StandIn::new(move |_| problem.clone());
-    let ran = Mycli::on(&api).run(&["-v", "exec", "--no-repo", "make"]).exits(125).says("MYCLI_API_KEY");
-    assert!(!ran.err.contains(KEY) && !ran.err.contains(&KEY[8..]), "{ran:#?}");
+    let ran = Mycli::on(&api)
+        .run(&["-v", "exec", "--no-repo", "make"])
+        .exits(125)
+        .says("MYCLI_API_KEY");
+    assert!(
+        !ran.err.contains(KEY) && !ran.err.contains(&KEY[8..]),
+        "{ran:#?}"
+    );
 }
 
 #[test]
 fn an_answer_of_something_else_is_told_as_what_it_is() {
     let api = StandIn::new(|_| Reply::json(&json!({"hello": "world"})));
-    Mycli::on(&api).run(&["exec", "--no-repo", "make"]).exits(125).says("is it the address of a mycli stack?");
+    Mycli::on(&api)
+        .run(&["exec", "--no-repo", "make"])
+        .exits(125)
+        .says("is it the address of a mycli stack?");
 }
 
 #[test]
 fn json_puts_the_log_aside_and_the_final_record_out() {
-    let api = StandIn::finished(record("FAILED", Some(3), Some("the command exited with code 3")), &["line"]);
-    let ran = Mycli::on(&api).run(&["exec", "--no-repo", "-o", "json", "make"]).exits(3).says("line\n");
+    let api = StandIn::finished(
+        record("FAILED", Some(3), Some("the command exited with code 3")),
+        &["line"],
+    );
+    let ran = Mycli::on(&api)
+        .run(&["exec", "--no-repo", "-o", "json", "make"])
+        .exits(3)
+        .says("line\n");
     assert_eq!(ran.json()["exit_code"], 3);
-    assert_eq!(ran.json()["of_a_newer_version"], 1, "nothing that the API says is lost");
+    assert_eq!(
+        ran.json()["of_a_newer_version"],
+        1,
+        "nothing that the API says is lost"
+    );
 }
 
 #[test]
 fn detach_prints_the_id_and_follows_nothing() {
     let api = StandIn::finished(record("RUNNING", None, None), &[]);
-    Mycli::on(&api).run(&["exec", "--no-repo", "--detach", "make"]).exits(0).prints(&format!("{ID}\n"));
+    Mycli::on(&api)
+        .run(&["exec", "--no-repo", "--detach", "make"])
+        .exits(0)
+        .prints(&format!("{ID}\n"));
     assert_eq!(api.lines(), ["POST /execute"]);
 }
 
@@ -137,22 +262,45 @@ fn dry_run_checks_and_prints_and_sends_nothing() {
         ran.json(),
         json!({"command": "make", "env": {"A": "2", "B": "\"q\"", "FROM_HERE": "x"}, "timeout": "90"})
     );
-    let ran =
-        mycli.run(&["exec", "--no-repo", "--dry-run", "--cpu", "3", "--timeout", "soon", "make"]).exits(2).prints("");
-    assert!(ran.err.contains("\n  timeout: ") && ran.err.contains("\n  cpu: "), "{}", ran.err);
+    let ran = mycli
+        .run(&[
+            "exec",
+            "--no-repo",
+            "--dry-run",
+            "--cpu",
+            "3",
+            "--timeout",
+            "soon",
+            "make",
+        ])
+        .exits(2)
+        .prints("");
+    assert!(
+        ran.err.contains("\n  timeout: ") && ran.err.contains("\n  cpu: "),
+        "{}",
+        ran.err
+    );
     assert_eq!(api.lines(), [""; 0]);
 }
 
 #[test]
 fn several_words_without_dashes_are_a_usage_error() {
-    Mycli::unconfigured().run(&["exec", "--no-repo", "make", "all"]).exits(2).says("quote it");
+    Mycli::unconfigured()
+        .run(&["exec", "--no-repo", "make", "all"])
+        .exits(2)
+        .says("quote it");
     Mycli::unconfigured().run(&["exec"]).exits(2);
 }
 
 /// The bodies of the reruns that were asked for, with their paths.
 fn reruns(api: &StandIn) -> Vec<(String, Value)> {
-    let asked = api.asked().into_iter().filter(|asked| asked.path.ends_with("/rerun"));
-    asked.map(|asked| (asked.path.clone(), asked.json())).collect()
+    let asked = api
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.path.ends_with("/rerun"));
+    asked
+        .map(|asked| (asked.path.clone(), asked.json()))
+        .collect()
 }
 
 #[test]
@@ -165,17 +313,37 @@ fn rerun_sends_what_is_changed_and_nothing_else() {
         ran.says("0123456789abcdef0123456789abcdef01234567");
         let (path, mut body) = reruns(&api).remove(before);
         assert_eq!(path, format!("/executions/{ID}/rerun"));
-        let key = body.as_object_mut().unwrap().remove("idempotency_key").unwrap();
-        assert!(key.as_str().unwrap().starts_with("mycli-") && key != "mycli-before", "{key}");
+        let key = body
+            .as_object_mut()
+            .unwrap()
+            .remove("idempotency_key")
+            .unwrap();
+        assert!(
+            key.as_str().unwrap().starts_with("mycli-") && key != "mycli-before",
+            "{key}"
+        );
         body
     };
     assert_eq!(changes(&[]), json!({}));
-    assert_eq!(changes(&["--timeout", "2h", "-e", "NEW=1"]), json!({"timeout": "2h", "env": {"NEW": "1"}}));
-    assert_eq!(changes(&["--no-repo", "--on-demand"]), json!({"repo": "", "capacity": "on-demand"}));
+    assert_eq!(
+        changes(&["--timeout", "2h", "-e", "NEW=1"]),
+        json!({"timeout": "2h", "env": {"NEW": "1"}})
+    );
+    assert_eq!(
+        changes(&["--no-repo", "--on-demand"]),
+        json!({"repo": "", "capacity": "on-demand"})
+    );
     // Secrets join; of those before, names are told.
-    assert_eq!(changes(&["--secret", "NEW"]), json!({"secrets": ["TOKEN", "NEW"]}));
+    assert_eq!(
+        changes(&["--secret", "NEW"]),
+        json!({"secrets": ["TOKEN", "NEW"]})
+    );
     assert_eq!(submissions(&api), [Value::Null; 0], "nothing is sent back");
-    assert!(!api.asked().iter().any(|asked| String::from_utf8_lossy(&asked.body).contains("prod-value")));
+    assert!(
+        !api.asked()
+            .iter()
+            .any(|asked| String::from_utf8_lossy(&asked.body).contains("prod-value"))
+    );
 }
 
 #[test]
@@ -188,7 +356,10 @@ fn a_rerun_whose_answer_is_lost_is_asked_for_again_under_the_same_key() {
         line if line.ends_with("/rerun") => Reply::accepted(),
         _ => Reply::json(&record("SUCCEEDED", Some(0), None)),
     });
-    Mycli::on(&api).run(&["rerun", ID, "--detach"]).exits(0).prints(&format!("{ID}\n"));
+    Mycli::on(&api)
+        .run(&["rerun", ID, "--detach"])
+        .exits(0)
+        .prints(&format!("{ID}\n"));
     let sent = reruns(&api);
     assert_eq!(sent.len(), 2);
     assert_eq!(sent[0], sent[1]);
@@ -208,7 +379,9 @@ const OTHER: &str = "exec_7ZZZZZZZZZ0000000000000000";
 
 #[test]
 fn what_failed_of_a_group_is_rerun_by_one_request_and_the_answer_is_looked_up() {
-    let submission = domain::id::ExecutionId::new(chrono::Utc::now(), 7).as_str().replace("exec_", "sub_");
+    let submission = domain::id::ExecutionId::new(chrono::Utc::now(), 7)
+        .as_str()
+        .replace("exec_", "sub_");
     let failed = |id: &str| {
         let mut failed = record("FAILED", Some(1), None);
         failed["execution_id"] = json!(id);
@@ -234,30 +407,67 @@ fn what_failed_of_a_group_is_rerun_by_one_request_and_the_answer_is_looked_up() 
         _ => Reply::json(&page(&[])),
     });
     let mycli = Mycli::on(&api);
-    let again =
-        ["rerun", "--failed", "--group", "g", "--into", "h", "--resume", &submission, "--secret", "T", "-o", "json"];
+    let again = [
+        "rerun",
+        "--failed",
+        "--group",
+        "g",
+        "--into",
+        "h",
+        "--resume",
+        &submission,
+        "--secret",
+        "T",
+        "-o",
+        "json",
+    ];
     let ran = mycli.run(&[&again[..], &["-e", "A=b"]].concat()).exits(1);
-    let report = ran.says(&format!("the rerun of {OTHER} is rejected: cpu: is odd")).json();
-    assert_eq!(report["accepted"], json!([{"line": 1, "execution_id": new_id, "rerun_of": ID}]));
+    let report = ran
+        .says(&format!("the rerun of {OTHER} is rejected: cpu: is odd"))
+        .json();
+    assert_eq!(
+        report["accepted"],
+        json!([{"line": 1, "execution_id": new_id, "rerun_of": ID}])
+    );
     assert_eq!(report["rejected"][0]["rerun_of"], OTHER);
     // Somebody with a stack of before hears what its API says.
     mycli.run(&again).exits(1).says("there is no such path");
-    let sent: Vec<_> =
-        api.asked().into_iter().filter(|asked| asked.method == "POST").map(|asked| asked.json()).collect();
+    let sent: Vec<_> = api
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.method == "POST")
+        .map(|asked| asked.json())
+        .collect();
     let changes = json!({"env": {"A": "b"}, "group": "h"});
-    assert_eq!(sent[0], json!({"submission_id": submission, "changes": changes, "add_secrets": ["T"]}));
+    assert_eq!(
+        sent[0],
+        json!({"submission_id": submission, "changes": changes, "add_secrets": ["T"]})
+    );
 }
 
-/// Neither comes by itself: an administrator has to do something, so that trying again would only keep the user waiting.
+/// Neither comes by itself: an administrator has to do something, so that trying again would only
+/// keep the user waiting.
 #[test]
 fn words_of_failures_that_do_not_pass_are_shown_after_one_try() {
     for (code, title) in [
-        ("permission_missing", "the store denied access: this installation lacks the permission dynamodb:PutItem"),
-        ("internal_error", "the store rejected what mycli asked of it; this is a fault of mycli"),
-        ("unreadable_record", "the record of exec_1 cannot be read by this release of mycli"),
+        (
+            "permission_missing",
+            "the store denied access: this installation lacks the permission dynamodb:PutItem",
+        ),
+        (
+            "internal_error",
+            "the store rejected what mycli asked of it; this is a fault of mycli",
+        ),
+        (
+            "unreadable_record",
+            "the record of exec_1 cannot be read by this release of mycli",
+        ),
     ] {
         let api = flaky(vec![Reply::problem(500, code, title, &json!([])); 5]);
-        Mycli::on(&api).run(&["exec", "--no-repo", "make"]).exits(125).says(title);
+        Mycli::on(&api)
+            .run(&["exec", "--no-repo", "make"])
+            .exits(125)
+            .says(title);
         assert_eq!(submissions(&api).len(), 1, "{code}");
     }
 }

@@ -44,14 +44,25 @@ const COMMANDS: [&[&str]; 36] = [
 #[test]
 fn every_command_has_examples() {
     for command in &COMMANDS[..COMMANDS.len() - 1] {
-        let ran = Mycli::unconfigured().run(&[command, &["--help"][..]].concat()).exits(0);
-        assert!(ran.out.contains("Examples:\n  mycli "), "{command:?}: {}", ran.out);
+        let ran = Mycli::unconfigured()
+            .run(&[command, &["--help"][..]].concat())
+            .exits(0);
+        assert!(
+            ran.out.contains("Examples:\n  mycli "),
+            "{command:?}: {}",
+            ran.out
+        );
     }
 }
 
 #[test]
 fn the_command_line_is_as_documented() {
-    let help = |command: &&[&str]| Mycli::unconfigured().run(&[command, &["--help"][..]].concat()).exits(0).out;
+    let help = |command: &&[&str]| {
+        Mycli::unconfigured()
+            .run(&[command, &["--help"][..]].concat())
+            .exits(0)
+            .out
+    };
     let manual: Vec<_> = COMMANDS.iter().map(help).collect();
     insta::assert_snapshot!("help", manual.join("\n----\n"));
 }
@@ -60,7 +71,12 @@ fn the_command_line_is_as_documented() {
 fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = Mycli::unconfigured().run(&["completions", shell]).exits(0);
-        assert!(["history", "--retry-on"].iter().all(|word| ran.out.contains(word.trim_start_matches('-'))), "{shell}");
+        assert!(
+            ["history", "--retry-on"]
+                .iter()
+                .all(|word| ran.out.contains(word.trim_start_matches('-'))),
+            "{shell}"
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! The built `mycli` against a stand-in of the API: what the command line promises by itself, whatever serves the API.
+//! The built `mycli` against a stand-in of the API: what the command line promises by itself,
+//! whatever serves the API.
 
 mod config;
 mod exec;

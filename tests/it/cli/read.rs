@@ -6,24 +6,38 @@ use super::stand_in::{ID, Mycli, Reply, StandIn, record};
 
 fn history(next: Option<&str>) -> StandIn {
     let mut long = record("FAILED", Some(1), None);
-    long["command"] = json!("for x in *; do\n  echo \u{1b}[31m$x and a lot more than a row can hold\ndone");
-    let page = json!({"executions": [record("SUCCEEDED", Some(0), None), long], "next_cursor": next});
+    long["command"] =
+        json!("for x in *; do\n  echo \u{1b}[31m$x and a lot more than a row can hold\ndone");
+    let page =
+        json!({"executions": [record("SUCCEEDED", Some(0), None), long], "next_cursor": next});
     StandIn::new(move |_| Reply::json(&page))
 }
 
 #[test]
 fn history_is_a_table_of_80_columns_when_piped() {
     let api = history(Some("abc"));
-    let ran = Mycli::on(&api).run(&["history"]).exits(0).says("--cursor abc");
+    let ran = Mycli::on(&api)
+        .run(&["history"])
+        .exits(0)
+        .says("--cursor abc");
     let lines: Vec<_> = ran.out.lines().collect();
     assert_eq!(lines.len(), 3, "a head, and a line a run: {}", ran.out);
-    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{}", ran.out);
     assert!(
-        lines[1].starts_with(ID) && lines[1].contains("SUCCEEDED") && lines[1].ends_with("make deploy"),
+        lines.iter().all(|line| line.chars().count() <= 80),
         "{}",
         ran.out
     );
-    assert!(!ran.out.contains('\u{1b}'), "neither colours of ours nor what others wrote");
+    assert!(
+        lines[1].starts_with(ID)
+            && lines[1].contains("SUCCEEDED")
+            && lines[1].ends_with("make deploy"),
+        "{}",
+        ran.out
+    );
+    assert!(
+        !ran.out.contains('\u{1b}'),
+        "neither colours of ours nor what others wrote"
+    );
 }
 
 #[test]
@@ -48,7 +62,9 @@ fn history_passes_its_filters_on() {
     assert_eq!(ran.err, "", "no hint on the last page");
     assert_eq!(
         api.lines(),
-        ["GET /executions?limit=3&status=TIMED_OUT&since=2026-01-02T03%3A04%3A05.000Z&group=g&by=me&cursor=c%3D"]
+        [
+            "GET /executions?limit=3&status=TIMED_OUT&since=2026-01-02T03%3A04%3A05.000Z&group=g&by=me&cursor=c%3D"
+        ]
     );
 }
 
@@ -67,15 +83,26 @@ fn history_refuses_what_it_cannot_ask_for() {
 
 #[test]
 fn json_is_the_api_s_own() {
-    let ran = Mycli::on(&history(Some("abc"))).run(&["history", "-o", "json"]).exits(0);
+    let ran = Mycli::on(&history(Some("abc")))
+        .run(&["history", "-o", "json"])
+        .exits(0);
     assert_eq!(ran.json()["next_cursor"], "abc");
     let api = StandIn::finished(record("LOST", None, Some("gone")), &[]);
-    assert_eq!(Mycli::on(&api).run(&["status", ID, "-o", "json"]).exits(0).json(), record("LOST", None, Some("gone")));
+    assert_eq!(
+        Mycli::on(&api)
+            .run(&["status", ID, "-o", "json"])
+            .exits(0)
+            .json(),
+        record("LOST", None, Some("gone"))
+    );
 }
 
 #[test]
 fn status_shows_what_is_known_and_no_values_of_variables() {
-    let api = StandIn::finished(record("FAILED", Some(7), Some("the command exited with code 7")), &[]);
+    let api = StandIn::finished(
+        record("FAILED", Some(7), Some("the command exited with code 7")),
+        &[],
+    );
     let ran = Mycli::on(&api).run(&["status", ID]).exits(0);
     for known in [
         "FAILED",
@@ -104,15 +131,26 @@ fn status_without_an_id_is_of_the_caller_s_latest() {
         false => Reply::json(&record("RUNNING", None, None)),
     });
     Mycli::on(&api).run(&["status"]).exits(0);
-    assert_eq!(api.lines(), ["GET /executions?limit=1&by=me".to_owned(), format!("GET /executions/{ID}")]);
+    assert_eq!(
+        api.lines(),
+        [
+            "GET /executions?limit=1&by=me".to_owned(),
+            format!("GET /executions/{ID}")
+        ]
+    );
     let none = StandIn::new(|_| Reply::json(&json!({"executions": [], "next_cursor": null})));
-    Mycli::on(&none).run(&["status"]).exits(1).says("no runs yet");
+    Mycli::on(&none)
+        .run(&["status"])
+        .exits(1)
+        .says("no runs yet");
 }
 
 #[test]
 fn an_arn_is_asked_for_by_its_task_s_id() {
     let api = StandIn::new(|_| Reply::json(&record("RUNNING", None, None)));
-    Mycli::on(&api).run(&["status", "arn:aws:ecs:eu-west-1:1:task/c/t?x#y"]).exits(0);
+    Mycli::on(&api)
+        .run(&["status", "arn:aws:ecs:eu-west-1:1:task/c/t?x#y"])
+        .exits(0);
     assert_eq!(api.lines(), ["GET /executions/t%3Fx%23y"]);
 }
 
@@ -157,5 +195,9 @@ fn nobody_there_is_said_with_the_address() {
     let endpoint = gone.endpoint.clone();
     let mycli = Mycli::on(&gone);
     drop(gone);
-    mycli.run(&["status", ID]).exits(1).says(&format!("failed to reach {endpoint}")).says("refused");
+    mycli
+        .run(&["status", ID])
+        .exits(1)
+        .says(&format!("failed to reach {endpoint}"))
+        .says("refused");
 }

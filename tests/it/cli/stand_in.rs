@@ -21,7 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 /// The id that the stand-in gives to runs.
 pub(super) const ID: &str = "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9";
 /// A key that the stand-in accepts, as it does any.
-pub(super) const KEY: &str = "sk_live_00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+pub(super) const KEY: &str =
+    "sk_live_00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
 /// What `mycli` asked.
 #[derive(Clone, Debug)]
@@ -54,20 +55,34 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn json(body: &Value) -> Self {
-        Self { status: 200, headers: Vec::new(), body: body.to_string() }
+        Self {
+            status: 200,
+            headers: Vec::new(),
+            body: body.to_string(),
+        }
     }
 
     pub(super) fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: String::new() }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: String::new(),
+        }
     }
 
     pub(super) fn problem(status: u16, code: &str, title: &str, errors: &Value) -> Self {
         let body = json!({"status": status, "code": code, "title": title, "errors": errors});
-        Self { status, ..Self::json(&body) }
+        Self {
+            status,
+            ..Self::json(&body)
+        }
     }
 
     pub(super) fn accepted() -> Self {
-        Self { status: 202, ..Self::json(&json!({"execution_id": ID, "status": "QUEUED"})) }
+        Self {
+            status: 202,
+            ..Self::json(&json!({"execution_id": ID, "status": "QUEUED"}))
+        }
     }
 
     pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
@@ -97,15 +112,24 @@ impl StandIn {
     /// Answers as `script` says.
     pub(super) fn new(script: impl FnMut(&Asked) -> Reply + Send + 'static) -> Self {
         let (sender, news) = mpsc::unbounded_channel();
-        let shared = Shared { script: Mutex::new(Box::new(script)), asked: Mutex::default(), news: sender };
+        let shared = Shared {
+            script: Mutex::new(Box::new(script)),
+            asked: Mutex::default(),
+            news: sender,
+        };
         let shared = Arc::new(shared);
         let (stop, stopped) = oneshot::channel::<()>();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket of ours");
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
-        let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let app = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&shared));
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
                 tokio::select! {
@@ -114,7 +138,13 @@ impl StandIn {
                 }
             });
         });
-        Self { endpoint, shared, news, stop: Some(stop), thread: Some(thread) }
+        Self {
+            endpoint,
+            shared,
+            news,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 
     /// A run that is over as soon as it is submitted, with this record and this log.
@@ -124,7 +154,9 @@ impl StandIn {
             "POST /execute" => Reply::accepted(),
             line if line.ends_with("/rerun") => Reply::accepted(),
             line if line.contains("/logs") => Reply::json(&log),
-            line if line.ends_with("/cancel") => Reply::json(&json!({"execution_id": ID, "status": "RUNNING"})),
+            line if line.ends_with("/cancel") => {
+                Reply::json(&json!({"execution_id": ID, "status": "RUNNING"}))
+            }
             _ => Reply::json(&record),
         })
     }
@@ -163,9 +195,22 @@ impl Drop for StandIn {
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.expect("a body").to_vec();
-    let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-    let asked = Asked { method: head.method, path, headers: head.headers, body };
-    shared.asked.lock().expect("not poisoned").push(asked.clone());
+    let path = head
+        .uri
+        .path_and_query()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let asked = Asked {
+        method: head.method,
+        path,
+        headers: head.headers,
+        body,
+    };
+    shared
+        .asked
+        .lock()
+        .expect("not poisoned")
+        .push(asked.clone());
     let reply = (shared.script.lock().expect("not poisoned"))(&asked);
     // The test may have seen enough.
     drop(shared.news.send(asked));
@@ -212,28 +257,42 @@ impl Mycli {
     /// Nothing configured.
     pub(super) fn unconfigured() -> Self {
         let folder = || tempfile::tempdir().expect("a folder");
-        Self { home: folder(), dir: folder(), endpoint: None }
+        Self {
+            home: folder(),
+            dir: folder(),
+            endpoint: None,
+        }
     }
 
     /// Configured, by the environment, for the stand-in.
     pub(super) fn on(api: &StandIn) -> Self {
-        Self { endpoint: Some(api.endpoint.clone()), ..Self::unconfigured() }
+        Self {
+            endpoint: Some(api.endpoint.clone()),
+            ..Self::unconfigured()
+        }
     }
 
     /// Ready to run in its directory.
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(tests::mycli());
-        command.args(arguments).current_dir(&self.dir).env_clear().stdin(Stdio::null());
+        command
+            .args(arguments)
+            .current_dir(&self.dir)
+            .env_clear()
+            .stdin(Stdio::null());
         command
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.home.path())
             .env("TZ", "UTC");
         // No repository above the directory is this test's.
-        command
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CEILING_DIRECTORIES", self.dir.path().parent().unwrap_or(self.dir.path()));
+        command.env("GIT_CONFIG_NOSYSTEM", "1").env(
+            "GIT_CEILING_DIRECTORIES",
+            self.dir.path().parent().unwrap_or(self.dir.path()),
+        );
         if let Some(endpoint) = &self.endpoint {
-            command.env("MYCLI_ENDPOINT", endpoint).env("MYCLI_API_KEY", KEY);
+            command
+                .env("MYCLI_ENDPOINT", endpoint)
+                .env("MYCLI_API_KEY", KEY);
         }
         command
     }
@@ -264,7 +323,11 @@ pub(super) struct Ran {
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+        Self {
+            code: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 }
 

@@ -8,7 +8,10 @@ use super::*;
 /// That the task's one container has written `once` a single time, and exits 4.
 async fn assert_ran_once(case: &Case, runner: &ContainerRunner, id: &str) {
     let (ended, output) = follow(runner, id, 0).await;
-    assert_eq!((ended.exit_code, text(&output).as_str()), (Some(4), "once\n"));
+    assert_eq!(
+        (ended.exit_code, text(&output).as_str()),
+        (Some(4), "once\n")
+    );
     assert_eq!(case.containers(), [id]);
 }
 
@@ -21,7 +24,10 @@ async fn container_started_twice_runs_once() {
     let (runner, case) = (runner().await, case());
     let first = case.start(&runner).await;
     let second = case.start(&runner).await;
-    assert_eq!((&first.container_id, first.started_at), (&second.container_id, second.started_at));
+    assert_eq!(
+        (&first.container_id, first.started_at),
+        (&second.container_id, second.started_at)
+    );
     assert_eq!(first.image_digest, second.image_digest);
     assert_ran_once(&case, &runner, &first.container_id).await;
 }
@@ -44,7 +50,8 @@ async fn container_started_at_the_same_time_by_two_runs_once() {
     assert_ran_once(&case, &one, &first.container_id).await;
 }
 
-/// Starts it through a connection on which `fate` strikes and the program then dies; and starts it anew.
+/// Starts it through a connection on which `fate` strikes and the program then dies; and starts it
+/// anew.
 async fn after_a_crash(request: &str, fate: Fate) {
     let (case, proxy) = (case(), Proxy::before_engine(&[(request, fate)]).await);
     let doomed = runner_at(&proxy.docker_host()).await;
@@ -80,7 +87,10 @@ async fn container_of_a_crash_during_its_start_runs_once() {
 
 #[tokio::test]
 async fn container_whose_start_answered_nothing_is_known_to_run() {
-    let (case, proxy) = (case(), Proxy::before_engine(&[("/start", Fate::AnswerLost)]).await);
+    let (case, proxy) = (
+        case(),
+        Proxy::before_engine(&[("/start", Fate::AnswerLost)]).await,
+    );
     let runner = runner_at(&proxy.docker_host()).await;
     let started = case.start(&runner).await;
     assert_eq!(proxy.unused(), 0);
@@ -91,10 +101,16 @@ async fn container_whose_start_answered_nothing_is_known_to_run() {
 async fn container_of_another_task_with_the_same_attempt_is_left_alone() {
     let (runner, mut case) = (runner().await, case());
     let id = case.start(&runner).await.container_id;
-    let own = std::mem::replace(&mut case.launch.task_arn, "arn:aws:ecs:local:000000000000:task/other".into());
+    let own = std::mem::replace(
+        &mut case.launch.task_arn,
+        "arn:aws:ecs:local:000000000000:task/other".into(),
+    );
     let reason = case.refusal(&runner).await;
     case.launch.task_arn = own;
-    assert!(reason.starts_with("CannotCreateContainerError: the name mycli-test-"), "{reason}");
+    assert!(
+        reason.starts_with("CannotCreateContainerError: the name mycli-test-"),
+        "{reason}"
+    );
     assert_ran_once(&case, &runner, &id).await;
 }
 
@@ -105,5 +121,9 @@ async fn container_made_and_never_started_is_said_to_have_no_exit_code() {
     let id = Engine::shared().podman(&["create", "--network=none", &label, BUSYBOX, "true"]);
     let (ended, output) = follow(&runner, &id, 0).await;
     assert_eq!((ended.exit_code, output.as_slice()), (None, b"".as_slice()));
-    assert!(ended.reason.is_some_and(|reason| reason.starts_with("CannotStartContainerError")));
+    assert!(
+        ended
+            .reason
+            .is_some_and(|reason| reason.starts_with("CannotStartContainerError"))
+    );
 }

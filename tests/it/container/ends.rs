@@ -9,13 +9,25 @@ use local::container::EngineError;
 #[tokio::test]
 async fn container_exit_codes_are_the_commands_own() {
     let runner = runner().await;
-    for (command, code) in [("exit 0", 0), ("exit 7", 7), ("exit 125", 125), ("sh -c 'kill -9 $$'; exit $?", 137)] {
+    for (command, code) in [
+        ("exit 0", 0),
+        ("exit 7", 7),
+        ("exit 125", 125),
+        ("sh -c 'kill -9 $$'; exit $?", 137),
+    ] {
         let case = Case::new(BUSYBOX, command);
         let started = case.start(&runner).await;
         let (ended, _) = follow(&runner, &started.container_id, 0).await;
-        assert_eq!((ended.exit_code, ended.reason), (Some(code), None), "{command}");
+        assert_eq!(
+            (ended.exit_code, ended.reason),
+            (Some(code), None),
+            "{command}"
+        );
         assert!(ended.stopped_at >= started.started_at, "{command}");
-        assert!(started.started_at >= started.pull.stopped_at && started.pull.stopped_at >= started.pull.started_at);
+        assert!(
+            started.started_at >= started.pull.stopped_at
+                && started.pull.stopped_at >= started.pull.started_at
+        );
     }
 }
 
@@ -37,7 +49,11 @@ async fn stopped_once_ready(command: &str, grace_seconds: u32) -> (Ended, String
     let (mut ready, mut output) = (Some(ready), Vec::new());
     let followed = runner.follow(&id, 0, |_, bytes| {
         output.extend_from_slice(bytes);
-        if let Some(ready) = text(&output).contains("ready\n").then(|| ready.take()).flatten() {
+        if let Some(ready) = text(&output)
+            .contains("ready\n")
+            .then(|| ready.take())
+            .flatten()
+        {
             let _ = ready.send(());
         }
     });
@@ -54,12 +70,16 @@ async fn stopped_once_ready(command: &str, grace_seconds: u32) -> (Ended, String
 async fn container_that_heeds_term_ends_in_its_own_way() {
     let command = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 1 & wait; done";
     let (ended, output) = stopped_once_ready(command, 30).await;
-    assert_eq!((ended.exit_code, output.as_str()), (Some(3), "ready\nbye\n"));
+    assert_eq!(
+        (ended.exit_code, output.as_str()),
+        (Some(3), "ready\nbye\n")
+    );
 }
 
 #[tokio::test]
 async fn container_that_ignores_term_is_killed_after_the_grace() {
-    let (ended, output) = stopped_once_ready("trap '' TERM; echo ready; while :; do sleep 1; done", 1).await;
+    let (ended, output) =
+        stopped_once_ready("trap '' TERM; echo ready; while :; do sleep 1; done", 1).await;
     assert_eq!((ended.exit_code, output.as_str()), (Some(137), "ready\n"));
 }
 
@@ -85,7 +105,9 @@ async fn container_removed_by_another_is_gone_and_not_waited_for() {
         is_ready.await.expect("it says ready");
         let id = id.clone();
         let remove = move || Engine::shared().podman(&["rm", "--force", "--time=0", &id]);
-        tokio::task::spawn_blocking(remove).await.expect("it is removed");
+        tokio::task::spawn_blocking(remove)
+            .await
+            .expect("it is removed");
     };
     let (followed, ()) = within(async { tokio::join!(followed, removed) }).await;
     // Podman may still tell of the kill before it forgets the container.
@@ -100,13 +122,25 @@ async fn container_removed_by_another_is_gone_and_not_waited_for() {
 #[tokio::test]
 async fn container_leftovers_are_found_by_task_and_removed_even_running() {
     let runner = runner().await;
-    let (running, ended) = (Case::new(BUSYBOX, "sleep 600"), Case::new(BUSYBOX, "exit 0"));
-    let ids = [running.start(&runner).await.container_id, ended.start(&runner).await.container_id];
+    let (running, ended) = (
+        Case::new(BUSYBOX, "sleep 600"),
+        Case::new(BUSYBOX, "exit 0"),
+    );
+    let ids = [
+        running.start(&runner).await.container_id,
+        ended.start(&runner).await.container_id,
+    ];
     let _ = follow(&runner, &ids[1], 0).await;
     let left = within(runner.leftovers()).await.expect("a list");
     for (case, id) in [&running, &ended].into_iter().zip(&ids) {
-        assert!(left.contains(&(case.launch.task_arn.clone(), id.clone())), "{left:?}");
-        assert_eq!(within(runner.find(&case.launch.task_arn)).await, Ok(Some(id.clone())));
+        assert!(
+            left.contains(&(case.launch.task_arn.clone(), id.clone())),
+            "{left:?}"
+        );
+        assert_eq!(
+            within(runner.find(&case.launch.task_arn)).await,
+            Ok(Some(id.clone()))
+        );
         within(runner.remove(id)).await;
         within(runner.remove(id)).await;
         assert_eq!(within(runner.find(&case.launch.task_arn)).await, Ok(None));

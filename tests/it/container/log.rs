@@ -6,9 +6,18 @@ use super::*;
 
 /// Shows where they begin to differ, not two long texts.
 fn assert_same(output: &[u8], expected: &str) {
-    let same = output.iter().zip(expected.as_bytes()).take_while(|(seen, wanted)| seen == wanted).count();
+    let same = output
+        .iter()
+        .zip(expected.as_bytes())
+        .take_while(|(seen, wanted)| seen == wanted)
+        .count();
     let around = &output[same.saturating_sub(60)..(same + 60).min(output.len())];
-    assert_eq!((output.len(), same), (expected.len(), expected.len()), "{:?}", text(around));
+    assert_eq!(
+        (output.len(), same),
+        (expected.len(), expected.len()),
+        "{:?}",
+        text(around)
+    );
 }
 
 #[tokio::test]
@@ -25,7 +34,10 @@ async fn container_log_read_while_it_is_written_is_whole() {
     let command = "n=0; while [ $n -lt 40 ]; do seq $((n*1000+1)) $((n*1000+1000)); n=$((n+1)); usleep 20000; done";
     let (runner, case) = (runner().await, Case::new(BUSYBOX, command));
     let (_, output) = case.run(&runner).await;
-    assert_same(&output, &(1..=40_000).map(|n| format!("{n}\n")).collect::<String>());
+    assert_same(
+        &output,
+        &(1..=40_000).map(|n| format!("{n}\n")).collect::<String>(),
+    );
 }
 
 #[tokio::test]
@@ -34,7 +46,10 @@ async fn container_log_has_both_streams_each_in_order() {
     let (runner, case) = (runner().await, Case::new(BUSYBOX, command));
     let output = text(&case.run(&runner).await.1);
     for stream in ["out", "err"] {
-        let lines: Vec<_> = output.lines().filter(|line| line.starts_with(stream)).collect();
+        let lines: Vec<_> = output
+            .lines()
+            .filter(|line| line.starts_with(stream))
+            .collect();
         let expected: Vec<_> = (0..500).map(|n| format!("{stream} {n}")).collect();
         assert_eq!(lines, expected);
     }
@@ -47,9 +62,20 @@ async fn container_log_keeps_every_byte_and_an_unfinished_last_line() {
         printf '\r\n\r\n\n'; head -c 40000 /dev/zero | tr '\0' x; printf '\n  unfinished '"#;
     let (runner, case) = (runner().await, Case::new(BUSYBOX, command));
     let (_, output) = case.run(&runner).await;
-    let expected =
-        [(0..=255).collect::<Vec<u8>>().as_slice(), b"\r\n\r\n\n", &[b'x'; 40_000], b"\n  unfinished "].concat();
-    assert!(output == expected, "{} bytes for {}: {:?}", output.len(), expected.len(), text(&output[..300]));
+    let expected = [
+        (0..=255).collect::<Vec<u8>>().as_slice(),
+        b"\r\n\r\n\n",
+        &[b'x'; 40_000],
+        b"\n  unfinished ",
+    ]
+    .concat();
+    assert!(
+        output == expected,
+        "{} bytes for {}: {:?}",
+        output.len(),
+        expected.len(),
+        text(&output[..300])
+    );
 }
 
 #[tokio::test]
@@ -57,11 +83,16 @@ async fn container_log_times_are_the_engines_and_never_go_back() {
     let (runner, case) = (runner().await, Case::new(BUSYBOX, "seq 100"));
     let started = case.start(&runner).await;
     let mut times = Vec::new();
-    let ended = within(runner.follow(&started.container_id, 0, |at, _| times.push(at))).await.expect("its end");
+    let ended = within(runner.follow(&started.container_id, 0, |at, _| times.push(at)))
+        .await
+        .expect("its end");
     assert!(times.is_sorted());
     // This engine's are whole seconds.
     let second = chrono::TimeDelta::seconds(1);
-    assert!(times[0] > started.started_at - second && times[99] <= ended.stopped_at + second, "{times:?}");
+    assert!(
+        times[0] > started.started_at - second && times[99] <= ended.stopped_at + second,
+        "{times:?}"
+    );
 }
 
 /// A container that writes 1,000 lines, waits for a file, and goes on, in general with 1,000 more.
@@ -78,7 +109,10 @@ impl Gated {
     fn then(command: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let gate = directory.path().join("open");
-        let command = format!("seq 1000; until [ -e {} ]; do sleep 0.1; done; {command}", gate.display());
+        let command = format!(
+            "seq 1000; until [ -e {} ]; do sleep 0.1; done; {command}",
+            gate.display()
+        );
         let mut case = Case::new(BUSYBOX, &command);
         case.launch.mounts = vec![directory.path().to_path_buf()];
         Self { case, directory }
@@ -95,7 +129,10 @@ impl Gated {
 
 #[tokio::test]
 async fn container_followed_again_after_a_crash_has_no_gap_and_no_repeat() {
-    let (gated, first_half) = (Gated::new(), (1..=1000).map(|n| format!("{n}\n").len()).sum::<usize>());
+    let (gated, first_half) = (
+        Gated::new(),
+        (1..=1000).map(|n| format!("{n}\n").len()).sum::<usize>(),
+    );
     let mut output = Vec::new();
     let id = {
         let runner = runner().await;
@@ -126,18 +163,24 @@ async fn container_followed_again_after_a_crash_has_no_gap_and_no_repeat() {
     assert_eq!(follow(&runner, &id, output.len() as u64).await.1, b"");
 }
 
-/// Podman is taken for another engine here, whose stream is read; so its own is spared what it gets wrong: one piece after the gate.
+/// Podman is taken for another engine here, whose stream is read; so its own is spared what it gets
+/// wrong: one piece after the gate.
 #[tokio::test]
 async fn container_log_whose_stream_breaks_has_no_gap_and_no_repeat() {
     use super::proxy::{Fate, Proxy};
     let unnamed = ("/version", Fate::Answered(200, "no name".into()));
     // Inside the answer's head, inside a frame's head, inside frames; then whole.
     let cuts = [60, 260, 1_000, 20_011].map(|bytes| ("follow=true", Fate::CutAfter(bytes)));
-    let (gated, proxy) =
-        (Gated::then("echo last; sleep 1; exit 6"), Proxy::before_engine(&[&[unnamed], &cuts[..]].concat()).await);
+    let (gated, proxy) = (
+        Gated::then("echo last; sleep 1; exit 6"),
+        Proxy::before_engine(&[&[unnamed], &cuts[..]].concat()).await,
+    );
     let runner = runner_at(&proxy.docker_host()).await;
     let id = gated.case.start(&runner).await.container_id;
-    let expected: String = (1..=1000).map(|n| format!("{n}\n")).chain(["last\n".to_owned()]).collect();
+    let expected: String = (1..=1000)
+        .map(|n| format!("{n}\n"))
+        .chain(["last\n".to_owned()])
+        .collect();
     let mut output = Vec::new();
     let ended = within(runner.follow(&id, 0, |_, bytes| {
         output.extend_from_slice(bytes);
@@ -147,6 +190,10 @@ async fn container_log_whose_stream_breaks_has_no_gap_and_no_repeat() {
     }))
     .await
     .expect("its end");
-    assert_eq!((proxy.unused(), ended.exit_code), (0, Some(6)), "each cut was made");
+    assert_eq!(
+        (proxy.unused(), ended.exit_code),
+        (0, Some(6)),
+        "each cut was made"
+    );
     assert_same(&output, &expected);
 }

@@ -22,20 +22,28 @@ use tests::engine::Engine;
 const LONG: Duration = Duration::from_secs(60);
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LONG, work).await.expect("it ends within a minute")
+    tokio::time::timeout(LONG, work)
+        .await
+        .expect("it ends within a minute")
 }
 
 /// A runner that was told `DOCKER_HOST` and nothing else.
 async fn runner_at(docker_host: &str) -> ContainerRunner {
     let environment = |name: &str| (name == "DOCKER_HOST").then(|| docker_host.to_owned());
-    within(ContainerRunner::connect(environment, Path::new("/nonexistent"))).await.expect("the engine answers")
+    within(ContainerRunner::connect(
+        environment,
+        Path::new("/nonexistent"),
+    ))
+    .await
+    .expect("the engine answers")
 }
 
 async fn runner() -> ContainerRunner {
     runner_at(Engine::shared().docker_host()).await
 }
 
-/// A task of its own; whatever containers it has are gone when it is dropped, however the test ends.
+/// A task of its own; whatever containers it has are gone when it is dropped, however the test
+/// ends.
 struct Case {
     launch: Launch,
 }
@@ -44,8 +52,16 @@ impl Case {
     /// `command` is text for the image's `sh`.
     fn new(image: &str, command: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let id = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let arch = if cfg!(target_arch = "aarch64") { Arch::Arm64 } else { Arch::X86_64 };
+        let id = format!(
+            "{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let arch = if cfg!(target_arch = "aarch64") {
+            Arch::Arm64
+        } else {
+            Arch::X86_64
+        };
         let launch = Launch {
             task_arn: format!("arn:aws:ecs:local:000000000000:task/mycli-test/{id}"),
             attempt: format!("test-{id}"),
@@ -77,7 +93,9 @@ impl Case {
 
     /// Why it does not start; nothing may be left of it.
     async fn refusal(&self, runner: &ContainerRunner) -> String {
-        let failure = within(runner.start(&self.launch)).await.expect_err("it does not start");
+        let failure = within(runner.start(&self.launch))
+            .await
+            .expect_err("it does not start");
         assert_eq!(self.containers(), Vec::<String>::new());
         failure.reason
     }

@@ -1,4 +1,5 @@
-//! Between runner and engine, and unreliable as told: what a crash or a bad connection looks like from here.
+//! Between runner and engine, and unreliable as told: what a crash or a bad connection looks like
+//! from here.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,8 +38,11 @@ impl Proxy {
     pub(super) async fn before_engine(plan: &[(&str, Fate)]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(directory.path().join("s")).expect("a socket");
-        let plan: Plan =
-            Arc::new(Mutex::new(plan.iter().map(|(part, fate)| ((*part).to_owned(), fate.clone())).collect()));
+        let plan: Plan = Arc::new(Mutex::new(
+            plan.iter()
+                .map(|(part, fate)| ((*part).to_owned(), fate.clone()))
+                .collect(),
+        ));
         let struck = Arc::new(Notify::new());
         let (planned, strikes) = (Arc::clone(&plan), Arc::clone(&struck));
         let serving = tokio::spawn(async move {
@@ -47,7 +51,12 @@ impl Proxy {
                 tokio::spawn(pass(client, Arc::clone(&planned), Arc::clone(&strikes)));
             }
         });
-        Self { directory, plan, struck, serving }
+        Self {
+            directory,
+            plan,
+            struck,
+            serving,
+        }
     }
 
     pub(super) fn docker_host(&self) -> String {
@@ -56,7 +65,10 @@ impl Proxy {
 
     /// How many requests have not met their fate yet.
     pub(super) fn unused(&self) -> usize {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.plan
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// Resolves when a request has met its fate.
@@ -74,7 +86,9 @@ impl Drop for Proxy {
 fn fate_of(head: &str, plan: &Plan) -> Option<Fate> {
     let first_backlog = head.lines().next().unwrap_or_default();
     let mut plan = plan.lock().unwrap_or_else(PoisonError::into_inner);
-    let index = plan.iter().position(|(part, _)| first_backlog.contains(part))?;
+    let index = plan
+        .iter()
+        .position(|(part, _)| first_backlog.contains(part))?;
     Some(plan.remove(index).1)
 }
 
@@ -96,7 +110,9 @@ async fn pass(mut client: UnixStream, plan: Plan, struck: Arc<Notify>) -> io::Re
     let forth = tokio::io::copy(&mut from_client, &mut to_engine);
     let back = async {
         match fate {
-            Some(Fate::CutAfter(bytes)) => tokio::io::copy(&mut (&mut from_engine).take(bytes), &mut to_client).await,
+            Some(Fate::CutAfter(bytes)) => {
+                tokio::io::copy(&mut (&mut from_engine).take(bytes), &mut to_client).await
+            }
             Some(_) => from_engine.read_u8().await.map(u64::from),
             None => tokio::io::copy(&mut from_engine, &mut to_client).await,
         }
@@ -118,7 +134,10 @@ async fn head(client: &mut UnixStream) -> io::Result<Vec<u8>> {
 
 async fn answer(mut client: UnixStream, status: u16, message: &str) -> io::Result<()> {
     let body = serde_json::json!({ "message": message }).to_string();
-    let head = format!("HTTP/1.1 {status} Told\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status} Told\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
     client.write_all(head.as_bytes()).await?;
     client.write_all(body.as_bytes()).await?;
     client.shutdown().await?;
@@ -126,5 +145,7 @@ async fn answer(mut client: UnixStream, status: u16, message: &str) -> io::Resul
 }
 
 async fn drain(client: &mut UnixStream) -> io::Result<()> {
-    tokio::io::copy(client, &mut tokio::io::sink()).await.map(|_| ())
+    tokio::io::copy(client, &mut tokio::io::sink())
+        .await
+        .map(|_| ())
 }

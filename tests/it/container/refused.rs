@@ -10,7 +10,10 @@ async fn container_image_that_is_missing_has_the_engines_own_reason() {
     let case = Case::new("localhost/mycli-test/no-such-image", "true");
     let reason = case.refusal(&runner().await).await;
     assert!(reason.starts_with("CannotPullContainerError: "), "{reason}");
-    assert!(reason.contains("localhost/mycli-test/no-such-image:latest"), "{reason}");
+    assert!(
+        reason.contains("localhost/mycli-test/no-such-image:latest"),
+        "{reason}"
+    );
 }
 
 #[tokio::test]
@@ -24,19 +27,37 @@ async fn container_registry_that_cannot_be_reached_has_the_engines_own_reason() 
 #[tokio::test]
 async fn container_pull_that_is_not_wanted_any_more_is_given_up() {
     let case = Case::new(MISSING, "true");
-    let failure = runner().await.start_unless(&case.launch, std::future::ready(())).await.unwrap_err();
-    assert!(failure.reason.contains("stopped while its image was being pulled"), "{failure:?}");
+    let failure = runner()
+        .await
+        .start_unless(&case.launch, std::future::ready(()))
+        .await
+        .unwrap_err();
+    assert!(
+        failure
+            .reason
+            .contains("stopped while its image was being pulled"),
+        "{failure:?}"
+    );
 }
 
-/// Podman may pull what fits itself, whatever it is asked for; run, that would be another machine's program or none.
+/// Podman may pull what fits itself, whatever it is asked for; run, that would be another machine's
+/// program or none.
 #[tokio::test]
 async fn container_image_for_another_machine_is_refused_in_plain_words() {
-    let (other, name) = if cfg!(target_arch = "aarch64") { (Arch::X86_64, "amd64") } else { (Arch::Arm64, "arm64") };
+    let (other, name) = if cfg!(target_arch = "aarch64") {
+        (Arch::X86_64, "amd64")
+    } else {
+        (Arch::Arm64, "arm64")
+    };
     let mut case = Case::new(BUSYBOX, "true");
     case.launch.arch = other;
-    let proxy = Proxy::before_engine(&[("/images/create", Fate::Answered(200, "pulled".into()))]).await;
+    let proxy =
+        Proxy::before_engine(&[("/images/create", Fate::Answered(200, "pulled".into()))]).await;
     let reason = case.refusal(&runner_at(&proxy.docker_host()).await).await;
-    assert_eq!(reason, format!("CannotPullContainerError: the image is not for linux/{name}"));
+    assert_eq!(
+        reason,
+        format!("CannotPullContainerError: the image is not for linux/{name}")
+    );
     assert_eq!(proxy.unused(), 0);
 }
 
@@ -45,7 +66,10 @@ async fn container_whose_program_is_missing_never_started() {
     let mut case = Case::new(BUSYBOX, "true");
     case.launch.entry_point = vec!["/no/such/program".into()];
     let reason = case.refusal(&runner().await).await;
-    assert!(reason.starts_with("CannotStartContainerError: "), "{reason}");
+    assert!(
+        reason.starts_with("CannotStartContainerError: "),
+        "{reason}"
+    );
     assert!(reason.contains("/no/such/program"), "{reason}");
 }
 

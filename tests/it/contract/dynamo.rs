@@ -25,10 +25,14 @@ fn now() -> domain::Timestamp {
 
 pub(crate) async fn fresh_store() -> (DynamoStore, Table) {
     let table = Table::create().await;
-    (DynamoStore::new(table.client.clone(), &table.name, 90).with_clock(now), table)
+    (
+        DynamoStore::new(table.client.clone(), &table.name, 90).with_clock(now),
+        table,
+    )
 }
 
-/// Reaches the items past the store, as another release's function would. The key of an execution's item is what the store itself writes.
+/// Reaches the items past the store, as another release's function would. The key of an execution's
+/// item is what the store itself writes.
 struct Raw {
     table: Table,
     store: DynamoStore,
@@ -42,7 +46,10 @@ async fn fresh_and_raw() -> (DynamoStore, Raw) {
 impl Raw {
     /// The keys of the request's and of the state's item.
     fn keys(&self, id: &ExecutionId) -> [Item; 2] {
-        let any = Execution { id: id.clone(), ..Wish::default().execution() };
+        let any = Execution {
+            id: id.clone(),
+            ..Wish::default().execution()
+        };
         let key = |mut item: Item| {
             item.retain(|name, _| name == "pk" || name == "sk");
             item
@@ -52,25 +59,49 @@ impl Raw {
 
     async fn set(&self, key: Item, path: &str, value: AttributeValue) {
         let names: Vec<_> = path.split('.').collect();
-        let mut call = self.table.client.update_item().table_name(&self.table.name).set_key(Some(key));
+        let mut call = self
+            .table
+            .client
+            .update_item()
+            .table_name(&self.table.name)
+            .set_key(Some(key));
         let mut places = Vec::new();
         for name in names {
-            let (name, index) =
-                name.split_once('[').map_or((name, String::new()), |(name, rest)| (name, format!("[{rest}")));
+            let (name, index) = name
+                .split_once('[')
+                .map_or((name, String::new()), |(name, rest)| {
+                    (name, format!("[{rest}"))
+                });
             call = call.expression_attribute_names(format!("#{name}"), name);
             places.push(format!("#{name}{index}"));
         }
         let change = format!("SET {} = :value", places.join("."));
-        call.update_expression(change).expression_attribute_values(":value", value).send().await.expect("it is set");
+        call.update_expression(change)
+            .expression_attribute_values(":value", value)
+            .send()
+            .await
+            .expect("it is set");
     }
 
     async fn get(&self, key: Item) -> Item {
-        let call = self.table.client.get_item().table_name(&self.table.name).set_key(Some(key)).consistent_read(true);
-        call.send().await.expect("it answers").item.expect("it is there")
+        let call = self
+            .table
+            .client
+            .get_item()
+            .table_name(&self.table.name)
+            .set_key(Some(key))
+            .consistent_read(true);
+        call.send()
+            .await
+            .expect("it answers")
+            .item
+            .expect("it is there")
     }
 
     fn backlog_key(key: &LimitKey) -> Item {
-        [("pk", format!("L#{key}")), ("sk", "L".to_owned())].map(|(name, text)| (name.to_owned(), s(&text))).into()
+        [("pk", format!("L#{key}")), ("sk", "L".to_owned())]
+            .map(|(name, text)| (name.to_owned(), s(&text)))
+            .into()
     }
 }
 
@@ -91,14 +122,18 @@ impl Newer for Raw {
     async fn add_fields(&self, id: &ExecutionId) {
         let [_, state] = self.keys(id);
         self.set(state.clone(), FIELD, s("new")).await;
-        self.set(state, &format!("attempts[0].{FIELD}"), s("new")).await;
+        self.set(state, &format!("attempts[0].{FIELD}"), s("new"))
+            .await;
     }
 
     async fn fields(&self, id: &ExecutionId) -> [Option<String>; 2] {
         let [_, state] = self.keys(id);
         let state = self.get(state).await;
         let text = |item: &Item| item.get(FIELD)?.as_s().ok().cloned();
-        let attempts = state.get("attempts").and_then(|attempts| attempts.as_l().ok()).expect("there are some");
+        let attempts = state
+            .get("attempts")
+            .and_then(|attempts| attempts.as_l().ok())
+            .expect("there are some");
         [text(&state), attempts[0].as_m().ok().and_then(text)]
     }
 
@@ -109,7 +144,8 @@ impl Newer for Raw {
 
     async fn raise_version(&self, id: &ExecutionId) {
         let [_, state] = self.keys(id);
-        self.set(state, "v", AttributeValue::N((FORM + 1).to_string())).await;
+        self.set(state, "v", AttributeValue::N((FORM + 1).to_string()))
+            .await;
     }
 
     async fn change_backlog_state(&self, key: &LimitKey, held: Option<&str>) {
@@ -120,7 +156,12 @@ impl Newer for Raw {
     }
 
     async fn backlog_state_field(&self, key: &LimitKey) -> Option<String> {
-        self.get(Self::backlog_key(key)).await.get(FIELD)?.as_s().ok().cloned()
+        self.get(Self::backlog_key(key))
+            .await
+            .get(FIELD)?
+            .as_s()
+            .ok()
+            .cloned()
     }
 }
 
@@ -141,18 +182,28 @@ mod definitions {
     crate::contract::definitions::suite!(super::fresh_store);
 }
 
-/// After minutes nothing else than the launch batch leads the sweep to a run. The release that can read the record needs it there.
+/// After minutes nothing else than the launch batch leads the sweep to a run. The release that can
+/// read the record needs it there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_run_stays_among_what_was_launched_however_long_it_cannot_be_read() {
     let (store, raw) = fresh_and_raw().await;
     let mut ids = Vec::new();
     for entropy in 1..=4 {
-        let execution = Wish { entropy, ..Wish::default() }.submit(&store).await;
+        let execution = Wish {
+            entropy,
+            ..Wish::default()
+        }
+        .submit(&store)
+        .await;
         ids.push(launch(&store, &execution).await.id);
     }
     raw.spoil(&ids[0]).await;
     raw.set_status(&ids[1], "PAUSED").await;
-    let over = store.load(&ids[3]).await.expect("it answers").expect("it is there");
+    let over = store
+        .load(&ids[3])
+        .await
+        .expect("it answers")
+        .expect("it is there");
     close(&store, &over, 0).await;
     let later = DynamoStore::new(raw.table.client.clone(), &raw.table.name, 90)
         .with_clock(|| now() + TimeDelta::minutes(10))
@@ -166,23 +217,56 @@ async fn what_may_run_stays_among_what_was_launched_however_long_it_cannot_be_re
         Ok(execution) => execution.id.clone(),
         Err(corrupt) => corrupt.id().expect("it names the execution").clone(),
     };
-    let mut left: Vec<_> = later.launched(None, 9).await.expect("it answers").items.iter().map(id).collect();
+    let mut left: Vec<_> = later
+        .launched(None, 9)
+        .await
+        .expect("it answers")
+        .items
+        .iter()
+        .map(id)
+        .collect();
     left.sort();
     ids.truncate(3);
     assert_eq!(left, ids);
     let [readable, of_a_newer_release] = [CPU; 2];
-    assert_eq!(later.usage(&POOL).await.expect("it answers").used, readable + of_a_newer_release);
+    assert_eq!(
+        later.usage(&POOL).await.expect("it answers").used,
+        readable + of_a_newer_release
+    );
 }
 
 /// Between a request and its state somebody died; the same place is then taken by another request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_a_crash_left_behind_is_replaced_by_the_one_that_is_accepted() {
     let (store, table) = fresh_store().await;
-    let abandoned = Wish { priority: 7, ..Wish::default() }.execution();
+    let abandoned = Wish {
+        priority: 7,
+        ..Wish::default()
+    }
+    .execution();
     let [request, _] = store.items(&abandoned).expect("it can be spelled");
-    table.client.put_item().table_name(&table.name).set_item(Some(request)).send().await.expect("it is put");
-    assert_eq!(store.load(&abandoned.id).await.expect("the store answers"), None);
+    table
+        .client
+        .put_item()
+        .table_name(&table.name)
+        .set_item(Some(request))
+        .send()
+        .await
+        .expect("it is put");
+    assert_eq!(
+        store.load(&abandoned.id).await.expect("the store answers"),
+        None
+    );
     let accepted = Wish::default().execution();
-    assert_eq!(store.create(&accepted, None).await.expect("the store answers"), Created::New);
-    assert_eq!(store.load(&accepted.id).await.expect("the store answers"), Some(accepted));
+    assert_eq!(
+        store
+            .create(&accepted, None)
+            .await
+            .expect("the store answers"),
+        Created::New
+    );
+    assert_eq!(
+        store.load(&accepted.id).await.expect("the store answers"),
+        Some(accepted)
+    );
 }

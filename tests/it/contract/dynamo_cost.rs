@@ -60,29 +60,46 @@ mod typical {
 
     /// A principal of the usual length.
     fn ci_nightly() -> Caller {
-        Caller { principal: Principal::new(at(0), 1), ..caller("ci-nightly") }
+        Caller {
+            principal: Principal::new(at(0), 1),
+            ..caller("ci-nightly")
+        }
     }
 
     pub(super) fn submitted(number: i64, lock: Option<&str>) -> Execution {
         let request = SubmitRequest {
-            command: Some(format!("python train.py --fold {number} --epochs 40 --out s3://acme-models/runs/{number}")),
+            command: Some(format!(
+                "python train.py --fold {number} --epochs 40 --out s3://acme-models/runs/{number}"
+            )),
             repo: Some("https://github.com/acme-research/forecasting.git".into()),
             branch: Some("experiments/tune".into()),
             image: Some("ghcr.io/acme-research/train:2026-11".into()),
-            env: [("STAGE", "production"), ("AWS_DEFAULT_REGION", "eu-central-1"), ("WANDB_PROJECT", "forecasting")]
-                .map(|(name, value)| (name.into(), value.into()))
-                .into(),
+            env: [
+                ("STAGE", "production"),
+                ("AWS_DEFAULT_REGION", "eu-central-1"),
+                ("WANDB_PROJECT", "forecasting"),
+            ]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
             lock: lock.map(str::to_owned),
             ..SubmitRequest::default()
         };
         let request = request.validate(&Defaults::aws()).expect("a sound request");
         let (now, entropy) = (at(number), u128::try_from(number).expect("small") << 5);
-        Execution::submitted(ExecutionId::new(now, entropy), request, CapacityPool::FargateSpot, &ci_nightly(), now)
+        Execution::submitted(
+            ExecutionId::new(now, entropy),
+            request,
+            CapacityPool::FargateSpot,
+            &ci_nightly(),
+            now,
+        )
     }
 
     fn settings() -> Settings {
         let network = NetworkConfiguration {
-            subnets: ["a", "b", "c"].map(|zone| format!("subnet-0123456789abcde{zone}")).into(),
+            subnets: ["a", "b", "c"]
+                .map(|zone| format!("subnet-0123456789abcde{zone}"))
+                .into(),
             security_groups: vec!["sg-0123456789abcdef0".into()],
             assign_public_ip: true,
         };
@@ -103,10 +120,25 @@ mod typical {
     }
 
     pub(super) fn launching(execution: &Execution) -> Execution {
-        let definition = format!("{ACCOUNT}:task-definition/mycli-default-0123456789abcdef0123456789abcdef:1");
-        let run_task = task::run_task(execution, &definition, NONCE, &GitAccess::default(), &settings());
+        let definition =
+            format!("{ACCOUNT}:task-definition/mycli-default-0123456789abcdef0123456789abcdef:1");
+        let run_task = task::run_task(
+            execution,
+            &definition,
+            NONCE,
+            &GitAccess::default(),
+            &settings(),
+        );
         let now = at(10_000);
-        execution.launching(Plan { nonce: NONCE.into(), run_task }, now).expect("it has a due ticket")
+        execution
+            .launching(
+                Plan {
+                    nonce: NONCE.into(),
+                    run_task,
+                },
+                now,
+            )
+            .expect("it has a due ticket")
     }
 
     fn task(execution: &Execution, status: &str, version: i64) -> Task {
@@ -135,7 +167,10 @@ mod typical {
     }
 
     pub(super) fn running(execution: &Execution) -> Task {
-        let mut task = Task { started_at: Some(at(40_000)), ..task(execution, "RUNNING", 4) };
+        let mut task = Task {
+            started_at: Some(at(40_000)),
+            ..task(execution, "RUNNING", 4)
+        };
         task.containers[0].image_digest = Some(format!("sha256:{}", "5".repeat(64)));
         task
     }
@@ -158,7 +193,11 @@ mod typical {
 
     pub(super) fn begins() -> Vec<(Timestamp, Marker)> {
         let commit = Marker::Commit("c".repeat(40));
-        vec![(at(41_000), Marker::SetUp), (at(44_000), commit), (at(44_001), Marker::Start)]
+        vec![
+            (at(41_000), Marker::SetUp),
+            (at(44_000), commit),
+            (at(44_001), Marker::Start),
+        ]
     }
 
     pub(super) fn ends(exit_code: i32) -> Vec<(Timestamp, Marker)> {
@@ -205,11 +244,16 @@ impl Life {
     /// The write units of each step, for each of these runs.
     async fn cost(self, store: &DynamoStore, meter: &Meter, first: i64) -> Steps {
         let numbers = first..first + i64::try_from(self.together).expect("small");
-        let mut records: Vec<_> = numbers.map(|number| typical::submitted(number, self.lock)).collect();
+        let mut records: Vec<_> = numbers
+            .map(|number| typical::submitted(number, self.lock))
+            .collect();
         let _before = meter.take();
         for record in &records {
             let claim = claim(&format!("ci-nightly/{}", record.id), "digest", 86_400_000);
-            let created = store.create(record, self.claimed.then_some(&claim)).await.expect(ANSWERS);
+            let created = store
+                .create(record, self.claimed.then_some(&claim))
+                .await
+                .expect(ANSWERS);
             assert_eq!(created, Created::New);
         }
         let accepted = self.each(meter);
@@ -221,7 +265,9 @@ impl Life {
         records = all(store.update_all(updates.collect()).await);
         let launched = self.each(meter);
         let known = |record: &Execution| vec![typical::provisioning(record)];
-        let known = self.observed(store, meter, &mut records, &|record| tasks(known(record))).await;
+        let known = self
+            .observed(store, meter, &mut records, &|record| tasks(known(record)))
+            .await;
         let runs = self
             .observed(store, meter, &mut records, &|record| {
                 let mut seen = vec![Seen::Lines(typical::begins())];
@@ -236,9 +282,20 @@ impl Life {
                 seen
             })
             .await;
-        assert!(records.iter().all(|record| record.end().is_some()), "{:?}", records[0]);
+        assert!(
+            records.iter().all(|record| record.end().is_some()),
+            "{:?}",
+            records[0]
+        );
         store.reconcile().await.expect(ANSWERS);
-        Steps { accepted, launched, known, runs, ended, swept: self.each(meter) }
+        Steps {
+            accepted,
+            launched,
+            known,
+            runs,
+            ended,
+            swept: self.each(meter),
+        }
     }
 
     /// Everything that is seen of each run, one after the other, as the state tracker does it.
@@ -256,7 +313,10 @@ impl Life {
                     Seen::Lines(lines) => Observation::Markers(lines),
                 };
                 if let Some(after) = record.observe(1, &observation, at(50_000)) {
-                    *record = store.update(record, after, &[]).await.expect("nobody else writes it");
+                    *record = store
+                        .update(record, after, &[])
+                        .await
+                        .expect("nobody else writes it");
                 }
             }
         }
@@ -270,14 +330,21 @@ enum Seen {
 }
 
 fn tasks(tasks: Vec<Task>) -> Vec<Seen> {
-    tasks.into_iter().map(|task| Seen::Task(Box::new(task))).collect()
+    tasks
+        .into_iter()
+        .map(|task| Seen::Task(Box::new(task)))
+        .collect()
 }
 
 fn all(written: Vec<Result<Execution, UpdateError>>) -> Vec<Execution> {
-    written.into_iter().collect::<Result<_, _>>().expect("there is room")
+    written
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .expect("there is room")
 }
 
-/// The steps of a life, in a store that has noted already what is noted once for many runs (the day, the line).
+/// The steps of a life, in a store that has noted already what is noted once for many runs (the
+/// day, the line).
 async fn steps(life: Life) -> Steps {
     let (store, meter, _table) = counted().await;
     life.cost(&store, &meter, 0).await;
@@ -294,43 +361,118 @@ fn check_steps(steps: Steps, most: Steps) {
         (steps.ended, most.ended),
         (steps.swept, most.swept),
     ];
-    assert!(pairs.iter().all(|(step, most)| step <= most), "{steps:?} are more than {most:?}");
+    assert!(
+        pairs.iter().all(|(step, most)| step <= most),
+        "{steps:?} are more than {most:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_of_many_costs_at_most_twelve_write_units() {
-    let bulk = steps(Life { together: 20, ..Life::default() }).await;
-    check_steps(bulk, Steps { accepted: 4.0, launched: 2.1, known: 2.0, runs: 1.0, ended: 2.0, swept: 0.1 });
+    let bulk = steps(Life {
+        together: 20,
+        ..Life::default()
+    })
+    .await;
+    check_steps(
+        bulk,
+        Steps {
+            accepted: 4.0,
+            launched: 2.1,
+            known: 2.0,
+            runs: 1.0,
+            ended: 2.0,
+            swept: 0.1,
+        },
+    );
     assert!(bulk.sum() <= 12.0, "{bulk:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_run_costs_the_counter_and_the_launch_batch_alone() {
-    let single = steps(Life { claimed: true, together: 1, ..Life::default() }).await;
-    check_steps(single, Steps { accepted: 5.0, launched: 4.0, known: 2.0, runs: 1.0, ended: 2.0, swept: 1.0 });
+    let single = steps(Life {
+        claimed: true,
+        together: 1,
+        ..Life::default()
+    })
+    .await;
+    check_steps(
+        single,
+        Steps {
+            accepted: 5.0,
+            launched: 4.0,
+            known: 2.0,
+            runs: 1.0,
+            ended: 2.0,
+            swept: 1.0,
+        },
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_costs_its_last_word_and_its_place_among_the_ends() {
-    let failed = steps(Life { together: 20, exit_code: 3, ..Life::default() }).await;
-    check_steps(failed, Steps { accepted: 4.0, launched: 2.1, known: 2.0, runs: 1.0, ended: 4.0, swept: 0.1 });
+    let failed = steps(Life {
+        together: 20,
+        exit_code: 3,
+        ..Life::default()
+    })
+    .await;
+    check_steps(
+        failed,
+        Steps {
+            accepted: 4.0,
+            launched: 2.1,
+            known: 2.0,
+            runs: 1.0,
+            ended: 4.0,
+            swept: 0.1,
+        },
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_costs_two_transactions() {
-    let locked = steps(Life { claimed: true, lock: Some("deploy"), together: 1, ..Life::default() }).await;
-    check_steps(locked, Steps { accepted: 5.0, launched: 7.0, known: 2.0, runs: 1.0, ended: 5.0, swept: 1.0 });
+    let locked = steps(Life {
+        claimed: true,
+        lock: Some("deploy"),
+        together: 1,
+        ..Life::default()
+    })
+    .await;
+    check_steps(
+        locked,
+        Steps {
+            accepted: 5.0,
+            launched: 7.0,
+            known: 2.0,
+            runs: 1.0,
+            ended: 5.0,
+            swept: 1.0,
+        },
+    );
 }
 
 /// Two items each, and nothing else: what they note in the directories was noted before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_lines_at_once_cost_two_writes_each() {
     let (store, meter, _table) = counted().await;
-    let lines =
-        |from: u128| (from..from + 100).map(|entropy| Wish { entropy, ..Wish::default() }.execution()).collect();
+    let lines = |from: u128| {
+        (from..from + 100)
+            .map(|entropy| {
+                Wish {
+                    entropy,
+                    ..Wish::default()
+                }
+                .execution()
+            })
+            .collect()
+    };
     store.create_all(lines(0)).await.expect(ANSWERS);
     let _once = meter.take();
-    assert_eq!(store.create_all(lines(100)).await.expect(ANSWERS), vec![Created::New; 100]);
+    assert_eq!(
+        store.create_all(lines(100)).await.expect(ANSWERS),
+        vec![Created::New; 100]
+    );
     assert_eq!(meter.take().calls, 200);
 }
 
@@ -339,7 +481,8 @@ const KEPT_MS: i64 = 90 * 24 * 3_600_000;
 /// Executions that are put together, by as many requests at a time as fit.
 const TOGETHER: i64 = 200;
 
-/// Puts so many executions, spread over all that history keeps, of which all but the tenth part are bob's.
+/// Puts so many executions, spread over all that history keeps, of which all but the tenth part are
+/// bob's.
 async fn fill(store: &DynamoStore, table: &Table, count: i64) {
     for from in (0..count).step_by(usize::try_from(TOGETHER).expect("small")) {
         let mut requests = Vec::new();
@@ -347,20 +490,35 @@ async fn fill(store: &DynamoStore, table: &Table, count: i64) {
             let by = if number % 10 == 0 { "alice" } else { "bob" };
             let group = (number % 100 == 0).then_some("nightly");
             let entropy = u128::try_from(number).expect("small");
-            let execution = Wish { entropy, group, ..Wish::of(by, -number * (KEPT_MS / count)) }.execution();
+            let execution = Wish {
+                entropy,
+                group,
+                ..Wish::of(by, -number * (KEPT_MS / count))
+            }
+            .execution();
             // Which days there are is noted by a creation: at least two of them for each day.
             if number % (count / 200) == 0 {
                 store.create(&execution, None).await.expect(ANSWERS);
                 continue;
             }
             for item in store.items(&execution).expect("items") {
-                let put = PutRequest::builder().set_item(Some(item)).build().expect("complete");
+                let put = PutRequest::builder()
+                    .set_item(Some(item))
+                    .build()
+                    .expect("complete");
                 requests.push(WriteRequest::builder().put_request(put).build());
             }
         }
         let puts = requests.chunks(25).map(|batch| async {
-            let put = table.client.batch_write_item().request_items(&table.name, batch.to_vec());
-            let left = put.send().await.expect("they are written").unprocessed_items;
+            let put = table
+                .client
+                .batch_write_item()
+                .request_items(&table.name, batch.to_vec());
+            let left = put
+                .send()
+                .await
+                .expect("they are written")
+                .unprocessed_items;
             assert!(left.is_none_or(|left| left.is_empty()));
         });
         futures_util::future::join_all(puts).await;
@@ -383,8 +541,14 @@ async fn pages(count: i64) -> Vec<Spent> {
     fill(&store, &table, count).await;
     let filters = [
         Filter::default(),
-        Filter { by: Some("alice".into()), ..Filter::default() },
-        Filter { group: Some("nightly".parse().expect("a name")), ..Filter::default() },
+        Filter {
+            by: Some("alice".into()),
+            ..Filter::default()
+        },
+        Filter {
+            group: Some("nightly".parse().expect("a name")),
+            ..Filter::default()
+        },
     ];
     let mut costs = Vec::new();
     for filter in filters {
@@ -407,8 +571,16 @@ fn check(costs: &[Spent]) {
         eprintln!("{page}: {cost:?}");
     }
     for cost in costs {
-        assert!(cost.items <= 2 * 20 + 2, "a page of 20 read {} items: {cost:?}", cost.items);
-        assert!(cost.reads <= 100.0, "a page of 20 cost {} read units: {cost:?}", cost.reads);
+        assert!(
+            cost.items <= 2 * 20 + 2,
+            "a page of 20 read {} items: {cost:?}",
+            cost.items
+        );
+        assert!(
+            cost.reads <= 100.0,
+            "a page of 20 cost {} read units: {cost:?}",
+            cost.reads
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! Counters that a process left wrong by dying between its two writes, and the sweep that finds them.
+//! Counters that a process left wrong by dying between its two writes, and the sweep that finds
+//! them.
 
 use std::{
     sync::{Arc, Mutex},
@@ -8,7 +9,10 @@ use std::{
 use aws::dynamo::DynamoStore;
 use aws_sdk_dynamodb::{
     Client,
-    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeSerializationInterceptorContextMut},
+    config::{
+        ConfigBag, Intercept, RuntimeComponents,
+        interceptors::BeforeSerializationInterceptorContextMut,
+    },
     error::BoxError,
     operation::{put_item::PutItemInput, update_item::UpdateItemInput},
     types::AttributeValue,
@@ -34,7 +38,8 @@ fn later() -> domain::Timestamp {
     at(1_200_000)
 }
 
-/// Fails the writes of items whose partition begins like this: what a process that dies just before them leaves.
+/// Fails the writes of items whose partition begins like this: what a process that dies just before
+/// them leaves.
 #[derive(Clone, Debug, Default)]
 struct Cut(Arc<Mutex<Option<&'static str>>>);
 
@@ -63,9 +68,15 @@ impl Intercept for Cut {
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let input = context.input();
-        let put = input.downcast_ref::<PutItemInput>().and_then(|put| put.item.as_ref());
-        let update = input.downcast_ref::<UpdateItemInput>().and_then(|update| update.key.as_ref());
-        let Some(AttributeValue::S(pk)) = put.or(update).and_then(|item| item.get("pk")) else { return Ok(()) };
+        let put = input
+            .downcast_ref::<PutItemInput>()
+            .and_then(|put| put.item.as_ref());
+        let update = input
+            .downcast_ref::<UpdateItemInput>()
+            .and_then(|update| update.key.as_ref());
+        let Some(AttributeValue::S(pk)) = put.or(update).and_then(|item| item.get("pk")) else {
+            return Ok(());
+        };
         match *self.0.lock().expect("not poisoned") {
             Some(partition) if pk.starts_with(partition) => Err("the process died here".into()),
             _ => Ok(()),
@@ -81,8 +92,17 @@ struct World {
 
 async fn world() -> World {
     let (table, cut) = (Table::create().await, Cut::default());
-    let client = Client::from_conf(table.client.config().to_builder().interceptor(cut.clone()).build());
-    let store = DynamoStore::new(client, &table.name, 90).with_clock(now).settling(Duration::from_millis(20));
+    let client = Client::from_conf(
+        table
+            .client
+            .config()
+            .to_builder()
+            .interceptor(cut.clone())
+            .build(),
+    );
+    let store = DynamoStore::new(client, &table.name, 90)
+        .with_clock(now)
+        .settling(Duration::from_millis(20));
     World { store, cut, table }
 }
 
@@ -97,58 +117,125 @@ async fn sweep_twice(store: &DynamoStore) {
 }
 
 async fn submit(store: &DynamoStore, entropy: u128) -> Execution {
-    Wish { entropy, ..Wish::default() }.submit(store).await
+    Wish {
+        entropy,
+        ..Wish::default()
+    }
+    .submit(store)
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_launcher_that_dies_after_it_took_a_slot_leaves_it_free_after_two_sweeps() {
-    let World { store, cut, table: _table } = world().await;
+    let World {
+        store,
+        cut,
+        table: _table,
+    } = world().await;
     let held = submit(&store, 1).await;
     launch(&store, &held).await;
     let execution = submit(&store, 2).await;
     cut.before(Some(STATES));
-    let died = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU))).await;
+    let died = store
+        .update(
+            &execution,
+            launching(&execution, at(9)),
+            &admissions(&execution, Some(2 * CPU)),
+        )
+        .await;
     assert!(matches!(died, Err(UpdateError::Failed(_))), "{died:?}");
     cut.before(None);
     assert_eq!(used(&store).await, 2 * CPU);
-    let full = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU))).await;
-    assert!(matches!(full, Err(UpdateError::Full(_))), "the slot is lost until the sweep: {full:?}");
+    let full = store
+        .update(
+            &execution,
+            launching(&execution, at(9)),
+            &admissions(&execution, Some(2 * CPU)),
+        )
+        .await;
+    assert!(
+        matches!(full, Err(UpdateError::Full(_))),
+        "the slot is lost until the sweep: {full:?}"
+    );
 
     store.reconcile().await.expect(ANSWERS);
-    assert_eq!(used(&store).await, 2 * CPU, "one look is not enough: somebody may be slow");
+    assert_eq!(
+        used(&store).await,
+        2 * CPU,
+        "one look is not enough: somebody may be slow"
+    );
     store.reconcile().await.expect(ANSWERS);
     assert_eq!(used(&store).await, CPU);
     sweep_twice(&store).await;
     assert_eq!(used(&store).await, CPU, "it was corrected twice");
     store
-        .update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(2 * CPU)))
+        .update(
+            &execution,
+            launching(&execution, at(9)),
+            &admissions(&execution, Some(2 * CPU)),
+        )
         .await
         .expect("there is room again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_taken_for_a_launch_that_could_not_be_announced_is_given_back_at_once() {
-    let World { store, cut, table: _table } = world().await;
+    let World {
+        store,
+        cut,
+        table: _table,
+    } = world().await;
     let execution = submit(&store, 1).await;
     cut.before(Some(BATCHES));
-    let failed = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(CPU))).await;
+    let failed = store
+        .update(
+            &execution,
+            launching(&execution, at(9)),
+            &admissions(&execution, Some(CPU)),
+        )
+        .await;
     assert!(matches!(failed, Err(UpdateError::Failed(_))), "{failed:?}");
     cut.before(None);
     assert_eq!(used(&store).await, 0);
-    store.update(&execution, launching(&execution, at(9)), &admissions(&execution, Some(CPU))).await.expect("room");
+    store
+        .update(
+            &execution,
+            launching(&execution, at(9)),
+            &admissions(&execution, Some(CPU)),
+        )
+        .await
+        .expect("room");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_runs_that_are_not_loaded_together_are_counted_together() {
-    let World { store, table: _table, .. } = world().await;
-    let executions: Vec<_> = (1..=300).map(|entropy| Wish { entropy, ..Wish::default() }.execution()).collect();
+    let World {
+        store,
+        table: _table,
+        ..
+    } = world().await;
+    let executions: Vec<_> = (1..=300)
+        .map(|entropy| {
+            Wish {
+                entropy,
+                ..Wish::default()
+            }
+            .execution()
+        })
+        .collect();
     store.create_all(executions.clone()).await.expect(ANSWERS);
     let launches = executions.into_iter().map(|before| Update {
         after: launching(&before, at(9)),
         admissions: admissions(&before, None),
         before,
     });
-    assert!(store.update_all(launches.collect()).await.iter().all(Result::is_ok));
+    assert!(
+        store
+            .update_all(launches.collect())
+            .await
+            .iter()
+            .all(Result::is_ok)
+    );
     assert_eq!(used(&store).await, 300 * CPU);
     sweep_twice(&store).await;
     assert_eq!(used(&store).await, 300 * CPU);
@@ -156,12 +243,19 @@ async fn open_runs_that_are_not_loaded_together_are_counted_together() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tracker_that_dies_before_it_gives_back_leaves_the_slot_free_after_two_sweeps() {
-    let World { store, cut, table: _table } = world().await;
+    let World {
+        store,
+        cut,
+        table: _table,
+    } = world().await;
     let (first, second) = (submit(&store, 1).await, submit(&store, 2).await);
     launch(&store, &first).await;
     let launched = launch(&store, &second).await;
     cut.before(Some(COUNTERS));
-    store.update(&launched, stopped(&launched, 0), &[]).await.expect("the end is recorded");
+    store
+        .update(&launched, stopped(&launched, 0), &[])
+        .await
+        .expect("the end is recorded");
     cut.before(None);
     assert_eq!(used(&store).await, 2 * CPU);
     sweep_twice(&store).await;
@@ -174,9 +268,19 @@ async fn a_counter_that_is_too_low_is_raised() {
     launch(&store, &submit(&store, 1).await).await;
     launch(&store, &submit(&store, 2).await).await;
     let key = format!("U#{POOL}");
-    let lower = table.client.update_item().table_name(&table.name).key("pk", AttributeValue::S(key));
-    let lower = lower.key("sk", AttributeValue::S("U".into())).update_expression("ADD used :by");
-    lower.expression_attribute_values(":by", AttributeValue::N("-256".into())).send().await.expect("it is written");
+    let lower = table
+        .client
+        .update_item()
+        .table_name(&table.name)
+        .key("pk", AttributeValue::S(key));
+    let lower = lower
+        .key("sk", AttributeValue::S("U".into()))
+        .update_expression("ADD used :by");
+    lower
+        .expression_attribute_values(":by", AttributeValue::N("-256".into()))
+        .send()
+        .await
+        .expect("it is written");
     assert_eq!(used(&store).await, CPU);
     sweep_twice(&store).await;
     assert_eq!(used(&store).await, 2 * CPU);
@@ -185,12 +289,19 @@ async fn a_counter_that_is_too_low_is_raised() {
 /// Sweeps all the time beside launches and ends: none of what is on its way is taken for a fault.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_corrected_that_is_not_wrong_while_runs_come_and_go() {
-    let World { store, table: _table, .. } = world().await;
+    let World {
+        store,
+        table: _table,
+        ..
+    } = world().await;
     let runs = at_once(&store, 8, |store, number| async move {
         let mut last = submit(&store, u128::from(number) * 100).await;
         for round in 1..=6 {
             let launched = launch(&store, &last).await;
-            store.update(&launched, stopped(&launched, 0), &[]).await.expect("nobody else writes it");
+            store
+                .update(&launched, stopped(&launched, 0), &[])
+                .await
+                .expect("nobody else writes it");
             last = submit(&store, u128::from(number) * 100 + round).await;
         }
         launch(&store, &last).await;
@@ -204,7 +315,10 @@ async fn nothing_is_corrected_that_is_not_wrong_while_runs_come_and_go() {
     assert_eq!(used(&store).await, 8 * CPU);
     sweep_twice(&store).await;
     assert_eq!(used(&store).await, 8 * CPU);
-    assert_eq!(store.launched(None, 100).await.expect(ANSWERS).items.len(), 8);
+    assert_eq!(
+        store.launched(None, 100).await.expect(ANSWERS).items.len(),
+        8
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -213,20 +327,44 @@ async fn what_is_launched_slowly_is_not_forgotten_by_a_sweep_in_between() {
     let execution = submit(&store, 1).await;
     // Its launch batch is written, its record not yet.
     cut.before(Some(STATES));
-    let slow = store.update(&execution, launching(&execution, at(9)), &admissions(&execution, None)).await;
+    let slow = store
+        .update(
+            &execution,
+            launching(&execution, at(9)),
+            &admissions(&execution, None),
+        )
+        .await;
     assert!(slow.is_err());
     cut.before(None);
     store.reconcile().await.expect(ANSWERS);
-    assert_eq!(batches(&table).await, 1, "the sweep took a launch that was on its way for none");
+    assert_eq!(
+        batches(&table).await,
+        1,
+        "the sweep took a launch that was on its way for none"
+    );
     let much_later = store.with_clock(later);
     much_later.reconcile().await.expect(ANSWERS);
-    assert_eq!(batches(&table).await, 0, "what was never launched is swept for ever");
+    assert_eq!(
+        batches(&table).await,
+        0,
+        "what was never launched is swept for ever"
+    );
 }
 
 async fn batches(table: &Table) -> usize {
-    let items = table.client.scan().table_name(&table.name).send().await.expect("it answers").items.unwrap_or_default();
+    let items = table
+        .client
+        .scan()
+        .table_name(&table.name)
+        .send()
+        .await
+        .expect("it answers")
+        .items
+        .unwrap_or_default();
     let is_launch_batch = |item: &&std::collections::HashMap<String, AttributeValue>| {
-        item.get("pk").and_then(|pk| pk.as_s().ok()).is_some_and(|pk| pk.starts_with("OPEN"))
+        item.get("pk")
+            .and_then(|pk| pk.as_s().ok())
+            .is_some_and(|pk| pk.starts_with("OPEN"))
     };
     items.iter().filter(is_launch_batch).count()
 }

@@ -1,4 +1,5 @@
-//! Removing a record that cannot be read: the same on one machine and in a table, and what is told by one of them alone.
+//! Removing a record that cannot be read: the same on one machine and in a table, and what is told
+//! by one of them alone.
 
 use std::{collections::HashMap, future::Future};
 
@@ -31,7 +32,11 @@ pub(crate) trait Case: Sync {
     type Adapter: Store;
     fn store(&self) -> &Self::Adapter;
     /// `stopped` is a task that is known to be over.
-    fn forget(&self, id: &ExecutionId, stopped: Option<&str>) -> impl Future<Output = Forgetting> + Send;
+    fn forget(
+        &self,
+        id: &ExecutionId,
+        stopped: Option<&str>,
+    ) -> impl Future<Output = Forgetting> + Send;
     /// Gives the request a value that this release does not know.
     fn spoil(&self, id: &ExecutionId) -> impl Future<Output = ()> + Send;
 }
@@ -54,15 +59,30 @@ fn group(name: &str) -> LimitKey {
 }
 
 fn locked(at: i64) -> Wish {
-    Wish { lock: Some("deploy"), group: Some("nightly"), max_parallel: Some(1), ..Wish::of("a", at) }
+    Wish {
+        lock: Some("deploy"),
+        group: Some("nightly"),
+        max_parallel: Some(1),
+        ..Wish::of("a", at)
+    }
 }
 
 /// Its task runs.
 async fn running(store: &impl Store, wish: Wish) -> Execution {
     let launched = launch(store, &wish.submit(store).await).await;
-    let task = Task { task_arn: task_arn(&launched), last_status: RUNNING.into(), version: 2, ..Task::default() };
-    let seen = launched.observe(1, &Observation::Task(&task), at(5_000)).expect("it is news");
-    store.update(&launched, seen, &[]).await.expect("nobody else writes it")
+    let task = Task {
+        task_arn: task_arn(&launched),
+        last_status: RUNNING.into(),
+        version: 2,
+        ..Task::default()
+    };
+    let seen = launched
+        .observe(1, &Observation::Task(&task), at(5_000))
+        .expect("it is news");
+    store
+        .update(&launched, seen, &[])
+        .await
+        .expect("nobody else writes it")
 }
 
 /// Removes a record, whose task is over if it had one.
@@ -84,50 +104,109 @@ async fn used(store: &impl Store, key: &LimitKey) -> u32 {
 pub(crate) async fn a_record_that_can_be_read_stays<C: Case>(case: C) {
     let running = running(case.store(), locked(0)).await;
     assert_eq!(case.forget(&running.id, None).await, Forgetting::Readable);
-    assert_eq!(case.store().load(&running.id).await.expect(ANSWERS), Some(running));
+    assert_eq!(
+        case.store().load(&running.id).await.expect(ANSWERS),
+        Some(running)
+    );
     assert_eq!(used(case.store(), &lock("deploy")).await, 1);
 }
 
 pub(crate) async fn what_is_not_there_is_missing<C: Case>(case: C) {
-    assert_eq!(case.forget(&Wish::default().execution().id, None).await, Forgetting::Missing);
+    assert_eq!(
+        case.forget(&Wish::default().execution().id, None).await,
+        Forgetting::Missing
+    );
     let id = Wish::of("a", 0).submit(case.store()).await.id;
     case.spoil(&id).await;
     forgotten(&case, &id).await;
-    assert_eq!(case.forget(&id, None).await, Forgetting::Missing, "once is enough");
+    assert_eq!(
+        case.forget(&id, None).await,
+        Forgetting::Missing,
+        "once is enough"
+    );
 }
 
 pub(crate) async fn a_lock_and_a_place_of_a_group_are_free_again<C: Case>(case: C) {
     let store = case.store();
     let spoilt = running(store, locked(0)).await;
     // Of another submitter, so that its id ends otherwise.
-    let next = Wish { by: "b", ..locked(1) }.submit(store).await;
+    let next = Wish {
+        by: "b",
+        ..locked(1)
+    }
+    .submit(store)
+    .await;
     case.spoil(&spoilt.id).await;
     assert!(store.load(&spoilt.id).await.is_err(), "it cannot be read");
-    let held = store.update(&next, launching(&next, at(10)), &admissions(&next, None)).await;
+    let held = store
+        .update(&next, launching(&next, at(10)), &admissions(&next, None))
+        .await;
     assert!(matches!(held, Err(UpdateError::Full(_))), "{held:?}");
 
-    let Forgotten { id, released, untold, .. } = forgotten(&case, &spoilt.id).await;
+    let Forgotten {
+        id,
+        released,
+        untold,
+        ..
+    } = forgotten(&case, &spoilt.id).await;
     assert_eq!((&id, untold), (&spoilt.id, vec![]));
-    assert!(released.contains(&lock("deploy")) && released.contains(&group("nightly")), "{released:?}");
-    assert_eq!((used(store, &lock("deploy")).await, used(store, &group("nightly")).await), (0, 0));
+    assert!(
+        released.contains(&lock("deploy")) && released.contains(&group("nightly")),
+        "{released:?}"
+    );
+    assert_eq!(
+        (
+            used(store, &lock("deploy")).await,
+            used(store, &group("nightly")).await
+        ),
+        (0, 0)
+    );
     launch(store, &next).await;
 
     assert_eq!(store.load(&spoilt.id).await.expect(ANSWERS), None);
-    for fragment in [spoilt.id.to_string(), spoilt.id.as_str()[20..].to_owned(), task_id(&spoilt)] {
-        assert_eq!(store.find(&fragment, 9).await.expect(ANSWERS), [], "{fragment}");
+    for fragment in [
+        spoilt.id.to_string(),
+        spoilt.id.as_str()[20..].to_owned(),
+        task_id(&spoilt),
+    ] {
+        assert_eq!(
+            store.find(&fragment, 9).await.expect(ANSWERS),
+            [],
+            "{fragment}"
+        );
     }
-    let listed = store.list(&Filter::default(), None, 9).await.expect(ANSWERS).items;
-    let ids: Vec<_> = listed.into_iter().map(|loaded| loaded.expect("it can be read").id).collect();
+    let listed = store
+        .list(&Filter::default(), None, 9)
+        .await
+        .expect(ANSWERS)
+        .items;
+    let ids: Vec<_> = listed
+        .into_iter()
+        .map(|loaded| loaded.expect("it can be read").id)
+        .collect();
     assert_eq!(ids, [next.id]);
 }
 
 pub(crate) async fn what_others_hold_stays_held<C: Case>(case: C) {
     let store = case.store();
-    let other = running(store, Wish { lock: Some("other"), ..Wish::of("b", 1) }).await;
+    let other = running(
+        store,
+        Wish {
+            lock: Some("other"),
+            ..Wish::of("b", 1)
+        },
+    )
+    .await;
     let spoilt = running(store, locked(0)).await;
     case.spoil(&spoilt.id).await;
     forgotten(&case, &spoilt.id).await;
-    assert_eq!((used(store, &lock("other")).await, used(store, &lock("deploy")).await), (1, 0));
+    assert_eq!(
+        (
+            used(store, &lock("other")).await,
+            used(store, &lock("deploy")).await
+        ),
+        (1, 0)
+    );
     assert_eq!(store.load(&other.id).await.expect(ANSWERS), Some(other));
 }
 
@@ -137,8 +216,17 @@ pub(crate) async fn what_waits_leaves_its_backlog<C: Case>(case: C) {
     let (spoilt, next) = (locked(1).submit(store).await, locked(2).submit(store).await);
     case.spoil(&spoilt.id).await;
     assert_eq!(forgotten(&case, &spoilt.id).await.released, []);
-    let backlog = store.backlog(&lock("deploy"), at(9), 9).await.expect(ANSWERS);
-    assert_eq!(backlog.into_iter().map(|entry| entry.id).collect::<Vec<_>>(), [next.id]);
+    let backlog = store
+        .backlog(&lock("deploy"), at(9), 9)
+        .await
+        .expect(ANSWERS);
+    assert_eq!(
+        backlog
+            .into_iter()
+            .map(|entry| entry.id)
+            .collect::<Vec<_>>(),
+        [next.id]
+    );
     assert_eq!(used(store, &lock("deploy")).await, 1);
     assert_eq!(store.load(&holder.id).await.expect(ANSWERS), Some(holder));
 }
@@ -151,7 +239,8 @@ struct OneMachine {
 
 impl OneMachine {
     fn sql(&self, sql: &str, id: &ExecutionId) {
-        let file = rusqlite::Connection::open(self.folder.path().join("store.sqlite")).expect("it opens");
+        let file =
+            rusqlite::Connection::open(self.folder.path().join("store.sqlite")).expect("it opens");
         assert_eq!(file.execute(sql, [id.as_str()]).expect("it is written"), 1);
     }
 }
@@ -175,36 +264,73 @@ impl Case for OneMachine {
 #[expect(clippy::unused_async, reason = "as the other is")]
 async fn on_one_machine() -> (OneMachine, ()) {
     let folder = tempfile::tempdir().expect("a folder");
-    let database = Database::open(&folder.path().join("store.sqlite"), WorkerId::new()).expect("it opens");
-    (OneMachine { store: LocalStore::new(database), folder }, ())
+    let database =
+        Database::open(&folder.path().join("store.sqlite"), WorkerId::new()).expect("it opens");
+    (
+        OneMachine {
+            store: LocalStore::new(database),
+            folder,
+        },
+        (),
+    )
 }
 
 mod one_machine {
     crate::contract::forget::suite!(super::on_one_machine);
 }
 
-/// The use of each limit is the sum over all other records, so that nothing of this one has to be read.
+/// The use of each limit is the sum over all other records, so that nothing of this one has to be
+/// read.
 #[tokio::test]
 async fn a_row_that_tells_nothing_gives_back_all_the_same() {
     let (machine, ()) = on_one_machine().await;
     let other = running(&machine.store, Wish::of("b", 1)).await;
     let broken = running(&machine.store, locked(0)).await;
-    machine.sql("UPDATE executions SET record = 'no JSON', status = x'ff' WHERE id = ?1", &broken.id);
-    let Forgotten { released, untold, .. } = forgotten(&machine, &broken.id).await;
-    assert_eq!((released, untold), (vec![group("nightly"), lock("deploy"), POOL], vec![]));
+    machine.sql(
+        "UPDATE executions SET record = 'no JSON', status = x'ff' WHERE id = ?1",
+        &broken.id,
+    );
+    let Forgotten {
+        released, untold, ..
+    } = forgotten(&machine, &broken.id).await;
+    assert_eq!(
+        (released, untold),
+        (vec![group("nightly"), lock("deploy"), POOL], vec![])
+    );
     assert_eq!(used(&machine.store, &POOL).await, CPU);
-    assert_eq!(machine.store.load(&other.id).await.expect(ANSWERS), Some(other));
+    assert_eq!(
+        machine.store.load(&other.id).await.expect(ANSWERS),
+        Some(other)
+    );
 }
 
 #[tokio::test]
 async fn what_another_broken_row_may_hold_is_not_given_away() {
     let (machine, ()) = on_one_machine().await;
-    let (broken, spoilt) = (running(&machine.store, locked(0)).await, Wish { lock: Some("other"), ..Wish::of("b", 1) });
+    let (broken, spoilt) = (
+        running(&machine.store, locked(0)).await,
+        Wish {
+            lock: Some("other"),
+            ..Wish::of("b", 1)
+        },
+    );
     let spoilt = running(&machine.store, spoilt).await;
-    machine.sql("UPDATE executions SET record = 'no JSON' WHERE id = ?1", &broken.id);
+    machine.sql(
+        "UPDATE executions SET record = 'no JSON' WHERE id = ?1",
+        &broken.id,
+    );
     machine.spoil(&spoilt.id).await;
-    assert_eq!(forgotten(&machine, &spoilt.id).await.released, [lock("other"), POOL]);
-    assert_eq!((used(&machine.store, &lock("deploy")).await, used(&machine.store, &POOL).await), (1, CPU));
+    assert_eq!(
+        forgotten(&machine, &spoilt.id).await.released,
+        [lock("other"), POOL]
+    );
+    assert_eq!(
+        (
+            used(&machine.store, &lock("deploy")).await,
+            used(&machine.store, &POOL).await
+        ),
+        (1, CPU)
+    );
 }
 
 /// A table, and a client that writes past mycli.
@@ -217,7 +343,14 @@ impl Stack {
     /// Every item of an execution: of its request, its state and its task.
     async fn items(&self, execution: &ExecutionId) -> Vec<HashMap<String, AttributeValue>> {
         let backwards: String = execution.as_str()["exec_".len()..].chars().rev().collect();
-        let all = self.table.client.scan().table_name(&self.table.name).send().await.expect(ANSWERS);
+        let all = self
+            .table
+            .client
+            .scan()
+            .table_name(&self.table.name)
+            .send()
+            .await
+            .expect(ANSWERS);
         let is = |item: &HashMap<String, AttributeValue>, name: &str, text: &str| {
             item.get(name) == Some(&AttributeValue::S(text.to_owned()))
         };
@@ -226,19 +359,37 @@ impl Stack {
                 || is(item, "sk", &backwards)
                 || is(item, "execution", execution.as_str())
         };
-        all.items.unwrap_or_default().into_iter().filter(own).collect()
+        all.items
+            .unwrap_or_default()
+            .into_iter()
+            .filter(own)
+            .collect()
     }
 
     async fn set(&self, id: &ExecutionId, of_request: &str, value: AttributeValue) {
         let items = self.items(id).await;
-        let request = items.iter().find(|item| item.get("sk") == Some(&AttributeValue::S(id.to_string())));
-        let key =
-            request.expect("it has a request").clone().into_iter().filter(|(name, _)| name == "pk" || name == "sk");
-        let update = self.table.client.update_item().table_name(&self.table.name).set_key(Some(key.collect()));
+        let request = items
+            .iter()
+            .find(|item| item.get("sk") == Some(&AttributeValue::S(id.to_string())));
+        let key = request
+            .expect("it has a request")
+            .clone()
+            .into_iter()
+            .filter(|(name, _)| name == "pk" || name == "sk");
+        let update = self
+            .table
+            .client
+            .update_item()
+            .table_name(&self.table.name)
+            .set_key(Some(key.collect()));
         let update = update
             .update_expression(format!("SET {of_request} = :value"))
             .expression_attribute_names("#request", "request");
-        update.expression_attribute_values(":value", value).send().await.expect(ANSWERS);
+        update
+            .expression_attribute_values(":value", value)
+            .send()
+            .await
+            .expect(ANSWERS);
     }
 }
 
@@ -254,7 +405,8 @@ impl Case for Stack {
     }
 
     async fn spoil(&self, id: &ExecutionId) {
-        self.set(id, "#request.arch", AttributeValue::S("mips".into())).await;
+        self.set(id, "#request.arch", AttributeValue::S("mips".into()))
+            .await;
     }
 }
 
@@ -264,8 +416,9 @@ fn now() -> domain::Timestamp {
 
 async fn on_a_stack() -> (Stack, ()) {
     let table = Table::create().await;
-    let store =
-        DynamoStore::new(table.client.clone(), &table.name, 90).with_clock(now).settling(std::time::Duration::ZERO);
+    let store = DynamoStore::new(table.client.clone(), &table.name, 90)
+        .with_clock(now)
+        .settling(std::time::Duration::ZERO);
     (Stack { store, table }, ())
 }
 
@@ -280,13 +433,33 @@ async fn nothing_of_it_stays_in_the_table_and_its_task_is_named() {
     stack.spoil(&spoilt.id).await;
     assert_eq!(stack.items(&spoilt.id).await.len(), 3);
     // Its lock is not for others while its task runs.
-    assert_eq!(stack.forget(&spoilt.id, None).await, Forgetting::Runs { task_arn: task_arn(&spoilt) });
-    assert_eq!(stack.forget(&spoilt.id, Some("arn:another")).await, Forgetting::Runs { task_arn: task_arn(&spoilt) });
-    assert_eq!((stack.items(&spoilt.id).await.len(), used(&stack.store, &lock("deploy")).await), (3, 1));
+    assert_eq!(
+        stack.forget(&spoilt.id, None).await,
+        Forgetting::Runs {
+            task_arn: task_arn(&spoilt)
+        }
+    );
+    assert_eq!(
+        stack.forget(&spoilt.id, Some("arn:another")).await,
+        Forgetting::Runs {
+            task_arn: task_arn(&spoilt)
+        }
+    );
+    assert_eq!(
+        (
+            stack.items(&spoilt.id).await.len(),
+            used(&stack.store, &lock("deploy")).await
+        ),
+        (3, 1)
+    );
     let forgotten = forgotten(&stack, &spoilt.id).await;
     assert_eq!(forgotten.task_arn, Some(task_arn(&spoilt)));
     assert_eq!(stack.items(&spoilt.id).await, []);
-    assert_eq!(used(&stack.store, &POOL).await, CPU, "pools are the sweep's");
+    assert_eq!(
+        used(&stack.store, &POOL).await,
+        CPU,
+        "pools are the sweep's"
+    );
     for _ in 0..3 {
         stack.store.reconcile().await.expect(ANSWERS);
     }
@@ -297,10 +470,21 @@ async fn nothing_of_it_stays_in_the_table_and_its_task_is_named() {
 async fn what_a_broken_request_does_not_tell_is_said() {
     let (stack, ()) = on_a_stack().await;
     let broken = running(&stack.store, locked(0)).await;
-    stack.set(&broken.id, "#request", AttributeValue::N("1".into())).await;
-    let Forgotten { released, untold, .. } = forgotten(&stack, &broken.id).await;
-    assert_eq!((released, untold), (vec![], vec![Untold::Lock, Untold::Group]));
-    assert_eq!(used(&stack.store, &lock("deploy")).await, 1, "nobody knows that it held it");
+    stack
+        .set(&broken.id, "#request", AttributeValue::N("1".into()))
+        .await;
+    let Forgotten {
+        released, untold, ..
+    } = forgotten(&stack, &broken.id).await;
+    assert_eq!(
+        (released, untold),
+        (vec![], vec![Untold::Lock, Untold::Group])
+    );
+    assert_eq!(
+        used(&stack.store, &lock("deploy")).await,
+        1,
+        "nobody knows that it held it"
+    );
 }
 
 /// A repetition of the request would make it again, under its old id.
@@ -310,16 +494,30 @@ async fn its_idempotency_key_is_free_again() {
     let mut execution = Wish::of("a", 0).execution();
     execution.request.idempotency_key = Some("nightly".parse().expect("a key"));
     let claim = |id| Claim {
-        key: format!("{}/nightly", execution.submitted_by_id.clone().expect("a principal")),
+        key: format!(
+            "{}/nightly",
+            execution.submitted_by_id.clone().expect("a principal")
+        ),
         digest: format!("digest of {id}"),
         expires_at: now() + chrono::TimeDelta::hours(24),
     };
-    let created = stack.store.create(&execution, Some(&claim(1))).await.expect(ANSWERS);
+    let created = stack
+        .store
+        .create(&execution, Some(&claim(1)))
+        .await
+        .expect(ANSWERS);
     assert_eq!(created, Created::New);
     stack.spoil(&execution.id).await;
     forgotten(&stack, &execution.id).await;
     let again = Wish::of("a", 1).execution();
-    assert_eq!(stack.store.create(&again, Some(&claim(2))).await.expect(ANSWERS), Created::New);
+    assert_eq!(
+        stack
+            .store
+            .create(&again, Some(&claim(2)))
+            .await
+            .expect(ANSWERS),
+        Created::New
+    );
 }
 
 /// A counter below zero would let two hold the lock.
@@ -332,9 +530,17 @@ async fn a_lock_that_is_not_counted_is_not_given_back() {
         ("pk".to_owned(), AttributeValue::S("U#lock:deploy".into())),
         ("sk".to_owned(), AttributeValue::S("U".into())),
     ]);
-    let delete = stack.table.client.delete_item().table_name(&stack.table.name).set_key(Some(key));
+    let delete = stack
+        .table
+        .client
+        .delete_item()
+        .table_name(&stack.table.name)
+        .set_key(Some(key));
     delete.send().await.expect(ANSWERS);
-    assert_eq!(forgotten(&stack, &spoilt.id).await.released, [group("nightly")]);
+    assert_eq!(
+        forgotten(&stack, &spoilt.id).await.released,
+        [group("nightly")]
+    );
     launch(&stack.store, &locked(1).submit(&stack.store).await).await;
     assert_eq!(used(&stack.store, &lock("deploy")).await, 1);
 }

@@ -1,4 +1,5 @@
-//! The store and the queue of one machine: the contracts, and what only a file shared by several processes has to do.
+//! The store and the queue of one machine: the contracts, and what only a file shared by several
+//! processes has to do.
 
 use std::{
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
@@ -66,7 +67,10 @@ pub(crate) async fn fresh_store() -> (LocalStore, Dir) {
 
 async fn fresh_queue() -> (LocalQueue, Dir) {
     let dir = Dir::new();
-    (LocalQueue::new(dir.open(), |worker| panic!("{worker} is nobody here")), dir)
+    (
+        LocalQueue::new(dir.open(), |worker| panic!("{worker} is nobody here")),
+        dir,
+    )
 }
 
 /// Reaches the records past the store, as another release's process would.
@@ -85,13 +89,19 @@ impl Dir {
 
     fn record(&self, id: &ExecutionId) -> Value {
         let select = "SELECT record FROM executions WHERE id = ?1";
-        let json: String = self.raw().query_row(select, [id.as_str()], |row| row.get(0)).expect("it is there");
+        let json: String = self
+            .raw()
+            .query_row(select, [id.as_str()], |row| row.get(0))
+            .expect("it is there");
         serde_json::from_str(&json).expect("JSON")
     }
 
     fn backlog_state(&self, key: &LimitKey) -> Value {
         let select = "SELECT state FROM line_states WHERE line = ?1";
-        let json: String = self.raw().query_row(select, [key.to_string()], |row| row.get(0)).expect("it is there");
+        let json: String = self
+            .raw()
+            .query_row(select, [key.to_string()], |row| row.get(0))
+            .expect("it is there");
         serde_json::from_str(&json).expect("JSON")
     }
 }
@@ -117,7 +127,9 @@ impl Newer for Dir {
     }
 
     async fn set_status(&self, id: &ExecutionId, status: &str) {
-        self.change(id, |record| record["state"] = json!({"status": status, "after": ["exec_1"]}));
+        self.change(id, |record| {
+            record["state"] = json!({"status": status, "after": ["exec_1"]})
+        });
     }
 
     async fn raise_version(&self, id: &ExecutionId) {
@@ -131,11 +143,17 @@ impl Newer for Dir {
             None => state["of_a_newer_release"] = json!("new"),
         }
         let set = "UPDATE line_states SET state = ?2 WHERE line = ?1";
-        assert_eq!(self.raw().execute(set, [key.to_string(), state.to_string()]), Ok(1));
+        assert_eq!(
+            self.raw()
+                .execute(set, [key.to_string(), state.to_string()]),
+            Ok(1)
+        );
     }
 
     async fn backlog_state_field(&self, key: &LimitKey) -> Option<String> {
-        self.backlog_state(key)["of_a_newer_release"].as_str().map(str::to_owned)
+        self.backlog_state(key)["of_a_newer_release"]
+            .as_str()
+            .map(str::to_owned)
     }
 }
 
@@ -164,9 +182,20 @@ impl Receiver for LocalQueue {
     type Handle = Received;
     const MAX_RECEIVES: u32 = MAX_RECEIVES;
 
-    async fn receive(&self, queue: QueueName, max: u32, visibility: Duration) -> Vec<Got<Received>> {
-        let received = Self::receive(self, queue, max, visibility).await.expect(ANSWERS);
-        let got = |handle: Received| Got { message: message(&handle.body), receives: handle.receives, handle };
+    async fn receive(
+        &self,
+        queue: QueueName,
+        max: u32,
+        visibility: Duration,
+    ) -> Vec<Got<Received>> {
+        let received = Self::receive(self, queue, max, visibility)
+            .await
+            .expect(ANSWERS);
+        let got = |handle: Received| Got {
+            message: message(&handle.body),
+            receives: handle.receives,
+            handle,
+        };
         received.into_iter().map(got).collect()
     }
 
@@ -175,11 +204,18 @@ impl Receiver for LocalQueue {
     }
 
     async fn release(&self, handles: Vec<Received>) {
-        Self::release(self, handles, Duration::ZERO).await.expect(ANSWERS);
+        Self::release(self, handles, Duration::ZERO)
+            .await
+            .expect(ANSWERS);
     }
 
     async fn dead_letters(&self) -> Vec<Message> {
-        Self::dead_letters(self).await.expect(ANSWERS).iter().map(|letter| message(&letter.body)).collect()
+        Self::dead_letters(self)
+            .await
+            .expect(ANSWERS)
+            .iter()
+            .map(|letter| message(&letter.body))
+            .collect()
     }
 }
 
@@ -198,11 +234,18 @@ impl Two {
     fn new() -> Self {
         let dir = Dir::new();
         let (here, there) = (dir.open(), dir.open());
-        Self { _dir: dir, here, there }
+        Self {
+            _dir: dir,
+            here,
+            there,
+        }
     }
 
     fn stores(&self) -> (LocalStore, LocalStore) {
-        (LocalStore::new(self.here.clone()), LocalStore::new(self.there.clone()))
+        (
+            LocalStore::new(self.here.clone()),
+            LocalStore::new(self.there.clone()),
+        )
     }
 
     /// The queue of the first, and who it woke.
@@ -210,7 +253,9 @@ impl Two {
         let woken = Arc::new(Mutex::new(Vec::new()));
         let wake = Arc::clone(&woken);
         (
-            LocalQueue::new(self.here.clone(), move |worker| wake.lock().expect("not poisoned").push(worker.clone())),
+            LocalQueue::new(self.here.clone(), move |worker| {
+                wake.lock().expect("not poisoned").push(worker.clone())
+            }),
             woken,
         )
     }
@@ -222,20 +267,43 @@ async fn a_worker_has_its_own_backlogs_and_shares_all_else() {
     let (here, there) = two.stores();
     let mine = Wish::of("a", 0).submit(&here).await;
     let theirs = Wish::of("a", 1).submit(&there).await;
-    let (mine_too, theirs_too) = (Wish::of("a", 2).submit(&here).await, Wish::of("a", 3).submit(&there).await);
+    let (mine_too, theirs_too) = (
+        Wish::of("a", 2).submit(&here).await,
+        Wish::of("a", 3).submit(&there).await,
+    );
     let launched = launch(&here, &mine_too).await;
     launch(&there, &theirs_too).await;
     let backlog = here.backlog(&POOL, at(9), 9).await.expect(ANSWERS);
-    assert_eq!(backlog.iter().map(|backlog_entry| &backlog_entry.id).collect::<Vec<_>>(), [&mine.id]);
-    let place = here.ahead(&theirs.backlog_entry().expect("it waits"), 9).await.expect(ANSWERS);
+    assert_eq!(
+        backlog
+            .iter()
+            .map(|backlog_entry| &backlog_entry.id)
+            .collect::<Vec<_>>(),
+        [&mine.id]
+    );
+    let place = here
+        .ahead(&theirs.backlog_entry().expect("it waits"), 9)
+        .await
+        .expect(ANSWERS);
     assert_eq!(place, 0, "the place counts those in its own pump's line");
-    assert_eq!(all(here.launched(None, 9).await.expect(ANSWERS).items), [launched]);
+    assert_eq!(
+        all(here.launched(None, 9).await.expect(ANSWERS).items),
+        [launched]
+    );
 
     launch(&here, &mine).await;
     assert_eq!(here.backlogs(at(9)).await.expect(ANSWERS), []);
     assert_eq!(there.backlogs(at(9)).await.expect(ANSWERS), [POOL]);
     assert_eq!(there.usage(&POOL).await.expect(ANSWERS).used, 3 * CPU);
-    assert_eq!(there.list(&Filter::default(), None, 9).await.expect(ANSWERS).items.len(), 4);
+    assert_eq!(
+        there
+            .list(&Filter::default(), None, 9)
+            .await
+            .expect(ANSWERS)
+            .items
+            .len(),
+        4
+    );
 }
 
 #[tokio::test]
@@ -249,33 +317,83 @@ async fn what_a_dead_worker_left_is_taken_over_once() {
     close(&there, &launch(&there, &over).await, 0).await;
     insert_task(&two.there, &running).await;
     let (queue, _) = two.queue();
-    queue.send(vec![Message::Check { id: running.id.clone() }.into()]).await.expect(ANSWERS);
+    queue
+        .send(vec![
+            Message::Check {
+                id: running.id.clone(),
+            }
+            .into(),
+        ])
+        .await
+        .expect(ANSWERS);
 
     assert_eq!(two.there.unfinished_here().await.expect(ANSWERS), 2);
     let dead = two.there.worker().clone();
-    assert!(two.here.workers().await.expect(ANSWERS).contains(&dead), "who has recorded something is known");
-    assert!(two.here.adopt(&dead, Limits::default()).await.expect(ANSWERS));
-    assert!(!two.here.adopt(&dead, Limits::default()).await.expect(ANSWERS), "there is nothing left to take");
+    assert!(
+        two.here.workers().await.expect(ANSWERS).contains(&dead),
+        "who has recorded something is known"
+    );
+    assert!(
+        two.here
+            .adopt(&dead, Limits::default())
+            .await
+            .expect(ANSWERS)
+    );
+    assert!(
+        !two.here
+            .adopt(&dead, Limits::default())
+            .await
+            .expect(ANSWERS),
+        "there is nothing left to take"
+    );
     assert!(!two.here.workers().await.expect(ANSWERS).contains(&dead));
 
-    let mine: Vec<_> =
-        all(here.launched(None, 9).await.expect(ANSWERS).items).into_iter().map(|execution| execution.id).collect();
+    let mine: Vec<_> = all(here.launched(None, 9).await.expect(ANSWERS).items)
+        .into_iter()
+        .map(|execution| execution.id)
+        .collect();
     assert_eq!(mine, std::slice::from_ref(&running.id));
-    assert_eq!(here.backlog(&POOL, at(9), 9).await.expect(ANSWERS)[0].id, waiting.id);
+    assert_eq!(
+        here.backlog(&POOL, at(9), 9).await.expect(ANSWERS)[0].id,
+        waiting.id
+    );
     assert_eq!(two.here.open_tasks().await.expect(ANSWERS).len(), 1);
     assert_eq!(two.there.open_tasks().await.expect(ANSWERS), []);
-    assert_eq!(queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS).len(), 1);
+    assert_eq!(
+        queue
+            .receive(QueueName::Control, 9, LONG)
+            .await
+            .expect(ANSWERS)
+            .len(),
+        1
+    );
     assert_eq!(two.there.unfinished_here().await.expect(ANSWERS), 0);
-    assert_eq!(here.usage(&POOL).await.expect(ANSWERS).used, CPU, "the slot is still held, once");
+    assert_eq!(
+        here.usage(&POOL).await.expect(ANSWERS).used,
+        CPU,
+        "the slot is still held, once"
+    );
 }
 
 #[test]
 fn of_two_limits_the_tighter_one_holds() {
     let limits = |vcpus, launch_rate| Limits { vcpus, launch_rate };
     for (one, other, both) in [
-        (limits(None, None), limits(Some(4.0), Some(0.5)), limits(Some(4.0), Some(0.5))),
-        (limits(Some(2.0), None), limits(Some(4.0), Some(0.5)), limits(Some(2.0), Some(0.5))),
-        (limits(Some(4.0), Some(9.0)), limits(Some(2.0), None), limits(Some(2.0), Some(9.0))),
+        (
+            limits(None, None),
+            limits(Some(4.0), Some(0.5)),
+            limits(Some(4.0), Some(0.5)),
+        ),
+        (
+            limits(Some(2.0), None),
+            limits(Some(4.0), Some(0.5)),
+            limits(Some(2.0), Some(0.5)),
+        ),
+        (
+            limits(Some(4.0), Some(9.0)),
+            limits(Some(2.0), None),
+            limits(Some(2.0), Some(9.0)),
+        ),
     ] {
         assert_eq!((one.and(other), other.and(one)), (both, both));
         assert!(!both.is_none());
@@ -285,13 +403,27 @@ fn of_two_limits_the_tighter_one_holds() {
 #[tokio::test]
 async fn limits_go_with_the_work_that_they_are_for() {
     let two = Two::new();
-    let (bounded, dead) = (Limits { vcpus: Some(2.0), launch_rate: Some(0.5) }, two.there.worker().clone());
+    let (bounded, dead) = (
+        Limits {
+            vcpus: Some(2.0),
+            launch_rate: Some(0.5),
+        },
+        two.there.worker().clone(),
+    );
     two.there.register_worker(bounded).await.expect(ANSWERS);
-    assert_eq!(two.here.limits(&dead).await.expect(ANSWERS), Limits::default(), "there is nothing to be run");
+    assert_eq!(
+        two.here.limits(&dead).await.expect(ANSWERS),
+        Limits::default(),
+        "there is nothing to be run"
+    );
     Wish::of("a", 0).submit(&two.stores().1).await;
     assert_eq!(two.here.limits(&dead).await.expect(ANSWERS), bounded);
     assert!(two.here.adopt(&dead, bounded).await.expect(ANSWERS));
-    assert_eq!(two.there.limits(two.here.worker()).await.expect(ANSWERS), bounded, "whoever comes next finds them");
+    assert_eq!(
+        two.there.limits(two.here.worker()).await.expect(ANSWERS),
+        bounded,
+        "whoever comes next finds them"
+    );
 }
 
 #[tokio::test]
@@ -299,14 +431,23 @@ async fn a_worker_with_unfinished_work_is_not_forgotten() {
     let dir = Dir::new();
     let database = dir.open();
     let store = LocalStore::new(database.clone());
-    database.register_worker(Limits::default()).await.expect(ANSWERS);
+    database
+        .register_worker(Limits::default())
+        .await
+        .expect(ANSWERS);
     let execution = Wish::default().submit(&store).await;
     assert!(!database.unregister_worker().await.expect(ANSWERS));
-    assert_eq!(database.workers().await.expect(ANSWERS), [database.worker().clone()]);
+    assert_eq!(
+        database.workers().await.expect(ANSWERS),
+        [database.worker().clone()]
+    );
     let launched = launch(&store, &execution).await;
     insert_task(&database, &launched).await;
     close(&store, &launched, 0).await;
-    assert!(!database.unregister_worker().await.expect(ANSWERS), "its task is not stopped");
+    assert!(
+        !database.unregister_worker().await.expect(ANSWERS),
+        "its task is not stopped"
+    );
     stop_task(&database, &launched).await;
     assert!(database.unregister_worker().await.expect(ANSWERS));
     assert_eq!(database.workers().await.expect(ANSWERS), []);
@@ -322,68 +463,173 @@ async fn a_message_goes_to_the_worker_that_runs_what_it_is_about() {
     let there_queue = LocalQueue::new(two.there.clone(), |_| {});
 
     let about = |id| Message::Wakeup { backlog: POOL, id };
-    let messages =
-        [Message::Check { id: theirs.id.clone() }, about(Some(theirs.id.clone())), about(Some(mine.id.clone()))];
-    queue.send(messages.into_iter().map(Outgoing::from).collect()).await.expect(ANSWERS);
-    assert_eq!(*woken.lock().unwrap(), [two.there.worker().clone()], "once for two messages, and never ourselves");
-    assert_eq!(there_queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS).len(), 1);
-    assert_eq!(there_queue.receive(QueueName::Launch, 9, LONG).await.expect(ANSWERS).len(), 1);
-    assert_eq!(queue.receive(QueueName::Launch, 9, LONG).await.expect(ANSWERS).len(), 1);
+    let messages = [
+        Message::Check {
+            id: theirs.id.clone(),
+        },
+        about(Some(theirs.id.clone())),
+        about(Some(mine.id.clone())),
+    ];
+    queue
+        .send(messages.into_iter().map(Outgoing::from).collect())
+        .await
+        .expect(ANSWERS);
+    assert_eq!(
+        *woken.lock().unwrap(),
+        [two.there.worker().clone()],
+        "once for two messages, and never ourselves"
+    );
+    assert_eq!(
+        there_queue
+            .receive(QueueName::Control, 9, LONG)
+            .await
+            .expect(ANSWERS)
+            .len(),
+        1
+    );
+    assert_eq!(
+        there_queue
+            .receive(QueueName::Launch, 9, LONG)
+            .await
+            .expect(ANSWERS)
+            .len(),
+        1
+    );
+    assert_eq!(
+        queue
+            .receive(QueueName::Launch, 9, LONG)
+            .await
+            .expect(ANSWERS)
+            .len(),
+        1
+    );
 
     // A line without an execution: whose entry is the oldest, else our own.
     queue.send(vec![about(None).into()]).await.expect(ANSWERS);
-    assert_eq!(queue.receive(QueueName::Launch, 9, LONG).await.expect(ANSWERS).len(), 1);
+    assert_eq!(
+        queue
+            .receive(QueueName::Launch, 9, LONG)
+            .await
+            .expect(ANSWERS)
+            .len(),
+        1
+    );
     launch(&here, &mine).await;
     queue.send(vec![about(None).into()]).await.expect(ANSWERS);
-    assert_eq!(there_queue.receive(QueueName::Launch, 9, LONG).await.expect(ANSWERS).len(), 1);
+    assert_eq!(
+        there_queue
+            .receive(QueueName::Launch, 9, LONG)
+            .await
+            .expect(ANSWERS)
+            .len(),
+        1
+    );
     launch(&there, &theirs).await;
     queue.send(vec![about(None).into()]).await.expect(ANSWERS);
-    assert_eq!(queue.receive(QueueName::Launch, 9, LONG).await.expect(ANSWERS).len(), 1);
+    assert_eq!(
+        queue
+            .receive(QueueName::Launch, 9, LONG)
+            .await
+            .expect(ANSWERS)
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn a_waiter_hears_of_new_and_of_delayed_messages() {
     let dir = Dir::new();
     let queue = LocalQueue::new(dir.open(), |_| {});
-    let arrived = async |name| tokio::time::timeout(LONG, queue.arrived(name)).await.expect("it is told");
-    let check = Message::Check { id: Wish::default().execution().id };
-    let (sent, ()) = tokio::join!(queue.send(vec![check.clone().into()]), arrived(QueueName::Control));
+    let arrived = async |name| {
+        tokio::time::timeout(LONG, queue.arrived(name))
+            .await
+            .expect("it is told")
+    };
+    let check = Message::Check {
+        id: Wish::default().execution().id,
+    };
+    let (sent, ()) = tokio::join!(
+        queue.send(vec![check.clone().into()]),
+        arrived(QueueName::Control)
+    );
     sent.expect(ANSWERS);
-    assert_eq!(queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS).len(), 1);
+    assert_eq!(
+        queue
+            .receive(QueueName::Control, 9, LONG)
+            .await
+            .expect(ANSWERS)
+            .len(),
+        1
+    );
 
     // The delayed one rings twice: when it is sent, and when it is due.
-    queue.send(vec![Outgoing { message: check, delay_seconds: 1 }]).await.expect(ANSWERS);
+    queue
+        .send(vec![Outgoing {
+            message: check,
+            delay_seconds: 1,
+        }])
+        .await
+        .expect(ANSWERS);
     arrived(QueueName::Control).await;
-    assert_eq!(queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS), []);
-    let due = queue.next_due(QueueName::Control).await.expect(ANSWERS).expect("it waits");
+    assert_eq!(
+        queue
+            .receive(QueueName::Control, 9, LONG)
+            .await
+            .expect(ANSWERS),
+        []
+    );
+    let due = queue
+        .next_due(QueueName::Control)
+        .await
+        .expect(ANSWERS)
+        .expect("it waits");
     assert!(
         due > chrono::Utc::now() - chrono::TimeDelta::seconds(1)
             && due < chrono::Utc::now() + chrono::TimeDelta::seconds(2)
     );
     arrived(QueueName::Control).await;
-    assert_eq!(queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS).len(), 1);
+    assert_eq!(
+        queue
+            .receive(QueueName::Control, 9, LONG)
+            .await
+            .expect(ANSWERS)
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn a_dead_letter_is_told_until_it_is_settled() {
     let dir = Dir::new();
     let queue = LocalQueue::new(dir.open(), |_| {});
-    let check = Message::Check { id: Wish::default().execution().id };
+    let check = Message::Check {
+        id: Wish::default().execution().id,
+    };
     queue.send(vec![check.clone().into()]).await.expect(ANSWERS);
     for _ in 0..=MAX_RECEIVES {
-        queue.receive(QueueName::Control, 9, Duration::ZERO).await.expect(ANSWERS);
+        queue
+            .receive(QueueName::Control, 9, Duration::ZERO)
+            .await
+            .expect(ANSWERS);
     }
     for _ in 0..2 {
         let letters = queue.unsettled_dead_letters().await.expect(ANSWERS);
         assert_eq!(letters.len(), 1);
-        assert_eq!((message(&letters[0].body), letters[0].receives), (check.clone(), MAX_RECEIVES));
+        assert_eq!(
+            (message(&letters[0].body), letters[0].receives),
+            (check.clone(), MAX_RECEIVES)
+        );
     }
     let letters = queue.unsettled_dead_letters().await.expect(ANSWERS);
     queue.settle(letters).await.expect(ANSWERS);
     assert_eq!(queue.unsettled_dead_letters().await.expect(ANSWERS), []);
     let listed = queue.dead_letters().await.expect(ANSWERS);
     assert_eq!(listed.len(), 1, "it stays on the list");
-    assert!(listed[0].reason.contains("received 5 times"), "{}", listed[0].reason);
+    assert!(
+        listed[0].reason.contains("received 5 times"),
+        "{}",
+        listed[0].reason
+    );
 }
 
 fn definition() -> TaskDefinition {
@@ -394,7 +640,11 @@ fn definition() -> TaskDefinition {
 }
 
 fn task(execution: &Execution, status: &str) -> Task {
-    Task { task_arn: task_arn(execution), last_status: status.into(), ..Task::default() }
+    Task {
+        task_arn: task_arn(execution),
+        last_status: status.into(),
+        ..Task::default()
+    }
 }
 
 async fn insert_task(database: &Database, execution: &domain::execution::Execution) {
@@ -402,14 +652,26 @@ async fn insert_task(database: &Database, execution: &domain::execution::Executi
         started_by: execution.id.attempt(1).to_string(),
         ..run_task_input(&Wish::default().execution())
     };
-    let input = RunTaskInput { client_token: input.started_by.clone(), ..input };
-    database.ensure_definition("hash", &definition()).await.expect(ANSWERS);
-    database.insert_task(&input, "hash", &task(execution, "PROVISIONING")).await.expect(ANSWERS);
+    let input = RunTaskInput {
+        client_token: input.started_by.clone(),
+        ..input
+    };
+    database
+        .ensure_definition("hash", &definition())
+        .await
+        .expect(ANSWERS);
+    database
+        .insert_task(&input, "hash", &task(execution, "PROVISIONING"))
+        .await
+        .expect(ANSWERS);
 }
 
 async fn stop_task(database: &Database, execution: &domain::execution::Execution) {
     let stopped = serde_json::to_string(&task(execution, STOPPED)).expect("JSON");
-    database.update_task(&task_arn(execution), None, stopped, true).await.expect(ANSWERS);
+    database
+        .update_task(&task_arn(execution), None, stopped, true)
+        .await
+        .expect(ANSWERS);
 }
 
 #[tokio::test]
@@ -417,14 +679,45 @@ async fn a_client_token_names_one_task() {
     let two = Two::new();
     let execution = Wish::default().execution();
     insert_task(&two.here, &execution).await;
-    let input = RunTaskInput { client_token: execution.id.attempt(1).to_string(), ..run_task_input(&execution) };
-    let other = Task { task_arn: "arn:other".into(), ..task(&execution, "PENDING") };
-    let row = two.there.insert_task(&input, "hash", &other).await.expect(ANSWERS);
-    assert_eq!((row.arn, row.worker), (task_arn(&execution), two.here.worker().clone()));
-    assert_eq!(two.here.tasks_started_by(&execution.id.attempt(1)).await.expect(ANSWERS), [task_arn(&execution)]);
-    assert_eq!(two.here.tasks_started_by(&execution.id.attempt(11)).await.expect(ANSWERS), [] as [String; 0]);
-    let unknown = RunTaskInput { client_token: "new".into(), ..input };
-    assert!(matches!(two.here.insert_task(&unknown, "unknown", &other).await, Err(PortError::Rejected(_))));
+    let input = RunTaskInput {
+        client_token: execution.id.attempt(1).to_string(),
+        ..run_task_input(&execution)
+    };
+    let other = Task {
+        task_arn: "arn:other".into(),
+        ..task(&execution, "PENDING")
+    };
+    let row = two
+        .there
+        .insert_task(&input, "hash", &other)
+        .await
+        .expect(ANSWERS);
+    assert_eq!(
+        (row.arn, row.worker),
+        (task_arn(&execution), two.here.worker().clone())
+    );
+    assert_eq!(
+        two.here
+            .tasks_started_by(&execution.id.attempt(1))
+            .await
+            .expect(ANSWERS),
+        [task_arn(&execution)]
+    );
+    assert_eq!(
+        two.here
+            .tasks_started_by(&execution.id.attempt(11))
+            .await
+            .expect(ANSWERS),
+        [] as [String; 0]
+    );
+    let unknown = RunTaskInput {
+        client_token: "new".into(),
+        ..input
+    };
+    assert!(matches!(
+        two.here.insert_task(&unknown, "unknown", &other).await,
+        Err(PortError::Rejected(_))
+    ));
     assert_eq!(two.here.task("arn:other").await.expect(ANSWERS), None);
 }
 
@@ -435,15 +728,42 @@ async fn a_stop_is_asked_for_once_and_of_who_runs_the_task() {
     insert_task(&two.there, &execution).await;
     let arn = task_arn(&execution);
     assert_eq!(two.here.stop_requested(&arn).await.expect(ANSWERS), None);
-    assert_eq!(two.here.request_stop(&arn, "first").await.expect(ANSWERS), Some(two.there.worker().clone()));
+    assert_eq!(
+        two.here.request_stop(&arn, "first").await.expect(ANSWERS),
+        Some(two.there.worker().clone())
+    );
     two.here.request_stop(&arn, "second").await.expect(ANSWERS);
-    assert_eq!(two.there.stop_requested(&arn).await.expect(ANSWERS).as_deref(), Some("first"));
-    two.there.update_task(&arn, Some("{\"pid\":7}".into()), "{}".into(), false).await.expect(ANSWERS);
-    two.there.update_task(&arn, None, "{\"version\":3}".into(), false).await.expect(ANSWERS);
-    let row = two.here.task(&arn).await.expect(ANSWERS).expect("it is there");
-    assert_eq!((row.runtime.as_deref(), row.task.as_str()), (Some("{\"pid\":7}"), "{\"version\":3}"));
+    assert_eq!(
+        two.there
+            .stop_requested(&arn)
+            .await
+            .expect(ANSWERS)
+            .as_deref(),
+        Some("first")
+    );
+    two.there
+        .update_task(&arn, Some("{\"pid\":7}".into()), "{}".into(), false)
+        .await
+        .expect(ANSWERS);
+    two.there
+        .update_task(&arn, None, "{\"version\":3}".into(), false)
+        .await
+        .expect(ANSWERS);
+    let row = two
+        .here
+        .task(&arn)
+        .await
+        .expect(ANSWERS)
+        .expect("it is there");
+    assert_eq!(
+        (row.runtime.as_deref(), row.task.as_str()),
+        (Some("{\"pid\":7}"), "{\"version\":3}")
+    );
     stop_task(&two.there, &execution).await;
-    assert_eq!(two.here.request_stop(&arn, "late").await.expect(ANSWERS), None);
+    assert_eq!(
+        two.here.request_stop(&arn, "late").await.expect(ANSWERS),
+        None
+    );
     assert_eq!(two.there.open_tasks().await.expect(ANSWERS), []);
 }
 
@@ -459,9 +779,15 @@ async fn what_ended_long_ago_is_pruned_with_all_that_is_its_own() {
     close(&store, &old, 0).await;
     let open = Wish::of("a", 1).submit(&store).await;
     // It ended at 60 s.
-    assert_eq!(database.prune(at(60_000)).await.expect(ANSWERS).executions, 0);
+    assert_eq!(
+        database.prune(at(60_000)).await.expect(ANSWERS).executions,
+        0
+    );
     let pruned = database.prune(at(60_001)).await.expect(ANSWERS);
-    assert_eq!((pruned.executions, pruned.task_ids), (1, vec![task_id(&old)]));
+    assert_eq!(
+        (pruned.executions, pruned.task_ids),
+        (1, vec![task_id(&old)])
+    );
     assert_eq!(store.load(&old.id).await.expect(ANSWERS), None);
     assert_eq!(store.find(&task_arn(&old), 9).await.expect(ANSWERS), []);
     assert_eq!(database.task(&task_arn(&old)).await.expect(ANSWERS), None);
@@ -474,7 +800,11 @@ async fn what_was_launched_and_has_no_open_task_is_unsettled() {
     let database = dir.open();
     let store = LocalStore::new(database.clone());
     let execution = Wish::default().submit(&store).await;
-    assert_eq!(database.unsettled().await.expect(ANSWERS), 0, "it only waits");
+    assert_eq!(
+        database.unsettled().await.expect(ANSWERS),
+        0,
+        "it only waits"
+    );
     let launched = launch(&store, &execution).await;
     assert_eq!(database.unsettled().await.expect(ANSWERS), 1);
     insert_task(&database, &launched).await;
@@ -491,22 +821,35 @@ async fn what_is_over_leaves_no_counter_behind() {
     let dir = Dir::new();
     let store = LocalStore::new(dir.open());
     for moment in 0..3 {
-        Wish { lock: Some("once"), ..Wish::of("a", moment) }.submit(&store).await;
+        Wish {
+            lock: Some("once"),
+            ..Wish::of("a", moment)
+        }
+        .submit(&store)
+        .await;
     }
     for backlog_entry in store.backlog(&lock("once"), at(9), 9).await.expect(ANSWERS) {
-        let execution = store.load(&backlog_entry.id).await.expect(ANSWERS).expect("it waits");
+        let execution = store
+            .load(&backlog_entry.id)
+            .await
+            .expect(ANSWERS)
+            .expect("it waits");
         close(&store, &launch(&store, &execution).await, 0).await;
     }
     drop(store);
     let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
     for table in ["usage", "shares", "line_times"] {
-        let rows: u32 =
-            connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count");
+        let rows: u32 = connection
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+                row.get(0)
+            })
+            .expect("a count");
         assert_eq!(rows, 0, "{table}");
     }
 }
 
-/// Where the index has to bring the line's first entries, at a cost that does not show in how long the line is.
+/// Where the index has to bring the line's first entries, at a cost that does not show in how long
+/// the line is.
 #[tokio::test]
 async fn a_long_backlog_of_one_does_not_hide_another() {
     let dir = Dir::new();
@@ -522,7 +865,10 @@ async fn a_long_backlog_of_one_does_not_hide_another() {
     let one = Wish::of("one", 90_000).submit(&store).await;
     let backlog = store.backlog(&POOL, at(99_999), 2).await.expect(ANSWERS);
     assert_eq!(backlog[1].id, one.id);
-    let last = Wish::of("many", 2_999).execution().backlog_entry().expect("it waits");
+    let last = Wish::of("many", 2_999)
+        .execution()
+        .backlog_entry()
+        .expect("it waits");
     assert_eq!(store.ahead(&last, 100).await.expect(ANSWERS), 3_000);
 }
 
@@ -530,11 +876,19 @@ async fn a_long_backlog_of_one_does_not_hide_another() {
 fn the_files_are_the_owners_alone() {
     let dir = Dir::new();
     let _database = dir.open();
-    let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    let mode = |path: &Path| {
+        std::fs::metadata(path)
+            .expect("it is there")
+            .permissions()
+            .mode()
+            & 0o777
+    };
     let directory = dir.path().parent().expect("it has one").to_owned();
     assert_eq!(mode(&directory), 0o700);
-    let files: Vec<_> =
-        std::fs::read_dir(&directory).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
+    let files: Vec<_> = std::fs::read_dir(&directory)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     assert!(files.len() >= 3, "{files:?}");
     for file in files {
         assert_eq!(mode(&file), 0o600, "{}", file.display());
@@ -563,7 +917,12 @@ async fn the_mark_of_a_group_in_a_file_of_the_version_before_is_kept() {
     let dir = Dir::new();
     let store = LocalStore::new(dir.open());
     let group: Name = "nightly".parse().expect("a name");
-    let mark = GroupCancel::new(group.clone(), &caller("alice"), Utc::now().trunc_subsecs(3), None);
+    let mark = GroupCancel::new(
+        group.clone(),
+        &caller("alice"),
+        Utc::now().trunc_subsecs(3),
+        None,
+    );
     assert!(store.set_group_work(&mark).await.expect(ANSWERS));
     let before: Option<GroupCancel> = store.group_work(&group).await.expect(ANSWERS);
     drop(store);
@@ -579,8 +938,17 @@ async fn the_mark_of_a_group_in_a_file_of_the_version_before_is_kept() {
     drop(connection);
     let store = LocalStore::new(dir.open());
     assert!(before.is_some());
-    assert_eq!(store.group_work::<GroupCancel>(&group).await.expect(ANSWERS), before);
-    assert_eq!(store.open_group_work::<GroupRerun>().await.expect(ANSWERS), []);
+    assert_eq!(
+        store
+            .group_work::<GroupCancel>(&group)
+            .await
+            .expect(ANSWERS),
+        before
+    );
+    assert_eq!(
+        store.open_group_work::<GroupRerun>().await.expect(ANSWERS),
+        []
+    );
 }
 
 /// Several names are the machine's own user's from then on.
@@ -589,7 +957,9 @@ async fn two_names_that_used_one_idempotency_key_are_brought_up_to_date() {
     let dir = Dir::new();
     drop(dir.open());
     let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
-    connection.execute_batch(BEFORE_PRINCIPALS).expect("what it was");
+    connection
+        .execute_batch(BEFORE_PRINCIPALS)
+        .expect("what it was");
     connection
         .execute_batch(
             "DROP TABLE group_work; ALTER TABLE submissions DROP COLUMN seed; PRAGMA user_version = 3;
@@ -604,12 +974,20 @@ async fn two_names_that_used_one_idempotency_key_are_brought_up_to_date() {
     let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
     let rows = |sql: &str| -> Vec<(String, String)> {
         let mut select = connection.prepare(sql).expect("SQL");
-        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows");
+        let rows = select
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .expect("rows");
         rows.map(|row| row.expect("a row")).collect()
     };
     let text = |one: &str, other: &str| vec![(one.to_owned(), other.to_owned())];
-    assert_eq!(rows("SELECT key, execution FROM claims"), text("local/nightly", "exec_A"));
-    assert_eq!(rows("SELECT key, seed FROM submissions"), text("local/big", "uid-7"));
+    assert_eq!(
+        rows("SELECT key, execution FROM claims"),
+        text("local/nightly", "exec_A")
+    );
+    assert_eq!(
+        rows("SELECT key, seed FROM submissions"),
+        text("local/big", "uid-7")
+    );
 }
 
 /// Takes away the columns and tables that versions 4 and 5 added.
@@ -622,19 +1000,48 @@ async fn a_file_is_brought_up_to_date(back: &str) {
     let dir = Dir::new();
     let execution = Wish::default().submit(&LocalStore::new(dir.open())).await;
     let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
-    connection.execute_batch(BEFORE_PRINCIPALS).expect("what it was");
+    connection
+        .execute_batch(BEFORE_PRINCIPALS)
+        .expect("what it was");
     connection.execute_batch(back).expect("what it was");
     drop(connection);
     let store = LocalStore::new(dir.open());
-    assert_eq!(store.load(&execution.id).await.expect(ANSWERS).as_ref(), Some(&execution));
+    assert_eq!(
+        store.load(&execution.id).await.expect(ANSWERS).as_ref(),
+        Some(&execution)
+    );
     launch(&store, &execution).await;
-    let rate = Rate { burst: 3.0, per_second: 1.0 };
-    assert_eq!(store.take_tokens(RateKey::Definitions, rate, 9, at(0)).await.expect(ANSWERS).0, 3);
-    assert_eq!(all(store.launched(None, 9).await.expect(ANSWERS).items), [], "it is the other process's");
+    let rate = Rate {
+        burst: 3.0,
+        per_second: 1.0,
+    };
+    assert_eq!(
+        store
+            .take_tokens(RateKey::Definitions, rate, 9, at(0))
+            .await
+            .expect(ANSWERS)
+            .0,
+        3
+    );
+    assert_eq!(
+        all(store.launched(None, 9).await.expect(ANSWERS).items),
+        [],
+        "it is the other process's"
+    );
     assert_eq!(store.bookmark().await.expect(ANSWERS), None);
     assert_eq!(store.definition("x").await.expect(ANSWERS), None);
-    assert_eq!(store.backlog_state(&POOL).await.expect(ANSWERS), BacklogState::default());
-    assert_eq!(store.open_submission(&Principal::Local, "s", at(1), at(2)).await.expect(ANSWERS).opened_at, at(1));
+    assert_eq!(
+        store.backlog_state(&POOL).await.expect(ANSWERS),
+        BacklogState::default()
+    );
+    assert_eq!(
+        store
+            .open_submission(&Principal::Local, "s", at(1), at(2))
+            .await
+            .expect(ANSWERS)
+            .opened_at,
+        at(1)
+    );
 }
 
 #[test]
@@ -642,10 +1049,15 @@ fn a_newer_file_is_left_alone_and_said_to_be_so() {
     let dir = Dir::new();
     drop(dir.open());
     let connection = rusqlite::Connection::open(dir.path()).expect("it opens");
-    connection.pragma_update(None, "user_version", 99).expect("it is set");
+    connection
+        .pragma_update(None, "user_version", 99)
+        .expect("it is set");
     drop(connection);
     let error = Database::open(&dir.path(), WorkerId::new()).expect_err("it is newer");
-    assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error:?}");
+    assert!(
+        matches!(error, OpenError::Newer { found: 99, .. }),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("newer mycli"), "{error}");
 }
 
@@ -653,10 +1065,23 @@ fn a_newer_file_is_left_alone_and_said_to_be_so() {
 fn what_is_no_store_is_named_and_kept() {
     let dir = Dir::new();
     std::fs::create_dir_all(dir.path().parent().expect("it has one")).expect("made");
-    std::fs::write(dir.path(), "not a database, but long enough to be looked at as one: ".repeat(50)).expect("written");
-    let error = Database::open(&dir.path(), WorkerId::new()).expect_err("it is no database").to_string();
-    assert!(error.contains("store.sqlite") && error.contains("damaged or is not mycli's"), "{error}");
-    assert!(std::fs::read_to_string(dir.path()).expect("still text").starts_with("not a database"));
+    std::fs::write(
+        dir.path(),
+        "not a database, but long enough to be looked at as one: ".repeat(50),
+    )
+    .expect("written");
+    let error = Database::open(&dir.path(), WorkerId::new())
+        .expect_err("it is no database")
+        .to_string();
+    assert!(
+        error.contains("store.sqlite") && error.contains("damaged or is not mycli's"),
+        "{error}"
+    );
+    assert!(
+        std::fs::read_to_string(dir.path())
+            .expect("still text")
+            .starts_with("not a database")
+    );
 
     let below_a_file = dir.path().join("store.sqlite");
     let error = Database::open(&below_a_file, WorkerId::new()).expect_err("a file is no directory");
@@ -673,16 +1098,38 @@ const WRITES: u32 = 40;
 #[tokio::test]
 #[ignore = "a part of the tests of several processes"]
 async fn child_that_writes() {
-    let (Ok(path), Ok(number)) = (std::env::var(CHILD_PATH), std::env::var(CHILD_NUMBER)) else { return };
+    let (Ok(path), Ok(number)) = (std::env::var(CHILD_PATH), std::env::var(CHILD_NUMBER)) else {
+        return;
+    };
     let number: u128 = number.parse().expect("a number");
-    let database = Database::open(Path::new(&path), WorkerId::new()).expect("it opens beside the others");
-    let (store, queue) = (LocalStore::new(database.clone()), LocalQueue::new(database, |_| {}));
+    let database =
+        Database::open(Path::new(&path), WorkerId::new()).expect("it opens beside the others");
+    let (store, queue) = (
+        LocalStore::new(database.clone()),
+        LocalQueue::new(database, |_| {}),
+    );
     for write in 0..WRITES {
-        let execution = Wish { entropy: number * 1000 + u128::from(write), ..Wish::default() }.submit(&store).await;
+        let execution = Wish {
+            entropy: number * 1000 + u128::from(write),
+            ..Wish::default()
+        }
+        .submit(&store)
+        .await;
         let launched = launch(&store, &execution).await;
-        queue.send(vec![Message::Check { id: launched.id.clone() }.into()]).await.expect(ANSWERS);
+        queue
+            .send(vec![
+                Message::Check {
+                    id: launched.id.clone(),
+                }
+                .into(),
+            ])
+            .await
+            .expect(ANSWERS);
         close(&store, &launched, 0).await;
-        let got = queue.receive(QueueName::Control, 9, LONG).await.expect(ANSWERS);
+        let got = queue
+            .receive(QueueName::Control, 9, LONG)
+            .await
+            .expect(ANSWERS);
         queue.delete(got).await.expect(ANSWERS);
     }
 }
@@ -693,20 +1140,44 @@ struct Writer(Child);
 impl Writer {
     fn start(path: &Path, number: u32, failpoint: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(["--exact", "contract::local::child_that_writes", "--ignored", "--nocapture"]);
-        command.env(CHILD_PATH, path).env(CHILD_NUMBER, number.to_string());
+        command.args([
+            "--exact",
+            "contract::local::child_that_writes",
+            "--ignored",
+            "--nocapture",
+        ]);
+        command
+            .env(CHILD_PATH, path)
+            .env(CHILD_NUMBER, number.to_string());
         if !failpoint.is_empty() {
             command.env(local::failpoint::VARIABLE, failpoint);
         }
-        Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts"))
+        Self(
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("it starts"),
+        )
     }
 
     /// Its end, and all it said.
     fn finish(mut self) -> (std::process::ExitStatus, String) {
         use std::io::Read;
         let mut said = String::new();
-        self.0.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
-        self.0.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
+        self.0
+            .stderr
+            .take()
+            .expect("piped")
+            .read_to_string(&mut said)
+            .expect("text");
+        self.0
+            .stdout
+            .take()
+            .expect("piped")
+            .read_to_string(&mut said)
+            .expect("text");
         (self.0.wait().expect("it ends"), said)
     }
 }
@@ -721,16 +1192,25 @@ impl Drop for Writer {
 #[tokio::test]
 async fn processes_that_open_and_write_at_once_do_not_see_a_lock() {
     let dir = Dir::new();
-    let writers: Vec<_> = (0..8).map(|number| Writer::start(&dir.path(), number, "")).collect();
+    let writers: Vec<_> = (0..8)
+        .map(|number| Writer::start(&dir.path(), number, ""))
+        .collect();
     for writer in writers {
         let (status, said) = writer.finish();
         assert!(status.success(), "{said}");
         assert!(said.contains("1 passed"), "the child ran nothing: {said}");
     }
     let store = LocalStore::new(dir.open());
-    let page = store.list(&Filter::default(), None, 1_000).await.expect(ANSWERS);
+    let page = store
+        .list(&Filter::default(), None, 1_000)
+        .await
+        .expect(ANSWERS);
     assert_eq!(page.items.len(), 8 * WRITES as usize);
-    assert!(all(page.items).iter().all(|execution| execution.status() == ExecutionStatus::Succeeded));
+    assert!(
+        all(page.items)
+            .iter()
+            .all(|execution| execution.status() == ExecutionStatus::Succeeded)
+    );
     assert_eq!(store.usage(&POOL).await.expect(ANSWERS).used, 0);
 }
 
@@ -751,10 +1231,21 @@ async fn a_killed_writer_leaves_whole_writes_only() {
         let (status, said) = Writer::start(&dir.path(), 1, place).finish();
         assert_eq!(status.signal(), Some(9), "{place}: {said}");
         let store = LocalStore::new(dir.open());
-        let items = all(store.list(&Filter::default(), None, 99).await.expect(ANSWERS).items);
+        let items = all(store
+            .list(&Filter::default(), None, 99)
+            .await
+            .expect(ANSWERS)
+            .items);
         let used = store.usage(&POOL).await.expect(ANSWERS).used;
         assert_eq!((items.len(), used), (recorded, held), "{place}");
-        let allocation: u32 = items.iter().flat_map(Execution::allocations).map(|allocation| allocation.amount).sum();
-        assert_eq!(used, allocation, "{place}: the counter is what the records hold");
+        let allocation: u32 = items
+            .iter()
+            .flat_map(Execution::allocations)
+            .map(|allocation| allocation.amount)
+            .sum();
+        assert_eq!(
+            used, allocation,
+            "{place}: the counter is what the records hold"
+        );
     }
 }

@@ -51,7 +51,10 @@ impl Written for Files {
     async fn write(&self, lines: &[String]) {
         let path = self.0.path(STREAM.rsplit('/').next().expect("an id"));
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        LogWriter::open(&path).expect("it opens").append(now(), text.as_bytes()).expect("it is written");
+        LogWriter::open(&path)
+            .expect("it opens")
+            .append(now(), text.as_bytes())
+            .expect("it is written");
     }
 }
 
@@ -71,20 +74,43 @@ impl Written for Group {
 
     async fn write(&self, lines: &[String]) {
         // It may be there.
-        let _made = self.client.create_log_stream().log_group_name(&self.name).log_stream_name(STREAM).send().await;
+        let _made = self
+            .client
+            .create_log_stream()
+            .log_group_name(&self.name)
+            .log_stream_name(STREAM)
+            .send()
+            .await;
         let at = now().timestamp_millis();
-        let event = |line: &String| InputLogEvent::builder().message(line).timestamp(at).build().expect("complete");
+        let event = |line: &String| {
+            InputLogEvent::builder()
+                .message(line)
+                .timestamp(at)
+                .build()
+                .expect("complete")
+        };
         // A call takes 10,000 events and 1 MB (API reference, `PutLogEvents`).
         for lines in lines.chunks(5_000) {
-            let call = self.client.put_log_events().log_group_name(&self.name).log_stream_name(STREAM);
-            call.set_log_events(Some(lines.iter().map(event).collect())).send().await.expect(ANSWERS);
+            let call = self
+                .client
+                .put_log_events()
+                .log_group_name(&self.name)
+                .log_stream_name(STREAM);
+            call.set_log_events(Some(lines.iter().map(event).collect()))
+                .send()
+                .await
+                .expect(ANSWERS);
         }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let delete = self.client.delete_log_group().log_group_name(&self.name).send();
+        let delete = self
+            .client
+            .delete_log_group()
+            .log_group_name(&self.name)
+            .send();
         tokio::task::block_in_place(|| {
             let _deleted = tokio::runtime::Handle::current().block_on(delete);
         });
@@ -97,13 +123,27 @@ async fn files() -> (Files, TempDir) {
 }
 
 async fn group() -> (Group, ()) {
-    let endpoint = tokio::task::spawn_blocking(emulator::shared).await.expect("it has an address");
+    let endpoint = tokio::task::spawn_blocking(emulator::shared)
+        .await
+        .expect("it has an address");
     let config = crate::aws::config(&endpoint);
     // The emulator is shared.
     let name = format!("/aws/mycli/test-{:032x}", aws::system::System.bits());
     let client = Client::new(&config);
-    client.create_log_group().log_group_name(&name).send().await.expect(ANSWERS);
-    (Group { logs: CloudWatchLogs::new(&config, name.clone()), client, name }, ())
+    client
+        .create_log_group()
+        .log_group_name(&name)
+        .send()
+        .await
+        .expect(ANSWERS);
+    (
+        Group {
+            logs: CloudWatchLogs::new(&config, name.clone()),
+            client,
+            name,
+        },
+        (),
+    )
 }
 
 mod on_one_machine {
@@ -115,8 +155,11 @@ mod in_cloudwatch {
 }
 
 fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    Timestamp::from_timestamp_millis(i64::try_from(since.as_millis()).expect("in range")).expect("in range")
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("after 1970");
+    Timestamp::from_timestamp_millis(i64::try_from(since.as_millis()).expect("in range"))
+        .expect("in range")
 }
 
 fn numbered(lines: std::ops::Range<usize>) -> Vec<String> {
@@ -127,7 +170,11 @@ fn numbered(lines: std::ops::Range<usize>) -> Vec<String> {
 async fn read(log: &impl Written, from: Option<&str>) -> (Vec<String>, String, usize) {
     let (mut lines, mut cursor, mut parts) = (Vec::new(), from.map(str::to_owned), 0);
     loop {
-        let page = log.logs().read(STREAM, cursor.as_deref()).await.expect(ANSWERS);
+        let page = log
+            .logs()
+            .read(STREAM, cursor.as_deref())
+            .await
+            .expect(ANSWERS);
         lines.extend(page.lines.into_iter().map(|line| line.text));
         (cursor, parts) = (page.next, parts + 1);
         if !page.more {
@@ -151,10 +198,18 @@ pub(crate) async fn a_log_is_followed_without_a_gap_and_without_a_repetition(log
 }
 
 pub(crate) async fn a_long_log_comes_in_parts_that_join(log: impl Written) {
-    let long: Vec<_> = numbered(0..15_000).into_iter().map(|line| format!("{line:<100}.")).collect();
+    let long: Vec<_> = numbered(0..15_000)
+        .into_iter()
+        .map(|line| format!("{line:<100}."))
+        .collect();
     log.write(&long).await;
     let (lines, _, parts) = read(&log, None).await;
-    assert!(lines == long && parts > 1, "{} lines in {parts} parts, the last {:?}", lines.len(), lines.last());
+    assert!(
+        lines == long && parts > 1,
+        "{} lines in {parts} parts, the last {:?}",
+        lines.len(),
+        lines.last()
+    );
 }
 
 pub(crate) async fn a_cursor_is_good_for_more_than_one_reading(log: impl Written) {
@@ -175,16 +230,38 @@ pub(crate) async fn a_log_that_is_not_there_yet_has_no_cursor(log: impl Written)
 
 pub(crate) async fn a_log_is_nobody_else_s(log: impl Written) {
     log.write(&numbered(0..3)).await;
-    assert!(log.logs().read(ANOTHER, None).await.expect(ANSWERS).lines.is_empty());
+    assert!(
+        log.logs()
+            .read(ANOTHER, None)
+            .await
+            .expect(ANSWERS)
+            .lines
+            .is_empty()
+    );
 }
 
 pub(crate) async fn the_end_of_a_long_log_is_read_at_once(log: impl Written) {
     assert_eq!(log.logs().last(STREAM).await.expect(ANSWERS), []);
     log.write(&numbered(0..3)).await;
-    let texts = async || log.logs().last(STREAM).await.expect(ANSWERS).into_iter().map(|line| line.text);
+    let texts = async || {
+        log.logs()
+            .last(STREAM)
+            .await
+            .expect(ANSWERS)
+            .into_iter()
+            .map(|line| line.text)
+    };
     assert!(texts().await.eq(numbered(0..3)));
-    let long: Vec<_> = numbered(3..15_000).into_iter().map(|line| format!("{line:<100}.")).collect();
+    let long: Vec<_> = numbered(3..15_000)
+        .into_iter()
+        .map(|line| format!("{line:<100}."))
+        .collect();
     log.write(&long).await;
     let last: Vec<_> = texts().await.collect();
-    assert!(long.ends_with(&last) && last.len() >= 5_000, "{} lines, from {:?}", last.len(), last.first());
+    assert!(
+        long.ends_with(&last) && last.len() >= 5_000,
+        "{} lines, from {:?}",
+        last.len(),
+        last.first()
+    );
 }

@@ -58,9 +58,23 @@ impl Receiver for MemoryQueue<System> {
     type Handle = Received;
     const MAX_RECEIVES: u32 = MAX_RECEIVES;
 
-    async fn receive(&self, queue: QueueName, max: u32, visibility: Duration) -> Vec<Got<Received>> {
-        let received = Self::receive(self, queue, max, TimeDelta::from_std(visibility).expect("a span"));
-        let got = |handle: Received| Got { message: handle.message.clone(), receives: handle.receives, handle };
+    async fn receive(
+        &self,
+        queue: QueueName,
+        max: u32,
+        visibility: Duration,
+    ) -> Vec<Got<Received>> {
+        let received = Self::receive(
+            self,
+            queue,
+            max,
+            TimeDelta::from_std(visibility).expect("a span"),
+        );
+        let got = |handle: Received| Got {
+            message: handle.message.clone(),
+            receives: handle.receives,
+            handle,
+        };
         received.into_iter().map(got).collect()
     }
 

@@ -60,15 +60,29 @@ const LONG: Duration = Duration::from_secs(300);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn check(entropy: u128) -> Message {
-    Message::Check { id: Wish { entropy, ..Wish::default() }.execution().id }
+    Message::Check {
+        id: Wish {
+            entropy,
+            ..Wish::default()
+        }
+        .execution()
+        .id,
+    }
 }
 
 async fn send(queue: &impl Queue, messages: impl IntoIterator<Item = Message>) {
-    queue.send(messages.into_iter().map(Outgoing::from).collect()).await.expect("the queue answers");
+    queue
+        .send(messages.into_iter().map(Outgoing::from).collect())
+        .await
+        .expect("the queue answers");
 }
 
 /// Receives until there is something.
-async fn received<R: Receiver>(queue: &R, name: QueueName, visibility: Duration) -> Vec<Got<R::Handle>> {
+async fn received<R: Receiver>(
+    queue: &R,
+    name: QueueName,
+    visibility: Duration,
+) -> Vec<Got<R::Handle>> {
     let waiting = async {
         loop {
             let got = queue.receive(name, 10, visibility).await;
@@ -78,23 +92,51 @@ async fn received<R: Receiver>(queue: &R, name: QueueName, visibility: Duration)
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("a message comes")
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("a message comes")
 }
 
 pub(crate) async fn what_is_sent_is_received_as_it_was(queue: impl Receiver) {
     let id = Wish::default().execution().id;
-    let messages =
-        [Message::Wakeup { backlog: POOL, id: Some(id) }, Message::Wakeup { backlog: lock("deploy"), id: None }];
+    let messages = [
+        Message::Wakeup {
+            backlog: POOL,
+            id: Some(id),
+        },
+        Message::Wakeup {
+            backlog: lock("deploy"),
+            id: None,
+        },
+    ];
     send(&queue, messages.clone()).await;
     let got = received(&queue, Launch, LONG).await;
-    assert_eq!(got.iter().map(|got| got.message.clone()).collect::<Vec<_>>(), messages);
+    assert_eq!(
+        got.iter()
+            .map(|got| got.message.clone())
+            .collect::<Vec<_>>(),
+        messages
+    );
     assert!(got.iter().all(|got| got.receives == 1));
 }
 
 pub(crate) async fn each_message_is_on_its_own_queue(queue: impl Receiver) {
-    send(&queue, [check(1), Message::Wakeup { backlog: POOL, id: None }]).await;
+    send(
+        &queue,
+        [
+            check(1),
+            Message::Wakeup {
+                backlog: POOL,
+                id: None,
+            },
+        ],
+    )
+    .await;
     let control = received(&queue, Control, LONG).await;
-    assert_eq!(control.iter().map(|got| &got.message).collect::<Vec<_>>(), [&check(1)]);
+    assert_eq!(
+        control.iter().map(|got| &got.message).collect::<Vec<_>>(),
+        [&check(1)]
+    );
     let launch = received(&queue, Launch, LONG).await;
     assert_eq!(launch.len(), 1);
     assert!(matches!(launch[0].message, Message::Wakeup { .. }));
@@ -117,21 +159,39 @@ pub(crate) async fn a_deleted_message_is_gone(queue: impl Receiver) {
     send(&queue, [check(1), check(2)]).await;
     let got = received(&queue, Control, Duration::ZERO).await;
     assert_eq!(got.len(), 2);
-    queue.delete(got.iter().filter(|got| got.message == check(1)).map(|got| got.handle.clone()).collect()).await;
+    queue
+        .delete(
+            got.iter()
+                .filter(|got| got.message == check(1))
+                .map(|got| got.handle.clone())
+                .collect(),
+        )
+        .await;
     let left = received(&queue, Control, LONG).await;
-    assert_eq!(left.iter().map(|got| &got.message).collect::<Vec<_>>(), [&check(2)]);
+    assert_eq!(
+        left.iter().map(|got| &got.message).collect::<Vec<_>>(),
+        [&check(2)]
+    );
 }
 
 pub(crate) async fn a_released_message_is_there_again(queue: impl Receiver) {
     send(&queue, [check(1)]).await;
     let got = received(&queue, Control, LONG).await;
-    queue.release(got.into_iter().map(|got| got.handle).collect()).await;
+    queue
+        .release(got.into_iter().map(|got| got.handle).collect())
+        .await;
     assert_eq!(received(&queue, Control, LONG).await[0].receives, 2);
 }
 
 pub(crate) async fn a_delayed_message_comes_late(queue: impl Receiver) {
     queue
-        .send(vec![Outgoing { message: check(1), delay_seconds: 2 }, check(2).into()])
+        .send(vec![
+            Outgoing {
+                message: check(1),
+                delay_seconds: 2,
+            },
+            check(2).into(),
+        ])
         .await
         .expect("the queue answers");
     let first = received(&queue, Control, LONG).await;
@@ -152,7 +212,12 @@ pub(crate) async fn two_receivers_do_not_get_the_same(queue: impl Receiver) {
     for _ in 0..10 {
         let queue = queue.clone();
         tasks.spawn(async move {
-            queue.receive(Control, 10, LONG).await.into_iter().map(|got| got.message).collect::<Vec<_>>()
+            queue
+                .receive(Control, 10, LONG)
+                .await
+                .into_iter()
+                .map(|got| got.message)
+                .collect::<Vec<_>>()
         });
     }
     let got = tasks.join_all().await.concat();
@@ -174,18 +239,32 @@ pub(crate) async fn what_is_received_too_often_becomes_a_dead_letter<R: Receiver
         assert!(got.iter().all(|got| got.receives == receives), "{got:?}");
         if receives == 1 {
             queue
-                .delete(got.iter().filter(|got| got.message == check(2)).map(|got| got.handle.clone()).collect())
+                .delete(
+                    got.iter()
+                        .filter(|got| got.message == check(2))
+                        .map(|got| got.handle.clone())
+                        .collect(),
+                )
                 .await;
         }
     }
     let dead = async {
         loop {
-            assert_eq!(queue.receive(Control, 10, Duration::ZERO).await, [], "it was received once too often");
+            assert_eq!(
+                queue.receive(Control, 10, Duration::ZERO).await,
+                [],
+                "it was received once too often"
+            );
             let dead = queue.dead_letters().await;
             if !dead.is_empty() {
                 return dead;
             }
         }
     };
-    assert_eq!(tokio::time::timeout(PATIENCE, dead).await.expect("it becomes a dead letter"), [check(1)]);
+    assert_eq!(
+        tokio::time::timeout(PATIENCE, dead)
+            .await
+            .expect("it becomes a dead letter"),
+        [check(1)]
+    );
 }

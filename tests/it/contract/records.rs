@@ -47,14 +47,27 @@ pub(crate) struct Wish {
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { by: "alice", at: 0, entropy: 1, priority: 0, lock: None, group: None, max_parallel: None, image: None }
+        Self {
+            by: "alice",
+            at: 0,
+            entropy: 1,
+            priority: 0,
+            lock: None,
+            group: None,
+            max_parallel: None,
+            image: None,
+        }
     }
 }
 
 impl Wish {
     /// By whom and when: enough for most.
     pub(crate) fn of(by: &'static str, at: i64) -> Self {
-        Self { by, at, ..Self::default() }
+        Self {
+            by,
+            at,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn execution(&self) -> Execution {
@@ -67,9 +80,14 @@ impl Wish {
             image: self.image.clone(),
             ..SubmitRequest::default()
         };
-        let request = request.validate(&Defaults::one_machine(Arch::X86_64)).expect("a sound request");
+        let request = request
+            .validate(&Defaults::one_machine(Arch::X86_64))
+            .expect("a sound request");
         let now = at(self.at);
-        let by_whom = self.by.bytes().fold(0_u128, |sum, byte| sum * 31 + u128::from(byte));
+        let by_whom = self
+            .by
+            .bytes()
+            .fold(0_u128, |sum, byte| sum * 31 + u128::from(byte));
         let id = ExecutionId::new(now, self.entropy << 64 | by_whom);
         Execution::submitted(id, request, CapacityPool::Machine, &caller(self.by), now)
     }
@@ -77,14 +95,21 @@ impl Wish {
     /// Records it.
     pub(crate) async fn submit(&self, store: &impl Store) -> Execution {
         let execution = self.execution();
-        let created = store.create(&execution, None).await.expect("the store answers");
+        let created = store
+            .create(&execution, None)
+            .await
+            .expect("the store answers");
         assert_eq!(created, Created::New, "the test's own ids differ");
         execution
     }
 }
 
 pub(crate) fn claim(key: &str, digest: &str, expires: i64) -> Claim {
-    Claim { key: key.into(), digest: digest.into(), expires_at: at(expires) }
+    Claim {
+        key: key.into(),
+        digest: digest.into(),
+        expires_at: at(expires),
+    }
 }
 
 /// All that it demands, with this much of the pool.
@@ -111,35 +136,59 @@ pub(crate) fn settings() -> Settings {
 }
 
 pub(crate) fn run_task_input(execution: &Execution) -> RunTaskInput {
-    task::run_task(execution, "arn:aws:ecs:task-definition/x:1", &"0".repeat(32), &GitAccess::default(), &settings())
+    task::run_task(
+        execution,
+        "arn:aws:ecs:task-definition/x:1",
+        &"0".repeat(32),
+        &GitAccess::default(),
+        &settings(),
+    )
 }
 
 pub(crate) fn launching(execution: &Execution, now: Timestamp) -> Execution {
-    let plan = Plan { nonce: "0".repeat(32), run_task: run_task_input(execution) };
+    let plan = Plan {
+        nonce: "0".repeat(32),
+        run_task: run_task_input(execution),
+    };
     execution.launching(plan, now).expect("it has a due ticket")
 }
 
 /// Records the launch, with no limit.
 pub(crate) async fn launch(store: &impl Store, execution: &Execution) -> Execution {
     let now = execution.submitted_at + TimeDelta::milliseconds(1);
-    store.update(execution, launching(execution, now), &admissions(execution, None)).await.expect("there is no limit")
+    store
+        .update(
+            execution,
+            launching(execution, now),
+            &admissions(execution, None),
+        )
+        .await
+        .expect("there is no limit")
 }
 
 /// 32 hexadecimal digits, other ones for another execution.
 pub(crate) fn task_id(execution: &Execution) -> String {
-    let number =
-        execution.id.as_str().bytes().fold(0_u128, |sum, byte| sum.wrapping_mul(131).wrapping_add(byte.into()));
+    let number = execution.id.as_str().bytes().fold(0_u128, |sum, byte| {
+        sum.wrapping_mul(131).wrapping_add(byte.into())
+    });
     format!("{number:032x}")
 }
 
 pub(crate) fn task_arn(execution: &Execution) -> String {
-    format!("arn:aws:ecs:eu-central-1:123456789012:task/cluster/{}", task_id(execution))
+    format!(
+        "arn:aws:ecs:eu-central-1:123456789012:task/cluster/{}",
+        task_id(execution)
+    )
 }
 
 /// The execution once its task has stopped with this exit code and its log said nothing.
 pub(crate) fn stopped(execution: &Execution, exit_code: i32) -> Execution {
     let now = at(60_000);
-    let container = Container { name: CONTAINER.into(), exit_code: Some(exit_code), ..Container::default() };
+    let container = Container {
+        name: CONTAINER.into(),
+        exit_code: Some(exit_code),
+        ..Container::default()
+    };
     let task = Task {
         task_arn: task_arn(execution),
         last_status: STOPPED.into(),
@@ -151,16 +200,25 @@ pub(crate) fn stopped(execution: &Execution, exit_code: i32) -> Execution {
         stopped_at: Some(now),
         ..Task::default()
     };
-    let seen = execution.observe(1, &Observation::Task(&task), now).expect("it is news");
-    seen.observe(1, &Observation::WholeLog(&[]), now).unwrap_or(seen)
+    let seen = execution
+        .observe(1, &Observation::Task(&task), now)
+        .expect("it is news");
+    seen.observe(1, &Observation::WholeLog(&[]), now)
+        .unwrap_or(seen)
 }
 
 /// Records its end.
 pub(crate) async fn close(store: &impl Store, execution: &Execution, exit_code: i32) -> Execution {
-    store.update(execution, stopped(execution, exit_code), &[]).await.expect("nobody else writes it")
+    store
+        .update(execution, stopped(execution, exit_code), &[])
+        .await
+        .expect("nobody else writes it")
 }
 
 /// The submitters of these, in order: "abba".
 pub(crate) fn names<'a>(submitters: impl IntoIterator<Item = &'a String>) -> String {
-    submitters.into_iter().map(|principal| principal.trim_start_matches("key:")).collect()
+    submitters
+        .into_iter()
+        .map(|principal| principal.trim_start_matches("key:"))
+        .collect()
 }

@@ -56,18 +56,29 @@ impl Kept for DynamoStore {
     }
 
     async fn set(&self, name: &str) {
-        let record = SecretRecord { name: name.into(), role: Role::Submit, set_at: None, hosts: Vec::new() };
+        let record = SecretRecord {
+            name: name.into(),
+            role: Role::Submit,
+            set_at: None,
+            hosts: Vec::new(),
+        };
         self.put_secret(&record).await.expect(ANSWERS);
     }
 
     async fn remove(&self, name: &str) {
-        assert!(self.remove_secret(name).await.expect(ANSWERS), "it was there");
+        assert!(
+            self.remove_secret(name).await.expect(ANSWERS),
+            "it was there"
+        );
     }
 }
 
 async fn files() -> (Files, ()) {
     let dir = tempfile::tempdir().expect("a directory");
-    (Files(local::secrets::Secrets::new(dir.path().to_owned()), dir), ())
+    (
+        Files(local::secrets::Secrets::new(dir.path().to_owned()), dir),
+        (),
+    )
 }
 
 mod on_one_machine {
@@ -80,21 +91,44 @@ mod in_dynamodb {
 
 pub(crate) async fn a_secret_that_is_set_is_known_by_its_name(kept: impl Kept) {
     kept.set("TOKEN").await;
-    let found = kept.secrets().find_secret("TOKEN").await.expect(ANSWERS).expect("it is set");
+    let found = kept
+        .secrets()
+        .find_secret("TOKEN")
+        .await
+        .expect(ANSWERS)
+        .expect("it is set");
     assert_eq!((found.name.as_str(), found.role), ("TOKEN", Role::Submit));
-    assert_eq!(kept.secrets().find_secret("TOKE").await.expect(ANSWERS), None);
+    assert_eq!(
+        kept.secrets().find_secret("TOKE").await.expect(ANSWERS),
+        None
+    );
 }
 
 pub(crate) async fn one_that_is_not_set_is_not_known_and_the_fix_is_a_command(kept: impl Kept) {
-    assert_eq!(kept.secrets().find_secret("TOKEN").await.expect(ANSWERS), None);
+    assert_eq!(
+        kept.secrets().find_secret("TOKEN").await.expect(ANSWERS),
+        None
+    );
     let remedy = kept.secrets().how_to_set("TOKEN");
-    assert!(remedy.contains("`mycli ") && remedy.contains("secrets set TOKEN`"), "{remedy}");
+    assert!(
+        remedy.contains("`mycli ") && remedy.contains("secrets set TOKEN`"),
+        "{remedy}"
+    );
 }
 
 pub(crate) async fn one_that_was_removed_is_not_known_any_more(kept: impl Kept) {
     kept.set("TOKEN").await;
     kept.set("OTHER").await;
     kept.remove("TOKEN").await;
-    assert_eq!(kept.secrets().find_secret("TOKEN").await.expect(ANSWERS), None);
-    assert!(kept.secrets().find_secret("OTHER").await.expect(ANSWERS).is_some());
+    assert_eq!(
+        kept.secrets().find_secret("TOKEN").await.expect(ANSWERS),
+        None
+    );
+    assert!(
+        kept.secrets()
+            .find_secret("OTHER")
+            .await
+            .expect(ANSWERS)
+            .is_some()
+    );
 }

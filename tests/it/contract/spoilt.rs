@@ -1,4 +1,5 @@
-//! A record that cannot be read stops nothing but itself (rule 12), and what a newer release wrote is neither lost nor guessed at (rule 13).
+//! A record that cannot be read stops nothing but itself (rule 12), and what a newer release wrote
+//! is neither lost nor guessed at (rule 13).
 
 use domain::{
     backlog::BacklogState,
@@ -16,7 +17,8 @@ use tests::{callers::caller, loaded::pages};
 
 use super::records::{POOL, Wish, at, launch, stopped};
 
-/// Makes a test of each rule of a bad record for the store that the function makes, with what reaches its records.
+/// Makes a test of each rule of a bad record for the store that the function makes, with what
+/// reaches its records.
 macro_rules! suite {
     ($fresh:path) => {
         $crate::contract::spoilt::rules! { $fresh:
@@ -78,7 +80,8 @@ pub(crate) trait Newer {
     /// Raises the version of the record's form by one.
     async fn raise_version(&self, id: &ExecutionId);
 
-    /// Puts this text where the state of a backlog has what holds it; `None` for a field that this release does not know.
+    /// Puts this text where the state of a backlog has what holds it; `None` for a field that this
+    /// release does not know.
     async fn change_backlog_state(&self, key: &LimitKey, held: Option<&str>);
 
     /// That field of the backlog's state, as it is stored now.
@@ -94,53 +97,109 @@ fn ids(items: &[Loaded]) -> Vec<ExecutionId> {
 }
 
 fn unreadable(items: &[Loaded]) -> Vec<ExecutionId> {
-    items.iter().filter_map(|loaded| loaded.as_ref().err().and_then(Corrupt::id).cloned()).collect()
+    items
+        .iter()
+        .filter_map(|loaded| loaded.as_ref().err().and_then(Corrupt::id).cloned())
+        .collect()
 }
 
 async fn five(store: &impl Store) -> Vec<Execution> {
     let mut executions = Vec::new();
     for place in 0..5 {
-        let wish = Wish { group: Some("nightly"), ..Wish::of("alice", place) };
+        let wish = Wish {
+            group: Some("nightly"),
+            ..Wish::of("alice", place)
+        };
         executions.push(wish.submit(store).await);
     }
     executions
 }
 
-pub(crate) async fn a_page_of_history_shows_the_others_and_names_it(store: impl Store, raw: impl Spoil) {
+pub(crate) async fn a_page_of_history_shows_the_others_and_names_it(
+    store: impl Store,
+    raw: impl Spoil,
+) {
     let executions = five(&store).await;
-    let newest_first: Vec<_> = executions.iter().rev().map(|execution| execution.id.clone()).collect();
+    let newest_first: Vec<_> = executions
+        .iter()
+        .rev()
+        .map(|execution| execution.id.clone())
+        .collect();
     raw.spoil(&executions[2].id).await;
 
-    let by = Filter { by: Some("alice".into()), ..Filter::default() };
-    let group = Filter { group: Some("nightly".parse().expect("a name")), ..Filter::default() };
+    let by = Filter {
+        by: Some("alice".into()),
+        ..Filter::default()
+    };
+    let group = Filter {
+        group: Some("nightly".parse().expect("a name")),
+        ..Filter::default()
+    };
     for filter in [Filter::default(), by, group] {
         let page = store.list(&filter, None, 50).await.expect(ANSWERS);
         assert_eq!(ids(&page.items), newest_first, "{filter:?}");
         assert_eq!(unreadable(&page.items), [executions[2].id.clone()]);
     }
-    let of_status = Filter { status: Some(ExecutionStatus::Queued), ..Filter::default() };
+    let of_status = Filter {
+        status: Some(ExecutionStatus::Queued),
+        ..Filter::default()
+    };
     let page = store.list(&of_status, None, 50).await.expect(ANSWERS);
-    let readable: Vec<_> = newest_first.iter().filter(|id| **id != executions[2].id).cloned().collect();
+    let readable: Vec<_> = newest_first
+        .iter()
+        .filter(|id| **id != executions[2].id)
+        .cloned()
+        .collect();
     assert_eq!(ids(&page.items), readable, "it is in no status");
 
-    let one = async |cursor: Option<&_>| store.list(&Filter::default(), cursor, 1).await.expect(ANSWERS);
-    assert_eq!(ids(&pages(one).await.concat()), newest_first, "pages that end with it go on behind it");
+    let one = async |cursor: Option<&_>| {
+        store
+            .list(&Filter::default(), cursor, 1)
+            .await
+            .expect(ANSWERS)
+    };
+    assert_eq!(
+        ids(&pages(one).await.concat()),
+        newest_first,
+        "pages that end with it go on behind it"
+    );
 
     match store.load(&executions[2].id).await {
         Err(PortError::Corrupt(corrupt)) => assert_eq!(corrupt.id(), Some(&executions[2].id)),
         other => panic!("{other:?}"),
     }
     let part = &executions[2].id.as_str()["exec_".len()..];
-    assert_eq!(store.find(part, 2).await.expect(ANSWERS), [executions[2].id.clone()]);
+    assert_eq!(
+        store.find(part, 2).await.expect(ANSWERS),
+        [executions[2].id.clone()]
+    );
 }
 
 pub(crate) async fn it_hides_nobody_at_the_head_of_a_backlog(store: impl Store, raw: impl Spoil) {
     let executions = five(&store).await;
     raw.spoil(&executions[0].id).await;
-    let entries = store.backlog(&POOL, at(1_000_000), 50).await.expect(ANSWERS);
-    let behind: Vec<_> = entries.iter().map(|entry| &entry.id).filter(|id| **id != executions[0].id).collect();
-    assert_eq!(behind, executions[1..].iter().map(|execution| &execution.id).collect::<Vec<_>>());
-    assert!(store.has_backlog(&POOL, at(1_000_000)).await.expect(ANSWERS));
+    let entries = store
+        .backlog(&POOL, at(1_000_000), 50)
+        .await
+        .expect(ANSWERS);
+    let behind: Vec<_> = entries
+        .iter()
+        .map(|entry| &entry.id)
+        .filter(|id| **id != executions[0].id)
+        .collect();
+    assert_eq!(
+        behind,
+        executions[1..]
+            .iter()
+            .map(|execution| &execution.id)
+            .collect::<Vec<_>>()
+    );
+    assert!(
+        store
+            .has_backlog(&POOL, at(1_000_000))
+            .await
+            .expect(ANSWERS)
+    );
     assert_eq!(store.backlogs(at(1_000_000)).await.expect(ANSWERS), [POOL]);
     let last = executions[4].backlog_entry().expect("it waits");
     assert!((3..=4).contains(&store.ahead(&last, 100).await.expect(ANSWERS)));
@@ -157,11 +216,20 @@ pub(crate) async fn a_sweep_meets_it_and_goes_on(store: impl Store, raw: impl Sp
     let seen = pages(two).await.concat();
     let mut all = ids(&seen);
     all.sort();
-    assert_eq!(all, launched.iter().map(|execution| execution.id.clone()).collect::<Vec<_>>());
+    assert_eq!(
+        all,
+        launched
+            .iter()
+            .map(|execution| execution.id.clone())
+            .collect::<Vec<_>>()
+    );
     assert_eq!(unreadable(&seen), [launched[1].id.clone()]);
 }
 
-pub(crate) async fn what_is_derived_is_brought_in_line_all_the_same(store: impl Store, raw: impl Spoil) {
+pub(crate) async fn what_is_derived_is_brought_in_line_all_the_same(
+    store: impl Store,
+    raw: impl Spoil,
+) {
     let executions = five(&store).await;
     for execution in &executions[..3] {
         launch(&store, execution).await;
@@ -172,60 +240,151 @@ pub(crate) async fn what_is_derived_is_brought_in_line_all_the_same(store: impl 
     }
     let launched = store.launched(None, 9).await.expect(ANSWERS).items;
     assert_eq!(launched.len(), 3, "what cannot be read is not forgotten");
-    assert!(store.usage(&POOL).await.expect(ANSWERS).used >= 512, "the others hold what they held");
+    assert!(
+        store.usage(&POOL).await.expect(ANSWERS).used >= 512,
+        "the others hold what they held"
+    );
 }
 
-pub(crate) async fn fields_of_a_newer_release_survive_a_rewrite(store: impl Store, raw: impl Newer) {
+pub(crate) async fn fields_of_a_newer_release_survive_a_rewrite(
+    store: impl Store,
+    raw: impl Newer,
+) {
     let launched = launch(&store, &Wish::default().submit(&store).await).await;
     raw.add_fields(&launched.id).await;
-    let loaded = store.load(&launched.id).await.expect(ANSWERS).expect("it is there");
+    let loaded = store
+        .load(&launched.id)
+        .await
+        .expect(ANSWERS)
+        .expect("it is there");
     let said = [(at(9), Marker::Start)];
-    let observed = loaded.observe(1, &Observation::Markers(&said), at(9)).expect("that is news");
+    let observed = loaded
+        .observe(1, &Observation::Markers(&said), at(9))
+        .expect("that is news");
     let running = store.update(&loaded, observed, &[]).await.expect(ANSWERS);
-    assert_eq!(raw.fields(&launched.id).await, [Some("new".into()), Some("new".into())], "once rewritten");
-    let loaded = store.load(&launched.id).await.expect(ANSWERS).expect("it is there");
+    assert_eq!(
+        raw.fields(&launched.id).await,
+        [Some("new".into()), Some("new".into())],
+        "once rewritten"
+    );
+    let loaded = store
+        .load(&launched.id)
+        .await
+        .expect(ANSWERS)
+        .expect("it is there");
     assert_eq!(loaded, running, "what is written is read");
-    store.update(&running, stopped(&loaded, 0), &[]).await.expect(ANSWERS);
-    assert_eq!(raw.fields(&launched.id).await, [Some("new".into()), Some("new".into())], "at its end");
+    store
+        .update(&running, stopped(&loaded, 0), &[])
+        .await
+        .expect(ANSWERS);
+    assert_eq!(
+        raw.fields(&launched.id).await,
+        [Some("new".into()), Some("new".into())],
+        "at its end"
+    );
 }
 
-pub(crate) async fn a_status_of_a_newer_release_loads_as_such_and_is_left_alone(store: impl Store, raw: impl Newer) {
+pub(crate) async fn a_status_of_a_newer_release_loads_as_such_and_is_left_alone(
+    store: impl Store,
+    raw: impl Newer,
+) {
     let execution = Wish::default().submit(&store).await;
     raw.set_status(&execution.id, "BLOCKED").await;
-    let loaded = store.load(&execution.id).await.expect(ANSWERS).expect("it is there");
-    assert_eq!(loaded.state, State::Other { status: "BLOCKED".into() });
+    let loaded = store
+        .load(&execution.id)
+        .await
+        .expect(ANSWERS)
+        .expect("it is there");
+    assert_eq!(
+        loaded.state,
+        State::Other {
+            status: "BLOCKED".into()
+        }
+    );
     assert_eq!(loaded.status().to_string(), "BLOCKED");
-    assert_eq!((loaded.backlog_entry(), loaded.allocations()), (None, Vec::new()), "it is not launched on a guess");
+    assert_eq!(
+        (loaded.backlog_entry(), loaded.allocations()),
+        (None, Vec::new()),
+        "it is not launched on a guess"
+    );
     let blocked = CancelDecision::NotKnown(ExecutionStatus::Other("BLOCKED".into()));
     assert_eq!(loaded.cancelled(&caller("bob"), at(9)), blocked);
-    let page = store.list(&Filter::default(), None, 9).await.expect(ANSWERS);
+    let page = store
+        .list(&Filter::default(), None, 9)
+        .await
+        .expect(ANSWERS);
     assert!(matches!(&page.items[..], [Ok(listed)] if *listed == loaded));
 }
 
 pub(crate) async fn a_form_of_a_newer_version_is_not_read(store: impl Store, raw: impl Newer) {
     let execution = Wish::default().submit(&store).await;
     raw.raise_version(&execution.id).await;
-    let error = store.load(&execution.id).await.expect_err("it is of a newer release").to_string();
+    let error = store
+        .load(&execution.id)
+        .await
+        .expect_err("it is of a newer release")
+        .to_string();
     assert!(error.contains("a newer release of mycli wrote"), "{error}");
 }
 
-pub(crate) async fn the_state_of_a_backlog_that_cannot_be_read_is_made_anew(store: impl Store, raw: impl Newer) {
-    let advice = BacklogState { next_look: Some(at(7)), ..BacklogState::default() };
-    assert!(store.set_backlog_state(&POOL, &BacklogState::default(), advice).await.expect(ANSWERS));
+pub(crate) async fn the_state_of_a_backlog_that_cannot_be_read_is_made_anew(
+    store: impl Store,
+    raw: impl Newer,
+) {
+    let advice = BacklogState {
+        next_look: Some(at(7)),
+        ..BacklogState::default()
+    };
+    assert!(
+        store
+            .set_backlog_state(&POOL, &BacklogState::default(), advice)
+            .await
+            .expect(ANSWERS)
+    );
     raw.change_backlog_state(&POOL, Some("by the moon")).await;
     let read = store.backlog_state(&POOL).await.expect(ANSWERS);
     assert_eq!((read.next_look, &read.held), (None, &None));
-    let anew = BacklogState { next_look: Some(at(8)), ..read.clone() };
-    assert!(store.set_backlog_state(&POOL, &read, anew).await.expect(ANSWERS));
-    assert_eq!(store.backlog_state(&POOL).await.expect(ANSWERS).next_look, Some(at(8)));
+    let anew = BacklogState {
+        next_look: Some(at(8)),
+        ..read.clone()
+    };
+    assert!(
+        store
+            .set_backlog_state(&POOL, &read, anew)
+            .await
+            .expect(ANSWERS)
+    );
+    assert_eq!(
+        store.backlog_state(&POOL).await.expect(ANSWERS).next_look,
+        Some(at(8))
+    );
 }
 
-pub(crate) async fn unknown_fields_of_a_backlogs_state_survive_a_rewrite(store: impl Store, raw: impl Newer) {
-    let advice = BacklogState { next_look: Some(at(7)), ..BacklogState::default() };
-    assert!(store.set_backlog_state(&POOL, &BacklogState::default(), advice).await.expect(ANSWERS));
+pub(crate) async fn unknown_fields_of_a_backlogs_state_survive_a_rewrite(
+    store: impl Store,
+    raw: impl Newer,
+) {
+    let advice = BacklogState {
+        next_look: Some(at(7)),
+        ..BacklogState::default()
+    };
+    assert!(
+        store
+            .set_backlog_state(&POOL, &BacklogState::default(), advice)
+            .await
+            .expect(ANSWERS)
+    );
     raw.change_backlog_state(&POOL, None).await;
     let read = store.backlog_state(&POOL).await.expect(ANSWERS);
-    let next = BacklogState { next_look: Some(at(8)), ..read.clone() };
-    assert!(store.set_backlog_state(&POOL, &read, next).await.expect(ANSWERS));
+    let next = BacklogState {
+        next_look: Some(at(8)),
+        ..read.clone()
+    };
+    assert!(
+        store
+            .set_backlog_state(&POOL, &read, next)
+            .await
+            .expect(ANSWERS)
+    );
     assert_eq!(raw.backlog_state_field(&POOL).await.as_deref(), Some("new"));
 }

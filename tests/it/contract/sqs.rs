@@ -39,7 +39,14 @@ impl Queues {
         let control_dead = make(&client, &format!("{stack}-control-dead"), None).await;
         let launch = make(&client, &format!("{stack}-launch"), Some(&launch_dead)).await;
         let control = make(&client, &format!("{stack}-control"), Some(&control_dead)).await;
-        Self { config, client, launch, control, launch_dead, control_dead }
+        Self {
+            config,
+            client,
+            launch,
+            control,
+            launch_dead,
+            control_dead,
+        }
     }
 
     fn queue(&self) -> SqsQueue {
@@ -64,21 +71,42 @@ impl Queues {
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
         ];
-        let call = self.client.get_queue_attributes().queue_url(&self.control_dead);
-        let output = call.set_attribute_names(Some(names.to_vec())).send().await.expect(ANSWERS);
+        let call = self
+            .client
+            .get_queue_attributes()
+            .queue_url(&self.control_dead);
+        let output = call
+            .set_attribute_names(Some(names.to_vec()))
+            .send()
+            .await
+            .expect(ANSWERS);
         let attributes = output.attributes().expect("attributes");
-        names.iter().map(|name| attributes[name].parse::<usize>().expect("a number")).sum()
+        names
+            .iter()
+            .map(|name| attributes[name].parse::<usize>().expect("a number"))
+            .sum()
     }
 
     pub(crate) async fn put_dead(&self, body: &str) {
-        self.client.send_message().queue_url(&self.control_dead).message_body(body).send().await.expect(ANSWERS);
+        self.client
+            .send_message()
+            .queue_url(&self.control_dead)
+            .message_body(body)
+            .send()
+            .await
+            .expect(ANSWERS);
     }
 }
 
 impl Drop for Queues {
     fn drop(&mut self) {
         let remove = async {
-            for url in [&self.launch, &self.control, &self.launch_dead, &self.control_dead] {
+            for url in [
+                &self.launch,
+                &self.control,
+                &self.launch_dead,
+                &self.control_dead,
+            ] {
                 let _gone = self.client.delete_queue().queue_url(url).send().await;
             }
         };
@@ -93,11 +121,18 @@ async fn make(client: &Client, name: &str, dead: Option<&String>) -> String {
         let policy = serde_json::json!({ "deadLetterTargetArn": target, "maxReceiveCount": MAX_RECEIVES.to_string() });
         call = call.attributes(QueueAttributeName::RedrivePolicy, policy.to_string());
     }
-    call.send().await.expect(ANSWERS).queue_url.expect("a queue's address")
+    call.send()
+        .await
+        .expect(ANSWERS)
+        .queue_url
+        .expect("a queue's address")
 }
 
 async fn arn(client: &Client, url: &str) -> String {
-    let call = client.get_queue_attributes().queue_url(url).attribute_names(QueueAttributeName::QueueArn);
+    let call = client
+        .get_queue_attributes()
+        .queue_url(url)
+        .attribute_names(QueueAttributeName::QueueArn);
     let output = call.send().await.expect(ANSWERS);
     output.attributes().expect("attributes")[&QueueAttributeName::QueueArn].clone()
 }
@@ -111,8 +146,15 @@ pub(crate) struct Sqs {
 
 async fn fresh_queue() -> (Sqs, Queues) {
     let queues = Queues::new(&emulator::sqs_endpoint()).await;
-    let dead = [&queues.launch_dead, &queues.control_dead].map(|url| Messages::new(&queues.config, url.clone()));
-    (Sqs { queue: queues.queue(), dead }, queues)
+    let dead = [&queues.launch_dead, &queues.control_dead]
+        .map(|url| Messages::new(&queues.config, url.clone()));
+    (
+        Sqs {
+            queue: queues.queue(),
+            dead,
+        },
+        queues,
+    )
 }
 
 mod queue {
@@ -129,8 +171,18 @@ impl Receiver for Sqs {
     type Handle = (QueueName, String);
     const MAX_RECEIVES: u32 = MAX_RECEIVES;
 
-    async fn receive(&self, queue: QueueName, max: u32, visibility: Duration) -> Vec<Got<Self::Handle>> {
-        let received = self.queue.messages(queue).receive(max as usize, visibility).await.expect(ANSWERS);
+    async fn receive(
+        &self,
+        queue: QueueName,
+        max: u32,
+        visibility: Duration,
+    ) -> Vec<Got<Self::Handle>> {
+        let received = self
+            .queue
+            .messages(queue)
+            .receive(max as usize, visibility)
+            .await
+            .expect(ANSWERS);
         let got = received.into_iter().map(|received| Got {
             message: message(&received.body),
             receives: received.receives,
@@ -141,20 +193,35 @@ impl Receiver for Sqs {
 
     async fn delete(&self, handles: Vec<Self::Handle>) {
         for (queue, receipt) in handles {
-            self.queue.messages(queue).delete(vec![receipt]).await.expect(ANSWERS);
+            self.queue
+                .messages(queue)
+                .delete(vec![receipt])
+                .await
+                .expect(ANSWERS);
         }
     }
 
     async fn release(&self, handles: Vec<Self::Handle>) {
         for (queue, receipt) in handles {
-            self.queue.messages(queue).release(vec![receipt]).await.expect(ANSWERS);
+            self.queue
+                .messages(queue)
+                .release(vec![receipt])
+                .await
+                .expect(ANSWERS);
         }
     }
 
     async fn dead_letters(&self) -> Vec<Message> {
         let mut letters = Vec::new();
         for queue in &self.dead {
-            letters.extend(queue.list(100).await.expect(ANSWERS).iter().map(|letter| message(&letter.body)));
+            letters.extend(
+                queue
+                    .list(100)
+                    .await
+                    .expect(ANSWERS)
+                    .iter()
+                    .map(|letter| message(&letter.body)),
+            );
         }
         letters
     }

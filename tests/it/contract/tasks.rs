@@ -1,5 +1,5 @@
-//! The rules of `domain::ports::Tasks`: for one machine, for the real adapter and the model of ECS on the wire, and for that model in the same
-//! process.
+//! The rules of `domain::ports::Tasks`: for one machine, for the real adapter and the model of ECS
+//! on the wire, and for that model in the same process.
 
 use std::{future::Future, time::Duration};
 
@@ -58,8 +58,16 @@ macro_rules! suite {
 }
 
 async fn started<C: Case>(case: &C, number: u32) -> String {
-    let definition = case.tasks().register_definition(&case.definition()).await.expect(ANSWERS);
-    case.tasks().run_task(&case.input(number, &definition)).await.expect("it starts").task_arn
+    let definition = case
+        .tasks()
+        .register_definition(&case.definition())
+        .await
+        .expect(ANSWERS);
+    case.tasks()
+        .run_task(&case.input(number, &definition))
+        .await
+        .expect("it starts")
+        .task_arn
 }
 
 fn stranger(task_arn: &str) -> String {
@@ -68,55 +76,128 @@ fn stranger(task_arn: &str) -> String {
 }
 
 pub(crate) async fn registering_twice_is_harmless<C: Case>(case: C) {
-    let first = case.tasks().register_definition(&case.definition()).await.expect(ANSWERS);
-    let second = case.tasks().register_definition(&case.definition()).await.expect(ANSWERS);
+    let first = case
+        .tasks()
+        .register_definition(&case.definition())
+        .await
+        .expect(ANSWERS);
+    let second = case
+        .tasks()
+        .register_definition(&case.definition())
+        .await
+        .expect(ANSWERS);
     for (number, definition) in [(1, first), (2, second)] {
-        let task = case.tasks().run_task(&case.input(number, &definition)).await.expect("it starts");
+        let task = case
+            .tasks()
+            .run_task(&case.input(number, &definition))
+            .await
+            .expect("it starts");
         assert_eq!(task.attempt(), Some(case.attempt(number)));
     }
 }
 
 pub(crate) async fn a_token_that_is_repeated_is_the_same_task<C: Case>(case: C) {
-    let definition = case.tasks().register_definition(&case.definition()).await.expect(ANSWERS);
+    let definition = case
+        .tasks()
+        .register_definition(&case.definition())
+        .await
+        .expect(ANSWERS);
     let input = case.input(1, &definition);
     let first = case.tasks().run_task(&input).await.expect("it starts");
     let again = case.tasks().run_task(&input).await.expect("it is there");
     assert_eq!(first.task_arn, again.task_arn);
-    assert_eq!(case.tasks().list_tasks(&case.attempt(1)).await.expect(ANSWERS), [first.task_arn]);
+    assert_eq!(
+        case.tasks()
+            .list_tasks(&case.attempt(1))
+            .await
+            .expect(ANSWERS),
+        [first.task_arn]
+    );
 }
 
 pub(crate) async fn another_attempt_is_another_task<C: Case>(case: C) {
     let (first, second) = (started(&case, 1).await, started(&case, 2).await);
     assert_ne!(first, second);
-    assert_eq!(case.tasks().list_tasks(&case.attempt(1)).await.expect(ANSWERS), [first]);
-    assert_eq!(case.tasks().list_tasks(&case.attempt(2)).await.expect(ANSWERS), [second]);
-    assert_eq!(case.tasks().list_tasks(&case.attempt(3)).await.expect(ANSWERS), [""; 0]);
+    assert_eq!(
+        case.tasks()
+            .list_tasks(&case.attempt(1))
+            .await
+            .expect(ANSWERS),
+        [first]
+    );
+    assert_eq!(
+        case.tasks()
+            .list_tasks(&case.attempt(2))
+            .await
+            .expect(ANSWERS),
+        [second]
+    );
+    assert_eq!(
+        case.tasks()
+            .list_tasks(&case.attempt(3))
+            .await
+            .expect(ANSWERS),
+        [""; 0]
+    );
 }
 
 pub(crate) async fn a_task_is_described_and_a_stranger_is_missing<C: Case>(case: C) {
     let arn = started(&case, 1).await;
-    let described = case.tasks().describe_tasks(&[arn.clone(), stranger(&arn)]).await.expect(ANSWERS);
-    let known: Vec<_> = described.tasks.iter().map(|task| task.task_arn.clone()).collect();
-    assert_eq!((known, described.missing), (vec![arn.clone()], vec![stranger(&arn)]));
+    let described = case
+        .tasks()
+        .describe_tasks(&[arn.clone(), stranger(&arn)])
+        .await
+        .expect(ANSWERS);
+    let known: Vec<_> = described
+        .tasks
+        .iter()
+        .map(|task| task.task_arn.clone())
+        .collect();
+    assert_eq!(
+        (known, described.missing),
+        (vec![arn.clone()], vec![stranger(&arn)])
+    );
     assert_eq!(described.tasks[0].attempt(), Some(case.attempt(1)));
 }
 
 pub(crate) async fn stopping_again_or_a_stranger_is_no_error<C: Case>(case: C) {
     let arn = started(&case, 1).await;
     for _ in 0..2 {
-        case.tasks().stop_task(&arn, "cancelled by alice").await.expect("a task is stopped");
+        case.tasks()
+            .stop_task(&arn, "cancelled by alice")
+            .await
+            .expect("a task is stopped");
     }
-    case.tasks().stop_task(&stranger(&arn), "cancelled by alice").await.expect("there is nothing to stop");
+    case.tasks()
+        .stop_task(&stranger(&arn), "cancelled by alice")
+        .await
+        .expect("there is nothing to stop");
 }
 
 pub(crate) async fn a_task_that_is_over_is_still_found<C: Case>(case: C) {
     let arn = started(&case, 1).await;
     for _ in 0..LOOKS {
-        let described = case.tasks().describe_tasks(std::slice::from_ref(&arn)).await.expect(ANSWERS);
-        let [task] = described.tasks.as_slice() else { panic!("it is not there: {described:?}") };
+        let described = case
+            .tasks()
+            .describe_tasks(std::slice::from_ref(&arn))
+            .await
+            .expect(ANSWERS);
+        let [task] = described.tasks.as_slice() else {
+            panic!("it is not there: {described:?}")
+        };
         if task.last_status == STOPPED {
-            assert_eq!(task.container().and_then(|container| container.exit_code), Some(0), "{task:#?}");
-            assert_eq!(case.tasks().list_tasks(&case.attempt(1)).await.expect(ANSWERS), [arn]);
+            assert_eq!(
+                task.container().and_then(|container| container.exit_code),
+                Some(0),
+                "{task:#?}"
+            );
+            assert_eq!(
+                case.tasks()
+                    .list_tasks(&case.attempt(1))
+                    .await
+                    .expect(ANSWERS),
+                [arn]
+            );
             return;
         }
         case.wait().await;
@@ -138,7 +219,11 @@ impl Case for OnThisMachine {
     }
 
     fn definition(&self) -> TaskDefinition {
-        TaskDefinition::of(&Wish::default().execution().request, &GitAccess::default(), &settings())
+        TaskDefinition::of(
+            &Wish::default().execution().request,
+            &GitAccess::default(),
+            &settings(),
+        )
     }
 
     fn attempt(&self, number: u32) -> AttemptId {
@@ -153,7 +238,13 @@ impl Case for OnThisMachine {
             client_token: attempt.to_string(),
             started_by: attempt.to_string(),
             overrides: task::overrides(&execution.request, &attempt, &nonce, None),
-            ..task::run_task(&execution, definition_arn, &nonce, &GitAccess::default(), &settings())
+            ..task::run_task(
+                &execution,
+                definition_arn,
+                &nonce,
+                &GitAccess::default(),
+                &settings(),
+            )
         }
     }
 
@@ -162,7 +253,10 @@ impl Case for OnThisMachine {
     }
 }
 
-async fn on_this_machine() -> (OnThisMachine, mpsc::UnboundedReceiver<local::tasks::TaskReport>) {
+async fn on_this_machine() -> (
+    OnThisMachine,
+    mpsc::UnboundedReceiver<local::tasks::TaskReport>,
+) {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     for name in ["logs", "tasks", "secrets"] {
@@ -177,8 +271,20 @@ async fn on_this_machine() -> (OnThisMachine, mpsc::UnboundedReceiver<local::tas
         host_only: true,
     };
     let (reports, heard) = mpsc::unbounded_channel();
-    let tasks = LocalTasks::new(database, LocalLogs::new(at("logs")), setup, reports, watch::Sender::new(()));
-    (OnThisMachine { tasks, _outlives_it: folder }, heard)
+    let tasks = LocalTasks::new(
+        database,
+        LocalLogs::new(at("logs")),
+        setup,
+        reports,
+        watch::Sender::new(()),
+    );
+    (
+        OnThisMachine {
+            tasks,
+            _outlives_it: folder,
+        },
+        heard,
+    )
 }
 
 mod one_machine {

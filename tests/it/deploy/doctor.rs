@@ -1,5 +1,5 @@
-//! Each test breaks one thing, and the doctor finds that and nothing else. What no emulator can break is shown by unit tests of the
-//! judgement (`deploy::doctor`).
+//! Each test breaks one thing, and the doctor finds that and nothing else. What no emulator can
+//! break is shown by unit tests of the judgement (`deploy::doctor`).
 
 use std::fs;
 
@@ -24,15 +24,28 @@ fn findings(world: &World) -> Vec<(String, String)> {
     let ran = world.run(&["doctor", "-o", "json"]);
     let checks = ran.json()["checks"].as_array().unwrap().clone();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let wrong: Vec<_> = checks.iter().filter(|check| check["verdict"] == "wrong").collect();
-    assert_eq!(ran.code, Some(if wrong.is_empty() { 0 } else { 1 }), "{ran:#?}");
-    wrong.iter().map(|check| (text(&check["name"]), text(&check["fix"]))).collect()
+    let wrong: Vec<_> = checks
+        .iter()
+        .filter(|check| check["verdict"] == "wrong")
+        .collect();
+    assert_eq!(
+        ran.code,
+        Some(if wrong.is_empty() { 0 } else { 1 }),
+        "{ran:#?}"
+    );
+    wrong
+        .iter()
+        .map(|check| (text(&check["name"]), text(&check["fix"])))
+        .collect()
 }
 
 #[track_caller]
 fn finds(world: &World, name: &str, fix: &str) {
     let found = findings(world);
-    assert!(found.len() == 1 && found[0].0 == name && found[0].1.contains(fix), "{found:#?}");
+    assert!(
+        found.len() == 1 && found[0].0 == name && found[0].1.contains(fix),
+        "{found:#?}"
+    );
 }
 
 #[track_caller]
@@ -58,13 +71,18 @@ fn a_dead_letter() {
 #[test]
 fn a_secret_without_its_value_and_a_value_without_its_secret() {
     let world = World::with_stack();
-    let value = json!({"Name": "/mycli/default/secrets/STRAY", "Value": "v", "Type": "SecureString"});
+    let value =
+        json!({"Name": "/mycli/default/secrets/STRAY", "Value": "v", "Type": "SecureString"});
     world.ask("ssm", "AmazonSSM.PutParameter", &value);
     finds(&world, "secrets", "mycli secrets remove STRAY");
     world.run(&["secrets", "remove", "STRAY"]).exits(0);
     well(&world);
     super::life::set_secret(&world, "TOKEN", "hunter2");
-    world.ask("ssm", "AmazonSSM.DeleteParameter", &json!({"Name": "/mycli/default/secrets/TOKEN"}));
+    world.ask(
+        "ssm",
+        "AmazonSSM.DeleteParameter",
+        &json!({"Name": "/mycli/default/secrets/TOKEN"}),
+    );
     finds(&world, "secrets", "mycli secrets set TOKEN");
     super::life::set_secret(&world, "TOKEN", "hunter2");
     well(&world);
@@ -73,22 +91,33 @@ fn a_secret_without_its_value_and_a_value_without_its_secret() {
 #[test]
 fn functions_of_another_version() {
     let world = World::new();
-    for (version, fix) in [("0.0.1", "mycli upgrade"), ("999.0.0", "install that version")] {
+    for (version, fix) in [
+        ("0.0.1", "mycli upgrade"),
+        ("999.0.0", "install that version"),
+    ] {
         let mut template = world.run(&["init", "--print-template"]).exits(0).json();
         template["Outputs"]["Version"]["Value"] = version.into();
         fs::write(world.user.path("another.json"), template.to_string()).unwrap();
         world.init(&["--template", "another.json"]).exits(0);
         finds(&world, "version", fix);
     }
-    world.run(&["upgrade", "--functions", "functions"]).exits(1).says("999.0.0");
-    world.run(&["upgrade", "--functions", "functions", "--allow-downgrade"]).exits(0);
+    world
+        .run(&["upgrade", "--functions", "functions"])
+        .exits(1)
+        .says("999.0.0");
+    world
+        .run(&["upgrade", "--functions", "functions", "--allow-downgrade"])
+        .exits(0);
     well(&world);
 }
 
 /// Records a run as it was so long ago: queued, or launched too. Its id.
 fn plant(world: &World, age: TimeDelta, is_launched: bool) -> String {
     let then = Utc::now() - age;
-    let request = SubmitRequest { command: Some("true".into()), ..SubmitRequest::default() };
+    let request = SubmitRequest {
+        command: Some("true".into()),
+        ..SubmitRequest::default()
+    };
     let request = request.validate(&Defaults::aws()).unwrap();
     let execution = Execution::submitted(
         ExecutionId::new(then, 1),
@@ -97,12 +126,22 @@ fn plant(world: &World, age: TimeDelta, is_launched: bool) -> String {
         &Caller::local("alice"),
         then,
     );
-    let store = DynamoStore::of(&table::configuration(world.emulator.endpoint()), "mycli-default", 90);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store = DynamoStore::of(
+        &table::configuration(world.emulator.endpoint()),
+        "mycli-default",
+        90,
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         store.create(&execution, None).await.unwrap();
         if is_launched {
-            store.update(&execution, launching(&execution, then), &[]).await.unwrap();
+            store
+                .update(&execution, launching(&execution, then), &[])
+                .await
+                .unwrap();
         }
     });
     execution.id.to_string()
@@ -140,7 +179,13 @@ fn an_api_that_is_not_where_it_was() {
 /// The look at those that write into the logs of tasks: verdict, detail, fix.
 fn writers(world: &World) -> (String, String, String) {
     let checks = world.run(&["doctor", "-o", "json"]).exits(0).json()["checks"].clone();
-    let check = checks.as_array().unwrap().iter().find(|check| check["name"] == "log writers").unwrap().clone();
+    let check = checks
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|check| check["name"] == "log writers")
+        .unwrap()
+        .clone();
     let text = |field: &str| check[field].as_str().unwrap_or_default().to_owned();
     (text("verdict"), text("detail"), text("fix"))
 }
@@ -149,41 +194,75 @@ fn allow(action: &str, resource: &str) -> Value {
     json!({"Effect": "Allow", "Action": action, "Resource": resource})
 }
 
-/// The account's administrators are told and nothing more; a function's role that may write every log is told of with the fix. A role that
-/// keeps to its own group, or that a denial keeps away, is not.
+/// The account's administrators are told and nothing more; a function's role that may write every
+/// log is told of with the fix. A role that keeps to its own group, or that a denial keeps away, is
+/// not.
 #[test]
 fn foreign_writers_of_the_logs_of_tasks() {
     let world = World::with_stack();
     let (verdict, detail, _) = writers(&world);
-    assert_eq!((verdict.as_str(), detail.contains("only the stack itself")), ("ok", true), "{detail}");
+    assert_eq!(
+        (verdict.as_str(), detail.contains("only the stack itself")),
+        ("ok", true),
+        "{detail}"
+    );
     let stream = "arn:aws:logs:us-east-1:000000000000:log-group:/aws/mycli/default:*";
-    world.make_role_with("own-group", &[allow("logs:*", "arn:aws:logs:*:*:log-group:/aws/lambda/own-group:*")]);
+    world.make_role_with(
+        "own-group",
+        &[allow(
+            "logs:*",
+            "arn:aws:logs:*:*:log-group:/aws/lambda/own-group:*",
+        )],
+    );
     let denial = json!({"Effect": "Deny", "Action": "logs:PutLogEvents", "Resource": stream});
     world.make_role_with("kept-away", &[allow("logs:*", "*"), denial]);
     world.make_role_with("administrator", &[allow("*", "*")]);
     let (verdict, detail, _) = writers(&world);
     assert_eq!(
-        (verdict.as_str(), detail.ends_with("administrators can write into the streams of tasks: role/administrator")),
+        (
+            verdict.as_str(),
+            detail.ends_with(
+                "administrators can write into the streams of tasks: role/administrator"
+            )
+        ),
         ("ok", true),
         "{detail}"
     );
-    world.make_role_with("thumbnails", &[allow("logs:PutLogEvents", "arn:aws:logs:*:*:*")]);
+    world.make_role_with(
+        "thumbnails",
+        &[allow("logs:PutLogEvents", "arn:aws:logs:*:*:*")],
+    );
     world.make_member("alice", "arn:aws:iam::aws:policy/CloudWatchLogsFullAccess");
     let (verdict, detail, fix) = writers(&world);
     assert_eq!(verdict, "warning");
-    assert!(detail.starts_with("role/thumbnails, user/alice can write into the streams of tasks"), "{detail}");
-    assert!(fix.contains("permissions boundary") && fix.contains(stream), "{fix}");
+    assert!(
+        detail.starts_with("role/thumbnails, user/alice can write into the streams of tasks"),
+        "{detail}"
+    );
+    assert!(
+        fix.contains("permissions boundary") && fix.contains(stream),
+        "{fix}"
+    );
     let shown = world.run(&["doctor"]).exits(0);
     assert!(shown.out.contains("warning  log writers"), "{shown:#?}");
 }
 
-/// A task's command that may write there is the worst of them, so the stack's own role of tasks is looked at as well.
+/// A task's command that may write there is the worst of them, so the stack's own role of tasks is
+/// looked at as well.
 #[test]
 fn foreign_writers_are_commands_too_if_the_owner_gives_them_every_log() {
     let world = World::new();
-    world.init(&["--parameter", "TaskRolePolicyArns=arn:aws:iam::aws:policy/CloudWatchLogsFullAccess"]).exits(0);
+    world
+        .init(&[
+            "--parameter",
+            "TaskRolePolicyArns=arn:aws:iam::aws:policy/CloudWatchLogsFullAccess",
+        ])
+        .exits(0);
     let (verdict, detail, _) = writers(&world);
-    assert!(verdict == "warning" && detail.contains("-TaskRole-"), "{verdict}: {detail}");
+    assert!(
+        verdict == "warning" && detail.contains("-TaskRole-"),
+        "{verdict}: {detail}"
+    );
 }
 
 #[test]
@@ -198,13 +277,20 @@ fn foreign_writers_are_not_known_where_iam_says_nothing() {
     world.init(&[]).exits(0);
     let (verdict, detail, fix) = writers(&world);
     assert_eq!((verdict.as_str(), fix.as_str()), ("unknown", ""));
-    assert!(detail.contains("not authorized to perform: iam:GetAccountAuthorizationDetails"), "{detail}");
+    assert!(
+        detail.contains("not authorized to perform: iam:GetAccountAuthorizationDetails"),
+        "{detail}"
+    );
     let world = denied("iam:SimulatePrincipalPolicy");
     world.init(&[]).exits(0);
     world.make_role_with("thumbnails", &[allow("logs:*", "*")]);
     let (verdict, detail, _) = writers(&world);
     assert_eq!(verdict, "unknown");
-    assert!(detail.contains("whether role/thumbnails") && detail.contains("iam:SimulatePrincipalPolicy"), "{detail}");
+    assert!(
+        detail.contains("whether role/thumbnails")
+            && detail.contains("iam:SimulatePrincipalPolicy"),
+        "{detail}"
+    );
 }
 
 #[test]
@@ -217,5 +303,9 @@ fn no_credentials() {
         .env("AWS_EC2_METADATA_DISABLED", "true");
     let ran = tests::sandbox::Ran::from(command.output().unwrap()).exits(1);
     let checks = ran.json()["checks"].clone();
-    assert_eq!((checks.as_array().unwrap().len(), &checks[0]["name"]), (1, &"credentials".into()), "{checks}");
+    assert_eq!(
+        (checks.as_array().unwrap().len(), &checks[0]["name"]),
+        (1, &"credentials".into()),
+        "{checks}"
+    );
 }

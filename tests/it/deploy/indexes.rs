@@ -1,5 +1,5 @@
-//! A table that gets other indexes. The emulator refuses more than one in an update, and takes its time to build one, as AWS does
-//! (`tests/emulated.py`).
+//! A table that gets other indexes. The emulator refuses more than one in an update, and takes its
+//! time to build one, as AWS does (`tests/emulated.py`).
 
 use std::{
     fs,
@@ -30,33 +30,58 @@ fn add(table: &mut Value, attribute: &str) {
 }
 
 fn drop_by_group(table: &mut Value) {
-    table["AttributeDefinitions"].as_array_mut().unwrap().retain(|one| one["AttributeName"] != "grp");
-    table["GlobalSecondaryIndexes"].as_array_mut().unwrap().retain(|one| one["IndexName"] != "by_group");
+    table["AttributeDefinitions"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|one| one["AttributeName"] != "grp");
+    table["GlobalSecondaryIndexes"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|one| one["IndexName"] != "by_group");
 }
 
 fn upgrade(template: &str) -> [&str; 5] {
-    ["upgrade", "--functions", "functions", "--template", template]
+    [
+        "upgrade",
+        "--functions",
+        "functions",
+        "--template",
+        template,
+    ]
 }
 
 /// The indexes that are there, by name.
 fn indexes(world: &World) -> Vec<String> {
-    let described = world.ask("dynamodb", "DynamoDB_20120810.DescribeTable", &json!({"TableName": "mycli-default"}));
-    let indexes = described["Table"]["GlobalSecondaryIndexes"].as_array().unwrap();
-    let mut names: Vec<_> = indexes.iter().map(|index| index["IndexName"].as_str().unwrap().to_owned()).collect();
+    let described = world.ask(
+        "dynamodb",
+        "DynamoDB_20120810.DescribeTable",
+        &json!({"TableName": "mycli-default"}),
+    );
+    let indexes = described["Table"]["GlobalSecondaryIndexes"]
+        .as_array()
+        .unwrap();
+    let mut names: Vec<_> = indexes
+        .iter()
+        .map(|index| index["IndexName"].as_str().unwrap().to_owned())
+        .collect();
     names.sort();
     names
 }
 
 /// Which of these texts are said, in the order in which they are.
 fn order<'a>(said: &str, texts: &[&'a str]) -> Vec<&'a str> {
-    let mut found: Vec<_> = texts.iter().filter_map(|text| Some((said.find(text)?, *text))).collect();
+    let mut found: Vec<_> = texts
+        .iter()
+        .filter_map(|text| Some((said.find(text)?, *text)))
+        .collect();
     found.sort_unstable();
     found.into_iter().map(|(_, text)| text).collect()
 }
 
 /// How many updates of the stack are told of.
 fn updates(said: &str) -> usize {
-    said.matches(" UPDATE_COMPLETE mycli-default (AWS::CloudFormation::Stack)").count()
+    said.matches(" UPDATE_COMPLETE mycli-default (AWS::CloudFormation::Stack)")
+        .count()
 }
 
 const OURS: [&str; 3] = ["by_group", "by_standing", "by_submitter"];
@@ -69,7 +94,10 @@ fn an_upgrade_adds_and_drops_one_index_at_a_time_and_can_go_back() {
         add(table, "repo");
         add(table, "image");
     });
-    let ran = world.run(&upgrade("next.json")).exits(0).says("changed the stack");
+    let ran = world
+        .run(&upgrade("next.json"))
+        .exits(0)
+        .says("changed the stack");
     let steps = [
         "adding the index by_repo (1 of 2)",
         "the index by_repo is being built",
@@ -80,10 +108,20 @@ fn an_upgrade_adds_and_drops_one_index_at_a_time_and_can_go_back() {
     ];
     assert_eq!(order(&ran.err, &steps), steps, "{ran:#?}");
     assert_eq!(updates(&ran.err), 4, "{ran:#?}");
-    assert_eq!(indexes(&world), ["by_image", "by_repo", "by_standing", "by_submitter"]);
-    world.run(&upgrade("next.json")).exits(0).says("nothing to change");
+    assert_eq!(
+        indexes(&world),
+        ["by_image", "by_repo", "by_standing", "by_submitter"]
+    );
+    world
+        .run(&upgrade("next.json"))
+        .exits(0)
+        .says("nothing to change");
     let back = world.run(&["upgrade", "--functions", "functions"]).exits(0);
-    let steps = ["adding the index by_group (1 of 1)", "dropping the index by_repo (1 of 2)", "by_image (2 of 2)"];
+    let steps = [
+        "adding the index by_group (1 of 1)",
+        "dropping the index by_repo (1 of 2)",
+        "by_image (2 of 2)",
+    ];
     assert_eq!(order(&back.err, &steps), steps, "{back:#?}");
     assert_eq!(indexes(&world), OURS);
     world.run(&["history"]).exits(0);
@@ -99,25 +137,56 @@ fn an_upgrade_that_was_stopped_goes_on_where_it_was_and_switches_nothing_before(
         add(table, "image");
     });
     let arguments = ["upgrade", "--functions", "newer", "--template", "next.json"];
-    let mut stopped = world.user.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(stopped.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let line = lines.find(|line| line.contains("by_repo is being built")).expect("it says what it waits for");
+    let mut stopped = world
+        .user
+        .command(&arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(stopped.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let line = lines
+        .find(|line| line.contains("by_repo is being built"))
+        .expect("it says what it waits for");
     assert!(line.contains("Ctrl-C"), "{line}");
     stopped.kill().unwrap();
     stopped.wait().unwrap();
-    assert_eq!(world.parameter("CodePrefix"), before, "the functions are switched only once they have their indexes");
+    assert_eq!(
+        world.parameter("CodePrefix"),
+        before,
+        "the functions are switched only once they have their indexes"
+    );
     let ran = world.run(&arguments).exits(0);
-    let steps = ["the index by_repo is being built", "adding the index by_image (1 of 1)"];
+    let steps = [
+        "the index by_repo is being built",
+        "adding the index by_image (1 of 1)",
+    ];
     assert_eq!(order(&ran.err, &steps), steps, "{ran:#?}");
-    assert_eq!(indexes(&world), ["by_group", "by_image", "by_repo", "by_standing", "by_submitter"]);
+    assert_eq!(
+        indexes(&world),
+        [
+            "by_group",
+            "by_image",
+            "by_repo",
+            "by_standing",
+            "by_submitter"
+        ]
+    );
     assert_ne!(world.parameter("CodePrefix"), before);
 }
 
 #[test]
 fn an_upgrade_without_new_indexes_is_one_update() {
     let world = World::with_stack();
-    let ran = world.run(&["upgrade", "--functions", "functions", "--vcpus-spot", "7"]).exits(0);
-    assert!(!ran.err.contains("index") && updates(&ran.err) == 1, "{ran:#?}");
+    let ran = world
+        .run(&["upgrade", "--functions", "functions", "--vcpus-spot", "7"])
+        .exits(0);
+    assert!(
+        !ran.err.contains("index") && updates(&ran.err) == 1,
+        "{ran:#?}"
+    );
 }
 
 #[test]
@@ -126,9 +195,21 @@ fn a_changed_index_and_a_changed_key_are_refused_with_what_to_do() {
     template(&world, "changed.json", |table| {
         table["GlobalSecondaryIndexes"][1]["Projection"] = json!({"ProjectionType": "ALL"});
     });
-    world.run(&upgrade("changed.json")).exits(1).says("the index by_group").says("a new name");
-    template(&world, "moved.json", |table| table["KeySchema"][1]["AttributeName"] = json!("place"));
-    world.run(&upgrade("moved.json")).exits(1).says("another key");
+    world
+        .run(&upgrade("changed.json"))
+        .exits(1)
+        .says("the index by_group")
+        .says("a new name");
+    template(&world, "moved.json", |table| {
+        table["KeySchema"][1]["AttributeName"] = json!("place")
+    });
+    world
+        .run(&upgrade("moved.json"))
+        .exits(1)
+        .says("another key");
     assert_eq!(indexes(&world), OURS);
-    world.run(&["upgrade", "--functions", "functions"]).exits(0).says("nothing to change");
+    world
+        .run(&["upgrade", "--functions", "functions"])
+        .exits(0)
+        .says("nothing to change");
 }

@@ -1,5 +1,6 @@
-//! What `init`, `upgrade`, `destroy` and `doctor` ask of AWS, against the policies of docs/init-policy. Each run of one of them in any test of a
-//! deployment is held to them (`World::run`), since no emulator asks IAM.
+//! What `init`, `upgrade`, `destroy` and `doctor` ask of AWS, against the policies of
+//! docs/init-policy. Each run of one of them in any test of a deployment is held to them
+//! (`World::run`), since no emulator asks IAM.
 
 use std::{collections::BTreeSet, fs};
 
@@ -17,11 +18,23 @@ const VERBS: [&str; 4] = ["init", "upgrade", "destroy", "doctor"];
 
 /// Actions of commands.json that no run here shows, and what needs them.
 const ARGUED: &[(&str, &str)] = &[
-    ("cloudformation:ContinueUpdateRollback", "a change whose undoing got stuck, which the emulator never has"),
-    ("dynamodb:BatchGetItem", "doctor reads the records of what waits and runs, many at a time"),
-    ("dynamodb:UpdateItem", "init lets the table know the account's quotas, which the emulator does not have"),
+    (
+        "cloudformation:ContinueUpdateRollback",
+        "a change whose undoing got stuck, which the emulator never has",
+    ),
+    (
+        "dynamodb:BatchGetItem",
+        "doctor reads the records of what waits and runs, many at a time",
+    ),
+    (
+        "dynamodb:UpdateItem",
+        "init lets the table know the account's quotas, which the emulator does not have",
+    ),
     ("ecs:StopTask", "destroy stops what still runs"),
-    ("s3:GetObjectVersion", "Lambda reads the functions' code from a bucket with versions"),
+    (
+        "s3:GetObjectVersion",
+        "Lambda reads the functions' code from a bucket with versions",
+    ),
     (
         "servicequotas:GetAWSDefaultServiceQuota",
         "an account that never asked for another quota has no value of its own",
@@ -29,13 +42,19 @@ const ARGUED: &[(&str, &str)] = &[
 ];
 
 fn stack(name: &str) -> Stack {
-    Stack { account: ACCOUNT.into(), region: REGION.into(), ..Stack::named(name) }
+    Stack {
+        account: ACCOUNT.into(),
+        region: REGION.into(),
+        ..Stack::named(name)
+    }
 }
 
 /// What the command line asked of AWS up to now.
 pub(super) fn requests(world: &World) -> Vec<Value> {
     let log = fs::read_to_string(world.emulator.commands_log()).unwrap_or_default();
-    log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    log.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
 }
 
 /// Holds a run to the policies, by what it asked.
@@ -44,25 +63,42 @@ pub(super) fn check(arguments: &[&str], requests: &[Value]) {
     if !arguments.iter().any(|argument| VERBS.contains(argument)) {
         return;
     }
-    let named = arguments.iter().position(|argument| *argument == "--stack").map(|at| arguments[at + 1]);
+    let named = arguments
+        .iter()
+        .position(|argument| *argument == "--stack")
+        .map(|at| arguments[at + 1]);
     let stack = stack(named.unwrap_or("default"));
     let documents = documents(&stack);
     let policy = Policy::of_documents(documents.iter().map(|(_, document)| document));
-    let calls = requests.iter().flat_map(|request| calls_of(request, &stack));
+    let calls = requests
+        .iter()
+        .flat_map(|request| calls_of(request, &stack));
     let faults: BTreeSet<_> = calls.filter(|call| !policy.allows(call)).collect();
-    assert!(faults.is_empty(), "docs/init-policy does not allow what {arguments:?} asked: {faults:#?}");
+    assert!(
+        faults.is_empty(),
+        "docs/init-policy does not allow what {arguments:?} asked: {faults:#?}"
+    );
 }
 
-/// One of everything that these commands do, and what they asked. The checks of what each asks are in `World::run`.
+/// One of everything that these commands do, and what they asked. The checks of what each asks are
+/// in `World::run`.
 fn use_all(world: &World) -> Vec<Value> {
     world.init(&[]).exits(0);
     world.init(&[]).exits(0);
     let mut asked = requests(world);
     super::life::set_secret(world, "TOKEN", "hunter2");
     let containers = json!([{"name": "main", "image": "ubuntu:22.04"}]);
-    let definition = json!({"family": "mycli-default-0a1b2c3d", "containerDefinitions": containers});
-    world.ask("ecs", "AmazonEC2ContainerServiceV20141113.RegisterTaskDefinition", &definition);
-    world.make_role_with("thumbnails", &[json!({"Effect": "Allow", "Action": "logs:*", "Resource": "*"})]);
+    let definition =
+        json!({"family": "mycli-default-0a1b2c3d", "containerDefinitions": containers});
+    world.ask(
+        "ecs",
+        "AmazonEC2ContainerServiceV20141113.RegisterTaskDefinition",
+        &definition,
+    );
+    world.make_role_with(
+        "thumbnails",
+        &[json!({"Effect": "Allow", "Action": "logs:*", "Resource": "*"})],
+    );
     let set_up = requests(world).len();
     world.run(&["doctor"]).exits(0);
     world.package("newer", b"another build");
@@ -80,24 +116,37 @@ fn every_permission_of_an_init_policy_for_the_commands_is_needed_or_argued() {
     let world = World::new();
     let asked = use_all(&world);
     let stack = stack("default");
-    let calls: Vec<Call> = asked.iter().flat_map(|request| calls_of(request, &stack)).collect();
+    let calls: Vec<Call> = asked
+        .iter()
+        .flat_map(|request| calls_of(request, &stack))
+        .collect();
     let documents = documents(&stack);
-    let (_, commands) = documents.iter().find(|(name, _)| name == "commands.json").expect("it is there");
+    let (_, commands) = documents
+        .iter()
+        .find(|(name, _)| name == "commands.json")
+        .expect("it is there");
     let policy = Policy::of_documents([commands]);
     let argued = |action: &str| ARGUED.iter().any(|(argued, _)| *argued == action);
-    let unseen: Vec<_> = policy.unseen(&calls).into_iter().filter(|action| !argued(action)).collect();
+    let unseen: Vec<_> = policy
+        .unseen(&calls)
+        .into_iter()
+        .filter(|action| !argued(action))
+        .collect();
     assert!(unseen.is_empty(), "nothing needs {unseen:#?}");
     for (action, why) in ARGUED {
-        assert!(policy.actions().contains(action), "{action} is not allowed, though {why}");
+        assert!(
+            policy.actions().contains(action),
+            "{action} is not allowed, though {why}"
+        );
     }
 }
 
 /// The look at the calls finds one that is not allowed.
 #[test]
 fn a_call_that_an_init_policy_does_not_allow_is_found() {
-    let request =
-        json!({"service": "s3", "operation": "DeleteBucket", "method": "DELETE", "path": "/payroll", "parameters": {}});
-    let found = std::panic::catch_unwind(|| check(&["destroy", "--yes"], std::slice::from_ref(&request)));
+    let request = json!({"service": "s3", "operation": "DeleteBucket", "method": "DELETE", "path": "/payroll", "parameters": {}});
+    let found =
+        std::panic::catch_unwind(|| check(&["destroy", "--yes"], std::slice::from_ref(&request)));
     assert!(found.is_err());
     check(&["secrets", "list"], &[request]);
 }

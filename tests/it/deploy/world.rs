@@ -75,9 +75,14 @@ impl World {
 
     fn send(&self, request: reqwest::RequestBuilder, service: &str) -> (u16, String) {
         let scope = format!("{ACCESS_KEY}/20260101/{REGION}/{service}/aws4_request");
-        let signed = request
-            .header("authorization", format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let signed = request.header(
+            "authorization",
+            format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"),
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let answer = signed.send().await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())
@@ -86,13 +91,21 @@ impl World {
 
     fn client() -> reqwest::Client {
         let _first = rustls::crypto::ring::default_provider().install_default();
-        reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap()
+        reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([])
+            .build()
+            .unwrap()
     }
 
     /// Asks a service that speaks JSON: `ask("sqs", "AmazonSQS.SendMessage", …)`.
     pub(super) fn ask(&self, service: &str, target: &str, body: &Value) -> Value {
-        let request = Self::client().post(self.emulator.endpoint()).header("x-amz-target", target);
-        let request = request.header("content-type", "application/x-amz-json-1.0").body(body.to_string());
+        let request = Self::client()
+            .post(self.emulator.endpoint())
+            .header("x-amz-target", target);
+        let request = request
+            .header("content-type", "application/x-amz-json-1.0")
+            .body(body.to_string());
         let (status, text) = self.send(request, service);
         assert_eq!(status, 200, "{target}: {text}");
         serde_json::from_str(&text).unwrap_or(Value::Null)
@@ -100,19 +113,30 @@ impl World {
 
     /// Asks S3 for something of the bucket: status and text.
     pub(super) fn bucket(&self, query: &str) -> (u16, String) {
-        let url = format!("{}/mycli-default-000000000000-{REGION}{query}", self.emulator.endpoint());
+        let url = format!(
+            "{}/mycli-default-000000000000-{REGION}{query}",
+            self.emulator.endpoint()
+        );
         self.send(Self::client().get(url), "s3")
     }
 
     /// What CloudFormation says of a stack, as it says it.
     pub(super) fn describe(&self, stack: &str) -> (u16, String) {
-        self.query("cloudformation", &format!("Action=DescribeStacks&Version=2010-05-15&StackName={stack}"))
+        self.query(
+            "cloudformation",
+            &format!("Action=DescribeStacks&Version=2010-05-15&StackName={stack}"),
+        )
     }
 
     /// Asks a service that speaks the query protocol: status and text.
     pub(super) fn query(&self, service: &str, body: &str) -> (u16, String) {
-        let request = Self::client().post(self.emulator.endpoint()).body(body.to_owned());
-        self.send(request.header("content-type", "application/x-www-form-urlencoded"), service)
+        let request = Self::client()
+            .post(self.emulator.endpoint())
+            .body(body.to_owned());
+        self.send(
+            request.header("content-type", "application/x-www-form-urlencoded"),
+            service,
+        )
     }
 
     /// The role that API Gateway logs with in this account and region.
@@ -121,21 +145,39 @@ impl World {
         let (status, text) = self.send(request, "apigateway");
         assert_eq!(status, 200, "{text}");
         let account: Value = serde_json::from_str(&text).unwrap();
-        account["cloudwatchRoleArn"].as_str().filter(|arn| !arn.is_empty()).map(str::to_owned)
+        account["cloudwatchRoleArn"]
+            .as_str()
+            .filter(|arn| !arn.is_empty())
+            .map(str::to_owned)
     }
 
     /// Sets it.
     pub(super) fn set_gateway_log_role(&self, arn: &str) {
         let patch = json!({"patchOperations": [{"op": "replace", "path": "/cloudwatchRoleArn", "value": arn}]});
-        let request = Self::client().patch(format!("{}/account", self.emulator.endpoint())).body(patch.to_string());
-        let (status, text) = self.send(request.header("content-type", "application/json"), "apigateway");
+        let request = Self::client()
+            .patch(format!("{}/account", self.emulator.endpoint()))
+            .body(patch.to_string());
+        let (status, text) = self.send(
+            request.header("content-type", "application/json"),
+            "apigateway",
+        );
         assert_eq!(status, 200, "{text}");
     }
 
     fn iam(&self, action: &str, parameters: &[(&str, &str)]) {
-        let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
-        let parameters: String = parameters.iter().map(|(name, value)| format!("&{name}={}", encoded(value))).collect();
-        let (status, text) = self.query("iam", &format!("Action={action}&Version=2010-05-08{parameters}"));
+        let encoded = |text: &str| {
+            text.bytes()
+                .map(|byte| format!("%{byte:02X}"))
+                .collect::<String>()
+        };
+        let parameters: String = parameters
+            .iter()
+            .map(|(name, value)| format!("&{name}={}", encoded(value)))
+            .collect();
+        let (status, text) = self.query(
+            "iam",
+            &format!("Action={action}&Version=2010-05-08{parameters}"),
+        );
         assert_eq!(status, 200, "{text}");
     }
 
@@ -143,30 +185,49 @@ impl World {
     pub(super) fn make_role(&self, name: &str, service: &str) {
         let trust = json!({"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"});
         let trust = json!({"Version": "2012-10-17", "Statement": [trust]}).to_string();
-        self.iam("CreateRole", &[("RoleName", name), ("AssumeRolePolicyDocument", &trust)]);
+        self.iam(
+            "CreateRole",
+            &[("RoleName", name), ("AssumeRolePolicyDocument", &trust)],
+        );
     }
 
     /// Makes a role of a function that has these statements.
     pub(super) fn make_role_with(&self, name: &str, statements: &[Value]) {
         self.make_role(name, "lambda.amazonaws.com");
         let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
-        self.iam("PutRolePolicy", &[("RoleName", name), ("PolicyName", "inline"), ("PolicyDocument", &policy)]);
+        self.iam(
+            "PutRolePolicy",
+            &[
+                ("RoleName", name),
+                ("PolicyName", "inline"),
+                ("PolicyDocument", &policy),
+            ],
+        );
     }
 
     /// Makes a user of a group that has this managed policy.
     pub(super) fn make_member(&self, name: &str, policy: &str) {
         let group = format!("{name}-group");
         self.iam("CreateGroup", &[("GroupName", &group)]);
-        self.iam("AttachGroupPolicy", &[("GroupName", &group), ("PolicyArn", policy)]);
+        self.iam(
+            "AttachGroupPolicy",
+            &[("GroupName", &group), ("PolicyArn", policy)],
+        );
         self.iam("CreateUser", &[("UserName", name)]);
-        self.iam("AddUserToGroup", &[("GroupName", &group), ("UserName", name)]);
+        self.iam(
+            "AddUserToGroup",
+            &[("GroupName", &group), ("UserName", name)],
+        );
     }
 
     /// The names of the account's roles.
     pub(super) fn roles(&self) -> Vec<String> {
         let (status, text) = self.query("iam", "Action=ListRoles&Version=2010-05-08");
         assert_eq!(status, 200, "{text}");
-        text.split("<RoleName>").skip(1).filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())).collect()
+        text.split("<RoleName>")
+            .skip(1)
+            .filter_map(|rest| Some(rest.split_once('<')?.0.to_owned()))
+            .collect()
     }
 
     /// A parameter's value in the stack.
@@ -177,13 +238,20 @@ impl World {
     /// A parameter's value in this stack.
     pub(super) fn parameter_of(&self, stack: &str, name: &str) -> String {
         let (_, text) = self.describe(stack);
-        let after = text.split(&format!("<ParameterKey>{name}</ParameterKey>")).nth(1).unwrap_or_default();
+        let after = text
+            .split(&format!("<ParameterKey>{name}</ParameterKey>"))
+            .nth(1)
+            .unwrap_or_default();
         let value = after.split("<ParameterValue>").nth(1).unwrap_or_default();
         value.split('<').next().unwrap_or_default().to_owned()
     }
 
     pub(super) fn queue_url(&self, name: &str) -> String {
-        let answer = self.ask("sqs", "AmazonSQS.GetQueueUrl", &json!({"QueueName": format!("mycli-default-{name}")}));
+        let answer = self.ask(
+            "sqs",
+            "AmazonSQS.GetQueueUrl",
+            &json!({"QueueName": format!("mycli-default-{name}")}),
+        );
         answer["QueueUrl"].as_str().unwrap().to_owned()
     }
 

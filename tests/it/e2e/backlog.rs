@@ -13,12 +13,17 @@ fn blocked(sandbox: &Sandbox) -> (Serve, String) {
     let serve = sandbox.serve(&["--vcpus", "0.25"]);
     let http = Http::to(&serve);
     let id = http.submit(&json!({"command": until_go(sandbox)}));
-    eventually("the first one runs", || (http.record(&id)["status"] == "RUNNING").then_some(()));
+    eventually("the first one runs", || {
+        (http.record(&id)["status"] == "RUNNING").then_some(())
+    });
     (serve, id)
 }
 
 fn until_go(sandbox: &Sandbox) -> String {
-    format!("until [ -e '{}' ]; do sleep 0.05; done", sandbox.path("go").display())
+    format!(
+        "until [ -e '{}' ]; do sleep 0.05; done",
+        sandbox.path("go").display()
+    )
 }
 
 fn let_go(sandbox: &Sandbox) {
@@ -31,7 +36,10 @@ fn noting(file: &Path, text: &str) -> Value {
 
 fn until_places(http: &Http, ids: &[String], places: &[Value]) {
     eventually(&format!("the places are {places:?}"), || {
-        let now: Vec<_> = ids.iter().map(|id| http.record(id)["waiting"]["place"].clone()).collect();
+        let now: Vec<_> = ids
+            .iter()
+            .map(|id| http.record(id)["waiting"]["place"].clone())
+            .collect();
         (now == places).then_some(())
     });
 }
@@ -42,16 +50,32 @@ fn positions_are_shown_and_move_up() {
     let (serve, _) = blocked(&sandbox);
     let http = Http::to(&serve);
     let file = sandbox.path("order");
-    let ids: Vec<_> = ["a", "b", "c"].iter().map(|name| http.submit(&noting(&file, name))).collect();
+    let ids: Vec<_> = ["a", "b", "c"]
+        .iter()
+        .map(|name| http.submit(&noting(&file, name)))
+        .collect();
     until_places(&http, &ids, &[json!(1), json!(2), json!(3)]);
-    eventually("the launcher has looked at the line", || (http.record(&ids[0])["status"] == "WAITING").then_some(()));
+    eventually("the launcher has looked at the line", || {
+        (http.record(&ids[0])["status"] == "WAITING").then_some(())
+    });
     let waiting = http.record(&ids[0])["waiting"].clone();
-    assert_eq!((&waiting["used"], &waiting["max"]), (&json!(0.25), &json!(0.25)), "{waiting:#}");
-    assert!(waiting["reason"].as_str().unwrap().contains("0.25 of 0.25"), "{waiting:#}");
+    assert_eq!(
+        (&waiting["used"], &waiting["max"]),
+        (&json!(0.25), &json!(0.25)),
+        "{waiting:#}"
+    );
+    assert!(
+        waiting["reason"].as_str().unwrap().contains("0.25 of 0.25"),
+        "{waiting:#}"
+    );
     let page = serve.run(&sandbox, &["status", &ids[2]]).exits(0).out;
     assert!(page.contains("waiting    3rd in line: "), "{page}");
     // The first leaves the line: the others move up, and it never ran.
-    serve.run(&sandbox, &["cancel", &ids[0], "--wait"]).exits(0).says("it will not start").says("CANCELLED");
+    serve
+        .run(&sandbox, &["cancel", &ids[0], "--wait"])
+        .exits(0)
+        .says("it will not start")
+        .says("CANCELLED");
     serve.run(&sandbox, &["wait", &ids[0]]).exits(130);
     until_places(&http, &ids, &[Value::Null, json!(1), json!(2)]);
     assert_eq!(http.record(&ids[0])["attempts"], json!([]));
@@ -65,15 +89,24 @@ fn an_exec_that_waits_can_be_cancelled_by_another() {
     let sandbox = Sandbox::new();
     let (serve, holder) = blocked(&sandbox);
     let http = Http::to(&serve);
-    let waiting = tests::sandbox::Running::of(serve.command(&sandbox, &["exec", "--no-repo", "echo started"]));
+    let waiting = tests::sandbox::Running::of(
+        serve.command(&sandbox, &["exec", "--no-repo", "echo started"]),
+    );
     let id = eventually("it is in line", || {
         let line = http.get("/executions?status=WAITING").body;
         Some(line["executions"][0]["execution_id"].as_str()?.to_owned())
     });
-    serve.run(&sandbox, &["logs", &id]).exits(1).prints("").says("in line");
+    serve
+        .run(&sandbox, &["logs", &id])
+        .exits(1)
+        .prints("")
+        .says("in line");
     serve.run(&sandbox, &["cancel", &id]).exits(0);
     waiting.end().exits(130).prints("").says("CANCELLED");
-    serve.run(&sandbox, &["cancel", &holder, "--wait"]).exits(0).says("CANCELLED");
+    serve
+        .run(&sandbox, &["cancel", &holder, "--wait"])
+        .exits(0)
+        .says("CANCELLED");
     http.until_quiet();
 }
 
@@ -81,7 +114,9 @@ fn an_exec_that_waits_can_be_cancelled_by_another() {
 fn what_is_larger_than_the_machine_s_limit_is_refused_at_once() {
     let sandbox = Sandbox::new();
     let serve = sandbox.serve(&["--vcpus", "1"]);
-    let ran = serve.run(&sandbox, &["exec", "--no-repo", "--cpu", "2048", "true"]).exits(2);
+    let ran = serve
+        .run(&sandbox, &["exec", "--no-repo", "--cpu", "2048", "true"])
+        .exits(2);
     assert!(ran.err.contains("\n  cpu: "), "{}", ran.err);
     serve.run(&sandbox, &["history"]).says("no runs");
 }
@@ -93,8 +128,12 @@ fn many_of_one_submitter_do_not_hold_up_another_s_one() {
     let admin = Http::to(&serve);
     let file = sandbox.path("order");
     let user = |name: &str| {
-        let key =
-            admin.post("/keys", &json!({"name": name, "role": "submit"})).body["key"].as_str().unwrap().to_owned();
+        let key = admin
+            .post("/keys", &json!({"name": name, "role": "submit"}))
+            .body["key"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         Http::to(&serve).with_key(&key)
     };
     let (ann, bob) = (user("ann"), user("bob"));
@@ -109,7 +148,8 @@ fn many_of_one_submitter_do_not_hold_up_another_s_one() {
     assert!(place <= 1 && order.lines().count() == 9, "{order}");
 }
 
-/// Those who take over what a server left: its supervisor after an orderly end, and whoever comes next after a kill.
+/// Those who take over what a server left: its supervisor after an orderly end, and whoever comes
+/// next after a kill.
 #[test]
 fn what_a_server_leaves_is_run_within_its_limits() {
     for signal in [Signal::TERM, Signal::KILL] {
@@ -122,13 +162,23 @@ fn what_a_server_leaves_is_run_within_its_limits() {
             http.submit(&json!({"command": alone}));
         }
         let ended = serve.end(signal);
-        assert_eq!(ended.err.contains("a supervisor process goes on with them"), signal == Signal::TERM, "{ended:?}");
+        assert_eq!(
+            ended.err.contains("a supervisor process goes on with them"),
+            signal == Signal::TERM,
+            "{ended:?}"
+        );
         let_go(&sandbox);
         eventually("all are over", || {
             let history = sandbox.local(&["history", "-o", "json"]).exits(0).json();
             let runs = history["executions"].as_array().unwrap().clone();
-            let over = runs.iter().filter(|run| run["stopped_at"].is_string()).count();
-            (over == 5).then(|| runs.iter().for_each(|run| assert_eq!(run["status"], "SUCCEEDED", "{run:#}")))
+            let over = runs
+                .iter()
+                .filter(|run| run["stopped_at"].is_string())
+                .count();
+            (over == 5).then(|| {
+                runs.iter()
+                    .for_each(|run| assert_eq!(run["status"], "SUCCEEDED", "{run:#}"))
+            })
         });
     }
 }
@@ -151,7 +201,10 @@ fn a_higher_priority_goes_first() {
 
 /// Notes its start and its end; lets others in between by giving up the processor.
 fn marking(file: &Path) -> String {
-    format!("echo start >>'{0}'; for i in 1 2 3 4 5; do sleep 0.02; done; echo end >>'{0}'", file.display())
+    format!(
+        "echo start >>'{0}'; for i in 1 2 3 4 5; do sleep 0.02; done; echo end >>'{0}'",
+        file.display()
+    )
 }
 
 #[test]
@@ -191,7 +244,9 @@ fn of_a_group_no_more_run_at_a_time_than_it_says() {
 fn a_group_that_is_used_up_holds_up_nobody_else_and_says_so() {
     let sandbox = Sandbox::new();
     let grouped = |command: &str| -> Vec<String> {
-        ["--group", "nightly", "--max-parallel", "1", command].map(str::to_owned).to_vec()
+        ["--group", "nightly", "--max-parallel", "1", command]
+            .map(str::to_owned)
+            .to_vec()
     };
     let start = |command: &str| {
         let words = grouped(command);
@@ -206,8 +261,14 @@ fn a_group_that_is_used_up_holds_up_nobody_else_and_says_so() {
         (&waiting["limit"], &waiting["used"], &waiting["max"]),
         (&json!("group:nightly"), &json!(1.0), &json!(1.0))
     );
-    assert_eq!(waiting["reason"], json!("group 'nightly': 1 of 1 at a time run"));
-    sandbox.local(&["exec", "--no-repo", "--group", "nightly", "echo free"]).exits(0).prints("free\n");
+    assert_eq!(
+        waiting["reason"],
+        json!("group 'nightly': 1 of 1 at a time run")
+    );
+    sandbox
+        .local(&["exec", "--no-repo", "--group", "nightly", "echo free"])
+        .exits(0)
+        .prints("free\n");
     let_go(&sandbox);
     sandbox.local(&["wait", &waiter]).exits(0);
 }
@@ -217,8 +278,9 @@ fn runs_with_one_lock_never_overlap_between_processes() {
     let sandbox = Sandbox::new();
     let file = sandbox.path("held");
     let command = marking(&file);
-    let all: Vec<_> =
-        (0..4).map(|_| sandbox.start(&["--local", "exec", "--no-repo", "--lock", "deploy", &command])).collect();
+    let all: Vec<_> = (0..4)
+        .map(|_| sandbox.start(&["--local", "exec", "--no-repo", "--lock", "deploy", &command]))
+        .collect();
     for running in all {
         running.end().exits(0);
     }
@@ -233,9 +295,19 @@ fn a_lock_that_is_held_holds_up_nobody_else_and_says_who_waits_for_it() {
     let waiter = sandbox.detach(&["--lock", "deploy", "true"]);
     sandbox.until_status(&waiter, "WAITING");
     let waiting = sandbox.record(&waiter)["waiting"].clone();
-    assert_eq!((&waiting["limit"], &waiting["place"]), (&json!("lock:deploy"), &json!(1)), "{waiting:#}");
-    assert!(waiting["reason"].as_str().unwrap().contains("deploy"), "{waiting:#}");
-    sandbox.local(&["exec", "--no-repo", "--lock", "other", "echo free"]).exits(0).prints("free\n");
+    assert_eq!(
+        (&waiting["limit"], &waiting["place"]),
+        (&json!("lock:deploy"), &json!(1)),
+        "{waiting:#}"
+    );
+    assert!(
+        waiting["reason"].as_str().unwrap().contains("deploy"),
+        "{waiting:#}"
+    );
+    sandbox
+        .local(&["exec", "--no-repo", "--lock", "other", "echo free"])
+        .exits(0)
+        .prints("free\n");
     let_go(&sandbox);
     sandbox.local(&["wait", &waiter]).exits(0);
 }

@@ -24,20 +24,36 @@ fn two_hundred_at_once_from_twenty_clients_each_run_once() {
         let submit = |nth: usize| {
             let file = place.join(format!("{number}-{nth}"));
             // Odd ones fail, so that history has both to tell.
-            let command = format!("echo \"$MYCLI_EXECUTION_ID\" >>'{}'; exit {}", file.display(), nth % 2);
-            (file, http.submit(&json!({"command": command, "group": format!("client-{number}")})))
+            let command = format!(
+                "echo \"$MYCLI_EXECUTION_ID\" >>'{}'; exit {}",
+                file.display(),
+                nth % 2
+            );
+            (
+                file,
+                http.submit(&json!({"command": command, "group": format!("client-{number}")})),
+            )
         };
         (0..EACH).map(submit).collect::<Vec<_>>()
     };
     let submitted: Vec<_> = thread::scope(|scope| {
         let client = &client;
-        let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || client(number))).collect();
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| scope.spawn(move || client(number)))
+            .collect();
+        clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap())
+            .collect()
     });
     let http = Http::to(&serve);
     http.until_quiet();
     for (file, id) in &submitted {
-        assert_eq!(std::fs::read_to_string(file).unwrap(), format!("{id}\n"), "once, and under its own id");
+        assert_eq!(
+            std::fs::read_to_string(file).unwrap(),
+            format!("{id}\n"),
+            "once, and under its own id"
+        );
     }
     let history = http.history("limit=100");
     assert_eq!(history.len(), CLIENTS * EACH);
@@ -52,7 +68,11 @@ fn two_hundred_at_once_from_twenty_clients_each_run_once() {
     };
     for run in &history {
         let fails = run["command"].as_str().unwrap().ends_with('1');
-        let expected = if fails { ("FAILED".to_owned(), Some(1), 1) } else { ("SUCCEEDED".to_owned(), Some(0), 1) };
+        let expected = if fails {
+            ("FAILED".to_owned(), Some(1), 1)
+        } else {
+            ("SUCCEEDED".to_owned(), Some(0), 1)
+        };
         assert_eq!(ended(run), expected, "{run:#}");
     }
     assert_eq!(http.history("group=client-7").len(), EACH);

@@ -10,8 +10,13 @@ use crate::script::server::{Habits, HttpServer, Origin, git};
 /// Runs a command on a clone; gives what it printed and the record.
 #[track_caller]
 fn on_clone(sandbox: &Sandbox, repo: &str, more: &[&str], command: &str) -> (String, Value) {
-    let ran = sandbox.local(&[&["exec", "--repo", repo], more, &[command]].concat()).exits(0);
-    (ran.out, sandbox.local(&["status", "-o", "json"]).exits(0).json())
+    let ran = sandbox
+        .local(&[&["exec", "--repo", repo], more, &[command]].concat())
+        .exits(0);
+    (
+        ran.out,
+        sandbox.local(&["status", "-o", "json"]).exits(0).json(),
+    )
 }
 
 #[track_caller]
@@ -27,10 +32,18 @@ fn check_every_ref(origin: &Origin, repo: &str) {
         ("main", "main"),
     ];
     for (name, text) in names {
-        let (out, record) = on_clone(&sandbox, repo, &["--branch", name], "cat f; git rev-parse HEAD");
+        let (out, record) = on_clone(
+            &sandbox,
+            repo,
+            &["--branch", name],
+            "cat f; git rev-parse HEAD",
+        );
         let commit = origin.commit(if text == "old" { "v1" } else { "main" });
         assert_eq!(out, format!("{text}\n{commit}\n"), "{name}");
-        assert_eq!((&record["commit"], &record["branch"]), (&json!(commit), &json!(name)));
+        assert_eq!(
+            (&record["commit"], &record["branch"]),
+            (&json!(commit), &json!(name))
+        );
         let page = sandbox.local(&["status"]).exits(0).out;
         assert!(page.contains(&format!("commit     {commit}\n")), "{page}");
     }
@@ -54,7 +67,10 @@ fn the_default_branch_is_taken_where_none_is_named() {
     let server = HttpServer::new(Habits::default());
     let (out, record) = on_clone(&Sandbox::new(), &server.url(), &[], "ls; cat f");
     assert_eq!(out, "f\nmain\n");
-    assert_eq!((&record["commit"], &record["repo"]), (&json!(server.origin.commit("main")), &json!(server.url())));
+    assert_eq!(
+        (&record["commit"], &record["repo"]),
+        (&json!(server.origin.commit("main")), &json!(server.url()))
+    );
 }
 
 #[test]
@@ -62,8 +78,12 @@ fn a_clone_is_fresh_each_time_and_gone_afterwards() {
     let (sandbox, origin) = (Sandbox::new(), Origin::new());
     let repo = origin.path();
     for _ in 0..2 {
-        let (out, _) =
-            on_clone(&sandbox, repo.to_str().unwrap(), &[], "cat f; echo changed >f; : >more; git status --short");
+        let (out, _) = on_clone(
+            &sandbox,
+            repo.to_str().unwrap(),
+            &[],
+            "cat f; echo changed >f; : >more; git status --short",
+        );
         assert_eq!(out, "main\n M f\n?? more\n");
     }
     let left: Vec<_> = tests::sandbox::files(&sandbox.store().join("tasks"));
@@ -74,7 +94,9 @@ fn a_clone_is_fresh_each_time_and_gone_afterwards() {
 #[track_caller]
 fn check_refused(repo: &str, more: &[&str], named: &[&str]) {
     let sandbox = Sandbox::new();
-    let ran = sandbox.local(&[&["exec", "--repo", repo], more, &["echo started"]].concat()).exits(125);
+    let ran = sandbox
+        .local(&[&["exec", "--repo", repo], more, &["echo started"]].concat())
+        .exits(125);
     assert!(!ran.out.contains("started"), "{ran:#?}");
     let record = sandbox.local(&["status", "-o", "json"]).exits(0).json();
     let reason = record["reason"].as_str().unwrap();
@@ -83,7 +105,10 @@ fn check_refused(repo: &str, more: &[&str], named: &[&str]) {
         (&json!("FAILED"), &Value::Null, &Value::Null)
     );
     for text in named {
-        assert!(reason.contains(text) && ran.err.contains(text), "{text} in {reason} and {ran:#?}");
+        assert!(
+            reason.contains(text) && ran.err.contains(text),
+            "{text} in {reason} and {ran:#?}"
+        );
     }
 }
 
@@ -91,7 +116,11 @@ fn check_refused(repo: &str, more: &[&str], named: &[&str]) {
 fn what_cannot_be_cloned_is_named() {
     let server = HttpServer::new(Habits::default());
     let url = server.url();
-    check_refused(&url, &["--branch", "no-such"], &["no branch, tag or commit no-such", &url]);
+    check_refused(
+        &url,
+        &["--branch", "no-such"],
+        &["no branch, tag or commit no-such", &url],
+    );
     check_refused(
         &url,
         &["--branch", "0123456789abcdef0123456789abcdef01234567"],
@@ -140,7 +169,10 @@ fn inside_a_clone_its_origin_and_branch_are_taken() {
     let server = HttpServer::new(Habits::default());
     let sandbox = Sandbox::new();
     let clone = inside_clone(&sandbox, &server.url());
-    run_in(&sandbox, &clone, &["exec", "cat f"]).exits(0).prints("main\n").says("main");
+    run_in(&sandbox, &clone, &["exec", "cat f"])
+        .exits(0)
+        .prints("main\n")
+        .says("main");
     git(&clone, &["checkout", "-q", "feature/a"]);
     fs::write(clone.join("f"), "not committed\n").unwrap();
     run_in(&sandbox, &clone, &["exec", "cat f"])
@@ -149,10 +181,16 @@ fn inside_a_clone_its_origin_and_branch_are_taken() {
         .says("feature/a")
         .says("1 file is not committed");
     let record = sandbox.local(&["status", "-o", "json"]).json();
-    assert_eq!((&record["repo"], &record["branch"]), (&json!(server.url()), &json!("feature/a")));
+    assert_eq!(
+        (&record["repo"], &record["branch"]),
+        (&json!(server.url()), &json!("feature/a"))
+    );
     // A branch that only this clone has: the remote's default, and that is said.
     git(&clone, &["checkout", "-q", "-b", "only-here", "-f"]);
-    run_in(&sandbox, &clone, &["exec", "cat f"]).exits(0).prints("main\n").says("only-here");
+    run_in(&sandbox, &clone, &["exec", "cat f"])
+        .exits(0)
+        .prints("main\n")
+        .says("only-here");
 }
 
 #[test]
@@ -160,21 +198,55 @@ fn a_project_file_is_read_from_the_nearest_parent_and_flags_go_before_it() {
     let server = HttpServer::new(Habits::default());
     let sandbox = Sandbox::new();
     let clone = inside_clone(&sandbox, &server.url());
-    let yaml = format!("repo: {}\nbranch: v1\nenv:\n  GREETING: from the file\ntimeout: 5m\n", server.url());
+    let yaml = format!(
+        "repo: {}\nbranch: v1\nenv:\n  GREETING: from the file\ntimeout: 5m\n",
+        server.url()
+    );
     fs::write(clone.join(".mycli.yaml"), yaml).unwrap();
     let deep = clone.join("a/b");
     fs::create_dir_all(&deep).unwrap();
-    run_in(&sandbox, &deep, &["exec", "cat f; echo $GREETING"]).exits(0).prints("old\nfrom the file\n");
-    assert_eq!(sandbox.local(&["status", "-o", "json"]).json()["timeout"], "5m");
-    run_in(&sandbox, &deep, &["exec", "-e", "GREETING=from the flag", "--branch", "main", "cat f; echo $GREETING"])
+    run_in(&sandbox, &deep, &["exec", "cat f; echo $GREETING"])
         .exits(0)
-        .prints("main\nfrom the flag\n");
-    fs::write(clone.join(".mycli.yaml"), "repo: https://a.example/x\nbranhc: v1\n").unwrap();
-    let ran = run_in(&sandbox, &deep, &["exec", "true"]).exits(2).says("branhc").says(".mycli.yaml");
-    assert!(ran.err.contains(":2") || ran.err.contains("line 2"), "{}", ran.err);
+        .prints("old\nfrom the file\n");
+    assert_eq!(
+        sandbox.local(&["status", "-o", "json"]).json()["timeout"],
+        "5m"
+    );
+    run_in(
+        &sandbox,
+        &deep,
+        &[
+            "exec",
+            "-e",
+            "GREETING=from the flag",
+            "--branch",
+            "main",
+            "cat f; echo $GREETING",
+        ],
+    )
+    .exits(0)
+    .prints("main\nfrom the flag\n");
+    fs::write(
+        clone.join(".mycli.yaml"),
+        "repo: https://a.example/x\nbranhc: v1\n",
+    )
+    .unwrap();
+    let ran = run_in(&sandbox, &deep, &["exec", "true"])
+        .exits(2)
+        .says("branhc")
+        .says(".mycli.yaml");
+    assert!(
+        ran.err.contains(":2") || ran.err.contains("line 2"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]
 fn outside_of_a_repository_it_says_what_to_do() {
-    Sandbox::new().local(&["exec", "true"]).exits(2).says("--repo").says("--no-repo");
+    Sandbox::new()
+        .local(&["exec", "true"])
+        .exits(2)
+        .says("--repo")
+        .says("--no-repo");
 }

@@ -43,7 +43,10 @@ fn request_of(record: &Value) -> Value {
         "waiting",
     ];
     let mut request = record.clone();
-    request.as_object_mut().unwrap().retain(|key, _| !of_the_run.contains(&key.as_str()));
+    request
+        .as_object_mut()
+        .unwrap()
+        .retain(|key, _| !of_the_run.contains(&key.as_str()));
     request
 }
 
@@ -70,18 +73,27 @@ fn a_rerun_is_the_stored_request_with_what_is_changed() {
         assert_ne!(again, id);
         let mut expected = before.clone();
         expected["idempotency_key"] = Value::Null;
-        expected.as_object_mut().unwrap().extend(differing.as_object().unwrap().clone());
+        expected
+            .as_object_mut()
+            .unwrap()
+            .extend(differing.as_object().unwrap().clone());
         assert_eq!(request_of(&http.record(&again)), expected, "{changes}");
         again
     };
     check(json!({}), json!({}));
     let nothing = http.send(Method::POST, &format!("/executions/{id}/rerun"), Vec::new());
-    assert_eq!(nothing.status, 202, "an empty body changes nothing: {nothing:#?}");
+    assert_eq!(
+        nothing.status, 202,
+        "an empty body changes nothing: {nothing:#?}"
+    );
     let changed = check(
         json!({"env": {"B": "three", "C": "c"}, "timeout": 60}),
         json!({"env": {"A": "one", "B": "three", "C": "c"}, "timeout": "1m"}),
     );
-    check(json!({"cpu": 256, "name": "m"}), json!({"cpu": 256, "memory": 512, "name": "m"}));
+    check(
+        json!({"cpu": 256, "name": "m"}),
+        json!({"cpu": 256, "memory": 512, "name": "m"}),
+    );
     http.until_quiet();
     assert_eq!(http.record(&changed)["exit_code"], 3);
     let log = http.get(&format!("/executions/{changed}/logs")).body;
@@ -100,7 +112,8 @@ fn what_can_be_run_again_is_named_as_everywhere_and_may_be_under_way() {
     rerun(&http, "exec_", &json!({})).refuses(409, "ambiguous_id");
     rerun(&http, "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9", &json!({})).refuses(404, "not_found");
     rerun(&http, "nonsense", &json!({})).refuses(404, "not_found");
-    http.get(&format!("/executions/{id}/rerun")).refuses(405, "method_not_allowed");
+    http.get(&format!("/executions/{id}/rerun"))
+        .refuses(405, "method_not_allowed");
     let runs = http.history("");
     for run in ids(&runs) {
         http.post(&format!("/executions/{run}/cancel"), &json!({}));
@@ -116,28 +129,53 @@ fn changes_with_faults_are_told_as_of_any_request() {
     let id = http.submit(&request());
     let unreadable = |changes: Value, words: &str| {
         let answer = rerun(&http, &id, &changes);
-        let title = answer.refuses(400, "invalid_json").body["title"].as_str().unwrap().to_owned();
+        let title = answer.refuses(400, "invalid_json").body["title"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         assert!(title.contains(words), "{title}");
     };
-    unreadable(json!({"comand": "x"}), "unknown field `comand`, expected one of `command`, `repo`");
+    unreadable(
+        json!({"comand": "x"}),
+        "unknown field `comand`, expected one of `command`, `repo`",
+    );
     unreadable(json!({"action": "exec"}), "unknown field `action`");
     unreadable(json!({"env": null}), "`env`");
     unreadable(json!({"timeout": null}), "`timeout` is null; leave it out");
-    unreadable(json!({"env": {"A": 1}}), "`env.A`: invalid type: integer `1`, expected a string");
+    unreadable(
+        json!({"env": {"A": 1}}),
+        "`env.A`: invalid type: integer `1`, expected a string",
+    );
     unreadable(json!([]), "it is a list");
     let faulty = |changes: Value, expected: &[&str]| {
         let answer = rerun(&http, &id, &changes);
-        let errors = answer.refuses(422, "invalid_request").body["errors"].as_array().unwrap().clone();
-        let fields: BTreeSet<_> = errors.iter().map(|error| error["field"].as_str().unwrap()).collect();
-        assert_eq!(fields, BTreeSet::from_iter(expected.iter().copied()), "{answer:#?}");
+        let errors = answer.refuses(422, "invalid_request").body["errors"]
+            .as_array()
+            .unwrap()
+            .clone();
+        let fields: BTreeSet<_> = errors
+            .iter()
+            .map(|error| error["field"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            fields,
+            BTreeSet::from_iter(expected.iter().copied()),
+            "{answer:#?}"
+        );
     };
-    faulty(json!({"cpu": 3, "retries": 99, "env": {"1A": "x"}}), &["cpu", "retries", "env.1A"]);
+    faulty(
+        json!({"cpu": 3, "retries": 99, "env": {"1A": "x"}}),
+        &["cpu", "retries", "env.1A"],
+    );
     faulty(json!({"branch": "main"}), &["branch"]);
     faulty(json!({"secrets": ["NO_SUCH"]}), &["secrets[0]"]);
     // More than the quota is, and more than one launch can say.
     faulty(json!({"cpu": 2048}), &["cpu"]);
     let fits_alone = "x".repeat(7_900);
-    faulty(json!({"env": {"LONG": fits_alone, "MORE": "x".repeat(500)}}), &["env"]);
+    faulty(
+        json!({"env": {"LONG": fits_alone, "MORE": "x".repeat(500)}}),
+        &["env"],
+    );
     rerun(&http, &id, &json!({"command": "x".repeat(70_000)})).refuses(413, "body_too_large");
     assert_eq!(http.history("").len(), 1, "nothing was recorded");
 }
@@ -152,57 +190,115 @@ fn a_rerun_has_an_idempotency_key_as_any_request() {
     let again = accepted(&http, &id, &keyed);
     http.until_quiet();
     assert_eq!(accepted(&http, &id, &keyed), again);
-    rerun(&http, &id, &json!({"name": "other", "idempotency_key": "k"})).refuses(409, "idempotency_key_reused");
+    rerun(
+        &http,
+        &id,
+        &json!({"name": "other", "idempotency_key": "k"}),
+    )
+    .refuses(409, "idempotency_key_reused");
     assert_eq!(http.history("").len(), 2);
     // A key is a submitter's own.
-    assert_ne!(accepted(&with_role(&serve, "bob", "submit"), &id, &keyed), again);
+    assert_ne!(
+        accepted(&with_role(&serve, "bob", "submit"), &id, &keyed),
+        again
+    );
 }
 
-/// Whoever runs it again is its submitter; a key that only reads may neither do that nor see what variables are set to.
+/// Whoever runs it again is its submitter; a key that only reads may neither do that nor see what
+/// variables are set to.
 #[test]
 fn a_rerun_is_its_callers_and_a_key_that_reads_sees_names_alone() {
     let sandbox = Sandbox::new();
     let serve = sandbox.serve(&[]);
     let http = Http::to(&serve);
     let id = http.submit(&json!({"command": "echo $A", "env": {"A": "the value", "B": ""}}));
-    let (reader, submitter) = (with_role(&serve, "ann", "read"), with_role(&serve, "bob", "submit"));
+    let (reader, submitter) = (
+        with_role(&serve, "ann", "read"),
+        with_role(&serve, "bob", "submit"),
+    );
     rerun(&reader, &id, &json!({"comand": 1})).refuses(403, "forbidden");
     let again = accepted(&submitter, &id, &json!({"env": {"C": "c"}}));
     assert_eq!(submitter.record(&again)["submitted_by"], "bob");
     let hidden = json!({"A": null, "B": null, "C": null});
     assert_eq!(reader.record(&again)["env"], hidden);
     assert_eq!(reader.history("by=bob")[0]["env"], hidden);
-    assert!(!reader.get("/executions").body.to_string().contains("the value"));
+    assert!(
+        !reader
+            .get("/executions")
+            .body
+            .to_string()
+            .contains("the value")
+    );
     for sees in [&submitter, &http] {
-        assert_eq!(sees.record(&again)["env"], json!({"A": "the value", "B": "", "C": "c"}));
+        assert_eq!(
+            sees.record(&again)["env"],
+            json!({"A": "the value", "B": "", "C": "c"})
+        );
     }
     http.until_quiet();
-    assert_eq!(reader.get(&format!("/executions/{again}/logs")).body["lines"][0]["text"], "the value");
+    assert_eq!(
+        reader.get(&format!("/executions/{again}/logs")).body["lines"][0]["text"],
+        "the value"
+    );
 }
 
-/// The command line with the server's own key says only what is changed; with a key that reads, it still shows what there is.
+/// The command line with the server's own key says only what is changed; with a key that reads, it
+/// still shows what there is.
 #[test]
 fn the_command_line_loses_no_value_and_needs_none() {
     let sandbox = Sandbox::new();
     let serve = sandbox.serve(&[]);
     let http = Http::to(&serve);
     let run = |arguments: &[&str]| serve.run(&sandbox, arguments);
-    run(&["exec", "--no-repo", "-e", "A=one", "-e", "B=two", "echo $A $B"]).exits(0).prints("one two\n");
-    run(&["rerun", "-e", "B=three"]).exits(0).prints("one three\n");
-    run(&["rerun", "--timeout", "soon"]).exits(2).says("timeout: ");
-    run(&["rerun", "--group", "other"]).exits(2).says("which run is meant?").says("--failed");
+    run(&[
+        "exec",
+        "--no-repo",
+        "-e",
+        "A=one",
+        "-e",
+        "B=two",
+        "echo $A $B",
+    ])
+    .exits(0)
+    .prints("one two\n");
+    run(&["rerun", "-e", "B=three"])
+        .exits(0)
+        .prints("one three\n");
+    run(&["rerun", "--timeout", "soon"])
+        .exits(2)
+        .says("timeout: ");
+    run(&["rerun", "--group", "other"])
+        .exits(2)
+        .says("which run is meant?")
+        .says("--failed");
     run(&["rerun", "--repo", ""]).exits(2).says("--no-repo");
     let shown = run(&["rerun", "--dry-run", "--name", "n"]).exits(0).json();
-    assert_eq!((&shown["env"], &shown["name"]), (&json!({"A": "one", "B": "three"}), &json!("n")));
-    let key = http.post("/keys", &json!({"name": "ann", "role": "read"})).body["key"].as_str().unwrap().to_owned();
-    let id = http.history("limit=1")[0]["execution_id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        (&shown["env"], &shown["name"]),
+        (&json!({"A": "one", "B": "three"}), &json!("n"))
+    );
+    let key = http
+        .post("/keys", &json!({"name": "ann", "role": "read"}))
+        .body["key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let id = http.history("limit=1")[0]["execution_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let reading = |arguments: &[&str]| {
         let mut command = serve.command(&sandbox, arguments);
         command.env("MYCLI_API_KEY", &key);
         Running::of(command).end()
     };
-    assert!(reading(&["status", &id]).exits(0).out.contains("A, B"), "names are told");
-    let shown = reading(&["rerun", &id, "--dry-run"]).exits(0).says("left out here: A, B");
+    assert!(
+        reading(&["status", &id]).exits(0).out.contains("A, B"),
+        "names are told"
+    );
+    let shown = reading(&["rerun", &id, "--dry-run"])
+        .exits(0)
+        .says("left out here: A, B");
     assert!(shown.json()["env"].is_null());
     reading(&["rerun", &id]).exits(125).says("role submit");
 }
@@ -211,10 +307,18 @@ fn the_command_line_loses_no_value_and_needs_none() {
 fn a_repository_can_be_left_out_of_a_rerun() {
     let (sandbox, origin) = (Sandbox::new(), crate::script::server::Origin::new());
     let repo = origin.path().display().to_string();
-    sandbox.local(&["exec", "--repo", &repo, "--branch", "v1", "ls"]).exits(0);
-    sandbox.local(&["rerun", "--no-repo", "--env", "A=b"]).exits(0).prints("");
+    sandbox
+        .local(&["exec", "--repo", &repo, "--branch", "v1", "ls"])
+        .exits(0);
+    sandbox
+        .local(&["rerun", "--no-repo", "--env", "A=b"])
+        .exits(0)
+        .prints("");
     let record = sandbox.local(&["status", "-o", "json"]).json();
-    assert_eq!((&record["repo"], &record["branch"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&record["repo"], &record["branch"]),
+        (&Value::Null, &Value::Null)
+    );
 }
 
 #[test]
@@ -223,29 +327,60 @@ fn what_failed_of_a_group_is_run_again_once_however_often_it_is_sent() {
     let serve = sandbox.serve(&[]);
     let http = Http::to(&serve);
     let line = |number: usize| json!({"command": format!("exit {}", number % 2), "env": {"N": number.to_string()}});
-    let lines: String = (0..40).map(|number| format!("{}\n", line(number))).collect();
+    let lines: String = (0..40)
+        .map(|number| format!("{}\n", line(number)))
+        .collect();
     fs::write(sandbox.path("jobs.jsonl"), lines).unwrap();
     let run = |arguments: &[&str]| serve.run(&sandbox, arguments);
-    run(&["bulk", "jobs.jsonl", "--no-repo", "--group", "first", "--wait"]).exits(1);
-    let again = ["rerun", "--failed", "--group", "first", "-e", "MORE=x", "-o", "json"];
+    run(&[
+        "bulk",
+        "jobs.jsonl",
+        "--no-repo",
+        "--group",
+        "first",
+        "--wait",
+    ])
+    .exits(1);
+    let again = [
+        "rerun", "--failed", "--group", "first", "-e", "MORE=x", "-o", "json",
+    ];
     let report = run(&again).exits(0).says("--resume sub_").json();
     let sub = report["submission_id"].as_str().unwrap();
     let made = |report: &Value, list: &str| -> BTreeSet<String> {
         let entries = report[list].as_array().unwrap().iter();
-        entries.map(|entry| entry["execution_id"].as_str().unwrap().to_owned()).collect()
+        entries
+            .map(|entry| entry["execution_id"].as_str().unwrap().to_owned())
+            .collect()
     };
-    assert_eq!((made(&report, "accepted").len(), &report["group"]), (20, &json!(sub)));
+    assert_eq!(
+        (made(&report, "accepted").len(), &report["group"]),
+        (20, &json!(sub))
+    );
     http.until_quiet();
-    let resumed = run(&[&again[..], &["--resume", sub]].concat()).exits(0).json();
-    assert_eq!(made(&resumed, "existing"), made(&report, "accepted"), "nothing runs twice");
+    let resumed = run(&[&again[..], &["--resume", sub]].concat())
+        .exits(0)
+        .json();
+    assert_eq!(
+        made(&resumed, "existing"),
+        made(&report, "accepted"),
+        "nothing runs twice"
+    );
     assert_eq!(made(&resumed, "accepted"), BTreeSet::new());
     let runs = http.history(&format!("group={sub}"));
-    let env: BTreeSet<_> = runs.iter().map(|run| run["env"]["N"].as_str().unwrap().parse::<u32>().unwrap()).collect();
-    assert_eq!((runs.len(), env), (20, (0..40).filter(|number| number % 2 == 1).collect()));
+    let env: BTreeSet<_> = runs
+        .iter()
+        .map(|run| run["env"]["N"].as_str().unwrap().parse::<u32>().unwrap())
+        .collect();
+    assert_eq!(
+        (runs.len(), env),
+        (20, (0..40).filter(|number| number % 2 == 1).collect())
+    );
     assert!(runs.iter().all(|run| run["env"]["MORE"] == "x"));
     // Sent again with something else, it is refused line by line.
     let other = run(&["rerun", "--failed", "--group", "first", "--resume", sub]).exits(1);
-    other.says("the rerun of exec_").says("is rejected: submission_id: was used within 24 hours with other changes");
+    other
+        .says("the rerun of exec_")
+        .says("is rejected: submission_id: was used within 24 hours with other changes");
     assert_eq!(http.history("").len(), 60);
 }
 
@@ -269,7 +404,11 @@ fn the_server_runs_again_what_failed_of_a_group_by_one_request() {
     }
     http.until_quiet();
     let answer = rerun(&json!({"submission_id": "second", "changes": {"env": {"A": "b"}}}));
-    assert_eq!((answer.status, &answer.body["group"]), (202, &json!("second")), "{answer:#?}");
+    assert_eq!(
+        (answer.status, &answer.body["group"]),
+        (202, &json!("second")),
+        "{answer:#?}"
+    );
     let done = rerun_done(&http, "second");
     assert_eq!(
         (&done["of"], &done["accepted"], &done["rejected"]),
@@ -278,9 +417,17 @@ fn the_server_runs_again_what_failed_of_a_group_by_one_request() {
     );
     http.until_quiet();
     let again = http.history("group=second");
-    let names: BTreeSet<_> = again.iter().map(|run| run["name"].as_str().unwrap()).collect();
+    let names: BTreeSet<_> = again
+        .iter()
+        .map(|run| run["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["bad", "worse"].into());
-    assert!(again.iter().all(|run| run["env"] == json!({"A": "b"}) && run["lock"] == run["name"]), "{again:#?}");
+    assert!(
+        again
+            .iter()
+            .all(|run| run["env"] == json!({"A": "b"}) && run["lock"] == run["name"]),
+        "{again:#?}"
+    );
     // Sent again, it is the same submission; without an id it is a new one.
     rerun(&json!({"submission_id": "second", "changes": {"env": {"A": "b"}}}));
     assert_eq!(rerun_done(&http, "second")["existing"], 2);
@@ -301,23 +448,47 @@ fn faults_of_a_groups_rerun_are_told_before_anything_runs() {
     http.until_quiet();
     let faulty = |body: Value, field: &str| {
         let answer = http.post("/groups/nightly/rerun-failed", &body);
-        let errors = answer.refuses(422, "invalid_request").body["errors"].as_array().unwrap().clone();
-        assert_eq!(errors.iter().map(|error| error["field"].as_str().unwrap()).collect::<Vec<_>>(), [field], "{body}");
+        let errors = answer.refuses(422, "invalid_request").body["errors"]
+            .as_array()
+            .unwrap()
+            .clone();
+        assert_eq!(
+            errors
+                .iter()
+                .map(|error| error["field"].as_str().unwrap())
+                .collect::<Vec<_>>(),
+            [field],
+            "{body}"
+        );
     };
     faulty(json!({"changes": {"cpu": 3}}), "changes.cpu");
     faulty(json!({"changes": {"env": {"1A": "x"}}}), "changes.env.1A");
     faulty(json!({"changes": {"branch": "main"}}), "changes.branch");
     faulty(json!({"changes": {"group": "a b"}}), "changes.group");
-    faulty(json!({"changes": {"idempotency_key": "k"}}), "changes.idempotency_key");
+    faulty(
+        json!({"changes": {"idempotency_key": "k"}}),
+        "changes.idempotency_key",
+    );
     faulty(json!({"add_secrets": ["NO_SUCH"]}), "add_secrets");
     faulty(json!({"submission_id": "a/b"}), "submission_id");
     faulty(json!({"submission_id": ""}), "submission_id");
-    http.post("/groups/a b/rerun-failed", &json!({})).refuses(422, "invalid_request");
-    http.post("/groups/nightly/rerun-failed", &json!({"change": {}})).refuses(400, "invalid_json");
-    http.get("/groups/nightly/rerun-failed").refuses(405, "method_not_allowed");
-    with_role(&serve, "ann", "read").post("/groups/nightly/rerun-failed", &json!({})).refuses(403, "forbidden");
-    let flags = ["rerun", "--failed", "--group", "nightly", "--cpu", "3", "-e", "1A=x"];
-    let refused = serve.run(&sandbox, &flags).exits(2).says("cpu: ").says("env.1A: ");
+    http.post("/groups/a b/rerun-failed", &json!({}))
+        .refuses(422, "invalid_request");
+    http.post("/groups/nightly/rerun-failed", &json!({"change": {}}))
+        .refuses(400, "invalid_json");
+    http.get("/groups/nightly/rerun-failed")
+        .refuses(405, "method_not_allowed");
+    with_role(&serve, "ann", "read")
+        .post("/groups/nightly/rerun-failed", &json!({}))
+        .refuses(403, "forbidden");
+    let flags = [
+        "rerun", "--failed", "--group", "nightly", "--cpu", "3", "-e", "1A=x",
+    ];
+    let refused = serve
+        .run(&sandbox, &flags)
+        .exits(2)
+        .says("cpu: ")
+        .says("env.1A: ");
     assert!(!refused.err.contains("changes."), "{refused:#?}");
     assert_eq!(http.history("").len(), 1, "nothing was recorded");
 }
@@ -330,11 +501,19 @@ fn a_resumed_rerun_does_not_run_its_own_runs_again() {
     let http = Http::to(&serve);
     http.submit(&json!({"command": "exit 1", "group": "g"}));
     http.until_quiet();
-    let again = ["rerun", "--failed", "--group", "g", "--into", "g", "--wait", "-o", "json"];
+    let again = [
+        "rerun", "--failed", "--group", "g", "--into", "g", "--wait", "-o", "json",
+    ];
     let report = serve.run(&sandbox, &again).exits(1).json();
     let sub = report["submission_id"].as_str().unwrap();
-    let resumed = serve.run(&sandbox, &[&again[..], &["--resume", sub]].concat()).exits(1).json();
+    let resumed = serve
+        .run(&sandbox, &[&again[..], &["--resume", sub]].concat())
+        .exits(1)
+        .json();
     let counts = |list: &str| resumed[list].as_array().unwrap().len();
-    assert_eq!((counts("accepted"), counts("existing"), counts("failed")), (0, 1, 1));
+    assert_eq!(
+        (counts("accepted"), counts("existing"), counts("failed")),
+        (0, 1, 1)
+    );
     assert_eq!(http.history("group=g").len(), 2);
 }

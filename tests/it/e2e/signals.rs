@@ -13,7 +13,10 @@ use tests::sandbox::{Running, Sandbox, eventually};
 /// An `exec` that has printed `begun`, and ends with 5 once the file `go` is there.
 fn begun(sandbox: &Sandbox) -> (Running, String) {
     let go = sandbox.path("go");
-    let command = format!("echo begun; until [ -e '{}' ]; do sleep 0.05; done; echo ended; exit 5", go.display());
+    let command = format!(
+        "echo begun; until [ -e '{}' ]; do sleep 0.05; done; echo ended; exit 5",
+        go.display()
+    );
     let running = sandbox.start(&["--local", "exec", "--no-repo", &command]);
     assert_eq!(running.line(), "begun");
     let record = sandbox.local(&["status", "-o", "json"]).json();
@@ -34,9 +37,14 @@ fn check_left(signal: Signal) {
     assert!(!ran.err.contains("Broken"), "{ran:#?}");
     assert_eq!(sandbox.record(&id)["status"], "RUNNING");
     std::fs::write(sandbox.path("go"), "").unwrap();
-    sandbox.local(&["logs", "-f", &id]).exits(5).prints("begun\nended\n");
+    sandbox
+        .local(&["logs", "-f", &id])
+        .exits(5)
+        .prints("begun\nended\n");
     assert_eq!(sandbox.record(&id)["attempts"].as_array().unwrap().len(), 1);
-    eventually("all processes have gone", || sandbox.processes().is_empty().then_some(()));
+    eventually("all processes have gone", || {
+        sandbox.processes().is_empty().then_some(())
+    });
 }
 
 #[test]
@@ -56,10 +64,19 @@ fn a_killed_mycli_loses_neither_the_run_nor_its_end() {
     running.signal(Signal::KILL);
     drop(running);
     std::fs::write(sandbox.path("go"), "").unwrap();
-    sandbox.local(&["logs", "-f", &id]).exits(5).prints("begun\nended\n");
+    sandbox
+        .local(&["logs", "-f", &id])
+        .exits(5)
+        .prints("begun\nended\n");
     let record = sandbox.record(&id);
-    assert_eq!((record["status"].as_str(), record["exit_code"].as_i64()), (Some("FAILED"), Some(5)), "{record:#}");
-    eventually("all processes have gone", || sandbox.processes().is_empty().then_some(()));
+    assert_eq!(
+        (record["status"].as_str(), record["exit_code"].as_i64()),
+        (Some("FAILED"), Some(5)),
+        "{record:#}"
+    );
+    eventually("all processes have gone", || {
+        sandbox.processes().is_empty().then_some(())
+    });
 }
 
 /// More than a pipe holds, and by path too: who takes it down for the next mycli outlives this one.
@@ -73,15 +90,26 @@ fn what_a_command_says_while_no_mycli_is_there_is_read_by_the_next() {
     );
     let running = sandbox.start(&["--local", "exec", "--no-repo", &command]);
     assert_eq!(running.line(), "begun");
-    let id = sandbox.local(&["status", "-o", "json"]).json()["execution_id"].as_str().unwrap().to_owned();
+    let id = sandbox.local(&["status", "-o", "json"]).json()["execution_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     running.signal(Signal::KILL);
     drop(running);
     std::fs::write(go, "").unwrap();
-    eventually("all processes have gone", || sandbox.processes().is_empty().then_some(()));
+    eventually("all processes have gone", || {
+        sandbox.processes().is_empty().then_some(())
+    });
     let numbers: String = (1..=50_000).map(|number| format!("{number}\n")).collect();
     let ran = sandbox.local(&["logs", "-f", &id]).exits(5);
-    assert!(ran.out == format!("begun\n{numbers}ended\n"), "{} lines", ran.out.lines().count());
-    eventually("all processes have gone", || sandbox.processes().is_empty().then_some(()));
+    assert!(
+        ran.out == format!("begun\n{numbers}ended\n"),
+        "{} lines",
+        ran.out.lines().count()
+    );
+    eventually("all processes have gone", || {
+        sandbox.processes().is_empty().then_some(())
+    });
 }
 
 #[test]
@@ -89,8 +117,16 @@ fn a_server_that_is_stopped_leaves_its_runs_running() {
     let sandbox = Sandbox::new();
     let serve = sandbox.serve(&[]);
     let go = sandbox.path("go");
-    let command = format!("until [ -e '{}' ]; do sleep 0.05; done; exit 5", go.display());
-    let id = serve.run(&sandbox, &["exec", "--no-repo", "--detach", &command]).exits(0).out.trim_end().to_owned();
+    let command = format!(
+        "until [ -e '{}' ]; do sleep 0.05; done; exit 5",
+        go.display()
+    );
+    let id = serve
+        .run(&sandbox, &["exec", "--no-repo", "--detach", &command])
+        .exits(0)
+        .out
+        .trim_end()
+        .to_owned();
     sandbox.until_status(&id, "RUNNING");
     serve.stop().exits(0);
     assert_eq!(sandbox.record(&id)["status"], "RUNNING");
@@ -101,7 +137,8 @@ fn a_server_that_is_stopped_leaves_its_runs_running() {
     serve.run(&sandbox, &["wait", &id]).exits(5);
 }
 
-/// `mycli` on a terminal, as `script` (bsdutils) makes one: everything that is seen there comes as it is drawn.
+/// `mycli` on a terminal, as `script` (bsdutils) makes one: everything that is seen there comes as
+/// it is drawn.
 struct Terminal {
     process: Child,
     keys: ChildStdin,
@@ -113,12 +150,27 @@ impl Terminal {
     fn start(sandbox: &Sandbox, command: &str) -> Self {
         let plain = sandbox.command(&[]);
         let mut on_terminal = Command::new("script");
-        on_terminal.args(["--quiet", "--return", "--command", command, "/dev/null"]).current_dir(sandbox.path(""));
-        on_terminal.env_clear().env("TERM", "xterm").env("COLUMNS", "120");
-        on_terminal.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        on_terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        on_terminal
+            .args(["--quiet", "--return", "--command", command, "/dev/null"])
+            .current_dir(sandbox.path(""));
+        on_terminal
+            .env_clear()
+            .env("TERM", "xterm")
+            .env("COLUMNS", "120");
+        on_terminal.envs(
+            plain
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        on_terminal
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut process = on_terminal.spawn().unwrap();
-        let (keys, mut screen) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let (keys, mut screen) = (
+            process.stdin.take().unwrap(),
+            process.stdout.take().unwrap(),
+        );
         let shown = Arc::<Mutex<Vec<u8>>>::default();
         let seen = Arc::clone(&shown);
         let reader = thread::spawn(move || {
@@ -127,7 +179,12 @@ impl Terminal {
                 seen.lock().unwrap().extend_from_slice(&bytes[..count]);
             }
         });
-        Self { process, keys, shown, reader }
+        Self {
+            process,
+            keys,
+            shown,
+            reader,
+        }
     }
 
     fn text(&self) -> String {
@@ -135,7 +192,9 @@ impl Terminal {
     }
 
     fn shows(&self, text: &str) {
-        eventually(&format!("{text:?} is shown"), || self.text().contains(text).then_some(()));
+        eventually(&format!("{text:?} is shown"), || {
+            self.text().contains(text).then_some(())
+        });
     }
 
     fn press(&mut self, keys: &str) {
@@ -153,13 +212,22 @@ impl Terminal {
 
 const QUESTION: &str = "Enter goes on following: ";
 
-/// A run on a terminal, and the question that Ctrl-C asks; the command's `later` is printed while the question stands.
+/// A run on a terminal, and the question that Ctrl-C asks; the command's `later` is printed while
+/// the question stands.
 fn asked(sandbox: &Sandbox) -> Terminal {
     let go = sandbox.path("go");
-    let command = format!("until [ -e {} ]; do sleep 0.05; done; echo later; sleep 300", go.display());
+    let command = format!(
+        "until [ -e {} ]; do sleep 0.05; done; echo later; sleep 300",
+        go.display()
+    );
     let mycli = tests::mycli();
-    let mut terminal =
-        Terminal::start(sandbox, &format!("exec '{}' --local exec --no-repo '{command}'", mycli.display()));
+    let mut terminal = Terminal::start(
+        sandbox,
+        &format!(
+            "exec '{}' --local exec --no-repo '{command}'",
+            mycli.display()
+        ),
+    );
     terminal.shows("RUNNING");
     terminal.press("\x03");
     terminal.shows(QUESTION);
@@ -187,12 +255,22 @@ fn who_answers_ctrl_c_with_enter_goes_on_following_and_may_still_leave() {
     terminal.press("\n");
     eventually("it goes on", || {
         let text = terminal.text();
-        text.split_once(QUESTION).is_some_and(|(_, since)| since.contains("RUNNING")).then_some(())
+        text.split_once(QUESTION)
+            .is_some_and(|(_, since)| since.contains("RUNNING"))
+            .then_some(())
     });
     terminal.press("\x03");
-    eventually("it asks again", || (terminal.text().matches(QUESTION).count() == 2).then_some(()));
+    eventually("it asks again", || {
+        (terminal.text().matches(QUESTION).count() == 2).then_some(())
+    });
     terminal.press("d\n");
     let (code, text) = terminal.end();
-    assert!(code == Some(125) && text.contains("the run goes on"), "{code:?} {text:?}");
-    assert_eq!(sandbox.local(&["status", "-o", "json"]).json()["status"], "RUNNING");
+    assert!(
+        code == Some(125) && text.contains("the run goes on"),
+        "{code:?} {text:?}"
+    );
+    assert_eq!(
+        sandbox.local(&["status", "-o", "json"]).json()["status"],
+        "RUNNING"
+    );
 }

@@ -1,4 +1,5 @@
-//! The model of ECS through the adapters: on the wire with the real SDK, and as a port in the same process.
+//! The model of ECS through the adapters: on the wire with the real SDK, and as a port in the same
+//! process.
 
 use std::sync::{Arc, Mutex};
 
@@ -35,7 +36,10 @@ pub(crate) fn clock() -> Manual {
 }
 
 /// The account on the wire, and the real adapter.
-pub(crate) async fn on_the_wire(account: Account, clock: &Manual) -> (Wire, UnboundedReceiver<Change>, EcsTasks) {
+pub(crate) async fn on_the_wire(
+    account: Account,
+    clock: &Manual,
+) -> (Wire, UnboundedReceiver<Change>, EcsTasks) {
     let (wire, events) = Wire::serve(Ecs::new(account), clock.clone()).await;
     let registration = Registration {
         family_prefix: CLUSTER.into(),
@@ -67,12 +71,19 @@ pub(crate) fn definition() -> TaskDefinition {
 }
 
 pub(crate) fn attempt(number: u32) -> AttemptId {
-    ExecutionId::new(Timestamp::from_timestamp_millis(1_795_478_400_000).unwrap(), 7).attempt(number)
+    ExecutionId::new(
+        Timestamp::from_timestamp_millis(1_795_478_400_000).unwrap(),
+        7,
+    )
+    .attempt(number)
 }
 
 pub(crate) fn input(number: u32, definition_arn: &str) -> RunTaskInput {
     let attempt = attempt(number).to_string();
-    let environment = vec![KeyValuePair { name: "MYCLI_COMMAND".into(), value: "make \"deploy\" é".into() }];
+    let environment = vec![KeyValuePair {
+        name: "MYCLI_COMMAND".into(),
+        value: "make \"deploy\" é".into(),
+    }];
     RunTaskInput {
         cluster: CLUSTER.into(),
         task_definition: definition_arn.into(),
@@ -90,7 +101,10 @@ pub(crate) fn input(number: u32, definition_arn: &str) -> RunTaskInput {
             cpu: "1024".into(),
             memory: "2048".into(),
             task_role_arn: None,
-            container_overrides: vec![ContainerOverride { name: "main".into(), environment }],
+            container_overrides: vec![ContainerOverride {
+                name: "main".into(),
+                environment,
+            }],
         },
     }
 }

@@ -12,7 +12,10 @@ use domain::{
 use pipeline::state_tracker::Input;
 use tests::{
     clock::Scaled,
-    ecs::{Account, Delivery, Ecs, Kind, Operation, Outage, RunTask, Strike, VcpuQuota, Why, wire::Wire},
+    ecs::{
+        Account, Delivery, Ecs, Kind, Operation, Outage, RunTask, Strike, VcpuQuota, Why,
+        wire::Wire,
+    },
 };
 
 use super::{CLUSTER, account, attempt, clock, definition, input, on_the_wire};
@@ -35,13 +38,32 @@ async fn a_task_is_registered_started_and_seen_to_its_end() {
     let (_wire, _events, tasks) = on_the_wire(account(), &clock).await;
     let arn = tasks.register_definition(&definition()).await.unwrap();
     let task = tasks.run_task(&input(1, &arn)).await.unwrap();
-    assert_eq!((task.last_status.as_str(), task.version, task.attempt()), ("PROVISIONING", 1, Some(attempt(1))));
+    assert_eq!(
+        (task.last_status.as_str(), task.version, task.attempt()),
+        ("PROVISIONING", 1, Some(attempt(1)))
+    );
     clock.pass(seconds(10));
-    let running = tasks.describe_tasks(std::slice::from_ref(&task.task_arn)).await.unwrap().tasks.remove(0);
-    assert_eq!((running.last_status.as_str(), exit_code(&running)), (RUNNING, None));
+    let running = tasks
+        .describe_tasks(std::slice::from_ref(&task.task_arn))
+        .await
+        .unwrap()
+        .tasks
+        .remove(0);
+    assert_eq!(
+        (running.last_status.as_str(), exit_code(&running)),
+        (RUNNING, None)
+    );
     clock.pass(seconds(20));
-    let over = tasks.describe_tasks(&[task.task_arn]).await.unwrap().tasks.remove(0);
-    assert_eq!((over.last_status.as_str(), exit_code(&over)), (STOPPED, Some(0)));
+    let over = tasks
+        .describe_tasks(&[task.task_arn])
+        .await
+        .unwrap()
+        .tasks
+        .remove(0);
+    assert_eq!(
+        (over.last_status.as_str(), exit_code(&over)),
+        (STOPPED, Some(0))
+    );
     assert_eq!(over.stop_code, Some(StopCode::EssentialContainerExited));
 }
 
@@ -57,7 +79,10 @@ async fn too_many_calls_a_second_are_throttled() {
     assert!(matches!(error, LaunchError::Throttled(_)), "{error:?}");
     clock.pass(TimeDelta::milliseconds(50));
     tasks.run_task(&input(21, &arn)).await.unwrap();
-    assert_eq!(wire.with(|ecs| ecs.counts().refused(Operation::RunTask, Why::RunTaskRate)), 1);
+    assert_eq!(
+        wire.with(|ecs| ecs.counts().refused(Operation::RunTask, Why::RunTaskRate)),
+        1
+    );
 }
 
 #[tokio::test]
@@ -79,7 +104,11 @@ async fn a_quota_that_is_used_up_and_capacity_that_is_not_there_are_told_apart()
     tasks.run_task(&input(1, &arn)).await.unwrap();
     let error = tasks.run_task(&input(2, &arn)).await.unwrap_err();
     assert!(is_full(&error, Shortage::Quota), "{error:?}");
-    let outage = Outage { kind: Kind::Spot, from: Timestamp::default(), until: Timestamp::MAX_UTC };
+    let outage = Outage {
+        kind: Kind::Spot,
+        from: Timestamp::default(),
+        until: Timestamp::MAX_UTC,
+    };
     wire.with(|ecs| ecs.add_outage(outage));
     let error = tasks.run_task(&input(3, &arn)).await.unwrap_err();
     assert!(is_full(&error, Shortage::Capacity), "{error:?}");
@@ -92,8 +121,14 @@ async fn a_token_with_other_parameters_is_answered_with_its_task() {
     let first = tasks.run_task(&input(1, &arn)).await.unwrap();
     let mut other = input(1, &arn);
     other.overrides.memory = "3072".into();
-    assert_eq!(tasks.run_task(&other).await.unwrap().task_arn, first.task_arn);
-    assert_eq!(wire.with(|ecs| ecs.counts().refused(Operation::RunTask, Why::Conflict)), 1);
+    assert_eq!(
+        tasks.run_task(&other).await.unwrap().task_arn,
+        first.task_arn
+    );
+    assert_eq!(
+        wire.with(|ecs| ecs.counts().refused(Operation::RunTask, Why::Conflict)),
+        1
+    );
 }
 
 #[tokio::test]
@@ -104,14 +139,18 @@ async fn a_lost_answer_is_unknown_and_the_same_call_finds_the_task() {
     let error = tasks.run_task(&input(1, &arn)).await.unwrap_err();
     assert!(matches!(error, LaunchError::Unknown(_)), "{error:?}");
     tasks.run_task(&input(1, &arn)).await.unwrap();
-    assert_eq!(wire.with(|ecs| (ecs.tasks().count(), ecs.counts().doubled.len())), (1, 0));
+    assert_eq!(
+        wire.with(|ecs| (ecs.tasks().count(), ecs.counts().doubled.len())),
+        (1, 0)
+    );
 }
 
 #[tokio::test]
 async fn an_inactive_definition_is_said_to_be_gone() {
     let (wire, _events, tasks) = on_the_wire(account(), &clock()).await;
     let arn = tasks.register_definition(&definition()).await.unwrap();
-    wire.with(|ecs| ecs.deregister_task_definition(&arn, Timestamp::default())).unwrap();
+    wire.with(|ecs| ecs.deregister_task_definition(&arn, Timestamp::default()))
+        .unwrap();
     let error = tasks.run_task(&input(1, &arn)).await.unwrap_err();
     assert!(matches!(error, LaunchError::NoDefinition(_)), "{error:?}");
 }
@@ -123,18 +162,28 @@ async fn overrides_that_are_too_long_are_refused() {
     let mut long = input(1, &arn);
     long.overrides.container_overrides[0].environment[0].value = "x".repeat(8192);
     let error = tasks.run_task(&long).await.unwrap_err();
-    assert!(matches!(&error, LaunchError::Refused(words) if words.contains("8192")), "{error:?}");
+    assert!(
+        matches!(&error, LaunchError::Refused(words) if words.contains("8192")),
+        "{error:?}"
+    );
 }
 
-/// More tasks of one attempt than a page of ListTasks holds: an attempt of ours has one, so they are started past the adapter.
+/// More tasks of one attempt than a page of ListTasks holds: an attempt of ours has one, so they
+/// are started past the adapter.
 #[tokio::test]
 async fn an_attempts_tasks_are_listed_over_pages_running_and_stopped() {
     let clock = clock();
     let (wire, _events, tasks) = on_the_wire(account(), &clock).await;
     let arn = tasks.register_definition(&definition()).await.unwrap();
-    let ten = RunTaskInput { count: 10, ..input(1, &arn) };
+    let ten = RunTaskInput {
+        count: 10,
+        ..input(1, &arn)
+    };
     for number in 0..11 {
-        let call = RunTask { client_token: Some(number.to_string()), ..RunTask::from(&ten) };
+        let call = RunTask {
+            client_token: Some(number.to_string()),
+            ..RunTask::from(&ten)
+        };
         let now = domain::ports::Clock::now(&clock);
         wire.with(|ecs| ecs.run_task(&call, now)).unwrap();
         clock.pass(seconds(1));
@@ -147,11 +196,17 @@ async fn an_attempts_tasks_are_listed_over_pages_running_and_stopped() {
 #[tokio::test]
 async fn a_task_that_is_not_seen_yet_is_missing_and_not_stopped() {
     let clock = clock();
-    let late = Account { seen_after: seconds(3)..=seconds(3), ..account() };
+    let late = Account {
+        seen_after: seconds(3)..=seconds(3),
+        ..account()
+    };
     let (_wire, _events, tasks) = on_the_wire(late, &clock).await;
     let arn = tasks.register_definition(&definition()).await.unwrap();
     let task = tasks.run_task(&input(1, &arn)).await.unwrap().task_arn;
-    let described = tasks.describe_tasks(std::slice::from_ref(&task)).await.unwrap();
+    let described = tasks
+        .describe_tasks(std::slice::from_ref(&task))
+        .await
+        .unwrap();
     assert_eq!(described.missing, std::slice::from_ref(&task));
     assert!(tasks.list_tasks(&attempt(1)).await.unwrap().is_empty());
     tasks.stop_task(&task, "too early").await.unwrap();
@@ -169,7 +224,10 @@ async fn a_stopped_task_says_who_stopped_it_and_how_it_ended() {
     clock.pass(seconds(15));
     tasks.stop_task(&task, "cancelled by ann").await.unwrap();
     let over = tasks.describe_tasks(&[task]).await.unwrap().tasks.remove(0);
-    assert_eq!((&over.stop_code, exit_code(&over)), (&Some(StopCode::UserInitiated), Some(143)));
+    assert_eq!(
+        (&over.stop_code, exit_code(&over)),
+        (&Some(StopCode::UserInitiated), Some(143))
+    );
     assert_eq!(over.stopped_reason.as_deref(), Some("cancelled by ann"));
 }
 
@@ -177,28 +235,59 @@ async fn a_stopped_task_says_who_stopped_it_and_how_it_ended() {
 async fn quotas_are_the_accounts_or_awss() {
     let (wire, _events, _tasks) = on_the_wire(account(), &clock()).await;
     let quotas = ServiceQuotas::new(&wire.config());
-    assert_eq!(quotas.vcpus(CapacityPool::FargateSpot).await.unwrap().unwrap().vcpus, 250.0);
-    assert_eq!(quotas.vcpus(CapacityPool::Fargate).await.unwrap().unwrap().vcpus, 6.0);
+    assert_eq!(
+        quotas
+            .vcpus(CapacityPool::FargateSpot)
+            .await
+            .unwrap()
+            .unwrap()
+            .vcpus,
+        250.0
+    );
+    assert_eq!(
+        quotas
+            .vcpus(CapacityPool::Fargate)
+            .await
+            .unwrap()
+            .unwrap()
+            .vcpus,
+        6.0
+    );
 }
 
 #[tokio::test]
 async fn events_come_by_themselves_as_the_state_tracker_reads_them() {
     let began = Timestamp::from_timestamp_millis(1_795_478_400_000).unwrap();
-    let twice = Delivery { duplicated: 1.0, ..Delivery::default() };
-    let mut ecs = Ecs::new(Account { delivery: twice, ..account() });
+    let twice = Delivery {
+        duplicated: 1.0,
+        ..Delivery::default()
+    };
+    let mut ecs = Ecs::new(Account {
+        delivery: twice,
+        ..account()
+    });
     let body = serde_json::json!({
         "family": "x", "cpu": "256", "memory": "512",
         "containerDefinitions": [{ "name": "main", "image": "ubuntu:22.04" }],
     });
     ecs.register_task_definition(&body, began).unwrap();
     let (wire, mut events) = Wire::serve(ecs, Scaled::new(began, 1000)).await;
-    let task = wire.with(|ecs| ecs.run_task(&RunTask::from(&input(1, "x:1")), began)).unwrap().tasks.remove(0);
+    let task = wire
+        .with(|ecs| ecs.run_task(&RunTask::from(&input(1, "x:1")), began))
+        .unwrap()
+        .tasks
+        .remove(0);
     let mut versions = Vec::new();
     while versions.len() < 10 {
         let change = events.recv().await.unwrap();
-        let Ok(Input::Task(event)) = Input::read(change.json()) else { panic!("{}", change.json()) };
+        let Ok(Input::Task(event)) = Input::read(change.json()) else {
+            panic!("{}", change.json())
+        };
         assert_eq!(*event, change.envelope());
-        assert_eq!((event.detail.attempt(), &event.detail.task_arn), (Some(attempt(1)), &task.task.task_arn));
+        assert_eq!(
+            (event.detail.attempt(), &event.detail.task_arn),
+            (Some(attempt(1)), &task.task.task_arn)
+        );
         versions.push(event.detail.version);
     }
     assert_eq!(versions, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]);
@@ -224,7 +313,10 @@ async fn a_spot_interruption_warns_before_it_ends_the_task() {
         statuses.push((detail.last_status, detail.stop_code));
     }
     let interrupted = Some(StopCode::SpotInterruption);
-    assert!(statuses.contains(&(RUNNING.to_owned(), interrupted.clone())), "{statuses:?}");
+    assert!(
+        statuses.contains(&(RUNNING.to_owned(), interrupted.clone())),
+        "{statuses:?}"
+    );
     assert_eq!(statuses.last().unwrap().1, interrupted);
     assert_eq!(wire.with(|ecs| ecs.account().cluster.clone()), CLUSTER);
 }

@@ -1,4 +1,5 @@
-//! The engine as one that is not Podman: what the program does by itself with a Docker that it cannot meet here.
+//! The engine as one that is not Podman: what the program does by itself with a Docker that it
+//! cannot meet here.
 
 use std::{
     fs, io,
@@ -16,7 +17,8 @@ use std::{
 use serde_json::json;
 use tests::engine::Engine;
 
-/// Answers the question for the version as Docker does, and passes everything else on to the engine.
+/// Answers the question for the version as Docker does, and passes everything else on to the
+/// engine.
 pub(super) struct Docker {
     path: PathBuf,
     over: Arc<AtomicBool>,
@@ -38,7 +40,11 @@ impl Docker {
                 thread::spawn(move || drop(pass(client)));
             }
         });
-        Self { path, over, serving: Some(serving) }
+        Self {
+            path,
+            over,
+            serving: Some(serving),
+        }
     }
 
     /// The value of `DOCKER_HOST`.
@@ -63,7 +69,11 @@ fn pass(mut client: UnixStream) -> io::Result<()> {
         client.read_exact(&mut byte)?;
         head.push(byte[0]);
     }
-    if String::from_utf8_lossy(&head).lines().next().is_some_and(|line| line.contains("/version ")) {
+    if String::from_utf8_lossy(&head)
+        .lines()
+        .next()
+        .is_some_and(|line| line.contains("/version "))
+    {
         let body = json!({"Version": "20.10.0", "ApiVersion": "1.41"}).to_string();
         return write!(
             client,

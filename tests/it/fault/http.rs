@@ -11,8 +11,14 @@ use serde_json::Value;
 /// A bound on a hang.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Posts JSON and gives the status and the answer; `None` if the server died before the whole answer came.
-pub(super) fn post(address: SocketAddr, path: &str, key: &str, body: &Value) -> Option<(u16, Value)> {
+/// Posts JSON and gives the status and the answer; `None` if the server died before the whole
+/// answer came.
+pub(super) fn post(
+    address: SocketAddr,
+    path: &str,
+    key: &str,
+    body: &Value,
+) -> Option<(u16, Value)> {
     let answer = send("POST", address, path, key, &body.to_string()).ok()?;
     parse(&answer)
 }
@@ -22,7 +28,13 @@ pub(super) fn get(address: SocketAddr, path: &str, key: &str) -> Option<(u16, Va
     parse(&send("GET", address, path, key, "").ok()?)
 }
 
-fn send(method: &str, address: SocketAddr, path: &str, key: &str, body: &str) -> io::Result<String> {
+fn send(
+    method: &str,
+    address: SocketAddr,
+    path: &str,
+    key: &str,
+    body: &str,
+) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, LONG)?;
     stream.set_read_timeout(Some(LONG))?;
     write!(

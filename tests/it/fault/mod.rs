@@ -1,4 +1,5 @@
-//! `kill -9` at any moment on one machine: nothing lost, nothing started twice, nothing left behind.
+//! `kill -9` at any moment on one machine: nothing lost, nothing started twice, nothing left
+//! behind.
 
 mod docker;
 mod http;

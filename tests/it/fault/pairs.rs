@@ -10,7 +10,17 @@ fn two_execs_on_a_fresh_store_share_it() {
         let world = World::new(false);
         let both = ["one", "two"].map(|tag| {
             world.promise(tag, "SUCCEEDED", Some(0));
-            world.start(&["--local", "exec", "--no-repo", "--name", tag, &world.marking(tag, "true")], None)
+            world.start(
+                &[
+                    "--local",
+                    "exec",
+                    "--no-repo",
+                    "--name",
+                    tag,
+                    &world.marking(tag, "true"),
+                ],
+                None,
+            )
         });
         for mut process in both {
             let status = process.end();

@@ -26,9 +26,15 @@ fn names(dir: &Path, found: &mut BTreeSet<String>) {
             names(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("a source is text");
-            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            let code = text
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
             let calls = code.flat_map(|line| line.split("failpoint!(\"").skip(1));
-            found.extend(calls.filter_map(|rest| rest.split_once('"')).map(|(name, _)| name.to_owned()));
+            found.extend(
+                calls
+                    .filter_map(|rest| rest.split_once('"'))
+                    .map(|(name, _)| name.to_owned()),
+            );
         }
     }
 }
@@ -42,29 +48,60 @@ struct Case {
 
 /// Every story that may come by a point, the first and the second time that it does.
 fn all_cases(name: &str) -> Vec<Case> {
-    let (stories, hits) = if is_in_containers(name) { (IN_CONTAINERS, 1) } else { (ON_HOST, 2) };
+    let (stories, hits) = if is_in_containers(name) {
+        (IN_CONTAINERS, 1)
+    } else {
+        (ON_HOST, 2)
+    };
     let points = (1..=hits).map(|hit| format!("{name}:{hit}"));
     points
         .flat_map(|point| stories.iter().map(move |story| (point.clone(), story)))
-        .map(|(point, story)| Case { name: name.to_owned(), point, story })
+        .map(|(point, story)| Case {
+            name: name.to_owned(),
+            point,
+            story,
+        })
         .collect()
 }
 
-/// As many of them as there is time for: those that are told at every point, one of the others in turn, and at some points the ones
-/// that come by nothing else.
+/// As many of them as there is time for: those that are told at every point, one of the others in
+/// turn, and at some points the ones that come by nothing else.
 fn chosen_cases(name: &str, turn: usize) -> Vec<Case> {
     let others: &[&str] = match name.split('.').next() {
-        Some("container") => return all_cases(name).into_iter().filter(|case| case.story.is_for(name)).collect(),
+        Some("container") => {
+            return all_cases(name)
+                .into_iter()
+                .filter(|case| case.story.is_for(name))
+                .collect();
+        }
         Some("queue") => &["dead letters"],
         _ if name.contains("prune") => &["prune"],
-        _ if name.contains("group_work") => &["serve, submit, cancel the group", "rerun what failed of a group"],
+        _ if name.contains("group_work") => &[
+            "serve, submit, cancel the group",
+            "rerun what failed of a group",
+        ],
         _ if name.contains("_key") => &["serve with a new key"],
         _ if name.contains("submission") || name.contains("create_all") => &["bulk"],
-        _ => &["exec that fails", "exec --timeout", "taking over what runs", "prune", "dead letters"],
+        _ => &[
+            "exec that fails",
+            "exec --timeout",
+            "taking over what runs",
+            "prune",
+            "dead letters",
+        ],
     };
     // Who detaches comes by this one once.
-    let detached = if name.starts_with("machine.") { "exec --detach:1" } else { "exec --detach:2" };
-    let always = ["exec on a repository:1", "taking over what was recorded:1", "serve, submit, cancel:1", detached];
+    let detached = if name.starts_with("machine.") {
+        "exec --detach:1"
+    } else {
+        "exec --detach:2"
+    };
+    let always = [
+        "exec on a repository:1",
+        "taking over what was recorded:1",
+        "serve, submit, cancel:1",
+        detached,
+    ];
     let other = format!("{}:1", others[turn % others.len()]);
     let wanted = |case: &Case| {
         let (_, hit) = case.point.rsplit_once(':').expect("a hit");
@@ -82,7 +119,10 @@ struct Told {
 }
 
 fn tell(case: &Case, told: &Mutex<Told>) {
-    let (since, label) = (Instant::now(), format!("{} at {}", case.story.name, case.point));
+    let (since, label) = (
+        Instant::now(),
+        format!("{} at {}", case.story.name, case.point),
+    );
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let world = World::new(case.story.engine);
         let died = (case.story.play)(&world, &case.point);
@@ -90,13 +130,17 @@ fn tell(case: &Case, told: &Mutex<Told>) {
         died
     }));
     let mut told = told.lock().expect("no panic in here");
-    told.slowest.insert((since.elapsed().as_millis(), label.clone()));
+    told.slowest
+        .insert((since.elapsed().as_millis(), label.clone()));
     match outcome {
         Ok(died) => *told.died.entry(case.name.clone()).or_default() += usize::from(died),
         Err(panic) => {
-            let said =
-                panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).into()));
-            told.failures.push(format!("{label}: {}", said.unwrap_or_default()));
+            let said = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).into()));
+            told.failures
+                .push(format!("{label}: {}", said.unwrap_or_default()));
         }
     }
 }
@@ -118,10 +162,12 @@ const WATCHING: [&str; 4] = [".logs", ".drain", ".wait", ".poll"];
 
 /// One of these calls; `container.image.inspect` is of the image.
 fn is_one_of(calls: &[&str], name: &str) -> bool {
-    name.strip_prefix("container").is_some_and(|call| calls.iter().any(|prefix| call.starts_with(prefix)))
+    name.strip_prefix("container")
+        .is_some_and(|call| calls.iter().any(|prefix| call.starts_with(prefix)))
 }
 
-// The engine starts one container after the other, so the points are told in three tests: each has nextest's five minutes.
+// The engine starts one container after the other, so the points are told in three tests: each has
+// nextest's five minutes.
 #[test]
 fn nothing_is_lost_or_started_twice_whatever_the_crash_point_of_making_a_container() {
     check(|name| is_one_of(&MAKING, name), chosen_cases);
@@ -134,7 +180,10 @@ fn nothing_is_lost_or_started_twice_whatever_the_crash_point_of_watching_a_conta
 
 #[test]
 fn nothing_is_lost_or_started_twice_whatever_the_crash_point_of_finding_or_ending_a_container() {
-    check(|name| is_in_containers(name) && !is_one_of(&MAKING, name) && !is_one_of(&WATCHING, name), chosen_cases);
+    check(
+        |name| is_in_containers(name) && !is_one_of(&MAKING, name) && !is_one_of(&WATCHING, name),
+        chosen_cases,
+    );
 }
 
 #[test]
@@ -144,18 +193,30 @@ fn nothing_is_lost_or_started_twice_in_any_story() {
 }
 
 #[track_caller]
-#[expect(clippy::print_stdout, reason = "how many of how many is what the test is run for")]
+#[expect(
+    clippy::print_stdout,
+    reason = "how many of how many is what the test is run for"
+)]
 fn check(wanted: impl Fn(&str) -> bool, cases: impl Fn(&str, usize) -> Vec<Case>) {
     let mut points = BTreeSet::new();
-    names(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/local/src"), &mut points);
+    names(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/local/src"),
+        &mut points,
+    );
     points.retain(|name| wanted(name));
-    let queue: VecDeque<Case> = points.iter().enumerate().flat_map(|(turn, name)| cases(name, turn)).collect();
+    let queue: VecDeque<Case> = points
+        .iter()
+        .enumerate()
+        .flat_map(|(turn, name)| cases(name, turn))
+        .collect();
     let (queue, told) = (Mutex::new(queue), Mutex::new(Told::default()));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
-                    let Some(case) = queue.lock().expect("no panic in here").pop_front() else { return };
+                    let Some(case) = queue.lock().expect("no panic in here").pop_front() else {
+                        return;
+                    };
                     tell(&case, &told);
                 }
             });
@@ -167,8 +228,10 @@ fn check(wanted: impl Fn(&str) -> bool, cases: impl Fn(&str, usize) -> Vec<Case>
     for (millis, label) in told.slowest.iter().rev().take(12) {
         println!("{millis} ms: {label}");
     }
-    let unreached: Vec<_> =
-        points.iter().filter(|name| told.died.get(*name).is_none_or(|deaths| *deaths == 0)).collect();
+    let unreached: Vec<_> = points
+        .iter()
+        .filter(|name| told.died.get(*name).is_none_or(|deaths| *deaths == 0))
+        .collect();
     let failures = told.failures.join("\n");
     assert!(
         told.failures.is_empty() && unreached.is_empty(),

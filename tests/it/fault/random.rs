@@ -29,7 +29,8 @@ struct Load {
     done: AtomicUsize,
 }
 
-/// Submits one after the other, and each again under its key until it is accepted: a lost answer must not make two of one.
+/// Submits one after the other, and each again under its key until it is accepted: a lost answer
+/// must not make two of one.
 fn submit_all(world: &World, load: &Load, client: usize) {
     for number in 0.. {
         if load.over.load(Ordering::SeqCst) {
@@ -39,7 +40,8 @@ fn submit_all(world: &World, load: &Load, client: usize) {
         let tag = format!("{client}-{number}");
         world.promise(&tag, "SUCCEEDED", Some(0));
         let command = world.marking(&tag, "true");
-        let body = json!({"action": "exec", "command": command, "name": tag, "idempotency_key": tag});
+        let body =
+            json!({"action": "exec", "command": command, "name": tag, "idempotency_key": tag});
         let id = eventually("it is accepted", || {
             let (address, key) = load.server.lock().expect("no panic").clone()?;
             let (status, answer) = http::post(address, "/execute", &key, &body)?;
@@ -53,23 +55,30 @@ fn submit_all(world: &World, load: &Load, client: usize) {
 
 /// The next of a row of numbers that look random and are the same each time (Knuth's multiplier).
 fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state = state
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
     *state >> 33
 }
 
 /// Lives through some submissions, or none at all, and is killed.
 fn live_and_die(world: &World, load: &Load, submissions: usize) {
-    let mut server =
-        Server::start(world, &["--vcpus", "1"], None).unwrap_or_else(|process| panic!("{}", process.err()));
+    let mut server = Server::start(world, &["--vcpus", "1"], None)
+        .unwrap_or_else(|process| panic!("{}", process.err()));
     let before = load.accepted.load(Ordering::SeqCst);
     *load.server.lock().expect("no panic") = Some((server.address(), world.key()));
-    eventually("some are accepted", || (load.accepted.load(Ordering::SeqCst) >= before + submissions).then_some(()));
+    eventually("some are accepted", || {
+        (load.accepted.load(Ordering::SeqCst) >= before + submissions).then_some(())
+    });
     server.process().signal(Signal::KILL);
     assert!(server.process().died());
 }
 
 #[track_caller]
-#[expect(clippy::print_stdout, reason = "how much was survived is what the test is run for")]
+#[expect(
+    clippy::print_stdout,
+    reason = "how much was survived is what the test is run for"
+)]
 fn check(kills: usize) {
     let (world, load, mut state) = (World::new(false), Load::default(), 7);
     thread::scope(|scope| {
@@ -78,16 +87,26 @@ fn check(kills: usize) {
             scope.spawn(move || submit_all(world, load, client));
         }
         for _ in 0..kills {
-            live_and_die(&world, &load, usize::try_from(next(&mut state) % 8).expect("it is small"));
+            live_and_die(
+                &world,
+                &load,
+                usize::try_from(next(&mut state) % 8).expect("it is small"),
+            );
         }
         load.over.store(true, Ordering::SeqCst);
         // The last one answers those who still wait for an answer.
-        let last = Server::start(&world, &[], None).unwrap_or_else(|process| panic!("{}", process.err()));
+        let last =
+            Server::start(&world, &[], None).unwrap_or_else(|process| panic!("{}", process.err()));
         *load.server.lock().expect("no panic") = Some((last.address(), world.key()));
-        eventually("everybody is answered", || (load.done.load(Ordering::SeqCst) == CLIENTS).then_some(()));
+        eventually("everybody is answered", || {
+            (load.done.load(Ordering::SeqCst) == CLIENTS).then_some(())
+        });
         assert!(!last.died());
     });
-    println!("killed {kills} times, accepted {}", load.accepted.load(Ordering::SeqCst));
+    println!(
+        "killed {kills} times, accepted {}",
+        load.accepted.load(Ordering::SeqCst)
+    );
     world.recovers();
 }
 

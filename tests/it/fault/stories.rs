@@ -1,4 +1,5 @@
-//! What somebody does with one machine while the program dies at a crash point. Together they come by every one of them.
+//! What somebody does with one machine while the program dies at a crash point. Together they come
+//! by every one of them.
 
 use std::{fs, net::SocketAddr, process::Command};
 
@@ -33,7 +34,9 @@ impl Story {
         match self.name {
             "exec in a container of Docker's" => only(".logs"),
             "exec in a container" => !only(".pull") && !only(".stop") && !only(".list"),
-            "taking over a container" => ["inspect", "remove", "logs", "drain", "wait"].into_iter().any(only),
+            "taking over a container" => ["inspect", "remove", "logs", "drain", "wait"]
+                .into_iter()
+                .any(only),
             // Its command is still there once its log has been looked at.
             "serve and cancel a container" => only(".stop") || only(".remove") || only(".poll"),
             "a missing image" => only(".pull"),
@@ -44,34 +47,114 @@ impl Story {
 
 /// Those on the host.
 pub(super) const ON_HOST: &[Story] = &[
-    Story { name: "exec on a repository", engine: false, play: exec_on_a_repository },
-    Story { name: "exec that fails", engine: false, play: exec_that_fails },
-    Story { name: "exec --detach", engine: false, play: exec_detached },
-    Story { name: "exec --timeout", engine: false, play: exec_past_its_timeout },
-    Story { name: "taking over what was recorded", engine: false, play: take_over_recorded },
-    Story { name: "taking over what runs", engine: false, play: take_over_running },
-    Story { name: "serve, submit, cancel", engine: false, play: serve_on_host },
-    Story { name: "serve, submit, cancel the group", engine: false, play: cancel_group_on_host },
-    Story { name: "rerun what failed of a group", engine: false, play: rerun_group_on_host },
-    Story { name: "serve with a new key", engine: false, play: serve_with_new_key },
-    Story { name: "dead letters", engine: false, play: dead_letters },
-    Story { name: "prune", engine: false, play: prune },
-    Story { name: "bulk", engine: false, play: bulk },
+    Story {
+        name: "exec on a repository",
+        engine: false,
+        play: exec_on_a_repository,
+    },
+    Story {
+        name: "exec that fails",
+        engine: false,
+        play: exec_that_fails,
+    },
+    Story {
+        name: "exec --detach",
+        engine: false,
+        play: exec_detached,
+    },
+    Story {
+        name: "exec --timeout",
+        engine: false,
+        play: exec_past_its_timeout,
+    },
+    Story {
+        name: "taking over what was recorded",
+        engine: false,
+        play: take_over_recorded,
+    },
+    Story {
+        name: "taking over what runs",
+        engine: false,
+        play: take_over_running,
+    },
+    Story {
+        name: "serve, submit, cancel",
+        engine: false,
+        play: serve_on_host,
+    },
+    Story {
+        name: "serve, submit, cancel the group",
+        engine: false,
+        play: cancel_group_on_host,
+    },
+    Story {
+        name: "rerun what failed of a group",
+        engine: false,
+        play: rerun_group_on_host,
+    },
+    Story {
+        name: "serve with a new key",
+        engine: false,
+        play: serve_with_new_key,
+    },
+    Story {
+        name: "dead letters",
+        engine: false,
+        play: dead_letters,
+    },
+    Story {
+        name: "prune",
+        engine: false,
+        play: prune,
+    },
+    Story {
+        name: "bulk",
+        engine: false,
+        play: bulk,
+    },
 ];
 
 /// Those in containers.
 pub(super) const IN_CONTAINERS: &[Story] = &[
-    Story { name: "exec in a container", engine: true, play: exec_in_container },
-    Story { name: "exec in a container of Docker's", engine: true, play: exec_in_container_of_docker },
-    Story { name: "taking over a container", engine: true, play: take_over_container },
-    Story { name: "serve and cancel a container", engine: true, play: cancel_container },
-    Story { name: "a missing image", engine: true, play: missing_image },
-    Story { name: "a stop before the start", engine: true, play: stop_before_start },
+    Story {
+        name: "exec in a container",
+        engine: true,
+        play: exec_in_container,
+    },
+    Story {
+        name: "exec in a container of Docker's",
+        engine: true,
+        play: exec_in_container_of_docker,
+    },
+    Story {
+        name: "taking over a container",
+        engine: true,
+        play: take_over_container,
+    },
+    Story {
+        name: "serve and cancel a container",
+        engine: true,
+        play: cancel_container,
+    },
+    Story {
+        name: "a missing image",
+        engine: true,
+        play: missing_image,
+    },
+    Story {
+        name: "a stop before the start",
+        engine: true,
+        play: stop_before_start,
+    },
 ];
 
 fn exec(tag: &str, options: &[&str], command: &str) -> Vec<String> {
     let start = ["--local", "exec", "--name", tag].into_iter();
-    start.chain(options.iter().copied()).chain([command]).map(str::to_owned).collect()
+    start
+        .chain(options.iter().copied())
+        .chain([command])
+        .map(str::to_owned)
+        .collect()
 }
 
 #[track_caller]
@@ -84,16 +167,29 @@ fn exec_on_a_repository(world: &World, point: &str) -> bool {
     let repo = repository(world);
     world.promise("repo", "SUCCEEDED", Some(0));
     let command = world.marking("repo", "test \"$(cat greeting)\" = hello");
-    world.start(&exec("repo", &["--repo", &repo, "--branch", "main"], &command), Some(point)).died()
+    world
+        .start(
+            &exec("repo", &["--repo", &repo, "--branch", "main"], &command),
+            Some(point),
+        )
+        .died()
 }
 
 fn repository(world: &World) -> String {
     let repo = world.path("repo");
     fs::create_dir(&repo).expect("a directory");
     fs::write(repo.join("greeting"), "hello\n").expect("a file");
-    for args in [&["init", "-q", "-b", "main"][..], &["add", "."], &["commit", "-q", "-m", "greet"]] {
+    for args in [
+        &["init", "-q", "-b", "main"][..],
+        &["add", "."],
+        &["commit", "-q", "-m", "greet"],
+    ] {
         let identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"];
-        let status = Command::new("git").current_dir(&repo).args(identity).args(args).status();
+        let status = Command::new("git")
+            .current_dir(&repo)
+            .args(identity)
+            .args(args)
+            .status();
         assert!(status.expect("git is installed").success());
     }
     format!("file://{}", repo.display())
@@ -102,12 +198,18 @@ fn repository(world: &World) -> String {
 fn exec_that_fails(world: &World, point: &str) -> bool {
     world.promise("fails", "FAILED", Some(7));
     let command = world.marking("fails", "echo some; echo lines >&2; exit 7");
-    world.start(&exec("fails", &["--no-repo"], &command), Some(point)).died()
+    world
+        .start(&exec("fails", &["--no-repo"], &command), Some(point))
+        .died()
 }
 
 fn exec_detached(world: &World, point: &str) -> bool {
     world.promise("detached", "SUCCEEDED", Some(0));
-    let args = exec("detached", &["--no-repo", "--detach"], &world.marking("detached", "true"));
+    let args = exec(
+        "detached",
+        &["--no-repo", "--detach"],
+        &world.marking("detached", "true"),
+    );
     let mut process = world.start(&args, Some(point));
     let died = process.died();
     process.out().lines().for_each(|id| world.accepted(id));
@@ -117,29 +219,47 @@ fn exec_detached(world: &World, point: &str) -> bool {
 fn exec_past_its_timeout(world: &World, point: &str) -> bool {
     world.promise("slow", "TIMED_OUT", None);
     let command = world.marking("slow", "sleep 600 & sleep 600");
-    world.start(&exec("slow", &["--no-repo", "--timeout", "1s"], &command), Some(point)).died()
+    world
+        .start(
+            &exec("slow", &["--no-repo", "--timeout", "1s"], &command),
+            Some(point),
+        )
+        .died()
 }
 
 fn take_over_recorded(world: &World, point: &str) -> bool {
     world.promise("recorded", "SUCCEEDED", Some(0));
     let command = world.marking("recorded", "true");
-    crash(world, &exec("recorded", &["--no-repo", "--detach"], &command), RECORDED);
+    crash(
+        world,
+        &exec("recorded", &["--no-repo", "--detach"], &command),
+        RECORDED,
+    );
     world.start(&["local", "supervise"], Some(point)).died()
 }
 
 fn take_over_running(world: &World, point: &str) -> bool {
     world.promise("running", "FAILED", Some(7));
     let command = world.marking("running", &format!("{} exit 7", until(world, "go")));
-    crash(world, &exec("running", &["--no-repo"], &command), "host.release.after");
+    crash(
+        world,
+        &exec("running", &["--no-repo"], &command),
+        "host.release.after",
+    );
     let mut successor = world.start(&["local", "supervise"], Some(point));
-    eventually("it runs", || (successor.is_over() || world.path("ran-running").exists()).then_some(()));
+    eventually("it runs", || {
+        (successor.is_over() || world.path("ran-running").exists()).then_some(())
+    });
     say(world, "go");
     successor.died()
 }
 
 /// Shell text that waits until a file is there.
 fn until(world: &World, name: &str) -> String {
-    format!("while ! [ -e '{}' ]; do sleep 0.02; done;", world.path(name).display())
+    format!(
+        "while ! [ -e '{}' ]; do sleep 0.02; done;",
+        world.path(name).display()
+    )
 }
 
 fn say(world: &World, name: &str) {
@@ -148,12 +268,19 @@ fn say(world: &World, name: &str) {
 
 fn prune(world: &World, point: &str) -> bool {
     world.promise("old", "SUCCEEDED", Some(0));
-    world.run(&exec("old", &["--no-repo"], &world.marking("old", "echo text")), 0);
+    world.run(
+        &exec("old", &["--no-repo"], &world.marking("old", "echo text")),
+        0,
+    );
     let prune = ["local", "prune", "--older-than", "0s"];
     let died = world.start(&prune, Some(point)).died();
     world.run(&prune, 0);
     assert_eq!(world.history(), Vec::<Value>::new());
-    assert_eq!(super::world::names(&world.path(".mycli/local/logs")), Vec::<String>::new(), "no log is left");
+    assert_eq!(
+        super::world::names(&world.path(".mycli/local/logs")),
+        Vec::<String>::new(),
+        "no log is left"
+    );
     // It ran, and nobody knows it any more, as was asked.
     fs::remove_file(world.path("ran-old")).expect("it ran");
     died
@@ -163,19 +290,32 @@ fn prune(world: &World, point: &str) -> bool {
 fn bulk(world: &World, point: &str) -> bool {
     let line = |tag| {
         world.promise(tag, "SUCCEEDED", Some(0));
-        format!("{}\n", json!({"name": tag, "command": world.marking(tag, "true")}))
+        format!(
+            "{}\n",
+            json!({"name": tag, "command": world.marking(tag, "true")})
+        )
     };
-    fs::write(world.path("jobs.jsonl"), ["one", "two", "three"].map(line).concat()).expect("a file");
+    fs::write(
+        world.path("jobs.jsonl"),
+        ["one", "two", "three"].map(line).concat(),
+    )
+    .expect("a file");
     let args = ["--local", "bulk", "jobs.jsonl", "--no-repo", "-o", "json"];
     let mut process = world.start(&args, Some(point));
     let (died, err) = (process.died(), process.err());
-    let id = err.split_once("--resume ").and_then(|(_, rest)| rest.split_whitespace().next());
+    let id = err
+        .split_once("--resume ")
+        .and_then(|(_, rest)| rest.split_whitespace().next());
     let resume = id.into_iter().flat_map(|id| ["--resume", id]);
     let report = world.run(&args.into_iter().chain(resume).collect::<Vec<_>>(), 0);
     let report: Value = serde_json::from_str(&report).expect("it is JSON");
-    let recorded = ["accepted", "existing"].map(|list| report[list].as_array().expect("a list").clone()).concat();
+    let recorded = ["accepted", "existing"]
+        .map(|list| report[list].as_array().expect("a list").clone())
+        .concat();
     assert_eq!(recorded.len(), 3, "{report}");
-    recorded.iter().for_each(|entry| world.accepted(entry["execution_id"].as_str().expect("an id")));
+    recorded
+        .iter()
+        .for_each(|entry| world.accepted(entry["execution_id"].as_str().expect("an id")));
     died
 }
 
@@ -183,9 +323,15 @@ fn bulk(world: &World, point: &str) -> bool {
 fn dead_letters(world: &World, point: &str) -> bool {
     world.promise("letters", "SUCCEEDED", Some(0));
     let command = world.marking("letters", "sleep 0.3");
-    crash(world, &exec("letters", &["--no-repo", "--detach"], &command), RECORDED);
+    crash(
+        world,
+        &exec("letters", &["--no-repo", "--detach"], &command),
+        RECORDED,
+    );
     let store = world.store();
-    let worker: String = store.query_row("SELECT pump FROM executions", [], |row| row.get(0)).expect("it is recorded");
+    let worker: String = store
+        .query_row("SELECT pump FROM executions", [], |row| row.get(0))
+        .expect("it is recorded");
     store
         .execute("INSERT INTO messages (queue, pump, visible_at, receives, sent_at, body) VALUES ('launch', ?1, 0, 0, 0, 'torn')", [&worker])
         .expect("it is sent");
@@ -209,16 +355,37 @@ pub(super) struct Server<'a> {
 
 impl<'a> Server<'a> {
     /// Starts one; gives the process alone if it died before it listened.
-    pub(super) fn start(world: &'a World, options: &[&str], point: Option<&str>) -> Result<Self, Process> {
-        let args = [&["local", "serve", "--listen", "127.0.0.1:0", "-o", "json"], options].concat();
+    pub(super) fn start(
+        world: &'a World,
+        options: &[&str],
+        point: Option<&str>,
+    ) -> Result<Self, Process> {
+        let args = [
+            &["local", "serve", "--listen", "127.0.0.1:0", "-o", "json"],
+            options,
+        ]
+        .concat();
         let mut process = world.start(&args, point);
         let announced = eventually("the server says where it is", || {
             let line: Option<Value> = serde_json::from_str(&process.out()).ok();
-            let address = line.and_then(|line| line["endpoint"].as_str()?.strip_prefix("http://")?.parse().ok());
-            address.map(Some).or_else(|| process.is_over().then_some(None))
+            let address = line.and_then(|line| {
+                line["endpoint"]
+                    .as_str()?
+                    .strip_prefix("http://")?
+                    .parse()
+                    .ok()
+            });
+            address
+                .map(Some)
+                .or_else(|| process.is_over().then_some(None))
         });
         match announced {
-            Some(address) => Ok(Self { world, process, address, key: world.key() }),
+            Some(address) => Ok(Self {
+                world,
+                process,
+                address,
+                key: world.key(),
+            }),
             None => Err(process),
         }
     }
@@ -260,20 +427,31 @@ impl<'a> Server<'a> {
         let (address, key) = (self.address, self.key.clone());
         eventually("it gets on", || {
             let seen = http::get(address, path, &key).is_some_and(|(_, shown)| so(&shown));
-            seen.then_some(Some(())).or_else(|| self.process.is_over().then_some(None))
+            seen.then_some(Some(()))
+                .or_else(|| self.process.is_over().then_some(None))
         })
     }
 
     fn cancel(&self, tag: &str, id: &str) -> Option<()> {
         self.world.cancels(tag);
-        let (status, answer) = http::post(self.address, &format!("/executions/{id}/cancel"), &self.key, &json!({}))?;
+        let (status, answer) = http::post(
+            self.address,
+            &format!("/executions/{id}/cancel"),
+            &self.key,
+            &json!({}),
+        )?;
         assert_eq!(status, 202, "{answer}");
         Some(())
     }
 
     fn cancel_group(&self, group: &str, tags: &[&str]) -> Option<()> {
         tags.iter().for_each(|tag| self.world.cancels(tag));
-        let (status, answer) = http::post(self.address, &format!("/groups/{group}/cancel"), &self.key, &json!({}))?;
+        let (status, answer) = http::post(
+            self.address,
+            &format!("/groups/{group}/cancel"),
+            &self.key,
+            &json!({}),
+        )?;
         assert_eq!(status, 202, "{answer}");
         Some(())
     }
@@ -287,7 +465,11 @@ impl<'a> Server<'a> {
 
 fn serve_on_host(world: &World, point: &str) -> bool {
     // Room for one at a time, so that the others wait.
-    let started = Server::start(world, &["--vcpus", "0.25", "--launch-rate", "50"], Some(point));
+    let started = Server::start(
+        world,
+        &["--vcpus", "0.25", "--launch-rate", "50"],
+        Some(point),
+    );
     let mut server = match started {
         Ok(server) => server,
         Err(mut process) => return process.died(),
@@ -299,7 +481,11 @@ fn serve_on_host(world: &World, point: &str) -> bool {
 
 /// One of the group runs, and another waits behind it, when the group is cancelled.
 fn cancel_group_on_host(world: &World, point: &str) -> bool {
-    let mut server = match Server::start(world, &["--vcpus", "0.25", "--launch-rate", "50"], Some(point)) {
+    let mut server = match Server::start(
+        world,
+        &["--vcpus", "0.25", "--launch-rate", "50"],
+        Some(point),
+    ) {
         Ok(server) => server,
         Err(mut process) => return process.died(),
     };
@@ -312,15 +498,24 @@ fn submit_and_cancel_group(world: &World, server: &mut Server<'_>) -> Option<()>
     for tag in ["first", "second"] {
         world.promise(tag, "SUCCEEDED", Some(0));
     }
-    let first = server.submit_with("first", Some(("group", "crew")), &world.marking("first", &until(world, "go")))?;
-    let second = server.submit_with("second", Some(("group", "crew")), &world.marking("second", "true"))?;
+    let first = server.submit_with(
+        "first",
+        Some(("group", "crew")),
+        &world.marking("first", &until(world, "go")),
+    )?;
+    let second = server.submit_with(
+        "second",
+        Some(("group", "crew")),
+        &world.marking("second", "true"),
+    )?;
     server.wait(&first, |run| run["status"] == "RUNNING")?;
     server.cancel_group("crew", &["first", "second"])?;
     server.wait(&first, is_final)?;
     server.wait(&second, is_final)
 }
 
-/// One of the group has failed, and is run again by one request. The request is sent again once somebody else serves.
+/// One of the group has failed, and is run again by one request. The request is sent again once
+/// somebody else serves.
 fn rerun_group_on_host(world: &World, point: &str) -> bool {
     let mut server = match Server::start(world, &[], Some(point)) {
         Ok(server) => server,
@@ -330,20 +525,34 @@ fn rerun_group_on_host(world: &World, point: &str) -> bool {
     world.promise("again", "SUCCEEDED", Some(0));
     let command = world.marking("again", "true");
     let rerun = |server: &Server<'_>| {
-        let body = json!({"submission_id": "sub_story", "changes": {"command": command, "name": "again"}});
-        let (status, answer) = http::post(server.address, "/groups/crew/rerun-failed", &server.key, &body)?;
+        let body =
+            json!({"submission_id": "sub_story", "changes": {"command": command, "name": "again"}});
+        let (status, answer) = http::post(
+            server.address,
+            "/groups/crew/rerun-failed",
+            &server.key,
+            &body,
+        )?;
         assert_eq!(status, 202, "{answer}");
         Some(())
     };
     let _died = fail_and_rerun(world, &mut server, rerun);
     let died = server.died();
-    let mut next = Server::start(world, &[], None).unwrap_or_else(|process| panic!("it serves: {}", process.err()));
+    let mut next = Server::start(world, &[], None)
+        .unwrap_or_else(|process| panic!("it serves: {}", process.err()));
     if http::get(next.address, "/groups/crew", &next.key).is_some_and(|(status, _)| status == 200) {
-        let all_over = |page: &Value| page["executions"].as_array().is_some_and(|runs| runs.iter().all(is_final));
-        next.wait_for("/executions?group=crew", all_over).expect("it lives");
+        let all_over = |page: &Value| {
+            page["executions"]
+                .as_array()
+                .is_some_and(|runs| runs.iter().all(is_final))
+        };
+        next.wait_for("/executions?group=crew", all_over)
+            .expect("it lives");
         rerun(&next).expect("it lives");
-        next.wait_for("/groups/sub_story", |group| group["rerun"]["done"] == true).expect("it lives");
-        let (_, made) = http::get(next.address, "/executions?group=sub_story", &next.key).expect("it lives");
+        next.wait_for("/groups/sub_story", |group| group["rerun"]["done"] == true)
+            .expect("it lives");
+        let (_, made) =
+            http::get(next.address, "/executions?group=sub_story", &next.key).expect("it lives");
         let made = made["executions"].as_array().expect("a list");
         assert_eq!(made.len(), 1, "it is run again once: {made:?}");
         let id = made[0]["execution_id"].as_str().expect("an id");
@@ -354,8 +563,16 @@ fn rerun_group_on_host(world: &World, point: &str) -> bool {
     died
 }
 
-fn fail_and_rerun(world: &World, server: &mut Server<'_>, rerun: impl Fn(&Server<'_>) -> Option<()>) -> Option<()> {
-    let failing = server.submit_with("failing", Some(("group", "crew")), &world.marking("failing", "exit 1"))?;
+fn fail_and_rerun(
+    world: &World,
+    server: &mut Server<'_>,
+    rerun: impl Fn(&Server<'_>) -> Option<()>,
+) -> Option<()> {
+    let failing = server.submit_with(
+        "failing",
+        Some(("group", "crew")),
+        &world.marking("failing", "exit 1"),
+    )?;
     server.wait(&failing, is_final)?;
     rerun(server)?;
     server.wait_for("/groups/sub_story", |group| group["rerun"]["done"] == true)
@@ -363,12 +580,16 @@ fn fail_and_rerun(world: &World, server: &mut Server<'_>, rerun: impl Fn(&Server
 
 /// Its key's file was lost.
 fn serve_with_new_key(world: &World, point: &str) -> bool {
-    let first = Server::start(world, &[], None).unwrap_or_else(|process| panic!("it serves: {}", process.err()));
+    let first = Server::start(world, &[], None)
+        .unwrap_or_else(|process| panic!("it serves: {}", process.err()));
     assert!(!first.died(), "it ends in order");
     fs::remove_file(world.path(".mycli/local/serve.key")).expect("it has a key");
     match Server::start(world, &[], Some(point)) {
         Ok(server) => {
-            assert!(http::get(server.address, "/executions", &server.key).is_some_and(|(status, _)| status == 200));
+            assert!(
+                http::get(server.address, "/executions", &server.key)
+                    .is_some_and(|(status, _)| status == 200)
+            );
             server.died()
         }
         Err(mut process) => process.died(),
@@ -391,20 +612,32 @@ fn submit_and_cancel(world: &World, server: &mut Server<'_>) -> Option<()> {
 
 fn exec_in_container(world: &World, point: &str) -> bool {
     world.promise("container", "FAILED", Some(3));
-    let args = exec("container", &["--no-repo", "--image", engine::BUSYBOX], "echo ran-container; exit 3");
+    let args = exec(
+        "container",
+        &["--no-repo", "--image", engine::BUSYBOX],
+        "echo ran-container; exit 3",
+    );
     world.start(&args, Some(point)).died()
 }
 
 fn exec_in_container_of_docker(world: &World, point: &str) -> bool {
     let docker = Docker::at(world.path("docker.sock"));
     world.promise("container", "FAILED", Some(3));
-    let args = exec("container", &["--no-repo", "--image", engine::BUSYBOX], "echo ran-container; exit 3");
+    let args = exec(
+        "container",
+        &["--no-repo", "--image", engine::BUSYBOX],
+        "echo ran-container; exit 3",
+    );
     world.start_on(&docker.host(), &args, Some(point)).died()
 }
 
 fn take_over_container(world: &World, point: &str) -> bool {
     world.promise("container", "FAILED", Some(3));
-    let args = exec("container", &["--no-repo", "--image", engine::BUSYBOX], "echo ran-container; exit 3");
+    let args = exec(
+        "container",
+        &["--no-repo", "--image", engine::BUSYBOX],
+        "echo ran-container; exit 3",
+    );
     crash(world, &args, "container.start.after");
     world.start(&["local", "supervise"], Some(point)).died()
 }
@@ -433,7 +666,11 @@ fn run_and_cancel_container(world: &World, server: &mut Server<'_>) -> Option<()
 fn missing_image(world: &World, point: &str) -> bool {
     world.promise("missing", "FAILED", None);
     world.may_not_run("missing");
-    let args = exec("missing", &["--no-repo", "--image", engine::MISSING], "echo ran-missing");
+    let args = exec(
+        "missing",
+        &["--no-repo", "--image", engine::MISSING],
+        "echo ran-missing",
+    );
     world.start(&args, Some(point)).died()
 }
 
@@ -441,9 +678,15 @@ fn missing_image(world: &World, point: &str) -> bool {
 fn stop_before_start(world: &World, point: &str) -> bool {
     world.promise("unwanted", "FAILED", None);
     world.may_not_run("unwanted");
-    let args = exec("unwanted", &["--no-repo", "--image", engine::BUSYBOX], "echo ran-unwanted; sleep 600");
+    let args = exec(
+        "unwanted",
+        &["--no-repo", "--image", engine::BUSYBOX],
+        "echo ran-unwanted; sleep 600",
+    );
     crash(world, &args, "container.create.after");
-    let asked = world.store().execute("UPDATE tasks SET stop = 'not wanted any more'", []);
+    let asked = world
+        .store()
+        .execute("UPDATE tasks SET stop = 'not wanted any more'", []);
     assert_eq!(asked.expect("it is asked"), 1);
     world.start(&["local", "supervise"], Some(point)).died()
 }

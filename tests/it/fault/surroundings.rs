@@ -1,5 +1,6 @@
-//! What a machine does to a program: a full disk, a store that cannot be written, a clock that is set back, a container engine and a region
-//! that stand still. Nothing is lost, nothing doubled, and it is said in plain words.
+//! What a machine does to a program: a full disk, a store that cannot be written, a clock that is
+//! set back, a container engine and a region that stand still. Nothing is lost, nothing doubled,
+//! and it is said in plain words.
 
 use std::{
     fs,
@@ -16,13 +17,21 @@ use tests::{
     world::World,
 };
 
-/// A file system of its own, as small as a disk that is nearly full. Needs root, as the containers do.
+/// A file system of its own, as small as a disk that is nearly full. Needs root, as the containers
+/// do.
 struct Disk(PathBuf);
 
 impl Disk {
     fn at(path: &Path) -> Self {
         fs::create_dir_all(path).unwrap();
-        mount(&["-t", "tmpfs", "-o", "size=2m,mode=0700", "mycli-test", path.to_str().unwrap()]);
+        mount(&[
+            "-t",
+            "tmpfs",
+            "-o",
+            "size=2m,mode=0700",
+            "mycli-test",
+            path.to_str().unwrap(),
+        ]);
         Self(path.to_owned())
     }
 
@@ -50,15 +59,24 @@ impl Drop for Disk {
 
 fn mount(arguments: &[&str]) {
     let output = Command::new("mount").args(arguments).output().unwrap();
-    assert!(output.status.success(), "this test needs root: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "this test needs root: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// The status of each run, by its command.
 fn history(sandbox: &Sandbox) -> Vec<(String, String)> {
-    let shown = sandbox.local(&["history", "--limit", "100", "-o", "json"]).exits(0).json();
+    let shown = sandbox
+        .local(&["history", "--limit", "100", "-o", "json"])
+        .exits(0)
+        .json();
     let text = |run: &Value, name: &str| run[name].as_str().unwrap().to_owned();
     let runs = shown["executions"].as_array().unwrap().iter();
-    let mut runs: Vec<_> = runs.map(|run| (text(run, "command"), text(run, "status"))).collect();
+    let mut runs: Vec<_> = runs
+        .map(|run| (text(run, "command"), text(run, "status")))
+        .collect();
     runs.sort();
     runs
 }
@@ -70,7 +88,11 @@ fn has_ended(command: &str, status: &str) -> (String, String) {
 /// A run that begins, waits for the file `go`, and exits with 4; started in the background.
 fn waiting(sandbox: &Sandbox) -> (PathBuf, PathBuf, String) {
     let (begun, go) = (sandbox.path("begun"), sandbox.path("go"));
-    let command = format!("touch {}; until [ -e {} ]; do sleep 0.05; done; exit 4", begun.display(), go.display());
+    let command = format!(
+        "touch {}; until [ -e {} ]; do sleep 0.05; done; exit 4",
+        begun.display(),
+        go.display()
+    );
     (begun, go, command)
 }
 
@@ -80,22 +102,46 @@ fn what_runs_on_a_full_disk_is_not_lost_and_what_is_submitted_is_refused() {
     let disk = Disk::at(&sandbox.home().join(".mycli"));
     let serve = sandbox.serve(&[]);
     let (begun, go, command) = waiting(&sandbox);
-    let id = serve.run(&sandbox, &["exec", "--no-repo", "--detach", &command]).exits(0).out.trim().to_owned();
+    let id = serve
+        .run(&sandbox, &["exec", "--no-repo", "--detach", &command])
+        .exits(0)
+        .out
+        .trim()
+        .to_owned();
     eventually("it runs", || begun.exists().then_some(()));
     disk.fill();
     fs::write(&go, "").unwrap();
     eventually("its command is over", || {
-        (!sandbox.processes().iter().any(|process| process.mentions("until [ -e"))).then_some(())
+        (!sandbox
+            .processes()
+            .iter()
+            .any(|process| process.mentions("until [ -e")))
+        .then_some(())
     });
-    serve.run(&sandbox, &["exec", "--no-repo", "true"]).exits(125).says("the store did not answer");
-    sandbox.local(&["exec", "--no-repo", "true"]).exits(125).says("the disk is full");
+    serve
+        .run(&sandbox, &["exec", "--no-repo", "true"])
+        .exits(125)
+        .says("the store did not answer");
+    sandbox
+        .local(&["exec", "--no-repo", "true"])
+        .exits(125)
+        .says("the disk is full");
     disk.make_room();
     eventually("its end is on record", || {
         let record = serve.run(&sandbox, &["status", &id, "-o", "json"]).json();
         (record["status"] == "FAILED" && record["exit_code"] == 4).then_some(())
     });
-    serve.run(&sandbox, &["exec", "--no-repo", "echo after"]).exits(0).prints("after\n");
-    assert_eq!(history(&sandbox), [has_ended("echo after", "SUCCEEDED"), has_ended(&command, "FAILED")]);
+    serve
+        .run(&sandbox, &["exec", "--no-repo", "echo after"])
+        .exits(0)
+        .prints("after\n");
+    assert_eq!(
+        history(&sandbox),
+        [
+            has_ended("echo after", "SUCCEEDED"),
+            has_ended(&command, "FAILED")
+        ]
+    );
     // A client is told nothing of the server's inside; who runs the server is.
     let _told = serve.stop().says("the disk is full");
 }
@@ -104,12 +150,21 @@ fn what_runs_on_a_full_disk_is_not_lost_and_what_is_submitted_is_refused() {
 fn a_store_that_became_read_only_is_named_and_nothing_is_done() {
     let sandbox = Sandbox::new();
     let disk = Disk::at(&sandbox.home().join(".mycli"));
-    sandbox.local(&["exec", "--no-repo", "echo before"]).exits(0);
+    sandbox
+        .local(&["exec", "--no-repo", "echo before"])
+        .exits(0);
     disk.set("ro");
     let canary = sandbox.path("canary");
     let command = format!("touch {}", canary.display());
-    sandbox.local(&["exec", "--no-repo", &command]).exits(125).says("store.sqlite").says("Read-only file system");
-    sandbox.local(&["history"]).exits(1).says("Read-only file system");
+    sandbox
+        .local(&["exec", "--no-repo", &command])
+        .exits(125)
+        .says("store.sqlite")
+        .says("Read-only file system");
+    sandbox
+        .local(&["history"])
+        .exits(1)
+        .says("Read-only file system");
     disk.set("rw");
     assert!(!canary.exists());
     assert_eq!(history(&sandbox), [has_ended("echo before", "SUCCEEDED")]);
@@ -118,7 +173,9 @@ fn a_store_that_became_read_only_is_named_and_nothing_is_done() {
 /// Debian's libfaketime, wherever this machine's architecture has it.
 fn fake_clock() -> PathBuf {
     let libraries = fs::read_dir("/usr/lib").unwrap().flatten();
-    let found = libraries.map(|entry| entry.path().join("faketime/libfaketime.so.1")).find(|path| path.exists());
+    let found = libraries
+        .map(|entry| entry.path().join("faketime/libfaketime.so.1"))
+        .find(|path| path.exists());
     found.expect("libfaketime is missing: run tests/setup.sh")
 }
 
@@ -133,22 +190,55 @@ fn a_clock_that_is_set_back_by_an_hour_holds_nothing_up() {
         .with("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     let serve = sandbox.serve(&[]);
     let (begun, go, command) = waiting(&sandbox);
-    let id = serve.run(&sandbox, &["exec", "--no-repo", "--detach", &command]).exits(0).out.trim().to_owned();
+    let id = serve
+        .run(&sandbox, &["exec", "--no-repo", "--detach", &command])
+        .exits(0)
+        .out
+        .trim()
+        .to_owned();
     let waits = ["exec", "--no-repo", "--detach", "--lock", "l"];
-    let holder = serve.run(&sandbox, &[&waits[..], &[&command]].concat()).exits(0).out.trim().to_owned();
-    let waiter = serve.run(&sandbox, &[&waits[..], &["echo waited"]].concat()).exits(0).out.trim().to_owned();
+    let holder = serve
+        .run(&sandbox, &[&waits[..], &[&command]].concat())
+        .exits(0)
+        .out
+        .trim()
+        .to_owned();
+    let waiter = serve
+        .run(&sandbox, &[&waits[..], &["echo waited"]].concat())
+        .exits(0)
+        .out
+        .trim()
+        .to_owned();
     eventually("it runs", || begun.exists().then_some(()));
     fs::write(&offset, "-1h").unwrap();
     let before = serve.run(&sandbox, &["status", &id, "-o", "json"]).json();
-    serve.run(&sandbox, &["exec", "--no-repo", "echo now"]).exits(0).prints("now\n");
-    let shown = serve.run(&sandbox, &["history", "-o", "json"]).exits(0).json();
-    let now = shown["executions"].as_array().unwrap().iter().find(|run| run["command"] == "echo now").unwrap().clone();
-    assert!(now["submitted_at"].as_str() < before["submitted_at"].as_str(), "the clock was set back: {now:#}");
+    serve
+        .run(&sandbox, &["exec", "--no-repo", "echo now"])
+        .exits(0)
+        .prints("now\n");
+    let shown = serve
+        .run(&sandbox, &["history", "-o", "json"])
+        .exits(0)
+        .json();
+    let now = shown["executions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|run| run["command"] == "echo now")
+        .unwrap()
+        .clone();
+    assert!(
+        now["submitted_at"].as_str() < before["submitted_at"].as_str(),
+        "the clock was set back: {now:#}"
+    );
     fs::write(&go, "").unwrap();
     for (id, code) in [(&id, 4), (&holder, 4), (&waiter, 0)] {
         serve.run(&sandbox, &["wait", id]).exits(code);
     }
-    sandbox.local(&["exec", "--no-repo", "echo local"]).exits(0).prints("local\n");
+    sandbox
+        .local(&["exec", "--no-repo", "echo local"])
+        .exits(0)
+        .prints("local\n");
     assert_eq!(history(&sandbox).len(), 5);
 }
 
@@ -162,7 +252,10 @@ fn a_container_outlives_its_engine_s_service_and_its_end_is_told() {
     let running = sandbox.start(&["--local", "exec", "--no-repo", "--image", BUSYBOX, command]);
     assert_eq!(running.line(), "begun");
     let record = sandbox.local(&["status", "-o", "json"]).exits(0).json();
-    let arn = record["attempts"][0]["task_arn"].as_str().unwrap().to_owned();
+    let arn = record["attempts"][0]["task_arn"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let label = format!("{}={arn}", local::container::TASK_LABEL);
     let container = Engine::shared().containers(&label).remove(0);
     service.kill();
@@ -178,10 +271,21 @@ fn a_submission_outlives_twenty_seconds_in_which_a_stack_of_containers_stands_st
     let world = World::new();
     // So that of all those lines at most one is a container at a time.
     let _holder = world.detach(&["--lock", "held", "sleep 300"]);
-    let lines: String =
-        (0..LINES).map(|number| format!("{}\n", json!({"command": format!("echo {number}")}))).collect();
+    let lines: String = (0..LINES)
+        .map(|number| format!("{}\n", json!({"command": format!("echo {number}")})))
+        .collect();
     fs::write(world.user.path("jobs.jsonl"), lines).unwrap();
-    let bulk = world.user.start(&["bulk", "jobs.jsonl", "--no-repo", "--lock", "held", "--group", "g", "-o", "json"]);
+    let bulk = world.user.start(&[
+        "bulk",
+        "jobs.jsonl",
+        "--no-repo",
+        "--lock",
+        "held",
+        "--group",
+        "g",
+        "-o",
+        "json",
+    ]);
     eventually("the submission is under way", || {
         let log = fs::read_to_string(world.emulator.calls_log()).unwrap_or_default();
         log.contains("echo 0").then_some(())
@@ -193,7 +297,15 @@ fn a_submission_outlives_twenty_seconds_in_which_a_stack_of_containers_stands_st
     // Those whose answer came too late were there already when they were sent again.
     let taken = ["accepted", "existing"].map(|list| report[list].as_array().map_or(0, Vec::len));
     assert_eq!(taken.iter().sum::<usize>(), LINES, "{report:#}");
-    let standing = world.run(&["status", "--group", "g", "-o", "json"]).exits(0).json();
-    let counted: u64 = standing["counts"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    let standing = world
+        .run(&["status", "--group", "g", "-o", "json"])
+        .exits(0)
+        .json();
+    let counted: u64 = standing["counts"]
+        .as_object()
+        .unwrap()
+        .values()
+        .filter_map(Value::as_u64)
+        .sum();
     assert_eq!(counted, LINES as u64, "{standing:#}");
 }

@@ -1,4 +1,5 @@
-//! A home of its own for each story, the program started in it, and what may not be left in it when all is over.
+//! A home of its own for each story, the program started in it, and what may not be left in it when
+//! all is over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -91,7 +92,10 @@ impl Process {
 
     /// Whether it has ended.
     pub(super) fn is_over(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be waited for").is_some()
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_some()
     }
 
     /// Whether it was killed at a crash point, once it has ended.
@@ -128,7 +132,10 @@ impl World {
     /// A home with nothing in it. Runs find the test's container engine if `engine`, else none.
     pub(super) fn new(engine: bool) -> Self {
         Self {
-            dir: tempfile::Builder::new().prefix("mycli-fault-").tempdir().expect("a directory"),
+            dir: tempfile::Builder::new()
+                .prefix("mycli-fault-")
+                .tempdir()
+                .expect("a directory"),
             program: tests::mycli(),
             docker_host: engine.then(|| Engine::shared().docker_host().to_owned()),
             promises: Mutex::default(),
@@ -153,26 +160,52 @@ impl World {
 
     /// The key of this home's server.
     pub(super) fn key(&self) -> String {
-        fs::read_to_string(self.local("serve.key")).unwrap_or_default().trim().to_owned()
+        fs::read_to_string(self.local("serve.key"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
     }
 
     /// Starts `mycli ARGS`, which dies at `point` if it comes there.
     pub(super) fn start<S: AsRef<OsStr>>(&self, args: &[S], point: Option<&str>) -> Process {
-        self.start_on(self.docker_host.as_deref().unwrap_or("unix:///nonexistent.sock"), args, point)
+        self.start_on(
+            self.docker_host
+                .as_deref()
+                .unwrap_or("unix:///nonexistent.sock"),
+            args,
+            point,
+        )
     }
 
     /// The same with another container engine.
-    pub(super) fn start_on<S: AsRef<OsStr>>(&self, docker_host: &str, args: &[S], point: Option<&str>) -> Process {
+    pub(super) fn start_on<S: AsRef<OsStr>>(
+        &self,
+        docker_host: &str,
+        args: &[S],
+        point: Option<&str>,
+    ) -> Process {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let [out, err] = ["out", "err"].map(|name| self.path(&format!("{number}.{name}")));
         let file = |path: &Path| File::create(path).expect("a file");
         let mut command = Command::new(&self.program);
-        command.args(args).env_clear().env("HOME", self.dir.path()).current_dir(self.dir.path());
+        command
+            .args(args)
+            .env_clear()
+            .env("HOME", self.dir.path())
+            .current_dir(self.dir.path());
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.envs(point.map(|point| ("MYCLI_FAILPOINT", point)));
         command.env("DOCKER_HOST", docker_host);
-        let child = command.stdin(Stdio::null()).stdout(file(&out)).stderr(file(&err)).spawn();
-        Process { child: child.expect("mycli starts"), out, err }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file(&out))
+            .stderr(file(&err))
+            .spawn();
+        Process {
+            child: child.expect("mycli starts"),
+            out,
+            err,
+        }
     }
 
     /// Runs `mycli ARGS` to its end and gives what it printed; it must exit with this code.
@@ -180,19 +213,34 @@ impl World {
     pub(super) fn run<S: AsRef<OsStr> + std::fmt::Debug>(&self, args: &[S], code: i32) -> String {
         let mut process = self.start(args, None);
         let status = process.end();
-        assert_eq!(status.code(), Some(code), "{args:?}: {status} {}", process.err());
+        assert_eq!(
+            status.code(),
+            Some(code),
+            "{args:?}: {status} {}",
+            process.err()
+        );
         process.out()
     }
 
     /// A command that adds a line to the file of its own, then does `rest`.
     pub(super) fn marking(&self, tag: &str, rest: &str) -> String {
-        format!("echo ran >> '{}'; {rest}", self.path(&format!("ran-{tag}")).display())
+        format!(
+            "echo ran >> '{}'; {rest}",
+            self.path(&format!("ran-{tag}")).display()
+        )
     }
 
     /// A submission of this name is about to be made; if it runs, it ends in this way.
     pub(super) fn promise(&self, tag: &str, status: &'static str, exit_code: Option<i64>) {
-        let promise = Promise { end: End { status, exit_code }, cancel: false, may_not_run: false };
-        self.promises.lock().expect("no panic").insert(tag.to_owned(), promise);
+        let promise = Promise {
+            end: End { status, exit_code },
+            cancel: false,
+            may_not_run: false,
+        };
+        self.promises
+            .lock()
+            .expect("no panic")
+            .insert(tag.to_owned(), promise);
     }
 
     /// A cancel is about to be asked for.
@@ -206,31 +254,62 @@ impl World {
     }
 
     fn change(&self, tag: &str, change: impl FnOnce(&mut Promise)) {
-        change(self.promises.lock().expect("no panic").get_mut(tag).expect("it was promised"));
+        change(
+            self.promises
+                .lock()
+                .expect("no panic")
+                .get_mut(tag)
+                .expect("it was promised"),
+        );
     }
 
     /// This execution's id was told to somebody.
     pub(super) fn accepted(&self, id: &str) {
-        self.accepted.lock().expect("no panic").insert(id.to_owned());
+        self.accepted
+            .lock()
+            .expect("no panic")
+            .insert(id.to_owned());
     }
 
-    /// How often the command of this name ran: the lines in its file, or in the logs for one in a container.
+    /// How often the command of this name ran: the lines in its file, or in the logs for one in a
+    /// container.
     fn runs(&self, tag: &str) -> usize {
-        let own = fs::read_to_string(self.path(&format!("ran-{tag}"))).unwrap_or_default().lines().count();
-        let logs = fs::read_dir(self.local("logs")).into_iter().flatten().flatten();
+        let own = fs::read_to_string(self.path(&format!("ran-{tag}")))
+            .unwrap_or_default()
+            .lines()
+            .count();
+        let logs = fs::read_dir(self.local("logs"))
+            .into_iter()
+            .flatten()
+            .flatten();
         let texts = logs.map(|log| fs::read_to_string(log.path()).unwrap_or_default());
         let line = format!(" F ran-{tag}");
-        own + texts.map(|text| text.lines().filter(|said| said.ends_with(&line)).count()).sum::<usize>()
+        own + texts
+            .map(|text| text.lines().filter(|said| said.ends_with(&line)).count())
+            .sum::<usize>()
     }
 
     /// The history, newest first, as a user reads it. Reading it repairs what the dead left.
     pub(super) fn history(&self) -> Vec<Value> {
         let (mut all, mut cursor) = (Vec::new(), None::<String>);
         loop {
-            let mut args: Vec<String> = ["--local", "history", "-o", "json", "--limit", "200"].map(Into::into).into();
-            args.extend(cursor.take().into_iter().flat_map(|cursor| ["--cursor".to_owned(), cursor]));
+            let mut args: Vec<String> = ["--local", "history", "-o", "json", "--limit", "200"]
+                .map(Into::into)
+                .into();
+            args.extend(
+                cursor
+                    .take()
+                    .into_iter()
+                    .flat_map(|cursor| ["--cursor".to_owned(), cursor]),
+            );
             let page: Value = serde_json::from_str(&self.run(&args, 0)).expect("history is JSON");
-            all.extend(page["executions"].as_array().expect("a list").iter().cloned());
+            all.extend(
+                page["executions"]
+                    .as_array()
+                    .expect("a list")
+                    .iter()
+                    .cloned(),
+            );
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = Some(next.to_owned()),
                 None => return all,
@@ -238,16 +317,22 @@ impl World {
         }
     }
 
-    /// Starts mycli again until everything is final; then nothing of the dead may be left, and history must say what happened.
+    /// Starts mycli again until everything is final; then nothing of the dead may be left, and
+    /// history must say what happened.
     pub(super) fn recovers(&self) {
         let mut history = self.history();
         let since = Instant::now();
         while !history.iter().all(is_final) {
-            assert!(since.elapsed() < LONG, "not final within {LONG:?}: {}", Value::from(history));
+            assert!(
+                since.elapsed() < LONG,
+                "not final within {LONG:?}: {}",
+                Value::from(history)
+            );
             thread::sleep(LOOK);
             history = self.history();
         }
-        // Who comes to the point only once all is over dies behind our back; the next to start finds what is left.
+        // Who comes to the point only once all is over dies behind our back; the next to start
+        // finds what is left.
         self.is_alone();
         history = self.history();
         self.is_quiet();
@@ -255,33 +340,52 @@ impl World {
         self.has_no_containers(&history);
         let both = [0, 1].map(|_| self.start(&["--local", "exec", "--no-repo", "true"], None));
         for mut process in both {
-            assert_eq!(process.end().code(), Some(0), "no lock is left: {}", process.err());
+            assert_eq!(
+                process.end().code(),
+                Some(0),
+                "no lock is left: {}",
+                process.err()
+            );
         }
         self.is_quiet();
     }
 
     fn is_alone(&self) {
-        eventually("no process is left", || self.processes().is_empty().then_some(()));
+        eventually("no process is left", || {
+            self.processes().is_empty().then_some(())
+        });
     }
 
     /// Nobody works here any more, and nothing of those who did is left.
     fn is_quiet(&self) {
         self.is_alone();
         for place in ["pumps", "tasks"] {
-            assert_eq!(names(&self.local(place)), Vec::<String>::new(), "nothing is left in {place}/");
+            assert_eq!(
+                names(&self.local(place)),
+                Vec::<String>::new(),
+                "nothing is left in {place}/"
+            );
         }
         let query = "SELECT (SELECT count(*) FROM pumps) + (SELECT count(*) FROM messages) + (SELECT count(*) FROM tasks WHERE open)
                    + (SELECT total(used) FROM usage)";
         if self.local("store.sqlite").exists() {
-            let left: f64 = self.store().query_row(query, [], |row| row.get(0)).unwrap_or_default();
-            assert!(left == 0.0, "pumps, messages, open tasks and usage are all gone, not {left}");
+            let left: f64 = self
+                .store()
+                .query_row(query, [], |row| row.get(0))
+                .unwrap_or_default();
+            assert!(
+                left == 0.0,
+                "pumps, messages, open tasks and usage are all gone, not {left}"
+            );
         }
     }
 
     /// What history says is what happened.
     fn agrees(&self, history: &[Value]) {
-        let ids: BTreeSet<_> =
-            history.iter().map(|run| run["execution_id"].as_str().expect("an id").to_owned()).collect();
+        let ids: BTreeSet<_> = history
+            .iter()
+            .map(|run| run["execution_id"].as_str().expect("an id").to_owned())
+            .collect();
         assert_eq!(ids.len(), history.len(), "each once");
         let accepted = self.accepted.lock().expect("no panic");
         let lost: Vec<_> = accepted.difference(&ids).collect();
@@ -291,7 +395,11 @@ impl World {
         for run in history {
             let tag = run["name"].as_str().expect("each run here has a name");
             assert!(seen.insert(tag), "{tag} is in history twice");
-            self.keeps(tag, promises.get(tag).expect("nobody else submits here"), run);
+            self.keeps(
+                tag,
+                promises.get(tag).expect("nobody else submits here"),
+                run,
+            );
         }
         for tag in promises.keys().filter(|tag| !seen.contains(tag.as_str())) {
             assert_eq!(self.runs(tag), 0, "{tag} ran and history does not know it");
@@ -301,17 +409,24 @@ impl World {
     fn keeps(&self, tag: &str, promise: &Promise, run: &Value) {
         let (runs, status) = (self.runs(tag), run["status"].as_str().expect("a status"));
         assert!(runs <= 1, "{tag} ran {runs} times: {run}");
-        let as_promised = status == promise.end.status && run["exit_code"].as_i64() == promise.end.exit_code;
+        let as_promised =
+            status == promise.end.status && run["exit_code"].as_i64() == promise.end.exit_code;
         let cancelled = promise.cancel && status == "CANCELLED";
-        let never_ran = promise.may_not_run && runs == 0 && status == "FAILED" && run["reason"].is_string();
-        assert!((as_promised && runs == 1) || cancelled || never_ran, "{tag} ran {runs} times and is: {run}");
+        let never_ran =
+            promise.may_not_run && runs == 0 && status == "FAILED" && run["reason"].is_string();
+        assert!(
+            (as_promised && runs == 1) || cancelled || never_ran,
+            "{tag} ran {runs} times and is: {run}"
+        );
     }
 
     fn has_no_containers(&self, history: &[Value]) {
         if self.docker_host.is_none() {
             return;
         }
-        let arns = history.iter().flat_map(|run| run["attempts"].as_array().into_iter().flatten());
+        let arns = history
+            .iter()
+            .flat_map(|run| run["attempts"].as_array().into_iter().flatten());
         for arn in arns.filter_map(|attempt| attempt["task_arn"].as_str()) {
             let left = Engine::shared().containers(&format!("mycli.task={arn}"));
             assert_eq!(left, Vec::<String>::new(), "no container is left of {arn}");
@@ -340,9 +455,17 @@ impl Drop for World {
         if self.docker_host.is_none() || !thread::panicking() {
             return;
         }
-        let Ok(store) = rusqlite::Connection::open(self.local("store.sqlite")) else { return };
-        let Ok(mut select) = store.prepare("SELECT arn FROM tasks") else { return };
-        let arns = select.query_map([], |row| row.get::<_, String>(0)).into_iter().flatten().flatten();
+        let Ok(store) = rusqlite::Connection::open(self.local("store.sqlite")) else {
+            return;
+        };
+        let Ok(mut select) = store.prepare("SELECT arn FROM tasks") else {
+            return;
+        };
+        let arns = select
+            .query_map([], |row| row.get::<_, String>(0))
+            .into_iter()
+            .flatten()
+            .flatten();
         for id in arns.flat_map(|arn| Engine::shared().containers(&format!("mycli.task={arn}"))) {
             let _gone = Engine::shared().podman(&["rm", "--force", "--time=0", &id]);
         }
@@ -352,11 +475,15 @@ impl Drop for World {
 /// Whether history says that this run is over.
 pub(super) fn is_final(run: &Value) -> bool {
     let unfinished = ["QUEUED", "WAITING", "LAUNCHING", "RUNNING"];
-    run["status"].as_str().is_some_and(|status| !unfinished.contains(&status))
+    run["status"]
+        .as_str()
+        .is_some_and(|status| !unfinished.contains(&status))
 }
 
 /// The names in a directory.
 pub(super) fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
 }

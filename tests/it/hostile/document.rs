@@ -16,11 +16,22 @@ fn check(sandbox: &Sandbox, endpoint: &str, key: &str, cases: u32, excluded: &st
     let file = sandbox.path("openapi.json");
     fs::write(&file, plain(document()).to_string()).unwrap();
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/openapi.sh"));
-    command.arg(&file).arg(endpoint).arg(cases.to_string()).env("KEY", key).env("EXCLUDED", excluded);
+    command
+        .arg(&file)
+        .arg(endpoint)
+        .arg(cases.to_string())
+        .env("KEY", key)
+        .env("EXCLUDED", excluded);
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    let asked = said.lines().find_map(|line| line.trim().split_once(" generated")?.0.parse::<u32>().ok());
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let asked = said
+        .lines()
+        .find_map(|line| line.trim().split_once(" generated")?.0.parse::<u32>().ok());
     assert!(asked.is_some_and(|asked| asked > 500), "{said}");
 }
 
@@ -28,20 +39,22 @@ fn check(sandbox: &Sandbox, endpoint: &str, key: &str, cases: u32, excluded: &st
 fn plain(mut document: Value) -> Value {
     if let Value::Object(keys) = &mut document {
         keys.retain(|name, _| !name.starts_with("x-amazon-"));
-        keys.values_mut().for_each(|value| *value = plain(value.take()));
+        keys.values_mut()
+            .for_each(|value| *value = plain(value.take()));
     }
     document
 }
 
-/// Commands that are made up must never run on this machine: all but the first run wait for hours to be launched.
+/// Commands that are made up must never run on this machine: all but the first run wait for hours
+/// to be launched.
 fn check_here(cases: u32) {
     let sandbox = Sandbox::new();
     let held_back = ["--launch-rate", "0.0001"];
     let serve = sandbox.serve(&held_back);
     serve.run(&sandbox, &["exec", "--no-repo", "true"]).exits(0);
     check(&sandbox, &serve.endpoint, &serve.key, cases, "");
-    // A supervisor takes over the waiting runs and keeps to the server's launch rate. One of the requests may have revoked the server's key; a
-    // server that starts sets it again.
+    // A supervisor takes over the waiting runs and keeps to the server's launch rate. One of the
+    // requests may have revoked the server's key; a server that starts sets it again.
     serve.stop().exits(0);
     let serve = sandbox.serve(&held_back);
     let http = Http::to(&serve);
@@ -49,7 +62,10 @@ fn check_here(cases: u32) {
         .map(|status| http.history(&format!("status={status}&limit=200")));
     assert_eq!(over.concat().len(), 1, "nothing else ran: {over:#?}");
     // Nor does anybody go on with them.
-    sandbox.processes().into_iter().for_each(|process| process.signal(Signal::KILL));
+    sandbox
+        .processes()
+        .into_iter()
+        .for_each(|process| process.signal(Signal::KILL));
 }
 
 fn check_stack(cases: u32) {
@@ -59,7 +75,8 @@ fn check_stack(cases: u32) {
         world.until(&holder, "RUNNING");
     }
     let (endpoint, key) = world.api();
-    // What API Gateway answers itself, and the emulator otherwise: a path that takes no such method.
+    // What API Gateway answers itself, and the emulator otherwise: a path that takes no such
+    // method.
     check(&world.user, &endpoint, &key, cases, "unsupported_method");
 }
 

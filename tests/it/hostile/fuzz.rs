@@ -13,7 +13,12 @@ fn each_property_holds_for_inputs_at_random() {
         let seeds = target.seeds.iter().map(|seed| seed.as_bytes().to_vec());
         for input in seeds.chain((0..INPUTS).map(|number| mutation::input(target.seeds, number))) {
             let held = panic::catch_unwind(|| (target.holds)(&input));
-            assert!(held.is_ok(), "{}: {:?}", target.name, String::from_utf8_lossy(&input));
+            assert!(
+                held.is_ok(),
+                "{}: {:?}",
+                target.name,
+                String::from_utf8_lossy(&input)
+            );
         }
     }
 }

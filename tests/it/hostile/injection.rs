@@ -106,7 +106,12 @@ impl Canary {
             "/",
         ];
         corpus.extend(plain.map(str::to_owned));
-        corpus.extend([format!(">{}", self.0.display()), "x".repeat(3000), "'".repeat(900), "\n".repeat(300)]);
+        corpus.extend([
+            format!(">{}", self.0.display()),
+            "x".repeat(3000),
+            "'".repeat(900),
+            "\n".repeat(300),
+        ]);
         corpus
     }
 
@@ -127,11 +132,17 @@ fn requests(text: &str, repository: &str, server: &str) -> Vec<(&'static str, Va
         ("env name", base("env", json!({text: "x"}))),
         ("secrets", base("secrets", json!([text]))),
         ("retry_on", base("retry_on", json!([text]))),
-        ("branch", json!({"command": "true", "repo": repository, "branch": text})),
+        (
+            "branch",
+            json!({"command": "true", "repo": repository, "branch": text}),
+        ),
         ("repo within", base("repo", json!(format!("/srv/{text}")))),
         ("repo URL", base("repo", json!(format!("{server}/{text}")))),
         ("repo host", base("repo", json!(format!("ssh://{text}/a")))),
-        ("repo of a user", base("repo", json!(format!("{text}@127.0.0.1:a")))),
+        (
+            "repo of a user",
+            base("repo", json!(format!("{text}@127.0.0.1:a"))),
+        ),
     ];
     for field in [
         "action",
@@ -159,7 +170,10 @@ fn no_field_of_a_request_reaches_a_shell_as_anything_but_text() {
     let serve = sandbox.serve(&[]);
     let http = Http::to(&serve);
     // It has none of these: where nobody answers, each clone would be tried for eight seconds.
-    let server = HttpServer::new(Habits { first: &[404; 9999], ..Habits::default() });
+    let server = HttpServer::new(Habits {
+        first: &[404; 9999],
+        ..Habits::default()
+    });
     let nowhere = server.url().replace("/project.git", "");
     let (mut sent, mut fields) = (Vec::new(), Vec::new());
     for text in canary.corpus() {
@@ -170,12 +184,18 @@ fn no_field_of_a_request_reaches_a_shell_as_anything_but_text() {
     }
     let mut accepted = 0;
     for (number, lines) in sent.chunks(500).enumerate() {
-        let answer = http.post("/executions/bulk", &json!({"submission_id": number.to_string(), "executions": lines}));
+        let answer = http.post(
+            "/executions/bulk",
+            &json!({"submission_id": number.to_string(), "executions": lines}),
+        );
         assert_eq!(answer.status, 202, "{answer:#?}");
         accepted += answer.body["accepted"].as_array().unwrap().len();
         for rejection in answer.body["rejected"].as_array().unwrap() {
             let said = rejection["errors"].to_string();
-            assert!(!said.contains(['\u{1b}', '\u{202e}', '\u{2028}']), "raw in a message: {said}");
+            assert!(
+                !said.contains(['\u{1b}', '\u{202e}', '\u{2028}']),
+                "raw in a message: {said}"
+            );
         }
     }
     // Nearly all is refused; what is not is run, and its clone fails.
@@ -187,11 +207,21 @@ fn no_field_of_a_request_reaches_a_shell_as_anything_but_text() {
         assert_eq!(run["status"] == "SUCCEEDED", ours, "{run:#}");
     }
     let shown = sandbox.local(&["history", "--limit", "200"]).exits(0).out;
-    let odd = http.history("limit=200").into_iter().find(|run| run["repo"].to_string().contains('\u{202e}')).unwrap();
-    let status = sandbox.local(&["status", odd["execution_id"].as_str().unwrap()]).exits(0).out;
+    let odd = http
+        .history("limit=200")
+        .into_iter()
+        .find(|run| run["repo"].to_string().contains('\u{202e}'))
+        .unwrap();
+    let status = sandbox
+        .local(&["status", odd["execution_id"].as_str().unwrap()])
+        .exits(0)
+        .out;
     canary.check("what is shown of it");
     for text in [shown, status] {
-        assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{2028}', '\r', '\u{7}']), "raw on a terminal: {text}");
+        assert!(
+            !text.contains(['\u{1b}', '\u{202e}', '\u{2028}', '\r', '\u{7}']),
+            "raw on a terminal: {text}"
+        );
     }
 }
 
@@ -207,16 +237,32 @@ fn a_variable_s_value_arrives_byte_for_byte() {
         json!({"command": "printf %s \"$VALUE\" >\"$FILE\"", "env": {"VALUE": text, "FILE": file}})
     };
     let lines: Vec<_> = corpus.iter().enumerate().map(request).collect();
-    let answer = http.post("/executions/bulk", &json!({"submission_id": "s", "executions": lines})).body;
-    let rejected: Vec<_> =
-        answer["rejected"].as_array().unwrap().iter().map(|one| one["index"].as_u64().unwrap()).collect();
+    let answer = http
+        .post(
+            "/executions/bulk",
+            &json!({"submission_id": "s", "executions": lines}),
+        )
+        .body;
+    let rejected: Vec<_> = answer["rejected"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["index"].as_u64().unwrap())
+        .collect();
     http.until_quiet();
     canary.check("a variable");
     for (number, text) in corpus.iter().enumerate() {
         // A variable cannot hold it.
-        assert_eq!(rejected.contains(&(number as u64)), text.contains('\0'), "{text:?}: {answer:#}");
+        assert_eq!(
+            rejected.contains(&(number as u64)),
+            text.contains('\0'),
+            "{text:?}: {answer:#}"
+        );
         if !text.contains('\0') {
-            assert_eq!(fs::read_to_string(sandbox.path(&format!("value-{number}"))).unwrap(), *text);
+            assert_eq!(
+                fs::read_to_string(sandbox.path(&format!("value-{number}"))).unwrap(),
+                *text
+            );
         }
     }
 }
@@ -226,7 +272,11 @@ fn words_after_two_dashes_keep_their_boundaries() {
     let sandbox = Sandbox::new();
     let canary = Canary::of(&sandbox);
     // What fits a command; an argument cannot hold a NUL.
-    let words: Vec<_> = canary.corpus().into_iter().filter(|text| !text.contains('\0') && text.len() < 300).collect();
+    let words: Vec<_> = canary
+        .corpus()
+        .into_iter()
+        .filter(|text| !text.contains('\0') && text.len() < 300)
+        .collect();
     for some in words.chunks(20) {
         let arguments: Vec<_> = ["exec", "--no-repo", "--", "printf", "[%s]\\n"]
             .into_iter()
@@ -252,7 +302,16 @@ fn neither_a_repository_s_path_nor_a_secret_s_value_is_shell_text() {
         "%s\u{1b}[0m\u{2028}é".to_owned(),
     ] {
         let path = sandbox.path(&name);
-        git(&sandbox.path(""), &["clone", "-q", "--", origin.path().to_str().unwrap(), path.to_str().unwrap()]);
+        git(
+            &sandbox.path(""),
+            &[
+                "clone",
+                "-q",
+                "--",
+                origin.path().to_str().unwrap(),
+                path.to_str().unwrap(),
+            ],
+        );
         let ran = sandbox.local(&["exec", "--repo", path.to_str().unwrap(), "cat f"]);
         canary.check(&name);
         // What holds a control character is refused.
@@ -263,10 +322,20 @@ fn neither_a_repository_s_path_nor_a_secret_s_value_is_shell_text() {
         }
     }
     let token = format!("t'\"$(touch {0})`touch {0}`%s\\n;é", canary.0.display());
-    let server = HttpServer::new(Habits { login: Some(format!("x-access-token:{token}").leak()), ..Habits::default() });
+    let server = HttpServer::new(Habits {
+        login: Some(format!("x-access-token:{token}").leak()),
+        ..Habits::default()
+    });
     sandbox.keep_credential("GIT_TOKEN", &token);
     sandbox.keep_secret("TEXT", &token);
-    let ran = sandbox.local(&["exec", "--repo", &server.url(), "--secret", "TEXT", "cat f; printf '%s\\n' \"$TEXT\""]);
+    let ran = sandbox.local(&[
+        "exec",
+        "--repo",
+        &server.url(),
+        "--secret",
+        "TEXT",
+        "cat f; printf '%s\\n' \"$TEXT\"",
+    ]);
     ran.exits(0).prints(&format!("main\n{token}\n"));
     canary.check("a secret");
 }

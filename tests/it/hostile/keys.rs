@@ -14,51 +14,91 @@ const ROLES: [&str; 3] = ["read", "submit", "admin"];
 /// The least role that an operation takes, as its description says.
 fn least(operation: &Value) -> usize {
     let said = operation["description"].as_str().unwrap();
-    let role = said.split_once("A key of role `").and_then(|(_, rest)| rest.split_once('`')).unwrap().0;
+    let role = said
+        .split_once("A key of role `")
+        .and_then(|(_, rest)| rest.split_once('`'))
+        .unwrap()
+        .0;
     ROLES.iter().position(|known| *known == role).unwrap()
 }
 
-/// Every operation by a key of every role, with a body that would do something, and with one that cannot be read.
+/// Every operation by a key of every role, with a body that would do something, and with one that
+/// cannot be read.
 pub(crate) fn check_roles(call: impl Fn(&Method, &str, &str, &Value) -> Answer, admin: &str) {
     let document = document();
     let make = |name: &str, role: &str| {
-        let made = call(&Method::POST, "/keys", admin, &json!({"name": name, "role": role}));
+        let made = call(
+            &Method::POST,
+            "/keys",
+            admin,
+            &json!({"name": name, "role": role}),
+        );
         assert_eq!(made.status, 201, "{made:#?}");
         made.body["key"].as_str().unwrap().to_owned()
     };
     let keys = ROLES.map(|role| make(role, role));
-    let run = call(&Method::POST, "/execute", admin, &json!({"command": "true"})).body["execution_id"].clone();
+    let run = call(
+        &Method::POST,
+        "/execute",
+        admin,
+        &json!({"command": "true"}),
+    )
+    .body["execution_id"]
+        .clone();
     let runs = || {
-        call(&Method::GET, "/executions?limit=200", admin, &Value::Null).body["executions"].as_array().unwrap().len()
+        call(&Method::GET, "/executions?limit=200", admin, &Value::Null).body["executions"]
+            .as_array()
+            .unwrap()
+            .len()
     };
     for (method, path, operation) in operations(&document) {
-        let filled = path.replace("{id}", run.as_str().unwrap()).replace("{name}", "nobody");
+        let filled = path
+            .replace("{id}", run.as_str().unwrap())
+            .replace("{name}", "nobody");
         for (role, key) in keys.iter().enumerate() {
             let body = match &*path {
-                "/executions/bulk" => json!({"submission_id": ROLES[role], "executions": [{"command": "true"}]}),
+                "/executions/bulk" => {
+                    json!({"submission_id": ROLES[role], "executions": [{"command": "true"}]})
+                }
                 "/keys" => json!({"name": format!("made-by-{}", ROLES[role]), "role": "admin"}),
                 _ => json!({"command": "true"}),
             };
             let has_body = operation["requestBody"].is_object();
             let before = runs();
-            let answer = call(&method, &filled, key, if has_body { &body } else { &Value::Null });
+            let answer = call(
+                &method,
+                &filled,
+                key,
+                if has_body { &body } else { &Value::Null },
+            );
             let what = format!("{method} {path} by {}: {answer:#?}", ROLES[role]);
             if role >= least(&operation) {
                 assert!(answer.status != 401 && answer.status != 403, "{what}");
                 continue;
             }
-            assert_eq!((answer.status, &answer.body["code"]), (403, &json!("forbidden")), "{what}");
+            assert_eq!(
+                (answer.status, &answer.body["code"]),
+                (403, &json!("forbidden")),
+                "{what}"
+            );
             assert_eq!(runs(), before, "{what}");
             if has_body {
                 // Who may not do it is not told what is wrong with how.
                 let unreadable = call(&method, &filled, key, &json!("no such request"));
-                assert_eq!(unreadable.body["code"], "forbidden", "{method} {path}: {unreadable:#?}");
+                assert_eq!(
+                    unreadable.body["code"], "forbidden",
+                    "{method} {path}: {unreadable:#?}"
+                );
             }
         }
     }
-    let names = call(&Method::GET, "/keys", admin, &Value::Null).body.to_string();
+    let names = call(&Method::GET, "/keys", admin, &Value::Null)
+        .body
+        .to_string();
     assert!(
-        names.contains("made-by-admin") && !names.contains("made-by-submit") && !names.contains("made-by-read"),
+        names.contains("made-by-admin")
+            && !names.contains("made-by-submit")
+            && !names.contains("made-by-read"),
         "{names}"
     );
 }
@@ -73,7 +113,15 @@ fn a_key_opens_what_its_role_allows_and_nothing_else() {
     let call = |method: &Method, path: &str, key: &str, body: &Value| {
         let mut http = http.borrow_mut();
         http.key = Some(format!("Bearer {key}"));
-        http.send(method.clone(), path, if body.is_null() { Vec::new() } else { body.to_string().into_bytes() })
+        http.send(
+            method.clone(),
+            path,
+            if body.is_null() {
+                Vec::new()
+            } else {
+                body.to_string().into_bytes()
+            },
+        )
     };
     check_roles(call, &admin);
 }
@@ -84,9 +132,16 @@ fn what_is_nearly_a_key_is_none() {
     let serve = sandbox.serve(&[]);
     let mut http = Http::to(&serve);
     let right = serve.key.clone();
-    let revoked =
-        http.post("/keys", &json!({"name": "gone", "role": "admin"})).body["key"].as_str().unwrap().to_owned();
-    assert_eq!(http.send(Method::DELETE, "/keys/gone", Vec::new()).status, 200);
+    let revoked = http
+        .post("/keys", &json!({"name": "gone", "role": "admin"}))
+        .body["key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        http.send(Method::DELETE, "/keys/gone", Vec::new()).status,
+        200
+    );
     let bearer = |key: &str| format!("Bearer {key}").into_bytes();
     let wrong = [
         bearer(&revoked),
@@ -103,7 +158,8 @@ fn what_is_nearly_a_key_is_none() {
         bearer(&right.replace("sk_live_", "SK_LIVE_")),
         bearer(&right.replace("sk_live_", "sk_test_")),
         bearer(&format!("sk_live_{}", right[8..].to_uppercase())),
-        // The same digits, of another alphabet; a letter that looks like it; bytes that are no text.
+        // The same digits, of another alphabet; a letter that looks like it; bytes that are no
+        // text.
         bearer(&format!("sk_live_{}", "\u{ff11}".repeat(64))),
         bearer(&right.replacen('k', "\u{43a}", 1)),
         [&bearer(&right)[..], b"\xff"].concat(),
@@ -115,14 +171,26 @@ fn what_is_nearly_a_key_is_none() {
     ];
     for header in wrong {
         let said = String::from_utf8_lossy(&header).into_owned();
-        let answer =
-            super::wire::ask(&serve, &[b"GET /keys HTTP/1.1\r\nAuthorization: ", &header[..], b"\r\n"].concat(), b"");
+        let answer = super::wire::ask(
+            &serve,
+            &[
+                b"GET /keys HTTP/1.1\r\nAuthorization: ",
+                &header[..],
+                b"\r\n",
+            ]
+            .concat(),
+            b"",
+        );
         // White space around a header's value is none of it (RFC 9110, section 5.5).
         if said.trim() == format!("Bearer {right}") && said.ends_with([' ', '\t']) {
             assert_eq!(answer.status, 200, "{said:?}");
             continue;
         }
-        assert_eq!((answer.status, answer.code()), (401, "unauthorized".to_owned()), "{said:?}: {answer:#?}");
+        assert_eq!(
+            (answer.status, answer.code()),
+            (401, "unauthorized".to_owned()),
+            "{said:?}: {answer:#?}"
+        );
     }
     // The scheme's name may be written in any case (RFC 9110, section 11.1).
     let lower = format!("GET /keys HTTP/1.1\r\nAuthorization: bearer {right}\r\n");

@@ -1,4 +1,5 @@
-//! A table of DynamoDB on virtual time, as far as a submission needs it: what it holds, and how much one key, an index and the table take.
+//! A table of DynamoDB on virtual time, as far as a submission needs it: what it holds, and how
+//! much one key, an index and the table take.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,7 +14,10 @@ use aws_sdk_dynamodb::{
 };
 use aws_smithy_runtime_api::{
     client::{
-        http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector},
+        http::{
+            HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings,
+            SharedHttpConnector,
+        },
         orchestrator::{HttpRequest, HttpResponse},
         runtime_components::RuntimeComponents,
     },
@@ -29,12 +33,19 @@ use tests::{meter, simulation::time::Virtual, table::configuration};
 
 /// How long a call is on its way, and its answer on the way back.
 const WAY: [TimeDelta; 2] = [TimeDelta::milliseconds(2), TimeDelta::milliseconds(3)];
-/// Write units a second that one partition takes: "every partition in a DynamoDB table is designed to deliver a maximum capacity of […] 1,000
-/// write units per second" (Developer Guide, "Best practices for designing and using partition keys effectively"). One key of an index is one
+/// Write units a second that one partition takes: "every partition in a DynamoDB table is designed
+/// to deliver a maximum capacity of […] 1,000 write units per second" (Developer Guide, "Best
+/// practices for designing and using partition keys effectively"). One key of an index is one
 /// partition, as its sort key only rises. A second's worth may come at once; that much is ours.
-const KEY: Rate = Rate { burst: 1_000.0, per_second: 1_000.0 };
+const KEY: Rate = Rate {
+    burst: 1_000.0,
+    per_second: 1_000.0,
+};
 /// Write units a second that a new on-demand table takes, and each of its indexes (AWS-FACTS §9).
-const WHOLE: Rate = Rate { burst: 4_000.0, per_second: 4_000.0 };
+const WHOLE: Rate = Rate {
+    burst: 4_000.0,
+    per_second: 4_000.0,
+};
 
 /// An index as the template has it: its name, its keys, and what else it holds.
 struct Index {
@@ -44,9 +55,21 @@ struct Index {
 }
 
 const INDEXES: [Index; 3] = [
-    Index { name: "by_submitter", keys: ["submitter", "sk"], more: &[] },
-    Index { name: "by_group", keys: ["grp", "sk"], more: &[] },
-    Index { name: "by_standing", keys: ["standing", "place"], more: &["not_before"] },
+    Index {
+        name: "by_submitter",
+        keys: ["submitter", "sk"],
+        more: &[],
+    },
+    Index {
+        name: "by_group",
+        keys: ["grp", "sk"],
+        more: &[],
+    },
+    Index {
+        name: "by_standing",
+        keys: ["standing", "place"],
+        more: &["not_before"],
+    },
 ];
 
 /// An item as it comes over the wire.
@@ -102,10 +125,14 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(time: Virtual) -> Self {
-        Self { time, state: Arc::default() }
+        Self {
+            time,
+            state: Arc::default(),
+        }
     }
 
-    /// A client with the settings of a function, as a process of its own has it: what the SDK lets a process repeat is counted by process.
+    /// A client with the settings of a function, as a process of its own has it: what the SDK lets
+    /// a process repeat is counted by process.
     pub(super) fn client(&self) -> Client {
         let number = {
             let mut state = self.state();
@@ -139,7 +166,11 @@ impl Table {
     }
 
     fn answer(&self, request: &HttpRequest) -> HttpResponse {
-        let operation = request.headers().get("x-amz-target").and_then(|target| target.rsplit('.').next()).unwrap();
+        let operation = request
+            .headers()
+            .get("x-amz-target")
+            .and_then(|target| target.rsplit('.').next())
+            .unwrap();
         let input: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
         let outcome = match operation {
             "PutItem" => self.put(&input).map(|()| json!({})),
@@ -149,14 +180,23 @@ impl Table {
         };
         let (status, body) = match outcome {
             Ok(body) => (200, body),
-            Err(Refused::Throttled(by)) => (400, problem("ThrottlingException", &format!("{by} takes no more now"))),
+            Err(Refused::Throttled(by)) => (
+                400,
+                problem("ThrottlingException", &format!("{by} takes no more now")),
+            ),
             Err(Refused::Condition(found)) => {
-                let mut body = problem("ConditionalCheckFailedException", "The conditional request failed");
+                let mut body = problem(
+                    "ConditionalCheckFailedException",
+                    "The conditional request failed",
+                );
                 body["Item"] = found.into();
                 (400, body)
             }
         };
-        HttpResponse::new(StatusCode::try_from(status).unwrap(), body.to_string().into())
+        HttpResponse::new(
+            StatusCode::try_from(status).unwrap(),
+            body.to_string().into(),
+        )
     }
 
     fn put(&self, input: &Value) -> Result<(), Refused> {
@@ -164,12 +204,17 @@ impl Table {
         let (mut state, key) = (self.state(), key_of(item));
         let before = state.items.get(&key).cloned();
         if !holds(input, before.as_ref()) {
-            // It is paid for all the same, by the table (Developer Guide, "DynamoDB reads and writes").
+            // It is paid for all the same, by the table (Developer Guide, "DynamoDB reads and
+            // writes").
             self.spend(&mut state, of_table(&key, before.as_ref(), item))?;
             return Err(Refused::Condition(before));
         }
         let mut charges = of_table(&key, before.as_ref(), item);
-        charges.extend(INDEXES.iter().flat_map(|index| of_index(index, before.as_ref(), item)));
+        charges.extend(
+            INDEXES
+                .iter()
+                .flat_map(|index| of_index(index, before.as_ref(), item)),
+        );
         self.spend(&mut state, charges)?;
         state.items.insert(key, item.clone());
         Ok(())
@@ -177,25 +222,38 @@ impl Table {
 
     /// The one update there is: somebody was seen in a line.
     fn note(&self, input: &Value) -> Result<(), Refused> {
-        let (mut item, key) = (input["Key"].as_object().unwrap().clone(), key_of(input["Key"].as_object().unwrap()));
+        let (mut item, key) = (
+            input["Key"].as_object().unwrap().clone(),
+            key_of(input["Key"].as_object().unwrap()),
+        );
         assert_eq!(key[0], "LINES", "{input}");
-        item.insert("seen_at".to_owned(), input["ExpressionAttributeValues"][":now"].clone());
+        item.insert(
+            "seen_at".to_owned(),
+            input["ExpressionAttributeValues"][":now"].clone(),
+        );
         let mut state = self.state();
         self.spend(&mut state, of_table(&key, None, &item))?;
         state.items.insert(key, item);
         Ok(())
     }
 
-    /// Reads are not bounded here: their bounds are three times as high, and a submission reads less than it writes.
+    /// Reads are not bounded here: their bounds are three times as high, and a submission reads
+    /// less than it writes.
     fn get(&self, input: &Value) -> Value {
-        let found = self.state().items.get(&key_of(input["Key"].as_object().unwrap())).cloned();
+        let found = self
+            .state()
+            .items
+            .get(&key_of(input["Key"].as_object().unwrap()))
+            .cloned();
         found.map_or_else(|| json!({}), |item| json!({ "Item": item }))
     }
 
     /// All of it or nothing.
     fn spend(&self, state: &mut State, charges: Vec<(Bounded, u32)>) -> Result<(), Refused> {
         let mut sums: BTreeMap<Bounded, u32> = BTreeMap::new();
-        charges.into_iter().for_each(|(bounded, units)| *sums.entry(bounded).or_default() += units);
+        charges
+            .into_iter()
+            .for_each(|(bounded, units)| *sums.entry(bounded).or_default() += units);
         let now = self.time.now();
         let mut after = Vec::new();
         for (bounded, units) in sums {
@@ -213,7 +271,11 @@ impl Table {
 }
 
 impl HttpClient for Table {
-    fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
         SharedHttpConnector::new(self.clone())
     }
 }
@@ -251,7 +313,11 @@ fn key_of(item: &Item) -> [String; 2] {
 
 /// The conditions of a submission: none, that there is no such item, or that it has expired.
 fn holds(input: &Value, before: Option<&Item>) -> bool {
-    let number = |value: &Value| value["N"].as_str().and_then(|digits| digits.parse::<i64>().ok());
+    let number = |value: &Value| {
+        value["N"]
+            .as_str()
+            .and_then(|digits| digits.parse::<i64>().ok())
+    };
     match (input["ConditionExpression"].as_str(), before) {
         (None, _) | (Some(_), None) => true,
         (Some("attribute_not_exists(pk)"), Some(_)) => false,
@@ -265,18 +331,27 @@ fn holds(input: &Value, before: Option<&Item>) -> bool {
 /// What a write takes of the table: by the larger of the item before and after.
 fn of_table(key: &[String; 2], before: Option<&Item>, after: &Item) -> Vec<(Bounded, u32)> {
     let units = units(after).max(before.map_or(0, units));
-    vec![(Bounded::Whole("the table"), units), (Bounded::Key("the table", key[0].clone()), units)]
+    vec![
+        (Bounded::Whole("the table"), units),
+        (Bounded::Key("the table", key[0].clone()), units),
+    ]
 }
 
 /// What it takes of an index: the entry that goes, and the one that comes, if they differ.
 fn of_index(index: &Index, before: Option<&Item>, after: &Item) -> Vec<(Bounded, u32)> {
-    let (before, after) = (before.and_then(|item| entry(index, item)), entry(index, after));
+    let (before, after) = (
+        before.and_then(|item| entry(index, item)),
+        entry(index, after),
+    );
     if before == after {
         return Vec::new();
     }
     let charge = |entry: Item| {
         let key = entry[index.keys[0]]["S"].as_str().unwrap().to_owned();
-        [(Bounded::Whole(index.name), units(&entry)), (Bounded::Key(index.name, key), units(&entry))]
+        [
+            (Bounded::Whole(index.name), units(&entry)),
+            (Bounded::Key(index.name, key), units(&entry)),
+        ]
     };
     before.into_iter().chain(after).flat_map(charge).collect()
 }
@@ -287,7 +362,11 @@ fn entry(index: &Index, item: &Item) -> Option<Item> {
         return None;
     }
     let names = ["pk", "sk"].iter().chain(&index.keys).chain(index.more);
-    Some(names.filter_map(|name| Some(((*name).to_owned(), item.get(*name)?.clone()))).collect())
+    Some(
+        names
+            .filter_map(|name| Some(((*name).to_owned(), item.get(*name)?.clone())))
+            .collect(),
+    )
 }
 
 /// One for each begun KB.
@@ -296,11 +375,16 @@ fn units(item: &Item) -> u32 {
 }
 
 fn attributes(item: &Item) -> HashMap<String, AttributeValue> {
-    item.iter().map(|(name, value)| (name.clone(), attribute(value))).collect()
+    item.iter()
+        .map(|(name, value)| (name.clone(), attribute(value)))
+        .collect()
 }
 
 fn attribute(value: &Value) -> AttributeValue {
-    let (kind, value) = value.as_object().and_then(|value| value.iter().next()).unwrap();
+    let (kind, value) = value
+        .as_object()
+        .and_then(|value| value.iter().next())
+        .unwrap();
     match (kind.as_str(), value) {
         ("S", Value::String(text)) => AttributeValue::S(text.clone()),
         ("N", Value::String(digits)) => AttributeValue::N(digits.clone()),

@@ -1,4 +1,5 @@
-//! The API's document against the code: routes, requests, answers. What API Gateway makes of it, no emulator shows.
+//! The API's document against the code: routes, requests, answers. What API Gateway makes of it, no
+//! emulator shows.
 
 use std::{collections::BTreeSet, fs};
 
@@ -19,7 +20,13 @@ use tests::{
 
 use crate::e2e::api::{Answer, Http};
 
-const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+const METHODS: [Method; 5] = [
+    Method::GET,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+];
 
 pub(crate) fn document() -> Value {
     Template::read().resource("Api")["Properties"]["Body"].clone()
@@ -30,8 +37,13 @@ pub(crate) fn operations(document: &Value) -> Vec<(Method, String, Value)> {
     let paths = document["paths"].as_object().unwrap();
     let each = paths.iter().flat_map(|(path, methods)| {
         let methods = methods.as_object().unwrap().iter();
-        methods
-            .map(move |(method, operation)| (method.to_uppercase().parse().unwrap(), path.clone(), operation.clone()))
+        methods.map(move |(method, operation)| {
+            (
+                method.to_uppercase().parse().unwrap(),
+                path.clone(),
+                operation.clone(),
+            )
+        })
     });
     each.collect()
 }
@@ -75,17 +87,44 @@ fn the_documented_routes_are_those_there_are() {
         let route = route(method, path).unwrap();
         assert_eq!(documented(&route), (method.clone(), path.as_str()));
         // Permissions follow the functions: what reads must not reach the one that writes.
-        let function = if route.is_read() { "QueryFunction" } else { "SubmitFunction" };
-        let uri = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"].as_str().unwrap();
-        assert!(uri.contains(&format!("${{{function}.Arn}}")), "{method} {path}: {uri}");
-        // API Gateway may call a function for those methods and paths only that its permission names.
-        let permission = if route.is_read() { "QueryPermission" } else { "SubmitPermission" };
-        let allowed = template.resource(permission)["Properties"]["SourceArn"]["Fn::Sub"].as_str().unwrap();
-        let allowed = allowed.split_once("/prod/").unwrap().1.strip_suffix('*').expect("a pattern");
-        assert!(format!("{method}{path}").starts_with(allowed), "{method} {path}: {allowed}");
+        let function = if route.is_read() {
+            "QueryFunction"
+        } else {
+            "SubmitFunction"
+        };
+        let uri = operation["x-amazon-apigateway-integration"]["uri"]["Fn::Sub"]
+            .as_str()
+            .unwrap();
+        assert!(
+            uri.contains(&format!("${{{function}.Arn}}")),
+            "{method} {path}: {uri}"
+        );
+        // API Gateway may call a function for those methods and paths only that its permission
+        // names.
+        let permission = if route.is_read() {
+            "QueryPermission"
+        } else {
+            "SubmitPermission"
+        };
+        let allowed = template.resource(permission)["Properties"]["SourceArn"]["Fn::Sub"]
+            .as_str()
+            .unwrap();
+        let allowed = allowed
+            .split_once("/prod/")
+            .unwrap()
+            .1
+            .strip_suffix('*')
+            .expect("a pattern");
+        assert!(
+            format!("{method}{path}").starts_with(allowed),
+            "{method} {path}: {allowed}"
+        );
     }
     assert_eq!(operations.len(), ROUTES);
-    let known: BTreeSet<_> = operations.iter().map(|(method, path, _)| (method.to_string(), path.clone())).collect();
+    let known: BTreeSet<_> = operations
+        .iter()
+        .map(|(method, path, _)| (method.to_string(), path.clone()))
+        .collect();
     for path in document["paths"].as_object().unwrap().keys() {
         // `/executions/bulk` is also an id as far as reading goes.
         for method in METHODS.iter().filter(|_| path != "/executions/bulk") {
@@ -119,7 +158,11 @@ fn examples_are_as_their_schemas_say() {
     let examples = examples(&document);
     assert!(examples.len() >= 10, "{}", examples.len());
     for (what, schema, example) in examples {
-        assert_eq!(schema::faults(&document, &schema, &example), [""; 0], "{what}: {example}");
+        assert_eq!(
+            schema::faults(&document, &schema, &example),
+            [""; 0],
+            "{what}: {example}"
+        );
     }
 }
 
@@ -135,16 +178,25 @@ fn examples_of_requests_are_accepted() {
         if example.is_null() {
             continue;
         }
-        // Here is neither Docker nor a network nor that secret; that the request is understood is what counts.
+        // Here is neither Docker nor a network nor that secret; that the request is understood is
+        // what counts.
         let mut example = example.clone();
         for keys in ["", "/changes"] {
             if let Some(keys) = example.pointer_mut(keys).and_then(Value::as_object_mut) {
-                keys.retain(|key, _| !["repo", "branch", "image", "secrets", "add_secrets"].contains(&key.as_str()));
+                keys.retain(|key, _| {
+                    !["repo", "branch", "image", "secrets", "add_secrets"].contains(&key.as_str())
+                });
             }
         }
-        let path_to = path.replace("{id}", &run).replace("{name}", "ci").replace("{group}", "nightly");
+        let path_to = path
+            .replace("{id}", &run)
+            .replace("{name}", "ci")
+            .replace("{group}", "nightly");
         let answer = http.post(&path_to, &example);
-        assert!((200..300).contains(&answer.status), "{method} {path}: {answer:#?}");
+        assert!(
+            (200..300).contains(&answer.status),
+            "{method} {path}: {answer:#?}"
+        );
         is_as_documented(&document, &method, &path, &answer);
     }
 }
@@ -154,14 +206,32 @@ fn examples_of_requests_are_accepted() {
 fn is_as_documented(document: &Value, method: &Method, path: &str, answer: &Answer) {
     let operation = &document["paths"][path][method.as_str().to_lowercase()];
     let response = &operation["responses"][answer.status.to_string()];
-    assert!(!response.is_null(), "{method} {path} does not document {answer:#?}");
+    assert!(
+        !response.is_null(),
+        "{method} {path} does not document {answer:#?}"
+    );
     let schema = &response["content"][answer.kind.as_str()]["schema"];
-    assert!(!schema.is_null(), "{method} {path} {} documents no {}", answer.status, answer.kind);
+    assert!(
+        !schema.is_null(),
+        "{method} {path} {} documents no {}",
+        answer.status,
+        answer.kind
+    );
     let faults = schema::faults(document, schema, &answer.body);
-    assert!(faults.is_empty(), "{method} {path}: {faults:#?} in {answer:#?}");
-    if let Some(code) = answer.body["code"].as_str().filter(|_| answer.status >= 400) {
+    assert!(
+        faults.is_empty(),
+        "{method} {path}: {faults:#?} in {answer:#?}"
+    );
+    if let Some(code) = answer.body["code"]
+        .as_str()
+        .filter(|_| answer.status >= 400)
+    {
         let said = response["description"].as_str().unwrap();
-        assert!(said.contains(&format!("`{code}`")), "{method} {path} {}: {code} is not in {said:?}", answer.status);
+        assert!(
+            said.contains(&format!("`{code}`")),
+            "{method} {path} {}: {code} is not in {said:?}",
+            answer.status
+        );
     }
 }
 
@@ -172,39 +242,94 @@ fn answers_are_as_documented() {
     let http = Http::to(&serve);
     let document = document();
     let ask = |method: Method, documented: &str, path: &str, body: &Value, status: u16| {
-        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let body = if body.is_null() {
+            Vec::new()
+        } else {
+            body.to_string().into_bytes()
+        };
         let answer = http.send(method.clone(), path, body);
         assert_eq!(answer.status, status, "{method} {path}: {answer:#?}");
         is_as_documented(&document, &method, documented, &answer);
         answer
     };
-    let get = |documented: &str, path: &str, status: u16| ask(Method::GET, documented, path, &Value::Null, status);
-    let post =
-        |documented: &str, path: &str, body: Value, status: u16| ask(Method::POST, documented, path, &body, status);
+    let get = |documented: &str, path: &str, status: u16| {
+        ask(Method::GET, documented, path, &Value::Null, status)
+    };
+    let post = |documented: &str, path: &str, body: Value, status: u16| {
+        ask(Method::POST, documented, path, &body, status)
+    };
 
-    let first = http.submit(&json!({"command": "echo out; exit 3", "env": {"A": "b"}, "name": "first", "group": "g"}));
+    let first = http.submit(
+        &json!({"command": "echo out; exit 3", "env": {"A": "b"}, "name": "first", "group": "g"}),
+    );
     http.until_quiet();
     let record = get("/executions/{id}", &format!("/executions/{first}"), 200);
     assert_eq!(record.body["exit_code"], 3);
     let shown: BTreeSet<_> = record.body.as_object().unwrap().keys().cloned().collect();
     let described = &document["components"]["schemas"]["Execution"]["properties"];
-    assert_eq!(shown, described.as_object().unwrap().keys().cloned().collect());
-    get("/executions/{id}/logs", &format!("/executions/{first}/logs"), 200);
-    get("/executions", "/executions?group=g&by=me&limit=5&status=FAILED&since=2020-01-01T00:00:00Z", 200);
+    assert_eq!(
+        shown,
+        described.as_object().unwrap().keys().cloned().collect()
+    );
+    get(
+        "/executions/{id}/logs",
+        &format!("/executions/{first}/logs"),
+        200,
+    );
+    get(
+        "/executions",
+        "/executions?group=g&by=me&limit=5&status=FAILED&since=2020-01-01T00:00:00Z",
+        200,
+    );
     get("/executions", "/executions?state=FAILED", 422);
     get("/executions", "/executions?limit=0", 422);
-    get("/executions/{id}", "/executions/exec_00000000000000000000000000", 404);
-    get("/executions/{id}", &format!("/executions/{first}?all=1"), 422);
-    get("/executions/{id}/logs", &format!("/executions/{first}/logs?cursor=*"), 422);
-    post("/executions/{id}/cancel", &format!("/executions/{first}/cancel"), Value::Null, 409);
-    post("/executions/{id}/cancel", "/executions/exec_00000000000000000000000000/cancel", Value::Null, 404);
+    get(
+        "/executions/{id}",
+        "/executions/exec_00000000000000000000000000",
+        404,
+    );
+    get(
+        "/executions/{id}",
+        &format!("/executions/{first}?all=1"),
+        422,
+    );
+    get(
+        "/executions/{id}/logs",
+        &format!("/executions/{first}/logs?cursor=*"),
+        422,
+    );
+    post(
+        "/executions/{id}/cancel",
+        &format!("/executions/{first}/cancel"),
+        Value::Null,
+        409,
+    );
+    post(
+        "/executions/{id}/cancel",
+        "/executions/exec_00000000000000000000000000/cancel",
+        Value::Null,
+        404,
+    );
 
     let rerun = |id: &str, body: Value, status: u16| {
-        post("/executions/{id}/rerun", &format!("/executions/{id}/rerun"), body, status)
+        post(
+            "/executions/{id}/rerun",
+            &format!("/executions/{id}/rerun"),
+            body,
+            status,
+        )
     };
     let again = rerun(&first, Value::Null, 202);
-    rerun(&first, json!({"name": "again", "idempotency_key": "r"}), 202);
-    rerun(&first, json!({"name": "another", "idempotency_key": "r"}), 409);
+    rerun(
+        &first,
+        json!({"name": "again", "idempotency_key": "r"}),
+        202,
+    );
+    rerun(
+        &first,
+        json!({"name": "another", "idempotency_key": "r"}),
+        409,
+    );
     rerun(&first, json!({"action": "exec"}), 400);
     rerun(&first, json!({"name": null}), 400);
     rerun(&first, json!({"cpu": 3}), 422);
@@ -215,33 +340,95 @@ fn answers_are_as_documented() {
 
     post("/execute", "/execute", json!({}), 422);
     post("/execute", "/execute", json!({"comand": "x"}), 400);
-    post("/execute", "/execute", json!({"command": "x".repeat(70_000)}), 413);
-    post("/execute", "/execute", json!({"command": "true", "idempotency_key": "k"}), 202);
-    post("/execute", "/execute", json!({"command": "false", "idempotency_key": "k"}), 409);
+    post(
+        "/execute",
+        "/execute",
+        json!({"command": "x".repeat(70_000)}),
+        413,
+    );
+    post(
+        "/execute",
+        "/execute",
+        json!({"command": "true", "idempotency_key": "k"}),
+        202,
+    );
+    post(
+        "/execute",
+        "/execute",
+        json!({"command": "false", "idempotency_key": "k"}),
+        409,
+    );
     let bulk = |executions: Value| json!({"submission_id": "s", "executions": executions});
-    post("/executions/bulk", "/executions/bulk", bulk(json!([{"command": "true"}, {}])), 202);
+    post(
+        "/executions/bulk",
+        "/executions/bulk",
+        bulk(json!([{"command": "true"}, {}])),
+        202,
+    );
     post("/executions/bulk", "/executions/bulk", bulk(json!([])), 422);
-    post("/executions/bulk", "/executions/bulk", json!({"executions": []}), 400);
+    post(
+        "/executions/bulk",
+        "/executions/bulk",
+        json!({"executions": []}),
+        400,
+    );
 
-    let reader = post("/keys", "/keys", json!({"name": "reader", "role": "read"}), 201);
-    let made = post("/keys", "/keys", json!({"name": "ci", "role": "submit"}), 201);
-    post("/keys", "/keys", json!({"name": "ci", "role": "submit"}), 409);
-    post("/keys", "/keys", json!({"name": "-", "role": "submit"}), 422);
+    let reader = post(
+        "/keys",
+        "/keys",
+        json!({"name": "reader", "role": "read"}),
+        201,
+    );
+    let made = post(
+        "/keys",
+        "/keys",
+        json!({"name": "ci", "role": "submit"}),
+        201,
+    );
+    post(
+        "/keys",
+        "/keys",
+        json!({"name": "ci", "role": "submit"}),
+        409,
+    );
+    post(
+        "/keys",
+        "/keys",
+        json!({"name": "-", "role": "submit"}),
+        422,
+    );
     post("/keys", "/keys", json!({"name": "x", "role": "root"}), 400);
     get("/keys", "/keys", 200);
     let limited = Http::to(&serve).with_key(made.body["key"].as_str().unwrap());
     is_as_documented(&document, &Method::GET, "/keys", &limited.get("/keys"));
     let reading = Http::to(&serve).with_key(reader.body["key"].as_str().unwrap());
-    for (documented, path) in
-        [("/executions/{id}", format!("/executions/{first}")), ("/executions", "/executions".into())]
-    {
+    for (documented, path) in [
+        ("/executions/{id}", format!("/executions/{first}")),
+        ("/executions", "/executions".into()),
+    ] {
         is_as_documented(&document, &Method::GET, documented, &reading.get(&path));
     }
-    ask(Method::DELETE, "/keys/{name}", "/keys/ci", &Value::Null, 200);
-    ask(Method::DELETE, "/keys/{name}", "/keys/ci", &Value::Null, 404);
+    ask(
+        Method::DELETE,
+        "/keys/{name}",
+        "/keys/ci",
+        &Value::Null,
+        200,
+    );
+    ask(
+        Method::DELETE,
+        "/keys/{name}",
+        "/keys/ci",
+        &Value::Null,
+        404,
+    );
     let unknown = Http::to(&serve).with_key("sk_live_no");
     for (method, path, _) in operations(&document) {
-        let answer = unknown.send(method.clone(), &path.replace("{id}", "a").replace("{name}", "a"), Vec::new());
+        let answer = unknown.send(
+            method.clone(),
+            &path.replace("{id}", "a").replace("{name}", "a"),
+            Vec::new(),
+        );
         assert_eq!(answer.status, 401, "{answer:#?}");
         is_as_documented(&document, &method, &path, &answer);
     }
@@ -260,18 +447,30 @@ fn records_of_every_kind_are_as_documented() {
         answer.body
     };
     let gate = sandbox.path("go");
-    let first = http.submit(&json!({"command": format!("until test -e '{}'; do sleep 0.05; done", gate.display())}));
-    eventually("it runs", || (check(&first)["status"] == "RUNNING").then_some(()));
+    let first = http.submit(
+        &json!({"command": format!("until test -e '{}'; do sleep 0.05; done", gate.display())}),
+    );
+    eventually("it runs", || {
+        (check(&first)["status"] == "RUNNING").then_some(())
+    });
     let second = http.submit(&json!({"command": "true"}));
-    eventually("the other waits", || (!check(&second)["waiting"].is_null()).then_some(()));
-    let never = http.submit(&json!({"command": "true", "repo": "file:///nowhere", "branch": "main"}));
+    eventually("the other waits", || {
+        (!check(&second)["waiting"].is_null()).then_some(())
+    });
+    let never =
+        http.submit(&json!({"command": "true", "repo": "file:///nowhere", "branch": "main"}));
     fs::write(gate, "").unwrap();
     http.until_quiet();
     for id in [first, second, never.clone()] {
         check(&id);
     }
     assert_eq!(check(&never)["exit_code"], Value::Null);
-    is_as_documented(&document, &Method::GET, "/executions", &http.get("/executions?limit=2"));
+    is_as_documented(
+        &document,
+        &Method::GET,
+        "/executions",
+        &http.get("/executions?limit=2"),
+    );
 }
 
 fn whole_request() -> SubmitRequest {
@@ -308,7 +507,14 @@ fn check_keys(schema: &str, whole: &impl Serialize) {
     let schema = &document["components"]["schemas"][schema];
     let whole = serde_json::to_value(whole).unwrap();
     assert_eq!(schema::faults(&document, schema, &whole), [""; 0]);
-    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let keys = |value: &Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<BTreeSet<_>>()
+    };
     assert_eq!(keys(&schema["properties"]), keys(&whole));
 }
 
@@ -322,12 +528,17 @@ fn text() -> Option<String> {
     Some("x".into())
 }
 
-/// API Gateway refuses a body before a function sees it, so it must not refuse more than the function would. One thing it does: a key
-/// that is null, which its schemas cannot allow, and which the document does not promise.
+/// API Gateway refuses a body before a function sees it, so it must not refuse more than the
+/// function would. One thing it does: a key that is null, which its schemas cannot allow, and which
+/// the document does not promise.
 #[test]
 fn what_the_schema_refuses_the_code_refuses_too() {
-    check_refusals("SubmitRequest", |body| serde_json::from_value::<SubmitRequest>(body.clone()).is_err());
-    check_refusals("Changes", |body| serde_json::from_value::<Changes>(body.clone()).is_err());
+    check_refusals("SubmitRequest", |body| {
+        serde_json::from_value::<SubmitRequest>(body.clone()).is_err()
+    });
+    check_refusals("Changes", |body| {
+        serde_json::from_value::<Changes>(body.clone()).is_err()
+    });
 }
 
 fn check_refusals(schema: &str, refused_by_code: impl Fn(&Value) -> bool) {
@@ -366,24 +577,42 @@ fn check_refusals(schema: &str, refused_by_code: impl Fn(&Value) -> bool) {
 #[test]
 fn what_api_gateway_answers_itself_is_a_problem_too() {
     let document = document();
-    let responses = document["x-amazon-apigateway-gateway-responses"].as_object().unwrap();
+    let responses = document["x-amazon-apigateway-gateway-responses"]
+        .as_object()
+        .unwrap();
     for (kind, response) in responses {
-        let template = response["responseTemplates"]["application/json"].as_str().unwrap();
-        // Of what API Gateway puts in, only this one is escaped: any other may hold a quote that a client wrote.
+        let template = response["responseTemplates"]["application/json"]
+            .as_str()
+            .unwrap();
+        // Of what API Gateway puts in, only this one is escaped: any other may hold a quote that a
+        // client wrote.
         let filled = template.replace("$context.error.messageString", "\"Bad \\\"thing\\\"\"");
         assert!(!filled.contains("$context"), "{kind}: {filled}");
-        let problem: Problem =
-            serde_json::from_str(&filled).unwrap_or_else(|error| panic!("{kind}: {error} in {filled}"));
+        let problem: Problem = serde_json::from_str(&filled)
+            .unwrap_or_else(|error| panic!("{kind}: {error} in {filled}"));
         assert_eq!(response["statusCode"], problem.status.to_string(), "{kind}");
-        assert!(!problem.code.is_empty() && !problem.title.is_empty(), "{kind}");
+        assert!(
+            !problem.code.is_empty() && !problem.title.is_empty(),
+            "{kind}"
+        );
         let headers = &response["responseParameters"];
-        assert_eq!(headers["gatewayresponse.header.Content-Type"], "'application/problem+json'", "{kind}");
+        assert_eq!(
+            headers["gatewayresponse.header.Content-Type"], "'application/problem+json'",
+            "{kind}"
+        );
         let may_pass = matches!(problem.status, 429 | 503);
-        assert_eq!(!headers["gatewayresponse.header.Retry-After"].is_null(), may_pass, "{kind}");
+        assert_eq!(
+            !headers["gatewayresponse.header.Retry-After"].is_null(),
+            may_pass,
+            "{kind}"
+        );
     }
-    for (kind, status) in
-        [("ACCESS_DENIED", "403"), ("INVALID_API_KEY", "403"), ("EXPIRED_TOKEN", "403"), ("WAF_FILTERED", "403")]
-    {
+    for (kind, status) in [
+        ("ACCESS_DENIED", "403"),
+        ("INVALID_API_KEY", "403"),
+        ("EXPIRED_TOKEN", "403"),
+        ("WAF_FILTERED", "403"),
+    ] {
         assert_eq!(responses[kind]["statusCode"], status, "{kind}");
     }
     for kind in [

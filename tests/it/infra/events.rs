@@ -1,4 +1,5 @@
-//! Which events reach the state tracker, and which reach users: no emulator sends ECS's events, or looks at patterns.
+//! Which events reach the state tracker, and which reach users: no emulator sends ECS's events, or
+//! looks at patterns.
 
 use domain::key::Caller;
 use domain::{
@@ -37,11 +38,18 @@ fn event(fixture: &str) -> Value {
 
 #[test]
 fn the_rule_takes_the_tasks_of_its_cluster_that_run_or_are_over() {
-    for (what, fixture) in [("runs", RUNNING), ("will be interrupted", SPOT_WARNING), ("is over", STOPPED)] {
+    for (what, fixture) in [
+        ("runs", RUNNING),
+        ("will be interrupted", SPOT_WARNING),
+        ("is over", STOPPED),
+    ] {
         let event = event(fixture);
         assert!(rule().matches(&event), "{what}: {event:#}");
         let task: Task = serde_json::from_value(event["detail"].clone()).unwrap();
-        assert!(task.attempt().is_some(), "the state tracker knows whose it is: {task:?}");
+        assert!(
+            task.attempt().is_some(),
+            "the state tracker knows whose it is: {task:?}"
+        );
     }
 }
 
@@ -54,17 +62,44 @@ fn the_rule_takes_nothing_else() {
     };
     let cluster = "/detail/clusterArn";
     for (what, event) in [
-        ("another cluster", changed(cluster, "arn:aws:ecs:eu-central-1:123456789012:cluster/other")),
+        (
+            "another cluster",
+            changed(
+                cluster,
+                "arn:aws:ecs:eu-central-1:123456789012:cluster/other",
+            ),
+        ),
         (
             "a cluster whose name begins alike",
-            changed(cluster, "arn:aws:ecs:eu-central-1:123456789012:cluster/mycli-default-2"),
+            changed(
+                cluster,
+                "arn:aws:ecs:eu-central-1:123456789012:cluster/mycli-default-2",
+            ),
         ),
-        ("another region", changed(cluster, "arn:aws:ecs:us-east-1:123456789012:cluster/mycli-default")),
+        (
+            "another region",
+            changed(
+                cluster,
+                "arn:aws:ecs:us-east-1:123456789012:cluster/mycli-default",
+            ),
+        ),
         ("another source", changed("/source", "mycli")),
-        ("another kind", changed("/detail-type", "ECS Container Instance State Change")),
-        ("a state in between", changed("/detail/lastStatus", "DEPROVISIONING")),
-        ("a task that is being made", changed("/detail/lastStatus", "PROVISIONING")),
-        ("a task that waits", changed("/detail/lastStatus", "PENDING")),
+        (
+            "another kind",
+            changed("/detail-type", "ECS Container Instance State Change"),
+        ),
+        (
+            "a state in between",
+            changed("/detail/lastStatus", "DEPROVISIONING"),
+        ),
+        (
+            "a task that is being made",
+            changed("/detail/lastStatus", "PROVISIONING"),
+        ),
+        (
+            "a task that waits",
+            changed("/detail/lastStatus", "PENDING"),
+        ),
     ] {
         assert!(!rule().matches(&event), "{what}: {event:#}");
     }
@@ -72,8 +107,13 @@ fn the_rule_takes_nothing_else() {
 
 fn stream_filter() -> Pattern {
     let source = Template::read().properties("EndSource", &stack());
-    let filters = source["FilterCriteria"]["Filters"].as_array().unwrap().clone();
-    let [filter] = filters.as_slice() else { panic!("one filter: {filters:?}") };
+    let filters = source["FilterCriteria"]["Filters"]
+        .as_array()
+        .unwrap()
+        .clone();
+    let [filter] = filters.as_slice() else {
+        panic!("one filter: {filters:?}")
+    };
     Pattern::parse(&serde_json::from_str(filter["Pattern"].as_str().unwrap()).unwrap()).unwrap()
 }
 
@@ -90,7 +130,11 @@ fn the_stream_tells_of_every_final_state_and_of_no_other() {
     for status in ExecutionStatus::ALL {
         for kind in ["INSERT", "MODIFY"] {
             let image = json!({"status": {"S": status.as_str()}, "id": {"S": "exec_0"}});
-            assert_eq!(stream_filter().matches(&record(kind, &image)), status.is_final(), "{kind} {status:?}");
+            assert_eq!(
+                stream_filter().matches(&record(kind, &image)),
+                status.is_final(),
+                "{kind} {status:?}"
+            );
         }
     }
 }
@@ -99,7 +143,10 @@ fn the_stream_tells_of_every_final_state_and_of_no_other() {
 fn the_stream_tells_of_nothing_but_executions_that_are_there() {
     let ended = json!({"status": {"S": "FAILED"}, "id": {"S": "exec_0"}});
     assert!(!stream_filter().matches(&record("REMOVE", &ended)));
-    assert!(!stream_filter().matches(&record("MODIFY", &json!({"id": {"S": "exec_0"}, "used": {"N": "1"}}))));
+    assert!(!stream_filter().matches(&record(
+        "MODIFY",
+        &json!({"id": {"S": "exec_0"}, "used": {"N": "1"}})
+    )));
     assert!(!stream_filter().matches(&record("MODIFY", &json!({"status": {"N": "1"}}))));
 }
 
@@ -112,8 +159,13 @@ fn ended() -> Execution {
         ..SubmitRequest::default()
     };
     let request = request.validate(&Defaults::aws()).unwrap();
-    let execution =
-        Execution::submitted(ExecutionId::new(now, 1), request, CapacityPool::FargateSpot, &Caller::local("ci"), now);
+    let execution = Execution::submitted(
+        ExecutionId::new(now, 1),
+        request,
+        CapacityPool::FargateSpot,
+        &Caller::local("ci"),
+        now,
+    );
     match execution.cancelled(&Caller::local("ci"), now) {
         CancelDecision::Changed(ended) => *ended,
         other => panic!("{other:?}"),
@@ -132,24 +184,46 @@ fn published(execution: &Execution) -> Value {
 /// The patterns in the manual, for users' own rules.
 #[test]
 fn users_rules_see_how_executions_end() {
-    let of = |pattern: Value| Pattern::parse(&pattern).unwrap().matches(&published(&ended()));
-    assert!(of(json!({"source": ["mycli"], "detail-type": ["Execution State Change"]})));
+    let of = |pattern: Value| {
+        Pattern::parse(&pattern)
+            .unwrap()
+            .matches(&published(&ended()))
+    };
+    assert!(of(
+        json!({"source": ["mycli"], "detail-type": ["Execution State Change"]})
+    ));
     assert!(of(
         json!({"source": ["mycli"], "detail": {"status": [{"anything-but": "SUCCEEDED"}], "group": ["nightly"]}})
     ));
-    assert!(!of(json!({"source": ["mycli"], "detail": {"status": ["SUCCEEDED"]}})));
-    assert!(!rule().matches(&published(&ended())), "our own rule does not listen to ourselves");
+    assert!(!of(
+        json!({"source": ["mycli"], "detail": {"status": ["SUCCEEDED"]}})
+    ));
+    assert!(
+        !rule().matches(&published(&ended())),
+        "our own rule does not listen to ourselves"
+    );
 }
 
 #[test]
 fn the_state_tracker_may_publish_exactly_these() {
     let policy = tests::policy::Policy::of_role(&Template::read(), "StateTrackerRole", &stack());
     let entry = |source: &str, kind: &str| {
-        let body =
-            json!({"Entries": [{"EventBusName": "default", "Source": source, "DetailType": kind, "Detail": "{}"}]});
+        let body = json!({"Entries": [{"EventBusName": "default", "Source": source, "DetailType": kind, "Detail": "{}"}]});
         tests::policy::calls_of("AWSEvents.PutEvents", &body, &stack())
     };
-    assert!(entry(SOURCE, DETAIL_TYPE).iter().all(|call| policy.allows(call)));
-    assert!(!entry("aws.ecs", DETAIL_TYPE).iter().any(|call| policy.allows(call)));
-    assert!(!entry(SOURCE, "Something else").iter().any(|call| policy.allows(call)));
+    assert!(
+        entry(SOURCE, DETAIL_TYPE)
+            .iter()
+            .all(|call| policy.allows(call))
+    );
+    assert!(
+        !entry("aws.ecs", DETAIL_TYPE)
+            .iter()
+            .any(|call| policy.allows(call))
+    );
+    assert!(
+        !entry(SOURCE, "Something else")
+            .iter()
+            .any(|call| policy.allows(call))
+    );
 }

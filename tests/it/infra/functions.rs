@@ -21,7 +21,12 @@ fn environment(function: &str, stack: &Stack) -> Value {
 fn each_function_is_given_what_it_reads_and_nothing_else() {
     for (name, function) in FUNCTIONS {
         let environment = environment(name, &Stack::named("default"));
-        let given: BTreeSet<_> = environment.as_object().unwrap().keys().map(String::as_str).collect();
+        let given: BTreeSet<_> = environment
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         let read: BTreeSet<_> = function.variables().collect();
         assert_eq!(given, read, "{name}");
     }
@@ -36,14 +41,21 @@ fn each_function_understands_what_it_is_given() {
             .with("SubnetIds", "subnet-1,subnet-2")
             .with("SecurityGroupIds", "sg-1,sg-2")
             .with("AssignPublicIp", "false"),
-        Stack::named("b").with("SpotVcpus", "12").with("OnDemandVcpus", "0").with("DefaultCapacity", "on-demand"),
+        Stack::named("b")
+            .with("SpotVcpus", "12")
+            .with("OnDemandVcpus", "0")
+            .with("DefaultCapacity", "on-demand"),
     ];
     for stack in &stacks {
         for (name, function) in FUNCTIONS {
             let mut variables = environment(name, stack);
             variables["AWS_REGION"] = "eu-central-1".into(); // Lambda's own.
             // A variable's value is text, whatever the template has.
-            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = |value: &Value| {
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned)
+            };
             let read = Installation::read(function, |variable| variables.get(variable).map(text));
             assert!(read.is_ok(), "{name}: {}", read.unwrap_err());
         }
@@ -52,10 +64,15 @@ fn each_function_understands_what_it_is_given() {
 
 #[test]
 fn a_given_network_is_used_as_it_is_and_nothing_is_made() {
-    let stack = Stack::named("default").with("SubnetIds", "subnet-1,subnet-2").with("SecurityGroupIds", "sg-1");
+    let stack = Stack::named("default")
+        .with("SubnetIds", "subnet-1,subnet-2")
+        .with("SecurityGroupIds", "sg-1");
     let launcher = environment("LauncherFunction", &stack);
     assert_eq!(
-        (&launcher["MYCLI_SUBNETS"], &launcher["MYCLI_SECURITY_GROUPS"]),
+        (
+            &launcher["MYCLI_SUBNETS"],
+            &launcher["MYCLI_SECURITY_GROUPS"]
+        ),
         (&"subnet-1,subnet-2".into(), &"sg-1".into())
     );
     let template = Template::read();
@@ -72,9 +89,13 @@ fn a_given_network_is_used_as_it_is_and_nothing_is_made() {
         "SecurityGroup",
     ] {
         for (name, resource) in template.of_type(&format!("AWS::EC2::{kind}")) {
-            let condition = resource["Condition"].as_str().unwrap_or_else(|| panic!("{name} is always made"));
+            let condition = resource["Condition"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{name} is always made"));
             assert!(!template.condition(condition, &stack), "{name}");
-            let made = Stack::named("default").with("ZoneC", "us-east-1c").with("PrivateSubnets", "true");
+            let made = Stack::named("default")
+                .with("ZoneC", "us-east-1c")
+                .with("PrivateSubnets", "true");
             assert!(template.condition(condition, &made), "{name}");
             // A NAT gateway is billed by the hour: nobody has one without asking.
             let is_of_nat = name.contains("Nat");
@@ -87,17 +108,28 @@ fn a_given_network_is_used_as_it_is_and_nothing_is_made() {
 #[test]
 fn only_an_emulator_s_functions_are_told_where_aws_is() {
     for (name, _) in FUNCTIONS {
-        assert_eq!(environment(name, &Stack::named("default")).get("AWS_ENDPOINT_URL"), None, "{name}");
+        assert_eq!(
+            environment(name, &Stack::named("default")).get("AWS_ENDPOINT_URL"),
+            None,
+            "{name}"
+        );
         let emulator = Stack::named("default").with("EndpointUrl", "http://127.0.0.1:4566");
-        assert_eq!(environment(name, &emulator)["AWS_ENDPOINT_URL"], "http://127.0.0.1:4566", "{name}");
+        assert_eq!(
+            environment(name, &emulator)["AWS_ENDPOINT_URL"],
+            "http://127.0.0.1:4566",
+            "{name}"
+        );
     }
 }
 
-/// SQS hides a message while it is worked on; a function that is cut off must not leave it visible to another first.
+/// SQS hides a message while it is worked on; a function that is cut off must not leave it visible
+/// to another first.
 #[test]
 fn messages_stay_hidden_for_six_times_the_functions_time() {
     let template = Template::read();
-    let time = template.resource("LauncherFunction")["Properties"]["Timeout"].as_u64().unwrap();
+    let time = template.resource("LauncherFunction")["Properties"]["Timeout"]
+        .as_u64()
+        .unwrap();
     for queue in ["LaunchQueue", "ControlQueue"] {
         let properties = &template.resource(queue)["Properties"];
         assert_eq!(properties["VisibilityTimeout"], 6 * time, "{queue}");
@@ -105,11 +137,18 @@ fn messages_stay_hidden_for_six_times_the_functions_time() {
     }
 }
 
-/// API Gateway waits for 29 seconds (AWS-FACTS §7): a function that took longer would be cut off without saying why.
+/// API Gateway waits for 29 seconds (AWS-FACTS §7): a function that took longer would be cut off
+/// without saying why.
 #[test]
 fn what_answers_over_http_answers_within_api_gateways_time() {
     for function in ["SubmitFunction", "QueryFunction"] {
-        assert!(Template::read().resource(function)["Properties"]["Timeout"].as_u64().unwrap() <= 29, "{function}");
+        assert!(
+            Template::read().resource(function)["Properties"]["Timeout"]
+                .as_u64()
+                .unwrap()
+                <= 29,
+            "{function}"
+        );
     }
 }
 
@@ -117,11 +156,17 @@ fn what_answers_over_http_answers_within_api_gateways_time() {
 fn each_source_may_call_the_function_it_calls() {
     let template = Template::read();
     let stack = Stack::named("default");
-    let permissions: Vec<_> =
-        template.of_type("AWS::Lambda::Permission").map(|(name, _)| template.properties(name, &stack)).collect();
+    let permissions: Vec<_> = template
+        .of_type("AWS::Lambda::Permission")
+        .map(|(name, _)| template.properties(name, &stack))
+        .collect();
     let allowed = |source: &str, function: &str| {
-        let source = template.resolved(&serde_json::json!({"Fn::GetAtt": source}), &stack).unwrap();
-        permissions.iter().any(|permission| permission["SourceArn"] == source && permission["FunctionName"] == function)
+        let source = template
+            .resolved(&serde_json::json!({"Fn::GetAtt": source}), &stack)
+            .unwrap();
+        permissions.iter().any(|permission| {
+            permission["SourceArn"] == source && permission["FunctionName"] == function
+        })
     };
     for source in ["TaskRule.Arn", "SweepRule.Arn", "TaskLogGroup.Arn"] {
         assert!(allowed(source, "mycli-default-state-tracker"), "{source}");

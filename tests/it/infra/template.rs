@@ -22,18 +22,33 @@ fn linters_find_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("template.json");
     fs::write(&file, format!("{:#}", Template::read().0)).unwrap();
-    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/lint.sh")).arg(&file).output().unwrap();
+    let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/infra/lint.sh"))
+        .arg(&file)
+        .output()
+        .unwrap();
     let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
 }
 
 /// Runs one of the scripts beside the tests, which says what is wrong.
 #[track_caller]
 pub(super) fn says_nothing_is_wrong(script: &str, arguments: &[&OsStr]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
-    let output = Command::new("python3").arg(script).args(arguments).output().unwrap();
+    let output = Command::new("python3")
+        .arg(script)
+        .args(arguments)
+        .output()
+        .unwrap();
     let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
 }
 
 /// Each action of each role is one that AWS has, on a resource that it can be used on.
@@ -45,7 +60,8 @@ fn policies_are_what_the_service_authorization_reference_knows() {
     says_nothing_is_wrong("policies.py", &[file.as_os_str()]);
 }
 
-/// The lint of policies, and the one of requests that the emulator answers, find what they are there for.
+/// The lint of policies, and the one of requests that the emulator answers, find what they are
+/// there for.
 #[test]
 fn who_looks_at_policies_and_requests_finds_what_is_wrong() {
     says_nothing_is_wrong("policies.py", &[OsStr::new("self-test")]);
@@ -56,8 +72,15 @@ fn who_looks_at_policies_and_requests_finds_what_is_wrong() {
 fn whatever_is_skipped_says_why() {
     let template = Template::read();
     for (name, resource) in template.0["Resources"].as_object().unwrap() {
-        for skip in resource["Metadata"]["checkov"]["skip"].as_array().into_iter().flatten() {
-            assert!(skip["comment"].as_str().is_some_and(|why| why.len() > 20), "{name}: {skip}");
+        for skip in resource["Metadata"]["checkov"]["skip"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            assert!(
+                skip["comment"].as_str().is_some_and(|why| why.len() > 20),
+                "{name}: {skip}"
+            );
         }
     }
 }
@@ -67,41 +90,65 @@ fn whatever_is_skipped_says_why() {
 fn every_dead_letter_rings() {
     let template = Template::read();
     let stack = Stack::named("default");
-    let alarms: Vec<_> =
-        template.of_type("AWS::CloudWatch::Alarm").map(|(name, _)| template.properties(name, &stack)).collect();
+    let alarms: Vec<_> = template
+        .of_type("AWS::CloudWatch::Alarm")
+        .map(|(name, _)| template.properties(name, &stack))
+        .collect();
     for (name, _) in template.of_type("AWS::SQS::Queue") {
         let queue = template.properties(name, &stack);
         let rings = |metric: &str| {
-            alarms
-                .iter()
-                .any(|alarm| alarm["MetricName"] == metric && alarm["Dimensions"][0]["Value"] == queue["QueueName"])
+            alarms.iter().any(|alarm| {
+                alarm["MetricName"] == metric
+                    && alarm["Dimensions"][0]["Value"] == queue["QueueName"]
+            })
         };
         let is_source = !queue["RedrivePolicy"].is_null();
         assert!(
-            rings(if is_source { "ApproximateAgeOfOldestMessage" } else { "ApproximateNumberOfMessagesVisible" }),
+            rings(if is_source {
+                "ApproximateAgeOfOldestMessage"
+            } else {
+                "ApproximateNumberOfMessagesVisible"
+            }),
             "{name}"
         );
         assert_eq!(queue["SqsManagedSseEnabled"], true, "{name}");
     }
 }
 
-/// An event of a task holds its variables, and a dead letter is kept for two weeks. The sweep makes good what such an event would have told.
+/// An event of a task holds its variables, and a dead letter is kept for two weeks. The sweep makes
+/// good what such an event would have told.
 #[test]
 fn no_event_of_a_task_becomes_a_dead_letter() {
     let template = Template::read();
     let stack = Stack::named("default");
     let targets = template.properties("TaskRule", &stack)["Targets"].clone();
-    assert_eq!((targets.as_array().unwrap().len(), &targets[0]["DeadLetterConfig"]), (1, &Value::Null), "{targets:#}");
+    assert_eq!(
+        (
+            targets.as_array().unwrap().len(),
+            &targets[0]["DeadLetterConfig"]
+        ),
+        (1, &Value::Null),
+        "{targets:#}"
+    );
     let invocation = template.properties("StateTrackerInvocation", &stack);
-    assert_eq!(invocation["DestinationConfig"], Value::Null, "{invocation:#}");
-    let alarms = template.of_type("AWS::CloudWatch::Alarm").map(|(name, _)| template.properties(name, &stack));
+    assert_eq!(
+        invocation["DestinationConfig"],
+        Value::Null,
+        "{invocation:#}"
+    );
+    let alarms = template
+        .of_type("AWS::CloudWatch::Alarm")
+        .map(|(name, _)| template.properties(name, &stack));
     assert!(
-        alarms.into_iter().any(|alarm| alarm["MetricName"] == "AsyncEventsDropped"),
+        alarms
+            .into_iter()
+            .any(|alarm| alarm["MetricName"] == "AsyncEventsDropped"),
         "that they are given up rings"
     );
 }
 
-/// Lambda cuts a chain of invocations of one function after sixteen, and what waits for room goes round as long as it waits.
+/// Lambda cuts a chain of invocations of one function after sixteen, and what waits for room goes
+/// round as long as it waits.
 #[test]
 fn what_the_launcher_sends_itself_is_not_taken_for_a_loop() {
     let properties = Template::read().properties("LauncherFunction", &Stack::named("default"));
@@ -126,7 +173,13 @@ fn names_are_those_that_all_of_mycli_relies_on() {
         ("ControlDeadLettersUrl", "control-dead"),
         ("EventDeadLettersUrl", "events-dead"),
     ] {
-        assert!(output(output_name).as_str().unwrap().ends_with(&format!("/mycli-nightly-{queue}")), "{output_name}");
+        assert!(
+            output(output_name)
+                .as_str()
+                .unwrap()
+                .ends_with(&format!("/mycli-nightly-{queue}")),
+            "{output_name}"
+        );
     }
     for (resource, function) in [
         ("SubmitFunction", "submit"),
@@ -135,9 +188,18 @@ fn names_are_those_that_all_of_mycli_relies_on() {
         ("StateTrackerFunction", "state-tracker"),
     ] {
         let properties = template.properties(resource, &stack);
-        assert_eq!(properties["FunctionName"], format!("mycli-nightly-{function}"));
-        assert_eq!(properties["Code"]["S3Key"], format!("functions/0/{function}.zip"));
-        assert_eq!((&properties["Runtime"], &properties["Handler"]), (&"provided.al2023".into(), &"bootstrap".into()));
+        assert_eq!(
+            properties["FunctionName"],
+            format!("mycli-nightly-{function}")
+        );
+        assert_eq!(
+            properties["Code"]["S3Key"],
+            format!("functions/0/{function}.zip")
+        );
+        assert_eq!(
+            (&properties["Runtime"], &properties["Handler"]),
+            (&"provided.al2023".into(), &"bootstrap".into())
+        );
     }
 }
 
@@ -145,11 +207,15 @@ fn names_are_those_that_all_of_mycli_relies_on() {
 #[test]
 fn marker_lines_are_looked_for_by_their_prefix() {
     let filter = Template::read().properties("MarkerLines", &Stack::named("default"));
-    assert_eq!(filter["FilterPattern"], format!("\"{}\"", domain::marker::PREFIX));
+    assert_eq!(
+        filter["FilterPattern"],
+        format!("\"{}\"", domain::marker::PREFIX)
+    );
     assert_eq!(filter["LogGroupName"], "/aws/mycli/default");
 }
 
-/// Each function's log is looked through for the records that it passed over, and one alarm hears of all of them.
+/// Each function's log is looked through for the records that it passed over, and one alarm hears
+/// of all of them.
 #[test]
 fn every_record_that_is_passed_over_rings() {
     let template = Template::read();
@@ -159,20 +225,37 @@ fn every_record_that_is_passed_over_rings() {
         .map(|(name, _)| (template.properties(name, &stack), name))
         .find(|(alarm, _)| alarm["MetricName"] == "UnreadableRecords")
         .unwrap();
-    assert_eq!((&alarm["Threshold"], &alarm["TreatMissingData"]), (&json!(0), &json!("notBreaching")));
+    assert_eq!(
+        (&alarm["Threshold"], &alarm["TreatMissingData"]),
+        (&json!(0), &json!("notBreaching"))
+    );
     assert_eq!(alarm["ComparisonOperator"], "GreaterThanThreshold");
-    let filters: Vec<_> =
-        template.of_type("AWS::Logs::MetricFilter").map(|(name, _)| template.properties(name, &stack)).collect();
+    let filters: Vec<_> = template
+        .of_type("AWS::Logs::MetricFilter")
+        .map(|(name, _)| template.properties(name, &stack))
+        .collect();
     for (name, _) in template.of_type("AWS::Lambda::Function") {
         let log = template.properties(name, &stack)["LoggingConfig"]["LogGroup"].clone();
         let unreadable = |filter: &&Value| {
-            filter["LogGroupName"] == log && filter["MetricTransformations"][0]["MetricName"] == alarm["MetricName"]
+            filter["LogGroupName"] == log
+                && filter["MetricTransformations"][0]["MetricName"] == alarm["MetricName"]
         };
-        let filter = filters.iter().find(unreadable).unwrap_or_else(|| panic!("{name}"));
-        assert_eq!(filter["FilterPattern"], format!("\"{PASSED_OVER}\""), "{name}");
+        let filter = filters
+            .iter()
+            .find(unreadable)
+            .unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(
+            filter["FilterPattern"],
+            format!("\"{PASSED_OVER}\""),
+            "{name}"
+        );
         let metric = &filter["MetricTransformations"][0];
         assert_eq!(
-            (&metric["MetricNamespace"], &metric["MetricName"], &metric["MetricValue"]),
+            (
+                &metric["MetricNamespace"],
+                &metric["MetricName"],
+                &metric["MetricValue"]
+            ),
             (&alarm["Namespace"], &alarm["MetricName"], &json!("1")),
             "{name}"
         );
@@ -199,8 +282,9 @@ impl io::Write for Log {
     }
 }
 
-/// A pattern in quotes is looked for in a line as it stands, so that it finds the words in text and in JSON alike. The functions' own
-/// subscriber must write them in one piece. It can be set once in a process, which is one test's own.
+/// A pattern in quotes is looked for in a line as it stands, so that it finds the words in text and
+/// in JSON alike. The functions' own subscriber must write them in one piece. It can be set once in
+/// a process, which is one test's own.
 #[test]
 fn a_record_that_is_passed_over_is_one_line_that_the_filter_finds() {
     let log = Log::default();
@@ -209,7 +293,8 @@ fn a_record_that_is_passed_over_is_one_line_that_the_filter_finds() {
     let id: ExecutionId = "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9".parse().unwrap();
     Corrupt::execution(id.clone(), "this release cannot read its `request.arch`").note();
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let filter = Template::read().properties("StateTrackerUnreadableRecords", &Stack::named("default"));
+    let filter =
+        Template::read().properties("StateTrackerUnreadableRecords", &Stack::named("default"));
     let phrase = filter["FilterPattern"].as_str().unwrap().trim_matches('"');
     let found: Vec<_> = text.lines().filter(|line| line.contains(phrase)).collect();
     assert!(found.len() == 1 && found[0].contains(id.as_str()), "{text}");
@@ -219,20 +304,31 @@ fn a_record_that_is_passed_over_is_one_line_that_the_filter_finds() {
 #[test]
 fn the_table_forgets_by_itself_and_can_be_brought_back() {
     let table = Template::read().properties("Table", &Stack::named("default"));
-    assert_eq!(table["TimeToLiveSpecification"], serde_json::json!({"AttributeName": "expires", "Enabled": true}));
-    assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"], true);
+    assert_eq!(
+        table["TimeToLiveSpecification"],
+        serde_json::json!({"AttributeName": "expires", "Enabled": true})
+    );
+    assert_eq!(
+        table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"],
+        true
+    );
     assert_eq!(table["StreamSpecification"]["StreamViewType"], "NEW_IMAGE");
 }
 
-/// API Gateway escapes nothing of what it puts into a line of the access log, so nothing is in there that a client may choose freely.
+/// API Gateway escapes nothing of what it puts into a line of the access log, so nothing is in
+/// there that a client may choose freely.
 #[test]
 fn no_client_can_break_a_line_of_the_access_log() {
     let template = Template::read();
-    let format = template.resource("Stage")["Properties"]["AccessLogSetting"]["Format"].as_str().unwrap();
+    let format = template.resource("Stage")["Properties"]["AccessLogSetting"]["Format"]
+        .as_str()
+        .unwrap();
     let mut rest = format;
     let mut filled = String::new();
     while let Some((before, after)) = rest.split_once("$context.") {
-        let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(after.len());
+        let end = after
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '.')
+            .unwrap_or(after.len());
         let (variable, tail) = after.split_at(end);
         // What API Gateway makes itself, an address, and the method of a resource that it found.
         assert!(
@@ -262,13 +358,18 @@ fn no_client_can_break_a_line_of_the_access_log() {
 #[test]
 fn a_boundary_a_key_and_a_topic_reach_all_that_can_have_them() {
     let template = Template::read();
-    let (boundary, key) = ("arn:aws:iam::123456789012:policy/edge", "arn:aws:kms:us-east-1:123456789012:key/k");
+    let (boundary, key) = (
+        "arn:aws:iam::123456789012:policy/edge",
+        "arn:aws:kms:us-east-1:123456789012:key/k",
+    );
     let topic = "arn:aws:sns:us-east-1:123456789012:rings";
     let set = Stack::named("default")
         .with("PermissionsBoundaryArn", boundary)
         .with("KmsKeyArn", key)
         .with("AlarmTopicArn", topic);
-    let properties = |stack: &Stack, resource: &Value| template.resolved(&resource["Properties"], stack).unwrap();
+    let properties = |stack: &Stack, resource: &Value| {
+        template.resolved(&resource["Properties"], stack).unwrap()
+    };
     for (kind, property, value) in [
         ("AWS::IAM::Role", "PermissionsBoundary", json!(boundary)),
         ("AWS::SQS::Queue", "KmsMasterKeyId", json!(key)),
@@ -284,7 +385,11 @@ fn a_boundary_a_key_and_a_topic_reach_all_that_can_have_them() {
         assert!(!all.is_empty(), "{kind}");
         for (name, resource) in all {
             assert_eq!(properties(&set, resource)[property], value, "{name}");
-            assert_eq!(properties(&Stack::named("default"), resource).get(property), None, "{name}");
+            assert_eq!(
+                properties(&Stack::named("default"), resource).get(property),
+                None,
+                "{name}"
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
-//! Every order of what is learned of a task, with parts of it missing and parts of it told twice: followed by a sweep, there is one end.
+//! Every order of what is learned of a task, with parts of it missing and parts of it told twice:
+//! followed by a sweep, there is one end.
 //!
-//! Exhaustive over all orders of all subsets, and over all short sequences with repetitions; longer ones are drawn.
+//! Exhaustive over all orders of all subsets, and over all short sequences with repetitions; longer
+//! ones are drawn.
 
 use std::sync::{Arc, Mutex};
 
@@ -74,28 +76,62 @@ fn story(
         start(),
     );
     let ecs = Arc::new(Mutex::new(Ecs::new(account)));
-    ecs.lock().unwrap().script(&submitted.id.attempt(1).to_string(), life);
+    ecs.lock()
+        .unwrap()
+        .script(&submitted.id.attempt(1).to_string(), life);
     let clock = Manual::new(start());
     let tasks = InProcess::new(Arc::clone(&ecs), clock.clone());
     let definition = TaskDefinition::of(&submitted.request, &GitAccess::default(), &settings);
-    let arn = tasks.register_definition(&definition).now_or_never().unwrap().unwrap();
+    let arn = tasks
+        .register_definition(&definition)
+        .now_or_never()
+        .unwrap()
+        .unwrap();
     let run_task = task::run_task(&submitted, &arn, NONCE, &GitAccess::default(), &settings);
-    let launched = submitted.launching(Plan { nonce: NONCE.into(), run_task: run_task.clone() }, start()).unwrap();
+    let launched = submitted
+        .launching(
+            Plan {
+                nonce: NONCE.into(),
+                run_task: run_task.clone(),
+            },
+            start(),
+        )
+        .unwrap();
     let first = tasks.run_task(&run_task).now_or_never().unwrap().unwrap();
     if let Some((second, reason)) = stopped {
         clock.pass(TimeDelta::seconds(second));
-        tasks.stop_task(&first.task_arn, reason).now_or_never().unwrap().unwrap();
+        tasks
+            .stop_task(&first.task_arn, reason)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
     }
     let told = ecs.lock().unwrap().take_events(at(3_600));
-    let tasks = told.into_iter().map(|(_, change)| change.shown.task).filter(|task| task.last_status != "PROVISIONING");
+    let tasks = told
+        .into_iter()
+        .map(|(_, change)| change.shown.task)
+        .filter(|task| task.last_status != "PROVISIONING");
     let mut news: Vec<_> = tasks.map(|task| News::Task(Box::new(task))).collect();
-    news.extend(lines.iter().map(|(second, marker)| News::Line(at(*second), marker.clone())));
-    Story { name, launched, news, status, exit_code }
+    news.extend(
+        lines
+            .iter()
+            .map(|(second, marker)| News::Line(at(*second), marker.clone())),
+    );
+    Story {
+        name,
+        launched,
+        news,
+        status,
+        exit_code,
+    }
 }
 
 fn life(work: i64, end: End) -> Life {
     let wind_down = TimeDelta::seconds(2);
-    Life { wind_down, ..Life::new(TimeDelta::seconds(20), TimeDelta::seconds(work), end) }
+    Life {
+        wind_down,
+        ..Life::new(TimeDelta::seconds(20), TimeDelta::seconds(work), end)
+    }
 }
 
 fn stories() -> Vec<Story> {
@@ -103,42 +139,101 @@ fn stories() -> Vec<Story> {
     let begun = || vec![(20, Marker::SetUp), (21, Marker::Start)];
     let with = |second: i64, marker: Marker| [begun(), vec![(second, marker)]].concat();
     let cancelled = |mut story: Story| {
-        let CancelDecision::Changed(asked) = story.launched.cancelled(&Caller::local("alice"), at(30)) else {
+        let CancelDecision::Changed(asked) =
+            story.launched.cancelled(&Caller::local("alice"), at(30))
+        else {
             panic!("it runs")
         };
         story.launched = *asked;
         story
     };
-    let stubborn = Life { on_term: OnTerm::Exits(TimeDelta::seconds(3), 143), ..life(500, End::Exit(0)) };
+    let stubborn = Life {
+        on_term: OnTerm::Exits(TimeDelta::seconds(3), 143),
+        ..life(500, End::Exit(0))
+    };
     vec![
-        story("a success", life(30, End::Exit(0)), &with(50, Marker::Exit(0)), None, (Succeeded, Some(0))),
-        story("a failure", life(30, End::Exit(3)), &with(50, Marker::Exit(3)), None, (Failed, Some(3))),
+        story(
+            "a success",
+            life(30, End::Exit(0)),
+            &with(50, Marker::Exit(0)),
+            None,
+            (Succeeded, Some(0)),
+        ),
+        story(
+            "a failure",
+            life(30, End::Exit(3)),
+            &with(50, Marker::Exit(3)),
+            None,
+            (Failed, Some(3)),
+        ),
         // It is tried again: that is what one sees of it, and never two things.
-        story("a pull that failed", life(0, End::NeverStarts(PULL_TIMED_OUT.into())), &[], None, (Waiting, None)),
-        story("an interruption", life(30, End::Interrupted), &begun(), None, (Failed, Some(143))),
-        story("a timeout", life(61, End::Exit(124)), &with(81, Marker::Timeout), None, (TimedOut, None)),
-        cancelled(story("a cancel", stubborn, &begun(), Some((40, "cancelled by alice")), (Cancelled, None))),
+        story(
+            "a pull that failed",
+            life(0, End::NeverStarts(PULL_TIMED_OUT.into())),
+            &[],
+            None,
+            (Waiting, None),
+        ),
+        story(
+            "an interruption",
+            life(30, End::Interrupted),
+            &begun(),
+            None,
+            (Failed, Some(143)),
+        ),
+        story(
+            "a timeout",
+            life(61, End::Exit(124)),
+            &with(81, Marker::Timeout),
+            None,
+            (TimedOut, None),
+        ),
+        cancelled(story(
+            "a cancel",
+            stubborn,
+            &begun(),
+            Some((40, "cancelled by alice")),
+            (Cancelled, None),
+        )),
     ]
 }
 
 fn learn(record: Execution, news: &News) -> Execution {
     let told = match news {
         News::Task(task) => record.observe(1, &Observation::Task(task), at(3_600)),
-        News::Line(second, marker) => record.observe(1, &Observation::Markers(&[(*second, marker.clone())]), at(3_600)),
+        News::Line(second, marker) => record.observe(
+            1,
+            &Observation::Markers(&[(*second, marker.clone())]),
+            at(3_600),
+        ),
     };
     told.unwrap_or(record)
 }
 
 /// As the sweep: it describes the task, and the log is read once nothing more comes.
 fn swept(story: &Story, record: Execution) -> Execution {
-    let last = story.news.iter().rev().find(|news| matches!(news, News::Task(_))).unwrap();
+    let last = story
+        .news
+        .iter()
+        .rev()
+        .find(|news| matches!(news, News::Task(_)))
+        .unwrap();
     let record = learn(record, last);
     let lines = story.news.iter().filter_map(|news| match news {
         News::Line(second, marker) => Some((*second, marker.clone())),
         News::Task(_) => None,
     });
-    match record.open_attempt().filter(|attempt| attempt.needs_its_log()) {
-        Some(_) => record.observe(1, &Observation::WholeLog(&lines.collect::<Vec<_>>()), at(3_700)).unwrap_or(record),
+    match record
+        .open_attempt()
+        .filter(|attempt| attempt.needs_its_log())
+    {
+        Some(_) => record
+            .observe(
+                1,
+                &Observation::WholeLog(&lines.collect::<Vec<_>>()),
+                at(3_700),
+            )
+            .unwrap_or(record),
         None => record,
     }
 }
@@ -150,13 +245,27 @@ fn ends_right(story: &Story, record: &Execution, told: &[usize]) {
     let closed = end.attempts[0].closed.as_ref();
     let outcome = closed.map(|closed| &closed.outcome);
     assert_eq!(
-        (end.status(), outcome.and_then(Outcome::exit_code), end.allocations().len()),
+        (
+            end.status(),
+            outcome.and_then(Outcome::exit_code),
+            end.allocations().len()
+        ),
         (story.status.clone(), story.exit_code, 0),
         "{}, told {told:?}: {end:#?}",
         story.name
     );
-    let ends = end.events.iter().filter(|event| event.status.is_final()).count();
-    assert_eq!(ends, usize::from(end.status().is_final()), "{}, told {told:?}: {:#?}", story.name, end.events);
+    let ends = end
+        .events
+        .iter()
+        .filter(|event| event.status.is_final())
+        .count();
+    assert_eq!(
+        ends,
+        usize::from(end.status().is_final()),
+        "{}, told {told:?}: {:#?}",
+        story.name,
+        end.events
+    );
     for news in &story.news {
         let later = learn(end.clone(), news);
         assert_eq!(
@@ -187,7 +296,12 @@ fn every_sequence(story: &Story, record: &Execution, told: &mut Vec<usize>, left
     ends_right(story, record, told);
     for next in (0..story.news.len()).filter(|_| left > 0) {
         told.push(next);
-        every_sequence(story, &learn(record.clone(), &story.news[next]), told, left - 1);
+        every_sequence(
+            story,
+            &learn(record.clone(), &story.news[next]),
+            told,
+            left - 1,
+        );
         told.pop();
     }
 }

@@ -3,24 +3,37 @@
 use std::collections::BTreeMap;
 
 use domain::request::{
-    Arch, Changes, Defaults, GitRef, ImageRef, LaunchRequest, Place, RepoKind, RepoUrl, Scalar, SubmitRequest, Timeout,
+    Arch, Changes, Defaults, GitRef, ImageRef, LaunchRequest, Place, RepoKind, RepoUrl, Scalar,
+    SubmitRequest, Timeout,
 };
 use proptest::prelude::*;
 
-/// Texts near the edge of what is a repository: pieces of the forms, with the characters that attacks are made of.
+/// Texts near the edge of what is a repository: pieces of the forms, with the characters that
+/// attacks are made of.
 fn repo_text() -> impl Strategy<Value = String> {
-    let scheme = prop::sample::select(vec!["", "https://", "http://", "ssh://", "file://", "git://", "ext::", "/"]);
+    let scheme = prop::sample::select(vec![
+        "", "https://", "http://", "ssh://", "file://", "git://", "ext::", "/",
+    ]);
     let user = prop::sample::select(vec!["", "git@", "-o@", "a:b@", "%2d@", "@"]);
-    let host = prop_oneof!["[a-z%.-]{0,8}", Just("[::1]".to_owned()), Just("localhost".to_owned())];
+    let host = prop_oneof![
+        "[a-z%.-]{0,8}",
+        Just("[::1]".to_owned()),
+        Just("localhost".to_owned())
+    ];
     let middle = prop::sample::select(vec!["/", ":", ":22/", ":-", "/-", "::", ""]);
     let path = "[a-z/%.~:@ -]{0,10}";
-    (scheme, user, host, middle, path)
-        .prop_map(|(scheme, user, host, middle, path)| format!("{scheme}{user}{host}{middle}{path}"))
+    (scheme, user, host, middle, path).prop_map(|(scheme, user, host, middle, path)| {
+        format!("{scheme}{user}{host}{middle}{path}")
+    })
 }
 
 /// Texts made of what refs are made of, and of what they must not be made of.
 fn ref_text() -> impl Strategy<Value = String> {
-    prop_oneof!["[a-z0-9/.@{}~^ _-]{0,12}", "-{0,2}[a-z]{1,8}(/[a-z]{1,8}){0,2}", "\\PC{0,8}"]
+    prop_oneof![
+        "[a-z0-9/.@{}~^ _-]{0,12}",
+        "-{0,2}[a-z]{1,8}(/[a-z]{1,8}){0,2}",
+        "\\PC{0,8}"
+    ]
 }
 
 fn image_text() -> impl Strategy<Value = String> {
@@ -30,7 +43,8 @@ fn image_text() -> impl Strategy<Value = String> {
     (registry, path, tail).prop_map(|(registry, path, tail)| format!("{registry}{path}{tail}"))
 }
 
-/// The words that git or ssh get of a repository's URL, taken apart as `git` does it and not as we do.
+/// The words that git or ssh get of a repository's URL, taken apart as `git` does it and not as we
+/// do.
 fn words_for_git(repo: &RepoUrl) -> Vec<String> {
     let text = repo.as_str();
     let mut words = vec![text.to_owned()];
@@ -42,9 +56,14 @@ fn words_for_git(repo: &RepoUrl) -> Vec<String> {
         }
         RepoKind::Ssh | RepoKind::Http | RepoKind::Https => {
             let decoded = text.replace("%2d", "-").replace("%2D", "-");
-            let rest = decoded.split_once("://").map_or(decoded.as_str(), |(_, rest)| rest);
+            let rest = decoded
+                .split_once("://")
+                .map_or(decoded.as_str(), |(_, rest)| rest);
             let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-            words.extend([authority.to_owned(), path.trim_start_matches('/').to_owned()]);
+            words.extend([
+                authority.to_owned(),
+                path.trim_start_matches('/').to_owned(),
+            ]);
             words.extend(authority.split('@').map(str::to_owned));
         }
         RepoKind::File | RepoKind::Path => {}

@@ -14,7 +14,11 @@ fn its_exit_code_is_its_own() {
                 (code, &[Marker::Start, Marker::Exit(code)][..]),
                 "{shell:?}"
             );
-            assert_eq!(outcome.ends, [true, true], "{shell:?}: the end is told on stdout and on stderr");
+            assert_eq!(
+                outcome.ends,
+                [true, true],
+                "{shell:?}: the end is told on stdout and on stderr"
+            );
         }
     }
 }
@@ -23,11 +27,24 @@ fn its_exit_code_is_its_own() {
 fn a_signal_is_128_and_its_number() {
     for shell in SHELLS {
         for (signal, code) in [("KILL", 137), ("TERM", 143), ("SEGV", 139)] {
-            for (pause, pid_one) in [("", false), ("sleep 0.1;", false), ("", true), ("sleep 0.1;", true)] {
+            for (pause, pid_one) in [
+                ("", false),
+                ("sleep 0.1;", false),
+                ("", true),
+                ("sleep 0.1;", true),
+            ] {
                 let stage = Stage::new(shell, format!("{pause} kill -s {signal} $$"));
                 let outcome = if pid_one { stage.with_pid_one() } else { stage }.play();
-                assert_eq!((outcome.code, outcome.err()), (code, String::new()), "{shell:?} {signal}");
-                assert_eq!(outcome.markers.last(), Some(&Marker::Exit(code)), "{shell:?} {signal}");
+                assert_eq!(
+                    (outcome.code, outcome.err()),
+                    (code, String::new()),
+                    "{shell:?} {signal}"
+                );
+                assert_eq!(
+                    outcome.markers.last(),
+                    Some(&Marker::Exit(code)),
+                    "{shell:?} {signal}"
+                );
             }
         }
     }
@@ -36,8 +53,16 @@ fn a_signal_is_128_and_its_number() {
 #[test]
 fn a_failing_step_is_the_users_to_judge() {
     for shell in SHELLS {
-        assert_eq!(Stage::new(shell, "false; echo on").play().out(), "on\n", "{shell:?}");
-        assert_eq!(Stage::new(shell, "set -e; false; echo on").play().out(), "", "{shell:?}");
+        assert_eq!(
+            Stage::new(shell, "false; echo on").play().out(),
+            "on\n",
+            "{shell:?}"
+        );
+        assert_eq!(
+            Stage::new(shell, "set -e; false; echo on").play().out(),
+            "",
+            "{shell:?}"
+        );
     }
 }
 
@@ -47,7 +72,10 @@ fn no_timer_outlives_the_command() {
         for pid_one in [false, true] {
             let stage = Stage::new(shell, "true").env("MYCLI_TIMEOUT", "86411");
             let outcome = if pid_one { stage.with_pid_one() } else { stage }.play();
-            assert!(outcome.left.is_empty() && !is_running("86411"), "{shell:?}: {outcome:?}");
+            assert!(
+                outcome.left.is_empty() && !is_running("86411"),
+                "{shell:?}: {outcome:?}"
+            );
         }
     }
 }
@@ -56,20 +84,29 @@ fn no_timer_outlives_the_command() {
 fn is_running(argument: &str) -> bool {
     let has = |pid: u32| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes())
+        line.split(|byte| *byte == 0)
+            .any(|word| word == argument.as_bytes())
     };
     super::stage::processes().any(|process| has(process.pid))
 }
 
 fn assert_timed_out(outcome: &Outcome, left_over: &str) {
-    assert_eq!((outcome.code, &outcome.markers[..]), (124, &[Marker::Start, Marker::Timeout][..]), "{outcome:?}");
+    assert_eq!(
+        (outcome.code, &outcome.markers[..]),
+        (124, &[Marker::Start, Marker::Timeout][..]),
+        "{outcome:?}"
+    );
     assert_eq!(outcome.ends, [true, true], "{outcome:?}");
-    assert!(outcome.left.is_empty() && !is_running(left_over), "left behind: {outcome:?}");
+    assert!(
+        outcome.left.is_empty() && !is_running(left_over),
+        "left behind: {outcome:?}"
+    );
 }
 
 #[test]
 fn its_time_is_over_for_the_whole_tree() {
-    // In the foreground, in the background, in a session of its own, deaf to TERM, and in a session of its own after its parent's death.
+    // In the foreground, in the background, in a session of its own, deaf to TERM, and in a session
+    // of its own after its parent's death.
     let cases = [
         "sleep 7701",
         "sleep 7701 & sleep 7701",
@@ -80,8 +117,13 @@ fn its_time_is_over_for_the_whole_tree() {
     for shell in SHELLS {
         for pid_one in [false, true] {
             for command in cases {
-                let stage = Stage::new(shell, command).env("MYCLI_TIMEOUT", "1").env("MYCLI_GRACE", "1");
-                assert_timed_out(&if pid_one { stage.with_pid_one() } else { stage }.play(), "7701");
+                let stage = Stage::new(shell, command)
+                    .env("MYCLI_TIMEOUT", "1")
+                    .env("MYCLI_GRACE", "1");
+                assert_timed_out(
+                    &if pid_one { stage.with_pid_one() } else { stage }.play(),
+                    "7701",
+                );
             }
         }
     }
@@ -91,9 +133,14 @@ fn its_time_is_over_for_the_whole_tree() {
 #[test]
 fn its_time_is_over_for_the_whole_tree_where_there_is_no_proc() {
     for shell in [Shell::Dash, Shell::Bash] {
-        for command in ["sleep 7703 & sleep 7703", "setsid sleep 7703 & wait", "trap '' TERM; sleep 7703 & sleep 7703"]
-        {
-            let stage = Stage::new(shell, command).env("MYCLI_TIMEOUT", "1").env("MYCLI_GRACE", "1");
+        for command in [
+            "sleep 7703 & sleep 7703",
+            "setsid sleep 7703 & wait",
+            "trap '' TERM; sleep 7703 & sleep 7703",
+        ] {
+            let stage = Stage::new(shell, command)
+                .env("MYCLI_TIMEOUT", "1")
+                .env("MYCLI_GRACE", "1");
             assert_timed_out(&stage.without_proc().play(), "7703");
         }
     }
@@ -113,10 +160,16 @@ fn killing_the_timer_does_not_stop_the_clock() {
 fn a_false_alarm_does_not_end_the_command() {
     for shell in SHELLS {
         for pid_one in [false, true] {
-            let stage =
-                Stage::new(shell, "for i in 1 2 3 4 5 6 7 8 9; do kill -s ALRM $PPID; sleep 0.01; done; echo on");
+            let stage = Stage::new(
+                shell,
+                "for i in 1 2 3 4 5 6 7 8 9; do kill -s ALRM $PPID; sleep 0.01; done; echo on",
+            );
             let outcome = if pid_one { stage.with_pid_one() } else { stage }.play();
-            assert_eq!((outcome.code, outcome.out()), (0, "on\n".to_owned()), "{shell:?}: {outcome:?}");
+            assert_eq!(
+                (outcome.code, outcome.out()),
+                (0, "on\n".to_owned()),
+                "{shell:?}: {outcome:?}"
+            );
         }
     }
 }
@@ -143,7 +196,11 @@ fn being_stopped_reaches_what_the_shell_started() {
             running.signal(signal);
             let outcome = running.end();
             assert_eq!(outcome.out(), "saved\n", "{shell:?} {signal}: {outcome:?}");
-            assert_eq!((outcome.code, outcome.markers.last()), (143, Some(&Marker::Exit(143))), "{shell:?} {signal}");
+            assert_eq!(
+                (outcome.code, outcome.markers.last()),
+                (143, Some(&Marker::Exit(143))),
+                "{shell:?} {signal}"
+            );
         }
     }
 }
@@ -151,7 +208,11 @@ fn being_stopped_reaches_what_the_shell_started() {
 #[test]
 fn being_stopped_passes_on_the_commands_own_answer() {
     for shell in SHELLS {
-        let running = Stage::new(shell, "trap 'exit 5' TERM; echo >ready; while :; do sleep 0.1; done").start();
+        let running = Stage::new(
+            shell,
+            "trap 'exit 5' TERM; echo >ready; while :; do sleep 0.1; done",
+        )
+        .start();
         running.has_made("ready");
         running.signal("TERM");
         assert_eq!(running.end().code, 5, "{shell:?}");
@@ -166,16 +227,24 @@ fn who_ignores_being_stopped_is_killed_after_the_grace() {
         running.has_made("ready");
         running.signal("TERM");
         let outcome = running.end();
-        assert_eq!((outcome.code, outcome.markers.last()), (137, Some(&Marker::Exit(137))), "{shell:?}: {outcome:?}");
+        assert_eq!(
+            (outcome.code, outcome.markers.last()),
+            (137, Some(&Marker::Exit(137))),
+            "{shell:?}: {outcome:?}"
+        );
     }
 }
 
-/// The signals that are ignored in what the command starts, as the kernel says. (In itself, busybox ignores QUIT; hence the `true`,
-/// without which it would not fork.)
+/// The signals that are ignored in what the command starts, as the kernel says. (In itself, busybox
+/// ignores QUIT; hence the `true`, without which it would not fork.)
 fn ignored(shell: Shell, pid_one: bool) -> u64 {
     let stage = Stage::new(shell, "grep SigIgn /proc/self/status; true");
     let outcome = if pid_one { stage.with_pid_one() } else { stage }.play();
-    let mask = outcome.out().split_whitespace().nth(1).map(|mask| u64::from_str_radix(mask, 16));
+    let mask = outcome
+        .out()
+        .split_whitespace()
+        .nth(1)
+        .map(|mask| u64::from_str_radix(mask, 16));
     // Without the two real-time signals that the C library keeps for itself.
     mask.unwrap_or_else(|| panic!("{outcome:?}")).unwrap() & 0x7fff_ffff
 }
@@ -191,9 +260,15 @@ fn no_signal_is_ignored_in_the_command() {
 #[test]
 fn a_command_that_kills_its_parent_gains_nothing() {
     for shell in SHELLS {
-        let outcome = Stage::new(shell, "kill -KILL $PPID; echo on").with_pid_one().play();
-        // Where the parent is pid 1 it cannot be killed; where it is the keeper, the command goes with it.
-        assert!(matches!(outcome.markers.last(), Some(Marker::Exit(0 | 137))), "{shell:?}: {outcome:?}");
+        let outcome = Stage::new(shell, "kill -KILL $PPID; echo on")
+            .with_pid_one()
+            .play();
+        // Where the parent is pid 1 it cannot be killed; where it is the keeper, the command goes
+        // with it.
+        assert!(
+            matches!(outcome.markers.last(), Some(Marker::Exit(0 | 137))),
+            "{shell:?}: {outcome:?}"
+        );
         assert!(outcome.left.is_empty(), "{shell:?}: {outcome:?}");
     }
 }

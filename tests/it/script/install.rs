@@ -1,14 +1,15 @@
 //! Images without git.
 //!
-//! apt-get is the real one, over a local repository. The other package managers are stand-ins that record how they were called: no
-//! registry that the tests may use offers apk, microdnf or yum.
+//! apt-get is the real one, over a local repository. The other package managers are stand-ins that
+//! record how they were called: no registry that the tests may use offers apk, microdnf or yum.
 
 use super::{
     server::Origin,
     stage::{Outcome, SHELLS, Shell, Stage},
 };
 
-/// A root directory of this machine's files, where git is known to apt-get but not there. What is written stays in memory.
+/// A root directory of this machine's files, where git is known to apt-get but not there. What is
+/// written stays in memory.
 const DEBIAN: &str = r#"
 git=$(command -v git)
 store=${root%/root}/tmp
@@ -37,7 +38,8 @@ mount --rbind /proc $root/proc
 mount --rbind /dev $root/dev
 "#;
 
-/// A root directory with busybox and the libraries that git and the shells need, and `tool` as its only package manager.
+/// A root directory with busybox and the libraries that git and the shells need, and `tool` as its
+/// only package manager.
 fn small(tool: &str, works: bool, origin: &Origin) -> String {
     let origin = origin.path().parent().unwrap().display().to_string();
     format!(
@@ -66,21 +68,32 @@ fn play(shell: Shell, tool: &str, works: bool, user: Option<u32>) -> Outcome {
         .repo(origin.path(), "")
         .env("MYCLI_WORKDIR", "/tmp")
         .env("MYCLI_GIT_TOKEN", "hush");
-    let stage = stage.env("HOME", "/home").in_root(&small(tool, works, &origin));
+    let stage = stage
+        .env("HOME", "/home")
+        .in_root(&small(tool, works, &origin));
     user.into_iter().fold(stage, Stage::with_user).play()
 }
 
 #[test]
 fn apt_get_installs_it_from_a_repository() {
     let origin = Origin::new();
-    let stage =
-        Stage::new(Shell::Dash, "git --version; cat f; dpkg-query -W -f '${Version}' git").repo(origin.path(), "");
-    let stage = stage
-        .env("MYCLI_WORKDIR", "/tmp")
-        .in_root(DEBIAN)
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let stage = Stage::new(
+        Shell::Dash,
+        "git --version; cat f; dpkg-query -W -f '${Version}' git",
+    )
+    .repo(origin.path(), "");
+    let stage = stage.env("MYCLI_WORKDIR", "/tmp").in_root(DEBIAN).env(
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    );
     let outcome = stage.play();
-    assert!(outcome.err().starts_with("mycli: installing git with apt-get;"), "{}", outcome.err());
+    assert!(
+        outcome
+            .err()
+            .starts_with("mycli: installing git with apt-get;"),
+        "{}",
+        outcome.err()
+    );
     assert!(
         outcome.out().starts_with("git version ") && outcome.out().ends_with("main\n99:1"),
         "{} {}",
@@ -100,8 +113,15 @@ fn each_package_manager_is_called_in_its_own_way() {
     for shell in SHELLS {
         for (tool, call) in calls {
             let outcome = play(shell, tool, true, None);
-            assert_eq!(outcome.out(), format!("{call} (token gone)\nmain\n"), "{shell:?}: {}", outcome.err());
-            let said = format!("mycli: installing git with {tool}; an image that has it starts sooner\ninstalling\n");
+            assert_eq!(
+                outcome.out(),
+                format!("{call} (token gone)\nmain\n"),
+                "{shell:?}: {}",
+                outcome.err()
+            );
+            let said = format!(
+                "mycli: installing git with {tool}; an image that has it starts sooner\ninstalling\n"
+            );
             assert_eq!(outcome.err(), said, "{shell:?}");
         }
     }
@@ -119,10 +139,17 @@ fn without_a_package_manager_it_says_what_to_do() {
     for shell in SHELLS {
         let outcome = play(shell, "", true, None);
         assert!(
-            outcome.failure().starts_with("git is not in this image, nor is a package manager that we know"),
+            outcome
+                .failure()
+                .starts_with("git is not in this image, nor is a package manager that we know"),
             "{shell:?}"
         );
-        assert!(outcome.failure().ends_with("use an image that has git, or --no-repo"), "{shell:?}");
+        assert!(
+            outcome
+                .failure()
+                .ends_with("use an image that has git, or --no-repo"),
+            "{shell:?}"
+        );
     }
 }
 
@@ -130,8 +157,7 @@ fn without_a_package_manager_it_says_what_to_do() {
 fn without_root_it_says_what_to_do() {
     for shell in SHELLS {
         let outcome = play(shell, "apk", true, Some(4343));
-        let expected =
-            "git is not in this image and cannot be installed without root: use an image that has git, or --no-repo";
+        let expected = "git is not in this image and cannot be installed without root: use an image that has git, or --no-repo";
         assert_eq!(outcome.failure(), expected, "{shell:?}");
     }
 }

@@ -1,8 +1,12 @@
 //! The bootstrap script under real shells, against real git servers.
 //!
-//! Each case runs under dash, busybox ash and bash: in a mount namespace of its own, where that shell is `/bin/sh`. That takes root.
+//! Each case runs under dash, busybox ash and bash: in a mount namespace of its own, where that
+//! shell is `/bin/sh`. That takes root.
 
-#![expect(clippy::unwrap_used, reason = "a step of a test that fails shows its value")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a step of a test that fails shows its value"
+)]
 
 mod again;
 mod arguments;

@@ -1,4 +1,5 @@
-//! Git repositories to clone: on disk, behind git's smart HTTP, behind a real sshd. All on loopback, all stopped when dropped.
+//! Git repositories to clone: on disk, behind git's smart HTTP, behind a real sshd. All on
+//! loopback, all stopped when dropped.
 
 use std::{
     fs,
@@ -26,27 +27,38 @@ use tempfile::TempDir;
 /// Runs git with nothing of this machine's settings, and returns what it prints.
 pub(crate) fn git(directory: &Path, words: &[&str]) -> String {
     let mut command = Command::new("git");
-    command.arg("-C").arg(directory).args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"]).args(words);
+    command
+        .arg("-C")
+        .arg(directory)
+        .args(["-c", "user.name=Ann", "-c", "user.email=ann@example.com"])
+        .args(words);
     command
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("HOME", "/nowhere");
     let output = command.output().expect("git");
-    assert!(output.status.success(), "git {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "git {words:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// A bare repository, `project.git`. Its file `f` says where it is: `old` (tags `v1`, annotated `noted`; branch `feature/a`), `inner`
-/// (no name of its own), `twin
-/// tag` and `twin branch` (both called `twin`), `pulled` (`refs/pull/1/head` alone), `main`, at the tip.
+/// A bare repository, `project.git`. Its file `f` says where it is: `old` (tags `v1`, annotated
+/// `noted`; branch `feature/a`), `inner` (no name of its own), `twin tag` and `twin branch` (both
+/// called `twin`), `pulled` (`refs/pull/1/head` alone), `main`, at the tip.
 pub(crate) struct Origin {
     root: TempDir,
 }
 
 impl Origin {
     pub(crate) fn new() -> Self {
-        let root = tempfile::Builder::new().prefix("mycli-origin-").tempdir().unwrap();
+        let root = tempfile::Builder::new()
+            .prefix("mycli-origin-")
+            .tempdir()
+            .unwrap();
         let work = root.path().join("work");
         fs::create_dir(&work).unwrap();
         git(&work, &["init", "-q", "-b", "main"]);
@@ -69,7 +81,10 @@ impl Origin {
         git(&work, &["update-ref", "refs/pull/1/head", "HEAD"]);
         git(&work, &["reset", "-q", "--hard", "HEAD~1"]);
         commit("main");
-        git(root.path(), &["clone", "-q", "--mirror", "work", "project.git"]);
+        git(
+            root.path(),
+            &["clone", "-q", "--mirror", "work", "project.git"],
+        );
         Self { root }
     }
 
@@ -131,15 +146,32 @@ impl HttpServer {
         if habits.plain {
             git(&origin.path(), &["update-server-info"]);
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime
+            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+            .unwrap();
         let address = listener.local_addr().unwrap();
         let (shown, asked) = (Shown::default(), Arc::<AtomicUsize>::default());
         let root = origin.root.path().to_owned();
-        let behind = Behind { habits, root, shown: Arc::clone(&shown), asked: Arc::clone(&asked) };
+        let behind = Behind {
+            habits,
+            root,
+            shown: Arc::clone(&shown),
+            asked: Arc::clone(&asked),
+        };
         let router = Router::new().fallback(any(serve)).with_state(behind);
         runtime.spawn(async move { axum::serve(listener, router).await });
-        Self { origin, address, runtime: Some(runtime), shown, asked }
+        Self {
+            origin,
+            address,
+            runtime: Some(runtime),
+            shown,
+            asked,
+        }
     }
 
     /// How many requests it was sent since this was last asked.
@@ -166,7 +198,12 @@ impl Drop for HttpServer {
 }
 
 async fn serve(
-    State(Behind { habits, root, shown, asked }): State<Behind>,
+    State(Behind {
+        habits,
+        root,
+        shown,
+        asked,
+    }): State<Behind>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -179,7 +216,9 @@ async fn serve(
     if let Some(status) = habits.first.get(number) {
         return refusal(StatusCode::from_u16(*status).unwrap());
     }
-    let given = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default().to_owned());
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .map(|value| value.to_str().unwrap_or_default().to_owned());
     shown.lock().unwrap().extend(given.clone());
     if let Some(login) = habits.login
         && given != Some(format!("Basic {}", BASE64_STANDARD.encode(login)))
@@ -189,9 +228,14 @@ async fn serve(
     if habits.plain {
         let file = fs::read(root.join(uri.path().trim_start_matches('/'))).ok();
         let file = file.filter(|_| number < PLAIN_ANSWERS);
-        return file.map_or_else(|| refusal(StatusCode::NOT_FOUND), |bytes| Response::new(Body::from(bytes)));
+        return file.map_or_else(
+            || refusal(StatusCode::NOT_FOUND),
+            |bytes| Response::new(Body::from(bytes)),
+        );
     }
-    tokio::task::spawn_blocking(move || backend(&habits, &root, &method, &uri, &headers, &body)).await.unwrap()
+    tokio::task::spawn_blocking(move || backend(&habits, &root, &method, &uri, &headers, &body))
+        .await
+        .unwrap()
 }
 
 fn refusal(status: StatusCode) -> Response<Body> {
@@ -211,22 +255,45 @@ fn backend(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Response<Body> {
-    let header = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+    let header = |name: &str| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+            .unwrap_or_default()
+    };
     let mut command = Command::new("git");
-    command.arg("http-backend").env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/nowhere");
-    command.env("GIT_PROJECT_ROOT", root).env("GIT_HTTP_EXPORT_ALL", "1").env("REQUEST_METHOD", method.as_str());
-    command.env("PATH_INFO", uri.path()).env("QUERY_STRING", uri.query().unwrap_or_default());
-    command.env("CONTENT_TYPE", header("content-type")).env("HTTP_CONTENT_ENCODING", header("content-encoding"));
+    command
+        .arg("http-backend")
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", "/nowhere");
+    command
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REQUEST_METHOD", method.as_str());
+    command
+        .env("PATH_INFO", uri.path())
+        .env("QUERY_STRING", uri.query().unwrap_or_default());
+    command
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"));
     command.env("CONTENT_LENGTH", body.len().to_string());
     if !habits.old {
         command.env("GIT_PROTOCOL", header("git-protocol"));
     }
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("git http-backend");
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("git http-backend");
     // A request is a few lines of wants: it fits the pipe. A backend that refuses may not read it.
     child.stdin.take().unwrap().write_all(body).ok();
     let output = child.wait_with_output().unwrap().stdout;
-    let end = output.windows(4).position(|window| window == b"\r\n\r\n").expect("CGI headers");
+    let end = output
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .expect("CGI headers");
     let mut response = Response::builder();
     for line in String::from_utf8_lossy(&output[..end]).lines() {
         let (name, value) = line.split_once(": ").unwrap();
@@ -235,7 +302,9 @@ fn backend(
             _ => response.header(name, value),
         };
     }
-    response.body(Body::from(output[end + 4..].to_vec())).unwrap()
+    response
+        .body(Body::from(output[end + 4..].to_vec()))
+        .unwrap()
 }
 
 /// A real sshd, one process a connection, whose only user is the one who runs the tests.
@@ -257,8 +326,10 @@ impl SshServer {
         let keys = tempfile::tempdir().unwrap();
         for name in ["host", "user", "other"] {
             let file = keys.path().join(name);
-            let made =
-                Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]).arg(file).status();
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+                .arg(file)
+                .status();
             assert!(made.expect("ssh-keygen").success());
         }
         let config = keys.path().join("sshd_config");
@@ -275,29 +346,48 @@ impl SshServer {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let accept = thread::spawn(move || accept(&listener, &config, &stopped, count));
-        Self { origin: Origin::new(), keys, address, stop, accept: Some(accept) }
+        Self {
+            origin: Origin::new(),
+            keys,
+            address,
+            stop,
+            accept: Some(accept),
+        }
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("ssh://root@{}{}", self.address, self.origin.path().display())
+        format!(
+            "ssh://root@{}{}",
+            self.address,
+            self.origin.path().display()
+        )
     }
 
     pub(crate) fn key(&self, name: &str) -> String {
         fs::read_to_string(self.keys.path().join(name)).unwrap()
     }
 
-    /// What alone is secret of a key: all else in its file is in the public one too, or in every key's.
+    /// What alone is secret of a key: all else in its file is in the public one too, or in every
+    /// key's.
     ///
-    /// In base64 it stands from the 215th character on: after magic, ciphers, the public key, check numbers, kind and public key again come
-    /// the 32 bytes of the seed (OpenSSH, PROTOCOL.key).
+    /// In base64 it stands from the 215th character on: after magic, ciphers, the public key, check
+    /// numbers, kind and public key again come the 32 bytes of the seed (OpenSSH, PROTOCOL.key).
     pub(crate) fn secret_of(&self, name: &str) -> String {
-        let base64: String = self.key(name).lines().filter(|line| !line.starts_with('-')).collect();
+        let base64: String = self
+            .key(name)
+            .lines()
+            .filter(|line| !line.starts_with('-'))
+            .collect();
         base64[215..257].to_owned()
     }
 
     /// A `known_hosts` line that pins this server to the key of that name.
     pub(crate) fn pin(&self, name: &str) -> String {
-        format!("[127.0.0.1]:{} {}", self.address.port(), self.key(&format!("{name}.pub")))
+        format!(
+            "[127.0.0.1]:{} {}",
+            self.address.port(),
+            self.key(&format!("{name}.pub"))
+        )
     }
 }
 
@@ -323,8 +413,17 @@ fn accept(listener: &TcpListener, config: &Path, stop: &AtomicBool, dropped: usi
         }
         let (input, output) = (stream.try_clone().unwrap(), stream);
         let mut command = Command::new("/usr/sbin/sshd");
-        command.args(["-i", "-f"]).arg(config).stdin(std::os::fd::OwnedFd::from(input));
-        children.push(command.stdout(std::os::fd::OwnedFd::from(output)).stderr(Stdio::null()).spawn().expect("sshd"));
+        command
+            .args(["-i", "-f"])
+            .arg(config)
+            .stdin(std::os::fd::OwnedFd::from(input));
+        children.push(
+            command
+                .stdout(std::os::fd::OwnedFd::from(output))
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("sshd"),
+        );
     }
     for mut child in children {
         child.kill().ok();

@@ -1,4 +1,5 @@
-//! The stage that a script plays on: a shell as `/bin/sh`, an environment, directories that can be searched afterwards.
+//! The stage that a script plays on: a shell as `/bin/sh`, an environment, directories that can be
+//! searched afterwards.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -72,7 +73,10 @@ pub(crate) struct Stage {
 impl Stage {
     /// A task without a repository, in an empty directory.
     pub(crate) fn new(shell: Shell, command: impl AsRef<OsStr>) -> Self {
-        let root = tempfile::Builder::new().prefix("mycli-script-").tempdir().unwrap();
+        let root = tempfile::Builder::new()
+            .prefix("mycli-script-")
+            .tempdir()
+            .unwrap();
         for directory in ["home", "tmp", "work"] {
             fs::create_dir(root.path().join(directory)).unwrap();
         }
@@ -108,27 +112,39 @@ impl Stage {
         self
     }
 
-    /// With the arguments of one who knows this machine's `env`, and perhaps that the environment holds nothing to hide.
+    /// With the arguments of one who knows this machine's `env`, and perhaps that the environment
+    /// holds nothing to hide.
     pub(crate) fn told(self, env: &'static str, open: &'static str) -> Self {
-        Self { told: [env, open], ..self }
+        Self {
+            told: [env, open],
+            ..self
+        }
     }
 
     /// The nonce comes not by the environment but from a file, read by a line before the script.
     pub(crate) fn with_nonce_from_a_file(mut self) -> Self {
         self.env.retain(|(name, _)| name != "MYCLI_NONCE");
         fs::write(self.directory("home").join("nonce"), format!("{NONCE}\n")).unwrap();
-        Self { before: "IFS= read -r MYCLI_NONCE <nonce; rm nonce\n", ..self }
+        Self {
+            before: "IFS= read -r MYCLI_NONCE <nonce; rm nonce\n",
+            ..self
+        }
     }
 
     /// On a system that has no `/proc`.
     pub(crate) fn without_proc(self) -> Self {
-        Self { proc: "/no-proc", ..self }
+        Self {
+            proc: "/no-proc",
+            ..self
+        }
     }
 
     /// With a repository, cloned beneath the stage's own directory.
     pub(crate) fn repo(self, url: impl AsRef<OsStr>, reference: &str) -> Self {
         let work = self.directory("work");
-        self.env("MYCLI_REPO", url).env("MYCLI_REF", reference).env("MYCLI_WORKDIR", work)
+        self.env("MYCLI_REPO", url)
+            .env("MYCLI_REF", reference)
+            .env("MYCLI_WORKDIR", work)
     }
 
     /// As pid 1 of a pid namespace, like a container's first process.
@@ -141,13 +157,14 @@ impl Stage {
     pub(crate) fn with_user(mut self, uid: u32) -> Self {
         self.user = Some(uid);
         for directory in ["", "home", "tmp", "work"] {
-            std::os::unix::fs::chown(self.root.path().join(directory), Some(uid), Some(uid)).unwrap();
+            std::os::unix::fs::chown(self.root.path().join(directory), Some(uid), Some(uid))
+                .unwrap();
         }
         self
     }
 
-    /// In another root directory, that this shell text makes in the namespace, as root. There `$root` is the directory, and the stage's
-    /// shell is still to become its `/bin/sh`.
+    /// In another root directory, that this shell text makes in the namespace, as root. There
+    /// `$root` is the directory, and the stage's shell is still to become its `/bin/sh`.
     pub(crate) fn in_root(mut self, text: &str) -> Self {
         let directory = self.directory("root");
         fs::create_dir(&directory).unwrap();
@@ -173,8 +190,20 @@ impl Stage {
 
     /// Runs the bare command as `sh -c` would: what the script is compared with.
     pub(crate) fn play_bare(self) -> Outcome {
-        let command = self.env.iter().find(|(name, _)| name == "MYCLI_COMMAND").unwrap().1.clone();
-        self.launch(&["/bin/sh".as_ref(), "-c".as_ref(), "--".as_ref(), command.as_ref()]).end()
+        let command = self
+            .env
+            .iter()
+            .find(|(name, _)| name == "MYCLI_COMMAND")
+            .unwrap()
+            .1
+            .clone();
+        self.launch(&[
+            "/bin/sh".as_ref(),
+            "-c".as_ref(),
+            "--".as_ref(),
+            command.as_ref(),
+        ])
+        .end()
     }
 
     fn launch(self, words: &[&OsStr]) -> Running {
@@ -183,11 +212,18 @@ impl Stage {
         if self.pid_one {
             command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
         }
-        // busybox reads no file that the tested environment may name (BASH_ENV, ENV). Its own `sh` is not /bin/sh.
+        // busybox reads no file that the tested environment may name (BASH_ENV, ENV). Its own `sh`
+        // is not /bin/sh.
         command.args(["/usr/bin/busybox", "sh", "-c"]);
         let root = self.root_directory.clone().unwrap_or_default();
-        let become_sh = format!("mount --bind {} {}/bin/sh", self.shell.binary(), root.display());
-        command.arg(format!("{}{become_sh} && exec \"$@\"", self.prepare)).arg("sh");
+        let become_sh = format!(
+            "mount --bind {} {}/bin/sh",
+            self.shell.binary(),
+            root.display()
+        );
+        command
+            .arg(format!("{}{become_sh} && exec \"$@\"", self.prepare))
+            .arg("sh");
         match (&self.root_directory, self.user) {
             (None, None) => {}
             (None, Some(uid)) => {
@@ -200,15 +236,32 @@ impl Stage {
             }
             (Some(root), uid) => {
                 let uid = uid.unwrap_or(0);
-                command.args(["/usr/sbin/chroot", &format!("--userspec={uid}:{uid}")]).arg(root);
+                command
+                    .args(["/usr/sbin/chroot", &format!("--userspec={uid}:{uid}")])
+                    .arg(root);
             }
         }
-        command.args(words).env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+            .args(words)
+            .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir(self.directory("home")).process_group(0);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unshare");
-        let (stdout, stderr) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
-        Running { child, stdout, stderr, root: self.root }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        let (stdout, stderr) = (
+            drain(child.stdout.take().unwrap()),
+            drain(child.stderr.take().unwrap()),
+        );
+        Running {
+            child,
+            stdout,
+            stderr,
+            root: self.root,
+        }
     }
 }
 
@@ -235,7 +288,10 @@ impl Running {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
+        let status = Command::new("kill")
+            .args(["-s", name, &self.pid().to_string()])
+            .status()
+            .unwrap();
         assert!(status.success(), "kill {}", self.pid());
     }
 
@@ -258,9 +314,17 @@ impl Running {
         }
         let status = status.expect("the script ends in time");
         // A process that was left behind would hold the pipes.
-        let left: Vec<_> = processes().filter(|found| found.group == self.pid() && !found.zombie).collect();
+        let left: Vec<_> = processes()
+            .filter(|found| found.group == self.pid() && !found.zombie)
+            .collect();
         let stdout = self.stdout.join().unwrap();
-        Outcome::new(status, &stdout, &self.stderr.join().unwrap(), left, self.root)
+        Outcome::new(
+            status,
+            &stdout,
+            &self.stderr.join().unwrap(),
+            left,
+            self.root,
+        )
     }
 }
 
@@ -276,9 +340,14 @@ pub(crate) struct Process {
 pub(crate) fn processes() -> impl Iterator<Item = Process> {
     fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-        let stat = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
+        let stat =
+            String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/stat")).ok()?).into_owned();
         let fields: Vec<_> = stat.rsplit_once(") ")?.1.split(' ').collect();
-        Some(Process { pid, group: fields[2].parse().ok()?, zombie: fields[0] == "Z" })
+        Some(Process {
+            pid,
+            group: fields[2].parse().ok()?,
+            zombie: fields[0] == "Z",
+        })
     })
 }
 
@@ -289,11 +358,18 @@ fn without_markers(text: &[u8]) -> (Vec<u8>, Vec<Marker>) {
         // Text that is not UTF-8 is the command's, and stays as it is; a marker may follow it.
         let ours = match str::from_utf8(line) {
             Ok(_) => Some(0),
-            Err(_) => line.windows(PREFIX.len()).rposition(|window| window == PREFIX.as_bytes()),
+            Err(_) => line
+                .windows(PREFIX.len())
+                .rposition(|window| window == PREFIX.as_bytes()),
         };
         let (theirs, rest) = line.split_at(ours.unwrap_or(line.len()));
         said.extend_from_slice(theirs);
-        match marker::split(NONCE, str::from_utf8(rest).unwrap_or_default().trim_end_matches('\n')) {
+        match marker::split(
+            NONCE,
+            str::from_utf8(rest)
+                .unwrap_or_default()
+                .trim_end_matches('\n'),
+        ) {
             (_, None) => said.extend_from_slice(rest),
             (before, Some(marker)) => {
                 said.extend_from_slice(before.unwrap_or_default().as_bytes());
@@ -322,13 +398,32 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn new(status: ExitStatus, stdout: &[u8], stderr: &[u8], left: Vec<Process>, root: TempDir) -> Self {
-        let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap();
-        let ((stdout, mut out), (stderr, mut markers)) = (without_markers(stdout), without_markers(stderr));
-        let has_ended = |markers: &mut Vec<Marker>| markers.pop_if(|last| *last == Marker::Ended).is_some();
+    fn new(
+        status: ExitStatus,
+        stdout: &[u8],
+        stderr: &[u8],
+        left: Vec<Process>,
+        root: TempDir,
+    ) -> Self {
+        let code = status
+            .code()
+            .or_else(|| Some(128 + status.signal()?))
+            .unwrap();
+        let ((stdout, mut out), (stderr, mut markers)) =
+            (without_markers(stdout), without_markers(stderr));
+        let has_ended =
+            |markers: &mut Vec<Marker>| markers.pop_if(|last| *last == Marker::Ended).is_some();
         let ends = [has_ended(&mut out), has_ended(&mut markers)];
         assert_eq!(out, [], "nothing else is said on stdout");
-        Self { code, stdout, stderr, markers, ends, left, root }
+        Self {
+            code,
+            stdout,
+            stderr,
+            markers,
+            ends,
+            left,
+            root,
+        }
     }
 
     pub(crate) fn out(&self) -> String {
@@ -341,7 +436,11 @@ impl Outcome {
 
     /// Why set-up failed.
     pub(crate) fn failure(&self) -> &str {
-        assert_eq!((self.code, self.ends), (script::EXIT_SET_UP_FAILED, [true, true]), "{self:?}");
+        assert_eq!(
+            (self.code, self.ends),
+            (script::EXIT_SET_UP_FAILED, [true, true]),
+            "{self:?}"
+        );
         match self.markers.last() {
             Some(Marker::Fail(why)) => why,
             other => panic!("{other:?} instead of a failure: {self:?}"),
@@ -368,7 +467,9 @@ fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
 
 /// Does `haystack` hold `needle`?
 pub(crate) fn holds(haystack: &[u8], needle: &str) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle.as_bytes())
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle.as_bytes())
 }
 
 /// Quotes bytes for a shell.

@@ -48,7 +48,8 @@ proptest! {
     #[test]
     fn any_text_means_what_sh_says_it_means_and_runs_once(text in shell_text()) {
         for shell in SHELLS {
-            // The comment's line keeps a leading dash in `text` where a shell would take it for an option.
+            // The comment's line keeps a leading dash in `text` where a shell would take it for an
+            // option.
             let command = [text.as_slice(), b"\n"].concat();
             let (ours, bare) = (Stage::new(shell, os(&command)).env("HOME", "/"), Stage::new(shell, os(&command)).env("HOME", "/"));
             let (ours, bare) = (ours.play(), bare.play_bare());
@@ -61,7 +62,11 @@ proptest! {
 fn all_bytes_at_once_with_trailing_newlines() {
     let data: Vec<u8> = (1..=255).chain(*b"\n\n\n").collect();
     for shell in SHELLS {
-        let outcome = Stage::new(shell, os(&[b"printf %s ".as_slice(), &quoted(&data)].concat())).play();
+        let outcome = Stage::new(
+            shell,
+            os(&[b"printf %s ".as_slice(), &quoted(&data)].concat()),
+        )
+        .play();
         assert_eq!(outcome.stdout, data, "{shell:?}");
     }
 }
@@ -69,7 +74,11 @@ fn all_bytes_at_once_with_trailing_newlines() {
 #[test]
 fn it_runs_once_even_if_it_is_expanded_text() {
     for shell in SHELLS {
-        let outcome = Stage::new(shell, "echo \"$(echo x >>\"$HOME/ran\"; cat \"$HOME/ran\")\"").play();
+        let outcome = Stage::new(
+            shell,
+            "echo \"$(echo x >>\"$HOME/ran\"; cat \"$HOME/ran\")\"",
+        )
+        .play();
         assert_eq!(outcome.out(), "x\n", "{shell:?}");
     }
 }
@@ -85,8 +94,16 @@ fn a_leading_dash_is_no_option() {
 #[test]
 fn our_shell_options_are_not_the_commands() {
     for shell in SHELLS {
-        let bare = Stage::new(shell, "false; echo \"$- $nope$? $# $0 ${mycli_nonce-none}\"; trap").play();
-        let ours = Stage::new(shell, "false; echo \"$- $nope$? $# $0 ${mycli_nonce-none}\"; trap").play_bare();
+        let bare = Stage::new(
+            shell,
+            "false; echo \"$- $nope$? $# $0 ${mycli_nonce-none}\"; trap",
+        )
+        .play();
+        let ours = Stage::new(
+            shell,
+            "false; echo \"$- $nope$? $# $0 ${mycli_nonce-none}\"; trap",
+        )
+        .play_bare();
         assert_eq!(bare.out(), ours.out(), "{shell:?}");
     }
 }
@@ -104,16 +121,26 @@ fn the_users_variables_arrive_untouched_and_ours_are_gone() {
         ("mycli_nonce", "mine"),
         ("LINES_", "a\nb\n"),
     ];
-    let seen: Vec<_> = hostile.iter().filter(|(name, _)| *name != "mycli_nonce").collect();
-    let ours = format!("env -0 >$HOME/env; for name in {}; do eval \"printf '%s\\0' \\\"\\$$name\\\"\"; done", {
-        let names: Vec<_> = seen.iter().map(|(name, _)| *name).collect();
-        names.join(" ")
-    });
+    let seen: Vec<_> = hostile
+        .iter()
+        .filter(|(name, _)| *name != "mycli_nonce")
+        .collect();
+    let ours = format!(
+        "env -0 >$HOME/env; for name in {}; do eval \"printf '%s\\0' \\\"\\$$name\\\"\"; done",
+        {
+            let names: Vec<_> = seen.iter().map(|(name, _)| *name).collect();
+            names.join(" ")
+        }
+    );
     let origin = super::server::Origin::new();
     for shell in SHELLS {
         for repository in [false, true] {
-            let mut stage = Stage::new(shell, &ours).env("MYCLI_GIT_TOKEN", "hush").env("MYCLI_SSH_KEY", "hush");
-            stage = hostile.iter().fold(stage, |stage, (name, value)| stage.env(name, value));
+            let mut stage = Stage::new(shell, &ours)
+                .env("MYCLI_GIT_TOKEN", "hush")
+                .env("MYCLI_SSH_KEY", "hush");
+            stage = hostile
+                .iter()
+                .fold(stage, |stage, (name, value)| stage.env(name, value));
             if repository {
                 stage = stage.repo(origin.path(), "main");
             }
@@ -121,30 +148,50 @@ fn the_users_variables_arrive_untouched_and_ours_are_gone() {
             let values: String = seen.iter().map(|(_, value)| format!("{value}\0")).collect();
             assert_eq!(outcome.out(), values, "{shell:?}: {outcome:?}");
             let env = fs::read_to_string(outcome.root.path().join("home/env")).unwrap();
-            let mut own: Vec<_> = env.split('\0').filter(|line| line.starts_with("MYCLI_")).collect();
+            let mut own: Vec<_> = env
+                .split('\0')
+                .filter(|line| line.starts_with("MYCLI_"))
+                .collect();
             own.sort_unstable();
             let commit = format!("MYCLI_COMMIT={}", origin.commit("main"));
-            let expected = ["MYCLI_ATTEMPT_ID=exec_1-1", &commit, "MYCLI_EXECUTION_ID=exec_1"];
+            let expected = [
+                "MYCLI_ATTEMPT_ID=exec_1-1",
+                &commit,
+                "MYCLI_EXECUTION_ID=exec_1",
+            ];
             assert_eq!(
                 own,
-                expected.into_iter().filter(|line| repository || *line != commit).collect::<Vec<_>>(),
+                expected
+                    .into_iter()
+                    .filter(|line| repository || *line != commit)
+                    .collect::<Vec<_>>(),
                 "{shell:?}"
             );
-            assert!(!env.contains(NONCE) && !env.contains("hush"), "{shell:?}: {env}");
+            assert!(
+                !env.contains(NONCE) && !env.contains("hush"),
+                "{shell:?}: {env}"
+            );
         }
     }
 }
 
-/// Variables that the set-up must not see reach the command under their own names, whatever they hold.
+/// Variables that the set-up must not see reach the command under their own names, whatever they
+/// hold.
 #[test]
 fn variables_that_are_held_until_the_set_up_is_over_reach_the_command() {
     let origin = super::server::Origin::new();
-    let held = [("PATH", "/evil:/usr/bin:/bin"), ("LD_LIBRARY_PATH", "a'b\"c $HOME `id`\n\\n"), ("http_proxy", "")];
+    let held = [
+        ("PATH", "/evil:/usr/bin:/bin"),
+        ("LD_LIBRARY_PATH", "a'b\"c $HOME `id`\n\\n"),
+        ("http_proxy", ""),
+    ];
     let names: Vec<_> = held.iter().map(|(name, _)| *name).collect();
     let show = "printf '%s|' \"$PATH\" \"$LD_LIBRARY_PATH\" \"${http_proxy-unset}\"; env | grep -c MYCLI_ENV_";
     for shell in SHELLS {
         for repository in [false, true] {
-            let mut stage = Stage::new(shell, show).env("MYCLI_HELD", names.join(" ")).env("MYCLI_WITHOUT", "no token");
+            let mut stage = Stage::new(shell, show)
+                .env("MYCLI_HELD", names.join(" "))
+                .env("MYCLI_WITHOUT", "no token");
             for (name, value) in held {
                 stage = stage.env(&format!("MYCLI_ENV_{name}"), value);
             }
@@ -153,8 +200,16 @@ fn variables_that_are_held_until_the_set_up_is_over_reach_the_command() {
             }
             let outcome = stage.play();
             let values: String = held.iter().map(|(_, value)| format!("{value}|")).collect();
-            assert_eq!(outcome.out(), format!("{values}0\n"), "{shell:?}: {outcome:?}");
-            assert_eq!(outcome.err().contains("mycli: no token\n"), repository, "{shell:?}: {outcome:?}");
+            assert_eq!(
+                outcome.out(),
+                format!("{values}0\n"),
+                "{shell:?}: {outcome:?}"
+            );
+            assert_eq!(
+                outcome.err().contains("mycli: no token\n"),
+                repository,
+                "{shell:?}: {outcome:?}"
+            );
         }
     }
 }
@@ -163,8 +218,15 @@ fn variables_that_are_held_until_the_set_up_is_over_reach_the_command() {
 fn without_a_repository_nothing_is_said_but_start_and_exit() {
     for shell in SHELLS {
         let outcome = Stage::new(shell, "pwd; cat; printf unfinished >&2").play();
-        assert_eq!(outcome.out().trim_end(), outcome.root.path().join("home").to_str().unwrap());
+        assert_eq!(
+            outcome.out().trim_end(),
+            outcome.root.path().join("home").to_str().unwrap()
+        );
         assert_eq!(outcome.err(), "unfinished");
-        assert_eq!(outcome.markers, [Marker::Start, Marker::Exit(0)], "{shell:?}");
+        assert_eq!(
+            outcome.markers,
+            [Marker::Start, Marker::Exit(0)],
+            "{shell:?}"
+        );
     }
 }

@@ -26,14 +26,34 @@ const ROLES: [(&str, &str); 4] = [
 /// One of everything that a stack does.
 fn use_all(world: &mut World) {
     let server = HttpServer::new(Habits::default());
-    world.run_with(&["secrets", "set", "API_PASSWORD"], "hush").exits(0);
-    let exec =
-        ["exec", "--image", DEBIAN_GIT, "--repo", &server.url(), "--secret", "API_PASSWORD", "--lock", "a", "cat f"];
+    world
+        .run_with(&["secrets", "set", "API_PASSWORD"], "hush")
+        .exits(0);
+    let exec = [
+        "exec",
+        "--image",
+        DEBIAN_GIT,
+        "--repo",
+        &server.url(),
+        "--secret",
+        "API_PASSWORD",
+        "--lock",
+        "a",
+        "cat f",
+    ];
     world.run(&exec).exits(0);
-    world.run(&["keys", "create", "ci", "--role", "submit"]).exits(0);
+    world
+        .run(&["keys", "create", "ci", "--role", "submit"])
+        .exits(0);
     world.run(&["keys", "list"]).exits(0);
     world.run(&["keys", "revoke", "ci"]).exits(0);
-    for filter in [&[][..], &["--by", "alice"], &["--status", "failed"], &["--status", "waiting"], &["--group", "g"]] {
+    for filter in [
+        &[][..],
+        &["--by", "alice"],
+        &["--status", "failed"],
+        &["--status", "waiting"],
+        &["--group", "g"],
+    ] {
         world.run(&[&["history"], filter].concat()).exits(0);
     }
     let holder = world.detach(&["--lock", "a", "--group", "g", "sleep 300"]);
@@ -52,19 +72,36 @@ fn use_all(world: &mut World) {
 
 /// The roles of tasks, whose names CloudFormation makes up: as the launcher was given them.
 fn task_roles(world: &World) -> impl Iterator<Item = (String, String)> {
-    let environment = world.function("mycli-default-launcher")["Configuration"]["Environment"]["Variables"].clone();
-    [("ExecutionRole.Arn", "MYCLI_EXECUTION_ROLE_ARN"), ("TaskRole.Arn", "MYCLI_TASK_ROLE_ARN")]
-        .into_iter()
-        .map(move |(name, variable)| (name.to_owned(), environment[variable].as_str().expect("a role").to_owned()))
+    let environment =
+        world.function("mycli-default-launcher")["Configuration"]["Environment"]["Variables"]
+            .clone();
+    [
+        ("ExecutionRole.Arn", "MYCLI_EXECUTION_ROLE_ARN"),
+        ("TaskRole.Arn", "MYCLI_TASK_ROLE_ARN"),
+    ]
+    .into_iter()
+    .map(move |(name, variable)| {
+        (
+            name.to_owned(),
+            environment[variable].as_str().expect("a role").to_owned(),
+        )
+    })
 }
 
 fn calls(world: &World, stack: &Stack) -> BTreeMap<String, Vec<Call>> {
     let mut calls: BTreeMap<String, Vec<Call>> = BTreeMap::new();
-    let log = fs::read_to_string(world.emulator.calls_log()).expect("the functions called something");
+    let log =
+        fs::read_to_string(world.emulator.calls_log()).expect("the functions called something");
     for line in log.lines() {
         let call: Value = serde_json::from_str(line).expect("JSON");
-        let (function, target) = (call["function"].as_str().expect("who"), call["target"].as_str().expect("what"));
-        calls.entry(function.to_owned()).or_default().extend(calls_of(target, &call["body"], stack));
+        let (function, target) = (
+            call["function"].as_str().expect("who"),
+            call["target"].as_str().expect("what"),
+        );
+        calls
+            .entry(function.to_owned())
+            .or_default()
+            .extend(calls_of(target, &call["body"], stack));
     }
     calls
 }
@@ -73,17 +110,34 @@ fn calls(world: &World, stack: &Stack) -> BTreeMap<String, Vec<Call>> {
 fn every_call_is_allowed_by_its_role_and_every_permission_is_needed_or_argued() {
     let mut world = World::new();
     use_all(&mut world);
-    let mut stack = Stack { account: ACCOUNT.into(), region: REGION.into(), ..Stack::named("default") };
+    let mut stack = Stack {
+        account: ACCOUNT.into(),
+        region: REGION.into(),
+        ..Stack::named("default")
+    };
     stack.known.extend(task_roles(&world));
     let (template, calls) = (Template::read(), calls(&world, &stack));
     let mut faults = Vec::new();
     for (function, role) in ROLES {
-        let (policy, made) =
-            (Policy::of_role(&template, role, &stack), calls.get(function).cloned().unwrap_or_default());
-        assert!(!made.is_empty(), "{function} made no call: {:?}", calls.keys());
-        faults
-            .extend(made.iter().filter(|call| !policy.allows(call)).map(|call| format!("{function} may not {call:?}")));
-        let argued = |action: &&str| ARGUED.iter().any(|(for_role, argued, _)| *for_role == role && argued == action);
+        let (policy, made) = (
+            Policy::of_role(&template, role, &stack),
+            calls.get(function).cloned().unwrap_or_default(),
+        );
+        assert!(
+            !made.is_empty(),
+            "{function} made no call: {:?}",
+            calls.keys()
+        );
+        faults.extend(
+            made.iter()
+                .filter(|call| !policy.allows(call))
+                .map(|call| format!("{function} may not {call:?}")),
+        );
+        let argued = |action: &&str| {
+            ARGUED
+                .iter()
+                .any(|(for_role, argued, _)| *for_role == role && argued == action)
+        };
         faults.extend(
             policy
                 .unseen(&made)

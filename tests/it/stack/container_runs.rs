@@ -9,10 +9,16 @@ use crate::script::server::{Habits, HttpServer};
 #[test]
 fn a_command_runs_and_its_log_and_exit_code_come_back() {
     let world = World::new();
-    world.run(&["exec", "--no-repo", "echo hello; echo oops >&2; exit 3"]).exits(3).prints("hello\noops\n");
+    world
+        .run(&["exec", "--no-repo", "echo hello; echo oops >&2; exit 3"])
+        .exits(3)
+        .prints("hello\noops\n");
     let shown = world.run(&["history", "-o", "json"]).exits(0).json();
     let run = &shown["executions"][0];
-    assert_eq!((&run["status"], &run["exit_code"]), (&json!("FAILED"), &json!(3)));
+    assert_eq!(
+        (&run["status"], &run["exit_code"]),
+        (&json!("FAILED"), &json!(3))
+    );
     assert_eq!(run["submitted_by"], "alice", "the name of the key");
     let id = run["execution_id"].as_str().expect("an id");
     let arn = run["attempts"][0]["task_arn"].as_str().expect("a task");
@@ -20,25 +26,55 @@ fn a_command_runs_and_its_log_and_exit_code_come_back() {
         assert_eq!(world.status(wanted)["execution_id"], *id, "{wanted}");
     }
     world.run(&["logs", id]).exits(0).prints("hello\noops\n");
-    world.run(&["logs", "-f", id]).exits(3).prints("hello\noops\n");
-    assert_eq!(world.run(&["history", "--status", "succeeded", "-o", "json"]).json()["executions"], json!([]));
+    world
+        .run(&["logs", "-f", id])
+        .exits(3)
+        .prints("hello\noops\n");
+    assert_eq!(
+        world
+            .run(&["history", "--status", "succeeded", "-o", "json"])
+            .json()["executions"],
+        json!([])
+    );
 }
 
 #[test]
 fn a_private_repository_is_cloned_with_the_stack_s_token_and_its_commit_recorded() {
     let world = World::new();
-    let server = HttpServer::new(Habits { login: Some("x-access-token:planted-git-token"), ..Habits::default() });
-    let exec = ["exec", "--image", DEBIAN_GIT, "--repo", &server.url(), "cat f; env"];
+    let server = HttpServer::new(Habits {
+        login: Some("x-access-token:planted-git-token"),
+        ..Habits::default()
+    });
+    let exec = [
+        "exec",
+        "--image",
+        DEBIAN_GIT,
+        "--repo",
+        &server.url(),
+        "cat f; env",
+    ];
     world.run(&exec).exits(125).says("set-up failed");
     // For other hosts: it stays away, the log says so, and the server is not shown it.
-    world.run_with(&["secrets", "set", "GIT_TOKEN"], "planted-git-token").exits(0).says("for github.com, gitlab.com");
+    world
+        .run_with(&["secrets", "set", "GIT_TOKEN"], "planted-git-token")
+        .exits(0)
+        .says("for github.com, gitlab.com");
     let without = world.run(&exec).exits(125);
-    assert!(without.out.contains("GIT_TOKEN is not for 127.0.0.1"), "{without:#?}");
+    assert!(
+        without.out.contains("GIT_TOKEN is not for 127.0.0.1"),
+        "{without:#?}"
+    );
     assert_eq!(server.shown(), [] as [&str; 0]);
     let set = ["secrets", "set", "GIT_TOKEN", "--host", "127.0.0.1"];
-    world.run_with(&set, "planted-git-token").exits(0).says("for 127.0.0.1");
+    world
+        .run_with(&set, "planted-git-token")
+        .exits(0)
+        .says("for 127.0.0.1");
     let ran = world.run(&exec).exits(0);
-    assert!(ran.out.starts_with("main\n") && !ran.out.contains("planted"), "{ran:#?}");
+    assert!(
+        ran.out.starts_with("main\n") && !ran.out.contains("planted"),
+        "{ran:#?}"
+    );
     let record = world.run(&["status", "-o", "json"]).exits(0).json();
     assert_eq!(record["commit"], json!(server.origin.commit("main")));
 }
@@ -47,11 +83,19 @@ fn a_private_repository_is_cloned_with_the_stack_s_token_and_its_commit_recorded
 fn a_running_command_is_cancelled_and_its_container_is_gone() {
     let world = World::new();
     let id = world.detach(&["sleep 300"]);
-    let arn = world.until(&id, "RUNNING")["attempts"][0]["task_arn"].as_str().expect("a task").to_owned();
+    let arn = world.until(&id, "RUNNING")["attempts"][0]["task_arn"]
+        .as_str()
+        .expect("a task")
+        .to_owned();
     assert_eq!(containers(&arn).len(), 1);
     world.run(&["cancel", &id]).exits(0);
     let record = world.until(&id, "CANCELLED");
-    assert!(record["reason"].as_str().is_some_and(|reason| reason.contains("alice")), "{record:#}");
+    assert!(
+        record["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("alice")),
+        "{record:#}"
+    );
     world.run(&["wait", &id]).exits(130);
     until_gone(&arn);
 }
@@ -63,10 +107,16 @@ fn a_queued_command_waits_for_its_lock_and_is_cancelled_without_a_task() {
     world.until(&holder, "RUNNING");
     let second = world.detach(&["--lock", "deploy", "true"]);
     let waiting = world.until(&second, "WAITING");
-    assert_eq!((&waiting["waiting"]["limit"], &waiting["waiting"]["place"]), (&json!("lock:deploy"), &json!(1)));
+    assert_eq!(
+        (&waiting["waiting"]["limit"], &waiting["waiting"]["place"]),
+        (&json!("lock:deploy"), &json!(1))
+    );
     world.run(&["cancel", &second]).exits(0);
     let record = world.status(&second);
-    assert_eq!((&record["status"], &record["attempts"]), (&json!("CANCELLED"), &json!([])));
+    assert_eq!(
+        (&record["status"], &record["attempts"]),
+        (&json!("CANCELLED"), &json!([]))
+    );
     world.run(&["cancel", &holder]).exits(0);
     world.until(&holder, "CANCELLED");
 }
@@ -74,9 +124,21 @@ fn a_queued_command_waits_for_its_lock_and_is_cancelled_without_a_task() {
 #[test]
 fn a_timeout_ends_the_command() {
     let world = World::new();
-    world.run(&["exec", "--no-repo", "--timeout", "2s", "echo begun; sleep 300"]).exits(124).prints("begun\n");
+    world
+        .run(&[
+            "exec",
+            "--no-repo",
+            "--timeout",
+            "2s",
+            "echo begun; sleep 300",
+        ])
+        .exits(124)
+        .prints("begun\n");
     let record = world.run(&["status", "-o", "json"]).exits(0).json();
-    assert_eq!((&record["status"], &record["exit_code"]), (&json!("TIMED_OUT"), &json!(null)));
+    assert_eq!(
+        (&record["status"], &record["exit_code"]),
+        (&json!("TIMED_OUT"), &json!(null))
+    );
 }
 
 #[test]

@@ -12,7 +12,8 @@ use super::world::{LOOK, PATIENCE, World};
 
 /// Between two submissions: what two cores with real containers hold.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How much more memory a function's largest process may have in the last third than in the first, in kB: an allocator's breath.
+/// How much more memory a function's largest process may have in the last third than in the first,
+/// in kB: an allocator's breath.
 const GROWTH_KB: u64 = 6 * 1024;
 
 /// What is neither history nor settings: it must be gone when nothing is under way.
@@ -22,7 +23,9 @@ fn left_over(world: &World) -> u64 {
             "TableName": "mycli-default", "Select": "COUNT", "FilterExpression": "begins_with(pk, :prefix)",
             "ExpressionAttributeValues": {":prefix": {"S": prefix}},
         });
-        world.ask("dynamodb", "DynamoDB_20120810.Scan", &body)["Count"].as_u64().expect("a count")
+        world.ask("dynamodb", "DynamoDB_20120810.Scan", &body)["Count"]
+            .as_u64()
+            .expect("a count")
     };
     count("OPEN#")
 }
@@ -34,8 +37,14 @@ fn messages(world: &World) -> u64 {
     assert!(urls.len() >= 4, "{listed}");
     let count = |url: &Value| {
         let body = json!({"QueueUrl": url, "AttributeNames": ["All"]});
-        let attributes = world.ask("sqs", "AmazonSQS.GetQueueAttributes", &body)["Attributes"].clone();
-        let number = |name: &str| attributes[name].as_str().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+        let attributes =
+            world.ask("sqs", "AmazonSQS.GetQueueAttributes", &body)["Attributes"].clone();
+        let number = |name: &str| {
+            attributes[name]
+                .as_str()
+                .and_then(|number| number.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
         number("ApproximateNumberOfMessages") + number("ApproximateNumberOfMessagesNotVisible")
     };
     urls.iter().map(count).sum()
@@ -51,7 +60,10 @@ fn most(samples: &[BTreeMap<String, u64>]) -> BTreeMap<String, u64> {
     most
 }
 
-#[expect(clippy::print_stdout, reason = "what was held for how long is what the test is run for")]
+#[expect(
+    clippy::print_stdout,
+    reason = "what was held for how long is what the test is run for"
+)]
 fn soak(time: Duration) {
     let world = World::new();
     let (end, mut ids, mut samples) = (Instant::now() + time, Vec::new(), Vec::new());
@@ -62,22 +74,41 @@ fn soak(time: Duration) {
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     for (number, id) in ids.iter().enumerate() {
-        let record = world.until(id, if number % 3 == 0 { "SUCCEEDED" } else { "FAILED" });
+        let record = world.until(
+            id,
+            if number % 3 == 0 {
+                "SUCCEEDED"
+            } else {
+                "FAILED"
+            },
+        );
         assert_eq!(record["exit_code"], number % 3, "{record:#}");
     }
     let third = samples.len() / 3;
-    let (early, late) = (most(&samples[third / 2..third]), most(&samples[2 * third..]));
-    println!("{} runs in {time:?}; memory in kB early {early:?}, late {late:?}", ids.len());
+    let (early, late) = (
+        most(&samples[third / 2..third]),
+        most(&samples[2 * third..]),
+    );
+    println!(
+        "{} runs in {time:?}; memory in kB early {early:?}, late {late:?}",
+        ids.len()
+    );
     for (name, memory) in &late {
         // One that was not there early has just been started.
         let before = early.get(name).unwrap_or(memory);
-        assert!(*memory <= before + GROWTH_KB, "{name} grew from {before} kB to {memory} kB");
+        assert!(
+            *memory <= before + GROWTH_KB,
+            "{name} grew from {before} kB to {memory} kB"
+        );
     }
     // The next sweep tidies up.
     let end = Instant::now() + PATIENCE;
     while left_over(&world) + messages(&world) > 0 {
         let left = (left_over(&world), messages(&world));
-        assert!(Instant::now() < end, "nothing is under way, and these are left: {left:?}");
+        assert!(
+            Instant::now() < end,
+            "nothing is under way, and these are left: {left:?}"
+        );
         thread::sleep(LOOK);
     }
     world.run(&["doctor"]).exits(0);

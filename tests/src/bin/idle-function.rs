@@ -1,5 +1,6 @@
-//! A Lambda function that answers everything with an empty history, over the runtime's API and nothing else. For tests of deployments,
-//! where what the functions do is of no interest, but that they start and answer is.
+//! A Lambda function that answers everything with an empty history, over the runtime's API and
+//! nothing else. For tests of deployments, where what the functions do is of no interest, but that
+//! they start and answer is.
 
 use std::{
     env,

@@ -36,7 +36,8 @@ impl Kind {
         }
     }
 
-    /// Service Quotas' code of the vCPUs that may be in use at once (AWS General Reference, "AWS Fargate service quotas").
+    /// Service Quotas' code of the vCPUs that may be in use at once (AWS General Reference, "AWS
+    /// Fargate service quotas").
     #[must_use]
     pub fn quota_code(self) -> &'static str {
         match self {
@@ -49,11 +50,13 @@ impl Kind {
 /// How fast each thing may be done, over the whole account and region.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// Calls to RunTask on Fargate: 20 a second, burst and sustained (Developer Guide, "AWS Fargate throttling quotas").
+    /// Calls to RunTask on Fargate: 20 a second, burst and sustained (Developer Guide, "AWS Fargate
+    /// throttling quotas").
     pub run_task: Shape,
     /// Tasks launched, for each kind of capacity: 100 and 20 a second (ibid.).
     pub launches: Shape,
-    /// RunTask and StopTask together: 100 and 40 (API Reference, "Request throttling for the Amazon ECS API").
+    /// RunTask and StopTask together: 100 and 40 (API Reference, "Request throttling for the Amazon
+    /// ECS API").
     pub run_and_stop: Shape,
     /// DescribeTasks and ListTasks together: 100 and 20 (ibid.).
     pub look: Shape,
@@ -80,7 +83,8 @@ pub const DEFAULT_RATES: Rates = Rates {
 /// The vCPUs of a kind that may be in use at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VcpuQuota {
-    /// The account's own value. An account that never asked for another may have none (AWS-FACTS §2).
+    /// The account's own value. An account that never asked for another may have none (AWS-FACTS
+    /// §2).
     pub applied: Option<u32>,
     /// AWS's default: 6 (AWS-FACTS §2).
     pub default: u32,
@@ -90,7 +94,10 @@ impl VcpuQuota {
     /// An account's own value.
     #[must_use]
     pub fn applied(vcpus: u32) -> Self {
-        Self { applied: Some(vcpus), ..Self::default() }
+        Self {
+            applied: Some(vcpus),
+            ..Self::default()
+        }
     }
 
     /// What holds, in CPU units.
@@ -102,13 +109,17 @@ impl VcpuQuota {
 
 impl Default for VcpuQuota {
     fn default() -> Self {
-        Self { applied: None, default: 6 }
+        Self {
+            applied: None,
+            default: 6,
+        }
     }
 }
 
 /// Tasks of somebody else in the same account: quotas belong to the account, not to us (DESIGN §5).
 ///
-/// From its beginning on it takes whatever is free until it has what it wants; it never takes from who has.
+/// From its beginning on it takes whatever is free until it has what it wants; it never takes from
+/// who has.
 #[derive(Clone, Copy, Debug)]
 pub struct Foreign {
     /// Of which kind.
@@ -132,7 +143,8 @@ pub struct Outage {
     pub until: Timestamp,
 }
 
-/// How events come to who listens: at least once and in no order (Developer Guide, "Amazon ECS events"), or worse.
+/// How events come to who listens: at least once and in no order (Developer Guide, "Amazon ECS
+/// events"), or worse.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// How long each takes.
@@ -151,14 +163,21 @@ impl Default for Delivery {
     /// At once, in order, exactly once.
     fn default() -> Self {
         let none = TimeDelta::zero()..=TimeDelta::zero();
-        Self { delay: none.clone(), late: (0.0, none), duplicated: 0.0, reordered: 0.0, dropped: 0.0 }
+        Self {
+            delay: none.clone(),
+            late: (0.0, none),
+            duplicated: 0.0,
+            reordered: 0.0,
+            dropped: 0.0,
+        }
     }
 }
 
 /// How RunTask's own answers fail.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Answers {
-    /// How probable it is that the call is carried out and answered with the server's own fault (500).
+    /// How probable it is that the call is carried out and answered with the server's own fault
+    /// (500).
     pub lost: f64,
     /// How probable it is that it is answered so without having been carried out.
     pub failed: f64,
@@ -179,7 +198,8 @@ pub struct Account {
     pub foreign: Vec<Foreign>,
     /// When there is no capacity.
     pub outages: Vec<Outage>,
-    /// How long after RunTask a task is neither listed nor described nor stopped: ECS is eventually consistent (API Reference, RunTask).
+    /// How long after RunTask a task is neither listed nor described nor stopped: ECS is eventually
+    /// consistent (API Reference, RunTask).
     pub seen_after: RangeInclusive<TimeDelta>,
     /// How events come.
     pub delivery: Delivery,
@@ -190,7 +210,8 @@ pub struct Account {
 }
 
 impl Account {
-    /// A new account with AWS's defaults, everything seen at once and every event delivered at once.
+    /// A new account with AWS's defaults, everything seen at once and every event delivered at
+    /// once.
     #[must_use]
     pub fn new(seed: u64, cluster: &str) -> Self {
         Self {
@@ -219,7 +240,9 @@ impl Account {
     }
 
     pub(super) fn is_out(&self, kind: Kind, now: Timestamp) -> bool {
-        self.outages.iter().any(|outage| outage.kind == kind && (outage.from..outage.until).contains(&now))
+        self.outages
+            .iter()
+            .any(|outage| outage.kind == kind && (outage.from..outage.until).contains(&now))
     }
 
     pub(super) fn arn(&self, what: &str) -> String {

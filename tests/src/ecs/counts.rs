@@ -31,7 +31,10 @@ impl Why {
     /// Whether this is what a launcher that knows the quotas never meets.
     #[must_use]
     pub fn is_quota(self) -> bool {
-        matches!(self, Self::ApiRate | Self::RunTaskRate | Self::LaunchRate(_) | Self::Vcpus(_))
+        matches!(
+            self,
+            Self::ApiRate | Self::RunTaskRate | Self::LaunchRate(_) | Self::Vcpus(_)
+        )
     }
 }
 
@@ -68,13 +71,20 @@ impl Counts {
     /// How often this operation was refused for that.
     #[must_use]
     pub fn refused(&self, operation: Operation, why: Why) -> u64 {
-        self.refusals.get(&(operation, why)).copied().unwrap_or_default()
+        self.refusals
+            .get(&(operation, why))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Refusals by quotas, of all operations.
     #[must_use]
     pub fn refused_by_quotas(&self) -> u64 {
-        self.refusals.iter().filter(|((_, why), _)| why.is_quota()).map(|(_, count)| count).sum()
+        self.refusals
+            .iter()
+            .filter(|((_, why), _)| why.is_quota())
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// Tasks launched.

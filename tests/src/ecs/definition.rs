@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::{account::Account, refusal::Refusal, task::epoch};
 
-/// Seconds between TERM and KILL where a definition does not say (API Reference, `ContainerDefinition`).
+/// Seconds between TERM and KILL where a definition does not say (API Reference,
+/// `ContainerDefinition`).
 const STOP_TIMEOUT: i64 = 30;
 /// The most that a definition may say (ibid.).
 const STOP_TIMEOUT_MAX: i64 = 120;
@@ -72,8 +73,14 @@ pub(super) struct Definitions(BTreeMap<String, Vec<Definition>>);
 
 impl Definitions {
     /// Registers the next revision of a family.
-    pub(super) fn register(&mut self, account: &Account, body: &Value, now: Timestamp) -> Result<&Definition, Refusal> {
-        let shape: Shape = serde_json::from_value(body.clone()).map_err(|error| Refusal::client(error.to_string()))?;
+    pub(super) fn register(
+        &mut self,
+        account: &Account,
+        body: &Value,
+        now: Timestamp,
+    ) -> Result<&Definition, Refusal> {
+        let shape: Shape = serde_json::from_value(body.clone())
+            .map_err(|error| Refusal::client(error.to_string()))?;
         let container = check(&shape)?.clone();
         let stop_timeout = container.stop_timeout.unwrap_or(STOP_TIMEOUT);
         let revisions = self.0.entry(shape.family.clone()).or_default();
@@ -96,12 +103,22 @@ impl Definitions {
         revisions.last().ok_or_else(Refusal::server)
     }
 
-    /// Marks a definition inactive: it can still be described, and its tasks run on (API Reference, `DeregisterTaskDefinition`).
-    pub(super) fn deregister(&mut self, name: &str, now: Timestamp) -> Result<&Definition, Refusal> {
+    /// Marks a definition inactive: it can still be described, and its tasks run on (API Reference,
+    /// `DeregisterTaskDefinition`).
+    pub(super) fn deregister(
+        &mut self,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<&Definition, Refusal> {
         let (family, revision) = parse(name);
-        let revision = revision.ok_or_else(|| Refusal::client("The revision of the task definition is missing."))?;
-        let found = self.0.get_mut(family).and_then(|all| all.iter_mut().find(|one| one.revision == revision));
-        let definition = found.ok_or_else(|| Refusal::client("The specified task definition does not exist."))?;
+        let revision = revision
+            .ok_or_else(|| Refusal::client("The revision of the task definition is missing."))?;
+        let found = self
+            .0
+            .get_mut(family)
+            .and_then(|all| all.iter_mut().find(|one| one.revision == revision));
+        let definition = found
+            .ok_or_else(|| Refusal::client("The specified task definition does not exist."))?;
         definition.active = false;
         definition.deregistered_at.get_or_insert(now);
         Ok(definition)
@@ -116,14 +133,22 @@ impl Definitions {
 
     /// For RunTask, which takes active ones only.
     pub(super) fn active(&self, name: &str) -> Result<&Definition, Refusal> {
-        let found = self.find(name).ok_or_else(|| Refusal::client("TaskDefinition not found."))?;
-        if found.active { Ok(found) } else { Err(Refusal::client("TaskDefinition is inactive")) }
+        let found = self
+            .find(name)
+            .ok_or_else(|| Refusal::client("TaskDefinition not found."))?;
+        if found.active {
+            Ok(found)
+        } else {
+            Err(Refusal::client("TaskDefinition is inactive"))
+        }
     }
 }
 
 /// The family, and the revision if one is named.
 fn parse(name: &str) -> (&str, Option<u32>) {
-    let short = name.rsplit_once("task-definition/").map_or(name, |(_, short)| short);
+    let short = name
+        .rsplit_once("task-definition/")
+        .map_or(name, |(_, short)| short);
     match short.rsplit_once(':') {
         Some((family, revision)) => (family, Some(revision.parse().unwrap_or_default())),
         None => (short, None),
@@ -138,12 +163,14 @@ fn check(shape: &Shape) -> Result<&ContainerShape, Refusal> {
     let container = shape.container_definitions.first();
     let container = container.ok_or_else(|| Refusal::client("Container list cannot be empty."))?;
     if container.name.is_empty() || container.image.is_empty() {
-        return Err(Refusal::client("Container.name and Container.image should not be null or empty."));
+        return Err(Refusal::client(
+            "Container.name and Container.image should not be null or empty.",
+        ));
     }
     match container.stop_timeout {
-        Some(seconds) if seconds > STOP_TIMEOUT_MAX => {
-            Err(Refusal::client(format!("Invalid stopTimeout: at most {STOP_TIMEOUT_MAX} on Fargate.")))
-        }
+        Some(seconds) if seconds > STOP_TIMEOUT_MAX => Err(Refusal::client(format!(
+            "Invalid stopTimeout: at most {STOP_TIMEOUT_MAX} on Fargate."
+        ))),
         _ => Ok(container),
     }
 }

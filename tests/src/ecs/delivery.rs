@@ -23,7 +23,13 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(seed: u64, delivery: Delivery) -> Self {
-        Self { seed, delivery, sent: BTreeMap::new(), held: BTreeMap::new(), count: 0 }
+        Self {
+            seed,
+            delivery,
+            sent: BTreeMap::new(),
+            held: BTreeMap::new(),
+            count: 0,
+        }
     }
 
     /// When the next one comes.
@@ -41,17 +47,20 @@ impl Outbox {
         taken
     }
 
-    /// Sends the event of a task's change, as reliably as the account has it; says whether it was dropped.
+    /// Sends the event of a task's change, as reliably as the account has it; says whether it was
+    /// dropped.
     pub(super) fn post(&mut self, task: usize, shown: Shown, at: Timestamp) -> bool {
         let version = shown.task.version;
         let purpose = format!("event {version}");
-        let mut random = Random::keyed(self.seed, &purpose, u64::try_from(task).unwrap_or_default());
+        let mut random =
+            Random::keyed(self.seed, &purpose, u64::try_from(task).unwrap_or_default());
         let id = format!("{:016x}-{:016x}", random.bits(), random.bits());
         let is_last = shown.task.last_status == STOPPED;
         let change = Change { id, at, shown };
         let comes_at = self.comes_at(&mut random, at);
         let dropped = random.chance(self.delivery.dropped);
-        let overtaken = random.chance(self.delivery.reordered) && !is_last && !self.held.contains_key(&task);
+        let overtaken =
+            random.chance(self.delivery.reordered) && !is_last && !self.held.contains_key(&task);
         if !dropped && random.chance(self.delivery.duplicated) {
             let again_at = self.comes_at(&mut random, at);
             self.send(again_at, change.clone());
@@ -72,7 +81,11 @@ impl Outbox {
     fn comes_at(&self, random: &mut Random, at: Timestamp) -> Timestamp {
         let (probability, late_by) = &self.delivery.late;
         let comes_at = at + random.within(&self.delivery.delay);
-        if random.chance(*probability) { comes_at + random.within(late_by) } else { comes_at }
+        if random.chance(*probability) {
+            comes_at + random.within(late_by)
+        } else {
+            comes_at
+        }
     }
 
     fn send(&mut self, at: Timestamp, change: Change) {

@@ -11,7 +11,8 @@ use crate::random::Random;
 pub enum End {
     /// Its container exits with this code.
     Exit(i32),
-    /// The kernel kills its container for its memory: exit code 137 and the container's reason (Developer Guide, "Stopped task error codes").
+    /// The kernel kills its container for its memory: exit code 137 and the container's reason
+    /// (Developer Guide, "Stopped task error codes").
     OutOfMemory,
     /// Its container ends without an exit code, which the task's state may lack (AWS-FACTS §4).
     NoExitCode,
@@ -23,7 +24,8 @@ pub enum End {
     HostFails,
 }
 
-/// A pull that failed for a reason that may pass, in ECS's words (Developer Guide, "CannotPullContainer task errors").
+/// A pull that failed for a reason that may pass, in ECS's words (Developer Guide,
+/// "CannotPullContainer task errors").
 pub const PULL_TIMED_OUT: &str = "CannotPullContainerError: pull image manifest has been retried 5 time(s): failed to resolve ref \
                                   docker.io/library/ubuntu:22.04: dial tcp 3.94.224.37:443: i/o timeout";
 /// A pull of what is not there (ibid.).
@@ -58,10 +60,17 @@ pub struct Life {
 }
 
 impl Life {
-    /// A task that starts, works and exits. TERM ends it at once, as it does a program that handles no signals.
+    /// A task that starts, works and exits. TERM ends it at once, as it does a program that handles
+    /// no signals.
     #[must_use]
     pub fn new(start_up: TimeDelta, work: TimeDelta, end: End) -> Self {
-        Self { start_up, work, wind_down: TimeDelta::zero(), end, on_term: OnTerm::Exits(TimeDelta::zero(), 143) }
+        Self {
+            start_up,
+            work,
+            wind_down: TimeDelta::zero(),
+            end,
+            on_term: OnTerm::Exits(TimeDelta::zero(), 143),
+        }
     }
 }
 
@@ -97,11 +106,14 @@ impl Default for Lives {
 }
 
 impl Lives {
-    /// The life of the task that is started by this: the same whenever it is asked for, so that who plans with all the knowledge there is
-    /// can ask too.
+    /// The life of the task that is started by this: the same whenever it is asked for, so that who
+    /// plans with all the knowledge there is can ask too.
     #[must_use]
     pub fn of(&self, seed: u64, started_by: &str) -> Life {
-        self.given.get(started_by).cloned().unwrap_or_else(|| self.drawn(&mut Random::keyed(seed, started_by, 0)))
+        self.given
+            .get(started_by)
+            .cloned()
+            .unwrap_or_else(|| self.drawn(&mut Random::keyed(seed, started_by, 0)))
     }
 
     fn drawn(&self, random: &mut Random) -> Life {
@@ -115,7 +127,10 @@ impl Lives {
     }
 
     fn end(&self, random: &mut Random) -> End {
-        let drawn = self.ends.iter().find(|(probability, _)| random.chance(*probability));
+        let drawn = self
+            .ends
+            .iter()
+            .find(|(probability, _)| random.chance(*probability));
         drawn.map_or(End::Exit(0), |(_, end)| end.clone())
     }
 }

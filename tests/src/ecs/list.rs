@@ -6,13 +6,17 @@ use serde_json::{Value, json};
 
 use super::{refusal::Refusal, task::Shown};
 
-/// The most that a page holds, and what it holds if nothing is said (API Reference, ListTasks, `maxResults`).
+/// The most that a page holds, and what it holds if nothing is said (API Reference, ListTasks,
+/// `maxResults`).
 const PAGE: usize = 100;
 
 /// The input of ListTasks.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under ListTasks")]
+#[expect(
+    missing_docs,
+    reason = "the fields are ECS's, documented in its API reference under ListTasks"
+)]
 pub struct ListTasks {
     pub cluster: String,
     pub started_by: Option<String>,
@@ -44,7 +48,12 @@ impl Default for ListTasks {
 impl ListTasks {
     /// Where the page begins, and how many it holds at most.
     pub(super) fn page(&self) -> Result<(usize, usize), Refusal> {
-        let others = [&self.family, &self.launch_type, &self.service_name, &self.container_instance];
+        let others = [
+            &self.family,
+            &self.launch_type,
+            &self.service_name,
+            &self.container_instance,
+        ];
         if self.started_by.is_some() && others.iter().any(|other| other.is_some()) {
             // `startedBy` must be the only filter (AWS-FACTS §1).
             return Err(Refusal::parameter("startedBy must be the only filter."));
@@ -53,15 +62,32 @@ impl ListTasks {
         if !(1..=PAGE).contains(&most) {
             return Err(Refusal::parameter("maxResults must be between 1 and 100."));
         }
-        let Some(token) = &self.next_token else { return Ok((0, most)) };
-        let from = token.strip_prefix("from-").and_then(|number| number.parse().ok());
-        from.map(|from| (from, most)).ok_or_else(|| Refusal::parameter("Invalid token."))
+        let Some(token) = &self.next_token else {
+            return Ok((0, most));
+        };
+        let from = token
+            .strip_prefix("from-")
+            .and_then(|number| number.parse().ok());
+        from.map(|from| (from, most))
+            .ok_or_else(|| Refusal::parameter("Invalid token."))
     }
 
-    /// The desired status is RUNNING unless STOPPED is asked for: a task that stops is not found without (AWS-FACTS §1).
+    /// The desired status is RUNNING unless STOPPED is asked for: a task that stops is not found
+    /// without (AWS-FACTS §1).
     pub(super) fn wants(&self, shown: &Shown) -> bool {
-        let family = || shown.task.task_definition_arn.rsplit('/').next()?.split(':').next();
-        let of_family = self.family.as_deref().is_none_or(|wanted| family() == Some(wanted));
+        let family = || {
+            shown
+                .task
+                .task_definition_arn
+                .rsplit('/')
+                .next()?
+                .split(':')
+                .next()
+        };
+        let of_family = self
+            .family
+            .as_deref()
+            .is_none_or(|wanted| family() == Some(wanted));
         shown.task.desired_status == self.desired_status.as_deref().unwrap_or(RUNNING) && of_family
     }
 }

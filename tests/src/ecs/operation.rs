@@ -1,6 +1,7 @@
 //! The calls that are known here.
 
-/// An operation of ECS (target `AmazonEC2ContainerServiceV20141113.…`) or of Service Quotas (`ServiceQuotasV20190624.…`).
+/// An operation of ECS (target `AmazonEC2ContainerServiceV20141113.…`) or of Service Quotas
+/// (`ServiceQuotasV20190624.…`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names are AWS's")]
 pub enum Operation {

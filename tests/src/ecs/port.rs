@@ -1,7 +1,8 @@
 //! The model as the domain's port, in the same process: for simulations on virtual time.
 //!
-//! What its answers mean is decided by the code that decides it for AWS's (`aws::ecs::answer`). What the SDK adds is left out: it repeats a
-//! throttled DescribeTasks, ListTasks or StopTask twice, after pauses; here it is said at once.
+//! What its answers mean is decided by the code that decides it for AWS's (`aws::ecs::answer`).
+//! What the SDK adds is left out: it repeats a throttled DescribeTasks, ListTasks or StopTask
+//! twice, after pauses; here it is said at once.
 
 use std::sync::{Arc, Mutex};
 
@@ -39,11 +40,18 @@ impl<C: Clock> InProcess<C> {
     #[must_use]
     pub fn new(ecs: Arc<Mutex<Ecs>>, clock: C) -> Self {
         let cluster = lock(&ecs).account().cluster.clone();
-        Self { ecs, clock, cluster }
+        Self {
+            ecs,
+            clock,
+            cluster,
+        }
     }
 
     /// An error comes with the tasks that it names.
-    fn call<T>(&self, call: impl FnOnce(&mut Ecs, domain::Timestamp) -> Answer<T>) -> Result<T, (Fault, Vec<String>)> {
+    fn call<T>(
+        &self,
+        call: impl FnOnce(&mut Ecs, domain::Timestamp) -> Answer<T>,
+    ) -> Result<T, (Fault, Vec<String>)> {
         let answer = call(&mut lock(&self.ecs), self.clock.now());
         answer.map_err(|refusal| {
             let fault = Fault::answered(refusal.status, Some(refusal.code), &refusal.message);
@@ -51,8 +59,12 @@ impl<C: Clock> InProcess<C> {
         })
     }
 
-    fn look<T>(&self, call: impl FnOnce(&mut Ecs, domain::Timestamp) -> Answer<T>) -> Result<T, PortError> {
-        self.call(call).map_err(|(fault, _)| fault.of_service(SERVICE))
+    fn look<T>(
+        &self,
+        call: impl FnOnce(&mut Ecs, domain::Timestamp) -> Answer<T>,
+    ) -> Result<T, PortError> {
+        self.call(call)
+            .map_err(|(fault, _)| fault.of_service(SERVICE))
     }
 
     fn describe(&self, task_arns: &[String]) -> Result<Described, PortError> {
@@ -60,7 +72,10 @@ impl<C: Clock> InProcess<C> {
             return Ok(Described::default());
         }
         let answer = self.look(|ecs, now| ecs.describe_tasks(&self.cluster, task_arns, now))?;
-        let missing = answer.failures.into_iter().filter(|failure| failure.reason == "MISSING");
+        let missing = answer
+            .failures
+            .into_iter()
+            .filter(|failure| failure.reason == "MISSING");
         Ok(Described {
             missing: missing.filter_map(|failure| failure.arn).collect(),
             tasks: answer.tasks.into_iter().map(|shown| shown.task).collect(),
@@ -87,14 +102,21 @@ impl<C: Clock> InProcess<C> {
 }
 
 fn started(answered: &Answered) -> Result<Task, LaunchError> {
-    let unplaced = answered.failures.first().map(|failure| Unplaced { reason: Some(&failure.reason), detail: None });
-    answer::started(answered.tasks.first().map(|shown| shown.task.clone()), unplaced)
+    let unplaced = answered.failures.first().map(|failure| Unplaced {
+        reason: Some(&failure.reason),
+        detail: None,
+    });
+    answer::started(
+        answered.tasks.first().map(|shown| shown.task.clone()),
+        unplaced,
+    )
 }
 
 /// What the adapter registers, as far as the model reads it.
 fn registered(cluster: &str, definition: &TaskDefinition) -> Result<Value, LaunchError> {
     let image = definition.image.as_ref();
-    let image = image.ok_or_else(|| LaunchError::Refused("a task on Fargate needs an image".into()))?;
+    let image =
+        image.ok_or_else(|| LaunchError::Refused("a task on Fargate needs an image".into()))?;
     Ok(json!({
         "family": format!("{cluster}-{}", definition.content_hash()),
         "cpu": TaskSize::SMALLEST.cpu().to_string(),
@@ -105,11 +127,17 @@ fn registered(cluster: &str, definition: &TaskDefinition) -> Result<Value, Launc
 }
 
 impl<C: Clock> Tasks for InProcess<C> {
-    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+    async fn register_definition(
+        &self,
+        definition: &TaskDefinition,
+    ) -> Result<String, LaunchError> {
         let body = registered(&self.cluster, definition)?;
         let shown = self.call(|ecs, now| ecs.register_task_definition(&body, now));
         let shown = shown.map_err(|(fault, _)| answer::refusal(&fault))?;
-        Ok(shown["taskDefinitionArn"].as_str().unwrap_or_default().to_owned())
+        Ok(shown["taskDefinitionArn"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
     }
 
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
@@ -145,7 +173,10 @@ impl<C: Clock> Tasks for InProcess<C> {
 
 impl<C: Clock> AccountQuotas for InProcess<C> {
     async fn cpu(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
-        let Some(kind) = Kind::ALL.into_iter().find(|kind| Some(kind.provider()) == pool.provider()) else {
+        let Some(kind) = Kind::ALL
+            .into_iter()
+            .find(|kind| Some(kind.provider()) == pool.provider())
+        else {
             return Ok(None);
         };
         let code = kind.quota_code();
@@ -157,7 +188,11 @@ impl<C: Clock> AccountQuotas for InProcess<C> {
             other => other.map_err(|(fault, _)| fault.of_service("Service Quotas")),
         };
         let vcpus = quota?["Value"].as_f64().unwrap_or_default();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the model has whole vCPUs")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the model has whole vCPUs"
+        )]
         Ok(Some((vcpus * f64::from(VCPU)) as u32))
     }
 }

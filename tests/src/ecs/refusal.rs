@@ -23,7 +23,12 @@ impl fmt::Display for Refusal {
 
 impl Refusal {
     fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), resource_ids: Vec::new() }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            resource_ids: Vec::new(),
+        }
     }
 
     /// Too fast: 400, unmodelled (API Reference, "Request throttling for the Amazon ECS API").
@@ -48,18 +53,30 @@ impl Refusal {
 
     /// The client token stands for another request (API Reference, `ConflictException`).
     pub(super) fn conflict(token: &str, resource_ids: Vec<String>) -> Self {
-        let message = format!("The client token {token} is already in use with a different RunTask request.");
-        Self { resource_ids, ..Self::new(400, "ConflictException", message) }
+        let message =
+            format!("The client token {token} is already in use with a different RunTask request.");
+        Self {
+            resource_ids,
+            ..Self::new(400, "ConflictException", message)
+        }
     }
 
     /// The server's own fault: it may have been done.
     pub(super) fn server() -> Self {
-        Self::new(500, "ServerException", "Service Unavailable. Please try again later.")
+        Self::new(
+            500,
+            "ServerException",
+            "Service Unavailable. Please try again later.",
+        )
     }
 
     /// Service Quotas knows no such quota, or no applied value of it.
     pub(super) fn no_resource() -> Self {
-        Self::new(400, "NoSuchResourceException", "The specified resource does not exist")
+        Self::new(
+            400,
+            "NoSuchResourceException",
+            "The specified resource does not exist",
+        )
     }
 
     /// A body that cannot be read.

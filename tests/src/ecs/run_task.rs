@@ -11,7 +11,8 @@ use super::{account::Kind, definition, definition::Definition, refusal::Refusal,
 const COUNT_MAX: u32 = 10;
 /// The most characters of `startedBy`, of `[A-Za-z0-9-_/]` (ibid.).
 const STARTED_BY_MAX: usize = 128;
-/// The most characters of a client token, in the range of ASCII 33 to 126 (API Reference, "Ensuring idempotency").
+/// The most characters of a client token, in the range of ASCII 33 to 126 (API Reference, "Ensuring
+/// idempotency").
 const TOKEN_MAX: usize = 64;
 /// The most tags (API Reference, RunTask, `tags`).
 const TAGS_MAX: usize = 50;
@@ -19,7 +20,10 @@ const TAGS_MAX: usize = 50;
 /// The input of RunTask in ECS's own JSON.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
-#[expect(missing_docs, reason = "the fields are ECS's, documented in its API reference under RunTask")]
+#[expect(
+    missing_docs,
+    reason = "the fields are ECS's, documented in its API reference under RunTask"
+)]
 pub struct RunTask {
     pub cluster: String,
     pub task_definition: String,
@@ -65,14 +69,19 @@ impl Default for RunTask {
 impl From<&RunTaskInput> for RunTask {
     /// What the adapter makes of the stored input.
     fn from(input: &RunTaskInput) -> Self {
-        let provider = |name: &String| Provider { capacity_provider: name.clone() };
-        let network = input.network_configuration.as_ref().map_or(Value::Null, |network| {
-            json!({ "awsvpcConfiguration": {
-                "subnets": network.subnets,
-                "securityGroups": network.security_groups,
-                "assignPublicIp": if network.assign_public_ip { "ENABLED" } else { "DISABLED" },
-            }})
-        });
+        let provider = |name: &String| Provider {
+            capacity_provider: name.clone(),
+        };
+        let network = input
+            .network_configuration
+            .as_ref()
+            .map_or(Value::Null, |network| {
+                json!({ "awsvpcConfiguration": {
+                    "subnets": network.subnets,
+                    "securityGroups": network.security_groups,
+                    "assignPublicIp": if network.assign_public_ip { "ENABLED" } else { "DISABLED" },
+                }})
+            });
         Self {
             cluster: input.cluster.clone(),
             task_definition: input.task_definition.clone(),
@@ -96,7 +105,10 @@ impl RunTask {
     /// What can be told from the request alone. ECS's own words where they are known.
     pub(super) fn check(&self) -> Result<Kind, Refusal> {
         let characters = self.overrides.to_string().chars().count();
-        let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_/".contains(c));
+        let plain = |text: &str| {
+            text.chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_/".contains(c))
+        };
         let started_by = self.started_by.as_deref().unwrap_or_default();
         let token = self.client_token.as_deref().unwrap_or_default();
         let fault = if characters > OVERRIDES_MAX {
@@ -105,7 +117,9 @@ impl RunTask {
         } else if !(1..=COUNT_MAX).contains(&self.count) {
             Some("Count must be between 1 and 10.")
         } else if started_by.len() > STARTED_BY_MAX || !plain(started_by) {
-            Some("startedBy is invalid: at most 128 letters, digits, hyphens, underscores and slashes.")
+            Some(
+                "startedBy is invalid: at most 128 letters, digits, hyphens, underscores and slashes.",
+            )
         } else if token.len() > TOKEN_MAX || !token.bytes().all(|byte| (33..=126).contains(&byte)) {
             Some("clientToken is invalid: at most 64 printable ASCII characters.")
         } else if self.tags.len() > TAGS_MAX {
@@ -120,12 +134,16 @@ impl RunTask {
 
     /// Spot needs a strategy, and a strategy goes without a launch type (API Reference, RunTask).
     fn kind(&self) -> Result<Kind, Refusal> {
-        let Some(provider) = self.capacity_provider_strategy.first() else { return self.launch_kind() };
+        let Some(provider) = self.capacity_provider_strategy.first() else {
+            return self.launch_kind();
+        };
         if self.launch_type.is_some() {
             let words = "Specifying both a launch type and capacity provider strategy is not supported. Remove one and try again.";
             return Err(Refusal::parameter(words));
         }
-        let kind = Kind::ALL.into_iter().find(|kind| kind.provider() == provider.capacity_provider);
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.provider() == provider.capacity_provider);
         kind.ok_or_else(|| Refusal::parameter("The specified capacity provider was not found."))
     }
 
@@ -134,18 +152,25 @@ impl RunTask {
         match self.launch_type.as_deref() {
             None => Ok(Kind::Spot),
             Some("FARGATE") => Ok(Kind::OnDemand),
-            Some(_) => Err(Refusal::parameter("No Container Instances were found in your cluster.")),
+            Some(_) => Err(Refusal::parameter(
+                "No Container Instances were found in your cluster.",
+            )),
         }
     }
 
     /// What can only be told with the definition: CPU units and memory.
     pub(super) fn size(&self, definition: &Definition) -> Result<(u32, String, String), Refusal> {
         if definition.needs_network && self.network_configuration.is_null() {
-            let words = "Network Configuration must be provided when networkMode 'awsvpc' is specified.";
+            let words =
+                "Network Configuration must be provided when networkMode 'awsvpc' is specified.";
             return Err(Refusal::parameter(words));
         }
-        let overridden = |name: &str, own: &str| self.overrides[name].as_str().unwrap_or(own).to_owned();
-        let (cpu, memory) = (overridden("cpu", &definition.cpu), overridden("memory", &definition.memory));
+        let overridden =
+            |name: &str, own: &str| self.overrides[name].as_str().unwrap_or(own).to_owned();
+        let (cpu, memory) = (
+            overridden("cpu", &definition.cpu),
+            overridden("memory", &definition.memory),
+        );
         Ok((definition::size(&cpu, &memory)?.cpu(), cpu, memory))
     }
 }
@@ -162,7 +187,10 @@ pub struct Failure {
 impl Failure {
     /// The vCPUs are in use (AWS-FACTS §1).
     pub(super) fn vcpus() -> Self {
-        Self::of(None, "You've reached the limit on the number of vCPUs you can run concurrently")
+        Self::of(
+            None,
+            "You've reached the limit on the number of vCPUs you can run concurrently",
+        )
     }
 
     /// Fargate has nothing to give (Developer Guide, "API failure reasons").
@@ -177,7 +205,10 @@ impl Failure {
     }
 
     fn of(arn: Option<String>, reason: &str) -> Self {
-        Self { arn, reason: reason.to_owned() }
+        Self {
+            arn,
+            reason: reason.to_owned(),
+        }
     }
 
     /// As it goes over the wire.

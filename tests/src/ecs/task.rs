@@ -34,7 +34,10 @@ pub(super) struct Facts {
 impl fmt::Debug for Facts {
     /// Without the overrides, which hold a task's variables.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Facts").field("cpu", &self.cpu).field("memory", &self.memory).finish_non_exhaustive()
+        f.debug_struct("Facts")
+            .field("cpu", &self.cpu)
+            .field("memory", &self.memory)
+            .finish_non_exhaustive()
     }
 }
 
@@ -116,7 +119,10 @@ fn times(task: &Task) -> [(&'static str, Option<Timestamp>); 7] {
 
 /// Seconds since the epoch, with milliseconds.
 pub(super) fn epoch(at: Timestamp) -> Value {
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds of this century are far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "milliseconds of this century are far below 2^52"
+    )]
     let millis = at.timestamp_millis() as f64;
     json!(millis / 1000.0)
 }

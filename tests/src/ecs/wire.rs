@@ -1,4 +1,5 @@
-//! The model on the wire: ECS's and Service Quotas' real JSON protocol, so that the real SDK and the real adapters talk to it.
+//! The model on the wire: ECS's and Service Quotas' real JSON protocol, so that the real SDK and
+//! the real adapters talk to it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,19 +26,35 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Serves the model on loopback by this clock: the real one, a faster one, or one that is moved by hand. The channel gives each event when
-    /// it comes; its envelope is for the state tracker.
-    pub async fn serve(ecs: Ecs, clock: impl Clock + Clone + 'static) -> (Self, mpsc::UnboundedReceiver<Change>) {
+    /// Serves the model on loopback by this clock: the real one, a faster one, or one that is moved
+    /// by hand. The channel gives each event when it comes; its envelope is for the state tracker.
+    pub async fn serve(
+        ecs: Ecs,
+        clock: impl Clock + Clone + 'static,
+    ) -> (Self, mpsc::UnboundedReceiver<Change>) {
         let (ecs, called) = (Arc::new(Mutex::new(ecs)), Arc::new(Notify::new()));
         let (sink, events) = mpsc::unbounded_channel();
-        let postman = tokio::spawn(deliver(Arc::clone(&ecs), clock.clone(), Arc::clone(&called), sink));
+        let postman = tokio::spawn(deliver(
+            Arc::clone(&ecs),
+            clock.clone(),
+            Arc::clone(&called),
+            sink,
+        ));
         let (asked, woken) = (Arc::clone(&ecs), Arc::clone(&called));
         let server = Loopback::serve(move |call| {
             let answer = answer(&mut lock(&asked), &call, clock.now());
             woken.notify_one();
             written(answer)
         });
-        (Self { server: server.await, ecs, called, postman }, events)
+        (
+            Self {
+                server: server.await,
+                ecs,
+                called,
+                postman,
+            },
+            events,
+        )
     }
 
     /// The configuration of clients that talk to it.
@@ -71,13 +88,21 @@ pub(super) fn lock(ecs: &Mutex<Ecs>) -> MutexGuard<'_, Ecs> {
     ecs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn deliver(ecs: Arc<Mutex<Ecs>>, clock: impl Clock, called: Arc<Notify>, sink: mpsc::UnboundedSender<Change>) {
+async fn deliver(
+    ecs: Arc<Mutex<Ecs>>,
+    clock: impl Clock,
+    called: Arc<Notify>,
+    sink: mpsc::UnboundedSender<Change>,
+) {
     loop {
         let (events, next) = {
             let mut ecs = lock(&ecs);
             (ecs.take_events(clock.now()), ecs.next_event_at())
         };
-        if events.into_iter().any(|(_, change)| sink.send(change).is_err()) {
+        if events
+            .into_iter()
+            .any(|(_, change)| sink.send(change).is_err())
+        {
             return;
         }
         let Some(at) = next else {
@@ -141,20 +166,23 @@ fn answer(ecs: &mut Ecs, call: &Call, now: Timestamp) -> Answer<Value> {
         Operation::ListTasks => ecs.list_tasks(&read(call)?, now).map(|page| page.json()),
         Operation::DescribeTasks => {
             let asked: AboutTasks = read(call)?;
-            ecs.describe_tasks(&asked.cluster, &asked.tasks, now).map(|answer| answer.json())
+            ecs.describe_tasks(&asked.cluster, &asked.tasks, now)
+                .map(|answer| answer.json())
         }
         Operation::StopTask => {
             let asked: AboutTasks = read(call)?;
             let stopped = ecs.stop_task(&asked.cluster, &asked.task, asked.reason.as_deref(), now);
             stopped.map(|shown| json!({ "task": shown.described() }))
         }
-        Operation::RegisterTaskDefinition => definition(ecs.register_task_definition(&call.body, now)),
-        Operation::DeregisterTaskDefinition => {
-            definition(ecs.deregister_task_definition(&read::<AboutDefinition>(call)?.task_definition, now))
+        Operation::RegisterTaskDefinition => {
+            definition(ecs.register_task_definition(&call.body, now))
         }
-        Operation::DescribeTaskDefinition => {
-            definition(ecs.describe_task_definition(&read::<AboutDefinition>(call)?.task_definition, now))
-        }
+        Operation::DeregisterTaskDefinition => definition(
+            ecs.deregister_task_definition(&read::<AboutDefinition>(call)?.task_definition, now),
+        ),
+        Operation::DescribeTaskDefinition => definition(
+            ecs.describe_task_definition(&read::<AboutDefinition>(call)?.task_definition, now),
+        ),
         Operation::GetServiceQuota => {
             let asked: AboutQuota = read(call)?;
             quota(ecs.get_service_quota(&asked.service_code, &asked.quota_code, now))
@@ -167,7 +195,8 @@ fn answer(ecs: &mut Ecs, call: &Call, now: Timestamp) -> Answer<Value> {
 }
 
 fn read<T: DeserializeOwned>(call: &Call) -> Answer<T> {
-    serde_json::from_value(call.body.clone()).map_err(|error| Refusal::unreadable(error.to_string()))
+    serde_json::from_value(call.body.clone())
+        .map_err(|error| Refusal::unreadable(error.to_string()))
 }
 
 fn definition(shown: Answer<Value>) -> Answer<Value> {

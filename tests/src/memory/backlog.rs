@@ -1,7 +1,7 @@
 //! One backlog: its entries by submitter, and the fair order between these.
 //!
-//! The tags are those of the other stores: a submitter's k-th entry has the tag `begins + k`, where it begins at its own virtual time or at
-//! the backlog's, whichever is later.
+//! The tags are those of the other stores: a submitter's k-th entry has the tag `begins + k`, where
+//! it begins at its own virtual time or at the backlog's, whichever is later.
 
 use std::{
     cmp::Reverse,
@@ -14,7 +14,11 @@ use domain::{Timestamp, execution::BacklogEntry, fair, id::ExecutionId, limit::L
 type Own = (Reverse<i32>, Timestamp, ExecutionId);
 
 fn own(backlog_entry: &BacklogEntry) -> Own {
-    (Reverse(backlog_entry.priority), backlog_entry.submitted_at, backlog_entry.id.clone())
+    (
+        Reverse(backlog_entry.priority),
+        backlog_entry.submitted_at,
+        backlog_entry.id.clone(),
+    )
 }
 
 /// The entries of a backlog, each with the moment before which it is not due.
@@ -42,7 +46,9 @@ impl Backlog {
     }
 
     pub(super) fn remove(&mut self, backlog_entry: &BacklogEntry) {
-        if let Entry::Occupied(mut backlog_entries) = self.backlog_entries.entry(backlog_entry.submitter.clone()) {
+        if let Entry::Occupied(mut backlog_entries) =
+            self.backlog_entries.entry(backlog_entry.submitter.clone())
+        {
             backlog_entries.get_mut().remove(&own(backlog_entry));
             if backlog_entries.get().is_empty() {
                 backlog_entries.remove();
@@ -52,40 +58,56 @@ impl Backlog {
 
     /// Charges a submitter for one start; the backlog is now where that start began.
     pub(super) fn charge(&mut self, submitter: &str) {
-        let served = fair::charge(self.served.get(submitter).copied().unwrap_or_default(), self.reached);
+        let served = fair::charge(
+            self.served.get(submitter).copied().unwrap_or_default(),
+            self.reached,
+        );
         self.served.insert(submitter.to_owned(), served);
         self.reached = served.saturating_sub(1);
     }
 
     pub(super) fn has_due(&self, now: Timestamp) -> bool {
-        self.backlog_entries
-            .values()
-            .any(|backlog_entries| backlog_entries.values().any(|not_before| is_due(*not_before, now)))
+        self.backlog_entries.values().any(|backlog_entries| {
+            backlog_entries
+                .values()
+                .any(|not_before| is_due(*not_before, now))
+        })
     }
 
     fn begins(&self, submitter: &str) -> u64 {
-        self.reached.max(self.served.get(submitter).copied().unwrap_or_default())
+        self.reached
+            .max(self.served.get(submitter).copied().unwrap_or_default())
     }
 
-    /// The first due entries. Of each submitter only so many are looked at, and of no more submitters than settle the order.
+    /// The first due entries. Of each submitter only so many are looked at, and of no more
+    /// submitters than settle the order.
     pub(super) fn first(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Vec<BacklogEntry> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut turns: Vec<_> =
-            self.backlog_entries.keys().map(|submitter| (self.begins(submitter), submitter)).collect();
+        let mut turns: Vec<_> = self
+            .backlog_entries
+            .keys()
+            .map(|submitter| (self.begins(submitter), submitter))
+            .collect();
         turns.sort();
         let (mut backlog_entries, mut tags) = (Vec::new(), Vec::new());
         for (begins, submitter) in &turns {
             if tags.iter().filter(|tag| *tag < begins).count() >= limit {
                 break;
             }
-            let due =
-                self.backlog_entries[*submitter].iter().filter(|(_, not_before)| is_due(**not_before, now)).take(limit);
-            let of_submitter: Vec<_> =
-                due.map(|(own, not_before)| backlog_entry(key, submitter, own, *not_before)).collect();
+            let due = self.backlog_entries[*submitter]
+                .iter()
+                .filter(|(_, not_before)| is_due(**not_before, now))
+                .take(limit);
+            let of_submitter: Vec<_> = due
+                .map(|(own, not_before)| backlog_entry(key, submitter, own, *not_before))
+                .collect();
             tags.extend((*begins..).take(of_submitter.len()));
             backlog_entries.extend(of_submitter);
         }
-        let begins = turns.into_iter().map(|(begins, submitter)| (submitter.clone(), begins)).collect();
+        let begins = turns
+            .into_iter()
+            .map(|(begins, submitter)| (submitter.clone(), begins))
+            .collect();
         let mut ordered = fair::order(backlog_entries, &begins);
         ordered.truncate(limit);
         ordered
@@ -94,16 +116,24 @@ impl Backlog {
     /// How many stand before this one, those that are not due yet too.
     pub(super) fn ahead(&self, of: &BacklogEntry) -> usize {
         let own = own(of);
-        let mine =
-            self.backlog_entries.get(&of.submitter).map_or(0, |backlog_entries| backlog_entries.range(..&own).count());
+        let mine = self
+            .backlog_entries
+            .get(&of.submitter)
+            .map_or(0, |backlog_entries| backlog_entries.range(..&own).count());
         let tag = self.begins(&of.submitter) + u64::try_from(mine).unwrap_or(u64::MAX);
-        let others = self.backlog_entries.iter().filter(|(submitter, _)| **submitter != of.submitter);
+        let others = self
+            .backlog_entries
+            .iter()
+            .filter(|(submitter, _)| **submitter != of.submitter);
         mine + others
-            .map(|(submitter, backlog_entries)| self.of_another(submitter, backlog_entries, tag, &own))
+            .map(|(submitter, backlog_entries)| {
+                self.of_another(submitter, backlog_entries, tag, &own)
+            })
             .sum::<usize>()
     }
 
-    /// Another's entries with smaller tags, and the one with the same tag if it comes first by itself.
+    /// Another's entries with smaller tags, and the one with the same tag if it comes first by
+    /// itself.
     fn of_another(
         &self,
         submitter: &str,
@@ -111,16 +141,29 @@ impl Backlog {
         tag: u64,
         own: &Own,
     ) -> usize {
-        let Some(smaller) = tag.checked_sub(self.begins(submitter)) else { return 0 };
+        let Some(smaller) = tag.checked_sub(self.begins(submitter)) else {
+            return 0;
+        };
         let smaller = usize::try_from(smaller).unwrap_or(usize::MAX);
         if smaller >= backlog_entries.len() {
             return backlog_entries.len();
         }
-        smaller + usize::from(backlog_entries.keys().nth(smaller).is_some_and(|tie| tie < own))
+        smaller
+            + usize::from(
+                backlog_entries
+                    .keys()
+                    .nth(smaller)
+                    .is_some_and(|tie| tie < own),
+            )
     }
 }
 
-fn backlog_entry(backlog: &LimitKey, submitter: &str, own: &Own, not_before: Option<Timestamp>) -> BacklogEntry {
+fn backlog_entry(
+    backlog: &LimitKey,
+    submitter: &str,
+    own: &Own,
+    not_before: Option<Timestamp>,
+) -> BacklogEntry {
     let (Reverse(priority), submitted_at, id) = own;
     BacklogEntry {
         id: id.clone(),

@@ -37,7 +37,13 @@ impl Names {
         let task = fragment.rsplit('/').next().unwrap_or_default();
         let is_task = task.len() == 32 && task.bytes().all(|byte| byte.is_ascii_hexdigit());
         if fragment.contains(':') || is_task {
-            return self.tasks.get(task).into_iter().take(limit).cloned().collect();
+            return self
+                .tasks
+                .get(task)
+                .into_iter()
+                .take(limit)
+                .cloned()
+                .collect();
         }
         let upper = fragment.to_uppercase();
         let of_ulid = upper.strip_prefix("EXEC_").unwrap_or(&upper);
@@ -45,7 +51,10 @@ impl Names {
             return Vec::new();
         }
         let suffix = backwards(of_ulid);
-        let by_end = self.reversed.range(suffix.clone()..).take_while(|(text, _)| text.starts_with(&suffix));
+        let by_end = self
+            .reversed
+            .range(suffix.clone()..)
+            .take_while(|(text, _)| text.starts_with(&suffix));
         let mut found: BTreeSet<_> = by_end.map(|(_, id)| id.clone()).collect();
         found.extend(ids(&format!("exec_{of_ulid}")).cloned());
         found.into_iter().rev().take(limit).collect()

@@ -1,4 +1,5 @@
-//! What a store is asked, and how often one thing in it is written: what would bound a store that spreads its load over items.
+//! What a store is asked, and how often one thing in it is written: what would bound a store that
+//! spreads its load over items.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +59,11 @@ impl Meter {
 pub(super) fn counters(before: &Execution, after: &Execution) -> Vec<Shared> {
     let (held, holds) = (before.allocations(), after.allocations());
     let only = |these: &[domain::limit::Allocation], others: &[domain::limit::Allocation]| {
-        these.iter().filter(|one| !others.contains(one)).map(|one| Shared::Usage(one.key.clone())).collect::<Vec<_>>()
+        these
+            .iter()
+            .filter(|one| !others.contains(one))
+            .map(|one| Shared::Usage(one.key.clone()))
+            .collect::<Vec<_>>()
     };
     let mut changed = [only(&held, &holds), only(&holds, &held)].concat();
     changed.sort();

@@ -1,4 +1,5 @@
-//! Queues with SQS's semantics: delay, visibility, counted receives, dead letters (SQS Developer Guide).
+//! Queues with SQS's semantics: delay, visibility, counted receives, dead letters (SQS Developer
+//! Guide).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,8 @@ use domain::{
 /// After so many receives a message becomes a dead letter, as the template has it.
 pub const MAX_RECEIVES: u32 = 5;
 
-/// A message as it is received. It is deleted or released by what it is: a message that was received again since stays.
+/// A message as it is received. It is deleted or released by what it is: a message that was
+/// received again since stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
     /// The message's number: the same with each receive.
@@ -59,7 +61,9 @@ impl State {
     }
 
     fn is_current(&self, received: &Received) -> bool {
-        self.kept.get(&received.id).is_some_and(|kept| kept.receives == received.receives)
+        self.kept
+            .get(&received.id)
+            .is_some_and(|kept| kept.receives == received.receives)
     }
 
     /// Receives one message of this queue, or buries it when it was received too often.
@@ -72,13 +76,18 @@ impl State {
         }
         kept.receives += 1;
         self.received += 1;
-        let received = Received { id, message: kept.message.clone(), receives: kept.receives };
+        let received = Received {
+            id,
+            message: kept.message.clone(),
+            receives: kept.receives,
+        };
         self.show_at(id, until);
         Some(received)
     }
 }
 
-/// The launch queue and the control queue, each with its dead letters. Clones are handles of the same ones.
+/// The launch queue and the control queue, each with its dead letters. Clones are handles of the
+/// same ones.
 #[derive(Clone)]
 pub struct MemoryQueue<C> {
     launch: Arc<Mutex<State>>,
@@ -90,7 +99,11 @@ impl<C: Clock> MemoryQueue<C> {
     /// Empty queues by this clock.
     #[must_use]
     pub fn new(clock: C) -> Self {
-        Self { launch: Arc::default(), control: Arc::default(), clock }
+        Self {
+            launch: Arc::default(),
+            control: Arc::default(),
+            clock,
+        }
     }
 
     fn state(&self, queue: QueueName) -> MutexGuard<'_, State> {
@@ -101,14 +114,22 @@ impl<C: Clock> MemoryQueue<C> {
         state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Receives up to so many, first those that are visible the longest, and hides them for so long. As with SQS there may be fewer though
-    /// more are there: what becomes a dead letter is not replaced.
+    /// Receives up to so many, first those that are visible the longest, and hides them for so
+    /// long. As with SQS there may be fewer though more are there: what becomes a dead letter is
+    /// not replaced.
     #[must_use]
     pub fn receive(&self, queue: QueueName, max: u32, visibility: TimeDelta) -> Vec<Received> {
         let (now, mut state) = (self.clock.now(), self.state(queue));
         let max = usize::try_from(max).unwrap_or(usize::MAX);
-        let ids: Vec<_> = state.visible.range(..=(now, u64::MAX)).map(|(_, id)| *id).take(max).collect();
-        ids.into_iter().filter_map(|id| state.receive(id, now + visibility)).collect()
+        let ids: Vec<_> = state
+            .visible
+            .range(..=(now, u64::MAX))
+            .map(|(_, id)| *id)
+            .take(max)
+            .collect();
+        ids.into_iter()
+            .filter_map(|id| state.receive(id, now + visibility))
+            .collect()
     }
 
     /// Deletes what was dealt with.
@@ -141,7 +162,10 @@ impl<C: Clock> MemoryQueue<C> {
     /// The dead letters of both queues.
     #[must_use]
     pub fn dead_letters(&self) -> Vec<Message> {
-        QueueName::ALL.into_iter().flat_map(|queue| self.state(queue).dead.clone()).collect()
+        QueueName::ALL
+            .into_iter()
+            .flat_map(|queue| self.state(queue).dead.clone())
+            .collect()
     }
 
     /// How many messages were sent to a queue, and how often one of it was received.
@@ -155,11 +179,25 @@ impl<C: Clock> MemoryQueue<C> {
 impl<C: Clock> Queue for MemoryQueue<C> {
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         let now = self.clock.now();
-        for Outgoing { message, delay_seconds } in messages {
+        for Outgoing {
+            message,
+            delay_seconds,
+        } in messages
+        {
             let mut state = self.state(message.queue());
-            let (id, visible_at) = (state.sent, now + TimeDelta::seconds(i64::from(delay_seconds)));
+            let (id, visible_at) = (
+                state.sent,
+                now + TimeDelta::seconds(i64::from(delay_seconds)),
+            );
             state.sent += 1;
-            state.kept.insert(id, Kept { message, receives: 0, visible_at });
+            state.kept.insert(
+                id,
+                Kept {
+                    message,
+                    receives: 0,
+                    visible_at,
+                },
+            );
             state.visible.insert((visible_at, id));
         }
         Ok(())

@@ -33,7 +33,10 @@ pub(super) struct Work(serde_json::Value);
 impl Work {
     /// With its revision counted up.
     pub(super) fn of<W: GroupWork>(work: &W) -> Self {
-        Self(stored::write(&work.next_revision(), &work.progress().unknown).expect("it can be spelled in JSON"))
+        Self(
+            stored::write(&work.next_revision(), &work.progress().unknown)
+                .expect("it can be spelled in JSON"),
+        )
     }
 
     pub(super) fn read<W: GroupWork>(&self) -> W {
@@ -87,7 +90,10 @@ impl State {
 
     fn loaded(&self, record: &Execution) -> Loaded {
         if self.spoilt.contains(&record.id) {
-            return Err(Corrupt::execution(record.id.clone(), "it was spoilt by a test"));
+            return Err(Corrupt::execution(
+                record.id.clone(),
+                "it was spoilt by a test",
+            ));
         }
         Ok(record.clone())
     }
@@ -100,7 +106,10 @@ impl State {
             return taken;
         }
         if let Some(claim) = claim {
-            let claimed = Claimed { claim: claim.clone(), id: execution.id.clone() };
+            let claimed = Claimed {
+                claim: claim.clone(),
+                id: execution.id.clone(),
+            };
             self.claims.insert(claim.key.clone(), claimed);
         }
         self.names.add(&execution.id);
@@ -110,8 +119,15 @@ impl State {
     }
 
     fn taken(&self, claim: &Claim, now: Timestamp) -> Option<Created> {
-        let Claimed { claim: known, id } = self.claims.get(&claim.key).filter(|held| held.claim.expires_at > now)?;
-        Some(if known.digest == claim.digest { Created::Existing(id.clone()) } else { Created::Mismatch(id.clone()) })
+        let Claimed { claim: known, id } = self
+            .claims
+            .get(&claim.key)
+            .filter(|held| held.claim.expires_at > now)?;
+        Some(if known.digest == claim.digest {
+            Created::Existing(id.clone())
+        } else {
+            Created::Mismatch(id.clone())
+        })
     }
 
     pub(super) fn update(
@@ -120,19 +136,30 @@ impl State {
         after: Execution,
         admissions: &[Admission],
     ) -> Result<Execution, UpdateError> {
-        let current = self.records.get(&before.id).filter(|record| record.revision == before.revision);
+        let current = self
+            .records
+            .get(&before.id)
+            .filter(|record| record.revision == before.revision);
         let before = current.ok_or(UpdateError::Conflict)?.clone();
         if let Some(full) = self.first_full(&before, &after, admissions) {
             return Err(UpdateError::Full(full));
         }
-        let written = Execution { revision: before.revision + 1, ..after };
+        let written = Execution {
+            revision: before.revision + 1,
+            ..after
+        };
         self.derive(Some(&before), &written);
         self.records.insert(written.id.clone(), written.clone());
         Ok(written)
     }
 
     /// The first limit that would be overdrawn.
-    fn first_full(&self, before: &Execution, after: &Execution, admissions: &[Admission]) -> Option<LimitKey> {
+    fn first_full(
+        &self,
+        before: &Execution,
+        after: &Execution,
+        admissions: &[Admission],
+    ) -> Option<LimitKey> {
         let (held, holds) = (before.allocations(), after.allocations());
         let amount = |allocations: &[Allocation], key: &LimitKey| {
             allocations
@@ -156,7 +183,11 @@ impl State {
         for allocation in after.allocations() {
             *self.usage.entry(allocation.key).or_default() += allocation.amount;
         }
-        for arn in after.attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref()) {
+        for arn in after
+            .attempts
+            .iter()
+            .filter_map(|attempt| attempt.task_arn.as_deref())
+        {
             self.names.add_task(arn, &after.id);
         }
         self.unfinished += usize::from(before.is_none());
@@ -180,7 +211,10 @@ impl State {
 
     /// A backlog that is empty is forgotten: who comes next comes to a new one.
     fn move_entry(&mut self, before: Option<&Execution>, after: &Execution) {
-        let (old, new) = (before.and_then(Execution::backlog_entry), after.backlog_entry());
+        let (old, new) = (
+            before.and_then(Execution::backlog_entry),
+            after.backlog_entry(),
+        );
         if let Some(old) = old.filter(|old| new.as_ref() != Some(old)) {
             if let Some(backlog) = self.backlogs.get_mut(&old.backlog) {
                 backlog.remove(&old);
@@ -195,7 +229,10 @@ impl State {
             }
         }
         if let Some(new) = new {
-            self.backlogs.entry(new.backlog.clone()).or_default().add(&new);
+            self.backlogs
+                .entry(new.backlog.clone())
+                .or_default()
+                .add(&new);
         }
     }
 
@@ -203,13 +240,19 @@ impl State {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         self.names.find(fragment, limit, |beginning| {
             let beginning = beginning.to_owned();
-            self.records.keys().filter(move |id| id.as_str().starts_with(&beginning))
+            self.records
+                .keys()
+                .filter(move |id| id.as_str().starts_with(&beginning))
         })
     }
 
     /// Newest first. Filters are applied one by one: a simulation reads little history.
     pub(super) fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Page<Loaded> {
-        let older = self.records.values().rev().filter(|record| after.is_none_or(|cursor| record.id < cursor.0));
+        let older = self
+            .records
+            .values()
+            .rev()
+            .filter(|record| after.is_none_or(|cursor| record.id < cursor.0));
         let admits = |record: &&Execution| {
             filter.admits(record) && (filter.status.is_none() || !self.spoilt.contains(&record.id))
         };
@@ -218,15 +261,31 @@ impl State {
 
     /// Oldest first.
     pub(super) fn launched(&self, after: Option<&Cursor>, limit: u32) -> Page<Loaded> {
-        let later = self.open.iter().filter(|id| after.is_none_or(|cursor| **id > cursor.0));
+        let later = self
+            .open
+            .iter()
+            .filter(|id| after.is_none_or(|cursor| **id > cursor.0));
         self.page(later.filter_map(|id| self.records.get(id)), limit)
     }
 
-    fn page<'a>(&self, mut records: impl Iterator<Item = &'a Execution>, limit: u32) -> Page<Loaded> {
+    fn page<'a>(
+        &self,
+        mut records: impl Iterator<Item = &'a Execution>,
+        limit: u32,
+    ) -> Page<Loaded> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let shown: Vec<_> = records.by_ref().take(limit).collect();
-        let next = records.next().and(shown.last()).map(|last| Cursor(last.id.clone()));
-        Page { items: shown.into_iter().map(|record| self.loaded(record)).collect(), next }
+        let next = records
+            .next()
+            .and(shown.last())
+            .map(|last| Cursor(last.id.clone()));
+        Page {
+            items: shown
+                .into_iter()
+                .map(|record| self.loaded(record))
+                .collect(),
+            next,
+        }
     }
 
     pub(super) fn take_all(&mut self) -> Vec<Execution> {

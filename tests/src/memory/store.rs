@@ -53,9 +53,19 @@ impl MemoryStore {
         state
     }
 
-    /// Has somebody else do something just before a call of this name, when so many have come before from now on.
-    pub fn interrupt(&self, call: &'static str, after: u32, by: impl FnOnce(&Self) + Send + 'static) {
-        let interruption = Interruption { call, after, by: Box::new(by) };
+    /// Has somebody else do something just before a call of this name, when so many have come
+    /// before from now on.
+    pub fn interrupt(
+        &self,
+        call: &'static str,
+        after: u32,
+        by: impl FnOnce(&Self) + Send + 'static,
+    ) {
+        let interruption = Interruption {
+            call,
+            after,
+            by: Box::new(by),
+        };
         *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(interruption);
     }
 
@@ -109,7 +119,11 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, PortError> {
+    async fn create(
+        &self,
+        execution: &Execution,
+        claim: Option<&Claim>,
+    ) -> Result<Created, PortError> {
         Ok(self.call("create").create(execution, claim))
     }
 
@@ -121,9 +135,17 @@ impl Store for MemoryStore {
         expires_at: Timestamp,
     ) -> Result<Submission, PortError> {
         let mut state = self.call("open_submission");
-        let opened = |opened_at| Submission { by: by.to_string(), id: id.to_owned(), opened_at };
+        let opened = |opened_at| Submission {
+            by: by.to_string(),
+            id: id.to_owned(),
+            opened_at,
+        };
         let key = format!("{by}/{id}");
-        if let Some((opened_at, _)) = state.submissions.get(&key).filter(|(_, expires_at)| *expires_at > now) {
+        if let Some((opened_at, _)) = state
+            .submissions
+            .get(&key)
+            .filter(|(_, expires_at)| *expires_at > now)
+        {
             return Ok(opened(*opened_at));
         }
         state.submissions.insert(key, (now, expires_at));
@@ -132,11 +154,17 @@ impl Store for MemoryStore {
 
     async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
         let mut state = self.call("create_all");
-        Ok(executions.iter().map(|execution| state.create(execution, None)).collect())
+        Ok(executions
+            .iter()
+            .map(|execution| state.create(execution, None))
+            .collect())
     }
 
     async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
-        self.call("load").load(id).transpose().map_err(PortError::from)
+        self.call("load")
+            .load(id)
+            .transpose()
+            .map_err(PortError::from)
     }
 
     async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
@@ -150,49 +178,94 @@ impl Store for MemoryStore {
         admissions: &[Admission],
     ) -> Result<Execution, UpdateError> {
         let mut state = self.call("update");
-        counters(before, &after).into_iter().for_each(|counter| state.meter.write(counter));
+        counters(before, &after)
+            .into_iter()
+            .for_each(|counter| state.meter.write(counter));
         state.update(before, after, admissions)
     }
 
     async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
         let mut state = self.call("update_all");
-        let changed = updates.iter().flat_map(|update| counters(&update.before, &update.after));
-        changed.collect::<BTreeSet<_>>().into_iter().for_each(|counter| state.meter.write(counter));
-        let update = |Update { before, after, admissions }| state.update(&before, after, &admissions);
+        let changed = updates
+            .iter()
+            .flat_map(|update| counters(&update.before, &update.after));
+        changed
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .for_each(|counter| state.meter.write(counter));
+        let update = |Update {
+                          before,
+                          after,
+                          admissions,
+                      }| state.update(&before, after, &admissions);
         updates.into_iter().map(update).collect()
     }
 
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
         Ok(self.call("list").list(filter, after, limit))
     }
 
-    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
+    async fn launched(
+        &self,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
         Ok(self.call("launched").launched(after, limit))
     }
 
-    async fn backlog(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<BacklogEntry>, PortError> {
-        Ok(self.call("backlog").backlogs.get(key).map(|backlog| backlog.first(key, now, limit)).unwrap_or_default())
+    async fn backlog(
+        &self,
+        key: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<BacklogEntry>, PortError> {
+        Ok(self
+            .call("backlog")
+            .backlogs
+            .get(key)
+            .map(|backlog| backlog.first(key, now, limit))
+            .unwrap_or_default())
     }
 
     async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
-        Ok(self.call("has_line").backlogs.get(key).is_some_and(|backlog| backlog.has_due(now)))
+        Ok(self
+            .call("has_line")
+            .backlogs
+            .get(key)
+            .is_some_and(|backlog| backlog.has_due(now)))
     }
 
     async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
         let state = self.call("backlogs");
-        let due = state.backlogs.iter().filter(|(_, backlog)| backlog.has_due(now));
+        let due = state
+            .backlogs
+            .iter()
+            .filter(|(_, backlog)| backlog.has_due(now));
         Ok(due.map(|(key, _)| key.clone()).collect())
     }
 
     /// Exact, however long the backlog.
     async fn ahead(&self, backlog_entry: &BacklogEntry, _exact: u32) -> Result<u32, PortError> {
-        let ahead =
-            self.call("ahead").backlogs.get(&backlog_entry.backlog).map_or(0, |backlog| backlog.ahead(backlog_entry));
+        let ahead = self
+            .call("ahead")
+            .backlogs
+            .get(&backlog_entry.backlog)
+            .map_or(0, |backlog| backlog.ahead(backlog_entry));
         Ok(u32::try_from(ahead).unwrap_or(u32::MAX))
     }
 
     async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
-        Ok(self.call("line_state").backlog_states.get(key).cloned().unwrap_or_default())
+        Ok(self
+            .call("line_state")
+            .backlog_states
+            .get(key)
+            .cloned()
+            .unwrap_or_default())
     }
 
     async fn set_backlog_state(
@@ -207,15 +280,31 @@ impl Store for MemoryStore {
         if known.revision != before.revision {
             return Ok(false);
         }
-        *known = BacklogState { revision: before.revision + 1, ..after };
+        *known = BacklogState {
+            revision: before.revision + 1,
+            ..after
+        };
         Ok(true)
     }
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
-        Ok(Usage { used: self.call("usage").usage.get(key).copied().unwrap_or_default() })
+        Ok(Usage {
+            used: self
+                .call("usage")
+                .usage
+                .get(key)
+                .copied()
+                .unwrap_or_default(),
+        })
     }
 
-    async fn take_tokens(&self, key: RateKey, rate: Rate, want: u32, now: Timestamp) -> Result<(u32, u64), PortError> {
+    async fn take_tokens(
+        &self,
+        key: RateKey,
+        rate: Rate,
+        want: u32,
+        now: Timestamp,
+    ) -> Result<(u32, u64), PortError> {
         let mut state = self.call("take_tokens");
         state.meter.tokens(key);
         let bucket = state.buckets.entry(key).or_default();
@@ -232,7 +321,10 @@ impl Store for MemoryStore {
     /// Marks do not expire here.
     async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
         let state = self.call("group_work");
-        Ok(state.group_work.get(&(W::KIND, group.clone())).map(Work::read))
+        Ok(state
+            .group_work
+            .get(&(W::KIND, group.clone()))
+            .map(Work::read))
     }
 
     async fn set_group_work<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
@@ -251,8 +343,14 @@ impl Store for MemoryStore {
 
     async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
         let state = self.call("open_group_work");
-        let of_kind = state.group_work.iter().filter(|((kind, _), _)| *kind == W::KIND);
-        Ok(of_kind.map(|(_, work)| work.read::<W>()).filter(|work| !work.progress().done).collect())
+        let of_kind = state
+            .group_work
+            .iter()
+            .filter(|((kind, _), _)| *kind == W::KIND);
+        Ok(of_kind
+            .map(|(_, work)| work.read::<W>())
+            .filter(|work| !work.progress().done)
+            .collect())
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
@@ -273,7 +371,12 @@ impl Definitions for MemoryStore {
         })
     }
 
-    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, PortError> {
+    async fn claim_definition(
+        &self,
+        hash: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, PortError> {
         let mut state = self.state();
         let free = match state.definitions.get(hash) {
             Some(Definition::Registered(_)) => false,
@@ -281,13 +384,17 @@ impl Definitions for MemoryStore {
             None => true,
         };
         if free {
-            state.definitions.insert(hash.to_owned(), Definition::Turn(until));
+            state
+                .definitions
+                .insert(hash.to_owned(), Definition::Turn(until));
         }
         Ok(free)
     }
 
     async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
-        self.state().definitions.insert(hash.to_owned(), Definition::Registered(arn.to_owned()));
+        self.state()
+            .definitions
+            .insert(hash.to_owned(), Definition::Registered(arn.to_owned()));
         Ok(())
     }
 
@@ -304,7 +411,12 @@ impl Definitions for MemoryStore {
 impl Keys for MemoryStore {
     async fn find_key(&self, id: &str) -> Result<Option<KeyRecord>, PortError> {
         let state = self.state();
-        Ok(state.keys.values().chain(&state.retired_keys).find(|key| key.id == id).cloned())
+        Ok(state
+            .keys
+            .values()
+            .chain(&state.retired_keys)
+            .find(|key| key.id == id)
+            .cloned())
     }
 
     async fn list_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
@@ -322,12 +434,18 @@ impl Keys for MemoryStore {
 
     async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
         let mut state = self.state();
-        if state.keys.get(&new.name).is_none_or(|known| known.id != old.id) {
+        if state
+            .keys
+            .get(&new.name)
+            .is_none_or(|known| known.id != old.id)
+        {
             return Ok(false);
         }
         state.keys.insert(new.name.clone(), new.clone());
         state.retired_keys.push(old.clone());
-        state.retired_keys.retain(|key| key.name != new.name || new.keeps(&key.id));
+        state
+            .retired_keys
+            .retain(|key| key.name != new.name || new.keeps(&key.id));
         Ok(true)
     }
 

@@ -1,7 +1,9 @@
-//! The whole pipeline in bad weather: the real handlers, many processes at once, on virtual time, and everything that can go wrong.
+//! The whole pipeline in bad weather: the real handlers, many processes at once, on virtual time,
+//! and everything that can go wrong.
 //!
-//! All of it follows from one seed, so a run that breaks a rule can be run again, and then tells its story. The rules are those of DESIGN §4;
-//! they are looked at with each write and each launch, and when all is over.
+//! All of it follows from one seed, so a run that breaks a rule can be run again, and then tells
+//! its story. The rules are those of DESIGN §4; they are looked at with each write and each launch,
+//! and when all is over.
 
 use std::sync::{Arc, Mutex};
 
@@ -41,7 +43,8 @@ use rules::Rules;
 use script::LogGroup;
 use story::Story;
 
-/// When to give up: longer than anything that is promised takes, a message's fifth receipt included.
+/// When to give up: longer than anything that is promised takes, a message's fifth receipt
+/// included.
 const GIVE_UP: TimeDelta = TimeDelta::hours(3);
 /// What comes late may come after the end.
 const AFTERWARDS: TimeDelta = TimeDelta::minutes(6);
@@ -75,7 +78,10 @@ impl World {
             tasks: InProcess::new(Arc::clone(&ecs), time.clone()),
             ecs,
             logs: LogGroup::default(),
-            settings: Settings { spot_fallback_after: plan.spot_fallback_after, ..settings(&plan.account) },
+            settings: Settings {
+                spot_fallback_after: plan.spot_fallback_after,
+                ..settings(&plan.account)
+            },
             time: time.clone(),
             plan: plan.clone(),
         })
@@ -83,32 +89,47 @@ impl World {
 
     /// Whether a task is to stop, or has.
     fn is_stopping(&self, arn: &str) -> bool {
-        self.task(arn, |task| task.stop_code.is_some() || task.last_status == STOPPED)
+        self.task(arn, |task| {
+            task.stop_code.is_some() || task.last_status == STOPPED
+        })
     }
 
     /// Whether somebody else than its own end stopped a task.
     fn was_told_to_stop(&self, arn: &str) -> bool {
-        self.task(arn, |task| task.stop_code.as_ref().is_some_and(|code| *code != StopCode::EssentialContainerExited))
+        self.task(arn, |task| {
+            task.stop_code
+                .as_ref()
+                .is_some_and(|code| *code != StopCode::EssentialContainerExited)
+        })
     }
 
     fn task(&self, arn: &str, look: impl Fn(&Task) -> bool) -> bool {
         let mut ecs = locked(&self.ecs);
         ecs.pass(self.time.now());
-        ecs.tasks().find(|shown| shown.task.task_arn == arn).is_some_and(|shown| look(&shown.task))
+        ecs.tasks()
+            .find(|shown| shown.task.task_arn == arn)
+            .is_some_and(|shown| look(&shown.task))
     }
 
     /// The task that an attempt started.
     fn task_of(&self, attempt: &str) -> Option<Task> {
         let ecs = locked(&self.ecs);
-        ecs.tasks().find(|shown| shown.task.started_by.as_deref() == Some(attempt)).map(|shown| shown.task.clone())
+        ecs.tasks()
+            .find(|shown| shown.task.started_by.as_deref() == Some(attempt))
+            .map(|shown| shown.task.clone())
     }
 
     async fn store_has_no_end(&self, id: &ExecutionId) -> bool {
-        self.store.load(id).await.is_ok_and(|record| record.is_some_and(|record| record.end().is_none()))
+        self.store
+            .load(id)
+            .await
+            .is_ok_and(|record| record.is_some_and(|record| record.end().is_none()))
     }
 
     async fn rerun_is_open(&self, group: &str) -> bool {
-        let Ok(group) = group.parse() else { return false };
+        let Ok(group) = group.parse() else {
+            return false;
+        };
         self.store
             .group_work::<GroupRerun>(&group)
             .await
@@ -168,7 +189,13 @@ fn play(plan: &Plan, told: bool) -> Outcome {
         world.time.sleep(AFTERWARDS).await;
         world.rules.at_rest(&world);
         let tasks = locked(&world.ecs).tasks().count();
-        Outcome { broken: world.rules.broken(), awaits: world.fate.awaits(), took, tasks, story: world.story.lines() }
+        Outcome {
+            broken: world.rules.broken(),
+            awaits: world.fate.awaits(),
+            took,
+            tasks,
+            story: world.story.lines(),
+        }
     })
 }
 
@@ -177,7 +204,9 @@ async fn change_quotas(world: Arc<World>) {
     changes.sort_by_key(|(at, ..)| *at);
     for (at, kind, vcpus) in changes {
         world.time.sleep(start() + at - world.time.now()).await;
-        world.story.tell("AWS", || format!("{kind:?}: {vcpus} vCPUs from now on"));
+        world
+            .story
+            .tell("AWS", || format!("{kind:?}: {vcpus} vCPUs from now on"));
         locked(&world.ecs).set_quota(kind, VcpuQuota::applied(vcpus), world.time.now());
     }
 }

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{ecs::Change, memory::Received};
 
-/// How long a poller takes to find that a message has come (ours: long polls answer at once, the way to a function takes some milliseconds).
+/// How long a poller takes to find that a message has come (ours: long polls answer at once, the
+/// way to a function takes some milliseconds).
 const POLL: TimeDelta = TimeDelta::milliseconds(50);
 /// From the message to the handler's first line, and the same for events: a warm function (ours).
 const INVOKE: TimeDelta = TimeDelta::milliseconds(20);
@@ -47,9 +48,15 @@ async fn poll<W: Way>(world: Arc<World<W>>, queue: QueueName) {
         let response = world.launcher().handle(event(&received)).await;
         let failed = |received: &Received| {
             let id = received.id.to_string();
-            response.batch_item_failures.iter().any(|failure| failure.item_identifier == id)
+            response
+                .batch_item_failures
+                .iter()
+                .any(|failure| failure.item_identifier == id)
         };
-        let done: Vec<_> = received.into_iter().filter(|received| !failed(received)).collect();
+        let done: Vec<_> = received
+            .into_iter()
+            .filter(|received| !failed(received))
+            .collect();
         world.queue.delete(&done);
     }
 }
@@ -73,13 +80,18 @@ pub(super) fn event(received: &[Received]) -> SqsEvent {
 pub(super) async fn look_for_events<W: Way<Time = Virtual>>(world: Arc<World<W>>) {
     loop {
         let events = script::locked(&world.ecs).take_events(world.clock.now());
-        events.into_iter().for_each(|(_, change)| deliver(&world, change));
+        events
+            .into_iter()
+            .for_each(|(_, change)| deliver(&world, change));
         world.clock.sleep(POLL).await;
     }
 }
 
 /// EventBridge where the model stands behind a wire, which tells of each event when it comes.
-pub(super) async fn watch_events<W: Way>(world: Arc<World<W>>, mut events: UnboundedReceiver<Change>) {
+pub(super) async fn watch_events<W: Way>(
+    world: Arc<World<W>>,
+    mut events: UnboundedReceiver<Change>,
+) {
     while let Some(change) = events.recv().await {
         deliver(&world, change);
     }

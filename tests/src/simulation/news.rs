@@ -1,4 +1,5 @@
-//! Waiting for a moment or for news, whichever is first: so that nobody has to look again and again.
+//! Waiting for a moment or for news, whichever is first: so that nobody has to look again and
+//! again.
 
 use std::{
     pin::Pin,
@@ -30,11 +31,16 @@ impl News {
     }
 
     /// Returns at that moment, or with the next news, from the call on.
-    pub(super) fn wait(&self, time: &Virtual, until: Timestamp) -> impl Future<Output = ()> + Send + use<> {
+    pub(super) fn wait(
+        &self,
+        time: &Virtual,
+        until: Timestamp,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let (news, seen) = (self.clone(), locked(&self.0).told);
         let left = (until - time.now()).max(TimeDelta::zero());
         let clock = time.clone();
-        let sleep: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move { clock.sleep(left).await });
+        let sleep: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(async move { clock.sleep(left).await });
         Wait { news, seen, sleep }
     }
 }

@@ -42,29 +42,47 @@ impl Rivalled {
 
 /// How small the steps of the ideal launcher's time are.
 const STEP: TimeDelta = TimeDelta::milliseconds(10);
-/// Workers of the plain launcher, each with one call under way (ours: as many as a function's default batch).
+/// Workers of the plain launcher, each with one call under way (ours: as many as a function's
+/// default batch).
 const WORKERS: usize = 10;
 /// Calls that the SDK makes for one (AWS SDKs' standard retry mode: three attempts).
 const ATTEMPTS: u32 = 3;
-/// The visibility timeout and the receives of the plain launcher's queue before a dead letter (ours: usual numbers).
+/// The visibility timeout and the receives of the plain launcher's queue before a dead letter
+/// (ours: usual numbers).
 const VISIBLE_AGAIN: TimeDelta = TimeDelta::seconds(60);
 const RECEIVES: u32 = 5;
 
 fn input(execution: &Execution, plan: &Plan, definition: &str) -> RunTaskInput {
-    task::run_task(execution, definition, &"0".repeat(32), &GitAccess::default(), &settings(&plan.account))
+    task::run_task(
+        execution,
+        definition,
+        &"0".repeat(32),
+        &GitAccess::default(),
+        &settings(&plan.account),
+    )
 }
 
 async fn registered(tasks: &InProcess<Virtual>, plan: &Plan, execution: &Execution) -> String {
-    let definition =
-        domain::task::TaskDefinition::of(&execution.request, &GitAccess::default(), &settings(&plan.account));
-    tasks.register_definition(&definition).await.unwrap_or_else(|error| panic!("{error}"))
+    let definition = domain::task::TaskDefinition::of(
+        &execution.request,
+        &GitAccess::default(),
+        &settings(&plan.account),
+    );
+    tasks
+        .register_definition(&definition)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn last_end(ecs: &Ecs) -> Timestamp {
-    ecs.tasks().filter_map(|shown| shown.task.stopped_at).max().unwrap_or_else(start)
+    ecs.tasks()
+        .filter_map(|shown| shown.task.stopped_at)
+        .max()
+        .unwrap_or_else(start)
 }
 
-/// The best there can be: it sees a free slot at once, never calls in vain, and nothing takes it any time.
+/// The best there can be: it sees a free slot at once, never calls in vain, and nothing takes it
+/// any time.
 ///
 /// # Panics
 /// When the model refuses what has room.
@@ -72,13 +90,27 @@ fn last_end(ecs: &Ecs) -> Timestamp {
 pub fn ideal(plan: &Plan) -> TimeDelta {
     let executions: Vec<_> = plan.executions().collect();
     let ecs = Arc::new(Mutex::new(Ecs::new(plan.account.clone())));
-    let first = executions.first().unwrap_or_else(|| panic!("nothing to run"));
-    let (time, tasks) = (Virtual::new(start()), InProcess::new(Arc::clone(&ecs), Virtual::new(start())));
+    let first = executions
+        .first()
+        .unwrap_or_else(|| panic!("nothing to run"));
+    let (time, tasks) = (
+        Virtual::new(start()),
+        InProcess::new(Arc::clone(&ecs), Virtual::new(start())),
+    );
     let (asked, own) = (plan.clone(), first.clone());
     let definition = time.run(async move { registered(&tasks, &asked, &own).await });
     let mut ecs = locked(&ecs);
-    let cap = plan.account.vcpus.get(&Kind::Spot).copied().unwrap_or_default().cpu();
-    let mut backlog: VecDeque<_> = executions.iter().map(|execution| input(execution, plan, &definition)).collect();
+    let cap = plan
+        .account
+        .vcpus
+        .get(&Kind::Spot)
+        .copied()
+        .unwrap_or_default()
+        .cpu();
+    let mut backlog: VecDeque<_> = executions
+        .iter()
+        .map(|execution| input(execution, plan, &definition))
+        .collect();
     let (mut now, mut bucket) = (start(), Bucket::default());
     while !backlog.is_empty() || ecs.next_event_at().is_some() {
         drop(ecs.take_events(now));
@@ -103,8 +135,8 @@ pub fn ideal(plan: &Plan) -> TimeDelta {
     last_end(&ecs) - start()
 }
 
-/// What one writes in an afternoon: a worker takes a message, calls RunTask with the SDK's repetitions, and leaves the message to come again
-/// if that fails.
+/// What one writes in an afternoon: a worker takes a message, calls RunTask with the SDK's
+/// repetitions, and leaves the message to come again if that fails.
 #[must_use]
 pub fn plain(plan: &Plan) -> Rivalled {
     let (time, plan) = (Virtual::new(start()), plan.clone());
@@ -117,7 +149,11 @@ pub fn plain(plan: &Plan) -> Rivalled {
             Some(first) => registered(&tasks, &plan, first).await,
             None => String::new(),
         };
-        let queue = PlainQueue::new(executions.iter().map(|execution| input(execution, &plan, &definition)));
+        let queue = PlainQueue::new(
+            executions
+                .iter()
+                .map(|execution| input(execution, &plan, &definition)),
+        );
         let workers = (0..WORKERS).map(|number| work(&queue, &tasks, &clock, number));
         futures_util::future::join_all(workers).await;
         while locked(&ecs).next_event_at().is_some() {
@@ -146,23 +182,36 @@ struct PlainState {
 impl PlainQueue {
     fn new(inputs: impl Iterator<Item = RunTaskInput>) -> Self {
         let waiting = inputs.map(|input| (start(), input, 0)).collect();
-        Self(Mutex::new(PlainState { waiting, ..PlainState::default() }))
+        Self(Mutex::new(PlainState {
+            waiting,
+            ..PlainState::default()
+        }))
     }
 
-    /// The next message that is visible; `None` if all that are left come later; an error if none is left.
+    /// The next message that is visible; `None` if all that are left come later; an error if none
+    /// is left.
     fn receive(&self, now: Timestamp) -> Result<Option<(RunTaskInput, u32)>, Empty> {
         let mut state = locked(&self.0);
-        let Some((at, ..)) = state.waiting.front() else { return Err(Empty) };
+        let Some((at, ..)) = state.waiting.front() else {
+            return Err(Empty);
+        };
         if *at > now {
             return Ok(None);
         }
         state.receives += 1;
-        Ok(state.waiting.pop_front().map(|(_, input, receives)| (input, receives + 1)))
+        Ok(state
+            .waiting
+            .pop_front()
+            .map(|(_, input, receives)| (input, receives + 1)))
     }
 
     fn again(&self, at: Timestamp, input: RunTaskInput, receives: u32) {
         let mut state = locked(&self.0);
-        if receives >= RECEIVES { state.dead += 1 } else { state.waiting.push_back((at, input, receives)) }
+        if receives >= RECEIVES {
+            state.dead += 1
+        } else {
+            state.waiting.push_back((at, input, receives))
+        }
     }
 }
 
@@ -180,15 +229,25 @@ async fn work(queue: &PlainQueue, tasks: &InProcess<Virtual>, clock: &Virtual, n
     }
 }
 
-/// The SDK repeats what was throttled, after a second, then two, spread by the worker's number; a 200 with failures is an answer to it.
-async fn starts(tasks: &InProcess<Virtual>, clock: &Virtual, input: &RunTaskInput, number: usize) -> bool {
+/// The SDK repeats what was throttled, after a second, then two, spread by the worker's number; a
+/// 200 with failures is an answer to it.
+async fn starts(
+    tasks: &InProcess<Virtual>,
+    clock: &Virtual,
+    input: &RunTaskInput,
+    number: usize,
+) -> bool {
     let spread = i64::try_from(number).unwrap_or_default() * 97;
     for attempt in 0..ATTEMPTS {
         clock.sleep(TimeDelta::milliseconds(200)).await;
         match tasks.run_task(input).await {
             Ok(_) => return true,
             Err(LaunchError::Throttled(_)) => {
-                clock.sleep(TimeDelta::milliseconds((1_000 << attempt) * (1_000 - spread) / 1_000)).await;
+                clock
+                    .sleep(TimeDelta::milliseconds(
+                        (1_000 << attempt) * (1_000 - spread) / 1_000,
+                    ))
+                    .await;
             }
             Err(_) => return false,
         }

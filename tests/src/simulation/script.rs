@@ -1,4 +1,5 @@
-//! What a task's script would do: it writes its marker lines, which the logs' subscription brings to the state tracker.
+//! What a task's script would do: it writes its marker lines, which the logs' subscription brings
+//! to the state tracker.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
@@ -34,20 +35,33 @@ pub(super) struct Scripted<W: Way> {
 
 impl<W: Way> Scripted<W> {
     pub(super) fn new(inner: W::Tasks, clock: W::Time, world: Weak<World<W>>) -> Self {
-        Self { inner, clock, world }
+        Self {
+            inner,
+            clock,
+            world,
+        }
     }
 
     /// The lines of a task that was started by a call at this moment, as they will come.
     fn write(&self, input: &RunTaskInput, task: &Task, called_at: Timestamp) {
-        let Some(world) = self.world.upgrade() else { return };
+        let Some(world) = self.world.upgrade() else {
+            return;
+        };
         let attempt: Option<AttemptId> = input.started_by.parse().ok();
         let id = attempt.map(|attempt| attempt.execution().clone());
         locked(&world.starts).extend(id.map(|id| (called_at, id)));
-        let (account, environment) = (locked(&world.ecs).account().clone(), &input.overrides.container_overrides);
+        let (account, environment) = (
+            locked(&world.ecs).account().clone(),
+            &input.overrides.container_overrides,
+        );
         let life = account.lives.of(account.seed, &input.started_by);
-        let variables = environment.iter().flat_map(|container| &container.environment);
-        let nonce =
-            variables.into_iter().find(|variable| variable.name == "MYCLI_NONCE").map(|nonce| nonce.value.clone());
+        let variables = environment
+            .iter()
+            .flat_map(|container| &container.environment);
+        let nonce = variables
+            .into_iter()
+            .find(|variable| variable.name == "MYCLI_NONCE")
+            .map(|nonce| nonce.value.clone());
         let (nonce, arn) = (nonce.unwrap_or_default(), task.task_arn.clone());
         if matches!(life.end, End::NeverStarts(_)) {
             return;
@@ -57,7 +71,13 @@ impl<W: Way> Scripted<W> {
             tell(&world, &arn, &nonce, &["setup".into(), "start".into()]).await;
             world.clock.sleep(life.work).await;
             if let End::Exit(code) = life.end {
-                tell(&world, &arn, &nonce, &[format!("exit:{code}"), "ended".into(), "ended".into()]).await;
+                tell(
+                    &world,
+                    &arn,
+                    &nonce,
+                    &[format!("exit:{code}"), "ended".into(), "ended".into()],
+                )
+                .await;
             }
         });
     }
@@ -87,7 +107,10 @@ async fn tell<W: Way>(world: &World<W>, arn: &str, nonce: &str, words: &[String]
 }
 
 impl<W: Way> Tasks for Scripted<W> {
-    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
+    async fn register_definition(
+        &self,
+        definition: &TaskDefinition,
+    ) -> Result<String, LaunchError> {
         self.clock.sleep(W::CALL).await;
         self.inner.register_definition(definition).await
     }

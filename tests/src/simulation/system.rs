@@ -25,7 +25,12 @@ impl<C> VirtualSystem<C> {
 
     /// One whose clock is off by so much.
     pub(super) fn skewed(clock: C, seed: u64, skew: TimeDelta) -> Self {
-        Self { clock, skew, seed, asked: AtomicU64::new(0) }
+        Self {
+            clock,
+            skew,
+            seed,
+            asked: AtomicU64::new(0),
+        }
     }
 }
 
@@ -43,6 +48,9 @@ impl<C: Clock> Entropy for VirtualSystem<C> {
     fn bits(&self) -> u128 {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         let digest = Sha256::digest([self.seed.to_le_bytes(), number.to_le_bytes()].concat());
-        digest.iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+        digest
+            .iter()
+            .take(16)
+            .fold(0, |bits, byte| bits << 8 | u128::from(*byte))
     }
 }

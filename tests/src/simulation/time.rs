@@ -1,4 +1,5 @@
-//! Time that passes as soon as nobody has anything left to do, and the tasks that run on it, in an order that is always the same.
+//! Time that passes as soon as nobody has anything left to do, and the tasks that run on it, in an
+//! order that is always the same.
 
 use std::{
     cell::RefCell,
@@ -52,7 +53,12 @@ impl Virtual {
     /// Time that begins now.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        let state = State { now, timers: 0, waiting: BTreeMap::new(), spawned: Vec::new() };
+        let state = State {
+            now,
+            timers: 0,
+            waiting: BTreeMap::new(),
+            spawned: Vec::new(),
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -64,8 +70,12 @@ impl Virtual {
         let (mut pool, result) = (LocalPool::new(), Rc::new(RefCell::new(None)));
         let there = Rc::clone(&result);
         let all = pool.spawner();
-        let spawn = |task| all.spawn_local(task).unwrap_or_else(|error| panic!("{error}"));
-        let main: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move { *there.borrow_mut() = Some(future.await) });
+        let spawn = |task| {
+            all.spawn_local(task)
+                .unwrap_or_else(|error| panic!("{error}"))
+        };
+        let main: Pin<Box<dyn Future<Output = ()>>> =
+            Box::pin(async move { *there.borrow_mut() = Some(future.await) });
         spawn(main);
         loop {
             let spawned = std::mem::take(&mut locked(&self.0).spawned);
@@ -84,9 +94,13 @@ impl Virtual {
     /// Goes to the next moment that somebody waits for, if there is one.
     fn pass(&self) -> bool {
         let mut state = locked(&self.0);
-        let Some((&(at, _), _)) = state.waiting.first_key_value() else { return false };
+        let Some((&(at, _), _)) = state.waiting.first_key_value() else {
+            return false;
+        };
         state.now = state.now.max(at);
-        let later = state.waiting.split_off(&(at + TimeDelta::milliseconds(1), 0));
+        let later = state
+            .waiting
+            .split_off(&(at + TimeDelta::milliseconds(1), 0));
         let due = std::mem::replace(&mut state.waiting, later);
         drop(state);
         due.into_values().for_each(Waker::wake);
@@ -106,7 +120,11 @@ impl Clock for Virtual {
     }
 
     fn sleep(&self, span: TimeDelta) -> impl Future<Output = ()> + Send {
-        Sleep { time: self.clone(), until: self.now() + span, timer: None }
+        Sleep {
+            time: self.clone(),
+            until: self.now() + span,
+            timer: None,
+        }
     }
 }
 
@@ -130,7 +148,9 @@ impl Future for Sleep {
             state.timers += 1;
             self.timer = Some(timer);
         }
-        state.waiting.insert((until, timer), context.waker().clone());
+        state
+            .waiting
+            .insert((until, timer), context.waker().clone());
         Poll::Pending
     }
 }

@@ -48,7 +48,12 @@ impl Way for OverTheWire {
 
 /// The adapters of an account behind a wire.
 pub(super) fn adapters(wire: &Wire, account: &Account) -> (EcsTasks, ServiceQuotas) {
-    let role = |name: &str| format!("arn:aws:iam::{ACCOUNT}:role/mycli/{}/{name}", account.cluster);
+    let role = |name: &str| {
+        format!(
+            "arn:aws:iam::{ACCOUNT}:role/mycli/{}/{name}",
+            account.cluster
+        )
+    };
     let registration = Registration {
         family_prefix: account.cluster.clone(),
         execution_role: role("execution"),
@@ -57,5 +62,8 @@ pub(super) fn adapters(wire: &Wire, account: &Account) -> (EcsTasks, ServiceQuot
         region: REGION.into(),
     };
     let config = wire.config();
-    (EcsTasks::new(&config, account.cluster.clone(), Some(registration)), ServiceQuotas::new(&config))
+    (
+        EcsTasks::new(&config, account.cluster.clone(), Some(registration)),
+        ServiceQuotas::new(&config),
+    )
 }

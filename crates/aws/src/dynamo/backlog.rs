@@ -1,8 +1,9 @@
 //! The backlogs: who is next, and how many are before whom.
 //!
-//! A backlog is one partition of the index `by_standing` for each submitter, in that submitter's own order; the directory of lines tells
-//! whose there are. The order between submitters is [`fair::order`]'s, over start-time-fair tags: a submitter's k-th entry has the
-//! tag `begins + k`, where it begins at its own virtual time or at the backlog's, whichever is later.
+//! A backlog is one partition of the index `by_standing` for each submitter, in that submitter's
+//! own order; the directory of lines tells whose there are. The order between submitters is
+//! [`fair::order`]'s, over start-time-fair tags: a submitter's k-th entry has the tag `begins + k`,
+//! where it begins at its own virtual time or at the backlog's, whichever is later.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,10 +17,12 @@ use super::{
 };
 use crate::error::failed;
 
-/// Most entries of one submitter that are counted to tell a place; beyond, a place is an estimate from below. Ours: it bounds what an
-/// answer costs to about 20 read units for each submitter, however long the backlog.
+/// Most entries of one submitter that are counted to tell a place; beyond, a place is an estimate
+/// from below. Ours: it bounds what an answer costs to about 20 read units for each submitter,
+/// however long the backlog.
 pub(super) const COUNT_MAX: u32 = 1_000;
-/// Entries that are read together at least: those that are backed off stand before those that are due. Ours.
+/// Entries that are read together at least: those that are backed off stand before those that are
+/// due. Ours.
 const BACKED_OFF: usize = 24;
 /// Partitions asked at once. Ours.
 const PARALLEL: usize = 8;
@@ -34,18 +37,24 @@ struct Turn {
 /// Everybody's turn, who begins first before the others.
 fn turns(entries: &[BacklogMember]) -> Vec<Turn> {
     let reached = reached(entries.iter().map(|entry| entry.served));
-    let turn = |entry: &BacklogMember| Turn { submitter: entry.submitter.clone(), begins: reached.max(entry.served) };
+    let turn = |entry: &BacklogMember| Turn {
+        submitter: entry.submitter.clone(),
+        begins: reached.max(entry.served),
+    };
     let mut turns: Vec<_> = entries.iter().map(turn).collect();
     turns.sort_by_key(|turn| turn.begins);
     turns
 }
 
 fn is_due(backlog_entry: &BacklogEntry, now: Timestamp) -> bool {
-    backlog_entry.not_before.is_none_or(|not_before| not_before <= now)
+    backlog_entry
+        .not_before
+        .is_none_or(|not_before| not_before <= now)
 }
 
 impl DynamoStore {
-    /// Each submitter's first entries that are due, of as many submitters as it takes to know the first `limit` of the backlog.
+    /// Each submitter's first entries that are due, of as many submitters as it takes to know the
+    /// first `limit` of the backlog.
     pub(super) async fn head(
         &self,
         backlog: &LimitKey,
@@ -55,16 +64,27 @@ impl DynamoStore {
         let entries = self.members(backlog).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let turns = turns(&entries);
-        let begins: BTreeMap<_, _> = turns.iter().map(|turn| (turn.submitter.clone(), turn.begins)).collect();
+        let begins: BTreeMap<_, _> = turns
+            .iter()
+            .map(|turn| (turn.submitter.clone(), turn.begins))
+            .collect();
         let (mut backlog_entries, mut tags) = (Vec::new(), Vec::new());
         for some in turns.chunks(PARALLEL) {
             // Tags of later submitters only grow, so enough smaller ones settle it.
-            let settled = tags.iter().filter(|tag| some.first().is_some_and(|turn| **tag < turn.begins)).count();
+            let settled = tags
+                .iter()
+                .filter(|tag| some.first().is_some_and(|turn| **tag < turn.begins))
+                .count();
             if settled >= limit {
                 break;
             }
-            let due = some.iter().map(|turn| self.due(backlog, &turn.submitter, now, limit));
-            for (turn, own) in some.iter().zip(futures_util::future::try_join_all(due).await?) {
+            let due = some
+                .iter()
+                .map(|turn| self.due(backlog, &turn.submitter, now, limit));
+            for (turn, own) in some
+                .iter()
+                .zip(futures_util::future::try_join_all(due).await?)
+            {
                 tags.extend((turn.begins..).take(own.len()));
                 backlog_entries.extend(own);
             }
@@ -76,15 +96,26 @@ impl DynamoStore {
     }
 
     /// Who is in a backlog decides whether the next start from it is charged for.
-    fn remember(&self, backlog: &LimitKey, entries: &[BacklogMember], backlog_entries: &[BacklogEntry]) {
+    fn remember(
+        &self,
+        backlog: &LimitKey,
+        entries: &[BacklogMember],
+        backlog_entries: &[BacklogEntry],
+    ) {
         let waits = |entry: &&BacklogMember| {
-            backlog_entries.iter().any(|backlog_entry| backlog_entry.submitter == entry.submitter)
+            backlog_entries
+                .iter()
+                .any(|backlog_entry| backlog_entry.submitter == entry.submitter)
         };
-        let served = entries.iter().filter(waits).map(|entry| (entry.submitter.clone(), entry.served));
+        let served = entries
+            .iter()
+            .filter(waits)
+            .map(|entry| (entry.submitter.clone(), entry.served));
         self.memory.see(backlog, served.collect());
     }
 
-    /// A submitter's first entries in a backlog that are due. Backed-off ones before them are read and skipped.
+    /// A submitter's first entries in a backlog that are due. Backed-off ones before them are read
+    /// and skipped.
     async fn due(
         &self,
         backlog: &LimitKey,
@@ -96,9 +127,13 @@ impl DynamoStore {
         while due.len() < limit {
             // One entry is 0.1 kB, and a page costs by 4 kB.
             let most = (limit - due.len()).max(BACKED_OFF);
-            let page = self.standing(&backlog_partition(backlog, submitter), None, most, start).await?;
-            let backlog_entries =
-                page.entries.iter().filter_map(|entry| item::backlog_entry(backlog, submitter, entry));
+            let page = self
+                .standing(&backlog_partition(backlog, submitter), None, most, start)
+                .await?;
+            let backlog_entries = page
+                .entries
+                .iter()
+                .filter_map(|entry| item::backlog_entry(backlog, submitter, entry));
             due.extend(backlog_entries.filter(|backlog_entry| is_due(backlog_entry, now)));
             start = page.next;
             if start.is_none() {
@@ -117,7 +152,11 @@ impl DynamoStore {
         limit: usize,
         start: Option<HashMap<String, aws_sdk_dynamodb::types::AttributeValue>>,
     ) -> Result<Entries, PortError> {
-        let call = self.client.query().table_name(&self.table).index_name("by_standing");
+        let call = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name("by_standing");
         let call = call.expression_attribute_values(":standing", text(partition));
         let call = match before {
             None => call.key_condition_expression("standing = :standing"),
@@ -126,19 +165,38 @@ impl DynamoStore {
                 .expression_attribute_values(":place", text(place)),
         };
         let limit = i32::try_from(limit.max(1)).unwrap_or(i32::MAX);
-        let output = call.limit(limit).set_exclusive_start_key(start).send().await.map_err(failed(SERVICE))?;
-        Ok(Entries { entries: output.items.unwrap_or_default(), next: output.last_evaluated_key })
+        let output = call
+            .limit(limit)
+            .set_exclusive_start_key(start)
+            .send()
+            .await
+            .map_err(failed(SERVICE))?;
+        Ok(Entries {
+            entries: output.items.unwrap_or_default(),
+            next: output.last_evaluated_key,
+        })
     }
 
     /// The first entries of a partition of `by_standing`, at most so many.
-    pub(super) async fn first_in(&self, partition: &str, most: usize) -> Result<Vec<Item>, PortError> {
+    pub(super) async fn first_in(
+        &self,
+        partition: &str,
+        most: usize,
+    ) -> Result<Vec<Item>, PortError> {
         self.first_before(partition, None, most).await
     }
 
-    async fn first_before(&self, partition: &str, before: Option<&str>, most: usize) -> Result<Vec<Item>, PortError> {
+    async fn first_before(
+        &self,
+        partition: &str,
+        before: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<Item>, PortError> {
         let (mut entries, mut start) = (Vec::new(), None);
         while entries.len() < most {
-            let page = self.standing(partition, before, most - entries.len(), start).await?;
+            let page = self
+                .standing(partition, before, most - entries.len(), start)
+                .await?;
             entries.extend(page.entries);
             start = page.next;
             if start.is_none() {
@@ -149,10 +207,17 @@ impl DynamoStore {
     }
 
     /// Stops at the first who is.
-    pub(super) async fn anybody_due(&self, backlog: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
+    pub(super) async fn anybody_due(
+        &self,
+        backlog: &LimitKey,
+        now: Timestamp,
+    ) -> Result<bool, PortError> {
         let mut entries = self.members(backlog).await?;
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.seen()));
-        let looks: Vec<_> = entries.iter().map(|entry| self.due(backlog, &entry.submitter, now, 1)).collect();
+        let looks: Vec<_> = entries
+            .iter()
+            .map(|entry| self.due(backlog, &entry.submitter, now, 1))
+            .collect();
         let mut found = stream::iter(looks).buffer_unordered(PARALLEL);
         while let Some(due) = found.try_next().await? {
             if !due.is_empty() {
@@ -177,28 +242,57 @@ impl DynamoStore {
     }
 
     /// The backlog, if this one has a due entry in it.
-    async fn look(&self, entry: &BacklogMember, now: Timestamp) -> Result<Option<LimitKey>, PortError> {
-        if !self.due(&entry.backlog, &entry.submitter, now, 1).await?.is_empty() {
+    async fn look(
+        &self,
+        entry: &BacklogMember,
+        now: Timestamp,
+    ) -> Result<Option<LimitKey>, PortError> {
+        if !self
+            .due(&entry.backlog, &entry.submitter, now, 1)
+            .await?
+            .is_empty()
+        {
             return Ok(Some(entry.backlog.clone()));
         }
         if entry.is_old(now) {
             let partition = backlog_partition(&entry.backlog, &entry.submitter);
-            if self.standing(&partition, None, 1, None).await?.entries.is_empty() {
+            if self
+                .standing(&partition, None, 1, None)
+                .await?
+                .entries
+                .is_empty()
+            {
                 self.leave_backlog(entry).await?;
             }
         }
         Ok(None)
     }
 
-    pub(super) async fn count_ahead(&self, backlog_entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
+    pub(super) async fn count_ahead(
+        &self,
+        backlog_entry: &BacklogEntry,
+        exact: u32,
+    ) -> Result<u32, PortError> {
         let turns = turns(&self.members(&backlog_entry.backlog).await?);
-        let counting = Counting { store: self, backlog_entry, max: u64::from(exact.max(COUNT_MAX)) };
+        let counting = Counting {
+            store: self,
+            backlog_entry,
+            max: u64::from(exact.max(COUNT_MAX)),
+        };
         let before = counting.of_the_same().await?;
-        let begins = turns.iter().find(|turn| turn.submitter == backlog_entry.submitter).map_or(0, |turn| turn.begins);
+        let begins = turns
+            .iter()
+            .find(|turn| turn.submitter == backlog_entry.submitter)
+            .map_or(0, |turn| turn.begins);
         let tag = begins + before;
-        let others = turns.iter().filter(|turn| turn.submitter != backlog_entry.submitter && turn.begins <= tag);
+        let others = turns
+            .iter()
+            .filter(|turn| turn.submitter != backlog_entry.submitter && turn.begins <= tag);
         let counts: Vec<_> = others.map(|turn| counting.of_another(turn, tag)).collect();
-        let others: Vec<u64> = stream::iter(counts).buffer_unordered(PARALLEL).try_collect().await?;
+        let others: Vec<u64> = stream::iter(counts)
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await?;
         Ok(u32::try_from(before + others.iter().sum::<u64>()).unwrap_or(u32::MAX))
     }
 }
@@ -218,22 +312,41 @@ impl Counting<'_> {
     /// The submitter's own entries before this one.
     async fn of_the_same(&self) -> Result<u64, PortError> {
         let place = item::place(self.backlog_entry);
-        Ok(self.entries(&self.backlog_entry.submitter, Some(&place), self.max).await?.len() as u64)
+        Ok(self
+            .entries(&self.backlog_entry.submitter, Some(&place), self.max)
+            .await?
+            .len() as u64)
     }
 
-    /// Another submitter's entries with a smaller tag, and the one with the same tag if it comes first by itself.
+    /// Another submitter's entries with a smaller tag, and the one with the same tag if it comes
+    /// first by itself.
     async fn of_another(&self, turn: &Turn, tag: u64) -> Result<u64, PortError> {
         let smaller = tag.saturating_sub(turn.begins).min(self.max);
         let first = self.entries(&turn.submitter, None, smaller + 1).await?;
-        let tie = usize::try_from(smaller).ok().and_then(|place| first.get(place));
+        let tie = usize::try_from(smaller)
+            .ok()
+            .and_then(|place| first.get(place));
         let own = item::place(self.backlog_entry);
-        let comes_first = tie.and_then(|tie| item::text_of(tie, "place")).is_some_and(|place| place < own.as_str());
+        let comes_first = tie
+            .and_then(|tie| item::text_of(tie, "place"))
+            .is_some_and(|place| place < own.as_str());
         Ok(smaller.min(first.len() as u64) + u64::from(comes_first))
     }
 
     /// A submitter's first entries in the backlog, at most so many.
-    async fn entries(&self, submitter: &str, before: Option<&str>, most: u64) -> Result<Vec<Item>, PortError> {
+    async fn entries(
+        &self,
+        submitter: &str,
+        before: Option<&str>,
+        most: u64,
+    ) -> Result<Vec<Item>, PortError> {
         let partition = backlog_partition(&self.backlog_entry.backlog, submitter);
-        self.store.first_before(&partition, before, usize::try_from(most).unwrap_or(usize::MAX)).await
+        self.store
+            .first_before(
+                &partition,
+                before,
+                usize::try_from(most).unwrap_or(usize::MAX),
+            )
+            .await
     }
 }

@@ -9,14 +9,16 @@ use super::{
     table::Condition,
 };
 
-/// How long the state of a lock's or a group's backlog is kept unchanged: they can have any number of names. A pool's stays. Ours.
+/// How long the state of a lock's or a group's backlog is kept unchanged: they can have any number
+/// of names. A pool's stays. Ours.
 const UNCHANGED: TimeDelta = TimeDelta::days(1);
 
 fn key(backlog: &LimitKey) -> Key {
     Key::single('L', backlog)
 }
 
-/// It is advice. So one that cannot be read is taken for that of a backlog nobody has looked at, and replaced at the next look.
+/// It is advice. So one that cannot be read is taken for that of a backlog nobody has looked at,
+/// and replaced at the next look.
 fn state_of(mut item: Item) -> BacklogState {
     // It stands beside the form, and is written anew each time.
     item.remove("expires");
@@ -25,13 +27,19 @@ fn state_of(mut item: Item) -> BacklogState {
         Ok((state, unknown)) => BacklogState { unknown, ..state },
         Err(error) => {
             tracing::error!(%error, "the state of a backlog cannot be read");
-            BacklogState { revision, ..BacklogState::default() }
+            BacklogState {
+                revision,
+                ..BacklogState::default()
+            }
         }
     }
 }
 
 impl DynamoStore {
-    pub(super) async fn read_backlog_state(&self, backlog: &LimitKey) -> Result<BacklogState, PortError> {
+    pub(super) async fn read_backlog_state(
+        &self,
+        backlog: &LimitKey,
+    ) -> Result<BacklogState, PortError> {
         let item: Option<Item> = self.get(key(backlog)).await?;
         Ok(item.map(state_of).unwrap_or_default())
     }
@@ -44,12 +52,17 @@ impl DynamoStore {
     ) -> Result<bool, PortError> {
         let mut item = item_of(key(backlog), after, &after.unknown)?;
         if !matches!(backlog, LimitKey::Pool(_)) {
-            item.insert("expires".to_owned(), number(expiry((self.now)() + UNCHANGED)));
+            item.insert(
+                "expires".to_owned(),
+                number(expiry((self.now)() + UNCHANGED)),
+            );
         }
         let unchanged = Condition::new(
             "attribute_not_exists(pk) OR revision = :revision",
             [(":revision", number(before.revision))],
         );
-        self.put_if(item, unchanged).await.map(|wrote| wrote.is_yes())
+        self.put_if(item, unchanged)
+            .await
+            .map(|wrote| wrote.is_yes())
     }
 }

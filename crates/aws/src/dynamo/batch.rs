@@ -1,5 +1,6 @@
-//! Changes of several records together, each conditional by itself: a pool's counter is touched once for all of them, before the
-//! records for what is taken and after them for what is given back.
+//! Changes of several records together, each conditional by itself: a pool's counter is touched
+//! once for all of them, before the records for what is taken and after them for what is given
+//! back.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +33,16 @@ pub(super) struct Step<'a> {
 type Outcome = Result<(), UpdateError>;
 
 impl<'a> Step<'a> {
-    pub(super) fn new(before: &'a Execution, after: &'a Execution, admissions: &[Admission]) -> Self {
-        Self { before, after, changes: Change::between(Some(before), after, admissions) }
+    pub(super) fn new(
+        before: &'a Execution,
+        after: &'a Execution,
+        admissions: &[Admission],
+    ) -> Self {
+        Self {
+            before,
+            after,
+            changes: Change::between(Some(before), after, admissions),
+        }
     }
 
     fn of(update: &'a Update, after: &'a Execution) -> Self {
@@ -52,7 +61,11 @@ impl<'a> Step<'a> {
 
     /// What is taken of a pool.
     fn taken(&self, pool: &LimitKey) -> u32 {
-        let taken: i64 = self.apart().filter(|change| change.key == *pool).map(|change| change.by.max(0)).sum();
+        let taken: i64 = self
+            .apart()
+            .filter(|change| change.key == *pool)
+            .map(|change| change.by.max(0))
+            .sum();
         u32::try_from(taken).unwrap_or(u32::MAX)
     }
 
@@ -65,7 +78,11 @@ impl<'a> Step<'a> {
 /// What is to be taken of each pool, and the least that any of these allows to be in use.
 fn wanted(steps: &[Step<'_>]) -> Vec<(LimitKey, Option<u32>)> {
     let mut pools: BTreeMap<LimitKey, Option<u32>> = BTreeMap::new();
-    for change in steps.iter().flat_map(Step::apart).filter(|change| change.by > 0) {
+    for change in steps
+        .iter()
+        .flat_map(Step::apart)
+        .filter(|change| change.by > 0)
+    {
         let max = pools.entry(change.key.clone()).or_insert(change.max);
         *max = [*max, change.max].into_iter().flatten().min();
     }
@@ -73,13 +90,23 @@ fn wanted(steps: &[Step<'_>]) -> Vec<(LimitKey, Option<u32>)> {
 }
 
 impl DynamoStore {
-    pub(super) async fn change_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
-        let next = |update: &Update| Execution { revision: update.before.revision + 1, ..update.after.clone() };
+    pub(super) async fn change_all(
+        &self,
+        updates: Vec<Update>,
+    ) -> Vec<Result<Execution, UpdateError>> {
+        let next = |update: &Update| Execution {
+            revision: update.before.revision + 1,
+            ..update.after.clone()
+        };
         let written: Vec<_> = updates.iter().map(next).collect();
         let step = |(update, after)| Step::of(update, after);
         let steps: Vec<_> = updates.iter().zip(&written).map(step).collect();
         let outcomes = self.replace_all(&steps).await;
-        outcomes.into_iter().zip(written).map(|(outcome, written)| outcome.map(|()| written)).collect()
+        outcomes
+            .into_iter()
+            .zip(written)
+            .map(|(outcome, written)| outcome.map(|()| written))
+            .collect()
     }
 
     /// Makes these changes. In order where there is not room for all: the first go.
@@ -89,22 +116,33 @@ impl DynamoStore {
             self.take_from(&pool, max, steps, &mut outcomes).await;
         }
         let admitted: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
-        let opening = steps.iter().zip(&outcomes).filter(|(step, outcome)| step.opens() && outcome.is_ok());
+        let opening = steps
+            .iter()
+            .zip(&outcomes)
+            .filter(|(step, outcome)| step.opens() && outcome.is_ok());
         let ids: Vec<_> = opening.map(|(step, _)| step.after.id.clone()).collect();
         let announced = self.record_launch_batch(&ids).await;
         match &announced {
             Ok(()) => self.write_all(steps, &mut outcomes).await,
             Err(error) => fail(&mut outcomes, error),
         }
-        self.give_back(steps, &admitted, &outcomes, announced.is_ok()).await;
+        self.give_back(steps, &admitted, &outcomes, announced.is_ok())
+            .await;
         self.charge_all(steps, &outcomes).await;
         outcomes
     }
 
     /// Takes from a pool what the steps want of it, or what the first of them want.
-    async fn take_from(&self, pool: &LimitKey, max: Option<u32>, steps: &[Step<'_>], outcomes: &mut [Outcome]) {
-        let wanting: Vec<_> =
-            (0..steps.len()).filter(|at| outcomes[*at].is_ok() && steps[*at].taken(pool) > 0).collect();
+    async fn take_from(
+        &self,
+        pool: &LimitKey,
+        max: Option<u32>,
+        steps: &[Step<'_>],
+        outcomes: &mut [Outcome],
+    ) {
+        let wanting: Vec<_> = (0..steps.len())
+            .filter(|at| outcomes[*at].is_ok() && steps[*at].taken(pool) > 0)
+            .collect();
         let amounts: Vec<_> = wanting.iter().map(|at| steps[*at].taken(pool)).collect();
         match self.take_most(pool, max, &amounts).await {
             Ok(taken) => {
@@ -112,22 +150,34 @@ impl DynamoStore {
                     outcomes[*at] = Err(self.refusal(steps[*at].before, pool).await);
                 }
             }
-            Err(error) => wanting.iter().for_each(|at| outcomes[*at] = Err(error.clone().into())),
+            Err(error) => wanting
+                .iter()
+                .for_each(|at| outcomes[*at] = Err(error.clone().into())),
         }
     }
 
     /// How many of these amounts could be taken together, from the first one on.
-    async fn take_most(&self, pool: &LimitKey, max: Option<u32>, amounts: &[u32]) -> Result<usize, PortError> {
+    async fn take_most(
+        &self,
+        pool: &LimitKey,
+        max: Option<u32>,
+        amounts: &[u32],
+    ) -> Result<usize, PortError> {
         let fit = |used: u32| throttle::fitting(amounts.iter().copied(), used, max);
         let mut count = fit(0);
         for round in 0..AGAIN {
             if count == 0 {
                 return Ok(0);
             }
-            let change = Change { key: pool.clone(), by: amounts[..count].iter().copied().map(i64::from).sum(), max };
+            let change = Change {
+                key: pool.clone(),
+                by: amounts[..count].iter().copied().map(i64::from).sum(),
+                max,
+            };
             match self.add(&change).await? {
                 Added::Yes => return Ok(count),
-                // Somebody may have given back since: what did not fit is not asked for again all the same.
+                // Somebody may have given back since: what did not fit is not asked for again all
+                // the same.
                 Added::Full(used) => count = fit(used).min(count),
             }
             if round > 0 {
@@ -146,14 +196,22 @@ impl DynamoStore {
         }
     }
 
-    /// Those that share a lock's or a group's counter would only meet each other, so they go one after the other.
+    /// Those that share a lock's or a group's counter would only meet each other, so they go one
+    /// after the other.
     async fn write_all(&self, steps: &[Step<'_>], outcomes: &mut [Outcome]) {
         let ready = (0..steps.len()).filter(|at| outcomes[*at].is_ok());
-        let (exact, apart): (Vec<_>, Vec<_>) = ready.partition(|at| steps[*at].exact().next().is_some());
-        let writes =
-            |places: Vec<usize>| -> Vec<_> { places.into_iter().map(|at| self.write_step(at, &steps[at])).collect() };
+        let (exact, apart): (Vec<_>, Vec<_>) =
+            ready.partition(|at| steps[*at].exact().next().is_some());
+        let writes = |places: Vec<usize>| -> Vec<_> {
+            places
+                .into_iter()
+                .map(|at| self.write_step(at, &steps[at]))
+                .collect()
+        };
         let exact = stream::iter(writes(exact)).buffered(1).collect::<Vec<_>>();
-        let apart = stream::iter(writes(apart)).buffer_unordered(PARALLEL).collect::<Vec<_>>();
+        let apart = stream::iter(writes(apart))
+            .buffer_unordered(PARALLEL)
+            .collect::<Vec<_>>();
         let (exact, apart) = futures_util::future::join(exact, apart).await;
         for (at, outcome) in exact.into_iter().chain(apart) {
             outcomes[at] = outcome;
@@ -165,12 +223,25 @@ impl DynamoStore {
         (at, self.replace(step.before, step.after, &exact).await)
     }
 
-    /// What closed attempts held, and what was taken for a record that surely was not written. Of one that was tried without an answer
-    /// nobody knows: what it took stays taken until the sweep finds out.
-    async fn give_back(&self, steps: &[Step<'_>], admitted: &[bool], outcomes: &[Outcome], tried: bool) {
+    /// What closed attempts held, and what was taken for a record that surely was not written. Of
+    /// one that was tried without an answer nobody knows: what it took stays taken until the sweep
+    /// finds out.
+    async fn give_back(
+        &self,
+        steps: &[Step<'_>],
+        admitted: &[bool],
+        outcomes: &[Outcome],
+        tried: bool,
+    ) {
         let mut back: BTreeMap<&LimitKey, i64> = BTreeMap::new();
-        let settled = steps.iter().zip(outcomes).zip(admitted).filter(|(_, admitted)| **admitted);
-        for (change, outcome) in settled.flat_map(|((step, outcome), _)| step.apart().map(move |c| (c, outcome))) {
+        let settled = steps
+            .iter()
+            .zip(outcomes)
+            .zip(admitted)
+            .filter(|(_, admitted)| **admitted);
+        for (change, outcome) in
+            settled.flat_map(|((step, outcome), _)| step.apart().map(move |c| (c, outcome)))
+        {
             *back.entry(&change.key).or_default() += match outcome {
                 Ok(()) => change.by.min(0),
                 Err(UpdateError::Failed(_)) if tried => 0,
@@ -178,16 +249,28 @@ impl DynamoStore {
             };
         }
         for (pool, by) in back.into_iter().filter(|(_, by)| *by < 0) {
-            if let Err(error) = self.add(&Change { key: pool.clone(), by, max: None }).await {
+            if let Err(error) = self
+                .add(&Change {
+                    key: pool.clone(),
+                    by,
+                    max: None,
+                })
+                .await
+            {
                 tracing::warn!(limit = %pool, by, %error, "what is free again could not be counted; the sweep will");
             }
         }
     }
 
-    /// The starts are recorded, which is what the caller asked for; so a charge that fails is only told.
+    /// The starts are recorded, which is what the caller asked for; so a charge that fails is only
+    /// told.
     async fn charge_all(&self, steps: &[Step<'_>], outcomes: &[Outcome]) {
         let mut starts: BTreeMap<(LimitKey, String), u64> = BTreeMap::new();
-        for (step, _) in steps.iter().zip(outcomes).filter(|(step, outcome)| step.opens() && outcome.is_ok()) {
+        for (step, _) in steps
+            .iter()
+            .zip(outcomes)
+            .filter(|(step, outcome)| step.opens() && outcome.is_ok())
+        {
             for backlog in step.after.started_from() {
                 *starts.entry((backlog, step.after.submitter())).or_default() += 1;
             }

@@ -1,5 +1,6 @@
-//! Small directories of what there is, so that nobody has to look where nothing is: the backlogs with who has been in each, and
-//! the days with submissions, or with ends of one kind. A process notes a thing once in a while, not once for each run.
+//! Small directories of what there is, so that nobody has to look where nothing is: the backlogs
+//! with who has been in each, and the days with submissions, or with ends of one kind. A process
+//! notes a thing once in a while, not once for each run.
 
 use std::str::FromStr;
 
@@ -66,7 +67,8 @@ fn days_of(status: Option<&ExecutionStatus>) -> String {
 }
 
 impl DynamoStore {
-    /// Makes known where this record can be found, before it is: its backlog, and the day of what has ended.
+    /// Makes known where this record can be found, before it is: its backlog, and the day of what
+    /// has ended.
     pub(super) async fn note_whereabouts(&self, execution: &Execution) -> Result<(), PortError> {
         if let Some(entry) = execution.backlog_entry() {
             self.note_member(&entry.backlog, &entry.submitter).await?;
@@ -88,32 +90,55 @@ impl DynamoStore {
             return Ok(());
         }
         let seen = Condition::new("", [(":now", number(now.timestamp_millis()))]);
-        self.update_if(member_key(backlog, submitter), "SET seen_at = :now, v = if_not_exists(v, :v)", seen).await?;
+        self.update_if(
+            member_key(backlog, submitter),
+            "SET seen_at = :now, v = if_not_exists(v, :v)",
+            seen,
+        )
+        .await?;
         self.memory.note(note, now);
         Ok(())
     }
 
-    async fn note_day(&self, status: Option<&ExecutionStatus>, day: NaiveDate) -> Result<(), PortError> {
+    async fn note_day(
+        &self,
+        status: Option<&ExecutionStatus>,
+        day: NaiveDate,
+    ) -> Result<(), PortError> {
         let (pk, sk) = (days_of(status), day_name(day));
         let (note, now) = (format!("{pk}|{sk}"), (self.now)());
         if self.memory.has_noted(&note, now) {
             return Ok(());
         }
-        let last = day.and_time(chrono::NaiveTime::MIN).and_utc() + self.longest() + TimeDelta::days(2);
-        self.put(small_item(Key::new(pk, sk), [("expires", number(expiry(last)))])).await?;
+        let last =
+            day.and_time(chrono::NaiveTime::MIN).and_utc() + self.longest() + TimeDelta::days(2);
+        self.put(small_item(
+            Key::new(pk, sk),
+            [("expires", number(expiry(last)))],
+        ))
+        .await?;
         self.memory.note(note, now);
         Ok(())
     }
 
     /// The days with submissions, or with ends of one kind, newest first.
-    pub(super) async fn days(&self, status: Option<&ExecutionStatus>) -> Result<Vec<String>, PortError> {
+    pub(super) async fn days(
+        &self,
+        status: Option<&ExecutionStatus>,
+    ) -> Result<Vec<String>, PortError> {
         let (items, now) = (self.collection(&days_of(status), "").await?, (self.now)());
         let current = items.iter().rev().filter(|item| !has_expired(item, now));
-        Ok(current.filter_map(|item| text_of(item, "sk")).map(str::to_owned).collect())
+        Ok(current
+            .filter_map(|item| text_of(item, "sk"))
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Who may be in a backlog.
-    pub(super) async fn members(&self, backlog: &LimitKey) -> Result<Vec<BacklogMember>, PortError> {
+    pub(super) async fn members(
+        &self,
+        backlog: &LimitKey,
+    ) -> Result<Vec<BacklogMember>, PortError> {
         let items = self.collection(LINES, &format!("{backlog}|")).await?;
         Ok(items.iter().filter_map(BacklogMember::of).collect())
     }
@@ -127,28 +152,42 @@ impl DynamoStore {
     /// Takes somebody out of a backlog's directory, unless seen there again meanwhile.
     pub(super) async fn leave_backlog(&self, who: &BacklogMember) -> Result<(), PortError> {
         let unchanged = Condition::new("seen_at = :seen", [(":seen", number(who.seen_at))]);
-        self.delete_if(member_key(&who.backlog, &who.submitter), unchanged).await.map(drop)
+        self.delete_if(member_key(&who.backlog, &who.submitter), unchanged)
+            .await
+            .map(drop)
     }
 
     /// Charges somebody for so many starts out of a backlog that others are in too.
     ///
-    /// It is not a part of the starts' own writes, so a crash between the two gives some for nothing: the backlog's order is fair
-    /// over time, not a promise about each start.
-    pub(super) async fn charge(&self, backlog: &LimitKey, submitter: &str, starts: u64) -> Result<(), PortError> {
+    /// It is not a part of the starts' own writes, so a crash between the two gives some for
+    /// nothing: the backlog's order is fair over time, not a promise about each start.
+    pub(super) async fn charge(
+        &self,
+        backlog: &LimitKey,
+        submitter: &str,
+        starts: u64,
+    ) -> Result<(), PortError> {
         let mut seen = self.memory.seen(backlog);
         if seen.len() < 2 {
             return Ok(());
         }
-        let (served, reached) = (seen.get(submitter).copied().unwrap_or_default(), reached(seen.values().copied()));
+        let (served, reached) = (
+            seen.get(submitter).copied().unwrap_or_default(),
+            reached(seen.values().copied()),
+        );
         let (change, condition) = if served >= reached {
-            ("ADD served :starts SET v = if_not_exists(v, :v)", Condition::new("", [(":starts", number(starts))]))
+            (
+                "ADD served :starts SET v = if_not_exists(v, :v)",
+                Condition::new("", [(":starts", number(starts))]),
+            )
         } else {
             (
                 "SET served = :served, v = if_not_exists(v, :v)",
                 Condition::new("", [(":served", number(reached + starts))]),
             )
         };
-        self.update_if(member_key(backlog, submitter), change, condition).await?;
+        self.update_if(member_key(backlog, submitter), change, condition)
+            .await?;
         let charged = (0..starts).fold(served, |served, _| domain::fair::charge(served, reached));
         seen.insert(submitter.to_owned(), charged);
         self.memory.see(backlog, seen);
@@ -156,7 +195,8 @@ impl DynamoStore {
     }
 }
 
-/// A backlog's virtual time: where the start that was made last began. Starts are made in that order, so it is the greatest.
+/// A backlog's virtual time: where the start that was made last began. Starts are made in that
+/// order, so it is the greatest.
 pub(super) fn reached(served: impl Iterator<Item = u64>) -> u64 {
     served.max().unwrap_or_default().saturating_sub(1)
 }

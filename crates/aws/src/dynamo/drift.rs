@@ -1,4 +1,5 @@
-//! What is derived from the records, brought in line with them by the sweep: the launch batches, and the counters of the pools.
+//! What is derived from the records, brought in line with them by the sweep: the launch batches,
+//! and the counters of the pools.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,12 +27,17 @@ use super::{
 };
 
 /// The pools there can be.
-const POOLS: [CapacityPool; 3] = [CapacityPool::FargateSpot, CapacityPool::Fargate, CapacityPool::Machine];
-/// Longer than a healthy process takes from a counter's write to its record's. Ours: both are milliseconds; who is slower than this is
-/// over by the next look, and two have to agree.
+const POOLS: [CapacityPool; 3] = [
+    CapacityPool::FargateSpot,
+    CapacityPool::Fargate,
+    CapacityPool::Machine,
+];
+/// Longer than a healthy process takes from a counter's write to its record's. Ours: both are
+/// milliseconds; who is slower than this is over by the next look, and two have to agree.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 
-/// Records loaded at a time. Ours: a record is some kilobytes, and ten thousand of them would not fit into the sweep's memory.
+/// Records loaded at a time. Ours: a record is some kilobytes, and ten thousand of them would not
+/// fit into the sweep's memory.
 const LOADED: usize = 250;
 /// Flights forgotten at the same time. Ours: each takes a connection.
 const PARALLEL: usize = 32;
@@ -71,7 +77,8 @@ struct Seen {
 impl Seen {
     fn look_at(&mut self, record: Execution) {
         let allocations = record.allocations();
-        // A status of a newer release holds something, or it is over and the newer release forgets it.
+        // A status of a newer release holds something, or it is over and the newer release forgets
+        // it.
         let is_open = is_open(&record) || !allocations.is_empty();
         for allocation in allocations {
             *self.held.entry(allocation.key).or_default() += i64::from(allocation.amount);
@@ -99,7 +106,10 @@ impl DynamoStore {
         let held = self.tidy().await?;
         tokio::time::sleep(self.settle).await;
         let after = self.counters().await?;
-        try_join_all(looks(&before, &held, &after).map(|(counter, look)| self.correct(counter, look.off()))).await?;
+        try_join_all(
+            looks(&before, &held, &after).map(|(counter, look)| self.correct(counter, look.off())),
+        )
+        .await?;
         Ok(())
     }
 
@@ -114,13 +124,17 @@ impl DynamoStore {
     /// Forgets what is over of every launch batch, and sums up what is open.
     async fn tidy(&self) -> Result<Held, PortError> {
         let batches = self.launch_batches().await?;
-        let ids: BTreeSet<_> = batches.iter().flat_map(|batch| batch.ids.iter().cloned()).collect();
+        let ids: BTreeSet<_> = batches
+            .iter()
+            .flat_map(|batch| batch.ids.iter().cloned())
+            .collect();
         let mut seen = Seen::default();
         for ids in ids.into_iter().collect::<Vec<_>>().chunks(LOADED) {
             for loaded in self.load_all(ids).await? {
                 match loaded {
                     Ok(record) => seen.look_at(record),
-                    // Its allocation is not known, and stops no correction. It stays among those that may be open.
+                    // Its allocation is not known, and stops no correction. It stays among those
+                    // that may be open.
                     Err(corrupt) => {
                         corrupt.note();
                         seen.open.extend(corrupt.id().cloned());
@@ -128,9 +142,14 @@ impl DynamoStore {
                 }
             }
         }
-        let landings: Vec<_> =
-            batches.iter().map(|batch| self.close_launch_batch(batch, &seen.open, &seen.over)).collect();
-        stream::iter(landings).buffer_unordered(PARALLEL).try_collect::<()>().await?;
+        let landings: Vec<_> = batches
+            .iter()
+            .map(|batch| self.close_launch_batch(batch, &seen.open, &seen.over))
+            .collect();
+        stream::iter(landings)
+            .buffer_unordered(PARALLEL)
+            .try_collect::<()>()
+            .await?;
         Ok(seen.held)
     }
 
@@ -153,17 +172,35 @@ impl DynamoStore {
             ],
         );
         let change = "ADD used :by, corrections :one SET drift = :drift, v = if_not_exists(v, :v)";
-        self.update_if(counter_key(&counter.key), change, unchanged).await.map(drop)
+        self.update_if(counter_key(&counter.key), change, unchanged)
+            .await
+            .map(drop)
     }
 }
 
 /// Each counter with what was seen of it. One that somebody else corrected meanwhile is left alone.
-fn looks<'a>(before: &'a [Counter], held: &Held, after: &[Counter]) -> impl Iterator<Item = (&'a Counter, Look)> {
+fn looks<'a>(
+    before: &'a [Counter],
+    held: &Held,
+    after: &[Counter],
+) -> impl Iterator<Item = (&'a Counter, Look)> {
     let held = held.clone();
-    let untouched = before.iter().zip(after).filter(|(before, after)| before.corrections == after.corrections);
-    let pairs: Vec<_> = untouched.map(|(before, after)| (before, after.reading)).collect();
+    let untouched = before
+        .iter()
+        .zip(after)
+        .filter(|(before, after)| before.corrections == after.corrections);
+    let pairs: Vec<_> = untouched
+        .map(|(before, after)| (before, after.reading))
+        .collect();
     pairs.into_iter().map(move |(before, after)| {
         let held = held.get(&before.key).copied().unwrap_or_default();
-        (before, Look { before: before.reading, held, after })
+        (
+            before,
+            Look {
+                before: before.reading,
+                held,
+                after,
+            },
+        )
     })
 }

@@ -8,7 +8,8 @@ use super::{
     DynamoStore, SERVICE,
     history::{Ids, Range, id_of},
     item::{
-        Key, has_expired, id_of_state, partition_of_suffix, partitions_of_last, reversed, state_key, text, text_of,
+        Key, has_expired, id_of_state, partition_of_suffix, partitions_of_last, reversed,
+        state_key, text, text_of,
     },
 };
 use crate::error::failed;
@@ -39,22 +40,35 @@ impl Wanted {
     }
 }
 
-/// 32 hexadecimal digits, as ECS's task ids are; an emulator's have dashes between them. No part of an execution's id is that long.
+/// 32 hexadecimal digits, as ECS's task ids are; an emulator's have dashes between them. No part of
+/// an execution's id is that long.
 fn is_task_id(text: &str) -> bool {
     let digits = text.bytes().filter(|byte| *byte != b'-');
     digits.clone().count() == 32 && digits.into_iter().all(|byte| byte.is_ascii_hexdigit())
 }
 
 impl DynamoStore {
-    pub(super) async fn find_by_fragment(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
+    pub(super) async fn find_by_fragment(
+        &self,
+        fragment: &str,
+        limit: u32,
+    ) -> Result<Vec<ExecutionId>, PortError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         match Wanted::of(fragment) {
             None => Ok(Vec::new()),
-            Some(Wanted::Task(task_id)) => Ok(self.of_task(&task_id).await?.into_iter().take(limit).collect()),
+            Some(Wanted::Task(task_id)) => Ok(self
+                .of_task(&task_id)
+                .await?
+                .into_iter()
+                .take(limit)
+                .collect()),
             Some(Wanted::Ulid(ulid)) if ulid.len() == ULID => self.exactly(&ulid).await,
             Some(Wanted::Ulid(part)) => {
-                let (begin, end) =
-                    futures_util::future::try_join(self.beginning(&part, limit), self.ending(&part, limit)).await?;
+                let (begin, end) = futures_util::future::try_join(
+                    self.beginning(&part, limit),
+                    self.ending(&part, limit),
+                )
+                .await?;
                 let both: BTreeSet<_> = begin.into_iter().chain(end).collect();
                 Ok(both.into_iter().rev().take(limit).collect())
             }
@@ -62,25 +76,46 @@ impl DynamoStore {
     }
 
     async fn of_task(&self, task_id: &str) -> Result<Option<ExecutionId>, PortError> {
-        let item = self.get(Key::single('T', task_id)).await?.filter(|item| !has_expired(item, (self.now)()));
-        Ok(item.as_ref().and_then(|item| text_of(item, "execution")?.parse().ok()))
+        let item = self
+            .get(Key::single('T', task_id))
+            .await?
+            .filter(|item| !has_expired(item, (self.now)()));
+        Ok(item
+            .as_ref()
+            .and_then(|item| text_of(item, "execution")?.parse().ok()))
     }
 
     async fn exactly(&self, ulid: &str) -> Result<Vec<ExecutionId>, PortError> {
-        let Ok(id) = format!("exec_{ulid}").parse::<ExecutionId>() else { return Ok(Vec::new()) };
-        let state = self.get(state_key(&id)).await?.filter(|state| !has_expired(state, (self.now)()));
+        let Ok(id) = format!("exec_{ulid}").parse::<ExecutionId>() else {
+            return Ok(Vec::new());
+        };
+        let state = self
+            .get(state_key(&id))
+            .await?
+            .filter(|state| !has_expired(state, (self.now)()));
         Ok(state.map(|_| id).into_iter().collect())
     }
 
     /// The newest ids that begin like this, by the days they can lie in.
     async fn beginning(&self, part: &str, limit: usize) -> Result<Vec<ExecutionId>, PortError> {
-        let Some(range) = Range::of_prefix(part) else { return Ok(Vec::new()) };
-        let ids = Ids::by_day(self, range, limit, None).await?.take(limit).await?;
-        Ok(self.load_all(&ids).await?.iter().filter_map(id_of).collect())
+        let Some(range) = Range::of_prefix(part) else {
+            return Ok(Vec::new());
+        };
+        let ids = Ids::by_day(self, range, limit, None)
+            .await?
+            .take(limit)
+            .await?;
+        Ok(self
+            .load_all(&ids)
+            .await?
+            .iter()
+            .filter_map(id_of)
+            .collect())
     }
 
-    /// Ids that end like this. The table itself is the index: the last two digits are the partition, the id backwards the order.
-    /// Where more than `limit` do, they are not always the newest.
+    /// Ids that end like this. The table itself is the index: the last two digits are the
+    /// partition, the id backwards the order. Where more than `limit` do, they are not always the
+    /// newest.
     async fn ending(&self, part: &str, limit: usize) -> Result<Vec<ExecutionId>, PortError> {
         let partitions: Vec<_> = match (part.len(), part.chars().next_back()) {
             (_, None) => Vec::new(),
@@ -88,7 +123,9 @@ impl DynamoStore {
             _ => vec![partition_of_suffix(&part[part.len() - 2..])],
         };
         let backwards = reversed(part);
-        let looks = partitions.iter().map(|partition| self.in_partition(partition, &backwards, limit));
+        let looks = partitions
+            .iter()
+            .map(|partition| self.in_partition(partition, &backwards, limit));
         Ok(futures_util::future::try_join_all(looks).await?.concat())
     }
 
@@ -99,14 +136,23 @@ impl DynamoStore {
         limit: usize,
     ) -> Result<Vec<ExecutionId>, PortError> {
         let items = i32::try_from(limit.max(1)).unwrap_or(i32::MAX);
-        let call = self.client.query().table_name(&self.table).consistent_read(true).limit(items);
+        let call = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .limit(items);
         let call = call
             .key_condition_expression("pk = :pk AND begins_with(sk, :sk)")
             .projection_expression("sk, expires")
             .expression_attribute_values(":pk", text(partition))
             .expression_attribute_values(":sk", text(backwards));
         let (output, now) = (call.send().await.map_err(failed(SERVICE))?, (self.now)());
-        let states = output.items.iter().flatten().filter(|item| !has_expired(item, now));
+        let states = output
+            .items
+            .iter()
+            .flatten()
+            .filter(|item| !has_expired(item, now));
         let sort_keys = states.filter_map(|item| text_of(item, "sk"));
         Ok(sort_keys.filter_map(id_of_state).collect())
     }

@@ -1,4 +1,5 @@
-//! Removing a record that cannot be read. Who does so is an administrator with the account's own credentials: no function's role may.
+//! Removing a record that cannot be read. Who does so is an administrator with the account's own
+//! credentials: no function's role may.
 
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use domain::{
@@ -11,7 +12,10 @@ use serde_json::Value;
 
 use super::{
     DynamoStore, SERVICE,
-    item::{Item, Key, MARK, expiry, has_expired, number, number_of, request_key, state_key, text, text_of},
+    item::{
+        Item, Key, MARK, expiry, has_expired, number, number_of, request_key, state_key, text,
+        text_of,
+    },
     limits::{UNUSED, counter_key},
     state,
     table::{AGAIN, Condition, pause},
@@ -28,12 +32,18 @@ impl Broken {
         let attempt = |form: &Value| RawAttempt::of(form, "arn", "input");
         let attempts = value(&self.state, "attempts");
         // A run without attempts may have none on record.
-        let attempts = if self.state.contains_key("attempts") { attempts } else { Value::Array(Vec::new()) };
+        let attempts = if self.state.contains_key("attempts") {
+            attempts
+        } else {
+            Value::Array(Vec::new())
+        };
         let raw = RawRecord {
             status: value(&self.state, "status"),
             request: value(&self.request, "request"),
             pool: value(&self.state, "pool"),
-            attempts: attempts.as_array().map(|attempts| attempts.iter().map(attempt).collect()),
+            attempts: attempts
+                .as_array()
+                .map(|attempts| attempts.iter().map(attempt).collect()),
         };
         raw.traces()
     }
@@ -42,17 +52,23 @@ impl Broken {
     fn claim(&self) -> Option<String> {
         let request = value(&self.request, "request");
         let key = request.get("idempotency_key").and_then(Value::as_str)?;
-        Some(format!("{}/{key}", text_of(&self.request, "submitted_by_id")?))
+        Some(format!(
+            "{}/{key}",
+            text_of(&self.request, "submitted_by_id")?
+        ))
     }
 
     /// That nobody has written the state since it was read.
     fn unchanged(&self) -> Condition {
         let of = |name: &str| self.state.get(name).cloned();
         match (of("revision"), of(MARK)) {
-            (Some(revision), Some(mark)) => {
-                Condition::new("revision = :revision AND mark = :mark", [(":revision", revision), (":mark", mark)])
+            (Some(revision), Some(mark)) => Condition::new(
+                "revision = :revision AND mark = :mark",
+                [(":revision", revision), (":mark", mark)],
+            ),
+            (Some(revision), None) => {
+                Condition::new("revision = :revision", [(":revision", revision)])
             }
-            (Some(revision), None) => Condition::new("revision = :revision", [(":revision", revision)]),
             (None, Some(mark)) => Condition::new("mark = :mark", [(":mark", mark)]),
             (None, None) => Condition::new("attribute_exists(pk)", []),
         }
@@ -62,30 +78,44 @@ impl Broken {
 /// An attribute as JSON; `null` for one that is not there, or cannot be spelled in it.
 fn value(item: &Item, name: &str) -> Value {
     let attribute = item.get(name).cloned();
-    attribute.and_then(|it| serde_dynamo::aws_sdk_dynamodb_1::from_attribute_value(it).ok()).unwrap_or_default()
+    attribute
+        .and_then(|it| serde_dynamo::aws_sdk_dynamodb_1::from_attribute_value(it).ok())
+        .unwrap_or_default()
 }
 
 impl DynamoStore {
-    /// Removes a record that cannot be read. Conditional: one that can be read stays, and so does one that somebody writes meanwhile. One
-    /// whose task may run stays too, unless that is the task which the caller knows to be over: `stopped`.
+    /// Removes a record that cannot be read. Conditional: one that can be read stays, and so does
+    /// one that somebody writes meanwhile. One whose task may run stays too, unless that is the
+    /// task which the caller knows to be over: `stopped`.
     ///
-    /// Its lock and its place of a group are given back in the same transaction. What it held of a pool is not: the sweep counts pools
-    /// anew, and leaves out what cannot be read already.
+    /// Its lock and its place of a group are given back in the same transaction. What it held of a
+    /// pool is not: the sweep counts pools anew, and leaves out what cannot be read already.
     ///
     /// # Errors
     /// When the table does not answer, or others write the same items all the time.
-    pub async fn forget(&self, id: &ExecutionId, stopped: Option<&str>) -> Result<Forgetting, PortError> {
+    pub async fn forget(
+        &self,
+        id: &ExecutionId,
+        stopped: Option<&str>,
+    ) -> Result<Forgetting, PortError> {
         for round in 0..AGAIN {
             let (request, state) =
-                futures_util::future::try_join(self.get(request_key(id)), self.get(state_key(id))).await?;
+                futures_util::future::try_join(self.get(request_key(id)), self.get(state_key(id)))
+                    .await?;
             let state = state.filter(|state| !has_expired(state, (self.now)()));
-            let Some((request, state)) = request.zip(state) else { return Ok(Forgetting::Missing) };
+            let Some((request, state)) = request.zip(state) else {
+                return Ok(Forgetting::Missing);
+            };
             if state::execution(id.clone(), request.clone(), state.clone()).is_ok() {
                 return Ok(Forgetting::Readable);
             }
             let broken = Broken { request, state };
             let traces = broken.traces();
-            if let Some(task_arn) = traces.open_task.clone().filter(|arn| Some(arn.as_str()) != stopped) {
+            if let Some(task_arn) = traces
+                .open_task
+                .clone()
+                .filter(|arn| Some(arn.as_str()) != stopped)
+            {
                 return Ok(Forgetting::Runs { task_arn });
             }
             if let Some(forgotten) = self.remove(id, &broken, traces, stopped).await? {
@@ -93,7 +123,10 @@ impl DynamoStore {
             }
             pause(round).await;
         }
-        Err(PortError::unavailable(SERVICE, format!("the record of {id} is written by others all the time")))
+        Err(PortError::unavailable(
+            SERVICE,
+            format!("the record of {id} is written by others all the time"),
+        ))
     }
 
     /// `None` if somebody else wrote one of these items meanwhile.
@@ -116,18 +149,37 @@ impl DynamoStore {
             return Ok(None);
         }
         self.forget_traces(id, broken, &traces.task_ids).await;
-        let untold = traces.untold.into_iter().filter(|untold| *untold != Untold::Pool).collect();
+        let untold = traces
+            .untold
+            .into_iter()
+            .filter(|untold| *untold != Untold::Pool)
+            .collect();
         let released = held.into_iter().map(|allocation| allocation.key).collect();
-        Ok(Some(Forgotten { id: id.clone(), released, untold, task_arn: stopped.map(str::to_owned) }))
+        Ok(Some(Forgotten {
+            id: id.clone(),
+            released,
+            untold,
+            task_arn: stopped.map(str::to_owned),
+        }))
     }
 
-    /// What it holds of the limits that are counted with the records, as far as the counters agree: none may fall below zero.
+    /// What it holds of the limits that are counted with the records, as far as the counters agree:
+    /// none may fall below zero.
     async fn in_use(&self, traces: &Traces) -> Result<Vec<Allocation>, PortError> {
         let mut held = Vec::new();
-        for allocation in traces.allocations.iter().filter(|allocation| !matches!(allocation.key, LimitKey::Pool(_))) {
-            let counter = self.get(counter_key(&allocation.key)).await?.unwrap_or_default();
+        for allocation in traces
+            .allocations
+            .iter()
+            .filter(|allocation| !matches!(allocation.key, LimitKey::Pool(_)))
+        {
+            let counter = self
+                .get(counter_key(&allocation.key))
+                .await?
+                .unwrap_or_default();
             let used: i64 = number_of(&counter, "used").unwrap_or_default();
-            held.extend(Some(allocation.clone()).filter(|allocation| used >= i64::from(allocation.amount)));
+            held.extend(
+                Some(allocation.clone()).filter(|allocation| used >= i64::from(allocation.amount)),
+            );
         }
         Ok(held)
     }
@@ -145,16 +197,24 @@ impl DynamoStore {
             .set_key(Some(counter_key(&allocation.key).into_item()))
             .update_expression("ADD used :by SET expires = :expires, v = if_not_exists(v, :v)")
             .condition_expression("used >= :amount")
-            .set_expression_attribute_values(Some(values.map(|(name, value)| (name.to_owned(), value)).into()))
+            .set_expression_attribute_values(Some(
+                values.map(|(name, value)| (name.to_owned(), value)).into(),
+            ))
             .build()
             .map_err(|error| PortError::invalid(SERVICE, error))?;
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    /// Small items that lead to the record: its tasks, and its idempotency key, by which the record would be made again. Those that stay
-    /// expire, so the record counts as removed even where one of these calls fails.
+    /// Small items that lead to the record: its tasks, and its idempotency key, by which the record
+    /// would be made again. Those that stay expire, so the record counts as removed even where one
+    /// of these calls fails.
     async fn forget_traces(&self, id: &ExecutionId, broken: &Broken, task_ids: &[String]) {
-        let tasks = task_ids.iter().map(|id| (Key::single('T', id), Condition::new("attribute_exists(pk)", [])));
+        let tasks = task_ids.iter().map(|id| {
+            (
+                Key::single('T', id),
+                Condition::new("attribute_exists(pk)", []),
+            )
+        });
         let own = || Condition::new("holder = :id", [(":id", text(id.as_str()))]);
         let claim = broken.claim().map(|key| (Key::single('C', key), own()));
         for (key, condition) in tasks.chain(claim) {

@@ -12,7 +12,8 @@ use super::{
     table::Condition,
 };
 
-/// The partition of all work of a kind, by group: a few, each read by whoever starts a member, and kept for two days.
+/// The partition of all work of a kind, by group: a few, each read by whoever starts a member, and
+/// kept for two days.
 fn partition(kind: GroupWorkKind) -> &'static str {
     match kind {
         GroupWorkKind::Cancel => "GROUPS",
@@ -30,8 +31,14 @@ fn work_of<W: GroupWork>(item: Item) -> Result<W, PortError> {
 }
 
 impl DynamoStore {
-    pub(super) async fn read_group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
-        let item = self.get(key::<W>(group)).await?.filter(|item| !has_expired(item, (self.now)()));
+    pub(super) async fn read_group_work<W: GroupWork>(
+        &self,
+        group: &Name,
+    ) -> Result<Option<W>, PortError> {
+        let item = self
+            .get(key::<W>(group))
+            .await?
+            .filter(|item| !has_expired(item, (self.now)()));
         item.map(work_of).transpose()
     }
 
@@ -42,15 +49,25 @@ impl DynamoStore {
         // Work that has expired may still be there, and counts as none.
         let unchanged = Condition::new(
             "attribute_not_exists(pk) OR revision = :revision OR expires <= :now",
-            [(":revision", number(before.revision)), (":now", number((self.now)().timestamp()))],
+            [
+                (":revision", number(before.revision)),
+                (":now", number((self.now)().timestamp())),
+            ],
         );
-        self.put_if(item, unchanged).await.map(|wrote| wrote.is_yes())
+        self.put_if(item, unchanged)
+            .await
+            .map(|wrote| wrote.is_yes())
     }
 
     pub(super) async fn list_open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
         let now = (self.now)();
-        let items = self.collection(partition(W::KIND), "").await?.into_iter().filter(|item| !has_expired(item, now));
-        let readable = items.filter_map(|item| work_of::<W>(item).inspect_err(PortError::note_corrupt).ok());
+        let items = self
+            .collection(partition(W::KIND), "")
+            .await?
+            .into_iter()
+            .filter(|item| !has_expired(item, now));
+        let readable =
+            items.filter_map(|item| work_of::<W>(item).inspect_err(PortError::note_corrupt).ok());
         Ok(readable.filter(|work| !work.progress().done).collect())
     }
 }

@@ -1,4 +1,5 @@
-//! Reading history: ids from one index, merged over its shards, newest first; then exactly the records of the page.
+//! Reading history: ids from one index, merged over its shards, newest first; then exactly the
+//! records of the page.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -16,24 +17,28 @@ use domain::{
 use super::{
     DynamoStore, SERVICE,
     directory::BacklogMember,
-    item::{SHARDS, backlog_partition, day, day_name, ended_partition, partition_of_day, sharded, text, text_of},
+    item::{
+        SHARDS, backlog_partition, day, day_name, ended_partition, partition_of_day, sharded, text,
+        text_of,
+    },
     launch_batches,
     state::has_entry,
 };
 use crate::error::failed;
 
-/// Records read for a page beyond those shown, before it is given up as a short one. Ours: it bounds what a filter that admits
-/// little costs to some 400 read units a call.
+/// Records read for a page beyond those shown, before it is given up as a short one. Ours: it
+/// bounds what a filter that admits little costs to some 400 read units a call.
 const SLACK: usize = 200;
 /// Fewest records looked at together where not all will be admitted. Ours.
 const TOGETHER: usize = 25;
 /// Most days whose partitions are asked at once. Ours: eight shards each.
 const DAYS_AT_ONCE: usize = 4;
-/// Most entries that are sorted to find the newest ones that wait. Ours; where there are more, the newest submissions are looked
-/// through instead, as most of them wait then.
+/// Most entries that are sorted to find the newest ones that wait. Ours; where there are more, the
+/// newest submissions are looked through instead, as most of them wait then.
 const WAITING_MAX: usize = 1_000;
 
-/// Where ids stand in order: an index over executions, or the requests of a day in the table itself.
+/// Where ids stand in order: an index over executions, or the requests of a day in the table
+/// itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Index {
     Day,
@@ -72,7 +77,8 @@ impl Range {
     /// The ids between two moments.
     fn between(from: Timestamp, cursor: Option<&Cursor>) -> Self {
         let first = ExecutionId::new(from, 0);
-        let last_day = cursor.map_or_else(|| AFTER_ALL.to_string(), |cursor| day_name(day(&cursor.0)));
+        let last_day =
+            cursor.map_or_else(|| AFTER_ALL.to_string(), |cursor| day_name(day(&cursor.0)));
         Self {
             days: (day_name(day(&first)), last_day),
             from: first.to_string(),
@@ -83,9 +89,15 @@ impl Range {
 
     /// The ids that begin like this; `None` if none can.
     pub(super) fn of_prefix(ulid_prefix: &str) -> Option<Self> {
-        let filled = |with: &str| format!("exec_{ulid_prefix:\0<26}").replace('\0', with).parse::<ExecutionId>().ok();
+        let filled = |with: &str| {
+            format!("exec_{ulid_prefix:\0<26}")
+                .replace('\0', with)
+                .parse::<ExecutionId>()
+                .ok()
+        };
         let first = filled("0")?;
-        let last_day = filled("Z").map_or_else(|| AFTER_ALL.to_string(), |last| day_name(day(&last)));
+        let last_day =
+            filled("Z").map_or_else(|| AFTER_ALL.to_string(), |last| day_name(day(&last)));
         Some(Self {
             days: (day_name(day(&first)), last_day),
             from: first.to_string(),
@@ -99,7 +111,8 @@ impl Range {
     }
 
     fn has(&self, id: &ExecutionId) -> bool {
-        (self.from.as_str()..=self.to.as_str()).contains(&id.as_str()) && self.except.as_ref() != Some(id)
+        (self.from.as_str()..=self.to.as_str()).contains(&id.as_str())
+            && self.except.as_ref() != Some(id)
     }
 }
 
@@ -122,12 +135,19 @@ enum Rest {
 
 impl Source {
     fn new(index: Index, partition: String) -> Self {
-        Self { index, partition, read: VecDeque::new(), rest: Rest::Unread }
+        Self {
+            index,
+            partition,
+            read: VecDeque::new(),
+            rest: Rest::Unread,
+        }
     }
 
     /// All shards of a partition.
     fn shards(index: Index, name: &str) -> Vec<Self> {
-        (0..SHARDS).map(|shard| Self::new(index, sharded(name, shard))).collect()
+        (0..SHARDS)
+            .map(|shard| Self::new(index, sharded(name, shard)))
+            .collect()
     }
 
     fn is_dry(&self) -> bool {
@@ -151,7 +171,15 @@ pub(super) struct Ids<'a> {
 impl<'a> Ids<'a> {
     fn new(store: &'a DynamoStore, range: Range, limit: usize, sources: Vec<Source>) -> Self {
         let portion = (limit / 4 + 5).min(100);
-        Self { store, range, portion, sources, days: VecDeque::new(), ends: None, days_at_once: 1 }
+        Self {
+            store,
+            range,
+            portion,
+            sources,
+            days: VecDeque::new(),
+            ends: None,
+            days_at_once: 1,
+        }
     }
 
     /// The ids of all days, or of the ends of one kind.
@@ -161,15 +189,29 @@ impl<'a> Ids<'a> {
         limit: usize,
         ends: Option<ExecutionStatus>,
     ) -> Result<Self, PortError> {
-        let days = store.days(ends.as_ref()).await?.into_iter().filter(|day| range.has_day(day)).collect();
-        Ok(Self { days, ends, ..Self::new(store, range, limit, Vec::new()) })
+        let days = store
+            .days(ends.as_ref())
+            .await?
+            .into_iter()
+            .filter(|day| range.has_day(day))
+            .collect();
+        Ok(Self {
+            days,
+            ends,
+            ..Self::new(store, range, limit, Vec::new())
+        })
     }
 
     /// These ids, which are all there are.
     fn known(store: &'a DynamoStore, range: Range, mut ids: Vec<ExecutionId>) -> Self {
         ids.retain(|id| range.has(id));
         ids.sort_by(|a, b| b.cmp(a));
-        let known = Source { index: Index::Standing, partition: String::new(), read: ids.into(), rest: Rest::Nothing };
+        let known = Source {
+            index: Index::Standing,
+            partition: String::new(),
+            read: ids.into(),
+            rest: Rest::Nothing,
+        };
         Self::new(store, range, 0, vec![known])
     }
 
@@ -177,7 +219,9 @@ impl<'a> Ids<'a> {
     pub(super) async fn take(&mut self, count: usize) -> Result<Vec<ExecutionId>, PortError> {
         let mut taken = Vec::new();
         while taken.len() < count {
-            let Some(newest) = self.newest().await? else { break };
+            let Some(newest) = self.newest().await? else {
+                break;
+            };
             taken.extend(self.sources[newest].read.pop_front());
         }
         Ok(taken)
@@ -191,7 +235,11 @@ impl<'a> Ids<'a> {
     async fn newest(&mut self) -> Result<Option<usize>, PortError> {
         loop {
             self.fill().await?;
-            let heads = self.sources.iter().enumerate().filter_map(|(at, source)| Some((source.read.front()?, at)));
+            let heads = self
+                .sources
+                .iter()
+                .enumerate()
+                .filter_map(|(at, source)| Some((source.read.front()?, at)));
             if let Some((_, at)) = heads.max() {
                 return Ok(Some(at));
             }
@@ -202,35 +250,50 @@ impl<'a> Ids<'a> {
         }
     }
 
-    /// Goes on to the next days: one, then more at a time, as it seems that there is little in each.
+    /// Goes on to the next days: one, then more at a time, as it seems that there is little in
+    /// each.
     fn open_days(&mut self) {
         let next = self.days.len().min(self.days_at_once);
         self.days_at_once = (self.days_at_once * 2).min(DAYS_AT_ONCE);
         let ends = self.ends.clone();
         let of_day = |day: String| match &ends {
-            None => (0..SHARDS).map(|shard| Source::new(Index::Day, partition_of_day(&day, shard))).collect(),
+            None => (0..SHARDS)
+                .map(|shard| Source::new(Index::Day, partition_of_day(&day, shard)))
+                .collect(),
             Some(status) => Source::shards(Index::Standing, &ended_partition(status, &day)),
         };
         self.sources = self.days.drain(..next).flat_map(of_day).collect();
     }
 
-    /// Reads on in every source that has nothing read left: without its next id the newest of all is not known.
+    /// Reads on in every source that has nothing read left: without its next id the newest of all
+    /// is not known.
     async fn fill(&mut self) -> Result<(), PortError> {
         let (store, range, portion) = (self.store, &self.range, self.portion);
         let dry = self.sources.iter_mut().filter(|source| source.is_dry());
-        futures_util::future::try_join_all(dry.map(|source| store.read_on(source, range, portion))).await.map(drop)
+        futures_util::future::try_join_all(dry.map(|source| store.read_on(source, range, portion)))
+            .await
+            .map(drop)
     }
 }
 
 impl DynamoStore {
-    async fn read_on(&self, source: &mut Source, range: &Range, portion: usize) -> Result<(), PortError> {
+    async fn read_on(
+        &self,
+        source: &mut Source,
+        range: &Range,
+        portion: usize,
+    ) -> Result<(), PortError> {
         let (index, partition_key, sort_key) = source.index.names();
         while source.is_dry() {
             let start = match std::mem::replace(&mut source.rest, Rest::Nothing) {
                 Rest::From(start) => Some(start),
                 Rest::Unread | Rest::Nothing => None,
             };
-            let call = self.client.query().table_name(&self.table).set_index_name(index.map(str::to_owned));
+            let call = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .set_index_name(index.map(str::to_owned));
             let call = call.scan_index_forward(false);
             let call = call
                 .key_condition_expression("#partition = :partition AND #id BETWEEN :from AND :to")
@@ -243,7 +306,11 @@ impl DynamoStore {
                 .set_exclusive_start_key(start);
             let output = call.send().await.map_err(failed(SERVICE))?;
             source.rest = output.last_evaluated_key.map_or(Rest::Nothing, Rest::From);
-            let ids = output.items.iter().flatten().filter_map(|entry| text_of(entry, sort_key)?.parse().ok());
+            let ids = output
+                .items
+                .iter()
+                .flatten()
+                .filter_map(|entry| text_of(entry, sort_key)?.parse().ok());
             source.read.extend(ids.filter(|id| range.has(id)));
         }
         Ok(())
@@ -257,28 +324,60 @@ impl DynamoStore {
     ) -> Result<Page<Loaded>, PortError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let oldest = (self.now)() - self.longest();
-        let range = Range::between(filter.since.map_or(oldest, |since| first_milli(since).max(oldest)), after);
+        let range = Range::between(
+            filter
+                .since
+                .map_or(oldest, |since| first_milli(since).max(oldest)),
+            after,
+        );
         let ids = self.ids_for(filter, range, limit).await?;
         // What cannot be read is in no status, as far as is known.
-        self.page(ids, limit, |loaded| loaded.as_ref().map_or(filter.status.is_none(), |e| filter.admits(e))).await
+        self.page(ids, limit, |loaded| {
+            loaded
+                .as_ref()
+                .map_or(filter.status.is_none(), |e| filter.admits(e))
+        })
+        .await
     }
 
     /// The ids of the index that names the fewest beside those wanted.
-    async fn ids_for(&self, filter: &Filter, range: Range, limit: usize) -> Result<Ids<'_>, PortError> {
+    async fn ids_for(
+        &self,
+        filter: &Filter,
+        range: Range,
+        limit: usize,
+    ) -> Result<Ids<'_>, PortError> {
         let by = filter.by.as_deref();
         match (filter.status.clone(), &filter.group, by) {
-            (Some(ExecutionStatus::Launching | ExecutionStatus::Running), ..) => {
-                Ok(Ids::known(self, range, self.launched_ids().await?.into_iter().collect()))
+            (Some(ExecutionStatus::Launching | ExecutionStatus::Running), ..) => Ok(Ids::known(
+                self,
+                range,
+                self.launched_ids().await?.into_iter().collect(),
+            )),
+            (Some(ExecutionStatus::Queued | ExecutionStatus::Waiting), group, by) => {
+                match self.waiting(filter.by_id.as_ref()).await? {
+                    Some(ids) => Ok(Ids::known(self, range, ids)),
+                    None => {
+                        self.ids_of(
+                            group.as_ref().map(domain::request::Name::as_str),
+                            by,
+                            None,
+                            range,
+                            limit,
+                        )
+                        .await
+                    }
+                }
             }
-            (Some(ExecutionStatus::Queued | ExecutionStatus::Waiting), group, by) => match self
-                .waiting(filter.by_id.as_ref())
-                .await?
-            {
-                Some(ids) => Ok(Ids::known(self, range, ids)),
-                None => self.ids_of(group.as_ref().map(domain::request::Name::as_str), by, None, range, limit).await,
-            },
             (status, group, by) => {
-                self.ids_of(group.as_ref().map(domain::request::Name::as_str), by, status, range, limit).await
+                self.ids_of(
+                    group.as_ref().map(domain::request::Name::as_str),
+                    by,
+                    status,
+                    range,
+                    limit,
+                )
+                .await
             }
         }
     }
@@ -304,10 +403,18 @@ impl DynamoStore {
         let by = by.map(ToString::to_string);
         let mut ids = Vec::new();
         let entries = self.in_any_backlog().await?;
-        for BacklogMember { backlog, submitter, .. } in
-            entries.iter().filter(|entry| by.as_ref().is_none_or(|by| *by == entry.submitter))
+        for BacklogMember {
+            backlog, submitter, ..
+        } in entries
+            .iter()
+            .filter(|entry| by.as_ref().is_none_or(|by| *by == entry.submitter))
         {
-            let entries = self.first_in(&backlog_partition(backlog, submitter), WAITING_MAX + 1 - ids.len()).await?;
+            let entries = self
+                .first_in(
+                    &backlog_partition(backlog, submitter),
+                    WAITING_MAX + 1 - ids.len(),
+                )
+                .await?;
             let id = |entry| text_of(entry, "place")?.rsplit('#').next()?.parse().ok();
             ids.extend(entries.iter().filter_map(id));
             if ids.len() > WAITING_MAX {
@@ -317,12 +424,23 @@ impl DynamoStore {
         Ok(Some(ids))
     }
 
-    pub(super) async fn open(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
+    pub(super) async fn open(
+        &self,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         // However long ago: what runs is not forgotten.
         let range = Range::between(Timestamp::UNIX_EPOCH, after);
-        let ids = Ids::known(self, range, self.launched_ids().await?.into_iter().collect());
-        self.page(ids, limit, |loaded| loaded.as_ref().map_or(true, launch_batches::is_open)).await
+        let ids = Ids::known(
+            self,
+            range,
+            self.launched_ids().await?.into_iter().collect(),
+        );
+        self.page(ids, limit, |loaded| {
+            loaded.as_ref().map_or(true, launch_batches::is_open)
+        })
+        .await
     }
 
     /// The first `limit` of these that are admitted, or fewer if too many are not.
@@ -334,18 +452,31 @@ impl DynamoStore {
     ) -> Result<Page<Loaded>, PortError> {
         let (mut items, mut left) = (Vec::new(), limit.saturating_add(SLACK));
         loop {
-            let some = if left == limit.saturating_add(SLACK) { limit } else { (limit - items.len()).max(TOGETHER) };
+            let some = if left == limit.saturating_add(SLACK) {
+                limit
+            } else {
+                (limit - items.len()).max(TOGETHER)
+            };
             let looked_at = ids.take(some.min(left)).await?;
-            let Some(last) = looked_at.last().cloned() else { return Ok(Page { items, next: None }) };
+            let Some(last) = looked_at.last().cloned() else {
+                return Ok(Page { items, next: None });
+            };
             left -= looked_at.len();
-            let wanted = self.load_all(&looked_at).await?.into_iter().filter(|loaded| admits(loaded));
+            let wanted = self
+                .load_all(&looked_at)
+                .await?
+                .into_iter()
+                .filter(|loaded| admits(loaded));
             items.extend(wanted);
             if items.len() >= limit || left == 0 {
                 let cut = items.len() > limit;
                 items.truncate(limit);
                 let more = cut || !ids.is_at_the_end().await?;
                 let end = items.last().filter(|_| cut).and_then(id_of).unwrap_or(last);
-                return Ok(Page { items, next: more.then_some(Cursor(end)) });
+                return Ok(Page {
+                    items,
+                    next: more.then_some(Cursor(end)),
+                });
             }
         }
     }
@@ -362,5 +493,9 @@ pub(super) fn id_of(loaded: &Loaded) -> Option<ExecutionId> {
 /// The first whole millisecond that is not before this moment: ids carry no finer time.
 fn first_milli(since: Timestamp) -> Timestamp {
     let floor = Timestamp::from_timestamp_millis(since.timestamp_millis()).unwrap_or(since);
-    if floor < since { floor + TimeDelta::milliseconds(1) } else { floor }
+    if floor < since {
+        floor + TimeDelta::milliseconds(1)
+    } else {
+        floor
+    }
 }

@@ -1,8 +1,9 @@
 //! The exact input of `RunTask`, as it is kept from before the call until the task is known.
 //!
-//! What stands elsewhere in the record already (the command, the repository, the ids, the nonce, the variables) is named here, not
-//! repeated: with it most launches would not fit into one write unit. Reading puts every text back as it was, whatever the code that
-//! makes an input looks like by then.
+//! What stands elsewhere in the record already (the command, the repository, the ids, the nonce,
+//! the variables) is named here, not repeated: with it most launches would not fit into one write
+//! unit. Reading puts every text back as it was, whatever the code that makes an input looks like
+//! by then.
 
 use domain::{
     ecs::{ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, Tag, TaskOverride},
@@ -39,9 +40,17 @@ impl Known<'_> {
             ("nonce", Some(self.nonce.to_owned())),
             ("command", Some(self.request.command.clone())),
             ("repo", source.map(|source| source.repo.as_str().to_owned())),
-            ("ref", source.and_then(|source| source.reference.as_ref()).map(|reference| reference.as_str().to_owned())),
+            (
+                "ref",
+                source
+                    .and_then(|source| source.reference.as_ref())
+                    .map(|reference| reference.as_str().to_owned()),
+            ),
             ("submitter", Some(self.submitted_by.to_owned())),
-            ("group", self.request.group.as_ref().map(ToString::to_string)),
+            (
+                "group",
+                self.request.group.as_ref().map(ToString::to_string),
+            ),
         ]
     }
 
@@ -49,14 +58,20 @@ impl Known<'_> {
         if self.request.env.get(name) == Some(text) {
             return Some(ENV);
         }
-        self.words().into_iter().find(|(_, known)| known.as_deref() == Some(text)).map(|(word, _)| word)
+        self.words()
+            .into_iter()
+            .find(|(_, known)| known.as_deref() == Some(text))
+            .map(|(word, _)| word)
     }
 
     fn text_of(&self, name: &str, word: &str) -> Option<String> {
         if word == ENV {
             return self.request.env.get(name).map(str::to_owned);
         }
-        self.words().into_iter().find(|(known, _)| *known == word).and_then(|(_, text)| text)
+        self.words()
+            .into_iter()
+            .find(|(known, _)| *known == word)
+            .and_then(|(_, text)| text)
     }
 
     /// `NAME:word`, or `NAME=text`. No variable's name has either sign in it.
@@ -74,9 +89,14 @@ impl Known<'_> {
         let (name, rest) = spelled.split_at(at);
         let value = match rest.strip_prefix(IS) {
             Some(text) => text.to_owned(),
-            None => self.text_of(name, &rest[AS.len_utf8()..]).ok_or_else(broken)?,
+            None => self
+                .text_of(name, &rest[AS.len_utf8()..])
+                .ok_or_else(broken)?,
         };
-        Ok(KeyValuePair { name: name.to_owned(), value })
+        Ok(KeyValuePair {
+            name: name.to_owned(),
+            value,
+        })
     }
 }
 
@@ -95,7 +115,8 @@ pub(super) struct InputItem {
     memory: String,
     role: Option<String>,
     containers: Vec<ContainerItem>,
-    /// Spelled as variables, their keys without what all begin with. None in a record of before tasks had tags.
+    /// Spelled as variables, their keys without what all begin with. None in a record of before
+    /// tasks had tags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tags: Vec<String>,
 }
@@ -108,11 +129,17 @@ struct ContainerItem {
 
 fn named(tag: &Tag) -> KeyValuePair {
     let name = tag.key.strip_prefix(TAG_PREFIX).unwrap_or(&tag.key);
-    KeyValuePair { name: name.to_owned(), value: tag.value.clone() }
+    KeyValuePair {
+        name: name.to_owned(),
+        value: tag.value.clone(),
+    }
 }
 
 fn tag(KeyValuePair { name, value }: KeyValuePair) -> Tag {
-    Tag { key: format!("{TAG_PREFIX}{name}"), value }
+    Tag {
+        key: format!("{TAG_PREFIX}{name}"),
+        value,
+    }
 }
 
 impl InputItem {
@@ -121,7 +148,11 @@ impl InputItem {
         let other = |text: &String| Some(text.clone()).filter(|text| *text != own);
         let container = |container: &ContainerOverride| ContainerItem {
             name: container.name.clone(),
-            env: container.environment.iter().map(|variable| known.spell(variable)).collect(),
+            env: container
+                .environment
+                .iter()
+                .map(|variable| known.spell(variable))
+                .collect(),
         };
         Self {
             cluster: input.cluster.clone(),
@@ -134,18 +165,38 @@ impl InputItem {
             cpu: input.overrides.cpu.clone(),
             memory: input.overrides.memory.clone(),
             role: input.overrides.task_role_arn.clone(),
-            containers: input.overrides.container_overrides.iter().map(container).collect(),
-            tags: input.tags.iter().map(|tag| known.spell(&named(tag))).collect(),
+            containers: input
+                .overrides
+                .container_overrides
+                .iter()
+                .map(container)
+                .collect(),
+            tags: input
+                .tags
+                .iter()
+                .map(|tag| known.spell(&named(tag)))
+                .collect(),
         }
     }
 
     pub(super) fn input(self, known: &Known<'_>) -> Result<RunTaskInput, Broken> {
         let own = known.attempt.to_string();
         let container = |container: ContainerItem| {
-            let environment = container.env.iter().map(|spelled| known.read(spelled)).collect::<Result<_, _>>()?;
-            Ok(ContainerOverride { name: container.name, environment })
+            let environment = container
+                .env
+                .iter()
+                .map(|spelled| known.read(spelled))
+                .collect::<Result<_, _>>()?;
+            Ok(ContainerOverride {
+                name: container.name,
+                environment,
+            })
         };
-        let containers = self.containers.into_iter().map(container).collect::<Result<_, Broken>>()?;
+        let containers = self
+            .containers
+            .into_iter()
+            .map(container)
+            .collect::<Result<_, Broken>>()?;
         Ok(RunTaskInput {
             cluster: self.cluster,
             task_definition: self.definition,
@@ -160,7 +211,11 @@ impl InputItem {
                 task_role_arn: self.role,
                 container_overrides: containers,
             },
-            tags: self.tags.iter().map(|spelled| known.read(spelled).map(tag)).collect::<Result<_, _>>()?,
+            tags: self
+                .tags
+                .iter()
+                .map(|spelled| known.read(spelled).map(tag))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

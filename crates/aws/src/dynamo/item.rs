@@ -19,8 +19,9 @@ use super::SERVICE;
 /// An item of the table, by attribute.
 pub type Item = HashMap<String, AttributeValue>;
 
-/// Partitions that a day, a submitter's history, and what is open are spread over. Ours: one takes 1,000 writes a second
-/// (AWS-FACTS §6), and all that a stack launches is less than eight times that.
+/// Partitions that a day, a submitter's history, and what is open are spread over. Ours: one takes
+/// 1,000 writes a second (AWS-FACTS §6), and all that a stack launches is less than eight times
+/// that.
 pub(super) const SHARDS: usize = 8;
 
 /// The attribute by which a write knows itself when the SDK repeats it.
@@ -38,7 +39,10 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new(pk: impl Into<String>, sk: impl Into<String>) -> Self {
-        Self { pk: pk.into(), sk: sk.into() }
+        Self {
+            pk: pk.into(),
+            sk: sk.into(),
+        }
     }
 
     /// A key whose partition has one item.
@@ -47,7 +51,10 @@ impl Key {
     }
 
     pub(super) fn into_item(self) -> Item {
-        HashMap::from([("pk".to_owned(), text(self.pk)), ("sk".to_owned(), text(self.sk))])
+        HashMap::from([
+            ("pk".to_owned(), text(self.pk)),
+            ("sk".to_owned(), text(self.sk)),
+        ])
     }
 }
 
@@ -69,10 +76,16 @@ pub(super) fn number_of<N: std::str::FromStr>(item: &Item, attribute: &str) -> O
     item.get(attribute)?.as_n().ok()?.parse().ok()
 }
 
-/// A value as an item, with its key and what a newer release wrote beside it. What is `None` leaves no attribute.
-pub(super) fn item_of(key: Key, value: &impl Serialize, unknown: &Unknown) -> Result<Item, PortError> {
+/// A value as an item, with its key and what a newer release wrote beside it. What is `None` leaves
+/// no attribute.
+pub(super) fn item_of(
+    key: Key,
+    value: &impl Serialize,
+    unknown: &Unknown,
+) -> Result<Item, PortError> {
     let form = stored::write(value, unknown).map_err(|error| PortError::invalid(SERVICE, error))?;
-    let item: Item = serde_dynamo::aws_sdk_dynamodb_1::to_item(form).map_err(|e| PortError::invalid(SERVICE, e))?;
+    let item: Item = serde_dynamo::aws_sdk_dynamodb_1::to_item(form)
+        .map_err(|e| PortError::invalid(SERVICE, e))?;
     let mut item = pruned(item);
     item.extend(key.into_item());
     Ok(item)
@@ -82,21 +95,33 @@ pub(super) fn item_of(key: Key, value: &impl Serialize, unknown: &Unknown) -> Re
 const APART: [&str; 3] = ["pk", "sk", MARK];
 
 /// The value of an item, and what a newer release wrote beside it.
-pub(super) fn form_of<T: DeserializeOwned + Serialize>(mut item: Item) -> Result<(T, Unknown), FormError> {
+pub(super) fn form_of<T: DeserializeOwned + Serialize>(
+    mut item: Item,
+) -> Result<(T, Unknown), FormError> {
     item.retain(|name, _| !APART.contains(&name.as_str()));
     let form = serde_dynamo::aws_sdk_dynamodb_1::from_item(item).map_err(|_| FormError::NoForm)?;
     stored::read(form)
 }
 
 /// The same with the port's error, in which `what` names it.
-pub(super) fn value_of<T: DeserializeOwned + Serialize>(what: &str, item: Item) -> Result<(T, Unknown), PortError> {
+pub(super) fn value_of<T: DeserializeOwned + Serialize>(
+    what: &str,
+    item: Item,
+) -> Result<(T, Unknown), PortError> {
     form_of(item).map_err(|error| PortError::corrupt(what, error))
 }
 
 /// A small item that is spelled attribute by attribute, with the version of its form.
-pub(super) fn small_item<'a>(key: Key, attributes: impl IntoIterator<Item = (&'a str, AttributeValue)>) -> Item {
+pub(super) fn small_item<'a>(
+    key: Key,
+    attributes: impl IntoIterator<Item = (&'a str, AttributeValue)>,
+) -> Item {
     let mut item = key.into_item();
-    item.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    item.extend(
+        attributes
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value)),
+    );
     item.insert(stored::VERSION.to_owned(), number(stored::FORM));
     item
 }
@@ -104,7 +129,8 @@ pub(super) fn small_item<'a>(key: Key, attributes: impl IntoIterator<Item = (&'a
 /// Without its nulls: an attribute that is not there costs nothing to write.
 fn pruned(item: Item) -> Item {
     let kept = item.into_iter().filter(|(_, value)| !value.is_null());
-    kept.map(|(name, value)| (name, pruned_value(value))).collect()
+    kept.map(|(name, value)| (name, pruned_value(value)))
+        .collect()
 }
 
 fn pruned_value(value: AttributeValue) -> AttributeValue {
@@ -115,7 +141,8 @@ fn pruned_value(value: AttributeValue) -> AttributeValue {
     }
 }
 
-/// Seconds since the epoch, as DynamoDB's time to live wants them; rounded up, so that nothing goes before its time.
+/// Seconds since the epoch, as DynamoDB's time to live wants them; rounded up, so that nothing goes
+/// before its time.
 pub(super) fn expiry(at: Timestamp) -> i64 {
     (at + TimeDelta::milliseconds(999)).timestamp()
 }
@@ -143,7 +170,9 @@ pub(super) fn partition_of_suffix(two: &str) -> String {
 
 /// The partitions of the ids that end in this digit.
 pub(super) fn partitions_of_last(last: char) -> impl Iterator<Item = String> {
-    DIGITS.chars().map(move |before| partition_of_suffix(&format!("{before}{last}")))
+    DIGITS
+        .chars()
+        .map(move |before| partition_of_suffix(&format!("{before}{last}")))
 }
 
 /// Where the state of an execution is: the table itself is the index by the id's end.
@@ -212,7 +241,8 @@ pub(super) fn ended_partition(status: &ExecutionStatus, day: &str) -> String {
 /// Bounds an inverted priority to three digits (`domain::request::PRIORITY_MAX` is 100).
 const PRIORITY_TOP: i32 = 500;
 
-/// An entry's place among its submitter's: priority, time, id, so that the text's order is the backlog's.
+/// An entry's place among its submitter's: priority, time, id, so that the text's order is the
+/// backlog's.
 pub(super) fn place(backlog_entry: &BacklogEntry) -> String {
     format!(
         "{:03}#{:013}#{}",
@@ -223,7 +253,11 @@ pub(super) fn place(backlog_entry: &BacklogEntry) -> String {
 }
 
 /// The entry of an entry of `by_standing`.
-pub(super) fn backlog_entry(backlog: &LimitKey, submitter: &str, entry: &Item) -> Option<BacklogEntry> {
+pub(super) fn backlog_entry(
+    backlog: &LimitKey,
+    submitter: &str,
+    entry: &Item,
+) -> Option<BacklogEntry> {
     let mut parts = text_of(entry, "place")?.splitn(3, '#');
     let priority: i32 = parts.next()?.parse().ok()?;
     let millis = parts.next()?.parse().ok()?;

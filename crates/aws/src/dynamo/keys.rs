@@ -1,4 +1,5 @@
-//! The API keys: each is there twice, by its id for the callers and by its name for the administrator, written as one.
+//! The API keys: each is there twice, by its id for the callers and by its name for the
+//! administrator, written as one.
 
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use domain::{error::PortError, key::KeyRecord};
@@ -23,7 +24,11 @@ fn by_name(name: &str) -> Key {
 
 /// The ids of the keys of before that are still there.
 fn previous_of(item: &Item) -> impl Iterator<Item = &str> {
-    let previous = item.get("previous").and_then(|list| list.as_l().ok()).into_iter().flatten();
+    let previous = item
+        .get("previous")
+        .and_then(|list| list.as_l().ok())
+        .into_iter()
+        .flatten();
     previous.filter_map(|one| text_of(one.as_m().ok()?, "id"))
 }
 
@@ -47,17 +52,26 @@ impl DynamoStore {
     /// One that cannot be read is left out, and said in the log.
     pub(super) async fn read_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         let items = self.collection(KEYS, "").await?.into_iter();
-        Ok(items.filter_map(|item| key_of(item).inspect_err(PortError::note_corrupt).ok()).collect())
+        Ok(items
+            .filter_map(|item| key_of(item).inspect_err(PortError::note_corrupt).ok())
+            .collect())
     }
 
     pub(super) async fn write_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
         let free = Condition::absent;
-        let writes = vec![self.put_key(by_id(&key.id), key, free())?, self.put_key(by_name(&key.name), key, free())?];
+        let writes = vec![
+            self.put_key(by_id(&key.id), key, free())?,
+            self.put_key(by_name(&key.name), key, free())?,
+        ];
         self.all_or_nothing(&writes).await
     }
 
     /// The old key stays under its id until it is over, if the new one says so.
-    pub(super) async fn replace_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
+    pub(super) async fn replace_key(
+        &self,
+        old: &KeyRecord,
+        new: &KeyRecord,
+    ) -> Result<bool, PortError> {
         // The previous keys change only together with the id, which is the condition of the write.
         let before = self.get(by_name(&old.name)).await?.unwrap_or_default();
         let unchanged = Condition::new("id = :id", [(":id", text(&old.id))]);
@@ -65,7 +79,11 @@ impl DynamoStore {
             self.put_key(by_id(&new.id), new, Condition::absent())?,
             self.put_key(by_name(&new.name), new, unchanged)?,
             match new.keeps(&old.id) {
-                true => self.put_key(by_id(&old.id), old, Condition::new("attribute_exists(pk)", []))?,
+                true => self.put_key(
+                    by_id(&old.id),
+                    old,
+                    Condition::new("attribute_exists(pk)", []),
+                )?,
                 false => self.delete_part(by_id(&old.id), Condition::default())?,
             },
         ];
@@ -75,26 +93,38 @@ impl DynamoStore {
         self.all_or_nothing(&writes).await
     }
 
-    /// Needs nothing of the record but its ids, so that one that cannot be read can be revoked too. A rotation meanwhile makes it
-    /// look again, or it would leave a key that is good for ever and that nobody lists.
+    /// Needs nothing of the record but its ids, so that one that cannot be read can be revoked too.
+    /// A rotation meanwhile makes it look again, or it would leave a key that is good for ever and
+    /// that nobody lists.
     pub(super) async fn delete_key(&self, name: &str) -> Result<bool, PortError> {
         for round in 0..AGAIN {
-            let Some(item) = self.get(by_name(name)).await? else { return Ok(false) };
+            let Some(item) = self.get(by_name(name)).await? else {
+                return Ok(false);
+            };
             let id = id_of(&item)?;
             let ids = std::iter::once(id).chain(previous_of(&item));
             let by_ids = ids.map(|id| self.delete_part(by_id(id), Condition::default()));
             let unchanged = Condition::new("id = :id", [(":id", text(id))]);
-            let writes: Vec<_> =
-                by_ids.chain([self.delete_part(by_name(name), unchanged)]).collect::<Result<_, _>>()?;
+            let writes: Vec<_> = by_ids
+                .chain([self.delete_part(by_name(name), unchanged)])
+                .collect::<Result<_, _>>()?;
             if self.all_or_nothing(&writes).await? {
                 return Ok(true);
             }
             pause(round).await;
         }
-        Err(PortError::unavailable(SERVICE, format!("the key '{name}' is changed by others all the time")))
+        Err(PortError::unavailable(
+            SERVICE,
+            format!("the key '{name}' is changed by others all the time"),
+        ))
     }
 
-    fn put_key(&self, at: Key, key: &KeyRecord, condition: Condition) -> Result<TransactWriteItem, PortError> {
+    fn put_key(
+        &self,
+        at: Key,
+        key: &KeyRecord,
+        condition: Condition,
+    ) -> Result<TransactWriteItem, PortError> {
         let mut item = item_of(at, key, &key.unknown)?;
         if let Some(until) = key.expires_at {
             item.insert("expires".to_owned(), number(expiry(until)));

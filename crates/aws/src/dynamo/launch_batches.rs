@@ -1,7 +1,9 @@
-//! What was launched together: a small item for each batch, written before any of it is launched. So the sweep finds whatever is
-//! open, and no run pays for an entry of its own that comes and goes.
+//! What was launched together: a small item for each batch, written before any of it is launched.
+//! So the sweep finds whatever is open, and no run pays for an entry of its own that comes and
+//! goes.
 //!
-//! A launch batch names executions that may be open; the records tell. It is only ever made smaller, by the sweep.
+//! A launch batch names executions that may be open; the records tell. It is only ever made
+//! smaller, by the sweep.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +26,8 @@ use crate::system::System;
 
 /// Most executions of one launch batch: their ids stay below the 1 KB of one write unit.
 const TOGETHER: usize = 30;
-/// After how long whatever a launch batch names is surely launched, or surely not: twice what a launcher may take (the template's `Timeout`).
+/// After how long whatever a launch batch names is surely launched, or surely not: twice what a
+/// launcher may take (the template's `Timeout`).
 const DEPARTED_AFTER: TimeDelta = TimeDelta::minutes(2);
 
 /// Executions that were launched together.
@@ -43,7 +46,11 @@ impl LaunchBatch {
     fn new(ids: Vec<ExecutionId>, now: Timestamp) -> Self {
         let (at, bits) = (now.timestamp_millis(), System.bits());
         let shard = usize::try_from(bits % SHARDS as u128).unwrap_or_default();
-        Self { key: Key::new(partition(shard), format!("{at:013}-{:016x}", bits >> 64)), at, ids }
+        Self {
+            key: Key::new(partition(shard), format!("{at:013}-{:016x}", bits >> 64)),
+            at,
+            ids,
+        }
     }
 
     fn of(item: &Item) -> Option<Self> {
@@ -61,33 +68,47 @@ impl LaunchBatch {
     }
 
     fn item(&self) -> Item {
-        small_item(self.key.clone(), [("ids", self.ids()), ("at", number(self.at))])
+        small_item(
+            self.key.clone(),
+            [("ids", self.ids()), ("at", number(self.at))],
+        )
     }
 
     /// The same without these.
     fn without(&self, over: impl Fn(&ExecutionId) -> bool) -> Self {
-        Self { ids: self.ids.iter().filter(|id| !over(id)).cloned().collect(), ..self.clone() }
+        Self {
+            ids: self.ids.iter().filter(|id| !over(id)).cloned().collect(),
+            ..self.clone()
+        }
     }
 }
 
 /// Whether a record holds something, or is on its way.
 pub(super) fn is_open(execution: &Execution) -> bool {
-    matches!(execution.status(), ExecutionStatus::Launching | ExecutionStatus::Running)
+    matches!(
+        execution.status(),
+        ExecutionStatus::Launching | ExecutionStatus::Running
+    )
 }
 
 impl DynamoStore {
     /// Makes known that these may be open from now on. Idempotent: naming one twice is harmless.
     pub(super) async fn record_launch_batch(&self, ids: &[ExecutionId]) -> Result<(), PortError> {
         let now = (self.now)();
-        let batches = ids.chunks(TOGETHER).map(|ids| self.put(LaunchBatch::new(ids.to_vec(), now).item()));
+        let batches = ids
+            .chunks(TOGETHER)
+            .map(|ids| self.put(LaunchBatch::new(ids.to_vec(), now).item()));
         try_join_all(batches).await.map(drop)
     }
 
     /// Every launch batch there is.
     pub(super) async fn launch_batches(&self) -> Result<Vec<LaunchBatch>, PortError> {
         let shards: Vec<_> = (0..SHARDS).map(partition).collect();
-        let items = try_join_all(shards.iter().map(|shard| self.collection(shard, ""))).await?.concat();
-        let unread = || tracing::error!("a launch batch cannot be read; the sweep does not see its runs");
+        let items = try_join_all(shards.iter().map(|shard| self.collection(shard, "")))
+            .await?
+            .concat();
+        let unread =
+            || tracing::error!("a launch batch cannot be read; the sweep does not see its runs");
         let batch = |item: &Item| {
             LaunchBatch::of(item).or_else(|| {
                 unread();
@@ -99,25 +120,44 @@ impl DynamoStore {
 
     /// Whatever may be open, each once.
     pub(super) async fn launched_ids(&self) -> Result<BTreeSet<ExecutionId>, PortError> {
-        Ok(self.launch_batches().await?.into_iter().flat_map(|batch| batch.ids).collect())
+        Ok(self
+            .launch_batches()
+            .await?
+            .into_iter()
+            .flat_map(|batch| batch.ids)
+            .collect())
     }
 
-    /// Forgets of a launch batch what is over: all of it when nothing is left, else once that is half of it, so that no launch batch is written
-    /// more than a few times. A run that is not open yet may be about to be launched while the launch batch is young. `open` also names the
-    /// runs that may be open: nothing else leads the sweep to them.
+    /// Forgets of a launch batch what is over: all of it when nothing is left, else once that is
+    /// half of it, so that no launch batch is written more than a few times. A run that is not open
+    /// yet may be about to be launched while the launch batch is young. `open` also names the runs
+    /// that may be open: nothing else leads the sweep to them.
     pub(super) async fn close_launch_batch(
         &self,
         batch: &LaunchBatch,
         open: &BTreeSet<ExecutionId>,
         over: &BTreeSet<ExecutionId>,
     ) -> Result<(), PortError> {
-        let departed = (self.now)().timestamp_millis() - batch.at > DEPARTED_AFTER.num_milliseconds();
+        let departed =
+            (self.now)().timestamp_millis() - batch.at > DEPARTED_AFTER.num_milliseconds();
         let left = batch.without(|id| over.contains(id) || (departed && !open.contains(id)));
         match left.ids.len() {
-            0 => self.delete_if(batch.key.clone(), Condition::new("attribute_exists(pk)", [])).await.map(drop),
+            0 => self
+                .delete_if(
+                    batch.key.clone(),
+                    Condition::new("attribute_exists(pk)", []),
+                )
+                .await
+                .map(drop),
             few if few * 2 <= batch.ids.len() => {
                 let there = Condition::new("attribute_exists(pk)", [(":ids", left.ids())]);
-                self.update_if(batch.key.clone(), "SET ids = :ids, v = if_not_exists(v, :v)", there).await.map(drop)
+                self.update_if(
+                    batch.key.clone(),
+                    "SET ids = :ids, v = if_not_exists(v, :v)",
+                    there,
+                )
+                .await
+                .map(drop)
             }
             _ => Ok(()),
         }

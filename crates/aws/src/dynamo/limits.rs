@@ -1,9 +1,11 @@
 //! Counters of use, and token buckets. Each is one item.
 //!
-//! A lock's or a group's counter changes in one transaction with the record: one holder too many would be a broken promise. A pool's does not,
-//! because a transaction is billed twice and a counter is touched once for a whole batch: it is taken from before the records are
-//! written and given back to after that, so whatever dies between the two leaves it too high, never too low, until the sweep
-//! corrects it (`drift.rs`). What it counts was only ever our own part of a quota that ECS itself enforces.
+//! A lock's or a group's counter changes in one transaction with the record: one holder too many
+//! would be a broken promise. A pool's does not, because a transaction is billed twice and a
+//! counter is touched once for a whole batch: it is taken from before the records are written and
+//! given back to after that, so whatever dies between the two leaves it too high, never too low,
+//! until the sweep corrects it (`drift.rs`). What it counts was only ever our own part of a quota
+//! that ECS itself enforces.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +32,9 @@ use super::{
 };
 use crate::error::{Fault, Remedy};
 
-/// How long the counter of a lock or a group is kept once something was given back: they can have any number of names. Others may still
-/// hold it then, so that it is longer than the longest run. A pool's counter stays. Ours.
+/// How long the counter of a lock or a group is kept once something was given back: they can have
+/// any number of names. Others may still hold it then, so that it is longer than the longest run. A
+/// pool's counter stays. Ours.
 pub(super) const UNUSED: TimeDelta = TimeDelta::days(30);
 
 pub(super) fn counter_key(key: &LimitKey) -> Key {
@@ -48,7 +51,11 @@ pub(super) struct Change {
 
 impl Change {
     /// Of each limit whose use is in question.
-    pub(super) fn between(before: Option<&Execution>, after: &Execution, admissions: &[Admission]) -> Vec<Self> {
+    pub(super) fn between(
+        before: Option<&Execution>,
+        after: &Execution,
+        admissions: &[Admission],
+    ) -> Vec<Self> {
         let mut by: BTreeMap<LimitKey, i64> = BTreeMap::new();
         for allocation in before.map(Execution::allocations).unwrap_or_default() {
             *by.entry(allocation.key).or_default() -= i64::from(allocation.amount);
@@ -56,8 +63,17 @@ impl Change {
         for allocation in after.allocations() {
             *by.entry(allocation.key).or_default() += i64::from(allocation.amount);
         }
-        let max_of = |key: &LimitKey| admissions.iter().find(|a| a.key == *key).and_then(|a| a.max);
-        let changes = by.into_iter().map(|(key, by)| Self { max: max_of(&key), by, key });
+        let max_of = |key: &LimitKey| {
+            admissions
+                .iter()
+                .find(|a| a.key == *key)
+                .and_then(|a| a.max)
+        };
+        let changes = by.into_iter().map(|(key, by)| Self {
+            max: max_of(&key),
+            by,
+            key,
+        });
         changes.filter(|change| change.by != 0).collect()
     }
 
@@ -73,7 +89,9 @@ impl Change {
 
     /// How much may be in use before it.
     fn room(&self) -> Option<i64> {
-        self.max.filter(|_| self.by > 0).map(|max| i64::from(max) - self.by)
+        self.max
+            .filter(|_| self.by > 0)
+            .map(|max| i64::from(max) - self.by)
     }
 
     /// The write of it in a transaction, under the condition that there is room.
@@ -92,9 +110,13 @@ impl Change {
             update.update_expression("ADD used :by SET v = if_not_exists(v, :v) REMOVE expires")
         };
         if let Some(room) = self.room() {
-            update = update.condition_expression(HAS_ROOM).expression_attribute_values(":room", number(room));
+            update = update
+                .condition_expression(HAS_ROOM)
+                .expression_attribute_values(":room", number(room));
         }
-        update.build().map_err(|error| PortError::invalid(SERVICE, error))
+        update
+            .build()
+            .map_err(|error| PortError::invalid(SERVICE, error))
     }
 }
 
@@ -112,7 +134,11 @@ pub(super) enum Added {
 pub(super) fn reading(counter: &Item) -> Reading {
     let of = |name: &str| number_of(counter, name).unwrap_or_default();
     let used = number_of(counter, "used").unwrap_or_default();
-    Reading { used, taken: of("taken"), released: of("released") }
+    Reading {
+        used,
+        taken: of("taken"),
+        released: of("released"),
+    }
 }
 
 /// A bucket as it is kept. The number of its changes is the condition for the next one.
@@ -126,15 +152,18 @@ impl Kept {
         let item = item.unwrap_or_default();
         let at = number_of(&item, "at").and_then(Timestamp::from_timestamp_millis);
         Self {
-            bucket: Bucket { spent: number_of(&item, "spent").unwrap_or_default(), at: at.unwrap_or_default() },
+            bucket: Bucket {
+                spent: number_of(&item, "spent").unwrap_or_default(),
+                at: at.unwrap_or_default(),
+            },
             changes: number_of(&item, "changes").unwrap_or_default(),
         }
     }
 }
 
 impl DynamoStore {
-    /// Changes a pool's counter. Not idempotent, so the SDK does not repeat it: a change that got no answer is not made again by
-    /// anybody, and at worst leaves the counter too high.
+    /// Changes a pool's counter. Not idempotent, so the SDK does not repeat it: a change that got
+    /// no answer is not made again by anybody, and at worst leaves the counter too high.
     pub(super) async fn add(&self, change: &Change) -> Result<Added, PortError> {
         let sum = if change.by < 0 { "released" } else { "taken" };
         let mut call = self
@@ -142,19 +171,30 @@ impl DynamoStore {
             .update_item()
             .table_name(&self.table)
             .set_key(Some(counter_key(&change.key).into_item()))
-            .update_expression(format!("ADD used :by, {sum} :amount SET v = if_not_exists(v, :v)"))
+            .update_expression(format!(
+                "ADD used :by, {sum} :amount SET v = if_not_exists(v, :v)"
+            ))
             .expression_attribute_values(":by", number(change.by))
             .expression_attribute_values(":amount", number(change.by.abs()))
             .expression_attribute_values(":v", number(FORM))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         if let Some(room) = change.room() {
-            call = call.condition_expression(HAS_ROOM).expression_attribute_values(":room", number(room));
+            call = call
+                .condition_expression(HAS_ROOM)
+                .expression_attribute_values(":room", number(room));
         }
         for round in 0.. {
             let once = Builder::new().retry_config(RetryConfig::disabled());
-            let Err(error) = call.clone().customize().config_override(once).send().await else { return Ok(Added::Yes) };
-            if let Some(UpdateItemError::ConditionalCheckFailedException(failed)) = error.as_service_error() {
-                let used = failed.item.as_ref().and_then(|counter| number_of(counter, "used"));
+            let Err(error) = call.clone().customize().config_override(once).send().await else {
+                return Ok(Added::Yes);
+            };
+            if let Some(UpdateItemError::ConditionalCheckFailedException(failed)) =
+                error.as_service_error()
+            {
+                let used = failed
+                    .item
+                    .as_ref()
+                    .and_then(|counter| number_of(counter, "used"));
                 return Ok(Added::Full(used.unwrap_or_default()));
             }
             let fault = Fault::of(&error);
@@ -163,13 +203,18 @@ impl DynamoStore {
             }
             pause(round).await;
         }
-        Err(PortError::unavailable(SERVICE, "a counter is changed by others all the time"))
+        Err(PortError::unavailable(
+            SERVICE,
+            "a counter is changed by others all the time",
+        ))
     }
 
     pub(super) async fn used(&self, key: &LimitKey) -> Result<Usage, PortError> {
         let counter = self.get(counter_key(key)).await?.unwrap_or_default();
         // Below zero it is wrong, and nothing is in use as far as it tells.
-        Ok(Usage { used: number_of(&counter, "used").unwrap_or_default() })
+        Ok(Usage {
+            used: number_of(&counter, "used").unwrap_or_default(),
+        })
     }
 
     /// Another caller's change in between means to look again; each such round somebody got on.
@@ -197,10 +242,18 @@ impl DynamoStore {
 
     async fn keep(&self, key: RateKey, bucket: Bucket, changes: u64) -> Result<bool, PortError> {
         let at = number(bucket.at.timestamp_millis());
-        let item = [("spent", number(bucket.spent)), ("at", at), ("changes", number(changes + 1))];
+        let item = [
+            ("spent", number(bucket.spent)),
+            ("at", at),
+            ("changes", number(changes + 1)),
+        ];
         let item = small_item(Key::single('B', key), item);
-        let unchanged =
-            Condition::new("attribute_not_exists(pk) OR changes = :changes", [(":changes", number(changes))]);
-        self.put_if(item, unchanged).await.map(|wrote| wrote.is_yes())
+        let unchanged = Condition::new(
+            "attribute_not_exists(pk) OR changes = :changes",
+            [(":changes", number(changes))],
+        );
+        self.put_if(item, unchanged)
+            .await
+            .map(|wrote| wrote.is_yes())
     }
 }

@@ -1,4 +1,5 @@
-//! What a process remembers between two calls. All of it may be forgotten, or be out of date, at the price of a write too many.
+//! What a process remembers between two calls. All of it may be forgotten, or be out of date, at
+//! the price of a write too many.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -8,9 +9,11 @@ use std::{
 use chrono::TimeDelta;
 use domain::{Timestamp, limit::LimitKey};
 
-/// How long a note in a directory is taken to be there: far less than the day after which one may be removed. Ours.
+/// How long a note in a directory is taken to be there: far less than the day after which one may
+/// be removed. Ours.
 const NOTED_FOR: TimeDelta = TimeDelta::minutes(10);
-/// Most things remembered of each kind, before all are forgotten: locks can have any number of names. Ours.
+/// Most things remembered of each kind, before all are forgotten: locks can have any number of
+/// names. Ours.
 const MOST: usize = 10_000;
 
 #[derive(Debug, Default)]
@@ -29,7 +32,10 @@ struct Inner {
 impl Memory {
     /// Whether this note was made a short while ago.
     pub(super) fn has_noted(&self, note: &str, now: Timestamp) -> bool {
-        self.lock().noted.get(note).is_some_and(|at| (now - *at).abs() < NOTED_FOR)
+        self.lock()
+            .noted
+            .get(note)
+            .is_some_and(|at| (now - *at).abs() < NOTED_FOR)
     }
 
     pub(super) fn note(&self, note: String, now: Timestamp) {

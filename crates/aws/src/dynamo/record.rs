@@ -1,8 +1,8 @@
-//! One execution: two items, so that a change writes what changes and not what was asked. The request stands among those of its day,
-//! in the order of time; the state where its id's end leads.
+//! One execution: two items, so that a change writes what changes and not what was asked. The
+//! request stands among those of its day, in the order of time; the state where its id's end leads.
 //!
-//! A record exists once its state is there. The request is written before, so a crash between the two leaves something that
-//! nobody reads and that expires; what an index names of it is skipped.
+//! A record exists once its state is there. The request is written before, so a crash between the
+//! two leaves something that nobody reads and that expires; what an index names of it is skipped.
 
 use std::collections::HashMap;
 
@@ -25,8 +25,8 @@ use super::{
     DynamoStore, SERVICE,
     batch::Step,
     item::{
-        Item, Key, MARK, expiry, has_expired, id_of_request, id_of_state, item_of, number, number_of, request_key,
-        small_item, state_key, text, text_of,
+        Item, Key, MARK, expiry, has_expired, id_of_request, id_of_state, item_of, number,
+        number_of, request_key, small_item, state_key, text, text_of,
     },
     limits::Change,
     request::RequestItem,
@@ -38,7 +38,8 @@ use crate::{
     system::System,
 };
 
-/// Least time that a request is kept beyond its state's: how long a run may wait and run before its end. Ours.
+/// Least time that a request is kept beyond its state's: how long a run may wait and run before its
+/// end. Ours.
 const UNFINISHED: TimeDelta = TimeDelta::days(30);
 
 /// A claim as it is kept.
@@ -55,12 +56,18 @@ fn claim_item(claim: &Claim, id: &ExecutionId) -> Item {
 }
 
 fn holder(item: &Item) -> Result<ExecutionId, PortError> {
-    text_of(item, "holder").unwrap_or_default().parse().map_err(|error| PortError::corrupt("a claim", error))
+    text_of(item, "holder")
+        .unwrap_or_default()
+        .parse()
+        .map_err(|error| PortError::corrupt("a claim", error))
 }
 
 /// The last part of each task's ARN.
 pub(super) fn task_ids(execution: &Execution) -> impl Iterator<Item = &str> {
-    execution.attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref()?.rsplit('/').next())
+    execution
+        .attempts
+        .iter()
+        .filter_map(|attempt| attempt.task_arn.as_deref()?.rsplit('/').next())
 }
 
 /// What stopped a transaction.
@@ -72,19 +79,28 @@ enum Refused {
 }
 
 impl Refused {
-    /// `changes` are those after the state's own write, in order. The state's reason counts first: a record that moved on makes
-    /// the question of room void.
+    /// `changes` are those after the state's own write, in order. The state's reason counts first:
+    /// a record that moved on makes the question of room void.
     fn of(reasons: &[CancellationReason], changes: &[Change]) -> Self {
         let failed = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
-        let (state, counters) = reasons.split_first().map_or((None, reasons), |(first, rest)| (Some(first), rest));
+        let (state, counters) = reasons
+            .split_first()
+            .map_or((None, reasons), |(first, rest)| (Some(first), rest));
         if state.is_some_and(failed) {
             return Self::Conflict;
         }
-        if let Some((_, change)) = counters.iter().zip(changes).find(|(reason, _)| failed(reason)) {
+        if let Some((_, change)) = counters
+            .iter()
+            .zip(changes)
+            .find(|(reason, _)| failed(reason))
+        {
             return Self::Full(change.key.clone());
         }
-        let codes: Vec<_> =
-            reasons.iter().filter_map(CancellationReason::code).filter(|code| *code != "None").collect();
+        let codes: Vec<_> = reasons
+            .iter()
+            .filter_map(CancellationReason::code)
+            .filter(|code| *code != "None")
+            .collect();
         Self::Busy(codes.join(", "))
     }
 }
@@ -107,26 +123,48 @@ impl DynamoStore {
         let submitted_until = execution.submitted_at + self.longest();
         let end_until = execution.end().map(|end| end.at + self.retention);
         let expires = end_until.map_or(submitted_until, |end| end.max(submitted_until));
-        item_of(request_key(&execution.id), &RequestItem::of(execution, expires), &execution.unknown.of_form(REQUEST))
+        item_of(
+            request_key(&execution.id),
+            &RequestItem::of(execution, expires),
+            &execution.unknown.of_form(REQUEST),
+        )
     }
 
     fn state_item(&self, execution: &Execution) -> Result<Item, PortError> {
         let expires = execution.end().map(|end| end.at + self.retention);
-        item_of(state_key(&execution.id), &StateItem::of(execution, expires), &execution.unknown.of_form(STATE))
+        item_of(
+            state_key(&execution.id),
+            &StateItem::of(execution, expires),
+            &execution.unknown.of_form(STATE),
+        )
     }
 
     /// Whether the request would go before the state does.
     fn outlives_its_request(&self, execution: &Execution) -> bool {
-        execution.end().is_some_and(|end| end.at + self.retention > execution.submitted_at + self.longest())
+        execution
+            .end()
+            .is_some_and(|end| end.at + self.retention > execution.submitted_at + self.longest())
     }
 
-    pub(super) async fn create_unclaimed(&self, execution: &Execution) -> Result<Created, PortError> {
+    pub(super) async fn create_unclaimed(
+        &self,
+        execution: &Execution,
+    ) -> Result<Created, PortError> {
         let new = self.write_new(execution).await?;
-        Ok(if new { Created::New } else { Created::Existing(execution.id.clone()) })
+        Ok(if new {
+            Created::New
+        } else {
+            Created::Existing(execution.id.clone())
+        })
     }
 
-    /// Who takes the claim first is the one that created it, even where another finished the record on its behalf.
-    pub(super) async fn create_claimed(&self, execution: &Execution, claim: &Claim) -> Result<Created, PortError> {
+    /// Who takes the claim first is the one that created it, even where another finished the record
+    /// on its behalf.
+    pub(super) async fn create_claimed(
+        &self,
+        execution: &Execution,
+        claim: &Claim,
+    ) -> Result<Created, PortError> {
         let now = execution.submitted_at;
         let free = Condition::new(
             "attribute_not_exists(pk) OR expires_at <= :now OR (digest = :digest AND holder = :id)",
@@ -138,24 +176,43 @@ impl DynamoStore {
         );
         match self.put_if(claim_item(claim, &execution.id), free).await? {
             Wrote::Yes(before) => {
-                let repeated = before.is_some_and(|before| text_of(&before, "holder") == Some(execution.id.as_str()));
+                let repeated = before.is_some_and(|before| {
+                    text_of(&before, "holder") == Some(execution.id.as_str())
+                });
                 let new = self.write_new(execution).await?;
                 let existing = repeated && !new;
-                Ok(if existing { Created::Existing(execution.id.clone()) } else { Created::New })
+                Ok(if existing {
+                    Created::Existing(execution.id.clone())
+                } else {
+                    Created::New
+                })
             }
             Wrote::No(Some(taken)) if text_of(&taken, "digest") == Some(&claim.digest) => {
                 self.finish(execution, holder(&taken)?).await
             }
             Wrote::No(Some(taken)) => Ok(Created::Mismatch(holder(&taken)?)),
-            Wrote::No(None) => Err(PortError::unavailable(SERVICE, "it does not tell who has a claim")),
+            Wrote::No(None) => Err(PortError::unavailable(
+                SERVICE,
+                "it does not tell who has a claim",
+            )),
         }
     }
 
-    /// Who took the claim may have died before the record was written: then this is it, under the claimed id.
-    async fn finish(&self, execution: &Execution, holder: ExecutionId) -> Result<Created, PortError> {
+    /// Who took the claim may have died before the record was written: then this is it, under the
+    /// claimed id.
+    async fn finish(
+        &self,
+        execution: &Execution,
+        holder: ExecutionId,
+    ) -> Result<Created, PortError> {
         if self.get(state_key(&holder)).await?.is_none() {
             let submitted_at = holder.made_at();
-            self.write_new(&Execution { id: holder.clone(), submitted_at, ..execution.clone() }).await?;
+            self.write_new(&Execution {
+                id: holder.clone(),
+                submitted_at,
+                ..execution.clone()
+            })
+            .await?;
         }
         Ok(Created::Existing(holder))
     }
@@ -170,12 +227,15 @@ impl DynamoStore {
         )
         .await?;
         match self.write_state(None, execution, &[]).await {
-            // Somebody died between a request and its state: the record is this one's, so the request is too.
+            // Somebody died between a request and its state: the record is this one's, so the
+            // request is too.
             Ok(()) if !wrote.is_yes() => self.put(request).await.map(|()| true),
             Ok(()) => Ok(true),
             Err(UpdateError::Conflict) => Ok(false),
             Err(UpdateError::Failed(error)) => Err(error),
-            Err(UpdateError::Full(key)) => Err(PortError::invalid(SERVICE, format!("{key} is used up"))),
+            Err(UpdateError::Full(key)) => {
+                Err(PortError::invalid(SERVICE, format!("{key} is used up")))
+            }
         }
     }
 
@@ -186,10 +246,14 @@ impl DynamoStore {
         after: &Execution,
         admissions: &[Admission],
     ) -> Result<(), UpdateError> {
-        self.replace_all(&[Step::new(before, after, admissions)]).await.pop().unwrap_or(Err(UpdateError::Conflict))
+        self.replace_all(&[Step::new(before, after, admissions)])
+            .await
+            .pop()
+            .unwrap_or(Err(UpdateError::Conflict))
     }
 
-    /// The same of everything but what is counted beside the records. `changes` are those that are counted with them.
+    /// The same of everything but what is counted beside the records. `changes` are those that are
+    /// counted with them.
     pub(super) async fn replace(
         &self,
         before: &Execution,
@@ -206,20 +270,24 @@ impl DynamoStore {
         self.write_state(Some(before), after, changes).await
     }
 
-    /// A task is known by its id before the record names it: a lookup never fails for a task that a reader has seen.
+    /// A task is known by its id before the record names it: a lookup never fails for a task that a
+    /// reader has seen.
     async fn note_tasks(&self, before: &Execution, after: &Execution) -> Result<(), PortError> {
         let known: Vec<_> = task_ids(before).collect();
         for task_id in task_ids(after).filter(|task_id| !known.contains(task_id)) {
             let expires = number(expiry(after.submitted_at + self.longest()));
             let item = [("execution", text(after.id.as_str())), ("expires", expires)];
-            self.put(small_item(Key::single('T', task_id), item)).await?;
+            self.put(small_item(Key::single('T', task_id), item))
+                .await?;
         }
         Ok(())
     }
 
-    /// Conditional on the version before, or on there being none; in a transaction with the counters if there are any.
+    /// Conditional on the version before, or on there being none; in a transaction with the
+    /// counters if there are any.
     ///
-    /// Without an answer the SDK makes the call again, and a plain write may meet itself then: it knows itself by its mark.
+    /// Without an answer the SDK makes the call again, and a plain write may meet itself then: it
+    /// knows itself by its mark.
     async fn write_state(
         &self,
         before: Option<&Execution>,
@@ -231,7 +299,10 @@ impl DynamoStore {
         state.insert(MARK.to_owned(), mark.clone());
         let condition = match before {
             None => Condition::absent(),
-            Some(before) => Condition::new("revision = :revision", [(":revision", number(before.revision))]),
+            Some(before) => Condition::new(
+                "revision = :revision",
+                [(":revision", number(before.revision))],
+            ),
         };
         if changes.is_empty() {
             return match self.put_if(state, condition).await? {
@@ -240,25 +311,46 @@ impl DynamoStore {
                 Wrote::No(_) => Err(UpdateError::Conflict),
             };
         }
-        if let (Some(before), Some(full)) = (before, changes.iter().find(|change| change.never_fits())) {
+        if let (Some(before), Some(full)) =
+            (before, changes.iter().find(|change| change.never_fits()))
+        {
             let current = self.is_current(before).await?;
-            return Err(if current { UpdateError::Full(full.key.clone()) } else { UpdateError::Conflict });
+            return Err(if current {
+                UpdateError::Full(full.key.clone())
+            } else {
+                UpdateError::Conflict
+            });
         }
         self.transact(state, &condition, changes).await
     }
 
     /// Whether this is the record as last written.
     pub(super) async fn is_current(&self, execution: &Execution) -> Result<bool, PortError> {
-        let state = self.get(state_key(&execution.id)).await?.unwrap_or_default();
+        let state = self
+            .get(state_key(&execution.id))
+            .await?
+            .unwrap_or_default();
         Ok(number_of(&state, "revision") == Some(execution.revision))
     }
 
-    /// Without an answer the SDK sends a transaction again under the same token, so it does not meet itself.
-    async fn transact(&self, state: Item, condition: &Condition, changes: &[Change]) -> Result<(), UpdateError> {
+    /// Without an answer the SDK sends a transaction again under the same token, so it does not
+    /// meet itself.
+    async fn transact(
+        &self,
+        state: Item,
+        condition: &Condition,
+        changes: &[Change],
+    ) -> Result<(), UpdateError> {
         let mut busy = String::new();
         for round in 0..AGAIN {
             let writes = self.writes(state.clone(), condition, changes)?;
-            match self.client.transact_write_items().set_transact_items(Some(writes)).send().await {
+            match self
+                .client
+                .transact_write_items()
+                .set_transact_items(Some(writes))
+                .send()
+                .await
+            {
                 Ok(TransactWriteItemsOutput { .. }) => return Ok(()),
                 Err(error) => match refused(&error, changes) {
                     Some(Refused::Conflict) => return Err(UpdateError::Conflict),
@@ -269,7 +361,11 @@ impl DynamoStore {
             }
             pause(round).await;
         }
-        Err(PortError::unavailable(SERVICE, format!("a write met others {AGAIN} times in a row: {busy}")).into())
+        Err(PortError::unavailable(
+            SERVICE,
+            format!("a write met others {AGAIN} times in a row: {busy}"),
+        )
+        .into())
     }
 
     fn writes(
@@ -280,46 +376,73 @@ impl DynamoStore {
     ) -> Result<Vec<TransactWriteItem>, PortError> {
         let now: Timestamp = (self.now)();
         let counters = changes.iter().map(|change| {
-            change.update(&self.table, now).map(|update| TransactWriteItem::builder().update(update).build())
+            change
+                .update(&self.table, now)
+                .map(|update| TransactWriteItem::builder().update(update).build())
         });
-        std::iter::once(self.put_part(state, condition.clone())).chain(counters).collect()
+        std::iter::once(self.put_part(state, condition.clone()))
+            .chain(counters)
+            .collect()
     }
 
     pub(super) async fn load_one(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
-        let (request, state) =
-            futures_util::future::try_join(self.get_settled(request_key(id)), self.get(state_key(id))).await?;
-        let found = self.records(request.into_iter().chain(state).collect()).pop();
-        found.map(|(_, loaded)| loaded).transpose().map_err(PortError::from)
+        let (request, state) = futures_util::future::try_join(
+            self.get_settled(request_key(id)),
+            self.get(state_key(id)),
+        )
+        .await?;
+        let found = self
+            .records(request.into_iter().chain(state).collect())
+            .pop();
+        found
+            .map(|(_, loaded)| loaded)
+            .transpose()
+            .map_err(PortError::from)
     }
 
-    /// These executions, as last written; those that are not there any more are left out. In the order of the ids.
+    /// These executions, as last written; those that are not there any more are left out. In the
+    /// order of the ids.
     pub(super) async fn load_all(&self, ids: &[ExecutionId]) -> Result<Vec<Loaded>, PortError> {
         let mut records = self.records(self.both_of(ids).await?);
-        let places: HashMap<_, _> = ids.iter().enumerate().map(|(place, id)| (id, place)).collect();
+        let places: HashMap<_, _> = ids
+            .iter()
+            .enumerate()
+            .map(|(place, id)| (id, place))
+            .collect();
         records.sort_by_key(|(id, _)| places.get(id));
         Ok(records.into_iter().map(|(_, loaded)| loaded).collect())
     }
 
-    /// What these items make up. A half without its other one is no record, and neither is what has expired.
+    /// What these items make up. A half without its other one is no record, and neither is what has
+    /// expired.
     fn records(&self, items: Vec<Item>) -> Vec<(ExecutionId, Loaded)> {
         let now = (self.now)();
         let mut requests = HashMap::new();
         let mut states = Vec::new();
         for item in items {
-            let Some(sk) = text_of(&item, "sk") else { continue };
+            let Some(sk) = text_of(&item, "sk") else {
+                continue;
+            };
             if let Some(id) = id_of_request(sk) {
                 requests.insert(id, item);
             } else if let Some(id) = id_of_state(sk).filter(|_| !has_expired(&item, now)) {
                 states.push((id, item));
             }
         }
-        let paired = states.into_iter().filter_map(|(id, state)| Some((requests.remove(&id)?, id, state)));
-        paired.map(|(request, id, state)| (id.clone(), state::execution(id, request, state))).collect()
+        let paired = states
+            .into_iter()
+            .filter_map(|(id, state)| Some((requests.remove(&id)?, id, state)));
+        paired
+            .map(|(request, id, state)| (id.clone(), state::execution(id, request, state)))
+            .collect()
     }
 }
 
 fn refused(
-    error: &SdkError<TransactWriteItemsError, aws_smithy_runtime_api::client::orchestrator::HttpResponse>,
+    error: &SdkError<
+        TransactWriteItemsError,
+        aws_smithy_runtime_api::client::orchestrator::HttpResponse,
+    >,
     changes: &[Change],
 ) -> Option<Refused> {
     match error.as_service_error() {

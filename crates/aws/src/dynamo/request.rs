@@ -1,11 +1,14 @@
 //! The item of an execution that never changes.
 
-use domain::{Timestamp, execution::Execution, key::Role, principal::Principal, request::LaunchRequest};
+use domain::{
+    Timestamp, execution::Execution, key::Role, principal::Principal, request::LaunchRequest,
+};
 use serde::{Deserialize, Serialize};
 
 use super::item::{expiry, shard, sharded};
 
-/// What was asked, and what the indexes by submitter and group need of it. Its key says whose and of which day it is.
+/// What was asked, and what the indexes by submitter and group need of it. Its key says whose and
+/// of which day it is.
 #[derive(Serialize, Deserialize)]
 pub(super) struct RequestItem {
     submitter: String,
@@ -26,7 +29,11 @@ impl RequestItem {
         let shard = shard(&execution.id);
         Self {
             submitter: sharded(&execution.submitted_by, shard),
-            grp: execution.request.group.as_ref().map(|group| sharded(group.as_str(), shard)),
+            grp: execution
+                .request
+                .group
+                .as_ref()
+                .map(|group| sharded(group.as_str(), shard)),
             request: execution.request.clone(),
             submitted_by: execution.submitted_by.clone(),
             submitted_by_id: execution.submitted_by_id.clone(),

@@ -15,7 +15,10 @@ fn key(name: &str) -> Key {
 }
 
 fn secret_of(item: Item) -> Result<SecretRecord, PortError> {
-    let what = format!("the record of the secret {}", text_of(&item, "sk").unwrap_or_default());
+    let what = format!(
+        "the record of the secret {}",
+        text_of(&item, "sk").unwrap_or_default()
+    );
     value_of(&what, item).map(|(secret, _)| secret)
 }
 
@@ -29,7 +32,12 @@ impl DynamoStore {
     /// # Errors
     /// When the table does not answer.
     pub async fn list_secrets(&self) -> Result<Vec<Result<SecretRecord, PortError>>, PortError> {
-        Ok(self.collection(SECRETS, "").await?.into_iter().map(secret_of).collect())
+        Ok(self
+            .collection(SECRETS, "")
+            .await?
+            .into_iter()
+            .map(secret_of)
+            .collect())
     }
 
     /// Keeps that a secret is set, in place of what was known of it. Idempotent.
@@ -38,9 +46,13 @@ impl DynamoStore {
     /// When the table does not answer.
     pub async fn put_secret(&self, secret: &SecretRecord) -> Result<(), PortError> {
         // What a newer release keeps with it stays; one that cannot be read is replaced.
-        let known = self.get(key(&secret.name)).await?.and_then(|item| form_of::<SecretRecord>(item).ok());
+        let known = self
+            .get(key(&secret.name))
+            .await?
+            .and_then(|item| form_of::<SecretRecord>(item).ok());
         let unknown = known.map(|(_, unknown)| unknown).unwrap_or_default();
-        self.put(item_of(key(&secret.name), secret, &unknown)?).await
+        self.put(item_of(key(&secret.name), secret, &unknown)?)
+            .await
     }
 
     /// Forgets a secret; says whether there was one. Idempotent.
@@ -48,6 +60,7 @@ impl DynamoStore {
     /// # Errors
     /// When the table does not answer.
     pub async fn remove_secret(&self, name: &str) -> Result<bool, PortError> {
-        self.delete_if(key(name), Condition::new("attribute_exists(pk)", [])).await
+        self.delete_if(key(name), Condition::new("attribute_exists(pk)", []))
+            .await
     }
 }

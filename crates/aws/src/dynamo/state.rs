@@ -1,13 +1,18 @@
-//! The item of an execution that changes, spelled so that it stays below the 1 KB of one write unit for a whole normal run.
+//! The item of an execution that changes, spelled so that it stays below the 1 KB of one write unit
+//! for a whole normal run.
 //!
-//! Times are milliseconds since the epoch; what is usual, or stands elsewhere in the record, is left out. Everything stays legible.
+//! Times are milliseconds since the epoch; what is usual, or stands elsewhere in the record, is
+//! left out. Everything stays legible.
 
 use chrono::serde::{ts_milliseconds, ts_milliseconds_option};
 use domain::{
     Timestamp,
     ecs::{CONTAINER, Container, StopCode, Task},
     error::Corrupt,
-    execution::{Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome, RepeatedCall, State},
+    execution::{
+        Attempt, Cancel, Event, Execution, ExecutionStatus, Final, MarkerFacts, Outcome,
+        RepeatedCall, State,
+    },
     history::Loaded,
     id::ExecutionId,
     limit::{CapacityPool, LimitKey},
@@ -18,7 +23,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     input::{InputItem, Known},
-    item::{Item, backlog_partition, day, day_name, ended_partition, expiry, form_of, place, shard, sharded},
+    item::{
+        Item, backlog_partition, day, day_name, ended_partition, expiry, form_of, place, shard,
+        sharded,
+    },
     request::RequestItem,
 };
 
@@ -106,7 +114,11 @@ struct AttemptItem {
     input: Option<InputItem>,
     #[serde(with = "ts_milliseconds")]
     launched: Timestamp,
-    #[serde(default, rename = "called_again", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "called_again",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     repeated_calls: Vec<RepeatedCallItem>,
     #[serde(default, skip_serializing_if = "is_default")]
     refusals: u32,
@@ -172,10 +184,19 @@ impl StateItem {
     pub(super) fn of(execution: &Execution, expires: Option<Timestamp>) -> Self {
         let (backlog, reason, not_before) = match &execution.state {
             State::Queued { backlog } => (Some(backlog), None, None),
-            State::Waiting { backlog, reason, not_before } => (Some(backlog), Some(reason), *not_before),
-            State::Launching | State::Running | State::Final(_) | State::Other { .. } => (None, None, None),
+            State::Waiting {
+                backlog,
+                reason,
+                not_before,
+            } => (Some(backlog), Some(reason), *not_before),
+            State::Launching | State::Running | State::Final(_) | State::Other { .. } => {
+                (None, None, None)
+            }
         };
-        let last = execution.attempts.last().and_then(|attempt| attempt.closed.as_ref());
+        let last = execution
+            .attempts
+            .last()
+            .and_then(|attempt| attempt.closed.as_ref());
         let (standing, place) = standing(execution).unzip();
         Self {
             id: execution.id.clone(),
@@ -185,13 +206,20 @@ impl StateItem {
             backlog: backlog.cloned(),
             reason: reason.cloned(),
             not_before,
-            end: execution.end().filter(|end| Some(*end) != last).map(|end| End::Known(EndItem::of(end))),
+            end: execution
+                .end()
+                .filter(|end| Some(*end) != last)
+                .map(|end| End::Known(EndItem::of(end))),
             cancel: execution.cancel.as_ref().map(|cancel| CancelItem {
                 at: cancel.at,
                 by: cancel.by.clone(),
                 by_id: cancel.by_id.clone(),
             }),
-            attempts: execution.attempts.iter().map(|attempt| AttemptItem::of(execution, attempt)).collect(),
+            attempts: execution
+                .attempts
+                .iter()
+                .map(|attempt| AttemptItem::of(execution, attempt))
+                .collect(),
             events: execution.events.iter().map(EventItem::of).collect(),
             standing,
             place,
@@ -200,9 +228,15 @@ impl StateItem {
     }
 
     fn state(&mut self) -> Result<State, Broken> {
-        let backlog = || self.backlog.clone().ok_or(Broken("it waits, and has no backlog"));
+        let backlog = || {
+            self.backlog
+                .clone()
+                .ok_or(Broken("it waits, and has no backlog"))
+        };
         Ok(match &self.status {
-            ExecutionStatus::Queued => State::Queued { backlog: backlog()? },
+            ExecutionStatus::Queued => State::Queued {
+                backlog: backlog()?,
+            },
             ExecutionStatus::Waiting => State::Waiting {
                 backlog: backlog()?,
                 reason: self.reason.take().unwrap_or_default(),
@@ -215,7 +249,12 @@ impl StateItem {
             | ExecutionStatus::TimedOut
             | ExecutionStatus::Cancelled
             | ExecutionStatus::Lost => {
-                let last = || self.attempts.last().and_then(|attempt| attempt.closed.as_ref()).map(EndItem::end);
+                let last = || {
+                    self.attempts
+                        .last()
+                        .and_then(|attempt| attempt.closed.as_ref())
+                        .map(EndItem::end)
+                };
                 let end = match &self.end {
                     Some(End::Known(end)) => Some(end.end()),
                     Some(End::Other(_)) => None,
@@ -223,20 +262,32 @@ impl StateItem {
                 };
                 State::Final(end.ok_or(Broken("it is over, and has no end"))?)
             }
-            ExecutionStatus::Other(status) => State::Other { status: status.clone() },
+            ExecutionStatus::Other(status) => State::Other {
+                status: status.clone(),
+            },
         })
     }
 }
 
-/// Where an execution stands in the index: its entry in its backlog, or how it ended. What is open is found by its launch batch, and a
-/// success, as the usual end, by its day: neither has an entry here.
+/// Where an execution stands in the index: its entry in its backlog, or how it ended. What is open
+/// is found by its launch batch, and a success, as the usual end, by its day: neither has an entry
+/// here.
 fn standing(execution: &Execution) -> Option<(String, String)> {
     if let Some(entry) = execution.backlog_entry() {
-        return Some((backlog_partition(&entry.backlog, &entry.submitter), place(&entry)));
+        return Some((
+            backlog_partition(&entry.backlog, &entry.submitter),
+            place(&entry),
+        ));
     }
-    let status = execution.end().map(|end| end.outcome.status()).filter(has_entry)?;
+    let status = execution
+        .end()
+        .map(|end| end.outcome.status())
+        .filter(has_entry)?;
     let name = ended_partition(&status, &day_name(day(&execution.id)));
-    Some((sharded(&name, shard(&execution.id)), execution.id.to_string()))
+    Some((
+        sharded(&name, shard(&execution.id)),
+        execution.id.to_string(),
+    ))
 }
 
 /// Whether the index by standing has an entry for each end of this kind.
@@ -246,31 +297,51 @@ pub(super) fn has_entry(status: &ExecutionStatus) -> bool {
 
 impl EndItem {
     fn of(end: &Final) -> Self {
-        Self { at: end.at, outcome: end.outcome.clone() }
+        Self {
+            at: end.at,
+            outcome: end.outcome.clone(),
+        }
     }
 
     fn end(&self) -> Final {
-        Final { at: self.at, outcome: self.outcome.clone() }
+        Final {
+            at: self.at,
+            outcome: self.outcome.clone(),
+        }
     }
 }
 
 impl EventItem {
     fn of(event: &Event) -> Self {
-        Self { at: event.at, status: event.status.clone(), reason: event.reason.clone() }
+        Self {
+            at: event.at,
+            status: event.status.clone(),
+            reason: event.reason.clone(),
+        }
     }
 
     fn event(self) -> Event {
-        Event { at: self.at, status: self.status, reason: self.reason }
+        Event {
+            at: self.at,
+            status: self.status,
+            reason: self.reason,
+        }
     }
 }
 
 impl RepeatedCallItem {
     fn of(call: &RepeatedCall) -> Self {
-        Self { at: call.at, refused: call.refused }
+        Self {
+            at: call.at,
+            refused: call.refused,
+        }
     }
 
     fn call(self) -> RepeatedCall {
-        RepeatedCall { at: self.at, refused: self.refused }
+        RepeatedCall {
+            at: self.at,
+            refused: self.refused,
+        }
     }
 }
 
@@ -287,9 +358,16 @@ impl AttemptItem {
             pool: Some(attempt.pool).filter(|pool| *pool != execution.pool),
             cpu: attempt.cpu,
             nonce: attempt.nonce.clone(),
-            input: attempt.run_task.as_ref().map(|input| InputItem::of(input, &known)),
+            input: attempt
+                .run_task
+                .as_ref()
+                .map(|input| InputItem::of(input, &known)),
             launched: attempt.launched_at,
-            repeated_calls: attempt.repeated_calls.iter().map(RepeatedCallItem::of).collect(),
+            repeated_calls: attempt
+                .repeated_calls
+                .iter()
+                .map(RepeatedCallItem::of)
+                .collect(),
             refusals: attempt.refusals,
             arn: attempt.task_arn.clone(),
             task: attempt.task.as_ref().map(TaskItem::of),
@@ -300,7 +378,12 @@ impl AttemptItem {
         }
     }
 
-    fn attempt(self, id: &ExecutionId, pool: CapacityPool, asked: &RequestItem) -> Result<Attempt, Broken> {
+    fn attempt(
+        self,
+        id: &ExecutionId,
+        pool: CapacityPool,
+        asked: &RequestItem,
+    ) -> Result<Attempt, Broken> {
         let known = Known {
             request: &asked.request,
             attempt: id.attempt(self.number),
@@ -314,7 +397,11 @@ impl AttemptItem {
             cpu: self.cpu,
             run_task,
             launched_at: self.launched,
-            repeated_calls: self.repeated_calls.into_iter().map(RepeatedCallItem::call).collect(),
+            repeated_calls: self
+                .repeated_calls
+                .into_iter()
+                .map(RepeatedCallItem::call)
+                .collect(),
             refusals: self.refusals,
             task: self.task.map(TaskItem::task),
             task_arn: self.arn,
@@ -405,12 +492,19 @@ pub(super) fn execution(id: ExecutionId, request: Item, state: Item) -> Loaded {
     joined(request, state).map_err(|error| Corrupt::execution(id, error))
 }
 
-fn joined(request: Item, state: Item) -> Result<Execution, Box<dyn std::error::Error + Send + Sync>> {
+fn joined(
+    request: Item,
+    state: Item,
+) -> Result<Execution, Box<dyn std::error::Error + Send + Sync>> {
     let (request, of_request): (RequestItem, _) = form_of(request)?;
     let (mut state, of_state): (StateItem, _) = form_of(state)?;
     let stands = state.state()?;
     let attempt = |attempt: AttemptItem| attempt.attempt(&state.id, state.pool, &request);
-    let attempts = state.attempts.into_iter().map(attempt).collect::<Result<_, _>>()?;
+    let attempts = state
+        .attempts
+        .into_iter()
+        .map(attempt)
+        .collect::<Result<_, _>>()?;
     Ok(Execution {
         id: state.id,
         revision: state.revision,
@@ -421,7 +515,11 @@ fn joined(request: Item, state: Item) -> Result<Execution, Box<dyn std::error::E
         submitted_role: request.submitted_role,
         submitted_at: request.submitted_at,
         state: stands,
-        cancel: state.cancel.map(|cancel| Cancel { at: cancel.at, by: cancel.by, by_id: cancel.by_id }),
+        cancel: state.cancel.map(|cancel| Cancel {
+            at: cancel.at,
+            by: cancel.by,
+            by_id: cancel.by_id,
+        }),
         attempts,
         events: state.events.into_iter().map(EventItem::event).collect(),
         unknown: Unknown::of_forms([of_request, of_state]),

@@ -15,14 +15,21 @@ use super::{
     table::{Condition, Wrote},
 };
 
-/// Executions that are written at once. Ours: 500 of them take two writes each, some milliseconds long, so a whole request is done
-/// within a second or two and still far below what one table takes.
+/// Executions that are written at once. Ours: 500 of them take two writes each, some milliseconds
+/// long, so a whole request is done within a second or two and still far below what one table
+/// takes.
 const PARALLEL: usize = 32;
 
 fn item_of(key: &str, opened_at: Timestamp, expires_at: Timestamp) -> Item {
     let opened_at = number(opened_at.timestamp_millis());
-    let ends = [("expires_at", number(expires_at.timestamp_millis())), ("expires", number(expiry(expires_at)))];
-    small_item(Key::single('S', key), [("opened_at", opened_at)].into_iter().chain(ends))
+    let ends = [
+        ("expires_at", number(expires_at.timestamp_millis())),
+        ("expires", number(expiry(expires_at))),
+    ];
+    small_item(
+        Key::single('S', key),
+        [("opened_at", opened_at)].into_iter().chain(ends),
+    )
 }
 
 impl DynamoStore {
@@ -33,11 +40,22 @@ impl DynamoStore {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<Submission, PortError> {
-        let opened_at = self.opened_at(&format!("{by}/{id}"), now, expires_at).await?;
-        Ok(Submission { by: by.to_string(), id: id.to_owned(), opened_at })
+        let opened_at = self
+            .opened_at(&format!("{by}/{id}"), now, expires_at)
+            .await?;
+        Ok(Submission {
+            by: by.to_string(),
+            id: id.to_owned(),
+            opened_at,
+        })
     }
 
-    async fn opened_at(&self, key: &str, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, PortError> {
+    async fn opened_at(
+        &self,
+        key: &str,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Timestamp, PortError> {
         let free = "attribute_not_exists(pk) OR expires_at <= :now";
         let free = Condition::new(free, [(":now", number(now.timestamp_millis()))]);
         match self.put_if(item_of(key, now, expires_at), free).await? {
@@ -45,15 +63,22 @@ impl DynamoStore {
             Wrote::No(taken) => {
                 let opened_at = taken.and_then(|item| number_of(&item, "opened_at"));
                 let moment = opened_at.and_then(Timestamp::from_timestamp_millis);
-                moment.ok_or_else(|| PortError::corrupt("a submission", "it does not say when it was opened"))
+                moment.ok_or_else(|| {
+                    PortError::corrupt("a submission", "it does not say when it was opened")
+                })
             }
         }
     }
 
     /// The first alone: what it notes in the directories, all others find noted.
-    pub(super) async fn create_each(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
+    pub(super) async fn create_each(
+        &self,
+        executions: Vec<Execution>,
+    ) -> Result<Vec<Created>, PortError> {
         let mut executions = executions.into_iter();
-        let Some(first) = executions.next() else { return Ok(Vec::new()) };
+        let Some(first) = executions.next() else {
+            return Ok(Vec::new());
+        };
         let first = self.create_unclaimed(&first).await?;
         let create = async |execution: Execution| self.create_unclaimed(&execution).await;
         let others = stream::iter(executions.map(create)).buffered(PARALLEL);

@@ -22,8 +22,12 @@ impl DynamoStore {
 
     pub(super) async fn write_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
         let Some(at) = at else {
-            return self.delete_if(key(), Condition::new("attribute_exists(pk)", [])).await.map(drop);
+            return self
+                .delete_if(key(), Condition::new("attribute_exists(pk)", []))
+                .await
+                .map(drop);
         };
-        self.put(small_item(key(), [("at", text(at.0.as_str()))])).await
+        self.put(small_item(key(), [("at", text(at.0.as_str()))]))
+            .await
     }
 }

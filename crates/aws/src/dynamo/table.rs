@@ -5,8 +5,8 @@ use std::{collections::HashMap, time::Duration};
 use aws_sdk_dynamodb::{
     error::SdkError,
     operation::{
-        delete_item::DeleteItemError, put_item::PutItemError, transact_write_items::TransactWriteItemsError,
-        update_item::UpdateItemError,
+        delete_item::DeleteItemError, put_item::PutItemError,
+        transact_write_items::TransactWriteItemsError, update_item::UpdateItemError,
     },
     types::{
         AttributeValue, CancellationReason, Delete, KeysAndAttributes, Put, ReturnValue,
@@ -36,10 +36,14 @@ use crate::{
 const BATCH: usize = 50;
 /// Batches asked for at once. Ours.
 const BATCHES: usize = 8;
-/// How often what DynamoDB left out of a batch, or a transaction that met another, is tried again. Ours.
+/// How often what DynamoDB left out of a batch, or a transaction that met another, is tried again.
+/// Ours.
 pub(super) const AGAIN: u32 = 8;
 /// The pauses before that. Ours.
-const PAUSE: Backoff = Backoff { first: Duration::from_millis(10), longest: Duration::from_millis(1_280) };
+const PAUSE: Backoff = Backoff {
+    first: Duration::from_millis(10),
+    longest: Duration::from_millis(1_280),
+};
 
 /// A condition, and the values it names.
 #[derive(Clone, Debug, Default)]
@@ -50,13 +54,21 @@ pub(super) struct Condition {
 
 impl Condition {
     /// `names` are those of the values in the text, with their colons.
-    pub(super) fn new<const N: usize>(text: &'static str, values: [(&str, AttributeValue); N]) -> Self {
-        Self { text, values: values.map(|(name, value)| (name.to_owned(), value)).into() }
+    pub(super) fn new<const N: usize>(
+        text: &'static str,
+        values: [(&str, AttributeValue); N],
+    ) -> Self {
+        Self {
+            text,
+            values: values.map(|(name, value)| (name.to_owned(), value)).into(),
+        }
     }
 
     /// The text, unless there is no condition: DynamoDB refuses an empty one.
     fn expression(&self) -> Option<String> {
-        Some(self.text).filter(|text| !text.is_empty()).map(str::to_owned)
+        Some(self.text)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
     }
 
     /// There is no such item yet.
@@ -91,10 +103,22 @@ enum Undone {
 impl Undone {
     /// `None` if it may have written something, or is refused for another reason.
     fn of(error: &SdkError<TransactWriteItemsError, HttpResponse>) -> Option<Self> {
-        if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error() {
-            let codes = || cancelled.cancellation_reasons().iter().filter_map(CancellationReason::code);
+        if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
+            error.as_service_error()
+        {
+            let codes = || {
+                cancelled
+                    .cancellation_reasons()
+                    .iter()
+                    .filter_map(CancellationReason::code)
+            };
             let is_busy = |code: &str| {
-                ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"].contains(&code)
+                [
+                    "TransactionConflict",
+                    "ThrottlingError",
+                    "ProvisionedThroughputExceeded",
+                ]
+                .contains(&code)
             };
             return match codes().any(|code| code == "ConditionalCheckFailed") {
                 true => Some(Self::Condition),
@@ -102,7 +126,8 @@ impl Undone {
             };
         }
         let fault = Fault::of(error);
-        (fault.remedy == Remedy::Wait || fault.is("TransactionInProgressException")).then_some(Self::Busy)
+        (fault.remedy == Remedy::Wait || fault.is("TransactionInProgressException"))
+            .then_some(Self::Busy)
     }
 }
 
@@ -114,13 +139,23 @@ pub(super) async fn pause(round: u32) {
 impl DynamoStore {
     /// The item, as last written.
     pub(super) async fn get(&self, key: Key) -> Result<Option<Item>, PortError> {
-        let call = self.client.get_item().table_name(&self.table).set_key(Some(key.into_item())).consistent_read(true);
+        let call = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key.into_item()))
+            .consistent_read(true);
         Ok(call.send().await.map_err(failed(SERVICE))?.item)
     }
 
-    /// An item that never changes once it is there: half the price, and asked again where it is too new to be seen that way.
+    /// An item that never changes once it is there: half the price, and asked again where it is too
+    /// new to be seen that way.
     pub(super) async fn get_settled(&self, key: Key) -> Result<Option<Item>, PortError> {
-        let call = self.client.get_item().table_name(&self.table).set_key(Some(key.clone().into_item()));
+        let call = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key.clone().into_item()));
         match call.send().await.map_err(failed(SERVICE))?.item {
             Some(item) => Ok(Some(item)),
             None => self.get(key).await,
@@ -128,13 +163,27 @@ impl DynamoStore {
     }
 
     pub(super) async fn put(&self, item: Item) -> Result<(), PortError> {
-        let call = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let call = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item));
         call.send().await.map(drop).map_err(failed(SERVICE))
     }
 
-    pub(super) async fn put_if(&self, item: Item, condition: Condition) -> Result<Wrote, PortError> {
-        let call = self.client.put_item().table_name(&self.table).set_item(Some(item));
-        let call = call.condition_expression(condition.text).set_expression_attribute_values(given(condition.values));
+    pub(super) async fn put_if(
+        &self,
+        item: Item,
+        condition: Condition,
+    ) -> Result<Wrote, PortError> {
+        let call = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item));
+        let call = call
+            .condition_expression(condition.text)
+            .set_expression_attribute_values(given(condition.values));
         let call = call
             .return_values(ReturnValue::AllOld)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
@@ -151,14 +200,29 @@ impl DynamoStore {
                 _ => return Err(failed(SERVICE)(error)),
             }
         }
-        Err(PortError::unavailable(SERVICE, "a write met transactions all the time"))
+        Err(PortError::unavailable(
+            SERVICE,
+            "a write met transactions all the time",
+        ))
     }
 
-    /// `change` is an update expression that sets `v = if_not_exists(v, :v)`: a newer release's form keeps its version. Says whether the condition held.
-    pub(super) async fn update_if(&self, key: Key, change: &str, condition: Condition) -> Result<bool, PortError> {
-        let call = self.client.update_item().table_name(&self.table).set_key(Some(key.into_item()));
+    /// `change` is an update expression that sets `v = if_not_exists(v, :v)`: a newer release's
+    /// form keeps its version. Says whether the condition held.
+    pub(super) async fn update_if(
+        &self,
+        key: Key,
+        change: &str,
+        condition: Condition,
+    ) -> Result<bool, PortError> {
+        let call = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(key.into_item()));
         let expression = condition.expression();
-        let call = call.update_expression(change).set_expression_attribute_values(given(condition.values));
+        let call = call
+            .update_expression(change)
+            .set_expression_attribute_values(given(condition.values));
         let call = call.expression_attribute_values(":v", number(FORM));
         match call.set_condition_expression(expression).send().await {
             Ok(_) => Ok(true),
@@ -170,9 +234,19 @@ impl DynamoStore {
     }
 
     /// Says whether the condition held. Without one there is always success.
-    pub(super) async fn delete_if(&self, key: Key, condition: Condition) -> Result<bool, PortError> {
-        let call = self.client.delete_item().table_name(&self.table).set_key(Some(key.into_item()));
-        let call = call.condition_expression(condition.text).set_expression_attribute_values(given(condition.values));
+    pub(super) async fn delete_if(
+        &self,
+        key: Key,
+        condition: Condition,
+    ) -> Result<bool, PortError> {
+        let call = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(key.into_item()));
+        let call = call
+            .condition_expression(condition.text)
+            .set_expression_attribute_values(given(condition.values));
         match call.send().await {
             Ok(_) => Ok(true),
             Err(error) => match error.as_service_error() {
@@ -183,7 +257,11 @@ impl DynamoStore {
     }
 
     /// A put as one part of a transaction.
-    pub(super) fn put_part(&self, item: Item, condition: Condition) -> Result<TransactWriteItem, PortError> {
+    pub(super) fn put_part(
+        &self,
+        item: Item,
+        condition: Condition,
+    ) -> Result<TransactWriteItem, PortError> {
         let put = Put::builder()
             .table_name(&self.table)
             .set_item(Some(item))
@@ -194,8 +272,13 @@ impl DynamoStore {
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
-    /// A delete as one part of a transaction. Without a condition it is no matter whether the item is there.
-    pub(super) fn delete_part(&self, key: Key, condition: Condition) -> Result<TransactWriteItem, PortError> {
+    /// A delete as one part of a transaction. Without a condition it is no matter whether the item
+    /// is there.
+    pub(super) fn delete_part(
+        &self,
+        key: Key,
+        condition: Condition,
+    ) -> Result<TransactWriteItem, PortError> {
         let delete = Delete::builder()
             .table_name(&self.table)
             .set_key(Some(key.into_item()))
@@ -206,18 +289,30 @@ impl DynamoStore {
         Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
-    /// Writes all of them or none; says whether all conditions held. One that meets another write is tried again.
-    pub(super) async fn all_or_nothing(&self, writes: &[TransactWriteItem]) -> Result<bool, PortError> {
+    /// Writes all of them or none; says whether all conditions held. One that meets another write
+    /// is tried again.
+    pub(super) async fn all_or_nothing(
+        &self,
+        writes: &[TransactWriteItem],
+    ) -> Result<bool, PortError> {
         for round in 0..AGAIN {
-            let call = self.client.transact_write_items().set_transact_items(Some(writes.to_vec()));
-            let Err(error) = call.send().await else { return Ok(true) };
+            let call = self
+                .client
+                .transact_write_items()
+                .set_transact_items(Some(writes.to_vec()));
+            let Err(error) = call.send().await else {
+                return Ok(true);
+            };
             match Undone::of(&error) {
                 Some(Undone::Condition) => return Ok(false),
                 Some(Undone::Busy) => pause(round).await,
                 None => return Err(failed(SERVICE)(error)),
             }
         }
-        Err(PortError::unavailable(SERVICE, format!("a write met others {AGAIN} times in a row")))
+        Err(PortError::unavailable(
+            SERVICE,
+            format!("a write met others {AGAIN} times in a row"),
+        ))
     }
 
     /// Every item of a partition of the table whose sort key begins like this.
@@ -225,14 +320,20 @@ impl DynamoStore {
         let mut start = None;
         let mut items = Vec::new();
         loop {
-            let call = self.client.query().table_name(&self.table).consistent_read(true);
+            let call = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true);
             let call = match begins {
                 "" => call.key_condition_expression("pk = :pk"),
                 begins => call
                     .key_condition_expression("pk = :pk AND begins_with(sk, :sk)")
                     .expression_attribute_values(":sk", text(begins)),
             };
-            let call = call.expression_attribute_values(":pk", text(pk)).set_exclusive_start_key(start);
+            let call = call
+                .expression_attribute_values(":pk", text(pk))
+                .set_exclusive_start_key(start);
             let output = call.send().await.map_err(failed(SERVICE))?;
             items.extend(output.items.unwrap_or_default());
             start = output.last_evaluated_key;
@@ -245,26 +346,53 @@ impl DynamoStore {
     /// Both items of each execution, as last written, in no particular order.
     pub(super) async fn both_of(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, PortError> {
         let batches: Vec<_> = ids.chunks(BATCH).map(|ids| self.batch(ids)).collect();
-        stream::iter(batches).buffer_unordered(BATCHES).try_concat().await
+        stream::iter(batches)
+            .buffer_unordered(BATCHES)
+            .try_concat()
+            .await
     }
 
     async fn batch(&self, ids: &[ExecutionId]) -> Result<Vec<Item>, PortError> {
-        let mut keys: Vec<Item> =
-            ids.iter().flat_map(|id| [request_key(id).into_item(), state_key(id).into_item()]).collect();
+        let mut keys: Vec<Item> = ids
+            .iter()
+            .flat_map(|id| [request_key(id).into_item(), state_key(id).into_item()])
+            .collect();
         let mut items = Vec::new();
         for round in 0..AGAIN {
-            let wanted = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(true).build();
+            let wanted = KeysAndAttributes::builder()
+                .set_keys(Some(keys))
+                .consistent_read(true)
+                .build();
             let wanted = wanted.map_err(|error| PortError::invalid(SERVICE, error))?;
-            let output = self.client.batch_get_item().request_items(&self.table, wanted).send().await;
+            let output = self
+                .client
+                .batch_get_item()
+                .request_items(&self.table, wanted)
+                .send()
+                .await;
             let output = output.map_err(failed(SERVICE))?;
-            items.extend(output.responses.into_iter().flatten().flat_map(|(_, items)| items));
-            keys = output.unprocessed_keys.into_iter().flatten().flat_map(|(_, left)| left.keys).collect();
+            items.extend(
+                output
+                    .responses
+                    .into_iter()
+                    .flatten()
+                    .flat_map(|(_, items)| items),
+            );
+            keys = output
+                .unprocessed_keys
+                .into_iter()
+                .flatten()
+                .flat_map(|(_, left)| left.keys)
+                .collect();
             if keys.is_empty() {
                 return Ok(items);
             }
             pause(round).await;
         }
-        Err(PortError::unavailable(SERVICE, "it keeps leaving parts of a batch out"))
+        Err(PortError::unavailable(
+            SERVICE,
+            "it keeps leaving parts of a batch out",
+        ))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What ECS's answers to a launch mean, as a typed cause that says what to do next.
 //!
-//! No type of the SDK is needed for that, so that a model of ECS without a wire is understood by the same code.
+//! No type of the SDK is needed for that, so that a model of ECS without a wire is understood by
+//! the same code.
 
 use domain::{
     adaptive_limit::Shortage,
@@ -27,16 +28,21 @@ pub fn started(task: Option<Task>, failure: Option<Unplaced<'_>>) -> Result<Task
     match (task, failure) {
         (Some(task), _) => Ok(task),
         (None, Some(failure)) => Err(unplaced(failure)),
-        (None, None) => Err(LaunchError::Unknown("RunTask answered with neither a task nor a reason".into())),
+        (None, None) => Err(LaunchError::Unknown(
+            "RunTask answered with neither a task nor a reason".into(),
+        )),
     }
 }
 
-/// A reason for not placing a task (`failures[]` in a 200; ECS Developer Guide, "API failure reasons").
+/// A reason for not placing a task (`failures[]` in a 200; ECS Developer Guide, "API failure
+/// reasons").
 ///
-/// The vCPU limit and "Capacity is unavailable at this time" come here, and so does `RESOURCE:*`: nothing was started and later there
-/// may be room. So is what is not known: ECS has accepted the request as such, or it would have been an error; waiting for nothing is
-/// seen (the reason stands beside WAITING) and can be cancelled, while failing what could have run cannot be taken back. Only
-/// what cannot become true by waiting is refused: the words are of container instances, of which Fargate has none.
+/// The vCPU limit and "Capacity is unavailable at this time" come here, and so does `RESOURCE:*`:
+/// nothing was started and later there may be room. So is what is not known: ECS has accepted the
+/// request as such, or it would have been an error; waiting for nothing is seen (the reason stands
+/// beside WAITING) and can be cancelled, while failing what could have run cannot be taken back.
+/// Only what cannot become true by waiting is refused: the words are of container instances, of
+/// which Fargate has none.
 fn unplaced(failure: Unplaced<'_>) -> LaunchError {
     let reason = failure.reason.unwrap_or("no reason was given");
     let words = match failure.detail {
@@ -45,7 +51,9 @@ fn unplaced(failure: Unplaced<'_>) -> LaunchError {
     };
     match Fault::answered(200, None, reason).remedy {
         Remedy::Wait => LaunchError::Throttled(words),
-        _ if matches!(reason, "ATTRIBUTE" | "INACTIVE" | "MISSING" | "LOCATION") => LaunchError::Refused(words),
+        _ if matches!(reason, "ATTRIBUTE" | "INACTIVE" | "MISSING" | "LOCATION") => {
+            LaunchError::Refused(words)
+        }
         _ => full(words),
     }
 }
@@ -53,7 +61,14 @@ fn unplaced(failure: Unplaced<'_>) -> LaunchError {
 /// What ECS is short of, by its words: a quota is always called a limit, all else is capacity.
 fn full(words: String) -> LaunchError {
     let by_quota = words.to_lowercase().contains("limit");
-    LaunchError::Full { shortage: if by_quota { Shortage::Quota } else { Shortage::Capacity }, words }
+    LaunchError::Full {
+        shortage: if by_quota {
+            Shortage::Quota
+        } else {
+            Shortage::Capacity
+        },
+        words,
+    }
 }
 
 /// The token is known, with other parameters: the task it stands for is the answer.
@@ -70,7 +85,8 @@ pub fn existing(described: Described, said: &Fault) -> Result<Task, LaunchError>
 pub fn refusal(fault: &Fault) -> LaunchError {
     match fault.remedy {
         Remedy::Wait => LaunchError::Throttled(fault.to_string()),
-        // Even a connection that was refused is not told apart from one that was cut: the same call with the same token is right for both.
+        // Even a connection that was refused is not told apart from one that was cut: the same call
+        // with the same token is right for both.
         Remedy::Ask => LaunchError::Unknown(fault.to_string()),
         Remedy::Change if is_full(fault) => full(format!("ECS: {}", fault.words)),
         Remedy::Change if is_first_use(fault) => full(format!(
@@ -78,14 +94,18 @@ pub fn refusal(fault: &Fault) -> LaunchError {
              --aws-service-name ecs.amazonaws.com`",
             fault.words
         )),
-        Remedy::Change if is_unknown_definition(fault) => LaunchError::NoDefinition(fault.to_string()),
+        Remedy::Change if is_unknown_definition(fault) => {
+            LaunchError::NoDefinition(fault.to_string())
+        }
         Remedy::Change => LaunchError::Refused(format!("{fault}{}", remedy(fault))),
     }
 }
 
 /// What the user or the operator can do about a refusal.
 fn remedy(fault: &Fault) -> &'static str {
-    let about_roles = ["iam:PassRole", "assume the role", "AssumeRole"].iter().any(|words| fault.words.contains(words));
+    let about_roles = ["iam:PassRole", "assume the role", "AssumeRole"]
+        .iter()
+        .any(|words| fault.words.contains(words));
     match fault.code.as_deref() {
         _ if fault.words.contains("above your limit") => {
             ". The account may not run a task of this size at all: ask for less, or raise its vCPU quota for Fargate in Service Quotas"
@@ -97,7 +117,9 @@ fn remedy(fault: &Fault) -> &'static str {
             ". The launcher's role does not allow it, or a policy of the organisation denies it: `mycli upgrade` restores the role"
         }
         Some("BlockedException") => ". AWS has blocked the account: only AWS Support can help",
-        Some("ClusterNotFoundException") => ". The stack's cluster is gone: `mycli doctor` says what the stack lacks",
+        Some("ClusterNotFoundException") => {
+            ". The stack's cluster is gone: `mycli doctor` says what the stack lacks"
+        }
         Some("PlatformTaskDefinitionIncompatibilityException" | "PlatformUnknownException") => {
             ". Fargate has no platform for this task here: try the other --arch, or other --cpu and --memory"
         }
@@ -112,22 +134,36 @@ fn remedy(fault: &Fault) -> &'static str {
 fn is_full(fault: &Fault) -> bool {
     let lower = fault.words.to_lowercase();
     fault.is("LimitExceededException")
-        || ["you've reached the limit on the number of", "capacity is unavailable"]
-            .iter()
-            .any(|words| lower.contains(words))
+        || [
+            "you've reached the limit on the number of",
+            "capacity is unavailable",
+        ]
+        .iter()
+        .any(|words| lower.contains(words))
 }
 
-/// In an account that never used ECS its own role is still being made: the next call finds it (seen so by awslabs/fargatecli#35 and many
-/// others). Failing the very first run for that would be a poor welcome.
+/// In an account that never used ECS its own role is still being made: the next call finds it (seen
+/// so by awslabs/fargatecli#35 and many others). Failing the very first run for that would be a
+/// poor welcome.
 fn is_first_use(fault: &Fault) -> bool {
     fault.is("InvalidParameterException") && fault.words.contains("service linked role")
 }
 
-/// The definition was deregistered ("TaskDefinition is inactive") or deleted ("TaskDefinition not found").
+/// The definition was deregistered ("TaskDefinition is inactive") or deleted ("TaskDefinition not
+/// found").
 fn is_unknown_definition(fault: &Fault) -> bool {
-    let lower = fault.words.to_lowercase().replace("task definition", "taskdefinition");
-    let gone =
-        ["inactive", "not found", "does not exist", "unable to find", "unable to describe", "delete_in_progress"];
+    let lower = fault
+        .words
+        .to_lowercase()
+        .replace("task definition", "taskdefinition");
+    let gone = [
+        "inactive",
+        "not found",
+        "does not exist",
+        "unable to find",
+        "unable to describe",
+        "delete_in_progress",
+    ];
     (fault.is("ClientException") || fault.is("InvalidParameterException"))
         && lower.contains("taskdefinition")
         && gone.iter().any(|words| lower.contains(words))
@@ -136,7 +172,8 @@ fn is_unknown_definition(fault: &Fault) -> bool {
 /// `StopTask` on a task that ECS does not know (any more).
 #[must_use]
 pub fn is_unknown_task(fault: &Fault) -> bool {
-    fault.is("InvalidParameterException") && fault.words.to_lowercase().contains("task was not found")
+    fault.is("InvalidParameterException")
+        && fault.words.to_lowercase().contains("task was not found")
 }
 
 #[cfg(test)]
@@ -144,7 +181,14 @@ mod tests {
     use super::*;
 
     fn placed(reason: &str) -> LaunchError {
-        started(None, Some(Unplaced { reason: Some(reason), detail: None })).unwrap_err()
+        started(
+            None,
+            Some(Unplaced {
+                reason: Some(reason),
+                detail: None,
+            }),
+        )
+        .unwrap_err()
     }
 
     fn refused(status: u16, code: &str, message: &str) -> LaunchError {
@@ -160,7 +204,10 @@ mod tests {
             "something new",
         ] {
             let error = placed(reason);
-            assert!(matches!(&error, LaunchError::Full { words, .. } if words.contains(reason)), "{error:?}");
+            assert!(
+                matches!(&error, LaunchError::Full { words, .. } if words.contains(reason)),
+                "{error:?}"
+            );
         }
     }
 
@@ -187,19 +234,37 @@ mod tests {
             ("ClientException", "TaskDefinition not found."),
             ("ClientException", "Unable to find task definition mycli:7"),
         ] {
-            assert!(matches!(refused(400, code, words), LaunchError::NoDefinition(_)), "{code}: {words}");
+            assert!(
+                matches!(refused(400, code, words), LaunchError::NoDefinition(_)),
+                "{code}: {words}"
+            );
         }
         let role = "Role is not valid: the task was not found";
-        assert!(matches!(refused(400, "ClientException", role), LaunchError::Refused(_)));
+        assert!(matches!(
+            refused(400, "ClientException", role),
+            LaunchError::Refused(_)
+        ));
     }
 
     #[test]
     fn a_refusal_says_what_can_be_done() {
         let pass_role = "User: arn:aws:sts::111122223333:assumed-role/l/l is not authorized to perform: iam:PassRole on resource: x";
         let error = refused(400, "AccessDeniedException", pass_role).to_string();
-        assert!(error.contains("iam:PassRole on resource: x") && error.contains("ecs-tasks.amazonaws.com"), "{error}");
-        let error = refused(400, "AccessDeniedException", "not authorized to perform: ecs:RunTask").to_string();
-        assert!(error.contains("ecs:RunTask") && error.contains("mycli upgrade"), "{error}");
+        assert!(
+            error.contains("iam:PassRole on resource: x")
+                && error.contains("ecs-tasks.amazonaws.com"),
+            "{error}"
+        );
+        let error = refused(
+            400,
+            "AccessDeniedException",
+            "not authorized to perform: ecs:RunTask",
+        )
+        .to_string();
+        assert!(
+            error.contains("ecs:RunTask") && error.contains("mycli upgrade"),
+            "{error}"
+        );
         for code in [
             "BlockedException",
             "ClusterNotFoundException",
@@ -207,7 +272,10 @@ mod tests {
             "UnsupportedFeatureException",
         ] {
             let error = refused(400, code, "no");
-            assert!(matches!(&error, LaunchError::Refused(words) if words.len() > code.len() + 20), "{error:?}");
+            assert!(
+                matches!(&error, LaunchError::Refused(words) if words.len() > code.len() + 20),
+                "{error:?}"
+            );
         }
     }
 
@@ -229,17 +297,33 @@ mod tests {
 
     #[test]
     fn a_size_that_the_account_may_not_have_is_refused() {
-        let error = refused(400, "ClientException", "The requested CPU configuration is above your limit");
-        assert!(matches!(&error, LaunchError::Refused(words) if words.contains("Service Quotas")), "{error:?}");
+        let error = refused(
+            400,
+            "ClientException",
+            "The requested CPU configuration is above your limit",
+        );
+        assert!(
+            matches!(&error, LaunchError::Refused(words) if words.contains("Service Quotas")),
+            "{error:?}"
+        );
     }
 
     #[test]
     fn limits_that_come_as_errors_are_waited_for_too() {
         let limit = "You've reached the limit on the number of tasks you can run concurrently";
-        assert!(matches!(refused(400, "ClientException", limit), LaunchError::Full { shortage: Shortage::Quota, .. }));
+        assert!(matches!(
+            refused(400, "ClientException", limit),
+            LaunchError::Full {
+                shortage: Shortage::Quota,
+                ..
+            }
+        ));
         assert!(matches!(
             refused(400, "LimitExceededException", "limit"),
-            LaunchError::Full { shortage: Shortage::Quota, .. }
+            LaunchError::Full {
+                shortage: Shortage::Quota,
+                ..
+            }
         ));
     }
 }

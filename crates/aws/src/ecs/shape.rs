@@ -2,12 +2,14 @@
 
 use aws_sdk_ecs::{
     operation::{
-        register_task_definition::builders::RegisterTaskDefinitionInputBuilder, run_task::builders::RunTaskInputBuilder,
+        register_task_definition::builders::RegisterTaskDefinitionInputBuilder,
+        run_task::builders::RunTaskInputBuilder,
     },
     types::{
-        AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, Compatibility, Container as SdkContainer,
-        ContainerDefinition, ContainerOverride as SdkContainerOverride, CpuArchitecture, KeyValuePair as SdkPair,
-        LogConfiguration, LogDriver, NetworkConfiguration as SdkNetwork, NetworkMode, OsFamily, RepositoryCredentials,
+        AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, Compatibility,
+        Container as SdkContainer, ContainerDefinition, ContainerOverride as SdkContainerOverride,
+        CpuArchitecture, KeyValuePair as SdkPair, LogConfiguration, LogDriver,
+        NetworkConfiguration as SdkNetwork, NetworkMode, OsFamily, RepositoryCredentials,
         RuntimePlatform, Secret, Tag as SdkTag, Task as SdkTask, TaskOverride as SdkTaskOverride,
     },
 };
@@ -15,7 +17,8 @@ use aws_smithy_types::DateTime;
 use domain::{
     Timestamp,
     ecs::{
-        CONTAINER, Container, ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, StopCode, Tag, Task,
+        CONTAINER, Container, ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput,
+        StopCode, Tag, Task,
     },
     request::{Arch, TaskSize},
     task::{STREAM_PREFIX, SecretMapping, TaskDefinition},
@@ -24,20 +27,26 @@ use domain::{
 
 use super::Registration;
 
-/// How long a task has between TERM and KILL when ECS stops it. Fargate allows 2 to 120 s, its default is 30 (ECS API reference,
-/// `ContainerDefinition`). Ours has to exceed the script's own grace, or the script could not say how its command ended.
+/// How long a task has between TERM and KILL when ECS stops it. Fargate allows 2 to 120 s, its
+/// default is 30 (ECS API reference, `ContainerDefinition`). Ours has to exceed the script's own
+/// grace, or the script could not say how its command ended.
 const STOP_TIMEOUT_SECONDS: i32 = 30;
 const _: () = assert!(STOP_TIMEOUT_SECONDS as u32 > GRACE_SECONDS);
 
 /// The call that registers a definition.
 ///
-/// CPU and memory must be given on Fargate and every run overrides them, so the smallest pair stands for all.
+/// CPU and memory must be given on Fargate and every run overrides them, so the smallest pair
+/// stands for all.
 pub(super) fn definition(
     definition: &TaskDefinition,
     registration: &Registration,
 ) -> Result<RegisterTaskDefinitionInputBuilder, String> {
     Ok(RegisterTaskDefinitionInputBuilder::default()
-        .family(format!("{}-{}", registration.family_prefix, definition.content_hash()))
+        .family(format!(
+            "{}-{}",
+            registration.family_prefix,
+            definition.content_hash()
+        ))
         .requires_compatibilities(Compatibility::Fargate)
         .network_mode(NetworkMode::Awsvpc)
         .cpu(TaskSize::SMALLEST.cpu().to_string())
@@ -53,21 +62,35 @@ fn platform(arch: Arch) -> RuntimePlatform {
         Arch::Arm64 => CpuArchitecture::Arm64,
         Arch::X86_64 => CpuArchitecture::X8664,
     };
-    RuntimePlatform::builder().cpu_architecture(arch).operating_system_family(OsFamily::Linux).build()
+    RuntimePlatform::builder()
+        .cpu_architecture(arch)
+        .operating_system_family(OsFamily::Linux)
+        .build()
 }
 
-/// No init process (`linuxParameters.initProcessEnabled`): as process 1 the script reaches every process of the task with one signal and
-/// reaps what is left to it, which it could not as init's child.
+/// No init process (`linuxParameters.initProcessEnabled`): as process 1 the script reaches every
+/// process of the task with one signal and reaps what is left to it, which it could not as init's
+/// child.
 fn container_definition(
     definition: &TaskDefinition,
     registration: &Registration,
 ) -> Result<ContainerDefinition, String> {
-    let image = definition.image.as_ref().ok_or("a task on Fargate needs an image")?;
+    let image = definition
+        .image
+        .as_ref()
+        .ok_or("a task on Fargate needs an image")?;
     let credentials = definition.registry_secret.as_ref().map(|secret| {
         // The builder only fails for want of the one field that is given.
-        RepositoryCredentials::builder().credentials_parameter(secret.as_str()).build().map_err(|e| e.to_string())
+        RepositoryCredentials::builder()
+            .credentials_parameter(secret.as_str())
+            .build()
+            .map_err(|e| e.to_string())
     });
-    let secrets: Result<Vec<_>, _> = definition.secrets.iter().map(|secret| mapped(secret, registration)).collect();
+    let secrets: Result<Vec<_>, _> = definition
+        .secrets
+        .iter()
+        .map(|secret| mapped(secret, registration))
+        .collect();
     Ok(ContainerDefinition::builder()
         .name(CONTAINER)
         .image(image.as_str())
@@ -81,16 +104,25 @@ fn container_definition(
         .build())
 }
 
-/// By the parameter's name: ECS takes that for the task's own region (ECS Developer Guide, "Pass Systems Manager parameters").
+/// By the parameter's name: ECS takes that for the task's own region (ECS Developer Guide, "Pass
+/// Systems Manager parameters").
 fn mapped(secret: &SecretMapping, registration: &Registration) -> Result<Secret, String> {
     let parameter = format!("{}{}", registration.secrets_path, secret.value_from);
-    Secret::builder().name(&secret.name).value_from(parameter).build().map_err(|error| error.to_string())
+    Secret::builder()
+        .name(&secret.name)
+        .value_from(parameter)
+        .build()
+        .map_err(|error| error.to_string())
 }
 
-/// `mode` is said, because ECS's default has been `non-blocking` since June 25, 2025 (ECS API reference, `LogConfiguration`): that drops
-/// lines when its buffer is full, and here a line may be what tells how a command ended. A command that writes faster than CloudWatch
-/// Logs takes is slowed down instead, as by any pipe.
-fn log_configuration(definition: &TaskDefinition, registration: &Registration) -> Result<LogConfiguration, String> {
+/// `mode` is said, because ECS's default has been `non-blocking` since June 25, 2025 (ECS API
+/// reference, `LogConfiguration`): that drops lines when its buffer is full, and here a line may be
+/// what tells how a command ended. A command that writes faster than CloudWatch Logs takes is
+/// slowed down instead, as by any pipe.
+fn log_configuration(
+    definition: &TaskDefinition,
+    registration: &Registration,
+) -> Result<LogConfiguration, String> {
     LogConfiguration::builder()
         .log_driver(LogDriver::Awslogs)
         .options("awslogs-group", &definition.log_group)
@@ -103,13 +135,22 @@ fn log_configuration(definition: &TaskDefinition, registration: &Registration) -
 
 /// The call that starts a task: exactly what is stored.
 ///
-/// A capacity provider goes without a launch type. ECS's own tags and copied ones are left out: they would say nothing that the given ones do not.
+/// A capacity provider goes without a launch type. ECS's own tags and copied ones are left out:
+/// they would say nothing that the given ones do not.
 pub(super) fn run_task(input: &RunTaskInput) -> Result<RunTaskInputBuilder, String> {
     let strategy = input.capacity_provider.as_ref().map(|provider| {
-        let item = CapacityProviderStrategyItem::builder().capacity_provider(provider).weight(1).build();
-        item.map(|item| vec![item]).map_err(|error| error.to_string())
+        let item = CapacityProviderStrategyItem::builder()
+            .capacity_provider(provider)
+            .weight(1)
+            .build();
+        item.map(|item| vec![item])
+            .map_err(|error| error.to_string())
     });
-    let network = input.network_configuration.as_ref().map(network).transpose()?;
+    let network = input
+        .network_configuration
+        .as_ref()
+        .map(network)
+        .transpose()?;
     Ok(RunTaskInputBuilder::default()
         .cluster(&input.cluster)
         .task_definition(&input.task_definition)
@@ -117,7 +158,9 @@ pub(super) fn run_task(input: &RunTaskInput) -> Result<RunTaskInputBuilder, Stri
         .started_by(&input.started_by)
         .count(i32::try_from(input.count).map_err(|error| error.to_string())?)
         .enable_ecs_managed_tags(false)
-        .set_tags(Some(input.tags.iter().map(tag).collect()).filter(|tags: &Vec<_>| !tags.is_empty()))
+        .set_tags(
+            Some(input.tags.iter().map(tag).collect()).filter(|tags: &Vec<_>| !tags.is_empty()),
+        )
         .set_capacity_provider_strategy(strategy.transpose()?)
         .set_network_configuration(network)
         .overrides(
@@ -126,7 +169,12 @@ pub(super) fn run_task(input: &RunTaskInput) -> Result<RunTaskInputBuilder, Stri
                 .memory(&input.overrides.memory)
                 .set_task_role_arn(input.overrides.task_role_arn.clone())
                 .set_container_overrides(Some(
-                    input.overrides.container_overrides.iter().map(container_override).collect(),
+                    input
+                        .overrides
+                        .container_overrides
+                        .iter()
+                        .map(container_override)
+                        .collect(),
                 ))
                 .build(),
         ))
@@ -137,7 +185,11 @@ fn tag(tag: &Tag) -> SdkTag {
 }
 
 fn network(network: &NetworkConfiguration) -> Result<SdkNetwork, String> {
-    let public_ip = if network.assign_public_ip { AssignPublicIp::Enabled } else { AssignPublicIp::Disabled };
+    let public_ip = if network.assign_public_ip {
+        AssignPublicIp::Enabled
+    } else {
+        AssignPublicIp::Disabled
+    };
     let groups = Some(network.security_groups.clone()).filter(|groups| !groups.is_empty());
     let vpc = AwsVpcConfiguration::builder()
         .set_subnets(Some(network.subnets.clone()))
@@ -149,7 +201,12 @@ fn network(network: &NetworkConfiguration) -> Result<SdkNetwork, String> {
 }
 
 fn container_override(container: &ContainerOverride) -> SdkContainerOverride {
-    let pair = |pair: &KeyValuePair| SdkPair::builder().name(&pair.name).value(&pair.value).build();
+    let pair = |pair: &KeyValuePair| {
+        SdkPair::builder()
+            .name(&pair.name)
+            .value(&pair.value)
+            .build()
+    };
     SdkContainerOverride::builder()
         .name(&container.name)
         .set_environment(Some(container.environment.iter().map(pair).collect()))
@@ -168,7 +225,9 @@ pub(super) fn task(task: &SdkTask) -> Task {
         started_by: task.started_by.clone(),
         capacity_provider_name: task.capacity_provider_name.clone(),
         containers: task.containers().iter().map(container).collect(),
-        stop_code: task.stop_code().map(|code| StopCode::from(code.as_str().to_owned())),
+        stop_code: task
+            .stop_code()
+            .map(|code| StopCode::from(code.as_str().to_owned())),
         stopped_reason: task.stopped_reason.clone(),
         version: task.version,
         created_at: time(task.created_at()),
@@ -193,7 +252,8 @@ fn container(container: &SdkContainer) -> Container {
     }
 }
 
-/// To the nearest millisecond, as the domain keeps times: ECS's are decimal fractions, which floating point may be just short of.
+/// To the nearest millisecond, as the domain keeps times: ECS's are decimal fractions, which
+/// floating point may be just short of.
 fn time(time: Option<&DateTime>) -> Option<Timestamp> {
     let nanos = time?.as_nanos();
     Timestamp::from_timestamp_millis(i64::try_from((nanos + 500_000).div_euclid(1_000_000)).ok()?)

@@ -1,18 +1,36 @@
-//! Tells apart why a task did not start, by the words of ECS: it gives nothing else (Developer Guide, "stopped task error codes").
+//! Tells apart why a task did not start, by the words of ECS: it gives nothing else (Developer
+//! Guide, "stopped task error codes").
 //!
-//! The words are neither stable nor whole: ECS cuts them, spells them in several ways, and changes them. So a rule looks for the shortest
-//! part that tells. `tests/it/aws/fixtures/stop_reasons.json` has a hundred that public reports quote, each with its source.
+//! The words are neither stable nor whole: ECS cuts them, spells them in several ways, and changes
+//! them. So a rule looks for the shortest part that tells.
+//! `tests/it/aws/fixtures/stop_reasons.json` has a hundred that public reports quote, each with its
+//! source.
 
 use super::Cause;
 
 /// Words that say that too much was asked of a service at once.
-const THROTTLED: &[&str] =
-    &["throttl", "rate exceeded", "toomanyrequests", "too many requests", "request limit exceeded"];
+const THROTTLED: &[&str] = &[
+    "throttl",
+    "rate exceeded",
+    "toomanyrequests",
+    "too many requests",
+    "request limit exceeded",
+];
 const FULL_DISK: &[&str] = &["no space left", "not enough space"];
-const NO_VARIANT: &[&str] =
-    &["descriptor matching platform", "descriptor for platform", "no matching manifest", "exec format error"];
-const PULL: &[&str] =
-    &["cannotpull", "can’t pull the image", "can't pull the image", "pull image", "imagenotfound", "image not found"];
+const NO_VARIANT: &[&str] = &[
+    "descriptor matching platform",
+    "descriptor for platform",
+    "no matching manifest",
+    "exec format error",
+];
+const PULL: &[&str] = &[
+    "cannotpull",
+    "can’t pull the image",
+    "can't pull the image",
+    "pull image",
+    "imagenotfound",
+    "image not found",
+];
 /// What another try does not change about a pull.
 const NO_IMAGE: &[&str] = &[
     "not found",
@@ -39,8 +57,8 @@ const HOST: &[&str] = &[
     "provisioning to complete",
     "network interface provision",
 ];
-/// The task, or the agent on its behalf, did not reach a service. "retried 5 time(s)" is where ECS cuts off what follows: it stands for
-/// calls that got no answer, while a refusal is not repeated.
+/// The task, or the agent on its behalf, did not reach a service. "retried 5 time(s)" is where ECS
+/// cuts off what follows: it stands for calls that got no answer, while a refusal is not repeated.
 const UNREACHED: &[&str] = &[
     "connection issue",
     "requesterror",
@@ -70,7 +88,8 @@ const SECRET: &[&str] = &[
 ];
 const ENTRY_POINT: &[&str] = &["starting container process", "executable file not found"];
 
-/// Why a task did not start. The rules' order matters: several may fit, and the first one says more.
+/// Why a task did not start. The rules' order matters: several may fit, and the first one says
+/// more.
 pub(super) fn start_failure(words: String) -> Cause {
     let lower = words.to_lowercase();
     let has = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
@@ -81,7 +100,11 @@ pub(super) fn start_failure(words: String) -> Cause {
         return Cause::Manifest(words);
     }
     if has(PULL) {
-        return if has(NO_IMAGE) && !has(THROTTLED) { Cause::ImageNotFound(words) } else { Cause::Pull(words) };
+        return if has(NO_IMAGE) && !has(THROTTLED) {
+            Cause::ImageNotFound(words)
+        } else {
+            Cause::Pull(words)
+        };
     }
     if has(&["assume the service linked role"]) {
         return Cause::ServiceLinkedRole(words);
@@ -102,7 +125,11 @@ pub(super) fn start_failure(words: String) -> Cause {
         return Cause::Log(words);
     }
     if has(SECRET) {
-        return if has(THROTTLED) { Cause::SecretThrottled(words) } else { Cause::Secret(words) };
+        return if has(THROTTLED) {
+            Cause::SecretThrottled(words)
+        } else {
+            Cause::Secret(words)
+        };
     }
     if has(ENTRY_POINT) {
         return Cause::EntryPoint(words);

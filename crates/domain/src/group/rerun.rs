@@ -15,14 +15,16 @@ use crate::{
     request::{Changes, FieldError, Name, SubmitRequest},
 };
 
-/// How many rejections are kept with their reasons; the others are only counted. Ours: the record is rewritten after each page.
+/// How many rejections are kept with their reasons; the others are only counted. Ours: the record
+/// is rewritten after each page.
 pub const REJECTIONS_MAX: usize = 100;
 
 /// The failed members of one group that are run again as members of another, or of the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupRerun {
-    /// How far it is in the group that the new executions are counted in. Members of the other group that were submitted before `at`, when the
-    /// submission was first sent, are run again, so none that it made itself.
+    /// How far it is in the group that the new executions are counted in. Members of the other
+    /// group that were submitted before `at`, when the submission was first sent, are run again, so
+    /// none that it made itself.
     #[serde(flatten)]
     pub progress: Progress,
     /// The group whose failed members are run again.
@@ -96,9 +98,16 @@ pub struct Wish {
 }
 
 impl GroupRerun {
-    /// One that begins now, of a submission that was first heard of `at`, in place of one that is done.
+    /// One that begins now, of a submission that was first heard of `at`, in place of one that is
+    /// done.
     #[must_use]
-    pub fn new(wish: Wish, by: &Caller, at: Timestamp, now: Timestamp, before: Option<&Self>) -> Self {
+    pub fn new(
+        wish: Wish,
+        by: &Caller,
+        at: Timestamp,
+        now: Timestamp,
+        before: Option<&Self>,
+    ) -> Self {
         Self {
             progress: Progress::new(wish.into, at, now, before.map(|before| &before.progress)),
             of: wish.of,
@@ -124,7 +133,11 @@ impl GroupRerun {
     /// Who asked.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        Caller { name: self.by.clone(), role: self.role, principal: self.by_id.clone() }
+        Caller {
+            name: self.by.clone(),
+            role: self.role,
+            principal: self.by_id.clone(),
+        }
     }
 
     /// Whether this member is to be run again. One that was cancelled was not wanted.
@@ -151,37 +164,80 @@ impl GroupRerun {
     /// The same after a page of members; `next` is where the walk goes on, `None` at its end.
     #[must_use]
     pub fn after(&self, page: Page, next: Option<&Cursor>, now: Timestamp) -> Self {
-        let (Rerun { accepted, existing, rejected, passed_over }, more) = (self.counts, page.counts);
+        let (
+            Rerun {
+                accepted,
+                existing,
+                rejected,
+                passed_over,
+            },
+            more,
+        ) = (self.counts, page.counts);
         let counts = Rerun {
             accepted: accepted + more.accepted,
             existing: existing + more.existing,
             rejected: rejected + more.rejected,
             passed_over: passed_over + more.passed_over,
         };
-        let rejections = self.rejections.iter().cloned().chain(page.rejections).take(REJECTIONS_MAX).collect();
-        let progress = Progress { done: next.is_none(), ..self.progress.after_page(next, now) };
-        Self { progress, counts, rejections, ..self.clone() }
+        let rejections = self
+            .rejections
+            .iter()
+            .cloned()
+            .chain(page.rejections)
+            .take(REJECTIONS_MAX)
+            .collect();
+        let progress = Progress {
+            done: next.is_none(),
+            ..self.progress.after_page(next, now)
+        };
+        Self {
+            progress,
+            counts,
+            rejections,
+            ..self.clone()
+        }
     }
 
-    /// The same with executions that somebody recorded beside whoever moves it on, who met them as existing.
+    /// The same with executions that somebody recorded beside whoever moves it on, who met them as
+    /// existing.
     #[must_use]
     pub fn recorded_beside(&self, accepted: u32) -> Self {
-        let Rerun { accepted: before, existing, .. } = self.counts;
-        let counts = Rerun { accepted: before + accepted, existing: existing.saturating_sub(accepted), ..self.counts };
-        Self { counts, ..self.clone() }
+        let Rerun {
+            accepted: before,
+            existing,
+            ..
+        } = self.counts;
+        let counts = Rerun {
+            accepted: before + accepted,
+            existing: existing.saturating_sub(accepted),
+            ..self.counts
+        };
+        Self {
+            counts,
+            ..self.clone()
+        }
     }
 
     /// The same, once the new group was cancelled: nothing more of it is run again.
     #[must_use]
     pub fn given_up(&self, now: Timestamp) -> Self {
-        let progress = Progress { done: true, touched_at: now, ..self.progress.clone() };
-        Self { progress, cancelled: true, ..self.clone() }
+        let progress = Progress {
+            done: true,
+            touched_at: now,
+            ..self.progress.clone()
+        };
+        Self {
+            progress,
+            cancelled: true,
+            ..self.clone()
+        }
     }
 
     /// Whether it is of the same submission.
     #[must_use]
     pub fn is_of_the_submission_of(&self, other: &Self) -> bool {
-        (&self.submission, &self.by_id, self.progress.at) == (&other.submission, &other.by_id, other.progress.at)
+        (&self.submission, &self.by_id, self.progress.at)
+            == (&other.submission, &other.by_id, other.progress.at)
     }
 
     /// Whether it is the same walk, and nobody looked at a page of members since.
@@ -191,20 +247,34 @@ impl GroupRerun {
         self.is_of_the_submission_of(earlier) && page(self) == page(earlier)
     }
 
-    /// A fault of a request made by [`GroupRerun::request`], as one of the changes, if these are to blame for it.
+    /// A fault of a request made by [`GroupRerun::request`], as one of the changes, if these are to
+    /// blame for it.
     #[must_use]
     pub fn own_fault(&self, request: &SubmitRequest, fault: FieldError) -> Option<FieldError> {
         let head = fault.field.split(['[', '.']).next().unwrap_or_default();
         let is_added = || {
-            let index = fault.field.strip_prefix("secrets[")?.strip_suffix(']')?.parse::<usize>().ok()?;
-            self.add_secrets.contains(request.secrets.get(index)?).then_some(())
+            let index = fault
+                .field
+                .strip_prefix("secrets[")?
+                .strip_suffix(']')?
+                .parse::<usize>()
+                .ok()?;
+            self.add_secrets
+                .contains(request.secrets.get(index)?)
+                .then_some(())
         };
         if is_added().is_some() {
-            return Some(FieldError { field: "add_secrets".into(), ..fault });
+            return Some(FieldError {
+                field: "add_secrets".into(),
+                ..fault
+            });
         }
         let changes = serde_json::to_value(&self.changes).ok()?;
         changes.get(head)?;
-        Some(FieldError { field: format!("changes.{}", fault.field), ..fault })
+        Some(FieldError {
+            field: format!("changes.{}", fault.field),
+            ..fault
+        })
     }
 }
 
@@ -221,18 +291,26 @@ impl GroupWork for GroupRerun {
     }
 
     fn message(&self) -> Message {
-        Message::RerunGroup { group: self.progress.group.clone() }
+        Message::RerunGroup {
+            group: self.progress.group.clone(),
+        }
     }
 }
 
 /// The id of a submission for which the caller gave none.
 #[must_use]
 pub fn fresh_submission(now: Timestamp, bits: u128) -> String {
-    format!("sub_{}", ulid::Ulid::from_parts(u64::try_from(now.timestamp_millis()).unwrap_or_default(), bits))
+    format!(
+        "sub_{}",
+        ulid::Ulid::from_parts(
+            u64::try_from(now.timestamp_millis()).unwrap_or_default(),
+            bits
+        )
+    )
 }
 
-/// The idempotency key of a rerun: the same whenever the submission is sent again, whatever else has failed by then. A hash, because a
-/// submission's id may be as long as a key.
+/// The idempotency key of a rerun: the same whenever the submission is sent again, whatever else
+/// has failed by then. A hash, because a submission's id may be as long as a key.
 #[must_use]
 pub fn key(submission: &str, member: &ExecutionId) -> String {
     let digest = hex::encode(Sha256::digest(format!("{submission}/{member}")));
@@ -269,7 +347,10 @@ mod tests {
     #[test]
     fn secrets_are_added_once() {
         let mut secrets = vec!["A".to_owned()];
-        add_secrets(&mut secrets, &["B".to_owned(), "A".to_owned(), "B".to_owned()]);
+        add_secrets(
+            &mut secrets,
+            &["B".to_owned(), "A".to_owned(), "B".to_owned()],
+        );
         assert_eq!(secrets, ["A", "B"]);
     }
 }

@@ -1,7 +1,7 @@
 //! What work on all members of a group has in common, whatever is done with them.
 //!
-//! A group may have ten thousand members, so one request only writes down what is asked for. The control queue does the work, page by page,
-//! and the sweep goes on with work that stands still.
+//! A group may have ten thousand members, so one request only writes down what is asked for. The
+//! control queue does the work, page by page, and the sweep goes on with work that stands still.
 
 use std::fmt::Debug;
 
@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::KEPT;
 use crate::{Timestamp, history::Cursor, message::Message, request::Name, stored::Unknown};
 
-/// After how long without progress the sweep takes it that nobody does the work. It is above the time of the launcher function.
+/// After how long without progress the sweep takes it that nobody does the work. It is above the
+/// time of the launcher function.
 pub const STALLED: TimeDelta = TimeDelta::seconds(90);
 
 /// The kinds of work.
@@ -34,7 +35,8 @@ impl GroupWorkKind {
     }
 }
 
-/// The part of a stored record that all work on groups has in common: which group it is for, and how far it is.
+/// The part of a stored record that all work on groups has in common: which group it is for, and
+/// how far it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// The group that the record is found by.
@@ -65,25 +67,35 @@ impl Progress {
             cursor: None,
             touched_at: now,
             done: false,
-            unknown: before.map(|before| before.unknown.clone()).unwrap_or_default(),
+            unknown: before
+                .map(|before| before.unknown.clone())
+                .unwrap_or_default(),
         }
     }
 
     /// The same after a page of members; the walk goes on at `next`, or has come to its end.
     #[must_use]
     pub fn after_page(&self, next: Option<&Cursor>, now: Timestamp) -> Self {
-        Self { cursor: next.map(Cursor::encode), touched_at: now, ..self.clone() }
+        Self {
+            cursor: next.map(Cursor::encode),
+            touched_at: now,
+            ..self.clone()
+        }
     }
 
     /// Where the walk goes on. A cursor that this release cannot read begins anew.
     #[must_use]
     pub fn next(&self) -> Option<Cursor> {
-        self.cursor.as_deref().and_then(|cursor| Cursor::decode(cursor).ok())
+        self.cursor
+            .as_deref()
+            .and_then(|cursor| Cursor::decode(cursor).ok())
     }
 }
 
 /// Work on the members of one group, as it is stored: one record of a kind for each group.
-pub trait GroupWork: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait GroupWork:
+    Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
     /// Its kind.
     const KIND: GroupWorkKind;
     /// Its name in an error.
@@ -105,7 +117,9 @@ pub trait GroupWork: Clone + Debug + PartialEq + Serialize + DeserializeOwned + 
 
     /// Whether nobody seems to do it.
     fn is_stalled(&self, now: Timestamp) -> bool {
-        let Progress { done, touched_at, .. } = self.progress();
+        let Progress {
+            done, touched_at, ..
+        } = self.progress();
         !done && now - *touched_at >= STALLED
     }
 

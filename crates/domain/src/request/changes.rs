@@ -8,11 +8,15 @@ use super::{LaunchRequest, Scalar, SubmitRequest, given};
 
 /// The changes of a rerun: the body of `POST /executions/{id}/rerun`.
 ///
-/// It has the keys of [`SubmitRequest`] but `action`, and nothing in it can be trusted either. What is absent stays as it was; no changes at
-/// all mean the same again. [`Changes::applied_to`] has the rules. `Debug` shows no value of `env` and no credentials in `repo`.
+/// It has the keys of [`SubmitRequest`] but `action`, and nothing in it can be trusted either. What
+/// is absent stays as it was; no changes at all mean the same again. [`Changes::applied_to`] has
+/// the rules. `Debug` shows no value of `env` and no credentials in `repo`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys of SubmitRequest, which documents them")]
+#[expect(
+    missing_docs,
+    reason = "the keys of SubmitRequest, which documents them"
+)]
 pub struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
@@ -24,10 +28,16 @@ pub struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Variables to set; all others stay.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "given::variables")]
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "given::variables"
+    )]
     pub env: BTreeMap<String, String>,
     /// All of the secrets.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given::given_texts")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given::given_texts"
+    )]
     pub secrets: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Scalar>,
@@ -50,7 +60,10 @@ pub struct Changes {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<i64>,
     /// All of the causes.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "given::given_texts")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "given::given_texts"
+    )]
     pub retry_on: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -68,12 +81,16 @@ impl Changes {
     /// A key that is given replaces the one of before. Four rules go beyond that:
     ///
     /// - Variables join by name.
-    /// - A branch belongs to its repository: another repository drops it. An empty `repo` drops both.
+    /// - A branch belongs to its repository: another repository drops it. An empty `repo` drops
+    ///   both.
     /// - CPU and memory are a pair: one of them given alone chooses the other anew.
     /// - The idempotency key of before is never copied: it would give the run of before.
     #[must_use]
     pub fn applied_to(self, launch: &LaunchRequest) -> SubmitRequest {
-        let mut request = SubmitRequest { idempotency_key: None, ..SubmitRequest::from(launch) };
+        let mut request = SubmitRequest {
+            idempotency_key: None,
+            ..SubmitRequest::from(launch)
+        };
         self.apply(&mut request);
         request
     }
@@ -123,7 +140,8 @@ fn replace_list(list: &mut Vec<String>, given: Option<Vec<String>>) {
 }
 
 impl From<SubmitRequest> for Changes {
-    /// The changes that set what the request says. An empty list says nothing; `action` is none of a rerun's keys.
+    /// The changes that set what the request says. An empty list says nothing; `action` is none of
+    /// a rerun's keys.
     fn from(request: SubmitRequest) -> Self {
         let given = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
         Self {
@@ -177,18 +195,24 @@ mod tests {
             "name": "n", "idempotency_key": "k",
         });
         let request: SubmitRequest = serde_json::from_value(request).unwrap();
-        request.validate(&Defaults::one_machine(Arch::Arm64)).unwrap()
+        request
+            .validate(&Defaults::one_machine(Arch::Arm64))
+            .unwrap()
     }
 
     fn changed(changes: Value) -> LaunchRequest {
         let changes: Changes = serde_json::from_value(changes).unwrap();
-        changes.applied_to(&before()).validate(&Defaults::one_machine(Arch::X86_64)).unwrap()
+        changes
+            .applied_to(&before())
+            .validate(&Defaults::one_machine(Arch::X86_64))
+            .unwrap()
     }
 
     /// `expected` are the keys that differ from those of the same again; null for one that is gone.
     #[track_caller]
     fn check(changes: Value, expected: &Value) {
-        let keys = |launch: &LaunchRequest| serde_json::to_value(SubmitRequest::from(launch)).unwrap();
+        let keys =
+            |launch: &LaunchRequest| serde_json::to_value(SubmitRequest::from(launch)).unwrap();
         let mut same = keys(&changed(json!({})));
         for (key, value) in expected.as_object().unwrap() {
             match value {
@@ -201,34 +225,63 @@ mod tests {
 
     #[test]
     fn nothing_changed_is_the_same_under_no_key() {
-        assert_eq!(changed(json!({})), LaunchRequest { idempotency_key: None, ..before() });
+        assert_eq!(
+            changed(json!({})),
+            LaunchRequest {
+                idempotency_key: None,
+                ..before()
+            }
+        );
     }
 
     #[test]
     fn what_is_given_replaces_and_variables_join() {
-        check(json!({"command": "make all", "timeout": 60}), &json!({"command": "make all", "timeout": "1m"}));
-        check(json!({"env": {"B": "", "C": "c"}}), &json!({"env": {"A": "a", "B": "", "C": "c"}}));
+        check(
+            json!({"command": "make all", "timeout": 60}),
+            &json!({"command": "make all", "timeout": "1m"}),
+        );
+        check(
+            json!({"env": {"B": "", "C": "c"}}),
+            &json!({"env": {"A": "a", "B": "", "C": "c"}}),
+        );
         check(json!({"env": {}}), &json!({}));
         check(json!({"secrets": ["T"]}), &json!({"secrets": ["T"]}));
         check(json!({"secrets": []}), &json!({"secrets": null}));
-        check(json!({"retry_on": ["host"]}), &json!({"retry_on": ["host"]}));
-        check(json!({"idempotency_key": "new"}), &json!({"idempotency_key": "new"}));
+        check(
+            json!({"retry_on": ["host"]}),
+            &json!({"retry_on": ["host"]}),
+        );
+        check(
+            json!({"idempotency_key": "new"}),
+            &json!({"idempotency_key": "new"}),
+        );
     }
 
     #[test]
     fn a_branch_goes_with_its_repository_and_cpu_with_memory() {
         check(json!({"branch": "main"}), &json!({"branch": "main"}));
-        check(json!({"repo": "/srv/q"}), &json!({"repo": "/srv/q", "branch": null}));
-        check(json!({"repo": "/srv/q", "branch": "x"}), &json!({"repo": "/srv/q", "branch": "x"}));
+        check(
+            json!({"repo": "/srv/q"}),
+            &json!({"repo": "/srv/q", "branch": null}),
+        );
+        check(
+            json!({"repo": "/srv/q", "branch": "x"}),
+            &json!({"repo": "/srv/q", "branch": "x"}),
+        );
         check(json!({"repo": ""}), &json!({"repo": null, "branch": null}));
         check(json!({"cpu": 256}), &json!({"cpu": "256", "memory": "512"}));
-        check(json!({"cpu": 1024, "memory": 4096}), &json!({"cpu": "1024", "memory": "4096"}));
+        check(
+            json!({"cpu": 1024, "memory": 4096}),
+            &json!({"cpu": "1024", "memory": "4096"}),
+        );
     }
 
     #[test]
     fn no_other_keys_are_known() {
         for unknown in [json!({"action": "exec"}), json!({"comand": "x"})] {
-            let refused = serde_json::from_value::<Changes>(unknown).unwrap_err().to_string();
+            let refused = serde_json::from_value::<Changes>(unknown)
+                .unwrap_err()
+                .to_string();
             assert!(refused.starts_with("unknown field"), "{refused}");
         }
     }
@@ -237,6 +290,9 @@ mod tests {
     fn debug_shows_no_value_of_a_variable() {
         let changes = json!({"env": {"A": "hidden"}, "repo": "https://me:hidden@git.example/p"});
         let shown = format!("{:?}", serde_json::from_value::<Changes>(changes).unwrap());
-        assert!(shown.contains("\"A\"") && !shown.contains("hidden"), "{shown}");
+        assert!(
+            shown.contains("\"A\"") && !shown.contains("hidden"),
+            "{shown}"
+        );
     }
 }

@@ -76,7 +76,8 @@ macro_rules! spelling {
     };
 }
 
-// Docker's and the kernel's names for the same processors are understood too, and kept in our spelling.
+// Docker's and the kernel's names for the same processors are understood too, and kept in our
+// spelling.
 spelling!(Arch, "`arm64` or `x86_64`", Arm64 => "arm64" | "aarch64", X86_64 => "x86_64" | "amd64");
 spelling!(Capacity, "`spot` or `on-demand`", Spot => "spot", OnDemand => "on-demand");
 spelling!(RetryOn, "`spot`, `host` or `failure`", Spot => "spot", Host => "host", Failure => "failure");
@@ -113,10 +114,19 @@ mod tests {
     #[test]
     fn an_unknown_choice_is_told_the_known_ones() {
         let arch = "riscv".parse::<Arch>().unwrap_err();
-        assert_eq!(arch.to_string(), "`riscv` is not known: use `arm64` or `x86_64`");
+        assert_eq!(
+            arch.to_string(),
+            "`riscv` is not known: use `arm64` or `x86_64`"
+        );
         let capacity = "ondemand".parse::<Capacity>().unwrap_err();
-        assert_eq!(capacity.to_string(), "`ondemand` is not known: use `spot` or `on-demand`");
+        assert_eq!(
+            capacity.to_string(),
+            "`ondemand` is not known: use `spot` or `on-demand`"
+        );
         let cause = "oom".parse::<RetryOn>().unwrap_err();
-        assert_eq!(cause.to_string(), "`oom` is not known: use `spot`, `host` or `failure`");
+        assert_eq!(
+            cause.to_string(),
+            "`oom` is not known: use `spot`, `host` or `failure`"
+        );
     }
 }

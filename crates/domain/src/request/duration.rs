@@ -5,10 +5,12 @@ use thiserror::Error;
 
 use super::text::shown;
 
-/// Longest timeout unless the stack says less, in seconds: 7 days. Ours: what runs longer wants more than a task.
+/// Longest timeout unless the stack says less, in seconds: 7 days. Ours: what runs longer wants
+/// more than a task.
 pub const TIMEOUT_MAX: u32 = 7 * 86_400;
 
-/// How long a command may run, in whole seconds, counted from the command's own start: 1 second to [`TIMEOUT_MAX`].
+/// How long a command may run, in whole seconds, counted from the command's own start: 1 second to
+/// [`TIMEOUT_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Timeout(u32);
@@ -95,7 +97,8 @@ impl std::fmt::Display for Timeout {
     }
 }
 
-/// The seconds a text stands for; absurdly large ones saturate, so that the limit is named and not the syntax.
+/// The seconds a text stands for; absurdly large ones saturate, so that the limit is named and not
+/// the syntax.
 fn seconds(text: &str) -> Option<u64> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return number(text);
@@ -137,28 +140,54 @@ mod tests {
             ("604800", 604_800),
             ("0h5m", 300),
         ] {
-            assert_eq!(Timeout::parse(text, Timeout::MAX).map(Timeout::seconds), Ok(seconds), "{text}");
+            assert_eq!(
+                Timeout::parse(text, Timeout::MAX).map(Timeout::seconds),
+                Ok(seconds),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_duration_is_shown_how_to_write_one() {
-        for text in ["", "soon", "m", "1h30", "30m1h", "1.5h", "-5m", "+5", " 5m", "5 m", "1h1h", "5M", "５m"] {
-            let expected =
-                format!("`{text}` is not a duration: write it like `90s`, `30m`, `1h30m` or `2d`, or as whole seconds");
+        for text in [
+            "", "soon", "m", "1h30", "30m1h", "1.5h", "-5m", "+5", " 5m", "5 m", "1h1h", "5M",
+            "５m",
+        ] {
+            let expected = format!(
+                "`{text}` is not a duration: write it like `90s`, `30m`, `1h30m` or `2d`, or as whole seconds"
+            );
             assert_eq!(fault(text), expected);
         }
     }
 
     #[test]
     fn the_limits_are_named() {
-        assert_eq!(fault("0"), "is zero, the least is 1s: leave it out for the default");
-        assert_eq!(fault("0h0m"), "is zero, the least is 1s: leave it out for the default");
-        for text in ["604801", "8d", "7d1s", "4294967297s", "99999999999999999999d"] {
-            assert_eq!(fault(text), "is longer than 7d, the limit: shorten it, or split the work");
+        assert_eq!(
+            fault("0"),
+            "is zero, the least is 1s: leave it out for the default"
+        );
+        assert_eq!(
+            fault("0h0m"),
+            "is zero, the least is 1s: leave it out for the default"
+        );
+        for text in [
+            "604801",
+            "8d",
+            "7d1s",
+            "4294967297s",
+            "99999999999999999999d",
+        ] {
+            assert_eq!(
+                fault(text),
+                "is longer than 7d, the limit: shorten it, or split the work"
+            );
         }
         let stack_limit = Timeout::parse("2h", Timeout::HOUR).unwrap_err();
-        assert_eq!(stack_limit.to_string(), "is longer than 1h, the limit: shorten it, or split the work");
+        assert_eq!(
+            stack_limit.to_string(),
+            "is longer than 1h, the limit: shorten it, or split the work"
+        );
     }
 
     proptest::proptest! {

@@ -8,22 +8,28 @@ use thiserror::Error;
 
 use super::text::{shown, text_type};
 
-/// What the names of our own variables start with; the bootstrap script removes them before the command starts.
+/// What the names of our own variables start with; the bootstrap script removes them before the
+/// command starts.
 pub const RESERVED_PREFIX: &str = "MYCLI_";
 
 text_type! {
-    /// The name of an environment variable as POSIX has it: `[A-Za-z_][A-Za-z0-9_]*`, not starting with `MYCLI_`.
+    /// The name of an environment variable as POSIX has it: `[A-Za-z_][A-Za-z0-9_]*`, not starting
+    /// with `MYCLI_`.
     EnvName, EnvError
 }
 
 text_type! {
-    /// The name of a secret, which is also the variable the command finds it in; the same rules as [`EnvName`].
+    /// The name of a secret, which is also the variable the command finds it in; the same rules as
+    /// [`EnvName`].
     SecretName, EnvError
 }
 
 /// Variables and their values. `Debug` shows names and lengths only.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "BTreeMap<EnvName, String>", into = "BTreeMap<EnvName, String>")]
+#[serde(
+    try_from = "BTreeMap<EnvName, String>",
+    into = "BTreeMap<EnvName, String>"
+)]
 pub struct Env(BTreeMap<EnvName, String>);
 
 /// Why a name or a value cannot be in an environment. No variant holds a value.
@@ -42,7 +48,9 @@ pub enum EnvError {
     #[error("{} sets options of the shell, also of the one that sets the run up: use `set -o` in the command", shown(.0))]
     ShellOptions(String),
     /// The value holds a NUL byte, which no process environment can.
-    #[error("the value holds a NUL byte, which no environment can carry: encode it, for example as base64")]
+    #[error(
+        "the value holds a NUL byte, which no environment can carry: encode it, for example as base64"
+    )]
     Nul,
 }
 
@@ -72,8 +80,8 @@ fn check_name(text: &str) -> Result<(), EnvError> {
     Ok(())
 }
 
-/// Refuses the names that bash reads its options from: with `xtrace` among them the set-up would print what it knows. Not a part of the
-/// name's form, since records of before have such names.
+/// Refuses the names that bash reads its options from: with `xtrace` among them the set-up would
+/// print what it knows. Not a part of the name's form, since records of before have such names.
 pub(super) fn settable(name: EnvName) -> Result<EnvName, EnvError> {
     match name.as_str() {
         "SHELLOPTS" | "BASHOPTS" => Err(EnvError::ShellOptions(name.to_string())),
@@ -92,7 +100,11 @@ pub fn without_value(name: &str) -> &str {
 
 /// Checks that a process can be given the value.
 pub(super) fn check_value(value: &str) -> Result<(), EnvError> {
-    if value.contains('\0') { Err(EnvError::Nul) } else { Ok(()) }
+    if value.contains('\0') {
+        Err(EnvError::Nul)
+    } else {
+        Ok(())
+    }
 }
 
 impl Env {
@@ -103,7 +115,8 @@ impl Env {
 
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find_map(|(known, value)| (known.as_str() == name).then_some(value))
+        self.iter()
+            .find_map(|(known, value)| (known.as_str() == name).then_some(value))
     }
 
     /// How many variables there are.
@@ -121,7 +134,9 @@ impl TryFrom<BTreeMap<EnvName, String>> for Env {
     type Error = EnvError;
 
     fn try_from(variables: BTreeMap<EnvName, String>) -> Result<Self, Self::Error> {
-        variables.values().try_for_each(|value| check_value(value))?;
+        variables
+            .values()
+            .try_for_each(|value| check_value(value))?;
         Ok(Self(variables))
     }
 }
@@ -134,7 +149,9 @@ impl From<Env> for BTreeMap<EnvName, String> {
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lengths = self.iter().map(|(name, value)| (name.as_str(), length_of(value)));
+        let lengths = self
+            .iter()
+            .map(|(name, value)| (name.as_str(), length_of(value)));
         f.debug_map().entries(lengths).finish()
     }
 }
@@ -162,7 +179,10 @@ mod tests {
 
     #[test]
     fn a_refused_name_says_what_to_change() {
-        assert_eq!(fault(""), "the name is empty: use letters, digits and `_`, starting with a letter or `_`");
+        assert_eq!(
+            fault(""),
+            "the name is empty: use letters, digits and `_`, starting with a letter or `_`"
+        );
         for name in ["1A", "A-B", "A B", "A.B", "É", "A\n", "-A"] {
             let expected = format!(
                 "`{}` is no variable name: use letters, digits and `_`, starting with a letter or `_`",
@@ -193,7 +213,9 @@ mod tests {
     #[test]
     fn a_stored_environment_is_checked_again() {
         assert!(serde_json::from_str::<Env>(r#"{"A-B":""}"#).is_err());
-        let error = serde_json::from_str::<Env>("{\"A\":\"hun\\u0000ter2\"}").unwrap_err().to_string();
+        let error = serde_json::from_str::<Env>("{\"A\":\"hun\\u0000ter2\"}")
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("the value holds a NUL byte"), "{error}");
         let env: Env = serde_json::from_str(r#"{"A":"1"}"#).unwrap();
         assert_eq!(env.get("A"), Some("1"));

@@ -10,8 +10,8 @@ pub const REF_MAX: usize = 255;
 text_type! {
     /// A branch, a tag, `HEAD`, or a commit's full or short SHA.
     ///
-    /// The rules are those of `git check-ref-format --allow-onelevel`, and in addition it never starts with `-`: git reads it
-    /// as an option otherwise.
+    /// The rules are those of `git check-ref-format --allow-onelevel`, and in addition it never
+    /// starts with `-`: git reads it as an option otherwise.
     GitRef, RefError
 }
 
@@ -19,7 +19,9 @@ text_type! {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RefError {
     /// Nothing was given.
-    #[error("is empty: name a branch, a tag or a commit, or leave it out for the repository's default branch")]
+    #[error(
+        "is empty: name a branch, a tag or a commit, or leave it out for the repository's default branch"
+    )]
     Empty,
     /// Longer than [`REF_MAX`].
     #[error("is {0} bytes long, the limit is {REF_MAX}: name the commit's SHA instead")]
@@ -28,7 +30,10 @@ pub enum RefError {
     #[error("{} starts with `-`, which git reads as an option: name the commit's SHA instead", shown(.0))]
     Dash(String),
     /// Breaks one of git's own rules.
-    #[error("{} is no ref that git accepts, it {rule}: check its spelling, or name the commit's SHA", shown(text))]
+    #[error(
+        "{} is no ref that git accepts, it {rule}: check its spelling, or name the commit's SHA",
+        shown(text)
+    )]
     Git {
         /// The whole text.
         text: String,
@@ -78,7 +83,10 @@ impl GitRef {
             return Err(RefError::Dash(text.to_owned()));
         }
         match broken_rule(text) {
-            Some(rule) => Err(RefError::Git { text: text.to_owned(), rule }),
+            Some(rule) => Err(RefError::Git {
+                text: text.to_owned(),
+                rule,
+            }),
             None => Ok(()),
         }
     }
@@ -88,7 +96,8 @@ impl GitRef {
         matches!(self.0.len(), 40 | 64) && self.is_hexadecimal()
     }
 
-    /// Whether it may be a shortened commit id: 7 to 39 hexadecimal digits. A branch may be called the same.
+    /// Whether it may be a shortened commit id: 7 to 39 hexadecimal digits. A branch may be called
+    /// the same.
     pub fn may_be_short_sha(&self) -> bool {
         (7..40).contains(&self.0.len()) && self.is_hexadecimal()
     }
@@ -108,7 +117,9 @@ fn broken_rule(text: &str) -> Option<RefRule> {
         (text == "@", RefRule::BareAt),
         (text.ends_with('.'), RefRule::TrailingDot),
     ];
-    let of_whole = whole.into_iter().find_map(|(broken, rule)| broken.then_some(rule));
+    let of_whole = whole
+        .into_iter()
+        .find_map(|(broken, rule)| broken.then_some(rule));
     of_whole.or_else(|| text.split('/').find_map(part_rule))
 }
 
@@ -159,7 +170,10 @@ mod tests {
             let reference: GitRef = text.parse().unwrap();
             (reference.is_full_sha(), reference.may_be_short_sha())
         };
-        assert_eq!(shape("da39a3ee5e6b4b0d3255bfef95601890afd80709"), (true, false));
+        assert_eq!(
+            shape("da39a3ee5e6b4b0d3255bfef95601890afd80709"),
+            (true, false)
+        );
         assert_eq!(shape(&"a".repeat(64)), (true, false));
         assert_eq!(shape("da39a3e"), (false, true));
         assert_eq!(shape("da39a3"), (false, false));
@@ -170,8 +184,9 @@ mod tests {
     #[test]
     fn nothing_that_git_reads_as_an_option() {
         for text in ["-", "-b", "--upload-pack=touch /tmp/x", "--help"] {
-            let expected =
-                format!("`{text}` starts with `-`, which git reads as an option: name the commit's SHA instead");
+            let expected = format!(
+                "`{text}` starts with `-`, which git reads as an option: name the commit's SHA instead"
+            );
             assert_eq!(fault(text), expected);
         }
     }
@@ -215,6 +230,9 @@ mod tests {
             fault(""),
             "is empty: name a branch, a tag or a commit, or leave it out for the repository's default branch"
         );
-        assert_eq!(fault(&"b".repeat(256)), "is 256 bytes long, the limit is 255: name the commit's SHA instead");
+        assert_eq!(
+            fault(&"b".repeat(256)),
+            "is 256 bytes long, the limit is 255: name the commit's SHA instead"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! `env` and lists of texts as users write them. serde alone would keep the last of two values for one name, and YAML's null would become
-//! the text `null`.
+//! `env` and lists of texts as users write them. serde alone would keep the last of two values for
+//! one name, and YAML's null would become the text `null`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,9 +11,14 @@ use serde::{
 
 use super::{env::without_value, text::shown};
 
-/// Variables by name, each given once. `env:` with nothing below it is null to YAML, and means the same as no `env` at all.
-pub(super) fn variables<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    Ok(Option::<Variables>::deserialize(deserializer)?.unwrap_or_default().0)
+/// Variables by name, each given once. `env:` with nothing below it is null to YAML, and means the
+/// same as no `env` at all.
+pub(super) fn variables<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::<Variables>::deserialize(deserializer)?
+        .unwrap_or_default()
+        .0)
 }
 
 /// A list of texts; null is one without any.
@@ -22,11 +27,14 @@ pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
 }
 
 /// The same, where a list without any texts says something else than no list.
-pub(super) fn given_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+pub(super) fn given_texts<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
     Ok(Option::<Texts>::deserialize(deserializer)?.map(|texts| texts.0))
 }
 
-/// What is wrong with a name that is given twice. The value of one that was given as `NAME=value` is not repeated.
+/// What is wrong with a name that is given twice. The value of one that was given as `NAME=value`
+/// is not repeated.
 pub(super) fn twice(name: &str) -> String {
     format!("duplicate field {}", shown(without_value(name)))
 }
@@ -64,8 +72,9 @@ impl<'de> Visitor<'de> for VariablesVisitor {
         let mut variables = BTreeMap::new();
         while let Some(name) = map.next_key_seed(NewName(&mut names))? {
             let what = shown(without_value(&name));
-            let value =
-                map.next_value_seed(NoNull(&format!("{what} is null: write \"\" for an empty text, or leave it out")))?;
+            let value = map.next_value_seed(NoNull(&format!(
+                "{what} is null: write \"\" for an empty text, or leave it out"
+            )))?;
             variables.insert(name, value);
         }
         Ok(Variables(variables))
@@ -93,7 +102,8 @@ impl<'de> Visitor<'de> for TextsVisitor {
     }
 }
 
-/// A name that is not among those before. It is looked up while it is read, so that the error has its place.
+/// A name that is not among those before. It is looked up while it is read, so that the error has
+/// its place.
 pub(super) struct NewName<'a>(pub(super) &'a mut BTreeSet<String>);
 
 impl<'de> DeserializeSeed<'de> for NewName<'_> {
@@ -119,8 +129,8 @@ impl Visitor<'_> for NewName<'_> {
     }
 }
 
-/// A text; the words are said of a null. YAML's reader gives `null` as a text to whoever asks for one, quoted or not. Only whoever asks for
-/// something that may be missing hears which it is.
+/// A text; the words are said of a null. YAML's reader gives `null` as a text to whoever asks for
+/// one, quoted or not. Only whoever asks for something that may be missing hears which it is.
 struct NoNull<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for NoNull<'_> {
@@ -168,26 +178,60 @@ mod tests {
 
     #[test]
     fn a_variable_is_given_once_however_its_name_is_written() {
-        check(r#"{"env": {"A": "first", "B": "", "A": "second"}}"#, "duplicate field `A` at line 1 column 35");
-        check(r#"{"env": {"A": "first", "\u0041": "second"}}"#, "duplicate field `A`");
-        check(r#"{"env": {"A=hidden": "first", "A=hidden": "second"}}"#, "duplicate field `A=` at");
-        check(r#"{"env": {"A": "1"}, "env": {"A": "2"}}"#, "duplicate field `env`");
+        check(
+            r#"{"env": {"A": "first", "B": "", "A": "second"}}"#,
+            "duplicate field `A` at line 1 column 35",
+        );
+        check(
+            r#"{"env": {"A": "first", "\u0041": "second"}}"#,
+            "duplicate field `A`",
+        );
+        check(
+            r#"{"env": {"A=hidden": "first", "A=hidden": "second"}}"#,
+            "duplicate field `A=` at",
+        );
+        check(
+            r#"{"env": {"A": "1"}, "env": {"A": "2"}}"#,
+            "duplicate field `env`",
+        );
     }
 
     #[test]
     fn null_is_no_text() {
-        check(r#"{"env": {"A": null}}"#, "`A` is null: write \"\" for an empty text, or leave it out");
-        check(r#"{"secrets": ["A", null]}"#, "entry 2 is null: leave it out");
+        check(
+            r#"{"env": {"A": null}}"#,
+            "`A` is null: write \"\" for an empty text, or leave it out",
+        );
+        check(
+            r#"{"secrets": ["A", null]}"#,
+            "entry 2 is null: leave it out",
+        );
         check(r#"{"retry_on": [null]}"#, "entry 1 is null: leave it out");
-        let empty: SubmitRequest = serde_json::from_str(r#"{"env": {"A": "", "null": "null"}}"#).unwrap();
-        assert_eq!((empty.env["A"].as_str(), empty.env["null"].as_str()), ("", "null"));
+        let empty: SubmitRequest =
+            serde_json::from_str(r#"{"env": {"A": "", "null": "null"}}"#).unwrap();
+        assert_eq!(
+            (empty.env["A"].as_str(), empty.env["null"].as_str()),
+            ("", "null")
+        );
     }
 
     #[test]
     fn what_is_no_text_is_named_as_before() {
-        check(r#"{"env": {"A": 1}}"#, "invalid type: integer `1`, expected a string");
-        check(r#"{"secrets": [true]}"#, "invalid type: boolean `true`, expected a string");
-        check(r#"{"env": ["A"]}"#, "invalid type: sequence, expected a map");
-        check(r#"{"secrets": "A"}"#, "invalid type: string \"A\", expected a sequence");
+        check(
+            r#"{"env": {"A": 1}}"#,
+            "invalid type: integer `1`, expected a string",
+        );
+        check(
+            r#"{"secrets": [true]}"#,
+            "invalid type: boolean `true`, expected a string",
+        );
+        check(
+            r#"{"env": ["A"]}"#,
+            "invalid type: sequence, expected a map",
+        );
+        check(
+            r#"{"secrets": "A"}"#,
+            "invalid type: string \"A\", expected a sequence",
+        );
     }
 }

@@ -6,7 +6,8 @@ use thiserror::Error;
 
 use super::text::{shown, text_type};
 
-/// Longest image name, registry included, tag and digest not, in characters (`NameTotalLengthMax` of the grammar's package).
+/// Longest image name, registry included, tag and digest not, in characters (`NameTotalLengthMax`
+/// of the grammar's package).
 pub const IMAGE_NAME_MAX: usize = 255;
 
 /// Longest tag, in characters (the grammar: one character and up to 127 more).
@@ -18,9 +19,10 @@ const DIGEST_HEX_MIN: usize = 32;
 text_type! {
     /// An image: `[registry[:port]/]path[:tag][@digest]`, kept exactly as written.
     ///
-    /// The grammar is the one at the head of `reference.go` in the CNCF's `distribution/reference`, which the OCI distribution
-    /// specification's names agree with. As in Docker, the first part is a registry only if it holds a dot, a colon or an
-    /// upper-case letter. Sixty-four hexadecimal digits alone are refused: engines read them as an image's id.
+    /// The grammar is the one at the head of `reference.go` in the CNCF's `distribution/reference`,
+    /// which the OCI distribution specification's names agree with. As in Docker, the first part is
+    /// a registry only if it holds a dot, a colon or an upper-case letter. Sixty-four hexadecimal
+    /// digits alone are refused: engines read them as an image's id.
     ImageRef, ImageError
 }
 
@@ -31,7 +33,9 @@ pub enum ImageError {
     #[error("is empty: name an image like `alpine:3.20`, or leave it out for the default")]
     Empty,
     /// A URL where a reference belongs.
-    #[error("starts with a scheme, which image references do not have: write `registry.example.com/team/tool:1.0`")]
+    #[error(
+        "starts with a scheme, which image references do not have: write `registry.example.com/team/tool:1.0`"
+    )]
     Scheme,
     /// A space or a control character, often at an end.
     #[error("holds {0:?}: image references have no spaces or control characters, remove it")]
@@ -58,7 +62,9 @@ pub enum ImageError {
     #[error("has a digest that is none: write `@sha256:` and 64 lower-case hexadecimal digits")]
     Digest,
     /// An image's id, which no registry knows.
-    #[error("is an image's id, which no registry knows: name the image, or its digest as `name@sha256:…`")]
+    #[error(
+        "is an image's id, which no registry knows: name the image, or its digest as `name@sha256:…`"
+    )]
     Id,
 }
 
@@ -77,12 +83,25 @@ impl<'a> Parts<'a> {
         // A colon before the last slash belongs to the registry's port.
         let name_end = rest.rfind('/').map_or(0, |slash| slash + 1);
         let (rest, tag) = match rest[name_end..].find(':') {
-            Some(colon) => (&rest[..name_end + colon], Some(&rest[name_end + colon + 1..])),
+            Some(colon) => (
+                &rest[..name_end + colon],
+                Some(&rest[name_end + colon + 1..]),
+            ),
             None => (rest, None),
         };
         match rest.split_once('/') {
-            Some((first, path)) if is_registry(first) => Self { registry: Some(first), path, tag, digest },
-            _ => Self { registry: None, path: rest, tag, digest },
+            Some((first, path)) if is_registry(first) => Self {
+                registry: Some(first),
+                path,
+                tag,
+                digest,
+            },
+            _ => Self {
+                registry: None,
+                path: rest,
+                tag,
+                digest,
+            },
         }
     }
 
@@ -95,8 +114,8 @@ fn split_last<'a>(split: Option<(&'a str, &'a str)>, whole: &'a str) -> (&'a str
     split.map_or((whole, None), |(before, after)| (before, Some(after)))
 }
 
-/// Docker's rule for telling a registry from the first part of a path. Its exception for a bare `localhost` is left out: that is
-/// sound as either, and the text is kept as it is.
+/// Docker's rule for telling a registry from the first part of a path. Its exception for a bare
+/// `localhost` is left out: that is sound as either, and the text is kept as it is.
 fn is_registry(first: &str) -> bool {
     first.contains(['.', ':', '[']) || first.contains(|c: char| c.is_ascii_uppercase())
 }
@@ -138,7 +157,10 @@ fn check_parts(parts: &Parts<'_>) -> Result<(), ImageError> {
     if parts.name_length() > IMAGE_NAME_MAX {
         return Err(ImageError::TooLong(parts.name_length()));
     }
-    if let Some(registry) = parts.registry.filter(|registry| !is_host_and_port(registry)) {
+    if let Some(registry) = parts
+        .registry
+        .filter(|registry| !is_host_and_port(registry))
+    {
         return Err(ImageError::Registry(registry.to_owned()));
     }
     check_path(parts.path)?;
@@ -181,15 +203,21 @@ fn is_host_and_port(registry: &str) -> bool {
     // An IPv6 address holds colons of its own, so only one after its bracket starts a port.
     let host_end = registry.rfind(']').map_or(0, |bracket| bracket + 1);
     let (host, port) = match registry[host_end..].find(':') {
-        Some(colon) => (&registry[..host_end + colon], Some(&registry[host_end + colon + 1..])),
+        Some(colon) => (
+            &registry[..host_end + colon],
+            Some(&registry[host_end + colon + 1..]),
+        ),
         None => (registry, None),
     };
-    let port_valid = port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+    let port_valid =
+        port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
     port_valid && (is_ipv6(host) || host.split('.').all(is_host_label))
 }
 
 fn is_ipv6(host: &str) -> bool {
-    let inside = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let inside = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     inside.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
 }
 
@@ -197,21 +225,28 @@ fn is_host_label(label: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_alphanumeric();
     label.starts_with(alphanumeric)
         && label.ends_with(alphanumeric)
-        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 fn is_tag(tag: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    tag.len() <= TAG_MAX && tag.starts_with(word) && tag.chars().all(|c| word(c) || matches!(c, '.' | '-'))
+    tag.len() <= TAG_MAX
+        && tag.starts_with(word)
+        && tag.chars().all(|c| word(c) || matches!(c, '.' | '-'))
 }
 
-/// The known algorithms have an exact length in lower case; of others the grammar asks 32 hexadecimal digits or more.
+/// The known algorithms have an exact length in lower case; of others the grammar asks 32
+/// hexadecimal digits or more.
 fn is_digest(digest: &str) -> bool {
     match digest.split_once(':') {
         Some(("sha256", hex)) => hex.len() == 64 && is_lower_hex(hex),
         Some(("sha512", hex)) => hex.len() == 128 && is_lower_hex(hex),
         Some((algorithm, hex)) => {
-            is_algorithm(algorithm) && hex.len() >= DIGEST_HEX_MIN && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+            is_algorithm(algorithm)
+                && hex.len() >= DIGEST_HEX_MIN
+                && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
         }
         None => false,
     }
@@ -219,12 +254,14 @@ fn is_digest(digest: &str) -> bool {
 
 fn is_algorithm(algorithm: &str) -> bool {
     algorithm.split(['+', '.', '-', '_']).all(|part| {
-        part.starts_with(|c: char| c.is_ascii_alphabetic()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        part.starts_with(|c: char| c.is_ascii_alphabetic())
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
     })
 }
 
 fn is_lower_hex(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -264,21 +301,31 @@ mod tests {
             &format!("tool:{}", "t".repeat(128)),
             &"n".repeat(255),
         ] {
-            assert_eq!(text.parse::<ImageRef>().map(|image| image.to_string()), Ok(text.to_owned()), "{text}");
+            assert_eq!(
+                text.parse::<ImageRef>().map(|image| image.to_string()),
+                Ok(text.to_owned()),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn tag_and_digest_are_found() {
         let image: ImageRef = format!("host:5000/tool:1@{}", sha256()).parse().unwrap();
-        assert_eq!((image.tag(), image.digest()), (Some("1"), Some(sha256().as_str())));
+        assert_eq!(
+            (image.tag(), image.digest()),
+            (Some("1"), Some(sha256().as_str()))
+        );
         let image: ImageRef = "host:5000/tool".parse().unwrap();
         assert_eq!((image.tag(), image.digest()), (None, None));
     }
 
     #[test]
     fn upper_case_in_a_name_is_told_the_lower_case_one() {
-        assert_eq!(fault("Ubuntu:22.04"), "has upper case in `Ubuntu`, image names are lower case: write `ubuntu`");
+        assert_eq!(
+            fault("Ubuntu:22.04"),
+            "has upper case in `Ubuntu`, image names are lower case: write `ubuntu`"
+        );
         assert_eq!(
             fault("ghcr.io/Me/Tool:V1"),
             "has upper case in `Me/Tool`, image names are lower case: write `me/tool`"
@@ -342,7 +389,16 @@ mod tests {
         let upper = format!("sha256:{}", "A".repeat(64));
         let few = format!("other:{}", "a".repeat(31));
         let twice = format!("{}@{}", sha256(), sha256());
-        for digest in ["", "sha256", "sha256:", &short, &upper, &few, &twice, "1x:00000000000000000000000000000000"] {
+        for digest in [
+            "",
+            "sha256",
+            "sha256:",
+            &short,
+            &upper,
+            &few,
+            &twice,
+            "1x:00000000000000000000000000000000",
+        ] {
             assert_eq!(
                 fault(&format!("tool@{digest}")),
                 "has a digest that is none: write `@sha256:` and 64 lower-case hexadecimal digits",
@@ -353,13 +409,22 @@ mod tests {
 
     #[test]
     fn what_is_no_reference_at_all_says_so() {
-        assert_eq!(fault(""), "is empty: name an image like `alpine:3.20`, or leave it out for the default");
+        assert_eq!(
+            fault(""),
+            "is empty: name an image like `alpine:3.20`, or leave it out for the default"
+        );
         assert_eq!(
             fault("https://ghcr.io/a/b"),
             "starts with a scheme, which image references do not have: write `registry.example.com/team/tool:1.0`"
         );
-        assert_eq!(fault("alpine "), "holds ' ': image references have no spaces or control characters, remove it");
-        assert_eq!(fault(&"n".repeat(256)), "has a name of 256 characters, the limit is 255: shorten it");
+        assert_eq!(
+            fault("alpine "),
+            "holds ' ': image references have no spaces or control characters, remove it"
+        );
+        assert_eq!(
+            fault(&"n".repeat(256)),
+            "has a name of 256 characters, the limit is 255: shorten it"
+        );
         assert_eq!(
             fault(&"0123456789abcdef".repeat(4)),
             "is an image's id, which no registry knows: name the image, or its digest as `name@sha256:…`"

@@ -1,4 +1,5 @@
-//! Names a user gives to things: runs, locks, groups, and the key that makes a submission repeatable.
+//! Names a user gives to things: runs, locks, groups, and the key that makes a submission
+//! repeatable.
 
 use thiserror::Error;
 
@@ -11,12 +12,14 @@ pub const NAME_MAX: usize = 64;
 pub const IDEMPOTENCY_KEY_MAX: usize = 64;
 
 text_type! {
-    /// A run's name, a lock or a group: 1 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter or digit.
+    /// A run's name, a lock or a group: 1 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter or
+    /// digit.
     Name, NameError
 }
 
 text_type! {
-    /// The caller's own key for a submission, 1 to 64 printable ASCII characters: the same key within 24 hours is the same run.
+    /// The caller's own key for a submission, 1 to 64 printable ASCII characters: the same key
+    /// within 24 hours is the same run.
     IdempotencyKey, IdempotencyKeyError
 }
 
@@ -30,7 +33,10 @@ pub enum NameError {
     #[error("is {0} characters long, the limit is {NAME_MAX}: shorten it")]
     TooLong(usize),
     /// Starts with something other than a letter or digit.
-    #[error("{} starts with {first:?}: start with a letter or a digit", shown(text))]
+    #[error(
+        "{} starts with {first:?}: start with a letter or a digit",
+        shown(text)
+    )]
     Start {
         /// The whole text.
         text: String,
@@ -38,7 +44,10 @@ pub enum NameError {
         first: char,
     },
     /// Holds a character that names may not have.
-    #[error("{} holds {character:?}: use only letters, digits, `.`, `_` and `-`", shown(text))]
+    #[error(
+        "{} holds {character:?}: use only letters, digits, `.`, `_` and `-`",
+        shown(text)
+    )]
     Character {
         /// The whole text.
         text: String,
@@ -54,7 +63,9 @@ pub enum IdempotencyKeyError {
     #[error("is empty: give 1 to {IDEMPOTENCY_KEY_MAX} characters, or leave it out")]
     Empty,
     /// Longer than [`IDEMPOTENCY_KEY_MAX`].
-    #[error("is {0} characters long, the limit is {IDEMPOTENCY_KEY_MAX}: shorten it, or send a hash of it")]
+    #[error(
+        "is {0} characters long, the limit is {IDEMPOTENCY_KEY_MAX}: shorten it, or send a hash of it"
+    )]
     TooLong(usize),
     /// Holds a character outside printable ASCII.
     #[error("holds {0:?}: use printable ASCII only")]
@@ -69,10 +80,16 @@ impl Name {
             return Err(NameError::TooLong(length));
         }
         if let Some(character) = text.chars().find(|c| !is_name_character(*c)) {
-            return Err(NameError::Character { text: text.to_owned(), character });
+            return Err(NameError::Character {
+                text: text.to_owned(),
+                character,
+            });
         }
         if !first.is_ascii_alphanumeric() {
-            return Err(NameError::Start { text: text.to_owned(), first });
+            return Err(NameError::Start {
+                text: text.to_owned(),
+                first,
+            });
         }
         Ok(())
     }
@@ -119,12 +136,30 @@ mod tests {
 
     #[test]
     fn a_refused_name_says_what_to_change() {
-        assert_eq!(name_fault(""), "is empty: give 1 to 64 characters, or leave it out");
-        assert_eq!(name_fault(&"x".repeat(65)), "is 65 characters long, the limit is 64: shorten it");
-        assert_eq!(name_fault("-rf"), "`-rf` starts with '-': start with a letter or a digit");
-        assert_eq!(name_fault("a b"), "`a b` holds ' ': use only letters, digits, `.`, `_` and `-`");
-        assert_eq!(name_fault("é"), "`é` holds 'é': use only letters, digits, `.`, `_` and `-`");
-        assert_eq!(name_fault("a\n"), "`a\\n` holds '\\n': use only letters, digits, `.`, `_` and `-`");
+        assert_eq!(
+            name_fault(""),
+            "is empty: give 1 to 64 characters, or leave it out"
+        );
+        assert_eq!(
+            name_fault(&"x".repeat(65)),
+            "is 65 characters long, the limit is 64: shorten it"
+        );
+        assert_eq!(
+            name_fault("-rf"),
+            "`-rf` starts with '-': start with a letter or a digit"
+        );
+        assert_eq!(
+            name_fault("a b"),
+            "`a b` holds ' ': use only letters, digits, `.`, `_` and `-`"
+        );
+        assert_eq!(
+            name_fault("é"),
+            "`é` holds 'é': use only letters, digits, `.`, `_` and `-`"
+        );
+        assert_eq!(
+            name_fault("a\n"),
+            "`a\\n` holds '\\n': use only letters, digits, `.`, `_` and `-`"
+        );
     }
 
     #[test]
@@ -132,7 +167,10 @@ mod tests {
         for text in ["k", "deploy #12 ~ {\"a\":1}", &"~".repeat(64)] {
             assert_eq!(text.parse::<IdempotencyKey>().unwrap().as_str(), text);
         }
-        assert_eq!(key_fault(""), "is empty: give 1 to 64 characters, or leave it out");
+        assert_eq!(
+            key_fault(""),
+            "is empty: give 1 to 64 characters, or leave it out"
+        );
         assert_eq!(
             key_fault(&"k".repeat(65)),
             "is 65 characters long, the limit is 64: shorten it, or send a hash of it"

@@ -1,7 +1,9 @@
-//! Where a repository is cloned from, in the forms that git understands and that cannot be turned against it.
+//! Where a repository is cloned from, in the forms that git understands and that cannot be turned
+//! against it.
 //!
-//! Read by rules of our own and not by the WHATWG ones of the `url` crate, because git and ssh get the text as it stands: what a
-//! browser would normalise away (an escaped dash in a host, say) is what an attack is made of.
+//! Read by rules of our own and not by the WHATWG ones of the `url` crate, because git and ssh get
+//! the text as it stands: what a browser would normalise away (an escaped dash in a host, say) is
+//! what an attack is made of.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -11,17 +13,20 @@ use thiserror::Error;
 use super::Place;
 use super::text::{shown, text_type};
 
-/// Longest repository URL, in bytes. Ours: a quarter of the 8192 characters that ECS allows for everything in a run.
+/// Longest repository URL, in bytes. Ours: a quarter of the 8192 characters that ECS allows for
+/// everything in a run.
 pub const REPO_MAX: usize = 2048;
 
 /// Longest host name, in characters (RFC 1035, section 2.3.4).
 const HOST_MAX: usize = 253;
 
 text_type! {
-    /// A repository: `https://`, `ssh://` or `git@host:path`; on one machine also `http://`, `file://` and an absolute path.
+    /// A repository: `https://`, `ssh://` or `git@host:path`; on one machine also `http://`,
+    /// `file://` and an absolute path.
     ///
-    /// It holds no credentials, and git can read no part of it as an option or as another transport. Made from a request by
-    /// [`RepoUrl::parse`], which knows the place; from a stored record all forms are taken.
+    /// It holds no credentials, and git can read no part of it as an option or as another
+    /// transport. Made from a request by [`RepoUrl::parse`], which knows the place; from a stored
+    /// record all forms are taken.
     RepoUrl, RepoError
 }
 
@@ -58,7 +63,9 @@ pub enum RepoError {
     #[error("holds a percent-encoded control character: remove it")]
     EncodedControl,
     /// A part that git or ssh would read as an option.
-    #[error("has a {0} that starts with `-`, which git reads as an option: use another name for the repository")]
+    #[error(
+        "has a {0} that starts with `-`, which git reads as an option: use another name for the repository"
+    )]
     Dash(&'static str),
     /// A user name or password where none belongs.
     #[error(
@@ -85,7 +92,9 @@ pub enum RepoError {
     )]
     User,
     /// A host without a path.
-    #[error("names a host but no repository on it: add the repository's path, as in https://github.com/me/project")]
+    #[error(
+        "names a host but no repository on it: add the repository's path, as in https://github.com/me/project"
+    )]
     NoPath,
     /// `http://` to another machine.
     #[error("uses http:// to {}, where anyone on the way can read and change what is cloned: use https:// (http:// is for loopback addresses and for --local)", shown(.0))]
@@ -113,7 +122,8 @@ impl RepoUrl {
     /// A repository that can be reached from `place`.
     ///
     /// # Errors
-    /// [`RepoError`] if it is in no known form, could be turned against git, or cannot be reached safely from `place`.
+    /// [`RepoError`] if it is in no known form, could be turned against git, or cannot be reached
+    /// safely from `place`.
     pub fn parse(text: &str, place: Place) -> Result<Self, RepoError> {
         let form = form(text)?;
         match (place, form.kind) {
@@ -128,7 +138,8 @@ impl RepoUrl {
 
     /// Which form it has.
     pub fn kind(&self) -> RepoKind {
-        // Checked on the way in, so the fallback is never reached; a path is what git makes of anything else.
+        // Checked on the way in, so the fallback is never reached; a path is what git makes of
+        // anything else.
         form(&self.0).map_or(RepoKind::Path, |form| form.kind)
     }
 
@@ -139,7 +150,10 @@ impl RepoUrl {
 
     /// The host it is on; none for a directory of this machine.
     pub fn host(&self) -> Option<&str> {
-        form(&self.0).ok().map(|form| form.host).filter(|host| !host.is_empty())
+        form(&self.0)
+            .ok()
+            .map(|form| form.host)
+            .filter(|host| !host.is_empty())
     }
 
     /// The port it is on, if it names one; else its transport's own.
@@ -168,7 +182,9 @@ pub(super) fn without_credentials(text: &str) -> String {
     let before_query = text.split(['?', '#']).next().unwrap_or_default();
     let scheme_end = before_query.find("://").map_or(0, |at| at + 3);
     match before_query.rfind('@') {
-        Some(at) if at >= scheme_end => format!("{}…{}", &before_query[..scheme_end], &before_query[at..]),
+        Some(at) if at >= scheme_end => {
+            format!("{}…{}", &before_query[..scheme_end], &before_query[at..])
+        }
         _ => before_query.to_owned(),
     }
 }
@@ -184,7 +200,11 @@ struct Form<'a> {
 fn form(text: &str) -> Result<Form<'_>, RepoError> {
     check_whole(text)?;
     if text.starts_with('/') {
-        return Ok(Form { kind: RepoKind::Path, host: "", port: None });
+        return Ok(Form {
+            kind: RepoKind::Path,
+            host: "",
+            port: None,
+        });
     }
     let scheme_end = text.find(|c| !is_scheme_character(c)).unwrap_or(text.len());
     let (scheme, rest) = text.split_at(scheme_end);
@@ -207,7 +227,11 @@ fn check_whole(text: &str) -> Result<(), RepoError> {
     if let Some(control) = text.chars().find(|c| c.is_control()) {
         return Err(RepoError::Character(control));
     }
-    if text.starts_with('-') { Err(RepoError::Dash("name")) } else { Ok(()) }
+    if text.starts_with('-') {
+        Err(RepoError::Dash("name"))
+    } else {
+        Ok(())
+    }
 }
 
 fn is_scheme_character(character: char) -> bool {
@@ -228,17 +252,28 @@ fn url_form<'a>(scheme: &str, rest: &'a str) -> Result<Form<'a>, RepoError> {
     check_credentials(kind, authority)?;
     check_url_text(rest)?;
     if kind == RepoKind::File {
-        return if authority.is_empty() { Ok(Form { kind, host: "", port: None }) } else { Err(RepoError::FileHost) };
+        return if authority.is_empty() {
+            Ok(Form {
+                kind,
+                host: "",
+                port: None,
+            })
+        } else {
+            Err(RepoError::FileHost)
+        };
     }
     let (host, port) = host_and_port_of(authority)?;
     check_path(path.trim_matches('/'))?;
     Ok(Form { kind, host, port })
 }
 
-/// Only ssh URLs have a user name (it chooses the account, and proves nothing), and none has a password.
+/// Only ssh URLs have a user name (it chooses the account, and proves nothing), and none has a
+/// password.
 fn check_credentials(kind: RepoKind, authority: &str) -> Result<(), RepoError> {
     match authority.rsplit_once('@') {
-        Some((user, _)) if kind != RepoKind::Ssh || user.contains([':', '@']) => Err(RepoError::Credentials),
+        Some((user, _)) if kind != RepoKind::Ssh || user.contains([':', '@']) => {
+            Err(RepoError::Credentials)
+        }
         Some((user, _)) => check_user(user),
         None => Ok(()),
     }
@@ -249,31 +284,43 @@ fn check_user(user: &str) -> Result<(), RepoError> {
         return Err(RepoError::Dash("user name"));
     }
     let valid = |c: char| c.is_ascii_alphanumeric() || "._+=-".contains(c);
-    if !user.is_empty() && user.chars().all(valid) { Ok(()) } else { Err(RepoError::User) }
+    if !user.is_empty() && user.chars().all(valid) {
+        Ok(())
+    } else {
+        Err(RepoError::User)
+    }
 }
 
 fn check_url_text(text: &str) -> Result<(), RepoError> {
     if text.contains(['?', '#']) {
         return Err(RepoError::Query);
     }
-    match text.chars().find(|c| !c.is_ascii_graphic() || "\\\"<>^`{|}".contains(*c)) {
+    match text
+        .chars()
+        .find(|c| !c.is_ascii_graphic() || "\\\"<>^`{|}".contains(*c))
+    {
         Some(character) => Err(RepoError::Character(character)),
         None if holds_encoded_control(text) => Err(RepoError::EncodedControl),
         None => Ok(()),
     }
 }
 
-/// git decodes `%0a` before it speaks to ssh or to a credential helper, whose protocol is made of lines.
+/// git decodes `%0a` before it speaks to ssh or to a credential helper, whose protocol is made of
+/// lines.
 fn holds_encoded_control(text: &str) -> bool {
     text.split('%').skip(1).any(|after| {
-        let code = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let code = after
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         code.is_some_and(|code| code.is_ascii_control())
     })
 }
 
 /// The host and the port of `[user@]host[:port]`.
 fn host_and_port_of(authority: &str) -> Result<(&str, Option<u16>), RepoError> {
-    let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, after)| after);
+    let host_and_port = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, after)| after);
     let (host, port) = match host_and_port.rfind(']') {
         Some(bracket) => host_and_port.split_at(bracket + 1),
         None => host_and_port.split_at(host_and_port.find(':').unwrap_or(host_and_port.len())),
@@ -284,7 +331,11 @@ fn host_and_port_of(authority: &str) -> Result<(&str, Option<u16>), RepoError> {
 
 fn checked_port(port: &str) -> Result<Option<u16>, RepoError> {
     let Some(number) = port.strip_prefix(':') else {
-        return if port.is_empty() { Ok(None) } else { Err(RepoError::Port(port.to_owned())) };
+        return if port.is_empty() {
+            Ok(None)
+        } else {
+            Err(RepoError::Port(port.to_owned()))
+        };
     };
     // `u16` alone would take `+22`.
     let digits = number.bytes().all(|byte| byte.is_ascii_digit());
@@ -298,7 +349,9 @@ fn checked_host(host: &str) -> Result<&str, RepoError> {
     if host.starts_with('-') {
         return Err(RepoError::Dash("host"));
     }
-    let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
     match bracketed {
         Some(address) if address.parse::<Ipv6Addr>().is_ok() => Ok(address),
         None if is_host_name(host) => Ok(host),
@@ -311,7 +364,8 @@ pub fn is_host(text: &str) -> bool {
     is_host_name(text) || text.parse::<Ipv6Addr>().is_ok()
 }
 
-/// Also says yes to IPv4 addresses. Underscores are not DNS's, but the names of containers have them.
+/// Also says yes to IPv4 addresses. Underscores are not DNS's, but the names of containers have
+/// them.
 fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
@@ -324,37 +378,57 @@ fn check_path(path: &str) -> Result<(), RepoError> {
     if path.starts_with('-') {
         return Err(RepoError::Dash("path"));
     }
-    if path.is_empty() { Err(RepoError::NoPath) } else { Ok(()) }
+    if path.is_empty() {
+        Err(RepoError::NoPath)
+    } else {
+        Ok(())
+    }
 }
 
 /// `[user@]host:path`, where git sees a host only if no slash stands before the colon.
 fn scp_form(text: &str) -> Result<Form<'_>, RepoError> {
     let (authority, path) = split_scp(text).ok_or(RepoError::Form)?;
     // `git:token@host:path` is a host `git` to git, but a mistake that holds a token to us.
-    if path.split('/').next().is_some_and(|first| first.contains('@')) {
+    if path
+        .split('/')
+        .next()
+        .is_some_and(|first| first.contains('@'))
+    {
         return Err(RepoError::Credentials);
     }
     check_credentials(RepoKind::Ssh, authority)?;
     let (host, port) = host_and_port_of(authority)?;
-    if matches!(host, "https" | "http" | "ssh" | "git" | "file" | "ftp" | "ftps") {
+    if matches!(
+        host,
+        "https" | "http" | "ssh" | "git" | "file" | "ftp" | "ftps"
+    ) {
         return Err(RepoError::Transport(format!("{host}:")));
     }
     if let Some(character) = path.chars().find(|c| c.is_whitespace() || *c == '\\') {
         return Err(RepoError::Character(character));
     }
     check_path(path)?;
-    Ok(Form { kind: RepoKind::ScpLike, host, port })
+    Ok(Form {
+        kind: RepoKind::ScpLike,
+        host,
+        port,
+    })
 }
 
 fn split_scp(text: &str) -> Option<(&str, &str)> {
     let address_end = text.find("]:").map(|bracket| bracket + 1);
-    let colon = address_end.filter(|_| text.contains('[')).or_else(|| text.find(':'))?;
+    let colon = address_end
+        .filter(|_| text.contains('['))
+        .or_else(|| text.find(':'))?;
     let (authority, path) = (&text[..colon], &text[colon + 1..]);
     (!authority.contains('/')).then_some((authority, path))
 }
 
 fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -374,26 +448,60 @@ mod tests {
     #[test]
     fn every_form_is_kept_as_written_and_known_by_its_kind() {
         for (text, kind, host) in [
-            ("https://github.com/me/project", RepoKind::Https, "github.com"),
-            ("https://github.com/me/project.git/", RepoKind::Https, "github.com"),
-            ("https://git.example.com:8443/a/b%20c", RepoKind::Https, "git.example.com"),
-            ("https://[2001:db8::1]:8443/a", RepoKind::Https, "2001:db8::1"),
-            ("https://dev.azure.com/org/project/_git/repo", RepoKind::Https, "dev.azure.com"),
+            (
+                "https://github.com/me/project",
+                RepoKind::Https,
+                "github.com",
+            ),
+            (
+                "https://github.com/me/project.git/",
+                RepoKind::Https,
+                "github.com",
+            ),
+            (
+                "https://git.example.com:8443/a/b%20c",
+                RepoKind::Https,
+                "git.example.com",
+            ),
+            (
+                "https://[2001:db8::1]:8443/a",
+                RepoKind::Https,
+                "2001:db8::1",
+            ),
+            (
+                "https://dev.azure.com/org/project/_git/repo",
+                RepoKind::Https,
+                "dev.azure.com",
+            ),
             ("http://localhost:3000/a.git", RepoKind::Http, "localhost"),
             ("http://127.0.0.2/a", RepoKind::Http, "127.0.0.2"),
             ("http://[::1]:80/a", RepoKind::Http, "::1"),
-            ("ssh://git@github.com/me/project", RepoKind::Ssh, "github.com"),
+            (
+                "ssh://git@github.com/me/project",
+                RepoKind::Ssh,
+                "github.com",
+            ),
             ("ssh://host:2222/~me/project", RepoKind::Ssh, "host"),
             ("ssh://git@[::1]:22/srv/a", RepoKind::Ssh, "::1"),
-            ("git@github.com:me/project.git", RepoKind::ScpLike, "github.com"),
+            (
+                "git@github.com:me/project.git",
+                RepoKind::ScpLike,
+                "github.com",
+            ),
             ("host:project", RepoKind::ScpLike, "host"),
             ("git@[::1]:me/project", RepoKind::ScpLike, "::1"),
             ("git@host:/srv/git/a:b", RepoKind::ScpLike, "host"),
         ] {
             for place in [Place::Aws, Place::OneMachine] {
                 let repo = RepoUrl::parse(text, place).unwrap();
-                assert_eq!((repo.as_str(), repo.kind(), repo.host()), (text, kind, Some(host)));
-                assert_eq!(repo.is_ssh(), matches!(kind, RepoKind::Ssh | RepoKind::ScpLike));
+                assert_eq!(
+                    (repo.as_str(), repo.kind(), repo.host()),
+                    (text, kind, Some(host))
+                );
+                assert_eq!(
+                    repo.is_ssh(),
+                    matches!(kind, RepoKind::Ssh | RepoKind::ScpLike)
+                );
                 assert_eq!(repo.local_path(), None);
             }
         }
@@ -410,9 +518,13 @@ mod tests {
         ] {
             assert_eq!(fault(text, Place::Aws), message);
             let repo = RepoUrl::parse(text, Place::OneMachine).unwrap();
-            assert_eq!((repo.local_path(), repo.host()), (Some(PathBuf::from(path)), None));
+            assert_eq!(
+                (repo.local_path(), repo.host()),
+                (Some(PathBuf::from(path)), None)
+            );
         }
-        let elsewhere = "is a file:// URL with a host or a relative path: write file:/// and an absolute path";
+        let elsewhere =
+            "is a file:// URL with a host or a relative path: write file:/// and an absolute path";
         refused_everywhere("file://srv/repo", elsewhere);
         refused_everywhere("file://localhost/repo", elsewhere);
     }
@@ -514,17 +626,25 @@ mod tests {
             ("git@host:a b", "' '"),
             ("git@host:a\\b", "'\\\\'"),
         ] {
-            // The `@` after the backslash is taken for credentials first, which is as good a refusal.
+            // The `@` after the backslash is taken for credentials first, which is as good a
+            // refusal.
             if text.contains("\\@") {
                 assert!(fault(text, Place::Aws).starts_with("holds a user name"));
                 continue;
             }
-            let message =
-                format!("holds {character}, which no repository URL has: remove it, or percent-encode it in a path");
+            let message = format!(
+                "holds {character}, which no repository URL has: remove it, or percent-encode it in a path"
+            );
             refused_everywhere(text, &message);
         }
-        refused_everywhere("https://host/a%0ahost=evil", "holds a percent-encoded control character: remove it");
-        refused_everywhere("ssh://host/a%7F", "holds a percent-encoded control character: remove it");
+        refused_everywhere(
+            "https://host/a%0ahost=evil",
+            "holds a percent-encoded control character: remove it",
+        );
+        refused_everywhere(
+            "ssh://host/a%7F",
+            "holds a percent-encoded control character: remove it",
+        );
     }
 
     #[test]
@@ -540,10 +660,16 @@ mod tests {
             }
         }
         for port in ["", "0", "65536", "+22", "x"] {
-            let message = format!("has the port `{port}`, which is none: write 1 to 65535, or leave it out");
+            let message =
+                format!("has the port `{port}`, which is none: write 1 to 65535, or leave it out");
             refused_everywhere(&format!("ssh://git@host:{port}/a"), &message);
         }
-        for text in ["https://github.com", "https://github.com//", "ssh://git@host/", "git@host:"] {
+        for text in [
+            "https://github.com",
+            "https://github.com//",
+            "ssh://git@host/",
+            "git@host:",
+        ] {
             refused_everywhere(
                 text,
                 "names a host but no repository on it: add the repository's path, as in https://github.com/me/project",
@@ -557,7 +683,10 @@ mod tests {
         for text in ["project", "./project", "../a:b", "me/project"] {
             refused_everywhere(text, message);
         }
-        refused_everywhere("", "is empty: name a repository, or leave it out to run without one");
+        refused_everywhere(
+            "",
+            "is empty: name a repository, or leave it out to run without one",
+        );
         let long = format!("https://host/{}", "a".repeat(2036));
         refused_everywhere(&long, "is 2049 bytes long, the limit is 2048: shorten it");
     }

@@ -1,4 +1,5 @@
-//! Names of things in the user's AWS account: the task's role, the secret that opens a private registry.
+//! Names of things in the user's AWS account: the task's role, the secret that opens a private
+//! registry.
 
 use thiserror::Error;
 
@@ -10,7 +11,8 @@ text_type! {
 }
 
 text_type! {
-    /// The Secrets Manager secret that holds a private registry's credentials: its name, or its ARN. Never the credentials.
+    /// The Secrets Manager secret that holds a private registry's credentials: its name, or its
+    /// ARN. Never the credentials.
     RegistrySecret, ResourceError
 }
 
@@ -23,7 +25,8 @@ const ROLE_PATH_MAX: usize = 512;
 /// Longest secret name, in characters (Secrets Manager API, `NameType`).
 const SECRET_NAME_MAX: usize = 512;
 
-/// Why a text names no role or secret. No variant holds the text: it may be the secret itself, put in the wrong place.
+/// Why a text names no role or secret. No variant holds the text: it may be the secret itself, put
+/// in the wrong place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ResourceError {
     /// Neither a role's name nor its ARN.
@@ -43,26 +46,42 @@ pub enum ResourceError {
 impl TaskRole {
     fn check(text: &str) -> Result<(), ResourceError> {
         let valid = match arn(text) {
-            Some(Arn { service: "iam", region: "", resource }) => {
-                resource.strip_prefix("role/").is_some_and(is_role_with_path)
-            }
+            Some(Arn {
+                service: "iam",
+                region: "",
+                resource,
+            }) => resource
+                .strip_prefix("role/")
+                .is_some_and(is_role_with_path),
             Some(_) => false,
             None => is_role_name(text),
         };
-        if valid { Ok(()) } else { Err(ResourceError::Role) }
+        if valid {
+            Ok(())
+        } else {
+            Err(ResourceError::Role)
+        }
     }
 }
 
 impl RegistrySecret {
     fn check(text: &str) -> Result<(), ResourceError> {
         let valid = match arn(text) {
-            Some(Arn { service: "secretsmanager", region, resource }) => {
+            Some(Arn {
+                service: "secretsmanager",
+                region,
+                resource,
+            }) => {
                 !region.is_empty() && resource.strip_prefix("secret:").is_some_and(is_secret_name)
             }
             Some(_) => false,
             None => is_secret_name(text),
         };
-        if valid { Ok(()) } else { Err(ResourceError::Secret) }
+        if valid {
+            Ok(())
+        } else {
+            Err(ResourceError::Secret)
+        }
     }
 }
 
@@ -82,17 +101,26 @@ fn arn(text: &str) -> Option<Arn<'_>> {
     let partition_known = partition == "aws" || partition.strip_prefix("aws-").is_some_and(is_word);
     let account_known = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
     let region_known = region.is_empty() || is_word(region);
-    (head == "arn" && partition_known && account_known && region_known).then_some(Arn { service, region, resource })
+    (head == "arn" && partition_known && account_known && region_known).then_some(Arn {
+        service,
+        region,
+        resource,
+    })
 }
 
 fn is_word(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 fn is_role_with_path(text: &str) -> bool {
     match text.rsplit_once('/') {
         Some((path, name)) => {
-            path.len() + 2 <= ROLE_PATH_MAX && path.bytes().all(|byte| byte.is_ascii_graphic()) && is_role_name(name)
+            path.len() + 2 <= ROLE_PATH_MAX
+                && path.bytes().all(|byte| byte.is_ascii_graphic())
+                && is_role_name(name)
         }
         None => is_role_name(text),
     }
@@ -107,7 +135,10 @@ fn is_secret_name(text: &str) -> bool {
 }
 
 fn is_made_of(text: &str, marks: &str, max: usize) -> bool {
-    (1..=max).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || marks.contains(c))
+    (1..=max).contains(&text.len())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || marks.contains(c))
 }
 
 #[cfg(test)]
@@ -142,15 +173,21 @@ mod tests {
             "arn:aws:iam:eu-west-1:123456789012:role/x",
             "arn:aws:iam::123456789012:role/",
         ] {
-            assert_eq!(text.parse::<TaskRole>().unwrap_err().to_string(), message, "{text}");
+            assert_eq!(
+                text.parse::<TaskRole>().unwrap_err().to_string(),
+                message,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn registry_secrets_by_name_and_by_arn() {
-        for text in
-            ["registry", "ci/registry", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ci/registry-AbCdEf"]
-        {
+        for text in [
+            "registry",
+            "ci/registry",
+            "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ci/registry-AbCdEf",
+        ] {
             assert_eq!(text.parse::<RegistrySecret>().unwrap().as_str(), text);
         }
         let message = "is neither a secret's name (1 to 512 letters, digits or `/_+=.@-`) nor its ARN: write it like \
@@ -163,7 +200,11 @@ mod tests {
             "arn:aws:secretsmanager::123456789012:secret:x",
             "arn:aws:secretsmanager:eu-west-1:123456789012:parameter:x",
         ] {
-            assert_eq!(text.parse::<RegistrySecret>().unwrap_err().to_string(), message, "{text}");
+            assert_eq!(
+                text.parse::<RegistrySecret>().unwrap_err().to_string(),
+                message,
+                "{text}"
+            );
         }
     }
 }

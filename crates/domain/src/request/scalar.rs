@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// A number or a text as it was given: `timeout: 90` and `timeout: "90"` mean the same, and so do `cpu: 256` and `cpu: "256"`.
+/// A number or a text as it was given: `timeout: 90` and `timeout: "90"` mean the same, and so do
+/// `cpu: 256` and `cpu: "256"`.
 ///
 /// Kept and written as text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

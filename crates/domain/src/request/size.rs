@@ -49,15 +49,51 @@ struct Offer {
     step: u32,
 }
 
-/// Fargate's pairs, memory in MB. Source: the ECS API model, `RegisterTaskDefinitionRequest$cpu` and `$memory`.
+/// Fargate's pairs, memory in MB. Source: the ECS API model, `RegisterTaskDefinitionRequest$cpu`
+/// and `$memory`.
 const OFFERS: [Offer; 7] = [
-    Offer { cpu: 256, least: 1024, most: 2048, step: 1024 },
-    Offer { cpu: 512, least: 1024, most: 4096, step: 1024 },
-    Offer { cpu: 1024, least: 2048, most: 8192, step: 1024 },
-    Offer { cpu: 2048, least: 4096, most: 16384, step: 1024 },
-    Offer { cpu: 4096, least: 8192, most: 30720, step: 1024 },
-    Offer { cpu: 8192, least: 16384, most: 61440, step: 4096 },
-    Offer { cpu: 16384, least: 32768, most: 122_880, step: 8192 },
+    Offer {
+        cpu: 256,
+        least: 1024,
+        most: 2048,
+        step: 1024,
+    },
+    Offer {
+        cpu: 512,
+        least: 1024,
+        most: 4096,
+        step: 1024,
+    },
+    Offer {
+        cpu: 1024,
+        least: 2048,
+        most: 8192,
+        step: 1024,
+    },
+    Offer {
+        cpu: 2048,
+        least: 4096,
+        most: 16384,
+        step: 1024,
+    },
+    Offer {
+        cpu: 4096,
+        least: 8192,
+        most: 30720,
+        step: 1024,
+    },
+    Offer {
+        cpu: 8192,
+        least: 16384,
+        most: 61440,
+        step: 4096,
+    },
+    Offer {
+        cpu: 16384,
+        least: 32768,
+        most: 122_880,
+        step: 8192,
+    },
 ];
 
 /// The only memory that is not a multiple of 1024 MB; it goes with 256 CPU units alone.
@@ -71,13 +107,20 @@ impl Offer {
     }
 
     fn smallest(&self) -> u32 {
-        if self.cpu == 256 { SMALLEST } else { self.least }
+        if self.cpu == 256 {
+            SMALLEST
+        } else {
+            self.least
+        }
     }
 }
 
 impl TaskSize {
     /// The smallest task there is: 256 CPU units, 512 MB.
-    pub const SMALLEST: Self = Self { cpu: 256, memory: SMALLEST };
+    pub const SMALLEST: Self = Self {
+        cpu: 256,
+        memory: SMALLEST,
+    };
 
     /// A size from CPU units (1024 = one vCPU) and memory in MB.
     ///
@@ -86,27 +129,40 @@ impl TaskSize {
     pub fn new(cpu: u64, memory: u64) -> Result<Self, SizeError> {
         let offer = offer(cpu)?;
         match u32::try_from(memory) {
-            Ok(exact) if offer.includes(memory) => Ok(Self { cpu: offer.cpu, memory: exact }),
-            _ => Err(SizeError::Memory { cpu: offer.cpu, memory }),
+            Ok(exact) if offer.includes(memory) => Ok(Self {
+                cpu: offer.cpu,
+                memory: exact,
+            }),
+            _ => Err(SizeError::Memory {
+                cpu: offer.cpu,
+                memory,
+            }),
         }
     }
 
-    /// `cpu` with this size's memory, or with the least memory that goes with `cpu` where the two do not match.
+    /// `cpu` with this size's memory, or with the least memory that goes with `cpu` where the two
+    /// do not match.
     ///
     /// # Errors
     /// [`SizeError::Cpu`] if Fargate has no such CPU size.
     pub fn with_cpu(self, cpu: u64) -> Result<Self, SizeError> {
         let offer = offer(cpu)?;
-        Ok(Self::new(cpu, u64::from(self.memory)).unwrap_or(Self { cpu: offer.cpu, memory: offer.smallest() }))
+        Ok(Self::new(cpu, u64::from(self.memory)).unwrap_or(Self {
+            cpu: offer.cpu,
+            memory: offer.smallest(),
+        }))
     }
 
-    /// `memory` in MB with this size's CPU, or with the least CPU that goes with `memory` where the two do not match.
+    /// `memory` in MB with this size's CPU, or with the least CPU that goes with `memory` where the
+    /// two do not match.
     ///
     /// # Errors
     /// [`SizeError::NoCpu`] if no CPU size goes with `memory`.
     pub fn with_memory(self, memory: u64) -> Result<Self, SizeError> {
         let cpus = std::iter::once(self.cpu).chain(OFFERS.iter().map(|offer| offer.cpu));
-        cpus.filter_map(|cpu| Self::new(u64::from(cpu), memory).ok()).next().ok_or(SizeError::NoCpu(memory))
+        cpus.filter_map(|cpu| Self::new(u64::from(cpu), memory).ok())
+            .next()
+            .ok_or(SizeError::NoCpu(memory))
     }
 
     /// CPU units; 1024 are one vCPU.
@@ -130,19 +186,27 @@ impl TryFrom<Pair> for TaskSize {
 
 impl From<TaskSize> for Pair {
     fn from(size: TaskSize) -> Self {
-        Self { cpu: size.cpu, memory: size.memory }
+        Self {
+            cpu: size.cpu,
+            memory: size.memory,
+        }
     }
 }
 
 fn offer(cpu: u64) -> Result<&'static Offer, SizeError> {
-    OFFERS.iter().find(|offer| u64::from(offer.cpu) == cpu).ok_or(SizeError::Cpu(cpu))
+    OFFERS
+        .iter()
+        .find(|offer| u64::from(offer.cpu) == cpu)
+        .ok_or(SizeError::Cpu(cpu))
 }
 
 /// What goes with a CPU size, in words.
 fn allowed(cpu: u32) -> String {
     match OFFERS.iter().find(|offer| offer.cpu == cpu) {
         Some(Offer { cpu: 256, .. }) => "512, 1024 or 2048".to_owned(),
-        Some(Offer { least, most, step, .. }) => format!("{least} to {most} in steps of {step}"),
+        Some(Offer {
+            least, most, step, ..
+        }) => format!("{least} to {most} in steps of {step}"),
         None => "another CPU size".to_owned(),
     }
 }
@@ -165,7 +229,10 @@ mod tests {
     fn listed(cpu: u64, memory: u64) -> bool {
         (cpu, memory) == (256, 512)
             || LISTED.iter().any(|&(units, least, most, step)| {
-                units == cpu && (least..=most).step_by(step as usize).any(|gb| gb * 1024 == memory)
+                units == cpu
+                    && (least..=most)
+                        .step_by(step as usize)
+                        .any(|gb| gb * 1024 == memory)
             })
     }
 
@@ -173,7 +240,11 @@ mod tests {
     fn exactly_the_listed_pairs_are_accepted() {
         for cpu in (0..=20_000).step_by(128) {
             for memory in (0..=130_000).step_by(512) {
-                assert_eq!(TaskSize::new(cpu, memory).is_ok(), listed(cpu, memory), "{cpu} {memory}");
+                assert_eq!(
+                    TaskSize::new(cpu, memory).is_ok(),
+                    listed(cpu, memory),
+                    "{cpu} {memory}"
+                );
             }
         }
     }
@@ -185,7 +256,10 @@ mod tests {
             fault(300, 512),
             "300 CPU units are not offered by Fargate: use 256, 512, 1024, 2048, 4096, 8192 or 16384 (1024 = one vCPU)"
         );
-        assert_eq!(fault(256, 4096), "4096 MB does not go with 256 CPU units on Fargate: use 512, 1024 or 2048");
+        assert_eq!(
+            fault(256, 4096),
+            "4096 MB does not go with 256 CPU units on Fargate: use 512, 1024 or 2048"
+        );
         assert_eq!(
             fault(1024, 512),
             "512 MB does not go with 1024 CPU units on Fargate: use 2048 to 8192 in steps of 1024"
@@ -218,7 +292,10 @@ mod tests {
     #[test]
     fn a_stored_pair_is_checked_again() {
         let size: TaskSize = serde_json::from_str(r#"{"cpu":1024,"memory":2048}"#).unwrap();
-        assert_eq!(serde_json::to_string(&size).unwrap(), r#"{"cpu":1024,"memory":2048}"#);
+        assert_eq!(
+            serde_json::to_string(&size).unwrap(),
+            r#"{"cpu":1024,"memory":2048}"#
+        );
         assert!(serde_json::from_str::<TaskSize>(r#"{"cpu":1024,"memory":2049}"#).is_err());
     }
 }

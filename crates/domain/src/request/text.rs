@@ -1,4 +1,5 @@
-//! One way to make a validated text type: checked on the way in, whether from a user or from a stored record.
+//! One way to make a validated text type: checked on the way in, whether from a user or from a
+//! stored record.
 
 /// Defines a newtype over `String` whose only constructor is a checked one.
 ///
@@ -61,7 +62,11 @@ const SHOWN: usize = 60;
 
 /// A user's text made fit for a one-line message: escaped, quoted and cut.
 pub(super) fn shown(text: &str) -> String {
-    let mut short: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    let mut short: String = text
+        .chars()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect();
     if text.chars().nth(SHOWN).is_some() {
         short.push('…');
     }

@@ -6,19 +6,20 @@ use std::str::FromStr;
 
 use super::text::shown;
 use super::{
-    Defaults, Env, EnvName, FieldError, GitRef, ImageRef, LaunchRequest, MAX_PARALLEL_MAX, PRIORITY_MAX, Place,
-    RETRIES_MAX, RepoUrl, RetryOn, Scalar, SecretName, SizeError, Source, SubmitRequest, TaskSize, Timeout, env,
+    Defaults, Env, EnvName, FieldError, GitRef, ImageRef, LaunchRequest, MAX_PARALLEL_MAX,
+    PRIORITY_MAX, Place, RETRIES_MAX, RepoUrl, RetryOn, Scalar, SecretName, SizeError, Source,
+    SubmitRequest, TaskSize, Timeout, env,
 };
 
 impl SubmitRequest {
     /// Turns the request into one that can be run, with `defaults` for what it leaves out.
     ///
-    /// Of `cpu` and `memory` one may be left out: the default is taken if it goes with the other, else the least that does.
-    /// `retry_on` without `retries` asks for one retry.
+    /// Of `cpu` and `memory` one may be left out: the default is taken if it goes with the other,
+    /// else the least that does. `retry_on` without `retries` asks for one retry.
     ///
     /// # Errors
-    /// Every fault there is, in the order of the request's keys. The size of the whole is only looked at when nothing else is
-    /// wrong.
+    /// Every fault there is, in the order of the request's keys. The size of the whole is only
+    /// looked at when nothing else is wrong.
     pub fn validate(self, defaults: &Defaults) -> Result<LaunchRequest, Vec<FieldError>> {
         let mut faults = Faults::default();
         faults.action(self.action.as_deref());
@@ -31,7 +32,9 @@ impl SubmitRequest {
             timeout: faults.timeout(self.timeout.as_ref(), defaults),
             size: faults.size(self.cpu.as_ref(), self.memory.as_ref(), defaults.size),
             arch: faults.parsed("arch", self.arch).unwrap_or(defaults.arch),
-            capacity: faults.parsed("capacity", self.capacity).unwrap_or(defaults.capacity),
+            capacity: faults
+                .parsed("capacity", self.capacity)
+                .unwrap_or(defaults.capacity),
             lock: faults.parsed("lock", self.lock),
             max_parallel: faults.max_parallel(self.max_parallel, self.group.is_some()),
             group: faults.parsed("group", self.group),
@@ -47,7 +50,8 @@ impl SubmitRequest {
     }
 }
 
-/// Collects what is wrong; a part that is wrong gets a stand-in, which is never seen because the whole is then refused.
+/// Collects what is wrong; a part that is wrong gets a stand-in, which is never seen because the
+/// whole is then refused.
 #[derive(Default)]
 struct Faults(Vec<FieldError>);
 
@@ -56,11 +60,18 @@ impl Faults {
         if self.0.is_empty() {
             self.0.extend(crate::task::budget_fault(&launch));
         }
-        if self.0.is_empty() { Ok(launch) } else { Err(self.0) }
+        if self.0.is_empty() {
+            Ok(launch)
+        } else {
+            Err(self.0)
+        }
     }
 
     fn add(&mut self, field: impl Into<String>, message: impl Display) {
-        self.0.push(FieldError { field: field.into(), message: message.to_string() });
+        self.0.push(FieldError {
+            field: field.into(),
+            message: message.to_string(),
+        });
     }
 
     fn keep<T, E: Display>(&mut self, field: impl Into<String>, result: Result<T, E>) -> Option<T> {
@@ -73,25 +84,45 @@ impl Faults {
 
     fn action(&mut self, action: Option<&str>) {
         if action.is_some_and(|action| action != "exec") {
-            self.add("action", "is not known: use `exec`, the only action there is");
+            self.add(
+                "action",
+                "is not known: use `exec`, the only action there is",
+            );
         }
     }
 
     fn command(&mut self, command: Option<String>) -> String {
         match command.as_deref().map(str::trim) {
-            None => self.add("command", "is missing: say what to run, as in `terraform plan`"),
-            Some("") => self.add("command", "is blank: say what to run, as in `terraform plan`"),
+            None => self.add(
+                "command",
+                "is missing: say what to run, as in `terraform plan`",
+            ),
+            Some("") => self.add(
+                "command",
+                "is blank: say what to run, as in `terraform plan`",
+            ),
             Some(text) if text.contains('\0') => {
-                self.add("command", "holds a NUL byte, which no shell can be given: remove it");
+                self.add(
+                    "command",
+                    "holds a NUL byte, which no shell can be given: remove it",
+                );
             }
             Some(_) => {}
         }
         command.unwrap_or_default()
     }
 
-    fn source(&mut self, repo: Option<&str>, branch: Option<String>, place: Place) -> Option<Source> {
+    fn source(
+        &mut self,
+        repo: Option<&str>,
+        branch: Option<String>,
+        place: Place,
+    ) -> Option<Source> {
         if repo.is_none() && branch.is_some() {
-            self.add("branch", "is given without a repository: add `repo`, or leave `branch` out");
+            self.add(
+                "branch",
+                "is given without a repository: add `repo`, or leave `branch` out",
+            );
         }
         let repo = repo.and_then(|text| self.keep("repo", RepoUrl::parse(text, place)));
         let reference = self.parsed::<GitRef>("branch", branch);
@@ -100,7 +131,10 @@ impl Faults {
 
     fn image(&mut self, image: Option<String>, defaults: &Defaults) -> Option<ImageRef> {
         if image.is_none() && defaults.image.is_none() && defaults.place == Place::Aws {
-            self.add("image", "is missing, and the stack has no default: name one, as in `alpine:3.20`");
+            self.add(
+                "image",
+                "is missing, and the stack has no default: name one, as in `alpine:3.20`",
+            );
         }
         let given = image.is_some();
         let image = self.parsed("image", image);
@@ -118,13 +152,20 @@ impl Faults {
         self.keep("env", Env::try_from(checked)).unwrap_or_default()
     }
 
-    fn secrets(&mut self, names: &[String], variables: &BTreeMap<String, String>) -> Vec<SecretName> {
+    fn secrets(
+        &mut self,
+        names: &[String],
+        variables: &BTreeMap<String, String>,
+    ) -> Vec<SecretName> {
         let mut seen = BTreeSet::new();
         let checked = names.iter().enumerate().filter_map(|(index, name)| {
             let field = format!("secrets[{index}]");
             let secret = self.keep(&field, name.parse::<SecretName>())?;
             if variables.contains_key(name) {
-                self.add(&field, format!("`{name}` is in `env` too: give it in one of the two"));
+                self.add(
+                    &field,
+                    format!("`{name}` is in `env` too: give it in one of the two"),
+                );
             }
             if !seen.insert(name) {
                 self.add(&field, format!("`{name}` is named twice: name it once"));
@@ -136,11 +177,21 @@ impl Faults {
 
     fn timeout(&mut self, timeout: Option<&Scalar>, defaults: &Defaults) -> Timeout {
         let parsed = timeout.map(|text| Timeout::parse(text.as_str(), defaults.max_timeout));
-        parsed.and_then(|result| self.keep("timeout", result)).unwrap_or(defaults.timeout)
+        parsed
+            .and_then(|result| self.keep("timeout", result))
+            .unwrap_or(defaults.timeout)
     }
 
-    fn size(&mut self, cpu: Option<&Scalar>, memory: Option<&Scalar>, default: TaskSize) -> TaskSize {
-        let numbers = (self.number("cpu", "CPU units", cpu), self.number("memory", "MB", memory));
+    fn size(
+        &mut self,
+        cpu: Option<&Scalar>,
+        memory: Option<&Scalar>,
+        default: TaskSize,
+    ) -> TaskSize {
+        let numbers = (
+            self.number("cpu", "CPU units", cpu),
+            self.number("memory", "MB", memory),
+        );
         let size = match numbers {
             (Some(cpu), Some(memory)) => self.pair(cpu, memory, default),
             (Some(cpu), None) => self.keep("cpu", default.with_cpu(cpu)),
@@ -156,21 +207,31 @@ impl Faults {
             return self.keep("memory", size);
         }
         // No pair to speak of, but the memory may be wrong by itself too.
-        self.keep("cpu", size).or(self.keep("memory", default.with_memory(memory)))
+        self.keep("cpu", size)
+            .or(self.keep("memory", default.with_memory(memory)))
     }
 
     fn number(&mut self, field: &str, unit: &str, text: Option<&Scalar>) -> Option<u64> {
         let text = text?.as_str();
-        let message = |_| format!("{} is not a whole number: write {unit} as digits alone, as in `1024`", shown(text));
+        let message = |_| {
+            format!(
+                "{} is not a whole number: write {unit} as digits alone, as in `1024`",
+                shown(text)
+            )
+        };
         self.keep(field, text.parse().map_err(message))
     }
 
     fn priority(&mut self, priority: Option<i64>) -> i32 {
         let range = -PRIORITY_MAX..=PRIORITY_MAX;
         let wanted = priority.unwrap_or_default();
-        let fitting = i32::try_from(wanted).ok().filter(|priority| range.contains(priority));
-        let message = format!("is {wanted}: use -{PRIORITY_MAX} to {PRIORITY_MAX}, the higher goes first");
-        self.keep("priority", fitting.ok_or(message)).unwrap_or_default()
+        let fitting = i32::try_from(wanted)
+            .ok()
+            .filter(|priority| range.contains(priority));
+        let message =
+            format!("is {wanted}: use -{PRIORITY_MAX} to {PRIORITY_MAX}, the higher goes first");
+        self.keep("priority", fitting.ok_or(message))
+            .unwrap_or_default()
     }
 
     fn max_parallel(&mut self, wanted: Option<i64>, has_group: bool) -> Option<u32> {
@@ -181,21 +242,34 @@ impl Faults {
                 "is given without a group, whose executions it counts: add `group`, or leave it out",
             );
         }
-        let fitting = u32::try_from(wanted).ok().filter(|most| (1..=MAX_PARALLEL_MAX).contains(most));
-        self.keep("max_parallel", fitting.ok_or(format!("is {wanted}: use 1 to {MAX_PARALLEL_MAX}")))
+        let fitting = u32::try_from(wanted)
+            .ok()
+            .filter(|most| (1..=MAX_PARALLEL_MAX).contains(most));
+        self.keep(
+            "max_parallel",
+            fitting.ok_or(format!("is {wanted}: use 1 to {MAX_PARALLEL_MAX}")),
+        )
     }
 
     fn retries(&mut self, retries: Option<i64>, retry_on: &[String]) -> u8 {
         let wanted = retries.unwrap_or(i64::from(!retry_on.is_empty()));
-        let fitting = u8::try_from(wanted).ok().filter(|retries| *retries <= RETRIES_MAX);
-        self.keep("retries", fitting.ok_or(format!("is {wanted}: use 0 to {RETRIES_MAX}"))).unwrap_or_default()
+        let fitting = u8::try_from(wanted)
+            .ok()
+            .filter(|retries| *retries <= RETRIES_MAX);
+        self.keep(
+            "retries",
+            fitting.ok_or(format!("is {wanted}: use 0 to {RETRIES_MAX}")),
+        )
+        .unwrap_or_default()
     }
 
     fn retry_on(&mut self, causes: &[String]) -> BTreeSet<RetryOn> {
         let mut seen = BTreeSet::new();
         for (index, cause) in causes.iter().enumerate() {
             let field = format!("retry_on[{index}]");
-            let Some(cause) = self.keep(&field, cause.parse::<RetryOn>()) else { continue };
+            let Some(cause) = self.keep(&field, cause.parse::<RetryOn>()) else {
+                continue;
+            };
             if !seen.insert(cause) {
                 self.add(&field, format!("`{cause}` is named twice: name it once"));
             }

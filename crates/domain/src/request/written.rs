@@ -11,9 +11,11 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::given::NewName;
 
-/// The keys of a JSON object. A name that is given twice is an error, wherever it stands: of two values one would be dropped without a word.
+/// The keys of a JSON object. A name that is given twice is an error, wherever it stands: of two
+/// values one would be dropped without a word.
 ///
-/// A number or a boolean among the variables of `env` becomes the text that was written, as in `.mycli.yaml`: `1.10` stays `1.10`.
+/// A number or a boolean among the variables of `env` becomes the text that was written, as in
+/// `.mycli.yaml`: `1.10` stays `1.10`.
 ///
 /// # Errors
 /// The text is no JSON, no object, or has a name twice.
@@ -24,7 +26,9 @@ pub fn written_keys(text: &str) -> serde_json::Result<Map<String, Value>> {
     {
         let written: WrittenEnv<'_> = serde_json::from_str(text)?;
         let bare = env.iter_mut().filter(|(_, value)| is_bare(value));
-        bare.for_each(|(name, value)| *value = as_written(written.env.get(name.as_str()).copied(), value));
+        bare.for_each(|(name, value)| {
+            *value = as_written(written.env.get(name.as_str()).copied(), value)
+        });
     }
     Ok(keys)
 }
@@ -144,8 +148,14 @@ mod tests {
 
     #[test]
     fn a_name_is_given_once_wherever_it_stands() {
-        check_error(r#"{"command": "a", "command": "b"}"#, "duplicate field `command` at line 1 column 26");
-        check_error(r#"{"env": {"A": "first", "\u0041": "second"}}"#, "duplicate field `A`");
+        check_error(
+            r#"{"command": "a", "command": "b"}"#,
+            "duplicate field `command` at line 1 column 26",
+        );
+        check_error(
+            r#"{"env": {"A": "first", "\u0041": "second"}}"#,
+            "duplicate field `A`",
+        );
         check_error(r#"{"x": [{"a": 1, "a": 2}]}"#, "duplicate field `a`");
         check_error("[1]", "invalid type: sequence, expected an object");
         check_error("{\"command\":}", "expected value");
@@ -161,7 +171,13 @@ mod tests {
         });
         assert_eq!(Value::Object(written_keys(text).unwrap()), expected);
         let others = json!({"env": {"A": null, "B": [], "C": {}}});
-        assert_eq!(Value::Object(written_keys(&others.to_string()).unwrap()), others);
-        assert_eq!(Value::Object(written_keys(r#"{"env": 1}"#).unwrap()), json!({"env": 1}));
+        assert_eq!(
+            Value::Object(written_keys(&others.to_string()).unwrap()),
+            others
+        );
+        assert_eq!(
+            Value::Object(written_keys(r#"{"env": 1}"#).unwrap()),
+            json!({"env": 1})
+        );
     }
 }

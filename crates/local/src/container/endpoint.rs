@@ -1,4 +1,5 @@
-//! Where the container engine listens: found as the `docker` command finds it, then where Podman puts its socket.
+//! Where the container engine listens: found as the `docker` command finds it, then where Podman
+//! puts its socket.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +34,8 @@ pub(super) struct Candidate {
     pub(super) named_by: String,
 }
 
-/// The places to try, in order. One that the user has named stands alone: to use another engine than that would surprise.
+/// The places to try, in order. One that the user has named stands alone: to use another engine
+/// than that would surprise.
 pub(super) fn candidates(
     environment: impl Fn(&str) -> Option<String>,
     home: &Path,
@@ -55,17 +57,26 @@ pub(super) fn candidates(
 }
 
 fn usual(runtime_directory: Option<&str>) -> Vec<Candidate> {
-    let podman_of_user = runtime_directory.map(|directory| Path::new(directory).join("podman/podman.sock"));
+    let podman_of_user =
+        runtime_directory.map(|directory| Path::new(directory).join("podman/podman.sock"));
     let docker = ("Docker's socket", PathBuf::from(DOCKER_SOCKET));
     let podman = ("Podman's socket", PathBuf::from(PODMAN_SOCKET));
-    [Some(docker), podman_of_user.map(|path| ("Podman's socket", path)), Some(podman)]
-        .into_iter()
-        .flatten()
-        .map(|(named_by, path)| Candidate { endpoint: Endpoint::Unix(path), named_by: named_by.to_owned() })
-        .collect()
+    [
+        Some(docker),
+        podman_of_user.map(|path| ("Podman's socket", path)),
+        Some(podman),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(named_by, path)| Candidate {
+        endpoint: Endpoint::Unix(path),
+        named_by: named_by.to_owned(),
+    })
+    .collect()
 }
 
-/// `secured`: the user asks for TLS, which this client does not speak; plain HTTP instead would be a downgrade.
+/// `secured`: the user asks for TLS, which this client does not speak; plain HTTP instead would be
+/// a downgrade.
 fn parse(named_by: &str, host: &str, secured: bool) -> Result<Candidate, EngineError> {
     let endpoint = match host.split_once("://") {
         Some(("unix", path)) => Endpoint::Unix(PathBuf::from(path)),
@@ -74,11 +85,17 @@ fn parse(named_by: &str, host: &str, secured: bool) -> Result<Candidate, EngineE
         None => Endpoint::Tcp(format!("tcp://{host}")),
         Some(_) => return Err(unusable(named_by, host)),
     };
-    Ok(Candidate { endpoint, named_by: named_by.to_owned() })
+    Ok(Candidate {
+        endpoint,
+        named_by: named_by.to_owned(),
+    })
 }
 
 fn unusable(named_by: &str, host: &str) -> EngineError {
-    EngineError::Unusable { named_by: named_by.to_owned(), host: host.to_owned() }
+    EngineError::Unusable {
+        named_by: named_by.to_owned(),
+        host: host.to_owned(),
+    }
 }
 
 /// The part of `config.json` that matters here.
@@ -113,8 +130,11 @@ fn current_context(directory: &Path) -> Result<Option<String>, EngineError> {
         // A configuration that is not there or not ours to read is none, as for docker.
         Err(_) => return Ok(None),
     };
-    let config: Config = serde_json::from_slice(&text)
-        .map_err(|error| EngineError::Configuration { path, reason: error.to_string() })?;
+    let config: Config =
+        serde_json::from_slice(&text).map_err(|error| EngineError::Configuration {
+            path,
+            reason: error.to_string(),
+        })?;
     Ok(config.current_context.filter(|name| !name.is_empty()))
 }
 
@@ -122,11 +142,21 @@ fn current_context(directory: &Path) -> Result<Option<String>, EngineError> {
 fn of_context(directory: &Path, name: &str) -> Result<Candidate, EngineError> {
     let id = hex::encode(Sha256::digest(name));
     let path = directory.join("contexts/meta").join(&id).join("meta.json");
-    let configuration = |reason: String| EngineError::Configuration { path: path.clone(), reason };
-    let text = std::fs::read(&path).map_err(|error| configuration(format!("docker context `{name}`: {error}")))?;
-    let meta: Meta = serde_json::from_slice(&text).map_err(|error| configuration(error.to_string()))?;
-    let host = meta.endpoints.docker.map(|docker| docker.host).filter(|host| !host.is_empty());
-    let host = host.ok_or_else(|| configuration(format!("docker context `{name}` names no host")))?;
+    let configuration = |reason: String| EngineError::Configuration {
+        path: path.clone(),
+        reason,
+    };
+    let text = std::fs::read(&path)
+        .map_err(|error| configuration(format!("docker context `{name}`: {error}")))?;
+    let meta: Meta =
+        serde_json::from_slice(&text).map_err(|error| configuration(error.to_string()))?;
+    let host = meta
+        .endpoints
+        .docker
+        .map(|docker| docker.host)
+        .filter(|host| !host.is_empty());
+    let host =
+        host.ok_or_else(|| configuration(format!("docker context `{name}` names no host")))?;
     let secured = directory.join("contexts/tls").join(&id).is_dir();
     parse(&format!("docker context `{name}`"), &host, secured)
 }
@@ -136,9 +166,18 @@ mod tests {
     use super::*;
 
     fn found(variables: &[(&str, &str)], home: &Path) -> Result<Vec<(Endpoint, String)>, String> {
-        let environment = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        let environment = |name: &str| {
+            variables
+                .iter()
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
         candidates(environment, home)
-            .map(|all| all.into_iter().map(|candidate| (candidate.endpoint, candidate.named_by)).collect())
+            .map(|all| {
+                all.into_iter()
+                    .map(|candidate| (candidate.endpoint, candidate.named_by))
+                    .collect()
+            })
             .map_err(|error| error.to_string())
     }
 
@@ -154,7 +193,9 @@ mod tests {
             let id = hex::encode(Sha256::digest(name));
             let directory = home.path().join(".docker/contexts/meta").join(id);
             std::fs::create_dir_all(&directory).unwrap();
-            let meta = format!(r#"{{"Name":"{name}","Metadata":{{}},"Endpoints":{{"docker":{{"Host":"{host}"}}}}}}"#);
+            let meta = format!(
+                r#"{{"Name":"{name}","Metadata":{{}},"Endpoints":{{"docker":{{"Host":"{host}"}}}}}}"#
+            );
             std::fs::write(directory.join("meta.json"), meta).unwrap();
         }
         home
@@ -167,33 +208,68 @@ mod tests {
         let paths: Vec<_> = paths.into_iter().map(|(endpoint, _)| endpoint).collect();
         assert_eq!(
             paths,
-            [unix("/var/run/docker.sock"), unix("/run/user/7/podman/podman.sock"), unix("/run/podman/podman.sock")]
+            [
+                unix("/var/run/docker.sock"),
+                unix("/run/user/7/podman/podman.sock"),
+                unix("/run/podman/podman.sock")
+            ]
         );
     }
 
     #[test]
     fn docker_host_stands_alone_and_goes_before_contexts() {
-        let home = home_with(r#"{"currentContext":"desk"}"#, &[("desk", "unix:///desk.sock")]);
-        let variables = [("DOCKER_HOST", "unix:///a/b.sock"), ("DOCKER_CONTEXT", "desk")];
-        assert_eq!(found(&variables, home.path()).unwrap(), [(unix("/a/b.sock"), "DOCKER_HOST".to_owned())]);
+        let home = home_with(
+            r#"{"currentContext":"desk"}"#,
+            &[("desk", "unix:///desk.sock")],
+        );
+        let variables = [
+            ("DOCKER_HOST", "unix:///a/b.sock"),
+            ("DOCKER_CONTEXT", "desk"),
+        ];
+        assert_eq!(
+            found(&variables, home.path()).unwrap(),
+            [(unix("/a/b.sock"), "DOCKER_HOST".to_owned())]
+        );
         let tcp = Endpoint::Tcp("tcp://10.0.0.1:2375".to_owned());
-        for host in ["tcp://10.0.0.1:2375", "http://10.0.0.1:2375", "10.0.0.1:2375"] {
-            assert_eq!(found(&[("DOCKER_HOST", host)], home.path()).unwrap()[0].0, tcp, "{host}");
+        for host in [
+            "tcp://10.0.0.1:2375",
+            "http://10.0.0.1:2375",
+            "10.0.0.1:2375",
+        ] {
+            assert_eq!(
+                found(&[("DOCKER_HOST", host)], home.path()).unwrap()[0].0,
+                tcp,
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn a_context_is_followed_to_its_host() {
-        let contexts = [("desk", "unix:///desk.sock"), ("other", "unix:///other.sock")];
+        let contexts = [
+            ("desk", "unix:///desk.sock"),
+            ("other", "unix:///other.sock"),
+        ];
         let home = home_with(r#"{"auths":{},"currentContext":"desk"}"#, &contexts);
         let desk = (unix("/desk.sock"), "docker context `desk`".to_owned());
         let other = (unix("/other.sock"), "docker context `other`".to_owned());
         assert_eq!(found(&[("DOCKER_HOST", "")], home.path()).unwrap(), [desk]);
-        assert_eq!(found(&[("DOCKER_CONTEXT", "other")], home.path()).unwrap(), std::slice::from_ref(&other));
-        assert_eq!(found(&[("DOCKER_CONTEXT", "default")], home.path()).unwrap().len(), 2);
+        assert_eq!(
+            found(&[("DOCKER_CONTEXT", "other")], home.path()).unwrap(),
+            std::slice::from_ref(&other)
+        );
+        assert_eq!(
+            found(&[("DOCKER_CONTEXT", "default")], home.path())
+                .unwrap()
+                .len(),
+            2
+        );
         let elsewhere = tempfile::tempdir().unwrap();
         let config = home.path().join(".docker");
-        let variables = [("DOCKER_CONFIG", config.to_str().unwrap()), ("DOCKER_CONTEXT", "other")];
+        let variables = [
+            ("DOCKER_CONFIG", config.to_str().unwrap()),
+            ("DOCKER_CONTEXT", "other"),
+        ];
         assert_eq!(found(&variables, elsewhere.path()).unwrap(), [other]);
     }
 
@@ -201,12 +277,24 @@ mod tests {
     fn what_cannot_be_followed_says_what_to_look_at() {
         let home = home_with("{", &[]);
         let fault = found(&[], home.path()).unwrap_err();
-        assert!(fault.contains("config.json") && fault.contains("EOF"), "{fault}");
+        assert!(
+            fault.contains("config.json") && fault.contains("EOF"),
+            "{fault}"
+        );
         let fault = found(&[("DOCKER_CONTEXT", "gone")], home.path()).unwrap_err();
-        assert!(fault.contains("docker context `gone`: No such file"), "{fault}");
+        assert!(
+            fault.contains("docker context `gone`: No such file"),
+            "{fault}"
+        );
         let fault = found(&[("DOCKER_HOST", "ssh://me@host")], home.path()).unwrap_err();
-        assert!(fault.contains("DOCKER_HOST names `ssh://me@host`"), "{fault}");
-        let tls = [("DOCKER_HOST", "tcp://host:2376"), ("DOCKER_TLS_VERIFY", "1")];
+        assert!(
+            fault.contains("DOCKER_HOST names `ssh://me@host`"),
+            "{fault}"
+        );
+        let tls = [
+            ("DOCKER_HOST", "tcp://host:2376"),
+            ("DOCKER_TLS_VERIFY", "1"),
+        ];
         assert!(found(&tls, home.path()).is_err());
     }
 }

@@ -52,11 +52,16 @@ pub enum EngineError {
 /// The engine's own reason on one line, or what kept it from giving one.
 pub(super) fn plain(fault: &Fault) -> String {
     let text = match fault {
-        Fault::DockerResponseServerError { status_code, message } if message.trim().is_empty() => {
+        Fault::DockerResponseServerError {
+            status_code,
+            message,
+        } if message.trim().is_empty() => {
             format!("HTTP status {status_code}")
         }
         Fault::DockerResponseServerError { message, .. } => message.clone(),
-        Fault::DockerStreamError { error } | Fault::DockerContainerWaitError { error, .. } => error.clone(),
+        Fault::DockerStreamError { error } | Fault::DockerContainerWaitError { error, .. } => {
+            error.clone()
+        }
         Fault::RequestTimeoutError => "it did not answer in time".to_owned(),
         other => chain(other),
     };
@@ -79,18 +84,32 @@ fn chain(error: &dyn Error) -> String {
 
 /// Whether the engine answers that what was named does not exist.
 pub(super) fn is_missing(fault: &Fault) -> bool {
-    matches!(fault, Fault::DockerResponseServerError { status_code: 404, .. })
+    matches!(
+        fault,
+        Fault::DockerResponseServerError {
+            status_code: 404,
+            ..
+        }
+    )
 }
 
 /// Whether a container's name is taken: 409 from Docker, 500 from Podman.
 pub(super) fn is_conflict(fault: &Fault) -> bool {
     match fault {
-        Fault::DockerResponseServerError { status_code: 409, .. } => true,
-        Fault::DockerResponseServerError { status_code: 500, message } => message.contains("already in use"),
+        Fault::DockerResponseServerError {
+            status_code: 409, ..
+        } => true,
+        Fault::DockerResponseServerError {
+            status_code: 500,
+            message,
+        } => message.contains("already in use"),
         _ => false,
     }
 }
 
 pub(super) fn failed(action: &'static str) -> impl Fn(Fault) -> EngineError {
-    move |fault| EngineError::Failed { action, reason: plain(&fault) }
+    move |fault| EngineError::Failed {
+        action,
+        reason: plain(&fault),
+    }
 }

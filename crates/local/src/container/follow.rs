@@ -17,14 +17,17 @@ use super::{ContainerRunner, Patience, Stage, ended, stage};
 use crate::failpoint;
 use crate::runner::Ended;
 
-/// The engine is asked at most this often whether the container runs, so that a talkative command does not keep it busy.
+/// The engine is asked at most this often whether the container runs, so that a talkative command
+/// does not keep it busy.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often an engine whose stream loses lines is asked for new ones. Its own stream looks as often.
+/// How often an engine whose stream loses lines is asked for new ones. Its own stream looks as
+/// often.
 const POLL_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long the last piece of a log that is being written has to stay as it is, to be taken for a whole line. Ours: the writer of the log is
-/// between the two halves of a line for microseconds, and for up to a second where the machine has no time for it.
+/// How long the last piece of a log that is being written has to stay as it is, to be taken for a
+/// whole line. Ours: the writer of the log is between the two halves of a line for microseconds,
+/// and for up to a second where the machine has no time for it.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// Reading the log anew may take a fifth of the engine's time, however long the log is.
@@ -39,14 +42,21 @@ pub(super) struct Follower<'a, F> {
     id: &'a str,
     /// Bytes handed on, by this and by earlier followers: where the next reading begins.
     taken: u64,
-    /// The last piece of a log that was being written, as it was then, and since when: its line may not have been whole.
+    /// The last piece of a log that was being written, as it was then, and since when: its line may
+    /// not have been whole.
     unsettled: Option<(Piece, Instant)>,
     on: F,
 }
 
 impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
     pub(super) fn new(runner: &'a ContainerRunner, id: &'a str, taken: u64, on: F) -> Self {
-        Self { runner, id, taken, unsettled: None, on }
+        Self {
+            runner,
+            id,
+            taken,
+            unsettled: None,
+            on,
+        }
     }
 
     pub(super) async fn follow(mut self) -> Result<Ended, EngineError> {
@@ -55,7 +65,8 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
             ended = wait(runner, id) => ended?,
             never = self.as_it_grows() => match never {},
         };
-        // Only now is the log surely whole: engines may close a stream, or we drop one, before its last lines.
+        // Only now is the log surely whole: engines may close a stream, or we drop one, before its
+        // last lines.
         self.drain().await?;
         Ok(ended)
     }
@@ -67,11 +78,16 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
 
     /// Hands on what the container writes. Ends only by being dropped.
     async fn as_it_grows(&mut self) -> Infallible {
-        if self.runner.loses_lines { self.poll().await } else { self.stream().await }
+        if self.runner.loses_lines {
+            self.poll().await
+        } else {
+            self.stream().await
+        }
     }
 
-    /// Podman's stream (4.3 at least) is not used: at the end of a log that is being written it takes half a line for a whole one
-    /// and goes on behind what was written meanwhile. Its log at rest is right, but for that last line.
+    /// Podman's stream (4.3 at least) is not used: at the end of a log that is being written it
+    /// takes half a line for a whole one and goes on behind what was written meanwhile. Its log at
+    /// rest is right, but for that last line.
     async fn poll(&mut self) -> Infallible {
         let mut known = None;
         loop {
@@ -88,12 +104,21 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
 
     async fn newest(&self) -> Option<Piece> {
         let pieces = log::read(&self.runner.docker, self.id, Until::NewestOnly, 0);
-        pieces.filter_map(async |piece| piece.ok()).collect::<Vec<_>>().await.pop()
+        pieces
+            .filter_map(async |piece| piece.ok())
+            .collect::<Vec<_>>()
+            .await
+            .pop()
     }
 
     /// Hands on what there is, the last piece only once it has stayed as it is for [`SETTLED`].
     async fn take_settled(&mut self) -> Result<(), Fault> {
-        let mut pieces = pin!(log::read(&self.runner.docker, self.id, Until::Now, self.taken));
+        let mut pieces = pin!(log::read(
+            &self.runner.docker,
+            self.id,
+            Until::Now,
+            self.taken
+        ));
         let mut last = None;
         while let Some(piece) = pieces.try_next().await? {
             if let Some(whole) = last.replace(piece) {
@@ -101,8 +126,11 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
             }
         }
         let before = self.unsettled.take();
-        let since =
-            |last: &Piece| before.filter(|(piece, _)| piece == last).map_or_else(Instant::now, |(_, since)| since);
+        let since = |last: &Piece| {
+            before
+                .filter(|(piece, _)| piece == last)
+                .map_or_else(Instant::now, |(_, since)| since)
+        };
         match last.map(|last| (since(&last), last)) {
             Some((since, last)) if since.elapsed() >= SETTLED => self.hand_on(&last),
             unsettled => self.unsettled = unsettled.map(|(since, last)| (last, since)),
@@ -115,17 +143,30 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
         let mut patience = Patience::new();
         loop {
             failpoint!("container.logs.before");
-            let pieces = log::read(&self.runner.docker, self.id, Until::ContainerEnds, self.taken);
+            let pieces = log::read(
+                &self.runner.docker,
+                self.id,
+                Until::ContainerEnds,
+                self.taken,
+            );
             if let Err(fault) = self.take_while_running(pieces).await {
-                tracing::debug!(container_id = self.id, reason = plain(&fault), "the log's stream broke off");
+                tracing::debug!(
+                    container_id = self.id,
+                    reason = plain(&fault),
+                    "the log's stream broke off"
+                );
             }
             patience.pause().await;
         }
     }
 
-    /// Hands on a piece once the container was seen to run *after* the piece came: from a container's end on, an engine may leave out
-    /// lines of its stream (Podman does). What comes after the end is read anew, by [`Self::drain`].
-    async fn take_while_running(&mut self, pieces: impl Stream<Item = Result<Piece, Fault>>) -> Result<(), Fault> {
+    /// Hands on a piece once the container was seen to run *after* the piece came: from a
+    /// container's end on, an engine may leave out lines of its stream (Podman does). What comes
+    /// after the end is read anew, by [`Self::drain`].
+    async fn take_while_running(
+        &mut self,
+        pieces: impl Stream<Item = Result<Piece, Fault>>,
+    ) -> Result<(), Fault> {
         let pieces = pin!(pieces);
         let mut incoming = Incoming::new(pieces);
         let mut ask_at = Instant::now();
@@ -136,13 +177,18 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
             if !incoming.during(self.runs()).await {
                 return Ok(());
             }
-            incoming.release(before_asking).for_each(|piece| self.hand_on(&piece));
+            incoming
+                .release(before_asking)
+                .for_each(|piece| self.hand_on(&piece));
         }
         incoming.over.unwrap_or(Ok(()))
     }
 
     async fn runs(&self) -> bool {
-        self.runner.inspect(self.id).await.is_ok_and(|found| stage(&found) == Stage::Running)
+        self.runner
+            .inspect(self.id)
+            .await
+            .is_ok_and(|found| stage(&found) == Stage::Running)
     }
 
     /// Reads what is left of an ended container's log.
@@ -154,7 +200,9 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
             failpoint!("container.drain.after");
             match read {
                 Ok(()) => return Ok(()),
-                Err(fault) if is_missing(&fault) => return Err(EngineError::Gone(self.id.to_owned())),
+                Err(fault) if is_missing(&fault) => {
+                    return Err(EngineError::Gone(self.id.to_owned()));
+                }
                 Err(fault) => patience.spend(|| failed("give a container's log")(fault))?,
             }
             patience.pause().await;
@@ -162,7 +210,12 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
     }
 
     async fn take_rest(&mut self) -> Result<(), Fault> {
-        let mut pieces = pin!(log::read(&self.runner.docker, self.id, Until::Now, self.taken));
+        let mut pieces = pin!(log::read(
+            &self.runner.docker,
+            self.id,
+            Until::Now,
+            self.taken
+        ));
         while let Some(piece) = pieces.try_next().await? {
             self.hand_on(&piece);
         }
@@ -181,7 +234,12 @@ struct Incoming<S> {
 
 impl<S: Stream<Item = Result<Piece, Fault>> + Unpin> Incoming<S> {
     fn new(pieces: S) -> Self {
-        Self { pieces, held: VecDeque::new(), held_bytes: 0, over: None }
+        Self {
+            pieces,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            over: None,
+        }
     }
 
     /// Waits until something is held. `false`: nothing is, and nothing will come.
@@ -218,18 +276,30 @@ impl<S: Stream<Item = Result<Piece, Fault>> + Unpin> Incoming<S> {
 
     /// The first `count` pieces that are held.
     fn release(&mut self, count: usize) -> impl Iterator<Item = Piece> + use<'_, S> {
-        self.held_bytes -= self.held.iter().take(count).map(|piece| piece.bytes.len()).sum::<usize>();
+        self.held_bytes -= self
+            .held
+            .iter()
+            .take(count)
+            .map(|piece| piece.bytes.len())
+            .sum::<usize>();
         self.held.drain(..count)
     }
 }
 
-/// Waits until the container has ended. What the engine answers to "wait" differs and may be cut off; the inspection counts.
+/// Waits until the container has ended. What the engine answers to "wait" differs and may be cut
+/// off; the inspection counts.
 async fn wait(runner: &ContainerRunner, id: &str) -> Result<Ended, EngineError> {
     let mut patience = Patience::new();
     loop {
         failpoint!("container.wait.before");
         // Its answer and its failure mean the same: look.
-        let _ = pin!(runner.docker.wait_container(id, None::<WaitContainerOptions>)).next().await;
+        let _ = pin!(
+            runner
+                .docker
+                .wait_container(id, None::<WaitContainerOptions>)
+        )
+        .next()
+        .await;
         failpoint!("container.wait.after");
         match runner.inspect(id).await {
             Ok(found) => match ended(&found) {

@@ -18,7 +18,8 @@ pub(super) struct Fetched {
     pub(super) pull: Pull,
 }
 
-/// The name of an architecture in image manifests (the OCI image specification, which has Go's names).
+/// The name of an architecture in image manifests (the OCI image specification, which has Go's
+/// names).
 pub(super) fn architecture(arch: Arch) -> &'static str {
     match arch {
         Arch::Arm64 => "arm64",
@@ -26,14 +27,25 @@ pub(super) fn architecture(arch: Arch) -> &'static str {
     }
 }
 
-/// Fetches the image unless it is there. `foreign` is set when it is to be for another architecture than the engine's own.
-pub(super) async fn fetch(docker: &Docker, image: &ImageRef, foreign: Option<Arch>) -> Result<Fetched, StartFailure> {
+/// Fetches the image unless it is there. `foreign` is set when it is to be for another architecture
+/// than the engine's own.
+pub(super) async fn fetch(
+    docker: &Docker,
+    image: &ImageRef,
+    foreign: Option<Arch>,
+) -> Result<Fetched, StartFailure> {
     let started_at = now();
     let (inspect, stopped_at) = match inspect(docker, image).await? {
         Some(found) if is_for(&found, foreign) => (found, started_at),
         _ => (pull(docker, image, foreign).await?, now()),
     };
-    Ok(Fetched { digest: digest(image, &inspect), pull: Pull { started_at, stopped_at } })
+    Ok(Fetched {
+        digest: digest(image, &inspect),
+        pull: Pull {
+            started_at,
+            stopped_at,
+        },
+    })
 }
 
 /// The digest of the image, if it is still there: what a container that is taken over runs.
@@ -53,20 +65,27 @@ async fn inspect(docker: &Docker, image: &ImageRef) -> Result<Option<ImageInspec
     }
 }
 
-async fn pull(docker: &Docker, image: &ImageRef, foreign: Option<Arch>) -> Result<ImageInspect, StartFailure> {
+async fn pull(
+    docker: &Docker,
+    image: &ImageRef,
+    foreign: Option<Arch>,
+) -> Result<ImageInspect, StartFailure> {
     let patient = docker.clone().with_timeout(PULL_TIMEOUT);
     failpoint!("container.image.pull.before");
-    let pulled =
-        patient.create_image(Some(options(image, foreign)), None, None).try_for_each(|_| async { Ok(()) }).await;
+    let pulled = patient
+        .create_image(Some(options(image, foreign)), None, None)
+        .try_for_each(|_| async { Ok(()) })
+        .await;
     failpoint!("container.image.pull.after");
     pulled.map_err(|error| cannot_pull(&plain(&error)))?;
     let found = inspect(docker, image).await?;
     let found = found.ok_or_else(|| cannot_pull("the engine pulled it and does not know it"))?;
     match foreign {
         // Podman pulls what fits itself, whatever it is asked for.
-        Some(arch) if !is_for(&found, foreign) => {
-            Err(cannot_pull(&format!("the image is not for linux/{}", architecture(arch))))
-        }
+        Some(arch) if !is_for(&found, foreign) => Err(cannot_pull(&format!(
+            "the image is not for linux/{}",
+            architecture(arch)
+        ))),
         _ => Ok(found),
     }
 }
@@ -82,9 +101,13 @@ fn is_for(image: &ImageInspect, foreign: Option<Arch>) -> bool {
 /// The tag is always said: without one, Docker's API pulls every tag there is.
 fn options(image: &ImageRef, foreign: Option<Arch>) -> CreateImageOptions {
     let tag = image.digest().or(image.tag()).unwrap_or("latest");
-    let options = CreateImageOptionsBuilder::new().from_image(name(image)).tag(tag);
+    let options = CreateImageOptionsBuilder::new()
+        .from_image(name(image))
+        .tag(tag);
     match foreign {
-        Some(arch) => options.platform(&format!("linux/{}", architecture(arch))).build(),
+        Some(arch) => options
+            .platform(&format!("linux/{}", architecture(arch)))
+            .build(),
         None => options.build(),
     }
 }
@@ -101,15 +124,24 @@ fn name(image: &ImageRef) -> &str {
 
 /// What the image's registry knows it by. Engines list one for each repository it was seen in.
 fn digest(image: &ImageRef, inspect: &ImageInspect) -> Option<String> {
-    let known = || inspect.repo_digests.iter().flatten().filter_map(|known| known.split_once('@'));
+    let known = || {
+        inspect
+            .repo_digests
+            .iter()
+            .flatten()
+            .filter_map(|known| known.split_once('@'))
+    };
     let own = known().find(|(repository, _)| is_same(repository, name(image)));
-    own.or_else(|| known().next()).map(|(_, digest)| digest.to_owned())
+    own.or_else(|| known().next())
+        .map(|(_, digest)| digest.to_owned())
 }
 
 /// Engines write out what Docker lets one leave out: `docker.io/library/alpine`.
 fn is_same(repository: &str, name: &str) -> bool {
     repository == name
-        || repository.strip_suffix(name).is_some_and(|rest| matches!(rest, "docker.io/" | "docker.io/library/"))
+        || repository
+            .strip_suffix(name)
+            .is_some_and(|rest| matches!(rest, "docker.io/" | "docker.io/library/"))
 }
 
 #[cfg(test)]
@@ -129,7 +161,11 @@ mod tests {
             (&pinned, "host:5000/team/tool", DIGEST),
         ] {
             let options = options(&image.parse().unwrap(), None);
-            assert_eq!((options.from_image.as_deref(), options.tag.as_deref()), (Some(from), Some(tag)), "{image}");
+            assert_eq!(
+                (options.from_image.as_deref(), options.tag.as_deref()),
+                (Some(from), Some(tag)),
+                "{image}"
+            );
             assert_eq!(options.platform, "", "{image}");
         }
         let options = options(&"alpine".parse().unwrap(), Some(Arch::Arm64));
@@ -147,7 +183,10 @@ mod tests {
         };
         let of = |image: &str, inspect: &ImageInspect| digest(&image.parse().unwrap(), inspect);
         assert_eq!(of("alpine:3", &inspect).as_deref(), Some("sha256:b"));
-        assert_eq!(of("mirror.example/alpine", &inspect).as_deref(), Some("sha256:a"));
+        assert_eq!(
+            of("mirror.example/alpine", &inspect).as_deref(),
+            Some("sha256:a")
+        );
         assert_eq!(of("renamed", &inspect).as_deref(), Some("sha256:a"));
         assert_eq!(of("alpine", &ImageInspect::default()), None);
     }

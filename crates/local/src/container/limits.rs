@@ -25,19 +25,29 @@ impl Limits {
         }
     }
 
-    /// What is left to try once the engine has refused with this reason, if the reason is the limits: a rootless engine may have
-    /// no control over them, and none gives more CPUs than it has. Engines tell these apart in words only.
+    /// What is left to try once the engine has refused with this reason, if the reason is the
+    /// limits: a rootless engine may have no control over them, and none gives more CPUs than it
+    /// has. Engines tell these apart in words only.
     pub(super) fn without(self, refusal: &str) -> Option<Self> {
         let refusal = refusal.to_ascii_lowercase();
         let speaks_of = |words: &[&str]| words.iter().any(|word| refusal.contains(word));
         if self.nano_cpus.is_some() && speaks_of(&["cpu"]) {
-            return Some(Self { nano_cpus: None, ..self });
+            return Some(Self {
+                nano_cpus: None,
+                ..self
+            });
         }
         if self.memory.is_some() && speaks_of(&["memory", "swap"]) {
-            return Some(Self { memory: None, ..self });
+            return Some(Self {
+                memory: None,
+                ..self
+            });
         }
         let any = self.nano_cpus.is_some() || self.memory.is_some();
-        (any && speaks_of(&["cgroup"])).then_some(Self { memory: None, nano_cpus: None })
+        (any && speaks_of(&["cgroup"])).then_some(Self {
+            memory: None,
+            nano_cpus: None,
+        })
     }
 }
 
@@ -45,10 +55,22 @@ impl Limits {
 mod tests {
     use super::*;
 
-    const BOTH: Limits = Limits { memory: Some(1), nano_cpus: Some(1) };
-    const MEMORY: Limits = Limits { memory: Some(1), nano_cpus: None };
-    const CPUS: Limits = Limits { memory: None, nano_cpus: Some(1) };
-    const NONE: Limits = Limits { memory: None, nano_cpus: None };
+    const BOTH: Limits = Limits {
+        memory: Some(1),
+        nano_cpus: Some(1),
+    };
+    const MEMORY: Limits = Limits {
+        memory: Some(1),
+        nano_cpus: None,
+    };
+    const CPUS: Limits = Limits {
+        memory: None,
+        nano_cpus: Some(1),
+    };
+    const NONE: Limits = Limits {
+        memory: None,
+        nano_cpus: None,
+    };
 
     #[test]
     fn only_the_limit_that_was_refused_is_given_up() {
@@ -56,12 +78,26 @@ mod tests {
         assert_eq!(BOTH.without(range), Some(MEMORY));
         assert_eq!(MEMORY.without(range), None);
         assert_eq!(
-            BOTH.without("NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler"),
+            BOTH.without(
+                "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler"
+            ),
             Some(MEMORY)
         );
-        assert_eq!(BOTH.without("opening /sys/fs/cgroup/x/memory.max: no such file"), Some(CPUS));
-        assert_eq!(BOTH.without("rootless containers need cgroups v2"), Some(NONE));
-        assert_eq!(NONE.without("cgroups v2 are needed, with the cpu and memory controllers"), None);
-        assert_eq!(BOTH.without("exec: \"/bin/none\": no such file or directory"), None);
+        assert_eq!(
+            BOTH.without("opening /sys/fs/cgroup/x/memory.max: no such file"),
+            Some(CPUS)
+        );
+        assert_eq!(
+            BOTH.without("rootless containers need cgroups v2"),
+            Some(NONE)
+        );
+        assert_eq!(
+            NONE.without("cgroups v2 are needed, with the cpu and memory controllers"),
+            None
+        );
+        assert_eq!(
+            BOTH.without("exec: \"/bin/none\": no such file or directory"),
+            None
+        );
     }
 }

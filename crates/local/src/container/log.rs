@@ -1,7 +1,8 @@
 //! A container's log, read from any byte on.
 //!
-//! The engine keeps the whole log, and its bytes are the same however often they are read. So the number of bytes already taken
-//! is all there is to remember, over a broken connection and over a crash of ours alike.
+//! The engine keeps the whole log, and its bytes are the same however often they are read. So the
+//! number of bytes already taken is all there is to remember, over a broken connection and over a
+//! crash of ours alike.
 
 use std::io;
 
@@ -40,14 +41,26 @@ pub(super) fn read(
     until: Until,
     taken: u64,
 ) -> impl Stream<Item = Result<Piece, Fault>> + use<> {
-    let options = LogsOptionsBuilder::new().stdout(true).stderr(true).timestamps(true);
+    let options = LogsOptionsBuilder::new()
+        .stdout(true)
+        .stderr(true)
+        .timestamps(true);
     let options =
-        options.follow(until == Until::ContainerEnds).tail(if until == Until::NewestOnly { "1" } else { "all" });
+        options
+            .follow(until == Until::ContainerEnds)
+            .tail(if until == Until::NewestOnly {
+                "1"
+            } else {
+                "all"
+            });
     let frames = docker.logs(id, Some(options.build()));
     let mut to_skip = taken;
     frames
         .map(|frame| piece(frame?))
-        .map_ok(move |piece| Piece { bytes: beyond(piece.bytes, &mut to_skip), ..piece })
+        .map_ok(move |piece| Piece {
+            bytes: beyond(piece.bytes, &mut to_skip),
+            ..piece
+        })
         .try_filter(|piece| std::future::ready(!piece.bytes.is_empty()))
 }
 
@@ -62,14 +75,19 @@ fn piece(frame: LogOutput) -> Result<Piece, Fault> {
 }
 
 fn broken(reason: &str) -> Fault {
-    Fault::IOError { err: io::Error::new(io::ErrorKind::InvalidData, reason) }
+    Fault::IOError {
+        err: io::Error::new(io::ErrorKind::InvalidData, reason),
+    }
 }
 
 /// Takes the engine's timestamp off a frame.
 fn stamped(frame: &Bytes) -> Option<Piece> {
     let space = frame.iter().position(|byte| *byte == b' ')?;
     let at = timestamp(std::str::from_utf8(&frame[..space]).ok()?)?;
-    Some(Piece { at, bytes: frame.slice(space + 1..) })
+    Some(Piece {
+        at,
+        bytes: frame.slice(space + 1..),
+    })
 }
 
 /// A time as engines write it.
@@ -80,7 +98,9 @@ pub(super) fn timestamp(text: &str) -> Option<Timestamp> {
 
 /// What of `bytes` is still new when `to_skip` bytes of the log are not.
 fn beyond(mut bytes: Bytes, to_skip: &mut u64) -> Bytes {
-    let skipped = usize::try_from(*to_skip).unwrap_or(usize::MAX).min(bytes.len());
+    let skipped = usize::try_from(*to_skip)
+        .unwrap_or(usize::MAX)
+        .min(bytes.len());
     *to_skip -= skipped as u64;
     bytes.split_off(skipped)
 }
@@ -95,7 +115,10 @@ mod tests {
             stamped(&Bytes::from_static(frame)).map(|piece| (piece.at.to_rfc3339(), piece.bytes))
         };
         let (at, bytes) = read(b"2026-11-24T01:21:49.123456789+01:00 \xff a b \n").unwrap();
-        assert_eq!((at.as_str(), &bytes[..]), ("2026-11-24T00:21:49.123+00:00", b"\xff a b \n".as_slice()));
+        assert_eq!(
+            (at.as_str(), &bytes[..]),
+            ("2026-11-24T00:21:49.123+00:00", b"\xff a b \n".as_slice())
+        );
         assert_eq!(&read(b"2026-11-24T01:21:49Z ").unwrap().1[..], b"");
         assert_eq!(read(b"no stamp"), None);
         assert_eq!(read(b"2026-11-24T01:21:49Z"), None);
@@ -104,7 +127,8 @@ mod tests {
     #[test]
     fn skipping_ends_anywhere_in_a_frame() {
         let mut to_skip = 7;
-        let rest = ["abc", "def", "ghi", "jkl"].map(|frame| beyond(Bytes::from_static(frame.as_bytes()), &mut to_skip));
+        let rest = ["abc", "def", "ghi", "jkl"]
+            .map(|frame| beyond(Bytes::from_static(frame.as_bytes()), &mut to_skip));
         assert_eq!(rest, ["", "", "hi", "jkl"]);
         assert_eq!(to_skip, 0);
     }

@@ -19,7 +19,8 @@ pub struct Pruned {
 }
 
 impl Database {
-    /// Removes the records of executions that ended before this moment, their tasks and their claims. Idempotent.
+    /// Removes the records of executions that ended before this moment, their tasks and their
+    /// claims. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written; then some may have been removed.
@@ -52,15 +53,19 @@ fn prune(db: &Connection, before: Timestamp) -> rusqlite::Result<Pruned> {
             .query_map([id], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?;
         for task_id in arns.iter().map(|arn| crate::tasks::task_id(arn)) {
-            db.prepare_cached("DELETE FROM task_ids WHERE task_id = ?1")?.execute([task_id])?;
+            db.prepare_cached("DELETE FROM task_ids WHERE task_id = ?1")?
+                .execute([task_id])?;
             pruned.task_ids.push(task_id.to_owned());
         }
-        db.prepare_cached("DELETE FROM executions WHERE id = ?1")?.execute([id])?;
+        db.prepare_cached("DELETE FROM executions WHERE id = ?1")?
+            .execute([id])?;
         pruned.executions += 1;
     }
     // A claim must not outlive what it names.
-    db.prepare_cached("DELETE FROM claims WHERE NOT EXISTS (SELECT 1 FROM executions WHERE id = execution)")?
-        .execute([])?;
+    db.prepare_cached(
+        "DELETE FROM claims WHERE NOT EXISTS (SELECT 1 FROM executions WHERE id = execution)",
+    )?
+    .execute([])?;
     crate::store::submissions::forget(db, before)?;
     crate::store::groups::forget(db, before)?;
     Ok(pruned)

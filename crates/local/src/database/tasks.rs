@@ -1,4 +1,5 @@
-//! The tasks this machine ran or runs, and their definitions: what ECS would keep. JSON in, JSON out; the runner knows its shape.
+//! The tasks this machine ran or runs, and their definitions: what ECS would keep. JSON in, JSON
+//! out; the runner knows its shape.
 
 use std::collections::HashSet;
 
@@ -38,9 +39,16 @@ impl Database {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn ensure_definition(&self, hash: &str, definition: &TaskDefinition) -> Result<(), PortError> {
+    pub async fn ensure_definition(
+        &self,
+        hash: &str,
+        definition: &TaskDefinition,
+    ) -> Result<(), PortError> {
         let known = hash.to_owned();
-        if self.read(SERVICE, move |db| has_definition(db, &known)).await? {
+        if self
+            .read(SERVICE, move |db| has_definition(db, &known))
+            .await?
+        {
             return Ok(());
         }
         let (hash, json) = (hash.to_owned(), json(definition, &Unknown::default())?);
@@ -55,12 +63,17 @@ impl Database {
         Ok(())
     }
 
-    /// Records a task about to be started from the definition of this hash, unless one was recorded with the same client token:
-    /// then that is the answer. Idempotent.
+    /// Records a task about to be started from the definition of this hash, unless one was recorded
+    /// with the same client token: then that is the answer. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written, or has no such definition.
-    pub async fn insert_task(&self, input: &RunTaskInput, definition: &str, task: &Task) -> Result<TaskRow, PortError> {
+    pub async fn insert_task(
+        &self,
+        input: &RunTaskInput,
+        definition: &str,
+        task: &Task,
+    ) -> Result<TaskRow, PortError> {
         let new = NewTask {
             arn: task.task_arn.clone(),
             client_token: input.client_token.clone(),
@@ -72,15 +85,23 @@ impl Database {
         };
         let worker = self.worker().clone();
         failpoint!("database.insert_task.before");
-        let row = self.write(SERVICE, move |db| insert(db, &new, &worker)).await?;
+        let row = self
+            .write(SERVICE, move |db| insert(db, &new, &worker))
+            .await?;
         failpoint!("database.insert_task.after");
-        row.ok_or_else(|| PortError::invalid(SERVICE, format!("there is no task definition {definition} in it")))
+        row.ok_or_else(|| {
+            PortError::invalid(
+                SERVICE,
+                format!("there is no task definition {definition} in it"),
+            )
+        })
     }
 
-    /// Writes what is known of a task now; no `runtime` keeps the one that is there. Says whether that is on record.
+    /// Writes what is known of a task now; no `runtime` keeps the one that is there. Says whether
+    /// that is on record.
     ///
-    /// Conditional on the task being open: what a stopped task came to is never overwritten. Idempotent: the same text once more is on
-    /// record already.
+    /// Conditional on the task being open: what a stopped task came to is never overwritten.
+    /// Idempotent: the same text once more is on record already.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -105,17 +126,23 @@ impl Database {
         Ok(rows > 0)
     }
 
-    /// Asks whoever runs the task to stop it. The first reason stays. Says who runs it; `None` if there is nothing to stop (any
-    /// more). Idempotent.
+    /// Asks whoever runs the task to stop it. The first reason stays. Says who runs it; `None` if
+    /// there is nothing to stop (any more). Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn request_stop(&self, arn: &str, reason: &str) -> Result<Option<WorkerId>, PortError> {
+    pub async fn request_stop(
+        &self,
+        arn: &str,
+        reason: &str,
+    ) -> Result<Option<WorkerId>, PortError> {
         let (arn, reason) = (arn.to_owned(), reason.to_owned());
         let write = move |db: &Connection| {
-            db.prepare_cached("UPDATE tasks SET stop = coalesce(stop, ?2) WHERE arn = ?1 AND open RETURNING pump")?
-                .query_row([arn, reason], |row| row.get(0).map(WorkerId))
-                .optional()
+            db.prepare_cached(
+                "UPDATE tasks SET stop = coalesce(stop, ?2) WHERE arn = ?1 AND open RETURNING pump",
+            )?
+            .query_row([arn, reason], |row| row.get(0).map(WorkerId))
+            .optional()
         };
         failpoint!("database.request_stop.before");
         let worker = self.write(SERVICE, write).await?;
@@ -146,9 +173,12 @@ impl Database {
     pub async fn to_be_stopped(&self) -> Result<Vec<String>, PortError> {
         let worker = self.worker().clone();
         let read = move |db: &Connection| {
-            let mut select =
-                db.prepare_cached("SELECT arn FROM tasks WHERE open AND pump = ?1 AND stop IS NOT NULL")?;
-            select.query_map([worker.as_str()], |row| row.get(0))?.collect()
+            let mut select = db.prepare_cached(
+                "SELECT arn FROM tasks WHERE open AND pump = ?1 AND stop IS NOT NULL",
+            )?;
+            select
+                .query_map([worker.as_str()], |row| row.get(0))?
+                .collect()
         };
         self.read(SERVICE, read).await
     }
@@ -159,7 +189,10 @@ impl Database {
     /// When the file cannot be read.
     pub async fn task(&self, arn: &str) -> Result<Option<TaskRow>, PortError> {
         let arn = arn.to_owned();
-        Ok(self.read(SERVICE, move |db| select(db, "arn = ?1", &arn)).await?.pop())
+        Ok(self
+            .read(SERVICE, move |db| select(db, "arn = ?1", &arn))
+            .await?
+            .pop())
     }
 
     /// The ARNs of the tasks an attempt started, running and stopped.
@@ -169,7 +202,8 @@ impl Database {
     pub async fn tasks_started_by(&self, attempt: &AttemptId) -> Result<Vec<String>, PortError> {
         let attempt = attempt.to_string();
         let read = move |db: &Connection| {
-            let mut select = db.prepare_cached("SELECT arn FROM tasks WHERE started_by = ?1 ORDER BY rowid")?;
+            let mut select =
+                db.prepare_cached("SELECT arn FROM tasks WHERE started_by = ?1 ORDER BY rowid")?;
             select.query_map([attempt], |row| row.get(0))?.collect()
         };
         self.read(SERVICE, read).await
@@ -212,12 +246,16 @@ impl Database {
     /// When the file cannot be read.
     pub async fn open_tasks(&self) -> Result<Vec<TaskRow>, PortError> {
         let worker = self.worker().clone();
-        self.read(SERVICE, move |db| select(db, "open AND pump = ?1", worker.as_str())).await
+        self.read(SERVICE, move |db| {
+            select(db, "open AND pump = ?1", worker.as_str())
+        })
+        .await
     }
 }
 
 fn has_definition(db: &Connection, hash: &str) -> rusqlite::Result<bool> {
-    db.prepare_cached("SELECT 1 FROM definitions WHERE hash = ?1")?.exists([hash])
+    db.prepare_cached("SELECT 1 FROM definitions WHERE hash = ?1")?
+        .exists([hash])
 }
 
 struct NewTask {

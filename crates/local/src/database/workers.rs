@@ -25,13 +25,18 @@ impl Limits {
     /// The tighter of both, each by itself.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        let tighter = |one: Option<f64>, other: Option<f64>| one.into_iter().chain(other).reduce(f64::min);
-        Self { vcpus: tighter(self.vcpus, other.vcpus), launch_rate: tighter(self.launch_rate, other.launch_rate) }
+        let tighter =
+            |one: Option<f64>, other: Option<f64>| one.into_iter().chain(other).reduce(f64::min);
+        Self {
+            vcpus: tighter(self.vcpus, other.vcpus),
+            launch_rate: tighter(self.launch_rate, other.launch_rate),
+        }
     }
 }
 
 impl Database {
-    /// Makes this handle's worker known with its limits, so that others can take over what it leaves. Idempotent.
+    /// Makes this handle's worker known with its limits, so that others can take over what it
+    /// leaves. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -47,14 +52,19 @@ impl Database {
         Ok(())
     }
 
-    /// The limits within which the unfinished work of a worker is to be run. None if there is no such work.
+    /// The limits within which the unfinished work of a worker is to be run. None if there is no
+    /// such work.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub async fn limits(&self, worker: &WorkerId) -> Result<Limits, PortError> {
         let worker = worker.clone();
         let read = move |db: &Connection| {
-            if unfinished(db, &worker)? > 0 { limits(db, &worker) } else { Ok(Limits::default()) }
+            if unfinished(db, &worker)? > 0 {
+                limits(db, &worker)
+            } else {
+                Ok(Limits::default())
+            }
         };
         self.read(SERVICE, read).await
     }
@@ -72,34 +82,40 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
-    /// Makes everything unfinished of `dead` this worker's own, and forgets `dead`; says whether there was anything. The caller
-    /// knows that it is dead. This worker has these limits from then on. Idempotent: of two that try, one gets everything and the other
-    /// nothing.
+    /// Makes everything unfinished of `dead` this worker's own, and forgets `dead`; says whether
+    /// there was anything. The caller knows that it is dead. This worker has these limits from then
+    /// on. Idempotent: of two that try, one gets everything and the other nothing.
     ///
     /// # Errors
     /// When the file cannot be written; then nothing was taken.
     pub async fn adopt(&self, dead: &WorkerId, limits: Limits) -> Result<bool, PortError> {
         let (successor, dead) = (self.worker().clone(), dead.clone());
         failpoint!("database.adopt.before");
-        let adopted = self.write(SERVICE, move |db| adopt(db, &dead, &successor, limits)).await?;
+        let adopted = self
+            .write(SERVICE, move |db| adopt(db, &dead, &successor, limits))
+            .await?;
         failpoint!("database.adopt.after");
         Ok(adopted)
     }
 
-    /// Forgets this worker, and says so; refuses while an execution or a task of its own is unfinished, so that another process
-    /// can take that over. Messages left are wakeups about what is finished, and go with it. Idempotent.
+    /// Forgets this worker, and says so; refuses while an execution or a task of its own is
+    /// unfinished, so that another process can take that over. Messages left are wakeups about what
+    /// is finished, and go with it. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub async fn unregister_worker(&self) -> Result<bool, PortError> {
         let worker = self.worker().clone();
         failpoint!("database.unregister_pump.before");
-        let gone = self.write(SERVICE, move |db| unregister(db, &worker)).await?;
+        let gone = self
+            .write(SERVICE, move |db| unregister(db, &worker))
+            .await?;
         failpoint!("database.unregister_pump.after");
         Ok(gone)
     }
 
-    /// How many executions and tasks of this worker are unfinished, a task counted only if its execution is finished.
+    /// How many executions and tasks of this worker are unfinished, a task counted only if its
+    /// execution is finished.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -108,8 +124,8 @@ impl Database {
         self.read(SERVICE, move |db| unfinished(db, &worker)).await
     }
 
-    /// How many executions of this worker were launched, are not final, and have no task that is still open: they are about to
-    /// be closed or launched again, as soon as somebody looks.
+    /// How many executions of this worker were launched, are not final, and have no task that is
+    /// still open: they are about to be closed or launched again, as soon as somebody looks.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -127,7 +143,9 @@ impl Database {
 }
 
 pub(crate) fn register(db: &Connection, worker: &WorkerId) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR IGNORE INTO pumps (id) VALUES (?1)")?.execute([worker.as_str()]).map(drop)
+    db.prepare_cached("INSERT OR IGNORE INTO pumps (id) VALUES (?1)")?
+        .execute([worker.as_str()])
+        .map(drop)
 }
 
 fn set_limits(db: &Connection, worker: &WorkerId, limits: Limits) -> rusqlite::Result<()> {
@@ -139,21 +157,35 @@ fn set_limits(db: &Connection, worker: &WorkerId, limits: Limits) -> rusqlite::R
 fn limits(db: &Connection, worker: &WorkerId) -> rusqlite::Result<Limits> {
     let known = db
         .prepare_cached("SELECT vcpus, launch_rate FROM pumps WHERE id = ?1")?
-        .query_row([worker.as_str()], |row| Ok(Limits { vcpus: row.get(0)?, launch_rate: row.get(1)? }))
+        .query_row([worker.as_str()], |row| {
+            Ok(Limits {
+                vcpus: row.get(0)?,
+                launch_rate: row.get(1)?,
+            })
+        })
         .optional()?;
     Ok(known.unwrap_or_default())
 }
 
-fn adopt(db: &Connection, dead: &WorkerId, successor: &WorkerId, limits: Limits) -> rusqlite::Result<bool> {
+fn adopt(
+    db: &Connection,
+    dead: &WorkerId,
+    successor: &WorkerId,
+    limits: Limits,
+) -> rusqlite::Result<bool> {
     if dead == successor {
         return Ok(false);
     }
     let names = [dead.as_str(), successor.as_str()];
-    let adopted =
-        db.prepare_cached("UPDATE executions SET pump = ?2 WHERE ended_at IS NULL AND pump = ?1")?.execute(names)?
-            + db.prepare_cached("UPDATE tasks SET pump = ?2 WHERE open AND pump = ?1")?.execute(names)?
-            + db.prepare_cached("UPDATE messages SET pump = ?2 WHERE pump = ?1")?.execute(names)?
-            + db.prepare_cached("UPDATE dead_letters SET pump = ?2 WHERE NOT settled AND pump = ?1")?.execute(names)?;
+    let adopted = db
+        .prepare_cached("UPDATE executions SET pump = ?2 WHERE ended_at IS NULL AND pump = ?1")?
+        .execute(names)?
+        + db.prepare_cached("UPDATE tasks SET pump = ?2 WHERE open AND pump = ?1")?
+            .execute(names)?
+        + db.prepare_cached("UPDATE messages SET pump = ?2 WHERE pump = ?1")?
+            .execute(names)?
+        + db.prepare_cached("UPDATE dead_letters SET pump = ?2 WHERE NOT settled AND pump = ?1")?
+            .execute(names)?;
     if adopted > 0 {
         register(db, successor)?;
         set_limits(db, successor, limits)?;
@@ -174,15 +206,21 @@ fn unfinished(db: &Connection, worker: &WorkerId) -> rusqlite::Result<u64> {
 fn unregister(db: &Connection, worker: &WorkerId) -> rusqlite::Result<bool> {
     let finished = unfinished(db, worker)? == 0;
     if finished {
-        db.prepare_cached("DELETE FROM messages WHERE pump = ?1")?.execute([worker.as_str()])?;
+        db.prepare_cached("DELETE FROM messages WHERE pump = ?1")?
+            .execute([worker.as_str()])?;
         forget(db, worker)?;
     }
     Ok(finished)
 }
 
 fn forget(db: &Connection, worker: &WorkerId) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM shares WHERE pump = ?1")?.execute([worker.as_str()])?;
-    db.prepare_cached("DELETE FROM line_states WHERE pump = ?1")?.execute([worker.as_str()])?;
-    db.prepare_cached("DELETE FROM line_times WHERE pump = ?1")?.execute([worker.as_str()])?;
-    db.prepare_cached("DELETE FROM pumps WHERE id = ?1")?.execute([worker.as_str()]).map(drop)
+    db.prepare_cached("DELETE FROM shares WHERE pump = ?1")?
+        .execute([worker.as_str()])?;
+    db.prepare_cached("DELETE FROM line_states WHERE pump = ?1")?
+        .execute([worker.as_str()])?;
+    db.prepare_cached("DELETE FROM line_times WHERE pump = ?1")?
+        .execute([worker.as_str()])?;
+    db.prepare_cached("DELETE FROM pumps WHERE id = ?1")?
+        .execute([worker.as_str()])
+        .map(drop)
 }

@@ -11,10 +11,13 @@ pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
 /// Which boot this is.
 pub(crate) fn boot() -> Option<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|boot| boot.trim().to_owned())
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .map(|boot| boot.trim().to_owned())
 }
 
-/// The process of this pid (proc(5), `stat`). The name in parentheses may hold anything, so fields count from the last one.
+/// The process of this pid (proc(5), `stat`). The name in parentheses may hold anything, so fields
+/// count from the last one.
 pub(crate) fn process(pid: i32) -> Option<Process> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<_> = text.rsplit_once(") ")?.1.split(' ').collect();
@@ -25,24 +28,33 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     })
 }
 
-/// From now on orphans of the processes we start become our children, so that none escapes by leaving its group.
+/// From now on orphans of the processes we start become our children, so that none escapes by
+/// leaving its group.
 pub(crate) fn adopt_orphans() {
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
         tracing::warn!(%error, "orphans of commands cannot be adopted; they are looked for in /proc instead");
     }
 }
 
-/// The children of our main thread: that is where adopted orphans go. Empty where the kernel does not list them.
+/// The children of our main thread: that is where adopted orphans go. Empty where the kernel does
+/// not list them.
 pub(crate) fn own_children() -> Vec<i32> {
     let pid = std::process::id();
     let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    listed.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    listed
+        .split_ascii_whitespace()
+        .filter_map(|pid| pid.parse().ok())
+        .collect()
 }
 
-/// The processes, and zombies, that have this mark: of our own adopted children, which is enough while we have been there throughout; if
-/// `thorough`, of all that we may look at.
+/// The processes, and zombies, that have this mark: of our own adopted children, which is enough
+/// while we have been there throughout; if `thorough`, of all that we may look at.
 pub(crate) fn remains(mark: Mark<'_>, thorough: bool) -> Vec<i32> {
-    let mut pids = if thorough { every_process() } else { own_children() };
+    let mut pids = if thorough {
+        every_process()
+    } else {
+        own_children()
+    };
     pids.retain(|pid| has(*pid, mark));
     pids
 }
@@ -55,12 +67,16 @@ pub(crate) fn carriers(variable: &OsStr) -> Vec<i32> {
 }
 
 fn has(pid: i32, mark: Mark<'_>) -> bool {
-    process(pid).is_some_and(|process| Some(process.group) == mark.group) || carries(pid, mark.variable.as_ref())
+    process(pid).is_some_and(|process| Some(process.group) == mark.group)
+        || carries(pid, mark.variable.as_ref())
 }
 
 fn carries(pid: i32, wanted: &OsStr) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes()))
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+        environ
+            .split(|byte| *byte == 0)
+            .any(|variable| variable == wanted.as_bytes())
+    })
 }
 
 fn every_process() -> Vec<i32> {

@@ -1,6 +1,8 @@
-//! macOS: it has no `/proc`, and its calls for looking at processes are no safe code's. Its own programs tell the same.
+//! macOS: it has no `/proc`, and its calls for looking at processes are no safe code's. Its own
+//! programs tell the same.
 //!
-//! Written from their manuals and not yet seen to work: what runs on a Mac is tried first by whoever has one.
+//! Written from their manuals and not yet seen to work: what runs on a Mac is tried first by
+//! whoever has one.
 
 use std::{
     ffi::OsStr,
@@ -15,11 +17,13 @@ use chrono::NaiveDateTime;
 
 use super::{Mark, Process};
 
-/// How often a process that is not our child is looked at. Ours: a look is a program of some milliseconds.
+/// How often a process that is not our child is looked at. Ours: a look is a program of some
+/// milliseconds.
 pub(crate) const LOOK: Duration = Duration::from_millis(250);
 /// What `ps` is asked of one process: ps(1), with no header.
 const OF_ONE: [&str; 6] = ["-o", "pgid=", "-o", "stat=", "-o", "lstart="];
-/// What it is asked of all: `-E` adds the environment to the command, as far as the system shows it.
+/// What it is asked of all: `-E` adds the environment to the command, as far as the system shows
+/// it.
 const OF_ALL: [&str; 7] = ["-axEww", "-o", "pid=", "-o", "pgid=", "-o", "command="];
 /// How `lstart` tells a time, in UTC and the C locale.
 const LSTART: &str = "%a %b %e %H:%M:%S %Y";
@@ -27,13 +31,18 @@ const LSTART: &str = "%a %b %e %H:%M:%S %Y";
 /// Which boot this is.
 pub(crate) fn boot() -> Option<String> {
     static BOOT: OnceLock<Option<String>> = OnceLock::new();
-    let ask = || said("/usr/sbin/sysctl", &["-n", "kern.bootsessionuuid"]).map(|boot| boot.trim().to_owned());
+    let ask = || {
+        said("/usr/sbin/sysctl", &["-n", "kern.bootsessionuuid"]).map(|boot| boot.trim().to_owned())
+    };
     BOOT.get_or_init(ask).clone()
 }
 
 /// The process of this pid.
 pub(crate) fn process(pid: i32) -> Option<Process> {
-    read_process(&said("/bin/ps", &[&OF_ONE[..], &["-p", &pid.to_string()]].concat())?)
+    read_process(&said(
+        "/bin/ps",
+        &[&OF_ONE[..], &["-p", &pid.to_string()]].concat(),
+    )?)
 }
 
 /// Group, state (a zombie's begins with Z) and start.
@@ -56,23 +65,28 @@ pub(crate) fn own_children() -> Vec<i32> {
     Vec::new()
 }
 
-/// The processes, and zombies, that have this mark. One that left its group is found only as far as the system shows its environment, which
-/// it does not for programs of its own.
+/// The processes, and zombies, that have this mark. One that left its group is found only as far as
+/// the system shows its environment, which it does not for programs of its own.
 pub(crate) fn remains(mark: Mark<'_>, _thorough: bool) -> Vec<i32> {
     find(|group, command| Some(group) == mark.group || carries(command, mark.variable))
 }
 
-/// The processes that were started with this variable, `NAME=value`, as far as the system shows that.
+/// The processes that were started with this variable, `NAME=value`, as far as the system shows
+/// that.
 pub(crate) fn carriers(variable: &OsStr) -> Vec<i32> {
-    variable.to_str().map_or_else(Vec::new, |variable| find(|_, command| carries(command, variable)))
+    variable.to_str().map_or_else(Vec::new, |variable| {
+        find(|_, command| carries(command, variable))
+    })
 }
 
 /// The other processes of which `is_wanted` by their group and command.
 fn find(is_wanted: impl Fn(i32, &str) -> bool) -> Vec<i32> {
     let all = said("/bin/ps", &OF_ALL).unwrap_or_default();
     let own = std::process::id().cast_signed();
-    let wanted =
-        all.lines().filter_map(read_line).filter(|(pid, group, command)| *pid != own && is_wanted(*group, command));
+    let wanted = all
+        .lines()
+        .filter_map(read_line)
+        .filter(|(pid, group, command)| *pid != own && is_wanted(*group, command));
     wanted.map(|(pid, ..)| pid).collect()
 }
 
@@ -93,19 +107,34 @@ fn carries(command: &str, variable: &str) -> bool {
 
 /// Makes a named pipe that is its owner's alone.
 pub(crate) fn make_pipe(path: &Path) -> io::Result<()> {
-    let made = Command::new("/usr/bin/mkfifo").args(["-m", "600", "--"]).arg(path).stdin(Stdio::null()).output()?;
+    let made = Command::new("/usr/bin/mkfifo")
+        .args(["-m", "600", "--"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()?;
     if made.status.success() {
         Ok(())
     } else {
-        Err(io::Error::other(String::from_utf8_lossy(&made.stderr).trim().to_owned()))
+        Err(io::Error::other(
+            String::from_utf8_lossy(&made.stderr).trim().to_owned(),
+        ))
     }
 }
 
 /// What one of the system's programs says, if it succeeds.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().env("LC_ALL", "C").env("TZ", "UTC0").stdin(Stdio::null()).stderr(Stdio::null());
-    let output = command.output().ok().filter(|output| output.status.success())?;
+    command
+        .args(arguments)
+        .env_clear()
+        .env("LC_ALL", "C")
+        .env("TZ", "UTC0")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    let output = command
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -121,18 +150,28 @@ mod tests {
         let group = rustix::process::getpgrp().as_raw_nonzero().get();
         let now = u64::try_from(chrono::Utc::now().timestamp()).expect("after 1970");
         assert_eq!((seen.group, seen.is_zombie), (group, false));
-        assert!((now - 3600..=now + 60).contains(&seen.start_time), "{seen:?} at {now}");
+        assert!(
+            (now - 3600..=now + 60).contains(&seen.start_time),
+            "{seen:?} at {now}"
+        );
         assert_eq!(process(pid), Some(seen), "the same at each look");
         assert_eq!(process(i32::MAX), None);
     }
 
-    /// As ps(1) of macOS shows them: right-aligned numbers, a state of several letters, a day of the month without its zero.
+    /// As ps(1) of macOS shows them: right-aligned numbers, a state of several letters, a day of
+    /// the month without its zero.
     #[test]
     fn lines_of_macos_are_read() {
         let line = "  501 Ss+  Thu Nov  5 09:07:03 2026    \n";
-        let read = Process { group: 501, start_time: 1_793_869_623, is_zombie: false };
+        let read = Process {
+            group: 501,
+            start_time: 1_793_869_623,
+            is_zombie: false,
+        };
         assert_eq!(read_process(line), Some(read));
-        assert!(read_process("501 Z Thu Nov  5 09:07:03 2026").is_some_and(|process| process.is_zombie));
+        assert!(
+            read_process("501 Z Thu Nov  5 09:07:03 2026").is_some_and(|process| process.is_zombie)
+        );
         assert_eq!(read_process(""), None);
     }
 

@@ -1,7 +1,8 @@
 //! The backlogs: who is next, and how many are before whom.
 //!
-//! The order is [`fair::order`]'s, over start-time-fair tags: a submitter's k-th entry has the tag `begins + k`, where it
-//! begins at its own virtual time or at the backlog's, whichever is later, so that who comes anew has no credit for the past.
+//! The order is [`fair::order`]'s, over start-time-fair tags: a submitter's k-th entry has the tag
+//! `begins + k`, where it begins at its own virtual time or at the backlog's, whichever is later,
+//! so that who comes anew has no credit for the past.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::columns;
 use crate::database::{WorkerId, count, moment};
 
-/// Most entries of one submitter that are counted to tell a place; beyond, a place is an estimate from below. Ours: it bounds the cost of
-/// an answer to about a millisecond, however long the backlog.
+/// Most entries of one submitter that are counted to tell a place; beyond, a place is an estimate
+/// from below. Ours: it bounds the cost of an answer to about a millisecond, however long the
+/// backlog.
 pub(super) const COUNT_MAX: u32 = 10_000;
 
 /// One worker's backlog for a limit.
@@ -45,7 +47,11 @@ pub(super) struct Rows {
 impl Rows {
     /// In order, the first `limit`.
     pub(super) fn order(self, limit: u32) -> Vec<BacklogEntry> {
-        let entries = self.rows.into_iter().filter_map(|row| row.backlog_entry(&self.key)).collect();
+        let entries = self
+            .rows
+            .into_iter()
+            .filter_map(|row| row.backlog_entry(&self.key))
+            .collect();
         let mut ordered = fair::order(entries, &self.begins);
         ordered.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         ordered
@@ -55,8 +61,9 @@ impl Rows {
 impl Row {
     /// `None` for a row whose id is none.
     fn backlog_entry(self, backlog: &LimitKey) -> Option<BacklogEntry> {
-        let id =
-            columns::id(&self.id).inspect_err(|error| tracing::error!(%error, "a backlog entry is skipped")).ok()?;
+        let id = columns::id(&self.id)
+            .inspect_err(|error| tracing::error!(%error, "a backlog entry is skipped"))
+            .ok()?;
         Some(BacklogEntry {
             id,
             backlog: backlog.clone(),
@@ -69,7 +76,8 @@ impl Row {
 }
 
 impl Backlog {
-    /// Each submitter's first entries that are due, of as many submitters as it takes to know the first `limit` of the backlog.
+    /// Each submitter's first entries that are due, of as many submitters as it takes to know the
+    /// first `limit` of the backlog.
     pub(super) fn rows(self, db: &Connection, now: i64, limit: u32) -> rusqlite::Result<Rows> {
         let snapshot = db.unchecked_transaction()?;
         let mut turns = turns(&snapshot, &self.key.to_string(), &self.worker)?;
@@ -85,11 +93,24 @@ impl Backlog {
             tags.extend((turn.begins..).take(own.len()));
             rows.extend(own);
         }
-        let begins = turns.into_iter().map(|turn| (turn.submitter, turn.begins)).collect();
-        Ok(Rows { key: self.key, rows, begins })
+        let begins = turns
+            .into_iter()
+            .map(|turn| (turn.submitter, turn.begins))
+            .collect();
+        Ok(Rows {
+            key: self.key,
+            rows,
+            begins,
+        })
     }
 
-    fn due(&self, db: &Connection, submitter: &str, now: i64, limit: u32) -> rusqlite::Result<Vec<Row>> {
+    fn due(
+        &self,
+        db: &Connection,
+        submitter: &str,
+        now: i64,
+        limit: u32,
+    ) -> rusqlite::Result<Vec<Row>> {
         db.prepare_cached(
             "SELECT id, priority, submitted_at, not_before FROM executions INDEXED BY executions_line
              WHERE line = ?1 AND pump = ?2 AND submitter = ?3 AND (not_before IS NULL OR not_before <= ?4)
@@ -108,7 +129,8 @@ impl Backlog {
     }
 }
 
-/// Who has entries in a backlog. Jumps from name to name in the index, so ten thousand entries of one cost as much as one.
+/// Who has entries in a backlog. Jumps from name to name in the index, so ten thousand entries of
+/// one cost as much as one.
 fn turns(db: &Connection, backlog: &str, worker: &WorkerId) -> rusqlite::Result<Vec<Turn>> {
     let reached = reached(db, backlog, worker.as_str())?;
     db.prepare_cached(
@@ -136,7 +158,8 @@ pub(super) fn reached(db: &Connection, backlog: &str, worker: &str) -> rusqlite:
     Ok(count(reached.unwrap_or_default()))
 }
 
-/// The worker with the oldest entry of a backlog that can be started, whosever it is; `None` if nobody is due.
+/// The worker with the oldest entry of a backlog that can be started, whosever it is; `None` if
+/// nobody is due.
 pub(crate) fn head(db: &Connection, backlog: &str, now: i64) -> rusqlite::Result<Option<String>> {
     db.prepare_cached(
         "SELECT pump FROM executions INDEXED BY executions_oldest
@@ -147,7 +170,11 @@ pub(crate) fn head(db: &Connection, backlog: &str, now: i64) -> rusqlite::Result
 }
 
 /// The backlogs of a worker that have a due entry.
-pub(super) fn backlogs(db: &Connection, worker: &WorkerId, now: i64) -> rusqlite::Result<Vec<String>> {
+pub(super) fn backlogs(
+    db: &Connection,
+    worker: &WorkerId,
+    now: i64,
+) -> rusqlite::Result<Vec<String>> {
     db.prepare_cached(
         "WITH RECURSIVE lines (key) AS (
              SELECT min(line) FROM executions WHERE line IS NOT NULL
@@ -162,8 +189,14 @@ pub(super) fn backlogs(db: &Connection, worker: &WorkerId, now: i64) -> rusqlite
     .collect()
 }
 
-/// How many entries of a backlog come before this one. Counts index entries, of each submitter at most so many.
-pub(super) fn ahead(db: &Connection, entry: &BacklogEntry, own: &WorkerId, exact: u32) -> rusqlite::Result<u32> {
+/// How many entries of a backlog come before this one. Counts index entries, of each submitter at
+/// most so many.
+pub(super) fn ahead(
+    db: &Connection,
+    entry: &BacklogEntry,
+    own: &WorkerId,
+    exact: u32,
+) -> rusqlite::Result<u32> {
     let snapshot = db.unchecked_transaction()?;
     let owner: Option<String> = snapshot
         .prepare_cached("SELECT pump FROM executions WHERE id = ?1")?
@@ -191,25 +224,45 @@ impl Counting<'_> {
     fn all(&self) -> rusqlite::Result<u32> {
         let turns = turns(self.db, &self.backlog, &self.worker)?;
         let before = self.of_the_same()?;
-        let begins = turns.iter().find(|turn| turn.submitter == self.entry.submitter).map_or(0, |turn| turn.begins);
+        let begins = turns
+            .iter()
+            .find(|turn| turn.submitter == self.entry.submitter)
+            .map_or(0, |turn| turn.begins);
         let tag = begins + count::<u64>(before);
-        let others = turns.iter().filter(|turn| turn.submitter != self.entry.submitter);
-        let others: i64 = others.map(|turn| self.of_another(turn, tag)).sum::<rusqlite::Result<_>>()?;
+        let others = turns
+            .iter()
+            .filter(|turn| turn.submitter != self.entry.submitter);
+        let others: i64 = others
+            .map(|turn| self.of_another(turn, tag))
+            .sum::<rusqlite::Result<_>>()?;
         Ok(count(before + others))
     }
 
     /// The submitter's own entries before this one.
     fn of_the_same(&self) -> rusqlite::Result<i64> {
-        let BacklogEntry { submitter, priority, submitted_at, id, .. } = self.entry;
+        let BacklogEntry {
+            submitter,
+            priority,
+            submitted_at,
+            id,
+            ..
+        } = self.entry;
         let more_urgent = self
             .db
             .prepare_cached(
                 "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY executions_line
                  WHERE line = ?1 AND pump = ?2 AND submitter = ?3 AND priority > ?4 LIMIT ?5)",
             )?
-            .query_row(params![self.backlog, self.worker.as_str(), submitter, priority, self.max], |row| {
-                row.get::<_, i64>(0)
-            })?;
+            .query_row(
+                params![
+                    self.backlog,
+                    self.worker.as_str(),
+                    submitter,
+                    priority,
+                    self.max
+                ],
+                |row| row.get::<_, i64>(0),
+            )?;
         let older: i64 = self
             .db
             .prepare_cached(
@@ -223,9 +276,12 @@ impl Counting<'_> {
         Ok(more_urgent + older)
     }
 
-    /// Another submitter's entries with a smaller tag, and the one with the same tag if it comes first by itself.
+    /// Another submitter's entries with a smaller tag, and the one with the same tag if it comes
+    /// first by itself.
     fn of_another(&self, turn: &Turn, tag: u64) -> rusqlite::Result<i64> {
-        let Some(smaller) = tag.checked_sub(turn.begins) else { return Ok(0) };
+        let Some(smaller) = tag.checked_sub(turn.begins) else {
+            return Ok(0);
+        };
         let smaller = crate::database::integer(smaller).min(self.max);
         let counted: i64 = self
             .db
@@ -233,7 +289,10 @@ impl Counting<'_> {
                 "SELECT count(*) FROM (SELECT 1 FROM executions INDEXED BY executions_line
                  WHERE line = ?1 AND pump = ?2 AND submitter = ?3 LIMIT ?4)",
             )?
-            .query_row(params![self.backlog, self.worker.as_str(), turn.submitter, smaller], |row| row.get(0))?;
+            .query_row(
+                params![self.backlog, self.worker.as_str(), turn.submitter, smaller],
+                |row| row.get(0),
+            )?;
         if counted < smaller {
             return Ok(counted);
         }
@@ -248,11 +307,29 @@ impl Counting<'_> {
                  WHERE line = ?1 AND pump = ?2 AND submitter = ?3
                  ORDER BY priority DESC, submitted_at, id LIMIT 1 OFFSET ?4",
             )?
-            .query_row(params![self.backlog, self.worker.as_str(), turn.submitter, place], |row| {
-                Ok((std::cmp::Reverse(row.get::<_, i32>(0)?), row.get::<_, i64>(1)?, row.get::<_, String>(2)?))
-            })
+            .query_row(
+                params![self.backlog, self.worker.as_str(), turn.submitter, place],
+                |row| {
+                    Ok((
+                        std::cmp::Reverse(row.get::<_, i32>(0)?),
+                        row.get::<_, i64>(1)?,
+                        row.get::<_, String>(2)?,
+                    ))
+                },
+            )
             .optional()?;
-        let BacklogEntry { priority, submitted_at, id, .. } = self.entry;
-        Ok(tie.is_some_and(|tie| tie < (std::cmp::Reverse(*priority), submitted_at.timestamp_millis(), id.to_string())))
+        let BacklogEntry {
+            priority,
+            submitted_at,
+            id,
+            ..
+        } = self.entry;
+        Ok(tie.is_some_and(|tie| {
+            tie < (
+                std::cmp::Reverse(*priority),
+                submitted_at.timestamp_millis(),
+                id.to_string(),
+            )
+        }))
     }
 }

@@ -1,4 +1,5 @@
-//! What is known of a backlog as a whole. Each worker has its own, since each has a backlog of its own.
+//! What is known of a backlog as a whole. Each worker has its own, since each has a backlog of its
+//! own.
 
 use domain::{backlog::BacklogState, limit::LimitKey, ports::PortError};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -16,18 +17,30 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Of another worker only what holds its backlog is of interest: who looks at a backlog's place from another process learns why it waits.
+    /// Of another worker only what holds its backlog is of interest: who looks at a backlog's place
+    /// from another process learns why it waits.
     ///
-    /// It is advice. So one that cannot be read is taken for that of a backlog nobody has looked at, and replaced at the next look.
+    /// It is advice. So one that cannot be read is taken for that of a backlog nobody has looked
+    /// at, and replaced at the next look.
     pub(super) fn state(&self) -> BacklogState {
         let state = match form::read::<BacklogState>(self.json.as_bytes()) {
             Ok((state, unknown)) => BacklogState { unknown, ..state },
             Err(error) => {
                 tracing::error!(%error, "the state of a backlog cannot be read");
-                BacklogState { revision: count(self.revision), ..BacklogState::default() }
+                BacklogState {
+                    revision: count(self.revision),
+                    ..BacklogState::default()
+                }
             }
         };
-        if self.own { state } else { BacklogState { held: state.held, ..BacklogState::default() } }
+        if self.own {
+            state
+        } else {
+            BacklogState {
+                held: state.held,
+                ..BacklogState::default()
+            }
+        }
     }
 }
 
@@ -39,7 +52,8 @@ pub(super) fn find(db: &Connection, key: &str, worker: &WorkerId) -> rusqlite::R
     .optional()
 }
 
-/// A backlog's next state; `None` if it is that of one nobody has looked at, which is not kept: locks can have any number of names.
+/// A backlog's next state; `None` if it is that of one nobody has looked at, which is not kept:
+/// locks can have any number of names.
 pub(super) struct Next {
     key: String,
     from_revision: i64,
@@ -48,11 +62,28 @@ pub(super) struct Next {
 }
 
 impl Next {
-    pub(super) fn of(key: &LimitKey, before: &BacklogState, after: &BacklogState) -> Result<Self, PortError> {
-        let forgotten = *after == BacklogState { revision: after.revision, ..BacklogState::default() };
-        let json = if forgotten { None } else { Some(form::json(after, &after.unknown)?) };
+    pub(super) fn of(
+        key: &LimitKey,
+        before: &BacklogState,
+        after: &BacklogState,
+    ) -> Result<Self, PortError> {
+        let forgotten = *after
+            == BacklogState {
+                revision: after.revision,
+                ..BacklogState::default()
+            };
+        let json = if forgotten {
+            None
+        } else {
+            Some(form::json(after, &after.unknown)?)
+        };
         let (from_revision, revision) = (integer(before.revision), integer(after.revision));
-        Ok(Self { key: key.to_string(), from_revision, revision, json })
+        Ok(Self {
+            key: key.to_string(),
+            from_revision,
+            revision,
+            json,
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! From what the file keeps to the domain's types, and back. Run on the caller's side, not on the writing or reading thread.
+//! From what the file keeps to the domain's types, and back. Run on the caller's side, not on the
+//! writing or reading thread.
 
 use domain::{
     error::{Corrupt, PortError},
@@ -20,44 +21,71 @@ impl Raw {
     /// From a row whose first columns are the id and the record.
     pub(super) fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         // Whatever a column holds, it must not fail the query: that would hide all other rows.
-        let bytes = |at| row.get_ref(at).map(|value| value.as_bytes().unwrap_or_default().to_vec());
-        Ok(Self { id: String::from_utf8_lossy(&bytes(0)?).into_owned(), record: bytes(1)? })
+        let bytes = |at| {
+            row.get_ref(at)
+                .map(|value| value.as_bytes().unwrap_or_default().to_vec())
+        };
+        Ok(Self {
+            id: String::from_utf8_lossy(&bytes(0)?).into_owned(),
+            record: bytes(1)?,
+        })
     }
 
     /// Whether it can be read, and its status is one that this release acts upon.
     pub(super) fn can_be_finished(&self) -> bool {
-        self.load().is_some_and(|loaded| loaded.is_ok_and(|execution| !matches!(execution.state, State::Other { .. })))
+        self.load().is_some_and(|loaded| {
+            loaded.is_ok_and(|execution| !matches!(execution.state, State::Other { .. }))
+        })
     }
 
     /// The execution, if it can be read. A row without an id is nobody's.
     fn load(&self) -> Option<Loaded> {
         let id = self.id.parse::<ExecutionId>();
-        let id = id.inspect_err(|_| tracing::error!("a row of the store has no id that can be read")).ok()?;
+        let id = id
+            .inspect_err(|_| tracing::error!("a row of the store has no id that can be read"))
+            .ok()?;
         Some(execution(id, &self.record))
     }
 }
 
 pub(super) fn execution(id: ExecutionId, json: &[u8]) -> Loaded {
     match form::read::<Execution>(json) {
-        Ok((execution, unknown)) => Ok(Execution { unknown, ..execution }),
+        Ok((execution, unknown)) => Ok(Execution {
+            unknown,
+            ..execution
+        }),
         Err(error) => Err(Corrupt::execution(id, error)),
     }
 }
 
 pub(super) fn id(text: &str) -> Result<ExecutionId, PortError> {
-    text.parse().map_err(|error| PortError::corrupt("an id in the store", error))
+    text.parse()
+        .map_err(|error| PortError::corrupt("an id in the store", error))
 }
 
 /// A backlog of a kind that this release knows.
 pub(super) fn limit_key(text: &str) -> Option<LimitKey> {
-    text.parse().inspect_err(|_| tracing::error!("a backlog in the store has a key that cannot be read")).ok()
+    text.parse()
+        .inspect_err(|_| tracing::error!("a backlog in the store has a key that cannot be read"))
+        .ok()
 }
 
-/// The page of these rows, of which one more than `limit` was asked for to know whether there is a next page.
+/// The page of these rows, of which one more than `limit` was asked for to know whether there is a
+/// next page.
 pub(super) fn page(rows: &[Raw], limit: u32) -> Page<Loaded> {
     let shown = usize::try_from(limit).unwrap_or(usize::MAX).min(rows.len());
     let last = rows[..shown].last().filter(|_| rows.len() > shown);
     // Where the last one has no id that can be read, the next page begins behind the last that has.
-    let next = last.and_then(|_| rows[..shown].iter().rev().find_map(|row| row.id.parse().ok())).map(Cursor);
-    Page { items: rows[..shown].iter().filter_map(Raw::load).collect(), next }
+    let next = last
+        .and_then(|_| {
+            rows[..shown]
+                .iter()
+                .rev()
+                .find_map(|row| row.id.parse().ok())
+        })
+        .map(Cursor);
+    Page {
+        items: rows[..shown].iter().filter_map(Raw::load).collect(),
+        next,
+    }
 }

@@ -21,11 +21,15 @@ pub(super) fn claim(db: &Connection, hash: &str, now: i64, until: i64) -> rusqli
 }
 
 pub(super) fn keep(db: &Connection, hash: &str, arn: &str) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO registrations (hash, arn, turn_until) VALUES (?1, ?2, 0)")?
-        .execute([hash, arn])
-        .map(drop)
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO registrations (hash, arn, turn_until) VALUES (?1, ?2, 0)",
+    )?
+    .execute([hash, arn])
+    .map(drop)
 }
 
 pub(super) fn forget(db: &Connection, hash: &str, arn: &str) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM registrations WHERE hash = ?1 AND arn = ?2")?.execute([hash, arn]).map(drop)
+    db.prepare_cached("DELETE FROM registrations WHERE hash = ?1 AND arn = ?2")?
+        .execute([hash, arn])
+        .map(drop)
 }

@@ -32,7 +32,10 @@ impl Kept {
             ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
             _ => None,
         };
-        Ok(Self { raw: Raw::of(row)?, status })
+        Ok(Self {
+            raw: Raw::of(row)?,
+            status,
+        })
     }
 
     fn is_readable(&self, id: &ExecutionId) -> bool {
@@ -45,10 +48,14 @@ impl Kept {
         let attempt = |form: &Value| RawAttempt::of(form, "task_arn", "run_task");
         let of_column = || self.status.clone().map_or(Value::Null, Value::String);
         let raw = RawRecord {
-            status: Some(part("/state/status")).filter(Value::is_string).unwrap_or_else(of_column),
+            status: Some(part("/state/status"))
+                .filter(Value::is_string)
+                .unwrap_or_else(of_column),
             request: part("/request"),
             pool: part("/pool"),
-            attempts: part("/attempts").as_array().map(|attempts| attempts.iter().map(attempt).collect()),
+            attempts: part("/attempts")
+                .as_array()
+                .map(|attempts| attempts.iter().map(attempt).collect()),
         };
         raw.traces()
     }
@@ -58,7 +65,11 @@ impl Kept {
         let id = self.raw.id.parse().ok()?;
         let allocations = match columns::execution(id, &self.raw.record) {
             Ok(execution) => execution.allocations(),
-            Err(_) => Some(self.traces()).filter(Traces::tells_all_it_holds)?.allocations,
+            Err(_) => {
+                Some(self.traces())
+                    .filter(Traces::tells_all_it_holds)?
+                    .allocations
+            }
         };
         let mut sum = Use::new();
         for allocation in allocations {
@@ -68,13 +79,20 @@ impl Kept {
     }
 }
 
-/// Conditional on the record being there, on its being one that cannot be read, and on no task of it running but this one, which is over.
-pub(super) fn forget(db: &Connection, id: &ExecutionId, stopped: Option<&str>) -> rusqlite::Result<Forgetting> {
+/// Conditional on the record being there, on its being one that cannot be read, and on no task of
+/// it running but this one, which is over.
+pub(super) fn forget(
+    db: &Connection,
+    id: &ExecutionId,
+    stopped: Option<&str>,
+) -> rusqlite::Result<Forgetting> {
     let kept = db
         .prepare_cached("SELECT id, record, status FROM executions WHERE id = ?1")?
         .query_row([id.as_str()], Kept::of)
         .optional()?;
-    let Some(kept) = kept else { return Ok(Forgetting::Missing) };
+    let Some(kept) = kept else {
+        return Ok(Forgetting::Missing);
+    };
     if kept.is_readable(id) {
         return Ok(Forgetting::Readable);
     }
@@ -84,7 +102,12 @@ pub(super) fn forget(db: &Connection, id: &ExecutionId, stopped: Option<&str>) -
     delete(db, id)?;
     let (released, untold) = release(db, &kept.traces())?;
     let task_arn = stopped.map(str::to_owned);
-    Ok(Forgetting::Forgotten(Forgotten { id: id.clone(), released, untold, task_arn }))
+    Ok(Forgetting::Forgotten(Forgotten {
+        id: id.clone(),
+        released,
+        untold,
+        task_arn,
+    }))
 }
 
 /// The tasks have a table of their own here, so that the record is not needed to know which runs.
@@ -102,10 +125,13 @@ fn delete(db: &Connection, id: &ExecutionId) -> rusqlite::Result<()> {
         "DELETE FROM claims WHERE execution = ?1",
         "DELETE FROM tasks WHERE NOT open AND started_by > ?1 || '-' AND started_by < ?1 || '.'",
     ];
-    statements.iter().try_for_each(|sql| db.prepare_cached(sql)?.execute([id.as_str()]).map(drop))
+    statements
+        .iter()
+        .try_for_each(|sql| db.prepare_cached(sql)?.execute([id.as_str()]).map(drop))
 }
 
-/// Counts anew what all other records hold. Where one of them does not tell that, only what this record tells is given back.
+/// Counts anew what all other records hold. Where one of them does not tell that, only what this
+/// record tells is given back.
 fn release(db: &Connection, traces: &Traces) -> rusqlite::Result<(Vec<LimitKey>, Vec<Untold>)> {
     let before = limits::all(db)?;
     let (after, untold) = match still_held(db)? {
@@ -119,8 +145,16 @@ fn release(db: &Connection, traces: &Traces) -> rusqlite::Result<(Vec<LimitKey>,
     }
     limits::change(db, &change)?;
     let fell = change.iter().filter(|(_, by)| **by < 0);
-    let released = fell.filter_map(|(key, _)| columns::limit_key(key)).collect();
-    Ok((released, untold.into_iter().filter(|untold| !untold.is_of_a_task()).collect()))
+    let released = fell
+        .filter_map(|(key, _)| columns::limit_key(key))
+        .collect();
+    Ok((
+        released,
+        untold
+            .into_iter()
+            .filter(|untold| !untold.is_of_a_task())
+            .collect(),
+    ))
 }
 
 fn less(before: &Use, traces: &Traces) -> Use {
@@ -131,13 +165,17 @@ fn less(before: &Use, traces: &Traces) -> Use {
     after
 }
 
-/// What all records hold together that are launched and not over. `None` if one of them does not tell.
+/// What all records hold together that are launched and not over. `None` if one of them does not
+/// tell.
 fn still_held(db: &Connection) -> rusqlite::Result<Option<Use>> {
     let mut sum = Use::new();
-    let mut select =
-        db.prepare_cached("SELECT id, record, status FROM executions WHERE ended_at IS NULL AND line IS NULL")?;
+    let mut select = db.prepare_cached(
+        "SELECT id, record, status FROM executions WHERE ended_at IS NULL AND line IS NULL",
+    )?;
     for kept in select.query_map([], Kept::of)? {
-        let Some(holds) = kept?.holds() else { return Ok(None) };
+        let Some(holds) = kept?.holds() else {
+            return Ok(None);
+        };
         for (key, amount) in holds {
             *sum.entry(key).or_default() += amount;
         }

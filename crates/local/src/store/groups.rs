@@ -34,19 +34,29 @@ impl Next {
 
 /// Work out of its column.
 pub(super) fn parsed<W: GroupWork>(json: &str) -> Result<W, PortError> {
-    let (work, unknown) = form::read::<W>(json.as_bytes()).map_err(|error| PortError::corrupt(W::WHAT, error))?;
+    let (work, unknown) =
+        form::read::<W>(json.as_bytes()).map_err(|error| PortError::corrupt(W::WHAT, error))?;
     Ok(work.with_unknown(unknown))
 }
 
-pub(super) fn find(db: &Connection, kind: &str, name: &str, now: Timestamp) -> rusqlite::Result<Option<String>> {
-    db.prepare_cached("SELECT form FROM group_work WHERE kind = ?1 AND name = ?2 AND expires_at > ?3")?
-        .query_row(params![kind, name, millis(now)], |row| row.get(0))
-        .optional()
+pub(super) fn find(
+    db: &Connection,
+    kind: &str,
+    name: &str,
+    now: Timestamp,
+) -> rusqlite::Result<Option<String>> {
+    db.prepare_cached(
+        "SELECT form FROM group_work WHERE kind = ?1 AND name = ?2 AND expires_at > ?3",
+    )?
+    .query_row(params![kind, name, millis(now)], |row| row.get(0))
+    .optional()
 }
 
 pub(super) fn set(db: &Connection, next: &Next, now: Timestamp) -> rusqlite::Result<bool> {
     let found: Option<i64> = db
-        .prepare_cached("SELECT revision FROM group_work WHERE kind = ?1 AND name = ?2 AND expires_at > ?3")?
+        .prepare_cached(
+            "SELECT revision FROM group_work WHERE kind = ?1 AND name = ?2 AND expires_at > ?3",
+        )?
         .query_row(params![next.kind, next.name, millis(now)], |row| row.get(0))
         .optional()?;
     if found.is_some_and(|revision| revision != next.from_revision) {
@@ -60,12 +70,17 @@ pub(super) fn set(db: &Connection, next: &Next, now: Timestamp) -> rusqlite::Res
 }
 
 pub(super) fn open(db: &Connection, kind: &str, now: Timestamp) -> rusqlite::Result<Vec<String>> {
-    let mut statement =
-        db.prepare_cached("SELECT form FROM group_work WHERE kind = ?1 AND NOT done AND expires_at > ?2")?;
-    statement.query_map(params![kind, millis(now)], |row| row.get(0))?.collect()
+    let mut statement = db.prepare_cached(
+        "SELECT form FROM group_work WHERE kind = ?1 AND NOT done AND expires_at > ?2",
+    )?;
+    statement
+        .query_map(params![kind, millis(now)], |row| row.get(0))?
+        .collect()
 }
 
 /// Forgets the work that is over.
 pub(crate) fn forget(db: &Connection, before: Timestamp) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM group_work WHERE expires_at <= ?1")?.execute([millis(before)]).map(drop)
+    db.prepare_cached("DELETE FROM group_work WHERE expires_at <= ?1")?
+        .execute([millis(before)])
+        .map(drop)
 }

@@ -13,7 +13,10 @@ use crate::database::{WorkerId, millis, moment};
 
 /// What a user may mean: ids that begin or end like this, or the execution of this task.
 pub(super) enum Wanted {
-    Id { prefix: String, reversed_suffix: String },
+    Id {
+        prefix: String,
+        reversed_suffix: String,
+    },
     Task(String),
 }
 
@@ -30,7 +33,10 @@ impl Wanted {
         of_ulid
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric())
-            .then(|| Self::Id { prefix: format!("exec_{of_ulid}"), reversed_suffix: of_ulid.chars().rev().collect() })
+            .then(|| Self::Id {
+                prefix: format!("exec_{of_ulid}"),
+                reversed_suffix: of_ulid.chars().rev().collect(),
+            })
     }
 }
 
@@ -45,8 +51,8 @@ pub(super) fn find(db: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Re
             .prepare_cached("SELECT execution FROM task_ids WHERE task_id = ?1 LIMIT ?2")?
             .query_map(params![task_id, limit], |row| row.get(0))?
             .collect(),
-        // No character of an id comes after '~', so it ends the range of what begins alike. `+id` keeps the second look in the
-        // index of reversed ids, whose matches are few.
+        // No character of an id comes after '~', so it ends the range of what begins alike. `+id`
+        // keeps the second look in the index of reversed ids, whose matches are few.
         Wanted::Id { prefix, reversed_suffix } => db
             .prepare_cached(
                 "SELECT id FROM (SELECT id FROM executions WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id DESC LIMIT ?3)
@@ -66,9 +72,12 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Newest first. Each condition has an index that keeps this order, so a page costs the same at any age.
+    /// Newest first. Each condition has an index that keeps this order, so a page costs the same at
+    /// any age.
     pub(super) fn history(filter: &Filter, after: Option<&Cursor>, limit: u32) -> Self {
-        let since = filter.since.map(|since| ExecutionId::new(first_milli(since), 0));
+        let since = filter
+            .since
+            .map(|since| ExecutionId::new(first_milli(since), 0));
         let conditions = [
             status_is(filter.status.as_ref()),
             ("grp = ?", filter.group.as_ref().map(ToString::to_string)),
@@ -83,35 +92,66 @@ impl Query {
     pub(super) fn launched(worker: &WorkerId, after: Option<&Cursor>, limit: u32) -> Self {
         let after = after.map_or_else(String::new, |cursor| cursor.0.to_string());
         Self::of(
-            [("ended_at IS NULL AND line IS NULL AND pump = ?", Some(worker.to_string())), ("id > ?", Some(after))],
+            [
+                (
+                    "ended_at IS NULL AND line IS NULL AND pump = ?",
+                    Some(worker.to_string()),
+                ),
+                ("id > ?", Some(after)),
+            ],
             "id",
             limit,
         )
     }
 
-    fn of<const N: usize>(conditions: [(&str, Option<String>); N], order: &str, limit: u32) -> Self {
-        let (texts, mut values): (Vec<_>, Vec<_>) =
-            conditions.into_iter().filter_map(|(text, value)| Some((text, Value::Text(value?)))).unzip();
-        let condition = if texts.is_empty() { String::new() } else { format!("WHERE {}", texts.join(" AND ")) };
+    fn of<const N: usize>(
+        conditions: [(&str, Option<String>); N],
+        order: &str,
+        limit: u32,
+    ) -> Self {
+        let (texts, mut values): (Vec<_>, Vec<_>) = conditions
+            .into_iter()
+            .filter_map(|(text, value)| Some((text, Value::Text(value?))))
+            .unzip();
+        let condition = if texts.is_empty() {
+            String::new()
+        } else {
+            format!("WHERE {}", texts.join(" AND "))
+        };
         values.push(Value::Integer(i64::from(limit) + 1));
-        Self { sql: format!("SELECT id, record FROM executions {condition} ORDER BY {order} LIMIT ?"), values }
+        Self {
+            sql: format!("SELECT id, record FROM executions {condition} ORDER BY {order} LIMIT ?"),
+            values,
+        }
     }
 
     pub(super) fn run(self, db: &Connection) -> rusqlite::Result<Vec<Raw>> {
-        db.prepare_cached(&self.sql)?.query_map(params_from_iter(self.values), Raw::of)?.collect()
+        db.prepare_cached(&self.sql)?
+            .query_map(params_from_iter(self.values), Raw::of)?
+            .collect()
     }
 }
 
 /// The unfinished executions of a worker, so many at most; `None` if a task of it is open.
-pub(super) fn unfinished(db: &Connection, worker: &WorkerId, most: usize) -> rusqlite::Result<Option<Vec<Raw>>> {
-    let mut open = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM tasks WHERE open AND pump = ?1)")?;
+pub(super) fn unfinished(
+    db: &Connection,
+    worker: &WorkerId,
+    most: usize,
+) -> rusqlite::Result<Option<Vec<Raw>>> {
+    let mut open =
+        db.prepare_cached("SELECT EXISTS (SELECT 1 FROM tasks WHERE open AND pump = ?1)")?;
     if open.query_row([worker.as_str()], |row| row.get(0))? {
         return Ok(None);
     }
-    db.prepare_cached("SELECT id, record FROM executions WHERE ended_at IS NULL AND pump = ?1 LIMIT ?2")?
-        .query_map(params![worker.as_str(), i64::try_from(most).unwrap_or(i64::MAX)], Raw::of)?
-        .collect::<rusqlite::Result<_>>()
-        .map(Some)
+    db.prepare_cached(
+        "SELECT id, record FROM executions WHERE ended_at IS NULL AND pump = ?1 LIMIT ?2",
+    )?
+    .query_map(
+        params![worker.as_str(), i64::try_from(most).unwrap_or(i64::MAX)],
+        Raw::of,
+    )?
+    .collect::<rusqlite::Result<_>>()
+    .map(Some)
 }
 
 /// A principal goes before its name, which others may have had.
@@ -125,9 +165,10 @@ fn by(filter: &Filter) -> (&'static str, Option<String>) {
 /// Those in a backlog are both taken for either of their statuses (see [`Filter::status`]).
 fn status_is(status: Option<&ExecutionStatus>) -> (&'static str, Option<String>) {
     match status {
-        Some(ExecutionStatus::Queued | ExecutionStatus::Waiting) => {
-            ("status IN (?, 'WAITING')", Some(ExecutionStatus::Queued.as_str().to_owned()))
-        }
+        Some(ExecutionStatus::Queued | ExecutionStatus::Waiting) => (
+            "status IN (?, 'WAITING')",
+            Some(ExecutionStatus::Queued.as_str().to_owned()),
+        ),
         other => ("status = ?", other.map(|status| status.as_str().to_owned())),
     }
 }
@@ -135,5 +176,9 @@ fn status_is(status: Option<&ExecutionStatus>) -> (&'static str, Option<String>)
 /// The first whole millisecond that is not before this moment: ids carry no finer time.
 fn first_milli(since: Timestamp) -> Timestamp {
     let floor = moment(millis(since));
-    if floor < since { moment(millis(since) + 1) } else { floor }
+    if floor < since {
+        moment(millis(since) + 1)
+    } else {
+        floor
+    }
 }

@@ -12,19 +12,25 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::database::{count, millis, moment};
 
 fn used(db: &Connection, key: &str) -> rusqlite::Result<i64> {
-    let used =
-        db.prepare_cached("SELECT used FROM usage WHERE key = ?1")?.query_row([key], |row| row.get(0)).optional()?;
+    let used = db
+        .prepare_cached("SELECT used FROM usage WHERE key = ?1")?
+        .query_row([key], |row| row.get(0))
+        .optional()?;
     Ok(used.unwrap_or_default())
 }
 
 pub(super) fn usage(db: &Connection, key: &str) -> rusqlite::Result<Usage> {
-    Ok(Usage { used: count(used(db, key)?) })
+    Ok(Usage {
+        used: count(used(db, key)?),
+    })
 }
 
 /// Everything that is in use, by key.
 pub(super) fn all(db: &Connection) -> rusqlite::Result<BTreeMap<String, i64>> {
     let mut select = db.prepare_cached("SELECT key, used FROM usage")?;
-    select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    select
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
 }
 
 /// The first limit that would be overdrawn by this change.
@@ -52,7 +58,8 @@ pub(super) fn change(db: &Connection, change: &BTreeMap<String, i64>) -> rusqlit
             db.prepare_cached("INSERT OR REPLACE INTO usage (key, used) VALUES (?1, ?2)")?
                 .execute(params![key, after])?;
         } else {
-            db.prepare_cached("DELETE FROM usage WHERE key = ?1")?.execute([key])?;
+            db.prepare_cached("DELETE FROM usage WHERE key = ?1")?
+                .execute([key])?;
         }
     }
     Ok(())
@@ -68,15 +75,17 @@ pub(super) fn take_tokens(
     let key = key.to_string();
     let bucket = db
         .prepare_cached("SELECT spent, at FROM buckets WHERE key = ?1")?
-        .query_row([&key], |row| Ok(Bucket { spent: row.get(0)?, at: moment(row.get(1)?) }))
+        .query_row([&key], |row| {
+            Ok(Bucket {
+                spent: row.get(0)?,
+                at: moment(row.get(1)?),
+            })
+        })
         .optional()?;
     let (granted, bucket) = bucket.unwrap_or_default().take(rate, want, now);
     if granted > 0 {
-        db.prepare_cached("INSERT OR REPLACE INTO buckets (key, spent, at) VALUES (?1, ?2, ?3)")?.execute(params![
-            key,
-            bucket.spent,
-            millis(bucket.at)
-        ])?;
+        db.prepare_cached("INSERT OR REPLACE INTO buckets (key, spent, at) VALUES (?1, ?2, ?3)")?
+            .execute(params![key, bucket.spent, millis(bucket.at)])?;
     }
     Ok((granted, bucket.wait_millis(rate, now)))
 }

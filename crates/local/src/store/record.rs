@@ -40,8 +40,12 @@ impl Row {
             revision: integer(execution.revision),
             status: execution.status().into(),
             ended_at: execution.end().map(|end| millis(end.at)),
-            backlog: backlog_entry.as_ref().map(|backlog_entry| backlog_entry.backlog.to_string()),
-            not_before: backlog_entry.and_then(|backlog_entry| backlog_entry.not_before).map(millis),
+            backlog: backlog_entry
+                .as_ref()
+                .map(|backlog_entry| backlog_entry.backlog.to_string()),
+            not_before: backlog_entry
+                .and_then(|backlog_entry| backlog_entry.not_before)
+                .map(millis),
             record: form::json(execution, &execution.unknown)?,
         })
     }
@@ -91,14 +95,23 @@ impl Came {
     }
 }
 
-pub(super) fn create(db: &Connection, new: &New, claim: Option<&Claim>, worker: &WorkerId) -> rusqlite::Result<Came> {
+pub(super) fn create(
+    db: &Connection,
+    new: &New,
+    claim: Option<&Claim>,
+    worker: &WorkerId,
+) -> rusqlite::Result<Came> {
     if exists(db, &new.row.id)? {
         return Ok(Came::Existing(new.row.id.clone()));
     }
     if let Some(claim) = claim
         && let Some((digest, holder)) = holder(db, claim, new.submitted_at)?
     {
-        return Ok(if digest == claim.digest { Came::Existing(holder) } else { Came::Mismatch(holder) });
+        return Ok(if digest == claim.digest {
+            Came::Existing(holder)
+        } else {
+            Came::Mismatch(holder)
+        });
     }
     insert(db, new, worker)?;
     // Whoever has something must be known, or nobody would take it over after its death.
@@ -112,13 +125,20 @@ pub(super) fn create(db: &Connection, new: &New, claim: Option<&Claim>, worker: 
 }
 
 fn exists(db: &Connection, id: &str) -> rusqlite::Result<bool> {
-    db.prepare_cached("SELECT 1 FROM executions WHERE id = ?1")?.exists([id])
+    db.prepare_cached("SELECT 1 FROM executions WHERE id = ?1")?
+        .exists([id])
 }
 
 /// Who has this claim now, and for which request.
-fn holder(db: &Connection, claim: &Claim, now: Timestamp) -> rusqlite::Result<Option<(String, String)>> {
+fn holder(
+    db: &Connection,
+    claim: &Claim,
+    now: Timestamp,
+) -> rusqlite::Result<Option<(String, String)>> {
     db.prepare_cached("SELECT digest, execution FROM claims WHERE key = ?1 AND expires_at > ?2")?
-        .query_row(params![claim.key, millis(now)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row(params![claim.key, millis(now)], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .optional()
 }
 
@@ -154,7 +174,9 @@ fn insert(db: &Connection, new: &New, worker: &WorkerId) -> rusqlite::Result<()>
 }
 
 pub(super) fn load(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option<Raw>> {
-    db.prepare_cached("SELECT id, record FROM executions WHERE id = ?1")?.query_row([id.as_str()], Raw::of).optional()
+    db.prepare_cached("SELECT id, record FROM executions WHERE id = ?1")?
+        .query_row([id.as_str()], Raw::of)
+        .optional()
 }
 
 /// A record's next version, with all that follows from it.
@@ -171,20 +193,39 @@ pub(super) struct Change {
 }
 
 impl Change {
-    pub(super) fn between(before: &Execution, after: &Execution, admissions: &[Admission]) -> Result<Self, PortError> {
+    pub(super) fn between(
+        before: &Execution,
+        after: &Execution,
+        admissions: &[Admission],
+    ) -> Result<Self, PortError> {
         let (held, holds) = (before.allocations(), after.allocations());
-        let starts = holds.iter().any(|allocation| matches!(allocation.key, LimitKey::Pool(_)));
+        let starts = holds
+            .iter()
+            .any(|allocation| matches!(allocation.key, LimitKey::Pool(_)));
         let known: Vec<_> = task_ids(before).collect();
         Ok(Self {
             row: Row::of(after)?,
             from_revision: integer(before.revision),
-            only_record: before.status() == after.status() && before.backlog_entry() == after.backlog_entry(),
-            task_ids: task_ids(after).filter(|task_id| !known.contains(task_id)).map(str::to_owned).collect(),
+            only_record: before.status() == after.status()
+                && before.backlog_entry() == after.backlog_entry(),
+            task_ids: task_ids(after)
+                .filter(|task_id| !known.contains(task_id))
+                .map(str::to_owned)
+                .collect(),
             usage: difference(&held, &holds),
             admissions: admissions.to_vec(),
-            started: before.backlog_entry().filter(|_| starts).map_or_else(Vec::new, |backlog_entry| {
-                after.started_from().map(|backlog| BacklogEntry { backlog, ..backlog_entry.clone() }).collect()
-            }),
+            started: before.backlog_entry().filter(|_| starts).map_or_else(
+                Vec::new,
+                |backlog_entry| {
+                    after
+                        .started_from()
+                        .map(|backlog| BacklogEntry {
+                            backlog,
+                            ..backlog_entry.clone()
+                        })
+                        .collect()
+                },
+            ),
         })
     }
 }
@@ -198,7 +239,9 @@ pub(super) enum Verdict {
 
 /// Everything is checked before anything is written, so a refusal leaves nothing behind.
 pub(super) fn update(db: &Connection, change: &Change) -> rusqlite::Result<Verdict> {
-    let Some(worker) = owner_at(db, change)? else { return Ok(Verdict::Conflict) };
+    let Some(worker) = owner_at(db, change)? else {
+        return Ok(Verdict::Conflict);
+    };
     if let Some(full) = limits::first_full(db, &change.admissions, &change.usage)? {
         return Ok(Verdict::Full(full));
     }
@@ -214,7 +257,9 @@ pub(super) fn update(db: &Connection, change: &Change) -> rusqlite::Result<Verdi
 /// The worker of the record, if it still has the revision that was read.
 fn owner_at(db: &Connection, change: &Change) -> rusqlite::Result<Option<String>> {
     db.prepare_cached("SELECT pump FROM executions WHERE id = ?1 AND revision = ?2")?
-        .query_row(params![change.row.id, change.from_revision], |row| row.get(0))
+        .query_row(params![change.row.id, change.from_revision], |row| {
+            row.get(0)
+        })
         .optional()
 }
 
@@ -242,7 +287,10 @@ fn note_task_ids(db: &Connection, id: &str, task_ids: &[String]) -> rusqlite::Re
 }
 
 fn task_ids(execution: &Execution) -> impl Iterator<Item = &str> {
-    execution.attempts.iter().filter_map(|attempt| attempt.task_arn.as_deref()?.rsplit('/').next())
+    execution
+        .attempts
+        .iter()
+        .filter_map(|attempt| attempt.task_arn.as_deref()?.rsplit('/').next())
 }
 
 /// By how much the use of each limit changes.
@@ -250,34 +298,53 @@ fn difference(before: &[Allocation], after: &[Allocation]) -> BTreeMap<String, i
     let mut change = BTreeMap::new();
     for (allocations, sign) in [(before, -1), (after, 1)] {
         for allocation in allocations {
-            *change.entry(allocation.key.to_string()).or_default() += sign * i64::from(allocation.amount);
+            *change.entry(allocation.key.to_string()).or_default() +=
+                sign * i64::from(allocation.amount);
         }
     }
     change.retain(|_, difference| *difference != 0);
     change
 }
 
-/// Charges the submitter for one start out of a backlog. An empty backlog is forgotten: who comes next comes to a new one.
+/// Charges the submitter for one start out of a backlog. An empty backlog is forgotten: who comes
+/// next comes to a new one.
 fn charge(db: &Connection, backlog_entry: &BacklogEntry, worker: &str) -> rusqlite::Result<()> {
     let backlog = backlog_entry.backlog.to_string();
     let waiting = db
         .prepare_cached("SELECT 1 FROM executions WHERE line = ?1 AND pump = ?2")?
         .exists([backlog.as_str(), worker])?;
     if !waiting {
-        db.prepare_cached("DELETE FROM shares WHERE line = ?1 AND pump = ?2")?.execute([backlog.as_str(), worker])?;
+        db.prepare_cached("DELETE FROM shares WHERE line = ?1 AND pump = ?2")?
+            .execute([backlog.as_str(), worker])?;
         db.prepare_cached("DELETE FROM line_times WHERE line = ?1 AND pump = ?2")?
             .execute([backlog.as_str(), worker])?;
         return Ok(());
     }
     let served: Option<i64> = db
-        .prepare_cached("SELECT served FROM shares WHERE line = ?1 AND pump = ?2 AND submitter = ?3")?
-        .query_row(params![backlog, worker, backlog_entry.submitter], |row| row.get(0))
+        .prepare_cached(
+            "SELECT served FROM shares WHERE line = ?1 AND pump = ?2 AND submitter = ?3",
+        )?
+        .query_row(params![backlog, worker, backlog_entry.submitter], |row| {
+            row.get(0)
+        })
         .optional()?;
-    let served = fair::charge(count(served.unwrap_or_default()), super::backlog::reached(db, &backlog, worker)?);
-    db.prepare_cached("INSERT OR REPLACE INTO shares (line, pump, submitter, served) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![backlog, worker, backlog_entry.submitter, integer(served)])?;
+    let served = fair::charge(
+        count(served.unwrap_or_default()),
+        super::backlog::reached(db, &backlog, worker)?,
+    );
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO shares (line, pump, submitter, served) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        backlog,
+        worker,
+        backlog_entry.submitter,
+        integer(served)
+    ])?;
     // The backlog is now where this start began.
-    db.prepare_cached("INSERT OR REPLACE INTO line_times (line, pump, reached) VALUES (?1, ?2, ?3)")?
-        .execute(params![backlog, worker, integer(served.saturating_sub(1))])
-        .map(drop)
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO line_times (line, pump, reached) VALUES (?1, ?2, ?3)",
+    )?
+    .execute(params![backlog, worker, integer(served.saturating_sub(1))])
+    .map(drop)
 }

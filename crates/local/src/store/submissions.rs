@@ -1,4 +1,5 @@
-//! Submissions of many lines: when each was first heard of. What stands in them is with their executions.
+//! Submissions of many lines: when each was first heard of. What stands in them is with their
+//! executions.
 
 use domain::{Timestamp, id::Submission};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -15,8 +16,12 @@ pub(super) fn open(
 ) -> rusqlite::Result<Submission> {
     let key = format!("{by}/{id}");
     let known: Option<(i64, Option<String>)> = db
-        .prepare_cached("SELECT opened_at, seed FROM submissions WHERE key = ?1 AND expires_at > ?2")?
-        .query_row(params![key, millis(now)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .prepare_cached(
+            "SELECT opened_at, seed FROM submissions WHERE key = ?1 AND expires_at > ?2",
+        )?
+        .query_row(params![key, millis(now)], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .optional()?;
     if let Some((opened_at, seed)) = known {
         return Ok(Submission {
@@ -25,12 +30,20 @@ pub(super) fn open(
             opened_at: moment(opened_at),
         });
     }
-    db.prepare_cached("INSERT OR REPLACE INTO submissions (key, opened_at, expires_at) VALUES (?1, ?2, ?3)")?
-        .execute(params![key, millis(now), millis(expires_at)])?;
-    Ok(Submission { by: by.to_owned(), id: id.to_owned(), opened_at: moment(millis(now)) })
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO submissions (key, opened_at, expires_at) VALUES (?1, ?2, ?3)",
+    )?
+    .execute(params![key, millis(now), millis(expires_at)])?;
+    Ok(Submission {
+        by: by.to_owned(),
+        id: id.to_owned(),
+        opened_at: moment(millis(now)),
+    })
 }
 
 /// Forgets those that are over.
 pub(crate) fn forget(db: &Connection, before: Timestamp) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM submissions WHERE expires_at <= ?1")?.execute([millis(before)]).map(drop)
+    db.prepare_cached("DELETE FROM submissions WHERE expires_at <= ?1")?
+        .execute([millis(before)])
+        .map(drop)
 }

@@ -1,4 +1,5 @@
-//! What launchers tell each other of a backlog: what holds it, who looks again and when, how fast it moves.
+//! What launchers tell each other of a backlog: what holds it, who looks again and when, how fast
+//! it moves.
 
 use std::{
     collections::HashMap,
@@ -13,13 +14,15 @@ use domain::{
     ports::{PortError, Store},
 };
 
-/// How often a backlog's state is decided anew because another launcher was faster. Ours: it is advice, so it is given up then.
+/// How often a backlog's state is decided anew because another launcher was faster. Ours: it is
+/// advice, so it is given up then.
 const CONFLICTS_MAX: usize = 8;
-/// How often a process writes down what it started out of a held backlog. Ours: so that it costs next to nothing for each start.
+/// How often a process writes down what it started out of a held backlog. Ours: so that it costs
+/// next to nothing for each start.
 const WRITTEN_EVERY: TimeDelta = TimeDelta::seconds(5);
 
-/// How many starts without a pause make it worth while to go on looking at a backlog, instead of being told of each slot by a message. Ours: as
-/// many as a batch of messages has.
+/// How many starts without a pause make it worth while to go on looking at a backlog, instead of
+/// being told of each slot by a message. Ours: as many as a batch of messages has.
 const FAST: usize = 10;
 
 /// How fast backlogs move that this process starts from.
@@ -46,7 +49,10 @@ impl Pace {
     /// With another number of starts that are brisk, so that a small simulation has them too.
     #[must_use]
     pub fn fast_from(starts: usize) -> Self {
-        Self { started: Mutex::default(), fast: starts }
+        Self {
+            started: Mutex::default(),
+            fast: starts,
+        }
     }
 
     /// Whether so many starts without a pause are worth a watch.
@@ -67,7 +73,8 @@ impl Pace {
     }
 }
 
-/// Changes what is known of a backlog; returns the state as it was before, and as it is afterwards. `None` from `decide` leaves it.
+/// Changes what is known of a backlog; returns the state as it was before, and as it is afterwards.
+/// `None` from `decide` leaves it.
 ///
 /// # Errors
 /// When the store does not answer.
@@ -81,7 +88,10 @@ pub(super) async fn change_backlog(
         let Some(after) = decide(&state).filter(|after| *after != state) else {
             return Ok((state.clone(), state));
         };
-        if store.set_backlog_state(backlog, &state, after.clone()).await? {
+        if store
+            .set_backlog_state(backlog, &state, after.clone())
+            .await?
+        {
             return Ok((state, after));
         }
         state = store.backlog_state(backlog).await?;
@@ -103,6 +113,10 @@ pub(super) async fn note_pace(
     if started == 0 || state.held.is_none() {
         return Ok(());
     }
-    let Some(count) = pace.count(backlog, u32::try_from(started).unwrap_or(u32::MAX), now) else { return Ok(()) };
-    change_backlog(store, backlog, |state| Some(state.moved(count, now))).await.map(drop)
+    let Some(count) = pace.count(backlog, u32::try_from(started).unwrap_or(u32::MAX), now) else {
+        return Ok(());
+    };
+    change_backlog(store, backlog, |state| Some(state.moved(count, now)))
+        .await
+        .map(drop)
 }

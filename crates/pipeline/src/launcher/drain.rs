@@ -1,7 +1,9 @@
-//! Draining a backlog: its first ones are started as long as there is room, as fast as may be, and never faster.
+//! Draining a backlog: its first ones are started as long as there is room, as fast as may be, and
+//! never faster.
 //!
-//! A launch takes its lock, its group and its pool in one write, all or none. Who has a lock or is of a group that has a limit starts out
-//! of that backlog; where only the pool has no room, the first of the backlog goes to the pool's backlog and stands there for all behind it.
+//! A launch takes its lock, its group and its pool in one write, all or none. Who has a lock or is
+//! of a group that has a limit starts out of that backlog; where only the pool has no room, the
+//! first of the backlog goes to the pool's backlog and stands there for all behind it.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +16,10 @@ use domain::{
     id::ExecutionId,
     limit::{CapacityPool, LimitKey, RateKey},
     message::Message,
-    ports::{Clock, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks, Update, UpdateError},
+    ports::{
+        Clock, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks, Update,
+        UpdateError,
+    },
     request::TaskSize,
     task::{self, TaskDefinition},
     throttle::{self, Usage},
@@ -31,22 +36,28 @@ use crate::{
 
 /// How many entries are looked at in one round: RunTask takes 20 calls a second (AWS-FACTS §2).
 const ROUND: u32 = 20;
-/// How many entries more than can start are looked at: the backlog's index is behind the records by some milliseconds, so that it still names those
-/// that this launcher has just started. Ours.
+/// How many entries more than can start are looked at: the backlog's index is behind the records by
+/// some milliseconds, so that it still names those that this launcher has just started. Ours.
 const SPARE: u32 = 4;
-/// How many entries are looked at where those before them cannot be read. Ours: as many records are some megabytes.
+/// How many entries are looked at where those before them cannot be read. Ours: as many records are
+/// some megabytes.
 const HIDDEN_MAX: u32 = 1_000;
-/// How long one invocation goes on before it leaves the rest to another wakeup. Ours: far below the function's timeout.
+/// How long one invocation goes on before it leaves the rest to another wakeup. Ours: far below the
+/// function's timeout.
 const DRAIN: TimeDelta = TimeDelta::seconds(5);
-/// After how long without having to wait another launcher is promoted: a round takes a few tenths of a second (SCALING: 100 starts a second). Ours.
+/// After how long without having to wait another launcher is promoted: a round takes a few tenths
+/// of a second (SCALING: 100 starts a second). Ours.
 const HELP: TimeDelta = TimeDelta::seconds(1);
 /// The longest a launcher waits within an invocation (DESIGN §5).
 const NAP_MAX: TimeDelta = TimeDelta::seconds(1);
-/// The shortest: tokens gather meanwhile, so that a backlog that only its rate holds is looked at twice a second and not at each token. Ours.
+/// The shortest: tokens gather meanwhile, so that a backlog that only its rate holds is looked at
+/// twice a second and not at each token. Ours.
 const NAP_MIN: TimeDelta = TimeDelta::milliseconds(500);
-/// How long a watch is good for without being renewed. Ours: a round takes some tenths of a second; who dies leaves a backlog unwatched for so long.
+/// How long a watch is good for without being renewed. Ours: a round takes some tenths of a second;
+/// who dies leaves a backlog unwatched for so long.
 const WATCH: TimeDelta = TimeDelta::seconds(2);
-/// How long a run waits that needs a secret whose record cannot be read. Ours: an administrator sets it anew.
+/// How long a run waits that needs a secret whose record cannot be read. Ours: an administrator
+/// sets it anew.
 const UNREADABLE_NAP: TimeDelta = TimeDelta::minutes(1);
 /// A pause where the backlog's index is behind the records. Ours: it is by some milliseconds.
 const STALE_NAP: TimeDelta = TimeDelta::milliseconds(100);
@@ -77,7 +88,8 @@ struct Head {
 struct Hold {
     by: HeldBy,
     reason: String,
-    /// When to look again without being told; a slot of ours that is given back comes with a wakeup.
+    /// When to look again without being told; a slot of ours that is given back comes with a
+    /// wakeup.
     look_at: Option<Timestamp>,
 }
 
@@ -87,7 +99,8 @@ struct Watch {
     since: Timestamp,
     /// How many it started since then.
     started: usize,
-    /// Until when those who give something back need not tell: what it last wrote into the backlog's state.
+    /// Until when those who give something back need not tell: what it last wrote into the
+    /// backlog's state.
     mark: Option<Timestamp>,
     /// Whether it promoted another one.
     helped: bool,
@@ -95,7 +108,12 @@ struct Watch {
 
 impl Watch {
     fn since(now: Timestamp) -> Self {
-        Self { since: now, started: 0, mark: None, helped: false }
+        Self {
+            since: now,
+            started: 0,
+            mark: None,
+            helped: false,
+        }
     }
 }
 
@@ -135,9 +153,13 @@ where
     X: Secrets,
     A: Clock + Entropy,
 {
-    /// Drains a backlog, and then those that the first of it went to or made room in. No message is sent for that: what is not finished comes
-    /// again with the message that began it.
-    pub(super) async fn drain_all(&self, backlog: LimitKey, newcomers: &[ExecutionId]) -> Result<(), PortError> {
+    /// Drains a backlog, and then those that the first of it went to or made room in. No message is
+    /// sent for that: what is not finished comes again with the message that began it.
+    pub(super) async fn drain_all(
+        &self,
+        backlog: LimitKey,
+        newcomers: &[ExecutionId],
+    ) -> Result<(), PortError> {
         let until = self.system.now() + DRAIN;
         let mut next = self.drain(&backlog, newcomers).await?;
         while let Some(backlog) = next.pop_first() {
@@ -150,15 +172,27 @@ where
         Ok(())
     }
 
-    /// Starts the first of a backlog as long as there is room, and tells the newly come why they wait. Returns the backlogs to look at next.
-    async fn drain(&self, backlog: &LimitKey, newcomers: &[ExecutionId]) -> Result<BTreeSet<LimitKey>, PortError> {
+    /// Starts the first of a backlog as long as there is room, and tells the newly come why they
+    /// wait. Returns the backlogs to look at next.
+    async fn drain(
+        &self,
+        backlog: &LimitKey,
+        newcomers: &[ExecutionId],
+    ) -> Result<BTreeSet<LimitKey>, PortError> {
         let (mut next, mut watch) = (BTreeSet::new(), Watch::since(self.system.now()));
-        let drained = self.drain_while(backlog, newcomers, &mut next, &mut watch).await;
+        let drained = self
+            .drain_while(backlog, newcomers, &mut next, &mut watch)
+            .await;
         if drained.is_err() {
-            // The message that began it comes again in minutes. Until then nobody is told of the next backlogs, nor of room that came under the watch:
-            // so a look once that is over.
+            // The message that began it comes again in minutes. Until then nobody is told of the
+            // next backlogs, nor of room that came under the watch: so a look once that is over.
             next.extend(watch.mark.map(|_| backlog.clone()));
-            let again = |backlog| delayed(Message::Wakeup { backlog, id: None }, (NAP_MAX + WATCH).num_milliseconds());
+            let again = |backlog| {
+                delayed(
+                    Message::Wakeup { backlog, id: None },
+                    (NAP_MAX + WATCH).num_milliseconds(),
+                )
+            };
             let again: Vec<_> = next.iter().cloned().map(again).collect();
             if !again.is_empty() && self.queue.send(again).await.is_err() {
                 tracing::warn!(%backlog, "no wakeup could be sent for a backlog that was left; the sweep sends one");
@@ -209,13 +243,14 @@ where
         self.queue.send(vec![hint(backlog)]).await
     }
 
-    /// Whether so much starts that being told of each slot is dearer than looking. Not where nothing bounds the rate, on one machine: there a
-    /// slot is to be used at once.
+    /// Whether so much starts that being told of each slot is dearer than looking. Not where
+    /// nothing bounds the rate, on one machine: there a slot is to be used at once.
     fn is_fast(&self, watch: &Watch) -> bool {
         self.settings.run_task_rate.is_some() && self.pace.is_fast(watch.started)
     }
 
-    /// Makes known that this launcher goes on looking at a backlog that moves briskly, and calls another one where it does not keep up.
+    /// Makes known that this launcher goes on looking at a backlog that moves briskly, and calls
+    /// another one where it does not keep up.
     async fn watch(&self, backlog: &LimitKey, watch: &mut Watch) -> Result<(), PortError> {
         let (now, until) = (self.system.now(), self.system.now() + WATCH);
         if !self.is_fast(watch) {
@@ -229,49 +264,86 @@ where
             return Ok(());
         }
         watch.mark = Some(until);
-        let watched = |state: &BacklogState| Some(BacklogState { watched_until: Some(until), ..state.clone() });
-        backlogs::change_backlog(self.store, backlog, watched).await.map(drop)
+        let watched = |state: &BacklogState| {
+            Some(BacklogState {
+                watched_until: Some(until),
+                ..state.clone()
+            })
+        };
+        backlogs::change_backlog(self.store, backlog, watched)
+            .await
+            .map(drop)
     }
 
     /// Takes its watch back, for others go on with the backlog.
     async fn unwatch(&self, backlog: &LimitKey, watch: &mut Watch) -> Result<(), PortError> {
         if watch.mark.is_some() {
-            backlogs::change_backlog(self.store, backlog, |state| Some(state.unwatched(watch.mark))).await?;
+            backlogs::change_backlog(self.store, backlog, |state| {
+                Some(state.unwatched(watch.mark))
+            })
+            .await?;
             watch.mark = None;
         }
         Ok(())
     }
 
-    /// How long to wait for the rate, or for the slots of a full backlog that moves briskly, if that is worth while and holds up no other backlog.
+    /// How long to wait for the rate, or for the slots of a full backlog that moves briskly, if
+    /// that is worth while and holds up no other backlog.
     fn nap(&self, hold: &Hold, watch: &Watch, next: &BTreeSet<LimitKey>) -> Option<TimeDelta> {
         match hold.by {
-            HeldBy::Rate => hold.look_at.map(|at| at - self.system.now()).filter(|left| *left <= NAP_MAX),
+            HeldBy::Rate => hold
+                .look_at
+                .map(|at| at - self.system.now())
+                .filter(|left| *left <= NAP_MAX),
             HeldBy::Full => Some(NAP_MIN).filter(|_| self.is_fast(watch) && next.is_empty()),
             HeldBy::Refusals | HeldBy::Pool => None,
         }
     }
 
-    async fn round(&self, backlog: &LimitKey, next: &mut BTreeSet<LimitKey>) -> Result<Round, PortError> {
+    async fn round(
+        &self,
+        backlog: &LimitKey,
+        next: &mut BTreeSet<LimitKey>,
+    ) -> Result<Round, PortError> {
         let now = self.system.now();
         let state = self.store.backlog_state(backlog).await?;
         if state.is_attended(now) {
             return Ok(Round::Attended);
         }
         let used = self.store.usage(backlog).await?.used;
-        let head = self.head(backlog, self.worth_a_look(backlog, &state, used, now), now).await?;
+        let head = self
+            .head(backlog, self.worth_a_look(backlog, &state, used, now), now)
+            .await?;
         let standing = head.standing;
-        let Some(first) = standing.first() else { return Ok(if head.stale { Round::Stale } else { Round::Empty }) };
+        let Some(first) = standing.first() else {
+            return Ok(if head.stale {
+                Round::Stale
+            } else {
+                Round::Empty
+            });
+        };
         if self.close_marked(&standing).await? {
             return Ok(Round::Moved(0));
         }
         let known = (backlog, &state, used);
         let pool = self.look_at_pool(first, known, now).await?;
-        // Behind a lock or a group only the first may start, so only that has had its chances; in the pool's backlog all wait for the pool.
-        let waiting_for_pool = if *backlog == pool.backlog { standing.len() } else { 1 };
-        if let Some(moved) = self.without_hope(&standing[..waiting_for_pool], &pool, next).await? {
+        // Behind a lock or a group only the first may start, so only that has had its chances; in
+        // the pool's backlog all wait for the pool.
+        let waiting_for_pool = if *backlog == pool.backlog {
+            standing.len()
+        } else {
+            1
+        };
+        if let Some(moved) = self
+            .without_hope(&standing[..waiting_for_pool], &pool, next)
+            .await?
+        {
             return Ok(moved);
         }
-        let batch: Vec<_> = standing.into_iter().take_while(|execution| execution.pool == pool.pool).collect();
+        let batch: Vec<_> = standing
+            .into_iter()
+            .take_while(|execution| execution.pool == pool.pool)
+            .collect();
         let (fit, hold) = self.fitting(known, &batch, &pool).await?;
         if fit == 0 {
             return match hold {
@@ -279,11 +351,18 @@ where
                 None => self.call(backlog, batch, &pool, next).await,
             };
         }
-        self.start(backlog, &state, batch.into_iter().take(fit), pool, next).await
+        self.start(backlog, &state, batch.into_iter().take(fit), pool, next)
+            .await
     }
 
-    /// The first of a backlog. Where none of those that were looked at can be read, more are looked at, so that they hide nobody.
-    async fn head(&self, backlog: &LimitKey, worth_a_look: u32, now: Timestamp) -> Result<Head, PortError> {
+    /// The first of a backlog. Where none of those that were looked at can be read, more are looked
+    /// at, so that they hide nobody.
+    async fn head(
+        &self,
+        backlog: &LimitKey,
+        worth_a_look: u32,
+        now: Timestamp,
+    ) -> Result<Head, PortError> {
         let mut most = worth_a_look;
         loop {
             let entries = self.store.backlog(backlog, now, most).await?;
@@ -299,16 +378,22 @@ where
 
     /// Those of the entries that still stand there, in their order.
     async fn standing(&self, entries: &[BacklogEntry], now: Timestamp) -> Result<Head, PortError> {
-        let mut head = Head { standing: Vec::new(), stale: false };
+        let mut head = Head {
+            standing: Vec::new(),
+            stale: false,
+        };
         let loaded = join_all(entries.iter().map(|entry| self.store.load(&entry.id))).await;
         for (found, entry) in loaded.into_iter().zip(entries) {
             let is_there = |execution: &Execution| {
                 let current = execution.backlog_entry();
-                current.is_some_and(|c| c.backlog == entry.backlog && c.not_before.is_none_or(|due| due <= now))
+                current.is_some_and(|c| {
+                    c.backlog == entry.backlog && c.not_before.is_none_or(|due| due <= now)
+                })
             };
             match found {
                 Ok(Some(execution)) if is_there(&execution) => head.standing.push(execution),
-                // A state of a newer release, or a record that cannot be read, is for others to go on with.
+                // A state of a newer release, or a record that cannot be read, is for others to go
+                // on with.
                 Ok(Some(execution)) if matches!(execution.state, State::Other { .. }) => {}
                 Err(PortError::Corrupt(corrupt)) => corrupt.note(),
                 Ok(_) => head.stale = true,
@@ -318,8 +403,15 @@ where
         Ok(head)
     }
 
-    /// How many entries of a backlog are worth a look: as many as there may be room for, and some more. Each of them is a record to be read.
-    fn worth_a_look(&self, backlog: &LimitKey, state: &BacklogState, used: u32, now: Timestamp) -> u32 {
+    /// How many entries of a backlog are worth a look: as many as there may be room for, and some
+    /// more. Each of them is a record to be read.
+    fn worth_a_look(
+        &self,
+        backlog: &LimitKey,
+        state: &BacklogState,
+        used: u32,
+        now: Timestamp,
+    ) -> u32 {
         let most = match backlog {
             LimitKey::Lock(_) => 1,
             LimitKey::Group(_) => ROUND,
@@ -345,14 +437,25 @@ where
         let own = LimitKey::Pool(pool);
         let (state, used) = match *backlog == own {
             true => (state.clone(), used),
-            false => (self.store.backlog_state(&own).await?, self.store.usage(&own).await?.used),
+            false => (
+                self.store.backlog_state(&own).await?,
+                self.store.usage(&own).await?.used,
+            ),
         };
         let set = self.settings.quotas.of(pool).cpu;
         let room = state.room(set, used, first.request.size.cpu(), now);
-        Ok(PoolLook { backlog: own, pool, state, used, room, set })
+        Ok(PoolLook {
+            backlog: own,
+            pool,
+            state,
+            used,
+            room,
+            set,
+        })
     }
 
-    /// Ends what no limit here will ever admit, and lets go on demand what Spot has had its chances with. `None` if there is neither.
+    /// Ends what no limit here will ever admit, and lets go on demand what Spot has had its chances
+    /// with. `None` if there is neither.
     async fn without_hope(
         &self,
         standing: &[Execution],
@@ -360,9 +463,14 @@ where
         next: &mut BTreeSet<LimitKey>,
     ) -> Result<Option<Round>, PortError> {
         let mut moved = false;
-        for execution in standing.iter().filter(|execution| execution.pool == pool.pool) {
+        for execution in standing
+            .iter()
+            .filter(|execution| execution.pool == pool.pool)
+        {
             let now = self.system.now();
-            if let Some(why) = throttle::impossible(execution.request.size.cpu(), pool.state.quota(pool.set)) {
+            if let Some(why) =
+                throttle::impossible(execution.request.size.cpu(), pool.state.quota(pool.set))
+            {
                 let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
                 advance(self.store, self.queue, now, &execution.id, rejected).await?;
                 moved = true;
@@ -377,15 +485,23 @@ where
 
     /// Why an execution is to have on-demand capacity instead of Spot, if it is.
     fn gives_up_spot(&self, execution: &Execution, pool: &PoolLook) -> Option<String> {
-        let after = self.settings.spot_fallback_after.filter(|_| pool.pool == CapacityPool::FargateSpot)?;
+        let after = self
+            .settings
+            .spot_fallback_after
+            .filter(|_| pool.pool == CapacityPool::FargateSpot)?;
         let interruptions = execution.spot_interruptions();
         if interruptions >= after {
-            return Some(format!("Fargate Spot took its capacity back {interruptions} times"));
+            return Some(format!(
+                "Fargate Spot took its capacity back {interruptions} times"
+            ));
         }
-        // What has room is not given up, and a probe that is due is made first, or Spot would be given up for ever.
+        // What has room is not given up, and a probe that is due is made first, or Spot would be
+        // given up for ever.
         let fits = match pool.room {
             Room::Probe(_) => true,
-            Room::UpTo(max) => throttle::fitting([execution.request.size.cpu()], pool.used, max) == 1,
+            Room::UpTo(max) => {
+                throttle::fitting([execution.request.size.cpu()], pool.used, max) == 1
+            }
         };
         if fits {
             return None;
@@ -404,16 +520,23 @@ where
     }
 
     /// The backlog it then stands in, if it did fall back.
-    async fn fall_back(&self, execution: &Execution, why: &str) -> Result<Option<LimitKey>, PortError> {
+    async fn fall_back(
+        &self,
+        execution: &Execution,
+        why: &str,
+    ) -> Result<Option<LimitKey>, PortError> {
         let now = self.system.now();
         let falls_back = |execution: &Execution| execution.falls_back(why, now);
         let fallen = advance(self.store, self.queue, now, &execution.id, falls_back).await?;
         let fallen = fallen.filter(|fallen| fallen.pool != execution.pool);
-        Ok(fallen.and_then(|fallen| fallen.backlog_entry()).map(|entry| entry.backlog))
+        Ok(fallen
+            .and_then(|fallen| fallen.backlog_entry())
+            .map(|entry| entry.backlog))
     }
 
-    /// How many of these may start now by their limits, and what holds the first if it is none of them. (0, `None`) where only the pool
-    /// has no room for the first of a lock's or a group's backlog.
+    /// How many of these may start now by their limits, and what holds the first if it is none of
+    /// them. (0, `None`) where only the pool has no room for the first of a lock's or a group's
+    /// backlog.
     async fn fitting(
         &self,
         (backlog, state, used): (&LimitKey, &BacklogState, u32),
@@ -421,29 +544,55 @@ where
         pool: &PoolLook,
     ) -> Result<(usize, Option<Hold>), PortError> {
         let in_pool = match pool.room {
-            Room::UpTo(max) => throttle::fitting(batch.iter().map(|e| e.request.size.cpu()), pool.used, max),
+            Room::UpTo(max) => {
+                throttle::fitting(batch.iter().map(|e| e.request.size.cpu()), pool.used, max)
+            }
             Room::Probe(count) => usize::try_from(count).unwrap_or_default().min(batch.len()),
         };
         if *backlog == pool.backlog {
-            let hold = if in_pool == 0 { Some(self.held_by_pool(pool)) } else { None };
+            let hold = if in_pool == 0 {
+                Some(self.held_by_pool(pool))
+            } else {
+                None
+            };
             return Ok((in_pool, hold));
         }
         if self.somebody_is_promoted(backlog, state).await? {
-            return Ok((0, Some(Hold { by: HeldBy::Pool, reason: self.pool_reason(pool), look_at: None })));
+            return Ok((
+                0,
+                Some(Hold {
+                    by: HeldBy::Pool,
+                    reason: self.pool_reason(pool),
+                    look_at: None,
+                }),
+            ));
         }
         let usage = Usage { used };
-        let max = batch.first().and_then(|first| throttle::max_of(backlog, &first.request, None));
+        let max = batch
+            .first()
+            .and_then(|first| throttle::max_of(backlog, &first.request, None));
         let own = throttle::fitting(batch.iter().map(|_| 1), usage.used, max);
-        let hold =
-            (own == 0).then(|| Hold { by: HeldBy::Full, reason: throttle::reason(backlog, usage, max), look_at: None });
+        let hold = (own == 0).then(|| Hold {
+            by: HeldBy::Full,
+            reason: throttle::reason(backlog, usage, max),
+            look_at: None,
+        });
         Ok((own.min(in_pool), hold))
     }
 
     fn held_by_pool(&self, pool: &PoolLook) -> Hold {
         let quota = pool.state.quota(pool.set);
-        let adaptive_limit = pool.state.adaptive_limit.as_ref().filter(|_| quota.is_none_or(|quota| pool.used < quota));
+        let adaptive_limit = pool
+            .state
+            .adaptive_limit
+            .as_ref()
+            .filter(|_| quota.is_none_or(|quota| pool.used < quota));
         Hold {
-            by: if adaptive_limit.is_some() { HeldBy::Refusals } else { HeldBy::Full },
+            by: if adaptive_limit.is_some() {
+                HeldBy::Refusals
+            } else {
+                HeldBy::Full
+            },
             reason: self.pool_reason(pool),
             look_at: adaptive_limit.map(|adaptive_limit| adaptive_limit.probe_at),
         }
@@ -451,14 +600,27 @@ where
 
     fn pool_reason(&self, pool: &PoolLook) -> String {
         let quota = pool.state.quota(pool.set);
-        throttle::pool_reason(pool.pool, pool.used, quota, pool.state.adaptive_limit.as_ref())
+        throttle::pool_reason(
+            pool.pool,
+            pool.used,
+            quota,
+            pool.state.adaptive_limit.as_ref(),
+        )
     }
 
     /// Whether one of this lock's or group's backlog stands in a pool's backlog, for all behind it.
-    async fn somebody_is_promoted(&self, backlog: &LimitKey, state: &BacklogState) -> Result<bool, PortError> {
-        let Some(id) = &state.promoted else { return Ok(false) };
-        // One whose record cannot be read has had its turn: the others of its backlog are not to wait for it.
-        let promoted = passed_over(self.store.load(id).await)?.and_then(|execution| execution.backlog_entry());
+    async fn somebody_is_promoted(
+        &self,
+        backlog: &LimitKey,
+        state: &BacklogState,
+    ) -> Result<bool, PortError> {
+        let Some(id) = &state.promoted else {
+            return Ok(false);
+        };
+        // One whose record cannot be read has had its turn: the others of its backlog are not to
+        // wait for it.
+        let promoted =
+            passed_over(self.store.load(id).await)?.and_then(|execution| execution.backlog_entry());
         Ok(promoted.is_some_and(|entry| entry.backlog != *backlog))
     }
 
@@ -470,22 +632,33 @@ where
         pool: &PoolLook,
         next: &mut BTreeSet<LimitKey>,
     ) -> Result<Round, PortError> {
-        let Some(first) = batch.into_iter().next() else { return Ok(Round::Stale) };
+        let Some(first) = batch.into_iter().next() else {
+            return Ok(Round::Stale);
+        };
         let (now, reason) = (self.system.now(), self.pool_reason(pool));
         let promoted = Some(first.id.clone());
         let state = backlogs::change_backlog(self.store, backlog, |state| {
-            Some(BacklogState { promoted: promoted.clone(), ..state.clone() })
+            Some(BacklogState {
+                promoted: promoted.clone(),
+                ..state.clone()
+            })
         });
         if state.await?.1.promoted != promoted {
             return Ok(Round::Stale);
         }
         let goes = |execution: &Execution| {
-            execution.backlog_entry().filter(|entry| entry.backlog == *backlog)?;
+            execution
+                .backlog_entry()
+                .filter(|entry| entry.backlog == *backlog)?;
             execution.parked(pool.backlog.clone(), reason.clone(), now)
         };
         advance(self.store, self.queue, now, &first.id, goes).await?;
         next.insert(pool.backlog.clone());
-        Ok(Round::Held(Hold { by: HeldBy::Pool, reason, look_at: None }))
+        Ok(Round::Held(Hold {
+            by: HeldBy::Pool,
+            reason,
+            look_at: None,
+        }))
     }
 
     /// Starts these, as far as the rate lets it.
@@ -497,7 +670,8 @@ where
         pool: PoolLook,
         next: &mut BTreeSet<LimitKey>,
     ) -> Result<Round, PortError> {
-        // Before the tokens are taken: a definition may have to be registered, and what was granted would be used later.
+        // Before the tokens are taken: a definition may have to be registered, and what was granted
+        // would be used later.
         let (mut updates, whole) = self.prepared(batch, &pool).await?;
         if updates.is_empty() {
             return Ok(if whole { Round::Moved(0) } else { Round::Stale });
@@ -516,12 +690,18 @@ where
             return Ok(Round::Stale);
         }
         let (launched, marked) = self.by_their_marks(launched).await?;
-        next.extend(launched.iter().filter_map(|launched| calls_next(backlog, &launched.execution)));
+        next.extend(
+            launched
+                .iter()
+                .filter_map(|launched| calls_next(backlog, &launched.execution)),
+        );
         let count = launched.len();
-        // Each to its end: what one cannot write down is no reason to leave the others in the middle of their calls.
+        // Each to its end: what one cannot write down is no reason to leave the others in the
+        // middle of their calls.
         let (mut ran, mut failure) = (Vec::new(), None);
         let runs = join_all(launched.into_iter().map(|launched| self.run(launched)));
-        let (results, cancelled) = futures_util::future::join(runs, self.cancel_by_mark(&marked)).await;
+        let (results, cancelled) =
+            futures_util::future::join(runs, self.cancel_by_mark(&marked)).await;
         for result in results {
             match result {
                 Ok(one) => ran.push(one),
@@ -529,27 +709,47 @@ where
             }
         }
         failure = failure.or(cancelled.err());
-        backlogs::note_pace(self.store, self.pace, (backlog, state), count, self.system.now()).await?;
+        backlogs::note_pace(
+            self.store,
+            self.pace,
+            (backlog, state),
+            count,
+            self.system.now(),
+        )
+        .await?;
         let round = self.learn(&pool, ran).await?;
         failure.map_or(Ok(round), Err)
     }
 
     /// Up to `want` launches that the rates allow now; of none, when there will be some.
-    async fn take_tokens(&self, pool: CapacityPool, want: usize) -> Result<(usize, Hold), PortError> {
+    async fn take_tokens(
+        &self,
+        pool: CapacityPool,
+        want: usize,
+    ) -> Result<(usize, Hold), PortError> {
         let rates = [
             (RateKey::RunTask, self.settings.run_task_rate),
             (RateKey::Launches(pool), self.settings.quotas.of(pool).rate),
         ];
         let now = self.system.now();
         let mut granted = u32::try_from(want).unwrap_or(ROUND);
-        let mut hold = Hold { by: HeldBy::Rate, reason: String::new(), look_at: None };
+        let mut hold = Hold {
+            by: HeldBy::Rate,
+            reason: String::new(),
+            look_at: None,
+        };
         for (key, rate) in rates {
-            let Some(rate) = rate.filter(|_| granted > 0) else { continue };
+            let Some(rate) = rate.filter(|_| granted > 0) else {
+                continue;
+            };
             let (taken, wait_millis) = self.store.take_tokens(key, rate, granted, now).await?;
             if taken == 0 {
                 let wait = TimeDelta::milliseconds(i64::try_from(wait_millis).unwrap_or(i64::MAX));
-                hold =
-                    Hold { reason: throttle::rate_reason(key, rate), look_at: Some(now + wait.max(NAP_MIN)), ..hold };
+                hold = Hold {
+                    reason: throttle::rate_reason(key, rate),
+                    look_at: Some(now + wait.max(NAP_MIN)),
+                    ..hold
+                };
             }
             granted = taken;
         }
@@ -558,15 +758,23 @@ where
 
     /// A probe is one launcher's; for the others the pool is held.
     async fn claim_probe(&self, pool: &PoolLook) -> Result<Option<Hold>, PortError> {
-        let (Room::Probe(_), Some(adaptive_limit)) = (pool.room, &pool.state.adaptive_limit) else { return Ok(None) };
-        let probing =
-            BacklogState { adaptive_limit: Some(adaptive_limit.probing(self.system.now())), ..pool.state.clone() };
-        let mine = self.store.set_backlog_state(&pool.backlog, &pool.state, probing).await?;
+        let (Room::Probe(_), Some(adaptive_limit)) = (pool.room, &pool.state.adaptive_limit) else {
+            return Ok(None);
+        };
+        let probing = BacklogState {
+            adaptive_limit: Some(adaptive_limit.probing(self.system.now())),
+            ..pool.state.clone()
+        };
+        let mine = self
+            .store
+            .set_backlog_state(&pool.backlog, &pool.state, probing)
+            .await?;
         Ok((!mine).then(|| self.held_by_pool(pool)))
     }
 
-    /// The launches as they are to be written, of those whose definition is there; and whether all were looked at. One that somebody is
-    /// registering holds the others up for as long as that takes, so that ten thousand of the same kind are not sent away one by one.
+    /// The launches as they are to be written, of those whose definition is there; and whether all
+    /// were looked at. One that somebody is registering holds the others up for as long as that
+    /// takes, so that ten thousand of the same kind are not sent away one by one.
     async fn prepared(
         &self,
         batch: impl Iterator<Item = Execution>,
@@ -580,7 +788,11 @@ where
         for before in batch {
             match self.launching(&before).await? {
                 Ready::Now(after) => {
-                    updates.push(Update { admissions: throttle::admissions(&before, max), before, after: *after });
+                    updates.push(Update {
+                        admissions: throttle::admissions(&before, max),
+                        before,
+                        after: *after,
+                    });
                 }
                 Ready::Soon => return Ok((updates, false)),
                 Ready::Elsewhere => {}
@@ -589,19 +801,25 @@ where
         Ok((updates, true))
     }
 
-    /// Writes the launches down under their limits, each all or none, before anything is started. An error if none could be written: those
-    /// that are on record go on.
+    /// Writes the launches down under their limits, each all or none, before anything is started.
+    /// An error if none could be written: those that are on record go on.
     async fn record(
         &self,
         backlog: &LimitKey,
         updates: Vec<Update>,
         pool: &PoolLook,
     ) -> Result<Vec<Launched>, PortError> {
-        let entries: Vec<_> = updates.iter().filter_map(|update| update.before.backlog_entry()).collect();
+        let entries: Vec<_> = updates
+            .iter()
+            .filter_map(|update| update.before.backlog_entry())
+            .collect();
         let (mut launched, mut back, mut failure) = (Vec::new(), Vec::new(), None);
         for (entry, result) in entries.iter().zip(self.store.update_all(updates).await) {
             match result {
-                Ok(execution) => launched.push(Launched { execution, from: backlog.clone() }),
+                Ok(execution) => launched.push(Launched {
+                    execution,
+                    from: backlog.clone(),
+                }),
                 Err(UpdateError::Full(full)) if full != *backlog && full != pool.backlog => {
                     back.push((entry, full));
                 }
@@ -614,7 +832,8 @@ where
         }
         for (entry, full) in back {
             if let Err(error) = self.turn_back(entry, full).await {
-                // It is tried again from where it stands; those that are on record are not held up by it.
+                // It is tried again from where it stands; those that are on record are not held up
+                // by it.
                 tracing::warn!(execution = %entry.id, %error, "an entry could not be sent back to its backlog");
             }
         }
@@ -628,17 +847,25 @@ where
     async fn launching(&self, before: &Execution) -> Result<Ready, PortError> {
         let now = self.system.now();
         let git = match self.git_access(before).await {
-            // A secret's record that cannot be read holds up those that need the secret, and nobody else in the backlog.
+            // A secret's record that cannot be read holds up those that need the secret, and nobody
+            // else in the backlog.
             Err(PortError::Corrupt(corrupt)) => {
                 corrupt.note();
-                let postponed =
-                    |execution: &Execution| execution.postponed(corrupt.to_string(), now + UNREADABLE_NAP, now);
-                return advance(self.store, self.queue, now, &before.id, postponed).await.map(|_| Ready::Elsewhere);
+                let postponed = |execution: &Execution| {
+                    execution.postponed(corrupt.to_string(), now + UNREADABLE_NAP, now)
+                };
+                return advance(self.store, self.queue, now, &before.id, postponed)
+                    .await
+                    .map(|_| Ready::Elsewhere);
             }
             git => git?,
         };
         let definition = TaskDefinition::of(&before.request, &git, self.settings);
-        match self.registered.ensure(self.store, self.tasks, self.settings, &definition, now).await? {
+        match self
+            .registered
+            .ensure(self.store, self.tasks, self.settings, &definition, now)
+            .await?
+        {
             Ensured::Ready(arn) => {
                 let nonce = format!("{:032x}", self.system.bits());
                 let run_task = task::run_task(before, &arn, &nonce, &git, self.settings);
@@ -647,13 +874,18 @@ where
             }
             Ensured::Soon => Ok(Ready::Soon),
             Ensured::Later { reason, pause } => {
-                let postponed = |execution: &Execution| execution.postponed(reason.clone(), now + pause, now);
-                advance(self.store, self.queue, now, &before.id, postponed).await.map(|_| Ready::Elsewhere)
+                let postponed =
+                    |execution: &Execution| execution.postponed(reason.clone(), now + pause, now);
+                advance(self.store, self.queue, now, &before.id, postponed)
+                    .await
+                    .map(|_| Ready::Elsewhere)
             }
             Ensured::Refused(why) => {
                 let why = format!("the task definition was refused: {why}");
                 let rejected = |execution: &Execution| execution.rejected(why.clone(), now);
-                advance(self.store, self.queue, now, &before.id, rejected).await.map(|_| Ready::Elsewhere)
+                advance(self.store, self.queue, now, &before.id, rejected)
+                    .await
+                    .map(|_| Ready::Elsewhere)
             }
         }
     }
@@ -662,11 +894,19 @@ where
     async fn turn_back(&self, entry: &BacklogEntry, full: LimitKey) -> Result<(), PortError> {
         let (now, usage) = (self.system.now(), self.store.usage(&full).await?);
         let goes_back = |execution: &Execution| {
-            execution.backlog_entry().filter(|current| current.backlog == entry.backlog)?;
-            let reason = throttle::reason(&full, usage, throttle::max_of(&full, &execution.request, None));
+            execution
+                .backlog_entry()
+                .filter(|current| current.backlog == entry.backlog)?;
+            let reason = throttle::reason(
+                &full,
+                usage,
+                throttle::max_of(&full, &execution.request, None),
+            );
             execution.parked(full.clone(), reason, now)
         };
-        advance(self.store, self.queue, now, &entry.id, goes_back).await.map(drop)
+        advance(self.store, self.queue, now, &entry.id, goes_back)
+            .await
+            .map(drop)
     }
 
     /// What ECS's answers to a round of launches teach of the pool.
@@ -680,29 +920,49 @@ where
         let started = ran.iter().filter(|ran| matches!(ran, Ran::Started)).count();
         let taken = matches!(pool.room, Room::Probe(_)) && started > 0;
         if short.is_some() || taken {
-            let (used, spread) = (self.store.usage(&pool.backlog).await?.used, self.system.bits());
+            let (used, spread) = (
+                self.store.usage(&pool.backlog).await?.used,
+                self.system.bits(),
+            );
             let quota = pool.state.quota(pool.set);
             let taught = |state: &BacklogState| {
                 let before = state.adaptive_limit.as_ref();
                 let adaptive_limit = match short {
-                    Some((kind, words)) => {
-                        Some(AdaptiveLimit::refused(before, used, (kind, words.clone()), now, spread))
-                    }
+                    Some((kind, words)) => Some(AdaptiveLimit::refused(
+                        before,
+                        used,
+                        (kind, words.clone()),
+                        now,
+                        spread,
+                    )),
                     None => before?.accepted(used, now, quota),
                 };
-                Some(BacklogState { adaptive_limit, ..state.clone() })
+                Some(BacklogState {
+                    adaptive_limit,
+                    ..state.clone()
+                })
             };
             backlogs::change_backlog(self.store, &pool.backlog, taught).await?;
         }
-        let throttled =
-            ran.into_iter().find_map(|ran| if let Ran::Throttled(words) = ran { Some(words) } else { None });
+        let throttled = ran.into_iter().find_map(|ran| {
+            if let Ran::Throttled(words) = ran {
+                Some(words)
+            } else {
+                None
+            }
+        });
         Ok(throttled.map_or(Round::Moved(started), |reason| {
-            Round::Held(Hold { by: HeldBy::Rate, reason, look_at: Some(now + NAP_MAX) })
+            Round::Held(Hold {
+                by: HeldBy::Rate,
+                reason,
+                look_at: Some(now + NAP_MAX),
+            })
         }))
     }
 
-    /// Writes down what holds a backlog and sees to the next look at it: in a moment by this launcher, or by a delayed wakeup. Whether its watch was
-    /// taken back with that: who gave something back under it told nobody, so that another look is due.
+    /// Writes down what holds a backlog and sees to the next look at it: in a moment by this
+    /// launcher, or by a delayed wakeup. Whether its watch was taken back with that: who gave
+    /// something back under it told nobody, so that another look is due.
     async fn hold(
         &self,
         backlog: &LimitKey,
@@ -713,33 +973,65 @@ where
         let (now, mine) = (self.system.now(), watch.mark);
         let look_at = hold.look_at.filter(|at| *at > now);
         let pending = |before: &BacklogState| {
-            before.next_look.is_some_and(|at| at > now && hold.look_at.is_some_and(|look_at| at <= look_at))
+            before
+                .next_look
+                .is_some_and(|at| at > now && hold.look_at.is_some_and(|look_at| at <= look_at))
         };
-        let mark = nap.filter(|_| self.settings.run_task_rate.is_some()).map(|nap| now + nap + WATCH);
+        let mark = nap
+            .filter(|_| self.settings.run_task_rate.is_some())
+            .map(|nap| now + nap + WATCH);
         // Should the write fail, either may stand in the backlog's state.
         watch.mark = mark.or(mine);
         let held = |before: &BacklogState| {
-            let next_look = if pending(before) { before.next_look } else { look_at };
-            let held = BacklogState { next_look, ..before.held_by(hold.by, now) };
-            Some(if mark.is_some() { BacklogState { watched_until: mark, ..held } } else { held.unwatched(mine) })
+            let next_look = if pending(before) {
+                before.next_look
+            } else {
+                look_at
+            };
+            let held = BacklogState {
+                next_look,
+                ..before.held_by(hold.by, now)
+            };
+            Some(if mark.is_some() {
+                BacklogState {
+                    watched_until: mark,
+                    ..held
+                }
+            } else {
+                held.unwatched(mine)
+            })
         };
         let (before, after) = backlogs::change_backlog(self.store, backlog, held).await?;
         watch.mark = mark;
-        if let Some(at) = look_at.filter(|_| nap.is_none() && before != after && !pending(&before)) {
-            let again = Message::Wakeup { backlog: backlog.clone(), id: None };
-            self.queue.send(vec![delayed(again, (at - now).num_milliseconds())]).await?;
+        if let Some(at) = look_at.filter(|_| nap.is_none() && before != after && !pending(&before))
+        {
+            let again = Message::Wakeup {
+                backlog: backlog.clone(),
+                id: None,
+            };
+            self.queue
+                .send(vec![delayed(again, (at - now).num_milliseconds())])
+                .await?;
         }
         Ok(mark.is_none() && mine.is_some())
     }
 
     /// Nothing holds it. Whether its watch was taken back with that, so that another look is due.
     async fn is_empty(&self, backlog: &LimitKey, watch: &mut Watch) -> Result<bool, PortError> {
-        backlogs::change_backlog(self.store, backlog, |state| Some(state.free().unwatched(watch.mark))).await?;
+        backlogs::change_backlog(self.store, backlog, |state| {
+            Some(state.free().unwatched(watch.mark))
+        })
+        .await?;
         Ok(watch.mark.take().is_some())
     }
 
     /// Those who came with this wakeup and still stand in this backlog learn why.
-    async fn tell(&self, ids: &[ExecutionId], backlog: &LimitKey, reason: &str) -> Result<(), PortError> {
+    async fn tell(
+        &self,
+        ids: &[ExecutionId],
+        backlog: &LimitKey,
+        reason: &str,
+    ) -> Result<(), PortError> {
         let now = self.system.now();
         let told = ids.iter().map(|id| {
             advance(self.store, self.queue, now, id, |execution| {
@@ -749,16 +1041,29 @@ where
                 execution.parked(entry.backlog, reason.to_owned(), now)
             })
         });
-        join_all(told).await.into_iter().map(passed_over).collect::<Result<Vec<_>, _>>().map(drop)
+        join_all(told)
+            .await
+            .into_iter()
+            .map(passed_over)
+            .collect::<Result<Vec<_>, _>>()
+            .map(drop)
     }
 }
 
-/// The backlog of the group for which an execution stood in the pool's backlog: its next is to be promoted.
+/// The backlog of the group for which an execution stood in the pool's backlog: its next is to be
+/// promoted.
 fn calls_next(backlog: &LimitKey, execution: &Execution) -> Option<LimitKey> {
-    let mut demand = execution.demand().into_iter().map(|allocation| allocation.key);
+    let mut demand = execution
+        .demand()
+        .into_iter()
+        .map(|allocation| allocation.key);
     demand.find(|key| matches!(key, LimitKey::Group(_)) && key != backlog)
 }
 
 fn hint(backlog: &LimitKey) -> domain::message::Outgoing {
-    Message::Wakeup { backlog: backlog.clone(), id: None }.into()
+    Message::Wakeup {
+        backlog: backlog.clone(),
+        id: None,
+    }
+    .into()
 }

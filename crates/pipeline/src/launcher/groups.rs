@@ -1,4 +1,5 @@
-//! Groups that were cancelled: who is not to start by their mark, and closing the members page by page.
+//! Groups that were cancelled: who is not to start by their mark, and closing the members page by
+//! page.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +14,10 @@ use domain::{
     history::{Cursor, Filter, Loaded},
     id::ExecutionId,
     message::{Message, Outgoing},
-    ports::{Clock, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks, Update, UpdateError},
+    ports::{
+        Clock, Definitions, Entropy, Logs, PortError, Queue, Secrets, Store, Tasks, Update,
+        UpdateError,
+    },
     request::Name,
     transition::CancelDecision,
 };
@@ -25,12 +29,14 @@ use crate::{
     unreadable::passed_over,
 };
 
-/// How long the messages of one batch are worked on together, well below the function's 60 s: then the next batch goes on.
+/// How long the messages of one batch are worked on together, well below the function's 60 s: then
+/// the next batch goes on.
 pub(super) const WORK: TimeDelta = TimeDelta::seconds(30);
-/// How often marks are asked for that are to be fresh. Ours: a store that is so slow will not be faster at the next try.
+/// How often marks are asked for that are to be fresh. Ours: a store that is so slow will not be
+/// faster at the next try.
 const TRIES: usize = 5;
-/// How old a mark may be where a member is started next. Ours: half of the second after which nobody starts (DESIGN §7 knows no number; the
-/// manual promises one second).
+/// How old a mark may be where a member is started next. Ours: half of the second after which
+/// nobody starts (DESIGN §7 knows no number; the manual promises one second).
 const FRESH: TimeDelta = TimeDelta::milliseconds(500);
 /// Members looked at before the mark is written again. Ours: what a page of history costs at most.
 pub(super) const PAGE: u32 = 100;
@@ -56,15 +62,26 @@ where
     A: Clock + Entropy,
 {
     /// The marks as they are now: one read for each group, however many are of it, all at once.
-    async fn marks<'e>(&self, executions: impl Iterator<Item = &'e Execution>) -> Result<Marks, PortError> {
-        let groups: BTreeSet<_> = executions.filter_map(|execution| execution.request.group.as_ref()).collect();
-        let reads =
-            groups.into_iter().map(async |group| passed_over(self.store.group_work::<GroupCancel>(group).await));
+    async fn marks<'e>(
+        &self,
+        executions: impl Iterator<Item = &'e Execution>,
+    ) -> Result<Marks, PortError> {
+        let groups: BTreeSet<_> = executions
+            .filter_map(|execution| execution.request.group.as_ref())
+            .collect();
+        let reads = groups
+            .into_iter()
+            .map(async |group| passed_over(self.store.group_work::<GroupCancel>(group).await));
         let marks = try_join_all(reads).await?;
-        Ok(marks.into_iter().flatten().map(|mark| (mark.progress.group.clone(), mark)).collect())
+        Ok(marks
+            .into_iter()
+            .flatten()
+            .map(|mark| (mark.progress.group.clone(), mark))
+            .collect())
     }
 
-    /// The same, of which none was read longer ago than is allowed where something is started next. A store that is slow is asked again.
+    /// The same, of which none was read longer ago than is allowed where something is started next.
+    /// A store that is slow is asked again.
     async fn fresh_marks<'e>(
         &self,
         executions: impl Iterator<Item = &'e Execution> + Clone,
@@ -82,23 +99,40 @@ where
         ))
     }
 
-    /// Closes those of a backlog's first that a mark covers, before anything is written for their start; says whether there were any.
+    /// Closes those of a backlog's first that a mark covers, before anything is written for their
+    /// start; says whether there were any.
     pub(super) async fn close_marked(&self, standing: &[Execution]) -> Result<bool, PortError> {
         let marks = self.marks(standing.iter()).await?;
-        let marked: Vec<_> =
-            standing.iter().filter(|execution| mark_on(&marks, execution).is_some()).cloned().collect();
+        let marked: Vec<_> = standing
+            .iter()
+            .filter(|execution| mark_on(&marks, execution).is_some())
+            .cloned()
+            .collect();
         self.cancel_marked(&marks, &marked).await?;
         Ok(!marked.is_empty())
     }
 
-    /// Parts the launches on record: those that may go on, and those that a mark covers, which may have come since the backlog was looked at. What
-    /// may go on is to go on at once: a mark that comes later is not heard.
-    pub(super) async fn by_their_marks(&self, launched: Vec<Launched>) -> Result<(Vec<Launched>, Marked), PortError> {
-        let marks = self.fresh_marks(launched.iter().map(|launched| &launched.execution)).await?;
-        let (marked, go_on): (Vec<_>, Vec<_>) =
-            launched.into_iter().partition(|one| mark_on(&marks, &one.execution).is_some());
+    /// Parts the launches on record: those that may go on, and those that a mark covers, which may
+    /// have come since the backlog was looked at. What may go on is to go on at once: a mark that
+    /// comes later is not heard.
+    pub(super) async fn by_their_marks(
+        &self,
+        launched: Vec<Launched>,
+    ) -> Result<(Vec<Launched>, Marked), PortError> {
+        let marks = self
+            .fresh_marks(launched.iter().map(|launched| &launched.execution))
+            .await?;
+        let (marked, go_on): (Vec<_>, Vec<_>) = launched
+            .into_iter()
+            .partition(|one| mark_on(&marks, &one.execution).is_some());
         let marked = marked.into_iter().map(|one| one.execution).collect();
-        Ok((go_on, Marked { marks, executions: marked }))
+        Ok((
+            go_on,
+            Marked {
+                marks,
+                executions: marked,
+            },
+        ))
     }
 
     /// Cancels those. They have no task yet that we know of, which the control queue finds out.
@@ -107,21 +141,37 @@ where
     }
 
     /// The execution, cancelled if a mark covers it and nobody has done so yet.
-    pub(super) async fn heeding_its_mark(&self, execution: &Execution) -> Result<Option<Execution>, PortError> {
-        let marks =
-            self.fresh_marks(Some(execution).filter(|execution| execution.cancel.is_none()).into_iter()).await?;
-        let Some(mark) = mark_on(&marks, execution) else { return Ok(Some(execution.clone())) };
+    pub(super) async fn heeding_its_mark(
+        &self,
+        execution: &Execution,
+    ) -> Result<Option<Execution>, PortError> {
+        let marks = self
+            .fresh_marks(
+                Some(execution)
+                    .filter(|execution| execution.cancel.is_none())
+                    .into_iter(),
+            )
+            .await?;
+        let Some(mark) = mark_on(&marks, execution) else {
+            return Ok(Some(execution.clone()));
+        };
         let (after, closed) = self.cancel_one(mark, &execution.id).await?;
         self.note_closed_beside(mark, closed).await?;
         Ok(after)
     }
 
     /// Cancels each, and counts them as their marks'.
-    async fn cancel_marked(&self, marks: &Marks, executions: &[Execution]) -> Result<(), PortError> {
+    async fn cancel_marked(
+        &self,
+        marks: &Marks,
+        executions: &[Execution],
+    ) -> Result<(), PortError> {
         let mut closed: BTreeMap<&Name, Closed> = BTreeMap::new();
         let mut checks: Vec<Outgoing> = Vec::new();
         for execution in executions {
-            let Some(mark) = mark_on(marks, execution) else { continue };
+            let Some(mark) = mark_on(marks, execution) else {
+                continue;
+            };
             let (after, one) = self.cancel_one(mark, &execution.id).await?;
             closed.entry(&mark.progress.group).or_default().add(one);
             let open = after.filter(|after| after.end().is_none());
@@ -139,7 +189,11 @@ where
     }
 
     /// The record afterwards, and what was changed here, not by somebody else.
-    async fn cancel_one(&self, mark: &GroupCancel, id: &ExecutionId) -> Result<(Option<Execution>, Closed), PortError> {
+    async fn cancel_one(
+        &self,
+        mark: &GroupCancel,
+        id: &ExecutionId,
+    ) -> Result<(Option<Execution>, Closed), PortError> {
         let now = self.system.now();
         let changed = AtomicBool::new(false);
         let cancelled = |execution: &Execution| {
@@ -155,30 +209,57 @@ where
         Ok((after, closed))
     }
 
-    /// Closes the members of a cancelled group, from where somebody stopped, until all are closed or the time is up. Harmless beside others who
-    /// do the same.
-    pub(super) async fn close_group(&self, group: &Name, until: Timestamp) -> Result<(), PortError> {
+    /// Closes the members of a cancelled group, from where somebody stopped, until all are closed
+    /// or the time is up. Harmless beside others who do the same.
+    pub(super) async fn close_group(
+        &self,
+        group: &Name,
+        until: Timestamp,
+    ) -> Result<(), PortError> {
         loop {
             if self.system.now() >= until {
-                return self.queue.send(vec![Message::CancelGroup { group: group.clone() }.into()]).await;
+                return self
+                    .queue
+                    .send(vec![
+                        Message::CancelGroup {
+                            group: group.clone(),
+                        }
+                        .into(),
+                    ])
+                    .await;
             }
-            let Some(mark) =
-                passed_over(self.store.group_work::<GroupCancel>(group).await)?.filter(|mark| !mark.progress.done)
+            let Some(mark) = passed_over(self.store.group_work::<GroupCancel>(group).await)?
+                .filter(|mark| !mark.progress.done)
             else {
                 return Ok(());
             };
             if let Some(pause) = mark.next_look(self.system.now()) {
-                return self.queue.send(vec![delayed(mark.message(), pause.num_milliseconds())]).await;
+                return self
+                    .queue
+                    .send(vec![delayed(mark.message(), pause.num_milliseconds())])
+                    .await;
             }
-            let members = Filter { group: Some(group.clone()), ..Filter::default() };
-            let page = self.store.list(&members, mark.progress.next().as_ref(), PAGE).await?;
+            let members = Filter {
+                group: Some(group.clone()),
+                ..Filter::default()
+            };
+            let page = self
+                .store
+                .list(&members, mark.progress.next().as_ref(), PAGE)
+                .await?;
             let closed = self.close(&mark, page.items).await?;
             self.note_closed(&mark, closed, page.next.as_ref()).await?;
         }
     }
 
-    /// Writes down how far a mark is. Where somebody else looked at that page, or set a newer mark, only what was closed here is added to theirs.
-    async fn note_closed(&self, mark: &GroupCancel, closed: Closed, next: Option<&Cursor>) -> Result<(), PortError> {
+    /// Writes down how far a mark is. Where somebody else looked at that page, or set a newer mark,
+    /// only what was closed here is added to theirs.
+    async fn note_closed(
+        &self,
+        mark: &GroupCancel,
+        closed: Closed,
+        next: Option<&Cursor>,
+    ) -> Result<(), PortError> {
         let mut now_there = mark.clone();
         loop {
             let written = if now_there.is_at_the_page_of(mark) {
@@ -189,7 +270,12 @@ where
             if self.store.set_group_work(&written).await? {
                 return Ok(());
             }
-            let Some(theirs) = passed_over(self.store.group_work::<GroupCancel>(&mark.progress.group).await)? else {
+            let Some(theirs) = passed_over(
+                self.store
+                    .group_work::<GroupCancel>(&mark.progress.group)
+                    .await,
+            )?
+            else {
                 return Ok(());
             };
             now_there = theirs;
@@ -197,9 +283,18 @@ where
     }
 
     /// Adds what was closed here to the mark, which others move on.
-    async fn note_closed_beside(&self, mark: &GroupCancel, closed: Closed) -> Result<(), PortError> {
+    async fn note_closed_beside(
+        &self,
+        mark: &GroupCancel,
+        closed: Closed,
+    ) -> Result<(), PortError> {
         while closed != Closed::default() {
-            let Some(theirs) = passed_over(self.store.group_work::<GroupCancel>(&mark.progress.group).await)? else {
+            let Some(theirs) = passed_over(
+                self.store
+                    .group_work::<GroupCancel>(&mark.progress.group)
+                    .await,
+            )?
+            else {
                 return Ok(());
             };
             if self.store.set_group_work(&theirs.counting(closed)).await? {
@@ -218,9 +313,14 @@ where
                     corrupt.note();
                     closed.passed_over += 1;
                 }
-                Ok(before) if mark.covers(&before) => match before.cancelled_as(mark.cancel(), now) {
+                Ok(before) if mark.covers(&before) => match before.cancelled_as(mark.cancel(), now)
+                {
                     CancelDecision::Changed(after) => {
-                        updates.push(Update { before, after: *after, admissions: Vec::new() });
+                        updates.push(Update {
+                            before,
+                            after: *after,
+                            admissions: Vec::new(),
+                        });
                     }
                     CancelDecision::NotKnown(_) => closed.passed_over += 1,
                     CancelDecision::Final(_) | CancelDecision::Asked => {}
@@ -231,7 +331,10 @@ where
         let mut checks: Vec<Outgoing> = Vec::new();
         while !updates.is_empty() {
             let rest = updates.split_off(updates.len().min(TOGETHER));
-            for after in self.write_closed(mark, std::mem::replace(&mut updates, rest)).await? {
+            for after in self
+                .write_closed(mark, std::mem::replace(&mut updates, rest))
+                .await?
+            {
                 closed.count(&after);
                 if after.end().is_none() {
                     checks.push(Message::Check { id: after.id }.into());
@@ -244,12 +347,20 @@ where
         Ok(closed)
     }
 
-    /// The members as written; without those that ended by themselves in the meantime, or that somebody else closed.
-    async fn write_closed(&self, mark: &GroupCancel, updates: Vec<Update>) -> Result<Vec<Execution>, PortError> {
+    /// The members as written; without those that ended by themselves in the meantime, or that
+    /// somebody else closed.
+    async fn write_closed(
+        &self,
+        mark: &GroupCancel,
+        updates: Vec<Update>,
+    ) -> Result<Vec<Execution>, PortError> {
         let now = self.system.now();
         let befores: Vec<_> = updates.iter().map(|update| update.before.clone()).collect();
         let mut written = Vec::new();
-        for (before, result) in befores.into_iter().zip(self.store.update_all(updates).await) {
+        for (before, result) in befores
+            .into_iter()
+            .zip(self.store.update_all(updates).await)
+        {
             match result {
                 Ok(after) => {
                     advance::wake(self.store, self.queue, now, &before, &after).await?;
@@ -268,7 +379,9 @@ where
 }
 
 fn mark_on<'m>(marks: &'m Marks, execution: &Execution) -> Option<&'m GroupCancel> {
-    marks.get(execution.request.group.as_ref()?).filter(|mark| mark.covers(execution))
+    marks
+        .get(execution.request.group.as_ref()?)
+        .filter(|mark| mark.covers(execution))
 }
 
 fn cancelled_by(mark: &GroupCancel, execution: &Execution, now: Timestamp) -> Option<Execution> {

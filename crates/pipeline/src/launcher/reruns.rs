@@ -36,12 +36,17 @@ where
     X: Secrets,
     A: Clock + Entropy,
 {
-    /// Runs the failed members again, from where somebody stopped, until all were looked at or the time is up. Harmless beside others who do the
-    /// same: a member has one key, under which it is recorded once.
-    pub(super) async fn rerun_group(&self, group: &Name, until: Timestamp) -> Result<(), PortError> {
+    /// Runs the failed members again, from where somebody stopped, until all were looked at or the
+    /// time is up. Harmless beside others who do the same: a member has one key, under which it is
+    /// recorded once.
+    pub(super) async fn rerun_group(
+        &self,
+        group: &Name,
+        until: Timestamp,
+    ) -> Result<(), PortError> {
         loop {
-            let Some(rerun) =
-                passed_over(self.store.group_work::<GroupRerun>(group).await)?.filter(|work| !work.progress.done)
+            let Some(rerun) = passed_over(self.store.group_work::<GroupRerun>(group).await)?
+                .filter(|work| !work.progress.done)
             else {
                 return Ok(());
             };
@@ -51,11 +56,19 @@ where
             let mark = passed_over(self.store.group_work::<GroupCancel>(group).await)?;
             // Its executions count as submitted at that moment, so none of them would start.
             if mark.is_some_and(|mark| mark.progress.at >= rerun.progress.at) {
-                self.store.set_group_work(&rerun.given_up(self.system.now())).await?;
+                self.store
+                    .set_group_work(&rerun.given_up(self.system.now()))
+                    .await?;
                 continue;
             }
-            let members = Filter { group: Some(rerun.of.clone()), ..Filter::default() };
-            let page = self.store.list(&members, rerun.progress.next().as_ref(), PAGE).await?;
+            let members = Filter {
+                group: Some(rerun.of.clone()),
+                ..Filter::default()
+            };
+            let page = self
+                .store
+                .list(&members, rerun.progress.next().as_ref(), PAGE)
+                .await?;
             let came_to = self.run_again(&rerun, page.items).await?;
             self.note_rerun(&rerun, came_to, page.next.as_ref()).await?;
         }
@@ -77,21 +90,32 @@ where
         let (requests, rejections) = self.checked(&caller, rerun, failed).await?;
         page.rejections = rejections;
         let record = async |(member, request): (ExecutionId, LaunchRequest)| {
-            self.record_rerun(&caller, rerun, request).await.map(|recorded| (member, recorded))
+            self.record_rerun(&caller, rerun, request)
+                .await
+                .map(|recorded| (member, recorded))
         };
-        let recorded: Vec<_> = stream::iter(requests.into_iter().map(record)).buffered(TOGETHER).try_collect().await?;
+        let recorded: Vec<_> = stream::iter(requests.into_iter().map(record))
+            .buffered(TOGETHER)
+            .try_collect()
+            .await?;
         let mut backlogs = BTreeSet::new();
         for (member, (created, execution)) in recorded {
             match created {
                 Created::New => page.counts.accepted += 1,
                 Created::Existing(_) => page.counts.existing += 1,
-                Created::Mismatch(_) => page.rejections.push(Rejection { execution_id: member, errors: vec![other()] }),
+                Created::Mismatch(_) => page.rejections.push(Rejection {
+                    execution_id: member,
+                    errors: vec![other()],
+                }),
             }
             // Also of one that is there already: somebody may have died before the wakeup.
             backlogs.insert(backlog_of(&execution));
         }
         page.counts.rejected = u32::try_from(page.rejections.len()).unwrap_or(u32::MAX);
-        let hints: Vec<_> = backlogs.into_iter().map(|backlog| Message::Wakeup { backlog, id: None }.into()).collect();
+        let hints: Vec<_> = backlogs
+            .into_iter()
+            .map(|backlog| Message::Wakeup { backlog, id: None }.into())
+            .collect();
         if !hints.is_empty() {
             self.queue.send(hints).await?;
         }
@@ -106,14 +130,21 @@ where
         failed: Vec<Execution>,
     ) -> Result<(Vec<(ExecutionId, LaunchRequest)>, Vec<Rejection>), PortError> {
         let intake = self.intake();
-        let drafts: Vec<_> =
-            failed.into_iter().map(|member| (intake.draft(rerun.request(&member)), member.id)).collect();
-        let known = intake.known(drafts.iter().filter_map(|(draft, _)| draft.as_ref().ok())).await?;
+        let drafts: Vec<_> = failed
+            .into_iter()
+            .map(|member| (intake.draft(rerun.request(&member)), member.id))
+            .collect();
+        let known = intake
+            .known(drafts.iter().filter_map(|(draft, _)| draft.as_ref().ok()))
+            .await?;
         let (mut requests, mut rejections) = (Vec::new(), Vec::new());
         for (draft, execution_id) in drafts {
             match draft.and_then(|draft| intake.judged(caller, draft, &known)) {
                 Ok(request) => requests.push((execution_id, request)),
-                Err(errors) => rejections.push(Rejection { execution_id, errors }),
+                Err(errors) => rejections.push(Rejection {
+                    execution_id,
+                    errors,
+                }),
             }
         }
         Ok((requests, rejections))
@@ -126,17 +157,39 @@ where
         request: LaunchRequest,
     ) -> Result<(Created, Execution), PortError> {
         let intake = self.intake();
-        let claim = request.idempotency_key.as_ref().map(|key| intake.claim(caller, key.as_str(), &request));
-        intake.record(caller, request, claim.as_ref(), rerun.progress.at).await
+        let claim = request
+            .idempotency_key
+            .as_ref()
+            .map(|key| intake.claim(caller, key.as_str(), &request));
+        intake
+            .record(caller, request, claim.as_ref(), rerun.progress.at)
+            .await
     }
 
     fn intake(&self) -> Intake<'_, S, X, A> {
-        let Self { store, secrets, system, settings, .. } = self;
-        Intake { store, secrets, system, settings }
+        let Self {
+            store,
+            secrets,
+            system,
+            settings,
+            ..
+        } = self;
+        Intake {
+            store,
+            secrets,
+            system,
+            settings,
+        }
     }
 
-    /// Writes down how far it is. Where somebody else looked at that page, only what was found here is added to theirs.
-    async fn note_rerun(&self, rerun: &GroupRerun, page: Page, next: Option<&Cursor>) -> Result<(), PortError> {
+    /// Writes down how far it is. Where somebody else looked at that page, only what was found here
+    /// is added to theirs.
+    async fn note_rerun(
+        &self,
+        rerun: &GroupRerun,
+        page: Page,
+        next: Option<&Cursor>,
+    ) -> Result<(), PortError> {
         let mut now_there = rerun.clone();
         loop {
             let written = if now_there.is_at_the_page_of(rerun) {
@@ -147,9 +200,15 @@ where
             if self.store.set_group_work(&written).await? {
                 return Ok(());
             }
-            let theirs = passed_over(self.store.group_work::<GroupRerun>(&rerun.progress.group).await)?;
+            let theirs = passed_over(
+                self.store
+                    .group_work::<GroupRerun>(&rerun.progress.group)
+                    .await,
+            )?;
             // One of another submission has nothing to do with this page.
-            let Some(theirs) = theirs.filter(|theirs| theirs.is_of_the_submission_of(rerun)) else { return Ok(()) };
+            let Some(theirs) = theirs.filter(|theirs| theirs.is_of_the_submission_of(rerun)) else {
+                return Ok(());
+            };
             now_there = theirs;
         }
     }
@@ -157,5 +216,8 @@ where
 
 fn other() -> FieldError {
     let message = "was used within 24 hours with other changes of this run; use a new one";
-    FieldError { field: "submission_id".into(), message: message.into() }
+    FieldError {
+        field: "submission_id".into(),
+        message: message.into(),
+    }
 }

@@ -1,7 +1,8 @@
 //! Many executions in one request: some lines of a submission.
 //!
-//! Nothing is kept for each line but its execution, whose id follows from the submission's first moment and the line's index. So a
-//! submission that broke half-way and is sent again records exactly the rest.
+//! Nothing is kept for each line but its execution, whose id follows from the submission's first
+//! moment and the line's index. So a submission that broke half-way and is sent again records
+//! exactly the rest.
 
 use std::collections::BTreeSet;
 
@@ -33,18 +34,36 @@ struct Line {
 }
 
 impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
-    pub(super) async fn bulk(&self, caller: &Caller, bulk: BulkRequest) -> Result<ApiGatewayProxyResponse, Problem> {
+    pub(super) async fn bulk(
+        &self,
+        caller: &Caller,
+        bulk: BulkRequest,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         let id = checked(&bulk).map_err(|fault| Problem::invalid(vec![fault]))?;
-        let answer = self.take(caller, &id, bulk).await.map_err(|error| http::failed(&error))?;
+        let answer = self
+            .take(caller, &id, bulk)
+            .await
+            .map_err(|error| http::failed(&error))?;
         Ok(http::json(202, &answer))
     }
 
-    async fn take(&self, caller: &Caller, id: &IdempotencyKey, bulk: BulkRequest) -> Result<BulkAnswer, PortError> {
+    async fn take(
+        &self,
+        caller: &Caller,
+        id: &IdempotencyKey,
+        bulk: BulkRequest,
+    ) -> Result<BulkAnswer, PortError> {
         let (lines, rejected) = self.sorted(caller, bulk).await?;
-        let mut answer = BulkAnswer { rejected, ..BulkAnswer::default() };
+        let mut answer = BulkAnswer {
+            rejected,
+            ..BulkAnswer::default()
+        };
         if !lines.is_empty() {
             let submission = self.opened(caller, id.as_str()).await?;
-            let executions = lines.into_iter().filter_map(|line| self.execution(caller, &submission, line)).collect();
+            let executions = lines
+                .into_iter()
+                .filter_map(|line| self.execution(caller, &submission, line))
+                .collect();
             let executions = self.heeding_marks(executions).await?;
             self.record_all(executions, &mut answer).await?;
         }
@@ -53,7 +72,11 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     /// The lines that can be run, and the others with everything that is wrong with them.
-    async fn sorted(&self, caller: &Caller, bulk: BulkRequest) -> Result<(Vec<Line>, Vec<BulkRejection>), PortError> {
+    async fn sorted(
+        &self,
+        caller: &Caller,
+        bulk: BulkRequest,
+    ) -> Result<(Vec<Line>, Vec<BulkRejection>), PortError> {
         let drafts: Vec<_> = bulk
             .executions
             .into_iter()
@@ -61,7 +84,9 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
                 let misplaced = BulkRequest::line_fault(&request);
                 let draft = self.intake().draft(request);
                 match misplaced {
-                    Some(fault) => Err(std::iter::once(fault).chain(draft.err().into_iter().flatten()).collect()),
+                    Some(fault) => Err(std::iter::once(fault)
+                        .chain(draft.err().into_iter().flatten())
+                        .collect()),
                     None => draft,
                 }
             })
@@ -77,54 +102,109 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         Ok((lines, rejected))
     }
 
-    fn execution(&self, caller: &Caller, submission: &Submission, line: Line) -> Option<(u32, Execution)> {
+    fn execution(
+        &self,
+        caller: &Caller,
+        submission: &Submission,
+        line: Line,
+    ) -> Option<(u32, Execution)> {
         let pool = task::pool(&line.request, self.settings);
         let (id, at) = (submission.execution(line.index)?, submission.opened_at);
-        Some((line.index, Execution::submitted(id, line.request, pool, caller, at)))
+        Some((
+            line.index,
+            Execution::submitted(id, line.request, pool, caller, at),
+        ))
     }
 
-    /// Lines of a submission whose group was cancelled since it began are recorded as cancelled: their sender hears what became of them, and none
-    /// starts.
-    async fn heeding_marks(&self, lines: Vec<(u32, Execution)>) -> Result<Vec<(u32, Execution)>, PortError> {
-        let groups: BTreeSet<_> = lines.iter().filter_map(|(_, line)| line.request.group.clone()).collect();
+    /// Lines of a submission whose group was cancelled since it began are recorded as cancelled:
+    /// their sender hears what became of them, and none starts.
+    async fn heeding_marks(
+        &self,
+        lines: Vec<(u32, Execution)>,
+    ) -> Result<Vec<(u32, Execution)>, PortError> {
+        let groups: BTreeSet<_> = lines
+            .iter()
+            .filter_map(|(_, line)| line.request.group.clone())
+            .collect();
         let mut marks = Vec::new();
         for group in groups {
-            marks.extend(passed_over(self.store.group_work::<GroupCancel>(&group).await)?);
+            marks.extend(passed_over(
+                self.store.group_work::<GroupCancel>(&group).await,
+            )?);
         }
         let now = self.system.now();
-        let heeding = |execution: Execution| match marks.iter().find(|mark| mark.covers(&execution)) {
+        let heeding = |execution: Execution| match marks.iter().find(|mark| mark.covers(&execution))
+        {
             Some(mark) => match execution.cancelled_as(mark.cancel(), now) {
                 CancelDecision::Changed(cancelled) => *cancelled,
                 _ => execution,
             },
             None => execution,
         };
-        Ok(lines.into_iter().map(|(index, execution)| (index, heeding(execution))).collect())
+        Ok(lines
+            .into_iter()
+            .map(|(index, execution)| (index, heeding(execution)))
+            .collect())
     }
 
-    /// Records them, and then wakeups once at each line (of those that wait) that they stand in. Accepted is durable: if a wakeup is lost,
-    /// the sweep sends another.
-    async fn record_all(&self, executions: Vec<(u32, Execution)>, answer: &mut BulkAnswer) -> Result<(), PortError> {
-        let created =
-            self.store.create_all(executions.iter().map(|(_, execution)| execution.clone()).collect()).await?;
-        let (new, known): (Vec<_>, Vec<_>) =
-            executions.into_iter().zip(created).partition(|(_, created)| *created == Created::New);
-        let waiting = new.iter().filter(|((_, execution), _)| execution.backlog_entry().is_some());
-        let mut backlogs: BTreeSet<_> = waiting.map(|((_, execution), _)| backlog_of(execution)).collect();
-        let entry = |(index, execution): (u32, Execution)| BulkEntry { index, execution_id: execution.id };
-        answer.accepted.extend(new.into_iter().map(|(line, _)| entry(line)));
+    /// Records them, and then wakeups once at each line (of those that wait) that they stand in.
+    /// Accepted is durable: if a wakeup is lost, the sweep sends another.
+    async fn record_all(
+        &self,
+        executions: Vec<(u32, Execution)>,
+        answer: &mut BulkAnswer,
+    ) -> Result<(), PortError> {
+        let created = self
+            .store
+            .create_all(
+                executions
+                    .iter()
+                    .map(|(_, execution)| execution.clone())
+                    .collect(),
+            )
+            .await?;
+        let (new, known): (Vec<_>, Vec<_>) = executions
+            .into_iter()
+            .zip(created)
+            .partition(|(_, created)| *created == Created::New);
+        let waiting = new
+            .iter()
+            .filter(|((_, execution), _)| execution.backlog_entry().is_some());
+        let mut backlogs: BTreeSet<_> = waiting
+            .map(|((_, execution), _)| backlog_of(execution))
+            .collect();
+        let entry = |(index, execution): (u32, Execution)| BulkEntry {
+            index,
+            execution_id: execution.id,
+        };
+        answer
+            .accepted
+            .extend(new.into_iter().map(|(line, _)| entry(line)));
         for ((index, execution), found) in self.recorded_before(known).await? {
             // Who recorded it may have died before the wakeup.
-            backlogs.extend(found.iter().filter(|found| found.backlog_entry().is_some()).map(backlog_of));
+            backlogs.extend(
+                found
+                    .iter()
+                    .filter(|found| found.backlog_entry().is_some())
+                    .map(backlog_of),
+            );
             match found {
                 Some(found) if found.request != execution.request => {
-                    answer.rejected.push(BulkRejection { index, errors: vec![another(&execution.id)] });
+                    answer.rejected.push(BulkRejection {
+                        index,
+                        errors: vec![another(&execution.id)],
+                    });
                 }
                 _ => answer.existing.push(entry((index, execution))),
             }
         }
         self.queue
-            .send(backlogs.into_iter().map(|backlog| Message::Wakeup { backlog, id: None }.into()).collect())
+            .send(
+                backlogs
+                    .into_iter()
+                    .map(|backlog| Message::Wakeup { backlog, id: None }.into())
+                    .collect(),
+            )
             .await
     }
 
@@ -133,29 +213,52 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         &self,
         lines: Vec<((u32, Execution), Created)>,
     ) -> Result<Vec<((u32, Execution), Option<Execution>)>, PortError> {
-        let found =
-            lines.into_iter().map(async |(line, _)| Ok((passed_over(self.store.load(&line.1.id).await)?, line)));
-        stream::iter(found).buffered(READS).map_ok(|(found, line)| (line, found)).try_collect().await
+        let found = lines
+            .into_iter()
+            .map(async |(line, _)| Ok((passed_over(self.store.load(&line.1.id).await)?, line)));
+        stream::iter(found)
+            .buffered(READS)
+            .map_ok(|(found, line)| (line, found))
+            .try_collect()
+            .await
     }
 }
 
 /// The submission's id, if the request makes sense as a whole.
 fn checked(bulk: &BulkRequest) -> Result<IdempotencyKey, FieldError> {
-    let fault = |field: &str, message: String| FieldError { field: field.into(), message };
-    let id = bulk.submission_id.parse().map_err(|error| fault("submission_id", format!("{error}")))?;
+    let fault = |field: &str, message: String| FieldError {
+        field: field.into(),
+        message,
+    };
+    let id = bulk
+        .submission_id
+        .parse()
+        .map_err(|error| fault("submission_id", format!("{error}")))?;
     let entries = bulk.executions.len();
     if entries == 0 || entries > BULK_MAX {
-        return Err(fault("executions", format!("has {entries} entries; send 1 to {BULK_MAX} at a time")));
+        return Err(fault(
+            "executions",
+            format!("has {entries} entries; send 1 to {BULK_MAX} at a time"),
+        ));
     }
-    let end = u32::try_from(entries).ok().and_then(|entries| bulk.first_index.checked_add(entries));
+    let end = u32::try_from(entries)
+        .ok()
+        .and_then(|entries| bulk.first_index.checked_add(entries));
     if end.is_none_or(|end| end > LINES_MAX) {
-        let message = format!("and the entries after it go beyond the {LINES_MAX} that a submission can have");
+        let message = format!(
+            "and the entries after it go beyond the {LINES_MAX} that a submission can have"
+        );
         return Err(fault("first_index", message));
     }
     Ok(id)
 }
 
 fn another(id: &ExecutionId) -> FieldError {
-    let message = format!("was used within 24 hours with another request at this index ({id}); use a new one");
-    FieldError { field: "submission_id".into(), message }
+    let message = format!(
+        "was used within 24 hours with another request at this index ({id}); use a new one"
+    );
+    FieldError {
+        field: "submission_id".into(),
+        message,
+    }
 }

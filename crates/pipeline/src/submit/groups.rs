@@ -1,4 +1,5 @@
-//! Requests about a whole group. They are only written down here: the control queue carries them out.
+//! Requests about a whole group. They are only written down here: the control queue carries them
+//! out.
 
 use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use domain::{
@@ -18,12 +19,24 @@ use super::Submit;
 use crate::{http, query};
 
 impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
-    /// One mark, however many members there are. From a second after the answer on, none that was submitted up to it starts.
-    pub(super) async fn cancel_group(&self, caller: &Caller, group: &str) -> Result<ApiGatewayProxyResponse, Problem> {
+    /// One mark, however many members there are. From a second after the answer on, none that was
+    /// submitted up to it starts.
+    pub(super) async fn cancel_group(
+        &self,
+        caller: &Caller,
+        group: &str,
+    ) -> Result<ApiGatewayProxyResponse, Problem> {
         // Also one without members yet: the first lines of a submission may be on their way.
         let group = name("group", group)?;
-        let mark = self.mark(caller, &group).await.map_err(|e| http::failed(&e))?;
-        let view = GroupView { group: group.to_string(), cancel: Some(GroupCancelView::from(&mark)), rerun: None };
+        let mark = self
+            .mark(caller, &group)
+            .await
+            .map_err(|e| http::failed(&e))?;
+        let view = GroupView {
+            group: group.to_string(),
+            cancel: Some(GroupCancelView::from(&mark)),
+            rerun: None,
+        };
         Ok(http::json(202, &view))
     }
 
@@ -46,8 +59,17 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     ) -> Result<ApiGatewayProxyResponse, Problem> {
         let of = name("group", group)?;
         let wish = self.wish(of, request)?;
-        let opened = self.opened(caller, &wish.submission).await.map_err(|e| http::failed(&e))?;
-        let rerun = GroupRerun::new(wish.clone(), caller, opened.opened_at, self.system.now(), None);
+        let opened = self
+            .opened(caller, &wish.submission)
+            .await
+            .map_err(|e| http::failed(&e))?;
+        let rerun = GroupRerun::new(
+            wish.clone(),
+            caller,
+            opened.opened_at,
+            self.system.now(),
+            None,
+        );
         self.check_changes(caller, &rerun).await?;
         let rerun = self.begin(caller, wish, rerun).await?;
         let view = GroupView {
@@ -60,30 +82,63 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 
     /// The caller's wish, if it makes sense by itself.
     fn wish(&self, of: Name, request: GroupRerunRequest) -> Result<Wish, Problem> {
-        let GroupRerunRequest { submission_id, changes, add_secrets } = request;
-        let submission = submission_id.unwrap_or_else(|| fresh_submission(self.system.now(), self.system.bits()));
-        submission.parse::<IdempotencyKey>().map_err(|error| fault("submission_id", error.to_string()))?;
+        let GroupRerunRequest {
+            submission_id,
+            changes,
+            add_secrets,
+        } = request;
+        let submission = submission_id
+            .unwrap_or_else(|| fresh_submission(self.system.now(), self.system.bits()));
+        submission
+            .parse::<IdempotencyKey>()
+            .map_err(|error| fault("submission_id", error.to_string()))?;
         let into = match &changes.group {
             Some(group) => name("changes.group", group)?,
             None => name("submission_id", &submission)?,
         };
         if changes.idempotency_key.is_some() {
-            return Err(fault("changes.idempotency_key", "leave it out: each run has a key of its own here".into()));
+            return Err(fault(
+                "changes.idempotency_key",
+                "leave it out: each run has a key of its own here".into(),
+            ));
         }
-        Ok(Wish { of, into, submission, changes, add_secrets })
+        Ok(Wish {
+            of,
+            into,
+            submission,
+            changes,
+            add_secrets,
+        })
     }
 
-    /// Refuses changes that are wrong by themselves, as the newest member shows, before anything is run again. Any other fault of a member is told
-    /// of that one.
+    /// Refuses changes that are wrong by themselves, as the newest member shows, before anything is
+    /// run again. Any other fault of a member is told of that one.
     async fn check_changes(&self, caller: &Caller, rerun: &GroupRerun) -> Result<(), Problem> {
-        let members = Filter { group: Some(rerun.of.clone()), ..Filter::default() };
-        let newest = self.store.list(&members, None, 1).await.map_err(|e| http::failed(&e))?.items;
+        let members = Filter {
+            group: Some(rerun.of.clone()),
+            ..Filter::default()
+        };
+        let newest = self
+            .store
+            .list(&members, None, 1)
+            .await
+            .map_err(|e| http::failed(&e))?
+            .items;
         if newest.is_empty() {
             return Err(query::no_such_group(rerun.of.as_str()));
         }
-        let Some(member) = newest.into_iter().find_map(Result::ok) else { return Ok(()) };
-        let faults = self.faults_of_changes(caller, rerun, &member).await.map_err(|e| http::failed(&e))?;
-        if faults.is_empty() { Ok(()) } else { Err(Problem::invalid(faults)) }
+        let Some(member) = newest.into_iter().find_map(Result::ok) else {
+            return Ok(());
+        };
+        let faults = self
+            .faults_of_changes(caller, rerun, &member)
+            .await
+            .map_err(|e| http::failed(&e))?;
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::invalid(faults))
+        }
     }
 
     async fn faults_of_changes(
@@ -95,30 +150,52 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         let request = rerun.request(member);
         let checked = self.intake().validated(caller, request.clone()).await?;
         let faults = checked.err().unwrap_or_default();
-        Ok(faults.into_iter().filter_map(|fault| rerun.own_fault(&request, fault)).collect())
+        Ok(faults
+            .into_iter()
+            .filter_map(|fault| rerun.own_fault(&request, fault))
+            .collect())
     }
 
     /// Writes it down, unless another rerun into the same group is not over.
-    async fn begin(&self, caller: &Caller, wish: Wish, rerun: GroupRerun) -> Result<GroupRerun, Problem> {
+    async fn begin(
+        &self,
+        caller: &Caller,
+        wish: Wish,
+        rerun: GroupRerun,
+    ) -> Result<GroupRerun, Problem> {
         let failed = |error: PortError| http::failed(&error);
         loop {
-            let before: Option<GroupRerun> = self.store.group_work(&rerun.progress.group).await.map_err(failed)?;
+            let before: Option<GroupRerun> = self
+                .store
+                .group_work(&rerun.progress.group)
+                .await
+                .map_err(failed)?;
             if let Some(before) = before.as_ref().filter(|before| !before.progress.done) {
                 if !before.is_for(&wish, caller) {
                     return Err(under_way(before));
                 }
                 // The message may have been lost.
-                self.queue.send(vec![before.message().into()]).await.map_err(failed)?;
+                self.queue
+                    .send(vec![before.message().into()])
+                    .await
+                    .map_err(failed)?;
                 return Ok(before.clone());
             }
-            let rerun = GroupRerun::new(wish.clone(), caller, rerun.progress.at, self.system.now(), before.as_ref());
+            let rerun = GroupRerun::new(
+                wish.clone(),
+                caller,
+                rerun.progress.at,
+                self.system.now(),
+                before.as_ref(),
+            );
             if self.write_down(&rerun).await.map_err(failed)? {
                 return Ok(rerun);
             }
         }
     }
 
-    /// Writes down what is to be done, and has it done. If the message is lost, the sweep sends another.
+    /// Writes down what is to be done, and has it done. If the message is lost, the sweep sends
+    /// another.
     async fn write_down<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
         let written = self.store.set_group_work(work).await?;
         if written {
@@ -129,15 +206,21 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
 }
 
 fn fault(field: &str, message: String) -> Problem {
-    Problem::invalid(vec![FieldError { field: field.into(), message }])
+    Problem::invalid(vec![FieldError {
+        field: field.into(),
+        message,
+    }])
 }
 
 fn name(field: &str, text: &str) -> Result<Name, Problem> {
-    text.parse().map_err(|error: NameError| fault(field, error.to_string()))
+    text.parse()
+        .map_err(|error: NameError| fault(field, error.to_string()))
 }
 
 fn under_way(other: &GroupRerun) -> Problem {
-    let GroupRerun { of, by, progress, .. } = other;
+    let GroupRerun {
+        of, by, progress, ..
+    } = other;
     let group = &progress.group;
     let title = format!(
         "{by} is running again what failed of {of} as members of {group}, and that is not over: wait for it, or choose another group"

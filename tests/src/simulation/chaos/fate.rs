@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{random::Random, simulation::start};
 
-/// The awaits among which a process that is to die does: more than most invocations have, so that some live.
+/// The awaits among which a process that is to die does: more than most invocations have, so that
+/// some live.
 const AWAITS: u64 = 60;
 
 /// Draws it all, in the order in which it happens.
@@ -46,7 +47,9 @@ impl Fate {
     /// Whether what the weather has with this probability happens now.
     pub(super) fn strikes(&self, probability: impl FnOnce(&Weather) -> f64) -> bool {
         let probability = probability(&self.weather);
-        probability > 0.0 && self.time.now() < self.clear_at && locked(&self.random).chance(probability)
+        probability > 0.0
+            && self.time.now() < self.clear_at
+            && locked(&self.random).chance(probability)
     }
 
     /// Whether faults are over.
@@ -64,7 +67,8 @@ impl Fate {
         locked(&self.random).within(&(TimeDelta::zero()..=most))
     }
 
-    /// How long a message takes one way: never no time, so that each is a point at which others act, and a process can die.
+    /// How long a message takes one way: never no time, so that each is a point at which others
+    /// act, and a process can die.
     pub(super) fn latency(&self) -> TimeDelta {
         if self.strikes(|weather| weather.slow) {
             return TimeDelta::milliseconds(200) + self.within(TimeDelta::milliseconds(2_000));
@@ -75,7 +79,11 @@ impl Fate {
     /// How far a new process's clock is off.
     pub(super) fn skew(&self) -> TimeDelta {
         let most = self.weather.skew;
-        if most.is_zero() { most } else { self.within(most * 2) - most }
+        if most.is_zero() {
+            most
+        } else {
+            self.within(most * 2) - most
+        }
     }
 
     /// How many awaits of all processes there were.
@@ -83,10 +91,15 @@ impl Fate {
         self.awaits.load(Ordering::Relaxed)
     }
 
-    /// Runs a process's work: `None` if it died at one of its awaits, and all that it had under way with it.
+    /// Runs a process's work: `None` if it died at one of its awaits, and all that it had under way
+    /// with it.
     pub(super) fn process<F: Future>(&self, work: F) -> Process<'_, F> {
         let dies = self.strikes(|weather| weather.crash);
-        Process { fate: self, left: dies.then(|| self.below(AWAITS)), work: Some(Box::pin(work)) }
+        Process {
+            fate: self,
+            left: dies.then(|| self.below(AWAITS)),
+            work: Some(Box::pin(work)),
+        }
     }
 }
 
@@ -101,7 +114,9 @@ impl<F: Future> Future for Process<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(work) = self.work.as_mut() else { return Poll::Ready(None) };
+        let Some(work) = self.work.as_mut() else {
+            return Poll::Ready(None);
+        };
         if let Poll::Ready(output) = work.as_mut().poll(context) {
             return Poll::Ready(Some(output));
         }

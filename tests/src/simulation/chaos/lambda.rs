@@ -27,7 +27,8 @@ use crate::memory::Received;
 
 /// As in the template: six times the function's timeout.
 const VISIBILITY: TimeDelta = TimeDelta::seconds(360);
-/// Pollers of each queue. Fewer than the template's: a simulation has few runs, and these meet each other as it is.
+/// Pollers of each queue. Fewer than the template's: a simulation has few runs, and these meet each
+/// other as it is.
 const LAUNCHERS: [(QueueName, usize); 2] = [(QueueName::Launch, 3), (QueueName::Control, 2)];
 /// Messages given to a function together (AWS-FACTS §5).
 const BATCH: u32 = 10;
@@ -46,9 +47,15 @@ pub(super) struct Environment {
 
 impl Environment {
     pub(super) fn new(world: &Arc<World>, who: &str) -> Self {
-        let (time, seed) = (world.time.clone(), world.plan.seed ^ world.fate.below(u64::MAX));
+        let (time, seed) = (
+            world.time.clone(),
+            world.plan.seed ^ world.fate.below(u64::MAX),
+        );
         Self {
-            wire: Wire { world: Arc::clone(world), who: who.to_owned() },
+            wire: Wire {
+                world: Arc::clone(world),
+                who: who.to_owned(),
+            },
             system: VirtualSystem::skewed(time, seed, world.fate.skew()),
             world: Arc::clone(world),
             registered: Registered::default(),
@@ -58,7 +65,13 @@ impl Environment {
     }
 
     fn launcher(&self) -> Launcher<'_, Wire, Wire, Wire, Wire, Wire, VirtualSystem<Virtual>> {
-        let Self { wire, system, registered, pace, .. } = self;
+        let Self {
+            wire,
+            system,
+            registered,
+            pace,
+            ..
+        } = self;
         let settings = &self.world.settings;
         Launcher {
             store: wire,
@@ -73,15 +86,35 @@ impl Environment {
         }
     }
 
-    pub(super) fn tracker(&self) -> StateTracker<'_, Wire, Wire, Wire, Wire, Wire, VirtualSystem<Virtual>> {
+    pub(super) fn tracker(
+        &self,
+    ) -> StateTracker<'_, Wire, Wire, Wire, Wire, Wire, VirtualSystem<Virtual>> {
         let Self { wire, system, .. } = self;
         let settings = &self.world.settings;
-        StateTracker { store: wire, queue: wire, tasks: wire, logs: wire, quotas: wire, system, settings }
+        StateTracker {
+            store: wire,
+            queue: wire,
+            tasks: wire,
+            logs: wire,
+            quotas: wire,
+            system,
+            settings,
+        }
     }
 
     pub(super) fn submit(&self) -> Submit<'_, Wire, Wire, Wire, Wire, VirtualSystem<Virtual>> {
-        let Self { wire, system, auth, .. } = self;
-        Submit { store: wire, keys: wire, queue: wire, secrets: wire, system, auth, settings: &self.world.settings }
+        let Self {
+            wire, system, auth, ..
+        } = self;
+        Submit {
+            store: wire,
+            keys: wire,
+            queue: wire,
+            secrets: wire,
+            system,
+            auth,
+            settings: &self.world.settings,
+        }
     }
 }
 
@@ -89,7 +122,11 @@ impl Environment {
 pub(super) fn start(world: &Arc<World>) {
     for (queue, count) in LAUNCHERS {
         for number in 1..=count {
-            world.time.spawn(poll(Arc::clone(world), queue, format!("launcher {} {number}", queue.as_str())));
+            world.time.spawn(poll(
+                Arc::clone(world),
+                queue,
+                format!("launcher {} {number}", queue.as_str()),
+            ));
         }
     }
     world.time.spawn(deliver(Arc::clone(world)));
@@ -101,8 +138,17 @@ async fn poll(world: Arc<World>, queue: QueueName, who: String) {
     loop {
         let received = world.queue.receive(queue, BATCH, VISIBILITY);
         if received.is_empty() {
-            let until = world.queue.next_at(queue).unwrap_or(world.time.now() + LONG);
-            world.news.wait(&world.time, until.max(world.time.now() + TimeDelta::milliseconds(1))).await;
+            let until = world
+                .queue
+                .next_at(queue)
+                .unwrap_or(world.time.now() + LONG);
+            world
+                .news
+                .wait(
+                    &world.time,
+                    until.max(world.time.now() + TimeDelta::milliseconds(1)),
+                )
+                .await;
             continue;
         }
         world.time.sleep(world.fate.latency()).await;
@@ -119,9 +165,15 @@ async fn poll(world: Arc<World>, queue: QueueName, who: String) {
         };
         let failed = |received: &Received| {
             let id = received.id.to_string();
-            response.batch_item_failures.iter().any(|failure| failure.item_identifier == id)
+            response
+                .batch_item_failures
+                .iter()
+                .any(|failure| failure.item_identifier == id)
         };
-        let done: Vec<_> = received.into_iter().filter(|received| !failed(received)).collect();
+        let done: Vec<_> = received
+            .into_iter()
+            .filter(|received| !failed(received))
+            .collect();
         world.queue.delete(&done);
     }
 }
@@ -136,10 +188,16 @@ async fn deliver(world: Arc<World>) {
                 for pause in AGAIN.map(Some).into_iter().chain([None]) {
                     world.story.tell("ECS", || {
                         let task = &envelope.detail;
-                        format!("event {} of {} (version {})", task.last_status, task.task_arn, task.version)
+                        format!(
+                            "event {} of {} (version {})",
+                            task.last_status, task.task_arn, task.version
+                        )
                     });
                     let process = Environment::new(&world, "tracker of events");
-                    let told = world.fate.process(async { process.tracker().task_changed(&envelope).await }).await;
+                    let told = world
+                        .fate
+                        .process(async { process.tracker().task_changed(&envelope).await })
+                        .await;
                     match (told, pause) {
                         (Some(Ok(())), _) | (_, None) => return,
                         (_, Some(pause)) => world.time.sleep(pause).await,
@@ -147,8 +205,16 @@ async fn deliver(world: Arc<World>) {
                 }
             });
         }
-        let next = locked(&world.ecs).next_event_at().unwrap_or(world.time.now() + LONG);
-        world.news.wait(&world.time, next.max(world.time.now() + TimeDelta::milliseconds(1))).await;
+        let next = locked(&world.ecs)
+            .next_event_at()
+            .unwrap_or(world.time.now() + LONG);
+        world
+            .news
+            .wait(
+                &world.time,
+                next.max(world.time.now() + TimeDelta::milliseconds(1)),
+            )
+            .await;
     }
 }
 
@@ -156,7 +222,10 @@ async fn sweep(world: Arc<World>) {
     loop {
         let process = Environment::new(&world, "sweep");
         let until = world.time.now() + TimeDelta::seconds(45);
-        let swept = world.fate.process(async { process.tracker().next_sweep(until).await }).await;
+        let swept = world
+            .fate
+            .process(async { process.tracker().next_sweep(until).await })
+            .await;
         world.story.tell("sweep", || match &swept {
             None => "dies".into(),
             Some(Err(error)) => format!("{error}"),

@@ -7,8 +7,8 @@ use domain::request::SubmitRequest;
 
 use crate::{
     ecs::{
-        Account, Delivery, End, Foreign, IMAGE_MISSING, Kind, Lives, OnTerm, Outage, PULL_TIMED_OUT, SECRET_THROTTLED,
-        VCPU,
+        Account, Delivery, End, Foreign, IMAGE_MISSING, Kind, Lives, OnTerm, Outage,
+        PULL_TIMED_OUT, SECRET_THROTTLED, VCPU,
     },
     random::Random,
     simulation::start,
@@ -22,9 +22,11 @@ const LAST_COMER: TimeDelta = TimeDelta::minutes(6);
 /// How often something goes wrong, each as a probability for each occasion.
 #[derive(Clone, Debug, Default)]
 pub struct Weather {
-    /// A call of the store, a queue, ECS or the logs has no answer: half of them were not carried out, half were.
+    /// A call of the store, a queue, ECS or the logs has no answer: half of them were not carried
+    /// out, half were.
     pub no_answer: f64,
-    /// RunTask is called too often, by whomever in the account: said before anything of the call is looked at.
+    /// RunTask is called too often, by whomever in the account: said before anything of the call is
+    /// looked at.
     pub throttled: f64,
     /// A call takes seconds.
     pub slow: f64,
@@ -74,7 +76,8 @@ pub struct Plan {
     pub account: Account,
     /// After how many refusals or interruptions Spot is given up.
     pub spot_fallback_after: Option<u32>,
-    /// How many starts without a pause make a launcher watch a line: ten would hardly come about here.
+    /// How many starts without a pause make a launcher watch a line: ten would hardly come about
+    /// here.
     pub fast: usize,
     /// The users.
     pub errands: Vec<Errand>,
@@ -97,7 +100,8 @@ fn millis(range: RangeInclusive<i64>) -> RangeInclusive<TimeDelta> {
 }
 
 impl Plan {
-    /// Two runs of one lock, the second of which is cancelled, and a submission of two: in fair weather.
+    /// Two runs of one lock, the second of which is cancelled, and a submission of two: in fair
+    /// weather.
     #[must_use]
     pub fn small() -> Self {
         let request = |name: &str| SubmitRequest {
@@ -106,8 +110,14 @@ impl Plan {
             timeout: Some("2m".to_owned().into()),
             ..SubmitRequest::default()
         };
-        let keyed = |request: SubmitRequest| SubmitRequest { idempotency_key: request.name.clone(), ..request };
-        let locked = |name: &str| SubmitRequest { lock: Some("deploy".into()), ..request(name) };
+        let keyed = |request: SubmitRequest| SubmitRequest {
+            idempotency_key: request.name.clone(),
+            ..request
+        };
+        let locked = |name: &str| SubmitRequest {
+            lock: Some("deploy".into()),
+            ..request(name)
+        };
         let one = |at: i64, request: SubmitRequest, cancels: Vec<(usize, TimeDelta)>| Errand {
             at: TimeDelta::seconds(at),
             by: "alice".into(),
@@ -118,7 +128,9 @@ impl Plan {
             reruns: false,
             reruns_group: None,
         };
-        let mut account = Account::new(1, "chaos").with_vcpus(Kind::Spot, 1).with_vcpus(Kind::OnDemand, 1);
+        let mut account = Account::new(1, "chaos")
+            .with_vcpus(Kind::Spot, 1)
+            .with_vcpus(Kind::OnDemand, 1);
         account.lives.start_up = seconds(5..=8);
         account.lives.work = seconds(4..=9);
         account.lives.wind_down = seconds(1..=2);
@@ -134,7 +146,11 @@ impl Plan {
             fast: 1,
             errands: vec![
                 one(1, keyed(locked("first")), vec![]),
-                one(2, keyed(locked("second")), vec![(0, TimeDelta::seconds(28))]),
+                one(
+                    2,
+                    keyed(locked("second")),
+                    vec![(0, TimeDelta::seconds(28))],
+                ),
                 pair,
             ],
             weather: Weather::default(),
@@ -144,8 +160,8 @@ impl Plan {
         }
     }
 
-    /// Ten thousand runs of one group, sent in twenty requests, of which a few run when somebody cancels the group; in all the weather that this
-    /// seed stands for.
+    /// Ten thousand runs of one group, sent in twenty requests, of which a few run when somebody
+    /// cancels the group; in all the weather that this seed stands for.
     #[must_use]
     pub fn ten_thousand_cancelled(seed: u64) -> Self {
         const LINES: usize = 500;
@@ -166,11 +182,14 @@ impl Plan {
             reruns: false,
             reruns_group: None,
         };
-        Self { errands: (0..20).map(errand).collect(), ..drawn }
+        Self {
+            errands: (0..20).map(errand).collect(),
+            ..drawn
+        }
     }
 
-    /// A thousand runs of one group, of which every other fails, and one request that runs the failed ones again; in all the weather that this seed
-    /// stands for.
+    /// A thousand runs of one group, of which every other fails, and one request that runs the
+    /// failed ones again; in all the weather that this seed stands for.
     #[must_use]
     pub fn a_thousand_rerun(seed: u64) -> Self {
         let mut plan = Self::ten_thousand_cancelled(seed);
@@ -192,7 +211,12 @@ impl Plan {
             seed,
             account: account(seed, draw),
             spot_fallback_after: draw.one_of(&[None, Some(1), Some(3)]),
-            errands: with_groups((0..3 + draw.below(7)).map(|number| errand(number, draw)).collect(), seed),
+            errands: with_groups(
+                (0..3 + draw.below(7))
+                    .map(|number| errand(number, draw))
+                    .collect(),
+                seed,
+            ),
             weather: weather(draw),
             clear_after: WEATHER,
             quotas: quotas(draw),
@@ -213,7 +237,11 @@ fn weather(draw: &mut Random) -> Weather {
         wakeup_doubled: draw.one_of(&[0.0, 0.1, 0.5]),
         line_lost: draw.one_of(&[0.0, 0.1, 1.0]),
         line_doubled: draw.one_of(&[0.0, 0.2]),
-        skew: draw.one_of(&[TimeDelta::zero(), TimeDelta::milliseconds(300), TimeDelta::seconds(3)]),
+        skew: draw.one_of(&[
+            TimeDelta::zero(),
+            TimeDelta::milliseconds(300),
+            TimeDelta::seconds(3),
+        ]),
     }
 }
 
@@ -245,15 +273,24 @@ fn account(seed: u64, draw: &mut Random) -> Account {
         ]),
         given: std::collections::BTreeMap::default(),
     };
-    let at = |draw: &mut Random| start() + TimeDelta::seconds(i64::try_from(draw.below(400)).unwrap_or_default());
+    let at = |draw: &mut Random| {
+        start() + TimeDelta::seconds(i64::try_from(draw.below(400)).unwrap_or_default())
+    };
     for _ in 0..draw.below(3) {
         let (kind, from) = (draw.one_of(&Kind::ALL), at(draw));
-        let until = from + TimeDelta::seconds(20 + i64::try_from(draw.below(300)).unwrap_or_default());
-        account.foreign.push(Foreign { kind, from, until, cpu: draw.one_of(&[VCPU / 2, VCPU, 4 * VCPU]) });
+        let until =
+            from + TimeDelta::seconds(20 + i64::try_from(draw.below(300)).unwrap_or_default());
+        account.foreign.push(Foreign {
+            kind,
+            from,
+            until,
+            cpu: draw.one_of(&[VCPU / 2, VCPU, 4 * VCPU]),
+        });
     }
     for _ in 0..draw.below(2) {
         let (kind, from) = (draw.one_of(&Kind::ALL), at(draw));
-        let until = from + TimeDelta::seconds(20 + i64::try_from(draw.below(200)).unwrap_or_default());
+        let until =
+            from + TimeDelta::seconds(20 + i64::try_from(draw.below(200)).unwrap_or_default());
         account.outages.push(Outage { kind, from, until });
     }
     account
@@ -282,9 +319,13 @@ fn errand(number: u64, draw: &mut Random) -> Errand {
     let is_bulk = draw.chance(0.25);
     let count = if is_bulk { 1 + draw.below(8) } else { 1 };
     let moment = |draw: &mut Random, most: TimeDelta| {
-        TimeDelta::milliseconds(i64::try_from(draw.below(most.num_milliseconds().unsigned_abs())).unwrap_or_default())
+        TimeDelta::milliseconds(
+            i64::try_from(draw.below(most.num_milliseconds().unsigned_abs())).unwrap_or_default(),
+        )
     };
-    let requests: Vec<_> = (0..count).map(|line| request(&format!("{number}-{line}"), is_bulk, draw)).collect();
+    let requests: Vec<_> = (0..count)
+        .map(|line| request(&format!("{number}-{line}"), is_bulk, draw))
+        .collect();
     let mut cancels = Vec::new();
     for line in 0..requests.len() {
         if draw.chance(0.15) {
@@ -303,14 +344,18 @@ fn errand(number: u64, draw: &mut Random) -> Errand {
     }
 }
 
-/// Some of the users cancel a whole group, or run again what failed of one. Each is drawn by itself, so that all else of a seed is as it was before
-/// there was such a thing.
+/// Some of the users cancel a whole group, or run again what failed of one. Each is drawn by
+/// itself, so that all else of a seed is as it was before there was such a thing.
 fn with_groups(mut errands: Vec<Errand>, seed: u64) -> Vec<Errand> {
     fn group(draw: &mut Random, within: u64) -> (String, TimeDelta) {
         let after = i64::try_from(draw.below(within)).unwrap_or_default();
-        (draw.one_of(&["nightly", "matrix"]).to_owned(), TimeDelta::milliseconds(after))
+        (
+            draw.one_of(&["nightly", "matrix"]).to_owned(),
+            TimeDelta::milliseconds(after),
+        )
     }
-    let [cancels, reruns] = &mut ["groups", "group reruns"].map(|stream| Random::keyed(seed, stream, 0));
+    let [cancels, reruns] =
+        &mut ["groups", "group reruns"].map(|stream| Random::keyed(seed, stream, 0));
     for errand in &mut errands {
         errand.cancels_group = cancels.chance(0.15).then(|| group(cancels, 120_000));
         errand.reruns_group = reruns.chance(0.15).then(|| group(reruns, 600_000));
@@ -319,20 +364,39 @@ fn with_groups(mut errands: Vec<Errand>, seed: u64) -> Vec<Errand> {
 }
 
 fn request(name: &str, in_bulk: bool, draw: &mut Random) -> SubmitRequest {
-    let group = draw.chance(0.3).then(|| draw.one_of(&["nightly", "matrix"]).to_owned());
-    let on = draw.one_of(&[vec![], vec![], vec!["spot".to_owned()], vec!["spot".to_owned(), "host".to_owned()]]);
+    let group = draw
+        .chance(0.3)
+        .then(|| draw.one_of(&["nightly", "matrix"]).to_owned());
+    let on = draw.one_of(&[
+        vec![],
+        vec![],
+        vec!["spot".to_owned()],
+        vec!["spot".to_owned(), "host".to_owned()],
+    ]);
     SubmitRequest {
         command: Some("make".into()),
         name: Some(format!("run-{name}")),
         timeout: Some(draw.one_of(&["30s", "10m"]).to_owned().into()),
-        cpu: Some(draw.one_of(&["256", "256", "512", "1024"]).to_owned().into()),
+        cpu: Some(
+            draw.one_of(&["256", "256", "512", "1024"])
+                .to_owned()
+                .into(),
+        ),
         memory: Some("2048".to_owned().into()),
         capacity: draw.one_of(&[None, None, Some("on-demand".to_owned())]),
-        lock: draw.chance(0.25).then(|| draw.one_of(&["deploy", "state"]).to_owned()),
-        max_parallel: group.as_ref().and_then(|_| draw.chance(0.8).then(|| draw.one_of(&[1, 2]))),
+        lock: draw
+            .chance(0.25)
+            .then(|| draw.one_of(&["deploy", "state"]).to_owned()),
+        max_parallel: group
+            .as_ref()
+            .and_then(|_| draw.chance(0.8).then(|| draw.one_of(&[1, 2]))),
         group,
         priority: draw.one_of(&[None, None, Some(5)]),
-        retries: if on.is_empty() { draw.one_of(&[None, None, Some(2)]) } else { draw.one_of(&[None, Some(2)]) },
+        retries: if on.is_empty() {
+            draw.one_of(&[None, None, Some(2)])
+        } else {
+            draw.one_of(&[None, Some(2)])
+        },
         retry_on: on,
         idempotency_key: (!in_bulk).then(|| format!("key-{name}")),
         ..SubmitRequest::default()

@@ -1,4 +1,5 @@
-//! What always holds (DESIGN §4), looked at with each write and each launch, and once more when all is over.
+//! What always holds (DESIGN §4), looked at with each write and each launch, and once more when all
+//! is over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,8 +60,15 @@ const CANCEL_HOLDS_AFTER: TimeDelta = TimeDelta::seconds(1);
 /// One backlog for a change of a record.
 pub(super) fn change(before: &Execution, after: &Execution) -> String {
     let mut text = format!("{}: {} -> {}", after.id, before.status(), after.status());
-    if let State::Waiting { backlog, reason, not_before } = &after.state {
-        let due = not_before.map(|at| format!(" from {} on", clock(at))).unwrap_or_default();
+    if let State::Waiting {
+        backlog,
+        reason,
+        not_before,
+    } = &after.state
+    {
+        let due = not_before
+            .map(|at| format!(" from {} on", clock(at)))
+            .unwrap_or_default();
         let _ = write!(text, " in {backlog}{due} ({reason})");
     }
     if let Some(end) = after.end() {
@@ -99,7 +107,9 @@ impl Rules {
     /// A rule is broken.
     pub(super) fn break_(&self, world: &World, how: &str) {
         world.story.tell("RULE BROKEN", || how.to_owned());
-        locked(&self.0).broken.push(format!("{}: {how}", clock(world.time.now())));
+        locked(&self.0)
+            .broken
+            .push(format!("{}: {how}", clock(world.time.now())));
     }
 
     fn check(&self, world: &World, holds: bool, how: impl FnOnce() -> String) {
@@ -110,8 +120,10 @@ impl Rules {
 
     /// A user was told that this is accepted.
     pub(super) fn accepted(&self, id: &Value, request: SubmitRequest) -> ExecutionId {
-        let id: ExecutionId =
-            id.as_str().and_then(|id| id.parse().ok()).unwrap_or_else(|| ExecutionId::new(super::super::start(), 0));
+        let id: ExecutionId = id
+            .as_str()
+            .and_then(|id| id.parse().ok())
+            .unwrap_or_else(|| ExecutionId::new(super::super::start(), 0));
         locked(&self.0).accepted.insert(id.clone(), request);
         id
     }
@@ -133,15 +145,24 @@ impl Rules {
     /// A user was told that a group is cancelled up to this moment.
     pub(super) fn group_is_cancelled(&self, world: &World, group: &str, at: &Value) {
         let Some(at) = at.as_str().and_then(|at| at.parse().ok()) else {
-            return self.break_(world, &format!("the cancel of {group} was answered without a moment: {at}"));
+            return self.break_(
+                world,
+                &format!("the cancel of {group} was answered without a moment: {at}"),
+            );
         };
-        locked(&self.0).cancelled.push((group.to_owned(), at, world.time.now()));
+        locked(&self.0)
+            .cancelled
+            .push((group.to_owned(), at, world.time.now()));
     }
 
-    /// A user was told that what failed of a group, of what was submitted before this moment, is run again.
+    /// A user was told that what failed of a group, of what was submitted before this moment, is
+    /// run again.
     pub(super) fn group_is_rerun(&self, world: &World, of: &str, submission: &str, at: &Value) {
         let Some(at) = at.as_str().and_then(|at| at.parse::<Timestamp>().ok()) else {
-            return self.break_(world, &format!("the rerun of {of} was answered without a moment: {at}"));
+            return self.break_(
+                world,
+                &format!("the rerun of {of} was answered without a moment: {at}"),
+            );
         };
         let mut failed = Vec::new();
         world.store.for_each(|record| {
@@ -149,14 +170,26 @@ impl Rules {
                 failed.push(record.id.clone());
             }
         });
-        locked(&self.0).rerun.push(Rerun { of: of.into(), submission: submission.into(), failed });
+        locked(&self.0).rerun.push(Rerun {
+            of: of.into(),
+            submission: submission.into(),
+            failed,
+        });
     }
 
     /// Each member that had failed is run again once, and nothing else is.
     fn reruns_are_right(&self, world: &World, records: &BTreeMap<ExecutionId, Execution>) -> usize {
         let mut made = 0;
-        for Rerun { of, submission, failed } in locked(&self.0).rerun.clone() {
-            let reruns: Vec<_> = records.values().filter(|record| is_of(record, &submission)).collect();
+        for Rerun {
+            of,
+            submission,
+            failed,
+        } in locked(&self.0).rerun.clone()
+        {
+            let reruns: Vec<_> = records
+                .values()
+                .filter(|record| is_of(record, &submission))
+                .collect();
             made += reruns.len();
             let keys: BTreeSet<_> = reruns
                 .iter()
@@ -164,15 +197,32 @@ impl Rules {
                 .map(IdempotencyKey::as_str)
                 .collect();
             self.check(world, keys.len() == reruns.len(), || {
-                format!("{} runs of {submission} have {} keys (rule 3)", reruns.len(), keys.len())
+                format!(
+                    "{} runs of {submission} have {} keys (rule 3)",
+                    reruns.len(),
+                    keys.len()
+                )
             });
-            for id in failed.iter().filter(|id| !keys.contains(&*key(&submission, id))) {
-                self.break_(world, &format!("{id} of {of} had failed and is not run again as {submission} (rule 1)"));
+            for id in failed
+                .iter()
+                .filter(|id| !keys.contains(&*key(&submission, id)))
+            {
+                self.break_(
+                    world,
+                    &format!(
+                        "{id} of {of} had failed and is not run again as {submission} (rule 1)"
+                    ),
+                );
             }
-            let may = records.values().filter(|record| is_of(record, &of) && record.status().is_failure());
+            let may = records
+                .values()
+                .filter(|record| is_of(record, &of) && record.status().is_failure());
             let may: BTreeSet<_> = may.map(|record| key(&submission, &record.id)).collect();
             for key in keys.iter().filter(|key| !may.contains(**key)) {
-                self.break_(world, &format!("{key} of {submission} repeats nothing that failed (rule 4)"));
+                self.break_(
+                    world,
+                    &format!("{key} of {submission} repeats nothing that failed (rule 4)"),
+                );
             }
         }
         made
@@ -180,16 +230,27 @@ impl Rules {
 
     /// A launcher calls RunTask now.
     pub(super) fn asks_to_launch(&self, world: &World, input: &RunTaskInput) {
-        let Some(own) = record_of(world, &input.started_by) else { return };
+        let Some(own) = record_of(world, &input.started_by) else {
+            return;
+        };
         let cancelled = locked(&self.0).cancelled.clone();
         let mark = cancelled.iter().find(|(group, at, answered_at)| {
-            own.request.group.as_ref().is_some_and(|own| own.as_str() == group)
+            own.request
+                .group
+                .as_ref()
+                .is_some_and(|own| own.as_str() == group)
                 && own.submitted_at <= *at
                 && world.time.now() > *answered_at + CANCEL_HOLDS_AFTER
         });
         if let Some((group, _, answered_at)) = mark {
             let late = world.time.now() - *answered_at;
-            self.break_(world, &format!("{} of {group} is started {late} after the group was cancelled", own.id));
+            self.break_(
+                world,
+                &format!(
+                    "{} of {group} is started {late} after the group was cancelled",
+                    own.id
+                ),
+            );
         }
     }
 
@@ -197,33 +258,66 @@ impl Rules {
     pub(super) fn about_to_launch(&self, world: &World, input: &RunTaskInput) {
         let by = &input.started_by;
         let Ok(attempt) = by.parse::<AttemptId>() else {
-            return self.break_(world, &format!("RunTask is called for {by}, which is no attempt"));
+            return self.break_(
+                world,
+                &format!("RunTask is called for {by}, which is no attempt"),
+            );
         };
         let record = now(world.store.load(attempt.execution()));
-        let known = record.as_ref().and_then(|r| r.attempts.iter().find(|a| a.number == attempt.number()));
-        self.check(world, known.is_some(), || format!("RunTask is called for {by}, which is not on record (rule 2)"));
+        let known = record
+            .as_ref()
+            .and_then(|r| r.attempts.iter().find(|a| a.number == attempt.number()));
+        self.check(world, known.is_some(), || {
+            format!("RunTask is called for {by}, which is not on record (rule 2)")
+        });
     }
 
     /// A task was started.
     pub(super) fn launched(&self, world: &World, input: &RunTaskInput) {
-        let Some(own) = record_of(world, &input.started_by) else { return };
-        let number = input.started_by.parse::<AttemptId>().map(|attempt| attempt.number()).unwrap_or_default();
-        let exact =
-            own.attempts.iter().any(|a| a.number == number && a.is_open() && a.run_task.as_ref() == Some(input));
+        let Some(own) = record_of(world, &input.started_by) else {
+            return;
+        };
+        let number = input
+            .started_by
+            .parse::<AttemptId>()
+            .map(|attempt| attempt.number())
+            .unwrap_or_default();
+        let exact = own
+            .attempts
+            .iter()
+            .any(|a| a.number == number && a.is_open() && a.run_task.as_ref() == Some(input));
         self.check(world, exact, || {
-            format!("a task of {} was started with an input that is not on record (rule 3)", input.started_by)
+            format!(
+                "a task of {} was started with an input that is not on record (rule 3)",
+                input.started_by
+            )
         });
-        let alive: Vec<_> = live_tasks(world).iter().filter_map(|by| record_of(world, by)).collect();
+        let alive: Vec<_> = live_tasks(world)
+            .iter()
+            .filter_map(|by| record_of(world, by))
+            .collect();
         if let Some(lock) = &own.request.lock {
-            let holders: Vec<_> =
-                alive.iter().filter(|e| e.request.lock.as_ref() == Some(lock)).map(|e| &e.id).collect();
-            self.check(world, holders.len() == 1, || format!("lock {lock} is held by {holders:?} at once (rule 6)"));
+            let holders: Vec<_> = alive
+                .iter()
+                .filter(|e| e.request.lock.as_ref() == Some(lock))
+                .map(|e| &e.id)
+                .collect();
+            self.check(world, holders.len() == 1, || {
+                format!("lock {lock} is held by {holders:?} at once (rule 6)")
+            });
         }
         if let (Some(group), Some(max)) = (&own.request.group, own.request.max_parallel) {
-            let mine = |e: &&Execution| e.request.group.as_ref() == Some(group) && e.request.max_parallel.is_some();
+            let mine = |e: &&Execution| {
+                e.request.group.as_ref() == Some(group) && e.request.max_parallel.is_some()
+            };
             let count = alive.iter().filter(mine).count();
             // Each asks for its own most; the group's other members may have asked for more.
-            let most = alive.iter().filter(mine).filter_map(|e| e.request.max_parallel).max().unwrap_or(max);
+            let most = alive
+                .iter()
+                .filter(mine)
+                .filter_map(|e| e.request.max_parallel)
+                .max()
+                .unwrap_or(max);
             self.check(world, count <= most as usize, || {
                 format!("{count} of group {group} run at once, of at most {most} (rule 6)")
             });
@@ -233,19 +327,45 @@ impl Rules {
     /// A record was written.
     pub(super) fn changed(&self, world: &World, before: &Execution, after: &Execution) {
         let id = &after.id;
-        let same = (&before.id, &before.request, &before.submitted_by, before.submitted_at)
-            == (&after.id, &after.request, &after.submitted_by, after.submitted_at);
-        self.check(world, same, || format!("{id}: what was asked for has changed (rule 11)"));
-        self.check(world, before.end().is_none() || before.end() == after.end(), || {
-            format!("{id}: its end {:?} became {:?} (rule 5)", before.end(), after.end())
+        let same = (
+            &before.id,
+            &before.request,
+            &before.submitted_by,
+            before.submitted_at,
+        ) == (
+            &after.id,
+            &after.request,
+            &after.submitted_by,
+            after.submitted_at,
+        );
+        self.check(world, same, || {
+            format!("{id}: what was asked for has changed (rule 11)")
         });
+        self.check(
+            world,
+            before.end().is_none() || before.end() == after.end(),
+            || {
+                format!(
+                    "{id}: its end {:?} became {:?} (rule 5)",
+                    before.end(),
+                    after.end()
+                )
+            },
+        );
         self.check(world, after.events.starts_with(&before.events), || {
             format!("{id}: its events were rewritten (rule 5)")
         });
         for (was, is) in before.attempts.iter().zip(&after.attempts) {
-            self.check(world, was.number == is.number && (was.closed.is_none() || was.closed == is.closed), || {
-                format!("{id}: attempt {} ended as {:?} and then as {:?} (rule 5)", was.number, was.closed, is.closed)
-            });
+            self.check(
+                world,
+                was.number == is.number && (was.closed.is_none() || was.closed == is.closed),
+                || {
+                    format!(
+                        "{id}: attempt {} ended as {:?} and then as {:?} (rule 5)",
+                        was.number, was.closed, is.closed
+                    )
+                },
+            );
             let version = |attempt: &Attempt| attempt.task.as_ref().map_or(0, |task| task.version);
             self.check(world, version(was) <= version(is), || {
                 format!(
@@ -256,22 +376,39 @@ impl Rules {
                 )
             });
             let forgets = was.task_arn.is_some() && was.task_arn != is.task_arn;
-            self.check(world, !forgets, || format!("{id}: attempt {} forgot its task (rule 5)", was.number));
+            self.check(world, !forgets, || {
+                format!("{id}: attempt {} forgot its task (rule 5)", was.number)
+            });
             if let (None, Some(end)) = (&was.closed, &is.closed) {
                 let by = after.attempt_id(is).to_string();
-                // Nothing here is too large for its quota, and nothing is malformed: so no attempt ends but by its task, or by a cancel.
-                let waited = world.task_of(&by).is_none() && !matches!(end.outcome, Outcome::Cancelled { .. });
-                self.check(world, !waited, || format!("{by} never had a task and ended as {:?} (rule 7)", end.outcome));
+                // Nothing here is too large for its quota, and nothing is malformed: so no attempt
+                // ends but by its task, or by a cancel.
+                let waited = world.task_of(&by).is_none()
+                    && !matches!(end.outcome, Outcome::Cancelled { .. });
+                self.check(world, !waited, || {
+                    format!(
+                        "{by} never had a task and ended as {:?} (rule 7)",
+                        end.outcome
+                    )
+                });
                 let alive = live_tasks(world).contains(&by);
                 self.check(world, !alive, || {
-                    format!("{by} was closed as {:?} while its task lives (rule 6)", is.closed)
+                    format!(
+                        "{by} was closed as {:?} while its task lives (rule 6)",
+                        is.closed
+                    )
                 });
             }
         }
         if !before.allocations().is_empty() && after.allocations().is_empty() {
-            let mine = |by: &String| by.parse::<AttemptId>().is_ok_and(|attempt| attempt.execution() == id);
+            let mine = |by: &String| {
+                by.parse::<AttemptId>()
+                    .is_ok_and(|attempt| attempt.execution() == id)
+            };
             let alive: Vec<_> = live_tasks(world).into_iter().filter(mine).collect();
-            self.check(world, alive.is_empty(), || format!("{id} gave back what {alive:?} still uses (rule 6)"));
+            self.check(world, alive.is_empty(), || {
+                format!("{id} gave back what {alive:?} still uses (rule 6)")
+            });
         }
         self.check(world, after.attempts.len() >= before.attempts.len(), || {
             format!("{id}: an attempt vanished (rule 5)")
@@ -280,67 +417,109 @@ impl Rules {
             self.another_attempt(world, after);
         }
         if let State::Waiting { reason, .. } = &after.state {
-            self.check(world, !reason.is_empty(), || format!("{id} waits for no reason (rule 7)"));
+            self.check(world, !reason.is_empty(), || {
+                format!("{id} waits for no reason (rule 7)")
+            });
         }
     }
 
     /// Rule 4, at the moment at which one more attempt is written down.
     fn another_attempt(&self, world: &World, record: &Execution) {
-        let Some((_, earlier)) = record.attempts.split_last() else { return };
+        let Some((_, earlier)) = record.attempts.split_last() else {
+            return;
+        };
         for attempt in earlier {
             let by = record.attempt_id(attempt).to_string();
             self.check(world, attempt.closed.is_some(), || {
                 format!("{by} is tried again before it was closed (rule 3)")
             });
         }
-        let started = earlier.iter().filter(|a| self.has_started(&record.attempt_id(a).to_string())).count();
+        let started = earlier
+            .iter()
+            .filter(|a| self.has_started(&record.attempt_id(a).to_string()))
+            .count();
         self.check(world, started <= usize::from(record.request.retries), || {
             let allowed = record.request.retries;
             format!("{}: its command had started {started} times, {allowed} retries were asked for, and it is tried again (rule 4)", record.id)
         });
         self.check(world, record.cancel.is_none(), || {
-            format!("{} is tried again though it was cancelled (rule 4)", record.id)
+            format!(
+                "{} is tried again though it was cancelled (rule 4)",
+                record.id
+            )
         });
     }
 
     /// Everything is over.
     pub(super) fn at_rest(&self, world: &World) {
         let mut records = BTreeMap::new();
-        world.store.for_each(|record| drop(records.insert(record.id.clone(), record.clone())));
+        world
+            .store
+            .for_each(|record| drop(records.insert(record.id.clone(), record.clone())));
         for record in records.values() {
             self.ended_right(world, record);
         }
         let accepted = locked(&self.0).accepted.clone();
         for id in accepted.keys().filter(|id| !records.contains_key(id)) {
-            self.break_(world, &format!("{id} was accepted and is not on record (rule 1)"));
+            self.break_(
+                world,
+                &format!("{id} was accepted and is not on record (rule 1)"),
+            );
         }
         let again = self.reruns_are_right(world, &records);
-        let wanted: usize = world.plan.errands.iter().map(|e| e.requests.len() + usize::from(e.reruns)).sum();
+        let wanted: usize = world
+            .plan
+            .errands
+            .iter()
+            .map(|e| e.requests.len() + usize::from(e.reruns))
+            .sum();
         self.check(world, records.len() == wanted + again, || {
-            format!("{wanted} were submitted, {again} run again, and {} are on record (rule 1)", records.len())
+            format!(
+                "{wanted} were submitted, {again} run again, and {} are on record (rule 1)",
+                records.len()
+            )
         });
         self.check(world, accepted.len() == wanted, || {
-            format!("{wanted} were submitted and {} accepted (rule 1)", accepted.len())
+            format!(
+                "{wanted} were submitted and {} accepted (rule 1)",
+                accepted.len()
+            )
         });
         for (id, request) in &accepted {
-            let kept = records.get(id).map(|record| SubmitRequest::from(&record.request).name);
+            let kept = records
+                .get(id)
+                .map(|record| SubmitRequest::from(&record.request).name);
             self.check(world, kept.is_none_or(|kept| kept == request.name), || {
                 format!("{id} is another's run (rule 11)")
             });
         }
         let doubled = locked(&world.ecs).counts().doubled.clone();
-        self.check(world, doubled.is_empty(), || format!("attempts with more than one task: {doubled:?} (rule 3)"));
-        let pools =
-            [domain::limit::CapacityPool::FargateSpot, domain::limit::CapacityPool::Fargate].map(LimitKey::Pool);
-        let own = records.values().flat_map(Execution::demand).map(|allocation| allocation.key);
+        self.check(world, doubled.is_empty(), || {
+            format!("attempts with more than one task: {doubled:?} (rule 3)")
+        });
+        let pools = [
+            domain::limit::CapacityPool::FargateSpot,
+            domain::limit::CapacityPool::Fargate,
+        ]
+        .map(LimitKey::Pool);
+        let own = records
+            .values()
+            .flat_map(Execution::demand)
+            .map(|allocation| allocation.key);
         for key in own.chain(pools).collect::<BTreeSet<_>>() {
             let used = now(world.store.usage(&key)).used;
-            self.check(world, used == 0, || format!("{used} of {key} are still held (rule 6)"));
+            self.check(world, used == 0, || {
+                format!("{used} of {key} are still held (rule 6)")
+            });
         }
         let backlogs = now(world.store.backlogs(world.time.now() + TimeDelta::days(1)));
-        self.check(world, backlogs.is_empty(), || format!("somebody stands in {backlogs:?} (rule 10)"));
+        self.check(world, backlogs.is_empty(), || {
+            format!("somebody stands in {backlogs:?} (rule 10)")
+        });
         let alive = live_tasks(world);
-        self.check(world, alive.is_empty(), || format!("tasks of {alive:?} still run (rule 6)"));
+        self.check(world, alive.is_empty(), || {
+            format!("tasks of {alive:?} still run (rule 6)")
+        });
     }
 
     /// The end on record is the end that there was.
@@ -348,33 +527,62 @@ impl Rules {
         let id = &record.id;
         let Some(end) = record.end() else {
             let backlog = record.backlog_entry().map(|entry| entry.backlog);
-            let state = backlog
-                .as_ref()
-                .map(|backlog| (now(world.store.backlog_state(backlog)), now(world.store.usage(backlog))));
+            let state = backlog.as_ref().map(|backlog| {
+                (
+                    now(world.store.backlog_state(backlog)),
+                    now(world.store.usage(backlog)),
+                )
+            });
             return self.break_(
                 world,
-                &format!("{id} has not ended: {:?}; its backlog: {state:?} (rules 7, 10)", record.state),
+                &format!(
+                    "{id} has not ended: {:?}; its backlog: {state:?} (rules 7, 10)",
+                    record.state
+                ),
             );
         };
         let Some(attempt) = record.attempts.last() else {
-            let right = matches!(end.outcome, Outcome::Cancelled { .. } | Outcome::Failed { exit_code: None, .. });
-            return self
-                .check(world, right, || format!("{id} never had a task and ended as {:?} (rule 8)", end.outcome));
+            let right = matches!(
+                end.outcome,
+                Outcome::Cancelled { .. }
+                    | Outcome::Failed {
+                        exit_code: None,
+                        ..
+                    }
+            );
+            return self.check(world, right, || {
+                format!(
+                    "{id} never had a task and ended as {:?} (rule 8)",
+                    end.outcome
+                )
+            });
         };
         let by = record.attempt_id(attempt).to_string();
         let said = locked(&self.0).said.get(&by).copied();
-        let task =
-            locked(&world.ecs).tasks().find(|t| t.task.started_by.as_deref() == Some(&by)).map(|t| t.task.clone());
-        let code = task.as_ref().and_then(Task::container).and_then(|container| container.exit_code);
-        let itself = task.as_ref().is_some_and(|task| task.stop_code == Some(StopCode::EssentialContainerExited));
+        let task = locked(&world.ecs)
+            .tasks()
+            .find(|t| t.task.started_by.as_deref() == Some(&by))
+            .map(|t| t.task.clone());
+        let code = task
+            .as_ref()
+            .and_then(Task::container)
+            .and_then(|container| container.exit_code);
+        let itself = task
+            .as_ref()
+            .is_some_and(|task| task.stop_code == Some(StopCode::EssentialContainerExited));
         let right = match &end.outcome {
             Outcome::Succeeded => said == Some(Ended::Exit(0)) && code == Some(0),
-            Outcome::Failed { exit_code: Some(known), .. } => code == Some(*known),
-            Outcome::Failed { exit_code: None, .. } => {
-                !matches!(said, Some(Ended::Exit(_))) || code.is_none() || !itself
-            }
+            Outcome::Failed {
+                exit_code: Some(known),
+                ..
+            } => code == Some(*known),
+            Outcome::Failed {
+                exit_code: None, ..
+            } => !matches!(said, Some(Ended::Exit(_))) || code.is_none() || !itself,
             Outcome::TimedOut { .. } => said == Some(Ended::TimedOut),
-            Outcome::Cancelled { .. } => record.cancel.is_some() && !(itself && matches!(said, Some(Ended::Exit(0)))),
+            Outcome::Cancelled { .. } => {
+                record.cancel.is_some() && !(itself && matches!(said, Some(Ended::Exit(0))))
+            }
             Outcome::Lost { .. } => itself && code.is_none() && said.is_none(),
         };
         self.check(world, right, || {
@@ -385,31 +593,54 @@ impl Rules {
             )
         });
         let wrong_status = record.status() != end.outcome.status() || !record.status().is_final();
-        self.check(world, !wrong_status, || format!("{id} is {} at its end (rule 5)", record.status()));
+        self.check(world, !wrong_status, || {
+            format!("{id} is {} at its end (rule 5)", record.status())
+        });
         let last = record.events.last().map(|event| event.status.clone());
-        self.check(world, last == Some(record.status()), || format!("{id}: its last event is {last:?} (rule 5)"));
-        let ends = record.events.iter().filter(|event| event.status.is_final()).count();
-        self.check(world, ends == 1, || format!("{id} ended {ends} times (rule 5)"));
+        self.check(world, last == Some(record.status()), || {
+            format!("{id}: its last event is {last:?} (rule 5)")
+        });
+        let ends = record
+            .events
+            .iter()
+            .filter(|event| event.status.is_final())
+            .count();
+        self.check(world, ends == 1, || {
+            format!("{id} ended {ends} times (rule 5)")
+        });
     }
 }
 
 /// What the store has at this moment: it answers at once.
 fn now<T: Default, E>(answer: impl Future<Output = Result<T, E>>) -> T {
-    answer.now_or_never().and_then(Result::ok).unwrap_or_default()
+    answer
+        .now_or_never()
+        .and_then(Result::ok)
+        .unwrap_or_default()
 }
 
 fn is_of(record: &Execution, group: &str) -> bool {
-    record.request.group.as_ref().is_some_and(|own| own.as_str() == group)
+    record
+        .request
+        .group
+        .as_ref()
+        .is_some_and(|own| own.as_str() == group)
 }
 
 fn record_of(world: &World, started_by: &str) -> Option<Execution> {
-    now(world.store.load(started_by.parse::<AttemptId>().ok()?.execution()))
+    now(world
+        .store
+        .load(started_by.parse::<AttemptId>().ok()?.execution()))
 }
 
 /// Whose tasks are not over.
 fn live_tasks(world: &World) -> Vec<String> {
     let mut ecs = locked(&world.ecs);
     ecs.pass(world.time.now());
-    let alive = ecs.tasks().filter(|shown| shown.task.last_status != STOPPED);
-    alive.filter_map(|shown| shown.task.started_by.clone()).collect()
+    let alive = ecs
+        .tasks()
+        .filter(|shown| shown.task.last_status != STOPPED);
+    alive
+        .filter_map(|shown| shown.task.started_by.clone())
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! What a task's script does: it writes marker lines to its log, and by the log's subscription to the state tracker.
+//! What a task's script does: it writes marker lines to its log, and by the log's subscription to
+//! the state tracker.
 
 use std::{collections::BTreeMap, sync::Arc, sync::Mutex};
 
@@ -22,11 +23,13 @@ use crate::{
     random::Random,
 };
 
-/// Up to how long a line takes to be found in its log: within the ten seconds after which the pipeline takes a log for whole.
+/// Up to how long a line takes to be found in its log: within the ten seconds after which the
+/// pipeline takes a log for whole.
 const TO_THE_LOG: TimeDelta = TimeDelta::seconds(6);
 /// Up to how long it takes to the state tracker.
 const SUBSCRIPTION: TimeDelta = TimeDelta::seconds(2);
-/// Before Lambda invokes a function again whose asynchronous invocation failed (Lambda Developer Guide).
+/// Before Lambda invokes a function again whose asynchronous invocation failed (Lambda Developer
+/// Guide).
 pub(super) const AGAIN: [TimeDelta; 2] = [TimeDelta::minutes(1), TimeDelta::minutes(2)];
 /// How many set-ups fail, where commands do.
 const SET_UPS_FAIL: f64 = 0.05;
@@ -45,32 +48,56 @@ pub(super) struct LogGroup(Mutex<BTreeMap<String, Vec<(Timestamp, LogLine)>>>);
 
 impl LogGroup {
     fn write(&self, stream: &str, found_at: Timestamp, line: LogLine) {
-        locked(&self.0).entry(stream.to_owned()).or_default().push((found_at, line));
+        locked(&self.0)
+            .entry(stream.to_owned())
+            .or_default()
+            .push((found_at, line));
     }
 
     /// In order, so that a line is found only after those before it.
     pub(super) fn read(&self, stream: &str, cursor: Option<&str>, now: Timestamp) -> LogPage {
         let logs = locked(&self.0);
-        let Some(lines) = logs.get(stream) else { return LogPage::default() };
-        let from: usize = cursor.and_then(|cursor| cursor.parse().ok()).unwrap_or_default();
-        let found: Vec<_> =
-            lines.iter().skip(from).take_while(|(at, _)| *at <= now).map(|(_, line)| line.clone()).collect();
-        LogPage { next: Some((from + found.len()).to_string()), lines: found, more: false }
+        let Some(lines) = logs.get(stream) else {
+            return LogPage::default();
+        };
+        let from: usize = cursor
+            .and_then(|cursor| cursor.parse().ok())
+            .unwrap_or_default();
+        let found: Vec<_> = lines
+            .iter()
+            .skip(from)
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, line)| line.clone())
+            .collect();
+        LogPage {
+            next: Some((from + found.len()).to_string()),
+            lines: found,
+            more: false,
+        }
     }
 }
 
 /// RunTask, with the witness beside it: whatever starts here is known to the rules.
-pub(super) async fn run_task(world: &Arc<World>, input: &RunTaskInput) -> Result<Task, LaunchError> {
+pub(super) async fn run_task(
+    world: &Arc<World>,
+    input: &RunTaskInput,
+) -> Result<Task, LaunchError> {
     world.rules.about_to_launch(world, input);
     let (life, ended) = life(world, input);
     locked(&world.ecs).script(&input.started_by, life.clone());
     let before = locked(&world.ecs).tasks().count();
     let result = world.tasks.run_task(input).await;
-    let started = locked(&world.ecs).tasks().nth(before).map(|shown| shown.task.task_arn.clone());
+    let started = locked(&world.ecs)
+        .tasks()
+        .nth(before)
+        .map(|shown| shown.task.task_arn.clone());
     if let Some(arn) = started {
         world.rules.launched(world, input);
         let (world, nonce, by) = (Arc::clone(world), nonce(input), input.started_by.clone());
-        world.time.clone().spawn(async move { write(&world, &arn, &nonce, &by, &life, ended).await });
+        world
+            .time
+            .clone()
+            .spawn(async move { write(&world, &arn, &nonce, &by, &life, ended).await });
     }
     world.news.tell();
     result
@@ -86,8 +113,19 @@ fn life(world: &World, input: &RunTaskInput) -> (Life, Option<Ended>) {
     if matches!(drawn.end, End::NeverStarts(_)) {
         return (drawn, None);
     }
-    let fails = !world.plan.account.lives.ends.iter().all(|(share, _)| *share == 0.0) && random.chance(SET_UPS_FAIL);
-    let allowed = TimeDelta::seconds(variable(input, "MYCLI_TIMEOUT").parse().unwrap_or(i64::MAX / 1000));
+    let fails = !world
+        .plan
+        .account
+        .lives
+        .ends
+        .iter()
+        .all(|(share, _)| *share == 0.0)
+        && random.chance(SET_UPS_FAIL);
+    let allowed = TimeDelta::seconds(
+        variable(input, "MYCLI_TIMEOUT")
+            .parse()
+            .unwrap_or(i64::MAX / 1000),
+    );
     let set_up = set_up(&drawn);
     let (work, code, ended) = match drawn.end {
         _ if fails => (set_up, 125, Ended::SetUpFailed),
@@ -95,7 +133,14 @@ fn life(world: &World, input: &RunTaskInput) -> (Life, Option<Ended>) {
         End::Exit(code) => (drawn.work, code, Ended::Exit(code)),
         _ => return (drawn, None),
     };
-    (Life { work, end: End::Exit(code), ..drawn }, Some(ended))
+    (
+        Life {
+            work,
+            end: End::Exit(code),
+            ..drawn
+        },
+        Some(ended),
+    )
 }
 
 fn set_up(life: &Life) -> TimeDelta {
@@ -103,21 +148,39 @@ fn set_up(life: &Life) -> TimeDelta {
 }
 
 fn variable(input: &RunTaskInput, name: &str) -> String {
-    let mut variables = input.overrides.container_overrides.iter().flat_map(|container| &container.environment);
-    variables.find(|variable| variable.name == name).map(|variable| variable.value.clone()).unwrap_or_default()
+    let mut variables = input
+        .overrides
+        .container_overrides
+        .iter()
+        .flat_map(|container| &container.environment);
+    variables
+        .find(|variable| variable.name == name)
+        .map(|variable| variable.value.clone())
+        .unwrap_or_default()
 }
 
 fn nonce(input: &RunTaskInput) -> String {
     variable(input, "MYCLI_NONCE")
 }
 
-async fn write(world: &Arc<World>, arn: &str, nonce: &str, by: &str, life: &Life, ended: Option<Ended>) {
+async fn write(
+    world: &Arc<World>,
+    arn: &str,
+    nonce: &str,
+    by: &str,
+    life: &Life,
+    ended: Option<Ended>,
+) {
     world.time.sleep(life.start_up).await;
     if matches!(life.end, End::NeverStarts(_)) || world.is_stopping(arn) {
         return;
     }
     say(world, arn, nonce, "setup");
-    let set_up = if ended == Some(Ended::SetUpFailed) { life.work } else { set_up(life) };
+    let set_up = if ended == Some(Ended::SetUpFailed) {
+        life.work
+    } else {
+        set_up(life)
+    };
     world.time.sleep(set_up).await;
     if world.is_stopping(arn) {
         return;
@@ -127,7 +190,9 @@ async fn write(world: &Arc<World>, arn: &str, nonce: &str, by: &str, life: &Life
         say(world, arn, nonce, "start");
     }
     world.time.sleep(life.work - set_up).await;
-    let Some(ended) = ended.filter(|_| !world.was_told_to_stop(arn)) else { return };
+    let Some(ended) = ended.filter(|_| !world.was_told_to_stop(arn)) else {
+        return;
+    };
     world.rules.said(by, ended);
     match ended {
         Ended::Exit(code) => say(world, arn, nonce, &format!("exit:{code}")),
@@ -143,13 +208,27 @@ fn say(world: &Arc<World>, arn: &str, nonce: &str, word: &str) {
     let (now, stream) = (world.time.now(), task::log_stream(arn));
     let text = format!("{}{nonce}:{word}", marker::PREFIX);
     world.story.tell("a task", || format!("{arn} says {word}"));
-    let delay = if world.fate.is_clear() { TimeDelta::seconds(1) } else { world.fate.within(TO_THE_LOG) };
-    world.logs.write(&stream, now + delay, LogLine { at: now, text: text.clone() });
+    let delay = if world.fate.is_clear() {
+        TimeDelta::seconds(1)
+    } else {
+        world.fate.within(TO_THE_LOG)
+    };
+    world.logs.write(
+        &stream,
+        now + delay,
+        LogLine {
+            at: now,
+            text: text.clone(),
+        },
+    );
     let mut copies = u32::from(!world.fate.strikes(|weather| weather.line_lost));
     copies += u32::from(copies > 0 && world.fate.strikes(|weather| weather.line_doubled));
     for _ in 0..copies {
         let (world, stream, text) = (Arc::clone(world), stream.clone(), text.clone());
-        world.time.clone().spawn(async move { deliver(&world, stream, text, now).await });
+        world
+            .time
+            .clone()
+            .spawn(async move { deliver(&world, stream, text, now).await });
     }
 }
 
@@ -163,7 +242,10 @@ async fn deliver(world: &Arc<World>, stream: String, text: String, at: Timestamp
     event.aws_logs.data.log_events = vec![entry];
     for pause in AGAIN.map(Some).into_iter().chain([None]) {
         let tracker = lambda::Environment::new(world, "tracker of lines");
-        let told = world.fate.process(async { tracker.tracker().lines_written(&event).await }).await;
+        let told = world
+            .fate
+            .process(async { tracker.tracker().lines_written(&event).await })
+            .await;
         match (told, pause) {
             (Some(Ok(())), _) | (_, None) => return,
             (_, Some(pause)) => world.time.sleep(pause).await,

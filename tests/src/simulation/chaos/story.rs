@@ -14,7 +14,10 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new(time: Virtual, told: bool) -> Self {
-        Self { lines: told.then(Mutex::default), time }
+        Self {
+            lines: told.then(Mutex::default),
+            time,
+        }
     }
 
     /// Somebody did something.
@@ -25,12 +28,20 @@ impl Story {
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
-        self.lines.as_ref().map(|lines| locked(lines).clone()).unwrap_or_default()
+        self.lines
+            .as_ref()
+            .map(|lines| locked(lines).clone())
+            .unwrap_or_default()
     }
 }
 
 /// Minutes, seconds and milliseconds since the beginning.
 pub(super) fn clock(at: Timestamp) -> String {
     let millis = (at - start()).num_milliseconds();
-    format!("{:02}:{:02}.{:03}", millis / 60_000, millis / 1000 % 60, millis % 1000)
+    format!(
+        "{:02}:{:02}.{:03}",
+        millis / 60_000,
+        millis / 1000 % 60,
+        millis % 1000
+    )
 }

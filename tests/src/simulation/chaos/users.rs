@@ -49,8 +49,17 @@ async fn run(world: &Arc<World>, number: usize, errand: Errand) {
         world.rules.user_comes();
         world.time.clone().spawn(async move {
             world.time.sleep(after).await;
-            let (_, answer) = ask(&world, &by, &format!("/groups/{group}/cancel"), None, &[202]).await;
-            world.rules.group_is_cancelled(&world, &group, &answer["cancel"]["at"]);
+            let (_, answer) = ask(
+                &world,
+                &by,
+                &format!("/groups/{group}/cancel"),
+                None,
+                &[202],
+            )
+            .await;
+            world
+                .rules
+                .group_is_cancelled(&world, &group, &answer["cancel"]["at"]);
             world.rules.user_is_done();
         });
     }
@@ -73,7 +82,13 @@ async fn run(world: &Arc<World>, number: usize, errand: Errand) {
 }
 
 /// The answer, as often as it takes: an answer other than these is a broken rule.
-async fn ask(world: &Arc<World>, by: &str, path: &str, body: Option<Value>, expected: &[i64]) -> (i64, Value) {
+async fn ask(
+    world: &Arc<World>,
+    by: &str,
+    path: &str,
+    body: Option<Value>,
+    expected: &[i64],
+) -> (i64, Value) {
     let caller = caller(by);
     let mut request = ApiGatewayProxyRequest::default();
     request.http_method = Method::POST;
@@ -81,18 +96,30 @@ async fn ask(world: &Arc<World>, by: &str, path: &str, body: Option<Value>, expe
     request.body = body.map(|body| body.to_string());
     loop {
         let process = Environment::new(world, "submit");
-        let answer = world.fate.process(async { process.submit().answer(&caller, &request).await }).await;
+        let answer = world
+            .fate
+            .process(async { process.submit().answer(&caller, &request).await })
+            .await;
         let status = answer.as_ref().map(|answer| answer.status_code);
-        world
-            .story
-            .tell(by, || format!("POST {path}: {}", status.map_or("nobody".into(), |status| status.to_string())));
-        let text = answer.and_then(|answer| answer.body).map(|body| body.to_vec()).unwrap_or_default();
+        world.story.tell(by, || {
+            format!(
+                "POST {path}: {}",
+                status.map_or("nobody".into(), |status| status.to_string())
+            )
+        });
+        let text = answer
+            .and_then(|answer| answer.body)
+            .map(|body| body.to_vec())
+            .unwrap_or_default();
         let value = serde_json::from_slice(&text).unwrap_or_default();
         match status {
             Some(status) if expected.contains(&status) => return (status, value),
             Some(503) | None => world.time.sleep(AGAIN).await,
             Some(status) => {
-                world.rules.break_(world, &format!("{by} was answered {status} to {path}: {value}"));
+                world.rules.break_(
+                    world,
+                    &format!("{by} was answered {status} to {path}: {value}"),
+                );
                 return (status, value);
             }
         }
@@ -103,16 +130,28 @@ async fn submit(world: &Arc<World>, by: &str, request: &SubmitRequest) -> Execut
     let mut body = serde_json::to_value(request).unwrap_or_default();
     body["action"] = json!("exec");
     let (_, answer) = ask(world, by, "/execute", Some(body), &[202]).await;
-    world.rules.accepted(&answer["execution_id"], request.clone())
+    world
+        .rules
+        .accepted(&answer["execution_id"], request.clone())
 }
 
 async fn rerun(world: &Arc<World>, by: &str, id: &ExecutionId, key: &str, before: &SubmitRequest) {
     let path = format!("/executions/{id}/rerun");
-    let (_, answer) = ask(world, by, &path, Some(json!({"idempotency_key": key})), &[202]).await;
-    world.rules.accepted(&answer["execution_id"], before.clone());
+    let (_, answer) = ask(
+        world,
+        by,
+        &path,
+        Some(json!({"idempotency_key": key})),
+        &[202],
+    )
+    .await;
+    world
+        .rules
+        .accepted(&answer["execution_id"], before.clone());
 }
 
-/// Into a group that is named after the submission. Where nobody has submitted a member there is no such group.
+/// Into a group that is named after the submission. Where nobody has submitted a member there is no
+/// such group.
 async fn rerun_group(world: &Arc<World>, by: &str, of: &str, submission: &str) {
     let path = format!("/groups/{of}/rerun-failed");
     let body = json!({"submission_id": submission});
@@ -120,29 +159,55 @@ async fn rerun_group(world: &Arc<World>, by: &str, of: &str, submission: &str) {
     if status == 404 {
         return;
     }
-    world.rules.group_is_rerun(world, of, submission, &answer["rerun"]["at"]);
+    world
+        .rules
+        .group_is_rerun(world, of, submission, &answer["rerun"]["at"]);
     while world.rerun_is_open(submission).await {
         world.time.sleep(LOOK).await;
     }
 }
 
-async fn submit_all(world: &Arc<World>, by: &str, id: &str, requests: &[SubmitRequest]) -> Vec<ExecutionId> {
+async fn submit_all(
+    world: &Arc<World>,
+    by: &str,
+    id: &str,
+    requests: &[SubmitRequest],
+) -> Vec<ExecutionId> {
     let body = json!({"submission_id": id, "executions": requests});
     let (_, answer) = ask(world, by, "/executions/bulk", Some(body), &[202]).await;
-    let mut entries: Vec<_> =
-        ["accepted", "existing"].iter().flat_map(|list| answer[list].as_array().into_iter().flatten()).collect();
+    let mut entries: Vec<_> = ["accepted", "existing"]
+        .iter()
+        .flat_map(|list| answer[list].as_array().into_iter().flatten())
+        .collect();
     entries.sort_by_key(|entry| entry["index"].as_u64());
     if entries.len() != requests.len() {
-        world.rules.break_(world, &format!("of {} lines of {id} these were taken: {answer}", requests.len()));
+        world.rules.break_(
+            world,
+            &format!(
+                "of {} lines of {id} these were taken: {answer}",
+                requests.len()
+            ),
+        );
     }
     entries
         .iter()
         .zip(requests)
-        .map(|(entry, request)| world.rules.accepted(&entry["execution_id"], request.clone()))
+        .map(|(entry, request)| {
+            world
+                .rules
+                .accepted(&entry["execution_id"], request.clone())
+        })
         .collect()
 }
 
 async fn cancel(world: &Arc<World>, by: &str, id: &ExecutionId) {
     // 409: it is over already.
-    ask(world, by, &format!("/executions/{id}/cancel"), None, &[202, 409]).await;
+    ask(
+        world,
+        by,
+        &format!("/executions/{id}/cancel"),
+        None,
+        &[202, 409],
+    )
+    .await;
 }

@@ -1,4 +1,5 @@
-//! The ports as a process sees them: each call takes its time, may have no answer, and may have been carried out all the same.
+//! The ports as a process sees them: each call takes its time, may have no answer, and may have
+//! been carried out all the same.
 
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use domain::{
     limit::{Admission, CapacityPool, LimitKey, RateKey},
     message::Outgoing,
     ports::{
-        AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogLine, LogPage, Logs,
-        PortError, Queue, ReadError, Secrets, Store, Tasks, Update, UpdateError,
+        AccountQuotas, Claim, Clock, Created, Definitions, Described, Keys, LaunchError, LogLine,
+        LogPage, Logs, PortError, Queue, ReadError, Secrets, Store, Tasks, Update, UpdateError,
     },
     principal::Principal,
     request::Name,
@@ -94,10 +95,19 @@ impl Wire {
 }
 
 impl Store for Wire {
-    async fn create(&self, execution: &Execution, claim: Option<&Claim>) -> Result<Created, PortError> {
+    async fn create(
+        &self,
+        execution: &Execution,
+        claim: Option<&Claim>,
+    ) -> Result<Created, PortError> {
         let act = async {
             let created = self.world.store.create(execution, claim).await?;
-            self.tell(|| format!("records {} ({}): {created:?}", execution.id, execution.request.command));
+            self.tell(|| {
+                format!(
+                    "records {} ({}): {created:?}",
+                    execution.id, execution.request.command
+                )
+            });
             Ok(created)
         };
         self.call(|| format!("create {}", execution.id), act).await
@@ -110,21 +120,43 @@ impl Store for Wire {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<Submission, PortError> {
-        self.read("open a submission", self.world.store.open_submission(by, id, now, expires_at)).await
+        self.read(
+            "open a submission",
+            self.world.store.open_submission(by, id, now, expires_at),
+        )
+        .await
     }
 
     /// Each stands by itself: where there is no answer, the first few may be recorded.
     async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
-        let World { fate, time, store, .. } = &*self.world;
+        let World {
+            fate, time, store, ..
+        } = &*self.world;
         time.sleep(fate.latency()).await;
         let struck = fate.strikes(|weather| weather.no_answer);
         let count = executions.len();
-        let carried_out = if struck { fate.below(count as u64 + 1) } else { count as u64 };
-        let some = executions.into_iter().take(usize::try_from(carried_out).unwrap_or_default()).collect::<Vec<_>>();
-        self.tell(|| format!("records {carried_out} of {count}: {:?}", some.iter().map(|e| &e.id).collect::<Vec<_>>()));
+        let carried_out = if struck {
+            fate.below(count as u64 + 1)
+        } else {
+            count as u64
+        };
+        let some = executions
+            .into_iter()
+            .take(usize::try_from(carried_out).unwrap_or_default())
+            .collect::<Vec<_>>();
+        self.tell(|| {
+            format!(
+                "records {carried_out} of {count}: {:?}",
+                some.iter().map(|e| &e.id).collect::<Vec<_>>()
+            )
+        });
         let created = store.create_all(some).await?;
         time.sleep(fate.latency()).await;
-        if struck { Err(no_answer()) } else { Ok(created) }
+        if struck {
+            Err(no_answer())
+        } else {
+            Ok(created)
+        }
     }
 
     async fn load(&self, id: &ExecutionId) -> Result<Option<Execution>, PortError> {
@@ -132,7 +164,8 @@ impl Store for Wire {
     }
 
     async fn find(&self, fragment: &str, limit: u32) -> Result<Vec<ExecutionId>, PortError> {
-        self.read("find", self.world.store.find(fragment, limit)).await
+        self.read("find", self.world.store.find(fragment, limit))
+            .await
     }
 
     async fn update(
@@ -142,7 +175,11 @@ impl Store for Wire {
         admissions: &[Admission],
     ) -> Result<Execution, UpdateError> {
         let status = after.status();
-        self.call(|| format!("write {} as {status}", before.id), self.write(before, after, admissions)).await
+        self.call(
+            || format!("write {} as {status}", before.id),
+            self.write(before, after, admissions),
+        )
+        .await
     }
 
     /// Each stands by itself: where there is no answer to some, the others are written.
@@ -150,7 +187,12 @@ impl Store for Wire {
         let World { fate, time, .. } = &*self.world;
         time.sleep(fate.latency()).await;
         let mut results = Vec::new();
-        for Update { before, after, admissions } in updates {
+        for Update {
+            before,
+            after,
+            admissions,
+        } in updates
+        {
             let struck = fate.strikes(|weather| weather.no_answer);
             let carried_out = !struck || fate.below(2) == 0;
             let result = match carried_out {
@@ -160,38 +202,66 @@ impl Store for Wire {
             if struck {
                 self.tell(|| format!("write {}: no answer, carried out: {carried_out}", before.id));
             }
-            results.push(if struck { Err(no_answer().into()) } else { result });
+            results.push(if struck {
+                Err(no_answer().into())
+            } else {
+                result
+            });
         }
         time.sleep(fate.latency()).await;
         results
     }
 
-    async fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
-        self.read("list", self.world.store.list(filter, after, limit)).await
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        self.read("list", self.world.store.list(filter, after, limit))
+            .await
     }
 
-    async fn launched(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<Loaded>, PortError> {
-        self.read("what is launched", self.world.store.launched(after, limit)).await
+    async fn launched(
+        &self,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<Loaded>, PortError> {
+        self.read("what is launched", self.world.store.launched(after, limit))
+            .await
     }
 
-    async fn backlog(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Result<Vec<BacklogEntry>, PortError> {
-        self.read("a backlog", self.world.store.backlog(key, now, limit)).await
+    async fn backlog(
+        &self,
+        key: &LimitKey,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<BacklogEntry>, PortError> {
+        self.read("a backlog", self.world.store.backlog(key, now, limit))
+            .await
     }
 
     async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
-        self.read("whether a backlog has anybody", self.world.store.has_backlog(key, now)).await
+        self.read(
+            "whether a backlog has anybody",
+            self.world.store.has_backlog(key, now),
+        )
+        .await
     }
 
     async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
-        self.read("the backlogs", self.world.store.backlogs(now)).await
+        self.read("the backlogs", self.world.store.backlogs(now))
+            .await
     }
 
     async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
-        self.read("a place", self.world.store.ahead(entry, exact)).await
+        self.read("a place", self.world.store.ahead(entry, exact))
+            .await
     }
 
     async fn backlog_state(&self, key: &LimitKey) -> Result<BacklogState, PortError> {
-        self.read("a backlog's state", self.world.store.backlog_state(key)).await
+        self.read("a backlog's state", self.world.store.backlog_state(key))
+            .await
     }
 
     async fn set_backlog_state(
@@ -200,15 +270,29 @@ impl Store for Wire {
         before: &BacklogState,
         after: BacklogState,
     ) -> Result<bool, PortError> {
-        self.call(|| format!("write the state of {key}"), self.world.store.set_backlog_state(key, before, after)).await
+        self.call(
+            || format!("write the state of {key}"),
+            self.world.store.set_backlog_state(key, before, after),
+        )
+        .await
     }
 
     async fn usage(&self, key: &LimitKey) -> Result<Usage, PortError> {
         self.read("usage", self.world.store.usage(key)).await
     }
 
-    async fn take_tokens(&self, key: RateKey, rate: Rate, want: u32, now: Timestamp) -> Result<(u32, u64), PortError> {
-        self.read("take tokens", self.world.store.take_tokens(key, rate, want, now)).await
+    async fn take_tokens(
+        &self,
+        key: RateKey,
+        rate: Rate,
+        want: u32,
+        now: Timestamp,
+    ) -> Result<(u32, u64), PortError> {
+        self.read(
+            "take tokens",
+            self.world.store.take_tokens(key, rate, want, now),
+        )
+        .await
     }
 
     async fn reconcile(&self) -> Result<(), PortError> {
@@ -225,7 +309,11 @@ impl Store for Wire {
     }
 
     async fn open_group_work<W: GroupWork>(&self) -> Result<Vec<W>, PortError> {
-        self.read("the open work on groups", self.world.store.open_group_work()).await
+        self.read(
+            "the open work on groups",
+            self.world.store.open_group_work(),
+        )
+        .await
     }
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
@@ -233,25 +321,44 @@ impl Store for Wire {
     }
 
     async fn set_bookmark(&self, at: Option<&Cursor>) -> Result<(), PortError> {
-        self.read("set the bookmark", self.world.store.set_bookmark(at)).await
+        self.read("set the bookmark", self.world.store.set_bookmark(at))
+            .await
     }
 }
 
 impl Definitions for Wire {
     async fn definition(&self, hash: &str) -> Result<Option<String>, PortError> {
-        self.read("a definition", self.world.store.definition(hash)).await
+        self.read("a definition", self.world.store.definition(hash))
+            .await
     }
 
-    async fn claim_definition(&self, hash: &str, now: Timestamp, until: Timestamp) -> Result<bool, PortError> {
-        self.read("claim a definition", self.world.store.claim_definition(hash, now, until)).await
+    async fn claim_definition(
+        &self,
+        hash: &str,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<bool, PortError> {
+        self.read(
+            "claim a definition",
+            self.world.store.claim_definition(hash, now, until),
+        )
+        .await
     }
 
     async fn keep_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
-        self.read("keep a definition", self.world.store.keep_definition(hash, arn)).await
+        self.read(
+            "keep a definition",
+            self.world.store.keep_definition(hash, arn),
+        )
+        .await
     }
 
     async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
-        self.read("forget a definition", self.world.store.forget_definition(hash, arn)).await
+        self.read(
+            "forget a definition",
+            self.world.store.forget_definition(hash, arn),
+        )
+        .await
     }
 }
 
@@ -269,17 +376,20 @@ impl Keys for Wire {
     }
 
     async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
-        self.read("rotate a key", self.world.store.rotate_key(old, new)).await
+        self.read("rotate a key", self.world.store.rotate_key(old, new))
+            .await
     }
 
     async fn remove_key(&self, name: &str) -> Result<bool, PortError> {
-        self.read("remove a key", self.world.store.remove_key(name)).await
+        self.read("remove a key", self.world.store.remove_key(name))
+            .await
     }
 }
 
 impl Secrets for Wire {
     async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
-        self.read("a secret", self.world.store.find_secret(name)).await
+        self.read("a secret", self.world.store.find_secret(name))
+            .await
     }
 
     fn how_to_set(&self, name: &str) -> String {
@@ -290,13 +400,31 @@ impl Secrets for Wire {
 impl Queue for Wire {
     /// Where there is no answer, the first few may be sent; each may be lost on its way.
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
-        let World { fate, time, queue, news, .. } = &*self.world;
+        let World {
+            fate,
+            time,
+            queue,
+            news,
+            ..
+        } = &*self.world;
         time.sleep(fate.latency()).await;
         let struck = fate.strikes(|weather| weather.no_answer);
-        let sent = if struck { fate.below(messages.len() as u64 + 1) } else { messages.len() as u64 };
-        for outgoing in messages.into_iter().take(usize::try_from(sent).unwrap_or_default()) {
+        let sent = if struck {
+            fate.below(messages.len() as u64 + 1)
+        } else {
+            messages.len() as u64
+        };
+        for outgoing in messages
+            .into_iter()
+            .take(usize::try_from(sent).unwrap_or_default())
+        {
             let lost = fate.strikes(|weather| weather.wakeup_lost);
-            self.tell(|| format!("sends {outgoing:?}{}", if lost { ", which is lost" } else { "" }));
+            self.tell(|| {
+                format!(
+                    "sends {outgoing:?}{}",
+                    if lost { ", which is lost" } else { "" }
+                )
+            });
             if !lost {
                 queue.send(vec![outgoing]).await?;
             }
@@ -308,8 +436,15 @@ impl Queue for Wire {
 }
 
 impl Tasks for Wire {
-    async fn register_definition(&self, definition: &TaskDefinition) -> Result<String, LaunchError> {
-        self.call(|| "RegisterTaskDefinition".into(), self.world.tasks.register_definition(definition)).await
+    async fn register_definition(
+        &self,
+        definition: &TaskDefinition,
+    ) -> Result<String, LaunchError> {
+        self.call(
+            || "RegisterTaskDefinition".into(),
+            self.world.tasks.register_definition(definition),
+        )
+        .await
     }
 
     async fn run_task(&self, input: &RunTaskInput) -> Result<Task, LaunchError> {
@@ -325,7 +460,8 @@ impl Tasks for Wire {
             });
             result
         };
-        self.call(|| format!("RunTask {}", input.client_token), act).await
+        self.call(|| format!("RunTask {}", input.client_token), act)
+            .await
     }
 
     async fn stop_task(&self, task_arn: &str, reason: &str) -> Result<(), PortError> {
@@ -339,7 +475,8 @@ impl Tasks for Wire {
     }
 
     async fn describe_tasks(&self, task_arns: &[String]) -> Result<Described, PortError> {
-        self.read("DescribeTasks", self.world.tasks.describe_tasks(task_arns)).await
+        self.read("DescribeTasks", self.world.tasks.describe_tasks(task_arns))
+            .await
     }
 
     async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
@@ -365,7 +502,13 @@ impl Logs for Wire {
     }
 
     async fn last(&self, stream: &str) -> Result<Vec<LogLine>, ReadError> {
-        let act = async { Ok(self.world.logs.read(stream, None, self.world.time.now()).lines) };
+        let act = async {
+            Ok(self
+                .world
+                .logs
+                .read(stream, None, self.world.time.now())
+                .lines)
+        };
         Ok(Wire::read(self, "read the end of a log", act).await?)
     }
 }

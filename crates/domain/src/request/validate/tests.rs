@@ -54,8 +54,13 @@ fn a_bare_command_takes_every_default() {
       "registry_secret": null
     }
     "#);
-    let local = request(json!({"command": "true"})).validate(&Defaults::one_machine(Arch::X86_64)).unwrap();
-    assert_eq!((local.image, local.arch, local.capacity), (None, Arch::X86_64, Capacity::OnDemand));
+    let local = request(json!({"command": "true"}))
+        .validate(&Defaults::one_machine(Arch::X86_64))
+        .unwrap();
+    assert_eq!(
+        (local.image, local.arch, local.capacity),
+        (None, Arch::X86_64, Capacity::OnDemand)
+    );
 }
 
 #[test]
@@ -115,7 +120,10 @@ fn a_run_asked_for_again_is_the_same_run() {
         for value in [full(), json!({"command": "true"})] {
             let launch = request(value).validate(&place).unwrap();
             assert_eq!(
-                SubmitRequest::from(&launch).validate(&Defaults { timeout: Timeout::MAX, ..place.clone() }),
+                SubmitRequest::from(&launch).validate(&Defaults {
+                    timeout: Timeout::MAX,
+                    ..place.clone()
+                }),
                 Ok(launch)
             );
         }
@@ -164,9 +172,15 @@ fn every_fault_is_named_at_once() {
 
 #[test]
 fn the_command_must_say_something() {
-    assert_eq!(faults(json!({})), ["command: is missing: say what to run, as in `terraform plan`"]);
+    assert_eq!(
+        faults(json!({})),
+        ["command: is missing: say what to run, as in `terraform plan`"]
+    );
     for blank in ["", " ", "\n\t "] {
-        assert_eq!(faults(json!({"command": blank})), ["command: is blank: say what to run, as in `terraform plan`"]);
+        assert_eq!(
+            faults(json!({"command": blank})),
+            ["command: is blank: say what to run, as in `terraform plan`"]
+        );
     }
     assert_eq!(
         faults(json!({"command": "a\u{0}b"})),
@@ -179,7 +193,10 @@ fn the_command_must_say_something() {
 fn what_is_too_large_for_ecs_is_refused_but_only_once_all_else_is_right() {
     let long = "x".repeat(9_000);
     let fault = fault("command", json!(long));
-    assert!(fault.starts_with("command: ") && fault.contains("8192"), "{fault}");
+    assert!(
+        fault.starts_with("command: ") && fault.contains("8192"),
+        "{fault}"
+    );
     assert_eq!(faults(json!({"command": long, "priority": 101})).len(), 1);
 }
 
@@ -188,18 +205,36 @@ fn what_is_too_large_is_told_of_what_takes_the_most() {
     let check = |command: usize, env: Value, expected: &[&str]| {
         let faults = faults(json!({"command": "x".repeat(command), "env": env}));
         assert_eq!(faults.len(), 1, "{faults:?}");
-        assert!(expected.iter().all(|part| faults[0].contains(part)), "{expected:?} in {faults:?}");
+        assert!(
+            expected.iter().all(|part| faults[0].contains(part)),
+            "{expected:?} in {faults:?}"
+        );
     };
     check(
         4,
         json!({"LONG": "v".repeat(9_000), "B": "b"}),
         &["env: makes", "8192", "`LONG` alone 9008", "the command 6."],
     );
-    check(5_000, json!({"A": "v".repeat(4_000)}), &["command: makes", "the command takes 5002", "the variables 4005."]);
-    check(4_000, json!({"A": "v".repeat(3_000), "B": "v".repeat(2_000)}), &["env: makes", "`A` alone 3005"]);
+    check(
+        5_000,
+        json!({"A": "v".repeat(4_000)}),
+        &[
+            "command: makes",
+            "the command takes 5002",
+            "the variables 4005.",
+        ],
+    );
+    check(
+        4_000,
+        json!({"A": "v".repeat(3_000), "B": "v".repeat(2_000)}),
+        &["env: makes", "`A` alone 3005"],
+    );
     // No value is repeated, however it is written.
     let quotes = faults(json!({"command": "x", "env": {"Q": "\"hidden\"".repeat(1_000)}}));
-    assert!(quotes[0].starts_with("env: ") && !quotes[0].contains("hidden"), "{quotes:?}");
+    assert!(
+        quotes[0].starts_with("env: ") && !quotes[0].contains("hidden"),
+        "{quotes:?}"
+    );
 }
 
 #[test]
@@ -213,31 +248,57 @@ fn a_branch_needs_a_repository() {
 #[test]
 fn local_repositories_are_for_one_machine() {
     assert!(fault("repo", json!("/srv/a")).starts_with("repo: is a directory of one machine"));
-    let local = request(json!({"command": "true", "repo": "/srv/a"})).validate(&Defaults::one_machine(Arch::Arm64));
+    let local = request(json!({"command": "true", "repo": "/srv/a"}))
+        .validate(&Defaults::one_machine(Arch::Arm64));
     assert_eq!(local.unwrap().source.unwrap().repo.as_str(), "/srv/a");
 }
 
 #[test]
 fn an_image_is_needed_where_no_host_shell_is() {
-    let no_default = Defaults { image: None, ..Defaults::aws() };
-    let faults = request(json!({"command": "true"})).validate(&no_default).unwrap_err();
-    assert_eq!(faults[0].to_string(), "image: is missing, and the stack has no default: name one, as in `alpine:3.20`");
-    assert!(request(json!({"command": "true", "image": "alpine"})).validate(&no_default).is_ok());
+    let no_default = Defaults {
+        image: None,
+        ..Defaults::aws()
+    };
+    let faults = request(json!({"command": "true"}))
+        .validate(&no_default)
+        .unwrap_err();
+    assert_eq!(
+        faults[0].to_string(),
+        "image: is missing, and the stack has no default: name one, as in `alpine:3.20`"
+    );
+    assert!(
+        request(json!({"command": "true", "image": "alpine"}))
+            .validate(&no_default)
+            .is_ok()
+    );
 }
 
 #[test]
 fn a_value_in_a_variables_name_is_not_repeated() {
     let fault = fault("env", json!({"TOKEN=hunter2": ""}));
-    assert!(fault.starts_with("env.TOKEN=: `TOKEN=` is no variable name"), "{fault}");
+    assert!(
+        fault.starts_with("env.TOKEN=: `TOKEN=` is no variable name"),
+        "{fault}"
+    );
 }
 
 #[test]
 fn numbers_may_be_quoted_but_not_have_units() {
     for timeout in [json!(90), json!("90"), json!("90s"), json!("1m30s")] {
-        assert_eq!(accepted(json!({"command": "true", "timeout": timeout})).timeout.seconds(), 90);
+        assert_eq!(
+            accepted(json!({"command": "true", "timeout": timeout}))
+                .timeout
+                .seconds(),
+            90
+        );
     }
     for memory in [json!(2048), json!("2048")] {
-        assert_eq!(accepted(json!({"command": "true", "memory": memory})).size.memory(), 2048);
+        assert_eq!(
+            accepted(json!({"command": "true", "memory": memory}))
+                .size
+                .memory(),
+            2048
+        );
     }
     assert_eq!(
         fault("memory", json!("2GB")),
@@ -257,20 +318,39 @@ fn a_size_by_half_is_completed_and_a_wrong_pair_is_told_the_right_ones() {
         (size.cpu(), size.memory())
     };
     assert_eq!(pair(json!({"command": "true", "cpu": 1024})), (1024, 2048));
-    assert_eq!(pair(json!({"command": "true", "memory": 4096})), (512, 4096));
+    assert_eq!(
+        pair(json!({"command": "true", "memory": 4096})),
+        (512, 4096)
+    );
     assert_eq!(
         faults(json!({"command": "true", "cpu": 1024, "memory": 512})),
-        ["memory: 512 MB does not go with 1024 CPU units on Fargate: use 2048 to 8192 in steps of 1024"]
+        [
+            "memory: 512 MB does not go with 1024 CPU units on Fargate: use 2048 to 8192 in steps of 1024"
+        ]
     );
-    assert_eq!(faults(json!({"command": "true", "cpu": 300, "memory": 700})).len(), 2);
-    assert!(fault("cpu", json!(257)).starts_with("cpu: 257 CPU units are not offered by Fargate: use 256,"));
+    assert_eq!(
+        faults(json!({"command": "true", "cpu": 300, "memory": 700})).len(),
+        2
+    );
+    assert!(
+        fault("cpu", json!(257))
+            .starts_with("cpu: 257 CPU units are not offered by Fargate: use 256,")
+    );
 }
 
 #[test]
 fn the_stacks_own_timeout_limit_is_the_one_named() {
-    let strict = Defaults { max_timeout: Timeout::HOUR, ..Defaults::aws() };
-    let faults = request(json!({"command": "true", "timeout": "61m"})).validate(&strict).unwrap_err();
-    assert_eq!(faults[0].to_string(), "timeout: is longer than 1h, the limit: shorten it, or split the work");
+    let strict = Defaults {
+        max_timeout: Timeout::HOUR,
+        ..Defaults::aws()
+    };
+    let faults = request(json!({"command": "true", "timeout": "61m"}))
+        .validate(&strict)
+        .unwrap_err();
+    assert_eq!(
+        faults[0].to_string(),
+        "timeout: is longer than 1h, the limit: shorten it, or split the work"
+    );
 }
 
 #[test]
@@ -280,7 +360,10 @@ fn priority_and_retries_have_limits() {
         assert_eq!(fault("priority", json!(priority)), expected);
     }
     for retries in [-1, 11, 256, i64::MAX] {
-        assert_eq!(fault("retries", json!(retries)), format!("retries: is {retries}: use 0 to 10"));
+        assert_eq!(
+            fault("retries", json!(retries)),
+            format!("retries: is {retries}: use 0 to 10")
+        );
     }
     let edge = accepted(json!({"command": "true", "priority": -100, "retries": 10}));
     assert_eq!((edge.priority, edge.retries), (-100, 10));
@@ -293,18 +376,43 @@ fn retries_are_for_the_causes_that_were_asked_for() {
         [RetryOn::Spot, RetryOn::Host, RetryOn::Failure].map(|cause| launch.retries_on(cause))
     };
     assert_eq!(allowed(json!({"command": "true"})), [false, false, false]);
-    assert_eq!(allowed(json!({"command": "true", "retries": 1})), [true, true, true]);
-    assert_eq!(allowed(json!({"command": "true", "retry_on": ["spot"]})), [true, false, false]);
-    assert_eq!(allowed(json!({"command": "true", "retries": 3, "retry_on": ["spot", "host"]})), [true, true, false]);
-    assert_eq!(allowed(json!({"command": "true", "retries": 0, "retry_on": ["spot"]})), [false, false, false]);
+    assert_eq!(
+        allowed(json!({"command": "true", "retries": 1})),
+        [true, true, true]
+    );
+    assert_eq!(
+        allowed(json!({"command": "true", "retry_on": ["spot"]})),
+        [true, false, false]
+    );
+    assert_eq!(
+        allowed(json!({"command": "true", "retries": 3, "retry_on": ["spot", "host"]})),
+        [true, true, false]
+    );
+    assert_eq!(
+        allowed(json!({"command": "true", "retries": 0, "retry_on": ["spot"]})),
+        [false, false, false]
+    );
 }
 
 #[test]
 fn unknown_keys_and_wrong_types_are_named() {
-    let error = |value: Value| serde_json::from_value::<SubmitRequest>(value).unwrap_err().to_string();
-    assert!(error(json!({"comand": "x"})).starts_with("unknown field `comand`, expected one of `action`, `command`"));
-    assert_eq!(error(json!({"timeout": 1.5})), "invalid type: floating point `1.5`, expected a text or a whole number");
-    assert_eq!(error(json!({"env": {"A": 1}})), "invalid type: integer `1`, expected a string");
+    let error = |value: Value| {
+        serde_json::from_value::<SubmitRequest>(value)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(
+        error(json!({"comand": "x"}))
+            .starts_with("unknown field `comand`, expected one of `action`, `command`")
+    );
+    assert_eq!(
+        error(json!({"timeout": 1.5})),
+        "invalid type: floating point `1.5`, expected a text or a whole number"
+    );
+    assert_eq!(
+        error(json!({"env": {"A": 1}})),
+        "invalid type: integer `1`, expected a string"
+    );
     assert_eq!(
         request(json!({"env": null, "secrets": null, "retry_on": null, "repo": null})),
         SubmitRequest::default()
@@ -328,7 +436,10 @@ fn debug_shows_no_value_and_no_credential() {
 fn a_list_of_values_is_no_request() {
     for list in [json!([]), json!(["exec", "true"])] {
         let error = serde_json::from_value::<SubmitRequest>(list.clone()).unwrap_err();
-        assert!(error.to_string().contains("expected a request"), "{list}: {error}");
+        assert!(
+            error.to_string().contains("expected a request"),
+            "{list}: {error}"
+        );
     }
     let line = serde_json::from_value::<crate::api::BulkRequest>(
         json!({"submission_id": "s", "executions": [["exec", "true"]]}),
