@@ -33,6 +33,10 @@ deny:
     cargo deny --log-level error check bans licenses sources
     tests/advisories.sh
 
+# The shape of the code: how long functions and files are, circles of imports, words that are not ours
+shape:
+    cargo run --quiet --locked --package shape
+
 # The documentation builds without a warning, and its examples run
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked

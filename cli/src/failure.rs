@@ -200,7 +200,7 @@ impl Failure {
     }
 
     /// What to do about it, where the API could not know.
-    pub(crate) fn hint(&self) -> Option<String> {
+    pub(crate) fn advice(&self) -> Option<String> {
         let about_the_key = matches!(self, Self::Call(error) if error.is_about_the_key());
         about_the_key
             .then(|| format!("the key was taken from {API_KEY} if that is set, else from `mycli config show`'s file"))

@@ -351,14 +351,14 @@ pub(crate) async fn attended(
         tokio::select! {
             ended = &mut following => {
                 screen.no_progress();
-                return ended.map(|got| Ended::Final(Box::new(got))).inspect_err(|_| screen.say(&hint(client, id)));
+                return ended.map(|got| Ended::Final(Box::new(got))).inspect_err(|_| screen.say(&advice(client, id)));
             }
             wish = interrupts.wish("the run", screen) => match wish {
                 Wish::Stay => {}
                 Wish::Cancel => cancel(client, id, screen).await,
                 Wish::Detach => {
                     screen.no_progress();
-                    screen.say(&hint(client, id));
+                    screen.say(&advice(client, id));
                     return Ok(Ended::Detached);
                 }
             }
@@ -373,7 +373,7 @@ async fn cancel(client: &Client, id: &ExecutionId, screen: &Screen) {
     }
 }
 
-fn hint(client: &Client, id: &ExecutionId) -> String {
+fn advice(client: &Client, id: &ExecutionId) -> String {
     let local = if client.is_local() { "--local " } else { "" };
     format!(
         "no longer following; the run goes on. To follow it: mycli {local}logs -f {id}   to stop it: mycli {local}cancel {id}"

@@ -82,13 +82,13 @@ impl History {
         } else {
             output::text(context, &table(&got.value, &context.screen, Utc::now()))?;
         }
-        hint(context, &got.value);
+        advice(context, &got.value);
         Ok(exit::SUCCESS)
     }
 }
 
 /// Where more is, for people; programs read `next_cursor`.
-fn hint(context: &Context, page: &HistoryPage) {
+fn advice(context: &Context, page: &HistoryPage) {
     if context.is_json() {
         return;
     }

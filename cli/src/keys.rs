@@ -135,10 +135,10 @@ async fn create(
         .call(Call::post(path(&["keys"], &[]), Some(body)).once())
         .await;
     if let Err(error @ CallError::Unreachable { .. }) = answer {
-        let hint = format!(
+        let advice = format!(
             "whether there is a key `{name}` now is not known: `mycli keys revoke {name}`, then make it again"
         );
-        return Err(Failure::Key(format!("{error}; {hint}")));
+        return Err(Failure::Key(format!("{error}; {advice}")));
     }
     let answer = answer?;
     if context.is_json() {
@@ -162,10 +162,10 @@ async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> R
         .call(Call::post(path(&["keys", name.as_str(), "rotate"], &[]), Some(body)).once())
         .await;
     if let Err(error @ CallError::Unreachable { .. }) = answer {
-        let hint = format!(
+        let advice = format!(
             "whether `{name}` has a new key is not known: do the same again, which makes another one"
         );
-        return Err(Failure::Key(format!("{error}; {hint}")));
+        return Err(Failure::Key(format!("{error}; {advice}")));
     }
     let answer = answer?;
     if context.is_json() {

@@ -171,12 +171,12 @@ impl Rollout {
                     ));
                 }
                 Known::Unknown(why) => {
-                    let hint = format!(
+                    let advice = format!(
                         "ECS's refusals will teach it, or set a limit with {}",
                         pool.flag()
                     );
                     context.screen.say(&format!(
-                        "{title}: the quota cannot be read ({why}): {hint}"
+                        "{title}: the quota cannot be read ({why}): {advice}"
                     ));
                 }
             }

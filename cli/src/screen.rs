@@ -116,7 +116,7 @@ impl Screen {
             .fields()
             .iter()
             .map(|fault| format!("\n  {fault}"))
-            .chain(failure.hint().map(|hint| format!("\n{hint}")));
+            .chain(failure.advice().map(|advice| format!("\n{advice}")));
         // Nothing is left to tell it to.
         drop(self.write(
             Stream::Err,

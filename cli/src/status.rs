@@ -52,9 +52,9 @@ impl Status {
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let shown = match &self.group {
-            Some(group) => Standing::of(&client, group)
+            Some(group) => GroupStatus::of(&client, group)
                 .await
-                .and_then(|standing| standing.show(context)),
+                .and_then(|status| status.show(context)),
             None => self.show(context, &client).await,
         };
         client.close(&context.screen).await;
@@ -73,7 +73,7 @@ impl Status {
 
 /// How a group stands: what `-o json` prints.
 #[derive(Debug, Serialize)]
-struct Standing {
+struct GroupStatus {
     group: String,
     total: usize,
     counts: Counts,
@@ -87,7 +87,7 @@ struct Standing {
     rerun: Option<GroupRerunView>,
 }
 
-impl Standing {
+impl GroupStatus {
     async fn of(client: &Client, group: &str) -> Result<Self, Failure> {
         let (mut counts, mut by_kind) = (Counts::default(), BTreeMap::new());
         let see = |listed: Listed| {

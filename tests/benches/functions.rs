@@ -166,7 +166,7 @@ fn functions(programs: &Path) -> Vec<Function> {
         "headers": {"Authorization": format!("Bearer sk_live_{}", "0".repeat(64))}, "isBase64Encoded": false,
     });
     let check = json!({"kind": "check", "id": "exec_01JDZZZZZZZZZZZZZZZZZZZZZZ"}).to_string();
-    let hint = json!({"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": check}]});
+    let wakeup = json!({"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": check}]});
     let of = |name, resource: &str, event| Function {
         name,
         program: programs::in_folder(programs, name, "just package"),
@@ -183,7 +183,7 @@ fn functions(programs: &Path) -> Vec<Function> {
         },
         of("submit", "SubmitFunction", request.clone()),
         of("query", "QueryFunction", request),
-        of("launcher", "LauncherFunction", hint),
+        of("launcher", "LauncherFunction", wakeup),
         of(
             "state-tracker",
             "StateTrackerFunction",

@@ -276,8 +276,8 @@ fn play(batches: Vec<Batch>) -> (Rc<Stack>, f64) {
         runs.len(),
         "each stands in a line"
     );
-    let (hints, _) = stack.queue.counts(QueueName::Launch);
-    assert!(hints > 0, "the launcher is told");
+    let (wakeups, _) = stack.queue.counts(QueueName::Launch);
+    assert!(wakeups > 0, "the launcher is told");
     let longest =
         |span: fn(&Told) -> TimeDelta| all.iter().map(span).max().unwrap().as_seconds_f64();
     let took = longest(|told| told.took);

@@ -312,11 +312,11 @@ impl<S: Store + Definitions + 'static> World<S> {
             .submit(&self.store)
             .await
             .id;
-            let hint = Message::Wakeup {
+            let wakeup = Message::Wakeup {
                 backlog: POOL,
                 id: Some(id.clone()),
             };
-            self.mail.send(vec![hint.into()]).await.unwrap();
+            self.mail.send(vec![wakeup.into()]).await.unwrap();
             ids.push(id);
         }
         ids

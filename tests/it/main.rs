@@ -23,3 +23,4 @@ mod script;
 mod simulation;
 mod stack;
 mod sweep;
+mod words;

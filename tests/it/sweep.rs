@@ -305,11 +305,11 @@ async fn a_second_task_of_an_attempt_is_stopped_and_not_believed() {
     assert_eq!(store.usage(&POOL).await.unwrap().used, 256);
 }
 
-/// One of which `RunTask` was called again when the answer had not come for an hour, and so started
+/// One of which `RunTask` was repeated again when the answer had not come for an hour, and so started
 /// its task only then.
 #[tokio::test]
 async fn a_task_that_a_later_call_started_is_not_given_up_before_ecs_can_list_it() {
-    for (called, status) in [
+    for (repeated, status) in [
         (NOW - 5_000, ExecutionStatus::Running),
         (NOW - 15_000, ExecutionStatus::Failed),
     ] {
@@ -330,11 +330,11 @@ async fn a_task_that_a_later_call_started_is_not_given_up_before_ecs_can_list_it
             .unwrap()
             .client_token
             .clone();
-        let called = launched
-            .calling_again(&token, TimeDelta::zero(), at(called))
+        let repeated = launched
+            .calling_again(&token, TimeDelta::zero(), at(repeated))
             .expect("it is the open launch");
-        let runs = called
-            .observe(1, &Observation::Task(&task(&called, 1)), at(NOW - 1_000))
+        let runs = repeated
+            .observe(1, &Observation::Task(&task(&repeated, 1)), at(NOW - 1_000))
             .expect("it is news");
         store
             .update(&launched, runs.clone(), &[])

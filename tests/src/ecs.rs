@@ -284,7 +284,7 @@ impl Ecs {
     /// As ECS answers: too fast, a conflict, a request that cannot be, or the server's own fault,
     /// after which a task may be there.
     pub fn run_task(&mut self, request: &RunTask, now: Timestamp) -> Answer<Answered> {
-        let now = self.called(Operation::RunTask, now)?;
+        let now = self.receive(Operation::RunTask, now)?;
         let answer = self.run(request, now);
         self.counted(Operation::RunTask, answer)
     }
@@ -495,7 +495,7 @@ impl Ecs {
         reason: Option<&str>,
         now: Timestamp,
     ) -> Answer<Shown> {
-        let now = self.called(Operation::StopTask, now)?;
+        let now = self.receive(Operation::StopTask, now)?;
         let answer = self.check_cluster(cluster).and_then(|()| {
             self.seen(task, now)
                 .ok_or_else(|| Refusal::parameter("The referenced task was not found."))
@@ -520,7 +520,7 @@ impl Ecs {
         tasks: &[String],
         now: Timestamp,
     ) -> Answer<Answered> {
-        let now = self.called(Operation::DescribeTasks, now)?;
+        let now = self.receive(Operation::DescribeTasks, now)?;
         let answer = self
             .check_cluster(cluster)
             .and_then(|()| match tasks.len() {
@@ -557,7 +557,7 @@ impl Ecs {
     /// # Errors
     /// As ECS answers: too fast, or filters that do not go together.
     pub fn list_tasks(&mut self, request: &ListTasks, now: Timestamp) -> Answer<Listed> {
-        let now = self.called(Operation::ListTasks, now)?;
+        let now = self.receive(Operation::ListTasks, now)?;
         let answer = self
             .check_cluster(&request.cluster)
             .and_then(|()| self.list(request, now));
@@ -592,7 +592,7 @@ impl Ecs {
     /// # Errors
     /// As ECS answers: too fast, or a definition that cannot be.
     pub fn register_task_definition(&mut self, body: &Value, now: Timestamp) -> Answer<Value> {
-        let now = self.called(Operation::RegisterTaskDefinition, now)?;
+        let now = self.receive(Operation::RegisterTaskDefinition, now)?;
         let answer = self
             .definitions
             .register(&self.account, body, now)
@@ -605,7 +605,7 @@ impl Ecs {
     /// # Errors
     /// As ECS answers: too fast, or no such definition.
     pub fn deregister_task_definition(&mut self, name: &str, now: Timestamp) -> Answer<Value> {
-        let now = self.called(Operation::DeregisterTaskDefinition, now)?;
+        let now = self.receive(Operation::DeregisterTaskDefinition, now)?;
         let answer = self
             .definitions
             .deregister(name, now)
@@ -618,7 +618,7 @@ impl Ecs {
     /// # Errors
     /// As ECS answers: too fast, or no such definition.
     pub fn describe_task_definition(&mut self, name: &str, now: Timestamp) -> Answer<Value> {
-        self.called(Operation::DescribeTaskDefinition, now)?;
+        self.receive(Operation::DescribeTaskDefinition, now)?;
         let found = self
             .definitions
             .find(name)
@@ -669,7 +669,7 @@ impl Ecs {
         value: fn(VcpuQuota) -> Option<u32>,
         now: Timestamp,
     ) -> Answer<Value> {
-        self.called(operation, now)?;
+        self.receive(operation, now)?;
         let kind = Kind::ALL
             .into_iter()
             .find(|kind| service == "fargate" && kind.quota_code() == code);
@@ -707,7 +707,7 @@ impl Ecs {
 
     /// A call comes: what was due before it happens first, and it takes a token of ECS's own
     /// bucket.
-    fn called(&mut self, operation: Operation, now: Timestamp) -> Answer<Timestamp> {
+    fn receive(&mut self, operation: Operation, now: Timestamp) -> Answer<Timestamp> {
         let now = self.advance(now);
         *self.counts.calls.entry(operation).or_default() += 1;
         if self

@@ -197,7 +197,7 @@ impl<'a> DeadLetters<'a> {
 
 fn letter(queue: DeadQueue, message: &Received) -> DeadLetter {
     let (about, execution) = match queue {
-        DeadQueue::Launch | DeadQueue::Control => hint(&message.body),
+        DeadQueue::Launch | DeadQueue::Control => described(&message.body),
         DeadQueue::Events => event(&message.body),
     };
     DeadLetter {
@@ -209,7 +209,7 @@ fn letter(queue: DeadQueue, message: &Received) -> DeadLetter {
     }
 }
 
-fn hint(body: &str) -> (String, Option<ExecutionId>) {
+fn described(body: &str) -> (String, Option<ExecutionId>) {
     match serde_json::from_str(body) {
         Ok(Message::Wakeup { backlog, id }) => (format!("start what waits for {backlog}"), id),
         Ok(Message::Check { id }) => ("look after this execution".into(), Some(id)),
@@ -326,7 +326,7 @@ mod tests {
             (about.as_str(), execution.unwrap().as_str()),
             ("a task has changed", ID)
         );
-        let (about, execution) = hint(&format!(
+        let (about, execution) = described(&format!(
             r#"{{"kind":"line","line":"pool:fargate-spot","id":"{ID}"}}"#
         ));
         assert_eq!(

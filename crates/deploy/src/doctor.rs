@@ -205,14 +205,14 @@ pub fn judge(facts: &Facts) -> Vec<Check> {
         return vec![account];
     }
     let stack = stack(facts);
-    let standing = facts
+    let healthy = facts
         .stack
         .as_ref()
         .ok()
         .and_then(Option::as_ref)
         .filter(|_| stack.verdict == Verdict::Ok);
     let mut checks = vec![account, clock(facts), stack];
-    if let Some(stack) = standing {
+    if let Some(stack) = healthy {
         checks.push(version(facts, stack));
         checks.extend(
             facts

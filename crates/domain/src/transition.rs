@@ -1256,7 +1256,7 @@ mod tests {
     }
 
     /// Of each call again: (second, refused).
-    fn called(execution: &Execution) -> (Vec<(i64, bool)>, i64) {
+    fn calls_of(execution: &Execution) -> (Vec<(i64, bool)>, i64) {
         let attempt = execution.open_attempt().expect("it is open");
         let second = |moment: Timestamp| (moment - at(0)).num_seconds();
         (
@@ -1280,10 +1280,10 @@ mod tests {
         let refused = calls(&unanswered, 15)
             .and_then(|e| e.call_refused(&token, at(15)))
             .expect("it was called");
-        assert_eq!(called(&refused), (vec![(10, false), (15, true)], 10));
+        assert_eq!(calls_of(&refused), (vec![(10, false), (15, true)], 10));
         assert_eq!(calls(&refused, 19), None, "a refused call was one too");
         let again = calls(&refused, 20).expect("it may be called");
-        assert_eq!(called(&again), (vec![(10, false), (20, false)], 20));
+        assert_eq!(calls_of(&again), (vec![(10, false), (20, false)], 20));
         let known = again
             .observe(1, &Observation::Task(&task(1, "PENDING")), at(21))
             .expect("known");

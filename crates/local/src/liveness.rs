@@ -149,7 +149,7 @@ impl Workers {
         let _gone = match call(&paths.pipe) {
             Err(Errno::NOENT) => call_socket(&paths.socket),
             // If it is full, it has calls enough.
-            called => called.map_err(io::Error::from),
+            result => result.map_err(io::Error::from),
         };
     }
 }

@@ -52,7 +52,7 @@ use crate::{
     store::LocalStore,
     system::System,
     tasks::{LocalTasks, Setup, TaskReport},
-    worker::Pump,
+    worker::Worker,
 };
 
 /// How long a start waits for the end of what dead processes left to be written down, before it
@@ -162,7 +162,7 @@ pub struct Machine {
 struct Parts {
     options: Options,
     workers: Workers,
-    worker: Pump,
+    worker: Worker,
     database: Database,
     alive: Mutex<Option<Arc<Alive>>>,
     running: Mutex<Option<Engine>>,
@@ -248,7 +248,7 @@ impl Parts {
         let queue = LocalQueue::new(database.clone(), move |worker: &WorkerId| wake.wake(worker));
         let (store, inherited) = (LocalStore::new(database.clone()), Arc::default());
         let (registered, pace) = (Arc::default(), Arc::default());
-        let worker = Pump {
+        let worker = Worker {
             store,
             queue,
             tasks,
@@ -504,7 +504,7 @@ impl Machine {
         request: &ApiGatewayProxyRequest,
         caller: Option<&Caller>,
     ) -> ApiGatewayProxyResponse {
-        let Pump {
+        let Worker {
             store,
             queue,
             logs,
@@ -575,7 +575,7 @@ impl Machine {
     /// # Errors
     /// As [`pipeline::forget::remove`].
     pub async fn forget(&self, id: &ExecutionId) -> Result<Forgotten, ForgetError> {
-        let Pump {
+        let Worker {
             store,
             queue,
             tasks,
@@ -723,7 +723,7 @@ pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, Op
 }
 
 /// Hears other processes' calls to look.
-async fn listen(alive: Arc<Alive>, worker: Pump) {
+async fn listen(alive: Arc<Alive>, worker: Worker) {
     while alive.woken().await.is_ok() {
         worker.queue.look();
         if let Err(error) = worker.tasks.look_for_stops().await {

@@ -59,7 +59,7 @@ const REPORTS: usize = 256;
 
 /// The handlers of one machine, and what they work on.
 #[derive(Clone, Debug)]
-pub struct Pump {
+pub struct Worker {
     /// The records.
     pub store: LocalStore,
     /// The messages.
@@ -82,7 +82,7 @@ pub struct Pump {
     pub inherited: Arc<Notify>,
 }
 
-impl Pump {
+impl Worker {
     /// Runs until `stop` becomes true. What has been begun is finished first: a write and the
     /// wakeup that follows from it belong together, and others may wait for that wakeup.
     pub async fn run(

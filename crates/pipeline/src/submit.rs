@@ -222,11 +222,11 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             .record(caller, request, claim, self.system.now())
             .await?;
         if created == Created::New {
-            let hint = Message::Wakeup {
+            let wakeup = Message::Wakeup {
                 backlog: backlog_of(&execution),
                 id: Some(execution.id.clone()),
             };
-            self.queue.send(vec![hint.into()]).await?;
+            self.queue.send(vec![wakeup.into()]).await?;
         }
         Ok((created, execution))
     }

@@ -124,11 +124,11 @@ fn without_wait_it_returns_and_all_is_run_all_the_same() {
         "{ran:#?}"
     );
     eventually("all are over", || {
-        let standing = sandbox
+        let status = sandbox
             .local(&["status", "--group", "g", "-o", "json"])
             .exits(0)
             .json();
-        (standing["counts"] == json!({"SUCCEEDED": 3})).then_some(())
+        (status["counts"] == json!({"SUCCEEDED": 3})).then_some(())
     });
 }
 
@@ -682,21 +682,21 @@ fn a_group_is_looked_at_cancelled_and_what_failed_is_run_again() {
     eventually("one runs", || {
         (!http.history_page("group=long&status=RUNNING").is_empty()).then_some(())
     });
-    let standing = run(&["status", "--group", "long", "-o", "json"])
+    let status = run(&["status", "--group", "long", "-o", "json"])
         .exits(0)
         .json();
     assert_eq!(
-        (&standing["total"], &standing["counts"]["RUNNING"]),
+        (&status["total"], &status["counts"]["RUNNING"]),
         (&json!(30), &json!(1)),
-        "{standing:#}"
+        "{status:#}"
     );
-    let waiting: u64 = standing["waiting"]
+    let waiting: u64 = status["waiting"]
         .as_object()
         .unwrap()
         .values()
         .map(|count| count.as_u64().unwrap())
         .sum();
-    assert_eq!(waiting, 29, "{standing:#}");
+    assert_eq!(waiting, 29, "{status:#}");
     run(&["cancel", "--group", "long", "--wait"])
         .exits(0)
         .prints("cancelled  30\nstopping   0\nover       0\n");

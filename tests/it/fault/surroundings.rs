@@ -297,15 +297,15 @@ fn a_submission_outlives_twenty_seconds_in_which_a_stack_of_containers_stands_st
     // Those whose answer came too late were there already when they were sent again.
     let taken = ["accepted", "existing"].map(|list| report[list].as_array().map_or(0, Vec::len));
     assert_eq!(taken.iter().sum::<usize>(), LINES, "{report:#}");
-    let standing = world
+    let status = world
         .run(&["status", "--group", "g", "-o", "json"])
         .exits(0)
         .json();
-    let counted: u64 = standing["counts"]
+    let counted: u64 = status["counts"]
         .as_object()
         .unwrap()
         .values()
         .filter_map(Value::as_u64)
         .sum();
-    assert_eq!(counted, LINES as u64, "{standing:#}");
+    assert_eq!(counted, LINES as u64, "{status:#}");
 }

@@ -100,12 +100,11 @@ fn a_submission_is_run_looked_at_repeated_where_it_failed_and_never_accepted_twi
         [accepted[1], accepted[4]]
     );
     world.run(&["logs", accepted[2]]).exits(0).prints("three\n");
-    let standing =
-        "nightly  6 of 6 over\nSUCCEEDED       3\nFAILED          2\nTIMED_OUT       1\n";
+    let status = "nightly  6 of 6 over\nSUCCEEDED       3\nFAILED          2\nTIMED_OUT       1\n";
     world
         .run(&["status", "--group", "nightly"])
         .exits(0)
-        .prints(standing);
+        .prints(status);
 
     let again = [
         "rerun",

@@ -20,7 +20,7 @@ use crate::json_protocol::{Call, Loopback, response};
 /// The server and what brings its events. Both end when this is dropped.
 pub struct Wire {
     ecs: Arc<Mutex<Ecs>>,
-    called: Arc<Notify>,
+    call_made: Arc<Notify>,
     server: Loopback,
     postman: JoinHandle<()>,
 }
@@ -32,15 +32,15 @@ impl Wire {
         ecs: Ecs,
         clock: impl Clock + Clone + 'static,
     ) -> (Self, mpsc::UnboundedReceiver<Change>) {
-        let (ecs, called) = (Arc::new(Mutex::new(ecs)), Arc::new(Notify::new()));
+        let (ecs, call_made) = (Arc::new(Mutex::new(ecs)), Arc::new(Notify::new()));
         let (sink, events) = mpsc::unbounded_channel();
         let postman = tokio::spawn(deliver(
             Arc::clone(&ecs),
             clock.clone(),
-            Arc::clone(&called),
+            Arc::clone(&call_made),
             sink,
         ));
-        let (asked, woken) = (Arc::clone(&ecs), Arc::clone(&called));
+        let (asked, woken) = (Arc::clone(&ecs), Arc::clone(&call_made));
         let server = Loopback::serve(move |call| {
             let answer = answer(&mut lock(&asked), &call, clock.now());
             woken.notify_one();
@@ -50,7 +50,7 @@ impl Wire {
             Self {
                 server: server.await,
                 ecs,
-                called,
+                call_made,
                 postman,
             },
             events,
@@ -72,7 +72,7 @@ impl Wire {
     /// Looks at the model, or does something to it.
     pub fn with<T>(&self, act: impl FnOnce(&mut Ecs) -> T) -> T {
         let result = act(&mut lock(&self.ecs));
-        self.called.notify_one();
+        self.call_made.notify_one();
         result
     }
 }
@@ -91,7 +91,7 @@ pub(super) fn lock(ecs: &Mutex<Ecs>) -> MutexGuard<'_, Ecs> {
 async fn deliver(
     ecs: Arc<Mutex<Ecs>>,
     clock: impl Clock,
-    called: Arc<Notify>,
+    call_made: Arc<Notify>,
     sink: mpsc::UnboundedSender<Change>,
 ) {
     loop {
@@ -106,7 +106,7 @@ async fn deliver(
             return;
         }
         let Some(at) = next else {
-            called.notified().await;
+            call_made.notified().await;
             continue;
         };
         let now = clock.now();
@@ -117,7 +117,7 @@ async fn deliver(
         }
         tokio::select! {
             () = nap => {}
-            () = called.notified() => {}
+            () = call_made.notified() => {}
         }
     }
 }

@@ -128,7 +128,7 @@ impl DynamoStore {
             // One entry is 0.1 kB, and a page costs by 4 kB.
             let most = (limit - due.len()).max(BACKED_OFF);
             let page = self
-                .standing(&backlog_partition(backlog, submitter), None, most, start)
+                .index_entries(&backlog_partition(backlog, submitter), None, most, start)
                 .await?;
             let backlog_entries = page
                 .entries
@@ -145,7 +145,7 @@ impl DynamoStore {
     }
 
     /// A part of a partition of `by_standing`, by place, up to a place.
-    async fn standing(
+    async fn index_entries(
         &self,
         partition: &str,
         before: Option<&str>,
@@ -195,7 +195,7 @@ impl DynamoStore {
         let (mut entries, mut start) = (Vec::new(), None);
         while entries.len() < most {
             let page = self
-                .standing(partition, before, most - entries.len(), start)
+                .index_entries(partition, before, most - entries.len(), start)
                 .await?;
             entries.extend(page.entries);
             start = page.next;
@@ -257,7 +257,7 @@ impl DynamoStore {
         if entry.is_old(now) {
             let partition = backlog_partition(&entry.backlog, &entry.submitter);
             if self
-                .standing(&partition, None, 1, None)
+                .index_entries(&partition, None, 1, None)
                 .await?
                 .entries
                 .is_empty()

@@ -44,7 +44,7 @@ enum Index {
     Day,
     Submitter,
     Group,
-    Standing,
+    Status,
 }
 
 impl Index {
@@ -54,7 +54,7 @@ impl Index {
             Self::Day => (None, "pk", "sk"),
             Self::Submitter => (Some("by_submitter"), "submitter", "sk"),
             Self::Group => (Some("by_group"), "grp", "sk"),
-            Self::Standing => (Some("by_standing"), "standing", "place"),
+            Self::Status => (Some("by_standing"), "standing", "place"),
         }
     }
 }
@@ -207,7 +207,7 @@ impl<'a> Ids<'a> {
         ids.retain(|id| range.has(id));
         ids.sort_by(|a, b| b.cmp(a));
         let known = Source {
-            index: Index::Standing,
+            index: Index::Status,
             partition: String::new(),
             read: ids.into(),
             rest: Rest::Nothing,
@@ -260,7 +260,7 @@ impl<'a> Ids<'a> {
             None => (0..SHARDS)
                 .map(|shard| Source::new(Index::Day, partition_of_day(&day, shard)))
                 .collect(),
-            Some(status) => Source::shards(Index::Standing, &ended_partition(status, &day)),
+            Some(status) => Source::shards(Index::Status, &ended_partition(status, &day)),
         };
         self.sources = self.days.drain(..next).flat_map(of_day).collect();
     }

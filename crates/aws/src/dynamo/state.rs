@@ -35,7 +35,7 @@ use super::{
 #[error("{0}")]
 pub(super) struct Broken(pub(super) &'static str);
 
-/// Everything that changes, and what the index by standing needs of it.
+/// Everything that changes, and what the status index needs of it.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StateItem {
     /// For those who listen to the table's stream.
@@ -58,7 +58,8 @@ pub(super) struct StateItem {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     attempts: Vec<AttemptItem>,
     events: Vec<EventItem>,
-    standing: Option<String>,
+    #[serde(rename = "standing")]
+    index_partition: Option<String>,
     place: Option<String>,
     expires: Option<i64>,
 }
@@ -197,7 +198,7 @@ impl StateItem {
             .attempts
             .last()
             .and_then(|attempt| attempt.closed.as_ref());
-        let (standing, place) = standing(execution).unzip();
+        let (index_partition, place) = index_entry(execution).unzip();
         Self {
             id: execution.id.clone(),
             revision: execution.revision,
@@ -221,7 +222,7 @@ impl StateItem {
                 .map(|attempt| AttemptItem::of(execution, attempt))
                 .collect(),
             events: execution.events.iter().map(EventItem::of).collect(),
-            standing,
+            index_partition,
             place,
             expires: expires.map(expiry),
         }
@@ -272,7 +273,7 @@ impl StateItem {
 /// Where an execution stands in the index: its entry in its backlog, or how it ended. What is open
 /// is found by its launch batch, and a success, as the usual end, by its day: neither has an entry
 /// here.
-fn standing(execution: &Execution) -> Option<(String, String)> {
+fn index_entry(execution: &Execution) -> Option<(String, String)> {
     if let Some(entry) = execution.backlog_entry() {
         return Some((
             backlog_partition(&entry.backlog, &entry.submitter),
@@ -290,7 +291,7 @@ fn standing(execution: &Execution) -> Option<(String, String)> {
     ))
 }
 
-/// Whether the index by standing has an entry for each end of this kind.
+/// Whether the status index has an entry for each end of this kind.
 pub(super) fn has_entry(status: &ExecutionStatus) -> bool {
     status.is_final() && *status != ExecutionStatus::Succeeded
 }

@@ -79,7 +79,7 @@ enum Round {
 /// The first of a backlog.
 struct Head {
     /// Those that can be started from there.
-    standing: Vec<Execution>,
+    waiting: Vec<Execution>,
     /// The index named others that are gone.
     stale: bool,
 }
@@ -165,7 +165,7 @@ where
         while let Some(backlog) = next.pop_first() {
             if self.system.now() >= until {
                 next.insert(backlog);
-                return self.queue.send(next.iter().map(hint).collect()).await;
+                return self.queue.send(next.iter().map(wakeup).collect()).await;
             }
             next.extend(self.drain(&backlog, &[]).await?);
         }
@@ -240,7 +240,7 @@ where
         }
         // First this, or who takes the message might leave before room comes that nobody tells of.
         self.unwatch(backlog, watch).await?;
-        self.queue.send(vec![hint(backlog)]).await
+        self.queue.send(vec![wakeup(backlog)]).await
     }
 
     /// Whether so much starts that being told of each slot is dearer than looking. Not where
@@ -258,7 +258,7 @@ where
         }
         if !watch.helped && now - watch.since >= HELP {
             watch.helped = true;
-            self.queue.send(vec![hint(backlog)]).await?;
+            self.queue.send(vec![wakeup(backlog)]).await?;
         }
         if watch.mark.is_some_and(|mark| mark - now > WATCH / 2) {
             return Ok(());
@@ -314,15 +314,15 @@ where
         let head = self
             .head(backlog, self.worth_a_look(backlog, &state, used, now), now)
             .await?;
-        let standing = head.standing;
-        let Some(first) = standing.first() else {
+        let waiting = head.waiting;
+        let Some(first) = waiting.first() else {
             return Ok(if head.stale {
                 Round::Stale
             } else {
                 Round::Empty
             });
         };
-        if self.close_marked(&standing).await? {
+        if self.close_marked(&waiting).await? {
             return Ok(Round::Moved(0));
         }
         let known = (backlog, &state, used);
@@ -330,17 +330,17 @@ where
         // Behind a lock or a group only the first may start, so only that has had its chances; in
         // the pool's backlog all wait for the pool.
         let waiting_for_pool = if *backlog == pool.backlog {
-            standing.len()
+            waiting.len()
         } else {
             1
         };
         if let Some(moved) = self
-            .without_hope(&standing[..waiting_for_pool], &pool, next)
+            .without_hope(&waiting[..waiting_for_pool], &pool, next)
             .await?
         {
             return Ok(moved);
         }
-        let batch: Vec<_> = standing
+        let batch: Vec<_> = waiting
             .into_iter()
             .take_while(|execution| execution.pool == pool.pool)
             .collect();
@@ -367,8 +367,8 @@ where
         loop {
             let entries = self.store.backlog(backlog, now, most).await?;
             let looked_at = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-            let head = self.standing(&entries, now).await?;
-            let hidden = head.standing.is_empty() && !head.stale && looked_at >= most;
+            let head = self.waiting(&entries, now).await?;
+            let hidden = head.waiting.is_empty() && !head.stale && looked_at >= most;
             if !hidden || most >= HIDDEN_MAX {
                 return Ok(head);
             }
@@ -377,9 +377,9 @@ where
     }
 
     /// Those of the entries that still stand there, in their order.
-    async fn standing(&self, entries: &[BacklogEntry], now: Timestamp) -> Result<Head, PortError> {
+    async fn waiting(&self, entries: &[BacklogEntry], now: Timestamp) -> Result<Head, PortError> {
         let mut head = Head {
-            standing: Vec::new(),
+            waiting: Vec::new(),
             stale: false,
         };
         let loaded = join_all(entries.iter().map(|entry| self.store.load(&entry.id))).await;
@@ -391,7 +391,7 @@ where
                 })
             };
             match found {
-                Ok(Some(execution)) if is_there(&execution) => head.standing.push(execution),
+                Ok(Some(execution)) if is_there(&execution) => head.waiting.push(execution),
                 // A state of a newer release, or a record that cannot be read, is for others to go
                 // on with.
                 Ok(Some(execution)) if matches!(execution.state, State::Other { .. }) => {}
@@ -458,12 +458,12 @@ where
     /// with. `None` if there is neither.
     async fn without_hope(
         &self,
-        standing: &[Execution],
+        waiting: &[Execution],
         pool: &PoolLook,
         next: &mut BTreeSet<LimitKey>,
     ) -> Result<Option<Round>, PortError> {
         let mut moved = false;
-        for execution in standing
+        for execution in waiting
             .iter()
             .filter(|execution| execution.pool == pool.pool)
         {
@@ -1060,7 +1060,7 @@ fn calls_next(backlog: &LimitKey, execution: &Execution) -> Option<LimitKey> {
     demand.find(|key| matches!(key, LimitKey::Group(_)) && key != backlog)
 }
 
-fn hint(backlog: &LimitKey) -> domain::message::Outgoing {
+fn wakeup(backlog: &LimitKey) -> domain::message::Outgoing {
     Message::Wakeup {
         backlog: backlog.clone(),
         id: None,

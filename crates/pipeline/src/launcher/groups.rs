@@ -101,9 +101,9 @@ where
 
     /// Closes those of a backlog's first that a mark covers, before anything is written for their
     /// start; says whether there were any.
-    pub(super) async fn close_marked(&self, standing: &[Execution]) -> Result<bool, PortError> {
-        let marks = self.marks(standing.iter()).await?;
-        let marked: Vec<_> = standing
+    pub(super) async fn close_marked(&self, waiting: &[Execution]) -> Result<bool, PortError> {
+        let marks = self.marks(waiting.iter()).await?;
+        let marked: Vec<_> = waiting
             .iter()
             .filter(|execution| mark_on(&marks, execution).is_some())
             .cloned()

@@ -112,12 +112,12 @@ where
             backlogs.insert(backlog_of(&execution));
         }
         page.counts.rejected = u32::try_from(page.rejections.len()).unwrap_or(u32::MAX);
-        let hints: Vec<_> = backlogs
+        let wakeups: Vec<_> = backlogs
             .into_iter()
             .map(|backlog| Message::Wakeup { backlog, id: None }.into())
             .collect();
-        if !hints.is_empty() {
-            self.queue.send(hints).await?;
+        if !wakeups.is_empty() {
+            self.queue.send(wakeups).await?;
         }
         Ok(page)
     }
