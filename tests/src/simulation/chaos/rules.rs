@@ -180,11 +180,13 @@ impl Rules {
     /// Each member that had failed is run again once, and nothing else is.
     fn reruns_are_right(&self, world: &World, records: &BTreeMap<ExecutionId, Execution>) -> usize {
         let mut made = 0;
+        // A loop's head is held until its end, and a broken rule is written under the same lock.
+        let asked = locked(&self.0).rerun.clone();
         for Rerun {
             of,
             submission,
             failed,
-        } in locked(&self.0).rerun.clone()
+        } in asked
         {
             let reruns: Vec<_> = records
                 .values()
