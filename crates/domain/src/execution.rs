@@ -1,4 +1,4 @@
-//! The record of an execution: what was asked, what was tried, what is known.
+//! The record of an execution: its request, its attempts, and what is known of them.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -18,73 +18,73 @@ use crate::{
 
 /// Everything history keeps of one execution.
 ///
-/// A store writes it whole and only if `revision` is still the one that was read, so every change
-/// is a pure function from one record to the next (see [`crate::transition`]) and two writers never
-/// overwrite each other.
+/// A store writes it whole, and only if `revision` is still the one that was read. So every change
+/// is a pure function from one record to the next (see [`crate::transition`]), and two writers
+/// never overwrite each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Execution {
-    /// Which execution.
+    /// The execution's id.
     pub id: ExecutionId,
-    /// Counts the writes; the store's condition.
+    /// The number of writes so far; the store's condition for the next one.
     pub revision: u64,
-    /// What was asked, validated.
+    /// The validated request.
     pub request: LaunchRequest,
     /// The pool whose vCPUs it uses.
     pub pool: CapacityPool,
     /// The name of the key that submitted it, for people.
     pub submitted_by: String,
-    /// Who submitted it; none in a record of before there were principals.
+    /// The principal that submitted it; `None` in a record from before principals existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_by_id: Option<Principal>,
-    /// The role of the key that submitted it; none in a record of before it was kept.
+    /// The role of the key that submitted it; `None` in a record from before the role was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_role: Option<Role>,
     /// When it was accepted.
     pub submitted_at: Timestamp,
-    /// Where it stands.
+    /// Its current state.
     pub state: State,
-    /// Who asked for it to be cancelled, if anybody did.
+    /// The request to cancel it, if there was one.
     pub cancel: Option<Cancel>,
-    /// Each try, oldest first; the last one is the current one.
+    /// Each attempt, oldest first; the last one is the current one.
     pub attempts: Vec<Attempt>,
-    /// What happened, in the order it was learned.
+    /// The events, in the order in which they became known.
     pub events: Vec<Event>,
-    /// What a newer release wrote into the stored form; the store writes it back.
+    /// Fields of the stored form that only a newer release knows; the store writes them back.
     #[serde(skip)]
     pub unknown: Unknown,
 }
 
-/// Where an execution stands. What only makes sense in one state lives in that state.
+/// The state of an execution. Data that only makes sense in one state lives in that state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "SCREAMING_SNAKE_CASE", remote = "Self")]
 pub enum State {
-    /// Recorded; nobody has looked at it yet.
+    /// Recorded; no launcher has looked at it yet.
     Queued {
-        /// The backlog its entry stands in.
+        /// The backlog that has its entry.
         #[serde(rename = "line")]
         backlog: LimitKey,
     },
-    /// The throttle holds it, or a retry is due later.
+    /// A limit holds it, or a retry is due later.
     Waiting {
-        /// The backlog its entry stands in.
+        /// The backlog that has its entry.
         #[serde(rename = "line")]
         backlog: LimitKey,
-        /// Which limit holds it, in words; refreshed whenever the launcher looks.
+        /// Which limit holds it, in words. It is refreshed whenever a launcher looks at the
+        /// backlog.
         reason: String,
-        /// Not before this moment (a retry's backoff).
+        /// The earliest time of the launch (a retry's backoff).
         not_before: Option<Timestamp>,
     },
-    /// `RunTask` was or is about to be called.
+    /// `RunTask` was called or is about to be called.
     Launching,
     /// The task runs.
     Running,
-    /// It is over.
+    /// The execution has ended.
     Final(Final),
-    /// A state of a newer release. Nothing here changes such a record: it is for that release to go
-    /// on with it.
+    /// A state of a newer release. This release changes nothing in such a record.
     #[serde(untagged)]
     Other {
-        /// That release's word for it.
+        /// The newer release's name for the state.
         status: String,
     },
 }
@@ -99,8 +99,8 @@ impl Serialize for State {
 }
 
 impl<'de> Deserialize<'de> for State {
-    /// A known state must be whole. One of a newer release is taken for what it is, also where only
-    /// its outcome is new.
+    /// Reads a state. A known state must be complete. A state or an outcome of a newer release
+    /// becomes [`State::Other`].
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
         let word = |value: &serde_json::Value, name: &str| {
@@ -126,9 +126,9 @@ impl<'de> Deserialize<'de> for State {
 /// How an execution ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Final {
-    /// Which of the final states.
+    /// The outcome.
     pub outcome: Outcome,
-    /// When.
+    /// When it ended.
     pub at: Timestamp,
 }
 
@@ -138,32 +138,32 @@ pub struct Final {
 pub enum Outcome {
     /// The command exited 0.
     Succeeded,
-    /// The command exited otherwise, or never ran.
+    /// The command exited with another code, or never ran.
     Failed {
         /// The command's own exit code; `None` when there is none.
         exit_code: Option<i32>,
-        /// In plain words.
+        /// The reason, in plain words.
         reason: String,
     },
-    /// The command ran out of its time.
+    /// The command exceeded its timeout.
     TimedOut {
-        /// In plain words.
+        /// The reason, in plain words.
         reason: String,
     },
     /// Somebody cancelled it.
     Cancelled {
-        /// In plain words, with the name of who asked.
+        /// The reason, in plain words, with the name of the caller who cancelled.
         reason: String,
     },
     /// Nothing can tell how it ended.
     Lost {
-        /// In plain words.
+        /// The reason, in plain words.
         reason: String,
     },
 }
 
 impl Outcome {
-    /// The word that each is stored as.
+    /// The stored name of each outcome.
     const WORDS: [&str; 5] = ["succeeded", "failed", "timed_out", "cancelled", "lost"];
 
     /// The command's exit code, if it is known and its own.
@@ -176,7 +176,7 @@ impl Outcome {
         }
     }
 
-    /// Why, in plain words; `None` for a success.
+    /// The reason, in plain words; `None` for a success.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self {
@@ -188,7 +188,7 @@ impl Outcome {
         }
     }
 
-    /// The status that says so.
+    /// The status for this outcome.
     #[must_use]
     pub fn status(&self) -> ExecutionStatus {
         match self {
@@ -201,33 +201,33 @@ impl Outcome {
     }
 }
 
-/// The word for where an execution stands, as the API shows it.
+/// The status of an execution, as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum ExecutionStatus {
     /// Recorded.
     Queued,
-    /// The throttle holds it.
+    /// A limit holds it.
     Waiting,
-    /// `RunTask` called.
+    /// `RunTask` was called.
     Launching,
     /// The task runs.
     Running,
     /// Exit code 0.
     Succeeded,
-    /// Another exit code, or it never ran.
+    /// Another exit code, or the command never ran.
     Failed,
-    /// Out of time.
+    /// The command exceeded its timeout.
     TimedOut,
     /// Cancelled by somebody.
     Cancelled,
     /// Nothing can tell how it ended.
     Lost,
-    /// A word of a newer release, or one that is only shown ([`UNREADABLE`]).
+    /// A status of a newer release, or one that is only shown ([`UNREADABLE`]).
     Other(String),
 }
 
-/// What is shown for the status of an execution whose record cannot be read. It is never stored.
+/// The status shown for an execution whose record cannot be read. It is never stored.
 pub const UNREADABLE: &str = "UNREADABLE";
 
 impl ExecutionStatus {
@@ -244,7 +244,7 @@ impl ExecutionStatus {
         Self::Lost,
     ];
 
-    /// The word itself.
+    /// The status as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -261,7 +261,7 @@ impl ExecutionStatus {
         }
     }
 
-    /// Whether nothing will change it any more.
+    /// Whether the status can no longer change.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(
@@ -270,7 +270,8 @@ impl ExecutionStatus {
         )
     }
 
-    /// Whether it ended otherwise than was wanted. A cancelled one was not wanted any more.
+    /// Whether it is a failure: `FAILED`, `TIMED_OUT` or `LOST`. A cancelled execution is none,
+    /// because its result was no longer wanted.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         matches!(self, Self::Failed | Self::TimedOut | Self::Lost)
@@ -284,7 +285,7 @@ impl std::fmt::Display for ExecutionStatus {
 }
 
 impl From<String> for ExecutionStatus {
-    /// Any word is a status: a newer release may have more of them.
+    /// Any text is a status, because a newer release may have more of them.
     fn from(word: String) -> Self {
         Self::ALL
             .into_iter()
@@ -302,7 +303,7 @@ impl From<ExecutionStatus> for String {
 impl std::str::FromStr for ExecutionStatus {
     type Err = String;
 
-    /// Reads a word that this release knows, in either case.
+    /// Reads a status that this release knows, in upper or lower case.
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL
             .into_iter()
@@ -321,74 +322,75 @@ pub struct Cancel {
     pub at: Timestamp,
     /// The name of the key that asked, for people.
     pub by: String,
-    /// Who asked; none in a record of before there were principals.
+    /// The principal that asked; `None` in a record from before principals existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_id: Option<Principal>,
 }
 
-/// Something that happened, as history shows it.
+/// An event, as history shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When it happened, or was learned.
+    /// When it happened, or became known.
     pub at: Timestamp,
     /// The status from then on.
     pub status: ExecutionStatus,
-    /// More, in plain words.
+    /// Details in plain words.
     #[serde(default)]
     pub reason: Option<String>,
 }
 
-/// One try to run an execution as a task.
+/// One attempt to run an execution as a task.
 ///
-/// What is learned of the task is kept as *facts* that only ever join: the newest snapshot by
-/// `detail.version`, and each marker once. How the attempt stands is computed from them, so the
-/// order in which they come cannot matter.
+/// The record keeps *facts* about the task that are only ever merged: the newest snapshot by
+/// `detail.version`, and each marker once. The attempt's status is computed from them, so the order
+/// in which they arrive does not matter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Counted from 1.
     pub number: u32,
     /// The pool it runs in.
     pub pool: CapacityPool,
-    /// CPU units it holds of the pool while it is not closed.
+    /// The CPU units of the pool that it holds while it is not closed.
     pub cpu: u32,
-    /// Known to the script and to us only, so that the command cannot forge a marker line.
+    /// Known to the script and to mycli only, so that the command cannot forge a marker
+    /// line.
     pub nonce: String,
     /// The exact input of `RunTask`, from before the call until the task is known.
     pub run_task: Option<RunTaskInput>,
     /// When `RunTask` was about to be called.
     pub launched_at: Timestamp,
-    /// The calls of `RunTask` again, as its outcome was unknown: the latest, and those before it
-    /// that may have started the task.
+    /// The repeated calls of `RunTask`, made because its outcome was unknown: the latest call, and
+    /// the calls before it that may have started the task.
     #[serde(default, rename = "called_again")]
     pub repeated_calls: Vec<RepeatedCall>,
-    /// How often `RunTask` refused this attempt for want of capacity; part of the next client
+    /// How often `RunTask` refused this attempt for lack of capacity; part of the next client
     /// token.
     pub refusals: u32,
     /// The task, once known.
     pub task_arn: Option<String>,
     /// The newest snapshot of the task.
     pub task: Option<Task>,
-    /// What the script said.
+    /// What the marker lines said.
     #[serde(rename = "said")]
     pub markers: MarkerFacts,
-    /// The sweep asked for a stop because the time was long over.
+    /// The sweep asked for a stop because the task was far past its timeout.
     pub overdue: bool,
     /// ECS no longer knows the task.
     pub gone: bool,
-    /// How it ended. While this is `None` after the launch, the attempt holds its slot.
+    /// How it ended. While this is `None` after the launch, the attempt holds its allocation.
     pub closed: Option<Final>,
 }
 
-/// A call of `RunTask` with an input that it was called with before.
+/// A call of `RunTask` that repeats the input of an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepeatedCall {
     /// When it was about to be made.
     pub at: Timestamp,
-    /// It was refused, and so started nothing.
+    /// The call was refused, and so started nothing.
     pub refused: bool,
 }
 
-/// What the script said in its marker lines; each is said at most once.
+/// The facts from the script's marker lines; each line appears at most once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MarkerFacts {
@@ -398,20 +400,21 @@ pub struct MarkerFacts {
     pub commit: Option<String>,
     /// When the command began.
     pub started_at: Option<Timestamp>,
-    /// When the command or the set-up ended, one way or another.
+    /// When the command or the set-up ended, however it ended.
     pub ended_at: Option<Timestamp>,
     /// The command's own exit code.
     pub exit: Option<i32>,
-    /// The time was over.
+    /// The timeout was exceeded.
     pub timed_out: bool,
-    /// Set-up failed, and why.
+    /// Why the set-up failed, if it did.
     pub set_up_failure: Option<String>,
-    /// The log was read to its end after the task stopped: what is not here was not said.
+    /// The log was read to its end after the task stopped: a marker that is missing here was not
+    /// written.
     pub complete: bool,
 }
 
 impl MarkerFacts {
-    /// Joins one marker line.
+    /// Merges one marker line.
     pub fn record(&mut self, at: Timestamp, marker: &Marker) {
         match marker {
             Marker::SetUp => self.set_up_at = self.set_up_at.or(Some(at)),
@@ -431,7 +434,7 @@ impl MarkerFacts {
         }
     }
 
-    /// Whether the script told how it ended.
+    /// Whether the marker lines say how it ended.
     #[must_use]
     pub fn is_conclusive(&self) -> bool {
         self.exit.is_some() || self.timed_out || self.set_up_failure.is_some()
@@ -439,8 +442,8 @@ impl MarkerFacts {
 }
 
 impl Attempt {
-    /// The last call of `RunTask` that may have started the task: it may take a while from then on
-    /// until ECS lists it.
+    /// The time of the last `RunTask` call that may have started the task. ECS may take a while
+    /// from then on until it lists the task.
     #[must_use]
     pub fn last_called_at(&self) -> Timestamp {
         self.repeated_calls
@@ -450,13 +453,13 @@ impl Attempt {
             .fold(self.launched_at, Timestamp::max)
     }
 
-    /// Whether the attempt holds its slot.
+    /// Whether the attempt holds its allocation.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.closed.is_none()
     }
 
-    /// Whether the task is over, as far as is known.
+    /// Whether the task has stopped, as far as is known.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.gone
@@ -466,21 +469,21 @@ impl Attempt {
                 .is_some_and(|task| task.last_status == crate::ecs::STOPPED)
     }
 
-    /// Whether its end can only be told by reading its log: the task stopped, and the script's last
-    /// word did not come by itself.
+    /// Whether its outcome can only be known from its log: the task stopped, but the script's last
+    /// marker line was not delivered.
     #[must_use]
     pub fn needs_its_log(&self) -> bool {
         self.is_open() && self.is_stopped()
     }
 
-    /// Whether its task may have written something: it was seen to run or to have stopped, or the
-    /// script has spoken.
+    /// Whether its task may have written output: it was seen running or stopped, or a marker line
+    /// was seen.
     #[must_use]
     pub fn may_have_output(&self) -> bool {
         self.markers.set_up_at.is_some() || self.runs() || self.is_stopped()
     }
 
-    /// When the last line of a stopped task's output has surely come in; `None` while it runs.
+    /// When all output of a stopped task has surely arrived; `None` while it runs.
     #[must_use]
     pub fn log_settles_at(&self, settings: &Settings) -> Option<Timestamp> {
         let stopped_at = self
@@ -491,14 +494,14 @@ impl Attempt {
         Some(stopped_at + TimeDelta::seconds(i64::from(settings.log_delay_seconds)))
     }
 
-    /// Whether the command may have started: then it is not run again unless the user asked.
+    /// Whether the command may have started. Such a command is not run again unless the user asked.
     #[must_use]
     pub fn may_have_started(&self) -> bool {
         let container = self.task.as_ref().and_then(Task::container);
         self.started_at().is_some() || container.is_some_and(|c| c.exit_code.is_some())
     }
 
-    /// When the command started, as well as it is known: the script's word, else the task's.
+    /// When the command started, as precisely as is known: by its marker line, else by the task.
     #[must_use]
     pub fn started_at(&self) -> Option<Timestamp> {
         self.markers
@@ -507,25 +510,26 @@ impl Attempt {
     }
 }
 
-/// An execution's place in a backlog.
+/// An execution's entry in a backlog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BacklogEntry {
-    /// Whose.
+    /// The execution.
     pub id: ExecutionId,
     /// The backlog.
     pub backlog: LimitKey,
-    /// Who submitted it ([`Execution::submitter`]); backlogs are fair between these.
+    /// The submitter ([`Execution::submitter`]). Backlogs are fair between submitters.
     pub submitter: String,
-    /// Larger goes first among one submitter's.
+    /// The priority: among one submitter's entries the larger one goes first.
     pub priority: i32,
-    /// Then older goes first. It does not change when the entry moves to another backlog and back.
+    /// When the execution was accepted: at equal priority the older one goes first. It does not
+    /// change when the entry moves to another backlog and back.
     pub submitted_at: Timestamp,
-    /// Not before this moment.
+    /// The earliest time of the launch.
     pub not_before: Option<Timestamp>,
 }
 
 impl Execution {
-    /// Where it stands, as one word.
+    /// Its status.
     #[must_use]
     pub fn status(&self) -> ExecutionStatus {
         match &self.state {
@@ -547,7 +551,7 @@ impl Execution {
         }
     }
 
-    /// The attempt that is launching or running.
+    /// The attempt that is being launched or runs.
     #[must_use]
     pub fn open_attempt(&self) -> Option<&Attempt> {
         self.attempts.last().filter(|attempt| {
@@ -561,8 +565,8 @@ impl Execution {
         self.id.attempt(attempt.number)
     }
 
-    /// By what backlogs are fair: who submitted it, or the name in a record of before there were
-    /// principals.
+    /// The submitter, between whom backlogs are fair: the principal, or the key's name in a record
+    /// from before principals existed.
     #[must_use]
     pub fn submitter(&self) -> String {
         self.submitted_by_id
@@ -570,7 +574,7 @@ impl Execution {
             .map_or_else(|| self.submitted_by.clone(), ToString::to_string)
     }
 
-    /// Its entry, while it stands in a backlog.
+    /// Its backlog entry, while it waits.
     #[must_use]
     pub fn backlog_entry(&self) -> Option<BacklogEntry> {
         let (backlog, not_before) = match &self.state {
@@ -594,7 +598,7 @@ impl Execution {
         })
     }
 
-    /// What it would hold once launched: all of it or nothing. In the order in which its entry
+    /// The allocations it needs for a launch, all or none. They are in the order in which its entry
     /// passes their backlogs.
     #[must_use]
     pub fn demand(&self) -> Vec<Allocation> {
@@ -615,24 +619,25 @@ impl Execution {
         own.chain([pool]).collect()
     }
 
-    /// The backlogs that a start of it is charged to, once it is launched: all that it passed, so
-    /// that who is sent from a group's backlog to the pool's has had its turn in both.
+    /// The backlogs in which its start is charged to its submitter, once it is launched: all that it
+    /// passed. So an execution that went from a group's backlog to the pool's is charged in both.
     pub fn started_from(&self) -> impl Iterator<Item = LimitKey> {
         self.allocations()
             .into_iter()
             .map(|allocation| allocation.key)
     }
 
-    /// What it holds now. A store derives its counters from the difference between two versions of
-    /// a record, in the write that makes it, so a slot can be neither leaked nor released twice.
+    /// The allocations it holds now. A store derives its counters from the difference between two
+    /// versions of a record, in the write that changes it. So a slot is never leaked and never
+    /// released twice.
     #[must_use]
     pub fn allocations(&self) -> Vec<Allocation> {
         let holds = self.open_attempt().is_some() || self.may_hold();
         if holds { self.demand() } else { Vec::new() }
     }
 
-    /// Whether a state of a newer release may hold what its last attempt took: that attempt was
-    /// launched, and is not over.
+    /// Whether an execution in a state of a newer release may hold the allocations of its last
+    /// attempt: that attempt was launched and is not closed.
     fn may_hold(&self) -> bool {
         let launched = |attempt: &Attempt| {
             attempt.is_open() && (attempt.run_task.is_some() || attempt.task_arn.is_some())

@@ -1,8 +1,8 @@
 //! Every change of an execution's record, as pure functions from one record to the next.
 //!
-//! `None` means that nothing changes. History only moves forward: facts about an attempt join (see
-//! [`Attempt`]), what they amount to is computed, and a closed attempt stays closed. So any order,
-//! repetition or loss of a task's events, followed by a sweep, ends alike.
+//! `None` means that nothing changes. History only moves forward: facts about an attempt are merged
+//! (see [`Attempt`]), the status is computed from them, and a closed attempt stays closed. So any
+//! order, repetition or loss of a task's events, followed by a sweep, ends in the same state.
 
 use std::time::Duration;
 
@@ -25,28 +25,32 @@ use crate::{
     stored::Unknown,
 };
 
-/// Most tries that nobody asked for, for causes that pass and before the command started. Ours.
+/// The most retries that the user did not ask for. They are made only for transient causes, and
+/// only before the command started. Three ride out a short fault, and a lasting one is still
+/// reported soon.
 pub const AUTOMATIC_RETRIES_MAX: usize = 3;
-/// The pauses before another try. Ours.
+/// The pauses before another attempt. Many faults pass within seconds, so the first pause is short.
+/// The longest is 5 minutes, so that a run starts soon after a longer fault has passed.
 const RETRY: Backoff = Backoff {
     first: Duration::from_secs(5),
     longest: Duration::from_secs(300),
 };
-/// How long the script may take to set up (DESIGN §6).
+/// How long the set-up of the script may take (DESIGN §6).
 pub const SET_UP_SECONDS: u32 = 600;
 /// The time between TERM and KILL (DESIGN §6).
 pub const GRACE_SECONDS: u32 = 10;
-/// With so many changes noted, that it was tried and refused once more is noted no longer: the
-/// attempt counts it. A record is an item of 400 kB at most (AWS-FACTS §6), read and written whole,
-/// and what waits for capacity may be tried every few seconds for days. Ours.
+/// Once a record has this many events, further launches and refusals are no longer added to them;
+/// the attempt only counts its refusals. A record is an item of at most 400 kB (AWS-FACTS §6) that
+/// is read and written whole, and an execution that waits for capacity may be tried every few
+/// seconds for days.
 const EVENTS_MAX: usize = 48;
-/// Most calls of `RunTask` again that are remembered of a launch: those before are surely listed.
-/// Ours: they are seconds apart at least, up to a minute.
+/// The most repeated calls of `RunTask` that are remembered of a launch. They are between seconds
+/// and a minute apart, so ECS surely lists a task that an earlier call started.
 const CALLS_MAX: usize = 8;
 /// How much later than the script itself the sweep enforces a timeout (DESIGN §5).
 const OVERDUE_SECONDS: u32 = 60;
 
-/// Something learned about an attempt.
+/// An observation about an attempt.
 #[derive(Clone, Debug)]
 pub enum Observation<'a> {
     /// The task as an event or `DescribeTasks` shows it.
@@ -59,7 +63,7 @@ pub enum Observation<'a> {
     Gone,
 }
 
-/// What is known when an attempt is about to be launched.
+/// The input of a launch: what is fixed when an attempt is about to be launched.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The new attempt's nonce: 32 hexadecimal digits.
@@ -71,18 +75,18 @@ pub struct Plan {
 /// The answer to a request to cancel.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CancelDecision {
-    /// It is over already, like this.
+    /// The execution has already ended, with this status.
     Final(ExecutionStatus),
-    /// It was asked for before.
+    /// Somebody asked for the cancellation before.
     Asked,
-    /// It is in a state of a newer release, which alone knows how to stop it.
+    /// The execution is in a state of a newer release. Only that release knows how to stop it.
     NotKnown(ExecutionStatus),
     /// The new record; if it is not final, the task has to be stopped.
     Changed(Box<Execution>),
 }
 
 impl Execution {
-    /// The record of a request just accepted.
+    /// The record of a request that was just accepted.
     #[must_use]
     pub fn submitted(
         id: ExecutionId,
@@ -115,14 +119,15 @@ impl Execution {
         execution
     }
 
-    /// It waits in this backlog, for this reason.
+    /// Moves it into this backlog to wait, for this reason.
     #[must_use]
     pub fn parked(&self, backlog: LimitKey, reason: String, now: Timestamp) -> Option<Self> {
         let not_before = self.backlog_entry()?.not_before;
         self.waiting(backlog, reason, not_before, now)
     }
 
-    /// It stays in its backlog, out of everybody's way until that moment, for this reason.
+    /// Keeps it in its backlog but not due before `until`, for this reason, so that it holds up
+    /// nobody.
     #[must_use]
     pub fn postponed(&self, reason: String, until: Timestamp, now: Timestamp) -> Option<Self> {
         let backlog = self.backlog_entry()?.backlog;
@@ -149,8 +154,8 @@ impl Execution {
         })
     }
 
-    /// The number of the attempt that a launch now would be, and the client token for it: new after
-    /// each refusal, because ECS answers a repeated token with the refusal it gave before.
+    /// The number of the attempt that a launch now would be, and the client token for it. The token
+    /// is new after each refusal, because ECS answers a repeated token with its earlier refusal.
     #[must_use]
     pub fn next_attempt(&self) -> (u32, String) {
         let (number, refusals) = match self.attempts.last() {
@@ -168,7 +173,7 @@ impl Execution {
         )
     }
 
-    /// `RunTask` is about to be called.
+    /// Records the launch, just before `RunTask` is called.
     #[must_use]
     pub fn launching(&self, plan: Plan, now: Timestamp) -> Option<Self> {
         self.backlog_entry()
@@ -202,8 +207,8 @@ impl Execution {
         })
     }
 
-    /// Fargate Spot has no room for it, so it goes on demand: its capacity is a wish, not a
-    /// condition.
+    /// Moves it to on-demand capacity, because Fargate Spot has no room for it. Spot is a
+    /// preference, not a condition.
     #[must_use]
     pub fn falls_back(&self, why: &str, now: Timestamp) -> Option<Self> {
         let entry = self
@@ -227,7 +232,7 @@ impl Execution {
         })
     }
 
-    /// How often Fargate Spot took its capacity back from it.
+    /// How often Fargate Spot interrupted it.
     #[must_use]
     pub fn spot_interruptions(&self) -> u32 {
         let interrupted = |attempt: &&Attempt| {
@@ -243,9 +248,9 @@ impl Execution {
         u32::try_from(self.attempts.iter().filter(interrupted).count()).unwrap_or(u32::MAX)
     }
 
-    /// `RunTask` is about to be called again with this client token. Nothing if that is not the
-    /// open launch any more, or if it was called less than `pause` ago: then somebody else is at
-    /// it.
+    /// Records that `RunTask` is about to be called again with this client token. `None` if the
+    /// token is no longer the open launch's, or if the last call was less than `pause` ago: then
+    /// another caller is handling it.
     #[must_use]
     pub fn calling_again(&self, token: &str, pause: TimeDelta, now: Timestamp) -> Option<Self> {
         let attempt = self.launched_with(token)?;
@@ -266,7 +271,8 @@ impl Execution {
         })
     }
 
-    /// The call again at `at` was refused, so it started nothing; others may have.
+    /// Records that the repeated call at `at` was refused. That call started nothing; other calls
+    /// may have started the task.
     #[must_use]
     pub fn call_refused(&self, token: &str, at: Timestamp) -> Option<Self> {
         self.with_calls(token, |calls| {
@@ -286,9 +292,9 @@ impl Execution {
         })
     }
 
-    /// `RunTask` with this client token started nothing, for a reason that passes: back into the
-    /// backlog, or to its end if somebody cancelled it meanwhile. That uses up no retry. Of another
-    /// launch than the open one it says nothing.
+    /// Records that `RunTask` with this client token started nothing, for a transient reason. The
+    /// execution returns to the backlog, or ends if it was cancelled meanwhile. No retry is used
+    /// up. `None` if the token is not the open launch's.
     #[must_use]
     pub fn refused(
         &self,
@@ -315,14 +321,15 @@ impl Execution {
         })
     }
 
-    /// The launch with this client token will never have a task, for this cause.
+    /// Records that the launch with this client token will never have a task, for this cause.
     #[must_use]
     pub fn never_launched(&self, token: &str, cause: &Cause, now: Timestamp) -> Option<Self> {
         let number = self.launched_with(token)?.number;
         self.changed(|next| next.close(number, cause, now, now))
     }
 
-    /// The open attempt, if it is this launch of it and nothing is known of its task.
+    /// The open attempt, if this client token is the one of its launch and its task is not known
+    /// yet.
     fn launched_with(&self, token: &str) -> Option<&Attempt> {
         let is_it = |attempt: &&Attempt| {
             attempt
@@ -333,8 +340,8 @@ impl Execution {
         self.open_attempt().filter(is_it)
     }
 
-    /// Whether a task that runs for this attempt is not wanted: it is not the one on record, or was
-    /// given up by who cancelled.
+    /// Whether a task that runs for this attempt has to be stopped: it is not the task on record, or
+    /// the attempt was cancelled and closed before this task stopped.
     #[must_use]
     pub fn is_stray(&self, number: u32, task: &Task) -> bool {
         let Some(attempt) = self
@@ -345,12 +352,12 @@ impl Execution {
             return false;
         };
         let is_its_own = attempt.task_arn.as_ref() == Some(&task.task_arn);
-        // An old event of a task that is over asks for nothing.
+        // An old event of a task that is stopped needs no action.
         let given_up = !attempt.is_open() && !attempt.is_stopped() && self.cancel.is_some();
         task.desired_status != STOPPED && (!is_its_own || given_up)
     }
 
-    /// It cannot be launched at all: a request that no limit here will ever admit.
+    /// Ends it as failed, because no limit here will ever admit its request.
     #[must_use]
     pub fn rejected(&self, reason: String, now: Timestamp) -> Option<Self> {
         self.backlog_entry()?;
@@ -365,7 +372,8 @@ impl Execution {
         })
     }
 
-    /// Nothing can tell what became of the open attempt. It is never launched again.
+    /// Ends it as `LOST`, because nothing can tell what became of the open attempt. It is never
+    /// launched again.
     #[must_use]
     pub fn lost(&self, reason: &str, now: Timestamp) -> Option<Self> {
         let number = self.open_attempt()?.number;
@@ -380,7 +388,7 @@ impl Execution {
         })
     }
 
-    /// The sweep stops the task of this attempt because its time is long over.
+    /// Records that the sweep stops the task of this attempt because it is far past its timeout.
     #[must_use]
     pub fn overdue(&self, now: Timestamp) -> Option<Self> {
         let attempt = self
@@ -407,7 +415,7 @@ impl Execution {
         now > from + TimeDelta::seconds(i64::from(allowed))
     }
 
-    /// Joins what was learned about an attempt and draws the conclusion, if there is one.
+    /// Merges an observation about an attempt, and ends the attempt if its outcome follows from it.
     #[must_use]
     pub fn observe(
         &self,
@@ -438,7 +446,7 @@ impl Execution {
         })
     }
 
-    /// Somebody wants it stopped.
+    /// Records a request to cancel it.
     #[must_use]
     pub fn cancelled(&self, by: &Caller, now: Timestamp) -> CancelDecision {
         self.cancelled_as(
@@ -451,7 +459,7 @@ impl Execution {
         )
     }
 
-    /// It is to stop, as this says.
+    /// Records this request to cancel it.
     #[must_use]
     pub fn cancelled_as(&self, cancel: Cancel, now: Timestamp) -> CancelDecision {
         if let Some(end) = self.end() {
@@ -472,7 +480,7 @@ impl Execution {
         CancelDecision::Changed(Box::new(next))
     }
 
-    /// A cancelled attempt that surely has no task.
+    /// Ends a cancelled attempt that surely has no task.
     #[must_use]
     pub fn cancelled_unlaunched(&self, now: Timestamp) -> Option<Self> {
         let by = self.cancel.as_ref()?.by.clone();
@@ -513,7 +521,7 @@ impl Execution {
         }
     }
 
-    /// What a stopped attempt amounts to; `None` while its log has to be read first.
+    /// The outcome or the cause of a stopped attempt; `None` while its log has to be read first.
     fn verdict(&self, attempt: &Attempt) -> Option<Verdict> {
         let (said, never_ran) = (&attempt.markers, attempt.failed_to_start());
         if !never_ran && !said.is_conclusive() && !said.complete && !self.surely_succeeded(attempt)
@@ -542,9 +550,8 @@ impl Execution {
         Some(attempt.cause())
     }
 
-    /// Whether ECS's word is enough: the script has said all there is to say but its last word, and
-    /// the task ended by itself with 0, which the script exits with for nothing but a command that
-    /// did.
+    /// Whether ECS's report alone proves a success. All marker lines but the last were seen, and
+    /// the task ended by itself with exit code 0. The script exits with 0 only if the command did.
     fn surely_succeeded(&self, attempt: &Attempt) -> bool {
         let ended_well = |task: &Task| {
             task.stop_code == Some(StopCode::EssentialContainerExited)
@@ -554,7 +561,7 @@ impl Execution {
             && attempt.task.as_ref().is_some_and(ended_well)
     }
 
-    /// Closes an attempt by its cause, and has another try where that is right.
+    /// Closes an attempt by its cause, and schedules another attempt if one is allowed.
     fn close(&mut self, number: u32, cause: &Cause, at: Timestamp, now: Timestamp) {
         let outcome = Outcome::Failed {
             exit_code: cause.exit_code(),
@@ -580,7 +587,7 @@ impl Execution {
         self.note(now, Some(reason));
     }
 
-    /// How long to wait before another try; `None` if there is to be none.
+    /// How long to wait before another attempt; `None` if there is to be none.
     fn retry_pause(&self, number: u32, cause: &Cause) -> Option<TimeDelta> {
         let attempt = self.attempts.iter().find(|a| a.number == number)?;
         let started = self
@@ -602,7 +609,7 @@ impl Execution {
             .then(|| backoff(number, &self.id))
     }
 
-    /// Closes an attempt, and with it the execution.
+    /// Closes an attempt and ends the execution.
     fn conclude(&mut self, number: u32, outcome: Outcome, at: Timestamp) {
         if let Some(attempt) = self.attempt_mut(number) {
             attempt.close(Final {
@@ -627,15 +634,15 @@ impl Execution {
         });
     }
 
-    /// Notes that it was tried to launch it, or refused.
+    /// Adds an event for a launch or its refusal, up to [`EVENTS_MAX`].
     fn note_a_try(&mut self, at: Timestamp, reason: Option<String>) {
         if self.events.len() < EVENTS_MAX {
             self.note(at, reason);
         }
     }
 
-    /// The backlog its entry first stands in: the lock's, then the group's, if there are any, so
-    /// that who waits for those blocks nobody in the pool's.
+    /// The backlog that its entry starts in: the lock's, else the group's, else the pool's. So an
+    /// execution that waits for a lock or a group blocks nobody in the pool's backlog.
     fn first_backlog(&self) -> LimitKey {
         self.demand()
             .into_iter()
@@ -662,7 +669,7 @@ enum Verdict {
 }
 
 impl Attempt {
-    /// Joins what was learned; the same twice, or older, changes nothing.
+    /// Merges an observation. A repeated or older one changes nothing.
     fn join(&mut self, observation: &Observation<'_>) {
         match observation {
             Observation::Task(task) if !self.may_be_its_own(task) => {}
@@ -690,8 +697,7 @@ impl Attempt {
         }
     }
 
-    /// Whether this is the task of the launch that is on record: a launch that was refused has
-    /// none.
+    /// Whether this may be the task of the recorded launch. A launch that was refused has no task.
     fn may_be_its_own(&self, task: &Task) -> bool {
         match &self.task_arn {
             Some(arn) => *arn == task.task_arn,
@@ -699,14 +705,15 @@ impl Attempt {
         }
     }
 
-    /// Whether the script has said all there is to say before the command.
+    /// Whether all marker lines that come before the command's end were seen.
     fn told_of_its_start(&self, has_source: bool) -> bool {
         self.markers.started_at.is_some() && (self.markers.commit.is_some() || !has_source)
     }
 
-    /// Whether this need not be kept, and so costs no write: nothing follows from it now, and the
-    /// task's end tells it once more. That is so of a snapshot of a task of which the script has
-    /// said already that it runs; and of a success that the script reports before ECS does.
+    /// Whether this observation need not be stored, which saves a write: nothing follows from it
+    /// now, and the task's end will report it again. There are two cases: a snapshot of a running
+    /// task whose start the marker lines have already shown, and a success that the script reports
+    /// before ECS does.
     fn has_seen(&self, observation: &Observation<'_>, has_source: bool) -> bool {
         match observation {
             Observation::Task(task) => {
@@ -743,8 +750,8 @@ impl Attempt {
             .is_some_and(|task| task.stop_code == Some(StopCode::TaskFailedToStart))
     }
 
-    /// What the task died of. Where ECS has no exit code, the script's own word counts; without
-    /// either nobody can tell.
+    /// Why the task ended. Where ECS has no exit code, the script's marker lines count. Without
+    /// either the attempt is `LOST`.
     fn cause(&self) -> Verdict {
         let cause = match (&self.task, self.gone) {
             (Some(task), false) => cause::of(task, &self.markers),
@@ -772,7 +779,8 @@ fn cancel_reason(by: &str, when: &str) -> String {
     format!("cancelled by {by} {when}")
 }
 
-/// Spread by the id, so that many that failed at once do not come back at once.
+/// The pause before another attempt. It is spread by the id, so that many executions that failed
+/// together are not retried together.
 fn backoff(number: u32, id: &ExecutionId) -> TimeDelta {
     let chance = id.as_str().bytes().fold(0_u32, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u32::from(byte))
@@ -877,7 +885,7 @@ mod tests {
         }
     }
 
-    /// What a task's life tells, and the state it must end in whatever arrives, in whatever order.
+    /// The events of one task, and the status that must result in whatever order they arrive.
     struct Story {
         tasks: Vec<Task>,
         markers: Vec<(Timestamp, Marker)>,
@@ -965,8 +973,8 @@ mod tests {
         ]
     }
 
-    /// Tells part of a story in some order, then sweeps: asks ECS for the newest snapshot, and
-    /// reads the log if need be.
+    /// Applies part of a story in some order, then sweeps: asks ECS for the newest snapshot, and
+    /// reads the log if necessary.
     fn tell(story: &Story, order: &[usize]) -> Execution {
         let mut execution = launched(SubmitRequest::default());
         if story.cancelled {
@@ -1023,7 +1031,7 @@ mod tests {
             }
         }
 
-        /// Once final, nothing changes how it ended.
+        /// Once an execution is final, nothing changes how it ended.
         #[test]
         fn what_is_final_stays(order in prop::collection::vec(0_usize..12, 0..8), late in prop::collection::vec(0_usize..12, 0..8)) {
             for story in stories() {
@@ -1255,7 +1263,8 @@ mod tests {
         );
     }
 
-    /// Of each call again: (second, refused).
+    /// The second and the refusal of each repeated call, and the second of the last call that may
+    /// have started the task.
     fn calls_of(execution: &Execution) -> (Vec<(i64, bool)>, i64) {
         let attempt = execution.open_attempt().expect("it is open");
         let second = |moment: Timestamp| (moment - at(0)).num_seconds();
@@ -1339,7 +1348,7 @@ mod tests {
         );
     }
 
-    /// A record is read and written whole.
+    /// A record is read and written whole, so it has to stay small.
     #[test]
     fn however_often_it_is_refused_the_record_stays_small() {
         let mut execution = launched(SubmitRequest::default());
