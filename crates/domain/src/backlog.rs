@@ -1,8 +1,8 @@
-//! What is known of a backlog as a whole: what holds it, how fast it moves, and how much its pool
-//! takes.
+//! The state of a backlog as a whole: what holds it, how fast it moves, and how much its pool
+//! accepts.
 //!
-//! All of it is advice: the entries are in the records and the room in the counters. A write that
-//! is lost costs a look or a wakeup, and never a launch.
+//! All of it is advisory: the entries are in the records, and the used capacity is in the counters.
+//! A lost write costs an extra look at the backlog or an extra wakeup, never a launch.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -14,55 +14,55 @@ use crate::{
     stored::Unknown,
 };
 
-/// From when on a backlog's pace is forgotten by half, so that it follows what happens: ten
-/// minutes. Ours.
+/// The age at which a backlog's measured pace is halved. Ten minutes give a steady figure for the
+/// estimate, and old starts soon count little.
 const PACE: TimeDelta = TimeDelta::minutes(10);
 
-/// The state of a backlog. The default is that of one that nobody has looked at.
+/// The state of a backlog. The default is the state of a backlog that no launcher has looked at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BacklogState {
-    /// Counts the writes; the store's condition.
+    /// The number of writes so far; the store's condition for the next one.
     pub revision: u64,
     /// What held its head when a launcher last looked; `None` while it moves.
     pub held: Option<Held>,
-    /// A look is sure to come then, without another wakeup: a launcher waits until then, or a
-    /// delayed wakeup is under way.
+    /// When the next look is certain, without another wakeup: a launcher waits until then, or a
+    /// delayed wakeup is on its way.
     pub next_look: Option<Timestamp>,
-    /// Until then a launcher looks at it again of its own accord, unless it dies (then the sweep
-    /// tells), so that who gives back what others wait for need not tell.
+    /// The time until which a launcher looks at the backlog again without a wakeup. So whoever
+    /// releases capacity until then need not send one. If that launcher dies, the sweep finds out.
     pub watched_until: Option<Timestamp>,
-    /// Of a lock's or a group's backlog: whose turn it is, while it waits in its pool's backlog.
-    /// Nobody behind it starts before it does.
+    /// The execution whose turn it is, while it waits in its pool's backlog. No later entry starts
+    /// before it does. For a lock's or a group's backlog only.
     #[serde(rename = "called")]
     pub promoted: Option<ExecutionId>,
-    /// Of a pool: what Service Quotas last said.
+    /// The quota that Service Quotas last reported. For a pool only.
     pub quota: Option<AccountQuota>,
-    /// Of a pool: what ECS's refusals taught.
+    /// The adaptive limit, derived from ECS's refusals. For a pool only.
     #[serde(rename = "ceiling")]
     pub adaptive_limit: Option<AdaptiveLimit>,
-    /// What a newer release wrote into the stored form; the store writes it back.
+    /// Fields of the stored form that only a newer release knows; the store writes them back.
     #[serde(skip)]
     pub unknown: Unknown,
 }
 
-/// What the account may use of a pool.
+/// The quota that the account has of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountQuota {
-    /// CPU units; `None` if AWS names no number.
+    /// CPU units; `None` if AWS gives no number.
     pub cpu: Option<u32>,
-    /// When it was asked.
+    /// When it was read.
     pub read_at: Timestamp,
 }
 
-/// A backlog that does not move, or only as others make room.
+/// Why a backlog does not move, or moves only as others release capacity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// By what.
+    /// The kind of limit that holds it.
     pub by: HeldBy,
-    /// Since when.
+    /// Since when it is held.
     pub since: Timestamp,
-    /// How many started out of it since then, as others made room.
+    /// How many executions started from it since then, as others released capacity.
     pub started: u32,
 }
 
@@ -70,35 +70,36 @@ pub struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldBy {
-    /// Its limit is used up by what we run.
+    /// The limit is used up by our own executions.
     Full,
-    /// Launches come as fast as they may.
+    /// Launches already come as fast as the launch rate allows.
     Rate,
-    /// ECS takes no more: others use the quota, or there is no capacity.
+    /// ECS accepts no more: others use the quota, or there is no capacity.
     Refusals,
-    /// There is room under a lock or a group, but not in the pool: its first waits there.
+    /// The lock or the group has room, but the pool has not: the first entry waits in the pool's
+    /// backlog.
     Pool,
 }
 
-/// How much more a pool takes now.
+/// How much more a pool accepts now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// So many CPU units may be in use, ours together; `None` for no limit.
+    /// This many CPU units may be in use, all our tasks together; `None` for no limit.
     UpTo(Option<u32>),
-    /// So many launches may be tried by one launcher, beyond what ECS surely takes.
+    /// One launcher may try this many launches, beyond what ECS surely accepts.
     Probe(u32),
 }
 
 impl BacklogState {
-    /// The CPU units of a pool that may be in use at all: what the stack sets, else what the
-    /// account has.
+    /// The CPU units of a pool that may be in use at all: the stack's setting, else the account's
+    /// quota.
     #[must_use]
     pub fn quota(&self, set: Option<u32>) -> Option<u32> {
         set.or_else(|| self.quota?.cpu)
     }
 
-    /// With what the account may use, as just read. An adaptive limit that it contradicts is
-    /// forgotten: who raised the quota wants it used.
+    /// The state with the account's quota as just read. If the quota was raised, the adaptive limit
+    /// is dropped, so that the new quota is used at once.
     #[must_use]
     pub fn with_quota(&self, cpu: Option<u32>, now: Timestamp) -> Self {
         let raised = self.quota.is_some_and(|before| before.cpu < cpu);
@@ -110,7 +111,8 @@ impl BacklogState {
         }
     }
 
-    /// What a pool takes now, with `used` in use and a launch of so many CPU units the next.
+    /// What a pool accepts now, with `used` CPU units in use and `wanted` CPU units in the next
+    /// launch.
     #[must_use]
     pub fn room(&self, set: Option<u32>, used: u32, wanted: u32, now: Timestamp) -> Room {
         let quota = self.quota(set);
@@ -131,8 +133,8 @@ impl BacklogState {
         }
     }
 
-    /// Whether a launcher waits for the rate to let it go on, so that another one has nothing to do
-    /// there.
+    /// Whether a launcher waits for the launch rate to continue, so that another launcher has
+    /// nothing to do here.
     #[must_use]
     pub fn is_attended(&self, now: Timestamp) -> bool {
         let by_rate = self
@@ -142,13 +144,13 @@ impl BacklogState {
         by_rate && self.next_look.is_some_and(|at| now < at)
     }
 
-    /// Whether what is given back now will be seen without a wakeup.
+    /// Whether capacity that is released now will be noticed without a wakeup.
     #[must_use]
     pub fn is_watched(&self, now: Timestamp) -> bool {
         self.watched_until.is_some_and(|until| now < until)
     }
 
-    /// Held by this, from now on unless it was already.
+    /// The state with this hold, from now on unless it was held so before.
     #[must_use]
     pub fn held_by(&self, by: HeldBy, now: Timestamp) -> Self {
         let held = match &self.held {
@@ -165,12 +167,12 @@ impl BacklogState {
         }
     }
 
-    /// So many started out of it although it is held.
+    /// The state after this many executions started although it is held.
     #[must_use]
     pub fn moved(&self, started: u32, now: Timestamp) -> Self {
         let held = self.held.as_ref().map(|held| {
             let started = held.started.saturating_add(started);
-            // What was long ago counts less.
+            // Old starts count less.
             let old = now - held.since > PACE;
             let (since, started) = if old {
                 (now - PACE / 2, started.div_ceil(2))
@@ -189,7 +191,7 @@ impl BacklogState {
         }
     }
 
-    /// Nothing holds it.
+    /// The state with nothing that holds the backlog.
     #[must_use]
     pub fn free(&self) -> Self {
         Self {
@@ -199,7 +201,7 @@ impl BacklogState {
         }
     }
 
-    /// Without this watch. Another one, of who goes on, stays.
+    /// The state without this watch. A watch that another launcher set stays.
     #[must_use]
     pub fn unwatched(&self, watch: Option<Timestamp>) -> Self {
         Self {
@@ -208,8 +210,8 @@ impl BacklogState {
         }
     }
 
-    /// About how many seconds the one at this place (from 1) still waits, by the pace since the
-    /// backlog was held; `None` if none started since.
+    /// About how many seconds the entry at this position (from 1) still waits, at the pace since
+    /// the backlog was held; `None` if none started since.
     #[must_use]
     pub fn estimate_seconds(&self, place: u32, now: Timestamp) -> Option<u64> {
         let held = self.held.as_ref().filter(|held| held.started > 0)?;

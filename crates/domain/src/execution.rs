@@ -619,8 +619,9 @@ impl Execution {
         own.chain([pool]).collect()
     }
 
-    /// The backlogs in which its start is charged to its submitter, once it is launched: all that it
-    /// passed. So an execution that went from a group's backlog to the pool's is charged in both.
+    /// The backlogs in which its start is charged to its submitter, once it is launched: all that
+    /// it passed. So an execution that went from a group's backlog to the pool's is charged in
+    /// both.
     pub fn started_from(&self) -> impl Iterator<Item = LimitKey> {
         self.allocations()
             .into_iter()

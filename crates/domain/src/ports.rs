@@ -1,8 +1,8 @@
-//! What the handlers need of the world. Adapters in `aws`, in `local` and in the simulation
-//! implement these, and one contract suite runs against all of them.
+//! The ports: what the handlers need from outside. Adapters in `aws`, in `local` and in the
+//! simulation implement these traits, and one contract suite runs against all of them.
 //!
-//! Each write says whether it is idempotent or conditional. An error says by its type whether a
-//! repetition can mend it.
+//! Each write says whether it is idempotent or conditional. The type of an error says whether a
+//! repetition can succeed.
 
 use std::future::Future;
 
@@ -45,10 +45,11 @@ pub trait Entropy: Send + Sync {
     fn bits(&self) -> u128;
 }
 
-/// A caller's promise that the same key means the same request, for 24 hours.
+/// A claim on an idempotency key: the caller promises that the same key means the same request, for
+/// 24 hours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The principal and the key, as one text.
+    /// The principal and the idempotency key, as one text.
     pub key: String,
     /// SHA-256 of the request, in hexadecimal.
     pub digest: String,
@@ -56,21 +57,21 @@ pub struct Claim {
     pub expires_at: Timestamp,
 }
 
-/// What came of a creation.
+/// The result of a creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// It is recorded.
+    /// The execution is recorded.
     New,
-    /// The same request was recorded under the same key before, as this.
+    /// The same request was recorded under the same key before, as this execution.
     Existing(ExecutionId),
-    /// Another request was recorded under the same key.
+    /// Another request was recorded under the same key, as this execution.
     Mismatch(ExecutionId),
 }
 
 /// Why an update was not made. In each case nothing was written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum UpdateError {
-    /// Somebody else wrote the record in the meantime: load it and decide anew.
+    /// Another writer changed the record in the meantime: load it and decide again.
     #[error("the record was changed by another writer")]
     Conflict,
     /// An admission's limit is reached.
@@ -81,18 +82,18 @@ pub enum UpdateError {
     Failed(#[from] PortError),
 }
 
-/// One of several updates: `before` is to become `after`, if every admission has room.
+/// One of several updates: `before` becomes `after` if every admission has room.
 #[derive(Clone, Debug)]
 pub struct Update {
     /// The record as it was read.
     pub before: Execution,
-    /// The record as it is to be.
+    /// The new record.
     pub after: Execution,
-    /// What must have room for it.
+    /// The limits that must have room for it.
     pub admissions: Vec<Admission>,
 }
 
-/// The records, and all that is derived from them: backlogs, usage, history.
+/// The records, and everything that is derived from them: backlogs, usage, history.
 pub trait Store: Send + Sync {
     /// Records a new execution, unless its id exists (then it is `Existing` itself) or the claim is
     /// taken. Idempotent.
@@ -102,8 +103,9 @@ pub trait Store: Send + Sync {
         claim: Option<&Claim>,
     ) -> impl Future<Output = Result<Created, PortError>> + Send;
 
-    /// A submission as it was first heard of: with `now` for the first caller, with that same
-    /// moment for later ones until the first one's `expires_at`, when it begins anew. Conditional.
+    /// Returns a submission as it was first opened. The first caller opens it at `now`, and later
+    /// callers get that same time. Once the first caller's `expires_at` has passed, it is opened
+    /// anew. Conditional.
     fn open_submission(
         &self,
         by: &Principal,
@@ -112,22 +114,22 @@ pub trait Store: Send + Sync {
         expires_at: Timestamp,
     ) -> impl Future<Output = Result<Submission, PortError>> + Send;
 
-    /// Records each of these, unless its id exists; says of each, in their order, what came of it
-    /// (never [`Created::Mismatch`]). Each stands by itself: after an error some may have been
+    /// Records each of these, unless its id exists. Returns the result of each, in their order,
+    /// never [`Created::Mismatch`]. They are not one transaction: after an error some may have been
     /// recorded. Idempotent.
     fn create_all(
         &self,
         executions: Vec<Execution>,
     ) -> impl Future<Output = Result<Vec<Created>, PortError>> + Send;
 
-    /// The record, as last written. One that cannot be read is [`PortError::Corrupt`].
+    /// Returns the record as last written. A record that cannot be read is [`PortError::Corrupt`].
     fn load(
         &self,
         id: &ExecutionId,
     ) -> impl Future<Output = Result<Option<Execution>, PortError>> + Send;
 
-    /// Up to `limit` ids that a user may mean by a fragment: a prefix (with or without `exec_`) or
-    /// a suffix of an id, in either case, or a task's ARN or id. Newest first.
+    /// Returns up to `limit` ids that match a user's fragment: a prefix (with or without `exec_`)
+    /// or a suffix of an id, in either case, or a task's ARN or id. Newest first.
     fn find(
         &self,
         fragment: &str,
@@ -135,7 +137,7 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<Vec<ExecutionId>, PortError>> + Send;
 
     /// Replaces `before` by `after` if `before` is still the record (by revision) and every
-    /// admission has room; usage changes by the difference of their holdings in the same write.
+    /// admission has room. The same write changes usage by the difference of their allocations.
     /// Conditional. Returns the record as written, with its new revision.
     fn update(
         &self,
@@ -144,16 +146,16 @@ pub trait Store: Send + Sync {
         admissions: &[Admission],
     ) -> impl Future<Output = Result<Execution, UpdateError>> + Send;
 
-    /// Several updates of different records, each conditional by itself and answered in its place.
-    /// A counter that several of them change may be written once for all: where it has room for the
-    /// first few only, the others are `Full`.
+    /// Makes several updates of different records. Each is conditional by itself; the results are
+    /// in the order of the updates. A counter that several of them change may be written once for
+    /// all: if it has room for only the first few, the others are `Full`.
     fn update_all(
         &self,
         updates: Vec<Update>,
     ) -> impl Future<Output = Vec<Result<Execution, UpdateError>>> + Send;
 
-    /// A page of history, newest first. A record that cannot be read is on the page that it belongs
-    /// to, unless a status is asked for: it has none.
+    /// Returns a page of history, newest first. The page includes records that cannot be read,
+    /// unless the filter asks for a status, which such a record does not have.
     fn list(
         &self,
         filter: &Filter,
@@ -161,14 +163,14 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> impl Future<Output = Result<Page<Loaded>, PortError>> + Send;
 
-    /// A page of what is launching or running, in no particular order.
+    /// Returns a page of the executions that are launching or running, in no particular order.
     fn launched(
         &self,
         after: Option<&Cursor>,
         limit: u32,
     ) -> impl Future<Output = Result<Page<Loaded>, PortError>> + Send;
 
-    /// The first entries of a backlog that are due at `now`, in the order of
+    /// Returns the first entries of a backlog that are due at `now`, in the order of
     /// [`crate::fair::order`].
     fn backlog(
         &self,
@@ -177,34 +179,35 @@ pub trait Store: Send + Sync {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<BacklogEntry>, PortError>> + Send;
 
-    /// Whether anybody, of whichever process, is in this backlog and due: then a wakeup at it is
-    /// worth a message.
+    /// Whether this backlog has a due entry, of any process. If so, a wakeup for it is worth a
+    /// message.
     fn has_backlog(
         &self,
         key: &LimitKey,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, PortError>> + Send;
 
-    /// The backlogs that have an entry due at `now`.
+    /// Returns the backlogs that have an entry due at `now`.
     fn backlogs(
         &self,
         now: Timestamp,
     ) -> impl Future<Output = Result<Vec<LimitKey>, PortError>> + Send;
 
-    /// How many stand before this entry in its backlog: exact up to `exact`, an estimate beyond.
+    /// Returns how many entries are before this one in its backlog: exactly up to `exact`,
+    /// estimated beyond.
     fn ahead(
         &self,
         entry: &BacklogEntry,
         exact: u32,
     ) -> impl Future<Output = Result<u32, PortError>> + Send;
 
-    /// What is known of a backlog as a whole.
+    /// Returns the state of a backlog as a whole.
     fn backlog_state(
         &self,
         key: &LimitKey,
     ) -> impl Future<Output = Result<BacklogState, PortError>> + Send;
 
-    /// Replaces the state of a backlog if it is still the one that was read (by revision); says
+    /// Replaces the state of a backlog if it is still the one that was read (by revision). Returns
     /// whether it was. Conditional.
     fn set_backlog_state(
         &self,
@@ -213,11 +216,11 @@ pub trait Store: Send + Sync {
         after: BacklogState,
     ) -> impl Future<Output = Result<bool, PortError>> + Send;
 
-    /// How much of a limit is in use.
+    /// Returns how much of a limit is in use.
     fn usage(&self, key: &LimitKey) -> impl Future<Output = Result<Usage, PortError>> + Send;
 
-    /// Takes up to `want` tokens from a bucket; the second number is the milliseconds until there
-    /// is another. Conditional.
+    /// Takes up to `want` tokens from a bucket. Returns how many it took, and the milliseconds
+    /// until the next token. Conditional.
     fn take_tokens(
         &self,
         key: RateKey,
@@ -226,33 +229,33 @@ pub trait Store: Send + Sync {
         now: Timestamp,
     ) -> impl Future<Output = Result<(u32, u64), PortError>> + Send;
 
-    /// Brings what is derived from the records and not written together with them back in line with
-    /// them. Idempotent; harmless beside launches and ends, and beside itself.
+    /// Corrects the data that is derived from the records but not written together with them.
+    /// Idempotent, and safe beside launches, ends and another reconcile.
     fn reconcile(&self) -> impl Future<Output = Result<(), PortError>> + Send;
 
-    /// The work of this kind on a group, as last written; work that has expired is none. Strongly
+    /// Returns the work of this kind on a group, as last written; `None` for expired work. Strongly
     /// consistent.
     fn group_work<W: GroupWork>(
         &self,
         group: &Name,
     ) -> impl Future<Output = Result<Option<W>, PortError>> + Send;
 
-    /// Writes down work if what is stored has the work's own revision still (0 where none is); says
-    /// whether it did, and counts the revision up. Conditional.
+    /// Writes work down if the stored revision is still the work's own (0 where none is stored),
+    /// and increments the revision. Returns whether it was written. Conditional.
     fn set_group_work<W: GroupWork>(
         &self,
         work: &W,
     ) -> impl Future<Output = Result<bool, PortError>> + Send;
 
-    /// The work of this kind that is not done. Work that cannot be read is passed over.
+    /// Returns the unfinished work of this kind. Work that cannot be read is skipped.
     fn open_group_work<W: GroupWork>(
         &self,
     ) -> impl Future<Output = Result<Vec<W>, PortError>> + Send;
 
-    /// Where the sweep before was cut short, if it was.
+    /// Returns where the previous sweep was cut short, if it was.
     fn bookmark(&self) -> impl Future<Output = Result<Option<Cursor>, PortError>> + Send;
 
-    /// Keeps where a sweep was cut short, or that it came to the end. Idempotent.
+    /// Stores where a sweep was cut short, or that it reached the end. Idempotent.
     fn set_bookmark(
         &self,
         at: Option<&Cursor>,
@@ -261,14 +264,15 @@ pub trait Store: Send + Sync {
 
 /// The ARNs of task definitions by the hash of their content, shared by all launchers.
 pub trait Definitions: Send + Sync {
-    /// The ARN of the definition with this content, if it is registered.
+    /// Returns the ARN of the definition with this content, if it is registered.
     fn definition(
         &self,
         hash: &str,
     ) -> impl Future<Output = Result<Option<String>, PortError>> + Send;
 
-    /// Asks for the turn to register it, until that moment: one caller has it at a time, so that a
-    /// definition that many wait for is registered once. Conditional.
+    /// Claims the registration of a definition until `until`, and returns whether the claim was
+    /// granted. One caller has it at a time, so that a definition that many wait for is registered
+    /// once. Conditional.
     fn claim_definition(
         &self,
         hash: &str,
@@ -276,14 +280,14 @@ pub trait Definitions: Send + Sync {
         until: Timestamp,
     ) -> impl Future<Output = Result<bool, PortError>> + Send;
 
-    /// Keeps the ARN of a definition just registered, and ends the turn. Idempotent.
+    /// Stores the ARN of a definition that was just registered, and ends the claim. Idempotent.
     fn keep_definition(
         &self,
         hash: &str,
         arn: &str,
     ) -> impl Future<Output = Result<(), PortError>> + Send;
 
-    /// Forgets an ARN that is of no use any more, unless another one is kept by now. Idempotent.
+    /// Removes an ARN that is no longer usable, unless another one is stored by now. Idempotent.
     fn forget_definition(
         &self,
         hash: &str,
@@ -291,86 +295,89 @@ pub trait Definitions: Send + Sync {
     ) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 
-/// What is known of the secrets that are set: names and who may name them, never values.
+/// What is known of the secrets that are set: their names and which keys may use them, never their
+/// values.
 pub trait Secrets: Send + Sync {
-    /// The secret of this name.
+    /// Returns the secret of this name.
     fn find_secret(
         &self,
         name: &str,
     ) -> impl Future<Output = Result<Option<SecretRecord>, PortError>> + Send;
 
-    /// What to do about one that is not set, in words.
+    /// Returns an instruction for the user to set a missing secret.
     fn how_to_set(&self, name: &str) -> String;
 }
 
-/// Where the ends of executions are made known.
+/// The publisher of the ends of executions.
 pub trait Announcer: Send + Sync {
-    /// Publishes each, at least once, or says that not all could be (some may have been).
+    /// Publishes each at least once. An error says that not all were published (some may have
+    /// been).
     fn announce(
         &self,
         announcements: &[Announcement],
     ) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 
-/// The API keys.
+/// Returns the key with this id.
 pub trait Keys: Send + Sync {
     /// The key with this id.
     fn find_key(
         &self,
         id: &str,
     ) -> impl Future<Output = Result<Option<KeyRecord>, PortError>> + Send;
-    /// Every key, by name.
+    /// Returns every key, by name.
     fn list_keys(&self) -> impl Future<Output = Result<Vec<KeyRecord>, PortError>> + Send;
-    /// Adds a key unless its name is taken; says whether it was added. Conditional.
+    /// Adds a key unless its name is taken. Returns whether it was added. Conditional.
     fn add_key(&self, key: &KeyRecord) -> impl Future<Output = Result<bool, PortError>> + Send;
-    /// Puts a key in the place of another one of the same name. The old one and those of before
-    /// stay if the new one keeps them ([`KeyRecord::keeps`]), and are gone otherwise. Says whether
-    /// the old one was still there. Conditional.
+    /// Replaces a key by another one of the same name. The old key and its predecessors stay if the
+    /// new one keeps them ([`KeyRecord::keeps`]), and are removed otherwise. Returns whether the
+    /// old key was still there. Conditional.
     fn rotate_key(
         &self,
         old: &KeyRecord,
         new: &KeyRecord,
     ) -> impl Future<Output = Result<bool, PortError>> + Send;
-    /// Removes the key of this name, and those of before that are still good; says whether there
-    /// was one. Idempotent.
+    /// Removes the key of this name and its predecessors that are still valid. Returns whether
+    /// there was one. Idempotent.
     fn remove_key(&self, name: &str) -> impl Future<Output = Result<bool, PortError>> + Send;
 }
 
-/// The queues, to send to. Receiving is the event source's business.
+/// The queues, for sending. The event source receives.
 pub trait Queue: Send + Sync {
-    /// Sends each message, at least once, or says that not all could be sent (some may have been).
+    /// Sends each message at least once. An error says that not all were sent (some may have been).
     /// Duplicates are harmless.
     fn send(&self, messages: Vec<Outgoing>) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 
-/// Why a task could not be launched: each says what to do next.
+/// Why a task could not be launched. Each variant says what to do next.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// Too fast. Nothing was started; the same call is right, later.
+    /// The call was throttled. Nothing was started; repeat the same call later.
     #[error("too fast: {0}")]
     Throttled(String),
-    /// The quota or the capacity is used up. Nothing was started; a new client token is needed.
+    /// The quota or the capacity is used up. Nothing was started; the next call needs a new client
+    /// token.
     #[error("{words}")]
     Full {
-        /// Of what there is too little.
+        /// What was short.
         shortage: Shortage,
         /// What ECS said.
         words: String,
     },
-    /// It can never be started as asked.
+    /// The task can never be started as requested.
     #[error("{0}")]
     Refused(String),
-    /// The task definition is not there any more: register it again. Nothing was started.
+    /// The task definition no longer exists: register it again. Nothing was started.
     #[error("the task definition is gone: {0}")]
     NoDefinition(String),
-    /// No answer: it may have been started. The same call with the same token finds out, while the
-    /// token lives.
+    /// There was no answer, so the task may have been started. The same call with the same token
+    /// finds out, while the token lives.
     #[error("no answer: {0}")]
     Unknown(String),
 }
 
 impl From<PortError> for LaunchError {
-    /// Who did not answer may have acted.
+    /// A call without an answer may have taken effect.
     fn from(error: PortError) -> Self {
         Self::Unknown(error.to_string())
     }
@@ -379,46 +386,46 @@ impl From<PortError> for LaunchError {
 /// Tasks as `DescribeTasks` shows them.
 #[derive(Clone, Debug, Default)]
 pub struct Described {
-    /// The tasks ECS knows.
+    /// The tasks that ECS knows.
     pub tasks: Vec<Task>,
-    /// The ARNs it does not know (any more).
+    /// The ARNs that ECS does not know, or no longer knows.
     pub missing: Vec<String>,
 }
 
-/// ECS, or what stands for it.
+/// ECS, or its replacement outside AWS.
 pub trait Tasks: Send + Sync {
-    /// Registers a definition, and returns its ARN. Repeating it is harmless.
+    /// Registers a definition and returns its ARN. Repeating it is harmless.
     fn register_definition(
         &self,
         definition: &TaskDefinition,
     ) -> impl Future<Output = Result<String, LaunchError>> + Send;
-    /// Starts a task. Idempotent by client token while that lives.
+    /// Starts a task. Idempotent by client token while the token lives.
     fn run_task(
         &self,
         input: &RunTaskInput,
     ) -> impl Future<Output = Result<Task, LaunchError>> + Send;
-    /// Stops a task: TERM, then KILL after the grace. Idempotent; a task that is over or unknown is
-    /// no error.
+    /// Stops a task: TERM, then KILL after the grace. Idempotent; it is no error if the task has
+    /// stopped or is unknown.
     fn stop_task(
         &self,
         task_arn: &str,
         reason: &str,
     ) -> impl Future<Output = Result<(), PortError>> + Send;
-    /// Looks at up to 100 tasks (ECS API reference, `DescribeTasks`).
+    /// Describes up to 100 tasks (ECS API reference, `DescribeTasks`).
     fn describe_tasks(
         &self,
         task_arns: &[String],
     ) -> impl Future<Output = Result<Described, PortError>> + Send;
-    /// The ARNs of the tasks an attempt started, running and stopped.
+    /// Returns the ARNs of the tasks that an attempt started, running and stopped.
     fn list_tasks(
         &self,
         started_by: &AttemptId,
     ) -> impl Future<Output = Result<Vec<String>, PortError>> + Send;
 }
 
-/// Where an account's quotas are asked for.
+/// The source of the account's quotas.
 pub trait AccountQuotas: Send + Sync {
-    /// The CPU units that may be in use at once in this pool; `None` if nobody names a number.
+    /// Returns the CPU units that may be in use at once in this pool; `None` if no number is known.
     fn cpu(
         &self,
         pool: CapacityPool,
@@ -428,9 +435,9 @@ pub trait AccountQuotas: Send + Sync {
 /// A line of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// When it was written, as well as is known.
+    /// When it was written, as precisely as is known.
     pub at: Timestamp,
-    /// Without its line end. Bytes that are no UTF-8 are replaced.
+    /// The text without its line end. Bytes that are not valid UTF-8 are replaced.
     pub text: String,
 }
 
@@ -439,20 +446,20 @@ pub struct LogLine {
 pub struct LogPage {
     /// The lines, in order.
     pub lines: Vec<LogLine>,
-    /// Where to go on. `None` only if the stream does not exist (yet).
+    /// Where to continue. `None` only if the stream does not exist (yet).
     pub next: Option<String>,
-    /// There are more lines after these now.
+    /// Whether more lines already follow these.
     pub more: bool,
 }
 
 /// Why a log cannot be read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The cursor is none of this stream's, or not any more.
+    /// The cursor does not belong to this stream, or is no longer valid.
     #[error("the cursor leads nowhere")]
     Cursor,
-    /// Logs are read too often in this account and region: nothing was read, and the same read is
-    /// right later.
+    /// CloudWatch Logs throttles reads in this account and region. Nothing was read; repeat the
+    /// same read later.
     #[error("CloudWatch Logs is asked too often in this account and region")]
     Throttled,
     /// The call itself failed.
@@ -461,7 +468,7 @@ pub enum ReadError {
 }
 
 impl From<ReadError> for PortError {
-    /// Of a reader that has its cursors from the log itself.
+    /// For a reader whose cursors come from the log itself.
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Cursor => Self::invalid("the log", error),
@@ -471,17 +478,17 @@ impl From<ReadError> for PortError {
     }
 }
 
-/// Logs of tasks.
+/// The logs of tasks.
 pub trait Logs: Send + Sync {
-    /// A part of a stream, marker lines included, from the cursor on (`None`: from the start). Each
-    /// line is returned once.
+    /// Returns a part of a stream, marker lines included, from the cursor on (`None`: from the
+    /// start). Each line is returned once.
     fn read(
         &self,
         stream: &str,
         cursor: Option<&str>,
     ) -> impl Future<Output = Result<LogPage, ReadError>> + Send;
 
-    /// The last lines of a stream, the oldest of them first: as many as a part has. None if there
-    /// is no such stream.
+    /// Returns the last lines of a stream, oldest first, as many as one part has. Empty if there is
+    /// no such stream.
     fn last(&self, stream: &str) -> impl Future<Output = Result<Vec<LogLine>, ReadError>> + Send;
 }

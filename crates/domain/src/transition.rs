@@ -340,8 +340,8 @@ impl Execution {
         self.open_attempt().filter(is_it)
     }
 
-    /// Whether a task that runs for this attempt has to be stopped: it is not the task on record, or
-    /// the attempt was cancelled and closed before this task stopped.
+    /// Whether a task that runs for this attempt has to be stopped: it is not the task on record,
+    /// or the attempt was cancelled and closed before this task stopped.
     #[must_use]
     pub fn is_stray(&self, number: u32, task: &Task) -> bool {
         let Some(attempt) = self
