@@ -1,12 +1,12 @@
-//! How much a pool takes, as ECS's refusals teach it: the quota belongs to the account, and others
-//! use it too.
+//! The adaptive limit of a pool: how much of it may be used, derived from ECS's refusals. The
+//! pool's quota belongs to the account, and others use it too.
 //!
-//! A refusal sets an adaptive limit at what was in use then. A probe, one launch above it, is made
-//! every 5 to 15 seconds (DESIGN §5). That one is taken proves little: a task of ours may just have
-//! stopped and its event not have come. So some more are tried one by one, and only then twice as
-//! many each time, until the quota is reached or ECS refuses again. So room that others give back
-//! is found within one probe and used within seconds, and what they keep costs one refusal for each
-//! probe.
+//! A refusal sets an adaptive limit at what was in use then. Every 5 to 15 seconds (DESIGN §5) a
+//! probe, one launch above the limit, is made. An accepted probe proves little: one of our tasks
+//! may just have stopped, and its event may not have arrived yet. So some more launches are tried
+//! one by one. Only after that the number doubles each time, until the quota is reached or ECS
+//! refuses again. Room that others release is thus found within one probe and used within seconds,
+//! and room that others keep costs one refusal for each probe.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -15,59 +15,61 @@ use crate::Timestamp;
 
 /// The pause before a probe, for each refusal in a row, in seconds (DESIGN §5: every 5 to 15 s).
 const PROBE_SECONDS: i64 = 5;
-/// The longest pause before a probe, in seconds (ibid.).
+/// The longest pause before a probe, in seconds (DESIGN §5).
 const PROBE_MAX_SECONDS: i64 = 15;
-/// How many launches are tried one by one before more are tried together. Ours: as many of our own
-/// tasks may have stopped without our knowing yet, at twenty ends a second and half a second for
-/// each event.
+/// How many launches are tried one by one before several are tried together. This many of our own
+/// tasks may have stopped unnoticed: 20 tasks end each second, and an event takes half a second to
+/// arrive.
 const ONE_BY_ONE: u32 = 10;
 
-/// Of what there was too little.
+/// What was short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shortage {
-    /// The account's quota is used up, by whomever.
+    /// The account's quota is used up, by us or by others.
     Quota,
-    /// AWS has no capacity of this kind now.
+    /// AWS has no capacity of this kind at the moment.
     Capacity,
 }
 
-/// What a pool takes for sure, and how more is tried. All amounts are CPU units of our own tasks.
+/// How much of a pool may be used, and how more is tried. All amounts are CPU units of our own
+/// tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdaptiveLimit {
-    /// So much was in use when ECS refused more.
+    /// The CPU units that were in use when ECS refused more.
     pub cpu: u32,
-    /// Probes in a row that were taken since.
+    /// How many probes in a row were accepted since.
     pub taken: u32,
-    /// Refusals in a row, each of another probe.
+    /// How many probes in a row were refused.
     pub refusals: u32,
-    /// When more may be tried; while somebody tries, when to think that nobody does any more.
+    /// When more may be tried. While a probe is under way: when it counts as abandoned.
     pub probe_at: Timestamp,
-    /// Somebody tries.
+    /// Whether a probe is under way.
     pub probing: bool,
-    /// Launches below the adaptive limit were refused too: others take what we give back, so that
-    /// nothing is sure until a probe is taken.
+    /// Launches below the adaptive limit were refused too. Others take the capacity that we
+    /// release, so no launch is certain until a probe is accepted.
     pub shrinking: bool,
     /// What ECS was short of.
     pub shortage: Shortage,
-    /// What ECS said.
+    /// ECS's own message.
     pub words: String,
 }
 
-/// What an adaptive limit allows at a moment.
+/// The use that an adaptive limit allows at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {
-    /// So much may be in use.
+    /// This many CPU units may be in use.
     UpTo(u32),
-    /// So many launches may be tried by one launcher, whatever their size.
+    /// One launcher may try this many launches, whatever their size.
     Probe(u32),
 }
 
 impl AdaptiveLimit {
-    /// After a refusal while `used` was in use. `spread` is random, so that several stacks of an
-    /// account do not probe together.
+    /// The adaptive limit after a refusal while `used` was in use. `spread` is random, so that
+    /// several stacks of an account do not probe together.
     ///
-    /// Several launches that were under way together are refused together: that counts once.
+    /// Several launches that were under way together are refused together; that counts as one
+    /// refusal.
     #[must_use]
     pub fn refused(
         before: Option<&Self>,
@@ -99,8 +101,8 @@ impl AdaptiveLimit {
         }
     }
 
-    /// After launches were taken, so that `used` is in use; `None` once the adaptive limit is of no
-    /// more use.
+    /// The adaptive limit after accepted launches, with `used` in use now; `None` once no limit is
+    /// needed any more.
     #[must_use]
     pub fn accepted(&self, used: u32, now: Timestamp, quota: Option<u32>) -> Option<Self> {
         if !self.probing {
@@ -132,7 +134,7 @@ impl AdaptiveLimit {
         })
     }
 
-    /// Somebody makes the probe that is due: nobody else does meanwhile.
+    /// The adaptive limit while a due probe is made, so that nobody else makes one.
     #[must_use]
     pub fn probing(&self, now: Timestamp) -> Self {
         Self {
@@ -142,9 +144,9 @@ impl AdaptiveLimit {
         }
     }
 
-    /// What may be in use now, or be tried, for a launch of so many CPU units. One that is larger
-    /// than what is free below the adaptive limit is tried like any other: who needs more at once
-    /// than was in use at the refusal would wait for ever otherwise.
+    /// What may be in use or be tried now, for a launch of `wanted` CPU units. A launch that needs
+    /// more than is free below the adaptive limit is tried like any other probe. Otherwise one that
+    /// needs more than was in use at the refusal would wait for ever.
     #[must_use]
     pub fn allows(&self, used: u32, wanted: u32, now: Timestamp) -> Allowance {
         if now >= self.probe_at && (self.shrinking || used.saturating_add(wanted) > self.cpu) {
@@ -154,7 +156,7 @@ impl AdaptiveLimit {
     }
 }
 
-/// 5, 10, 15, 15… seconds, less up to a fifth.
+/// The pause before a probe: 5, 10, 15, 15… seconds, less up to a fifth, but at least 5.
 fn pause(refusals: u32, spread: u128) -> TimeDelta {
     let whole = (PROBE_SECONDS * i64::from(refusals.max(1))).min(PROBE_MAX_SECONDS) * 1000;
     let less = i64::try_from(spread % 200).unwrap_or_default();
@@ -177,7 +179,7 @@ mod tests {
         AdaptiveLimit::refused(before, used, (Shortage::Quota, "no".into()), now, 0)
     }
 
-    /// A probe that is made now, and taken.
+    /// A probe that is made now and accepted.
     fn taken(adaptive_limit: &AdaptiveLimit, used: u32, now: Timestamp) -> Option<AdaptiveLimit> {
         adaptive_limit
             .probing(now)
@@ -317,8 +319,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes, there is always a moment at which more is tried: nothing is held for
-        /// ever.
+        /// Whatever is refused, a next probe always comes: nothing is held for ever.
         #[test]
         fn there_is_always_a_next_probe(refusals in prop::collection::vec((0_u32..100, 0_i64..20_000, any::<u128>()), 1..30)) {
             let (mut adaptive_limit, mut now) = (None, 0);

@@ -1,4 +1,4 @@
-//! The JSON of the REST API: what callers see of an execution, and of an error.
+//! The JSON of the REST API: executions and errors as callers see them.
 
 use std::collections::BTreeMap;
 
@@ -23,19 +23,19 @@ use crate::{
 pub struct Accepted {
     /// The new execution.
     pub execution_id: ExecutionId,
-    /// Where it stands.
+    /// Its status.
     pub status: ExecutionStatus,
 }
 
-/// Largest body of `POST /executions/bulk`, in bytes: below Lambda's 6 MB (AWS-FACTS §7), with room
-/// for the event around it.
+/// The largest body of `POST /executions/bulk`, in bytes. It is below Lambda's 6 MB (AWS-FACTS §7),
+/// with room for the event around the body.
 pub const BULK_BODY_MAX: usize = 4 * 1024 * 1024;
-/// Largest such body as a text within the JSON of Lambda's event, in bytes ([`length_in_event`]).
-/// Lambda takes 6 MB of all (AWS-FACTS §7); the rest is for what stands around the body.
+/// The largest such body as a string in the JSON of Lambda's event, in bytes ([`length_in_event`]).
+/// Lambda takes 6 MB in all (AWS-FACTS §7); the rest is for the fields around the body.
 pub const BULK_EVENT_MAX: usize = 5 * 1024 * 1024;
 
-/// How long a body is within the JSON of Lambda's event, where each quote and each backslash takes
-/// two bytes.
+/// The length of a body as a string in the JSON of Lambda's event, where each quote and each
+/// backslash takes two bytes.
 #[must_use]
 pub fn length_in_event(body: &str) -> usize {
     let escaped = |byte: u8| match byte {
@@ -46,11 +46,12 @@ pub fn length_in_event(body: &str) -> usize {
     body.bytes().map(escaped).sum()
 }
 
-/// Most executions in one `POST /executions/bulk`. Ours.
+/// The most executions in one `POST /executions/bulk`: few enough to be recorded within API
+/// Gateway's 29 s (AWS-FACTS §7), and enough that ten thousand lines take only 20 requests.
 pub const BULK_MAX: usize = 500;
 
-/// Requests of one submission's lines that a client has under way at once. Ours: enough that the
-/// network's delay does not count, few enough for one user of a stack.
+/// How many requests of one submission a client has under way at once: enough that the network's
+/// delay does not matter, few enough for one user of a stack.
 pub const BULK_IN_FLIGHT: usize = 4;
 
 /// The body of `POST /executions/bulk`: some consecutive lines of a submission.
@@ -59,7 +60,7 @@ pub const BULK_IN_FLIGHT: usize = 4;
 pub struct BulkRequest {
     /// The caller's own id for the whole submission.
     pub submission_id: String,
-    /// The number of the first entry within the whole submission, from 0.
+    /// The number of the first line within the whole submission, from 0.
     #[serde(default)]
     pub first_index: u32,
     /// The lines.
@@ -67,8 +68,8 @@ pub struct BulkRequest {
 }
 
 impl BulkRequest {
-    /// What is wrong with a line because it is one: everything else is the request's own
-    /// validation.
+    /// The fault that a request has only as a line of a submission. All other faults are found by
+    /// the request's own validation.
     #[must_use]
     pub fn line_fault(request: &SubmitRequest) -> Option<FieldError> {
         request.idempotency_key.as_ref().map(|_| FieldError {
@@ -78,14 +79,14 @@ impl BulkRequest {
     }
 }
 
-/// The answer to `POST /executions/bulk`: what became of each line.
+/// The answer to `POST /executions/bulk`: the result of each line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BulkAnswer {
-    /// Recorded now.
+    /// Lines recorded now.
     pub accepted: Vec<BulkEntry>,
-    /// Recorded by an earlier request.
+    /// Lines recorded by an earlier request.
     pub existing: Vec<BulkEntry>,
-    /// Not recorded.
+    /// Lines not recorded.
     pub rejected: Vec<BulkRejection>,
 }
 
@@ -94,26 +95,26 @@ pub struct BulkAnswer {
 pub struct BulkEntry {
     /// The line's number within the whole submission, from 0.
     pub index: u32,
-    /// Its execution.
+    /// The execution of the line.
     pub execution_id: ExecutionId,
 }
 
-/// A line that is not.
+/// A line that is not recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BulkRejection {
     /// The line's number within the whole submission, from 0.
     pub index: u32,
-    /// Everything that is wrong with it.
+    /// Everything that is wrong with the line.
     pub errors: Vec<FieldError>,
 }
 
-/// An execution as `GET /executions/{id}` shows it: the request's keys and what became of it. What
-/// is not known is `null`.
+/// An execution as `GET /executions/{id}` shows it: the request's keys and what is known of the
+/// execution. Unknown values are `null`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExecutionView {
-    /// Which.
+    /// The execution's id.
     pub execution_id: ExecutionId,
-    /// Where it stands.
+    /// Its status.
     pub status: ExecutionStatus,
     /// The command's own exit code.
     pub exit_code: Option<i32>,
@@ -136,13 +137,13 @@ pub struct ExecutionView {
     pub commit: Option<String>,
     /// The digest of the image that ran.
     pub image_digest: Option<String>,
-    /// Why it waits, while it does.
+    /// Why it waits; `null` if it does not.
     pub waiting: Option<WaitingView>,
-    /// Each try.
+    /// Each attempt.
     pub attempts: Vec<AttemptView>,
-    /// What happened.
+    /// The events.
     pub events: Vec<Event>,
-    /// What was asked, with nothing left to defaults.
+    /// The request, with every default filled in.
     #[serde(flatten)]
     pub request: RequestView,
 }
@@ -158,7 +159,7 @@ pub struct RequestView {
     pub repo: Option<String>,
     pub branch: Option<String>,
     pub image: Option<String>,
-    /// `null` stands for a value that is not shown to the caller.
+    /// The variables; `null` stands for a value that is not shown to the caller.
     pub env: BTreeMap<String, Option<String>>,
     pub secrets: Vec<String>,
     pub timeout: String,
@@ -179,31 +180,31 @@ pub struct RequestView {
     pub registry_secret: Option<String>,
 }
 
-/// Why an execution waits, and where.
+/// Why an execution waits, and at which position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WaitingView {
-    /// In words.
+    /// The reason, in words.
     pub reason: String,
     /// The limit's key.
     pub limit: String,
-    /// How much of it is in use: vCPUs of a pool, holders of a lock.
+    /// How much of the limit is in use: vCPUs of a pool, holders of a lock.
     pub used: f64,
-    /// The most that may be; `null` for no limit.
+    /// The most that may be in use; `null` for no limit.
     pub max: Option<f64>,
-    /// Its place in line, from 1: exact up to 100.
+    /// Its position in the backlog, from 1: exact up to 100.
     pub place: u32,
-    /// About how long it will wait, in seconds, if that can be told.
+    /// About how many seconds it will still wait, if that can be estimated.
     pub estimate_seconds: Option<u64>,
 }
 
-/// One try.
+/// One attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptView {
     /// Counted from 1.
     pub attempt: u32,
     /// The capacity it ran on: `spot`, `on-demand`, `machine`.
     pub capacity: String,
-    /// The task.
+    /// The ARN of its task.
     pub task_arn: Option<String>,
     /// Its log stream.
     pub log_stream: Option<String>,
@@ -242,8 +243,8 @@ impl From<&Attempt> for AttemptView {
 }
 
 impl ExecutionView {
-    /// Whether nothing will change it any more. A status of a newer release does not tell; that it
-    /// has stopped does.
+    /// Whether the execution has ended. A status of a newer release does not say so, but
+    /// `stopped_at` does.
     #[must_use]
     pub fn is_over(&self) -> bool {
         match self.status {
@@ -252,7 +253,7 @@ impl ExecutionView {
         }
     }
 
-    /// The view of a record; `waiting` is computed by who knows the line.
+    /// The view of a record. `waiting` is computed by a caller that knows the backlog.
     #[must_use]
     pub fn new(execution: &Execution, waiting: Option<WaitingView>) -> Self {
         let (end, last) = (execution.end(), execution.attempts.last());
@@ -291,7 +292,7 @@ impl ExecutionView {
         }
     }
 
-    /// The view as this caller may see it.
+    /// The view with only what this caller may see.
     #[must_use]
     pub fn shown_to(mut self, caller: &Caller) -> Self {
         if !caller.sees_values() {
@@ -338,8 +339,8 @@ impl From<&crate::request::LaunchRequest> for RequestView {
 }
 
 impl From<RequestView> for SubmitRequest {
-    /// The request that asks for the same again, under no idempotency key. A variable whose value
-    /// is hidden is not in it.
+    /// The request that asks for the same again, without an idempotency key. A variable whose value
+    /// is hidden is left out.
     fn from(view: RequestView) -> Self {
         Self {
             action: Some("exec".into()),
@@ -372,18 +373,18 @@ impl From<RequestView> for SubmitRequest {
     }
 }
 
-/// An entry of a page of history.
+/// An item of a page of history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Listed {
     /// An execution.
     Run(Box<ExecutionView>),
-    /// One whose record cannot be read.
+    /// An execution whose record cannot be read.
     Unreadable(UnreadableView),
 }
 
 impl Listed {
-    /// Which execution.
+    /// The execution's id.
     #[must_use]
     pub fn id(&self) -> &ExecutionId {
         match self {
@@ -392,7 +393,7 @@ impl Listed {
         }
     }
 
-    /// Where it stands, as far as can be told.
+    /// Its status, as far as is known.
     #[must_use]
     pub fn status(&self) -> &ExecutionStatus {
         match self {
@@ -414,13 +415,13 @@ impl Listed {
 /// What can be told of an execution whose record this release cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableView {
-    /// Which.
+    /// The execution's id.
     pub execution_id: ExecutionId,
     /// Always [`UNREADABLE`].
     pub status: ExecutionStatus,
     /// Why it cannot be read, in plain words.
     pub reason: String,
-    /// When it was accepted: its id begins with that.
+    /// When it was accepted. This is known because its id begins with that time.
     pub submitted_at: Timestamp,
 }
 
@@ -441,7 +442,7 @@ impl UnreadableView {
 /// The answer to `GET /executions`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HistoryPage {
-    /// Newest first.
+    /// The executions, newest first.
     pub executions: Vec<Listed>,
     /// Pass it as `cursor` for the next page; `null` on the last.
     pub next_cursor: Option<String>,
@@ -452,10 +453,10 @@ pub struct HistoryPage {
 pub struct GroupView {
     /// Its name.
     pub group: String,
-    /// How it was last cancelled; `null` if it was not, in the last two days.
+    /// The last cancellation of the group; `null` if there was none in the last two days.
     pub cancel: Option<GroupCancelView>,
-    /// The failed runs of a group that were last run again as members of this one; `null` if none
-    /// were, in the last two days.
+    /// The last rerun that made members of this group from failed members of a group; `null` if
+    /// there was none in the last two days.
     #[serde(default)]
     pub rerun: Option<GroupRerunView>,
 }
@@ -464,38 +465,38 @@ pub struct GroupView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GroupRerunRequest {
-    /// Sent again under the same id within 24 hours, nothing is run a second time. Without one a
-    /// new id is made.
+    /// The submission's id. Sent again under the same id within 24 hours, the request runs nothing
+    /// twice. Without an id a new one is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submission_id: Option<String>,
-    /// The changes of each request; `group` is where the new executions are counted, the
-    /// submission's id by default.
+    /// The changes of each request. `group` is the group of the new executions, by default the
+    /// submission's id.
     pub changes: Changes,
-    /// Secrets that each gets beside its own.
+    /// Secrets that each request gets in addition to its own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub add_secrets: Vec<String>,
 }
 
-/// Failed members of a group that are run again, and how far that is. The answer to `POST
-/// /groups/{group}/rerun-failed` has it too.
+/// A rerun of failed members of a group, and its progress. The answer to
+/// `POST /groups/{group}/rerun-failed` includes it too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRerunView {
     /// The group whose failed members are run again.
     pub of: String,
-    /// The submission that the new executions are of.
+    /// The submission of the new executions.
     pub submission_id: String,
     /// Members that were submitted before this moment are run again.
     pub at: Timestamp,
     /// The name of the key that asked.
     pub by: String,
-    /// What became of the failed members so far, by number.
+    /// The results of the failed members so far, as counts.
     #[serde(flatten)]
     pub counts: Rerun,
-    /// The first of those that cannot be run again, with the reasons.
+    /// The first members that cannot be run again, with the reasons.
     pub rejections: Vec<Rejection>,
-    /// The new group was cancelled meanwhile, so the rest is not run again.
+    /// Whether the new group was cancelled meanwhile, so that the rest is not run again.
     pub cancelled: bool,
-    /// All members were looked at.
+    /// Whether all members were looked at.
     pub done: bool,
 }
 
@@ -514,11 +515,11 @@ impl From<GroupRerun> for GroupRerunView {
     }
 }
 
-/// A group that was cancelled, and how far its members are closed. The answer to `POST
-/// /groups/{group}/cancel` has it too.
+/// A cancellation of a group, and its progress. The answer to `POST /groups/{group}/cancel`
+/// includes it too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupCancelView {
-    /// Members that were submitted up to this moment do not start any more.
+    /// Members that were submitted up to this moment are no longer started.
     pub at: Timestamp,
     /// The name of the key that asked.
     pub by: String,
@@ -528,9 +529,9 @@ pub struct GroupCancelView {
     pub stopping: u32,
     /// Members that could not be read, or that only a newer release can stop.
     pub passed_over: u32,
-    /// All members were looked at once.
+    /// Whether all members were looked at once.
     pub looked_at_all: bool,
-    /// All members are closed or asked to stop, and none can come any more.
+    /// Whether all members are closed or asked to stop, and no more can come.
     pub done: bool,
 }
 
@@ -553,12 +554,12 @@ impl From<&GroupCancel> for GroupCancelView {
 pub struct LogsPage {
     /// The command's own lines, in order.
     pub lines: Vec<LogLineView>,
-    /// Pass it as `cursor` to go on.
+    /// Pass it as `cursor` to continue.
     pub next_cursor: Option<String>,
-    /// Nothing will follow.
+    /// Whether no line will follow.
     pub complete: bool,
-    /// Nothing was read, because logs are read too often in this account and region: ask again with
-    /// the same cursor, not before `Retry-After`.
+    /// Whether nothing was read, because CloudWatch Logs throttles reads in this account and
+    /// region. Ask again with the same cursor, not before `Retry-After`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub throttled: bool,
 }
@@ -566,9 +567,9 @@ pub struct LogsPage {
 /// A line of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLineView {
-    /// When.
+    /// When the line was written.
     pub at: Timestamp,
-    /// Without its line end.
+    /// The text without its line end.
     pub text: String,
 }
 
@@ -581,16 +582,16 @@ pub struct KeyView {
     pub role: Role,
     /// When it was made.
     pub created_at: Timestamp,
-    /// Whose it is.
+    /// The principal that the key belongs to.
     #[serde(default)]
     pub principal: Option<Principal>,
-    /// Until when keys of before are good too.
+    /// The last moment at which an earlier key of this name is still valid; `null` if none is.
     #[serde(default)]
     pub old_key_until: Option<Timestamp>,
 }
 
 impl KeyView {
-    /// As it is at this moment.
+    /// The view of a key at this moment.
     #[must_use]
     pub fn new(key: &KeyRecord, now: Timestamp) -> Self {
         let previous = key
@@ -613,7 +614,7 @@ impl KeyView {
 pub struct Whoami {
     /// The key's name.
     pub name: String,
-    /// Whose key it is.
+    /// The principal that the key belongs to.
     pub principal: Principal,
     /// What it may do.
     pub role: Role,
@@ -628,7 +629,7 @@ pub struct Version {
     pub form: u64,
 }
 
-/// The code of a request with faults.
+/// The code of a request that has faults.
 const INVALID_REQUEST: &str = "invalid_request";
 
 /// An error, as RFC 9457 `application/problem+json`.
@@ -636,11 +637,11 @@ const INVALID_REQUEST: &str = "invalid_request";
 pub struct Problem {
     /// The HTTP status.
     pub status: u16,
-    /// Stable, for programs.
+    /// The code, stable for programs.
     pub code: String,
-    /// For people.
+    /// The message, for people.
     pub title: String,
-    /// What is wrong with which field.
+    /// The faults, by field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
 }
@@ -657,7 +658,7 @@ impl Problem {
         }
     }
 
-    /// A request with faults: 422.
+    /// The problem of a request that has faults: 422.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let title = match errors.len() {
@@ -670,8 +671,8 @@ impl Problem {
         }
     }
 
-    /// Whether it is a request with faults: the same request is refused again, and the caller can
-    /// mend it.
+    /// Whether it is about a request that has faults: the same request is refused again, and the
+    /// caller can correct it.
     #[must_use]
     pub fn has_faults(&self) -> bool {
         self.code == INVALID_REQUEST

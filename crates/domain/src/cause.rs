@@ -1,4 +1,4 @@
-//! Why a task did not end as it should, in plain words, and whether another try could help.
+//! Why an attempt failed, in plain words, and whether another attempt may succeed.
 
 use self::start_failure::start_failure;
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
 
 mod start_failure;
 
-/// Why an attempt failed. A text is what ECS said.
+/// Why an attempt failed. A text in a variant is ECS's own message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The command exited with this code.
@@ -21,42 +21,43 @@ pub enum Cause {
     Manifest(String),
     /// The image does not exist or may not be read.
     ImageNotFound(String),
-    /// The image could not be pulled, for a reason that may pass.
+    /// The image could not be pulled, for a reason that may be transient.
     Pull(String),
     /// The image is larger than the task's storage.
     Disk(String),
-    /// The task did not reach a service or a registry.
+    /// The task could not reach a service or a registry.
     Network(String),
     /// A secret does not exist or may not be read.
     Secret(String),
     /// Reading a secret was throttled.
     SecretThrottled(String),
-    /// The log cannot be written: the log group is not there, or the execution role may not write
+    /// The log cannot be written: the log group does not exist, or the execution role may not write
     /// to it.
     Log(String),
     /// ECS cannot assume the execution role or the task role.
     Role(String),
-    /// ECS cannot assume its own service-linked role, which takes a while after it was made.
+    /// ECS cannot assume its own service-linked role. This becomes possible only some time after
+    /// the role was made.
     ServiceLinkedRole(String),
     /// Fargate has no capacity at this moment.
     Capacity(String),
-    /// The container's process cannot be started: the image has no `/bin/sh`, say.
+    /// The container's process cannot be started, for example because the image has no `/bin/sh`.
     EntryPoint(String),
     /// Fargate Spot took its capacity back.
     Spot(Option<i32>),
     /// The host failed.
     Host(String),
-    /// Somebody stopped the task, not through mycli.
+    /// Somebody stopped the task, but not through mycli.
     StoppedOutside(String),
-    /// The task never started, for a reason of none of the kinds above.
+    /// The task never started, for a reason of no other kind.
     NeverStarted(String),
     /// The container ended without an exit code.
     NoExitCode(String),
 }
 
 impl Cause {
-    /// The command's own exit code, where it has one. A failure has never 0: a command that was
-    /// stopped half-way may exit with that.
+    /// The command's own exit code, where it has one. A failure never has 0, although a command
+    /// that was stopped half-way may exit with 0.
     #[must_use]
     pub fn exit_code(&self) -> Option<i32> {
         let code = match self {
@@ -67,8 +68,8 @@ impl Cause {
         code.filter(|code| *code != 0)
     }
 
-    /// Whether another try is made without having been asked for, provided the command had not
-    /// started: the causes that pass.
+    /// Whether the cause is transient: another attempt is then made without the user asking for it,
+    /// provided the command had not started.
     #[must_use]
     pub fn passes(&self) -> bool {
         match self {
@@ -187,7 +188,8 @@ fn is_rate_limited(why: &str) -> bool {
         || lower.contains("too many requests")
 }
 
-/// What a stopped task died of; `None` if it exited 0. An absent exit code is never taken for 0.
+/// Returns why a stopped task failed; `None` if it exited 0. A missing exit code is never taken for
+/// 0.
 #[must_use]
 pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
     let container = task.container();
@@ -204,7 +206,7 @@ pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
             return Some(Cause::Spot(exit_code));
         }
         Some(StopCode::InfrastructureHealth) => return Some(Cause::Host(words)),
-        // Told apart from the scheduler's own stops by its words alone (Developer Guide, "task
+        // Only the text distinguishes this from the scheduler's other stops (Developer Guide, "task
         // maintenance").
         Some(StopCode::UserInitiated | StopCode::ServiceSchedulerInitiated)
             if words.contains("maintenance") =>
@@ -215,7 +217,7 @@ pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
             return Some(Cause::StoppedOutside(words));
         }
         Some(StopCode::TaskFailedToStart) => return Some(start_failure(words)),
-        // Spot's events came without a code in public reports.
+        // Public reports show Spot events without a stop code.
         Some(StopCode::Other(_)) | None if words.contains("Spot Task was interrupted") => {
             return Some(Cause::Spot(exit_code));
         }
@@ -239,7 +241,7 @@ pub fn of(task: &Task, said: &MarkerFacts) -> Option<Cause> {
     }
 }
 
-/// What ECS says, from the task and from the container, each once.
+/// ECS's messages of the task and of the container, without repetition.
 fn words(task: &Task) -> String {
     let stopped = task.stopped_reason.as_deref().unwrap_or_default();
     let container = task
@@ -328,7 +330,7 @@ mod tests {
         assert!(matches!(failed_to_start(busy), Cause::SecretThrottled(_)));
     }
 
-    /// A command that is told to stop may end well, and has not done its work.
+    /// A command that is told to stop may exit with 0 without having done its work.
     #[test]
     fn a_failure_has_no_exit_code_0() {
         assert_eq!(Cause::Spot(Some(0)).exit_code(), None);

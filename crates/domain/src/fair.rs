@@ -1,8 +1,8 @@
 //! The order of a backlog: fair between submitters, then by priority, then by time.
 //!
-//! Start-time fair queueing with equal shares: each submitter has a virtual time that grows with
-//! what has been started for it, and the one that had least goes next. Who comes anew begins where
-//! the others are now, with no credit for the past.
+//! This is start-time fair queueing with equal shares. Each submitter has a virtual time that grows
+//! with what has been started for it, and the submitter with the least goes next. A new submitter
+//! begins at the others' current virtual time, with no credit for the past.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,8 @@ use crate::execution::BacklogEntry;
 
 /// Puts the entries of one backlog in the order in which they are due.
 ///
-/// `backlog_entries` holds each submitter's first ones in that submitter's own order; `served` each
-/// submitter's virtual time. The order depends on nothing else, so every launcher computes the same
-/// one.
+/// `backlog_entries` holds the first entries of each submitter, and `served` each submitter's
+/// virtual time. The order depends on nothing else, so every launcher computes the same one.
 #[must_use]
 pub fn order(
     backlog_entries: Vec<BacklogEntry>,
@@ -50,8 +49,8 @@ fn own_key(backlog_entry: &BacklogEntry) -> (std::cmp::Reverse<i32>, crate::Time
     )
 }
 
-/// A submitter's virtual time after one more start: at least where the backlog is, so that a pause
-/// earns no credit.
+/// A submitter's virtual time after one more start. It is at least the backlog's own virtual time,
+/// so that a pause earns no credit.
 #[must_use]
 pub fn charge(served: u64, backlog_now: u64) -> u64 {
     served.max(backlog_now) + 1

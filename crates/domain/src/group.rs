@@ -1,11 +1,11 @@
 //! Work on all members of a group by one request: cancelling them, and running the failed ones
 //! again ([`rerun`]).
 //!
-//! A group is cancelled by one mark, a moment: none of its members that were submitted up to that
-//! moment is to start.
+//! A group is cancelled by a mark, which holds a moment: no member that was submitted up to that
+//! moment may start.
 //!
-//! The mark is what counts. Closing the members one by one takes its time, and is done from page to
-//! page beside everything else, so a launcher looks at the mark before it starts a member.
+//! The mark alone decides. Closing the members page by page takes time and runs beside everything
+//! else, so a launcher checks the mark before it starts a member.
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
@@ -26,49 +26,49 @@ mod work;
 pub use rerun::GroupRerun;
 pub use work::{GroupWork, GroupWorkKind, Progress, STALLED};
 
-/// How long a mark is kept. A submission's lines may be sent for 24 hours after its first one
-/// (DESIGN §7), and those that come late are to find the mark.
+/// How long a mark is kept. The lines of a submission may be sent for 24 hours after the first one
+/// (DESIGN §7), and late ones have to find the mark.
 pub const KEPT: TimeDelta = TimeDelta::hours(48);
-/// How long after the mark the members are looked at once more: who was recorded while they were
-/// looked at the first time had not heard of the mark. Ours: above what a request may take (API
-/// Gateway's 29 s).
+/// How long after the mark the members are looked at once more. A request that was in progress when
+/// the mark was set did not see it, and may record a member during the first look. 35 s are more
+/// than a request can take (API Gateway's 29 s).
 pub const LAST_LOOK: TimeDelta = TimeDelta::seconds(35);
 
-/// The mark of a group, and how far its members are closed.
+/// The mark of a cancelled group, and the progress of closing its members.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupCancel {
-    /// How far it is. Members that were submitted up to `at` are not to start, and those that run
-    /// are stopped; it is done when none of them is left and none can come any more.
+    /// The progress. Members that were submitted up to `at` may not start, and running ones are
+    /// stopped. The work is done when none of them is left and no more can come.
     #[serde(flatten)]
     pub progress: Progress,
     /// The name of the key that asked, for people.
     pub by: String,
-    /// Who asked.
+    /// The principal that asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_id: Option<Principal>,
-    /// The members that were closed, as they had not started.
+    /// How many members were closed because they had not started.
     pub cancelled: u32,
-    /// The members that were asked to stop.
+    /// How many members were asked to stop.
     pub stopping: u32,
-    /// The members that could not be read, or that only a newer release knows how to stop.
+    /// How many members could not be read, or can be stopped only by a newer release.
     pub passed_over: u32,
     /// How often all members were looked at.
     pub looks: u32,
 }
 
-/// What a page of members came to.
+/// The result of a page of members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Closed {
-    /// Closed, as they had not started.
+    /// Members closed because they had not started.
     pub cancelled: u32,
-    /// Asked to stop.
+    /// Members asked to stop.
     pub stopping: u32,
-    /// Not looked into.
+    /// Members skipped.
     pub passed_over: u32,
 }
 
 impl Closed {
-    /// One more, as it stands after it was cancelled.
+    /// Counts one more member, as it is after it was cancelled.
     pub fn count(&mut self, after: &Execution) {
         match after.end() {
             Some(_) => self.cancelled += 1,
@@ -76,7 +76,7 @@ impl Closed {
         }
     }
 
-    /// Those of another look.
+    /// Adds the counts of another page.
     pub fn add(&mut self, other: Self) {
         self.cancelled += other.cancelled;
         self.stopping += other.stopping;
@@ -85,7 +85,7 @@ impl Closed {
 }
 
 impl GroupCancel {
-    /// A mark that is set now, in place of one that was set before.
+    /// The mark that is set now. It replaces an earlier one.
     #[must_use]
     pub fn new(group: Name, by: &Caller, now: Timestamp, before: Option<&Self>) -> Self {
         let before = before.map(|before| &before.progress);
@@ -101,7 +101,7 @@ impl GroupCancel {
         }
     }
 
-    /// Whether this execution is a member that is not to start, or is to stop.
+    /// Whether this execution is a member that may not start or has to stop.
     #[must_use]
     pub fn covers(&self, execution: &Execution) -> bool {
         execution.request.group.as_ref() == Some(&self.progress.group)
@@ -109,7 +109,7 @@ impl GroupCancel {
             && execution.end().is_none()
     }
 
-    /// What its members are cancelled by.
+    /// The cancellation for its members.
     #[must_use]
     pub fn cancel(&self) -> Cancel {
         Cancel {
@@ -119,13 +119,13 @@ impl GroupCancel {
         }
     }
 
-    /// The mark after a page of members was dealt with; `next` is where the look goes on, `None` at
+    /// The mark after a page of members was handled. `next` is where the look continues; `None` at
     /// its end.
     #[must_use]
     pub fn after(&self, page: Closed, next: Option<&Cursor>, now: Timestamp) -> Self {
         let is_over = next.is_none();
-        // Of an earlier look nothing is counted twice: who was closed then is final now, and who
-        // was asked then is asked only once. Only those that are passed over are met in each look.
+        // Nothing of an earlier look is counted twice: a member that was closed then is final now,
+        // and a member is asked to stop only once. Only skipped members are met again in each look.
         let is_first_page = self.progress.cursor.is_none();
         let passed_over = if is_first_page {
             page.passed_over
@@ -146,15 +146,15 @@ impl GroupCancel {
         }
     }
 
-    /// Whether it is the same mark, and nobody looked at a page of its members since.
+    /// Whether this is the same mark, and no page of its members was handled since.
     #[must_use]
     pub fn is_at_the_page_of(&self, earlier: &Self) -> bool {
         let page = |mark: &Self| (mark.progress.at, mark.looks, mark.progress.cursor.clone());
         page(self) == page(earlier)
     }
 
-    /// The mark with what somebody else closed beside whoever moves it on. That is no sign that
-    /// somebody moves it on.
+    /// The mark with the members that a caller closed beside the one who works through the group.
+    /// This does not count as progress of that work.
     #[must_use]
     pub fn counting(&self, closed: Closed) -> Self {
         let (cancelled, stopping) = (
@@ -168,14 +168,14 @@ impl GroupCancel {
         }
     }
 
-    /// Whether the look that ends now began when nobody could come any more who had not heard of
-    /// the mark.
+    /// Whether the look that ends now began after the last moment at which a request that had not
+    /// seen the mark could record a member.
     fn began_late_enough(&self) -> bool {
         self.looks > 0
     }
 
-    /// How long to wait before the next look begins; `None` while one is under way, or once all is
-    /// done.
+    /// How long to wait before the next look begins; `None` while a look is under way, or once all
+    /// is done.
     #[must_use]
     pub fn next_look(&self, now: Timestamp) -> Option<TimeDelta> {
         let waits = self.looks > 0 && self.progress.cursor.is_none() && !self.progress.done;

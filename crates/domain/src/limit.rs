@@ -1,5 +1,5 @@
-//! What a launch must fit under: the concurrent capacity of a pool, locks, and groups. Each limit
-//! has a backlog of its own.
+//! The limits that a launch must fit under: the concurrent capacity of a pool, locks, and groups.
+//! Each limit has its own backlog.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::{Capacity, Name, Place};
 
-/// Where a task's vCPUs come from. Each pool has its own quota, its own launch rate and its own
+/// The source of a task's vCPUs. Each pool has its own quota, its own launch rate and its own
 /// backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -21,7 +21,7 @@ pub enum CapacityPool {
 }
 
 impl CapacityPool {
-    /// The pool that serves a request of this capacity there.
+    /// The pool that serves a request of this capacity in this place.
     #[must_use]
     pub fn of(place: Place, capacity: Capacity) -> Self {
         match (place, capacity) {
@@ -41,7 +41,7 @@ impl CapacityPool {
         }
     }
 
-    /// The pool in words for a reader.
+    /// The pool's name for people.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -52,8 +52,7 @@ impl CapacityPool {
     }
 }
 
-/// The key of a limit, and of the backlog of those who wait for it: `pool:machine`, `lock:NAME`,
-/// `group:NAME`.
+/// The key of a limit and of its backlog: `pool:machine`, `lock:NAME`, `group:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LimitKey {
@@ -61,11 +60,11 @@ pub enum LimitKey {
     Pool(CapacityPool),
     /// One execution at a time among those that name this lock.
     Lock(Name),
-    /// So many executions at a time of those of this group that say how many (`max_parallel`).
+    /// How many executions of this group run at a time, among those that set `max_parallel`.
     Group(Name),
 }
 
-/// Why a text is not a limit's key.
+/// The error for a text that is not the key of a limit.
 #[derive(Debug, thiserror::Error)]
 #[error("'{0}' is not the key of a limit")]
 pub struct InvalidLimitKey(String);
@@ -117,10 +116,10 @@ impl From<LimitKey> for String {
     }
 }
 
-/// What a rate is counted under, each with a token bucket of its own.
+/// The key of a rate. Each has its own token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RateKey {
-    /// Launches from a pool.
+    /// Launches in a pool.
     Launches(CapacityPool),
     /// Calls of `RunTask`, over all pools.
     RunTask,
@@ -138,20 +137,19 @@ impl fmt::Display for RateKey {
     }
 }
 
-/// So much of a limit, held by an attempt that is not closed: CPU units of a pool, or 1 of a lock
-/// or a group.
+/// The amount of a limit that an attempt holds while it is not closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
-    /// Of which limit.
+    /// The limit.
     pub key: LimitKey,
-    /// How much: CPU units of a pool, 1 of a lock or a group.
+    /// CPU units of a pool, or 1 of a lock or a group.
     pub amount: u32,
 }
 
-/// The condition under which a holding may be taken: no more than `max` in use afterwards.
+/// The condition for taking an allocation: at most `max` in use afterwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// Of which limit.
+    /// The limit.
     pub key: LimitKey,
     /// The most that may be in use; `None` for no limit.
     pub max: Option<u32>,

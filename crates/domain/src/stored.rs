@@ -1,13 +1,14 @@
-//! What is stored outlives the release that wrote it. This module reads and writes a stored form so
-//! that no release loses what another wrote.
+//! Reads and writes stored forms. A stored form outlives the release that wrote it, and no release
+//! may lose what another one wrote.
 //!
-//! A stored form is a JSON object, whatever the store makes of it. Three rules hold for each
-//! (docs/UPGRADING.md has them for whoever changes one):
+//! A stored form is a JSON object, in whatever format the store saves it. Three rules hold for each
+//! (docs/UPGRADING.md explains how to change one):
 //!
-//! - It carries the version of its form, as `v`. A form without one is of before there were
-//!   versions. The version is raised only by a change that an older release would misread; a new
-//!   field is no such change.
-//! - A form of a newer version is not read: it is reported as [`FormError::Newer`] and left alone.
+//! - It carries the version of its form, as `v`. A form without `v` is from before versions
+//!   existed. Only a change that an older release would misread raises the version; a new field
+//!   does not.
+//! - A form of a newer version is not read. It is reported as [`FormError::Newer`] and left as it
+//!   is.
 //! - Fields that this release does not know are kept as [`Unknown`] and written back with the rest.
 
 use std::fmt;
@@ -15,13 +16,13 @@ use std::fmt;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-/// The version of the forms that this release writes, and the newest it reads.
+/// The version of the forms that this release writes, and the newest version that it reads.
 pub const FORM: u64 = 1;
-/// The field that has it.
+/// The field that contains the version.
 pub const VERSION: &str = "v";
 
-/// Why a stored form cannot be read. Neither its text nor its `Debug` nor its causes say anything
-/// of the content.
+/// The error of a stored form that cannot be read. Neither its text nor its `Debug` output nor its
+/// causes contain any of the content.
 #[derive(Debug, thiserror::Error)]
 pub enum FormError {
     /// A newer release wrote it.
@@ -29,19 +30,19 @@ pub enum FormError {
         "it has form {found}, which a newer release of mycli wrote; this one reads forms up to {FORM}"
     )]
     Newer {
-        /// Its version.
+        /// The version of the form.
         found: u64,
     },
-    /// A part of it is missing, or is none that this release knows.
+    /// A part of it is missing or has a value that this release does not know.
     #[error("this release cannot read its {at}")]
     Malformed {
-        /// Which part: `request.arch`.
+        /// The path of the part: `request.arch`.
         at: String,
     },
-    /// It cannot be spelled in JSON.
+    /// It cannot be written as JSON.
     #[error("it cannot be spelled in JSON")]
     Unspeakable,
-    /// It is no object, or its version is no number.
+    /// It is not an object, or its version is not a number.
     #[error("it is no stored form of mycli")]
     NoForm,
 }
@@ -50,7 +51,7 @@ impl FormError {
     fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Self {
         let path = error.path().to_string();
         let said = error.inner().to_string();
-        // "missing field `command`": of an object, which is all that the path names.
+        // "missing field `command`": the path names only the object that lacks the field.
         let missing = said
             .strip_prefix("missing field `")
             .and_then(|rest| rest.split('`').next());
@@ -60,18 +61,17 @@ impl FormError {
             (path, None) => format!("`{path}`"),
             (path, Some(field)) => format!("`{path}.{field}`"),
         };
-        // serde's own words may quote the value, so they end here.
+        // serde's message may quote the value, so it is dropped here.
         Self::Malformed { at }
     }
 }
 
-/// Fields of a stored form that this release does not know. They are never looked at, only written
-/// back.
+/// Fields of a stored form that this release does not know. They are never read, only written back.
 #[derive(Clone, Default, PartialEq)]
 pub struct Unknown(Option<Box<Beyond>>);
 
 impl fmt::Debug for Unknown {
-    /// They may be anything, secrets too.
+    /// Hides the fields: they may contain anything, secrets too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_none() {
             "Unknown"
@@ -82,20 +82,20 @@ impl fmt::Debug for Unknown {
 }
 
 impl Unknown {
-    /// Whether there are none.
+    /// Whether there are no such fields.
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Those of several forms that make up one value, in their order.
+    /// Combines the unknown fields of several forms that make up one value, in their order.
     #[must_use]
     pub fn of_forms<const N: usize>(forms: [Self; N]) -> Self {
         let any = forms.iter().any(|form| !form.is_none());
         Self(any.then(|| Box::new(Beyond::Forms(forms.into()))))
     }
 
-    /// Those of one of several forms, by its place.
+    /// The unknown fields of one of several forms, by its index.
     #[must_use]
     pub fn of_form(&self, place: usize) -> Self {
         match self.0.as_deref() {
@@ -105,26 +105,26 @@ impl Unknown {
     }
 }
 
-/// What a form has beyond what is known of it.
+/// The parts of a form that this release does not know.
 #[derive(Clone, PartialEq)]
 enum Beyond {
-    /// Of an object: whole fields, and what is within fields that are known.
+    /// Of an object: whole unknown fields, and unknown parts within known fields.
     Fields {
         new: Map<String, Value>,
         within: Vec<(String, Beyond)>,
     },
-    /// Of a list: what is within elements, each with what tells it from the others.
+    /// Of a list: unknown parts within elements, each with the element's identity.
     Elements(Vec<(Identity, Beyond)>),
     /// Of several forms that make up one value.
     Forms(Vec<Unknown>),
 }
 
-/// The fields that tell the elements of our lists apart: attempts by number and nonce, what
-/// happened by its time.
+/// The fields that identify the elements of our lists: the number and nonce of an attempt, the time
+/// of an event.
 const IDENTITY: [&str; 3] = ["number", "nonce", "at"];
 
-/// The difference between an element of a list and the others: its [`IDENTITY`] fields, and how
-/// many elements with equal ones stand before it.
+/// The identity of an element of a list: its [`IDENTITY`] fields, and the number of earlier
+/// elements with equal ones.
 #[derive(Clone, PartialEq)]
 struct Identity {
     fields: Vec<Value>,
@@ -132,7 +132,7 @@ struct Identity {
 }
 
 impl Identity {
-    /// Of each element.
+    /// The identity of each element.
     fn of_all(list: &[Value]) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         for element in list {
@@ -148,10 +148,10 @@ impl Identity {
     }
 }
 
-/// Reads a stored form, and what this release does not know of it.
+/// Reads a stored form: its value, and the parts that this release does not know.
 ///
 /// # Errors
-/// When it is malformed, or of a newer release.
+/// When the form is malformed or of a newer release.
 pub fn read<T: DeserializeOwned + Serialize>(mut raw: Value) -> Result<(T, Unknown), FormError> {
     let form = raw.as_object_mut().ok_or(FormError::NoForm)?;
     match form.remove(VERSION).map(|version| version.as_u64()) {
@@ -166,10 +166,10 @@ pub fn read<T: DeserializeOwned + Serialize>(mut raw: Value) -> Result<(T, Unkno
     Ok((value, Unknown(beyond(raw, &known).map(Box::new))))
 }
 
-/// The stored form of a value, with what this release does not know of it.
+/// The stored form of a value, together with the parts that this release does not know.
 ///
 /// # Errors
-/// When the value cannot be spelled in JSON.
+/// When the value cannot be written as JSON.
 pub fn write(value: &impl Serialize, unknown: &Unknown) -> Result<Value, FormError> {
     let mut form = serde_json::to_value(value).map_err(|_| FormError::Unspeakable)?;
     if let Some(beyond) = &unknown.0 {
@@ -181,7 +181,8 @@ pub fn write(value: &impl Serialize, unknown: &Unknown) -> Result<Value, FormErr
     Ok(form)
 }
 
-/// What `raw` has beyond `known`; `None` for nothing. A `null` is nothing.
+/// The parts of `raw` that `known` does not have; `None` if there are none. A `null` field counts
+/// as missing.
 fn beyond(raw: Value, known: &Value) -> Option<Beyond> {
     match (raw, known) {
         (Value::Object(raw), Value::Object(known)) => {
@@ -210,8 +211,8 @@ fn beyond(raw: Value, known: &Value) -> Option<Beyond> {
     }
 }
 
-/// Puts it back. What is known goes before it; what was within something that is not there any more
-/// goes with it.
+/// Puts the unknown parts back into a form. Known fields take precedence. Unknown parts of
+/// something that was removed are dropped.
 fn join(form: &mut Value, beyond: &Beyond) {
     match (form, beyond) {
         (Value::Object(form), Beyond::Fields { new, within }) => {
@@ -234,7 +235,7 @@ fn join(form: &mut Value, beyond: &Beyond) {
     }
 }
 
-/// Adds the fields that are not there.
+/// Adds the fields that are missing.
 fn fill(form: &mut Map<String, Value>, new: &Map<String, Value>) {
     for (name, value) in new {
         match (form.get_mut(name), value) {
@@ -255,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    /// A form as a release knows it.
+    /// A stored form as one release knows it.
     #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
     #[serde(default)]
     struct Record {
@@ -403,8 +404,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a newer release adds, at any depth of what is known, reading and writing leaves
-        /// the form as it was.
+        /// Whatever a newer release adds at any depth of the known parts, reading and writing
+        /// leaves the form unchanged.
         #[test]
         fn reading_and_writing_changes_nothing(
             new in prop::collection::btree_map("x[a-z]{1,2}", values(), 0..4),

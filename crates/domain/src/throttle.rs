@@ -1,5 +1,4 @@
-//! The throttle: what may be started now, and why the rest may not. Pure decisions over `(Quota,
-//! Usage, now)`.
+//! What may be started now, and why the rest may not. Pure decisions over `(Quota, Usage, now)`.
 
 use std::collections::BTreeMap;
 
@@ -13,23 +12,23 @@ use crate::{
     request::LaunchRequest,
 };
 
-/// What an installation sets for a pool.
+/// The settings of an installation for a pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quota {
-    /// CPU units in use at once, 1024 being one vCPU; `None` leaves it to the account's quota,
+    /// CPU units in use at once, 1024 being one vCPU. `None` leaves it to the account's quota,
     /// where there is one.
     pub cpu: Option<u32>,
     /// How fast tasks may be launched.
     pub rate: Option<Rate>,
 }
 
-/// What is set for each pool. For a pool that is not named nothing is.
+/// The settings of each pool. A pool that is missing here has none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Quotas(pub BTreeMap<CapacityPool, Quota>);
 
 impl Quotas {
-    /// What one pool allows.
+    /// The settings of one pool.
     #[must_use]
     pub fn of(&self, pool: CapacityPool) -> Quota {
         self.0.get(&pool).cloned().unwrap_or_default()
@@ -42,8 +41,8 @@ impl<const N: usize> From<[(CapacityPool, Quota); N]> for Quotas {
     }
 }
 
-/// A token bucket's shape. On Fargate 100 and 20 a second for each capacity kind (ECS Developer
-/// Guide, "Fargate throttling quotas").
+/// The size and the refill of a token bucket. On Fargate: 100, refilled at 20 a second, for each
+/// kind of capacity (ECS Developer Guide, "Fargate throttling quotas").
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     /// The most tokens there can be.
@@ -55,21 +54,21 @@ pub struct Rate {
 /// How much of a limit is in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// CPU units of a pool, holders of a lock or a group.
+    /// CPU units of a pool, or holders of a lock or a group.
     pub used: u32,
 }
 
-/// A token bucket's level at a moment. The default is full at any moment.
+/// The level of a token bucket at a moment. The default is a full bucket at any moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bucket {
-    /// Tokens spent and not come back, at `at`.
+    /// Tokens that are spent and not refilled, at `at`.
     pub spent: f64,
-    /// When that was so.
+    /// The moment of that level.
     pub at: Timestamp,
 }
 
 impl Bucket {
-    /// Takes up to `want` whole tokens now. Time that runs backwards gives nothing back.
+    /// Takes up to `want` whole tokens now. A clock that runs backwards refills nothing.
     #[must_use]
     pub fn take(self, rate: Rate, want: u32, now: Timestamp) -> (u32, Self) {
         let spent = self.spent_at(rate, now);
@@ -89,7 +88,7 @@ impl Bucket {
         )
     }
 
-    /// Milliseconds from `now` until a whole token is there.
+    /// Milliseconds from `now` until a whole token is available.
     #[must_use]
     pub fn wait_millis(self, rate: Rate, now: Timestamp) -> u64 {
         let missing = 1.0 - (rate.burst - self.spent_at(rate, now));
@@ -114,22 +113,23 @@ impl Bucket {
     }
 }
 
-/// How fast ECS takes task definitions: RegisterTaskDefinition and its opposite share a bucket of
-/// 20 and 1 a second (ECS API reference, "Request throttling for the Amazon ECS API").
+/// The rate at which ECS accepts task definitions. RegisterTaskDefinition and
+/// DeregisterTaskDefinition share a bucket of 20, refilled at 1 a second (ECS API reference,
+/// "Request throttling for the Amazon ECS API").
 pub const DEFINITIONS_RATE: Rate = Rate {
     burst: 20.0,
     per_second: 1.0,
 };
 
-/// How fast Fargate takes calls of `RunTask`, over all kinds of capacity; it publishes no burst
-/// beyond a second's worth (ECS Developer Guide, "AWS Fargate throttling quotas").
+/// The rate at which Fargate accepts calls of `RunTask`, over all kinds of capacity. It publishes
+/// no burst beyond one second's calls (ECS Developer Guide, "AWS Fargate throttling quotas").
 pub const RUN_TASK_RATE: Rate = Rate {
     burst: 20.0,
     per_second: 20.0,
 };
 
-/// How many of these, in their order, fit under a limit together. Nobody is overtaken: who does not
-/// fit ends it, so that the large are not starved by the small.
+/// How many of these amounts, in their order, fit under a limit together. The first one that does
+/// not fit ends the count, so that small requests never overtake and starve a large one.
 #[must_use]
 pub fn fitting(amounts: impl IntoIterator<Item = u32>, used: u32, max: Option<u32>) -> usize {
     let Some(max) = max else {
@@ -143,8 +143,8 @@ pub fn fitting(amounts: impl IntoIterator<Item = u32>, used: u32, max: Option<u3
     amounts.into_iter().take_while(fits).count()
 }
 
-/// The conditions under which an execution may be launched, `pool` being the most that may be in
-/// use of its pool.
+/// The conditions under which an execution may be launched. `pool` is the most that may be in use
+/// of its pool.
 #[must_use]
 pub fn admissions(execution: &Execution, pool: Option<u32>) -> Vec<Admission> {
     let max = |key: &LimitKey| max_of(key, &execution.request, pool);
@@ -158,8 +158,8 @@ pub fn admissions(execution: &Execution, pool: Option<u32>) -> Vec<Admission> {
         .collect()
 }
 
-/// Whether an execution can never be launched under this quota of its pool, and why: it would wait
-/// for ever.
+/// The reason why an execution can never be launched under this quota of its pool, so that it would
+/// wait for ever; `None` if it can.
 #[must_use]
 pub fn impossible(cpu: u32, quota: Option<u32>) -> Option<String> {
     let max = quota.filter(|max| cpu > *max)?;
@@ -180,7 +180,7 @@ pub fn max_of(key: &LimitKey, request: &LaunchRequest, pool: Option<u32>) -> Opt
     }
 }
 
-/// Why a limit holds somebody, in words: "Fargate Spot vCPU 6 of 6 in use".
+/// The reason why a limit holds an execution, in words: "Fargate Spot vCPU 6 of 6 in use".
 #[must_use]
 pub fn reason(key: &LimitKey, usage: Usage, max: Option<u32>) -> String {
     match (key, max) {
@@ -206,7 +206,7 @@ pub fn reason(key: &LimitKey, usage: Usage, max: Option<u32>) -> String {
     }
 }
 
-/// Why a pool holds somebody, in words: it is full, or ECS refuses more below that.
+/// The reason why a pool holds an execution, in words: it is full, or ECS refuses more below that.
 #[must_use]
 pub fn pool_reason(
     pool: CapacityPool,
@@ -229,7 +229,7 @@ pub fn pool_reason(
     )
 }
 
-/// Why a rate holds somebody, in words.
+/// The reason why a rate holds an execution, in words.
 #[must_use]
 pub fn rate_reason(key: RateKey, rate: Rate) -> String {
     match key {
@@ -250,7 +250,7 @@ fn title(pool: CapacityPool) -> &'static str {
     pool.title()
 }
 
-/// How many seconds so many take at a rate, rounded up.
+/// How many seconds `count` tokens take at a rate, rounded up.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,
@@ -310,7 +310,7 @@ mod tests {
     }
 
     proptest! {
-        /// Over any span a bucket grants no more than its burst and what came back in that span.
+        /// A bucket never grants more in any span than its burst and the refill of that span.
         #[test]
         fn a_bucket_never_grants_more_than_its_rate(steps in prop::collection::vec((0_i64..2_000, 0_u32..60), 1..80)) {
             let (mut bucket, mut now, mut granted) = (Bucket { spent: 0.0, at: at(0) }, 0, 0_u32);
@@ -324,7 +324,7 @@ mod tests {
             }
         }
 
-        /// After the wait it names, a token is there.
+        /// After the wait that a bucket names, a token is available.
         #[test]
         fn the_wait_is_long_enough(spent in 0.0_f64..300.0) {
             let bucket = Bucket { spent, at: at(0) };

@@ -1,14 +1,14 @@
-//! Tells apart why a task did not start, by the words of ECS: it gives nothing else (Developer
-//! Guide, "stopped task error codes").
+//! The cause of a task's failure to start. Only the text of ECS's message distinguishes the causes:
+//! there is no code for them (Developer Guide, "stopped task error codes").
 //!
-//! The words are neither stable nor whole: ECS cuts them, spells them in several ways, and changes
-//! them. So a rule looks for the shortest part that tells.
-//! `tests/it/aws/fixtures/stop_reasons.json` has a hundred that public reports quote, each with its
-//! source.
+//! The messages are neither stable nor complete: ECS cuts them, spells them in several ways, and
+//! changes them. So each rule looks for the shortest part that identifies the cause.
+//! `tests/it/aws/fixtures/stop_reasons.json` has a hundred messages that public reports quote, each
+//! with its source.
 
 use super::Cause;
 
-/// Words that say that too much was asked of a service at once.
+/// Messages of a service that throttles.
 const THROTTLED: &[&str] = &[
     "throttl",
     "rate exceeded",
@@ -31,7 +31,7 @@ const PULL: &[&str] = &[
     "imagenotfound",
     "image not found",
 ];
-/// What another try does not change about a pull.
+/// Pull failures that another attempt cannot change.
 const NO_IMAGE: &[&str] = &[
     "not found",
     "(404)",
@@ -57,8 +57,9 @@ const HOST: &[&str] = &[
     "provisioning to complete",
     "network interface provision",
 ];
-/// The task, or the agent on its behalf, did not reach a service. "retried 5 time(s)" is where ECS
-/// cuts off what follows: it stands for calls that got no answer, while a refusal is not repeated.
+/// The task, or the agent on its behalf, could not reach a service. ECS cuts a message off after
+/// "retried 5 time(s)". It stands for calls without an answer, because a refused call is not
+/// retried.
 const UNREACHED: &[&str] = &[
     "connection issue",
     "requesterror",
@@ -88,8 +89,8 @@ const SECRET: &[&str] = &[
 ];
 const ENTRY_POINT: &[&str] = &["starting container process", "executable file not found"];
 
-/// Why a task did not start. The rules' order matters: several may fit, and the first one says
-/// more.
+/// The cause of a task's failure to start. The order of the rules matters: several may match, and
+/// the first one says more.
 pub(super) fn start_failure(words: String) -> Cause {
     let lower = words.to_lowercase();
     let has = |needles: &[&str]| needles.iter().any(|needle| lower.contains(needle));
@@ -134,7 +135,8 @@ pub(super) fn start_failure(words: String) -> Cause {
     if has(ENTRY_POINT) {
         return Cause::EntryPoint(words);
     }
-    // Said without a cause where the network interface could not be made, and seen to pass.
+    // ECS gives only this message where the network interface could not be made. Such failures were
+    // seen to be transient.
     if lower == "task failed to start" {
         return Cause::Host(words);
     }

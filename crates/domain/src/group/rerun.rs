@@ -1,4 +1,4 @@
-//! Running again what failed of a group: one request, worked off page by page.
+//! Running the failed members of a group again, by one request that is worked off page by page.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -15,50 +15,50 @@ use crate::{
     request::{Changes, FieldError, Name, SubmitRequest},
 };
 
-/// How many rejections are kept with their reasons; the others are only counted. Ours: the record
-/// is rewritten after each page.
+/// How many rejections are kept with their reasons; the others are only counted. The record is
+/// rewritten after each page, so it must stay small.
 pub const REJECTIONS_MAX: usize = 100;
 
-/// The failed members of one group that are run again as members of another, or of the same.
+/// A rerun of the failed members of one group, as members of another group or of the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupRerun {
-    /// How far it is in the group that the new executions are counted in. Members of the other
-    /// group that were submitted before `at`, when the submission was first sent, are run again, so
-    /// none that it made itself.
+    /// The progress, in the group of the new executions. Members of the other group are run again
+    /// if they were submitted before `at`, when the submission was first sent. So no execution that
+    /// the rerun itself made is run again.
     #[serde(flatten)]
     pub progress: Progress,
     /// The group whose failed members are run again.
     pub of: Name,
-    /// The submission that the new executions are of: sent again, it makes none twice.
+    /// The submission of the new executions. Sent again, it makes none twice.
     pub submission: String,
     /// The name of the key that asked, for people.
     pub by: String,
-    /// Who asked.
+    /// The principal that asked.
     pub by_id: Principal,
-    /// The role that the key had.
+    /// The role of the key that asked.
     pub role: Role,
-    /// What changes in each request.
+    /// The changes of each request.
     pub changes: Changes,
-    /// The secrets that each gets beside its own.
+    /// The secrets that each request gets in addition to its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add_secrets: Vec<String>,
-    /// The outcomes so far.
+    /// The results so far.
     #[serde(flatten)]
     pub counts: Rerun,
-    /// The first of those that cannot be run again, with the reasons.
+    /// The first members that cannot be run again, with the reasons.
     pub rejections: Vec<Rejection>,
-    /// The new group was cancelled meanwhile, so the rest is not run again.
+    /// Whether the new group was cancelled meanwhile, so that the rest is not run again.
     pub cancelled: bool,
 }
 
-/// The outcomes of failed members, by number.
+/// The results of failed members, as counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rerun {
-    /// Run again.
+    /// Members run again.
     pub accepted: u32,
-    /// Run again by the same submission before.
+    /// Members that the same submission ran again before.
     pub existing: u32,
-    /// Not run again, since the request is not valid any more.
+    /// Members not run again, because the request is no longer valid.
     pub rejected: u32,
     /// Members whose record cannot be read.
     pub passed_over: u32,
@@ -67,38 +67,38 @@ pub struct Rerun {
 /// A member that cannot be run again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
-    /// Which.
+    /// The execution's id.
     pub execution_id: ExecutionId,
-    /// Why.
+    /// The reasons.
     pub errors: Vec<FieldError>,
 }
 
-/// The outcome of a page of members.
+/// The result of a page of members.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// By number.
+    /// The counts.
     pub counts: Rerun,
-    /// Those that cannot be run again.
+    /// The members that cannot be run again.
     pub rejections: Vec<Rejection>,
 }
 
-/// A caller's wish, before it is written down.
+/// A caller's request for a rerun, before it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wish {
     /// The group whose failed members are run again.
     pub of: Name,
-    /// The group that the new executions are counted in.
+    /// The group of the new executions.
     pub into: Name,
     /// The submission's id.
     pub submission: String,
-    /// What changes.
+    /// The changes of each request.
     pub changes: Changes,
-    /// The secrets that each gets beside its own.
+    /// The secrets that each request gets in addition to its own.
     pub add_secrets: Vec<String>,
 }
 
 impl GroupRerun {
-    /// One that begins now, of a submission that was first heard of `at`, in place of one that is
+    /// A rerun that begins now, for a submission that was first sent `at`. It replaces one that is
     /// done.
     #[must_use]
     pub fn new(
@@ -123,14 +123,14 @@ impl GroupRerun {
         }
     }
 
-    /// Whether it asks for the same as this.
+    /// Whether it is for the same request of the same caller.
     #[must_use]
     pub fn is_for(&self, wish: &Wish, by: &Caller) -> bool {
         (&self.of, &self.submission, &self.by_id) == (&wish.of, &wish.submission, &by.principal)
             && (&self.changes, &self.add_secrets) == (&wish.changes, &wish.add_secrets)
     }
 
-    /// Who asked.
+    /// The caller who asked.
     #[must_use]
     pub fn caller(&self) -> Caller {
         Caller {
@@ -140,7 +140,8 @@ impl GroupRerun {
         }
     }
 
-    /// Whether this member is to be run again. One that was cancelled was not wanted.
+    /// Whether this member is to be run again. A cancelled member is not: its result was no longer
+    /// wanted.
     #[must_use]
     pub fn covers(&self, execution: &Execution) -> bool {
         execution.request.group.as_ref() == Some(&self.of)
@@ -161,7 +162,7 @@ impl GroupRerun {
         request
     }
 
-    /// The same after a page of members; `next` is where the walk goes on, `None` at its end.
+    /// The rerun after a page of members. `next` is where the walk continues; `None` at its end.
     #[must_use]
     pub fn after(&self, page: Page, next: Option<&Cursor>, now: Timestamp) -> Self {
         let (
@@ -198,8 +199,8 @@ impl GroupRerun {
         }
     }
 
-    /// The same with executions that somebody recorded beside whoever moves it on, who met them as
-    /// existing.
+    /// The rerun with executions that another caller recorded at the same time. They were counted
+    /// as existing, and now count as accepted.
     #[must_use]
     pub fn recorded_beside(&self, accepted: u32) -> Self {
         let Rerun {
@@ -218,7 +219,7 @@ impl GroupRerun {
         }
     }
 
-    /// The same, once the new group was cancelled: nothing more of it is run again.
+    /// The rerun once the new group was cancelled: no more members are run again.
     #[must_use]
     pub fn given_up(&self, now: Timestamp) -> Self {
         let progress = Progress {
@@ -233,22 +234,22 @@ impl GroupRerun {
         }
     }
 
-    /// Whether it is of the same submission.
+    /// Whether it belongs to the same submission.
     #[must_use]
     pub fn is_of_the_submission_of(&self, other: &Self) -> bool {
         (&self.submission, &self.by_id, self.progress.at)
             == (&other.submission, &other.by_id, other.progress.at)
     }
 
-    /// Whether it is the same walk, and nobody looked at a page of members since.
+    /// Whether this is the same walk, and no page of members was handled since.
     #[must_use]
     pub fn is_at_the_page_of(&self, earlier: &Self) -> bool {
         let page = |rerun: &Self| (rerun.progress.cursor.clone(), rerun.progress.done);
         self.is_of_the_submission_of(earlier) && page(self) == page(earlier)
     }
 
-    /// A fault of a request made by [`GroupRerun::request`], as one of the changes, if these are to
-    /// blame for it.
+    /// A fault of a request made by [`GroupRerun::request`], as a fault of the changes, if they
+    /// caused it.
     #[must_use]
     pub fn own_fault(&self, request: &SubmitRequest, fault: FieldError) -> Option<FieldError> {
         let head = fault.field.split(['[', '.']).next().unwrap_or_default();
@@ -297,7 +298,7 @@ impl GroupWork for GroupRerun {
     }
 }
 
-/// The id of a submission for which the caller gave none.
+/// The id of a submission whose caller gave none.
 #[must_use]
 pub fn fresh_submission(now: Timestamp, bits: u128) -> String {
     format!(
@@ -309,8 +310,8 @@ pub fn fresh_submission(now: Timestamp, bits: u128) -> String {
     )
 }
 
-/// The idempotency key of a rerun: the same whenever the submission is sent again, whatever else
-/// has failed by then. A hash, because a submission's id may be as long as a key.
+/// The idempotency key of a rerun. It is the same whenever the submission is sent again, whatever
+/// else has failed by then. It is a hash, because a submission's id may be as long as a key.
 #[must_use]
 pub fn key(submission: &str, member: &ExecutionId) -> String {
     let digest = hex::encode(Sha256::digest(format!("{submission}/{member}")));

@@ -1,7 +1,7 @@
-//! What work on all members of a group has in common, whatever is done with them.
+//! The common part of all work on the members of a group.
 //!
-//! A group may have ten thousand members, so one request only writes down what is asked for. The
-//! control queue does the work, page by page, and the sweep goes on with work that stands still.
+//! A group may have ten thousand members, so a request only stores what it asks for. The control
+//! queue does the work page by page, and the sweep resumes work that has stalled.
 
 use std::fmt::Debug;
 
@@ -11,21 +11,21 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::KEPT;
 use crate::{Timestamp, history::Cursor, message::Message, request::Name, stored::Unknown};
 
-/// After how long without progress the sweep takes it that nobody does the work. It is above the
-/// time of the launcher function.
+/// The time without progress after which the sweep takes work as abandoned. It is longer than the
+/// timeout of the launcher function.
 pub const STALLED: TimeDelta = TimeDelta::seconds(90);
 
-/// The kinds of work.
+/// The kinds of work on a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GroupWorkKind {
-    /// They are cancelled.
+    /// The members are cancelled.
     Cancel,
-    /// The failed ones are run again.
+    /// The failed members are run again.
     Rerun,
 }
 
 impl GroupWorkKind {
-    /// Its stored name.
+    /// The stored name of the kind.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -35,21 +35,20 @@ impl GroupWorkKind {
     }
 }
 
-/// The part of a stored record that all work on groups has in common: which group it is for, and
-/// how far it is.
+/// The part of a stored record that all work on groups has in common: the group and the progress.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The group that the record is found by.
+    /// The group by which the record is found.
     pub group: Name,
-    /// Counts the writes; the store's condition.
+    /// The number of writes so far; the store's condition for the next one.
     pub revision: u64,
     /// When the work was asked for.
     pub at: Timestamp,
-    /// Where the walk through the members goes on; `None` at its beginning.
+    /// Where the walk through the members continues; `None` at its beginning.
     pub cursor: Option<String>,
-    /// When somebody last did some of it.
+    /// When some of the work was last done.
     pub touched_at: Timestamp,
-    /// Nothing is left to do.
+    /// Whether nothing is left to do.
     pub done: bool,
     /// Fields of the stored form that only a newer release knows; the store writes them back.
     #[serde(skip)]
@@ -57,7 +56,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Work that begins `now`, in place of earlier work on the same group.
+    /// The progress of work that begins `now`. It replaces earlier work on the same group.
     #[must_use]
     pub fn new(group: Name, at: Timestamp, now: Timestamp, before: Option<&Self>) -> Self {
         Self {
@@ -73,7 +72,7 @@ impl Progress {
         }
     }
 
-    /// The same after a page of members; the walk goes on at `next`, or has come to its end.
+    /// The progress after a page of members. The walk continues at `next`, or has ended.
     #[must_use]
     pub fn after_page(&self, next: Option<&Cursor>, now: Timestamp) -> Self {
         Self {
@@ -83,7 +82,7 @@ impl Progress {
         }
     }
 
-    /// Where the walk goes on. A cursor that this release cannot read begins anew.
+    /// Where the walk continues. After a cursor that this release cannot read, it begins again.
     #[must_use]
     pub fn next(&self) -> Option<Cursor> {
         self.cursor
@@ -92,30 +91,30 @@ impl Progress {
     }
 }
 
-/// Work on the members of one group, as it is stored: one record of a kind for each group.
+/// Work on the members of one group, as it is stored: one record of each kind for each group.
 pub trait GroupWork:
     Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
 {
-    /// Its kind.
+    /// The kind.
     const KIND: GroupWorkKind;
-    /// Its name in an error.
+    /// The name of the work in an error.
     const WHAT: &'static str;
 
-    /// Which group it is for, and how far it is.
+    /// The group and the progress.
     fn progress(&self) -> &Progress;
 
-    /// The same, to be changed.
+    /// The group and the progress, for changes.
     fn progress_mut(&mut self) -> &mut Progress;
 
-    /// The message that has it done.
+    /// The message that makes the control queue do the work.
     fn message(&self) -> Message;
 
-    /// Until when it is kept.
+    /// When the record expires.
     fn expires_at(&self) -> Timestamp {
         self.progress().at + KEPT
     }
 
-    /// Whether nobody seems to do it.
+    /// Whether the work seems abandoned.
     fn is_stalled(&self, now: Timestamp) -> bool {
         let Progress {
             done, touched_at, ..
@@ -123,7 +122,7 @@ pub trait GroupWork:
         !done && now - *touched_at >= STALLED
     }
 
-    /// The record that replaces this one in the store.
+    /// The record with the next revision, as the store writes it.
     #[must_use]
     fn next_revision(&self) -> Self {
         let mut next = self.clone();
