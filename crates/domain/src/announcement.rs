@@ -1,4 +1,4 @@
-//! What is published when an execution has ended.
+//! The event that is published when an execution has ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,30 +11,30 @@ use crate::{
 
 /// The `source` of our events on EventBridge.
 pub const SOURCE: &str = "mycli";
-/// Their `detail-type`.
+/// The `detail-type` of our events on EventBridge.
 pub const DETAIL_TYPE: &str = "Execution State Change";
 
-/// The `detail` of the event that says how an execution ended. It holds no command, no value of a
-/// variable and no secret: who gets the event need not be somebody who may read executions.
+/// The `detail` of the event that reports how an execution ended. It has no command, no value of a
+/// variable and no secret, because its receivers may lack the permission to read executions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announcement {
-    /// Which execution.
+    /// The execution's id.
     pub execution_id: ExecutionId,
-    /// How it ended: a final state.
+    /// The final status.
     pub status: ExecutionStatus,
     /// The command's own exit code.
     pub exit_code: Option<i32>,
-    /// Why, in plain words.
+    /// The reason, in plain words.
     pub reason: Option<String>,
-    /// Its short name.
+    /// The execution's short name.
     pub name: Option<String>,
-    /// Its group.
+    /// The execution's group.
     pub group: Option<String>,
     /// The repository, without credentials.
     pub repo: Option<String>,
-    /// What was to be checked out.
+    /// The branch, tag or commit that was requested.
     pub branch: Option<String>,
-    /// What was checked out.
+    /// The commit that was checked out.
     pub commit: Option<String>,
     /// The name of the key that submitted it.
     pub submitted_by: String,
@@ -44,12 +44,12 @@ pub struct Announcement {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub stopped_at: Option<Timestamp>,
-    /// How many tries there were.
+    /// The number of attempts.
     pub attempts: usize,
 }
 
 impl Announcement {
-    /// The announcement of an execution's end; `None` while it has none.
+    /// The announcement of an execution's end; `None` while the execution has not ended.
     #[must_use]
     pub fn of(execution: &Execution) -> Option<Self> {
         execution.end()?;

@@ -1,9 +1,9 @@
-//! How long to pause before something is tried again.
+//! The pauses before something is tried again.
 
 use std::time::Duration;
 
-/// A pause that doubles from try to try, up to a longest one, less up to half of it by chance: so
-/// that many who failed together do not come back together.
+/// A pause that doubles with each try, up to a longest one. It is shortened at random by up to
+/// half, so that many callers that failed together do not return together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// The first pause.
@@ -13,8 +13,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause before try number `round + 2`: after the first failure `round` is 0. Any evenly
-    /// spread number will do as `chance`.
+    /// The pause before try number `round + 2`: `round` is 0 after the first failure. `chance` is
+    /// any evenly distributed number.
     #[must_use]
     pub fn pause(self, round: u32, chance: u128) -> Duration {
         const PARTS: u32 = 1000;
@@ -27,17 +27,17 @@ impl Backoff {
     }
 }
 
-/// The pauses between looks at a log that says nothing, in seconds: after the first empty look, the
-/// second, and all others. A quiet log is looked at seldom, because the calls are few: CloudWatch
-/// Logs takes 10 to 25 a second of an account and region (AWS-FACTS §9).
+/// The pauses between reads of a quiet log, in seconds: after the first empty read, after the
+/// second, and after all others. A quiet log is read seldom because calls are scarce: CloudWatch
+/// Logs allows 10 to 25 a second for an account and region (AWS-FACTS §9).
 const QUIET: [u64; 3] = [1, 2, 5];
-/// How long whoever was throttled is asked to stay away, in seconds: the least and the most. So
-/// many followers spread over that time.
+/// The least and the most seconds that a throttled reader is told to wait. The range spreads many
+/// readers over that time.
 const THROTTLED: (u64, u64) = (5, 15);
 
-/// How long to pause before a log is looked at again, after so many looks in a row that brought
-/// nothing. The server's `Retry-After` counts if it is more. Up to a quarter more by chance, so
-/// that many followers do not come together.
+/// How long to pause before a log is read again, after this many empty reads in a row. The server's
+/// `Retry-After` counts if it is longer. Up to a quarter is added at random, so that many readers
+/// do not return together.
 #[must_use]
 pub fn before_the_next_look(empty_looks: u32, asked: Option<Duration>, chance: u128) -> Duration {
     let step = usize::try_from(empty_looks.saturating_sub(1))
@@ -49,13 +49,13 @@ pub fn before_the_next_look(empty_looks: u32, asked: Option<Duration>, chance: u
     )
 }
 
-/// The pause and up to a quarter more by chance.
+/// The pause plus up to a quarter at random.
 fn spread(pause: Duration, chance: u128) -> Duration {
     let part = u32::try_from(chance % 1000).unwrap_or_default();
     pause + pause / 4 * part / 1000
 }
 
-/// How many seconds whoever reads logs too often is asked to stay away.
+/// How many seconds a throttled reader of logs is told to wait.
 #[must_use]
 pub fn throttled_seconds(chance: u128) -> u32 {
     let (least, most) = THROTTLED;

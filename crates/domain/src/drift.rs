@@ -1,40 +1,40 @@
-//! How far a counter of use is off, and when that is put right. Pure decisions over what was read.
+//! How far a usage counter is off, and when it is corrected. Pure decisions over what was read.
 //!
-//! The truth is which attempts hold a slot. A store whose counters are not written together with
-//! the records takes from the counter *before* the write that opens an attempt and gives back
-//! *after* the write that closes it. So a process that dies between the two leaves the counter too
-//! high, which wastes a slot and exceeds nothing, until this finds it.
+//! The records say which attempts hold an allocation, and they are right. Some stores do not write
+//! their counters together with the records. Such a store takes from the counter *before* the write
+//! that opens an attempt, and gives back *after* the write that closes it. So a process that dies
+//! between the two writes leaves the counter too high. That wastes a slot but exceeds no limit,
+//! until this module finds it.
 
-/// A counter as it was read. What it ever gave and got back tells what went on between two
-/// readings.
+/// A counter as it was read. The totals taken and released show what happened between two readings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// How much is in use, by the counter.
+    /// How much is in use, according to the counter.
     pub used: i64,
-    /// How much was ever taken.
+    /// The total ever taken.
     pub taken: u64,
-    /// How much was ever given back.
+    /// The total ever released.
     pub released: u64,
 }
 
-/// What is held by the records, and the counter before and after those were read.
+/// The sum of what the records hold, with a reading of the counter before and after them.
 ///
-/// Each reading has to be further away from the records' than any healthy writer's two writes are
-/// from each other: then whatever is seen of a launch or an end in the one and not in the other
-/// shows in what was taken or released meanwhile.
+/// Each reading must be further from the reading of the records than the two writes of a healthy
+/// writer are from each other. Then a launch or an end that shows only in the records, or only in a
+/// reading, also shows in what was taken or released between the readings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// The counter, well before.
+    /// The counter, well before the records were read.
     pub before: Reading,
     /// The sum of what the records hold.
     pub held: i64,
-    /// The counter, well after.
+    /// The counter, well after the records were read.
     pub after: Reading,
 }
 
 impl Look {
-    /// How much the counter surely is too high (positive) or too low (negative); 0 while what went
-    /// on meanwhile may explain it.
+    /// How much the counter surely is too high (positive) or too low (negative); 0 if launches and
+    /// ends during the look may explain the difference.
     #[must_use]
     pub fn off(&self) -> i64 {
         let taken = difference(self.before.taken, self.after.taken);
@@ -46,7 +46,8 @@ impl Look {
         if least > 0 { least } else { most.min(0) }
     }
 
-    /// Whether nothing went on and nothing is off: no need to look more closely.
+    /// Whether nothing happened during the look and nothing is off, so that no closer look is
+    /// needed.
     #[must_use]
     pub fn is_calm(&self) -> bool {
         self.before == self.after && self.before.used == self.held
@@ -57,8 +58,8 @@ fn difference(before: u64, after: u64) -> i64 {
     i64::try_from(after.saturating_sub(before)).unwrap_or(i64::MAX)
 }
 
-/// By how much a counter is put right: by what two looks in a row agree on. A writer that was
-/// slower than any healthy one is over by the second look.
+/// The correction of a counter: as much as two looks in a row agree on. A writer that was slower
+/// than any healthy one has finished by the second look.
 #[must_use]
 pub fn correction(previous: i64, now: i64) -> i64 {
     match (previous.signum(), now.signum()) {
@@ -73,11 +74,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Longest time between the two writes of a launch or an end.
+    /// The longest time between the two writes of a launch or an end.
     const GAP: i64 = 10;
     const SCAN: std::ops::RangeInclusive<i64> = 100..=140;
 
-    /// A run's life: it takes from the counter, is opened, is closed, gives back; each at its time.
+    /// The times of one run: it takes from the counter, is opened, is closed, and gives back.
     #[derive(Clone, Debug)]
     struct Life {
         amount: i64,
@@ -85,7 +86,7 @@ mod tests {
         opened: i64,
         closed: i64,
         released: i64,
-        /// When its record is read.
+        /// When the run's record is read.
         read: i64,
     }
 
@@ -131,7 +132,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever goes on meanwhile: what is said to be off is, and no more than it is.
+        /// Whatever happens during a look, the drift that it finds exists and is not larger than
+        /// the real one.
         #[test]
         fn no_more_is_corrected_than_is_off(lives in prop::collection::vec(life(), 0..40), drift in -20_i64..20) {
             let off = look(&lives, drift).off();
@@ -139,7 +141,7 @@ mod tests {
             prop_assert!(off.abs() <= drift.abs(), "{off} of {drift}");
         }
 
-        /// Two looks correct towards the truth, never past it, in whatever order they are made.
+        /// Two looks, in either order, correct towards the true value and never past it.
         #[test]
         fn a_correction_never_goes_past_the_truth(
             first in prop::collection::vec(life(), 0..20),
@@ -150,7 +152,7 @@ mod tests {
             prop_assert!((drift + by).abs() <= drift.abs() && (drift + by).signum() * drift.signum() >= 0);
         }
 
-        /// While nothing goes on all of it is found.
+        /// While nothing happens, all of the drift is found.
         #[test]
         fn in_a_quiet_moment_all_of_it_is_corrected(lives in prop::collection::vec(life(), 0..20), drift in -20_i64..20) {
             let quiet: Vec<_> = lives.into_iter().filter(|life| life.opened < 80 && life.released < 80 || life.closed > 200)

@@ -1,4 +1,4 @@
-//! Asking for history: filters, pages, cursors.
+//! Queries of history: filters, pages, cursors.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
@@ -12,30 +12,30 @@ use crate::{
     request::{FieldError, Name},
 };
 
-/// How many executions a page holds unless asked otherwise. Ours.
+/// How many executions a page has by default: about as many as a terminal shows at once.
 pub const PAGE_DEFAULT: u32 = 20;
-/// The most executions a page holds: within API Gateway's answer of 6 MB (AWS-FACTS §7) at the
-/// largest records. Ours.
+/// The most executions of a page: even with the largest records they fit into Lambda's answer of 6
+/// MB (AWS-FACTS §7).
 pub const PAGE_MAX: u32 = 200;
 
-/// Which executions are wanted; all of the conditions given hold.
+/// The conditions for the wanted executions; all that are given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// In this status. Whether one that stands in a line is `QUEUED` or `WAITING` depends on its
-    /// line, so a store takes both for either.
+    /// Only executions in this status. Whether a waiting execution is shown as `QUEUED` or
+    /// `WAITING` depends on its backlog, so a store treats the two as the same.
     pub status: Option<ExecutionStatus>,
-    /// Of this group.
+    /// Only members of this group.
     pub group: Option<Name>,
-    /// Submitted with a key of this name, whoever had it.
+    /// Only executions submitted with a key of this name, whoever had it.
     pub by: Option<String>,
-    /// Submitted by this principal. Its name is in `by` too.
+    /// Only executions submitted by this principal. Its name is in `by` too.
     pub by_id: Option<Principal>,
-    /// Submitted at or after this moment.
+    /// Only executions submitted at or after this moment.
     pub since: Option<Timestamp>,
 }
 
 impl Filter {
-    /// Whether an execution is wanted.
+    /// Whether an execution meets the conditions.
     #[must_use]
     pub fn admits(&self, execution: &Execution) -> bool {
         let members = |status: &ExecutionStatus| {
@@ -63,20 +63,20 @@ impl Filter {
     }
 }
 
-/// A record as it was loaded, or why it cannot be read. One that cannot stands where it would
-/// stand: it stops no page and no sweep.
+/// A loaded record, or why it cannot be read. An unreadable record keeps its position in a page and
+/// stops no page and no sweep.
 pub type Loaded = Result<Execution, Corrupt>;
 
-/// A page of something, newest first, and where the next begins.
+/// A page of items, newest first, and the cursor of the next one.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
-    /// What to pass to get the next page; `None` on the last.
+    /// The cursor for the next page; `None` on the last.
     pub next: Option<Cursor>,
 }
 
-/// A place in history: everything older than this execution. Opaque to callers.
+/// A position in history: everything older than this execution. Opaque to callers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor(pub ExecutionId);
 
@@ -96,7 +96,7 @@ impl Cursor {
         let id = bytes
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .and_then(|id| id.parse().ok());
-        // Nothing that only means the same.
+        // A text that only has the same meaning is refused.
         id.map(Self)
             .filter(|cursor| cursor.encode() == text)
             .ok_or_else(|| FieldError {
@@ -108,8 +108,8 @@ impl Cursor {
     }
 }
 
-/// Where the reader of an execution's log is: in which attempt, and where in its stream. Opaque to
-/// callers.
+/// The position of a reader in an execution's log: the attempt, and the position in its stream.
+/// Opaque to callers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredLogCursor", into = "StoredLogCursor")]
 pub struct LogCursor {
@@ -117,25 +117,25 @@ pub struct LogCursor {
     pub attempt: u32,
     /// The stream's own cursor.
     pub stream: Option<String>,
-    /// Which ends of the log were seen.
+    /// Which `ended` markers of the log were seen.
     pub ends: LogEnds,
 }
 
-/// Which of the marker lines at the end of a log were seen: the script tells its end on stdout and
-/// on stderr, which come in any order.
+/// Which of the marker lines at the end of a log were seen. The script writes one on stdout and one
+/// on stderr, and they arrive in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogEnds {
     /// Neither.
     #[default]
     None,
-    /// That of one of the two: lines of the other may still come.
+    /// One of the two: lines of the other stream may still arrive.
     One,
     /// Both: no line follows.
     Both,
 }
 
 impl LogEnds {
-    /// With so many more.
+    /// The state after this many more `ended` markers.
     #[must_use]
     pub fn and(self, more: usize) -> Self {
         match (self, more) {
@@ -146,8 +146,8 @@ impl LogEnds {
     }
 }
 
-/// The cursor as callers carry it. Without `h` it is as releases wrote it whose script told one end
-/// alone.
+/// The cursor as callers carry it. A cursor without `h` is from a release whose script wrote only
+/// one `ended` marker.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredLogCursor {
@@ -200,7 +200,7 @@ impl LogCursor {
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Reads what [`LogCursor::encode`] wrote, and nothing that only means the same.
+    /// Reads what [`LogCursor::encode`] wrote, and refuses a text that only has the same meaning.
     ///
     /// # Errors
     /// Names the field when the text is anything else.
@@ -212,7 +212,7 @@ impl LogCursor {
             .ok_or_else(Self::fault)
     }
 
-    /// What is said of a cursor that leads nowhere.
+    /// The fault of an invalid cursor.
     #[must_use]
     pub fn fault() -> FieldError {
         FieldError {

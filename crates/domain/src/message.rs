@@ -1,7 +1,7 @@
-//! What the functions say to each other through the queues.
+//! The messages that the functions send each other through the queues.
 //!
-//! A message is only a wakeup that there is something to look at: the truth is in the store. So a
-//! duplicate is harmless, a lost one is repaired by the sweep, and an old one finds nothing left to
+//! A message only says that there is something to look at; the state is in the store. So a
+//! duplicate is harmless, the sweep repairs a lost message, and an old one finds nothing left to
 //! do.
 
 use serde::{Deserialize, Serialize};
@@ -17,32 +17,32 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Message {
-    /// A backlog has work, or room: start its head. On the launch queue.
+    /// A backlog has work or room: start its first entries. On the launch queue.
     #[serde(rename = "line")]
     Wakeup {
-        /// Which backlog.
+        /// The backlog.
         #[serde(rename = "line")]
         backlog: LimitKey,
-        /// The execution that was just recorded in it, if that is why. It is told why it waits if
-        /// it cannot start at once.
+        /// The execution that was just recorded in the backlog, if that is the cause. If it cannot
+        /// start at once, the reason for its waiting is recorded.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         id: Option<ExecutionId>,
     },
     /// Look at an execution that is not final: carry out a cancel, ask ECS about a launch whose
     /// outcome is unknown, read the end of its log. On the control queue.
     Check {
-        /// Which execution.
+        /// The execution.
         id: ExecutionId,
     },
     /// A group's mark has members to close ([`crate::group::GroupCancel`]). On the control queue.
     CancelGroup {
-        /// Which group.
+        /// The group.
         group: Name,
     },
     /// Failed members of a group are to be run again ([`crate::group::GroupRerun`]). On the control
     /// queue.
     RerunGroup {
-        /// The group that the new executions are counted in.
+        /// The group of the new executions.
         group: Name,
     },
 }
@@ -50,18 +50,18 @@ pub enum Message {
 /// The two queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QueueName {
-    /// Read by the launcher: starting.
+    /// Starts executions. The launcher reads it.
     Launch,
-    /// Read by the launcher too, but never stuck behind ten thousand starts: cancelling and
-    /// checking.
+    /// Cancels and checks executions. The launcher reads it too, but its messages never wait behind
+    /// ten thousand starts.
     Control,
 }
 
 impl QueueName {
-    /// Both.
+    /// Both queues.
     pub const ALL: [Self; 2] = [Self::Launch, Self::Control];
 
-    /// Its short name.
+    /// The queue's short name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -72,10 +72,10 @@ impl QueueName {
 }
 
 impl Message {
-    /// The body it is sent as.
+    /// The body of the message.
     ///
     /// # Errors
-    /// When it cannot be spelled in JSON.
+    /// When the message cannot be written as JSON.
     pub fn body(&self) -> Result<String, FormError> {
         Ok(stored::write(self, &stored::Unknown::default())?.to_string())
     }
@@ -83,14 +83,14 @@ impl Message {
     /// Reads a body.
     ///
     /// # Errors
-    /// When it is of a kind or a form that this release does not know. It is left on its queue:
-    /// another function of the stack may know it, and if none does it becomes a dead letter.
+    /// When this release does not know its kind or its form. The message then stays on its queue:
+    /// another function of the stack may know it, and otherwise it becomes a dead letter.
     pub fn read(body: &str) -> Result<Self, FormError> {
         let form = serde_json::from_str(body).map_err(|_| FormError::NoForm)?;
         stored::read(form).map(|(message, _)| message)
     }
 
-    /// The queue it goes to.
+    /// The queue that the message goes to.
     #[must_use]
     pub fn queue(&self) -> QueueName {
         match self {

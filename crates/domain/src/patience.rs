@@ -1,43 +1,46 @@
-//! For how long a client tries a call that fails, and how long it pauses in between.
+//! How long a client repeats a failing call, and how long it pauses in between.
 
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 
-/// The pauses between tries. Ours.
+/// The pauses between tries. They start short because most faults pass at once, and end at 10 s so
+/// that a server that has recovered is used soon.
 const PAUSES: Backoff = Backoff {
     first: Duration::from_millis(200),
     longest: Duration::from_secs(10),
 };
-/// The longest that an API's `Retry-After` is obeyed; beyond it the user had better know.
+/// The longest `Retry-After` that is obeyed. Beyond it the user should learn of the fault instead.
 const OBEYED: Duration = Duration::from_secs(60);
 
-/// For how long a call is tried. Ours.
+/// How long a call is repeated. Each limit follows how long the caller can wait: seconds or less
+/// than a minute for an answer, five minutes for lines of a submission and for a run that is
+/// followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// One try: what was done cannot be told from what is done again.
+    /// One try, because a repetition might do the same thing twice.
     Once,
-    /// Somebody waits for an answer.
+    /// A person waits for the answer.
     Short,
-    /// Lines of a submission are handed in. A busy server takes them later, and the same request is
-    /// right then; one that is not there is told soon.
+    /// Lines of a submission are sent. A busy server can accept the same request later, so it is
+    /// retried for long. A server that does not answer is reported soon.
     HandingIn,
-    /// A run is followed, which outlives a lost network.
+    /// A run is followed, and it goes on while the network is down.
     Long,
 }
 
-/// Why a try failed that may succeed later.
+/// The reason of a failed try that may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setback {
-    /// Nobody answered.
+    /// No answer came.
     Unreachable,
-    /// The server answered that it cannot do it now, and perhaps after how long to ask again.
+    /// The server answered that it cannot do it now, with the `Retry-After` if it gave one.
     NotNow(Option<Duration>),
 }
 
 impl Patience {
-    /// How long it is tried. A server that says it is busy is worth a longer wait than one that
-    /// does not answer.
+    /// How long a call is repeated. A server that says it is busy is worth a longer wait than one
+    /// that does not answer.
     fn limit(self, setback: Setback) -> Duration {
         Duration::from_secs(match (self, setback) {
             (Self::Once, _) => 0,
@@ -48,9 +51,9 @@ impl Patience {
     }
 
     /// How long to pause after try number `tried` (from 1), `spent` after the first one began;
-    /// `None` to give up. It is the larger of what the server asked for and our own backoff, and up
-    /// to a quarter of that more by chance where the server named a time: it named the same to
-    /// others.
+    /// `None` to give up. The pause is the larger of the server's `Retry-After` and the client's
+    /// own backoff. Up to a quarter is added at random to the `Retry-After`, because the server
+    /// gave others the same one.
     #[must_use]
     pub fn pause(
         self,
@@ -69,8 +72,8 @@ impl Patience {
     }
 }
 
-/// Whether a later try may end otherwise than with this status of HTTP: 429, and those of a server
-/// or gateway that is busy.
+/// Whether a later try may succeed after this HTTP status: 429, or the statuses of a busy server or
+/// gateway.
 #[must_use]
 pub fn is_passing(status: u16) -> bool {
     matches!(status, 429 | 502 | 503 | 504)
@@ -80,7 +83,7 @@ pub fn is_passing(status: u16) -> bool {
 mod tests {
     use super::*;
 
-    /// All pauses, where each try takes no time.
+    /// All pauses, when each try takes no time.
     fn pauses(patience: Patience, setback: Setback) -> Vec<Duration> {
         let mut pauses: Vec<Duration> = Vec::new();
         while let Some(pause) =
@@ -118,7 +121,7 @@ mod tests {
                 "{patience:?} {setback:?}: {all:?}"
             );
         }
-        // A try that takes long counts too.
+        // The duration of a try counts too.
         let late = Duration::from_secs(299);
         assert_eq!(
             Patience::Long.pause(2, late, Setback::NotNow(Some(Duration::from_secs(5))), 0),

@@ -1,4 +1,4 @@
-//! Who submits: an identity that outlives names and keys.
+//! The identity that submits. It outlives names and keys.
 
 use std::{fmt, str::FromStr};
 
@@ -8,15 +8,15 @@ use ulid::Ulid;
 use crate::Timestamp;
 
 /// The identity behind a key, or this machine's own user. Records, claims, submissions and fair
-/// shares go by it; names are for people.
+/// shares refer to it; names are for people.
 ///
-/// A key that is revoked and made again under the same name is another principal. A key that is
-/// rotated is the same one.
+/// A key that is revoked and then created again under the same name is another principal. A key
+/// that is rotated keeps its principal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Principal {
-    /// Of a key: a ULID made with it, or the id of a key that was made before there were
-    /// principals.
+    /// The identity of a key: a ULID made with the key, or the key's own id if it was made before
+    /// principals existed.
     Key(String),
     /// This machine's own user.
     Local,
@@ -25,14 +25,14 @@ pub enum Principal {
 const KEY: &str = "key:";
 const LOCAL: &str = "local";
 
-/// Why a text names no principal.
+/// The error for a text that is not a principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a principal is `key:` with letters and digits, or `local`")]
 pub struct InvalidPrincipal;
 
 impl Principal {
-    /// That of a key made now: 80 bits of `entropy` (its low ten bytes) tell it from all others of
-    /// this millisecond.
+    /// The principal of a key that is made now. 80 bits of `entropy` (its low ten bytes)
+    /// distinguish it from all others of the same millisecond.
     #[must_use]
     pub fn new(now: Timestamp, entropy: u128) -> Self {
         let millis = u64::try_from(now.timestamp_millis()).unwrap_or_default();

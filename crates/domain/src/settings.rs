@@ -1,4 +1,4 @@
-//! What an installation is set to: the same for every execution it runs.
+//! The settings of an installation. They are the same for every execution that it runs.
 
 use crate::{
     ecs::NetworkConfiguration,
@@ -11,37 +11,39 @@ use crate::{
 pub struct Settings {
     /// The ECS cluster that tasks run in.
     pub cluster: String,
-    /// The log group their output goes to.
+    /// The log group of their output.
     pub log_group: String,
-    /// What a request gets that does not say.
+    /// The values for keys that a request leaves out.
     pub defaults: Defaults,
-    /// What each pool allows.
+    /// The settings of each pool.
     pub quotas: Quotas,
     /// How fast `RunTask` may be called, over all pools: [`crate::throttle::RUN_TASK_RATE`] unless
     /// AWS raised it; `None` on one machine.
     pub run_task_rate: Option<Rate>,
-    /// After how many refusals in a row, or interruptions of one execution, Fargate Spot is given
-    /// up for on-demand capacity; `None` for never.
+    /// How many refusals in a row, or interruptions of one execution, make an execution change from
+    /// Fargate Spot to on-demand capacity; `None` for never.
     pub spot_fallback_after: Option<u32>,
     /// How fast task definitions may be registered: [`crate::throttle::DEFINITIONS_RATE`] on AWS;
     /// `None` on one machine.
     pub definitions_rate: Option<Rate>,
-    /// What a request may name of the account; `None` on one machine, where nothing is checked.
+    /// The roles and secrets of the account that a request may name; `None` on one machine, where
+    /// nothing is checked.
     pub allowed: Option<Allowed>,
     /// The network that tasks are in; `None` on one machine.
     pub network: Option<NetworkConfiguration>,
-    /// The name of the stack, if tasks are tagged for whoever splits the account's costs.
+    /// The stack's name as a tag of tasks, if costs are to be split by tags.
     pub task_tags: Option<String>,
-    /// After how many seconds a launch of which ECS lists no task surely made none: ECS is
+    /// The number of seconds after which a launch surely started no task if ECS lists none. ECS is
     /// eventually consistent.
     pub unlisted_seconds: u32,
-    /// For how many seconds after a task's end lines of its output may still come in: CloudWatch
-    /// Logs shows a line some time after it was written, a file at once.
+    /// How many seconds after a task's end more of its output may arrive. CloudWatch Logs shows a
+    /// line some time after it was written, a file shows it at once.
     pub log_delay_seconds: u32,
 }
 
 impl Allowed {
-    /// Completes what a request names by a name alone, and says what it must not name.
+    /// Completes roles that a request gives by name only, and returns the faults of what it must
+    /// not name.
     #[must_use]
     pub fn apply(&self, request: &mut LaunchRequest) -> Vec<FieldError> {
         let mut faults = Vec::new();
@@ -88,16 +90,17 @@ impl Allowed {
     }
 }
 
-/// Nothing is below an empty prefix: a function that is given none allows nothing.
+/// Whether a name begins with this prefix. Nothing does if the prefix is empty, so a function
+/// without a prefix allows nothing.
 fn is_below(name: &str, prefix: &str) -> bool {
     !prefix.is_empty() && name.starts_with(prefix)
 }
 
-/// What a request may name of the account that the stack is in.
+/// The roles and secrets that a request may name in the stack's account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
-    /// What the ARN of a task role begins with: account and path, up to the last slash.
+    /// The prefix of a task role's ARN: account and path, up to the last slash.
     pub task_role_prefix: String,
-    /// What the name of a registry secret begins with.
+    /// The prefix of a registry secret's name.
     pub registry_secret_prefix: String,
 }
