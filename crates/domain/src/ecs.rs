@@ -1,8 +1,8 @@
 //! ECS's own JSON: tasks as `DescribeTasks` and the Task State Change event show them, and the
 //! input of `RunTask`.
 //!
-//! Only the fields this project reads or writes; unknown ones are tolerated (Amazon ECS Developer
-//! Guide, "Amazon ECS events").
+//! Only the fields that this project reads or writes are here. Unknown fields are tolerated (Amazon
+//! ECS Developer Guide, "Amazon ECS events").
 
 use std::fmt;
 
@@ -10,16 +10,16 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Timestamp, id::AttemptId};
 
-/// `detail-type` of the events the state tracker reads.
+/// The `detail-type` of the events that the state tracker reads.
 pub const TASK_STATE_CHANGE: &str = "ECS Task State Change";
 
-/// `lastStatus` of a task that runs.
+/// The `lastStatus` of a task that runs.
 pub const RUNNING: &str = "RUNNING";
-/// `lastStatus` of a task whose containers have ended and whose resources are being given back.
+/// The `lastStatus` of a task whose containers have ended and whose resources are being released.
 pub const DEPROVISIONING: &str = "DEPROVISIONING";
-/// `lastStatus` of a task that has ended.
+/// The `lastStatus` of a task that has ended.
 pub const STOPPED: &str = "STOPPED";
-/// The name of the one container of each task, and so part of its log stream's name.
+/// The name of the only container of each task. It is a part of its log stream's name.
 pub const CONTAINER: &str = "main";
 
 /// A task, as in the `detail` of an event (times are ISO 8601) and in `DescribeTasks` (times are
@@ -49,7 +49,7 @@ pub struct Task {
     pub stop_code: Option<StopCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_reason: Option<String>,
-    /// Counts the task's changes; duplicates of an event share it.
+    /// The number of the task's changes; duplicates of an event have the same one.
     pub version: i64,
     #[serde(deserialize_with = "time", skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Timestamp>,
@@ -68,14 +68,14 @@ pub struct Task {
 }
 
 impl Task {
-    /// The one container, if the task has come far enough to show it.
+    /// The only container, once the task shows it.
     #[must_use]
     pub fn container(&self) -> Option<&Container> {
         self.containers.iter().find(|c| c.name == CONTAINER)
     }
 
-    /// What a record keeps of a snapshot: the fields that anything depends on. The attempt has the
-    /// ARN.
+    /// The fields of a snapshot that a record keeps: those that a decision depends on. The attempt
+    /// has the ARN.
     #[must_use]
     pub fn essence(&self) -> Self {
         let main = |container: &Container| Container {
@@ -98,7 +98,7 @@ impl Task {
         }
     }
 
-    /// The attempt that started the task, if it is one of ours.
+    /// The attempt that started the task; `None` if mycli did not start it.
     #[must_use]
     pub fn attempt(&self) -> Option<AttemptId> {
         self.started_by.as_deref()?.parse().ok()
@@ -122,14 +122,14 @@ pub struct Container {
     pub runtime_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_status: Option<String>,
-    /// Absent when the container never ran; absent is not zero.
+    /// Absent when the container never ran; an absent code is not zero.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// Why a task stopped (ECS API model, `TaskStopCode`). New codes come as [`StopCode::Other`].
+/// Why a task stopped (ECS API model, `TaskStopCode`). A new code becomes [`StopCode::Other`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 #[expect(missing_docs, reason = "the names are ECS's")]
@@ -178,7 +178,7 @@ impl From<StopCode> for String {
     }
 }
 
-/// The input of `RunTask`. It is stored, as it is, before the call, so that a repetition under the
+/// The input of `RunTask`. It is stored unchanged before the call, so that a repetition under the
 /// same client token is the same call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -201,7 +201,7 @@ pub struct RunTaskInput {
     pub tags: Vec<Tag>,
 }
 
-/// A tag of a task, by which the account's costs can be told apart.
+/// A tag of a task, for splitting the account's costs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(
     missing_docs,
@@ -212,7 +212,7 @@ pub struct Tag {
     pub value: String,
 }
 
-/// The network of a task in `awsvpc` mode, the only one of Fargate.
+/// The network of a task in `awsvpc` mode, which is the only mode of Fargate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(
@@ -220,15 +220,15 @@ pub struct Tag {
     reason = "the fields are ECS's, documented in its API reference under AwsVpcConfiguration"
 )]
 pub struct NetworkConfiguration {
-    /// In several zones, so that one without capacity does not stop everything.
+    /// Subnets in several zones, so that one zone without capacity does not stop everything.
     pub subnets: Vec<String>,
     pub security_groups: Vec<String>,
-    /// Needed in public subnets, to reach image registries and AWS itself.
+    /// Needed in public subnets to reach image registries and AWS itself.
     pub assign_public_ip: bool,
 }
 
-/// What differs between the runs of one task definition. At most 8192 characters as JSON (ECS API
-/// reference, `RunTask`).
+/// The values that differ between the runs of one task definition. At most 8192 characters as JSON
+/// (ECS API reference, `RunTask`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(
@@ -236,9 +236,9 @@ pub struct NetworkConfiguration {
     reason = "the fields are ECS's, documented in its API reference under TaskOverride"
 )]
 pub struct TaskOverride {
-    /// CPU units, as ECS wants them: a string.
+    /// CPU units as a string, which ECS requires.
     pub cpu: String,
-    /// MiB, as ECS wants them: a string.
+    /// MiB as a string, which ECS requires.
     pub memory: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_role_arn: Option<String>,
@@ -271,8 +271,7 @@ impl fmt::Debug for KeyValuePair {
     }
 }
 
-/// Reads a time as an event writes it (ISO 8601) or as `DescribeTasks` does (seconds since the
-/// epoch).
+/// Reads a time in the form of an event (ISO 8601) or of `DescribeTasks` (seconds since the epoch).
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

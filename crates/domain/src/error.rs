@@ -1,33 +1,34 @@
-//! Why a call to something outside failed, by what can mend it.
+//! The errors of calls to something outside, by what can resolve them.
 //!
-//! The type decides whether a call is made again: only [`Unavailable`] is. Each error keeps its
-//! cause as [`std::error::Error::source`]. Its text names the cause as well, because it ends in one
+//! The type decides whether a call is repeated: only [`Unavailable`] is. Each error keeps its cause
+//! as [`std::error::Error::source`]. Its text contains the cause as well, because it ends up in one
 //! line of a log or of a terminal.
 
 use std::{error::Error, fmt, sync::Arc};
 
 use crate::{id::ExecutionId, stored::FormError};
 
-/// The cause of an error. Shared, because one failed call may fail many things that waited for it.
+/// The cause of an error. It is shared because one failed call may fail many things that waited for
+/// it.
 pub type Source = Arc<dyn Error + Send + Sync>;
 
 /// Why a port's call failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PortError {
-    /// There is no answer that can be used. The same call may succeed later.
+    /// There is no usable answer. The same call may succeed later.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// The answer is no. The same call is refused again until somebody changes something.
+    /// The call was refused. The same call is refused again until somebody changes something.
     #[error(transparent)]
     Rejected(#[from] Rejected),
-    /// What is stored cannot be read. It stays so until a release that can read it comes, or
+    /// A stored form cannot be read. It stays unreadable until a release comes that can read it, or
     /// somebody removes it.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
 }
 
 impl PortError {
-    /// A service did not answer, or not in a way that can be used.
+    /// The error of a service that did not answer, or gave no usable answer.
     pub fn unavailable(
         service: &'static str,
         source: impl Into<Box<dyn Error + Send + Sync>>,
@@ -39,7 +40,8 @@ impl PortError {
         .into()
     }
 
-    /// A service found a fault with a request that mycli made. That is a fault of mycli.
+    /// The error of a service that found a fault in a request that mycli made. That is a fault of
+    /// mycli.
     pub fn invalid(service: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Rejected {
             service,
@@ -49,7 +51,8 @@ impl PortError {
         .into()
     }
 
-    /// A stored thing that is no execution cannot be read. `what` names it: "an API key's record".
+    /// The error of an unreadable stored form that is not an execution. `what` names it: "an API
+    /// key's record".
     pub fn corrupt(
         what: impl Into<String>,
         source: impl Into<Box<dyn Error + Send + Sync>>,
@@ -61,7 +64,7 @@ impl PortError {
         .into()
     }
 
-    /// Says in the log that it is passed over, if it is about something that cannot be read.
+    /// Logs that a stored form is skipped, if the error is about an unreadable one.
     pub fn note_corrupt(&self) {
         if let Self::Corrupt(corrupt) = self {
             corrupt.note();
@@ -75,10 +78,10 @@ impl PortError {
     }
 }
 
-/// A service did not answer, or not in a way that can be used.
+/// A service did not answer, or gave no usable answer.
 #[derive(Clone, Debug)]
 pub struct Unavailable {
-    /// Which one: "the store", "the queue", "ECS".
+    /// The service: "the store", "the queue", "ECS".
     pub service: &'static str,
     /// What happened.
     pub source: Source,
@@ -99,25 +102,25 @@ impl Error for Unavailable {
 /// A service refused a call.
 #[derive(Clone, Debug)]
 pub struct Rejected {
-    /// Which one: "the store", "the queue", "ECS".
+    /// The service: "the store", "the queue", "ECS".
     pub service: &'static str,
-    /// For what kind of reason.
+    /// The kind of refusal.
     pub rejection: Rejection,
-    /// What it said.
+    /// The service's own error.
     pub source: Source,
 }
 
-/// The kinds of refusals, by who can mend them.
+/// The kinds of refusals, by who can resolve them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// The caller lacks a permission: an administrator can give it.
+    /// The caller lacks a permission, which an administrator can give.
     Denied {
         /// The permission, `dynamodb:PutItem`, if the service named it.
         permission: Option<String>,
     },
-    /// What the call is about is not there: a table, a queue, a cluster.
+    /// The object of the call does not exist: a table, a queue, a cluster.
     Missing,
-    /// The request itself is at fault, and so mycli is.
+    /// The request itself is wrong, which is a fault of mycli.
     Invalid,
 }
 
@@ -152,30 +155,30 @@ impl Error for Rejected {
     }
 }
 
-/// A stored thing that cannot be read. Neither this nor its cause shows any of its content.
+/// A stored form that cannot be read. Neither this error nor its cause shows any of the content.
 #[derive(Clone, Debug)]
 pub struct Corrupt {
-    /// Which thing.
+    /// The object that it is about.
     pub what: What,
     /// Why it cannot be read.
     pub source: Source,
 }
 
-/// A stored thing.
+/// The object of a stored form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// The record of this execution.
     Execution(ExecutionId),
-    /// Something else, in words.
+    /// Another object, in words.
     Other(String),
 }
 
-/// What the log says of each record that is passed over because it cannot be read. A metric filter
-/// of the stack counts these lines (`UnreadableRecords` in infra/template.yaml).
+/// The log message for each record that is skipped because it cannot be read. A metric filter of
+/// the stack counts these messages (`UnreadableRecords` in infra/template.yaml).
 pub const PASSED_OVER: &str = "a record cannot be read and is passed over";
 
 impl Corrupt {
-    /// The execution whose record it is.
+    /// The execution whose record is unreadable.
     #[must_use]
     pub fn id(&self) -> Option<&ExecutionId> {
         match &self.what {
@@ -184,7 +187,7 @@ impl Corrupt {
         }
     }
 
-    /// Says in the log that it is passed over, in the words that are counted.
+    /// Logs that it is skipped, with the message that is counted.
     pub fn note(&self) {
         tracing::error!(record = %self.what, error = %self.source, "{PASSED_OVER}");
     }
@@ -198,7 +201,7 @@ impl Corrupt {
         )
     }
 
-    /// The record of this execution cannot be read.
+    /// The error of an execution's record that cannot be read.
     pub fn execution(id: ExecutionId, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             what: What::Execution(id),

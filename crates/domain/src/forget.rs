@@ -1,8 +1,8 @@
-//! Removing a record that cannot be read: what its raw form still tells of what it holds, so that
-//! this can be given back.
+//! The removal of a record that cannot be read. Its raw form may still show what it holds, so that
+//! these allocations can be released.
 //!
-//! Nothing here is sure of more than the raw form says. What it does not say is [`Untold`], and
-//! told to whoever removes the record.
+//! Only what the raw form says is used. What it does not say is [`Untold`], and is reported to the
+//! caller who removes the record.
 
 use std::fmt;
 
@@ -15,11 +15,11 @@ use crate::{
     request::Name,
 };
 
-/// A record as it is stored, in the parts that matter here. A part that is not there, or is broken,
-/// is `null`.
+/// The parts of a stored record that matter for its removal. A part that is missing or broken is
+/// `null`.
 #[derive(Clone, Default)]
 pub struct RawRecord {
-    /// The word for where it stands.
+    /// The status.
     pub status: Value,
     /// The request.
     pub request: Value,
@@ -30,7 +30,7 @@ pub struct RawRecord {
 }
 
 impl fmt::Debug for RawRecord {
-    /// A request may hold anything, so that it is not shown.
+    /// Hides the request, because it may contain anything.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RawRecord")
             .field("attempts", &self.attempts)
@@ -38,22 +38,22 @@ impl fmt::Debug for RawRecord {
     }
 }
 
-/// An attempt, as far as its raw form tells.
+/// An attempt, as far as its raw form can be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawAttempt {
-    /// The CPU units that it asked for.
+    /// The CPU units that it requested.
     pub cpu: Option<u32>,
-    /// `RunTask` was about to be called for it.
+    /// Whether `RunTask` was called or about to be called for it.
     pub launched: bool,
-    /// Its task.
+    /// The ARN of its task.
     pub task_arn: Option<String>,
-    /// It is over.
+    /// Whether it is closed.
     pub closed: bool,
 }
 
 impl RawAttempt {
-    /// From its stored form. `arn` and `input` are the names that the store gives to the task's ARN
-    /// and to the input of `RunTask`.
+    /// Reads an attempt's stored form. `arn` and `input` are the store's names for the task's ARN
+    /// and for the input of `RunTask`.
     #[must_use]
     pub fn of(form: &Value, arn: &str, input: &str) -> Self {
         let is_there = |name: &str| form.get(name).is_some_and(|value| !value.is_null());
@@ -70,16 +70,16 @@ fn whole(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|number| u32::try_from(number).ok())
 }
 
-/// Something that a raw form does not tell.
+/// A fact that a raw form does not contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untold {
     /// Whether it held anything.
     Anything,
     /// Which lock it held.
     Lock,
-    /// Whether it held a place of its group, or of which.
+    /// Whether it held an allocation of a group's limit, or of which group.
     Group,
-    /// How much it held of which capacity pool.
+    /// Which capacity pool it held, or how much of it.
     Pool,
     /// Which task runs for it.
     Task,
@@ -88,7 +88,7 @@ pub enum Untold {
 }
 
 impl Untold {
-    /// Whether it is about a task, and not about what is held.
+    /// Whether it is about a task, and not about allocations.
     #[must_use]
     pub fn is_of_a_task(self) -> bool {
         matches!(self, Self::Task | Self::Launch)
@@ -108,21 +108,21 @@ impl fmt::Display for Untold {
     }
 }
 
-/// What a raw record tells.
+/// The facts found in a raw record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
-    /// What it holds of its limits.
+    /// The allocations that it holds.
     pub allocations: Vec<Allocation>,
-    /// What is not known.
+    /// The facts that are not known.
     pub untold: Vec<Untold>,
-    /// The task of the last attempt that has one and is not over.
+    /// The task of the last attempt that has one and is not closed.
     pub open_task: Option<String>,
     /// The last part of the ARN of each task.
     pub task_ids: Vec<String>,
 }
 
 impl RawRecord {
-    /// Reads whatever can be read.
+    /// Reads everything that can be read.
     #[must_use]
     pub fn traces(&self) -> Traces {
         let mut traces = Traces::default();
@@ -142,8 +142,8 @@ impl RawRecord {
         self.attempts.as_ref()?.last()
     }
 
-    /// Whether it holds what it asked for, by the rule of
-    /// [`crate::execution::Execution::allocations`]. `None` if that cannot be told.
+    /// Whether it holds its allocations, by the rule of
+    /// [`crate::execution::Execution::allocations`]; `None` if that is not known.
     fn holds(&self) -> Option<bool> {
         let status = self
             .status
@@ -158,7 +158,7 @@ impl RawRecord {
             )
         };
         match status {
-            // One whose attempts cannot be read holds something all the same.
+            // A record in these states holds allocations even if its attempts cannot be read.
             Some(ExecutionStatus::Launching | ExecutionStatus::Running) => {
                 Some(open(|_| true).unwrap_or(true))
             }
@@ -198,7 +198,7 @@ impl RawRecord {
     }
 }
 
-/// The status of all that is over, in the records of one machine.
+/// The status of every ended execution in the records of one machine.
 const FINAL: &str = "FINAL";
 
 fn name(value: &Value) -> Option<Name> {
@@ -231,26 +231,27 @@ impl Traces {
         }
     }
 
-    /// Whether all that it holds is known.
+    /// Whether all its allocations are known.
     #[must_use]
     pub fn tells_all_it_holds(&self) -> bool {
         self.untold.iter().all(|untold| untold.is_of_a_task())
     }
 }
 
-/// What came of removing a record.
+/// The result of a request to remove a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forgetting {
-    /// It is removed.
+    /// The record is removed.
     Forgotten(Forgotten),
-    /// It stays, because its task may run. Where that is over, it is asked for again.
+    /// The record stays, because its task may run. The removal can be requested again once the task
+    /// has stopped.
     Runs {
-        /// The task.
+        /// The ARN of the task.
         task_arn: String,
     },
-    /// It can be read, and stays.
+    /// The record can be read, and stays.
     Readable,
-    /// There is none.
+    /// There is no such record.
     Missing,
 }
 
@@ -259,11 +260,11 @@ pub enum Forgetting {
 pub struct Forgotten {
     /// The execution.
     pub id: ExecutionId,
-    /// The limits that have room again by this.
+    /// The limits that have room again because of the removal.
     pub released: Vec<LimitKey>,
-    /// What could not be told, and so was not given back.
+    /// The facts that were not known, so that what they are about was not released.
     pub untold: Vec<Untold>,
-    /// The task that was stopped for that.
+    /// The task that was stopped for the removal.
     pub task_arn: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Which of git's secrets a clone may use: only those for the repository's host, and only if the
-//! submitter may use them.
+//! Selects the git secrets that a clone may use: only those for the repository's host, and only if
+//! the submitter may use them.
 
 use std::{fmt, str::FromStr};
 
@@ -16,15 +16,15 @@ use crate::{
 pub const GIT_TOKEN: &str = "GIT_TOKEN";
 /// The secret that holds the private key for repositories over SSH.
 pub const GIT_SSH_KEY: &str = "GIT_SSH_KEY";
-/// The secret that holds the host keys to trust, as lines of a `known_hosts` file. Kept like a
-/// secret so that it takes nothing of the overrides' 8192 characters.
+/// The secret that holds the host keys to trust, as lines of a `known_hosts` file. It is stored as
+/// a secret so that it takes nothing of the overrides' 8192 characters.
 pub const GIT_KNOWN_HOSTS: &str = "GIT_KNOWN_HOSTS";
 
-/// The hosts that a credential for git is for, unless others were named (DESIGN §6).
+/// The hosts of a git credential for which no others were named (DESIGN §6).
 const DEFAULT_HOSTS: [&str; 2] = ["github.com", "gitlab.com"];
 
-/// A host that a credential for git is for: a name or an address in lower case. Without a port it
-/// stands for every port of that host.
+/// A host that a git credential is for: a name or an address in lower case. Without a port it means
+/// every port of that host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct GitHost {
@@ -32,7 +32,7 @@ pub struct GitHost {
     port: Option<u16>,
 }
 
-/// Why a text is no [`GitHost`].
+/// The error for a text that is not a [`GitHost`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum GitHostError {
     /// It is the address of a repository, or has a user name.
@@ -113,13 +113,13 @@ impl From<GitHost> for String {
     }
 }
 
-/// Whether a secret of this name is a credential for git, which belongs to hosts.
+/// Whether a secret of this name is a git credential, which belongs to hosts.
 #[must_use]
 pub fn has_hosts(secret: &str) -> bool {
     matches!(secret, GIT_TOKEN | GIT_SSH_KEY)
 }
 
-/// The hosts that a credential for git is for, if none were named.
+/// The hosts of a git credential for which none were named.
 #[must_use]
 pub fn default_hosts() -> Vec<GitHost> {
     DEFAULT_HOSTS
@@ -140,17 +140,17 @@ pub fn secrets_for(repo: &RepoUrl) -> &'static [&'static str] {
     }
 }
 
-/// What the set-up of a run gets to clone with.
+/// The secrets that the set-up of a run gets for its clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GitAccess {
-    /// The names of the secrets that it gets.
+    /// The names of the secrets.
     pub secrets: Vec<String>,
-    /// Why it goes without a credential that is set, as a sentence for the run's log.
+    /// Why the clone goes without a credential that is set, as a sentence for the run's log.
     pub without: Option<String>,
 }
 
 impl GitAccess {
-    /// The longest note that a clone of `source` may have to carry.
+    /// The longest note about a missing credential that a clone of `source` may need.
     #[must_use]
     pub fn longest_note(source: &Source) -> Option<String> {
         let secret = |name: &&str| SecretRecord {
@@ -170,7 +170,7 @@ impl GitAccess {
             .max_by_key(String::len)
     }
 
-    /// What a clone of `source` gets of the secrets that are set, for a run that was submitted by a
+    /// The access of a clone of `source`, given the secrets that are set, for a run submitted by a
     /// key of this role.
     #[must_use]
     pub fn of<'a>(
@@ -189,7 +189,7 @@ impl GitAccess {
     }
 }
 
-/// Why a clone goes without this secret.
+/// Why a clone goes without this secret; `None` if it gets the secret.
 fn withheld(secret: &SecretRecord, repo: &RepoUrl, submitter: Role) -> Option<String> {
     let name = &secret.name;
     if submitter < secret.role {
@@ -208,12 +208,12 @@ fn withheld(secret: &SecretRecord, repo: &RepoUrl, submitter: Role) -> Option<St
     ))
 }
 
-/// Beginnings of names in [`steers_set_up`].
+/// The prefixes of the names for [`steers_set_up`].
 const STEERING_PREFIXES: [&str; 15] = [
     "BASH_", "CURL_", "DYLD_", "GCONV_", "GIT_", "GNUTLS_", "LD_", "MALLOC_", "NSS_", "OPENSSL_",
     "PERL", "PYTHON", "SSH_", "SSL", "XDG_",
 ];
-/// Whole names in [`steers_set_up`].
+/// The whole names for [`steers_set_up`].
 const STEERING_NAMES: [&str; 15] = [
     "CDPATH",
     "ENV",
@@ -232,9 +232,10 @@ const STEERING_NAMES: [&str; 15] = [
     "ZDOTDIR",
 ];
 
-/// Whether an environment variable decides which programs and libraries run, which server is asked,
-/// or what is believed of it: proxies, TLS, the loader, git, ssh, the resolver. A request's own
-/// variables of these names are kept from the set-up, which has credentials.
+/// Whether an environment variable decides which programs and libraries run, which server is
+/// contacted, or which of its answers are trusted. This covers proxies, TLS, the loader, git, ssh
+/// and the resolver. A request's own variables of these names are hidden from the set-up, because
+/// the set-up has credentials.
 #[must_use]
 pub fn steers_set_up(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();

@@ -1,4 +1,4 @@
-//! Identifiers: an execution's, and those of its attempts, which derive from it.
+//! The identifiers of executions and of their attempts, which are derived from the executions'.
 
 use std::{fmt, str::FromStr};
 
@@ -13,7 +13,7 @@ use crate::Timestamp;
 #[serde(try_from = "String", into = "String")]
 pub struct ExecutionId(String);
 
-/// Why a text is not an identifier.
+/// The error for a text that is not an identifier.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "'{0}' is not an execution id: expected {expected}",
@@ -23,37 +23,38 @@ pub struct InvalidId(String);
 
 const PREFIX: &str = "exec_";
 
-/// Most lines of one submission: what 24 bits count. Ours.
+/// The most lines of one submission: as many as 24 bits can count. That is over 16 million, more
+/// than a submission needs, and leaves 56 random bits in each id.
 pub const LINES_MAX: u32 = 1 << 24;
 
-/// How many of a ULID's 80 free bits tell lines of one submission at one place apart from those of
-/// others: what [`LINES_MAX`] leaves.
+/// How many of a ULID's 80 free bits distinguish lines of different submissions at the same index:
+/// what [`LINES_MAX`] leaves.
 const TAG_BITS: u32 = 56;
 
-/// One submission of many lines: who made it, under which id, and when it was first heard of. Its
-/// lines' ids follow from that, so a line that is sent again is the same execution, and nothing has
-/// to be kept for each.
+/// A submission of many lines: who made it, under which id, and when it was first sent. The ids of
+/// its lines are derived from these. So a line that is sent again is the same execution, and
+/// nothing has to be stored for each line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
-    /// Who made it ([`crate::principal::Principal`], as text).
+    /// The submitter ([`crate::principal::Principal`], as text).
     pub by: String,
-    /// The submitter's own id for it.
+    /// The submitter's own id for the submission.
     pub id: String,
     /// When its first line was sent.
     pub opened_at: Timestamp,
 }
 
 impl Submission {
-    /// The id of the line with this index: they are in the lines' order, and their last digits look
-    /// random. `None` from [`LINES_MAX`] on.
+    /// The id of the line with this index. The ids are in the lines' order, and their last digits
+    /// look random. `None` from [`LINES_MAX`] on.
     #[must_use]
     pub fn execution(&self, index: u32) -> Option<ExecutionId> {
         let entropy = u128::from(index) << TAG_BITS | u128::from(self.tag(index));
         (index < LINES_MAX).then(|| ExecutionId::new(self.opened_at, entropy))
     }
 
-    /// 56 bits that no two submissions of one moment share at a line. The id comes last, so no part
-    /// can run into another.
+    /// 56 bits that differ between submissions of the same moment at the same line. The
+    /// submission's id comes last in the hash, so that no part can run into another.
     fn tag(&self, index: u32) -> u64 {
         let name_length = u64::try_from(self.by.len()).unwrap_or(u64::MAX);
         let hash = Sha256::new()
@@ -71,7 +72,7 @@ impl Submission {
 }
 
 impl ExecutionId {
-    /// A new id for this moment and 80 bits of randomness (the low ten bytes of `entropy`).
+    /// Makes a new id of this moment and 80 random bits (the low ten bytes of `entropy`).
     #[must_use]
     pub fn new(now: Timestamp, entropy: u128) -> Self {
         let millis = u64::try_from(now.timestamp_millis()).unwrap_or_default();
@@ -84,7 +85,7 @@ impl ExecutionId {
         &self.0
     }
 
-    /// The moment it was made for, to the millisecond: its first ten digits.
+    /// The moment of the id, to the millisecond: its first ten digits.
     #[must_use]
     pub fn made_at(&self) -> Timestamp {
         let millis =
@@ -95,7 +96,7 @@ impl ExecutionId {
             .unwrap_or_default()
     }
 
-    /// The id of attempt `number` (counted from 1) at this execution.
+    /// The id of attempt `number` (counted from 1) of this execution.
     #[must_use]
     pub fn attempt(&self, number: u32) -> AttemptId {
         AttemptId {
@@ -136,10 +137,10 @@ impl fmt::Display for ExecutionId {
     }
 }
 
-/// One try to run an execution as a task: `exec_<ULID>-<number>`.
+/// One attempt to run an execution as a task: `exec_<ULID>-<number>`.
 ///
-/// It is the task's `startedBy`, so it keeps to that field's alphabet (`[A-Za-z0-9-_/]`, at most
-/// 128 characters: ECS API model) and a task's events name the attempt by themselves.
+/// It is the task's `startedBy`, so it uses only that field's characters (`[A-Za-z0-9-_/]`, at most
+/// 128: ECS API model). A task's events thus name the attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AttemptId {
@@ -154,7 +155,7 @@ impl AttemptId {
         &self.execution
     }
 
-    /// Which attempt, counted from 1.
+    /// The number of the attempt, counted from 1.
     #[must_use]
     pub fn number(&self) -> u32 {
         self.number
@@ -258,7 +259,7 @@ mod tests {
         );
     }
 
-    /// Adapters spread executions by their ids' last digits.
+    /// Adapters distribute executions by the last digits of their ids.
     #[test]
     fn the_last_digits_of_lines_are_spread_evenly() {
         let lines = submission("alice", "s");

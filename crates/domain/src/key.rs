@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 use crate::{Timestamp, principal::Principal, stored::Unknown};
 
 const PREFIX: &str = "sk_live_";
-/// bcrypt reads 72 bytes and no more, so a key has exactly that many (AWS-FACTS §8).
+/// The length of a key. bcrypt reads exactly 72 bytes and no more (AWS-FACTS §8).
 pub const KEY_LENGTH: usize = 72;
 
-/// What a key may do. Each role may do what those before it may.
+/// The role of a key. Each role may also do what the roles before it may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -32,7 +32,7 @@ impl std::fmt::Display for Role {
     }
 }
 
-/// A key that a caller showed: of the right form, not yet known to be right.
+/// A key that a caller sent. Its form is right; it is not verified yet.
 #[derive(Clone, Debug)]
 pub struct ApiKey(SecretString);
 
@@ -45,7 +45,7 @@ impl ApiKey {
         (text.len() == KEY_LENGTH && digits.bytes().all(hex)).then(|| Self(text.to_owned().into()))
     }
 
-    /// The key made of 32 random bytes.
+    /// Makes the key of 32 random bytes.
     #[must_use]
     pub fn from_entropy(bytes: [u8; 32]) -> Self {
         Self(format!("{PREFIX}{}", hex::encode(bytes)).into())
@@ -57,48 +57,48 @@ impl ApiKey {
         self.0.expose_secret()
     }
 
-    /// The id it is found by, which says nothing of the key: the first 16 hexadecimal digits of its
-    /// SHA-256.
+    /// The id by which the key's record is found: the first 16 hexadecimal digits of its SHA-256.
+    /// It does not reveal the key.
     #[must_use]
     pub fn id(&self) -> String {
         self.digest()[..16].to_owned()
     }
 
-    /// Its SHA-256 in hexadecimal, under which a verdict is remembered.
+    /// Its SHA-256 in hexadecimal, by which the result of a verification is remembered.
     #[must_use]
     pub fn digest(&self) -> String {
         hex::encode(Sha256::digest(self.expose()))
     }
 }
 
-/// What is kept of a key.
+/// The stored record of a key.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct KeyRecord {
     /// See [`ApiKey::id`].
     pub id: String,
     /// The name shown as `submitted_by`.
     pub name: String,
-    /// What it may do.
+    /// The role of the key.
     pub role: Role,
-    /// bcrypt, cost 10.
+    /// The bcrypt hash, with cost 10.
     pub hash: String,
     /// When it was made.
     pub created_at: Timestamp,
-    /// Whose it is; none for a key of before there were principals.
+    /// The principal that the key belongs to; `None` for a key from before principals existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<Principal>,
-    /// Until when it is good: of a key that was rotated.
+    /// When the key stops being valid. Set only for a key that was rotated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// Keys of before that are good for a while longer, the oldest first.
+    /// Earlier keys that are still valid for a while, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<Previous>,
-    /// What a newer release wrote into the stored form; the store writes it back.
+    /// Fields of the stored form that only a newer release knows; the store writes them back.
     #[serde(skip)]
     pub unknown: Unknown,
 }
 
-/// Most keys of before that are good beside a key. Ours: each costs a write when the key is rotated
+/// The most earlier keys that stay valid beside a key. Each costs a write when the key is rotated
 /// or revoked, and more rotations than these within a day are a mistake.
 const PREVIOUS_MAX: usize = 8;
 
@@ -107,12 +107,13 @@ const PREVIOUS_MAX: usize = 8;
 pub struct Previous {
     /// See [`ApiKey::id`].
     pub id: String,
-    /// Until when it is good.
+    /// When the key stops being valid.
     pub until: Timestamp,
 }
 
 impl KeyRecord {
-    /// Whose it is. A key of before there were principals is its own: nobody else ever has its id.
+    /// The principal that the key belongs to. A key from before principals existed is its own
+    /// principal: no other key ever has its id.
     #[must_use]
     pub fn principal(&self) -> Principal {
         self.principal
@@ -120,15 +121,16 @@ impl KeyRecord {
             .unwrap_or_else(|| Principal::Key(self.id.clone()))
     }
 
-    /// Whether it is good at this moment.
+    /// Whether the key is valid at this moment.
     #[must_use]
     pub fn is_good(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|until| now < until)
     }
 
-    /// This key and the one that comes in its place, with the same principal, name and role. This
-    /// one is good until then, and so are those of before for as long as they were. None of them is
-    /// if that moment is not in the future: then somebody knows a key who should not.
+    /// Returns this key as rotated, and its replacement with the same principal, name and role.
+    /// This key stays valid until `until`, and earlier keys stay valid as long as before. If
+    /// `until` is not in the future, none of them stays valid: then the key is rotated because
+    /// somebody knows it who should not.
     #[must_use]
     pub fn rotated(&self, fresh: Self, until: Timestamp, now: Timestamp) -> (Self, Self) {
         let mut previous: Vec<_> = self
@@ -160,13 +162,13 @@ impl KeyRecord {
         (old, new)
     }
 
-    /// Whether a key of before is still good beside this one.
+    /// Whether the earlier key with this id is kept beside this one.
     #[must_use]
     pub fn keeps(&self, id: &str) -> bool {
         self.previous.iter().any(|previous| previous.id == id)
     }
 
-    /// Who calls with it.
+    /// The caller who uses this key.
     #[must_use]
     pub fn caller(&self) -> Caller {
         Caller {
@@ -186,19 +188,19 @@ impl std::fmt::Debug for KeyRecord {
     }
 }
 
-/// Who calls.
+/// The sender of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The key's name.
     pub name: String,
-    /// Whose key it is.
+    /// The principal that the key belongs to.
     pub principal: Principal,
     /// The key's role.
     pub role: Role,
 }
 
 impl Caller {
-    /// This machine's own user, by this name.
+    /// This machine's own user, under this name.
     #[must_use]
     pub fn local(name: impl Into<String>) -> Self {
         Self {
@@ -208,8 +210,8 @@ impl Caller {
         }
     }
 
-    /// Whether the values of a run's variables are shown to it. A key that only reads sees their
-    /// names alone.
+    /// Whether this caller may see the values of a run's variables. A read key sees only their
+    /// names.
     #[must_use]
     pub fn sees_values(&self) -> bool {
         self.role >= Role::Submit

@@ -1,7 +1,7 @@
-//! The pure part of mycli: its words, its rules and its decisions.
+//! The pure part of mycli: its types, its rules and its decisions.
 //!
-//! Nothing here does I/O, reads a clock, an environment variable or a random source: whatever
-//! varies is an argument. The [`ports`] are what the handlers in `pipeline` need of the world;
+//! Nothing here does I/O or reads a clock, an environment variable or a random source: every such
+//! value is an argument. The [`ports`] are what the handlers in `pipeline` need from outside;
 //! adapters implement them.
 
 pub mod adaptive_limit;
@@ -36,5 +36,5 @@ pub mod task;
 pub mod throttle;
 pub mod transition;
 
-/// A moment, UTC, kept to the millisecond (what CloudWatch Logs and ULIDs can carry).
+/// A moment in UTC with millisecond precision (that of CloudWatch Logs and ULIDs).
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

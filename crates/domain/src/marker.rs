@@ -1,24 +1,24 @@
-//! The lines in a task's output that the script writes for us,
-//! `::mycli:<nonce>:<version>:<word>[:<value>]`. Without a version it is a line of before there
-//! were versions.
+//! The marker lines: lines that the script writes into a task's output for mycli,
+//! `::mycli:<nonce>:<version>:<word>[:<value>]`. A line without a version is from before versions
+//! existed.
 //!
-//! The nonce is the attempt's own and the command cannot know it, so the command cannot forge one.
-//! Where the command can read what was said before it (on the host, whose files are its user's), a
-//! [`token`] of the word stands in the nonce's place: it tells no other word's, so that whoever has
-//! read `start` still cannot say `exit`.
+//! The nonce belongs to the attempt, and the command does not know it, so the command cannot forge
+//! a marker line. On the host, the command can read the output because it belongs to the same user.
+//! There the nonce is replaced by a [`token`] of the word. A token reveals no other word's token,
+//! so a command that has read `start` still cannot write `exit`.
 
 use sha2::{Digest, Sha256};
 
 use crate::stored;
 
-/// What every marker line contains, whatever its nonce: the pattern of the CloudWatch Logs
+/// The beginning of every marker line, whatever its nonce: the pattern of the CloudWatch Logs
 /// subscription filter.
 pub const PREFIX: &str = "::mycli:";
 
-/// What the script says.
+/// The meaning of a marker line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Marker {
-    /// `setup`: set-up begins.
+    /// `setup`: the set-up begins.
     SetUp,
     /// `commit:<40 hex>`: this commit was checked out.
     Commit(String),
@@ -26,40 +26,40 @@ pub enum Marker {
     Start,
     /// `exit:<code>`: the command ended by itself.
     Exit(i32),
-    /// `timeout`: its time was over; no `exit` follows.
+    /// `timeout`: the command exceeded its timeout; no `exit` follows.
     Timeout,
-    /// `fail:<message>`: set-up failed; the command did not start.
+    /// `fail:<message>`: the set-up failed; the command did not start.
     Fail(String),
-    /// `ended`: the script says nothing more on this stream. It is told on stdout and on stderr, so
-    /// that a log with both has all lines.
+    /// `ended`: the script writes nothing more to this stream. It is written to stdout and to
+    /// stderr, so that a log with both is complete.
     Ended,
-    /// A word, or a version, of a newer release. Nothing follows from it here, and it is no output
-    /// of the command's either.
+    /// A word or a version of a newer release. This release ignores it, and does not count it as
+    /// output of the command.
     Other,
 }
 
 impl Marker {
-    /// Whether it tells how the command ended.
+    /// Whether it says how the command ended.
     #[must_use]
     pub fn is_outcome(&self) -> bool {
         matches!(self, Self::Exit(_) | Self::Timeout | Self::Fail(_))
     }
 }
 
-/// The words of ours, without their values.
+/// The words that this release knows, without their values.
 const WORDS: [&str; 7] = [
     "setup", "commit", "start", "exit", "timeout", "fail", "ended",
 ];
 
-/// What stands in the nonce's place before this word alone. It tells neither the nonce nor the
-/// token of another word.
+/// The token that replaces the nonce for this word only. It reveals neither the nonce nor the token
+/// of another word.
 #[must_use]
 pub fn token(nonce: &str, word: &str) -> String {
     hex::encode(&Sha256::digest(format!("{nonce}:{word}"))[..16])
 }
 
-/// What a script is given instead of the nonce to say every word with a token: `word=token`,
-/// separated by spaces.
+/// The tokens that the script gets instead of the nonce: `word=token` for every word, separated by
+/// spaces.
 #[must_use]
 pub fn tokens(nonce: &str) -> String {
     WORDS
@@ -70,9 +70,9 @@ pub fn tokens(nonce: &str) -> String {
 /// Splits a line of output into the command's own text and the marker at its end, if there is one
 /// with this nonce.
 ///
-/// A marker may follow an unfinished line of the command's, so it is looked for anywhere in the
-/// line. The text is `None` when the whole line is a marker. A marker with another nonce is the
-/// command's own text, and so is one with an unknown word.
+/// A marker may follow an unfinished line of the command, so it is searched for anywhere in the
+/// line. The text is `None` when the whole line is a marker. A marker with another nonce is text of
+/// the command, and so is one with an unknown word.
 #[must_use]
 pub fn split<'a>(nonce: &str, line: &'a str) -> (Option<&'a str>, Option<Marker>) {
     let found = starts(line).find_map(|start| {
@@ -96,19 +96,19 @@ pub fn split<'a>(nonce: &str, line: &'a str) -> (Option<&'a str>, Option<Marker>
     }
 }
 
-/// Where a marker may start. The command's text may end with the beginning of one, so one may start
-/// within another.
+/// The indexes at which a marker may start. The command's text may end with the beginning of a
+/// marker, so one may start within another.
 fn starts(line: &str) -> impl Iterator<Item = usize> {
     let next = |from: usize| Some(from + line.get(from..)?.find(PREFIX)?);
     std::iter::successors(next(0), move |start| next(start + 1))
 }
 
-/// Looked at first, because a hash costs more.
+/// Whether the text has the form of a token. This is checked first because a hash costs more.
 fn is_token(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The word without its value, and what it means.
+/// The word without its value, and its marker.
 fn parse(text: &str) -> Option<(&str, Marker)> {
     let text = text.trim_end_matches('\r');
     let versioned = text
@@ -142,15 +142,15 @@ fn parse_word(word: &str) -> Option<Marker> {
     }
 }
 
-/// Whether it is a word as a release may have them, and none of ours with a value that it cannot
-/// have.
+/// Whether it has the form of a word but is none of this release's. A known word with an impossible
+/// value is not another word.
 fn is_another_word(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
         && !WORDS.contains(&name)
 }
 
-/// A full SHA-1 or SHA-256 object id.
+/// Whether the text is a full SHA-1 or SHA-256 object id.
 fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -193,8 +193,7 @@ mod tests {
         );
     }
 
-    /// What a newer release says is neither the command's output nor taken for something that it
-    /// may not be.
+    /// A word of a newer release is not the command's output, and it is not taken for a known word.
     #[test]
     fn a_word_of_a_newer_release_is_passed_over() {
         for word in [

@@ -1,20 +1,20 @@
-//! The text that every task runs: POSIX `sh`, for dash, busybox ash and bash.
+//! The script that every task runs: POSIX `sh`, for dash, busybox ash and bash.
 //!
 //! Stage 1 (`script/bootstrap.sh`) takes mycli's variables out of the environment and clones the
-//! repository; stage 2 (`script/supervise.sh`) runs the command as a child and reports its end. One
-//! text carries both, stage 2 as a quoted string, because a task definition has room for one
-//! command and an image for no file of ours.
+//! repository. Stage 2 (`script/supervise.sh`) runs the command as a child and reports its end. One
+//! text contains both, stage 2 as a quoted string, because a task definition has room for one
+//! command and a user's image contains no file of mycli.
 //!
-//! Input is the environment (see [`variable`]) and two optional arguments that save time (see
-//! [`text`]); output is the marker lines of [`crate::marker`], on stderr.
+//! The input is the environment (see [`variable`]) and two optional arguments that save time (see
+//! [`text`]). The output is the marker lines of [`crate::marker`], on stderr.
 
 use std::sync::LazyLock;
 
 const BOOTSTRAP: &str = include_str!("script/bootstrap.sh");
 const SUPERVISE: &str = include_str!("script/supervise.sh");
 
-/// The published ed25519 host keys of GitHub and GitLab, in `known_hosts` form: what an SSH clone
-/// trusts when the user pins nothing.
+/// The published ed25519 host keys of GitHub and GitLab, in `known_hosts` form. An SSH clone trusts
+/// them when the user pins no keys.
 ///
 /// Sources: GitHub, "GitHub's SSH key fingerprints"
 /// (SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU) and the `ssh_keys` of its `meta` endpoint;
@@ -24,68 +24,68 @@ pub const KNOWN_HOSTS: &str = "\
 github.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl
 gitlab.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAfuCHKVTjquxvt6CM6tdG4SLp1Btn/nOeHHE5UOzRdf";
 
-/// The exit status of a set-up that failed; without a `fail` marker it is the command's own.
+/// The exit status of a failed set-up. Without a `fail` marker it is the command's own.
 pub const EXIT_SET_UP_FAILED: i32 = 125;
 
-/// The exit status of a command whose time was over; without a `timeout` marker it is the command's
-/// own.
+/// The exit status of a command that exceeded its timeout. Without a `timeout` marker it is the
+/// command's own.
 pub const EXIT_TIMED_OUT: i32 = 124;
 
-/// The script's second argument where the process's initial environment holds no credential and no
-/// nonce (a line before the script sets `MYCLI_NONCE`): stage 2 then runs in the same shell, for
-/// there is nothing that an `exec` would have to hide.
+/// The script's second argument if the process's initial environment has no credential and no nonce
+/// (a line before the script then sets `MYCLI_NONCE`). Stage 2 then runs in the same shell, because
+/// an `exec` would have nothing to hide.
 pub const OPEN: &str = "open";
 
-/// The environment variables that the script reads. All but
-/// [`EXECUTION_ID`](variable::EXECUTION_ID) and [`ATTEMPT_ID`](variable::ATTEMPT_ID) are gone from
-/// the command's environment.
+/// The environment variables that the script reads. The command's environment has only
+/// [`EXECUTION_ID`](variable::EXECUTION_ID) and [`ATTEMPT_ID`](variable::ATTEMPT_ID) of them.
 pub mod variable {
-    /// The command, text for `sh -c`.
+    /// The command, as text for `sh -c`.
     pub const COMMAND: &str = "MYCLI_COMMAND";
-    /// The repository to clone; empty or unset: none.
+    /// The repository to clone; none if it is empty or unset.
     pub const REPO: &str = "MYCLI_REPO";
-    /// Branch, tag, full or short commit id; empty: the remote's default.
+    /// The branch, tag, or full or short commit id. If it is empty: the remote's default branch.
     pub const REF: &str = "MYCLI_REF";
-    /// Whole seconds that the command may run, from its start; empty: no limit.
+    /// How many whole seconds the command may run, from its start; no limit if it is empty.
     pub const TIMEOUT: &str = "MYCLI_TIMEOUT";
-    /// Whole seconds between TERM and KILL; 10 by default.
+    /// The whole seconds between TERM and KILL; 10 by default.
     pub const GRACE: &str = "MYCLI_GRACE";
-    /// Whole seconds that set-up may take; 600 by default.
+    /// How many whole seconds the set-up may take; 600 by default.
     pub const SETUP_TIMEOUT: &str = "MYCLI_SETUP_TIMEOUT";
-    /// 32 hexadecimal digits that mark our lines in the output; or, where the command can read
-    /// them, [`crate::marker::tokens`].
+    /// 32 hexadecimal digits that identify mycli's lines in the output. Where the command can read
+    /// these lines: [`crate::marker::tokens`].
     pub const NONCE: &str = "MYCLI_NONCE";
     /// The execution's id; the command sees it too.
     pub const EXECUTION_ID: &str = "MYCLI_EXECUTION_ID";
     /// The attempt's id; the command sees it too.
     pub const ATTEMPT_ID: &str = "MYCLI_ATTEMPT_ID";
-    /// The directory to clone beneath; by default the first writable one of the usual temporary
-    /// places.
+    /// The directory in which the clone is made; by default the first writable one of the usual
+    /// temporary directories.
     pub const WORKDIR: &str = "MYCLI_WORKDIR";
-    /// Password for an HTTP(S) clone.
+    /// The password for an HTTP(S) clone.
     pub const GIT_TOKEN: &str = "MYCLI_GIT_TOKEN";
-    /// User name beside the token; `x-access-token` by default.
+    /// The user name that goes with the token; `x-access-token` by default.
     pub const GIT_USERNAME: &str = "MYCLI_GIT_USERNAME";
-    /// Text of the private key for an SSH clone.
+    /// The text of the private key for an SSH clone.
     pub const SSH_KEY: &str = "MYCLI_SSH_KEY";
     /// The host keys to trust, in `known_hosts` form; by default
     /// [`KNOWN_HOSTS`](super::KNOWN_HOSTS).
     pub const KNOWN_HOSTS: &str = "MYCLI_KNOWN_HOSTS";
-    /// Why the clone goes without a credential, one line that the log shows.
+    /// Why the clone goes without a credential, as one line for the log.
     pub const WITHOUT: &str = "MYCLI_WITHOUT";
     /// The names of the request's variables that the set-up must not see
-    /// ([`crate::git::steers_set_up`]), with spaces between them.
+    /// ([`crate::git::steers_set_up`]), separated by spaces.
     pub const HELD: &str = "MYCLI_HELD";
-    /// What such a variable's name begins with until the set-up is over.
+    /// The prefix of such a variable's name until the set-up is over.
     pub const HELD_PREFIX: &str = "MYCLI_ENV_";
-    /// Set for the command: the full id of the commit it runs on.
+    /// The full id of the commit that the command runs on. The script sets it for the command.
     pub const COMMIT: &str = "MYCLI_COMMIT";
 }
 
-/// The script, to be run as `/bin/sh -c <text>`; lines may be put before it.
+/// The text of the script, to be run as `/bin/sh -c <text>`. Lines may be put before it.
 ///
-/// After a `$0`, two arguments are understood: the path of an `env` known to have
-/// `--default-signal`, which is then not looked for; and [`OPEN`]. Either may be empty.
+/// After a `$0`, two arguments are accepted, and either may be empty. The first is the path of an
+/// `env` that has `--default-signal`, so that the script need not search for one. The second is
+/// [`OPEN`].
 #[must_use]
 pub fn text() -> &'static str {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
@@ -103,10 +103,10 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// Leaves out comment lines, blank lines and indentation, which every task would carry and parse
-/// for nothing.
+/// Removes comment lines, blank lines and indentation, which every task would otherwise carry and
+/// parse.
 ///
-/// The two scripts have no string over several lines; a test holds them to it.
+/// The two scripts have no string over several lines; a test checks that.
 fn strip(source: &str) -> String {
     let lines = source
         .lines()

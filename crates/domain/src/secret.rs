@@ -1,4 +1,4 @@
-//! What is known of a secret without its value.
+//! What is known of a secret, without its value.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -10,35 +10,35 @@ use crate::{
     script::variable,
 };
 
-/// Most bytes of `NAME=value` in an environment: `MAX_ARG_STRLEN` of Linux
-/// (include/uapi/linux/binfmts.h: 32 pages of 4096 bytes), less the byte that ends it. execve takes
-/// no more of any one.
+/// The most bytes of `NAME=value` in an environment: `MAX_ARG_STRLEN` of Linux
+/// (include/uapi/linux/binfmts.h: 32 pages of 4096 bytes), less the byte that ends it. execve
+/// accepts no longer string.
 pub const VARIABLE_MAX: usize = 131_071;
 
-/// Why a value cannot be a secret's. Holds nothing of it.
+/// The error of a value that no secret can have. It contains nothing of the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ValueError {
-    /// It holds a NUL byte.
+    /// The value contains a NUL byte.
     #[error(
         "the value holds a NUL byte, which no environment can carry: encode it, for example as base64"
     )]
     Nul,
-    /// It is not UTF-8.
+    /// The value is not UTF-8.
     #[error("the value is not UTF-8, and a secret is a text: encode it, for example as base64")]
     NotText,
-    /// It is longer than a variable can be.
+    /// The value is longer than a variable can be.
     #[error(
         "the value has {bytes} bytes, the limit of a variable of this name is {most}: keep a file where the command can fetch it"
     )]
     TooLong {
-        /// How many bytes it has.
+        /// The number of bytes that it has.
         bytes: usize,
-        /// How many it may have.
+        /// The number of bytes that it may have.
         most: usize,
     },
 }
 
-/// Reads the value of a secret, as what a task's environment can hold.
+/// Reads the value of a secret as a text that a task's environment can hold.
 ///
 /// # Errors
 /// [`ValueError`].
@@ -47,7 +47,7 @@ pub fn readable_value(name: &str, bytes: Vec<u8>) -> Result<String, ValueError> 
     check_value(name, &value).map(|()| value)
 }
 
-/// Whether a task's environment can hold the value of a secret.
+/// Checks that a task's environment can hold the value of a secret.
 ///
 /// # Errors
 /// [`ValueError`].
@@ -60,8 +60,8 @@ pub fn check_value(name: &str, value: &str) -> Result<(), ValueError> {
     }
 }
 
-/// The longest name of a variable that a secret is given in: those for git have names of ours in
-/// the set-up.
+/// The longest name of a variable that this secret is given in. For git's secrets that is the
+/// variable of the set-up.
 fn variable_of(name: &str) -> &str {
     match name {
         GIT_TOKEN => variable::GIT_TOKEN,
@@ -71,29 +71,29 @@ fn variable_of(name: &str) -> &str {
     }
 }
 
-/// A secret that is set. Its value stands elsewhere, where only a task's start reads it.
+/// A secret that is set. Its value is stored elsewhere, where it is read only when a task starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretRecord {
-    /// Its name, as requests name it.
+    /// The secret's name in requests.
     pub name: String,
-    /// The least role of a key whose requests may name it.
+    /// The lowest role of a key whose requests may name the secret.
     pub role: Role,
-    /// When it was last set; `None` where that is not kept.
+    /// When the secret was last set; `None` where that time is not kept.
     pub set_at: Option<Timestamp>,
-    /// The hosts that a credential for git is for; empty for those that it is for by default, and
-    /// for all other secrets.
+    /// The hosts of a credential for git. Empty for a credential with the default hosts, and for
+    /// all other secrets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<GitHost>,
 }
 
 impl SecretRecord {
-    /// Whether a request of this caller may name it.
+    /// Whether a request of this caller may name the secret.
     #[must_use]
     pub fn is_open_to(&self, caller: &Caller) -> bool {
         caller.role >= self.role
     }
 
-    /// The hosts that it is for; none of a secret that is no credential for git.
+    /// The hosts that the secret is for; empty for a secret that is not a credential for git.
     #[must_use]
     pub fn git_hosts(&self) -> Vec<GitHost> {
         match (git::has_hosts(&self.name), self.hosts.is_empty()) {
@@ -120,7 +120,7 @@ mod tests {
                 most: 131_069
             })
         );
-        // As the set-up is given it: MYCLI_GIT_TOKEN=…
+        // The set-up receives it as MYCLI_GIT_TOKEN=…
         assert_eq!(check_value(GIT_TOKEN, &long(VARIABLE_MAX - 16)), Ok(()));
         assert!(check_value(GIT_TOKEN, &long(VARIABLE_MAX - 15)).is_err());
     }

@@ -1,5 +1,5 @@
-//! The task that runs an execution: its definition, cached by content, and what differs from run to
-//! run.
+//! The task that runs an execution: its definition, cached by content, and its overrides, which
+//! differ from run to run.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -18,17 +18,18 @@ use crate::{
     settings::Settings,
 };
 
-/// Most characters of a task's overrides, JSON punctuation included (ECS API reference, `RunTask`,
-/// `overrides`).
+/// The most characters of a task's overrides, JSON punctuation included (ECS API reference,
+/// `RunTask`, `overrides`).
 pub const OVERRIDES_MAX: usize = 8192;
-/// awslogs names a stream `prefix/container/task-id`; this is the prefix (DESIGN §6).
+/// The prefix of log streams: awslogs names a stream `prefix/container/task-id` (DESIGN §6).
 pub const STREAM_PREFIX: &str = "task";
 
-/// What `RunTask` cannot override, and so what a task definition is cached by.
+/// A task definition: the parts of a task that `RunTask` cannot override, so that it is cached by
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TaskDefinition {
-    /// The image; `None` is the host's own shell, on one machine only.
+    /// The image. `None` means the host's own shell, on one machine only.
     pub image: Option<ImageRef>,
     /// The processor's architecture.
     pub arch: Arch,
@@ -41,7 +42,7 @@ pub struct TaskDefinition {
     /// The credentials for a private registry.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub registry_secret: Option<RegistrySecret>,
-    /// Where the output goes.
+    /// The log group of the output.
     pub log_group: String,
 }
 
@@ -51,7 +52,7 @@ pub struct TaskDefinition {
 pub struct SecretMapping {
     /// The variable's name.
     pub name: String,
-    /// The secret's name there, not its value.
+    /// The secret's name, not its value.
     pub value_from: String,
 }
 
@@ -76,8 +77,8 @@ impl TaskDefinition {
         }
     }
 
-    /// The first 32 hexadecimal digits of the SHA-256 of its content: equal for equal definitions,
-    /// whoever computes it.
+    /// The first 32 hexadecimal digits of the SHA-256 of the definition's content. Equal
+    /// definitions have the same hash, whoever computes it.
     #[must_use]
     pub fn content_hash(&self) -> String {
         let mut hasher = Sha256::new();
@@ -119,7 +120,7 @@ fn mapping(variable: &str, secret: &SecretName) -> SecretMapping {
     }
 }
 
-/// The variable that the set-up finds one of git's secrets in.
+/// The variable in which the set-up finds one of git's secrets.
 fn git_secret(name: &str) -> Option<SecretMapping> {
     let variable = match name {
         GIT_TOKEN => variable::GIT_TOKEN,
@@ -133,14 +134,15 @@ fn git_secret(name: &str) -> Option<SecretMapping> {
     })
 }
 
-/// The stream of a task's output, by the task's ARN.
+/// The log stream of a task, by the task's ARN.
 #[must_use]
 pub fn log_stream(task_arn: &str) -> String {
     let task_id = task_arn.rsplit('/').next().unwrap_or(task_arn);
     format!("{STREAM_PREFIX}/{CONTAINER}/{task_id}")
 }
 
-/// The id of the task whose output this stream is; `None` of a stream that is no task's of ours.
+/// The id of the task that writes to this log stream; `None` if the stream belongs to no task of
+/// mycli.
 #[must_use]
 pub fn of_log_stream(stream: &str) -> Option<&str> {
     let rest = stream
@@ -151,7 +153,7 @@ pub fn of_log_stream(stream: &str) -> Option<&str> {
     Some(rest).filter(|task_id| !task_id.is_empty() && !task_id.contains('/'))
 }
 
-/// The input of `RunTask` for the next attempt at an execution.
+/// The input of `RunTask` for the next attempt of an execution.
 #[must_use]
 pub fn run_task(
     execution: &Execution,
@@ -163,7 +165,7 @@ pub fn run_task(
     let (number, client_token) = execution.next_attempt();
     let attempt = execution.id.attempt(number);
     let with_note = overrides(&execution.request, &attempt, nonce, git.without.as_deref());
-    // A record of before this note was counted may have no room for it.
+    // A record from before this note was counted may have no room for it.
     let overrides = match characters(&with_note) > OVERRIDES_MAX {
         true => overrides(&execution.request, &attempt, nonce, None),
         false => with_note,
@@ -185,10 +187,10 @@ pub fn run_task(
     }
 }
 
-/// What the keys of a task's tags begin with.
+/// The prefix of the keys of a task's tags.
 pub const TAG_PREFIX: &str = "mycli:";
 
-/// The tags of an execution's tasks, for whoever splits the account's costs.
+/// The tags of an execution's tasks, for splitting the account's costs.
 fn tags(execution: &Execution, stack: &str) -> Vec<Tag> {
     let group = execution.request.group.as_ref().map(Name::as_str);
     let named = [
@@ -205,8 +207,8 @@ fn tags(execution: &Execution, stack: &str) -> Vec<Tag> {
     named.into_iter().filter_map(tag).collect()
 }
 
-/// A tag's value has letters, digits, spaces and `+ - = . _ : / @`, at most 256 characters (ECS API
-/// reference, `Tag`). Any other character of a name becomes `_`.
+/// A text as the value of a tag: letters, digits, spaces and `+ - = . _ : / @`, at most 256
+/// characters (ECS API reference, `Tag`). Any other character becomes `_`.
 fn tag_value(text: &str) -> String {
     let allowed = |c: char| {
         if c.is_alphanumeric() || " +-=._:/@".contains(c) {
@@ -218,8 +220,8 @@ fn tag_value(text: &str) -> String {
     text.chars().map(allowed).take(256).collect()
 }
 
-/// What differs between runs: sizes and the container's environment. `without` is why the clone
-/// goes without a credential, for the log.
+/// The overrides of a run: sizes and the container's environment. `without` is why the clone goes
+/// without a credential, for the log.
 #[must_use]
 pub fn overrides(
     request: &LaunchRequest,
@@ -279,7 +281,7 @@ pub fn overrides(
     }
 }
 
-/// How many characters ECS counts.
+/// The number of characters that ECS counts.
 fn characters(overrides: &TaskOverride) -> usize {
     serde_json::to_string(overrides)
         .unwrap_or_default()
@@ -287,8 +289,8 @@ fn characters(overrides: &TaskOverride) -> usize {
         .count()
 }
 
-/// GitLab wants `oauth2` as the name beside a token; the script's default suits GitHub (GitLab and
-/// GitHub docs on HTTPS tokens).
+/// The user name that goes with the token. GitLab requires `oauth2`; the script's default is right
+/// for GitHub (GitLab and GitHub docs on HTTPS tokens).
 fn git_user(source: &Source) -> Option<&'static str> {
     source
         .repo
@@ -297,8 +299,8 @@ fn git_user(source: &Source) -> Option<&'static str> {
         .map(|_| "oauth2")
 }
 
-/// The fault of a request whose overrides would be too large, with the exact count. It is told of
-/// what takes the most.
+/// The fault of a request whose overrides would be too large, with the exact count. It names the
+/// field that takes the most.
 #[must_use]
 pub fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
     let attempt = ExecutionId::new(crate::Timestamp::default(), 0).attempt(99);
@@ -316,7 +318,7 @@ pub fn budget_fault(request: &LaunchRequest) -> Option<FieldError> {
     Some(blamed(request, &total))
 }
 
-/// The fault of the larger one of command and variables.
+/// The fault of the larger of the command and the variables.
 fn blamed(request: &LaunchRequest, total: &str) -> FieldError {
     let of_variable =
         |(name, value): (&EnvName, &str)| json_length(name.as_str()) + json_length(value);
@@ -348,7 +350,7 @@ fn blamed(request: &LaunchRequest, total: &str) -> FieldError {
     }
 }
 
-/// How many characters a text takes in JSON.
+/// The number of characters of a text in JSON.
 fn json_length(text: &str) -> usize {
     serde_json::to_string(text)
         .unwrap_or_default()
@@ -356,7 +358,7 @@ fn json_length(text: &str) -> usize {
         .count()
 }
 
-/// The pool an execution of this request uses.
+/// The pool of an execution with this request.
 #[must_use]
 pub fn pool(request: &LaunchRequest, settings: &Settings) -> CapacityPool {
     CapacityPool::of(settings.defaults.place, request.capacity)
