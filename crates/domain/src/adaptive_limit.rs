@@ -17,9 +17,8 @@ use crate::Timestamp;
 const PROBE_SECONDS: i64 = 5;
 /// The longest pause before a probe, in seconds (DESIGN §5).
 const PROBE_MAX_SECONDS: i64 = 15;
-/// How many launches are tried one by one before several are tried together. This many of our own
-/// tasks may have stopped unnoticed: 20 tasks end each second, and an event takes half a second to
-/// arrive.
+/// How many launches are tried one by one before several are tried together. As many of our own
+/// tasks may have stopped unnoticed, at 20 ends a second and half a second until an event arrives.
 const ONE_BY_ONE: u32 = 10;
 
 /// What was short.

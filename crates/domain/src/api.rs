@@ -200,7 +200,7 @@ pub struct WaitingView {
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AttemptView {
-    /// Counted from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
     /// The capacity it ran on: `spot`, `on-demand`, `machine`.
     pub capacity: String,
@@ -412,7 +412,7 @@ impl Listed {
     }
 }
 
-/// What can be told of an execution whose record this release cannot read.
+/// The view of an execution whose record this release cannot read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableView {
     /// The execution's id.
@@ -426,7 +426,7 @@ pub struct UnreadableView {
 }
 
 impl UnreadableView {
-    /// The view of this execution.
+    /// Makes the view of this execution.
     #[must_use]
     pub fn new(id: &ExecutionId, reason: String) -> Self {
         let status = ExecutionStatus::Other(UNREADABLE.to_owned());

@@ -29,8 +29,8 @@ pub struct BacklogState {
     /// When the next look is certain, without another wakeup: a launcher waits until then, or a
     /// delayed wakeup is on its way.
     pub next_look: Option<Timestamp>,
-    /// The time until which a launcher looks at the backlog again without a wakeup. So whoever
-    /// releases capacity until then need not send one. If that launcher dies, the sweep finds out.
+    /// The time until which a launcher looks at the backlog again without a wakeup. Capacity that
+    /// is released before then needs no wakeup. If that launcher dies, the sweep notices.
     pub watched_until: Option<Timestamp>,
     /// The execution whose turn it is, while it waits in its pool's backlog. No later entry starts
     /// before it does. For a lock's or a group's backlog only.

@@ -346,14 +346,13 @@ pub struct Event {
 /// in which they arrive does not matter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Counted from 1.
+    /// The number of the attempt, from 1.
     pub number: u32,
     /// The pool it runs in.
     pub pool: CapacityPool,
     /// The CPU units of the pool that it holds while it is not closed.
     pub cpu: u32,
-    /// Known to the script and to mycli only, so that the command cannot forge a marker
-    /// line.
+    /// Known to the script and to mycli only, so that the command cannot forge a marker line.
     pub nonce: String,
     /// The exact input of `RunTask`, from before the call until the task is known.
     pub run_task: Option<RunTaskInput>,
@@ -565,8 +564,8 @@ impl Execution {
         self.id.attempt(attempt.number)
     }
 
-    /// The submitter, between whom backlogs are fair: the principal, or the key's name in a record
-    /// from before principals existed.
+    /// The submitter, by which backlogs are fair: the principal, or the key's name in a record from
+    /// before principals existed.
     #[must_use]
     pub fn submitter(&self) -> String {
         self.submitted_by_id

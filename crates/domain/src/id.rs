@@ -24,7 +24,7 @@ pub struct InvalidId(String);
 const PREFIX: &str = "exec_";
 
 /// The most lines of one submission: as many as 24 bits can count. That is over 16 million, more
-/// than a submission needs, and leaves 56 random bits in each id.
+/// than a submission needs, and leaves 56 bits to distinguish submissions.
 pub const LINES_MAX: u32 = 1 << 24;
 
 /// How many of a ULID's 80 free bits distinguish lines of different submissions at the same index:

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::{Timestamp, principal::Principal, stored::Unknown};
 
 const PREFIX: &str = "sk_live_";
-/// The length of a key. bcrypt reads exactly 72 bytes and no more (AWS-FACTS §8).
+/// The length of a key: bcrypt reads 72 bytes and no more (AWS-FACTS §8).
 pub const KEY_LENGTH: usize = 72;
 
 /// The role of a key. Each role may also do what the roles before it may do.
@@ -129,8 +129,8 @@ impl KeyRecord {
 
     /// Returns this key as rotated, and its replacement with the same principal, name and role.
     /// This key stays valid until `until`, and earlier keys stay valid as long as before. If
-    /// `until` is not in the future, none of them stays valid: then the key is rotated because
-    /// somebody knows it who should not.
+    /// `until` is not in the future, none of them stays valid: then the key is rotated because it
+    /// has become known to somebody else.
     #[must_use]
     pub fn rotated(&self, fresh: Self, until: Timestamp, now: Timestamp) -> (Self, Self) {
         let mut previous: Vec<_> = self

@@ -35,7 +35,7 @@ pub trait Clock: Send + Sync {
     /// Now, to the millisecond.
     fn now(&self) -> Timestamp;
 
-    /// Returns when so much time has passed, and no sooner.
+    /// Returns once this much time has passed, and no sooner.
     fn sleep(&self, span: TimeDelta) -> impl Future<Output = ()> + Send;
 }
 
@@ -53,7 +53,7 @@ pub struct Claim {
     pub key: String,
     /// SHA-256 of the request, in hexadecimal.
     pub digest: String,
-    /// When the key may be used anew.
+    /// When the idempotency key may be used again.
     pub expires_at: Timestamp,
 }
 
@@ -104,8 +104,8 @@ pub trait Store: Send + Sync {
     ) -> impl Future<Output = Result<Created, PortError>> + Send;
 
     /// Returns a submission as it was first opened. The first caller opens it at `now`, and later
-    /// callers get that same time. Once the first caller's `expires_at` has passed, it is opened
-    /// anew. Conditional.
+    /// callers get that same time. Once the first caller's `expires_at` has passed, the next caller
+    /// opens it again. Conditional.
     fn open_submission(
         &self,
         by: &Principal,
@@ -318,9 +318,9 @@ pub trait Announcer: Send + Sync {
     ) -> impl Future<Output = Result<(), PortError>> + Send;
 }
 
-/// Returns the key with this id.
+/// The API keys.
 pub trait Keys: Send + Sync {
-    /// The key with this id.
+    /// Returns the key with this id.
     fn find_key(
         &self,
         id: &str,

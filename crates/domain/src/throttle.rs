@@ -47,7 +47,7 @@ impl<const N: usize> From<[(CapacityPool, Quota); N]> for Quotas {
 pub struct Rate {
     /// The most tokens there can be.
     pub burst: f64,
-    /// Tokens that come back each second.
+    /// The tokens that are refilled each second.
     pub per_second: f64,
 }
 

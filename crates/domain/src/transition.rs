@@ -39,13 +39,13 @@ const RETRY: Backoff = Backoff {
 pub const SET_UP_SECONDS: u32 = 600;
 /// The time between TERM and KILL (DESIGN §6).
 pub const GRACE_SECONDS: u32 = 10;
-/// Once a record has this many events, further launches and refusals are no longer added to them;
-/// the attempt only counts its refusals. A record is an item of at most 400 kB (AWS-FACTS §6) that
-/// is read and written whole, and an execution that waits for capacity may be tried every few
-/// seconds for days.
+/// The number of events from which on a record gets no more of them for launches and refusals; the
+/// attempt still counts its refusals. This keeps the record small. It is an item of at most 400 kB
+/// (AWS-FACTS §6) that is read and written whole, and an execution that waits for capacity may be
+/// tried every few seconds for days.
 const EVENTS_MAX: usize = 48;
-/// The most repeated calls of `RunTask` that are remembered of a launch. They are between seconds
-/// and a minute apart, so ECS surely lists a task that an earlier call started.
+/// The most repeated calls of `RunTask` that a launch remembers. They are between seconds and a
+/// minute apart, so ECS surely lists a task that an earlier, forgotten call started.
 const CALLS_MAX: usize = 8;
 /// How much later than the script itself the sweep enforces a timeout (DESIGN §5).
 const OVERDUE_SECONDS: u32 = 60;
@@ -126,8 +126,8 @@ impl Execution {
         self.waiting(backlog, reason, not_before, now)
     }
 
-    /// Keeps it in its backlog but not due before `until`, for this reason, so that it holds up
-    /// nobody.
+    /// Keeps it in its backlog for this reason, but not due before `until`, so that it does not
+    /// hold up other entries.
     #[must_use]
     pub fn postponed(&self, reason: String, until: Timestamp, now: Timestamp) -> Option<Self> {
         let backlog = self.backlog_entry()?.backlog;
@@ -372,7 +372,7 @@ impl Execution {
         })
     }
 
-    /// Ends it as `LOST`, because nothing can tell what became of the open attempt. It is never
+    /// Ends it as `LOST`, because what became of the open attempt cannot be known. It is never
     /// launched again.
     #[must_use]
     pub fn lost(&self, reason: &str, now: Timestamp) -> Option<Self> {
@@ -446,7 +446,7 @@ impl Execution {
         })
     }
 
-    /// Records a request to cancel it.
+    /// Records that this caller asked to cancel it.
     #[must_use]
     pub fn cancelled(&self, by: &Caller, now: Timestamp) -> CancelDecision {
         self.cancelled_as(
@@ -642,7 +642,7 @@ impl Execution {
     }
 
     /// The backlog that its entry starts in: the lock's, else the group's, else the pool's. So an
-    /// execution that waits for a lock or a group blocks nobody in the pool's backlog.
+    /// execution that waits for a lock or a group blocks no other in the pool's backlog.
     fn first_backlog(&self) -> LimitKey {
         self.demand()
             .into_iter()
