@@ -1,5 +1,5 @@
-//! The one way in which a record changes: load, decide, write if it is still the same, and tell who
-//! has to know.
+//! The one way in which a record changes: load it, decide, write it if it is unchanged, and send
+//! the wakeups that follow.
 
 use domain::{
     Timestamp,
@@ -10,22 +10,22 @@ use domain::{
     ports::{PortError, Queue, Store, UpdateError},
 };
 
-/// How often a decision is made anew because another writer was faster. Each conflict means that
-/// somebody else got on, so more than this is a fault, not contention. Ours.
+/// How often a decision is made again because another writer was faster. Each conflict means that
+/// another writer made progress, so more conflicts than this are a fault and not contention.
 const CONFLICTS_MAX: usize = 64;
 
-/// Longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`).
+/// The longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`).
 const DELAY_MAX: i64 = 900;
 
-/// Loads an execution, decides, and writes the decision; decides anew when another writer was
+/// Loads an execution, decides, and writes the decision. Decides again when another writer was
 /// faster.
 ///
 /// Returns the record as it stands afterwards (changed or not), or `None` if there is no such
 /// execution.
 ///
 /// # Errors
-/// When the store or the queue does not answer. The change may have been made; repeating the call
-/// is right.
+/// When the store or the queue does not answer. The change may have been made; the call may be
+/// repeated.
 pub async fn advance<F>(
     store: &impl Store,
     queue: &impl Queue,
@@ -42,8 +42,8 @@ where
     }
 }
 
-/// The same, of a record that was just loaded or written. If it is out of date by now, it is loaded
-/// again.
+/// Does the same as [`advance`] for a record that was just loaded or written. If that record is out
+/// of date by now, it is loaded again.
 ///
 /// # Errors
 /// As [`advance`].
@@ -65,20 +65,20 @@ where
     }
 }
 
-/// What came of a change.
+/// The outcome of a change.
 pub(crate) enum Changed {
-    /// It was made.
+    /// The change was made.
     Yes {
-        /// The record it was made to.
+        /// The record before the change.
         before: Box<Execution>,
         /// The record as written.
         after: Box<Execution>,
     },
-    /// There was nothing to change, or there is no record any more.
+    /// There was nothing to change, or the record is gone.
     No(Option<Box<Execution>>),
 }
 
-/// Changes a record and tells nobody: for what is no news to anyone who waits.
+/// Changes a record without sending wakeups, for changes that release nothing that others wait for.
 pub(crate) async fn change<F>(
     store: &impl Store,
     mut before: Execution,
@@ -119,7 +119,7 @@ where
     ))
 }
 
-/// Writes one change and sends what follows from it.
+/// Writes one change and sends the wakeups that follow from it.
 ///
 /// # Errors
 /// As [`Store::update`]. A lost wakeup is repaired by the sweep.
@@ -135,7 +135,8 @@ pub async fn commit(
     Ok(written)
 }
 
-/// Whoever waits for what a change released is woken, and a retry is hinted when due.
+/// Sends a wakeup for each backlog that waits for something this change released, and a delayed one
+/// for an entry that is due later.
 pub(crate) async fn wake(
     store: &impl Store,
     queue: &impl Queue,
@@ -159,7 +160,7 @@ pub(crate) async fn wake(
     }
 }
 
-/// The limits that have more room after this change, or whose backlog got a new head.
+/// Returns the limits that have more room after this change, or whose backlog got a new head.
 fn released(before: &Execution, after: &Execution) -> Vec<LimitKey> {
     let held = before.allocations();
     let left_the_backlog = after.end().is_some() && before.backlog_entry().is_some();
@@ -176,7 +177,7 @@ fn released(before: &Execution, after: &Execution) -> Vec<LimitKey> {
         .collect()
 }
 
-/// The wakeup for an entry that is due later.
+/// Returns the wakeup for an entry that is due later.
 fn due_later(before: &Execution, after: &Execution, now: Timestamp) -> Option<Outgoing> {
     let entry = after.backlog_entry()?;
     let known = before.backlog_entry().and_then(|entry| entry.not_before);
@@ -192,8 +193,8 @@ fn due_later(before: &Execution, after: &Execution, now: Timestamp) -> Option<Ou
     ))
 }
 
-/// A message that is received no sooner than after so many milliseconds, rounded up to SQS's
-/// seconds.
+/// Returns a message that is received no sooner than after `millis` milliseconds, rounded up to
+/// SQS's seconds.
 #[must_use]
 pub fn delayed(message: Message, millis: i64) -> Outgoing {
     let seconds = millis.max(0).saturating_add(999) / 1000;

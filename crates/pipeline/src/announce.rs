@@ -1,4 +1,4 @@
-//! Making the ends of executions known, so that others can act on them.
+//! Publishing the ends of executions, so that others can act on them.
 
 use domain::{
     announcement::Announcement,
@@ -8,16 +8,17 @@ use domain::{
 
 use crate::unreadable::passed_over;
 
-/// Publishes how these executions ended; those that have not ended, or are not there any more, are
-/// passed over.
+/// Publishes how these executions ended. Executions that have not ended or no longer exist are
+/// skipped.
 ///
-/// One whose record cannot be read is passed over: it would hold up all that ended after it.
+/// An execution with an unreadable record is skipped too, because it would block all that ended
+/// after it.
 ///
-/// Called for each change that a stream of the store shows, and again until it succeeds: so each
-/// end is published at least once.
+/// This is called for each change in the store's stream, and again until it succeeds, so each end
+/// is published at least once.
 ///
 /// # Errors
-/// When something does not answer; the same call again is right.
+/// When a service does not answer. The same call may be repeated.
 pub async fn announce(
     store: &impl Store,
     announcer: &impl Announcer,

@@ -1,4 +1,4 @@
-//! Who calls: API keys, verified against bcrypt hashes.
+//! Authentication of callers: API keys, verified against bcrypt hashes.
 
 use std::{
     collections::HashMap,
@@ -19,10 +19,11 @@ use http::{HeaderMap, header::AUTHORIZATION};
 
 /// bcrypt's cost for API keys: 62 ms on a full core (AWS-FACTS §8).
 pub const COST: u32 = 10;
-/// How long a verdict is remembered, right or wrong: as long as a revoked key may go on working
+/// How long a verdict is remembered, right or wrong. A revoked key may go on working for as long
 /// (DESIGN §7).
 const REMEMBERED: TimeDelta = TimeDelta::seconds(60);
-/// Most verdicts remembered at once. Ours: a flood of wrong keys must not fill the memory.
+/// The most verdicts that are remembered at once. It is bounded so that a flood of wrong keys
+/// cannot fill the memory.
 const VERDICTS_MAX: usize = 4096;
 
 /// Verifies keys, and remembers each verdict for a minute.
@@ -31,10 +32,10 @@ pub struct Auth {
     verdicts: Mutex<HashMap<String, (Timestamp, Option<Caller>)>>,
 }
 
-/// Why a caller is not let in.
+/// Why a caller is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
-    /// No key, or a wrong one.
+    /// The key is missing or wrong.
     #[error("no valid API key")]
     Unknown,
     /// The keys cannot be read.
@@ -56,8 +57,8 @@ impl From<AuthError> for Problem {
 }
 
 impl Auth {
-    /// The caller behind a request. Two `Authorization` headers are none: whoever stands before us
-    /// may have looked at the other one.
+    /// Returns the caller behind a request. Two `Authorization` headers count as none, because a
+    /// proxy in front of us may have checked the other one.
     ///
     /// # Errors
     /// The problem to answer with: 401 without a valid key.
@@ -67,7 +68,7 @@ impl Auth {
         keys: &impl Keys,
         now: Timestamp,
     ) -> Result<Caller, Problem> {
-        // API Gateway tells the last of each name, and all of them beside.
+        // API Gateway sends the last header of each name, and all of them separately.
         let is_one = |headers: &HeaderMap| headers.get_all(AUTHORIZATION).iter().count() <= 1;
         let told = request.headers.get(AUTHORIZATION).filter(|_| {
             [&request.headers, &request.multi_value_headers]
@@ -78,7 +79,7 @@ impl Auth {
         self.caller(header, keys, now).await.map_err(Problem::from)
     }
 
-    /// The caller behind an `Authorization` header.
+    /// Returns the caller behind an `Authorization` header.
     ///
     /// # Errors
     /// [`AuthError::Unknown`] for anything but a valid key.
@@ -121,10 +122,10 @@ impl Auth {
     }
 }
 
-/// The caller with a key; `None` if the key is not one of this installation, or is not good any
-/// more. Takes about 60 ms of a core for a key whose id is known, and nothing for any other: else
-/// wrong keys, which anybody can send, would use up what the functions may use. That the two take
-/// different times tells nobody a key: its id is a hash of all of it.
+/// Returns the caller with a key, or `None` if the key is not one of this installation or has
+/// expired. For a known id this takes about 60 ms of a core, for any other next to nothing.
+/// Otherwise wrong keys, which anybody can send, would use up the functions' capacity. The
+/// difference in time reveals no key, because the id is a hash of the whole key.
 ///
 /// # Errors
 /// When the keys cannot be read.
@@ -142,7 +143,7 @@ pub async fn verify(
     Ok((right && record.is_good(now)).then(|| record.caller()))
 }
 
-/// What is kept of a key. Takes about 60 ms of a core.
+/// Returns the record to store for a key. Takes about 60 ms of a core.
 ///
 /// # Errors
 /// When the system's random source fails.
@@ -171,7 +172,7 @@ pub async fn record(
     })
 }
 
-/// Refuses a caller whose role is not enough.
+/// Refuses a caller with too low a role.
 ///
 /// # Errors
 /// The problem to answer with.

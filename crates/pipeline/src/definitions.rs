@@ -1,4 +1,4 @@
-//! Task definitions: registered once for each content, whoever asks and however many do so at once.
+//! Task definitions: each content is registered once, however many launchers ask for it at once.
 
 use std::{
     collections::HashMap,
@@ -15,21 +15,22 @@ use domain::{
     throttle::{self, Rate},
 };
 
-/// How long one launcher has the turn to register a definition. Ours: a call takes well below a
-/// second, and a launcher that died in the middle holds the others up no longer than this.
+/// How long one launcher has the turn to register a definition. A call takes well below a second,
+/// and a launcher that dies in the middle delays the others no longer than this.
 const TURN: TimeDelta = TimeDelta::seconds(5);
-/// After how long to look again for a definition that somebody else registers. Ours.
+/// After how long to look again for a definition that another launcher is registering. Its call
+/// takes well below a second.
 const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(1);
-/// Most definitions remembered at once. Ours: about 100 KB.
+/// The most definitions that are remembered at once: about 100 KB.
 const REMEMBERED_MAX: usize = 1024;
 
 /// How far apart turns are planned: ECS takes one registration a second (AWS-FACTS §2).
 const EVERY: TimeDelta = TimeDelta::seconds(1);
-/// How far ahead turns are planned. Ours: so often the backlog's own order, and who has come
-/// meanwhile, count anew.
+/// How far ahead turns are planned. A longer wait is planned again after this time, so that the
+/// order of the backlog, newcomers included, counts again.
 const AHEAD: TimeDelta = TimeDelta::seconds(10);
 
-/// What this process knows to be registered, and when what is not has its turn.
+/// The definitions that this process knows to be registered, and the planned turns of the others.
 #[derive(Debug, Default)]
 pub struct Registered(Mutex<Memory>);
 
@@ -39,9 +40,10 @@ struct Memory {
     plan: Plan,
 }
 
-/// When each definition that the rate holds up is to be tried: one after the other at that rate, so
-/// that who waits for the thousandth is not looked at a thousand times. A plan of this process
-/// alone, which others may thwart: whose turn has come tries again until it is granted.
+/// When to try each definition that the rate delays: one after the other at that rate, so that an
+/// execution that needs the thousandth definition is not looked at a thousand times. The plan is
+/// this process's alone and other processes may upset it, so a definition whose turn has come is
+/// tried again until it is granted.
 #[derive(Debug, Default)]
 struct Plan {
     turns: HashMap<String, Timestamp>,
@@ -49,7 +51,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// How long this one still has to wait for its turn.
+    /// Returns how long this definition still waits for its turn.
     fn left(&self, hash: &str, now: Timestamp) -> Option<TimeDelta> {
         self.turns
             .get(hash)
@@ -57,8 +59,8 @@ impl Plan {
             .filter(|left| *left > TimeDelta::zero())
     }
 
-    /// Plans the turn of one that cannot be registered for so long, and says when to come again:
-    /// then, or to have it planned.
+    /// Plans the turn of a definition that cannot be registered for `wait`. Returns when to come
+    /// again: at that turn, or earlier to have the turn planned.
     fn delay(&mut self, hash: &str, wait: TimeDelta, now: Timestamp) -> TimeDelta {
         let soonest = now + wait.max(LOOK_AGAIN);
         let had_its_turn = self.turns.contains_key(hash);
@@ -79,30 +81,30 @@ impl Plan {
     }
 }
 
-/// What came of asking for a definition.
+/// The outcome of asking for a definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ensured {
     /// It is registered under this ARN.
     Ready(String),
-    /// Somebody registers it at this moment: look again.
+    /// Another launcher is registering it now: look again.
     Soon,
-    /// It will be there, but not yet.
+    /// It cannot be registered yet.
     Later {
-        /// Why, in words.
+        /// Why not, for people.
         reason: String,
         /// When to ask again.
         pause: TimeDelta,
     },
-    /// ECS will never take it, and says why.
+    /// ECS will never accept it, for this reason.
     Refused(String),
 }
 
 impl Registered {
-    /// The ARN of a definition: remembered, or kept by another launcher, or registered now if it is
-    /// this one's turn and the rate of registrations allows it.
+    /// Returns the ARN of a definition. It is remembered, stored by another launcher, or registered
+    /// now if it is this launcher's turn and the rate of registrations allows it.
     ///
     /// # Errors
-    /// When the store or ECS does not answer; asking again is right.
+    /// When the store or ECS does not answer. The call may be repeated.
     pub async fn ensure(
         &self,
         store: &(impl Store + Definitions),
@@ -139,7 +141,7 @@ impl Registered {
         }
     }
 
-    /// Forgets an ARN that ECS does not know any more.
+    /// Forgets an ARN that ECS no longer knows.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -170,9 +172,9 @@ impl Registered {
         memory.arns.insert(hash, arn.to_owned());
     }
 
-    /// Takes the turn to register, and a token for it; or says when to come again. The rate is
-    /// looked at before the turn is taken, so that nobody has a turn that is of no use to him.
-    /// Where there is no rate, registering costs nothing and needs no turn.
+    /// Takes the turn to register and a token for it, or returns when to come again. The rate is
+    /// checked before the turn is taken, so that no launcher holds a turn it cannot use. Without a
+    /// rate, registering costs nothing and needs no turn.
     async fn turn(
         &self,
         store: &(impl Store + Definitions),

@@ -1,5 +1,5 @@
-//! Removing a record that cannot be read: which ones may be removed, and in which order what
-//! belongs to one goes.
+//! Removing a record that cannot be read: which records may be removed, and in which order their
+//! parts go.
 
 use chrono::TimeDelta;
 use domain::{
@@ -13,12 +13,12 @@ use domain::{
 
 use crate::query::{not_found, resolve};
 
-/// Why the task of such a record is stopped.
+/// The reason that ECS is given for stopping the task of such a record.
 pub const REASON: &str = "its record could not be read and is removed";
 /// How long a task may take to end. ECS waits up to 120 s between TERM and KILL (AWS-FACTS §1) and
-/// then gives the task's network back.
+/// then releases the task's network.
 const PATIENCE: TimeDelta = TimeDelta::minutes(4);
-/// The time between two looks at the task. Ours.
+/// The time between two looks at the task. It is short because a person waits for the command.
 const PAUSE: TimeDelta = TimeDelta::milliseconds(500);
 
 /// A record that cannot be read.
@@ -26,34 +26,36 @@ const PAUSE: TimeDelta = TimeDelta::milliseconds(500);
 pub struct Unreadable {
     /// The execution.
     pub id: ExecutionId,
-    /// Why, in words that show nothing of the record.
+    /// Why it cannot be read, in words that show nothing of the record.
     pub why: String,
 }
 
-/// Why a record is not forgotten.
+/// Why a record is not removed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ForgetError {
-    /// There is none, or it can be read, or the text may mean several.
+    /// There is no such record, it can be read, or the text may mean several.
     #[error("{}", .0.title)]
     Refused(Problem),
-    /// Its task was told to stop, and has not.
+    /// Its task was told to stop and still runs.
     #[error(
         "the task {0} was told to stop and still runs, so nothing was removed; try again in a minute"
     )]
     Runs(String),
-    /// The store does not answer, or lets nobody in.
+    /// The store does not answer, or denies access.
     #[error(transparent)]
     Store(#[from] PortError),
 }
 
-/// The record that a text names: an id, an unambiguous part of one, or a task's ARN.
+/// Returns the unreadable record that a text names: an id, an unambiguous part of one, or a task's
+/// ARN.
 ///
 /// # Errors
 /// [`ForgetError`].
 pub async fn look(store: &impl Store, text: &str) -> Result<Unreadable, ForgetError> {
     let id = resolve(store, text).await.map_err(ForgetError::Refused)?;
     match store.load(&id).await {
-        // It is whole, and its parts may mean something else than this release takes them for.
+        // The record is intact, and its parts may mean something else than this release takes them
+        // for.
         Err(PortError::Corrupt(corrupt)) if corrupt.is_newer() => Err(refused(
             "newer_record",
             format!(
@@ -70,15 +72,15 @@ pub async fn look(store: &impl Store, text: &str) -> Result<Unreadable, ForgetEr
     }
 }
 
-/// Removes a record. `forget` is the store's, told of the task that is over; `stop` ends a task and
-/// waits for its end.
+/// Removes a record. `forget` asks the store to remove it and is given the task that has ended, if
+/// any; `stop` ends a task and waits for its end.
 ///
-/// The task goes first: the record may hold a lock, and no other run may have it while the task
-/// runs.
+/// The task goes first: the record may hold a lock, and no other run may take that lock while the
+/// task runs.
 ///
 /// # Errors
-/// [`ForgetError::Refused`] where somebody else was first, or has mended the record; what `forget`
-/// and `stop` say.
+/// [`ForgetError::Refused`] if somebody else removed or repaired the record first; any error of
+/// `forget` and `stop`.
 pub async fn remove(
     id: &ExecutionId,
     forget: impl AsyncFn(Option<&str>) -> Result<Forgetting, PortError>,
@@ -98,10 +100,10 @@ pub async fn remove(
     }
 }
 
-/// Stops a task, and waits until it is over.
+/// Stops a task and waits until it has ended.
 ///
 /// # Errors
-/// [`ForgetError::Runs`] when it does not end in time; what the calls say.
+/// [`ForgetError::Runs`] if it does not end in time; any error of the calls.
 pub async fn stop(
     tasks: &impl Tasks,
     clock: &impl Clock,

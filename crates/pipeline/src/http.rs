@@ -1,4 +1,4 @@
-//! Between API Gateway's events and the handlers: routes, bodies and problems.
+//! The layer between API Gateway's events and the handlers: routes, bodies and problems.
 
 use aws_lambda_events::{
     apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse},
@@ -18,12 +18,13 @@ use http::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-/// Seconds after which a client may ask again when something did not answer. Ours.
+/// Seconds after which a client may ask again when a service did not answer. It is the least that
+/// `Retry-After` can name, which has whole seconds.
 const RETRY_SECONDS: u32 = 1;
-/// Most characters that are said of what is wrong with a body. Ours: all keys of a request fit.
+/// The most characters of an error about a body that are repeated. All keys of a request fit.
 const SAID_MAX: usize = 1_000;
 
-/// What a request asks for.
+/// The request's route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// `POST /execute`
@@ -61,7 +62,7 @@ pub enum Route {
 }
 
 impl Route {
-    /// Reads method and path.
+    /// Returns the route for a request's method and path.
     ///
     /// # Errors
     /// 404 for an unknown path, 405 for a known one with another method.
@@ -92,7 +93,7 @@ impl Route {
         })
     }
 
-    /// What there is at the request's path, by method.
+    /// Returns the routes at the request's path, by method.
     fn at(request: &ApiGatewayProxyRequest) -> Vec<(Method, Self)> {
         let path = request
             .path
@@ -126,7 +127,7 @@ impl Route {
         }
     }
 
-    /// The least role of a key that may ask for it.
+    /// Returns the least role of a key that may use the route.
     #[must_use]
     pub fn role(&self) -> Role {
         match self {
@@ -148,7 +149,8 @@ impl Route {
         }
     }
 
-    /// Whether it reads only: then the query function serves it, else submit.
+    /// Whether the route only reads. The query function serves such routes, the submit function the
+    /// others.
     #[must_use]
     pub fn is_read(&self) -> bool {
         matches!(
@@ -171,9 +173,8 @@ fn methods(known: &[(Method, Route)]) -> String {
         .join(", ")
 }
 
-/// The parts of the path. API Gateway tells which of its resources it is and what stands in the
-/// places of its parameters, whatever stage or base path comes before; elsewhere there is only the
-/// path.
+/// Returns the parts of the path. API Gateway sends the resource and the values of its parameters,
+/// whatever stage or base path comes before. Elsewhere there is only the path.
 fn parts(request: &ApiGatewayProxyRequest, path: &str) -> Vec<String> {
     let Some(resource) = request
         .resource
@@ -201,7 +202,7 @@ fn parts(request: &ApiGatewayProxyRequest, path: &str) -> Vec<String> {
         .collect()
 }
 
-/// Undoes percent-encoding; what is not valid stays as it is.
+/// Undoes percent-encoding. Anything that is not valid stays as it is.
 #[must_use]
 pub fn decoded(part: &str) -> String {
     let mut bytes = Vec::with_capacity(part.len());
@@ -219,16 +220,16 @@ pub fn decoded(part: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|_| part.to_owned())
 }
 
-/// A query parameter.
+/// Returns a query parameter.
 #[must_use]
 pub fn parameter<'a>(request: &'a ApiGatewayProxyRequest, name: &str) -> Option<&'a str> {
     request.query_string_parameters.first(name)
 }
 
-/// Refuses query parameters that nobody reads, so that a misspelt filter is not taken for none.
+/// Refuses query parameters that the route does not read, so that a misspelt filter is not ignored.
 ///
 /// # Errors
-/// Names each.
+/// Names each unknown parameter.
 pub fn only_parameters(request: &ApiGatewayProxyRequest, known: &[&str]) -> Result<(), Problem> {
     let unknown: Vec<_> = request
         .query_string_parameters
@@ -249,7 +250,7 @@ pub fn only_parameters(request: &ApiGatewayProxyRequest, known: &[&str]) -> Resu
 /// Reads a JSON body of at most `max` bytes.
 ///
 /// # Errors
-/// 413 for a larger one, 400 for what is not this JSON, with the place of the fault.
+/// 413 for a larger body, 400 for a body that is not this JSON, with the location of the fault.
 pub fn body<T: DeserializeOwned>(
     request: &ApiGatewayProxyRequest,
     max: usize,
@@ -259,7 +260,7 @@ pub fn body<T: DeserializeOwned>(
         let title = format!("the body has {} bytes, the limit is {max}", text.len());
         return Err(Problem::new(413, "body_too_large", title));
     }
-    // It repeats a key that is not known, which may be anything.
+    // The error repeats an unknown key, which may be any text.
     let fit = |error: &dyn std::fmt::Display| {
         let characters = error
             .to_string()
@@ -275,12 +276,12 @@ pub fn body<T: DeserializeOwned>(
     } else {
         text.as_bytes().to_vec()
     };
-    // serde would take the elements of a list for the fields in their order.
+    // serde would read the elements of a list as the fields in order.
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err(not_json(&"it is a list; send an object"));
     }
-    // Before its types are looked at: what each of them says of null, if it says anything, names no
-    // field.
+    // This check comes before the types are read, because their own errors about null, if any, name
+    // no field.
     if let Some(at) = null_in(&bytes) {
         return Err(not_json(&format!(
             "`{at}` is null; leave it out, or give it a value"
@@ -292,10 +293,10 @@ pub fn body<T: DeserializeOwned>(
     Ok(read)
 }
 
-/// The same of a body that may be left out, which then says nothing.
+/// Does the same as [`body`] for a body that may be left out; it is then the default.
 ///
 /// # Errors
-/// As of [`body`].
+/// As [`body`].
 pub fn optional_body<T>(request: &ApiGatewayProxyRequest, max: usize) -> Result<T, Problem>
 where
     T: DeserializeOwned + Default,
@@ -306,7 +307,7 @@ where
     }
 }
 
-/// What is wrong with a body, and where, in words of JSON instead of Rust's.
+/// Returns what is wrong with a body, and where, in terms of JSON instead of Rust.
 fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     const WORDS: [(&str, &str); 4] = [
         ("expected i64", "expected a whole number"),
@@ -321,7 +322,7 @@ fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
         });
     let at = error.path().iter().map(segment).collect::<String>();
     let at = at.trim_start_matches('.');
-    // A key that is not known is in those words already.
+    // The message already names an unknown key.
     let is_told = said.starts_with("unknown field") && !at.contains(['.', '[']);
     if error.inner().is_data() && !at.is_empty() && !is_told {
         format!("`{at}`: {said}")
@@ -330,7 +331,8 @@ fn misread(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     }
 }
 
-/// A step to a field. Of a name that was given as `NAME=value` the value may be a secret.
+/// Returns one step of the path to a field. If a name was given as `NAME=value`, the value is left
+/// out, because it may be a secret.
 fn segment(step: &serde_path_to_error::Segment) -> String {
     use serde_path_to_error::Segment;
     match step {
@@ -341,8 +343,8 @@ fn segment(step: &serde_path_to_error::Segment) -> String {
     }
 }
 
-/// Where a null is, which the API's document allows nowhere and API Gateway refuses; the types
-/// themselves take it for a key that is left out, as `.mycli.yaml` and a bulk file do.
+/// Returns where a null is. The API's document allows null nowhere and API Gateway refuses it. The
+/// types themselves treat a null as a key that is left out, as `.mycli.yaml` and a bulk file do.
 fn null_in(bytes: &[u8]) -> Option<String> {
     fn find(value: &Value, at: String) -> Option<String> {
         let below = |name: &str| {
@@ -365,7 +367,7 @@ fn null_in(bytes: &[u8]) -> Option<String> {
             Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
         }
     }
-    // Most bodies have none, and are not read twice.
+    // Most bodies have no null and are not read twice.
     let has_the_word = bytes.windows(4).any(|word| word == b"null");
     let body = has_the_word
         .then(|| serde_json::from_slice(bytes).ok())
@@ -373,14 +375,14 @@ fn null_in(bytes: &[u8]) -> Option<String> {
     find(&body, String::new())
 }
 
-/// An answer with a JSON body.
+/// Returns an answer with a JSON body.
 #[must_use]
 pub fn json(status: u16, value: &impl Serialize) -> ApiGatewayProxyResponse {
     let body = serde_json::to_string(value).unwrap_or_default();
     answer(status, "application/json", body)
 }
 
-/// An answer that says what is wrong.
+/// Returns an answer that says what is wrong.
 #[must_use]
 pub fn problem(problem: &Problem) -> ApiGatewayProxyResponse {
     let body = serde_json::to_string(problem).unwrap_or_default();
@@ -393,8 +395,8 @@ pub fn problem(problem: &Problem) -> ApiGatewayProxyResponse {
     response
 }
 
-/// The same of a request; one whose method its path does not take is told the methods that it does
-/// (RFC 9110, section 15.5.6).
+/// Returns the answer to a refused request. For a method that the path does not take, it lists the
+/// methods that the path takes (RFC 9110, section 15.5.6).
 #[must_use]
 pub fn refusal(request: &ApiGatewayProxyRequest, of: &Problem) -> ApiGatewayProxyResponse {
     let mut response = problem(of);
@@ -406,7 +408,7 @@ pub fn refusal(request: &ApiGatewayProxyRequest, of: &Problem) -> ApiGatewayProx
     response
 }
 
-/// Tells the client when to ask again.
+/// Adds `Retry-After`, which tells the client when to ask again.
 #[must_use]
 pub fn retry_after(mut response: ApiGatewayProxyResponse, seconds: u32) -> ApiGatewayProxyResponse {
     response
@@ -415,8 +417,8 @@ pub fn retry_after(mut response: ApiGatewayProxyResponse, seconds: u32) -> ApiGa
     response
 }
 
-/// The problem of a call that failed on our side. What the service said goes into our log, not to
-/// the caller. Only a 503 is worth the same request again.
+/// Returns the problem of a call that failed on our side. The service's own words go into our log
+/// and not to the caller. Only a 503 is worth repeating the same request.
 #[must_use]
 pub fn failed(error: &PortError) -> Problem {
     tracing::error!(%error, "a request failed");

@@ -1,5 +1,5 @@
-//! Taking a request in: checking it against the settings and what it names, and recording it. The
-//! submit function does that for the API, the launcher for reruns of groups.
+//! Taking a request in: checking it against the settings and against what it names, and recording
+//! it. The submit function does that for the API, the launcher for reruns of groups.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 /// How long an idempotency key holds (DESIGN §7).
 pub(crate) const CLAIM: TimeDelta = TimeDelta::hours(24);
 
-/// The surroundings that a request is checked with and recorded in.
+/// The services that a request is checked with and recorded in.
 #[derive(Debug)]
 pub(crate) struct Intake<'a, S, X, A> {
     /// Where executions are recorded.
@@ -35,23 +35,24 @@ pub(crate) struct Intake<'a, S, X, A> {
     pub(crate) settings: &'a Settings,
 }
 
-/// A request that can be run as far as it alone tells, with what the installation has against it.
+/// A request that is valid by itself, with the faults found by the installation's settings.
 pub(crate) struct Draft {
     request: LaunchRequest,
     faults: Vec<FieldError>,
 }
 
-/// Facts about the things that requests name, looked up once however many name them.
+/// Facts about the secrets and pools that requests name. Each is looked up once, however many
+/// requests name it.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// Each secret; `None` for those that are not set.
+    /// Each secret; `None` for a secret that is not set.
     secrets: BTreeMap<String, Result<Option<SecretRecord>, Corrupt>>,
-    /// The CPU units that may be in use of each pool at all.
+    /// The CPU units of each pool that may be in use at all.
     quotas: BTreeMap<CapacityPool, Option<u32>>,
 }
 
 impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
-    /// The request as it will be run, or every fault of it.
+    /// Returns the request as it will be run, or all its faults.
     pub(crate) async fn validated(
         &self,
         caller: &Caller,
@@ -62,7 +63,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         Ok(draft.and_then(|draft| self.judged(caller, draft, &known)))
     }
 
-    /// The request as far as it alone tells, or every fault of it.
+    /// Checks a request by itself. Returns all faults if it is not valid.
     pub(crate) fn draft(&self, request: SubmitRequest) -> Result<Draft, Vec<FieldError>> {
         let mut request = request.validate(&self.settings.defaults)?;
         let mut faults = self
@@ -74,7 +75,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         Ok(Draft { request, faults })
     }
 
-    /// Looks up the things that these name.
+    /// Looks up the secrets and pools that these drafts name.
     pub(crate) async fn known(
         &self,
         drafts: impl Iterator<Item = &Draft>,
@@ -101,8 +102,8 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         Ok(known)
     }
 
-    /// What the installation sets for a pool, else what the account may use, as the sweep last read
-    /// it.
+    /// Returns the quota that the installation sets for a pool, else the account's quota as the
+    /// sweep last read it.
     async fn quota(&self, pool: CapacityPool) -> Result<Option<u32>, PortError> {
         match self.settings.quotas.of(pool).cpu {
             None => Ok(self
@@ -114,7 +115,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         }
     }
 
-    /// The request as it will be run, or everything that the installation has against it.
+    /// Returns the request as it will be run, or all its faults under this installation.
     pub(crate) fn judged(
         &self,
         caller: &Caller,
@@ -161,7 +162,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         }
     }
 
-    /// Records an execution that was submitted at that moment, once for each claim.
+    /// Records an execution as submitted at `at`, once for each claim.
     pub(crate) async fn record(
         &self,
         caller: &Caller,
@@ -176,7 +177,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
         Ok((created, execution))
     }
 
-    /// The promise that a key of the caller's means this request.
+    /// Returns the claim that ties an idempotency key of the caller to this request.
     pub(crate) fn claim(&self, caller: &Caller, key: &str, request: &LaunchRequest) -> Claim {
         let json = serde_json::to_vec(request).unwrap_or_default();
         Claim {
@@ -187,7 +188,7 @@ impl<S: Store, X: Secrets, A: Clock + Entropy> Intake<'_, S, X, A> {
     }
 }
 
-/// The backlog that an execution just recorded stands in.
+/// Returns the backlog that a newly recorded execution waits in.
 pub(crate) fn backlog_of(execution: &Execution) -> LimitKey {
     execution
         .backlog_entry()

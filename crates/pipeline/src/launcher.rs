@@ -1,5 +1,5 @@
-//! The launcher function: starts the heads of lines, stops what is to be stopped, asks after what
-//! is unknown.
+//! The launcher function: starts the executions at the heads of backlogs, stops tasks that are not
+//! wanted any more, and finds out what came of launches whose outcome is unknown.
 
 use std::collections::BTreeMap;
 
@@ -41,14 +41,14 @@ mod reruns;
 pub use backlogs::Pace;
 use drain::Launched;
 
-/// How long a client token surely lives: ECS keeps it for at least an hour after the task ends; ten
-/// minutes of margin (AWS-FACTS §1).
+/// How long a client token surely lives. ECS keeps it for at least an hour after the task ends;
+/// this leaves ten minutes of margin (AWS-FACTS §1).
 const TOKEN_LIVES: TimeDelta = TimeDelta::minutes(50);
-/// How long a launcher may still be in the middle of its call before somebody else asks after the
-/// outcome. Ours.
+/// How long a launcher may still be in the middle of its `RunTask` call. Until then no other
+/// launcher asks about the outcome, because the caller usually records it itself.
 const IN_FLIGHT: TimeDelta = TimeDelta::seconds(5);
-/// The longest pause between two questions after an unknown outcome. Ours: where ECS answers many
-/// calls badly, more calls are no help.
+/// The longest pause between two questions about an unknown outcome. It is this long because more
+/// calls do not help while ECS fails many calls.
 const ASKED_MAX: TimeDelta = TimeDelta::seconds(60);
 
 /// The launcher function.
@@ -66,7 +66,7 @@ pub struct Launcher<'a, S, Q, T, L, X, A> {
     pub secrets: &'a X,
     /// Which task definitions are registered.
     pub registered: &'a Registered,
-    /// How fast held backlogs move.
+    /// How fast held backlogs move, as counted by this process.
     pub pace: &'a Pace,
     /// Clock and randomness.
     pub system: &'a A,
@@ -74,32 +74,32 @@ pub struct Launcher<'a, S, Q, T, L, X, A> {
     pub settings: &'a Settings,
 }
 
-/// What came of calling `RunTask` again.
+/// The outcome of a repeated `RunTask` call.
 enum Called {
-    /// The task is there.
+    /// The task exists.
     Started,
-    /// No answer.
+    /// ECS did not answer.
     Unknown,
-    /// Somebody else found out, or is at it, and sees to the next look. If they die, the sweep
-    /// does.
+    /// Another launcher found out, or is asking now, and schedules the next check. If it dies, the
+    /// sweep schedules one.
     Elsewhere,
     /// This call started nothing.
     Refused {
         error: LaunchError,
-        /// The record as it is then.
+        /// The record as it is after the refusal.
         execution: Box<Execution>,
     },
 }
 
-/// What came of a call of `RunTask`, as far as it tells something of the pool.
+/// The outcome of a first `RunTask` call, as far as it says something about the pool.
 enum Ran {
-    /// It is started.
+    /// The task was started.
     Started,
-    /// It is on record as what else it is, or its outcome is not known yet.
+    /// The record already says something else, or the outcome is not known yet.
     Settled,
-    /// Too fast.
+    /// ECS refused because calls come too fast.
     Throttled(String),
-    /// Too much.
+    /// ECS refused for lack of capacity or quota.
     Short(Shortage, String),
 }
 
@@ -112,8 +112,8 @@ where
     X: Secrets,
     A: Clock + Entropy,
 {
-    /// Takes a batch of messages. What could not be dealt with now comes back as a failure and is
-    /// received again.
+    /// Handles a batch of messages. Messages that could not be handled are returned as failures, so
+    /// that SQS delivers them again.
     pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
         let mut backlogs: BTreeMap<LimitKey, (Vec<String>, Vec<ExecutionId>)> = BTreeMap::new();
         let mut failed = Vec::new();
@@ -150,7 +150,8 @@ where
                 }
             }
         }
-        // At once: one that has to wait holds up none of the others.
+        // All backlogs are drained at the same time, so that one that has to wait does not delay
+        // the others.
         let drained = backlogs
             .into_iter()
             .map(async |(backlog, (messages, ids))| {
@@ -171,7 +172,8 @@ where
         response
     }
 
-    /// What an execution may clone with, by the secrets that there are now.
+    /// Returns the git credentials that an execution may clone with, given the secrets that are set
+    /// now.
     async fn git_access(&self, execution: &Execution) -> Result<GitAccess, PortError> {
         let Some(source) = &execution.request.source else {
             return Ok(GitAccess::default());
@@ -180,12 +182,12 @@ where
         for name in git::secrets_for(&source.repo) {
             set.extend(self.secrets.find_secret(name).await?);
         }
-        // A record of before the role was kept has the least that may submit.
+        // Records written before the role was stored count as the lowest role that may submit.
         let submitter = execution.submitted_role.unwrap_or(Role::Submit);
         Ok(GitAccess::of(source, submitter, &set))
     }
 
-    /// Calls `RunTask` for the first time for a launch, and writes down what came of it.
+    /// Calls `RunTask` for a launch for the first time and records the outcome.
     async fn run(&self, Launched { execution, from }: Launched) -> Result<Ran, PortError> {
         let Some(attempt) = execution.open_attempt() else {
             return Ok(Ran::Settled);
@@ -199,7 +201,7 @@ where
                 .started(execution, number, &task)
                 .await
                 .map(|()| Ran::Started),
-            // By now somebody else may have called too, and started it.
+            // After this long another launcher may have called too, and started the task.
             Err(error) if is_unknown(&error) || self.system.now() - launched_at >= IN_FLIGHT => {
                 tracing::warn!(execution = %execution.id, %error, "the outcome of a launch is unknown; asking again");
                 self.ask_again(&execution.id, IN_FLIGHT)
@@ -210,7 +212,7 @@ where
         }
     }
 
-    /// The task is there.
+    /// Records that the task exists.
     async fn started(
         &self,
         execution: Execution,
@@ -225,7 +227,7 @@ where
         }
     }
 
-    /// This call has surely started nothing.
+    /// Records that this call surely started nothing.
     async fn refused(
         &self,
         execution: Execution,
@@ -237,7 +239,7 @@ where
         let called_at =
             |execution: &Execution| execution.open_attempt().map(Attempt::last_called_at);
         let known = called_at(&execution);
-        // What was called meanwhile may have started something.
+        // A call made by another launcher in the meantime may have started something.
         let is_last = |execution: &&Execution| called_at(execution) == known;
         let why = match &error {
             LaunchError::Refused(why) => {
@@ -264,8 +266,8 @@ where
             | LaunchError::Full { words: why, .. }
             | LaunchError::Unknown(why) => why,
         };
-        // Back into the backlog it came from, to its place. Nobody is told of the room it had:
-        // there is none.
+        // The execution goes back to its position in the backlog it came from. No wakeup is sent,
+        // because no room became free.
         let back = |execution: &Execution| {
             Some(execution)
                 .filter(is_last)?
@@ -295,7 +297,7 @@ where
             .await
     }
 
-    /// A task that was cancelled, or given up, while it was being started.
+    /// Stops a task whose execution was cancelled or given up while the task was being started.
     async fn stop_if_unwanted(
         &self,
         execution: &Execution,
@@ -321,11 +323,11 @@ where
         }
     }
 
-    /// Brings an execution that is not final as far forward as can be: carries out a cancel, finds
-    /// out about an unknown launch, reads the end of a log.
+    /// Takes an execution that is not final as far as possible: carries out a cancel, finds out
+    /// what came of an unknown launch, or reads the end of a log.
     ///
     /// # Errors
-    /// When something does not answer; repeating the call is right.
+    /// When a service does not answer. The call may be repeated.
     pub async fn attend(&self, id: &ExecutionId) -> Result<(), PortError> {
         let Some(found) = self.store.load(id).await? else {
             return Ok(());
@@ -361,10 +363,12 @@ where
         }
     }
 
-    /// The outcome of `RunTask` is unknown. While its token lives the same call tells if there is a
-    /// task. That it is refused tells nothing: a throttle, say, comes before the token is looked
-    /// at. So whether there is none is for ECS's lists to say, once what the last call may have
-    /// started would surely be there; what stays unknown is lost, and never launched again.
+    /// Finds out what came of a `RunTask` call whose outcome is unknown. While the client token
+    /// lives, repeating the same call returns the task, if there is one. A refusal of the repeated
+    /// call proves nothing: a throttle, for example, comes before ECS looks at the token. Only
+    /// ECS's lists can show that there is no task, and only once a task of the last call would
+    /// surely be listed. An execution whose outcome stays unknown is `LOST` and is never launched
+    /// again.
     async fn find_out(&self, execution: &Execution, attempt: &Attempt) -> Result<(), PortError> {
         let (now, number, id) = (self.system.now(), attempt.number, &execution.id);
         let age = now - attempt.launched_at;
@@ -427,8 +431,9 @@ where
             .map(|_| ())
     }
 
-    /// Calls `RunTask` again, unless somebody did less than `pause` ago. That is written down
-    /// first: whoever misses the task has to know since when it may not be listed yet.
+    /// Calls `RunTask` again, unless another launcher did so less than `pause` ago. The call is
+    /// recorded first: a launcher that does not find the task must know since when it may be
+    /// unlisted.
     async fn call_again(
         &self,
         execution: &Execution,
@@ -442,8 +447,8 @@ where
         let advance::Changed::Yes { after, .. } = calls else {
             return Ok(Called::Elsewhere);
         };
-        // Last of all: the write before may have taken long, and a member that was cancelled
-        // meanwhile is not to start.
+        // This check comes last because the write before it may have taken long, and a member that
+        // was cancelled in the meantime must not start.
         if self
             .heeding_its_mark(&after)
             .await?
@@ -478,7 +483,7 @@ fn is_unknown(error: &LaunchError) -> bool {
     matches!(error, LaunchError::Unknown(_))
 }
 
-/// A stopped task's last words, from its log; as soon as nothing more can come in.
+/// Reads a stopped task's last marker lines from its log, once no more lines can arrive.
 pub(crate) async fn read_log(
     store: &impl Store,
     queue: &impl Queue,
@@ -503,7 +508,8 @@ pub(crate) async fn read_log(
     let said = match attempt.task_arn.as_deref() {
         None => Vec::new(),
         Some(arn) => match markers::read_ends(logs, &task::log_stream(arn), &attempt.nonce).await {
-            // Waiting is not failing: a message given back comes again a few times only.
+            // Being throttled is not a failure. SQS delivers a failed message only a few more
+            // times, so a delayed check is sent instead.
             Err(ReadError::Throttled) => return queue.send(vec![read_later(&execution.id)]).await,
             said => said?,
         },
@@ -516,7 +522,8 @@ pub(crate) async fn read_log(
         .map(|_| ())
 }
 
-/// Logs are read too often at this moment. The id spreads those that come back.
+/// Returns a delayed check for a time when logs are read too often. The pause depends on the id, so
+/// that the checks of many executions are spread out.
 fn read_later(id: &ExecutionId) -> Outgoing {
     let chance = id.as_str().bytes().fold(0_u128, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u128::from(byte))
@@ -529,7 +536,7 @@ fn parse(record: &SqsMessage) -> Result<Message, FormError> {
     Message::read(record.body.as_deref().unwrap_or_default())
 }
 
-/// What ECS is told, and shows as `stoppedReason`.
+/// The reason that ECS is given for stopping a task and shows as `stoppedReason`.
 pub(crate) fn stop_reason(execution: &Execution) -> String {
     match &execution.cancel {
         Some(cancel) => format!("cancelled by {}", cancel.by),

@@ -3,7 +3,7 @@
 //!
 //! Each handler parses, loads, decides (in `domain`) and acts. The same code runs in the Lambda
 //! functions, on one machine and in the simulation; only the adapters differ. A handler's fields
-//! are its permissions: what it does not hold it cannot touch.
+//! are its permissions: it can use only the services that it holds.
 
 pub mod advance;
 pub mod announce;

@@ -1,4 +1,4 @@
-//! Marker lines out of a log.
+//! Reading marker lines from a log.
 
 use domain::{
     Timestamp,
@@ -8,12 +8,12 @@ use domain::{
 
 /// Reads the first and the last part of a stream and returns the markers with this nonce.
 ///
-/// The script says what it has to say before the command's output and after it, so what is between
-/// the two, which may be gigabytes, tells nothing; and a part is far longer than what stands around
-/// the command (1 MB or 10,000 lines; API reference, `GetLogEvents`).
+/// The script writes its markers before and after the command's output. The output between them may
+/// be gigabytes and holds no markers. A part (1 MB or 10,000 lines; API reference, `GetLogEvents`)
+/// is far longer than the lines around the command.
 ///
 /// # Errors
-/// When the logs do not answer, or are asked too often.
+/// When the logs do not answer, or are read too often.
 pub async fn read_ends(
     logs: &impl Logs,
     stream: &str,
@@ -23,7 +23,7 @@ pub async fn read_ends(
     let head = logs.read(stream, None).await?;
     let mut found: Vec<_> = head.lines.iter().filter_map(marker).collect();
     if head.more {
-        // Where the two overlap a marker is found twice, which is the same as once.
+        // If the two parts overlap, a marker is found twice, which does no harm.
         found.extend(logs.last(stream).await?.iter().filter_map(marker));
     }
     Ok(found)

@@ -30,15 +30,16 @@ use crate::{
     http::{self, Route},
 };
 
-/// Up to which place in the backlog the number is exact (DESIGN §5).
+/// The position up to which the number is exact (DESIGN §5).
 const EXACT_PLACES: u32 = 100;
-/// How many candidates an ambiguous id is answered with. Ours.
+/// How many candidates the answer to an ambiguous id lists. A few are enough to show that more of
+/// the id is needed.
 const CANDIDATES: u32 = 5;
-/// Seconds between two polls of a log that has nothing new: GetLogEvents allows 10 to 25 a second
-/// for a whole region (AWS-FACTS §7).
+/// Seconds between two polls of a log that has nothing new. GetLogEvents allows 10 to 25 calls a
+/// second for a whole region (AWS-FACTS §7).
 const POLL_SECONDS: u32 = 1;
-/// Seconds between two polls of what has not begun to write: starting a task takes 20 to 60 s
-/// (AWS-FACTS §3).
+/// Seconds between two polls of a task that has not begun to write. Starting a task takes 20 to 60
+/// s (AWS-FACTS §3).
 const PENDING_SECONDS: u32 = 2;
 
 /// The query function.
@@ -58,7 +59,7 @@ pub struct Query<'a, S, K, L, A> {
     pub settings: &'a Settings,
 }
 
-/// There is no run in the group.
+/// The problem of a group without runs.
 pub(crate) fn no_such_group(group: &str) -> Problem {
     Problem::new(
         404,
@@ -67,21 +68,21 @@ pub(crate) fn no_such_group(group: &str) -> Problem {
     )
 }
 
-/// Longest text that may name a submitter, a key or an execution, in bytes. Ours: above any user's
-/// name and any task's ARN, and within DynamoDB's 2,048 bytes of a key.
+/// The longest text that may name a submitter, a key or an execution, in bytes. It is longer than
+/// any user's name and any task's ARN, and within DynamoDB's 2,048 bytes of a key.
 pub(crate) const TEXT_MAX: usize = 512;
 
-/// What is known of lines while a page is made: each is looked at once, however many of the page
-/// stand in it.
+/// The state of backlogs, read while a page is made. Each backlog is read once, however many
+/// executions of the page wait in it.
 #[derive(Default)]
 struct Seen {
     states: BTreeMap<LimitKey, BacklogState>,
     usage: BTreeMap<LimitKey, Usage>,
-    /// The last place in the backlog that was told, by backlog, submitter and priority.
+    /// The last position that was returned, by backlog, submitter and priority.
     places: BTreeMap<(LimitKey, String, i32), u32>,
 }
 
-/// A part of an execution's log, and when to ask for the next.
+/// A part of an execution's log, and the seconds until the next poll.
 struct Part {
     page: LogsPage,
     again: u32,
@@ -145,7 +146,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             .await
             .map_err(|e| http::failed(&e))?;
         let (mut executions, mut seen) = (Vec::with_capacity(page.items.len()), Seen::default());
-        // From the oldest on, as they stand in the backlog.
+        // Oldest first, in the order of the backlog.
         for loaded in page.items.iter().rev() {
             match loaded {
                 Ok(execution) => {
@@ -153,8 +154,8 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
                         .view(execution, &mut seen)
                         .await
                         .map_err(|e| http::failed(&e))?;
-                    // The store tells those in a backlog, which of them waits is for its state to
-                    // say.
+                    // The store lists executions in a backlog as one; the backlog's state tells
+                    // which of them are `WAITING`.
                     if filter
                         .status
                         .as_ref()
@@ -241,12 +242,14 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             .map(LogCursor::decode)
             .transpose()
             .map_err(|e| Problem::invalid(vec![e]))?;
-        // Loaded before the log is read: what is final now has written its last line already.
+        // The record is loaded before the log is read: a run that is final by now has already
+        // written its last line.
         let execution = self.load(id).await?;
         let cursor = cursor.unwrap_or_default();
         let part = match self.log_part(&execution, cursor.clone()).await {
             Ok(part) => part,
-            // No failure: the follower comes again, later and not together with the others.
+            // Being throttled is no failure: each follower polls again later, at a random moment of
+            // its own.
             Err(ReadError::Throttled) => Part {
                 page: LogsPage {
                     next_cursor: Some(cursor.encode()),
@@ -290,7 +293,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
             });
         };
         let writes = attempt.may_have_output();
-        // A log may begin before anybody has told that its task runs.
+        // A log may begin before the task is known to run.
         let page = match attempt.task_arn.as_deref() {
             Some(arn) => {
                 self.logs
@@ -341,7 +344,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         })
     }
 
-    /// Whether no line can come in any more, as far as time tells.
+    /// Whether so much time has passed that no more lines can arrive.
     fn has_settled(&self, attempt: &Attempt) -> bool {
         attempt
             .log_settles_at(self.settings)
@@ -365,7 +368,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         let state = self.backlog_state(&entry.backlog, seen).await?;
         let waiting = self.waiting(execution, &entry, &state, seen).await?;
         let view = ExecutionView::new(execution, Some(waiting));
-        // Who stands in a backlog that is held waits, whether or not somebody wrote that into each
+        // Every execution in a held backlog is `WAITING`, whether or not that was written into each
         // of ten thousand records.
         let status = if state.held.is_some() {
             ExecutionStatus::Waiting
@@ -375,7 +378,8 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         Ok(ExecutionView { status, ..view })
     }
 
-    /// Why it waits: its own reason while it is not due, else what holds its backlog.
+    /// Returns why an execution waits: its own reason while it is not due, else what holds its
+    /// backlog.
     async fn waiting(
         &self,
         execution: &Execution,
@@ -385,7 +389,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     ) -> Result<WaitingView, PortError> {
         let now = self.system.now();
         let by = state.held.as_ref().map(|held| held.by);
-        // Who waits behind the first of its backlog that waits for the pool waits for the pool.
+        // If the first of a backlog waits for the pool, those behind it wait for the pool too.
         let pool_backlog = LimitKey::Pool(execution.pool);
         let key = if by == Some(HeldBy::Pool) {
             &pool_backlog
@@ -459,9 +463,9 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         Ok(usage)
     }
 
-    /// From 1. Beyond the exact ones, who comes after another of the same submitter is taken to
-    /// stand behind that one: counting again for each of a page would cost as much as the backlog
-    /// is long.
+    /// Returns the position, from 1. Beyond the exact ones, an entry is taken to stand right behind
+    /// the last entry of the same submitter. Counting again for each entry of a page would cost as
+    /// much as the backlog is long.
     async fn place(&self, entry: &BacklogEntry, seen: &mut Seen) -> Result<u32, PortError> {
         let peers = (
             entry.backlog.clone(),
@@ -481,7 +485,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
         Ok(place)
     }
 
-    /// The slowest of the rates that launches from a pool are held to.
+    /// Returns the slowest of the rates that apply to launches from a pool.
     fn launch_rate(&self, pool: CapacityPool) -> Option<(RateKey, Rate)> {
         let launches = self
             .settings
@@ -508,7 +512,7 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
     }
 }
 
-/// The one execution that a text means: an id, an unambiguous part of one, or a task's ARN.
+/// Returns the one execution that a text means: an id, an unambiguous part of one, or a task's ARN.
 ///
 /// # Errors
 /// 404 for none, 409 with the candidates for several.
@@ -543,7 +547,7 @@ pub async fn resolve(store: &impl Store, text: &str) -> Result<ExecutionId, Prob
     }
 }
 
-/// The problem of an id that nothing has.
+/// The problem of an id that no execution has.
 #[must_use]
 pub fn not_found(id: &str) -> Problem {
     Problem::new(
@@ -553,7 +557,7 @@ pub fn not_found(id: &str) -> Problem {
     )
 }
 
-/// As much of a caller's text as a problem repeats.
+/// Returns the first 128 characters of a caller's text, for a problem to repeat.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().take(128).collect()
 }
@@ -678,7 +682,7 @@ fn is_end(attempt: &Attempt, line: &LogLine) -> bool {
     marker::split(&attempt.nonce, &line.text).1 == Some(Marker::Ended)
 }
 
-/// The command's own lines: without our markers.
+/// Returns the command's own lines, without our markers.
 fn own_lines(attempt: &Attempt, page: LogPage) -> Vec<LogLineView> {
     page.lines
         .into_iter()

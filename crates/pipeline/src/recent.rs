@@ -1,5 +1,5 @@
-//! A memory of what was just read of logs: many who follow the same run cost one call a second and
-//! not one each.
+//! A cache of recent log reads: many followers of the same run cost one call a second and not one
+//! each.
 
 use std::{
     collections::HashMap,
@@ -12,12 +12,13 @@ use domain::{
     ports::{Clock, LogLine, LogPage, Logs, ReadError},
 };
 
-/// How long a part is remembered. Ours: a log is shown no later than that.
+/// How long a part is remembered. It is short because new lines are shown up to this much later.
 const REMEMBERED: TimeDelta = TimeDelta::seconds(1);
-/// Most parts remembered. Ours: one has a megabyte at most, and a function half a gigabyte.
+/// The most parts that are remembered. A part has at most a megabyte, and a function half a
+/// gigabyte.
 const PARTS_MAX: usize = 32;
 
-/// Logs that are not asked twice in a second for the same part of a stream.
+/// Logs that are not asked for the same part of a stream twice in a second.
 #[derive(Debug)]
 pub struct Recent<'a, L, A> {
     logs: L,
@@ -29,7 +30,7 @@ pub struct Recent<'a, L, A> {
 type Part = (String, Option<String>);
 
 impl<'a, L, A: Clock> Recent<'a, L, A> {
-    /// The logs, with a memory.
+    /// Returns the logs with a cache.
     pub fn new(logs: L, clock: &'a A) -> Self {
         Self {
             logs,
@@ -38,7 +39,7 @@ impl<'a, L, A: Clock> Recent<'a, L, A> {
         }
     }
 
-    /// The logs themselves.
+    /// Returns the logs without the cache.
     pub fn logs(&self) -> &L {
         &self.logs
     }

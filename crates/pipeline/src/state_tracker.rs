@@ -32,26 +32,28 @@ use crate::{
 
 /// How many executions are looked at together: `DescribeTasks` takes 100 (ECS API reference).
 const PAGE: u32 = 100;
-/// How long an account's quota is taken for what was read. Ours: quotas are raised by people.
+/// How long a quota that was read from Service Quotas is used before it is read again. Ten minutes
+/// are enough, because people raise quotas and do so seldom.
 const QUOTA_HOLDS: TimeDelta = TimeDelta::minutes(10);
-/// After how long a launch without news is asked after. Ours.
+/// After how long the sweep asks about a launch without news. By then the launcher's own checks,
+/// the first after five seconds, have usually found out.
 const SILENT: TimeDelta = TimeDelta::seconds(30);
 
-/// What CloudWatch Logs calls a message that carries lines (CloudWatch Logs user guide,
-/// subscription filters).
+/// The type that CloudWatch Logs gives a message that carries log lines (CloudWatch Logs user
+/// guide, subscription filters).
 pub const DATA_MESSAGE: &str = "DATA_MESSAGE";
-/// What the log says of a message that carries no line of a task's. The stack counts it by this
-/// text.
+/// The log text for a message that carries no line of a task. The stack counts such messages by
+/// this text.
 pub const NO_TASKS_LINES: &str = "lines of no task are passed over";
 
-/// What the function is invoked with, told apart by its shape.
+/// An event that the function is invoked with, told apart by its shape.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A task changed.
+    /// The state of a task changed.
     Task(Box<EventBridgeEvent<Task>>),
     /// The script wrote marker lines.
     Lines(LogsEvent),
-    /// These executions ended, as the table's stream shows.
+    /// These executions ended, according to the table's stream.
     Ended(Vec<ExecutionId>),
     /// It is time to sweep: `{"sweep":true}`.
     Sweep,
@@ -61,8 +63,8 @@ impl Input {
     /// Reads an event.
     ///
     /// # Errors
-    /// When it is none of these. The text repeats nothing of the event, which may hold a task's
-    /// variables.
+    /// When the event is none of these. The error text repeats nothing of the event, which may hold
+    /// a task's variables.
     pub fn read(event: Value) -> Result<Self, UnknownInput> {
         let has = |name: &str| event.get(name).is_some();
         let unreadable = |what| {
@@ -104,7 +106,7 @@ pub struct UnknownInput {
     error: Option<serde_json::error::Category>,
 }
 
-/// The executions whose items a stream's records show.
+/// Returns the executions in the new images of a stream's records.
 fn ended(event: &dynamodb::Event) -> Vec<ExecutionId> {
     let id = |record: &dynamodb::EventRecord| match record.change.new_image.get("id") {
         Some(AttributeValue::S(id)) => id.parse().ok(),
@@ -113,12 +115,12 @@ fn ended(event: &dynamodb::Event) -> Vec<ExecutionId> {
     event.records.iter().filter_map(id).collect()
 }
 
-/// How far a sweep came.
+/// The progress of one sweep.
 #[derive(Debug)]
 pub struct Swept {
-    /// Where to go on; `None` at the end.
+    /// Where the next sweep goes on; `None` at the end.
     pub next: Option<Cursor>,
-    /// Why an execution could not be looked at, if one could not.
+    /// Why an execution could not be looked at, if any could not.
     pub failure: Option<PortError>,
 }
 
@@ -133,7 +135,7 @@ pub struct StateTracker<'a, S, Q, T, L, U, A> {
     pub tasks: &'a T,
     /// The tasks' output.
     pub logs: &'a L,
-    /// What the account may use.
+    /// The account's quotas.
     pub quotas: &'a U,
     /// The clock.
     pub system: &'a A,
@@ -144,11 +146,11 @@ pub struct StateTracker<'a, S, Q, T, L, U, A> {
 impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
     StateTracker<'_, S, Q, T, L, U, A>
 {
-    /// Takes a Task State Change event. Order, repetition and loss do not matter (see
+    /// Handles a Task State Change event. Order, repetition and loss do not matter (see
     /// [`Observation`]).
     ///
     /// # Errors
-    /// When something does not answer; delivering the event again is right.
+    /// When a service does not answer. The event may be delivered again.
     pub async fn task_changed(&self, event: &EventBridgeEvent<Task>) -> Result<(), PortError> {
         let Some(attempt) = event.detail.attempt() else {
             return Ok(());
@@ -157,13 +159,13 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
             .await
     }
 
-    /// Takes marker lines from the logs' subscription. All else is counted ([`NO_TASKS_LINES`]) and
-    /// means nothing: CloudWatch Logs asks now and then whether anybody listens, and others may
-    /// write streams into the group.
+    /// Handles marker lines from the logs' subscription. Anything else is logged, so that the stack
+    /// counts it ([`NO_TASKS_LINES`]), and has no effect: CloudWatch Logs sends control messages to
+    /// check the destination, and others may write streams into the log group.
     ///
     /// # Errors
-    /// When something does not answer, or the task is not on record yet; delivering the event again
-    /// is right.
+    /// When a service does not answer, or the task is not on record yet. The event may be delivered
+    /// again.
     pub async fn lines_written(&self, event: &LogsEvent) -> Result<(), PortError> {
         let data = &event.aws_logs.data;
         let stream =
@@ -257,10 +259,10 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
         }
     }
 
-    /// One sweep of many: goes on where the one before was cut short.
+    /// Sweeps once, from where the last sweep stopped.
     ///
     /// # Errors
-    /// As [`Self::sweep`]; also when an execution could not be looked at. The others were, and the
+    /// As [`Self::sweep`]. Also when an execution could not be looked at; the others were, and the
     /// next sweep goes on behind them.
     pub async fn next_sweep(&self, until: Timestamp) -> Result<(), PortError> {
         let from = self.store.bookmark().await?;
@@ -271,14 +273,14 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
         swept.failure.map_or(Ok(()), Err)
     }
 
-    /// Wakeups at the lines, and looks at everything that is launching or running, from the cursor
-    /// on, until the time is up.
+    /// Sends wakeups for the backlogs and looks at every execution that is launching or running,
+    /// from the cursor on, until the time is up.
     ///
-    /// Repairs what was lost on the way: wakeups, events, stop requests; and stops what is long
-    /// past its timeout.
+    /// Repairs what was lost on the way (wakeups, events, stop requests) and stops tasks that are
+    /// long past their timeout.
     ///
     /// # Errors
-    /// When something does not answer; the next sweep goes on.
+    /// When a service does not answer. The next sweep goes on.
     pub async fn sweep(&self, from: Option<Cursor>, until: Timestamp) -> Result<Swept, PortError> {
         self.send_wakeups().await?;
         self.go_on_with_groups::<GroupCancel>().await?;
@@ -300,8 +302,9 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
         }
     }
 
-    /// The quotas may be raised, or lowered, at any time. That they cannot be read stops nothing:
-    /// what was read last holds, and ECS's refusals teach the rest.
+    /// Reads the account's quotas again, because they may be raised or lowered at any time. A
+    /// failed read stops nothing: the last value stays in use, and ECS's refusals set the adaptive
+    /// limit.
     async fn refresh_quotas(&self) -> Result<(), PortError> {
         for pool in [CapacityPool::FargateSpot, CapacityPool::Fargate] {
             let (backlog, now) = (LimitKey::Pool(pool), self.system.now());
@@ -313,7 +316,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
                 continue;
             }
             match self.quotas.cpu(pool).await {
-                // Somebody else's write in between only means that the next sweep asks again.
+                // If somebody else wrote in between, the next sweep asks again.
                 Ok(cpu) => drop(
                     self.store
                         .set_backlog_state(&backlog, &before, before.with_quota(cpu, now))
@@ -327,7 +330,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
         Ok(())
     }
 
-    /// A message for work of this kind on each group on which nobody seems to work any more.
+    /// Sends a message for each group whose work of this kind seems to have stopped.
     async fn go_on_with_groups<W: GroupWork>(&self) -> Result<(), PortError> {
         let (now, open) = (self.system.now(), self.store.open_group_work::<W>().await?);
         let stalled = open.into_iter().filter(|work| work.is_stalled(now));
@@ -339,7 +342,8 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
         }
     }
 
-    /// One wakeup for each line that has somebody due: enough, because a launcher drains the line.
+    /// Sends one wakeup for each backlog with a due entry. One is enough, because a launcher drains
+    /// the whole backlog.
     async fn send_wakeups(&self) -> Result<(), PortError> {
         let backlogs = self.store.backlogs(self.system.now()).await?;
         let wakeups: Vec<_> = backlogs
@@ -353,8 +357,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
         }
     }
 
-    /// One that cannot be looked at holds up none of the others: of several the last failure is
-    /// returned.
+    /// Looks at these executions. A failure does not stop the others; the last failure is returned.
     async fn ask_after(&self, executions: &[Execution]) -> Result<Option<PortError>, PortError> {
         let now = self.system.now();
         let mut known = Vec::new();
@@ -389,7 +392,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
             .collect();
         let mut failure = None;
         for (execution, attempt, arn) in known {
-            // Just started it may not be listed yet: ECS is eventually consistent.
+            // ECS is eventually consistent: a task that was just started may not be listed yet.
             let surely_listed = now - attempt.last_called_at()
                 >= TimeDelta::seconds(i64::from(self.settings.unlisted_seconds));
             let observation = match tasks.get(arn.as_str()) {
@@ -405,7 +408,8 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
         Ok(failure)
     }
 
-    /// What the page's own record already tells costs no look at a newer one.
+    /// Looks at one execution. The newest record is loaded only if the one at hand does not already
+    /// show what was observed.
     async fn look_at(
         &self,
         execution: &Execution,
@@ -434,7 +438,7 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
         }
     }
 
-    /// Stops what is past its time, or was cancelled and still runs.
+    /// Stops a task that is past its time, or that was cancelled and still runs.
     async fn enforce(&self, execution: &Execution, task_arn: &str) -> Result<(), PortError> {
         let now = self.system.now();
         let written = advance(self.store, self.queue, now, &execution.id, |execution| {

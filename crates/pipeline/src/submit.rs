@@ -30,10 +30,10 @@ use crate::{
 mod bulk;
 mod groups;
 
-/// Largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far
-/// smaller. Ours.
+/// The largest body of `POST /execute`, in bytes. A request within ECS's 8192 characters is far
+/// smaller.
 pub const BODY_MAX: usize = 64 * 1024;
-/// How long a rotated key is still good (DESIGN §7).
+/// How long the old key still works after a rotation (DESIGN §7).
 const OLD_KEY_GOOD: TimeDelta = TimeDelta::hours(24);
 
 /// The submit function.
@@ -57,9 +57,9 @@ pub struct Submit<'a, S, K, Q, X, A> {
 
 /// Why an execution is not cancelled.
 enum NotCancelled {
-    /// It is over already, like this.
+    /// It has already ended, with this status.
     Final(ExecutionStatus),
-    /// It stands where only a newer release knows how to stop it.
+    /// Only a newer release knows how to stop it in this status.
     NotKnown(ExecutionStatus),
 }
 
@@ -74,7 +74,7 @@ struct NewKey {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rotation {
-    /// The old key is useless from now on.
+    /// Whether the old key stops working at once.
     #[serde(default)]
     now: bool,
 }
@@ -83,9 +83,9 @@ struct Rotation {
 struct RotatedKeyAnswer<'a> {
     name: &'a str,
     role: Role,
-    /// Shown this once.
+    /// The new key. It is shown only this once.
     key: &'a str,
-    /// Until when the old key is good; `null` if it is not.
+    /// Until when the old key works; `null` if it does not.
     old_key_until: Option<Timestamp>,
 }
 
@@ -93,7 +93,7 @@ struct RotatedKeyAnswer<'a> {
 struct NewKeyAnswer<'a> {
     name: &'a str,
     role: Role,
-    /// Shown this once.
+    /// The new key. It is shown only this once.
     key: &'a str,
 }
 
@@ -123,7 +123,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         request: &ApiGatewayProxyRequest,
     ) -> Result<ApiGatewayProxyResponse, Problem> {
         let route = Route::of(request)?;
-        // First of all: who may not do it learns nothing of how it is done.
+        // This check comes first, so that a caller without the role learns nothing about the
+        // request format.
         auth::require(caller, route.role())?;
         http::only_parameters(request, &[])?;
         match route {
@@ -194,8 +195,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         }
     }
 
-    /// Copies the request of a run, whatever has become of it, and goes on as if the caller had
-    /// sent the copy with the changes.
+    /// Copies the request of a run, whatever its status, and goes on as if the caller had sent the
+    /// copy with the changes.
     async fn rerun(
         &self,
         caller: &Caller,
@@ -209,8 +210,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             .await
     }
 
-    /// Records an execution and then wakeups at it. Accepted is durable: if the wakeup is lost, the
-    /// sweep sends another.
+    /// Records an execution and then sends a wakeup for its backlog. Accepted is durable: if the
+    /// wakeup is lost, the sweep sends another.
     async fn record(
         &self,
         caller: &Caller,
@@ -247,7 +248,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         }
     }
 
-    /// The submission as it was first heard of.
+    /// Returns the submission as it was first opened.
     async fn opened(&self, caller: &Caller, id: &str) -> Result<Submission, PortError> {
         let now = self.system.now();
         self.store
@@ -256,7 +257,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 
     async fn existing(&self, id: ExecutionId) -> Result<ApiGatewayProxyResponse, Problem> {
-        // One that this release cannot read is accepted all the same.
+        // An execution that this release cannot read was accepted all the same.
         let found = passed_over(self.store.load(&id).await).map_err(|e| http::failed(&e))?;
         Ok(accepted(
             &id,
@@ -379,8 +380,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             .await
     }
 
-    /// A new key in the place of one, for the same principal. The old one is good for a day more,
-    /// so that those who use it can be told, unless it is to go at once.
+    /// Replaces a key with a new one for the same principal. The old key works for one more day, so
+    /// that its users can be told, unless the caller wants it to stop at once.
     async fn rotate_key(
         &self,
         name: &str,
@@ -438,8 +439,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 }
 
-/// Lambda would refuse the event of a body that is mostly quotes or backslashes. One machine has no
-/// such events, and the same limit.
+/// Refuses a body that is mostly quotes or backslashes, because Lambda would refuse its event. One
+/// machine has no such events but the same limit.
 fn refuse_what_no_event_holds(request: &ApiGatewayProxyRequest) -> Result<(), Problem> {
     let length = length_in_event(request.body.as_deref().unwrap_or_default());
     if length <= BULK_EVENT_MAX {

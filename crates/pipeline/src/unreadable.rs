@@ -1,12 +1,11 @@
-//! Records that cannot be read. One stops nothing but itself: it is passed over, and said in the
-//! log.
+//! Records that cannot be read. Such a record stops nothing but itself: it is logged and skipped.
 
 use domain::{
     error::{Corrupt, PortError},
     execution::Execution,
 };
 
-/// The records that can be read.
+/// Returns the records that can be read, and logs the others.
 pub(crate) fn readable(loaded: Vec<Result<Execution, Corrupt>>) -> Vec<Execution> {
     loaded
         .into_iter()
@@ -14,8 +13,8 @@ pub(crate) fn readable(loaded: Vec<Result<Execution, Corrupt>>) -> Vec<Execution
         .collect()
 }
 
-/// What came of looking at one record, with nothing in place of one that cannot be read: repeating
-/// the look would not help.
+/// Replaces the error of an unreadable record with the default value, because repeating the read
+/// would not help.
 pub(crate) fn passed_over<T: Default>(result: Result<T, PortError>) -> Result<T, PortError> {
     match result {
         Err(PortError::Corrupt(corrupt)) => {

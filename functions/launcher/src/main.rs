@@ -1,7 +1,7 @@
-//! The launcher function: starts the heads of lines, stops what is to be stopped, asks after what
-//! is unknown.
+//! The launcher function: starts the executions at the heads of backlogs, stops tasks that are not
+//! wanted any more, and finds out what came of launches whose outcome is unknown.
 
-// The SDK's futures nest deeper than rustc looks by default.
+// The SDK's futures nest deeper than rustc's default limit.
 #![recursion_limit = "256"]
 
 use aws::{

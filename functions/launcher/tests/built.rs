@@ -1,5 +1,5 @@
-//! That this package has a test of its program is why nextest builds the program itself, which the
-//! end-to-end tests deploy.
+//! nextest builds the program of this package only because the package has a test of it. The
+//! end-to-end tests deploy that program.
 
 use std::process::Command;
 

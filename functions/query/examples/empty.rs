@@ -1,6 +1,6 @@
-//! The least that can be made of `lambda_runtime`: what a function's cold start is held against
-//! (`just bench`). It stands here to be built of the same crates, with the same features and
-//! profile, as the functions.
+//! The smallest possible function on `lambda_runtime`, with which a function's cold start is
+//! compared (`just bench`). It is in this package so that it is built with the same crates,
+//! features and profile as the functions.
 
 use lambda_runtime::{Error, LambdaEvent, service_fn, tracing};
 

@@ -1,6 +1,6 @@
 //! The query function: every route that reads.
 
-// The SDK's futures nest deeper than rustc looks by default.
+// The SDK's futures nest deeper than rustc's default limit.
 #![recursion_limit = "256"]
 
 use aws::{

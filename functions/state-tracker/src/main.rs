@@ -1,7 +1,7 @@
 //! The state tracker function: turns ECS's events and the script's marker lines into history,
-//! sweeps up what was missed, and makes the ends of executions known.
+//! repairs what was missed by a sweep each minute, and publishes the ends of executions.
 
-// The SDK's futures nest deeper than rustc looks by default.
+// The SDK's futures nest deeper than rustc's default limit.
 #![recursion_limit = "256"]
 
 use aws::{
@@ -23,8 +23,8 @@ use pipeline::{
 };
 use serde_json::Value;
 
-/// What a sweep leaves of the function's time, in milliseconds, for the page of executions that it
-/// is in the middle of. Ours.
+/// The part of the function's time that a sweep leaves unused, in milliseconds. A sweep checks the
+/// time only between two pages of executions, so this is the time for one page.
 const SPARE_MILLIS: u64 = 15_000;
 
 #[tokio::main(flavor = "current_thread")]
@@ -61,7 +61,7 @@ async fn main() -> Result<(), Error> {
     lambda_runtime::run(service_fn(answer)).await
 }
 
-/// Until when a sweep may go on; the deadline is in milliseconds since the epoch.
+/// Returns until when a sweep may go on. The deadline is in milliseconds since the epoch.
 fn until(deadline: u64) -> Timestamp {
     let millis = i64::try_from(deadline.saturating_sub(SPARE_MILLIS)).unwrap_or(i64::MAX);
     Timestamp::from_timestamp_millis(millis).unwrap_or_default()

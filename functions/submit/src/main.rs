@@ -1,7 +1,7 @@
 //! The submit function: every route that writes. It records and sends messages; it never touches
 //! ECS.
 
-// The SDK's futures nest deeper than rustc looks by default.
+// The SDK's futures nest deeper than rustc's default limit.
 #![recursion_limit = "256"]
 
 use aws::{

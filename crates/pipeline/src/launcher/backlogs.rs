@@ -1,5 +1,5 @@
-//! What launchers tell each other of a backlog: what holds it, who looks again and when, how fast
-//! it moves.
+//! The state of a backlog that launchers share: what holds it, who looks again and when, and how
+//! fast it moves.
 
 use std::{
     collections::HashMap,
@@ -14,21 +14,21 @@ use domain::{
     ports::{PortError, Store},
 };
 
-/// How often a backlog's state is decided anew because another launcher was faster. Ours: it is
-/// advice, so it is given up then.
+/// How often a change to a backlog's state is decided again because another launcher was faster.
+/// Then the change is dropped, which is safe because the state is only advice.
 const CONFLICTS_MAX: usize = 8;
-/// How often a process writes down what it started out of a held backlog. Ours: so that it costs
-/// next to nothing for each start.
+/// How often a process records how many executions it started from a held backlog. It is this
+/// seldom so that the write costs next to nothing for each start.
 const WRITTEN_EVERY: TimeDelta = TimeDelta::seconds(5);
 
-/// How many starts without a pause make it worth while to go on looking at a backlog, instead of
-/// being told of each slot by a message. Ours: as many as a batch of messages has.
+/// How many starts without a pause make it cheaper to watch a backlog than to get a wakeup for each
+/// slot: as many as a batch of messages has.
 const FAST: usize = 10;
 
-/// How fast backlogs move that this process starts from.
+/// How fast the backlogs move that this process starts from.
 #[derive(Debug)]
 pub struct Pace {
-    /// What it started out of lines that are held, not written down yet.
+    /// The starts from held backlogs that are not recorded yet.
     started: Mutex<HashMap<LimitKey, Started>>,
     fast: usize,
 }
@@ -46,7 +46,8 @@ struct Started {
 }
 
 impl Pace {
-    /// With another number of starts that are brisk, so that a small simulation has them too.
+    /// Returns a pace that counts as fast from another number of starts on, so that a small
+    /// simulation can reach it.
     #[must_use]
     pub fn fast_from(starts: usize) -> Self {
         Self {
@@ -55,12 +56,12 @@ impl Pace {
         }
     }
 
-    /// Whether so many starts without a pause are worth a watch.
+    /// Whether this many starts without a pause are worth a watch.
     pub(super) fn is_fast(&self, starts: usize) -> bool {
         starts >= self.fast
     }
 
-    /// Counts these, and returns all that are to be written down now.
+    /// Counts these starts. Returns the total if it is to be recorded now.
     fn count(&self, backlog: &LimitKey, started: u32, now: Timestamp) -> Option<u32> {
         let mut backlogs = self.started.lock().unwrap_or_else(PoisonError::into_inner);
         let own = backlogs.entry(backlog.clone()).or_default();
@@ -73,8 +74,8 @@ impl Pace {
     }
 }
 
-/// Changes what is known of a backlog; returns the state as it was before, and as it is afterwards.
-/// `None` from `decide` leaves it.
+/// Changes the state of a backlog. Returns the state before and after. A `None` from `decide`
+/// leaves the state as it is.
 ///
 /// # Errors
 /// When the store does not answer.
@@ -99,7 +100,7 @@ pub(super) async fn change_backlog(
     Ok((state.clone(), state))
 }
 
-/// So many started out of a backlog; of interest where it is held.
+/// Records how many executions started from a backlog. Does nothing unless the backlog is held.
 ///
 /// # Errors
 /// When the store does not answer.

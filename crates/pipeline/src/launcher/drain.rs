@@ -1,9 +1,10 @@
-//! Draining a backlog: its first ones are started as long as there is room, as fast as may be, and
-//! never faster.
+//! Draining a backlog: its first executions are started while there is room, as fast as the limits
+//! allow and no faster.
 //!
-//! A launch takes its lock, its group and its pool in one write, all or none. Who has a lock or is
-//! of a group that has a limit starts out of that backlog; where only the pool has no room, the
-//! first of the backlog goes to the pool's backlog and stands there for all behind it.
+//! A launch takes its lock, its group and its pool in one write, all or none. An execution with a
+//! lock, or of a group with a limit, starts from that limit's backlog. If only the pool has no
+//! room, the first entry of that backlog moves to the pool's backlog and waits there for all
+//! entries behind it.
 
 use std::collections::BTreeSet;
 
@@ -34,53 +35,53 @@ use crate::{
     unreadable::passed_over,
 };
 
-/// How many entries are looked at in one round: RunTask takes 20 calls a second (AWS-FACTS §2).
+/// How many entries one round looks at: RunTask takes 20 calls a second (AWS-FACTS §2).
 const ROUND: u32 = 20;
-/// How many entries more than can start are looked at: the backlog's index is behind the records by
-/// some milliseconds, so that it still names those that this launcher has just started. Ours.
+/// How many entries are looked at beyond those that can start. The backlog's index lags the records
+/// by some milliseconds, so it may still list entries that this launcher has just started.
 const SPARE: u32 = 4;
-/// How many entries are looked at where those before them cannot be read. Ours: as many records are
-/// some megabytes.
+/// How many entries are looked at when those at the head cannot be read. This many records are some
+/// megabytes.
 const HIDDEN_MAX: u32 = 1_000;
-/// How long one invocation goes on before it leaves the rest to another wakeup. Ours: far below the
+/// How long one invocation drains before it leaves the rest to another wakeup. It is far below the
 /// function's timeout.
 const DRAIN: TimeDelta = TimeDelta::seconds(5);
-/// After how long without having to wait another launcher is promoted: a round takes a few tenths
-/// of a second (SCALING: 100 starts a second). Ours.
+/// After how long another launcher is woken to help. A launcher that never had to wait for this long
+/// does not keep up: a round takes a few tenths of a second (SCALING: 100 starts a second).
 const HELP: TimeDelta = TimeDelta::seconds(1);
-/// The longest a launcher waits within an invocation (DESIGN §5).
+/// The longest that a launcher waits within an invocation (DESIGN §5).
 const NAP_MAX: TimeDelta = TimeDelta::seconds(1);
-/// The shortest: tokens gather meanwhile, so that a backlog that only its rate holds is looked at
-/// twice a second and not at each token. Ours.
+/// The shortest wait. Tokens gather meanwhile, so that a backlog held by its rate alone is looked
+/// at twice a second and not at each token.
 const NAP_MIN: TimeDelta = TimeDelta::milliseconds(500);
-/// How long a watch is good for without being renewed. Ours: a round takes some tenths of a second;
-/// who dies leaves a backlog unwatched for so long.
+/// How long a watch lasts unless it is renewed. A round takes some tenths of a second, and a
+/// launcher that dies leaves its backlog unwatched for at most this long.
 const WATCH: TimeDelta = TimeDelta::seconds(2);
-/// How long a run waits that needs a secret whose record cannot be read. Ours: an administrator
-/// sets it anew.
+/// How long a run waits that needs a secret with an unreadable record. It is this long because an
+/// administrator has to set the secret again.
 const UNREADABLE_NAP: TimeDelta = TimeDelta::minutes(1);
-/// A pause where the backlog's index is behind the records. Ours: it is by some milliseconds.
+/// A pause for the backlog's index to catch up with the records. It lags by some milliseconds.
 const STALE_NAP: TimeDelta = TimeDelta::milliseconds(100);
 
-/// What came of one look at a backlog.
+/// The outcome of one round on a backlog.
 enum Round {
-    /// Nobody is in it and due.
+    /// No entry is due.
     Empty,
-    /// A launcher waits until it may go on with it.
+    /// Another launcher is waiting until it may go on with this backlog.
     Attended,
-    /// So many were started, or others moved: look again.
+    /// This many were started, or entries were moved: look again.
     Moved(usize),
-    /// Those the index named are gone.
+    /// The entries that the index listed are gone.
     Stale,
-    /// Its first cannot start, and so nobody behind it can.
+    /// The first entry cannot start, so no entry behind it can either.
     Held(Hold),
 }
 
-/// The first of a backlog.
+/// The head of a backlog.
 struct Head {
-    /// Those that can be started from there.
+    /// The executions that can be started from the backlog.
     waiting: Vec<Execution>,
-    /// The index named others that are gone.
+    /// Whether the index listed entries that are gone.
     stale: bool,
 }
 
@@ -88,21 +89,20 @@ struct Head {
 struct Hold {
     by: HeldBy,
     reason: String,
-    /// When to look again without being told; a slot of ours that is given back comes with a
-    /// wakeup.
+    /// When to look again without a wakeup. A slot that we give back sends a wakeup by itself.
     look_at: Option<Timestamp>,
 }
 
-/// How a launcher gets on with a backlog.
+/// The progress of one launcher on a backlog.
 struct Watch {
     /// Since when it has not had to wait.
     since: Timestamp,
-    /// How many it started since then.
+    /// How many executions it started since then.
     started: usize,
-    /// Until when those who give something back need not tell: what it last wrote into the
-    /// backlog's state.
+    /// Until when nobody needs to send a wakeup for what they give back: the value that this
+    /// launcher last wrote into the backlog's state.
     mark: Option<Timestamp>,
-    /// Whether it promoted another one.
+    /// Whether it has woken another launcher to help.
     helped: bool,
 }
 
@@ -117,24 +117,24 @@ impl Watch {
     }
 }
 
-/// A pool, as it stands at a look.
+/// The state of a pool when it was looked at.
 struct PoolLook {
     backlog: LimitKey,
     pool: CapacityPool,
     state: BacklogState,
     used: u32,
     room: Room,
-    /// What the installation sets.
+    /// The pool's quota as the installation sets it.
     set: Option<u32>,
 }
 
-/// Whether an execution can be launched as far as its task definition goes.
+/// Whether an execution's task definition is ready for a launch.
 enum Ready {
-    /// So.
+    /// The definition is ready.
     Now(Box<Execution>),
-    /// In a moment.
+    /// The definition will be ready in a moment.
     Soon,
-    /// Not in this round: it was postponed, or ended.
+    /// Not in this round: the execution was postponed or has ended.
     Elsewhere,
 }
 
@@ -153,8 +153,8 @@ where
     X: Secrets,
     A: Clock + Entropy,
 {
-    /// Drains a backlog, and then those that the first of it went to or made room in. No message is
-    /// sent for that: what is not finished comes again with the message that began it.
+    /// Drains a backlog, and then the backlogs that its first entries moved to or made room in. No
+    /// message is sent for those: if the work fails, the message that began it is delivered again.
     pub(super) async fn drain_all(
         &self,
         backlog: LimitKey,
@@ -172,8 +172,8 @@ where
         Ok(())
     }
 
-    /// Starts the first of a backlog as long as there is room, and tells the newly come why they
-    /// wait. Returns the backlogs to look at next.
+    /// Starts the first executions of a backlog while there is room, and records for the newcomers
+    /// why they wait. Returns the backlogs to look at next.
     async fn drain(
         &self,
         backlog: &LimitKey,
@@ -184,8 +184,9 @@ where
             .drain_while(backlog, newcomers, &mut next, &mut watch)
             .await;
         if drained.is_err() {
-            // The message that began it comes again in minutes. Until then nobody is told of the
-            // next backlogs, nor of room that came under the watch: so a look once that is over.
+            // SQS delivers the message that began this again only after minutes. Until then no
+            // wakeup is sent for the next backlogs, nor for room that became free under the watch.
+            // So each gets a delayed wakeup for when the watch is over.
             next.extend(watch.mark.map(|_| backlog.clone()));
             let again = |backlog| {
                 delayed(
@@ -238,19 +239,20 @@ where
                 }
             }
         }
-        // First this, or who takes the message might leave before room comes that nobody tells of.
+        // The watch is cleared before the message is sent. No wakeup is sent for room that becomes
+        // free under a watch, and the launcher that takes the message may have left by then.
         self.unwatch(backlog, watch).await?;
         self.queue.send(vec![wakeup(backlog)]).await
     }
 
-    /// Whether so much starts that being told of each slot is dearer than looking. Not where
-    /// nothing bounds the rate, on one machine: there a slot is to be used at once.
+    /// Whether starts come so fast that watching the backlog is cheaper than a wakeup for each
+    /// slot. Never so on one machine, where no rate applies: there a slot is to be used at once.
     fn is_fast(&self, watch: &Watch) -> bool {
         self.settings.run_task_rate.is_some() && self.pace.is_fast(watch.started)
     }
 
-    /// Makes known that this launcher goes on looking at a backlog that moves briskly, and calls
-    /// another one where it does not keep up.
+    /// Records that this launcher keeps watching a fast backlog, and wakes another launcher if it
+    /// does not keep up.
     async fn watch(&self, backlog: &LimitKey, watch: &mut Watch) -> Result<(), PortError> {
         let (now, until) = (self.system.now(), self.system.now() + WATCH);
         if !self.is_fast(watch) {
@@ -275,7 +277,7 @@ where
             .map(drop)
     }
 
-    /// Takes its watch back, for others go on with the backlog.
+    /// Clears this launcher's watch, because others go on with the backlog.
     async fn unwatch(&self, backlog: &LimitKey, watch: &mut Watch) -> Result<(), PortError> {
         if watch.mark.is_some() {
             backlogs::change_backlog(self.store, backlog, |state| {
@@ -287,8 +289,8 @@ where
         Ok(())
     }
 
-    /// How long to wait for the rate, or for the slots of a full backlog that moves briskly, if
-    /// that is worth while and holds up no other backlog.
+    /// Returns how long to wait for the rate, or for slots of a full backlog that moves fast.
+    /// Returns `None` if waiting is not worth it or would delay other backlogs.
     fn nap(&self, hold: &Hold, watch: &Watch, next: &BTreeSet<LimitKey>) -> Option<TimeDelta> {
         match hold.by {
             HeldBy::Rate => hold
@@ -327,8 +329,8 @@ where
         }
         let known = (backlog, &state, used);
         let pool = self.look_at_pool(first, known, now).await?;
-        // Behind a lock or a group only the first may start, so only that has had its chances; in
-        // the pool's backlog all wait for the pool.
+        // In the backlog of a lock or a group only the first entry may start, so only that one is
+        // checked. In the pool's backlog all entries wait for the pool.
         let waiting_for_pool = if *backlog == pool.backlog {
             waiting.len()
         } else {
@@ -355,8 +357,8 @@ where
             .await
     }
 
-    /// The first of a backlog. Where none of those that were looked at can be read, more are looked
-    /// at, so that they hide nobody.
+    /// Returns the head of a backlog. If none of the entries looked at can be read, more are looked
+    /// at, so that unreadable records do not hide the entries behind them.
     async fn head(
         &self,
         backlog: &LimitKey,
@@ -376,7 +378,7 @@ where
         }
     }
 
-    /// Those of the entries that still stand there, in their order.
+    /// Returns those of the entries that are still in the backlog, in order.
     async fn waiting(&self, entries: &[BacklogEntry], now: Timestamp) -> Result<Head, PortError> {
         let mut head = Head {
             waiting: Vec::new(),
@@ -392,8 +394,8 @@ where
             };
             match found {
                 Ok(Some(execution)) if is_there(&execution) => head.waiting.push(execution),
-                // A state of a newer release, or a record that cannot be read, is for others to go
-                // on with.
+                // A newer release goes on with a state that this one does not know. A record that
+                // cannot be read is skipped.
                 Ok(Some(execution)) if matches!(execution.state, State::Other { .. }) => {}
                 Err(PortError::Corrupt(corrupt)) => corrupt.note(),
                 Ok(_) => head.stale = true,
@@ -403,8 +405,8 @@ where
         Ok(head)
     }
 
-    /// How many entries of a backlog are worth a look: as many as there may be room for, and some
-    /// more. Each of them is a record to be read.
+    /// Returns how many entries of a backlog to look at: as many as there may be room for, plus a
+    /// few. Each costs the read of a record.
     fn worth_a_look(
         &self,
         backlog: &LimitKey,
@@ -426,7 +428,8 @@ where
         most.saturating_add(SPARE).min(ROUND)
     }
 
-    /// The pool that the first of a backlog needs; of the backlog itself state and usage are known.
+    /// Returns the state of the pool that the first of a backlog needs. State and usage of
+    /// `backlog` itself are known already.
     async fn look_at_pool(
         &self,
         first: &Execution,
@@ -454,8 +457,8 @@ where
         })
     }
 
-    /// Ends what no limit here will ever admit, and lets go on demand what Spot has had its chances
-    /// with. `None` if there is neither.
+    /// Ends executions that no limit here can ever admit, and moves executions from Spot to
+    /// on-demand capacity after enough refusals or interruptions. Returns `None` if there were neither.
     async fn without_hope(
         &self,
         waiting: &[Execution],
@@ -483,7 +486,8 @@ where
         Ok(moved.then_some(Round::Moved(0)))
     }
 
-    /// Why an execution is to have on-demand capacity instead of Spot, if it is.
+    /// Returns why an execution falls back from Spot to on-demand capacity, or `None` if it does
+    /// not.
     fn gives_up_spot(&self, execution: &Execution, pool: &PoolLook) -> Option<String> {
         let after = self
             .settings
@@ -495,8 +499,8 @@ where
                 "Fargate Spot took its capacity back {interruptions} times"
             ));
         }
-        // What has room is not given up, and a probe that is due is made first, or Spot would be
-        // given up for ever.
+        // An execution that fits in Spot stays there. A probe that is due is made first, or Spot
+        // would be given up for ever.
         let fits = match pool.room {
             Room::Probe(_) => true,
             Room::UpTo(max) => {
@@ -519,7 +523,8 @@ where
         })
     }
 
-    /// The backlog it then stands in, if it did fall back.
+    /// Moves an execution to on-demand capacity. Returns its new backlog, or `None` if it did not
+    /// move.
     async fn fall_back(
         &self,
         execution: &Execution,
@@ -534,9 +539,9 @@ where
             .map(|entry| entry.backlog))
     }
 
-    /// How many of these may start now by their limits, and what holds the first if it is none of
-    /// them. (0, `None`) where only the pool has no room for the first of a lock's or a group's
-    /// backlog.
+    /// Returns how many of `batch` may start now under their limits, and what holds the first one
+    /// if none may. Returns `(0, None)` if only the pool has no room for the first of a lock's or a
+    /// group's backlog.
     async fn fitting(
         &self,
         (backlog, state, used): (&LimitKey, &BacklogState, u32),
@@ -608,7 +613,8 @@ where
         )
     }
 
-    /// Whether one of this lock's or group's backlog stands in a pool's backlog, for all behind it.
+    /// Whether an entry of this lock's or group's backlog waits in a pool's backlog for all behind
+    /// it.
     async fn somebody_is_promoted(
         &self,
         backlog: &LimitKey,
@@ -617,14 +623,14 @@ where
         let Some(id) = &state.promoted else {
             return Ok(false);
         };
-        // One whose record cannot be read has had its turn: the others of its backlog are not to
-        // wait for it.
+        // A promoted execution with an unreadable record no longer counts, so that the others in
+        // its backlog do not wait for it.
         let promoted =
             passed_over(self.store.load(id).await)?.and_then(|execution| execution.backlog_entry());
         Ok(promoted.is_some_and(|entry| entry.backlog != *backlog))
     }
 
-    /// Sends the first of a lock's or a group's backlog to its pool's.
+    /// Moves the first entry of a lock's or a group's backlog to its pool's backlog.
     async fn call(
         &self,
         backlog: &LimitKey,
@@ -661,7 +667,7 @@ where
         }))
     }
 
-    /// Starts these, as far as the rate lets it.
+    /// Starts these executions, as far as the rate allows.
     async fn start(
         &self,
         backlog: &LimitKey,
@@ -670,8 +676,8 @@ where
         pool: PoolLook,
         next: &mut BTreeSet<LimitKey>,
     ) -> Result<Round, PortError> {
-        // Before the tokens are taken: a definition may have to be registered, and what was granted
-        // would be used later.
+        // This comes before taking tokens: a definition may have to be registered first, and tokens
+        // granted before that would be used later than they were granted.
         let (mut updates, whole) = self.prepared(batch, &pool).await?;
         if updates.is_empty() {
             return Ok(if whole { Round::Moved(0) } else { Round::Stale });
@@ -686,7 +692,7 @@ where
         updates.truncate(granted);
         let launched = self.record(backlog, updates, &pool).await?;
         if launched.is_empty() {
-            // Others were faster, or took what there was.
+            // Other launchers were faster, or used up the room.
             return Ok(Round::Stale);
         }
         let (launched, marked) = self.by_their_marks(launched).await?;
@@ -696,8 +702,8 @@ where
                 .filter_map(|launched| calls_next(backlog, &launched.execution)),
         );
         let count = launched.len();
-        // Each to its end: what one cannot write down is no reason to leave the others in the
-        // middle of their calls.
+        // Every call is finished. A launch that cannot be recorded is no reason to abandon the
+        // others in the middle of their calls.
         let (mut ran, mut failure) = (Vec::new(), None);
         let runs = join_all(launched.into_iter().map(|launched| self.run(launched)));
         let (results, cancelled) =
@@ -721,7 +727,8 @@ where
         failure.map_or(Ok(round), Err)
     }
 
-    /// Up to `want` launches that the rates allow now; of none, when there will be some.
+    /// Takes tokens for up to `want` launches, as many as the rates allow now. If there are none,
+    /// the [`Hold`] says when to look again.
     async fn take_tokens(
         &self,
         pool: CapacityPool,
@@ -756,7 +763,7 @@ where
         Ok((usize::try_from(granted).unwrap_or_default(), hold))
     }
 
-    /// A probe is one launcher's; for the others the pool is held.
+    /// Claims a probe for this launcher. Returns a hold if another launcher claimed it first.
     async fn claim_probe(&self, pool: &PoolLook) -> Result<Option<Hold>, PortError> {
         let (Room::Probe(_), Some(adaptive_limit)) = (pool.room, &pool.state.adaptive_limit) else {
             return Ok(None);
@@ -772,9 +779,10 @@ where
         Ok((!mine).then(|| self.held_by_pool(pool)))
     }
 
-    /// The launches as they are to be written, of those whose definition is there; and whether all
-    /// were looked at. One that somebody is registering holds the others up for as long as that
-    /// takes, so that ten thousand of the same kind are not sent away one by one.
+    /// Returns the updates that record the launches with a registered definition, and whether all
+    /// of `batch` was looked at. A definition that another launcher is registering stops the loop
+    /// for as long as that takes, so that ten thousand executions of the same kind are not
+    /// postponed one by one.
     async fn prepared(
         &self,
         batch: impl Iterator<Item = Execution>,
@@ -801,8 +809,8 @@ where
         Ok((updates, true))
     }
 
-    /// Writes the launches down under their limits, each all or none, before anything is started.
-    /// An error if none could be written: those that are on record go on.
+    /// Records the launches under their limits, each all or none, before anything is started.
+    /// Returns an error only if none could be recorded; otherwise the recorded ones go on.
     async fn record(
         &self,
         backlog: &LimitKey,
@@ -832,8 +840,8 @@ where
         }
         for (entry, full) in back {
             if let Err(error) = self.turn_back(entry, full).await {
-                // It is tried again from where it stands; those that are on record are not held up
-                // by it.
+                // The entry is tried again from its backlog. The recorded launches do not wait for
+                // it.
                 tracing::warn!(execution = %entry.id, %error, "an entry could not be sent back to its backlog");
             }
         }
@@ -843,12 +851,12 @@ where
         }
     }
 
-    /// The record with the next attempt, once its task definition is there.
+    /// Returns the record with its next attempt, once its task definition is registered.
     async fn launching(&self, before: &Execution) -> Result<Ready, PortError> {
         let now = self.system.now();
         let git = match self.git_access(before).await {
-            // A secret's record that cannot be read holds up those that need the secret, and nobody
-            // else in the backlog.
+            // A secret with an unreadable record delays only the executions that need it, not the
+            // rest of the backlog.
             Err(PortError::Corrupt(corrupt)) => {
                 corrupt.note();
                 let postponed = |execution: &Execution| {
@@ -890,7 +898,7 @@ where
         }
     }
 
-    /// Its lock or its group is used up again: back into that backlog.
+    /// Moves an execution back to the backlog of its lock or group, which is used up again.
     async fn turn_back(&self, entry: &BacklogEntry, full: LimitKey) -> Result<(), PortError> {
         let (now, usage) = (self.system.now(), self.store.usage(&full).await?);
         let goes_back = |execution: &Execution| {
@@ -909,14 +917,15 @@ where
             .map(drop)
     }
 
-    /// What ECS's answers to a round of launches teach of the pool.
+    /// Updates the pool's adaptive limit from ECS's answers to a round of launches.
     async fn learn(&self, pool: &PoolLook, ran: Vec<Ran>) -> Result<Round, PortError> {
         let now = self.system.now();
         let short = ran.iter().find_map(|ran| match ran {
             Ran::Short(shortage, words) => Some((*shortage, words)),
             Ran::Started | Ran::Settled | Ran::Throttled(_) => None,
         });
-        // A probe that told neither is nobody's success: another is made when its time is over.
+        // A probe that was neither accepted nor refused does not count as a success. Another probe
+        // is made when its time is over.
         let started = ran.iter().filter(|ran| matches!(ran, Ran::Started)).count();
         let taken = matches!(pool.room, Room::Probe(_)) && started > 0;
         if short.is_some() || taken {
@@ -960,9 +969,9 @@ where
         }))
     }
 
-    /// Writes down what holds a backlog and sees to the next look at it: in a moment by this
-    /// launcher, or by a delayed wakeup. Whether its watch was taken back with that: who gave
-    /// something back under it told nobody, so that another look is due.
+    /// Records what holds a backlog and arranges the next look at it: by this launcher after `nap`,
+    /// or by a delayed wakeup. Returns whether this also cleared the launcher's watch. If so,
+    /// another look is due, because whoever gave something back under the watch sent no wakeup.
     async fn hold(
         &self,
         backlog: &LimitKey,
@@ -980,7 +989,7 @@ where
         let mark = nap
             .filter(|_| self.settings.run_task_rate.is_some())
             .map(|nap| now + nap + WATCH);
-        // Should the write fail, either may stand in the backlog's state.
+        // If the write fails, the backlog's state may hold either mark.
         watch.mark = mark.or(mine);
         let held = |before: &BacklogState| {
             let next_look = if pending(before) {
@@ -1016,7 +1025,8 @@ where
         Ok(mark.is_none() && mine.is_some())
     }
 
-    /// Nothing holds it. Whether its watch was taken back with that, so that another look is due.
+    /// Records that nothing holds the backlog. Returns whether this also cleared the launcher's
+    /// watch, so that another look is due.
     async fn is_empty(&self, backlog: &LimitKey, watch: &mut Watch) -> Result<bool, PortError> {
         backlogs::change_backlog(self.store, backlog, |state| {
             Some(state.free().unwatched(watch.mark))
@@ -1025,7 +1035,8 @@ where
         Ok(watch.mark.take().is_some())
     }
 
-    /// Those who came with this wakeup and still stand in this backlog learn why.
+    /// Records the reason in the executions that came with this wakeup and are still in this
+    /// backlog.
     async fn tell(
         &self,
         ids: &[ExecutionId],
@@ -1050,8 +1061,8 @@ where
     }
 }
 
-/// The backlog of the group for which an execution stood in the pool's backlog: its next is to be
-/// promoted.
+/// Returns the backlog of the group for which an execution waited in the pool's backlog. Its next
+/// entry is to be promoted.
 fn calls_next(backlog: &LimitKey, execution: &Execution) -> Option<LimitKey> {
     let mut demand = execution
         .demand()

@@ -1,5 +1,5 @@
-//! Groups that were cancelled: who is not to start by their mark, and closing the members page by
-//! page.
+//! Cancelled groups: keeping members that a cancel mark covers from starting, and closing the
+//! members page by page.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,24 +29,25 @@ use crate::{
     unreadable::passed_over,
 };
 
-/// How long the messages of one batch are worked on together, well below the function's 60 s: then
-/// the next batch goes on.
+/// How long the messages of one batch are worked on together. It is well below the function's 60 s,
+/// so that the next batch gets its turn.
 pub(super) const WORK: TimeDelta = TimeDelta::seconds(30);
-/// How often marks are asked for that are to be fresh. Ours: a store that is so slow will not be
-/// faster at the next try.
+/// How often fresh marks are asked for. A store that was too slow this often will not be faster at
+/// the next try.
 const TRIES: usize = 5;
-/// How old a mark may be where a member is started next. Ours: half of the second after which
-/// nobody starts (DESIGN §7 knows no number; the manual promises one second).
+/// How old a mark may be when a member is started next. It is half of the second after which no
+/// member starts (DESIGN §7 names no number; the manual promises one second).
 const FRESH: TimeDelta = TimeDelta::milliseconds(500);
-/// Members looked at before the mark is written again. Ours: what a page of history costs at most.
+/// How many members are looked at before the mark is written again. A page then costs at
+/// most as much as a page of history.
 pub(super) const PAGE: u32 = 100;
-/// Members closed at once. Ours: as many as are launched at once.
+/// How many members are closed at once: as many as are launched at once.
 pub(super) const TOGETHER: usize = 20;
 
-/// The marks of the groups that some executions are of.
+/// The cancel marks of the groups of some executions.
 type Marks = BTreeMap<Name, GroupCancel>;
 
-/// Executions that are not to start, with the marks that say so.
+/// Executions that must not start, with the marks that say so.
 pub(super) struct Marked {
     marks: Marks,
     executions: Vec<Execution>,
@@ -61,7 +62,8 @@ where
     X: Secrets,
     A: Clock + Entropy,
 {
-    /// The marks as they are now: one read for each group, however many are of it, all at once.
+    /// Returns the marks as they are now. Each group is read once, however many executions it has,
+    /// and all reads run at the same time.
     async fn marks<'e>(
         &self,
         executions: impl Iterator<Item = &'e Execution>,
@@ -80,8 +82,8 @@ where
             .collect())
     }
 
-    /// The same, of which none was read longer ago than is allowed where something is started next.
-    /// A store that is slow is asked again.
+    /// Returns marks that were all read recently enough to start something next. A store that is
+    /// slow is asked again.
     async fn fresh_marks<'e>(
         &self,
         executions: impl Iterator<Item = &'e Execution> + Clone,
@@ -99,8 +101,8 @@ where
         ))
     }
 
-    /// Closes those of a backlog's first that a mark covers, before anything is written for their
-    /// start; says whether there were any.
+    /// Closes those of `waiting` that a mark covers, before anything is written for their start.
+    /// Returns whether there were any.
     pub(super) async fn close_marked(&self, waiting: &[Execution]) -> Result<bool, PortError> {
         let marks = self.marks(waiting.iter()).await?;
         let marked: Vec<_> = waiting
@@ -112,9 +114,9 @@ where
         Ok(!marked.is_empty())
     }
 
-    /// Parts the launches on record: those that may go on, and those that a mark covers, which may
-    /// have come since the backlog was looked at. What may go on is to go on at once: a mark that
-    /// comes later is not heard.
+    /// Splits the recorded launches into those that may go on and those that a mark covers. Such a
+    /// mark may have been set after the backlog was looked at. The launches that may go on must go
+    /// on at once, because a mark that is set later has no effect on them here.
     pub(super) async fn by_their_marks(
         &self,
         launched: Vec<Launched>,
@@ -135,12 +137,13 @@ where
         ))
     }
 
-    /// Cancels those. They have no task yet that we know of, which the control queue finds out.
+    /// Cancels those executions. We know of no task of theirs yet; a check by the control queue
+    /// finds out.
     pub(super) async fn cancel_by_mark(&self, marked: &Marked) -> Result<(), PortError> {
         self.cancel_marked(&marked.marks, &marked.executions).await
     }
 
-    /// The execution, cancelled if a mark covers it and nobody has done so yet.
+    /// Returns the execution, cancelled if a mark covers it and nobody has cancelled it yet.
     pub(super) async fn heeding_its_mark(
         &self,
         execution: &Execution,
@@ -160,7 +163,7 @@ where
         Ok(after)
     }
 
-    /// Cancels each, and counts them as their marks'.
+    /// Cancels each execution and adds it to the counts of its mark.
     async fn cancel_marked(
         &self,
         marks: &Marks,
@@ -188,7 +191,8 @@ where
         Ok(())
     }
 
-    /// The record afterwards, and what was changed here, not by somebody else.
+    /// Cancels one execution. Returns the record afterwards, and what was changed by this call and
+    /// not by somebody else.
     async fn cancel_one(
         &self,
         mark: &GroupCancel,
@@ -209,8 +213,8 @@ where
         Ok((after, closed))
     }
 
-    /// Closes the members of a cancelled group, from where somebody stopped, until all are closed
-    /// or the time is up. Harmless beside others who do the same.
+    /// Closes the members of a cancelled group, from where the last launcher stopped, until all are
+    /// closed or the time is up. Several launchers may do this at once.
     pub(super) async fn close_group(
         &self,
         group: &Name,
@@ -252,8 +256,8 @@ where
         }
     }
 
-    /// Writes down how far a mark is. Where somebody else looked at that page, or set a newer mark,
-    /// only what was closed here is added to theirs.
+    /// Records the progress of a mark. If somebody else handled that page or set a newer mark, only
+    /// the counts of this call are added to theirs.
     async fn note_closed(
         &self,
         mark: &GroupCancel,
@@ -282,7 +286,7 @@ where
         }
     }
 
-    /// Adds what was closed here to the mark, which others move on.
+    /// Adds the counts of this call to the mark, while others advance it.
     async fn note_closed_beside(
         &self,
         mark: &GroupCancel,
@@ -347,8 +351,8 @@ where
         Ok(closed)
     }
 
-    /// The members as written; without those that ended by themselves in the meantime, or that
-    /// somebody else closed.
+    /// Writes the closed members and returns them, without those that ended by themselves in the
+    /// meantime or that somebody else closed.
     async fn write_closed(
         &self,
         mark: &GroupCancel,
@@ -367,7 +371,7 @@ where
                     written.push(after);
                 }
                 Err(UpdateError::Failed(error)) => return Err(error),
-                // Somebody moved it on: decided anew.
+                // Somebody else changed the record, so the cancel is decided again.
                 Err(UpdateError::Conflict | UpdateError::Full(_)) => {
                     let (after, closed) = self.cancel_one(mark, &before.id).await?;
                     written.extend(after.filter(|_| closed != Closed::default()));

@@ -1,4 +1,4 @@
-//! Running again what failed of a group, page by page.
+//! Running the failed members of a group again, page by page.
 
 use std::collections::BTreeSet;
 
@@ -36,9 +36,9 @@ where
     X: Secrets,
     A: Clock + Entropy,
 {
-    /// Runs the failed members again, from where somebody stopped, until all were looked at or the
-    /// time is up. Harmless beside others who do the same: a member has one key, under which it is
-    /// recorded once.
+    /// Runs the failed members again, from where the last launcher stopped, until all were looked
+    /// at or the time is up. Several launchers may do this at once: each member has one idempotency
+    /// key, under which its rerun is recorded once.
     pub(super) async fn rerun_group(
         &self,
         group: &Name,
@@ -54,7 +54,7 @@ where
                 return self.queue.send(vec![rerun.message().into()]).await;
             }
             let mark = passed_over(self.store.group_work::<GroupCancel>(group).await)?;
-            // Its executions count as submitted at that moment, so none of them would start.
+            // The reruns count as submitted at that moment, so none of them would start.
             if mark.is_some_and(|mark| mark.progress.at >= rerun.progress.at) {
                 self.store
                     .set_group_work(&rerun.given_up(self.system.now()))
@@ -108,7 +108,8 @@ where
                     errors: vec![other()],
                 }),
             }
-            // Also of one that is there already: somebody may have died before the wakeup.
+            // Existing reruns need a wakeup too: whoever recorded them may have died before sending
+            // it.
             backlogs.insert(backlog_of(&execution));
         }
         page.counts.rejected = u32::try_from(page.rejections.len()).unwrap_or(u32::MAX);
@@ -122,7 +123,7 @@ where
         Ok(page)
     }
 
-    /// The requests that can be run, and the others with everything that is wrong with them.
+    /// Returns the requests that can be run, and the rejected members with all their faults.
     async fn checked(
         &self,
         caller: &Caller,
@@ -182,8 +183,8 @@ where
         }
     }
 
-    /// Writes down how far it is. Where somebody else looked at that page, only what was found here
-    /// is added to theirs.
+    /// Records the progress of a rerun. If somebody else handled that page, only the counts of this
+    /// call are added to theirs.
     async fn note_rerun(
         &self,
         rerun: &GroupRerun,
@@ -205,7 +206,7 @@ where
                     .group_work::<GroupRerun>(&rerun.progress.group)
                     .await,
             )?;
-            // One of another submission has nothing to do with this page.
+            // A rerun of another submission has nothing to do with this page.
             let Some(theirs) = theirs.filter(|theirs| theirs.is_of_the_submission_of(rerun)) else {
                 return Ok(());
             };

@@ -1,8 +1,8 @@
 //! Many executions in one request: some lines of a submission.
 //!
-//! Nothing is kept for each line but its execution, whose id follows from the submission's first
-//! moment and the line's index. So a submission that broke half-way and is sent again records
-//! exactly the rest.
+//! Only the execution itself is kept for each line. Its id follows from the time when the
+//! submission was opened and the line's index. So a submission that broke half-way and is sent
+//! again records exactly the rest.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,8 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::Submit;
 use crate::{http, intake::backlog_of, unreadable::passed_over};
 
-/// Records that are read at once, to compare them with what is sent again. Ours.
+/// How many records are read at once, to compare them with what is sent again. The reads of a
+/// request's 500 lines overlap, but do not all run at the same time.
 const READS: usize = 32;
 
 /// A line that can be run.
@@ -71,7 +72,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         Ok(answer)
     }
 
-    /// The lines that can be run, and the others with everything that is wrong with them.
+    /// Returns the lines that can be run, and the others with all their faults.
     async fn sorted(
         &self,
         caller: &Caller,
@@ -116,8 +117,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         ))
     }
 
-    /// Lines of a submission whose group was cancelled since it began are recorded as cancelled:
-    /// their sender hears what became of them, and none starts.
+    /// Records the lines as cancelled if their group was cancelled since the submission began.
+    /// Their sender sees the status, and none of them starts.
     async fn heeding_marks(
         &self,
         lines: Vec<(u32, Execution)>,
@@ -147,7 +148,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             .collect())
     }
 
-    /// Records them, and then wakeups once at each line (of those that wait) that they stand in.
+    /// Records these executions and then sends one wakeup for each backlog that they wait in.
     /// Accepted is durable: if a wakeup is lost, the sweep sends another.
     async fn record_all(
         &self,
@@ -181,7 +182,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             .accepted
             .extend(new.into_iter().map(|(line, _)| entry(line)));
         for ((index, execution), found) in self.recorded_before(known).await? {
-            // Who recorded it may have died before the wakeup.
+            // Whoever recorded it may have died before sending the wakeup.
             backlogs.extend(
                 found
                     .iter()
@@ -208,7 +209,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             .await
     }
 
-    /// What is recorded under the same ids.
+    /// Returns the executions that are recorded under the same ids.
     async fn recorded_before(
         &self,
         lines: Vec<((u32, Execution), Created)>,
@@ -224,7 +225,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
     }
 }
 
-/// The submission's id, if the request makes sense as a whole.
+/// Returns the submission's id, if the request is valid as a whole.
 fn checked(bulk: &BulkRequest) -> Result<IdempotencyKey, FieldError> {
     let fault = |field: &str, message: String| FieldError {
         field: field.into(),

@@ -1,5 +1,4 @@
-//! Requests about a whole group. They are only written down here: the control queue carries them
-//! out.
+//! Requests about a whole group. They are only recorded here; the control queue carries them out.
 
 use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use domain::{
@@ -19,14 +18,14 @@ use super::Submit;
 use crate::{http, query};
 
 impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
-    /// One mark, however many members there are. From a second after the answer on, none that was
-    /// submitted up to it starts.
+    /// Cancels a group by one mark, however many members it has. From a second after the answer on,
+    /// no member that was submitted before the mark starts.
     pub(super) async fn cancel_group(
         &self,
         caller: &Caller,
         group: &str,
     ) -> Result<ApiGatewayProxyResponse, Problem> {
-        // Also one without members yet: the first lines of a submission may be on their way.
+        // The group may have no members yet: the first lines of a submission may be on their way.
         let group = name("group", group)?;
         let mark = self
             .mark(caller, &group)
@@ -50,7 +49,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         }
     }
 
-    /// One record, however many members have failed. They are run again one after the other.
+    /// Records one rerun, however many members have failed. The members are run again one after the
+    /// other.
     pub(super) async fn rerun_group(
         &self,
         caller: &Caller,
@@ -80,7 +80,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         Ok(http::json(202, &view))
     }
 
-    /// The caller's wish, if it makes sense by itself.
+    /// Returns the caller's wish, if it is valid by itself.
     fn wish(&self, of: Name, request: GroupRerunRequest) -> Result<Wish, Problem> {
         let GroupRerunRequest {
             submission_id,
@@ -111,8 +111,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         })
     }
 
-    /// Refuses changes that are wrong by themselves, as the newest member shows, before anything is
-    /// run again. Any other fault of a member is told of that one.
+    /// Refuses changes that are wrong by themselves, before anything is run again. They are checked
+    /// on the newest member. Any other fault of a member is reported for that member.
     async fn check_changes(&self, caller: &Caller, rerun: &GroupRerun) -> Result<(), Problem> {
         let members = Filter {
             group: Some(rerun.of.clone()),
@@ -156,7 +156,7 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
             .collect())
     }
 
-    /// Writes it down, unless another rerun into the same group is not over.
+    /// Records the rerun, unless another rerun into the same group is not over.
     async fn begin(
         &self,
         caller: &Caller,
@@ -194,8 +194,8 @@ impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, 
         }
     }
 
-    /// Writes down what is to be done, and has it done. If the message is lost, the sweep sends
-    /// another.
+    /// Records the work and sends the message that starts it. If the message is lost, the sweep
+    /// sends another.
     async fn write_down<W: GroupWork>(&self, work: &W) -> Result<bool, PortError> {
         let written = self.store.set_group_work(work).await?;
         if written {
