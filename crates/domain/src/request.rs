@@ -1,4 +1,4 @@
-//! What a user asks for: untrusted ([`SubmitRequest`]), then validated once and for all
+//! What a user asks for: first untrusted ([`SubmitRequest`]), then validated once
 //! ([`LaunchRequest`]).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,22 +40,22 @@ pub use scalar::Scalar;
 pub use size::{SizeError, TaskSize};
 pub use written::written_keys;
 
-/// Greatest distance of a priority from the default 0, either way. Ours.
+/// The greatest distance of a priority from the default 0, either way. A hundred levels each way
+/// are enough for people to order their runs.
 pub const PRIORITY_MAX: i32 = 100;
 
-/// The most that `max_parallel` may say. Ours: more at a time than the largest bulk submission has
-/// lines is no limit.
+/// The largest `max_parallel`. A larger number would hardly be a limit.
 pub const MAX_PARALLEL_MAX: u32 = 100_000;
 
-/// Most retries of one execution. Ours: a command that failed eleven times needs a person.
+/// The most retries of one execution. A command that failed eleven times needs a person.
 pub const RETRIES_MAX: u8 = 10;
 
 /// A request as a user wrote it: the body of `POST /execute`, a line of a bulk file, a
 /// `.mycli.yaml`, or flags.
 ///
-/// Nothing in it can be trusted; [`SubmitRequest::validate`] is the only way on. What is absent
-/// takes the stack's default. A key that is not listed here is an error, and so is a list of values
-/// without keys. `Debug` shows no value of `env` and no credentials in `repo`.
+/// Nothing in it can be trusted; [`SubmitRequest::validate`] is the only way to use it. A key that
+/// is absent takes the stack's default. A key that is not listed here is an error, and so is a list
+/// of values without keys. `Debug` shows no value of `env` and no credentials in `repo`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, remote = "Self")]
 pub struct SubmitRequest {
@@ -101,16 +101,16 @@ pub struct SubmitRequest {
     /// `spot` or `on-demand`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<String>,
-    /// Of all executions with the same lock only one runs at a time.
+    /// The lock to hold. Only one execution with the same lock runs at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
-    /// The group this execution is counted in.
+    /// The group that this execution belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// How many of the group may run at a time.
+    /// How many executions of the group may run at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<i64>,
-    /// -100 to 100; the higher goes first.
+    /// -100 to 100; a higher one starts first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i64>,
     /// How often to run it again, 0 to 10.
@@ -125,7 +125,7 @@ pub struct SubmitRequest {
     /// A short name for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The caller's own key: sent twice within 24 hours it is the same execution.
+    /// The caller's own key. A request sent twice with it within 24 hours is the same execution.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// The IAM role the command runs with, by name or ARN.
@@ -143,8 +143,8 @@ impl Serialize for SubmitRequest {
 }
 
 impl<'de> Deserialize<'de> for SubmitRequest {
-    /// What serde derives would take the elements of a list for the keys in their order: `["exec",
-    /// "true"]`.
+    /// Reads an object only. The derived code would take the elements of a list as the keys in
+    /// their order: `["exec", "true"]`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Keys;
 
@@ -185,15 +185,15 @@ pub struct LaunchRequest {
     pub arch: Arch,
     /// How its capacity is bought.
     pub capacity: Capacity,
-    /// Held while it runs; one holder at a time.
+    /// The lock that it holds while it runs; a lock has one holder at a time.
     pub lock: Option<Name>,
-    /// The group it is counted in.
+    /// The group that it belongs to.
     pub group: Option<Name>,
-    /// It starts only while fewer of its group run that say so too; at least 1, and only with a
-    /// group.
+    /// How many executions of its group that set `max_parallel` too may run at a time; at least 1,
+    /// and only with a group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<u32>,
-    /// -100 to 100; the higher goes first.
+    /// -100 to 100; a higher one starts first.
     pub priority: i32,
     /// How often it may be run again, 0 to 10.
     pub retries: u8,
@@ -205,22 +205,22 @@ pub struct LaunchRequest {
     pub idempotency_key: Option<IdempotencyKey>,
     /// The IAM role the command runs with; none means the stack's.
     pub task_role: Option<TaskRole>,
-    /// Credentials for a private registry; none means a public one, or one that the execution role
-    /// opens.
+    /// Credentials for a private registry. None means a public registry, or one that the execution
+    /// role may read.
     pub registry_secret: Option<RegistrySecret>,
 }
 
 impl LaunchRequest {
     /// Whether the user allowed the command to run again after `cause`.
     ///
-    /// `retries` alone allows it after any failure, the command's own non-zero exit included;
-    /// `retry_on` narrows that down.
+    /// `retries` alone allows it after any failure, including a non-zero exit of the command;
+    /// `retry_on` restricts it to the causes that it lists.
     pub fn retries_on(&self, cause: RetryOn) -> bool {
         self.retries > 0 && (self.retry_on.is_empty() || self.retry_on.contains(&cause))
     }
 }
 
-/// What is cloned before the command starts.
+/// The repository that is cloned before the command starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// The repository.
@@ -229,7 +229,7 @@ pub struct Source {
     pub reference: Option<GitRef>,
 }
 
-/// What applies where a request says nothing, and how far it may go.
+/// The values for keys that a request leaves out, and the limit for its timeout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Defaults {
     /// The image; none means the host's shell.
@@ -244,13 +244,13 @@ pub struct Defaults {
     pub timeout: Timeout,
     /// How long a request may ask for.
     pub max_timeout: Timeout,
-    /// Where commands run, which decides what repositories can be reached.
+    /// Where commands run, which decides which repositories can be reached.
     pub place: Place,
 }
 
 impl Defaults {
-    /// A stack's defaults unless its parameters say otherwise: `ubuntu:22.04`, 256 CPU units, 512
-    /// MB, arm64, Spot, one hour.
+    /// Returns a stack's defaults before its parameters are applied: `ubuntu:22.04`, 256 CPU units,
+    /// 512 MB, arm64, Spot, one hour.
     pub fn aws() -> Self {
         Self {
             image: Some(ImageRef::ubuntu()),
@@ -263,7 +263,7 @@ impl Defaults {
         }
     }
 
-    /// One machine's defaults: its own shell and processor.
+    /// Returns the defaults of one machine: its own shell and processor.
     pub fn one_machine(arch: Arch) -> Self {
         Self {
             image: None,
@@ -285,13 +285,13 @@ pub enum Place {
     OneMachine,
 }
 
-/// One thing wrong with a request.
+/// One fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
     /// The request's key, with `.name` or `[index]` for a part of it.
     pub field: String,
-    /// What is wrong, the limit, and what to do; reads on from the field's name. Holds no value
-    /// that may be secret.
+    /// What is wrong, the limit, and what to do. The text continues the field's name and holds no
+    /// value that may be secret.
     pub message: String,
 }
 
@@ -302,8 +302,8 @@ impl fmt::Display for FieldError {
 }
 
 impl fmt::Debug for SubmitRequest {
-    /// The request's JSON with lengths for `env`'s values, and `repo` without what may be a
-    /// credential.
+    /// Writes the request as JSON, with lengths in place of `env`'s values and `repo` without
+    /// anything that may be a credential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.clone();
         let length = |(name, value): (&String, &String)| {
@@ -317,8 +317,8 @@ impl fmt::Debug for SubmitRequest {
 }
 
 impl From<&LaunchRequest> for SubmitRequest {
-    /// The request that asks for exactly this run again, with nothing left to defaults. Of a rerun
-    /// it is what [`Changes`] are applied to.
+    /// Returns the request for exactly this run again, with nothing left to defaults. A rerun
+    /// applies its [`Changes`] to it.
     fn from(launch: &LaunchRequest) -> Self {
         Self {
             action: None,

@@ -1,4 +1,4 @@
-//! What a rerun asks for otherwise than the run before it.
+//! The changes that a rerun makes to the request of an earlier run.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -8,9 +8,10 @@ use super::{LaunchRequest, Scalar, SubmitRequest, given};
 
 /// The changes of a rerun: the body of `POST /executions/{id}/rerun`.
 ///
-/// It has the keys of [`SubmitRequest`] but `action`, and nothing in it can be trusted either. What
-/// is absent stays as it was; no changes at all mean the same again. [`Changes::applied_to`] has
-/// the rules. `Debug` shows no value of `env` and no credentials in `repo`.
+/// It has the keys of [`SubmitRequest`] except `action`, and nothing in it can be trusted either. A
+/// key that is absent stays as it was; without any changes the same request runs again.
+/// [`Changes::applied_to`] has the rules. `Debug` shows no value of `env` and no credentials in
+/// `repo`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[expect(
@@ -27,13 +28,13 @@ pub struct Changes {
     pub branch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// Variables to set; all others stay.
+    /// Variables to set. All others stay.
     #[serde(
         skip_serializing_if = "BTreeMap::is_empty",
         deserialize_with = "given::variables"
     )]
     pub env: BTreeMap<String, String>,
-    /// All of the secrets.
+    /// All secrets; they replace the earlier list.
     #[serde(
         skip_serializing_if = "Option::is_none",
         deserialize_with = "given::given_texts"
@@ -59,7 +60,7 @@ pub struct Changes {
     pub priority: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<i64>,
-    /// All of the causes.
+    /// All causes; they replace the earlier list.
     #[serde(
         skip_serializing_if = "Option::is_none",
         deserialize_with = "given::given_texts"
@@ -76,15 +77,15 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// The request that asks for the run of `launch` again, with these changes.
+    /// Returns the request that runs `launch` again with these changes.
     ///
-    /// A key that is given replaces the one of before. Four rules go beyond that:
+    /// A key that is given replaces the earlier one. Four more rules apply:
     ///
-    /// - Variables join by name.
+    /// - Variables are merged by name.
     /// - A branch belongs to its repository: another repository drops it. An empty `repo` drops
     ///   both.
-    /// - CPU and memory are a pair: one of them given alone chooses the other anew.
-    /// - The idempotency key of before is never copied: it would give the run of before.
+    /// - CPU and memory are a pair: if only one is given, the other is chosen again.
+    /// - The earlier idempotency key is never copied, because it would return the earlier run.
     #[must_use]
     pub fn applied_to(self, launch: &LaunchRequest) -> SubmitRequest {
         let mut request = SubmitRequest {
@@ -95,7 +96,7 @@ impl Changes {
         request
     }
 
-    /// The same to a request as a user wrote it.
+    /// Applies the changes to a request as a user wrote it.
     pub fn apply(self, request: &mut SubmitRequest) {
         if self.repo.is_some() {
             (request.repo, request.branch) = (None, None);
@@ -140,8 +141,8 @@ fn replace_list(list: &mut Vec<String>, given: Option<Vec<String>>) {
 }
 
 impl From<SubmitRequest> for Changes {
-    /// The changes that set what the request says. An empty list says nothing; `action` is none of
-    /// a rerun's keys.
+    /// Returns the changes that set what the request sets. An empty list sets nothing. `action` is
+    /// dropped, because a rerun has no such key.
     fn from(request: SubmitRequest) -> Self {
         let given = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
         Self {
@@ -171,7 +172,7 @@ impl From<SubmitRequest> for Changes {
 }
 
 impl fmt::Debug for Changes {
-    /// As a request that says the same shows itself.
+    /// Writes the changes as a request that sets the same keys.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut request = SubmitRequest::default();
         self.clone().apply(&mut request);
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
     use crate::request::{Arch, Defaults};
 
-    /// Everything that can be stored, set.
+    /// A run with every key that can be stored.
     fn before() -> LaunchRequest {
         let request = json!({
             "command": "make", "repo": "https://git.example/me/p", "branch": "v1", "image": "alpine:3",
@@ -208,7 +209,8 @@ mod tests {
             .unwrap()
     }
 
-    /// `expected` are the keys that differ from those of the same again; null for one that is gone.
+    /// Checks which keys differ from those of a rerun without changes. A null stands for a key that
+    /// is gone.
     #[track_caller]
     fn check(changes: Value, expected: &Value) {
         let keys =

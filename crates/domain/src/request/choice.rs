@@ -1,4 +1,4 @@
-//! The request's closed choices, spelt as the API spells them.
+//! The request's closed sets of choices, spelt as the API spells them.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -20,7 +20,7 @@ pub enum Arch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capacity {
-    /// Fargate Spot: cheaper, may be taken away with two minutes' notice.
+    /// Fargate Spot: cheaper, but AWS may take it back with two minutes' notice.
     Spot,
     /// Fargate on demand.
     OnDemand,
@@ -30,7 +30,7 @@ pub enum Capacity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RetryOn {
-    /// Spot capacity was taken away under the running command.
+    /// AWS took back the Spot capacity under the running command.
     Spot,
     /// The host failed under the running command.
     Host,
@@ -38,7 +38,7 @@ pub enum RetryOn {
     Failure,
 }
 
-/// A text that is none of the choices.
+/// A text that is not one of the choices.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{} is not known: use {allowed}", shown(text))]
 pub struct ChoiceError {
@@ -49,7 +49,7 @@ pub struct ChoiceError {
 macro_rules! spelling {
     ($name:ident, $allowed:literal, $($variant:ident => $text:literal $(| $alias:literal)*),+) => {
         impl $name {
-            /// The API's spelling.
+            /// Returns the API's spelling.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $text,)+
@@ -76,8 +76,8 @@ macro_rules! spelling {
     };
 }
 
-// Docker's and the kernel's names for the same processors are understood too, and kept in our
-// spelling.
+// The names that Docker and the kernel use for the same processors are accepted too, and stored in
+// our spelling.
 spelling!(Arch, "`arm64` or `x86_64`", Arm64 => "arm64" | "aarch64", X86_64 => "x86_64" | "amd64");
 spelling!(Capacity, "`spot` or `on-demand`", Spot => "spot", OnDemand => "on-demand");
 spelling!(RetryOn, "`spot`, `host` or `failure`", Spot => "spot", Host => "host", Failure => "failure");

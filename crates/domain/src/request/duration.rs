@@ -5,8 +5,8 @@ use thiserror::Error;
 
 use super::text::shown;
 
-/// Longest timeout unless the stack says less, in seconds: 7 days. Ours: what runs longer wants
-/// more than a task.
+/// The longest timeout, unless the stack sets less, in seconds: 7 days. Longer work needs more than
+/// one task.
 pub const TIMEOUT_MAX: u32 = 7 * 86_400;
 
 /// How long a command may run, in whole seconds, counted from the command's own start: 1 second to
@@ -15,10 +15,10 @@ pub const TIMEOUT_MAX: u32 = 7 * 86_400;
 #[serde(try_from = "u32", into = "u32")]
 pub struct Timeout(u32);
 
-/// Why a text is no [`Timeout`].
+/// Why a text is not a [`Timeout`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TimeoutError {
-    /// Not a duration at all.
+    /// Not a duration.
     #[error("{} is not a duration: write it like `90s`, `30m`, `1h30m` or `2d`, or as whole seconds", shown(.0))]
     Syntax(String),
     /// Zero seconds.
@@ -35,10 +35,10 @@ const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1
 impl Timeout {
     /// One hour: the default.
     pub const HOUR: Self = Self(3_600);
-    /// The longest there is: 7 days.
+    /// The longest timeout: 7 days.
     pub const MAX: Self = Self(TIMEOUT_MAX);
 
-    /// A timeout of whole seconds.
+    /// Returns a timeout of whole seconds.
     ///
     /// # Errors
     /// [`TimeoutError`] if it is zero or above [`TIMEOUT_MAX`].
@@ -49,13 +49,13 @@ impl Timeout {
     /// Reads `90s`, `30m`, `1h30m`, `2d` or bare seconds, up to `max`.
     ///
     /// # Errors
-    /// [`TimeoutError`] if it is no duration, zero, or above `max`.
+    /// [`TimeoutError`] if it is not a duration, zero, or above `max`.
     pub fn parse(text: &str, max: Self) -> Result<Self, TimeoutError> {
         let seconds = seconds(text).ok_or_else(|| TimeoutError::Syntax(text.to_owned()))?;
         Self::within(seconds, max)
     }
 
-    /// Whole seconds.
+    /// Returns the whole seconds.
     pub fn seconds(self) -> u32 {
         self.0
     }
@@ -84,7 +84,7 @@ impl From<Timeout> for u32 {
 }
 
 impl std::fmt::Display for Timeout {
-    /// The shortest spelling that [`Timeout::parse`] reads back: `1h30m`.
+    /// Writes the shortest spelling that [`Timeout::parse`] reads back: `1h30m`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut rest = u64::from(self.0);
         for (unit, size) in UNITS {
@@ -97,8 +97,8 @@ impl std::fmt::Display for Timeout {
     }
 }
 
-/// The seconds a text stands for; absurdly large ones saturate, so that the limit is named and not
-/// the syntax.
+/// Returns the seconds that a text stands for. Absurdly large ones saturate, so that the error
+/// names the limit and not the syntax.
 fn seconds(text: &str) -> Option<u64> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return number(text);

@@ -8,19 +8,19 @@ use thiserror::Error;
 
 use super::text::{shown, text_type};
 
-/// What the names of our own variables start with; the bootstrap script removes them before the
-/// command starts.
+/// The prefix of our own variables' names. The bootstrap script removes them before the command
+/// starts.
 pub const RESERVED_PREFIX: &str = "MYCLI_";
 
 text_type! {
-    /// The name of an environment variable as POSIX has it: `[A-Za-z_][A-Za-z0-9_]*`, not starting
+    /// The name of an environment variable by POSIX's rules: `[A-Za-z_][A-Za-z0-9_]*`, not starting
     /// with `MYCLI_`.
     EnvName, EnvError
 }
 
 text_type! {
-    /// The name of a secret, which is also the variable the command finds it in; the same rules as
-    /// [`EnvName`].
+    /// The name of a secret. The command finds the value in the variable of that name, so the rules
+    /// of [`EnvName`] apply.
     SecretName, EnvError
 }
 
@@ -35,7 +35,7 @@ pub struct Env(BTreeMap<EnvName, String>);
 /// Why a name or a value cannot be in an environment. No variant holds a value.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EnvError {
-    /// No name.
+    /// The name is empty.
     #[error("the name is empty: use letters, digits and `_`, starting with a letter or `_`")]
     Empty,
     /// Not a name that every shell can use.
@@ -44,10 +44,10 @@ pub enum EnvError {
     /// The name belongs to mycli.
     #[error("{} is reserved: names that start with `MYCLI_` are mycli's own, choose another", shown(.0))]
     Reserved(String),
-    /// The name is bash's own, and cannot be given back once the set-up is over.
+    /// The name sets bash's options, and could not be set for the command alone after the set-up.
     #[error("{} sets options of the shell, also of the one that sets the run up: use `set -o` in the command", shown(.0))]
     ShellOptions(String),
-    /// The value holds a NUL byte, which no process environment can.
+    /// The value holds a NUL byte, which no process environment can hold.
     #[error(
         "the value holds a NUL byte, which no environment can carry: encode it, for example as base64"
     )]
@@ -80,8 +80,8 @@ fn check_name(text: &str) -> Result<(), EnvError> {
     Ok(())
 }
 
-/// Refuses the names that bash reads its options from: with `xtrace` among them the set-up would
-/// print what it knows. Not a part of the name's form, since records of before have such names.
+/// Refuses the names that bash reads its options from: with `xtrace` in them the set-up would print
+/// what it knows. This is not a rule of [`EnvName`] itself, because older records have such names.
 pub(super) fn settable(name: EnvName) -> Result<EnvName, EnvError> {
     match name.as_str() {
         "SHELLOPTS" | "BASHOPTS" => Err(EnvError::ShellOptions(name.to_string())),
@@ -89,7 +89,7 @@ pub(super) fn settable(name: EnvName) -> Result<EnvName, EnvError> {
     }
 }
 
-/// A name that was given as `NAME=value` is shown without the value: it may be a secret.
+/// Returns a name that was given as `NAME=value` without the value, which may be a secret.
 #[must_use]
 pub fn without_value(name: &str) -> &str {
     match name.split_once('=') {
@@ -98,7 +98,7 @@ pub fn without_value(name: &str) -> &str {
     }
 }
 
-/// Checks that a process can be given the value.
+/// Checks that the value can be put into a process environment.
 pub(super) fn check_value(value: &str) -> Result<(), EnvError> {
     if value.contains('\0') {
         Err(EnvError::Nul)
@@ -108,23 +108,23 @@ pub(super) fn check_value(value: &str) -> Result<(), EnvError> {
 }
 
 impl Env {
-    /// The variables in order of their names.
+    /// Returns the variables in the order of their names.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&EnvName, &str)> {
         self.0.iter().map(|(name, value)| (name, value.as_str()))
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter()
             .find_map(|(known, value)| (known.as_str() == name).then_some(value))
     }
 
-    /// How many variables there are.
+    /// Returns the number of variables.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -156,7 +156,7 @@ impl fmt::Debug for Env {
     }
 }
 
-/// What `Debug` says in place of a value.
+/// Returns what `Debug` shows in place of a value.
 pub(super) fn length_of(value: &str) -> String {
     format!("{} bytes", value.len())
 }

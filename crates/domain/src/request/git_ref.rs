@@ -1,21 +1,22 @@
-//! What to check out: a branch, a tag or a commit, by a name that git can read in no other way.
+//! The ref to check out: a branch, a tag or a commit, by a name that git cannot misread as
+//! something else.
 
 use thiserror::Error;
 
 use super::text::{shown, text_type};
 
-/// Longest ref, in bytes: a ref is a file name in most stores, and 255 is what file systems allow.
+/// The longest ref, in bytes: a ref is a file name in most stores, and file systems allow 255.
 pub const REF_MAX: usize = 255;
 
 text_type! {
     /// A branch, a tag, `HEAD`, or a commit's full or short SHA.
     ///
-    /// The rules are those of `git check-ref-format --allow-onelevel`, and in addition it never
-    /// starts with `-`: git reads it as an option otherwise.
+    /// The rules are those of `git check-ref-format --allow-onelevel`. In addition a ref must not
+    /// start with `-`, because git would read it as an option.
     GitRef, RefError
 }
 
-/// Why a text is no [`GitRef`].
+/// Why a text is not a [`GitRef`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RefError {
     /// Nothing was given.
@@ -48,13 +49,13 @@ pub enum RefRule {
     /// A control character, a space, or one of `~^:?*[\`.
     #[error("holds {0:?}")]
     Character(char),
-    /// Two dots in a row mean a range.
+    /// Two dots in a row, which mean a range.
     #[error("holds `..`")]
     DoubleDot,
-    /// `@{` asks for a ref's past.
+    /// `@{`, which names an earlier value of a ref.
     #[error("holds `@{{`")]
     Reflog,
-    /// `@` alone is another word for HEAD.
+    /// `@` alone, which is another name for HEAD.
     #[error("is a bare `@`")]
     BareAt,
     /// A slash at either end, or two in a row.
@@ -96,8 +97,8 @@ impl GitRef {
         matches!(self.0.len(), 40 | 64) && self.is_hexadecimal()
     }
 
-    /// Whether it may be a shortened commit id: 7 to 39 hexadecimal digits. A branch may be called
-    /// the same.
+    /// Whether it may be a shortened commit id: 7 to 39 hexadecimal digits. A branch may have the
+    /// same name.
     pub fn may_be_short_sha(&self) -> bool {
         (7..40).contains(&self.0.len()) && self.is_hexadecimal()
     }

@@ -1,5 +1,5 @@
-//! `env` and lists of texts as users write them. serde alone would keep the last of two values for
-//! one name, and YAML's null would become the text `null`.
+//! Reading `env` and lists of texts as users write them. With serde alone the last of two values
+//! for one name would win, and YAML's null would become the text `null`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,8 +11,8 @@ use serde::{
 
 use super::{env::without_value, text::shown};
 
-/// Variables by name, each given once. `env:` with nothing below it is null to YAML, and means the
-/// same as no `env` at all.
+/// Reads variables by name, each given once. An `env:` with nothing below it is null in YAML and
+/// means the same as no `env` at all.
 pub(super) fn variables<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
@@ -21,20 +21,20 @@ pub(super) fn variables<'de, D: Deserializer<'de>>(
         .0)
 }
 
-/// A list of texts; null is one without any.
+/// Reads a list of texts. Null is an empty list.
 pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     Ok(given_texts(deserializer)?.unwrap_or_default())
 }
 
-/// The same, where a list without any texts says something else than no list.
+/// Reads a list of texts where an empty list means something else than no list.
 pub(super) fn given_texts<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<String>>, D::Error> {
     Ok(Option::<Texts>::deserialize(deserializer)?.map(|texts| texts.0))
 }
 
-/// What is wrong with a name that is given twice. The value of one that was given as `NAME=value`
-/// is not repeated.
+/// Returns the error for a name that is given twice. For a name given as `NAME=value` it does not
+/// repeat the value.
 pub(super) fn twice(name: &str) -> String {
     format!("duplicate field {}", shown(without_value(name)))
 }
@@ -63,7 +63,7 @@ impl<'de> Visitor<'de> for VariablesVisitor {
     type Value = Variables;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // In serde's own words, which the API and the command line put into theirs.
+        // This is serde's wording, which the API and the command line replace in their messages.
         f.write_str("a map")
     }
 
@@ -102,8 +102,8 @@ impl<'de> Visitor<'de> for TextsVisitor {
     }
 }
 
-/// A name that is not among those before. It is looked up while it is read, so that the error has
-/// its place.
+/// A name that must not be among the earlier names. It is checked while it is read, so that the
+/// error has its location.
 pub(super) struct NewName<'a>(pub(super) &'a mut BTreeSet<String>);
 
 impl<'de> DeserializeSeed<'de> for NewName<'_> {
@@ -129,8 +129,9 @@ impl Visitor<'_> for NewName<'_> {
     }
 }
 
-/// A text; the words are said of a null. YAML's reader gives `null` as a text to whoever asks for
-/// one, quoted or not. Only whoever asks for something that may be missing hears which it is.
+/// A text that must not be null, with the error for a null. YAML's reader returns `null` as a text
+/// if a text is asked for, quoted or not. Only if an optional value is asked for does it tell the
+/// two apart.
 struct NoNull<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for NoNull<'_> {
@@ -165,7 +166,7 @@ impl<'de> Visitor<'de> for NoNull<'_> {
 mod tests {
     use crate::request::{Changes, SubmitRequest};
 
-    /// The same of a request and of the changes of a rerun.
+    /// Checks that a request and the changes of a rerun give the same error.
     #[track_caller]
     fn check(text: &str, expected: &str) {
         let request = serde_json::from_str::<SubmitRequest>(text).map(drop);

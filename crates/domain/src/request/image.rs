@@ -6,27 +6,27 @@ use thiserror::Error;
 
 use super::text::{shown, text_type};
 
-/// Longest image name, registry included, tag and digest not, in characters (`NameTotalLengthMax`
-/// of the grammar's package).
+/// The longest image name, with the registry but without tag and digest, in characters
+/// (`NameTotalLengthMax` of the grammar's package).
 pub const IMAGE_NAME_MAX: usize = 255;
 
-/// Longest tag, in characters (the grammar: one character and up to 127 more).
+/// The longest tag, in characters (the grammar: one character and up to 127 more).
 pub const TAG_MAX: usize = 128;
 
-/// Fewest hexadecimal digits of a digest (the grammar: "at least 128 bit").
+/// The fewest hexadecimal digits of a digest (the grammar: "at least 128 bit").
 const DIGEST_HEX_MIN: usize = 32;
 
 text_type! {
     /// An image: `[registry[:port]/]path[:tag][@digest]`, kept exactly as written.
     ///
-    /// The grammar is the one at the head of `reference.go` in the CNCF's `distribution/reference`,
-    /// which the OCI distribution specification's names agree with. As in Docker, the first part is
-    /// a registry only if it holds a dot, a colon or an upper-case letter. Sixty-four hexadecimal
-    /// digits alone are refused: engines read them as an image's id.
+    /// The grammar is the one at the head of `reference.go` in the CNCF's `distribution/reference`.
+    /// The names of the OCI distribution specification agree with it. As in Docker, the first part
+    /// is a registry only if it holds a dot, a colon or an upper-case letter. Sixty-four
+    /// hexadecimal digits alone are refused, because engines read them as an image's id.
     ImageRef, ImageError
 }
 
-/// Why a text is no [`ImageRef`].
+/// Why a text is not an [`ImageRef`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ImageError {
     /// Nothing was given.
@@ -68,7 +68,7 @@ pub enum ImageError {
     Id,
 }
 
-/// A reference taken apart.
+/// The parts of a reference.
 struct Parts<'a> {
     registry: Option<&'a str>,
     path: &'a str,
@@ -114,8 +114,8 @@ fn split_last<'a>(split: Option<(&'a str, &'a str)>, whole: &'a str) -> (&'a str
     split.map_or((whole, None), |(before, after)| (before, Some(after)))
 }
 
-/// Docker's rule for telling a registry from the first part of a path. Its exception for a bare
-/// `localhost` is left out: that is sound as either, and the text is kept as it is.
+/// Whether the first part of a name is a registry, by Docker's rule. Docker's exception for a bare
+/// `localhost` is left out: `localhost` is valid as either, and the text is kept as it is.
 fn is_registry(first: &str) -> bool {
     first.contains(['.', ':', '[']) || first.contains(|c: char| c.is_ascii_uppercase())
 }
@@ -137,17 +137,17 @@ impl ImageRef {
         check_parts(&Parts::of(text))
     }
 
-    /// The stack's default image.
+    /// Returns the stack's default image.
     pub(super) fn ubuntu() -> Self {
         Self("ubuntu:22.04".to_owned())
     }
 
-    /// The tag, if the reference has one.
+    /// Returns the tag, if the reference has one.
     pub fn tag(&self) -> Option<&str> {
         Parts::of(&self.0).tag
     }
 
-    /// The digest (`sha256:…`), if the reference is pinned to one.
+    /// Returns the digest (`sha256:…`), if the reference is pinned to one.
     pub fn digest(&self) -> Option<&str> {
         Parts::of(&self.0).digest
     }
@@ -187,20 +187,21 @@ fn is_path(path: &str) -> bool {
     path.split('/').all(is_path_part)
 }
 
-/// `[a-z0-9]+` runs joined by one `.`, one or two `_`, or any number of `-`.
+/// Whether the part consists of `[a-z0-9]+` runs joined by one `.`, one or two `_`, or any number
+/// of `-`.
 fn is_path_part(part: &str) -> bool {
     let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let starts_and_ends = part.starts_with(alphanumeric) && part.ends_with(alphanumeric);
     starts_and_ends && part.split(alphanumeric).all(is_separator)
 }
 
-/// Whether what stands between two alphanumeric characters may join them; nothing at all may.
+/// Whether the text between two alphanumeric characters may join them. It may be empty.
 fn is_separator(between: &str) -> bool {
     matches!(between, "" | "." | "_" | "__") || between.bytes().all(|byte| byte == b'-')
 }
 
 fn is_host_and_port(registry: &str) -> bool {
-    // An IPv6 address holds colons of its own, so only one after its bracket starts a port.
+    // An IPv6 address holds colons of its own, so only a colon after its bracket starts a port.
     let host_end = registry.rfind(']').map_or(0, |bracket| bracket + 1);
     let (host, port) = match registry[host_end..].find(':') {
         Some(colon) => (
@@ -237,8 +238,8 @@ fn is_tag(tag: &str) -> bool {
         && tag.chars().all(|c| word(c) || matches!(c, '.' | '-'))
 }
 
-/// The known algorithms have an exact length in lower case; of others the grammar asks 32
-/// hexadecimal digits or more.
+/// Whether a digest is valid. The known algorithms have an exact length in lower case; for others
+/// the grammar requires 32 hexadecimal digits or more.
 fn is_digest(digest: &str) -> bool {
     match digest.split_once(':') {
         Some(("sha256", hex)) => hex.len() == 64 && is_lower_hex(hex),

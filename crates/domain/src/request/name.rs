@@ -1,29 +1,29 @@
-//! Names a user gives to things: runs, locks, groups, and the key that makes a submission
+//! Names that users give to things: runs, locks, groups, and the key that makes a submission
 //! repeatable.
 
 use thiserror::Error;
 
 use super::text::{shown, text_type};
 
-/// Longest name, in characters. Ours: it fits a DynamoDB key, an ECS tag and a terminal column.
+/// The longest name, in characters. It fits a DynamoDB key, an ECS tag and a terminal column.
 pub const NAME_MAX: usize = 64;
 
-/// Longest idempotency key, in characters. Ours; ECS's own `clientToken` has the same limit.
+/// The longest idempotency key, in characters. ECS's own `clientToken` has the same limit.
 pub const IDEMPOTENCY_KEY_MAX: usize = 64;
 
 text_type! {
-    /// A run's name, a lock or a group: 1 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter or
-    /// digit.
+    /// The name of a run, a lock or a group: 1 to 64 of `A-Z a-z 0-9 . _ -`, starting with a letter
+    /// or digit.
     Name, NameError
 }
 
 text_type! {
-    /// The caller's own key for a submission, 1 to 64 printable ASCII characters: the same key
+    /// The caller's own key for a submission, 1 to 64 printable ASCII characters. The same key
     /// within 24 hours is the same run.
     IdempotencyKey, IdempotencyKeyError
 }
 
-/// Why a text is no [`Name`].
+/// Why a text is not a [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NameError {
     /// Nothing was given.
@@ -56,7 +56,7 @@ pub enum NameError {
     },
 }
 
-/// Why a text is no [`IdempotencyKey`].
+/// Why a text is not an [`IdempotencyKey`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IdempotencyKeyError {
     /// Nothing was given.

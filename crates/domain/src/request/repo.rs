@@ -1,9 +1,9 @@
-//! Where a repository is cloned from, in the forms that git understands and that cannot be turned
-//! against it.
+//! The address that a repository is cloned from, in the forms that git understands and that cannot
+//! be turned against git.
 //!
-//! Read by rules of our own and not by the WHATWG ones of the `url` crate, because git and ssh get
-//! the text as it stands: what a browser would normalise away (an escaped dash in a host, say) is
-//! what an attack is made of.
+//! It is read by our own rules and not by the WHATWG rules of the `url` crate, because git and ssh
+//! get the text as it stands. Attacks use exactly the parts that a browser would normalise away,
+//! for example an escaped dash in a host.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use thiserror::Error;
 use super::Place;
 use super::text::{shown, text_type};
 
-/// Longest repository URL, in bytes. Ours: a quarter of the 8192 characters that ECS allows for
+/// The longest repository URL, in bytes. It is a quarter of the 8192 characters that ECS allows for
 /// everything in a run.
 pub const REPO_MAX: usize = 2048;
 
-/// Longest host name, in characters (RFC 1035, section 2.3.4).
+/// The longest host name, in characters (RFC 1035, section 2.3.4).
 const HOST_MAX: usize = 253;
 
 text_type! {
@@ -25,12 +25,12 @@ text_type! {
     /// `file://` and an absolute path.
     ///
     /// It holds no credentials, and git can read no part of it as an option or as another
-    /// transport. Made from a request by [`RepoUrl::parse`], which knows the place; from a stored
-    /// record all forms are taken.
+    /// transport. [`RepoUrl::parse`] makes one from a request and checks the form against the
+    /// place. From a stored record all forms are accepted.
     RepoUrl, RepoError
 }
 
-/// The form a repository's URL has.
+/// The form of a repository's URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepoKind {
     /// `https://host/path`
@@ -47,7 +47,8 @@ pub enum RepoKind {
     Path,
 }
 
-/// Why a text is no [`RepoUrl`]. No variant holds the whole text: it may hold a credential.
+/// Why a text is not a [`RepoUrl`]. No variant holds the whole text, because it may hold a
+/// credential.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RepoError {
     /// Nothing was given.
@@ -67,7 +68,7 @@ pub enum RepoError {
         "has a {0} that starts with `-`, which git reads as an option: use another name for the repository"
     )]
     Dash(&'static str),
-    /// A user name or password where none belongs.
+    /// A user name or password where the form has none.
     #[error(
         "holds a user name or password, which would be stored with the run: remove what stands before the `@` and keep the token with `mycli secrets set GIT_TOKEN`"
     )]
@@ -77,16 +78,16 @@ pub enum RepoError {
         "has a `?` or `#` part, which repositories do not have: remove it, and give a token as a secret (`--secret`)"
     )]
     Query,
-    /// A transport that runs commands, or proves nothing about the other side.
+    /// A transport that runs commands, or does not authenticate the other side.
     #[error("uses the transport {}, which is not allowed: use https://, ssh:// or git@host:path", shown(.0))]
     Transport(String),
-    /// The host's name or address is none.
+    /// The host is not a host name or address.
     #[error("has the host {}, which is no host name or address: use letters, digits, `.` and `-`, or an address", shown(.0))]
     Host(String),
-    /// The port is none.
+    /// The port is not a number from 1 to 65535.
     #[error("has the port {}, which is none: write 1 to 65535, or leave it out", shown(.0))]
     Port(String),
-    /// The user name of an ssh form is none.
+    /// The user name of an ssh form has characters that ssh cannot take.
     #[error(
         "has a user name that ssh cannot take: use letters, digits, `.`, `_`, `+`, `=` and `-`, as in git@host:path"
     )]
@@ -107,7 +108,7 @@ pub enum RepoError {
     /// `file://` with a host, or relative.
     #[error("is a file:// URL with a host or a relative path: write file:/// and an absolute path")]
     FileHost,
-    /// None of the forms.
+    /// The text has none of the known forms.
     #[error(
         "is neither a URL nor an absolute path: write https://host/path, ssh://user@host/path, git@host:path, or with --local /path"
     )]
@@ -119,7 +120,7 @@ impl RepoUrl {
         form(text).map(drop)
     }
 
-    /// A repository that can be reached from `place`.
+    /// Reads a repository that can be reached from `place`.
     ///
     /// # Errors
     /// [`RepoError`] if it is in no known form, could be turned against git, or cannot be reached
@@ -136,10 +137,10 @@ impl RepoUrl {
         Ok(Self(text.to_owned()))
     }
 
-    /// Which form it has.
+    /// Returns the form of the URL.
     pub fn kind(&self) -> RepoKind {
-        // Checked on the way in, so the fallback is never reached; a path is what git makes of
-        // anything else.
+        // The text was checked when it was read, so the fallback is never reached. git takes any
+        // other text for a path.
         form(&self.0).map_or(RepoKind::Path, |form| form.kind)
     }
 
@@ -148,7 +149,7 @@ impl RepoUrl {
         matches!(self.kind(), RepoKind::Ssh | RepoKind::ScpLike)
     }
 
-    /// The host it is on; none for a directory of this machine.
+    /// Returns its host; none for a directory of this machine.
     pub fn host(&self) -> Option<&str> {
         form(&self.0)
             .ok()
@@ -156,7 +157,7 @@ impl RepoUrl {
             .filter(|host| !host.is_empty())
     }
 
-    /// The port it is on, if it names one; else its transport's own.
+    /// Returns its port: the one it names, else the default of its transport.
     pub fn port(&self) -> Option<u16> {
         let form = form(&self.0).ok()?;
         form.port.or(match form.kind {
@@ -167,7 +168,7 @@ impl RepoUrl {
         })
     }
 
-    /// The directory it is in, if it is on this machine.
+    /// Returns its directory, if it is on this machine.
     pub fn local_path(&self) -> Option<PathBuf> {
         match self.kind() {
             RepoKind::Path => Some(PathBuf::from(&self.0)),
@@ -177,7 +178,7 @@ impl RepoUrl {
     }
 }
 
-/// The text with whatever may be a credential cut out, for `Debug`.
+/// Returns the text for `Debug`, without anything that may be a credential.
 pub(super) fn without_credentials(text: &str) -> String {
     let before_query = text.split(['?', '#']).next().unwrap_or_default();
     let scheme_end = before_query.find("://").map_or(0, |at| at + 3);
@@ -189,10 +190,10 @@ pub(super) fn without_credentials(text: &str) -> String {
     }
 }
 
-/// What the checks find out about a text on the way.
+/// The parts of a repository text that the checks find.
 struct Form<'a> {
     kind: RepoKind,
-    /// Empty for local forms; IPv6 addresses without their brackets.
+    /// The host. It is empty for local forms; an IPv6 address has no brackets here.
     host: &'a str,
     port: Option<u16>,
 }
@@ -248,7 +249,7 @@ fn url_form<'a>(scheme: &str, rest: &'a str) -> Result<Form<'a>, RepoError> {
     };
     let path_start = rest.find('/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(path_start);
-    // Before anything that repeats a part of the text.
+    // This check comes before any other that repeats a part of the text.
     check_credentials(kind, authority)?;
     check_url_text(rest)?;
     if kind == RepoKind::File {
@@ -267,8 +268,8 @@ fn url_form<'a>(scheme: &str, rest: &'a str) -> Result<Form<'a>, RepoError> {
     Ok(Form { kind, host, port })
 }
 
-/// Only ssh URLs have a user name (it chooses the account, and proves nothing), and none has a
-/// password.
+/// Checks the user name. Only ssh URLs have one (it chooses the account and proves nothing), and no
+/// URL has a password.
 fn check_credentials(kind: RepoKind, authority: &str) -> Result<(), RepoError> {
     match authority.rsplit_once('@') {
         Some((user, _)) if kind != RepoKind::Ssh || user.contains([':', '@']) => {
@@ -305,8 +306,8 @@ fn check_url_text(text: &str) -> Result<(), RepoError> {
     }
 }
 
-/// git decodes `%0a` before it speaks to ssh or to a credential helper, whose protocol is made of
-/// lines.
+/// Whether the text holds a percent-encoded control character. git decodes `%0a` before it passes
+/// the text to ssh or to a credential helper, and the helper's protocol consists of lines.
 fn holds_encoded_control(text: &str) -> bool {
     text.split('%').skip(1).any(|after| {
         let code = after
@@ -316,7 +317,7 @@ fn holds_encoded_control(text: &str) -> bool {
     })
 }
 
-/// The host and the port of `[user@]host[:port]`.
+/// Returns the host and the port of `[user@]host[:port]`.
 fn host_and_port_of(authority: &str) -> Result<(&str, Option<u16>), RepoError> {
     let host_and_port = authority
         .rsplit_once('@')
@@ -337,7 +338,7 @@ fn checked_port(port: &str) -> Result<Option<u16>, RepoError> {
             Err(RepoError::Port(port.to_owned()))
         };
     };
-    // `u16` alone would take `+22`.
+    // Parsing as `u16` alone would accept `+22`.
     let digits = number.bytes().all(|byte| byte.is_ascii_digit());
     match number.parse::<u16>() {
         Ok(port @ 1..) if digits => Ok(Some(port)),
@@ -359,13 +360,13 @@ fn checked_host(host: &str) -> Result<&str, RepoError> {
     }
 }
 
-/// Whether this is a host's name or address, an IPv6 address without its brackets.
+/// Whether this is a host name or an address; an IPv6 address has no brackets here.
 pub fn is_host(text: &str) -> bool {
     is_host_name(text) || text.parse::<Ipv6Addr>().is_ok()
 }
 
-/// Also says yes to IPv4 addresses. Underscores are not DNS's, but the names of containers have
-/// them.
+/// Whether this is a host name. IPv4 addresses pass too. DNS has no underscores, but names of
+/// containers have them.
 fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
@@ -385,10 +386,11 @@ fn check_path(path: &str) -> Result<(), RepoError> {
     }
 }
 
-/// `[user@]host:path`, where git sees a host only if no slash stands before the colon.
+/// Reads `[user@]host:path`. As in git, a slash before the colon means that there is no host.
 fn scp_form(text: &str) -> Result<Form<'_>, RepoError> {
     let (authority, path) = split_scp(text).ok_or(RepoError::Form)?;
-    // `git:token@host:path` is a host `git` to git, but a mistake that holds a token to us.
+    // git takes `git:token@host:path` as a host named `git`. Here it is refused as a mistake that
+    // holds a token.
     if path
         .split('/')
         .next()
@@ -626,8 +628,8 @@ mod tests {
             ("git@host:a b", "' '"),
             ("git@host:a\\b", "'\\\\'"),
         ] {
-            // The `@` after the backslash is taken for credentials first, which is as good a
-            // refusal.
+            // The `@` after the backslash is taken for credentials first, which refuses it just as
+            // well.
             if text.contains("\\@") {
                 assert!(fault(text, Place::Aws).starts_with("holds a user name"));
                 continue;

@@ -1,32 +1,32 @@
-//! Names of things in the user's AWS account: the task's role, the secret that opens a private
-//! registry.
+//! Names of resources in the user's AWS account: the task's role, and the secret with a private
+//! registry's credentials.
 
 use thiserror::Error;
 
 use super::text::text_type;
 
 text_type! {
-    /// The IAM role the command runs with: a role's name, or its ARN.
+    /// The IAM role that the command runs with: a role's name, or its ARN.
     TaskRole, ResourceError
 }
 
 text_type! {
     /// The Secrets Manager secret that holds a private registry's credentials: its name, or its
-    /// ARN. Never the credentials.
+    /// ARN. It never holds the credentials themselves.
     RegistrySecret, ResourceError
 }
 
-/// Longest role name, in characters (IAM API, `roleNameType`).
+/// The longest role name, in characters (IAM API, `roleNameType`).
 const ROLE_NAME_MAX: usize = 64;
 
-/// Longest role path, slashes included, in characters (IAM API, `pathType`).
+/// The longest role path, slashes included, in characters (IAM API, `pathType`).
 const ROLE_PATH_MAX: usize = 512;
 
-/// Longest secret name, in characters (Secrets Manager API, `NameType`).
+/// The longest secret name, in characters (Secrets Manager API, `NameType`).
 const SECRET_NAME_MAX: usize = 512;
 
-/// Why a text names no role or secret. No variant holds the text: it may be the secret itself, put
-/// in the wrong place.
+/// Why a text is not the name of a role or secret. No variant holds the text, because it may be the
+/// secret itself, put in the wrong place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ResourceError {
     /// Neither a role's name nor its ARN.
@@ -85,14 +85,14 @@ impl RegistrySecret {
     }
 }
 
-/// The parts of an ARN that differ between the resources named here.
+/// The parts of an ARN that differ between these resources.
 struct Arn<'a> {
     service: &'a str,
     region: &'a str,
     resource: &'a str,
 }
 
-/// Splits `arn:partition:service:region:account:resource`; the account must be twelve digits.
+/// Splits `arn:partition:service:region:account:resource`. The account must be twelve digits.
 fn arn(text: &str) -> Option<Arn<'_>> {
     let mut parts = text.splitn(6, ':');
     let (head, partition) = (parts.next()?, parts.next()?);

@@ -7,12 +7,12 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 /// A number or a text as it was given: `timeout: 90` and `timeout: "90"` mean the same, and so do
 /// `cpu: 256` and `cpu: "256"`.
 ///
-/// Kept and written as text.
+/// It is kept and written as text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Scalar(String);
 
 impl Scalar {
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

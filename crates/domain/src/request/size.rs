@@ -1,4 +1,4 @@
-//! A task's CPU and memory: exactly the pairs that Fargate sells.
+//! A task's CPU and memory: exactly the pairs that Fargate offers.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -18,7 +18,7 @@ struct Pair {
     memory: u32,
 }
 
-/// Why a pair is no [`TaskSize`].
+/// Why a pair is not a [`TaskSize`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SizeError {
     /// Fargate has no such CPU size.
@@ -26,7 +26,7 @@ pub enum SizeError {
         "{0} CPU units are not offered by Fargate: use 256, 512, 1024, 2048, 4096, 8192 or 16384 (1024 = one vCPU)"
     )]
     Cpu(u64),
-    /// Fargate does not sell this memory with this CPU size.
+    /// Fargate does not offer this memory with this CPU size.
     #[error("{memory} MB does not go with {cpu} CPU units on Fargate: use {}", allowed(*.cpu))]
     Memory {
         /// CPU units, one of Fargate's.
@@ -41,7 +41,8 @@ pub enum SizeError {
     NoCpu(u64),
 }
 
-/// What one CPU size may have: from `least` to `most` MB in steps of `step`, 256 units also 512 MB.
+/// The memory that one CPU size may have: from `least` to `most` MB in steps of `step`. 256 units
+/// may also have 512 MB.
 struct Offer {
     cpu: u32,
     least: u32,
@@ -116,16 +117,16 @@ impl Offer {
 }
 
 impl TaskSize {
-    /// The smallest task there is: 256 CPU units, 512 MB.
+    /// The smallest task: 256 CPU units, 512 MB.
     pub const SMALLEST: Self = Self {
         cpu: 256,
         memory: SMALLEST,
     };
 
-    /// A size from CPU units (1024 = one vCPU) and memory in MB.
+    /// Returns the size for CPU units (1024 = one vCPU) and memory in MB.
     ///
     /// # Errors
-    /// [`SizeError`] if Fargate does not sell the pair.
+    /// [`SizeError`] if Fargate does not offer the pair.
     pub fn new(cpu: u64, memory: u64) -> Result<Self, SizeError> {
         let offer = offer(cpu)?;
         match u32::try_from(memory) {
@@ -140,8 +141,8 @@ impl TaskSize {
         }
     }
 
-    /// `cpu` with this size's memory, or with the least memory that goes with `cpu` where the two
-    /// do not match.
+    /// Returns `cpu` with this size's memory. If the two do not match, the least memory that goes
+    /// with `cpu` is chosen.
     ///
     /// # Errors
     /// [`SizeError::Cpu`] if Fargate has no such CPU size.
@@ -153,8 +154,8 @@ impl TaskSize {
         }))
     }
 
-    /// `memory` in MB with this size's CPU, or with the least CPU that goes with `memory` where the
-    /// two do not match.
+    /// Returns `memory` in MB with this size's CPU. If the two do not match, the least CPU that
+    /// goes with `memory` is chosen.
     ///
     /// # Errors
     /// [`SizeError::NoCpu`] if no CPU size goes with `memory`.
@@ -165,12 +166,12 @@ impl TaskSize {
             .ok_or(SizeError::NoCpu(memory))
     }
 
-    /// CPU units; 1024 are one vCPU.
+    /// Returns the CPU units; 1024 are one vCPU.
     pub fn cpu(self) -> u32 {
         self.cpu
     }
 
-    /// Memory in MB (of 1024 × 1024 bytes).
+    /// Returns the memory in MB (of 1024 × 1024 bytes).
     pub fn memory(self) -> u32 {
         self.memory
     }
@@ -200,7 +201,7 @@ fn offer(cpu: u64) -> Result<&'static Offer, SizeError> {
         .ok_or(SizeError::Cpu(cpu))
 }
 
-/// What goes with a CPU size, in words.
+/// Returns the memory that goes with a CPU size, in words.
 fn allowed(cpu: u32) -> String {
     match OFFERS.iter().find(|offer| offer.cpu == cpu) {
         Some(Offer { cpu: 256, .. }) => "512, 1024 or 2048".to_owned(),

@@ -1,7 +1,7 @@
-//! One way to make a validated text type: checked on the way in, whether from a user or from a
-//! stored record.
+//! The macro for validated text types. They check every text, whether it comes from a user or from
+//! a stored record.
 
-/// Defines a newtype over `String` whose only constructor is a checked one.
+/// Defines a newtype over `String` with a checked constructor only.
 ///
 /// The type must have an associated `fn check(text: &str) -> Result<(), $error>`.
 macro_rules! text_type {
@@ -12,7 +12,7 @@ macro_rules! text_type {
         pub struct $name(String);
 
         impl $name {
-            /// The text as it was given.
+            /// Returns the text as it was given.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -60,7 +60,7 @@ pub(super) use text_type;
 /// The longest piece of a user's text that an error message repeats.
 const SHOWN: usize = 60;
 
-/// A user's text made fit for a one-line message: escaped, quoted and cut.
+/// Returns a user's text fit for a one-line message: escaped, quoted and cut.
 pub(super) fn shown(text: &str) -> String {
     let mut short: String = text
         .chars()

@@ -1,4 +1,5 @@
-//! From what a user wrote to what can be run: every fault is named, not just the first.
+//! Validation: turns a request as a user wrote it into one that can be run. Every fault is
+//! reported, not just the first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -14,12 +15,12 @@ use super::{
 impl SubmitRequest {
     /// Turns the request into one that can be run, with `defaults` for what it leaves out.
     ///
-    /// Of `cpu` and `memory` one may be left out: the default is taken if it goes with the other,
-    /// else the least that does. `retry_on` without `retries` asks for one retry.
+    /// If only one of `cpu` and `memory` is given, the default of the other is taken if the two
+    /// match, else the least that does. `retry_on` without `retries` asks for one retry.
     ///
     /// # Errors
-    /// Every fault there is, in the order of the request's keys. The size of the whole is only
-    /// looked at when nothing else is wrong.
+    /// All faults, in the order of the request's keys. The total size is checked only if nothing
+    /// else is wrong.
     pub fn validate(self, defaults: &Defaults) -> Result<LaunchRequest, Vec<FieldError>> {
         let mut faults = Faults::default();
         faults.action(self.action.as_deref());
@@ -50,8 +51,8 @@ impl SubmitRequest {
     }
 }
 
-/// Collects what is wrong; a part that is wrong gets a stand-in, which is never seen because the
-/// whole is then refused.
+/// Collects the faults. A wrong part is replaced by a stand-in, which nobody sees because the whole
+/// request is then refused.
 #[derive(Default)]
 struct Faults(Vec<FieldError>);
 
@@ -206,7 +207,7 @@ impl Faults {
         if !matches!(size, Err(SizeError::Cpu(_))) {
             return self.keep("memory", size);
         }
-        // No pair to speak of, but the memory may be wrong by itself too.
+        // The CPU size is wrong, so there is no pair to check, but the memory may be wrong too.
         self.keep("cpu", size)
             .or(self.keep("memory", default.with_memory(memory)))
     }

@@ -1,4 +1,4 @@
-//! A request as somebody wrote it on a line of JSON, before it is taken for one.
+//! Reading a request from a line of JSON as it was written, before it becomes a `SubmitRequest`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,14 +11,14 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::given::NewName;
 
-/// The keys of a JSON object. A name that is given twice is an error, wherever it stands: of two
-/// values one would be dropped without a word.
+/// Reads the keys of a JSON object. A name that is given twice at any depth is an error, because
+/// one of the two values would be dropped silently.
 ///
 /// A number or a boolean among the variables of `env` becomes the text that was written, as in
 /// `.mycli.yaml`: `1.10` stays `1.10`.
 ///
 /// # Errors
-/// The text is no JSON, no object, or has a name twice.
+/// The text is not JSON, is not an object, or has a name twice.
 pub fn written_keys(text: &str) -> serde_json::Result<Map<String, Value>> {
     let Keys(mut keys) = serde_json::from_str(text)?;
     if let Some(Value::Object(env)) = keys.get_mut("env")
@@ -41,7 +41,7 @@ fn as_written(raw: Option<&RawValue>, value: &Value) -> Value {
     Value::String(raw.map_or_else(|| value.to_string(), |raw| raw.get().to_owned()))
 }
 
-/// The variables' values as they stand in the text.
+/// The variables' values as written in the text.
 #[derive(Deserialize)]
 struct WrittenEnv<'t> {
     #[serde(borrow)]

@@ -46,8 +46,8 @@ const HIDDEN_MAX: u32 = 1_000;
 /// How long one invocation drains before it leaves the rest to another wakeup. It is far below the
 /// function's timeout.
 const DRAIN: TimeDelta = TimeDelta::seconds(5);
-/// After how long another launcher is woken to help. A launcher that never had to wait for this long
-/// does not keep up: a round takes a few tenths of a second (SCALING: 100 starts a second).
+/// After how long another launcher is woken to help. A launcher that never had to wait for this
+/// long does not keep up: a round takes a few tenths of a second (SCALING: 100 starts a second).
 const HELP: TimeDelta = TimeDelta::seconds(1);
 /// The longest that a launcher waits within an invocation (DESIGN §5).
 const NAP_MAX: TimeDelta = TimeDelta::seconds(1);
@@ -458,7 +458,8 @@ where
     }
 
     /// Ends executions that no limit here can ever admit, and moves executions from Spot to
-    /// on-demand capacity after enough refusals or interruptions. Returns `None` if there were neither.
+    /// on-demand capacity after enough refusals or interruptions. Returns `None` if there were
+    /// neither.
     async fn without_hope(
         &self,
         waiting: &[Execution],

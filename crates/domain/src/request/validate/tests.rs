@@ -11,13 +11,13 @@ fn accepted(value: Value) -> LaunchRequest {
     request(value).validate(&Defaults::aws()).unwrap()
 }
 
-/// The faults of a request as a user reads them, one a line.
+/// Returns the faults of a request as a user reads them, one a line.
 fn faults(value: Value) -> Vec<String> {
     let faults = request(value).validate(&Defaults::aws()).unwrap_err();
     faults.iter().map(ToString::to_string).collect()
 }
 
-/// The one fault of a request whose command is fine and which has `field` set to `value`.
+/// Returns the one fault of a valid request with `field` set to `value`.
 fn fault(field: &str, value: Value) -> String {
     let mut whole = json!({"command": "true"});
     whole[field] = value;
@@ -103,7 +103,7 @@ fn every_key_reaches_the_run() {
     "#);
 }
 
-/// A request that uses every key, with numbers in all the ways they may be written.
+/// A request that uses every key, with numbers written in every possible way.
 fn full() -> Value {
     json!({
         "action": "exec", "command": "make", "repo": "https://github.com/me/project", "branch": "main",
