@@ -189,8 +189,8 @@ pub struct LaunchRequest {
     pub lock: Option<Name>,
     /// The group that it belongs to.
     pub group: Option<Name>,
-    /// How many executions of its group that set `max_parallel` too may run at a time; at least 1,
-    /// and only with a group.
+    /// It starts only while fewer than this many executions of its group that also set
+    /// `max_parallel` are running; at least 1, and only with a group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_parallel: Option<u32>,
     /// -100 to 100; a higher one starts first.

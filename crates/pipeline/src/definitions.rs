@@ -100,8 +100,9 @@ pub enum Ensured {
 }
 
 impl Registered {
-    /// Returns the ARN of a definition. It is remembered, stored by another launcher, or registered
-    /// now if it is this launcher's turn and the rate of registrations allows it.
+    /// Returns the ARN of a definition: the remembered one, one that another launcher stored, or
+    /// that of a new registration, if it is this launcher's turn and the rate of registrations
+    /// allows it.
     ///
     /// # Errors
     /// When the store or ECS does not answer. The call may be repeated.

@@ -154,8 +154,8 @@ impl<S: Store, K: Keys, L: Logs, A: Clock + Entropy> Query<'_, S, K, L, A> {
                         .view(execution, &mut seen)
                         .await
                         .map_err(|e| http::failed(&e))?;
-                    // The store lists executions in a backlog as one; the backlog's state tells
-                    // which of them are `WAITING`.
+                    // The store finds the executions that are in a backlog. Whether one of them is
+                    // `WAITING` depends on the backlog's state.
                     if filter
                         .status
                         .as_ref()

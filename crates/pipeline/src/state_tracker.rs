@@ -1,5 +1,5 @@
 //! The state tracker function: turns ECS's events and the script's marker lines into history, and
-//! once a minute sweeps up what was missed.
+//! repairs in a sweep each minute what was missed.
 
 use std::collections::HashMap;
 
@@ -32,8 +32,8 @@ use crate::{
 
 /// How many executions are looked at together: `DescribeTasks` takes 100 (ECS API reference).
 const PAGE: u32 = 100;
-/// How long a quota that was read from Service Quotas is used before it is read again. Ten minutes
-/// are enough, because people raise quotas and do so seldom.
+/// How long a quota that was read from Service Quotas is used before it is read again. It is read
+/// this seldom because quotas are changed by people.
 const QUOTA_HOLDS: TimeDelta = TimeDelta::minutes(10);
 /// After how long the sweep asks about a launch without news. By then the launcher's own checks,
 /// the first after five seconds, have usually found out.
@@ -408,8 +408,8 @@ impl<S: Store, Q: Queue, T: Tasks, L: Logs, U: AccountQuotas, A: Clock>
         Ok(failure)
     }
 
-    /// Looks at one execution. The newest record is loaded only if the one at hand does not already
-    /// show what was observed.
+    /// Looks at one execution. An observation that would not change the record at hand does not
+    /// load a newer one.
     async fn look_at(
         &self,
         execution: &Execution,

@@ -1,5 +1,5 @@
 //! The state tracker function: turns ECS's events and the script's marker lines into history,
-//! repairs what was missed by a sweep each minute, and publishes the ends of executions.
+//! repairs in a sweep each minute what was missed, and publishes the ends of executions.
 
 // The SDK's futures nest deeper than rustc's default limit.
 #![recursion_limit = "256"]

@@ -44,7 +44,8 @@ pub enum EnvError {
     /// The name belongs to mycli.
     #[error("{} is reserved: names that start with `MYCLI_` are mycli's own, choose another", shown(.0))]
     Reserved(String),
-    /// The name sets bash's options, and could not be set for the command alone after the set-up.
+    /// The name sets bash's options, and its value cannot be restored for the command after the
+    /// set-up.
     #[error("{} sets options of the shell, also of the one that sets the run up: use `set -o` in the command", shown(.0))]
     ShellOptions(String),
     /// The value holds a NUL byte, which no process environment can hold.
@@ -81,7 +82,8 @@ fn check_name(text: &str) -> Result<(), EnvError> {
 }
 
 /// Refuses the names that bash reads its options from: with `xtrace` in them the set-up would print
-/// what it knows. This is not a rule of [`EnvName`] itself, because older records have such names.
+/// every value it uses. This is not a rule of [`EnvName`] itself, because older records have such
+/// names.
 pub(super) fn settable(name: EnvName) -> Result<EnvName, EnvError> {
     match name.as_str() {
         "SHELLOPTS" | "BASHOPTS" => Err(EnvError::ShellOptions(name.to_string())),

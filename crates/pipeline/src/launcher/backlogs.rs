@@ -46,8 +46,8 @@ struct Started {
 }
 
 impl Pace {
-    /// Returns a pace that counts as fast from another number of starts on, so that a small
-    /// simulation can reach it.
+    /// Returns a pace with another number of starts that count as fast, so that a small simulation
+    /// reaches it.
     #[must_use]
     pub fn fast_from(starts: usize) -> Self {
         Self {

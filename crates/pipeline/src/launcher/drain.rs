@@ -781,9 +781,8 @@ where
     }
 
     /// Returns the updates that record the launches with a registered definition, and whether all
-    /// of `batch` was looked at. A definition that another launcher is registering stops the loop
-    /// for as long as that takes, so that ten thousand executions of the same kind are not
-    /// postponed one by one.
+    /// of `batch` was looked at. Stops at a definition that another launcher is registering, so
+    /// that ten thousand executions of the same kind wait for it and are not postponed one by one.
     async fn prepared(
         &self,
         batch: impl Iterator<Item = Execution>,

@@ -38,8 +38,8 @@ const TRIES: usize = 5;
 /// How old a mark may be when a member is started next. It is half of the second after which no
 /// member starts (DESIGN §7 names no number; the manual promises one second).
 const FRESH: TimeDelta = TimeDelta::milliseconds(500);
-/// How many members are looked at before the mark is written again. A page then costs at
-/// most as much as a page of history.
+/// How many members are looked at before the mark is written again. A page then costs at most as
+/// much as a page of history.
 pub(super) const PAGE: u32 = 100;
 /// How many members are closed at once: as many as are launched at once.
 pub(super) const TOGETHER: usize = 20;

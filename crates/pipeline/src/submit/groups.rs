@@ -19,7 +19,7 @@ use crate::{http, query};
 
 impl<S: Store, K: Keys, Q: Queue, X: Secrets, A: Clock + Entropy> Submit<'_, S, K, Q, X, A> {
     /// Cancels a group by one mark, however many members it has. From a second after the answer on,
-    /// no member that was submitted before the mark starts.
+    /// no member that was submitted up to the mark starts.
     pub(super) async fn cancel_group(
         &self,
         caller: &Caller,
