@@ -2,13 +2,13 @@
 //! DynamoDB table.
 //!
 //! ARCHITECTURE.md has the table's design: which item serves which question, and at what cost. Two
-//! rules hold for all of it: no question is answered by a scan, and nothing that is written for
-//! every run goes to one constant partition.
+//! rules hold for all of it. No question is answered by a scan. Nothing that is written for every
+//! run goes to one constant partition.
 //!
-//! An index is behind the table by some milliseconds on AWS (an emulator has no such delay), so
-//! what an index names is a wakeup: the record itself is read before anything is decided or shown.
-//! An entry that an index still shows after its launch is skipped by the launcher; one that it does
-//! not show yet waits for the next wakeup at its backlog, or for the sweep.
+//! On AWS an index lags behind the table by some milliseconds (an emulator has no such delay). So
+//! an index only says where to look: the record itself is read before anything is decided or shown.
+//! The launcher skips a backlog entry that an index still shows after its launch. A backlog entry
+//! that the index does not show yet waits for the next wakeup of its backlog, or for the sweep.
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,8 +61,9 @@ const SERVICE: &str = "the store";
 
 /// The table of one stack.
 ///
-/// A clone shares what this process remembers: which backlogs and days it has noted already, and
-/// whom it last saw in a backlog. Forgetting that costs a write or two and nothing else.
+/// Clones share what this process remembers: which backlogs and days it has already noted in the
+/// directories, and which submitters it last saw in a backlog. Losing that memory costs a write or
+/// two, nothing else.
 #[derive(Clone, Debug)]
 pub struct DynamoStore {
     client: Client,
@@ -74,7 +75,7 @@ pub struct DynamoStore {
 }
 
 impl DynamoStore {
-    /// Over this table. A record is kept for that many days after its end.
+    /// Uses the table of this name. A record is kept for `retention_days` after its end.
     #[must_use]
     pub fn new(client: Client, table: impl Into<String>, retention_days: u32) -> Self {
         Self {
@@ -87,19 +88,19 @@ impl DynamoStore {
         }
     }
 
-    /// Over this table of this configuration's account.
+    /// Uses the table of this name in this configuration's account.
     #[must_use]
     pub fn of(config: &SdkConfig, table: impl Into<String>, retention_days: u32) -> Self {
         Self::new(Client::new(config), table, retention_days)
     }
 
-    /// The same by another clock, which says what has expired.
+    /// Replaces the clock, which decides what has expired.
     #[must_use]
     pub fn with_clock(self, now: fn() -> Timestamp) -> Self {
         Self { now, ..self }
     }
 
-    /// The same with another time for what is on its way when counters are compared with records.
+    /// Replaces the time that writes under way are given when counters are compared with records.
     #[must_use]
     pub fn settling(self, settle: Duration) -> Self {
         Self { settle, ..self }
@@ -107,8 +108,8 @@ impl DynamoStore {
 }
 
 impl Store for DynamoStore {
-    /// Idempotent. The claim is taken first, the record's last write makes it exist: who finds a
-    /// claim without a record finishes that creation, under the claimed id.
+    /// Idempotent. The claim is written first, and the record exists once its last item is written.
+    /// A caller that finds a claim without a record finishes that creation, under the claimed id.
     async fn create(
         &self,
         execution: &Execution,
@@ -120,7 +121,7 @@ impl Store for DynamoStore {
         }
     }
 
-    /// Conditional on there being none that is open.
+    /// Conditional on there being no open submission of this id.
     async fn open_submission(
         &self,
         by: &Principal,
@@ -131,7 +132,7 @@ impl Store for DynamoStore {
         self.opened(by, id, now, expires_at).await
     }
 
-    /// Idempotent, each by itself. A bounded number is under way at a time.
+    /// Idempotent, each by itself. A bounded number is written at a time.
     async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
         self.create_each(executions).await
     }
@@ -144,8 +145,9 @@ impl Store for DynamoStore {
         self.find_by_fragment(fragment, limit).await
     }
 
-    /// Conditional on the revision and the admissions. A transaction only where a lock changes
-    /// hands; what is held of a pool is counted before or after, and never too low.
+    /// Conditional on the revision and the admissions. A transaction is used only where the counter
+    /// of a lock or a group changes. A pool's counter is written before or after the record, so
+    /// that it is never too low.
     async fn update(
         &self,
         before: &Execution,
@@ -160,14 +162,14 @@ impl Store for DynamoStore {
         Ok(written)
     }
 
-    /// Each conditional by itself; a pool's counter is written once for all of them.
+    /// Each is conditional by itself. A pool's counter is written once for all of them.
     async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
         self.change_all(updates).await
     }
 
-    /// Newest first by id, which begins with the moment of submission. A page is short, and not the
-    /// last, where its filter admits few of what the best index names: the records read for it are
-    /// bounded.
+    /// Newest first by id, because an id begins with the time of submission. The number of records
+    /// read for a page is bounded. So a page can be short, and still not be the last, if its filter
+    /// admits few of the ids that the best index names.
     async fn list(
         &self,
         filter: &Filter,
@@ -199,12 +201,12 @@ impl Store for DynamoStore {
         self.anybody_due(key, now).await
     }
 
-    /// Also forgets who has not been in a backlog for a day.
+    /// Also removes submitters from the directory that have not been in a backlog for a day.
     async fn backlogs(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
         self.backlogs_due(now).await
     }
 
-    /// Backed-off entries are counted too. Of one submitter, at most `backlog::COUNT_MAX` are.
+    /// Counts backed-off entries too, and at most `backlog::COUNT_MAX` entries of each submitter.
     async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
         self.count_ahead(entry, exact).await
     }
@@ -235,8 +237,8 @@ impl Store for DynamoStore {
         self.used(key).await
     }
 
-    /// Conditional on the bucket's last change: what two callers take never adds up to more than it
-    /// holds.
+    /// Conditional on the bucket's last change, so that concurrent callers together never take more
+    /// than it holds.
     async fn take_tokens(
         &self,
         key: RateKey,
@@ -278,7 +280,7 @@ impl Definitions for DynamoStore {
         self.read_definition(hash).await
     }
 
-    /// Conditional on nobody else's turn.
+    /// Conditional on no other caller's turn.
     async fn claim_definition(
         &self,
         hash: &str,
@@ -293,7 +295,7 @@ impl Definitions for DynamoStore {
         self.write_definition(hash, arn).await
     }
 
-    /// Idempotent. Conditional on the ARN being the one that is kept.
+    /// Idempotent. Conditional on the ARN being the stored one.
     async fn forget_definition(&self, hash: &str, arn: &str) -> Result<(), PortError> {
         self.delete_definition(hash, arn).await
     }
@@ -308,12 +310,12 @@ impl Keys for DynamoStore {
         self.read_keys().await
     }
 
-    /// Conditional on the name, and on the id.
+    /// Conditional on the name and on the id being free.
     async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
         self.write_key(key).await
     }
 
-    /// Conditional on the old key being the one of its name.
+    /// Conditional on the old key being the current one of its name.
     async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
         self.replace_key(old, new).await
     }

@@ -1,9 +1,9 @@
-//! The backlogs: who is next, and how many are before whom.
+//! The backlogs: which entry is next, and how many are ahead of an entry.
 //!
-//! A backlog is one partition of the index `by_standing` for each submitter, in that submitter's
-//! own order; the directory of lines tells whose there are. The order between submitters is
-//! [`fair::order`]'s, over start-time-fair tags: a submitter's k-th entry has the tag `begins + k`,
-//! where it begins at its own virtual time or at the backlog's, whichever is later.
+//! A backlog has one partition of the index `by_standing` for each submitter, in that submitter's
+//! own order. The directory of backlogs lists the submitters. [`fair::order`] orders the entries
+//! between submitters, by start-time-fair tags: a submitter's k-th entry has the tag `begins + k`,
+//! and `begins` is the later of the submitter's own virtual time and the backlog's.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,14 +17,15 @@ use super::{
 };
 use crate::error::failed;
 
-/// Most entries of one submitter that are counted to tell a place; beyond, a place is an estimate
-/// from below. Ours: it bounds what an answer costs to about 20 read units for each submitter,
-/// however long the backlog.
+/// Most entries of one submitter that are counted for a position; a position beyond that is an
+/// estimate from below. Chosen to bound the cost of an answer at about 20 read units for each
+/// submitter, however long the backlog is.
 pub(super) const COUNT_MAX: u32 = 1_000;
-/// Entries that are read together at least: those that are backed off stand before those that are
-/// due. Ours.
+/// Fewest entries that are read together. Backed-off entries come before those that are due, so a
+/// smaller read might find none that is due.
 const BACKED_OFF: usize = 24;
-/// Partitions asked at once. Ours.
+/// Partitions that are queried at the same time, so that many submitters neither wait for each
+/// other nor open a connection each.
 const PARALLEL: usize = 8;
 
 /// A submitter and the tag of its first entry.
@@ -34,7 +35,7 @@ struct Turn {
     begins: u64,
 }
 
-/// Everybody's turn, who begins first before the others.
+/// Every submitter's turn, the smallest `begins` first.
 fn turns(entries: &[BacklogMember]) -> Vec<Turn> {
     let reached = reached(entries.iter().map(|entry| entry.served));
     let turn = |entry: &BacklogMember| Turn {
@@ -53,8 +54,8 @@ fn is_due(backlog_entry: &BacklogEntry, now: Timestamp) -> bool {
 }
 
 impl DynamoStore {
-    /// Each submitter's first entries that are due, of as many submitters as it takes to know the
-    /// first `limit` of the backlog.
+    /// The first due entries of each submitter, of as many submitters as are needed to know the
+    /// first `limit` entries of the backlog.
     pub(super) async fn head(
         &self,
         backlog: &LimitKey,
@@ -70,7 +71,7 @@ impl DynamoStore {
             .collect();
         let (mut backlog_entries, mut tags) = (Vec::new(), Vec::new());
         for some in turns.chunks(PARALLEL) {
-            // Tags of later submitters only grow, so enough smaller ones settle it.
+            // Tags of later submitters only grow, so enough smaller tags settle the result.
             let settled = tags
                 .iter()
                 .filter(|tag| some.first().is_some_and(|turn| **tag < turn.begins))
@@ -95,7 +96,8 @@ impl DynamoStore {
         Ok(ordered)
     }
 
-    /// Who is in a backlog decides whether the next start from it is charged for.
+    /// Keeps in memory which submitters are in the backlog: that decides whether the next start
+    /// from it is charged.
     fn remember(
         &self,
         backlog: &LimitKey,
@@ -114,8 +116,8 @@ impl DynamoStore {
         self.memory.see(backlog, served.collect());
     }
 
-    /// A submitter's first entries in a backlog that are due. Backed-off ones before them are read
-    /// and skipped.
+    /// A submitter's first due entries in a backlog. Backed-off entries before them are read and
+    /// skipped.
     async fn due(
         &self,
         backlog: &LimitKey,
@@ -125,7 +127,7 @@ impl DynamoStore {
     ) -> Result<Vec<BacklogEntry>, PortError> {
         let (mut due, mut start) = (Vec::new(), None);
         while due.len() < limit {
-            // One entry is 0.1 kB, and a page costs by 4 kB.
+            // One entry is 0.1 kB, and a page is billed in steps of 4 kB.
             let most = (limit - due.len()).max(BACKED_OFF);
             let page = self
                 .index_entries(&backlog_partition(backlog, submitter), None, most, start)
@@ -144,7 +146,7 @@ impl DynamoStore {
         Ok(due)
     }
 
-    /// A part of a partition of `by_standing`, by place, up to a place.
+    /// A page of a partition of `by_standing`, in order of position, up to `before`.
     async fn index_entries(
         &self,
         partition: &str,
@@ -177,7 +179,7 @@ impl DynamoStore {
         })
     }
 
-    /// The first entries of a partition of `by_standing`, at most so many.
+    /// The first entries of a partition of `by_standing`, at most `most`.
     pub(super) async fn first_in(
         &self,
         partition: &str,
@@ -206,7 +208,7 @@ impl DynamoStore {
         Ok(entries)
     }
 
-    /// Stops at the first who is.
+    /// Whether any entry is due. Stops at the first one.
     pub(super) async fn anybody_due(
         &self,
         backlog: &LimitKey,
@@ -227,7 +229,8 @@ impl DynamoStore {
         Ok(false)
     }
 
-    /// The backlogs with a due entry. Who is in none, and was not for long, leaves the directory.
+    /// The backlogs with a due entry. Removes a submitter from the directory if it has no entry in
+    /// the backlog and has not been seen there for long.
     pub(super) async fn backlogs_due(&self, now: Timestamp) -> Result<Vec<LimitKey>, PortError> {
         let entries = self.in_any_backlog().await?;
         let looks: Vec<_> = entries.iter().map(|entry| self.look(entry, now)).collect();
@@ -241,7 +244,7 @@ impl DynamoStore {
         Ok(due)
     }
 
-    /// The backlog, if this one has a due entry in it.
+    /// The backlog, if this submitter has a due entry in it.
     async fn look(
         &self,
         entry: &BacklogMember,
@@ -318,8 +321,8 @@ impl Counting<'_> {
             .len() as u64)
     }
 
-    /// Another submitter's entries with a smaller tag, and the one with the same tag if it comes
-    /// first by itself.
+    /// Another submitter's entries with a smaller tag, plus its entry with the same tag if that one
+    /// sorts first by its own position.
     async fn of_another(&self, turn: &Turn, tag: u64) -> Result<u64, PortError> {
         let smaller = tag.saturating_sub(turn.begins).min(self.max);
         let first = self.entries(&turn.submitter, None, smaller + 1).await?;
@@ -333,7 +336,7 @@ impl Counting<'_> {
         Ok(smaller.min(first.len() as u64) + u64::from(comes_first))
     }
 
-    /// A submitter's first entries in the backlog, at most so many.
+    /// A submitter's first entries in the backlog, at most `most`.
     async fn entries(
         &self,
         submitter: &str,

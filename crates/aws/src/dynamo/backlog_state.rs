@@ -1,4 +1,4 @@
-//! What is known of a backlog as a whole: one item for each backlog.
+//! The state of a backlog as a whole: one item for each backlog.
 
 use chrono::TimeDelta;
 use domain::{backlog::BacklogState, limit::LimitKey, ports::PortError};
@@ -9,18 +9,19 @@ use super::{
     table::Condition,
 };
 
-/// How long the state of a lock's or a group's backlog is kept unchanged: they can have any number
-/// of names. A pool's stays. Ours.
+/// How long the unchanged state of a lock's or a group's backlog is kept. Locks and groups can have
+/// any number of names, so their states must expire; a day is long beside the minute between
+/// sweeps. A pool's state does not expire.
 const UNCHANGED: TimeDelta = TimeDelta::days(1);
 
 fn key(backlog: &LimitKey) -> Key {
     Key::single('L', backlog)
 }
 
-/// It is advice. So one that cannot be read is taken for that of a backlog nobody has looked at,
-/// and replaced at the next look.
+/// Reads the state. It is only advice. So a state that cannot be read counts as that of a backlog
+/// nobody has looked at, and is replaced at the next look.
 fn state_of(mut item: Item) -> BacklogState {
-    // It stands beside the form, and is written anew each time.
+    // The expiry is stored beside the form, and is written anew each time.
     item.remove("expires");
     let revision = number_of(&item, "revision").unwrap_or_default();
     match form_of::<BacklogState>(item) {

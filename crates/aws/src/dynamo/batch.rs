@@ -1,6 +1,5 @@
-//! Changes of several records together, each conditional by itself: a pool's counter is touched
-//! once for all of them, before the records for what is taken and after them for what is given
-//! back.
+//! Changes of several records together, each conditional by itself. A pool's counter is written
+//! once for all of them: before the records for what is taken, after them for what is given back.
 
 use std::collections::BTreeMap;
 
@@ -18,18 +17,19 @@ use super::{
     table::{AGAIN, pause},
 };
 
-/// Records written at once. Ours: a launcher's batch and a bit.
+/// Records written at the same time: a little more than a launcher's batch, so that one batch goes
+/// out at once.
 const PARALLEL: usize = 32;
 
-/// One record's change.
+/// The change of one record.
 pub(super) struct Step<'a> {
     pub(super) before: &'a Execution,
-    /// With its new revision.
+    /// The record with its new revision.
     pub(super) after: &'a Execution,
     changes: Vec<Change>,
 }
 
-/// What came of a step so far.
+/// The result of a step so far.
 type Outcome = Result<(), UpdateError>;
 
 impl<'a> Step<'a> {
@@ -49,17 +49,17 @@ impl<'a> Step<'a> {
         Self::new(&update.before, after, &update.admissions)
     }
 
-    /// The changes of limits that are counted beside the records.
+    /// The changes of limits that are counted apart from the records.
     fn apart(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter().filter(|change| change.is_apart())
     }
 
-    /// The changes of limits that are counted with the record.
+    /// The changes of limits that are counted in one transaction with the record.
     fn exact(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter().filter(|change| !change.is_apart())
     }
 
-    /// What is taken of a pool.
+    /// What the step takes of a pool.
     fn taken(&self, pool: &LimitKey) -> u32 {
         let taken: i64 = self
             .apart()
@@ -69,13 +69,14 @@ impl<'a> Step<'a> {
         u32::try_from(taken).unwrap_or(u32::MAX)
     }
 
-    /// Whether it is open from now on.
+    /// Whether the step opens an attempt.
     fn opens(&self) -> bool {
         self.before.open_attempt().is_none() && self.after.open_attempt().is_some()
     }
 }
 
-/// What is to be taken of each pool, and the least that any of these allows to be in use.
+/// The pools that are to be taken from, each with the smallest maximum that any of the steps
+/// allows.
 fn wanted(steps: &[Step<'_>]) -> Vec<(LimitKey, Option<u32>)> {
     let mut pools: BTreeMap<LimitKey, Option<u32>> = BTreeMap::new();
     for change in steps
@@ -109,7 +110,7 @@ impl DynamoStore {
             .collect()
     }
 
-    /// Makes these changes. In order where there is not room for all: the first go.
+    /// Makes these changes. If there is not room for all, the first ones go.
     pub(super) async fn replace_all(&self, steps: &[Step<'_>]) -> Vec<Outcome> {
         let mut outcomes: Vec<Outcome> = steps.iter().map(|_| Ok(())).collect();
         for (pool, max) in wanted(steps) {
@@ -176,8 +177,8 @@ impl DynamoStore {
             };
             match self.add(&change).await? {
                 Added::Yes => return Ok(count),
-                // Somebody may have given back since: what did not fit is not asked for again all
-                // the same.
+                // Others may have given back units meanwhile. What did not fit is still not asked
+                // for again.
                 Added::Full(used) => count = fit(used).min(count),
             }
             if round > 0 {
@@ -187,7 +188,7 @@ impl DynamoStore {
         Ok(0)
     }
 
-    /// The record's own conflict goes before the limit.
+    /// Why a step was refused. A conflict on the record is reported before a full limit.
     async fn refusal(&self, before: &Execution, pool: &LimitKey) -> UpdateError {
         match self.is_current(before).await {
             Ok(true) => UpdateError::Full(pool.clone()),
@@ -196,8 +197,8 @@ impl DynamoStore {
         }
     }
 
-    /// Those that share a lock's or a group's counter would only meet each other, so they go one
-    /// after the other.
+    /// Writes the records. Steps that share the counter of a lock or a group would only conflict,
+    /// so those with such a counter are written one after the other.
     async fn write_all(&self, steps: &[Step<'_>], outcomes: &mut [Outcome]) {
         let ready = (0..steps.len()).filter(|at| outcomes[*at].is_ok());
         let (exact, apart): (Vec<_>, Vec<_>) =
@@ -223,9 +224,8 @@ impl DynamoStore {
         (at, self.replace(step.before, step.after, &exact).await)
     }
 
-    /// What closed attempts held, and what was taken for a record that surely was not written. Of
-    /// one that was tried without an answer nobody knows: what it took stays taken until the sweep
-    /// finds out.
+    /// Gives back what closed attempts held, and what was taken for a record that surely was not
+    /// written. If a write got no answer, nothing is given back for it until the sweep finds out.
     async fn give_back(
         &self,
         steps: &[Step<'_>],
@@ -262,8 +262,8 @@ impl DynamoStore {
         }
     }
 
-    /// The starts are recorded, which is what the caller asked for; so a charge that fails is only
-    /// told.
+    /// Charges the starts to their submitters. The starts are recorded already, as the caller
+    /// asked, so a failed charge is only logged.
     async fn charge_all(&self, steps: &[Step<'_>], outcomes: &[Outcome]) {
         let mut starts: BTreeMap<(LimitKey, String), u64> = BTreeMap::new();
         for (step, _) in steps

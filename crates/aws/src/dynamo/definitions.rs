@@ -1,4 +1,4 @@
-//! Which task definitions are registered, and whose turn it is to register one.
+//! Which task definitions are registered, and which caller's turn it is to register one.
 
 use domain::{Timestamp, ports::PortError};
 

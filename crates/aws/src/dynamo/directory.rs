@@ -1,6 +1,6 @@
-//! Small directories of what there is, so that nobody has to look where nothing is: the backlogs
-//! with who has been in each, and the days with submissions, or with ends of one kind. A process
-//! notes a thing once in a while, not once for each run.
+//! Small directories that save readers from looking where nothing is: the backlogs with the
+//! submitters seen in each, and the days with submissions or with ends of one status. A process
+//! writes a note once in a while, not once for each run.
 
 use std::str::FromStr;
 
@@ -19,17 +19,18 @@ use super::{
     table::Condition,
 };
 
-/// The partition of the directory of lines. It is read whole, and written a few times an hour.
+/// The partition of the directory of backlogs. It is read whole, and written a few times an hour.
 const LINES: &str = "LINES";
-/// How long somebody who has not been seen in a backlog stays in its directory. Ours.
+/// How long a submitter that is no longer seen in a backlog stays in its directory: much longer
+/// than the ten minutes for which a process trusts its own note (`memory.rs`).
 const FORGOTTEN_AFTER: TimeDelta = TimeDelta::days(1);
 
-/// Somebody who is, or was lately, in a backlog.
+/// A submitter that is, or was lately, in a backlog.
 #[derive(Clone, Debug)]
 pub(super) struct BacklogMember {
     pub(super) backlog: LimitKey,
     pub(super) submitter: String,
-    /// How many starts it was charged for, by the backlog's virtual time.
+    /// How many starts it was charged for, in the backlog's virtual time.
     pub(super) served: u64,
     /// Milliseconds since the epoch.
     seen_at: i64,
@@ -55,20 +56,20 @@ impl BacklogMember {
         self.seen_at
     }
 
-    /// Whether it may be forgotten, if it has no entry.
+    /// Whether it may be removed if it has no entry.
     pub(super) fn is_old(&self, now: Timestamp) -> bool {
         now.timestamp_millis() - self.seen_at > FORGOTTEN_AFTER.num_milliseconds()
     }
 }
 
-/// The partition of the days with submissions, or with ends of one kind.
+/// The partition of the days with submissions, or with ends of one status.
 fn days_of(status: Option<&ExecutionStatus>) -> String {
     status.map_or_else(|| "DAYS".to_owned(), |status| format!("DAYS#{status}"))
 }
 
 impl DynamoStore {
-    /// Makes known where this record can be found, before it is: its backlog, and the day of what
-    /// has ended.
+    /// Notes where this record can be found, before it can be found there: its backlog, and the day
+    /// of a run that ended.
     pub(super) async fn note_whereabouts(&self, execution: &Execution) -> Result<(), PortError> {
         if let Some(entry) = execution.backlog_entry() {
             self.note_member(&entry.backlog, &entry.submitter).await?;
@@ -79,7 +80,7 @@ impl DynamoStore {
         }
     }
 
-    /// Makes known that something was submitted on this day.
+    /// Notes that something was submitted on this day.
     pub(super) async fn note_submission(&self, execution: &Execution) -> Result<(), PortError> {
         self.note_day(None, day(&execution.id)).await
     }
@@ -121,7 +122,7 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// The days with submissions, or with ends of one kind, newest first.
+    /// The days with submissions, or with ends of one status, newest first.
     pub(super) async fn days(
         &self,
         status: Option<&ExecutionStatus>,
@@ -134,7 +135,7 @@ impl DynamoStore {
             .collect())
     }
 
-    /// Who may be in a backlog.
+    /// The submitters that may be in a backlog.
     pub(super) async fn members(
         &self,
         backlog: &LimitKey,
@@ -143,13 +144,13 @@ impl DynamoStore {
         Ok(items.iter().filter_map(BacklogMember::of).collect())
     }
 
-    /// Who may be in any backlog.
+    /// The submitters that may be in any backlog.
     pub(super) async fn in_any_backlog(&self) -> Result<Vec<BacklogMember>, PortError> {
         let items = self.collection(LINES, "").await?;
         Ok(items.iter().filter_map(BacklogMember::of).collect())
     }
 
-    /// Takes somebody out of a backlog's directory, unless seen there again meanwhile.
+    /// Removes a submitter from a backlog's directory, unless it was seen there again meanwhile.
     pub(super) async fn leave_backlog(&self, who: &BacklogMember) -> Result<(), PortError> {
         let unchanged = Condition::new("seen_at = :seen", [(":seen", number(who.seen_at))]);
         self.delete_if(member_key(&who.backlog, &who.submitter), unchanged)
@@ -157,10 +158,11 @@ impl DynamoStore {
             .map(drop)
     }
 
-    /// Charges somebody for so many starts out of a backlog that others are in too.
+    /// Charges a submitter for `starts` starts out of a backlog that other submitters are in too.
     ///
-    /// It is not a part of the starts' own writes, so a crash between the two gives some for
-    /// nothing: the backlog's order is fair over time, not a promise about each start.
+    /// The charge is not part of the writes that record the starts. A crash between the two leaves
+    /// some starts uncharged. That is acceptable: the order of a backlog is fair over time, and
+    /// promises nothing about a single start.
     pub(super) async fn charge(
         &self,
         backlog: &LimitKey,
@@ -195,8 +197,8 @@ impl DynamoStore {
     }
 }
 
-/// A backlog's virtual time: where the start that was made last began. Starts are made in that
-/// order, so it is the greatest.
+/// A backlog's virtual time: the `begins` of the last start. Starts are made in that order, so it
+/// is the greatest.
 pub(super) fn reached(served: impl Iterator<Item = u64>) -> u64 {
     served.max().unwrap_or_default().saturating_sub(1)
 }

@@ -1,5 +1,5 @@
-//! What is derived from the records, brought in line with them by the sweep: the launch batches,
-//! and the counters of the pools.
+//! The derived items that the sweep brings in line with the records: the launch batches and the
+//! counters of the pools.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,20 +26,22 @@ use super::{
     table::Condition,
 };
 
-/// The pools there can be.
+/// All pools.
 const POOLS: [CapacityPool; 3] = [
     CapacityPool::FargateSpot,
     CapacityPool::Fargate,
     CapacityPool::Machine,
 ];
-/// Longer than a healthy process takes from a counter's write to its record's. Ours: both are
-/// milliseconds; who is slower than this is over by the next look, and two have to agree.
+/// Time for the writes under way to finish: longer than a healthy process takes from a counter's
+/// write to the record's, as both take milliseconds. A slower process has finished by the next
+/// look, and a counter is corrected only if two looks agree.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 
-/// Records loaded at a time. Ours: a record is some kilobytes, and ten thousand of them would not
-/// fit into the sweep's memory.
+/// Records loaded at a time. A record is some kilobytes, and ten thousand of them would not fit
+/// into the sweep's memory.
 const LOADED: usize = 250;
-/// Flights forgotten at the same time. Ours: each takes a connection.
+/// Launch batches that are closed at the same time. Each takes a connection, so their number is
+/// bounded.
 const PARALLEL: usize = 32;
 
 /// A pool's counter, and what the sweep noted about it.
@@ -62,14 +64,14 @@ impl Counter {
     }
 }
 
-/// What the open records of each limit hold together.
+/// What the open records hold of each limit together.
 type Held = BTreeMap<LimitKey, i64>;
 
-/// What is left of the records once they were looked at.
+/// What remains of the records once they were looked at.
 #[derive(Default)]
 struct Seen {
     held: Held,
-    /// Open, or of a status or a form that this release does not know.
+    /// Runs that are open, or that have a status or a form this release does not know.
     open: BTreeSet<ExecutionId>,
     over: BTreeSet<ExecutionId>,
 }
@@ -77,8 +79,8 @@ struct Seen {
 impl Seen {
     fn look_at(&mut self, record: Execution) {
         let allocations = record.allocations();
-        // A status of a newer release holds something, or it is over and the newer release forgets
-        // it.
+        // A run with a newer release's status either holds something, or is over and that release
+        // removes it from its launch batch.
         let is_open = is_open(&record) || !allocations.is_empty();
         for allocation in allocations {
             *self.held.entry(allocation.key).or_default() += i64::from(allocation.amount);
@@ -92,7 +94,8 @@ impl Seen {
 }
 
 impl DynamoStore {
-    /// Looks once, and where anything is off or moves, once more with time for what is on its way.
+    /// Compares counters and records once. If anything is off or changing, it compares again and
+    /// gives the writes under way time to finish.
     pub(super) async fn bring_in_line(&self) -> Result<(), PortError> {
         let before = self.counters().await?;
         let held = self.tidy().await?;
@@ -121,7 +124,7 @@ impl DynamoStore {
         .await
     }
 
-    /// Forgets what is over of every launch batch, and sums up what is open.
+    /// Removes the runs that are over from every launch batch, and sums up what the open ones hold.
     async fn tidy(&self) -> Result<Held, PortError> {
         let batches = self.launch_batches().await?;
         let ids: BTreeSet<_> = batches
@@ -133,8 +136,8 @@ impl DynamoStore {
             for loaded in self.load_all(ids).await? {
                 match loaded {
                     Ok(record) => seen.look_at(record),
-                    // Its allocation is not known, and stops no correction. It stays among those
-                    // that may be open.
+                    // Its allocation is not known. That stops no correction, and the run stays
+                    // among those that may be open.
                     Err(corrupt) => {
                         corrupt.note();
                         seen.open.extend(corrupt.id().cloned());
@@ -153,7 +156,7 @@ impl DynamoStore {
         Ok(seen.held)
     }
 
-    /// Conditional on nobody else's correction meanwhile.
+    /// Conditional on no other correction meanwhile.
     async fn correct(&self, counter: &Counter, off: i64) -> Result<(), PortError> {
         let by = correction(counter.off, off);
         if by == 0 && off == counter.off {
@@ -178,7 +181,8 @@ impl DynamoStore {
     }
 }
 
-/// Each counter with what was seen of it. One that somebody else corrected meanwhile is left alone.
+/// Each counter with what was seen of it. A counter that another sweep corrected meanwhile is left
+/// alone.
 fn looks<'a>(
     before: &'a [Counter],
     held: &Held,

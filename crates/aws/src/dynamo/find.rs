@@ -1,4 +1,4 @@
-//! What a fragment of an id may mean.
+//! Finding executions by a fragment of an id, or by a task ARN.
 
 use std::collections::BTreeSet;
 
@@ -14,19 +14,19 @@ use super::{
 };
 use crate::error::failed;
 
-/// Digits of a ULID.
+/// The number of characters in a ULID.
 const ULID: usize = 26;
 
-/// What a user may mean.
+/// What a fragment may stand for.
 enum Wanted {
-    /// Ids that begin or end with these digits of a ULID.
+    /// Ids whose ULID begins or ends with these characters.
     Ulid(String),
     /// The execution of the task with this id.
     Task(String),
 }
 
 impl Wanted {
-    /// `None` for what can be no part of an id and no ARN.
+    /// `None` if the fragment can be neither a part of an id nor an ARN.
     fn of(fragment: &str) -> Option<Self> {
         let fragment = fragment.trim();
         let task_id = fragment.rsplit('/').next().unwrap_or_default();
@@ -40,8 +40,8 @@ impl Wanted {
     }
 }
 
-/// 32 hexadecimal digits, as ECS's task ids are; an emulator's have dashes between them. No part of
-/// an execution's id is that long.
+/// Whether this is a task id: 32 hexadecimal digits in ECS; an emulator puts dashes between them.
+/// No part of an execution's id is that long.
 fn is_task_id(text: &str) -> bool {
     let digits = text.bytes().filter(|byte| *byte != b'-');
     digits.clone().count() == 32 && digits.into_iter().all(|byte| byte.is_ascii_hexdigit())
@@ -96,7 +96,7 @@ impl DynamoStore {
         Ok(state.map(|_| id).into_iter().collect())
     }
 
-    /// The newest ids that begin like this, by the days they can lie in.
+    /// The newest ids that begin with `part`, found through the days they can lie in.
     async fn beginning(&self, part: &str, limit: usize) -> Result<Vec<ExecutionId>, PortError> {
         let Some(range) = Range::of_prefix(part) else {
             return Ok(Vec::new());
@@ -113,9 +113,9 @@ impl DynamoStore {
             .collect())
     }
 
-    /// Ids that end like this. The table itself is the index: the last two digits are the
-    /// partition, the id backwards the order. Where more than `limit` do, they are not always the
-    /// newest.
+    /// Ids that end with `part`. The table itself is the index: the last two characters of the ULID
+    /// are the partition, and the reversed ULID is the sort key. If more than `limit` ids match,
+    /// those returned are not always the newest.
     async fn ending(&self, part: &str, limit: usize) -> Result<Vec<ExecutionId>, PortError> {
         let partitions: Vec<_> = match (part.len(), part.chars().next_back()) {
             (_, None) => Vec::new(),

@@ -1,5 +1,5 @@
-//! Removing a record that cannot be read. Who does so is an administrator with the account's own
-//! credentials: no function's role may.
+//! Removes a record that cannot be read. Only an administrator with the account's own credentials
+//! can do so: no function's role allows it.
 
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem, Update};
 use domain::{
@@ -31,7 +31,7 @@ impl Broken {
     fn traces(&self) -> Traces {
         let attempt = |form: &Value| RawAttempt::of(form, "arn", "input");
         let attempts = value(&self.state, "attempts");
-        // A run without attempts may have none on record.
+        // A record whose attribute `attempts` is absent has no attempts.
         let attempts = if self.state.contains_key("attempts") {
             attempts
         } else {
@@ -58,7 +58,7 @@ impl Broken {
         ))
     }
 
-    /// That nobody has written the state since it was read.
+    /// The condition that nobody has written the state since it was read.
     fn unchanged(&self) -> Condition {
         let of = |name: &str| self.state.get(name).cloned();
         match (of("revision"), of(MARK)) {
@@ -75,7 +75,7 @@ impl Broken {
     }
 }
 
-/// An attribute as JSON; `null` for one that is not there, or cannot be spelled in it.
+/// An attribute as JSON; `null` if it is absent or cannot be written as JSON.
 fn value(item: &Item, name: &str) -> Value {
     let attribute = item.get(name).cloned();
     attribute
@@ -84,15 +84,16 @@ fn value(item: &Item, name: &str) -> Value {
 }
 
 impl DynamoStore {
-    /// Removes a record that cannot be read. Conditional: one that can be read stays, and so does
-    /// one that somebody writes meanwhile. One whose task may run stays too, unless that is the
-    /// task which the caller knows to be over: `stopped`.
+    /// Removes a record that cannot be read. Conditional: a record stays if it can be read, or if
+    /// somebody writes it meanwhile. It also stays if its task may be running, unless that task is
+    /// `stopped`, which the caller knows to be over.
     ///
-    /// Its lock and its place of a group are given back in the same transaction. What it held of a
-    /// pool is not: the sweep counts pools anew, and leaves out what cannot be read already.
+    /// The record's lock and its slot in a group are given back in the same transaction. Its share
+    /// of a pool is not: the sweep counts pools anew, and already leaves out records that cannot be
+    /// read.
     ///
     /// # Errors
-    /// When the table does not answer, or others write the same items all the time.
+    /// If the table does not answer, or others keep writing the same items.
     pub async fn forget(
         &self,
         id: &ExecutionId,
@@ -129,7 +130,7 @@ impl DynamoStore {
         ))
     }
 
-    /// `None` if somebody else wrote one of these items meanwhile.
+    /// Removes the items. `None` if somebody else wrote one of them meanwhile.
     async fn remove(
         &self,
         id: &ExecutionId,
@@ -163,8 +164,8 @@ impl DynamoStore {
         }))
     }
 
-    /// What it holds of the limits that are counted with the records, as far as the counters agree:
-    /// none may fall below zero.
+    /// What the record holds of the limits that are counted with the records, as far as the
+    /// counters agree: no counter may fall below zero.
     async fn in_use(&self, traces: &Traces) -> Result<Vec<Allocation>, PortError> {
         let mut held = Vec::new();
         for allocation in traces
@@ -184,7 +185,7 @@ impl DynamoStore {
         Ok(held)
     }
 
-    /// The counter without this holding, under the condition that it is counted in it.
+    /// Takes this allocation off its counter, on condition that the counter includes it.
     fn less(&self, allocation: &Allocation) -> Result<TransactWriteItem, PortError> {
         let values: [(&str, AttributeValue); 4] = [
             (":by", number(-i64::from(allocation.amount))),
@@ -205,9 +206,9 @@ impl DynamoStore {
         Ok(TransactWriteItem::builder().update(update).build())
     }
 
-    /// Small items that lead to the record: its tasks, and its idempotency key, by which the record
-    /// would be made again. Those that stay expire, so the record counts as removed even where one
-    /// of these calls fails.
+    /// Deletes the small items that lead to the record: its tasks, and its idempotency key, under
+    /// which the record would be created again. An item that stays expires by itself, so the record
+    /// counts as removed even if one of these calls fails.
     async fn forget_traces(&self, id: &ExecutionId, broken: &Broken, task_ids: &[String]) {
         let tasks = task_ids.iter().map(|id| {
             (

@@ -1,4 +1,4 @@
-//! Work on groups: the marks of those that were cancelled, and reruns of what failed.
+//! Work on groups: the marks of cancelled groups, and reruns of failed members.
 
 use domain::{
     group::{GroupWork, GroupWorkKind},
@@ -12,8 +12,8 @@ use super::{
     table::Condition,
 };
 
-/// The partition of all work of a kind, by group: a few, each read by whoever starts a member, and
-/// kept for two days.
+/// The partition of all work of a kind, by group. It has few items, each read by whatever starts a
+/// member, and kept for two days.
 fn partition(kind: GroupWorkKind) -> &'static str {
     match kind {
         GroupWorkKind::Cancel => "GROUPS",
@@ -46,7 +46,7 @@ impl DynamoStore {
         let (before, after) = (work.progress(), work.next_revision());
         let mut item = item_of(key::<W>(&before.group), &after, &before.unknown)?;
         item.insert("expires".to_owned(), number(expiry(work.expires_at())));
-        // Work that has expired may still be there, and counts as none.
+        // Expired work may still be in the table, and counts as none.
         let unchanged = Condition::new(
             "attribute_not_exists(pk) OR revision = :revision OR expires <= :now",
             [

@@ -1,5 +1,5 @@
-//! Reading history: ids from one index, merged over its shards, newest first; then exactly the
-//! records of the page.
+//! Reading history: ids come from one index, merged over its shards, newest first; then only the
+//! records of the page are read.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -26,18 +26,20 @@ use super::{
 };
 use crate::error::failed;
 
-/// Records read for a page beyond those shown, before it is given up as a short one. Ours: it
-/// bounds what a filter that admits little costs to some 400 read units a call.
+/// Records read for a page beyond those shown, before the page is returned short. Chosen to bound
+/// the cost of a filter that admits little at about 400 read units a call.
 const SLACK: usize = 200;
-/// Fewest records looked at together where not all will be admitted. Ours.
+/// Fewest records that are read together for the rest of a page. Not all of them are admitted, so
+/// reading only as many as are missing would take many small calls.
 const TOGETHER: usize = 25;
-/// Most days whose partitions are asked at once. Ours: eight shards each.
+/// Most days whose partitions are queried at the same time. Each day has eight shards, so this is
+/// 32 queries.
 const DAYS_AT_ONCE: usize = 4;
-/// Most entries that are sorted to find the newest ones that wait. Ours; where there are more, the
-/// newest submissions are looked through instead, as most of them wait then.
+/// Most waiting entries that are sorted to find the newest ones. If more wait, the newest
+/// submissions are searched instead, because most of them wait then.
 const WAITING_MAX: usize = 1_000;
 
-/// Where ids stand in order: an index over executions, or the requests of a day in the table
+/// Where ids are stored in order: an index over executions, or the requests of a day in the table
 /// itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Index {
@@ -48,7 +50,7 @@ enum Index {
 }
 
 impl Index {
-    /// Its name, its partition key, and its sort key, which is an id.
+    /// The index's name, its partition key, and its sort key, which is an id.
     fn names(self) -> (Option<&'static str>, &'static str, &'static str) {
         match self {
             Self::Day => (None, "pk", "sk"),
@@ -59,14 +61,14 @@ impl Index {
     }
 }
 
-/// Which ids are wanted: from the first text to the last, less one.
+/// Which ids are wanted: from the first text to the last, except one.
 #[derive(Clone, Debug)]
 pub(super) struct Range {
     from: String,
     to: String,
-    /// The cursor: where the page before ended.
+    /// The cursor: the last id of the page before.
     except: Option<ExecutionId>,
-    /// The days they lie in.
+    /// The first and the last day of these ids.
     days: (String, String),
 }
 
@@ -74,7 +76,7 @@ pub(super) struct Range {
 const AFTER_ALL: char = '~';
 
 impl Range {
-    /// The ids between two moments.
+    /// The ids submitted from a moment on, up to the cursor.
     fn between(from: Timestamp, cursor: Option<&Cursor>) -> Self {
         let first = ExecutionId::new(from, 0);
         let last_day =
@@ -87,7 +89,7 @@ impl Range {
         }
     }
 
-    /// The ids that begin like this; `None` if none can.
+    /// The ids that begin with this prefix; `None` if no id can.
     pub(super) fn of_prefix(ulid_prefix: &str) -> Option<Self> {
         let filled = |with: &str| {
             format!("exec_{ulid_prefix:\0<26}")
@@ -155,14 +157,14 @@ impl Source {
     }
 }
 
-/// Ids out of several partitions, newest first, read as they are asked for.
+/// Ids from several partitions, newest first, read on demand.
 pub(super) struct Ids<'a> {
     store: &'a DynamoStore,
     range: Range,
-    /// How many are read of a partition at a time.
+    /// How many ids are read from a partition at a time.
     portion: usize,
     sources: Vec<Source>,
-    /// Days whose partitions come after those, newest first.
+    /// Days whose partitions come after the current sources, newest first.
     days: VecDeque<String>,
     ends: Option<ExecutionStatus>,
     days_at_once: usize,
@@ -182,7 +184,7 @@ impl<'a> Ids<'a> {
         }
     }
 
-    /// The ids of all days, or of the ends of one kind.
+    /// The ids of all days, or of the ends of one status.
     pub(super) async fn by_day(
         store: &'a DynamoStore,
         range: Range,
@@ -202,7 +204,7 @@ impl<'a> Ids<'a> {
         })
     }
 
-    /// These ids, which are all there are.
+    /// Only these ids.
     fn known(store: &'a DynamoStore, range: Range, mut ids: Vec<ExecutionId>) -> Self {
         ids.retain(|id| range.has(id));
         ids.sort_by(|a, b| b.cmp(a));
@@ -215,7 +217,7 @@ impl<'a> Ids<'a> {
         Self::new(store, range, 0, vec![known])
     }
 
-    /// The next ids, at most so many; fewer only at the end.
+    /// The next ids, at most `count`; fewer only at the end.
     pub(super) async fn take(&mut self, count: usize) -> Result<Vec<ExecutionId>, PortError> {
         let mut taken = Vec::new();
         while taken.len() < count {
@@ -250,8 +252,8 @@ impl<'a> Ids<'a> {
         }
     }
 
-    /// Goes on to the next days: one, then more at a time, as it seems that there is little in
-    /// each.
+    /// Goes on to the next days: one at first, then more at a time, as the days so far held few
+    /// ids.
     fn open_days(&mut self) {
         let next = self.days.len().min(self.days_at_once);
         self.days_at_once = (self.days_at_once * 2).min(DAYS_AT_ONCE);
@@ -265,8 +267,8 @@ impl<'a> Ids<'a> {
         self.sources = self.days.drain(..next).flat_map(of_day).collect();
     }
 
-    /// Reads on in every source that has nothing read left: without its next id the newest of all
-    /// is not known.
+    /// Reads on in every source that has no id left to take. Without each source's next id, the
+    /// newest of all is not known.
     async fn fill(&mut self) -> Result<(), PortError> {
         let (store, range, portion) = (self.store, &self.range, self.portion);
         let dry = self.sources.iter_mut().filter(|source| source.is_dry());
@@ -331,7 +333,7 @@ impl DynamoStore {
             after,
         );
         let ids = self.ids_for(filter, range, limit).await?;
-        // What cannot be read is in no status, as far as is known.
+        // A record that cannot be read has no known status, so a filter by status leaves it out.
         self.page(ids, limit, |loaded| {
             loaded
                 .as_ref()
@@ -340,7 +342,7 @@ impl DynamoStore {
         .await
     }
 
-    /// The ids of the index that names the fewest beside those wanted.
+    /// The ids from the index that names the fewest besides the wanted ones.
     async fn ids_for(
         &self,
         filter: &Filter,
@@ -398,7 +400,7 @@ impl DynamoStore {
         Ok(Ids::new(self, range, limit, sources))
     }
 
-    /// Who waits, of one submitter or of all; `None` if they are too many.
+    /// The ids that wait, of one submitter or of all; `None` if there are too many.
     async fn waiting(&self, by: Option<&Principal>) -> Result<Option<Vec<ExecutionId>>, PortError> {
         let by = by.map(ToString::to_string);
         let mut ids = Vec::new();
@@ -430,7 +432,7 @@ impl DynamoStore {
         limit: u32,
     ) -> Result<Page<Loaded>, PortError> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        // However long ago: what runs is not forgotten.
+        // There is no oldest day here: a run that is still open is never left out.
         let range = Range::between(Timestamp::UNIX_EPOCH, after);
         let ids = Ids::known(
             self,
@@ -443,7 +445,7 @@ impl DynamoStore {
         .await
     }
 
-    /// The first `limit` of these that are admitted, or fewer if too many are not.
+    /// The first `limit` of these ids that are admitted, or fewer if too many are not.
     async fn page(
         &self,
         mut ids: Ids<'_>,
@@ -482,7 +484,7 @@ impl DynamoStore {
     }
 }
 
-/// Which execution was loaded, or could not be.
+/// The id of the execution that was loaded, or that could not be read.
 pub(super) fn id_of(loaded: &Loaded) -> Option<ExecutionId> {
     match loaded {
         Ok(execution) => Some(execution.id.clone()),
@@ -490,7 +492,7 @@ pub(super) fn id_of(loaded: &Loaded) -> Option<ExecutionId> {
     }
 }
 
-/// The first whole millisecond that is not before this moment: ids carry no finer time.
+/// The first whole millisecond at or after this moment, because ids carry no finer time.
 fn first_milli(since: Timestamp) -> Timestamp {
     let floor = Timestamp::from_timestamp_millis(since.timestamp_millis()).unwrap_or(since);
     if floor < since {

@@ -1,9 +1,9 @@
-//! The exact input of `RunTask`, as it is kept from before the call until the task is known.
+//! The exact input of `RunTask`, as it is stored from before the call until the task is known.
 //!
-//! What stands elsewhere in the record already (the command, the repository, the ids, the nonce,
-//! the variables) is named here, not repeated: with it most launches would not fit into one write
-//! unit. Reading puts every text back as it was, whatever the code that makes an input looks like
-//! by then.
+//! Texts that are elsewhere in the record already (the command, the repository, the ids, the nonce,
+//! the variables) are referred to by name and not repeated. Repeated, they would push most launches
+//! over one write unit. Reading restores every text as it was, even if the code that makes an input
+//! has changed by then.
 
 use domain::{
     ecs::{ContainerOverride, KeyValuePair, NetworkConfiguration, RunTaskInput, Tag, TaskOverride},
@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::state::Broken;
 
-/// Between a variable and a text that is written out.
+/// Separates a variable's name from its literal value.
 const IS: char = '=';
-/// Between a variable and the name of a text that stands elsewhere.
+/// Separates a variable's name from the word for a text that is elsewhere in the record.
 const AS: char = ':';
 /// The word for the request's own variable of the same name.
 const ENV: &str = "env";
@@ -74,7 +74,7 @@ impl Known<'_> {
             .and_then(|(_, text)| text)
     }
 
-    /// `NAME:word`, or `NAME=text`. No variable's name has either sign in it.
+    /// The variable as `NAME:word` or `NAME=text`. No variable's name contains either separator.
     fn spell(&self, variable: &KeyValuePair) -> String {
         let KeyValuePair { name, value } = variable;
         match self.word_of(name, value) {
@@ -104,9 +104,9 @@ impl Known<'_> {
 pub(super) struct InputItem {
     cluster: String,
     definition: String,
-    /// If it is not the attempt's id.
+    /// Stored only if it is not the attempt's id.
     token: Option<String>,
-    /// If it is not the attempt's id.
+    /// Stored only if it is not the attempt's id.
     by: Option<String>,
     count: u32,
     provider: Option<String>,
@@ -115,8 +115,8 @@ pub(super) struct InputItem {
     memory: String,
     role: Option<String>,
     containers: Vec<ContainerItem>,
-    /// Spelled as variables, their keys without what all begin with. None in a record of before
-    /// tasks had tags.
+    /// The tags, spelled like variables, their keys without the common prefix. A record from before
+    /// tasks had tags has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tags: Vec<String>,
 }

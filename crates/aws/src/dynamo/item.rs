@@ -19,12 +19,12 @@ use super::SERVICE;
 /// An item of the table, by attribute.
 pub type Item = HashMap<String, AttributeValue>;
 
-/// Partitions that a day, a submitter's history, and what is open are spread over. Ours: one takes
-/// 1,000 writes a second (AWS-FACTS §6), and all that a stack launches is less than eight times
-/// that.
+/// How many partitions a day, a submitter's history and the launch batches are each spread over.
+/// One partition takes 1,000 writes a second (AWS-FACTS §6), and a stack launches less than eight
+/// times that.
 pub(super) const SHARDS: usize = 8;
 
-/// The attribute by which a write knows itself when the SDK repeats it.
+/// The attribute by which a write recognises itself when the SDK repeats it.
 pub(super) const MARK: &str = "mark";
 
 const PREFIX: &str = "exec_";
@@ -76,8 +76,8 @@ pub(super) fn number_of<N: std::str::FromStr>(item: &Item, attribute: &str) -> O
     item.get(attribute)?.as_n().ok()?.parse().ok()
 }
 
-/// A value as an item, with its key and what a newer release wrote beside it. What is `None` leaves
-/// no attribute.
+/// A value as an item, with its key and the fields that a newer release wrote. A `None` leaves no
+/// attribute.
 pub(super) fn item_of(
     key: Key,
     value: &impl Serialize,
@@ -91,10 +91,10 @@ pub(super) fn item_of(
     Ok(item)
 }
 
-/// The attributes that are no part of an item's form: its key, and the mark of its last write.
+/// The attributes that are not part of an item's form: its key, and the mark of its last write.
 const APART: [&str; 3] = ["pk", "sk", MARK];
 
-/// The value of an item, and what a newer release wrote beside it.
+/// The value of an item, and the fields that a newer release wrote.
 pub(super) fn form_of<T: DeserializeOwned + Serialize>(
     mut item: Item,
 ) -> Result<(T, Unknown), FormError> {
@@ -103,7 +103,7 @@ pub(super) fn form_of<T: DeserializeOwned + Serialize>(
     stored::read(form)
 }
 
-/// The same with the port's error, in which `what` names it.
+/// Like [`form_of`], with the port's error, in which `what` names the item.
 pub(super) fn value_of<T: DeserializeOwned + Serialize>(
     what: &str,
     item: Item,
@@ -111,7 +111,7 @@ pub(super) fn value_of<T: DeserializeOwned + Serialize>(
     form_of(item).map_err(|error| PortError::corrupt(what, error))
 }
 
-/// A small item that is spelled attribute by attribute, with the version of its form.
+/// A small item, given attribute by attribute, with the version of its form.
 pub(super) fn small_item<'a>(
     key: Key,
     attributes: impl IntoIterator<Item = (&'a str, AttributeValue)>,
@@ -126,7 +126,7 @@ pub(super) fn small_item<'a>(
     item
 }
 
-/// Without its nulls: an attribute that is not there costs nothing to write.
+/// The item without its nulls: an absent attribute costs nothing to write.
 fn pruned(item: Item) -> Item {
     let kept = item.into_iter().filter(|(_, value)| !value.is_null());
     kept.map(|(name, value)| (name, pruned_value(value)))
@@ -141,13 +141,13 @@ fn pruned_value(value: AttributeValue) -> AttributeValue {
     }
 }
 
-/// Seconds since the epoch, as DynamoDB's time to live wants them; rounded up, so that nothing goes
-/// before its time.
+/// Seconds since the epoch, as DynamoDB's time to live requires; rounded up, so that nothing is
+/// deleted too early.
 pub(super) fn expiry(at: Timestamp) -> i64 {
     (at + TimeDelta::milliseconds(999)).timestamp()
 }
 
-/// Whether an item's time is over. DynamoDB deletes it within days of that.
+/// Whether an item has expired. DynamoDB deletes it within days of that.
 pub(super) fn has_expired(item: &Item, now: Timestamp) -> bool {
     number_of::<i64>(item, "expires").is_some_and(|expires| expires <= now.timestamp())
 }
@@ -157,25 +157,25 @@ pub(super) fn ulid(id: &ExecutionId) -> &str {
     id.as_str().trim_start_matches(PREFIX)
 }
 
-/// Which of the [`SHARDS`] an execution is in: by its id's last digit, which is random.
+/// The shard of an execution, one of [`SHARDS`]: from its id's last character, which is random.
 pub(super) fn shard(id: &ExecutionId) -> usize {
     let last = ulid(id).chars().next_back();
     last.and_then(|last| DIGITS.find(last)).unwrap_or_default() % SHARDS
 }
 
-/// The partition of the ids that end in these two digits.
+/// The partition of the ids that end in these two characters.
 pub(super) fn partition_of_suffix(two: &str) -> String {
     format!("X#{two}")
 }
 
-/// The partitions of the ids that end in this digit.
+/// The partitions of the ids that end in this character.
 pub(super) fn partitions_of_last(last: char) -> impl Iterator<Item = String> {
     DIGITS
         .chars()
         .map(move |before| partition_of_suffix(&format!("{before}{last}")))
 }
 
-/// Where the state of an execution is: the table itself is the index by the id's end.
+/// The partition of an execution's state. The table itself is the index by the id's end.
 pub(super) fn partition(id: &ExecutionId) -> String {
     let ulid = ulid(id);
     partition_of_suffix(&ulid[ulid.len() - 2..])
@@ -185,7 +185,7 @@ pub(super) fn reversed(ulid: &str) -> String {
     ulid.chars().rev().collect()
 }
 
-/// Where the requests of a day are, in one of its shards: the table itself is the index by time.
+/// The partition of a day's requests in one shard. The table itself is the index by time.
 pub(super) fn partition_of_day(day: &str, shard: usize) -> String {
     sharded(&format!("D#{day}"), shard)
 }
@@ -208,7 +208,7 @@ pub(super) fn id_of_state(sk: &str) -> Option<ExecutionId> {
     (!sk.starts_with(PREFIX)).then(|| id_of_ulid(&reversed(sk)))?
 }
 
-/// The id with this ULID.
+/// The day in UTC, as partitions name it: `2026-11-24`.
 pub(super) fn id_of_ulid(ulid: &str) -> Option<ExecutionId> {
     format!("{PREFIX}{ulid}").parse().ok()
 }
@@ -218,31 +218,32 @@ pub(super) fn day_name(day: NaiveDate) -> String {
     day.format("%Y-%m-%d").to_string()
 }
 
-/// The day of an execution's submission.
+/// The name of one shard of an index partition.
 pub(super) fn day(id: &ExecutionId) -> NaiveDate {
     id.made_at().date_naive()
 }
 
-/// A partition of an index, and one of its shards.
+/// The partition of `by_standing` with the entries that one submitter has in one backlog.
 pub(super) fn sharded(name: &str, shard: usize) -> String {
     format!("{name}#{shard}")
 }
 
-/// The partition of `by_standing` with the entries that one submitter has in one backlog.
+/// The partition of the runs that were submitted on a day and ended with this status, without the
+/// shard.
 pub(super) fn backlog_partition(backlog: &LimitKey, submitter: &str) -> String {
     format!("line#{backlog}#{submitter}")
 }
 
-/// The partitions of what was submitted on a day and ended like this, without the shard.
+/// Bounds an inverted priority to three digits (`domain::request::PRIORITY_MAX` is 100).
 pub(super) fn ended_partition(status: &ExecutionStatus, day: &str) -> String {
     format!("final#{status}#{day}")
 }
 
-/// Bounds an inverted priority to three digits (`domain::request::PRIORITY_MAX` is 100).
+/// The sort key of an entry among its submitter's entries: priority, time, id. So the order of the
+/// texts is the order of the backlog.
 const PRIORITY_TOP: i32 = 500;
 
-/// An entry's place among its submitter's: priority, time, id, so that the text's order is the
-/// backlog's.
+/// The backlog entry that an item of `by_standing` stands for.
 pub(super) fn place(backlog_entry: &BacklogEntry) -> String {
     format!(
         "{:03}#{:013}#{}",

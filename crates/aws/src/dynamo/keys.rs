@@ -1,5 +1,5 @@
-//! The API keys: each is there twice, by its id for the callers and by its name for the
-//! administrator, written as one.
+//! The API keys. Each is stored twice, by its id for callers and by its name for the administrator;
+//! both items are written in one transaction.
 
 use aws_sdk_dynamodb::types::TransactWriteItem;
 use domain::{error::PortError, key::KeyRecord};
@@ -10,7 +10,7 @@ use super::{
     table::{AGAIN, Condition, pause},
 };
 
-/// The partition of all keys by name: a few, and seldom written.
+/// The partition of all keys by name. There are few, and they are seldom written.
 const KEYS: &str = "KEYS";
 const WHAT: &str = "an API key's record";
 
@@ -22,7 +22,7 @@ fn by_name(name: &str) -> Key {
     Key::new(KEYS, name)
 }
 
-/// The ids of the keys of before that are still there.
+/// The ids of the previous keys of this name that still exist.
 fn previous_of(item: &Item) -> impl Iterator<Item = &str> {
     let previous = item
         .get("previous")
@@ -38,7 +38,7 @@ fn id_of(item: &Item) -> Result<&str, PortError> {
 }
 
 fn key_of(mut item: Item) -> Result<KeyRecord, PortError> {
-    // It stands beside the form, and follows from it.
+    // The expiry is stored beside the form, and follows from it.
     item.remove("expires");
     let (key, unknown) = value_of::<KeyRecord>(WHAT, item)?;
     Ok(KeyRecord { unknown, ..key })
@@ -49,7 +49,7 @@ impl DynamoStore {
         self.get(by_id(id)).await?.map(key_of).transpose()
     }
 
-    /// One that cannot be read is left out, and said in the log.
+    /// A key that cannot be read is left out and logged.
     pub(super) async fn read_keys(&self) -> Result<Vec<KeyRecord>, PortError> {
         let items = self.collection(KEYS, "").await?.into_iter();
         Ok(items
@@ -66,13 +66,14 @@ impl DynamoStore {
         self.all_or_nothing(&writes).await
     }
 
-    /// The old key stays under its id until it is over, if the new one says so.
+    /// The old key stays under its id until it expires, if the new one says so.
     pub(super) async fn replace_key(
         &self,
         old: &KeyRecord,
         new: &KeyRecord,
     ) -> Result<bool, PortError> {
-        // The previous keys change only together with the id, which is the condition of the write.
+        // The previous keys change only together with the id, and the write is conditional on the
+        // id.
         let before = self.get(by_name(&old.name)).await?.unwrap_or_default();
         let unchanged = Condition::new("id = :id", [(":id", text(&old.id))]);
         let mut writes = vec![
@@ -93,9 +94,9 @@ impl DynamoStore {
         self.all_or_nothing(&writes).await
     }
 
-    /// Needs nothing of the record but its ids, so that one that cannot be read can be revoked too.
-    /// A rotation meanwhile makes it look again, or it would leave a key that is good for ever and
-    /// that nobody lists.
+    /// Uses nothing of the record but its ids, so that a key that cannot be read can be revoked
+    /// too. If a rotation happens meanwhile, it reads again; otherwise the rotated key would stay
+    /// valid for ever, and no list would show it.
     pub(super) async fn delete_key(&self, name: &str) -> Result<bool, PortError> {
         for round in 0..AGAIN {
             let Some(item) = self.get(by_name(name)).await? else {

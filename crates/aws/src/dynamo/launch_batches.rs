@@ -1,9 +1,9 @@
-//! What was launched together: a small item for each batch, written before any of it is launched.
-//! So the sweep finds whatever is open, and no run pays for an entry of its own that comes and
-//! goes.
+//! The launch batches: one small item for each batch, written before any of its executions is
+//! launched. They lead the sweep to every open run, and no run pays for an index entry of its own
+//! that is written and deleted again.
 //!
-//! A launch batch names executions that may be open; the records tell. It is only ever made
-//! smaller, by the sweep.
+//! A launch batch names executions that may be open; only their records tell which are. It only
+//! ever shrinks, and only the sweep shrinks it.
 
 use std::collections::BTreeSet;
 
@@ -24,10 +24,10 @@ use super::{
 };
 use crate::system::System;
 
-/// Most executions of one launch batch: their ids stay below the 1 KB of one write unit.
+/// Most executions in one launch batch: so many ids stay below the 1 KB of one write unit.
 const TOGETHER: usize = 30;
-/// After how long whatever a launch batch names is surely launched, or surely not: twice what a
-/// launcher may take (the template's `Timeout`).
+/// How old a launch batch must be before each of its executions surely was launched or surely was
+/// not: twice the time a launcher may take (the template's `Timeout`).
 const DEPARTED_AFTER: TimeDelta = TimeDelta::minutes(2);
 
 /// Executions that were launched together.
@@ -74,7 +74,7 @@ impl LaunchBatch {
         )
     }
 
-    /// The same without these.
+    /// This launch batch without the ids that are over.
     fn without(&self, over: impl Fn(&ExecutionId) -> bool) -> Self {
         Self {
             ids: self.ids.iter().filter(|id| !over(id)).cloned().collect(),
@@ -83,7 +83,7 @@ impl LaunchBatch {
     }
 }
 
-/// Whether a record holds something, or is on its way.
+/// Whether an execution is being launched or is running.
 pub(super) fn is_open(execution: &Execution) -> bool {
     matches!(
         execution.status(),
@@ -92,7 +92,8 @@ pub(super) fn is_open(execution: &Execution) -> bool {
 }
 
 impl DynamoStore {
-    /// Makes known that these may be open from now on. Idempotent: naming one twice is harmless.
+    /// Records that these executions may be open from now on. Idempotent: naming one twice is
+    /// harmless.
     pub(super) async fn record_launch_batch(&self, ids: &[ExecutionId]) -> Result<(), PortError> {
         let now = (self.now)();
         let batches = ids
@@ -101,7 +102,7 @@ impl DynamoStore {
         try_join_all(batches).await.map(drop)
     }
 
-    /// Every launch batch there is.
+    /// All launch batches.
     pub(super) async fn launch_batches(&self) -> Result<Vec<LaunchBatch>, PortError> {
         let shards: Vec<_> = (0..SHARDS).map(partition).collect();
         let items = try_join_all(shards.iter().map(|shard| self.collection(shard, "")))
@@ -118,7 +119,7 @@ impl DynamoStore {
         Ok(items.iter().filter_map(batch).collect())
     }
 
-    /// Whatever may be open, each once.
+    /// The ids of all executions that may be open, each once.
     pub(super) async fn launched_ids(&self) -> Result<BTreeSet<ExecutionId>, PortError> {
         Ok(self
             .launch_batches()
@@ -128,10 +129,13 @@ impl DynamoStore {
             .collect())
     }
 
-    /// Forgets of a launch batch what is over: all of it when nothing is left, else once that is
-    /// half of it, so that no launch batch is written more than a few times. A run that is not open
-    /// yet may be about to be launched while the launch batch is young. `open` also names the runs
-    /// that may be open: nothing else leads the sweep to them.
+    /// Removes the runs that are over from a launch batch. If none is left, the item is deleted.
+    /// Otherwise it is written only once half of the ids are over, so that no launch batch is
+    /// written more than a few times.
+    ///
+    /// While the batch is young, a run that is not open yet may be about to be launched, so it
+    /// stays. `open` also names the runs that cannot be read but may be open, because nothing else
+    /// leads the sweep to them.
     pub(super) async fn close_launch_batch(
         &self,
         batch: &LaunchBatch,

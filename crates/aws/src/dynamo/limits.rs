@@ -1,11 +1,11 @@
 //! Counters of use, and token buckets. Each is one item.
 //!
-//! A lock's or a group's counter changes in one transaction with the record: one holder too many
-//! would be a broken promise. A pool's does not, because a transaction is billed twice and a
-//! counter is touched once for a whole batch: it is taken from before the records are written and
-//! given back to after that, so whatever dies between the two leaves it too high, never too low,
-//! until the sweep corrects it (`drift.rs`). What it counts was only ever our own part of a quota
-//! that ECS itself enforces.
+//! The counter of a lock or a group changes in one transaction with the record: one holder too many
+//! would break the limit. A pool's counter does not, because a transaction is billed twice, and
+//! because one write can count a whole batch. It is raised before the records are written and
+//! lowered afterwards. So a process that dies between the two leaves it too high, never too low,
+//! until the sweep corrects it (`drift.rs`). ECS itself enforces the quota; a pool's counter only
+//! ever counts this stack's part of it.
 
 use std::collections::BTreeMap;
 
@@ -32,16 +32,16 @@ use super::{
 };
 use crate::error::{Fault, Remedy};
 
-/// How long the counter of a lock or a group is kept once something was given back: they can have
-/// any number of names. Others may still hold it then, so that it is longer than the longest run. A
-/// pool's counter stays. Ours.
+/// How long the counter of a lock or a group is kept after something was given back. Locks and
+/// groups can have any number of names, so their counters must expire. Other runs may still hold
+/// the limit then, so the time is longer than the longest run. A pool's counter does not expire.
 pub(super) const UNUSED: TimeDelta = TimeDelta::days(30);
 
 pub(super) fn counter_key(key: &LimitKey) -> Key {
     Key::single('U', key)
 }
 
-/// By how much the use of a limit changes, and what may be in use afterwards.
+/// How much the use of a limit changes, and how much may be in use afterwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) key: LimitKey,
@@ -50,7 +50,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// Of each limit whose use is in question.
+    /// The changes of all limits that the executions hold before or after.
     pub(super) fn between(
         before: Option<&Execution>,
         after: &Execution,
@@ -77,24 +77,24 @@ impl Change {
         changes.filter(|change| change.by != 0).collect()
     }
 
-    /// Whether it is counted beside the record, and not in one transaction with it.
+    /// Whether the change is counted apart from the record, not in one transaction with it.
     pub(super) fn is_apart(&self) -> bool {
         matches!(self.key, LimitKey::Pool(_))
     }
 
-    /// Whether no use at all leaves room for it.
+    /// Whether it does not fit even if nothing is in use.
     pub(super) fn never_fits(&self) -> bool {
         self.room().is_some_and(|room| room < 0)
     }
 
-    /// How much may be in use before it.
+    /// How much may be in use before the change.
     fn room(&self) -> Option<i64> {
         self.max
             .filter(|_| self.by > 0)
             .map(|max| i64::from(max) - self.by)
     }
 
-    /// The write of it in a transaction, under the condition that there is room.
+    /// The change as a write in a transaction, on condition that there is room.
     pub(super) fn update(&self, table: &str, now: Timestamp) -> Result<Update, PortError> {
         let mut update = Update::builder()
             .table_name(table)
@@ -122,11 +122,11 @@ impl Change {
 
 const HAS_ROOM: &str = "attribute_not_exists(used) OR used <= :room";
 
-/// What came of a change of a pool's counter.
+/// The result of changing a pool's counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Added {
     Yes,
-    /// So much is in use, which leaves too little room.
+    /// This much is in use, which leaves too little room.
     Full(u32),
 }
 
@@ -141,7 +141,7 @@ pub(super) fn reading(counter: &Item) -> Reading {
     }
 }
 
-/// A bucket as it is kept. The number of its changes is the condition for the next one.
+/// A bucket as it is stored. The next change is conditional on the number of changes so far.
 struct Kept {
     bucket: Bucket,
     changes: u64,
@@ -162,8 +162,8 @@ impl Kept {
 }
 
 impl DynamoStore {
-    /// Changes a pool's counter. Not idempotent, so the SDK does not repeat it: a change that got
-    /// no answer is not made again by anybody, and at worst leaves the counter too high.
+    /// Changes a pool's counter. This is not idempotent, so the SDK must not retry it. A change
+    /// that got no answer is never made again; at worst it leaves the counter too high.
     pub(super) async fn add(&self, change: &Change) -> Result<Added, PortError> {
         let sum = if change.by < 0 { "released" } else { "taken" };
         let mut call = self
@@ -211,13 +211,14 @@ impl DynamoStore {
 
     pub(super) async fn used(&self, key: &LimitKey) -> Result<Usage, PortError> {
         let counter = self.get(counter_key(key)).await?.unwrap_or_default();
-        // Below zero it is wrong, and nothing is in use as far as it tells.
+        // A counter below zero is wrong. It then counts as if nothing were in use.
         Ok(Usage {
             used: number_of(&counter, "used").unwrap_or_default(),
         })
     }
 
-    /// Another caller's change in between means to look again; each such round somebody got on.
+    /// Tries again if another caller changed the bucket meanwhile. In each such round some caller
+    /// has got its tokens.
     pub(super) async fn take(
         &self,
         key: RateKey,

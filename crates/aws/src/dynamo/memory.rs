@@ -1,5 +1,5 @@
-//! What a process remembers between two calls. All of it may be forgotten, or be out of date, at
-//! the price of a write too many.
+//! What a process remembers between two calls. Any of it may be lost or out of date, at the price
+//! of a needless write.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,11 +9,11 @@ use std::{
 use chrono::TimeDelta;
 use domain::{Timestamp, limit::LimitKey};
 
-/// How long a note in a directory is taken to be there: far less than the day after which one may
-/// be removed. Ours.
+/// How long a note in a directory is assumed to be still there: far less than the day after which
+/// it may be removed.
 const NOTED_FOR: TimeDelta = TimeDelta::minutes(10);
-/// Most things remembered of each kind, before all are forgotten: locks can have any number of
-/// names. Ours.
+/// Most things remembered of each kind, before all are dropped. Locks can have any number of names,
+/// so the memory must be bounded.
 const MOST: usize = 10_000;
 
 #[derive(Debug, Default)]
@@ -23,9 +23,10 @@ pub(super) struct Memory {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Notes made in directories, by what they say.
+    /// Notes made in directories, by their text, with the time of each.
     noted: HashMap<String, Timestamp>,
-    /// Who was in a backlog when it was last looked at, and how much each was served.
+    /// The submitters in each backlog when it was last looked at, and how many starts each was
+    /// charged for.
     seen: HashMap<LimitKey, BTreeMap<String, u64>>,
 }
 
@@ -54,7 +55,7 @@ impl Memory {
         inner.seen.insert(backlog.clone(), served);
     }
 
-    /// Who was last seen in a backlog; nobody if it was never looked at.
+    /// The submitters last seen in a backlog; none if it was never looked at.
     pub(super) fn seen(&self, backlog: &LimitKey) -> BTreeMap<String, u64> {
         self.lock().seen.get(backlog).cloned().unwrap_or_default()
     }
