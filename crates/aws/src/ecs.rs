@@ -30,16 +30,16 @@ const SERVICE: &str = "ECS";
 /// Most characters of the reason that `StopTask` keeps (ECS API reference).
 const REASON_MAX: usize = 1024;
 
-/// What task definitions are made of beside their content.
+/// What a task definition needs besides its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
-    /// What their family's name begins with: `mycli-<stack>`.
+    /// The prefix of the family's name: `mycli-<stack>`.
     pub family_prefix: String,
-    /// The role by which ECS pulls images, reads secrets and writes logs.
+    /// The role with which ECS pulls images, reads secrets and writes logs.
     pub execution_role: String,
-    /// The role that commands run with unless a request names another.
+    /// The role that commands run with, unless a request names another.
     pub task_role: String,
-    /// The path of the secrets in the Parameter Store, with its last slash.
+    /// The path of the secrets in the Parameter Store, with its trailing slash.
     pub secrets_path: String,
     /// The region of the log group.
     pub region: String,
@@ -49,8 +49,8 @@ pub struct Registration {
 #[derive(Clone)]
 pub struct EcsTasks {
     client: Lazily<Client>,
-    /// The same without the SDK's own repetitions: what became of a launch decides about the next
-    /// call, and the launcher decides.
+    /// The same client without the SDK's retries: the outcome of a launch decides what to call
+    /// next, and that decision is the launcher's.
     once: Lazily<Client>,
     cluster: String,
     registration: Option<Registration>,
@@ -64,7 +64,7 @@ impl fmt::Debug for EcsTasks {
     }
 }
 
-/// A client that makes one attempt.
+/// A client that tries each call once.
 fn once(config: &SdkConfig) -> Client {
     Client::from_conf(
         aws_sdk_ecs::config::Builder::from(config)
@@ -74,7 +74,8 @@ fn once(config: &SdkConfig) -> Client {
 }
 
 impl EcsTasks {
-    /// The tasks of this cluster. Who only looks at tasks and stops them needs no registration.
+    /// The tasks of this cluster. A caller that only looks at tasks and stops them needs no
+    /// registration.
     #[must_use]
     pub fn new(config: &SdkConfig, cluster: String, registration: Option<Registration>) -> Self {
         Self {
@@ -90,7 +91,7 @@ impl EcsTasks {
         started_by: &AttemptId,
         status: DesiredStatus,
     ) -> Result<Vec<String>, PortError> {
-        // `startedBy` must be the only filter; the desired status is none of those (ECS API
+        // `startedBy` must be the only filter; the desired status does not count as one (ECS API
         // reference, `ListTasks`).
         let pages = self
             .client
@@ -182,7 +183,7 @@ impl Tasks for EcsTasks {
 
     async fn list_tasks(&self, started_by: &AttemptId) -> Result<Vec<String>, PortError> {
         let mut arns = self.list(started_by, DesiredStatus::Running).await?;
-        // In this order a task that stops in between is seen twice rather than not at all.
+        // In this order, a task that stops in between is listed twice, not missed.
         arns.extend(self.list(started_by, DesiredStatus::Stopped).await?);
         arns.sort_unstable();
         arns.dedup();
@@ -197,13 +198,13 @@ fn unplaced(failure: &Failure) -> Unplaced<'_> {
     }
 }
 
-/// `MISSING` is what ECS says of a task that it does not know (any more); other failures say
+/// Whether ECS does not know the task (any more): it then says `MISSING`. Other failures say
 /// nothing about the task.
 fn is_missing(failure: &Failure) -> bool {
     failure.reason() == Some("MISSING")
 }
 
-/// The tasks that the client token already stands for.
+/// The tasks that the client token was already used for.
 fn conflict<R>(error: &SdkError<RunTaskError, R>) -> Option<&[String]> {
     match error.as_service_error()? {
         RunTaskError::ConflictException(conflict) => Some(conflict.resource_ids()),

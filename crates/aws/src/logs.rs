@@ -20,21 +20,21 @@ use crate::{
 };
 
 const SERVICE: &str = "CloudWatch Logs";
-/// Most bytes that a page may take in an answer of the API. A synchronous invocation's answer has 6
-/// MB at most (AWS Lambda quotas), and it is a JSON text with the page's JSON inside; the rest is
-/// for what stands around it.
+/// Most bytes that a page may take in an answer of the API. The answer of a synchronous invocation
+/// has at most 6 MB (AWS Lambda quotas), and is a JSON text that contains the page's JSON. The rest
+/// is for what surrounds the page.
 const PAGE_MAX: usize = 5_000_000;
-/// After so many empty pages one after the other a stream is at its present end. Its token should
-/// say so by staying the same (API reference, `GetLogEvents`), and an empty page may stand before
-/// the end; but of a stream whose lines have expired, each page is empty and has another token,
-/// without end (boto/boto3#4591). Ours; Airflow takes the same number.
+/// After this many empty pages in a row, the stream counts as read to its present end. An empty
+/// page can come before the end, and the end should show as an unchanged token (API reference,
+/// `GetLogEvents`). But if the lines of a stream have expired, each page is empty and has a new
+/// token, without end (boto/boto3#4591). Airflow uses the same number.
 const EMPTY_PAGES: usize = 3;
-/// How often a read is tried that got no answer. Ours.
+/// How often a read that got no answer is tried in all: as often as the SDK would try it.
 const TRIES: u32 = 3;
-/// What stands around a line in that answer, its time and names included.
+/// The bytes around a line in that answer, including its time and the field names.
 const AROUND_A_LINE: usize = 80;
 
-/// From where on a stream is read that is read without a cursor.
+/// Where a read without a cursor starts in a stream.
 #[derive(Clone, Copy)]
 enum End {
     Head,
@@ -66,8 +66,8 @@ impl CloudWatchLogs {
         }
     }
 
-    /// A page that an answer of the API can hold. One that it cannot (lines of control characters
-    /// grow sevenfold there) is read once more in a shorter form, so that the cursor fits the
+    /// A page that fits into an answer of the API. Control characters grow sevenfold there. If a
+    /// page does not fit, it is read once more with a smaller limit, so that the cursor matches the
     /// lines.
     async fn page_that_fits(
         &self,
@@ -98,7 +98,7 @@ impl CloudWatchLogs {
             .set_next_token(cursor.map(str::to_owned))
             .set_limit(limit);
         let mut tried = 1;
-        // Not the SDK's repetitions, which would ask a throttled service two times more.
+        // The SDK's retries are off: they would ask a throttled service two more times.
         let answer = loop {
             let once = Builder::new().retry_config(RetryConfig::disabled());
             match call
@@ -117,8 +117,8 @@ impl CloudWatchLogs {
             Ok(page) => Ok(Some(page)),
             Err(fault) if fault.remedy == Remedy::Wait => Err(ReadError::Throttled),
             Err(fault) if fault.is("ResourceNotFoundException") => Ok(None),
-            // All else that is asked is ours. A token lives for 24 hours (API reference,
-            // `GetLogEvents`).
+            // The cursor is the only parameter that comes from the caller, so a bad parameter is a
+            // bad cursor. A token lives for 24 hours (API reference, `GetLogEvents`).
             Err(fault) if cursor.is_some() && fault.is("InvalidParameterException") => {
                 Err(ReadError::Cursor)
             }
@@ -128,8 +128,8 @@ impl CloudWatchLogs {
 }
 
 impl Logs for CloudWatchLogs {
-    /// As much as CloudWatch Logs gives at once (1 MB or 10,000 lines, API reference,
-    /// `GetLogEvents`), because its calls are few: 10 to 25 a second for a whole region.
+    /// Reads as much as CloudWatch Logs gives in one call (1 MB or 10,000 lines, API reference,
+    /// `GetLogEvents`), because calls are scarce: 10 to 25 a second for a whole region.
     async fn read(&self, stream: &str, cursor: Option<&str>) -> Result<LogPage, ReadError> {
         let mut at = cursor.map(str::to_owned);
         for _ in 0..EMPTY_PAGES {
@@ -182,8 +182,8 @@ fn line(event: OutputLogEvent) -> LogLine {
     LogLine { at, text }
 }
 
-/// How many of these lines an answer can hold, if not all: at least one, since a line has 256 KB at
-/// most.
+/// How many of these lines fit into an answer, or `None` if all do. At least one fits, because a
+/// line has at most 256 KB.
 fn shorter(events: &[OutputLogEvent]) -> Option<i32> {
     let weights = events
         .iter()
@@ -196,7 +196,7 @@ fn shorter(events: &[OutputLogEvent]) -> Option<i32> {
     (count < events.len()).then(|| i32::try_from(count.max(1)).unwrap_or(i32::MAX))
 }
 
-/// A text's bytes as JSON within JSON: a quote or backslash becomes `\\\"`, another control
+/// A text's bytes as JSON within JSON: a quote or a backslash becomes `\\\"`, another control
 /// character `\\u001b`.
 fn weight(text: &str) -> usize {
     text.bytes()

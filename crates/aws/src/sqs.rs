@@ -1,8 +1,8 @@
-//! The queues: sending for the functions, and what the CLI needs of dead letters.
+//! The queues: sending for the functions, and what the CLI needs for dead letters.
 //!
-//! The queues are standard ones. They could be made fair by a `MessageGroupId`, but there is
-//! nothing to gain: a message is a wakeup at a line with work, who is first is decided in the
-//! store, and one wakeup serves a whole line.
+//! The queues are standard ones. A `MessageGroupId` could make them fair, but that would gain
+//! nothing: a message only wakes a backlog that has work, the store decides the order, and one
+//! wakeup serves the whole backlog.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,14 +28,14 @@ use crate::{
 };
 
 const SERVICE: &str = "the queue";
-/// Longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`). Who wanted to wait longer
-/// is woken early, and waits again.
+/// Longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`). A longer wait is woken
+/// early, and waits again.
 const DELAY_MAX_SECONDS: u32 = 900;
-/// How long a receive waits for a message. Above zero, SQS asks all its servers and not just some
+/// How long a receive waits for a message. Above zero, SQS asks all its servers and not only some
 /// (SQS Developer Guide, "long polling").
 const POLL_SECONDS: i32 = 1;
-/// How long a dead letter is hidden while it is looked at. Ours: it is shown again at once
-/// afterwards; this is for a reader that died.
+/// How long a dead letter is hidden while it is looked at. A reader shows it again at once
+/// afterwards; the time only matters if the reader dies.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// The two queues.
@@ -51,13 +51,13 @@ pub struct SqsQueue {
 pub struct Received {
     /// SQS's id of the message.
     pub message_id: String,
-    /// By which this receive of it is deleted or shown again.
+    /// The receipt by which this receive of the message is deleted or shown again.
     pub receipt: String,
     /// The message, as JSON.
     pub body: String,
-    /// How often it was received, this time included.
+    /// How often it was received, including this time.
     pub receives: u32,
-    /// When it was sent; a dead letter keeps the time at which it was first sent.
+    /// When it was sent. A dead letter keeps the time at which it was first sent.
     pub sent_at: Option<Timestamp>,
 }
 
@@ -79,7 +79,8 @@ impl SqsQueue {
         }
     }
 
-    /// One of the queues as any queue. Functions do not receive: the event source does.
+    /// The messages of one of the queues. Functions do not receive with it: their event source
+    /// does.
     #[must_use]
     pub fn messages(&self, queue: QueueName) -> Messages {
         Messages {
@@ -115,14 +116,14 @@ impl Queue for SqsQueue {
     }
 }
 
-/// A message on its way.
+/// A message to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     body: String,
     delay_seconds: u32,
 }
 
-/// The messages of one queue, whichever.
+/// The messages of any one queue.
 #[derive(Clone, Debug)]
 pub struct Messages {
     client: Lazily<Client>,
@@ -139,8 +140,8 @@ impl Messages {
         }
     }
 
-    /// Ten at a time. A call's bytes need no counting: a wakeup has some hundred, a call may have 1
-    /// MiB (Amazon SQS, "Message quotas").
+    /// Sends messages, ten a call. Their bytes need no counting: a wakeup has some hundred bytes,
+    /// and a call may have 1 MiB (Amazon SQS, "Message quotas").
     async fn send(&self, entries: Vec<Entry>) -> Result<(), PortError> {
         batch::send(SERVICE, entries, |entries| self.send_batch(entries)).await
     }
@@ -161,10 +162,10 @@ impl Messages {
         Ok(left_over(entries, output.failed()))
     }
 
-    /// Takes up to `most` (at most ten) messages and hides them for `visibility`.
+    /// Receives up to `most` (at most ten) messages and hides them for `visibility`.
     ///
     /// # Errors
-    /// When SQS does not answer.
+    /// If SQS does not answer.
     pub async fn receive(
         &self,
         most: usize,
@@ -191,10 +192,10 @@ impl Messages {
             .collect())
     }
 
-    /// Forgets messages that are done with. Idempotent.
+    /// Deletes messages that are done with. Idempotent.
     ///
     /// # Errors
-    /// When SQS does not answer, or does not take all of them.
+    /// If SQS does not answer, or does not accept all of them.
     pub async fn delete(&self, receipts: Vec<String>) -> Result<(), PortError> {
         batch::send(SERVICE, receipts, |receipts| self.delete_batch(receipts)).await
     }
@@ -220,7 +221,7 @@ impl Messages {
     /// Shows received messages again, at once. Idempotent.
     ///
     /// # Errors
-    /// When SQS does not answer, or does not take all of them.
+    /// If SQS does not answer, or does not accept all of them.
     pub async fn release(&self, receipts: Vec<String>) -> Result<(), PortError> {
         batch::send(SERVICE, receipts, |receipts| self.release_batch(receipts)).await
     }
@@ -241,10 +242,10 @@ impl Messages {
         Ok(left_over(receipts, output.failed()))
     }
 
-    /// About how many messages there are to receive.
+    /// The approximate number of messages to receive.
     ///
     /// # Errors
-    /// When SQS does not answer.
+    /// If SQS does not answer.
     pub async fn count(&self) -> Result<usize, PortError> {
         let visible = QueueAttributeName::ApproximateNumberOfMessages;
         let call = self
@@ -261,12 +262,13 @@ impl Messages {
             .unwrap_or_default())
     }
 
-    /// Looks at up to `most` messages, oldest first, and leaves all of them where they are.
+    /// Lists up to `most` messages, oldest first, and leaves all of them in the queue.
     ///
-    /// SQS has no call that only looks: each is received, hidden for a moment and shown again.
+    /// SQS has no call that only looks: each message is received, hidden for a moment and shown
+    /// again.
     ///
     /// # Errors
-    /// When SQS does not answer.
+    /// If SQS does not answer.
     pub async fn list(&self, most: usize) -> Result<Vec<Received>, PortError> {
         let mut seen: BTreeMap<String, Received> = BTreeMap::new();
         while seen.len() < most {
@@ -291,16 +293,17 @@ impl Messages {
         Ok(messages)
     }
 
-    /// Moves up to `most` messages to another queue; says how many it were.
+    /// Moves up to `most` messages to another queue; returns how many it moved.
     ///
-    /// Each is sent there before it is deleted here: whoever dies in between leaves it in both, and
-    /// a message twice is harmless. SQS's own `StartMessageMoveTask` only starts moving, goes where
-    /// the messages came from and nowhere else, and one runs at a time for a queue; here the caller
-    /// is told when it is done. A message that becomes a dead letter again meanwhile is not moved
-    /// again: `most` is the number that was there.
+    /// Each message is sent to the other queue before it is deleted here. A process that dies in
+    /// between leaves it in both, and a message sent twice is harmless. SQS's own
+    /// `StartMessageMoveTask` is not used: it only starts the move, moves only to the queue the
+    /// messages came from, and runs once at a time for a queue. This function returns when the move
+    /// is done. A message that becomes a dead letter again meanwhile is not moved again if `most`
+    /// is the number that was there at first.
     ///
     /// # Errors
-    /// When SQS does not answer. What was moved until then is moved.
+    /// If SQS does not answer. Messages moved before that stay moved.
     pub async fn redrive(&self, to: &Self, most: usize) -> Result<usize, PortError> {
         let mut moved = 0;
         while moved < most {
@@ -335,14 +338,15 @@ impl Entry {
         let entry = SendMessageBatchRequestEntry::builder()
             .id(id.to_string())
             .message_body(&self.body);
-        // A delay of zero is left out: it would override one that the queue itself has.
+        // A delay of zero is left out: it would override the queue's own delay.
         entry
             .set_delay_seconds((delay > 0).then_some(delay))
             .build()
     }
 }
 
-/// The items that a batch call did not take, found by the ids it was given: their places.
+/// The items that a batch call did not accept, found by their ids, which are their indexes in the
+/// call.
 fn left_over<T>(items: Vec<T>, failed: &[BatchResultErrorEntry]) -> Vec<Left<T>> {
     let failed: BTreeMap<usize, _> = failed
         .iter()
@@ -351,7 +355,7 @@ fn left_over<T>(items: Vec<T>, failed: &[BatchResultErrorEntry]) -> Vec<Left<T>>
     let left = |(place, item)| {
         let entry = failed.get(&place)?;
         let fault = Fault::answered(400, Some(entry.code()), entry.message().unwrap_or_default());
-        // A throttle is the sender's fault to SQS, and passes all the same.
+        // SQS reports a throttle as the sender's fault, but it passes like any other throttle.
         let remedy = match fault.remedy {
             Remedy::Wait => Remedy::Wait,
             Remedy::Ask | Remedy::Change if entry.sender_fault() => Remedy::Change,

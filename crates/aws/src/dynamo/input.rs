@@ -31,7 +31,7 @@ pub(super) struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// Texts by their words. None of them changes while an attempt has an input.
+    /// The known texts, by their words. None of them changes while an attempt has an input.
     fn words(&self) -> [(&'static str, Option<String>); 8] {
         let source = self.request.source.as_ref();
         [

@@ -208,42 +208,42 @@ pub(super) fn id_of_state(sk: &str) -> Option<ExecutionId> {
     (!sk.starts_with(PREFIX)).then(|| id_of_ulid(&reversed(sk)))?
 }
 
-/// The day in UTC, as partitions name it: `2026-11-24`.
+/// The id with this ULID.
 pub(super) fn id_of_ulid(ulid: &str) -> Option<ExecutionId> {
     format!("{PREFIX}{ulid}").parse().ok()
 }
 
-/// The day, UTC, as partitions name it: `2026-11-24`.
+/// The day in UTC, as partitions name it: `2026-11-24`.
 pub(super) fn day_name(day: NaiveDate) -> String {
     day.format("%Y-%m-%d").to_string()
 }
 
-/// The name of one shard of an index partition.
+/// The day of an execution's submission.
 pub(super) fn day(id: &ExecutionId) -> NaiveDate {
     id.made_at().date_naive()
 }
 
-/// The partition of `by_standing` with the entries that one submitter has in one backlog.
+/// The name of one shard of an index partition.
 pub(super) fn sharded(name: &str, shard: usize) -> String {
     format!("{name}#{shard}")
 }
 
-/// The partition of the runs that were submitted on a day and ended with this status, without the
-/// shard.
+/// The partition of `by_standing` with the entries that one submitter has in one backlog.
 pub(super) fn backlog_partition(backlog: &LimitKey, submitter: &str) -> String {
     format!("line#{backlog}#{submitter}")
 }
 
-/// Bounds an inverted priority to three digits (`domain::request::PRIORITY_MAX` is 100).
+/// The partition of the runs that were submitted on a day and ended with this status, without the
+/// shard.
 pub(super) fn ended_partition(status: &ExecutionStatus, day: &str) -> String {
     format!("final#{status}#{day}")
 }
 
-/// The sort key of an entry among its submitter's entries: priority, time, id. So the order of the
-/// texts is the order of the backlog.
+/// Bounds an inverted priority to three digits (`domain::request::PRIORITY_MAX` is 100).
 const PRIORITY_TOP: i32 = 500;
 
-/// The backlog entry that an item of `by_standing` stands for.
+/// The sort key of an entry among its submitter's entries: priority, time, id. So the order of the
+/// texts is the order of the backlog.
 pub(super) fn place(backlog_entry: &BacklogEntry) -> String {
     format!(
         "{:03}#{:013}#{}",
@@ -253,7 +253,7 @@ pub(super) fn place(backlog_entry: &BacklogEntry) -> String {
     )
 }
 
-/// The entry of an entry of `by_standing`.
+/// The backlog entry that an item of `by_standing` stands for.
 pub(super) fn backlog_entry(
     backlog: &LimitKey,
     submitter: &str,

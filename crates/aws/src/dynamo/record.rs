@@ -1,8 +1,9 @@
-//! One execution: two items, so that a change writes what changes and not what was asked. The
-//! request stands among those of its day, in the order of time; the state where its id's end leads.
+//! One execution as two items, so that an update writes only what changes and not the request. The
+//! request is in the partition of its day, in order of time. The state is in the partition of its
+//! id's end.
 //!
-//! A record exists once its state is there. The request is written before, so a crash between the
-//! two leaves something that nobody reads and that expires; what an index names of it is skipped.
+//! A record exists once its state exists. The request is written first, so a crash between the two
+//! leaves an item that nobody reads and that expires. Its index entries are skipped.
 
 use std::collections::HashMap;
 
@@ -38,11 +39,11 @@ use crate::{
     system::System,
 };
 
-/// Least time that a request is kept beyond its state's: how long a run may wait and run before its
-/// end. Ours.
+/// Least time that a request is kept beyond its state's retention: as long as a run may wait and
+/// run before it ends.
 const UNFINISHED: TimeDelta = TimeDelta::days(30);
 
-/// A claim as it is kept.
+/// A claim as it is stored.
 fn claim_item(claim: &Claim, id: &ExecutionId) -> Item {
     small_item(
         Key::single('C', &claim.key),
@@ -70,17 +71,17 @@ pub(super) fn task_ids(execution: &Execution) -> impl Iterator<Item = &str> {
         .filter_map(|attempt| attempt.task_arn.as_deref()?.rsplit('/').next())
 }
 
-/// What stopped a transaction.
+/// Why a transaction was refused.
 enum Refused {
     Conflict,
     Full(LimitKey),
-    /// It met another one, or too much traffic: nothing was decided.
+    /// It met another transaction, or too much traffic: nothing was decided.
     Busy(String),
 }
 
 impl Refused {
     /// `changes` are those after the state's own write, in order. The state's reason counts first:
-    /// a record that moved on makes the question of room void.
+    /// if the record has changed meanwhile, it no longer matters whether there is room.
     fn of(reasons: &[CancellationReason], changes: &[Change]) -> Self {
         let failed = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
         let (state, counters) = reasons
@@ -111,10 +112,10 @@ impl DynamoStore {
         self.retention + self.retention.max(UNFINISHED)
     }
 
-    /// The two items an execution is kept as: its request and its state.
+    /// The two items that an execution is stored as: its request and its state.
     ///
     /// # Errors
-    /// When it cannot be spelled as items.
+    /// If it cannot be written as items.
     pub fn items(&self, execution: &Execution) -> Result<[Item; 2], PortError> {
         Ok([self.request_item(execution)?, self.state_item(execution)?])
     }
@@ -139,7 +140,7 @@ impl DynamoStore {
         )
     }
 
-    /// Whether the request would go before the state does.
+    /// Whether the request would expire before the state does.
     fn outlives_its_request(&self, execution: &Execution) -> bool {
         execution
             .end()
@@ -158,8 +159,8 @@ impl DynamoStore {
         })
     }
 
-    /// Who takes the claim first is the one that created it, even where another finished the record
-    /// on its behalf.
+    /// The caller that takes the claim first counts as the creator, even if another caller finished
+    /// the record on its behalf.
     pub(super) async fn create_claimed(
         &self,
         execution: &Execution,
@@ -198,8 +199,8 @@ impl DynamoStore {
         }
     }
 
-    /// Who took the claim may have died before the record was written: then this is it, under the
-    /// claimed id.
+    /// The caller that took the claim may have died before the record was written. If so, this
+    /// writes the record, under the claimed id.
     async fn finish(
         &self,
         execution: &Execution,
@@ -217,7 +218,7 @@ impl DynamoStore {
         Ok(Created::Existing(holder))
     }
 
-    /// Says whether the record was not there before.
+    /// Writes a new record; returns whether there was none before.
     async fn write_new(&self, execution: &Execution) -> Result<bool, PortError> {
         let request = self.request_item(execution)?;
         let ((), (), wrote) = futures_util::future::try_join3(
@@ -227,8 +228,8 @@ impl DynamoStore {
         )
         .await?;
         match self.write_state(None, execution, &[]).await {
-            // Somebody died between a request and its state: the record is this one's, so the
-            // request is too.
+            // Another process died between writing the request and the state. The record is now
+            // this one, so its request must be too.
             Ok(()) if !wrote.is_yes() => self.put(request).await.map(|()| true),
             Ok(()) => Ok(true),
             Err(UpdateError::Conflict) => Ok(false),
@@ -239,7 +240,7 @@ impl DynamoStore {
         }
     }
 
-    /// Replaces one version of a record by the next, which has its revision.
+    /// Replaces one version of a record by the next one, `after`, which has its new revision.
     pub(super) async fn replace_one(
         &self,
         before: &Execution,
@@ -252,8 +253,8 @@ impl DynamoStore {
             .unwrap_or(Err(UpdateError::Conflict))
     }
 
-    /// The same of everything but what is counted beside the records. `changes` are those that are
-    /// counted with them.
+    /// Like `replace_one`, but leaves out what is counted apart from the records. `changes` are
+    /// those counted in the same transaction.
     pub(super) async fn replace(
         &self,
         before: &Execution,
@@ -270,8 +271,8 @@ impl DynamoStore {
         self.write_state(Some(before), after, changes).await
     }
 
-    /// A task is known by its id before the record names it: a lookup never fails for a task that a
-    /// reader has seen.
+    /// Writes a task's id before the record names the task, so that a lookup never fails for a task
+    /// that a reader has seen.
     async fn note_tasks(&self, before: &Execution, after: &Execution) -> Result<(), PortError> {
         let known: Vec<_> = task_ids(before).collect();
         for task_id in task_ids(after).filter(|task_id| !known.contains(task_id)) {
@@ -283,11 +284,11 @@ impl DynamoStore {
         Ok(())
     }
 
-    /// Conditional on the version before, or on there being none; in a transaction with the
+    /// Conditional on the version before, or on there being no record. A transaction with the
     /// counters if there are any.
     ///
-    /// Without an answer the SDK makes the call again, and a plain write may meet itself then: it
-    /// knows itself by its mark.
+    /// The SDK repeats a call that got no answer. A plain write may then find its own first try in
+    /// the table, and recognises it by its mark.
     async fn write_state(
         &self,
         before: Option<&Execution>,
@@ -333,8 +334,8 @@ impl DynamoStore {
         Ok(number_of(&state, "revision") == Some(execution.revision))
     }
 
-    /// Without an answer the SDK sends a transaction again under the same token, so it does not
-    /// meet itself.
+    /// Writes the state and the counters in one transaction. The SDK repeats one that got no answer
+    /// under the same token, so it does not conflict with itself.
     async fn transact(
         &self,
         state: Item,
@@ -400,8 +401,8 @@ impl DynamoStore {
             .map_err(PortError::from)
     }
 
-    /// These executions, as last written; those that are not there any more are left out. In the
-    /// order of the ids.
+    /// These executions, as last written, in the order of the ids. Those that no longer exist are
+    /// left out.
     pub(super) async fn load_all(&self, ids: &[ExecutionId]) -> Result<Vec<Loaded>, PortError> {
         let mut records = self.records(self.both_of(ids).await?);
         let places: HashMap<_, _> = ids
@@ -413,8 +414,8 @@ impl DynamoStore {
         Ok(records.into_iter().map(|(_, loaded)| loaded).collect())
     }
 
-    /// What these items make up. A half without its other one is no record, and neither is what has
-    /// expired.
+    /// The records that these items make up. A request without a state, or a state without a
+    /// request, is no record, and neither is a state that has expired.
     fn records(&self, items: Vec<Item>) -> Vec<(ExecutionId, Loaded)> {
         let now = (self.now)();
         let mut requests = HashMap::new();

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::item::{expiry, shard, sharded};
 
-/// What was asked, and what the indexes by submitter and group need of it. Its key says whose and
-/// of which day it is.
+/// The request, and what the indexes by submitter and by group need of it. Its key holds the
+/// execution and the day.
 #[derive(Serialize, Deserialize)]
 pub(super) struct RequestItem {
     submitter: String,
@@ -20,7 +20,8 @@ pub(super) struct RequestItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) submitted_role: Option<Role>,
     pub(super) submitted_at: Timestamp,
-    /// When it may go: later than the state, which counts from the end.
+    /// When the item may be deleted: later than the state, which is kept for a time after the run's
+    /// end.
     pub(super) expires: i64,
 }
 

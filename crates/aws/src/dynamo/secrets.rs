@@ -1,4 +1,4 @@
-//! What is known of the secrets: never a value.
+//! The records of secrets, which never contain a value.
 
 use domain::{ports::PortError, secret::SecretRecord};
 
@@ -8,7 +8,7 @@ use super::{
     table::Condition,
 };
 
-/// The partition of all secrets by name: a few, and seldom written.
+/// The partition of all secrets by name. There are few, and they are seldom written.
 const SECRETS: &str = "SECRETS";
 fn key(name: &str) -> Key {
     Key::new(SECRETS, name)
@@ -27,10 +27,10 @@ impl DynamoStore {
         self.get(key(name)).await?.map(secret_of).transpose()
     }
 
-    /// Every secret's record, by name, or why it cannot be read.
+    /// The record of every secret, by name, or why it cannot be read.
     ///
     /// # Errors
-    /// When the table does not answer.
+    /// If the table does not answer.
     pub async fn list_secrets(&self) -> Result<Vec<Result<SecretRecord, PortError>>, PortError> {
         Ok(self
             .collection(SECRETS, "")
@@ -40,12 +40,12 @@ impl DynamoStore {
             .collect())
     }
 
-    /// Keeps that a secret is set, in place of what was known of it. Idempotent.
+    /// Records that a secret is set, and replaces what was recorded before. Idempotent.
     ///
     /// # Errors
-    /// When the table does not answer.
+    /// If the table does not answer.
     pub async fn put_secret(&self, secret: &SecretRecord) -> Result<(), PortError> {
-        // What a newer release keeps with it stays; one that cannot be read is replaced.
+        // Fields that a newer release wrote are kept. A record that cannot be read is replaced.
         let known = self
             .get(key(&secret.name))
             .await?
@@ -55,10 +55,10 @@ impl DynamoStore {
             .await
     }
 
-    /// Forgets a secret; says whether there was one. Idempotent.
+    /// Removes the record of a secret; returns whether there was one. Idempotent.
     ///
     /// # Errors
-    /// When the table does not answer.
+    /// If the table does not answer.
     pub async fn remove_secret(&self, name: &str) -> Result<bool, PortError> {
         self.delete_if(key(name), Condition::new("attribute_exists(pk)", []))
             .await

@@ -1,8 +1,8 @@
 //! The item of an execution that changes, spelled so that it stays below the 1 KB of one write unit
-//! for a whole normal run.
+//! during a whole normal run.
 //!
-//! Times are milliseconds since the epoch; what is usual, or stands elsewhere in the record, is
-//! left out. Everything stays legible.
+//! Times are milliseconds since the epoch. Usual values, and values found elsewhere in the record,
+//! are left out. Everything stays legible.
 
 use chrono::serde::{ts_milliseconds, ts_milliseconds_option};
 use domain::{
@@ -30,7 +30,7 @@ use super::{
     request::RequestItem,
 };
 
-/// What the items of an execution contradict each other in. Says nothing of their content.
+/// A contradiction between the items of an execution. Contains nothing of their content.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Broken(pub(super) &'static str);
@@ -38,21 +38,21 @@ pub(super) struct Broken(pub(super) &'static str);
 /// Everything that changes, and what the status index needs of it.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StateItem {
-    /// For those who listen to the table's stream.
+    /// For readers of the table's stream.
     id: ExecutionId,
     revision: u64,
-    /// Functions that listen to the table's stream choose by it.
+    /// Functions that read the table's stream filter by it.
     status: ExecutionStatus,
     pool: CapacityPool,
-    /// The backlog its entry stands in.
+    /// The backlog that its entry is in.
     #[serde(rename = "line")]
     backlog: Option<LimitKey>,
     /// Why it waits.
     reason: Option<String>,
-    /// Not before this moment, if it waits.
+    /// The earliest moment it may start, if it waits.
     #[serde(default, with = "ts_milliseconds_option")]
     not_before: Option<Timestamp>,
-    /// How it ended, unless as its last attempt did.
+    /// How it ended, unless it ended as its last attempt did.
     end: Option<End>,
     cancel: Option<CancelItem>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -68,7 +68,7 @@ pub(super) struct StateItem {
 #[serde(untagged)]
 enum End {
     Known(EndItem),
-    /// One of a newer release: then so is the status.
+    /// An end that only a newer release knows; the status is then unknown too.
     Other(serde_json::Value),
 }
 
@@ -108,7 +108,7 @@ struct RepeatedCallItem {
 #[derive(Serialize, Deserialize)]
 struct AttemptItem {
     number: u32,
-    /// If it is not the execution's.
+    /// Stored only if it is not the execution's.
     pool: Option<CapacityPool>,
     cpu: u32,
     nonce: String,
@@ -135,7 +135,7 @@ struct AttemptItem {
     closed: Option<EndItem>,
 }
 
-/// A task's newest snapshot, as far as anything depends on it.
+/// The newest snapshot of a task, as far as anything depends on it.
 #[derive(Serialize, Deserialize)]
 struct TaskItem {
     version: i64,
@@ -151,7 +151,7 @@ struct TaskItem {
     main: Option<MainItem>,
 }
 
-/// The one container.
+/// The task's one container.
 #[derive(Serialize, Deserialize)]
 struct MainItem {
     exit: Option<i32>,
@@ -181,7 +181,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl StateItem {
-    /// `expires` counts once it is over: what is not must not vanish.
+    /// `expires` is set once the run is over: a run that is not over must not expire.
     pub(super) fn of(execution: &Execution, expires: Option<Timestamp>) -> Self {
         let (backlog, reason, not_before) = match &execution.state {
             State::Queued { backlog } => (Some(backlog), None, None),
@@ -270,8 +270,8 @@ impl StateItem {
     }
 }
 
-/// Where an execution stands in the index: its entry in its backlog, or how it ended. What is open
-/// is found by its launch batch, and a success, as the usual end, by its day: neither has an entry
+/// An execution's entry in the status index: its entry in a backlog, or how it ended. Open runs are
+/// found through their launch batch, and a success, the usual end, by its day: neither has an entry
 /// here.
 fn index_entry(execution: &Execution) -> Option<(String, String)> {
     if let Some(entry) = execution.backlog_entry() {
@@ -291,7 +291,7 @@ fn index_entry(execution: &Execution) -> Option<(String, String)> {
     ))
 }
 
-/// Whether the status index has an entry for each end of this kind.
+/// Whether the status index has an entry for each end with this status.
 pub(super) fn has_entry(status: &ExecutionStatus) -> bool {
     status.is_final() && *status != ExecutionStatus::Succeeded
 }
@@ -484,11 +484,11 @@ impl MarkerFactsItem {
     }
 }
 
-/// The places of an execution's two items among its unknown fields.
+/// The indexes of an execution's two items among its unknown fields.
 pub(super) const REQUEST: usize = 0;
 pub(super) const STATE: usize = 1;
 
-/// The record of these two items.
+/// The record that these two items make up.
 pub(super) fn execution(id: ExecutionId, request: Item, state: Item) -> Loaded {
     joined(request, state).map_err(|error| Corrupt::execution(id, error))
 }

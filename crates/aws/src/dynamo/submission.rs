@@ -1,4 +1,5 @@
-//! Submissions of many lines: one small item for each, and their executions many at a time.
+//! Submissions of many executions: one small item for each submission, and its executions written
+//! many at a time.
 
 use domain::{
     Timestamp,
@@ -15,9 +16,9 @@ use super::{
     table::{Condition, Wrote},
 };
 
-/// Executions that are written at once. Ours: 500 of them take two writes each, some milliseconds
-/// long, so a whole request is done within a second or two and still far below what one table
-/// takes.
+/// Executions written at the same time. A request has at most 500, and each takes two writes of
+/// some milliseconds. So a whole request is done within a second or two, far below the writes that
+/// one table takes.
 const PARALLEL: usize = 32;
 
 fn item_of(key: &str, opened_at: Timestamp, expires_at: Timestamp) -> Item {
@@ -70,7 +71,8 @@ impl DynamoStore {
         }
     }
 
-    /// The first alone: what it notes in the directories, all others find noted.
+    /// Creates these executions. The first is created alone: the others find its notes in the
+    /// directories.
     pub(super) async fn create_each(
         &self,
         executions: Vec<Execution>,

@@ -1,4 +1,4 @@
-//! Where a sweep was cut short.
+//! The bookmark: where a sweep was cut short.
 
 use domain::{history::Cursor, ports::PortError};
 
@@ -16,7 +16,7 @@ impl DynamoStore {
     pub(super) async fn read_bookmark(&self) -> Result<Option<Cursor>, PortError> {
         let item = self.get(key()).await?;
         let id = item.as_ref().and_then(|item| text_of(item, "at"));
-        // Where it cannot be read, the next sweep begins anew.
+        // If it cannot be read, the next sweep starts from the beginning.
         Ok(id.and_then(|id| id.parse().ok()).map(Cursor))
     }
 

@@ -1,4 +1,4 @@
-//! The few calls that all questions are made of.
+//! The few DynamoDB calls that the whole store is built from.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -32,14 +32,16 @@ use crate::{
     system::System,
 };
 
-/// Most keys of one BatchGetItem (DynamoDB API reference), two for each execution.
+/// Most executions in one BatchGetItem: it takes 100 keys (DynamoDB API reference), and an
+/// execution has two.
 const BATCH: usize = 50;
-/// Batches asked for at once. Ours.
+/// Batches requested at the same time, which bounds the connections that one read takes.
 const BATCHES: usize = 8;
-/// How often what DynamoDB left out of a batch, or a transaction that met another, is tried again.
-/// Ours.
+/// How often DynamoDB is asked again for what it left out of a batch, or a transaction that met
+/// another one is tried again. With the pauses below this takes at most about 2.5 seconds.
 pub(super) const AGAIN: u32 = 8;
-/// The pauses before that. Ours.
+/// The pauses before those retries: from 10 ms, about the length of one call, to somewhat over a
+/// second.
 const PAUSE: Backoff = Backoff {
     first: Duration::from_millis(10),
     longest: Duration::from_millis(1_280),
@@ -53,7 +55,7 @@ pub(super) struct Condition {
 }
 
 impl Condition {
-    /// `names` are those of the values in the text, with their colons.
+    /// The keys of `values` are the names used in the text, with their colons.
     pub(super) fn new<const N: usize>(
         text: &'static str,
         values: [(&str, AttributeValue); N],
@@ -64,25 +66,25 @@ impl Condition {
         }
     }
 
-    /// The text, unless there is no condition: DynamoDB refuses an empty one.
+    /// The text; `None` if there is no condition, because DynamoDB refuses an empty one.
     fn expression(&self) -> Option<String> {
         Some(self.text)
             .filter(|text| !text.is_empty())
             .map(str::to_owned)
     }
 
-    /// There is no such item yet.
+    /// The condition that there is no such item yet.
     pub(super) fn absent() -> Self {
         Self::new("attribute_not_exists(pk)", [])
     }
 }
 
-/// What came of a conditional write.
+/// The result of a conditional write.
 #[derive(Debug)]
 pub(super) enum Wrote {
-    /// It was written; what was there before, if anything was.
+    /// It was written; this was there before, if anything.
     Yes(Option<Item>),
-    /// The condition did not hold; what is there, if anything is.
+    /// The condition did not hold; this is there, if anything.
     No(Option<Item>),
 }
 
@@ -96,12 +98,12 @@ impl Wrote {
 enum Undone {
     /// A condition did not hold.
     Condition,
-    /// It met another one, or too much traffic.
+    /// It met another transaction, or too much traffic.
     Busy,
 }
 
 impl Undone {
-    /// `None` if it may have written something, or is refused for another reason.
+    /// `None` if it may have written something, or was refused for another reason.
     fn of(error: &SdkError<TransactWriteItemsError, HttpResponse>) -> Option<Self> {
         if let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
             error.as_service_error()
@@ -206,8 +208,8 @@ impl DynamoStore {
         ))
     }
 
-    /// `change` is an update expression that sets `v = if_not_exists(v, :v)`: a newer release's
-    /// form keeps its version. Says whether the condition held.
+    /// Updates an item; returns whether the condition held. `change` is an update expression that
+    /// sets `v = if_not_exists(v, :v)`, so that a newer release's form keeps its version.
     pub(super) async fn update_if(
         &self,
         key: Key,
@@ -233,7 +235,7 @@ impl DynamoStore {
         }
     }
 
-    /// Says whether the condition held. Without one there is always success.
+    /// Deletes an item; returns whether the condition held. Without a condition it always succeeds.
     pub(super) async fn delete_if(
         &self,
         key: Key,
@@ -272,8 +274,8 @@ impl DynamoStore {
         Ok(TransactWriteItem::builder().put(put).build())
     }
 
-    /// A delete as one part of a transaction. Without a condition it is no matter whether the item
-    /// is there.
+    /// A delete as one part of a transaction. Without a condition it succeeds whether the item
+    /// exists or not.
     pub(super) fn delete_part(
         &self,
         key: Key,
@@ -289,8 +291,8 @@ impl DynamoStore {
         Ok(TransactWriteItem::builder().delete(delete).build())
     }
 
-    /// Writes all of them or none; says whether all conditions held. One that meets another write
-    /// is tried again.
+    /// Writes all of them or none; returns whether all conditions held. A transaction that meets
+    /// another write is tried again.
     pub(super) async fn all_or_nothing(
         &self,
         writes: &[TransactWriteItem],
@@ -315,7 +317,7 @@ impl DynamoStore {
         ))
     }
 
-    /// Every item of a partition of the table whose sort key begins like this.
+    /// Every item in a partition of the table whose sort key begins with `begins`.
     pub(super) async fn collection(&self, pk: &str, begins: &str) -> Result<Vec<Item>, PortError> {
         let mut start = None;
         let mut items = Vec::new();
@@ -396,7 +398,7 @@ impl DynamoStore {
     }
 }
 
-/// DynamoDB refuses an empty map of values.
+/// The values; `None` if there are none, because DynamoDB refuses an empty map.
 fn given(values: HashMap<String, AttributeValue>) -> Option<HashMap<String, AttributeValue>> {
     Some(values).filter(|values| !values.is_empty())
 }

@@ -1,7 +1,6 @@
-//! What ECS's answers to a launch mean, as a typed cause that says what to do next.
+//! Reads ECS's answers to a launch into a typed cause, which decides what to do next.
 //!
-//! No type of the SDK is needed for that, so that a model of ECS without a wire is understood by
-//! the same code.
+//! This needs no type of the SDK, so a model of ECS without a network uses the same code.
 
 use domain::{
     adaptive_limit::Shortage,
@@ -11,19 +10,20 @@ use domain::{
 
 use crate::error::{Fault, Remedy};
 
-/// Why ECS placed no task, in its words: an entry of `failures[]`.
+/// Why ECS placed no task, in ECS's words: an entry of `failures[]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Unplaced<'a> {
     /// `RESOURCE:ENI`, or a sentence.
     pub reason: Option<&'a str>,
-    /// More of it.
+    /// More about the reason.
     pub detail: Option<&'a str>,
 }
 
 /// Reads a 200 from `RunTask`: a task, or why there is none.
 ///
 /// # Errors
-/// Why there is no task. A 200 with neither is no answer that can be used: a task may be there.
+/// Why there is no task. A 200 with neither a task nor a reason is [`LaunchError::Unknown`]: a task
+/// may exist.
 pub fn started(task: Option<Task>, failure: Option<Unplaced<'_>>) -> Result<Task, LaunchError> {
     match (task, failure) {
         (Some(task), _) => Ok(task),
@@ -34,15 +34,15 @@ pub fn started(task: Option<Task>, failure: Option<Unplaced<'_>>) -> Result<Task
     }
 }
 
-/// A reason for not placing a task (`failures[]` in a 200; ECS Developer Guide, "API failure
+/// Reads a reason for not placing a task (`failures[]` in a 200; ECS Developer Guide, "API failure
 /// reasons").
 ///
-/// The vCPU limit and "Capacity is unavailable at this time" come here, and so does `RESOURCE:*`:
-/// nothing was started and later there may be room. So is what is not known: ECS has accepted the
-/// request as such, or it would have been an error; waiting for nothing is seen (the reason stands
-/// beside WAITING) and can be cancelled, while failing what could have run cannot be taken back.
-/// Only what cannot become true by waiting is refused: the words are of container instances, of
-/// which Fargate has none.
+/// The vCPU limit, "Capacity is unavailable at this time" and `RESOURCE:*` mean that nothing was
+/// started and that there may be room later. A reason that is not known is treated in the same way.
+/// ECS accepted the request as such, or it would have answered with an error. A needless wait is
+/// visible (the reason is shown beside WAITING) and can be cancelled; failing a run that could have
+/// started cannot be undone. The launch is refused only for reasons that waiting cannot change:
+/// their words are about container instances, and Fargate has none.
 fn unplaced(failure: Unplaced<'_>) -> LaunchError {
     let reason = failure.reason.unwrap_or("no reason was given");
     let words = match failure.detail {
@@ -58,7 +58,7 @@ fn unplaced(failure: Unplaced<'_>) -> LaunchError {
     }
 }
 
-/// What ECS is short of, by its words: a quota is always called a limit, all else is capacity.
+/// What ECS is short of, by its words: it always calls a quota a limit; anything else is capacity.
 fn full(words: String) -> LaunchError {
     let by_quota = words.to_lowercase().contains("limit");
     LaunchError::Full {
@@ -71,22 +71,22 @@ fn full(words: String) -> LaunchError {
     }
 }
 
-/// The token is known, with other parameters: the task it stands for is the answer.
+/// The answer if the token is already used with other parameters: the task it was used for.
 ///
 /// # Errors
-/// [`LaunchError::Unknown`] while that task is not shown.
+/// [`LaunchError::Unknown`] while ECS does not show that task.
 pub fn existing(described: Described, said: &Fault) -> Result<Task, LaunchError> {
     let unseen = || LaunchError::Unknown(format!("{said}, and that task is not shown yet"));
     described.tasks.into_iter().next().ok_or_else(unseen)
 }
 
-/// An error of `RunTask` or `RegisterTaskDefinition`.
+/// Reads an error of `RunTask` or `RegisterTaskDefinition`.
 #[must_use]
 pub fn refusal(fault: &Fault) -> LaunchError {
     match fault.remedy {
         Remedy::Wait => LaunchError::Throttled(fault.to_string()),
-        // Even a connection that was refused is not told apart from one that was cut: the same call
-        // with the same token is right for both.
+        // A refused connection is not told apart from a cut one: the same call with the same token
+        // is right for both.
         Remedy::Ask => LaunchError::Unknown(fault.to_string()),
         Remedy::Change if is_full(fault) => full(format!("ECS: {}", fault.words)),
         Remedy::Change if is_first_use(fault) => full(format!(
@@ -130,7 +130,7 @@ fn remedy(fault: &Fault) -> &'static str {
     }
 }
 
-/// A limit or want of capacity that comes as an error, as older clients have seen it.
+/// Whether a limit or a lack of capacity came as an error, as older clients have seen it.
 fn is_full(fault: &Fault) -> bool {
     let lower = fault.words.to_lowercase();
     fault.is("LimitExceededException")
@@ -142,15 +142,15 @@ fn is_full(fault: &Fault) -> bool {
         .any(|words| lower.contains(words))
 }
 
-/// In an account that never used ECS its own role is still being made: the next call finds it (seen
-/// so by awslabs/fargatecli#35 and many others). Failing the very first run for that would be a
-/// poor welcome.
+/// Whether the account uses ECS for the first time. ECS's own role is then still being created, and
+/// the next call finds it (reported in awslabs/fargatecli#35 and by many others). A new user's
+/// first run should not fail for that.
 fn is_first_use(fault: &Fault) -> bool {
     fault.is("InvalidParameterException") && fault.words.contains("service linked role")
 }
 
-/// The definition was deregistered ("TaskDefinition is inactive") or deleted ("TaskDefinition not
-/// found").
+/// Whether the definition was deregistered ("TaskDefinition is inactive") or deleted
+/// ("TaskDefinition not found").
 fn is_unknown_definition(fault: &Fault) -> bool {
     let lower = fault
         .words
@@ -169,7 +169,7 @@ fn is_unknown_definition(fault: &Fault) -> bool {
         && gone.iter().any(|words| lower.contains(words))
 }
 
-/// `StopTask` on a task that ECS does not know (any more).
+/// Whether `StopTask` failed because ECS does not know the task (any more).
 #[must_use]
 pub fn is_unknown_task(fault: &Fault) -> bool {
     fault.is("InvalidParameterException")

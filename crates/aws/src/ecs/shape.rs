@@ -1,4 +1,4 @@
-//! Between the domain's shapes and those of ECS's SDK.
+//! Converts between the domain's types and those of ECS's SDK.
 
 use aws_sdk_ecs::{
     operation::{
@@ -27,16 +27,16 @@ use domain::{
 
 use super::Registration;
 
-/// How long a task has between TERM and KILL when ECS stops it. Fargate allows 2 to 120 s, its
-/// default is 30 (ECS API reference, `ContainerDefinition`). Ours has to exceed the script's own
-/// grace, or the script could not say how its command ended.
+/// How long a task has between TERM and KILL when ECS stops it. Fargate allows 2 to 120 s; its
+/// default is 30 (ECS API reference, `ContainerDefinition`). The value must exceed the script's own
+/// grace, or the script could not report how its command ended.
 const STOP_TIMEOUT_SECONDS: i32 = 30;
 const _: () = assert!(STOP_TIMEOUT_SECONDS as u32 > GRACE_SECONDS);
 
 /// The call that registers a definition.
 ///
-/// CPU and memory must be given on Fargate and every run overrides them, so the smallest pair
-/// stands for all.
+/// Fargate requires CPU and memory, and every run overrides them. So every definition gets the
+/// smallest pair.
 pub(super) fn definition(
     definition: &TaskDefinition,
     registration: &Registration,
@@ -68,9 +68,9 @@ fn platform(arch: Arch) -> RuntimePlatform {
         .build()
 }
 
-/// No init process (`linuxParameters.initProcessEnabled`): as process 1 the script reaches every
-/// process of the task with one signal and reaps what is left to it, which it could not as init's
-/// child.
+/// The task's container. It has no init process (`linuxParameters.initProcessEnabled`): as process
+/// 1 the script reaches every process of the task with one signal, and reaps orphans. As a child of
+/// init it could do neither.
 fn container_definition(
     definition: &TaskDefinition,
     registration: &Registration,
@@ -80,7 +80,7 @@ fn container_definition(
         .as_ref()
         .ok_or("a task on Fargate needs an image")?;
     let credentials = definition.registry_secret.as_ref().map(|secret| {
-        // The builder only fails for want of the one field that is given.
+        // The builder fails only if this one field is missing.
         RepositoryCredentials::builder()
             .credentials_parameter(secret.as_str())
             .build()
@@ -104,8 +104,8 @@ fn container_definition(
         .build())
 }
 
-/// By the parameter's name: ECS takes that for the task's own region (ECS Developer Guide, "Pass
-/// Systems Manager parameters").
+/// A secret as ECS takes it, by the parameter's name. ECS looks up a name in the task's own region
+/// (ECS Developer Guide, "Pass Systems Manager parameters").
 fn mapped(secret: &SecretMapping, registration: &Registration) -> Result<Secret, String> {
     let parameter = format!("{}{}", registration.secrets_path, secret.value_from);
     Secret::builder()
@@ -115,10 +115,10 @@ fn mapped(secret: &SecretMapping, registration: &Registration) -> Result<Secret,
         .map_err(|error| error.to_string())
 }
 
-/// `mode` is said, because ECS's default has been `non-blocking` since June 25, 2025 (ECS API
-/// reference, `LogConfiguration`): that drops lines when its buffer is full, and here a line may be
-/// what tells how a command ended. A command that writes faster than CloudWatch Logs takes is
-/// slowed down instead, as by any pipe.
+/// The log configuration. `mode` is given, because ECS's default has been `non-blocking` since June
+/// 25, 2025 (ECS API reference, `LogConfiguration`). That mode drops lines when its buffer is full,
+/// and a dropped line may be the one that reports how a command ended. With `blocking`, a command
+/// that writes faster than CloudWatch Logs accepts is slowed down, as by any pipe.
 fn log_configuration(
     definition: &TaskDefinition,
     registration: &Registration,
@@ -135,8 +135,8 @@ fn log_configuration(
 
 /// The call that starts a task: exactly what is stored.
 ///
-/// A capacity provider goes without a launch type. ECS's own tags and copied ones are left out:
-/// they would say nothing that the given ones do not.
+/// With a capacity provider no launch type may be given. Tags made by ECS and propagated tags are
+/// left out: they would repeat the given ones.
 pub(super) fn run_task(input: &RunTaskInput) -> Result<RunTaskInputBuilder, String> {
     let strategy = input.capacity_provider.as_ref().map(|provider| {
         let item = CapacityProviderStrategyItem::builder()
@@ -252,8 +252,8 @@ fn container(container: &SdkContainer) -> Container {
     }
 }
 
-/// To the nearest millisecond, as the domain keeps times: ECS's are decimal fractions, which
-/// floating point may be just short of.
+/// The time to the nearest millisecond, the precision that the domain keeps. ECS's times are
+/// decimal fractions, and floating point can be slightly below them.
 fn time(time: Option<&DateTime>) -> Option<Timestamp> {
     let nanos = time?.as_nanos();
     Timestamp::from_timestamp_millis(i64::try_from((nanos + 500_000).div_euclid(1_000_000)).ok()?)
