@@ -1,4 +1,4 @@
-//! Calls that take several items at once, and may fail for some of them only.
+//! Calls that take several items at once and can fail for some of them only.
 
 use std::time::Duration;
 
@@ -15,32 +15,33 @@ use crate::{
 
 /// Most entries of one call (Amazon SQS, `SendMessageBatch`; Amazon EventBridge, `PutEvents`).
 pub(crate) const ENTRIES: usize = 10;
-/// Calls under way at once. Ours.
+/// Calls under way at the same time: enough to send 40 entries in the time of one call.
 const PARALLEL: usize = 4;
-/// How often what failed is sent again. Ours.
+/// How often failed items are sent again: enough for a short fault. A longer one is left to the
+/// caller.
 const AGAIN: u32 = 3;
-/// The pauses before that. Ours.
+/// The pauses before those retries: from 50 ms, somewhat more than one call takes.
 const PAUSE: Backoff = Backoff {
     first: Duration::from_millis(50),
     longest: Duration::from_secs(3),
 };
 
-/// An item that was not taken.
+/// An item that the service did not accept.
 pub(crate) struct Left<T> {
     pub(crate) item: T,
-    /// What the service said of it.
+    /// What the service said about it.
     pub(crate) fault: Fault,
 }
 
 impl<T> Left<T> {
-    /// Whether sending it again may do.
+    /// Whether sending it again may succeed.
     pub(crate) fn may_pass(&self) -> bool {
         self.fault.remedy != Remedy::Change
     }
 }
 
-/// Sends every item at least once, in calls of at most ten. What is left over is sent again a few
-/// times, and then it is said.
+/// Sends every item at least once, in calls of at most ten. Items that were not accepted are sent
+/// again a few times; if some are then left, that is the error.
 pub(crate) async fn send<T, F>(
     service: &'static str,
     items: Vec<T>,
@@ -66,7 +67,7 @@ where
     Ok(())
 }
 
-/// One call for every ten. Each is made, even if one before it failed: what is sent is sent.
+/// Makes one call for every ten items. Every call is made, even if one before it failed.
 async fn once<T, F>(items: Vec<T>, call: &impl Fn(Vec<T>) -> F) -> Result<Vec<Left<T>>, PortError>
 where
     F: Future<Output = Result<Vec<Left<T>>, PortError>>,

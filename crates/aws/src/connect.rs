@@ -1,12 +1,12 @@
-//! How this project talks to AWS.
+//! How this project connects to AWS.
 //!
-//! Every client of a process shares one HTTP client, and with it connections and root certificates.
+//! All clients of a process share one HTTP client, and so its connections and root certificates.
 //! Its TLS is rustls over ring: AWS-LC may take up to a second for its first random bytes
-//! (AWS-FACTS §5), and a cold start waits for that.
+//! (AWS-FACTS §5), and a cold start would wait for that.
 //!
 //! A function's credentials and region are those that Lambda puts into its environment. There is no
-//! chain of profiles, SSO and instance metadata: it would only make the binary larger, and its
-//! look-ups slow where they find nothing.
+//! chain of profiles, SSO and instance metadata: it would make the binary larger, and its look-ups
+//! are slow if they find nothing.
 
 use std::{
     env, fmt,
@@ -29,22 +29,22 @@ use aws_smithy_http_client::{
 use aws_smithy_runtime_api::client::http::{HttpClient, SharedHttpClient, http_client_fn};
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 
-/// How long a connection may take to be made. Ours: within a region it takes milliseconds.
+/// How long a connection may take to open. Within a region it takes milliseconds.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long one attempt at a call may take. Ours: above what RunTask takes when it is slow, below a
-/// function's own time by far.
+/// How long one try of a call may take: longer than a slow RunTask takes, and far shorter than a
+/// function may run.
 const ATTEMPT: Duration = Duration::from_secs(8);
-/// How long a call may take with its repetitions: below API Gateway's 29 s (AWS-FACTS §7), so that
-/// a caller is told.
+/// How long a call may take with its retries: below API Gateway's 29 s (AWS-FACTS §7), so that the
+/// caller gets an answer.
 const OPERATION: Duration = Duration::from_secs(20);
-/// Attempts at a call, the first included. Ours: what still fails is repeated by the queue or the
+/// Tries of a call, including the first. A call that still fails is repeated by the queue or the
 /// sweep, after a pause.
 const ATTEMPTS: u32 = 3;
-/// How long an idle connection is kept. A frozen function cannot see that the other end closed it;
-/// shorter than AWS's own minute or so.
+/// How long an idle connection is kept. A frozen function cannot see that the other end closed it,
+/// so this is shorter than AWS's own limit of a minute or so.
 const IDLE: Duration = Duration::from_secs(20);
-/// How this project is named in the requests that it makes; a function by its own name, so that an
-/// account's trail tells who asked.
+/// The name of this project in the requests that it makes. A function uses its own name, so that
+/// the account's trail shows which function made a call.
 const APP_NAME: &str = "mycli";
 
 /// The region is not set.
@@ -54,8 +54,8 @@ pub struct NoRegion;
 
 /// The configuration of a function, from the environment that Lambda gives it.
 ///
-/// `AWS_ENDPOINT_URL`, and `AWS_ENDPOINT_URL_SQS` and the like for one service, lead to an
-/// emulator.
+/// `AWS_ENDPOINT_URL` points all services at an emulator; `AWS_ENDPOINT_URL_SQS` and the like do so
+/// for one service.
 ///
 /// # Errors
 /// [`NoRegion`].
@@ -71,7 +71,7 @@ pub fn from_environment() -> Result<SdkConfig, NoRegion> {
     ))
 }
 
-/// The same with a region, credentials and endpoint of the caller's choice.
+/// A configuration with a region, credentials and endpoint of the caller's choice.
 #[must_use]
 pub fn configuration(
     region: String,
@@ -102,18 +102,20 @@ pub fn timeouts() -> TimeoutConfig {
         .build()
 }
 
-/// An HTTP client whose root certificates are read beside the start of the process, not in it.
+/// An HTTP client that reads its root certificates beside the start of the process, not as part of
+/// it.
 ///
-/// Reading the system's takes some 4 ms of a full core (144 certificates, release build), and a
-/// function of 256 MB has a seventh of a core once its start is over: so it is begun here, on a
-/// thread of its own, and the first call waits for what is left of it. The SDK's own client would
-/// read them in the start, and make one more TLS connector (0.1 ms) for each client that is built
-/// with it, only to see that it can; wrapped in a function it does not.
+/// Reading the system's certificates takes some 4 ms of a full core (144 certificates, release
+/// build), and a function of 256 MB has a seventh of a core once its start is over. So the reading
+/// begins here, on its own thread, and the first call waits only for the rest of it. The SDK's own
+/// client would read them during the start. It would also make one more TLS connector (0.1 ms) for
+/// each client that is built with it, only to check that it can; a client wrapped in a function
+/// does not.
 #[must_use]
 pub fn http_client() -> SharedHttpClient {
     let tls = || Provider::Rustls(CryptoMode::Ring);
     let read_roots = move || drop(Connector::builder().tls_provider(tls()).build());
-    // Without the thread the first call reads them.
+    // Without the thread, the first call reads them.
     let _begun = thread::Builder::new()
         .name("root-certificates".into())
         .spawn(read_roots);
@@ -124,9 +126,9 @@ pub fn http_client() -> SharedHttpClient {
     http_client_fn(move |settings, components| client.http_connector(settings, components))
 }
 
-/// A service's client, made when it is first used: to make one takes about 0.2 ms of a full core,
-/// and most invocations use two of the six that a function may need. Only the store's, which all of
-/// them use, is made in a function's start. A clone is the same client.
+/// A service's client, made when it is first used. Making one takes about 0.2 ms of a full core,
+/// and most invocations use two of the six that a function may need. Only the store's client, which
+/// all invocations use, is made at the function's start. A clone is the same client.
 #[derive(Clone)]
 pub(crate) struct Lazily<C> {
     config: SdkConfig,
@@ -135,7 +137,7 @@ pub(crate) struct Lazily<C> {
 }
 
 impl<C> Lazily<C> {
-    /// One of this configuration, made by this function.
+    /// A client of this configuration, made by `make`.
     pub(crate) fn of(config: &SdkConfig, make: fn(&SdkConfig) -> C) -> Self {
         Self {
             config: config.clone(),
@@ -159,7 +161,7 @@ impl<C> fmt::Debug for Lazily<C> {
     }
 }
 
-/// `AWS_ENDPOINT_URL_<SERVICE>`, as every AWS SDK has it (SDKs and Tools Reference Guide,
+/// Reads `AWS_ENDPOINT_URL_<SERVICE>`, as every AWS SDK does (SDKs and Tools Reference Guide,
 /// "Service-specific endpoints").
 #[derive(Debug)]
 struct ServiceEndpoints;

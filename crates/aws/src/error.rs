@@ -1,4 +1,4 @@
-//! What AWS says when it does not do what was asked, told apart in one place for every service.
+//! AWS's errors, told apart in one place for every service.
 
 use std::{error::Error, fmt, sync::Arc};
 
@@ -6,20 +6,20 @@ use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkErro
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use domain::error::{PortError, Rejected, Rejection};
 
-/// What a failed call means for a repetition.
+/// What a failed call means for a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
-    /// Nothing was done, and the same call is right later: too fast, or the caller's credentials
-    /// are just being replaced.
+    /// Nothing was done, and the same call is right later: the caller was too fast, or its
+    /// credentials are just being replaced.
     Wait,
-    /// Nothing was done, and the same call is refused again until something else changes.
+    /// Nothing was done, and the same call stays refused until something else changes.
     Change,
-    /// There is no answer that can be used (a cut connection, a timeout, the server's own fault,
-    /// garbage): it may have been done.
+    /// There is no usable answer (a cut connection, a timeout, the server's own fault, garbage), so
+    /// the call may have been carried out.
     Ask,
 }
 
-/// A call that failed: the service's own code and words, and what they mean. It holds nothing of
+/// A call that failed: the service's own code and words, and what they mean. Contains nothing of
 /// the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -27,12 +27,12 @@ pub struct Fault {
     pub code: Option<String>,
     /// What the service said, or what happened on the way to it.
     pub words: String,
-    /// What can mend it.
+    /// What can mend the failure.
     pub remedy: Remedy,
 }
 
-/// Codes that say "too fast" (the retry behaviour that AWS's SDKs share, "Throttling error codes"),
-/// whatever the status is.
+/// Codes for "too fast", whatever the status is (the retry behaviour that AWS's SDKs share,
+/// "Throttling error codes").
 const TOO_FAST: [&str; 12] = [
     "BandwidthLimitExceeded",
     "EC2ThrottledException",
@@ -48,9 +48,9 @@ const TOO_FAST: [&str; 12] = [
     "TooManyRequestsException",
 ];
 
-/// Codes that say the caller's credentials or clock are not good now: a function is given new ones,
-/// and the request was not looked at (AWS's common errors). Without them a minute of bad
-/// credentials would fail a whole line for good.
+/// Codes for credentials or a clock that are not good now (AWS's common errors). A function is
+/// given new credentials, and the service did not look at the request. If these were final errors,
+/// a minute of bad credentials would fail a whole backlog for good.
 const NOT_NOW: [&str; 8] = [
     "ExpiredToken",
     "ExpiredTokenException",
@@ -62,8 +62,8 @@ const NOT_NOW: [&str; 8] = [
     "UnrecognizedClientException",
 ];
 
-/// Codes that say that the caller may not do it (AWS's common errors; the others are DynamoDB's,
-/// ECS's, SQS's and S3's spellings).
+/// Codes for a caller that lacks the permission (AWS's common errors; the others are the spellings
+/// of DynamoDB, ECS, SQS and S3).
 const DENIED: [&str; 6] = [
     "AccessDenied",
     "AccessDeniedException",
@@ -73,7 +73,7 @@ const DENIED: [&str; 6] = [
     "UnauthorizedOperation",
 ];
 
-/// Codes that say that what the call is about is not there (the services' API references).
+/// Codes for a resource that does not exist (the services' API references).
 const MISSING: [&str; 6] = [
     "AWS.SimpleQueueService.NonExistentQueue",
     "ClusterNotFoundException",
@@ -83,7 +83,7 @@ const MISSING: [&str; 6] = [
     "TableNotFoundException",
 ];
 
-/// Codes by which a service takes the blame for itself, whatever the status is.
+/// Codes for a service's own fault, whatever the status is.
 const SERVERS_FAULT: [&str; 6] = [
     "InternalError",
     "InternalFailure",
@@ -110,7 +110,7 @@ impl Fault {
             SdkError::ResponseError(answer) => {
                 Self::answered(answer.raw().status().as_u16(), None, &chain(error))
             }
-            // Nothing was sent, and the same request cannot be built again either.
+            // Nothing was sent, and building the same request would fail again.
             SdkError::ConstructionFailure(_) => Self {
                 code: None,
                 words: chain(error),
@@ -132,8 +132,8 @@ impl Fault {
             _ if is(&TOO_FAST) || is(&NOT_NOW) || is_throttle_in_disguise(message) => Remedy::Wait,
             429 => Remedy::Wait,
             _ if is(&SERVERS_FAULT) => Remedy::Ask,
-            // An answer of a client error that is none of the known says that the service has
-            // looked at it and will not do it.
+            // A client error with an unknown code: the service has looked at the request and
+            // refuses it.
             400..=499 if status != 408 && code.is_some() => Remedy::Change,
             _ => Remedy::Ask,
         };
@@ -149,7 +149,7 @@ impl Fault {
         }
     }
 
-    /// A part of an answer that is not there.
+    /// The fault for a missing part of an answer.
     #[must_use]
     pub(crate) fn no_answer() -> Self {
         Self {
@@ -159,13 +159,13 @@ impl Fault {
         }
     }
 
-    /// Whether this is the code.
+    /// Whether the code is this one.
     #[must_use]
     pub fn is(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
     }
 
-    /// The port's error: unavailable where a repetition may help, else rejected.
+    /// The port's error: unavailable if a retry may help, otherwise rejected.
     #[must_use]
     pub fn of_service(self, service: &'static str) -> PortError {
         match self.remedy {
@@ -196,7 +196,7 @@ impl Fault {
         }
     }
 
-    /// The action that a refusal by IAM names: "User: … is not authorized to perform:
+    /// The action named in a refusal by IAM: "User: … is not authorized to perform:
     /// dynamodb:PutItem on resource: …" (IAM User Guide, "Troubleshoot access denied error
     /// messages").
     fn permission(&self) -> Option<String> {
@@ -217,16 +217,16 @@ impl fmt::Display for Fault {
 
 impl Error for Fault {}
 
-/// For `map_err`: the port's error from an operation's.
+/// Makes the port's error from an operation's, for `map_err`.
 pub(crate) fn failed<E: ProvideErrorMetadata + Error + 'static>(
     service: &'static str,
 ) -> impl Fn(SdkError<E, HttpResponse>) -> PortError {
     move |error| Fault::of(&error).of_service(service)
 }
 
-/// What one service says when another throttled it comes under codes that mean something else:
-/// ECS's `InvalidParameterException` for EC2's "Request limit exceeded" (AWS-FACTS §1), its
-/// `ClientException` for two registrations of one family at a time.
+/// Whether the message shows that another service throttled this one. Such errors come under codes
+/// that mean something else: ECS's `InvalidParameterException` for EC2's "Request limit exceeded"
+/// (AWS-FACTS §1), and its `ClientException` for two registrations of one family at a time.
 fn is_throttle_in_disguise(message: &str) -> bool {
     let lower = message.to_lowercase();
     [
@@ -240,7 +240,7 @@ fn is_throttle_in_disguise(message: &str) -> bool {
     .any(|words| lower.contains(words))
 }
 
-/// An error and its causes, each once. Their `Debug` would hold the raw answer.
+/// The texts of an error and its causes, each once. Their `Debug` would contain the raw answer.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let texts =
         std::iter::successors(Some(error), |error| (*error).source()).map(ToString::to_string);

@@ -1,4 +1,4 @@
-//! The ends of executions, on EventBridge.
+//! Sends the ends of executions to EventBridge.
 
 use aws_config::SdkConfig;
 use aws_sdk_eventbridge::{
@@ -57,15 +57,15 @@ impl EventBus {
     ) -> Result<Vec<Left<PutEventsRequestEntry>>, PortError> {
         let call = self.client.put_events().set_entries(Some(entries.clone()));
         let output = call.send().await.map_err(failed(SERVICE))?;
-        // The answers stand in the order of the entries (API reference, `PutEvents`).
+        // The answers are in the order of the entries (API reference, `PutEvents`).
         let left = |(place, item)| left(item, output.entries().get(place));
         Ok(entries.into_iter().enumerate().filter_map(left).collect())
     }
 }
 
 impl Announcer for EventBus {
-    /// Ten at a time. A call's bytes need no counting: an announcement has about one thousand, a
-    /// call may have 256 KB and more (EventBridge quotas).
+    /// Sends ten a call. Their bytes need no counting: an announcement has about one thousand
+    /// bytes, and a call may have 256 KB and more (EventBridge quotas).
     async fn announce(&self, announcements: &[Announcement]) -> Result<(), PortError> {
         let entries: Result<Vec<_>, _> = announcements
             .iter()
@@ -75,7 +75,7 @@ impl Announcer for EventBus {
     }
 }
 
-/// An entry that has no answer was not taken, as far as is known.
+/// The item, if it was not accepted. An entry without an answer counts as not accepted.
 fn left(
     item: PutEventsRequestEntry,
     answer: Option<&PutEventsResultEntry>,

@@ -1,5 +1,5 @@
-//! The ports over AWS. No SDK type crosses this crate's edge, but for the configuration that its
-//! parts are made of.
+//! The ports over AWS. No type of the SDK crosses this crate's boundary, except the configuration
+//! from which its adapters are built.
 
 mod batch;
 pub mod connect;

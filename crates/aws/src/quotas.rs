@@ -1,5 +1,5 @@
-//! How many vCPUs an account may use at once, by Service Quotas. The numbers differ between
-//! accounts: none is assumed.
+//! How many vCPUs an account may use at the same time, from Service Quotas. The numbers differ
+//! between accounts, so none is assumed.
 
 use aws_config::SdkConfig;
 use aws_sdk_servicequotas::{Client, types::ServiceQuota};
@@ -10,25 +10,25 @@ use domain::{
 
 use crate::error::Fault;
 
-/// Fargate's own code among the services.
+/// Fargate's service code.
 const FARGATE: &str = "fargate";
 /// "Fargate On-Demand vCPU resource count" (AWS General Reference, "AWS Fargate service quotas").
 const ON_DEMAND: &str = "L-3032A538";
 /// "Fargate Spot vCPU resource count" (ibid.).
 const SPOT: &str = "L-36FBB829";
 
-/// What an account may use.
+/// The quotas of an account.
 #[derive(Clone, Debug)]
 pub struct ServiceQuotas {
     client: Client,
 }
 
-/// A quota, and where it is raised.
+/// A quota, and the code by which it is raised.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VcpuQuota {
-    /// The vCPUs that may be in use at once.
+    /// The vCPUs that may be in use at the same time.
     pub vcpus: f64,
-    /// Service Quotas' code of it.
+    /// The quota's code in Service Quotas.
     pub code: &'static str,
 }
 
@@ -41,11 +41,11 @@ impl ServiceQuotas {
         }
     }
 
-    /// The vCPUs that may be in use at once in this pool; `None` for a pool that is none of
-    /// Fargate's, or if AWS names no number.
+    /// The vCPUs that may be in use at the same time in this pool; `None` if the pool is not one of
+    /// Fargate's, or if AWS gives no number.
     ///
     /// # Errors
-    /// When Service Quotas does not answer, or may not be asked.
+    /// If Service Quotas does not answer or denies access.
     pub async fn vcpus(&self, pool: CapacityPool) -> Result<Option<VcpuQuota>, Fault> {
         let code = match pool {
             CapacityPool::FargateSpot => SPOT,
@@ -59,7 +59,7 @@ impl ServiceQuotas {
         Ok(vcpus.map(|vcpus| VcpuQuota { vcpus, code }))
     }
 
-    /// The account's own value. An account that never asked for another may have none.
+    /// The account's own value. An account that never asked for a raise may have none.
     async fn applied(&self, code: &str) -> Result<Option<f64>, Fault> {
         let call = self
             .client
@@ -97,7 +97,7 @@ impl AccountQuotas for ServiceQuotas {
     }
 }
 
-/// vCPUs are counted in whole ones; a part of one is of no use to a limit.
+/// The whole vCPUs of a quota; a limit cannot use a part of one.
 #[must_use]
 #[expect(
     clippy::cast_possible_truncation,

@@ -1,4 +1,4 @@
-//! What a stack is set to, read from the variables that its functions are given.
+//! A stack's settings, read from the environment variables that its functions are given.
 
 use std::{fmt::Display, str::FromStr};
 
@@ -12,38 +12,38 @@ use domain::{
 
 use crate::ecs::Registration;
 
-/// How fast Fargate takes launches, for each kind of capacity by itself (ECS Developer Guide, "AWS
-/// Fargate throttling quotas").
+/// How fast Fargate accepts launches, for each kind of capacity separately (ECS Developer Guide,
+/// "AWS Fargate throttling quotas").
 const LAUNCHES: Rate = Rate {
     burst: 100.0,
     per_second: 20.0,
 };
-/// After how many seconds a task that was started surely is in ECS's lists. Ours: they lag by
-/// seconds; a wrong "lost" cannot be mended.
+/// After how many seconds a started task is surely in ECS's lists. The lists lag by seconds. The
+/// value is far above that, because a wrong `LOST` cannot be undone.
 const UNLISTED_SECONDS: u32 = 120;
-/// For how many seconds after a task's end CloudWatch Logs may come up with another line. Ours:
-/// awslogs sends at least every five seconds, and before the task counts as stopped; the rest is
-/// the time until a line can be read.
+/// For how many seconds after a task's end CloudWatch Logs may still show another line. awslogs
+/// sends at least every five seconds, and before the task counts as stopped. The rest is the time
+/// until a line can be read.
 const LOG_DELAY_SECONDS: u32 = 10;
 
 /// The functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Function {
-    /// Takes what writes.
+    /// Accepts every request that writes.
     Submit,
-    /// Starts, stops, asks.
+    /// Starts and stops tasks, and asks ECS about them.
     Launcher,
     /// Turns events into history.
     StateTracker,
-    /// Reads.
+    /// Answers every request that reads.
     Query,
 }
 
 use Function::{Launcher, Query, StateTracker, Submit};
 
 impl Function {
-    /// The variables that this function is given: those it cannot do without, and those that may be
-    /// empty or missing.
+    /// The variables that this function is given: those it requires, and those that may be empty or
+    /// missing.
     pub fn variables(self) -> impl Iterator<Item = &'static str> {
         let uses = move |(_, needed_by, may_have): &&(&str, &[Self], &[Self])| {
             needed_by.contains(&self) || may_have.contains(&self)
@@ -60,12 +60,12 @@ impl Function {
 
 const ALL: &[Function] = &[Submit, Launcher, StateTracker, Query];
 const SENDERS: &[Function] = &[Submit, Launcher, StateTracker];
-/// It takes in the requests of reruns of groups. Its release before was not given these variables,
-/// so it starts without them.
+/// The functions that accept the reruns of groups. The launcher of the release before was not given
+/// these variables, so it starts without them.
 const TAKES_IN: &[Function] = &[Launcher];
 const JUDGES: &[Function] = &[Submit, Launcher, Query];
 
-/// Each variable, the functions that cannot do without it, and those that can.
+/// Each variable, the functions that require it, and the functions that can run without it.
 const VARIABLES: [(&str, &[Function], &[Function]); 30] = [
     ("MYCLI_STACK", ALL, &[]),
     ("MYCLI_VERSION", ALL, &[]),
@@ -99,37 +99,37 @@ const VARIABLES: [(&str, &[Function], &[Function]); 30] = [
     ("MYCLI_EVENT_BUS", &[StateTracker], &[]),
 ];
 
-/// What a stack is called and made of. What a function is not given is empty.
+/// The names of a stack and of its parts. A variable that a function is not given is empty here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
     /// The stack's short name.
     pub stack: String,
-    /// The version of mycli that the stack was deployed by.
+    /// The version of mycli that deployed the stack.
     pub version: String,
     /// The table of records.
     pub table: String,
     /// For how many days records are kept.
     pub retention_days: u32,
-    /// Where launch messages go.
+    /// The address of the launch queue.
     pub launch_queue_url: String,
-    /// Where control messages go.
+    /// The address of the control queue.
     pub control_queue_url: String,
-    /// The event bus for the ends of executions.
+    /// The event bus that the ends of executions are sent to.
     pub event_bus: String,
 }
 
-/// A function's whole surroundings.
+/// All settings of a function.
 #[derive(Clone, Debug)]
 pub struct Installation {
-    /// What the handlers go by.
+    /// The settings of the handlers.
     pub settings: Settings,
-    /// What the adapters are made of.
+    /// The names from which the adapters are built.
     pub names: Names,
-    /// What task definitions are made of; only the launcher registers any.
+    /// What task definitions are built from; only the launcher registers any.
     pub registration: Option<Registration>,
 }
 
-/// The variables that are missing or wrong, each with what is.
+/// The variables that are missing or wrong, each with its fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the function's environment is not that of a stack: {}; `mycli upgrade` sets it anew", .0.join("; "))]
 pub struct BadEnvironment(pub Vec<String>);
@@ -143,7 +143,7 @@ impl Installation {
         Self::read(function, |name| std::env::var(name).ok())
     }
 
-    /// Reads the variables that a function needs. Every fault is told at once.
+    /// Reads the variables that a function needs. Reports every fault at once.
     ///
     /// # Errors
     /// [`BadEnvironment`].
@@ -171,7 +171,7 @@ impl Installation {
     }
 }
 
-/// Reads variables, and notes what is wrong with them.
+/// Reads variables, and collects what is wrong with them.
 struct Reader<L> {
     function: Function,
     lookup: L,
@@ -245,7 +245,8 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
         }
     }
 
-    /// Whole vCPUs; without a number the account's quota holds, as the sweep reads it.
+    /// A pool's quota in whole vCPUs. Without a number the account's quota holds, as the sweep
+    /// reads it.
     fn quota(&mut self, name: &str) -> Quota {
         let vcpus: Option<u32> = self.parsed(name);
         let rate = Rate {
@@ -302,7 +303,7 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
         })
     }
 
-    /// Lambda's own variable, not the stack's.
+    /// The region, from Lambda's own variable; the stack sets none.
     fn region(&mut self) -> String {
         let region = ["AWS_REGION", "AWS_DEFAULT_REGION"]
             .into_iter()
@@ -313,7 +314,7 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
         })
     }
 
-    /// The value, if there is one; a fault if this function cannot do without.
+    /// The value, if there is one. Records a fault if it is missing and this function requires it.
     fn value(&mut self, name: &str) -> Option<String> {
         let value = (self.lookup)(name)
             .map(|value| value.trim().to_owned())

@@ -1,5 +1,5 @@
 //! The values of secrets, as SecureString parameters under the stack's own path. Only the CLI
-//! writes them, only ECS reads them.
+//! writes them, and only ECS reads them.
 
 use std::fmt;
 
@@ -21,29 +21,29 @@ use crate::error::Fault;
 
 /// Most bytes of a value (Systems Manager quotas, standard parameters).
 ///
-/// Advanced parameters take 8 KB for 0.05 dollars a month each, and cannot be made standard again.
-/// They are not offered: keys and tokens fit, and what does not is a file, which is better kept
-/// where the command can fetch it.
+/// Advanced parameters hold 8 KB, cost 0.05 dollars a month each, and cannot be made standard
+/// again. They are not offered: keys and tokens fit, and a larger value is a file, which is better
+/// kept where the command can fetch it.
 pub const VALUE_MAX: usize = 4096;
-/// Most names of one call (Systems Manager API reference, `DeleteParameters`).
+/// Most names in one call (Systems Manager API reference, `DeleteParameters`).
 const NAMES: usize = 10;
 
-/// Why a secret's value could not be kept, listed or removed.
+/// Why a secret's value could not be stored, listed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ParameterError {
-    /// Longer than [`VALUE_MAX`].
+    /// The value is longer than [`VALUE_MAX`].
     #[error(
         "the value has {0} bytes, the limit of the Parameter Store is {VALUE_MAX}: keep a file in S3 or Secrets Manager, and let the \
          command fetch it with its task role"
     )]
     TooLong(usize),
-    /// The Parameter Store takes no empty values.
+    /// The value is empty, and the Parameter Store accepts no empty values.
     #[error("the value is empty")]
     Empty,
-    /// No task could be started with it.
+    /// No task could be started with the value.
     #[error(transparent)]
     Unusable(#[from] ValueError),
-    /// The Parameter Store said no, or nothing.
+    /// The Parameter Store refused the call, or did not answer.
     #[error("failed to use the Parameter Store: {0}")]
     Store(#[from] Fault),
 }
@@ -58,7 +58,7 @@ impl From<BuildError> for ParameterError {
     }
 }
 
-/// A parameter that is there.
+/// A parameter that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
     /// The secret's name, without the path.
@@ -94,13 +94,13 @@ impl Parameters {
         }
     }
 
-    /// The same, whose values are encrypted with this KMS key instead of the Parameter Store's own.
+    /// Encrypts values with this KMS key instead of the Parameter Store's own.
     #[must_use]
     pub fn with_key(self, key: Option<String>) -> Self {
         Self { key, ..self }
     }
 
-    /// Whether a value can be kept, and a task started with it.
+    /// Checks that a value can be stored, and that a task can be started with it.
     ///
     /// # Errors
     /// See [`ParameterError`].
@@ -112,7 +112,7 @@ impl Parameters {
         }
     }
 
-    /// Keeps a value, in place of one that was there. Idempotent.
+    /// Stores a value, and replaces an earlier one. Idempotent.
     ///
     /// # Errors
     /// See [`ParameterError`].
@@ -136,7 +136,7 @@ impl Parameters {
     /// Every parameter under the path, by name, without its value.
     ///
     /// # Errors
-    /// When the Parameter Store does not answer.
+    /// If the Parameter Store does not answer.
     pub async fn list(&self) -> Result<Vec<Parameter>, ParameterError> {
         let path = self.path.trim_end_matches('/');
         let below = ParameterStringFilter::builder()
@@ -172,10 +172,10 @@ impl Parameters {
         })
     }
 
-    /// Removes values. Idempotent: a name that is not there is no error.
+    /// Removes values. Idempotent: a name that does not exist is no error.
     ///
     /// # Errors
-    /// When the Parameter Store does not answer.
+    /// If the Parameter Store does not answer.
     pub async fn remove(&self, names: &[String]) -> Result<(), ParameterError> {
         for names in names.chunks(NAMES) {
             let names = names

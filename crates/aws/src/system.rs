@@ -1,7 +1,7 @@
 //! A function's clock and random source.
 //!
-//! `local` has the same dozen lines: sharing them would make one of the two depend on the other, or
-//! `domain` on the system.
+//! `local` has the same dozen lines. Sharing them would make one of the two depend on the other, or
+//! `domain` depend on the system.
 
 use chrono::{SubsecRound, TimeDelta, Utc};
 use domain::{
