@@ -1,4 +1,4 @@
-//! What was asked of AWS, out of the emulator's logs, and what it costs.
+//! What was asked of AWS, from the emulator's logs, and what it costs.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,13 +15,13 @@ use tests::{meter, table, world::World};
 #[derive(Clone, Copy)]
 struct Price {
     dollars: f64,
-    /// For so many (units, requests, gigabyte-seconds, bytes).
+    /// The number of units, requests, gigabyte-seconds or bytes that the dollars pay for.
     per: f64,
     source: &'static str,
 }
 
 impl Price {
-    /// As AWS-FACTS has it.
+    /// A price that is in AWS-FACTS.
     const fn known(dollars: f64, per: f64) -> Self {
         Self {
             dollars,
@@ -30,7 +30,7 @@ impl Price {
         }
     }
 
-    /// Looked up nowhere.
+    /// A price from memory, not looked up.
     const fn remembered(dollars: f64, per: f64) -> Self {
         Self {
             dollars,
@@ -51,20 +51,19 @@ const LAMBDA: Price = Price::remembered(0.20, MILLION);
 const LAMBDA_TIME: Price = Price::remembered(13.3334, MILLION);
 const GATEWAY: Price = Price::remembered(3.50, MILLION);
 const EVENTS: Price = Price::remembered(1.00, MILLION);
-/// Taken in. What is kept for a week adds a hundredth.
+/// Ingestion. A week of storage adds a hundredth.
 const LOGS: Price = Price::remembered(0.50, GIGABYTE);
-/// For the 90 days that a record is kept, with point-in-time recovery: $0.25 and $0.20 a month.
+/// The 90 days that a record is kept, with point-in-time recovery: $0.25 and $0.20 a month.
 const STORAGE: Price = Price::remembered(3.0 * 0.45, GIGABYTE);
 
-/// What CloudWatch Logs adds to each event when it reckons its size (API reference,
-/// `PutLogEvents`).
+/// The bytes that CloudWatch Logs adds to each event's size (API reference, `PutLogEvents`).
 const LOG_EVENT_OVERHEAD: f64 = 26.0;
-/// What DynamoDB adds to each item it keeps, and to each entry of an index (Developer Guide, "Item
-/// sizes and formats").
+/// The bytes that DynamoDB adds to each stored item, and to each index entry (Developer Guide,
+/// "Item sizes and formats").
 const ITEM_OVERHEAD: f64 = 100.0;
-/// A line of the API's access log, by the template's format. The emulator writes none.
+/// The bytes of a line in the API's access log, by the template's format. The emulator writes none.
 const ACCESS_LINE: f64 = 330.0;
-/// The table's indexes: the attributes that an entry has beside the item's key.
+/// The table's indexes: the attributes that an index entry has besides the item's key.
 const INDEXES: [[&str; 2]; 4] = [
     ["day", "id"],
     ["submitter", "id"],
@@ -79,7 +78,7 @@ const GROUPS: [&str; 5] = [
     "/aws/lambda/mycli-default-query",
 ];
 
-/// How far the logs had got, and what was kept, at some moment.
+/// How long the logs were, and how much was stored, at some moment.
 pub(crate) struct Mark {
     calls: usize,
     invocations: usize,
@@ -88,7 +87,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// Now.
+    /// The mark of this moment.
     pub(crate) fn now(world: &World) -> Self {
         let emulator = &world.emulator;
         Self {
@@ -112,8 +111,8 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// What these functions did, with what they logged. The tasks' log counts with the state
-    /// tracker, which is told of it.
+    /// What these functions did, with what they logged. The log of the tasks counts with the state
+    /// tracker, which subscribes to it.
     pub(crate) fn since(mark: &Mark, world: &World, functions: &[&str]) -> Self {
         let logs_with = |group: &str| {
             let writer = group
@@ -131,7 +130,7 @@ impl Seen {
         }
     }
 
-    /// The same without a look at what is kept, which takes a while.
+    /// Like `since`, but does not measure the logs and the storage, which takes a while.
     pub(crate) fn so_far(mark: &Mark, world: &World, functions: &[&str]) -> Self {
         let is_theirs = |line: &Value| {
             functions
@@ -160,7 +159,7 @@ impl Seen {
             .sum()
     }
 
-    /// How many invocations there were, but for the sweeps.
+    /// How many invocations there were, without the sweeps.
     pub(crate) fn invocations(&self) -> usize {
         self.invocations
             .iter()
@@ -173,7 +172,7 @@ impl Seen {
         self.invocations.len() - self.invocations()
     }
 
-    /// Write units.
+    /// The write units used.
     pub(crate) fn writes(&self) -> f64 {
         self.units("writes")
     }
@@ -217,7 +216,7 @@ impl Seen {
         )
     }
 
-    /// Seconds of a gigabyte.
+    /// The gigabyte-seconds of all invocations.
     fn lambda_time(&self) -> f64 {
         let of =
             |one: &Value| Some(one["ms"].as_f64()? / 1000.0 * one["memory"].as_f64()? / 1024.0);
@@ -349,7 +348,7 @@ fn figure(count: f64) -> String {
     }
 }
 
-/// `X-Amz-Target` names a service by its protocol.
+/// The service in an `X-Amz-Target`, which names it by its protocol.
 fn short(service: &str) -> &str {
     match service {
         "DynamoDB_20120810" => "DynamoDB",
@@ -377,13 +376,13 @@ fn source(source: &str) -> &str {
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    // The last line may be half written.
+    // The last line may be incomplete.
     text.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect()
 }
 
-/// What a log group holds, as CloudWatch Logs reckons it.
+/// The size of a log group, as CloudWatch Logs measures it.
 fn log_bytes(world: &World, group: &str) -> f64 {
     let (mut bytes, mut token) = (0.0, Value::Null);
     loop {
@@ -402,7 +401,7 @@ fn log_bytes(world: &World, group: &str) -> f64 {
     }
 }
 
-/// What the table and its indexes keep, in bytes.
+/// The size of the table and its indexes, in bytes.
 fn kept(endpoint: &str) -> f64 {
     let client = aws_sdk_dynamodb::Client::new(&table::configuration(endpoint.to_owned()));
     let runtime = tokio::runtime::Builder::new_current_thread()

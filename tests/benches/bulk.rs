@@ -17,19 +17,19 @@ use tests::{
 use crate::programs;
 
 const COUNT: usize = 10_000;
-/// Room for four runs, which on this emulator never end, so that all others wait: what is measured
-/// is how they are accepted.
+/// A quota for four runs, which never end on this emulator, so that all others wait: the bench
+/// measures how they are accepted.
 const QUOTA: &str = "SpotVcpus=1";
-/// What records commands, and what wakeups at them.
+/// The call that records commands, and the one that sends wakeups for them.
 const WRITE: &str = "PutItem";
 const SEND: &str = "SendMessageBatch";
-/// What accepts them.
+/// The function that accepts them.
 const FUNCTION: &str = "mycli-default-submit";
-/// Writes under way at once: four requests of the CLI, and thirty-two writes of the function for
-/// each.
+/// Writes under way at the same time: the CLI makes four requests, and the function thirty-two
+/// writes for each.
 const PARALLEL: usize = 4 * 32;
-/// SubmitJob calls a second that AWS Batch takes, a quota that cannot be raised (AWS Batch User
-/// Guide, "Service quotas").
+/// The SubmitJob calls a second that AWS Batch allows, a quota that cannot be raised (AWS Batch
+/// User Guide, "Service quotas").
 const AWS_BATCH: f64 = 50.0;
 
 /// Compares them, each on a stack of its own.
@@ -62,7 +62,7 @@ fn world() -> World {
     World::without_containers(&programs::target().join("package"), &[QUOTA])
 }
 
-/// How long `mycli bulk` takes, and what its function wrote and sent. A submission before it starts
+/// How long `mycli bulk` takes, and what its function wrote and sent. An earlier submission starts
 /// the functions.
 fn bulk() -> (Duration, Vec<Value>) {
     let world = world();
@@ -93,7 +93,7 @@ fn bulk() -> (Duration, Vec<Value>) {
     (took, elsewhere(asked, &world.emulator.endpoint(), ANYWHERE))
 }
 
-/// Stands for an emulator's address: each has a port of its own.
+/// Replaces an emulator's address, because each emulator has its own port.
 const ANYWHERE: &str = "http://emulator";
 
 fn elsewhere(calls: Vec<Value>, from: &str, to: &str) -> Vec<Value> {
@@ -115,7 +115,7 @@ fn is(call: &Value, operation: &str) -> bool {
         .is_some_and(|target| target.ends_with(operation))
 }
 
-/// How long the same calls take by themselves, on a stack that has seen one submission too.
+/// How long the same calls take by themselves, on another stack that has also had one submission.
 fn bare(calls: &[Value]) -> Duration {
     let world = world();
     world
@@ -124,7 +124,7 @@ fn bare(calls: &[Value]) -> Duration {
     let endpoint = world.emulator.endpoint();
     let client = client();
     let calls = elsewhere(calls.to_vec(), ANYWHERE, &endpoint);
-    // Made before the clock runs, as by somebody who has nothing else to do.
+    // The requests are built before the clock starts, so that only the calls are measured.
     let (sends, writes): (Vec<_>, Vec<_>) = calls.iter().partition(|call| is(call, SEND));
     let requests = |calls: Vec<&Value>| {
         calls
@@ -147,7 +147,7 @@ fn bare(calls: &[Value]) -> Duration {
     start.elapsed()
 }
 
-/// A call under the function's name, so that the emulator counts it as it counts the function's.
+/// A call under the function's name, so that the emulator counts it as the function's.
 fn request(client: &Client, endpoint: &str, call: &Value) -> RequestBuilder {
     let target = call["target"].as_str().expect("what is asked for");
     let service = if target.starts_with("DynamoDB") {
@@ -167,8 +167,8 @@ fn request(client: &Client, endpoint: &str, call: &Value) -> RequestBuilder {
 async fn carried_out(request: RequestBuilder) {
     let answer = request.send().await.expect("the emulator answers");
     let (status, text) = (answer.status(), answer.text().await.expect("a text"));
-    // A submission is opened once, and its other requests find it open: so was the function
-    // refused.
+    // A submission is opened once, and its other requests find it open. The function's calls were
+    // refused in the same way.
     assert!(
         status.is_success() || text.contains("ConditionalCheckFailed"),
         "{status}: {text}"

@@ -1,4 +1,5 @@
-//! An account that is full for an hour, on virtual time: of our own tasks, and of others'.
+//! An account that is full for an hour, on virtual time: first with our own tasks, then with those
+//! of others.
 
 use std::{fmt::Write as _, iter};
 
@@ -14,11 +15,12 @@ use crate::{
     throttle::{self, SEED, SLOTS, seconds},
 };
 
-/// vCPUs of Spot: a new account's, one that asked for more once, a large one's.
+/// vCPUs of Spot: those of a new account, of one that was raised once, and of a large one.
 const VCPUS: [u32; 3] = [6, 50, 250];
-/// Runs for each slot: of 87.5 s each on average, so that they take an hour.
+/// Runs for each slot, of 87.5 s each on average, so that they take an hour.
 const RUNS_A_SLOT: u32 = 41;
-/// Others who each have so many vCPUs, and give them back one after the other.
+/// The other tenants of the account, which give their vCPUs back one after the other. The second
+/// constant is the vCPUs of each.
 const TENANTS: u32 = 59;
 const OF_A_TENANT: u32 = 1;
 
@@ -71,7 +73,7 @@ fn by_us(vcpus: u32) -> String {
     )
 }
 
-/// One other has all for an hour, and then gives it back at once.
+/// One other tenant has all vCPUs for an hour, and then gives them back at once.
 fn by_one_other(vcpus: u32) -> String {
     let until = start() + TimeDelta::hours(1);
     let mut account = account(SEED, vcpus);
@@ -91,9 +93,9 @@ fn by_one_other(vcpus: u32) -> String {
     )
 }
 
-/// Many others have all, and give it back one after the other, while what was started goes on: each
-/// a bit later in its minute than the one before, so that it is at another moment between two
-/// probes.
+/// Many other tenants have all vCPUs and give them back one after the other, and the runs started
+/// meanwhile go on. Each gives back a bit later in its minute than the one before, so that each
+/// hits a different moment between two probes.
 fn by_many_others() -> String {
     let mut account = account(SEED, TENANTS * OF_A_TENANT);
     let work = TimeDelta::hours(2);
@@ -120,7 +122,7 @@ fn by_many_others() -> String {
     )
 }
 
-/// `given` says when others gave how many slots back.
+/// A row of the table. `given` lists when other tenants gave slots back, and how many.
 fn row(
     name: &str,
     how: &str,

@@ -1,4 +1,4 @@
-//! What it costs to follow a run: the questions that `exec` and `logs -f` ask while it runs.
+//! What it costs to follow a run: the requests that `exec` and `logs -f` make while it runs.
 
 use std::{
     fmt::Write as _,
@@ -14,12 +14,12 @@ use crate::{
     programs,
 };
 
-/// For how long each is watched: what is asked repeats every second or few.
+/// How long each command is watched. The requests repeat every second or every few seconds.
 const WATCHED: Duration = Duration::from_secs(40);
-/// The beginning is not what goes on for ten minutes.
+/// The time before the watch. The requests at the beginning are not typical of the ten minutes.
 const BEGINNING: Duration = Duration::from_secs(5);
 const TEN_MINUTES: f64 = 600.0;
-/// What is followed, told and run.
+/// The commands to follow: a description of each, and its text.
 const COMMANDS: [(&str, &str); 2] = [
     ("says nothing", "echo begun; sleep 300"),
     (
@@ -28,7 +28,7 @@ const COMMANDS: [(&str, &str); 2] = [
     ),
 ];
 
-/// Counts and prices them, for ten minutes.
+/// Counts and prices the requests, for ten minutes.
 pub(crate) fn count() -> String {
     let world = World::of(&programs::target().join("package"), &[]);
     let mut text = format!(
@@ -50,7 +50,7 @@ pub(crate) fn count() -> String {
     text
 }
 
-/// What was seen, and what part of ten minutes that was.
+/// What was seen, and the share of ten minutes that it took.
 fn follow(world: &World, command: &str) -> (Seen, f64) {
     let id = world.detach(&[command]);
     world.until(&id, "RUNNING");

@@ -1,4 +1,5 @@
-//! The functions: how long before they ask for work, how large they are, what memory they take.
+//! The functions: how long they take until they ask for work, how large they are, and how much
+//! memory they use.
 
 use std::{
     collections::BTreeMap,
@@ -19,13 +20,13 @@ use crate::{
     sample::{Times, median},
 };
 
-/// How often each is started.
+/// How often each function is started.
 const ROUNDS: usize = 200;
-/// The same without a function of ours in it.
+/// A function that does nothing, from the same build.
 const EMPTY: &str = "examples/empty";
 const MEGABYTE: f64 = 1e6;
 
-/// A program, what it is given, and what it is asked to do.
+/// A function's program, its variables, and the event it is sent.
 struct Function {
     name: &'static str,
     program: PathBuf,
@@ -33,13 +34,13 @@ struct Function {
     event: Value,
 }
 
-/// What was seen of one start.
+/// The measurements of one start.
 struct Start {
     init: Duration,
-    /// The processor time that it took, of all its threads.
+    /// The processor time of all its threads.
     busy: Duration,
-    /// Resident memory when it asks for work, and the most there was of it by the end of its first
-    /// invocation; in bytes.
+    /// Resident memory when it asks for work, and its peak by the end of its first invocation; in
+    /// bytes.
     idle: f64,
     peak: f64,
 }
@@ -92,7 +93,7 @@ pub(crate) fn compare() -> String {
     )
 }
 
-/// What is compared, in milliseconds.
+/// The compared times, in milliseconds.
 struct Medians {
     init: f64,
     busy: f64,
@@ -135,7 +136,7 @@ fn zip(folder: &Path, name: &str) -> f64 {
     size / MEGABYTE
 }
 
-/// Starts a function, lets it work once, ends it.
+/// Starts a function, lets it work once, and ends it.
 fn start(runtime: &Runtime, function: &Function) -> Start {
     let mut api = RuntimeApi::serve(runtime, function.event.to_string());
     let mut command = Command::new(&function.program);
@@ -159,7 +160,7 @@ fn start(runtime: &Runtime, function: &Function) -> Start {
     }
 }
 
-/// The empty one, and then ours with what the template gives them.
+/// The empty function, and then ours with the variables that the template gives them.
 fn functions(programs: &Path) -> Vec<Function> {
     let request = json!({
         "resource": "/executions/{id}", "path": "/executions/x", "httpMethod": "GET", "pathParameters": {"id": "x"}, "requestContext": {},
@@ -208,8 +209,8 @@ fn variables(resource: &str) -> BTreeMap<String, String> {
     variables
 }
 
-/// What Lambda itself gives a function (Lambda Developer Guide, "Defined runtime environment
-/// variables").
+/// The variables that Lambda itself gives a function (Lambda Developer Guide, "Defined runtime
+/// environment variables").
 fn lambdas_own(name: &str) -> BTreeMap<String, String> {
     let own = [
         ("AWS_LAMBDA_FUNCTION_NAME", name),

@@ -1,6 +1,6 @@
-//! A stand-in of Lambda's runtime API for one function and one event, and of the AWS that the
-//! function calls: that one answers everything with `{}`, as DynamoDB does for an item that is not
-//! there.
+//! A stand-in for Lambda's runtime API, for one function and one event, and for the AWS services
+//! that the function calls. Those answer everything with `{}`, as DynamoDB does for an item that
+//! does not exist.
 
 use std::{net::Ipv4Addr, sync::Arc, time::Instant};
 
@@ -22,18 +22,18 @@ use tokio::{
     time::timeout,
 };
 
-/// A bound on a hang.
+/// A limit for a hang.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// What a handler shares with the one who serves.
+/// What the request handlers share with the owner of the server.
 struct Desk {
     asked: UnboundedSender<Instant>,
     answered: UnboundedSender<()>,
-    /// Whoever asks next is given this, once there is one.
+    /// The events; the next request gets the next one, once there is one.
     events: Mutex<UnboundedReceiver<String>>,
 }
 
-/// The API; it ends when this is dropped.
+/// The API. It ends when this is dropped.
 pub(crate) struct RuntimeApi {
     /// `host:port`, as Lambda writes it.
     pub(crate) address: String,
@@ -87,7 +87,7 @@ impl RuntimeApi {
             .expect("it asks")
     }
 
-    /// Gives it the event, and waits until it has answered.
+    /// Gives the function the event, and waits until it has answered.
     pub(crate) fn work(&mut self, runtime: &Runtime) {
         self.events.send(self.event.clone()).expect("it waits");
         runtime

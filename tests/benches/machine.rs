@@ -1,4 +1,4 @@
-//! What a result holds for.
+//! The machine that a result is valid for.
 
 use std::{fs, thread};
 
@@ -21,7 +21,7 @@ pub(crate) fn load() -> String {
     load.split(' ').take(3).collect::<Vec<_>>().join(", ")
 }
 
-/// Memory that programs may still take, in kB; 0 where nobody tells.
+/// The memory available to programs, in kB; 0 if it is not known.
 pub(crate) fn free_kb() -> usize {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text

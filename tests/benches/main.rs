@@ -1,7 +1,7 @@
-//! What mycli costs, beside what a user would take instead, as ratios measured in one run. Prints
-//! Markdown, for `BENCHMARKS.md`.
+//! What mycli costs, beside what a user would use instead, as ratios measured in one run. Prints
+//! Markdown for `BENCHMARKS.md`.
 //!
-//! The load of the machine is printed before and after: numbers of a busy machine say little.
+//! The load of the machine is printed before and after: numbers from a busy machine mean little.
 
 #![expect(clippy::print_stdout, reason = "the result")]
 
@@ -26,10 +26,10 @@ mod status;
 mod throttle;
 mod wire;
 
-/// Measures, and says so in Markdown.
+/// Measures, and returns the result as Markdown.
 type Section = fn() -> String;
 
-/// The sections, by the word that asks for them alone (`just bench functions`).
+/// The sections, by the argument that selects one of them (`just bench functions`).
 const SECTIONS: [(&str, Section); 11] = [
     ("one", one::compare),
     ("many", many::compare),

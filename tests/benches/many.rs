@@ -1,4 +1,4 @@
-//! Many commands at once: how fast a line drains.
+//! Many commands at the same time: how fast a backlog drains.
 
 use std::{
     io::Write,
@@ -18,21 +18,21 @@ use crate::{
 
 /// Commands in one round.
 const COUNT: usize = 1000;
-/// Fewer for pueue, which would take minutes: it starts what waits three times a second.
+/// Fewer for pueue, which would take minutes: it starts waiting commands three times a second.
 const PUEUE_COUNT: usize = 120;
-/// Fewer for Slurm as it comes, for the same reason.
+/// Fewer for Slurm with its default settings, for the same reason.
 const SLURM_COUNT: usize = 30;
-/// More of ours, to see whether a long line and a long history slow it.
+/// More for mycli, to see whether a long backlog and a long history slow it down.
 const LONG: usize = 10_000;
-/// Rounds, in turns with `xargs`.
+/// Rounds, alternating with `xargs`.
 const ROUNDS: usize = 3;
 /// vCPUs of the server; a command of 256 CPU units takes a quarter of one.
 const VCPUS: u32 = 1;
-/// Commands at once, the same for all.
+/// Commands that run at the same time, the same number for all.
 const PARALLEL: usize = 4;
 
-/// Compares `mycli local serve` with pueue and Slurm, which keep what they ran too, and with `xargs
-/// -P`, which keeps nothing.
+/// Compares `mycli local serve` with pueue and Slurm, which also keep a record of what they ran,
+/// and with `xargs -P`, which keeps none.
 pub(crate) fn compare() -> String {
     programs::require(&[
         "xargs",
@@ -96,13 +96,13 @@ fn rate(count: usize, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
 }
 
-/// Milliseconds for each of so many.
+/// Milliseconds for each of `count` runs.
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
 fn a_run(count: usize, spent: Duration) -> f64 {
     spent.as_secs_f64() * 1000.0 / count as f64
 }
 
-/// A line that was worked off.
+/// A backlog that was drained.
 struct Drained {
     /// From the first request until all are final.
     took: Duration,

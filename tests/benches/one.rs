@@ -1,10 +1,10 @@
-//! One command: what is added to the bare shell.
+//! One command: what mycli adds to the bare shell.
 
 use std::process::Command;
 
 use crate::{programs::Programs, sample};
 
-/// How often each is run.
+/// How often each command is run.
 const ROUNDS: usize = 50;
 
 /// Compares `mycli exec --local` with `sh -c`.

@@ -1,4 +1,4 @@
-//! A process that was started to be measured.
+//! A process that is started to be measured.
 
 use std::{
     fs,
@@ -8,14 +8,14 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// It is ended when this is dropped, also by a panic.
+/// A process that is ended when this is dropped, also after a panic.
 pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
     /// Starts it.
     ///
     /// # Panics
-    /// When it cannot be started.
+    /// If it cannot be started.
     pub(crate) fn of(command: &mut Command) -> Self {
         Self(
             command
@@ -24,15 +24,15 @@ impl Process {
         )
     }
 
-    /// The processor time of its threads that still run.
+    /// The processor time of its threads that are still running.
     ///
     /// # Panics
-    /// When it has ended.
+    /// If it has ended.
     pub(crate) fn busy(&self) -> Duration {
         let threads = fs::read_dir(format!("/proc/{}/task", self.0.id()))
             .expect("it runs")
             .flatten();
-        // A thread may end in between. The first number is nanoseconds on a processor (the kernel's
+        // A thread may end meanwhile. The first number is nanoseconds on a processor (the kernel's
         // `sched-stats`).
         let times =
             threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
@@ -41,15 +41,15 @@ impl Process {
             .sum()
     }
 
-    /// The processor time of all its threads, those that have ended too, to a hundredth of a
+    /// The processor time of all its threads, including those that have ended, to a hundredth of a
     /// second.
     ///
     /// # Panics
-    /// When it has ended.
+    /// If it has ended.
     pub(crate) fn spent(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).expect("it runs");
-        // After the name, which may hold anything: the 12th and 13th are in user and in kernel mode
-        // (proc_pid_stat(5)).
+        // The numbers follow the name, which may contain any character. The 12th and 13th are the
+        // times in user and in kernel mode (proc_pid_stat(5)).
         let (_, numbers) = stat.rsplit_once(") ").expect("its name");
         let ticks = numbers
             .split(' ')
@@ -59,7 +59,7 @@ impl Process {
         Duration::from_millis(10 * ticks.sum::<u64>())
     }
 
-    /// A size out of `/proc/PID/status`, in bytes.
+    /// A size from `/proc/PID/status`, in bytes.
     pub(crate) fn memory(&self, name: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).expect("it runs");
         let line = status

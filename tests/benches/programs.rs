@@ -1,21 +1,21 @@
-//! What is measured, and what it is compared with.
+//! The program that is measured, and those it is compared with.
 
 use std::{
     env,
     path::{Path, PathBuf},
 };
 
-/// Where the programs are.
+/// The paths of the programs.
 pub(crate) struct Programs {
-    /// `mycli`, built for release.
+    /// `mycli`, a release build.
     pub(crate) mycli: PathBuf,
 }
 
 impl Programs {
-    /// Finds them.
+    /// Finds the programs.
     ///
     /// # Panics
-    /// When one is missing, with what to do.
+    /// If one is missing; the message says what to do.
     pub(crate) fn find() -> Self {
         Self {
             mycli: in_folder(
@@ -27,10 +27,10 @@ impl Programs {
     }
 }
 
-/// Sees to it that programs to compare with are there.
+/// Checks that the programs to compare with are installed.
 ///
 /// # Panics
-/// When one is missing, with what to do.
+/// If one is missing; the message says what to do.
 pub(crate) fn require(programs: &[&str]) {
     let path = env::var_os("PATH").unwrap_or_default();
     for program in programs {
@@ -39,7 +39,7 @@ pub(crate) fn require(programs: &[&str]) {
     }
 }
 
-/// The target folder that this bench was built in, whatever its profile.
+/// The target folder that this bench was built in, for any profile.
 pub(crate) fn target() -> PathBuf {
     let bench = env::current_exe().expect("a bench knows itself");
     bench
@@ -52,7 +52,7 @@ pub(crate) fn target() -> PathBuf {
 /// A program in a folder.
 ///
 /// # Panics
-/// When it is missing, with what makes it.
+/// If it is missing; the message says how to build it.
 pub(crate) fn in_folder(folder: &Path, name: &str, made_by: &str) -> PathBuf {
     let program = folder.join(name);
     assert!(

@@ -1,4 +1,4 @@
-//! The peer for many commands on one machine: pueue, with a daemon and a configuration of its own.
+//! pueue, the peer for many commands on one machine, with its own daemon and configuration.
 
 use std::{
     fs,
@@ -9,17 +9,17 @@ use std::{
 
 use tempfile::TempDir;
 
-/// How long its daemon may take to come up, or to run all it was given.
+/// How long its daemon may take to start, or to run all commands it was given.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A running daemon; it ends when this is dropped.
+/// A running daemon. It ends when this is dropped.
 pub(crate) struct Daemon {
     process: Child,
     home: TempDir,
 }
 
 impl Daemon {
-    /// Starts one that runs so many commands at once.
+    /// Starts a daemon that runs `parallel` commands at the same time.
     pub(crate) fn start(parallel: usize) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let place = home.path().display();
@@ -45,7 +45,7 @@ impl Daemon {
         daemon
     }
 
-    /// Adds `command` so many times, one call after the other as its users do, and waits until all
+    /// Adds `command` `count` times, one call after the other as its users do, and waits until all
     /// are done.
     pub(crate) fn run(&self, count: usize, command: &str) -> Duration {
         let start = Instant::now();
@@ -75,7 +75,7 @@ impl Daemon {
         )
     }
 
-    /// What `pueue` answers; `None` when it fails.
+    /// The answer of `pueue`; `None` if it fails.
     fn ask(&self, words: &[&str]) -> Option<String> {
         let output = Command::new("pueue")
             .arg("--config")
@@ -100,8 +100,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Of its own accord it ends in order; the daemon was started here, so it is waited for
-        // here.
+        // `shutdown` ends the daemon in order. It was started here, so this waits for its end.
         if self.ask(&["shutdown"]).is_none() {
             let _gone = self.process.kill();
         }

@@ -1,4 +1,4 @@
-//! What a run on AWS costs beside Fargate: many runs in a few bulk submissions, on the emulator,
+//! What a run on AWS costs besides Fargate: many runs in a few bulk submissions, on the emulator,
 //! with containers for tasks.
 
 use std::{
@@ -14,21 +14,21 @@ use crate::{
     programs,
 };
 
-/// Runs, and in how many submissions.
+/// The number of runs, and the number of submissions that they are sent in.
 const RUNS: usize = 100;
 const CHUNKS: usize = 4;
-/// The vCPUs of a new account: 24 runs at once, the others wait in line.
+/// The vCPUs of a new account: 24 runs at the same time, and the others wait.
 const QUOTA: &str = "SpotVcpus=6";
-/// All functions that have to do with a run. What is asked about it (`query`) is counted apart, in
-/// `following`.
+/// All functions that take part in a run. `query`, which answers questions about it, is counted
+/// separately, in `following`.
 const FUNCTIONS: [&str; 3] = ["submit", "launcher", "state-tracker"];
 const LOOK: Duration = Duration::from_secs(2);
-/// The end of a log is read ten seconds after its task's end: silence for longer is the end of all
-/// work.
+/// The end of a log is read ten seconds after its task's end. After a longer silence, all work is
+/// done.
 const SILENCE: Duration = Duration::from_secs(20);
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// Counts and prices them.
+/// Counts and prices the requests.
 pub(crate) fn count() -> String {
     let world = World::of(&programs::target().join("package"), &[QUOTA]);
     // The first run registers the task definition, and starts the functions.
@@ -100,7 +100,7 @@ fn submit(world: &World, submission: &str, count: usize) {
     );
 }
 
-/// Waits until the ends of so many runs are published, and nothing else is done.
+/// Waits until the ends of `count` runs are published, and nothing else is going on.
 fn settle(world: &World, mark: &Mark, count: usize) {
     let (end, mut busy) = (Instant::now() + PATIENCE, (0, Instant::now()));
     loop {

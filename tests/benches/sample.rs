@@ -1,4 +1,4 @@
-//! Times of commands, taken in turns so that a busy moment falls on all alike.
+//! Times of commands, taken in turns so that a busy moment affects all of them alike.
 
 use std::{
     process::{Command, Stdio},
@@ -8,7 +8,7 @@ use std::{
 /// How long a command takes from its start to its end.
 ///
 /// # Panics
-/// When it cannot be started or fails: what fails is not measured.
+/// If it cannot be started, or fails: a failed command is not measured.
 pub(crate) fn time(command: &mut Command) -> Duration {
     command
         .stdin(Stdio::null())
@@ -25,7 +25,7 @@ pub(crate) fn time(command: &mut Command) -> Duration {
     took
 }
 
-/// The times of both commands, so many of each, in turns, after a few that do not count.
+/// The times of both commands, `rounds` of each, in turns, after a few that do not count.
 pub(crate) fn in_turns(
     rounds: usize,
     mut one: impl FnMut() -> Duration,
@@ -38,23 +38,23 @@ pub(crate) fn in_turns(
     (Times::of(ones), Times::of(others))
 }
 
-/// Times of the same thing, sorted.
+/// Times of the same command, sorted.
 pub(crate) struct Times(Vec<Duration>);
 
 impl Times {
-    /// Of at least one.
+    /// Sorts the times; there must be at least one.
     pub(crate) fn of(mut times: Vec<Duration>) -> Self {
         assert!(!times.is_empty(), "nothing was measured");
         times.sort_unstable();
         Self(times)
     }
 
-    /// The one in the middle.
+    /// The middle one.
     pub(crate) fn median(&self) -> Duration {
         self.0[self.0.len() / 2]
     }
 
-    /// The one that so many of a thousand do not exceed.
+    /// The time that `share` in a thousand of them do not exceed.
     pub(crate) fn per_mille(&self, share: usize) -> Duration {
         self.0[(self.0.len() - 1) * share / 1000]
     }
@@ -64,23 +64,23 @@ impl Times {
         self.median().as_secs_f64() * 1000.0
     }
 
-    /// The quickest and the slowest, in milliseconds.
+    /// The fastest and the slowest, in milliseconds.
     pub(crate) fn range_millis(&self) -> (f64, f64) {
         let millis = |time: Duration| time.as_secs_f64() * 1000.0;
         (millis(self.0[0]), millis(self.0[self.0.len() - 1]))
     }
 
-    /// Median, quickest and slowest, in milliseconds, as cells of a table.
+    /// Median, fastest and slowest, in milliseconds, as cells of a table.
     pub(crate) fn cells(&self) -> String {
         let (first, last) = self.range_millis();
         format!("{:.1} ms | {first:.1} – {last:.1} ms", self.median_millis())
     }
 }
 
-/// The one in the middle.
+/// The middle value.
 ///
 /// # Panics
-/// When there is none.
+/// If there is none.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values[values.len() / 2]

@@ -1,5 +1,5 @@
-//! Up to a million runs, on virtual time, in an account whose quotas were raised to 500 launches a
-//! second: what grows with their number, and what bounds it.
+//! Up to a million runs, on virtual time, in an account with quotas raised to 500 launches a
+//! second: what grows with their number, and what limits them.
 
 use std::fmt::Write as _;
 
@@ -12,21 +12,22 @@ use tests::{
 
 use crate::machine;
 
-/// Launches a second, and calls of RunTask.
+/// The launches a second, and the calls of RunTask a second.
 const LAUNCHES: u32 = 500;
-/// vCPUs of Spot: as many quarters as run at a time, at that rate and a minute and a half each.
+/// vCPUs of Spot: enough quarters for the runs that are active at that rate, at a minute and a half
+/// each.
 const CAP: u32 = 12_500;
 const SIZES: [usize; 5] = [1_000, 10_000, 100_000, 300_000, 1_000_000];
-/// What a run takes of this machine's memory, in kB: its record, its task, what the model of ECS
-/// keeps of the call.
+/// The memory that a run takes on this machine, in kB: its record, its task, and what the model of
+/// ECS keeps of the call.
 const KB_A_RUN: usize = 12;
-/// A thousand runs do not fill the account, so that nobody waits and nobody is told of room; in
-/// this part of it they wait as a hundred thousand do in the whole.
+/// A thousand runs do not fill the account, so none waits and none is woken when a slot is freed.
+/// In this fraction of the account they wait as a hundred thousand do in the whole.
 const PART: u32 = 100;
-/// One item of DynamoDB takes so many write units a second (AWS-FACTS §6: a partition's).
+/// The write units that one item of DynamoDB takes a second (AWS-FACTS §6: those of a partition).
 const ITEM_MOST: u32 = 1_000;
 
-/// The whole of it, or a part.
+/// The whole account, or a fraction of it.
 fn account(part: u32) -> Account {
     let mut account = Account::new(20_261_127, "scale").with_vcpus(Kind::Spot, CAP / part);
     let launches = LAUNCHES / part;
@@ -52,7 +53,8 @@ fn account(part: u32) -> Account {
     account
 }
 
-/// Requests for each run, by service; none of them is a submission's, which is the same for each.
+/// Requests for each run, by service. The requests of the submission are left out, because they are
+/// the same for each run.
 #[expect(clippy::cast_precision_loss, reason = "millions")]
 fn requests(outcome: &Outcome, count: usize) -> [f64; 3] {
     let creations = outcome
@@ -67,7 +69,7 @@ fn requests(outcome: &Outcome, count: usize) -> [f64; 3] {
         .map(|requests| requests as f64 / count as f64)
 }
 
-/// The busiest of what many runs share.
+/// The busiest of the items that many runs share.
 fn busiest(outcome: &Outcome) -> Option<(&Shared, u32)> {
     outcome
         .meter
@@ -77,7 +79,7 @@ fn busiest(outcome: &Outcome) -> Option<(&Shared, u32)> {
         .max_by_key(|(_, most)| *most)
 }
 
-/// A row for each size.
+/// The table, with a row for each size.
 #[expect(clippy::cast_precision_loss, reason = "millions")]
 pub(crate) fn compare() -> String {
     let mut text = format!(

@@ -19,18 +19,18 @@ pub(crate) const KEY: &str =
 /// The statuses that are not final.
 const UNFINISHED: [&str; 4] = ["QUEUED", "WAITING", "LAUNCHING", "RUNNING"];
 
-/// A running server with a history of its own; it ends, and its history is removed, when this is
-/// dropped.
+/// A running server with its own history. When this is dropped, the server ends and its history is
+/// removed.
 pub(crate) struct Server {
     process: Process,
-    /// Its address.
+    /// The server's address.
     pub(crate) endpoint: String,
     client: Client,
     home: TempDir,
 }
 
 impl Server {
-    /// Starts one that runs commands of 256 CPU units on so many vCPUs: four of them on each.
+    /// Starts a server that runs commands of 256 CPU units on `vcpus` vCPUs: four of them on each.
     pub(crate) fn start(programs: &Programs, vcpus: u32) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let mut command = Command::new(&programs.mycli);
@@ -56,7 +56,7 @@ impl Server {
             .expect("its address");
         let said: Value = serde_json::from_str(&line).expect("a line of JSON");
         let endpoint = said["endpoint"].as_str().expect("an endpoint").to_owned();
-        // One provider for the process: another installation says no, and changes nothing.
+        // A process has one provider. Installing it again fails and changes nothing.
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = Client::builder()
             .no_proxy()
@@ -71,17 +71,17 @@ impl Server {
         }
     }
 
-    /// The processor time it has taken.
+    /// The processor time it has used.
     pub(crate) fn spent(&self) -> Duration {
         self.process.spent()
     }
 
-    /// Where its history is.
+    /// The folder of its history.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
-    /// Accepts a command; gives its id.
+    /// Submits a command and returns its id.
     pub(crate) async fn submit(&self, command: &str) -> String {
         let request = json!({"action": "exec", "command": command, "cpu": 256});
         let request = self

@@ -1,5 +1,5 @@
-//! The peer for many commands on one machine that schedulers of clusters are: Slurm, with one node
-//! on loopback, run from a folder of its own.
+//! Slurm, the peer for many commands on one machine among cluster schedulers, with one node on
+//! loopback, run from its own folder.
 
 use std::{
     fmt, fs,
@@ -14,23 +14,23 @@ use tempfile::TempDir;
 
 use crate::process::Process;
 
-/// A bound on a hang: until its daemons answer, or an array is done.
+/// A limit for a hang: until its daemons answer, or an array is done.
 const PATIENCE: Duration = Duration::from_secs(900);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How its scheduler is set.
+/// The settings of its scheduler.
 #[derive(Clone, Copy)]
 pub(crate) enum Settings {
-    /// As it comes: it looks at what it may start some seconds apart.
+    /// The default: it looks for jobs to start some seconds apart.
     Default,
-    /// For many short jobs, as its High Throughput Computing Guide has it: no pause between two
-    /// looks, none after a submission, first come first served, all of the queue looked at, little
-    /// logged.
+    /// The settings for many short jobs, from its High Throughput Computing Guide: no pause between
+    /// two looks, none after a submission, first come first served, the whole queue looked at,
+    /// little logged.
     Tuned,
 }
 
 impl fmt::Display for Settings {
-    /// As lines of `slurm.conf`.
+    /// The settings as lines of `slurm.conf`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Default => "",
@@ -43,9 +43,9 @@ impl fmt::Display for Settings {
     }
 }
 
-/// Its daemons; they end when this is dropped.
+/// Its daemons. They end when this is dropped.
 pub(crate) struct Cluster {
-    // In the order in which they end.
+    // The fields are in the order in which they end.
     _node: Process,
     _controller: Process,
     _munge: Process,
@@ -53,7 +53,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one whose node runs so many jobs at once.
+    /// Starts a cluster with one node that runs `parallel` jobs at the same time.
     pub(crate) fn start(parallel: usize, settings: Settings) -> Self {
         let home = tempfile::tempdir().expect("a folder");
         fs::write(
@@ -82,7 +82,7 @@ impl Cluster {
         cluster
     }
 
-    /// Submits an array of so many jobs that run `true`, and waits until all have succeeded.
+    /// Submits an array of `count` jobs that run `true`, and waits until all have succeeded.
     pub(crate) fn run(&self, count: usize) -> Duration {
         let start = Instant::now();
         let array = format!("--array=1-{count}");
@@ -98,7 +98,7 @@ impl Cluster {
         start.elapsed()
     }
 
-    /// How many jobs have succeeded, as the controller's own record of jobs has it.
+    /// How many jobs have succeeded, by the controller's own record of jobs.
     fn completed(&self) -> usize {
         let record = fs::read_to_string(self.home.path().join("jobs")).unwrap_or_default();
         record
@@ -107,7 +107,7 @@ impl Cluster {
             .count()
     }
 
-    /// What one of its programs answers; `None` when it fails.
+    /// The answer of one of its programs; `None` if it fails.
     fn ask(&self, words: &[&str]) -> Option<String> {
         let conf = self.home.path().join("slurm.conf");
         let output = Command::new(words[0])
@@ -159,7 +159,7 @@ fn quiet(mut command: Command) -> Command {
     command
 }
 
-/// One node on loopback that says it has `parallel` processors, whatever the machine has.
+/// One node on loopback that reports `parallel` processors, whatever the machine has.
 fn configuration(home: &Path, parallel: usize, settings: Settings) -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
     let (name, home, ports) = (name.trim(), home.display(), free_ports());
@@ -175,7 +175,7 @@ fn configuration(home: &Path, parallel: usize, settings: Settings) -> String {
     )
 }
 
-/// Ports of loopback that nobody listens on now.
+/// Loopback ports that are free now.
 fn free_ports() -> [u16; 2] {
     let listeners =
         [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback"));

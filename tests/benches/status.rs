@@ -1,4 +1,4 @@
-//! A question to the API: what the command line adds to the request itself.
+//! A request to the API: what the command line adds to the request itself.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::{
     server::{KEY, Server},
 };
 
-/// How often each is run.
+/// How often each command is run.
 const ROUNDS: usize = 80;
 
 /// Compares `mycli status` with curl on the same endpoint and path.

@@ -1,5 +1,5 @@
-//! Ten thousand runs under an account's quotas, on virtual time: beside a launcher that knows
-//! everything, and a plain one.
+//! Ten thousand runs under an account's quotas, on virtual time: beside an ideal launcher that
+//! knows everything, and a plain one.
 
 use std::fmt::Write as _;
 
@@ -17,12 +17,12 @@ pub(crate) const HEAD: &str = "\
 | | makespan | ideal | ratio (aim ≤ 1.02) | refusals a call (aim ≤ 0.1 %) | lost | doubled | receives a run (aim ≤ 3) | dead letters |
 |---|---|---|---|---|---|---|---|---|
 ";
-/// Runs of a quarter of a vCPU in a whole one.
+/// How many runs of a quarter of a vCPU fit into a whole one.
 pub(crate) const SLOTS: u32 = 4;
-/// What all that is drawn depends on.
+/// The seed of all random numbers.
 pub(crate) const SEED: u64 = 20_261_127;
 
-/// vCPUs of Spot, and so four times as many slots for runs of a quarter.
+/// vCPUs of Spot, with four slots each for runs of a quarter.
 const CAP: u32 = 250;
 const RUNS: usize = 10_000;
 
@@ -30,7 +30,7 @@ pub(crate) fn seconds(span: TimeDelta) -> f64 {
     span.as_seconds_f64()
 }
 
-/// How a launcher fared with a plan.
+/// Writes a launcher's results with a plan as a row of the table.
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
 pub(crate) fn row(text: &mut String, name: &str, plan: &Plan, outcome: &Outcome, ideal: TimeDelta) {
     let count: usize = plan
@@ -52,7 +52,7 @@ pub(crate) fn row(text: &mut String, name: &str, plan: &Plan, outcome: &Outcome,
     );
 }
 
-/// The table of launchers, and below it how three submitters share.
+/// The table of launchers, followed by the shares of three submitters.
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
 pub(crate) fn compare() -> String {
     let mut text = format!(
@@ -116,7 +116,7 @@ pub(crate) fn compare() -> String {
     text
 }
 
-/// Starts of each submitter, minute by minute.
+/// The starts of each submitter, minute by minute.
 fn shares(outcome: &Outcome) -> String {
     let mut text =
         "\nStarts in each minute, by submitter:\n\n| minute | large | middle | small |\n|---|---|---|---|\n".to_owned();

@@ -11,9 +11,9 @@ use tests::{
 use crate::throttle::{self, SEED, seconds};
 
 const RUNS: usize = 500;
-/// vCPUs of Spot: 48 runs at once, so that it takes more than ten rounds.
+/// vCPUs of Spot: 48 runs at the same time, so that it takes more than ten rounds.
 const CAP: u32 = 12;
-/// How many times as fast as the real clock.
+/// How many times faster than the real clock it runs.
 const FACTOR: u32 = 20;
 
 /// The table of both.
@@ -49,7 +49,7 @@ pub(crate) fn compare() -> String {
     )
 }
 
-/// What was asked of ECS, and how soon slots were in use again.
+/// The number of calls to ECS, and how soon slots were in use again.
 fn told(name: &str, outcome: &Outcome) -> String {
     let pauses = throttle::pauses(outcome, CAP);
     let calls = |operation| {

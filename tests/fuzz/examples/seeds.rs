@@ -1,5 +1,5 @@
-//! Writes the seeds of a target into a folder, for libFuzzer to begin with: `seeds TARGET FOLDER`.
-//! Without arguments it names the targets.
+//! Writes the seeds of a target into a folder, as the first inputs of libFuzzer: `seeds TARGET
+//! FOLDER`. Without arguments it lists the targets.
 
 use std::{env, error::Error, fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Bodies of the API.
+//! Request bodies of the API.
 
 use aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use domain::key::Caller;
@@ -13,7 +13,7 @@ use domain::{
 
 use crate::{is_fit_for_a_terminal, places};
 
-/// What RunTask takes of overrides, in characters (ECS API reference).
+/// Most characters of overrides that RunTask accepts (ECS API reference).
 const OVERRIDES_MAX: usize = 8192;
 
 pub(crate) const REQUESTS: &[&str] = &[
@@ -45,7 +45,8 @@ fn read<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     }
 }
 
-/// What is accepted is within every limit, and survives being sent, stored, and asked for again.
+/// An accepted request is within every limit, and stays the same when it is sent, stored, and
+/// submitted again.
 pub(crate) fn request(bytes: &[u8]) {
     let Some(request) = read::<SubmitRequest>(bytes) else {
         return;
@@ -137,7 +138,7 @@ fn is_within_limits(launch: &LaunchRequest, defaults: &Defaults) {
     );
 }
 
-/// What is read is what will be recorded, line by line.
+/// Every accepted request of a bulk is recorded as it was read.
 pub(crate) fn bulk(bytes: &[u8]) {
     let Some(bulk) = read::<BulkRequest>(bytes) else {
         return;

@@ -1,4 +1,4 @@
-//! Places in history and in logs, which callers give back to us.
+//! Cursors in history and in logs, which callers send back to the API.
 
 use domain::history::{Cursor, LogCursor, LogEnds};
 
@@ -13,7 +13,7 @@ pub(crate) const LOG: &[&str] = &[
     "eyJhIjoyLCJjIjoiZi8zODE2NDk3MjMiLCJlIjp0cnVlfQ",
 ];
 
-/// What is taken is what we would write, to the letter; all else is refused with the field's name.
+/// An accepted cursor is exactly what we would write. All others are refused with the field's name.
 pub(crate) fn history(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else {
         return;
@@ -22,7 +22,7 @@ pub(crate) fn history(bytes: &[u8]) {
         Ok(cursor) => assert_eq!(cursor.encode(), text),
         Err(fault) => assert_eq!(fault.field, "cursor"),
     }
-    // What we write is taken, whatever its id.
+    // A cursor that we write is accepted, whatever its id.
     let mut seed = [0; 16];
     bytes
         .iter()

@@ -1,4 +1,4 @@
-//! What ECS, the logs' subscription and the table's stream tell the state tracker.
+//! Events that ECS, the log subscription and the table's stream send to the state tracker.
 
 use chrono::{DateTime, TimeDelta};
 use domain::key::Caller;
@@ -32,8 +32,8 @@ pub(crate) const EVENTS: &[&str] = &[
 
 const NOW: Timestamp = DateTime::UNIX_EPOCH;
 
-/// What tells nothing is said to, without its content; what is read moves a record forward or not
-/// at all.
+/// An event that cannot be read gives an error without its content. One that can be read moves a
+/// record forward or leaves it as it is.
 pub(crate) fn event(bytes: &[u8]) {
     let Ok(value) = serde_json::from_slice::<Value>(bytes) else {
         return;
@@ -55,7 +55,7 @@ pub(crate) fn event(bytes: &[u8]) {
     }
 }
 
-/// A record on which an attempt was launched.
+/// A record with an attempt that was launched.
 fn launched() -> Execution {
     let request = SubmitRequest {
         command: Some("true".into()),
@@ -109,14 +109,14 @@ fn seen(task: &Task) {
     let before = launched();
     let after = look(&before, NOW).unwrap_or_else(|| before.clone());
     moves_forward(&before, &after);
-    // Told again, now or later, it says nothing new.
+    // The same event again, now or later, changes nothing.
     assert_eq!(look(&after, NOW), None, "{task:?}");
     let stored = serde_json::to_string(&after).expect("it can be stored");
     assert_eq!(
         serde_json::from_str::<Execution>(&stored).expect("it is read"),
         after
     );
-    // What is over stays as it is.
+    // A run that is over does not change.
     let gone = before
         .observe(1, &Observation::Gone, later)
         .unwrap_or_else(|| before.clone());

@@ -1,4 +1,4 @@
-//! Files of the command line's: `.mycli.yaml`, and the lines of `bulk`.
+//! Files of the command line: `.mycli.yaml`, and the lines of `bulk`.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,8 @@ pub(crate) const LINES: &[&str] = &[
     "{\"command\":\"x\",\"env\":{\"A\":1}}\n",
 ];
 
-/// What is read says the same when it is written down again; what is not is told in words.
+/// An accepted file means the same when it is written out again. A refused one gives an error that
+/// names the file.
 pub(crate) fn project(bytes: &[u8]) {
     let Ok(text) = String::from_utf8(bytes.to_vec()) else {
         return;
@@ -42,7 +43,8 @@ pub(crate) fn project(bytes: &[u8]) {
     }
 }
 
-/// A line is read or told as a fault; what is read can be sent, and is read the same again.
+/// A line is either read or reported as a fault. A line that was read can be sent, and reads the
+/// same again.
 pub(crate) fn lines(bytes: &[u8]) {
     let mut faults = lines::Faults::of("lines");
     let read = lines::read(bytes, &mut faults);

@@ -1,6 +1,6 @@
-//! What holds for any input, however it was made. Each property panics where it does not hold;
-//! `it/hostile/fuzz.rs` tries each for a moment in every run, `just fuzz` by libFuzzer for as long
-//! as is wanted.
+//! Properties that hold for any input, however it was made. A property panics if it does not hold.
+//! `it/hostile/fuzz.rs` tries each of them for a moment in every run; `just fuzz` runs one under
+//! libFuzzer for as long as wanted.
 
 use domain::request::{Arch, Defaults};
 
@@ -21,18 +21,18 @@ mod lines;
 #[expect(dead_code, reason = "not all of it is tried here")]
 mod project;
 
-/// A property, and inputs that reach deep into what it is about.
+/// A property, and inputs that reach deep into the code it tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// For the command line.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// Panics where the property does not hold.
+    /// Panics if the property does not hold.
     pub holds: fn(&[u8]),
-    /// What others are made from.
+    /// The inputs from which others are made.
     pub seeds: &'static [&'static str],
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 8] = [
     Target {
         name: "request",
@@ -76,12 +76,12 @@ pub const TARGETS: [Target; 8] = [
     },
 ];
 
-/// The two places where commands run.
+/// The defaults of the two places where commands run: AWS and one machine.
 fn places() -> [Defaults; 2] {
     [Defaults::aws(), Defaults::one_machine(Arch::X86_64)]
 }
 
-/// A message is text of ours, fit for a terminal: what a user wrote is escaped in it.
+/// Checks that a message can be shown on a terminal: text that a user wrote is escaped in it.
 #[track_caller]
 fn is_fit_for_a_terminal(message: &str) {
     assert!(

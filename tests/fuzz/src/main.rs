@@ -1,4 +1,4 @@
-//! libFuzzer on the property that `FUZZ_TARGET` names: `just fuzz TARGET SECONDS`.
+//! Runs libFuzzer on the property that `FUZZ_TARGET` names: `just fuzz TARGET SECONDS`.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! Lines of a log, in which the script's words stand among the command's text.
+//! Lines of a log, in which the script's marker lines are mixed with the command's text.
 
 use domain::marker::{self, Marker, PREFIX};
 
@@ -12,8 +12,7 @@ pub(crate) const LINES: &[&str] = &[
     "::mycli:0123456789abcdef0123456789abcdef:start",
 ];
 
-/// Without the nonce nothing is taken for a word of ours; whatever comes before one is left as it
-/// is.
+/// Without the nonce nothing counts as a marker. Text before a marker is left as it is.
 pub(crate) fn marker(bytes: &[u8]) {
     let line = String::from_utf8_lossy(bytes);
     let (text, found) = marker::split(NONCE, &line);
@@ -39,7 +38,7 @@ pub(crate) fn marker(bytes: &[u8]) {
             assert!(is_sound, "{line:?}");
         }
     }
-    // A command that knows all but the nonce.
+    // The text of a command that knows everything but the nonce.
     let forged = line.replace(NONCE, &NONCE.replace('0', "1"));
     assert_eq!(marker::split(NONCE, &forged), (Some(&*forged), None));
     let honest = format!("{forged}{ours}exit:3");

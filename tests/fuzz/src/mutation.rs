@@ -1,6 +1,6 @@
-//! Inputs at random, out of seeds, without libFuzzer: the same ones for the same number.
+//! Random inputs made from seeds, without libFuzzer. The same number gives the same input.
 
-/// What inputs of ours are made of, and what breaks parsers.
+/// Words that valid inputs are made of, and words that break parsers.
 const WORDS: &[&str] = &[
     "null",
     "true",
@@ -48,7 +48,7 @@ const WORDS: &[&str] = &[
     "repo",
 ];
 
-/// SplitMix64.
+/// The SplitMix64 generator.
 struct Random(u64);
 
 impl Random {
@@ -64,7 +64,7 @@ impl Random {
     }
 }
 
-/// The input of this number.
+/// The input with this number.
 #[must_use]
 pub fn input(seeds: &[&str], number: u64) -> Vec<u8> {
     let mut random = Random(number);

@@ -1,4 +1,4 @@
-//! Items and their keys: everything that says how a thing is spelled in the table.
+//! Items and their keys: the spelling of everything in the table.
 
 use std::collections::HashMap;
 

@@ -150,8 +150,8 @@ impl DynamoStore {
         Ok(call.send().await.map_err(failed(SERVICE))?.item)
     }
 
-    /// An item that never changes once it is there: half the price, and asked again where it is too
-    /// new to be seen that way.
+    /// An item that never changes once it exists. The first read is eventually consistent, at half
+    /// the price. If it finds nothing, a consistent read follows, because the item may be too new.
     pub(super) async fn get_settled(&self, key: Key) -> Result<Option<Item>, PortError> {
         let call = self
             .client
