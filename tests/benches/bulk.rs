@@ -32,7 +32,7 @@ const PARALLEL: usize = 4 * 32;
 /// User Guide, "Service quotas").
 const AWS_BATCH: f64 = 50.0;
 
-/// Compares them, each on a stack of its own.
+/// Compares them, each on its own stack.
 pub(crate) fn compare() -> String {
     let (ours, calls) = bulk();
     let sends = calls.iter().filter(|call| is(call, SEND)).count();

@@ -24,7 +24,7 @@ const RUNS_A_SLOT: u32 = 41;
 const TENANTS: u32 = 59;
 const OF_A_TENANT: u32 = 1;
 
-/// Both tables.
+/// The tables of both cases.
 pub(crate) fn compare() -> String {
     let mut text = "### An account that is full for an hour, on virtual time\n\n\
                     0.25 vCPU each, start-up 20–60 s and work 5–90 s drawn once, default buckets.\n\n"

@@ -160,7 +160,7 @@ fn start(runtime: &Runtime, function: &Function) -> Start {
     }
 }
 
-/// The empty function, and then ours with the variables that the template gives them.
+/// The empty function, and then the four functions with the variables that the template gives them.
 fn functions(programs: &Path) -> Vec<Function> {
     let request = json!({
         "resource": "/executions/{id}", "path": "/executions/x", "httpMethod": "GET", "pathParameters": {"id": "x"}, "requestContext": {},

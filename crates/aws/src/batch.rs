@@ -20,7 +20,7 @@ const PARALLEL: usize = 4;
 /// How often failed items are sent again: enough for a short fault. A longer one is left to the
 /// caller.
 const AGAIN: u32 = 3;
-/// The pauses before those retries: from 50 ms, somewhat more than one call takes.
+/// The pauses before those retries: at most 350 ms in all, so that a caller hardly notices them.
 const PAUSE: Backoff = Backoff {
     first: Duration::from_millis(50),
     longest: Duration::from_secs(3),

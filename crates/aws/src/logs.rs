@@ -81,7 +81,7 @@ impl CloudWatchLogs {
         }
     }
 
-    /// `None` if there is no such stream or group (yet).
+    /// Reads a page; `None` if there is no such stream or group (yet).
     async fn page(
         &self,
         stream: &str,

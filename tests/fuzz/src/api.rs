@@ -138,7 +138,7 @@ fn is_within_limits(launch: &LaunchRequest, defaults: &Defaults) {
     );
 }
 
-/// Every accepted request of a bulk is recorded as it was read.
+/// Each accepted request of a bulk is recorded as it was read.
 pub(crate) fn bulk(bytes: &[u8]) {
     let Some(bulk) = read::<BulkRequest>(bytes) else {
         return;

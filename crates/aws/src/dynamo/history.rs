@@ -123,7 +123,7 @@ impl Range {
 struct Source {
     index: Index,
     partition: String,
-    /// Read and not yet taken, newest first.
+    /// The ids that were read and not yet taken, newest first.
     read: VecDeque<ExecutionId>,
     rest: Rest,
 }
