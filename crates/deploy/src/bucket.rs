@@ -1,5 +1,5 @@
-//! The bucket that holds the functions' code and the template: made before the stack, removed after
-//! it.
+//! The bucket that holds the functions' code and the template. It is created before the stack and
+//! removed after it.
 
 use aws_sdk_s3::{
     Client,
@@ -19,13 +19,14 @@ use aws_sdk_s3::{
 
 use crate::{Account, CallError, StackName, names::TAG, template::Template};
 
-/// The one region that must not be named when a bucket is made (S3 API reference, `CreateBucket`).
+/// The one region that must not be named when a bucket is created (S3 API reference,
+/// `CreateBucket`).
 const FIRST_REGION: &str = "us-east-1";
-/// Most objects in one deletion (S3 API reference, `DeleteObjects`).
+/// The most objects in one deletion (S3 API reference, `DeleteObjects`).
 const DELETE_MAX: i32 = 1000;
 
-/// A bucket of ours. Each call names the account it must belong to: names of buckets are
-/// everybody's, and another's bucket of the same name is neither written nor read.
+/// A stack's bucket. Bucket names are global, so each call names the account that must own the
+/// bucket. A bucket of the same name in another account is neither written nor read.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     client: Client,
@@ -38,7 +39,7 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn new(account: &Account, stack: &StackName) -> Self {
-        // An emulator has one host name, not one a bucket.
+        // An emulator has one host name, not one for each bucket.
         let config = aws_sdk_s3::config::Builder::from(&account.config);
         let config = config
             .force_path_style(account.endpoint_url.is_some())
@@ -61,7 +62,7 @@ impl Bucket {
         format!("{verb} the bucket {}", self.name)
     }
 
-    /// Whether it is there, and ours.
+    /// Whether the bucket exists and belongs to the account.
     pub(crate) async fn exists(&self) -> Result<bool, CallError> {
         let head = self
             .client
@@ -79,14 +80,14 @@ impl Bucket {
             {
                 Ok(false)
             }
-            // S3 says no more than "403" here: it is another account's, or these credentials may
-            // not look.
+            // S3 answers only "403" here: the bucket belongs to another account, or these
+            // credentials may not look at it.
             Err(error) => Err(CallError::of(self.doing("look at"))(error)),
         }
     }
 
-    /// Makes it if it is not there (then it says `true`), and makes it private, versioned,
-    /// encrypted and closed to plain HTTP. Idempotent.
+    /// Creates the bucket if it is missing. In any case makes it private, versioned, encrypted and
+    /// closed to plain HTTP. Returns whether it was created. Idempotent.
     pub(crate) async fn ensure(&self) -> Result<bool, CallError> {
         let missing = !self.exists().await?;
         if missing {
@@ -215,8 +216,8 @@ impl Bucket {
         Ok(())
     }
 
-    /// Stores an object unless there is one under this key already: keys are made of the content.
-    /// Says whether it stored it.
+    /// Stores an object unless there is one of the same size under this key. Keys are derived from
+    /// the content. Returns whether it was stored.
     pub(crate) async fn put(&self, key: &str, content: Vec<u8>) -> Result<bool, CallError> {
         let head = self
             .client
@@ -258,14 +259,14 @@ impl Bucket {
         Ok(true)
     }
 
-    /// Stores a template under its content's name; gives its address. Idempotent.
+    /// Stores a template under a key derived from its content, and returns its URL. Idempotent.
     pub(crate) async fn put_template(&self, template: &Template) -> Result<String, CallError> {
         self.put(&template.key(), template.text().into_bytes())
             .await?;
         Ok(self.url(&template.key()))
     }
 
-    /// The address of an object, as CloudFormation takes a template's.
+    /// The URL of an object in the form that CloudFormation takes for a template.
     pub(crate) fn url(&self, key: &str) -> String {
         match &self.endpoint_url {
             Some(emulator) => format!("{}/{}/{key}", emulator.trim_end_matches('/'), self.name),
@@ -278,7 +279,8 @@ impl Bucket {
         }
     }
 
-    /// Removes it with all that is in it, every version. Says whether there was one. Idempotent.
+    /// Removes the bucket and all versions of all its objects. Returns whether there was one.
+    /// Idempotent.
     pub(crate) async fn remove(&self) -> Result<bool, CallError> {
         if !self.exists().await? {
             return Ok(false);
@@ -299,7 +301,7 @@ impl Bucket {
         }
     }
 
-    /// Removes up to a thousand versions and marks of deletion; says whether there were any.
+    /// Removes up to a thousand versions and delete markers. Returns whether there were any.
     async fn remove_page(&self) -> Result<bool, CallError> {
         let call = self
             .client
@@ -354,7 +356,7 @@ impl Bucket {
     }
 }
 
-/// The first part of ARNs in a region (AWS General Reference, "Partitions").
+/// The partition in the ARNs of a region (AWS General Reference, "Partitions").
 pub(crate) fn partition(region: &str) -> &'static str {
     match region {
         region if region.starts_with("cn-") => "aws-cn",

@@ -1,6 +1,6 @@
-//! The role by which API Gateway writes logs. There is one for the whole account and region,
-//! whoever set it (AWS-FACTS §9), so what is set stays, one is made only where there is none, and
-//! what we made goes with the last API that logs by it.
+//! The role with which API Gateway writes logs. The account has one such setting per region, shared
+//! by all APIs (AWS-FACTS §9). So a role that is set stays, we create one only where none is set,
+//! and a role that we created is removed with the last API that logs with it.
 
 use std::collections::BTreeSet;
 
@@ -12,19 +12,19 @@ use aws_sdk_iam::{Client as Iam, error::ProvideErrorMetadata};
 
 use crate::{Account, CallError, StackName, names::TAG, stack::Stacks};
 
-/// The template's parameter.
+/// The template's parameter that says whether to create the role.
 pub(crate) const PARAMETER: &str = "GatewayLogRole";
-/// The resource of the template that is our own role.
+/// The template's resource that is our own role.
 const RESOURCE: &str = "GatewayRole";
 
 /// The role that API Gateway logs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LogRole {
-    /// None is set.
+    /// No role is set.
     Unset,
-    /// This one, by its ARN.
+    /// This role is set and exists (its ARN).
     Set(String),
-    /// One is set that is not there any more.
+    /// This role is set, but it does not exist any more.
     Gone(String),
 }
 
@@ -37,7 +37,7 @@ impl LogRole {
     }
 }
 
-/// Looks at the account's setting.
+/// Reads the account's setting.
 ///
 /// # Errors
 /// When API Gateway or IAM does not answer.
@@ -54,13 +54,14 @@ pub(crate) async fn look(account: &Account) -> Result<LogRole, CallError> {
         .await;
     Ok(match there {
         Err(error) if error.code() == Some("NoSuchEntity") => LogRole::Gone(arn.to_owned()),
-        // One that these credentials may not look at is taken to be there.
+        // A role that these credentials may not look at counts as existing.
         _ => LogRole::Set(arn.to_owned()),
     })
 }
 
-/// The names of the roles that may have to go with a stack: the one that it made, as CloudFormation
-/// tells while the stack is there, and the one that is set if a stack of ours made it.
+/// Returns the names of the roles that may have to be removed with a stack. These are the stack's
+/// own role, which CloudFormation names while the stack exists, and the role that is set, if one of
+/// our stacks created it.
 ///
 /// # Errors
 /// When a service does not answer.
@@ -87,7 +88,7 @@ pub(crate) async fn ours(
     Ok(roles)
 }
 
-/// Whether a role has the tag that a stack of ours gives to all that it makes.
+/// Whether a role has the tag that our stacks give to all their resources.
 async fn is_tagged(account: &Account, role: &str) -> Result<bool, CallError> {
     match Iam::new(&account.config)
         .list_role_tags()
@@ -108,16 +109,16 @@ async fn is_tagged(account: &Account, role: &str) -> Result<bool, CallError> {
     }
 }
 
-/// What became of our own role once its stack was gone.
+/// What happened to our own role after its stack was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
-    /// It is gone, and so is the account's setting if it named the role.
+    /// The role is gone. The account's setting is cleared if it named the role.
     Nothing,
-    /// Other APIs of the region log with it: it stays.
+    /// The role stays, because other APIs of the region log with it.
     InUse,
 }
 
-/// Removes a role that a stack of ours made, unless other APIs log with it. Idempotent.
+/// Removes a role that one of our stacks created, unless other APIs log with it. Idempotent.
 ///
 /// # Errors
 /// When a service refuses or does not answer.
@@ -142,7 +143,7 @@ pub(crate) async fn remove(account: &Account, role: &str) -> Result<Left, CallEr
     Ok(Left::Nothing)
 }
 
-/// Whether an API of this region has a stage that writes logs.
+/// Whether any API of this region has a stage that writes logs.
 async fn some_api_logs(account: &Account) -> Result<bool, CallError> {
     let client = Gateway::new(&account.config);
     let mut apis = client.get_rest_apis().into_paginator().items().send();
@@ -202,7 +203,7 @@ async fn delete(client: &Iam, role: &str) -> Result<(), CallError> {
     }
 }
 
-/// The name in a role's ARN, without its path.
+/// Returns the role's name from its ARN, without the path.
 fn name_of(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap_or(arn)
 }

@@ -1,19 +1,19 @@
-//! The keys and indexes of the table, and by which steps it gets those of another release. Decided
-//! here, purely; `rolling` carries it out.
+//! The keys and indexes of the table, and the steps from one release's table to another's. This
+//! module only decides, without I/O; `rolling` carries the steps out.
 //!
 //! DynamoDB adds or drops one global secondary index per table update (API reference,
 //! `UpdateTable`: "create or delete one global secondary index"), and CloudFormation refuses a
-//! template that asks for more. So each index takes a stack update of its own. The order is: every
-//! new index, then the functions and the rest of the template, then the indexes that nothing reads
-//! any more. So the old functions have their indexes until none of them is left, and the new ones
-//! have theirs from their first call.
+//! template that asks for more. So each index takes a stack update of its own. First every new
+//! index is added, then the functions and the rest of the template are updated, then the indexes
+//! that nothing reads any more are dropped. So the old functions have their indexes until the last
+//! of them is replaced, and the new functions have theirs from their first call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The keys of a table and its global secondary indexes, as CloudFormation spells them.
+/// The keys of a table and its global secondary indexes, in CloudFormation's spelling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct TableShape {
@@ -21,7 +21,7 @@ pub struct TableShape {
     pub key_schema: Vec<KeyPart>,
     /// The types of all attributes that are part of a key.
     pub attribute_definitions: Vec<Attribute>,
-    /// The indexes.
+    /// The global secondary indexes.
     #[serde(default)]
     pub global_secondary_indexes: Vec<Index>,
 }
@@ -30,7 +30,7 @@ pub struct TableShape {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct KeyPart {
-    /// The attribute.
+    /// The attribute's name.
     pub attribute_name: String,
     /// `HASH` or `RANGE`.
     pub key_type: String,
@@ -40,9 +40,9 @@ pub struct KeyPart {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Attribute {
-    /// Its name.
+    /// The attribute's name.
     pub attribute_name: String,
-    /// `S`, `N` or `B`.
+    /// Its type: `S`, `N` or `B`.
     pub attribute_type: String,
 }
 
@@ -50,31 +50,31 @@ pub struct Attribute {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Index {
-    /// Its name.
+    /// The index's name.
     #[serde(rename = "IndexName")]
     pub name: String,
-    /// Its key.
+    /// The index's key.
     pub key_schema: Vec<KeyPart>,
-    /// What it holds beside keys.
+    /// The attributes that the index holds beside its keys.
     pub projection: Projection,
-    /// Whatever else a template says of it.
+    /// All other properties that a template gives it.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
 
-/// What an index holds beside keys.
+/// The attributes that an index holds beside its keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Projection {
     /// `KEYS_ONLY`, `INCLUDE` or `ALL`.
     pub projection_type: String,
-    /// What `INCLUDE` includes.
+    /// The attributes that `INCLUDE` names.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub non_key_attributes: BTreeSet<String>,
 }
 
 impl Index {
-    /// Whether it has the same key and holds the same. Neither can be changed (API reference,
+    /// Whether both have the same key and projection. Neither can be changed (API reference,
     /// `UpdateGlobalSecondaryIndexAction`).
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -82,13 +82,13 @@ impl Index {
     }
 }
 
-/// The parts of a key, whatever order they are written in.
+/// Returns the parts of a key, independent of their order.
 fn key(parts: &[KeyPart]) -> BTreeSet<&KeyPart> {
     parts.iter().collect()
 }
 
 impl TableShape {
-    /// An index by its name.
+    /// Returns the index of this name.
     #[must_use]
     pub fn index(&self, name: &str) -> Option<&Index> {
         self.global_secondary_indexes
@@ -123,7 +123,7 @@ impl TableShape {
             .collect()
     }
 
-    /// With one more index, whose attributes are those of `source`.
+    /// Returns the shape with one more index. `source` gives the types of its attributes.
     fn with(&self, index: &Index, source: &Self) -> Self {
         let mut more = self.clone();
         more.global_secondary_indexes.push(index.clone());
@@ -139,7 +139,8 @@ impl TableShape {
         less.only_attributes_in_use()
     }
 
-    /// DynamoDB refuses an attribute definition that no key uses (API reference, `UpdateTable`).
+    /// Drops the attribute definitions that no key uses: DynamoDB refuses them (API reference,
+    /// `UpdateTable`).
     fn only_attributes_in_use(mut self) -> Self {
         let indexes = self
             .global_secondary_indexes
@@ -156,40 +157,40 @@ impl TableShape {
 /// One stack update that adds or drops one index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// The index.
+    /// The index's name.
     pub index: String,
-    /// The table once it is done.
+    /// The table after this step.
     pub after: TableShape,
 }
 
 /// The steps from one release's table to another's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// First these, each in a stack update that changes nothing else.
+    /// The indexes to add first, each in a stack update that changes nothing else.
     pub adds: Vec<Step>,
-    /// Then the update that changes everything else, with a table like this: what is wanted, and
-    /// what is still to be dropped.
+    /// The table for the update that changes everything else: the wanted table, plus the indexes
+    /// that are still to be dropped.
     pub switch: TableShape,
-    /// Then these, each in an update of its own.
+    /// The indexes to drop last, each in a stack update of its own.
     pub drops: Vec<Step>,
 }
 
-/// Why a table cannot come to be as a template has it. Nothing was changed.
+/// Why a table cannot be changed into the template's. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The key of the table itself.
+    /// The template changes the key of the table itself.
     #[error(
         "the template gives the table another key: DynamoDB cannot change it, and CloudFormation would make a new, empty \
          table. A table with another key needs another name, and its items copied"
     )]
     TableKey,
-    /// The key or the projection of an index.
+    /// The template changes the key or the projection of an index.
     #[error(
         "the template changes the index {0}: DynamoDB cannot change the key or the projection of an index. Give the changed \
          one a new name, and drop {0} in the release after"
     )]
     ChangedIndex(String),
-    /// The type of an attribute.
+    /// The template changes the type of an attribute.
     #[error(
         "the template changes the type of the attribute {0}: DynamoDB cannot change the type of a key. Use an attribute with \
          a new name, in an index with a new name"
@@ -197,11 +198,11 @@ pub enum PlanError {
     AttributeType(String),
 }
 
-/// The steps that make a table `wanted`. No step where nothing differs; the first run's remaining
-/// steps where one was cut short.
+/// Plans the steps from `deployed` to `wanted`. There are none if nothing differs. After an
+/// interrupted run the plan has only the steps that are left.
 ///
 /// # Errors
-/// [`PlanError`], for what no update can bring about.
+/// [`PlanError`] for a change that no update can make.
 pub fn plan(deployed: &TableShape, wanted: &TableShape) -> Result<Plan, PlanError> {
     refuse_changes(deployed, wanted)?;
     let new = wanted
@@ -277,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    /// A table with these indexes; each has the key of its name, in upper case.
+    /// Builds a table with these indexes. The key of each is its name in upper case.
     fn table(indexes: &[&str]) -> TableShape {
         let attributes = ["pk".to_owned()]
             .into_iter()

@@ -1,6 +1,6 @@
-//! Deploying mycli to an AWS account and looking after what is there: what `init`, `upgrade`,
-//! `destroy`, `doctor`, `secrets`, `dead-letters` and `forget` need. Kept out of the functions; no
-//! type of an SDK leaves this crate.
+//! Deploys mycli to an AWS account and maintains it: what `init`, `upgrade`, `destroy`, `doctor`,
+//! `secrets`, `dead-letters` and `forget` need. The functions do not link this crate. Its API
+//! exposes no type of an SDK.
 
 pub mod account;
 pub mod activity;

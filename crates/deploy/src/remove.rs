@@ -1,5 +1,5 @@
-//! Removing a stack and all that belongs to it. Each step looks for what is left, so that a removal
-//! that was cut short is finished by the next.
+//! Removes a stack and all that belongs to it. Each step looks for what is left, so the next call
+//! completes a removal that was interrupted.
 
 use std::time::Duration;
 
@@ -21,30 +21,31 @@ use crate::{
     template::{Template, TemplateError},
 };
 
-/// A cluster cannot be removed while tasks run in it, and a launcher may start one while they are
-/// stopped: so it is tried again. Ours.
+/// How often the removal of the stack is tried. A cluster cannot be removed while tasks run in it,
+/// and a launcher may start a task while we stop the others. A few tries are enough, because each
+/// one finds only the tasks that were started during the one before.
 const TRIES: u32 = 4;
-/// How many deregistrations go at once, and how long to pause after each one more: ECS takes a
-/// burst of 20 and one a second after that (ECS API reference, "Request throttling for the Amazon
-/// ECS API").
+/// How many deregistrations are sent without a pause, and the pause before each further one. ECS
+/// allows a burst of 20 and one a second after that (ECS API reference, "Request throttling for the
+/// Amazon ECS API").
 const BURST: usize = 15;
 const PACE: Duration = Duration::from_millis(1100);
-/// Most task definitions in one deletion (ECS API reference, `DeleteTaskDefinitions`).
+/// The most task definitions in one deletion (ECS API reference, `DeleteTaskDefinitions`).
 const DELETE_MAX: usize = 10;
 
-/// Why something is left.
+/// Why a removal was not completed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
-    /// The stack.
+    /// The stack could not be removed.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// The template that keeps the table.
+    /// The template that keeps the table could not be made.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// The secrets.
+    /// The values of the secrets could not be removed.
     #[error(transparent)]
     Secrets(#[from] ParameterError),
-    /// A call.
+    /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
 }
@@ -52,25 +53,25 @@ pub enum RemoveError {
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// The stack.
+    /// Whether there was a stack.
     pub stack: bool,
-    /// Tasks that were stopped.
+    /// How many tasks were stopped.
     pub tasks: usize,
-    /// A table that was kept when its stack was removed.
+    /// Whether there was a table that an earlier removal had kept.
     pub kept_table: bool,
-    /// Values of secrets.
+    /// How many values of secrets.
     pub secrets: usize,
-    /// The bucket.
+    /// Whether there was a bucket.
     pub bucket: bool,
-    /// Task definitions.
+    /// How many task definitions.
     pub definitions: usize,
 }
 
-/// Removes the stack, its bucket and its task definitions; with `keep_history` all but the table.
-/// Idempotent.
+/// Removes the stack, its secrets, its bucket and its task definitions. With `keep_history` the
+/// table stays. Idempotent.
 ///
 /// # Errors
-/// [`RemoveError`]. The next call goes on from there.
+/// [`RemoveError`]. The next call continues from there.
 pub async fn remove(
     account: &Account,
     name: &StackName,
@@ -122,7 +123,8 @@ async fn remove_kept_table(
     Ok(true)
 }
 
-/// The stack lets API Gateway's log role outlive it, since the role is the whole account's.
+/// Removes API Gateway's log role unless it is in use. The template retains the role when the stack
+/// is removed, because it belongs to the whole account.
 async fn remove_log_role(
     account: &Account,
     role: &str,
@@ -179,8 +181,8 @@ async fn settled(
     stacks.find().await
 }
 
-/// CloudFormation removes a table with its stack unless the template says otherwise, so the
-/// template is changed first.
+/// Makes the table outlive the stack. CloudFormation removes a table with its stack unless the
+/// template says otherwise, so the template is changed first.
 async fn keep_table(
     account: &Account,
     name: &StackName,
@@ -208,7 +210,7 @@ async fn keep_table(
     Ok(changed.unwrap_or(stack))
 }
 
-/// Gives how many tasks were stopped.
+/// Stops the tasks and removes the stack. Returns how many tasks were stopped.
 async fn remove_stack(
     stacks: &Stacks,
     tasks: &Tasks,
@@ -238,13 +240,14 @@ async fn remove_stack(
     }
 }
 
-/// ECS, for what outlives its stack.
+/// The ECS calls for tasks and task definitions, which CloudFormation does not remove.
 struct Tasks {
     client: Client,
 }
 
 impl Tasks {
-    /// Stops what runs in a cluster. Their runs end as lost with the table they are recorded in.
+    /// Stops all running tasks of a cluster. The ends of their runs are not recorded, as the table
+    /// is removed too.
     async fn stop_all(&self, cluster: &str, tell: &impl Fn(Progress)) -> Result<usize, CallError> {
         let call = self
             .client
@@ -281,7 +284,7 @@ impl Tasks {
         Ok(arns.len())
     }
 
-    /// Deregisters and deletes the stack's task definitions; gives how many.
+    /// Deregisters and deletes the stack's task definitions. Returns how many there were.
     async fn forget_definitions(
         &self,
         name: &StackName,

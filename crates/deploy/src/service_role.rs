@@ -1,5 +1,5 @@
-//! ECS's service-linked role. Without it the first cluster with capacity providers of an account
-//! cannot be made (AWS-FACTS §9).
+//! ECS's service-linked role. An account's first cluster with capacity providers cannot be created
+//! without it (AWS-FACTS §9).
 
 use std::time::Duration;
 
@@ -10,26 +10,27 @@ use crate::{Account, CallError, stack::ResourceEvent};
 
 const SERVICE: &str = "ecs.amazonaws.com";
 const ROLE: &str = "AWSServiceRoleForECS";
-/// How often and how long we look for a role that was just made. IAM is eventually consistent and
-/// names no bound.
+/// How often and how long we look for a role that was just created. IAM is eventually consistent
+/// and states no upper limit for the delay.
 const LOOKS: usize = 15;
 const LOOK: Duration = Duration::from_secs(2);
-/// How long after that it can surely be assumed. Ours: reports say that a second try, some ten
-/// seconds later, worked.
+/// How long we wait after the role is visible until ECS can assume it. AWS states no time; public
+/// reports say that a second try some ten seconds later worked.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// What came of looking for the role.
+/// The result of [`ensure`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ServiceRole {
-    /// It was there.
+    /// The role existed.
     There,
-    /// It was made, and waited for.
+    /// The role was created, and we waited until it could be used.
     Made,
-    /// These credentials may not make it. That matters only where nobody ever used ECS.
+    /// These credentials may not create the role. This matters only in an account that never used
+    /// ECS.
     Denied(String),
 }
 
-/// Makes the role unless it is there, and waits until it can be used. Idempotent.
+/// Creates the role if it is missing, and waits until it can be used. Idempotent.
 ///
 /// # Errors
 /// When IAM refuses for a reason other than a missing permission, or does not answer.
@@ -45,7 +46,8 @@ pub(crate) async fn ensure(account: &Account) -> Result<ServiceRole, CallError> 
             wait(&client).await?;
             Ok(ServiceRole::Made)
         }
-        // IAM has one code, `InvalidInput`, for this and for a wrong name: only the words tell.
+        // IAM answers `InvalidInput` both for an existing role and for a wrong service name. Only
+        // the message tells them apart.
         Err(error)
             if error
                 .message()

@@ -1,4 +1,4 @@
-//! The CloudFormation stack: making, changing, removing it, and telling what happens meanwhile.
+//! The CloudFormation stack: creates, changes and removes it, and reports what happens meanwhile.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,42 +19,44 @@ use crate::{
     template::{ADOPTED, TABLE},
 };
 
-/// The pauses between two looks: short at first, since a change may be small; CloudFormation shows
-/// about one event a second. Ours.
+/// The pauses between two looks at a stack. The first is short, because a small change ends soon.
+/// The longest is three seconds, because CloudFormation shows about one event a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-/// How long any change may take. A network, a REST API and four functions take a few minutes. Ours.
+/// How long any change may take. A network, a REST API and four functions take a few minutes, so a
+/// change that is still going on after an hour is stuck.
 const PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// The name of the change set that imports a table.
 const IMPORT: &str = "mycli-import";
 
-/// What is told while something long goes on.
+/// A report on an operation in progress.
 #[derive(Clone, Debug)]
 pub enum Progress {
-    /// A step begins, in words.
+    /// A step begins; describes it in words.
     Step(String),
-    /// Something happened to a resource of the stack.
+    /// A resource of the stack has a new event.
     Resource(ResourceEvent),
 }
 
-/// What happened to one resource.
+/// An event of one resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceEvent {
-    /// When.
+    /// The time of the event.
     pub at: DateTime<Utc>,
-    /// Its name in the template.
+    /// The resource's name in the template.
     pub name: String,
-    /// Its type, as `AWS::SQS::Queue`.
+    /// The resource's type, such as `AWS::SQS::Queue`.
     pub kind: String,
-    /// As `CREATE_COMPLETE`.
+    /// The resource's status, such as `CREATE_COMPLETE`.
     pub status: String,
-    /// In AWS's words.
+    /// The reason in AWS's words.
     pub reason: Option<String>,
 }
 
 impl ResourceEvent {
-    /// Whether it says that something could not be done, and is not only a consequence of that.
+    /// Whether the resource failed by itself. A resource that was cancelled because another one
+    /// failed does not count.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         let cancelled = self
@@ -64,13 +66,13 @@ impl ResourceEvent {
         self.status.ends_with("_FAILED") && !cancelled
     }
 
-    /// Whether it is about the stack as a whole.
+    /// Whether the event is about the stack as a whole.
     #[must_use]
     pub fn is_of_the_stack(&self) -> bool {
         self.kind == "AWS::CloudFormation::Stack"
     }
 
-    /// Whether this resource is done with.
+    /// Whether the work on this resource is complete.
     #[must_use]
     pub fn is_end(&self) -> bool {
         self.status.ends_with("_COMPLETE") && !self.is_of_the_stack()
@@ -80,11 +82,11 @@ impl ResourceEvent {
 /// A stack as CloudFormation describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StackView {
-    /// Its full id.
+    /// The stack's full id.
     pub id: String,
-    /// As `CREATE_COMPLETE`.
+    /// The status, such as `CREATE_COMPLETE`.
     pub status: String,
-    /// Why it is in that status, in AWS's words.
+    /// The reason for the status, in AWS's words.
     pub reason: Option<String>,
     /// Parameters and their values.
     pub parameters: BTreeMap<String, String>,
@@ -92,27 +94,27 @@ pub struct StackView {
     pub outputs: BTreeMap<String, String>,
     /// Tags.
     pub tags: BTreeMap<String, String>,
-    /// It holds the history of a stack of before and nothing else yet.
+    /// Whether the stack holds only an imported table so far, the history of an earlier stack.
     pub is_adopted: bool,
 }
 
-/// What can be done with a stack in a status.
+/// What can be done with a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// It stands and can be changed.
+    /// The stack is complete and can be changed.
     Stands,
-    /// Its creation failed: it can only be removed.
+    /// The stack's creation failed: it can only be removed.
     NeverStood,
-    /// Something is being done to it.
+    /// An operation on the stack is in progress.
     Busy,
-    /// A change failed, and so did its undoing.
+    /// A change failed, and so did its rollback.
     Stuck,
-    /// Its removal failed half-way.
+    /// The stack's removal failed part-way.
     HalfRemoved,
 }
 
 impl Condition {
-    /// Reads a status (CloudFormation user guide, "Stack status codes").
+    /// Derives the condition from a status (CloudFormation user guide, "Stack status codes").
     #[must_use]
     pub fn of(status: &str) -> Self {
         match status {
@@ -129,16 +131,16 @@ impl Condition {
 }
 
 impl StackView {
-    /// What can be done with it.
+    /// What can be done with the stack.
     #[must_use]
     pub fn condition(&self) -> Condition {
         Condition::of(&self.status)
     }
 
-    /// An output.
+    /// Returns an output by its name.
     ///
     /// # Errors
-    /// A stack that is not one of ours, or half made.
+    /// When the output is missing: the stack is not complete, or not one of ours.
     pub fn output(&self, name: &str) -> Result<&str, CallError> {
         let missing = || {
             CallError::new(
@@ -152,7 +154,7 @@ impl StackView {
             .ok_or_else(missing)
     }
 
-    /// The version of mycli that it was made by.
+    /// The version of mycli that deployed the stack.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.outputs
@@ -195,27 +197,27 @@ impl From<&Stack> for StackView {
     }
 }
 
-/// Why a change of a stack did not come about.
+/// Why a change of a stack failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StackError {
-    /// A resource failed, and CloudFormation undid the change.
+    /// A resource failed, and CloudFormation rolled the change back.
     #[error("the stack {stack} ended as {status}{}", blamed(.resource.as_deref(), .reason.as_deref()))]
     Failed {
         /// The stack's full name.
         stack: String,
-        /// Its status.
+        /// The stack's status after the change.
         status: String,
-        /// What CloudFormation says of the stack.
+        /// CloudFormation's reason for the stack's status.
         reason: Option<String>,
         /// The first resource that failed.
         resource: Option<Box<ResourceEvent>>,
     },
-    /// It takes longer than anything of ours.
+    /// The operation takes longer than any change of this stack should.
     #[error(
         "the stack {0} is still busy after an hour: look at its events in the AWS console, then run this again"
     )]
     Slow(String),
-    /// A stack of this name is not mycli's.
+    /// There is a stack of this name that mycli did not create.
     #[error(
         "there is a CloudFormation stack {0} that mycli did not make: choose another name with --stack"
     )]
@@ -243,8 +245,8 @@ fn blamed(resource: Option<&ResourceEvent>, stack_reason: Option<&str>) -> Strin
     }
 }
 
-/// What to do about a quota of the account that stops a stack, by AWS's words for it. The codes are
-/// those of Service Quotas.
+/// Remedies for a quota of the account that stops a stack, each with the words by which AWS's
+/// message is recognised. The codes are those of Service Quotas.
 const WAYS_OUT: [(&[&str], &str); 6] = [
     (
         &["maximum number of vpcs", "vpclimitexceeded"],
@@ -288,36 +290,36 @@ fn way_out(reason: &str) -> Option<&'static str> {
         .map(|(_, words)| *words)
 }
 
-/// A value for a parameter.
+/// A parameter's value in an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Setting {
-    /// This one.
+    /// A new value.
     Value(String),
-    /// What it was.
+    /// The value that the deployed stack has.
     Previous,
 }
 
-/// The settings of a deployment.
+/// The parameters of a deployment.
 pub(crate) type Settings = BTreeMap<String, Setting>;
 
-/// One stack and the service that keeps it.
+/// The CloudFormation calls for one stack.
 #[derive(Clone, Debug)]
 pub struct Stacks {
     client: Client,
     name: StackName,
 }
 
-/// What an update came to.
+/// The answer to an update request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// It has begun.
+    /// The update has begun.
     Begun,
     /// There is nothing to change.
     Nothing,
 }
 
 impl Stacks {
-    /// The stack of this name.
+    /// The calls for the stack of this name.
     #[must_use]
     pub fn new(account: &Account, name: &StackName) -> Self {
         Self {
@@ -330,10 +332,10 @@ impl Stacks {
         format!("{verb} the stack {}", self.name.full())
     }
 
-    /// The stack, if there is one.
+    /// Returns the stack, if it exists.
     ///
     /// # Errors
-    /// [`StackError::Foreign`] for one that is not ours.
+    /// [`StackError::Foreign`] for a stack that mycli did not create.
     pub async fn find(&self) -> Result<Option<StackView>, StackError> {
         let found = self.describe(&self.name.full()).await?;
         match found {
@@ -364,7 +366,7 @@ impl Stacks {
         }
     }
 
-    /// Makes it, and waits until it stands.
+    /// Creates the stack and waits until it is complete.
     pub(crate) async fn create(
         &self,
         template_url: &str,
@@ -387,7 +389,7 @@ impl Stacks {
         self.follow(&id, None, "CREATE_COMPLETE", tell).await
     }
 
-    /// Makes it of a table that is there, and waits until it stands.
+    /// Creates the stack by importing an existing table, and waits until it is complete.
     pub(crate) async fn import(
         &self,
         template_url: &str,
@@ -430,7 +432,7 @@ impl Stacks {
         self.follow(&id, None, "IMPORT_COMPLETE", tell).await
     }
 
-    /// Waits until a change set may be carried out.
+    /// Waits until a change set can be executed.
     async fn reviewed(&self, change_set: &str) -> Result<(), StackError> {
         let end = Instant::now() + PATIENCE;
         let mut pause = FIRST_PAUSE;
@@ -461,7 +463,7 @@ impl Stacks {
         Err(StackError::Slow(self.name.full()))
     }
 
-    /// Waits until a change set that is carried out shows in the stack's status.
+    /// Waits until the stack's status shows that a change set is being executed.
     async fn begun(&self, id: &str) -> Result<(), StackError> {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
@@ -473,7 +475,8 @@ impl Stacks {
         Err(StackError::Slow(self.name.full()))
     }
 
-    /// Changes it, and waits until that is done; `None` if there is nothing to change.
+    /// Updates the stack and waits until that is done. Returns `None` if there is nothing to
+    /// change.
     pub(crate) async fn update(
         &self,
         stack: &StackView,
@@ -511,7 +514,7 @@ impl Stacks {
         }
     }
 
-    /// Removes it, and waits until it is gone.
+    /// Removes the stack and waits until it is gone.
     pub(crate) async fn delete(
         &self,
         stack: &StackView,
@@ -530,7 +533,7 @@ impl Stacks {
             .map(drop)
     }
 
-    /// Goes on with the undoing of a change that got stuck.
+    /// Continues a rollback that got stuck.
     pub(crate) async fn unstick(
         &self,
         stack: &StackView,
@@ -550,7 +553,7 @@ impl Stacks {
             .await
     }
 
-    /// Waits until nothing is being done to it.
+    /// Waits until no operation on the stack is in progress.
     pub(crate) async fn settle(
         &self,
         stack: &StackView,
@@ -560,9 +563,9 @@ impl Stacks {
         Ok(self.watch(&stack.id, seen, tell).await?.0)
     }
 
-    /// Its resources' own names, by their names in the template. One answer lists a hundred
-    /// (CloudFormation API reference, `DescribeStackResources`), which is more than the template
-    /// has.
+    /// Returns the resources' physical ids by their names in the template. One answer lists a
+    /// hundred (CloudFormation API reference, `DescribeStackResources`), which is more than the
+    /// template has.
     pub(crate) async fn resources(&self) -> Result<BTreeMap<String, String>, CallError> {
         let asked = self
             .client
@@ -580,7 +583,7 @@ impl Stacks {
         Ok(pairs.collect())
     }
 
-    /// The template that it was last deployed with.
+    /// Returns the template of the last deployment.
     pub(crate) async fn template(&self) -> Result<String, CallError> {
         let call = self
             .client
@@ -617,7 +620,8 @@ impl Stacks {
         })
     }
 
-    /// Tells every event after `seen` until the stack is not busy; gives it, and the first failure.
+    /// Reports every event after `seen` until no operation is in progress. Returns the stack and
+    /// the first failure.
     async fn watch(
         &self,
         id: &str,
@@ -630,7 +634,8 @@ impl Stacks {
             None::<ResourceEvent>,
         );
         loop {
-            // The status first: what happened before it changed is then among the events.
+            // The status is read before the events, so that the events include all that came before
+            // the change of status.
             let stack = self.describe(id).await?;
             let events = self.events_after(id, seen.as_deref()).await?;
             seen = events.last().map(|(id, _)| id.clone()).or(seen);
@@ -665,7 +670,8 @@ impl Stacks {
             .map(str::to_owned))
     }
 
-    /// Events with their ids, oldest first. CloudFormation gives the newest first.
+    /// Returns the events after `seen` with their ids, oldest first. CloudFormation lists the
+    /// newest first.
     async fn events_after(
         &self,
         id: &str,
@@ -715,8 +721,8 @@ fn resource_event(event: &StackEvent) -> ResourceEvent {
     }
 }
 
-/// CloudFormation has one code, `ValidationError`, for all of these: only the words tell them
-/// apart.
+/// Whether CloudFormation's message contains these words. Its one code, `ValidationError`, stands
+/// for several causes that only the message tells apart.
 fn says<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, words: &str) -> bool {
     error
         .as_service_error()
@@ -756,7 +762,7 @@ mod tests {
         }
     }
 
-    /// AWS's words as public reports quote them.
+    /// The messages are AWS's, as public reports quote them.
     #[test]
     fn a_quota_that_stops_a_stack_is_named_with_the_way_out() {
         let told = |kind: &str, reason: &str| {
