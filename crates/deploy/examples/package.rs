@@ -1,5 +1,5 @@
-//! `just package`: packs built functions into zips. `cargo run -p deploy --example package --
-//! FOLDER_OF_PROGRAMS FOLDER_FOR_ZIPS`
+//! Packs built functions into zips, for `just package`. Usage: `cargo run -p deploy --example
+//! package -- FOLDER_OF_PROGRAMS FOLDER_FOR_ZIPS`
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -1,9 +1,9 @@
-//! Says what a release is made of, as CycloneDX 1.6 (ECMA-424): `cargo run --package deploy
-//! --example sbom -- TARGET > FILE`.
+//! Prints what a release is made of, as CycloneDX 1.6 (ECMA-424). Usage: `cargo run --package
+//! deploy --example sbom -- TARGET > FILE`.
 //!
-//! The programs, and every crate that is compiled into one of them for this target, with its
-//! licence, its checksum and what it depends on in turn. Out of `cargo metadata` and `Cargo.lock`,
-//! which are what the release was built from; the same source is the same text.
+//! The document lists the programs and every crate that is compiled into one of them for this
+//! target, with licence, checksum and dependencies. The data comes from `cargo metadata` and
+//! `Cargo.lock`, from which the release was built. The same source gives the same text.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// What a release has. The functions are `deploy::package::FUNCTIONS`.
+/// The program of a release. Its functions are `deploy::package::FUNCTIONS`.
 const PROGRAM: &str = "mycli";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The checksums in a `Cargo.lock`, by name and version.
+/// Returns the checksums in a `Cargo.lock`, by name and version.
 fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     let value = |package: &str, key: &str| {
         let line = package.lines().find_map(|line| {
@@ -65,7 +65,7 @@ fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     lock.split("[[package]]").filter_map(package).collect()
 }
 
-/// The bill of materials of these programs.
+/// Returns the bill of materials of these programs.
 fn bom(
     metadata: &Value,
     checksums: &BTreeMap<(String, String), String>,
@@ -135,7 +135,8 @@ fn bom(
     }))
 }
 
-/// What a crate needs to be compiled in; what its tests and its build script need is in no program.
+/// Returns the dependencies that are compiled into a crate. Those of its tests and its build script
+/// are in no program.
 fn compiled_in(node: &Value) -> Vec<&str> {
     let is_compiled_in =
         |needed: &&Value| list(&needed["dep_kinds"]).any(|kind| kind["kind"].is_null());
@@ -145,7 +146,8 @@ fn compiled_in(node: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// <https://github.com/package-url/purl-spec>; our own crates are in no registry, and are told apart from what is.
+/// Returns a package's URL (<https://github.com/package-url/purl-spec>). Our own crates are in no
+/// registry, so they get the type `generic`.
 fn purl(package: &Value) -> String {
     let kind = if package["source"].is_null() {
         "generic"

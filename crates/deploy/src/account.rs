@@ -1,4 +1,4 @@
-//! Whose account it is, in which region, and how its services are called.
+//! The AWS account and region, and the configuration with which its services are called.
 
 use std::{
     error::Error,
@@ -25,74 +25,74 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::error::CallError;
 
-/// Which credentials and which region: as for `aws`, what is not given comes from the environment
+/// Which credentials and region to use. As with `aws`, what is not given comes from the environment
 /// and `~/.aws`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
     /// The region.
     pub region: Option<String>,
-    /// A profile of `~/.aws`.
+    /// The profile of `~/.aws`.
     pub profile: Option<String>,
-    /// The address of an emulator that stands for all of AWS.
+    /// The URL of an emulator that stands in for all of AWS.
     pub endpoint_url: Option<String>,
 }
 
-/// An account that answered.
+/// An account that AWS has confirmed.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub(crate) config: SdkConfig,
-    /// Its number: twelve digits.
+    /// The account's number: twelve digits.
     pub id: String,
-    /// Who we are there.
+    /// The ARN of the caller.
     pub arn: String,
     /// The region.
     pub region: String,
-    /// The address of an emulator.
+    /// The URL of an emulator.
     pub endpoint_url: Option<String>,
-    /// How far this machine's clock is ahead of AWS's, to a second; `None` if AWS did not tell its
-    /// time.
+    /// How far this machine's clock is ahead of AWS's, in whole seconds; `None` if AWS's answer had
+    /// no date.
     pub clock_ahead: Option<TimeDelta>,
 }
 
 /// Why an account cannot be used. `Display` says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
-    /// No region anywhere.
+    /// No region is configured anywhere.
     #[error("no region is set: give --region, or set AWS_REGION, or run `aws configure`")]
     NoRegion,
-    /// The SSO session is over.
+    /// The SSO session has expired.
     #[error("the AWS session has expired: sign in again with `{0}`")]
     Expired(String),
-    /// No credentials anywhere.
+    /// No credentials are configured anywhere.
     #[error(
         "no AWS credentials were found: sign in with `aws sso login` or `aws configure`, name a profile with --profile, or set \
          AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY{0}"
     )]
     NoCredentials(String),
-    /// AWS does not take the credentials.
+    /// AWS refuses the credentials.
     #[error("AWS does not accept these credentials: {message} ({code})")]
     Refused {
-        /// AWS's word.
+        /// AWS's error code.
         code: String,
-        /// AWS's words.
+        /// AWS's message.
         message: String,
     },
-    /// The answer lacks what it always has.
+    /// The answer lacks fields that AWS always sends.
     #[error("the address answers, but not as AWS does: is {0} right?")]
     Foreign(String),
-    /// No answer.
+    /// The call failed.
     #[error(transparent)]
     Call(#[from] CallError),
 }
 
-/// How often a call is tried: somebody waits, and a deployment is not worth losing to one lost
-/// answer. Ours.
+/// How often a call is tried. A person waits for the result, so there is an upper limit; but one
+/// lost answer must not fail a deployment.
 const TRIES: u32 = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Account {
-    /// Finds credentials and region as `aws` does, and asks who they are.
+    /// Finds credentials and region as `aws` does, and asks AWS whose they are.
     ///
     /// # Errors
     /// [`AccountError`].
@@ -123,7 +123,7 @@ impl Account {
         })
     }
 
-    /// Who we are there, in few words: the user's, role's or session's name.
+    /// Returns the name of the user, role or session, without the rest of the ARN.
     #[must_use]
     pub fn who(&self) -> &str {
         self.arn
@@ -131,8 +131,8 @@ impl Account {
             .map_or(self.arn.as_str(), |(_, resource)| resource)
     }
 
-    /// The address of the API. AWS's own stands in the stack's output; an emulator serves the same
-    /// API under its own address.
+    /// Returns the API's URL. With AWS it is the stack's output; an emulator serves the same API
+    /// under its own URL.
     #[must_use]
     pub fn api_address(&self, output: &str) -> String {
         let own = self
@@ -143,7 +143,8 @@ impl Account {
     }
 }
 
-/// `https://<api>.execute-api.<region>.amazonaws.com/<stage>` as an emulator serves it.
+/// Returns the URL at which an emulator serves
+/// `https://<api>.execute-api.<region>.amazonaws.com/<stage>`.
 fn emulated(emulator: &str, output: &str) -> Option<String> {
     let (host, stage) = output
         .trim_end_matches('/')
@@ -208,7 +209,7 @@ fn refused(error: IdentityError, access: &Access) -> AccountError {
     }
 }
 
-/// The call was not even signed, or it did not arrive.
+/// Explains a call that could not be signed or did not arrive.
 fn unsigned(call: CallError, no_credentials: bool, access: &Access) -> AccountError {
     if !no_credentials {
         return AccountError::Call(call);
@@ -229,7 +230,7 @@ fn unsigned(call: CallError, no_credentials: bool, access: &Access) -> AccountEr
     AccountError::NoCredentials(format!("{}{tried}", emulator.unwrap_or_default()))
 }
 
-/// Whether the credentials are what was missing, and not the connection.
+/// Whether the cause is missing credentials and not the connection.
 fn is_about_credentials(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -249,11 +250,11 @@ fn sign_in(access: &Access) -> String {
     format!("aws sso login{}", profile.unwrap_or_default())
 }
 
-/// Notes the `Date` of an answer, be it good or bad, and when it came.
+/// Records the `Date` header of an answer, successful or not, and the local time at which it came.
 #[derive(Clone, Debug, Default)]
 struct ServerClock(Arc<Mutex<Option<Clocks>>>);
 
-/// Two clocks at one moment.
+/// The readings of two clocks at the same moment.
 #[derive(Clone, Copy, Debug)]
 struct Clocks {
     theirs: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! What a stack's table says of the runs that are not over.
+//! What a stack's table records of the runs that have not ended.
 
 use aws::dynamo::DynamoStore;
 use chrono::{DateTime, Utc};
@@ -10,14 +10,14 @@ use domain::{
 
 use crate::{Account, stack::StackView};
 
-/// How many runs are looked at, at most: enough to say that there are many. Ours.
+/// How many launched runs are read at most: enough to say that there are many.
 const LOOK_MAX: usize = 500;
-/// How many of them are read at a time. Ours.
+/// How many of them are read at a time, so that [`LOOK_MAX`] of them take five reads.
 const PAGE: u32 = 100;
-/// Days that history is kept if the stack does not say: the template's default.
+/// The days that history is kept if the stack does not say: the template's default.
 const RETENTION_DAYS: u32 = 90;
 
-/// The records of a stack.
+/// Returns the store with a stack's records.
 pub(crate) fn store(account: &Account, stack: &StackView) -> DynamoStore {
     let table = stack.outputs.get("Table").cloned().unwrap_or_default();
     let days = stack
@@ -28,25 +28,25 @@ pub(crate) fn store(account: &Account, stack: &StackView) -> DynamoStore {
     DynamoStore::new(aws_sdk_dynamodb::Client::new(&account.config), table, days)
 }
 
-/// A run whose task was asked for, and is not over.
+/// A run that was launched and has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launched {
-    /// Its id.
+    /// The execution's id.
     pub id: String,
-    /// Where it stands.
+    /// The execution's status.
     pub status: ExecutionStatus,
-    /// When its task was asked for.
+    /// When its task was requested, which is when RunTask was called.
     pub since: DateTime<Utc>,
 }
 
-/// A backlog with somebody in it.
+/// A backlog that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backlog {
-    /// The limit that it waits for.
+    /// The limit that its entries wait for.
     pub key: String,
-    /// Who is its head.
+    /// The execution of its first entry.
     pub head: String,
-    /// When that was submitted.
+    /// When that execution was submitted.
     pub since: DateTime<Utc>,
 }
 
@@ -55,25 +55,25 @@ pub struct Backlog {
 pub struct Unreadable {
     /// The execution's id.
     pub id: String,
-    /// Why, in words.
+    /// The reason, in words.
     pub why: String,
 }
 
-/// What is not over, and what of it and of the newest history cannot be read.
+/// The runs that have not ended, and the unreadable records among them and the newest history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// Launching and running; of very many only the newest.
+    /// The launching and running ones; only the newest if there are very many.
     pub launched: Vec<Launched>,
-    /// Backlogs of those that wait.
+    /// The backlogs that are not empty.
     pub backlogs: Vec<Backlog>,
     /// Records that cannot be read.
     pub unreadable: Vec<Unreadable>,
-    /// The ids of those among them that were launched, and may run.
+    /// The ids of the unreadable records whose run was launched, and may still run.
     pub may_run: Vec<String>,
 }
 
 impl Activity {
-    /// Whether nothing is left to do.
+    /// Whether every run has ended.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.launched.is_empty() && self.backlogs.is_empty() && self.may_run.is_empty()
@@ -99,7 +99,7 @@ impl Activity {
         }
     }
 
-    /// In words: "2 running or starting, others waiting for pool:fargate-spot".
+    /// Describes the activity: "2 running or starting, some waiting for pool:fargate-spot".
     #[must_use]
     pub fn words(&self) -> String {
         let launched = match self.launched.len() {
@@ -129,7 +129,7 @@ impl Activity {
     }
 }
 
-/// Looks at all that is not over.
+/// Reads what has not ended.
 ///
 /// # Errors
 /// When the table does not answer.
@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    /// Otherwise `destroy` would stop its task without being told to.
+    /// Otherwise `destroy` would stop the run's task without asking.
     #[test]
     fn a_stack_with_a_launched_run_that_cannot_be_read_is_not_idle() {
         let mut activity = Activity::default();

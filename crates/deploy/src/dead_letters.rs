@@ -1,4 +1,4 @@
-//! What could not be processed: looking at it, and sending it on its way again.
+//! The dead-letter queues: lists the messages that could not be processed, and redrives them.
 
 use std::time::Duration;
 
@@ -13,27 +13,27 @@ use serde_json::Value;
 
 use crate::{Account, CallError, stack::StackView};
 
-/// How long a message is hidden while it is dealt with. Ours: longer than that takes by far.
+/// How long a received message stays hidden. Handling a batch takes far less than a minute.
 const HIDDEN: Duration = Duration::from_secs(60);
-/// Most messages of one receive (Amazon SQS, `ReceiveMessage`).
+/// The most messages of one receive (Amazon SQS, `ReceiveMessage`).
 const BATCH: usize = 10;
 
-/// The queues with dead letters.
+/// The dead-letter queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DeadQueue {
-    /// Of the launch queue.
+    /// The launch queue's dead letters.
     Launch,
-    /// Of the control queue.
+    /// The control queue's dead letters.
     Control,
-    /// What the state tracker was to be told.
+    /// The events that did not reach the state tracker.
     Events,
 }
 
 impl DeadQueue {
-    /// All of them.
+    /// All dead-letter queues.
     pub const ALL: [Self; 3] = [Self::Launch, Self::Control, Self::Events];
 
-    /// Its short name.
+    /// The queue's short name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,20 +55,20 @@ impl DeadQueue {
 /// Why dead letters could not be listed or moved.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    /// A stack without such a queue.
+    /// The stack has no such queue.
     #[error(transparent)]
     Stack(#[from] CallError),
-    /// SQS.
+    /// A call to SQS failed.
     #[error(transparent)]
     Queue(#[from] PortError),
 }
 
-/// A dead letter. Of an event its text is not shown: it may hold the values of variables.
+/// A dead letter. An event's text is not shown, since it may hold the values of variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it is.
+    /// The queue that it is in.
     pub queue: DeadQueue,
-    /// SQS's id of it.
+    /// Its SQS message id.
     pub id: String,
     /// When it was first sent.
     pub sent_at: Option<DateTime<Utc>>,
@@ -78,18 +78,18 @@ pub struct DeadLetter {
     pub execution: Option<ExecutionId>,
 }
 
-/// What came of a redrive.
+/// The result of a redrive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Redriven {
-    /// Sent on their way again.
+    /// How many messages were sent again.
     pub moved: usize,
-    /// Of no use any more, since the sweep has looked after what they tell: removed.
+    /// How many were removed as out of date, because the sweep has dealt with what they report.
     pub outlived: usize,
-    /// Left where they are.
+    /// How many were left in the queue.
     pub left: usize,
 }
 
-/// The queues of one stack.
+/// The dead-letter queues of one stack.
 #[derive(Clone, Debug)]
 pub struct DeadLetters<'a> {
     account: &'a Account,
@@ -97,7 +97,7 @@ pub struct DeadLetters<'a> {
 }
 
 impl<'a> DeadLetters<'a> {
-    /// Of this stack.
+    /// The dead-letter queues of this stack.
     #[must_use]
     pub fn new(account: &'a Account, stack: &'a StackView) -> Self {
         Self { account, stack }
@@ -110,7 +110,7 @@ impl<'a> DeadLetters<'a> {
         ))
     }
 
-    /// About how many there are.
+    /// Returns about how many dead letters there are.
     ///
     /// # Errors
     /// [`DeadLetterError`].
@@ -118,7 +118,7 @@ impl<'a> DeadLetters<'a> {
         Ok(self.messages(queue)?.count().await?)
     }
 
-    /// Up to `most` of a queue, oldest first. They stay.
+    /// Returns up to `most` messages of a queue, oldest first. They stay in the queue.
     ///
     /// # Errors
     /// [`DeadLetterError`].
@@ -134,10 +134,10 @@ impl<'a> DeadLetters<'a> {
             .collect())
     }
 
-    /// Sends all that are in a queue now on their way again.
+    /// Sends all messages that are in a queue now on their way again.
     ///
     /// # Errors
-    /// [`DeadLetterError`]. What was moved until then is moved.
+    /// [`DeadLetterError`]. The messages moved before the failure stay moved.
     pub async fn redrive(&self, queue: DeadQueue) -> Result<Redriven, DeadLetterError> {
         let most = self.count(queue).await?;
         let source = match queue {
@@ -153,9 +153,10 @@ impl<'a> DeadLetters<'a> {
         })
     }
 
-    /// An event cannot be told again: it has no queue of its own. What it told of an execution can
-    /// be looked up anew, which is what a check on the control queue asks for; what the sweep looks
-    /// after by itself every minute is over by now.
+    /// Redrives the events. An event cannot be sent again, because events have no queue of their
+    /// own. For a task's event, a `Check` message on the control queue has the execution looked up
+    /// anew. Sweep and log events are out of date: the sweep looks after those matters itself every
+    /// minute.
     async fn look_again(&self, most: usize) -> Result<Redriven, DeadLetterError> {
         let dead = self.messages(DeadQueue::Events)?;
         let url = |output| self.stack.output(output).map(str::to_owned);
@@ -238,23 +239,23 @@ fn event(body: &str) -> (String, Option<ExecutionId>) {
     }
 }
 
-/// What a dead event told.
+/// The meaning of a dead event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Event {
-    /// That a task of this execution has changed.
+    /// A task of this execution has changed.
     Task(ExecutionId),
-    /// Marker lines.
+    /// Lines of a log.
     Log,
-    /// That a minute is over.
+    /// The minute's sweep was due.
     Sweep,
-    /// So many ends that were to be announced.
+    /// The number of ends of executions that were to be announced.
     Ends(u64),
-    /// Something else.
+    /// Any other event.
     Unknown,
 }
 
-/// EventBridge keeps the event itself, Lambda wraps it as `requestPayload`, and of a stream's
-/// records only says where they stood.
+/// Reads a dead event. EventBridge keeps the event itself, and Lambda wraps it as `requestPayload`.
+/// Of a stream's records, Lambda keeps only their position and number.
 fn meaning(body: &str) -> Event {
     let Ok(whole) = serde_json::from_str::<Value>(body) else {
         return Event::Unknown;

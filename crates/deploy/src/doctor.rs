@@ -1,5 +1,5 @@
-//! Finding out what is wrong with a stack. Gathering facts and judging them are apart: the
-//! judgement is pure.
+//! Finds out what is wrong with a stack. [`Facts::gather`] collects facts; [`judge`] judges them
+//! without I/O.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -14,47 +14,48 @@ use crate::{
     stack::{Condition, StackView, Stacks},
 };
 
-/// How far a clock may be off. Ours: AWS refuses signatures at five minutes, and times of this
-/// machine stand beside AWS's in what is shown.
+/// How far this machine's clock may be off. AWS refuses signatures at five minutes. The limit is
+/// lower, because times of this machine are shown beside AWS's.
 const CLOCK_MAX: TimeDelta = TimeDelta::seconds(60);
-/// How long a task may take to start. Ours: a start takes a minute, a large image some more.
+/// How long a task may take to start. A start takes a minute, and a large image somewhat longer.
 const LAUNCH_MAX: TimeDelta = TimeDelta::minutes(15);
-/// How long the head of a backlog may wait. Ours: the default timeout of what it waits for.
+/// How long the first entry of a backlog may wait. An hour is the default timeout of the runs that
+/// it waits for.
 const WAIT_MAX: TimeDelta = TimeDelta::hours(1);
-/// How many of many are named. Ours: a backlog or two.
+/// How many names of a longer list are shown, so that they fill a line or two.
 const NAMED: usize = 5;
 
-/// What was found out. What could not be is an error in words.
+/// The facts that were collected. A fact that could not be collected is an error in words.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The stack's name.
     pub name: StackName,
     /// This program's version.
     pub version: String,
-    /// Now.
+    /// The time of the check.
     pub now: DateTime<Utc>,
-    /// Who we are, where: "123456789012 (user/alice) in eu-west-1".
+    /// The account, the caller and the region: "123456789012 (user/alice) in eu-west-1".
     pub account: Result<String, String>,
     /// How far this machine's clock is ahead of AWS's.
     pub clock_ahead: Option<TimeDelta>,
-    /// The stack, if there is one.
+    /// The stack, if it exists.
     pub stack: Result<Option<StackView>, String>,
     /// The account's quotas.
     pub quotas: Vec<(Pool, Known)>,
-    /// How many dead letters there are.
+    /// The number of dead letters in each dead-letter queue.
     pub dead_letters: Vec<(DeadQueue, Result<usize, String>)>,
-    /// What is not over.
+    /// The runs that have not ended, and the unreadable records.
     pub activity: Result<Activity, String>,
     /// The secrets.
     pub secrets: Result<Kept, String>,
-    /// The principals that may write into the streams of tasks.
+    /// The principals that may write into the log streams of tasks.
     pub log_writers: Result<Writers, String>,
-    /// Whether the API takes the configured key; `None` if that was not tried.
+    /// Whether the API accepts the configured key; `None` if that was not tried.
     pub api: Option<Result<(), String>>,
 }
 
 impl Facts {
-    /// Nothing is known but that the account cannot be used.
+    /// Returns the facts for an account that cannot be used: only the reason is known.
     #[must_use]
     pub fn without_account(name: &StackName, version: &str, why: String) -> Self {
         let unknown = || "the account cannot be used".to_owned();
@@ -74,7 +75,7 @@ impl Facts {
         }
     }
 
-    /// Finds out all that AWS tells.
+    /// Collects all facts from AWS. The result of [`Facts::api`] is not among them.
     pub async fn gather(account: &Account, name: &StackName, version: &str) -> Self {
         let who = format!("{} ({}) in {}", account.id, account.who(), account.region);
         let stack = Stacks::new(account, name)
@@ -122,7 +123,7 @@ impl Facts {
             .map_err(|error| error.to_string());
     }
 
-    /// A command for this stack.
+    /// Returns a command line for this stack.
     fn command(&self, verb: &str) -> String {
         if self.name == StackName::default() {
             format!("mycli {verb}")
@@ -132,32 +133,32 @@ impl Facts {
     }
 }
 
-/// What one look came to.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was looked at.
+    /// What was checked.
     pub name: &'static str,
-    /// How it is.
+    /// The verdict.
     pub verdict: Verdict,
-    /// In words.
+    /// The details, in words.
     pub detail: String,
-    /// The way to fix it, if something is wrong or could be better.
+    /// How to fix it, if something is wrong or could be better.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
-/// How something is.
+/// The verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// All is as it should be.
     Ok,
-    /// It works, and somebody could do harm by it. Whether that is to be changed is the account's
-    /// owner's to say, so it fails nothing.
+    /// It works, but somebody could use it to do harm. The account's owner decides whether to
+    /// change it, so a warning does not make `doctor` fail.
     Warning,
-    /// Wrong.
+    /// Something is wrong.
     Wrong,
-    /// It could not be found out, and that is nobody's fault.
+    /// It could not be found out, which does not make `doctor` fail.
     Unknown,
 }
 
@@ -197,7 +198,7 @@ impl Check {
     }
 }
 
-/// Judges the facts: one check after the other, in the order in which they would be mended.
+/// Judges the facts. The checks are in the order in which problems would be fixed.
 #[must_use]
 pub fn judge(facts: &Facts) -> Vec<Check> {
     let account = credentials(facts);
@@ -325,7 +326,7 @@ fn version(facts: &Facts, stack: &StackView) -> Check {
     Check::wrong("version", detail, fix)
 }
 
-/// Whether one version comes after another.
+/// Whether `one` is a later version than `other`.
 #[must_use]
 pub fn is_newer(one: &str, other: &str) -> bool {
     let numbers = |text: &str| -> Option<Vec<u64>> {
@@ -404,7 +405,7 @@ fn dead_letters(facts: &Facts, queue: DeadQueue, count: &Result<usize, String>) 
     }
 }
 
-/// Records that cannot be read, each by its id.
+/// Checks for records that cannot be read, and names each by its id.
 fn records(facts: &Facts) -> Vec<Check> {
     let name = "records";
     let Ok(activity) = &facts.activity else {
@@ -428,7 +429,7 @@ fn records(facts: &Facts) -> Vec<Check> {
     activity.unreadable.iter().map(check).collect()
 }
 
-/// What waits or starts for longer than it should.
+/// Checks for runs that have waited or been starting for too long.
 fn waiting(facts: &Facts) -> Vec<Check> {
     let name = "runs";
     let activity = match &facts.activity {
@@ -525,9 +526,9 @@ fn secrets_kept(facts: &Facts) -> Check {
     Check::ok(name, format!("{} set", kept.records.len()))
 }
 
-/// Roles and users that could forge how a run ended. Any account has administrators, so these are
-/// told and no reason to warn; and nearly any has functions whose roles may write every log, which
-/// is why the others are a warning and not wrong.
+/// Checks for roles and users that could forge how a run ended. Every account has administrators,
+/// so they are named without a warning. Nearly every account has functions whose roles may write
+/// every log, so those are a warning and not an error.
 fn log_writers(facts: &Facts) -> Check {
     let name = "log writers";
     let writers = match &facts.log_writers {
@@ -574,7 +575,7 @@ fn log_writers(facts: &Facts) -> Check {
     }
 }
 
-/// The first few of many, and how many more there are.
+/// Returns the first [`NAMED`] names, and how many more there are.
 fn some_of(names: &[String]) -> String {
     let first = names[..names.len().min(NAMED)].join(", ");
     match names.len().saturating_sub(NAMED) {
@@ -651,7 +652,8 @@ mod tests {
         facts
     }
 
-    /// Exactly one thing is wrong; its detail and its fix hold these texts.
+    /// Asserts that exactly one check is wrong, and that its detail and its fix contain these
+    /// texts.
     #[track_caller]
     fn one_finding(facts: &Facts, name: &str, detail: &str, fix: &str) {
         let wrong: Vec<_> = judge(facts)

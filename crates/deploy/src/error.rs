@@ -1,25 +1,25 @@
-//! What AWS answered instead of what was asked, in one form for all services.
+//! The error of an AWS call, in one form for all services.
 
 use std::error::Error;
 
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-/// A call that failed. The SDK has repeated it already where that could help; the text is AWS's
-/// own, which names no secret.
+/// A call that failed. The SDK has already retried it where that could help. The text is AWS's own
+/// and names no secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to {doing}: {message}{}", code.as_deref().map(|code| format!(" ({code})")).unwrap_or_default())]
 pub struct CallError {
-    /// Completes "failed to".
+    /// What was being done; completes "failed to".
     pub doing: String,
-    /// The service's own word for it, if it answered.
+    /// The service's error code, if it answered.
     pub code: Option<String>,
-    /// In words.
+    /// The message in words.
     pub message: String,
 }
 
 impl CallError {
-    /// Not AWS's: something that a sequence of calls came to.
+    /// Makes an error that is not AWS's answer but the outcome of several calls.
     pub fn new(doing: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             doing: doing.into(),
@@ -28,7 +28,7 @@ impl CallError {
         }
     }
 
-    /// For `map_err`: what was being done completes "failed to".
+    /// Makes the function for `map_err`. `doing` completes "failed to".
     pub fn of<E, R>(doing: impl Into<String>) -> impl FnOnce(SdkError<E, R>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -54,7 +54,7 @@ impl CallError {
             .is_some_and(|code| codes.contains(&code))
     }
 
-    /// Whether these credentials may not do it.
+    /// Whether these credentials lack the permission.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         self.is(&[
@@ -65,8 +65,8 @@ impl CallError {
     }
 }
 
-/// The innermost cause is the one that says something: "Connection refused", "profile `x` was not
-/// defined".
+/// Returns the innermost cause, which is the informative one: "Connection refused", "profile `x`
+/// was not defined".
 fn words(error: &(dyn Error + 'static), answered: bool) -> String {
     if answered {
         return "AWS gave no further reason".into();
@@ -88,7 +88,7 @@ fn words(error: &(dyn Error + 'static), answered: bool) -> String {
     }
 }
 
-/// What the SDK's layers say of themselves.
+/// Whether a text is only what the SDK's layers add around a cause.
 fn is_wrapping(text: &str) -> bool {
     [
         "dispatch failure",

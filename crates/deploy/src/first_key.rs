@@ -1,5 +1,5 @@
-//! The administrator's key. It is made on this machine and only its hash leaves it, so that it is
-//! never in a log or an output of AWS's.
+//! The administrator's key. It is made on this machine, and only its hash leaves the machine. So
+//! the key is never in a log or an output of AWS.
 
 use aws::system::System;
 use chrono::{SubsecRound, Utc};
@@ -13,10 +13,10 @@ use pipeline::auth;
 
 use crate::{Account, activity, stack::StackView};
 
-/// How many names are tried for a key whose name is taken.
+/// How many names are tried for a key if its name is taken.
 const NAMES: u32 = 100;
 
-/// Whether the stack knows this key.
+/// Whether the stack has a record of this key.
 ///
 /// # Errors
 /// When the table does not answer.
@@ -31,10 +31,10 @@ pub async fn is_known(
         .is_some())
 }
 
-/// A new key of 32 random bytes.
+/// Makes a key of 32 random bytes.
 ///
 /// # Errors
-/// When the system has none.
+/// When the system's random source fails.
 pub fn make() -> Result<ApiKey, PortError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
@@ -42,8 +42,8 @@ pub fn make() -> Result<ApiKey, PortError> {
     Ok(ApiKey::from_entropy(bytes))
 }
 
-/// Lets the stack know a key as an administrator's, under this name or, where that is taken, one
-/// with a number behind it. Gives the name.
+/// Adds a key with the administrator's role. If the name is taken, a number is appended to it.
+/// Returns the name.
 ///
 /// # Errors
 /// When the table does not answer, or all names are taken.

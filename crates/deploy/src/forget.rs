@@ -1,4 +1,4 @@
-//! Removing a record of a stack that cannot be read.
+//! Removes a record of a stack that cannot be read.
 
 use aws::{dynamo::DynamoStore, ecs::EcsTasks, system::System};
 use domain::{forget::Forgotten, id::ExecutionId};
@@ -7,7 +7,7 @@ pub use pipeline::forget::{ForgetError, Unreadable};
 
 use crate::{Account, activity, stack::StackView};
 
-/// The records of one stack, and the tasks that run for them.
+/// The records of one stack, and the tasks of their runs.
 #[derive(Debug)]
 pub struct Records {
     store: DynamoStore,
@@ -15,10 +15,10 @@ pub struct Records {
 }
 
 impl Records {
-    /// Of this stack.
+    /// The records of this stack.
     #[must_use]
     pub fn of(account: &Account, stack: &StackView) -> Self {
-        // Without a cluster there are no tasks, and ECS says so.
+        // Without a cluster there are no tasks. ECS's answer then says so.
         let cluster = stack.outputs.get("Cluster").cloned().unwrap_or_default();
         Self {
             store: activity::store(account, stack),
@@ -26,7 +26,7 @@ impl Records {
         }
     }
 
-    /// The record that a text names, which must be one that cannot be read.
+    /// Returns the unreadable record that a text names.
     ///
     /// # Errors
     /// As [`forget::look`].
@@ -34,7 +34,7 @@ impl Records {
         forget::look(&self.store, text).await
     }
 
-    /// Removes it. If a task runs for it, that is stopped first.
+    /// Removes the record. If a task runs for it, the task is stopped first.
     ///
     /// # Errors
     /// As [`forget::remove`].

@@ -1,6 +1,6 @@
-//! Making a stack, or bringing one to this program's version: the bucket, the code, the template,
-//! the stack. Each step finds out what is there already, so that a run that was cut short is
-//! repaired by the next.
+//! Creates a stack, or updates one to this program's version: first the bucket, then the code, the
+//! template and the stack. Each step finds out what exists already, so the next run repairs one
+//! that was interrupted.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::{
     zones,
 };
 
-/// The parameters that follow from the code and the account; a user does not choose them.
+/// The parameters that follow from the code and the account. A user cannot set them.
 pub const OWN_PARAMETERS: [&str; 6] = [
     "StackName",
     "CodeBucket",
@@ -42,51 +42,50 @@ pub struct Wish<'a> {
     pub functions: &'a Functions,
     /// The version of this program.
     pub version: &'a str,
-    /// Parameters that are to have these values; the others stay as they are, or take their
-    /// defaults.
+    /// The parameters to set. The others keep their values, or get their defaults.
     pub parameters: &'a BTreeMap<String, String>,
 }
 
-/// What came of it.
+/// The result of a deployment.
 #[derive(Clone, Debug)]
 pub struct Deployed {
-    /// The stack, as it stands now.
+    /// The stack after the deployment.
     pub stack: StackView,
-    /// What was done to it.
+    /// What was done to the stack.
     pub change: Change,
-    /// The version it was of before.
+    /// The version of the stack before, if it existed.
     pub version_before: Option<String>,
 }
 
 /// What was done to a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was made.
+    /// The stack was created.
     Made,
-    /// It was changed.
+    /// The stack was updated.
     Changed,
-    /// It was as it should be.
+    /// The stack was up to date.
     Nothing,
 }
 
-/// Why there is no stack, or not the wished one.
+/// Why a deployment failed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// A parameter that the template does not have.
     #[error("the template has no parameter `{name}`; there are {known}")]
     Parameter {
-        /// What was given.
+        /// The name that was given.
         name: String,
-        /// What there is.
+        /// The parameters that exist.
         known: String,
     },
-    /// A parameter that is not the user's to set.
+    /// The user may not set this parameter.
     #[error("the parameter `{0}` follows from the code and the account, and cannot be set")]
     Own(String),
-    /// `destroy` got stuck.
+    /// A removal of the stack was not completed.
     #[error("the stack is half removed{}: finish that with `mycli destroy`", .0.as_deref().map(|why| format!(" ({why})")).unwrap_or_default())]
     HalfRemoved(Option<String>),
-    /// A table that mycli did not make stands in the way.
+    /// A table of the stack's name exists that mycli did not make.
     #[error("there is a table {0} that mycli did not make: choose another name with --stack")]
     ForeignTable(String),
     /// The account has opted out of ECS's long ARNs.
@@ -95,33 +94,34 @@ pub enum InstallError {
          `aws ecs put-account-setting-default --name taskLongArnFormat --value enabled --region {0}`, then run this again"
     )]
     ShortArns(String),
-    /// The account's setting cannot be looked at, and must not be replaced unseen.
+    /// API Gateway's log role cannot be read, and must not be replaced without looking.
     #[error(
         "{0}.\nAPI Gateway has one log role for the account and region: say with --parameter GatewayLogRole=keep that one is set, or with \
          --parameter GatewayLogRole=create that one is to be made"
     )]
     GatewayLogRole(CallError),
-    /// The table's keys or indexes.
+    /// The table's keys or indexes cannot be changed as the template asks.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// An index that is not built.
+    /// An index did not become ready.
     #[error(transparent)]
     Index(#[from] SettleError),
-    /// The stack.
+    /// The stack could not be changed.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// The template.
+    /// The template is not usable.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// A call.
+    /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
 }
 
-/// Makes or changes the stack. Idempotent: where all is as it should be, nothing is done.
+/// Creates or updates the stack. Idempotent: if all is up to date, nothing changes.
 ///
 /// # Errors
-/// [`InstallError`]. What was done before stays, and the next call goes on from there.
+/// [`InstallError`]. What was done before the failure stays, and the next call continues from
+/// there.
 pub async fn deploy(
     account: &Account,
     name: &StackName,
@@ -141,7 +141,7 @@ pub async fn deploy(
     };
     upload(&bucket, wish.functions, tell).await?;
     let own = own_parameters(account, name, &bucket, wish);
-    // One that holds only an imported table has no settings yet.
+    // A stack that holds only an imported table has no settings yet.
     let as_set = before.as_ref().filter(|stack| !stack.is_adopted);
     let found = found_parameters(account, name, as_set, wish, tell).await?;
     let settings = settings(template, as_set, &own, &found, wish.parameters);
@@ -187,7 +187,7 @@ pub async fn deploy(
     })
 }
 
-/// Sees to ECS's service-linked role, which a new account lacks.
+/// Creates ECS's service-linked role, which a new account lacks.
 async fn service_role(account: &Account, tell: &impl Fn(Progress)) -> Result<(), CallError> {
     match service_role::ensure(account).await? {
         ServiceRole::There => {}
@@ -201,8 +201,8 @@ async fn service_role(account: &Account, tell: &impl Fn(Progress)) -> Result<(),
     Ok(())
 }
 
-/// Makes the stack. A service-linked role that was just made may still be unknown to ECS, which
-/// then works the next time.
+/// Creates the stack. ECS may not know a service-linked role that was just created. In that case
+/// the stack is created once more.
 async fn make(
     stacks: &Stacks,
     url: &str,
@@ -224,9 +224,9 @@ async fn make(
     }
 }
 
-/// Parameters that follow from what there is in the account, unless the user sets them: the zones
-/// of the network, and whether API Gateway's log role is to be made. Of a stack that stands the
-/// zones are those of its subnets, and the role stays as it is.
+/// Returns parameters that follow from what exists in the account, unless the user sets them: the
+/// zones of the network, and whether to create API Gateway's log role. For an existing stack the
+/// zones are those of its subnets, and the log role stays as it is.
 async fn found_parameters(
     account: &Account,
     name: &StackName,
@@ -245,7 +245,7 @@ async fn found_parameters(
         .is_none_or(String::is_empty);
     if zones::PARAMETERS.iter().all(|parameter| takes(parameter)) {
         let zones = match before {
-            // Once they are parameters, they stay.
+            // Once the zones are parameters of the stack, they stay.
             Some(before) if before.parameters.contains_key(zones::PARAMETERS[0]) => Vec::new(),
             Some(_) => zones::of_stack(account, name).await?,
             None if has_own_network => zones::choose(account).await?,
@@ -254,8 +254,8 @@ async fn found_parameters(
         found.extend(zones::PARAMETERS.into_iter().zip(zones));
     }
     if before.is_none() && takes(TASK_ROLE_PATH) {
-        // IAM knows no regions: a role for the stack of this name in another region is not for this
-        // one.
+        // IAM has no regions. The path names the region, so that a role for this stack is not also
+        // for a stack of the same name in another region.
         found.insert(TASK_ROLE_PATH, format!("/mycli/{name}.{}/", account.region));
     }
     if before.is_none() && takes(gateway_log::PARAMETER) {
@@ -306,7 +306,8 @@ fn check_parameters(
     }
 }
 
-/// The stack in a condition in which it can be changed; `None` if it is to be made.
+/// Brings the stack into a state in which it can be updated, and returns it; `None` if it must be
+/// created.
 async fn ready(
     stacks: &Stacks,
     tell: &impl Fn(Progress),
@@ -343,8 +344,9 @@ async fn ready(
     }
 }
 
-/// A stack of the history that an earlier one left, if there is any: CloudFormation imports the
-/// table, and an update adds the rest. To make a table of that name would fail after minutes.
+/// Makes a stack from the history that an earlier stack left, if there is one. CloudFormation
+/// imports the table, and a later update adds the rest. Creating a table of the same name would
+/// fail after minutes.
 async fn adopted(
     account: &Account,
     name: &StackName,
@@ -358,7 +360,7 @@ async fn adopted(
         Ok(Kept::Nothing) => return Ok(None),
         Ok(Kept::Foreign) => return Err(InstallError::ForeignTable(table)),
         Ok(Kept::History) => {}
-        // Who may not look is told by the stack.
+        // Without permission to look, CloudFormation reports a table that is in the way.
         Err(error) if error.is_denied() => return Ok(None),
         Err(error) => return Err(error.into()),
     }
@@ -379,7 +381,8 @@ async fn adopted(
     ))
 }
 
-/// That it cannot be protected is no reason to fail what stands.
+/// Protects the table against deletion. A failure is only reported, because the stack itself is
+/// complete.
 async fn protect(account: &Account, name: &StackName, tell: &impl Fn(Progress)) {
     if let Err(error) = Table::new(account, &name.table()).protect(true).await {
         tell(Progress::Step(format!(
@@ -439,8 +442,8 @@ fn own_parameters(
     ])
 }
 
-/// The parameters, by precedence: those that follow from the code, the user's, those that were
-/// found in the account, those of before. The rest are the template's defaults.
+/// Returns the parameters. Precedence, highest first: those that follow from the code, the user's,
+/// those found in the account, those of the stack before. All others get the template's defaults.
 fn settings(
     template: &Template,
     before: Option<&StackView>,

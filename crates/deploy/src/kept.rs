@@ -1,22 +1,22 @@
-//! A table that outlived its stack, as `destroy --keep-history` leaves it.
+//! A table that outlived its stack: `destroy --keep-history` leaves one.
 
 use aws_sdk_dynamodb::{Client, error::ProvideErrorMetadata};
 
 use crate::{Account, CallError, StackName, names::TAG, table::Table, template::KEPT_TAG};
 
-/// The nature of a table that has a stack's name, while there is no such stack.
+/// The kind of table that has a stack's name while there is no such stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// There is none.
+    /// There is no table of this name.
     Nothing,
-    /// The history of a stack of this name.
+    /// The table is the history of a stack of this name.
     History,
-    /// Somebody else's.
+    /// The table is not mycli's.
     Foreign,
 }
 
-/// Finds out by the table's tags: that of an earlier removal, or the one that CloudFormation gave
-/// it.
+/// Finds out by the table's tags. Either an earlier removal or CloudFormation has tagged a table of
+/// ours.
 pub(crate) async fn look(account: &Account, name: &StackName) -> Result<Kept, CallError> {
     let table = name.table();
     let Some(arn) = arn(account, &table).await? else {
@@ -38,7 +38,7 @@ pub(crate) async fn look(account: &Account, name: &StackName) -> Result<Kept, Ca
     })
 }
 
-/// Removes it for good.
+/// Removes the table for good, even if it is protected against deletion.
 pub(crate) async fn remove(account: &Account, table: &str) -> Result<(), CallError> {
     Table::new(account, table).protect(false).await?;
     let deleted = Client::new(&account.config)
@@ -51,7 +51,7 @@ pub(crate) async fn remove(account: &Account, table: &str) -> Result<(), CallErr
         .map_err(CallError::of(format!("remove the table {table}")))
 }
 
-/// Takes the mark of an earlier removal away from one that is a stack's again.
+/// Removes the tag of an earlier removal, once the table belongs to a stack again.
 pub(crate) async fn unmark(account: &Account, table: &str) -> Result<(), CallError> {
     let Some(arn) = arn(account, table).await? else {
         return Ok(());

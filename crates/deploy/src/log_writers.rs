@@ -1,11 +1,12 @@
-//! Finding roles and users, other than the stack's own, that may write into the log streams of its
-//! tasks. A marker line there that has the attempt's secret tells how a run ended, so a stranger
+//! Finds roles and users, other than the stack's own, that may write into the log streams of its
+//! tasks. A marker line there that has the attempt's secret decides how a run ended. So a stranger
 //! who learns that secret could forge an end.
 //!
-//! IAM lists everybody with all policies in a few pages (`GetAccountAuthorizationDetails`), and
-//! simulates one principal a call. So the listing is looked through here first, generously: a
-//! statement that may allow the write is enough. IAM itself then says of each principal that is
-//! left whether the write is allowed, with denials, boundaries and conditions.
+//! IAM lists all principals with all their policies in a few pages
+//! (`GetAccountAuthorizationDetails`), but simulates only one principal per call. So this module
+//! first searches the listing itself, and is generous: a statement that may allow the write is
+//! enough. Then IAM says for each remaining principal whether the write is allowed, with denials,
+//! boundaries and conditions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,34 +29,35 @@ use crate::{
     stack::{StackView, Stacks},
 };
 
-/// How many principals IAM is asked about. Ours: IAM names no rate for the simulation, an answer
-/// takes some tenths of a second, and the first findings are enough to act on.
+/// How many principals IAM is asked about. IAM states no rate for the simulation, an answer takes
+/// some tenths of a second, and the first findings are enough to act on.
 const ASKED_MAX: usize = 50;
-/// Most items of one page (IAM API reference, `GetAccountAuthorizationDetails`).
+/// The most items of one page (IAM API reference, `GetAccountAuthorizationDetails`).
 const PAGE: i32 = 1000;
-/// The call that writes, as IAM knows it, and in lower case, since names of actions do not depend
-/// on case.
+/// IAM's name of the action that writes. The lower-case form is for comparison, because names of
+/// actions do not depend on case.
 const WRITE: &str = "logs:PutLogEvents";
 const WRITE_LOWER: &str = "logs:putlogevents";
-/// The role of the template that writes the logs of tasks.
+/// The template's resource for the role that writes the logs of tasks.
 const WRITER: &str = "ExecutionRole";
-/// The path of service-linked roles. AWS alone changes and uses them.
+/// The path of service-linked roles. Only AWS changes and uses them.
 const SERVICE_LINKED: &str = "/aws-service-role/";
 
-/// The principals that may write into the log streams of a stack's tasks, beside the stack itself.
+/// The principals, other than the stack's own roles, that may write into the log streams of a
+/// stack's tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writers {
     /// The log group's ARN.
     pub group: String,
-    /// Those that IAM lets write and that are no administrators, as `role/name`.
+    /// The principals that IAM lets write and that are no administrators, as `role/name`.
     pub others: Vec<String>,
-    /// Those that may do everything.
+    /// The principals that may do everything.
     pub administrators: Vec<String>,
-    /// Those of which it cannot be told, by the reason.
+    /// The principals for which the answer is not known, by the reason.
     pub untold: BTreeMap<String, Vec<String>>,
 }
 
-/// Finds them.
+/// Finds the principals.
 ///
 /// # Errors
 /// When CloudFormation, API Gateway or IAM does not answer, or these credentials may not look.
@@ -72,7 +74,7 @@ pub(crate) async fn find(
         account.id,
         stack.output("LogGroup")?
     );
-    // As the log driver names them: prefix, container, task.
+    // The log driver names streams by prefix, container and task.
     let stream = format!("{group}:log-stream:task/main/0123456789abcdef0123456789abcdef");
     let client = Client::new(&account.config);
     let suspects = list(&client).await?.suspects(&own, &stream);
@@ -89,8 +91,9 @@ pub(crate) async fn find(
     Ok(simulation.tell(writers, suspects.others).await)
 }
 
-/// The names of the roles that are meant to write there: the one by which ECS does, and the one by
-/// which API Gateway writes its own logs, whose policy AWS made and names no log groups.
+/// Returns the names of the roles that are meant to write there. One is the role with which ECS
+/// writes. The other is the role with which API Gateway writes its own logs: AWS made its policy,
+/// which names no log groups.
 async fn own_roles(account: &Account, name: &StackName) -> Result<BTreeSet<String>, CallError> {
     let mut own = gateway_log::ours(account, name, true).await?;
     own.extend(Stacks::new(account, name).resources().await?.remove(WRITER));
@@ -122,12 +125,12 @@ async fn list(client: &Client) -> Result<Listing, CallError> {
     Ok(listing)
 }
 
-/// The policies of somebody.
+/// The policies of a principal or a group.
 #[derive(Clone, Debug, Default)]
 struct Policies {
-    /// Documents, percent-encoded as IAM gives them.
+    /// The inline policies' documents, percent-encoded as IAM gives them.
     inline: Vec<String>,
-    /// ARNs of managed policies.
+    /// The ARNs of the attached managed policies.
     attached: Vec<String>,
 }
 
@@ -149,9 +152,9 @@ struct Principal {
     name: String,
     path: String,
     policies: Policies,
-    /// A user's.
+    /// The groups of a user; empty for a role.
     groups: Vec<String>,
-    /// Whether a permissions boundary holds.
+    /// Whether a permissions boundary is set.
     is_bounded: bool,
 }
 
@@ -192,7 +195,7 @@ fn group(group: &GroupDetail) -> (String, Policies) {
     (group.group_name().unwrap_or_default().to_owned(), policies)
 }
 
-/// A managed policy's ARN and the document that counts.
+/// Returns a managed policy's ARN and the document of its default version.
 fn managed(policy: &ManagedPolicyDetail) -> Option<(String, String)> {
     let counts = policy
         .policy_version_list()
@@ -209,20 +212,21 @@ struct Listing {
     managed: BTreeMap<String, String>,
 }
 
-/// Principals that a policy may let write.
+/// The principals that a policy may let write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Suspects {
-    /// As `role/name`. IAM is not asked about them: a denial would not hold those that can change
-    /// it.
+    /// The administrators, as `role/name`. IAM is not asked about them, because a denial would not
+    /// stop those who can change it.
     administrators: Vec<String>,
-    /// The most likely first.
+    /// All others, the most likely first.
     others: Vec<Suspect>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Suspect {
     arn: String,
-    /// Whether all that may let it write has a condition, or is not known here.
+    /// Whether every statement that may let it write has a condition or is in a policy that cannot
+    /// be read here.
     depends: bool,
 }
 
@@ -256,7 +260,7 @@ impl Listing {
         suspects
     }
 
-    /// How far the policies of a principal reach, its groups' among them.
+    /// Returns how far the policies of a principal and of its groups reach.
     fn reach(&self, principal: &Principal, stream: &str) -> Reach {
         let groups = principal
             .groups
@@ -268,8 +272,8 @@ impl Listing {
                 .inline
                 .iter()
                 .map(|document| reach(document, stream));
-            // IAM lists each policy that is attached to somebody. One that is missing all the same
-            // is left to the simulation.
+            // IAM lists every policy that is attached to a principal. If one is missing all the
+            // same, the simulation decides.
             let attached = policies
                 .attached
                 .iter()
@@ -283,20 +287,20 @@ impl Listing {
     }
 }
 
-/// How far a statement's permission reaches, before denials and boundaries.
+/// What a statement permits, before denials and boundaries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reach {
-    /// Not to the streams of tasks.
+    /// It does not permit writing into the streams of tasks.
     Nothing,
-    /// To them, under a condition; or the policy cannot be read here.
+    /// It permits that under a condition, or the policy cannot be read here.
     Perhaps,
-    /// To them.
+    /// It permits that.
     Stream,
-    /// To all that there is.
+    /// It permits every action on every resource.
     Everything,
 }
 
-/// How far a policy document reaches, percent-encoded as IAM gives it.
+/// Returns how far a policy document reaches. The document is percent-encoded, as IAM gives it.
 fn reach(document: &str, stream: &str) -> Reach {
     let Ok(policy) = serde_json::from_str::<Value>(&decoded(document)) else {
         return Reach::Perhaps;
@@ -328,8 +332,8 @@ fn statement(statement: &Value, stream: &str) -> Reach {
 }
 
 /// Whether an element, or its negation (`NotAction` for `Action`), covers what `fits` stands for. A
-/// variable may have any value, so it covers more where it allows, and excludes nothing where it
-/// does not.
+/// policy variable may have any value. So in the element it counts as a match, and in the negation
+/// it excludes nothing.
 fn covers(statement: &Value, element: &str, fits: impl Fn(&str) -> bool) -> bool {
     match &statement[element] {
         Value::Null => {
@@ -341,7 +345,7 @@ fn covers(statement: &Value, element: &str, fits: impl Fn(&str) -> bool) -> bool
     }
 }
 
-/// A pattern with a `*` for each variable.
+/// Replaces each variable of a pattern by `*`.
 fn with_any_value(pattern: &str) -> String {
     let mut parts = pattern.split("${");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -360,12 +364,13 @@ fn texts(value: &Value) -> impl Iterator<Item = &str> {
     one_or_more(value).iter().filter_map(Value::as_str)
 }
 
-/// `*` stands for any text, `?` for any character. IAM lets no wildcard reach beyond its part of an
-/// ARN; this does, which suits a first look.
+/// Whether a pattern matches a text: `*` stands for any text, `?` for any character. In IAM a
+/// wildcard does not reach beyond its part of an ARN. Here it does, which is good enough for a
+/// first look.
 fn like(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<_>, Vec<_>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut seen) = (0, 0);
-    // The last `*`, and how much of the text it stood for up to now ends where.
+    // The position of the last `*`, and the end of the text that it has matched so far.
     let mut star: Option<(usize, usize)> = None;
     while seen < text.len() {
         match pattern.get(at) {
@@ -390,19 +395,19 @@ fn like(pattern: &str, text: &str) -> bool {
     pattern[at..].iter().all(|rest| *rest == '*')
 }
 
-/// A principal in few words: `role/path/name` of its ARN.
+/// Returns `role/path/name` of a principal's ARN.
 fn words(arn: &str) -> &str {
     arn.rsplit_once(':').map_or(arn, |(_, resource)| resource)
 }
 
-/// What IAM says of one principal.
+/// IAM's answer for one principal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
-    /// It may write.
+    /// The principal may write.
     May,
-    /// It may not.
+    /// The principal may not write.
     MayNot,
-    /// That depends on what these condition keys are at the time.
+    /// The answer depends on the values of these condition keys at the time of the call.
     Depends(Vec<String>),
 }
 
@@ -414,7 +419,8 @@ struct Simulation {
 }
 
 impl Simulation {
-    /// Asks about each of them, the first [`ASKED_MAX`] at most, until an answer fails.
+    /// Asks IAM about each suspect, up to [`ASKED_MAX`] of them and until a call fails. The rest
+    /// are reported as unknown.
     async fn tell(&self, mut writers: Writers, suspects: Vec<Suspect>) -> Writers {
         let mut refusal = None;
         for (asked, suspect) in suspects.into_iter().enumerate() {
@@ -467,15 +473,15 @@ impl Simulation {
             .await
         {
             Ok(said) => Ok(answer(&said, suspect.depends)),
-            // It was removed since it was listed.
+            // The principal was removed after it was listed.
             Err(error) if error.code() == Some("NoSuchEntity") => Ok(Answer::MayNot),
             Err(error) => Err(CallError::of(doing())(error)),
         }
     }
 }
 
-/// A condition whose key is not given to the simulation does not hold there, so a principal that
-/// may write only under one is not cleared by it.
+/// Reads the simulator's answer. A condition does not hold in the simulation if its key was not
+/// given. So a refusal does not clear a principal that may write only under a condition.
 fn answer(said: &SimulatePrincipalPolicyOutput, depends: bool) -> Answer {
     let Some(result) = said.evaluation_results().first() else {
         return Answer::MayNot;
@@ -509,7 +515,7 @@ mod tests {
     const STREAM: &str =
         "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/default:log-stream:task/main/01";
 
-    /// As IAM gives a document.
+    /// Encodes a document as IAM does.
     fn encoded(document: &Value) -> String {
         document
             .to_string()
@@ -551,7 +557,7 @@ mod tests {
         for resource in [
             "arn:aws:logs:*:*:log-group:/aws/lambda/*",
             "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/default:log-stream:command/*",
-            // The log group itself, which is no stream of it.
+            // The log group itself is not one of its streams.
             "arn:aws:logs:eu-west-1:123456789012:log-group:/aws/mycli/default",
             "arn:aws:logs:us-east-1:123456789012:*",
         ] {
@@ -718,8 +724,8 @@ mod tests {
             answer(&said(implicit.clone(), &["aws:SourceIp"]), true),
             Answer::Depends(vec!["aws:SourceIp".into()])
         );
-        // A permission without a condition is held back by something else: a boundary, or the
-        // organization.
+        // Without a condition in its policy, something else holds the permission back: a boundary,
+        // or the organization.
         assert_eq!(
             answer(&said(implicit.clone(), &["aws:SourceIp"]), false),
             Answer::MayNot

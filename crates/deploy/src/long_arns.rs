@@ -1,19 +1,19 @@
-//! ECS's ARNs of tasks. Those without the cluster's name, which an account may have kept, match no
-//! role of the stack and take no tags.
+//! The format of ECS's task ARNs. An account may have kept the short ones, without the cluster's
+//! name. They match no role of the stack, and tasks with such an ARN take no tags.
 
 use aws_sdk_ecs::{Client, types::SettingName};
 
 use crate::Account;
 
-/// Whether the account keeps the short ones. An account that nobody may ask, or that says nothing,
-/// has the long ones: they are the default since April 2021 (ECS Developer Guide, "Amazon Resource
-/// Names (ARNs) and IDs").
+/// Whether the account keeps the short ARNs. If the setting cannot be read or is missing, the
+/// account counts as having the long ones, which are the default since April 2021 (ECS Developer
+/// Guide, "Amazon Resource Names (ARNs) and IDs").
 pub(crate) async fn are_off(account: &Account) -> bool {
     let call = Client::new(&account.config)
         .list_account_settings()
         .name(SettingName::TaskLongArnFormat);
-    // The functions' roles are nobody that has settings of its own: for them the account's hold,
-    // which are the root user's.
+    // The functions' roles have no settings of their own. The account's settings apply to them, and
+    // those are the root user's.
     let root = account
         .arn
         .split(':')

@@ -1,22 +1,24 @@
-//! The names of what a stack consists of. Template, functions and commands rely on the same ones.
+//! The names of a stack's parts. The template, the functions and the commands rely on the same
+//! names.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Longest name of a stack. Ours: `mycli-<name>-<account>-<region>` fits the 63 characters of a
-/// bucket's name (Amazon S3, "General purpose bucket naming rules") in every region.
+/// The longest name of a stack. With it, `mycli-<name>-<account>-<region>` fits the 63 characters
+/// of a bucket's name (Amazon S3, "General purpose bucket naming rules") in every region.
 pub const STACK_NAME_MAX: usize = 20;
 
-/// The tag that everything of a stack carries, with the stack's short name.
+/// The tag on everything that belongs to a stack. Its value is the stack's short name.
 pub const TAG: &str = "mycli:stack";
 
-/// The short name of a stack: 1 to 20 of `a-z 0-9 -`, starting with a letter.
+/// The short name of a stack: 1 to 20 of `a-z 0-9 -`, starting with a letter and not ending with
+/// `-`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StackName(String);
 
-/// Why a text is no [`StackName`].
+/// The error for a text that is no [`StackName`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "'{0}' is not a stack's name: 1 to {STACK_NAME_MAX} of a-z, 0-9 and -, starting with a letter, not ending with -"
@@ -24,44 +26,45 @@ pub struct StackName(String);
 pub struct StackNameError(String);
 
 impl StackName {
-    /// The name itself.
+    /// Returns the short name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name of the CloudFormation stack, and what most names in it begin with.
+    /// Returns the name of the CloudFormation stack, which is also the prefix of most names in it.
     #[must_use]
     pub fn full(&self) -> String {
         format!("mycli-{}", self.0)
     }
 
-    /// The table with the history.
+    /// Returns the name of the table with the history.
     #[must_use]
     pub fn table(&self) -> String {
         self.full()
     }
 
-    /// The bucket that the functions' code is kept in.
+    /// Returns the name of the bucket with the functions' code.
     #[must_use]
     pub fn bucket(&self, account: &str, region: &str) -> String {
         format!("{}-{account}-{region}", self.full())
     }
 
-    /// The path of the parameters that hold secrets, with a slash at both ends.
+    /// Returns the path of the parameters that hold secrets, with a slash at both ends.
     #[must_use]
     pub fn secrets_path(&self) -> String {
         format!("/mycli/{}/secrets/", self.0)
     }
 
-    /// What the families of its task definitions begin with; a hash in hexadecimal follows.
+    /// Returns the prefix of the stack's task definition families. A hash in hexadecimal follows
+    /// it.
     #[must_use]
     pub fn family_prefix(&self) -> String {
         format!("{}-", self.full())
     }
 
-    /// Whether a task definition's family is this stack's, and not that of a stack whose name only
-    /// begins like this one.
+    /// Whether a task definition's family belongs to this stack, and not to a stack with a longer
+    /// name that begins like this one's.
     #[must_use]
     pub fn owns_family(&self, family: &str) -> bool {
         let hash = family.strip_prefix(&self.family_prefix());

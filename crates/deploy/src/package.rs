@@ -1,5 +1,5 @@
-//! The functions' code: one zip each, with one program named `bootstrap` (what Lambda's
-//! `provided.al2023` runs).
+//! The functions' code: one zip each, with one program named `bootstrap`, which is what Lambda's
+//! `provided.al2023` runs.
 
 use std::{
     fs::{self, File},
@@ -11,16 +11,16 @@ use goblin::elf::{Elf, header};
 use sha2::{Digest, Sha256};
 use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
-/// The functions of a stack: each one's zip is called so, and its Lambda function
+/// The functions of a stack. A function's zip has this name, and its Lambda function is called
 /// `mycli-<stack>-<name>`.
 pub const FUNCTIONS: [&str; 4] = ["submit", "launcher", "state-tracker", "query"];
 
 const PROGRAM: &str = "bootstrap";
-/// Largest program looked at. Lambda takes 250 MB unzipped (AWS Lambda quotas, "Deployment
+/// The largest program that is read. Lambda takes 250 MB unzipped (AWS Lambda quotas, "Deployment
 /// package").
 const PROGRAM_MAX: u64 = 250 << 20;
 
-/// The processors Lambda has.
+/// The processor architectures that Lambda has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
     /// Graviton.
@@ -30,7 +30,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// Lambda's word for it.
+    /// Lambda's name for the architecture.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -48,13 +48,13 @@ impl Architecture {
     }
 }
 
-/// A version of glibc, as a program names it: `GLIBC_2.34` is 2 and 34.
+/// A glibc version as (major, minor): `GLIBC_2.34` is `(2, 34)`.
 type Glibc = (u32, u32);
 
-/// What Lambda's `provided.al2023` has (AWS-FACTS §9).
+/// The version that Lambda's `provided.al2023` has (AWS-FACTS §9).
 const GLIBC: Glibc = (2, 34);
 
-/// The newest version of glibc that a program asks for; none if it is linked statically.
+/// Returns the newest version of glibc that a program requires; `None` if it is linked statically.
 fn glibc_needed(program: &Elf<'_>) -> Option<Glibc> {
     let needs = program
         .verneed
@@ -66,7 +66,8 @@ fn glibc_needed(program: &Elf<'_>) -> Option<Glibc> {
         .max()
 }
 
-/// Symbols of glibc's own are not for programs, and `GLIBC_ABI_…` is no version.
+/// Parses a version's name. glibc's private symbols (`GLIBC_PRIVATE`) and `GLIBC_ABI_…` are no
+/// versions.
 fn glibc_version(text: &str) -> Option<Glibc> {
     let mut numbers = text.strip_prefix("GLIBC_")?.split('.').map(str::parse);
     match (numbers.next()?, numbers.next()) {
@@ -75,46 +76,46 @@ fn glibc_version(text: &str) -> Option<Glibc> {
     }
 }
 
-/// Why there are no functions to deploy.
+/// Why the functions cannot be deployed.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
-    /// No folder with the zips.
+    /// No folder has the zips.
     #[error(
         "the functions' code is not here: looked for {} in {}.\nA release of mycli has them in `functions/` beside the program; built from \
          source, `just package` makes them: then give --functions target/package", names(), list(.0)
     )]
     Missing(Vec<PathBuf>),
-    /// A file that cannot be read or written.
+    /// A file cannot be read or written.
     #[error("failed to use {}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// Not a zip.
+    /// A file is not a zip.
     #[error("{} is not a zip that can be read: {error}", path.display())]
     Zip {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: zip::result::ZipError,
     },
-    /// It holds something else.
+    /// A zip or a file holds no Linux program for Lambda's processors.
     #[error("{} holds no Linux program called `{PROGRAM}` for arm64 or x86_64: was it built for another system?", .0.display())]
     Program(PathBuf),
-    /// It asks for more than Lambda has.
+    /// A program requires a newer glibc than Lambda has.
     #[error(
         "{} asks for glibc {}.{}, and Lambda has {}.{}: build it against an older one, with `just package arm64` (cargo-lambda) or \
          `cargo zigbuild --target …-unknown-linux-gnu.2.34`, or on an older distribution", path.display(), needed.0, needed.1, GLIBC.0, GLIBC.1
     )]
     Glibc {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What it asks for.
+        /// The version that it requires.
         needed: (u32, u32),
     },
-    /// Zips of two builds.
+    /// The zips are of builds for different processors.
     #[error("the functions in {} are built for different processors: build them anew", .0.display())]
     Mixed(PathBuf),
 }
@@ -131,12 +132,12 @@ fn list(folders: &[PathBuf]) -> String {
         .join(", ")
 }
 
-/// The code of all functions, of one build.
+/// The code of all functions, from one build.
 #[derive(Clone)]
 pub struct Functions {
-    /// Name and zip, in the order of [`FUNCTIONS`].
+    /// The names and zips, in the order of [`FUNCTIONS`].
     pub(crate) zips: Vec<(&'static str, Vec<u8>)>,
-    /// What they are built for.
+    /// The architecture that they are built for.
     pub architecture: Architecture,
 }
 
@@ -149,7 +150,7 @@ impl std::fmt::Debug for Functions {
 }
 
 impl Functions {
-    /// Those in the first of `folders` that has any.
+    /// Reads the functions from the first of `folders` that has any of them.
     ///
     /// # Errors
     /// [`PackageError`].
@@ -182,8 +183,8 @@ impl Functions {
         Ok(Self { zips, architecture })
     }
 
-    /// Where they are kept in the bucket: a name made of their content, so that the same code is
-    /// never stored or deployed twice and other code is always noticed.
+    /// The functions' key prefix in the bucket, derived from their content. So the same code is
+    /// never stored or deployed twice, and a change of code is always noticed.
     #[must_use]
     pub fn prefix(&self) -> String {
         let mut hash = Sha256::new();
@@ -222,7 +223,7 @@ fn architecture(path: &Path, bytes: &[u8]) -> Result<Architecture, PackageError>
     checked(path, &program)
 }
 
-/// The processor that a program is for, if Lambda can run it.
+/// Returns the architecture of a program, if Lambda can run it.
 fn checked(path: &Path, program: &[u8]) -> Result<Architecture, PackageError> {
     let none = || PackageError::Program(path.to_owned());
     let elf = Elf::parse(program).map_err(|_| none())?;
@@ -237,8 +238,7 @@ fn checked(path: &Path, program: &[u8]) -> Result<Architecture, PackageError> {
 }
 
 /// Packs the built functions of one folder into zips in another, if Lambda can run them. The same
-/// programs give the same bytes, whenever and wherever that is done: there are no times in the
-/// zips, and the permissions are fixed.
+/// programs always give the same bytes: the zips hold no times, and the permissions are fixed.
 ///
 /// # Errors
 /// [`PackageError`].
@@ -262,7 +262,8 @@ pub fn pack(programs: &Path, zips: &Path) -> Result<(), PackageError> {
     Ok(())
 }
 
-/// cargo puts a program at `<name>`, cargo-lambda at `<name>/bootstrap`.
+/// Returns the path of a built program. cargo writes it to `<name>`, cargo-lambda to
+/// `<name>/bootstrap`.
 fn program_in(folder: &Path, name: &str) -> PathBuf {
     let plain = folder.join(name);
     if plain.is_dir() {
@@ -289,12 +290,12 @@ fn write(file: impl Write + io::Seek, program: &[u8]) -> zip::result::ZipResult<
 mod tests {
     use super::*;
 
-    /// A program that calls one function of glibc, which it asks for by this version. Made with
-    /// `gcc -nostdlib` and a library of that name whose only symbol has that version.
+    /// A program that calls one function of glibc and requires this version for it. Made with `gcc
+    /// -nostdlib` and a library of that name whose only symbol has that version.
     const NEEDS_2_34: &[u8] = include_bytes!("../fixtures/needs-glibc-2.34");
     const NEEDS_2_38: &[u8] = include_bytes!("../fixtures/needs-glibc-2.38");
 
-    /// The same program for another processor, as far as its head tells.
+    /// The same program with another processor in its ELF header.
     fn elf(machine: u8) -> Vec<u8> {
         let mut program = NEEDS_2_34.to_vec();
         program[18] = machine;
@@ -360,7 +361,7 @@ mod tests {
         ] {
             assert!(error.contains(part), "{error}");
         }
-        // Somebody else may have packed it.
+        // The zips may have been packed by other means than [`pack`].
         let zips = packed([(); 4].map(|()| elf(0x3e)));
         write(
             File::create(zips.path().join("zips/query.zip")).unwrap(),

@@ -1,4 +1,4 @@
-//! How many vCPUs the account may use, as far as AWS tells.
+//! The account's quotas of Fargate vCPUs, as far as AWS states them.
 
 use aws::quotas::{ServiceQuotas, whole};
 use chrono::{SubsecRound, Utc};
@@ -9,20 +9,20 @@ use domain::{
 
 use crate::{Account, activity, stack::StackView};
 
-/// A pool of Fargate's, and the parameter of the stack that limits it.
+/// A capacity pool of Fargate, which a parameter of the stack limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pool {
-    /// Spot.
+    /// Fargate Spot.
     Spot,
-    /// On demand.
+    /// Fargate on demand.
     OnDemand,
 }
 
 impl Pool {
-    /// Both.
+    /// Both pools.
     pub const ALL: [Self; 2] = [Self::Spot, Self::OnDemand];
 
-    /// The stack's parameter.
+    /// The stack's parameter for the pool's limit.
     #[must_use]
     pub fn parameter(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl Pool {
         }
     }
 
-    /// The flag that sets it.
+    /// The flag that sets the parameter.
     #[must_use]
     pub fn flag(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Pool {
         }
     }
 
-    /// Service Quotas' code of it (AWS General Reference, "AWS Fargate service quotas").
+    /// The quota's code in Service Quotas (AWS General Reference, "AWS Fargate service quotas").
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Pool {
         }
     }
 
-    /// In words.
+    /// The pool's name in words.
     #[must_use]
     pub fn title(self) -> &'static str {
         self.limit().title()
@@ -63,18 +63,18 @@ impl Pool {
     }
 }
 
-/// What is known of a quota.
+/// What is known about a quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// So many vCPUs.
+    /// The quota in vCPUs.
     Vcpus(u32),
-    /// AWS names no number.
+    /// AWS states no number.
     Unset,
-    /// It could not be asked: an emulator, or missing permissions.
+    /// Service Quotas could not be asked: there is an emulator, or permissions are missing.
     Unknown(String),
 }
 
-/// Asks Service Quotas.
+/// Reads the quota of a pool from Service Quotas.
 pub async fn read(account: &Account, pool: Pool) -> Known {
     match ServiceQuotas::new(&account.config)
         .vcpus(pool.limit())
@@ -86,7 +86,7 @@ pub async fn read(account: &Account, pool: Pool) -> Known {
     }
 }
 
-/// Lets the stack know a quota at once; its sweep would read it within a minute.
+/// Records a quota in the table at once. Without that, the sweep would record it within a minute.
 ///
 /// # Errors
 /// When the table does not answer.
@@ -105,7 +105,7 @@ pub async fn keep(
         Some(vcpus.saturating_mul(1024)),
         Utc::now().trunc_subsecs(3),
     );
-    // Whoever wrote in between was the sweep, which knows it too.
+    // If another write came first, it was the sweep's, and the sweep records the quota too.
     store
         .set_backlog_state(&backlog, &before, after)
         .await

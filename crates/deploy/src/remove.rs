@@ -246,8 +246,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Stops all running tasks of a cluster. The ends of their runs are not recorded, as the table
-    /// is removed too.
+    /// Stops all running tasks of a cluster. Their runs are lost with the table that records them.
     async fn stop_all(&self, cluster: &str, tell: &impl Fn(Progress)) -> Result<usize, CallError> {
         let call = self
             .client

@@ -1,9 +1,8 @@
-//! Bringing a stack that stands to another template: in one update, or in one for each index that
-//! its table gets or loses.
+//! Updates a stack to another template: in one update, or with one more for each index that its
+//! table gets or loses.
 //!
-//! What is deployed already is found out each time, from CloudFormation's template and DynamoDB's
-//! description. So a run that was cut short leaves nothing to remember: the next one plans what is
-//! left.
+//! Each run finds out from CloudFormation's template and DynamoDB's description what is deployed
+//! already. So an interrupted run leaves nothing to remember: the next one plans the rest.
 
 use crate::{
     Account,
@@ -15,7 +14,7 @@ use crate::{
     template::Template,
 };
 
-/// The change of one stack.
+/// The update of one stack.
 pub(crate) struct Rolling<'a, T> {
     stacks: &'a Stacks,
     bucket: &'a Bucket,
@@ -24,7 +23,7 @@ pub(crate) struct Rolling<'a, T> {
 }
 
 impl<'a, T: Fn(Progress)> Rolling<'a, T> {
-    /// Of the stack with the table of this name.
+    /// The update of the stack whose table has this name.
     pub(crate) fn of(
         account: &Account,
         bucket: &'a Bucket,
@@ -40,10 +39,10 @@ impl<'a, T: Fn(Progress)> Rolling<'a, T> {
         }
     }
 
-    /// Changes it to this template and these settings. Idempotent.
+    /// Updates the stack to this template and these settings. Idempotent.
     ///
-    /// New indexes come first, under the template that is deployed: the old functions go on
-    /// meanwhile. Then everything else. Then the indexes go that only the old functions read.
+    /// New indexes are added first, to the deployed template, while the old functions keep working.
+    /// Then everything else changes. The indexes that only the old functions read are dropped last.
     pub(crate) async fn update(
         &self,
         before: StackView,
@@ -93,20 +92,19 @@ impl<'a, T: Fn(Progress)> Rolling<'a, T> {
         ))
     }
 
-    /// The template that is deployed, and the steps from it to this one; `None` where the table is
-    /// as it should be, which is the usual case and takes one call.
+    /// Returns the deployed template and the steps from it to this one. Returns `None` if the table
+    /// is as it should be, which is the usual case and takes one call.
     async fn plan(&self, template: &Template) -> Result<Option<(Template, Plan)>, InstallError> {
         let wanted = template.table()?;
-        // Without a table there is nothing to order. What CloudFormation makes of that is told by
-        // CloudFormation.
+        // Without a table there are no steps to order. CloudFormation reports how the update ends.
         let Some(seen) = self.table.look().await? else {
             return Ok(None);
         };
         if seen.shape.is_same(&wanted) && seen.pending(&wanted, None).is_none() {
             return Ok(None);
         }
-        // CloudFormation compares templates, so its template counts: an index that somebody made by
-        // hand is no part of it.
+        // CloudFormation compares templates, so the deployed template counts and not the table
+        // itself. An index that somebody added by hand is not in the template.
         let deployed = Template::whole(&self.stacks.template().await?)?;
         let plan = plan(&deployed.table()?, &wanted)?;
         self.table
@@ -115,7 +113,7 @@ impl<'a, T: Fn(Progress)> Rolling<'a, T> {
         Ok(Some((deployed, plan)))
     }
 
-    /// One update for each step, and after each the wait until the index is ready or gone.
+    /// Makes one update for each step, and waits after each until the index is ready or gone.
     async fn steps(
         &self,
         mut stack: StackView,
@@ -140,7 +138,7 @@ impl<'a, T: Fn(Progress)> Rolling<'a, T> {
         Ok(stack)
     }
 
-    /// One update; `None` if there is nothing to change.
+    /// Makes one update. Returns `None` if there is nothing to change.
     async fn change(
         &self,
         stack: &StackView,

@@ -1,5 +1,5 @@
-//! The secrets of a stack: their values in the Parameter Store, and beside the history who may name
-//! them.
+//! The secrets of a stack. Their values are in the Parameter Store. The records of who may use them
+//! are in the table.
 
 use aws::ssm::{ParameterError, Parameters};
 use chrono::{SubsecRound, Utc};
@@ -14,30 +14,31 @@ use secrecy::SecretString;
 
 use crate::{Account, activity, stack::StackView};
 
-/// Why a secret could not be set, listed or removed. Holds no value.
+/// Why a secret could not be set, listed or removed. It holds no value.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// Its value.
+    /// The value could not be checked, stored, listed or removed.
     #[error(transparent)]
     Value(#[from] ParameterError),
-    /// What is known of it.
+    /// The record could not be read or written.
     #[error(transparent)]
     Record(#[from] PortError),
 }
 
-/// The secrets as the two places have them.
+/// The secrets as the Parameter Store and the table have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// What is known of them.
+    /// The records.
     pub records: Vec<SecretRecord>,
     /// The names that have a value.
     pub values: Vec<String>,
-    /// Which records cannot be read, and why. To set the secret anew mends it.
+    /// Why records cannot be read, one text for each such record. Setting the secret again repairs
+    /// its record.
     pub unreadable: Vec<String>,
 }
 
 impl Kept {
-    /// Names of records without a value: a run that names one cannot start.
+    /// Returns the names of records without a value. A run that names one cannot start.
     #[must_use]
     pub fn without_value(&self) -> Vec<&str> {
         self.records
@@ -47,7 +48,7 @@ impl Kept {
             .collect()
     }
 
-    /// Names of values without a record: no run may name them.
+    /// Returns the names of values without a record. No run may name them.
     #[must_use]
     pub fn without_record(&self) -> Vec<&str> {
         self.values
@@ -58,18 +59,19 @@ impl Kept {
     }
 }
 
-/// Who may use a secret. A setting that is not given stays as it is, so that setting a new value
-/// opens the secret to nobody else.
+/// Who may use a secret. A setting that is not given stays as it is, so setting a new value opens
+/// the secret to nobody else.
 #[derive(Clone, Debug, Default)]
 pub struct Uses {
-    /// The least role of a key whose runs may use it; [`Role::Submit`] of one that is new.
+    /// The least role of a key whose runs may use the secret. The default for a new secret is
+    /// [`Role::Submit`].
     pub role: Option<Role>,
-    /// The hosts that a credential for git is for; empty for those that it has, or for the default
-    /// ones if it is new.
+    /// The hosts that a git credential is for. If empty, an existing secret keeps its hosts, and a
+    /// new one gets the default hosts.
     pub hosts: Vec<GitHost>,
 }
 
-/// Whether a value can be kept, and a task started with it. [`set`] asks too.
+/// Checks that a value can be stored and a task started with it. [`set`] checks this too.
 ///
 /// # Errors
 /// [`SecretError::Value`].
@@ -89,12 +91,12 @@ pub async fn set(
     uses: Uses,
     value: &SecretString,
 ) -> Result<SecretRecord, SecretError> {
-    // Before the record of a secret that is there changes: who may use the value that stays is not
-    // to hang on one that is refused.
+    // The value is checked before the record changes. A refused value must not change who may use
+    // the value that stays.
     check(name, value)?;
     let store = activity::store(account, stack);
     let before = match store.find_secret(name.as_str()).await {
-        // To set it anew mends it.
+        // Setting the secret again repairs a record that cannot be read.
         Err(PortError::Corrupt(_)) => None,
         before => before?,
     };
@@ -112,8 +114,9 @@ pub async fn set(
             uses.hosts
         },
     };
-    // Of a new secret the value goes first: what is recorded can be used. Later the record does:
-    // the new value is never used for what only the old one was for.
+    // For a new secret the value is written first, so that every recorded secret can be used. For
+    // an existing one the record is written first, so that the new value is never used where only
+    // the old one was allowed.
     if !is_new {
         store.put_secret(&record).await?;
     }
@@ -131,7 +134,7 @@ pub async fn set(
     Ok(record)
 }
 
-/// Lists them.
+/// Lists the records and values.
 ///
 /// # Errors
 /// [`SecretError`].
@@ -150,8 +153,8 @@ pub async fn list(account: &Account, stack: &StackView, path: String) -> Result<
     })
 }
 
-/// Removes a secret; says whether there was any of it. The record goes first: what is recorded can
-/// be used. Idempotent.
+/// Removes a secret. Returns whether a record or a value existed. The record is removed first, so
+/// that every recorded secret can be used. Idempotent.
 ///
 /// # Errors
 /// [`SecretError`].

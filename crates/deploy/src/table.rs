@@ -1,4 +1,4 @@
-//! The table as DynamoDB describes it, and waiting until its indexes are built.
+//! The table as DynamoDB describes it, and the wait until its indexes are built.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,33 +19,35 @@ use crate::{
     stack::Progress,
 };
 
-/// The pauses between two looks at the table: an index of an empty table is built within a minute,
-/// that of a large one in hours. Ours.
+/// The pauses between two looks at the table. The first is short, because an index of an empty
+/// table is built within a minute. The longest is 30 seconds, because that of a large table takes
+/// hours.
 const PAUSES: Backoff = Backoff {
     first: Duration::from_millis(500),
     longest: Duration::from_secs(30),
 };
-/// How long an index may take to be built or dropped. DynamoDB names no bound; this one is only for
-/// a table that never gets there. Ours.
+/// How long an index may take to be built or dropped. DynamoDB states no upper limit. Large tables
+/// take hours, so this only ends the wait for a table that never gets there.
 const PATIENCE: Duration = Duration::from_secs(12 * 60 * 60);
 /// How long an index that CloudFormation has added may be missing from the table's description,
-/// which is eventually consistent (API reference, `DescribeTable`). Ours: it is there within
+/// which is eventually consistent (API reference, `DescribeTable`). In practice it appears within
 /// seconds.
 const ABSENT: Duration = Duration::from_secs(2 * 60);
-/// How often somebody who waits is told so. Ours.
+/// How often the same wait is reported again. A wait may take hours, so a reminder every few
+/// minutes shows that it goes on.
 const REMINDER: Duration = Duration::from_secs(5 * 60);
 
-/// Why the table's indexes did not come to be as they should.
+/// Why the table's indexes did not become ready.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
-    /// It takes longer than we wait.
+    /// The change takes longer than [`PATIENCE`].
     #[error(
         "{why}, still so after {hours} hours: look at the table in the AWS console, then run this again"
     )]
     Slow {
-        /// What is waited for.
+        /// What was waited for.
         why: String,
-        /// For how long.
+        /// How long, in hours.
         hours: u64,
     },
     /// The stack has an index that the table lacks.
@@ -54,7 +56,7 @@ pub enum SettleError {
          has it, then run this again"
     )]
     Absent(String),
-    /// The table was removed meanwhile.
+    /// The table was removed during the wait.
     #[error("the table {0} is not there any more")]
     Gone(String),
     /// A call failed.
@@ -69,19 +71,19 @@ pub(crate) struct Table {
     name: String,
 }
 
-/// What DynamoDB says of it.
+/// The table in DynamoDB's description.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TableView {
-    /// Its keys and indexes, those too that are being built or dropped.
+    /// The keys and indexes, including indexes that are being built or dropped.
     pub(crate) shape: TableShape,
     active: bool,
-    /// Those that are not ready for use, with their status.
+    /// The indexes that are not ready for use, with their status.
     pending: BTreeMap<String, String>,
 }
 
 impl TableView {
-    /// What has to come to an end before the table can be used and changed as one of this shape,
-    /// which `dropped` just left, in words; `None` if nothing has.
+    /// Says in words what must finish before the table, in this shape, can be used and changed;
+    /// `None` if nothing must. `dropped` is an index that was just removed from the shape.
     pub(crate) fn pending(&self, shape: &TableShape, dropped: Option<&str>) -> Option<String> {
         if let Some((index, status)) = self.pending.first_key_value() {
             let doing = match status.as_str() {
@@ -103,7 +105,8 @@ impl TableView {
 }
 
 impl TableView {
-    /// An index of this shape that is not there, while none is being built or dropped.
+    /// Returns an index of this shape that the table lacks, while no index is being built or
+    /// dropped.
     fn absent<'a>(&self, shape: &'a TableShape) -> Option<&'a str> {
         let mut names = shape
             .global_secondary_indexes
@@ -122,7 +125,7 @@ impl Table {
         }
     }
 
-    /// Looks at it; `None` if there is none.
+    /// Reads the table's description; `None` if there is no table.
     pub(crate) async fn look(&self) -> Result<Option<TableView>, CallError> {
         match self
             .client
@@ -139,9 +142,8 @@ impl Table {
         }
     }
 
-    /// Protects it against deletion, or no longer. Nobody loses a history then by deleting the
-    /// stack or the table in the AWS console. Idempotent; a table that is not there is none to
-    /// protect.
+    /// Switches deletion protection on or off. With it on, nobody loses the history by deleting the
+    /// stack or the table in the AWS console. Idempotent. Does nothing if there is no table.
     pub(crate) async fn protect(&self, on: bool) -> Result<(), CallError> {
         let doing = || {
             format!(
@@ -176,11 +178,11 @@ impl Table {
         call.send().await.map(drop).map_err(CallError::of(doing()))
     }
 
-    /// Waits until every index of this shape is ready for use, `dropped` is gone, and none is being
-    /// built or dropped.
+    /// Waits until every index of this shape is ready for use, `dropped` is gone, and no index is
+    /// being built or dropped.
     ///
-    /// CloudFormation does not wait for that (its user guide, `AWS::DynamoDB::Table`). Whoever
-    /// stops this stops the waiting alone.
+    /// CloudFormation does not wait for that (its user guide, `AWS::DynamoDB::Table`). Stopping
+    /// this call stops only the wait.
     pub(crate) async fn settle(
         &self,
         shape: &TableShape,
@@ -229,7 +231,8 @@ fn waiting(why: &str, since: Duration) -> String {
     }
 }
 
-/// Any number: the pauses of many need not differ.
+/// Returns the random part of a pause. A constant would do if the system had no randomness: the
+/// pauses of several commands need not differ.
 fn chance() -> u128 {
     getrandom::u64().map_or(0, u128::from)
 }

@@ -1,4 +1,4 @@
-//! The CloudFormation template: `infra/template.yaml` with `infra/openapi.yaml` as the body of its
+//! The CloudFormation template: `infra/template.yaml`, with `infra/openapi.yaml` as the body of its
 //! API.
 
 use serde_json::{Map, Value, json};
@@ -9,26 +9,26 @@ use crate::indexes::TableShape;
 const TEMPLATE: &str = include_str!("../../../infra/template.yaml");
 const OPENAPI: &str = include_str!("../../../infra/openapi.yaml");
 
-/// A whole template.
+/// A complete template.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template(Value);
 
-/// A template that is not as these commands need it.
+/// Why a template cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// Not YAML or JSON.
+    /// The text is not YAML or JSON of the expected form.
     #[error("the {0} cannot be read: {1}")]
     Form(&'static str, String),
-    /// Something is missing.
+    /// The template lacks a part.
     #[error("the template has no {0}")]
     Lacks(&'static str),
 }
 
 impl Template {
-    /// The one built into this program.
+    /// Returns the template that is built into this program.
     ///
     /// # Errors
-    /// A build with a broken template; its tests would have failed.
+    /// When the program was built with a broken template. The tests of such a build fail.
     pub fn built_in() -> Result<Self, TemplateError> {
         let mut template = yaml("template", TEMPLATE)?;
         let api = template
@@ -49,10 +49,10 @@ impl Template {
         Ok(Self(template))
     }
 
-    /// One that is whole already: deployed before, or a user's own.
+    /// Reads a complete template: one that was deployed before, or a user's own.
     ///
     /// # Errors
-    /// A text that is no template.
+    /// When the text is no template.
     pub fn whole(text: &str) -> Result<Self, TemplateError> {
         let template = yaml("template", text)?;
         if template["Resources"].is_object() {
@@ -62,10 +62,11 @@ impl Template {
         }
     }
 
-    /// The same, but the table outlives the stack.
+    /// Returns the template changed so that the table outlives the stack.
     ///
-    /// CloudFormation makes no update of a deletion policy alone (its user guide: "you can't update
-    /// the ... attribute by itself"), so the table gets a tag too, by which it is known later.
+    /// CloudFormation makes no update for a changed deletion policy alone (its user guide: "you
+    /// can't update the ... attribute by itself"). So the table also gets a tag, which marks it as
+    /// kept.
     pub(crate) fn keeping_the_table(mut self) -> Result<Self, TemplateError> {
         let table = self.table_mut()?;
         for policy in ["DeletionPolicy", "UpdateReplacePolicy"] {
@@ -73,7 +74,8 @@ impl Template {
         }
         let properties = table.get_mut("Properties").and_then(Value::as_object_mut);
         let properties = properties.ok_or(TemplateError::Lacks("property of the table"))?;
-        // It could be protected against deletion; a kept one is only to be deleted on purpose.
+        // The tag is the only change: the table's deletion protection stays as it is, since a kept
+        // table is to be deleted only on purpose.
         let tags = properties.entry("Tags").or_insert_with(|| json!([]));
         let kept = json!({"Key": KEPT_TAG, "Value": "true"});
         if let Some(tags) = tags.as_array_mut().filter(|tags| !tags.contains(&kept)) {
@@ -82,8 +84,8 @@ impl Template {
         Ok(self)
     }
 
-    /// A template of nothing but the table, as it stands: what CloudFormation imports into a new
-    /// stack. An import makes and changes nothing else.
+    /// Returns a template that has only the table in its present form, for CloudFormation to import
+    /// into a new stack. An import creates and changes nothing else.
     pub(crate) fn of_kept_table(
         &self,
         name: &str,
@@ -93,7 +95,7 @@ impl Template {
         let (logical_name, table) = whole.table_resource()?;
         let mut properties = table["Properties"].clone();
         if let Value::Object(properties) = &mut properties {
-            // The update after the import brings what depends on parameters.
+            // Properties that depend on parameters are added by the update after the import.
             properties.retain(|_, value| !value.to_string().contains("\"Fn::If\""));
             properties.insert("TableName".into(), name.into());
             for index in properties
@@ -115,7 +117,7 @@ impl Template {
         })))
     }
 
-    /// The name of its table within the template.
+    /// Returns the name of the table within the template.
     pub(crate) fn table_name(&self) -> Result<String, TemplateError> {
         Ok(self.table_resource()?.0.clone())
     }
@@ -139,20 +141,20 @@ impl Template {
             .ok_or(TemplateError::Lacks("table"))
     }
 
-    /// The keys and indexes of its table.
+    /// Returns the keys and indexes of the table.
     ///
     /// # Errors
-    /// A template without a table, or one whose keys are not written out.
+    /// When the template has no table, or one whose keys are not written out.
     pub fn table(&self) -> Result<TableShape, TemplateError> {
         let (_, table) = self.table_resource()?;
         let shape = serde_json::from_value(table["Properties"].clone());
         shape.map_err(|error| TemplateError::Form("table of the template", error.to_string()))
     }
 
-    /// The same with a table that has these keys and indexes, and is the same otherwise.
+    /// Returns the template with the keys and indexes of its table replaced.
     ///
     /// # Errors
-    /// A template without a table.
+    /// When the template has no table.
     pub(crate) fn with_table(&self, shape: &TableShape) -> Result<Self, TemplateError> {
         if self.table()? == *shape {
             return Ok(self.clone());
@@ -170,7 +172,7 @@ impl Template {
         Ok(template)
     }
 
-    /// The names of its parameters.
+    /// Returns the names of the parameters.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.0["Parameters"]
             .as_object()
@@ -179,51 +181,51 @@ impl Template {
             .map(String::as_str)
     }
 
-    /// How many resources it has, those under a condition included.
+    /// Returns the number of resources, including those under a condition.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0["Resources"].as_object().map_or(0, Map::len)
     }
 
-    /// Its text: JSON without needless spaces, of which CloudFormation takes a megabyte
+    /// Returns the template as JSON without needless spaces. CloudFormation takes up to a megabyte
     /// (CloudFormation quotas, "Template, URL").
     #[must_use]
     pub fn text(&self) -> String {
         self.0.to_string()
     }
 
-    /// Its text for readers.
+    /// Returns the template as indented JSON for readers.
     #[must_use]
     pub fn pretty(&self) -> String {
         format!("{:#}\n", self.0)
     }
 
-    /// Where it is kept in the bucket, by its content.
+    /// Returns the template's key in the bucket, derived from its content.
     #[must_use]
     pub fn key(&self) -> String {
         format!("templates/{}.json", digest(&self.text()))
     }
 }
 
-/// The type of its table.
+/// The resource type of the table.
 pub(crate) const TABLE: &str = "AWS::DynamoDB::Table";
 
-/// The description of a stack that holds an imported table and nothing else yet. An import can give
-/// a stack no tag, so this says that it is ours.
+/// The description of a stack that holds only an imported table so far. An import cannot tag the
+/// stack, so the description marks the stack as ours.
 pub(crate) const ADOPTED: &str = "mycli: the history of a removed stack, on its way into a new one";
 
-/// Marks a table that `destroy --keep-history` left.
+/// The tag of a table that `destroy --keep-history` left.
 pub const KEPT_TAG: &str = "mycli:kept";
 
-/// The resource that is a snapshot of the API: CloudFormation makes a new one only under a new
-/// name, so it is named after the API.
+/// The resource that is a snapshot of the API. CloudFormation makes a new snapshot only under a new
+/// name, so the name includes a hash of the API.
 const DEPLOYMENT: &str = "Deployment";
 
 fn digest(text: &str) -> String {
     hex::encode(Sha256::digest(text))[..16].to_owned()
 }
 
-/// Lets what refers to the deployment refer to its new name.
+/// Replaces references to the deployment by its new name.
 fn rename(value: &mut Value, name: &str) {
     match value {
         Value::Object(entries) => {
@@ -243,7 +245,8 @@ fn rename(value: &mut Value, name: &str) {
     }
 }
 
-/// YAML's maps may have numbers as keys (the statuses in an OpenAPI document); JSON's have texts.
+/// Parses YAML into JSON. A YAML map may have numbers as keys (the statuses in an OpenAPI
+/// document); in JSON they become strings.
 fn yaml(what: &'static str, text: &str) -> Result<Value, TemplateError> {
     let value = serde_norway::from_str::<serde_norway::Value>(text);
     let value = value.map_err(|error| TemplateError::Form(what, error.to_string()))?;

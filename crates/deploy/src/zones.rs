@@ -1,7 +1,8 @@
 //! The availability zones of a stack's network.
 //!
-//! CloudFormation's `Fn::GetAZs` lists only zones that have a default subnet, and knows nothing of
-//! Fargate, so that the third of the list may not exist, or take no task. EC2 is asked instead.
+//! CloudFormation's `Fn::GetAZs` lists only zones that have a default subnet, and ignores whether
+//! Fargate is available. So its third zone may not exist, or may take no tasks. That is why EC2 is
+//! asked instead.
 
 use aws_sdk_ec2::{
     Client,
@@ -10,20 +11,20 @@ use aws_sdk_ec2::{
 
 use crate::{Account, CallError, StackName, stack::Stacks};
 
-/// The parameters that take the zones, in order; the third one may be empty.
+/// The parameters for the zones, in order. The third may be empty.
 pub(crate) const PARAMETERS: [&str; 3] = ["ZoneA", "ZoneB", "ZoneC"];
-/// The subnets of these zones in the template.
+/// The template's subnets in these zones, in the same order.
 const SUBNETS: [&str; 3] = ["SubnetA", "SubnetB", "SubnetC"];
-/// Regions in which Fargate runs Linux containers in some zones only, by the zones' ids (Amazon ECS
-/// Developer Guide, "Supported Regions for Amazon ECS on AWS Fargate").
+/// The regions in which Fargate runs Linux containers in some zones only, with the ids of these
+/// zones (Amazon ECS Developer Guide, "Supported Regions for Amazon ECS on AWS Fargate").
 const LIMITED: [(&str, &[&str]); 3] = [
     ("us-west-1", &["usw1-az1", "usw1-az3"]),
     ("ap-northeast-1", &["apne1-az1", "apne1-az2", "apne1-az4"]),
     ("cn-north-1", &["cnn1-az1", "cnn1-az2"]),
 ];
 
-/// The zones for a new network: two or three of the region that this account may use and that have
-/// Fargate.
+/// Chooses the zones for a new network: two or three of the region that this account may use and
+/// that have Fargate.
 ///
 /// # Errors
 /// When EC2 does not answer, or the region has fewer than two such zones.
@@ -52,7 +53,7 @@ pub(crate) async fn choose(account: &Account) -> Result<Vec<String>, CallError> 
     Ok(zones)
 }
 
-/// The first three by name that take tasks.
+/// Returns the first three zones, by name, that take tasks.
 fn chosen(region: &str, zones: &[AvailabilityZone]) -> Vec<String> {
     let limited = LIMITED
         .iter()
@@ -76,9 +77,9 @@ fn chosen(region: &str, zones: &[AvailabilityZone]) -> Vec<String> {
         .collect()
 }
 
-/// The zones that the subnets of a stack are in; none of one that has no network of its own.
-/// CloudFormation would replace a subnet whose zone changes, and could not: its addresses are
-/// taken.
+/// Returns the zones of a stack's subnets; none if the stack has no network of its own. The zones
+/// must not change: CloudFormation would have to replace a subnet in another zone, which fails
+/// because the subnet's addresses are taken.
 ///
 /// # Errors
 /// When CloudFormation or EC2 does not answer.
