@@ -40,7 +40,7 @@ const REMINDER: Duration = Duration::from_secs(5 * 60);
 /// Why the table's indexes did not become ready.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
-    /// The change takes longer than [`PATIENCE`].
+    /// The change takes longer than we wait.
     #[error(
         "{why}, still so after {hours} hours: look at the table in the AWS console, then run this again"
     )]

@@ -1,5 +1,5 @@
-//! Each test breaks one thing, and the doctor finds that and nothing else. What no emulator can
-//! break is shown by unit tests of the judgement (`deploy::doctor`).
+//! `doctor`: each test breaks one thing and expects that finding and no other. The unit tests of
+//! `deploy::doctor` cover what cannot be broken on an emulator.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ use tests::{emulator::Emulator, table};
 use super::world::World;
 use crate::contract::records::launching;
 
-/// What is wrong, as (check, fix).
+/// Returns the wrong checks, as (check, fix).
 fn findings(world: &World) -> Vec<(String, String)> {
     let ran = world.run(&["doctor", "-o", "json"]);
     let checks = ran.json()["checks"].as_array().unwrap().clone();
@@ -111,7 +111,7 @@ fn functions_of_another_version() {
     well(&world);
 }
 
-/// Records a run as it was so long ago: queued, or launched too. Its id.
+/// Records a run that was submitted this long ago, and launched too if asked. Returns its id.
 fn plant(world: &World, age: TimeDelta, is_launched: bool) -> String {
     let then = Utc::now() - age;
     let request = SubmitRequest {
@@ -176,7 +176,7 @@ fn an_api_that_is_not_where_it_was() {
     well(&world);
 }
 
-/// The look at those that write into the logs of tasks: verdict, detail, fix.
+/// Returns the `log writers` check: verdict, detail, fix.
 fn writers(world: &World) -> (String, String, String) {
     let checks = world.run(&["doctor", "-o", "json"]).exits(0).json()["checks"].clone();
     let check = checks
@@ -194,9 +194,8 @@ fn allow(action: &str, resource: &str) -> Value {
     json!({"Effect": "Allow", "Action": action, "Resource": resource})
 }
 
-/// The account's administrators are told and nothing more; a function's role that may write every
-/// log is told of with the fix. A role that keeps to its own group, or that a denial keeps away, is
-/// not.
+/// Administrators are only named. A function's role that may write every log is a warning with a
+/// fix. A role that may write only its own group, or that a denial stops, is not reported.
 #[test]
 fn foreign_writers_of_the_logs_of_tasks() {
     let world = World::with_stack();
@@ -247,8 +246,8 @@ fn foreign_writers_of_the_logs_of_tasks() {
     assert!(shown.out.contains("warning  log writers"), "{shown:#?}");
 }
 
-/// A task's command that may write there is the worst of them, so the stack's own role of tasks is
-/// looked at as well.
+/// A task's command that may write there would be the worst case, so the stack's own task role is
+/// checked too.
 #[test]
 fn foreign_writers_are_commands_too_if_the_owner_gives_them_every_log() {
     let world = World::new();

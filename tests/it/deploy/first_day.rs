@@ -1,4 +1,4 @@
-//! What `init` finds in a real account, and leaves there.
+//! What `init` finds in a real account and leaves there.
 
 use std::fs;
 
@@ -9,8 +9,8 @@ use super::world::World;
 
 const OTHERS: &str = "arn:aws:iam::000000000000:role/others";
 
-/// Nobody ever used ECS in this account: its service-linked role is not there, and cannot be used
-/// at once.
+/// Nobody ever used ECS in this account. Its service-linked role is missing, and after its creation
+/// cannot be used at once.
 #[test]
 fn a_new_account_gets_ecs_s_service_linked_role_and_the_stack_a_second_try() {
     let world = World::on(Emulator::with(|command| {
@@ -54,8 +54,8 @@ fn an_account_with_short_arns_is_told_to_opt_in() {
     world.init(&[]).exits(0);
 }
 
-/// IAM knows no regions, so a role for the stack of this name in one region is not for that in
-/// another.
+/// IAM has no regions. So a role for this stack must not also be for the stack of the same name in
+/// another region.
 #[test]
 fn roles_for_runs_are_of_one_region() {
     let world = World::with_stack();
@@ -102,7 +102,8 @@ fn a_log_role_that_is_gone_is_replaced() {
     );
 }
 
-/// The second stack logs with the first one's role. It goes with whichever stack goes last.
+/// The second stack logs with the role of the first one. The role is removed with the last of the
+/// two stacks.
 #[test]
 fn our_own_log_role_goes_with_the_last_stack_that_uses_it() {
     let world = World::with_stack();
@@ -131,7 +132,7 @@ fn our_own_log_role_goes_with_the_last_stack_that_uses_it() {
     );
 }
 
-/// A stack that was made before zones were parameters has subnets in the zones that CloudFormation
+/// A stack from before zones were parameters has its subnets in the zones that CloudFormation
 /// found. They stay there.
 #[test]
 fn a_stack_of_before_keeps_the_zones_of_its_subnets() {

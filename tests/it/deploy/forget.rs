@@ -1,4 +1,4 @@
-//! A record of a stack that cannot be read.
+//! `forget`: removes a record that cannot be read.
 
 use aws::dynamo::DynamoStore;
 use chrono::Utc;
@@ -18,7 +18,7 @@ use tests::table;
 use super::world::World;
 use crate::contract::records::{admissions, launching};
 
-/// A task that ECS does not know any more: to stop it is no error.
+/// A task that ECS does not know any more. Stopping it is no error.
 const TASK: &str =
     "arn:aws:ecs:us-east-1:000000000000:task/mycli-default/0f9d2a7b5c8e4f16a3b1d0c9e8f7a6b5";
 

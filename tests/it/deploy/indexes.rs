@@ -1,5 +1,5 @@
-//! A table that gets other indexes. The emulator refuses more than one in an update, and takes its
-//! time to build one, as AWS does (`tests/emulated.py`).
+//! Upgrades to a table with other indexes. Like AWS, the emulator refuses more than one index in an
+//! update and takes time to build one (`tests/emulated.py`).
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::world::World;
 
-/// Writes down this mycli's template with a change to its table.
+/// Writes this version's template with a change to its table into a file.
 fn template(world: &World, name: &str, change: impl FnOnce(&mut Value)) {
     let mut template = world.run(&["init", "--print-template"]).exits(0).json();
     change(&mut template["Resources"]["Table"]["Properties"]);
@@ -50,7 +50,7 @@ fn upgrade(template: &str) -> [&str; 5] {
     ]
 }
 
-/// The indexes that are there, by name.
+/// Returns the names of the table's indexes, sorted.
 fn indexes(world: &World) -> Vec<String> {
     let described = world.ask(
         "dynamodb",
@@ -68,7 +68,7 @@ fn indexes(world: &World) -> Vec<String> {
     names
 }
 
-/// Which of these texts are said, in the order in which they are.
+/// Returns those of the texts that occur, in the order of their occurrence.
 fn order<'a>(said: &str, texts: &[&'a str]) -> Vec<&'a str> {
     let mut found: Vec<_> = texts
         .iter()
@@ -78,7 +78,7 @@ fn order<'a>(said: &str, texts: &[&'a str]) -> Vec<&'a str> {
     found.into_iter().map(|(_, text)| text).collect()
 }
 
-/// How many updates of the stack are told of.
+/// Returns how many completed updates of the stack were reported.
 fn updates(said: &str) -> usize {
     said.matches(" UPDATE_COMPLETE mycli-default (AWS::CloudFormation::Stack)")
         .count()

@@ -1,4 +1,4 @@
-//! A stack's life: made, changed, removed, kept.
+//! A stack's life: it is created, updated, removed, and its history kept.
 
 use std::{
     fs,
@@ -123,7 +123,7 @@ fn a_template_fault_names_the_resource_and_the_reason_and_the_next_run_goes_on()
         .exits(0)
         .says("removing what it left")
         .says("takes your key");
-    // A change that fails is undone, and the stack stays usable.
+    // An update that fails is rolled back, and the stack stays usable.
     world
         .run(&[
             "upgrade",
@@ -280,7 +280,7 @@ fn destroy_leaves_nothing_and_can_be_run_again() {
         .says("nothing left");
 }
 
-/// What DynamoDB says of the stack's table.
+/// Returns DynamoDB's description of the stack's table.
 fn table(world: &World) -> Value {
     world.ask(
         "dynamodb",
@@ -330,7 +330,7 @@ fn a_kept_history_is_taken_up_by_the_next_stack() {
     );
     assert!(!tags.to_string().contains("mycli:kept"), "{tags}");
     world.init(&[]).exits(0).says("nothing to change");
-    // A stack like any other: what it holds goes with it.
+    // It is now a stack like any other, and its contents are removed with it.
     world
         .run(&["destroy", "--yes", "--force"])
         .exits(0)
@@ -389,7 +389,7 @@ fn a_table_of_somebody_elses_is_left_alone() {
     assert_eq!(tables(&world), json!(["mycli-default"]));
 }
 
-/// Deleting the stack or the table in the console deletes no history.
+/// Deleting the stack or the table in the console must not delete the history.
 #[test]
 fn the_history_is_protected_against_deletion() {
     let world = World::with_stack();

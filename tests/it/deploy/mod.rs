@@ -1,6 +1,6 @@
 //! `init`, `upgrade`, `destroy`, `doctor`, `secrets`, `dead-letters` and `forget` against the
-//! emulator, with the template as it stands and functions that do nothing: what these commands
-//! promise of a stack, whatever runs in it.
+//! emulator. The template is the real one; the functions do nothing. These tests check what the
+//! commands promise about a stack, whatever runs in it.
 
 mod doctor;
 mod first_day;

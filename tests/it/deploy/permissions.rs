@@ -1,6 +1,6 @@
-//! What `init`, `upgrade`, `destroy` and `doctor` ask of AWS, against the policies of
-//! docs/init-policy. Each run of one of them in any test of a deployment is held to them
-//! (`World::run`), since no emulator asks IAM.
+//! The AWS calls of `init`, `upgrade`, `destroy` and `doctor` against the policies of
+//! docs/init-policy. No emulator asks IAM, so `World::run` checks the calls of each of these
+//! commands in every test of a deployment.
 
 use std::{collections::BTreeSet, fs};
 
@@ -16,7 +16,7 @@ use super::world::World;
 
 const VERBS: [&str; 4] = ["init", "upgrade", "destroy", "doctor"];
 
-/// Actions of commands.json that no run here shows, and what needs them.
+/// Actions in commands.json that no test here needs, each with the reason for allowing it.
 const ARGUED: &[(&str, &str)] = &[
     (
         "cloudformation:ContinueUpdateRollback",
@@ -49,7 +49,7 @@ fn stack(name: &str) -> Stack {
     }
 }
 
-/// What the command line asked of AWS up to now.
+/// Returns the requests that the command line has sent to AWS so far.
 pub(super) fn requests(world: &World) -> Vec<Value> {
     let log = fs::read_to_string(world.emulator.commands_log()).unwrap_or_default();
     log.lines()
@@ -57,7 +57,7 @@ pub(super) fn requests(world: &World) -> Vec<Value> {
         .collect()
 }
 
-/// Holds a run to the policies, by what it asked.
+/// Asserts that the policies allow the requests of a run.
 #[track_caller]
 pub(super) fn check(arguments: &[&str], requests: &[Value]) {
     if !arguments.iter().any(|argument| VERBS.contains(argument)) {
@@ -80,8 +80,8 @@ pub(super) fn check(arguments: &[&str], requests: &[Value]) {
     );
 }
 
-/// One of everything that these commands do, and what they asked. The checks of what each asks are
-/// in `World::run`.
+/// Uses all that these commands can do, and returns their requests. `World::run` checks each of
+/// them.
 fn use_all(world: &World) -> Vec<Value> {
     world.init(&[]).exits(0);
     world.init(&[]).exits(0);
@@ -141,7 +141,7 @@ fn every_permission_of_an_init_policy_for_the_commands_is_needed_or_argued() {
     }
 }
 
-/// The look at the calls finds one that is not allowed.
+/// The check finds a call that is not allowed.
 #[test]
 fn a_call_that_an_init_policy_does_not_allow_is_found() {
     let request = json!({"service": "s3", "operation": "DeleteBucket", "method": "DELETE", "path": "/payroll", "parameters": {}});

@@ -1,4 +1,4 @@
-//! Dead letters.
+//! The `dead-letters` commands.
 
 use super::world::World;
 
@@ -25,7 +25,7 @@ fn dead_letters_are_shown_and_sent_on_their_way_again() {
         listed.lines().count() == 3 && listed.contains("pool:fargate-spot") && listed.contains(ID),
         "{listed}"
     );
-    // Looking leaves them where they are.
+    // Listing leaves the messages in their queues.
     assert_eq!(
         world
             .run(&["dead-letters", "list"])

@@ -19,12 +19,12 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Nothing deployed yet.
+    /// Starts an emulator with nothing deployed yet.
     pub(super) fn new() -> Self {
         Self::on(Emulator::start())
     }
 
-    /// Nothing deployed yet in this account.
+    /// Uses this emulator, with nothing deployed yet.
     pub(super) fn on(emulator: Emulator) -> Self {
         let user = Sandbox::new()
             .with("AWS_ENDPOINT_URL", emulator.endpoint())
@@ -37,14 +37,14 @@ impl World {
         world
     }
 
-    /// With a stack.
+    /// Starts an emulator and deploys a stack.
     pub(super) fn with_stack() -> Self {
         let world = Self::new();
         world.init(&[]).exits(0);
         world
     }
 
-    /// Packs functions into a folder; `mark` makes them another build.
+    /// Packs functions into a folder. `mark` makes them differ from another build.
     pub(super) fn package(&self, folder: &str, mark: &[u8]) -> PathBuf {
         let (programs, zips) = (self.user.path("programs"), self.user.path(folder));
         fs::create_dir_all(&programs).unwrap();
@@ -56,7 +56,7 @@ impl World {
         zips
     }
 
-    /// Runs `mycli`, and holds what it asks of AWS to the policies that are offered for it.
+    /// Runs `mycli`, and asserts that the policies of docs/init-policy allow its AWS calls.
     #[track_caller]
     pub(super) fn run(&self, arguments: &[&str]) -> Ran {
         let before = permissions::requests(self).len();
@@ -98,7 +98,7 @@ impl World {
             .unwrap()
     }
 
-    /// Asks a service that speaks JSON: `ask("sqs", "AmazonSQS.SendMessage", …)`.
+    /// Calls a service that speaks JSON: `ask("sqs", "AmazonSQS.SendMessage", …)`.
     pub(super) fn ask(&self, service: &str, target: &str, body: &Value) -> Value {
         let request = Self::client()
             .post(self.emulator.endpoint())
@@ -111,7 +111,7 @@ impl World {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
-    /// Asks S3 for something of the bucket: status and text.
+    /// Sends S3 a GET request for the stack's bucket. Returns status and text.
     pub(super) fn bucket(&self, query: &str) -> (u16, String) {
         let url = format!(
             "{}/mycli-default-000000000000-{REGION}{query}",
@@ -120,7 +120,7 @@ impl World {
         self.send(Self::client().get(url), "s3")
     }
 
-    /// What CloudFormation says of a stack, as it says it.
+    /// Returns CloudFormation's own description of a stack: status and text.
     pub(super) fn describe(&self, stack: &str) -> (u16, String) {
         self.query(
             "cloudformation",
@@ -128,7 +128,7 @@ impl World {
         )
     }
 
-    /// Asks a service that speaks the query protocol: status and text.
+    /// Calls a service that speaks the query protocol. Returns status and text.
     pub(super) fn query(&self, service: &str, body: &str) -> (u16, String) {
         let request = Self::client()
             .post(self.emulator.endpoint())
@@ -139,7 +139,7 @@ impl World {
         )
     }
 
-    /// The role that API Gateway logs with in this account and region.
+    /// Returns the role that API Gateway logs with in this account and region.
     pub(super) fn gateway_log_role(&self) -> Option<String> {
         let request = Self::client().get(format!("{}/account", self.emulator.endpoint()));
         let (status, text) = self.send(request, "apigateway");
@@ -151,7 +151,7 @@ impl World {
             .map(str::to_owned)
     }
 
-    /// Sets it.
+    /// Sets the role that API Gateway logs with.
     pub(super) fn set_gateway_log_role(&self, arn: &str) {
         let patch = json!({"patchOperations": [{"op": "replace", "path": "/cloudwatchRoleArn", "value": arn}]});
         let request = Self::client()
@@ -181,7 +181,7 @@ impl World {
         assert_eq!(status, 200, "{text}");
     }
 
-    /// Makes a role that a service may use.
+    /// Makes a role that a service may assume.
     pub(super) fn make_role(&self, name: &str, service: &str) {
         let trust = json!({"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"});
         let trust = json!({"Version": "2012-10-17", "Statement": [trust]}).to_string();
@@ -191,7 +191,7 @@ impl World {
         );
     }
 
-    /// Makes a role of a function that has these statements.
+    /// Makes a function's role with these statements.
     pub(super) fn make_role_with(&self, name: &str, statements: &[Value]) {
         self.make_role(name, "lambda.amazonaws.com");
         let policy = json!({"Version": "2012-10-17", "Statement": statements}).to_string();
@@ -205,7 +205,7 @@ impl World {
         );
     }
 
-    /// Makes a user of a group that has this managed policy.
+    /// Makes a user in a group that has this managed policy.
     pub(super) fn make_member(&self, name: &str, policy: &str) {
         let group = format!("{name}-group");
         self.iam("CreateGroup", &[("GroupName", &group)]);
@@ -220,7 +220,7 @@ impl World {
         );
     }
 
-    /// The names of the account's roles.
+    /// Returns the names of the account's roles.
     pub(super) fn roles(&self) -> Vec<String> {
         let (status, text) = self.query("iam", "Action=ListRoles&Version=2010-05-08");
         assert_eq!(status, 200, "{text}");
@@ -230,12 +230,12 @@ impl World {
             .collect()
     }
 
-    /// A parameter's value in the stack.
+    /// Returns a parameter's value in the default stack.
     pub(super) fn parameter(&self, name: &str) -> String {
         self.parameter_of("mycli-default", name)
     }
 
-    /// A parameter's value in this stack.
+    /// Returns a parameter's value in this stack.
     pub(super) fn parameter_of(&self, stack: &str, name: &str) -> String {
         let (_, text) = self.describe(stack);
         let after = text

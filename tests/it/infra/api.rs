@@ -1,5 +1,5 @@
-//! The API's document against the code: routes, requests, answers. What API Gateway makes of it, no
-//! emulator shows.
+//! The API's OpenAPI document against the code: routes, requests, answers. No emulator shows how
+//! API Gateway reads the document.
 
 use std::{collections::BTreeSet, fs};
 
@@ -32,7 +32,7 @@ pub(crate) fn document() -> Value {
     Template::read().resource("Api")["Properties"]["Body"].clone()
 }
 
-/// Each operation: method, path as documented, and what is said of it.
+/// Returns each operation: method, documented path, and the operation object.
 pub(crate) fn operations(document: &Value) -> Vec<(Method, String, Value)> {
     let paths = document["paths"].as_object().unwrap();
     let each = paths.iter().flat_map(|(path, methods)| {
@@ -55,7 +55,7 @@ fn route(method: &Method, path: &str) -> Result<Route, Problem> {
     Route::of(&request)
 }
 
-/// Where each route is documented. A new route does not compile without.
+/// Returns where a route is documented. A new route does not compile until it is added here.
 fn documented(route: &Route) -> (Method, &'static str) {
     match route {
         Route::Execute => (Method::POST, "/execute"),
@@ -86,7 +86,8 @@ fn the_documented_routes_are_those_there_are() {
     for (method, path, operation) in &operations {
         let route = route(method, path).unwrap();
         assert_eq!(documented(&route), (method.clone(), path.as_str()));
-        // Permissions follow the functions: what reads must not reach the one that writes.
+        // A function's permissions depend on its routes: a route that reads must not reach the
+        // function that writes.
         let function = if route.is_read() {
             "QueryFunction"
         } else {
@@ -99,8 +100,7 @@ fn the_documented_routes_are_those_there_are() {
             uri.contains(&format!("${{{function}.Arn}}")),
             "{method} {path}: {uri}"
         );
-        // API Gateway may call a function for those methods and paths only that its permission
-        // names.
+        // API Gateway may call a function only for the methods and paths that its permission names.
         let permission = if route.is_read() {
             "QueryPermission"
         } else {
@@ -126,7 +126,7 @@ fn the_documented_routes_are_those_there_are() {
         .map(|(method, path, _)| (method.to_string(), path.clone()))
         .collect();
     for path in document["paths"].as_object().unwrap().keys() {
-        // `/executions/bulk` is also an id as far as reading goes.
+        // A GET of `/executions/bulk` reads as `/executions/{id}` with the id `bulk`.
         for method in METHODS.iter().filter(|_| path != "/executions/bulk") {
             let is_known = known.contains(&(method.to_string(), path.clone()));
             assert_eq!(route(method, path).is_ok(), is_known, "{method} {path}");
@@ -134,7 +134,7 @@ fn the_documented_routes_are_those_there_are() {
     }
 }
 
-/// The schemas, each with the examples that stand beside it.
+/// Returns the schemas that have an example, each with its example.
 fn examples(document: &Value) -> Vec<(String, Value, Value)> {
     let mut found = Vec::new();
     for (method, path, operation) in operations(document) {
@@ -178,8 +178,8 @@ fn examples_of_requests_are_accepted() {
         if example.is_null() {
             continue;
         }
-        // Here is neither Docker nor a network nor that secret; that the request is understood is
-        // what counts.
+        // There is no Docker, no network and no such secret here. It is enough that the request is
+        // understood.
         let mut example = example.clone();
         for keys in ["", "/changes"] {
             if let Some(keys) = example.pointer_mut(keys).and_then(Value::as_object_mut) {
@@ -201,7 +201,7 @@ fn examples_of_requests_are_accepted() {
     }
 }
 
-/// Asserts that the status is a documented one and the body as its schema says.
+/// Asserts that the status is documented and that the body matches its schema.
 #[track_caller]
 fn is_as_documented(document: &Value, method: &Method, path: &str, answer: &Answer) {
     let operation = &document["paths"][path][method.as_str().to_lowercase()];
@@ -434,7 +434,7 @@ fn answers_are_as_documented() {
     }
 }
 
-/// What is not known yet is null, and what waits says why.
+/// What is not known yet is null, and a waiting run says why it waits.
 #[test]
 fn records_of_every_kind_are_as_documented() {
     let sandbox = Sandbox::new();
@@ -500,7 +500,8 @@ fn whole_request() -> SubmitRequest {
     }
 }
 
-/// Asserts that a schema describes `whole`, which has every key that the code knows.
+/// Asserts that a schema accepts `whole`, a value with every key of the Rust type, and has the same
+/// keys.
 #[track_caller]
 fn check_keys(schema: &str, whole: &impl Serialize) {
     let document = document();
@@ -528,9 +529,9 @@ fn text() -> Option<String> {
     Some("x".into())
 }
 
-/// API Gateway refuses a body before a function sees it, so it must not refuse more than the
-/// function would. One thing it does: a key that is null, which its schemas cannot allow, and which
-/// the document does not promise.
+/// API Gateway refuses a body before a function sees it, so it must not refuse what the function
+/// would accept. There is one exception: a key that is null. Its schemas cannot allow that, and the
+/// document does not promise it.
 #[test]
 fn what_the_schema_refuses_the_code_refuses_too() {
     check_refusals("SubmitRequest", |body| {
@@ -573,7 +574,8 @@ fn check_refusals(schema: &str, refused_by_code: impl Fn(&Value) -> bool) {
     assert!(refused_by_schema(&misspelt) && refused_by_code(&misspelt));
 }
 
-/// API Gateway's own answers are problems like the functions', once its variables are put in.
+/// API Gateway's own answers are problem documents like those of the functions, once its variables
+/// are filled in.
 #[test]
 fn what_api_gateway_answers_itself_is_a_problem_too() {
     let document = document();
@@ -584,7 +586,7 @@ fn what_api_gateway_answers_itself_is_a_problem_too() {
         let template = response["responseTemplates"]["application/json"]
             .as_str()
             .unwrap();
-        // Of what API Gateway puts in, only this one is escaped: any other may hold a quote that a
+        // Of all variables, API Gateway escapes only this one. Any other may hold a quote that a
         // client wrote.
         let filled = template.replace("$context.error.messageString", "\"Bad \\\"thing\\\"\"");
         assert!(!filled.contains("$context"), "{kind}: {filled}");

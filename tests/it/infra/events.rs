@@ -1,5 +1,5 @@
-//! Which events reach the state tracker, and which reach users: no emulator sends ECS's events, or
-//! looks at patterns.
+//! Which events reach the state tracker, and which reach users. The tests match the patterns
+//! themselves, since no emulator sends ECS's events or evaluates patterns.
 
 use domain::key::Caller;
 use domain::{
@@ -22,7 +22,7 @@ const RUNNING: &str = include_str!("fixtures/running.json");
 const STOPPED: &str = include_str!("fixtures/stopped.json");
 const SPOT_WARNING: &str = include_str!("fixtures/spot-warning.json");
 
-/// The stack whose cluster the fixtures are of.
+/// The stack that the fixtures' cluster belongs to.
 fn stack() -> Stack {
     Stack::named("default")
 }
@@ -150,7 +150,7 @@ fn the_stream_tells_of_nothing_but_executions_that_are_there() {
     assert!(!stream_filter().matches(&record("MODIFY", &json!({"status": {"N": "1"}}))));
 }
 
-/// An execution that was cancelled before it began.
+/// Returns an execution that was cancelled before it was launched.
 fn ended() -> Execution {
     let now = Timestamp::from_timestamp_millis(1_764_000_000_000).unwrap();
     let request = SubmitRequest {
@@ -172,7 +172,7 @@ fn ended() -> Execution {
     }
 }
 
-/// What is published of it, in EventBridge's envelope.
+/// Returns the published event about an execution, in EventBridge's envelope.
 fn published(execution: &Execution) -> Value {
     let detail = serde_json::to_value(Announcement::of(execution).unwrap()).unwrap();
     json!({
@@ -181,7 +181,7 @@ fn published(execution: &Execution) -> Value {
     })
 }
 
-/// The patterns in the manual, for users' own rules.
+/// The patterns are those of the manual, for users' own rules.
 #[test]
 fn users_rules_see_how_executions_end() {
     let of = |pattern: Value| {

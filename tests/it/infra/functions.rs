@@ -1,4 +1,4 @@
-//! What the functions are given, and what calls them.
+//! The functions' environment variables, and the sources that call them.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,8 @@ fn each_function_is_given_what_it_reads_and_nothing_else() {
     }
 }
 
-/// With every parameter at its default, in a network of the stack's own and in a given one.
+/// The stacks have a network of their own or a given one, and parameters with and without default
+/// values.
 #[test]
 fn each_function_understands_what_it_is_given() {
     let stacks = [
@@ -49,8 +50,8 @@ fn each_function_understands_what_it_is_given() {
     for stack in &stacks {
         for (name, function) in FUNCTIONS {
             let mut variables = environment(name, stack);
-            variables["AWS_REGION"] = "eu-central-1".into(); // Lambda's own.
-            // A variable's value is text, whatever the template has.
+            variables["AWS_REGION"] = "eu-central-1".into(); // Lambda sets this one.
+            // A variable's value is text, even if the template has a number.
             let text = |value: &Value| {
                 value
                     .as_str()
@@ -97,7 +98,7 @@ fn a_given_network_is_used_as_it_is_and_nothing_is_made() {
                 .with("ZoneC", "us-east-1c")
                 .with("PrivateSubnets", "true");
             assert!(template.condition(condition, &made), "{name}");
-            // A NAT gateway is billed by the hour: nobody has one without asking.
+            // A NAT gateway is billed by the hour, so a stack has one only if the user asks for it.
             let is_of_nat = name.contains("Nat");
             let usual = Stack::named("default").with("ZoneC", "us-east-1c");
             assert_eq!(template.condition(condition, &usual), !is_of_nat, "{name}");
@@ -122,8 +123,8 @@ fn only_an_emulator_s_functions_are_told_where_aws_is() {
     }
 }
 
-/// SQS hides a message while it is worked on; a function that is cut off must not leave it visible
-/// to another first.
+/// SQS hides a message while a function works on it. If the function is cut off, the message must
+/// not become visible to another one before that.
 #[test]
 fn messages_stay_hidden_for_six_times_the_functions_time() {
     let template = Template::read();
@@ -137,8 +138,8 @@ fn messages_stay_hidden_for_six_times_the_functions_time() {
     }
 }
 
-/// API Gateway waits for 29 seconds (AWS-FACTS §7): a function that took longer would be cut off
-/// without saying why.
+/// API Gateway waits for 29 seconds (AWS-FACTS §7). A function that took longer would be cut off
+/// without an explanation.
 #[test]
 fn what_answers_over_http_answers_within_api_gateways_time() {
     for function in ["SubmitFunction", "QueryFunction"] {

@@ -1,6 +1,6 @@
-//! The policies of docs/init-policy: what CloudFormation does with the rights of whoever runs
-//! `init`, by AWS's own list for each type of resource. `deploy::permissions` has the calls of the
-//! commands themselves.
+//! The policies of docs/init-policy against what CloudFormation does with the rights of the user
+//! who runs `init`. AWS lists the actions for each type of resource. `deploy::permissions` checks
+//! the calls of the commands themselves.
 
 use std::{collections::BTreeSet, env, ffi::OsStr, fs, path::PathBuf};
 
@@ -13,15 +13,15 @@ use tests::{
 
 use super::template::says_nothing_is_wrong;
 
-/// As in tests/setup.sh. cfn-lint comes with CloudFormation's resource schemas, whose `handlers`
-/// say which actions each type takes.
+/// The version in tests/setup.sh. cfn-lint comes with CloudFormation's resource schemas, whose
+/// `handlers` list the actions of each type.
 const CFN_LINT: &str = "cfn-lint-1.58.0";
-/// Most characters of a managed policy, without white space (IAM User Guide, "IAM and AWS STS
+/// The most characters of a managed policy, without white space (IAM User Guide, "IAM and AWS STS
 /// quotas").
 const POLICY_MAX: usize = 6144;
 
-/// Actions that a handler may take and does not for the resources of this template: type, action,
-/// why. A `*` at the end stands for any rest.
+/// Actions that a handler may call but does not call for the resources of this template: type,
+/// action, reason. A `*` at the end matches any rest.
 const NOT_NEEDED: &[(&str, &str, &str)] = &[
     ("*", "kms:*", KEY),
     (
@@ -294,12 +294,12 @@ fn stack() -> Stack {
     Stack::named("default")
 }
 
-/// All documents together, as somebody has them who runs `init`.
+/// Returns all documents as one policy, which the user who runs `init` has.
 fn policy() -> Policy {
     Policy::of_documents(documents(&stack()).iter().map(|(_, document)| document))
 }
 
-/// For the longest names there are.
+/// The names are the longest possible ones.
 #[test]
 fn init_policies_fit_into_managed_policies_and_are_what_aws_knows() {
     let longest = Stack {
@@ -370,7 +370,7 @@ fn an_init_policy_is_for_one_stack_of_one_account_and_region() {
     }
 }
 
-/// The schema of a type, as CloudFormation publishes it.
+/// Returns the schema of a type as CloudFormation publishes it.
 fn schema(kind: &str) -> Value {
     let cache = env::var_os("MYCLI_TESTS_CACHE").map(PathBuf::from);
     let home = || {
@@ -397,7 +397,8 @@ fn schema(kind: &str) -> Value {
     read(OsStr::new(&format!("resources/{file}.json")))
 }
 
-/// What CloudFormation calls to make, read, change and remove a resource of a type.
+/// Returns the actions with which CloudFormation creates, reads, updates and deletes a resource of
+/// a type.
 fn actions(kind: &str) -> BTreeSet<String> {
     let schema = schema(kind);
     let handlers = ["create", "read", "update", "delete"]
@@ -421,7 +422,8 @@ fn is_needed(kind: &str, action: &str) -> bool {
         .any(|(of, not, _)| is(of, kind) && is(not, action))
 }
 
-/// What a call of a handler is about: what IAM is asked. Nothing if that is not known here.
+/// Returns the calls that IAM is asked about when a handler uses an action. Empty if they are not
+/// known here.
 fn calls(template: &Template, name: &str, kind: &str, action: &str) -> Vec<Call> {
     let stack = stack();
     let role = |name: &str| format!("arn:aws:iam::{}:role/{name}", stack.account);
@@ -450,8 +452,8 @@ fn calls(template: &Template, name: &str, kind: &str, action: &str) -> Vec<Call>
             let role = role("aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS");
             vec![Call::new(action, role).with("iam:AWSServiceName", "ecs.amazonaws.com")]
         }
-        // Neither names a resource: the Service Authorization Reference has none, or the handler
-        // lists them all.
+        // These name no resource: either the Service Authorization Reference has none for the
+        // action, or the handler lists all of them.
         (
             _,
             "logs:DescribeLogGroups"
@@ -461,7 +463,7 @@ fn calls(template: &Template, name: &str, kind: &str, action: &str) -> Vec<Call>
         (_, "cloudwatch:DescribeAlarms") => one(stack.arn("cloudwatch", "alarm:*")),
         (_, "ec2:DescribeVpcAttribute") => one(stack.arn("ec2", "vpc/vpc-1")),
         (_, action) if action.starts_with("ec2:Describe") => one("*".into()),
-        // EC2 makes the names of what is in a network.
+        // EC2 chooses the ids of the parts of a network.
         (_, action) if action.starts_with("ec2:") => one(stack.arn("ec2", "vpc/vpc-1")),
         ("AWS::Lambda::EventSourceMapping", "lambda:CreateEventSourceMapping") => {
             vec![Call::new(action, "*").with("lambda:FunctionArn", function)]
@@ -476,7 +478,7 @@ fn calls(template: &Template, name: &str, kind: &str, action: &str) -> Vec<Call>
     }
 }
 
-/// The ARNs of a resource, in each form in which services ask for them.
+/// Returns the ARNs of a resource, in each form in which services use them.
 fn own(template: &Template, name: &str, kind: &str, stack: &Stack) -> Vec<String> {
     let properties = template.properties(name, stack);
     let property = |property: &str| {
@@ -511,7 +513,7 @@ fn own(template: &Template, name: &str, kind: &str, stack: &Stack) -> Vec<String
         | "AWS::SQS::Queue" => {
             vec![arn()]
         }
-        // CloudFormation makes the name longer.
+        // CloudFormation appends a suffix to the name.
         "AWS::IAM::Role" => vec![format!("{}-0A1B2C3D4E5F", arn())],
         "AWS::Logs::LogGroup" | "AWS::Logs::MetricFilter" | "AWS::Logs::SubscriptionFilter" => {
             group(property("LogGroupName"))
@@ -545,7 +547,7 @@ fn own(template: &Template, name: &str, kind: &str, stack: &Stack) -> Vec<String
     }
 }
 
-/// A type of resource that the template did not have before fails this until somebody says what its
+/// This fails for a type of resource that is new in the template, until `calls` says what its
 /// handler's calls are about.
 #[test]
 fn an_init_policy_has_what_each_type_of_the_template_takes() {
@@ -574,7 +576,7 @@ fn an_init_policy_has_what_each_type_of_the_template_takes() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
-/// An exception that is none any more would hide the next one of the same name.
+/// An exception that is not needed any more would hide a later one of the same name.
 #[test]
 fn what_an_init_policy_leaves_out_is_of_some_handler() {
     let template = Template::read();

@@ -1,5 +1,5 @@
-//! What deploys the pipeline: the template, the roles, the rule, the API's document, against the
-//! code and the rules of AWS.
+//! The files that deploy the pipeline (the template, the roles, the rule, the API's document)
+//! against the code and the rules of AWS.
 
 pub(crate) mod api;
 mod events;

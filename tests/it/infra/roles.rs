@@ -1,4 +1,5 @@
-//! What each role may do and what it may not, since no emulator asks IAM.
+//! What each role may do and what it may not. The tests evaluate the policies themselves, since no
+//! emulator asks IAM.
 
 use serde_json::json;
 use tests::{
@@ -6,7 +7,8 @@ use tests::{
     template::{Stack, Template},
 };
 
-/// Allowed actions that no call of a function's own shows, and who needs them.
+/// Allowed actions that no call of a function shows, each with the reason for it: role, action,
+/// reason.
 pub(crate) const ARGUED: &[(&str, &str, &str)] = &[
     ("SubmitRole", "logs:CreateLogStream", LAMBDA_LOGS),
     ("SubmitRole", "logs:PutLogEvents", LAMBDA_LOGS),
@@ -301,7 +303,7 @@ fn logs_of_tasks_are_read_and_only_own_logs_written() {
     );
 }
 
-/// No function reads a secret's value, so none can leak one.
+/// No function may read a secret's value, so none can leak one.
 #[test]
 fn values_of_secrets_are_read_by_ecs_alone() {
     let calls = [
@@ -330,8 +332,9 @@ fn values_of_secrets_are_read_by_ecs_alone() {
     )));
 }
 
-/// A command that writes into its task's own stream could not forge how it ended (it does not know
-/// the nonce), but it could bury the log; and other tasks' streams are none of its business.
+/// A command that could write into its task's own stream could not forge how it ended, because it
+/// does not know the nonce. But it could bury the log under its own lines. It must not write into
+/// other tasks' streams either.
 #[test]
 fn a_command_may_write_its_own_streams_and_nothing_else() {
     let command = policy("TaskRole");

@@ -1,11 +1,11 @@
-//! The table of this release beside those of earlier ones: what an upgrade cannot bring about must
-//! not be in the template.
+//! The table of this release against those of earlier ones. The template must not ask for a change
+//! that no upgrade can make.
 
 use std::{fs, path::PathBuf};
 
 use deploy::{indexes::plan, template::Template};
 
-/// The templates of earlier releases: `fixtures/<commit>/template.yaml`.
+/// Returns the templates of earlier releases: `fixtures/<commit>/template.yaml`.
 fn earlier() -> Vec<PathBuf> {
     let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/it/fixtures");
     let folders = fs::read_dir(fixtures)
@@ -20,7 +20,7 @@ fn earlier() -> Vec<PathBuf> {
 }
 
 /// The table and each index that stays keep their keys, their projection and the types of their
-/// attributes. Whole indexes may come and go.
+/// attributes. Whole indexes may be added or dropped.
 #[test]
 fn the_table_of_every_release_can_become_this_one() {
     let wanted = Template::built_in().unwrap().table().unwrap();
@@ -36,7 +36,7 @@ fn the_table_of_every_release_can_become_this_one() {
     }
 }
 
-/// What the emulator does not keep, and what old functions rely on while the new ones come.
+/// The emulator does not keep these properties. Old functions rely on them during an upgrade.
 #[test]
 fn the_table_of_every_release_has_the_same_name_stream_and_time_to_live() {
     let properties = |template: &Template| {

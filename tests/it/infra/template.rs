@@ -16,7 +16,7 @@ use pipeline::state_tracker::NO_TASKS_LINES;
 use serde_json::{Value, json};
 use tests::template::{Stack, Template};
 
-/// cfn-lint and checkov find nothing, but for what is skipped in the template with a reason.
+/// cfn-lint and checkov find nothing except what the template skips with a reason.
 #[test]
 fn linters_find_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -34,7 +34,7 @@ fn linters_find_nothing() {
     );
 }
 
-/// Runs one of the scripts beside the tests, which says what is wrong.
+/// Runs one of the scripts beside the tests, and asserts that it finds no fault.
 #[track_caller]
 pub(super) fn says_nothing_is_wrong(script: &str, arguments: &[&OsStr]) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(script);
@@ -51,7 +51,8 @@ pub(super) fn says_nothing_is_wrong(script: &str, arguments: &[&OsStr]) {
     );
 }
 
-/// Each action of each role is one that AWS has, on a resource that it can be used on.
+/// Each action of each role exists in AWS, and its resource is of a type that the action can be
+/// used on.
 #[test]
 fn policies_are_what_the_service_authorization_reference_knows() {
     let folder = tempfile::tempdir().unwrap();
@@ -60,8 +61,8 @@ fn policies_are_what_the_service_authorization_reference_knows() {
     says_nothing_is_wrong("policies.py", &[file.as_os_str()]);
 }
 
-/// The lint of policies, and the one of requests that the emulator answers, find what they are
-/// there for.
+/// The script that checks policies and the one that checks the requests to the emulator find the
+/// faults that they are meant to find.
 #[test]
 fn who_looks_at_policies_and_requests_finds_what_is_wrong() {
     says_nothing_is_wrong("policies.py", &[OsStr::new("self-test")]);
@@ -85,7 +86,7 @@ fn whatever_is_skipped_says_why() {
     }
 }
 
-/// Nothing that cannot be dealt with is out of sight.
+/// An alarm makes every message visible that cannot be processed.
 #[test]
 fn every_dead_letter_rings() {
     let template = Template::read();
@@ -115,8 +116,8 @@ fn every_dead_letter_rings() {
     }
 }
 
-/// An event of a task holds its variables, and a dead letter is kept for two weeks. The sweep makes
-/// good what such an event would have told.
+/// A task's event holds the run's variables, and a dead letter is kept for two weeks. So such an
+/// event gets no dead-letter queue. The sweep finds out what a lost event would have reported.
 #[test]
 fn no_event_of_a_task_becomes_a_dead_letter() {
     let template = Template::read();
@@ -147,8 +148,8 @@ fn no_event_of_a_task_becomes_a_dead_letter() {
     );
 }
 
-/// Lambda cuts a chain of invocations of one function after sixteen, and what waits for room goes
-/// round as long as it waits.
+/// Lambda stops a chain of invocations of one function after sixteen. A run that waits for capacity
+/// makes the launcher send itself messages for as long as it waits.
 #[test]
 fn what_the_launcher_sends_itself_is_not_taken_for_a_loop() {
     let properties = Template::read().properties("LauncherFunction", &Stack::named("default"));
@@ -203,7 +204,7 @@ fn names_are_those_that_all_of_mycli_relies_on() {
     }
 }
 
-/// The script's marker lines are found by the phrase they begin with.
+/// The filter finds the script's marker lines by the phrase that they begin with.
 #[test]
 fn marker_lines_are_looked_for_by_their_prefix() {
     let filter = Template::read().properties("MarkerLines", &Stack::named("default"));
@@ -214,8 +215,8 @@ fn marker_lines_are_looked_for_by_their_prefix() {
     assert_eq!(filter["LogGroupName"], "/aws/mycli/default");
 }
 
-/// Each function's log is looked through for the records that it passed over, and one alarm hears
-/// of all of them.
+/// Each function's log has a metric filter for the records that the function skipped, and one alarm
+/// covers all of them.
 #[test]
 fn every_record_that_is_passed_over_rings() {
     let template = Template::read();
@@ -268,7 +269,7 @@ fn lines_of_no_task_are_counted() {
     assert_eq!(filter["FilterPattern"], format!("\"{NO_TASKS_LINES}\""));
 }
 
-/// What a function writes.
+/// The output of a function's log subscriber.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -282,9 +283,9 @@ impl io::Write for Log {
     }
 }
 
-/// A pattern in quotes is looked for in a line as it stands, so that it finds the words in text and
-/// in JSON alike. The functions' own subscriber must write them in one piece. It can be set once in
-/// a process, which is one test's own.
+/// CloudWatch Logs searches a line for a quoted pattern as it stands, so the pattern finds the
+/// words in text and in JSON alike. The functions' own subscriber must write the words in one
+/// piece. It can be set once in a process; this test has a process of its own.
 #[test]
 fn a_record_that_is_passed_over_is_one_line_that_the_filter_finds() {
     let log = Log::default();
@@ -300,7 +301,7 @@ fn a_record_that_is_passed_over_is_one_line_that_the_filter_finds() {
     assert!(found.len() == 1 && found[0].contains(id.as_str()), "{text}");
 }
 
-/// What an emulator does not keep of a table.
+/// These are properties of a table that an emulator does not keep.
 #[test]
 fn the_table_forgets_by_itself_and_can_be_brought_back() {
     let table = Template::read().properties("Table", &Stack::named("default"));
@@ -315,8 +316,8 @@ fn the_table_forgets_by_itself_and_can_be_brought_back() {
     assert_eq!(table["StreamSpecification"]["StreamViewType"], "NEW_IMAGE");
 }
 
-/// API Gateway escapes nothing of what it puts into a line of the access log, so nothing is in
-/// there that a client may choose freely.
+/// API Gateway does not escape what it puts into a line of the access log. So the line must hold
+/// nothing that a client may choose freely.
 #[test]
 fn no_client_can_break_a_line_of_the_access_log() {
     let template = Template::read();
@@ -330,7 +331,8 @@ fn no_client_can_break_a_line_of_the_access_log() {
             .find(|c: char| !c.is_ascii_alphanumeric() && c != '.')
             .unwrap_or(after.len());
         let (variable, tail) = after.split_at(end);
-        // What API Gateway makes itself, an address, and the method of a resource that it found.
+        // These are values that API Gateway makes itself, an address, and the method and path of a
+        // resource that it found.
         assert!(
             [
                 "requestTime",
@@ -354,7 +356,7 @@ fn no_client_can_break_a_line_of_the_access_log() {
     assert!(serde_json::from_str::<Value>(&filled).is_ok(), "{filled}");
 }
 
-/// What the account's owner sets once holds for each of its kind.
+/// A setting that the account's owner makes once holds for every resource of its kind.
 #[test]
 fn a_boundary_a_key_and_a_topic_reach_all_that_can_have_them() {
     let template = Template::read();

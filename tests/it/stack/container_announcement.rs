@@ -1,5 +1,5 @@
-//! How an end is made known: from the table's stream through the state tracker and EventBridge to a
-//! rule and a queue of the user's own.
+//! The announcement of an end: from the table's stream through the state tracker and EventBridge to
+//! a rule and a queue of the user's own.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -9,7 +9,7 @@ use super::world::{PATIENCE, World};
 
 const MANUAL: &str = include_str!("../../../README.md");
 
-/// The manual's pattern, word for word.
+/// Returns the manual's event pattern, word for word.
 fn pattern_of_the_manual() -> Value {
     let line = MANUAL
         .lines()
@@ -17,7 +17,7 @@ fn pattern_of_the_manual() -> Value {
     serde_json::from_str(line.expect("the manual has a pattern")).expect("JSON")
 }
 
-/// What an event's `detail` has, as the manual lists it.
+/// Returns the fields of an event's `detail` that the manual lists.
 fn fields_of_the_manual() -> BTreeSet<&'static str> {
     let after = MANUAL
         .split_once("`detail` has `")
@@ -31,7 +31,7 @@ fn fields_of_the_manual() -> BTreeSet<&'static str> {
         .collect()
 }
 
-/// A queue that a rule of the user's own sends to.
+/// A queue that is the target of a user's own rule.
 struct Inbox<'a> {
     world: &'a World,
     url: Value,
@@ -59,7 +59,7 @@ impl<'a> Inbox<'a> {
         Self { world, url }
     }
 
-    /// The events that came since the last look.
+    /// Returns the events that arrived since the last call.
     fn take(&self) -> Vec<Value> {
         let request =
             json!({"QueueUrl": self.url, "MaxNumberOfMessages": 10, "VisibilityTimeout": 600});
@@ -74,7 +74,7 @@ impl<'a> Inbox<'a> {
             .collect()
     }
 
-    /// Waits until the end of this run is told; every event up to then.
+    /// Waits until the end of this run is announced. Returns every event up to then.
     fn until_told_of(&self, id: &Value) -> Vec<Value> {
         let (mut events, end) = (Vec::new(), Instant::now() + PATIENCE);
         while !events
@@ -120,8 +120,8 @@ fn a_user_s_own_rule_hears_of_a_failure_and_of_nothing_that_it_should_not() {
     let failed = latest(&world);
     run("echo planted-$COLOUR-command").exits(0);
     let succeeded = latest(&world);
-    // The later end was told of, so the earlier one was too, and the rule for failures had its
-    // chance at both.
+    // The later end was announced, so the earlier one was too, and the rule for failures has had a
+    // chance to see both.
     let told = all.until_told_of(&succeeded["execution_id"]);
     let heard = failures.until_told_of(&failed["execution_id"]);
     let ids: Vec<_> = told

@@ -1,12 +1,13 @@
-//! Many commands as one submission: through the API, both queues and the functions, each in a
-//! container of its own.
+//! Many commands as one submission: through the API, both queues and the functions. Each command
+//! runs in a container of its own.
 
 use std::fs;
 
 use serde_json::{Value, json};
 use tests::{sandbox::Ran, world::World};
 
-/// Three that succeed, and one each that exits, is killed, and takes too long.
+/// Returns three commands that succeed, and one each that exits with 3, takes too long, and is
+/// killed.
 fn lines() -> [Value; 6] {
     [
         json!({"command": "echo one"}),
@@ -18,7 +19,7 @@ fn lines() -> [Value; 6] {
     ]
 }
 
-/// Sends them, and waits for the end of all.
+/// Submits them and waits for the end of all.
 fn bulk(world: &World, more: &[&str]) -> Ran {
     let fixed = [
         "bulk",
@@ -33,7 +34,7 @@ fn bulk(world: &World, more: &[&str]) -> Ran {
     world.run(&[&fixed, more].concat())
 }
 
-/// Line, status and exit code of what failed.
+/// Returns the line number, status and exit code of each run that failed.
 fn failed(report: &Value) -> Vec<(u64, &str, Option<i64>)> {
     let runs = report["failed"].as_array().unwrap().iter();
     runs.map(|run| {
@@ -46,7 +47,7 @@ fn failed(report: &Value) -> Vec<(u64, &str, Option<i64>)> {
     .collect()
 }
 
-/// The ids in a list of a report, in the order of their lines.
+/// Returns the ids in a list of a report, in the order of their lines.
 fn ids<'a>(report: &'a Value, list: &str) -> Vec<&'a str> {
     report[list]
         .as_array()
@@ -56,7 +57,7 @@ fn ids<'a>(report: &'a Value, list: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// The ids in a group, the oldest first.
+/// Returns the ids in the history under a filter, oldest first.
 fn history(world: &World, filter: &[&str]) -> Vec<String> {
     let page = world
         .run(&[&["history", "-o", "json"], filter].concat())
@@ -125,8 +126,8 @@ fn a_submission_is_run_looked_at_repeated_where_it_failed_and_never_accepted_twi
         json!({"SUCCEEDED": 1, "FAILED": 2}),
         "with more time, one of three succeeds"
     );
-    // Eight are asked for at a time, so neighbours may be recorded in another order than that of
-    // their lines.
+    // Eight requests are sent at a time, so neighbours may be recorded in another order than that
+    // of their lines.
     let mut rerun = ids(&again, "accepted");
     rerun.sort_unstable();
     assert_eq!(history(&world, &["--group", "again"]), rerun);

@@ -1,4 +1,4 @@
-//! What could not be processed, and goes on its way again.
+//! A message that could not be processed and is redriven.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,8 @@ impl<'a> Letters<'a> {
         }
     }
 
-    /// What five receives in vain do to the messages here.
+    /// Moves the messages here to `dead`, as five failed receives would. Returns how many there
+    /// were.
     fn all_die(&self, dead: &Self) -> usize {
         let call = |operation: &str, body: Value| {
             self.world
@@ -48,7 +49,7 @@ impl<'a> Letters<'a> {
     }
 }
 
-/// Lets the launcher be given messages of the launch queue, or not.
+/// Switches the launcher's event sources on or off.
 fn deliver(world: &World, enabled: bool) {
     let sources = world.lambda(
         "GET",
@@ -67,7 +68,7 @@ fn deliver(world: &World, enabled: bool) {
 #[test]
 fn a_run_whose_message_died_is_found_by_the_doctor_and_runs_after_a_redrive() {
     let world = World::new();
-    // It would send another message within a minute.
+    // The sweep would send another message within a minute.
     world.ask(
         "events",
         "AWSEvents.DisableRule",

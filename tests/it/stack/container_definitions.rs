@@ -1,4 +1,4 @@
-//! Task definitions that somebody else does away with.
+//! Task definitions that somebody else deregisters.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn ecs(world: &World, operation: &str, body: &Value) -> Value {
     )
 }
 
-/// The stack's definitions that can be used.
+/// Returns the stack's active task definitions.
 fn active(world: &World) -> Vec<Value> {
     let listed = ecs(world, "ListTaskDefinitions", &json!({"status": "ACTIVE"}));
     listed["taskDefinitionArns"]

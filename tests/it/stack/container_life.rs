@@ -1,4 +1,4 @@
-//! A stack that is used and changed at the same time, and who may use it.
+//! A stack that is used and updated at the same time, and the keys that may use it.
 
 use serde_json::json;
 

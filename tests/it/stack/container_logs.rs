@@ -1,4 +1,4 @@
-//! A log that is followed: over more than one attempt, and taken up again anywhere.
+//! Following a log: over more than one attempt, and resumed at any position.
 
 use std::{fs, process::Stdio, thread, time::Instant};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::world::{LOOK, PATIENCE, World};
 
-/// Prints 30 lines in each attempt; the first fails, the second does not.
+/// A command that prints 30 lines in each attempt. The first attempt fails, the second does not.
 const TWICE: &str = "n=${MYCLI_ATTEMPT_ID##*-}; i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo \"$n.$i\"; sleep 0.05; done; \
                      echo \"last of $n\"; [ \"$n\" = 2 ]";
 const RETRIED: [&str; 4] = ["--retries", "1", "--retry-on", "failure"];
@@ -21,7 +21,7 @@ fn expected() -> String {
     [of(1), of(2)].concat()
 }
 
-/// A part of a log: its text, where to go on, whether it is the last.
+/// A part of a log: its text, the cursor of the next part, and whether the log is complete.
 type Part = (String, String, bool);
 
 fn part(world: &World, id: &str, key: &str, cursor: Option<&str>) -> Part {
@@ -42,7 +42,7 @@ fn part(world: &World, id: &str, key: &str, cursor: Option<&str>) -> Part {
     (text, next, page["complete"] == true)
 }
 
-/// The parts of a log from a cursor on, to its end.
+/// Returns the parts of a log from a cursor to the end.
 fn parts(world: &World, id: &str, key: &str, from: Option<String>) -> Vec<Part> {
     let (mut parts, mut cursor, end) = (Vec::new(), from, Instant::now() + PATIENCE);
     loop {

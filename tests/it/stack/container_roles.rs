@@ -1,4 +1,5 @@
-//! What the functions ask of AWS, against what their roles allow: the emulator asks no role.
+//! The functions' AWS calls against the policies of their roles, since the emulator does not check
+//! them.
 
 use std::{collections::BTreeMap, fs};
 
@@ -23,7 +24,7 @@ const ROLES: [(&str, &str); 4] = [
     ("mycli-default-state-tracker", "StateTrackerRole"),
 ];
 
-/// One of everything that a stack does.
+/// Uses all that a stack can do.
 fn use_all(world: &mut World) {
     let server = HttpServer::new(Habits::default());
     world
@@ -64,13 +65,15 @@ fn use_all(world: &mut World) {
     world.run(&["cancel", &waiting]).exits(0);
     world.run(&["cancel", &holder]).exits(0);
     world.until(&holder, "CANCELLED");
-    // The sweep, which alone stops what is past its time and asks after what nobody told of.
+    // Only the sweep stops tasks that are past their time and looks up tasks whose events were
+    // lost.
     world.lose_events();
     let unheard = world.detach(&["exit 4"]);
     world.until(&unheard, "FAILED");
 }
 
-/// The roles of tasks, whose names CloudFormation makes up: as the launcher was given them.
+/// Returns the roles of tasks. CloudFormation chooses their names, so they are read from the
+/// launcher's environment.
 fn task_roles(world: &World) -> impl Iterator<Item = (String, String)> {
     let environment =
         world.function("mycli-default-launcher")["Configuration"]["Environment"]["Variables"]

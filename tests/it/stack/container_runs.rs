@@ -54,7 +54,7 @@ fn a_private_repository_is_cloned_with_the_stack_s_token_and_its_commit_recorded
         "cat f; env",
     ];
     world.run(&exec).exits(125).says("set-up failed");
-    // For other hosts: it stays away, the log says so, and the server is not shown it.
+    // The token is for other hosts. So it is not sent to this server, and the log says so.
     world
         .run_with(&["secrets", "set", "GIT_TOKEN"], "planted-git-token")
         .exits(0)

@@ -1,4 +1,4 @@
-//! Where a secret's value is, and where it is not.
+//! Where a secret's value is found, and where it must not be.
 
 use std::{fs, io::Write, net::TcpListener, process::Stdio};
 
@@ -12,7 +12,7 @@ use tests::{
 use super::world::World;
 use crate::script::server::{Habits, HttpServer, SshServer};
 
-/// What AWS and the functions keep and say, piece by piece, each with where it is from.
+/// Returns all that AWS and the functions store and log, each text with its source.
 fn everything(world: &World) -> Vec<(String, String)> {
     let ecs = |operation: &str, body: Value| {
         world.ask(
@@ -80,7 +80,7 @@ fn everything(world: &World) -> Vec<(String, String)> {
     for (from, file) in [
         ("the requests", world.emulator.request_log()),
         ("what functions said", world.emulator.server_log()),
-        // With their bodies: messages, overrides, definitions, events, items.
+        // This log has the requests' bodies: messages, overrides, definitions, events, items.
         ("what functions asked for", world.emulator.calls_log()),
         ("the invocations", world.emulator.invocations_log()),
     ] {
@@ -91,7 +91,7 @@ fn everything(world: &World) -> Vec<(String, String)> {
     texts
 }
 
-/// A queue that every event of ours is sent to, and so one of those that are searched.
+/// Makes a queue that receives every event of mycli. It is one of the queues that are searched.
 fn listen(world: &World) {
     let url = world.ask(
         "sqs",
@@ -111,7 +111,7 @@ fn listen(world: &World) {
     );
 }
 
-/// `mycli` that says all it can, with this on its standard input.
+/// Starts `mycli` with all its logging on and this text on its standard input.
 fn loudly(world: &World, arguments: &[&str], input: &str) -> Running {
     let mut command = world.user.command(&[&["-v"], arguments].concat());
     command
@@ -192,7 +192,8 @@ fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
     let secret = json!({"Name": "mycli/default/registry", "SecretString": login, "ClientRequestToken": "0".repeat(32)});
     world.ask("secretsmanager", "secretsmanager.CreateSecret", &secret);
 
-    // Its end is waited for by a read, which we answer: a task has the machine's own network here.
+    // The command ends only after it has read a line that we send. A task shares the machine's
+    // network here.
     let gate = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let wait = format!(
         "bash -c 'read -r _ </dev/tcp/127.0.0.1/{}'",
@@ -253,7 +254,7 @@ fn secrets_reach_whom_they_are_for_and_are_found_nowhere_else() {
     .end();
     said(&cloned.exits(0).prints("main\n"));
 
-    // What fails says no more.
+    // Errors must not show a secret either.
     let line = json!({"command": "true", "repo": format!("https://ann:{url}@localhost/project")});
     loud(&["bulk", "--wait", "-"], &line.to_string(), 2);
     let (status, text) = world.call("POST", "/execute", &world.api().1, Some(line.to_string()));

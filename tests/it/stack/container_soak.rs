@@ -1,4 +1,4 @@
-//! A steady load for a while: nothing is lost, and nothing grows but history.
+//! A steady load for some time: nothing is lost, and nothing but the history grows.
 
 use std::{
     collections::BTreeMap,
@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::world::{LOOK, PATIENCE, World};
 
-/// Between two submissions: what two cores with real containers hold.
+/// The time between two submissions. Two cores with real containers can keep up with it.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How much more memory a function's largest process may have in the last third than in the first,
-/// in kB: an allocator's breath.
+/// in kB. An allocator's use varies by this much.
 const GROWTH_KB: u64 = 6 * 1024;
 
-/// What is neither history nor settings: it must be gone when nothing is under way.
+/// Returns the number of items that are neither history nor settings. There must be none when
+/// nothing is under way.
 fn left_over(world: &World) -> u64 {
     let count = |prefix: &str| {
         let body = json!({
@@ -30,7 +31,7 @@ fn left_over(world: &World) -> u64 {
     count("OPEN#")
 }
 
-/// Messages in the stack's queues, dead letters included.
+/// Returns the number of messages in the stack's queues, dead letters included.
 fn messages(world: &World) -> u64 {
     let listed = world.ask("sqs", "AmazonSQS.ListQueues", &json!({}));
     let urls = listed["QueueUrls"].as_array().cloned().unwrap_or_default();
@@ -50,7 +51,7 @@ fn messages(world: &World) -> u64 {
     urls.iter().map(count).sum()
 }
 
-/// The most that each function had in these samples.
+/// Returns the most memory that each function had in these samples.
 fn most(samples: &[BTreeMap<String, u64>]) -> BTreeMap<String, u64> {
     let mut most = BTreeMap::new();
     for (name, memory) in samples.iter().flatten() {
@@ -94,14 +95,14 @@ fn soak(time: Duration) {
         ids.len()
     );
     for (name, memory) in &late {
-        // One that was not there early has just been started.
+        // A function that has no early sample has just been started.
         let before = early.get(name).unwrap_or(memory);
         assert!(
             *memory <= before + GROWTH_KB,
             "{name} grew from {before} kB to {memory} kB"
         );
     }
-    // The next sweep tidies up.
+    // The next sweep removes what is left over.
     let end = Instant::now() + PATIENCE;
     while left_over(&world) + messages(&world) > 0 {
         let left = (left_over(&world), messages(&world));

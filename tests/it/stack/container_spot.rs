@@ -1,10 +1,10 @@
-//! Spot capacity that is taken back in the middle of a run.
+//! Spot capacity that is taken back during a run.
 
 use serde_json::{Value, json};
 
 use super::world::{World, until_gone};
 
-/// Takes the capacity of a run's task back; its ARN.
+/// Interrupts a run's task as Spot does. Returns the task's ARN.
 fn interrupt(world: &World, record: &Value) -> String {
     let attempts = record["attempts"].as_array().expect("attempts");
     let arn = attempts.last().expect("an attempt")["task_arn"]

@@ -1,8 +1,8 @@
-//! The whole on an emulator of AWS: `mycli init` deploys the template as it stands with the
-//! functions as they are built, tasks are containers, and a user drives it through the REST API.
+//! The whole system on an emulator of AWS. `mycli init` deploys the real template and the real
+//! functions, tasks are containers, and a user drives it through the REST API.
 //!
-//! The emulator sends no events of ECS: `world` looks at the tasks and invokes the state tracker in
-//! EventBridge's stead.
+//! The emulator sends no events of ECS. Instead of EventBridge, `world` watches the tasks and
+//! invokes the state tracker.
 
 mod container_announcement;
 mod container_bulk;
