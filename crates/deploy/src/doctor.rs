@@ -14,8 +14,8 @@ use crate::{
     stack::{Condition, StackView, Stacks},
 };
 
-/// How far this machine's clock may be off. AWS refuses a signature that is five minutes off. Our
-/// limit is lower, because times of this machine are shown beside AWS's.
+/// How far this machine's clock may be off. AWS refuses signatures that are more than five minutes
+/// off. The limit here is lower, because times of this machine are shown beside AWS's.
 const CLOCK_MAX: TimeDelta = TimeDelta::seconds(60);
 /// How long a task may take to start. A start takes a minute, and a large image somewhat longer.
 const LAUNCH_MAX: TimeDelta = TimeDelta::minutes(15);

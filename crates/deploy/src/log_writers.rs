@@ -43,7 +43,7 @@ const WRITER: &str = "ExecutionRole";
 /// The path of service-linked roles. Only AWS changes and uses them.
 const SERVICE_LINKED: &str = "/aws-service-role/";
 
-/// The principals, other than the stack's own roles, that may write into the log streams of a
+/// The IAM principals, other than the stack's own roles, that may write into the log streams of a
 /// stack's tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writers {
