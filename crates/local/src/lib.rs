@@ -1,5 +1,5 @@
-//! mycli on one machine: the handlers of `pipeline` on a SQLite store and queue, with containers
-//! and processes as tasks.
+//! mycli on one machine: the handlers of `pipeline` run over a SQLite store and queue. Tasks are
+//! containers and processes of the host.
 
 pub mod container;
 pub mod database;

@@ -1,5 +1,5 @@
-//! One machine as an installation: opens what is on disk, takes over what dead processes left, and
-//! answers the API in process.
+//! One machine as an installation. It opens the files on disk, takes over the work of dead
+//! processes, and answers the API in process.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -55,37 +55,39 @@ use crate::{
     worker::Worker,
 };
 
-/// How long a start waits for the end of what dead processes left to be written down, before it
-/// goes on with its own. Ours.
+/// How long a start waits until the ended tasks of dead processes are on record, before it goes on
+/// with its own work. Writing such an end down normally takes far less than 10 s, and a user at the
+/// terminal can wait that long.
 const SETTLE: Duration = Duration::from_secs(10);
-/// How often others' work is looked at. Ours.
+/// How often the work of other processes is checked for changes. A person does not notice 100 ms.
 const LOOK: Duration = Duration::from_millis(100);
-/// How often a long-lived process looks for dead workers. Ours.
+/// How often a long-lived process looks for dead workers. Deaths are rare, and a delay of 5 s is
+/// short beside a run.
 const INHERIT: Duration = Duration::from_secs(5);
-/// The name of the key that `local serve` is given.
+/// The name of the key that `local serve` uses.
 pub const SERVE_KEY: &str = "local-serve";
 
-/// What one machine is set to.
+/// The options of one machine.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where everything is kept; made if missing, mode 0700.
+    /// The directory of all files. Made with mode 0700 if missing.
     pub dir: PathBuf,
-    /// Run on the host even where an image is named.
+    /// Whether tasks run on the host even if they name an image.
     pub host_only: bool,
-    /// The most that it runs.
+    /// The limits on the work that runs at once.
     pub bounds: Bounds,
     /// The name that in-process submissions are recorded under.
     pub submitter: String,
 }
 
-/// Within which limits a process runs its own work, and what it takes over.
+/// The limits that a process keeps, and the work that it takes over.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bounds {
-    /// Somebody said them: they hold for all that it runs.
+    /// The user named these limits. They hold for all work of this process.
     Own(Limits),
-    /// Those of the work that it takes over hold for all that it runs.
+    /// The limits of the work that this process takes over hold for all of its work.
     Inherited,
-    /// It has none. Work that has some is left to a supervisor.
+    /// No limits. Work that has limits is left to a supervisor.
     None,
 }
 
@@ -115,10 +117,10 @@ pub enum OpenError {
     /// The store does not answer.
     #[error(transparent)]
     Failed(#[from] PortError),
-    /// The key to serve with is of no use. The text completes "the key that the server was given ".
+    /// The server's key cannot be used. The text completes "the key that the server was given ".
     #[error("the key that the server was given {0}")]
     Key(String),
-    /// Another server has the folder.
+    /// Another server serves the folder.
     #[error(
         "a server{} already serves {}: use that one, or end it first; `--dir` takes another folder",
         on(address.as_deref()),
@@ -127,7 +129,7 @@ pub enum OpenError {
     Served {
         /// The folder.
         dir: PathBuf,
-        /// Where the server is, once it has said so.
+        /// The server's address, once it has recorded it.
         address: Option<String>,
     },
     /// The address cannot be listened on.
@@ -146,18 +148,18 @@ fn on(address: Option<&str>) -> String {
         .unwrap_or_default()
 }
 
-/// One machine. See the module.
+/// One machine. See the module's documentation.
 #[derive(Debug)]
 pub struct Machine {
     parts: Arc<Parts>,
     auth: Auth,
     caller: Caller,
     successor: JoinHandle<()>,
-    /// How far [`Machine::changed`] has come.
+    /// The last change that [`Machine::changed`] returned for.
     seen: Mutex<watch::Receiver<()>>,
 }
 
-/// What works: the part of a machine that goes on by itself.
+/// The parts that do the work, also in the background.
 #[derive(Debug)]
 struct Parts {
     options: Options,
@@ -169,7 +171,7 @@ struct Parts {
     reports: Mutex<Option<mpsc::UnboundedReceiver<TaskReport>>>,
 }
 
-/// What runs while this machine runs work.
+/// The background tasks of a machine that runs work.
 #[derive(Debug)]
 struct Engine {
     stop: watch::Sender<bool>,
@@ -178,8 +180,8 @@ struct Engine {
 }
 
 impl Machine {
-    /// Opens the store. If processes died and left work, it is taken over: what has ended is closed
-    /// truthfully before this returns.
+    /// Opens the store. If dead processes left work, takes it over, and records the tasks that have
+    /// already ended before this returns.
     ///
     /// # Errors
     /// When the directory or the store cannot be used.
@@ -200,7 +202,7 @@ impl Machine {
         })
     }
 
-    /// Begins to run work: its own, and what it has taken over. Idempotent.
+    /// Begins to run work: its own, and the work that it took over. Idempotent.
     ///
     /// # Errors
     /// When this process cannot be declared alive.
@@ -276,7 +278,7 @@ impl Parts {
         })
     }
 
-    /// Takes over what dead processes left, and goes on with it; says whether there was anything.
+    /// Takes over the work of dead processes and goes on with it. Returns whether there was any.
     async fn take_over(&self) -> Result<bool, OpenError> {
         let any = self.inherit().await?;
         if any {
@@ -288,7 +290,7 @@ impl Parts {
         Ok(any)
     }
 
-    /// Makes what dead processes left this one's; says whether there was anything.
+    /// Makes this worker the owner of the work of dead processes. Returns whether there was any.
     async fn inherit(&self) -> Result<bool, OpenError> {
         let (mut any, mut dead, mut left) = (false, false, Vec::new());
         let mut limits = self.own_limits().await?;
@@ -309,25 +311,26 @@ impl Parts {
                 Bounds::Inherited => limits = limits.and(theirs),
                 Bounds::Own(_) | Bounds::None => {}
             }
-            // Before the work is there, so that none of it is launched beyond them.
+            // The limits change before the work arrives, so that no task is launched beyond them.
             self.worker
                 .settings
                 .send_replace(Arc::new(settings(limits)));
-            // Who takes over must itself be known, should it die in the middle.
+            // This worker registers first, so that its work is found again if it dies in the
+            // middle.
             self.declare().await?;
             any |= self.database.adopt(&worker, limits).await?;
             inheritance.complete();
             dead = true;
         }
         if dead {
-            // Anything that cannot be removed is noted.
+            // Folders that cannot be removed are noted in `remains`.
             let _left = self.worker.tasks.tidy().await?;
         }
         self.leave(&left).await?;
         Ok(any)
     }
 
-    /// The limits that it keeps to by now.
+    /// The limits that this process keeps at this moment.
     async fn own_limits(&self) -> Result<Limits, OpenError> {
         match self.options.bounds {
             Bounds::Inherited => Ok(self.database.limits(self.database.worker()).await?),
@@ -335,7 +338,8 @@ impl Parts {
         }
     }
 
-    /// Leaves the work of dead workers to a supervisor, and waits until that has it.
+    /// Leaves the work of dead workers to a supervisor, and waits until the supervisor has taken it
+    /// over.
     async fn leave(&self, dead: &[WorkerId]) -> Result<(), OpenError> {
         if dead.is_empty() {
             return Ok(());
@@ -356,9 +360,9 @@ impl Parts {
         tokio::time::timeout(SETTLE, taken).await.unwrap_or(Ok(()))
     }
 
-    /// Every other worker that is known, or has left a trace.
+    /// Every other worker that is in the store or has left a file in the workers' directory.
     async fn others(&self) -> Result<BTreeSet<WorkerId>, OpenError> {
-        // The traces first: who takes a worker's place removes them last.
+        // The directory is read first, because a takeover removes the files last.
         let mut workers: BTreeSet<_> = self
             .workers
             .traces()
@@ -377,7 +381,7 @@ impl Parts {
         }
     }
 
-    /// Makes this process's worker known, so that what it records is found if it dies. Idempotent.
+    /// Registers this process's worker, so that its work is found if it dies. Idempotent.
     async fn declare(&self) -> Result<Arc<Alive>, OpenError> {
         let mut held = self.alive.lock().await;
         if let Some(alive) = held.as_ref() {
@@ -414,7 +418,8 @@ impl Parts {
         Ok(())
     }
 
-    /// Waits until what was taken over is either over and written down, or surely still runs.
+    /// Waits until each task that was taken over has either ended, with its end on record, or
+    /// surely still runs.
     async fn settle(&self) -> Result<(), OpenError> {
         let settled = async {
             loop {
@@ -430,8 +435,8 @@ impl Parts {
             .unwrap_or(Ok(()))
     }
 
-    /// Takes over the work of processes that die while this one lives: it may be waiting for a
-    /// limit that they hold.
+    /// Takes over the work of processes that die while this one lives. Work of this process may
+    /// wait for a limit that the dead process held.
     async fn keep_inheriting(self: Arc<Self>) {
         loop {
             tokio::time::sleep(INHERIT).await;
@@ -456,20 +461,21 @@ impl Parts {
         }
     }
 
-    /// Whether something is left that can be finished. A record that cannot be read is nobody's to
-    /// finish.
+    /// Whether any work is left that can be finished. A record that cannot be read does not count,
+    /// because no process can finish it.
     async fn has_work(&self) -> Result<bool, PortError> {
         Ok(self.database.unfinished_here().await? > 0 && self.worker.store.has_work().await?)
     }
 
     async fn close(&self) -> Result<bool, OpenError> {
         self.stop_engine().await;
-        // What is not cleaned up by then is found by whoever takes over from the next who dies.
+        // Folders that are not removed by then are removed at the next takeover from a dead
+        // process.
         let _either = tokio::time::timeout(SETTLE, self.worker.tasks.closed()).await;
         let finished =
             self.alive.lock().await.is_none() || self.database.unregister_worker().await?;
         let finished = finished || !self.has_work().await?;
-        // Lets go of the lock: what is unfinished can be taken over from here on.
+        // Releases the lock. Other processes can take over the unfinished work from here on.
         self.alive.lock().await.take();
         if !finished {
             spawn_supervisor(&self.options).map_err(|source| self.dir_error(source))?;
@@ -486,7 +492,7 @@ impl Machine {
         path_and_query: &str,
         body: Option<Vec<u8>>,
     ) -> (u16, HeaderMap, Vec<u8>) {
-        // What is recorded must have an owner that others know.
+        // A write needs a registered owner, so that other processes can find it.
         if method != Method::GET
             && let Err(error) = self.parts.declare().await
         {
@@ -497,8 +503,8 @@ impl Machine {
         parts(self.route(&request, Some(&self.caller)).await)
     }
 
-    /// Sends a request to the function that serves its route. Without a caller the request has to
-    /// show a key.
+    /// Sends a request to the function that serves its route. Without a caller the request must
+    /// carry a key.
     pub(crate) async fn route(
         &self,
         request: &ApiGatewayProxyRequest,
@@ -542,26 +548,26 @@ impl Machine {
         response
     }
 
-    /// What could not be removed of runs that are over. To be told once the machine is closed,
-    /// since that waits for removals.
+    /// Returns the folders of ended runs that could not be removed. Ask after [`Machine::close`],
+    /// which waits for removals.
     #[must_use]
     pub fn remains(&self) -> Remains {
         self.parts.worker.tasks.remains()
     }
 
-    /// Resolves when something may have changed since this last resolved: at once for what this
-    /// process runs, within 100 ms for what others do.
+    /// Resolves when something may have changed since this last resolved: at once for changes by
+    /// this process, within 100 ms for changes by others.
     pub async fn changed(&self) {
         let mut seen = self.seen.lock().await;
         let _either = tokio::time::timeout(LOOK, seen.changed()).await;
     }
 
-    /// The changes from this moment on.
+    /// Subscribes to the changes from this moment on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.parts.worker.changed.subscribe()
     }
 
-    /// The record that a text names, which must be one that cannot be read.
+    /// Returns the record that `text` names, which must be one that cannot be read.
     ///
     /// # Errors
     /// As [`pipeline::forget::look`].
@@ -569,8 +575,8 @@ impl Machine {
         forget::look(&self.parts.worker.store, text).await
     }
 
-    /// Removes a record that cannot be read, and gives back what it holds. If a task runs for it,
-    /// that is stopped first, whichever process follows it.
+    /// Removes a record that cannot be read, and releases its allocations. If a task runs for it,
+    /// that task is stopped first, whichever process follows it.
     ///
     /// # Errors
     /// As [`pipeline::forget::remove`].
@@ -607,28 +613,29 @@ impl Machine {
         Ok(forgotten)
     }
 
-    /// Ends this process's part. Unfinished work is left to a supervisor process, which is started
-    /// if there is any; says whether there is.
+    /// Ends this process's part. If work is unfinished, starts a supervisor process for it. Returns
+    /// whether one was started.
     ///
     /// # Errors
-    /// When the store does not answer, or the supervisor cannot be started; the next start then
+    /// When the store does not answer, or the supervisor cannot be started. The next start then
     /// finds the work.
     pub async fn close(self) -> Result<bool, OpenError> {
-        // An inheritance that is cut short is found again: the successor is on record before
-        // anything is its own.
+        // A takeover that is cut short is found again: this worker is registered before it owns any
+        // of the work.
         self.successor.abort();
         let _ended = self.successor.await;
         self.parts.close().await
     }
 
-    /// Makes a key good for the REST API, in the place of the one that the server had before.
+    /// Makes a key valid for the REST API. It replaces the server's previous key.
     ///
     /// # Errors
-    /// [`OpenError::Key`] for a key that was rotated, or has less than an administrator's rights.
+    /// [`OpenError::Key`] for a key that was rotated, or that has less than an administrator's
+    /// rights.
     pub(crate) async fn set_serve_key(&self, key: &ApiKey) -> Result<(), OpenError> {
         let (store, now) = (&self.parts.worker.store, System.now());
         if let Some(known) = store.find_key(&key.id()).await? {
-            // A rotated key may be known to somebody, so a start must not make it good again.
+            // Other people may know a rotated key, so a start must not make it valid again.
             if known.expires_at.is_some() {
                 return Err(OpenError::Key(
                     "was rotated: put the new key in its place, or remove serve.key to have another one made".into(),
@@ -644,7 +651,8 @@ impl Machine {
                 return Ok(());
             }
         }
-        // It is the same principal at each start: what it submitted before is still its own.
+        // The principal stays the same at each start, so that the server still owns its earlier
+        // submissions.
         let before = store
             .list_keys()
             .await?
@@ -660,7 +668,7 @@ impl Machine {
                 store.rotate_key(&old, &new).await?
             }
             None => {
-                // One that cannot be read is not listed, and is in the way.
+                // A key record that cannot be read is not listed, but still takes the name.
                 store.remove_key(SERVE_KEY).await?;
                 store.add_key(&record).await?
             }
@@ -672,7 +680,7 @@ impl Machine {
     }
 }
 
-/// The hidden supervisor: finishes what is unfinished on this machine and nobody else's, then ends.
+/// Runs the hidden supervisor: finishes the unfinished work that no other process owns, then ends.
 ///
 /// # Errors
 /// When the machine cannot be opened.
@@ -689,17 +697,17 @@ pub async fn supervise(options: Options) -> Result<(), OpenError> {
     machine.close().await.map(drop)
 }
 
-/// What an upkeep came to.
+/// The result of a [`prune`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Upkeep {
     /// How many executions were removed.
     pub executions: u64,
-    /// What cannot be removed of any execution that is over, in words.
+    /// The folders of ended executions that cannot be removed, in words.
     pub remains: Vec<String>,
 }
 
-/// Removes the records and logs of executions that ended longer ago than `older_than`, and what
-/// could not be removed before of any that is over.
+/// Removes the records and logs of executions that ended longer ago than `older_than`, and the
+/// folders of ended executions that could not be removed before.
 ///
 /// # Errors
 /// When the machine cannot be opened.
@@ -713,7 +721,7 @@ pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, Op
     let tasks = &machine.parts.worker.tasks;
     tasks.prune_logs().await?;
     let remains = tasks.tidy().await?;
-    // It is all among that.
+    // `remains` above already holds all of this text.
     let _told = tasks.remains().tell();
     machine.close().await?;
     Ok(Upkeep {
@@ -722,7 +730,7 @@ pub async fn prune(options: Options, older_than: TimeDelta) -> Result<Upkeep, Op
     })
 }
 
-/// Hears other processes' calls to look.
+/// Checks the queue and the stop requests each time another process wakes this worker.
 async fn listen(alive: Arc<Alive>, worker: Worker) {
     while alive.woken().await.is_ok() {
         worker.queue.look();
@@ -790,7 +798,7 @@ fn settings(limits: Limits) -> Settings {
     }
 }
 
-/// An HTTP request as API Gateway gives it to a function.
+/// Builds an HTTP request as API Gateway passes it to a function.
 pub(crate) fn request(
     method: Method,
     path_and_query: &str,
@@ -821,7 +829,7 @@ pub(crate) fn request(
     request
 }
 
-/// A function's answer as HTTP.
+/// Turns a function's answer into HTTP.
 pub(crate) fn parts(response: ApiGatewayProxyResponse) -> (u16, HeaderMap, Vec<u8>) {
     let body = response.body.map(|body| body.to_vec()).unwrap_or_default();
     (

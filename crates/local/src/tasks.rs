@@ -1,5 +1,5 @@
-//! What stands for ECS on one machine: takes `RunTask` calls, keeps each task on record before
-//! anything of it runs, follows it to its end and reports every step as ECS's own JSON.
+//! The stand-in for ECS on one machine. It takes `RunTask` calls, records each task before anything
+//! of it runs, follows the task to its end, and reports every step as ECS's own JSON.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -39,18 +39,18 @@ use crate::{
     system::System,
 };
 
-/// The names that errors give to what is kept of a task.
+/// The names of a task's stored parts in errors.
 const TASK: &str = "a task's record";
 const RUNTIME: &str = "a task's whereabouts";
 const DEFINITION: &str = "a task's definition";
 /// The cluster's name in ARNs.
 pub const CLUSTER: &str = "local";
 const ARN_PREFIX: &str = "arn:aws:ecs:local:000000000000";
-/// How long after TERM the task is killed: the script's own grace of 10 s and room for it to finish
-/// (DESIGN §6).
+/// How long after TERM the task is killed: the script's own grace of 10 s, plus time for it to
+/// finish (DESIGN §6).
 const STOP_SECONDS: u32 = 15;
 
-/// What runs a task, as it is kept on record.
+/// The process or container of a task, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Runtime {
@@ -58,7 +58,7 @@ enum Runtime {
     Container(String),
 }
 
-/// Something to tell the state tracker.
+/// A message for the state tracker.
 #[derive(Clone, Debug)]
 pub enum TaskReport {
     /// A task changed.
@@ -78,18 +78,18 @@ impl TaskReport {
     }
 }
 
-/// How the machine runs tasks.
+/// The settings for running tasks.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Where tasks get their directories.
+    /// The directory that holds the tasks' own directories.
     pub tasks_dir: PathBuf,
-    /// Where it is noted what could not be removed of them.
+    /// The notes about tasks' files that could not be removed.
     pub remains: Remains,
-    /// Where the user's home is, for the container engine's configuration.
+    /// The user's home directory, which holds the container engine's configuration.
     pub home: PathBuf,
-    /// Secrets' values.
+    /// The values of secrets.
     pub secrets: secrets::Secrets,
-    /// Run on the host even where an image is named.
+    /// Whether tasks run on the host even if they name an image.
     pub host_only: bool,
 }
 
@@ -109,12 +109,13 @@ struct Inner {
     /// The hashes of the definitions that are on record.
     definitions: Mutex<HashSet<String>>,
     changed: watch::Sender<()>,
-    /// How many tasks are being closed: on record as over, perhaps, and not cleaned up yet.
+    /// How many writes about tasks are under way. A task counts until its record is written and, if
+    /// it is over, cleaned up.
     closing: watch::Sender<usize>,
 }
 
-/// How long to wait before what failed for want of room is tried again. Ours: a disk is not emptied
-/// faster.
+/// How long to wait after a write failed for lack of disk space. Nobody frees a disk faster than 1
+/// s.
 const AGAIN: Duration = Duration::from_secs(1);
 
 async fn again_soon(job: &Job, error: &(impl std::fmt::Display + Sync)) {
@@ -122,7 +123,7 @@ async fn again_soon(job: &Job, error: &(impl std::fmt::Display + Sync)) {
     tokio::time::sleep(AGAIN).await;
 }
 
-/// Why a task that was being followed cannot be followed on.
+/// Why a task cannot be followed any more.
 #[derive(Debug, thiserror::Error)]
 enum FollowError {
     #[error(transparent)]
@@ -131,14 +132,14 @@ enum FollowError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Engine(String),
-    /// Somebody else has closed it: what is on record stays.
+    /// Another follower has closed the task. Its record stays as it is.
     #[error("the task is closed already")]
     Closed,
 }
 
 impl LocalTasks {
-    /// Tasks on this machine; what happens to them is sent to `reports`, and `changed` is told of
-    /// every line and step.
+    /// Makes the tasks of this machine. Each of their changes is sent to `reports`, and `changed`
+    /// is notified of every log line and step.
     #[must_use]
     pub fn new(
         database: Database,
@@ -164,8 +165,8 @@ impl LocalTasks {
         }))
     }
 
-    /// Follows on what was begun: every task of this worker that is not stopped and not followed
-    /// yet.
+    /// Follows every task of this worker that is not stopped and has no follower yet. Returns how
+    /// many tasks of this worker are not stopped.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -178,7 +179,7 @@ impl LocalTasks {
         Ok(count)
     }
 
-    /// Tells the followers of tasks that another process wants stopped.
+    /// Notifies the followers of tasks that another process wants stopped.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -188,7 +189,7 @@ impl LocalTasks {
         Ok(())
     }
 
-    /// The follower reads why by itself.
+    /// Notifies the task's follower, which reads the reason from the store.
     fn tell_to_stop(&self, arn: &str) {
         let followed = self
             .0
@@ -200,21 +201,21 @@ impl LocalTasks {
         }
     }
 
-    /// Resolves once every task that is on record as over is cleaned up.
+    /// Resolves once every task with a recorded end is cleaned up.
     pub async fn closed(&self) {
-        // The sender is our own, so it is there.
+        // The sender lives in `self`, so it cannot be gone.
         let mut closing = self.0.closing.subscribe();
         let _never_gone = closing.wait_for(|closing| *closing == 0).await;
     }
 
-    /// Removes the directories of tasks that are over: who died between the record of an end and
-    /// the removal left one, and some could not be removed at that time. Says of which that is
-    /// still so, in words.
+    /// Removes the directories of tasks that are over. Such a directory is left by a process that
+    /// died after it recorded the end and before it removed the directory, and by a removal that
+    /// failed. Returns the directories that still cannot be removed, in words.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn tidy(&self) -> Result<Vec<String>, PortError> {
-        // The directories first: a task is on record before it has one.
+        // The directories are listed first, because a task is recorded before it gets a directory.
         let ids = self
             .0
             .host
@@ -225,18 +226,18 @@ impl LocalTasks {
         Ok(over.filter_map(|id| self.0.host.clean_up(id)).collect())
     }
 
-    /// What could not be removed of tasks that are over.
+    /// The notes about files of ended tasks that could not be removed.
     #[must_use]
     pub fn remains(&self) -> Remains {
         self.0.setup.remains.clone()
     }
 
-    /// Removes the logs of tasks that are not on record any more.
+    /// Removes the logs of tasks that have no record any more.
     ///
     /// # Errors
     /// When the store does not answer.
     pub async fn prune_logs(&self) -> Result<(), PortError> {
-        // The logs first, for the same reason.
+        // The logs are listed first, for the same reason as in `tidy`.
         let ids = self
             .0
             .logs
@@ -255,8 +256,8 @@ impl LocalTasks {
         Ok(())
     }
 
-    /// Whether a task on record as running is over: its process ended while nobody was there, and
-    /// that is about to be written down.
+    /// Whether a task that is recorded as running is over: its process ended while no follower was
+    /// there, and the end is about to be recorded.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -271,7 +272,7 @@ impl LocalTasks {
         }))
     }
 
-    /// Takes no row: whoever follows reads it once nobody else can be about to close the task.
+    /// Takes no row. The follower reads the row itself once no other follower can close the task.
     fn follow_in_background(&self, arn: String, origin: Origin) {
         let (ask, stop) = watch::channel(());
         let mut followed = self
@@ -288,12 +289,12 @@ impl LocalTasks {
     }
 }
 
-/// Where a task to be followed comes from.
+/// Why a task gets a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     /// This process was asked to run it.
     New,
-    /// On record, and of what may have been begun only that is known.
+    /// The task was found in the store. The store may lack the latest step of its earlier follower.
     FoundAgain,
 }
 
@@ -302,16 +303,16 @@ struct Job {
     task: Task,
     input: RunTaskInput,
     definition: TaskDefinition,
-    /// What its marker lines carry.
+    /// The nonce in its marker lines.
     nonce: String,
     /// The image it runs in; `None` on the host.
     image: Option<ImageRef>,
-    /// Where it was seen running.
+    /// The process or container that it was seen running in.
     runtime: Option<Runtime>,
 }
 
 impl Job {
-    /// Where it began to run, there it stays, whatever `host_only` says now.
+    /// A task stays where it began to run (host or container), whatever `host_only` says now.
     fn of(row: &TaskRow, host_only: bool) -> Result<Self, FollowError> {
         let (input, definition): (RunTaskInput, TaskDefinition) = (
             form::parsed(TASK, &row.input)?,
@@ -339,7 +340,7 @@ impl Job {
         })
     }
 
-    /// The id of the container it ran in.
+    /// The id of its container, if it ran in one.
     fn container_id(&mut self) -> Option<String> {
         self.image.as_ref()?;
         self.container().runtime_id.clone()
@@ -372,7 +373,7 @@ impl Job {
 }
 
 impl Inner {
-    /// Follows a task and closes it whatever happens.
+    /// Follows a task and closes it in every case.
     async fn see_to_its_end(
         self: Arc<Self>,
         arn: String,
@@ -396,9 +397,9 @@ impl Inner {
         self.changed.send_replace(());
     }
 
-    /// The caller is registered as the task's follower. An earlier follower may have closed the
-    /// task before that, and removed its output: so the row is read now, and a closed task is left
-    /// alone.
+    /// Follows the task unless it is closed. The caller is registered as the task's follower. An
+    /// earlier follower may have closed the task before that and removed its output, so the row is
+    /// read only now.
     async fn follow_unless_closed(
         &self,
         arn: &str,
@@ -411,7 +412,8 @@ impl Inner {
         }
     }
 
-    /// The task's row as it is now, unless it is closed. Waits for a store that does not answer.
+    /// Returns the task's row as it is now, unless the task is closed. Waits while the store does
+    /// not answer.
     async fn open_row(&self, arn: &str) -> Result<Option<TaskRow>, PortError> {
         loop {
             match self.database.task(arn).await {
@@ -425,7 +427,7 @@ impl Inner {
         }
     }
 
-    /// Sees a task from wherever it stands to its end.
+    /// Follows a task from its current state to its end.
     async fn follow(
         &self,
         row: TaskRow,
@@ -434,7 +436,8 @@ impl Inner {
     ) -> Result<(), FollowError> {
         let mut job = Job::of(&row, self.setup.host_only)?;
         let runtime = job.runtime.take();
-        // Whoever died may have been told otherwise, and have come as far as a container.
+        // The earlier process may have run without `host_only`, and may have got as far as a
+        // container.
         if origin == Origin::FoundAgain
             && runtime.is_none()
             && job.image.is_none()
@@ -445,7 +448,7 @@ impl Inner {
         if job.task.last_status == ecs::DEPROVISIONING {
             return self.close(&mut job).await;
         }
-        // A stop asked for before anything ran: nothing needs to run.
+        // If a stop was requested before anything ran, nothing needs to run.
         let stop_asked = runtime.is_none() && self.stop_reason(job.arn()).await.is_some();
         if stop_asked && !(job.image.is_some() && self.may_have_container(&job).await) {
             return self
@@ -511,7 +514,7 @@ impl Inner {
             if !never_started || self.stop_reason(job.arn()).await.is_some() {
                 return Ok(Ok(ended));
             }
-            // Its command surely never began, so this is not a second start.
+            // The command surely never began, so this is not a second start.
         }
         match self.start_process(job).await? {
             Ok(running) => self.follow_running(job, running, stop).await.map(Ok),
@@ -528,7 +531,7 @@ impl Inner {
         let process = running.process().clone();
         let follow = async {
             loop {
-                // Opened anew, a log knows how much it has taken.
+                // A log that is opened again knows how much output it holds.
                 let followed = match LogWriter::open(&self.logs.path(job.id())) {
                     Ok(mut log) => {
                         let (id, attempt, told) = (job.id(), &job.input.started_by, |lines| {
@@ -552,7 +555,7 @@ impl Inner {
         }
     }
 
-    /// Starts the process, puts it on record and only then lets it through its gate.
+    /// Starts the process, records it, and only then lets it pass its gate.
     async fn start_process(
         &self,
         job: &mut Job,
@@ -580,8 +583,8 @@ impl Inner {
             .map_err(|error| StartFailure::never(format!("CannotStartProcessError: {error}"))))
     }
 
-    /// Starts the container, or finds the one that was started for this attempt before; then puts
-    /// it on record.
+    /// Starts the container, or finds the one that was started for this attempt before. Then
+    /// records it.
     async fn start_container(
         &self,
         job: &mut Job,
@@ -633,7 +636,7 @@ impl Inner {
         }
     }
 
-    /// Follows a container from where its log ends here.
+    /// Follows a container from the point that this machine's log has reached.
     async fn follow_log(
         &self,
         job: &Job,
@@ -642,7 +645,7 @@ impl Inner {
     ) -> Result<Ended, FollowError> {
         let mut log = LogWriter::open(&self.logs.path(job.id()))?;
         let (seen, mut failure) = (log.taken(), None);
-        // What comes after the first part that cannot be written is not written either, or the log
+        // After a part that cannot be written, no later part is written either. Otherwise the log
         // would have a hole.
         let follow = engine.follow(id, seen, |at, bytes| {
             if failure.is_none() {
@@ -663,8 +666,8 @@ impl Inner {
         Ok(ended)
     }
 
-    /// When asked: TERM to the script, which passes it on; KILL to everything once that had its
-    /// time.
+    /// When a stop is requested: sends TERM to the script, which passes it on, and KILL to
+    /// everything after [`STOP_SECONDS`].
     async fn stop_process(
         &self,
         job: &Job,
@@ -678,7 +681,7 @@ impl Inner {
         std::future::pending().await
     }
 
-    /// When asked, the same by the engine.
+    /// When a stop is requested: does the same through the engine.
     async fn stop_container(
         &self,
         job: &Job,
@@ -691,7 +694,7 @@ impl Inner {
         std::future::pending().await
     }
 
-    /// Resolves once a stop is asked for.
+    /// Resolves once a stop is requested.
     async fn stop_asked(&self, arn: &str, mut stop: watch::Receiver<()>) {
         loop {
             stop.mark_unchanged();
@@ -708,7 +711,7 @@ impl Inner {
         self.database.stop_requested(arn).await.ok().flatten()
     }
 
-    /// The task is over: why, in ECS's words.
+    /// Records the end of the task, with its cause in ECS's words.
     async fn stopped(&self, job: &mut Job, ended: Ended) -> Result<(), FollowError> {
         let (code, reason) = match self.stop_reason(job.arn()).await {
             Some(reason) => (StopCode::UserInitiated, Some(reason)),
@@ -722,8 +725,8 @@ impl Inner {
         self.over(job, code, reason, ended.stopped_at).await
     }
 
-    /// The end goes on record; once nothing is left that a crash could leave behind for good, the
-    /// task is closed.
+    /// Records the end, and closes the task once nothing is left that a crash could leave behind
+    /// for good.
     async fn over(
         &self,
         job: &mut Job,
@@ -736,16 +739,17 @@ impl Inner {
         (task.last_status, task.desired_status) = (ecs::DEPROVISIONING.into(), ecs::STOPPED.into());
         (task.execution_stopped_at, task.stopped_at) = (Some(at), Some(at));
         job.container().last_status = Some(ecs::STOPPED.into());
-        // A container's exit code is kept nowhere else once it is removed.
+        // Once a container is removed, its exit code is stored nowhere else.
         if job.container_id().is_some() {
             self.write_down(job, None, |_| {}).await?;
         }
         self.close(job).await
     }
 
-    /// A container is removed before the task is closed, because nobody looks for those of closed
-    /// tasks. A directory is removed after: the exit code stands in it, and who takes over from the
-    /// dead finds it again ([`LocalTasks::tidy`]).
+    /// Closes the task. A container is removed before that, because nothing looks for the
+    /// containers of closed tasks. A directory is removed after that, because it holds the exit
+    /// code; if this process dies in between, the next takeover finds the directory again
+    /// ([`LocalTasks::tidy`]).
     async fn close(&self, job: &mut Job) -> Result<(), FollowError> {
         if let Some(id) = job.container_id() {
             match self.engine().await {
@@ -759,14 +763,14 @@ impl Inner {
         let clean_up = |job: &Job| {
             self.report(job);
             if job.image.is_none() {
-                // It is noted.
+                // A directory that cannot be removed is noted in `remains`.
                 let _left = self.host.clean_up(job.id());
             }
         };
         self.write_down(job, None, clean_up).await
     }
 
-    /// A task that cannot be followed is told to have failed with its host, which is the truth.
+    /// Records a task that cannot be followed as failed with its host, which is the truth.
     async fn give_up(&self, arn: String, error: FollowError) {
         let Ok(Some(row)) = self.open_row(&arn).await else {
             return;
@@ -788,7 +792,7 @@ impl Inner {
         }
     }
 
-    /// Writes the task's next version down, and then tells it.
+    /// Writes the task's next version, and then reports it.
     async fn record(&self, job: &mut Job, runtime: Option<&Runtime>) -> Result<(), FollowError> {
         self.write_down(job, runtime, |job| self.report(job)).await
     }
@@ -799,14 +803,13 @@ impl Inner {
             .send(TaskReport::Changed(Box::new(job.task.clone())));
     }
 
-    /// Writes the task's next version down, however long that takes: what is known of a task is
-    /// known to nobody else (a disk may be full for an hour). Who ends this process in an orderly
-    /// way waits for one such write and what is to be done with it, and not for a store that cannot
-    /// be written.
+    /// Writes the task's next version, however long that takes (a disk may be full for an hour),
+    /// because no one else knows this state of the task. An orderly shutdown waits for one such
+    /// write and for `then`. It does not wait for a store that cannot be written.
     ///
     /// # Errors
-    /// [`FollowError::Closed`] when somebody else has closed the task: then nothing is written, and
-    /// `then` is not done.
+    /// [`FollowError::Closed`] when another follower has closed the task. Then nothing is written,
+    /// and `then` is not called.
     async fn write_down(
         &self,
         job: &mut Job,
@@ -966,7 +969,8 @@ impl Tasks for LocalTasks {
                 .map(|row| form::parsed(TASK, &row.task))
             {
                 Some(Ok(task)) => described.tasks.push(task),
-                // It is there, so it is not missing: nothing must be concluded of it.
+                // The task exists, so it is not missing. Its record cannot be read, so nothing may
+                // be concluded about it.
                 Some(Err(error)) => {
                     tracing::error!(task = arn, %error, "a task cannot be looked at")
                 }
@@ -990,8 +994,8 @@ impl Inner {
     }
 }
 
-/// The task as `RunTask` answers it. Its id derives from the client token, so the same call names
-/// the same task.
+/// Builds the task as `RunTask` answers it. Its id derives from the client token, so the same call
+/// names the same task.
 fn new_task(input: &RunTaskInput) -> Task {
     let id = hex::encode(&Sha256::digest(&input.client_token)[..16]);
     Task {
@@ -1095,7 +1099,7 @@ mod tests {
         folder: tempfile::TempDir,
     }
 
-    /// A task that is on record as running in a process that is long gone.
+    /// A task that is recorded as running in a process that is long gone.
     async fn world() -> World {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -1151,7 +1155,7 @@ mod tests {
     }
 
     impl World {
-        /// As an earlier follower does.
+        /// Closes the task as an earlier follower does.
         async fn close(&self) -> String {
             let stopped = json(&Task {
                 last_status: ecs::STOPPED.into(),
@@ -1177,12 +1181,12 @@ mod tests {
         }
     }
 
-    /// A follower closes the task after the takeover has looked at what is open, and before it
-    /// follows that.
+    /// A follower closes the task after the takeover has listed the open tasks, and before it
+    /// follows them.
     #[tokio::test]
     async fn a_task_that_is_closed_while_it_is_taken_over_keeps_its_end() {
         let mut world = world().await;
-        // The reader answers the look at what is open only once that look has been asked for.
+        // The reader answers the takeover's query only after that query was sent.
         let (let_go, held) = std::sync::mpsc::channel::<()>();
         let mut hold = pin!(
             world
@@ -1195,7 +1199,7 @@ mod tests {
         assert!(poll_fn(|cx| Poll::Ready(resume.as_mut().poll(cx).is_pending())).await);
         let_go.send(()).unwrap();
         assert!(hold.await.unwrap());
-        // The reader works in order: once this is answered, so is that look.
+        // The reader works in order: once this is answered, the takeover's query is answered too.
         world.on_record().await;
         let stopped = world.close().await;
         assert_eq!(
