@@ -1,8 +1,8 @@
-//! Tasks with an image: containers, over the Docker API that Docker and Podman serve.
+//! Tasks with an image: containers over the Docker API, which Docker and Podman serve.
 //!
-//! The engine is the record. A container is named after its attempt, so it is made at most once,
-//! and labelled with its task, so it is found again after a crash of ours. One that has run is
-//! never started again.
+//! The engine holds the state. A container's name derives from its attempt, so it is made at most
+//! once. Its label is the task's ARN, so it is found again after a crash of mycli. A container that
+//! has run is never started again.
 
 mod endpoint;
 mod error;
@@ -47,40 +47,40 @@ use crate::failpoint;
 use crate::runner::{Ended, Launch, Pull, StartFailure, Started};
 use crate::system::System;
 
-/// The label by which a task's container is found; its value is the task's ARN.
+/// The label on a task's container. Its value is the task's ARN.
 pub const TASK_LABEL: &str = "mycli.task";
 
-/// How long an engine may think before it begins to answer. As the `docker` command's own two
-/// minutes.
+/// How long an engine may take to begin its answer. The `docker` command uses the same two minutes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long a pull may take.
 const PULL_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// How long a container that runs is followed while the engine does not answer: an engine's restart
+/// How long to follow a running container while the engine does not answer. An engine's restart
 /// takes seconds.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
-/// The pauses before an engine is asked the same again. Ours.
+/// The pauses between retries of a call to the engine. A change of state takes an engine some
+/// milliseconds, a restart some seconds.
 const PAUSE: Backoff = Backoff {
     first: Duration::from_millis(50),
     longest: Duration::from_secs(1),
 };
 
-/// More than a log will have. Said because an engine's own default may be a size at which it throws
-/// the beginning away.
+/// A log size that no task reaches. It is set because an engine's default may be a smaller size at
+/// which it discards the beginning.
 const LOG_MAX: &str = "1t";
 
-/// What ECS says of a container that the kernel ended for its memory.
+/// ECS's text for a container that the kernel killed for its use of memory.
 const OUT_OF_MEMORY: &str = "OutOfMemoryError: container killed due to memory usage";
 
 /// Runs tasks as containers. Cheap to clone: all clones share the connection.
 #[derive(Clone)]
 pub struct ContainerRunner {
     docker: Docker,
-    /// The engine's own architecture; it may be another machine's.
+    /// The engine's architecture, which may differ from this machine's.
     arch: Option<Arch>,
-    /// Whether a log that is streamed while it is written has gaps.
+    /// Whether a log that is streamed while it is written has gaps (Podman).
     loses_lines: bool,
     warned: Arc<AtomicBool>,
 }
@@ -94,12 +94,12 @@ impl fmt::Debug for ContainerRunner {
 }
 
 impl ContainerRunner {
-    /// Finds the engine as the `docker` command does (DOCKER_HOST, the current context, Docker's
-    /// socket), then Podman's sockets, and takes the first that answers. `environment` looks up a
-    /// variable, `home` is the user's home directory.
+    /// Finds the engine in the order of the `docker` command (DOCKER_HOST, the current context,
+    /// Docker's socket), then tries Podman's sockets, and takes the first that answers.
+    /// `environment` looks up a variable. `home` is the user's home directory.
     ///
     /// # Errors
-    /// When none answers: what was tried, and what to do.
+    /// When no engine answers. The error names what was tried, and what to do.
     pub async fn connect(
         environment: impl Fn(&str) -> Option<String>,
         home: &Path,
@@ -150,21 +150,22 @@ impl ContainerRunner {
         })
     }
 
-    /// Starts the task's container: fetches the image unless it is there, makes the container and
-    /// starts it.
+    /// Starts the task's container: pulls the image unless the engine has it, makes the container
+    /// and starts it.
     ///
-    /// Idempotent by the attempt: a container that an earlier call made is taken over, started if
-    /// it never was, and left alone if it runs or has run. After a failure no container is left.
+    /// Idempotent for one attempt. If an earlier call made the container, this takes it over: it
+    /// starts the container if it was never started, and leaves it alone if it runs or has run.
+    /// After a failure no container is left.
     ///
     /// # Errors
-    /// Why the command never ran. No reason repeats a secret.
+    /// Why the command never ran. No reason contains a secret.
     pub async fn start(&self, launch: &Launch) -> Result<Started, StartFailure> {
         self.start_unless(launch, std::future::pending()).await
     }
 
-    /// The same, but gives up when `unwanted` resolves while the image is being pulled, which may
-    /// take minutes. Later than that the container is made, so that none is left that nobody knows;
-    /// it can then be stopped.
+    /// Starts the task's container as [`Self::start`] does, but gives up when `unwanted` resolves
+    /// while the image is being pulled, which may take minutes. After the pull the container is
+    /// always made, so that no unknown container is left. It can then be stopped.
     ///
     /// # Errors
     /// As [`Self::start`].
@@ -180,7 +181,7 @@ impl ContainerRunner {
         started.map_err(|failure| without_secrets(failure, launch))
     }
 
-    /// The container of the task, whatever its state.
+    /// Finds the task's container, whatever its state.
     ///
     /// # Errors
     /// When the engine does not answer.
@@ -189,8 +190,8 @@ impl ContainerRunner {
         Ok(found.into_iter().next().map(|(_, id)| id))
     }
 
-    /// Every container that this program has made and not removed, with its task's ARN, whatever
-    /// its state and whichever store on this machine it belongs to.
+    /// Lists every container that mycli has made and not removed, with its task's ARN, whatever its
+    /// state and whichever store on this machine it belongs to.
     ///
     /// # Errors
     /// When the engine does not answer.
@@ -198,13 +199,13 @@ impl ContainerRunner {
         self.labelled(TASK_LABEL).await
     }
 
-    /// Hands on the container's output from byte `seen` on, until it has ended and everything is
-    /// told; then says how it ended.
+    /// Passes on the container's output from byte `seen` on, until the container has ended and all
+    /// output is passed on. Then returns how it ended.
     ///
     /// `on` is called with the engine's time and a piece of output, in the engine's order, stdout
-    /// and stderr together. A piece is a line with its newline, or part of one. The sum of their
-    /// lengths, kept, is the next call's `seen` after a crash: nothing is lost or repeated. A
-    /// broken connection is mended in the same way.
+    /// and stderr together. A piece is a line with its newline, or part of one. A caller that
+    /// stores the sum of their lengths passes it as `seen` after a crash, so that nothing is lost
+    /// or repeated. A broken connection is resumed in the same way.
     ///
     /// # Errors
     /// When the container is gone, or the engine has not answered for a minute.
@@ -220,12 +221,12 @@ impl ContainerRunner {
         Follower::new(self, container_id, seen, on).follow().await
     }
 
-    /// Ends the container: TERM, then KILL after the grace. Returns once it has ended; one that has
-    /// ended already, or is unknown, is left alone. An engine that does not do it is asked again
-    /// for a minute; then that is logged.
+    /// Ends the container: TERM, then KILL after the grace. Returns once the container has ended. A
+    /// container that has ended already, or is unknown, is left alone. If the engine fails, it is
+    /// asked again for a minute, and then the failure is logged.
     pub async fn stop(&self, container_id: &str, grace_seconds: u32) {
         let grace = Duration::from_secs(grace_seconds.into());
-        // The answer comes when the container has ended.
+        // The engine answers once the container has ended.
         let docker = self.docker.clone().with_timeout(ANSWER_TIMEOUT + grace);
         let mut patience = Patience::new();
         while let Err(fault) = self.stop_once(&docker, container_id, grace_seconds).await {
@@ -237,8 +238,8 @@ impl ContainerRunner {
         }
     }
 
-    /// Removes the container, ending it if it runs. Idempotent. A failure is logged only:
-    /// [`Self::leftovers`] finds it again.
+    /// Removes the container, and ends it if it runs. Idempotent. A failure is only logged;
+    /// [`Self::leftovers`] finds the container again.
     pub async fn remove(&self, container_id: &str) {
         let options = RemoveContainerOptionsBuilder::new()
             .force(true)
@@ -263,9 +264,9 @@ impl ContainerRunner {
     }
 }
 
-/// Whose turn it is to look at a container and start it, in this process; another process that
-/// works on the same tasks is kept out by the worker's lock. Containers share a turn by chance,
-/// which costs one of them the other's start.
+/// The lock under which this process looks at a container and starts it. The worker's lock keeps
+/// other processes out of the same tasks. Two containers may share a lock by chance; then one waits
+/// for the other's start.
 fn turn(name: &str) -> &'static Mutex<()> {
     static TURNS: [Mutex<()>; 64] = [const { Mutex::const_new(()) }; 64];
     let mut hasher = DefaultHasher::new();
@@ -275,7 +276,7 @@ fn turn(name: &str) -> &'static Mutex<()> {
 
 /// Starting.
 impl ContainerRunner {
-    /// The container of this attempt, if an earlier call made it.
+    /// Returns the container of this attempt, if an earlier call made it.
     async fn existing(
         &self,
         launch: &Launch,
@@ -299,7 +300,7 @@ impl ContainerRunner {
     ) -> Result<Started, StartFailure> {
         match self.begin(&container_name(launch)).await {
             Ok(()) => {}
-            // A fresh one with fewer limits may do better.
+            // A new container with fewer limits may start.
             Err(NotBegun::Never(_)) => {
                 self.remove(&container_name(launch)).await;
                 return self.start_new(launch, unwanted).await;
@@ -324,8 +325,8 @@ impl ContainerRunner {
         launch: &Launch,
         unwanted: impl Future<Output = ()> + Send,
     ) -> Result<Started, StartFailure> {
-        // Podman would make an empty directory in its place, which the command would take for the
-        // real one.
+        // Podman would make an empty directory in its place, and the command would take that for
+        // the real one.
         if let Some(absent) = launch.mounts.iter().find(|path| !path.exists()) {
             return Err(cannot_create(&format!(
                 "{} does not exist",
@@ -359,7 +360,7 @@ impl ContainerRunner {
         }
     }
 
-    /// Leaves no container behind that never ran.
+    /// Makes and starts a container. Removes it again if it never ran.
     async fn make_and_begin(&self, launch: &Launch, limits: Limits) -> Result<(), NotBegun> {
         failpoint!("container.create.before");
         let created = self
@@ -369,7 +370,7 @@ impl ContainerRunner {
         failpoint!("container.create.after");
         let begun = match created {
             Ok(_) => self.begin(&container_name(launch)).await,
-            // Made by a call whose answer was lost.
+            // An earlier call made it, and its answer was lost.
             Err(fault) if is_conflict(&fault) => {
                 match self.existing(launch).await.map_err(NotBegun::Unknown)? {
                     Some(_) => self.begin(&container_name(launch)).await,
@@ -384,12 +385,13 @@ impl ContainerRunner {
         begun
     }
 
-    /// Starts a container that was made, unless it runs or has run. Whether it then runs, the
-    /// engine is asked and not taken at its word: a lost answer is no failure, and a command that
+    /// Starts a container that was made, unless it runs or has run. Its state is then read from the
+    /// engine and not concluded from the answer: a lost answer is no failure, and a command that
     /// may have started is not run again.
     async fn begin(&self, name: &str) -> Result<(), NotBegun> {
-        // No engine has a "start unless it has run": who looked, and started what had run to its
-        // end since, would run it a second time.
+        // No engine can "start unless it has run". Without the lock, another call could start the
+        // container and see it end between this look and this start, and the command would run
+        // twice.
         let _turn = turn(name).lock().await;
         match self.inspect(name).await {
             Ok(found) if stage(&found) != Stage::Created => return Ok(()),
@@ -439,7 +441,7 @@ impl ContainerRunner {
         })
     }
 
-    /// The architecture to ask for, if the engine would not choose it by itself.
+    /// The architecture to ask for, if it is not the engine's own.
     fn foreign(&self, wanted: Arch) -> Option<Arch> {
         (self.arch != Some(wanted)).then_some(wanted)
     }
@@ -455,7 +457,7 @@ impl ContainerRunner {
     }
 }
 
-/// Asking.
+/// Queries and stops.
 impl ContainerRunner {
     async fn stop_once(&self, docker: &Docker, id: &str, grace_seconds: u32) -> Result<(), Fault> {
         let options = StopContainerOptionsBuilder::new()
@@ -466,7 +468,7 @@ impl ContainerRunner {
         failpoint!("container.stop.after");
         match (stopped, self.inspect(id).await) {
             (Ok(()), _) => Ok(()),
-            // Podman answers 500 where the container has ended by itself in between.
+            // Podman answers 500 if the container has ended by itself in the meantime.
             (Err(_), Ok(found)) if stage(&found) != Stage::Running => Ok(()),
             (Err(_), Err(unseen)) if is_missing(&unseen) => Ok(()),
             (Err(fault), _) => Err(fault),
@@ -503,7 +505,7 @@ impl ContainerRunner {
     }
 }
 
-/// How long an engine that fails is asked again, and how often.
+/// Counts how long an engine has been failing, and paces the retries.
 struct Patience {
     rounds: u32,
     failing_since: Option<Instant>,
@@ -521,7 +523,7 @@ impl Patience {
         self.failing_since = None;
     }
 
-    /// Fails with `error` once nothing but failures has been seen for [`OUTAGE_MAX`].
+    /// Fails with `error` once only failures have been seen for [`OUTAGE_MAX`].
     fn spend(&mut self, error: impl FnOnce() -> EngineError) -> Result<(), EngineError> {
         if self.is_spent() {
             Err(error())
@@ -530,7 +532,7 @@ impl Patience {
         }
     }
 
-    /// Counts a failure.
+    /// Counts a failure. Returns whether the time is over.
     fn is_spent(&mut self) -> bool {
         self.failing_since
             .get_or_insert_with(Instant::now)
@@ -544,9 +546,9 @@ impl Patience {
     }
 }
 
-/// Asks again while a container is between two states. For the moment between a process's end and
-/// the record of it, Podman names a state that Docker's API does not have ("stopped"), or fails at
-/// reading about the process ("no such process").
+/// Repeats a query while a container is between two states. Between a process's end and the record
+/// of that end, Podman names a state that Docker's API does not have ("stopped"), or fails to read
+/// about the process ("no such process").
 async fn settled<T, F: Future<Output = Result<T, Fault>>>(ask: impl Fn() -> F) -> Result<T, Fault> {
     let mut patience = Patience::new();
     loop {
@@ -574,16 +576,16 @@ fn is_between_states(fault: &Fault) -> bool {
 enum NotBegun {
     /// Its command surely never ran.
     Never(StartFailure),
-    /// The engine cannot say whether it did.
+    /// The engine cannot tell whether its command ran.
     Unknown(StartFailure),
 }
 
-/// Where a container is in its life.
+/// The stage of a container's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Made, never started.
+    /// Made, and never started.
     Created,
-    /// Started and not ended; paused counts.
+    /// Started and not ended. A paused container counts.
     Running,
     /// Over.
     Ended,
@@ -603,7 +605,8 @@ fn stage(found: &ContainerInspectResponse) -> Stage {
     }
 }
 
-/// How the container ended, if it has. One that was never started will not run by being waited for.
+/// Returns how the container ended, if it has. A container that was never started counts as ended,
+/// because it will not start while a caller waits for it.
 fn ended(found: &ContainerInspectResponse) -> Option<Ended> {
     let state = found.state.as_ref()?;
     match stage(found) {
@@ -624,7 +627,7 @@ fn ended(found: &ContainerInspectResponse) -> Option<Ended> {
     }
 }
 
-/// A process killed for its memory inside a command that succeeded is the command's own affair.
+/// A process that the kernel killed for its memory is no cause of failure if the command succeeded.
 fn reason(state: &ContainerState) -> Option<String> {
     if state.oom_killed == Some(true) && state.exit_code != Some(0) {
         return Some(OUT_OF_MEMORY.to_owned());
@@ -636,13 +639,13 @@ fn said(state: &ContainerState) -> Option<&str> {
     state.error.as_deref().filter(|error| !error.is_empty())
 }
 
-/// Podman may give an end some milliseconds before the start.
+/// The end is never before the start. Podman may give an end some milliseconds earlier.
 fn stopped_at(state: &ContainerState) -> Timestamp {
     let stopped_at = moment(state.finished_at.as_deref()).unwrap_or_else(now);
     moment(state.started_at.as_deref()).map_or(stopped_at, |started_at| stopped_at.max(started_at))
 }
 
-/// An engine writes the year 1 for a moment that has not come.
+/// Reads an engine's time. The year 1 stands for a time that has not come.
 fn moment(text: Option<&str>) -> Option<Timestamp> {
     text.and_then(log::timestamp)
         .filter(|at| at.timestamp() > 0)
@@ -662,7 +665,7 @@ fn label(found: &ContainerInspectResponse) -> Option<&str> {
         .map(String::as_str)
 }
 
-/// Names may hold letters, digits, `_`, `.` and `-`, which attempt ids do.
+/// The container's name. Names may hold letters, digits, `_`, `.` and `-`, as attempt ids do.
 fn container_name(launch: &Launch) -> String {
     format!("mycli-{}", launch.attempt)
 }
@@ -683,14 +686,14 @@ fn cannot_start(reason: &str) -> StartFailure {
     StartFailure::never(format!("CannotStartContainerError: {reason}"))
 }
 
-/// In words that no rule takes for a cause which another try could mend.
+/// A failure whose wording matches no rule for causes that a retry could mend.
 fn unknown(reason: &str) -> StartFailure {
     StartFailure::unknown(format!(
         "ContainerEngineError: whether the command has started is not known: {reason}"
     ))
 }
 
-/// An engine may repeat what it was sent.
+/// Removes secret values from the reason, because an engine may repeat its input.
 fn without_secrets(failure: StartFailure, launch: &Launch) -> StartFailure {
     let values = launch
         .secrets
@@ -721,7 +724,7 @@ fn body(launch: &Launch, limits: Limits) -> ContainerCreateBody {
     }
 }
 
-/// Secrets after the rest, so that none is hidden by a plain variable of the same name.
+/// Secrets come last, so that no plain variable of the same name hides one.
 fn variables(launch: &Launch) -> Vec<String> {
     let plain = launch
         .environment
@@ -740,11 +743,11 @@ fn host_config(launch: &Launch, limits: Limits) -> HostConfig {
         memory_swap: limits.memory,
         nano_cpus: limits.nano_cpus,
         mounts: Some(launch.mounts.iter().map(|path| read_only(path)).collect()),
-        // Else a machine with SELinux lets no container read a user's files; relabelling them would
-        // outlive the run.
+        // Otherwise a machine with SELinux lets no container read a user's files. Relabelling the
+        // files would outlive the run.
         security_opt: (!launch.mounts.is_empty()).then(|| vec!["label=disable".to_owned()]),
-        // Said, because an engine's own choice may keep no log that can be read back (a remote
-        // driver), or drop lines (journald).
+        // Set explicitly, because an engine's default may keep no log that can be read back (a
+        // remote driver), or drop lines (journald).
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
             config: Some(HashMap::from([("max-size".to_owned(), LOG_MAX.to_owned())])),

@@ -1,9 +1,9 @@
-//! The SQLite file behind the store and the queue of one machine, shared by every process that runs
-//! there.
+//! The SQLite file behind the store and the queue of one machine. Every process on the machine
+//! shares it.
 //!
 //! WAL with `synchronous=OFF`: a commit survives `kill -9` of any process, but not the loss of
-//! power. Each process has one thread that writes, which puts all that is waiting into one
-//! transaction, and one that reads and never waits for a write.
+//! power. Each process has one writer thread, which puts all waiting writes into one transaction,
+//! and one reader thread, which never waits for a write.
 
 use std::{
     fmt,
@@ -34,11 +34,11 @@ pub use tasks::TaskRow;
 pub use workers::Limits;
 pub(crate) use workers::register;
 
-/// The name errors give to what is kept here.
+/// The store's name in errors.
 const SERVICE: &str = "the store";
 
-/// The steps from an empty file to the newest schema. SQLite's `user_version` counts those that
-/// were made. A step that was released is never changed (docs/UPGRADING.md).
+/// The steps from an empty file to the newest schema. SQLite's `user_version` counts the steps that
+/// a file has had. A released step is never changed (docs/UPGRADING.md).
 const MIGRATIONS: [&str; 7] = [
     include_str!("database/migrations/1.sql"),
     include_str!("database/migrations/2.sql"),
@@ -54,29 +54,31 @@ const _: () = assert!(
     MIGRATIONS.len() == SCHEMA_VERSION as usize,
     "each step is one version"
 );
-/// Most writes put into one transaction. Ours: enough that the commit costs each next to nothing,
-/// few enough to bound the wait.
+/// The most writes in one transaction. With 256, the commit costs each write next to nothing, and
+/// the wait stays bounded.
 const BATCH_MAX: usize = 256;
-/// Pause between two looks at a file another process is writing to. Ours: a commit takes less.
+/// The pause between two tries while another process writes to the file. A commit takes less than
+/// 1 ms.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
-/// How often to look before giving up: half a minute. Ours.
+/// How often to try before giving up: half a minute. Other processes write in short transactions,
+/// so a longer wait means a fault.
 const BUSY_LOOKS: i32 = 30_000;
-/// Statements kept prepared on a connection: more than there are.
+/// How many prepared statements a connection keeps: more than the code has.
 const STATEMENTS: usize = 96;
 
-/// One process that runs work, by a name that no other process ever has.
+/// The name of a worker: one process that owns executions. No other process ever has the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerId(String);
 
 impl WorkerId {
-    /// A fresh name: 80 random bits, short enough for a socket's path to hold it.
+    /// Makes a fresh name of 80 random bits, which is short enough for a socket's path.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "each is another one")]
     pub fn new() -> Self {
         Self(hex::encode(system::bytes::<10>()))
     }
 
-    /// The name as it is.
+    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -101,12 +103,12 @@ pub enum OpenError {
     /// The directory, the file or its lock cannot be made.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which of them.
+        /// Its path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A later version of mycli wrote it.
+    /// A later version of mycli wrote the file.
     #[error("{} has format {found} and this mycli knows {SCHEMA_VERSION}; use the newer mycli that wrote it, or another directory", path.display())]
     Newer {
         /// The file.
@@ -114,7 +116,7 @@ pub enum OpenError {
         /// The version found in it.
         found: i64,
     },
-    /// SQLite cannot use it.
+    /// SQLite cannot use the file.
     #[error("{}: {detail}", path.display())]
     Sqlite {
         /// The file.
@@ -124,7 +126,7 @@ pub enum OpenError {
     },
 }
 
-/// A handle to the file; clones share it. When the last one is dropped, the file is closed.
+/// A handle to the file. Clones share it. The file is closed when the last one is dropped.
 #[derive(Clone)]
 pub struct Database(Arc<Inner>);
 
@@ -141,16 +143,17 @@ struct Inner {
 }
 
 impl Database {
-    /// Opens the file, and makes it (0600) and its directory (0700) if there is none. What this
-    /// handle records belongs to `worker`.
+    /// Opens the file. If there is none, makes it (0600) and its directory (0700). All records that
+    /// this handle writes belong to `worker`.
     ///
-    /// Two processes that do so at once wait for each other, so that neither sees a half-made file.
+    /// Two processes that open the file at once wait for each other, so that neither sees a
+    /// half-made file.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(path: &Path, worker: WorkerId) -> Result<Self, OpenError> {
-        // Held until both connections are open; the file itself stays, because removing it would
-        // let two processes hold "it".
+        // Held until both connections are open. The lock file stays: if it were removed, two
+        // processes could hold two different locks.
         let _guard = guard(path)?;
         let sqlite = |error: rusqlite::Error| OpenError::Sqlite {
             path: path.to_owned(),
@@ -178,14 +181,14 @@ impl Database {
         })))
     }
 
-    /// Whose work this handle records.
+    /// The worker that this handle writes for.
     #[must_use]
     pub fn worker(&self) -> &WorkerId {
         &self.0.worker
     }
 
-    /// Runs `work` in a transaction together with others' and answers once that is committed. An
-    /// error undoes this work only. Dropping the future does not take the write back.
+    /// Runs `work` in a transaction together with other writes, and returns once that is committed.
+    /// An error undoes this work only. Dropping the future does not undo the write.
     pub(crate) async fn write<T, F>(&self, service: &'static str, work: F) -> Result<T, PortError>
     where
         T: Send + 'static,
@@ -200,7 +203,7 @@ impl Database {
         answered(service, answer).await
     }
 
-    /// Runs `work` over the last committed state. Not for writing.
+    /// Runs `work` over the last committed state. `work` must not write.
     pub(crate) async fn read<T, F>(&self, service: &'static str, work: F) -> Result<T, PortError>
     where
         T: Send + 'static,
@@ -208,7 +211,7 @@ impl Database {
     {
         let (reply, answer) = oneshot::channel();
         self.0.reads.send(Box::new(move |connection| {
-            // The caller may have gone away; then nobody wants the answer.
+            // If the caller is gone, nothing waits for the answer.
             let _ = reply.send(work(connection).map_err(Fault::from));
         }));
         answered(service, answer).await
@@ -228,10 +231,10 @@ async fn answered<T>(
 /// Why the file was not read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 enum Fault {
-    /// SQLite says so. One transaction may fail many writes.
+    /// SQLite's error. One failed transaction may fail many writes.
     #[error("{}", explain(.0))]
     Sqlite(#[source] Arc<rusqlite::Error>),
-    /// Nobody works on it any more.
+    /// The thread that answers is gone.
     #[error("its thread has ended")]
     Ended,
 }
@@ -243,7 +246,8 @@ impl From<rusqlite::Error> for Fault {
 }
 
 impl Fault {
-    /// The port's error, by who can mend it: time, the machine's owner, or nobody but us.
+    /// Converts to the port's error by what can fix it: time, the machine's owner, or only a fix of
+    /// mycli.
     fn of_service(self, service: &'static str) -> PortError {
         let Self::Sqlite(error) = &self else {
             return PortError::unavailable(service, self);
@@ -289,7 +293,7 @@ impl Fault {
     }
 }
 
-/// Takes the lock under which the file is opened and changed to a new schema.
+/// Takes the lock for opening the file and migrating its schema.
 fn guard(path: &Path) -> Result<File, OpenError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -309,7 +313,7 @@ fn guard(path: &Path) -> Result<File, OpenError> {
     let lock = private_file(&lock_path).map_err(failed(&lock_path))?;
     flock(&lock, FlockOperation::LockExclusive)
         .map_err(|error| failed(&lock_path)(error.into()))?;
-    // SQLite gives its side files the mode of this one, and would make it readable by all.
+    // SQLite gives its side files the mode of this file, and would make it readable by all.
     private_file(path).map_err(failed(path))?;
     Ok(lock)
 }
@@ -335,15 +339,15 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// SQLite's own busy handler sleeps up to 100 ms a time, far longer than another process's commit
-/// takes.
+/// Replaces SQLite's own busy handler, which sleeps up to 100 ms at a time, far longer than another
+/// process's commit takes.
 fn wait_for_others(looks: i32) -> bool {
     std::thread::sleep(BUSY_PAUSE);
     looks < BUSY_LOOKS
 }
 
-/// Brings the file to the newest schema, in place and in one transaction: all steps that it lacks,
-/// or none.
+/// Migrates the file to the newest schema, in place and in one transaction: all missing steps, or
+/// none.
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let sqlite = |error: rusqlite::Error| OpenError::Sqlite {
         path: path.to_owned(),
@@ -375,7 +379,7 @@ fn take_steps(connection: &mut Connection, steps: &[&str]) -> rusqlite::Result<(
     transaction.commit()
 }
 
-/// What went wrong, in words that help; SQLite's own where there are no better ones.
+/// Explains an error in words that help, or in SQLite's own if there are no better ones.
 fn explain(error: &rusqlite::Error) -> String {
     let advice = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "the disk is full; free some space and try again",
@@ -383,8 +387,8 @@ fn explain(error: &rusqlite::Error) -> String {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             "the file is damaged or is not mycli's; move it away to start anew"
         }
-        // SQLite has a code of its own for a full disk, but where its shared memory or a page
-        // cannot be written it says only that.
+        // SQLite has a separate code for a full disk. If its shared memory or a page cannot be
+        // written, it reports only an I/O error.
         Some(ErrorCode::SystemIoFailure) if is_for_want_of_room(error) => {
             "the disk is full, or fails; free some space and try again"
         }
@@ -402,8 +406,8 @@ fn is_for_want_of_room(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// A thread that works off what it is sent. Dropping this ends the thread once all is done, and
-/// waits for that.
+/// A thread that works through its jobs in order. Dropping this waits until all jobs are done and
+/// the thread has ended.
 struct Worker<J> {
     jobs: Option<mpsc::Sender<J>>,
     thread: Option<JoinHandle<()>>,
@@ -426,8 +430,8 @@ impl<J: Send + 'static> Worker<J> {
 }
 
 impl<J> Worker<J> {
-    /// If the thread has ended, the job is dropped and with it the sender of the answer, which the
-    /// caller notices.
+    /// Sends a job to the thread. If the thread has ended, the job is dropped together with its
+    /// reply channel, which the caller notices.
     fn send(&self, job: J) {
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job);
@@ -439,7 +443,7 @@ impl<J> Drop for Worker<J> {
     fn drop(&mut self) {
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by the panic hook already.
+            // The panic hook has already reported a panic of the thread.
             let _ = thread.join();
         }
     }
@@ -451,7 +455,8 @@ type Read = Box<dyn FnOnce(&Connection) + Send>;
 trait Write: Send {
     /// Makes the changes.
     fn run(&mut self, connection: &Connection);
-    /// Tells the caller, once it is settled whether the transaction stands; if not, why.
+    /// Answers the caller once the transaction has succeeded or failed. `undone` is the reason of a
+    /// failed one.
     fn answer(self: Box<Self>, undone: Option<&Fault>);
 }
 
@@ -472,18 +477,18 @@ where
 
     fn answer(self: Box<Self>, undone: Option<&Fault>) {
         let result = match (undone, self.result) {
-            // Its own error says more than that of the transaction it broke.
+            // The write's own error says more than that of the transaction.
             (_, Some(Err(error))) => Err(error.into()),
             (None, Some(Ok(value))) => Ok(value),
             (Some(fault), _) => Err(fault.clone()),
             (None, None) => Err(Fault::Ended),
         };
-        // The caller may have gone away; the write stands all the same.
+        // The caller may be gone. The write is committed all the same.
         let _ = self.reply.send(result);
     }
 }
 
-/// Undoes this work alone if it fails.
+/// Runs `work`, and undoes this work alone if it fails.
 fn in_savepoint<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -503,7 +508,8 @@ fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-/// The writer's life: waits for a write, then commits it together with all that came meanwhile.
+/// The loop of the writer thread: waits for a write, then commits it together with all other
+/// waiting writes.
 fn write_all(connection: &Connection, jobs: &mpsc::Receiver<Box<dyn Write>>) {
     while let Ok(first) = jobs.recv() {
         let (batch, outcome) = write_batch(connection, first, jobs);
@@ -527,8 +533,8 @@ fn write_batch(
     while let Some(mut job) = next {
         job.run(connection);
         batch.push(job);
-        // A full disk and its like undo the whole transaction: nothing more must be written outside
-        // of one.
+        // A full disk and similar faults undo the whole transaction. After that, no job may write
+        // outside of a transaction.
         let goes_on = batch.len() < BATCH_MAX && !connection.is_autocommit();
         next = if goes_on { jobs.try_recv().ok() } else { None };
     }
@@ -540,8 +546,7 @@ fn commit(connection: &Connection) -> rusqlite::Result<()> {
     failpoint!("database.commit.before");
     if let Err(error) = execute(connection, "COMMIT") {
         if !connection.is_autocommit() {
-            // Best effort: whatever this says, the next transaction cannot begin before this one
-            // has ended.
+            // Best effort: the next transaction cannot begin before this one has ended.
             let _ = execute(connection, "ROLLBACK");
         }
         return Err(error);
@@ -555,17 +560,18 @@ pub(crate) fn millis(at: Timestamp) -> i64 {
     at.timestamp_millis()
 }
 
-/// The moment of so many milliseconds since the epoch; what no calendar knows is the epoch itself.
+/// The time that is this many milliseconds since the epoch. A number out of range becomes the
+/// epoch.
 pub(crate) fn moment(millis: i64) -> Timestamp {
     Timestamp::from_timestamp_millis(millis).unwrap_or_default()
 }
 
-/// A count as SQLite can keep it.
+/// A count as SQLite stores it.
 pub(crate) fn integer(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// A count as SQLite kept it.
+/// A count that SQLite stored.
 pub(crate) fn count<N: TryFrom<i64> + Default>(integer: i64) -> N {
     N::try_from(integer).unwrap_or_default()
 }
@@ -590,8 +596,8 @@ mod tests {
             db.execute("INSERT INTO nowhere (id) VALUES (1)", [])
                 .map(drop)
         };
-        // Sent before the first is answered, so that they share a transaction or follow each other
-        // closely.
+        // Sent before the first is answered, so that they share a transaction or closely follow
+        // each other.
         let (one, failed, two) = tokio::join!(
             database.write(SERVICE, add("one")),
             database.write(SERVICE, fails_halfway),

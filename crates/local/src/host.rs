@@ -2,8 +2,8 @@
 //! environment.
 //!
 //! The output goes through a pipe into a file. The process that moves it there outlives mycli, so
-//! the command neither notices nor suffers when mycli dies: the next mycli finds the process by pid
-//! and start time, and the end of the story in the file.
+//! the command does not notice when mycli dies. The next mycli finds the process by pid and start
+//! time, and the rest of the output in the file.
 
 use std::{
     collections::BTreeSet,
@@ -44,20 +44,20 @@ use crate::{
     system::System,
 };
 
-/// What is put before the script: it waits for our word, its tokens, which come once the process is
-/// on record. If we die before, it reads the end of the file instead and never starts the command.
-/// So no process's initial environment holds them.
+/// The lines before the script. They wait for one line with the marker tokens, which mycli sends
+/// once the process is recorded. If mycli dies before, they read end-of-file and never start the
+/// command. Because of this, no process has the tokens in its initial environment.
 const GATE: &str = "IFS= read -r MYCLI_NONCE || exit 125; exec </dev/null\n";
-/// Pauses between two looks at the output of a running command, in milliseconds: the first, and the
-/// longest.
+/// The shortest and the longest pause between two reads of a running command's output, in
+/// milliseconds.
 const LOOK_MILLIS: (u64, u64) = (5, 80);
-/// Most bytes taken from the output in one look.
+/// The most bytes read from the output at a time.
 const CHUNK: usize = 256 * 1024;
-/// The reader: moves what the task says from its pipe to its file until everybody who could say
-/// something is gone. Written to by path (`> /dev/stderr`), a pipe is neither truncated nor
-/// overwritten, as a file would be. A `cat` that was killed, or had no room on the disk, is begun
-/// again once there is room for what it reads at a time; meanwhile this shell holds the pipe open,
-/// so that the command waits and is not killed. Without a `cat` it ends, for it would wait for
+/// The reader: a shell that moves a task's output from its pipe to its file until no process holds
+/// the pipe for writing. A pipe that is opened by path (`> /dev/stderr`) is neither truncated nor
+/// overwritten, as a file would be. If `cat` is killed or the disk is full, the shell starts `cat`
+/// again once the disk has space for one read. Meanwhile the shell holds the pipe open, so the
+/// command waits and is not killed. If there is no `cat`, the shell ends, because it would wait for
 /// ever.
 const READER: &str = "trap '' HUP INT TERM; room=${MYCLI_READS_INTO%.output}.room
     until cat; do
@@ -65,30 +65,31 @@ const READER: &str = "trap '' HUP INT TERM; room=${MYCLI_READS_INTO%.output}.roo
         until head -c 131072 /dev/zero >\"$room\"; do sleep 1; done
         rm -f \"$room\"
     done";
-/// How much is tried to be written where the reader may be waiting for room.
+/// How many bytes are written to test whether the disk has space again.
 const ROOM: usize = 128 * 1024;
-/// The variable by which a reader is known; its value is the path of its file.
+/// The variable that identifies a reader. Its value is the path of the reader's file.
 const READS: &str = "MYCLI_READS_INTO";
-/// How long a reader is waited for that does not end, because a process that got away holds the
-/// pipe: from the script's last word, which comes after all else; and, where that is not seen, from
-/// the last byte. Ours.
+/// How long to wait for a reader that does not end, because a process that escaped from the task
+/// holds the pipe. [`LAST_WORD_WAIT`] counts from the script's last marker line, which comes after
+/// all other output, so little is left to read. [`SILENCE`] counts from the last byte if that
+/// marker line is not seen. It is longer, because more output may still come.
 const LAST_WORD_WAIT: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// What a shell on the host is started with.
+/// The shell of a task on the host.
 pub struct Shell {
     /// The shell and its options.
     pub entry_point: Vec<String>,
     /// The script.
     pub command: Vec<String>,
-    /// Variables, on top of a clean environment.
+    /// Variables on top of a clean environment.
     pub environment: Vec<(String, String)>,
-    /// Variables whose values are shown nowhere.
+    /// Variables with values that are shown nowhere.
     pub secrets: Vec<(String, SecretString)>,
 }
 
 impl Shell {
-    /// Whether the script clones a repository, for which it may have been given a credential.
+    /// Whether the script clones a repository, for which it may have a credential.
     fn may_clone(&self) -> bool {
         self.environment
             .iter()
@@ -101,32 +102,32 @@ impl Shell {
 pub struct HostRunner {
     dir: PathBuf,
     remains: Remains,
-    /// This host's `env` if it has `--default-signal`, found out once: asking costs each task two
-    /// processes.
+    /// The path of this host's `env` if that has `--default-signal`. Looked up once, because the
+    /// lookup starts two processes.
     env: Arc<OnceCell<Option<PathBuf>>>,
 }
 
-/// A process that waits at the gate.
+/// A process that waits at the gate, before the script.
 #[derive(Debug)]
 pub struct Gated {
     child: Child,
     gate: Option<ChildStdin>,
     word: String,
-    /// Which process.
+    /// The process.
     pub process: ProcessId,
 }
 
-/// A process that was let through, or was found again.
+/// A process that has passed the gate, or was found again.
 #[derive(Debug)]
 pub enum Running {
-    /// Our own child.
+    /// A child of this process.
     Child(Child, ProcessId),
-    /// Started by a mycli that is no more.
+    /// A process that an earlier, dead mycli started.
     Found(ProcessId),
 }
 
 impl Running {
-    /// Which process.
+    /// The process.
     #[must_use]
     pub fn process(&self) -> &ProcessId {
         match self {
@@ -136,10 +137,10 @@ impl Running {
 }
 
 impl Gated {
-    /// Lets it through: from here on the command may run.
+    /// Lets the process pass the gate. From here on the command may run.
     ///
     /// # Errors
-    /// When it is gone already.
+    /// When the process is gone already.
     pub async fn release(mut self) -> io::Result<Running> {
         failpoint!("host.release.before");
         if let Some(mut gate) = self.gate.take() {
@@ -152,8 +153,8 @@ impl Gated {
 }
 
 impl HostRunner {
-    /// Tasks get directories of their own beneath this one; what cannot be removed of them is
-    /// noted.
+    /// Makes a runner that keeps the tasks' directories in `dir`. Files that cannot be removed are
+    /// noted in `remains`.
     #[must_use]
     pub fn new(dir: PathBuf, remains: Remains) -> Self {
         Self {
@@ -163,7 +164,7 @@ impl HostRunner {
         }
     }
 
-    /// Where the command begins; its home.
+    /// The directory that the command starts in, and its home.
     fn work(&self, task_id: &str) -> PathBuf {
         self.dir.join(task_id)
     }
@@ -176,12 +177,12 @@ impl HostRunner {
         self.dir.join(format!("{task_id}.output"))
     }
 
-    /// A file that is there for a moment, to see whether there is room.
+    /// A file that exists only while the free disk space is tested.
     fn room(&self, task_id: &str) -> PathBuf {
         self.dir.join(format!("{task_id}.room"))
     }
 
-    /// The pipe that takes a task's output, with a reader of its own at its other end.
+    /// Makes the pipe for a task's output, with its own reader at the other end.
     async fn output_pipe(&self, task_id: &str) -> io::Result<PipeWriter> {
         let path = self.output(task_id);
         fs::DirBuilder::new()
@@ -189,8 +190,8 @@ impl HostRunner {
             .mode(0o700)
             .create(&self.dir)?;
         let output = File::options().append(true).create(true).open(&path)?;
-        // Held by the reader alone, and so until it ends. One whose mycli died before the start was
-        // on record is about to.
+        // Only a reader holds this lock, until it ends. If it is held now, an earlier mycli died
+        // before it recorded the start, and that reader is about to end.
         let since = Instant::now();
         while let Err(error) = flock(&output, FlockOperation::NonBlockingLockExclusive) {
             if error != rustix::io::Errno::WOULDBLOCK || since.elapsed() > SILENCE {
@@ -199,20 +200,20 @@ impl HostRunner {
             tokio::time::sleep(Duration::from_millis(LOOK_MILLIS.0)).await;
         }
         let (reading, writing) = io::pipe()?;
-        // For a command that becomes another user and then opens /dev/stdout. Where pipes have no
-        // modes, it cannot.
+        // Lets a command that has changed its user open /dev/stdout. Where pipes have no modes, it
+        // cannot.
         let _refused = fchmod(&writing, Mode::from_raw_mode(0o622));
         Self::start_reader(&path, reading, output)?;
         failpoint!("host.reader.after");
         Ok(writing)
     }
 
-    /// In a group of its own and without the attempt's id, so that it is not killed with what the
-    /// task left behind: it still has to read.
+    /// Starts the reader in a process group of its own and without the attempt's id, so that it is
+    /// not killed with the rest of the task: it still has to read.
     fn start_reader(path: &Path, reading: PipeReader, output: File) -> io::Result<()> {
         let mut programs = OsString::from("/usr/bin:/bin:");
         programs.push(search_path());
-        // Whom nobody waits for, tokio does, and after a death of ours init.
+        // Tokio reaps the reader, or init does after this process has died.
         let _reader = Command::new("/bin/sh")
             .args(["-c", READER])
             .env_clear()
@@ -271,7 +272,8 @@ impl HostRunner {
             .iter()
             .map(|(name, value)| (name, value))
             .partition(|(name, _)| *name == script::variable::NONCE);
-        // Its log and its output are files that the command may read.
+        // The nonce itself is not sent, only tokens: its log and its output are files that the
+        // command may read.
         let word = nonce
             .into_iter()
             .map(|(_, nonce)| marker::tokens(nonce))
@@ -311,7 +313,7 @@ impl HostRunner {
         })
     }
 
-    /// Follows a process to its end: its output goes into the log, whole, before this returns.
+    /// Follows a process to its end. All of its output is in the log before this returns.
     ///
     /// # Errors
     /// When the output or the log cannot be read or written.
@@ -355,9 +357,9 @@ impl HostRunner {
         })
     }
 
-    /// Waits until all that was said is in the file. The reader ends when nobody holds the pipe any
-    /// more; one that does not, because somebody got away, is ended: what he says from now on is no
-    /// output of the task's.
+    /// Waits until all output is in the file. The reader ends when no process holds the pipe any
+    /// more. A reader that does not end, because a process escaped from the task, is killed: later
+    /// output of that process does not belong to the task.
     async fn reader_ends(
         &self,
         task_id: &str,
@@ -386,7 +388,8 @@ impl HostRunner {
         Ok(())
     }
 
-    /// A reader that is silent may be waiting for room; then so does whoever follows the run.
+    /// Fails if the disk is full. A silent reader may be waiting for disk space, and then the
+    /// follower must wait too.
     fn has_room(&self, task_id: &str) -> io::Result<()> {
         let written = fs::write(self.room(task_id), [0; ROOM]);
         let _gone = fs::remove_file(self.room(task_id));
@@ -399,7 +402,8 @@ impl HostRunner {
         })
     }
 
-    /// How a process ended that was not our child: the script's own last word tells.
+    /// Returns how a process ended that was not a child of this process. The script's last marker
+    /// line tells.
     fn read_end(&self, task_id: &str, nonce: &str, stopped_at: Timestamp) -> io::Result<Ended> {
         let text = fs::read(self.output(task_id))?;
         let text = String::from_utf8_lossy(&text);
@@ -428,7 +432,7 @@ impl HostRunner {
         })
     }
 
-    /// The ids of the tasks that something is left of.
+    /// The ids of the tasks that have files here.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -445,8 +449,8 @@ impl HostRunner {
         Ok(ids)
     }
 
-    /// Removes what a task used, its log excepted. Anything that cannot be removed is noted, and
-    /// told in words.
+    /// Removes a task's files except its log. A file that cannot be removed is noted, and returned
+    /// in words.
     pub fn clean_up(&self, task_id: &str) -> Option<String> {
         failpoint!("host.clean_up.before");
         let (work, temp, output) = (self.work(task_id), self.temp(task_id), self.output(task_id));
@@ -471,7 +475,7 @@ impl HostRunner {
     }
 }
 
-/// Whether a write failed because the disk is full or read-only, which somebody may mend.
+/// Whether a write failed because the disk is full or read-only, which the user may fix.
 pub fn is_for_want_of_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -495,18 +499,18 @@ fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The reason of a process that ended before its command began, with nobody there: at the gate,
-/// because mycli died, or in its set-up.
+/// The reason for a process that ended before its command began, while no mycli ran. It ended at
+/// the gate, because mycli died, or in its set-up.
 pub const NEVER_STARTED: &str = "it ended before the command began, while mycli was not there";
 
-/// Kills a process with all that belongs to it.
+/// Kills a process and all other processes of its attempt.
 pub async fn kill(process: &ProcessId, attempt: &str) {
     process.signal(Signal::KILL);
     process::kill_leftovers(process, attempt, true).await;
 }
 
-/// The exit code as a shell tells it (128 + the signal's number), or `None` where only the parent
-/// could know it.
+/// Waits for the end. Returns the exit code in the shell's form (128 + the signal's number), or
+/// `None` if only the parent could know it.
 async fn end_of(running: &mut Running) -> io::Result<Option<i32>> {
     match running {
         Running::Child(child, _) => {
@@ -523,17 +527,17 @@ async fn end_of(running: &mut Running) -> io::Result<Option<i32>> {
     }
 }
 
-/// What a task said, on its way into its log.
+/// The output of a task, on its way into the task's log.
 struct Output<'a> {
     file: File,
     log: &'a mut LogWriter,
     nonce: &'a str,
-    /// The script's last word has come by.
+    /// Whether the script's last marker line was seen.
     all_said: bool,
 }
 
 impl<'a> Output<'a> {
-    /// From where the log ends.
+    /// Opens the output at the point that the log has reached.
     fn open(path: &Path, nonce: &'a str, log: &'a mut LogWriter) -> io::Result<Self> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(log.taken()))?;
@@ -545,8 +549,7 @@ impl<'a> Output<'a> {
         })
     }
 
-    /// Whether nobody writes into the file any more: its reader holds a lock for as long as it
-    /// lives.
+    /// Whether no process writes to the file any more. The reader holds a lock as long as it lives.
     fn is_complete(&self) -> io::Result<bool> {
         match flock(&self.file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => Ok(true),
@@ -555,7 +558,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Moves what has been written since into the log; says whether there was anything.
+    /// Moves new output into the log. Returns whether there was any.
     fn drain(&mut self, written: &mut impl FnMut(Vec<LogLine>)) -> io::Result<bool> {
         let (mut chunk, mut any) = (vec![0; 8 * 1024], false);
         loop {
@@ -579,8 +582,8 @@ impl<'a> Output<'a> {
     }
 }
 
-/// The `env` that a task would find, if it can undo what a shell does to INT and QUIT in what it
-/// starts with `&`.
+/// Finds the `env` that a task would find, if it can reset INT and QUIT, which a shell ignores in
+/// background commands (`&`).
 async fn env_with_default_signal() -> Option<PathBuf> {
     let path = search_path();
     let env = std::env::split_paths(&path)
@@ -607,8 +610,7 @@ fn search_path() -> OsString {
         .unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into())
 }
 
-/// What a command finds in its environment besides what was asked for: enough to find programs, and
-/// directories of its own.
+/// The variables that every command gets: enough to find programs, and directories of its own.
 fn clean_environment(home: &Path, temp: &Path) -> Vec<(&'static str, OsString)> {
     vec![
         ("PATH", search_path()),
@@ -626,7 +628,7 @@ mod tests {
     const NONCE: &str = "0123456789abcdef0123456789abcdef";
     const TASK: &str = "task";
 
-    /// How a task went.
+    /// The result of a task.
     #[derive(Debug)]
     struct Told {
         ended: Ended,
@@ -648,7 +650,8 @@ mod tests {
                 folder.path().join("tasks"),
                 Remains::new(folder.path().join("remains")),
             );
-            // A process with another world's mark is none of ours.
+            // The attempt names this test's folder, so that no other test's process counts as this
+            // task's.
             let attempt = folder.path().display().to_string();
             Self {
                 folder,
@@ -724,7 +727,7 @@ mod tests {
         }
     }
 
-    /// The processes that read for this file: the shell, and what it runs.
+    /// The processes that read for this file: the reader's shell and its children.
     fn readers(output: &Path) -> Vec<i32> {
         let wanted = format!("{READS}={}", output.display());
         let mut found = Vec::new();
@@ -782,7 +785,7 @@ mod tests {
             )
             .await;
         let told = world.follow(running).await;
-        // dash says of its `sleep` that it was terminated.
+        // dash prints that its `sleep` was terminated.
         assert_eq!(
             told.lines.last().map(String::as_str),
             Some("bye"),
@@ -813,7 +816,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_is_killed_costs_the_command_nothing() {
-        // Its shell begins anew; what it may lose is what it had read and not written.
+        // The reader's shell starts a new `cat`. Only bytes that the old one had read and not
+        // written can be lost.
         let kill = "echo one; sleep 0.5; pids=; for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ | grep -qxF \"MYCLI_READS_INTO=$HOME.output\" && \
                     [ \"$(cat $p/comm)\" = cat ] && kill -9 ${p#/proc/} && pids=killed; done 2>/dev/null; echo $pids; seq 20000; exit 4";
         let told = World::new().play(kill).await;
@@ -846,7 +850,7 @@ mod tests {
         let world = World::new();
         let running = world.start("seq 50000; echo last; exit 5", "20").await;
         let process = running.process().clone();
-        // As after a death: nobody of ours holds anything of it.
+        // As after a crash: nothing of this test holds the process any more.
         drop(running);
         process.ended().await;
         let told = world.follow(Running::Found(process)).await;
@@ -875,8 +879,8 @@ mod tests {
         );
     }
 
-    /// It searches whatever it is pointed to for what markers carry, and says every word with all
-    /// that it finds.
+    /// The command searches every file that it can find for marker tokens, and prints every marker
+    /// word with each token that it finds.
     #[tokio::test]
     async fn no_end_can_be_forged_with_what_the_command_finds() {
         let world = World::new();
@@ -890,7 +894,8 @@ mod tests {
             "a".repeat(40),
         );
         let told = world.play(&forge).await;
-        // It finds what was said before, and what it says with that is its own text.
+        // It finds only tokens of words that were printed before. With those, its lines are plain
+        // output.
         let forged = format!(
             "{}{}:1:timeout",
             marker::PREFIX,

@@ -1,8 +1,9 @@
-//! Who is alive: each process that runs work owns a *worker*, and holds a lock that the kernel lets
-//! go of when the process dies.
+//! Tells which workers are alive. Each process that runs work owns a *worker* and holds its lock,
+//! which the kernel releases when the process dies.
 //!
-//! Others wake it through a named pipe beside that lock. A socket would do as well, but the path of
-//! a socket has at most 107 bytes (103 on macOS), and homes are deeper than that.
+//! Other processes wake a worker through a named pipe beside that lock. A socket would serve as
+//! well, but a socket's path has at most 107 bytes (103 on macOS), and the paths of homes can be
+//! longer.
 
 use std::{
     fs::{self, File},
@@ -19,8 +20,8 @@ use tokio::net::unix::pipe;
 
 use crate::{database::WorkerId, platform};
 
-/// How often a new worker's lock is tried before that is an error. Whoever holds it does so for the
-/// blink of an eye. Ours.
+/// How often a new worker tries to take its own lock. Another process that clears up may hold the
+/// lock, but only for a moment, so 10,000 failures mean a fault.
 const DECLARE_TRIES: u32 = 10_000;
 
 /// The directory of the workers' locks and pipes.
@@ -29,18 +30,19 @@ pub struct Workers {
     dir: PathBuf,
 }
 
-/// Held while a worker lives; its pipe is how other processes wake it.
+/// Held while a worker lives. Other processes wake the worker through its pipe.
 #[derive(Debug)]
 pub struct Alive {
     wakes: pipe::Receiver,
-    /// As long as somebody has it open for writing, a pipe has no end.
+    /// Keeps the pipe open for writing, so that reading never meets its end.
     _open: pipe::Sender,
     _lock: File,
     paths: Paths,
 }
 
 impl Alive {
-    /// Resolves when there is something to look at. Calls that came since it last did are one.
+    /// Resolves when another process has woken this worker. Several calls since the last time count
+    /// as one.
     ///
     /// # Errors
     /// When the pipe cannot be read any more.
@@ -56,18 +58,18 @@ impl Alive {
     }
 }
 
-/// What a worker leaves in the directory.
+/// The files of a worker in the directory.
 #[derive(Clone, Debug)]
 struct Paths {
-    /// A byte written here wakes it.
+    /// A byte that is written here wakes the worker.
     pipe: PathBuf,
-    /// What workers of earlier releases have in the pipe's place.
+    /// The socket that workers of earlier releases use instead of the pipe.
     socket: PathBuf,
-    /// Held while it lives, and while the pipe is made and removed.
+    /// Held while the worker lives, and while the pipe is made and removed.
     lock: PathBuf,
 }
 
-/// Held while a dead worker's work is taken over, so that only one process does.
+/// Held while a dead worker's work is taken over, so that only one process does so.
 #[derive(Debug)]
 pub struct Inheritance {
     _lock: File,
@@ -75,7 +77,7 @@ pub struct Inheritance {
 }
 
 impl Workers {
-    /// Workers that keep their locks in this directory.
+    /// Makes a handle for the workers that keep their locks in `dir`.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -93,8 +95,8 @@ impl Workers {
         }
     }
 
-    /// Every worker that has left a trace here, dead or alive: one may die before the store knows
-    /// it, or after the store forgot it.
+    /// Returns every worker that has a file here, dead or alive. A worker may die before the store
+    /// has its name, or after the store deleted it.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -115,8 +117,8 @@ impl Workers {
     pub fn declare(&self, worker: &WorkerId) -> io::Result<Alive> {
         let paths = self.paths(worker);
         for _ in 0..DECLARE_TRIES {
-            // Who clears up after the dead may have taken the new file for a dead one's: then it
-            // is, or is about to be, removed.
+            // A process that clears up may have taken the new file for a dead worker's. Then the
+            // file is already removed, or is about to be.
             let Some(lock) = locked(&paths.lock)?.filter(|lock| is_at(lock, &paths.lock)) else {
                 continue;
             };
@@ -133,8 +135,8 @@ impl Workers {
         Err(io::Error::other("the new worker's lock is held"))
     }
 
-    /// Takes the place of a worker whose process is dead; `None` if it lives, or if somebody else
-    /// is taking its place.
+    /// Takes the lock of a worker if its process is dead. Returns `None` if the process lives, or
+    /// if another process is taking over its work.
     ///
     /// # Errors
     /// When its lock cannot be looked at.
@@ -143,18 +145,19 @@ impl Workers {
         Ok(locked(&paths.lock)?.map(|lock| Inheritance { _lock: lock, paths }))
     }
 
-    /// Wakes another worker. If it is gone, whoever inherits from it finds the message.
+    /// Wakes another worker. If that worker is dead, the process that takes over its work finds the
+    /// message.
     pub fn wake(&self, worker: &WorkerId) {
         let paths = self.paths(worker);
         let _gone = match call(&paths.pipe) {
             Err(Errno::NOENT) => call_socket(&paths.socket),
-            // If it is full, it has calls enough.
+            // A full pipe already holds enough calls.
             result => result.map_err(io::Error::from),
         };
     }
 }
 
-/// Writes a byte into a pipe that somebody reads.
+/// Writes a byte into a pipe that has a reader.
 fn call(pipe: &Path) -> rustix::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let pipe = rustix::fs::open(pipe, flags, Mode::empty())?;
@@ -174,21 +177,21 @@ impl Drop for Alive {
 }
 
 impl Inheritance {
-    /// The dead worker is no more.
+    /// Removes the dead worker's files.
     pub fn complete(self) {
         remove(&self.paths);
     }
 }
 
-/// The lock goes last: as long as it is there and held, nobody makes a new pipe.
+/// Removes a worker's files, the lock last: as long as the lock exists and is held, no process
+/// makes a new pipe.
 fn remove(paths: &Paths) {
     for path in [&paths.pipe, &paths.socket, &paths.lock] {
         let _gone = fs::remove_file(path);
     }
 }
 
-/// Whether this open file is the one at that path, which somebody may have removed or made anew in
-/// the meantime.
+/// Whether `file` is still the file at `path`. Another process may have removed or replaced it.
 fn is_at(file: &File, path: &Path) -> bool {
     let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     let (opened, there) = (
@@ -198,7 +201,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     matches!((opened, there), (Ok(opened), Ok(there)) if opened == there)
 }
 
-/// The lock, if nobody holds it.
+/// Takes the lock, if no process holds it.
 pub(crate) fn locked(path: &Path) -> io::Result<Option<File>> {
     let file = File::options()
         .create(true)
@@ -216,7 +219,7 @@ pub(crate) fn locked(path: &Path) -> io::Result<Option<File>> {
 mod tests {
     use super::*;
 
-    /// A directory as deep as a home may be.
+    /// A directory with a path as long as a home's may be.
     fn deep() -> (tempfile::TempDir, Workers) {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().join("d".repeat(200)).join("pumps");
@@ -239,7 +242,7 @@ mod tests {
         {
             heard += 1;
         }
-        // A full pipe takes no more, and holds up nobody who calls.
+        // A full pipe takes no more bytes, and blocks no caller.
         assert!((1..1_000).contains(&heard), "{heard}");
         workers.wake(&worker);
         alive.woken().await.expect("it hears on");
@@ -259,7 +262,7 @@ mod tests {
         workers.wake(&worker);
     }
 
-    /// A release before waits at a socket, and leaves that when it dies.
+    /// A worker of an earlier release listens on a socket, and leaves it behind when it dies.
     #[tokio::test]
     async fn a_worker_with_a_socket_is_woken_and_inherited_from() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -1,9 +1,9 @@
-//! The two queues of one machine, over SQLite, with what SQS promises: a message received is hidden
-//! for a while and comes back unless it is deleted, each receive is counted, and what is received
-//! too often goes to the dead letters.
+//! The two queues of one machine, over SQLite, with SQS's promises. A received message is hidden
+//! for a while and comes back unless it is deleted. Each receive is counted. A message that is
+//! received too often becomes a dead letter.
 //!
-//! Each worker has its own messages. A message is sent to the worker that runs what it is about,
-//! and that process is woken.
+//! Each worker has its own messages. A message goes to the worker that owns the execution it is
+//! about, and that process is woken.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -22,8 +22,9 @@ use crate::{
     system::System,
 };
 
-/// How often a message is received before it is a dead letter. Ours; SQS leaves the number to its
-/// user (`maxReceiveCount`).
+/// How many receives a message may have before it becomes a dead letter. SQS leaves the number to
+/// its user (`maxReceiveCount`). Five leaves room for a crash or two, and still ends a message that
+/// always fails.
 pub const MAX_RECEIVES: u32 = 5;
 /// The longest delay of a message, in seconds (Amazon SQS, `DelaySeconds`).
 pub const DELAY_MAX_SECONDS: u32 = 900;
@@ -46,14 +47,14 @@ impl fmt::Debug for LocalQueue {
     }
 }
 
-/// A message as it was received.
+/// A received message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// By which it is deleted or released.
+    /// The id for deleting or releasing it.
     pub message_id: String,
     /// The message as JSON.
     pub body: String,
-    /// How often it was received, this time included.
+    /// How often it was received, including this time.
     pub receives: u32,
     /// When it was sent.
     pub sent_at: Timestamp,
@@ -79,8 +80,8 @@ pub struct DeadLetter {
 }
 
 impl LocalQueue {
-    /// Over this file. `wake` is called after a message for another worker is committed; it must
-    /// not block.
+    /// Makes the queues over this file. `wake` is called after a message for another worker is
+    /// committed. It must not block.
     #[must_use]
     pub fn new(database: Database, wake: impl Fn(&WorkerId) + Send + Sync + 'static) -> Self {
         Self {
@@ -91,8 +92,8 @@ impl LocalQueue {
     }
 
     /// Takes up to `max` due messages of this worker, and hides them for `visibility`. Conditional:
-    /// no two receivers get the same message within that time. What was received [`MAX_RECEIVES`]
-    /// times becomes a dead letter instead.
+    /// no two receivers get the same message within that time. A message that was received
+    /// [`MAX_RECEIVES`] times becomes a dead letter instead.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -108,7 +109,7 @@ impl LocalQueue {
             now: System.now(),
             max,
         };
-        // Most looks find nothing, and need not wait for the writer.
+        // Most calls find nothing. The reader can tell that without waiting for the writer.
         let probe = wanted.clone();
         if !self.database.read(SERVICE, move |db| probe.any(db)).await? {
             return Ok(Vec::new());
@@ -129,7 +130,7 @@ impl LocalQueue {
         Ok(received)
     }
 
-    /// Forgets messages that are done with. Idempotent.
+    /// Deletes handled messages. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -170,7 +171,7 @@ impl LocalQueue {
         Ok(())
     }
 
-    /// When this worker's next message is due, received ones that are hidden included: the moment
+    /// Returns when this worker's next message is due, hidden messages included. That is the time
     /// to look again.
     ///
     /// # Errors
@@ -188,8 +189,8 @@ impl LocalQueue {
         Ok(self.database.read(SERVICE, read).await?.map(moment))
     }
 
-    /// Waits until it is worth while to receive: something was sent to this worker since the last
-    /// wait, or is due now. One waiter for each queue.
+    /// Waits until a receive may find something: a message was sent to this worker since the last
+    /// wait, or is due now. Each queue may have one waiter.
     pub async fn arrived(&self, queue: QueueName) {
         let arrival = self.arrivals[place(queue)].notified();
         let due = async {
@@ -208,13 +209,13 @@ impl LocalQueue {
         }
     }
 
-    /// Lets the waiters look: another process has sent something to this worker, or its work was
-    /// taken over.
+    /// Wakes the waiters: another process has sent a message to this worker, or work was taken
+    /// over.
     pub fn look(&self) {
         self.arrivals.iter().for_each(Notify::notify_one);
     }
 
-    /// The dead letters of every worker, oldest first.
+    /// Returns the dead letters of every worker, oldest first.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -224,8 +225,8 @@ impl LocalQueue {
             .await
     }
 
-    /// This worker's dead letters that nobody has acted on: what they are about must not wait for
-    /// ever. Each is returned again until [`LocalQueue::settle`] is told that it was dealt with.
+    /// Returns this worker's dead letters that are not settled, because their executions must not
+    /// wait for ever. Each is returned again until [`LocalQueue::settle`] is called for it.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -238,7 +239,7 @@ impl LocalQueue {
             .await
     }
 
-    /// What these dead letters were about is closed. They stay on the list. Idempotent.
+    /// Marks these dead letters as settled. They stay on the list. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -258,7 +259,7 @@ impl LocalQueue {
 }
 
 impl Queue for LocalQueue {
-    /// All of them or none.
+    /// Sends all messages or none.
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         if messages.is_empty() {
             return Ok(());
@@ -286,7 +287,7 @@ impl Queue for LocalQueue {
 }
 
 impl LocalQueue {
-    /// Wakes each that has got something, once.
+    /// Wakes each worker that got a message, once.
     fn tell(&self, queues: &[QueueName], mut workers: Vec<WorkerId>) {
         for (queue, worker) in queues.iter().zip(&workers) {
             if worker == self.database.worker() {
@@ -330,7 +331,7 @@ impl Letter {
         })
     }
 
-    /// Puts it on its queue; says whose it is.
+    /// Puts the message on its queue. Returns the worker that owns it.
     fn post(&self, db: &Connection, own: &WorkerId, now: Timestamp) -> rusqlite::Result<WorkerId> {
         let worker = self
             .addressee(db, now)?
@@ -348,18 +349,18 @@ impl Letter {
         Ok(worker)
     }
 
-    /// The worker that runs what this is about; `None` if nobody does.
+    /// Returns the worker that owns the execution of this message; `None` if no worker does.
     fn addressee(&self, db: &Connection, now: Timestamp) -> rusqlite::Result<Option<String>> {
         match &self.message {
             Message::Check { id } | Message::Wakeup { id: Some(id), .. } => db
                 .prepare_cached("SELECT pump FROM executions WHERE id = ?1")?
                 .query_row([id.as_str()], |row| row.get(0))
                 .optional(),
-            // Its sender's own: the members are of any worker, and whoever runs one of them may be
-            // stopped.
+            // The sender handles these itself. The group's members belong to several workers, and
+            // the process of any of them may be stopped.
             Message::CancelGroup { .. } | Message::RerunGroup { .. } => Ok(None),
-            // The oldest entry that can be started: one that is backed off would swallow the
-            // wakeup.
+            // The worker of the oldest entry that can be started. An entry that is backed off would
+            // use up the wakeup.
             Message::Wakeup { backlog, id: None } => {
                 backlog::head(db, &backlog.to_string(), millis(now))
             }
@@ -373,7 +374,7 @@ fn after(now: Timestamp, delay: Duration) -> i64 {
     ))
 }
 
-/// What a receiver may take now.
+/// The messages that a receiver may take now.
 #[derive(Clone)]
 struct Wanted {
     worker: WorkerId,
@@ -394,7 +395,7 @@ impl Wanted {
         ])
     }
 
-    /// The messages, and how many became dead letters.
+    /// Takes the due messages. Returns them, and the number of new dead letters.
     fn take(
         &self,
         db: &Connection,
@@ -466,8 +467,8 @@ fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     })
 }
 
-/// Ids are text to callers, as SQS's are. SQLite turns them back where it compares them with the
-/// column.
+/// A message's id. Callers see text, as with SQS. SQLite turns it back into a number when it
+/// compares it with the column.
 fn id(row: &Row<'_>) -> rusqlite::Result<String> {
     row.get::<_, i64>(0).map(|id| id.to_string())
 }

@@ -114,8 +114,8 @@ struct Inner {
     closing: watch::Sender<usize>,
 }
 
-/// How long to wait after a write failed for lack of disk space. Nobody frees a disk faster than 1
-/// s.
+/// How long to wait before a failed read or write is tried again. The usual cause is a full disk,
+/// and nobody frees one faster than in 1 s.
 const AGAIN: Duration = Duration::from_secs(1);
 
 async fn again_soon(job: &Job, error: &(impl std::fmt::Display + Sync)) {

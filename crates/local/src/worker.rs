@@ -1,6 +1,6 @@
-//! Moves things along on one machine: what SQS's event source, EventBridge, the logs' subscription
-//! and the one-minute schedule do on AWS. Messages and events reach the handlers in their real
-//! forms, and partial batch failures are honoured.
+//! Runs the handlers on one machine, as SQS's event source, EventBridge, the logs' subscription and
+//! the one-minute schedule do on AWS. Messages and events reach the handlers in their real forms,
+//! and partial batch failures are honoured.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -38,33 +38,36 @@ use crate::{
     tasks::{LocalTasks, TaskReport, task_id},
 };
 
-/// Messages taken at once (an SQS event source mapping's default, AWS-FACTS §5, is 10; there is no
-/// network here).
+/// The most messages taken at once. An SQS event source mapping takes 10 by default (AWS-FACTS §5).
+/// Here no network limits the size.
 const BATCH: u32 = 100;
-/// How long a message is invisible while it is being dealt with. Ours: no handler takes this long.
+/// How long a message is invisible while a handler works on it. No handler takes 60 s.
 const VISIBILITY: Duration = Duration::from_secs(60);
-/// Batches of one queue dealt with at once. Ours: as many as launchers on AWS, and some more.
+/// The most batches of one queue that are handled at once: as many as there are launchers on AWS,
+/// and some more.
 const BATCHES: usize = 8;
-/// How long a message that failed waits for its next turn. Ours.
+/// How long to wait before a failed message or report is tried again. A store that is briefly
+/// unavailable can recover in 1 s, and nobody waits long for the retry.
 const RETRY: Duration = Duration::from_secs(1);
-/// Time between two sweeps (DESIGN §5), and the most that one takes.
+/// The time between two sweeps (DESIGN §5), and the longest that one may take.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How many executions are looked at together. Ours.
+/// The page size when launches of a dead process are checked. A page is one short read.
 const PAGE: u32 = 100;
-/// How often a report that could not be written down is tried again before the sweep is left to
-/// repair it. Ours.
+/// How many more times a report is tried if it could not be written. After these 5 tries, [`RETRY`]
+/// apart, the next sweep repairs the record anyway.
 const REPORT_TRIES: u32 = 5;
-/// Most reports taken at once. Ours: more than so many writes at a time gain nothing.
+/// The most reports taken at once. Their writes share a transaction, and a larger one gains
+/// nothing.
 const REPORTS: usize = 256;
 
-/// The handlers of one machine, and what they work on.
+/// The handlers of one machine, and the ports that they use.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// The records.
+    /// The store.
     pub store: LocalStore,
-    /// The messages.
+    /// The queue.
     pub queue: LocalQueue,
-    /// ECS.
+    /// The stand-in for ECS.
     pub tasks: LocalTasks,
     /// The logs.
     pub logs: LocalLogs,
@@ -72,18 +75,18 @@ pub struct Worker {
     pub secrets: Secrets,
     /// The task definitions.
     pub registered: Arc<Registered>,
-    /// How fast held backlogs move.
+    /// The pace at which held backlogs move.
     pub pace: Arc<Pace>,
-    /// What the installation is set to.
+    /// The settings of the installation.
     pub settings: watch::Sender<Arc<Settings>>,
-    /// Told whenever something may have changed.
+    /// Notified whenever something may have changed.
     pub changed: watch::Sender<()>,
-    /// Notified when the work of a dead process has become this one's.
+    /// Notified when this process has taken over the work of a dead one.
     pub inherited: Arc<Notify>,
 }
 
 impl Worker {
-    /// Runs until `stop` becomes true. What has been begun is finished first: a write and the
+    /// Runs until `stop` becomes true. Handlers that have begun are finished first: a write and the
     /// wakeup that follows from it belong together, and others may wait for that wakeup.
     pub async fn run(
         self,
@@ -98,7 +101,7 @@ impl Worker {
         );
     }
 
-    /// The settings at this moment. They change when work with limits is taken over.
+    /// The current settings. They change when work with limits is taken over.
     pub fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.borrow())
     }
@@ -152,8 +155,8 @@ impl Worker {
         }
     }
 
-    /// Batches are dealt with side by side, as by a function's instances: a backlog that waits for
-    /// its rate holds up no other.
+    /// Takes messages and handles their batches side by side, like a function's instances. A
+    /// backlog that waits for its launch rate then holds up no other backlog.
     async fn take_messages(&self, name: QueueName, mut stop: watch::Receiver<bool>) {
         let mut batches = JoinSet::new();
         while !*stop.borrow() {
@@ -189,15 +192,16 @@ impl Worker {
             self.queue.release(failed, RETRY).await
         };
         if let Err(error) = given_back.await {
-            // They become visible again by themselves, and find nothing left to do.
+            // The messages become visible again by themselves. The handlers then find nothing left
+            // to do.
             tracing::error!(queue = name.as_str(), %error, "messages dealt with cannot be deleted");
         }
         self.changed.send_replace(());
     }
 
-    /// Tells what has come meanwhile of all tasks at once, so that the writes share a transaction;
-    /// of one task in order, so that its history reads well and its writes are not in each other's
-    /// way.
+    /// Passes new reports to the state tracker. Reports of different tasks run side by side, so
+    /// that their writes share a transaction. Reports of one task run in order, so that its history
+    /// reads well and its writes do not conflict.
     async fn tell(
         &self,
         mut reports: mpsc::UnboundedReceiver<TaskReport>,
@@ -219,8 +223,8 @@ impl Worker {
         }
     }
 
-    /// A report that cannot be written down is tried again on its own, so that it holds up no
-    /// other: order does not matter.
+    /// A failed report is tried again on its own, so that it holds up no other. The order does not
+    /// matter to the result.
     async fn tell_in_order(&self, reports: Vec<TaskReport>) {
         for report in reports {
             if let Err(error) = self.tell_one(&report).await {
@@ -255,8 +259,8 @@ impl Worker {
         }
     }
 
-    /// A dead letter was only a wakeup: its execution goes on by the sweep. It stays on the list of
-    /// dead letters.
+    /// Logs the new dead letters and marks them as settled. A dead letter was only a wakeup, and
+    /// the sweep moves its execution on. It stays on the list of dead letters.
     async fn settle_dead_letters(&self) -> Result<(), PortError> {
         let letters = self.queue.unsettled_dead_letters().await?;
         for letter in &letters {
@@ -281,7 +285,7 @@ impl Worker {
                 .sweep(cursor.take(), System.now() + SWEEP)
                 .await
             {
-                // What could not be looked at is said where it was.
+                // The sweep itself logs the records that it could not read.
                 Ok(swept) => cursor = swept.next,
                 Err(error) => tracing::error!(%error, "a sweep failed"),
             }
@@ -299,8 +303,8 @@ impl Worker {
         }
     }
 
-    /// Who died between the record of a launch and the launch is in the middle of nothing any more,
-    /// so that nobody has to wait for the sweep's patience with launches that say nothing.
+    /// Sends a check for each launch without a task. The process that recorded such a launch has
+    /// died, so this need not wait as long as the sweep waits for a silent launch.
     async fn ask_after_launches(&self) {
         let mut cursor = None;
         loop {
@@ -341,7 +345,7 @@ impl Worker {
     }
 }
 
-/// Waits for something, but no longer than until everything is to stop.
+/// Waits for `something`, or until `stop` becomes true.
 async fn until(stop: &mut watch::Receiver<bool>, something: impl Future<Output = ()>) {
     tokio::select! {
         () = something => {}
@@ -349,8 +353,8 @@ async fn until(stop: &mut watch::Receiver<bool>, something: impl Future<Output =
     }
 }
 
-/// Sorts reports by their tasks, each task's in their order. Lines that came one after the other
-/// are told together, as CloudWatch Logs would.
+/// Groups reports by task, in order within each task. Consecutive log lines of a task become one
+/// report, as CloudWatch Logs would deliver them.
 fn by_task(reports: impl Iterator<Item = TaskReport>) -> BTreeMap<String, Vec<TaskReport>> {
     let mut sorted: BTreeMap<String, Vec<TaskReport>> = BTreeMap::new();
     for report in reports {
@@ -363,7 +367,7 @@ fn by_task(reports: impl Iterator<Item = TaskReport>) -> BTreeMap<String, Vec<Ta
     sorted
 }
 
-/// Messages as Lambda's event source for SQS gives them.
+/// Builds an event as Lambda's event source for SQS does.
 fn event(received: &[Received]) -> SqsEvent {
     let mut event = SqsEvent::default();
     event.records = received
@@ -390,7 +394,7 @@ fn has_failed(response: &SqsBatchResponse, message: &Received) -> bool {
         .any(|failure| failure.item_identifier == message.message_id)
 }
 
-/// A task as EventBridge delivers its change.
+/// Builds the event of a changed task, as EventBridge delivers it.
 fn task_event(task: &Task) -> EventBridgeEvent<Task> {
     let mut event = EventBridgeEvent::default();
     event.version = Some("0".into());
@@ -402,7 +406,7 @@ fn task_event(task: &Task) -> EventBridgeEvent<Task> {
     event
 }
 
-/// Lines as CloudWatch Logs' subscription filter delivers them.
+/// Builds the event of log lines, as CloudWatch Logs' subscription filter delivers it.
 fn logs_event(arn: &str, lines: &[LogLine], settings: &Settings) -> LogsEvent {
     let mut event = LogsEvent::default();
     let data = &mut event.aws_logs.data;
@@ -444,7 +448,7 @@ mod tests {
         }))
     }
 
-    /// What each report tells: a change, or its lines.
+    /// The content of each report: "changed", or its lines.
     fn told(reports: &[TaskReport]) -> Vec<String> {
         let what = |report: &TaskReport| match report {
             TaskReport::Changed(_) => "changed".to_owned(),
