@@ -1,20 +1,20 @@
-//! Places where a test may kill the process, to see that nothing is lost whatever the moment.
+//! Points in the code where a test may kill the process, to check that nothing is lost at any
+//! moment.
 //!
-//! `failpoint!("store.create.before")` does nothing unless this is a build with debug assertions
-//! and [`VARIABLE`] names the place; then the process gets the one signal that nobody can handle.
-//! Every name is a string literal in such a call, so a test enumerates the places by reading the
-//! source.
+//! `failpoint!("store.create.before")` does nothing unless this build has debug assertions and
+//! [`VARIABLE`] names the point. Then the process gets SIGKILL, which it cannot handle. Every name
+//! is a string literal in such a call, so a test can list the points from the source.
 
 use std::sync::{
     OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
-/// The environment variable that names the place: `NAME`, or `NAME:N` for its N-th hit (counted
-/// from 1). With a `!` at the end, what runs there panics instead, as by a fault of ours.
+/// The environment variable that names the point: `NAME`, or `NAME:N` for its N-th hit (counted
+/// from 1). With a `!` at the end, the code panics there instead, as after a bug.
 pub const VARIABLE: &str = "MYCLI_FAILPOINT";
 
-/// Kills this process by SIGKILL here (or panics), if the environment asks for it. Nothing in
+/// Kills this process by SIGKILL here (or panics), if the environment asks for it. Does nothing in
 /// builds without debug assertions.
 #[macro_export]
 macro_rules! failpoint {
@@ -25,17 +25,17 @@ macro_rules! failpoint {
     };
 }
 
-/// The place to die at, read once.
+/// The chosen point. The variable is read once.
 struct Chosen {
     name: String,
     hits_left: AtomicU64,
     panics: bool,
 }
 
-/// What [`failpoint!`] calls: counts the hit, and ends the process if it is the one asked for.
+/// Counts a hit of [`failpoint!`], and ends the process if it is the chosen one.
 ///
 /// # Panics
-/// If that is asked for.
+/// If the variable asks for a panic.
 pub fn hit(name: &str) {
     static CHOSEN: OnceLock<Option<Chosen>> = OnceLock::new();
     let chosen = CHOSEN
@@ -50,7 +50,7 @@ pub fn hit(name: &str) {
 }
 
 impl Chosen {
-    /// Reads `NAME[:N][!]`; `None` for an empty name, or for a count that is no positive number.
+    /// Reads `NAME[:N][!]`; `None` for an empty name, or for a count that is not a positive number.
     fn parse(text: &str) -> Option<Self> {
         let (text, panics) = text
             .strip_suffix('!')
@@ -66,8 +66,8 @@ impl Chosen {
 }
 
 fn die() -> ! {
-    // Cannot fail for the process itself; should it, the end comes without the signal but still at
-    // once.
+    // A signal to the process itself cannot fail. If it does, the process still ends at once, by an
+    // abort.
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     std::process::abort()
 }

@@ -1,5 +1,5 @@
-//! Stored forms as the file keeps them: JSON in a text column. Run on the caller's side, not on the
-//! writing or reading thread.
+//! Stored forms: JSON in a text column. The conversion runs on the caller's side, not on the writer
+//! or reader thread.
 
 use domain::{
     error::PortError,
@@ -7,14 +7,14 @@ use domain::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A value as it is kept, with what a newer release wrote beside it.
+/// Converts a value to its stored form, with the unknown fields that a newer release wrote.
 pub(crate) fn json(value: &impl Serialize, unknown: &Unknown) -> Result<String, PortError> {
     let form =
         stored::write(value, unknown).map_err(|error| PortError::invalid("the store", error))?;
     Ok(form.to_string())
 }
 
-/// What a column holds.
+/// Reads a column's value and its unknown fields.
 pub(crate) fn read<T: DeserializeOwned + Serialize>(
     json: &[u8],
 ) -> Result<(T, Unknown), FormError> {
@@ -22,8 +22,8 @@ pub(crate) fn read<T: DeserializeOwned + Serialize>(
     stored::read(form)
 }
 
-/// The same of something that this process itself does not write back. `what` names it in the
-/// error.
+/// Reads a column's value without its unknown fields, because this process does not write it back.
+/// `what` names it in the error.
 pub(crate) fn parsed<T: DeserializeOwned + Serialize>(
     what: &str,
     json: &str,

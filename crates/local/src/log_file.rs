@@ -1,8 +1,8 @@
-//! Logs on one machine: a file for each task, in the format that Kubernetes' CRI uses.
+//! Logs on one machine: one file for each task, in the format of Kubernetes' CRI.
 //!
-//! Each line is `<RFC 3339 time> <F|P> <text>`: `F` ends a line of output, `P` is a part of one (a
-//! very long line, or the last one when it has no line end). So the bytes of the output can be
-//! counted from the file alone, and after a crash the writer goes on exactly where it was.
+//! Each line is `<RFC 3339 time> <F|P> <text>`. `F` ends a line of output. `P` is a part of one: of
+//! a very long line, or of a last line that has no newline. From the file alone the writer can
+//! count the bytes of output, so after a crash it continues exactly where it was.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,13 +16,13 @@ use domain::{
     ports::{LogLine, LogPage, Logs, PortError, ReadError},
 };
 
-/// Longest text in one line of the file, without its line end; what is longer is cut into parts.
-/// The size of a CloudWatch Logs event (256 KB).
+/// The longest text in one line of the file, without the newline: the size of a CloudWatch Logs
+/// event (256 KB). A longer line of output is cut into parts.
 const PART_MAX: usize = 256 * 1024;
-/// Most bytes of one character in UTF-8 (RFC 3629).
+/// The most bytes of one character in UTF-8 (RFC 3629).
 const CHARACTER_MAX: usize = 4;
-/// Most bytes read for one page: well below API Gateway's and Lambda's 6 MB (AWS-FACTS §7), also
-/// when escaped as JSON.
+/// The most bytes read for one page. This stays well below the 6 MB of API Gateway and Lambda
+/// (AWS-FACTS §7), even when the page is escaped as JSON.
 const PAGE_BYTES: u64 = 1024 * 1024;
 
 /// Appends a task's output to its log.
@@ -31,12 +31,13 @@ pub struct LogWriter {
     file: File,
     /// Bytes of output written to the file.
     written: u64,
-    /// The begun line that has no end yet.
+    /// The current line, which has no newline yet.
     partial: Vec<u8>,
 }
 
 impl LogWriter {
-    /// Opens a log, new or begun before. A line that a crash tore is cut off, to be written again.
+    /// Opens a new or an existing log. A line that a crash cut short is removed, and is to be
+    /// written again.
     ///
     /// # Errors
     /// When the file cannot be opened or read.
@@ -60,13 +61,13 @@ impl LogWriter {
         })
     }
 
-    /// How many bytes of output it has taken: where a source that begins anew has to go on.
+    /// How many bytes of output it has taken. A source that starts again continues from there.
     #[must_use]
     pub fn taken(&self) -> u64 {
         self.written + self.partial.len() as u64
     }
 
-    /// Takes the next bytes of output. Whole lines are in the file afterwards, and are returned.
+    /// Takes the next bytes of output. Writes the whole lines to the file, and returns them.
     ///
     /// # Errors
     /// When the file cannot be written (a full disk).
@@ -86,7 +87,7 @@ impl LogWriter {
         Ok(lines)
     }
 
-    /// The output is over: the last line counts although it has no end.
+    /// Ends the output. A last line without a newline is written as it is.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -103,8 +104,8 @@ impl LogWriter {
     }
 }
 
-/// How long the part is that the beginning of a line makes, with the line end if it comes so far;
-/// `None` while it may yet grow.
+/// The length of the first part of `line`, with its newline if it comes that far; `None` while the
+/// part may still grow.
 fn next_part(line: &[u8]) -> Option<usize> {
     let text = line.strip_suffix(b"\n");
     if text.unwrap_or(line).len() > PART_MAX {
@@ -113,8 +114,8 @@ fn next_part(line: &[u8]) -> Option<usize> {
     text.map(|_| line.len())
 }
 
-/// Where a line that is longer than a part is cut: before the character that does not fit whole.
-/// Bytes that are no UTF-8 are cut at the limit.
+/// Where to cut a line that is longer than a part: before the character that does not fit as a
+/// whole. Bytes that are not UTF-8 are cut at the limit.
 fn cut(line: &[u8]) -> usize {
     let is_beginning = |at: &usize| line[*at] & 0b1100_0000 != 0b1000_0000;
     let Some(at) = (PART_MAX + 1 - CHARACTER_MAX..=PART_MAX)
@@ -126,14 +127,14 @@ fn cut(line: &[u8]) -> usize {
     let character = &line[at..line.len().min(at + CHARACTER_MAX)];
     let valid = match std::str::from_utf8(character) {
         Ok(text) => text.len(),
-        // The rest of it has not come yet.
+        // The rest of the character has not arrived yet.
         Err(error) if error.valid_up_to() == 0 && error.error_len().is_none() => CHARACTER_MAX,
         Err(error) => error.valid_up_to(),
     };
     if at + valid > PART_MAX { at } else { PART_MAX }
 }
 
-/// Writes one piece of output, with its line end if it has one, in the file's format.
+/// Writes one piece of output, with its newline if it has one, in the file's format.
 fn encode(at: Timestamp, text: &[u8], out: &mut Vec<u8>) -> LogLine {
     let (body, tag) = text
         .strip_suffix(b"\n")
@@ -148,7 +149,8 @@ fn encode(at: Timestamp, text: &[u8], out: &mut Vec<u8>) -> LogLine {
     }
 }
 
-/// Bytes of output that whole lines hold, and bytes of the file that they take.
+/// The bytes of output in the whole lines of the file, and the bytes of the file that those lines
+/// take.
 fn measure(reader: &mut impl BufRead) -> io::Result<(u64, u64)> {
     let (mut payload, mut whole, mut line) = (0, 0, Vec::new());
     while reader.read_until(b'\n', &mut line)? > 0 {
@@ -162,7 +164,7 @@ fn measure(reader: &mut impl BufRead) -> io::Result<(u64, u64)> {
     Ok((payload, whole))
 }
 
-/// Reads a whole line of the file: time, tag, text.
+/// Reads a whole line of the file: time, tag and text.
 fn decode(line: &[u8]) -> Option<(Timestamp, u8, &[u8])> {
     let line = line.strip_suffix(b"\n")?;
     let end = line.iter().position(|byte| *byte == b' ')?;
@@ -229,7 +231,7 @@ impl Logs for LocalLogs {
     }
 }
 
-/// A cursor as we write it, and in no other form.
+/// Parses a cursor. Only the exact form that this module writes is valid.
 fn offset(cursor: &str) -> Option<u64> {
     cursor
         .parse()
@@ -237,7 +239,7 @@ fn offset(cursor: &str) -> Option<u64> {
         .filter(|offset: &u64| offset.to_string() == cursor)
 }
 
-/// What begins in the last part of the file.
+/// Reads the lines that begin in the last [`PAGE_BYTES`] of the file.
 fn last_page(path: &Path) -> io::Result<Vec<LogLine>> {
     let mut file = File::open(path)?;
     let from = file.metadata()?.len().saturating_sub(PAGE_BYTES);
@@ -260,7 +262,7 @@ fn last_page(path: &Path) -> io::Result<Vec<LogLine>> {
     Ok(lines)
 }
 
-/// `None` when no line begins there.
+/// Reads the page from this byte on; `None` if no line begins there.
 fn page(path: &Path, from: u64) -> io::Result<Option<LogPage>> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
@@ -292,7 +294,7 @@ fn page(path: &Path, from: u64) -> io::Result<Option<LogPage>> {
     }))
 }
 
-/// Whether a line begins at this place, where the file is then read from.
+/// Whether a line begins at this byte. The next read of the file starts there.
 fn begins_a_line(file: &mut File, at: u64) -> io::Result<bool> {
     let mut before = [b'\n'];
     if at > 0 {
@@ -369,7 +371,7 @@ mod tests {
         assert_eq!(texts(&path).last().map(String::as_str), Some("end"));
     }
 
-    /// The lines of a log of these pieces of output.
+    /// Writes these pieces of output to a log, and returns its lines.
     fn written(pieces: &[&[u8]]) -> Vec<String> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("a.log");
@@ -399,7 +401,8 @@ mod tests {
             for before in 0..=CHARACTER_MAX {
                 let text = "x".repeat(PART_MAX - before) + &character.repeat(PART_MAX);
                 let line = text.clone() + "\n";
-                // Whole, and torn so that the character at the limit comes in two pieces.
+                // The line arrives whole, or split so that the character at the limit comes in two
+                // pieces.
                 for torn in [line.len(), PART_MAX + 1, PART_MAX + 2] {
                     let (first, second) = line.as_bytes().split_at(torn);
                     let lines = written(&[first, second, b"next\n"]);
@@ -445,7 +448,7 @@ mod tests {
             let characters = parts.iter().map(|part| part.chars().count());
             assert_eq!(characters.collect::<Vec<_>>()[1..], [1], "{byte:x}");
         }
-        // A character that is whole before the limit, and a byte behind it that belongs to none.
+        // A whole character before the limit, and after it a byte that belongs to no character.
         let odd = [vec![b'x'; PART_MAX - 2], "é".into(), vec![0x80, b'y']].concat();
         assert_eq!(written(&[&odd])[1], "\u{fffd}y");
     }

@@ -1,10 +1,10 @@
-//! What each operating system does in its own way: how processes are looked at, and a named pipe
-//! made. Each has a file with the same functions; no other file knows which one it is on
-//! (`tests/platform.sh` holds us to that).
+//! The parts that differ between operating systems: how to look at processes, and how to make a
+//! named pipe. Each system has a file with the same functions. No other file depends on the system
+//! (`tests/platform.sh` checks that).
 
 #[cfg(target_os = "linux")]
 mod linux;
-// Its words are Linux's too, as far as `ps` goes, so what it reads is tested where we are.
+// Linux's `ps` has the same options, so the parsing is also tested on Linux.
 #[cfg(any(target_os = "macos", test))]
 #[cfg_attr(
     not(target_os = "macos"),
@@ -21,23 +21,24 @@ pub(crate) use self::macos::{
     LOOK, adopt_orphans, boot, carriers, make_pipe, own_children, process, remains,
 };
 
-/// A process at one moment.
+/// The state of a process at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     /// Its process group.
     pub(crate) group: i32,
-    /// When it started, in this system's own count: the same number for as long as it lives.
+    /// When it started, in this system's own count. The number stays the same as long as the
+    /// process lives.
     pub(crate) start_time: u64,
-    /// It has ended, and its parent has not asked how.
+    /// Whether it has ended and its parent has not reaped it.
     pub(crate) is_zombie: bool,
 }
 
-/// What tells the processes of an attempt from all others.
+/// What identifies the processes of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark<'a> {
-    /// Their process group, as long as its number can be no other's.
+    /// Their process group, as long as no other process can lead a group of that number.
     pub(crate) group: Option<i32>,
-    /// A variable of the environment that they were started with, `NAME=value`.
+    /// A variable in the environment that they were started with, `NAME=value`.
     pub(crate) variable: &'a str,
 }
 

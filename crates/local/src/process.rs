@@ -1,5 +1,5 @@
-//! Processes of tasks on the host: known by pid and start time, found by the attempt they belong
-//! to, ended with all they started.
+//! Processes of tasks on the host. They are identified by pid and start time, found by their
+//! attempt, and killed together with all processes that they started.
 
 use std::ffi::{OsStr, OsString};
 
@@ -10,20 +10,20 @@ use serde::{Deserialize, Serialize};
 pub(crate) use crate::platform::adopt_orphans;
 use crate::platform::{self, Mark};
 
-/// A process that cannot be taken for another: pids are used again, these together are not.
+/// The identity of a process. A pid may be used again, but not with the same start time and boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
-    /// The pid, which is its process group too.
+    /// The pid, which is also its process group.
     pub pid: i32,
     /// When it started, in the system's own count (Linux: clock ticks since boot; macOS: seconds
     /// since 1970).
     pub start_time: u64,
-    /// Which boot, as the system names it.
+    /// The system's name for the boot.
     pub boot: String,
 }
 
 impl ProcessId {
-    /// The process that has this pid now.
+    /// Returns the process that has this pid now.
     #[must_use]
     pub fn of(pid: i32) -> Option<Self> {
         Some(Self {
@@ -33,7 +33,7 @@ impl ProcessId {
         })
     }
 
-    /// Whether it is there and not a zombie.
+    /// Whether it exists and is not a zombie.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         platform::process(self.pid)
@@ -41,8 +41,8 @@ impl ProcessId {
             && self.is_of_this_boot()
     }
 
-    /// Whether its process group can still be its own: the number is free for others once nobody of
-    /// the group is left, and then some other process may lead a group of that number.
+    /// Whether its process group can still be its own. Once the group has no process left, its
+    /// number is free, and another process may then lead a group of that number.
     fn has_group(&self) -> bool {
         let leader =
             platform::process(self.pid).is_none_or(|seen| seen.start_time == self.start_time);
@@ -53,16 +53,16 @@ impl ProcessId {
         platform::boot().unwrap_or_default() == self.boot
     }
 
-    /// Resolves when it has ended; at once if it has already. It need not be a child of this
-    /// process, so it is looked at in turns: only those that outlived their mycli are waited for in
-    /// this way.
+    /// Resolves when the process has ended, at once if it has already. It polls, because the
+    /// process need not be a child of this one: only processes that outlived their mycli are waited
+    /// for in this way.
     pub async fn ended(&self) {
         while self.is_alive() {
             tokio::time::sleep(platform::LOOK).await;
         }
     }
 
-    /// Sends a signal to it alone, if it is still there.
+    /// Sends a signal to this process alone, if it still exists.
     pub fn signal(&self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.is_alive()) {
             let _gone = rustix::process::kill_process(pid, signal);
@@ -70,23 +70,23 @@ impl ProcessId {
     }
 }
 
-/// Keeps the files that this process was started with to itself, but for its standard three: none
-/// that it starts gets them. A run that goes on without its caller would hold the caller's locks
-/// and pipes, and a command would see files that it was not given. All files that we open ourselves
-/// are kept like this anyway. To be called before anything else, as long as there is one thread.
+/// Keeps inherited files, except the standard three, from the processes that this process starts. A
+/// run that outlives its caller would otherwise hold the caller's locks and pipes, and a command
+/// would see files that it was not given. Files that mycli opens itself are never inherited. Call
+/// this first, while there is only one thread.
 pub fn keep_inherited_files() {
     close_fds::set_fds_cloexec(3, &[]);
 }
 
-/// Kills everything that an ended attempt left behind: its process group, and who left that but
-/// still carries the attempt's id.
+/// Kills everything that an ended attempt left: its process group, and processes that left the
+/// group but still carry the attempt's id.
 ///
-/// `thorough` looks at every process of this user; else only at our own adopted children, which is
-/// enough while we have been there throughout.
+/// If `thorough`, looks at every process of this user. Otherwise looks only at this process's
+/// adopted children, which is enough if it has run during the whole attempt.
 pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
     let group = leader.has_group().then_some(leader.pid);
     let variable = format!("{}={attempt}", script::variable::ATTEMPT_ID);
-    // What forks while it is being killed needs more than one look.
+    // Processes that fork while they are being killed need more than one pass.
     for _ in 0..50 {
         if let Some(pid) = group.and_then(Pid::from_raw) {
             let _gone = rustix::process::kill_process_group(pid, Signal::KILL);
@@ -98,7 +98,7 @@ pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
             },
             thorough,
         );
-        // The leader itself is somebody else's to wait for.
+        // The leader is reaped elsewhere.
         left.retain(|pid| *pid != leader.pid);
         let orphans = platform::own_children();
         for pid in &left {
@@ -118,7 +118,7 @@ pub async fn kill_leftovers(leader: &ProcessId, attempt: &str, thorough: bool) {
     tracing::warn!(attempt, "processes of an ended attempt do not die");
 }
 
-/// Kills every process that carries this variable with this value in its environment.
+/// Kills every process that has this variable with this value in its environment.
 pub fn kill_carriers(name: &str, value: &OsStr) {
     let variable = [OsStr::new(name), OsStr::new("="), value]
         .iter()

@@ -1,5 +1,5 @@
-//! What could not be removed of tasks that are over: noted for the next user of this machine, and
-//! told once.
+//! Notes about files of ended tasks that could not be removed. Each is reported once, to the next
+//! user of this machine.
 
 use std::{
     fs, io,
@@ -7,24 +7,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The ending of a note that was told.
+/// The extension of a note that was reported.
 const TOLD: &str = "told";
 
-/// Notes in a folder, which is there only once there was something to note: `TASK` until it is
-/// told, then `TASK.told` for as long as something remains.
+/// Notes in a folder, which exists only once there was something to note. A note is the file `TASK`
+/// until it is reported, and then `TASK.told` as long as files remain.
 #[derive(Clone, Debug)]
 pub struct Remains {
     dir: PathBuf,
 }
 
 impl Remains {
-    /// Notes in this folder.
+    /// Makes the notes in this folder.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
-    /// What was not told yet, in words. It is told by this.
+    /// Returns the notes that were not reported yet, in words, and marks them as reported.
     #[must_use]
     pub fn tell(&self) -> Vec<String> {
         let Ok(notes) = fs::read_dir(&self.dir) else {
@@ -34,7 +34,7 @@ impl Remains {
             .flatten()
             .map(|note| note.path())
             .filter(|path| path.extension().is_none());
-        // Of two processes one moves it.
+        // If two processes report at once, only one can rename the note.
         let told = untold.filter_map(|path| {
             let words = fs::read_to_string(&path).ok()?;
             fs::rename(&path, path.with_extension(TOLD))
@@ -44,7 +44,7 @@ impl Remains {
         told.collect()
     }
 
-    /// Notes what remains of a task, unless that is known already.
+    /// Notes the files that remain of a task, unless that was reported already.
     pub(crate) fn note(&self, task_id: &str, words: &str) {
         let note = self.dir.join(task_id);
         if note.with_extension(TOLD).exists() {
@@ -55,7 +55,7 @@ impl Remains {
         }
     }
 
-    /// Nothing remains of a task.
+    /// Deletes a task's note, because nothing remains of the task.
     pub(crate) fn settle(&self, task_id: &str) {
         let note = self.dir.join(task_id);
         for note in [note.with_extension(TOLD), note] {
@@ -64,7 +64,7 @@ impl Remains {
     }
 }
 
-/// Whole, or not at all: it may be read meanwhile.
+/// Writes a note as a whole or not at all, because it may be read at the same time.
 fn write(note: &Path, words: &str) -> io::Result<()> {
     if let Some(dir) = note.parent() {
         fs::DirBuilder::new()

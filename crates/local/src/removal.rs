@@ -1,9 +1,9 @@
-//! Removing what a command left, whatever the permissions that it gave it (Go makes its module
-//! cache read-only, say).
+//! Removes the files that a command left, whatever their permissions (Go, for example, makes its
+//! module cache read-only).
 //!
-//! No link is followed, and nothing is reached by a path of several names: each step is one name
-//! within a folder that is open. Folders within folders are first moved to the top, so that no
-//! depth is too deep for a path or for the number of open files.
+//! No link is followed, and no path has several names: each step is one name within an open folder.
+//! Nested folders are first moved to the top, so that no depth exceeds the length of a path or the
+//! number of open files.
 
 use std::{fs, io, path::Path};
 
@@ -15,13 +15,13 @@ use rustix::{
     path::Arg,
 };
 
-/// Removes a folder with all that is in it. One that is not there is removed already. Everything
-/// that can be removed is, also if something cannot.
+/// Removes a folder and everything in it. A missing folder counts as removed. If something cannot
+/// be removed, everything else still is.
 ///
 /// # Errors
-/// The first thing that cannot be removed, with its name.
+/// The first entry that cannot be removed, with its name.
 pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
-    // Most commands leave their folders empty, and then there is nothing to search.
+    // Most commands leave their folders empty, and then no search is needed.
     let removed = fs::remove_dir(path)
         .or_else(|_| fs::remove_dir_all(path))
         .or_else(|error| match error.kind() {
@@ -35,7 +35,7 @@ pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// It need not be one any more: a command may do with its own what it likes.
+/// Whether the path is still a folder. A command may have replaced it.
 fn is_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
@@ -56,23 +56,23 @@ fn by_force(path: &Path) -> io::Result<()> {
 
 struct Removal {
     top: OwnedFd,
-    /// How many folders were moved to the top, for their names there.
+    /// How many folders were moved to the top. Their names there are numbers.
     moved: u32,
-    /// What was removed or moved in this pass.
+    /// How many entries were removed or moved in this pass.
     changes: u32,
-    /// The first that could not be, in this pass.
+    /// The first failure in this pass.
     fault: Option<io::Error>,
 }
 
-/// A name in a folder.
+/// An entry of a folder.
 struct Entry {
     name: CString,
     is_folder: bool,
 }
 
 impl Removal {
-    /// Removes what is at the top, and moves there what is two levels below. Says whether another
-    /// pass may do more.
+    /// Removes the entries at the top, and moves the folders two levels down to the top. Returns
+    /// whether another pass may do more.
     fn pass(&mut self) -> io::Result<bool> {
         (self.changes, self.fault) = (0, None);
         for entry in entries(self.top.as_fd())? {
@@ -89,7 +89,7 @@ impl Removal {
         Ok(self.changes > 0)
     }
 
-    /// Takes everything out of a folder at the top.
+    /// Empties a folder at the top.
     fn empty(&mut self, name: &CStr) {
         let listed =
             open(&self.top, name).and_then(|folder| Ok((entries(folder.as_fd())?, folder)));
@@ -106,7 +106,7 @@ impl Removal {
         }
     }
 
-    /// Moves a folder to the top. It must itself be writable for that.
+    /// Moves a folder to the top. The folder itself must be writable for that.
     fn move_up(&mut self, from: &OwnedFd, name: &CStr) {
         let moved = open(from, name)
             .map_err(io::Error::from)
@@ -117,7 +117,7 @@ impl Removal {
         }
     }
 
-    /// Under a name that is free, or an empty folder's, which makes way.
+    /// Renames the folder to a free name, or to that of an empty folder, which it replaces.
     fn rename(&mut self, from: &OwnedFd, name: &CStr) -> io::Result<()> {
         loop {
             let new = format!("{}", self.moved);
@@ -138,7 +138,7 @@ impl Removal {
 
     fn fails(&mut self, name: &CStr, error: impl Into<io::Error>) {
         let error = error.into();
-        // Somebody else was faster.
+        // Another process has removed it already.
         if error.kind() == io::ErrorKind::NotFound {
             return;
         }
@@ -147,18 +147,18 @@ impl Removal {
     }
 }
 
-/// Opens a folder, and makes it one that its owner may do all in. A link is refused.
+/// Opens a folder, and gives its owner all rights to it. Refuses a link.
 fn open<P: Arg + Copy>(at: impl AsFd, name: P) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder = match rustix::fs::openat(&at, name, flags, Mode::empty()) {
-        // It is a folder: a link is refused in another way.
+        // This is a folder: a link fails with another error.
         Err(Errno::ACCESS) => {
             rustix::fs::chmodat(&at, name, Mode::RWXU, AtFlags::empty())?;
             rustix::fs::openat(&at, name, flags, Mode::empty())?
         }
         opened => opened?,
     };
-    // Where it is another user's, what may be done in it is seen when it is tried.
+    // If another user owns it, a later step shows what is permitted in it.
     let _not_ours = rustix::fs::fchmod(&folder, Mode::RWXU);
     Ok(folder)
 }
@@ -171,7 +171,7 @@ fn entries(folder: BorrowedFd<'_>) -> rustix::io::Result<Vec<Entry>> {
         if name == c"." || name == c".." {
             continue;
         }
-        // Some file systems do not tell.
+        // Some file systems do not tell the type.
         let kind = match entry.file_type() {
             FileType::Unknown => FileType::from_raw_mode(
                 rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode,
@@ -211,7 +211,7 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
     }
 
-    /// Both ways, since root removes all of it the first.
+    /// Removes by both functions. For root, `remove_folder` alone would never call `by_force`.
     fn check_gone(path: &Path) {
         by_force(path).expect("it is removed");
         assert!(!path.exists());
@@ -252,7 +252,7 @@ mod tests {
             0o555
         );
         assert!(mine.join("file").exists());
-        // The folder itself may be a link by now.
+        // The folder itself may have become a link.
         symlink(&mine, &task).expect("a link");
         assert!(by_force(&task).is_err());
         remove_folder(&task).expect("the link is removed");
@@ -279,12 +279,12 @@ mod tests {
         check_gone(&task);
     }
 
-    /// Deeper than a path may be long, and than files may be open.
+    /// Deeper than the longest path, and than the number of files that may be open.
     #[test]
     fn no_folder_is_too_deep() {
         let (outside, task) = folder();
         let mut top = task.clone();
-        // Built from the inside, since its whole path could not be named.
+        // Built from the inside, because the whole path would be too long.
         for _ in 0..3_000 {
             let above = outside.path().join("above");
             fs::create_dir(&above).expect("a folder");

@@ -1,5 +1,4 @@
-//! What the container runner and the host runner share: what a task is started with, and what is
-//! told of it.
+//! Types that the container runner and the host runner share: a task's input and its results.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,11 +7,11 @@ use domain::Timestamp;
 use domain::request::{Arch, ImageRef};
 use secrecy::SecretString;
 
-/// What a runner needs to start a task.
+/// The input for starting a task.
 pub struct Launch {
     /// The task's ARN.
     pub task_arn: String,
-    /// The attempt it belongs to (ECS's `startedBy`). Unique, so that whatever is named after it is
+    /// Its attempt (ECS's `startedBy`). The id is unique, so anything that is named after it is
     /// made at most once.
     pub attempt: String,
     /// The image to run.
@@ -23,19 +22,19 @@ pub struct Launch {
     pub command: Vec<String>,
     /// Variables, on top of the image's own.
     pub environment: Vec<(String, String)>,
-    /// Variables whose values are shown nowhere.
+    /// Variables with values that are shown nowhere.
     pub secrets: Vec<(String, SecretString)>,
-    /// CPU units, 1024 to a vCPU.
+    /// CPU units, 1,024 to a vCPU.
     pub cpu: u32,
     /// MiB of memory.
     pub memory: u32,
-    /// Paths of this machine that the task may read, at the same path inside.
+    /// Paths of this machine that the task may read, under the same path in the container.
     pub mounts: Vec<PathBuf>,
-    /// What the command is compiled for.
+    /// The architecture of the command.
     pub arch: Arch,
 }
 
-/// Without the values of variables: users put into them what they would not log.
+/// Omits the values of variables, because users put secrets into them.
 impl fmt::Debug for Launch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
@@ -54,23 +53,23 @@ impl fmt::Debug for Launch {
     }
 }
 
-/// When the image was fetched. Both are the same moment if it was there already.
+/// When the image was pulled. Both times are the same if the engine had it already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pull {
-    /// Begun.
+    /// When the pull began.
     pub started_at: Timestamp,
-    /// Done.
+    /// When the pull ended.
     pub stopped_at: Timestamp,
 }
 
-/// A task that runs, or has run.
+/// A task that runs or has run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Started {
     /// The engine's id of the container.
     pub container_id: String,
-    /// The digest of the image, `sha256:…`, where the engine knows one.
+    /// The digest of the image, `sha256:…`, if the engine knows one.
     pub image_digest: Option<String>,
-    /// When the image was fetched.
+    /// When the image was pulled.
     pub pull: Pull,
     /// When its first process started.
     pub started_at: Timestamp,
@@ -82,12 +81,12 @@ pub struct StartFailure {
     /// `CannotPullContainerError: …`, `CannotCreateContainerError: …` or
     /// `CannotStartContainerError: …`, with the engine's own reason.
     pub reason: String,
-    /// The engine did not answer: the command may have started.
+    /// Whether the command may have started, because the engine did not answer.
     pub may_have_started: bool,
 }
 
 impl StartFailure {
-    /// Its command surely never ran.
+    /// A failure after which the command surely never ran.
     #[must_use]
     pub fn never(reason: impl Into<String>) -> Self {
         Self {
@@ -96,7 +95,7 @@ impl StartFailure {
         }
     }
 
-    /// Whether its command ran is not known.
+    /// A failure that leaves open whether the command ran.
     #[must_use]
     pub fn unknown(reason: impl Into<String>) -> Self {
         Self {
@@ -109,9 +108,9 @@ impl StartFailure {
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// The exit code; 128 and the signal's number if one ended it. `None` if it never ran.
+    /// The exit code, or 128 plus the signal's number if a signal ended it. `None` if it never ran.
     pub exit_code: Option<i32>,
-    /// What the exit code does not say, in ECS's words.
+    /// Further facts about the end, in ECS's words.
     pub reason: Option<String>,
     /// When it ended.
     pub stopped_at: Timestamp,

@@ -1,5 +1,5 @@
-//! Secrets on one machine: files that only their owner can read. They reach a task's environment
-//! when it starts, and nothing else.
+//! Secrets on one machine: files that only their owner can read. A value goes into a task's
+//! environment when the task starts, and nowhere else.
 
 use std::{
     fs, io,
@@ -16,29 +16,29 @@ use domain::{
 };
 use secrecy::SecretString;
 
-/// The file of [`GIT_KNOWN_HOSTS`], named as ssh's own is, so that `ssh-keyscan` can be told to
+/// The file of [`GIT_KNOWN_HOSTS`]. It has the name of ssh's own file, so that `ssh-keyscan` can
 /// write it.
 const KNOWN_HOSTS_FILE: &str = "known_hosts";
 
-/// The secrets of this machine: `<dir>/<NAME>`, mode 0600; else the variable `MYCLI_SECRET_<NAME>`
-/// of the process that runs the work. The hosts of a credential for git are lines of
-/// `<dir>/<NAME>.hosts`.
+/// The secrets of this machine. A value is in `<dir>/<NAME>`, mode 0600, or else in the variable
+/// `MYCLI_SECRET_<NAME>` of the process that runs the work. The hosts of a git credential are the
+/// lines of `<dir>/<NAME>.hosts`.
 #[derive(Clone, Debug)]
 pub struct Secrets {
     dir: PathBuf,
 }
 
 impl Secrets {
-    /// Secrets in this directory.
+    /// Makes the secrets of this directory.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
-    /// The value of a secret; `None` if it is not set, or if others could read it.
+    /// Returns the value of a secret; `None` if it is not set, or if other users can read it.
     ///
     /// # Errors
-    /// A value that no task can be given: it was put there by hand.
+    /// When the value cannot be given to a task. Such a value was put there by hand.
     pub fn value(&self, name: &str) -> Result<Option<SecretString>, ValueError> {
         let bytes = self
             .kept(name)
@@ -49,7 +49,7 @@ impl Secrets {
         Ok(value.map(SecretString::from))
     }
 
-    /// Where the value of a secret is kept.
+    /// The file of a secret's value.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(if name == GIT_KNOWN_HOSTS {
@@ -59,16 +59,16 @@ impl Secrets {
         })
     }
 
-    /// Where the hosts of a credential for git are kept.
+    /// The file of a git credential's hosts.
     #[must_use]
     pub fn hosts_path(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.hosts"))
     }
 
-    /// The hosts that were named for a secret; none where none were.
+    /// Returns the hosts that were named for a secret; none if none were named.
     ///
     /// # Errors
-    /// When the file cannot be read, or a line of it is no host.
+    /// When the file cannot be read, or one of its lines is not a host.
     pub fn hosts(&self, name: &str) -> io::Result<Vec<GitHost>> {
         if !git::has_hosts(name) {
             return Ok(Vec::new());
@@ -83,7 +83,7 @@ impl Secrets {
         }
     }
 
-    /// The secrets that have a file of their own, by name.
+    /// Lists the secrets that have their own file, by name.
     ///
     /// # Errors
     /// When the directory or a file in it cannot be read.
@@ -113,7 +113,7 @@ impl Secrets {
         Ok(records)
     }
 
-    /// Every submitter may name each: all keys of this machine are its owner's.
+    /// Every submitter may use each secret, because all keys of this machine belong to its owner.
     fn record(&self, name: &str) -> io::Result<SecretRecord> {
         Ok(SecretRecord {
             name: name.to_owned(),
@@ -136,13 +136,14 @@ impl Secrets {
         Some(bytes)
     }
 
-    /// Host keys are public.
+    /// Whether other users can read the secret. Host keys are public, so this does not matter for
+    /// them.
     fn is_open_to_others(&self, name: &str) -> bool {
         name != GIT_KNOWN_HOSTS
             && fs::metadata(self.path(name)).is_ok_and(|file| file.mode() & 0o077 != 0)
     }
 
-    /// What stands in the place of a value that cannot be used.
+    /// The error for a value that cannot be used. It names the file or variable, not the value.
     fn unusable(&self, name: &str, error: ValueError) -> PortError {
         let path = self.path(name);
         let place = if path.exists() {
@@ -155,8 +156,8 @@ impl Secrets {
 }
 
 impl ports::Secrets for Secrets {
-    /// A credential for git whose value cannot be used is found: its clone says what is wrong, and
-    /// the launcher is not held up.
+    /// A git credential with an unusable value counts as found. The clone then reports what is
+    /// wrong, and the launcher does not wait.
     async fn find_secret(&self, name: &str) -> Result<Option<SecretRecord>, PortError> {
         let unreadable = |error| {
             PortError::corrupt(
@@ -189,7 +190,7 @@ impl ports::Secrets for Secrets {
     }
 }
 
-/// The variable of mycli's own environment that a secret without a file is looked for in.
+/// The variable of mycli's own environment that holds a secret without a file.
 fn in_environment(name: &str) -> String {
     format!("MYCLI_SECRET_{name}")
 }

@@ -1,4 +1,4 @@
-//! The REST API on loopback: what API Gateway does on AWS.
+//! The REST API on loopback, in the role of API Gateway on AWS.
 
 use std::{
     fs::{self, File},
@@ -36,29 +36,33 @@ use crate::{
     machine::{self, Machine, OpenError, Options},
 };
 
-/// The longest that a request for a log is held until there is news. API Gateway's own limit is 29
-/// s (AWS-FACTS §7).
+/// The longest time that a request for a log waits for new lines. API Gateway's own limit is 29 s
+/// (AWS-FACTS §7).
 const WAIT_MAX: Duration = Duration::from_secs(20);
-/// How long a head, and then a body, may take to come. Ours: on loopback the largest takes
-/// milliseconds. Longer is only taken by who wants to hold us up.
+/// How long a request's head, and then its body, may take to arrive. On loopback the largest takes
+/// milliseconds, so only a client that wants to block the server needs longer.
 const SENT_WITHIN: Duration = Duration::from_secs(10);
-/// Most connections at once; who comes then waits to be let in. Ours: a quarter of the files that a
-/// process may have open.
+/// The most connections at once. Further ones wait. This is a quarter of the files that a process
+/// may have open.
 const CONNECTIONS_MAX: usize = 256;
-/// How long an end waits for requests under way: what waits for news is told at once. Ours.
+/// How long a shutdown waits for requests in progress. Requests that wait for log lines are
+/// answered at once, so only a client that is slow to send needs this time.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
-/// How long, and how many bytes of, a body that is too large is still read and thrown away. Many a
-/// client sends all before it reads anything: were the connection closed meanwhile, it would hear
-/// of a broken pipe and not of the limit. Ours.
+/// How long, and for how many bytes, the server still reads and discards a body that is too large.
+/// Many clients send the whole body before they read the response. If the connection were closed
+/// meanwhile, they would see a broken pipe and not the limit. On loopback 32 MiB arrive well within
+/// 2 s.
 const LINGERS: (Duration, usize) = (Duration::from_secs(2), 32 << 20);
-/// How long a start waits for the server before it to be gone, and how often it looks. Ours: one
-/// that was killed is gone once the programs that it was about to start are.
+/// How long a start waits for the previous server to be gone, and how often it looks. The lock of a
+/// killed server is free once the child processes that it was just starting no longer hold it,
+/// which takes far less than 2 s.
 const TAKES_OVER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(50));
-/// After a connection that could not be taken: no file is left for it, say. Ours.
+/// The pause after a connection could not be accepted, for example because no file descriptor is
+/// free. It keeps the loop from using a whole CPU, and no client notices 100 ms.
 const BREATHER: Duration = Duration::from_millis(100);
 
-/// Serves the API until `shutdown` resolves. `ready` is told the address, which matters when the
-/// port was 0. Says whether unfinished work is left to a supervisor.
+/// Serves the API until `shutdown` resolves. `ready` is called with the address, which is useful if
+/// the port was 0. Returns whether unfinished work is left to a supervisor.
 ///
 /// # Errors
 /// When the machine cannot be opened or the address cannot be listened on.
@@ -82,7 +86,7 @@ pub async fn serve(
     })?;
     let machine = Machine::open(options).await?;
     if let Err(error) = machine.set_serve_key(key).await {
-        // It may have taken work over by now.
+        // The machine may have taken work over by now.
         machine.close().await?;
         return Err(error);
     }
@@ -98,7 +102,7 @@ pub async fn serve(
     }
     drop(listener);
     let _nobody_waits = ending.send(true);
-    // Who has not sent all of a request by then is cut off.
+    // A client that has not sent its whole request by then is cut off.
     let _either = timeout(ENDS_WITHIN, async {
         while connections.join_next().await.is_some() {}
     })
@@ -110,8 +114,8 @@ pub async fn serve(
     }
 }
 
-/// Held by the server of a folder. A second one would have limits of its own beside the first
-/// one's, and might take its key away.
+/// The lock that the server of a folder holds. A second server would have its own limits beside
+/// those of the first, and might replace its key.
 struct ServeLock {
     path: PathBuf,
     file: File,
@@ -132,7 +136,7 @@ impl ServeLock {
         let until = tokio::time::Instant::now() + TAKES_OVER.0;
         loop {
             if let Some(file) = liveness::locked(&path).map_err(failed)? {
-                // The address is that of the server before.
+                // The file holds the previous server's address.
                 file.set_len(0).map_err(failed)?;
                 return Ok(Self { path, file });
             }
@@ -149,7 +153,7 @@ impl ServeLock {
         }
     }
 
-    /// For the words that the next one gets.
+    /// Records the address for the error message of another server.
     fn announce(&mut self, address: SocketAddr) -> Result<(), OpenError> {
         let failed = |source| OpenError::Dir {
             path: self.path.clone(),
@@ -161,7 +165,7 @@ impl ServeLock {
     }
 }
 
-/// Takes connections for ever.
+/// Accepts connections for ever.
 async fn accept(
     listener: &TcpListener,
     machine: &Arc<Machine>,
@@ -174,7 +178,7 @@ async fn accept(
             Ok((stream, _)) => {
                 let connection = converse(stream, Arc::clone(machine), ended.clone());
                 connections.spawn(async move {
-                    // That a client goes away in the middle is its own affair.
+                    // A client may disconnect at any time, which is no fault of the server.
                     let _gone = connection.await;
                     drop(place);
                 });
@@ -217,7 +221,8 @@ async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Reques
     let body = match whole(&mut body).await {
         Ok(body) => body,
         Err(problem) => {
-            // Who asks whether to send it (RFC 9110, section 10.1.1) has not begun.
+            // A client that asks first whether to send its body (RFC 9110, section 10.1.1) has not
+            // begun to send.
             if problem.status == 413 && !head.headers.contains_key(header::EXPECT) {
                 tokio::spawn(throw_away(body));
             }
@@ -258,7 +263,7 @@ async fn answer(machine: &Machine, ended: watch::Receiver<bool>, request: Reques
     }
 }
 
-/// A request's body; none if it is empty.
+/// Reads a request's body; `None` if it is empty.
 async fn whole(body: &mut Body) -> Result<Option<Vec<u8>>, Problem> {
     let too_large = || {
         Problem::new(
@@ -267,7 +272,7 @@ async fn whole(body: &mut Body) -> Result<Option<Vec<u8>>, Problem> {
             format!("the body is over the limit of {BULK_BODY_MAX} bytes"),
         )
     };
-    // As far as its length is told, before any of it is read.
+    // Refuses a declared length that is too large before it reads any of the body.
     if body.size_hint().lower() > BULK_BODY_MAX as u64 {
         return Err(too_large());
     }
@@ -289,7 +294,7 @@ async fn whole(body: &mut Body) -> Result<Option<Vec<u8>>, Problem> {
     }
 }
 
-/// Reads what is still coming of a body, within bounds.
+/// Reads and discards the rest of a body, within [`LINGERS`].
 async fn throw_away(body: Body) {
     let mut rest = Limited::new(body, LINGERS.1);
     let _either = timeout(LINGERS.0, async {
@@ -309,7 +314,7 @@ fn wanted_wait(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(WAIT_MAX))
 }
 
-/// Whether an answer says that there is nothing new yet.
+/// Whether an answer has no new log lines yet.
 fn is_idle((status, _, body): &(u16, HeaderMap, Vec<u8>)) -> bool {
     *status == 200
         && serde_json::from_slice::<LogsPage>(body)

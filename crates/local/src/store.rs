@@ -1,7 +1,6 @@
 //! The store of one machine: the ports [`Store`] and [`Keys`] over SQLite.
 //!
-//! What a caller has to wait for is done outside of the writing thread where it can be: records
-//! become JSON, and JSON records, on the caller's side.
+//! Slow work is kept off the writer thread: the caller's side converts records to JSON and back.
 
 use domain::{
     Timestamp,
@@ -40,35 +39,36 @@ mod record;
 pub(crate) mod submissions;
 
 const SERVICE: &str = "the store";
-/// How many records are read to see whether one of them can be finished. Ours: a process that ends
-/// by itself leaves more than these to people.
+/// The most unfinished records that are read to find one that can be finished. With 64 or more, the
+/// worker counts as having work: to read more would be slow, and so many unreadable records need a
+/// person anyway.
 const MANY: usize = 64;
 
-/// The records of one machine, and all that is derived from them.
+/// The records of one machine, and everything that is derived from them.
 ///
-/// Executions are shared by every process on the file, and so are usage, launch rates and history.
-/// A backlog is not: each worker starts what it accepted, so [`Store::backlog`],
-/// [`Store::backlogs`] and [`Store::launched`] show this worker's own only.
+/// All processes on the file share executions, usage, launch rates and history. They do not share
+/// backlogs: each worker starts the executions that it accepted, so [`Store::backlog`],
+/// [`Store::backlogs`] and [`Store::launched`] show this worker's only.
 #[derive(Clone, Debug)]
 pub struct LocalStore {
     database: Database,
 }
 
 impl LocalStore {
-    /// Over this file.
+    /// Makes a store over this file.
     #[must_use]
     pub fn new(database: Database) -> Self {
         Self { database }
     }
 
-    /// Whose work this store records.
+    /// The worker that this store writes for.
     #[must_use]
     pub fn worker(&self) -> &WorkerId {
         self.database.worker()
     }
 
-    /// Removes a record that cannot be read, and gives back what it holds. Conditional, in one
-    /// transaction: a record that can be read stays. A task of it that runs is not stopped by this.
+    /// Removes a record that cannot be read, and releases its allocations. Conditional, in one
+    /// transaction: a record that can be read stays. This does not stop a task of the record.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -85,8 +85,7 @@ impl LocalStore {
             .await
     }
 
-    /// Whether this worker has an open task, or an execution that this release can bring to its
-    /// end.
+    /// Whether this worker has an open task, or an execution that this release can finish.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -103,8 +102,8 @@ impl LocalStore {
 }
 
 impl Store for LocalStore {
-    /// Idempotent. Whether a claim has expired is judged at the moment of the new execution's
-    /// submission.
+    /// Idempotent. A claim counts as expired if it had expired when the new execution was
+    /// submitted.
     async fn create(
         &self,
         execution: &Execution,
@@ -123,7 +122,7 @@ impl Store for LocalStore {
         created.checked()
     }
 
-    /// Conditional: in one transaction.
+    /// Conditional, in one transaction.
     async fn open_submission(
         &self,
         by: &Principal,
@@ -139,7 +138,7 @@ impl Store for LocalStore {
         Ok(submission)
     }
 
-    /// Idempotent. All of them in one transaction.
+    /// Idempotent. Creates all of them in one transaction.
     async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
         let new = executions
             .iter()
@@ -208,7 +207,7 @@ impl Store for LocalStore {
         }
     }
 
-    /// All of them reach the writing thread together, which puts them into one transaction.
+    /// All updates reach the writer thread together, which puts them into one transaction.
     async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
         let update = async |Update {
                                 before,
@@ -218,8 +217,8 @@ impl Store for LocalStore {
         futures_util::future::join_all(updates.into_iter().map(update)).await
     }
 
-    /// Newest first by id, which begins with the moment of submission. A record that cannot be read
-    /// is in no status.
+    /// Newest first by id, because an id begins with the time of submission. A filter by status
+    /// excludes records that cannot be read.
     async fn list(
         &self,
         filter: &Filter,
@@ -245,7 +244,7 @@ impl Store for LocalStore {
         })
     }
 
-    /// This worker's own, oldest first.
+    /// Returns this worker's launched executions, oldest first.
     async fn launched(
         &self,
         after: Option<&Cursor>,
@@ -273,7 +272,8 @@ impl Store for LocalStore {
         Ok(rows.order(limit))
     }
 
-    /// Over all workers: a limit is shared by them, and who waits for it may be another's.
+    /// Looks at all workers' entries. Workers share a limit, and an entry that waits for it may
+    /// belong to another worker.
     async fn has_backlog(&self, key: &LimitKey, now: Timestamp) -> Result<bool, PortError> {
         let key = key.to_string();
         self.database
@@ -296,8 +296,8 @@ impl Store for LocalStore {
             .collect())
     }
 
-    /// In the backlog of the worker that has the entry, backed-off ones counted too. Exact up to
-    /// 10,000 of one submitter.
+    /// Counts in the backlog of the worker that owns the entry, backed-off entries included. Exact
+    /// up to 10,000 entries of one submitter.
     async fn ahead(&self, entry: &BacklogEntry, exact: u32) -> Result<u32, PortError> {
         let (entry, own) = (entry.clone(), self.database.worker().clone());
         self.database
@@ -348,7 +348,7 @@ impl Store for LocalStore {
             .await
     }
 
-    /// Conditional: what two callers take never adds up to more than the bucket holds.
+    /// Conditional: two callers together never take more than the bucket holds.
     async fn take_tokens(
         &self,
         key: RateKey,
@@ -367,8 +367,7 @@ impl Store for LocalStore {
         Ok(taken)
     }
 
-    /// Nothing to do: usage is summed up in the same transaction as the record that holds it, so
-    /// the two cannot differ.
+    /// Does nothing. Usage changes in the same transaction as the record, so the two cannot differ.
     async fn reconcile(&self) -> Result<(), PortError> {
         Ok(())
     }
@@ -412,7 +411,7 @@ impl Store for LocalStore {
 
     async fn bookmark(&self) -> Result<Option<Cursor>, PortError> {
         let bookmark = self.database.read(SERVICE, bookmark::read).await?;
-        // Where it cannot be read, the next sweep begins anew.
+        // If the bookmark cannot be read, the next sweep starts from the beginning.
         Ok(bookmark.and_then(|id| id.parse().ok()).map(Cursor))
     }
 
@@ -432,7 +431,7 @@ impl Definitions for LocalStore {
             .await
     }
 
-    /// Conditional on nobody else's turn.
+    /// Conditional: fails while another caller's claim holds.
     async fn claim_definition(
         &self,
         hash: &str,
@@ -485,7 +484,7 @@ impl Keys for LocalStore {
         Ok(records.iter().filter_map(readable).collect())
     }
 
-    /// Conditional on the name, and on the id.
+    /// Conditional on the name and on the id being free.
     async fn add_key(&self, key: &KeyRecord) -> Result<bool, PortError> {
         let (key, json) = (key.clone(), form::json(key, &key.unknown)?);
         failpoint!("store.add_key.before");
@@ -497,7 +496,7 @@ impl Keys for LocalStore {
         Ok(added)
     }
 
-    /// Conditional on the old key being the one of its name.
+    /// Conditional on `old` being the current key of its name.
     async fn rotate_key(&self, old: &KeyRecord, new: &KeyRecord) -> Result<bool, PortError> {
         let rotation = keys::Rotation::of(old, new)?;
         failpoint!("store.rotate_key.before");

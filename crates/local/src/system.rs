@@ -22,7 +22,7 @@ impl Clock for System {
 }
 
 impl AccountQuotas for System {
-    /// One machine is in no account.
+    /// One machine has no AWS account, and so no quota.
     async fn cpu(&self, _: CapacityPool) -> Result<Option<u32>, PortError> {
         Ok(None)
     }

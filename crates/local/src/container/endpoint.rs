@@ -1,5 +1,5 @@
-//! Where the container engine listens: found as the `docker` command finds it, then where Podman
-//! puts its socket.
+//! Finds the address of the container engine: first as the `docker` command does, then at Podman's
+//! sockets.
 
 use std::path::{Path, PathBuf};
 
@@ -8,16 +8,17 @@ use sha2::{Digest, Sha256};
 
 use super::EngineError;
 
-/// Where Docker listens unless it is told otherwise.
+/// Docker's default socket.
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
-/// Where Podman's socket unit listens for root; for a user it is the same below `XDG_RUNTIME_DIR`.
+/// The socket of Podman's socket unit for root. A user's socket has the same path below
+/// `XDG_RUNTIME_DIR`.
 const PODMAN_SOCKET: &str = "/run/podman/podman.sock";
 
-/// The context that stands for "no context" (docker's own name for it).
+/// The context that means "no context" (docker's own name for it).
 const NO_CONTEXT: &str = "default";
 
-/// How to reach an engine.
+/// The address of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// A socket in the file system.
@@ -26,16 +27,16 @@ pub(super) enum Endpoint {
     Tcp(String),
 }
 
-/// A place where an engine may be, and what named it.
+/// An address to try, and the setting that named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) endpoint: Endpoint,
-    /// For messages: what the user would have to look at.
+    /// The setting for the user to check, for error messages.
     pub(super) named_by: String,
 }
 
-/// The places to try, in order. One that the user has named stands alone: to use another engine
-/// than that would surprise.
+/// Returns the addresses to try, in order. An address that the user has named is the only one:
+/// another engine would be a surprise.
 pub(super) fn candidates(
     environment: impl Fn(&str) -> Option<String>,
     home: &Path,
@@ -75,8 +76,8 @@ fn usual(runtime_directory: Option<&str>) -> Vec<Candidate> {
     .collect()
 }
 
-/// `secured`: the user asks for TLS, which this client does not speak; plain HTTP instead would be
-/// a downgrade.
+/// Parses an address. `secured` means that the user asks for TLS. This client does not speak TLS,
+/// and plain HTTP instead would be a downgrade.
 fn parse(named_by: &str, host: &str, secured: bool) -> Result<Candidate, EngineError> {
     let endpoint = match host.split_once("://") {
         Some(("unix", path)) => Endpoint::Unix(PathBuf::from(path)),
@@ -98,7 +99,7 @@ fn unusable(named_by: &str, host: &str) -> EngineError {
     }
 }
 
-/// The part of `config.json` that matters here.
+/// The part of `config.json` that is used here.
 #[derive(Deserialize)]
 struct Config {
     #[serde(rename = "currentContext")]
@@ -127,7 +128,7 @@ fn current_context(directory: &Path) -> Result<Option<String>, EngineError> {
     let path = directory.join("config.json");
     let text = match std::fs::read(&path) {
         Ok(text) => text,
-        // A configuration that is not there or not ours to read is none, as for docker.
+        // A configuration that is missing or not readable counts as none, as for docker.
         Err(_) => return Ok(None),
     };
     let config: Config =
@@ -138,7 +139,8 @@ fn current_context(directory: &Path) -> Result<Option<String>, EngineError> {
     Ok(config.current_context.filter(|name| !name.is_empty()))
 }
 
-/// Docker keeps a context in a directory named by the SHA-256 of its name.
+/// Reads a context's address. Docker keeps a context in a directory that is named by the SHA-256 of
+/// the context's name.
 fn of_context(directory: &Path, name: &str) -> Result<Candidate, EngineError> {
     let id = hex::encode(Sha256::digest(name));
     let path = directory.join("contexts/meta").join(&id).join("meta.json");

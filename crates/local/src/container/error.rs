@@ -1,4 +1,4 @@
-//! What can go wrong between us and the engine.
+//! Errors of the container engine.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -9,26 +9,26 @@ use thiserror::Error;
 /// Why the container engine cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EngineError {
-    /// No engine answers in any of the places tried.
+    /// No engine answers at any address.
     #[error(
         "no container engine answers ({}): start Docker or Podman, or set DOCKER_HOST to where one listens, or give --host to run on this machine's own sh without the image",
         .tried.join("; ")
     )]
     NotFound {
-        /// Each place, what named it, and what was seen there.
+        /// Each address, the setting that named it, and the failure there.
         tried: Vec<String>,
     },
-    /// What the user has named is no address this client can use.
+    /// The user has named an address that this client cannot use.
     #[error(
         "{named_by} names `{host}`: only unix:// and tcp:// without TLS can be used, or give --host to run without the image"
     )]
     Unusable {
         /// The variable or context.
         named_by: String,
-        /// What it says.
+        /// Its value.
         host: String,
     },
-    /// docker's configuration cannot be followed.
+    /// Docker's configuration cannot be used.
     #[error("cannot follow {}: {reason}", .path.display())]
     Configuration {
         /// The file.
@@ -36,20 +36,20 @@ pub enum EngineError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The container is no more: something else removed it.
+    /// The container no longer exists: something else removed it.
     #[error("the container {0} is gone: something else has removed it")]
     Gone(String),
-    /// The engine did not do what it was asked for.
+    /// The engine failed at a request.
     #[error("the container engine failed to {action}: {reason}")]
     Failed {
-        /// What it was asked for.
+        /// The request.
         action: &'static str,
-        /// Its own reason.
+        /// The engine's own reason.
         reason: String,
     },
 }
 
-/// The engine's own reason on one line, or what kept it from giving one.
+/// The engine's own reason on one line, or the fault that left none.
 pub(super) fn plain(fault: &Fault) -> String {
     let text = match fault {
         Fault::DockerResponseServerError {
@@ -68,7 +68,8 @@ pub(super) fn plain(fault: &Fault) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// HTTP clients say "error trying to connect" and hide why in their sources.
+/// Joins an error and its sources. HTTP clients say "error trying to connect", and only the sources
+/// say why.
 fn chain(error: &dyn Error) -> String {
     let mut texts = vec![error.to_string()];
     let mut source = error.source();
@@ -82,7 +83,7 @@ fn chain(error: &dyn Error) -> String {
     texts.join(": ")
 }
 
-/// Whether the engine answers that what was named does not exist.
+/// Whether the engine answers that the object does not exist.
 pub(super) fn is_missing(fault: &Fault) -> bool {
     matches!(
         fault,

@@ -1,4 +1,4 @@
-//! Following a container to its end: all of its output, then how it ended.
+//! Follows a container to its end: passes on all of its output, then tells how it ended.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,33 +17,33 @@ use super::{ContainerRunner, Patience, Stage, ended, stage};
 use crate::failpoint;
 use crate::runner::Ended;
 
-/// The engine is asked at most this often whether the container runs, so that a talkative command
-/// does not keep it busy.
+/// The shortest time between two checks whether the container runs, so that a talkative command
+/// does not keep the engine busy.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often an engine whose stream loses lines is asked for new ones. Its own stream looks as
-/// often.
+/// How often an engine with a lossy stream is asked for new lines. Its own stream checks as often.
 const POLL_PAUSE: Duration = Duration::from_millis(250);
 
-/// How long the last piece of a log that is being written has to stay as it is, to be taken for a
-/// whole line. Ours: the writer of the log is between the two halves of a line for microseconds,
-/// and for up to a second where the machine has no time for it.
+/// How long the last piece of a growing log must stay the same before it counts as a whole line.
+/// The log's writer takes microseconds between the two halves of a line, but up to 1 s on a machine
+/// under load.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Reading the log anew may take a fifth of the engine's time, however long the log is.
+/// How many times as long as a reading of the whole log the pause after it is. With 4, reading
+/// takes at most a fifth of the engine's time, however long the log is.
 const POLL_SHARE: u32 = 4;
 
-/// Output that waits for being confirmed; more is left in the connection. In bytes.
+/// The most bytes of output that wait to be confirmed. More stays in the connection.
 const HELD_MAX: usize = 4 << 20;
 
-/// Takes a container's output from one byte on.
+/// Takes a container's output from a given byte on.
 pub(super) struct Follower<'a, F> {
     runner: &'a ContainerRunner,
     id: &'a str,
-    /// Bytes handed on, by this and by earlier followers: where the next reading begins.
+    /// The bytes passed on by this and earlier followers. The next reading begins there.
     taken: u64,
-    /// The last piece of a log that was being written, as it was then, and since when: its line may
-    /// not have been whole.
+    /// The last piece of a growing log, and since when it has been the same. Its line may be
+    /// incomplete.
     unsettled: Option<(Piece, Instant)>,
     on: F,
 }
@@ -65,8 +65,8 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
             ended = wait(runner, id) => ended?,
             never = self.as_it_grows() => match never {},
         };
-        // Only now is the log surely whole: engines may close a stream, or we drop one, before its
-        // last lines.
+        // Only now is the log surely complete. An engine may close its stream, or this may drop it,
+        // before the last lines.
         self.drain().await?;
         Ok(ended)
     }
@@ -76,7 +76,7 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
         self.taken += piece.bytes.len() as u64;
     }
 
-    /// Hands on what the container writes. Ends only by being dropped.
+    /// Passes on the container's output while it grows. Ends only when it is dropped.
     async fn as_it_grows(&mut self) -> Infallible {
         if self.runner.loses_lines {
             self.poll().await
@@ -85,9 +85,9 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
         }
     }
 
-    /// Podman's stream (4.3 at least) is not used: at the end of a log that is being written it
-    /// takes half a line for a whole one and goes on behind what was written meanwhile. Its log at
-    /// rest is right, but for that last line.
+    /// Polls the log instead of using Podman's stream (4.3 at least). At the end of a growing log,
+    /// that stream takes half a line for a whole one, and continues after the text that was written
+    /// meanwhile. Podman's log at rest is right, except for that last line.
     async fn poll(&mut self) -> Infallible {
         let mut known = None;
         loop {
@@ -111,7 +111,7 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
             .pop()
     }
 
-    /// Hands on what there is, the last piece only once it has stayed as it is for [`SETTLED`].
+    /// Passes on all pieces; the last one only once it has stayed the same for [`SETTLED`].
     async fn take_settled(&mut self) -> Result<(), Fault> {
         let mut pieces = pin!(log::read(
             &self.runner.docker,
@@ -138,7 +138,8 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
         Ok(())
     }
 
-    /// Reads the log as it grows, anew from where it broke off. Ends only by being dropped.
+    /// Reads the log as it grows. After a break it continues at the same byte. Ends only when it is
+    /// dropped.
     async fn stream(&mut self) -> Infallible {
         let mut patience = Patience::new();
         loop {
@@ -160,9 +161,9 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
         }
     }
 
-    /// Hands on a piece once the container was seen to run *after* the piece came: from a
-    /// container's end on, an engine may leave out lines of its stream (Podman does). What comes
-    /// after the end is read anew, by [`Self::drain`].
+    /// Passes on a piece once the container was seen to run *after* the piece arrived. From a
+    /// container's end on, an engine may leave out lines of its stream (Podman does).
+    /// [`Self::drain`] reads the output after that again.
     async fn take_while_running(
         &mut self,
         pieces: impl Stream<Item = Result<Piece, Fault>>,
@@ -191,7 +192,7 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
             .is_ok_and(|found| stage(&found) == Stage::Running)
     }
 
-    /// Reads what is left of an ended container's log.
+    /// Reads the rest of an ended container's log.
     async fn drain(&mut self) -> Result<(), EngineError> {
         let mut patience = Patience::new();
         loop {
@@ -223,7 +224,7 @@ impl<'a, F: FnMut(Timestamp, &[u8])> Follower<'a, F> {
     }
 }
 
-/// Pieces that have come and are held back.
+/// Pieces that have arrived and are held back.
 struct Incoming<S> {
     pieces: S,
     held: VecDeque<Piece>,
@@ -242,7 +243,7 @@ impl<S: Stream<Item = Result<Piece, Fault>> + Unpin> Incoming<S> {
         }
     }
 
-    /// Waits until something is held. `false`: nothing is, and nothing will come.
+    /// Waits until a piece is held. Returns `false` if none is held and none will arrive.
     async fn has_come(&mut self) -> bool {
         while self.held.is_empty() && self.over.is_none() {
             let next = self.pieces.next().await;
@@ -251,7 +252,7 @@ impl<S: Stream<Item = Result<Piece, Fault>> + Unpin> Incoming<S> {
         !self.held.is_empty()
     }
 
-    /// Takes in what comes while something else is done.
+    /// Collects pieces while `work` runs.
     async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
@@ -274,7 +275,7 @@ impl<S: Stream<Item = Result<Piece, Fault>> + Unpin> Incoming<S> {
         }
     }
 
-    /// The first `count` pieces that are held.
+    /// Removes the first `count` held pieces.
     fn release(&mut self, count: usize) -> impl Iterator<Item = Piece> + use<'_, S> {
         self.held_bytes -= self
             .held
@@ -286,13 +287,13 @@ impl<S: Stream<Item = Result<Piece, Fault>> + Unpin> Incoming<S> {
     }
 }
 
-/// Waits until the container has ended. What the engine answers to "wait" differs and may be cut
-/// off; the inspection counts.
+/// Waits until the container has ended. Engines answer "wait" in different ways, and the answer may
+/// be cut off, so the inspection decides.
 async fn wait(runner: &ContainerRunner, id: &str) -> Result<Ended, EngineError> {
     let mut patience = Patience::new();
     loop {
         failpoint!("container.wait.before");
-        // Its answer and its failure mean the same: look.
+        // Its answer and its failure mean the same: inspect the container.
         let _ = pin!(
             runner
                 .docker

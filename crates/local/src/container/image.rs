@@ -1,4 +1,4 @@
-//! Images: fetched if they are not there, and known by their digest.
+//! Images: pulled if the engine lacks them, and identified by their digest.
 
 use bollard::Docker;
 use bollard::models::ImageInspect;
@@ -11,7 +11,7 @@ use super::{PULL_TIMEOUT, now};
 use crate::failpoint;
 use crate::runner::{Pull, StartFailure};
 
-/// An image that is there.
+/// An image that the engine has.
 #[derive(Debug)]
 pub(super) struct Fetched {
     pub(super) digest: Option<String>,
@@ -27,8 +27,8 @@ pub(super) fn architecture(arch: Arch) -> &'static str {
     }
 }
 
-/// Fetches the image unless it is there. `foreign` is set when it is to be for another architecture
-/// than the engine's own.
+/// Pulls the image unless the engine has it. `foreign` is set if the image must be for an
+/// architecture that is not the engine's own.
 pub(super) async fn fetch(
     docker: &Docker,
     image: &ImageRef,
@@ -48,7 +48,7 @@ pub(super) async fn fetch(
     })
 }
 
-/// The digest of the image, if it is still there: what a container that is taken over runs.
+/// The digest of the image that a container runs, if the engine still has it.
 pub(super) async fn digest_of(docker: &Docker, image: &ImageRef) -> Option<String> {
     let found = inspect(docker, image).await.ok().flatten()?;
     digest(image, &found)
@@ -81,7 +81,7 @@ async fn pull(
     let found = inspect(docker, image).await?;
     let found = found.ok_or_else(|| cannot_pull("the engine pulled it and does not know it"))?;
     match foreign {
-        // Podman pulls what fits itself, whatever it is asked for.
+        // Podman pulls an image for its own architecture, whatever it is asked for.
         Some(arch) if !is_for(&found, foreign) => Err(cannot_pull(&format!(
             "the image is not for linux/{}",
             architecture(arch)
@@ -98,7 +98,7 @@ fn is_for(image: &ImageInspect, foreign: Option<Arch>) -> bool {
     foreign.is_none_or(|arch| image.architecture.as_deref() == Some(architecture(arch)))
 }
 
-/// The tag is always said: without one, Docker's API pulls every tag there is.
+/// Always names a tag. Without one, Docker's API pulls every tag.
 fn options(image: &ImageRef, foreign: Option<Arch>) -> CreateImageOptions {
     let tag = image.digest().or(image.tag()).unwrap_or("latest");
     let options = CreateImageOptionsBuilder::new()
@@ -122,7 +122,8 @@ fn name(image: &ImageRef) -> &str {
     }
 }
 
-/// What the image's registry knows it by. Engines list one for each repository it was seen in.
+/// The digest of the image in its registry. An engine lists one for each repository that it saw the
+/// image in.
 fn digest(image: &ImageRef, inspect: &ImageInspect) -> Option<String> {
     let known = || {
         inspect
@@ -136,7 +137,8 @@ fn digest(image: &ImageRef, inspect: &ImageInspect) -> Option<String> {
         .map(|(_, digest)| digest.to_owned())
 }
 
-/// Engines write out what Docker lets one leave out: `docker.io/library/alpine`.
+/// Whether both are the same repository. Engines write the parts that a user may leave out:
+/// `docker.io/library/alpine`.
 fn is_same(repository: &str, name: &str) -> bool {
     repository == name
         || repository

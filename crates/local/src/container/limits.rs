@@ -1,17 +1,17 @@
-//! The sizes a container is held to, and what is given up where an engine cannot.
+//! The size limits of a container, and the limits that are dropped if an engine cannot apply them.
 
 use crate::runner::Launch;
 
-/// CPU units to a vCPU (ECS).
+/// CPU units in one vCPU (ECS).
 const UNITS_PER_CPU: i64 = 1024;
 
-/// Bytes to a MiB.
+/// Bytes in one MiB.
 const MIB: i64 = 1 << 20;
 
-/// What to hold a container to; `None` is no limit.
+/// The limits of a container; `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// Bytes, swap included: Fargate has none.
+    /// Bytes of memory, swap included: Fargate has no swap.
     pub(super) memory: Option<i64>,
     /// Billionths of a CPU.
     pub(super) nano_cpus: Option<i64>,
@@ -25,9 +25,9 @@ impl Limits {
         }
     }
 
-    /// What is left to try once the engine has refused with this reason, if the reason is the
-    /// limits: a rootless engine may have no control over them, and none gives more CPUs than it
-    /// has. Engines tell these apart in words only.
+    /// Returns the limits to try next after the engine has refused with this reason; `None` if the
+    /// reason is not the limits. A rootless engine may have no control over them, and no engine
+    /// gives more CPUs than it has. Engines tell these cases apart only in words.
     pub(super) fn without(self, refusal: &str) -> Option<Self> {
         let refusal = refusal.to_ascii_lowercase();
         let speaks_of = |words: &[&str]| words.iter().any(|word| refusal.contains(word));

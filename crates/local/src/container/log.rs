@@ -1,8 +1,8 @@
-//! A container's log, read from any byte on.
+//! Reads a container's log from any byte on.
 //!
-//! The engine keeps the whole log, and its bytes are the same however often they are read. So the
-//! number of bytes already taken is all there is to remember, over a broken connection and over a
-//! crash of ours alike.
+//! The engine keeps the whole log, and each reading gives the same bytes. So the number of bytes
+//! taken is all that must be remembered, after a broken connection and after a crash of mycli
+//! alike.
 
 use std::io;
 
@@ -15,26 +15,27 @@ use chrono::{DateTime, SubsecRound, Utc};
 use domain::Timestamp;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 
-/// Whether to stay until the container ends.
+/// How far to read the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
-    /// Read on as the container writes.
+    /// To the container's end, while it writes.
     ContainerEnds,
-    /// Read what there is.
+    /// To the current end.
     Now,
-    /// Read the last piece of what there is.
+    /// Only the last piece before the current end.
     NewestOnly,
 }
 
 /// A piece of output: a line with its newline, or part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// When the engine got it.
+    /// When the engine received it.
     pub(super) at: Timestamp,
     pub(super) bytes: Bytes,
 }
 
-/// What follows the first `taken` bytes of stdout and stderr together, in the engine's order.
+/// Reads the bytes after the first `taken` bytes of stdout and stderr together, in the engine's
+/// order.
 pub(super) fn read(
     docker: &Docker,
     id: &str,
@@ -69,7 +70,7 @@ fn piece(frame: LogOutput) -> Result<Piece, Fault> {
         LogOutput::StdOut { message } | LogOutput::StdErr { message } => {
             stamped(&message).ok_or_else(|| broken("the log has no timestamps"))
         }
-        // Without a terminal there is no other kind: the stream broke off in the middle of a frame.
+        // Without a terminal there is no other kind, so the stream broke off within a frame.
         _ => Err(broken("the log broke off")),
     }
 }
@@ -80,7 +81,7 @@ fn broken(reason: &str) -> Fault {
     }
 }
 
-/// Takes the engine's timestamp off a frame.
+/// Splits the engine's timestamp off a frame.
 fn stamped(frame: &Bytes) -> Option<Piece> {
     let space = frame.iter().position(|byte| *byte == b' ')?;
     let at = timestamp(std::str::from_utf8(&frame[..space]).ok()?)?;
@@ -90,13 +91,13 @@ fn stamped(frame: &Bytes) -> Option<Piece> {
     })
 }
 
-/// A time as engines write it.
+/// Parses a time in the engines' format.
 pub(super) fn timestamp(text: &str) -> Option<Timestamp> {
     let parsed = DateTime::parse_from_rfc3339(text).ok()?;
     Some(parsed.with_timezone(&Utc).trunc_subsecs(3))
 }
 
-/// What of `bytes` is still new when `to_skip` bytes of the log are not.
+/// Returns the part of `bytes` that is left after the next `to_skip` bytes of the log are skipped.
 fn beyond(mut bytes: Bytes, to_skip: &mut u64) -> Bytes {
     let skipped = usize::try_from(*to_skip)
         .unwrap_or(usize::MAX)

@@ -1,4 +1,4 @@
-//! Forgetting what ended long ago.
+//! Deletes what ended long ago.
 
 use domain::{Timestamp, ports::PortError};
 use rusqlite::{Connection, params};
@@ -6,24 +6,25 @@ use rusqlite::{Connection, params};
 use super::{Database, SERVICE, millis};
 use crate::failpoint;
 
-/// Executions removed in one transaction. Ours: others' writes wait a few milliseconds for it.
+/// The most executions removed in one transaction. With 500, the writes of others wait only a few
+/// milliseconds for it.
 const BATCH: u32 = 500;
 
-/// What was removed.
+/// The result of a prune.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// How many executions.
+    /// The number of removed executions.
     pub executions: u64,
-    /// The ids of their tasks, the last part of an ARN, by which their logs are found.
+    /// The ids of their tasks (the last part of an ARN), which name their logs.
     pub task_ids: Vec<String>,
 }
 
 impl Database {
-    /// Removes the records of executions that ended before this moment, their tasks and their
-    /// claims. Idempotent.
+    /// Removes the records of executions that ended before this time, with their tasks and claims.
+    /// Idempotent.
     ///
     /// # Errors
-    /// When the file cannot be written; then some may have been removed.
+    /// When the file cannot be written. Then some executions may have been removed.
     pub async fn prune(&self, before: Timestamp) -> Result<Pruned, PortError> {
         let mut pruned = Pruned::default();
         loop {
@@ -61,7 +62,7 @@ fn prune(db: &Connection, before: Timestamp) -> rusqlite::Result<Pruned> {
             .execute([id])?;
         pruned.executions += 1;
     }
-    // A claim must not outlive what it names.
+    // A claim must not outlive its execution.
     db.prepare_cached(
         "DELETE FROM claims WHERE NOT EXISTS (SELECT 1 FROM executions WHERE id = execution)",
     )?

@@ -1,5 +1,5 @@
-//! The tasks this machine ran or runs, and their definitions: what ECS would keep. JSON in, JSON
-//! out; the runner knows its shape.
+//! The tasks that this machine ran or runs, and their definitions, which ECS keeps on AWS. Both are
+//! stored as JSON; only the runner knows its fields.
 
 use std::collections::HashSet;
 
@@ -15,27 +15,27 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{Database, SERVICE, WorkerId};
 use crate::{failpoint, form::json};
 
-/// All that is kept of one task.
+/// The row of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskRow {
     /// Its ARN.
     pub arn: String,
     /// Whether it is not `STOPPED` yet.
     pub open: bool,
-    /// The process that runs it.
+    /// The worker that runs it.
     pub worker: WorkerId,
-    /// What it was started with: a [`RunTaskInput`] as JSON.
+    /// Its input: a [`RunTaskInput`] as JSON.
     pub input: String,
-    /// What it was started from: a [`TaskDefinition`] as JSON.
+    /// Its definition: a [`TaskDefinition`] as JSON.
     pub definition: String,
-    /// Where it runs (a process, a container), in the runner's own JSON.
+    /// The process or container that it runs in, in the runner's own JSON.
     pub runtime: Option<String>,
-    /// The [`Task`] as it was last seen, as JSON.
+    /// The latest state of its [`Task`], as JSON.
     pub task: String,
 }
 
 impl Database {
-    /// Keeps a definition under its content's hash. Idempotent.
+    /// Stores a definition under the hash of its content. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -63,8 +63,8 @@ impl Database {
         Ok(())
     }
 
-    /// Records a task about to be started from the definition of this hash, unless one was recorded
-    /// with the same client token: then that is the answer. Idempotent.
+    /// Records a task that is about to start from the definition with this hash. If a task with the
+    /// same client token is recorded already, returns that one. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written, or has no such definition.
@@ -97,11 +97,11 @@ impl Database {
         })
     }
 
-    /// Writes what is known of a task now; no `runtime` keeps the one that is there. Says whether
-    /// that is on record.
+    /// Writes the current state of a task. Without a `runtime`, keeps the stored one. Returns
+    /// whether the state is now stored.
     ///
-    /// Conditional on the task being open: what a stopped task came to is never overwritten.
-    /// Idempotent: the same text once more is on record already.
+    /// Conditional on the task being open: the end of a stopped task is never overwritten.
+    /// Idempotent: the same text again counts as stored.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -126,8 +126,8 @@ impl Database {
         Ok(rows > 0)
     }
 
-    /// Asks whoever runs the task to stop it. The first reason stays. Says who runs it; `None` if
-    /// there is nothing to stop (any more). Idempotent.
+    /// Asks the worker that runs the task to stop it. The first reason stays. Returns that worker;
+    /// `None` if there is nothing (more) to stop. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -150,7 +150,7 @@ impl Database {
         Ok(worker)
     }
 
-    /// Why somebody wants this task stopped, if anybody does.
+    /// Returns the reason to stop this task, if a stop was requested.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -166,7 +166,7 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
-    /// The open tasks of this worker that somebody wants stopped.
+    /// Returns this worker's open tasks with a stop request.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -183,7 +183,7 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
-    /// The task of this ARN.
+    /// Returns the task with this ARN.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -195,7 +195,7 @@ impl Database {
             .pop())
     }
 
-    /// The ARNs of the tasks an attempt started, running and stopped.
+    /// Returns the ARNs of the tasks that an attempt started, running and stopped.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -209,7 +209,7 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
-    /// The ARNs of all tasks that are not stopped, whoever runs them.
+    /// Returns the ARNs of all tasks that are not stopped, of any worker.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -222,7 +222,7 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
-    /// Those of these ARNs that are on record.
+    /// Returns those of these ARNs that are recorded.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -240,7 +240,7 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
-    /// The tasks of this worker that are not stopped.
+    /// Returns the tasks of this worker that are not stopped.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -268,7 +268,7 @@ struct NewTask {
     input: String,
 }
 
-/// `None` without the definition: then nothing is recorded.
+/// Inserts a task. Returns `None` if the definition is missing. Then nothing is recorded.
 fn insert(db: &Connection, new: &NewTask, worker: &WorkerId) -> rusqlite::Result<Option<TaskRow>> {
     if !has_definition(db, &new.definition)? {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The processes that run work, and who takes over what a dead one left.
+//! Workers: the processes that own executions, and the takeover of a dead worker's work.
 
 use domain::ports::PortError;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -6,23 +6,23 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{Database, SERVICE, WorkerId, count};
 use crate::failpoint;
 
-/// The most that one process runs. The other processes of a machine have limits of their own.
+/// The limits of one worker. The other workers of a machine have their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
-    /// vCPUs in use at once. `None`: as many as the machine has.
+    /// The vCPUs in use at once. `None`: as many as the machine has.
     pub vcpus: Option<f64>,
-    /// Launches a second. `None`: no limit.
+    /// Launches per second. `None`: no limit.
     pub launch_rate: Option<f64>,
 }
 
 impl Limits {
-    /// Whether there are none.
+    /// Whether there is no limit.
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The tighter of both, each by itself.
+    /// Returns the tighter of both limits, for each field.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         let tighter =
@@ -35,8 +35,8 @@ impl Limits {
 }
 
 impl Database {
-    /// Makes this handle's worker known with its limits, so that others can take over what it
-    /// leaves. Idempotent.
+    /// Registers this handle's worker with its limits, so that other processes can take over its
+    /// work. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -52,8 +52,8 @@ impl Database {
         Ok(())
     }
 
-    /// The limits within which the unfinished work of a worker is to be run. None if there is no
-    /// such work.
+    /// Returns the limits for the unfinished work of a worker. There are none if it has no such
+    /// work.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -69,7 +69,7 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
-    /// Every known worker, this one among them, dead or alive.
+    /// Returns every registered worker, dead or alive, including this one.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -82,12 +82,13 @@ impl Database {
         self.read(SERVICE, read).await
     }
 
-    /// Makes everything unfinished of `dead` this worker's own, and forgets `dead`; says whether
-    /// there was anything. The caller knows that it is dead. This worker has these limits from then
-    /// on. Idempotent: of two that try, one gets everything and the other nothing.
+    /// Makes this worker the owner of all unfinished work of `dead`, and deletes `dead`. Returns
+    /// whether there was any work. The caller has made sure that `dead` is dead. From then on this
+    /// worker has these limits. Idempotent: if two workers try, one gets everything and the other
+    /// nothing.
     ///
     /// # Errors
-    /// When the file cannot be written; then nothing was taken.
+    /// When the file cannot be written. Then nothing was taken.
     pub async fn adopt(&self, dead: &WorkerId, limits: Limits) -> Result<bool, PortError> {
         let (successor, dead) = (self.worker().clone(), dead.clone());
         failpoint!("database.adopt.before");
@@ -98,9 +99,9 @@ impl Database {
         Ok(adopted)
     }
 
-    /// Forgets this worker, and says so; refuses while an execution or a task of its own is
-    /// unfinished, so that another process can take that over. Messages left are wakeups about what
-    /// is finished, and go with it. Idempotent.
+    /// Deletes this worker, and returns whether it did. It refuses while the worker owns an
+    /// unfinished execution or task, so that another process can take that over. The messages that
+    /// are left are wakeups about finished work, and are deleted too. Idempotent.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -114,8 +115,8 @@ impl Database {
         Ok(gone)
     }
 
-    /// How many executions and tasks of this worker are unfinished, a task counted only if its
-    /// execution is finished.
+    /// Returns how many executions and tasks of this worker are unfinished. A task counts only if
+    /// its execution is finished.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -124,8 +125,8 @@ impl Database {
         self.read(SERVICE, move |db| unfinished(db, &worker)).await
     }
 
-    /// How many executions of this worker were launched, are not final, and have no task that is
-    /// still open: they are about to be closed or launched again, as soon as somebody looks.
+    /// Returns how many executions of this worker were launched, are not final, and have no open
+    /// task. The next check closes them or launches them again.
     ///
     /// # Errors
     /// When the file cannot be read.

@@ -1,4 +1,4 @@
-//! Linux: `/proc`, and calls that only Linux has.
+//! Linux: `/proc`, and system calls that only Linux has.
 
 use std::{ffi::OsStr, fs, io, os::unix::ffi::OsStrExt, path::Path, time::Duration};
 
@@ -6,18 +6,19 @@ use rustix::fs::{CWD, Mode};
 
 use super::{Mark, Process};
 
-/// How often a process that is not our child is looked at. Ours: a look is one small file.
+/// How often to look at a process that is not a child of this one. A look reads one small file, so
+/// 20 ms cost little.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
-/// Which boot this is.
+/// The id of the current boot.
 pub(crate) fn boot() -> Option<String> {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .ok()
         .map(|boot| boot.trim().to_owned())
 }
 
-/// The process of this pid (proc(5), `stat`). The name in parentheses may hold anything, so fields
-/// count from the last one.
+/// Returns the process with this pid (proc(5), `stat`). The name in parentheses may contain
+/// anything, so fields are counted from the last parenthesis.
 pub(crate) fn process(pid: i32) -> Option<Process> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<_> = text.rsplit_once(") ")?.1.split(' ').collect();
@@ -28,7 +29,7 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     })
 }
 
-/// From now on orphans of the processes we start become our children, so that none escapes by
+/// From now on, orphans of this process's descendants become its children, so that none escapes by
 /// leaving its group.
 pub(crate) fn adopt_orphans() {
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
@@ -36,8 +37,8 @@ pub(crate) fn adopt_orphans() {
     }
 }
 
-/// The children of our main thread: that is where adopted orphans go. Empty where the kernel does
-/// not list them.
+/// The children of the main thread, which adopts the orphans. Empty if the kernel does not list
+/// them.
 pub(crate) fn own_children() -> Vec<i32> {
     let pid = std::process::id();
     let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
@@ -47,8 +48,8 @@ pub(crate) fn own_children() -> Vec<i32> {
         .collect()
 }
 
-/// The processes, and zombies, that have this mark: of our own adopted children, which is enough
-/// while we have been there throughout; if `thorough`, of all that we may look at.
+/// The processes and zombies with this mark. If `thorough`, among all visible processes. Otherwise
+/// among this process's adopted children, which is enough if it has run during the whole attempt.
 pub(crate) fn remains(mark: Mark<'_>, thorough: bool) -> Vec<i32> {
     let mut pids = if thorough {
         every_process()
@@ -87,7 +88,7 @@ fn every_process() -> Vec<i32> {
         .collect()
 }
 
-/// Makes a named pipe that is its owner's alone.
+/// Makes a named pipe that only its owner may use.
 pub(crate) fn make_pipe(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR)?)
 }

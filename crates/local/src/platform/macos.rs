@@ -1,8 +1,7 @@
-//! macOS: it has no `/proc`, and its calls for looking at processes are no safe code's. Its own
-//! programs tell the same.
+//! macOS. It has no `/proc`, and its calls for looking at processes need unsafe code. Its own
+//! programs give the same facts.
 //!
-//! Written from their manuals and not yet seen to work: what runs on a Mac is tried first by
-//! whoever has one.
+//! Written from their manuals and not yet tested on a Mac.
 
 use std::{
     ffi::OsStr,
@@ -17,18 +16,18 @@ use chrono::NaiveDateTime;
 
 use super::{Mark, Process};
 
-/// How often a process that is not our child is looked at. Ours: a look is a program of some
-/// milliseconds.
+/// How often to look at a process that is not a child of this one. A look starts a program that
+/// takes some milliseconds, so 250 ms keep the cost low.
 pub(crate) const LOOK: Duration = Duration::from_millis(250);
-/// What `ps` is asked of one process: ps(1), with no header.
+/// The columns that `ps` prints for one process: ps(1), without a header.
 const OF_ONE: [&str; 6] = ["-o", "pgid=", "-o", "stat=", "-o", "lstart="];
-/// What it is asked of all: `-E` adds the environment to the command, as far as the system shows
-/// it.
+/// The columns that it prints for all processes. `-E` adds the environment to the command, as far
+/// as the system shows it.
 const OF_ALL: [&str; 7] = ["-axEww", "-o", "pid=", "-o", "pgid=", "-o", "command="];
-/// How `lstart` tells a time, in UTC and the C locale.
+/// The format of `lstart`, in UTC and the C locale.
 const LSTART: &str = "%a %b %e %H:%M:%S %Y";
 
-/// Which boot this is.
+/// The id of the current boot.
 pub(crate) fn boot() -> Option<String> {
     static BOOT: OnceLock<Option<String>> = OnceLock::new();
     let ask = || {
@@ -37,7 +36,7 @@ pub(crate) fn boot() -> Option<String> {
     BOOT.get_or_init(ask).clone()
 }
 
-/// The process of this pid.
+/// Returns the process with this pid.
 pub(crate) fn process(pid: i32) -> Option<Process> {
     read_process(&said(
         "/bin/ps",
@@ -45,7 +44,7 @@ pub(crate) fn process(pid: i32) -> Option<Process> {
     )?)
 }
 
-/// Group, state (a zombie's begins with Z) and start.
+/// Parses group, state (a zombie's begins with Z) and start time.
 fn read_process(line: &str) -> Option<Process> {
     let (group, rest) = line.trim().split_once(' ')?;
     let (state, started) = rest.trim_start().split_once(' ')?;
@@ -57,16 +56,16 @@ fn read_process(line: &str) -> Option<Process> {
     })
 }
 
-/// There is no such thing here: orphans are looked for by their mark alone.
+/// Does nothing. macOS cannot adopt orphans, so they are found by their mark alone.
 pub(crate) fn adopt_orphans() {}
 
-/// No orphan is ours, and our children are waited for where they were started.
+/// Empty: no orphans are adopted, and other children are reaped where they were started.
 pub(crate) fn own_children() -> Vec<i32> {
     Vec::new()
 }
 
-/// The processes, and zombies, that have this mark. One that left its group is found only as far as
-/// the system shows its environment, which it does not for programs of its own.
+/// The processes and zombies with this mark. A process that left its group is found only if the
+/// system shows its environment, which it does not for its own programs.
 pub(crate) fn remains(mark: Mark<'_>, _thorough: bool) -> Vec<i32> {
     find(|group, command| Some(group) == mark.group || carries(command, mark.variable))
 }
@@ -79,7 +78,7 @@ pub(crate) fn carriers(variable: &OsStr) -> Vec<i32> {
     })
 }
 
-/// The other processes of which `is_wanted` by their group and command.
+/// Finds the other processes for which `is_wanted`, called with group and command, is true.
 fn find(is_wanted: impl Fn(i32, &str) -> bool) -> Vec<i32> {
     let all = said("/bin/ps", &OF_ALL).unwrap_or_default();
     let own = std::process::id().cast_signed();
@@ -90,14 +89,14 @@ fn find(is_wanted: impl Fn(i32, &str) -> bool) -> Vec<i32> {
     wanted.map(|(pid, ..)| pid).collect()
 }
 
-/// Pid, group and command with environment.
+/// Parses pid, group, and command with environment.
 fn read_line(line: &str) -> Option<(i32, i32, &str)> {
     let (pid, rest) = line.trim_start().split_once(' ')?;
     let (group, command) = rest.trim_start().split_once(' ')?;
     Some((pid.parse().ok()?, group.parse().ok()?, command))
 }
 
-/// Whether a variable stands in it, between spaces. Its value may have some of its own.
+/// Whether the command's text contains this variable between spaces. Its value may contain spaces.
 fn carries(command: &str, variable: &str) -> bool {
     command.match_indices(variable).any(|(at, _)| {
         let (before, after) = (&command[..at], &command[at + variable.len()..]);
@@ -105,7 +104,7 @@ fn carries(command: &str, variable: &str) -> bool {
     })
 }
 
-/// Makes a named pipe that is its owner's alone.
+/// Makes a named pipe that only its owner may use.
 pub(crate) fn make_pipe(path: &Path) -> io::Result<()> {
     let made = Command::new("/usr/bin/mkfifo")
         .args(["-m", "600", "--"])
@@ -121,7 +120,7 @@ pub(crate) fn make_pipe(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What one of the system's programs says, if it succeeds.
+/// Runs one of the system's programs. Returns its output if it succeeds.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let mut command = Command::new(program);
     command
@@ -142,7 +141,7 @@ fn said(program: &str, arguments: &[&str]) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// `ps` of Linux (procps) has the same words.
+    /// Linux's `ps` (procps) has the same options.
     #[test]
     fn a_process_is_read_from_what_ps_says() {
         let pid = std::process::id().cast_signed();
@@ -158,8 +157,8 @@ mod tests {
         assert_eq!(process(i32::MAX), None);
     }
 
-    /// As ps(1) of macOS shows them: right-aligned numbers, a state of several letters, a day of
-    /// the month without its zero.
+    /// The format of macOS's ps(1): right-aligned numbers, a state of several letters, a day of the
+    /// month without a leading zero.
     #[test]
     fn lines_of_macos_are_read() {
         let line = "  501 Ss+  Thu Nov  5 09:07:03 2026    \n";

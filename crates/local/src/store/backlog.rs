@@ -1,8 +1,8 @@
-//! The backlogs: who is next, and how many are before whom.
+//! The backlogs: which entry is next, and how many entries are ahead of another.
 //!
-//! The order is [`fair::order`]'s, over start-time-fair tags: a submitter's k-th entry has the tag
-//! `begins + k`, where it begins at its own virtual time or at the backlog's, whichever is later,
-//! so that who comes anew has no credit for the past.
+//! The order is that of [`fair::order`], over start-time-fair tags. A submitter's k-th entry has
+//! the tag `begins + k`. A submitter begins at its own virtual time or at the backlog's, whichever
+//! is later, so a new submitter has no credit for the past.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::columns;
 use crate::database::{WorkerId, count, moment};
 
-/// Most entries of one submitter that are counted to tell a place; beyond, a place is an estimate
-/// from below. Ours: it bounds the cost of an answer to about a millisecond, however long the
-/// backlog.
+/// The most entries of one submitter that are counted to find a position. A position beyond that is
+/// estimated from below. The limit bounds the cost of an answer to about a millisecond, however
+/// long the backlog is.
 pub(super) const COUNT_MAX: u32 = 10_000;
 
 /// One worker's backlog for a limit.
@@ -23,7 +23,7 @@ pub(super) struct Backlog {
     pub(super) worker: WorkerId,
 }
 
-/// A submitter and the tag of its first entry.
+/// A submitter, and the tag of its first entry.
 struct Turn {
     submitter: String,
     begins: u64,
@@ -37,7 +37,7 @@ struct Row {
     not_before: Option<i64>,
 }
 
-/// Entries as the file has them, enough to know the first ones of the backlog.
+/// Entries as the file has them: enough of them to find the first of the backlog.
 pub(super) struct Rows {
     key: LimitKey,
     rows: Vec<Row>,
@@ -45,7 +45,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// In order, the first `limit`.
+    /// The first `limit` entries, in order.
     pub(super) fn order(self, limit: u32) -> Vec<BacklogEntry> {
         let entries = self
             .rows
@@ -59,7 +59,7 @@ impl Rows {
 }
 
 impl Row {
-    /// `None` for a row whose id is none.
+    /// Returns `None` for a row with an invalid id.
     fn backlog_entry(self, backlog: &LimitKey) -> Option<BacklogEntry> {
         let id = columns::id(&self.id)
             .inspect_err(|error| tracing::error!(%error, "a backlog entry is skipped"))
@@ -76,15 +76,16 @@ impl Row {
 }
 
 impl Backlog {
-    /// Each submitter's first entries that are due, of as many submitters as it takes to know the
-    /// first `limit` of the backlog.
+    /// Returns each submitter's first due entries, for as many submitters as it takes to find the
+    /// first `limit` entries of the backlog.
     pub(super) fn rows(self, db: &Connection, now: i64, limit: u32) -> rusqlite::Result<Rows> {
         let snapshot = db.unchecked_transaction()?;
         let mut turns = turns(&snapshot, &self.key.to_string(), &self.worker)?;
         turns.sort_by_key(|turn| turn.begins);
         let (mut rows, mut tags) = (Vec::new(), Vec::new());
         for turn in &turns {
-            // Tags of later submitters only grow, so enough smaller ones settle it.
+            // Later submitters only have larger tags. Once `limit` tags are smaller, the result is
+            // settled.
             let settled = tags.iter().filter(|tag| **tag < turn.begins).count();
             if settled >= usize::try_from(limit).unwrap_or(usize::MAX) {
                 break;
@@ -129,8 +130,8 @@ impl Backlog {
     }
 }
 
-/// Who has entries in a backlog. Jumps from name to name in the index, so ten thousand entries of
-/// one cost as much as one.
+/// The submitters that have entries in a backlog. The query jumps from name to name in the index,
+/// so ten thousand entries of one submitter cost as much as one entry.
 fn turns(db: &Connection, backlog: &str, worker: &WorkerId) -> rusqlite::Result<Vec<Turn>> {
     let reached = reached(db, backlog, worker.as_str())?;
     db.prepare_cached(
@@ -149,7 +150,7 @@ fn turns(db: &Connection, backlog: &str, worker: &WorkerId) -> rusqlite::Result<
     .collect()
 }
 
-/// The virtual time of a backlog: where the start that was made last began.
+/// The virtual time of a backlog: the tag at which the latest start began.
 pub(super) fn reached(db: &Connection, backlog: &str, worker: &str) -> rusqlite::Result<u64> {
     let reached = db
         .prepare_cached("SELECT reached FROM line_times WHERE line = ?1 AND pump = ?2")?
@@ -158,8 +159,8 @@ pub(super) fn reached(db: &Connection, backlog: &str, worker: &str) -> rusqlite:
     Ok(count(reached.unwrap_or_default()))
 }
 
-/// The worker with the oldest entry of a backlog that can be started, whosever it is; `None` if
-/// nobody is due.
+/// The worker that owns the oldest entry of a backlog that can be started; `None` if no entry is
+/// due.
 pub(crate) fn head(db: &Connection, backlog: &str, now: i64) -> rusqlite::Result<Option<String>> {
     db.prepare_cached(
         "SELECT pump FROM executions INDEXED BY executions_oldest
@@ -189,8 +190,8 @@ pub(super) fn backlogs(
     .collect()
 }
 
-/// How many entries of a backlog come before this one. Counts index entries, of each submitter at
-/// most so many.
+/// How many entries of a backlog come before this one. It counts index entries, and of each
+/// submitter at most [`COUNT_MAX`], or `exact` if that is more.
 pub(super) fn ahead(
     db: &Connection,
     entry: &BacklogEntry,
@@ -238,7 +239,7 @@ impl Counting<'_> {
         Ok(count(before + others))
     }
 
-    /// The submitter's own entries before this one.
+    /// Counts the submitter's own entries before this one.
     fn of_the_same(&self) -> rusqlite::Result<i64> {
         let BacklogEntry {
             submitter,
@@ -276,8 +277,8 @@ impl Counting<'_> {
         Ok(more_urgent + older)
     }
 
-    /// Another submitter's entries with a smaller tag, and the one with the same tag if it comes
-    /// first by itself.
+    /// Counts another submitter's entries with a smaller tag, and its entry with the same tag if
+    /// that one comes first.
     fn of_another(&self, turn: &Turn, tag: u64) -> rusqlite::Result<i64> {
         let Some(smaller) = tag.checked_sub(turn.begins) else {
             return Ok(0);

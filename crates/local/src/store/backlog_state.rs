@@ -1,5 +1,4 @@
-//! What is known of a backlog as a whole. Each worker has its own, since each has a backlog of its
-//! own.
+//! The state of a backlog as a whole. Each worker has its own backlogs, and so its own states.
 
 use domain::{backlog::BacklogState, limit::LimitKey, ports::PortError};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -9,7 +8,7 @@ use crate::{
     form,
 };
 
-/// A backlog's state as the file has it, and whether it is this worker's.
+/// A backlog's state as the file has it, and whether it belongs to this worker.
 pub(super) struct Row {
     json: String,
     revision: i64,
@@ -17,11 +16,11 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Of another worker only what holds its backlog is of interest: who looks at a backlog's place
-    /// from another process learns why it waits.
+    /// Returns the state. From another worker's state, only the reason that holds its backlog is
+    /// returned: a user who asks for a position from another process sees why the execution waits.
     ///
-    /// It is advice. So one that cannot be read is taken for that of a backlog nobody has looked
-    /// at, and replaced at the next look.
+    /// The state is only advice. One that cannot be read counts as the state of a new backlog, and
+    /// the next write replaces it.
     pub(super) fn state(&self) -> BacklogState {
         let state = match form::read::<BacklogState>(self.json.as_bytes()) {
             Ok((state, unknown)) => BacklogState { unknown, ..state },
@@ -52,8 +51,8 @@ pub(super) fn find(db: &Connection, key: &str, worker: &WorkerId) -> rusqlite::R
     .optional()
 }
 
-/// A backlog's next state; `None` if it is that of one nobody has looked at, which is not kept:
-/// locks can have any number of names.
+/// A backlog's next state. `json` is `None` for the state of a new backlog. That state is not
+/// stored, because locks can have any number of names.
 pub(super) struct Next {
     key: String,
     from_revision: i64,

@@ -1,4 +1,4 @@
-//! Where a sweep was cut short.
+//! The position at which a sweep was cut short.
 
 use rusqlite::{Connection, OptionalExtension};
 

@@ -1,5 +1,5 @@
-//! From what the file keeps to the domain's types, and back. Run on the caller's side, not on the
-//! writing or reading thread.
+//! Converts the file's columns to the domain's types and back. This runs on the caller's side, not
+//! on the writer or reader thread.
 
 use domain::{
     error::{Corrupt, PortError},
@@ -11,16 +11,16 @@ use domain::{
 
 use crate::form;
 
-/// A record as its row has it: the id that it was found by, and its JSON.
+/// A record as its row has it: its id and its JSON.
 pub(super) struct Raw {
     pub(super) id: String,
     pub(super) record: Vec<u8>,
 }
 
 impl Raw {
-    /// From a row whose first columns are the id and the record.
+    /// Reads a row that begins with the id and the record.
     pub(super) fn of(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        // Whatever a column holds, it must not fail the query: that would hide all other rows.
+        // Whatever a column holds, it must not fail the query, which would hide all other rows.
         let bytes = |at| {
             row.get_ref(at)
                 .map(|value| value.as_bytes().unwrap_or_default().to_vec())
@@ -31,14 +31,14 @@ impl Raw {
         })
     }
 
-    /// Whether it can be read, and its status is one that this release acts upon.
+    /// Whether the record can be read and has a status that this release handles.
     pub(super) fn can_be_finished(&self) -> bool {
         self.load().is_some_and(|loaded| {
             loaded.is_ok_and(|execution| !matches!(execution.state, State::Other { .. }))
         })
     }
 
-    /// The execution, if it can be read. A row without an id is nobody's.
+    /// Returns the execution, if it can be read. A row without a valid id belongs to no execution.
     fn load(&self) -> Option<Loaded> {
         let id = self.id.parse::<ExecutionId>();
         let id = id
@@ -63,19 +63,19 @@ pub(super) fn id(text: &str) -> Result<ExecutionId, PortError> {
         .map_err(|error| PortError::corrupt("an id in the store", error))
 }
 
-/// A backlog of a kind that this release knows.
+/// Parses the key of a backlog; `None` for a kind that this release does not know.
 pub(super) fn limit_key(text: &str) -> Option<LimitKey> {
     text.parse()
         .inspect_err(|_| tracing::error!("a backlog in the store has a key that cannot be read"))
         .ok()
 }
 
-/// The page of these rows, of which one more than `limit` was asked for to know whether there is a
-/// next page.
+/// Returns the page of these rows. The query asked for one row more than `limit`, to see whether
+/// there is a next page.
 pub(super) fn page(rows: &[Raw], limit: u32) -> Page<Loaded> {
     let shown = usize::try_from(limit).unwrap_or(usize::MAX).min(rows.len());
     let last = rows[..shown].last().filter(|_| rows.len() > shown);
-    // Where the last one has no id that can be read, the next page begins behind the last that has.
+    // If the last row has no valid id, the next page begins after the last row that has one.
     let next = last
         .and_then(|_| {
             rows[..shown]

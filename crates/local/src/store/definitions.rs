@@ -1,4 +1,4 @@
-//! Which task definitions are registered, and whose turn it is to register one.
+//! The registered task definitions, and the claims to register one.
 
 use rusqlite::{Connection, OptionalExtension, params};
 

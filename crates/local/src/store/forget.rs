@@ -1,4 +1,5 @@
-//! Removing a record that cannot be read, with all that follows from it, in one transaction.
+//! Removes a record that cannot be read, with everything that is derived from it, in one
+//! transaction.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +16,18 @@ use super::{
     limits,
 };
 
-/// How much of each limit is in use, by its key.
+/// The usage of each limit, by its key.
 type Use = BTreeMap<String, i64>;
 
-/// A row, as far as a broken one tells.
+/// A row, of which the record may be broken.
 struct Kept {
     raw: Raw,
-    /// The column, which is there where the record is broken as a whole.
+    /// The status column, for a record that is broken as a whole.
     status: Option<String>,
 }
 
 impl Kept {
-    /// From a row of the id, the record and the status.
+    /// Reads a row of the id, the record and the status.
     fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
         let status = match row.get_ref(2)? {
             ValueRef::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
@@ -60,7 +61,8 @@ impl Kept {
         raw.traces()
     }
 
-    /// What it holds. `None` if that cannot be told whole.
+    /// The units that the record holds of each limit; `None` if a broken record does not show all
+    /// of them.
     fn holds(&self) -> Option<Use> {
         let id = self.raw.id.parse().ok()?;
         let allocations = match columns::execution(id, &self.raw.record) {
@@ -79,8 +81,8 @@ impl Kept {
     }
 }
 
-/// Conditional on the record being there, on its being one that cannot be read, and on no task of
-/// it running but this one, which is over.
+/// Conditional: the record exists, it cannot be read, and no task of it runs. The task `stopped`
+/// counts as over.
 pub(super) fn forget(
     db: &Connection,
     id: &ExecutionId,
@@ -110,14 +112,15 @@ pub(super) fn forget(
     }))
 }
 
-/// The tasks have a table of their own here, so that the record is not needed to know which runs.
+/// Finds an open task. Tasks have their own table here, so this does not need the record.
 fn open_task(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option<String>> {
     db.prepare_cached("SELECT arn FROM tasks WHERE open AND started_by > ?1 || '-' AND started_by < ?1 || '.' LIMIT 1")?
         .query_row([id.as_str()], |row| row.get(0))
         .optional()
 }
 
-/// The row of a task that is still open stays: the process that follows the task closes it.
+/// Deletes the record's rows. The row of a task that is still open stays, because the process that
+/// follows the task closes it.
 fn delete(db: &Connection, id: &ExecutionId) -> rusqlite::Result<()> {
     let statements = [
         "DELETE FROM executions WHERE id = ?1",
@@ -130,8 +133,8 @@ fn delete(db: &Connection, id: &ExecutionId) -> rusqlite::Result<()> {
         .try_for_each(|sql| db.prepare_cached(sql)?.execute([id.as_str()]).map(drop))
 }
 
-/// Counts anew what all other records hold. Where one of them does not tell that, only what this
-/// record tells is given back.
+/// Recomputes the usage from all other records. If one of them does not show all that it holds,
+/// only the allocations that the removed record shows are released.
 fn release(db: &Connection, traces: &Traces) -> rusqlite::Result<(Vec<LimitKey>, Vec<Untold>)> {
     let before = limits::all(db)?;
     let (after, untold) = match still_held(db)? {
@@ -165,8 +168,8 @@ fn less(before: &Use, traces: &Traces) -> Use {
     after
 }
 
-/// What all records hold together that are launched and not over. `None` if one of them does not
-/// tell.
+/// The sum of the allocations of all records that are launched and not over; `None` if one of them
+/// does not show all that it holds.
 fn still_held(db: &Connection) -> rusqlite::Result<Option<Use>> {
     let mut sum = Use::new();
     let mut select = db.prepare_cached(

@@ -1,4 +1,4 @@
-//! Work on groups: the marks of those that were cancelled, and reruns of what failed.
+//! Work on groups: the marks of cancelled groups, and reruns of failed executions.
 
 use domain::{Timestamp, group::GroupWork, ports::PortError};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -8,7 +8,7 @@ use crate::{
     form,
 };
 
-/// Work as it is to be written.
+/// Group work that is about to be written.
 pub(super) struct Next {
     kind: &'static str,
     name: String,
@@ -32,7 +32,7 @@ impl Next {
     }
 }
 
-/// Work out of its column.
+/// Parses group work from its column.
 pub(super) fn parsed<W: GroupWork>(json: &str) -> Result<W, PortError> {
     let (work, unknown) =
         form::read::<W>(json.as_bytes()).map_err(|error| PortError::corrupt(W::WHAT, error))?;
@@ -78,7 +78,7 @@ pub(super) fn open(db: &Connection, kind: &str, now: Timestamp) -> rusqlite::Res
         .collect()
 }
 
-/// Forgets the work that is over.
+/// Deletes expired group work.
 pub(crate) fn forget(db: &Connection, before: Timestamp) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM group_work WHERE expires_at <= ?1")?
         .execute([millis(before)])

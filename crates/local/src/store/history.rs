@@ -1,4 +1,4 @@
-//! Reading history: pages, and what a fragment of an id may mean.
+//! Reads history: pages of executions, and searches for a fragment of an id.
 
 use domain::{
     Timestamp,
@@ -11,7 +11,7 @@ use rusqlite::{Connection, params, params_from_iter, types::Value};
 use super::columns::Raw;
 use crate::database::{WorkerId, millis, moment};
 
-/// What a user may mean: ids that begin or end like this, or the execution of this task.
+/// What a fragment may mean: ids that begin or end with it, or the execution of this task.
 pub(super) enum Wanted {
     Id {
         prefix: String,
@@ -21,7 +21,7 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    /// `None` for what can be no part of an id and no ARN.
+    /// Returns `None` for text that can be neither part of an id nor an ARN.
     pub(super) fn of(fragment: &str) -> Option<Self> {
         let fragment = fragment.trim();
         let task_id = fragment.rsplit('/').next().unwrap_or_default();
@@ -40,7 +40,8 @@ impl Wanted {
     }
 }
 
-/// 32 hexadecimal digits, as ECS's task ids are. No part of an execution's id is that long.
+/// Whether the text is 32 hexadecimal digits, like ECS's task ids. No part of an execution's id is
+/// that long.
 fn is_task_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -51,8 +52,8 @@ pub(super) fn find(db: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Re
             .prepare_cached("SELECT execution FROM task_ids WHERE task_id = ?1 LIMIT ?2")?
             .query_map(params![task_id, limit], |row| row.get(0))?
             .collect(),
-        // No character of an id comes after '~', so it ends the range of what begins alike. `+id`
-        // keeps the second look in the index of reversed ids, whose matches are few.
+        // No character of an id comes after '~', so it ends the range of ids with this prefix.
+        // `+id` keeps the second search in the index of reversed ids, which has few matches.
         Wanted::Id { prefix, reversed_suffix } => db
             .prepare_cached(
                 "SELECT id FROM (SELECT id FROM executions WHERE id >= ?1 AND id < ?1 || '~' ORDER BY id DESC LIMIT ?3)
@@ -65,15 +66,15 @@ pub(super) fn find(db: &Connection, wanted: &Wanted, limit: u32) -> rusqlite::Re
     }
 }
 
-/// A page's worth of records, and one more that shows whether there is a next page.
+/// A query for one page of records, and one more record that shows whether there is a next page.
 pub(super) struct Query {
     sql: String,
     values: Vec<Value>,
 }
 
 impl Query {
-    /// Newest first. Each condition has an index that keeps this order, so a page costs the same at
-    /// any age.
+    /// Newest first. Each condition has an index in this order, so a page of any age costs the
+    /// same.
     pub(super) fn history(filter: &Filter, after: Option<&Cursor>, limit: u32) -> Self {
         let since = filter
             .since
@@ -88,7 +89,7 @@ impl Query {
         Self::of(conditions, "id DESC", limit)
     }
 
-    /// Oldest first, of this worker.
+    /// This worker's launched executions, oldest first.
     pub(super) fn launched(worker: &WorkerId, after: Option<&Cursor>, limit: u32) -> Self {
         let after = after.map_or_else(String::new, |cursor| cursor.0.to_string());
         Self::of(
@@ -132,7 +133,7 @@ impl Query {
     }
 }
 
-/// The unfinished executions of a worker, so many at most; `None` if a task of it is open.
+/// The unfinished executions of a worker, at most `most`; `None` if it has an open task.
 pub(super) fn unfinished(
     db: &Connection,
     worker: &WorkerId,
@@ -154,7 +155,8 @@ pub(super) fn unfinished(
     .map(Some)
 }
 
-/// A principal goes before its name, which others may have had.
+/// Filters by principal if the filter has one, because several principals may have had the same
+/// name.
 fn by(filter: &Filter) -> (&'static str, Option<String>) {
     match &filter.by_id {
         Some(principal) => ("submitter = ?", Some(principal.to_string())),
@@ -162,7 +164,7 @@ fn by(filter: &Filter) -> (&'static str, Option<String>) {
     }
 }
 
-/// Those in a backlog are both taken for either of their statuses (see [`Filter::status`]).
+/// Entries of a backlog match both of their statuses (see [`Filter::status`]).
 fn status_is(status: Option<&ExecutionStatus>) -> (&'static str, Option<String>) {
     match status {
         Some(ExecutionStatus::Queued | ExecutionStatus::Waiting) => (
@@ -173,7 +175,7 @@ fn status_is(status: Option<&ExecutionStatus>) -> (&'static str, Option<String>)
     }
 }
 
-/// The first whole millisecond that is not before this moment: ids carry no finer time.
+/// The first whole millisecond at or after this time, because ids carry no finer time.
 fn first_milli(since: Timestamp) -> Timestamp {
     let floor = moment(millis(since));
     if floor < since {

@@ -1,4 +1,4 @@
-//! The API keys' rows.
+//! The rows of API keys.
 
 use domain::{key::KeyRecord, ports::PortError};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -32,15 +32,15 @@ pub(super) fn add(db: &Connection, key: &KeyRecord, json: &str) -> rusqlite::Res
     Ok(added > 0)
 }
 
-/// A key that comes in the place of another one.
+/// A key that replaces another one.
 pub(super) struct Rotation {
     name: String,
     old_id: String,
-    /// The old one's record, if that one stays.
+    /// The old key's record, if the old key stays valid.
     old: Option<String>,
     new_id: String,
     new: String,
-    /// The ids of all that stay, as a JSON list.
+    /// The ids of all keys that stay valid, as a JSON list.
     kept: String,
 }
 

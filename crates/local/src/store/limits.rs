@@ -1,4 +1,4 @@
-//! Counters of use, and rates.
+//! Usage counters and launch rates.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(super) fn usage(db: &Connection, key: &str) -> rusqlite::Result<Usage> {
     })
 }
 
-/// Everything that is in use, by key.
+/// The usage of every limit, by key.
 pub(super) fn all(db: &Connection) -> rusqlite::Result<BTreeMap<String, i64>> {
     let mut select = db.prepare_cached("SELECT key, used FROM usage")?;
     select
@@ -33,7 +33,7 @@ pub(super) fn all(db: &Connection) -> rusqlite::Result<BTreeMap<String, i64>> {
         .collect()
 }
 
-/// The first limit that would be overdrawn by this change.
+/// The first limit that this change would exceed.
 pub(super) fn first_full(
     db: &Connection,
     admissions: &[Admission],
@@ -50,7 +50,8 @@ pub(super) fn first_full(
     Ok(None)
 }
 
-/// Applies the change; what is no longer used leaves no row, or every lock ever named would stay.
+/// Applies the change. A limit without usage has no row; otherwise every lock ever named would
+/// stay.
 pub(super) fn change(db: &Connection, change: &BTreeMap<String, i64>) -> rusqlite::Result<()> {
     for (key, difference) in change {
         let after = used(db, key)? + difference;

@@ -1,4 +1,4 @@
-//! Writing one record, with everything that is derived from it, in one transaction.
+//! Writes one record, with everything that is derived from it, in one transaction.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ impl Row {
     }
 }
 
-/// An execution to be recorded, and the columns that never change.
+/// A new execution, and the columns that never change.
 pub(super) struct New {
     row: Row,
     submitter: String,
@@ -78,7 +78,7 @@ impl New {
     }
 }
 
-/// What came of a creation, with the id as the file has it.
+/// The result of a creation, with the id as the file has it.
 pub(super) enum Came {
     New,
     Existing(String),
@@ -114,7 +114,8 @@ pub(super) fn create(
         });
     }
     insert(db, new, worker)?;
-    // Whoever has something must be known, or nobody would take it over after its death.
+    // A worker that owns something must be registered, or no process would take it over after a
+    // crash.
     crate::database::register(db, worker)?;
     if let Some(claim) = claim {
         hold(db, claim, &new.row.id)?;
@@ -129,7 +130,7 @@ fn exists(db: &Connection, id: &str) -> rusqlite::Result<bool> {
         .exists([id])
 }
 
-/// Who has this claim now, and for which request.
+/// The digest and the execution of this claim, if it is held.
 fn holder(
     db: &Connection,
     claim: &Claim,
@@ -179,16 +180,16 @@ pub(super) fn load(db: &Connection, id: &ExecutionId) -> rusqlite::Result<Option
         .optional()
 }
 
-/// A record's next version, with all that follows from it.
+/// A record's next version, with everything that is derived from it.
 pub(super) struct Change {
     row: Row,
     from_revision: i64,
-    /// Status, backlog and time in it are as before: no index needs to be touched.
+    /// Status and backlog entry are as before, so no index changes.
     only_record: bool,
     task_ids: Vec<String>,
     usage: BTreeMap<String, i64>,
     admissions: Vec<Admission>,
-    /// The entry that is used up by a start, in each backlog that it passed.
+    /// The entry that this start uses up, in each backlog that it passed.
     started: Vec<BacklogEntry>,
 }
 
@@ -230,14 +231,14 @@ impl Change {
     }
 }
 
-/// Whether an update was made.
+/// The result of an update.
 pub(super) enum Verdict {
     Written,
     Conflict,
     Full(LimitKey),
 }
 
-/// Everything is checked before anything is written, so a refusal leaves nothing behind.
+/// Checks everything before it writes anything, so a refusal leaves nothing behind.
 pub(super) fn update(db: &Connection, change: &Change) -> rusqlite::Result<Verdict> {
     let Some(worker) = owner_at(db, change)? else {
         return Ok(Verdict::Conflict);
@@ -254,7 +255,7 @@ pub(super) fn update(db: &Connection, change: &Change) -> rusqlite::Result<Verdi
     Ok(Verdict::Written)
 }
 
-/// The worker of the record, if it still has the revision that was read.
+/// The worker that owns the record, if the record still has the revision that was read.
 fn owner_at(db: &Connection, change: &Change) -> rusqlite::Result<Option<String>> {
     db.prepare_cached("SELECT pump FROM executions WHERE id = ?1 AND revision = ?2")?
         .query_row(params![change.row.id, change.from_revision], |row| {
@@ -293,7 +294,7 @@ fn task_ids(execution: &Execution) -> impl Iterator<Item = &str> {
         .filter_map(|attempt| attempt.task_arn.as_deref()?.rsplit('/').next())
 }
 
-/// By how much the use of each limit changes.
+/// The change in each limit's usage.
 fn difference(before: &[Allocation], after: &[Allocation]) -> BTreeMap<String, i64> {
     let mut change = BTreeMap::new();
     for (allocations, sign) in [(before, -1), (after, 1)] {
@@ -306,8 +307,8 @@ fn difference(before: &[Allocation], after: &[Allocation]) -> BTreeMap<String, i
     change
 }
 
-/// Charges the submitter for one start out of a backlog. An empty backlog is forgotten: who comes
-/// next comes to a new one.
+/// Charges the submitter for one start out of a backlog. If the backlog is then empty, its virtual
+/// times are deleted, and the next entry starts a new backlog.
 fn charge(db: &Connection, backlog_entry: &BacklogEntry, worker: &str) -> rusqlite::Result<()> {
     let backlog = backlog_entry.backlog.to_string();
     let waiting = db
@@ -341,7 +342,7 @@ fn charge(db: &Connection, backlog_entry: &BacklogEntry, worker: &str) -> rusqli
         backlog_entry.submitter,
         integer(served)
     ])?;
-    // The backlog is now where this start began.
+    // The backlog's virtual time is now the tag of this start.
     db.prepare_cached(
         "INSERT OR REPLACE INTO line_times (line, pump, reached) VALUES (?1, ?2, ?3)",
     )?

@@ -1,12 +1,11 @@
-//! Submissions of many lines: when each was first heard of. What stands in them is with their
-//! executions.
+//! Submissions of many lines: when each was opened. Their content is stored with their executions.
 
 use domain::{Timestamp, id::Submission};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::database::{millis, moment};
 
-/// A submission of this principal that is open, else one that is opened now.
+/// Returns this principal's open submission with this id. Opens one if there is none.
 pub(super) fn open(
     db: &Connection,
     by: &str,
@@ -41,7 +40,7 @@ pub(super) fn open(
     })
 }
 
-/// Forgets those that are over.
+/// Deletes expired submissions.
 pub(crate) fn forget(db: &Connection, before: Timestamp) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM submissions WHERE expires_at <= ?1")?
         .execute([millis(before)])
