@@ -360,7 +360,7 @@ impl ContainerRunner {
         }
     }
 
-    /// Makes and starts a container. Removes it again if it never ran.
+    /// Makes and starts a container. Removes it again if its command surely never ran.
     async fn make_and_begin(&self, launch: &Launch, limits: Limits) -> Result<(), NotBegun> {
         failpoint!("container.create.before");
         let created = self
@@ -627,7 +627,8 @@ fn ended(found: &ContainerInspectResponse) -> Option<Ended> {
     }
 }
 
-/// A process that the kernel killed for its memory is no cause of failure if the command succeeded.
+/// The reason for the container's end. A process that the kernel killed for its use of memory is no
+/// reason if the command succeeded.
 fn reason(state: &ContainerState) -> Option<String> {
     if state.oom_killed == Some(true) && state.exit_code != Some(0) {
         return Some(OUT_OF_MEMORY.to_owned());
@@ -686,7 +687,7 @@ fn cannot_start(reason: &str) -> StartFailure {
     StartFailure::never(format!("CannotStartContainerError: {reason}"))
 }
 
-/// A failure whose wording matches no rule for causes that a retry could mend.
+/// A failure with wording that matches no rule for causes that a retry could fix.
 fn unknown(reason: &str) -> StartFailure {
     StartFailure::unknown(format!(
         "ContainerEngineError: whether the command has started is not known: {reason}"

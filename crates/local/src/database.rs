@@ -313,7 +313,8 @@ fn guard(path: &Path) -> Result<File, OpenError> {
     let lock = private_file(&lock_path).map_err(failed(&lock_path))?;
     flock(&lock, FlockOperation::LockExclusive)
         .map_err(|error| failed(&lock_path)(error.into()))?;
-    // SQLite gives its side files the mode of this file, and would make it readable by all.
+    // SQLite gives its side files the mode of this file. If SQLite made this file, all users could
+    // read it.
     private_file(path).map_err(failed(path))?;
     Ok(lock)
 }

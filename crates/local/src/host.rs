@@ -70,9 +70,9 @@ const ROOM: usize = 128 * 1024;
 /// The variable that identifies a reader. Its value is the path of the reader's file.
 const READS: &str = "MYCLI_READS_INTO";
 /// How long to wait for a reader that does not end, because a process that escaped from the task
-/// holds the pipe. [`LAST_WORD_WAIT`] counts from the script's last marker line, which comes after
-/// all other output, so little is left to read. [`SILENCE`] counts from the last byte if that
-/// marker line is not seen. It is longer, because more output may still come.
+/// holds the pipe. [`LAST_WORD_WAIT`] counts from the marker line with the outcome, which comes
+/// after the command's output, so little is left to read. [`SILENCE`] counts from the last byte if
+/// that marker line is not seen. It is longer, because more output may still come.
 const LAST_WORD_WAIT: Duration = Duration::from_millis(100);
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -272,8 +272,8 @@ impl HostRunner {
             .iter()
             .map(|(name, value)| (name, value))
             .partition(|(name, _)| *name == script::variable::NONCE);
-        // The nonce itself is not sent, only tokens: its log and its output are files that the
-        // command may read.
+        // The nonce itself is not sent, only tokens: the task's log and its output are files that
+        // the command may read.
         let word = nonce
             .into_iter()
             .map(|(_, nonce)| marker::tokens(nonce))
@@ -402,8 +402,8 @@ impl HostRunner {
         })
     }
 
-    /// Returns how a process ended that was not a child of this process. The script's last marker
-    /// line tells.
+    /// Returns how a process ended that was not a child of this process. The marker line with the
+    /// outcome tells.
     fn read_end(&self, task_id: &str, nonce: &str, stopped_at: Timestamp) -> io::Result<Ended> {
         let text = fs::read(self.output(task_id))?;
         let text = String::from_utf8_lossy(&text);
@@ -532,7 +532,7 @@ struct Output<'a> {
     file: File,
     log: &'a mut LogWriter,
     nonce: &'a str,
-    /// Whether the script's last marker line was seen.
+    /// Whether the marker line with the outcome was seen.
     all_said: bool,
 }
 

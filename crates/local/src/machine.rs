@@ -80,7 +80,7 @@ pub struct Options {
     pub submitter: String,
 }
 
-/// The limits that a process keeps, and the work that it takes over.
+/// Which limits a process keeps, and which work it takes over.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bounds {
     /// The user named these limits. They hold for all work of this process.
@@ -106,9 +106,9 @@ pub enum OpenError {
     /// The directory cannot be made or read.
     #[error("failed to use {path}: {source}")]
     Dir {
-        /// Which.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
     /// The store cannot be opened.
@@ -135,9 +135,9 @@ pub enum OpenError {
     /// The address cannot be listened on.
     #[error("failed to listen on {address}: {source}")]
     Listen {
-        /// Which.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -548,8 +548,8 @@ impl Machine {
         response
     }
 
-    /// Returns the folders of ended runs that could not be removed. Ask after [`Machine::close`],
-    /// which waits for removals.
+    /// Returns the notes about files of ended runs that could not be removed. Report them after
+    /// [`Machine::close`], which waits for removals.
     #[must_use]
     pub fn remains(&self) -> Remains {
         self.parts.worker.tasks.remains()

@@ -47,7 +47,7 @@ const VISIBILITY: Duration = Duration::from_secs(60);
 /// and some more.
 const BATCHES: usize = 8;
 /// How long to wait before a failed message or report is tried again. A store that is briefly
-/// unavailable can recover in 1 s, and nobody waits long for the retry.
+/// unavailable can recover in 1 s, and 1 s is a short wait for a run.
 const RETRY: Duration = Duration::from_secs(1);
 /// The time between two sweeps (DESIGN §5), and the longest that one may take.
 const SWEEP: Duration = Duration::from_secs(60);

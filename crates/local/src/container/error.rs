@@ -49,7 +49,7 @@ pub enum EngineError {
     },
 }
 
-/// The engine's own reason on one line, or the fault that left none.
+/// The engine's own reason on one line, or why there is none.
 pub(super) fn plain(fault: &Fault) -> String {
     let text = match fault {
         Fault::DockerResponseServerError {

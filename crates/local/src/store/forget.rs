@@ -19,7 +19,7 @@ use super::{
 /// The usage of each limit, by its key.
 type Use = BTreeMap<String, i64>;
 
-/// A row, of which the record may be broken.
+/// A row with a record that may be broken.
 struct Kept {
     raw: Raw,
     /// The status column, for a record that is broken as a whole.
