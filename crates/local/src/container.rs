@@ -587,7 +587,7 @@ enum Stage {
     Created,
     /// Started and not ended. A paused container counts.
     Running,
-    /// Over.
+    /// Exited or dead.
     Ended,
 }
 

@@ -75,7 +75,7 @@ pub struct DeadLetter {
     pub sent_at: Timestamp,
     /// When it became a dead letter.
     pub died_at: Timestamp,
-    /// Why, in plain words.
+    /// The reason, in plain words.
     pub reason: String,
 }
 

@@ -29,8 +29,8 @@ const POLL_PAUSE: Duration = Duration::from_millis(250);
 /// under load.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// How many times as long as a reading of the whole log the pause after it is. With 4, reading
-/// takes at most a fifth of the engine's time, however long the log is.
+/// The pause after a reading of the whole log, as a multiple of the time that the reading took.
+/// With 4, reading takes at most a fifth of the engine's time, however long the log is.
 const POLL_SHARE: u32 = 4;
 
 /// The most bytes of output that wait to be confirmed. More stays in the connection.

@@ -1,4 +1,4 @@
-//! Submissions of many lines: when each was opened. Their content is stored with their executions.
+//! Bulk submissions: when each was opened. Their content is stored with their executions.
 
 use domain::{Timestamp, id::Submission};
 use rusqlite::{Connection, OptionalExtension, params};
