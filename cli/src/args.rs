@@ -121,8 +121,8 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    /// The exit code when mycli fails: commands that pass on a run's exit code have one of their
-    /// own for that.
+    /// The exit code when mycli fails. Commands that pass on a run's exit code use a separate one,
+    /// so that the two can be told apart.
     pub(crate) fn failure_code(&self) -> u8 {
         match self {
             Self::Rerun(rerun) if rerun.is_of_a_group() => exit::FAILURE,
@@ -132,7 +132,7 @@ impl Verb {
         }
     }
 
-    /// What to type for a first look, after `mycli --local`.
+    /// The example to show after `mycli --local` to a first-time user.
     pub(crate) fn example(&self) -> &'static str {
         match self {
             Self::Bulk(_) => "bulk --no-repo jobs.jsonl",
@@ -143,7 +143,7 @@ impl Verb {
         }
     }
 
-    /// Whether it needs more than one thread.
+    /// Whether the command needs more than one thread.
     pub(crate) fn is_busy(&self) -> bool {
         match self {
             Self::Local(verb) => verb.is_busy(),
@@ -152,15 +152,15 @@ impl Verb {
         }
     }
 
-    /// Whether it serves others, with nobody before its terminal.
+    /// Whether the command is a server, whose terminal nobody watches.
     pub(crate) fn is_a_server(&self) -> bool {
         matches!(self, Self::Local(verb) if verb.is_a_server())
     }
 
-    /// Runs it and gives the exit code.
+    /// Runs the command and returns the exit code.
     ///
     /// # Errors
-    /// Whatever ended it early.
+    /// Anything that ends the command early.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self {
             Self::Exec(verb) => verb.run(context).await,

@@ -20,10 +20,10 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// Runs it.
+    /// Runs `mycli completions` and returns the exit code.
     ///
     /// # Errors
-    /// Standard output's.
+    /// Standard output cannot be written.
     pub(crate) fn run(&self, context: &Context) -> Result<u8, Failure> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "mycli", &mut script);

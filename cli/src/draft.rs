@@ -1,4 +1,5 @@
-//! The request that `exec` sends: flags, then `.mycli.yaml`, then the git repository here.
+//! Builds the request that `exec` sends. Precedence, highest first: flags, `.mycli.yaml`, the git
+//! repository here.
 
 use std::path::Path;
 
@@ -6,19 +7,18 @@ use domain::request::{Arch, Defaults, FieldError, SubmitRequest};
 
 use crate::{failure::Failure, flags::RunFlags, git, project::Project, screen::Screen};
 
-/// A request, and where its parts are from.
+/// A request, and the file that some of it came from.
 pub(crate) struct Draft {
-    /// What will be sent.
+    /// The request that will be sent.
     pub(crate) request: SubmitRequest,
-    /// The file that gave some of it.
     project: Option<Project>,
 }
 
 impl Draft {
-    /// Gathers the request for `command`. With `local`, directories are repositories too.
+    /// Builds the request for `command`. With `local`, a directory may be the repository.
     ///
     /// # Errors
-    /// A file that cannot be used, or no repository.
+    /// A file cannot be used, or there is no repository.
     pub(crate) async fn gather(
         command: String,
         flags: &RunFlags,
@@ -33,11 +33,11 @@ impl Draft {
         Ok(draft)
     }
 
-    /// The same without a command, and without a look at the git repository here: what flags and
-    /// `.mycli.yaml` say.
+    /// Builds the request without a command, from flags and `.mycli.yaml` only. The git repository
+    /// here is not read.
     ///
     /// # Errors
-    /// A file that cannot be used.
+    /// A file cannot be used.
     pub(crate) fn settings(
         flags: &RunFlags,
         local: bool,
@@ -68,10 +68,10 @@ impl Draft {
         Ok(Self { request, project })
     }
 
-    /// Takes the repository, and the branch if there is none yet, from git's origin.
+    /// Takes the repository from git's origin, and the branch too if none is set.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no git origin.
     pub(crate) async fn take_origin(&mut self, screen: &Screen) -> Result<(), Failure> {
         let found = git::checkout(self.request.branch.as_deref())
             .await
@@ -84,7 +84,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Says of faults in what `.mycli.yaml` gave where they stand there.
+    /// Adds the place in `.mycli.yaml` to those faults whose values came from that file.
     pub(crate) fn placed(&self, faults: Vec<FieldError>) -> Vec<FieldError> {
         faults
             .into_iter()
@@ -92,7 +92,7 @@ impl Draft {
             .collect()
     }
 
-    /// The same of one fault.
+    /// Does the same for one fault.
     pub(crate) fn placed_one(&self, fault: FieldError) -> FieldError {
         match &self.project {
             Some(project) if self.is_from(project, &fault.field) => project.placed(fault),
@@ -100,7 +100,7 @@ impl Draft {
         }
     }
 
-    /// Whether the value at fault is the file's: it is in the file, and the same is sent.
+    /// Whether the value at fault came from the file: the file has it, and the same value is sent.
     fn is_from(&self, project: &Project, field: &str) -> bool {
         let key = field.split(['.', '[']).next().unwrap_or_default();
         let value = |request: &SubmitRequest| serde_json::to_value(request).ok()?.get(key).cloned();
@@ -115,10 +115,10 @@ impl Draft {
     }
 }
 
-/// Applies the flags and says which variables the environment did not have.
+/// Applies the flags, and says which variables the environment did not have.
 ///
 /// # Errors
-/// A `-e` or `--env-file` that cannot be used.
+/// A `-e` or `--env-file` cannot be used.
 pub(crate) fn apply(
     flags: &RunFlags,
     request: &mut SubmitRequest,
@@ -128,10 +128,10 @@ pub(crate) fn apply(
     Ok(())
 }
 
-/// A plain relative path made absolute from `folder`; anything else as it is.
+/// Makes a plain relative path absolute, starting from `folder`. Anything else stays as it is.
 ///
 /// # Errors
-/// Says of a path that is no text what to do: a request is one.
+/// The path is not UTF-8, which a request cannot hold. The text says what to do.
 pub(crate) fn absolute(repo: &str, folder: &Path) -> Result<String, String> {
     if !is_relative_path(repo) {
         return Ok(repo.to_owned());
@@ -147,13 +147,14 @@ pub(crate) fn absolute(repo: &str, folder: &Path) -> Result<String, String> {
     })
 }
 
-/// git's own rule: a colon before the first slash makes it a host.
+/// Whether `repo` is a relative path by git's own rule: a colon before the first slash makes it a
+/// host.
 fn is_relative_path(repo: &str) -> bool {
     let first = repo.split('/').next().unwrap_or_default();
     !repo.is_empty() && !repo.starts_with(['/', '-']) && !first.contains(':')
 }
 
-/// What applies where a request says nothing: of this machine, or of a stack as it comes.
+/// The defaults for what a request leaves out: this machine's, or those of an unchanged stack.
 pub(crate) fn defaults(one_machine: bool) -> Defaults {
     let arch = if cfg!(target_arch = "aarch64") {
         Arch::Arm64
@@ -167,7 +168,7 @@ pub(crate) fn defaults(one_machine: bool) -> Defaults {
     }
 }
 
-/// The directory a path is in, for messages and tests.
+/// A directory that exists, for the tests.
 #[cfg(test)]
 fn folder() -> std::path::PathBuf {
     std::env::temp_dir().canonicalize().unwrap()

@@ -1,10 +1,11 @@
-//! Files that people write and that are not UTF-8: what they seem to be, and what to do.
+//! Tells how a file that people wrote is encoded if it is not UTF-8, and what to do.
 
-/// How much of a file is looked at to tell how it is encoded. Ours.
+/// How many bytes we read to guess a file's encoding. We chose 4096 because a file's start shows
+/// its encoding well enough, however long the file is.
 const SAMPLE: usize = 4096;
 
-/// Why this is no text of UTF-8, in words that go on from the file's name. `None` of what is, and
-/// of a NUL byte in it.
+/// Why the bytes are not UTF-8 text, in words that follow the file's name. `None` for UTF-8, even
+/// with a NUL byte in it.
 pub(crate) fn fault(bytes: &[u8]) -> Option<String> {
     if let Some(encoding) = utf16(bytes) {
         return Some(format!(
@@ -22,9 +23,9 @@ pub(crate) fn fault(bytes: &[u8]) -> Option<String> {
     ))
 }
 
-/// The name of the UTF-16 that a file seems to be in, as iconv knows it: by the mark that it begins
-/// with, else by a NUL byte in every second place, which is what the characters of ASCII have
-/// there.
+/// The iconv name of the UTF-16 encoding that a file seems to have. A byte order mark decides.
+/// Without one, we look for a NUL byte in every second place, which ASCII characters have in
+/// UTF-16.
 pub(crate) fn utf16(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Some("utf-16");
@@ -39,7 +40,7 @@ pub(crate) fn utf16(bytes: &[u8]) -> Option<&'static str> {
     let (first, second) = pairs.iter().fold((0, 0), |(first, second), pair| {
         (first + usize::from(pair.0), second + usize::from(pair.1))
     });
-    // Half of them: what else is in such a file may have none.
+    // Half of the pairs are enough: other characters in such a file may have no NUL byte.
     match (first * 2 > pairs.len(), second * 2 > pairs.len()) {
         (false, true) => Some("utf-16le"),
         (true, false) => Some("utf-16be"),

@@ -1,7 +1,9 @@
-//! `--env-file` and `-e`, as `docker run` reads them: a line is a variable, and quotes are part of
-//! its value. Compose reads the same files otherwise, with quotes that are taken off and values of
-//! several lines. What it alone would understand is refused here: torn apart, the pieces of a key
-//! would become variables, and would be told as the names of missing ones.
+//! Reads `--env-file` and `-e` as `docker run` does: each line is a variable, and quotes are part
+//! of its value.
+//!
+//! Compose reads the same files differently: it removes quotes and allows values of several lines.
+//! We refuse lines that only Compose understands. Otherwise the pieces of a multi-line key would
+//! become variables, and they would be printed as the names of missing variables.
 
 use std::{
     env::{VarError, var},
@@ -11,73 +13,73 @@ use std::{
 
 use crate::encoding;
 
-/// Why variables cannot be taken. Never holds a value, nor a piece of one.
+/// Why variables cannot be read. Never holds a value or a part of one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvFileError {
     /// The file cannot be read.
     #[error("failed to read the variables in {}: {error}", path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         error: io::Error,
     },
-    /// The file is no text.
+    /// The file is not UTF-8.
     #[error("{} {problem}", path.display())]
     Encoding {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What it is, and what to do.
+        /// What encoding it seems to have, and what to do.
         problem: String,
     },
-    /// A line that sets nothing.
+    /// A line that does not set a variable.
     #[error("{}:{line}: {fault}", path.display())]
     Line {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which line, from 1.
+        /// The line number, from 1.
         line: usize,
-        /// What is wrong.
+        /// What is wrong with the line.
         fault: Fault,
     },
-    /// The same in a `-e`.
+    /// A `-e` that does not set a variable.
     #[error("-e: {0}")]
     Flag(Fault),
-    /// A `-e NAME` whose value here is no text.
+    /// A `-e NAME` whose value in this environment is not UTF-8.
     #[error(
         "-e: the value of {0} in this environment is not UTF-8: encode it, for example as base64"
     )]
     FlagNotText(String),
 }
 
-/// What is wrong with a variable. The words for a file hold nothing of the line: it may be a piece
-/// of the value before it.
+/// What is wrong with a variable. The messages for a file quote nothing from the line, because the
+/// line may be a piece of the value before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
-    /// Nothing at all.
+    /// The text is empty.
     #[error("is empty: write NAME=value, or NAME alone for the value that it has here")]
     Empty,
-    /// A value alone.
+    /// There is a value without a name.
     #[error("has no name before the `=`: write NAME=value{SEVERAL}")]
     NoName,
-    /// `export A=1`.
+    /// The name has a space in it, as in `export A=1`.
     #[error("has a name with a space in it: write NAME=value, without `export`{SEVERAL}")]
     Space,
-    /// The text before the `=` is no name.
+    /// The text before the `=` is not a name.
     #[error("sets no variable: write NAME=value, with a name of letters, digits and `_`{SEVERAL}")]
     NoVariable,
-    /// A quote that does not end.
+    /// The value opens a quote and does not close it.
     #[error("has a value that begins with a quote and does not end with one{SEVERAL}")]
     Quote,
-    /// The first line of a key or a certificate.
+    /// The value is the first line of a key or a certificate.
     #[error("has the first line alone of a key or a certificate{SEVERAL}")]
     Pem,
-    /// A NUL byte.
+    /// The text holds a NUL byte.
     #[error(
         "holds a NUL byte, which no environment can carry: encode the value, for example as base64"
     )]
     Nul,
-    /// The environment's value for a name.
+    /// The environment's value for the name is not UTF-8.
     #[error(
         "the value that the environment has for this name is not UTF-8: encode it, for example as base64"
     )]
@@ -88,23 +90,22 @@ pub(crate) enum Fault {
 const SEVERAL: &str = ". A value is one line, with its quotes, as for docker's --env-file: one of several lines goes with \
                        -e NAME=\"$(cat FILE)\", or as a secret";
 
-/// What a `K=V` or a `K` gives.
+/// The result of reading a `K=V` or a `K`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Variable {
-    /// A value.
+    /// A variable's name and value.
     Set(String, String),
-    /// `K` alone, and the environment has none: docker gives nothing, and so do we. What to say of
-    /// it.
+    /// A `K` alone that the environment does not have. It is not set for the run, as with docker.
+    /// Holds the note for the user.
     Absent(String),
 }
 
-/// What a text asks for.
+/// What a text asks for: a value, or the environment's value for a name.
 enum Asked<'t> {
     Value(&'t str, &'t str),
     FromHere(&'t str),
 }
 
-/// Reads `K=V` or `K`.
 fn asked(text: &str) -> Result<Asked<'_>, Fault> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, Some(value)),
@@ -121,17 +122,17 @@ fn asked(text: &str) -> Result<Asked<'_>, Fault> {
     }
 }
 
-/// POSIX's rule. That a request takes no others is for the request's own check to say, in more
-/// words.
+/// Whether `text` is a name by POSIX's rule. A request allows only these names too; its own check
+/// refuses others with a longer message.
 fn is_name(text: &str) -> bool {
     let character = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.chars().all(character) && !text.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// Reads the value of a `-e`.
+/// Reads the text of a `-e`.
 ///
 /// # Errors
-/// [`EnvFileError::Flag`].
+/// [`EnvFileError::Flag`], and [`EnvFileError::FlagNotText`].
 pub(crate) fn flag(text: &str) -> Result<Variable, EnvFileError> {
     match asked(text).map_err(EnvFileError::Flag)? {
         Asked::Value(name, value) => Ok(Variable::Set(name.to_owned(), value.to_owned())),
@@ -145,8 +146,8 @@ pub(crate) fn flag(text: &str) -> Result<Variable, EnvFileError> {
     }
 }
 
-/// Reads a file of them, in order: one a line, `#` begins a comment at the start of a line only,
-/// quotes are part of the value.
+/// Reads the variables in a file, in order. Each line is one variable. `#` begins a comment only at
+/// the start of a line. Quotes are part of the value.
 ///
 /// # Errors
 /// [`EnvFileError`].
@@ -198,7 +199,7 @@ fn variable(
         Asked::Value(name, value) => Ok(Variable::Set(name.to_owned(), value.to_owned())),
         Asked::FromHere(name) => match environment(name) {
             Ok(value) => Ok(Variable::Set(name.to_owned(), value)),
-            // The name may be a line of a key: its place is said instead.
+            // The name may be a line of a key, so we print its place instead.
             Err(VarError::NotPresent) => Ok(Variable::Absent(format!(
                 "{place}: the environment has no variable of this name: it is not set for the run"
             ))),
@@ -207,8 +208,8 @@ fn variable(
     }
 }
 
-/// Whether a value begins with a quote that does not end on its line. A quote after a backslash
-/// ends nothing, unless nothing follows.
+/// Whether a value begins with a quote that does not close on its line. A quote after a backslash
+/// does not close, unless it is the last character.
 fn is_torn(value: &str) -> bool {
     let value = value.trim_end();
     let Some(quote) = value

@@ -51,10 +51,10 @@ pub(crate) struct Exec {
 }
 
 impl Exec {
-    /// Runs it.
+    /// Runs `mycli exec` and returns the exit code.
     ///
     /// # Errors
-    /// Anything but the run's own failure.
+    /// Every failure except the run's own.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let command = launch::command_text(&self.command, &self.argv)?;
         let draft = Draft::gather(command, &self.run, context.global.local, &context.screen);
@@ -63,7 +63,8 @@ impl Exec {
             return launch::dry_run(context, &draft.request)
                 .map_err(|error| launch::placed(error, |faults| draft.placed(faults)));
         }
-        // Before anything is asked of git or the network, a first run hears what it lacks.
+        // The client comes first, so that a first-time user is told what is missing before git or
+        // the network is asked anything.
         let client = context.client(self.launch.host).await?;
         let ended = self.submit(context, &client, draft.await).await;
         client.close(&context.screen).await;

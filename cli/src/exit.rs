@@ -1,22 +1,23 @@
-//! The exit codes, as `mycli --help` documents them. Those of `docker run` where it has them.
+//! The exit codes, as `mycli --help` documents them. They are those of `docker run` where it has
+//! them.
 
 use domain::{api::ExecutionView, execution::ExecutionStatus};
 
-/// It worked; of `exec`, `wait` and `logs -f`: the command exited 0.
+/// The command worked. For `exec`, `wait` and `logs -f`: the run's command exited with 0.
 pub(crate) const SUCCESS: u8 = 0;
 /// mycli failed, in a command that does not pass on a run's exit code.
 pub(crate) const FAILURE: u8 = 1;
-/// The command line is wrong. The number that clap uses.
+/// The command line is wrong. This is clap's number too.
 pub(crate) const USAGE: u8 = 2;
-/// The run was stopped by its timeout. As GNU `timeout` does.
+/// The run was stopped by its timeout. GNU `timeout` uses this number.
 pub(crate) const TIMED_OUT: u8 = 124;
-/// The command never ran, was lost, or mycli itself failed: nothing is known of an exit code. As
-/// `docker run` does.
+/// No exit code is known: the command never ran, was lost, or mycli itself failed. `docker run`
+/// uses this number.
 pub(crate) const UNKNOWN: u8 = 125;
-/// The run was cancelled: 128 and SIGINT.
+/// The run was cancelled: 128 plus SIGINT.
 pub(crate) const CANCELLED: u8 = 130;
 
-/// What to exit with for a run that ended so.
+/// The exit code for a run that ended like this.
 pub(crate) fn of(run: &ExecutionView) -> u8 {
     match run.status {
         ExecutionStatus::Succeeded => SUCCESS,
@@ -35,7 +36,7 @@ pub(crate) fn of(run: &ExecutionView) -> u8 {
     }
 }
 
-/// One line on how the run ended, unless its exit code says it all.
+/// One line on how the run ended. `None` if the exit code says it all.
 pub(crate) fn remark(run: &ExecutionView) -> Option<String> {
     let plain = run
         .exit_code

@@ -1,4 +1,4 @@
-//! Why a command of mycli's did not do what was asked.
+//! Why a mycli command failed.
 
 use std::{io, path::PathBuf};
 
@@ -18,14 +18,14 @@ use crate::{
     settings::SettingsError,
 };
 
-/// Everything that ends a command early. `Display` is what follows `error: `; more lines are
-/// indented.
+/// Everything that ends a command early. `Display` gives the text after `error: `; further lines
+/// are indented.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Something about the command line that clap cannot see.
+    /// A mistake in the command line that clap cannot detect.
     #[error("{0}")]
     Usage(String),
-    /// Nobody said where to run.
+    /// Neither a stack nor this machine was chosen. Holds an example command.
     #[error(
         "nothing is configured yet, and there are two ways to go:
   on this machine, with no account:   mycli --local {0}
@@ -33,7 +33,7 @@ pub(crate) enum Failure {
                                       and its key in MYCLI_API_KEY or with `mycli config set key`"
     )]
     Unconfigured(String),
-    /// There is no key to show.
+    /// A key is missing or cannot be used.
     #[error("{0}")]
     Key(String),
     /// An address or key that cannot be used.
@@ -42,53 +42,53 @@ pub(crate) enum Failure {
     /// No repository was named and none was found.
     #[error("{0}: name a repository with --repo, or run without one with --no-repo")]
     NoRepository(String),
-    /// A request that would be refused.
+    /// A request that the API would refuse.
     #[error("the request has {} {}", .0.len(), if .0.len() == 1 { "fault" } else { "faults" })]
     Faults(Vec<FieldError>),
-    /// Lines that would be refused: how many in what, and everything that is wrong with each.
+    /// Lines that the API would refuse: how many of which source, and every fault in them.
     #[error("{0}; nothing was sent")]
     Lines(String, Vec<FieldError>),
-    /// The API said no, or could not be asked.
+    /// The API refused, or could not be reached.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The configuration file.
+    /// The configuration file cannot be used.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// `.mycli.yaml`.
+    /// `.mycli.yaml` cannot be used.
     #[error(transparent)]
     Project(#[from] ProjectError),
-    /// `--env-file`.
+    /// A `-e` or `--env-file` cannot be used.
     #[error(transparent)]
     EnvFile(#[from] EnvFileError),
-    /// This machine's store.
+    /// This machine's store cannot be opened.
     #[error("failed to open this machine's history: {0}")]
     Open(#[from] local::OpenError),
-    /// This machine's runner or server.
+    /// This machine's runner or server failed.
     #[error("{0}")]
     Local(String),
-    /// A file of ours.
+    /// A file of mycli's own cannot be used.
     #[error("failed to use {}: {error}", path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         error: io::Error,
     },
-    /// Standard output or error, or the runtime.
+    /// Standard output or error, or the async runtime, failed.
     #[error("failed to {doing}: {error}")]
     Io {
         /// Completes "failed to".
         doing: &'static str,
-        /// Why.
+        /// The I/O error.
         error: io::Error,
     },
     /// There is nothing to show, or nothing was done.
     #[error("{0}")]
     Nothing(String),
-    /// The AWS account.
+    /// The AWS account cannot be used.
     #[error(transparent)]
     Account(#[from] AccountError),
-    /// The credentials are for another place than the stack's.
+    /// The credentials belong to another account or region than the stack's.
     #[error(
         "the stack `{name}` is in {known}, but these credentials are for {found}: use those of that account and region, or give another \
          name with --stack"
@@ -96,17 +96,17 @@ pub(crate) enum Failure {
     Elsewhere {
         /// The stack's name.
         name: StackName,
-        /// Where the stack is.
+        /// The stack's account and region.
         known: String,
-        /// Where we are.
+        /// The credentials' account and region.
         found: String,
     },
     /// There is no such stack.
     #[error("there is no stack {} in {place}: `mycli init` makes one", name.full())]
     NoStack {
-        /// Its name.
+        /// The stack's name.
         name: StackName,
-        /// Where it was looked for.
+        /// The account and region that were searched.
         place: String,
     },
     /// The stack is of a later version.
@@ -118,48 +118,48 @@ pub(crate) enum Failure {
         /// The stack's version.
         theirs: String,
     },
-    /// The stack is being used.
+    /// The stack has unfinished runs.
     #[error(
         "the stack is in use: {words}. Wait for the end ({command}), or stop them all with --force"
     )]
     UnderWay {
-        /// By what.
+        /// What is under way.
         words: String,
-        /// What shows it.
+        /// The command that shows it.
         command: String,
     },
-    /// The stack stands, and its API does not answer as it should.
+    /// The stack exists, but its API does not answer as it should.
     #[error(
         "the stack stands, but its API at {endpoint} does not take the key: {error}. Run this again; if it stays so, see `mycli doctor`"
     )]
     Silent {
-        /// Its address.
+        /// The API's address.
         endpoint: String,
-        /// What it said.
+        /// What the API answered, or why it could not be reached.
         error: CallError,
     },
-    /// The functions' code.
+    /// The functions' code cannot be used.
     #[error(transparent)]
     Package(#[from] PackageError),
-    /// Making or changing the stack.
+    /// The stack could not be made or changed.
     #[error("{}{}", .0, going_on(.0))]
     Install(#[from] InstallError),
-    /// Removing the stack.
+    /// The stack could not be removed.
     #[error("{0}\nWhat is left is removed by running this again")]
     Remove(#[from] RemoveError),
-    /// Looking at the stack.
+    /// The stack could not be read.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// A call to AWS.
+    /// A call to AWS failed.
     #[error(transparent)]
     Aws(#[from] AwsError),
-    /// The records: a stack's table, or this machine's file.
+    /// The records could not be used: a stack's table, or this machine's file.
     #[error(transparent)]
     Table(#[from] PortError),
-    /// A secret.
+    /// A secret could not be set, listed or removed.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// Dead letters.
+    /// The dead letters could not be used.
     #[error(transparent)]
     DeadLetters(#[from] DeadLetterError),
 }
@@ -174,7 +174,7 @@ impl From<ForgetError> for Failure {
     }
 }
 
-/// How to go on where a run was cut short by AWS, and not refused at the start.
+/// How to go on after CloudFormation failed midway. Empty if the change was refused at the start.
 fn going_on(error: &InstallError) -> &'static str {
     match error {
         InstallError::Stack(StackError::Failed { .. }) => {
@@ -185,12 +185,12 @@ fn going_on(error: &InstallError) -> &'static str {
 }
 
 impl Failure {
-    /// For `map_err`: an I/O error while `doing`.
+    /// Wraps an I/O error for `map_err`; `doing` says what failed.
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io { doing, error }
     }
 
-    /// The faults of single fields, shown one a line.
+    /// The faults of single fields, shown one to a line.
     pub(crate) fn fields(&self) -> &[FieldError] {
         match self {
             Self::Faults(faults) | Self::Lines(_, faults) => faults,
@@ -199,7 +199,7 @@ impl Failure {
         }
     }
 
-    /// What to do about it, where the API could not know.
+    /// What to do about the failure, where the API could not know it.
     pub(crate) fn advice(&self) -> Option<String> {
         let about_the_key = matches!(self, Self::Call(error) if error.is_about_the_key());
         about_the_key
@@ -223,8 +223,8 @@ impl Failure {
     }
 }
 
-/// Whether the caller asked for what cannot be, and nothing was started: the same is refused again
-/// until it is asked for otherwise.
+/// Whether the request itself is at fault and nothing was started. The same request will be refused
+/// again until it is changed.
 fn is_of_the_request(problem: &Problem) -> bool {
     let codes = ["idempotency_key_reused", "invalid_json", "body_too_large"];
     problem.has_faults() || codes.contains(&problem.code.as_str())

@@ -1,4 +1,4 @@
-//! Following a run: its log as it grows, its status while there is none, its end.
+//! Follows a run: shows its log as it grows, its status while there is no log, and how it ended.
 
 use std::{
     collections::VecDeque,
@@ -24,37 +24,37 @@ use crate::{
     screen::{Screen, Stream},
 };
 
-/// A page with fewer lines than this reaches the present end of the log; a fuller one may be
-/// followed by more at once.
+/// A page with fewer lines than this reaches the current end of the log. After a fuller page there
+/// may be more lines at once.
 const FULL_PAGE: usize = 100;
-/// CloudWatch Logs may give empty pages in the middle of a log (`GetLogEvents`); this many in a row
-/// are its end.
+/// CloudWatch Logs may return empty pages in the middle of a log (`GetLogEvents`). We take this
+/// many empty pages in a row as its end.
 const EMPTY_PAGES: u32 = 10;
-/// How often a quiet run's record is read, in case its log is never completed.
+/// How often a quiet run's record is read, in case its log is never marked complete.
 const RECORD_EVERY: Duration = Duration::from_secs(5);
-/// What is shown while a log may not be read.
+/// What is shown while reads of the log are throttled.
 const THROTTLED: &str =
     "logs are read too often in this AWS account and region; waiting for a turn";
-/// How long the rest of a log is waited for once its run is over.
+/// How long to wait for the rest of a log after its run is over.
 const LATE_LOG: Duration = Duration::from_secs(60);
 
-/// Which lines are shown, how and where.
+/// Which log lines to show, how, and where.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Show {
-    /// Only the last so many of what is there already.
+    /// If set, shows only this many of the lines that exist already.
     pub(crate) tail: Option<usize>,
-    /// Only what is at least so new.
+    /// If set, shows only lines from this time on.
     pub(crate) since: Option<Timestamp>,
-    /// Each with its time.
+    /// Whether each line begins with its time.
     pub(crate) timestamps: bool,
-    /// Each as an object.
+    /// Whether each line is a JSON object.
     pub(crate) json: bool,
-    /// Where.
+    /// The stream to write to.
     pub(crate) to: Stream,
 }
 
 impl Show {
-    /// All lines as they are.
+    /// Shows all lines unchanged.
     pub(crate) fn all(to: Stream) -> Self {
         Self {
             tail: None,
@@ -81,8 +81,8 @@ impl Show {
     }
 }
 
-/// Shows lines page by page. With `tail`, what is there already is held back until its end is
-/// known.
+/// Prints lines page by page. With `tail`, the lines that exist already are held back until the end
+/// of the log is known.
 struct Printer<'a> {
     show: Show,
     screen: &'a Screen,
@@ -116,7 +116,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// What is there already has been seen.
+    /// Prints the held lines: all lines that existed already have been read.
     fn caught_up(&mut self) -> Result<(), Failure> {
         let held = self.held.take().unwrap_or_default();
         self.put(&held.into_iter().collect::<String>())
@@ -132,10 +132,10 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// Shows what there is of a log.
+/// Prints the log as it is now.
 ///
 /// # Errors
-/// The API's, and standard output's.
+/// The API's errors, and failures to write to standard output.
 pub(crate) async fn so_far(
     client: &Client,
     id: &ExecutionId,
@@ -171,16 +171,16 @@ pub(crate) async fn so_far(
 
 /// How following ended.
 pub(crate) enum Ended {
-    /// The run is over.
+    /// The run is over. Holds its final record.
     Final(Box<Got<ExecutionView>>),
-    /// The user left it.
+    /// The user stopped following.
     Detached,
 }
 
-/// Shows a log until the run is over and all of it is shown; then gives the final record.
+/// Prints a log until the run is over and all of the log is shown. Returns the final record.
 ///
 /// # Errors
-/// The API's, and standard output's.
+/// The API's errors, and failures to write to standard output.
 pub(crate) async fn to_the_end(
     client: &Client,
     id: &ExecutionId,
@@ -191,7 +191,8 @@ pub(crate) async fn to_the_end(
         (Printer::new(show, screen), None, Record::default());
     let mut empty_looks = 0;
     loop {
-        // The first look is not held up: somebody may be waiting to hear why nothing happens.
+        // The first read asks the server not to hold its answer, because the user may be waiting to
+        // see why nothing happens.
         let page = match record.seen_at {
             None => client.logs(id, cursor.as_deref()).await?,
             Some(_) => client.logs_followed(id, cursor.as_deref()).await?,
@@ -236,27 +237,29 @@ fn chance() -> u128 {
     u128::from(getrandom::u32().unwrap_or_default())
 }
 
-/// What is remembered of the record while the log is followed.
+/// What we remember of the record while we follow the log.
 #[derive(Default)]
 struct Record {
     seen_at: Option<Instant>,
     over_since: Option<Instant>,
-    /// How many tries that failed were told of.
+    /// How many failed attempts the user has been told about.
     failed_tries: usize,
 }
 
 impl Record {
-    /// Whether the run is known to be over: then its last lines are awaited.
+    /// Whether the run is known to be over, so that only its last log lines are missing.
     fn is_over(&self) -> bool {
         self.over_since.is_some()
     }
 
-    /// The log may not be read now: that it comes late is no sign that it will not come.
+    /// Restarts the wait for a late log. While reads are throttled, a late log does not mean that
+    /// it will never come.
     fn give_the_log_time(&mut self) {
         self.over_since = self.over_since.map(|_| Instant::now());
     }
 
-    /// Reads the record if it is time to, shows its status, and gives it once the log is overdue.
+    /// Reads the record if it is time to, and shows the run's status. Returns the record once the
+    /// run is over and its log is overdue.
     async fn look(
         &mut self,
         client: &Client,
@@ -279,8 +282,8 @@ impl Record {
 }
 
 impl Record {
-    /// A run that is tried again takes longer than its user expects: each time is said aloud, also
-    /// where nobody looked while it waited.
+    /// Tells the user of each failed attempt, because a retried run takes longer than expected.
+    /// This includes attempts that failed while nobody was looking.
     fn tell_of_failed_tries(&mut self, run: &ExecutionView, screen: &Screen) {
         let waits = run.waiting.as_ref().filter(|_| {
             run.attempts
@@ -316,14 +319,14 @@ impl Record {
 /// Waits until the run is over.
 ///
 /// # Errors
-/// The API's.
+/// The API's errors.
 pub(crate) async fn until_final(
     client: &Client,
     id: &ExecutionId,
     screen: &Screen,
 ) -> Result<Got<ExecutionView>, Failure> {
     let mut got = client.execution(id.as_str()).await?;
-    // Many runs are short, and those that are not can wait.
+    // We look often at first because many runs are short, and less often later.
     let mut pause = PAUSE / 16;
     while !got.value.is_over() {
         screen.progress(&progress(&got.value));
@@ -335,10 +338,10 @@ pub(crate) async fn until_final(
     Ok(got)
 }
 
-/// Follows while heeding the user: Ctrl-C may cancel the run or leave it.
+/// Runs `following` and handles Ctrl-C, which may cancel the run or stop following it.
 ///
 /// # Errors
-/// Those of `following`.
+/// The errors of `following`, and a failure to catch signals.
 pub(crate) async fn attended(
     client: &Client,
     id: &ExecutionId,
@@ -388,7 +391,7 @@ pub(crate) fn progress(run: &ExecutionView) -> String {
     }
 }
 
-/// A place in line, in words: `12th in line: Fargate Spot vCPU 6 of 6 in use, about 3 min`.
+/// A position in a backlog, in words: `12th in line: Fargate Spot vCPU 6 of 6 in use, about 3 min`.
 pub(crate) fn place(waiting: &WaitingView) -> String {
     let about = if waiting.place > 100 { "about " } else { "" };
     let mut text = format!(
@@ -410,7 +413,7 @@ pub(crate) fn place(waiting: &WaitingView) -> String {
     text
 }
 
-/// `1st`, `2nd`, `112th`.
+/// The ordinal of a number: `1st`, `2nd`, `112th`.
 pub(crate) fn ordinal(number: u32) -> String {
     let ending = match (number % 100, number % 10) {
         (11..=13, _) => "th",

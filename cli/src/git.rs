@@ -1,5 +1,5 @@
-//! What the working directory's git repository says about where to run: the remote `origin`, and
-//! the current branch there.
+//! Finds out from the working directory's git repository where to run: the URL of the remote
+//! `origin`, and the current branch.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path, process::Stdio, time::Duration};
 
@@ -8,38 +8,39 @@ use tokio::process::Command;
 
 use crate::draft::absolute;
 
-/// The only remote that is looked at.
+/// The only remote that we read.
 const REMOTE: &str = "origin";
-/// A remote that does not answer within this time is not waited for: the run's own clone has a time
-/// limit of its own.
+/// How long to wait for the remote. If it does not answer by then we go on without it: the run's
+/// own clone has its own time limit.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// What was found.
+/// What we found in the repository.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Checkout {
-    /// The remote's URL, as git has it; of a relative path, the absolute one.
+    /// The remote's URL as git has it. A relative path is made absolute.
     pub(crate) url: String,
-    /// What to check out; `None` means the remote's default branch.
+    /// The branch to check out; `None` means the remote's default branch.
     pub(crate) branch: Option<String>,
-    /// What the user should know of it.
+    /// Notes for the user.
     pub(crate) notes: Vec<String>,
 }
 
-/// What the remote says of a branch.
+/// Whether the remote has a branch.
 enum Remote {
-    /// Its commit.
+    /// It has the branch, at this commit.
     Has(String),
     /// It has no such branch.
     HasNot,
-    /// It could not be asked.
+    /// It did not answer.
     Silent,
 }
 
-/// The remote `origin` of the working directory's repository; with a `branch` that was asked for,
-/// nothing is said of the current one.
+/// Returns the remote `origin` of the working directory's repository. If `branch` is given, the
+/// current branch is not looked at.
 ///
 /// # Errors
-/// Why there is none; completes "name a repository" in [`crate::failure::Failure::NoRepository`].
+/// Why there is no such remote. The text completes "name a repository" in
+/// [`crate::failure::Failure::NoRepository`].
 pub(crate) async fn checkout(branch: Option<&str>) -> Result<Checkout, String> {
     let root = output(&["rev-parse", "--show-toplevel"])
         .await
@@ -47,8 +48,9 @@ pub(crate) async fn checkout(branch: Option<&str>) -> Result<Checkout, String> {
     let url = git(&["remote", "get-url", REMOTE]).await;
     let url = url.ok_or_else(|| format!("this git repository has no remote `{REMOTE}`"))?;
     let url = absolute(&url, Path::new(OsStr::from_bytes(root.trim_ascii_end())))?;
-    // What will be refused is not asked for its branches: the process that git does it by would
-    // show the URL, and a password in it, to every user of this machine.
+    // We do not ask an unusable URL for its branches. The request would be refused anyway, and the
+    // process that git starts would show the URL, with any password in it, to every user of this
+    // machine.
     let is_usable = RepoUrl::parse(&url, Place::OneMachine).is_ok();
     let found = Checkout {
         url,
@@ -113,9 +115,9 @@ async fn ask(branch: &str) -> Remote {
     }
 }
 
-/// Commits here that the remote's branch lacks.
+/// Warns of commits here that the remote's branch lacks.
 async fn unpushed(branch: &str, commit: &str) -> Option<String> {
-    // Fails when the remote's commit is not known here: then the remote is ahead in any case.
+    // This fails when the remote's commit is not known here. In that case the remote is ahead.
     let count = git(&["rev-list", "--count", &format!("{commit}..HEAD")]).await?;
     let commits = if count == "1" { "commit" } else { "commits" };
     (count != "0").then(|| {
@@ -132,14 +134,15 @@ async fn uncommitted() -> Option<String> {
     })
 }
 
-/// What git prints, trimmed; `None` if that is no text, or as of [`output`].
+/// Returns what git prints, trimmed. `None` if that is not UTF-8, and where [`output`] gives
+/// `None`.
 async fn git(arguments: &[&str]) -> Option<String> {
     let text = String::from_utf8(output(arguments).await?).ok()?;
     Some(text.trim().to_owned())
 }
 
-/// What git prints; `None` if it fails, is missing or takes too long. It asks nobody for a
-/// password.
+/// Returns what git prints. `None` if git fails, is missing or takes too long. Git never asks for a
+/// password here.
 async fn output(arguments: &[&str]) -> Option<Vec<u8>> {
     let mut command = Command::new("git");
     command

@@ -31,7 +31,8 @@ Examples:
 
 Exit code: 0 whatever the runs did, 1 if they cannot be shown.";
 
-/// Columns before the command: id, status, exit code, age, time it ran, and two spaces after each.
+/// The width of the columns before the command: id, status, exit code, age and run time, with two
+/// spaces after each.
 const FIXED: usize = 31 + 2 + 10 + 2 + 4 + 2 + 4 + 2 + 4 + 2;
 
 /// The command line of `history`.
@@ -59,10 +60,10 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Runs it.
+    /// Runs `mycli history` and returns the exit code.
     ///
     /// # Errors
-    /// The API's.
+    /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let (limit, since) = (self.limit.to_string(), self.since.map(moment::exact));
@@ -87,7 +88,7 @@ impl History {
     }
 }
 
-/// Where more is, for people; programs read `next_cursor`.
+/// Tells people how to see more. Programs read `next_cursor`.
 fn advice(context: &Context, page: &HistoryPage) {
     if context.is_json() {
         return;
@@ -127,7 +128,7 @@ fn table(page: &HistoryPage, screen: &Screen, now: Timestamp) -> String {
         .collect()
 }
 
-/// Why those of the page wait, each reason once.
+/// Why runs on the page wait, with each reason once.
 fn reasons(page: &HistoryPage) -> impl Iterator<Item = String> {
     let mut reasons: BTreeMap<&str, (usize, Option<u64>)> = BTreeMap::new();
     for waiting in page
@@ -171,7 +172,7 @@ fn row(run: &ExecutionView, screen: &Screen, now: Timestamp, width: usize) -> St
     )
 }
 
-/// A run of which nothing is known but when it was submitted, and why no more is.
+/// The row of an unreadable record. Only its submission time is known, and why the rest is not.
 fn unreadable_row(run: &UnreadableView, screen: &Screen, now: Timestamp, width: usize) -> String {
     format!(
         "{:<31}  {}  {:>4}  {:>4}  {:>4}  {}\n",

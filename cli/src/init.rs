@@ -39,8 +39,8 @@ that is as it should be, repairs what is missing, and goes on where it was cut s
 
 Exit code: 0 if the stack stands and its API takes your key, 1 if not.";
 
-/// How long an API that was just made is waited for, and the pauses between questions. Ours: its
-/// parts hear of each other within a minute.
+/// How long to wait for an API that was just made, and the pauses between attempts. We chose a
+/// minute because the parts of a new API reach each other within that time.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSES: Backoff = Backoff {
     first: Duration::from_secs(1),
@@ -63,10 +63,10 @@ pub(crate) struct Init {
 }
 
 impl Init {
-    /// Runs it.
+    /// Runs `mycli init` and returns the exit code.
     ///
     /// # Errors
-    /// Whatever stands in the way.
+    /// Anything that prevents the stack from being made or used.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         if self.print_template {
             output::text(context, &self.rollout.template()?.pretty())?;
@@ -91,7 +91,7 @@ impl Init {
         Ok(exit::SUCCESS)
     }
 
-    /// Making something in an account is agreed to where somebody can be asked.
+    /// Asks before making something in an account, if somebody can be asked.
     fn agreed(&self, context: &Context, target: &Target) -> Result<bool, Failure> {
         let what = format!("the stack {} in {}", target.name.full(), target.place());
         if self.yes || !prompt::can_ask() {
@@ -102,7 +102,7 @@ impl Init {
     }
 }
 
-/// Sees to it that the file has the stack's endpoint and a key that the stack knows.
+/// Makes sure that the configuration file has the stack's endpoint and a key that the stack knows.
 async fn keep(
     context: &Context,
     target: &Target,
@@ -122,8 +122,8 @@ async fn keep(
         write_profile(context, target, endpoint, &key)?;
         return Ok(key);
     }
-    // Into the file first: a key that the stack knows and nobody has could never be used, nor be
-    // told from others.
+    // We write the key to the file before the stack learns it. If this failed in the other order,
+    // the stack would have a key that nobody could use or tell apart from others.
     let key = first_key::make()?;
     write_profile(context, target, endpoint, &key)?;
     let name = first_key::add(&target.account, stack, &key, &key_name()).await?;
@@ -134,8 +134,8 @@ async fn keep(
     Ok(key)
 }
 
-/// Runs are shown with the name of the key that submitted them, so a person's key has the person's
-/// name.
+/// The name for a person's key. Runs are shown with the name of the key that submitted them, so it
+/// is the user's name.
 fn key_name() -> String {
     let user: String = context::user()
         .chars()
@@ -179,9 +179,9 @@ fn write_profile(
     })
 }
 
-/// A first question to the API: the functions start, find their table and take the key. An API that
-/// was just made may take a moment until all of its parts know of each other; until then others
-/// answer for it, or nobody.
+/// Sends a first request to the API, which proves that the functions start, find their table and
+/// accept the key. The parts of a new API may need a moment to find each other. Until then
+/// something else may answer in its place, or nothing.
 async fn answers(context: &Context, endpoint: &str, key: &ApiKey) -> Result<(), Failure> {
     context.screen.progress("asking the API");
     let client = Client::Remote(Remote::new(

@@ -1,4 +1,4 @@
-//! This machine as an installation.
+//! Re-exports what the command line uses from the `local` crate: mycli on one machine.
 
 pub(crate) use ::local::{
     Bounds, Limits, Machine, OpenError, Options, SERVE_KEY, Upkeep, keep_inherited_files, prune,

@@ -1,5 +1,5 @@
-//! `mycli`: the command line. One file a command; everything above [`client`] is the same for a
-//! stack and for this machine.
+//! `mycli`: the command line. Each command has its own file. All code above [`client`] is the same
+//! for a stack and for this machine.
 
 use std::{
     io::{self, Write as _},
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     let colored = context.screen.colors(&io::stderr());
     match context.global.verbose {
         true => trace("debug", colored),
-        // Nobody sits before a server: what it warns of is its only word to who looks after it.
+        // Nobody watches a server's terminal. Its warnings are all that its operator sees.
         false if cli.verb.is_a_server() => trace("warn", colored),
         false => {}
     }
@@ -88,14 +88,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// A fault of ours in one task would leave the others waiting for it for ever. The process ends
-/// instead, which everything is made for: what it had under way is taken over, as after any other
+/// Makes a panic in any task end the whole process. Otherwise the other tasks would wait for that
+/// task for ever. Ending is safe: another process takes over what was under way, as after any
 /// sudden end.
 fn fail_as_a_whole(code: u8) {
     let told = panic::take_hook();
     panic::set_hook(Box::new(move |fault| {
         told(fault);
-        // If nobody can be told, there is nothing else to do either.
+        // If standard error cannot be written, nothing else can be done.
         _ = writeln!(
             io::stderr(),
             "mycli: this is a fault of mycli itself. No run is lost by it: `mycli status` tells of yours."
@@ -116,19 +116,20 @@ fn run(verb: Verb, context: &Context) -> Result<u8, Failure> {
         .build()
         .map_err(Failure::io("start the runtime"))?;
     let ended = runtime.block_on(verb.run(context));
-    // A thread may be reading the terminal: it is not waited for.
+    // A thread may still be reading the terminal. We do not wait for it.
     runtime.shutdown_background();
     ended
 }
 
-/// What mycli does, and nothing of what libraries do: theirs may hold headers.
+/// Logs mycli's own crates and no libraries: libraries may log headers.
 fn trace(level: &str, colored: bool) {
     let ours = ["mycli", "local", "pipeline", "domain"]
         .map(|name| format!("{name}={level}"))
         .join(",");
     let filter = EnvFilter::try_from_env("MYCLI_LOG")
         .unwrap_or_else(|_| EnvFilter::new(format!("off,{ours}")));
-    // Whatever was asked for: this one would write a task's environment, and so its secrets.
+    // These are off whatever `MYCLI_LOG` says. `bollard` and `hyper` would log a task's
+    // environment, and so its secrets.
     let filter = ["bollard=off", "hyper=off"]
         .into_iter()
         .flat_map(str::parse)

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
 
-/// Reads a whole number of a range, for clap: what is none is told the range, where clap itself
+/// Returns a clap parser for a whole number in a range. Its error names the range, where clap's own
 /// would say that a digit is invalid.
 pub(crate) fn whole<T>(
     range: RangeInclusive<T>,

@@ -1,4 +1,4 @@
-//! `mycli local …`: this machine's server, and its upkeep.
+//! `mycli local …`: this machine's API server, and the upkeep of its history.
 
 use std::{
     fs,
@@ -85,20 +85,20 @@ struct Prune {
 }
 
 impl OneMachine {
-    /// Whether it runs others' work, for which one thread is too few.
+    /// Whether it executes runs, for which one thread is too few.
     pub(crate) fn is_busy(&self) -> bool {
         matches!(self.action, Action::Serve(_) | Action::Supervise(_))
     }
 
-    /// Whether it serves others, with nobody before its terminal.
+    /// Whether it is a server, whose terminal nobody watches.
     pub(crate) fn is_a_server(&self) -> bool {
         matches!(self.action, Action::Serve(_))
     }
 
-    /// Runs it.
+    /// Runs `mycli local` and returns the exit code.
     ///
     /// # Errors
-    /// The store's, the server's.
+    /// The store's errors and the server's.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self.action {
             Action::Serve(serve) => serve.run(context).await,
@@ -126,7 +126,8 @@ impl Place {
 
 impl Serve {
     async fn run(self, context: &Context) -> Result<u8, Failure> {
-        // Over plain HTTP, whoever hears the key may run commands as this user.
+        // The server speaks plain HTTP. Anyone who reads the key on a network could run commands as
+        // this user.
         if !self.listen.ip().is_loopback() {
             let message = format!(
                 "{} is not a loopback address: the server is for this machine alone",
@@ -164,12 +165,12 @@ impl Serve {
     }
 }
 
-/// Says where the server is, and how to get at its key; the key itself is said nowhere.
+/// Says where the server is and how to get its key. The key itself is never printed.
 fn announce(context: &Context, address: SocketAddr, key_file: Option<&Path>) {
     let endpoint = format!("http://{address}");
     if context.is_json() {
         let line = serde_json::json!({"endpoint": endpoint, "key_file": key_file});
-        // A reader that went away does not end the server.
+        // A reader that has gone away does not end the server.
         drop(output::text(context, &format!("{line}\n")));
         return;
     }
@@ -179,7 +180,7 @@ fn announce(context: &Context, address: SocketAddr, key_file: Option<&Path>) {
     let key = key_file.map(|path| format!("  export {API_KEY}=\"$(cat {})\"\n", quoted(path)));
     let key = key
         .unwrap_or_else(|| format!("  export {API_KEY}=…      the key that it was started with\n"));
-    // What cannot be said on standard error is not said.
+    // A failure to write to standard error is ignored.
     drop(
         io::stderr()
             .lock()
@@ -189,8 +190,8 @@ fn announce(context: &Context, address: SocketAddr, key_file: Option<&Path>) {
 
 fn above_zero(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
-    // One start in nearly three hours: moments that are further away than a clock goes are for
-    // nobody.
+    // The least rate is one start in nearly three hours. Slower rates would lead to start times
+    // beyond what a clock can hold, and nobody needs them.
     (number >= 0.0001 && number.is_finite())
         .then_some(number)
         .ok_or_else(|| "must be 0.0001 or more".to_owned())
@@ -201,7 +202,7 @@ fn quoted(path: &Path) -> String {
     shlex::try_quote(&text).map_or_else(|_| text.clone(), std::borrow::Cow::into_owned)
 }
 
-/// The administrator's key: the environment's, else the one kept in `serve.key`, made the first
+/// The administrator's key: the environment's, else the one in `serve.key`, which is made the first
 /// time.
 fn key(folder: &Path) -> Result<(ApiKey, Option<PathBuf>), Failure> {
     if let Some(text) = variable(API_KEY)? {

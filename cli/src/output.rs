@@ -1,13 +1,13 @@
-//! The results of commands, in the form that was asked for.
+//! Prints the results of commands in the form that was asked for.
 
 use domain::api::ExecutionView;
 
 use crate::{client::Answer, context::Context, exit, failure::Failure};
 
-/// Prints text.
+/// Prints text to standard output.
 ///
 /// # Errors
-/// Standard output's.
+/// Standard output cannot be written.
 pub(crate) fn text(context: &Context, text: &str) -> Result<(), Failure> {
     context
         .screen
@@ -15,10 +15,10 @@ pub(crate) fn text(context: &Context, text: &str) -> Result<(), Failure> {
         .map_err(Failure::io("write the output"))
 }
 
-/// Prints an answer as the API gave it, on one line.
+/// Prints the API's answer unchanged, on one line.
 ///
 /// # Errors
-/// Standard output's.
+/// Standard output cannot be written.
 pub(crate) fn json(context: &Context, answer: &Answer) -> Result<(), Failure> {
     text(
         context,
@@ -26,7 +26,7 @@ pub(crate) fn json(context: &Context, answer: &Answer) -> Result<(), Failure> {
     )
 }
 
-/// Says how a run ended if its exit code does not say all, and gives the exit code.
+/// Says how a run ended if the exit code alone does not tell, and returns the exit code.
 pub(crate) fn verdict(context: &Context, run: &ExecutionView) -> u8 {
     if let Some(remark) = exit::remark(run) {
         context.screen.say(&remark);

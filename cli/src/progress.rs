@@ -1,5 +1,5 @@
-//! What is told while a stack is changed: on a terminal one line that changes, else a line for each
-//! event.
+//! Shows progress while a stack is changed. On a terminal this is one line that changes; elsewhere
+//! it is one line for each event.
 
 use std::{
     cell::Cell,
@@ -10,7 +10,7 @@ use deploy::stack::{Progress, ResourceEvent};
 
 use crate::screen::{Screen, one_line};
 
-/// Tells it.
+/// Prints the progress of a stack change.
 pub(crate) struct ProgressPrinter<'a> {
     screen: &'a Screen,
     on_terminal: bool,
@@ -18,7 +18,7 @@ pub(crate) struct ProgressPrinter<'a> {
 }
 
 impl<'a> ProgressPrinter<'a> {
-    /// On this screen.
+    /// Makes a printer for this screen.
     pub(crate) fn on(screen: &'a Screen) -> Self {
         Self {
             screen,
@@ -27,7 +27,7 @@ impl<'a> ProgressPrinter<'a> {
         }
     }
 
-    /// Tells that something has happened.
+    /// Shows one event.
     pub(crate) fn tell(&self, progress: Progress) {
         match progress {
             Progress::Step(text) => {
@@ -66,7 +66,7 @@ impl<'a> ProgressPrinter<'a> {
     }
 }
 
-/// `CREATE_IN_PROGRESS` as "create in progress".
+/// Makes words of a status: `CREATE_IN_PROGRESS` becomes "create in progress".
 fn words(status: &str) -> String {
     status.to_lowercase().replace('_', " ")
 }

@@ -1,4 +1,4 @@
-//! `.mycli.yaml`: what a project asks of every run.
+//! `.mycli.yaml`: the settings for every run of a project.
 
 use std::{
     collections::BTreeMap,
@@ -11,36 +11,36 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use crate::encoding;
 
-/// Its name.
+/// The file's name.
 pub(crate) const FILE: &str = ".mycli.yaml";
 
-/// The file, read.
+/// The file, read and parsed.
 #[derive(Debug)]
 pub(crate) struct Project {
-    /// Where it is.
+    /// The file's path.
     pub(crate) path: PathBuf,
-    /// What it asks.
+    /// The settings in the file.
     pub(crate) request: SubmitRequest,
     text: String,
 }
 
-/// Why it cannot be used.
+/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProjectError {
-    /// Reading failed.
+    /// The file cannot be read.
     #[error("failed to read {}: {error}", path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         error: io::Error,
     },
-    /// Not YAML, an unknown key, or a value of another kind.
+    /// The file is not valid YAML, or has an unknown key or a value of the wrong type.
     #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Form {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Where.
+        /// The line number, from 1, if it is known.
         line: Option<usize>,
         /// What is wrong.
         problem: String,
@@ -48,19 +48,19 @@ pub(crate) enum ProjectError {
 }
 
 impl Project {
-    /// The file in `folder` or the nearest parent that has one, up to the root of the git
-    /// repository (outside of one: in `folder` alone).
+    /// Finds the file in `folder` or the nearest parent that has one, up to the root of the git
+    /// repository. Outside of a repository only `folder` is searched.
     ///
     /// # Errors
     /// [`ProjectError`].
     pub(crate) fn find(folder: &Path) -> Result<Option<Self>, ProjectError> {
-        // Whatever it is: a folder of this name, or a link to nothing, is a mistake that a run
-        // without the file's settings would hide.
+        // Anything of this name counts. A folder, or a link to nothing, is a mistake, and a run
+        // that silently ignored the file's settings would hide it.
         let there_is = |path: &PathBuf| path.symlink_metadata().is_ok();
         let Some(path) = places(folder).into_iter().find(there_is) else {
             return Ok(None);
         };
-        // Of anything but a file, a pipe perhaps, reading might never end.
+        // We read plain files only: reading a pipe, for example, might never end.
         let is_other = fs::metadata(&path).is_ok_and(|found| !found.is_file());
         if is_other {
             let what = if path.is_dir() {
@@ -89,7 +89,7 @@ impl Project {
         }
     }
 
-    /// Reads the text of the file at `path`.
+    /// Parses the text of the file at `path`.
     ///
     /// # Errors
     /// [`ProjectError::Form`].
@@ -114,7 +114,7 @@ impl Project {
         }
     }
 
-    /// Says of a fault in what this file asked where it stands.
+    /// Adds the file and line to a fault whose value came from this file.
     pub(crate) fn placed(&self, fault: FieldError) -> FieldError {
         let key = fault.field.split(['.', '[']).next().unwrap_or_default();
         let line = self
@@ -136,7 +136,7 @@ impl Project {
     }
 }
 
-/// A key that makes no sense for all runs of a project.
+/// The first key in the file that makes sense only for a single run.
 fn key_of_one_run(request: &SubmitRequest) -> Option<&'static str> {
     let set = [
         ("command", &request.command),
@@ -148,7 +148,8 @@ fn key_of_one_run(request: &SubmitRequest) -> Option<&'static str> {
         .map(|(key, _)| key)
 }
 
-/// serde's words name the key and those that are known; the place is said in front of them.
+/// Makes an error from serde's message, which names the key and the known keys. The line goes in
+/// front of the message.
 fn malformed(path: PathBuf, text: &str, error: &serde_norway::Error) -> ProjectError {
     let place = error.location();
     let problem = error.to_string();
@@ -170,15 +171,15 @@ fn malformed(path: PathBuf, text: &str, error: &serde_norway::Error) -> ProjectE
     }
 }
 
-/// The variables, of which only is read whether they are null.
+/// The variables, read only to find those that are null.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Nulls {
     env: Option<BTreeMap<String, Option<IgnoredAny>>>,
 }
 
-/// Where the first variable is whose value is null. The place of the error is that of the whole
-/// `env`, since the reader of YAML keeps none of a null.
+/// The line of the first variable whose value is null. The error's own location is that of the
+/// whole `env`, since the YAML reader keeps no location for a null.
 fn line_of_null(text: &str) -> Option<usize> {
     let nulls: Nulls = serde_norway::from_str(text).ok()?;
     let names = nulls
@@ -193,7 +194,7 @@ fn line_of_null(text: &str) -> Option<usize> {
     Some(start + line + 1)
 }
 
-/// Whether a line begins with this key, in quotes or without.
+/// Whether a line begins with this key, quoted or not.
 fn names_key(line: &str, key: &str) -> bool {
     let line = line.trim_start().trim_start_matches(['"', '\'']);
     let rest = line

@@ -1,4 +1,4 @@
-//! `mycli rerun`: the same again, as history keeps it; one run, or what failed of a group.
+//! `mycli rerun`: repeats one run, or the failed runs of a group, from the request in the history.
 
 use std::collections::BTreeSet;
 
@@ -61,10 +61,10 @@ pub(crate) struct Rerun {
 }
 
 impl Rerun {
-    /// Runs it.
+    /// Runs `mycli rerun` and returns the exit code.
     ///
     /// # Errors
-    /// Anything but the run's own failure.
+    /// Every failure except the run's own.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(self.launch.host).await?;
         let ended = match (self.failed, &self.run.group) {
@@ -75,7 +75,7 @@ impl Rerun {
         ended
     }
 
-    /// Whether it is about many runs.
+    /// Whether it repeats many runs (`--failed`).
     pub(crate) fn is_of_a_group(&self) -> bool {
         self.failed
     }
@@ -124,7 +124,7 @@ impl Rerun {
     }
 }
 
-/// What the flags change.
+/// The changes that the flags ask for.
 fn changes(context: &Context, flags: &RunFlags) -> Result<Changes, Failure> {
     if flags.repo.as_ref().is_some_and(String::is_empty) {
         return Err(Failure::Usage(
@@ -148,7 +148,7 @@ fn changes(context: &Context, flags: &RunFlags) -> Result<Changes, Failure> {
     Ok(changes)
 }
 
-/// `--secret` adds to the secrets of the run before, of which history tells the names.
+/// Adds the names given with `--secret` to the secret names of the earlier run.
 fn with_secrets_of(before: &ExecutionView, changes: &Changes) -> Changes {
     let Some(given) = &changes.secrets else {
         return changes.clone();
@@ -161,7 +161,7 @@ fn with_secrets_of(before: &ExecutionView, changes: &Changes) -> Changes {
     }
 }
 
-/// The request that the server would make of it, as far as its parts are shown to the caller.
+/// The request that the server would build, as far as the caller may see its parts.
 fn would_be(context: &Context, before: ExecutionView, changes: Changes) -> SubmitRequest {
     let hidden = before
         .request
@@ -180,8 +180,8 @@ fn would_be(context: &Context, before: ExecutionView, changes: Changes) -> Submi
     request
 }
 
-/// The requests that would be made of what failed, without those that a submission which goes on
-/// made itself.
+/// Shows the requests that would be made for the failed runs. Runs that a resumed submission made
+/// itself are left out.
 async fn show_all(
     context: &Context,
     client: &Client,
@@ -190,7 +190,8 @@ async fn show_all(
     changes: &Changes,
 ) -> Result<u8, Failure> {
     let mut runs = Vec::new();
-    // Of all statuses: a record that cannot be read has none, and may be one of those that failed.
+    // We list all statuses and filter here. An unreadable record has no status and may belong to a
+    // failed run, so the user is told about it.
     let see = |listed: Listed| match listed {
         Listed::Run(run) => runs.extend(Some(*run).filter(|run| run.status.is_failure())),
         Listed::Unreadable(view) => {
@@ -232,7 +233,7 @@ async fn show_all(
     bulk::print(context, &lines)
 }
 
-/// Which run it is, and what it ran on: a branch may have moved since.
+/// Names the run and the commit it ran on, since a branch may have moved since.
 fn introduction(before: &ExecutionView) -> String {
     let id = &before.execution_id;
     match (&before.commit, &before.request.branch) {

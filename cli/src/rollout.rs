@@ -1,4 +1,4 @@
-//! Bringing a stack to this version: what `init` and `upgrade` have in common.
+//! Brings a stack to this version: the part that `init` and `upgrade` share.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -16,10 +16,11 @@ use crate::{
     context::Context, failure::Failure, number::whole, progress::ProgressPrinter, target::Target,
 };
 
-/// This program's version, which the functions have too.
+/// This program's version. The functions have the same version.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Most vCPUs of a limit. Ours: more than any account has.
+/// The largest vCPU limit that we accept. It is more than any account has, so it only catches
+/// typing errors.
 const VCPUS_MAX: u32 = 1_000_000;
 
 /// What to deploy.
@@ -56,7 +57,7 @@ impl Rollout {
     /// Finds the functions' code.
     ///
     /// # Errors
-    /// None there, or none that can be deployed.
+    /// There is no code, or it cannot be deployed.
     pub(crate) fn code(&self) -> Result<Functions, Failure> {
         let beside = std::env::current_exe()
             .ok()
@@ -66,10 +67,10 @@ impl Rollout {
         Ok(Functions::find(&folders)?)
     }
 
-    /// The template: the user's own, or the one built in.
+    /// The user's own template, or the built-in one.
     ///
     /// # Errors
-    /// A file that cannot be read, or holds no template.
+    /// The file cannot be read, or is not a template.
     pub(crate) fn template(&self) -> Result<Template, Failure> {
         let template = match &self.template {
             None => Template::built_in(),
@@ -84,10 +85,10 @@ impl Rollout {
         Ok(template.map_err(InstallError::from)?)
     }
 
-    /// Makes the stack or changes it.
+    /// Makes or changes the stack.
     ///
     /// # Errors
-    /// Whatever stands in the way.
+    /// Anything that prevents it.
     pub(crate) async fn roll_out(
         &self,
         context: &Context,
@@ -148,7 +149,7 @@ impl Rollout {
         }
     }
 
-    /// The account's quotas, for a new stack, as far as they are known and no limit is given.
+    /// The account's quotas for a new stack, where they are known and no limit is given.
     async fn quotas(&self, context: &Context, target: &Target) -> Vec<(Pool, u32)> {
         let given = self.given();
         let mut found = Vec::new();

@@ -1,5 +1,5 @@
-//! Standard output and error: whole lines, no colour where nobody sees it, and no noise when the
-//! reader goes away.
+//! Standard output and error. Writes whole lines, uses colour only on terminals, and stays quiet
+//! when the reader goes away.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,28 +14,28 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::failure::Failure;
 
-/// Wide enough for a table where the width is not known; what terminals have had since cards.
+/// The width of a table where the terminal's is not known: the usual 80 columns.
 const WIDTH: usize = 80;
 const SPIN: Duration = Duration::from_millis(120);
 
 /// Where a text goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
-    /// What was asked for.
+    /// Standard output, for what was asked for.
     Out,
-    /// What mycli has to say.
+    /// Standard error, for mycli's own messages.
     Err,
 }
 
-/// What a command shows.
+/// What a command writes to.
 pub(crate) struct Screen {
-    /// The user wants no colour.
+    /// Whether the user wants no colour.
     plain: bool,
     colored: bool,
     spinner: RefCell<Option<ProgressBar>>,
-    /// Somebody is asked something: nothing moves meanwhile.
+    /// Whether the user is being asked a question. No progress is shown meanwhile.
     asks: Cell<bool>,
-    /// The reader of standard output went away: nothing more is written to it.
+    /// Whether the reader of standard output has gone away. Nothing more is written to it then.
     closed: Cell<bool>,
     gone: Notify,
 }
@@ -49,7 +49,7 @@ impl Drop for Asking<'_> {
 }
 
 impl Screen {
-    /// `plain` forbids colour, as `NO_COLOR` does (any value but an empty one).
+    /// Makes a screen. `plain` forbids colour, as a non-empty `NO_COLOR` does.
     pub(crate) fn new(plain: bool) -> Self {
         let forbidden =
             plain || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -63,15 +63,16 @@ impl Screen {
         }
     }
 
-    /// Whether colour is welcome there.
+    /// Whether to use colour on that stream.
     pub(crate) fn colors(&self, stream: &impl IsTerminal) -> bool {
         !self.plain && stream.is_terminal()
     }
 
-    /// Writes to standard output, all at once. Nothing happens after its reader went away.
+    /// Writes all of `text` to standard output at once. Does nothing after its reader has gone
+    /// away.
     ///
     /// # Errors
-    /// A full disk, and the like.
+    /// Standard output cannot be written, for example because the disk is full.
     pub(crate) fn print(&self, text: &str) -> io::Result<()> {
         self.write(Stream::Out, text)
     }
@@ -79,7 +80,7 @@ impl Screen {
     /// Writes to `stream`.
     ///
     /// # Errors
-    /// Those of standard output. What cannot be said on standard error is not said.
+    /// Standard output cannot be written. Failures of standard error are ignored.
     pub(crate) fn write(&self, stream: Stream, text: &str) -> io::Result<()> {
         if text.is_empty() {
             return Ok(());
@@ -99,25 +100,25 @@ impl Screen {
         }
     }
 
-    /// Whether nobody reads standard output any more.
+    /// Whether the reader of standard output has gone away.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.get()
     }
 
-    /// A line of mycli's own, on standard error.
+    /// Writes a line of mycli's own to standard error.
     pub(crate) fn say(&self, text: &str) {
-        // Standard error is where a failure would be told.
+        // A failure is ignored: it could only be reported on standard error.
         drop(self.write(Stream::Err, &format!("mycli: {}\n", inert(text))));
     }
 
-    /// Why mycli failed, with one line for each field that is at fault.
+    /// Says why mycli failed, with one line for each field at fault.
     pub(crate) fn fail(&self, failure: &Failure) {
         let fields = failure
             .fields()
             .iter()
             .map(|fault| format!("\n  {fault}"))
             .chain(failure.advice().map(|advice| format!("\n{advice}")));
-        // Nothing is left to tell it to.
+        // A failure is ignored: there is nowhere left to report it.
         drop(self.write(
             Stream::Err,
             &format!(
@@ -133,7 +134,7 @@ impl Screen {
         self.gone.notified().await;
     }
 
-    /// Shows what is waited for, where somebody sees it.
+    /// Shows what mycli is waiting for, on a terminal only.
     pub(crate) fn progress(&self, text: &str) {
         if self.asks.get() {
             return;
@@ -147,7 +148,7 @@ impl Screen {
         }
     }
 
-    /// Shows how much of something is done, where somebody sees it.
+    /// Shows how much of something is done, on a terminal only.
     pub(crate) fn gauge(&self, done: usize, of: usize, text: &str) {
         if self.asks.get() {
             return;
@@ -167,14 +168,15 @@ impl Screen {
         }
     }
 
-    /// Removes it for as long as what this returns is kept: for a question.
+    /// Removes the progress, and shows none until the returned value is dropped. Used while a
+    /// question is asked.
     pub(crate) fn asking(&self) -> impl Drop + '_ {
         self.no_progress();
         self.asks.set(true);
         Asking(self)
     }
 
-    /// Removes it.
+    /// Removes the progress.
     pub(crate) fn no_progress(&self) {
         if let Some(spinner) = self.spinner.take() {
             spinner.finish_and_clear();
@@ -198,7 +200,7 @@ impl Screen {
         format!("\x1b[{color}m{padded}\x1b[0m")
     }
 
-    /// How many columns there are: the terminal's, else 80.
+    /// The number of columns: the terminal's, but at least 80.
     pub(crate) fn width(&self) -> usize {
         let size = rustix::termios::tcgetwinsize(io::stdout());
         size.map(|size| usize::from(size.ws_col))
@@ -222,7 +224,7 @@ fn put(stream: &mut impl Write, text: &str) -> io::Result<()> {
 
 fn new_spinner() -> ProgressBar {
     let spinner = ProgressBar::new_spinner();
-    // A constant template that parses; without it the default does too.
+    // This constant template parses. If it did not, the default would do.
     if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
         spinner.set_style(style);
     }
@@ -232,7 +234,7 @@ fn new_spinner() -> ProgressBar {
 
 fn new_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
-    // A constant template that parses; without it the default does too.
+    // This constant template parses. If it did not, the default would do.
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg} {elapsed}") {
         bar.set_style(style);
     }
@@ -240,8 +242,8 @@ fn new_bar() -> ProgressBar {
     bar
 }
 
-/// Whether a terminal obeys this character instead of showing it, or shows what follows in another
-/// order or line.
+/// Whether a terminal acts on this character instead of showing it, or shows the text after it in
+/// another order or on another line.
 fn is_obeyed(character: char) -> bool {
     let order = ['\u{61c}', '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'];
     let embedding = ('\u{202a}'..='\u{202e}').contains(&character)
@@ -249,16 +251,16 @@ fn is_obeyed(character: char) -> bool {
     character.is_control() || embedding || order.contains(&character)
 }
 
-/// Text that may hold some of others, such as what a git server said; only its line ends are
-/// obeyed.
+/// Makes text harmless that may hold other people's, such as a git server's message. Line ends
+/// stay; other characters that a terminal acts on are replaced.
 fn inert(text: &str) -> String {
     text.chars()
         .map(|c| if c != '\n' && is_obeyed(c) { ' ' } else { c })
         .collect()
 }
 
-/// Text of others, on one line: what a terminal would obey is replaced, and what is wider than
-/// `width` cut.
+/// Makes one line of other people's text. Characters that a terminal acts on are replaced, and the
+/// line is cut to `width`.
 pub(crate) fn one_line(text: &str, width: usize) -> String {
     let clean: String = text
         .trim()

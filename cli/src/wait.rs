@@ -28,10 +28,10 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    /// Runs it.
+    /// Runs `mycli wait` and returns the exit code.
     ///
     /// # Errors
-    /// The API's.
+    /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let ended = self.wait(context, &client).await;

@@ -1,5 +1,5 @@
-//! The lines of a submission: read, laid over what flags and files say, and checked, all before
-//! anything is sent.
+//! The lines of a submission. They are read, combined with the defaults from flags and files, and
+//! checked before anything is sent.
 
 use std::{
     collections::BTreeSet,
@@ -19,13 +19,13 @@ pub(crate) type Keys = Map<String, Value>;
 /// A line as it was written.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line {
-    /// Counted from 1, empty ones too.
+    /// The line number, from 1. Empty lines count.
     pub(super) number: usize,
-    /// What it says.
+    /// The keys that the line sets.
     pub(super) keys: Keys,
 }
 
-/// Whether these keys have the one that a fault is about.
+/// Whether these keys include the one that a fault is about.
 pub(super) fn say(keys: &Keys, field: &str) -> bool {
     match field.strip_prefix("env.") {
         Some(name) => keys.get("env").is_some_and(|env| env.get(name).is_some()),
@@ -36,20 +36,21 @@ pub(super) fn say(keys: &Keys, field: &str) -> bool {
 /// A line as it will be sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
-    /// Counted from 1, empty ones too.
+    /// The line number, from 1. Empty lines count.
     pub(crate) number: usize,
-    /// All of its keys.
+    /// All keys of the request.
     pub(crate) keys: Keys,
 }
 
-/// What is wrong with the lines of one source.
+/// The faults in the lines of one source.
 pub(super) struct Faults<'a> {
     source: &'a str,
-    /// With the line's number, for their order.
+    /// Faults with their line numbers, for sorting.
     found: Vec<(usize, FieldError)>,
-    /// The faults of a flag, which all lines share that do not override it. They are told once.
+    /// Faults of values that lines take from a flag or a file. Each is told once, for all lines
+    /// that do not override the value.
     shared: Vec<FieldError>,
-    /// The lines that are at fault.
+    /// The numbers of the lines at fault.
     numbers: BTreeSet<usize>,
 }
 
@@ -85,7 +86,7 @@ impl<'a> Faults<'a> {
         self.numbers.insert(number);
     }
 
-    /// A fault of what a line takes from elsewhere: from a flag, or from `.mycli.yaml`.
+    /// Adds a fault of a value that a line takes from a flag or from `.mycli.yaml`.
     pub(super) fn add_shared(&mut self, number: usize, fault: FieldError) {
         self.numbers.insert(number);
         if !self.shared.contains(&fault) {
@@ -93,8 +94,8 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// How many lines are at fault, and every fault: first those of many lines, then the others in
-    /// the order of the lines.
+    /// Returns how many lines are at fault, and every fault. Shared faults come first, then the
+    /// others in the order of their lines.
     pub(super) fn told(mut self) -> Option<(usize, Vec<FieldError>)> {
         self.found.sort_by_key(|(number, _)| *number);
         let found = self.found.into_iter().map(|(_, fault)| fault);
@@ -107,7 +108,7 @@ impl<'a> Faults<'a> {
     }
 }
 
-/// Reads one request a line. What is wrong goes to `faults`; empty lines are nothing.
+/// Reads one request from each line. Faults go to `faults`; empty lines are skipped.
 pub(super) fn read(bytes: &[u8], faults: &mut Faults<'_>) -> Vec<Line> {
     lines(bytes)
         .filter_map(|(number, line)| {
@@ -119,7 +120,7 @@ pub(super) fn read(bytes: &[u8], faults: &mut Faults<'_>) -> Vec<Line> {
         .collect()
 }
 
-/// Reads one value a line, with their lines' numbers.
+/// Reads one value from each line, with its line number.
 pub(super) fn values(bytes: &[u8], faults: &mut Faults<'_>) -> Vec<(usize, String)> {
     let value = |(number, line): (usize, &[u8])| {
         let text = text(number, line.strip_suffix(b"\r").unwrap_or(line), faults)?;
@@ -128,7 +129,7 @@ pub(super) fn values(bytes: &[u8], faults: &mut Faults<'_>) -> Vec<(usize, Strin
     lines(bytes).filter_map(value).collect()
 }
 
-/// A file's lines with their numbers, without the mark that some editors begin it with.
+/// A file's lines with their numbers. A byte order mark at the start is removed.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     (1..).zip(bytes.split(|byte| *byte == b'\n'))
@@ -169,7 +170,7 @@ fn keys(number: usize, line: &[u8], faults: &mut Faults<'_>) -> Option<Keys> {
     }
 }
 
-/// The column is said in front, as compilers do.
+/// Adds a fault for a malformed line. The column goes in front, as compilers put it.
 fn malformed(number: usize, error: &serde_json::Error, faults: &mut Faults<'_>) {
     let place = format!(" at line {} column {}", error.line(), error.column());
     let problem = error
@@ -197,7 +198,7 @@ fn malformed(number: usize, error: &serde_json::Error, faults: &mut Faults<'_>) 
     );
 }
 
-/// Each key by itself, so that all that are wrong are told.
+/// Checks a key by itself, so that every wrong key of a line is reported.
 fn check_key(number: usize, key: &str, value: &Value, faults: &mut Faults<'_>) {
     let alone = Keys::from_iter([(key.to_owned(), value.clone())]);
     let Err(error) = serde_json::from_value::<SubmitRequest>(Value::Object(alone)) else {
@@ -224,10 +225,12 @@ fn check_key(number: usize, key: &str, value: &Value, faults: &mut Faults<'_>) {
     }
 }
 
-/// Lays a line over the defaults: what it says replaces what they say; variables and secrets join,
-/// by name; null leaves a key out. Another repository drops the defaults' branch, and one of CPU
-/// and memory the other, as on the command line. No key is null in what comes of it, so that the
-/// same is sent whenever the submission is: the API takes no null.
+/// Combines a line with the defaults. A key of the line replaces the default; variables and secrets
+/// are merged by name; null removes a key. Another repository drops the default branch. CPU or
+/// memory alone drops the other's default. The command line's flags do the same.
+///
+/// The result holds no nulls. So a resumed submission sends the same body again, and the API
+/// accepts it: it takes no nulls.
 pub(super) fn over(defaults: &Keys, line: &Keys) -> Keys {
     let mut keys = defaults.clone();
     let is_given = |key: &str| line.get(key).is_some_and(|value| !value.is_null());
@@ -256,7 +259,7 @@ pub(super) fn over(defaults: &Keys, line: &Keys) -> Keys {
     keys
 }
 
-/// What the API will have against a line, as far as that can be known here.
+/// The faults that the API will find in a line, as far as they can be known here.
 pub(super) fn check(keys: &Keys, defaults: &Defaults) -> Vec<FieldError> {
     match serde_json::from_value::<SubmitRequest>(Value::Object(keys.clone())) {
         Ok(request) => {
@@ -266,7 +269,7 @@ pub(super) fn check(keys: &Keys, defaults: &Defaults) -> Vec<FieldError> {
                 .chain(request.validate(defaults).err().into_iter().flatten())
                 .collect()
         }
-        // Both of its parts were read as requests before.
+        // This is not expected: both parts were read as requests before.
         Err(error) => vec![FieldError {
             field: "line".into(),
             message: error.to_string(),
@@ -274,11 +277,11 @@ pub(super) fn check(keys: &Keys, defaults: &Defaults) -> Vec<FieldError> {
     }
 }
 
-/// A request's keys.
+/// The keys of a request.
 pub(crate) fn keys_of(request: &SubmitRequest) -> Keys {
     match serde_json::to_value(request) {
         Ok(Value::Object(keys)) => keys,
-        // A request is an object.
+        // This is not expected: a request is always an object.
         _ => Keys::new(),
     }
 }
