@@ -1,4 +1,4 @@
-//! The API's calls, by name.
+//! Named methods for the API's calls.
 
 use domain::{
     api::{
@@ -16,17 +16,17 @@ use crate::{
     failure::Failure,
 };
 
-/// An answer as it came, and as it is understood.
+/// An answer as it came, and parsed.
 pub(crate) struct Got<T> {
-    /// For `-o json`: nothing that a newer API says is lost.
+    /// The raw answer, for `-o json`, so that fields of a newer API are not lost.
     pub(crate) answer: Answer,
-    /// For everything else.
+    /// The parsed answer, for everything else.
     pub(crate) value: T,
 }
 
-/// A path of `segments`, each escaped, and a query of those `pairs` that have a value.
+/// Builds a path of the escaped `segments`, and a query of those `pairs` that have a value.
 pub(crate) fn path(segments: &[&str], pairs: &[(&str, Option<&str>)]) -> String {
-    // Only its path and query are used. A constant that parses.
+    // Only the path and the query are used. This constant always parses.
     let Ok(mut url) = Url::parse("http://any/") else {
         return String::new();
     };
@@ -44,8 +44,8 @@ pub(crate) fn path(segments: &[&str], pairs: &[(&str, Option<&str>)]) -> String 
     }
 }
 
-/// How an execution is named in a path. A task goes by its id, the end of its ARN: the slashes of
-/// an ARN, escaped or not, may be taken for parts of the path on the way.
+/// The part of `id` that names an execution in a path. A task ARN is shortened to the task id at
+/// its end: on the way, the ARN's slashes could be taken for parts of the path, even if escaped.
 fn name_in_path(id: &str) -> &str {
     if id.starts_with("arn:") {
         id.rsplit('/').next().unwrap_or(id)
@@ -55,7 +55,7 @@ fn name_in_path(id: &str) -> &str {
 }
 
 impl Client {
-    /// Submits. The request must have an idempotency key, so that a lost answer never makes two
+    /// Submits a request. It must have an idempotency key, so that a lost answer never leads to two
     /// runs.
     pub(crate) async fn submit(&self, request: &SubmitRequest) -> Result<Got<Accepted>, Failure> {
         debug_assert!(request.idempotency_key.is_some());
@@ -70,14 +70,14 @@ impl Client {
             .await?)
     }
 
-    /// Submits some lines of a submission. Sent again they are the same executions.
+    /// Submits some lines of a submission. If they are sent again, they are the same executions.
     pub(crate) async fn submit_lines(&self, body: Vec<u8>) -> Result<BulkAnswer, CallError> {
         let call = Call::post(path(&["executions", "bulk"], &[]), Some(body)).handing_in();
         Ok(self.got(call).await?.value)
     }
 
     /// Runs an execution again. `changes` must hold an idempotency key, so that a lost answer never
-    /// makes two runs.
+    /// leads to two runs.
     pub(crate) async fn rerun(
         &self,
         id: &ExecutionId,
@@ -101,7 +101,7 @@ impl Client {
             .await
     }
 
-    /// The same, followed.
+    /// The same for following: the server may hold its answer.
     pub(crate) async fn execution_followed(
         &self,
         id: &ExecutionId,
@@ -110,7 +110,7 @@ impl Client {
             .await
     }
 
-    /// The caller's latest execution.
+    /// The id of the caller's latest execution.
     pub(crate) async fn latest(&self) -> Result<ExecutionId, Failure> {
         let page = self
             .history(&[("limit", Some("1")), ("by", Some("me"))])
@@ -121,10 +121,10 @@ impl Client {
             .ok_or_else(|| Failure::Nothing("you have no runs yet".into()))
     }
 
-    /// The execution that `id` names; without one, the caller's latest.
+    /// The execution that `id` names; without an id, the caller's latest.
     pub(crate) async fn find(&self, id: Option<&str>) -> Result<Got<ExecutionView>, Failure> {
         let id = match id {
-            // Of such a path nothing but the list would be left.
+            // With such an id the path would be that of the list.
             Some(id) if id.trim().trim_matches('.').is_empty() => {
                 return Err(Failure::Usage(format!(
                     "`{id}` is no id: give a run's id, a part of it, or its task's ARN"
@@ -136,7 +136,8 @@ impl Client {
         Ok(self.execution(&id).await?)
     }
 
-    /// The whole id of what `id` names. A whole id is taken as it is, which saves a call.
+    /// The full id of the execution that `id` names. A full id is returned unchanged, which saves a
+    /// call.
     pub(crate) async fn resolve(&self, id: Option<&str>) -> Result<ExecutionId, Failure> {
         match id.map(str::parse) {
             Some(Ok(id)) => Ok(id),
@@ -153,7 +154,7 @@ impl Client {
         self.got(Call::get(path(&["executions"], filter))).await
     }
 
-    /// What the log holds from `cursor` on.
+    /// A page of the log, from `cursor` on.
     pub(crate) async fn logs(
         &self,
         id: &ExecutionId,
@@ -162,7 +163,7 @@ impl Client {
         self.got(Call::get(logs_path(id, cursor))).await
     }
 
-    /// The same, followed.
+    /// The same for following: the server may hold its answer.
     pub(crate) async fn logs_followed(
         &self,
         id: &ExecutionId,
@@ -171,7 +172,7 @@ impl Client {
         self.got(Call::get(logs_path(id, cursor)).following()).await
     }
 
-    /// Asks for a stop; again is no harm.
+    /// Asks a run to stop. Repeating the call does no harm.
     pub(crate) async fn cancel(&self, id: &ExecutionId) -> Result<ExecutionStatus, CallError> {
         let answer = self
             .call(Call::post(
@@ -182,7 +183,7 @@ impl Client {
         Ok(self.read::<Asked>(&answer)?.status)
     }
 
-    /// Marks a group as cancelled; again is no harm.
+    /// Marks a group as cancelled. Repeating the call does no harm.
     pub(crate) async fn cancel_group(&self, group: &str) -> Result<GroupView, CallError> {
         let answer = self
             .call(Call::post(path(&["groups", group, "cancel"], &[]), None))
@@ -190,8 +191,8 @@ impl Client {
         self.read(&answer)
     }
 
-    /// Has the failed runs of a group run again. The request must name a submission, so that a lost
-    /// answer never makes two of one.
+    /// Asks the server to run the failed runs of a group again. The request must name a submission,
+    /// so that a lost answer never leads to two new runs of one.
     pub(crate) async fn rerun_group(
         &self,
         group: &str,
@@ -208,7 +209,7 @@ impl Client {
         Ok(self.read(&answer)?)
     }
 
-    /// How far the cancel of a group is, and its rerun.
+    /// How far the group's cancel and its rerun are. The server may hold its answer.
     pub(crate) async fn group(&self, group: &str) -> Result<Got<GroupView>, CallError> {
         self.got(Call::get(path(&["groups", group], &[])).following())
             .await
@@ -223,7 +224,6 @@ impl Client {
     }
 }
 
-/// What the API answers to a cancel.
 #[derive(serde::Deserialize)]
 struct Asked {
     status: ExecutionStatus,

@@ -1,4 +1,4 @@
-//! `mycli bulk`: many commands as one submission.
+//! `mycli bulk`: sends many commands as one submission.
 
 use std::{
     fs,
@@ -48,7 +48,7 @@ run as new ones, and that is said.
 Exit code: 0 all accepted, with --wait all succeeded; 1 some not; 2 wrong usage or bad
 lines, and then nothing was sent; 130 interrupted. What was accepted runs in any case."#;
 
-/// The variable that a value is given in.
+/// The environment variable that holds a mapped value.
 const VALUE: &str = "VALUE";
 
 /// The command line of `bulk`.
@@ -88,10 +88,10 @@ pub(crate) struct Bulk {
 }
 
 impl Bulk {
-    /// Runs it.
+    /// Runs `mycli bulk` and returns the exit code.
     ///
     /// # Errors
-    /// Bad lines, or an API that cannot be reached.
+    /// Bad lines, or an API that refuses or cannot be reached.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         if self.run.idempotency_key.is_some() {
             let words = "--idempotency-key is for one run: a submission has an id, and --resume ID repeats it";
@@ -100,7 +100,8 @@ impl Bulk {
         if self.dry_run {
             return self.show(context).await;
         }
-        // Before anything is asked of git or the network, a first run hears what it lacks.
+        // The client comes first, so that a first-time user is told what is missing before git or
+        // the network is asked anything.
         let client = context.client(self.host).await?;
         let ended = self.submit(context, &client).await;
         client.close(&context.screen).await;
@@ -118,7 +119,7 @@ impl Bulk {
         submission::run(context, client, &submission, &lines, self.wait).await
     }
 
-    /// What would be sent, but for an id that nobody will see again.
+    /// Prints what would be sent. The generated id is left out, since it will never be used.
     async fn show(&self, context: &Context) -> Result<u8, Failure> {
         let (submission, mut lines) = self.prepare(context).await?;
         if self.resume.is_none() && submission.names_its_group() {
@@ -134,7 +135,10 @@ impl Bulk {
         print(context, &lines)
     }
 
-    /// All lines as they will be sent, unless one of them is at fault.
+    /// Prepares all lines for sending.
+    ///
+    /// # Errors
+    /// A line is at fault, or there is nothing to run.
     async fn prepare(&self, context: &Context) -> Result<(Submission, Vec<Ready>), Failure> {
         let source = self.source();
         let mut faults = Faults::of(&source);
@@ -172,7 +176,7 @@ impl Bulk {
         }
     }
 
-    /// What faults are told of.
+    /// The name of the input, for messages.
     fn source(&self) -> String {
         let file = self
             .map_over_file
@@ -223,7 +227,7 @@ impl Bulk {
             .collect())
     }
 
-    /// The input, read line by line. A missing file is an error of usage, like an unknown flag.
+    /// Reads the whole input. A missing file is a usage error, like an unknown flag.
     fn read(&self, path: &Path) -> Result<Vec<u8>, Failure> {
         let source = self.source();
         let bytes = match path.as_os_str() == "-" {
@@ -232,7 +236,7 @@ impl Bulk {
         };
         let bytes =
             bytes.map_err(|error| Failure::Usage(format!("failed to read {source}: {error}")))?;
-        // As it is, each of its lines would be told as broken.
+        // Without this check, every line of a UTF-16 file would be reported as broken.
         match encoding::utf16(&bytes).and_then(|_| encoding::fault(&bytes)) {
             Some(problem) => Err(Failure::Usage(format!("{source} {problem}"))),
             None => Ok(bytes),
@@ -246,7 +250,7 @@ fn from_standard_input() -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// With `--local` a line's repository may be a directory, from here on.
+/// Makes a line's repository absolute with `--local`, where it may be a directory.
 fn absolute(context: &Context, mut keys: Keys) -> Result<Keys, Failure> {
     if let (true, Some(Value::String(repo))) = (context.global.local, keys.get_mut("repo")) {
         let here = std::env::current_dir().map_err(Failure::io("find the working directory"))?;
@@ -255,7 +259,7 @@ fn absolute(context: &Context, mut keys: Keys) -> Result<Keys, Failure> {
     Ok(keys)
 }
 
-/// One request a line.
+/// Prints one request to a line.
 pub(crate) fn print(context: &Context, lines: &[Ready]) -> Result<u8, Failure> {
     let text: String = lines
         .iter()

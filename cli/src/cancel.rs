@@ -1,4 +1,4 @@
-//! `mycli cancel`: asks a run to stop, or all of a group.
+//! `mycli cancel`: asks a run, or all runs of a group, to stop.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,8 +32,8 @@ Examples:
 
 Exit code: 0 once the stop is asked for (or the run was over already), 1 if it cannot be.";
 
-/// The statuses that can be cancelled, as a run comes by them: who moves on while others are looked
-/// at is met again.
+/// The statuses that can be cancelled, in the order a run passes through them. A run that moves on
+/// while we list one status is found again in a later one.
 const OPEN: [ExecutionStatus; 4] = [
     ExecutionStatus::Queued,
     ExecutionStatus::Waiting,
@@ -59,10 +59,10 @@ pub(crate) struct Cancel {
 }
 
 impl Cancel {
-    /// Runs it.
+    /// Runs `mycli cancel` and returns the exit code.
     ///
     /// # Errors
-    /// The API's.
+    /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let ended = match &self.group {
@@ -141,7 +141,7 @@ impl Cancel {
     }
 }
 
-/// Who of a group is not over.
+/// The unfinished runs of a group.
 async fn open(
     client: &Client,
     group: &str,
@@ -156,15 +156,15 @@ async fn open(
     Ok(open)
 }
 
-/// What became of a group's members.
+/// How many runs of a group ended in which way.
 struct Ends {
     cancelled: u32,
     stopping: u32,
-    /// Ended by themselves, though they were asked to stop.
+    /// Runs that ended by themselves although they were asked to stop.
     over: u32,
 }
 
-/// Waits until none of those that the mark covers is under way; gives how many ended otherwise than
+/// Waits until all runs that the mark covers are over. Returns how many ended in another way than
 /// cancelled.
 async fn wait_for(
     context: &Context,
@@ -195,11 +195,11 @@ async fn wait_for(
     Ok(u32::try_from(otherwise).unwrap_or(u32::MAX))
 }
 
-/// Marks a group. From then on the mark holds, whether or not somebody stays to see its members
-/// closed.
+/// Marks a group as cancelled. The mark holds from then on, whether or not anybody waits until its
+/// runs are closed.
 ///
 /// # Errors
-/// The API's.
+/// The API's errors.
 pub(crate) async fn set_mark(
     client: &Client,
     group: &str,
@@ -213,10 +213,10 @@ pub(crate) async fn set_mark(
     Ok(client.cancel_group(group).await?.cancel)
 }
 
-/// Shows how the members of a group that was marked are closed, until all were looked at.
+/// Shows the progress of closing a marked group's runs, until the server has looked at all of them.
 ///
 /// # Errors
-/// The API's; [`Failure::Nothing`] if no member was under way.
+/// The API's errors; [`Failure::Nothing`] if no run was under way.
 pub(crate) async fn until_closed(
     context: &Context,
     client: &Client,
@@ -234,7 +234,7 @@ pub(crate) async fn until_closed(
         ));
         let got = client.group(group).await?;
         client.pause(&got.answer, false, PAUSE).await;
-        // A later mark covers what this one does.
+        // A later mark also covers this one's runs.
         shown = got.value.cancel.filter(|newer| Some(newer.at) >= since);
     }
     context.screen.no_progress();
@@ -244,7 +244,7 @@ pub(crate) async fn until_closed(
         .ok_or_else(nothing)
 }
 
-/// How far a cancelled group is, in words: `1,200 cancelled, 12 stopping`.
+/// How far the cancelling of a group is, in words: `1,200 cancelled, 12 stopping`.
 pub(crate) fn closed(cancel: &GroupCancelView) -> String {
     let mut text = format!(
         "{} cancelled, {} stopping",
@@ -292,7 +292,7 @@ fn report_group(
     })
 }
 
-/// Of a run that is in this state once it was asked to stop.
+/// What happens to a run that had this status when it was asked to stop.
 fn consequence(asked: &ExecutionStatus) -> &'static str {
     match asked {
         ExecutionStatus::Running => "its command gets TERM, and KILL after 10 s",

@@ -1,5 +1,5 @@
-//! One client for the two worlds: a stack behind HTTPS, or this machine. Nothing above it knows the
-//! difference.
+//! The client for both kinds of installation: a stack behind HTTPS, or this machine. The code above
+//! it does not know the difference.
 
 use std::time::Duration;
 
@@ -17,40 +17,40 @@ mod retry;
 pub(crate) use remote::{EndpointError, Remote, is_address, is_loopback};
 pub(crate) use retry::Patience;
 
-/// How long to pause between two looks at something that has not changed, unless the API says
-/// otherwise.
+/// How long to pause between two looks at something unchanged, unless the API asks for another
+/// pause.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
-/// A notice of a change may be missed, by a crash of who would have given it: look again after this
-/// time anyway.
+/// How long to wait for a notice of a change before looking anyway. A notice is lost when the
+/// process that would have sent it crashes.
 const LOCAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Who answers. There is one in a process.
+/// The installation that answers. A process has one client.
 pub(crate) enum Client {
     /// An endpoint.
     Remote(Remote),
-    /// This machine's own store and runner, in this process.
+    /// This machine's store and runner, in this process.
     Local(local::Machine),
 }
 
-/// What to ask.
+/// One request to the API.
 #[derive(Debug)]
 pub(crate) struct Call {
     /// `GET`, `POST` or `DELETE`.
     pub(crate) method: Method,
-    /// The path, from `/` on, and the query.
+    /// The path from `/` on, with the query.
     pub(crate) path: String,
-    /// JSON. `POST`s are only ever sent with an idempotency key in it, or are idempotent by
-    /// themselves (cancel), so that each call may be repeated when its answer is lost; the one that
-    /// is neither is sent once (a new API key).
+    /// The JSON body. Each call may be repeated when its answer is lost: a `POST` either holds an
+    /// idempotency key or is idempotent by itself (cancel). The one exception, a new API key, is
+    /// sent only once.
     pub(crate) body: Option<Vec<u8>>,
-    /// Ask the server to hold its answer until there is news.
+    /// Whether the server is asked to hold its answer until there is news.
     pub(crate) hold: bool,
-    /// For how long to try.
+    /// How long to keep trying.
     pub(crate) patience: Patience,
 }
 
 impl Call {
-    /// A `GET`.
+    /// Makes a `GET`.
     pub(crate) fn get(path: String) -> Self {
         Self {
             method: Method::GET,
@@ -61,7 +61,7 @@ impl Call {
         }
     }
 
-    /// A `POST`.
+    /// Makes a `POST`.
     pub(crate) fn post(path: String, body: Option<Vec<u8>>) -> Self {
         Self {
             method: Method::POST,
@@ -72,7 +72,7 @@ impl Call {
         }
     }
 
-    /// A `DELETE`.
+    /// Makes a `DELETE`.
     pub(crate) fn delete(path: String) -> Self {
         Self {
             method: Method::DELETE,
@@ -83,7 +83,7 @@ impl Call {
         }
     }
 
-    /// The same, but never a second time.
+    /// Makes the call be sent only once.
     pub(crate) fn once(self) -> Self {
         Self {
             patience: Patience::Once,
@@ -91,7 +91,7 @@ impl Call {
         }
     }
 
-    /// The same, for lines of a submission: a server that is busy is waited for.
+    /// Makes the call wait for a busy server, as needed for the lines of a submission.
     pub(crate) fn handing_in(self) -> Self {
         Self {
             patience: Patience::HandingIn,
@@ -99,8 +99,8 @@ impl Call {
         }
     }
 
-    /// The same, for something that is followed: the server may hold its answer, and an outage does
-    /// not end it soon.
+    /// Makes the call fit for following something: the server may hold its answer, and the call
+    /// keeps trying through an outage for longer.
     pub(crate) fn following(self) -> Self {
         Self {
             hold: true,
@@ -110,58 +110,58 @@ impl Call {
     }
 }
 
-/// A good answer.
+/// A successful answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// Its headers.
+    /// The headers.
     pub(crate) headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub(crate) body: Vec<u8>,
-    /// How long it took.
+    /// How long the answer took.
     pub(crate) took: Duration,
-    /// It was asked to be held until there is news.
+    /// Whether the server was asked to hold the answer until there is news.
     pub(crate) held: bool,
 }
 
 impl Answer {
-    /// How long the API asks whoever asks again to wait.
+    /// How long the API asks the client to wait before the next request.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         self.headers.get(RETRY_AFTER).and_then(retry::retry_after)
     }
 }
 
-/// Why there is no good answer. `Display` is shown to the user; the key is in none of it.
+/// Why there is no successful answer. `Display` is shown to the user and never holds the key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
-    /// The API said why, in its own words.
+    /// The API refused and said why.
     #[error("{}", .0.title)]
     Refused(Problem),
     /// Something other than the API answered.
     #[error("{endpoint} answered {status}{}", said(.text))]
     Foreign {
-        /// Who.
+        /// The endpoint.
         endpoint: String,
-        /// What.
+        /// The HTTP status.
         status: StatusCode,
-        /// The start of its text.
+        /// The start of the answer's text.
         text: String,
     },
-    /// An answer that is not what the API documents.
+    /// The answer is not what the API documents.
     #[error(
         "{endpoint} answered what this version of mycli cannot read ({error}): is it the address of a mycli stack?"
     )]
     Unreadable {
-        /// Who.
+        /// The endpoint.
         endpoint: String,
-        /// Why.
+        /// Why the body cannot be parsed.
         error: serde_json::Error,
     },
-    /// No answer at all.
+    /// There was no answer.
     #[error("failed to reach {endpoint}: {error}")]
     Unreachable {
-        /// Who.
+        /// The endpoint.
         endpoint: String,
-        /// Why.
+        /// Why it could not be reached.
         error: String,
     },
 }
@@ -188,10 +188,11 @@ impl CallError {
 }
 
 impl Client {
-    /// Asks, and asks again where a lost or a "not now" answer allows it.
+    /// Sends the call. Sends it again after a lost or a "not now" answer, as far as the call's
+    /// patience allows.
     ///
     /// # Errors
-    /// [`CallError`], for any answer that is not a success too.
+    /// [`CallError`]; any answer without a success status is one too.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, CallError> {
         match self {
             Self::Remote(remote) => remote.call(&call).await,
@@ -211,7 +212,7 @@ impl Client {
         }
     }
 
-    /// Reads an answer's JSON.
+    /// Parses an answer's JSON.
     ///
     /// # Errors
     /// [`CallError::Unreadable`].
@@ -225,13 +226,13 @@ impl Client {
         })
     }
 
-    /// Pauses after `answer` before asking the same again: until something changes here, else for
-    /// `usual`, or longer if the API asks for it. An API that held its answer until there was news
-    /// has paused already.
+    /// Pauses after `answer` before the same call is made again. On this machine it waits until
+    /// something changes. Otherwise it waits for `usual`, or longer if the API asks for that. An
+    /// API that holds its answers until there is news needs no pause.
     pub(crate) async fn pause(&self, answer: &Answer, news: bool, usual: Duration) {
         match self {
             Self::Local(_) if news => {}
-            // Both ends of the wait are fine.
+            // The wait may end by a change or by the timeout; both are fine.
             Self::Local(machine) => {
                 drop(tokio::time::timeout(LOCAL_PAUSE, machine.changed()).await)
             }
@@ -245,12 +246,12 @@ impl Client {
         }
     }
 
-    /// Whether it is this machine.
+    /// Whether the client works on this machine, without a server.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Local(_))
     }
 
-    /// Whether no network lies between: this machine itself, or a server on it.
+    /// Whether the installation is on this machine: the client itself, or a server on loopback.
     pub(crate) fn is_near(&self) -> bool {
         match self {
             Self::Remote(remote) => is_loopback(&remote.name()),
@@ -258,12 +259,12 @@ impl Client {
         }
     }
 
-    /// Ends it in order. What runs here is left to a supervisor.
+    /// Closes the client in order. A supervisor goes on with unfinished runs on this machine.
     pub(crate) async fn close(self, screen: &Screen) {
         let Self::Local(machine) = self else { return };
         let remains = machine.remains();
         if let Err(error) = machine.close().await {
-            // The answer is known by now, and the next start finds what was left.
+            // The command has its answer by now, and the next start finds what was left.
             screen.say(&format!("failed to close this machine's history: {error}"));
         }
         for words in remains.tell() {
@@ -279,7 +280,7 @@ impl Client {
     }
 }
 
-/// Sorts answers into good ones, the API's refusals and others' words.
+/// Sorts answers: success, a refusal by the API, or an answer from something else.
 fn accepted(endpoint: &str, status: StatusCode, answer: Answer) -> Result<Answer, CallError> {
     if status.is_success() {
         return Ok(answer);
@@ -294,8 +295,8 @@ fn accepted(endpoint: &str, status: StatusCode, answer: Answer) -> Result<Answer
     }
 }
 
-/// API Gateway's own errors are `{"message": …}`; a proxy's are pages, of which the first line will
-/// do.
+/// The first line of an answer that is not the API's. API Gateway's own errors are `{"message":
+/// …}`; a proxy answers with whole pages.
 fn start_of(body: &[u8]) -> String {
     let json = serde_json::from_slice::<serde_json::Value>(body).ok();
     let message = json.as_ref().and_then(|json| json.get("message")?.as_str());

@@ -1,4 +1,4 @@
-//! `mycli config`: the endpoints and keys that are used when nothing else is said.
+//! `mycli config`: the endpoints and keys to use when no flag or variable names others.
 
 use clap::{Args, Subcommand, ValueEnum};
 use deploy::StackName;
@@ -74,10 +74,10 @@ enum Name {
 }
 
 impl Config {
-    /// Runs it.
+    /// Runs `mycli config` and returns the exit code.
     ///
     /// # Errors
-    /// A file that cannot be used, or a value that is none.
+    /// The file cannot be used, or a value is not valid.
     pub(crate) fn run(self, context: &Context) -> Result<u8, Failure> {
         match self.action {
             Action::Show => show(context)?,
@@ -139,7 +139,7 @@ fn show(context: &Context) -> Result<(), Failure> {
     output::text(context, &(text + &stacks(&settings, used)))
 }
 
-/// One line a stack, the one in use with a star.
+/// One line for each stack. The one in use has a star.
 fn stacks(settings: &Settings, used: Option<&StackName>) -> String {
     let line = |(index, (name, profile)): (usize, (&StackName, &crate::settings::Profile))| {
         let (head, star) = (
@@ -194,7 +194,7 @@ fn set_endpoint(context: &Context, value: Option<String>) -> Result<(), Failure>
     let value = value.ok_or_else(|| {
         Failure::Usage("give the address: mycli config set endpoint https://…".into())
     })?;
-    // Checks the address; nothing is sent.
+    // This only checks the address; nothing is sent.
     Remote::new(&value, &String::new().into(), &context.screen)?;
     set(context, Name::Endpoint, Some(value.into()))
 }
@@ -218,8 +218,8 @@ fn unset(context: &Context, name: Name) -> Result<(), Failure> {
     set(context, name, None)
 }
 
-/// Sets or forgets a value of the stack that is named or in use, else of the endpoint without one.
-/// A stack that is named and not there is added.
+/// Sets or removes a value of the stack that is named or in use. Without one, it changes the
+/// endpoint that belongs to no stack. A named stack that is missing is added.
 fn set(context: &Context, name: Name, value: Option<SecretString>) -> Result<(), Failure> {
     let named = context.named_stack()?;
     change(context, |settings| {
@@ -234,7 +234,7 @@ fn set(context: &Context, name: Name, value: Option<SecretString>) -> Result<(),
         match name {
             Name::Endpoint => {
                 let value = value.map(|value| value.expose_secret().to_owned());
-                // A key goes to the endpoint that it was given for, and to no other.
+                // A key is only for the endpoint that it was given for.
                 if endpoint.is_some() && *endpoint != value && key.take().is_some() {
                     context
                         .screen
@@ -247,10 +247,10 @@ fn set(context: &Context, name: Name, value: Option<SecretString>) -> Result<(),
     })
 }
 
-/// Reads the file, changes what it says and puts it in place.
+/// Reads the file, applies `change` and writes it back.
 ///
 /// # Errors
-/// A file that cannot be used.
+/// The file cannot be used.
 pub(crate) fn change(context: &Context, change: impl FnOnce(&mut Settings)) -> Result<(), Failure> {
     let path = context.home.config()?;
     let mut settings = Settings::read(&path)?;

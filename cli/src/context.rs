@@ -1,5 +1,5 @@
-//! What every command starts from: the global flags, the user's folder, the screen, and the client
-//! they lead to.
+//! The things that every command starts from: the global flags, the user's folder, the screen, and
+//! the client that they choose.
 
 use std::{env::VarError, path::PathBuf, rc::Rc};
 
@@ -16,12 +16,12 @@ use crate::{
     settings::{Entry, Settings, SettingsError},
 };
 
-/// The variable with the endpoint's address.
+/// The environment variable with the endpoint's address.
 pub(crate) const ENDPOINT: &str = "MYCLI_ENDPOINT";
-/// The variable with the key.
+/// The environment variable with the API key.
 pub(crate) const API_KEY: &str = "MYCLI_API_KEY";
 
-/// The variable with the name of the stack.
+/// The environment variable with the name of the stack.
 pub(crate) const STACK: &str = "MYCLI_STACK";
 
 /// The form of what goes to standard output.
@@ -57,40 +57,40 @@ pub(crate) struct Global {
     pub(crate) no_color: bool,
 }
 
-/// Where an endpoint is known from.
+/// Where an endpoint's address comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// `--endpoint`.
+    /// From `--endpoint`.
     Flag,
-    /// `MYCLI_ENDPOINT`.
+    /// From `MYCLI_ENDPOINT`.
     Environment,
-    /// The configuration file.
+    /// From the configuration file.
     File,
 }
 
-/// An endpoint and where it is known from.
+/// An endpoint, and where its address comes from.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
-    /// Its address.
+    /// The address.
     pub(crate) url: String,
-    /// Who said so.
+    /// Where the address comes from.
     pub(crate) origin: Origin,
 }
 
-/// See the module.
+/// What every command starts from; see the module's documentation.
 pub(crate) struct Context {
-    /// The flags.
+    /// The global flags.
     pub(crate) global: Global,
     /// The user's folder.
     pub(crate) home: Home,
     /// The screen.
     pub(crate) screen: Rc<Screen>,
-    /// What to type for a first look at this command, without `mycli --local`.
+    /// What a first-time user of this command could type after `mycli --local`.
     pub(crate) example: &'static str,
 }
 
 impl Context {
-    /// Of these flags.
+    /// Makes the context for these flags.
     pub(crate) fn new(global: Global, example: &'static str) -> Self {
         Self {
             home: Home::find(),
@@ -100,7 +100,7 @@ impl Context {
         }
     }
 
-    /// Whether programs read the output.
+    /// Whether the output is JSON, for programs.
     pub(crate) fn is_json(&self) -> bool {
         self.global.output == Form::Json
     }
@@ -108,8 +108,8 @@ impl Context {
     /// The endpoint that the flags, the environment or the file name, in this order.
     ///
     /// # Errors
-    /// The error, for later, if the address is none, the configuration file cannot be used, or it
-    /// lacks the stack that is named.
+    /// The address is not a URL of a stack, the configuration file cannot be used, or it lacks the
+    /// named stack.
     pub(crate) fn endpoint(&self) -> Result<Option<Endpoint>, Failure> {
         if let Some(url) = &self.global.endpoint {
             return Ok(Some(Endpoint {
@@ -149,12 +149,12 @@ impl Context {
         }))
     }
 
-    /// What the file says.
+    /// The settings in the configuration file.
     ///
     /// # Errors
-    /// A file that cannot be used.
+    /// The file cannot be used.
     pub(crate) fn settings(&self) -> Result<Settings, SettingsError> {
-        // Who has no home has no settings, and may need none.
+        // A user without a home directory has no settings, and may need none.
         self.home
             .config()
             .map_or_else(|_| Ok(Settings::default()), |path| Settings::read(&path))
@@ -163,7 +163,7 @@ impl Context {
     /// The stack that the flag or the environment names.
     ///
     /// # Errors
-    /// A variable that names none.
+    /// The environment variable does not hold a stack's name.
     pub(crate) fn named_stack(&self) -> Result<Option<StackName>, Failure> {
         if let Some(name) = &self.global.stack {
             return Ok(Some(name.clone()));
@@ -174,10 +174,10 @@ impl Context {
         name.map_err(|error| Failure::Usage(format!("{STACK}: {error}")))
     }
 
-    /// The name of the stack that is meant, be there one or not.
+    /// The name of the stack to use, whether or not it exists.
     ///
     /// # Errors
-    /// A variable that names none, or a file that cannot be used.
+    /// The environment variable does not hold a stack's name, or the file cannot be used.
     pub(crate) fn stack(&self) -> Result<StackName, Failure> {
         if let Some(name) = self.named_stack()? {
             return Ok(name);
@@ -190,10 +190,11 @@ impl Context {
             .unwrap_or_default())
     }
 
-    /// The client. On this machine work is not begun yet: see [`local::Machine::start`].
+    /// Makes the client. On this machine it does not start to work yet; see
+    /// [`local::Machine::start`].
     ///
     /// # Errors
-    /// Nothing configured, or what is configured cannot be used.
+    /// Nothing is configured, or the configuration cannot be used.
     pub(crate) async fn client(&self, host_only: bool) -> Result<Client, Failure> {
         if self.global.local {
             let options = local_options(self.home.local()?, host_only);
@@ -210,8 +211,8 @@ impl Context {
         )?))
     }
 
-    /// The key for `endpoint`. The file's is for the file's endpoint: to another address it is not
-    /// sent.
+    /// The key for `endpoint`. A key in the file is sent only to the endpoint it stands beside in
+    /// the file.
     fn key(&self, endpoint: &Endpoint) -> Result<SecretString, Failure> {
         if let Some(key) = variable(API_KEY)? {
             return Ok(key.trim().to_owned().into());
@@ -223,7 +224,7 @@ impl Context {
             .peekable();
         let any = entries.peek().is_some();
         let named = settings.entry(self.named_stack()?.as_ref());
-        // The entry that is in use first: two may have the same address.
+        // The entry in use comes first, because two entries may have the same address.
         match std::iter::once(named)
             .chain(entries)
             .find(|entry| belongs(entry, &endpoint.url))
@@ -242,7 +243,7 @@ impl Context {
     }
 }
 
-/// How this machine's store and runner are opened.
+/// The options for opening this machine's store and runner.
 pub(crate) fn local_options(dir: PathBuf, host_only: bool) -> local::Options {
     local::Options {
         dir,
@@ -252,8 +253,8 @@ pub(crate) fn local_options(dir: PathBuf, host_only: bool) -> local::Options {
     }
 }
 
-/// Whether an entry has a key, and that is for this address. The one of no stack is for any address
-/// if it names none.
+/// Whether an entry has a key and the key is for this address. The entry without a stack is for any
+/// address if it names none.
 fn belongs(entry: &Entry<'_>, url: &str) -> bool {
     let same = entry
         .endpoint
@@ -261,8 +262,8 @@ fn belongs(entry: &Entry<'_>, url: &str) -> bool {
     same.unwrap_or(entry.stack.is_none()) && entry.key.is_some()
 }
 
-/// What `said_by` gives as the address of a stack. Looked at before a key is asked for, and not
-/// repeated: a password may be in it.
+/// Checks the address of a stack; `said_by` says where it was given. The check comes before the key
+/// is looked for. The message does not repeat the address, because a password may be in it.
 fn address(said_by: &str, url: &str) -> Result<String, Failure> {
     if is_address(url) {
         return Ok(url.to_owned());
@@ -272,10 +273,10 @@ fn address(said_by: &str, url: &str) -> Result<String, Failure> {
     )))
 }
 
-/// A variable's value, if it is set to something.
+/// The value of an environment variable, if it is not blank.
 ///
 /// # Errors
-/// A value that is no text, which is not taken for none.
+/// The value is not UTF-8. It is not ignored as if it were unset.
 pub(crate) fn variable(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
@@ -286,9 +287,9 @@ pub(crate) fn variable(name: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-/// The name that this machine's runs are submitted by.
+/// The name of the submitter of this machine's runs.
 pub(crate) fn user() -> String {
-    // A name that is no text is none to show.
+    // A name that is not UTF-8 cannot be shown, so it is skipped.
     let name = ["USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| variable(name).ok().flatten());

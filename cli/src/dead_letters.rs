@@ -1,4 +1,4 @@
-//! `mycli dead-letters`: what could not be processed.
+//! `mycli dead-letters`: messages that could not be processed.
 
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
@@ -74,10 +74,10 @@ fn queues(name: Option<QueueName>) -> Vec<DeadQueue> {
 }
 
 impl DeadLetters {
-    /// Runs it.
+    /// Runs `mycli dead-letters` and returns the exit code.
     ///
     /// # Errors
-    /// The queues'.
+    /// The queues cannot be used.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         match self.action {
             Action::List { queue, limit, aws } => list(context, &aws, &queues(queue), limit).await,

@@ -49,10 +49,10 @@ pub(crate) struct Destroy {
 }
 
 impl Destroy {
-    /// Runs it.
+    /// Runs `mycli destroy` and returns the exit code.
     ///
     /// # Errors
-    /// Whatever stands in the way.
+    /// Anything that prevents the removal.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let target = self.aws.open(context).await?;
         let stack = target.find().await?;
@@ -78,7 +78,7 @@ impl Destroy {
         Ok(exit::SUCCESS)
     }
 
-    /// Work under way is not thrown away by the way.
+    /// Refuses if runs are under way, unless `--force` is given.
     async fn look_first(
         &self,
         context: &Context,

@@ -34,10 +34,10 @@ pub(crate) struct Doctor {
 }
 
 impl Doctor {
-    /// Runs it.
+    /// Runs `mycli doctor` and returns the exit code.
     ///
     /// # Errors
-    /// Standard output's, and a configuration that cannot be used.
+    /// Standard output cannot be written, or the configuration cannot be used.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let facts = match self.aws.open(context).await {
             Ok(target) => {

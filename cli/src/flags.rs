@@ -1,4 +1,4 @@
-//! The flags that shape a run, shared by `exec` and `rerun`.
+//! The flags that describe a run, shared by `exec`, `bulk` and `rerun`.
 
 use std::path::PathBuf;
 
@@ -101,12 +101,12 @@ pub(crate) struct LaunchFlags {
 }
 
 impl RunFlags {
-    /// Puts what was given in the place of what `request` says: single values replace, variables
-    /// and secrets join, by name.
+    /// Puts the given flags into `request`. Single values replace the request's; variables and
+    /// secrets are merged by name. `absent` is called with a note for each variable that the
+    /// environment does not have.
     ///
     /// # Errors
-    /// [`EnvFileError`]. `absent` hears what to say of each variable that the environment does not
-    /// have.
+    /// [`EnvFileError`].
     pub(crate) fn apply(
         &self,
         request: &mut SubmitRequest,
@@ -117,7 +117,8 @@ impl RunFlags {
         self.apply_env(request, absent)
     }
 
-    /// A file's branch belongs to the file's repository, so another repository drops it.
+    /// Sets the repository and branch. The file's branch belongs to the file's repository, so
+    /// giving another repository drops it.
     fn apply_source(&self, request: &mut SubmitRequest) {
         if self.no_repo || self.repo.is_some() {
             (request.repo, request.branch) = (None, None);
@@ -129,7 +130,7 @@ impl RunFlags {
     fn apply_values(&self, request: &mut SubmitRequest) {
         replace(&mut request.image, self.image.as_ref());
         replace(&mut request.timeout, self.timeout.as_ref());
-        // A pair: one of them given alone chooses the other anew.
+        // CPU and memory belong together: giving only one lets the other be chosen anew.
         if self.cpu.is_some() || self.memory.is_some() {
             (request.cpu, request.memory) = (None, None);
         }

@@ -42,10 +42,10 @@ pub(crate) struct Forget {
 }
 
 impl Forget {
-    /// Runs it.
+    /// Runs `mycli forget` and returns the exit code.
     ///
     /// # Errors
-    /// The store's; no such record; one that can be read.
+    /// The store's errors; there is no such record; or the record can be read.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         if self.id.trim().trim_matches('.').is_empty() {
             return Err(Failure::Usage(format!(

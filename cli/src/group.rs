@@ -1,5 +1,4 @@
-//! Runs by the group they are counted in: walked through page by page, counted, and followed to
-//! their ends.
+//! The runs of a group: listing them page by page, counting them, and following them to their ends.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,10 +19,10 @@ use crate::{
     screen::Screen,
 };
 
-/// Shortest pause between two looks at what somebody else does on this machine.
+/// The shortest pause between two looks at work that another process does on this machine.
 const LOCAL_GAP: Duration = Duration::from_millis(250);
 
-/// A page of a group, as big as they get.
+/// Reads one page of a group's history, of the largest size.
 async fn page(
     client: &Client,
     group: &str,
@@ -41,10 +40,10 @@ async fn page(
     Ok(client.history(&filter).await?.value)
 }
 
-/// Shows every run of a group to `see`, newest first; with a status, only those.
+/// Calls `see` with every run of a group, newest first. With a status, only runs in that status.
 ///
 /// # Errors
-/// The API's.
+/// The API's errors.
 pub(crate) async fn walk(
     client: &Client,
     group: &str,
@@ -62,28 +61,28 @@ pub(crate) async fn walk(
     }
 }
 
-/// How many runs there are in each status.
+/// How many runs are in each status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub(crate) struct Counts(BTreeMap<ExecutionStatus, usize>);
 
 impl Counts {
-    /// Counts one more.
+    /// Counts one more run.
     pub(crate) fn add(&mut self, status: ExecutionStatus) {
         *self.0.entry(status).or_default() += 1;
     }
 
-    /// Each status that there are runs in, as a run comes by them.
+    /// The statuses that have runs, in the order a run passes through them.
     pub(crate) fn each(&self) -> impl Iterator<Item = (&ExecutionStatus, usize)> {
         self.0.iter().map(|(status, count)| (status, *count))
     }
 
-    /// How many there are in all.
+    /// How many runs there are in all.
     pub(crate) fn total(&self) -> usize {
         self.0.values().sum()
     }
 
-    /// How many are over.
+    /// How many runs are over.
     pub(crate) fn over(&self) -> usize {
         self.each()
             .filter(|(status, _)| status.is_final())
@@ -91,7 +90,7 @@ impl Counts {
             .sum()
     }
 
-    /// All of it in one line: `8 RUNNING, 90 WAITING, 2 SUCCEEDED`.
+    /// All counts in one line: `8 RUNNING, 90 WAITING, 2 SUCCEEDED`.
     pub(crate) fn line(&self) -> String {
         let parts: Vec<_> = self
             .each()
@@ -109,44 +108,45 @@ impl FromIterator<ExecutionStatus> for Counts {
     }
 }
 
-/// A run that is followed.
+/// A run that is being followed.
 #[derive(Clone, Debug)]
 pub(crate) struct Followed {
-    /// The line it is from.
+    /// The number of the line that submitted it.
     pub(crate) line: usize,
-    /// Where it was last seen; `LOST` if history has nothing of it.
+    /// The status seen last; `LOST` if the history does not have the run.
     pub(crate) status: ExecutionStatus,
-    /// Nothing more can be learned of it: it is over, or its record cannot be read.
+    /// Whether nothing more can be learned: the run is over, or its record cannot be read.
     pub(crate) over: bool,
-    /// The command's own.
+    /// The command's exit code.
     pub(crate) exit_code: Option<i32>,
-    /// Why it ended as it did.
+    /// Why the run ended as it did.
     pub(crate) reason: Option<String>,
 }
 
 /// Many runs that are followed together.
 ///
-/// A look is at one page of history, and there is one look after each pause: what it costs a second
-/// does not grow with the number of runs. A page on which all are over is not looked at again, nor
-/// often one on which nothing has begun, since a submission starts in its order.
+/// Each look reads one page of history, and a pause precedes each look. So the cost per second does
+/// not grow with the number of runs. A page on which all runs are over is not read again. A page on
+/// which no run has begun is read rarely, since a submission's runs start in order.
 pub(crate) struct Watch {
     runs: BTreeMap<ExecutionId, Followed>,
     groups: BTreeSet<String>,
     pages: Vec<Watched>,
-    /// Which of the pages that stand still is looked at in turn.
+    /// Counts turns, to choose which waiting page to read next.
     turn: usize,
 }
 
-/// A page that some of the runs are on.
+/// A page of history that has some of the runs on it.
 struct Watched {
     group: String,
     cursor: Option<String>,
-    /// The runs that were on it.
+    /// The runs that were on the page.
     ids: Vec<ExecutionId>,
 }
 
 impl Watch {
-    /// Of these runs, with the lines they are from, which are in these groups.
+    /// Makes a watch of these runs, given with their line numbers. `groups` are the groups they are
+    /// in.
     pub(crate) fn new(
         runs: impl IntoIterator<Item = (usize, ExecutionId)>,
         groups: BTreeSet<String>,
@@ -170,20 +170,20 @@ impl Watch {
         }
     }
 
-    /// The runs, in their lines' order.
+    /// The runs, in the order of their ids.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (&ExecutionId, &Followed)> {
         self.runs.iter()
     }
 
-    /// How many stand where.
+    /// How many runs are in each status.
     pub(crate) fn counts(&self) -> Counts {
         self.runs.values().map(|run| run.status.clone()).collect()
     }
 
-    /// Follows them until all are over.
+    /// Follows the runs until all are over.
     ///
     /// # Errors
-    /// The API's.
+    /// The API's errors.
     pub(crate) async fn follow(
         &mut self,
         client: &Client,
@@ -214,7 +214,8 @@ impl Watch {
         screen.gauge(counts.over(), counts.total(), &counts.line());
     }
 
-    /// Walks through the groups until every run that is not over was seen; what is nowhere is lost.
+    /// Reads the groups until every unfinished run was seen. Runs that are on no page are looked up
+    /// alone.
     async fn find(&mut self, client: &Client, screen: &Screen) -> Result<(), CallError> {
         self.pages.clear();
         let open = self.runs.iter().filter(|(_, run)| !run.over);
@@ -251,12 +252,13 @@ impl Watch {
         for id in unseen {
             self.find_alone(client, &id).await?;
         }
-        // A submission begins at its first line, and history at its last.
+        // A submission starts at its first line, but history begins with its last.
         self.pages.reverse();
         Ok(())
     }
 
-    /// A page may lack what was recorded a moment ago; the record itself does not.
+    /// Looks up one run by its id. A page may lack a run that was recorded a moment ago; the record
+    /// itself is there.
     async fn find_alone(&mut self, client: &Client, id: &ExecutionId) -> Result<(), CallError> {
         match client.execution(id.as_str()).await {
             Ok(got) => self.note_run(&got.value),
@@ -286,7 +288,7 @@ impl Watch {
         }
     }
 
-    /// Nothing more can be learned of this one.
+    /// Marks a run about which nothing more can be learned.
     fn give_up(&mut self, id: &ExecutionId, status: ExecutionStatus, reason: &str) {
         if let Some(run) = self.runs.get_mut(id) {
             (run.status, run.over, run.reason) = (status, true, Some(reason.to_owned()));
@@ -306,8 +308,8 @@ impl Watch {
         }
     }
 
-    /// The pages to look at next: those where something moves, the first that stands still, and of
-    /// the others one in turn. `None` when there is nothing left on any.
+    /// The pages to read next: all pages with runs that have begun, the first page with only
+    /// waiting runs, and one of the other such pages in turn. `None` if all runs are over.
     fn turn(&mut self) -> Option<Vec<usize>> {
         let runs = |page: &Watched| -> Vec<&Followed> {
             page.ids.iter().filter_map(|id| self.runs.get(id)).collect()
@@ -334,8 +336,8 @@ impl Watch {
         (!turn.is_empty()).then(|| turn.into_iter().map(|(place, _)| place).collect())
     }
 
-    /// Looks at one page again. Who is not on it any more, because others came to it, is on the
-    /// next.
+    /// Reads one page again. Newer runs push older ones to the next page, so runs that left this
+    /// page are looked for there.
     async fn look(&mut self, client: &Client, place: usize) -> Result<(), CallError> {
         let Some(watched) = self.pages.get_mut(place) else {
             return Ok(());
@@ -372,7 +374,7 @@ mod tests {
 
     use super::*;
 
-    /// Pages with runs in these statuses.
+    /// A watch of pages whose runs have these statuses.
     fn watch(pages: &[&[ExecutionStatus]]) -> Watch {
         let mut watch = Watch::new([], BTreeSet::new());
         for (number, statuses) in (0_u128..).zip(pages) {

@@ -1,16 +1,17 @@
-//! Where mycli keeps what is the user's.
+//! Where mycli keeps the user's files.
 
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
-/// The folder `~/.mycli`, or what `MYCLI_HOME` names, if it is known.
+/// The folder `~/.mycli`, or the one that `MYCLI_HOME` names. Unset if neither is known.
 #[derive(Clone, Debug)]
 pub(crate) struct Home(Option<PathBuf>);
 
 impl Home {
-    /// Reads `MYCLI_HOME` and `HOME`, and asks for the user's home directory. The working directory
-    /// is none: what somebody else put there would be taken for the user's settings.
+    /// Reads `MYCLI_HOME` and `HOME`, and asks for the user's home directory. It never falls back
+    /// to the working directory: another user's files there would be taken for this user's
+    /// settings.
     pub(crate) fn find() -> Self {
         let named = std::env::var_os("MYCLI_HOME")
             .filter(|path| !path.is_empty())
@@ -23,18 +24,18 @@ impl Home {
         Self(named.or_else(own))
     }
 
-    /// Endpoint and key.
+    /// The path of the configuration file, with endpoints and keys.
     ///
     /// # Errors
-    /// When the user has no home directory.
+    /// The user has no home directory.
     pub(crate) fn config(&self) -> Result<PathBuf, Failure> {
         Ok(self.folder()?.join("config.yaml"))
     }
 
-    /// History, queue and logs of this machine.
+    /// The folder with this machine's history, queue and logs.
     ///
     /// # Errors
-    /// As [`Self::config`].
+    /// The same as for [`Self::config`].
     pub(crate) fn local(&self) -> Result<PathBuf, Failure> {
         Ok(self.folder()?.join("local"))
     }

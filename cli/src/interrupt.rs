@@ -1,4 +1,4 @@
-//! Ctrl-C and its relatives while a run is followed.
+//! Handles Ctrl-C and similar signals while a run is followed.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -9,14 +9,14 @@ use tokio::{
 
 use crate::screen::Screen;
 
-/// What the user wants of the run.
+/// What the user wants to do with the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
-    /// Stop it.
+    /// Stop the run.
     Cancel,
-    /// Leave it.
+    /// Stop following the run, which goes on.
     Detach,
-    /// Nothing: go on.
+    /// Go on following.
     Stay,
 }
 
@@ -31,7 +31,7 @@ impl Interrupts {
     /// Catches SIGINT, SIGTERM and SIGHUP.
     ///
     /// # Errors
-    /// When the process may not.
+    /// The signal handlers cannot be installed.
     pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -40,7 +40,7 @@ impl Interrupts {
         })
     }
 
-    /// Any of them.
+    /// Waits for any of the signals.
     pub(crate) async fn any(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -49,8 +49,8 @@ impl Interrupts {
         }
     }
 
-    /// The next wish about `what`. On a terminal Ctrl-C asks, and a second one means to leave;
-    /// elsewhere nobody can answer.
+    /// Waits for the user's next wish about `what`. On a terminal, Ctrl-C asks, and a second Ctrl-C
+    /// detaches. Elsewhere nobody can answer, so any signal detaches.
     pub(crate) async fn wish(&mut self, what: &str, screen: &Screen) -> Wish {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -69,13 +69,13 @@ impl Interrupts {
     }
 }
 
-/// Asks on the terminal. A thread of its own reads, because nothing can interrupt that: the process
-/// ends without waiting for it.
+/// Asks on the terminal. A separate thread reads the answer, because reading cannot be interrupted.
+/// The process ends without waiting for that thread.
 async fn answer(what: &str) -> Wish {
     let question = format!(
         "\nmycli: c cancels {what}, d (or Ctrl-C again) leaves it running, Enter goes on following: "
     );
-    // Who cannot be asked is not asked again: no answer means to leave.
+    // If the question cannot be shown, no answer comes, and that means to detach.
     drop(io::stderr().lock().write_all(question.as_bytes()));
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || {

@@ -104,10 +104,10 @@ struct Made {
 }
 
 impl Keys {
-    /// Runs it.
+    /// Runs `mycli keys` and returns the exit code.
     ///
     /// # Errors
-    /// The API's.
+    /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let done = match &self.action {
@@ -130,7 +130,8 @@ async fn create(
     let body = serde_json::json!({"name": name, "role": role})
         .to_string()
         .into_bytes();
-    // Once: a second key of this name would be refused, and the first one's answer is lost.
+    // Sent only once. If the answer is lost, the key is lost with it, and a second key of this name
+    // would be refused.
     let answer = client
         .call(Call::post(path(&["keys"], &[]), Some(body)).once())
         .await;
@@ -156,8 +157,8 @@ async fn rotate(context: &Context, client: &Client, name: &Name, now: bool) -> R
     let own = client.whoami().await.map(|own| own.value);
     let is_own =
         own.is_ok_and(|own| own.name == name.as_str() && own.principal != Principal::Local);
-    // Once: where the answer is lost there is a new key that nobody knows, and another one in its
-    // place is the way out.
+    // Sent only once. If the answer is lost, there may be a new key that nobody knows. The way out
+    // is to rotate again.
     let answer = client
         .call(Call::post(path(&["keys", name.as_str(), "rotate"], &[]), Some(body)).once())
         .await;

@@ -1,4 +1,4 @@
-//! Submitting a request and seeing it through: the common end of `exec` and `rerun`.
+//! Submits a request and follows the run to its end. `exec` and `rerun` share this part.
 
 use domain::{
     api::Accepted,
@@ -18,10 +18,12 @@ use crate::{
     screen::Stream,
 };
 
-/// The command: one argument as it is, or the words after `--` with their boundaries.
+/// The command's shell text: a single argument unchanged, or the words after `--`, quoted so that
+/// they stay apart.
 ///
 /// # Errors
-/// Several arguments, which may be meant either way, and what no shell can be given.
+/// There are several arguments before `--`, which could be meant either way, or a word holds a NUL
+/// byte.
 pub(crate) fn command_text(command: &[String], argv: &[String]) -> Result<String, Failure> {
     match (command, argv) {
         ([text], []) => Ok(text.clone()),
@@ -38,10 +40,10 @@ pub(crate) fn command_text(command: &[String], argv: &[String]) -> Result<String
     }
 }
 
-/// Submits and, unless told to detach, follows to the end.
+/// Submits a request and, unless told to detach, follows the run to its end.
 ///
 /// # Errors
-/// A refusal, an API that cannot be reached, or a screen that cannot be written to.
+/// The API refuses or cannot be reached, or the output cannot be written.
 pub(crate) async fn run(
     context: &Context,
     client: &Client,
@@ -65,7 +67,8 @@ pub(crate) async fn run(
     }
 }
 
-/// A body that is too large was not read, so that only we can tell what of the request is.
+/// Explains a refusal of a body that is too large. The server did not read the body, so only the
+/// client can find out which field is at fault.
 fn explained(context: &Context, request: SubmitRequest, failure: Failure) -> Failure {
     if !matches!(&failure, Failure::Call(CallError::Refused(problem)) if problem.code == "body_too_large")
     {
@@ -80,7 +83,7 @@ fn explained(context: &Context, request: SubmitRequest, failure: Failure) -> Fai
 /// Runs an execution again with changes and, unless told to detach, follows the new run to its end.
 ///
 /// # Errors
-/// As of [`run`].
+/// The same as for [`run`].
 pub(crate) async fn rerun(
     context: &Context,
     client: &Client,
@@ -99,7 +102,7 @@ pub(crate) async fn rerun(
     go_on(context, client, &accepted, flags).await
 }
 
-/// What is followed on this machine runs in this process.
+/// Starts the runner in this process, on this machine, for a run that is followed.
 async fn start(client: &Client, flags: LaunchFlags) -> Result<(), Failure> {
     match client {
         Client::Local(machine) if !flags.detach => machine
@@ -130,7 +133,7 @@ fn announce(context: &Context, accepted: &Got<Accepted>) -> Result<u8, Failure> 
         false => output::text(context, &format!("{id}\n")),
     };
     if told.is_err() {
-        // It will run, and nobody else knows its id.
+        // The run will start, and nobody else knows its id.
         context.screen.say(&format!("submitted {id}"));
     }
     told.map(|()| exit::SUCCESS)
@@ -157,12 +160,13 @@ async fn see_through(
             }
             Ok(output::verdict(context, &got.value))
         }
-        // Nothing is known of the command's end, which a caller must not take for a success.
+        // The command's exit code is not known, and a caller must not take this for a success.
         Ended::Detached => Ok(exit::UNKNOWN),
     }
 }
 
-/// Every submission has an idempotency key: a lost answer must not make two runs of one.
+/// The given idempotency key, or a random one. Every submission has a key, so that a lost answer
+/// never leads to two runs.
 fn key_or_random(given: Option<String>) -> Result<String, Failure> {
     given.map_or_else(random_key, Ok)
 }
@@ -174,10 +178,10 @@ fn random_key() -> Result<String, Failure> {
     Ok(format!("mycli-{}", hex::encode(bytes)))
 }
 
-/// Prints the request after checking it by the rules of where it would go; sends nothing.
+/// Checks the request by the rules of its destination and prints it. Sends nothing.
 ///
 /// # Errors
-/// Every fault there is.
+/// All faults of the request.
 pub(crate) fn dry_run(context: &Context, request: &SubmitRequest) -> Result<u8, Failure> {
     request
         .clone()
@@ -189,11 +193,11 @@ pub(crate) fn dry_run(context: &Context, request: &SubmitRequest) -> Result<u8, 
     Ok(exit::SUCCESS)
 }
 
-/// What applies where a request says nothing, as far as can be known before it is sent: of this
-/// machine, or of a stack as it comes.
+/// The defaults for what a request leaves out, as far as they are known before it is sent: this
+/// machine's, or those of an unchanged stack.
 ///
 /// # Errors
-/// A configuration file that cannot be used.
+/// The configuration file cannot be used.
 pub(crate) fn defaults(context: &Context) -> Result<Defaults, Failure> {
     let one_machine = context.global.local
         || context
@@ -202,7 +206,7 @@ pub(crate) fn defaults(context: &Context) -> Result<Defaults, Failure> {
     Ok(draft::defaults(one_machine))
 }
 
-/// Adds to a refusal's faults where they come from.
+/// Adds to the faults of a refusal the places where the values came from.
 pub(crate) fn placed(
     error: Failure,
     place: impl FnOnce(Vec<FieldError>) -> Vec<FieldError>,

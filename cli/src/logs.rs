@@ -1,4 +1,4 @@
-//! `mycli logs`: what a run has printed.
+//! `mycli logs`: shows what a run has printed.
 
 use clap::Args;
 use domain::{Timestamp, execution::ExecutionStatus, id::ExecutionId};
@@ -25,7 +25,8 @@ Examples:
 
 Exit code: 0, or 1 if there is no log to show; with -f as of exec.";
 
-/// Most lines of `--tail`. Ours: they are kept while the log is read to its end.
+/// The largest `--tail`. We chose a limit because the lines are kept in memory while the log is
+/// read to its end.
 const TAIL_MAX: usize = 10_000_000;
 
 /// The command line of `logs`.
@@ -48,10 +49,10 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// Runs it.
+    /// Runs `mycli logs` and returns the exit code.
     ///
     /// # Errors
-    /// The API's.
+    /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let ended = self.show(context, &client).await;
@@ -106,7 +107,8 @@ impl Logs {
                 Ended::Final(got) => Ok(output::verdict(context, &got.value)),
                 Ended::Detached => Ok(exit::UNKNOWN),
             },
-            // Whoever read the log has gone, as `head` does: there is nothing to follow for.
+            // The reader of the log has gone away, as `head` does. There is nobody left to follow
+            // for.
             () = context.screen.closing() => Ok(exit::SUCCESS),
         }
     }

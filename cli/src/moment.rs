@@ -3,10 +3,11 @@
 use chrono::{Local, NaiveDate, TimeDelta, Utc};
 use domain::Timestamp;
 
-/// Reads a moment: how long ago (`30m`, `2h`, `7d`), a date in the user's time zone, or RFC 3339.
+/// Reads a point in time: how long ago (`30m`, `2h`, `7d`), a date in the user's time zone, or RFC
+/// 3339.
 ///
 /// # Errors
-/// Says which forms there are.
+/// The text has none of these forms; the message names them.
 pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
     let ago = || {
         TimeDelta::from_std(humantime::parse_duration(text).ok()?)
@@ -33,19 +34,19 @@ pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
 /// Reads a span: `90s`, `30m`, `12h`, `30d`.
 ///
 /// # Errors
-/// Says what is wrong.
+/// The text is not a span, or the span is too long.
 pub(crate) fn span(text: &str) -> Result<TimeDelta, String> {
     let span = humantime::parse_duration(text)
         .map_err(|error| format!("{error}; write it as in 12h or 30d"))?;
     TimeDelta::from_std(span).map_err(|_| "that is too long".into())
 }
 
-/// A moment with milliseconds, UTC.
+/// Formats a time with milliseconds, in UTC.
 pub(crate) fn exact(moment: Timestamp) -> String {
     moment.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-/// A moment to the second, in the user's time zone.
+/// Formats a time to the second, in the user's time zone.
 pub(crate) fn shown(moment: Timestamp) -> String {
     moment
         .with_timezone(&Local)
@@ -53,7 +54,8 @@ pub(crate) fn shown(moment: Timestamp) -> String {
         .to_string()
 }
 
-/// A span in its one or two largest units: `850 ms`, `12 s`, `3 min 5 s`, `2 h 10 min`, `4 d 1 h`.
+/// Formats a span in its one or two largest units: `850 ms`, `12 s`, `3 min 5 s`, `2 h 10 min`, `4
+/// d 1 h`.
 pub(crate) fn words(span: TimeDelta) -> String {
     let seconds = span.num_seconds();
     match seconds {
@@ -74,7 +76,8 @@ fn two(large: i64, unit: &str, small: i64, small_unit: &str) -> String {
     }
 }
 
-/// A span in its largest unit and at most four characters: `12s`, `3m`, `2h`, `400d`.
+/// Formats a span in its largest unit: `12s`, `3m`, `2h`, `400d`. Up to 999 days that is at most
+/// four characters.
 pub(crate) fn short(span: TimeDelta) -> String {
     let seconds = span.num_seconds().max(0);
     match seconds {

@@ -1,4 +1,4 @@
-//! What the user types: a secret without showing it, and answers to questions.
+//! Reads what the user types: secrets, without showing them, and answers to questions.
 
 use std::io::{self, BufRead, IsTerminal, Read};
 
@@ -7,14 +7,15 @@ use secrecy::SecretString;
 
 use crate::{context::Context, failure::Failure};
 
-/// Most bytes of a value that are read. Ours: eight times what any variable can hold, so that what
-/// is too long by mistake is told with its length, and what has no end does not fill the memory.
+/// The most bytes of a value that we read. We chose eight times what any variable can hold. A value
+/// that is too long by mistake can then be reported with its length, and endless input does not
+/// fill the memory.
 const VALUE_MAX: u64 = 1 << 20;
 
-/// A line of standard input; on a terminal it is asked for with `prompt`, and not shown.
+/// Reads a line of standard input. On a terminal it shows `prompt` and hides what is typed.
 ///
 /// # Errors
-/// Standard input's.
+/// Standard input cannot be read, or the line is not UTF-8.
 pub(crate) fn secret_line(context: &Context, prompt: &str) -> Result<SecretString, Failure> {
     let line = line_unseen(context, prompt).map_err(Failure::io("read standard input"))?;
     let line = String::from_utf8(line)
@@ -22,11 +23,11 @@ pub(crate) fn secret_line(context: &Context, prompt: &str) -> Result<SecretStrin
     Ok(line.into())
 }
 
-/// The bytes of a value: a line that is typed unseen, or all of standard input but for the line end
-/// after it.
+/// Reads the bytes of a value: a hidden line on a terminal, else all of standard input. One line
+/// end at the end is removed.
 ///
 /// # Errors
-/// Standard input's, and a value that is too long for any use.
+/// Standard input cannot be read, or the value is too long for any use.
 pub(crate) fn secret_value(context: &Context, prompt: &str) -> Result<Vec<u8>, Failure> {
     let read = || {
         if io::stdin().is_terminal() {
@@ -49,7 +50,7 @@ pub(crate) fn secret_value(context: &Context, prompt: &str) -> Result<Vec<u8>, F
     Ok(without_line_end(bytes))
 }
 
-/// Takes off one line end, `\n` or `\r\n`.
+/// Removes one line end, `\n` or `\r\n`.
 fn without_line_end(mut bytes: Vec<u8>) -> Vec<u8> {
     let end = bytes.strip_suffix(b"\n").map_or(bytes.len(), |rest| {
         rest.strip_suffix(b"\r").unwrap_or(rest).len()
@@ -58,10 +59,10 @@ fn without_line_end(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Asks a question; `true` for yes. Nobody is asked where nobody can answer.
+/// Asks a question and returns whether the answer is yes.
 ///
 /// # Errors
-/// Standard input's.
+/// Standard input cannot be read.
 pub(crate) fn agreed(context: &Context, question: &str) -> Result<bool, Failure> {
     let answer = answer(context, &format!("{question} [y/N]"))?;
     Ok(matches!(answer.to_lowercase().as_str(), "y" | "yes"))
@@ -70,7 +71,7 @@ pub(crate) fn agreed(context: &Context, question: &str) -> Result<bool, Failure>
 /// Asks for a text.
 ///
 /// # Errors
-/// Standard input's.
+/// Standard input cannot be read.
 pub(crate) fn answer(context: &Context, question: &str) -> Result<String, Failure> {
     context.screen.no_progress();
     context.screen.say(question);
@@ -82,7 +83,7 @@ pub(crate) fn answer(context: &Context, question: &str) -> Result<String, Failur
     Ok(line.trim().to_owned())
 }
 
-/// Whether somebody can be asked.
+/// Whether a user at a terminal can be asked.
 pub(crate) fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
@@ -99,7 +100,7 @@ fn line_unseen(context: &Context, prompt: &str) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// While it lives the terminal does not show what is typed.
+/// Hides what is typed on the terminal until it is dropped.
 struct Silence(Termios);
 
 impl Silence {
@@ -114,7 +115,7 @@ impl Silence {
 
 impl Drop for Silence {
     fn drop(&mut self) {
-        // The terminal is gone if this fails.
+        // This fails only if the terminal is gone.
         let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &self.0);
     }
 }

@@ -1,5 +1,5 @@
-//! `mycli secrets`: values that runs get by name. They go from standard input to where they are
-//! kept, and nowhere else.
+//! `mycli secrets`: values that runs get by name. A value goes from standard input to its store,
+//! and nowhere else.
 
 use std::{fmt::Display, fs, io, path::PathBuf};
 
@@ -110,10 +110,10 @@ impl From<Least> for Role {
 }
 
 impl Secrets {
-    /// Runs it.
+    /// Runs `mycli secrets` and returns the exit code.
     ///
     /// # Errors
-    /// Where the values are kept.
+    /// A value was refused, or the store of the values cannot be used.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         if context.global.local {
             here(context, self.action)?;
@@ -124,13 +124,14 @@ impl Secrets {
     }
 }
 
-/// A name. Not read by clap: its message would repeat `NAME=value`, and with it the value.
+/// Parses a secret's name. Clap does not do it: its message would repeat `NAME=value`, and so the
+/// value.
 fn named(name: &str) -> Result<SecretName, Failure> {
     name.parse()
         .map_err(|error: EnvError| Failure::Usage(error.to_string()))
 }
 
-/// The hosts that are named for a secret.
+/// Parses the hosts given for a secret.
 fn hosts(name: &SecretName, hosts: &[String]) -> Result<Vec<GitHost>, Failure> {
     if !hosts.is_empty() && !git::has_hosts(name.as_str()) {
         let message = format!(
@@ -147,7 +148,7 @@ fn hosts(name: &SecretName, hosts: &[String]) -> Result<Vec<GitHost>, Failure> {
     hosts.iter().map(read).collect()
 }
 
-/// What a credential for git is for, in words.
+/// The hosts that a git credential is for, in words.
 fn for_hosts(record: &SecretRecord) -> String {
     match record.git_hosts() {
         hosts if hosts.is_empty() => String::new(),
@@ -163,7 +164,7 @@ fn joined(hosts: &[GitHost]) -> String {
         .join(", ")
 }
 
-/// See [`Action::Set`].
+/// Refuses a value on the command line; see [`Action::Set`].
 fn refuse_value(value: Option<&String>) -> Result<(), Failure> {
     let message = "a value on the command line can be seen by every user of this machine: leave it out and type it, or send it to \
                    standard input";
@@ -236,8 +237,8 @@ async fn there(context: &Context, action: Action) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The value for a secret. A value that no task can be started with is refused here, and not by
-/// each run that names the secret.
+/// Reads the value for a secret. A value that no task could be started with is refused here.
+/// Otherwise each run that names the secret would fail.
 fn value(context: &Context, name: &SecretName) -> Result<SecretString, Failure> {
     let bytes = prompt::secret_value(
         context,
@@ -254,12 +255,12 @@ fn value(context: &Context, name: &SecretName) -> Result<SecretString, Failure> 
         .map_err(|error| unset(name, &error))
 }
 
-/// A value that was refused, of which the error holds nothing.
+/// The error for a value that was refused. It holds no part of the value.
 fn unset(name: &SecretName, error: &impl Display) -> Failure {
     Failure::Usage(format!("{name}: {error}. Nothing was set"))
 }
 
-/// This machine's secrets are files that only their owner can read.
+/// Manages this machine's secrets, which are files that only their owner can read.
 fn here(context: &Context, action: Action) -> Result<(), Failure> {
     let files = Files::new(context.home.local()?.join("secrets"));
     match action {
@@ -277,13 +278,14 @@ fn here(context: &Context, action: Action) -> Result<(), Failure> {
             refuse_value(given.as_ref())?;
             let named_hosts = hosts(&name, &for_hosts_named)?;
             let value = value(context, &name)?;
-            // As in a stack: the new value is never used for what only the old one was for.
+            // The hosts are written first, as in a stack. So the new value is never used for hosts
+            // that only the old one was for.
             if !named_hosts.is_empty() {
                 let lines: String = named_hosts.iter().map(|host| format!("{host}\n")).collect();
                 write(files.hosts_path(name.as_str()), &lines)?;
             }
-            // One line end is taken off when it is read, so that a file that was made by hand may
-            // have one.
+            // Reading removes one line end, so that a file made by hand may end with one. So we
+            // write one.
             write(
                 files.path(name.as_str()),
                 &format!("{}\n", value.expose_secret()),
@@ -332,7 +334,7 @@ fn write(path: PathBuf, text: &str) -> Result<(), Failure> {
     settings::write_private(&path, text.as_bytes()).map_err(|error| Failure::File { path, error })
 }
 
-/// Removes a file; says whether there was one.
+/// Removes a file, and returns whether it existed.
 fn remove(path: PathBuf) -> Result<bool, Failure> {
     match fs::remove_file(&path) {
         Ok(()) => Ok(true),
@@ -341,7 +343,7 @@ fn remove(path: PathBuf) -> Result<bool, Failure> {
     }
 }
 
-/// Whether a list says which roles may use a secret: on one machine every run is its owner's.
+/// Whether a list shows the roles that may use a secret. On one machine every run is its owner's.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Roles {
     Shown,

@@ -14,13 +14,13 @@ use serde::Deserialize;
 
 use crate::encoding;
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// The address of an API that is no stack of `stacks`.
+    /// The address of an API that is not one of `stacks`.
     pub(crate) endpoint: Option<String>,
-    /// The key for it.
+    /// The key for that address.
     pub(crate) key: Option<SecretString>,
     /// The stack that is used when none is named.
     pub(crate) stack: Option<StackName>,
@@ -28,28 +28,28 @@ pub(crate) struct Settings {
     pub(crate) stacks: BTreeMap<StackName, Profile>,
 }
 
-/// What is kept of a stack.
+/// The file's entry for a stack.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Profile {
-    /// The address of its API.
+    /// The address of the stack's API.
     pub(crate) endpoint: Option<String>,
-    /// The key for it.
+    /// The key for that address.
     pub(crate) key: Option<SecretString>,
-    /// The AWS account it is in.
+    /// The stack's AWS account.
     pub(crate) account: Option<String>,
-    /// The region it is in.
+    /// The stack's region.
     pub(crate) region: Option<String>,
-    /// The profile of `~/.aws` that it was made with.
+    /// The profile of `~/.aws` that the stack was made with.
     pub(crate) aws_profile: Option<String>,
-    /// The address of the emulator that it is in.
+    /// The address of the emulator that the stack is in.
     pub(crate) endpoint_url: Option<String>,
 }
 
 /// An endpoint and its key, as the file has them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
-    /// The stack's name; `None` for the endpoint that is none of `stacks`.
+    /// The stack's name; `None` for the endpoint that is not one of `stacks`.
     pub(crate) stack: Option<&'a StackName>,
     /// The address.
     pub(crate) endpoint: Option<&'a str>,
@@ -57,18 +57,18 @@ pub(crate) struct Entry<'a> {
     pub(crate) key: Option<&'a SecretString>,
 }
 
-/// Why the file cannot be used. Never holds a part of the file's text: that may be the key.
+/// Why the file cannot be used. Never holds a part of the file's text, which may be the key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
-    /// Someone else could take the key.
+    /// Other users can read the file, and so the key.
     #[error("{} can be read by others (mode {mode:04o}): make it yours alone with `chmod 600 {}`", path.display(), path.display())]
     Readable {
         /// The file.
         path: PathBuf,
-        /// Its permissions.
+        /// The file's permissions.
         mode: u32,
     },
-    /// Not YAML, or keys that are unknown.
+    /// The file is not valid YAML or has unknown keys.
     #[error(
         "{} is not right{}: it holds `endpoint` and `key`, or `stack` with a name and `stacks` with a map of each to its `endpoint`, `key`, \
          `account`, `region`, `aws_profile` and `endpoint_url`",
@@ -78,33 +78,33 @@ pub(crate) enum SettingsError {
     Form {
         /// The file.
         path: PathBuf,
-        /// Where, if that is known.
+        /// The line number, from 1, if it is known.
         line: Option<usize>,
     },
-    /// Not UTF-8.
+    /// The file is not UTF-8.
     #[error("{} {fault}", path.display())]
     Encoding {
         /// The file.
         path: PathBuf,
-        /// What it is, and what to do.
+        /// What encoding it seems to have, and what to do.
         fault: String,
     },
-    /// A stack that is not in the file.
+    /// The file does not have this stack.
     #[error("there is no stack `{name}` in {}{}", path.display(), there_are(known))]
     NoStack {
-        /// What was asked for.
+        /// The stack that was asked for.
         name: StackName,
         /// The file.
         path: PathBuf,
-        /// The stacks that are in it.
+        /// The stacks in the file.
         known: Vec<StackName>,
     },
-    /// Reading or writing failed.
+    /// The file cannot be read or written.
     #[error("failed to use {}: {error}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         error: io::Error,
     },
 }
@@ -124,10 +124,10 @@ fn at(line: Option<usize>) -> String {
 }
 
 impl Settings {
-    /// Reads the file; nothing is set when there is none.
+    /// Reads the file. If there is none, nothing is set.
     ///
     /// # Errors
-    /// [`SettingsError`], also when others may read the file.
+    /// [`SettingsError`], also when other users can read the file.
     pub(crate) fn read(path: &Path) -> Result<Self, SettingsError> {
         let failed = |error| SettingsError::Io {
             path: path.to_owned(),
@@ -165,8 +165,8 @@ impl Settings {
             .map_err(|error| error.location().map(|place| place.line()))
     }
 
-    /// Puts the file in place whole, readable by the user alone: whoever reads meanwhile sees the
-    /// old or the new one.
+    /// Writes the whole file in one step, readable by the user alone. A concurrent reader sees the
+    /// old file or the new one.
     ///
     /// # Errors
     /// [`SettingsError::Io`].
@@ -177,7 +177,8 @@ impl Settings {
         })
     }
 
-    /// JSON strings are YAML too, and need no thought about quoting.
+    /// The file's text. Values are written as JSON strings, which are valid YAML and need no other
+    /// quoting.
     fn text(&self) -> String {
         let mut text = lines(
             "",
@@ -202,8 +203,8 @@ impl Settings {
         text
     }
 
-    /// The entry of the stack that is named, else of the one in use, else the one without a name,
-    /// else the only stack there is.
+    /// The entry to use: the named stack's, else that of the stack in use. If neither is set, it is
+    /// the entry without a stack, or the only stack if that entry is empty.
     pub(crate) fn entry(&self, named: Option<&StackName>) -> Entry<'_> {
         let plain = Entry {
             stack: None,
@@ -233,7 +234,7 @@ impl Settings {
         })
     }
 
-    /// All entries that have something.
+    /// All entries, without an empty one that belongs to no stack.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let plain = Entry {
             stack: None,
@@ -248,7 +249,7 @@ impl Settings {
 }
 
 impl Profile {
-    /// Whether the other one says the same.
+    /// Whether the other profile has the same values.
     pub(crate) fn same(&self, other: &Self) -> bool {
         self.lines() == other.lines()
     }
@@ -282,10 +283,10 @@ fn lines(indent: &str, values: &[(&str, Option<&str>)]) -> String {
         .collect()
 }
 
-/// Writes a file of mode 0600 in one step, and its folder (0700) if there is none.
+/// Writes a file of mode 0600 in one step. Makes its folder (0700) if there is none.
 ///
 /// # Errors
-/// Those of the file system.
+/// The file system's errors.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new()

@@ -1,4 +1,4 @@
-//! `mycli status`: all that is known of one run, or how a group stands.
+//! `mycli status`: shows all that is known of one run, or the state of a group.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -45,10 +45,10 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    /// Runs it.
+    /// Runs `mycli status` and returns the exit code.
     ///
     /// # Errors
-    /// The API's.
+    /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let shown = match &self.group {
@@ -71,18 +71,18 @@ impl Status {
     }
 }
 
-/// How a group stands: what `-o json` prints.
+/// The state of a group, as `-o json` prints it.
 #[derive(Debug, Serialize)]
 struct GroupStatus {
     group: String,
     total: usize,
     counts: Counts,
-    /// For each reason, in its last wording, how many wait for it.
+    /// How many runs wait for each reason, in its latest wording.
     waiting: BTreeMap<String, usize>,
-    /// How it was last cancelled, and how far that is.
+    /// The group's last cancel, and how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     cancel: Option<GroupCancelView>,
-    /// The failed runs of a group that were last run again in this one, and how far that is.
+    /// The last rerun of failed runs into this group, and how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     rerun: Option<GroupRerunView>,
 }
@@ -95,8 +95,8 @@ impl GroupStatus {
             if let Listed::Run(run) = listed
                 && let Some(why) = run.waiting
             {
-                // A limit's usage changes while its runs are looked at, page by page: but for its
-                // numbers it is one reason, and the last holds.
+                // A limit's usage changes while we read its runs page by page. Reasons that differ
+                // only in their numbers are one reason, and we keep the last wording.
                 let kind = why
                     .reason
                     .replace(|letter: char| letter.is_ascii_digit(), "");
@@ -114,7 +114,7 @@ impl GroupStatus {
         }
         let (cancel, rerun) = match client.group(group).await {
             Ok(got) => (got.value.cancel, got.value.rerun),
-            // A stack of before knows no such thing.
+            // An older stack does not have this path.
             Err(CallError::Refused(problem)) if problem.status == 404 => (None, None),
             Err(error) => return Err(error.into()),
         };
@@ -197,7 +197,7 @@ impl GroupStatus {
     }
 }
 
-/// Label and value, one a line; what is not known is left out.
+/// A page with a label and a value on each line. Unknown values are left out.
 struct Page(String);
 
 impl Page {
@@ -264,7 +264,7 @@ fn request_rows(page: &mut Page, run: &ExecutionView) {
     );
 }
 
-/// Values may be secret, names are not.
+/// The names in a list. Values may be secret and are not shown.
 fn names<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
     let list = names.map(String::as_str).collect::<Vec<_>>().join(", ");
     (!list.is_empty()).then_some(list)
@@ -278,7 +278,7 @@ fn retries(retries: u8, causes: &[String]) -> String {
     }
 }
 
-/// Each phase with the time it took from the one before.
+/// Adds a row for each phase, with the time since the phase before it.
 fn phase_rows(page: &mut Page, run: &ExecutionView) {
     page.row(
         "submitted",

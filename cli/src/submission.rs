@@ -1,5 +1,5 @@
-//! Sending many requests as one submission and, if wanted, following them: the common end of `bulk`
-//! and `rerun --failed`.
+//! Sends many requests as one submission and can follow them. `bulk` and `rerun --failed` share
+//! this part.
 
 use std::{
     cell::Cell,
@@ -41,17 +41,18 @@ pub(crate) mod reruns;
 
 use self::reruns::Reruns;
 
-/// What an id of ours begins with.
+/// The prefix of a submission's id.
 const PREFIX: &str = "sub_";
-/// How far the clock of the machine that made an id may be ahead of this one's. Ours.
+/// How far the clock of the machine that made an id may be ahead of this one's. We chose an hour:
+/// working clocks differ by much less, so an id further ahead was not made by mycli.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(1);
 /// How long the API knows a submission (DESIGN §7: as long as an idempotency key).
 const KNOWN_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// One submission.
+/// A submission.
 #[derive(Clone, Debug)]
 pub(crate) struct Submission {
-    /// Its id.
+    /// The submission's id.
     pub(crate) id: Name,
     /// The group of those lines that name none.
     pub(crate) group: String,
@@ -60,11 +61,11 @@ pub(crate) struct Submission {
 }
 
 impl Submission {
-    /// A new one, or the one with this id.
+    /// Begins a new submission, or resumes the one with this id.
     ///
     /// # Errors
-    /// An id that was never made here, or that the API has forgotten: its lines would all run anew,
-    /// or again.
+    /// The id was not made by mycli, or the API has forgotten it by now. In either case all lines
+    /// would run as new ones.
     pub(crate) fn begin(resume: Option<&Name>, group: Option<&str>) -> Result<Self, Failure> {
         let id = match resume {
             Some(id) => resumable(id)?,
@@ -77,17 +78,17 @@ impl Submission {
         })
     }
 
-    /// Whether it was begun before, so that some of it may be accepted already.
+    /// Whether the submission was begun before, so that some of its lines may be accepted already.
     pub(crate) fn is_resumed(&self) -> bool {
         self.resumed
     }
 
-    /// Whether its group is named after it.
+    /// Whether its group has the same name as the submission.
     pub(crate) fn names_its_group(&self) -> bool {
         self.group == self.id.as_str()
     }
 
-    /// A line's keys with its group, unless they name one.
+    /// Adds the submission's group to a line's keys, unless they name a group.
     pub(crate) fn group_in(&self, mut keys: Keys) -> Keys {
         if keys.get("group").is_none_or(Value::is_null) {
             keys.insert("group".into(), Value::String(self.group.clone()));
@@ -96,7 +97,8 @@ impl Submission {
     }
 }
 
-/// The id, if the API may still know it. Whether it does, only what becomes of the lines tells.
+/// Returns the id if the API may still know it. Only the answers for the lines show whether it
+/// does.
 fn resumable(id: &Name) -> Result<Name, Failure> {
     let now = Utc::now();
     let why = match made_at(id) {
@@ -132,8 +134,8 @@ fn new_id() -> Result<Name, Failure> {
         .map_err(|error| Failure::Local(format!("the submission's id {error}")))
 }
 
-/// When an id of ours was made. One that is written otherwise, in lower case perhaps, is another to
-/// the API.
+/// When a submission's id was made. `None` for an id that is spelled differently, for example in
+/// lower case: to the API that is another id.
 fn made_at(id: &Name) -> Option<Timestamp> {
     let text = id.as_str().strip_prefix(PREFIX)?;
     let ulid = Ulid::from_string(text)
@@ -142,7 +144,7 @@ fn made_at(id: &Name) -> Option<Timestamp> {
     Timestamp::from_timestamp_millis(i64::try_from(ulid.timestamp_ms()).ok()?)
 }
 
-/// What became of the lines.
+/// The outcomes of the lines.
 #[derive(Debug, Default)]
 struct Sent {
     accepted: Vec<(usize, ExecutionId)>,
@@ -198,7 +200,7 @@ impl Sent {
     }
 }
 
-/// The outcomes of the lines, by number.
+/// How many lines had each outcome.
 #[derive(Clone, Copy, Debug)]
 struct Totals {
     accepted: usize,
@@ -206,23 +208,23 @@ struct Totals {
     rejected: usize,
 }
 
-/// The groups that were marked as cancelled, and how each mark stood.
+/// The groups that were marked as cancelled, and what the API answered to each mark.
 type Marks = Vec<(String, Option<GroupCancelView>)>;
 
 /// How sending ended.
 enum Ended {
     All,
     Interrupted,
-    /// All of it is to be cancelled. The marks that were set after the last answer came, if none
-    /// has come since.
+    /// The whole submission is to be cancelled. Holds the marks, if no answer has come since they
+    /// were set.
     Cancelled(Option<Marks>),
     Failed(Failure),
 }
 
-/// What is sent.
+/// What a submission consists of.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Batch<'a> {
-    /// The lines of a `bulk`, many in a request.
+    /// The lines of a `bulk`, many in one request.
     Lines(&'a [Ready]),
     /// Runs that the server runs again.
     Reruns(&'a Reruns),
@@ -236,7 +238,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The run that the one with this number repeats.
+    /// The earlier run that the one with this number repeats.
     fn before(self, number: usize) -> Option<&'a ExecutionId> {
         match self {
             Self::Lines(_) => None,
@@ -259,7 +261,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Consecutive lines, as the body of one request.
+/// Splits the lines into request bodies, in order.
 fn chunks(submission: &Submission, lines: &[Ready]) -> Vec<Vec<u8>> {
     let head = |first: usize| {
         format!(
@@ -287,17 +289,17 @@ fn chunks(submission: &Submission, lines: &[Ready]) -> Vec<Vec<u8>> {
     chunks
 }
 
-/// What may yet come to a body: a comma before a line, and its end.
+/// What may still be added to a body: a comma before a line, and the end.
 const AROUND: usize = ",]}".len();
 
 fn closed(body: String) -> Vec<u8> {
     (body + "]}").into_bytes()
 }
 
-/// Sends the lines of a `bulk`, then follows the runs if `wait`; gives the exit code.
+/// Sends the lines of a `bulk`, then follows the runs if `wait`. Returns the exit code.
 ///
 /// # Errors
-/// A request that was refused or had no answer; what was accepted before has been told by then.
+/// A request was refused or had no answer. The lines accepted before have been reported by then.
 pub(crate) async fn run(
     context: &Context,
     client: &Client,
@@ -397,9 +399,9 @@ async fn send(
                 Wish::Detach => return Ended::Interrupted,
                 Wish::Cancel => {
                     is_cancelled.set(true);
-                    // Nothing starts from now on. A submission that nobody knows yet begins with
-                    // what is under way, so that is waited for, and if something came the groups
-                    // are marked once more.
+                    // Nothing more starts from now on. The API may not know the submission yet, and
+                    // then the requests under way create it. So we wait for them, and mark the
+                    // groups again if any was accepted.
                     match mark_all(client, submission, Batch::Lines(lines)).await {
                         Ok(set) => marks = Some(set),
                         Err(error) => return Ended::Failed(error),
@@ -421,7 +423,7 @@ async fn send(
     }
 }
 
-/// The user's next wish. Once all of it is cancelled there is nothing left to ask.
+/// The user's next wish. After a cancel there is nothing left to ask, so any signal means to leave.
 async fn wish(
     interrupts: &mut Interrupts,
     what: &str,
@@ -446,13 +448,13 @@ fn tell_rejected(context: &Context, batch: Batch<'_>, sent: &Sent) {
     }
 }
 
-/// What is cancelled at the prompt of Ctrl-C.
+/// The description of what the Ctrl-C prompt would cancel.
 fn all_of(submission: &Submission) -> String {
     format!("all of the group {}", submission.group)
 }
 
-/// Marks the groups of a submission as cancelled, and shows how they are closed. Lines that are
-/// still on their way find the mark. Another signal ends the waiting: the marks hold.
+/// Marks the groups of a submission as cancelled, and shows the progress of closing them. Lines
+/// that arrive later are subject to the mark too. Another signal ends the waiting; the marks stay.
 async fn cancel_all(
     context: &Context,
     client: &Client,
@@ -461,7 +463,8 @@ async fn cancel_all(
     marks: Option<Marks>,
     interrupts: &mut Interrupts,
 ) -> Result<(), Failure> {
-    // First all, so that none of the last group starts while the first is closed.
+    // All groups are marked first, so that none of the last group starts while the first is being
+    // closed.
     let marks = match marks {
         Some(marks) => marks,
         None => mark_all(client, submission, batch).await?,
@@ -480,7 +483,7 @@ async fn cancel_all(
                 "cancelled the group {group}: {}",
                 cancel::closed(&cancel)
             )),
-            // All of it was over, or nothing had come yet.
+            // Every run was over already, or none had been accepted.
             Err(Failure::Nothing(_)) => context.screen.say(&format!("cancelled the group {group}")),
             Err(error) => return Err(error),
         }
@@ -488,7 +491,7 @@ async fn cancel_all(
     Ok(())
 }
 
-/// Marks each of the groups.
+/// Marks each of the groups as cancelled.
 async fn mark_all(
     client: &Client,
     submission: &Submission,
@@ -502,7 +505,8 @@ async fn mark_all(
     Ok(marked)
 }
 
-/// What is known once sending was cut short: a request under way may have been taken all the same.
+/// Says how far sending got when it was cut short. A request under way may still have been
+/// accepted.
 fn go_on(context: &Context, submission: &Submission, sent: &Sent, of: usize) {
     let id = &submission.id;
     let recorded = sent.recorded().count();
@@ -522,7 +526,7 @@ fn program(context: &Context) -> &'static str {
     }
 }
 
-/// A submission that was sent, with what became of it, for the user.
+/// A submission that was sent and its outcomes, for reporting to the user.
 struct Told<'a> {
     context: &'a Context,
     client: &'a Client,
@@ -534,7 +538,8 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
-    /// All of it was sent: follows the runs if `wait`; gives the exit code.
+    /// Handles a submission that was sent completely: follows the runs if `wait`. Returns the exit
+    /// code.
     async fn all_sent(&self, wait: bool, interrupts: &mut Interrupts) -> Result<u8, Failure> {
         if wait {
             return self.follow(interrupts).await;
@@ -547,7 +552,7 @@ impl Told<'_> {
         })
     }
 
-    /// All of it is to be cancelled, unless it has these marks already.
+    /// Cancels the whole submission. Sets the marks unless they are given.
     async fn cancelled(
         &self,
         marks: Option<Marks>,
@@ -697,7 +702,7 @@ impl Told<'_> {
     }
 }
 
-/// What `-o json` prints.
+/// The report that `-o json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
     submission_id: &'a str,
@@ -747,7 +752,8 @@ fn entries<'a>(batch: Batch<'a>, entries: &'a [(usize, ExecutionId)]) -> Vec<Ent
     entries.iter().map(entry).collect()
 }
 
-/// Those that are over and did not succeed, in the order of their lines: ids may be in another.
+/// The runs that are over and did not succeed, in the order of their lines. The order of ids may
+/// differ.
 fn failed<'a>(batch: Batch<'a>, watch: &'a Watch) -> Vec<Failed<'a>> {
     let ended = watch
         .runs()
@@ -820,7 +826,7 @@ mod tests {
             .map(|number| line(number, &"x".repeat(1_000_000)))
             .collect();
         check(&large, &[(0, 4), (4, 3)]);
-        // Each quote takes two bytes in a request, and four in the event that Lambda is given.
+        // Each quote takes two bytes in a request, and four in the event that Lambda receives.
         let quotes: Vec<_> = (0..7)
             .map(|number| line(number, &"\"".repeat(500_000)))
             .collect();

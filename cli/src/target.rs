@@ -1,4 +1,5 @@
-//! Where a stack is in AWS: the flags for it, what the file knows of it, and who we are there.
+//! Where a stack is in AWS: the flags for it, the file's entry for it, and the caller's identity
+//! there.
 
 use clap::Args;
 use deploy::{
@@ -13,9 +14,9 @@ use crate::{
     settings::Profile,
 };
 
-/// The variable with an emulator's address, as every AWS SDK has it.
+/// The environment variable with an emulator's address, as in every AWS SDK.
 const ENDPOINT_URL: &str = "AWS_ENDPOINT_URL";
-/// The variable with a profile of `~/.aws`.
+/// The environment variable with a profile of `~/.aws`.
 const AWS_PROFILE: &str = "AWS_PROFILE";
 
 /// Which account and region.
@@ -33,20 +34,20 @@ pub(crate) struct AwsFlags {
     endpoint_url: Option<String>,
 }
 
-/// An account that answered, and a stack's name in it.
+/// An AWS account that answered, and a stack's name in it.
 pub(crate) struct Target {
     /// The stack's name.
     pub(crate) name: StackName,
     /// The account.
     pub(crate) account: Account,
-    /// The profile of `~/.aws` that was asked for.
+    /// The chosen profile of `~/.aws`.
     pub(crate) aws_profile: Option<String>,
-    /// What the file knows of the stack.
+    /// The configuration file's entry for the stack.
     pub(crate) known: Option<Profile>,
 }
 
 impl AwsFlags {
-    /// The flags, then the environment, then the file.
+    /// Settings for access to AWS. Precedence, highest first: flags, environment, file.
     fn access(&self, known: Option<&Profile>) -> Result<Access, Failure> {
         let known = known.cloned().unwrap_or_default();
         let given = |flag: &Option<String>, name: &str| match flag {
@@ -60,10 +61,11 @@ impl AwsFlags {
         })
     }
 
-    /// Finds credentials and asks AWS who they are.
+    /// Finds credentials and asks AWS whose they are.
     ///
     /// # Errors
-    /// No credentials, no region, or those of another account than the stack's.
+    /// There are no credentials or no region, or they are for another account or region than the
+    /// stack's.
     pub(crate) async fn open(&self, context: &Context) -> Result<Target, Failure> {
         if context.global.local || context.global.endpoint.is_some() {
             let message = "this is about a stack in an AWS account: name it with --stack, without --local and --endpoint";
@@ -88,7 +90,8 @@ impl AwsFlags {
     }
 }
 
-/// A stack's name stands for one stack: that of another account or region takes another name.
+/// Refuses credentials for another account or region than the stack's. A name stands for one stack,
+/// so a stack elsewhere needs another name.
 fn same_place(name: &StackName, known: &Profile, account: &Account) -> Result<(), Failure> {
     let differs =
         |known: &Option<String>, found: &str| known.as_deref().is_some_and(|known| known != found);
@@ -107,18 +110,18 @@ fn same_place(name: &StackName, known: &Profile, account: &Account) -> Result<()
 }
 
 impl Target {
-    /// The stack, if there is one, in whatever condition.
+    /// The stack, if there is one, in any condition.
     ///
     /// # Errors
-    /// CloudFormation's.
+    /// CloudFormation's errors.
     pub(crate) async fn find(&self) -> Result<Option<StackView>, Failure> {
         Ok(Stacks::new(&self.account, &self.name).find().await?)
     }
 
-    /// The stack, which must stand.
+    /// The stack, which must exist.
     ///
     /// # Errors
-    /// CloudFormation's, and no stack.
+    /// CloudFormation's errors; there is no such stack.
     pub(crate) async fn stack(&self) -> Result<StackView, Failure> {
         let found = self
             .find()
@@ -130,7 +133,7 @@ impl Target {
         })
     }
 
-    /// "account 123456789012 (user/alice), eu-west-1".
+    /// The place in words: "account 123456789012 (user/alice), eu-west-1".
     pub(crate) fn place(&self) -> String {
         let emulator = self
             .account
@@ -146,7 +149,7 @@ impl Target {
         )
     }
 
-    /// What to type for this stack.
+    /// The command to type for this stack.
     pub(crate) fn command(&self, verb: &str) -> String {
         if self.name == StackName::default() {
             format!("mycli {verb}")

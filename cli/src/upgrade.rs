@@ -35,10 +35,10 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Runs it.
+    /// Runs `mycli upgrade` and returns the exit code.
     ///
     /// # Errors
-    /// Whatever stands in the way.
+    /// Anything that prevents the change.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let target = self.aws.open(context).await?;
         let functions = self.rollout.code()?;

@@ -1,4 +1,4 @@
-//! `mycli whoami`: whom an installation takes the caller for.
+//! `mycli whoami`: shows the identity that the installation sees for the caller.
 
 use clap::Args;
 use domain::api::{Version, Whoami as Answer};
@@ -30,10 +30,10 @@ Exit code: 0, or 1 if nobody answers or the key is refused.";
 pub(crate) struct Whoami {}
 
 impl Whoami {
-    /// Runs it.
+    /// Runs `mycli whoami` and returns the exit code.
     ///
     /// # Errors
-    /// The API's.
+    /// The API's errors.
     pub(crate) async fn run(self, context: &Context) -> Result<u8, Failure> {
         let client = context.client(false).await?;
         let shown = show(context, &client).await;

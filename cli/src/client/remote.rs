@@ -21,12 +21,15 @@ use super::{
 };
 use crate::screen::Screen;
 
-/// API Gateway answers within 29 s or not at all (AWS-FACTS, API Gateway's integration timeout).
+/// How long to wait for an answer. API Gateway answers within 29 s or not at all (AWS-FACTS, API
+/// Gateway's integration timeout).
 const TIMEOUT: Duration = Duration::from_secs(35);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many seconds the server may hold an answer: well within API Gateway's 29 s.
+/// The request for the server to hold an answer for up to 5 seconds, well within API Gateway's 29
+/// s.
 const HOLD: &str = "wait=5";
-/// After how long somebody who waits is told why. Ours.
+/// How long a call may be repeated before the user is told why it waits. We chose 5 s because
+/// shorter waits need no message.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// An endpoint, and the connection to it.
@@ -34,19 +37,20 @@ pub(crate) struct Remote {
     http: reqwest::Client,
     base: String,
     screen: Rc<Screen>,
-    /// It was seen to answer at once when asked to hold its answer, as API Gateway does.
+    /// Whether the server answered at once although it was asked to hold its answer. API Gateway
+    /// does that.
     holds_not: Cell<bool>,
 }
 
 /// Why an endpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EndpointError {
-    /// Not a URL of HTTP.
+    /// The text is not an HTTP URL of the expected form.
     #[error(
         "the endpoint is not the address of a stack: write https://host/stage, as `mycli init` printed it, without user name and query"
     )]
     Form,
-    /// A key with characters that no header can carry.
+    /// The key has characters that an HTTP header cannot hold.
     #[error(
         "the API key holds a character that cannot be sent: copy it again, without spaces or line ends within"
     )]
@@ -61,7 +65,7 @@ pub(crate) fn is_loopback(endpoint: &str) -> bool {
     Url::parse(endpoint).is_ok_and(|url| on_loopback(&url))
 }
 
-/// Whether a text is the address of a stack as far as its form tells.
+/// Whether a text has the form of a stack's address.
 pub(crate) fn is_address(endpoint: &str) -> bool {
     address(endpoint).is_some()
 }
@@ -83,7 +87,7 @@ fn on_loopback(url: &Url) -> bool {
 }
 
 impl Remote {
-    /// Sets up, without connecting yet.
+    /// Sets up the client without connecting.
     ///
     /// # Errors
     /// [`EndpointError`].
@@ -101,13 +105,13 @@ impl Remote {
         })
     }
 
-    /// Its address.
+    /// The endpoint's address.
     pub(crate) fn name(&self) -> String {
         self.base.clone()
     }
 
-    /// Whether the caller has to pause: this server does not hold its answers until there is news.
-    /// A quick answer without any gives it away; until then it is believed to.
+    /// Whether the caller must pause because this server does not hold its answers until there is
+    /// news. We assume that it does hold them until a quick answer without news shows otherwise.
     pub(super) fn answers_at_once(&self, answer: &Answer, news: bool, left: Duration) -> bool {
         if answer.held && !news && !left.is_zero() {
             self.holds_not.set(true);
@@ -115,7 +119,7 @@ impl Remote {
         self.holds_not.get()
     }
 
-    /// Asks until there is an answer, or patience ends.
+    /// Sends the call until there is an answer or the call's patience ends.
     pub(super) async fn call(&self, call: &Call) -> Result<Answer, CallError> {
         let (begun, mut tried, mut told) = (Instant::now(), 0, false);
         loop {
@@ -141,7 +145,7 @@ impl Remote {
         }
     }
 
-    /// Tells the user once why the command waits.
+    /// Tells the user why the command waits.
     fn tell(&self, setback: Setback) {
         let why = match setback {
             Setback::Unreachable => "does not answer",
@@ -192,7 +196,8 @@ impl Remote {
         )
     }
 
-    /// The innermost cause is the one that says something: "Connection refused".
+    /// Takes the innermost cause of the error, which has the useful text, such as "Connection
+    /// refused".
     fn unreachable(&self, error: &reqwest::Error) -> CallError {
         let mut cause = error.source();
         let mut text = if error.is_timeout() {
@@ -226,7 +231,7 @@ fn setback(attempt: &Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error>) -
 }
 
 fn http(url: &Url, key: &SecretString) -> Result<reqwest::Client, EndpointError> {
-    // One process, one provider: a second installation says no, and changes nothing.
+    // A process has one crypto provider. A second installation fails and changes nothing.
     drop(rustls::crypto::ring::default_provider().install_default());
     let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose_secret()))
         .map_err(|_| EndpointError::Key)?;
@@ -235,16 +240,16 @@ fn http(url: &Url, key: &SecretString) -> Result<reqwest::Client, EndpointError>
         .user_agent(concat!("mycli/", env!("CARGO_PKG_VERSION")))
         .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
         .http1_only()
-        // The API never redirects; the key goes nowhere else.
+        // The API never redirects, and the key must go nowhere else.
         .redirect(redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TIMEOUT);
     if on_loopback(url) {
-        // No proxy can know this machine's own addresses.
+        // No proxy can reach this machine's own addresses.
         builder = builder.no_proxy();
     }
     if url.scheme() == "http" {
-        // Nothing to verify: the roots need not be loaded.
+        // There is no certificate to verify, so the root certificates need not be loaded.
         builder = builder.tls_certs_only([]);
     }
     Ok(builder.build()?)

@@ -1,4 +1,4 @@
-//! The part of an answer that is about another try.
+//! How an answer says when to try again.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use reqwest::header::HeaderValue;
 
 pub(crate) use domain::patience::{Patience, Setback, is_passing};
 
-/// Reads `Retry-After`, in either of its forms: seconds, or a date.
+/// Reads `Retry-After` in either of its forms: seconds, or a date.
 pub(crate) fn retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {

@@ -1,5 +1,4 @@
-//! The runs of `rerun --failed`: one request, on which the server runs them again one after the
-//! other.
+//! The runs of `rerun --failed`. One request makes the server run them again one after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,12 +18,12 @@ use crate::{
     interrupt::{Interrupts, Wish},
 };
 
-/// The runs that are run again, each with its number, counted from 1.
+/// The earlier runs that are run again. Each has a number, counted from 1.
 #[derive(Debug, Default)]
 pub(crate) struct Reruns(Vec<ExecutionId>);
 
 impl Reruns {
-    /// The run that the one with this number repeats.
+    /// The earlier run that the one with this number repeats.
     pub(super) fn before(&self, number: usize) -> Option<&ExecutionId> {
         self.0.get(number.checked_sub(1)?)
     }
@@ -34,10 +33,11 @@ impl Reruns {
     }
 }
 
-/// Has the failed runs of a group run again, then follows them if `wait`; gives the exit code.
+/// Asks the server to run the failed runs of a group again, then follows the new runs if `wait`.
+/// Returns the exit code.
 ///
 /// # Errors
-/// A request that was refused or had no answer; [`Failure::Nothing`] if none has failed.
+/// A request was refused or had no answer; [`Failure::Nothing`] if no run has failed.
 pub(crate) async fn run(
     context: &Context,
     client: &Client,
@@ -47,7 +47,7 @@ pub(crate) async fn run(
     wait: bool,
 ) -> Result<u8, Failure> {
     let mut interrupts = Interrupts::catch().map_err(Failure::io("catch signals"))?;
-    // An answer does not tell a new run from one of before.
+    // The server's answer does not tell new runs from those that existed before.
     let known = if submission.is_resumed() {
         members(client, &submission.group).await?
     } else {
@@ -115,7 +115,7 @@ pub(crate) async fn run(
     }
 }
 
-/// The same with the changes' fields named as the flags that gave them: `cpu`, not `changes.cpu`.
+/// Names faulty fields after the flags that gave them: `cpu`, not `changes.cpu`.
 fn in_flags(failure: Failure) -> Failure {
     let Failure::Call(CallError::Refused(mut problem)) = failure else {
         return failure;
@@ -128,18 +128,18 @@ fn in_flags(failure: Failure) -> Failure {
     Failure::Call(CallError::Refused(problem))
 }
 
-/// How looking on ended.
+/// How watching the server's progress ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Done {
-    /// All are run again.
+    /// All failed runs were looked at.
     All,
-    /// They are to be cancelled.
+    /// The user asked to cancel the new runs.
     Cancelled,
-    /// The user left.
+    /// The user stopped watching.
     Left,
 }
 
-/// Shows how far the server is, until all failed runs were looked at.
+/// Shows the server's progress until it has looked at all failed runs.
 async fn until_done(
     context: &Context,
     client: &Client,
@@ -172,7 +172,7 @@ async fn until_done(
     Ok((rerun, Done::All))
 }
 
-/// Tells the runs that are not run again, with the reasons.
+/// Reports the runs that are not run again, with the reasons.
 fn tell(context: &Context, of: &str, submission: &Submission, rerun: &GroupRerunView) {
     for Rejection {
         execution_id,
@@ -207,7 +207,8 @@ fn tell(context: &Context, of: &str, submission: &Submission, rerun: &GroupRerun
     }
 }
 
-/// Of a new submission nothing was there before, whatever the server met twice.
+/// The totals to report. In a new submission no run existed before, so `existing` counts only runs
+/// that the server met twice. They count as accepted.
 fn totals(submission: &Submission, rerun: &GroupRerunView) -> Totals {
     let (accepted, existing) = match (rerun.counts.accepted, rerun.counts.existing) {
         (accepted, existing) if submission.is_resumed() => (accepted, existing),
@@ -222,7 +223,7 @@ fn totals(submission: &Submission, rerun: &GroupRerunView) -> Totals {
     }
 }
 
-/// The runs that are run again, the oldest first.
+/// The failed runs that the rerun covers, oldest first.
 async fn failed(
     client: &Client,
     of: &str,
@@ -255,7 +256,7 @@ async fn members(client: &Client, group: &str) -> Result<BTreeMap<String, Execut
     Ok(members)
 }
 
-/// Which run repeats which, by the key that each rerun has.
+/// Matches each new run to the run it repeats, by the rerun's idempotency key.
 fn entries(
     failed: &BTreeSet<ExecutionId>,
     members: &BTreeMap<String, ExecutionId>,
@@ -275,7 +276,7 @@ fn entries(
                 sent.existing.push((number, id.clone()))
             }
             (Some(id), None) => sent.accepted.push((number, id.clone())),
-            // It failed after the server had looked at it.
+            // This run failed after the server had looked at it.
             (None, None) => {}
         }
     }

@@ -1,4 +1,4 @@
-//! Endpoint and key: where they come from, and who may know them.
+//! Endpoint and key: where they come from, and which servers and users may see them.
 
 use std::{fs, io::Write, os::unix::fs::PermissionsExt, process::Stdio};
 

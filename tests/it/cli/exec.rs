@@ -1,4 +1,4 @@
-//! Submitting: exit codes, what is sent, what is sent again, how refusals read.
+//! Submitting: exit codes, the requests sent, repeated requests, and the words of refusals.
 
 use serde_json::{Value, json};
 
@@ -121,7 +121,7 @@ fn exec_sends_the_command_under_a_key_of_its_own() {
     );
 }
 
-/// The answers of a POST in turn, then a finished run.
+/// Gives the answers to POSTs in turn, then answers like a run that is over.
 fn flaky(answers: Vec<Reply>) -> StandIn {
     let mut answers = answers.into_iter();
     let record = record("SUCCEEDED", Some(0), None);
@@ -292,7 +292,7 @@ fn several_words_without_dashes_are_a_usage_error() {
     Mycli::unconfigured().run(&["exec"]).exits(2);
 }
 
-/// The bodies of the reruns that were asked for, with their paths.
+/// The paths and bodies of the reruns that were asked for.
 fn reruns(api: &StandIn) -> Vec<(String, Value)> {
     let asked = api
         .asked()
@@ -333,7 +333,7 @@ fn rerun_sends_what_is_changed_and_nothing_else() {
         changes(&["--no-repo", "--on-demand"]),
         json!({"repo": "", "capacity": "on-demand"})
     );
-    // Secrets join; of those before, names are told.
+    // `--secret` adds to the earlier run's secrets, whose names the record shows.
     assert_eq!(
         changes(&["--secret", "NEW"]),
         json!({"secrets": ["TOKEN", "NEW"]})
@@ -365,7 +365,7 @@ fn a_rerun_whose_answer_is_lost_is_asked_for_again_under_the_same_key() {
     assert_eq!(sent[0], sent[1]);
 }
 
-/// A rerun of the group `g` into the group `h`, as the API tells of it.
+/// A rerun of the group `g` into the group `h`, as the API shows it.
 fn rerun_view(submission: &str, accepted: u32, done: bool) -> Value {
     json!({"group": "h", "cancel": null, "rerun": {
         "of": "g", "submission_id": submission, "at": "2026-01-02T04:00:00Z", "by": "alice", "accepted": accepted, "existing": 0,
@@ -374,7 +374,7 @@ fn rerun_view(submission: &str, accepted: u32, done: bool) -> Value {
     }})
 }
 
-/// Another run's id, which comes after that of the record.
+/// Another run's id, which sorts after the record's.
 const OTHER: &str = "exec_7ZZZZZZZZZ0000000000000000";
 
 #[test]
@@ -430,7 +430,7 @@ fn what_failed_of_a_group_is_rerun_by_one_request_and_the_answer_is_looked_up() 
         json!([{"line": 1, "execution_id": new_id, "rerun_of": ID}])
     );
     assert_eq!(report["rejected"][0]["rerun_of"], OTHER);
-    // Somebody with a stack of before hears what its API says.
+    // A user of an older stack sees what its API says.
     mycli.run(&again).exits(1).says("there is no such path");
     let sent: Vec<_> = api
         .asked()
@@ -445,8 +445,8 @@ fn what_failed_of_a_group_is_rerun_by_one_request_and_the_answer_is_looked_up() 
     );
 }
 
-/// Neither comes by itself: an administrator has to do something, so that trying again would only
-/// keep the user waiting.
+/// Neither failure passes by itself: an administrator has to act. Trying again would only keep the
+/// user waiting.
 #[test]
 fn words_of_failures_that_do_not_pass_are_shown_after_one_try() {
     for (code, title) in [

@@ -1,4 +1,4 @@
-//! Following a run: pages, cursors, ends, interruptions.
+//! Following a run: pages, cursors, ends and interruptions.
 
 use std::{
     io::{BufRead, BufReader, Read},

@@ -1,4 +1,4 @@
-//! The manual that is built in.
+//! The built-in manual.
 
 use super::stand_in::Mycli;
 

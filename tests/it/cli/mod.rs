@@ -1,5 +1,5 @@
-//! The built `mycli` against a stand-in of the API: what the command line promises by itself,
-//! whatever serves the API.
+//! The built `mycli` against a stand-in of the API. These tests cover what the command line
+//! promises by itself, whatever serves the API.
 
 mod config;
 mod exec;

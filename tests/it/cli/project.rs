@@ -60,7 +60,7 @@ fn a_fault_in_the_file_is_named_with_its_line() {
     check_file("image: [\n", ".mycli.yaml:");
 }
 
-/// A bare `origin` with the branch `main`, cloned into mycli's directory.
+/// Makes a bare `origin` with the branch `main`, and clones it into mycli's directory.
 fn cloned(mycli: &Mycli) -> String {
     let origin = mycli.home.path().join("origin.git");
     git(

@@ -16,7 +16,7 @@ fn given(mut command: Command, text: impl AsRef<[u8]>) -> Ran {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().expect("mycli runs");
-    // One that has heard enough does not read on.
+    // A process that refuses early does not read the rest, so writing may fail.
     child
         .stdin
         .take()

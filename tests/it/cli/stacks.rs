@@ -1,4 +1,4 @@
-//! Several stacks in one file, and commands that need an account where there is none.
+//! Several stacks in one file, and commands that need an AWS account where there is none.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -54,7 +54,7 @@ fn the_stack_is_the_flag_s_else_the_environment_s_else_the_one_in_use() {
     mycli.run(&["config", "use", "two"]).exits(0);
     mycli.run(&["status", ID]).exits(0);
     assert_eq!((one.asked().len(), other.asked().len()), (1, 3));
-    // Each has its own key.
+    // Each stack has its own key.
     assert!(other.asked().iter().all(|asked| {
         asked.headers["authorization"]
             .to_str()
@@ -130,7 +130,7 @@ fn a_stack_that_nobody_knows_is_named_with_those_that_are_known() {
 #[test]
 fn without_credentials_each_command_says_how_to_get_some() {
     let mycli = Mycli::unconfigured();
-    // No instance metadata is asked, and no region of this machine's is found.
+    // Instance metadata is off and the region is given, so this machine's settings do not matter.
     let aws = |arguments: &[&str]| {
         let mut command = mycli.command(arguments);
         command

@@ -1,4 +1,4 @@
-//! The API, scripted by each test, and `mycli` run against it with a home of its own.
+//! A stand-in for the API that each test scripts, and `mycli` run against it with its own home.
 
 use std::{
     path::Path,
@@ -20,15 +20,15 @@ use tokio::sync::{mpsc, oneshot};
 
 /// The id that the stand-in gives to runs.
 pub(super) const ID: &str = "exec_01JD3ZQ5T7Y9W1N8M2K4C6X7Q9";
-/// A key that the stand-in accepts, as it does any.
+/// A key for the stand-in, which accepts any key.
 pub(super) const KEY: &str =
     "sk_live_00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-/// What `mycli` asked.
+/// A request that `mycli` sent.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) method: Method,
-    /// With the query.
+    /// The path with the query.
     pub(super) path: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
@@ -39,13 +39,13 @@ impl Asked {
         serde_json::from_slice(&self.body).expect("a JSON body")
     }
 
-    /// Method and path, as `GET /executions`.
+    /// Method and path, as in `GET /executions`.
     pub(super) fn line(&self) -> String {
         format!("{} {}", self.method, self.path)
     }
 }
 
-/// What the stand-in answers.
+/// An answer of the stand-in.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
     status: u16,
@@ -99,7 +99,7 @@ struct Shared {
     news: mpsc::UnboundedSender<Asked>,
 }
 
-/// The API on a free port of loopback, until it is dropped.
+/// The stand-in API on a free loopback port, until it is dropped.
 pub(super) struct StandIn {
     pub(super) endpoint: String,
     shared: Arc<Shared>,
@@ -109,7 +109,7 @@ pub(super) struct StandIn {
 }
 
 impl StandIn {
-    /// Answers as `script` says.
+    /// Starts a stand-in that answers as `script` says.
     pub(super) fn new(script: impl FnMut(&Asked) -> Reply + Send + 'static) -> Self {
         let (sender, news) = mpsc::unbounded_channel();
         let shared = Shared {
@@ -147,7 +147,8 @@ impl StandIn {
         }
     }
 
-    /// A run that is over as soon as it is submitted, with this record and this log.
+    /// Starts a stand-in whose run is over as soon as it is submitted, with this record and this
+    /// log.
     pub(super) fn finished(record: Value, log: &[&str]) -> Self {
         let log = page(log, None, true);
         Self::new(move |asked| match asked.line().as_str() {
@@ -161,17 +162,17 @@ impl StandIn {
         })
     }
 
-    /// All that was asked so far.
+    /// All requests so far.
     pub(super) fn asked(&self) -> Vec<Asked> {
         self.shared.asked.lock().expect("not poisoned").clone()
     }
 
-    /// The lines of what was asked so far.
+    /// Method and path of all requests so far.
     pub(super) fn lines(&self) -> Vec<String> {
         self.asked().iter().map(Asked::line).collect()
     }
 
-    /// Waits until something that begins so is asked; nextest bounds the wait.
+    /// Waits for a request whose line begins with `line`. nextest bounds the wait.
     pub(super) fn wait_for(&mut self, line: &str) {
         while let Some(asked) = self.news.blocking_recv() {
             if asked.line().starts_with(line) {
@@ -186,7 +187,7 @@ impl Drop for StandIn {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A failed server has failed the test by its missing answers.
+            // If the server failed, its missing answers have failed the test already.
             drop(thread.join());
         }
     }
@@ -212,7 +213,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         .expect("not poisoned")
         .push(asked.clone());
     let reply = (shared.script.lock().expect("not poisoned"))(&asked);
-    // The test may have seen enough.
+    // The test may have stopped listening.
     drop(shared.news.send(asked));
     let mut response = Response::builder().status(reply.status);
     for (name, value) in reply.headers {
@@ -246,7 +247,7 @@ pub(super) fn record(status: &str, exit_code: Option<i32>, reason: Option<&str>)
     })
 }
 
-/// `mycli` with a home and a working directory of its own, and none of this process's environment.
+/// `mycli` with its own home and working directory, and without this process's environment.
 pub(super) struct Mycli {
     pub(super) home: TempDir,
     pub(super) dir: TempDir,
@@ -254,7 +255,7 @@ pub(super) struct Mycli {
 }
 
 impl Mycli {
-    /// Nothing configured.
+    /// A `mycli` with nothing configured.
     pub(super) fn unconfigured() -> Self {
         let folder = || tempfile::tempdir().expect("a folder");
         Self {
@@ -264,7 +265,7 @@ impl Mycli {
         }
     }
 
-    /// Configured, by the environment, for the stand-in.
+    /// A `mycli` that the environment points to the stand-in.
     pub(super) fn on(api: &StandIn) -> Self {
         Self {
             endpoint: Some(api.endpoint.clone()),
@@ -272,7 +273,7 @@ impl Mycli {
         }
     }
 
-    /// Ready to run in its directory.
+    /// A command that is ready to run in the working directory.
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(tests::mycli());
         command
@@ -284,7 +285,7 @@ impl Mycli {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.home.path())
             .env("TZ", "UTC");
-        // No repository above the directory is this test's.
+        // Git must not find a repository above the directory: it would not be this test's.
         command.env("GIT_CONFIG_NOSYSTEM", "1").env(
             "GIT_CEILING_DIRECTORIES",
             self.dir.path().parent().unwrap_or(self.dir.path()),
@@ -297,7 +298,7 @@ impl Mycli {
         command
     }
 
-    /// Runs it to its end.
+    /// Runs the command to its end.
     pub(super) fn run(&self, arguments: &[&str]) -> Ran {
         Ran::from(self.command(arguments).output().expect("mycli runs"))
     }
@@ -306,13 +307,13 @@ impl Mycli {
         self.home.path().join(".mycli/config.yaml")
     }
 
-    /// Writes a file in its directory.
+    /// Writes a file in the working directory.
     pub(super) fn file(&self, name: &str, text: &str) {
         std::fs::write(Path::new(self.dir.path()).join(name), text).expect("a file");
     }
 }
 
-/// How it ended.
+/// How `mycli` ended, and what it printed.
 #[derive(Debug)]
 pub(super) struct Ran {
     pub(super) code: Option<i32>,
@@ -332,7 +333,7 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
-    /// Asserts the exit code; shows everything if it is another.
+    /// Asserts the exit code, and shows everything if it is another.
     #[track_caller]
     pub(super) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
@@ -346,7 +347,7 @@ impl Ran {
         self
     }
 
-    /// Asserts what is on standard output.
+    /// Asserts the text of standard output.
     #[track_caller]
     pub(super) fn prints(self, text: &str) -> Self {
         assert_eq!(self.out, text, "{self:#?}");

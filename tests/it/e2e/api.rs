@@ -1,4 +1,4 @@
-//! The REST API as any HTTP client meets it: keys, faults, idempotency, paging.
+//! The REST API as any HTTP client sees it: keys, faults, idempotency, paging.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ pub(crate) struct Http {
     pub(crate) key: Option<String>,
 }
 
-/// What the server answered.
+/// The server's answer.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -29,7 +29,7 @@ impl Http {
     }
 
     pub(crate) fn at(endpoint: &str, key: &str) -> Self {
-        // One process, one provider: a second installation says no, and changes nothing.
+        // A process has one crypto provider. A second installation fails and changes nothing.
         drop(rustls::crypto::ring::default_provider().install_default());
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -84,7 +84,7 @@ impl Http {
         self.send(Method::POST, path, body.to_string().into_bytes())
     }
 
-    /// Submits a command, which has to be accepted; gives its id.
+    /// Submits a command, which must be accepted. Returns its id.
     #[track_caller]
     pub(crate) fn submit(&self, request: &Value) -> String {
         let answer = self.post("/execute", request);
@@ -103,7 +103,7 @@ impl Http {
         answer.body
     }
 
-    /// Waits until nothing is under way any more.
+    /// Waits until all runs are over.
     pub(crate) fn until_quiet(&self) {
         eventually("all runs are over", || {
             let under_way = |status: &&str| {
@@ -121,14 +121,14 @@ impl Http {
         });
     }
 
-    /// The first page that a filter lets through.
+    /// The first page of history for a filter.
     pub(crate) fn history_page(&self, filter: &str) -> Vec<Value> {
         let page = self.get(&format!("/executions?{filter}"));
         assert_eq!(page.status, 200, "{page:#?}");
         page.body["executions"].as_array().unwrap().clone()
     }
 
-    /// All of the history that a filter lets through, page by page, newest first.
+    /// The whole history for a filter, page by page, newest first.
     pub(crate) fn history(&self, filter: &str) -> Vec<Value> {
         let (mut all, mut cursor) = (Vec::new(), String::new());
         loop {
@@ -424,7 +424,7 @@ fn an_idempotency_key_means_one_run() {
         "{other:#?}"
     );
     assert_eq!(ids(&http.history("")), [&*id]);
-    // A key is a submitter's own.
+    // An idempotency key belongs to one submitter.
     let key = http
         .post("/keys", &json!({"name": "bob", "role": "submit"}))
         .body["key"]
@@ -526,7 +526,7 @@ fn history_is_paged_without_gap_or_repeat_under_every_filter() {
     check("limit=7&by=somebody", BTreeSet::new());
     check("since=2020-01-01T00:00:00Z&limit=50", expect(&|_| true));
     check("since=2120-01-01T00:00:00Z", BTreeSet::new());
-    // What is submitted meanwhile neither repeats nor hides anything of the pages that follow.
+    // Runs submitted meanwhile do not repeat or hide any run on the pages that follow.
     let first = http.get("/executions?limit=10");
     http.submit(&json!({"command": "true"}));
     let mut seen: Vec<_> = first.body["executions"]
@@ -585,8 +585,8 @@ fn a_bulk_submission_sent_again_adds_only_what_is_missing() {
     assert_eq!(http.history("").len(), 2);
 }
 
-/// A submission too large for one request is sent in parts: they share its id, and the index goes
-/// on.
+/// A submission that is too large for one request is sent in parts. The parts share its id, and
+/// each index goes on where the last part ended.
 #[test]
 fn the_parts_of_a_submission_are_told_apart_by_their_first_index() {
     let sandbox = Sandbox::new();
@@ -719,7 +719,7 @@ fn the_command_line_says_the_same_through_a_server_as_on_this_machine() {
         )
         .exits(124)
         .says("timed out after 1s");
-    // The server's user and the command line on the same machine look at one history.
+    // The server's user and the command line on the same machine see one history.
     let through = serve
         .run(&sandbox, &["history", "-o", "json"])
         .exits(0)

@@ -1,4 +1,4 @@
-//! Waiting: places in line, locks, fairness, and cancelling what waits.
+//! Waiting: positions in a backlog, locks, fairness, and cancelling runs that wait.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use tests::sandbox::{Sandbox, Serve, eventually};
 
 use super::api::Http;
 
-/// A server with room for one run at a time; a run holds the room until `go` is there.
+/// A server with capacity for one run at a time. That run goes on until the file `go` exists.
 fn blocked(sandbox: &Sandbox) -> (Serve, String) {
     let serve = sandbox.serve(&["--vcpus", "0.25"]);
     let http = Http::to(&serve);
@@ -70,7 +70,7 @@ fn positions_are_shown_and_move_up() {
     );
     let page = serve.run(&sandbox, &["status", &ids[2]]).exits(0).out;
     assert!(page.contains("waiting    3rd in line: "), "{page}");
-    // The first leaves the line: the others move up, and it never ran.
+    // The first run leaves the backlog without ever starting, and the others move up.
     serve
         .run(&sandbox, &["cancel", &ids[0], "--wait"])
         .exits(0)
@@ -148,8 +148,8 @@ fn many_of_one_submitter_do_not_hold_up_another_s_one() {
     assert!(place <= 1 && order.lines().count() == 9, "{order}");
 }
 
-/// Those who take over what a server left: its supervisor after an orderly end, and whoever comes
-/// next after a kill.
+/// Runs that a server leaves are taken over: by its supervisor after an orderly end, and by the
+/// next `mycli` after a kill.
 #[test]
 fn what_a_server_leaves_is_run_within_its_limits() {
     for signal in [Signal::TERM, Signal::KILL] {
@@ -199,7 +199,7 @@ fn a_higher_priority_goes_first() {
     assert_eq!(fs::read_to_string(file).unwrap(), "high\nusual\nlow\n");
 }
 
-/// Notes its start and its end; lets others in between by giving up the processor.
+/// A command that records its start and its end. It sleeps in between, so that others could run.
 fn marking(file: &Path) -> String {
     format!(
         "echo start >>'{0}'; for i in 1 2 3 4 5; do sleep 0.02; done; echo end >>'{0}'",

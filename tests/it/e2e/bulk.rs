@@ -1,4 +1,4 @@
-//! Many commands as one submission: `bulk`, and what can be done with a group.
+//! Many commands as one submission: `bulk`, and the commands for groups.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use tests::sandbox::{Ran, Running, Sandbox, Serve, eventually};
 
 use super::api::Http;
 
-/// Commands that any shell has, with this many lines; each prints its own number.
+/// This many lines with commands that any shell has. Each prints its own number.
 fn lines(count: usize) -> String {
     (0..count)
         .map(|number| format!("{}\n", json!({"command": format!("echo {number}")})))
@@ -28,7 +28,7 @@ fn bulk(serve: &Serve, sandbox: &Sandbox, more: &[&str]) -> Ran {
     serve.run(sandbox, &[&BULK, more].concat())
 }
 
-/// The id that a submission is resumed by, from what was said first.
+/// The id for resuming a submission, from the first message.
 fn resume_id(err: &str) -> String {
     let (_, rest) = err
         .split_once("--resume ")
@@ -36,7 +36,7 @@ fn resume_id(err: &str) -> String {
     rest.split_whitespace().next().unwrap().to_owned()
 }
 
-/// Every command of a history, with how often it is there.
+/// Every command of a history, with how often it occurs.
 fn commands(history: &[Value]) -> BTreeMap<String, usize> {
     let mut commands = BTreeMap::new();
     for run in history {
@@ -269,8 +269,8 @@ fn a_submission_of_which_the_server_is_killed_is_resumed() {
     let sandbox = Sandbox::new();
     let slow = ["--launch-rate", "1"];
     write(&sandbox, &lines(3_500));
-    // It dies once two requests of 500 are recorded, and perhaps those that were sent at the same
-    // time.
+    // The server dies once two requests of 500 are recorded. Requests sent at the same time may be
+    // recorded too.
     let dying = sandbox.serve_in(&slow, &[("MYCLI_FAILPOINT", "store.create_all.after:2")]);
     let ran = bulk(&dying, &sandbox, &[]).exits(1).says("cut short: ");
     let id = resume_id(&ran.err);
@@ -346,8 +346,8 @@ fn another_file_under_the_same_id_is_told_line_by_line() {
     );
 }
 
-/// An id of which nobody can tell whether it was ever used: the first request of that submission
-/// may have been lost.
+/// Nobody can tell whether this id was ever used: the first request of its submission may have been
+/// lost.
 #[test]
 fn a_submission_that_nothing_was_known_of_says_so() {
     let sandbox = Sandbox::new();
@@ -714,8 +714,8 @@ fn a_group_is_looked_at_cancelled_and_what_failed_is_run_again() {
         .says("nothing of the group long has failed");
 }
 
-/// A page of those that wait tells their places as each alone would, whether they are counted one
-/// by one or not.
+/// A page of waiting runs shows the same positions as each run's own record, whether or not they
+/// are counted one by one.
 #[test]
 fn the_positions_on_a_page_of_history_are_those_in_the_backlog() {
     let sandbox = Sandbox::new();
@@ -739,7 +739,7 @@ fn the_positions_on_a_page_of_history_are_those_in_the_backlog() {
     assert_eq!(http.record(second)["waiting"]["place"], 140);
 }
 
-/// The group that is limited may be the one that follows from the submission.
+/// The limited group may be the one that is named after the submission.
 #[test]
 fn of_a_submission_only_so_many_run_at_a_time() {
     let sandbox = Sandbox::new();

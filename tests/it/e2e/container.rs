@@ -1,4 +1,4 @@
-//! Commands in images, through the engine that the tests bring along.
+//! Commands in images, with the container engine that the tests bring along.
 
 use local::container::TASK_LABEL;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ fn sandbox() -> Sandbox {
     Sandbox::new().with("DOCKER_HOST", Engine::shared().docker_host())
 }
 
-/// Runs to the end; the container has to be gone then.
+/// Runs a command to its end, and checks that its container is gone.
 fn exec(image: &str, arguments: &[&str]) -> (Ran, Value) {
     let (ran, record) = sandbox().exec(&[&["--image", image], arguments].concat());
     check_gone(&record);
@@ -168,7 +168,7 @@ fn a_missing_image_is_refused_in_the_engine_s_own_words_and_makes_no_container()
         reason.contains(MISSING) && ran.err.contains(reason),
         "{ran:#?}"
     );
-    // What the engine said of it: the name that resolves nowhere, or its own word for a refused
+    // The reason holds the engine's own words: a host name that does not resolve, or a refused
     // pull.
     assert!(
         reason.contains("no such host") || reason.contains("lookup") || reason.contains("pull"),

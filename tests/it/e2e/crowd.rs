@@ -1,4 +1,4 @@
-//! Many at once through one server: nothing is lost, nothing runs twice.
+//! Many runs at once through one server: none is lost, none runs twice.
 
 use std::{collections::BTreeSet, sync::Barrier, thread};
 
@@ -23,7 +23,7 @@ fn two_hundred_at_once_from_twenty_clients_each_run_once() {
         barrier.wait();
         let submit = |nth: usize| {
             let file = place.join(format!("{number}-{nth}"));
-            // Odd ones fail, so that history has both to tell.
+            // Odd ones fail, so that history has both outcomes.
             let command = format!(
                 "echo \"$MYCLI_EXECUTION_ID\" >>'{}'; exit {}",
                 file.display(),

@@ -1,12 +1,11 @@
-//! How a command ends, and how that is told: by `exec`'s exit code, and by `status` in text and in
-//! JSON.
+//! How a command's end is reported: by `exec`'s exit code, and by `status` in text and in JSON.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::sandbox::{Process, Sandbox};
 
-/// The end as the record, `status -o json`, `status` and `history` tell it, all the same.
+/// Checks that the record, `status -o json`, `status` and `history` all report the same end.
 #[track_caller]
 fn check_told(
     sandbox: &Sandbox,
@@ -115,7 +114,7 @@ fn a_timeout_ends_background_and_foreground_and_leaves_nothing() {
     ]);
     let took = begun.elapsed();
     assert_eq!(ran.code, Some(124), "{ran:#?}");
-    // The promise of the issue: 2 s, the grace of 10 s at most, and what it takes.
+    // The issue's promise: 2 s, at most 10 s of grace, and some time for the rest.
     assert!(took < Duration::from_secs(15), "{took:?}");
     assert!(
         ran.err.starts_with("begun\n"),
@@ -137,7 +136,7 @@ fn a_timeout_ends_background_and_foreground_and_leaves_nothing() {
 
 #[test]
 fn a_run_that_cannot_start_says_what_the_matter_is() {
-    // An address that nobody listens at, so that no engine of this machine answers.
+    // Nobody listens at this address, so no engine of this machine answers.
     let sandbox = Sandbox::new().with("DOCKER_HOST", "unix:///nonexistent/docker.sock");
     let (ran, record) = sandbox.exec(&["--image", "busybox", "true"]);
     assert_eq!(ran.code, Some(125), "{ran:#?}");

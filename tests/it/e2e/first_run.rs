@@ -1,4 +1,4 @@
-//! What somebody sees who has just got `mycli`.
+//! What a first-time user of `mycli` sees.
 
 use tests::sandbox::Sandbox;
 
@@ -26,7 +26,7 @@ fn a_first_run_explains_the_two_ways_to_go() {
         !sandbox.home().join(".mycli").exists(),
         "nothing is written by looking"
     );
-    // What it says to type works as it stands.
+    // The command that it suggests works unchanged.
     sandbox
         .run(&["--local", "exec", "--no-repo", "echo hello"])
         .exits(0)

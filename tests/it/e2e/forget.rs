@@ -1,4 +1,4 @@
-//! A record that cannot be read, from the user's side: shown, passed over, removed.
+//! Records that cannot be read, as the user meets them: shown, passed over, removed.
 
 use serde_json::{Value, json};
 use tests::sandbox::{Sandbox, eventually};
@@ -69,7 +69,7 @@ fn an_unreadable_record_is_shown_and_forgotten_and_the_others_stay() {
         .says("is no id");
 }
 
-/// The command's own process belongs to a supervisor, which hears of the stop.
+/// The command's process belongs to a supervisor, which must receive the stop.
 #[test]
 fn the_lock_of_a_run_that_is_forgotten_is_free_and_its_command_is_stopped() {
     let sandbox = Sandbox::new();

@@ -1,5 +1,5 @@
-//! A run on the host and what is around it: the home's path, the caller's descriptors, folders that
-//! it leaves, another server.
+//! Runs on the host, and their surroundings: the home's path, the caller's file descriptors,
+//! folders left behind, and another server.
 
 use std::{
     fs::{self, File},
@@ -19,7 +19,7 @@ fn deep() -> Sandbox {
     sandbox.with("MYCLI_HOME", home)
 }
 
-/// codex#27765: the path of a socket has at most 107 bytes.
+/// codex#27765: a socket's path has at most 107 bytes.
 #[test]
 fn a_home_may_be_deep() {
     let sandbox = deep();
@@ -29,7 +29,7 @@ fn a_home_may_be_deep() {
         .prints("hello\n");
     let id = sandbox.detach(&["sleep 600"]);
     sandbox.until_status(&id, "RUNNING");
-    // The process that runs it must hear of that.
+    // The cancel must reach the process that executes the run.
     sandbox
         .local(&["cancel", &id, "--wait"])
         .exits(0)
@@ -77,7 +77,7 @@ fn folders_that_may_not_be_written_to_are_removed() {
 fn what_cannot_be_removed_is_told_once() {
     let sandbox = Sandbox::new();
     sandbox.local(&["exec", "--no-repo", "true"]).exits(0);
-    // As the supervisor of a run notes it, which has nobody to tell.
+    // A run's supervisor notes it like this, because it has nobody to tell.
     let remains = sandbox.store().join("remains");
     fs::create_dir(&remains).unwrap();
     fs::write(
@@ -91,8 +91,8 @@ fn what_cannot_be_removed_is_told_once() {
     assert_eq!(sandbox.local(&["history"]).exits(0).err, "");
 }
 
-/// What a shell script of the user's does, with `mycli` as `$0`, the environment of a user and
-/// three files of its own open.
+/// A user's shell script with `mycli` as `$0`, the environment of a user, and three files of its
+/// own open.
 fn script(sandbox: &Sandbox, text: &str) -> Command {
     let template = sandbox.command(&[]);
     let mut command = Command::new("bash");
@@ -111,10 +111,10 @@ fn script(sandbox: &Sandbox, text: &str) -> Command {
     command
 }
 
-/// The command's own three, and the folder that `ls` has open.
+/// The command's own three descriptors, and the folder that `ls` has open.
 const OWN: &str = "0\n1\n2\n3\n";
 
-/// bats#80: a run that outlives its caller must not hold what the caller has open.
+/// bats#80: a run that outlives its caller must not keep the caller's files open.
 #[test]
 fn a_detached_run_holds_nothing_of_its_caller_s() {
     let sandbox = Sandbox::new();
@@ -125,7 +125,7 @@ fn a_detached_run_holds_nothing_of_its_caller_s() {
         .spawn()
         .unwrap();
     let mut id = String::new();
-    // Ends only once nobody has the pipe any more.
+    // Reading ends only once no process has the pipe open.
     child
         .stdout
         .take()
@@ -150,8 +150,7 @@ fn a_command_sees_no_file_of_its_caller_s() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), OWN);
 }
 
-/// Two would have limits of their own side by side, and the second might take the first one's key
-/// away.
+/// Two servers would each apply their own limits, and the second might replace the first one's key.
 #[test]
 fn a_folder_has_one_server() {
     let sandbox = Sandbox::new();
@@ -165,7 +164,7 @@ fn a_folder_has_one_server() {
         .run(&sandbox, &["exec", "--no-repo", "echo hello"])
         .exits(0)
         .prints("hello\n");
-    // After the first one's end, however that comes, there is room.
+    // Once the first server has ended, even by a kill, another can start.
     first.end(rustix::process::Signal::KILL);
     let second = sandbox.serve(&[]);
     second

@@ -1,9 +1,10 @@
-//! Who submits: a principal, whatever its key is called and however often it is changed.
+//! The submitter of a run: a principal, whatever its key is called and however often the key is
+//! rotated.
 
 use serde_json::{Value, json};
 use tests::sandbox::{Sandbox, Serve};
 
-/// The command line with this key.
+/// Runs the command line with this key.
 fn with_key(
     serve: &Serve,
     sandbox: &Sandbox,
@@ -154,8 +155,8 @@ fn a_key_that_is_rotated_stays_the_same_principal_and_the_old_one_is_good_for_a_
         .exits(0)
         .json();
     assert_eq!(rotated["old_key_until"], json!(null));
-    // Neither of the two before was shown to this process since, so no verdict on them is
-    // remembered for a minute: it was, above. What was never shown is refused at once.
+    // A server remembers for a minute that a key was accepted, and the keys before were used above.
+    // The newest key was never used, so it is refused at once.
     serve.run(&sandbox, &["keys", "revoke", "ci"]).exits(0);
     let newest = rotated["key"].as_str().unwrap();
     with_key(&serve, &sandbox, newest, &["whoami"])
@@ -168,7 +169,7 @@ fn a_key_that_is_rotated_stays_the_same_principal_and_the_old_one_is_good_for_a_
     serve.stop().exits(0);
 }
 
-/// The key of the server's own file may be known to somebody.
+/// Somebody may know the key in the server's own file.
 #[test]
 fn a_server_does_not_make_a_key_good_that_was_rotated() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! Logs: every line, in order, once; while the command runs and afterwards.
+//! Logs: every line, in order, once, both while the command runs and afterwards.
 
 use serde_json::Value;
 use tests::sandbox::{Running, Sandbox, eventually};
@@ -39,7 +39,8 @@ fn a_last_line_without_an_end_is_shown() {
 
 #[test]
 fn what_a_left_behind_child_printed_before_the_end_is_shown() {
-    // The command's own end is the run's end: what outlives it is killed, and not waited for.
+    // The run ends when the command ends. Processes that outlive the command are killed, not waited
+    // for.
     let sandbox = Sandbox::new();
     sandbox
         .local(&[
@@ -83,7 +84,7 @@ fn what_is_written_to_the_log_by_its_path_is_whole_and_in_order() {
     );
 }
 
-/// With all that its own files tell of its marker lines, the command can say no end but its own.
+/// A command that reads all marker lines in its own files still cannot forge another end.
 #[test]
 fn an_end_cannot_be_forged() {
     let sandbox = Sandbox::new();
@@ -173,7 +174,7 @@ fn a_line_is_cut_between_characters_and_not_where_it_fits() {
     assert!(sandbox.local(&["logs"]).exits(0).out == ran.out);
 }
 
-/// A run that prints `one`, `two`, and `three` once the file `go` is there.
+/// A run that prints `one` and `two`, then `three` once the file `go` exists.
 fn halfway(sandbox: &Sandbox) -> String {
     let go = sandbox.path("go");
     let id = sandbox.detach(&[&format!(
@@ -259,7 +260,7 @@ fn the_end_and_the_newest_can_be_asked_for() {
         .map(|line| line["text"].as_str().unwrap())
         .collect();
     assert_eq!(texts, ["old", "1", "2", "3"]);
-    // A line at exactly that moment belongs to it.
+    // A line at exactly that time is included.
     let since = lines[1]["at"].as_str().unwrap();
     sandbox
         .local(&["logs", "--since", since])
@@ -307,7 +308,7 @@ fn a_log_that_nobody_reads_on_is_no_fault() {
     sandbox.local(&["exec", "--no-repo", "seq 100000"]).exits(0);
     let reader = sandbox.start(&["--local", "logs", "-f"]);
     assert_eq!(reader.line(), "1");
-    // Dropped with its output unread: the test ends, and mycli with it.
+    // The reader is dropped with its output unread. The test ends, and mycli with it.
     drop(reader);
     sandbox
         .local(&["logs", "--tail", "1"])

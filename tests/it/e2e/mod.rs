@@ -1,5 +1,5 @@
-//! The built `mycli` as a user runs it, on this machine: commands, repositories, logs, history, the
-//! server, containers, secrets.
+//! The built `mycli` as a user runs it on this machine: commands, repositories, logs, history, the
+//! server, containers and secrets.
 
 pub(crate) mod api;
 mod backlog;

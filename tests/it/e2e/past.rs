@@ -1,4 +1,4 @@
-//! What ran before: `history`, `status`, `wait`, `cancel`, `rerun`.
+//! Earlier runs: `history`, `status`, `wait`, `cancel`, `rerun`.
 
 use serde_json::{Value, json};
 use tests::sandbox::{Process, Sandbox, eventually};
@@ -139,7 +139,7 @@ fn cancelling_a_running_one_ends_it_and_all_it_started() {
         "TERM reaches the command: {ran:#?}"
     );
     assert!(!Process::all().any(|process| process.mentions(&id)));
-    // What is over cannot be cancelled: that is said, and nothing is changed.
+    // A run that is over cannot be cancelled. `mycli` says so and changes nothing.
     sandbox.local(&["cancel", &id]).says("CANCELLED").exits(0);
     assert_eq!(sandbox.record(&id), record);
 }

@@ -1,4 +1,4 @@
-//! Commands on a fresh clone of a repository, served on loopback or lying on this machine.
+//! Commands on a fresh clone of a repository, served on loopback or stored on this machine.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use tests::sandbox::Sandbox;
 
 use crate::script::server::{Habits, HttpServer, Origin, git};
 
-/// Runs a command on a clone; gives what it printed and the record.
+/// Runs a command on a clone, and returns its output and the record.
 #[track_caller]
 fn on_clone(sandbox: &Sandbox, repo: &str, more: &[&str], command: &str) -> (String, Value) {
     let ran = sandbox
@@ -151,7 +151,8 @@ fn a_request_with_faults_is_refused_before_it_is_recorded() {
     sandbox.local(&["history"]).exits(0).says("no runs");
 }
 
-/// A user inside a clone of `origin`, which is their working directory's folder `clone`.
+/// Clones the repository at `url` into the folder `clone` of the user's working directory, and
+/// returns its path.
 fn inside_clone(sandbox: &Sandbox, url: &str) -> std::path::PathBuf {
     git(&sandbox.path(""), &["clone", "-q", url, "clone"]);
     sandbox.path("clone")
@@ -185,7 +186,7 @@ fn inside_a_clone_its_origin_and_branch_are_taken() {
         (&record["repo"], &record["branch"]),
         (&json!(server.url()), &json!("feature/a"))
     );
-    // A branch that only this clone has: the remote's default, and that is said.
+    // Only this clone has the branch, so the remote's default is used, and mycli says so.
     git(&clone, &["checkout", "-q", "-b", "only-here", "-f"]);
     run_in(&sandbox, &clone, &["exec", "cat f"])
         .exits(0)

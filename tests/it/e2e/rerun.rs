@@ -1,4 +1,4 @@
-//! `POST /executions/{id}/rerun`, and what `mycli rerun` makes of it.
+//! `POST /executions/{id}/rerun`, and how `mycli rerun` uses it.
 
 use std::{collections::BTreeSet, fs};
 
@@ -8,7 +8,7 @@ use tests::sandbox::{Running, Sandbox, Serve};
 
 use super::api::{Answer, Http, ids};
 
-/// A client with a new key of this role.
+/// An HTTP client with a new key of this role.
 fn with_role(serve: &Serve, name: &str, role: &str) -> Http {
     let made = Http::to(serve).post("/keys", &json!({"name": name, "role": role}));
     Http::to(serve).with_key(made.body["key"].as_str().unwrap())
@@ -18,7 +18,7 @@ fn rerun(http: &Http, id: &str, changes: &Value) -> Answer {
     http.post(&format!("/executions/{id}/rerun"), changes)
 }
 
-/// Runs again, which has to be accepted; gives the new run's id.
+/// Runs an execution again, which must be accepted. Returns the new run's id.
 #[track_caller]
 fn accepted(http: &Http, id: &str, changes: &Value) -> String {
     let answer = rerun(http, id, changes);
@@ -50,7 +50,7 @@ fn request_of(record: &Value) -> Value {
     request
 }
 
-/// A request with all that one machine can do.
+/// A request with every setting that one machine supports.
 fn request() -> Value {
     json!({
         "command": "echo \"$A $B\"; exit 3", "env": {"A": "one", "B": "two"}, "timeout": "5m", "cpu": 512, "memory": 2048,
@@ -169,7 +169,7 @@ fn changes_with_faults_are_told_as_of_any_request() {
     );
     faulty(json!({"branch": "main"}), &["branch"]);
     faulty(json!({"secrets": ["NO_SUCH"]}), &["secrets[0]"]);
-    // More than the quota is, and more than one launch can say.
+    // These faults are a size over the quota and a request larger than one launch can carry.
     faulty(json!({"cpu": 2048}), &["cpu"]);
     let fits_alone = "x".repeat(7_900);
     faulty(
@@ -197,15 +197,15 @@ fn a_rerun_has_an_idempotency_key_as_any_request() {
     )
     .refuses(409, "idempotency_key_reused");
     assert_eq!(http.history("").len(), 2);
-    // A key is a submitter's own.
+    // An idempotency key belongs to one submitter.
     assert_ne!(
         accepted(&with_role(&serve, "bob", "submit"), &id, &keyed),
         again
     );
 }
 
-/// Whoever runs it again is its submitter; a key that only reads may neither do that nor see what
-/// variables are set to.
+/// A rerun's submitter is the caller who asked for it. A key with the role `read` can neither rerun
+/// nor see the values of variables.
 #[test]
 fn a_rerun_is_its_callers_and_a_key_that_reads_sees_names_alone() {
     let sandbox = Sandbox::new();
@@ -242,8 +242,8 @@ fn a_rerun_is_its_callers_and_a_key_that_reads_sees_names_alone() {
     );
 }
 
-/// The command line with the server's own key says only what is changed; with a key that reads, it
-/// still shows what there is.
+/// With the server's own key, the command line sends only the changes. With a key of the role
+/// `read`, it still shows what it may see.
 #[test]
 fn the_command_line_loses_no_value_and_needs_none() {
     let sandbox = Sandbox::new();
@@ -376,7 +376,7 @@ fn what_failed_of_a_group_is_run_again_once_however_often_it_is_sent() {
         (20, (0..40).filter(|number| number % 2 == 1).collect())
     );
     assert!(runs.iter().all(|run| run["env"]["MORE"] == "x"));
-    // Sent again with something else, it is refused line by line.
+    // Sent again with other changes, it is refused line by line.
     let other = run(&["rerun", "--failed", "--group", "first", "--resume", sub]).exits(1);
     other
         .says("the rerun of exec_")
@@ -384,7 +384,7 @@ fn what_failed_of_a_group_is_run_again_once_however_often_it_is_sent() {
     assert_eq!(http.history("").len(), 60);
 }
 
-/// The answer of `GET /groups/{group}` about a rerun, once all members were looked at.
+/// The rerun in the answer of `GET /groups/{group}`, once all members were looked at.
 fn rerun_done(http: &Http, group: &str) -> Value {
     tests::sandbox::eventually("all members were looked at", || {
         let rerun = http.get(&format!("/groups/{group}")).body["rerun"].clone();
@@ -428,7 +428,7 @@ fn the_server_runs_again_what_failed_of_a_group_by_one_request() {
             .all(|run| run["env"] == json!({"A": "b"}) && run["lock"] == run["name"]),
         "{again:#?}"
     );
-    // Sent again, it is the same submission; without an id it is a new one.
+    // A request with the same id is the same submission. Without an id it is a new one.
     rerun(&json!({"submission_id": "second", "changes": {"env": {"A": "b"}}}));
     assert_eq!(rerun_done(&http, "second")["existing"], 2);
     let third = rerun(&json!({})).body["group"].as_str().unwrap().to_owned();
@@ -493,7 +493,7 @@ fn faults_of_a_groups_rerun_are_told_before_anything_runs() {
     assert_eq!(http.history("").len(), 1, "nothing was recorded");
 }
 
-/// The group of what failed may be the one that the new runs are counted in.
+/// The group of the failed runs may also be the group of the new runs.
 #[test]
 fn a_resumed_rerun_does_not_run_its_own_runs_again() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! Secrets: they reach whom they are for, and are found nowhere else.
+//! Secrets: they reach the commands they are for, and appear nowhere else.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use tests::{
 
 use crate::script::server::{Habits, HttpServer, SshServer, git};
 
-/// What a mycli that is asked to say all it can is run with.
+/// The environment of a mycli with the most verbose output.
 const LOUD: [(&str, &str); 3] = [
     ("MYCLI_LOG", "trace"),
     ("RUST_LOG", "trace"),
@@ -23,7 +23,7 @@ fn private_server(token: &str) -> HttpServer {
     })
 }
 
-/// Somebody whose mycli says all it can.
+/// A user whose mycli has the most verbose output.
 fn loud() -> Sandbox {
     LOUD.into_iter()
         .fold(Sandbox::new(), |sandbox, (name, value)| {
@@ -31,7 +31,7 @@ fn loud() -> Sandbox {
         })
 }
 
-/// Nothing of what was planted is in any file of the home, but for those that are there to keep it.
+/// Checks that no file of the home holds a planted value, except the files that are meant to.
 #[track_caller]
 fn check_files(sandbox: &Sandbox, planted: &Planted) {
     let store = sandbox.store();
@@ -60,7 +60,7 @@ fn check_said(planted: &Planted, ran: &Ran) {
     );
 }
 
-/// Nothing that is said of a run afterwards tells a secret.
+/// Checks that no command that shows the run afterwards prints a secret.
 #[track_caller]
 fn check_all_said_of(sandbox: &Sandbox, planted: &Planted) {
     for arguments in [
@@ -74,8 +74,8 @@ fn check_all_said_of(sandbox: &Sandbox, planted: &Planted) {
     }
 }
 
-/// No arguments held a secret at any time, and no environment but those of the task of this
-/// execution.
+/// Checks that no process ever had a secret in its arguments, and that only processes of this
+/// execution's task had one in their environment.
 #[track_caller]
 fn check_processes(sightings: &Sightings, home: &str, id: &str) {
     assert!(
@@ -95,8 +95,8 @@ fn check_processes(sightings: &Sightings, home: &str, id: &str) {
     }
 }
 
-/// Once the command runs, git's credential is in no process's environment, and the password only in
-/// those of the command.
+/// Checks the environments while the command runs. No process has git's credential, and only the
+/// command's processes have the password.
 fn check_environments(sandbox: &Sandbox, id: &str, git: &Planted, password: &str) {
     let theirs = sandbox.processes();
     assert!(
@@ -113,8 +113,8 @@ fn check_environments(sandbox: &Sandbox, id: &str, git: &Planted, password: &str
     }
 }
 
-/// A private repository is cloned, and its command given a password; all the while and afterwards
-/// everything is searched for both.
+/// Clones a private repository and gives its command a password. Searches everything for both,
+/// during the run and afterwards.
 fn check_a_run(sandbox: &Sandbox, url: &str, git: &Planted) {
     let password = planted::value();
     sandbox.keep_secret("API_PASSWORD", &password);
@@ -182,8 +182,8 @@ fn a_key_for_git_is_found_nowhere_else() {
     );
 }
 
-/// Wherever it panics, the process ends, it says what it is, and the run is taken over; and none of
-/// it tells what the process knew.
+/// Wherever mycli panics, the process ends, says that the fault is its own, and the run is taken
+/// over. No output shows the secrets that the process knew.
 #[test]
 fn a_fault_of_mycli_s_own_ends_it_loses_no_run_and_tells_no_secret() {
     let (token, password) = (planted::value(), planted::value());
@@ -240,8 +240,8 @@ fn a_fault_of_mycli_s_own_ends_it_loses_no_run_and_tells_no_secret() {
     );
 }
 
-/// A password within a URL is refused. Until then it is in the user's own files, and git is not
-/// asked about it: the process that git does that by would have the URL among its arguments.
+/// A password in a URL is refused. Until then it is only in the user's own files. Git is not asked
+/// about the URL, because git's process would have it among its arguments.
 #[test]
 fn a_password_in_a_repository_s_address_is_neither_sent_nor_told() {
     let password = planted::plain_value();
@@ -344,7 +344,7 @@ fn a_token_is_shown_to_its_own_hosts_only_and_the_log_says_so() {
         sandbox.local(&exec).exits(if opens { 0 } else { 125 });
         assert_eq!(!server.shown().is_empty(), opens, "{host}");
     }
-    // A new value is for the same hosts.
+    // A new value keeps the secret's hosts.
     sandbox
         .run_with(&["--local", "secrets", "set", "GIT_TOKEN"], &token)
         .exits(0)
@@ -394,8 +394,8 @@ fn hosts_are_for_credentials_of_git_and_are_hosts() {
         .says("no secrets");
 }
 
-/// A request may set anything for its command. Of that, the set-up sees nothing that could make it
-/// show its token to somebody else.
+/// A request may set any variable for its command. The set-up must not see those that could make it
+/// reveal its token.
 #[test]
 fn a_request_s_proxies_loader_and_path_reach_its_command_and_not_the_set_up() {
     let token = planted::value();
@@ -438,7 +438,7 @@ fn a_request_s_proxies_loader_and_path_reach_its_command_and_not_the_set_up() {
         .collect();
     assert_eq!(own, expected);
     assert!(!stolen.exists(), "the set-up used the request's git");
-    // bash would read its options from it, and print what the set-up knows.
+    // bash would take its options from this variable, and print what the set-up knows.
     let refused = sandbox
         .local(&["exec", "--no-repo", "--env", "SHELLOPTS=xtrace", "true"])
         .exits(2);
@@ -487,7 +487,7 @@ fn a_secret_that_is_not_set_or_open_to_others_is_named() {
         .says("API_PASSWORD");
     assert!(!ran.err.contains(&password), "{ran:#?}");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    // Asked for, it is the command's to show.
+    // A command that is given the secret may print it.
     sandbox
         .local(&[
             "exec",

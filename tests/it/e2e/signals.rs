@@ -1,4 +1,4 @@
-//! Signals to `mycli`: whoever leaves does not take the run along.
+//! Signals to `mycli`: when `mycli` leaves, the run goes on.
 
 use std::{
     io::{Read, Write},
@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 use tests::sandbox::{Running, Sandbox, eventually};
 
-/// An `exec` that has printed `begun`, and ends with 5 once the file `go` is there.
+/// An `exec` that has printed `begun`, and ends with 5 once the file `go` exists.
 fn begun(sandbox: &Sandbox) -> (Running, String) {
     let go = sandbox.path("go");
     let command = format!(
@@ -79,7 +79,8 @@ fn a_killed_mycli_loses_neither_the_run_nor_its_end() {
     });
 }
 
-/// More than a pipe holds, and by path too: who takes it down for the next mycli outlives this one.
+/// The output is more than a pipe holds, and some is written by path too. The process that stores
+/// it for the next mycli outlives this one.
 #[test]
 fn what_a_command_says_while_no_mycli_is_there_is_read_by_the_next() {
     let sandbox = Sandbox::new();
@@ -132,13 +133,13 @@ fn a_server_that_is_stopped_leaves_its_runs_running() {
     assert_eq!(sandbox.record(&id)["status"], "RUNNING");
     std::fs::write(go, "").unwrap();
     sandbox.local(&["wait", &id]).exits(5);
-    // And another server knows it.
+    // Another server knows the run too.
     let serve = sandbox.serve(&[]);
     serve.run(&sandbox, &["wait", &id]).exits(5);
 }
 
-/// `mycli` on a terminal, as `script` (bsdutils) makes one: everything that is seen there comes as
-/// it is drawn.
+/// `mycli` on a terminal that `script` (bsdutils) makes. Everything shown there is read as it is
+/// drawn.
 struct Terminal {
     process: Child,
     keys: ChildStdin,
@@ -212,8 +213,8 @@ impl Terminal {
 
 const QUESTION: &str = "Enter goes on following: ";
 
-/// A run on a terminal, and the question that Ctrl-C asks; the command's `later` is printed while
-/// the question stands.
+/// A run on a terminal, and the question that Ctrl-C asks. The command prints `later` while the
+/// question is open.
 fn asked(sandbox: &Sandbox) -> Terminal {
     let go = sandbox.path("go");
     let command = format!(

@@ -1,5 +1,5 @@
-//! A record of this machine's store that cannot be read: everything else goes on, and says which
-//! one it is.
+//! A record in this machine's store that cannot be read. Everything else goes on, and the messages
+//! name the record.
 
 use serde_json::json;
 use tests::sandbox::{Sandbox, eventually};
@@ -148,7 +148,8 @@ fn the_others_of_its_group_are_cancelled_and_run_again() {
     let holder = submit("sleep 3600");
     let waiting = [submit("true"), submit("true"), submit("true")];
     spoil(&sandbox, &waiting[1]);
-    // The one that failed first is among them: nobody can read that it is over.
+    // The run that failed first is counted too: its record cannot be read, so nobody knows that it
+    // is over.
     serve
         .run(&sandbox, &["cancel", "--group", "nightly", "--wait"])
         .exits(1)

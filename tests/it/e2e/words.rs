@@ -1,12 +1,12 @@
-//! Faults of a user's input are told in words that are true and say what to do; nothing is started,
-//! and no value is shown.
+//! Messages about faulty input are true and say what to do. Nothing is started, and no value is
+//! shown.
 
 use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
 
 use serde_json::json;
 use tests::sandbox::{Ran, Running, Sandbox};
 
-/// A run with an env file of these bytes, which prints the variable `CERT`.
+/// Runs a command with an env file of these bytes. The command prints the variable `CERT`.
 fn with_env_file(sandbox: &Sandbox, bytes: &[u8]) -> Ran {
     fs::write(sandbox.path("c.env"), bytes).unwrap();
     sandbox.local(&["exec", "--no-repo", "--env-file", "c.env", "echo \"$CERT\""])
@@ -59,7 +59,7 @@ fn quotes_of_an_env_file_are_part_of_the_value_as_docker_has_it() {
         .prints("it's\n");
 }
 
-/// It may be a line of a key that began before.
+/// The name may be a line of a key that began on an earlier line.
 #[test]
 fn a_name_alone_that_is_not_set_is_told_by_its_place() {
     let sandbox = Sandbox::new();
@@ -218,7 +218,7 @@ fn too_many_variables_are_not_blamed_on_the_command() {
         .says("\n  jobs.jsonl:2: env: makes");
 }
 
-/// More than the API reads of a request at all.
+/// The request is larger than the API reads at all.
 #[test]
 fn a_request_that_is_far_too_large_is_told_the_same_fault() {
     let sandbox = Sandbox::new();
