@@ -152,7 +152,7 @@ impl Verb {
         }
     }
 
-    /// Whether the command is a server, whose terminal nobody watches.
+    /// Whether the command is a server. Nobody watches a server's terminal.
     pub(crate) fn is_a_server(&self) -> bool {
         matches!(self, Self::Local(verb) if verb.is_a_server())
     }

@@ -84,7 +84,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Adds the place in `.mycli.yaml` to those faults whose values came from that file.
+    /// Adds the place in `.mycli.yaml` to faults in values from that file.
     pub(crate) fn placed(&self, faults: Vec<FieldError>) -> Vec<FieldError> {
         faults
             .into_iter()

@@ -1,4 +1,4 @@
-//! Tells how a file that people wrote is encoded if it is not UTF-8, and what to do.
+//! Says what encoding a file seems to have if it is not UTF-8, and what to do.
 
 /// How many bytes we read to guess a file's encoding. We chose 4096 because a file's start shows
 /// its encoding well enough, however long the file is.

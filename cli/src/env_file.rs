@@ -45,7 +45,7 @@ pub(crate) enum EnvFileError {
     /// A `-e` that does not set a variable.
     #[error("-e: {0}")]
     Flag(Fault),
-    /// A `-e NAME` whose value in this environment is not UTF-8.
+    /// A `-e NAME`, where the value in this environment is not UTF-8.
     #[error(
         "-e: the value of {0} in this environment is not UTF-8: encode it, for example as base64"
     )]

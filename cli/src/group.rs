@@ -374,7 +374,7 @@ mod tests {
 
     use super::*;
 
-    /// A watch of pages whose runs have these statuses.
+    /// A watch of pages with runs in these statuses.
     fn watch(pages: &[&[ExecutionStatus]]) -> Watch {
         let mut watch = Watch::new([], BTreeSet::new());
         for (number, statuses) in (0_u128..).zip(pages) {

@@ -49,8 +49,9 @@ impl Interrupts {
         }
     }
 
-    /// Waits for the user's next wish about `what`. On a terminal, Ctrl-C asks, and a second Ctrl-C
-    /// detaches. Elsewhere nobody can answer, so any signal detaches.
+    /// Waits for the user's next wish about `what`. On a terminal, Ctrl-C asks, and another signal
+    /// while the question is open detaches. Elsewhere nobody can answer, so Ctrl-C detaches at
+    /// once. SIGTERM and SIGHUP always detach.
     pub(crate) async fn wish(&mut self, what: &str, screen: &Screen) -> Wish {
         tokio::select! {
             _ = self.interrupt.recv() => {}

@@ -90,7 +90,7 @@ impl OneMachine {
         matches!(self.action, Action::Serve(_) | Action::Supervise(_))
     }
 
-    /// Whether it is a server, whose terminal nobody watches.
+    /// Whether it is a server. Nobody watches a server's terminal.
     pub(crate) fn is_a_server(&self) -> bool {
         matches!(self.action, Action::Serve(_))
     }

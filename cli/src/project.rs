@@ -114,7 +114,7 @@ impl Project {
         }
     }
 
-    /// Adds the file and line to a fault whose value came from this file.
+    /// Adds the file and line to a fault in a value from this file.
     pub(crate) fn placed(&self, fault: FieldError) -> FieldError {
         let key = fault.field.split(['.', '[']).next().unwrap_or_default();
         let line = self
@@ -178,7 +178,7 @@ struct Nulls {
     env: Option<BTreeMap<String, Option<IgnoredAny>>>,
 }
 
-/// The line of the first variable whose value is null. The error's own location is that of the
+/// The line of the first variable with the value null. The error's own location is that of the
 /// whole `env`, since the YAML reader keeps no location for a null.
 fn line_of_null(text: &str) -> Option<usize> {
     let nulls: Nulls = serde_norway::from_str(text).ok()?;

@@ -59,7 +59,7 @@ fn without_line_end(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Asks a question and returns whether the answer is yes.
+/// Asks a question and returns whether the answer is yes. The end of the input counts as no.
 ///
 /// # Errors
 /// Standard input cannot be read.

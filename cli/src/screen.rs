@@ -33,7 +33,7 @@ pub(crate) struct Screen {
     plain: bool,
     colored: bool,
     spinner: RefCell<Option<ProgressBar>>,
-    /// Whether the user is being asked a question. No progress is shown meanwhile.
+    /// Whether the user is being asked a question. Then no progress is shown.
     asks: Cell<bool>,
     /// Whether the reader of standard output has gone away. Nothing more is written to it then.
     closed: Cell<bool>,

@@ -153,7 +153,7 @@ struct Sent {
 }
 
 impl Sent {
-    /// `lines` gives the number of the line with an index.
+    /// Makes it from the API's answer. `lines` gives the line number for an index.
     fn of(answer: BulkAnswer, lines: &[Ready]) -> Self {
         let number = |index: u32| {
             usize::try_from(index)
@@ -532,7 +532,7 @@ struct Told<'a> {
     client: &'a Client,
     submission: &'a Submission,
     batch: Batch<'a>,
-    /// Each run, as far as it is to be told.
+    /// The runs to report.
     sent: &'a Sent,
     totals: Totals,
 }

@@ -61,7 +61,7 @@ impl AwsFlags {
         })
     }
 
-    /// Finds credentials and asks AWS whose they are.
+    /// Finds credentials and asks AWS for their identity.
     ///
     /// # Errors
     /// There are no credentials or no region, or they are for another account or region than the

@@ -47,7 +47,7 @@ pub(super) struct Faults<'a> {
     source: &'a str,
     /// Faults with their line numbers, for sorting.
     found: Vec<(usize, FieldError)>,
-    /// Faults of values that lines take from a flag or a file. Each is told once, for all lines
+    /// Faults of values that lines take from a flag or a file. Each is reported once, for all lines
     /// that do not override the value.
     shared: Vec<FieldError>,
     /// The numbers of the lines at fault.

@@ -333,7 +333,7 @@ fn rerun_sends_what_is_changed_and_nothing_else() {
         changes(&["--no-repo", "--on-demand"]),
         json!({"repo": "", "capacity": "on-demand"})
     );
-    // `--secret` adds to the earlier run's secrets, whose names the record shows.
+    // `--secret` adds to the earlier run's secrets. The record shows their names.
     assert_eq!(
         changes(&["--secret", "NEW"]),
         json!({"secrets": ["TOKEN", "NEW"]})

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::stand_in::{ID, Mycli, Ran, Reply, StandIn, page, record};
 
-/// A run whose log comes in three pages, the last one after its end.
+/// A run with a log in three pages. The last page comes after the run's end.
 fn growing() -> StandIn {
     let over = record("FAILED", Some(9), Some("the command exited with code 9"));
     StandIn::new(

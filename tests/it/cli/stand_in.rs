@@ -147,8 +147,7 @@ impl StandIn {
         }
     }
 
-    /// Starts a stand-in whose run is over as soon as it is submitted, with this record and this
-    /// log.
+    /// Starts a stand-in with this record and this log. Its run is over as soon as it is submitted.
     pub(super) fn finished(record: Value, log: &[&str]) -> Self {
         let log = page(log, None, true);
         Self::new(move |asked| match asked.line().as_str() {
@@ -172,7 +171,7 @@ impl StandIn {
         self.asked().iter().map(Asked::line).collect()
     }
 
-    /// Waits for a request whose line begins with `line`. nextest bounds the wait.
+    /// Waits for a request line that begins with `line`. nextest bounds the wait.
     pub(super) fn wait_for(&mut self, line: &str) {
         while let Some(asked) = self.news.blocking_recv() {
             if asked.line().starts_with(line) {
@@ -222,7 +221,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     response.body(Body::from(reply.body)).expect("a response")
 }
 
-/// A page of a log whose lines are a second apart.
+/// A page of a log. The times of its lines are a second apart.
 pub(super) fn page(lines: &[&str], next: Option<&str>, complete: bool) -> Value {
     let line = |(second, text): (usize, &&str)| json!({"at": format!("2026-01-02T03:04:{second:02}Z"), "text": text});
     let lines: Vec<_> = lines.iter().enumerate().map(line).collect();

@@ -12,7 +12,7 @@ use tests::{
     sandbox::{Sandbox, files},
 };
 
-/// A user whose folder has a path of over 200 characters.
+/// A user with a home path of over 200 characters.
 fn deep() -> Sandbox {
     let sandbox = Sandbox::new();
     let home = sandbox.home().join("d".repeat(200));

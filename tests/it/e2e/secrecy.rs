@@ -23,7 +23,7 @@ fn private_server(token: &str) -> HttpServer {
     })
 }
 
-/// A user whose mycli has the most verbose output.
+/// A user with the most verbose output of mycli.
 fn loud() -> Sandbox {
     LOUD.into_iter()
         .fold(Sandbox::new(), |sandbox, (name, value)| {
