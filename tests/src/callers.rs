@@ -1,12 +1,12 @@
-//! Callers of tests.
+//! Callers for tests.
 
 use domain::{
     key::{Caller, Role},
     principal::Principal,
 };
 
-/// Somebody of this name with a key of role submit, and a principal that nobody of another name
-/// has. Of a name of letters and digits, the principal is `key:` and that name.
+/// A caller with this name, the role `submit`, and a principal that no other name shares. For a
+/// name of letters and digits only, the principal is `key:` and the name.
 #[must_use]
 pub fn caller(name: &str) -> Caller {
     let id = name.chars().filter(char::is_ascii_alphanumeric).collect();

@@ -1,4 +1,4 @@
-//! Clocks of the tests: one that runs faster than the day, and one that a test moves.
+//! The tests' clocks: one that runs faster than real time, and one that the test moves by hand.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use domain::{Timestamp, ports::Clock};
 use tokio::{sync::watch, time::Instant};
 
-/// A clock that runs so many times as fast as the real one.
+/// A clock that runs `factor` times as fast as real time.
 #[derive(Clone, Copy, Debug)]
 pub struct Scaled {
     began: Instant,
@@ -15,7 +15,7 @@ pub struct Scaled {
 }
 
 impl Scaled {
-    /// One that shows this moment now.
+    /// A clock that shows `at` now.
     #[must_use]
     pub fn new(at: Timestamp, factor: u32) -> Self {
         Self {
@@ -42,18 +42,18 @@ impl Clock for Scaled {
     }
 }
 
-/// A clock that stands still until it is moved.
+/// A clock that stands still until the test moves it.
 #[derive(Clone, Debug)]
 pub struct Manual(Arc<watch::Sender<Timestamp>>);
 
 impl Manual {
-    /// One that shows this moment.
+    /// A clock that shows `at`.
     #[must_use]
     pub fn new(at: Timestamp) -> Self {
         Self(Arc::new(watch::Sender::new(at)))
     }
 
-    /// Moves it forward.
+    /// Moves the clock forward.
     pub fn pass(&self, span: TimeDelta) {
         self.0.send_modify(|now| *now += span);
     }

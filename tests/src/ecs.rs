@@ -1,12 +1,12 @@
-//! ECS on Fargate, as a model: what the documentation says it does, and no more.
+//! A model of ECS on Fargate. It does what the documentation says, and no more.
 //!
-//! It is a state machine without I/O, clock or threads: `now` is an argument of every call, and
-//! whatever is random is drawn from a seed. So one and the same model stands behind the wire-level
-//! stand-in ([`wire`]), which the real SDK talks to, and in the simulation ([`port`]), which runs
-//! on virtual time. Each behaviour names its source; "ours" is what no source tells.
+//! The model is a state machine without I/O, clock or threads. `now` is an argument of every call,
+//! and everything random is drawn from a seed. So the same model serves two users: the wire-level
+//! stand-in ([`wire`]), which the real SDK talks to, and the simulation ([`port`]), which runs on
+//! virtual time. Each behaviour names its source; "our choice" marks what no source says.
 //!
-//! It makes no events go anywhere by itself: whoever drives it asks when something may happen next
-//! ([`Ecs::next_event_at`]) and takes what has come until then ([`Ecs::take_events`]).
+//! The model does not deliver events by itself. Its driver asks when something may happen next
+//! ([`Ecs::next_event_at`]) and collects the events due by then ([`Ecs::take_events`]).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -54,54 +54,55 @@ use definition::Definitions;
 use delivery::Outbox;
 use task::{Facts, PENDING, PROVISIONING, Record};
 
-/// How long a stopped task is described and listed: at least an hour (AWS-FACTS §4); here exactly
-/// that.
+/// How long a stopped task is still described and listed. AWS says at least an hour (AWS-FACTS §4);
+/// here it is exactly an hour.
 const KEPT: TimeDelta = TimeDelta::hours(1);
 /// The longest life of a client token, and how long it outlives its tasks (API Reference, "Ensuring
-/// idempotency"). One whose request started nothing lives for the second of the two (ours).
+/// idempotency"). A token whose request started nothing lives for the second of the two (our
+/// choice).
 const TOKEN_LIVES: TimeDelta = TimeDelta::hours(24);
 const TOKEN_OUTLIVES: TimeDelta = TimeDelta::hours(1);
-/// The most tasks that DescribeTasks takes (API Reference).
+/// The most tasks that one DescribeTasks call takes (API Reference).
 const DESCRIBED_MAX: usize = 100;
 /// The zones that tasks are spread over.
 const ZONES: [&str; 3] = ["eu-west-1a", "eu-west-1b", "eu-west-1c"];
 
-/// What a call is answered with: a 200, or an error.
+/// The answer to a call: the content of a 200, or an error.
 pub type Answer<T> = Result<T, Refusal>;
 
-/// What is due to happen.
+/// A step that is due at a planned time.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// A foreign tenant comes or goes.
+    /// A foreign tenant starts or stops.
     Foreign,
-    /// To a task, if nothing else was planned for it since.
+    /// A step of one task. It is dropped if a newer plan was made for the task.
     Of { task: usize, plan: u32, next: Next },
 }
 
-/// What is next in a task's life.
+/// The next step of a task's life.
 #[derive(Clone, Copy, Debug)]
 enum Next {
-    /// Its image is pulled.
+    /// The image pull begins.
     Pulls,
-    /// It runs, or has failed to start.
+    /// The task runs, or has failed to start.
     Runs,
     /// Its work is done.
     Ends,
     /// Its container exits after TERM or KILL.
     Exits(i32),
-    /// All of it is given back.
+    /// The task stops and frees its vCPUs.
     Stops,
 }
 
-/// What may happen to a task on demand.
+/// A fault that a test can inflict on a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strike {
-    /// Fargate Spot takes its capacity back: an event and TERM, and KILL after the definition's
-    /// `stopTimeout` (AWS-FACTS §4).
+    /// Fargate Spot takes the task's capacity back: an event and TERM, then KILL after the
+    /// definition's `stopTimeout` (AWS-FACTS §4).
     SpotInterruption,
-    /// Its host fails: `InfrastructureHealth`, no exit code.
+    /// The task's host fails: `InfrastructureHealth`, no exit code.
     HostFailure,
-    /// The kernel kills its container.
+    /// The kernel kills the task's container for its memory use.
     OutOfMemory,
 }
 
@@ -136,7 +137,7 @@ impl Buckets {
         }
     }
 
-    /// ECS's own bucket of an operation. Service Quotas publishes none.
+    /// Returns ECS's own bucket for an operation. Service Quotas publishes none for its own calls.
     fn of(&mut self, operation: Operation) -> Option<&mut Bucket> {
         match operation {
             Operation::RunTask | Operation::StopTask => Some(&mut self.run_and_stop),
@@ -150,32 +151,33 @@ impl Buckets {
     }
 }
 
-/// The model of one account's ECS, with one cluster.
+/// The model of ECS in one account, with one cluster.
 pub struct Ecs {
     account: Account,
     clock: Timestamp,
     buckets: Buckets,
     definitions: Definitions,
     tasks: Vec<Record>,
-    /// By the last part of a task's ARN.
+    /// Tasks by the last part of their ARN.
     by_id: BTreeMap<String, usize>,
     by_starter: BTreeMap<String, Vec<usize>>,
     tokens: BTreeMap<String, Token>,
-    /// CPU units of our tasks.
+    /// CPU units in use by our tasks.
     used: BTreeMap<Kind, u32>,
-    /// CPU units of each foreign tenant.
+    /// CPU units in use by each foreign tenant.
     foreign: Vec<u32>,
-    /// In the order of time, and of planning at the same time.
+    /// Planned steps, ordered by time. Steps of the same time keep the order in which they were
+    /// planned.
     plans: BTreeMap<(Timestamp, u64), Step>,
     planned: u64,
     outbox: Outbox,
-    /// Answers of RunTask that are lost next, whatever the account's probabilities say.
+    /// How many of the next RunTask answers are lost, whatever the account's probabilities are.
     to_lose: u32,
     counts: Counts,
 }
 
 impl Ecs {
-    /// The account as it is before the first call.
+    /// The account before the first call.
     #[must_use]
     pub fn new(account: Account) -> Self {
         let mut ecs = Self {
@@ -201,7 +203,7 @@ impl Ecs {
         ecs
     }
 
-    /// What was counted.
+    /// The model's counters.
     #[must_use]
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -213,13 +215,13 @@ impl Ecs {
         &self.account
     }
 
-    /// CPU units of a kind in use, foreign tasks' too.
+    /// CPU units of a kind in use, foreign tasks included.
     #[must_use]
     pub fn in_use(&self, kind: Kind) -> u32 {
         self.used.get(&kind).copied().unwrap_or_default() + self.in_foreign_use(kind)
     }
 
-    /// CPU units of a kind that others use.
+    /// CPU units of a kind that foreign tasks use.
     #[must_use]
     pub fn in_foreign_use(&self, kind: Kind) -> u32 {
         self.foreigners(kind)
@@ -227,7 +229,7 @@ impl Ecs {
             .sum()
     }
 
-    /// Every task there ever was, in the order of their starts.
+    /// All tasks ever started, in the order of their starts.
     pub fn tasks(&self) -> impl Iterator<Item = &Shown> {
         self.tasks.iter().map(|record| &record.shown)
     }
@@ -237,14 +239,14 @@ impl Ecs {
         self.account.lives.given.insert(started_by.to_owned(), life);
     }
 
-    /// Gives the account another quota from now on. Tasks that run go on.
+    /// Changes the account's quota from now on. Running tasks go on.
     pub fn set_quota(&mut self, kind: Kind, quota: VcpuQuota, now: Timestamp) {
         self.advance(now);
         self.account.vcpus.insert(kind, quota);
         self.foreigners_take(kind);
     }
 
-    /// Lets a foreign tenant come.
+    /// Adds a foreign tenant.
     pub fn invite(&mut self, foreign: Foreign) {
         self.account.foreign.push(foreign);
         self.foreign.push(0);
@@ -252,25 +254,25 @@ impl Ecs {
         self.plan(foreign.until.max(self.clock), Step::Foreign);
     }
 
-    /// Adds a time without capacity.
+    /// Adds a period without capacity.
     pub fn add_outage(&mut self, outage: Outage) {
         self.account.outages.push(outage);
     }
 
-    /// Loses the answers of the next calls to RunTask that start a task.
+    /// Loses the answers of the next `count` RunTask calls that start a task.
     pub fn lose_answers(&mut self, count: u32) {
         self.to_lose += count;
     }
 
-    /// When the next event comes or something else may happen; `None` if nothing ever will without
-    /// a call.
+    /// When the next event arrives or something else may happen. `None` if nothing will ever happen
+    /// without a call.
     #[must_use]
     pub fn next_event_at(&self) -> Option<Timestamp> {
         let planned = self.plans.first_key_value().map(|((at, _), _)| *at);
         [planned, self.outbox.next_at()].into_iter().flatten().min()
     }
 
-    /// The events that have come until now, each with the moment it came.
+    /// Returns the events that have arrived by now, each with its time of arrival.
     pub fn take_events(&mut self, now: Timestamp) -> Vec<(Timestamp, Change)> {
         let now = self.advance(now);
         let taken = self.outbox.take(now);
@@ -281,8 +283,8 @@ impl Ecs {
     /// RunTask.
     ///
     /// # Errors
-    /// As ECS answers: too fast, a conflict, a request that cannot be, or the server's own fault,
-    /// after which a task may be there.
+    /// As ECS answers: throttled, a token conflict, an invalid request, or a server fault. After a
+    /// server fault the task may exist.
     pub fn run_task(&mut self, request: &RunTask, now: Timestamp) -> Answer<Answered> {
         let now = self.receive(Operation::RunTask, now)?;
         let answer = self.run(request, now);
@@ -312,8 +314,8 @@ impl Ecs {
         Ok(answer)
     }
 
-    /// The answer to a request whose client token is in use: the original one, its failures too
-    /// (API Reference, "Ensuring idempotency"), or a conflict.
+    /// The answer to a request whose client token is in use. It is the original answer with its
+    /// failures (API Reference, "Ensuring idempotency"), or a conflict if the request differs.
     fn repeated(&mut self, request: &RunTask, now: Timestamp) -> Option<Answer<Answered>> {
         let token = self.tokens.get(request.client_token.as_ref()?)?;
         if !self.lives(token, now) {
@@ -336,7 +338,7 @@ impl Ecs {
         )))
     }
 
-    /// min(24 h, the task's life and an hour).
+    /// Whether a token still lives: it lives for min(24 h, its tasks' life + 1 h).
     fn lives(&self, token: &Token, now: Timestamp) -> bool {
         let outlives = |ended: Timestamp| now < ended + TOKEN_OUTLIVES;
         let of_task = |task: &usize| self.tasks[*task].stopped_at().is_none_or(outlives);
@@ -348,8 +350,8 @@ impl Ecs {
         bound && now < token.made_at + TOKEN_LIVES
     }
 
-    /// Starts what there is room for. The rest is a failure in a 200 (AWS-FACTS §1), which takes
-    /// nothing of the launch rate (ours).
+    /// Starts as many tasks as there is room for. The rest are failures in a 200 (AWS-FACTS §1) and
+    /// use no launch rate tokens (our choice).
     fn place(&mut self, request: &RunTask, kind: Kind, now: Timestamp) -> Answer<Answered> {
         let definition = self.definitions.active(&request.task_definition)?.clone();
         let (cpu, cpu_text, memory) = request.size(&definition)?;
@@ -483,11 +485,11 @@ impl Ecs {
         }
     }
 
-    /// StopTask: TERM, then KILL after the definition's `stopTimeout`. One that has stopped already
-    /// is no error while it is described.
+    /// StopTask: TERM, then KILL after the definition's `stopTimeout`. Stopping a stopped task is
+    /// no error while it is still described.
     ///
     /// # Errors
-    /// As ECS answers: too fast, or a task that it does not know (any more, or yet).
+    /// As ECS answers: throttled, or a task that ECS does not know yet or no longer knows.
     pub fn stop_task(
         &mut self,
         cluster: &str,
@@ -513,7 +515,7 @@ impl Ecs {
     /// DescribeTasks.
     ///
     /// # Errors
-    /// As ECS answers: too fast, or more than 100 tasks.
+    /// As ECS answers: throttled, or more than 100 tasks.
     pub fn describe_tasks(
         &mut self,
         cluster: &str,
@@ -542,7 +544,8 @@ impl Ecs {
         answer
     }
 
-    /// A task by its id alone is named by its ARN in a failure.
+    /// Returns the ARN by which a failure names a task. The caller may give the ARN or the id
+    /// alone.
     fn task_arn(&self, name: &str) -> String {
         if name.contains(':') {
             name.to_owned()
@@ -555,7 +558,7 @@ impl Ecs {
     /// ListTasks.
     ///
     /// # Errors
-    /// As ECS answers: too fast, or filters that do not go together.
+    /// As ECS answers: throttled, or filters that cannot be combined.
     pub fn list_tasks(&mut self, request: &ListTasks, now: Timestamp) -> Answer<Listed> {
         let now = self.receive(Operation::ListTasks, now)?;
         let answer = self
@@ -587,10 +590,10 @@ impl Ecs {
         })
     }
 
-    /// RegisterTaskDefinition: the next revision of its family.
+    /// RegisterTaskDefinition: adds the next revision of the family.
     ///
     /// # Errors
-    /// As ECS answers: too fast, or a definition that cannot be.
+    /// As ECS answers: throttled, or an invalid definition.
     pub fn register_task_definition(&mut self, body: &Value, now: Timestamp) -> Answer<Value> {
         let now = self.receive(Operation::RegisterTaskDefinition, now)?;
         let answer = self
@@ -600,10 +603,10 @@ impl Ecs {
         self.counted(Operation::RegisterTaskDefinition, answer)
     }
 
-    /// DeregisterTaskDefinition: it becomes INACTIVE.
+    /// DeregisterTaskDefinition: marks the definition INACTIVE.
     ///
     /// # Errors
-    /// As ECS answers: too fast, or no such definition.
+    /// As ECS answers: throttled, or no such definition.
     pub fn deregister_task_definition(&mut self, name: &str, now: Timestamp) -> Answer<Value> {
         let now = self.receive(Operation::DeregisterTaskDefinition, now)?;
         let answer = self
@@ -616,7 +619,7 @@ impl Ecs {
     /// DescribeTaskDefinition.
     ///
     /// # Errors
-    /// As ECS answers: too fast, or no such definition.
+    /// As ECS answers: throttled, or no such definition.
     pub fn describe_task_definition(&mut self, name: &str, now: Timestamp) -> Answer<Value> {
         self.receive(Operation::DescribeTaskDefinition, now)?;
         let found = self
@@ -684,8 +687,8 @@ impl Ecs {
         self.counted(operation, shown.ok_or_else(Refusal::no_resource))
     }
 
-    /// Makes something happen to a task now, unless it is stopping already or has no container yet;
-    /// says whether it did.
+    /// Inflicts a fault on a task now. Returns whether it did: a task that is already stopping, or
+    /// has no container yet, is left alone.
     pub fn strike(&mut self, task: &str, strike: Strike, now: Timestamp) -> bool {
         let now = self.advance(now);
         let Some(number) = self
@@ -705,7 +708,7 @@ impl Ecs {
         true
     }
 
-    /// A call comes: what was due before it happens first, and it takes a token of ECS's own
+    /// Receives a call: first runs every step due before it, then takes a token from ECS's own
     /// bucket.
     fn receive(&mut self, operation: Operation, now: Timestamp) -> Answer<Timestamp> {
         let now = self.advance(now);
@@ -725,7 +728,7 @@ impl Ecs {
         refusal
     }
 
-    /// Counts what was refused and was not counted with its reason yet: requests that cannot be.
+    /// Counts a refusal that was not yet counted with its reason: an invalid request.
     fn counted<T>(&mut self, operation: Operation, answer: Answer<T>) -> Answer<T> {
         let known = [
             "ThrottlingException",
@@ -759,13 +762,12 @@ impl Ecs {
             .filter(|number| self.is_seen(&self.tasks[*number], now))
     }
 
-    /// Not yet just after RunTask, and not any more an hour after the end.
+    /// Whether ECS shows the task: from a moment after RunTask until an hour after its end.
     fn is_seen(&self, record: &Record, now: Timestamp) -> bool {
         now >= record.seen_from && record.stopped_at().is_none_or(|at| now < at + KEPT)
     }
 
-    /// Lets everything happen that is due by now. A clock that goes backwards stands still here.
-    /// Lets happen what is due by now.
+    /// Runs every step due by now.
     pub fn pass(&mut self, now: Timestamp) {
         self.advance(now);
     }
@@ -834,7 +836,7 @@ impl Ecs {
         self.next(number, at + work, Next::Ends);
     }
 
-    /// Its work is done. What was asked to stop before keeps the reason it was given then.
+    /// The task's work is done. A task that was asked to stop earlier keeps the reason given then.
     fn ends(&mut self, number: usize, at: Timestamp) {
         match self.tasks[number].life.end.clone() {
             End::Exit(code) => self.exits(number, Some(code), at),
@@ -870,8 +872,8 @@ impl Ecs {
         self.deprovisions(number, at);
     }
 
-    /// TERM to what runs, and KILL when `stopTimeout` is over; what does not run yet never will,
-    /// and has no exit code.
+    /// Sends TERM to a running container, and KILL when `stopTimeout` is over. A task that does not
+    /// run yet never will, and has no exit code.
     fn stop(&mut self, number: usize, code: StopCode, reason: &str, at: Timestamp) {
         let record = &mut self.tasks[number];
         if record.is_stopping() {
@@ -915,8 +917,8 @@ impl Ecs {
         self.deprovisions(number, at);
     }
 
-    /// The containers are over. DEACTIVATING and STOPPING, which the guide has in between, are left
-    /// out: any may be missing (AWS-FACTS §4).
+    /// The containers have ended. The guide's DEACTIVATING and STOPPING in between are left out:
+    /// either may be missing (AWS-FACTS §4).
     fn deprovisions(&mut self, number: usize, at: Timestamp) {
         self.tasks[number].plan += 1;
         let wind_down = self.tasks[number].life.wind_down;
@@ -924,7 +926,7 @@ impl Ecs {
         self.next(number, at + wind_down, Next::Stops);
     }
 
-    /// The task is over, and its vCPUs are free (no source tells the moment; ours).
+    /// The task is over and its vCPUs are free. No source says when they are freed (our choice).
     fn stops(&mut self, number: usize, at: Timestamp) {
         let record = &mut self.tasks[number];
         record.task().stopped_at = Some(at);
@@ -936,7 +938,7 @@ impl Ecs {
         self.foreigners_take(kind);
     }
 
-    /// A task changes: its version is counted up, and that makes an event.
+    /// Changes a task's status: counts its version up and sends an event.
     fn changes(&mut self, number: usize, status: &str, at: Timestamp) {
         let record = &mut self.tasks[number];
         record.becomes(status);
@@ -970,7 +972,7 @@ impl Ecs {
             .for_each(|kind| self.foreigners_take(kind));
     }
 
-    /// Whoever is there and wants more takes what is free.
+    /// Gives free capacity to each foreign tenant that is present and wants more.
     fn foreigners_take(&mut self, kind: Kind) {
         let here: Vec<_> = self
             .foreigners(kind)

@@ -1,7 +1,6 @@
-//! The tests' own AWS: ministack on loopback, without any account.
+//! The tests' AWS emulator: ministack on loopback, without any account.
 //!
-//! `tests/emulator.sh` owns the process; see `tests/README.md` for what this one does differently
-//! from AWS.
+//! `tests/emulator.sh` owns the process. `tests/README.md` lists its differences from AWS.
 
 use std::{
     collections::BTreeMap,
@@ -19,37 +18,37 @@ use tempfile::TempDir;
 use crate::sandbox::Process;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/emulator.sh");
-/// A bound on a hang: it takes about half a second.
+/// How long the emulator may take to start. It takes about half a second; this bounds a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The region that stands in for all of them.
+/// The emulator's only region.
 pub const REGION: &str = "us-east-1";
-/// The account that everything belongs to.
+/// The emulator's only account.
 pub const ACCOUNT: &str = "000000000000";
-/// The access key and the secret key. It checks neither.
+/// The access key and the secret key. The emulator checks neither.
 pub const ACCESS_KEY: &str = "test";
 
-/// The address of a DynamoDB for tests that each have a table of their own:
-/// `MYCLI_TEST_DYNAMODB_ENDPOINT`, else [`shared`].
+/// The address of a DynamoDB for tests that use their own tables: `MYCLI_TEST_DYNAMODB_ENDPOINT`,
+/// else [`shared`].
 #[must_use]
 pub fn dynamodb_endpoint() -> String {
     std::env::var("MYCLI_TEST_DYNAMODB_ENDPOINT").unwrap_or_else(|_| shared())
 }
 
-/// The address of an SQS for tests that each have queues of their own: `MYCLI_TEST_SQS_ENDPOINT`,
-/// else [`shared`].
+/// The address of an SQS for tests that use their own queues: `MYCLI_TEST_SQS_ENDPOINT`, else
+/// [`shared`].
 #[must_use]
 pub fn sqs_endpoint() -> String {
     std::env::var("MYCLI_TEST_SQS_ENDPOINT").unwrap_or_else(|_| shared())
 }
 
-/// The address of the emulator that all tests share, started unless it runs. It outlives this
-/// process on purpose: under nextest each test is a process of its own. It ends by itself when
-/// nobody uses it, or with `tests/run.sh`. It runs no containers.
+/// The address of the emulator that all tests share. This starts it unless it runs. It outlives
+/// this process on purpose, because nextest runs each test in its own process. It ends when nobody
+/// uses it, or with `tests/run.sh`. It runs no containers.
 ///
 /// # Panics
-/// When it cannot be started, with the reason: a test that needs it must not pass without.
+/// When it cannot be started, with the reason: a test that needs it must not pass without it.
 #[must_use]
 pub fn shared() -> String {
     let output = Command::new(SCRIPT)
@@ -67,19 +66,19 @@ pub fn shared() -> String {
         .to_owned()
 }
 
-/// An emulator of one test's own. It ends, with the functions it started, when this is dropped, and
-/// when the test's process ends in any other way.
+/// An emulator for one test. It ends, with the functions it started, when this is dropped or when
+/// the test's process ends in any other way.
 #[derive(Debug)]
 pub struct Emulator {
     port: u16,
     process: Child,
-    /// While this is open, it runs.
+    /// The emulator runs while this is open.
     leash: Option<ChildStdin>,
     folder: TempDir,
 }
 
 impl Emulator {
-    /// Starts one whose ECS tasks stay RUNNING for ever.
+    /// Starts an emulator whose ECS tasks stay RUNNING for ever.
     ///
     /// # Panics
     /// When it cannot be started, with the reason.
@@ -88,7 +87,8 @@ impl Emulator {
         Self::with(|_| {})
     }
 
-    /// Starts one whose ECS tasks are containers of this engine (the value of `DOCKER_HOST`).
+    /// Starts an emulator whose ECS tasks are containers of this engine (a value for
+    /// `DOCKER_HOST`).
     ///
     /// # Panics
     /// When it cannot be started, with the reason.
@@ -99,7 +99,7 @@ impl Emulator {
         })
     }
 
-    /// Starts one with more in its environment, which its functions see too.
+    /// Starts an emulator with more variables in its environment. Its functions see them too.
     ///
     /// # Panics
     /// When it cannot be started, with the reason.
@@ -133,7 +133,7 @@ impl Emulator {
         emulator
     }
 
-    /// `http://127.0.0.1:PORT`, for every service.
+    /// The endpoint of every service: `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -145,39 +145,39 @@ impl Emulator {
         self.port
     }
 
-    /// The file that has a line for each request that came over the network: method, path, status,
-    /// `X-Amz-Target` (`-` where the service has none), user agent. What its parts ask one another
-    /// (an event source's polling of a queue) is not in it.
+    /// The path of the request log. It has a line for each request over the network: method, path,
+    /// status, `X-Amz-Target` (`-` where the service has none), user agent. Requests between the
+    /// emulator's own parts are not in it, for example an event source that polls a queue.
     #[must_use]
     pub fn request_log(&self) -> PathBuf {
         self.folder.path().join("requests.log")
     }
 
-    /// The file that has a line of JSON for each request of a stack's functions: `function`,
-    /// `target` (the operation), `body`, and of DynamoDB's the `units` (`writes`, `reads`) and
-    /// whether it was `refused`.
+    /// The path of the log of the stack's functions. It has a line of JSON for each request of a
+    /// function: `function`, `target` (the operation) and `body`, and for DynamoDB the `units`
+    /// (`writes`, `reads`) and whether it was `refused`.
     #[must_use]
     pub fn calls_log(&self) -> PathBuf {
         self.folder.path().join("calls.jsonl")
     }
 
-    /// The file that has a line of JSON for each request of the command line: `service` and
-    /// `operation` as AWS's models have them, `method`, `path`, and `parameters` where the protocol
-    /// has them in the body as texts or as JSON.
+    /// The path of the log of the command line. It has a line of JSON for each request: `service`
+    /// and `operation` as in AWS's API models, `method`, `path`, and `parameters` if the protocol
+    /// has them in the body as form fields or JSON.
     #[must_use]
     pub fn commands_log(&self) -> PathBuf {
         self.folder.path().join("commands.jsonl")
     }
 
-    /// The file that has a line of JSON for each invocation of a function: `function`, `source` (an
-    /// ARN, or the field that tells what sort of event it is), `records`, `ms`, and the function's
-    /// `memory`.
+    /// The path of the log of invocations. It has a line of JSON for each invocation of a function:
+    /// `function`, `source` (an ARN, or the field that shows the type of the event), `records`,
+    /// `ms`, and the function's `memory`.
     #[must_use]
     pub fn invocations_log(&self) -> PathBuf {
         self.folder.path().join("invocations.jsonl")
     }
 
-    /// The file with what it and its functions said.
+    /// The path of the log of the emulator and its functions.
     #[must_use]
     pub fn server_log(&self) -> PathBuf {
         self.folder.path().join("server.log")
@@ -200,10 +200,11 @@ impl Emulator {
         memory
     }
 
-    /// Every process of it stands still until it is let go on: as if the whole region did.
+    /// Stops every process of the emulator until the result is dropped, as if the whole region
+    /// stood still.
     ///
     /// # Panics
-    /// When it has none.
+    /// When the emulator has no process.
     #[must_use]
     pub fn freeze(&self) -> Frozen {
         let folder = self.folder.path().to_string_lossy().into_owned();
@@ -231,7 +232,7 @@ impl Emulator {
     }
 }
 
-/// An emulator that stands still until this is dropped.
+/// A stopped emulator. Its processes go on when this is dropped.
 #[derive(Debug)]
 pub struct Frozen(Vec<Process>);
 
@@ -258,7 +259,7 @@ impl Drop for Emulator {
     }
 }
 
-/// A port of loopback that nobody listens on now.
+/// A free port on loopback.
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
     listener.local_addr().expect("it is bound").port()

@@ -1,7 +1,7 @@
-//! The tests' own container engine: Podman behind the Docker API, and the images made for it.
+//! The tests' container engine (Podman behind the Docker API), and the images made for it.
 //!
-//! `tests/images/engine.sh` owns the process; see `tests/README.md` for what this engine does
-//! differently from Docker.
+//! `tests/images/engine.sh` owns the process. `tests/README.md` lists the engine's differences from
+//! Docker.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,29 +10,29 @@ use std::sync::OnceLock;
 
 use crate::sandbox::eventually;
 
-/// Static busybox: `/bin/sh` is ash; neither git nor a package manager.
+/// Static busybox: `/bin/sh` is ash. It has neither git nor a package manager.
 pub const BUSYBOX: &str = "localhost/mycli-test/busybox";
 /// Debian with git, bash and an ssh client.
 pub const DEBIAN_GIT: &str = "localhost/mycli-test/debian-git";
-/// Debian with neither git nor ssh; `apt-get` is there and has no source.
+/// Debian with neither git nor ssh. It has `apt-get`, but no package source.
 pub const DEBIAN: &str = "localhost/mycli-test/debian";
-/// Has an ENTRYPOINT that prints its arguments and succeeds instead of running them.
+/// An image with an ENTRYPOINT that prints its arguments and succeeds instead of running them.
 pub const ENTRYPOINT: &str = "localhost/mycli-test/entrypoint";
-/// Has `WORKDIR /srv/app` and sets `FROM_IMAGE`.
+/// An image with `WORKDIR /srv/app` that sets `FROM_IMAGE`.
 pub const WORKDIR: &str = "localhost/mycli-test/workdir";
-/// Runs as the user `app` (1000), at home in `/home/app`.
+/// An image that runs as the user `app` (1000) with the home `/home/app`.
 pub const USER: &str = "localhost/mycli-test/user";
-/// [`DEBIAN_GIT`] with such an ENTRYPOINT, WORKDIR and USER at once; HOME cannot be written.
+/// [`DEBIAN_GIT`] with an ENTRYPOINT, WORKDIR and USER like these, all at once. HOME is not
+/// writable.
 pub const AWKWARD: &str = "localhost/mycli-test/awkward";
-/// An image that is not there; its pull is refused at once, as `.invalid` never resolves (RFC
+/// An image that does not exist. Its pull fails at once, because `.invalid` never resolves (RFC
 /// 2606).
 pub const MISSING: &str = "registry.invalid/mycli-test/missing:1";
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/images/engine.sh");
 
-/// The running engine. It outlives this process on purpose: under nextest each test is a process of
-/// its own, and all share one engine. It ends by itself when nobody uses it, or with
-/// `tests/run.sh`.
+/// The running engine, which all tests share. It outlives this process on purpose, because nextest
+/// runs each test in its own process. It ends when nobody uses it, or with `tests/run.sh`.
 #[derive(Debug)]
 pub struct Engine {
     docker_host: String,
@@ -42,8 +42,8 @@ impl Engine {
     /// Starts the engine unless it runs.
     ///
     /// # Panics
-    /// When it cannot be started, with the reason and what to do: a test that needs containers must
-    /// not pass without.
+    /// When it cannot be started, with the reason and the remedy: a test that needs containers must
+    /// not pass without them.
     #[must_use]
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Engine> = OnceLock::new();
@@ -52,28 +52,28 @@ impl Engine {
         })
     }
 
-    /// The value of `DOCKER_HOST` under which a program finds this engine: `unix://` and a path.
+    /// The value of `DOCKER_HOST` for this engine: `unix://` and a path.
     #[must_use]
     pub fn docker_host(&self) -> &str {
         &self.docker_host
     }
 
-    /// The path of its socket.
+    /// The path of the engine's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         Path::new(self.docker_host.trim_start_matches("unix://")).to_path_buf()
     }
 
-    /// What `podman ARGS` prints on this engine's storage, without the last newline.
+    /// Runs `podman ARGS` on this engine's storage and returns its output without the last newline.
     ///
     /// # Panics
-    /// When it exits with another code than 0, with what it said.
+    /// When its exit code is not 0, with its output.
     #[must_use]
     pub fn podman(&self, args: &[&str]) -> String {
         run(Command::new(SCRIPT).arg("podman").args(args))
     }
 
-    /// The ids of all containers, running or not, that carry `label` (`KEY` or `KEY=VALUE`).
+    /// The ids of all containers with this `label` (`KEY` or `KEY=VALUE`), running or not.
     #[must_use]
     pub fn containers(&self, label: &str) -> Vec<String> {
         let filter = format!("label={label}");
@@ -84,8 +84,8 @@ impl Engine {
     }
 }
 
-/// One more service on the same storage, which a test may stop in the middle of something. Ends
-/// when dropped; containers do not end with it.
+/// Another Podman service on the same storage, which a test may stop at any moment. It ends when
+/// dropped; its containers do not.
 #[derive(Debug)]
 pub struct Service {
     process: Child,
@@ -93,13 +93,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts one at this socket, a path of fewer than 108 bytes (unix(7)).
+    /// Starts a service at this socket. The path must be shorter than 108 bytes (unix(7)).
     ///
     /// # Panics
     /// When it does not answer.
     #[must_use]
     pub fn start(socket: &Path) -> Self {
-        // The storage and the images are there after this.
+        // The shared engine creates the storage and the images.
         let _shared = Engine::shared();
         let mut command = Command::new(SCRIPT);
         command
@@ -118,7 +118,7 @@ impl Service {
         }
     }
 
-    /// Kills it; nobody listens on its socket afterwards.
+    /// Kills the service. Nothing listens on its socket afterwards.
     ///
     /// # Panics
     /// When it cannot be killed.
@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    /// What `script` prints when an image's own ENTRYPOINT is set aside.
+    /// Runs `script` in an image with its own ENTRYPOINT replaced, and returns the output.
     fn sh(image: &str, script: &str) -> String {
         let args = [
             "run",

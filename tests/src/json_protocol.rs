@@ -1,4 +1,4 @@
-//! A server that speaks AWS's JSON 1.1 protocol on loopback: each call names its operation in
+//! A server for AWS's JSON 1.1 protocol on loopback. Each call names its operation in
 //! `X-Amz-Target`, and its body is JSON.
 
 use std::{io, net::Ipv4Addr};
@@ -14,12 +14,12 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::table;
 
-/// A call that came.
+/// A received call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
-    /// `RunTask`.
+    /// The operation, such as `RunTask`.
     pub operation: String,
-    /// What was asked.
+    /// The request's body.
     pub body: Value,
 }
 
@@ -31,10 +31,10 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Answers each call by this function, on a port that is free.
+    /// Starts a server on a free port that answers each call with this function.
     ///
     /// # Panics
-    /// When there is no port, or a call is not of this protocol.
+    /// When no port is free, or a call does not follow this protocol.
     pub async fn serve(
         answer: impl Fn(Call) -> Response<Body> + Clone + Send + Sync + 'static,
     ) -> Self {
@@ -53,7 +53,7 @@ impl Loopback {
         Self { endpoint, server }
     }
 
-    /// The configuration of clients that talk to it.
+    /// The SDK configuration for clients of this server.
     #[must_use]
     pub fn config(&self) -> SdkConfig {
         table::configuration(self.endpoint.clone())
@@ -78,10 +78,10 @@ fn call(headers: &HeaderMap, body: &Bytes) -> Call {
     }
 }
 
-/// An answer.
+/// Builds a response.
 ///
 /// # Panics
-/// When the status is none.
+/// When the status is not valid.
 pub fn response(status: u16, body: impl Into<Body>) -> Response<Body> {
     let response = Response::builder()
         .status(status)

@@ -1,9 +1,9 @@
-//! Stores and queues in this process's memory: for simulations, which have ten thousand executions
-//! and no time for files.
+//! Stores and queues in this process's memory, for simulations of ten thousand executions, where
+//! files would be too slow.
 //!
-//! They keep the ports' promises as the adapters of one machine and of AWS do, which the same
-//! contract suites show; everything in them is ordered, so that a simulation with the same seed is
-//! the same simulation.
+//! They keep the ports' promises as the adapters of one machine and of AWS do: the same contract
+//! suites run against them. Everything in them is ordered, so that the same seed gives the same
+//! simulation.
 
 mod backlog;
 mod find;

@@ -1,7 +1,8 @@
-//! What calls of DynamoDB cost: an interceptor that asks every call for it and adds it up.
+//! The cost of DynamoDB calls: an interceptor that asks every call for its cost and adds the costs
+//! up.
 //!
-//! Writes count what DynamoDB reports. Reads count what it would bill by the size of the items,
-//! because the emulator reports one flat unit for any query.
+//! Writes count what DynamoDB reports. Reads are computed from the size of the items, as DynamoDB
+//! would bill them, because the emulator reports one flat unit for any query.
 
 use std::{
     collections::HashMap,
@@ -30,7 +31,7 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, ConsumedCapacity, ReturnConsumedCapacity},
 };
 
-/// What was used since the last look.
+/// The usage since the last [`Meter::take`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spent {
     /// Write units, those of the indexes included.
@@ -39,25 +40,26 @@ pub struct Spent {
     pub reads: f64,
     /// Items of the table that were read whole.
     pub items: usize,
-    /// Entries of indexes, or of directories, that were looked at.
+    /// Entries of indexes, or of directories, that were read.
     pub entries: usize,
     /// Calls that succeeded.
     pub calls: usize,
 }
 
-/// Adds up. A clone is the same meter.
+/// Adds up the cost of calls. Clones share the same meter.
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
     spent: Spent,
-    /// A query is billed by whether it reads consistently, which only its input tells.
+    /// Whether the current query reads consistently. Its price depends on that, and only its input
+    /// says so.
     consistent: bool,
 }
 
 impl Meter {
-    /// The same client, with its calls counted. Only for calls made one after the other.
+    /// Returns the same client with its calls counted. Only for calls made one after the other.
     #[must_use]
     pub fn attach(&self, client: &Client) -> Client {
         Client::from_conf(
@@ -69,10 +71,10 @@ impl Meter {
         )
     }
 
-    /// What was used since the last time.
+    /// Returns the usage since the last time.
     ///
     /// # Panics
-    /// When another thread panicked with it.
+    /// When another thread panicked while it held the lock.
     #[must_use]
     pub fn take(&self) -> Spent {
         std::mem::take(&mut self.0.lock().expect("not poisoned").spent)
@@ -86,7 +88,7 @@ impl Meter {
     }
 }
 
-/// Asks for the cost, where the input is of one of these types.
+/// Asks for the cost if the input is of one of these types.
 macro_rules! ask {
     ($input:expr, $($type:ty),*) => {
         $(if let Some(input) = $input.downcast_mut::<$type>() {
@@ -150,7 +152,7 @@ impl Intercept for Meter {
     }
 }
 
-/// What a writing call was billed, by its answer.
+/// Returns the write units of a call, by its answer.
 fn written(output: &aws_smithy_runtime_api::client::interceptors::context::Output) -> Option<f64> {
     let one = |capacity: Option<&ConsumedCapacity>| {
         capacity.and_then(|c| c.capacity_units).unwrap_or_default()
@@ -185,14 +187,15 @@ fn written(output: &aws_smithy_runtime_api::client::interceptors::context::Outpu
     })
 }
 
-/// A query is billed by the sum of the sizes (DynamoDB Developer Guide, "Read consumption").
+/// Adds a query, which is billed by the sum of the sizes (DynamoDB Developer Guide, "Read
+/// consumption").
 fn query(spent: &mut Spent, output: &QueryOutput, consistent: bool) {
     let bytes: usize = output.items.iter().flatten().map(size).sum();
     spent.entries += usize::try_from(output.scanned_count).unwrap_or_default();
     spent.reads += units(bytes, 4096) * if consistent { 1.0 } else { 0.5 };
 }
 
-/// A batch is billed item by item; all of ours read consistently.
+/// Adds a batch, which is billed item by item. All batches of this project read consistently.
 fn batch(spent: &mut Spent, output: &BatchGetItemOutput) {
     for item in output
         .responses

@@ -1,5 +1,5 @@
-//! What `mycli init`, `upgrade`, `destroy` and `doctor` ask of AWS, as IAM sees it, and the
-//! policies that docs/init-policy offers for them.
+//! The calls of `mycli init`, `upgrade`, `destroy` and `doctor` as IAM sees them, and the policies
+//! that docs/init-policy offers for these commands.
 
 use std::{fs, path::Path};
 
@@ -12,11 +12,11 @@ use crate::{
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/init-policy");
 
-/// The policy documents by their file's name, for one stack: its placeholders are replaced as
+/// The policy documents for one stack, by file name. Their placeholders are replaced as
 /// docs/ACCOUNT.md says.
 ///
 /// # Panics
-/// When one cannot be read.
+/// When a document cannot be read.
 #[must_use]
 pub fn documents(stack: &Stack) -> Vec<(String, Value)> {
     let mut files: Vec<_> = fs::read_dir(FOLDER)
@@ -46,19 +46,19 @@ fn document(file: &Path, stack: &Stack) -> Value {
     serde_json::from_str(&text.replace("STACK", &stack.parameters["StackName"])).expect("JSON")
 }
 
-/// The calls that a request of the command line amounts to for IAM, by a line of the emulator's
-/// `commands.jsonl`. The actions are those of the Service Authorization Reference, where an
-/// operation's name differs from its action's.
+/// The calls that IAM sees for one request of the command line, given as a line of the emulator's
+/// `commands.jsonl`. Where an operation and its action have different names, the Service
+/// Authorization Reference gives the action's.
 ///
 /// # Panics
-/// When the operation is not one of those that these commands call.
+/// When these commands do not call the operation.
 #[must_use]
 pub fn calls_of(request: &Value, stack: &Stack) -> Vec<Call> {
     let (service, operation) = (text(request, "service"), text(request, "operation"));
     let given = &request["parameters"];
     let one = |resource: String| vec![Call::new(&format!("{service}:{operation}"), resource)];
     match (service, operation) {
-        // It needs no permission (STS API reference, `GetCallerIdentity`).
+        // This needs no permission (STS API reference, `GetCallerIdentity`).
         ("sts", "GetCallerIdentity") => Vec::new(),
         ("cloudformation", _) => cloudformation(operation, given, stack),
         ("s3", _) => s3(operation, text(request, "path")),
@@ -125,8 +125,8 @@ pub fn calls_of(request: &Value, stack: &Stack) -> Vec<Call> {
     }
 }
 
-/// CloudFormation reads the template with the rights of the caller, and tags what it makes by an
-/// action of its own.
+/// CloudFormation reads the template with the caller's rights. It tags what it creates by a
+/// separate action.
 fn cloudformation(operation: &str, given: &Value, stack: &Stack) -> Vec<Call> {
     let name = text(given, "StackName");
     let arn = if name.starts_with("arn:") {
@@ -169,7 +169,7 @@ fn s3(operation: &str, path: &str) -> Vec<Call> {
         | "PutBucketPolicy"
         | "PutBucketTagging"
         | "PutBucketVersioning" => &[(operation, &bucket)],
-        // An object that is not there is a 404 only for a caller that may list the bucket.
+        // A missing object is a 404 only for a caller that may list the bucket.
         "HeadObject" => &[("GetObject", &object), ("ListBucket", &bucket)],
         "PutObject" => &[("PutObject", &object)],
         "DeleteObjects" => &[("DeleteObject", &object), ("DeleteObjectVersion", &object)],

@@ -1,22 +1,22 @@
-//! Event patterns as EventBridge and Lambda's event filters read them (Amazon EventBridge User
+//! Event patterns, evaluated as EventBridge and Lambda's event filters do (Amazon EventBridge User
 //! Guide, "Comparison operators"), since no emulator evaluates them.
 //!
-//! What this project's patterns use, and what users write in their first rules: exact values,
-//! `prefix`, `suffix`, `equals-ignore-case`, `anything-but` and `exists`. Another operator is an
-//! error, never a match.
+//! The module knows the operators that this project's patterns use and that users write in their
+//! first rules: exact values, `prefix`, `suffix`, `equals-ignore-case`, `anything-but` and
+//! `exists`. Another operator is an error, never a match.
 
 use serde_json::Value;
 
-/// A pattern.
+/// An event pattern.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pattern(Vec<(String, Field)>);
 
-/// What a field of the event has to be.
+/// What the pattern requires of one field of the event.
 #[derive(Clone, Debug, PartialEq)]
 enum Field {
-    /// An object that fits.
+    /// An object that matches.
     Object(Pattern),
-    /// One of these.
+    /// One of these values.
     Any(Vec<Test>),
 }
 
@@ -30,7 +30,7 @@ enum Test {
     Exists(bool),
 }
 
-/// A text that is no pattern, or none that is known here.
+/// A value that is not a pattern, or uses an operator that is not known here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the pattern's {field}: {fault}")]
 pub struct PatternError {
@@ -39,7 +39,7 @@ pub struct PatternError {
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// # Errors
     /// [`PatternError`] names the field.
@@ -77,7 +77,7 @@ impl Pattern {
         Ok(Self(fields.collect::<Result<_, _>>()?))
     }
 
-    /// Whether an event fits: every field of the pattern does.
+    /// Whether an event matches: every field of the pattern must.
     #[must_use]
     pub fn matches(&self, event: &Value) -> bool {
         self.0.iter().all(|(key, field)| field.fits(event.get(key)))
@@ -87,7 +87,7 @@ impl Pattern {
 impl Field {
     fn fits(&self, value: Option<&Value>) -> bool {
         match (self, value) {
-            // Of a list of objects one has to fit, and of a list of values one too.
+            // In a list, of objects or of values, one item has to match.
             (Self::Object(pattern), Some(Value::Array(items))) => {
                 items.iter().any(|item| pattern.matches(item))
             }
@@ -137,7 +137,7 @@ impl Test {
             Self::StartsWith(start) => text.is_some_and(|text| text.starts_with(start)),
             Self::EndsWith(end) => text.is_some_and(|text| text.ends_with(end)),
             Self::AnythingBut(unwanted) => value.is_some_and(|value| !unwanted.contains(value)),
-            // Only leaves exist: the operator says nothing of objects (same guide).
+            // Only leaf fields can exist: the operator does not apply to objects (same guide).
             Self::Exists(wanted) => value.is_some_and(|value| !value.is_object()) == *wanted,
         }
     }

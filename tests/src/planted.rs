@@ -20,16 +20,17 @@ use base64::{
 
 use crate::sandbox::{Process, files};
 
-/// Bytes that tell a planted value: a value cut in two is found if one part has as many. Few enough
-/// to find parts, and enough that no two random texts have them in common.
+/// The length of the pieces that are searched for. A value cut in two is found if one part has this
+/// many bytes. It is short enough to find parts, and long enough that two random texts never share
+/// a piece.
 const PIECE: usize = 12;
 
-/// Between two looks at all processes: less than any of them lives that talks to another, and no
-/// core's whole time.
+/// The time between two looks at all processes. It is shorter than the life of any process that
+/// talks to another, and long enough not to keep a core busy.
 const LOOK: Duration = Duration::from_millis(3);
 
-/// A value to plant that no other test has: a watch sees the processes of all of them. It begins
-/// with `p-` and ends with `=`.
+/// Returns a value to plant that no other test has, because a watch sees the processes of all
+/// tests. It begins with `p-` and ends with `=`.
 #[must_use]
 pub fn value() -> String {
     let random = [
@@ -37,28 +38,28 @@ pub fn value() -> String {
         RandomState::new().hash_one(1),
     ]
     .map(u64::to_be_bytes);
-    // What is written otherwise in a URL, so that it can be told from the plain form.
+    // The characters at the end are encoded in a URL, so that form can be told from the plain one.
     format!("p-{}/+&%=", STANDARD_NO_PAD.encode(random.concat()))
 }
 
-/// The same of characters that may stand anywhere in a URL.
+/// Returns such a value of characters that may stand anywhere in a URL.
 #[must_use]
 pub fn plain_value() -> String {
     hex::encode(value())[..32].to_owned()
 }
 
-/// What was planted.
+/// The planted values.
 #[derive(Clone, Debug, Default)]
 pub struct Planted {
-    /// Every run of [`PIECE`] bytes of every form of a value, and whose it is.
+    /// Every run of [`PIECE`] bytes of every form of a value, with the value's name.
     pieces: HashMap<[u8; PIECE], &'static str>,
-    /// For each byte, whether one of them begins with it: most of what is searched does not.
+    /// Whether any piece begins with a byte, for each byte. Most of the searched bytes begin none.
     begins: Vec<bool>,
 }
 
 impl Planted {
-    /// With one more value, of at least 24 random characters (so that either half tells); `name` is
-    /// what a finding is reported by.
+    /// Adds a value of at least 24 random characters, so that either half identifies it. Findings
+    /// are reported by `name`.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         assert!(
@@ -75,8 +76,8 @@ impl Planted {
         self
     }
 
-    /// Whose value is in there, whole or in part, in any form, also where lines were broken within
-    /// it.
+    /// Returns the name of a value that `bytes` contain, whole or in part, in any form, even if
+    /// lines are broken within it.
     #[must_use]
     pub fn found_in(&self, bytes: &[u8]) -> Option<&'static str> {
         let begins = |piece: &&[u8; PIECE]| self.begins[usize::from(piece[0])];
@@ -89,24 +90,24 @@ impl Planted {
         search(bytes).or_else(|| search(&joined(bytes)))
     }
 
-    /// The files beneath a folder that hold a value, but for those in `kept`, which are there to
-    /// hold it.
+    /// Returns the files beneath a folder that contain a value. The files in `kept` are left out,
+    /// since they are meant to hold one.
     ///
     /// # Panics
-    /// When there is no file to look at.
+    /// When there is no file to search.
     #[must_use]
     pub fn found_beneath(&self, folder: &Path, kept: &[PathBuf]) -> Vec<(PathBuf, &'static str)> {
         let searched = files(folder)
             .into_iter()
             .filter(|path| !kept.iter().any(|kept| path.starts_with(kept)));
-        // A pipe with a name holds nothing, and to open it would wait for who writes.
+        // A named pipe holds nothing, and opening it would block until somebody writes.
         let searched: Vec<_> = searched.filter(|path| path.is_file()).collect();
         assert!(
             !searched.is_empty(),
             "there is nothing in {}",
             folder.display()
         );
-        // What is gone by now is not there to be found.
+        // A file may vanish during the search.
         let found = |path: PathBuf| {
             Some((
                 self.found_in(&std::fs::read(&path).unwrap_or_default())?,
@@ -120,14 +121,14 @@ impl Planted {
             .collect()
     }
 
-    /// Looks at the arguments and the environments of all processes from now on.
+    /// Watches the arguments and the environments of all processes from now on.
     #[must_use]
     pub fn watch(&self) -> Watch {
         let (planted, stop) = (self.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             let mut seen = Seen::default();
-            // Once more after the word to stop, so that what is there by then is seen.
+            // One more look after the request to stop, so that nothing present by then is missed.
             loop {
                 let last = stopped.load(Ordering::SeqCst);
                 Process::all().for_each(|process| seen.look_at(&planted, process));
@@ -141,7 +142,7 @@ impl Planted {
     }
 }
 
-/// A text without its line ends, be they bytes or escapes, nor the spaces that follow them.
+/// Removes line ends, whether bytes or escapes, and the spaces that follow them.
 fn joined(bytes: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(bytes.len());
     let (mut rest, mut at_start) = (bytes, false);
@@ -159,7 +160,7 @@ fn joined(bytes: &[u8]) -> Vec<u8> {
     joined
 }
 
-/// How a value may be written down.
+/// The forms in which a value may be written.
 fn forms(value: &[u8]) -> Vec<Vec<u8>> {
     let lower = hex::encode(value);
     let mut forms = vec![
@@ -172,8 +173,8 @@ fn forms(value: &[u8]) -> Vec<Vec<u8>> {
         percent(value, char::to_ascii_lowercase),
     ]);
     forms.push(serde_json::to_vec(&String::from_utf8_lossy(value)).unwrap_or_default());
-    // Base64 of a text that holds the value: what it looks like depends on how many bytes stand
-    // before it.
+    // Base64 of a text that contains the value. The result depends on how many bytes come before
+    // it.
     for before in 0..3 {
         let padded = [&[0; 2][..before], value].concat();
         let (clean, whole) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
@@ -187,7 +188,7 @@ fn forms(value: &[u8]) -> Vec<Vec<u8>> {
     forms
 }
 
-/// With everything percent-encoded that is to be in a URL.
+/// Percent-encodes everything that a URL needs encoded.
 fn percent(value: &[u8], case: fn(&char) -> char) -> Vec<u8> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let code = |byte: &u8| match plain(*byte) {
@@ -208,7 +209,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks once more, and gives what was seen.
+    /// Looks once more, and returns what was seen.
     ///
     /// # Panics
     /// When the watch failed.
@@ -219,18 +220,18 @@ impl Watch {
     }
 }
 
-/// What a watch saw.
+/// The result of a watch.
 #[derive(Debug, Default)]
 pub struct Sightings {
-    /// All the arguments there were, each once.
+    /// All arguments seen, each once.
     pub arguments: HashSet<String>,
-    /// The arguments that held a value, and whose.
+    /// The arguments that contained a value, with the value's name.
     pub in_arguments: Vec<(&'static str, String)>,
-    /// The processes that had a value in their environment, and whose.
+    /// The processes with a value in their environment, with the value's name.
     pub in_environments: Vec<(&'static str, Process)>,
 }
 
-/// What a watch has looked at: nothing is searched twice.
+/// What a watch has already searched, so that nothing is searched twice.
 #[derive(Default)]
 struct Seen {
     hasher: RandomState,

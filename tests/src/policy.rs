@@ -1,8 +1,8 @@
-//! What a role may do, by the rules of IAM (IAM User Guide, "Policy evaluation logic" and "IAM JSON
-//! policy elements"), since no emulator asks: nothing unless a statement allows it, and nothing
-//! that one denies.
+//! What a role may do by IAM's rules (IAM User Guide, "Policy evaluation logic" and "IAM JSON
+//! policy elements"), since no emulator checks it. Nothing is allowed unless a statement allows it,
+//! and nothing that a statement denies.
 //!
-//! Elements and operators that the template does not use are refused rather than guessed at.
+//! Elements and operators that the template does not use are an error, not a guess.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use crate::template::{Stack, Template};
 /// A call to AWS, as IAM sees it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Call {
-    /// `service:Action`.
+    /// The action, as `service:Action`.
     pub action: String,
-    /// The ARN of what it is about; `*` where the action knows no resources.
+    /// The resource's ARN, or `*` where the action has no resource.
     pub resource: String,
-    /// The condition keys that the service gives to IAM with it.
+    /// The condition keys that the service passes to IAM.
     pub context: BTreeMap<String, String>,
 }
 
@@ -32,7 +32,7 @@ impl Call {
         }
     }
 
-    /// With a condition key.
+    /// Adds a condition key.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<String>) -> Self {
         self.context.insert(key.into(), value.into());
@@ -40,7 +40,7 @@ impl Call {
     }
 }
 
-/// What a role's policies say.
+/// The statements of a role's policies.
 #[derive(Clone, Debug)]
 pub struct Policy(Vec<Statement>);
 
@@ -49,7 +49,7 @@ struct Statement {
     allows: bool,
     actions: Vec<String>,
     resources: Vec<String>,
-    /// All of them have to hold.
+    /// The conditions, all of which must hold.
     conditions: Vec<Condition>,
 }
 
@@ -64,7 +64,7 @@ impl Policy {
     /// The policies of one of the template's roles.
     ///
     /// # Panics
-    /// When there is no such role, or it uses what is not known here.
+    /// When there is no such role, or it uses an element that is not known here.
     #[must_use]
     pub fn of_role(template: &Template, role: &str, stack: &Stack) -> Self {
         let properties = template.properties(role, stack);
@@ -79,10 +79,10 @@ impl Policy {
         )
     }
 
-    /// Several documents that somebody has at once.
+    /// The policy of an identity that has all these documents.
     ///
     /// # Panics
-    /// When one uses what is not known here.
+    /// When a document uses an element that is not known here.
     pub fn of_documents<'a>(documents: impl IntoIterator<Item = &'a Value>) -> Self {
         Self(documents.into_iter().flat_map(statements).collect())
     }
@@ -98,7 +98,7 @@ impl Policy {
         fitting.peek().is_some() && fitting.all(|statement| statement.allows)
     }
 
-    /// The actions that are allowed on anything at all.
+    /// The allowed actions, on whatever resource.
     #[must_use]
     pub fn actions(&self) -> BTreeSet<&str> {
         let allowing = self.0.iter().filter(|statement| statement.allows);
@@ -108,7 +108,7 @@ impl Policy {
             .collect()
     }
 
-    /// The actions that are allowed and that none of these calls needed.
+    /// The allowed actions that none of these calls needed.
     #[must_use]
     pub fn unseen(&self, calls: &[Call]) -> BTreeSet<&str> {
         let seen = |action: &&str| {
@@ -126,7 +126,7 @@ impl Policy {
 /// The statements of a policy document.
 ///
 /// # Panics
-/// When it uses what is not known here.
+/// When it uses an element that is not known here.
 fn statements(document: &Value) -> Vec<Statement> {
     assert_eq!(document["Version"], "2012-10-17", "{document}");
     document["Statement"]
@@ -197,10 +197,10 @@ impl Statement {
 }
 
 impl Condition {
-    /// A key that is not in the request makes a condition fail, for all of the operators known
-    /// here.
+    /// Whether the condition holds. A condition fails if the request lacks its key, for all
+    /// operators known here.
     fn holds(&self, context: &BTreeMap<String, String>) -> bool {
-        // Names of keys do not depend on case; values do.
+        // The names of keys are case-insensitive; values are not.
         let found = context
             .iter()
             .find(|(key, _)| key.eq_ignore_ascii_case(&self.key))
@@ -229,7 +229,7 @@ fn texts(value: &Value) -> Vec<String> {
     }
 }
 
-/// `*` stands for any text, `?` for any character.
+/// Whether a text matches a pattern: `*` is any text, `?` any character.
 fn like(pattern: &str, text: &str) -> bool {
     match pattern.chars().next() {
         None => text.is_empty(),
@@ -243,7 +243,8 @@ fn like(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// A wildcard does not reach beyond its part of an ARN, of which there are six.
+/// Whether an ARN matches a pattern. An ARN has six parts, and a wildcard does not reach beyond its
+/// part.
 fn like_arn(pattern: &str, arn: &str) -> bool {
     if pattern == "*" {
         return true;
@@ -259,12 +260,11 @@ fn like_arn(pattern: &str, arn: &str) -> bool {
             .all(|(pattern, part)| like(pattern, part))
 }
 
-/// What a request to AWS amounts to for IAM: one call for each action and each resource, from its
-/// `X-Amz-Target` and its JSON body.
+/// The calls that IAM sees for a request to AWS, from its `X-Amz-Target` and its JSON body: one for
+/// each action and each resource.
 ///
 /// # Panics
-/// When the operation is not one of those that this project's functions call, or the body is not as
-/// they write it.
+/// When this project's functions do not call the operation, or write its body differently.
 #[must_use]
 pub fn calls_of(target: &str, body: &Value, stack: &Stack) -> Vec<Call> {
     let (service, operation) = target
@@ -305,8 +305,8 @@ fn put_event(entry: &Value, stack: &Stack) -> Call {
         .with("events:detail-type", text(entry, "DetailType"))
 }
 
-/// A transaction, or a batch, is what is in it (Amazon DynamoDB Developer Guide, "Using IAM with
-/// DynamoDB transactions").
+/// The calls of a DynamoDB operation. A transaction or batch needs the permissions of its parts
+/// (Amazon DynamoDB Developer Guide, "Using IAM with DynamoDB transactions").
 fn dynamodb(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
     let table = |name: &str| stack.arn("dynamodb", &format!("table/{name}"));
     match operation {
@@ -357,7 +357,8 @@ fn dynamodb(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
     }
 }
 
-/// A batch needs the permission of the single operation (Amazon SQS API permissions reference).
+/// The call of an SQS operation. A batch needs the permission of the single operation (Amazon SQS
+/// API permissions reference).
 fn sqs(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
     let url = text(body, "QueueUrl");
     let queue = url.rsplit('/').next().unwrap_or_default();
@@ -412,7 +413,7 @@ fn ecs(operation: &str, body: &Value, stack: &Stack) -> Vec<Call> {
     }
 }
 
-/// Whoever names a role for a task passes it.
+/// The `iam:PassRole` calls: a caller that names a role for a task passes it.
 fn passed_roles(body: &Value) -> Vec<Call> {
     let roles = ["taskRoleArn", "executionRoleArn"]
         .iter()

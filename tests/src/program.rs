@@ -6,10 +6,10 @@ use std::{
     time::SystemTime,
 };
 
-/// The built `mycli`, beside the running test: `cargo nextest run --workspace` builds both.
+/// The built `mycli` beside the running test: `cargo nextest run --workspace` builds both.
 ///
 /// # Panics
-/// When it is missing, or older than its sources: a test of an old program proves nothing.
+/// When it is missing, or older than its sources, since a test of an old program proves nothing.
 #[must_use]
 pub fn mycli() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows itself");
@@ -56,8 +56,8 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).ok()?.modified().ok()
 }
 
-/// The source changed last. Unit tests in files of their own are none of the program's, and do not
-/// build it anew.
+/// Returns the source file that changed last. Unit tests in their own files do not count: they are
+/// not part of the program and do not rebuild it.
 fn newest_source(path: &Path) -> Option<(SystemTime, PathBuf)> {
     let name = path.file_name()?.to_str()?;
     if path.is_dir() && name != "tests" {

@@ -1,13 +1,13 @@
-//! Randomness that depends on what it is drawn for, and on nothing else.
+//! Random numbers that depend on their purpose only.
 
 use std::ops::RangeInclusive;
 
 use chrono::TimeDelta;
 
-/// A stream of numbers (SplitMix64).
+/// A stream of random numbers (SplitMix64).
 ///
-/// Each stream is keyed by what it is for: so a draw does not change when others come before it,
-/// and two launchers that start the same tasks in another order meet the same tasks.
+/// Each stream is keyed by its purpose, so a draw does not depend on other draws before it. Two
+/// launchers that start the same tasks in different order get the same tasks.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
@@ -15,7 +15,7 @@ impl Random {
     /// The stream of this seed for this purpose.
     #[must_use]
     pub fn keyed(seed: u64, purpose: &str, number: u64) -> Self {
-        // FNV-1a, whose values are the same on every machine.
+        // FNV-1a, which gives the same values on every machine.
         let hash = purpose
             .bytes()
             .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
@@ -36,7 +36,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Whether what happens with this probability happens now.
+    /// Whether something of this probability happens now.
     pub fn chance(&mut self, probability: f64) -> bool {
         #[expect(
             clippy::cast_precision_loss,
@@ -46,7 +46,7 @@ impl Random {
         drawn < probability
     }
 
-    /// A time in this range, to the millisecond.
+    /// A duration in this range, to the millisecond.
     pub fn within(&mut self, range: &RangeInclusive<TimeDelta>) -> TimeDelta {
         let (least, most) = (
             range.start().num_milliseconds(),
@@ -56,15 +56,15 @@ impl Random {
         TimeDelta::milliseconds(least + i64::try_from(self.bits() % span).unwrap_or_default())
     }
 
-    /// A number below this one, which is not 0.
+    /// A number below `count`, which must not be 0.
     pub fn below(&mut self, count: u64) -> u64 {
         self.bits() % count.max(1)
     }
 
-    /// One of these.
+    /// One of these choices.
     ///
     /// # Panics
-    /// When there is none.
+    /// When there are none.
     pub fn one_of<T: Clone>(&mut self, choices: &[T]) -> T {
         choices[usize::try_from(self.below(choices.len() as u64)).unwrap_or_default()].clone()
     }

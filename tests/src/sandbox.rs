@@ -1,4 +1,4 @@
-//! A user of this machine: a home of their own, `mycli` as they run it, and nothing left of them
+//! A user of this machine with their own home. The user runs `mycli`, and nothing is left of them
 //! afterwards.
 
 use std::{
@@ -18,15 +18,16 @@ use tempfile::TempDir;
 
 use crate::mycli;
 
-/// A bound on a hang: longer than any step takes on a busy machine.
+/// How long a test waits for a condition. This bounds a hang: it is longer than any step takes on a
+/// busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at a condition.
+/// The pause between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Waits until `look` gives something.
+/// Waits until `look` returns a value.
 ///
 /// # Panics
-/// When it gives nothing for [`PATIENCE`].
+/// When it returns none for [`PATIENCE`].
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -38,7 +39,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A process, as `/proc` showed it in one moment.
+/// A process, as `/proc` showed it at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its id.
@@ -50,8 +51,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// All that this process may look at, but for itself. Left out are zombies, which have neither
-    /// arguments nor environment, and whoever ends while it is looked at.
+    /// All processes that this process may inspect, except itself. Zombies are left out, since they
+    /// have neither arguments nor environment. So are processes that end during the look.
     pub fn all() -> impl Iterator<Item = Self> {
         let pids = fs::read_dir("/proc").into_iter().flatten();
         let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -66,18 +67,18 @@ impl Process {
             argv: read("cmdline").ok()?,
             environ: read("environ").unwrap_or_default(),
         };
-        // It is read in pieces, and who ends between two of them has told a part.
+        // `/proc` is read in pieces, so a process that ends in between shows only a part.
         let is_torn = process.environ.last().is_some_and(|byte| *byte != 0);
         (!process.argv.is_empty() && !is_torn).then_some(process)
     }
 
-    /// Whether its arguments or its environment hold a text.
+    /// Whether its arguments or its environment contain a text.
     #[must_use]
     pub fn mentions(&self, text: &str) -> bool {
         holds(&self.argv, text) || holds(&self.environ, text)
     }
 
-    /// The value of a variable of its environment.
+    /// The value of a variable in its environment.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<String> {
         let prefix = format!("{name}=");
@@ -87,7 +88,7 @@ impl Process {
             .find_map(|variable| variable.strip_prefix(&prefix).map(str::to_owned))
     }
 
-    /// Its resident memory, in kB; `None` once it is gone.
+    /// Its resident memory in kB; `None` once it is gone.
     #[must_use]
     pub fn resident(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
@@ -100,7 +101,7 @@ impl Process {
         })
     }
 
-    /// For a failure's text: its arguments, and the names in its environment.
+    /// A description for a failure's text: its arguments, and the names in its environment.
     #[must_use]
     pub fn shown(&self) -> String {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -117,7 +118,7 @@ impl Process {
         )
     }
 
-    /// Sends it a signal; it may be gone.
+    /// Sends it a signal. It may be gone.
     pub fn signal(&self, signal: Signal) {
         send(self.pid, signal);
     }
@@ -128,7 +129,7 @@ fn send(pid: i32, signal: Signal) {
     let _gone = Pid::from_raw(pid).map(|pid| kill_process(pid, signal));
 }
 
-/// Does `haystack` hold `needle`?
+/// Whether `haystack` contains `needle`.
 #[must_use]
 pub fn holds(haystack: &[u8], needle: &str) -> bool {
     haystack
@@ -171,25 +172,25 @@ impl Sandbox {
         }
     }
 
-    /// With a variable in the environment of everything that is run.
+    /// Adds a variable to the environment of every program run.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.into(), value.as_ref().to_owned()));
         self
     }
 
-    /// Has the user run this `mycli` from now on, instead of the one that was built with the tests.
+    /// Makes the user run this `mycli` from now on, instead of the one built with the tests.
     pub fn use_program(&mut self, program: &Path) {
         self.program = Some(program.to_owned());
     }
 
-    /// HOME.
+    /// The user's HOME.
     #[must_use]
     pub fn home(&self) -> PathBuf {
         self.root.path().join("home")
     }
 
-    /// Where everything about this machine's runs is kept.
+    /// The folder with everything about this machine's runs.
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.home().join(".mycli/local")
@@ -201,7 +202,7 @@ impl Sandbox {
         self.root.path().join("work").join(name)
     }
 
-    /// Keeps a secret as the manual says: in a file that only its owner can read.
+    /// Stores a secret as the manual says: in a file that only its owner can read.
     ///
     /// # Panics
     /// When it cannot be written.
@@ -214,7 +215,7 @@ impl Sandbox {
             .expect("its mode");
     }
 
-    /// Keeps the value of a credential for git, for repositories on this machine.
+    /// Stores a git credential for repositories on this machine.
     ///
     /// # Panics
     /// When it cannot be written.
@@ -233,8 +234,8 @@ impl Sandbox {
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).expect("its mode");
     }
 
-    /// `mycli` with these arguments, in the working directory, with none of this process's
-    /// environment but PATH.
+    /// `mycli` with these arguments, in the working directory. Of this process's environment it
+    /// gets only PATH.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.program.clone().unwrap_or_else(mycli));
@@ -276,7 +277,7 @@ impl Sandbox {
             .stderr(Stdio::piped())
             .spawn()
             .expect("mycli starts");
-        // One that refuses its arguments does not read.
+        // A program that refuses its arguments does not read its input.
         child
             .stdin
             .take()
@@ -292,7 +293,7 @@ impl Sandbox {
         self.run(&[&["--local"], arguments].concat())
     }
 
-    /// Runs a command without a repository to its end; gives what was seen and the final record.
+    /// Runs a command without a repository to its end. Returns the output and the final record.
     #[must_use]
     pub fn exec(&self, arguments: &[&str]) -> (Ran, Value) {
         let ran = self.local(&[&["exec", "--no-repo", "-o", "json"], arguments].concat());
@@ -300,7 +301,7 @@ impl Sandbox {
         (ran, record)
     }
 
-    /// Submits a command without a repository and leaves it; gives its id.
+    /// Submits a command without a repository, detached. Returns its id.
     #[must_use]
     pub fn detach(&self, arguments: &[&str]) -> String {
         let ran = self
@@ -309,7 +310,7 @@ impl Sandbox {
         ran.out.trim_end().to_owned()
     }
 
-    /// The record of a run, as `status -o json` has it.
+    /// The record of a run, as `status -o json` prints it.
     #[must_use]
     pub fn record(&self, id: &str) -> Value {
         self.local(&["status", id, "-o", "json"]).exits(0).json()
@@ -322,7 +323,7 @@ impl Sandbox {
         });
     }
 
-    /// Starts `mycli` and lets it run.
+    /// Starts `mycli` and returns while it runs.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -331,16 +332,16 @@ impl Sandbox {
         Running::of(self.command(arguments))
     }
 
-    /// Starts `mycli local serve` on a free port; waits until it answers.
+    /// Starts `mycli local serve` on a free port and waits until it answers.
     ///
     /// # Panics
-    /// When it does not.
+    /// When it does not answer.
     #[must_use]
     pub fn serve(&self, arguments: &[&str]) -> Serve {
         self.serve_in(arguments, &[])
     }
 
-    /// The same with these variables.
+    /// Like [`Self::serve`], with these variables.
     ///
     /// # Panics
     /// When it does not answer.
@@ -362,7 +363,7 @@ impl Sandbox {
         }
     }
 
-    /// All processes that belong to this user: those that know the home's path.
+    /// All processes of this user: those that mention the home's path.
     #[must_use]
     pub fn processes(&self) -> Vec<Process> {
         let path = self.root.path().to_string_lossy().into_owned();
@@ -374,7 +375,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // What forks while it is looked for is found the next time.
+        // A process forked during the search is found the next time.
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             let left = self.processes();
@@ -387,7 +388,7 @@ impl Drop for Sandbox {
     }
 }
 
-/// `mycli` under way. Killed when dropped.
+/// A running `mycli`. It is killed when dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -430,7 +431,7 @@ impl Running {
         }
     }
 
-    /// Its process.
+    /// Its process id.
     #[must_use]
     pub fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a pid")
@@ -441,10 +442,10 @@ impl Running {
         send(self.pid(), signal);
     }
 
-    /// Waits for its next line on standard output, and gives it without the line end.
+    /// Waits for its next line on standard output and returns the line without its end.
     ///
     /// # Panics
-    /// When there is none for [`PATIENCE`], or it has ended its output.
+    /// When no line comes for [`PATIENCE`], or the output has ended.
     #[must_use]
     pub fn line(&self) -> String {
         let line = self
@@ -456,10 +457,10 @@ impl Running {
             .to_owned()
     }
 
-    /// Waits for its end. What [`Self::line`] has taken is not in it.
+    /// Waits for its end. The lines that [`Self::line`] returned are not in the result.
     ///
     /// # Panics
-    /// When it does not end within [`PATIENCE`] twice over.
+    /// When it does not end within twice [`PATIENCE`].
     #[must_use]
     pub fn end(mut self) -> Ran {
         let mut out = Vec::new();
@@ -497,14 +498,14 @@ impl Running {
     }
 }
 
-/// How `mycli` ended.
+/// The result of a `mycli` that ended.
 #[derive(Debug)]
 pub struct Ran {
     /// Its exit code; `None` if a signal ended it.
     pub code: Option<i32>,
-    /// What was on standard output.
+    /// Its standard output.
     pub out: String,
-    /// What was on standard error.
+    /// Its standard error.
     pub err: String,
 }
 
@@ -524,17 +525,17 @@ impl Ran {
         }
     }
 
-    /// Asserts the exit code; shows everything if it is another.
+    /// Asserts the exit code. A failure shows the whole result.
     ///
     /// # Panics
-    /// When it is another.
+    /// When the exit code is another.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
         self
     }
 
-    /// Asserts that standard error holds a text.
+    /// Asserts that standard error contains a text.
     ///
     /// # Panics
     /// When it does not.
@@ -544,30 +545,30 @@ impl Ran {
         self
     }
 
-    /// Asserts what is on standard output.
+    /// Asserts the standard output.
     ///
     /// # Panics
-    /// When it is something else.
+    /// When it differs.
     #[track_caller]
     pub fn prints(self, text: &str) -> Self {
         assert_eq!(self.out, text, "{self:#?}");
         self
     }
 
-    /// Standard output as JSON.
+    /// Parses standard output as JSON.
     ///
     /// # Panics
-    /// When it is none.
+    /// When it is not JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error} in {self:#?}"))
     }
 }
 
-/// A running `mycli local serve`. Ended by SIGTERM when dropped.
+/// A running `mycli local serve`. It is ended by SIGTERM when dropped.
 #[derive(Debug)]
 pub struct Serve {
-    /// `http://127.0.0.1:PORT`.
+    /// The address, as `http://127.0.0.1:PORT`.
     pub endpoint: String,
     /// The administrator's key.
     pub key: String,
@@ -575,7 +576,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// `mycli` of this user against this server.
+    /// `mycli` as this user runs it against this server.
     #[must_use]
     pub fn command(&self, sandbox: &Sandbox, arguments: &[&str]) -> Command {
         let mut command = sandbox.command(arguments);
@@ -591,7 +592,7 @@ impl Serve {
         Running::of(self.command(sandbox, arguments)).end()
     }
 
-    /// Ends it as a user would, and gives how it ended.
+    /// Ends it as a user would, and returns the result.
     ///
     /// # Panics
     /// When it does not end.
@@ -600,7 +601,7 @@ impl Serve {
         self.end(Signal::TERM)
     }
 
-    /// Ends it by a signal.
+    /// Ends it with a signal.
     ///
     /// # Panics
     /// When it does not end.
@@ -631,7 +632,8 @@ impl Drop for Serve {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A child that was waited for keeps no pid that could be another's by now.
+        // A child that was already waited for has freed its pid, which another process may have by
+        // now.
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             let _gone = self.child.kill();
             let _ended = self.child.wait();

@@ -1,9 +1,10 @@
-//! Whether JSON is as a schema of the API's document says: the part of OpenAPI 3.0 that the
-//! document uses, and nothing that it does not.
+//! Checks JSON against a schema of the API's document. It knows the part of OpenAPI 3.0 that the
+//! document uses, and nothing else.
 
 use serde_json::Value;
 
-/// What is wrong with a value, each fault with its place; empty if it is as the schema says.
+/// Returns the faults of a value, each with its path. The list is empty if the value follows the
+/// schema.
 ///
 /// # Panics
 /// When the schema uses a keyword that is not known here.

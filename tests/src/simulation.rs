@@ -1,10 +1,12 @@
-//! The whole pipeline: the real handlers over the model of ECS, with a store and queues in memory.
+//! A simulation of the whole pipeline: the real handlers over the model of ECS, with a store and
+//! queues in memory.
 //!
-//! On virtual time ([`run`]) an hour takes seconds, and the same plan is the same run each time.
+//! On virtual time ([`run`]) an hour takes seconds, and the same plan gives the same run each time.
 //! Over the wire ([`run_over_the_wire`]) the real adapters talk to the model through the SDK, on a
-//! clock that is only so many times as fast as the real one. Beside them stand two launchers to
-//! compare with, over the same model, the same tasks and the same order: one that knows everything
-//! ([`rivals::ideal`]) and one that calls RunTask as the SDK would have it ([`rivals::plain`]).
+//! clock that runs faster than real time by a given factor. Two launchers serve as a comparison,
+//! over the same model, the same tasks and the same order. One knows everything
+//! ([`rivals::ideal`]); the other calls RunTask as a plain user of the SDK would
+//! ([`rivals::plain`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,12 +53,12 @@ use system::VirtualSystem;
 use time::{Time, Virtual};
 use way::{InThisProcess, OverTheWire, Way};
 
-/// How many commands of a bulk submission come with one wakeup.
+/// How many commands of a bulk submission share one wakeup.
 const CHUNK: usize = 500;
-/// When to give up, in virtual time.
+/// When the simulation gives up, in virtual time.
 const GIVE_UP: TimeDelta = TimeDelta::hours(6);
 
-/// So many commands of one submitter, all at once.
+/// Commands of one submitter, all sent at once.
 #[derive(Clone, Debug)]
 pub struct Submission {
     /// The name of the key.
@@ -65,21 +67,21 @@ pub struct Submission {
     pub count: usize,
 }
 
-/// What is to be run.
+/// The input of a simulation.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The account, and how its tasks live.
     pub account: Account,
-    /// Who submits how much, in this order.
+    /// The submissions, in order.
     pub submissions: Vec<Submission>,
-    /// What each of them asks for.
+    /// The request of each command.
     pub request: SubmitRequest,
-    /// After how many refusals or interruptions Spot is given up.
+    /// After how many refusals or interruptions Spot falls back to on-demand.
     pub spot_fallback_after: Option<u32>,
 }
 
 impl Plan {
-    /// So many commands of one submitter.
+    /// A plan of one submitter with this many commands.
     #[must_use]
     pub fn of(account: Account, count: usize) -> Self {
         let request = SubmitRequest {
@@ -124,8 +126,7 @@ impl Plan {
     }
 }
 
-/// An account with default buckets and so many vCPUs of Spot, whose events take a tenth of a second
-/// to one.
+/// An account with default buckets and this many Spot vCPUs. Its events take 0.1 s to 1 s.
 #[must_use]
 pub fn account(seed: u64, vcpus: u32) -> Account {
     let delay = TimeDelta::milliseconds(100)..=TimeDelta::milliseconds(1_000);
@@ -137,39 +138,39 @@ pub fn account(seed: u64, vcpus: u32) -> Account {
     account
 }
 
-/// When every simulation begins.
+/// The time at which every simulation begins.
 #[must_use]
 pub fn start() -> Timestamp {
     Timestamp::from_timestamp(1_800_000_000, 0).unwrap_or_default()
 }
 
-/// What came of a run.
+/// The result of a simulation.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// From the submission to the end of the last task.
+    /// The time from the submission to the end of the last task.
     pub makespan: TimeDelta,
-    /// What the account counted.
+    /// The model's counters.
     pub counts: Counts,
-    /// How many ended like this.
+    /// How many executions ended in each status.
     pub ends: BTreeMap<ExecutionStatus, usize>,
-    /// How often messages were received, of both queues.
+    /// How many receives of messages there were, over both queues.
     pub receives: u64,
     /// Messages that became dead letters.
     pub dead_letters: usize,
-    /// Who was started when, in order.
+    /// When each execution of which submitter was started, in order.
     pub starts: Vec<(Timestamp, String)>,
-    /// When the tracker closed an attempt, in order.
+    /// When the state tracker closed each attempt, in order.
     pub freed: Vec<Timestamp>,
-    /// What the store was asked.
+    /// The counters of the store.
     pub meter: Meter,
-    /// Messages sent, and received, of both queues.
+    /// Messages sent and received, over both queues.
     pub messages: (u64, u64),
-    /// The records as they were in the end, in the order of their submission.
+    /// The records at the end, in the order of their submission.
     pub records: Vec<Execution>,
 }
 
 impl Outcome {
-    /// Executions that have not ended, or of which nothing can tell how.
+    /// How many executions have not ended or ended as LOST.
     #[must_use]
     pub fn lost(&self, of: usize) -> usize {
         let known = |(status, _): &(&ExecutionStatus, &usize)| **status != ExecutionStatus::Lost;
@@ -181,14 +182,15 @@ impl Outcome {
             .sum::<usize>()
     }
 
-    /// Refusals by quotas, for each call of RunTask.
+    /// Refusals by quotas per RunTask call.
     #[must_use]
     pub fn refusals_per_call(&self) -> f64 {
         refusals_per_call(&self.counts)
     }
 
-    /// How long after the tracker closed an attempt its slot was in use again, where `slots` are
-    /// all there are and only their number holds the line: so from when on they were all in use.
+    /// How long each freed slot stayed unused: from the close of an attempt by the state tracker to
+    /// the next start. It is valid where only the number of `slots` makes executions wait, so it
+    /// counts from when all slots were first in use.
     #[must_use]
     pub fn reuse(&self, slots: usize) -> Vec<TimeDelta> {
         let Some((full, _)) = slots.checked_sub(1).and_then(|last| self.starts.get(last)) else {
@@ -234,7 +236,7 @@ type TrackerOf<'a, W> = StateTracker<
 >;
 type Mail<W> = MemoryQueue<<W as Way>::Time>;
 
-/// The stack: what its functions share.
+/// The stack: the state that its functions share.
 struct World<W: Way> {
     clock: W::Time,
     system: VirtualSystem<W::Time>,
@@ -252,7 +254,7 @@ struct World<W: Way> {
 }
 
 impl<W: Way> World<W> {
-    /// In front of this model, which is reached by these.
+    /// A stack in front of this model, which `tasks` and `quotas` reach.
     fn new(
         plan: &Plan,
         clock: &W::Time,
@@ -327,10 +329,10 @@ impl<W: Way> World<W> {
         }
     }
 
-    /// Submits all of a plan, and sees it to its end.
+    /// Submits all of a plan and runs it to its end.
     async fn run(self: &Arc<Self>, plan: &Plan) -> Outcome {
         drive::start(self);
-        // As `init` does: the quotas are known before anything is submitted.
+        // As after `init`, the quotas are known before anything is submitted.
         self.tracker()
             .next_sweep(start() + TimeDelta::minutes(1))
             .await
@@ -343,7 +345,7 @@ impl<W: Way> World<W> {
         self.outcome()
     }
 
-    /// As the submit function does: recorded, then woken, a wakeup for each chunk.
+    /// Submits as the submit function does: it records a chunk, then sends one wakeup for it.
     async fn submit(&self, mut executions: impl Iterator<Item = Execution>) {
         loop {
             let chunk: Vec<_> = executions.by_ref().take(CHUNK).collect();
@@ -368,7 +370,7 @@ impl<W: Way> World<W> {
         }
     }
 
-    /// Takes the records out of the store: there may be a million.
+    /// Builds the result. It takes the records out of the store, since there may be a million.
     fn outcome(&self) -> Outcome {
         let (mut ends, mut last) = (BTreeMap::new(), start());
         let records = self.store.take_all();
@@ -389,7 +391,7 @@ impl<W: Way> World<W> {
             .iter()
             .map(|(at, id)| (*at, name(id)))
             .collect();
-        // Calls that are under way together are noted in the order of their answers.
+        // Concurrent calls are recorded in the order of their answers.
         starts.sort_by_key(|(at, _)| *at);
         Outcome {
             makespan: last - start(),
@@ -412,7 +414,7 @@ impl<W: Way> World<W> {
     }
 }
 
-/// What a stack in such an account is set to: nothing but what is Fargate's own.
+/// The settings of a stack in such an account: nothing but Fargate's own limits.
 #[must_use]
 pub fn settings(account: &Account) -> Settings {
     let rate = |shape: Shape| {
@@ -448,10 +450,10 @@ pub fn settings(account: &Account) -> Settings {
     }
 }
 
-/// Runs a plan to its end, on virtual time.
+/// Runs a plan to its end on virtual time.
 ///
 /// # Panics
-/// When everybody waits for somebody else.
+/// When every process waits for another: a deadlock.
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
     let (time, plan) = (Virtual::new(start()), plan.clone());
@@ -463,11 +465,11 @@ pub fn run(plan: &Plan) -> Outcome {
 }
 
 /// Runs a plan to its end with the real adapters, which talk to the model over the wire, on a clock
-/// that is so many times as fast as the real one. So a call takes so many times as long as on
+/// that runs `factor` times as fast as real time. So a call takes `factor` times as long as on
 /// loopback.
 ///
 /// # Panics
-/// When there is no runtime.
+/// When the runtime cannot be created.
 #[must_use]
 pub fn run_over_the_wire(plan: &Plan, factor: u32) -> Outcome {
     let runtime = tokio::runtime::Runtime::new().unwrap_or_else(|error| panic!("{error}"));

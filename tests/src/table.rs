@@ -1,4 +1,4 @@
-//! A DynamoDB table of one test's own, as the template describes it.
+//! A DynamoDB table for one test, with the template's schema.
 
 use aws::connect;
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
@@ -16,16 +16,16 @@ use crate::emulator::{ACCESS_KEY, REGION, dynamodb_endpoint};
 
 const TEMPLATE: &str = include_str!("../../infra/template.yaml");
 
-/// The table; it is deleted when this is dropped, within a runtime of several threads.
+/// The table. It is deleted when this is dropped, which needs a runtime with several threads.
 #[derive(Debug)]
 pub struct Table {
-    /// Where it is.
+    /// A client of its DynamoDB.
     pub client: Client,
-    /// Its name, which no other has.
+    /// Its unique name.
     pub name: String,
 }
 
-/// The configuration of clients for an emulator at this address, with its credentials.
+/// The SDK configuration for an emulator at this address, with its credentials.
 #[must_use]
 pub fn configuration(endpoint: String) -> aws_config::SdkConfig {
     let credentials = Credentials::new(ACCESS_KEY, ACCESS_KEY, None, None, "the tests");
@@ -37,12 +37,12 @@ pub fn configuration(endpoint: String) -> aws_config::SdkConfig {
 }
 
 impl Table {
-    /// Makes an empty one at [`dynamodb_endpoint`].
+    /// Creates an empty table at [`dynamodb_endpoint`].
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub async fn create() -> Self {
-        // The script that starts the emulator may have to wait for it.
+        // This may block on the script that starts the emulator.
         let endpoint = tokio::task::spawn_blocking(dynamodb_endpoint)
             .await
             .expect("it has an address");
@@ -76,7 +76,8 @@ impl Table {
         table
     }
 
-    /// A real DynamoDB takes seconds to make one; the test's own time limit bounds this.
+    /// Waits until the table is active. A real DynamoDB takes seconds; the test's own time limit
+    /// bounds this.
     async fn wait(&self) {
         loop {
             let described = self
@@ -110,7 +111,7 @@ fn random() -> [u8; 8] {
     bytes
 }
 
-/// What the template says of the table's shape.
+/// The table's schema in the template.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Described {

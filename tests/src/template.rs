@@ -1,30 +1,30 @@
-//! The stack's template as it is deployed, for the tests that read it: with the API in it, and with
-//! every intrinsic function resolved for one stack.
+//! The stack's template as it is deployed, for tests that read it: it includes the API, and all
+//! intrinsic functions are resolved for one stack.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// A template, or a part of one that was resolved.
+/// A template, or a resolved part of one.
 #[derive(Clone, Debug)]
 pub struct Template(pub Value);
 
-/// Where a stack is, what its parameters are, and what its resources are called.
+/// A stack's place, parameters and resource names.
 #[derive(Clone, Debug)]
 pub struct Stack {
     /// The account, 12 digits.
     pub account: String,
     /// The region.
     pub region: String,
-    /// Parameters that differ from their defaults.
+    /// The parameters that differ from their defaults.
     pub parameters: BTreeMap<String, String>,
-    /// What `Ref` and `Fn::GetAtt` give, by `Name` and `Name.Attribute`, where it differs from what
-    /// [`Stack`] makes up out of the resource's own name.
+    /// The results of `Ref` and `Fn::GetAtt`, by `Name` and `Name.Attribute`, where they differ
+    /// from what [`Stack`] derives from the resource's own name.
     pub known: BTreeMap<String, String>,
 }
 
 impl Stack {
-    /// A stack of this short name, with code somewhere and nothing else out of the ordinary.
+    /// A stack with this short name, some code location, and defaults for all else.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let given = [
@@ -43,13 +43,13 @@ impl Stack {
         }
     }
 
-    /// The ARN of something of this stack's account and region.
+    /// The ARN of a resource in this stack's account and region.
     #[must_use]
     pub fn arn(&self, service: &str, path: &str) -> String {
         format!("arn:aws:{service}:{}:{}:{path}", self.region, self.account)
     }
 
-    /// With a parameter.
+    /// Sets a parameter.
     #[must_use]
     pub fn with(mut self, parameter: &str, value: &str) -> Self {
         self.parameters.insert(parameter.into(), value.into());
@@ -58,17 +58,17 @@ impl Stack {
 }
 
 impl Template {
-    /// What `mycli init` deploys.
+    /// The template that `mycli init` deploys.
     ///
     /// # Panics
-    /// When that cannot be read.
+    /// When it cannot be read.
     #[must_use]
     pub fn read() -> Self {
         let template = deploy::template::Template::built_in().expect("a whole template");
         Self(serde_json::from_str(&template.text()).expect("JSON"))
     }
 
-    /// A resource as it stands in the template.
+    /// A resource as written in the template.
     ///
     /// # Panics
     /// When there is none of this name.
@@ -90,7 +90,7 @@ impl Template {
     /// A resource's properties in this stack.
     ///
     /// # Panics
-    /// When there is no such resource, or an intrinsic function is not known here.
+    /// When there is no such resource, or it uses an intrinsic function that is not known here.
     #[must_use]
     pub fn properties(&self, name: &str, stack: &Stack) -> Value {
         self.resolved(&self.resource(name)["Properties"], stack)
@@ -100,7 +100,7 @@ impl Template {
     /// A value in this stack; `None` is `AWS::NoValue`.
     ///
     /// # Panics
-    /// When an intrinsic function is not known here.
+    /// When it uses an intrinsic function that is not known here.
     #[must_use]
     pub fn resolved(&self, value: &Value, stack: &Stack) -> Option<Value> {
         match value {
@@ -212,7 +212,7 @@ impl Template {
         whole
     }
 
-    /// What a name stands for: a parameter, a pseudo parameter, a resource or `Resource.Attribute`.
+    /// The value of a name: a parameter, a pseudo parameter, a resource or `Resource.Attribute`.
     fn named(&self, name: &str, stack: &Stack) -> String {
         if let Some(known) = stack.known.get(name).or_else(|| stack.parameters.get(name)) {
             return known.clone();
@@ -234,7 +234,7 @@ impl Template {
         }
     }
 
-    /// A resource's `Ref`, ARN or other attribute, made of its type and its own name.
+    /// A resource's `Ref`, ARN or other attribute, derived from its type and its own name.
     fn of_resource(&self, name: &str, stack: &Stack) -> String {
         let (logical, attribute) = name.split_once('.').unwrap_or((name, ""));
         let resource = self.resource(logical);
@@ -287,7 +287,7 @@ fn only(map: &Map<String, Value>) -> Option<(&String, &Value)> {
     map.iter().next().filter(|_| map.len() == 1)
 }
 
-/// Parameters are text, whatever they look like in YAML.
+/// A parameter as text, whatever its type in YAML.
 fn text_of(value: &Value) -> String {
     value
         .as_str()

@@ -28,26 +28,26 @@ use crate::{
 };
 
 const FUNCTIONS: [&str; 4] = deploy::package::FUNCTIONS;
-/// Between two looks at what changes.
+/// The pause between two checks of a condition.
 pub const LOOK: Duration = Duration::from_millis(100);
-/// A bound on a hang.
+/// How long a test waits for a condition. This bounds a hang.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The stack, and its first user.
 #[derive(Debug)]
 pub struct World {
-    // Ends before the emulator does.
+    // This ends before the emulator does.
     events: Option<Events>,
-    /// Who deployed it.
+    /// The user who deployed the stack.
     pub user: Sandbox,
-    /// Where it is.
+    /// The emulator that the stack is in.
     pub emulator: Arc<Emulator>,
 }
 
 impl Drop for World {
     #[expect(clippy::print_stderr, reason = "a failing test's last words")]
     fn drop(&mut self) {
-        // What has hung on another machine can be asked about here alone.
+        // A hang on another machine can be inspected only here.
         if thread::panicking() {
             let answer = |arguments: &[&str]| {
                 let output = self.user.command(arguments).output();
@@ -78,8 +78,7 @@ impl Default for World {
 }
 
 impl World {
-    /// With a stack that runs x86-64 busybox unless asked for something else, and the functions as
-    /// they were built with the tests.
+    /// A stack that runs x86-64 busybox by default, with the functions as built with the tests.
     ///
     /// # Panics
     /// When it cannot be deployed.
@@ -108,8 +107,7 @@ impl World {
         Self::without_stack().deploy(zips, parameters)
     }
 
-    /// The same with tasks that are no containers, stay RUNNING for ever, and are told of to
-    /// nobody.
+    /// The same with tasks that are not containers, stay RUNNING for ever, and send no events.
     ///
     /// # Panics
     /// When it cannot be deployed.
@@ -120,8 +118,7 @@ impl World {
         world
     }
 
-    /// The same deployed by another `mycli`, which the user goes on with, with functions packed
-    /// elsewhere.
+    /// The same deployed by another `mycli`, which the user keeps, with functions packed elsewhere.
     ///
     /// # Panics
     /// When it cannot be deployed.
@@ -163,10 +160,10 @@ impl World {
         self
     }
 
-    /// Puts the functions' zips into a folder.
+    /// Puts the functions' zips into a folder and returns its path.
     ///
     /// # Panics
-    /// When one cannot be packed.
+    /// When a function cannot be packed.
     #[must_use]
     pub fn package(&self, folder: &str) -> PathBuf {
         let zips = self.user.path(folder);
@@ -180,7 +177,7 @@ impl World {
         self.user.run(arguments)
     }
 
-    /// Submits without waiting; the id.
+    /// Submits without waiting, and returns the id.
     #[must_use]
     pub fn detach(&self, arguments: &[&str]) -> String {
         let ran = self
@@ -189,13 +186,13 @@ impl World {
         ran.out.trim().to_owned()
     }
 
-    /// The record of a run, as `status -o json` has it.
+    /// The record of a run, as `status -o json` prints it.
     #[must_use]
     pub fn status(&self, id: &str) -> Value {
         self.run(&["status", id, "-o", "json"]).exits(0).json()
     }
 
-    /// Waits until a run has this status; its record.
+    /// Waits until a run has this status, and returns its record.
     ///
     /// # Panics
     /// When it never has.
@@ -215,7 +212,7 @@ impl World {
         }
     }
 
-    /// The end of what the emulator and the functions said: for a failure's text.
+    /// The last lines of the log of the emulator and the functions, for a failure's text.
     #[must_use]
     pub fn said(&self) -> String {
         let log = fs::read_to_string(self.emulator.server_log()).unwrap_or_default();
@@ -248,7 +245,7 @@ impl World {
         (value("endpoint"), value("key"))
     }
 
-    /// Status and text of a request to the API.
+    /// Makes a request to the API and returns the status and the text of the answer.
     ///
     /// # Panics
     /// When it does not answer.
@@ -258,7 +255,7 @@ impl World {
         (status, text)
     }
 
-    /// The same with the answer's headers.
+    /// Like [`Self::call`], with the answer's headers.
     ///
     /// # Panics
     /// When it does not answer.
@@ -290,7 +287,7 @@ impl World {
         })
     }
 
-    /// Gives `mycli` a text on its standard input.
+    /// Runs `mycli` with a text on its standard input.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -299,7 +296,7 @@ impl World {
         self.user.run_with(arguments, input)
     }
 
-    /// What Lambda says of a function.
+    /// Lambda's description of a function.
     ///
     /// # Panics
     /// When there is none of this name.
@@ -308,7 +305,7 @@ impl World {
         self.lambda("GET", &format!("functions/{name}"), &Value::Null)
     }
 
-    /// Asks Lambda, whose operations are paths.
+    /// Calls Lambda, whose operations are paths.
     ///
     /// # Panics
     /// When it does not answer with JSON.
@@ -324,7 +321,7 @@ impl World {
         serde_json::from_str(&text).expect("JSON")
     }
 
-    /// Asks a service that speaks JSON.
+    /// Calls a service with a JSON protocol.
     ///
     /// # Panics
     /// When it does not answer.
@@ -332,14 +329,14 @@ impl World {
         ask(&self.emulator.endpoint(), service, target, body).expect("the emulator answers")
     }
 
-    /// Stops telling the state tracker what becomes of tasks: as if EventBridge lost it.
+    /// Stops sending task events to the state tracker, as if EventBridge lost them.
     pub fn lose_events(&mut self) {
         self.events = None;
     }
 }
 
-/// The folder with the zips of the functions as they were built with the tests, without their debug
-/// information: packed once for each build, since that takes half a minute.
+/// The folder with the zips of the functions as built with the tests, without debug information.
+/// They are packed once per build, since that takes half a minute.
 fn packed() -> PathBuf {
     let all = built(FUNCTIONS[0]).with_file_name("packed-functions");
     let folder = all.join(build());
@@ -347,7 +344,7 @@ fn packed() -> PathBuf {
         fs::create_dir_all(&all).expect("a folder");
         let scratch = tempfile::tempdir_in(&all).expect("a folder");
         pack(&built(FUNCTIONS[0]).with_file_name(""), scratch.path());
-        // Whoever is first has packed for all.
+        // The first test to finish packs for all.
         let first = fs::rename(scratch.path().join("zips"), &folder);
         assert!(first.is_ok() || folder.exists(), "{first:?}");
         remove_older(&folder);
@@ -355,11 +352,11 @@ fn packed() -> PathBuf {
     folder
 }
 
-/// Packs the functions in a folder of programs, without their debug information, into `zips` within
-/// another folder; the zips' folder.
+/// Packs the functions in a folder of programs, without debug information, into `zips` within
+/// another folder. Returns the zips' folder.
 ///
 /// # Panics
-/// When one is missing or cannot be packed.
+/// When a program is missing or cannot be packed.
 pub fn pack(programs: &Path, folder: &Path) -> PathBuf {
     for name in FUNCTIONS {
         let status = Command::new("strip")
@@ -386,7 +383,7 @@ fn remove_older(folder: &Path) {
         .for_each(|older| _ = fs::remove_dir_all(older));
 }
 
-/// A name that no other build of the functions has.
+/// A name unique to this build of the functions.
 fn build() -> String {
     let written = |name| {
         let about = fs::metadata(built(name)).expect("it is built");
@@ -401,17 +398,17 @@ pub fn containers(task_arn: &str) -> Vec<String> {
     Engine::shared().containers(&format!("com.amazonaws.ecs.task-arn={task_arn}"))
 }
 
-/// Waits until a task has no container any more: the emulator says that it is over a moment before.
+/// Waits until a task has no container left: the emulator reports its end a moment earlier.
 ///
 /// # Panics
-/// When one stays.
+/// When a container stays.
 pub fn until_gone(task_arn: &str) {
     eventually("no container of the task is left", || {
         containers(task_arn).is_empty().then_some(())
     });
 }
 
-/// Asks a service that speaks JSON.
+/// Calls a service with a JSON protocol.
 fn ask(endpoint: &str, service: &str, target: &str, body: &Value) -> Result<Value, String> {
     let request = client().post(endpoint).header("x-amz-target", target);
     let request = request
@@ -421,7 +418,7 @@ fn ask(endpoint: &str, service: &str, target: &str, body: &Value) -> Result<Valu
     serde_json::from_str(&text).map_err(|error| format!("{target}: {error}: {text}"))
 }
 
-/// A client of the emulator.
+/// An HTTP client for the emulator.
 ///
 /// # Panics
 /// When it cannot be made.
@@ -429,11 +426,12 @@ fn ask(endpoint: &str, service: &str, target: &str, body: &Value) -> Result<Valu
 pub fn client() -> reqwest::Client {
     let _first = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
-    // So that a request that hangs cannot silence the teller for good.
+    // The timeout lets the thread that sends events go on after a request that hangs.
     builder.timeout(PATIENCE / 3).build().expect("a client")
 }
 
-/// A request for a service, as if it were signed: the emulator looks at the names in it only.
+/// A request for a service, as if it were signed: the emulator only reads the names in the
+/// signature.
 pub fn signed(request: reqwest::RequestBuilder, service: &str) -> reqwest::RequestBuilder {
     let scope = format!("{ACCESS_KEY}/20260101/{REGION}/{service}/aws4_request");
     request.header(
@@ -462,8 +460,8 @@ fn send(request: reqwest::RequestBuilder, service: &str) -> Result<String, Strin
     })
 }
 
-/// Stands for the part of EventBridge that the emulator has not: looks at the cluster's tasks, and
-/// invokes the state tracker with each change in ECS's own envelope.
+/// Replaces the part of EventBridge that the emulator lacks. It polls the cluster's tasks and
+/// invokes the state tracker with each change, in ECS's own envelope.
 #[derive(Debug)]
 struct Events {
     stop: Arc<AtomicBool>,
@@ -477,7 +475,7 @@ impl Events {
         let teller = thread::spawn(move || {
             let mut told = BTreeMap::new();
             while !stopped.load(Ordering::Relaxed) {
-                // What could not be told is told with the next look.
+                // An event that could not be sent is sent at the next look.
                 let _told = tell(&endpoint, &mut told);
                 thread::sleep(LOOK);
             }
@@ -498,7 +496,7 @@ impl Drop for Events {
     }
 }
 
-/// Tells what has changed since `told`.
+/// Sends the changes since `told`.
 fn tell(endpoint: &str, told: &mut BTreeMap<String, Value>) -> Result<(), String> {
     let ecs = |operation: &str, body: Value| {
         ask(
@@ -530,7 +528,7 @@ fn tell(endpoint: &str, told: &mut BTreeMap<String, Value>) -> Result<(), String
 
 fn tell_of(endpoint: &str, task: &Value, told: &mut BTreeMap<String, Value>) -> Result<(), String> {
     let arn = text(&task["taskArn"]);
-    // The rule lets no others through.
+    // The EventBridge rule admits only these statuses.
     let is_told = matches!(task["lastStatus"].as_str(), Some("RUNNING" | "STOPPED"));
     if !is_told || told.get(&arn) == Some(&task["version"]) {
         return Ok(());

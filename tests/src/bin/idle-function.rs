@@ -1,6 +1,6 @@
-//! A Lambda function that answers everything with an empty history, over the runtime's API and
-//! nothing else. For tests of deployments, where what the functions do is of no interest, but that
-//! they start and answer is.
+//! A Lambda function that answers every event with an empty history. It speaks the Lambda runtime
+//! API directly and uses no other crate. It is for deployment tests, which only check that the
+//! functions start and answer.
 
 use std::{
     env,
@@ -18,7 +18,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Gives the id of the invocation that the answer names.
+/// Returns the invocation id from the response's headers.
 fn ask(address: &str, method: &str, path: &str, body: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     write!(
@@ -38,7 +38,7 @@ fn ask(address: &str, method: &str, path: &str, body: &str) -> io::Result<String
             value.trim().clone_into(&mut id);
         }
     }
-    // The rest is the event, which is of no interest; the server may close as it likes.
+    // The rest is the event, which nothing reads. The server may close the connection as it likes.
     let _rest = reader.read_to_end(&mut Vec::new());
     Ok(id)
 }

@@ -1,4 +1,4 @@
-//! The account: what it may do, who else is in it, and how ECS behaves in it.
+//! The account: its quotas, its other tenants, and how ECS behaves in it.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -7,14 +7,14 @@ use domain::Timestamp;
 
 use super::{bucket::Shape, life::Lives};
 
-/// The account's number in every ARN.
+/// The account number in every ARN.
 pub const ACCOUNT: &str = "111122223333";
 /// The region in every ARN.
 pub const REGION: &str = "eu-west-1";
 /// CPU units of one vCPU.
 pub const VCPU: u32 = 1024;
 
-/// A kind of capacity: each has a quota and a launch rate of its own (AWS-FACTS §2).
+/// A kind of capacity. Each kind has its own quota and launch rate (AWS-FACTS §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Fargate on demand.
@@ -24,10 +24,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Both.
+    /// Both kinds.
     pub const ALL: [Self; 2] = [Self::OnDemand, Self::Spot];
 
-    /// ECS's name of the capacity provider.
+    /// ECS's name for the capacity provider.
     #[must_use]
     pub fn provider(self) -> &'static str {
         match self {
@@ -36,8 +36,8 @@ impl Kind {
         }
     }
 
-    /// Service Quotas' code of the vCPUs that may be in use at once (AWS General Reference, "AWS
-    /// Fargate service quotas").
+    /// Service Quotas' code for the quota of concurrent vCPUs (AWS General Reference, "AWS Fargate
+    /// service quotas").
     #[must_use]
     pub fn quota_code(self) -> &'static str {
         match self {
@@ -47,22 +47,23 @@ impl Kind {
     }
 }
 
-/// How fast each thing may be done, over the whole account and region.
+/// The rate limits, over the whole account and region.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// Calls to RunTask on Fargate: 20 a second, burst and sustained (Developer Guide, "AWS Fargate
+    /// RunTask calls on Fargate: 20 a second, burst and sustained (Developer Guide, "AWS Fargate
     /// throttling quotas").
     pub run_task: Shape,
-    /// Tasks launched, for each kind of capacity: 100 and 20 a second (ibid.).
+    /// Tasks launched, for each kind of capacity: burst 100, then 20 a second (ibid.).
     pub launches: Shape,
-    /// RunTask and StopTask together: 100 and 40 (API Reference, "Request throttling for the Amazon
-    /// ECS API").
+    /// RunTask and StopTask together: burst 100, then 40 a second (API Reference, "Request
+    /// throttling for the Amazon ECS API").
     pub run_and_stop: Shape,
-    /// DescribeTasks and ListTasks together: 100 and 20 (ibid.).
+    /// DescribeTasks and ListTasks together: burst 100, then 20 a second (ibid.).
     pub look: Shape,
-    /// RegisterTaskDefinition and DeregisterTaskDefinition together: 20 and 1 (ibid.).
+    /// RegisterTaskDefinition and DeregisterTaskDefinition together: burst 20, then 1 a second
+    /// (ibid.).
     pub register: Shape,
-    /// DescribeTaskDefinition: 50 and 20 (ibid.).
+    /// DescribeTaskDefinition: burst 50, then 20 a second (ibid.).
     pub describe_definition: Shape,
 }
 
@@ -70,7 +71,7 @@ const fn shape(burst: u32, per_second: u32) -> Shape {
     Shape { burst, per_second }
 }
 
-/// What every account has until it asks for more.
+/// The rates of an account that never asked for more.
 pub const DEFAULT_RATES: Rates = Rates {
     run_task: shape(20, 20),
     launches: shape(100, 20),
@@ -80,18 +81,18 @@ pub const DEFAULT_RATES: Rates = Rates {
     describe_definition: shape(50, 20),
 };
 
-/// The vCPUs of a kind that may be in use at once.
+/// The quota of concurrent vCPUs of one kind.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VcpuQuota {
-    /// The account's own value. An account that never asked for another may have none (AWS-FACTS
-    /// §2).
+    /// The account's own value. An account that never asked for another value may have none
+    /// (AWS-FACTS §2).
     pub applied: Option<u32>,
     /// AWS's default: 6 (AWS-FACTS §2).
     pub default: u32,
 }
 
 impl VcpuQuota {
-    /// An account's own value.
+    /// A quota with the account's own value.
     #[must_use]
     pub fn applied(vcpus: u32) -> Self {
         Self {
@@ -100,7 +101,7 @@ impl VcpuQuota {
         }
     }
 
-    /// What holds, in CPU units.
+    /// The quota that holds, in CPU units.
     #[must_use]
     pub fn cpu(self) -> u32 {
         self.applied.unwrap_or(self.default).saturating_mul(VCPU)
@@ -116,46 +117,47 @@ impl Default for VcpuQuota {
     }
 }
 
-/// Tasks of somebody else in the same account: quotas belong to the account, not to us (DESIGN §5).
+/// Another tenant's tasks in the same account. Quotas belong to the account, not to one stack
+/// (DESIGN §5).
 ///
-/// From its beginning on it takes whatever is free until it has what it wants; it never takes from
-/// who has.
+/// From its beginning on, the tenant takes whatever is free until it has what it wants. It never
+/// takes capacity that is in use.
 #[derive(Clone, Copy, Debug)]
 pub struct Foreign {
-    /// Of which kind.
+    /// The kind of capacity.
     pub kind: Kind,
-    /// From when on it wants them.
+    /// When the tenant begins to take capacity.
     pub from: Timestamp,
-    /// When it gives all of them back.
+    /// When it gives all of it back.
     pub until: Timestamp,
-    /// CPU units that it wants.
+    /// The CPU units it wants.
     pub cpu: u32,
 }
 
-/// A time in which Fargate has no capacity of a kind to give, whatever the quota says.
+/// A period in which Fargate has no capacity of a kind, whatever the quota says.
 #[derive(Clone, Copy, Debug)]
 pub struct Outage {
-    /// Of which kind.
+    /// The kind of capacity.
     pub kind: Kind,
-    /// From when on.
+    /// When it begins.
     pub from: Timestamp,
-    /// Until when.
+    /// When it ends.
     pub until: Timestamp,
 }
 
-/// How events come to who listens: at least once and in no order (Developer Guide, "Amazon ECS
+/// How events reach the listener: at least once and in no order (Developer Guide, "Amazon ECS
 /// events"), or worse.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// How long each takes.
+    /// How long each event takes.
     pub delay: RangeInclusive<TimeDelta>,
-    /// How probable it is that one takes much longer, and how long then.
+    /// The probability that an event takes much longer, and how long it takes then.
     pub late: (f64, RangeInclusive<TimeDelta>),
-    /// How probable it is that one comes twice.
+    /// The probability that an event arrives twice.
     pub duplicated: f64,
-    /// How probable it is that one comes only after the next one of its task.
+    /// The probability that an event arrives only after the next one of its task.
     pub reordered: f64,
-    /// How probable it is that one never comes.
+    /// The probability that an event never arrives.
     pub dropped: f64,
 }
 
@@ -176,32 +178,31 @@ impl Default for Delivery {
 /// How RunTask's own answers fail.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Answers {
-    /// How probable it is that the call is carried out and answered with the server's own fault
-    /// (500).
+    /// The probability that a call is carried out but answered with a server fault (500).
     pub lost: f64,
-    /// How probable it is that it is answered so without having been carried out.
+    /// The probability that a call is answered with a 500 and not carried out.
     pub failed: f64,
 }
 
 /// An account and region with one cluster.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// What everything that is drawn depends on.
+    /// The seed for everything random.
     pub seed: u64,
     /// The cluster's name.
     pub cluster: String,
-    /// vCPUs in use at once.
+    /// The quota of concurrent vCPUs of each kind.
     pub vcpus: BTreeMap<Kind, VcpuQuota>,
-    /// How fast.
+    /// The rate limits.
     pub rates: Rates,
-    /// Others in the account.
+    /// The other tenants in the account.
     pub foreign: Vec<Foreign>,
-    /// When there is no capacity.
+    /// The periods without capacity.
     pub outages: Vec<Outage>,
-    /// How long after RunTask a task is neither listed nor described nor stopped: ECS is eventually
-    /// consistent (API Reference, RunTask).
+    /// How long after RunTask a task can be neither listed, described nor stopped: ECS is
+    /// eventually consistent (API Reference, RunTask).
     pub seen_after: RangeInclusive<TimeDelta>,
-    /// How events come.
+    /// How events are delivered.
     pub delivery: Delivery,
     /// How RunTask's answers fail.
     pub answers: Answers,
@@ -210,8 +211,8 @@ pub struct Account {
 }
 
 impl Account {
-    /// A new account with AWS's defaults, everything seen at once and every event delivered at
-    /// once.
+    /// A new account with AWS's defaults. Every task is visible at once and every event is
+    /// delivered at once.
     #[must_use]
     pub fn new(seed: u64, cluster: &str) -> Self {
         Self {
@@ -228,7 +229,7 @@ impl Account {
         }
     }
 
-    /// The same with so many vCPUs of a kind.
+    /// The same account with this many vCPUs of a kind.
     #[must_use]
     pub fn with_vcpus(mut self, kind: Kind, vcpus: u32) -> Self {
         self.vcpus.insert(kind, VcpuQuota::applied(vcpus));

@@ -1,8 +1,8 @@
-//! Token buckets: how AWS says "too fast".
+//! Token buckets: how AWS throttles.
 
 use domain::Timestamp;
 
-/// How many calls at once, and how many a second after that.
+/// The burst and the sustained rate of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// The most tokens there can be.
@@ -13,8 +13,7 @@ pub struct Shape {
 
 /// A token bucket, counted exactly: in thousandths of a token and whole milliseconds.
 ///
-/// It is not the domain's: what the launcher's own measure is held against must not be that
-/// measure.
+/// It is not the domain's bucket, because the launcher's own bucket is tested against this one.
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
     shape: Shape,
@@ -25,7 +24,7 @@ pub(super) struct Bucket {
 const TOKEN: u64 = 1000;
 
 impl Bucket {
-    /// A full one.
+    /// A full bucket.
     pub(super) fn new(shape: Shape) -> Self {
         Self {
             shape,
@@ -34,7 +33,7 @@ impl Bucket {
         }
     }
 
-    /// Takes that many tokens, or none at all if there are fewer.
+    /// Takes this many tokens, or none if there are fewer.
     pub(super) fn take(&mut self, tokens: u32, now: Timestamp) -> bool {
         let millis = u64::try_from((now - self.at).num_milliseconds()).unwrap_or_default();
         let back = millis.saturating_mul(u64::from(self.shape.per_second));

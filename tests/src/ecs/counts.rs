@@ -1,4 +1,4 @@
-//! What was counted, for benchmarks and for properties.
+//! The model's counters, for benchmarks and properties.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use domain::Timestamp;
 
 use super::{account::Kind, operation::Operation};
 
-/// Why a call did not do what it asked for.
+/// Why a call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
     /// ECS's own bucket of the operation is empty.
@@ -19,16 +19,17 @@ pub enum Why {
     Vcpus(Kind),
     /// Fargate has no capacity (a failure in a 200).
     NoCapacity(Kind),
-    /// The client token stands for another request.
+    /// The client token belongs to another request.
     Conflict,
-    /// The answer was lost or the server failed, as the account asks for.
+    /// The answer was lost or the server failed, as the account's
+    /// [`Answers`](super::account::Answers) say.
     Server,
     /// The request cannot be granted as it is.
     Invalid,
 }
 
 impl Why {
-    /// Whether this is what a launcher that knows the quotas never meets.
+    /// Whether a launcher that knows the quotas never meets this refusal.
     #[must_use]
     pub fn is_quota(self) -> bool {
         matches!(
@@ -38,37 +39,37 @@ impl Why {
     }
 }
 
-/// What happened since the beginning.
+/// The counts since the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Calls that came, refused ones too.
+    /// Calls received, refused ones included.
     pub calls: BTreeMap<Operation, u64>,
     /// Calls that were refused, and why.
     pub refusals: BTreeMap<(Operation, Why), u64>,
     /// Tasks launched in each second since the epoch.
     pub launches: BTreeMap<(Kind, i64), u32>,
-    /// Calls to RunTask that were answered as one before, since they had its client token.
+    /// RunTask calls answered with an earlier answer because they had its client token.
     pub repeated: u64,
-    /// The most CPU units in use at a time, foreign tasks' too.
+    /// The most CPU units in use at once, foreign tasks included.
     pub peak: BTreeMap<Kind, u32>,
-    /// Every task, in order, of each `startedBy` that has more than one: runs that were doubled.
+    /// All tasks of each `startedBy` that has more than one, in order: executions started twice.
     pub doubled: BTreeMap<String, Vec<String>>,
-    /// Changes of tasks, each of which makes an event.
+    /// Changes of tasks. Each makes an event.
     pub changes: u64,
-    /// Events that were handed out, duplicates too.
+    /// Events delivered, duplicates included.
     pub delivered: u64,
-    /// Events that were dropped.
+    /// Events dropped.
     pub dropped: u64,
 }
 
 impl Counts {
-    /// Calls of all kinds.
+    /// Calls of all operations.
     #[must_use]
     pub fn all_calls(&self) -> u64 {
         self.calls.values().sum()
     }
 
-    /// How often this operation was refused for that.
+    /// How often this operation was refused for this reason.
     #[must_use]
     pub fn refused(&self, operation: Operation, why: Why) -> u64 {
         self.refusals
@@ -77,7 +78,7 @@ impl Counts {
             .unwrap_or_default()
     }
 
-    /// Refusals by quotas, of all operations.
+    /// Refusals by quotas, over all operations.
     #[must_use]
     pub fn refused_by_quotas(&self) -> u64 {
         self.refusals

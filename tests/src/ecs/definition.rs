@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use super::{account::Account, refusal::Refusal, task::epoch};
 
-/// Seconds between TERM and KILL where a definition does not say (API Reference,
+/// Seconds between TERM and KILL if a definition does not set `stopTimeout` (API Reference,
 /// `ContainerDefinition`).
 const STOP_TIMEOUT: i64 = 30;
-/// The most that a definition may say (ibid.).
+/// The highest `stopTimeout` of a definition (ibid.).
 const STOP_TIMEOUT_MAX: i64 = 120;
 
-/// What is read of a definition.
+/// The part of a definition that the model reads.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Shape {
@@ -34,7 +34,7 @@ struct ContainerShape {
     stop_timeout: Option<i64>,
 }
 
-/// A registered definition.
+/// A registered task definition.
 #[derive(Clone, Debug)]
 pub(super) struct Definition {
     pub(super) arn: String,
@@ -53,7 +53,7 @@ pub(super) struct Definition {
 }
 
 impl Definition {
-    /// As RegisterTaskDefinition and DescribeTaskDefinition show it.
+    /// The definition as RegisterTaskDefinition and DescribeTaskDefinition show it.
     pub(super) fn json(&self) -> Value {
         let mut shown = self.body.clone();
         shown["taskDefinitionArn"] = json!(self.arn);
@@ -103,7 +103,7 @@ impl Definitions {
         revisions.last().ok_or_else(Refusal::server)
     }
 
-    /// Marks a definition inactive: it can still be described, and its tasks run on (API Reference,
+    /// Marks a definition INACTIVE: it can still be described, and its tasks run on (API Reference,
     /// `DeregisterTaskDefinition`).
     pub(super) fn deregister(
         &mut self,
@@ -124,14 +124,15 @@ impl Definitions {
         Ok(definition)
     }
 
-    /// By ARN, `family:revision`, or the family alone: its latest active revision.
+    /// Finds a definition by ARN, by `family:revision`, or by the family alone, which means its
+    /// latest active revision.
     pub(super) fn find(&self, name: &str) -> Option<&Definition> {
         let (family, revision) = parse(name);
         let mut newest_first = self.0.get(family)?.iter().rev();
         newest_first.find(|one| revision.map_or(one.active, |revision| one.revision == revision))
     }
 
-    /// For RunTask, which takes active ones only.
+    /// Finds a definition for RunTask, which takes active ones only.
     pub(super) fn active(&self, name: &str) -> Result<&Definition, Refusal> {
         let found = self
             .find(name)
@@ -144,7 +145,7 @@ impl Definitions {
     }
 }
 
-/// The family, and the revision if one is named.
+/// Returns the family, and the revision if one is named.
 fn parse(name: &str) -> (&str, Option<u32>) {
     let short = name
         .rsplit_once("task-definition/")
@@ -175,7 +176,7 @@ fn check(shape: &Shape) -> Result<&ContainerShape, Refusal> {
     }
 }
 
-/// One of the pairs that Fargate sells (seen so by aws/amazon-ecs-cli#463).
+/// Parses one of the CPU and memory pairs that Fargate sells (seen so by aws/amazon-ecs-cli#463).
 pub(super) fn size(cpu: &str, memory: &str) -> Result<TaskSize, Refusal> {
     let number = |text: &str| text.parse().unwrap_or_default();
     TaskSize::new(number(cpu), number(memory))

@@ -1,4 +1,4 @@
-//! Events on their way.
+//! Events on their way from the model to its listener.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use super::{
 };
 use crate::random::Random;
 
-/// Events that were sent and have not come yet.
+/// Events that were sent and have not arrived yet.
 pub(super) struct Outbox {
     seed: u64,
     delivery: Delivery,
-    /// In the order of coming, and of sending at the same time.
+    /// Events ordered by arrival. Events of the same arrival time keep the order of sending.
     sent: BTreeMap<(Timestamp, u64), Change>,
     /// Events that wait for the next one of their task.
     held: BTreeMap<usize, Change>,
@@ -32,12 +32,12 @@ impl Outbox {
         }
     }
 
-    /// When the next one comes.
+    /// When the next event arrives.
     pub(super) fn next_at(&self) -> Option<Timestamp> {
         self.sent.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// What has come by now.
+    /// Returns the events that have arrived by now.
     pub(super) fn take(&mut self, now: Timestamp) -> Vec<(Timestamp, Change)> {
         let mut taken = Vec::new();
         while let Some(first) = self.sent.first_entry().filter(|first| first.key().0 <= now) {
@@ -47,8 +47,8 @@ impl Outbox {
         taken
     }
 
-    /// Sends the event of a task's change, as reliably as the account has it; says whether it was
-    /// dropped.
+    /// Sends the event of a task's change, as reliably as the account's delivery is. Returns
+    /// whether the event was dropped.
     pub(super) fn post(&mut self, task: usize, shown: Shown, at: Timestamp) -> bool {
         let version = shown.task.version;
         let purpose = format!("event {version}");

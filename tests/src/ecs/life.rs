@@ -1,4 +1,4 @@
-//! How a task lives: the script of its times, and how it ends.
+//! The script of a task's life: its times, and how it ends.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -11,10 +11,10 @@ use crate::random::Random;
 pub enum End {
     /// Its container exits with this code.
     Exit(i32),
-    /// The kernel kills its container for its memory: exit code 137 and the container's reason
+    /// The kernel kills its container for its memory use: exit code 137 and the container's reason
     /// (Developer Guide, "Stopped task error codes").
     OutOfMemory,
-    /// Its container ends without an exit code, which the task's state may lack (AWS-FACTS §4).
+    /// Its container ends without an exit code: a task's state may lack it (AWS-FACTS §4).
     NoExitCode,
     /// It never starts, for this reason: `TaskFailedToStart`, and no exit code (AWS-FACTS §4).
     NeverStarts(String),
@@ -24,43 +24,44 @@ pub enum End {
     HostFails,
 }
 
-/// A pull that failed for a reason that may pass, in ECS's words (Developer Guide,
-/// "CannotPullContainer task errors").
+/// The stopped reason of a pull that failed for a transient reason, in ECS's words (Developer
+/// Guide, "CannotPullContainer task errors").
 pub const PULL_TIMED_OUT: &str = "CannotPullContainerError: pull image manifest has been retried 5 time(s): failed to resolve ref \
                                   docker.io/library/ubuntu:22.04: dial tcp 3.94.224.37:443: i/o timeout";
-/// A pull of what is not there (ibid.).
+/// The stopped reason of a pull of a missing image (ibid.).
 pub const IMAGE_MISSING: &str = "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref \
                                  docker.io/library/nope:1: pull access denied, repository does not exist or may require authorization";
-/// A secret that could not be read because the Parameter Store throttled (AWS-FACTS §3).
+/// The stopped reason of a secret that could not be read because Parameter Store throttled
+/// (AWS-FACTS §3).
 pub const SECRET_THROTTLED: &str = "ResourceInitializationError: unable to pull secrets or registry auth: unable to retrieve secrets from ssm: \
                                     ThrottlingException: Rate exceeded";
 
-/// How a container takes TERM.
+/// How a container reacts to TERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnTerm {
-    /// It exits so long after, with this code.
+    /// It exits after this time, with this code.
     Exits(TimeDelta, i32),
-    /// It does not: it is killed when the definition's `stopTimeout` is over, with 137.
+    /// It ignores TERM. It is killed with 137 when the definition's `stopTimeout` is over.
     Ignores,
 }
 
 /// The script of one task's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// From RunTask to RUNNING.
+    /// The time from RunTask to RUNNING.
     pub start_up: TimeDelta,
-    /// From RUNNING to the container's end.
+    /// The time from RUNNING to the container's end.
     pub work: TimeDelta,
-    /// From the container's end to STOPPED.
+    /// The time from the container's end to STOPPED.
     pub wind_down: TimeDelta,
-    /// How it ends by itself.
+    /// How it ends if nobody stops it.
     pub end: End,
     /// How it ends when it is stopped.
     pub on_term: OnTerm,
 }
 
 impl Life {
-    /// A task that starts, works and exits. TERM ends it at once, as it does a program that handles
+    /// A task that starts, works and exits. TERM ends it at once, as it ends a program that handles
     /// no signals.
     #[must_use]
     pub fn new(start_up: TimeDelta, work: TimeDelta, end: End) -> Self {
@@ -77,15 +78,15 @@ impl Life {
 /// How the tasks of an account live.
 #[derive(Clone, Debug)]
 pub struct Lives {
-    /// What start-up is drawn from: 20–60 s is usual (AWS-FACTS §3).
+    /// The range of start-up times: 20–60 s is usual (AWS-FACTS §3).
     pub start_up: RangeInclusive<TimeDelta>,
-    /// What work is drawn from.
+    /// The range of work times.
     pub work: RangeInclusive<TimeDelta>,
-    /// What the time from the container's end to STOPPED is drawn from.
+    /// The range of times from the container's end to STOPPED.
     pub wind_down: RangeInclusive<TimeDelta>,
     /// Ends other than exit 0, each with its probability.
     pub ends: Vec<(f64, End)>,
-    /// How tasks take TERM.
+    /// How tasks react to TERM.
     pub on_term: OnTerm,
     /// The lives of particular tasks, by `startedBy`.
     pub given: BTreeMap<String, Life>,
@@ -106,8 +107,8 @@ impl Default for Lives {
 }
 
 impl Lives {
-    /// The life of the task that is started by this: the same whenever it is asked for, so that who
-    /// plans with all the knowledge there is can ask too.
+    /// The life of the task with this `startedBy`. It is the same whenever it is asked for, so a
+    /// planner with full knowledge can ask too.
     #[must_use]
     pub fn of(&self, seed: u64, started_by: &str) -> Life {
         self.given

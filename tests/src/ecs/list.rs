@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 
 use super::{refusal::Refusal, task::Shown};
 
-/// The most that a page holds, and what it holds if nothing is said (API Reference, ListTasks,
-/// `maxResults`).
+/// The most tasks that a page holds, and also the default (API Reference, ListTasks, `maxResults`).
 const PAGE: usize = 100;
 
 /// The input of ListTasks.
@@ -46,7 +45,7 @@ impl Default for ListTasks {
 }
 
 impl ListTasks {
-    /// Where the page begins, and how many it holds at most.
+    /// Returns where the page begins, and how many tasks it holds at most.
     pub(super) fn page(&self) -> Result<(usize, usize), Refusal> {
         let others = [
             &self.family,
@@ -72,8 +71,8 @@ impl ListTasks {
             .ok_or_else(|| Refusal::parameter("Invalid token."))
     }
 
-    /// The desired status is RUNNING unless STOPPED is asked for: a task that stops is not found
-    /// without (AWS-FACTS §1).
+    /// Whether the filters admit this task. The desired status is RUNNING unless STOPPED is asked
+    /// for, so a stopping task is not found by default (AWS-FACTS §1).
     pub(super) fn wants(&self, shown: &Shown) -> bool {
         let family = || {
             shown
@@ -101,13 +100,13 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// What the next page is asked for with; `None` at the end.
+    /// The token for the next page; `None` at the end.
     #[must_use]
     pub fn next_token(&self) -> Option<String> {
         self.next.map(|number| format!("from-{number}"))
     }
 
-    /// As it goes over the wire.
+    /// The page as JSON, as it goes over the wire.
     #[must_use]
     pub fn json(&self) -> Value {
         match self.next_token() {

@@ -1,4 +1,4 @@
-//! The calls that are known here.
+//! The operations that the model knows.
 
 /// An operation of ECS (target `AmazonEC2ContainerServiceV20141113.…`) or of Service Quotas
 /// (`ServiceQuotasV20190624.…`).
@@ -17,7 +17,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Reads the last part of an `X-Amz-Target`.
+    /// Parses the last part of an `X-Amz-Target` header.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {

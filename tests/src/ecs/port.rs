@@ -1,8 +1,8 @@
-//! The model as the domain's port, in the same process: for simulations on virtual time.
+//! The model behind the domain's port, in the same process: for simulations on virtual time.
 //!
-//! What its answers mean is decided by the code that decides it for AWS's (`aws::ecs::answer`).
-//! What the SDK adds is left out: it repeats a throttled DescribeTasks, ListTasks or StopTask
-//! twice, after pauses; here it is said at once.
+//! The code that interprets AWS's answers (`aws::ecs::answer`) interprets the model's too. The
+//! SDK's retries are left out: it repeats a throttled DescribeTasks, ListTasks or StopTask twice,
+//! after pauses; here the first refusal is returned at once.
 
 use std::sync::{Arc, Mutex};
 
@@ -22,12 +22,12 @@ use serde_json::{Value, json};
 
 use super::{Answer, Answered, Ecs, Kind, ListTasks, RunTask, VCPU, wire::lock};
 
-/// What a failed look is said to be of.
+/// The service named in the error of a failed read.
 const SERVICE: &str = "ECS";
-/// Fargate's own code among the services of Service Quotas.
+/// Fargate's service code in Service Quotas.
 const FARGATE: &str = "fargate";
 
-/// A model that is called without a wire.
+/// The model, called in the same process, without a wire.
 #[derive(Clone)]
 pub struct InProcess<C> {
     ecs: Arc<Mutex<Ecs>>,
@@ -36,7 +36,7 @@ pub struct InProcess<C> {
 }
 
 impl<C: Clock> InProcess<C> {
-    /// The model by this clock.
+    /// The model with this clock.
     #[must_use]
     pub fn new(ecs: Arc<Mutex<Ecs>>, clock: C) -> Self {
         let cluster = lock(&ecs).account().cluster.clone();
@@ -47,7 +47,7 @@ impl<C: Clock> InProcess<C> {
         }
     }
 
-    /// An error comes with the tasks that it names.
+    /// Calls the model. An error comes with the tasks that it names.
     fn call<T>(
         &self,
         call: impl FnOnce(&mut Ecs, domain::Timestamp) -> Answer<T>,
@@ -112,7 +112,7 @@ fn started(answered: &Answered) -> Result<Task, LaunchError> {
     )
 }
 
-/// What the adapter registers, as far as the model reads it.
+/// The definition that the adapter registers, as far as the model reads it.
 fn registered(cluster: &str, definition: &TaskDefinition) -> Result<Value, LaunchError> {
     let image = definition.image.as_ref();
     let image =

@@ -7,11 +7,11 @@ use std::fmt;
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// `ThrottlingException`.
+    /// The error code, such as `ThrottlingException`.
     pub code: &'static str,
-    /// In ECS's words.
+    /// The message, in ECS's words.
     pub message: String,
-    /// The tasks that a client token already stands for (`ConflictException`).
+    /// The tasks that the client token already started (`ConflictException`).
     pub resource_ids: Vec<String>,
 }
 
@@ -31,17 +31,17 @@ impl Refusal {
         }
     }
 
-    /// Too fast: 400, unmodelled (API Reference, "Request throttling for the Amazon ECS API").
+    /// Throttled: 400, unmodelled (API Reference, "Request throttling for the Amazon ECS API").
     pub(super) fn throttled() -> Self {
         Self::new(400, "ThrottlingException", "Rate exceeded")
     }
 
-    /// A parameter that cannot be.
+    /// An invalid parameter.
     pub(super) fn parameter(message: impl Into<String>) -> Self {
         Self::new(400, "InvalidParameterException", message)
     }
 
-    /// What the client has got wrong otherwise.
+    /// Any other mistake of the client.
     pub(super) fn client(message: impl Into<String>) -> Self {
         Self::new(400, "ClientException", message)
     }
@@ -51,7 +51,7 @@ impl Refusal {
         Self::new(400, "ClusterNotFoundException", "Cluster not found.")
     }
 
-    /// The client token stands for another request (API Reference, `ConflictException`).
+    /// The client token belongs to another request (API Reference, `ConflictException`).
     pub(super) fn conflict(token: &str, resource_ids: Vec<String>) -> Self {
         let message =
             format!("The client token {token} is already in use with a different RunTask request.");
@@ -61,7 +61,7 @@ impl Refusal {
         }
     }
 
-    /// The server's own fault: it may have been done.
+    /// A server fault. The call may have been carried out.
     pub(super) fn server() -> Self {
         Self::new(
             500,
@@ -84,7 +84,7 @@ impl Refusal {
         Self::new(400, "SerializationException", message)
     }
 
-    /// A call that is none of those known here.
+    /// An operation that the model does not know.
     pub(super) fn unknown_operation() -> Self {
         Self::new(400, "UnknownOperationException", "")
     }

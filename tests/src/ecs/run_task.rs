@@ -1,4 +1,4 @@
-//! The input of RunTask, and what ECS refuses of it at once.
+//! The input of RunTask, and what ECS refuses in it at once.
 
 use domain::{ecs::RunTaskInput, task::OVERRIDES_MAX};
 use serde::{Deserialize, Serialize};
@@ -9,15 +9,15 @@ use super::{account::Kind, definition, definition::Definition, refusal::Refusal,
 
 /// The most tasks that one call starts (API Reference, RunTask, `count`).
 const COUNT_MAX: u32 = 10;
-/// The most characters of `startedBy`, of `[A-Za-z0-9-_/]` (ibid.).
+/// The most characters of `startedBy`, each one of `[A-Za-z0-9-_/]` (ibid.).
 const STARTED_BY_MAX: usize = 128;
-/// The most characters of a client token, in the range of ASCII 33 to 126 (API Reference, "Ensuring
-/// idempotency").
+/// The most characters of a client token, each in the range of ASCII 33 to 126 (API Reference,
+/// "Ensuring idempotency").
 const TOKEN_MAX: usize = 64;
-/// The most tags (API Reference, RunTask, `tags`).
+/// The most tags of a task (API Reference, RunTask, `tags`).
 const TAGS_MAX: usize = 50;
 
-/// The input of RunTask in ECS's own JSON.
+/// The input of RunTask, in ECS's own JSON.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", default)]
 #[expect(
@@ -39,7 +39,7 @@ pub struct RunTask {
     pub tags: Vec<Value>,
 }
 
-/// One of the providers to choose from; here the first is taken, since nobody gives two.
+/// One item of a capacity provider strategy. The model takes the first, since no caller gives two.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the field is ECS's")]
@@ -67,7 +67,7 @@ impl Default for RunTask {
 }
 
 impl From<&RunTaskInput> for RunTask {
-    /// What the adapter makes of the stored input.
+    /// Converts the stored input as the adapter does.
     fn from(input: &RunTaskInput) -> Self {
         let provider = |name: &String| Provider {
             capacity_provider: name.clone(),
@@ -97,12 +97,12 @@ impl From<&RunTaskInput> for RunTask {
 }
 
 impl RunTask {
-    /// Two of one digest are the same request for a client token.
+    /// The request's digest. A client token treats two requests of the same digest as one.
     pub(super) fn digest(&self) -> [u8; 32] {
         Sha256::digest(json!(self).to_string()).into()
     }
 
-    /// What can be told from the request alone. ECS's own words where they are known.
+    /// Checks what the request alone shows, with ECS's own words where they are known.
     pub(super) fn check(&self) -> Result<Kind, Refusal> {
         let characters = self.overrides.to_string().chars().count();
         let plain = |text: &str| {
@@ -132,7 +132,8 @@ impl RunTask {
         fault.map_or_else(|| self.kind(), |words| Err(Refusal::parameter(words)))
     }
 
-    /// Spot needs a strategy, and a strategy goes without a launch type (API Reference, RunTask).
+    /// The kind of capacity. Spot needs a strategy, and a strategy excludes a launch type (API
+    /// Reference, RunTask).
     fn kind(&self) -> Result<Kind, Refusal> {
         let Some(provider) = self.capacity_provider_strategy.first() else {
             return self.launch_kind();
@@ -147,7 +148,8 @@ impl RunTask {
         kind.ok_or_else(|| Refusal::parameter("The specified capacity provider was not found."))
     }
 
-    /// The cluster's default strategy stands where nothing is given: Spot, as the template has it.
+    /// The kind of capacity without a strategy in the request. If no launch type is given either,
+    /// the cluster's default strategy applies: Spot, as the template has it.
     fn launch_kind(&self) -> Result<Kind, Refusal> {
         match self.launch_type.as_deref() {
             None => Ok(Kind::Spot),
@@ -158,7 +160,7 @@ impl RunTask {
         }
     }
 
-    /// What can only be told with the definition: CPU units and memory.
+    /// The CPU units and memory of the task, which need the definition too.
     pub(super) fn size(&self, definition: &Definition) -> Result<(u32, String, String), Refusal> {
         if definition.needs_network && self.network_configuration.is_null() {
             let words =
@@ -175,17 +177,17 @@ impl RunTask {
     }
 }
 
-/// A task that was not placed, or is not known: part of a 200.
+/// A task that was not placed or is not known. It is part of a 200.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Of which task or cluster, if of any.
+    /// The ARN of the task or cluster, if it has one.
     pub arn: Option<String>,
-    /// In ECS's words.
+    /// The reason, in ECS's words.
     pub reason: String,
 }
 
 impl Failure {
-    /// The vCPUs are in use (AWS-FACTS §1).
+    /// All vCPUs of the quota are in use (AWS-FACTS §1).
     pub(super) fn vcpus() -> Self {
         Self::of(
             None,
@@ -193,13 +195,13 @@ impl Failure {
         )
     }
 
-    /// Fargate has nothing to give (Developer Guide, "API failure reasons").
+    /// Fargate has no capacity (Developer Guide, "API failure reasons").
     pub(super) fn no_capacity() -> Self {
         let words = "Capacity is unavailable at this time. Please try again later or in a different availability zone";
         Self::of(None, words)
     }
 
-    /// ECS does not know the task (any more).
+    /// ECS does not know the task, or no longer knows it.
     pub(super) fn missing(arn: String) -> Self {
         Self::of(Some(arn), "MISSING")
     }
@@ -211,7 +213,7 @@ impl Failure {
         }
     }
 
-    /// As it goes over the wire.
+    /// The failure as JSON, as it goes over the wire.
     #[must_use]
     pub fn json(&self) -> Value {
         match &self.arn {
@@ -221,17 +223,17 @@ impl Failure {
     }
 }
 
-/// A 200 of RunTask, DescribeTasks: tasks, and why some are not among them.
+/// The content of a 200 of RunTask or DescribeTasks: tasks, and why some are missing.
 #[derive(Clone, Debug, Default)]
 pub struct Answered {
     /// The tasks.
     pub tasks: Vec<Shown>,
-    /// Why there are not more.
+    /// Why some tasks are missing.
     pub failures: Vec<Failure>,
 }
 
 impl Answered {
-    /// As it goes over the wire.
+    /// The answer as JSON, as it goes over the wire.
     #[must_use]
     pub fn json(&self) -> Value {
         let tasks: Vec<_> = self.tasks.iter().map(Shown::described).collect();

@@ -1,4 +1,4 @@
-//! Tasks: as they are, and as ECS shows them.
+//! Tasks: the model's own records, and what ECS shows of them.
 
 use std::{fmt, sync::Arc};
 
@@ -15,16 +15,16 @@ use super::{
     life::Life,
 };
 
-/// `lastStatus` before a task has a network interface (Developer Guide, "Task lifecycle").
+/// `lastStatus` before the task has a network interface (Developer Guide, "Task lifecycle").
 pub(super) const PROVISIONING: &str = "PROVISIONING";
-/// `lastStatus` while its image is pulled (ibid.).
+/// `lastStatus` while the task's image is pulled (ibid.).
 pub(super) const PENDING: &str = "PENDING";
 
-/// What of a task never changes and the domain does not read.
+/// The facts of a task that never change and that the domain does not read.
 pub(super) struct Facts {
     pub(super) cpu: String,
     pub(super) memory: String,
-    /// As text: of a million tasks there are a million.
+    /// Kept as text, because a model of a million tasks holds a million of them.
     pub(super) overrides: String,
     pub(super) group: String,
     pub(super) zone: &'static str,
@@ -32,7 +32,7 @@ pub(super) struct Facts {
 }
 
 impl fmt::Debug for Facts {
-    /// Without the overrides, which hold a task's variables.
+    /// Leaves out the overrides, which hold the task's variables.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Facts")
             .field("cpu", &self.cpu)
@@ -44,19 +44,20 @@ impl fmt::Debug for Facts {
 /// A task at one moment of its life.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    /// What the domain reads of it.
+    /// The part that the domain reads.
     pub task: Task,
     pub(super) facts: Arc<Facts>,
 }
 
 impl Shown {
-    /// As RunTask, DescribeTasks and StopTask show it: times are seconds since the epoch.
+    /// The task as RunTask, DescribeTasks and StopTask show it, with times in seconds since the
+    /// epoch.
     #[must_use]
     pub fn described(&self) -> Value {
         self.json(epoch)
     }
 
-    /// As an event shows it: times are ISO 8601.
+    /// The task as an event shows it, with times in ISO 8601.
     #[must_use]
     pub fn detail(&self) -> Value {
         self.json(iso)
@@ -117,7 +118,7 @@ fn times(task: &Task) -> [(&'static str, Option<Timestamp>); 7] {
     ]
 }
 
-/// Seconds since the epoch, with milliseconds.
+/// A time in seconds since the epoch, with milliseconds.
 pub(super) fn epoch(at: Timestamp) -> Value {
     #[expect(
         clippy::cast_precision_loss,
@@ -131,10 +132,10 @@ fn iso(at: Timestamp) -> Value {
     json!(at.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
-/// A task's change, as an event.
+/// An event: one change of a task.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The event's own id: duplicates have it too (Developer Guide, "Handling Amazon ECS events").
+    /// The event's id. Duplicates share it (Developer Guide, "Handling Amazon ECS events").
     pub id: String,
     /// When the task changed.
     pub at: Timestamp,
@@ -143,7 +144,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// The envelope as the state tracker takes it.
+    /// The event's envelope, as the state tracker takes it.
     #[must_use]
     pub fn envelope(&self) -> EventBridgeEvent<Task> {
         let mut event = EventBridgeEvent::<Task>::default();
@@ -159,7 +160,7 @@ impl Change {
         event
     }
 
-    /// The whole event as EventBridge delivers it, with all that the domain does not read.
+    /// The whole event as EventBridge delivers it, with the fields that the domain does not read.
     #[must_use]
     pub fn json(&self) -> Value {
         json!({
@@ -176,7 +177,7 @@ impl Change {
     }
 }
 
-/// A task as it is.
+/// The model's record of a task.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) shown: Shown,
@@ -184,9 +185,9 @@ pub(super) struct Record {
     pub(super) cpu: u32,
     pub(super) life: Life,
     pub(super) stop_timeout: TimeDelta,
-    /// From when on it is listed and described.
+    /// When it becomes visible to ListTasks and DescribeTasks.
     pub(super) seen_from: Timestamp,
-    /// Counts the plans that were made for it: what was planned under an older one does not happen.
+    /// Counts the plans made for the task. A step of an older plan does not happen.
     pub(super) plan: u32,
 }
 
@@ -199,7 +200,7 @@ impl Record {
         self.shown.task.last_status == status
     }
 
-    /// Whether it is on its way to its end, or there.
+    /// Whether the task is stopping or has stopped.
     pub(super) fn is_stopping(&self) -> bool {
         self.shown.task.desired_status == STOPPED
     }

@@ -1,4 +1,5 @@
-//! The model against its sources: each behaviour once, and what must hold whatever is done to it.
+//! Tests of the model against its sources: each behaviour once, and the properties that hold
+//! whatever is done to it.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +24,7 @@ fn seconds(seconds: i64) -> TimeDelta {
     TimeDelta::seconds(seconds)
 }
 
-/// An account with a definition, in which a task starts in 10 s, works for 20 s and exits 0.
+/// An account with a definition. Its tasks start in 10 s, work for 20 s and exit 0.
 fn account(spot_vcpus: u32) -> Account {
     let mut account = Account::new(7, CLUSTER).with_vcpus(Kind::Spot, spot_vcpus);
     account.lives.start_up = seconds(10)..=seconds(10);
@@ -63,7 +64,7 @@ fn request(attempt: &str) -> RunTask {
     }
 }
 
-/// A request for so many CPU units.
+/// A request for this many CPU units.
 fn of_cpu(attempt: &str, cpu: u32) -> RunTask {
     let memory = if cpu == 256 { 512 } else { cpu * 2 };
     RunTask {
@@ -95,7 +96,7 @@ fn exit_code(task: &Task) -> Option<i32> {
     task.container().and_then(|container| container.exit_code)
 }
 
-/// How many of these calls, all at the same moment, are not throttled.
+/// How many of 300 calls at the same moment are not throttled.
 fn granted(
     ecs: &mut Ecs,
     millis: i64,
@@ -1045,7 +1046,7 @@ fn events_are_duplicated_reordered_delayed_and_dropped_as_the_account_has_it() {
     assert!(late.iter().all(|(_, delay)| *delay == 90));
 }
 
-/// Something that is done to an account.
+/// An action on an account.
 #[derive(Clone, Debug)]
 enum Deed {
     Run {
@@ -1109,7 +1110,7 @@ fn harsh(seed: u64) -> Account {
     account
 }
 
-/// Does all of that, each after its pause, and hands every event out in the end.
+/// Does all the actions, each after its pause, and delivers every event at the end.
 fn live(account: Account, deeds: &[(i64, Deed)]) -> (Ecs, Vec<(Timestamp, Change)>) {
     let mut ecs = open(account);
     let (mut millis, mut events) = (0, Vec::new());
@@ -1203,7 +1204,8 @@ proptest! {
         prop_assert_eq!(story(), story());
     }
 
-    /// Over any span a bucket grants no more than its burst and what came back in that span.
+    /// Over any span a bucket grants no more than its burst plus the tokens that came back in that
+    /// span.
     #[test]
     fn a_bucket_never_grants_more_than_its_rate(
         burst in 1_u32..120,

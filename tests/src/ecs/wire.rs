@@ -1,5 +1,5 @@
-//! The model on the wire: ECS's and Service Quotas' real JSON protocol, so that the real SDK and
-//! the real adapters talk to it.
+//! The model on the wire. It speaks the real JSON protocol of ECS and Service Quotas, so the real
+//! SDK and the real adapters can talk to it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +17,7 @@ use tokio::{
 use super::{Answer, Change, Ecs, Operation, Refusal};
 use crate::json_protocol::{Call, Loopback, response};
 
-/// The server and what brings its events. Both end when this is dropped.
+/// The server, and the task that delivers its events. Both end when this is dropped.
 pub struct Wire {
     ecs: Arc<Mutex<Ecs>>,
     call_made: Arc<Notify>,
@@ -26,8 +26,8 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Serves the model on loopback by this clock: the real one, a faster one, or one that is moved
-    /// by hand. The channel gives each event when it comes; its envelope is for the state tracker.
+    /// Serves the model on loopback by this clock, which may be real, faster than real, or moved by
+    /// hand. The channel yields each event when it arrives; its envelope is for the state tracker.
     pub async fn serve(
         ecs: Ecs,
         clock: impl Clock + Clone + 'static,
@@ -57,19 +57,19 @@ impl Wire {
         )
     }
 
-    /// The configuration of clients that talk to it.
+    /// The SDK configuration for clients of this server.
     #[must_use]
     pub fn config(&self) -> SdkConfig {
         self.server.config()
     }
 
-    /// The model itself, for whoever only looks at it.
+    /// The model itself, for callers that only look at it.
     #[must_use]
     pub fn model(&self) -> Arc<Mutex<Ecs>> {
         Arc::clone(&self.ecs)
     }
 
-    /// Looks at the model, or does something to it.
+    /// Calls `act` on the model, to look at it or to change it.
     pub fn with<T>(&self, act: impl FnOnce(&mut Ecs) -> T) -> T {
         let result = act(&mut lock(&self.ecs));
         self.call_made.notify_one();
@@ -83,7 +83,7 @@ impl Drop for Wire {
     }
 }
 
-/// A model whose holder panicked is still the model: the test has failed already.
+/// Locks the model. A poisoned lock is ignored: the test that panicked has failed already.
 pub(super) fn lock(ecs: &Mutex<Ecs>) -> MutexGuard<'_, Ecs> {
     ecs.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -111,7 +111,7 @@ async fn deliver(
         };
         let now = clock.now();
         let nap = clock.sleep((at - now).max(TimeDelta::zero()));
-        // A clock that is moved by hand in between would be slept past.
+        // If a clock moved by hand has moved in the meantime, this sleep would last past the event.
         if clock.now() != now {
             continue;
         }

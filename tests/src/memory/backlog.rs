@@ -1,7 +1,7 @@
-//! One backlog: its entries by submitter, and the fair order between these.
+//! One backlog: its entries by submitter, and the fair order between submitters.
 //!
-//! The tags are those of the other stores: a submitter's k-th entry has the tag `begins + k`, where
-//! it begins at its own virtual time or at the backlog's, whichever is later.
+//! The tags are those of the other stores. A submitter's k-th entry has the tag `begins + k`. A
+//! submitter begins at its own virtual time or at the backlog's, whichever is later.
 
 use std::{
     cmp::Reverse,
@@ -10,7 +10,7 @@ use std::{
 
 use domain::{Timestamp, execution::BacklogEntry, fair, id::ExecutionId, limit::LimitKey};
 
-/// The order among one submitter's own entries.
+/// The order among the entries of one submitter.
 type Own = (Reverse<i32>, Timestamp, ExecutionId);
 
 fn own(backlog_entry: &BacklogEntry) -> Own {
@@ -21,7 +21,7 @@ fn own(backlog_entry: &BacklogEntry) -> Own {
     )
 }
 
-/// The entries of a backlog, each with the moment before which it is not due.
+/// The entries of a backlog. Each may have a time before which it is not due.
 #[derive(Default)]
 pub(super) struct Backlog {
     backlog_entries: BTreeMap<String, BTreeMap<Own, Option<Timestamp>>>,
@@ -56,7 +56,8 @@ impl Backlog {
         }
     }
 
-    /// Charges a submitter for one start; the backlog is now where that start began.
+    /// Charges a submitter for one start. The backlog's virtual time is then where that start
+    /// began.
     pub(super) fn charge(&mut self, submitter: &str) {
         let served = fair::charge(
             self.served.get(submitter).copied().unwrap_or_default(),
@@ -79,8 +80,8 @@ impl Backlog {
             .max(self.served.get(submitter).copied().unwrap_or_default())
     }
 
-    /// The first due entries. Of each submitter only so many are looked at, and of no more
-    /// submitters than settle the order.
+    /// Returns the first due entries. It looks at no more entries of a submitter, and at no more
+    /// submitters, than the order needs.
     pub(super) fn first(&self, key: &LimitKey, now: Timestamp, limit: u32) -> Vec<BacklogEntry> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut turns: Vec<_> = self
@@ -113,7 +114,7 @@ impl Backlog {
         ordered
     }
 
-    /// How many stand before this one, those that are not due yet too.
+    /// How many entries are before this one, entries that are not due yet included.
     pub(super) fn ahead(&self, of: &BacklogEntry) -> usize {
         let own = own(of);
         let mine = self
@@ -132,8 +133,8 @@ impl Backlog {
             .sum::<usize>()
     }
 
-    /// Another's entries with smaller tags, and the one with the same tag if it comes first by
-    /// itself.
+    /// Counts another submitter's entries with smaller tags, plus the one with the same tag if it
+    /// comes first by its own order.
     fn of_another(
         &self,
         submitter: &str,

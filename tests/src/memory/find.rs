@@ -1,13 +1,13 @@
-//! What a user may mean by a part of an id.
+//! Finds executions by a part of an id, as a user types it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::id::ExecutionId;
 
-/// Ids by their ends and by their tasks.
+/// The ids, ordered by their ends and by their tasks.
 #[derive(Default)]
 pub(super) struct Names {
-    /// Each id read backwards, in capitals as ULIDs are.
+    /// Each id reversed, in capitals as ULIDs are.
     reversed: BTreeMap<String, ExecutionId>,
     tasks: BTreeMap<String, ExecutionId>,
 }
@@ -26,7 +26,7 @@ impl Names {
         self.tasks.insert(task.to_owned(), id.clone());
     }
 
-    /// Newest first. `ids` are those that begin with a text.
+    /// Returns the matching ids, newest first. `ids` returns those that begin with a text.
     pub(super) fn find<'a, I: Iterator<Item = &'a ExecutionId>>(
         &self,
         fragment: &str,

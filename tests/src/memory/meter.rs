@@ -1,5 +1,5 @@
-//! What a store is asked, and how often one thing in it is written: what would bound a store that
-//! spreads its load over items.
+//! Counts a store's calls, and how often one item is written. Writes to one item would bound a
+//! store that spreads its load over items.
 
 use std::collections::BTreeMap;
 
@@ -8,23 +8,23 @@ use domain::{
     limit::{LimitKey, RateKey},
 };
 
-/// A thing that many runs share, and so many writes go to.
+/// An item that many executions share, and therefore write often.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shared {
-    /// How much of a limit is in use.
+    /// The usage of a limit.
     Usage(LimitKey),
-    /// What is known of a backlog.
+    /// The state of a backlog.
     Backlog(LimitKey),
-    /// The tokens of a rate.
+    /// The tokens of a rate limit.
     Tokens(&'static str),
 }
 
-/// Counts.
+/// The counts.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
     /// Calls, by the port's method.
     pub calls: BTreeMap<&'static str, u64>,
-    /// The most writes in one second, refused ones too.
+    /// The most writes in one second, refused ones included.
     pub most_in_a_second: BTreeMap<Shared, u32>,
     this_second: BTreeMap<Shared, u32>,
 }
@@ -46,7 +46,7 @@ impl Meter {
         }));
     }
 
-    /// A second is over.
+    /// Ends the current second.
     pub(super) fn second(&mut self) {
         for (what, count) in std::mem::take(&mut self.this_second) {
             let most = self.most_in_a_second.entry(what).or_default();

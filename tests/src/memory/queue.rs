@@ -1,4 +1,4 @@
-//! Queues with SQS's semantics: delay, visibility, counted receives, dead letters (SQS Developer
+//! Queues with SQS's semantics: delay, visibility, receive counts, dead letters (SQS Developer
 //! Guide).
 
 use std::{
@@ -13,16 +13,16 @@ use domain::{
     ports::{Clock, PortError, Queue},
 };
 
-/// After so many receives a message becomes a dead letter, as the template has it.
+/// How many times a message is received before it becomes a dead letter, as in the template.
 pub const MAX_RECEIVES: u32 = 5;
 
-/// A message as it is received. It is deleted or released by what it is: a message that was
-/// received again since stays.
+/// A received message. Deleting or releasing it does nothing if the message was received again in
+/// the meantime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// The message's number: the same with each receive.
+    /// The message's number, the same with each receive.
     pub id: u64,
-    /// What it says.
+    /// The message itself.
     pub message: Message,
     /// How often it was received, this time included.
     pub receives: u32,
@@ -38,7 +38,7 @@ struct Kept {
 #[derive(Default)]
 struct State {
     kept: BTreeMap<u64, Kept>,
-    /// By when each is visible.
+    /// The messages, ordered by when each becomes visible.
     visible: BTreeSet<(Timestamp, u64)>,
     dead: Vec<Message>,
     sent: u64,
@@ -66,7 +66,7 @@ impl State {
             .is_some_and(|kept| kept.receives == received.receives)
     }
 
-    /// Receives one message of this queue, or buries it when it was received too often.
+    /// Receives one message of this queue, or makes it a dead letter if it was received too often.
     fn receive(&mut self, id: u64, until: Timestamp) -> Option<Received> {
         let kept = self.kept.get_mut(&id)?;
         if kept.receives >= MAX_RECEIVES {
@@ -86,8 +86,8 @@ impl State {
     }
 }
 
-/// The launch queue and the control queue, each with its dead letters. Clones are handles of the
-/// same ones.
+/// The launch queue and the control queue, each with its dead letters. Clones share the same
+/// queues.
 #[derive(Clone)]
 pub struct MemoryQueue<C> {
     launch: Arc<Mutex<State>>,
@@ -96,7 +96,7 @@ pub struct MemoryQueue<C> {
 }
 
 impl<C: Clock> MemoryQueue<C> {
-    /// Empty queues by this clock.
+    /// Empty queues with this clock.
     #[must_use]
     pub fn new(clock: C) -> Self {
         Self {
@@ -114,9 +114,9 @@ impl<C: Clock> MemoryQueue<C> {
         state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Receives up to so many, first those that are visible the longest, and hides them for so
-    /// long. As with SQS there may be fewer though more are there: what becomes a dead letter is
-    /// not replaced.
+    /// Receives at most `max` messages, those visible longest first, and hides them for
+    /// `visibility`. As with SQS it may return fewer though more are there: it does not replace a
+    /// message that becomes a dead letter.
     #[must_use]
     pub fn receive(&self, queue: QueueName, max: u32, visibility: TimeDelta) -> Vec<Received> {
         let (now, mut state) = (self.clock.now(), self.state(queue));
@@ -132,7 +132,7 @@ impl<C: Clock> MemoryQueue<C> {
             .collect()
     }
 
-    /// Deletes what was dealt with.
+    /// Deletes messages that were processed.
     pub fn delete(&self, received: &[Received]) {
         for one in received {
             let mut state = self.state(one.message.queue());
@@ -142,7 +142,7 @@ impl<C: Clock> MemoryQueue<C> {
         }
     }
 
-    /// Gives back what could not be dealt with: it is visible at once.
+    /// Releases messages that could not be processed: they are visible at once.
     pub fn release(&self, received: &[Received]) {
         let now = self.clock.now();
         for one in received {
@@ -153,7 +153,7 @@ impl<C: Clock> MemoryQueue<C> {
         }
     }
 
-    /// When the next message of a queue is visible; `None` if there is none at all.
+    /// When the next message of a queue becomes visible. `None` if the queue is empty.
     #[must_use]
     pub fn next_at(&self, queue: QueueName) -> Option<Timestamp> {
         self.state(queue).visible.first().map(|(at, _)| *at)
@@ -168,7 +168,7 @@ impl<C: Clock> MemoryQueue<C> {
             .collect()
     }
 
-    /// How many messages were sent to a queue, and how often one of it was received.
+    /// How many messages were sent to a queue, and how many receives there were.
     #[must_use]
     pub fn counts(&self, queue: QueueName) -> (u64, u64) {
         let state = self.state(queue);

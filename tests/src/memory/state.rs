@@ -1,4 +1,4 @@
-//! The records, and what is derived from them in the same write.
+//! The records, and the data derived from them in the same write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,17 +21,17 @@ use domain::{
 
 use super::{backlog::Backlog, find::Names, meter::Meter};
 
-/// Who may register a definition, or what it is registered as.
+/// The state of a task definition: who may register it until when, or its registered name.
 pub(super) enum Definition {
     Turn(Timestamp),
     Registered(String),
 }
 
-/// Work on a group in its stored form.
+/// A piece of group work in its stored form.
 pub(super) struct Work(serde_json::Value);
 
 impl Work {
-    /// With its revision counted up.
+    /// Stores the work with its revision counted up.
     pub(super) fn of<W: GroupWork>(work: &W) -> Self {
         Self(
             stored::write(&work.next_revision(), &work.progress().unknown)
@@ -50,29 +50,29 @@ struct Claimed {
     id: ExecutionId,
 }
 
-/// Everything that is kept.
+/// Everything the store keeps.
 #[derive(Default)]
 pub(super) struct State {
     records: BTreeMap<ExecutionId, Execution>,
-    /// Those whose records cannot be read.
+    /// The executions whose records cannot be read.
     spoilt: BTreeSet<ExecutionId>,
     open: BTreeSet<ExecutionId>,
-    /// How many have not ended.
+    /// How many executions have not ended.
     pub(super) unfinished: usize,
     names: Names,
     claims: BTreeMap<String, Claimed>,
-    /// When each was opened, and when it is over.
+    /// When each submission was opened, and when it expires.
     pub(super) submissions: BTreeMap<String, (Timestamp, Timestamp)>,
     pub(super) backlogs: BTreeMap<LimitKey, Backlog>,
     pub(super) backlog_states: BTreeMap<LimitKey, BacklogState>,
     pub(super) usage: BTreeMap<LimitKey, u32>,
     pub(super) buckets: BTreeMap<RateKey, Bucket>,
-    /// By kind and group.
+    /// Group work by kind and group.
     pub(super) group_work: BTreeMap<(GroupWorkKind, Name), Work>,
     pub(super) bookmark: Option<Cursor>,
     pub(super) definitions: BTreeMap<String, Definition>,
     pub(super) keys: BTreeMap<String, KeyRecord>,
-    /// By their names: those that were rotated and are still good.
+    /// Rotated keys that are still valid, found by name.
     pub(super) retired_keys: Vec<KeyRecord>,
     pub(super) secrets: BTreeMap<String, SecretRecord>,
     pub(super) meter: Meter,
@@ -83,7 +83,7 @@ impl State {
         self.records.get(id).map(|record| self.loaded(record))
     }
 
-    /// From now on the record of this execution cannot be read.
+    /// Makes the record of this execution unreadable from now on.
     pub(super) fn spoil(&mut self, id: &ExecutionId) {
         self.spoilt.insert(id.clone());
     }
@@ -153,7 +153,7 @@ impl State {
         Ok(written)
     }
 
-    /// The first limit that would be overdrawn.
+    /// Returns the first limit that the change would overdraw.
     fn first_full(
         &self,
         before: &Execution,
@@ -175,7 +175,7 @@ impl State {
         overdrawn.map(|admission| admission.key.clone())
     }
 
-    /// Backlogs, usage and names follow the record.
+    /// Updates backlogs, usage and names after a change of a record.
     fn derive(&mut self, before: Option<&Execution>, after: &Execution) {
         for allocation in before.map(Execution::allocations).unwrap_or_default() {
             self.release(&allocation);
@@ -209,7 +209,8 @@ impl State {
         }
     }
 
-    /// A backlog that is empty is forgotten: who comes next comes to a new one.
+    /// Moves the record's backlog entry. An empty backlog is dropped, and the next entry creates a
+    /// new one.
     fn move_entry(&mut self, before: Option<&Execution>, after: &Execution) {
         let (old, new) = (
             before.and_then(Execution::backlog_entry),
@@ -246,7 +247,8 @@ impl State {
         })
     }
 
-    /// Newest first. Filters are applied one by one: a simulation reads little history.
+    /// Lists records, newest first. It applies filters to one record at a time, since a simulation
+    /// reads little history.
     pub(super) fn list(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Page<Loaded> {
         let older = self
             .records
@@ -259,7 +261,7 @@ impl State {
         self.page(older.filter(admits), limit)
     }
 
-    /// Oldest first.
+    /// Lists launched records, oldest first.
     pub(super) fn launched(&self, after: Option<&Cursor>, limit: u32) -> Page<Loaded> {
         let later = self
             .open
@@ -292,7 +294,7 @@ impl State {
         std::mem::take(&mut self.records).into_values().collect()
     }
 
-    /// Every record there is, oldest first.
+    /// Every record, oldest first.
     pub(super) fn all(&self) -> impl Iterator<Item = &Execution> {
         self.records.values()
     }

@@ -1,4 +1,4 @@
-//! The ports over the state.
+//! The ports, implemented over the state.
 
 use std::{
     collections::BTreeSet,
@@ -26,14 +26,14 @@ use super::{
     state::{Definition, State, Work},
 };
 
-/// A store in memory. Clones are handles of the same one.
+/// A store in memory. Clones share the same store.
 #[derive(Clone, Default)]
 pub struct MemoryStore(Arc<Mutex<State>>, Arc<Mutex<Option<Interruption>>>);
 
-/// What somebody else does just before a call.
+/// An action of somebody else just before a call.
 struct Interruption {
     call: &'static str,
-    /// How many calls of this name come before.
+    /// How many calls of this name come first.
     after: u32,
     by: Box<dyn FnOnce(&MemoryStore) + Send>,
 }
@@ -43,7 +43,7 @@ impl MemoryStore {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, for a call that is counted.
+    /// Locks the state for a call that is counted.
     fn call(&self, name: &'static str) -> MutexGuard<'_, State> {
         if let Some(interruption) = self.interruption(name) {
             (interruption.by)(self);
@@ -53,8 +53,8 @@ impl MemoryStore {
         state
     }
 
-    /// Has somebody else do something just before a call of this name, when so many have come
-    /// before from now on.
+    /// Runs `by` just before a call of this name, as if somebody else acted then. `after` calls of
+    /// this name come first, counted from now on.
     pub fn interrupt(
         &self,
         call: &'static str,
@@ -79,13 +79,13 @@ impl MemoryStore {
         None
     }
 
-    /// What was counted.
+    /// The store's counters.
     #[must_use]
     pub fn meter(&self) -> Meter {
         self.state().meter.clone()
     }
 
-    /// A second is over: what was written in it is compared with the seconds before.
+    /// Ends the current second of the meter and compares its writes with earlier seconds.
     pub fn second(&self) {
         self.state().meter.second();
     }
@@ -96,18 +96,18 @@ impl MemoryStore {
         self.state().unfinished
     }
 
-    /// Looks at every record, oldest first.
+    /// Calls `look` on every record, oldest first.
     pub fn for_each(&self, look: impl FnMut(&Execution)) {
         self.state().all().for_each(look);
     }
 
-    /// Takes every record out, oldest first.
+    /// Removes and returns every record, oldest first.
     #[must_use]
     pub fn take_all(&self) -> Vec<Execution> {
         self.state().take_all()
     }
 
-    /// From now on the record of this execution cannot be read.
+    /// Makes the record of this execution unreadable from now on.
     pub fn spoil(&self, id: &ExecutionId) {
         self.state().spoil(id);
     }
@@ -249,7 +249,7 @@ impl Store for MemoryStore {
         Ok(due.map(|(key, _)| key.clone()).collect())
     }
 
-    /// Exact, however long the backlog.
+    /// Exact for a backlog of any length.
     async fn ahead(&self, backlog_entry: &BacklogEntry, _exact: u32) -> Result<u32, PortError> {
         let ahead = self
             .call("ahead")
@@ -313,12 +313,12 @@ impl Store for MemoryStore {
         Ok((granted, after.wait_millis(rate, now)))
     }
 
-    /// Nothing to do: usage changes in one step with the record that holds it.
+    /// Does nothing: usage changes in the same step as the record that holds it.
     async fn reconcile(&self) -> Result<(), PortError> {
         Ok(())
     }
 
-    /// Marks do not expire here.
+    /// Group work does not expire here.
     async fn group_work<W: GroupWork>(&self, group: &Name) -> Result<Option<W>, PortError> {
         let state = self.call("group_work");
         Ok(state

@@ -1,9 +1,9 @@
-//! The whole pipeline in bad weather: the real handlers, many processes at once, on virtual time,
-//! and everything that can go wrong.
+//! A simulation of the whole pipeline under faults: the real handlers, many processes at once, on
+//! virtual time, and everything that can go wrong.
 //!
-//! All of it follows from one seed, so a run that breaks a rule can be run again, and then tells
-//! its story. The rules are those of DESIGN §4; they are looked at with each write and each launch,
-//! and when all is over.
+//! Everything follows from one seed, so a run that breaks a rule can be repeated with its story
+//! printed. The rules are those of DESIGN §4. They are checked at each write and each launch, and
+//! again at the end.
 
 use std::sync::{Arc, Mutex};
 
@@ -43,13 +43,13 @@ use rules::Rules;
 use script::LogGroup;
 use story::Story;
 
-/// When to give up: longer than anything that is promised takes, a message's fifth receipt
+/// When the simulation gives up. It is longer than any promised delay, a message's fifth receive
 /// included.
 const GIVE_UP: TimeDelta = TimeDelta::hours(3);
-/// What comes late may come after the end.
+/// How long the simulation goes on after the end, for what arrives late.
 const AFTERWARDS: TimeDelta = TimeDelta::minutes(6);
 
-/// What the processes share.
+/// The state that the processes share.
 struct World {
     plan: Plan,
     time: Virtual,
@@ -87,14 +87,14 @@ impl World {
         })
     }
 
-    /// Whether a task is to stop, or has.
+    /// Whether a task is stopping or has stopped.
     fn is_stopping(&self, arn: &str) -> bool {
         self.task(arn, |task| {
             task.stop_code.is_some() || task.last_status == STOPPED
         })
     }
 
-    /// Whether somebody else than its own end stopped a task.
+    /// Whether something other than its own end stopped a task.
     fn was_told_to_stop(&self, arn: &str) -> bool {
         self.task(arn, |task| {
             task.stop_code
@@ -141,31 +141,31 @@ impl World {
     }
 }
 
-/// What came of a simulation.
+/// The result of a simulation.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Rules that were broken: when, and how.
+    /// The broken rules: when, and how.
     pub broken: Vec<String>,
-    /// At how many awaits a process could have died.
+    /// The number of awaits at which a process could have died.
     pub awaits: u64,
-    /// How long it took, in virtual time.
+    /// The duration, in virtual time.
     pub took: TimeDelta,
-    /// How often a task was started.
+    /// The number of tasks started.
     pub tasks: usize,
-    /// Who did what, if it was to be told.
+    /// The story, if it was asked for: what each process did.
     pub story: Vec<String>,
 }
 
 /// Runs a plan to its end.
 ///
 /// # Panics
-/// When everybody waits for somebody else.
+/// When every process waits for another: a deadlock.
 #[must_use]
 pub fn run(plan: &Plan) -> Outcome {
     play(plan, false)
 }
 
-/// The same, with the story.
+/// Like [`run`], with the story.
 ///
 /// # Panics
 /// As [`run`].

@@ -1,4 +1,4 @@
-//! What AWS does for the functions: event source mappings, EventBridge, the one-minute schedule.
+//! AWS's part: event source mappings, EventBridge, the one-minute schedule.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use super::{
 };
 use crate::{ecs::Change, memory::Received};
 
-/// How long a poller takes to find that a message has come (ours: long polls answer at once, the
-/// way to a function takes some milliseconds).
+/// How long a poller takes to receive a new message. Our choice: long polls answer at once, and the
+/// way to a function takes some milliseconds.
 const POLL: TimeDelta = TimeDelta::milliseconds(50);
-/// From the message to the handler's first line, and the same for events: a warm function (ours).
+/// From the message or event to the handler's first line, in a warm function (our choice).
 const INVOKE: TimeDelta = TimeDelta::milliseconds(20);
-/// As in the template: six times the function's timeout.
+/// The visibility timeout, as in the template: six times the function's timeout.
 const VISIBILITY: TimeDelta = TimeDelta::seconds(360);
-/// As in the template, `MaximumConcurrency` of both event source mappings.
+/// `MaximumConcurrency` of both event source mappings, as in the template.
 const LAUNCHERS: [(QueueName, usize); 2] = [(QueueName::Launch, 5), (QueueName::Control, 2)];
-/// Messages given to a function together (AWS-FACTS §5).
+/// Messages per invocation (AWS-FACTS §5).
 const BATCH: u32 = 10;
 
-/// Starts all of it but the delivery of events; it ends with the simulation.
+/// Starts everything except the delivery of events. All of it ends with the simulation.
 pub(super) fn start<W: Way>(world: &Arc<World<W>>) {
     for (queue, count) in LAUNCHERS {
         for _ in 0..count {
@@ -61,7 +61,7 @@ async fn poll<W: Way>(world: Arc<World<W>>, queue: QueueName) {
     }
 }
 
-/// These messages as SQS hands them to a function.
+/// Wraps these messages as SQS hands them to a function.
 pub(super) fn event(received: &[Received]) -> SqsEvent {
     let mut event = SqsEvent::default();
     event.records = received
@@ -76,7 +76,7 @@ pub(super) fn event(received: &[Received]) -> SqsEvent {
     event
 }
 
-/// EventBridge on virtual time: looks again and again what the model has sent.
+/// EventBridge on virtual time: polls the model for events.
 pub(super) async fn look_for_events<W: Way<Time = Virtual>>(world: Arc<World<W>>) {
     loop {
         let events = script::locked(&world.ecs).take_events(world.clock.now());
@@ -87,7 +87,7 @@ pub(super) async fn look_for_events<W: Way<Time = Virtual>>(world: Arc<World<W>>
     }
 }
 
-/// EventBridge where the model stands behind a wire, which tells of each event when it comes.
+/// EventBridge for a model behind a wire, which sends each event when it is due.
 pub(super) async fn watch_events<W: Way>(
     world: Arc<World<W>>,
     mut events: UnboundedReceiver<Change>,
@@ -102,7 +102,7 @@ fn deliver<W: Way>(world: &Arc<World<W>>, change: Change) {
     world.clock.clone().spawn(async move {
         world.clock.sleep(INVOKE).await;
         let (envelope, before) = (change.envelope(), world.clock.now());
-        // EventBridge delivers again what a function failed at; the sweep sees to what is lost.
+        // EventBridge retries what a function failed at; the sweep repairs what is lost.
         let told = world.tracker().task_changed(&envelope).await.is_ok();
         if told && script::is_stop(&envelope.detail) {
             script::note_freed(&world, before);
@@ -114,7 +114,7 @@ async fn sweep<W: Way>(world: Arc<World<W>>) {
     loop {
         world.clock.sleep(TimeDelta::minutes(1)).await;
         let until = world.clock.now() + TimeDelta::seconds(45);
-        // The next one goes on.
+        // The next sweep goes on from here.
         let _ = world.tracker().next_sweep(until).await;
     }
 }

@@ -1,5 +1,4 @@
-//! Waiting for a moment or for news, whichever is first: so that nobody has to look again and
-//! again.
+//! Waiting for a time or for news, whichever comes first, so that nobody has to poll.
 
 use std::{
     pin::Pin,
@@ -12,7 +11,7 @@ use domain::{Timestamp, ports::Clock};
 
 use super::{script::locked, time::Virtual};
 
-/// Something that others wait for. Clones are handles of the same one.
+/// Something that others wait for. Clones share the same news.
 #[derive(Clone, Default)]
 pub(super) struct News(Arc<Mutex<State>>);
 
@@ -23,14 +22,14 @@ struct State {
 }
 
 impl News {
-    /// There are some.
+    /// Wakes everybody who waits.
     pub(super) fn tell(&self) {
         let mut state = locked(&self.0);
         state.told += 1;
         state.waiting.drain(..).for_each(Waker::wake);
     }
 
-    /// Returns at that moment, or with the next news, from the call on.
+    /// Returns at that time, or at the first news after the call.
     pub(super) fn wait(
         &self,
         time: &Virtual,

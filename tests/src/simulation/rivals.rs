@@ -19,36 +19,36 @@ use domain::{
 use super::{Plan, script::locked, settings, start, time::Virtual};
 use crate::ecs::{Counts, Ecs, Kind, RunTask, VCPU, port::InProcess};
 
-/// What came of a rival's run.
+/// The result of a rival's run.
 #[derive(Clone, Debug)]
 pub struct Rivalled {
-    /// From the submission to the end of the last task.
+    /// The time from the submission to the end of the last task.
     pub makespan: TimeDelta,
-    /// What the account counted.
+    /// The model's counters.
     pub counts: Counts,
-    /// Commands that became dead letters: nobody starts them any more.
+    /// Commands that became dead letters, so they are never started.
     pub dead_letters: usize,
     /// Receives of messages.
     pub receives: u64,
 }
 
 impl Rivalled {
-    /// Refusals by quotas, for each call of RunTask.
+    /// Refusals by quotas per RunTask call.
     #[must_use]
     pub fn refusals_per_call(&self) -> f64 {
         super::refusals_per_call(&self.counts)
     }
 }
 
-/// How small the steps of the ideal launcher's time are.
+/// The time step of the ideal launcher.
 const STEP: TimeDelta = TimeDelta::milliseconds(10);
-/// Workers of the plain launcher, each with one call under way (ours: as many as a function's
-/// default batch).
+/// The workers of the plain launcher, each with one call at a time. Our choice: as many as a
+/// function's default batch has messages.
 const WORKERS: usize = 10;
-/// Calls that the SDK makes for one (AWS SDKs' standard retry mode: three attempts).
+/// Attempts of the SDK per call (AWS SDKs' standard retry mode: three attempts).
 const ATTEMPTS: u32 = 3;
-/// The visibility timeout and the receives of the plain launcher's queue before a dead letter
-/// (ours: usual numbers).
+/// The visibility timeout of the plain launcher's queue, and the receives before a dead letter. Our
+/// choice: usual numbers.
 const VISIBLE_AGAIN: TimeDelta = TimeDelta::seconds(60);
 const RECEIVES: u32 = 5;
 
@@ -81,11 +81,11 @@ fn last_end(ecs: &Ecs) -> Timestamp {
         .unwrap_or_else(start)
 }
 
-/// The best there can be: it sees a free slot at once, never calls in vain, and nothing takes it
-/// any time.
+/// Returns the shortest possible makespan. The ideal launcher sees a free slot at once, never makes
+/// a call that is refused, and needs no time for anything.
 ///
 /// # Panics
-/// When the model refuses what has room.
+/// When there is nothing to run.
 #[must_use]
 pub fn ideal(plan: &Plan) -> TimeDelta {
     let executions: Vec<_> = plan.executions().collect();
@@ -135,8 +135,8 @@ pub fn ideal(plan: &Plan) -> TimeDelta {
     last_end(&ecs) - start()
 }
 
-/// What one writes in an afternoon: a worker takes a message, calls RunTask with the SDK's
-/// repetitions, and leaves the message to come again if that fails.
+/// Runs the launcher that one writes in an afternoon. A worker takes a message and calls RunTask
+/// with the SDK's retries. If that fails, it leaves the message to be received again.
 #[must_use]
 pub fn plain(plan: &Plan) -> Rivalled {
     let (time, plan) = (Virtual::new(start()), plan.clone());
@@ -188,8 +188,8 @@ impl PlainQueue {
         }))
     }
 
-    /// The next message that is visible; `None` if all that are left come later; an error if none
-    /// is left.
+    /// Returns the next visible message, `None` if all that are left become visible later, or an
+    /// error if none is left.
     fn receive(&self, now: Timestamp) -> Result<Option<(RunTaskInput, u32)>, Empty> {
         let mut state = locked(&self.0);
         let Some((at, ..)) = state.waiting.front() else {
@@ -229,8 +229,8 @@ async fn work(queue: &PlainQueue, tasks: &InProcess<Virtual>, clock: &Virtual, n
     }
 }
 
-/// The SDK repeats what was throttled, after a second, then two, spread by the worker's number; a
-/// 200 with failures is an answer to it.
+/// Whether RunTask starts the task. The SDK retries a throttled call after one second, then two,
+/// spread by the worker's number. To the SDK a 200 with failures is a success.
 async fn starts(
     tasks: &InProcess<Virtual>,
     clock: &Virtual,

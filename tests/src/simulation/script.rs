@@ -1,5 +1,5 @@
-//! What a task's script would do: it writes its marker lines, which the logs' subscription brings
-//! to the state tracker.
+//! The script of a task. It writes its marker lines, which the logs' subscription delivers to the
+//! state tracker.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
@@ -18,15 +18,16 @@ use pipeline::state_tracker::DATA_MESSAGE;
 use super::{World, time::Time, way::Way};
 use crate::ecs::End;
 
-/// How long a line takes to the tracker (ours: the subscription's filter is near real time).
+/// How long a line takes to reach the state tracker. Our choice: the subscription filter is near
+/// real time.
 const SUBSCRIPTION: TimeDelta = TimeDelta::milliseconds(500);
 
-/// A lock that somebody panicked with is still the data: the simulation has failed already.
+/// Locks the data. A poisoned lock is ignored: the simulation has failed already.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The model, with the time that calls take and the tasks' own marker lines.
+/// The model, with the duration of calls and the tasks' marker lines added.
 pub(super) struct Scripted<W: Way> {
     inner: W::Tasks,
     clock: W::Time,
@@ -42,7 +43,7 @@ impl<W: Way> Scripted<W> {
         }
     }
 
-    /// The lines of a task that was started by a call at this moment, as they will come.
+    /// Schedules the marker lines of a task that a call at this time started.
     fn write(&self, input: &RunTaskInput, task: &Task, called_at: Timestamp) {
         let Some(world) = self.world.upgrade() else {
             return;
@@ -141,7 +142,7 @@ impl<W: Way> Tasks for Scripted<W> {
     }
 }
 
-/// No log is kept: what the script says comes by the subscription.
+/// Logs that are always empty: the script's lines arrive by the subscription.
 pub(super) struct NoLogs;
 
 impl Logs for NoLogs {
@@ -154,12 +155,12 @@ impl Logs for NoLogs {
     }
 }
 
-/// Whether this event tells that a task is over.
+/// Whether this event reports a stopped task.
 pub(super) fn is_stop(task: &Task) -> bool {
     task.last_status == domain::ecs::STOPPED
 }
 
-/// When something was closed.
+/// Records when an attempt was closed.
 pub(super) fn note_freed<W: Way>(world: &World<W>, at: Timestamp) {
     locked(&world.freed).push(at);
 }

@@ -9,7 +9,7 @@ use domain::{
 };
 use sha2::{Digest, Sha256};
 
-/// A clock, and bits that depend on the seed and on how many were asked for before.
+/// A clock and a random source. The bits depend on the seed and on how many were drawn before.
 #[derive(Debug)]
 pub(super) struct VirtualSystem<C> {
     clock: C,
@@ -23,7 +23,7 @@ impl<C> VirtualSystem<C> {
         Self::skewed(clock, seed, TimeDelta::zero())
     }
 
-    /// One whose clock is off by so much.
+    /// A system whose clock is off by `skew`.
     pub(super) fn skewed(clock: C, seed: u64, skew: TimeDelta) -> Self {
         Self {
             clock,

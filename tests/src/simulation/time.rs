@@ -1,4 +1,4 @@
-//! Time that passes as soon as nobody has anything left to do, and the tasks that run on it, in an
+//! Time that passes as soon as no task can go on without it, and the tasks that run on it, in an
 //! order that is always the same.
 
 use std::{
@@ -19,9 +19,9 @@ use futures_util::{future::BoxFuture, task::LocalSpawnExt};
 use super::script::locked;
 use crate::clock::Scaled;
 
-/// What a simulation goes by: a clock, and what runs beside it.
+/// The time of a simulation: a clock, and the tasks that run on it.
 pub(super) trait Time: Clock + Clone + 'static {
-    /// Runs this beside all else, until the simulation ends.
+    /// Runs a task beside all others, until the simulation ends.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 }
 
@@ -32,7 +32,7 @@ impl Time for Scaled {
     }
 }
 
-/// Virtual time, and what runs on it. Clones are handles of the same one.
+/// Virtual time and its tasks. Clones share the same time.
 #[derive(Clone)]
 pub struct Virtual(Arc<Mutex<State>>);
 
@@ -50,7 +50,7 @@ impl fmt::Debug for Virtual {
 }
 
 impl Virtual {
-    /// Time that begins now.
+    /// Virtual time that begins at `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
         let state = State {
@@ -65,7 +65,7 @@ impl Virtual {
     /// Runs a future, and all that it spawns, until it is ready.
     ///
     /// # Panics
-    /// When everybody waits for somebody and nobody for a moment: a deadlock.
+    /// When all tasks wait for each other and none for a time: a deadlock.
     pub fn run<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> T {
         let (mut pool, result) = (LocalPool::new(), Rc::new(RefCell::new(None)));
         let there = Rc::clone(&result);
@@ -91,7 +91,7 @@ impl Virtual {
         }
     }
 
-    /// Goes to the next moment that somebody waits for, if there is one.
+    /// Moves on to the next time that a task waits for. Returns whether there is one.
     fn pass(&self) -> bool {
         let mut state = locked(&self.0);
         let Some((&(at, _), _)) = state.waiting.first_key_value() else {

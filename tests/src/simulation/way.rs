@@ -1,4 +1,4 @@
-//! The ways from the handlers to the model of ECS.
+//! The ways in which the handlers reach the model of ECS.
 
 use aws::{
     ecs::{EcsTasks, Registration},
@@ -13,30 +13,30 @@ use crate::{
     ecs::{ACCOUNT, Account, REGION, port::InProcess, wire::Wire},
 };
 
-/// A way to the model, and the time that passes on it.
+/// A way to the model, with its time.
 pub(super) trait Way: Send + Sync + 'static {
-    /// What all go by.
+    /// The time that everything runs on.
     type Time: Time;
-    /// What the handlers call.
+    /// The tasks port that the handlers call.
     type Tasks: Tasks + 'static;
-    /// Where they read the quotas.
+    /// The port from which they read the quotas.
     type Quotas: AccountQuotas + 'static;
-    /// How long a call of ECS takes beside what it takes by itself.
+    /// What a call of ECS takes in addition to its own time.
     const CALL: TimeDelta;
 }
 
-/// A call of a function, on virtual time.
+/// A function call, on virtual time.
 pub(super) enum InThisProcess {}
 
 impl Way for InThisProcess {
     type Time = Virtual;
     type Tasks = InProcess<Virtual>;
     type Quotas = InProcess<Virtual>;
-    /// Ours: a few tenths of a second are usual.
+    /// Our choice: a few tenths of a second are usual.
     const CALL: TimeDelta = TimeDelta::milliseconds(200);
 }
 
-/// The real adapters and the SDK, on a clock that is faster than the real one.
+/// The real adapters and the SDK, on a clock that is faster than real time.
 pub(super) enum OverTheWire {}
 
 impl Way for OverTheWire {
@@ -46,7 +46,7 @@ impl Way for OverTheWire {
     const CALL: TimeDelta = TimeDelta::zero();
 }
 
-/// The adapters of an account behind a wire.
+/// The adapters for an account behind a wire.
 pub(super) fn adapters(wire: &Wire, account: &Account) -> (EcsTasks, ServiceQuotas) {
     let role = |name: &str| {
         format!(

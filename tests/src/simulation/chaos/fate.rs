@@ -1,4 +1,4 @@
-//! When what goes wrong does.
+//! Decides when faults happen.
 
 use std::{
     pin::Pin,
@@ -18,11 +18,11 @@ use super::{
 };
 use crate::{random::Random, simulation::start};
 
-/// The awaits among which a process that is to die does: more than most invocations have, so that
-/// some live.
+/// A process that is to die does so within this many awaits. It is more than most invocations have,
+/// so that some survive.
 const AWAITS: u64 = 60;
 
-/// Draws it all, in the order in which it happens.
+/// Draws all faults, in the order in which they happen.
 pub(super) struct Fate {
     random: Mutex<Random>,
     weather: Weather,
@@ -44,7 +44,7 @@ impl Fate {
         }
     }
 
-    /// Whether what the weather has with this probability happens now.
+    /// Whether a fault of this probability happens now.
     pub(super) fn strikes(&self, probability: impl FnOnce(&Weather) -> f64) -> bool {
         let probability = probability(&self.weather);
         probability > 0.0
@@ -57,18 +57,18 @@ impl Fate {
         self.time.now() >= self.clear_at
     }
 
-    /// A number below this.
+    /// A number below `count`.
     pub(super) fn below(&self, count: u64) -> u64 {
         locked(&self.random).below(count)
     }
 
-    /// Some span up to this.
+    /// A duration up to `most`.
     pub(super) fn within(&self, most: TimeDelta) -> TimeDelta {
         locked(&self.random).within(&(TimeDelta::zero()..=most))
     }
 
-    /// How long a message takes one way: never no time, so that each is a point at which others
-    /// act, and a process can die.
+    /// How long a message takes one way. It is never zero, so that others can act and a process can
+    /// die at each message.
     pub(super) fn latency(&self) -> TimeDelta {
         if self.strikes(|weather| weather.slow) {
             return TimeDelta::milliseconds(200) + self.within(TimeDelta::milliseconds(2_000));
@@ -86,13 +86,13 @@ impl Fate {
         }
     }
 
-    /// How many awaits of all processes there were.
+    /// The number of awaits of all processes so far.
     pub(super) fn awaits(&self) -> u64 {
         self.awaits.load(Ordering::Relaxed)
     }
 
-    /// Runs a process's work: `None` if it died at one of its awaits, and all that it had under way
-    /// with it.
+    /// Runs a process's work. `None` means that the process died at one of its awaits, with
+    /// everything it was doing.
     pub(super) fn process<F: Future>(&self, work: F) -> Process<'_, F> {
         let dies = self.strikes(|weather| weather.crash);
         Process {
@@ -105,7 +105,7 @@ impl Fate {
 
 pub(super) struct Process<'f, F> {
     fate: &'f Fate,
-    /// Awaits that it survives.
+    /// The number of awaits that it survives, if it is to die.
     left: Option<u64>,
     work: Option<Pin<Box<F>>>,
 }

@@ -25,17 +25,17 @@ use super::{
 };
 use crate::memory::Received;
 
-/// As in the template: six times the function's timeout.
+/// The visibility timeout, as in the template: six times the function's timeout.
 const VISIBILITY: TimeDelta = TimeDelta::seconds(360);
-/// Pollers of each queue. Fewer than the template's: a simulation has few runs, and these meet each
-/// other as it is.
+/// The pollers of each queue. They are fewer than the template's: a simulation has few runs, and
+/// these pollers already compete.
 const LAUNCHERS: [(QueueName, usize); 2] = [(QueueName::Launch, 3), (QueueName::Control, 2)];
-/// Messages given to a function together (AWS-FACTS §5).
+/// Messages per invocation (AWS-FACTS §5).
 const BATCH: u32 = 10;
-/// The longest that anybody waits without looking.
+/// The longest wait of a poller before it checks again.
 const LONG: TimeDelta = TimeDelta::minutes(10);
 
-/// A process: its connections, its clock, and what it remembers.
+/// A process: its connections, its clock and its caches.
 pub(super) struct Environment {
     world: Arc<World>,
     wire: Wire,
@@ -118,7 +118,7 @@ impl Environment {
     }
 }
 
-/// Starts all of it; it ends with the simulation.
+/// Starts all pollers and schedules. They end with the simulation.
 pub(super) fn start(world: &Arc<World>) {
     for (queue, count) in LAUNCHERS {
         for number in 1..=count {

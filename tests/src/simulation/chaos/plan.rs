@@ -1,4 +1,4 @@
-//! What a seed stands for: the account, the users and what they want, and the weather.
+//! The plan of a seed: the account, the users and their errands, and the faults.
 
 use std::ops::RangeInclusive;
 
@@ -14,80 +14,82 @@ use crate::{
     simulation::start,
 };
 
-/// For how long faults happen. After that the sky is clear, and everything has to come to its end.
+/// How long faults happen. After that there are none, and everything has to finish.
 const WEATHER: TimeDelta = TimeDelta::minutes(12);
-/// When the last users come.
+/// When the last users arrive.
 const LAST_COMER: TimeDelta = TimeDelta::minutes(6);
 
-/// How often something goes wrong, each as a probability for each occasion.
+/// The faults. Each is a probability per occasion, unless it says otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct Weather {
-    /// A call of the store, a queue, ECS or the logs has no answer: half of them were not carried
-    /// out, half were.
+    /// A call of the store, a queue, ECS or the logs has no answer. Half of these calls are carried
+    /// out, half are not.
     pub no_answer: f64,
-    /// RunTask is called too often, by whomever in the account: said before anything of the call is
-    /// looked at.
+    /// RunTask is throttled because somebody in the account calls it too often. ECS says so before
+    /// it looks at the request.
     pub throttled: f64,
     /// A call takes seconds.
     pub slow: f64,
-    /// A conditional write meets another one that is under way.
+    /// A conditional write conflicts with another one in progress.
     pub conflict: f64,
-    /// An invocation's process dies, at any of its first awaits.
+    /// An invocation's process dies at one of its first awaits.
     pub crash: f64,
-    /// A message is lost on its way.
+    /// A message is lost before it arrives.
     pub wakeup_lost: f64,
-    /// A message is received twice, by two at once.
+    /// A message is received by two processes at once.
     pub wakeup_doubled: f64,
-    /// Marker lines do not reach the state tracker by their subscription.
+    /// The logs' subscription does not deliver marker lines to the state tracker.
     pub line_lost: f64,
-    /// They do twice.
+    /// The subscription delivers them twice.
     pub line_doubled: f64,
-    /// How far the clocks of two processes are apart at most, twice over.
+    /// How far a process's clock is off at most, in either direction.
     pub skew: TimeDelta,
 }
 
-/// What one user does.
+/// The actions of one user.
 #[derive(Clone, Debug)]
 pub struct Errand {
-    /// When, from the beginning on.
+    /// When the user submits, from the beginning.
     pub at: TimeDelta,
     /// The name of the key.
     pub by: String,
-    /// What is submitted: one request by itself, or the lines of one submission.
+    /// What the user submits: a single request, or the lines of one submission.
     pub requests: Vec<SubmitRequest>,
-    /// Whether by a submission, though there may be one line only.
+    /// Whether the requests are sent as a submission, even a single one.
     pub is_bulk: bool,
-    /// Which of them to cancel, and how long after the submission.
+    /// The requests to cancel, and how long after the submission.
     pub cancels: Vec<(usize, TimeDelta)>,
-    /// Which group to cancel, and how long after the submission.
+    /// The group to cancel, and how long after the submission.
     pub cancels_group: Option<(String, TimeDelta)>,
-    /// Whether the first is submitted anew once it has ended.
+    /// Whether the first execution is submitted again once it has ended.
     pub reruns: bool,
-    /// Of which group what failed is run again, and how long after the submission.
+    /// The group to rerun the failed members of, and how long after the submission.
     pub reruns_group: Option<(String, TimeDelta)>,
 }
 
 /// One simulation.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Everything random depends on it.
+    /// The seed for everything random.
     pub seed: u64,
     /// The account.
     pub account: Account,
-    /// After how many refusals or interruptions Spot is given up.
+    /// After how many refusals or interruptions Spot falls back to on-demand.
     pub spot_fallback_after: Option<u32>,
-    /// How many starts without a pause make a launcher watch a line: ten would hardly come about
-    /// here.
+    /// How many starts without a pause make a launcher watch a backlog. The default of ten would
+    /// hardly ever occur here.
     pub fast: usize,
     /// The users.
     pub errands: Vec<Errand>,
-    /// What goes wrong, until [`Plan::clear_after`].
+    /// The faults until [`Plan::clear_after`].
     pub weather: Weather,
-    /// For how long.
+    /// How long faults happen.
     pub clear_after: TimeDelta,
-    /// New quotas, and when they hold: CPU units would be finer than AWS is, so vCPUs.
+    /// New quotas and when they take effect. They are in vCPUs, as AWS's are; CPU units would be
+    /// finer.
     pub quotas: Vec<(TimeDelta, Kind, u32)>,
-    /// The one await, counted over all processes, at which a process dies; beside the weather.
+    /// The one await, counted over all processes, at which a process dies, independently of the
+    /// weather.
     pub crash_at: Option<u64>,
 }
 
@@ -100,8 +102,8 @@ fn millis(range: RangeInclusive<i64>) -> RangeInclusive<TimeDelta> {
 }
 
 impl Plan {
-    /// Two runs of one lock, the second of which is cancelled, and a submission of two: in fair
-    /// weather.
+    /// Two runs with one lock, the second of which is cancelled, and a submission of two. No
+    /// faults.
     #[must_use]
     pub fn small() -> Self {
         let request = |name: &str| SubmitRequest {
@@ -160,8 +162,8 @@ impl Plan {
         }
     }
 
-    /// Ten thousand runs of one group, sent in twenty requests, of which a few run when somebody
-    /// cancels the group; in all the weather that this seed stands for.
+    /// Ten thousand runs of one group, sent in twenty requests. A few run when somebody cancels the
+    /// group. The faults are those of this seed.
     #[must_use]
     pub fn ten_thousand_cancelled(seed: u64) -> Self {
         const LINES: usize = 500;
@@ -188,8 +190,8 @@ impl Plan {
         }
     }
 
-    /// A thousand runs of one group, of which every other fails, and one request that runs the
-    /// failed ones again; in all the weather that this seed stands for.
+    /// A thousand runs of one group, every other of which fails, and one request that reruns the
+    /// failed ones. The faults are those of this seed.
     #[must_use]
     pub fn a_thousand_rerun(seed: u64) -> Self {
         let mut plan = Self::ten_thousand_cancelled(seed);
@@ -202,7 +204,7 @@ impl Plan {
         plan
     }
 
-    /// What this seed stands for.
+    /// The plan of this seed.
     #[must_use]
     pub fn drawn(seed: u64) -> Self {
         let mut random = Random::keyed(seed, "plan", 0);
@@ -296,7 +298,7 @@ fn account(seed: u64, draw: &mut Random) -> Account {
     account
 }
 
-/// So often as much as this.
+/// The ends other than exit 0, with their probabilities multiplied by `share`.
 fn ends(share: f64) -> Vec<(f64, End)> {
     let never = |reason: &str| End::NeverStarts(reason.to_owned());
     [
@@ -344,8 +346,9 @@ fn errand(number: u64, draw: &mut Random) -> Errand {
     }
 }
 
-/// Some of the users cancel a whole group, or run again what failed of one. Each is drawn by
-/// itself, so that all else of a seed is as it was before there was such a thing.
+/// Makes some users cancel a whole group, or rerun its failed members. Each decision has its own
+/// stream of random numbers, so that the rest of a seed's plan did not change when groups were
+/// added.
 fn with_groups(mut errands: Vec<Errand>, seed: u64) -> Vec<Errand> {
     fn group(draw: &mut Random, within: u64) -> (String, TimeDelta) {
         let after = i64::try_from(draw.below(within)).unwrap_or_default();

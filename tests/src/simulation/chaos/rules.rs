@@ -1,5 +1,4 @@
-//! What always holds (DESIGN §4), looked at with each write and each launch, and once more when all
-//! is over.
+//! The rules of DESIGN §4, checked at each write and each launch, and once more at the end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +22,7 @@ use serde_json::Value;
 
 use super::{super::script::locked, World, script::Ended, story::clock};
 
-/// What was seen, beside what the records say.
+/// What the rules observe beyond the records.
 #[derive(Default)]
 pub(super) struct Rules(Mutex<Seen>);
 
@@ -32,15 +31,16 @@ struct Seen {
     broken: Vec<String>,
     /// Attempts whose command began.
     started: BTreeSet<String>,
-    /// How the scripts of attempts ended, by their own word.
+    /// How the scripts of attempts ended, by what they reported themselves.
     said: BTreeMap<String, Ended>,
-    /// What users were told, with what they had asked for.
+    /// The executions accepted from users, with their requests.
     accepted: BTreeMap<ExecutionId, SubmitRequest>,
-    /// Users that are not done.
+    /// The number of users that are not done.
     users: usize,
-    /// Groups that were cancelled: up to which moment, and when that was answered.
+    /// Cancelled groups: the moment up to which they are cancelled, and when the user got the
+    /// answer.
     cancelled: Vec<(String, Timestamp, Timestamp)>,
-    /// Groups of which what failed is run again.
+    /// Groups whose failed members are rerun.
     rerun: Vec<Rerun>,
 }
 
@@ -48,16 +48,16 @@ struct Seen {
 #[derive(Clone)]
 struct Rerun {
     of: String,
-    /// The submission, after which the group of the new executions is named.
+    /// The submission, which names the group of the new executions.
     submission: String,
-    /// The members that had failed when it was asked for.
+    /// The members that had failed at the time of the request.
     failed: Vec<ExecutionId>,
 }
 
-/// How long after the answer to a group's cancel a member may yet be started.
+/// How long after the answer to a group's cancel a member may still be started.
 const CANCEL_HOLDS_AFTER: TimeDelta = TimeDelta::seconds(1);
 
-/// One backlog for a change of a record.
+/// Returns one line of text for a change of a record.
 pub(super) fn change(before: &Execution, after: &Execution) -> String {
     let mut text = format!("{}: {} -> {}", after.id, before.status(), after.status());
     if let State::Waiting {
@@ -104,7 +104,7 @@ impl Rules {
         locked(&self.0).broken.clone()
     }
 
-    /// A rule is broken.
+    /// Records a broken rule.
     pub(super) fn break_(&self, world: &World, how: &str) {
         world.story.tell("RULE BROKEN", || how.to_owned());
         locked(&self.0)
@@ -118,7 +118,7 @@ impl Rules {
         }
     }
 
-    /// A user was told that this is accepted.
+    /// Records that a user's request was accepted.
     pub(super) fn accepted(&self, id: &Value, request: SubmitRequest) -> ExecutionId {
         let id: ExecutionId = id
             .as_str()
@@ -128,12 +128,12 @@ impl Rules {
         id
     }
 
-    /// The command of this attempt begins.
+    /// Records that the command of this attempt began.
     pub(super) fn started(&self, attempt: &str) {
         locked(&self.0).started.insert(attempt.to_owned());
     }
 
-    /// The script of this attempt has ended like this.
+    /// Records how the script of this attempt ended.
     pub(super) fn said(&self, attempt: &str, ended: Ended) {
         locked(&self.0).said.insert(attempt.to_owned(), ended);
     }
@@ -142,7 +142,7 @@ impl Rules {
         locked(&self.0).started.contains(attempt)
     }
 
-    /// A user was told that a group is cancelled up to this moment.
+    /// Records that a user was told that a group is cancelled up to this moment.
     pub(super) fn group_is_cancelled(&self, world: &World, group: &str, at: &Value) {
         let Some(at) = at.as_str().and_then(|at| at.parse().ok()) else {
             return self.break_(
@@ -155,8 +155,8 @@ impl Rules {
             .push((group.to_owned(), at, world.time.now()));
     }
 
-    /// A user was told that what failed of a group, of what was submitted before this moment, is
-    /// run again.
+    /// Records that a user was told of a rerun: it covers the failed members of a group that were
+    /// submitted before this moment.
     pub(super) fn group_is_rerun(&self, world: &World, of: &str, submission: &str, at: &Value) {
         let Some(at) = at.as_str().and_then(|at| at.parse::<Timestamp>().ok()) else {
             return self.break_(
@@ -177,7 +177,7 @@ impl Rules {
         });
     }
 
-    /// Each member that had failed is run again once, and nothing else is.
+    /// Checks that each failed member is rerun once, and nothing else is.
     fn reruns_are_right(&self, world: &World, records: &BTreeMap<ExecutionId, Execution>) -> usize {
         let mut made = 0;
         // A loop's head is held until its end, and a broken rule is written under the same lock.
@@ -230,7 +230,7 @@ impl Rules {
         made
     }
 
-    /// A launcher calls RunTask now.
+    /// Checks a launcher's call of RunTask when it is made.
     pub(super) fn asks_to_launch(&self, world: &World, input: &RunTaskInput) {
         let Some(own) = record_of(world, &input.started_by) else {
             return;
@@ -256,7 +256,7 @@ impl Rules {
         }
     }
 
-    /// RunTask is carried out now.
+    /// Checks a call of RunTask when it is carried out.
     pub(super) fn about_to_launch(&self, world: &World, input: &RunTaskInput) {
         let by = &input.started_by;
         let Ok(attempt) = by.parse::<AttemptId>() else {
@@ -274,7 +274,7 @@ impl Rules {
         });
     }
 
-    /// A task was started.
+    /// Checks a task that was started.
     pub(super) fn launched(&self, world: &World, input: &RunTaskInput) {
         let Some(own) = record_of(world, &input.started_by) else {
             return;
@@ -313,7 +313,8 @@ impl Rules {
                 e.request.group.as_ref() == Some(group) && e.request.max_parallel.is_some()
             };
             let count = alive.iter().filter(mine).count();
-            // Each asks for its own most; the group's other members may have asked for more.
+            // Each member sets its own `max_parallel`; another member of the group may have set a
+            // higher one.
             let most = alive
                 .iter()
                 .filter(mine)
@@ -326,7 +327,7 @@ impl Rules {
         }
     }
 
-    /// A record was written.
+    /// Checks a write of a record.
     pub(super) fn changed(&self, world: &World, before: &Execution, after: &Execution) {
         let id = &after.id;
         let same = (
@@ -383,8 +384,8 @@ impl Rules {
             });
             if let (None, Some(end)) = (&was.closed, &is.closed) {
                 let by = after.attempt_id(is).to_string();
-                // Nothing here is too large for its quota, and nothing is malformed: so no attempt
-                // ends but by its task, or by a cancel.
+                // Nothing here exceeds its quota or is malformed, so an attempt ends only by its
+                // task or by a cancel.
                 let waited = world.task_of(&by).is_none()
                     && !matches!(end.outcome, Outcome::Cancelled { .. });
                 self.check(world, !waited, || {
@@ -425,7 +426,7 @@ impl Rules {
         }
     }
 
-    /// Rule 4, at the moment at which one more attempt is written down.
+    /// Checks rule 4 when another attempt is recorded.
     fn another_attempt(&self, world: &World, record: &Execution) {
         let Some((_, earlier)) = record.attempts.split_last() else {
             return;
@@ -452,7 +453,7 @@ impl Rules {
         });
     }
 
-    /// Everything is over.
+    /// Checks the rules once everything is over.
     pub(super) fn at_rest(&self, world: &World) {
         let mut records = BTreeMap::new();
         world
@@ -524,7 +525,7 @@ impl Rules {
         });
     }
 
-    /// The end on record is the end that there was.
+    /// Checks that the recorded end is the actual end.
     fn ended_right(&self, world: &World, record: &Execution) {
         let id = &record.id;
         let Some(end) = record.end() else {
@@ -613,7 +614,7 @@ impl Rules {
     }
 }
 
-/// What the store has at this moment: it answers at once.
+/// What the store returns at this moment. It answers at once.
 fn now<T: Default, E>(answer: impl Future<Output = Result<T, E>>) -> T {
     answer
         .now_or_never()
@@ -635,7 +636,7 @@ fn record_of(world: &World, started_by: &str) -> Option<Execution> {
         .load(started_by.parse::<AttemptId>().ok()?.execution()))
 }
 
-/// Whose tasks are not over.
+/// The attempts whose tasks are not over.
 fn live_tasks(world: &World) -> Vec<String> {
     let mut ecs = locked(&world.ecs);
     ecs.pass(world.time.now());

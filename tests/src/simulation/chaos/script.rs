@@ -1,5 +1,5 @@
-//! What a task's script does: it writes marker lines to its log, and by the log's subscription to
-//! the state tracker.
+//! The script of a task. It writes marker lines to its log, and the log's subscription delivers
+//! them to the state tracker.
 
 use std::{collections::BTreeMap, sync::Arc, sync::Mutex};
 
@@ -23,18 +23,17 @@ use crate::{
     random::Random,
 };
 
-/// Up to how long a line takes to be found in its log: within the ten seconds after which the
-/// pipeline takes a log for whole.
+/// The longest time until a written line can be read from its log. It is within the ten seconds
+/// after which the pipeline considers a log complete.
 const TO_THE_LOG: TimeDelta = TimeDelta::seconds(6);
-/// Up to how long it takes to the state tracker.
+/// The longest time until a line reaches the state tracker.
 const SUBSCRIPTION: TimeDelta = TimeDelta::seconds(2);
-/// Before Lambda invokes a function again whose asynchronous invocation failed (Lambda Developer
-/// Guide).
+/// The pauses before Lambda retries a failed asynchronous invocation (Lambda Developer Guide).
 pub(super) const AGAIN: [TimeDelta; 2] = [TimeDelta::minutes(1), TimeDelta::minutes(2)];
-/// How many set-ups fail, where commands do.
+/// The share of set-ups that fail in plans where commands fail.
 const SET_UPS_FAIL: f64 = 0.05;
 
-/// How a script ended, as it said itself.
+/// How a script ended, by what it reported itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     Exit(i32),
@@ -42,7 +41,7 @@ pub(super) enum Ended {
     SetUpFailed,
 }
 
-/// The logs of all tasks, by stream; each line with the moment from which it is found.
+/// The logs of all tasks by stream, each line with the time from which it can be read.
 #[derive(Default)]
 pub(super) struct LogGroup(Mutex<BTreeMap<String, Vec<(Timestamp, LogLine)>>>);
 
@@ -54,7 +53,7 @@ impl LogGroup {
             .push((found_at, line));
     }
 
-    /// In order, so that a line is found only after those before it.
+    /// Reads a stream in order: a line can be read only after those before it.
     pub(super) fn read(&self, stream: &str, cursor: Option<&str>, now: Timestamp) -> LogPage {
         let logs = locked(&self.0);
         let Some(lines) = logs.get(stream) else {
@@ -77,7 +76,7 @@ impl LogGroup {
     }
 }
 
-/// RunTask, with the witness beside it: whatever starts here is known to the rules.
+/// RunTask, observed: every task started here is reported to the rules.
 pub(super) async fn run_task(
     world: &Arc<World>,
     input: &RunTaskInput,
@@ -103,7 +102,8 @@ pub(super) async fn run_task(
     result
 }
 
-/// The drawn life, but that the script ends a command whose time is over, and that set-ups fail.
+/// The drawn life, with two changes: the script ends a command at its timeout, and some set-ups
+/// fail.
 fn life(world: &World, input: &RunTaskInput) -> (Life, Option<Ended>) {
     let mut random = Random::keyed(world.plan.seed, &input.started_by, 1);
     let drawn = {
@@ -199,7 +199,7 @@ async fn write(
         Ended::TimedOut => say(world, arn, nonce, "timeout"),
         Ended::SetUpFailed => say(world, arn, nonce, "fail:no such branch"),
     }
-    // On stderr and on stdout.
+    // Once on stderr and once on stdout.
     say(world, arn, nonce, "ended");
     say(world, arn, nonce, "ended");
 }

@@ -1,4 +1,4 @@
-//! Who did what, in order: for whoever has to understand a seed that failed.
+//! The story of a run: what each process did, in order. It helps to understand a seed that failed.
 
 use std::sync::Mutex;
 
@@ -6,7 +6,7 @@ use domain::{Timestamp, ports::Clock};
 
 use super::super::{script::locked, start, time::Virtual};
 
-/// The story so far; nothing is written down unless somebody will read it.
+/// The story so far. Nothing is recorded unless it was asked for.
 pub(super) struct Story {
     lines: Option<Mutex<Vec<String>>>,
     time: Virtual,
@@ -20,7 +20,7 @@ impl Story {
         }
     }
 
-    /// Somebody did something.
+    /// Adds a line: `who` did `what`.
     pub(super) fn tell(&self, who: &str, what: impl FnOnce() -> String) {
         if let Some(lines) = &self.lines {
             locked(lines).push(format!("{} {who}: {}", clock(self.time.now()), what()));
@@ -35,7 +35,7 @@ impl Story {
     }
 }
 
-/// Minutes, seconds and milliseconds since the beginning.
+/// A time as minutes, seconds and milliseconds since the beginning.
 pub(super) fn clock(at: Timestamp) -> String {
     let millis = (at - start()).num_milliseconds();
     format!(

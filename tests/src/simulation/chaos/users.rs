@@ -1,4 +1,4 @@
-//! Who submits, cancels and runs again, and does not rest before it is answered.
+//! Users who submit, cancel and rerun, and repeat each request until it is answered.
 
 use std::sync::Arc;
 
@@ -12,12 +12,12 @@ use crate::callers::caller;
 
 use super::{super::time::Time, World, lambda::Environment, plan::Errand};
 
-/// Before a user tries again what had no answer.
+/// The pause before a user repeats a request that had no answer.
 const AGAIN: TimeDelta = TimeDelta::seconds(3);
-/// Between two looks at whether a run has ended.
+/// The pause between two checks of whether a run has ended.
 const LOOK: TimeDelta = TimeDelta::seconds(20);
 
-/// Starts all of them.
+/// Starts all users.
 pub(super) fn start(world: &Arc<World>) {
     for (number, errand) in world.plan.errands.iter().cloned().enumerate() {
         let world = Arc::clone(world);
@@ -81,7 +81,7 @@ async fn run(world: &Arc<World>, number: usize, errand: Errand) {
     }
 }
 
-/// The answer, as often as it takes: an answer other than these is a broken rule.
+/// Repeats a request until it is answered. An answer with a status not in `expected` breaks a rule.
 async fn ask(
     world: &Arc<World>,
     by: &str,
@@ -150,8 +150,8 @@ async fn rerun(world: &Arc<World>, by: &str, id: &ExecutionId, key: &str, before
         .accepted(&answer["execution_id"], before.clone());
 }
 
-/// Into a group that is named after the submission. Where nobody has submitted a member there is no
-/// such group.
+/// Reruns the failed members of a group into a new group, which is named after the submission. If
+/// nobody has submitted a member, the group does not exist (404).
 async fn rerun_group(world: &Arc<World>, by: &str, of: &str, submission: &str) {
     let path = format!("/groups/{of}/rerun-failed");
     let body = json!({"submission_id": submission});
@@ -201,7 +201,7 @@ async fn submit_all(
 }
 
 async fn cancel(world: &Arc<World>, by: &str, id: &ExecutionId) {
-    // 409: it is over already.
+    // 409: the execution is over already.
     ask(
         world,
         by,

@@ -1,5 +1,5 @@
-//! The ports as a process sees them: each call takes its time, may have no answer, and may have
-//! been carried out all the same.
+//! The ports as a process sees them. Each call takes time, may have no answer, and may have been
+//! carried out even so.
 
 use std::sync::Arc;
 
@@ -27,10 +27,10 @@ use domain::{
 
 use super::World;
 
-/// One process's connections.
+/// The connections of one process.
 pub(super) struct Wire {
     pub(super) world: Arc<World>,
-    /// Whose, for the story.
+    /// The process's name in the story.
     pub(super) who: String,
 }
 
@@ -43,7 +43,7 @@ impl Wire {
         self.world.story.tell(&self.who, what);
     }
 
-    /// A call: there, carried out at one moment, and back.
+    /// Makes a call: one way, carried out at one moment, and back.
     async fn call<T, E: From<PortError> + std::fmt::Display>(
         &self,
         what: impl Fn() -> String + Send,
@@ -68,7 +68,7 @@ impl Wire {
         result
     }
 
-    /// A read: not worth a line of the story, unless it fails.
+    /// Makes a read. It is left out of the story unless it fails.
     async fn read<T>(
         &self,
         what: &'static str,
@@ -77,7 +77,7 @@ impl Wire {
         self.call(|| what.to_owned(), act).await
     }
 
-    /// A conditional write of one record, at the moment at which it is carried out.
+    /// Makes a conditional write of one record, at the moment when it is carried out.
     async fn write(
         &self,
         before: &Execution,
@@ -127,7 +127,7 @@ impl Store for Wire {
         .await
     }
 
-    /// Each stands by itself: where there is no answer, the first few may be recorded.
+    /// Each execution is recorded on its own: if there is no answer, the first few may be recorded.
     async fn create_all(&self, executions: Vec<Execution>) -> Result<Vec<Created>, PortError> {
         let World {
             fate, time, store, ..
@@ -182,7 +182,7 @@ impl Store for Wire {
         .await
     }
 
-    /// Each stands by itself: where there is no answer to some, the others are written.
+    /// Each update is written on its own: if some have no answer, the others are written.
     async fn update_all(&self, updates: Vec<Update>) -> Vec<Result<Execution, UpdateError>> {
         let World { fate, time, .. } = &*self.world;
         time.sleep(fate.latency()).await;
@@ -398,7 +398,7 @@ impl Secrets for Wire {
 }
 
 impl Queue for Wire {
-    /// Where there is no answer, the first few may be sent; each may be lost on its way.
+    /// If there is no answer, the first few messages may be sent. Each may be lost on its way.
     async fn send(&self, messages: Vec<Outgoing>) -> Result<(), PortError> {
         let World {
             fate,
